@@ -1,0 +1,215 @@
+//! A request together with the meaning of its answer: the core of the low-level functions, without any I/O.
+
+use super::request::{AuthToken, Channel, Payload, Request};
+use super::response::Response;
+use super::status::Status;
+use crate::error::{Error, ErrorKind, Result};
+use crate::stats::Stats;
+use crate::types::{Grant, Key, Kind, Target, Token, Ttl, WaitSecs};
+
+/// A request, and what to make of its answer.
+///
+/// The functions in [`functions`](super::functions) are these, run over a stream.
+#[derive(Debug)]
+pub struct Call<T> {
+    request: Request,
+    read: fn(&Request, Response) -> Result<T>,
+}
+
+/// What the first phase of a two-phase acquire gives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Enqueued {
+    /// It was free: granted.
+    Acquired(Grant),
+    /// A place in the queue, of this connection. `wait` collects the grant.
+    Queued,
+}
+
+impl<T> Call<T> {
+    /// What to send.
+    #[must_use]
+    pub fn request(&self) -> &Request {
+        &self.request
+    }
+
+    /// What the answer means.
+    ///
+    /// # Errors
+    ///
+    /// The server's refusal, typed.
+    pub fn finish(&self, response: Response) -> Result<T> {
+        (self.read)(&self.request, response)
+    }
+}
+
+impl Call<()> {
+    /// Presents the server's secret; must come first.
+    #[must_use]
+    pub fn auth(token: AuthToken) -> Self {
+        Self {
+            request: Request::Auth { token },
+            read: |request, response| match response {
+                Response::Refused(Status::Error) => Err(Error::new(
+                    ErrorKind::Auth,
+                    "the server takes no authentication token: it was started without one; give this client none",
+                )),
+                other => done(request, other),
+            },
+        }
+    }
+
+    /// Gives up a grant.
+    #[must_use]
+    pub fn release(kind: Kind, key: Key, token: Token) -> Self {
+        Self {
+            request: Request::Release { kind, key, token },
+            read: |request, response| match response {
+                Response::Refused(Status::Error) => Err(not_held(request)),
+                other => done(request, other),
+            },
+        }
+    }
+
+    /// Does nothing, from release 1.14 on.
+    #[must_use]
+    pub fn ping() -> Self {
+        Self {
+            request: Request::Ping,
+            read: |request, response| match response {
+                Response::Refused(Status::Error) => Err(Error::new(
+                    ErrorKind::Unsupported,
+                    "the server does not know `ping`: it is older than 1.14",
+                )),
+                other => done(request, other),
+            },
+        }
+    }
+}
+
+impl Call<Grant> {
+    /// Acquires.
+    #[must_use]
+    pub fn acquire(target: Target, key: Key, wait: WaitSecs, ttl: Option<Ttl>) -> Self {
+        Self {
+            request: Request::Acquire { target, key, wait, ttl },
+            read: granted,
+        }
+    }
+
+    /// Waits at the place that an enqueue over the same connection took.
+    #[must_use]
+    pub fn wait(kind: Kind, key: Key, wait: WaitSecs) -> Self {
+        Self {
+            request: Request::Wait { kind, key, wait },
+            read: granted,
+        }
+    }
+}
+
+impl Call<Enqueued> {
+    /// Takes the lock or slot, or a place in its queue.
+    #[must_use]
+    pub fn enqueue(target: Target, key: Key, ttl: Option<Ttl>) -> Self {
+        Self {
+            request: Request::Enqueue { target, key, ttl },
+            read: |request, response| match response {
+                Response::Acquired(grant) => Ok(Enqueued::Acquired(grant)),
+                Response::Queued => Ok(Enqueued::Queued),
+                other => Err(refused(request, &other)),
+            },
+        }
+    }
+}
+
+impl Call<Option<u64>> {
+    /// Makes a lease run anew. The answer is the seconds left, where the server says so.
+    #[must_use]
+    pub fn renew(kind: Kind, key: Key, token: Token, ttl: Option<Ttl>) -> Self {
+        Self {
+            request: Request::Renew { kind, key, token, ttl },
+            read: |request, response| match response {
+                Response::Renewed(left) => Ok(left),
+                Response::Refused(Status::Error) => Err(not_held(request)),
+                other => Err(refused(request, &other)),
+            },
+        }
+    }
+}
+
+impl Call<Stats> {
+    /// The server's state.
+    #[must_use]
+    pub fn stats() -> Self {
+        Self {
+            request: Request::Stats,
+            read: |request, response| match response {
+                Response::Json(json) => serde_json::from_str(&json).map_err(|error| {
+                    Error::new(ErrorKind::Protocol, "the answer to `stats` cannot be read").caused_by(error)
+                }),
+                Response::Refused(Status::Error) => Err(Error::new(
+                    ErrorKind::Unsupported,
+                    "the server does not know `stats`: it is older than 1.0",
+                )),
+                other => Err(refused(request, &other)),
+            },
+        }
+    }
+}
+
+impl Call<u64> {
+    /// Publishes a signal. The answer is the number of deliveries.
+    #[must_use]
+    pub fn emit(channel: Channel, payload: Payload) -> Self {
+        Self {
+            request: Request::Signal { channel, payload },
+            read: |request, response| match response {
+                Response::Count(delivered) => Ok(delivered),
+                Response::Refused(Status::Error) => Err(Error::new(
+                    ErrorKind::Unsupported,
+                    "the server does not know `signal`: releases 1.11 to 1.16 do",
+                )),
+                other => Err(refused(request, &other)),
+            },
+        }
+    }
+}
+
+fn granted(request: &Request, response: Response) -> Result<Grant> {
+    match response {
+        Response::Granted(grant) => Ok(grant),
+        Response::TimedOut => Err(Error::new(
+            ErrorKind::Timeout,
+            format!(
+                "{:?} was not granted within {} s: somebody else holds it",
+                request.subject(),
+                request.blocks().as_secs()
+            ),
+        )),
+        other => Err(refused(request, &other)),
+    }
+}
+
+fn done(request: &Request, response: Response) -> Result<()> {
+    match response {
+        Response::Done => Ok(()),
+        other => Err(refused(request, &other)),
+    }
+}
+
+fn not_held(request: &Request) -> Error {
+    Error::new(
+        ErrorKind::NotHeld,
+        format!(
+            "{:?} is not held with this token: its lease ran out, or it was released before",
+            request.subject()
+        ),
+    )
+}
+
+fn refused(request: &Request, response: &Response) -> Error {
+    match response {
+        Response::Refused(status) => status.to_error(request.subject()),
+        // The decoder lets only the shapes pass that the request expects.
+        other => Error::new(ErrorKind::Protocol, format!("{other:?} is no answer to {request:?}")),
+    }
+}

@@ -1,0 +1,141 @@
+//! Lines out of bytes, however the bytes arrive.
+
+use std::fmt;
+
+use bytes::{Buf, BytesMut};
+
+/// Collects bytes and gives out the complete lines among them, without copying.
+///
+/// A line ends with `\n`; one `\r` before it is dropped. What has been searched is not searched again, so that a line
+/// that arrives byte by byte costs no more than one that arrives whole. Memory is bounded by the limit given to
+/// [`next_line`](Self::next_line) plus one read.
+#[derive(Debug, Default)]
+pub struct LineBuffer {
+    bytes: BytesMut,
+    /// How much of `bytes` belongs to lines that were given out already.
+    consumed: usize,
+    /// How much of `bytes` is known to hold no further `\n`. Never less than `consumed`.
+    searched: usize,
+}
+
+/// Why no line can be made of the bytes. The stream is out of step after it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LineError {
+    /// No `\n` within the limit, in bytes.
+    TooLong {
+        /// The limit.
+        limit: usize,
+    },
+    /// The line is not UTF-8.
+    NotUtf8,
+}
+
+impl fmt::Display for LineError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooLong { limit } => write!(f, "a line is longer than {limit} bytes"),
+            Self::NotUtf8 => f.write_str("a line is not UTF-8"),
+        }
+    }
+}
+
+impl std::error::Error for LineError {}
+
+impl LineBuffer {
+    /// An empty buffer.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The place to read more bytes into. Only append.
+    pub fn read_space(&mut self) -> &mut BytesMut {
+        self.bytes.advance(self.consumed);
+        self.searched -= self.consumed;
+        self.consumed = 0;
+        if self.bytes.capacity() - self.bytes.len() < 4096 {
+            self.bytes.reserve(16 * 1024);
+        }
+        &mut self.bytes
+    }
+
+    /// Appends bytes.
+    pub fn extend(&mut self, bytes: &[u8]) {
+        self.read_space().extend_from_slice(bytes);
+    }
+
+    /// The next complete line of at most `limit` bytes (the line end not counted), if there is one.
+    ///
+    /// # Errors
+    ///
+    /// [`LineError`] if the line is too long (as soon as that is known, complete or not) or not UTF-8.
+    pub fn next_line(&mut self, limit: usize) -> Result<Option<&str>, LineError> {
+        let Some(offset) = memchr::memchr(b'\n', &self.bytes[self.searched..]) else {
+            self.searched = self.bytes.len();
+            // One more than the limit may still become a line: its last byte can be the `\r`.
+            return if self.searched - self.consumed > limit + 1 {
+                Err(LineError::TooLong { limit })
+            } else {
+                Ok(None)
+            };
+        };
+        let end = self.searched + offset;
+        let line = &self.bytes[self.consumed..end];
+        self.consumed = end + 1;
+        self.searched = end + 1;
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        if line.len() > limit {
+            return Err(LineError::TooLong { limit });
+        }
+        std::str::from_utf8(line).map(Some).map_err(|_| LineError::NotUtf8)
+    }
+
+    /// How many bytes wait that are not a complete line yet.
+    #[must_use]
+    pub fn pending(&self) -> usize {
+        self.bytes.len() - self.consumed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines(pieces: &[&[u8]], limit: usize) -> Result<Vec<String>, LineError> {
+        let mut buffer = LineBuffer::new();
+        let mut out = Vec::new();
+        for piece in pieces {
+            buffer.extend(piece);
+            while let Some(line) = buffer.next_line(limit)? {
+                out.push(line.to_owned());
+            }
+        }
+        Ok(out)
+    }
+
+    #[test]
+    fn splits_anywhere_and_several_in_one_read() {
+        assert_eq!(
+            lines(&[b"a\nb", b"b\r", b"\nc\n\n"], 9).as_deref(),
+            Ok(&["a", "bb", "c", ""].map(String::from)[..])
+        );
+    }
+
+    #[test]
+    fn only_one_carriage_return_is_dropped() {
+        assert_eq!(lines(&[b"a\r\r\n"], 9).as_deref(), Ok(&["a\r".to_owned()][..]));
+    }
+
+    #[test]
+    fn the_limit_counts_the_line_without_its_end() {
+        assert_eq!(lines(&[b"abc\r\n"], 3).map(|l| l.len()), Ok(1));
+        assert_eq!(lines(&[b"abcd\n"], 3), Err(LineError::TooLong { limit: 3 }));
+        assert_eq!(lines(&[b"abc\r"], 3).map(|l| l.len()), Ok(0));
+        assert_eq!(lines(&[b"abcde"], 3), Err(LineError::TooLong { limit: 3 }));
+    }
+
+    #[test]
+    fn invalid_utf8_is_an_error() {
+        assert_eq!(lines(&[b"\xff\n"], 3), Err(LineError::NotUtf8));
+    }
+}

@@ -1,0 +1,31 @@
+//! The wire protocol: three lines up, one line down, no I/O.
+//!
+//! [`Request`] and [`Response`] are typed, encode themselves, and decode from lines. [`LineBuffer`] cuts lines out of
+//! whatever bytes arrive. [`RequestDecoder`] is the server's reading side. [`functions`] puts the protocol on any
+//! stream, one call at a time.
+//!
+//! Source of every rule: the servers' observed behaviour, releases 0.5 to 3.x.
+
+mod call;
+pub mod functions;
+mod line;
+mod request;
+mod request_decoder;
+mod response;
+mod status;
+
+pub use call::{Call, Enqueued};
+pub use line::{LineBuffer, LineError};
+pub use request::{AuthToken, Channel, Expect, Payload, Request};
+pub use request_decoder::{RequestDecoder, RequestError};
+pub use response::{BadResponse, Response};
+pub use status::Status;
+
+/// The longest response line that is accepted: `stats` grows with the number of keys.
+pub const MAX_RESPONSE_LINE: usize = 1024 * 1024;
+
+/// The longest command, key or ordinary argument line that a server takes.
+pub const MAX_SHORT_LINE: usize = 256;
+
+/// The longest `auth` or `signal` argument line that a server takes (from 1.15 on; 256 before).
+pub const MAX_LONG_LINE: usize = 64 * 1024;

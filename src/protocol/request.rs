@@ -1,0 +1,435 @@
+//! What a client asks: three lines.
+
+use std::fmt;
+
+use bytes::{BufMut, BytesMut};
+
+use super::MAX_LONG_LINE;
+use crate::error::{Error, Result};
+use crate::types::{Key, Kind, Limit, MAX_SECONDS, Shortened, Target, Token, Ttl, WaitSecs, check_word};
+
+/// A request, valid by construction: whatever can be built can be sent.
+#[derive(Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Request {
+    /// `auth`: presents the server's secret. Must come first where the server has one, and never otherwise.
+    Auth {
+        /// The secret.
+        token: AuthToken,
+    },
+    /// `l`, `sl`: acquires, waiting for up to `wait`. Blocks its connection while it waits.
+    Acquire {
+        /// Lock or slot.
+        target: Target,
+        /// Its name.
+        key: Key,
+        /// How long the server may block.
+        wait: WaitSecs,
+        /// The lease; the server's default if absent.
+        ttl: Option<Ttl>,
+    },
+    /// `e`, `se`: takes the lock, or a place in its queue.
+    Enqueue {
+        /// Lock or slot.
+        target: Target,
+        /// Its name.
+        key: Key,
+        /// The lease; the server's default if absent.
+        ttl: Option<Ttl>,
+    },
+    /// `w`, `sw`: waits at the place that an `Enqueue` on the same connection took. Blocks its connection.
+    Wait {
+        /// Which namespace.
+        kind: Kind,
+        /// The name.
+        key: Key,
+        /// How long the server may block.
+        wait: WaitSecs,
+    },
+    /// `r`, `sr`: gives up what the token stands for.
+    Release {
+        /// Which namespace.
+        kind: Kind,
+        /// The name.
+        key: Key,
+        /// The grant.
+        token: Token,
+    },
+    /// `n`, `sn`: makes the lease run anew from now.
+    Renew {
+        /// Which namespace.
+        kind: Kind,
+        /// The name.
+        key: Key,
+        /// The grant.
+        token: Token,
+        /// The lease; absent means the *server's default*, not the lease that was asked for before.
+        ttl: Option<Ttl>,
+    },
+    /// `stats`: the server's state.
+    Stats,
+    /// `ping`: nothing, answered with `ok`. Unknown before release 1.14.
+    Ping,
+    /// `signal`: publishes. Known to releases 1.11 to 1.16.
+    Signal {
+        /// Where.
+        channel: Channel,
+        /// What.
+        payload: Payload,
+    },
+}
+
+/// The secret of a server. `Debug` does not show it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct AuthToken(Box<str>);
+
+impl AuthToken {
+    /// Checks a secret.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) if it is empty, longer than 64 KiB, or contains a line
+    /// break or NUL. The message does not show it.
+    pub fn new(token: impl Into<Box<str>>) -> Result<Self> {
+        let token = token.into();
+        if token.is_empty() || token.len() > MAX_LONG_LINE || token.contains(['\n', '\r', '\0']) {
+            return Err(Error::invalid(
+                "auth token of length",
+                token.len(),
+                "give 1 to 65536 bytes without line breaks and NUL",
+            ));
+        }
+        Ok(Self(token))
+    }
+
+    /// The secret itself. Keep it out of logs.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for AuthToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("AuthToken(…)")
+    }
+}
+
+/// Where a signal goes: dot-separated tokens, no wildcards, 1 to 256 bytes without whitespace or NUL.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Channel(Box<str>);
+
+impl Channel {
+    /// Checks a channel.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) if a server would refuse it.
+    pub fn new(channel: impl AsRef<str>) -> Result<Self> {
+        let channel = channel.as_ref();
+        check_word("channel", channel)?;
+        if channel.contains(['*', '>']) {
+            return Err(Error::invalid(
+                "channel",
+                Shortened(channel),
+                "wildcards (* and >) belong in subscriptions; signals go to one literal channel",
+            ));
+        }
+        Ok(Self(channel.into()))
+    }
+
+    /// The channel.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// What a signal carries: one line of text that is not empty.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Payload(Box<str>);
+
+impl Payload {
+    /// Checks a payload for `channel`, whose length counts against the line of 64 KiB that delivers it.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) if it is empty, contains a line break or NUL, or is too long.
+    pub fn new(channel: &Channel, payload: impl AsRef<str>) -> Result<Self> {
+        let payload = payload.as_ref();
+        let most = MAX_LONG_LINE - "sig ".len() - channel.as_str().len() - 1;
+        let remedy = if payload.is_empty() {
+            "give at least one character".to_owned()
+        } else if payload.contains(['\n', '\r', '\0']) {
+            "a signal is one line: encode line breaks and NUL".to_owned()
+        } else if payload.len() > most {
+            format!(
+                "it has {} bytes; at most {most} fit behind the name of this channel",
+                payload.len()
+            )
+        } else {
+            return Ok(Self(payload.into()));
+        };
+        Err(Error::invalid("signal payload", Shortened(payload), &remedy))
+    }
+
+    /// The payload.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// The shape that the answer to a request must have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expect {
+    /// `ok`.
+    Done,
+    /// `ok <token> <ttl>` or `timeout`.
+    Grant,
+    /// `acquired <token> <ttl>` or `queued`.
+    Place,
+    /// `ok [<seconds>]`.
+    Renewal,
+    /// `ok <number>`.
+    Count,
+    /// `ok <json>`.
+    Json,
+}
+
+impl Request {
+    /// The shape that its answer must have.
+    #[must_use]
+    pub fn expect(&self) -> Expect {
+        match self {
+            Self::Auth { .. } | Self::Release { .. } | Self::Ping => Expect::Done,
+            Self::Acquire { .. } | Self::Wait { .. } => Expect::Grant,
+            Self::Enqueue { .. } => Expect::Place,
+            Self::Renew { .. } => Expect::Renewal,
+            Self::Signal { .. } => Expect::Count,
+            Self::Stats => Expect::Json,
+        }
+    }
+
+    /// How long the server may block the connection before it answers. Nothing may be pipelined behind a request that
+    /// blocks.
+    #[must_use]
+    pub fn blocks(&self) -> WaitSecs {
+        match self {
+            Self::Acquire { wait, .. } | Self::Wait { wait, .. } => *wait,
+            _ => WaitSecs::TRY,
+        }
+    }
+
+    /// What the request is about: the key, or the command where there is none. For messages.
+    #[must_use]
+    pub fn subject(&self) -> &str {
+        match self {
+            Self::Acquire { key, .. }
+            | Self::Enqueue { key, .. }
+            | Self::Wait { key, .. }
+            | Self::Release { key, .. }
+            | Self::Renew { key, .. } => key.as_str(),
+            Self::Signal { channel, .. } => channel.as_str(),
+            Self::Auth { .. } => "auth",
+            Self::Stats => "stats",
+            Self::Ping => "ping",
+        }
+    }
+
+    /// Appends the three lines.
+    pub fn encode(&self, out: &mut BytesMut) {
+        match self {
+            Self::Auth { token } => three(out, "auth", "_", |out| text(out, token.expose())),
+            Self::Acquire { target, key, wait, ttl } => {
+                three(out, either(target.kind(), "l", "sl"), key.as_str(), |out| {
+                    number(out, wait.as_secs());
+                    limit_and_ttl(out, *target, *ttl);
+                })
+            }
+            Self::Enqueue { target, key, ttl } => three(out, either(target.kind(), "e", "se"), key.as_str(), |out| {
+                let start = out.len();
+                limit_and_ttl(out, *target, *ttl);
+                // Fields are led by a blank; the first of the line is not.
+                if out.len() > start {
+                    let fields = out.split_off(start);
+                    out.extend_from_slice(&fields[1..]);
+                }
+            }),
+            Self::Wait { kind, key, wait } => three(out, either(*kind, "w", "sw"), key.as_str(), |out| {
+                number(out, wait.as_secs());
+            }),
+            Self::Release { kind, key, token } => three(out, either(*kind, "r", "sr"), key.as_str(), |out| {
+                text(out, token.as_str());
+            }),
+            Self::Renew { kind, key, token, ttl } => three(out, either(*kind, "n", "sn"), key.as_str(), |out| {
+                text(out, token.as_str());
+                if let Some(ttl) = ttl {
+                    out.put_u8(b' ');
+                    number(out, ttl.as_secs());
+                }
+            }),
+            Self::Stats => three(out, "stats", "_", |out| text(out, "_")),
+            Self::Ping => three(out, "ping", "_", |out| text(out, "_")),
+            Self::Signal { channel, payload } => {
+                three(out, "signal", channel.as_str(), |out| text(out, payload.as_str()))
+            }
+        }
+    }
+
+    /// Reads the three lines of a request, as a server does. `None` is what servers answer `error` to.
+    #[must_use]
+    pub fn decode(command: &str, key: &str, argument: &str) -> Option<Self> {
+        let kind = if command.starts_with('s') {
+            Kind::Semaphore
+        } else {
+            Kind::Lock
+        };
+        Some(match command {
+            "auth" => Self::Auth {
+                token: AuthToken::new(argument).ok()?,
+            },
+            "l" | "sl" => {
+                let (wait, fields) = split_field(argument);
+                let wait = WaitSecs::from_secs(read_number(wait)?)?;
+                let (target, ttl) = read_limit_and_ttl(kind, fields)?;
+                let key = Key::new(key).ok()?;
+                Self::Acquire { target, key, wait, ttl }
+            }
+            "e" | "se" => {
+                let (target, ttl) = read_limit_and_ttl(kind, Some(argument).filter(|a| !a.is_empty()))?;
+                let key = Key::new(key).ok()?;
+                Self::Enqueue { target, key, ttl }
+            }
+            "w" | "sw" => Self::Wait {
+                kind,
+                key: Key::new(key).ok()?,
+                wait: WaitSecs::from_secs(read_number(argument)?)?,
+            },
+            "r" | "sr" => Self::Release {
+                kind,
+                key: Key::new(key).ok()?,
+                token: Token::parse(argument.as_bytes())?,
+            },
+            "n" | "sn" => {
+                let (token, ttl) = split_field(argument);
+                Self::Renew {
+                    kind,
+                    key: Key::new(key).ok()?,
+                    token: Token::parse(token.as_bytes())?,
+                    ttl: read_ttl(ttl)?,
+                }
+            }
+            "stats" => Self::Stats,
+            "ping" => Self::Ping,
+            "signal" => {
+                let channel = Channel::new(key).ok()?;
+                let payload = Payload::new(&channel, argument).ok()?;
+                Self::Signal { channel, payload }
+            }
+            _ => return None,
+        })
+    }
+}
+
+fn three(out: &mut BytesMut, command: &str, key: &str, argument: impl FnOnce(&mut BytesMut)) {
+    out.reserve(command.len() + key.len() + 64);
+    text(out, command);
+    out.put_u8(b'\n');
+    text(out, key);
+    out.put_u8(b'\n');
+    argument(out);
+    out.put_u8(b'\n');
+}
+
+fn text(out: &mut BytesMut, text: &str) {
+    out.extend_from_slice(text.as_bytes());
+}
+
+/// Appends a number in decimal digits.
+pub(super) fn number(out: &mut BytesMut, mut number: u64) {
+    let mut digits = [0_u8; 20];
+    let mut start = digits.len();
+    loop {
+        start -= 1;
+        digits[start] = b'0' + (number % 10) as u8;
+        number /= 10;
+        if number == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(&digits[start..]);
+}
+
+fn limit_and_ttl(out: &mut BytesMut, target: Target, ttl: Option<Ttl>) {
+    if let Target::Semaphore(limit) = target {
+        out.put_u8(b' ');
+        number(out, u64::from(limit.get()));
+    }
+    if let Some(ttl) = ttl {
+        out.put_u8(b' ');
+        number(out, ttl.as_secs());
+    }
+}
+
+fn either(kind: Kind, lock: &'static str, semaphore: &'static str) -> &'static str {
+    match kind {
+        Kind::Lock => lock,
+        Kind::Semaphore => semaphore,
+    }
+}
+
+/// The field before the first blank, and what follows it, if there is a blank.
+fn split_field(line: &str) -> (&str, Option<&str>) {
+    match line.split_once(' ') {
+        Some((field, rest)) => (field, Some(rest)),
+        None => (line, None),
+    }
+}
+
+/// Decimal digits only: no sign, no blank, no fraction.
+pub(super) fn read_number(field: &str) -> Option<u64> {
+    if field.is_empty() || !field.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    field.parse().ok().filter(|number| *number <= MAX_SECONDS)
+}
+
+fn read_ttl(field: Option<&str>) -> Option<Option<Ttl>> {
+    match field {
+        None => Some(None),
+        Some(field) => Ttl::from_secs(read_number(field)?).map(Some),
+    }
+}
+
+fn read_limit_and_ttl(kind: Kind, fields: Option<&str>) -> Option<(Target, Option<Ttl>)> {
+    match kind {
+        Kind::Lock => Some((Target::Lock, read_ttl(fields)?)),
+        Kind::Semaphore => {
+            let (limit, ttl) = split_field(fields?);
+            let limit = Limit::new(u32::try_from(read_number(limit)?).ok()?).ok()?;
+            Some((Target::Semaphore(limit), read_ttl(ttl)?))
+        }
+    }
+}
+
+/// As it is sent, with secrets shortened.
+impl fmt::Debug for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auth { .. } => f.write_str("auth"),
+            Self::Acquire { target, key, wait, ttl } => {
+                write!(f, "acquire({target:?}, {key:?}, wait {}s, ttl {ttl:?})", wait.as_secs())
+            }
+            Self::Enqueue { target, key, ttl } => write!(f, "enqueue({target:?}, {key:?}, ttl {ttl:?})"),
+            Self::Wait { kind, key, wait } => write!(f, "wait({kind:?}, {key:?}, {}s)", wait.as_secs()),
+            Self::Release { kind, key, token } => write!(f, "release({kind:?}, {key:?}, {token})"),
+            Self::Renew { kind, key, token, ttl } => write!(f, "renew({kind:?}, {key:?}, {token}, ttl {ttl:?})"),
+            Self::Stats => f.write_str("stats"),
+            Self::Ping => f.write_str("ping"),
+            Self::Signal { channel, payload } => {
+                write!(f, "signal({:?}, {} bytes)", channel.as_str(), payload.as_str().len())
+            }
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! The status words with which a server refuses a request.
+
+use std::fmt;
+
+use crate::error::{Error, ErrorKind};
+
+/// A refusal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Status {
+    /// `error`: the token does not hold, the lease ran out before the renewal, or the request is malformed.
+    Error,
+    /// `error_auth`: wrong or missing token; the server closes.
+    Auth,
+    /// `error_max_locks`: the cap on distinct keys.
+    MaxLocks,
+    /// `error_max_waiters`: the cap on waiters of this key.
+    MaxWaiters,
+    /// `error_limit_mismatch`: the semaphore exists with another limit.
+    LimitMismatch,
+    /// `error_not_enqueued`: a wait without an enqueue on this connection.
+    NotEnqueued,
+    /// `error_already_enqueued`: a second enqueue for this key on this connection.
+    AlreadyEnqueued,
+    /// `error_lease_expired`: the lease ran out before the wait collected it.
+    LeaseExpired,
+    /// `error_draining`: the server is shutting down.
+    Draining,
+    /// `error_not_leader [host:port]`: another member leads, at that address if it is given.
+    NotLeader(Option<Box<str>>),
+}
+
+impl Status {
+    /// Reads a whole response line as a refusal. Fields behind the known ones are ignored.
+    #[must_use]
+    pub fn parse(line: &str) -> Option<Self> {
+        let mut fields = line.split(' ');
+        Some(match fields.next()? {
+            "error" => Self::Error,
+            "error_auth" => Self::Auth,
+            "error_max_locks" => Self::MaxLocks,
+            "error_max_waiters" => Self::MaxWaiters,
+            "error_limit_mismatch" => Self::LimitMismatch,
+            "error_not_enqueued" => Self::NotEnqueued,
+            "error_already_enqueued" => Self::AlreadyEnqueued,
+            "error_lease_expired" => Self::LeaseExpired,
+            "error_draining" => Self::Draining,
+            "error_not_leader" => {
+                let leader = fields.next().filter(|leader| !leader.is_empty());
+                Self::NotLeader(leader.map(Box::from))
+            }
+            _ => return None,
+        })
+    }
+
+    /// What this refusal means to the caller of an operation on `subject` (a key, as a rule).
+    #[must_use]
+    pub fn to_error(&self, subject: &str) -> Error {
+        let (kind, message) = match self {
+            Self::Error => (
+                ErrorKind::Refused,
+                format!("the server refused the request for {subject:?} with a bare `error`"),
+            ),
+            Self::Auth => (
+                ErrorKind::Auth,
+                "the server refused the authentication token, or wants one: set the auth token it was started with"
+                    .to_owned(),
+            ),
+            Self::MaxLocks => (
+                ErrorKind::MaxLocks,
+                format!(
+                    "no room for key {subject:?}: the server's cap on distinct keys is reached; it counts every key used \
+                     in the last minute. Raise its --max-locks (default 1024), or lower its --gc-max-idle"
+                ),
+            ),
+            Self::MaxWaiters => (
+                ErrorKind::MaxWaiters,
+                format!("too many wait for key {subject:?}: try later, or raise the server's --max-waiters"),
+            ),
+            Self::LimitMismatch => (
+                ErrorKind::LimitMismatch,
+                format!("semaphore {subject:?} exists with another limit: every user of a key must give the same"),
+            ),
+            Self::NotEnqueued => (
+                ErrorKind::NotEnqueued,
+                format!("wait without enqueue for key {subject:?} on this connection"),
+            ),
+            Self::AlreadyEnqueued => (
+                ErrorKind::AlreadyEnqueued,
+                format!("key {subject:?} is enqueued on this connection already: wait for that place, or give it up"),
+            ),
+            Self::LeaseExpired => (
+                ErrorKind::LeaseExpired,
+                format!(
+                    "key {subject:?} was granted, but its lease ran out before the grant was collected: acquire again"
+                ),
+            ),
+            Self::Draining => (
+                ErrorKind::Draining,
+                "the server is shutting down: try again when it is back".to_owned(),
+            ),
+            Self::NotLeader(leader) => (
+                ErrorKind::NotLeader,
+                match leader {
+                    Some(leader) => format!("this server is not the leader of its cluster; the leader is {leader}"),
+                    None => "this server is not the leader of its cluster, and knows of none".to_owned(),
+                },
+            ),
+        };
+        Error::new(kind, message)
+    }
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Error => "error",
+            Self::Auth => "error_auth",
+            Self::MaxLocks => "error_max_locks",
+            Self::MaxWaiters => "error_max_waiters",
+            Self::LimitMismatch => "error_limit_mismatch",
+            Self::NotEnqueued => "error_not_enqueued",
+            Self::AlreadyEnqueued => "error_already_enqueued",
+            Self::LeaseExpired => "error_lease_expired",
+            Self::Draining => "error_draining",
+            Self::NotLeader(None) => "error_not_leader",
+            Self::NotLeader(Some(leader)) => return write!(f, "error_not_leader {leader}"),
+        })
+    }
+}
