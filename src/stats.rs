@@ -19,6 +19,17 @@ pub struct Stats {
     pub idle_semaphores: Vec<IdleStats>,
 }
 
+impl Stats {
+    /// Adds the state of another server.
+    pub fn merge(&mut self, other: Self) {
+        self.connections += other.connections;
+        self.locks.extend(other.locks);
+        self.semaphores.extend(other.semaphores);
+        self.idle_locks.extend(other.idle_locks);
+        self.idle_semaphores.extend(other.idle_semaphores);
+    }
+}
+
 /// One lock.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]

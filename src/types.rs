@@ -97,6 +97,9 @@ impl TryFrom<&str> for Key {
 pub struct Token([u8; 32]);
 
 impl Token {
+    /// A token that no server gives out.
+    pub(crate) const OF_NOTHING: Self = Self([b'0'; 32]);
+
     /// Reads the 32 hexadecimal digits.
     ///
     /// # Errors
@@ -176,6 +179,9 @@ impl fmt::Display for Fence {
 pub struct Ttl(u64);
 
 impl Ttl {
+    /// What servers use where the client names none, unless they were told otherwise: 33 s.
+    pub const DEFAULT: Self = Self(33);
+
     /// A TTL of at least `ttl`: fractions are rounded up, since the wire carries whole seconds.
     ///
     /// # Errors

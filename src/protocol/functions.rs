@@ -80,10 +80,7 @@ impl Exchange {
     /// Encodes the request. Until its answer was read, no other can be begun.
     fn begin(&mut self, request: &Request) -> Result<()> {
         if self.in_step == InStep::No {
-            return Err(Error::new(
-                ErrorKind::Disconnected,
-                "this stream is out of step: an earlier call was dropped or failed half-way; open a new one",
-            ));
+            return Err(out_of_step());
         }
         self.in_step = InStep::No;
         self.out.clear();
@@ -101,6 +98,13 @@ impl Exchange {
     }
 }
 
+fn out_of_step() -> Error {
+    Error::new(
+        ErrorKind::Disconnected,
+        "this stream is out of step: an earlier call was dropped or failed half-way; open a new one",
+    )
+}
+
 fn protocol_error(cause: impl std::error::Error + Send + Sync + 'static) -> Error {
     Error::new(ErrorKind::Protocol, format!("this is no dflockd server: {cause}")).caused_by(cause)
 }
@@ -114,9 +118,22 @@ impl<S> Wire<S> {
         }
     }
 
-    /// The stream. What was read ahead of time is lost.
-    pub fn into_inner(self) -> S {
-        self.stream
+    /// The stream, if it is in step: no answer is on its way, and nothing was read that nobody asked for.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Disconnected`] or [`ErrorKind::Protocol`] if it is not.
+    pub fn into_stream(self) -> Result<S> {
+        if self.exchange.in_step == InStep::No {
+            return Err(out_of_step());
+        }
+        if self.exchange.lines.pending() > 0 {
+            return Err(Error::new(
+                ErrorKind::Protocol,
+                "this is no dflockd server: it said more than it was asked for",
+            ));
+        }
+        Ok(self.stream)
     }
 }
 

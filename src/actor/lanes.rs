@@ -1,0 +1,243 @@
+//! The connections of one shard: which there are, what each is doing, and what each owns.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use ractor::ActorRef;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::message::{LaneEvent, Pending, ShardMessage};
+use super::waits::{Place, Subject};
+use crate::lease::registry::LaneId;
+use crate::net::connect::{Abilities, ConnectOptions};
+use crate::net::lane::{self, Command, LaneSettings, OnAbandon, Outgoing};
+use crate::protocol::Request;
+
+/// What a connection is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// Everything that does not block; there is one.
+    Pipelined,
+    /// One blocking request at a time.
+    Exclusive,
+}
+
+/// What an exclusive connection is doing.
+pub(crate) enum Work {
+    /// Nothing, since then.
+    Idle(Instant),
+    /// It is being established for this wait.
+    Opening(Subject, Place, Pending),
+    /// It waits on the server.
+    Waiting(Subject, Place),
+    /// It is gone, and about to say so.
+    Ending,
+}
+
+/// One connection, seen from the actor.
+pub(crate) struct Lane {
+    pub(crate) role: Role,
+    pub(crate) work: Work,
+    /// How many leases the server counts to it.
+    pub(crate) owns: usize,
+    /// Its server said that it is shutting down.
+    pub(crate) draining: bool,
+    up: bool,
+    /// Sent and not answered yet.
+    in_flight: usize,
+    commands: mpsc::UnboundedSender<Command<Pending>>,
+    /// Ends the connection when the actor ends, however it does.
+    _task: AbortOnDropHandle<()>,
+}
+
+impl Lane {
+    /// Sends a request. Gives it back if the connection has just ended; otherwise it comes back as a leftover if the
+    /// connection ends before it was sent.
+    pub(crate) fn send(&mut self, request: Request, tag: Pending, on_abandon: OnAbandon) -> Result<(), Pending> {
+        let outgoing = Outgoing {
+            request,
+            tag,
+            on_abandon,
+        };
+        match self.commands.send(Command::Send(outgoing)) {
+            Ok(()) => {
+                self.in_flight += 1;
+                Ok(())
+            }
+            Err(refused) => match refused.0.into_iter().next() {
+                Some(outgoing) => Err(outgoing.tag),
+                None => Ok(()),
+            },
+        }
+    }
+
+    /// Sends requests that leave in one write. Gives them back if the connection has just ended.
+    pub(crate) fn send_all(&mut self, requests: Vec<Outgoing<Pending>>) -> Result<(), Vec<Pending>> {
+        let count = requests.len();
+        self.commands
+            .send(Command::SendAll(requests))
+            .map(|()| self.in_flight += count)
+            .map_err(|refused| refused.0.into_iter().map(|outgoing| outgoing.tag).collect())
+    }
+
+    fn is_idle(&self) -> bool {
+        self.up && self.role == Role::Exclusive && matches!(self.work, Work::Idle(_))
+    }
+}
+
+/// All connections of a shard.
+pub(crate) struct Lanes {
+    lanes: HashMap<LaneId, Lane>,
+    next_id: LaneId,
+    exclusive: usize,
+}
+
+impl Lanes {
+    pub(crate) fn new() -> Self {
+        Self {
+            lanes: HashMap::new(),
+            next_id: 0,
+            exclusive: 0,
+        }
+    }
+
+    /// Begins to establish a connection, after a pause. What happens on it is told to `shard`.
+    pub(crate) fn open(
+        &mut self,
+        role: Role,
+        work: Work,
+        pause: Duration,
+        dial: Dial,
+        shard: ActorRef<ShardMessage>,
+    ) -> LaneId {
+        self.next_id += 1;
+        let id = self.next_id;
+        let (commands, queue) = mpsc::unbounded_channel();
+        let task = tokio::spawn(run_lane(id, pause, dial, queue, shard));
+        let lane = Lane {
+            role,
+            work,
+            owns: 0,
+            draining: false,
+            up: false,
+            in_flight: 0,
+            commands,
+            _task: AbortOnDropHandle::new(task),
+        };
+        self.exclusive += usize::from(role == Role::Exclusive);
+        self.lanes.insert(id, lane);
+        id
+    }
+
+    pub(crate) fn get_mut(&mut self, id: LaneId) -> Option<&mut Lane> {
+        self.lanes.get_mut(&id)
+    }
+
+    /// The connection is established.
+    pub(crate) fn is_up(&mut self, id: LaneId) {
+        if let Some(lane) = self.lanes.get_mut(&id) {
+            lane.up = true;
+        }
+    }
+
+    pub(crate) fn remove(&mut self, id: LaneId) -> Option<Lane> {
+        let lane = self.lanes.remove(&id)?;
+        self.exclusive -= usize::from(lane.role == Role::Exclusive);
+        Some(lane)
+    }
+
+    /// How many exclusive connections there are, those being established included.
+    pub(crate) fn exclusive(&self) -> usize {
+        self.exclusive
+    }
+
+    /// An idle exclusive connection: one that owns nothing (its waits can be given up by closing it), or any.
+    pub(crate) fn idle(&self, clean: bool) -> Option<LaneId> {
+        self.lanes
+            .iter()
+            .find(|(_, lane)| lane.is_idle() && (!clean || lane.owns == 0))
+            .map(|(id, _)| *id)
+    }
+
+    /// So many requests of a connection were answered, or skipped.
+    pub(crate) fn answered(&mut self, id: LaneId, count: usize) {
+        if let Some(lane) = self.lanes.get_mut(&id) {
+            lane.in_flight = lane.in_flight.saturating_sub(count);
+        }
+    }
+
+    /// How many requests of a connection are not answered yet.
+    pub(crate) fn in_flight(&self, id: LaneId) -> usize {
+        self.lanes.get(&id).map_or(0, |lane| lane.in_flight)
+    }
+
+    /// Closes what has been idle since before `before` and owns nothing. Whether idle connections are left.
+    pub(crate) fn close_idle(&mut self, before: Instant) -> bool {
+        self.close_if(
+            |lane| matches!(lane.work, Work::Idle(since) if lane.is_idle() && lane.owns == 0 && since <= before),
+        );
+        self.lanes.values().any(Lane::is_idle)
+    }
+
+    /// Closes what waits on the server, or is about to, and owns nothing.
+    pub(crate) fn close_waiting(&mut self) {
+        self.close_if(|lane| matches!(lane.work, Work::Waiting(..) | Work::Opening(..)) && lane.owns == 0);
+    }
+
+    fn close_if(&mut self, which: impl Fn(&Lane) -> bool) {
+        let before = self.lanes.len();
+        self.lanes.retain(|_, lane| !which(lane));
+        // The pipelined connection is never idle nor waiting: all that were closed are exclusive ones.
+        self.exclusive -= before - self.lanes.len();
+    }
+
+    /// Closes all connections at once.
+    pub(crate) fn clear(&mut self) {
+        self.lanes.clear();
+        self.exclusive = 0;
+    }
+}
+
+/// How to reach the server.
+#[derive(Clone)]
+pub(crate) struct Dial {
+    pub(crate) connect: ConnectOptions,
+    /// What is known of the server; asked for if nothing is.
+    pub(crate) known: Option<Abilities>,
+    pub(crate) keepalive: Duration,
+    pub(crate) reply_timeout: Duration,
+    pub(crate) max_in_flight: usize,
+}
+
+/// The life of one connection, in its own task.
+async fn run_lane(
+    id: LaneId,
+    pause: Duration,
+    dial: Dial,
+    queue: mpsc::UnboundedReceiver<Command<Pending>>,
+    shard: ActorRef<ShardMessage>,
+) {
+    // The actor may be gone: then this task is about to be aborted, and nobody is left to tell.
+    let tell = |event| drop(shard.send_message(ShardMessage::Lane(id, event)));
+    if !pause.is_zero() {
+        sleep(pause).await;
+    }
+    let connected = match dial.connect.connect(dial.known).await {
+        Ok(connected) => connected,
+        Err(error) => return tell(LaneEvent::Failed(error)),
+    };
+    tell(LaneEvent::Up(connected.abilities));
+    let settings = LaneSettings {
+        keepalive: dial.keepalive,
+        reply_timeout: dial.reply_timeout,
+        max_in_flight: dial.max_in_flight,
+        abilities: connected.abilities,
+    };
+    let end = lane::run(connected.stream, queue, settings, |report| {
+        tell(LaneEvent::Report(report))
+    })
+    .await;
+    tell(LaneEvent::Ended(end));
+}

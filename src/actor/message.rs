@@ -1,0 +1,243 @@
+//! What the actors are told, and what travels through the lanes.
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use ractor::ActorRef;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::time::Instant;
+
+use crate::clock::after;
+use crate::error::{Error, Result};
+use crate::lease::cell::LeaseCell;
+use crate::lease::registry::{Claim, LaneId, LeaseId, RenewPolicy};
+use crate::net::connect::Abilities;
+use crate::net::lane::{Caller, LaneEnd, Report};
+use crate::stats::Stats;
+use crate::types::{Grant, Key, Kind, Target, Token, Ttl};
+
+/// What a shard's actor is told.
+pub(crate) enum ShardMessage {
+    /// A lock or slot is wanted.
+    Acquire(Acquire, Patience),
+    /// The state of the server is wanted.
+    Stats(Ask<Stats>),
+    /// A lease is given back. Without `told`: by a guard that was dropped.
+    Release {
+        id: LeaseId,
+        told: Option<oneshot::Sender<Result<()>>>,
+    },
+    /// Something happened on a connection.
+    Lane(LaneId, LaneEvent),
+    /// Something is due.
+    Tick,
+    /// Give everything back and end.
+    Shutdown(Shutdown),
+    /// Panic: to test that this hurts nobody else.
+    #[cfg(test)]
+    Die,
+}
+
+/// The end of a shard.
+pub(crate) struct Shutdown {
+    /// When to end even if not everything was given back.
+    pub(crate) until: Instant,
+    /// Who wants to know what could not be given back.
+    pub(crate) told: Option<oneshot::Sender<ShutdownReport>>,
+}
+
+/// What [`Client::shutdown`](crate::Client::shutdown) did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ShutdownReport {
+    /// How many leases the servers took back.
+    pub released: usize,
+    /// The keys of leases of which no server confirmed that it took them back: they end with their TTL.
+    pub unreleased: Vec<Key>,
+}
+
+/// Whether an acquire may wait on the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Patience {
+    /// One try.
+    Try,
+    /// One try, before a wait: spared where somebody here waits already.
+    TryThenWait,
+    /// Until then.
+    Until(Instant),
+}
+
+/// What happens on a connection.
+pub(crate) enum LaneEvent {
+    /// It is ready.
+    Up(Abilities),
+    /// It could not be established.
+    Failed(Error),
+    /// Answers came.
+    Report(Report<Pending>),
+    /// It is over.
+    Ended(LaneEnd<Pending>),
+}
+
+/// An acquire on its way.
+pub(crate) struct Acquire {
+    pub(crate) target: Target,
+    pub(crate) key: Key,
+    pub(crate) ttl: Option<Ttl>,
+    pub(crate) policy: RenewPolicy,
+    pub(crate) ask: Ask<Acquired>,
+}
+
+/// What came of an acquire.
+pub(crate) enum Acquired {
+    /// It is held.
+    Lease(Lease),
+    /// Somebody else holds it.
+    Busy,
+}
+
+/// Somebody who waits for an answer, and the room that the request takes up in the shard.
+///
+/// The room is given back when the answer was consumed, not when the caller goes away: that is what bounds memory.
+#[derive(Debug)]
+pub(crate) struct Ask<T> {
+    pub(crate) told: oneshot::Sender<Result<T>>,
+    pub(crate) _room: OwnedSemaphorePermit,
+}
+
+impl<T> Ask<T> {
+    /// Answers. If nobody waits any more the answer is dropped, and with it whatever it holds: a lease that is dropped
+    /// is given back.
+    pub(crate) fn tell(self, answer: Result<T>) {
+        drop(self.told.send(answer));
+    }
+
+    pub(crate) fn is_gone(&self) -> bool {
+        self.told.is_closed()
+    }
+}
+
+/// A lease in the hands of a caller. Dropping it gives the lease back.
+pub(crate) struct Lease {
+    pub(crate) cell: Arc<LeaseCell>,
+    id: LeaseId,
+    shard: ActorRef<ShardMessage>,
+    given_back: bool,
+}
+
+impl Lease {
+    pub(crate) fn new(cell: Arc<LeaseCell>, id: LeaseId, shard: ActorRef<ShardMessage>) -> Self {
+        Self {
+            cell,
+            id,
+            shard,
+            given_back: false,
+        }
+    }
+
+    /// Gives it back; the answer tells how that went. It is on its way when this returns, whatever becomes of the
+    /// answer's receiver.
+    pub(crate) fn give_back(mut self) -> oneshot::Receiver<Result<()>> {
+        let (told, answer) = oneshot::channel();
+        self.send(Some(told));
+        answer
+    }
+
+    fn send(&mut self, told: Option<oneshot::Sender<Result<()>>>) {
+        if !std::mem::replace(&mut self.given_back, true) {
+            // If the actor is gone, so are its connections, and with them the lease.
+            drop(self.shard.send_message(ShardMessage::Release { id: self.id, told }));
+        }
+    }
+}
+
+/// Only sends a message: works anywhere, never blocks, never panics.
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.send(None);
+    }
+}
+
+/// Whose a request in a lane is, and what its answer is for.
+pub(crate) enum Pending {
+    /// A try.
+    Try(Acquire),
+    /// A wait that blocks its lane.
+    Wait(Acquire, Instant),
+    /// A grant that is not sure to have enough of its TTL left is renewed before anybody gets it.
+    Confirm {
+        acquire: Acquire,
+        grant: Grant,
+        owner: LaneId,
+    },
+    /// A renewal.
+    Renew(LeaseId),
+    /// A release.
+    Release(Releasing),
+    /// `stats`.
+    Stats(Ask<Stats>),
+}
+
+/// A lease on its way back to the server. It is repeated over reconnects until it is answered or its TTL is over.
+pub(crate) struct Releasing {
+    pub(crate) kind: Kind,
+    pub(crate) key: Key,
+    pub(crate) token: Token,
+    /// The registry's entry, where there still is one.
+    pub(crate) id: Option<LeaseId>,
+    /// The connection that the server counts it to.
+    pub(crate) owner: LaneId,
+    /// When the server has forgotten it by itself.
+    pub(crate) until: Instant,
+    /// It was sent before and the answer was lost: "not held" then means that it arrived.
+    pub(crate) repeated: bool,
+    pub(crate) told: Option<oneshot::Sender<Result<()>>>,
+}
+
+impl Releasing {
+    /// The release of what the registry keeps.
+    pub(crate) fn of(
+        claim: &Claim,
+        id: Option<LeaseId>,
+        repeated: bool,
+        told: Option<oneshot::Sender<Result<()>>>,
+    ) -> Self {
+        let cell = &claim.cell;
+        Self {
+            kind: cell.kind,
+            key: cell.key.clone(),
+            token: cell.token,
+            id,
+            owner: claim.owner,
+            until: after(Instant::now(), cell.ttl.as_duration()),
+            repeated,
+            told,
+        }
+    }
+}
+
+impl Pending {
+    /// Whose request may be forgotten if nobody waits for it, as long as it was not sent. All others must go on: they
+    /// keep or give back what is held.
+    fn caller_is_gone(&self) -> bool {
+        match self {
+            Self::Try(acquire) | Self::Wait(acquire, _) => acquire.ask.is_gone(),
+            Self::Stats(ask) => ask.is_gone(),
+            Self::Confirm { .. } | Self::Renew(_) | Self::Release(_) => false,
+        }
+    }
+}
+
+impl Caller for Pending {
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match self {
+            Self::Try(acquire) | Self::Wait(acquire, _) => acquire.ask.told.poll_closed(cx),
+            Self::Stats(ask) => ask.told.poll_closed(cx),
+            Self::Confirm { .. } | Self::Renew(_) | Self::Release(_) => Poll::Pending,
+        }
+    }
+
+    fn is_gone(&self) -> bool {
+        self.caller_is_gone()
+    }
+}

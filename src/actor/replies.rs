@@ -1,0 +1,226 @@
+//! What the answers of a server mean for the shard: who is told, and what is held from then on.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::message::{Acquire, Acquired, Lease, Pending, Releasing};
+use super::shard::Shard;
+use crate::clock::after;
+use crate::error::{Error, ErrorKind, Result};
+use crate::lease::cell::LostReason;
+use crate::lease::registry::{LaneId, LeaseId};
+use crate::lease::schedule::Schedule;
+use crate::net::pipeline::Reply;
+use crate::protocol::{Call, Request, Response, Status};
+use crate::types::{Grant, WaitSecs};
+
+/// A server that refuses a renewal for a reason that passes is asked again after this.
+const RENEW_AGAIN: Duration = Duration::from_millis(500);
+
+impl Shard {
+    /// What to send for it; nothing if there is nothing left to do.
+    pub(super) fn request(&self, pending: &Pending) -> Option<Request> {
+        Some(match pending {
+            Pending::Try(acquire) => acquire_request(acquire, WaitSecs::TRY),
+            Pending::Wait(acquire, until) => {
+                let left = until.saturating_duration_since(Instant::now());
+                acquire_request(acquire, WaitSecs::covering(left))
+            }
+            Pending::Confirm { acquire, grant, .. } => Request::Renew {
+                kind: acquire.target.kind(),
+                key: acquire.key.clone(),
+                token: grant.token,
+                ttl: Some(grant.ttl),
+            },
+            Pending::Renew(id) => {
+                let cell = self.registry.claim(*id)?.cell;
+                Request::Renew {
+                    kind: cell.kind,
+                    key: cell.key.clone(),
+                    token: cell.token,
+                    // Never left out: the server would set its own default.
+                    ttl: Some(cell.ttl),
+                }
+            }
+            Pending::Release(releasing) => Request::Release {
+                kind: releasing.kind,
+                key: releasing.key.clone(),
+                token: releasing.token,
+            },
+            Pending::Stats(_) => Request::Stats,
+        })
+    }
+
+    /// An answer came over the connection `from`.
+    pub(super) fn reply(&mut self, from: LaneId, reply: Reply<Pending>) {
+        let Reply { tag, response, sent_at } = reply;
+        if response == Response::Refused(Status::Draining) {
+            if let Some(lane) = self.lanes.get_mut(from) {
+                lane.draining = true;
+            }
+        }
+        match tag {
+            Pending::Try(acquire) => match response {
+                Response::TimedOut => acquire.ask.tell(Ok(Acquired::Busy)),
+                other => self.acquire_answered(acquire, other, sent_at, from),
+            },
+            Pending::Wait(acquire, _) => {
+                self.wait_ended(from);
+                match response {
+                    Response::TimedOut => {
+                        let error = timed_out(&acquire);
+                        acquire.ask.tell(Err(self.here(error)));
+                    }
+                    other => self.acquire_answered(acquire, other, sent_at, from),
+                }
+            }
+            Pending::Confirm { acquire, grant, owner } => {
+                self.confirm_answered(acquire, grant, owner, response, sent_at)
+            }
+            Pending::Renew(id) => self.renewal_answered(id, &response, sent_at),
+            Pending::Release(releasing) => self.release_answered(releasing, &response),
+            Pending::Stats(ask) => ask.tell(Call::stats().finish(response).map_err(|error| self.here(error))),
+        }
+    }
+
+    fn acquire_answered(&mut self, acquire: Acquire, response: Response, sent_at: Instant, from: LaneId) {
+        match response {
+            Response::Granted(grant) => self.granted(acquire, grant, sent_at, from),
+            other => {
+                let error = self.refused(&acquire, &other);
+                acquire.ask.tell(Err(error));
+            }
+        }
+    }
+
+    /// The server has granted it. Its caller gets it, unless too much of the lease may be over already.
+    fn granted(&mut self, acquire: Acquire, grant: Grant, sent_at: Instant, owner: LaneId) {
+        if let Some(lane) = self.lanes.get_mut(owner) {
+            lane.owns += 1;
+        }
+        if acquire.ask.is_gone() || self.is_closing() {
+            tracing::debug!(shard = self.index, key = %acquire.key, "granted, but nobody waits for it any more: given back");
+            self.give_back_orphan(&acquire, grant, owner);
+            acquire
+                .ask
+                .tell(Err(Error::new(ErrorKind::Shutdown, "the client is shut down")));
+        } else if Schedule::is_fresh(sent_at, grant.ttl, Instant::now()) {
+            self.hand_out(acquire, grant, sent_at, owner);
+        } else {
+            self.submit(Pending::Confirm { acquire, grant, owner });
+        }
+    }
+
+    fn confirm_answered(
+        &mut self,
+        acquire: Acquire,
+        grant: Grant,
+        owner: LaneId,
+        response: Response,
+        sent_at: Instant,
+    ) {
+        match response {
+            Response::Renewed(_) if Schedule::is_fresh(sent_at, grant.ttl, Instant::now()) => {
+                self.hand_out(acquire, grant, sent_at, owner);
+            }
+            // The answer took so long that the same question stands again.
+            Response::Renewed(_) => self.submit(Pending::Confirm { acquire, grant, owner }),
+            Response::Refused(Status::Error) => {
+                self.disown(owner);
+                let error = Status::LeaseExpired.to_error(acquire.key.as_str());
+                acquire.ask.tell(Err(self.here(error)));
+            }
+            other => {
+                self.give_back_orphan(&acquire, grant, owner);
+                let error = self.refused(&acquire, &other);
+                acquire.ask.tell(Err(error));
+            }
+        }
+    }
+
+    /// Takes up the lease and gives it to its caller. If the caller has gone meanwhile, the lease is dropped right
+    /// here, or with the answer that nobody reads, and so comes back as a release.
+    fn hand_out(&mut self, acquire: Acquire, grant: Grant, sent_at: Instant, owner: LaneId) {
+        let kind = acquire.target.kind();
+        let (id, cell) = self
+            .registry
+            .insert(acquire.key, kind, grant, sent_at, owner, acquire.policy);
+        let lease = Lease::new(cell, id, self.myself.clone());
+        acquire.ask.tell(Ok(Acquired::Lease(lease)));
+    }
+
+    /// Gives back what was granted to nobody.
+    pub(super) fn give_back_orphan(&mut self, acquire: &Acquire, grant: Grant, owner: LaneId) {
+        self.owe(Releasing {
+            kind: acquire.target.kind(),
+            key: acquire.key.clone(),
+            token: grant.token,
+            id: None,
+            owner,
+            until: after(Instant::now(), grant.ttl.as_duration()),
+            repeated: true,
+            told: None,
+        });
+    }
+
+    fn renewal_answered(&mut self, id: LeaseId, response: &Response, sent_at: Instant) {
+        match response {
+            Response::Renewed(left) => self.registry.renewed(id, sent_at, *left),
+            Response::Refused(Status::Error | Status::LeaseExpired) => {
+                if self.registry.lose(id, LostReason::Rejected) {
+                    if let Some(claim) = self.registry.claim(id) {
+                        tracing::warn!(shard = self.index, endpoint = %self.endpoint, key = %claim.cell.key, "lease lost: the server says that it is not held");
+                    }
+                }
+            }
+            _ => self.registry.renew_again_at(id, Instant::now() + RENEW_AGAIN),
+        }
+    }
+
+    fn release_answered(&mut self, releasing: Releasing, response: &Response) {
+        let outcome: Result<()> = match response {
+            Response::Done => Ok(()),
+            // It was sent before, and the answer was lost: it arrived.
+            Response::Refused(Status::Error) if releasing.repeated => Ok(()),
+            Response::Refused(Status::Error) => Err(Error::new(
+                ErrorKind::NotHeld,
+                format!("{:?} was not held any more when it was released", releasing.key),
+            )),
+            Response::Refused(status) => Err(status.to_error(releasing.key.as_str())),
+            other => Err(Error::new(
+                ErrorKind::Protocol,
+                format!("{other:?} is no answer to a release"),
+            )),
+        };
+        let outcome = outcome.map_err(|error| self.here(error));
+        self.settle_release(releasing, outcome);
+    }
+
+    fn refused(&self, acquire: &Acquire, response: &Response) -> Error {
+        self.here(match response {
+            Response::Refused(status) => status.to_error(acquire.key.as_str()),
+            other => Error::new(ErrorKind::Protocol, format!("{other:?} is no answer to an acquire")),
+        })
+    }
+
+    fn here(&self, error: Error) -> Error {
+        error.at(self.endpoint.as_text())
+    }
+}
+
+fn acquire_request(acquire: &Acquire, wait: WaitSecs) -> Request {
+    Request::Acquire {
+        target: acquire.target,
+        key: acquire.key.clone(),
+        wait,
+        ttl: acquire.ttl,
+    }
+}
+
+fn timed_out(acquire: &Acquire) -> Error {
+    Error::new(
+        ErrorKind::Timeout,
+        format!("{:?} was not granted in time: somebody else holds it", acquire.key),
+    )
+}

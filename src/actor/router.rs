@@ -1,0 +1,157 @@
+//! The router: owns the topology and supervises the shards' actors.
+
+use std::sync::Arc;
+
+use ractor::{Actor, ActorProcessingErr, ActorRef, ActorRuntime, SupervisionEvent};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::message::{ShardMessage, Shutdown};
+use super::shard::{ShardActor, ShardArguments};
+use super::topology::{ShardPlace, Topology};
+use crate::config::Config;
+use crate::error::{Error, ErrorKind, Result};
+use crate::health::{ConnectionState, ShardHealth};
+
+/// What the router is told.
+pub(crate) enum RouterMessage {
+    /// The last client is gone: have every shard give back what it holds, and end.
+    Close { until: Instant },
+}
+
+pub(crate) struct RouterActor;
+
+pub(crate) struct Router {
+    topology: Arc<Topology>,
+    arguments: Vec<ShardArguments>,
+    /// How many shards have not ended yet.
+    running: usize,
+}
+
+/// Starts the router and one actor per shard. Needs a tokio runtime; does not wait for any connection.
+pub(crate) fn start(config: &Config) -> Result<(ActorRef<RouterMessage>, Arc<Topology>)> {
+    if tokio::runtime::Handle::try_current().is_err() {
+        return Err(Error::new(
+            ErrorKind::InvalidInput,
+            "a client needs a tokio runtime: build it inside one (`#[tokio::main]`, or `runtime.enter()`)",
+        ));
+    }
+    let arguments: Vec<ShardArguments> = config
+        .endpoints
+        .iter()
+        .enumerate()
+        .map(|(index, endpoint)| ShardArguments {
+            index,
+            endpoint: endpoint.clone(),
+            config: config.shard.clone(),
+            health: watch::Sender::new(ShardHealth {
+                shard: index,
+                endpoint: Arc::clone(endpoint.as_text()),
+                state: ConnectionState::Connecting,
+                since: Instant::now(),
+            }),
+        })
+        .collect();
+    // The router is told of a shard's death by its mailbox, which exists as soon as the router is spawned; but it takes
+    // its state, the topology, when it starts. So the shards are spawned in between.
+    let (hand_over, taken_over) = tokio::sync::oneshot::channel();
+    let (router, _) = ActorRuntime::spawn_instant(None, RouterActor, taken_over).map_err(not_started)?;
+    let mut shards = Vec::with_capacity(arguments.len());
+    for shard in &arguments {
+        let (actor, _) = ActorRuntime::spawn_linked_instant(None, ShardActor, shard.clone(), router.get_cell())
+            .map_err(not_started)?;
+        shards.push(ShardPlace::new(
+            shard.index,
+            shard.endpoint.clone(),
+            actor,
+            shard.health.subscribe(),
+            config.max_in_flight,
+            config.max_waiters,
+        ));
+    }
+    let topology = Arc::new(Topology {
+        strategy: config.strategy.clone(),
+        shards,
+    });
+    let state = Router {
+        topology: Arc::clone(&topology),
+        running: arguments.len(),
+        arguments,
+    };
+    drop(hand_over.send(state));
+    Ok((router, topology))
+}
+
+fn not_started(error: ractor::SpawnErr) -> Error {
+    Error::new(
+        ErrorKind::ShardGone,
+        format!("the actors could not be started: {error}"),
+    )
+}
+
+impl Actor for RouterActor {
+    type Msg = RouterMessage;
+    type State = Router;
+    type Arguments = tokio::sync::oneshot::Receiver<Router>;
+
+    async fn pre_start(
+        &self,
+        _myself: ActorRef<RouterMessage>,
+        state: tokio::sync::oneshot::Receiver<Router>,
+    ) -> Result<Router, ActorProcessingErr> {
+        Ok(state.await?)
+    }
+
+    async fn handle(
+        &self,
+        _myself: ActorRef<RouterMessage>,
+        message: RouterMessage,
+        router: &mut Router,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            RouterMessage::Close { until } => {
+                for shard in &router.topology.shards {
+                    // One that is dead holds nothing.
+                    drop(shard.tell(ShardMessage::Shutdown(Shutdown { until, told: None })));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn handle_supervisor_evt(
+        &self,
+        myself: ActorRef<RouterMessage>,
+        event: SupervisionEvent,
+        router: &mut Router,
+    ) -> Result<(), ActorProcessingErr> {
+        match event {
+            SupervisionEvent::ActorFailed(who, error) => router.restart(&myself, who.get_id(), &error.to_string()),
+            // Shards end by themselves only when the client is shut down.
+            SupervisionEvent::ActorTerminated(..) => {
+                router.running = router.running.saturating_sub(1);
+                if router.running == 0 {
+                    myself.stop(None);
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+impl Router {
+    /// A shard's actor died. Its connections and leases died with it, and whoever depends on them was told; a new one
+    /// starts from nothing.
+    fn restart(&mut self, myself: &ActorRef<RouterMessage>, who: ractor::ActorId, error: &str) {
+        let place = self.topology.shards.iter().find(|place| place.is_actor(who));
+        let Some((place, arguments)) = place.and_then(|place| Some((place, self.arguments.get(place.index)?))) else {
+            return;
+        };
+        tracing::error!(shard = place.index, endpoint = %place.endpoint, error, "a shard's actor died: restarting it");
+        match ActorRuntime::spawn_linked_instant(None, ShardActor, arguments.clone(), myself.get_cell()) {
+            Ok((actor, _)) => place.replace(actor),
+            Err(error) => tracing::error!(shard = place.index, %error, "a shard's actor could not be restarted"),
+        }
+    }
+}

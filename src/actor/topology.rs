@@ -1,0 +1,91 @@
+//! Where each shard is: written by the router, read by every caller.
+//!
+//! A request goes from its caller's task straight into the mailbox of its shard's actor. The router is not on that
+//! way: it keeps this table true, which costs a caller a read lock that is taken for writing only when an actor has died.
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use ractor::ActorRef;
+use tokio::sync::{Semaphore, watch};
+
+use super::message::ShardMessage;
+use crate::error::{Error, ErrorKind, Result};
+use crate::health::ShardHealth;
+use crate::net::endpoint::Endpoint;
+use crate::sharding::CheckedStrategy;
+use crate::types::Key;
+
+/// All shards, and the rule which key belongs to which.
+pub(crate) struct Topology {
+    pub(crate) strategy: CheckedStrategy,
+    pub(crate) shards: Vec<ShardPlace>,
+}
+
+/// What callers need to know of a shard. All but the actor outlives the actor's death.
+pub(crate) struct ShardPlace {
+    pub(crate) index: usize,
+    pub(crate) endpoint: Endpoint,
+    actor: RwLock<ActorRef<ShardMessage>>,
+    pub(crate) health: watch::Receiver<ShardHealth>,
+    /// Room for requests that do not wait on the server.
+    pub(crate) room: Arc<Semaphore>,
+    /// Room for those that do.
+    pub(crate) waiting_room: Arc<Semaphore>,
+}
+
+impl ShardPlace {
+    pub(crate) fn new(
+        index: usize,
+        endpoint: Endpoint,
+        actor: ActorRef<ShardMessage>,
+        health: watch::Receiver<ShardHealth>,
+        max_in_flight: usize,
+        max_waiters: usize,
+    ) -> Self {
+        Self {
+            index,
+            endpoint,
+            actor: RwLock::new(actor),
+            health,
+            room: Arc::new(Semaphore::new(max_in_flight)),
+            waiting_room: Arc::new(Semaphore::new(max_waiters)),
+        }
+    }
+
+    /// Tells the shard's actor.
+    pub(crate) fn tell(&self, message: ShardMessage) -> Result<()> {
+        let actor = self.actor.read().unwrap_or_else(PoisonError::into_inner);
+        actor.send_message(message).map_err(|_| self.gone())
+    }
+
+    /// The actor died with a request in its hands.
+    pub(crate) fn gone(&self) -> Error {
+        if matches!(self.health.borrow().state, crate::health::ConnectionState::Closed) {
+            return Error::new(ErrorKind::Shutdown, "the client is shut down");
+        }
+        Error::new(
+            ErrorKind::ShardGone,
+            format!("the actor of shard {} died; it is being restarted", self.index),
+        )
+        .at(self.endpoint.as_text())
+    }
+
+    pub(crate) fn is_actor(&self, id: ractor::ActorId) -> bool {
+        self.actor.read().unwrap_or_else(PoisonError::into_inner).get_id() == id
+    }
+
+    /// Puts a new actor into the place of one that died.
+    pub(crate) fn replace(&self, actor: ActorRef<ShardMessage>) {
+        *self.actor.write().unwrap_or_else(PoisonError::into_inner) = actor;
+    }
+}
+
+impl Topology {
+    /// The shard that serves a key.
+    pub(crate) fn route(&self, key: &Key) -> Result<&ShardPlace> {
+        let index = self.strategy.shard(key.as_str(), self.shards.len())?;
+        self.shards
+            .get(index)
+            .ok_or_else(|| Error::invalid("shard index", index, "there is no such shard"))
+    }
+}

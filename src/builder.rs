@@ -1,0 +1,206 @@
+//! The description of a client.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::client::Client;
+use crate::config::{OnUnavailable, Options};
+use crate::error::Result;
+use crate::net::backoff::ReconnectPolicy;
+use crate::service::Core;
+use crate::sharding::ShardingStrategy;
+
+/// Describes a client. Nothing is checked before [`build`](Self::build) or [`connect`](Self::connect).
+#[derive(Clone, Default)]
+#[must_use = "a builder does nothing until it is built"]
+pub struct ClientBuilder {
+    options: Options,
+}
+
+impl ClientBuilder {
+    /// The servers, as `host:port` or `[v6]:port`. Each is a shard; a key belongs to one of them. All users of the same
+    /// keys must give the same list in the same order. Default: [`DEFAULT_SERVERS`](crate::DEFAULT_SERVERS).
+    pub fn servers<S: Into<String>>(mut self, servers: impl IntoIterator<Item = S>) -> Self {
+        self.options.servers = servers.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// The secret that the servers were started with. Default: none.
+    pub fn auth_token(mut self, token: impl Into<String>) -> Self {
+        self.options.auth_token = Some(token.into());
+        self
+    }
+
+    /// Which server a key belongs to. Default: [`stable_hash_shard`](crate::stable_hash_shard).
+    pub fn sharding_strategy(mut self, strategy: impl ShardingStrategy + 'static) -> Self {
+        self.options.shard_by(strategy);
+        self
+    }
+
+    /// For each attempt to connect, from resolving the name to the last answer of the handshake. Default: 10 s.
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.options.connect_timeout = timeout;
+        self
+    }
+
+    /// How long a caller waits for the answer to a request that does not wait for other holders (a try, a release,
+    /// stats), reconnects included. Default: 5 s.
+    pub fn request_timeout(mut self, timeout: Duration) -> Self {
+        self.options.request_timeout = timeout;
+        self
+    }
+
+    /// How long handles wait in `acquire` unless they say otherwise. Default: 10 s.
+    pub fn acquire_timeout(mut self, timeout: Duration) -> Self {
+        self.options.acquire_timeout = timeout;
+        self
+    }
+
+    /// The lease of handles that do not say otherwise: at least 1 s, rounded up to whole seconds. Default: the server's
+    /// (33 s, if it was not changed).
+    pub fn lease_ttl(mut self, ttl: Duration) -> Self {
+        self.options.lease_ttl = Some(ttl);
+        self
+    }
+
+    /// Which part of its TTL passes before a lease is renewed, more than 0 and less than 1. Renewals come up to a tenth
+    /// early, so that they do not all come together. Default: 0.5.
+    pub fn renew_ratio(mut self, ratio: f64) -> Self {
+        self.options.renew_ratio = ratio;
+        self
+    }
+
+    /// How long before the server may grant it to somebody else the holder of a lease that could not be renewed is told
+    /// that it is lost; at most half of the TTL. Default: a twentieth of the TTL, but at least 100 ms (66 ms where the
+    /// TTL is 1 s).
+    pub fn loss_margin(mut self, margin: Duration) -> Self {
+        self.options.loss_margin = Some(margin);
+        self
+    }
+
+    /// The longest silence on a connection. Default: 10 s.
+    pub fn keepalive(mut self, interval: Duration) -> Self {
+        self.options.keepalive = interval;
+        self
+    }
+
+    /// How long a server may leave a request unanswered (beyond the wait that it was asked for) before its connection
+    /// is given up. Default: 10 s.
+    pub fn reply_timeout(mut self, timeout: Duration) -> Self {
+        self.options.reply_timeout = timeout;
+        self
+    }
+
+    /// The `--read-timeout` that the servers run with. Keepalive interval and reply timeout must together stay below it,
+    /// so that a connection that a black hole swallowed is given up, and its leases with it, before the server gives
+    /// them to others. Default: 23 s, as the servers'.
+    pub fn server_read_timeout(mut self, timeout: Duration) -> Self {
+        self.options.server_read_timeout = timeout;
+        self
+    }
+
+    /// The pauses between attempts to reconnect. Default: 50 ms, doubling up to 5 s, with jitter.
+    pub fn reconnect(mut self, policy: ReconnectPolicy) -> Self {
+        self.options.reconnect = policy;
+        self
+    }
+
+    /// What callers meet while the shard of their key is not connected. Default: they wait, until their own timeout.
+    pub fn on_unavailable(mut self, what: OnUnavailable) -> Self {
+        self.options.on_unavailable = what;
+        self
+    }
+
+    /// Whether the servers let leases live on when the connection that acquired them ends: cluster members do, and
+    /// servers that run with `--auto-release-on-disconnect=false`. Leases of a lost connection are then
+    /// [`Suspect`](crate::LeaseState::Suspect) until they are renewed over a new one; otherwise they are reported lost at
+    /// once. Default: false.
+    pub fn survives_disconnect(mut self, survives: bool) -> Self {
+        self.options.survives_disconnect = survives;
+        self
+    }
+
+    /// How many requests of one shard may be on their way at once; further ones wait for room. Default: 4096.
+    pub fn max_in_flight(mut self, requests: usize) -> Self {
+        self.options.max_in_flight = requests;
+        self
+    }
+
+    /// How many callers of one shard may wait for other holders at once; further ones wait for room, with their timeout
+    /// running. Default: 65,536.
+    pub fn max_waiters(mut self, waiters: usize) -> Self {
+        self.options.max_waiters = waiters;
+        self
+    }
+
+    /// How many connections of one shard may carry waits: a wait blocks its connection, so this is how many wait *on the
+    /// server* at once. Further ones queue here, in order, and take their place on the server when a connection is free.
+    /// Default: 64.
+    pub fn exclusive_connections(mut self, connections: usize) -> Self {
+        self.options.exclusive_lanes = connections;
+        self
+    }
+
+    /// How many of these the waits for one key may occupy, so that a hot key leaves some to the others. Default: a
+    /// quarter of them.
+    pub fn exclusive_connections_per_key(mut self, connections: usize) -> Self {
+        self.options.exclusive_lanes_per_key = Some(connections);
+        self
+    }
+
+    /// How long such a connection may be idle before it is closed, unless it owns leases. Default: 30 s.
+    pub fn idle_connection_timeout(mut self, timeout: Duration) -> Self {
+        self.options.idle_lane_timeout = timeout;
+        self
+    }
+
+    /// Checks everything and starts the client, which connects in the background: no server needs to be up yet, and one
+    /// that is not costs the others nothing. Must be called inside a tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput), naming the value and what would be right.
+    pub fn build(self) -> Result<Client> {
+        let core = Core::start(self.options.check()?)?;
+        Ok(Client::of(core))
+    }
+
+    /// As [`build`](Self::build), and waits until every server is connected.
+    ///
+    /// # Errors
+    ///
+    /// As `build`, and if the first attempt to connect to any of the servers fails:
+    /// [`Connect`](crate::ErrorKind::Connect), [`Auth`](crate::ErrorKind::Auth) if the token is wrong, missing or not
+    /// wanted, [`Protocol`](crate::ErrorKind::Protocol) if the peer is no dflockd server.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: the connections are closed.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), dflockd_client::Error> {
+    /// # let server = dflockd_client::server::Server::builder().port(0).start().await?;
+    /// let client = dflockd_client::Client::builder()
+    ///     .servers([server.local_addr().to_string()])
+    ///     .connect()
+    ///     .await?;
+    /// assert!(client.health()[0].is_connected());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn connect(self) -> Result<Client> {
+        let client = self.build()?;
+        client.all_connected().await?;
+        Ok(client)
+    }
+}
+
+/// Without the secret.
+impl fmt::Debug for ClientBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientBuilder")
+            .field("servers", &self.options.servers)
+            .finish_non_exhaustive()
+    }
+}

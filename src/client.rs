@@ -1,0 +1,263 @@
+//! The client: a cheap clone through which everything goes.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::sync::{oneshot, watch};
+use tokio::time::{Instant, timeout};
+use tower::{Service, ServiceExt};
+
+use crate::actor::message::{ShardMessage, Shutdown, ShutdownReport};
+use crate::builder::ClientBuilder;
+use crate::clock::after;
+use crate::config::Config;
+use crate::error::{Error, ErrorKind, Result};
+use crate::handle::Handle;
+use crate::health::{ConnectionState, ShardHealth};
+use crate::lock::DistributedLock;
+use crate::semaphore::DistributedSemaphore;
+use crate::service::{Core, Dispatch, Request, Response, ResponseFuture};
+use crate::stats::Stats;
+use crate::types::{Key, Limit, Target};
+
+/// The client of one or more dflockd servers.
+///
+/// Cloning is cheap, and all clones share their connections. It is a [`tower::Service`]; the handles made by
+/// [`lock`](Self::lock) and [`semaphore`](Self::semaphore) are the way to use it without knowing that.
+///
+/// It lives as long as any clone, handle or lease of it. When the last one is dropped, what is still on its way back is
+/// sent, and the connections are closed.
+#[derive(Clone)]
+pub struct Client {
+    dispatch: Dispatch,
+}
+
+impl Client {
+    /// Begins to describe a client.
+    #[must_use]
+    pub fn builder() -> ClientBuilder {
+        ClientBuilder::default()
+    }
+
+    pub(crate) fn of(core: Arc<Core>) -> Self {
+        Self {
+            dispatch: Dispatch::new(core),
+        }
+    }
+
+    fn core(&self) -> &Core {
+        self.dispatch.core()
+    }
+
+    pub(crate) fn config(&self) -> &Config {
+        &self.core().config
+    }
+
+    /// The lock on a key.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidInput`] if the key is none; see [`Key::new`].
+    pub fn lock(&self, key: impl AsRef<str>) -> Result<DistributedLock> {
+        Handle::new(self.clone(), Target::Lock, key.as_ref()).map(DistributedLock)
+    }
+
+    /// The semaphore on a key. Every user of the key must give the same limit.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidInput`] if the key is none (see [`Key::new`]), or the limit is 0.
+    pub fn semaphore(&self, key: impl AsRef<str>, limit: u32) -> Result<DistributedSemaphore> {
+        let target = Target::Semaphore(Limit::new(limit)?);
+        Handle::new(self.clone(), target, key.as_ref()).map(DistributedSemaphore)
+    }
+
+    /// The state of all servers, merged: connections are added up, keys stand side by side.
+    ///
+    /// # Errors
+    ///
+    /// The first error that any shard gives; [`ErrorKind::Unsupported`] if a server is older than 1.0.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: nothing is changed anywhere.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), dflockd_client::Error> {
+    /// # let server = dflockd_client::server::Server::builder().port(0).start().await?;
+    /// # let client = dflockd_client::Client::builder().servers([server.local_addr().to_string()]).build()?;
+    /// let guard = client.lock("orders/42")?.acquire().await?;
+    /// let stats = client.stats().await?;
+    /// assert_eq!(stats.locks[0].key, "orders/42");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn stats(&self) -> Result<Stats> {
+        let mut all = Stats::default();
+        for shard in 0..self.core().topology.shards.len() {
+            all.merge(self.shard_stats(shard).await?);
+        }
+        Ok(all)
+    }
+
+    /// The state of one shard's server. Shards are counted from 0, in the order in which their servers were given.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidInput`] if there is no such shard, [`ErrorKind::Unsupported`] if its server is older than 1.0.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: nothing is changed anywhere.
+    pub async fn shard_stats(&self, shard: usize) -> Result<Stats> {
+        match self.execute(Request::Stats { shard }).await? {
+            Response::Stats(stats) => Ok(stats),
+            other => Err(self.out_of_place(&other)),
+        }
+    }
+
+    /// Whether each shard can be reached, and if not, why.
+    #[must_use]
+    pub fn health(&self) -> Vec<ShardHealth> {
+        self.core()
+            .topology
+            .shards
+            .iter()
+            .map(|shard| shard.health.borrow().clone())
+            .collect()
+    }
+
+    /// The same for one shard, to be told of each change; `None` if there is no such shard.
+    #[must_use]
+    pub fn watch_health(&self, shard: usize) -> Option<watch::Receiver<ShardHealth>> {
+        self.core().topology.shards.get(shard).map(|shard| shard.health.clone())
+    }
+
+    /// Releases everything that is held, in one burst per shard, and closes. Holders are told
+    /// [`LostReason::Shutdown`](crate::LostReason::Shutdown) first; callers that wait get
+    /// [`ErrorKind::Shutdown`], and so does everybody who comes later.
+    ///
+    /// The report names the keys whose release no server confirmed within `timeout`.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future does not stop the shutdown; only the report is lost.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), dflockd_client::Error> {
+    /// # let server = dflockd_client::server::Server::builder().port(0).start().await?;
+    /// # let client = dflockd_client::Client::builder().servers([server.local_addr().to_string()]).build()?;
+    /// let guard = client.lock("orders/42")?.acquire().await?;
+    /// let report = client.shutdown(Duration::from_secs(5)).await;
+    /// assert_eq!((report.released, report.unreleased.len()), (1, 0));
+    /// assert!(!guard.is_held());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn shutdown(&self, timeout: Duration) -> ShutdownReport {
+        let until = after(Instant::now(), timeout);
+        let mut answers = Vec::new();
+        for shard in &self.core().topology.shards {
+            let (told, answer) = oneshot::channel();
+            let shutdown = Shutdown {
+                until,
+                told: Some(told),
+            };
+            // A shard that is gone holds nothing.
+            if shard.tell(ShardMessage::Shutdown(shutdown)).is_ok() {
+                answers.push(answer);
+            }
+        }
+        let mut all = ShutdownReport::default();
+        for answer in answers {
+            if let Ok(report) = answer.await {
+                all.released += report.released;
+                all.unreleased.extend(report.unreleased);
+            }
+        }
+        all
+    }
+
+    /// Waits until every shard is connected, or one of them has failed.
+    pub(crate) async fn all_connected(&self) -> Result<()> {
+        for shard in &self.core().topology.shards {
+            let mut health = shard.health.clone();
+            let settled = health
+                .wait_for(|health| !matches!(health.state, ConnectionState::Connecting))
+                .await
+                .map_err(|_| shard.gone())?
+                .clone();
+            if let Some(error) = settled.last_error() {
+                return Err(error.clone());
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends a request through the service, as soon as the service is ready.
+    pub(crate) async fn execute(&self, request: Request) -> Result<Response> {
+        let mut service = self.clone();
+        let budget = match &request {
+            Request::Acquire(acquire) if !acquire.wait.is_zero() => acquire.wait,
+            _ => self.config().request_timeout,
+        };
+        // As a rule it is ready, and then no timer is needed.
+        let ready = poll_fn(|cx| Poll::Ready(service.poll_ready(cx))).await;
+        if ready.is_pending() {
+            match timeout(budget, service.ready()).await {
+                Ok(ready) => drop(ready?),
+                Err(_) => {
+                    return Err(Error::new(
+                        ErrorKind::Unavailable,
+                        format!(
+                            "no room for another request within {budget:?}: the servers do not keep up, or are away"
+                        ),
+                    ));
+                }
+            }
+        }
+        service.call(request).await
+    }
+
+    /// The server answered a try that was to wait.
+    pub(crate) fn busy(&self, key: &Key) -> Error {
+        Error::new(ErrorKind::Timeout, format!("{key:?} is held by somebody else"))
+    }
+
+    /// A layer answered with something else than was asked for.
+    pub(crate) fn out_of_place(&self, response: &Response) -> Error {
+        Error::new(
+            ErrorKind::Protocol,
+            format!("{response:?} is no answer to what was asked"),
+        )
+    }
+}
+
+impl Service<Request> for Client {
+    type Response = Response;
+    type Error = Error;
+    type Future = ResponseFuture;
+
+    /// Ready while any shard has room for another request (see [`ClientBuilder::max_in_flight`]).
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        self.dispatch.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        self.dispatch.call(request)
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client")
+            .field("servers", &self.config().endpoints)
+            .finish_non_exhaustive()
+    }
+}

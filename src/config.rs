@@ -1,0 +1,260 @@
+//! How a client behaves. Everything is checked when the client is built.
+
+use std::time::Duration;
+
+use crate::error::{Error, Result};
+use crate::lease::schedule::Schedule;
+use crate::net::backoff::ReconnectPolicy;
+use crate::net::endpoint::Endpoint;
+use crate::protocol::AuthToken;
+use crate::sharding::{CheckedStrategy, DEFAULT_SERVERS, ShardingStrategy};
+use crate::types::{Shortened, Ttl};
+
+/// What callers meet while the shard of their key is not connected.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum OnUnavailable {
+    /// They wait for it until their own timeout.
+    #[default]
+    Wait,
+    /// They get [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) at once.
+    FailFast,
+}
+
+/// What was asked for, unchecked. Not `Debug`: it holds the secret as it was given.
+#[derive(Clone)]
+pub(crate) struct Options {
+    pub(crate) servers: Vec<String>,
+    pub(crate) auth_token: Option<String>,
+    pub(crate) strategy: CheckedStrategy,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) request_timeout: Duration,
+    pub(crate) acquire_timeout: Duration,
+    pub(crate) lease_ttl: Option<Duration>,
+    pub(crate) renew_ratio: f64,
+    pub(crate) loss_margin: Option<Duration>,
+    pub(crate) keepalive: Duration,
+    pub(crate) reply_timeout: Duration,
+    pub(crate) server_read_timeout: Duration,
+    pub(crate) reconnect: ReconnectPolicy,
+    pub(crate) on_unavailable: OnUnavailable,
+    pub(crate) survives_disconnect: bool,
+    pub(crate) max_in_flight: usize,
+    pub(crate) max_waiters: usize,
+    pub(crate) exclusive_lanes: usize,
+    pub(crate) exclusive_lanes_per_key: Option<usize>,
+    pub(crate) idle_lane_timeout: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            servers: DEFAULT_SERVERS.iter().map(ToString::to_string).collect(),
+            auth_token: None,
+            strategy: CheckedStrategy::default(),
+            connect_timeout: Duration::from_secs(10),
+            request_timeout: Duration::from_secs(5),
+            acquire_timeout: Duration::from_secs(10),
+            lease_ttl: None,
+            renew_ratio: 0.5,
+            loss_margin: None,
+            keepalive: Duration::from_secs(10),
+            reply_timeout: Duration::from_secs(10),
+            server_read_timeout: Duration::from_secs(23),
+            reconnect: ReconnectPolicy::default(),
+            on_unavailable: OnUnavailable::default(),
+            survives_disconnect: false,
+            max_in_flight: 4096,
+            max_waiters: 65_536,
+            exclusive_lanes: 64,
+            exclusive_lanes_per_key: None,
+            idle_lane_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+/// What was asked for, checked.
+#[derive(Clone, Debug)]
+pub(crate) struct Config {
+    pub(crate) endpoints: Vec<Endpoint>,
+    pub(crate) strategy: CheckedStrategy,
+    pub(crate) request_timeout: Duration,
+    pub(crate) acquire_timeout: Duration,
+    pub(crate) lease_ttl: Option<Ttl>,
+    pub(crate) max_in_flight: usize,
+    pub(crate) max_waiters: usize,
+    pub(crate) shard: ShardConfig,
+}
+
+/// What a shard's actor needs to know.
+#[derive(Clone, Debug)]
+pub(crate) struct ShardConfig {
+    pub(crate) auth_token: Option<AuthToken>,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) schedule: Schedule,
+    pub(crate) keepalive: Duration,
+    pub(crate) reply_timeout: Duration,
+    pub(crate) reconnect: ReconnectPolicy,
+    pub(crate) on_unavailable: OnUnavailable,
+    pub(crate) survives_disconnect: bool,
+    pub(crate) max_in_flight: usize,
+    pub(crate) exclusive_lanes: usize,
+    pub(crate) exclusive_lanes_per_key: usize,
+    pub(crate) idle_lane_timeout: Duration,
+}
+
+impl Options {
+    pub(crate) fn shard_by(&mut self, strategy: impl ShardingStrategy + 'static) {
+        self.strategy = CheckedStrategy::new(strategy);
+    }
+
+    pub(crate) fn check(self) -> Result<Config> {
+        if self.servers.is_empty() {
+            return Err(Error::invalid(
+                "server list",
+                &self.servers,
+                "name at least one server, as host:port",
+            ));
+        }
+        let endpoints = self
+            .servers
+            .iter()
+            .map(|server| Endpoint::parse(server))
+            .collect::<Result<Vec<_>>>()?;
+        for (index, server) in self.servers.iter().enumerate() {
+            if self.servers[..index].contains(server) {
+                return Err(Error::invalid(
+                    "server list with a repeated",
+                    Shortened(server),
+                    "name each server once: every entry is a shard of its own",
+                ));
+            }
+        }
+        let auth_token = self.auth_token.map(AuthToken::new).transpose()?;
+        let lease_ttl = self.lease_ttl.map(Ttl::new).transpose()?;
+        if !(self.renew_ratio > 0.0 && self.renew_ratio < 1.0) {
+            return Err(Error::invalid(
+                "renew ratio",
+                self.renew_ratio,
+                "give the part of the TTL after which to renew: more than 0 and less than 1",
+            ));
+        }
+        positive("connect timeout", self.connect_timeout)?;
+        positive("request timeout", self.request_timeout)?;
+        positive("keepalive interval", self.keepalive)?;
+        positive("reply timeout", self.reply_timeout)?;
+        positive("idle lane timeout", self.idle_lane_timeout)?;
+        if self.keepalive.saturating_add(self.reply_timeout) >= self.server_read_timeout {
+            return Err(Error::invalid(
+                "keepalive interval + reply timeout of",
+                self.keepalive.saturating_add(self.reply_timeout),
+                &format!(
+                    "together they must stay below the server's read timeout, {:?}, or the server could give leases to \
+                     others before a dead connection is noticed; if the server runs with another --read-timeout, say so \
+                     with server_read_timeout",
+                    self.server_read_timeout
+                ),
+            ));
+        }
+        let at_least_one = "give at least 1";
+        for (what, value) in [
+            ("max_in_flight", self.max_in_flight),
+            ("max_waiters", self.max_waiters),
+            ("exclusive_lanes", self.exclusive_lanes),
+            ("exclusive_lanes_per_key", self.exclusive_lanes_per_key.unwrap_or(1)),
+        ] {
+            if value == 0 {
+                return Err(Error::invalid(what, value, at_least_one));
+            }
+            if value > tokio::sync::Semaphore::MAX_PERMITS {
+                return Err(Error::invalid(what, value, "that is more than can be counted"));
+            }
+        }
+        let per_key = self
+            .exclusive_lanes_per_key
+            .unwrap_or_else(|| (self.exclusive_lanes / 4).max(1));
+        Ok(Config {
+            endpoints,
+            strategy: self.strategy,
+            request_timeout: self.request_timeout,
+            acquire_timeout: self.acquire_timeout,
+            lease_ttl,
+            max_in_flight: self.max_in_flight,
+            max_waiters: self.max_waiters,
+            shard: ShardConfig {
+                auth_token,
+                connect_timeout: self.connect_timeout,
+                schedule: Schedule {
+                    renew_ratio: self.renew_ratio,
+                    margin: self.loss_margin,
+                },
+                keepalive: self.keepalive,
+                reply_timeout: self.reply_timeout,
+                reconnect: self.reconnect,
+                on_unavailable: self.on_unavailable,
+                survives_disconnect: self.survives_disconnect,
+                max_in_flight: self.max_in_flight,
+                exclusive_lanes: self.exclusive_lanes,
+                exclusive_lanes_per_key: per_key,
+                idle_lane_timeout: self.idle_lane_timeout,
+            },
+        })
+    }
+}
+
+fn positive(what: &str, duration: Duration) -> Result<()> {
+    if duration.is_zero() {
+        return Err(Error::invalid(what, duration, "give more than nothing"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ErrorKind;
+
+    fn refusal(change: impl FnOnce(&mut Options)) -> String {
+        let mut options = Options::default();
+        change(&mut options);
+        match options.check() {
+            Ok(_) => panic!("was taken"),
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::InvalidInput);
+                error.to_string()
+            }
+        }
+    }
+
+    #[test]
+    fn the_defaults_are_good() {
+        let config = Options::default().check().unwrap();
+        assert_eq!(config.endpoints.len(), 1);
+        assert_eq!(config.shard.exclusive_lanes_per_key, 16);
+    }
+
+    #[test]
+    fn each_bad_value_is_named_with_its_remedy() {
+        assert!(refusal(|o| o.servers.clear()).contains("at least one server"));
+        assert!(refusal(|o| o.servers = vec!["nonsense".into()]).contains("\"nonsense\""));
+        assert!(refusal(|o| o.servers = vec!["a:1".into(), "a:1".into()]).contains("\"a:1\""));
+        for ratio in [0.0, 1.0, -1.0, f64::NAN, f64::INFINITY] {
+            assert!(refusal(|o| o.renew_ratio = ratio).contains("renew ratio"), "{ratio}");
+        }
+        assert!(refusal(|o| o.lease_ttl = Some(Duration::from_millis(500))).contains("500ms"));
+        assert!(refusal(|o| o.auth_token = Some(String::new())).contains("auth token"));
+        assert!(refusal(|o| o.exclusive_lanes = 0).contains("exclusive_lanes 0"));
+        assert!(refusal(|o| o.max_in_flight = usize::MAX).contains("max_in_flight"));
+        assert!(refusal(|o| o.connect_timeout = Duration::ZERO).contains("connect timeout"));
+    }
+
+    #[test]
+    fn a_dead_connection_must_be_noticed_before_the_server_gives_its_leases_away() {
+        let text = refusal(|o| o.keepalive = Duration::from_secs(13));
+        assert!(text.contains("23s") && text.contains("server_read_timeout"), "{text}");
+        let mut longer = Options::default();
+        longer.keepalive = Duration::from_secs(13);
+        longer.server_read_timeout = Duration::from_secs(60);
+        assert!(longer.check().is_ok());
+    }
+}

@@ -1,0 +1,82 @@
+//! What locks and semaphores have in common: who asks, for what, and on which terms.
+
+use std::time::Duration;
+
+use crate::client::Client;
+use crate::error::Result;
+use crate::guard::Lease;
+use crate::lease::registry::RenewPolicy;
+use crate::service::{AcquireRequest, Request, Response};
+use crate::types::{Key, Target, Ttl};
+
+/// The terms of the acquires of one handle.
+#[derive(Clone, Debug)]
+pub(crate) struct Handle {
+    client: Client,
+    target: Target,
+    pub(crate) key: Key,
+    wait: Duration,
+    ttl: Option<Ttl>,
+    policy: RenewPolicy,
+}
+
+impl Handle {
+    pub(crate) fn new(client: Client, target: Target, key: &str) -> Result<Self> {
+        let config = client.config();
+        Ok(Self {
+            target,
+            key: Key::new(key)?,
+            wait: config.acquire_timeout,
+            ttl: config.lease_ttl,
+            policy: RenewPolicy::default(),
+            client,
+        })
+    }
+
+    pub(crate) fn acquire_timeout(mut self, timeout: Duration) -> Self {
+        self.wait = timeout;
+        self
+    }
+
+    pub(crate) fn lease_ttl(mut self, ttl: Duration) -> Result<Self> {
+        self.ttl = Some(Ttl::new(ttl)?);
+        Ok(self)
+    }
+
+    pub(crate) fn renew(mut self, renew: bool) -> Self {
+        self.policy.never = !renew;
+        self
+    }
+
+    pub(crate) fn max_hold(mut self, max_hold: Duration) -> Self {
+        self.policy.max_hold = Some(max_hold);
+        self
+    }
+
+    pub(crate) async fn acquire(&self) -> Result<Lease> {
+        match self.ask(self.wait).await? {
+            Response::Granted(lease) => Ok(lease),
+            Response::Busy => Err(self.client.busy(&self.key)),
+            other => Err(self.client.out_of_place(&other)),
+        }
+    }
+
+    pub(crate) async fn try_acquire(&self) -> Result<Option<Lease>> {
+        match self.ask(Duration::ZERO).await? {
+            Response::Granted(lease) => Ok(Some(lease)),
+            Response::Busy => Ok(None),
+            other => Err(self.client.out_of_place(&other)),
+        }
+    }
+
+    async fn ask(&self, wait: Duration) -> Result<Response> {
+        let request = AcquireRequest {
+            target: self.target,
+            key: self.key.clone(),
+            wait,
+            ttl: self.ttl,
+            policy: self.policy,
+        };
+        self.client.execute(Request::Acquire(request)).await
+    }
+}

@@ -1,0 +1,57 @@
+//! Whether a shard can be reached.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use crate::error::Error;
+
+/// The state of one shard's connection.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ShardHealth {
+    /// The shard's index.
+    pub shard: usize,
+    /// Its address, as it was configured.
+    pub endpoint: Arc<str>,
+    /// What its state is.
+    pub state: ConnectionState,
+    /// Since when.
+    pub since: Instant,
+}
+
+/// Whether requests can be sent.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum ConnectionState {
+    /// The first attempt to connect is under way.
+    Connecting,
+    /// Connected.
+    Connected,
+    /// Not connected; attempts go on.
+    Reconnecting {
+        /// How many attempts have failed since it was last connected.
+        attempt: u32,
+        /// Why the last one failed, or the connection was lost.
+        last_error: Error,
+    },
+    /// Shut down.
+    Closed,
+}
+
+impl ShardHealth {
+    /// Whether requests can be sent.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        matches!(self.state, ConnectionState::Connected)
+    }
+
+    /// Why the last attempt to connect failed, if it did.
+    #[must_use]
+    pub fn last_error(&self) -> Option<&Error> {
+        match &self.state {
+            ConnectionState::Reconnecting { last_error, .. } => Some(last_error),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,287 @@
+//! The state of one lease, shared between its guard and the shard that keeps it.
+//!
+//! The shard's actor writes it. The guard reads: whether the lease is held is known from two atomics and the clock,
+//! without asking anybody, so it is right even while the runtime is stalled. Whoever first sees that the deadline has
+//! passed says so for all (the one thing that readers write): a lease that anybody saw lost never comes back.
+
+use std::fmt;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::types::{Fence, Key, Kind, Token, Ttl};
+
+/// Why a lease was lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum LostReason {
+    /// It could not be renewed in time: the server may grant it to somebody else soon.
+    Expired,
+    /// The server says that the token does not hold it (any more).
+    Rejected,
+    /// The connection that owned it was lost, and the server gives such leases to others at once.
+    Disconnected,
+    /// As `Disconnected`, by a server that was shutting down.
+    ServerDraining,
+    /// The actor that kept it died.
+    ShardGone,
+    /// The client was shut down.
+    Shutdown,
+}
+
+impl fmt::Display for LostReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Expired => "it could not be renewed in time",
+            Self::Rejected => "the server says that it is not held",
+            Self::Disconnected => "the connection that owned it was lost",
+            Self::ServerDraining => "the server that granted it shut down",
+            Self::ShardGone => "the actor of its shard died",
+            Self::Shutdown => "the client was shut down",
+        })
+    }
+}
+
+/// What is known about a lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum LeaseState {
+    /// Held.
+    Held,
+    /// Held as far as time goes, but the connection that owned it is gone and the server has not confirmed it yet. Only
+    /// where leases survive a disconnect.
+    Suspect,
+    /// Lost.
+    Lost(LostReason),
+    /// Given back.
+    Released,
+}
+
+/// The shared state.
+pub(crate) struct LeaseCell {
+    pub(crate) key: Key,
+    pub(crate) kind: Kind,
+    pub(crate) token: Token,
+    pub(crate) fence: Fence,
+    pub(crate) ttl: Ttl,
+    /// Moments are kept as nanoseconds since this one.
+    got_at: Instant,
+    /// When the lease has to be given up as lost.
+    deadline: AtomicU64,
+    state: AtomicU8,
+    changed: Notify,
+    /// Made when it is first asked for.
+    cancellation: OnceLock<CancellationToken>,
+}
+
+const HELD: u8 = 0;
+const SUSPECT: u8 = 1;
+const RELEASED: u8 = 2;
+/// The first of the reasons.
+const LOST: u8 = 3;
+
+const REASONS: [LostReason; 6] = [
+    LostReason::Expired,
+    LostReason::Rejected,
+    LostReason::Disconnected,
+    LostReason::ServerDraining,
+    LostReason::ShardGone,
+    LostReason::Shutdown,
+];
+
+impl LeaseCell {
+    pub(crate) fn new(key: Key, kind: Kind, token: Token, fence: Fence, ttl: Ttl, deadline: Instant) -> Self {
+        let got_at = Instant::now();
+        Self {
+            key,
+            kind,
+            token,
+            fence,
+            ttl,
+            got_at,
+            deadline: AtomicU64::new(nanos_between(got_at, deadline)),
+            state: AtomicU8::new(HELD),
+            changed: Notify::new(),
+            cancellation: OnceLock::new(),
+        }
+    }
+
+    /// What is known now. A lease whose deadline has passed counts as lost even if nobody had the time to say so.
+    pub(crate) fn state(&self) -> LeaseState {
+        match self.state.load(Ordering::Acquire) {
+            held @ (HELD | SUSPECT) if self.remaining().is_zero() => {
+                if self.change(held, code(LostReason::Expired)) {
+                    self.tell();
+                }
+                self.state()
+            }
+            HELD => LeaseState::Held,
+            SUSPECT => LeaseState::Suspect,
+            RELEASED => LeaseState::Released,
+            lost => LeaseState::Lost(reason(lost)),
+        }
+    }
+
+    /// How long the lease is sure to be held if nothing more is heard from the server.
+    pub(crate) fn remaining(&self) -> Duration {
+        let deadline = Duration::from_nanos(self.deadline.load(Ordering::Acquire));
+        deadline.saturating_sub(Instant::now().saturating_duration_since(self.got_at))
+    }
+
+    /// Resolves with the reason once the lease is lost; never if it is released.
+    pub(crate) async fn lost(&self) -> LostReason {
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            // Registered before the look, so that no change falls between the two.
+            changed.as_mut().enable();
+            if let LeaseState::Lost(reason) = self.state() {
+                return reason;
+            }
+            changed.await;
+        }
+    }
+
+    /// A token that is cancelled when the lease is lost.
+    pub(crate) fn cancellation_token(&self) -> CancellationToken {
+        let token = self.cancellation.get_or_init(CancellationToken::new).clone();
+        // The loss may have come between: then nobody else will cancel it.
+        if let LeaseState::Lost(_) = self.state() {
+            token.cancel();
+        }
+        token
+    }
+
+    // What follows is for the shard's actor alone.
+
+    /// Renewed: held until `deadline`. False if somebody saw it lost before.
+    pub(crate) fn extend(&self, deadline: Instant) -> bool {
+        // Looked at before the deadline is moved, so that a lease whose time is up stays lost.
+        match self.state() {
+            LeaseState::Held | LeaseState::Suspect => {}
+            LeaseState::Lost(_) | LeaseState::Released => return false,
+        }
+        self.deadline
+            .store(nanos_between(self.got_at, deadline), Ordering::Release);
+        self.change(HELD, HELD) || self.change(SUSPECT, HELD)
+    }
+
+    /// Held as far as is known, and not lost already.
+    pub(crate) fn suspect(&self) {
+        self.change(HELD, SUSPECT);
+    }
+
+    /// Being given back. False if it was lost before.
+    pub(crate) fn release(&self) -> bool {
+        self.change(HELD, RELEASED) || self.change(SUSPECT, RELEASED)
+    }
+
+    /// Lost, and told to whoever waits for it. A reason given before stays.
+    pub(crate) fn lose(&self, why: LostReason) {
+        if self.change(HELD, code(why)) || self.change(SUSPECT, code(why)) {
+            self.tell();
+        }
+    }
+
+    fn change(&self, from: u8, to: u8) -> bool {
+        self.state
+            .compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire)
+            .is_ok()
+    }
+
+    fn tell(&self) {
+        self.changed.notify_waiters();
+        if let Some(token) = self.cancellation.get() {
+            token.cancel();
+        }
+    }
+}
+
+fn code(why: LostReason) -> u8 {
+    LOST + REASONS.iter().position(|reason| *reason == why).unwrap_or_default() as u8
+}
+
+fn reason(code: u8) -> LostReason {
+    REASONS
+        .get(usize::from(code.saturating_sub(LOST)))
+        .copied()
+        .unwrap_or(LostReason::Expired)
+}
+
+fn nanos_between(start: Instant, end: Instant) -> u64 {
+    u64::try_from(end.saturating_duration_since(start).as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Without the token.
+impl fmt::Debug for LeaseCell {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lease")
+            .field("key", &self.key)
+            .field("kind", &self.kind)
+            .field("token", &self.token)
+            .field("ttl", &self.ttl)
+            .field("state", &self.state())
+            .field("remaining", &self.remaining())
+            .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cell(lasts: Duration) -> LeaseCell {
+        let token = Token::new("00000000000000070123456789abcdef").unwrap();
+        let key = Key::new("k").unwrap();
+        let ttl = Ttl::from_secs(10).unwrap();
+        LeaseCell::new(key, Kind::Lock, token, token.fence(), ttl, Instant::now() + lasts)
+    }
+
+    #[test]
+    fn every_reason_survives_the_atomic() {
+        for why in REASONS {
+            let cell = cell(Duration::from_secs(10));
+            cell.lose(why);
+            assert_eq!(cell.state(), LeaseState::Lost(why));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_clock_alone_ends_a_lease() {
+        let cell = cell(Duration::from_secs(10));
+        assert_eq!(cell.state(), LeaseState::Held);
+        tokio::time::advance(Duration::from_secs(9)).await;
+        assert_eq!(cell.remaining(), Duration::from_secs(1));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(cell.state(), LeaseState::Lost(LostReason::Expired));
+    }
+
+    #[tokio::test]
+    async fn loss_is_told_to_all_any_number_of_times_and_after_the_fact() {
+        let cell = std::sync::Arc::new(cell(Duration::from_secs(10)));
+        let token = cell.cancellation_token();
+        let waiters: Vec<_> = (0..3)
+            .map(|_| {
+                let cell = std::sync::Arc::clone(&cell);
+                tokio::spawn(async move { cell.lost().await })
+            })
+            .collect();
+        tokio::task::yield_now().await;
+        assert!(!token.is_cancelled());
+        cell.lose(LostReason::Rejected);
+        for waiter in waiters {
+            assert_eq!(waiter.await.unwrap(), LostReason::Rejected);
+        }
+        assert_eq!(cell.lost().await, LostReason::Rejected);
+        assert!(token.is_cancelled() && cell.cancellation_token().is_cancelled());
+    }
+
+    #[test]
+    fn debug_keeps_the_token_secret() {
+        assert!(!format!("{:?}", cell(Duration::from_secs(1))).contains("0123456789abcdef"));
+    }
+}

@@ -1,0 +1,5 @@
+//! What is held: when each lease must be renewed, when it must be given up as lost, and who is told.
+
+pub(crate) mod cell;
+pub(crate) mod registry;
+pub(crate) mod schedule;

@@ -1,0 +1,387 @@
+//! All leases of one shard, in order of what is due next. Pure: the caller brings the clock and does the I/O.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::cell::{LeaseCell, LostReason};
+use super::schedule::Schedule;
+use crate::clock::after;
+use crate::types::{Grant, Key, Kind, Ttl};
+
+/// Names a lease of one shard. Never used again for another lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct LeaseId {
+    slot: u32,
+    generation: u32,
+}
+
+/// Which connection a lease was acquired over.
+pub(crate) type LaneId = u64;
+
+/// What is kept for each lease.
+#[derive(Debug)]
+struct Entry {
+    cell: Arc<LeaseCell>,
+    owner: LaneId,
+    phase: Phase,
+    /// No renewal is sent from then on.
+    renew_until: Option<Instant>,
+    renew_at: Instant,
+    deadline: Instant,
+    /// Its place in the timer.
+    timer: Option<Instant>,
+}
+
+/// Where a lease stands between grant and end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Held; the next renewal is in the future.
+    Waiting,
+    /// Held; a renewal is on its way.
+    Renewing,
+    /// Held; a renewal is due but there is no connection to send it over.
+    Overdue,
+    /// Lost; kept until its guard is gone, to give back what the server may still hold.
+    Lost,
+    /// On its way back to the server. Nothing is renewed and nothing is reported any more.
+    Releasing,
+}
+
+/// How the leases of one acquire behave.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct RenewPolicy {
+    /// Do not renew at all.
+    pub(crate) never: bool,
+    /// Renew for so long, from the grant on.
+    pub(crate) max_hold: Option<Duration>,
+}
+
+/// What a tick brings to light.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Due {
+    /// To be renewed now.
+    pub(crate) renew: Vec<LeaseId>,
+    /// Reported lost just now.
+    pub(crate) expired: usize,
+}
+
+/// The leases of one shard.
+#[derive(Debug)]
+pub(crate) struct Registry {
+    schedule: Schedule,
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+    timer: BTreeSet<(Instant, LeaseId)>,
+    held: usize,
+}
+
+#[derive(Debug)]
+struct Slot {
+    generation: u32,
+    entry: Option<Entry>,
+}
+
+/// What has to be told to a server to give a lease back or to renew it.
+#[derive(Clone, Debug)]
+pub(crate) struct Claim {
+    pub(crate) cell: Arc<LeaseCell>,
+    pub(crate) owner: LaneId,
+}
+
+impl Entry {
+    fn renews(&self) -> bool {
+        self.renew_until.is_none_or(|until| self.renew_at < until)
+    }
+}
+
+impl Registry {
+    pub(crate) fn new(schedule: Schedule) -> Self {
+        Self {
+            schedule,
+            slots: Vec::new(),
+            free: Vec::new(),
+            timer: BTreeSet::new(),
+            held: 0,
+        }
+    }
+
+    /// Takes up a lease that was got by a request sent at `sent_at` over the connection `owner`.
+    pub(crate) fn insert(
+        &mut self,
+        key: Key,
+        kind: Kind,
+        grant: Grant,
+        sent_at: Instant,
+        owner: LaneId,
+        policy: RenewPolicy,
+    ) -> (LeaseId, Arc<LeaseCell>) {
+        let deadline = self.schedule.deadline(sent_at, grant.ttl);
+        let cell = Arc::new(LeaseCell::new(key, kind, grant.token, grant.fence, grant.ttl, deadline));
+        let renew_until = if policy.never {
+            Some(sent_at)
+        } else {
+            policy.max_hold.map(|hold| after(sent_at, hold))
+        };
+        let entry = Entry {
+            cell: Arc::clone(&cell),
+            owner,
+            phase: Phase::Waiting,
+            renew_until,
+            renew_at: self.renew_at(sent_at, grant.ttl),
+            deadline,
+            timer: None,
+        };
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(Slot {
+                generation: 0,
+                entry: None,
+            });
+            (self.slots.len() - 1) as u32
+        });
+        let place = &mut self.slots[slot as usize];
+        place.entry = Some(entry);
+        let id = LeaseId {
+            slot,
+            generation: place.generation,
+        };
+        self.held += 1;
+        self.arm(id);
+        (id, cell)
+    }
+
+    /// When something is due next.
+    pub(crate) fn next_due(&self) -> Option<Instant> {
+        self.timer.first().map(|(when, _)| *when)
+    }
+
+    /// Reports as lost what has run out, and names what must be renewed. `connected`: whether renewals can be sent;
+    /// where they cannot, they are kept for [`overdue`](Self::overdue). Renewals that are due within `together` are
+    /// brought forward, so that they leave with the others.
+    pub(crate) fn tick(&mut self, now: Instant, together: Duration, connected: bool) -> Due {
+        let mut due = Due::default();
+        let mut not_yet = Vec::new();
+        while let Some((when, id)) = self.timer.first().copied() {
+            if when > now + together {
+                break;
+            }
+            self.timer.remove(&(when, id));
+            let Some(entry) = self.entry_mut(id) else { continue };
+            if entry.deadline <= now {
+                self.lose(id, LostReason::Expired);
+                due.expired += 1;
+            } else if entry.phase == Phase::Waiting && entry.renews() {
+                entry.phase = if connected { Phase::Renewing } else { Phase::Overdue };
+                if connected {
+                    due.renew.push(id);
+                }
+                self.arm(id);
+            } else {
+                // A deadline: never brought forward.
+                not_yet.push((when, id));
+            }
+        }
+        self.timer.extend(not_yet);
+        due
+    }
+
+    /// The connection is back: names what must be renewed at once, the suspects among it.
+    pub(crate) fn overdue(&mut self) -> Vec<LeaseId> {
+        let ids: Vec<LeaseId> = self.ids().collect();
+        ids.into_iter().filter(|id| self.begin_overdue(*id)).collect()
+    }
+
+    fn begin_overdue(&mut self, id: LeaseId) -> bool {
+        match self.entry_mut(id) {
+            Some(entry) if entry.phase == Phase::Overdue => {
+                entry.phase = Phase::Renewing;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// A renewal that was sent at `sent_at` succeeded; the server says that `left` is left of the lease.
+    /// Changes nothing if the lease is not held any more.
+    pub(crate) fn renewed(&mut self, id: LeaseId, sent_at: Instant, left: Option<u64>) {
+        let schedule = self.schedule;
+        let Some(entry) = self.entry_mut(id).filter(|entry| entry.phase == Phase::Renewing) else {
+            return;
+        };
+        let asked = entry.cell.ttl;
+        // The server's word counts where it is less than what was asked for. Less than a second is as good as nothing.
+        let ttl = match left.map(Ttl::from_secs) {
+            None => asked,
+            Some(Some(left)) => left.min(asked),
+            Some(None) => return self.renewal_failed(id),
+        };
+        entry.phase = Phase::Waiting;
+        entry.deadline = schedule.deadline(sent_at, ttl);
+        entry.renew_at = schedule.renew_at(sent_at, ttl, fastrand::f64());
+        if entry.cell.extend(entry.deadline) {
+            self.arm(id);
+        } else {
+            self.lose(id, LostReason::Expired);
+        }
+    }
+
+    /// A renewal was not answered, or refused for a reason that passes: it stays due.
+    pub(crate) fn renewal_failed(&mut self, id: LeaseId) {
+        if let Some(entry) = self.entry_mut(id).filter(|entry| entry.phase == Phase::Renewing) {
+            entry.phase = Phase::Overdue;
+            self.arm(id);
+        }
+    }
+
+    /// A renewal was refused for now by a server that is there: try again after a pause, while the lease lasts.
+    pub(crate) fn renew_again_at(&mut self, id: LeaseId, when: Instant) {
+        if let Some(entry) = self.entry_mut(id).filter(|entry| entry.phase == Phase::Renewing) {
+            entry.phase = Phase::Waiting;
+            entry.renew_at = when;
+            self.arm(id);
+        }
+    }
+
+    /// Reports a lease as lost, unless it is lost or given back already. The entry stays until its guard is gone.
+    pub(crate) fn lose(&mut self, id: LeaseId, why: LostReason) -> bool {
+        let Some(entry) = self.entry_mut(id) else { return false };
+        if matches!(entry.phase, Phase::Lost | Phase::Releasing) {
+            return false;
+        }
+        entry.phase = Phase::Lost;
+        entry.cell.lose(why);
+        self.held -= 1;
+        self.disarm(id);
+        true
+    }
+
+    /// A connection is gone. Its leases are either lost, or suspect until `overdue` has them renewed over another one.
+    /// Gives back what was lost.
+    pub(crate) fn owner_gone(&mut self, owner: LaneId, survive: bool, why: LostReason) -> Vec<Claim> {
+        let ids: Vec<LeaseId> = self.ids().collect();
+        let mut lost = Vec::new();
+        for id in ids {
+            let Some(entry) = self.entry_mut(id).filter(|entry| entry.owner == owner) else {
+                continue;
+            };
+            let held = !matches!(entry.phase, Phase::Lost | Phase::Releasing);
+            if !held {
+                continue;
+            }
+            if survive {
+                entry.phase = Phase::Overdue;
+                entry.cell.suspect();
+                self.arm(id);
+            } else {
+                lost.extend(self.claim(id));
+                self.lose(id, why);
+            }
+        }
+        lost
+    }
+
+    /// Begins to give a lease back: from now on it is neither renewed nor reported.
+    pub(crate) fn begin_release(&mut self, id: LeaseId) -> Option<Claim> {
+        let entry = self.entry_mut(id)?;
+        if entry.phase == Phase::Releasing {
+            return None;
+        }
+        let was_held = entry.phase != Phase::Lost;
+        entry.cell.release();
+        entry.phase = Phase::Releasing;
+        if was_held {
+            self.held -= 1;
+        }
+        self.disarm(id);
+        self.claim(id)
+    }
+
+    /// Forgets a lease.
+    pub(crate) fn remove(&mut self, id: LeaseId) {
+        self.disarm(id);
+        let Some(slot) = self
+            .slots
+            .get_mut(id.slot as usize)
+            .filter(|slot| slot.generation == id.generation)
+        else {
+            return;
+        };
+        let Some(entry) = slot.entry.take() else { return };
+        slot.generation = slot.generation.wrapping_add(1);
+        self.free.push(id.slot);
+        if !matches!(entry.phase, Phase::Lost | Phase::Releasing) {
+            self.held -= 1;
+        }
+    }
+
+    /// What the server needs to hear about a lease.
+    pub(crate) fn claim(&self, id: LeaseId) -> Option<Claim> {
+        self.entry(id).map(|entry| Claim {
+            cell: Arc::clone(&entry.cell),
+            owner: entry.owner,
+        })
+    }
+
+    /// How many leases are held (suspects included).
+    #[cfg(test)]
+    pub(crate) fn held(&self) -> usize {
+        self.held
+    }
+
+    /// All leases, the lost ones included.
+    pub(crate) fn ids(&self) -> impl Iterator<Item = LeaseId> + '_ {
+        self.slots.iter().enumerate().filter_map(|(index, slot)| {
+            slot.entry.as_ref().map(|_| LeaseId {
+                slot: index as u32,
+                generation: slot.generation,
+            })
+        })
+    }
+
+    fn renew_at(&self, sent_at: Instant, ttl: Ttl) -> Instant {
+        self.schedule.renew_at(sent_at, ttl, fastrand::f64())
+    }
+
+    fn entry(&self, id: LeaseId) -> Option<&Entry> {
+        let slot = self.slots.get(id.slot as usize)?;
+        slot.entry.as_ref().filter(|_| slot.generation == id.generation)
+    }
+
+    fn entry_mut(&mut self, id: LeaseId) -> Option<&mut Entry> {
+        let slot = self.slots.get_mut(id.slot as usize)?;
+        let generation = slot.generation;
+        slot.entry.as_mut().filter(|_| generation == id.generation)
+    }
+
+    /// Puts a held lease where it belongs in the timer.
+    fn arm(&mut self, id: LeaseId) {
+        self.disarm(id);
+        let Some(entry) = self.entry_mut(id) else { return };
+        let when = if entry.phase == Phase::Waiting && entry.renews() {
+            entry.renew_at.min(entry.deadline)
+        } else {
+            entry.deadline
+        };
+        entry.timer = Some(when);
+        self.timer.insert((when, id));
+    }
+
+    fn disarm(&mut self, id: LeaseId) {
+        let armed = self.entry_mut(id).and_then(|entry| entry.timer.take());
+        if let Some(when) = armed {
+            self.timer.remove(&(when, id));
+        }
+    }
+}
+
+/// The actor died, or its runtime ended: nobody renews these any more, and their holders must know.
+impl Drop for Registry {
+    fn drop(&mut self) {
+        let ids: Vec<LeaseId> = self.ids().collect();
+        for id in ids {
+            self.lose(id, LostReason::ShardGone);
+        }
+    }
+}

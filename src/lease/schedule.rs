@@ -1,0 +1,121 @@
+//! The times of one lease. Pure arithmetic.
+//!
+//! Everything counts from the moment at which the request that got or renewed the lease was *sent*. The server's lease
+//! runs from the grant, which was later; so whatever is computed here comes early, never late.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::clock::after;
+use crate::types::Ttl;
+
+/// How leases are timed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Schedule {
+    /// Which part of the TTL passes before a renewal, in (0, 1).
+    pub(crate) renew_ratio: f64,
+    /// How long before the server may grant it to somebody else the holder is told; `None` for the default.
+    pub(crate) margin: Option<Duration>,
+}
+
+/// How much of the time to a renewal jitter may take away: renewals come early by up to a tenth, never late.
+const JITTER: f64 = 0.1;
+
+/// The default margin is this part of the TTL, …
+const MARGIN_PART: u32 = 20;
+
+/// … but not less than this, …
+const LEAST_MARGIN: Duration = Duration::from_millis(100);
+
+/// … unless the TTL is so short that this would eat more than this part of it.
+const MOST_MARGIN_PART: u32 = 15;
+
+impl Schedule {
+    /// How long before the end of the TTL the holder is told that the lease is lost.
+    pub(crate) fn margin(&self, ttl: Ttl) -> Duration {
+        let ttl = ttl.as_duration();
+        match self.margin {
+            // A margin that leaves nothing of the TTL would lose every lease at once.
+            Some(margin) => margin.min(ttl / 2),
+            None => (ttl / MARGIN_PART).max(LEAST_MARGIN.min(ttl / MOST_MARGIN_PART)),
+        }
+    }
+
+    /// When a lease of `ttl`, got or renewed by a request sent at `sent_at`, has to be reported lost.
+    pub(crate) fn deadline(&self, sent_at: Instant, ttl: Ttl) -> Instant {
+        after(sent_at, ttl.as_duration() - self.margin(ttl))
+    }
+
+    /// When to renew it. `random` is in [0, 1).
+    pub(crate) fn renew_at(&self, sent_at: Instant, ttl: Ttl, random: f64) -> Instant {
+        let lifetime = ttl.as_duration() - self.margin(ttl);
+        let part = self.renew_ratio * (1.0 - JITTER * random);
+        let wanted = ttl.as_duration().mul_f64(part.clamp(0.0, 1.0));
+        // With a ratio close to 1 the renewal still needs some time before the deadline.
+        after(sent_at, wanted.min(lifetime.mul_f64(0.9)))
+    }
+
+    /// Whether a grant may be handed out as it is: more than half of its TTL is sure to be left. Otherwise it has to be
+    /// confirmed by a renewal first.
+    pub(crate) fn is_fresh(sent_at: Instant, ttl: Ttl, now: Instant) -> bool {
+        now.saturating_duration_since(sent_at) < ttl.as_duration() / 2
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn schedule(renew_ratio: f64) -> Schedule {
+        Schedule {
+            renew_ratio,
+            margin: None,
+        }
+    }
+
+    fn ttl(secs: u64) -> Ttl {
+        Ttl::from_secs(secs).unwrap()
+    }
+
+    #[test]
+    fn the_margin_is_a_twentieth_but_at_least_100_ms_save_for_the_shortest() {
+        let margin = |secs| schedule(0.5).margin(ttl(secs)).as_millis();
+        assert_eq!((margin(30), margin(10), margin(2)), (1500, 500, 100));
+        assert_eq!(margin(1), 66);
+        let own = Schedule {
+            renew_ratio: 0.5,
+            margin: Some(Duration::from_secs(3)),
+        };
+        assert_eq!(own.margin(ttl(30)), Duration::from_secs(3));
+        assert_eq!(own.margin(ttl(2)), Duration::from_secs(1), "never more than half");
+    }
+
+    #[test]
+    fn renewals_come_early_never_late_and_before_the_deadline() {
+        let sent = Instant::now();
+        for secs in [1, 2, 10, 30, 120, crate::types::MAX_SECONDS] {
+            for ratio in [0.01, 0.5, 0.99] {
+                for random in [0.0, 0.5, 0.999] {
+                    let schedule = schedule(ratio);
+                    let renew = schedule.renew_at(sent, ttl(secs), random);
+                    assert!(renew < schedule.deadline(sent, ttl(secs)), "{secs} {ratio} {random}");
+                    let exact = schedule.renew_at(sent, ttl(secs), 0.0);
+                    assert!(renew <= exact);
+                    assert!(renew - sent >= (exact - sent).mul_f64(0.89));
+                }
+            }
+        }
+        assert_eq!(
+            schedule(0.5).renew_at(sent, ttl(10), 0.0),
+            sent + Duration::from_secs(5)
+        );
+    }
+
+    #[test]
+    fn a_grant_is_fresh_for_half_its_ttl() {
+        let sent = Instant::now();
+        assert!(Schedule::is_fresh(sent, ttl(10), sent + Duration::from_millis(4999)));
+        assert!(!Schedule::is_fresh(sent, ttl(10), sent + Duration::from_secs(5)));
+    }
+}

@@ -1,0 +1,107 @@
+//! A lock.
+
+use std::time::Duration;
+
+use crate::error::Result;
+use crate::guard::LockGuard;
+use crate::handle::Handle;
+use crate::types::Key;
+
+/// A lock on one key.
+///
+/// Made by [`Client::lock`](crate::Client::lock); cheap to clone and to keep. It holds nothing by itself: each acquire gives a
+/// [`LockGuard`] that does. Not reentrant: a second acquire waits like anybody's.
+#[derive(Clone, Debug)]
+pub struct DistributedLock(pub(crate) Handle);
+
+impl DistributedLock {
+    /// How long [`acquire`](Self::acquire) waits; the client's acquire timeout unless it is set here. Kept exactly,
+    /// fractions of a second included.
+    #[must_use]
+    pub fn acquire_timeout(self, timeout: Duration) -> Self {
+        Self(self.0.acquire_timeout(timeout))
+    }
+
+    /// How long the server keeps the lock without a renewal; the server's default unless it is set here or on the client.
+    /// Rounded up to whole seconds.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) below one second.
+    pub fn lease_ttl(self, ttl: Duration) -> Result<Self> {
+        Ok(Self(self.0.lease_ttl(ttl)?))
+    }
+
+    /// Whether leases are renewed in the background (they are, by default). Without, a lease is lost when its TTL is over.
+    #[must_use]
+    pub fn renew(self, renew: bool) -> Self {
+        Self(self.0.renew(renew))
+    }
+
+    /// Stops renewing once a lease was held for so long: it is lost at most a TTL later, however alive its holder is.
+    #[must_use]
+    pub fn max_hold(self, max_hold: Duration) -> Self {
+        Self(self.0.max_hold(max_hold))
+    }
+
+    /// The key.
+    #[must_use]
+    pub fn key(&self) -> &Key {
+        &self.0.key
+    }
+
+    /// Acquires the lock, waiting for up to the acquire timeout. Waiters are served in the order in which they came to
+    /// the server.
+    ///
+    /// # Errors
+    ///
+    /// [`Timeout`](crate::ErrorKind::Timeout) if somebody else held it all the time,
+    /// [`Unavailable`](crate::ErrorKind::Unavailable) if the server could not be reached in that time,
+    /// [`Disconnected`](crate::ErrorKind::Disconnected) if the connection was lost after the request was sent,
+    /// and the server's refusals. Nothing is held after an error.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: dropping the future gives up the wait, and gives back what was granted meanwhile.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), dflockd_client::Error> {
+    /// # let server = dflockd_client::server::Server::builder().port(0).start().await?;
+    /// # let client = dflockd_client::Client::builder().servers([server.local_addr().to_string()]).build()?;
+    /// let guard = client.lock("orders/42")?.acquire().await?;
+    /// assert!(guard.is_held());
+    /// guard.release().await
+    /// # }
+    /// ```
+    pub async fn acquire(&self) -> Result<LockGuard> {
+        self.0.acquire().await.map(LockGuard::new)
+    }
+
+    /// Acquires the lock if it is free; `None` if it is not. Does not wait for other holders, only for the server's answer
+    /// (for up to the request timeout).
+    ///
+    /// # Errors
+    ///
+    /// As [`acquire`](Self::acquire); [`Timeout`](crate::ErrorKind::Timeout) means here that the server did not answer.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: dropping the future gives back what was granted meanwhile.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), dflockd_client::Error> {
+    /// # let server = dflockd_client::server::Server::builder().port(0).start().await?;
+    /// # let client = dflockd_client::Client::builder().servers([server.local_addr().to_string()]).build()?;
+    /// let lock = client.lock("orders/42")?;
+    /// let held = lock.try_acquire().await?;
+    /// assert!(held.is_some());
+    /// assert!(lock.try_acquire().await?.is_none());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn try_acquire(&self) -> Result<Option<LockGuard>> {
+        Ok(self.0.try_acquire().await?.map(LockGuard::new))
+    }
+}

@@ -1,0 +1,361 @@
+//! One connection at work: the I/O around a [`Pipeline`].
+//!
+//! A lane is one task that owns its socket. Reads and writes advance in the same turn, so that neither can hold up the
+//! other: while the socket takes no more bytes, answers are still read, and the server is never blocked by us.
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, Sleep, sleep_until};
+use tokio_util::io::poll_read_buf;
+
+use super::connect::Abilities;
+use super::pipeline::{Leftovers, Pipeline, Reply};
+use crate::error::{Error, ErrorKind};
+use crate::protocol::Request;
+use crate::types::{Key, Kind, Token, Ttl};
+
+/// Who waits for an answer.
+pub(crate) trait Caller {
+    /// Ready once nobody waits any more; registers for it otherwise.
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()>;
+
+    /// Whether nobody waits any more.
+    fn is_gone(&self) -> bool;
+}
+
+/// A request on its way to a lane.
+#[derive(Debug)]
+pub(crate) struct Outgoing<T> {
+    pub(crate) request: Request,
+    pub(crate) tag: T,
+    pub(crate) on_abandon: OnAbandon,
+}
+
+/// What a lane is told.
+#[derive(Debug)]
+pub(crate) enum Command<T> {
+    /// A request.
+    Send(Outgoing<T>),
+    /// Requests that belong into one write.
+    SendAll(Vec<Outgoing<T>>),
+}
+
+/// What to do about a request that was written and whose caller then goes away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum OnAbandon {
+    /// Nothing: its answer is consumed, and what it brings is given back.
+    Finish,
+    /// Close the connection, if that shortens the wait on the server. Only for a connection that owns nothing.
+    Close,
+}
+
+/// What happened in one turn.
+#[derive(Debug)]
+pub(crate) struct Report<T> {
+    /// Answers, in order.
+    pub(crate) replies: Vec<Reply<T>>,
+    /// Requests that were not sent because nobody waited for them any more.
+    pub(crate) skipped: Vec<T>,
+}
+
+impl<T> IntoIterator for Command<T> {
+    type Item = Outgoing<T>;
+    type IntoIter = std::vec::IntoIter<Outgoing<T>>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        match self {
+            Self::Send(outgoing) => vec![outgoing].into_iter(),
+            Self::SendAll(all) => all.into_iter(),
+        }
+    }
+}
+
+/// How a lane ended, and what it leaves.
+#[derive(Debug)]
+pub(crate) struct LaneEnd<T> {
+    /// Why; `None` if it was asked to, or gave up a wait.
+    pub(crate) cause: Option<Error>,
+    pub(crate) leftovers: Leftovers<T>,
+}
+
+/// How a lane behaves.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LaneSettings {
+    /// The longest silence.
+    pub(crate) keepalive: Duration,
+    /// The longest time that a server may take to answer, on top of the wait it was asked for.
+    pub(crate) reply_timeout: Duration,
+    /// The most requests in flight.
+    pub(crate) max_in_flight: usize,
+    pub(crate) abilities: Abilities,
+}
+
+/// An abandoned wait that the server ends by itself this soon is left to run out: cheaper than a new connection.
+const LET_RUN_OUT: Duration = Duration::from_millis(50);
+
+/// Runs a connection until `commands` is closed and everything in flight is answered, or until it fails.
+///
+/// # Cancel safety
+///
+/// Dropping it closes the connection, and with it everything that was acquired over it. What was in flight is dropped
+/// with it, so each caller sees its channel closed.
+pub(crate) async fn run<S, T>(
+    stream: S,
+    commands: mpsc::UnboundedReceiver<Command<T>>,
+    settings: LaneSettings,
+    mut deliver: impl FnMut(Report<T>),
+) -> LaneEnd<T>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+    T: Caller,
+{
+    let mut lane = Lane::new(stream, commands, settings);
+    let mut sleep = std::pin::pin!(sleep_until(lane.wake_at()));
+    let cause = poll_fn(|cx| lane.poll_turn(cx, sleep.as_mut(), &mut deliver))
+        .await
+        .err();
+    // What was sent to the lane and not taken up was not written either.
+    lane.commands.close();
+    let mut leftovers = lane.pipeline.into_leftovers();
+    while let Ok(command) = lane.commands.try_recv() {
+        lane.backlog.extend(command);
+    }
+    leftovers
+        .unwritten
+        .extend(lane.backlog.into_iter().map(|outgoing| outgoing.tag));
+    LaneEnd {
+        cause: cause.flatten(),
+        leftovers,
+    }
+}
+
+struct Lane<S, T> {
+    stream: S,
+    commands: mpsc::UnboundedReceiver<Command<T>>,
+    /// Taken from `commands`, but there was no room in the pipeline yet.
+    backlog: VecDeque<Outgoing<T>>,
+    pipeline: Pipeline<T>,
+    settings: LaneSettings,
+    last_written: Instant,
+    /// No more commands will come: end when everything is answered.
+    closing: bool,
+    /// The wait in flight may be cut short by closing: until when the server waits by itself.
+    closable_until: Option<Instant>,
+}
+
+/// Why a lane stops: an error, or nothing (asked to, or a wait was given up).
+type Stop = Option<Error>;
+
+impl<S, T> Lane<S, T>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+    T: Caller,
+{
+    fn new(stream: S, commands: mpsc::UnboundedReceiver<Command<T>>, settings: LaneSettings) -> Self {
+        Self {
+            stream,
+            commands,
+            backlog: VecDeque::new(),
+            pipeline: Pipeline::new(settings.reply_timeout),
+            settings,
+            last_written: Instant::now(),
+            closing: false,
+            closable_until: None,
+        }
+    }
+
+    /// One turn: take what is queued, write it, read what has come, look at the clock. Ready when the lane is over.
+    fn poll_turn(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut sleep: Pin<&mut Sleep>,
+        deliver: &mut impl FnMut(Report<T>),
+    ) -> Poll<Result<(), Stop>> {
+        let mut report = Report {
+            replies: Vec::new(),
+            skipped: Vec::new(),
+        };
+        let end = loop {
+            let was_full = self.take_commands(cx, &mut report.skipped);
+            if let Err(error) = self.write(cx) {
+                break Err(Some(error));
+            }
+            let read = self.read(cx, &mut report.replies);
+            if let Err(error) = read {
+                break Err(Some(error));
+            }
+            if self.closing && self.backlog.is_empty() && self.pipeline.len() == 0 {
+                break Ok(());
+            }
+            if self.wait_was_given_up(cx) {
+                break Err(None);
+            }
+            match self.look_at_the_clock(cx, sleep.as_mut()) {
+                Err(error) => break Err(Some(error)),
+                Ok(true) => continue,
+                Ok(false) => {}
+            }
+            if was_full && self.has_room() {
+                continue;
+            }
+            if !(report.replies.is_empty() && report.skipped.is_empty()) {
+                deliver(report);
+            }
+            return Poll::Pending;
+        };
+        if !(report.replies.is_empty() && report.skipped.is_empty()) {
+            deliver(report);
+        }
+        Poll::Ready(end)
+    }
+
+    fn has_room(&self) -> bool {
+        self.pipeline.len() < self.settings.max_in_flight
+    }
+
+    /// Encodes what is queued, as far as there is room. Whether it stopped for want of room.
+    fn take_commands(&mut self, cx: &mut Context<'_>, skipped: &mut Vec<T>) -> bool {
+        // Taken before anything of this turn is written: whatever the server does, it does later.
+        let now = Instant::now();
+        while self.has_room() {
+            if let Some(outgoing) = self.backlog.pop_front() {
+                self.encode(outgoing, now, skipped);
+                continue;
+            }
+            if self.closing {
+                return false;
+            }
+            match self.commands.poll_recv(cx) {
+                Poll::Ready(Some(Command::Send(outgoing))) => self.encode(outgoing, now, skipped),
+                Poll::Ready(Some(Command::SendAll(all))) => self.backlog.extend(all),
+                Poll::Ready(None) => self.closing = true,
+                Poll::Pending => return false,
+            }
+        }
+        true
+    }
+
+    fn encode(&mut self, outgoing: Outgoing<T>, now: Instant, skipped: &mut Vec<T>) {
+        if outgoing.tag.is_gone() {
+            skipped.push(outgoing.tag);
+            return;
+        }
+        self.closable_until = match outgoing.on_abandon {
+            OnAbandon::Close => now.checked_add(outgoing.request.blocks().as_duration()),
+            OnAbandon::Finish => None,
+        };
+        self.pipeline.push(&outgoing.request, outgoing.tag, now);
+    }
+
+    fn write(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
+        while !self.pipeline.unwritten().is_empty() {
+            match Pin::new(&mut self.stream).poll_write(cx, self.pipeline.unwritten()) {
+                Poll::Pending => return Ok(()),
+                Poll::Ready(Ok(0)) => return Err(lost("the socket takes no more bytes")),
+                Poll::Ready(Ok(count)) => {
+                    self.pipeline.wrote(count);
+                    self.last_written = Instant::now();
+                }
+                Poll::Ready(Err(error)) => return Err(lost("writing failed").caused_by(error)),
+            }
+        }
+        match Pin::new(&mut self.stream).poll_flush(cx) {
+            Poll::Ready(Err(error)) => Err(lost("writing failed").caused_by(error)),
+            _ => Ok(()),
+        }
+    }
+
+    fn read(&mut self, cx: &mut Context<'_>, replies: &mut Vec<Reply<T>>) -> Result<(), Error> {
+        loop {
+            match self.read_once(cx) {
+                Poll::Pending => return Ok(()),
+                Poll::Ready(Ok(0)) => return Err(lost("the server closed it")),
+                Poll::Ready(Ok(_)) => self.pipeline.take_replies(replies)?,
+                Poll::Ready(Err(error)) => return Err(lost("reading failed").caused_by(error)),
+            }
+        }
+    }
+
+    fn read_once(&mut self, cx: &mut Context<'_>) -> Poll<std::io::Result<usize>> {
+        let count = ready!(poll_read_buf(
+            Pin::new(&mut self.stream),
+            cx,
+            self.pipeline.read_space()
+        ))?;
+        Poll::Ready(Ok(count))
+    }
+
+    /// The caller of a wait is gone, and closing is what ends the wait on the server.
+    fn wait_was_given_up(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(until) = self.closable_until else {
+            return false;
+        };
+        match self.pipeline.oldest() {
+            None => false,
+            Some(caller) => caller.poll_gone(cx).is_ready() && Instant::now() + LET_RUN_OUT < until,
+        }
+    }
+
+    /// When something is due next.
+    fn wake_at(&self) -> Instant {
+        match self.pipeline.answer_by() {
+            // While requests are in flight the connection is not silent, or it is about to be given up.
+            Some(answer_by) => answer_by,
+            None => self.last_written + self.settings.keepalive,
+        }
+    }
+
+    /// Whether there is something new to write: a keepalive, or the request that tells an answer from a farewell.
+    fn look_at_the_clock(&mut self, cx: &mut Context<'_>, mut sleep: Pin<&mut Sleep>) -> Result<bool, Error> {
+        if self.pipeline.wants_confirmation() {
+            self.ask_for_a_sign_of_life();
+            return Ok(true);
+        }
+        loop {
+            let wake_at = self.wake_at();
+            // The timer is left alone while it is early enough: it is moved once a pause, not once a request.
+            if wake_at < sleep.deadline() || sleep.is_elapsed() {
+                sleep.as_mut().reset(wake_at);
+            }
+            if sleep.as_mut().poll(cx).is_pending() {
+                return Ok(false);
+            }
+            if self.wake_at() > Instant::now() {
+                continue;
+            }
+            if self.pipeline.answer_by().is_some() {
+                return Err(lost(&format!(
+                    "the server left a request unanswered for the reply timeout of {:?}",
+                    self.settings.reply_timeout
+                )));
+            }
+            self.ask_for_a_sign_of_life();
+            return Ok(true);
+        }
+    }
+
+    /// A request that changes nothing on any server. Where `ping` is unknown (and might get the connection closed), the
+    /// renewal of a lease that does not exist is answered with a plain `error`.
+    fn ask_for_a_sign_of_life(&mut self) {
+        let request = match Key::new("dflockd-client-keepalive") {
+            Ok(key) if !self.settings.abilities.ping => Request::Renew {
+                kind: Kind::Lock,
+                key,
+                token: Token::OF_NOTHING,
+                ttl: Ttl::from_secs(1),
+            },
+            _ => Request::Ping,
+        };
+        self.pipeline.push_own(&request, Instant::now());
+    }
+}
+
+fn lost(what: &str) -> Error {
+    Error::new(ErrorKind::Disconnected, format!("the connection was lost: {what}"))
+}

@@ -1,0 +1,7 @@
+//! Connections: reaching a server, and talking to it without blocking anybody.
+
+pub(crate) mod backoff;
+pub(crate) mod connect;
+pub(crate) mod endpoint;
+pub(crate) mod lane;
+pub(crate) mod pipeline;

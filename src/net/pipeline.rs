@@ -1,0 +1,417 @@
+//! The FIFO of requests in flight on one connection, and the matching of replies to them. No I/O.
+//!
+//! This is the only place in the crate where a reply meets its request. The wire has no request ids: the n-th line
+//! that arrives answers the n-th request that was written, so everything depends on never losing count. The rules:
+//!
+//! - A request is counted from the moment it is encoded; its reply is consumed whether or not anybody still waits.
+//! - A line that does not have the shape which its request calls for, or that nobody asked for, condemns the
+//!   connection. Nothing that arrives after it is believed.
+//! - A bare `error` may be the answer to the oldest request, or what a server says, unasked, before it closes
+//!   (read timeout). So it is kept back until the next line proves that the connection goes on. If the connection
+//!   ends instead, the request's fate is unknown, like that of all others in flight.
+//! - When the connection ends, each request is either *unwritten* (not one of its bytes was given to the
+//!   socket: it may be sent again elsewhere) or of *unknown* fate (it must not be, where that could take two grants).
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use bytes::{Buf, BytesMut};
+use tokio::time::Instant;
+
+use crate::clock::after;
+use crate::error::{Error, ErrorKind};
+use crate::protocol::{Expect, LineBuffer, MAX_RESPONSE_LINE, Request, Response, Status};
+use crate::types::Shortened;
+
+/// Requests in flight, each with a tag that says whose it is.
+#[derive(Debug)]
+pub(crate) struct Pipeline<T> {
+    out: BytesMut,
+    /// How many bytes were given to the socket since the connection began.
+    written: u64,
+    /// How many bytes were encoded since the connection began.
+    encoded: u64,
+    lines: LineBuffer,
+    in_flight: VecDeque<InFlight<T>>,
+    /// The oldest request, answered with a bare `error` that no later line has confirmed yet.
+    unconfirmed: Option<InFlight<T>>,
+    reply_timeout: Duration,
+}
+
+#[derive(Debug)]
+struct InFlight<T> {
+    /// `None`: the pipeline's own (keepalive, confirmation).
+    tag: Option<T>,
+    expect: Expect,
+    sent_at: Instant,
+    answer_by: Instant,
+    /// Where in the stream its first byte stands.
+    starts_at: u64,
+}
+
+/// An answer, matched.
+#[derive(Debug)]
+pub(crate) struct Reply<T> {
+    pub(crate) tag: T,
+    pub(crate) response: Response,
+    /// A moment before the request was given to the socket: whatever the server did because of it, it did later.
+    pub(crate) sent_at: Instant,
+}
+
+/// What becomes of the requests that a dying connection leaves behind.
+#[derive(Debug)]
+pub(crate) struct Leftovers<T> {
+    /// In flight, at least partly written: the server may have carried them out.
+    pub(crate) unknown: Vec<T>,
+    /// Never written.
+    pub(crate) unwritten: Vec<T>,
+}
+
+impl<T> Pipeline<T> {
+    /// An empty pipeline. `reply_timeout` is what a server may take to answer, on top of the wait it was asked for.
+    pub(crate) fn new(reply_timeout: Duration) -> Self {
+        Self {
+            out: BytesMut::new(),
+            written: 0,
+            encoded: 0,
+            lines: LineBuffer::new(),
+            in_flight: VecDeque::new(),
+            unconfirmed: None,
+            reply_timeout,
+        }
+    }
+
+    /// Encodes a request behind the others.
+    pub(crate) fn push(&mut self, request: &Request, tag: T, now: Instant) {
+        self.push_entry(request, Some(tag), now);
+    }
+
+    /// Encodes a request whose answer nobody waits for: its arrival is what counts.
+    pub(crate) fn push_own(&mut self, request: &Request, now: Instant) {
+        self.push_entry(request, None, now);
+    }
+
+    fn push_entry(&mut self, request: &Request, tag: Option<T>, now: Instant) {
+        let before = self.out.len();
+        request.encode(&mut self.out);
+        let allowed = request.blocks().as_duration().saturating_add(self.reply_timeout);
+        self.in_flight.push_back(InFlight {
+            tag,
+            expect: request.expect(),
+            sent_at: now,
+            answer_by: after(now, allowed),
+            starts_at: self.encoded,
+        });
+        self.encoded += (self.out.len() - before) as u64;
+    }
+
+    /// What waits to be written.
+    pub(crate) fn unwritten(&self) -> &[u8] {
+        &self.out
+    }
+
+    /// Takes note that the first `count` bytes of [`unwritten`](Self::unwritten) were given to the socket.
+    pub(crate) fn wrote(&mut self, count: usize) {
+        self.out.advance(count);
+        self.written += count as u64;
+    }
+
+    /// The place to read answers into.
+    pub(crate) fn read_space(&mut self) -> &mut BytesMut {
+        self.lines.read_space()
+    }
+
+    /// Matches all complete lines among the bytes read so far and appends the answers, oldest first.
+    ///
+    /// # Errors
+    ///
+    /// The peer is out of step: close the connection. What was appended before stands.
+    pub(crate) fn take_replies(&mut self, into: &mut Vec<Reply<T>>) -> Result<(), Error> {
+        while let Some(line) = self.lines.next_line(MAX_RESPONSE_LINE).map_err(not_dflockd)? {
+            let Some(entry) = self.in_flight.pop_front() else {
+                return Err(unasked(line));
+            };
+            let response = match Response::decode(entry.expect, line) {
+                Ok(response) => response,
+                Err(error) => {
+                    self.in_flight.push_front(entry);
+                    return Err(not_dflockd(error));
+                }
+            };
+            // Another line came, so the connection goes on, and the `error` before it was an answer.
+            into.extend(
+                self.unconfirmed
+                    .take()
+                    .and_then(|entry| entry.into_reply(Response::Refused(Status::Error))),
+            );
+            if response == Response::Refused(Status::Error) && entry.tag.is_some() {
+                self.unconfirmed = Some(entry);
+            } else {
+                into.extend(entry.into_reply(response));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether an answer is kept back and nothing is in flight whose answer would confirm it: ask for something.
+    pub(crate) fn wants_confirmation(&self) -> bool {
+        self.unconfirmed.is_some() && self.in_flight.is_empty()
+    }
+
+    /// The moment at which the oldest request has been unanswered for too long.
+    pub(crate) fn answer_by(&self) -> Option<Instant> {
+        self.in_flight.front().map(|entry| entry.answer_by)
+    }
+
+    /// The oldest request that awaits its answer.
+    pub(crate) fn oldest(&mut self) -> Option<&mut T> {
+        self.in_flight.front_mut().and_then(|entry| entry.tag.as_mut())
+    }
+
+    /// How many requests are in flight.
+    pub(crate) fn len(&self) -> usize {
+        self.in_flight.len() + usize::from(self.unconfirmed.is_some())
+    }
+
+    /// The connection is over: everything that was not answered, oldest first.
+    pub(crate) fn into_leftovers(self) -> Leftovers<T> {
+        let mut leftovers = Leftovers {
+            unknown: Vec::new(),
+            unwritten: Vec::new(),
+        };
+        for entry in self.unconfirmed.into_iter().chain(self.in_flight) {
+            if entry.starts_at < self.written {
+                leftovers.unknown.extend(entry.tag);
+            } else {
+                leftovers.unwritten.extend(entry.tag);
+            }
+        }
+        leftovers
+    }
+}
+
+impl<T> InFlight<T> {
+    fn into_reply(self, response: Response) -> Option<Reply<T>> {
+        Some(Reply {
+            tag: self.tag?,
+            response,
+            sent_at: self.sent_at,
+        })
+    }
+}
+
+fn not_dflockd(cause: impl std::error::Error + Send + Sync + 'static) -> Error {
+    Error::new(
+        ErrorKind::Protocol,
+        format!("the peer is no dflockd server, or out of step: {cause}"),
+    )
+    .caused_by(cause)
+}
+
+/// A line that answers nothing. A bare `error` is what a server says before it closes a silent connection.
+fn unasked(line: &str) -> Error {
+    if line == "error" {
+        return Error::new(
+            ErrorKind::Disconnected,
+            "the server gave the connection up (it says `error` unasked when it read nothing for its read timeout)",
+        );
+    }
+    Error::new(
+        ErrorKind::Protocol,
+        format!("the peer said {:?} though nothing was asked", Shortened(line)),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{Key, Kind, Target, Token, WaitSecs};
+
+    const TOKEN: &str = "00000000000000070123456789abcdef";
+
+    fn acquire(key: &str) -> Request {
+        Request::Acquire {
+            target: Target::Lock,
+            key: Key::new(key).unwrap(),
+            wait: WaitSecs::TRY,
+            ttl: None,
+        }
+    }
+
+    fn release() -> Request {
+        Request::Release {
+            kind: Kind::Lock,
+            key: Key::new("k").unwrap(),
+            token: Token::new(TOKEN).unwrap(),
+        }
+    }
+
+    /// Requests 0, 1, … in flight and written.
+    fn in_flight(requests: &[Request]) -> Pipeline<usize> {
+        let mut pipeline = Pipeline::new(Duration::from_secs(10));
+        for (tag, request) in requests.iter().enumerate() {
+            pipeline.push(request, tag, Instant::now());
+        }
+        let all = pipeline.unwritten().len();
+        pipeline.wrote(all);
+        pipeline
+    }
+
+    fn feed(pipeline: &mut Pipeline<usize>, bytes: &str) -> (Vec<(usize, Response)>, Option<ErrorKind>) {
+        pipeline.read_space().extend_from_slice(bytes.as_bytes());
+        let mut replies = Vec::new();
+        let end = pipeline.take_replies(&mut replies).err().map(|error| error.kind());
+        (replies.into_iter().map(|r| (r.tag, r.response)).collect(), end)
+    }
+
+    #[test]
+    fn answers_meet_their_requests_in_order() {
+        let mut pipeline = in_flight(&[acquire("a"), acquire("b"), release()]);
+        let (replies, end) = feed(
+            &mut pipeline,
+            "timeout
+error_max_locks
+ok
+",
+        );
+        let tags: Vec<usize> = replies.iter().map(|r| r.0).collect();
+        assert_eq!((tags, end), (vec![0, 1, 2], None));
+        assert_eq!(replies[1].1, Response::Refused(Status::MaxLocks));
+        assert_eq!(pipeline.len(), 0);
+    }
+
+    #[test]
+    fn a_bare_error_counts_once_the_next_line_confirms_it() {
+        let mut pipeline = in_flight(&[release(), release()]);
+        assert_eq!(
+            feed(
+                &mut pipeline,
+                "error
+"
+            ),
+            (vec![], None)
+        );
+        assert!(
+            !pipeline.wants_confirmation(),
+            "the second answer will confirm the first"
+        );
+        let (replies, _) = feed(
+            &mut pipeline,
+            "error
+",
+        );
+        assert_eq!(replies, vec![(0, Response::Refused(Status::Error))]);
+        assert!(pipeline.wants_confirmation());
+        pipeline.push_own(&Request::Ping, Instant::now());
+        let (replies, _) = feed(
+            &mut pipeline,
+            "ok
+",
+        );
+        assert_eq!(replies, vec![(1, Response::Refused(Status::Error))]);
+        assert_eq!(pipeline.len(), 0);
+    }
+
+    #[test]
+    fn a_bare_error_before_the_end_answers_nobody() {
+        let mut pipeline = in_flight(&[release(), acquire("a")]);
+        assert_eq!(
+            feed(
+                &mut pipeline,
+                "error
+"
+            ),
+            (vec![], None)
+        );
+        let left = pipeline.into_leftovers();
+        assert_eq!((left.unknown, left.unwritten), (vec![0, 1], vec![]));
+    }
+
+    #[test]
+    fn an_unasked_error_ends_the_connection_and_anything_else_is_a_breach() {
+        assert_eq!(
+            feed(
+                &mut in_flight(&[]),
+                "error
+"
+            ),
+            (vec![], Some(ErrorKind::Disconnected))
+        );
+        assert_eq!(
+            feed(
+                &mut in_flight(&[]),
+                "ok
+"
+            ),
+            (vec![], Some(ErrorKind::Protocol))
+        );
+        let (replies, end) = feed(
+            &mut in_flight(&[release()]),
+            "ok
+ok
+",
+        );
+        assert_eq!((replies, end), (vec![(0, Response::Done)], Some(ErrorKind::Protocol)));
+    }
+
+    #[test]
+    fn an_answer_of_the_wrong_shape_leaves_its_request_unanswered() {
+        let mut pipeline = in_flight(&[release(), release()]);
+        let (replies, end) = feed(
+            &mut pipeline,
+            &format!(
+                "ok {TOKEN} 10
+ok
+"
+            ),
+        );
+        assert_eq!((replies, end), (vec![], Some(ErrorKind::Protocol)));
+        assert_eq!(pipeline.into_leftovers().unknown, vec![0, 1]);
+    }
+
+    #[test]
+    fn what_was_not_written_at_all_is_told_apart() {
+        let mut pipeline: Pipeline<usize> = Pipeline::new(Duration::from_secs(10));
+        pipeline.push(&acquire("a"), 0, Instant::now());
+        let first = pipeline.unwritten().len();
+        pipeline.push(&acquire("b"), 1, Instant::now());
+        pipeline.push(&acquire("c"), 2, Instant::now());
+        pipeline.wrote(first);
+        let left = pipeline.into_leftovers();
+        assert_eq!((left.unknown, left.unwritten), (vec![0], vec![1, 2]));
+
+        let mut pipeline: Pipeline<usize> = Pipeline::new(Duration::from_secs(10));
+        pipeline.push(&acquire("a"), 0, Instant::now());
+        pipeline.wrote(1);
+        assert_eq!(
+            pipeline.into_leftovers().unknown,
+            vec![0],
+            "one byte is enough to be in doubt"
+        );
+    }
+
+    #[test]
+    fn a_blocking_request_may_take_its_wait_on_top() {
+        let now = Instant::now();
+        let mut pipeline = Pipeline::new(Duration::from_secs(10));
+        let wait = Request::Wait {
+            kind: Kind::Lock,
+            key: Key::new("k").unwrap(),
+            wait: WaitSecs::covering(Duration::from_secs(7)),
+        };
+        pipeline.push(&wait, 0, now);
+        assert_eq!(pipeline.answer_by(), Some(now + Duration::from_secs(17)));
+        let forever = WaitSecs::covering(Duration::MAX);
+        let mut pipeline = Pipeline::new(Duration::MAX);
+        pipeline.push(
+            &Request::Wait {
+                kind: Kind::Lock,
+                key: Key::new("k").unwrap(),
+                wait: forever,
+            },
+            0,
+            now,
+        );
+        assert!(pipeline.answer_by() > Some(now));
+    }
+}

@@ -1,0 +1,195 @@
+//! The options of a server, named as the real server's flags.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::listener::Server;
+use crate::error::Result;
+use crate::protocol::AuthToken;
+use crate::types::Ttl;
+
+/// Describes a server. Names and defaults are those of the real server's flags.
+#[derive(Clone)]
+#[must_use = "a builder does nothing until the server is started"]
+pub struct ServerBuilder {
+    pub(super) host: String,
+    pub(super) port: u16,
+    pub(super) options: Options,
+}
+
+/// What the running server needs to know.
+#[derive(Clone)]
+pub(super) struct Options {
+    pub(super) max_locks: usize,
+    pub(super) max_waiters: usize,
+    pub(super) max_connections: usize,
+    pub(super) default_lease_ttl: Ttl,
+    pub(super) lease_sweep_interval: Duration,
+    pub(super) gc_interval: Duration,
+    pub(super) gc_max_idle: Duration,
+    pub(super) auto_release_on_disconnect: bool,
+    pub(super) read_timeout: Duration,
+    pub(super) write_timeout: Duration,
+    pub(super) shutdown_timeout: Duration,
+    pub(super) auth_token: Option<AuthToken>,
+    pub(super) record_events: bool,
+    pub(super) answers_expired_grants: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            max_locks: 1024,
+            max_waiters: 0,
+            max_connections: 0,
+            default_lease_ttl: Ttl::DEFAULT,
+            lease_sweep_interval: Duration::from_secs(1),
+            gc_interval: Duration::from_secs(5),
+            gc_max_idle: Duration::from_secs(60),
+            auto_release_on_disconnect: true,
+            read_timeout: Duration::from_secs(23),
+            write_timeout: Duration::from_secs(5),
+            shutdown_timeout: Duration::from_secs(30),
+            auth_token: None,
+            record_events: false,
+            answers_expired_grants: false,
+        }
+    }
+}
+
+impl Default for ServerBuilder {
+    fn default() -> Self {
+        Self {
+            host: "127.0.0.1".to_owned(),
+            port: 6388,
+            options: Options::default(),
+        }
+    }
+}
+
+impl ServerBuilder {
+    /// The address to listen on. Default: `127.0.0.1`.
+    pub fn host(mut self, host: impl Into<String>) -> Self {
+        self.host = host.into();
+        self
+    }
+
+    /// The port; 0 for any that is free. Default: 6388.
+    pub fn port(mut self, port: u16) -> Self {
+        self.port = port;
+        self
+    }
+
+    /// The cap on distinct keys, of locks and semaphores together, those included that are free but not collected yet.
+    /// Default: 1024.
+    pub fn max_locks(mut self, keys: usize) -> Self {
+        self.options.max_locks = keys;
+        self
+    }
+
+    /// The cap on waiters of one key; 0 for none. Default: 0.
+    pub fn max_waiters(mut self, waiters: usize) -> Self {
+        self.options.max_waiters = waiters;
+        self
+    }
+
+    /// The cap on connections; 0 for none. One too many is closed without a word. Default: 0.
+    pub fn max_connections(mut self, connections: usize) -> Self {
+        self.options.max_connections = connections;
+        self
+    }
+
+    /// The TTL of leases for which the client gives none, when they are acquired and when they are renewed. Default: 33 s.
+    pub fn default_lease_ttl(mut self, ttl: Ttl) -> Self {
+        self.options.default_lease_ttl = ttl;
+        self
+    }
+
+    /// How often expired leases are looked for. Default: 1 s.
+    pub fn lease_sweep_interval(mut self, interval: Duration) -> Self {
+        self.options.lease_sweep_interval = interval;
+        self
+    }
+
+    /// How often keys that nobody uses are looked for. Default: 5 s.
+    pub fn gc_interval(mut self, interval: Duration) -> Self {
+        self.options.gc_interval = interval;
+        self
+    }
+
+    /// After how long without use a key is forgotten. Default: 60 s.
+    pub fn gc_max_idle(mut self, idle: Duration) -> Self {
+        self.options.gc_max_idle = idle;
+        self
+    }
+
+    /// Whether a connection that ends gives up what was acquired over it. Its waits are given up in any case. Default: true.
+    pub fn auto_release_on_disconnect(mut self, release: bool) -> Self {
+        self.options.auto_release_on_disconnect = release;
+        self
+    }
+
+    /// How long a connection may be silent, except while it waits for the server. Default: 23 s.
+    pub fn read_timeout(mut self, timeout: Duration) -> Self {
+        self.options.read_timeout = timeout;
+        self
+    }
+
+    /// How long a connection may refuse to take an answer. Default: 5 s.
+    pub fn write_timeout(mut self, timeout: Duration) -> Self {
+        self.options.write_timeout = timeout;
+        self
+    }
+
+    /// How long [`Server::shutdown`] waits for clients to be done. Default: 30 s.
+    pub fn shutdown_timeout(mut self, timeout: Duration) -> Self {
+        self.options.shutdown_timeout = timeout;
+        self
+    }
+
+    /// The secret that every connection must present first. Default: none.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) if it cannot be sent: see [`AuthToken::new`].
+    pub fn auth_token(mut self, token: impl Into<Box<str>>) -> Result<Self> {
+        self.options.auth_token = Some(AuthToken::new(token)?);
+        Ok(self)
+    }
+
+    /// For tests: keeps a record of what happens, to be had from [`Server::events`]. It grows without bound. Default: false.
+    pub fn record_events(mut self, record: bool) -> Self {
+        self.options.record_events = record;
+        self
+    }
+
+    /// For tests: `w` answers a grant whose lease has run out since as if it were good, as release 1.10 does (seen: it
+    /// answers `ok`, and the next client gets the lock at once). Default: false.
+    pub fn answers_expired_grants(mut self, answers: bool) -> Self {
+        self.options.answers_expired_grants = answers;
+        self
+    }
+
+    /// Binds the address and serves in the background, on the current tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Connect`](crate::ErrorKind::Connect) if the address cannot be bound.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: nothing listens if it is dropped.
+    pub async fn start(self) -> Result<Server> {
+        Server::start(self).await
+    }
+}
+
+/// Without the secret.
+impl fmt::Debug for ServerBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServerBuilder")
+            .field("host", &self.host)
+            .field("port", &self.port)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,44 @@
+//! What happened on a server, for tests that judge a client by it.
+
+use tokio::time::Instant;
+
+use crate::types::{Key, Kind, Token};
+
+/// Something that happened, in order. The clock is that of the process, so it can be compared with what a client in the
+/// same process saw.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Event {
+    /// When.
+    pub at: Instant,
+    /// What.
+    pub kind: EventKind,
+    /// The namespace of the key.
+    pub namespace: Kind,
+    /// The key.
+    pub key: Key,
+    /// The grant that it is about, where there is one.
+    pub token: Option<Token>,
+    /// The number of the connection that it is about.
+    pub connection: u64,
+}
+
+/// What happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum EventKind {
+    /// A place in the queue was taken.
+    Queued,
+    /// A place in the queue was given up: its time was over, or its connection ended.
+    Left,
+    /// Granted.
+    Granted,
+    /// Renewed.
+    Renewed,
+    /// Released by its holder.
+    Released,
+    /// Released because its connection ended.
+    Disconnected,
+    /// Its lease ran out.
+    Expired,
+}

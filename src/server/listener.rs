@@ -1,0 +1,179 @@
+//! A running server: accepting, sweeping, shutting down.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::builder::{Options, ServerBuilder};
+use super::connection;
+use super::event::Event;
+use super::random::Random;
+use super::state::State;
+use crate::error::{Error, ErrorKind, Result};
+use crate::stats::Stats;
+
+/// An embedded server. Dropping it stops it at once; [`shutdown`](Self::shutdown) lets its clients finish.
+pub struct Server {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    tasks: TaskTracker,
+}
+
+/// What the tasks of a server share.
+pub(super) struct Shared {
+    pub(super) options: Options,
+    state: Mutex<State>,
+    /// No new connections.
+    draining: CancellationToken,
+    /// Everything ends.
+    pub(super) stopped: CancellationToken,
+}
+
+impl Shared {
+    /// The state, for a moment: never kept across an await.
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Server {
+    /// Begins to describe a server.
+    pub fn builder() -> ServerBuilder {
+        ServerBuilder::default()
+    }
+
+    pub(super) async fn start(builder: ServerBuilder) -> Result<Self> {
+        let ServerBuilder { host, port, options } = builder;
+        let cannot_listen = |error: std::io::Error| {
+            Error::new(ErrorKind::Connect, format!("cannot listen on {host}:{port}: {error}")).caused_by(error)
+        };
+        let listener = TcpListener::bind((host.as_str(), port)).await.map_err(cannot_listen)?;
+        let address = listener.local_addr().map_err(cannot_listen)?;
+        let shared = Arc::new(Shared {
+            state: Mutex::new(State::new(options.clone(), Random::new()?)),
+            options,
+            draining: CancellationToken::new(),
+            stopped: CancellationToken::new(),
+        });
+        let tasks = TaskTracker::new();
+        tasks.spawn(until(
+            shared.draining.clone(),
+            accept(listener, Arc::clone(&shared), tasks.clone()),
+        ));
+        // Not tracked: it ends with the server, not before.
+        tokio::spawn(until(shared.stopped.clone(), sweep(Arc::clone(&shared))));
+        Ok(Self { address, shared, tasks })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Its state, as `stats` tells it, without a connection.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.shared.state().stats(Instant::now())
+    }
+
+    /// What has happened since the start, in order, if it was asked to [record](ServerBuilder::record_events) it.
+    #[must_use]
+    pub fn events(&self) -> Vec<Event> {
+        self.shared.state().events().to_vec()
+    }
+
+    /// Shuts down as the real server does when it is told to end: takes no new connections, answers whoever waits or
+    /// wants to acquire with `error_draining`, serves what else its clients ask for until they hang up or the shutdown
+    /// timeout is over, and then closes what is left.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future stops the server at once.
+    pub async fn shutdown(self) {
+        self.shared.draining.cancel();
+        self.shared.state().drain(Instant::now());
+        self.tasks.close();
+        // Whoever is left when the time is over is closed by the drop.
+        drop(timeout(self.shared.options.shutdown_timeout, self.tasks.wait()).await);
+    }
+}
+
+/// Ends all tasks, and with them all connections. Only sets flags: works anywhere.
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.shared.draining.cancel();
+        self.shared.stopped.cancel();
+    }
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server")
+            .field("address", &self.address)
+            .finish_non_exhaustive()
+    }
+}
+
+async fn until(end: CancellationToken, work: impl Future<Output = ()>) {
+    tokio::select! {
+        biased;
+        () = end.cancelled() => {}
+        () = work => {}
+    }
+}
+
+async fn accept(listener: TcpListener, shared: Arc<Shared>, tasks: TaskTracker) {
+    let mut next_connection = 1;
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => admit(stream, &shared, &tasks, &mut next_connection),
+            Err(error) => {
+                // Out of file descriptors, as a rule: let some connections end.
+                tracing::warn!(%error, "cannot accept");
+                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+/// Serves a connection, if there is room for it. One too many is closed without a word.
+fn admit(stream: TcpStream, shared: &Arc<Shared>, tasks: &TaskTracker, next_connection: &mut u64) {
+    let number = *next_connection;
+    if !shared.state().connect(number) {
+        return;
+    }
+    *next_connection += 1;
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "a connection is gone already");
+    }
+    let shared = Arc::clone(shared);
+    tasks.spawn(async move {
+        let stopped = shared.stopped.clone();
+        until(stopped, connection::serve(stream, number, &shared)).await;
+        shared.state().disconnect(number, Instant::now());
+    });
+}
+
+/// Lets leases expire and forgets what nobody uses.
+async fn sweep(shared: Arc<Shared>) {
+    let mut leases = interval(shared.options.lease_sweep_interval.max(SHORTEST));
+    let mut idle = interval(shared.options.gc_interval.max(SHORTEST));
+    leases.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    idle.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = leases.tick() => shared.state().expire(Instant::now()),
+            _ = idle.tick() => shared.state().collect(Instant::now()),
+        }
+    }
+}
+
+/// An interval of nothing would be no interval.
+const SHORTEST: std::time::Duration = std::time::Duration::from_millis(1);
