@@ -1,0 +1,119 @@
+//! The embedded server on the command line, with the flags of the real one.
+//!
+//!     cargo run --example server -- --port 6388 --max-locks 100000
+//!
+//! Prints the address as soon as it listens. SIGTERM or Ctrl-C makes it drain: no new connections, waiters are turned away,
+//! clients may finish for `--shutdown-timeout` seconds.
+
+use std::error::Error;
+use std::io::Write;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{ArgAction, Parser};
+use dflockd_client::Ttl;
+use dflockd_client::server::Server;
+
+/// An embedded dflockd server. All times are whole seconds.
+#[derive(Parser)]
+#[command(version)]
+struct Flags {
+    /// Address to listen on
+    #[arg(long, default_value = "127.0.0.1")]
+    host: String,
+    /// Port to listen on; 0 for any that is free
+    #[arg(long, default_value_t = 6388)]
+    port: u16,
+    /// Cap on distinct keys, those that were used lately included
+    #[arg(long, default_value_t = 1024)]
+    max_locks: usize,
+    /// Cap on waiters of one key; 0 for none
+    #[arg(long, default_value_t = 0)]
+    max_waiters: usize,
+    /// Cap on connections; 0 for none
+    #[arg(long, default_value_t = 0)]
+    max_connections: usize,
+    /// TTL of leases for which the client gives none
+    #[arg(long, default_value_t = 33, value_parser = clap::value_parser!(u64).range(1..=9_223_372_036))]
+    default_lease_ttl: u64,
+    /// How often expired leases are looked for
+    #[arg(long, default_value_t = 1)]
+    lease_sweep_interval: u64,
+    /// How often keys that nobody uses are looked for
+    #[arg(long, default_value_t = 5)]
+    gc_interval: u64,
+    /// After how long without use a key is forgotten
+    #[arg(long, default_value_t = 60)]
+    gc_max_idle: u64,
+    /// Whether a connection that ends gives up what was acquired over it
+    #[arg(long, default_value_t = true, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    auto_release_on_disconnect: bool,
+    /// How long a connection may be silent
+    #[arg(long, default_value_t = 23)]
+    read_timeout: u64,
+    /// How long a connection may refuse to take an answer
+    #[arg(long, default_value_t = 5)]
+    write_timeout: u64,
+    /// How long clients may finish when the server shuts down
+    #[arg(long, default_value_t = 30)]
+    shutdown_timeout: u64,
+    /// Secret that every connection must present
+    #[arg(long, conflicts_with = "auth_token_file")]
+    auth_token: Option<String>,
+    /// File that holds the secret; white space around it does not count
+    #[arg(long)]
+    auth_token_file: Option<PathBuf>,
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let flags = Flags::parse();
+    let secs = Duration::from_secs;
+    let mut server = Server::builder()
+        .host(flags.host)
+        .port(flags.port)
+        .max_locks(flags.max_locks)
+        .max_waiters(flags.max_waiters)
+        .max_connections(flags.max_connections)
+        .default_lease_ttl(Ttl::from_secs(flags.default_lease_ttl).unwrap_or(Ttl::DEFAULT))
+        .lease_sweep_interval(secs(flags.lease_sweep_interval))
+        .gc_interval(secs(flags.gc_interval))
+        .gc_max_idle(secs(flags.gc_max_idle))
+        .auto_release_on_disconnect(flags.auto_release_on_disconnect)
+        .read_timeout(secs(flags.read_timeout))
+        .write_timeout(secs(flags.write_timeout))
+        .shutdown_timeout(secs(flags.shutdown_timeout));
+    let token = match flags.auth_token_file {
+        Some(path) => {
+            let text = std::fs::read_to_string(&path)
+                .map_err(|error| format!("cannot read the auth token file {}: {error}", path.display()))?;
+            Some(text.trim().to_owned())
+        }
+        None => flags.auth_token,
+    };
+    if let Some(token) = token {
+        server = server.auth_token(token)?;
+    }
+    let server = server.start().await?;
+    println!("listening on {}", server.local_addr());
+    std::io::stdout().flush()?;
+
+    end_is_wanted().await?;
+    println!("shutting down");
+    server.shutdown().await;
+    Ok(())
+}
+
+/// Resolves on Ctrl-C and, where there is one, SIGTERM.
+async fn end_is_wanted() -> std::io::Result<()> {
+    #[cfg(unix)]
+    {
+        let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+        tokio::select! {
+            interrupted = tokio::signal::ctrl_c() => interrupted,
+            _ = terminate.recv() => Ok(()),
+        }
+    }
+    #[cfg(not(unix))]
+    tokio::signal::ctrl_c().await
+}

@@ -1,0 +1,71 @@
+//! Servers that run as processes of their own.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// A process that is killed when it is dropped.
+pub struct ServerProcess {
+    child: Child,
+    pub address: String,
+}
+
+impl ServerProcess {
+    /// Starts `command` with `--host` and `--port` behind its arguments, and waits until it takes connections.
+    pub fn start(mut command: Command) -> Self {
+        let port = free_port();
+        let address = format!("127.0.0.1:{port}");
+        let child = command
+            .args(["--host", "127.0.0.1", "--port", &port.to_string()])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
+        let mut server = Self { child, address };
+        server.wait_until_it_listens();
+        server
+    }
+
+    fn wait_until_it_listens(&mut self) {
+        let give_up = Instant::now() + Duration::from_secs(30);
+        while std::net::TcpStream::connect(&self.address).is_err() {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                panic!("the server at {} ended: {status}", self.address);
+            }
+            assert!(Instant::now() < give_up, "nobody listens at {}", self.address);
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn wait(&mut self) -> std::process::ExitStatus {
+        self.child.wait().unwrap()
+    }
+}
+
+impl Drop for ServerProcess {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+/// A port that is free now. Another process could take it before it is used; the range is large enough to make that rare.
+pub fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+/// The first line that a process prints that starts with `prefix`, without it.
+pub fn first_line(child: &mut Child, prefix: &str) -> String {
+    let stdout = child.stdout.take().expect("its output is piped");
+    BufReader::new(stdout)
+        .lines()
+        .map_while(Result::ok)
+        .find_map(|line| line.strip_prefix(prefix).map(str::to_owned))
+        .unwrap_or_else(|| panic!("it never printed {prefix:?}"))
+}

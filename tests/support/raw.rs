@@ -1,0 +1,55 @@
+//! A connection without any client behind it: lines out, lines in.
+
+use std::time::Duration;
+
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::time::timeout;
+
+pub struct RawConnection {
+    reader: BufReader<OwnedReadHalf>,
+    writer: OwnedWriteHalf,
+}
+
+/// What a server does next.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Heard {
+    Line(String),
+    Closed,
+    Nothing,
+}
+
+impl RawConnection {
+    pub async fn open(address: &str) -> Self {
+        let stream = TcpStream::connect(address).await.expect("the server is there");
+        stream.set_nodelay(true).unwrap();
+        let (reader, writer) = stream.into_split();
+        Self {
+            reader: BufReader::new(reader),
+            writer,
+        }
+    }
+
+    /// Errors are left to the next [`hear`](Self::hear).
+    pub async fn send(&mut self, bytes: &str) {
+        drop(self.writer.write_all(bytes.as_bytes()).await);
+    }
+
+    pub async fn request(&mut self, command: &str, key: &str, argument: &str) -> String {
+        self.send(&format!("{command}\n{key}\n{argument}\n")).await;
+        match self.hear(Duration::from_secs(30)).await {
+            Heard::Line(line) => line,
+            other => panic!("{command} {key} {argument}: {other:?}"),
+        }
+    }
+
+    pub async fn hear(&mut self, within: Duration) -> Heard {
+        let mut line = String::new();
+        match timeout(within, self.reader.read_line(&mut line)).await {
+            Err(_) => Heard::Nothing,
+            Ok(Ok(0) | Err(_)) => Heard::Closed,
+            Ok(Ok(_)) => Heard::Line(line.trim_end_matches('\n').to_owned()),
+        }
+    }
+}

@@ -1,0 +1,253 @@
+//! Replays conversations recorded from a real server (`tests/data`), line by line.
+//!
+//! Against the embedded server, started anew for each; or, with `DFLOCKD_TEST_BINARY=path`, against that server binary,
+//! started with each conversation's flags.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+mod support;
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use dflockd_client::server::{Server, ServerBuilder};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use support::process::ServerProcess;
+use support::raw::{Heard, RawConnection};
+
+#[derive(Deserialize)]
+struct Conversation {
+    name: String,
+    why: String,
+    flags: Vec<String>,
+    steps: Vec<Step>,
+}
+
+#[derive(Deserialize)]
+struct Step {
+    #[serde(rename = "do")]
+    action: Action,
+    conn: Option<String>,
+    lines: Option<Vec<String>>,
+    raw: Option<String>,
+    line: Option<String>,
+    within_ms: Option<u64>,
+    ms: Option<u64>,
+}
+
+#[derive(Deserialize, Debug)]
+#[serde(rename_all = "lowercase")]
+enum Action {
+    Send,
+    Recv,
+    Silent,
+    Closed,
+    Stats,
+    Open,
+    Close,
+    Sleep,
+}
+
+/// A server that ends with it.
+enum Peer {
+    Embedded(Server),
+    Process(ServerProcess),
+}
+
+impl Peer {
+    async fn start(flags: &[String]) -> Self {
+        match std::env::var_os("DFLOCKD_TEST_BINARY") {
+            Some(binary) => {
+                let mut command = Command::new(binary);
+                command.args(flags);
+                Self::Process(tokio::task::spawn_blocking(move || ServerProcess::start(command)).await.unwrap())
+            }
+            None => Self::Embedded(with_flags(flags).port(0).start().await.unwrap()),
+        }
+    }
+
+    fn address(&self) -> String {
+        match self {
+            Self::Embedded(server) => server.local_addr().to_string(),
+            Self::Process(server) => server.address.clone(),
+        }
+    }
+}
+
+/// The builder that the flags of a conversation ask for.
+fn with_flags(flags: &[String]) -> ServerBuilder {
+    let mut builder = Server::builder();
+    let mut flags = flags.iter();
+    while let Some(flag) = flags.next() {
+        let (name, value) = match flag.split_once('=') {
+            Some((name, value)) => (name, value.to_owned()),
+            None => (flag.as_str(), flags.next().expect("a value").clone()),
+        };
+        builder = match name {
+            "--max-locks" => builder.max_locks(value.parse().unwrap()),
+            "--max-waiters" => builder.max_waiters(value.parse().unwrap()),
+            "--max-connections" => builder.max_connections(value.parse().unwrap()),
+            "--read-timeout" => builder.read_timeout(Duration::from_secs(value.parse().unwrap())),
+            "--auto-release-on-disconnect" => builder.auto_release_on_disconnect(value.parse().unwrap()),
+            "--auth-token" => builder.auth_token(value).unwrap(),
+            other => panic!("no conversation used {other} before: map it here"),
+        };
+    }
+    builder
+}
+
+#[derive(Default)]
+struct Tokens {
+    by_name: HashMap<String, String>,
+}
+
+impl Tokens {
+    /// Puts the real tokens in.
+    fn fill(&self, text: &str) -> String {
+        let mut names: Vec<&String> = self.by_name.keys().collect();
+        // $t10 before $t1.
+        names.sort_by_key(|name| std::cmp::Reverse(name.len()));
+        names.into_iter().fold(text.to_owned(), |text, name| text.replace(name.as_str(), &self.by_name[name]))
+    }
+
+    /// Whether a line is the expected one; binds tokens that appear for the first time.
+    fn matches(&mut self, expected: &str, line: &str) -> bool {
+        let expected: Vec<&str> = expected.split(' ').collect();
+        let got: Vec<&str> = line.split(' ').collect();
+        expected.len() == got.len()
+            && expected.iter().zip(got).all(|(expected, got)| {
+                if !expected.starts_with("$t") {
+                    return *expected == got;
+                }
+                let is_token = got.len() == 32 && got.bytes().all(|b| b.is_ascii_hexdigit());
+                let is_new = !self.by_name.values().any(|token| token == got);
+                match self.by_name.get(*expected) {
+                    Some(known) => known == got,
+                    None if is_token && is_new => {
+                        self.by_name.insert((*expected).to_owned(), got.to_owned());
+                        true
+                    }
+                    None => false,
+                }
+            })
+    }
+}
+
+/// The fields that conversations compare, lists sorted.
+fn reduce(value: &Value) -> Value {
+    const FIELDS: [&str; 7] = ["connections", "locks", "semaphores", "key", "waiters", "limit", "holders"];
+    match value {
+        Value::Object(fields) => {
+            let kept = fields.iter().filter(|(name, _)| FIELDS.contains(&name.as_str()));
+            Value::Object(kept.map(|(name, value)| (name.clone(), reduce(value))).collect::<Map<_, _>>())
+        }
+        Value::Array(items) => {
+            let mut items: Vec<Value> = items.iter().map(reduce).collect();
+            items.sort_by_key(ToString::to_string);
+            Value::Array(items)
+        }
+        other => other.clone(),
+    }
+}
+
+async fn play(conversation: Conversation) -> Result<(), String> {
+    let peer = Peer::start(&conversation.flags).await;
+    let address = peer.address();
+    let mut connections: HashMap<String, RawConnection> = HashMap::new();
+    let mut tokens = Tokens::default();
+    for (number, step) in conversation.steps.iter().enumerate() {
+        let said = |what: String| {
+            format!(
+                "{} ({}), step {} {:?}: {what}",
+                conversation.name,
+                conversation.why,
+                number + 1,
+                step.action
+            )
+        };
+        let pause = Duration::from_millis(step.ms.unwrap_or_default());
+        if let Action::Sleep = step.action {
+            tokio::time::sleep(pause).await;
+            continue;
+        }
+        let name = step.conn.clone().expect("a connection");
+        if let Action::Close = step.action {
+            connections.remove(&name);
+            continue;
+        }
+        if !connections.contains_key(&name) {
+            connections.insert(name.clone(), RawConnection::open(&address).await);
+        }
+        let connection = connections.get_mut(&name).unwrap();
+        let within = Duration::from_millis(step.within_ms.unwrap_or(3000));
+        match step.action {
+            Action::Open | Action::Close | Action::Sleep => {}
+            Action::Send => {
+                let text = match (&step.raw, &step.lines) {
+                    (Some(raw), _) => raw.clone(),
+                    (None, Some(lines)) => lines.iter().map(|line| format!("{line}\n")).collect(),
+                    (None, None) => panic!("nothing to send"),
+                };
+                connection.send(&tokens.fill(&text)).await;
+            }
+            Action::Recv => {
+                let expected = step.line.as_deref().unwrap();
+                let heard = connection.hear(within).await;
+                let right = match &heard {
+                    Heard::Closed => expected == "<closed>",
+                    Heard::Line(line) => tokens.matches(expected, line),
+                    Heard::Nothing => false,
+                };
+                if !right {
+                    return Err(said(format!("expected {expected:?}, got {heard:?}")));
+                }
+            }
+            Action::Stats => {
+                let expected = step.line.as_deref().unwrap().strip_prefix("ok ").unwrap();
+                let expected = reduce(&serde_json::from_str(expected).unwrap());
+                let heard = connection.hear(within).await;
+                let got = match &heard {
+                    Heard::Line(line) => line.strip_prefix("ok ").and_then(|json| serde_json::from_str(json).ok()),
+                    _ => None,
+                };
+                if got.as_ref().map(reduce) != Some(expected.clone()) {
+                    return Err(said(format!("expected {expected}, got {heard:?}")));
+                }
+            }
+            Action::Silent => {
+                let heard = connection.hear(pause).await;
+                if heard != Heard::Nothing {
+                    return Err(said(format!("expected silence, got {heard:?}")));
+                }
+            }
+            Action::Closed => {
+                let heard = connection.hear(within).await;
+                if heard != Heard::Closed {
+                    return Err(said(format!("expected the end, got {heard:?}")));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn replay(file: &str) -> usize {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(file);
+    let text = std::fs::read_to_string(path).unwrap();
+    let mut playing = tokio::task::JoinSet::new();
+    for line in text.lines() {
+        let conversation: Conversation = serde_json::from_str(line).unwrap();
+        playing.spawn(play(conversation));
+    }
+    let played = playing.len();
+    let failed: Vec<String> = playing.join_all().await.into_iter().filter_map(Result::err).collect();
+    assert!(failed.is_empty(), "{} of {played} went otherwise:\n{}", failed.len(), failed.join("\n"));
+    played
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn locks_and_semaphores() {
+    assert_eq!(replay("locks.jsonl").await, 56);
+}
