@@ -1,0 +1,51 @@
+//! One suite of what every server and this client must do together.
+//!
+//! Each case runs against an embedded server of its own; or all against the running server that
+//! `DFLOCKD_TEST_SERVER=host:port` names (give it room: `--max-locks 100000`; if its read timeout is not 23 s, say so with
+//! `DFLOCKD_TEST_READ_TIMEOUT=seconds`). What that server lacks is probed on connections of their own, and cases that
+//! need it are reported as ignored, by name.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+#[path = "conformance/cases.rs"]
+mod cases;
+#[path = "conformance/peer.rs"]
+mod peer;
+mod support;
+
+use std::process::ExitCode;
+
+use libtest_mimic::{Arguments, Trial};
+use peer::{Abilities, Ability, PeerFactory};
+
+fn main() -> ExitCode {
+    let arguments = Arguments::from_args();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let factory = PeerFactory::from_environment();
+    let abilities = runtime.block_on(Abilities::probe(&factory));
+    let trials = cases::all()
+        .into_iter()
+        .map(|case| {
+            let missing: Vec<Ability> = case.needs.iter().copied().filter(|need| !abilities.has(*need)).collect();
+            let name = match missing.first() {
+                Some(ability) => format!("{} (the server has no {ability})", case.name),
+                None => case.name.to_owned(),
+            };
+            let handle = runtime.handle().clone();
+            let factory = factory.clone();
+            Trial::test(name, move || {
+                handle.block_on(async move {
+                    let peer = factory.make().await;
+                    (case.run)(peer).await;
+                });
+                Ok(())
+            })
+            .with_ignored_flag(!missing.is_empty())
+        })
+        .collect();
+    // Cases mostly wait: more of them at once than there are cores.
+    let arguments = Arguments {
+        test_threads: arguments.test_threads.or(Some(16)),
+        ..arguments
+    };
+    libtest_mimic::run(&arguments, trials).exit_code()
+}

@@ -1,0 +1,148 @@
+//! The server that a case runs against.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use dflockd_client::protocol::functions::Wire;
+use dflockd_client::server::Server;
+use dflockd_client::{Client, ClientBuilder, Key};
+use tokio::net::TcpStream;
+
+use crate::support::raw::{Heard, RawConnection};
+
+/// Something that not all servers can do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ability {
+    Semaphores,
+    Stats,
+    Fences,
+}
+
+impl fmt::Display for Ability {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Semaphores => "semaphores",
+            Self::Stats => "stats",
+            Self::Fences => "fences",
+        })
+    }
+}
+
+/// What the server can do.
+pub struct Abilities(Vec<Ability>);
+
+impl Abilities {
+    /// Asks, each on a connection of its own: some servers close a connection after a command that they do not know.
+    pub async fn probe(factory: &PeerFactory) -> Self {
+        let peer = factory.make().await;
+        let mut abilities = Vec::new();
+        if peer.ask_alone("stats\n_\n_\n").await.starts_with("ok {") {
+            abilities.push(Ability::Stats);
+        }
+        if peer.ask_alone(&format!("sl\n{}\n0 1 1\n", peer.key("probe"))).await.starts_with("ok ") {
+            abilities.push(Ability::Semaphores);
+        }
+        let key = peer.key("fence");
+        let first = peer.ask_alone(&format!("l\n{key}\n0 1\n")).await;
+        let second = peer.ask_alone(&format!("l\n{key}\n5 1\n")).await;
+        let prefix = |line: &str| u64::from_str_radix(line.get(3..19).unwrap_or("x"), 16);
+        // Random prefixes grow by less than a million about once in 10^13 times.
+        if let (Ok(first), Ok(second)) = (prefix(&first), prefix(&second)) {
+            if second > first && second - first < 1_000_000 {
+                abilities.push(Ability::Fences);
+            }
+        }
+        Self(abilities)
+    }
+
+    pub fn has(&self, ability: Ability) -> bool {
+        self.0.contains(&ability)
+    }
+}
+
+/// Makes a peer for each case.
+#[derive(Clone)]
+pub struct PeerFactory {
+    external: Option<String>,
+    read_timeout: Duration,
+    next: Arc<AtomicU64>,
+}
+
+impl PeerFactory {
+    pub fn from_environment() -> Self {
+        let read_timeout = std::env::var("DFLOCKD_TEST_READ_TIMEOUT").ok().map(|secs| secs.parse().unwrap());
+        let external = std::env::var("DFLOCKD_TEST_SERVER").ok();
+        Self {
+            read_timeout: Duration::from_secs(read_timeout.unwrap_or(if external.is_some() { 23 } else { 2 })),
+            external,
+            // Keys of earlier runs on the same server are not met again.
+            next: Arc::new(AtomicU64::new(
+                SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_millis() as u64 * 100,
+            )),
+        }
+    }
+
+    pub async fn make(&self) -> Peer {
+        let embedded = match self.external {
+            Some(_) => None,
+            None => {
+                let server = Server::builder().port(0).max_locks(100_000).read_timeout(self.read_timeout);
+                Some(server.start().await.unwrap())
+            }
+        };
+        Peer {
+            address: match (&self.external, &embedded) {
+                (Some(address), _) => address.clone(),
+                (None, Some(server)) => server.local_addr().to_string(),
+                (None, None) => unreachable!(),
+            },
+            embedded,
+            read_timeout: self.read_timeout,
+            number: self.next.fetch_add(1, Ordering::Relaxed),
+        }
+    }
+}
+
+pub struct Peer {
+    pub address: String,
+    /// If the case has a server of its own in this process.
+    pub embedded: Option<Server>,
+    pub read_timeout: Duration,
+    number: u64,
+}
+
+impl Peer {
+    /// A key that only this case uses.
+    pub fn key(&self, name: &str) -> Key {
+        Key::new(format!("{name}-{:x}", self.number)).unwrap()
+    }
+
+    pub fn builder(&self) -> ClientBuilder {
+        // Together below the server's read timeout.
+        let part = self.read_timeout / 5;
+        Client::builder()
+            .servers([&self.address])
+            .server_read_timeout(self.read_timeout)
+            .keepalive(part)
+            .reply_timeout((part * 3).min(Duration::from_secs(10)))
+    }
+
+    pub async fn client(&self) -> Client {
+        self.builder().connect().await.unwrap()
+    }
+
+    pub async fn wire(&self) -> Wire<TcpStream> {
+        Wire::new(TcpStream::connect(&self.address).await.unwrap())
+    }
+
+    async fn ask_alone(&self, request: &str) -> String {
+        let mut connection = RawConnection::open(&self.address).await;
+        connection.send(request).await;
+        match connection.hear(Duration::from_secs(10)).await {
+            Heard::Line(line) => line,
+            Heard::Closed | Heard::Nothing => String::new(),
+        }
+    }
+}
