@@ -57,6 +57,8 @@ pub(crate) struct Shard {
     attempts: Attempts,
     /// Why the last attempt failed, or the connection was lost; while it is not up.
     last_error: Option<Error>,
+    /// The last attempt failed for a reason that waiting does not cure.
+    hopeless: bool,
     pub(super) registry: Registry,
     pub(super) waits: WaitQueue<Pending>,
     /// Requests that wait for the pipelined connection.
@@ -136,6 +138,7 @@ impl Shard {
             known: None,
             attempts: config.reconnect.start(),
             last_error: None,
+            hopeless: false,
             registry: Registry::new(config.schedule),
             waits: WaitQueue::new(config.exclusive_lanes_per_key),
             parked: VecDeque::new(),
@@ -210,7 +213,7 @@ impl Shard {
             return Some(Error::new(ErrorKind::Shutdown, "the client is shut down"));
         }
         let error = self.last_error.as_ref()?;
-        if error.is_fatal() {
+        if self.hopeless {
             return Some(error.clone());
         }
         (self.config.on_unavailable == OnUnavailable::FailFast).then(|| unavailable(self.index, &self.endpoint, error))
@@ -410,6 +413,7 @@ impl Shard {
         self.known = Some(abilities);
         self.attempts = self.config.reconnect.start();
         self.last_error = None;
+        self.hopeless = false;
         self.set_health(ConnectionState::Connected);
         // First what is held, then what is owed, then what is wanted.
         let overdue = self.registry.overdue();
@@ -425,6 +429,7 @@ impl Shard {
 
     fn main_failed(&mut self, error: Error) {
         self.lanes.remove(self.main);
+        self.hopeless = error.is_fatal();
         self.main_away(error);
     }
 

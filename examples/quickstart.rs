@@ -1,0 +1,149 @@
+//! Locks and semaphores at work, and what each step took.
+//!
+//!     cargo run --example quickstart
+//!
+//! starts an embedded server in this process; with servers of your own it uses those:
+//!
+//!     DFLOCKD_SERVERS=127.0.0.1:6388,127.0.0.1:6389 cargo run --example quickstart
+
+use std::time::{Duration, Instant};
+
+use dflockd_client::server::Server;
+use dflockd_client::{Client, Error, ErrorKind};
+
+#[tokio::main]
+async fn main() -> Result<(), Error> {
+    let story = Story::begin();
+
+    // An embedded server, unless there are real ones.
+    let mut embedded = None;
+    let servers: Vec<String> = match std::env::var("DFLOCKD_SERVERS") {
+        Ok(list) => list.split(',').map(|server| server.trim().to_owned()).collect(),
+        Err(_) => {
+            let server = Server::builder().port(0).start().await?;
+            let address = server.local_addr().to_string();
+            embedded = Some(server);
+            vec![address]
+        }
+    };
+    let client = Client::builder().servers(&servers).connect().await?;
+    let whose = if embedded.is_some() { "an embedded server" } else { "your servers" };
+    story.tell(&format!("connected to {whose}: {}", servers.join(", ")));
+
+    two_tasks_want_one_lock(&story, &client).await?;
+    a_lease_outlives_its_ttl(&story, &client).await?;
+    three_tasks_share_a_semaphore_of_two(&story, &client).await?;
+    what_the_server_says(&story, &client).await?;
+
+    let report = client.shutdown(Duration::from_secs(5)).await;
+    story.tell(&format!(
+        "shut down: {} leases given back, {} left to their TTL",
+        report.released,
+        report.unreleased.len()
+    ));
+    Ok(())
+}
+
+/// One works, the other waits its turn.
+async fn two_tasks_want_one_lock(story: &Story, client: &Client) -> Result<(), Error> {
+    let lock = client.lock("quickstart/report")?;
+    let first = lock.acquire().await?;
+    story.tell(&format!("task 1 holds {} (fence {})", first.key(), first.fence()));
+
+    let second = tokio::spawn({
+        let (story, lock) = (story.clone(), lock.clone());
+        async move {
+            story.tell("task 2 wants it too, and waits its turn");
+            let asked = Instant::now();
+            let guard = lock.acquire().await?;
+            story.tell(&format!("task 2 holds it after {:.0?} (fence {})", asked.elapsed(), guard.fence()));
+            guard.release().await
+        }
+    });
+    // The work that the lock is for. If the lease were lost, `run` would stop it and say so.
+    first.run(tokio::time::sleep(Duration::from_millis(400))).await?;
+    story.tell("task 1 is done and releases");
+    first.release().await?;
+    match second.await {
+        Ok(outcome) => outcome,
+        Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+    }
+}
+
+/// A TTL of one second, held for three: it is renewed in the background.
+async fn a_lease_outlives_its_ttl(story: &Story, client: &Client) -> Result<(), Error> {
+    let guard = client.lock("quickstart/long-job")?.lease_ttl(Duration::from_secs(1))?.acquire().await?;
+    story.tell("a lease of 1 s is taken and held for 3 s");
+    tokio::select! {
+        reason = guard.lost() => story.tell(&format!("it was lost: {reason}")),
+        () = tokio::time::sleep(Duration::from_secs(3)) => {
+            story.tell(&format!("it is still held, for another {:.0?} at least", guard.remaining()));
+        }
+    }
+    guard.release().await
+}
+
+async fn three_tasks_share_a_semaphore_of_two(story: &Story, client: &Client) -> Result<(), Error> {
+    let slots = client.semaphore("quickstart/workers", 2)?;
+    let mut workers = tokio::task::JoinSet::new();
+    for number in 1..=3 {
+        let (story, slots) = (story.clone(), slots.clone());
+        workers.spawn(async move {
+            let asked = Instant::now();
+            let permit = slots.acquire().await?;
+            story.tell(&format!("worker {number} has one of 2 slots after {:.0?}", asked.elapsed()));
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            permit.release().await
+        });
+    }
+    for outcome in workers.join_all().await {
+        match outcome {
+            // The Python server 0.5.0 has none.
+            Err(error) if error.kind() == ErrorKind::Refused || error.kind() == ErrorKind::Disconnected => {
+                story.tell(&format!("this server has no semaphores: {error}"));
+            }
+            other => other?,
+        }
+    }
+    Ok(())
+}
+
+async fn what_the_server_says(story: &Story, client: &Client) -> Result<(), Error> {
+    let guard = client.lock("quickstart/report")?.acquire().await?;
+    match client.stats().await {
+        Ok(stats) => {
+            story.tell(&format!("the server counts {} connections", stats.connections));
+            for lock in stats.locks {
+                story.tell(&format!(
+                    "  lock {}: {} waiters, lease ends in {} s",
+                    lock.key, lock.waiters, lock.lease_expires_in_s
+                ));
+            }
+            for idle in stats.idle_locks.iter().chain(&stats.idle_semaphores) {
+                story.tell(&format!("  {} is free, last used {} s ago", idle.key, idle.idle_s));
+            }
+        }
+        Err(error) => {
+            // The Python server 0.5.0 has none, and closes the connection that asks; the lock goes with it.
+            story.tell(&format!("this server has no stats: {error}"));
+            return Ok(());
+        }
+    }
+    guard.release().await
+}
+
+/// Prints what happens, with the time since the beginning.
+#[derive(Clone)]
+struct Story {
+    began: Instant,
+}
+
+impl Story {
+    fn begin() -> Self {
+        Self { began: Instant::now() }
+    }
+
+    fn tell(&self, what: &str) {
+        println!("{:>6.3} s  {what}", self.began.elapsed().as_secs_f64());
+    }
+}
