@@ -27,7 +27,11 @@ async fn main() -> Result<(), Error> {
         }
     };
     let client = Client::builder().servers(&servers).connect().await?;
-    let whose = if embedded.is_some() { "an embedded server" } else { "your servers" };
+    let whose = if embedded.is_some() {
+        "an embedded server"
+    } else {
+        "your servers"
+    };
     story.tell(&format!("connected to {whose}: {}", servers.join(", ")));
 
     two_tasks_want_one_lock(&story, &client).await?;
@@ -56,7 +60,11 @@ async fn two_tasks_want_one_lock(story: &Story, client: &Client) -> Result<(), E
             story.tell("task 2 wants it too, and waits its turn");
             let asked = Instant::now();
             let guard = lock.acquire().await?;
-            story.tell(&format!("task 2 holds it after {:.0?} (fence {})", asked.elapsed(), guard.fence()));
+            story.tell(&format!(
+                "task 2 holds it after {:.0?} (fence {})",
+                asked.elapsed(),
+                guard.fence()
+            ));
             guard.release().await
         }
     });
@@ -72,7 +80,11 @@ async fn two_tasks_want_one_lock(story: &Story, client: &Client) -> Result<(), E
 
 /// A TTL of one second, held for three: it is renewed in the background.
 async fn a_lease_outlives_its_ttl(story: &Story, client: &Client) -> Result<(), Error> {
-    let guard = client.lock("quickstart/long-job")?.lease_ttl(Duration::from_secs(1))?.acquire().await?;
+    let guard = client
+        .lock("quickstart/long-job")?
+        .lease_ttl(Duration::from_secs(1))?
+        .acquire()
+        .await?;
     story.tell("a lease of 1 s is taken and held for 3 s");
     tokio::select! {
         reason = guard.lost() => story.tell(&format!("it was lost: {reason}")),
@@ -91,7 +103,10 @@ async fn three_tasks_share_a_semaphore_of_two(story: &Story, client: &Client) ->
         workers.spawn(async move {
             let asked = Instant::now();
             let permit = slots.acquire().await?;
-            story.tell(&format!("worker {number} has one of 2 slots after {:.0?}", asked.elapsed()));
+            story.tell(&format!(
+                "worker {number} has one of 2 slots after {:.0?}",
+                asked.elapsed()
+            ));
             tokio::time::sleep(Duration::from_millis(200)).await;
             permit.release().await
         });

@@ -37,7 +37,6 @@ pub struct Client {
 
 impl Client {
     /// Begins to describe a client.
-    #[must_use]
     pub fn builder() -> ClientBuilder {
         ClientBuilder::default()
     }

@@ -4,12 +4,20 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Stands for "never" where a duration is longer than an `Instant` can hold.
-const FAR_AWAY: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// Stands for "never": longer than the longest TTL that the wire can carry (292 years).
+const FAR_AWAY: Duration = YEAR.saturating_mul(1000);
+
+/// The same, where the system's clock cannot count that far.
+const NEARER: Duration = YEAR.saturating_mul(30);
 
 /// A moment after another, however far.
 pub(crate) fn after(start: Instant, duration: Duration) -> Instant {
-    start.checked_add(duration.min(FAR_AWAY)).unwrap_or(start)
+    start
+        .checked_add(duration.min(FAR_AWAY))
+        .or_else(|| start.checked_add(duration.min(NEARER)))
+        .unwrap_or(start)
 }
 
 #[cfg(test)]

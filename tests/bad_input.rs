@@ -23,7 +23,11 @@ fn refused<T>(result: Result<T, Error>, kind: ErrorKind, says: &[&str]) {
 
 async fn server() -> (Server, Client) {
     let server = Server::builder().port(0).start().await.unwrap();
-    let client = Client::builder().servers([server.local_addr().to_string()]).connect().await.unwrap();
+    let client = Client::builder()
+        .servers([server.local_addr().to_string()])
+        .connect()
+        .await
+        .unwrap();
     (server, client)
 }
 
@@ -47,21 +51,53 @@ async fn keys_limits_and_ttls_are_checked_before_anything_is_sent() {
     refused(client.semaphore("s", 0), invalid, &["limit 0", "at least 1"]);
     refused(client.semaphore("a\nb", 1), invalid, &["\"a\\nb\""]);
     let lock = client.lock("k").unwrap();
-    refused(lock.lease_ttl(Duration::from_millis(999)), invalid, &["999ms", "at least 1 s"]);
-    assert_eq!(server.stats().locks.len() + server.stats().idle_locks.len(), 0, "nothing was sent");
+    refused(
+        lock.lease_ttl(Duration::from_millis(999)),
+        invalid,
+        &["999ms", "at least 1 s"],
+    );
+    assert_eq!(
+        server.stats().locks.len() + server.stats().idle_locks.len(),
+        0,
+        "nothing was sent"
+    );
 }
 
 #[tokio::test]
 async fn what_a_client_is_built_of_is_checked_when_it_is_built() {
     let invalid = ErrorKind::InvalidInput;
     let none: [&str; 0] = [];
-    refused(Client::builder().servers(none).build(), invalid, &["at least one server"]);
-    refused(Client::builder().servers(["localhost"]).build(), invalid, &["\"localhost\"", "host:port"]);
+    refused(
+        Client::builder().servers(none).build(),
+        invalid,
+        &["at least one server"],
+    );
+    refused(
+        Client::builder().servers(["localhost"]).build(),
+        invalid,
+        &["\"localhost\"", "host:port"],
+    );
     refused(Client::builder().servers(["h:99999"]).build(), invalid, &["1 to 65535"]);
-    refused(Client::builder().renew_ratio(1.0).build(), invalid, &["renew ratio 1.0", "less than 1"]);
-    refused(Client::builder().lease_ttl(Duration::ZERO).build(), invalid, &["lease TTL 0ns"]);
-    refused(Client::builder().keepalive(Duration::from_secs(20)).build(), invalid, &["30s", "server_read_timeout"]);
-    refused(Client::builder().auth_token("a\nb").build(), invalid, &["auth token of length 3"]);
+    refused(
+        Client::builder().renew_ratio(1.0).build(),
+        invalid,
+        &["renew ratio 1.0", "less than 1"],
+    );
+    refused(
+        Client::builder().lease_ttl(Duration::ZERO).build(),
+        invalid,
+        &["lease TTL 0ns"],
+    );
+    refused(
+        Client::builder().keepalive(Duration::from_secs(20)).build(),
+        invalid,
+        &["30s", "server_read_timeout"],
+    );
+    refused(
+        Client::builder().auth_token("a\nb").build(),
+        invalid,
+        &["auth token of length 3"],
+    );
 }
 
 #[test]
@@ -78,43 +114,87 @@ async fn a_strategy_that_answers_nonsense_is_named() {
         .build()
         .unwrap();
     let acquired = client.lock("k").unwrap().acquire().await;
-    refused(acquired, ErrorKind::InvalidInput, &["shard index 7", "\"k\"", "answer below 1"]);
-    refused(client.shard_stats(3).await, ErrorKind::InvalidInput, &["shard index 3", "1 shards"]);
+    refused(
+        acquired,
+        ErrorKind::InvalidInput,
+        &["shard index 7", "\"k\"", "answer below 1"],
+    );
+    refused(
+        client.shard_stats(3).await,
+        ErrorKind::InvalidInput,
+        &["shard index 3", "1 shards"],
+    );
 }
 
 #[tokio::test]
 async fn an_address_that_does_not_resolve_is_named_with_the_resolvers_reason() {
-    let result = quick("no-such-host.invalid:6388").connect_timeout(Duration::from_secs(20)).connect().await;
+    let result = quick("no-such-host.invalid:6388")
+        .connect_timeout(Duration::from_secs(20))
+        .connect()
+        .await;
     refused(result, ErrorKind::Connect, &["no-such-host.invalid", "resolve"]);
 }
 
 #[tokio::test]
 async fn nobody_listens() {
     let address = format!("127.0.0.1:{}", support::process::free_port());
-    refused(quick(&address).connect().await, ErrorKind::Connect, &["refused", &address]);
+    refused(
+        quick(&address).connect().await,
+        ErrorKind::Connect,
+        &["refused", &address],
+    );
     // A client that is built without waiting says it when it is used, with the cause.
     let client = quick(&address).build().unwrap();
     let error = client.lock("k").unwrap().acquire().await.expect_err("nobody is there");
     assert_eq!(error.kind(), ErrorKind::Unavailable);
-    assert!(error.to_string().contains("refused") && error.source().is_some(), "{error}");
+    assert!(
+        error.to_string().contains("refused") && error.source().is_some(),
+        "{error}"
+    );
 }
 
 #[tokio::test]
 async fn secrets_that_are_wrong_missing_or_not_wanted() {
-    let locked = Server::builder().port(0).auth_token("sesame").unwrap().start().await.unwrap();
+    let locked = Server::builder()
+        .port(0)
+        .auth_token("sesame")
+        .unwrap()
+        .start()
+        .await
+        .unwrap();
     let address = locked.local_addr().to_string();
-    refused(quick(&address).auth_token("nope").connect().await, ErrorKind::Auth, &["refused", &address]);
+    refused(
+        quick(&address).auth_token("nope").connect().await,
+        ErrorKind::Auth,
+        &["refused", &address],
+    );
     refused(quick(&address).connect().await, ErrorKind::Auth, &["wants one"]);
     // Callers are told at once, not when their time is over.
-    let client = quick(&address).auth_token("nope").acquire_timeout(Duration::from_secs(600)).build().unwrap();
+    let client = quick(&address)
+        .auth_token("nope")
+        .acquire_timeout(Duration::from_secs(600))
+        .build()
+        .unwrap();
     refused(client.lock("k").unwrap().acquire().await, ErrorKind::Auth, &[]);
     let right = quick(&address).auth_token("sesame").connect().await.unwrap();
-    right.lock("k").unwrap().acquire().await.unwrap().release().await.unwrap();
+    right
+        .lock("k")
+        .unwrap()
+        .acquire()
+        .await
+        .unwrap()
+        .release()
+        .await
+        .unwrap();
 
     let (open, _client) = server().await;
     let address = open.local_addr().to_string();
     let result = quick(&address).auth_token("sesame").connect().await;
-    refused(result, ErrorKind::Auth, &["takes no authentication token", "give this client none"]);
+    refused(
+        result,
+        ErrorKind::Auth,
+        &["takes no authentication token", "give this client none"],
+    );
     let text = format!("{:?}", Client::builder().auth_token("sesame"));
     assert!(!text.contains("sesame"), "{text}");
 }
@@ -123,23 +203,37 @@ async fn secrets_that_are_wrong_missing_or_not_wanted() {
 async fn a_web_server_is_no_lock_server() {
     let web = FakeServer::start(|mut connection, _| async move {
         connection.request().await;
-        connection.say("HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n").await;
+        connection
+            .say("HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+            .await;
     })
     .await;
     let result = quick(&web.address).connect().await;
-    refused(result, ErrorKind::Protocol, &["no dflockd server", "HTTP/1.1 400 Bad Request", &web.address]);
+    refused(
+        result,
+        ErrorKind::Protocol,
+        &["no dflockd server", "HTTP/1.1 400 Bad Request", &web.address],
+    );
 }
 
 #[tokio::test]
 async fn a_peer_that_never_answers_costs_the_connect_timeout() {
     let silent = FakeServer::start(|connection, _| connection.until_hung_up()).await;
-    refused(quick(&silent.address).connect().await, ErrorKind::Connect, &["300ms", "connect timeout"]);
+    refused(
+        quick(&silent.address).connect().await,
+        ErrorKind::Connect,
+        &["300ms", "connect timeout"],
+    );
 }
 
 #[tokio::test]
 async fn a_peer_that_hangs_up_at_once_may_be_full() {
     let full = FakeServer::start(|connection, _| async move { drop(connection) }).await;
-    refused(quick(&full.address).connect().await, ErrorKind::Connect, &["--max-connections"]);
+    refused(
+        quick(&full.address).connect().await,
+        ErrorKind::Connect,
+        &["--max-connections"],
+    );
 }
 
 #[tokio::test]
@@ -150,7 +244,11 @@ async fn a_peer_that_says_more_than_it_was_asked_in_the_handshake() {
         connection.until_hung_up().await;
     })
     .await;
-    refused(quick(&talker.address).connect().await, ErrorKind::Protocol, &["more than it was asked"]);
+    refused(
+        quick(&talker.address).connect().await,
+        ErrorKind::Protocol,
+        &["more than it was asked"],
+    );
 }
 
 /// The first connection behaves badly; from the second on it behaves.

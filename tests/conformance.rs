@@ -19,13 +19,21 @@ use peer::{Abilities, Ability, PeerFactory};
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .unwrap();
     let factory = PeerFactory::from_environment();
     let abilities = runtime.block_on(Abilities::probe(&factory));
     let trials = cases::all()
         .into_iter()
         .map(|case| {
-            let missing: Vec<Ability> = case.needs.iter().copied().filter(|need| !abilities.has(*need)).collect();
+            let missing: Vec<Ability> = case
+                .needs
+                .iter()
+                .copied()
+                .filter(|need| !abilities.has(*need))
+                .collect();
             let name = match missing.first() {
                 Some(ability) => format!("{} (the server has no {ability})", case.name),
                 None => case.name.to_owned(),

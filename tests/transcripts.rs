@@ -62,7 +62,11 @@ impl Peer {
             Some(binary) => {
                 let mut command = Command::new(binary);
                 command.args(flags);
-                Self::Process(tokio::task::spawn_blocking(move || ServerProcess::start(command)).await.unwrap())
+                Self::Process(
+                    tokio::task::spawn_blocking(move || ServerProcess::start(command))
+                        .await
+                        .unwrap(),
+                )
             }
             None => Self::Embedded(with_flags(flags).port(0).start().await.unwrap()),
         }
@@ -109,7 +113,9 @@ impl Tokens {
         let mut names: Vec<&String> = self.by_name.keys().collect();
         // $t10 before $t1.
         names.sort_by_key(|name| std::cmp::Reverse(name.len()));
-        names.into_iter().fold(text.to_owned(), |text, name| text.replace(name.as_str(), &self.by_name[name]))
+        names.into_iter().fold(text.to_owned(), |text, name| {
+            text.replace(name.as_str(), &self.by_name[name])
+        })
     }
 
     /// Whether a line is the expected one; binds tokens that appear for the first time.
@@ -137,11 +143,22 @@ impl Tokens {
 
 /// The fields that conversations compare, lists sorted.
 fn reduce(value: &Value) -> Value {
-    const FIELDS: [&str; 7] = ["connections", "locks", "semaphores", "key", "waiters", "limit", "holders"];
+    const FIELDS: [&str; 7] = [
+        "connections",
+        "locks",
+        "semaphores",
+        "key",
+        "waiters",
+        "limit",
+        "holders",
+    ];
     match value {
         Value::Object(fields) => {
             let kept = fields.iter().filter(|(name, _)| FIELDS.contains(&name.as_str()));
-            Value::Object(kept.map(|(name, value)| (name.clone(), reduce(value))).collect::<Map<_, _>>())
+            Value::Object(
+                kept.map(|(name, value)| (name.clone(), reduce(value)))
+                    .collect::<Map<_, _>>(),
+            )
         }
         Value::Array(items) => {
             let mut items: Vec<Value> = items.iter().map(reduce).collect();
@@ -209,7 +226,9 @@ async fn play(conversation: Conversation) -> Result<(), String> {
                 let expected = reduce(&serde_json::from_str(expected).unwrap());
                 let heard = connection.hear(within).await;
                 let got = match &heard {
-                    Heard::Line(line) => line.strip_prefix("ok ").and_then(|json| serde_json::from_str(json).ok()),
+                    Heard::Line(line) => line
+                        .strip_prefix("ok ")
+                        .and_then(|json| serde_json::from_str(json).ok()),
                     _ => None,
                 };
                 if got.as_ref().map(reduce) != Some(expected.clone()) {
@@ -243,7 +262,12 @@ async fn replay(file: &str) -> usize {
     }
     let played = playing.len();
     let failed: Vec<String> = playing.join_all().await.into_iter().filter_map(Result::err).collect();
-    assert!(failed.is_empty(), "{} of {played} went otherwise:\n{}", failed.len(), failed.join("\n"));
+    assert!(
+        failed.is_empty(),
+        "{} of {played} went otherwise:\n{}",
+        failed.len(),
+        failed.join("\n")
+    );
     played
 }
 

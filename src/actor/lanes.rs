@@ -55,7 +55,7 @@ pub(crate) struct Lane {
 impl Lane {
     /// Sends a request. Gives it back if the connection has just ended; otherwise it comes back as a leftover if the
     /// connection ends before it was sent.
-    pub(crate) fn send(&mut self, request: Request, tag: Pending, on_abandon: OnAbandon) -> Result<(), Pending> {
+    pub(crate) fn send(&mut self, request: Request, tag: Pending, on_abandon: OnAbandon) -> Option<Pending> {
         let outgoing = Outgoing {
             request,
             tag,
@@ -64,12 +64,9 @@ impl Lane {
         match self.commands.send(Command::Send(outgoing)) {
             Ok(()) => {
                 self.in_flight += 1;
-                Ok(())
+                None
             }
-            Err(refused) => match refused.0.into_iter().next() {
-                Some(outgoing) => Err(outgoing.tag),
-                None => Ok(()),
-            },
+            Err(refused) => refused.0.into_iter().next().map(|outgoing| outgoing.tag),
         }
     }
 

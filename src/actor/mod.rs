@@ -2,7 +2,6 @@
 
 mod lanes;
 pub(crate) mod message;
-mod replies;
 pub(crate) mod router;
 pub(crate) mod shard;
 pub(crate) mod topology;

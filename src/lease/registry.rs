@@ -437,7 +437,11 @@ mod tests {
         assert_eq!(registry.tick(second, TOGETHER, true).renew, vec![id]);
         // No answer: the deadline of the first renewal stands.
         assert_eq!(registry.next_due(), Some(due + secs(9.5)));
-        assert_eq!(registry.tick(due + secs(9.5) - secs(0.005), TOGETHER, true), Due::default(), "never early");
+        assert_eq!(
+            registry.tick(due + secs(9.5) - secs(0.005), TOGETHER, true),
+            Due::default(),
+            "never early"
+        );
         assert_eq!(cell.state(), LeaseState::Held);
         assert_eq!(registry.tick(due + secs(9.5), TOGETHER, true).expired, 1);
         assert_eq!(cell.state(), LeaseState::Lost(LostReason::Expired));
@@ -477,7 +481,10 @@ mod tests {
         let mut registry = registry(0.5);
         let start = Instant::now();
         let (id, cell) = insert(&mut registry, 10, start, RenewPolicy::default());
-        assert!(registry.owner_gone(2, false, LostReason::Disconnected).is_empty(), "another connection");
+        assert!(
+            registry.owner_gone(2, false, LostReason::Disconnected).is_empty(),
+            "another connection"
+        );
         assert!(registry.owner_gone(1, true, LostReason::Disconnected).is_empty());
         assert_eq!(cell.state(), LeaseState::Suspect);
         assert_eq!(registry.overdue(), vec![id]);
@@ -507,7 +514,11 @@ mod tests {
         let due = registry.next_due().unwrap();
         assert_eq!(registry.tick(due, TOGETHER, true).renew, vec![id]);
         registry.renewed(id, due, Some(10));
-        assert_eq!(registry.next_due(), Some(due + secs(9.5)), "the next renewal would come after 7 s");
+        assert_eq!(
+            registry.next_due(),
+            Some(due + secs(9.5)),
+            "the next renewal would come after 7 s"
+        );
     }
 
     #[tokio::test(start_paused = true)]
@@ -528,8 +539,14 @@ mod tests {
     #[test]
     fn the_servers_word_counts_where_it_gave_less_but_rounding_down_is_no_less() {
         let given = |asked, left| granted_ttl(ttl(asked), left).map(Ttl::as_secs);
-        assert_eq!((given(10, None), given(10, Some(10)), given(10, Some(9))), (Some(10), Some(10), Some(10)));
-        assert_eq!((given(1, Some(0)), given(10, Some(8)), given(10, Some(0))), (Some(1), Some(8), None));
+        assert_eq!(
+            (given(10, None), given(10, Some(10)), given(10, Some(9))),
+            (Some(10), Some(10), Some(10))
+        );
+        assert_eq!(
+            (given(1, Some(0)), given(10, Some(8)), given(10, Some(0))),
+            (Some(1), Some(8), None)
+        );
         assert_eq!(given(10, Some(99)), Some(10));
     }
 

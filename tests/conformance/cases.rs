@@ -80,7 +80,11 @@ fn kind<T>(result: Result<T, dflockd_client::Error>) -> Option<ErrorKind> {
 async fn until_waiters(client: &Client, key: &Key, waiters: u64) {
     loop {
         let stats = client.stats().await.unwrap();
-        let now = stats.locks.iter().find(|lock| lock.key == key.as_str()).map_or(0, |lock| lock.waiters);
+        let now = stats
+            .locks
+            .iter()
+            .find(|lock| lock.key == key.as_str())
+            .map_or(0, |lock| lock.waiters);
         if now == waiters {
             return;
         }
@@ -98,18 +102,34 @@ async fn low_level_acquire_renew_release(peer: Peer) {
     // Some servers round down, some say nothing.
     assert!(left.is_none_or(|left| (19..=20).contains(&left)), "{left:?}");
     low::release(&mut wire, &key, &grant.token).await.unwrap();
-    assert_eq!(kind(low::release(&mut wire, &key, &grant.token).await), Some(ErrorKind::NotHeld));
-    assert_eq!(kind(low::renew(&mut wire, &key, &grant.token, ttl(20)).await), Some(ErrorKind::NotHeld));
+    assert_eq!(
+        kind(low::release(&mut wire, &key, &grant.token).await),
+        Some(ErrorKind::NotHeld)
+    );
+    assert_eq!(
+        kind(low::renew(&mut wire, &key, &grant.token, ttl(20)).await),
+        Some(ErrorKind::NotHeld)
+    );
 }
 
 async fn low_level_try_and_timeout(peer: Peer) {
     let (mut a, mut b, key) = (peer.wire().await, peer.wire().await, peer.key("k"));
     low::acquire(&mut a, &key, TRY, ttl(10)).await.unwrap();
-    assert_eq!(kind(low::acquire(&mut b, &key, TRY, ttl(10)).await), Some(ErrorKind::Timeout));
+    assert_eq!(
+        kind(low::acquire(&mut b, &key, TRY, ttl(10)).await),
+        Some(ErrorKind::Timeout)
+    );
     let started = Instant::now();
-    assert_eq!(kind(low::acquire(&mut b, &key, wait(1), ttl(10)).await), Some(ErrorKind::Timeout));
+    assert_eq!(
+        kind(low::acquire(&mut b, &key, wait(1), ttl(10)).await),
+        Some(ErrorKind::Timeout)
+    );
     assert!(started.elapsed() >= Duration::from_millis(900));
-    assert_eq!(kind(low::acquire(&mut a, &key, TRY, ttl(10)).await), Some(ErrorKind::Timeout), "not reentrant");
+    assert_eq!(
+        kind(low::acquire(&mut a, &key, TRY, ttl(10)).await),
+        Some(ErrorKind::Timeout),
+        "not reentrant"
+    );
 }
 
 async fn low_level_fifo(peer: Peer) {
@@ -126,7 +146,11 @@ async fn low_level_fifo(peer: Peer) {
     for wire in &mut queue {
         low::release(&mut holder, &key, &grant.token).await.unwrap();
         grant = low::wait(wire, &key, wait(5)).await.unwrap();
-        assert_eq!(kind(low::acquire(&mut holder, &key, TRY, ttl(20)).await), Some(ErrorKind::Timeout), "nobody overtakes");
+        assert_eq!(
+            kind(low::acquire(&mut holder, &key, TRY, ttl(20)).await),
+            Some(ErrorKind::Timeout),
+            "nobody overtakes"
+        );
     }
 }
 
@@ -142,8 +166,14 @@ async fn low_level_wrong_token(peer: Peer) {
     let (mut wire, key) = (peer.wire().await, peer.key("k"));
     let grant = low::acquire(&mut wire, &key, TRY, ttl(10)).await.unwrap();
     let wrong = Token::new("0123456789abcdef0123456789abcdef").unwrap();
-    assert_eq!(kind(low::release(&mut wire, &key, &wrong).await), Some(ErrorKind::NotHeld));
-    assert_eq!(kind(low::renew(&mut wire, &key, &wrong, ttl(10)).await), Some(ErrorKind::NotHeld));
+    assert_eq!(
+        kind(low::release(&mut wire, &key, &wrong).await),
+        Some(ErrorKind::NotHeld)
+    );
+    assert_eq!(
+        kind(low::renew(&mut wire, &key, &wrong, ttl(10)).await),
+        Some(ErrorKind::NotHeld)
+    );
     low::release(&mut wire, &key, &grant.token).await.unwrap();
 }
 
@@ -152,7 +182,11 @@ async fn low_level_two_phase(peer: Peer) {
     let Enqueued::Acquired(first) = low::enqueue(&mut a, &key, ttl(10)).await.unwrap() else {
         panic!("it was free");
     };
-    assert_eq!(low::wait(&mut a, &key, wait(5)).await.unwrap().token, first.token, "the same grant again");
+    assert_eq!(
+        low::wait(&mut a, &key, wait(5)).await.unwrap().token,
+        first.token,
+        "the same grant again"
+    );
     assert_eq!(low::enqueue(&mut b, &key, ttl(10)).await.unwrap(), Enqueued::Queued);
     low::release(&mut a, &key, &first.token).await.unwrap();
     let second = low::wait(&mut b, &key, wait(5)).await.unwrap();
@@ -173,7 +207,10 @@ async fn low_level_expiry_goes_to_the_waiter(peer: Peer) {
     let (mut a, mut b, key) = (peer.wire().await, peer.wire().await, peer.key("k"));
     let lost = low::acquire(&mut a, &key, TRY, ttl(1)).await.unwrap();
     low::acquire(&mut b, &key, wait(8), ttl(10)).await.unwrap();
-    assert_eq!(kind(low::renew(&mut a, &key, &lost.token, ttl(5)).await), Some(ErrorKind::NotHeld));
+    assert_eq!(
+        kind(low::renew(&mut a, &key, &lost.token, ttl(5)).await),
+        Some(ErrorKind::NotHeld)
+    );
 }
 
 async fn low_level_semaphore(peer: Peer) {
@@ -181,8 +218,14 @@ async fn low_level_semaphore(peer: Peer) {
     let two = Limit::new(2).unwrap();
     let first = low::sem_acquire(&mut a, &key, TRY, two, ttl(10)).await.unwrap();
     low::sem_acquire(&mut a, &key, TRY, two, ttl(10)).await.unwrap();
-    assert_eq!(kind(low::sem_acquire(&mut b, &key, TRY, two, ttl(10)).await), Some(ErrorKind::Timeout));
-    assert_eq!(low::sem_enqueue(&mut b, &key, two, ttl(10)).await.unwrap(), Enqueued::Queued);
+    assert_eq!(
+        kind(low::sem_acquire(&mut b, &key, TRY, two, ttl(10)).await),
+        Some(ErrorKind::Timeout)
+    );
+    assert_eq!(
+        low::sem_enqueue(&mut b, &key, two, ttl(10)).await.unwrap(),
+        Enqueued::Queued
+    );
     low::sem_renew(&mut a, &key, &first.token, ttl(20)).await.unwrap();
     low::sem_release(&mut a, &key, &first.token).await.unwrap();
     low::sem_wait(&mut b, &key, wait(5)).await.unwrap();
@@ -211,21 +254,34 @@ async fn fences_grow(peer: Peer) {
 
 async fn acquire_and_release(peer: Peer) {
     let (client, key) = (peer.client().await, peer.key("k"));
-    let lock = client.lock(key.as_str()).unwrap().lease_ttl(Duration::from_secs(20)).unwrap();
+    let lock = client
+        .lock(key.as_str())
+        .unwrap()
+        .lease_ttl(Duration::from_secs(20))
+        .unwrap();
     let guard = lock.acquire().await.unwrap();
     assert_eq!((guard.key(), guard.lease_ttl().as_secs()), (&key, 20));
     assert!(guard.is_held() && guard.state() == LeaseState::Held);
     assert!(guard.remaining() > Duration::from_secs(10) && guard.remaining() < Duration::from_secs(20));
     assert_eq!(guard.fence(), guard.token().fence());
     guard.release().await.unwrap();
-    lock.try_acquire().await.unwrap().expect("it is free again").release().await.unwrap();
+    lock.try_acquire()
+        .await
+        .unwrap()
+        .expect("it is free again")
+        .release()
+        .await
+        .unwrap();
 }
 
 async fn a_lock_that_is_held_is_busy(peer: Peer) {
     let (a, b, key) = (peer.client().await, peer.client().await, peer.key("k"));
     let guard = a.lock(key.as_str()).unwrap().acquire().await.unwrap();
     assert!(b.lock(key.as_str()).unwrap().try_acquire().await.unwrap().is_none());
-    assert!(a.lock(key.as_str()).unwrap().try_acquire().await.unwrap().is_none(), "not reentrant");
+    assert!(
+        a.lock(key.as_str()).unwrap().try_acquire().await.unwrap().is_none(),
+        "not reentrant"
+    );
     guard.release().await.unwrap();
     assert!(b.lock(key.as_str()).unwrap().try_acquire().await.unwrap().is_some());
 }
@@ -233,13 +289,22 @@ async fn a_lock_that_is_held_is_busy(peer: Peer) {
 async fn a_wait_ends_at_its_own_time_to_the_millisecond(peer: Peer) {
     let (client, key) = (peer.client().await, peer.key("k"));
     let guard = client.lock(key.as_str()).unwrap().acquire().await.unwrap();
-    let waiting = client.lock(key.as_str()).unwrap().acquire_timeout(Duration::from_millis(300));
+    let waiting = client
+        .lock(key.as_str())
+        .unwrap()
+        .acquire_timeout(Duration::from_millis(300));
     let started = Instant::now();
     let error = waiting.acquire().await.expect_err("it is held");
-    assert!(error.is_timeout() && error.to_string().contains(key.as_str()), "{error}");
+    assert!(
+        error.is_timeout() && error.to_string().contains(key.as_str()),
+        "{error}"
+    );
     assert!(started.elapsed() >= Duration::from_millis(300));
     guard.release().await.unwrap();
-    waiting.acquire().await.expect("the wait that was given up is in nobody's way");
+    waiting
+        .acquire()
+        .await
+        .expect("the wait that was given up is in nobody's way");
 }
 
 async fn waiters_are_served_in_order(peer: Peer) {
@@ -305,7 +370,10 @@ async fn mutual_exclusion_under_contention(peer: Peer) {
     for _ in 0..4 {
         let client = peer.client().await;
         for _ in 0..5 {
-            let lock = client.lock(key.as_str()).unwrap().acquire_timeout(Duration::from_secs(30));
+            let lock = client
+                .lock(key.as_str())
+                .unwrap()
+                .acquire_timeout(Duration::from_secs(30));
             let inside = Arc::clone(&inside);
             tasks.spawn(async move {
                 for _ in 0..5 {
@@ -323,7 +391,11 @@ async fn mutual_exclusion_under_contention(peer: Peer) {
 
 async fn a_lease_outlives_many_ttls_while_it_is_renewed(peer: Peer) {
     let (client, key) = (peer.client().await, peer.key("k"));
-    let lock = client.lock(key.as_str()).unwrap().lease_ttl(Duration::from_secs(1)).unwrap();
+    let lock = client
+        .lock(key.as_str())
+        .unwrap()
+        .lease_ttl(Duration::from_secs(1))
+        .unwrap();
     let guard = lock.acquire().await.unwrap();
     let held_until = Instant::now() + Duration::from_millis(3500);
     let mut lost = std::pin::pin!(guard.lost());
@@ -339,7 +411,12 @@ async fn a_lease_outlives_many_ttls_while_it_is_renewed(peer: Peer) {
 
 async fn without_renewal_a_lease_is_lost_before_others_get_it(peer: Peer) {
     let (a, b, key) = (peer.client().await, peer.client().await, peer.key("k"));
-    let lock = a.lock(key.as_str()).unwrap().lease_ttl(Duration::from_secs(2)).unwrap().renew(false);
+    let lock = a
+        .lock(key.as_str())
+        .unwrap()
+        .lease_ttl(Duration::from_secs(2))
+        .unwrap()
+        .renew(false);
     let guard = lock.acquire().await.unwrap();
     let lost = tokio::spawn({
         let lost = guard.lost();
@@ -351,7 +428,11 @@ async fn without_renewal_a_lease_is_lost_before_others_get_it(peer: Peer) {
     });
     let ((reason, told_at), (_other, granted_at)) = (lost.await.unwrap(), granted.await.unwrap());
     assert_eq!(reason, LostReason::Expired);
-    assert!(told_at < granted_at, "told {:?} after the other got it", told_at - granted_at);
+    assert!(
+        told_at < granted_at,
+        "told {:?} after the other got it",
+        told_at - granted_at
+    );
     assert!(!guard.is_held() && guard.remaining().is_zero());
     assert_eq!(guard.lost().await, LostReason::Expired, "after the fact, too");
     assert_eq!(kind(guard.release().await), Some(ErrorKind::LeaseLost));
@@ -359,7 +440,14 @@ async fn without_renewal_a_lease_is_lost_before_others_get_it(peer: Peer) {
 
 async fn a_lock_taken_away_is_reported(peer: Peer) {
     let (client, key) = (peer.client().await, peer.key("k"));
-    let guard = client.lock(key.as_str()).unwrap().lease_ttl(Duration::from_secs(2)).unwrap().acquire().await.unwrap();
+    let guard = client
+        .lock(key.as_str())
+        .unwrap()
+        .lease_ttl(Duration::from_secs(2))
+        .unwrap()
+        .acquire()
+        .await
+        .unwrap();
     low::release(&mut peer.wire().await, &key, guard.token()).await.unwrap();
     assert_eq!(guard.lost().await, LostReason::Rejected);
     assert_eq!(guard.state(), LeaseState::Lost(LostReason::Rejected));
@@ -370,17 +458,33 @@ async fn a_disconnect_frees_what_was_acquired_over_it(peer: Peer) {
     let mut wire = peer.wire().await;
     low::acquire(&mut wire, &key, TRY, ttl(60)).await.unwrap();
     drop(wire);
-    client.lock(key.as_str()).unwrap().acquire().await.unwrap().release().await.unwrap();
+    client
+        .lock(key.as_str())
+        .unwrap()
+        .acquire()
+        .await
+        .unwrap()
+        .release()
+        .await
+        .unwrap();
 }
 
 async fn a_long_ttl_outlives_the_read_timeout(peer: Peer) {
     let (client, other, key) = (peer.client().await, peer.client().await, peer.key("k"));
-    let lock = client.lock(key.as_str()).unwrap().lease_ttl(Duration::from_secs(120)).unwrap();
+    let lock = client
+        .lock(key.as_str())
+        .unwrap()
+        .lease_ttl(Duration::from_secs(120))
+        .unwrap();
     let guard = lock.acquire().await.unwrap();
     // A lease that waited owns a connection of its own: that must not fall silent either.
     let second = peer.key("waited");
     let first = other.lock(second.as_str()).unwrap().acquire().await.unwrap();
-    let waited = client.lock(second.as_str()).unwrap().lease_ttl(Duration::from_secs(120)).unwrap();
+    let waited = client
+        .lock(second.as_str())
+        .unwrap()
+        .lease_ttl(Duration::from_secs(120))
+        .unwrap();
     let waited = tokio::spawn(async move { waited.acquire().await.unwrap() });
     // Released late enough that the waiter is sure to wait on the server.
     tokio::time::sleep(Duration::from_millis(300)).await;
@@ -389,8 +493,19 @@ async fn a_long_ttl_outlives_the_read_timeout(peer: Peer) {
 
     tokio::time::sleep(peer.read_timeout.mul_f64(1.3)).await;
     assert!(guard.is_held() && waited.is_held());
-    assert!(other.lock(key.as_str()).unwrap().try_acquire().await.unwrap().is_none(), "the server still holds it for us");
-    assert!(other.lock(second.as_str()).unwrap().try_acquire().await.unwrap().is_none());
+    assert!(
+        other.lock(key.as_str()).unwrap().try_acquire().await.unwrap().is_none(),
+        "the server still holds it for us"
+    );
+    assert!(
+        other
+            .lock(second.as_str())
+            .unwrap()
+            .try_acquire()
+            .await
+            .unwrap()
+            .is_none()
+    );
     guard.release().await.unwrap();
     waited.release().await.unwrap();
 }
@@ -432,7 +547,12 @@ async fn a_semaphore_of_two_is_shared_by_three(peer: Peer) {
 async fn semaphore_limit_mismatch(peer: Peer) {
     let (client, key) = (peer.client().await, peer.key("s"));
     let _permit = client.semaphore(key.as_str(), 2).unwrap().acquire().await.unwrap();
-    let error = client.semaphore(key.as_str(), 3).unwrap().acquire().await.expect_err("another limit");
+    let error = client
+        .semaphore(key.as_str(), 3)
+        .unwrap()
+        .acquire()
+        .await
+        .expect_err("another limit");
     assert_eq!(error.kind(), ErrorKind::LimitMismatch);
 }
 
@@ -462,13 +582,28 @@ async fn shutdown_gives_everything_back(peer: Peer) {
     let (client, other) = (peer.client().await, peer.client().await);
     let mut guards = Vec::new();
     for number in 0..20 {
-        guards.push(client.lock(peer.key(&format!("k{number}")).as_str()).unwrap().acquire().await.unwrap());
+        guards.push(
+            client
+                .lock(peer.key(&format!("k{number}")).as_str())
+                .unwrap()
+                .acquire()
+                .await
+                .unwrap(),
+        );
     }
     let report = client.shutdown(Duration::from_secs(10)).await;
     assert_eq!((report.released, report.unreleased), (20, vec![]));
     for guard in &guards {
         assert_eq!(guard.lost().await, LostReason::Shutdown);
-        assert!(other.lock(guard.key().as_str()).unwrap().try_acquire().await.unwrap().is_some());
+        assert!(
+            other
+                .lock(guard.key().as_str())
+                .unwrap()
+                .try_acquire()
+                .await
+                .unwrap()
+                .is_some()
+        );
     }
     let late = client.lock("late").unwrap().acquire().await;
     assert_eq!(kind(late), Some(ErrorKind::Shutdown));

@@ -41,7 +41,11 @@ impl Abilities {
         if peer.ask_alone("stats\n_\n_\n").await.starts_with("ok {") {
             abilities.push(Ability::Stats);
         }
-        if peer.ask_alone(&format!("sl\n{}\n0 1 1\n", peer.key("probe"))).await.starts_with("ok ") {
+        if peer
+            .ask_alone(&format!("sl\n{}\n0 1 1\n", peer.key("probe")))
+            .await
+            .starts_with("ok ")
+        {
             abilities.push(Ability::Semaphores);
         }
         let key = peer.key("fence");
@@ -72,14 +76,20 @@ pub struct PeerFactory {
 
 impl PeerFactory {
     pub fn from_environment() -> Self {
-        let read_timeout = std::env::var("DFLOCKD_TEST_READ_TIMEOUT").ok().map(|secs| secs.parse().unwrap());
+        let read_timeout = std::env::var("DFLOCKD_TEST_READ_TIMEOUT")
+            .ok()
+            .map(|secs| secs.parse().unwrap());
         let external = std::env::var("DFLOCKD_TEST_SERVER").ok();
         Self {
             read_timeout: Duration::from_secs(read_timeout.unwrap_or(if external.is_some() { 23 } else { 2 })),
             external,
             // Keys of earlier runs on the same server are not met again.
             next: Arc::new(AtomicU64::new(
-                SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_millis() as u64 * 100,
+                SystemTime::now()
+                    .duration_since(SystemTime::UNIX_EPOCH)
+                    .unwrap()
+                    .as_millis() as u64
+                    * 100,
             )),
         }
     }
@@ -88,7 +98,10 @@ impl PeerFactory {
         let embedded = match self.external {
             Some(_) => None,
             None => {
-                let server = Server::builder().port(0).max_locks(100_000).read_timeout(self.read_timeout);
+                let server = Server::builder()
+                    .port(0)
+                    .max_locks(100_000)
+                    .read_timeout(self.read_timeout);
                 Some(server.start().await.unwrap())
             }
         };

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::message::{Acquire, Acquired, Lease, Pending, Releasing};
-use super::shard::Shard;
+use super::Shard;
+use crate::actor::message::{Acquire, Acquired, Lease, Pending, Releasing};
 use crate::clock::after;
 use crate::error::{Error, ErrorKind, Result};
 use crate::lease::cell::LostReason;

@@ -1,0 +1,126 @@
+//! Requests on their way in: sent, kept until there is a connection, or refused.
+
+use super::Shard;
+use crate::actor::message::{Acquire, Acquired, Patience, Pending};
+use crate::actor::shard::unavailable;
+use crate::config::OnUnavailable;
+use crate::error::{Error, ErrorKind};
+use crate::lease::registry::LeaseId;
+use crate::net::lane::{Caller, OnAbandon, Outgoing};
+
+/// Fewer parked requests than this are not worth cleaning.
+pub(super) const CLEAN_AT_LEAST: usize = 64;
+
+impl Shard {
+    pub(super) fn acquire(&mut self, acquire: Acquire, patience: Patience) {
+        match patience {
+            Patience::Try => self.submit(Pending::Try(acquire)),
+            Patience::TryThenWait => {
+                // Somebody here waits for it already, so a try would fail: spare it.
+                if self.waits.is_waited_for(&(acquire.target.kind(), acquire.key.clone())) {
+                    acquire.ask.tell(Ok(Acquired::Busy));
+                } else {
+                    self.submit(Pending::Try(acquire));
+                }
+            }
+            Patience::Until(until) => self.submit(Pending::Wait(acquire, until)),
+        }
+    }
+
+    /// Sends a request as soon as it can be sent, or refuses it if callers do not want to wait for that.
+    pub(super) fn submit(&mut self, pending: Pending) {
+        if let Some(error) = self.refusal() {
+            return self.refuse(pending, error);
+        }
+        match pending {
+            Pending::Wait(acquire, until) => {
+                let subject = (acquire.target.kind(), acquire.key.clone());
+                self.waits.push(subject, Pending::Wait(acquire, until));
+                self.start_waits();
+            }
+            pending if self.main_is_up => self.send(pending),
+            pending => self.park(pending),
+        }
+    }
+
+    /// Why requests are refused rather than kept, if they are.
+    pub(super) fn refusal(&self) -> Option<Error> {
+        if self.closing.is_some() {
+            return Some(Error::new(ErrorKind::Shutdown, "the client is shut down"));
+        }
+        let error = self.last_error.as_ref()?;
+        if self.hopeless {
+            return Some(error.clone());
+        }
+        (self.config.on_unavailable == OnUnavailable::FailFast).then(|| unavailable(self.index, &self.endpoint, error))
+    }
+
+    pub(super) fn refuse(&mut self, pending: Pending, error: Error) {
+        match pending {
+            Pending::Try(acquire) | Pending::Wait(acquire, _) => acquire.ask.tell(Err(error)),
+            Pending::Stats(ask) => ask.tell(Err(error)),
+            Pending::Confirm { acquire, grant, owner } => {
+                self.give_back_orphan(&acquire, grant, owner);
+                acquire.ask.tell(Err(error));
+            }
+            Pending::Renew(id) => self.registry.renewal_failed(id),
+            Pending::Release(releasing) => self.owed.push(releasing),
+        }
+    }
+
+    fn park(&mut self, pending: Pending) {
+        self.parked.push_back(pending);
+        if self.parked.len() >= self.clean_parked_at {
+            self.parked.retain(|pending| !pending.is_gone());
+            self.clean_parked_at = (self.parked.len() * 2).max(CLEAN_AT_LEAST);
+        }
+    }
+
+    /// Sends a request over the pipelined connection.
+    pub(super) fn send(&mut self, pending: Pending) {
+        let Some(request) = self.request(&pending) else { return };
+        let refused = match self.lanes.get_mut(self.main) {
+            Some(lane) => lane.send(request, pending, OnAbandon::Finish),
+            None => Some(pending),
+        };
+        if let Some(pending) = refused {
+            self.unsent(pending);
+        }
+    }
+
+    /// A request was not sent because the pipelined connection is gone: it waits for the next.
+    pub(super) fn unsent(&mut self, pending: Pending) {
+        match pending {
+            Pending::Renew(id) => self.registry.renewal_failed(id),
+            Pending::Release(releasing) => self.owed.push(releasing),
+            other => match self.refusal() {
+                Some(error) => self.refuse(other, error),
+                None => self.park(other),
+            },
+        }
+    }
+
+    pub(super) fn renew_all(&mut self, ids: Vec<LeaseId>) {
+        let mut batch = Vec::with_capacity(ids.len());
+        for id in ids {
+            let tag = Pending::Renew(id);
+            if let Some(request) = self.request(&tag) {
+                batch.push(Outgoing {
+                    request,
+                    tag,
+                    on_abandon: OnAbandon::Finish,
+                });
+            }
+        }
+        if batch.is_empty() {
+            return;
+        }
+        let refused = match self.lanes.get_mut(self.main) {
+            Some(lane) => lane.send_all(batch).err().unwrap_or_default(),
+            None => batch.into_iter().map(|outgoing| outgoing.tag).collect(),
+        };
+        for pending in refused {
+            self.unsent(pending);
+        }
+    }
+}

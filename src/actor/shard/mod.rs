@@ -1,0 +1,184 @@
+//! The actor of one shard. It owns the shard's connections, its reconnecting, its waits and its leases; nobody else
+//! touches them, so nothing here is locked.
+//!
+//! It never waits for anything: each message is handled to its end at once, connections report by message, and what is
+//! due later comes as a tick. So a server that is slow, or gone, costs the callers of this shard alone, and no lease's
+//! deadline is ever late because of a request.
+
+mod clock;
+mod closing;
+mod connections;
+mod exclusive;
+mod intake;
+mod releases;
+mod replies;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
+
+use self::closing::Closing;
+use crate::actor::lanes::Lanes;
+use crate::actor::message::{Pending, Releasing, ShardMessage};
+use crate::actor::waits::WaitQueue;
+use crate::config::ShardConfig;
+use crate::error::{Error, ErrorKind, Result};
+use crate::health::{ConnectionState, ShardHealth};
+use crate::lease::registry::{LaneId, Registry};
+use crate::net::backoff::Attempts;
+use crate::net::connect::Abilities;
+use crate::net::endpoint::Endpoint;
+
+/// What a shard's actor is made of.
+#[derive(Clone)]
+pub(crate) struct ShardArguments {
+    pub(crate) index: usize,
+    pub(crate) endpoint: Endpoint,
+    pub(crate) config: ShardConfig,
+    pub(crate) health: watch::Sender<ShardHealth>,
+}
+
+/// The behaviour; the state is [`Shard`].
+pub(crate) struct ShardActor;
+
+/// The state of a shard.
+pub(crate) struct Shard {
+    myself: ActorRef<ShardMessage>,
+    index: usize,
+    endpoint: Endpoint,
+    config: ShardConfig,
+    health: watch::Sender<ShardHealth>,
+    lanes: Lanes,
+    /// The pipelined connection: the one that is up, or the one that is being established.
+    main: LaneId,
+    main_is_up: bool,
+    /// What the server can do, learnt at the first connect.
+    known: Option<Abilities>,
+    attempts: Attempts,
+    /// Why the last attempt failed, or the connection was lost; while it is not up.
+    last_error: Option<Error>,
+    /// The last attempt failed for a reason that waiting does not cure.
+    hopeless: bool,
+    registry: Registry,
+    waits: WaitQueue<Pending>,
+    /// Requests that wait for the pipelined connection.
+    parked: VecDeque<Pending>,
+    /// The length at which parked requests whose callers are gone are thrown out.
+    clean_parked_at: usize,
+    /// Releases that wait for the pipelined connection.
+    owed: Vec<Releasing>,
+    /// Releases that are owed or in flight.
+    releasing: usize,
+    /// Attempts to open exclusive connections that failed in a row.
+    exclusive_attempts: Attempts,
+    /// No exclusive connection is opened before that.
+    exclusive_not_before: Instant,
+    /// When to look through what is kept: idle connections, releases that are owed.
+    housekeeping_at: Option<Instant>,
+    /// The tick that is under way.
+    timer: Option<(Instant, AbortOnDropHandle<()>)>,
+    closing: Option<Closing>,
+}
+
+impl Actor for ShardActor {
+    type Msg = ShardMessage;
+    type State = Shard;
+    type Arguments = ShardArguments;
+
+    async fn pre_start(
+        &self,
+        myself: ActorRef<ShardMessage>,
+        arguments: ShardArguments,
+    ) -> Result<Shard, ActorProcessingErr> {
+        Ok(Shard::start(myself, arguments))
+    }
+
+    async fn handle(
+        &self,
+        _myself: ActorRef<ShardMessage>,
+        message: ShardMessage,
+        shard: &mut Shard,
+    ) -> Result<(), ActorProcessingErr> {
+        shard.handle(message);
+        Ok(())
+    }
+}
+
+impl Shard {
+    fn start(myself: ActorRef<ShardMessage>, arguments: ShardArguments) -> Self {
+        let ShardArguments {
+            index,
+            endpoint,
+            config,
+            health,
+        } = arguments;
+        let mut shard = Self {
+            myself,
+            index,
+            endpoint,
+            lanes: Lanes::new(),
+            main: 0,
+            main_is_up: false,
+            known: None,
+            attempts: config.reconnect.start(),
+            last_error: None,
+            hopeless: false,
+            registry: Registry::new(config.schedule),
+            waits: WaitQueue::new(config.exclusive_lanes_per_key),
+            parked: VecDeque::new(),
+            clean_parked_at: intake::CLEAN_AT_LEAST,
+            owed: Vec::new(),
+            releasing: 0,
+            exclusive_attempts: config.reconnect.start(),
+            exclusive_not_before: Instant::now(),
+            housekeeping_at: None,
+            timer: None,
+            closing: None,
+            health,
+            config,
+        };
+        shard.set_health(ConnectionState::Connecting);
+        shard.open_main(Duration::ZERO);
+        shard
+    }
+
+    fn handle(&mut self, message: ShardMessage) {
+        match message {
+            ShardMessage::Acquire(acquire, patience) => self.acquire(acquire, patience),
+            ShardMessage::Stats(ask) => self.submit(Pending::Stats(ask)),
+            ShardMessage::Release { id, told } => self.release(id, told),
+            ShardMessage::Lane(lane, event) => self.lane_event(lane, event),
+            ShardMessage::Tick => self.tick(),
+            ShardMessage::Shutdown(shutdown) => self.shut_down(shutdown),
+            #[cfg(test)]
+            #[allow(clippy::panic)]
+            ShardMessage::Die => panic!("told to die"),
+        }
+        self.arm_timer();
+        self.end_if_done();
+    }
+
+    fn set_health(&self, state: ConnectionState) {
+        self.health.send_replace(ShardHealth {
+            shard: self.index,
+            endpoint: Arc::clone(self.endpoint.as_text()),
+            state,
+            since: Instant::now(),
+        });
+    }
+}
+
+/// The shard cannot be reached, and why.
+pub(crate) fn unavailable(index: usize, endpoint: &Endpoint, cause: &Error) -> Error {
+    Error::new(
+        ErrorKind::Unavailable,
+        format!("shard {index} is not connected: {cause}"),
+    )
+    .caused_by(cause.clone())
+    .at(endpoint.as_text())
+}
