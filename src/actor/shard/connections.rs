@@ -117,13 +117,7 @@ impl Shard {
         self.open_main(pause);
     }
 
-    fn lane_ended(
-        &mut self,
-        id: LaneId,
-        cause: Option<Error>,
-        unknown: Vec<Pending>,
-        unwritten: Vec<Pending>,
-    ) {
+    fn lane_ended(&mut self, id: LaneId, cause: Option<Error>, unknown: Vec<Pending>, unwritten: Vec<Pending>) {
         let Some(lane) = self.lanes.remove(id) else { return };
         let was_main = id == self.main;
         let cause = cause.unwrap_or_else(|| Error::new(ErrorKind::Disconnected, "the connection was closed"));

@@ -1,0 +1,157 @@
+//! The life of leases: granted, renewed, released, expired, and passed on to whoever is next.
+
+use tokio::time::Instant;
+
+use super::entry::{Holder, Ticket};
+use super::{Connection, State, Subject};
+use crate::clock::after;
+use crate::protocol::{Response, Status};
+use crate::server::event::EventKind;
+use crate::types::{Fence, Grant, Token, Ttl};
+
+impl State {
+    pub(super) fn release(&mut self, subject: &Subject, token: Token, now: Instant) -> Response {
+        self.expire_entry(subject, now);
+        let Some(holder) = self.holder(subject, token) else {
+            return Response::Refused(Status::Error);
+        };
+        let (fence, connection) = (holder.grant.fence, holder.connection);
+        if let Some(client) = self.clients.get_mut(&connection) {
+            client.holds.remove(&(subject.clone(), fence));
+            // A grant that was never collected by a `w` needs none any more.
+            if matches!(client.tickets.get(subject), Some(Ticket::Granted(grant)) if grant.token == token) {
+                client.tickets.remove(subject);
+            }
+        }
+        self.end_lease(subject, fence, EventKind::Released, now);
+        Response::Done
+    }
+
+    pub(super) fn renew(&mut self, subject: &Subject, token: Token, ttl: Option<Ttl>, now: Instant) -> Response {
+        self.expire_entry(subject, now);
+        let ttl = ttl.unwrap_or(self.options.default_lease_ttl);
+        let ends = after(now, ttl.as_duration());
+        let Some(entry) = self.entries.get_mut(subject) else {
+            return Response::Refused(Status::Error);
+        };
+        let Some(holder) = entry.holders.iter_mut().find(|holder| holder.grant.token == token) else {
+            return Response::Refused(Status::Error);
+        };
+        entry.last_used = now;
+        let fence = holder.grant.fence;
+        let connection = holder.connection;
+        let before = std::mem::replace(&mut holder.ends, ends);
+        self.ends.remove(&(before, fence, subject.clone()));
+        self.ends.insert((ends, fence, subject.clone()));
+        self.record(EventKind::Renewed, subject, Some(token), connection, now);
+        Response::Renewed(Some(ttl.as_secs()))
+    }
+
+    /// Lets all leases expire whose time is over.
+    pub(in crate::server) fn expire(&mut self, now: Instant) {
+        while let Some((ends, fence, subject)) = self.ends.first().cloned() {
+            if ends > now {
+                return;
+            }
+            self.disown(&subject, fence);
+            self.end_lease(&subject, fence, EventKind::Expired, now);
+        }
+    }
+
+    pub(super) fn holder(&self, subject: &Subject, token: Token) -> Option<&Holder> {
+        self.entries
+            .get(subject)?
+            .holders
+            .iter()
+            .find(|holder| holder.grant.token == token)
+    }
+
+    /// Makes somebody a holder. There must be room.
+    pub(super) fn grant(&mut self, connection: Connection, subject: &Subject, ttl: Ttl, now: Instant) -> Grant {
+        self.last_fence += 1;
+        let fence = Fence(self.last_fence);
+        let grant = Grant::new(Token::compose(fence, self.random.next()), ttl);
+        let ends = after(now, ttl.as_duration());
+        if let Some(entry) = self.entries.get_mut(subject) {
+            entry.last_used = now;
+            entry.holders.push(Holder {
+                grant,
+                connection,
+                ends,
+            });
+        }
+        self.ends.insert((ends, fence, subject.clone()));
+        if let Some(client) = self.clients.get_mut(&connection) {
+            client.holds.insert((subject.clone(), fence));
+        }
+        self.record(EventKind::Granted, subject, Some(grant.token), connection, now);
+        grant
+    }
+
+    /// Ends a lease and gives what became free to those who wait.
+    pub(super) fn end_lease(&mut self, subject: &Subject, fence: Fence, why: EventKind, now: Instant) {
+        let Some(entry) = self.entries.get_mut(subject) else {
+            return;
+        };
+        let Some(index) = entry.holders.iter().position(|holder| holder.grant.fence == fence) else {
+            return;
+        };
+        let holder = entry.holders.swap_remove(index);
+        entry.last_used = now;
+        self.ends.remove(&(holder.ends, fence, subject.clone()));
+        self.record(why, subject, Some(holder.grant.token), holder.connection, now);
+        self.serve_waiters(subject, now);
+    }
+
+    pub(super) fn serve_waiters(&mut self, subject: &Subject, now: Instant) {
+        while let Some(entry) = self.entries.get_mut(subject).filter(|entry| entry.has_room()) {
+            let Some((place, waiter)) = entry.waiters.pop_first() else {
+                return;
+            };
+            let connection = waiter.connection;
+            let grant = self.grant(connection, subject, waiter.ttl, now);
+            let Some(client) = self.clients.get_mut(&connection) else {
+                continue;
+            };
+            match waiter.told {
+                Some(told) => {
+                    client.waits = None;
+                    // A connection that has just ended is about to give this back.
+                    drop(told.send(Response::Granted(grant)));
+                }
+                None => {
+                    let queued = client.tickets.get_mut(subject);
+                    if let Some(ticket @ Ticket::Queued(_)) = queued {
+                        debug_assert!(matches!(ticket, Ticket::Queued(other) if *other == place));
+                        *ticket = Ticket::Granted(grant);
+                    }
+                }
+            }
+        }
+    }
+
+    /// A lease that has run out counts no more when somebody asks for its key, swept or not.
+    pub(super) fn expire_entry(&mut self, subject: &Subject, now: Instant) {
+        loop {
+            let over = self
+                .entries
+                .get(subject)
+                .and_then(|entry| entry.holders.iter().find(|holder| holder.ends <= now));
+            let Some(fence) = over.map(|holder| holder.grant.fence) else {
+                return;
+            };
+            self.disown(subject, fence);
+            self.end_lease(subject, fence, EventKind::Expired, now);
+        }
+    }
+
+    pub(super) fn disown(&mut self, subject: &Subject, fence: Fence) {
+        let holder = self
+            .entries
+            .get(subject)
+            .and_then(|entry| entry.holders.iter().find(|holder| holder.grant.fence == fence));
+        if let Some(client) = holder.and_then(|holder| self.clients.get_mut(&holder.connection)) {
+            client.holds.remove(&(subject.clone(), fence));
+        }
+    }
+}

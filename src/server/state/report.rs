@@ -1,0 +1,73 @@
+//! What a server tells of itself.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{Connection, State, Subject};
+use crate::server::event::{Event, EventKind};
+use crate::stats::{IdleStats, LockStats, SemaphoreStats, Stats};
+use crate::types::{Kind, Token};
+
+impl State {
+    /// What `stats` tells.
+    pub(in crate::server) fn stats(&self, now: Instant) -> Stats {
+        let mut stats = Stats {
+            connections: self.clients.len() as u64,
+            ..Stats::default()
+        };
+        for ((kind, key), entry) in &self.entries {
+            let key = key.to_string();
+            let waiters = entry.waiters.len() as u64;
+            match (kind, entry.holders.first()) {
+                (_, None) if entry.waiters.is_empty() => {
+                    let idle_s = now.saturating_duration_since(entry.last_used).as_secs();
+                    let idle = match kind {
+                        Kind::Lock => &mut stats.idle_locks,
+                        Kind::Semaphore => &mut stats.idle_semaphores,
+                    };
+                    idle.push(IdleStats { key, idle_s });
+                }
+                (Kind::Lock, holder) => stats.locks.push(LockStats {
+                    key,
+                    owner_conn_id: holder.map_or(0, |holder| holder.connection),
+                    lease_expires_in_s: holder
+                        .map_or(Duration::ZERO, |h| h.ends.saturating_duration_since(now))
+                        .as_secs(),
+                    waiters,
+                }),
+                (Kind::Semaphore, _) => stats.semaphores.push(SemaphoreStats {
+                    key,
+                    limit: u64::from(entry.limit),
+                    holders: entry.holders.len() as u64,
+                    waiters,
+                }),
+            }
+        }
+        stats
+    }
+
+    pub(in crate::server) fn events(&self) -> &[Event] {
+        &self.events
+    }
+
+    pub(super) fn record(
+        &mut self,
+        kind: EventKind,
+        subject: &Subject,
+        token: Option<Token>,
+        connection: Connection,
+        at: Instant,
+    ) {
+        if self.options.record_events {
+            self.events.push(Event {
+                at,
+                kind,
+                namespace: subject.0,
+                key: subject.1.clone(),
+                token,
+                connection,
+            });
+        }
+    }
+}
