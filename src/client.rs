@@ -47,7 +47,7 @@ impl Client {
         }
     }
 
-    fn core(&self) -> &Core {
+    pub(crate) fn core(&self) -> &Core {
         self.dispatch.core()
     }
 

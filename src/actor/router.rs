@@ -155,3 +155,68 @@ impl Router {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::client::Client;
+    use crate::lease::cell::LostReason;
+    use crate::server::Server;
+
+    /// Keys that start with `a` belong to the first shard, all others to the second.
+    fn by_first_letter(key: &str, _: usize) -> usize {
+        usize::from(!key.starts_with('a'))
+    }
+
+    async fn two_shards() -> ([Server; 2], Client) {
+        let servers = [
+            Server::builder().port(0).start().await.unwrap(),
+            Server::builder().port(0).start().await.unwrap(),
+        ];
+        let client = Client::builder()
+            .servers(servers.iter().map(|server| server.local_addr().to_string()))
+            .sharding_strategy(by_first_letter)
+            .connect()
+            .await
+            .unwrap();
+        (servers, client)
+    }
+
+    #[tokio::test]
+    async fn a_shard_that_dies_is_restarted_its_holders_are_told_and_nobody_else_notices() {
+        let (servers, client) = two_shards().await;
+        let doomed = client.lock("a/held").unwrap().acquire().await.unwrap();
+        let other = client.lock("b/held").unwrap().acquire().await.unwrap();
+        let (a, b) = (client.lock("a/held").unwrap(), client.lock("b/held").unwrap());
+        let waiting = tokio::spawn(async move { a.acquire().await.map(drop) });
+        let unharmed = tokio::spawn(async move { b.acquire().await.map(drop) });
+        while servers.iter().any(|server| server.stats().locks[0].waiters == 0) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+
+        client.core().topology.shards[0].tell(ShardMessage::Die).unwrap();
+
+        assert_eq!(doomed.lost().await, LostReason::ShardGone);
+        let error = waiting.await.unwrap().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ShardGone, "{error}");
+        assert!(error.is_retryable(), "{error}");
+        assert!(other.is_held() && !unharmed.is_finished());
+        other.release().await.unwrap();
+        unharmed.await.unwrap().unwrap();
+
+        // The new actor is in its place as soon as the router has heard of it; until then callers are told to try again.
+        let again = loop {
+            match client.lock("a/held").unwrap().acquire().await {
+                Ok(guard) => break guard,
+                Err(error) => assert_eq!(error.kind(), ErrorKind::ShardGone, "{error}"),
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        };
+        assert!(again.is_held() && !doomed.is_held());
+        // Its guard is of the dead actor: dropping it must not touch what the new one holds.
+        drop(doomed);
+        assert!(client.shutdown(Duration::from_secs(5)).await.unreleased.is_empty());
+    }
+}

@@ -331,3 +331,6 @@ enum Taken {
     Queued(Place),
     Busy,
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,395 @@
+//! The server's behaviour against a clock that the test owns.
+
+use std::time::Duration;
+
+use super::*;
+use crate::server::event::EventKind as Happened;
+use crate::types::Token;
+
+/// A state, and a clock that moves when it is told to.
+struct Bench {
+    state: State,
+    now: Instant,
+}
+
+/// An acquire that waits.
+struct Waiting(Subject, oneshot::Receiver<Response>);
+
+impl Waiting {
+    fn answer(&mut self) -> Option<Response> {
+        self.1.try_recv().ok()
+    }
+}
+
+fn key(name: &str) -> Key {
+    Key::new(name).unwrap()
+}
+
+fn secs(secs: u64) -> WaitSecs {
+    WaitSecs::from_secs(secs).unwrap()
+}
+
+fn slots(limit: u32) -> Target {
+    Target::Semaphore(Limit::new(limit).unwrap())
+}
+
+impl Bench {
+    fn new(change: impl FnOnce(&mut Options)) -> Self {
+        let mut options = Options {
+            record_events: true,
+            ..Options::default()
+        };
+        change(&mut options);
+        let mut state = State::new(options, Random::default());
+        for connection in 1..=5 {
+            assert!(state.connect(connection));
+        }
+        Self {
+            state,
+            now: Instant::now(),
+        }
+    }
+
+    fn ask(&mut self, connection: Connection, request: Request) -> Response {
+        match self.state.request(connection, request, self.now) {
+            Answer::Now(response) => response,
+            Answer::Later { subject, .. } => panic!("it waits for {subject:?}"),
+        }
+    }
+
+    fn acquire_for(&mut self, connection: Connection, target: Target, name: &str, wait: u64, ttl: u64) -> Answer {
+        let request = Request::Acquire {
+            target,
+            key: key(name),
+            wait: secs(wait),
+            ttl: Ttl::from_secs(ttl),
+        };
+        self.state.request(connection, request, self.now)
+    }
+
+    fn acquire(&mut self, connection: Connection, target: Target, name: &str) -> Response {
+        match self.acquire_for(connection, target, name, 0, 30) {
+            Answer::Now(response) => response,
+            Answer::Later { .. } => panic!("a try does not wait"),
+        }
+    }
+
+    fn token(&mut self, connection: Connection, target: Target, name: &str) -> Token {
+        match self.acquire(connection, target, name) {
+            Response::Granted(grant) => grant.token,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn waiting(&mut self, connection: Connection, target: Target, name: &str) -> Waiting {
+        match self.acquire_for(connection, target, name, 60, 30) {
+            Answer::Later { subject, granted, .. } => Waiting(subject, granted),
+            Answer::Now(response) => panic!("it was answered at once: {response:?}"),
+        }
+    }
+
+    fn release(&mut self, connection: Connection, kind: Kind, name: &str, token: Token) -> Response {
+        let key = key(name);
+        self.ask(connection, Request::Release { kind, key, token })
+    }
+
+    fn enqueue(&mut self, connection: Connection, name: &str, ttl: u64) -> Response {
+        let request = Request::Enqueue {
+            target: Target::Lock,
+            key: key(name),
+            ttl: Ttl::from_secs(ttl),
+        };
+        self.ask(connection, request)
+    }
+
+    fn collect(&mut self, connection: Connection, name: &str) -> Response {
+        let request = Request::Wait {
+            kind: Kind::Lock,
+            key: key(name),
+            wait: WaitSecs::TRY,
+        };
+        self.ask(connection, request)
+    }
+
+    fn pass(&mut self, duration: Duration) {
+        self.now += duration;
+    }
+
+    fn kinds(&self) -> Vec<(Happened, Connection)> {
+        let events = self.state.events().iter();
+        events.map(|event| (event.kind, event.connection)).collect()
+    }
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+
+#[test]
+fn strict_order_of_arrival() {
+    let mut bench = Bench::new(|_| {});
+    let token = bench.token(1, Target::Lock, "k");
+    let mut waiting: Vec<Waiting> = (2..=4)
+        .map(|connection| bench.waiting(connection, Target::Lock, "k"))
+        .collect();
+    let mut token = token;
+    for waiter in &mut waiting {
+        assert_eq!(waiter.answer(), None, "not before its turn");
+        assert_eq!(bench.release(1, Kind::Lock, "k", token), Response::Done);
+        let Some(Response::Granted(grant)) = waiter.answer() else {
+            panic!("it was its turn");
+        };
+        token = grant.token;
+    }
+}
+
+#[test]
+fn a_try_does_not_pass_those_who_wait() {
+    let mut bench = Bench::new(|_| {});
+    let first = bench.token(1, slots(2), "s");
+    bench.token(1, slots(2), "s");
+    let mut second = bench.waiting(2, slots(2), "s");
+    assert_eq!(bench.acquire(3, slots(2), "s"), Response::TimedOut);
+    bench.release(1, Kind::Semaphore, "s", first);
+    assert!(matches!(second.answer(), Some(Response::Granted(_))));
+    assert_eq!(bench.acquire(3, slots(2), "s"), Response::TimedOut);
+}
+
+#[test]
+fn locks_and_semaphores_of_one_name_are_strangers() {
+    let mut bench = Bench::new(|_| {});
+    let lock = bench.token(1, Target::Lock, "k");
+    let slot = bench.token(2, slots(1), "k");
+    assert_eq!(
+        bench.release(1, Kind::Semaphore, "k", lock),
+        Response::Refused(Status::Error)
+    );
+    assert_eq!(bench.release(1, Kind::Semaphore, "k", slot), Response::Done);
+    assert_eq!(bench.acquire(2, Target::Lock, "k"), Response::TimedOut);
+}
+
+#[test]
+fn the_limit_stays_until_the_key_is_forgotten() {
+    let mut bench = Bench::new(|_| {});
+    let token = bench.token(1, slots(2), "s");
+    let mismatch = Response::Refused(Status::LimitMismatch);
+    assert_eq!(bench.acquire(2, slots(3), "s"), mismatch);
+    bench.release(1, Kind::Semaphore, "s", token);
+    assert_eq!(bench.acquire(2, slots(3), "s"), mismatch);
+    bench.pass(60 * SECOND);
+    bench.state.collect(bench.now);
+    bench.token(2, slots(3), "s");
+}
+
+#[test]
+fn leases_end_in_a_sweep_or_when_somebody_asks() {
+    let mut bench = Bench::new(|_| {});
+    let swept = bench.token(1, Target::Lock, "swept");
+    let asked = bench.token(1, Target::Lock, "asked");
+    let mut waiter = bench.waiting(2, Target::Lock, "swept");
+    bench.pass(30 * SECOND - Duration::from_nanos(1));
+    bench.state.expire(bench.now);
+    assert_eq!(waiter.answer(), None);
+    assert_eq!(bench.acquire(3, Target::Lock, "asked"), Response::TimedOut);
+    bench.pass(Duration::from_nanos(1));
+    // No sweep in between.
+    bench.token(3, Target::Lock, "asked");
+    assert_eq!(
+        bench.release(1, Kind::Lock, "asked", asked),
+        Response::Refused(Status::Error)
+    );
+    bench.state.expire(bench.now);
+    assert!(matches!(waiter.answer(), Some(Response::Granted(_))));
+    assert_eq!(
+        bench.release(1, Kind::Lock, "swept", swept),
+        Response::Refused(Status::Error)
+    );
+}
+
+#[test]
+fn a_renewal_starts_the_ttl_anew_and_without_one_it_is_the_servers() {
+    let mut bench = Bench::new(|options| options.default_lease_ttl = Ttl::from_secs(5).unwrap());
+    let token = bench.token(1, Target::Lock, "k");
+    let renew = |ttl| Request::Renew {
+        kind: Kind::Lock,
+        key: key("k"),
+        token,
+        ttl,
+    };
+    bench.pass(29 * SECOND);
+    assert_eq!(bench.ask(2, renew(Ttl::from_secs(10))), Response::Renewed(Some(10)));
+    bench.pass(9 * SECOND);
+    assert_eq!(bench.ask(2, renew(None)), Response::Renewed(Some(5)));
+    bench.pass(5 * SECOND);
+    assert_eq!(bench.ask(2, renew(None)), Response::Refused(Status::Error));
+}
+
+#[test]
+fn a_disconnect_gives_up_what_was_held_and_every_place() {
+    let mut bench = Bench::new(|_| {});
+    bench.token(1, Target::Lock, "k");
+    bench.token(5, Target::Lock, "other");
+    let _place = bench.waiting(1, Target::Lock, "other");
+    let _gone = bench.waiting(2, Target::Lock, "k");
+    let mut next = bench.waiting(3, Target::Lock, "k");
+    bench.state.disconnect(2, bench.now);
+    bench.state.disconnect(1, bench.now);
+    assert!(matches!(next.answer(), Some(Response::Granted(_))));
+    let stats = bench.state.stats(bench.now);
+    assert_eq!(
+        (stats.connections, stats.locks.iter().map(|l| l.waiters).sum::<u64>()),
+        (3, 0)
+    );
+    assert!(bench.kinds().contains(&(Happened::Disconnected, 1)));
+    assert!(bench.kinds().contains(&(Happened::Left, 2)));
+}
+
+#[test]
+fn without_auto_release_a_disconnect_gives_up_places_only() {
+    let mut bench = Bench::new(|options| options.auto_release_on_disconnect = false);
+    let token = bench.token(1, Target::Lock, "k");
+    bench.token(5, Target::Lock, "other");
+    let _place = bench.waiting(1, Target::Lock, "other");
+    bench.state.disconnect(1, bench.now);
+    assert_eq!(bench.acquire(2, Target::Lock, "k"), Response::TimedOut);
+    assert!(bench.state.stats(bench.now).locks.iter().all(|lock| lock.waiters == 0));
+    assert_eq!(bench.release(2, Kind::Lock, "k", token), Response::Done);
+}
+
+#[test]
+fn caps() {
+    let mut bench = Bench::new(|options| {
+        options.max_locks = 2;
+        options.max_waiters = 1;
+        options.max_connections = 5;
+    });
+    assert!(!bench.state.connect(6));
+    let token = bench.token(1, Target::Lock, "a");
+    bench.token(1, slots(1), "b");
+    assert_eq!(bench.acquire(1, Target::Lock, "c"), Response::Refused(Status::MaxLocks));
+    bench.release(1, Kind::Lock, "a", token);
+    assert_eq!(
+        bench.acquire(1, Target::Lock, "c"),
+        Response::Refused(Status::MaxLocks),
+        "a key counts until it is forgotten"
+    );
+    bench.pass(60 * SECOND);
+    bench.state.collect(bench.now);
+    bench.token(1, Target::Lock, "c");
+    let _waits = bench.waiting(2, Target::Lock, "c");
+    let Answer::Now(refused) = bench.acquire_for(3, Target::Lock, "c", 9, 9) else {
+        panic!("one waiter too many");
+    };
+    assert_eq!(refused, Response::Refused(Status::MaxWaiters));
+    bench.state.disconnect(5, bench.now);
+    assert!(bench.state.connect(7), "there is room again");
+}
+
+#[test]
+fn two_phases() {
+    let mut bench = Bench::new(|_| {});
+    assert_eq!(bench.collect(1, "k"), Response::Refused(Status::NotEnqueued));
+    let Response::Acquired(first) = bench.enqueue(1, "k", 30) else {
+        panic!("it was free");
+    };
+    assert_eq!(bench.enqueue(1, "k", 30), Response::Refused(Status::AlreadyEnqueued));
+    assert_eq!(bench.enqueue(2, "k", 30), Response::Queued);
+    assert_eq!(bench.collect(1, "k"), Response::Granted(first));
+    assert_eq!(bench.release(1, Kind::Lock, "k", first.token), Response::Done);
+    let Response::Granted(second) = bench.collect(2, "k") else {
+        panic!("it is 2's turn");
+    };
+    assert_eq!(
+        bench.collect(2, "k"),
+        Response::Refused(Status::NotEnqueued),
+        "once only"
+    );
+    assert_eq!(bench.enqueue(3, "k", 30), Response::Queued);
+    assert_eq!(bench.collect(3, "k"), Response::TimedOut);
+    bench.release(2, Kind::Lock, "k", second.token);
+    bench.token(4, Target::Lock, "k");
+    assert_eq!(bench.enqueue(3, "k", 30), Response::Queued, "it gave its place up");
+}
+
+#[test]
+fn a_grant_that_nobody_collected_in_time() {
+    for answers_expired_grants in [false, true] {
+        let mut bench = Bench::new(|options| options.answers_expired_grants = answers_expired_grants);
+        assert!(matches!(bench.enqueue(1, "k", 2), Response::Acquired(_)));
+        bench.pass(2 * SECOND);
+        let collected = bench.collect(1, "k");
+        if answers_expired_grants {
+            assert!(matches!(collected, Response::Granted(_)), "{collected:?}");
+        } else {
+            assert_eq!(collected, Response::Refused(Status::LeaseExpired));
+        }
+        bench.token(2, Target::Lock, "k");
+    }
+}
+
+#[test]
+fn a_wait_whose_time_is_over_gives_its_place_up_unless_the_grant_was_first() {
+    let mut bench = Bench::new(|_| {});
+    let token = bench.token(1, Target::Lock, "k");
+    let late = bench.waiting(2, Target::Lock, "k");
+    assert!(bench.state.give_up(2, &late.0, bench.now));
+    let mut lucky = bench.waiting(3, Target::Lock, "k");
+    bench.release(1, Kind::Lock, "k", token);
+    assert!(!bench.state.give_up(3, &lucky.0, bench.now));
+    assert!(matches!(lucky.answer(), Some(Response::Granted(_))));
+}
+
+#[test]
+fn draining() {
+    let mut bench = Bench::new(|_| {});
+    let token = bench.token(1, Target::Lock, "k");
+    assert_eq!(bench.enqueue(2, "k", 30), Response::Queued);
+    let mut waiting = bench.waiting(3, Target::Lock, "k");
+    bench.state.drain(bench.now);
+    let draining = Response::Refused(Status::Draining);
+    assert_eq!(waiting.answer().as_ref(), Some(&draining));
+    assert_eq!(bench.acquire(4, Target::Lock, "free"), draining);
+    assert_eq!(bench.collect(2, "k"), draining);
+    assert_eq!(
+        bench.release(1, Kind::Lock, "k", token),
+        Response::Done,
+        "who holds may still give back"
+    );
+}
+
+#[test]
+fn fences_grow_over_all_keys_and_tokens_start_with_them() {
+    let mut bench = Bench::new(|_| {});
+    let tokens = [
+        bench.token(1, Target::Lock, "a"),
+        bench.token(1, slots(2), "b"),
+        bench.token(2, slots(2), "b"),
+    ];
+    let fences: Vec<u64> = tokens.iter().map(|token| token.fence().0).collect();
+    assert_eq!(fences, [1, 2, 3]);
+    assert!(tokens[2].as_str().starts_with("0000000000000003"));
+}
+
+#[test]
+fn what_is_over_leaves_nothing_behind() {
+    let mut bench = Bench::new(|_| {});
+    for round in 0..100 {
+        let name = format!("k{round}");
+        let token = bench.token(1, Target::Lock, &name);
+        let _waits = bench.waiting(2, Target::Lock, &name);
+        bench.state.give_up(2, &(Kind::Lock, key(&name)), bench.now);
+        if round % 2 == 0 {
+            bench.release(1, Kind::Lock, &name, token);
+        }
+    }
+    bench.pass(30 * SECOND);
+    bench.state.expire(bench.now);
+    bench.pass(60 * SECOND);
+    bench.state.collect(bench.now);
+    assert!(bench.state.entries.is_empty() && bench.state.ends.is_empty());
+    assert!(
+        bench
+            .state
+            .clients
+            .values()
+            .all(|client| client.holds.is_empty() && client.tickets.is_empty() && client.waits.is_none())
+    );
+}
