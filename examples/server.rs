@@ -95,25 +95,42 @@ async fn main() -> Result<(), Box<dyn Error>> {
         server = server.auth_token(token)?;
     }
     let server = server.start().await?;
-    println!("listening on {}", server.local_addr());
-    std::io::stdout().flush()?;
-
-    end_is_wanted().await?;
-    println!("shutting down");
+    // Whoever reads the address may send a signal at once: be ready for it first.
+    let mut end = EndIsWanted::new()?;
+    say(&format!("listening on {}", server.local_addr()));
+    end.wait().await?;
+    say("shutting down");
     server.shutdown().await;
     Ok(())
 }
 
-/// Resolves on Ctrl-C and, where there is one, SIGTERM.
-async fn end_is_wanted() -> std::io::Result<()> {
+/// Prints a line. Whoever read the address may have closed the pipe since: no reason to end.
+fn say(line: &str) {
+    let mut out = std::io::stdout().lock();
+    drop(writeln!(out, "{line}").and_then(|()| out.flush()));
+}
+
+/// Ctrl-C and, where there is one, SIGTERM.
+struct EndIsWanted {
     #[cfg(unix)]
-    {
-        let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    terminate: tokio::signal::unix::Signal,
+}
+
+impl EndIsWanted {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            #[cfg(unix)]
+            terminate: tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?,
+        })
+    }
+
+    async fn wait(&mut self) -> std::io::Result<()> {
+        #[cfg(unix)]
         tokio::select! {
             interrupted = tokio::signal::ctrl_c() => interrupted,
-            _ = terminate.recv() => Ok(()),
+            _ = self.terminate.recv() => Ok(()),
         }
+        #[cfg(not(unix))]
+        tokio::signal::ctrl_c().await
     }
-    #[cfg(not(unix))]
-    tokio::signal::ctrl_c().await
 }

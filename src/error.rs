@@ -114,6 +114,11 @@ impl Error {
         }))
     }
 
+    /// What happened, without where.
+    pub(crate) fn message(&self) -> &str {
+        &self.0.message
+    }
+
     /// The category.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {

@@ -11,3 +11,18 @@
 pub mod fake;
 pub mod process;
 pub mod raw;
+
+use std::time::Duration;
+
+/// Resolves when the condition holds; fails, naming what was waited for, if it does not for half a minute.
+pub async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let patience = async {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    assert!(
+        tokio::time::timeout(Duration::from_secs(30), patience).await.is_ok(),
+        "in vain: {what}"
+    );
+}

@@ -1,6 +1,7 @@
 //! Servers that run as processes of their own.
 
 use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -68,4 +69,21 @@ pub fn first_line(child: &mut Child, prefix: &str) -> String {
         .map_while(Result::ok)
         .find_map(|line| line.strip_prefix(prefix).map(str::to_owned))
         .unwrap_or_else(|| panic!("it never printed {prefix:?}"))
+}
+
+/// The path of one of this package's examples. A plain `cargo test` builds them beside the tests; after `cargo test --test …`
+/// alone it may be missing or old.
+pub fn example(name: &str) -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    let profile = test
+        .parent()
+        .and_then(Path::parent)
+        .expect("tests are two levels below target");
+    let path = profile.join("examples").join(name);
+    assert!(
+        path.exists(),
+        "{} is missing: `cargo build --examples` makes it",
+        path.display()
+    );
+    path
 }

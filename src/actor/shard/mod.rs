@@ -177,7 +177,7 @@ impl Shard {
 pub(crate) fn unavailable(index: usize, endpoint: &Endpoint, cause: &Error) -> Error {
     Error::new(
         ErrorKind::Unavailable,
-        format!("shard {index} is not connected: {cause}"),
+        format!("shard {index} is not connected: {}", cause.message()),
     )
     .caused_by(cause.clone())
     .at(endpoint.as_text())
