@@ -6,16 +6,14 @@
 //! need it are reported as ignored, by name.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
-#[path = "conformance/cases.rs"]
-mod cases;
-#[path = "conformance/peer.rs"]
-mod peer;
+mod suite;
 mod support;
 
 use std::process::ExitCode;
 
-use libtest_mimic::{Arguments, Trial};
-use peer::{Abilities, Ability, PeerFactory};
+use libtest_mimic::Arguments;
+use suite::peer::{Abilities, PeerFactory};
+use suite::trials::trials;
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
@@ -25,31 +23,7 @@ fn main() -> ExitCode {
         .unwrap();
     let factory = PeerFactory::from_environment();
     let abilities = runtime.block_on(Abilities::probe(&factory));
-    let trials = cases::all()
-        .into_iter()
-        .map(|case| {
-            let missing: Vec<Ability> = case
-                .needs
-                .iter()
-                .copied()
-                .filter(|need| !abilities.has(*need))
-                .collect();
-            let name = match missing.first() {
-                Some(ability) => format!("{} (the server has no {ability})", case.name),
-                None => case.name.to_owned(),
-            };
-            let handle = runtime.handle().clone();
-            let factory = factory.clone();
-            Trial::test(name, move || {
-                handle.block_on(async move {
-                    let peer = factory.make().await;
-                    (case.run)(peer).await;
-                });
-                Ok(())
-            })
-            .with_ignored_flag(!missing.is_empty())
-        })
-        .collect();
+    let trials = trials(&runtime, &factory, &abilities, "");
     // Cases mostly wait: more of them at once than there are cores.
     let arguments = Arguments {
         test_threads: arguments.test_threads.or(Some(16)),

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use dflockd_client::protocol::{Enqueued, functions as low};
 use dflockd_client::{Client, ErrorKind, Key, LeaseState, Limit, LostReason, Token, Ttl, WaitSecs};
 
-use crate::peer::{Ability, Peer};
+use super::peer::{Ability, Peer};
 
 pub struct Case {
     pub name: &'static str,

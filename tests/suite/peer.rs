@@ -83,14 +83,16 @@ impl PeerFactory {
         Self {
             read_timeout: Duration::from_secs(read_timeout.unwrap_or(if external.is_some() { 23 } else { 2 })),
             external,
-            // Keys of earlier runs on the same server are not met again.
-            next: Arc::new(AtomicU64::new(
-                SystemTime::now()
-                    .duration_since(SystemTime::UNIX_EPOCH)
-                    .unwrap()
-                    .as_millis() as u64
-                    * 100,
-            )),
+            next: first_key(),
+        }
+    }
+
+    /// Peers that share one running server.
+    pub fn of(address: &str, read_timeout: Duration) -> Self {
+        Self {
+            external: Some(address.to_owned()),
+            read_timeout,
+            next: first_key(),
         }
     }
 
@@ -116,6 +118,12 @@ impl PeerFactory {
             number: self.next.fetch_add(1, Ordering::Relaxed),
         }
     }
+}
+
+/// Keys of earlier runs on the same server are not met again.
+fn first_key() -> Arc<AtomicU64> {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+    Arc::new(AtomicU64::new(now.as_millis() as u64 * 100))
 }
 
 pub struct Peer {

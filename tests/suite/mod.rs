@@ -1,0 +1,13 @@
+//! What every server and this client must do together: cases, and the servers that they run against.
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    missing_docs
+)]
+
+pub mod cases;
+pub mod peer;
+pub mod trials;
