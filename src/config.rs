@@ -252,9 +252,11 @@ mod tests {
     fn a_dead_connection_must_be_noticed_before_the_server_gives_its_leases_away() {
         let text = refusal(|o| o.keepalive = Duration::from_secs(13));
         assert!(text.contains("23s") && text.contains("server_read_timeout"), "{text}");
-        let mut longer = Options::default();
-        longer.keepalive = Duration::from_secs(13);
-        longer.server_read_timeout = Duration::from_secs(60);
+        let longer = Options {
+            keepalive: Duration::from_secs(13),
+            server_read_timeout: Duration::from_secs(60),
+            ..Options::default()
+        };
         assert!(longer.check().is_ok());
     }
 }

@@ -324,3 +324,27 @@ async fn the_callers_of_other_shards_notice_nothing() {
         lock.acquire().await.unwrap().release().await.unwrap();
     }
 }
+
+#[tokio::test]
+async fn stats_that_are_too_long_cost_nobody_a_lease() {
+    let server = Server::builder().port(0).max_locks(10_000).start().await.unwrap();
+    let client = Client::builder()
+        .servers([server.local_addr().to_string()])
+        .connect()
+        .await
+        .unwrap();
+    let mut guards = Vec::new();
+    for number in 0..5_000 {
+        let key = format!("{number:0>250}");
+        guards.push(client.lock(key).unwrap().acquire().await.unwrap());
+    }
+    let error = client.stats().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Protocol, "{error}");
+    assert!(error.to_string().contains("1048576 bytes"), "{error}");
+    assert!(guards.iter().all(|guard| guard.is_held()));
+    for guard in guards.drain(100..) {
+        guard.release().await.unwrap();
+    }
+    assert!(client.stats().await.is_err(), "free keys are told too");
+    assert!(guards.iter().all(|guard| guard.is_held()));
+}

@@ -22,6 +22,8 @@ pub(crate) enum Role {
     Pipelined,
     /// One blocking request at a time.
     Exclusive,
+    /// Requests that may cost the connection, so that it must own nothing; there is one, while it is needed.
+    Aside,
 }
 
 /// What an exclusive connection is doing.
@@ -79,8 +81,13 @@ impl Lane {
             .map_err(|refused| refused.0.into_iter().map(|outgoing| outgoing.tag).collect())
     }
 
+    /// Whether it is established.
+    pub(crate) fn is_up(&self) -> bool {
+        self.up
+    }
+
     fn is_idle(&self) -> bool {
-        self.up && self.role == Role::Exclusive && matches!(self.work, Work::Idle(_))
+        self.up && self.role != Role::Pipelined && self.in_flight == 0 && matches!(self.work, Work::Idle(_))
     }
 }
 
@@ -154,7 +161,7 @@ impl Lanes {
     pub(crate) fn idle(&self, clean: bool) -> Option<LaneId> {
         self.lanes
             .iter()
-            .find(|(_, lane)| lane.is_idle() && (!clean || lane.owns == 0))
+            .find(|(_, lane)| lane.role == Role::Exclusive && lane.is_idle() && (!clean || lane.owns == 0))
             .map(|(id, _)| *id)
     }
 
@@ -184,10 +191,12 @@ impl Lanes {
     }
 
     fn close_if(&mut self, which: impl Fn(&Lane) -> bool) {
-        let before = self.lanes.len();
-        self.lanes.retain(|_, lane| !which(lane));
-        // The pipelined connection is never idle nor waiting: all that were closed are exclusive ones.
-        self.exclusive -= before - self.lanes.len();
+        let exclusive = &mut self.exclusive;
+        self.lanes.retain(|_, lane| {
+            let close = which(lane);
+            *exclusive -= usize::from(close && lane.role == Role::Exclusive);
+            !close
+        });
     }
 
     /// Closes all connections at once.

@@ -301,7 +301,7 @@ async fn a_wait_ends_at_its_own_time_to_the_millisecond(peer: Peer) {
     );
     assert!(started.elapsed() >= Duration::from_millis(300));
     guard.release().await.unwrap();
-    waiting
+    let _again = waiting
         .acquire()
         .await
         .expect("the wait that was given up is in nobody's way");

@@ -40,8 +40,10 @@ impl Shard {
     pub(super) fn lane_event(&mut self, id: LaneId, event: LaneEvent) {
         match event {
             LaneEvent::Up(abilities) if id == self.main => self.main_up(abilities),
+            LaneEvent::Up(_) if self.is_aside(id) => self.aside_up(id),
             LaneEvent::Up(_) => self.exclusive_up(id),
             LaneEvent::Failed(error) if id == self.main => self.main_failed(error),
+            LaneEvent::Failed(error) if self.is_aside(id) => self.aside_failed(id, &error),
             LaneEvent::Failed(error) => self.exclusive_failed(id, error),
             LaneEvent::Report(report) => {
                 self.lanes.answered(id, report.replies.len() + report.skipped.len());

@@ -78,6 +78,9 @@ impl Shard {
 
     /// Sends a request over the pipelined connection.
     pub(super) fn send(&mut self, pending: Pending) {
+        if let Pending::Stats(_) = pending {
+            return self.send_aside(pending);
+        }
         let Some(request) = self.request(&pending) else { return };
         let refused = match self.lanes.get_mut(self.main) {
             Some(lane) => lane.send(request, pending, OnAbandon::Finish),
@@ -88,11 +91,12 @@ impl Shard {
         }
     }
 
-    /// A request was not sent because the pipelined connection is gone: it waits for the next.
+    /// A request was not sent because its connection is gone: it waits for the next.
     pub(super) fn unsent(&mut self, pending: Pending) {
         match pending {
             Pending::Renew(id) => self.registry.renewal_failed(id),
             Pending::Release(releasing) => self.owed.push(releasing),
+            stats @ Pending::Stats(_) if self.main_is_up => self.send_aside(stats),
             other => match self.refusal() {
                 Some(error) => self.refuse(other, error),
                 None => self.park(other),

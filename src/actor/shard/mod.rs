@@ -5,6 +5,7 @@
 //! due later comes as a tick. So a server that is slow, or gone, costs the callers of this shard alone, and no lease's
 //! deadline is ever late because of a request.
 
+mod aside;
 mod clock;
 mod closing;
 mod connections;
@@ -22,6 +23,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
+use self::aside::Aside;
 use self::closing::Closing;
 use crate::actor::lanes::Lanes;
 use crate::actor::message::{Pending, Releasing, ShardMessage};
@@ -57,6 +59,7 @@ pub(crate) struct Shard {
     /// The pipelined connection: the one that is up, or the one that is being established.
     main: LaneId,
     main_is_up: bool,
+    aside: Aside,
     /// What the server can do, learnt at the first connect.
     known: Option<Abilities>,
     attempts: Attempts,
@@ -124,6 +127,7 @@ impl Shard {
             lanes: Lanes::new(),
             main: 0,
             main_is_up: false,
+            aside: Aside::default(),
             known: None,
             attempts: config.reconnect.start(),
             last_error: None,
