@@ -1,4 +1,60 @@
-//! Client for dflockd.
+//! A client for dflockd, a server for distributed FIFO locks and semaphores, made for services that hold many keys at
+//! once.
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), dflockd_client::Error> {
+//! use dflockd_client::Client;
+//!
+//! # let server = dflockd_client::server::Server::builder().port(0).start().await?;
+//! # let address = server.local_addr().to_string();
+//! let client = Client::builder().servers([address]).connect().await?;
+//! let guard = client.lock("orders/42")?.acquire().await?;
+//! tokio::select! {
+//!     reason = guard.lost() => eprintln!("stop: {reason}"),
+//!     () = async { /* the work that needs the lock */ } => {}
+//! }
+//! guard.release().await
+//! # }
+//! ```
+//!
+//! # Where to look
+//!
+//! - [`Client`] and its [`builder`](Client::builder): servers, timeouts, sharding, health, shutdown. It is a
+//!   [`tower::Service`] of [`Request`]s.
+//! - [`DistributedLock`] and [`DistributedSemaphore`]: handles on a key. Acquiring gives a [`LockGuard`] or
+//!   [`SemaphorePermit`]; what both can do is [`Lease`].
+//! - [`Error`] and [`ErrorKind`]: what went wrong, and whether to try again.
+//! - [`ShardingStrategy`]: which server a key belongs to.
+//! - [`protocol`]: the wire, typed, without I/O; [`protocol::functions`] over a stream of your own.
+#![cfg_attr(
+    feature = "server",
+    doc = "- [`server`]: an embedded server, for tests and development."
+)]
+#![cfg_attr(
+    not(feature = "server"),
+    doc = "- `server` (feature `server`): an embedded server, for tests and development."
+)]
+//!
+//! # Leases
+//!
+//! A lock or slot is held for its TTL and renewed in the background, by default when half of it is over. The holder is
+//! told of its loss before time lets the server grant it to anybody else: what counts is the moment at which the request
+//! that got or renewed the lease was *sent*, plus the TTL, less a [margin](ClientBuilder::loss_margin). If the connection
+//! over which it was acquired ends, the server gives it up, and the holder is told at once; what the server did in the
+//! moment before nobody can know. For that, and for a process that is stopped while it holds a lock, there is the
+//! [`Fence`].
+//!
+//! # Cancel safety
+//!
+//! Every future of this crate may be dropped at any await, unless its documentation says otherwise (only the low-level
+//! functions do): a wait is given up, a grant that nobody got is given back.
+//!
+//! # Features
+//!
+//! | feature | default | |
+//! | --- | --- | --- |
+//! | `server` | no | the embedded server |
 
 mod actor;
 mod builder;
@@ -20,6 +76,9 @@ mod service;
 mod sharding;
 mod stats;
 mod types;
+
+/// The version of this crate.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 pub use actor::message::ShutdownReport;
 pub use builder::ClientBuilder;
