@@ -61,7 +61,7 @@ pub enum ErrorKind {
     LeaseLost,
     /// The server is shutting down.
     Draining,
-    /// This member of a cluster is not the leader; see [`Error::leader`].
+    /// This member of a cluster is not the leader; the message names the one that is, where the server says so.
     NotLeader,
     /// The server answered a bare `error`: it did not accept the request.
     Refused,

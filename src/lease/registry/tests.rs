@@ -1,0 +1,164 @@
+//! The registry against a clock that the test owns.
+
+use super::*;
+use crate::lease::cell::LeaseState;
+use crate::types::{Fence, Token};
+
+const TOGETHER: Duration = Duration::from_millis(10);
+
+fn registry(renew_ratio: f64) -> Registry {
+    Registry::new(Schedule {
+        renew_ratio,
+        margin: None,
+    })
+}
+
+fn ttl(secs: u64) -> Ttl {
+    Ttl::from_secs(secs).unwrap()
+}
+
+fn insert(registry: &mut Registry, secs: u64, sent_at: Instant, policy: RenewPolicy) -> (LeaseId, Arc<LeaseCell>) {
+    let grant = Grant::new(Token::compose(Fence(1), 2), ttl(secs));
+    registry.insert(Key::new("k").unwrap(), Kind::Lock, grant, sent_at, 1, policy)
+}
+
+fn secs(secs: f64) -> Duration {
+    Duration::from_secs_f64(secs)
+}
+
+#[tokio::test(start_paused = true)]
+async fn renewed_in_time_and_lost_before_the_server_may_grant_it_to_others() {
+    let mut registry = registry(0.5);
+    let start = Instant::now();
+    let (id, cell) = insert(&mut registry, 10, start, RenewPolicy::default());
+    let due = registry.next_due().unwrap();
+    assert!(due >= start + secs(4.5) && due <= start + secs(5.0));
+    tokio::time::advance(due - start).await;
+    assert_eq!(registry.tick(due, TOGETHER, true).renew, vec![id]);
+
+    registry.renewed(id, due, Some(10));
+    assert!(registry.next_due() >= Some(due + secs(4.5)));
+    let second = registry.next_due().unwrap();
+    assert_eq!(registry.tick(second, TOGETHER, true).renew, vec![id]);
+    // No answer: the deadline of the first renewal stands.
+    assert_eq!(registry.next_due(), Some(due + secs(9.5)));
+    assert_eq!(
+        registry.tick(due + secs(9.5) - secs(0.005), TOGETHER, true),
+        Due::default(),
+        "never early"
+    );
+    assert_eq!(cell.state(), LeaseState::Held);
+    assert_eq!(registry.tick(due + secs(9.5), TOGETHER, true).expired, 1);
+    assert_eq!(cell.state(), LeaseState::Lost(LostReason::Expired));
+    // The late answer changes nothing.
+    registry.renewed(id, second, Some(10));
+    assert_eq!(cell.state(), LeaseState::Lost(LostReason::Expired));
+    assert_eq!((registry.held(), registry.next_due()), (0, None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_seen_lost_by_the_clock_is_not_revived_by_an_answer() {
+    let mut registry = registry(0.5);
+    let start = Instant::now();
+    let (id, cell) = insert(&mut registry, 10, start, RenewPolicy::default());
+    registry.tick(start + secs(5.0), TOGETHER, true);
+    tokio::time::advance(secs(9.6)).await;
+    assert_eq!(cell.state(), LeaseState::Lost(LostReason::Expired));
+    registry.renewed(id, start + secs(5.0), Some(10));
+    assert_eq!(cell.state(), LeaseState::Lost(LostReason::Expired));
+    assert_eq!(registry.held(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_connection_renewals_are_kept_for_the_next() {
+    let mut registry = registry(0.5);
+    let start = Instant::now();
+    let (id, _cell) = insert(&mut registry, 10, start, RenewPolicy::default());
+    assert_eq!(registry.tick(start + secs(5.0), TOGETHER, false).renew, vec![]);
+    assert_eq!(registry.overdue(), vec![id]);
+    assert_eq!(registry.overdue(), vec![], "once");
+    registry.renewal_failed(id);
+    assert_eq!(registry.overdue(), vec![id]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_connection_takes_its_leases_with_it_or_leaves_them_in_doubt() {
+    let mut registry = registry(0.5);
+    let start = Instant::now();
+    let (id, cell) = insert(&mut registry, 10, start, RenewPolicy::default());
+    assert!(
+        registry.owner_gone(2, false, LostReason::Disconnected).is_empty(),
+        "another connection"
+    );
+    assert!(registry.owner_gone(1, true, LostReason::Disconnected).is_empty());
+    assert_eq!(cell.state(), LeaseState::Suspect);
+    assert_eq!(registry.overdue(), vec![id]);
+    registry.renewed(id, start, Some(10));
+    assert_eq!(cell.state(), LeaseState::Held);
+    assert_eq!(registry.owner_gone(1, false, LostReason::Disconnected).len(), 1);
+    assert_eq!(cell.state(), LeaseState::Lost(LostReason::Disconnected));
+}
+
+#[tokio::test(start_paused = true)]
+async fn renewals_stop_where_they_are_told_to() {
+    let start = Instant::now();
+    let mut registry = registry(0.5);
+    let never = RenewPolicy {
+        never: true,
+        max_hold: None,
+    };
+    insert(&mut registry, 10, start, never);
+    assert_eq!(registry.next_due(), Some(start + secs(9.5)));
+
+    let mut registry = super::tests::registry(0.5);
+    let hold = RenewPolicy {
+        never: false,
+        max_hold: Some(secs(7.0)),
+    };
+    let (id, _cell) = insert(&mut registry, 10, start, hold);
+    let due = registry.next_due().unwrap();
+    assert_eq!(registry.tick(due, TOGETHER, true).renew, vec![id]);
+    registry.renewed(id, due, Some(10));
+    assert_eq!(
+        registry.next_due(),
+        Some(due + secs(9.5)),
+        "the next renewal would come after 7 s"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_released_lease_is_neither_renewed_nor_reported() {
+    let mut registry = registry(0.5);
+    let start = Instant::now();
+    let (id, cell) = insert(&mut registry, 10, start, RenewPolicy::default());
+    registry.tick(start + secs(5.0), TOGETHER, true);
+    assert!(registry.begin_release(id).is_some());
+    registry.renewed(id, start + secs(5.0), Some(10));
+    assert_eq!((cell.state(), registry.next_due()), (LeaseState::Released, None));
+    registry.remove(id);
+    let (other, _) = insert(&mut registry, 10, start, RenewPolicy::default());
+    assert_ne!(id, other);
+    assert!(registry.claim(id).is_none(), "an old name does not reach a new lease");
+}
+
+#[test]
+fn the_servers_word_counts_where_it_gave_less_but_rounding_down_is_no_less() {
+    let given = |asked, left| granted_ttl(ttl(asked), left).map(Ttl::as_secs);
+    assert_eq!(
+        (given(10, None), given(10, Some(10)), given(10, Some(9))),
+        (Some(10), Some(10), Some(10))
+    );
+    assert_eq!(
+        (given(1, Some(0)), given(10, Some(8)), given(10, Some(0))),
+        (Some(1), Some(8), None)
+    );
+    assert_eq!(given(10, Some(99)), Some(10));
+}
+
+#[tokio::test]
+async fn when_the_registry_ends_its_holders_know() {
+    let mut registry = registry(0.5);
+    let (_, cell) = insert(&mut registry, 10, Instant::now(), RenewPolicy::default());
+    drop(registry);
+    assert_eq!(cell.state(), LeaseState::Lost(LostReason::ShardGone));
+}
