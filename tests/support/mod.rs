@@ -10,6 +10,7 @@
 
 pub mod fake;
 pub mod process;
+pub mod proxy;
 pub mod raw;
 
 use std::time::Duration;

@@ -1,0 +1,414 @@
+//! What becomes of leases and callers when the network fails: a proxy between client and embedded server misbehaves, and
+//! the server's own record, in the same process and by the same clock, says what really happened.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+mod support;
+
+use std::time::Duration;
+
+use dflockd_client::server::{Event, EventKind, Server, ServerBuilder};
+use dflockd_client::{Client, ClientBuilder, ErrorKind, LeaseState, LostReason, OnUnavailable, ReconnectPolicy};
+use support::proxy::Proxy;
+use support::until;
+use tokio::time::{Instant, sleep};
+
+struct Scene {
+    server: Server,
+    proxy: Proxy,
+}
+
+impl Scene {
+    async fn set(builder: ServerBuilder) -> Self {
+        let server = builder.port(0).record_events(true).start().await.unwrap();
+        let proxy = Proxy::start(&server.local_addr().to_string()).await;
+        Self { server, proxy }
+    }
+
+    fn builder(&self) -> ClientBuilder {
+        Client::builder()
+            .servers([&self.proxy.address])
+            .reconnect(ReconnectPolicy::exponential(
+                Duration::from_millis(5),
+                Duration::from_millis(50),
+            ))
+    }
+
+    async fn client(&self) -> Client {
+        self.builder().connect().await.unwrap()
+    }
+
+    /// A client whose way to the server is good.
+    async fn bystander(&self) -> Client {
+        let servers = [self.server.local_addr().to_string()];
+        Client::builder().servers(servers).connect().await.unwrap()
+    }
+
+    fn events(&self, kind: EventKind, key: &str) -> Vec<Event> {
+        let all = self.server.events().into_iter();
+        all.filter(|event| event.kind == kind && event.key.as_str() == key)
+            .collect()
+    }
+
+    async fn until_free(&self) {
+        until("nobody holds or waits", || {
+            let stats = self.server.stats();
+            stats.locks.is_empty() && stats.semaphores.is_empty()
+        })
+        .await;
+    }
+}
+
+/// The connection ends at each byte of the request and of its answer, with a close and with a reset.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_acquire_that_is_cut_anywhere_takes_one_grant_at_most_and_leaks_none() {
+    let ping = "ping\n_\n_\n".len();
+    let request = "l\nk00\n0 30\n".len();
+    let answer = "ok 0123456789abcdef0123456789abcdef 30\n".len();
+    let mut faults = 0;
+    for reset in [false, true] {
+        for up in [true, false] {
+            let (first, last) = if up { (ping, ping + request) } else { (3, 3 + answer) };
+            for cut in first..=last {
+                let scene = Scene::set(Server::builder()).await;
+                let client = scene.builder().lease_ttl(Duration::from_secs(30)).build().unwrap();
+                scene.proxy.change(|weather| {
+                    weather.reset = reset;
+                    match up {
+                        true => weather.cut_up_after = Some(cut),
+                        false => weather.cut_down_after = Some(cut),
+                    }
+                });
+                let lock = client.lock("k00").unwrap().acquire_timeout(Duration::from_millis(300));
+                let outcome = lock.acquire().await;
+                faults += 1;
+                let granted = scene.events(EventKind::Granted, "k00").len();
+                assert!(granted <= 1, "cut at {cut}, up {up}, reset {reset}: {granted} grants");
+                if let Err(error) = &outcome {
+                    assert!(error.is_retryable(), "cut at {cut}, up {up}, reset {reset}: {error:?}");
+                }
+                drop(outcome);
+                scene.proxy.clear_up();
+                scene.until_free().await;
+                let guard = client.lock("k00").unwrap().acquire().await.unwrap();
+                guard.release().await.unwrap();
+            }
+        }
+    }
+    assert!(faults > 90, "{faults}");
+}
+
+#[tokio::test]
+async fn a_black_hole_is_told_before_the_server_grants_to_anybody_else() {
+    let scene = Scene::set(Server::builder().lease_sweep_interval(Duration::from_millis(5))).await;
+    let client = scene.client().await;
+    let lock = client.lock("k").unwrap().lease_ttl(Duration::from_secs(2)).unwrap();
+    let guard = lock.acquire().await.unwrap();
+    let other = scene.bystander().await;
+    let next = tokio::spawn(async move { other.lock("k").unwrap().acquire().await.unwrap() });
+    until("a renewal has worked", || {
+        !scene.events(EventKind::Renewed, "k").is_empty()
+    })
+    .await;
+    scene.proxy.change(|weather| {
+        weather.stall_up = true;
+        weather.stall_down = true;
+    });
+    assert_eq!(guard.lost().await, LostReason::Expired);
+    let told = Instant::now();
+    assert!(!guard.is_held() && guard.remaining().is_zero());
+    let next = next.await.unwrap();
+    let granted = scene.events(EventKind::Granted, "k").last().unwrap().clone();
+    assert_eq!(granted.token.as_ref(), Some(next.token()));
+    assert!(told < granted.at, "told {:?} too late", told - granted.at);
+}
+
+#[tokio::test]
+async fn a_cut_connection_is_told_at_once_and_the_next_acquire_goes_over_a_new_one() {
+    let scene = Scene::set(Server::builder()).await;
+    let client = scene.client().await;
+    let guard = client.lock("k").unwrap().acquire().await.unwrap();
+    scene.proxy.cut();
+    assert_eq!(guard.lost().await, LostReason::Disconnected);
+    let again = client.lock("k").unwrap().acquire().await.unwrap();
+    assert!(again.is_held() && again.fence() > guard.fence());
+    let error = guard.release().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::LeaseLost, "{error}");
+    assert!(again.is_held(), "the release of the lost lease touched the new one");
+    assert_eq!(scene.proxy.accepted(), 2);
+}
+
+#[tokio::test]
+async fn leases_that_survive_a_disconnect_are_suspect_then_renewed_and_held() {
+    let scene = Scene::set(Server::builder().auto_release_on_disconnect(false)).await;
+    let client = scene.builder().survives_disconnect(true).connect().await.unwrap();
+    let guard = client.lock("k").unwrap().acquire().await.unwrap();
+    let lost = guard.lost();
+    scene.proxy.change(|weather| weather.refuse = true);
+    scene.proxy.cut();
+    until("it is suspect", || guard.state() == LeaseState::Suspect).await;
+    assert!(guard.is_held(), "its deadline has not come");
+    scene.proxy.clear_up();
+    until("it is held again", || guard.state() == LeaseState::Held).await;
+    assert_eq!(scene.events(EventKind::Renewed, "k").len(), 1);
+    assert_eq!(scene.events(EventKind::Granted, "k").len(), 1);
+    tokio::select! {
+        biased;
+        reason = lost => panic!("{reason}"),
+        () = std::future::ready(()) => {}
+    }
+    guard.release().await.unwrap();
+    scene.until_free().await;
+}
+
+#[tokio::test]
+async fn leases_that_a_restarted_server_does_not_know_are_rejected() {
+    let scene = Scene::set(Server::builder().auto_release_on_disconnect(false)).await;
+    let client = scene.builder().survives_disconnect(true).connect().await.unwrap();
+    let guard = client.lock("k").unwrap().acquire().await.unwrap();
+    scene.proxy.change(|weather| weather.refuse = true);
+    scene.proxy.cut();
+    until("it is suspect", || guard.state() == LeaseState::Suspect).await;
+    // Somebody frees it behind the holder's back: the same as a server that forgot it.
+    let token = *guard.token();
+    let mut wire = dflockd_client::protocol::functions::Wire::new(
+        tokio::net::TcpStream::connect(scene.server.local_addr()).await.unwrap(),
+    );
+    dflockd_client::protocol::functions::release(&mut wire, guard.key(), &token)
+        .await
+        .unwrap();
+    scene.proxy.clear_up();
+    assert_eq!(guard.lost().await, LostReason::Rejected);
+}
+
+#[tokio::test]
+async fn a_server_that_answers_nothing_is_given_up_and_its_callers_are_told_why() {
+    let scene = Scene::set(Server::builder()).await;
+    let client = scene
+        .builder()
+        .reply_timeout(Duration::from_millis(200))
+        .connect()
+        .await
+        .unwrap();
+    scene.proxy.change(|weather| weather.stall_down = true);
+    let error = client.lock("k").unwrap().acquire().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Disconnected, "{error}");
+    scene.proxy.clear_up();
+    let guard = client.lock("k").unwrap().acquire().await.unwrap();
+    guard.release().await.unwrap();
+    scene.until_free().await;
+}
+
+#[tokio::test]
+async fn a_connection_that_passes_single_bytes_is_slow_and_right() {
+    let scene = Scene::set(Server::builder()).await;
+    scene.proxy.change(|weather| weather.trickle = true);
+    let client = scene.client().await;
+    let mut running = tokio::task::JoinSet::new();
+    for number in 0..20 {
+        let lock = client.lock(format!("k{number}")).unwrap();
+        running.spawn(async move {
+            for _ in 0..5 {
+                let guard = lock.acquire().await.unwrap();
+                assert_eq!(guard.key(), lock.key());
+                guard.release().await.unwrap();
+            }
+        });
+    }
+    running.join_all().await;
+    scene.until_free().await;
+}
+
+#[tokio::test]
+async fn a_grant_that_was_held_back_for_half_its_ttl_is_confirmed_first() {
+    let scene = Scene::set(Server::builder()).await;
+    let client = scene.client().await;
+    let lock = client.lock("k").unwrap().lease_ttl(Duration::from_secs(4)).unwrap();
+    scene.proxy.change(|weather| weather.stall_down = true);
+    let acquiring = tokio::spawn(async move { lock.acquire().await.unwrap() });
+    sleep(Duration::from_millis(2200)).await;
+    scene.proxy.clear_up();
+    let guard = acquiring.await.unwrap();
+    assert!(guard.is_held());
+    assert!(
+        !scene.events(EventKind::Renewed, "k").is_empty(),
+        "handed out unconfirmed"
+    );
+}
+
+#[tokio::test]
+async fn a_grant_that_was_held_back_for_all_of_its_ttl_never_was() {
+    let scene = Scene::set(Server::builder()).await;
+    let client = scene.client().await;
+    let lock = client.lock("k").unwrap().lease_ttl(Duration::from_secs(1)).unwrap();
+    scene.proxy.change(|weather| weather.stall_down = true);
+    let acquiring = tokio::spawn(async move { lock.acquire().await });
+    sleep(Duration::from_millis(1300)).await;
+    scene.proxy.clear_up();
+    let error = acquiring.await.unwrap().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::LeaseExpired, "{error}");
+    scene.until_free().await;
+}
+
+#[tokio::test]
+async fn a_release_whose_answer_was_lost_is_repeated_and_counts() {
+    let scene = Scene::set(Server::builder()).await;
+    let client = scene.client().await;
+    let guard = client.lock("k").unwrap().acquire().await.unwrap();
+    scene.proxy.change(|weather| weather.stall_down = true);
+    let releasing = tokio::spawn(guard.release());
+    until("the release has arrived", || {
+        !scene.events(EventKind::Released, "k").is_empty()
+    })
+    .await;
+    scene.proxy.clear_up_after_cut();
+    releasing.await.unwrap().unwrap();
+    scene.until_free().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_thousand_acquires_dropped_anywhere_leave_no_holder_and_no_waiter() {
+    let scene = Scene::set(Server::builder()).await;
+    let client = scene.builder().exclusive_connections(8).connect().await.unwrap();
+    let mut seed = 0x2545_f491_4f6c_dd1d_u64;
+    for wave in 0..100 {
+        let mut running = tokio::task::JoinSet::new();
+        for number in 0..100 {
+            seed ^= seed << 13;
+            seed ^= seed >> 7;
+            seed ^= seed << 17;
+            // Few keys, so that most of them wait for each other.
+            let lock = client.lock(format!("k{}", seed % 20)).unwrap();
+            let patience = Duration::from_micros(seed % 3000);
+            running.spawn(async move {
+                let acquired = tokio::time::timeout(patience, lock.acquire()).await;
+                if number % 3 == 0 {
+                    drop(acquired);
+                } else if let Ok(Ok(guard)) = acquired {
+                    drop(tokio::time::timeout(patience / 4, guard.release()).await);
+                }
+            });
+        }
+        // Now and then the connections go, too.
+        if wave % 10 == 9 {
+            scene.proxy.cut();
+        }
+        running.join_all().await;
+    }
+    scene.until_free().await;
+    let granted = scene
+        .server
+        .events()
+        .iter()
+        .filter(|e| e.kind == EventKind::Granted)
+        .count();
+    assert!(granted > 100, "only {granted} were ever granted: nothing was tested");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_hundred_waiters_are_served_in_the_order_in_which_they_came() {
+    let scene = Scene::set(Server::builder()).await;
+    let client = scene
+        .builder()
+        .acquire_timeout(Duration::from_secs(60))
+        .connect()
+        .await
+        .unwrap();
+    let lock = client.lock("k").unwrap();
+    let first = lock.acquire().await.unwrap();
+    let served = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let mut waiting = tokio::task::JoinSet::new();
+    for _ in 0..200 {
+        let (lock, served) = (lock.clone(), served.clone());
+        waiting.spawn(async move {
+            let guard = lock.acquire().await.unwrap();
+            served.lock().unwrap().push(*guard.token());
+            guard.release().await.unwrap();
+        });
+    }
+    until("as many wait on the server as may", || {
+        scene.server.stats().locks[0].waiters == 16
+    })
+    .await;
+    first.release().await.unwrap();
+    waiting.join_all().await;
+    let (events, served) = (scene.server.events(), served.lock().unwrap().clone());
+    let of = |kind| events.iter().filter(move |event| event.kind == kind);
+    let granted: Vec<_> = of(EventKind::Granted).filter_map(|event| event.token).skip(1).collect();
+    assert_eq!(granted.len(), 200);
+    assert_eq!(served, granted);
+    // Each grant went to the connection that had queued first of those still waiting.
+    let queued: Vec<u64> = of(EventKind::Queued).map(|event| event.connection).collect();
+    let to: Vec<u64> = of(EventKind::Granted).map(|event| event.connection).collect();
+    let after_waiting = to.len() - queued.len();
+    assert_eq!(&to[after_waiting..], queued);
+}
+
+#[tokio::test]
+async fn a_hot_key_keeps_nobody_else_out() {
+    let scene = Scene::set(Server::builder()).await;
+    let client = scene
+        .builder()
+        .exclusive_connections(4)
+        .exclusive_connections_per_key(2)
+        .connect()
+        .await
+        .unwrap();
+    let other = scene.bystander().await;
+    let _hot = other.lock("hot").unwrap().acquire().await.unwrap();
+    let cold = other.lock("cold").unwrap().acquire().await.unwrap();
+    let mut waiting = tokio::task::JoinSet::new();
+    for _ in 0..20 {
+        let lock = client.lock("hot").unwrap();
+        waiting.spawn(async move { lock.acquire().await.map(drop) });
+    }
+    let waiters = |key: &str| {
+        let stats = scene.server.stats();
+        stats
+            .locks
+            .iter()
+            .find(|lock| lock.key == key)
+            .map_or(0, |lock| lock.waiters)
+    };
+    until("the hot key has its share", || waiters("hot") == 2).await;
+    let cold_lock = client.lock("cold").unwrap();
+    let guest = tokio::spawn(async move { cold_lock.acquire().await.unwrap() });
+    until("the other waits on the server too", || waiters("cold") == 1).await;
+    cold.release().await.unwrap();
+    assert!(guest.await.unwrap().is_held());
+    assert_eq!(waiters("hot"), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shard_that_is_away_costs_only_its_own_keys() {
+    let scene = Scene::set(Server::builder()).await;
+    let healthy = Server::builder().port(0).start().await.unwrap();
+    let strategy = |key: &str, _: usize| usize::from(!key.starts_with("away"));
+    for what in [OnUnavailable::Wait, OnUnavailable::FailFast] {
+        let client = Client::builder()
+            .servers([scene.proxy.address.clone(), healthy.local_addr().to_string()])
+            .sharding_strategy(strategy)
+            .on_unavailable(what)
+            .connect()
+            .await
+            .unwrap();
+        scene.proxy.change(|weather| weather.refuse = true);
+        scene.proxy.cut();
+        until("it is noticed", || !client.health()[0].is_connected()).await;
+        let lock = client.lock("away").unwrap().acquire_timeout(Duration::from_millis(200));
+        let error = lock.acquire().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+        assert_eq!(error.endpoint(), Some(scene.proxy.address.as_str()));
+        // Callers of the lost shard that wait are in nobody's way.
+        let patient = client.lock("away").unwrap();
+        let waiting = tokio::spawn(async move { patient.acquire().await });
+        for number in 0..500 {
+            let guard = client.lock(format!("here/{number}")).unwrap().acquire().await.unwrap();
+            guard.release().await.unwrap();
+        }
+        scene.proxy.clear_up();
+        let outcome = waiting.await.unwrap();
+        assert_eq!(outcome.is_ok(), what == OnUnavailable::Wait, "{outcome:?}");
+        drop(outcome);
+        scene.until_free().await;
+    }
+}
