@@ -176,6 +176,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
 /// # Errors
 ///
 /// [`ErrorKind::Auth`] if the secret is wrong (the server closes then) or none is wanted.
+///
+/// # Cancel safety
+///
+/// Not cancel safe, as the [module](self) says.
 pub async fn auth<S: AsyncRead + AsyncWrite + Unpin>(wire: &mut Wire<S>, token: AuthToken) -> Result<()> {
     wire.run(Call::auth(token)).await
 }
@@ -185,6 +189,10 @@ pub async fn auth<S: AsyncRead + AsyncWrite + Unpin>(wire: &mut Wire<S>, token: 
 /// # Errors
 ///
 /// [`ErrorKind::Unsupported`] before release 1.14.
+///
+/// # Cancel safety
+///
+/// Not cancel safe, as the [module](self) says.
 pub async fn ping<S: AsyncRead + AsyncWrite + Unpin>(wire: &mut Wire<S>) -> Result<()> {
     wire.run(Call::ping()).await
 }
@@ -195,6 +203,10 @@ pub async fn ping<S: AsyncRead + AsyncWrite + Unpin>(wire: &mut Wire<S>) -> Resu
 ///
 /// [`ErrorKind::Timeout`] if it was not granted in time, [`ErrorKind::MaxLocks`], [`ErrorKind::MaxWaiters`] and the
 /// other refusals.
+///
+/// # Cancel safety
+///
+/// Not cancel safe, as the [module](self) says.
 pub async fn acquire<S: AsyncRead + AsyncWrite + Unpin>(
     wire: &mut Wire<S>,
     key: &Key,
@@ -209,6 +221,10 @@ pub async fn acquire<S: AsyncRead + AsyncWrite + Unpin>(
 /// # Errors
 ///
 /// [`ErrorKind::NotHeld`] if the token does not hold it (any more).
+///
+/// # Cancel safety
+///
+/// Not cancel safe, as the [module](self) says.
 pub async fn release<S: AsyncRead + AsyncWrite + Unpin>(wire: &mut Wire<S>, key: &Key, token: &Token) -> Result<()> {
     wire.run(Call::release(Kind::Lock, key.clone(), *token)).await
 }
@@ -220,6 +236,10 @@ pub async fn release<S: AsyncRead + AsyncWrite + Unpin>(wire: &mut Wire<S>, key:
 /// # Errors
 ///
 /// [`ErrorKind::NotHeld`] if the token does not hold it (any more).
+///
+/// # Cancel safety
+///
+/// Not cancel safe, as the [module](self) says.
 pub async fn renew<S: AsyncRead + AsyncWrite + Unpin>(
     wire: &mut Wire<S>,
     key: &Key,
@@ -234,6 +254,10 @@ pub async fn renew<S: AsyncRead + AsyncWrite + Unpin>(
 /// # Errors
 ///
 /// [`ErrorKind::AlreadyEnqueued`] and the other refusals.
+///
+/// # Cancel safety
+///
+/// Not cancel safe, as the [module](self) says.
 pub async fn enqueue<S: AsyncRead + AsyncWrite + Unpin>(
     wire: &mut Wire<S>,
     key: &Key,
@@ -249,6 +273,10 @@ pub async fn enqueue<S: AsyncRead + AsyncWrite + Unpin>(
 ///
 /// [`ErrorKind::Timeout`] (the place is given up then), [`ErrorKind::NotEnqueued`], [`ErrorKind::LeaseExpired`] if the
 /// grant ran out before it was collected. Servers before 1.14 do not tell the last one: check with [`renew`].
+///
+/// # Cancel safety
+///
+/// Not cancel safe, as the [module](self) says.
 pub async fn wait<S: AsyncRead + AsyncWrite + Unpin>(wire: &mut Wire<S>, key: &Key, wait: WaitSecs) -> Result<Grant> {
     wire.run(Call::wait(Kind::Lock, key.clone(), wait)).await
 }
@@ -258,6 +286,10 @@ pub async fn wait<S: AsyncRead + AsyncWrite + Unpin>(wire: &mut Wire<S>, key: &K
 /// # Errors
 ///
 /// As [`acquire`], and [`ErrorKind::LimitMismatch`] if the key exists with another limit.
+///
+/// # Cancel safety
+///
+/// Not cancel safe, as the [module](self) says.
 pub async fn sem_acquire<S: AsyncRead + AsyncWrite + Unpin>(
     wire: &mut Wire<S>,
     key: &Key,
@@ -274,6 +306,10 @@ pub async fn sem_acquire<S: AsyncRead + AsyncWrite + Unpin>(
 /// # Errors
 ///
 /// [`ErrorKind::NotHeld`] if the token does not hold one (any more).
+///
+/// # Cancel safety
+///
+/// Not cancel safe, as the [module](self) says.
 pub async fn sem_release<S: AsyncRead + AsyncWrite + Unpin>(
     wire: &mut Wire<S>,
     key: &Key,
@@ -287,6 +323,10 @@ pub async fn sem_release<S: AsyncRead + AsyncWrite + Unpin>(
 /// # Errors
 ///
 /// [`ErrorKind::NotHeld`] if the token does not hold one (any more).
+///
+/// # Cancel safety
+///
+/// Not cancel safe, as the [module](self) says.
 pub async fn sem_renew<S: AsyncRead + AsyncWrite + Unpin>(
     wire: &mut Wire<S>,
     key: &Key,
@@ -301,6 +341,10 @@ pub async fn sem_renew<S: AsyncRead + AsyncWrite + Unpin>(
 /// # Errors
 ///
 /// As [`enqueue`], and [`ErrorKind::LimitMismatch`].
+///
+/// # Cancel safety
+///
+/// Not cancel safe, as the [module](self) says.
 pub async fn sem_enqueue<S: AsyncRead + AsyncWrite + Unpin>(
     wire: &mut Wire<S>,
     key: &Key,
@@ -316,6 +360,10 @@ pub async fn sem_enqueue<S: AsyncRead + AsyncWrite + Unpin>(
 /// # Errors
 ///
 /// As [`wait`].
+///
+/// # Cancel safety
+///
+/// Not cancel safe, as the [module](self) says.
 pub async fn sem_wait<S: AsyncRead + AsyncWrite + Unpin>(
     wire: &mut Wire<S>,
     key: &Key,
@@ -329,6 +377,10 @@ pub async fn sem_wait<S: AsyncRead + AsyncWrite + Unpin>(
 /// # Errors
 ///
 /// [`ErrorKind::Unsupported`] before release 1.0.
+///
+/// # Cancel safety
+///
+/// Not cancel safe, as the [module](self) says.
 pub async fn stats<S: AsyncRead + AsyncWrite + Unpin>(wire: &mut Wire<S>) -> Result<Stats> {
     wire.run(Call::stats()).await
 }
@@ -338,6 +390,10 @@ pub async fn stats<S: AsyncRead + AsyncWrite + Unpin>(wire: &mut Wire<S>) -> Res
 /// # Errors
 ///
 /// [`ErrorKind::Unsupported`] if the server knows no signals (before 1.11, and from 2.0 on).
+///
+/// # Cancel safety
+///
+/// Not cancel safe, as the [module](self) says.
 pub async fn sig_emit<S: AsyncRead + AsyncWrite + Unpin>(
     wire: &mut Wire<S>,
     channel: Channel,
