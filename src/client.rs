@@ -18,6 +18,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::handle::Handle;
 use crate::health::{ConnectionState, ShardHealth};
 use crate::lock::DistributedLock;
+use crate::multi_lock::MultiLock;
 use crate::semaphore::DistributedSemaphore;
 use crate::service::{Core, Dispatch, Request, Response, ResponseFuture};
 use crate::stats::Stats;
@@ -62,6 +63,15 @@ impl Client {
     /// [`ErrorKind::InvalidInput`] if the key is none; see [`Key::new`].
     pub fn lock(&self, key: impl AsRef<str>) -> Result<DistributedLock> {
         Handle::new(self.clone(), Target::Lock, key.as_ref()).map(DistributedLock)
+    }
+
+    /// Locks on several keys, of one shard or many, taken all or not at all. A key that is given twice counts once.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidInput`] if one of the keys is none (see [`Key::new`]), or there are none.
+    pub fn lock_all<K: AsRef<str>>(&self, keys: impl IntoIterator<Item = K>) -> Result<MultiLock> {
+        MultiLock::new(self, keys)
     }
 
     /// The semaphore on a key. Every user of the key must give the same limit.

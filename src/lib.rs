@@ -23,7 +23,7 @@
 //! - [`Client`] and its [`builder`](Client::builder): servers, timeouts, sharding, health, shutdown. It is a
 //!   [`tower::Service`] of [`Request`]s.
 //! - [`DistributedLock`] and [`DistributedSemaphore`]: handles on a key. Acquiring gives a [`LockGuard`] or
-//!   [`SemaphorePermit`]; what both can do is [`Lease`].
+//!   [`SemaphorePermit`]; what both can do is [`Lease`]. [`MultiLock`] takes several locks, all or none.
 //! - [`Error`] and [`ErrorKind`]: what went wrong, and whether to try again.
 //! - [`ShardingStrategy`]: which server a key belongs to.
 //! - [`protocol`]: the wire, typed, without I/O; [`protocol::functions`] over a stream of your own.
@@ -55,6 +55,7 @@
 //! | feature | default | |
 //! | --- | --- | --- |
 //! | `server` | no | the embedded server |
+//! | `backoff` | no | any `backoff::backoff::Backoff` as [`ReconnectPolicy`] (that crate is unmaintained: RUSTSEC-2025-0012) |
 
 mod actor;
 mod builder;
@@ -67,6 +68,7 @@ mod handle;
 mod health;
 mod lease;
 mod lock;
+mod multi_lock;
 mod net;
 pub mod protocol;
 mod semaphore;
@@ -89,6 +91,7 @@ pub use guard::{Lease, LockGuard, SemaphorePermit};
 pub use health::{ConnectionState, ShardHealth};
 pub use lease::cell::{LeaseState, LostReason};
 pub use lock::DistributedLock;
+pub use multi_lock::{MultiLock, MultiLockGuard};
 pub use net::backoff::ReconnectPolicy;
 pub use semaphore::DistributedSemaphore;
 pub use service::{AcquireRequest, Request, Response, ResponseFuture};

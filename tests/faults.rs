@@ -412,3 +412,130 @@ async fn a_shard_that_is_away_costs_only_its_own_keys() {
         scene.until_free().await;
     }
 }
+
+/// The proxy keeps a renewal and its answer back; the release goes out behind it, and both are answered at once.
+#[tokio::test]
+async fn a_renewal_in_flight_changes_nothing_about_a_release() {
+    let scene = Scene::set(Server::builder()).await;
+    let client = scene.client().await;
+    let lock = client.lock("k").unwrap().lease_ttl(Duration::from_secs(1)).unwrap();
+    for _ in 0..3 {
+        let guard = lock.acquire().await.unwrap();
+        let before = scene.events(EventKind::Renewed, "k").len();
+        scene.proxy.change(|weather| weather.stall_down = true);
+        until("a renewal is unanswered", || {
+            scene.events(EventKind::Renewed, "k").len() > before
+        })
+        .await;
+        let lost = guard.lost();
+        let releasing = tokio::spawn(guard.release());
+        until("the release has arrived", || {
+            scene.events(EventKind::Released, "k").len() == scene.events(EventKind::Granted, "k").len()
+        })
+        .await;
+        scene.proxy.clear_up();
+        releasing.await.unwrap().unwrap();
+        let renewed = scene.events(EventKind::Renewed, "k").len();
+        // Longer than a renewal would take to come.
+        assert!(
+            tokio::time::timeout(Duration::from_millis(700), lost).await.is_err(),
+            "what was released was not lost"
+        );
+        assert_eq!(
+            scene.events(EventKind::Renewed, "k").len(),
+            renewed,
+            "renewed after the release"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_restarts_empty_takes_the_leases_and_gives_new_ones() {
+    let mut scene = Scene::set(Server::builder()).await;
+    let client = scene.client().await;
+    let guard = client.lock("k").unwrap().acquire().await.unwrap();
+    let port = scene.server.local_addr().port();
+    let old = std::mem::replace(
+        &mut scene.server,
+        Server::builder().port(0).record_events(true).start().await.unwrap(),
+    );
+    drop(old);
+    assert_eq!(guard.lost().await, LostReason::Disconnected);
+    let waiting = tokio::spawn({
+        let lock = client.lock("k").unwrap();
+        async move { lock.acquire().await.unwrap() }
+    });
+    let restarted = loop {
+        // The old one's listener ends with its task.
+        match Server::builder().port(port).start().await {
+            Ok(server) => break server,
+            Err(error) => assert_eq!(error.kind(), ErrorKind::Connect, "{error}"),
+        }
+        sleep(Duration::from_millis(5)).await;
+    };
+    let again = waiting.await.unwrap();
+    assert!(again.is_held());
+    assert_eq!(restarted.stats().locks.len(), 1);
+}
+
+#[tokio::test]
+async fn a_server_that_drains_is_told_apart_and_its_leases_can_be_given_back() {
+    let scene = Scene::set(Server::builder()).await;
+    let client = scene.client().await;
+    let kept = client.lock("kept").unwrap().acquire().await.unwrap();
+    let given = client.lock("given").unwrap().acquire().await.unwrap();
+    let waiting = tokio::spawn({
+        let lock = client.lock("kept").unwrap();
+        async move { lock.acquire().await.map(drop) }
+    });
+    until("it waits", || {
+        scene.server.stats().locks.iter().any(|lock| lock.waiters == 1)
+    })
+    .await;
+    let shutdown = tokio::spawn(scene.server.shutdown());
+    assert_eq!(waiting.await.unwrap().unwrap_err().kind(), ErrorKind::Draining);
+    let error = client.lock("new").unwrap().acquire().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Draining, "{error}");
+    assert!(error.is_retryable());
+    given.release().await.unwrap();
+    assert!(kept.is_held());
+    shutdown.abort();
+    assert_eq!(kept.lost().await, LostReason::ServerDraining);
+}
+
+#[test]
+fn guards_and_clients_may_outlive_their_runtime() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let (server, client, guard) = runtime.block_on(async {
+        let server = Server::builder().port(0).start().await.unwrap();
+        let servers = [server.local_addr().to_string()];
+        let client = Client::builder().servers(servers).connect().await.unwrap();
+        let guard = client.lock("k").unwrap().acquire().await.unwrap();
+        (server, client, guard)
+    });
+    // From a thread that knows of no runtime, while it runs: given back all the same.
+    let second = runtime.block_on(async { client.lock("l").unwrap().acquire().await.unwrap() });
+    std::thread::spawn(move || drop(second)).join().unwrap();
+    runtime.block_on(until("it is given back", || server.stats().locks.len() == 1));
+    // And after it.
+    runtime.shutdown_timeout(Duration::from_secs(5));
+    assert!(!guard.is_held(), "its actor is gone");
+    drop(guard);
+    drop(client);
+    drop(server);
+}
+
+#[tokio::test]
+async fn a_shutdown_while_the_server_is_away_reports_what_it_could_not_give_back() {
+    let scene = Scene::set(Server::builder().auto_release_on_disconnect(false)).await;
+    let client = scene.builder().survives_disconnect(true).connect().await.unwrap();
+    let guard = client.lock("k").unwrap().acquire().await.unwrap();
+    scene.proxy.change(|weather| weather.refuse = true);
+    scene.proxy.cut();
+    until("it is noticed", || !client.health()[0].is_connected()).await;
+    let report = client.shutdown(Duration::from_millis(200)).await;
+    assert_eq!((report.released, report.unreleased), (0, vec![guard.key().clone()]));
+    assert_eq!(guard.lost().await, LostReason::Shutdown);
+    let error = client.lock("k").unwrap().acquire().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Shutdown, "{error}");
+}

@@ -33,6 +33,31 @@ impl ReconnectPolicy {
         Self(Arc::new(move || Box::new(builder.build())))
     }
 
+    /// The pauses of a policy of the `backoff` crate; `new` makes one for each sequence, which is
+    /// [reset](backoff::backoff::Backoff::reset) first. Where it has no more to say, 5 s.
+    ///
+    /// ```
+    /// use backoff::ExponentialBackoff;
+    /// use dflockd_client::ReconnectPolicy;
+    ///
+    /// let policy = ReconnectPolicy::from_backoff(|| ExponentialBackoff {
+    ///     max_elapsed_time: None,
+    ///     ..ExponentialBackoff::default()
+    /// });
+    /// ```
+    #[cfg(feature = "backoff")]
+    #[must_use]
+    pub fn from_backoff<B>(new: impl Fn() -> B + Send + Sync + 'static) -> Self
+    where
+        B: backoff::backoff::Backoff + Send + 'static,
+    {
+        Self(Arc::new(move || {
+            let mut policy = new();
+            policy.reset();
+            Box::new(std::iter::from_fn(move || policy.next_backoff()))
+        }))
+    }
+
     /// A new sequence.
     pub(crate) fn start(&self) -> Attempts {
         Attempts {
@@ -87,5 +112,29 @@ mod tests {
         assert!(pauses[10..].iter().all(|p| *p >= Duration::from_secs(1)), "{pauses:?}");
         assert!(pauses[10..].iter().any(|p| *p != pauses[10]), "no jitter: {pauses:?}");
         assert_eq!(attempts.made(), 50);
+    }
+
+    #[cfg(feature = "backoff")]
+    #[test]
+    fn a_policy_of_the_backoff_crate_is_followed_and_has_no_last_word() {
+        struct Twice(u32);
+        impl backoff::backoff::Backoff for Twice {
+            fn next_backoff(&mut self) -> Option<Duration> {
+                self.0 += 1;
+                (self.0 <= 2).then(|| Duration::from_millis(u64::from(self.0)))
+            }
+            fn reset(&mut self) {
+                self.0 = 0;
+            }
+        }
+        let policy = ReconnectPolicy::from_backoff(|| Twice(7));
+        for _ in 0..2 {
+            let mut attempts = policy.start();
+            let pauses = [attempts.failed(), attempts.failed(), attempts.failed()];
+            assert_eq!(
+                pauses,
+                [Duration::from_millis(1), Duration::from_millis(2), LAST_RESORT]
+            );
+        }
     }
 }
