@@ -214,6 +214,7 @@ impl Client {
         let mut service = self.clone();
         let budget = match &request {
             Request::Acquire(acquire) if !acquire.wait.is_zero() => acquire.wait,
+            Request::Collect { wait, .. } => *wait,
             _ => self.config().request_timeout,
         };
         // As a rule it is ready, and then no timer is needed.

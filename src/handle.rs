@@ -7,6 +7,7 @@ use crate::error::Result;
 use crate::guard::Lease;
 use crate::lease::registry::RenewPolicy;
 use crate::service::{AcquireRequest, Request, Response};
+use crate::ticket::{Enqueued, Ticket};
 use crate::types::{Key, Target, Ttl};
 
 /// The terms of the acquires of one handle.
@@ -69,14 +70,26 @@ impl Handle {
         }
     }
 
+    pub(crate) async fn enqueue<G>(&self, guard: fn(Lease) -> G) -> Result<Enqueued<G>> {
+        let request = Request::Enqueue(self.request(Duration::ZERO));
+        match self.client.execute(request).await? {
+            Response::Granted(lease) => Ok(Enqueued::Acquired(guard(lease))),
+            Response::Queued(place) => Ok(Enqueued::Queued(Ticket::new(place, guard))),
+            other => Err(self.client.out_of_place(&other)),
+        }
+    }
+
     async fn ask(&self, wait: Duration) -> Result<Response> {
-        let request = AcquireRequest {
+        self.client.execute(Request::Acquire(self.request(wait))).await
+    }
+
+    fn request(&self, wait: Duration) -> AcquireRequest {
+        AcquireRequest {
             target: self.target,
             key: self.key.clone(),
             wait,
             ttl: self.ttl,
             policy: self.policy,
-        };
-        self.client.execute(Request::Acquire(request)).await
+        }
     }
 }

@@ -77,6 +77,7 @@ pub mod server;
 mod service;
 mod sharding;
 mod stats;
+mod ticket;
 mod types;
 
 /// The version of this crate.
@@ -97,4 +98,5 @@ pub use semaphore::DistributedSemaphore;
 pub use service::{AcquireRequest, Request, Response, ResponseFuture};
 pub use sharding::{DEFAULT_SERVERS, ShardingStrategy, stable_hash_shard};
 pub use stats::{IdleStats, LockStats, SemaphoreStats, Stats};
+pub use ticket::{Enqueued, QueuePlace, Ticket};
 pub use types::{Fence, Grant, Key, Kind, Limit, MAX_KEY_BYTES, MAX_SECONDS, Target, Token, Ttl, WaitSecs};

@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::error::Result;
 use crate::guard::LockGuard;
 use crate::handle::Handle;
+use crate::ticket::Enqueued;
 use crate::types::Key;
 
 /// A lock on one key.
@@ -103,5 +104,39 @@ impl DistributedLock {
     /// ```
     pub async fn try_acquire(&self) -> Result<Option<LockGuard>> {
         Ok(self.0.try_acquire().await?.map(LockGuard::new))
+    }
+
+    /// First phase of two: takes the lock if it is free, and a place in its queue if not. Does not wait for other holders;
+    /// [`Ticket::wait`](crate::Ticket::wait) does, when you are ready to. A place keeps a connection to itself, so there can only
+    /// be as many as [`exclusive_connections_per_key`](crate::ClientBuilder::exclusive_connections_per_key) for one key.
+    ///
+    /// # Errors
+    ///
+    /// As [`try_acquire`](Self::try_acquire); [`Timeout`](crate::ErrorKind::Timeout) means that no connection was free for it
+    /// within the request timeout.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: dropping the future gives up the place, and gives back what was granted meanwhile.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), dflockd_client::Error> {
+    /// # let server = dflockd_client::server::Server::builder().port(0).start().await?;
+    /// # let client = dflockd_client::Client::builder().servers([server.local_addr().to_string()]).build()?;
+    /// use dflockd_client::Enqueued;
+    ///
+    /// let lock = client.lock("orders/42")?;
+    /// let guard = match lock.enqueue().await? {
+    ///     Enqueued::Acquired(guard) => guard,
+    ///     // Tell somebody that it will take a while, and then:
+    ///     Enqueued::Queued(ticket) => ticket.wait(Duration::from_secs(30)).await?,
+    /// };
+    /// guard.release().await
+    /// # }
+    /// ```
+    pub async fn enqueue(&self) -> Result<Enqueued<LockGuard>> {
+        self.0.enqueue(LockGuard::new).await
     }
 }

@@ -9,6 +9,7 @@ use tokio::time::{Instant, sleep};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::message::{LaneEvent, Pending, ShardMessage};
+use super::shard::TicketId;
 use super::waits::{Place, Subject};
 use crate::lease::registry::LaneId;
 use crate::net::connect::{Abilities, ConnectOptions};
@@ -34,6 +35,8 @@ pub(crate) enum Work {
     Opening(Subject, Place, Pending),
     /// It waits on the server.
     Waiting(Subject, Place),
+    /// It has a place in a queue, whose ticket somebody holds.
+    Ticket(Subject, Place, TicketId),
     /// It is gone, and about to say so.
     Ending,
 }
@@ -187,7 +190,9 @@ impl Lanes {
 
     /// Closes what waits on the server, or is about to, and owns nothing.
     pub(crate) fn close_waiting(&mut self) {
-        self.close_if(|lane| matches!(lane.work, Work::Waiting(..) | Work::Opening(..)) && lane.owns == 0);
+        self.close_if(|lane| {
+            matches!(lane.work, Work::Waiting(..) | Work::Ticket(..) | Work::Opening(..)) && lane.owns == 0
+        });
     }
 
     fn close_if(&mut self, which: impl Fn(&Lane) -> bool) {

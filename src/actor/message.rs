@@ -7,6 +7,7 @@ use ractor::ActorRef;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::Instant;
 
+use super::shard::TicketId;
 use crate::clock::after;
 use crate::error::{Error, Result};
 use crate::lease::cell::LeaseCell;
@@ -20,6 +21,10 @@ use crate::types::{Grant, Key, Kind, Target, Token, Ttl};
 pub(crate) enum ShardMessage {
     /// A lock or slot is wanted.
     Acquire(Acquire, Patience),
+    /// The grant at the place of a ticket is wanted, until then.
+    Collect(TicketId, Instant, Ask<Acquired>),
+    /// A ticket was dropped: its place is given up.
+    GiveUp(TicketId),
     /// The state of the server is wanted.
     Stats(Ask<Stats>),
     /// A lease is given back. Without `told`: by a guard that was dropped.
@@ -65,6 +70,8 @@ pub(crate) enum Patience {
     TryThenWait,
     /// Until then.
     Until(Instant),
+    /// A place in the queue is enough.
+    Enqueue,
 }
 
 /// What happens on a connection.
@@ -94,6 +101,42 @@ pub(crate) enum Acquired {
     Lease(Lease),
     /// Somebody else holds it.
     Busy,
+    /// Somebody else holds it, and this is a place in its queue.
+    Queued(Ticket),
+}
+
+/// A place in a queue, in the hands of a caller. Dropping it gives the place up.
+pub(crate) struct Ticket {
+    id: TicketId,
+    pub(crate) key: Key,
+    shard: ActorRef<ShardMessage>,
+    used: bool,
+}
+
+impl Ticket {
+    pub(crate) fn new(id: TicketId, key: Key, shard: ActorRef<ShardMessage>) -> Self {
+        Self {
+            id,
+            key,
+            shard,
+            used: false,
+        }
+    }
+
+    /// Waits at its place; the answer comes through `ask`, whose receiver sees a closed channel if the actor is gone.
+    pub(crate) fn collect(mut self, until: Instant, ask: Ask<Acquired>) {
+        self.used = true;
+        drop(self.shard.send_message(ShardMessage::Collect(self.id, until, ask)));
+    }
+}
+
+/// Only sends a message: works anywhere, never blocks, never panics.
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        if !self.used {
+            drop(self.shard.send_message(ShardMessage::GiveUp(self.id)));
+        }
+    }
 }
 
 /// Somebody who waits for an answer, and the room that the request takes up in the shard.
@@ -164,6 +207,18 @@ pub(crate) enum Pending {
     Try(Acquire),
     /// A wait that blocks its lane.
     Wait(Acquire, Instant),
+    /// A place in a queue is wanted.
+    Enqueue(Acquire),
+    /// The wait at the place of a ticket, which may have been granted since `enqueued_at`.
+    Collect {
+        acquire: Acquire,
+        until: Instant,
+        enqueued_at: Instant,
+    },
+    /// The place of a ticket is given up, and the grant that may have come meanwhile.
+    GiveUp(Kind, Key),
+    /// A grant that came at once with its `e` is collected a second time: only to be done with it.
+    Settle(Kind, Key),
     /// A grant that is not sure to have enough of its TTL left is renewed before anybody gets it.
     Confirm {
         acquire: Acquire,
@@ -221,8 +276,10 @@ impl Pending {
     /// keep or give back what is held.
     fn caller_is_gone(&self) -> bool {
         match self {
-            Self::Try(acquire) | Self::Wait(acquire, _) => acquire.ask.is_gone(),
+            Self::Try(acquire) | Self::Wait(acquire, _) | Self::Enqueue(acquire) => acquire.ask.is_gone(),
             Self::Stats(ask) => ask.is_gone(),
+            // A place that was taken must be given up, even if nobody waits at it any more.
+            Self::Collect { .. } | Self::GiveUp(..) | Self::Settle(..) => false,
             Self::Confirm { .. } | Self::Renew(_) | Self::Release(_) => false,
         }
     }
@@ -231,8 +288,11 @@ impl Pending {
 impl Caller for Pending {
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match self {
-            Self::Try(acquire) | Self::Wait(acquire, _) => acquire.ask.told.poll_closed(cx),
+            Self::Try(acquire) | Self::Wait(acquire, _) | Self::Enqueue(acquire) | Self::Collect { acquire, .. } => {
+                acquire.ask.told.poll_closed(cx)
+            }
             Self::Stats(ask) => ask.told.poll_closed(cx),
+            Self::GiveUp(..) | Self::Settle(..) => Poll::Pending,
             Self::Confirm { .. } | Self::Renew(_) | Self::Release(_) => Poll::Pending,
         }
     }

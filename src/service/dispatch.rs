@@ -25,6 +25,7 @@ use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::guard::Lease;
 use crate::stats::Stats;
+use crate::ticket::QueuePlace;
 
 /// The answer to a request, on its way.
 pub type ResponseFuture = Pin<Box<dyn Future<Output = Result<Response>> + Send>>;
@@ -121,6 +122,8 @@ impl Service<Request> for Dispatch {
         let reserved = self.reserved.take();
         match request {
             Request::Acquire(request) => Box::pin(acquire(core, request, reserved)),
+            Request::Enqueue(request) => Box::pin(enqueue(core, request)),
+            Request::Collect { place, wait } => Box::pin(collect(core, place, wait)),
             Request::Release(lease) => {
                 let (key, answer) = lease.give_back();
                 Box::pin(async move {
@@ -206,7 +209,78 @@ async fn acquire_once(
     place.tell(ShardMessage::Acquire(acquire, patience))?;
     match answer.await.map_err(|_| place.gone())?? {
         Acquired::Lease(lease) => Ok(Some(lease)),
-        Acquired::Busy => Ok(None),
+        // A place that nobody asked for is given up by being dropped.
+        Acquired::Busy | Acquired::Queued(_) => Ok(None),
+    }
+}
+
+/// Takes what is free, or a place in its queue. That needs a connection of its own: where all are taken it waits for one.
+async fn enqueue(core: Arc<Core>, request: AcquireRequest) -> Result<Response> {
+    let place = core.topology.route(&request.key)?;
+    let budget = core.config.request_timeout;
+    let attempt = async {
+        let (told, answer) = oneshot::channel();
+        let ask = Ask {
+            told,
+            _room: take_room(place, &place.waiting_room, None).await?,
+        };
+        let acquire = Acquire {
+            target: request.target,
+            key: request.key.clone(),
+            ttl: request.ttl,
+            policy: request.policy,
+            ask,
+        };
+        place.tell(ShardMessage::Acquire(acquire, Patience::Enqueue))?;
+        answer.await.map_err(|_| place.gone())?
+    };
+    match timeout_at(after(Instant::now(), budget), attempt).await {
+        Ok(acquired) => Ok(into_response(acquired?, &core)),
+        Err(_) => Err(out_of_time(
+            place,
+            &format!(
+                "{:?} got no place in its queue within {budget:?}: the connections for waits (exclusive_connections, and \
+                 exclusive_connections_per_key) are all in use, or the server does not answer",
+                request.key
+            ),
+        )),
+    }
+}
+
+async fn collect(core: Arc<Core>, queued: QueuePlace, wait: Duration) -> Result<Response> {
+    let key = queued.key().clone();
+    let place = core.topology.route(&key)?;
+    let until = after(Instant::now(), wait);
+    // Without a wait it is asked whether the turn has come: that takes an answer.
+    let patience = if wait.is_zero() {
+        core.config.request_timeout
+    } else {
+        wait
+    };
+    let attempt = async {
+        let (told, answer) = oneshot::channel();
+        let ask = Ask {
+            told,
+            _room: take_room(place, &place.waiting_room, None).await?,
+        };
+        queued.into_inner().collect(until, ask);
+        answer.await.map_err(|_| place.gone())?
+    };
+    // The server counts whole seconds; the time of the caller is kept exactly here.
+    match timeout_at(after(Instant::now(), patience), attempt).await {
+        Ok(acquired) => Ok(into_response(acquired?, &core)),
+        Err(_) => Err(out_of_time(
+            place,
+            &format!("the turn of {key:?} did not come within {wait:?}: somebody else holds it"),
+        )),
+    }
+}
+
+fn into_response(acquired: Acquired, core: &Arc<Core>) -> Response {
+    match acquired {
+        Acquired::Lease(lease) => Response::Granted(Lease::new(lease, Arc::clone(core))),
+        Acquired::Queued(ticket) => Response::Queued(QueuePlace::new(ticket, Arc::clone(core))),
+        Acquired::Busy => Response::Busy,
     }
 }
 

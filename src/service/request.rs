@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::guard::Lease;
 use crate::lease::registry::RenewPolicy;
 use crate::stats::Stats;
+use crate::ticket::QueuePlace;
 use crate::types::{Key, Target, Ttl};
 
 /// An operation. The handles ([`DistributedLock`](crate::DistributedLock) and the others) make these.
@@ -14,6 +15,16 @@ use crate::types::{Key, Target, Ttl};
 pub enum Request {
     /// Acquires a lock or a slot. Answered with [`Response::Granted`] or [`Response::Busy`].
     Acquire(AcquireRequest),
+    /// Acquires it if it is free, and takes a place in its queue if not; does not wait. Answered with
+    /// [`Response::Granted`] or [`Response::Queued`].
+    Enqueue(AcquireRequest),
+    /// Waits at a place that `Enqueue` gave, once. Answered with [`Response::Granted`].
+    Collect {
+        /// The place.
+        place: QueuePlace,
+        /// For how long to wait.
+        wait: Duration,
+    },
     /// Gives a lease back. It is on its way as soon as the service was called. Answered with [`Response::Released`].
     Release(Lease),
     /// The state of a shard's server. Answered with [`Response::Stats`].
@@ -71,6 +82,8 @@ pub enum Response {
     Granted(Lease),
     /// Somebody else holds it, and the request did not want to wait.
     Busy,
+    /// Somebody else holds it; this is a place in its queue.
+    Queued(QueuePlace),
     /// It was given back, and the server has said so.
     Released,
     /// The state of a server.
@@ -82,6 +95,7 @@ impl fmt::Debug for Response {
         match self {
             Self::Granted(lease) => f.debug_tuple("Granted").field(lease).finish(),
             Self::Busy => f.write_str("Busy"),
+            Self::Queued(place) => f.debug_tuple("Queued").field(place).finish(),
             Self::Released => f.write_str("Released"),
             Self::Stats(stats) => f.debug_tuple("Stats").field(stats).finish(),
         }

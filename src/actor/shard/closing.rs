@@ -40,6 +40,7 @@ impl Shard {
                 }
             }
         }
+        self.tickets = Default::default();
         self.lanes.close_waiting();
     }
 

@@ -51,7 +51,7 @@ impl Shard {
                     self.reply(id, reply);
                 }
                 for pending in report.skipped {
-                    if let Pending::Wait(..) = pending {
+                    if let Pending::Wait(..) | Pending::Enqueue(_) = pending {
                         self.wait_ended(id);
                     }
                 }
@@ -146,12 +146,23 @@ impl Shard {
                 None
             }
             Work::Waiting(subject, place) => Some((subject, place)),
+            Work::Ticket(subject, place, ticket) => {
+                self.tickets.forget(ticket);
+                Some((subject, place))
+            }
             Work::Idle(_) | Work::Ending => None,
         };
         for pending in unwritten {
             match (pending, wait_begun.take()) {
                 // Not one byte of it was sent: it may begin anew.
-                (wait @ Pending::Wait(..), Some((subject, place))) => self.waits.put_back(subject, place, wait),
+                (wait @ (Pending::Wait(..) | Pending::Enqueue(_)), Some((subject, place))) => {
+                    self.waits.put_back(subject, place, wait);
+                }
+                // These mean something on this connection only.
+                (bound @ (Pending::Collect { .. } | Pending::GiveUp(..) | Pending::Settle(..)), begun) => {
+                    wait_begun = begun;
+                    self.refuse(bound, cause.clone());
+                }
                 (other, begun) => {
                     wait_begun = begun;
                     self.unsent(other);
@@ -175,7 +186,11 @@ impl Shard {
         for pending in unknown {
             match pending {
                 // Never sent again: that could take two grants.
-                Pending::Try(acquire) | Pending::Wait(acquire, _) => acquire.ask.tell(Err(cause.clone())),
+                Pending::Try(acquire)
+                | Pending::Wait(acquire, _)
+                | Pending::Enqueue(acquire)
+                | Pending::Collect { acquire, .. } => acquire.ask.tell(Err(cause.clone())),
+                Pending::GiveUp(..) | Pending::Settle(..) => {}
                 Pending::Stats(ask) => ask.tell(Err(cause.clone())),
                 // A renewal may be repeated at will.
                 Pending::Renew(id) => self.registry.renewal_failed(id),

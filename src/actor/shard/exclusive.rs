@@ -18,7 +18,7 @@ impl Shard {
         while self.waits.has_ready() {
             // A connection that owns something is taken only when no other can be had: its waits cannot be cut short.
             if let Some(lane) = self.lanes.idle(true) {
-                self.start_wait(lane, OnAbandon::Close);
+                self.start_wait(lane);
             } else if self.may_open_exclusive() {
                 let Some((subject, place, wait)) = self.waits.pop() else {
                     return;
@@ -28,7 +28,7 @@ impl Shard {
                 self.lanes
                     .open(Role::Exclusive, work, Duration::ZERO, dial, self.myself.clone());
             } else if let Some(lane) = self.lanes.idle(false) {
-                self.start_wait(lane, OnAbandon::Finish);
+                self.start_wait(lane);
             } else {
                 return;
             }
@@ -41,13 +41,18 @@ impl Shard {
             && Instant::now() >= self.exclusive_not_before
     }
 
-    fn start_wait(&mut self, lane: LaneId, on_abandon: OnAbandon) {
+    fn start_wait(&mut self, lane: LaneId) {
         if let Some((subject, place, wait)) = self.waits.pop() {
-            self.wait_on(lane, subject, place, wait, on_abandon);
+            self.wait_on(lane, subject, place, wait);
         }
     }
 
-    fn wait_on(&mut self, id: LaneId, subject: Subject, place: Place, wait: Pending, on_abandon: OnAbandon) {
+    fn wait_on(&mut self, id: LaneId, subject: Subject, place: Place, wait: Pending) {
+        let on_abandon = match wait {
+            // Answered at once.
+            Pending::Enqueue(_) => OnAbandon::Finish,
+            _ => self.on_abandon(id),
+        };
         let request = self.request(&wait);
         let refused = match (self.lanes.get_mut(id), request) {
             (Some(lane), Some(request)) => {
@@ -61,6 +66,17 @@ impl Shard {
                 lane.work = Work::Ending;
             }
             self.waits.put_back(subject, place, wait);
+        }
+    }
+
+    /// Whether a wait may be given up by closing its connection: not if leases would go with it. Nor where a grant survives
+    /// the disconnect: one that crosses with it would be nobody's until its TTL is over.
+    pub(super) fn on_abandon(&mut self, id: LaneId) -> OnAbandon {
+        let owns = self.lanes.get_mut(id).is_some_and(|lane| lane.owns > 0);
+        if owns || self.config.survives_disconnect {
+            OnAbandon::Finish
+        } else {
+            OnAbandon::Close
         }
     }
 
@@ -78,7 +94,7 @@ impl Shard {
         self.lanes.is_up(id);
         let Some(lane) = self.lanes.get_mut(id) else { return };
         if let Work::Opening(subject, place, wait) = std::mem::replace(&mut lane.work, Work::Idle(Instant::now())) {
-            self.wait_on(id, subject, place, wait, OnAbandon::Close);
+            self.wait_on(id, subject, place, wait);
         }
     }
 

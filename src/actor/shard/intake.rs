@@ -24,6 +24,7 @@ impl Shard {
                 }
             }
             Patience::Until(until) => self.submit(Pending::Wait(acquire, until)),
+            Patience::Enqueue => self.submit(Pending::Enqueue(acquire)),
         }
     }
 
@@ -33,9 +34,9 @@ impl Shard {
             return self.refuse(pending, error);
         }
         match pending {
-            Pending::Wait(acquire, until) => {
+            Pending::Wait(ref acquire, _) | Pending::Enqueue(ref acquire) => {
                 let subject = (acquire.target.kind(), acquire.key.clone());
-                self.waits.push(subject, Pending::Wait(acquire, until));
+                self.waits.push(subject, pending);
                 self.start_waits();
             }
             pending if self.main_is_up => self.send(pending),
@@ -57,7 +58,12 @@ impl Shard {
 
     pub(super) fn refuse(&mut self, pending: Pending, error: Error) {
         match pending {
-            Pending::Try(acquire) | Pending::Wait(acquire, _) => acquire.ask.tell(Err(error)),
+            Pending::Try(acquire)
+            | Pending::Wait(acquire, _)
+            | Pending::Enqueue(acquire)
+            | Pending::Collect { acquire, .. } => acquire.ask.tell(Err(error)),
+            // The place went with its connection.
+            Pending::GiveUp(..) | Pending::Settle(..) => {}
             Pending::Stats(ask) => ask.tell(Err(error)),
             Pending::Confirm { acquire, grant, owner } => {
                 self.give_back_orphan(&acquire, grant, owner);

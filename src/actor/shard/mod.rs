@@ -13,6 +13,7 @@ mod exclusive;
 mod intake;
 mod releases;
 mod replies;
+mod tickets;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -25,6 +26,8 @@ use tokio_util::task::AbortOnDropHandle;
 
 use self::aside::Aside;
 use self::closing::Closing;
+pub(crate) use self::tickets::TicketId;
+use self::tickets::Tickets;
 use crate::actor::lanes::Lanes;
 use crate::actor::message::{Pending, Releasing, ShardMessage};
 use crate::actor::waits::WaitQueue;
@@ -69,6 +72,7 @@ pub(crate) struct Shard {
     hopeless: bool,
     registry: Registry,
     waits: WaitQueue<Pending>,
+    tickets: Tickets,
     /// Requests that wait for the pipelined connection.
     parked: VecDeque<Pending>,
     /// The length at which parked requests whose callers are gone are thrown out.
@@ -134,6 +138,7 @@ impl Shard {
             hopeless: false,
             registry: Registry::new(config.schedule),
             waits: WaitQueue::new(config.exclusive_lanes_per_key),
+            tickets: Tickets::default(),
             parked: VecDeque::new(),
             clean_parked_at: intake::CLEAN_AT_LEAST,
             owed: Vec::new(),
@@ -154,6 +159,8 @@ impl Shard {
     fn handle(&mut self, message: ShardMessage) {
         match message {
             ShardMessage::Acquire(acquire, patience) => self.acquire(acquire, patience),
+            ShardMessage::Collect(ticket, until, ask) => self.collect(ticket, until, ask),
+            ShardMessage::GiveUp(ticket) => self.give_up(ticket),
             ShardMessage::Stats(ask) => self.submit(Pending::Stats(ask)),
             ShardMessage::Release { id, told } => self.release(id, told),
             ShardMessage::Lane(lane, event) => self.lane_event(lane, event),

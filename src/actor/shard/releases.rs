@@ -72,6 +72,13 @@ impl Shard {
         }
     }
 
+    /// The server counts one more lease to this connection.
+    pub(super) fn own(&mut self, owner: LaneId) {
+        if let Some(lane) = self.lanes.get_mut(owner) {
+            lane.owns += 1;
+        }
+    }
+
     pub(super) fn disown(&mut self, owner: LaneId) {
         if let Some(lane) = self.lanes.get_mut(owner) {
             lane.owns = lane.owns.saturating_sub(1);

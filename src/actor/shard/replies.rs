@@ -13,7 +13,7 @@ use crate::lease::registry::{LaneId, LeaseId};
 use crate::lease::schedule::Schedule;
 use crate::net::pipeline::Reply;
 use crate::protocol::{Call, Request, Response, Status};
-use crate::types::{Grant, WaitSecs};
+use crate::types::{Grant, Key, Kind, WaitSecs};
 
 /// A server that refuses a renewal for a reason that passes is asked again after this.
 const RENEW_AGAIN: Duration = Duration::from_millis(500);
@@ -27,6 +27,24 @@ impl Shard {
                 let left = until.saturating_duration_since(Instant::now());
                 acquire_request(acquire, WaitSecs::covering(left))
             }
+            Pending::Enqueue(acquire) => Request::Enqueue {
+                target: acquire.target,
+                key: acquire.key.clone(),
+                ttl: acquire.ttl,
+            },
+            Pending::Collect { acquire, until, .. } => {
+                let left = until.saturating_duration_since(Instant::now());
+                Request::Wait {
+                    kind: acquire.target.kind(),
+                    key: acquire.key.clone(),
+                    wait: WaitSecs::covering(left),
+                }
+            }
+            Pending::GiveUp(kind, key) | Pending::Settle(kind, key) => Request::Wait {
+                kind: *kind,
+                key: key.clone(),
+                wait: WaitSecs::TRY,
+            },
             Pending::Confirm { acquire, grant, .. } => Request::Renew {
                 kind: acquire.target.kind(),
                 key: acquire.key.clone(),
@@ -75,6 +93,27 @@ impl Shard {
                     other => self.acquire_answered(acquire, other, sent_at, from),
                 }
             }
+            Pending::Enqueue(acquire) => self.enqueue_answered(acquire, response, sent_at, from),
+            Pending::Collect {
+                acquire, enqueued_at, ..
+            } => {
+                self.wait_ended(from);
+                match response {
+                    Response::TimedOut => {
+                        let error = timed_out(&acquire);
+                        acquire.ask.tell(Err(self.here(error)));
+                    }
+                    other => self.acquire_answered(acquire, other, enqueued_at, from),
+                }
+            }
+            Pending::GiveUp(kind, key) => {
+                self.wait_ended(from);
+                if let Response::Granted(grant) = response {
+                    self.own(from);
+                    self.give_back_grant(kind, key, grant, from);
+                }
+            }
+            Pending::Settle(..) => self.wait_ended(from),
             Pending::Confirm { acquire, grant, owner } => {
                 self.confirm_answered(acquire, grant, owner, response, sent_at)
             }
@@ -84,7 +123,7 @@ impl Shard {
         }
     }
 
-    fn acquire_answered(&mut self, acquire: Acquire, response: Response, sent_at: Instant, from: LaneId) {
+    pub(super) fn acquire_answered(&mut self, acquire: Acquire, response: Response, sent_at: Instant, from: LaneId) {
         match response {
             Response::Granted(grant) => self.granted(acquire, grant, sent_at, from),
             other => {
@@ -95,10 +134,8 @@ impl Shard {
     }
 
     /// The server has granted it. Its caller gets it, unless too much of the lease may be over already.
-    fn granted(&mut self, acquire: Acquire, grant: Grant, sent_at: Instant, owner: LaneId) {
-        if let Some(lane) = self.lanes.get_mut(owner) {
-            lane.owns += 1;
-        }
+    pub(super) fn granted(&mut self, acquire: Acquire, grant: Grant, sent_at: Instant, owner: LaneId) {
+        self.own(owner);
         if acquire.ask.is_gone() || self.is_closing() {
             tracing::debug!(shard = self.index, key = %acquire.key, "granted, but nobody waits for it any more: given back");
             self.give_back_orphan(&acquire, grant, owner);
@@ -152,9 +189,13 @@ impl Shard {
 
     /// Gives back what was granted to nobody.
     pub(super) fn give_back_orphan(&mut self, acquire: &Acquire, grant: Grant, owner: LaneId) {
+        self.give_back_grant(acquire.target.kind(), acquire.key.clone(), grant, owner);
+    }
+
+    fn give_back_grant(&mut self, kind: Kind, key: Key, grant: Grant, owner: LaneId) {
         self.owe(Releasing {
-            kind: acquire.target.kind(),
-            key: acquire.key.clone(),
+            kind,
+            key,
             token: grant.token,
             id: None,
             owner,

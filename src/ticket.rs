@@ -1,0 +1,103 @@
+//! A place in a queue: the first phase of an acquire in two.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::actor::message::Ticket as ActorTicket;
+use crate::client::Client;
+use crate::error::Result;
+use crate::guard::Lease;
+use crate::service::{Core, Request, Response};
+use crate::types::Key;
+
+/// What came of an `enqueue`.
+#[derive(Debug)]
+#[must_use = "dropping it gives the lock or the place back at once"]
+pub enum Enqueued<G> {
+    /// It was free: held.
+    Acquired(G),
+    /// Somebody else holds it; this is a place in the queue.
+    Queued(Ticket<G>),
+}
+
+/// A place in the queue of a lock or semaphore.
+///
+/// It belongs to a connection, which it keeps to itself: if that is lost, so is the place, and [`wait`](Self::wait) says so. Its
+/// turn may come before anybody waits for it: the lease then runs, unrenewed, until [`wait`](Self::wait) collects it, so do not
+/// let more than a TTL pass. Dropping it gives the place up, and the grant if it has come.
+#[must_use = "a ticket that is dropped gives its place up at once"]
+pub struct Ticket<G> {
+    place: QueuePlace,
+    guard: fn(Lease) -> G,
+}
+
+impl<G> Ticket<G> {
+    pub(crate) fn new(place: QueuePlace, guard: fn(Lease) -> G) -> Self {
+        Self { place, guard }
+    }
+
+    /// What is waited for.
+    #[must_use]
+    pub fn key(&self) -> &Key {
+        self.place.key()
+    }
+
+    /// Waits for its turn, for up to `timeout`. The place is given up if it does not come in time.
+    ///
+    /// # Errors
+    ///
+    /// [`Timeout`](crate::ErrorKind::Timeout) if its turn did not come in time,
+    /// [`LeaseExpired`](crate::ErrorKind::LeaseExpired) if it came so long ago that the lease ran out,
+    /// [`Disconnected`](crate::ErrorKind::Disconnected) if the connection that had the place was lost. Nothing is held after an
+    /// error.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: dropping the future gives up the place, and gives back what was granted meanwhile.
+    pub async fn wait(self, timeout: Duration) -> Result<G> {
+        let Self { place, guard } = self;
+        let client = Client::of(Arc::clone(&place.core));
+        let key = place.key().clone();
+        match client.execute(Request::Collect { place, wait: timeout }).await? {
+            Response::Granted(lease) => Ok(guard(lease)),
+            Response::Busy => Err(client.busy(&key)),
+            other => Err(client.out_of_place(&other)),
+        }
+    }
+}
+
+impl<G> fmt::Debug for Ticket<G> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.place, f)
+    }
+}
+
+/// A place in a queue, as the service hands it out. [`Ticket`] is this, for users of the handles.
+pub struct QueuePlace {
+    held: ActorTicket,
+    // Dropped after `held`, so that the place is given up before the client may end.
+    core: Arc<Core>,
+}
+
+impl QueuePlace {
+    pub(crate) fn new(held: ActorTicket, core: Arc<Core>) -> Self {
+        Self { held, core }
+    }
+
+    /// What is waited for.
+    #[must_use]
+    pub fn key(&self) -> &Key {
+        &self.held.key
+    }
+
+    pub(crate) fn into_inner(self) -> ActorTicket {
+        self.held
+    }
+}
+
+impl fmt::Debug for QueuePlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("QueuePlace").field(self.key()).finish()
+    }
+}
