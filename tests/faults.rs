@@ -95,6 +95,7 @@ async fn an_acquire_that_is_cut_anywhere_takes_one_grant_at_most_and_leaks_none(
         }
     }
     assert!(faults > 90, "{faults}");
+    println!("cut {faults} times");
 }
 
 #[tokio::test]
@@ -113,12 +114,18 @@ async fn a_black_hole_is_told_before_the_server_grants_to_anybody_else() {
         weather.stall_up = true;
         weather.stall_down = true;
     });
+    let deadline = Instant::now() + guard.remaining();
     assert_eq!(guard.lost().await, LostReason::Expired);
     let told = Instant::now();
+    println!("told {:?} after the deadline", told.saturating_duration_since(deadline));
     assert!(!guard.is_held() && guard.remaining().is_zero());
     let next = next.await.unwrap();
     let granted = scene.events(EventKind::Granted, "k").last().unwrap().clone();
     assert_eq!(granted.token.as_ref(), Some(next.token()));
+    println!(
+        "and {:?} before the server granted it anew",
+        granted.at.saturating_duration_since(told)
+    );
     assert!(told < granted.at, "told {:?} too late", told - granted.at);
 }
 
@@ -538,4 +545,106 @@ async fn a_shutdown_while_the_server_is_away_reports_what_it_could_not_give_back
     assert_eq!(guard.lost().await, LostReason::Shutdown);
     let error = client.lock("k").unwrap().acquire().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Shutdown, "{error}");
+}
+
+/// The server hears nothing for its read timeout: it says `error`, unasked, and closes. Nobody may take that for an answer.
+#[tokio::test]
+async fn the_servers_last_word_answers_nobody() {
+    let scene = Scene::set(Server::builder().read_timeout(Duration::from_millis(250))).await;
+    // A client that was told wrong, and so keeps silent for too long.
+    let client = scene.client().await;
+    for _ in 0..3 {
+        let guard = client.lock("k").unwrap().acquire().await.unwrap();
+        let releasing = {
+            assert_eq!(guard.lost().await, LostReason::Disconnected);
+            guard.release().await
+        };
+        assert_eq!(releasing.unwrap_err().kind(), ErrorKind::LeaseLost);
+    }
+    scene.until_free().await;
+}
+
+/// Nothing passes, in either direction: what may be on its way is bounded, and the rest waits where its callers see it.
+#[tokio::test]
+async fn a_full_pipeline_pushes_back_and_drops_nothing() {
+    use std::task::Poll;
+    use tower::Service;
+
+    let scene = Scene::set(Server::builder()).await;
+    let client = scene.builder().max_in_flight(8).connect().await.unwrap();
+    scene.proxy.change(|weather| {
+        weather.stall_up = true;
+        weather.stall_down = true;
+    });
+    let mut running = tokio::task::JoinSet::new();
+    for number in 0..100 {
+        let lock = client.lock(format!("k{number}")).unwrap();
+        running.spawn(async move { lock.acquire().await.unwrap().release().await.unwrap() });
+    }
+    let mut service = client.clone();
+    let mut ready = || {
+        let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+        matches!(service.poll_ready(&mut cx), Poll::Ready(Ok(())))
+    };
+    assert!(ready(), "nobody has run yet");
+    until("there is room for no more", || !ready()).await;
+    scene.proxy.clear_up();
+    drop(service);
+    running.join_all().await;
+    assert_eq!(
+        scene
+            .server
+            .events()
+            .iter()
+            .filter(|e| e.kind == EventKind::Granted)
+            .count(),
+        100
+    );
+    scene.until_free().await;
+}
+
+#[tokio::test]
+async fn a_lease_is_not_renewed_beyond_its_max_hold() {
+    let scene = Scene::set(Server::builder().lease_sweep_interval(Duration::from_millis(10))).await;
+    let client = scene.client().await;
+    let lock = client.lock("k").unwrap().lease_ttl(Duration::from_secs(1)).unwrap();
+    let guard = lock.max_hold(Duration::from_millis(1200)).acquire().await.unwrap();
+    assert_eq!(guard.lost().await, LostReason::Expired);
+    let renewed = scene.events(EventKind::Renewed, "k").len();
+    assert!((1..=2).contains(&renewed), "renewed {renewed} times");
+    let told = Instant::now();
+    until("the server lets it go", || {
+        !scene.events(EventKind::Expired, "k").is_empty()
+    })
+    .await;
+    assert!(told < scene.events(EventKind::Expired, "k")[0].at);
+}
+
+#[test]
+fn dropping_the_last_client_gives_everything_back() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let server = runtime.block_on(async {
+        Server::builder()
+            .auto_release_on_disconnect(false)
+            .port(0)
+            .start()
+            .await
+    });
+    let server = server.unwrap();
+    let (client, guards) = runtime.block_on(async {
+        let servers = [server.local_addr().to_string()];
+        let client = Client::builder().servers(servers).connect().await.unwrap();
+        let mut guards = Vec::new();
+        for number in 0..50 {
+            guards.push(client.lock(format!("k{number}")).unwrap().acquire().await.unwrap());
+        }
+        (client, guards)
+    });
+    // Outside of the runtime, the client before its guards.
+    drop(client);
+    drop(guards);
+    runtime.block_on(until("all is released and the connection closed", || {
+        let stats = server.stats();
+        stats.locks.is_empty() && stats.connections == 0
+    }));
 }
