@@ -83,16 +83,6 @@ impl Proxy {
         self.change(|weather| weather.generation += 1);
     }
 
-    /// Ends all connections that are open, with all that was kept back, and lets new ones pass.
-    pub fn clear_up_after_cut(&self) {
-        self.change(|weather| {
-            *weather = Weather {
-                generation: weather.generation + 1,
-                ..Weather::default()
-            };
-        });
-    }
-
     /// How many connections were made.
     pub fn accepted(&self) -> usize {
         self.accepted.load(Ordering::SeqCst)
