@@ -162,3 +162,19 @@ async fn when_the_registry_ends_its_holders_know() {
     drop(registry);
     assert_eq!(cell.state(), LeaseState::Lost(LostReason::ShardGone));
 }
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_sent_behind_a_release_and_it_begins_once() {
+    let mut registry = registry(0.5);
+    let start = Instant::now();
+    let (id, _cell) = insert(&mut registry, 10, start, RenewPolicy::default());
+    assert!(registry.begin_release(id).is_some());
+    assert_eq!(registry.next_due(), None);
+    assert_eq!(registry.tick(start + secs(9.9), TOGETHER, true), Due::default());
+    assert!(
+        registry.overdue().is_empty(),
+        "a reconnect renews nothing that is on its way back"
+    );
+    assert!(registry.begin_release(id).is_none());
+    assert_eq!(registry.held(), 0);
+}
