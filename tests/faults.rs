@@ -653,3 +653,45 @@ fn dropping_the_last_client_gives_everything_back() {
         stats.locks.is_empty() && stats.connections == 0
     }));
 }
+
+/// A wait that got its lock leaves a connection that owns a lease; one that gave up leaves one that owns nothing.
+#[tokio::test]
+async fn idle_connections_are_closed_unless_they_own_leases() {
+    let scene = Scene::set(Server::builder()).await;
+    let client = scene
+        .builder()
+        .idle_connection_timeout(Duration::from_millis(100))
+        .connect()
+        .await
+        .unwrap();
+    let (a, b) = (client.lock("a").unwrap(), client.lock("b").unwrap());
+    let (first, _other) = (a.acquire().await.unwrap(), b.acquire().await.unwrap());
+    let waiting = tokio::spawn(async move { a.acquire().await.unwrap() });
+    let in_vain = b.acquire_timeout(Duration::from_millis(900));
+    let in_vain = tokio::spawn(async move { in_vain.acquire().await });
+    until("both wait", || {
+        scene.server.stats().locks.iter().all(|lock| lock.waiters == 1)
+    })
+    .await;
+    assert_eq!(scene.server.stats().connections, 3);
+    first.release().await.unwrap();
+    let owned = waiting.await.unwrap();
+    assert!(in_vain.await.unwrap().unwrap_err().is_timeout());
+    until("the one that owns nothing is closed", || {
+        scene.server.stats().connections == 2
+    })
+    .await;
+    // Several rounds of housekeeping later the other is still there.
+    let token = owned.cancellation_token();
+    let lost = tokio::time::timeout(Duration::from_millis(2500), token.cancelled()).await;
+    assert!(lost.is_err() && owned.is_held());
+    assert_eq!(scene.server.stats().connections, 2);
+    owned.release().await.unwrap();
+    until("nothing is owned any more", || scene.server.stats().connections == 1).await;
+    // The pipelined one stays, and a lease lost with it cancels its token.
+    let last = client.lock("a").unwrap().acquire().await.unwrap();
+    let token = last.cancellation_token();
+    scene.proxy.cut();
+    token.cancelled().await;
+    assert_eq!(last.state(), LeaseState::Lost(LostReason::Disconnected));
+}
