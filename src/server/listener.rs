@@ -144,7 +144,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, tasks: TaskTracker) 
 }
 
 /// Serves a connection, if there is room for it. One too many is closed without a word.
-fn admit(stream: TcpStream, shared: &Arc<Shared>, tasks: &TaskTracker, next_connection: &mut u64) {
+fn admit(mut stream: TcpStream, shared: &Arc<Shared>, tasks: &TaskTracker, next_connection: &mut u64) {
     let number = *next_connection;
     if !shared.state().connect(number) {
         return;
@@ -156,8 +156,10 @@ fn admit(stream: TcpStream, shared: &Arc<Shared>, tasks: &TaskTracker, next_conn
     let shared = Arc::clone(shared);
     tasks.spawn(async move {
         let stopped = shared.stopped.clone();
-        until(stopped, connection::serve(stream, number, &shared)).await;
+        until(stopped, connection::serve(&mut stream, number, &shared)).await;
+        // Before it is closed: a client that sees the end finds what it held free.
         shared.state().disconnect(number, Instant::now());
+        drop(stream);
     });
 }
 

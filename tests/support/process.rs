@@ -1,6 +1,7 @@
 //! Servers that run as processes of their own.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
+use std::net::{Shutdown, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -30,13 +31,20 @@ impl ServerProcess {
 
     fn wait_until_it_listens(&mut self) {
         let give_up = Instant::now() + Duration::from_secs(30);
-        while std::net::TcpStream::connect(&self.address).is_err() {
+        let probe = loop {
+            if let Ok(probe) = TcpStream::connect(&self.address) {
+                break probe;
+            }
             if let Some(status) = self.child.try_wait().unwrap() {
                 panic!("the server at {} ended: {status}", self.address);
             }
             assert!(Instant::now() < give_up, "nobody listens at {}", self.address);
             std::thread::sleep(Duration::from_millis(20));
-        }
+        };
+        // Until the server has closed it, too: some are started with room for one connection only.
+        drop(probe.shutdown(Shutdown::Write));
+        drop(probe.set_read_timeout(Some(Duration::from_secs(30))));
+        drop((&probe).read(&mut [0]));
     }
 
     pub fn id(&self) -> u32 {
