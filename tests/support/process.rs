@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::net::{Shutdown, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 /// A process that is killed when it is dropped.
@@ -45,6 +46,10 @@ impl ServerProcess {
         drop(probe.shutdown(Shutdown::Write));
         drop(probe.set_read_timeout(Some(Duration::from_secs(30))));
         drop((&probe).read(&mut [0]));
+        // It was this server that answered, not another that had the port.
+        if let Some(status) = self.child.try_wait().unwrap() {
+            panic!("the server at {} ended: {status}", self.address);
+        }
     }
 
     pub fn id(&self) -> u32 {
@@ -63,10 +68,21 @@ impl Drop for ServerProcess {
     }
 }
 
-/// A port that is free now. Another process could take it before it is used; the range is large enough to make that rare.
+/// A port that is free now, and that this process gives out once: below those that systems hand to outgoing connections, so
+/// that none of the many that tests make can take it before the server does.
 pub fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
+    const FIRST: u32 = 10_000;
+    const COUNT: u32 = 20_000;
+    static TAKEN: AtomicU32 = AtomicU32::new(0);
+    // Another process starts elsewhere.
+    let start = std::process::id().wrapping_mul(131);
+    loop {
+        let number = start.wrapping_add(TAKEN.fetch_add(1, Ordering::Relaxed));
+        let port = u16::try_from(FIRST + number % COUNT).unwrap();
+        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 /// The first line that a process prints that starts with `prefix`, without it.
