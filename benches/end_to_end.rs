@@ -3,11 +3,11 @@
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use dflockd_client::server::Server;
-use dflockd_client::{Client, DistributedLock};
+use dflockd_client::{Client, Lock};
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 
-async fn pair(lock: &DistributedLock) {
+async fn pair(lock: &Lock) {
     lock.acquire().await.unwrap().release().await.unwrap();
 }
 
@@ -22,7 +22,7 @@ fn pairs(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("acquire and release");
     group.sample_size(30);
     for tasks in [1_usize, 10, 100] {
-        let locks: Vec<DistributedLock> = (0..tasks)
+        let locks: Vec<Lock> = (0..tasks)
             .map(|task| client.lock(format!("bench/{task}")).unwrap())
             .collect();
         group.throughput(Throughput::Elements(tasks as u64));

@@ -17,9 +17,9 @@ use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::handle::Handle;
 use crate::health::{ConnectionState, ShardHealth};
-use crate::lock::DistributedLock;
+use crate::lock::Lock;
 use crate::multi_lock::MultiLock;
-use crate::semaphore::DistributedSemaphore;
+use crate::semaphore::Semaphore;
 use crate::service::{Core, Dispatch, Request, Response, ResponseFuture};
 use crate::stats::Stats;
 use crate::types::{Key, Limit, Target};
@@ -61,8 +61,8 @@ impl Client {
     /// # Errors
     ///
     /// [`ErrorKind::InvalidInput`] if the key is none; see [`Key::new`].
-    pub fn lock(&self, key: impl AsRef<str>) -> Result<DistributedLock> {
-        Handle::new(self.clone(), Target::Lock, key.as_ref()).map(DistributedLock)
+    pub fn lock(&self, key: impl AsRef<str>) -> Result<Lock> {
+        Handle::new(self.clone(), Target::Lock, key.as_ref()).map(Lock)
     }
 
     /// Locks on several keys, of one shard or many, taken all or not at all. A key that is given twice counts once.
@@ -79,9 +79,9 @@ impl Client {
     /// # Errors
     ///
     /// [`ErrorKind::InvalidInput`] if the key is none (see [`Key::new`]), or the limit is 0.
-    pub fn semaphore(&self, key: impl AsRef<str>, limit: u32) -> Result<DistributedSemaphore> {
+    pub fn semaphore(&self, key: impl AsRef<str>, limit: u32) -> Result<Semaphore> {
         let target = Target::Semaphore(Limit::new(limit)?);
-        Handle::new(self.clone(), target, key.as_ref()).map(DistributedSemaphore)
+        Handle::new(self.clone(), target, key.as_ref()).map(Semaphore)
     }
 
     /// The state of all servers, merged: connections are added up, keys stand side by side.

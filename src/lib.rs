@@ -22,7 +22,7 @@
 //!
 //! - [`Client`] and its [`builder`](Client::builder): servers, timeouts, sharding, health, shutdown. It is a
 //!   [`tower::Service`] of [`Request`]s.
-//! - [`DistributedLock`] and [`DistributedSemaphore`]: handles on a key. Acquiring gives a [`LockGuard`] or
+//! - [`Lock`] and [`Semaphore`]: handles on a key. Acquiring gives a [`LockGuard`] or
 //!   [`SemaphorePermit`]; what both can do is [`Lease`]. [`MultiLock`] takes several locks, all or none.
 //! - [`Error`] and [`ErrorKind`]: what went wrong, and whether to try again.
 //! - [`ShardingStrategy`]: which server a key belongs to.
@@ -91,10 +91,10 @@ pub use error::{Error, ErrorKind, Result};
 pub use guard::{Lease, LockGuard, SemaphorePermit};
 pub use health::{ConnectionState, ShardHealth};
 pub use lease::cell::{LeaseState, LostReason};
-pub use lock::DistributedLock;
+pub use lock::Lock;
 pub use multi_lock::{MultiLock, MultiLockGuard};
 pub use net::backoff::ReconnectPolicy;
-pub use semaphore::DistributedSemaphore;
+pub use semaphore::Semaphore;
 pub use service::{AcquireRequest, Request, Response, ResponseFuture};
 pub use sharding::{DEFAULT_SERVERS, ShardingStrategy, stable_hash_shard};
 pub use stats::{IdleStats, LockStats, SemaphoreStats, Stats};

@@ -13,9 +13,9 @@ use crate::types::Key;
 /// Made by [`Client::lock`](crate::Client::lock); cheap to clone and to keep. It holds nothing by itself: each acquire gives a
 /// [`LockGuard`] that does. Not reentrant: a second acquire waits like anybody's.
 #[derive(Clone, Debug)]
-pub struct DistributedLock(pub(crate) Handle);
+pub struct Lock(pub(crate) Handle);
 
-impl DistributedLock {
+impl Lock {
     /// How long [`acquire`](Self::acquire) waits; the client's acquire timeout unless it is set here. Kept exactly,
     /// fractions of a second included.
     #[must_use]

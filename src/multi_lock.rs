@@ -14,7 +14,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::guard::LockGuard;
 use crate::handle::Handle;
 use crate::lease::cell::LostReason;
-use crate::lock::DistributedLock;
+use crate::lock::Lock;
 use crate::types::{Key, Target};
 
 /// Locks on several keys, taken all or not at all.
@@ -25,7 +25,7 @@ use crate::types::{Key, Target};
 #[derive(Clone, Debug)]
 pub struct MultiLock {
     /// In order, each key once. Never empty.
-    locks: Vec<DistributedLock>,
+    locks: Vec<Lock>,
     acquire_timeout: Duration,
 }
 
@@ -34,7 +34,7 @@ impl MultiLock {
         let mut locks = BTreeMap::new();
         for key in keys {
             let handle = Handle::new(client.clone(), Target::Lock, key.as_ref())?;
-            locks.insert(handle.key.as_str().to_owned(), DistributedLock(handle));
+            locks.insert(handle.key.as_str().to_owned(), Lock(handle));
         }
         if locks.is_empty() {
             return Err(Error::invalid("list of keys", [""; 0], "give at least one"));
@@ -66,7 +66,7 @@ impl MultiLock {
 
     /// The keys, each once, in the order in which they are taken.
     pub fn keys(&self) -> impl ExactSizeIterator<Item = &Key> {
-        self.locks.iter().map(DistributedLock::key)
+        self.locks.iter().map(Lock::key)
     }
 
     /// Takes all locks, waiting for up to the acquire timeout in all. Those that are taken early are renewed while the others
@@ -74,7 +74,7 @@ impl MultiLock {
     ///
     /// # Errors
     ///
-    /// As [`DistributedLock::acquire`] for the first key that could not be had, and [`ErrorKind::LeaseLost`] if one that was
+    /// As [`Lock::acquire`] for the first key that could not be had, and [`ErrorKind::LeaseLost`] if one that was
     /// taken early was lost meanwhile. Nothing is held after an error.
     ///
     /// # Cancel safety
@@ -110,7 +110,7 @@ impl MultiLock {
     ///
     /// # Errors
     ///
-    /// As [`DistributedLock::try_acquire`].
+    /// As [`Lock::try_acquire`].
     ///
     /// # Cancel safety
     ///

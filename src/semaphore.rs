@@ -13,9 +13,9 @@ use crate::types::Key;
 /// Made by [`Client::semaphore`](crate::Client::semaphore); cheap to clone and to keep. It holds nothing by itself: each acquire gives a
 /// [`SemaphorePermit`] that does. Every user of a key must give the same limit.
 #[derive(Clone, Debug)]
-pub struct DistributedSemaphore(pub(crate) Handle);
+pub struct Semaphore(pub(crate) Handle);
 
-impl DistributedSemaphore {
+impl Semaphore {
     /// How long [`acquire`](Self::acquire) waits; the client's acquire timeout unless it is set here. Kept exactly,
     /// fractions of a second included.
     #[must_use]

@@ -6,7 +6,7 @@ mod support;
 use std::time::Duration;
 
 use dflockd_client::server::{EventKind, Server, ServerBuilder};
-use dflockd_client::{Client, DistributedLock, Enqueued, ErrorKind, LockGuard, Ticket};
+use dflockd_client::{Client, Enqueued, ErrorKind, Lock, LockGuard, Ticket};
 use support::proxy::Proxy;
 use support::until;
 use tokio::time::sleep;
@@ -20,14 +20,14 @@ async fn scene(builder: ServerBuilder) -> (Server, Client) {
     (server, client)
 }
 
-async fn queued(lock: &DistributedLock) -> Ticket<LockGuard> {
+async fn queued(lock: &Lock) -> Ticket<LockGuard> {
     match lock.enqueue().await.unwrap() {
         Enqueued::Queued(ticket) => ticket,
         Enqueued::Acquired(guard) => panic!("{guard:?} was free"),
     }
 }
 
-async fn acquired(lock: &DistributedLock) -> LockGuard {
+async fn acquired(lock: &Lock) -> LockGuard {
     match lock.enqueue().await.unwrap() {
         Enqueued::Acquired(guard) => guard,
         Enqueued::Queued(ticket) => panic!("{ticket:?} was held"),

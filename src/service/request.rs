@@ -9,7 +9,7 @@ use crate::stats::Stats;
 use crate::ticket::QueuePlace;
 use crate::types::{Key, Target, Ttl};
 
-/// An operation. The handles ([`DistributedLock`](crate::DistributedLock) and the others) make these.
+/// An operation. The handles ([`Lock`](crate::Lock) and the others) make these.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Request {
