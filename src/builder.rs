@@ -1,20 +1,27 @@
 //! The description of a client.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
+
+use metrics::Recorder;
+use tower::{Layer, Service};
 
 use crate::client::Client;
 use crate::config::{OnUnavailable, Options};
 use crate::error::Result;
 use crate::net::backoff::ReconnectPolicy;
-use crate::service::Core;
+use crate::service::{ClientService, Core, Request, Response, UserLayer};
 use crate::sharding::ShardingStrategy;
+use crate::telemetry::key_class::Classifier;
+use crate::telemetry::sink::Sink;
 
 /// Describes a client. Nothing is checked before [`build`](Self::build) or [`connect`](Self::connect).
 #[derive(Clone, Default)]
 #[must_use = "a builder does nothing until it is built"]
 pub struct ClientBuilder {
     options: Options,
+    layers: Vec<UserLayer>,
 }
 
 impl ClientBuilder {
@@ -43,8 +50,8 @@ impl ClientBuilder {
         self
     }
 
-    /// How long a caller waits for the answer to a request that does not wait for other holders (a try, a release,
-    /// stats), reconnects included. Default: 5 s.
+    /// How long a caller waits for the answer to a request, reconnects included, on top of what the request itself may wait for
+    /// other holders (nothing for a try, a release, stats). See [`TimeoutLayer`](crate::TimeoutLayer). Default: 5 s.
     pub fn request_timeout(mut self, timeout: Duration) -> Self {
         self.options.request_timeout = timeout;
         self
@@ -154,6 +161,60 @@ impl ClientBuilder {
         self
     }
 
+    /// Adds a layer of tower's, or of your own, around all requests, those of the handles included. The first that is added
+    /// sees a request first; all of them stand inside of the client's own spans, metrics and timeout. What a layer may do,
+    /// and what it must not, is in [`docs/layers.md`](https://docs.rs/crate/dflockd-client/latest/source/docs/layers.md).
+    ///
+    /// An error of the layer's own reaches callers as [`ErrorKind::Layer`](crate::ErrorKind::Layer), with the layer's as its
+    /// source.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), dflockd_client::Error> {
+    /// use dflockd_client::Client;
+    /// use tower::limit::ConcurrencyLimitLayer;
+    ///
+    /// # let server = dflockd_client::server::Server::builder().port(0).start().await?;
+    /// # let address = server.local_addr().to_string();
+    /// let client = Client::builder()
+    ///     .servers([address])
+    ///     .layer(ConcurrencyLimitLayer::new(64))
+    ///     .connect()
+    ///     .await?;
+    /// # client.lock("orders/42")?.acquire().await?.release().await
+    /// # }
+    /// ```
+    pub fn layer<L>(mut self, layer: L) -> Self
+    where
+        L: Layer<ClientService> + Send + Sync + 'static,
+        L::Service: Service<Request, Response = Response> + Clone + Send + Sync + 'static,
+        <L::Service as Service<Request>>::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+        <L::Service as Service<Request>>::Future: Send,
+    {
+        self.layers.push(UserLayer::new(layer));
+        self
+    }
+
+    /// Where this client's metrics go. Default: the recorder that is installed for the process, which must be there when the
+    /// client is built (what is registered before is recorded nowhere).
+    pub fn metrics_recorder(mut self, recorder: impl Recorder + Send + Sync + 'static) -> Self {
+        self.options.sink = Sink::Own(Arc::new(recorder));
+        self
+    }
+
+    /// Puts the label `key_class` on the metrics of requests: what `classify` makes of their keys. Keys themselves are never
+    /// labels, so choose something that has few values: a prefix, a tenant's plan. Beyond
+    /// [`MAX_KEY_CLASSES`](crate::MAX_KEY_CLASSES) values, for an empty one and for one of more than 64 bytes it is `other`.
+    /// It runs in the caller's task on every request: keep it quick. Default: no such label.
+    ///
+    /// ```
+    /// let builder = dflockd_client::Client::builder().key_class(|key| key.split('/').next().unwrap_or("other"));
+    /// ```
+    pub fn key_class(mut self, classify: impl for<'k> Fn(&'k str) -> &'k str + Send + Sync + 'static) -> Self {
+        self.options.key_class = Some(Classifier::new(classify));
+        self
+    }
+
     /// Checks everything and starts the client, which connects in the background: no server needs to be up yet, and one
     /// that is not costs the others nothing. Must be called inside a tokio runtime.
     ///
@@ -161,7 +222,7 @@ impl ClientBuilder {
     ///
     /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput), naming the value and what would be right.
     pub fn build(self) -> Result<Client> {
-        let core = Core::start(self.options.check()?)?;
+        let core = Core::start(self.options.check()?, &self.layers)?;
         Ok(Client::of(core))
     }
 

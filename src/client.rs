@@ -1,14 +1,16 @@
 //! The client: a cheap clone through which everything goes.
 
 use std::fmt;
-use std::future::poll_fn;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use pin_project_lite::pin_project;
 use tokio::sync::{oneshot, watch};
-use tokio::time::{Instant, timeout};
-use tower::{Service, ServiceExt};
+use tokio::time::Instant;
+use tower::Service;
 
 use crate::actor::message::{ShardMessage, Shutdown, ShutdownReport};
 use crate::builder::ClientBuilder;
@@ -20,7 +22,7 @@ use crate::health::{ConnectionState, ShardHealth};
 use crate::lock::Lock;
 use crate::multi_lock::MultiLock;
 use crate::semaphore::Semaphore;
-use crate::service::{Core, Dispatch, Request, Response, ResponseFuture};
+use crate::service::{Core, FullStack, ReadyFirst, Request, Response, stack};
 use crate::stats::Stats;
 use crate::types::{Key, Limit, Target};
 
@@ -33,7 +35,9 @@ use crate::types::{Key, Limit, Target};
 /// sent, and the connections are closed.
 #[derive(Clone)]
 pub struct Client {
-    dispatch: Dispatch,
+    service: FullStack,
+    // Dropped after the service, which points to it weakly.
+    core: Arc<Core>,
 }
 
 impl Client {
@@ -44,12 +48,13 @@ impl Client {
 
     pub(crate) fn of(core: Arc<Core>) -> Self {
         Self {
-            dispatch: Dispatch::new(core),
+            service: stack(&core, core.inner()),
+            core,
         }
     }
 
     pub(crate) fn core(&self) -> &Core {
-        self.dispatch.core()
+        &self.core
     }
 
     pub(crate) fn config(&self) -> &Config {
@@ -209,30 +214,10 @@ impl Client {
         Ok(())
     }
 
-    /// Sends a request through the service, as soon as the service is ready.
+    /// Sends a request through the same layers as [`call`](Service::call) does; the wait until they are ready is a part of
+    /// it, and counts against its time.
     pub(crate) async fn execute(&self, request: Request) -> Result<Response> {
-        let mut service = self.clone();
-        let budget = match &request {
-            Request::Acquire(acquire) if !acquire.wait.is_zero() => acquire.wait,
-            Request::Collect { wait, .. } => *wait,
-            _ => self.config().request_timeout,
-        };
-        // As a rule it is ready, and then no timer is needed.
-        let ready = poll_fn(|cx| Poll::Ready(service.poll_ready(cx))).await;
-        if ready.is_pending() {
-            match timeout(budget, service.ready()).await {
-                Ok(ready) => drop(ready?),
-                Err(_) => {
-                    return Err(Error::new(
-                        ErrorKind::Unavailable,
-                        format!(
-                            "no room for another request within {budget:?}: the servers do not keep up, or are away"
-                        ),
-                    ));
-                }
-            }
-        }
-        service.call(request).await
+        stack(&self.core, ReadyFirst(self.core.inner())).call(request).await
     }
 
     /// The server answered a try that was to wait.
@@ -249,18 +234,64 @@ impl Client {
     }
 }
 
+/// The way of a request: a span, metrics, the [timeout](crate::TimeoutLayer), the [layers](ClientBuilder::layer) that were
+/// added, and then the shard that serves its key. The handles go the same way.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), dflockd_client::Error> {
+/// use std::time::Duration;
+///
+/// use dflockd_client::{AcquireRequest, Client, Key, Request, Response, Target};
+/// use tower::{Service, ServiceExt};
+///
+/// # let server = dflockd_client::server::Server::builder().port(0).start().await?;
+/// # let mut client = Client::builder().servers([server.local_addr().to_string()]).build()?;
+/// let acquire = AcquireRequest::new(Target::Lock, Key::new("orders/42")?).wait(Duration::from_secs(3));
+/// let response = client.ready().await?.call(Request::Acquire(acquire)).await?;
+/// let Response::Granted(lease) = response else { panic!("{response:?}") };
+/// client.ready().await?.call(Request::Release(lease)).await?;
+/// # Ok(())
+/// # }
+/// ```
 impl Service<Request> for Client {
     type Response = Response;
     type Error = Error;
     type Future = ResponseFuture;
 
-    /// Ready while any shard has room for another request (see [`ClientBuilder::max_in_flight`]).
+    /// Ready while any shard has room for another request (see [`ClientBuilder::max_in_flight`]) and all layers that were
+    /// added are ready.
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        self.dispatch.poll_ready(cx)
+        self.service.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request) -> Self::Future {
-        self.dispatch.call(request)
+    fn call(&mut self, request: Request) -> ResponseFuture {
+        ResponseFuture {
+            answer: self.service.call(request),
+        }
+    }
+}
+
+pin_project! {
+    /// The answer to a request, on its way. Dropping it gives back whatever is granted to it meanwhile.
+    #[must_use = "a request that is not awaited is given up"]
+    pub struct ResponseFuture {
+        #[pin]
+        answer: <FullStack as Service<Request>>::Future,
+    }
+}
+
+impl Future for ResponseFuture {
+    type Output = Result<Response>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Response>> {
+        self.project().answer.poll(cx)
+    }
+}
+
+impl fmt::Debug for ResponseFuture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResponseFuture").finish_non_exhaustive()
     }
 }
 

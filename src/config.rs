@@ -8,6 +8,8 @@ use crate::net::backoff::ReconnectPolicy;
 use crate::net::endpoint::Endpoint;
 use crate::protocol::AuthToken;
 use crate::sharding::{CheckedStrategy, DEFAULT_SERVERS, ShardingStrategy};
+use crate::telemetry::key_class::Classifier;
+use crate::telemetry::sink::Sink;
 use crate::types::{Shortened, Ttl};
 
 /// What callers meet while the shard of their key is not connected.
@@ -44,6 +46,8 @@ pub(crate) struct Options {
     pub(crate) exclusive_lanes: usize,
     pub(crate) exclusive_lanes_per_key: Option<usize>,
     pub(crate) idle_lane_timeout: Duration,
+    pub(crate) sink: Sink,
+    pub(crate) key_class: Option<Classifier>,
 }
 
 impl Default for Options {
@@ -69,6 +73,8 @@ impl Default for Options {
             exclusive_lanes: 64,
             exclusive_lanes_per_key: None,
             idle_lane_timeout: Duration::from_secs(30),
+            sink: Sink::default(),
+            key_class: None,
         }
     }
 }
@@ -83,6 +89,8 @@ pub(crate) struct Config {
     pub(crate) lease_ttl: Option<Ttl>,
     pub(crate) max_in_flight: usize,
     pub(crate) max_waiters: usize,
+    pub(crate) sink: Sink,
+    pub(crate) key_class: Option<Classifier>,
     pub(crate) shard: ShardConfig,
 }
 
@@ -181,6 +189,8 @@ impl Options {
             lease_ttl,
             max_in_flight: self.max_in_flight,
             max_waiters: self.max_waiters,
+            sink: self.sink,
+            key_class: self.key_class,
             shard: ShardConfig {
                 auth_token,
                 connect_timeout: self.connect_timeout,

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Shorthand for results of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -15,12 +16,17 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Clone)]
 pub struct Error(Arc<Repr>);
 
+#[derive(Clone)]
 struct Repr {
     kind: ErrorKind,
     message: Cow<'static, str>,
     endpoint: Option<Arc<str>>,
     source: Option<Arc<dyn StdError + Send + Sync>>,
+    budget: Option<Budget>,
 }
+
+/// What layers of tower call an error.
+pub(crate) type BoxError = Box<dyn StdError + Send + Sync>;
 
 /// The category of an [`Error`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -71,6 +77,99 @@ pub enum ErrorKind {
     ShardGone,
     /// The client is shut down.
     Shutdown,
+    /// A layer that was added to the client (see [`ClientBuilder::layer`](crate::ClientBuilder::layer)) refused the
+    /// request or failed; the [source](StdError::source) is its own error.
+    Layer,
+}
+
+impl ErrorKind {
+    /// All of them, in the order of their declaration.
+    pub(crate) const ALL: [Self; 22] = [
+        Self::InvalidInput,
+        Self::Timeout,
+        Self::Unavailable,
+        Self::Connect,
+        Self::Disconnected,
+        Self::Auth,
+        Self::Protocol,
+        Self::MaxLocks,
+        Self::MaxWaiters,
+        Self::LimitMismatch,
+        Self::NotEnqueued,
+        Self::AlreadyEnqueued,
+        Self::LeaseExpired,
+        Self::NotHeld,
+        Self::LeaseLost,
+        Self::Draining,
+        Self::NotLeader,
+        Self::Refused,
+        Self::Unsupported,
+        Self::ShardGone,
+        Self::Shutdown,
+        Self::Layer,
+    ];
+
+    /// Its name as metrics and spans carry it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::InvalidInput => "invalid_input",
+            Self::Timeout => "timeout",
+            Self::Unavailable => "unavailable",
+            Self::Connect => "connect",
+            Self::Disconnected => "disconnected",
+            Self::Auth => "auth",
+            Self::Protocol => "protocol",
+            Self::MaxLocks => "max_locks",
+            Self::MaxWaiters => "max_waiters",
+            Self::LimitMismatch => "limit_mismatch",
+            Self::NotEnqueued => "not_enqueued",
+            Self::AlreadyEnqueued => "already_enqueued",
+            Self::LeaseExpired => "lease_expired",
+            Self::NotHeld => "not_held",
+            Self::LeaseLost => "lease_lost",
+            Self::Draining => "draining",
+            Self::NotLeader => "not_leader",
+            Self::Refused => "refused",
+            Self::Unsupported => "unsupported",
+            Self::ShardGone => "shard_gone",
+            Self::Shutdown => "shutdown",
+            Self::Layer => "layer",
+        }
+    }
+}
+
+/// Which of the times that a caller allowed for an operation ran out: see [`Error::budget`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Budget {
+    /// The operation's own wait: the acquire timeout, or what a ticket was waited for. Somebody else held the key.
+    Wait(Duration),
+    /// All of it: the operation's own wait, if it has one, plus the
+    /// [request timeout](crate::ClientBuilder::request_timeout). Nobody answered.
+    Total {
+        /// The operation's own wait.
+        wait: Duration,
+        /// What was allowed on top of it.
+        request_timeout: Duration,
+    },
+}
+
+impl fmt::Display for Budget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Wait(wait) => write!(f, "{wait:?}"),
+            Self::Total { wait, request_timeout } if wait.is_zero() => {
+                write!(f, "the request timeout of {request_timeout:?}")
+            }
+            Self::Total { wait, request_timeout } => {
+                write!(
+                    f,
+                    "its wait of {wait:?} plus the request timeout of {request_timeout:?}"
+                )
+            }
+        }
+    }
 }
 
 impl Error {
@@ -81,6 +180,7 @@ impl Error {
             message: message.into(),
             endpoint: None,
             source: None,
+            budget: None,
         }))
     }
 
@@ -92,26 +192,38 @@ impl Error {
         )
     }
 
+    /// What a service gave as its error: one of these, passed on as it is, or a layer's own.
+    pub(crate) fn of_layer(error: BoxError) -> Self {
+        match error.downcast::<Self>() {
+            Ok(ours) => *ours,
+            Err(other) => {
+                let message = format!("a layer of this client refused the request or failed: {other}");
+                Self::new(ErrorKind::Layer, message).with(|repr| repr.source = Some(other.into()))
+            }
+        }
+    }
+
     /// The same error with its cause.
     #[must_use]
     pub(crate) fn caused_by(self, source: impl StdError + Send + Sync + 'static) -> Self {
-        Self(Arc::new(Repr {
-            kind: self.0.kind,
-            message: self.0.message.clone(),
-            endpoint: self.0.endpoint.clone(),
-            source: Some(Arc::new(source)),
-        }))
+        self.with(|repr| repr.source = Some(Arc::new(source)))
     }
 
     /// The same error, saying which server it comes from.
     #[must_use]
     pub(crate) fn at(self, endpoint: &Arc<str>) -> Self {
-        Self(Arc::new(Repr {
-            kind: self.0.kind,
-            message: self.0.message.clone(),
-            endpoint: Some(Arc::clone(endpoint)),
-            source: self.0.source.clone(),
-        }))
+        self.with(|repr| repr.endpoint = Some(Arc::clone(endpoint)))
+    }
+
+    /// The same error, saying which time ran out.
+    #[must_use]
+    pub(crate) fn out_of(self, budget: Budget) -> Self {
+        self.with(|repr| repr.budget = Some(budget))
+    }
+
+    fn with(mut self, change: impl FnOnce(&mut Repr)) -> Self {
+        change(Arc::make_mut(&mut self.0));
+        self
     }
 
     /// What happened, without where.
@@ -131,7 +243,16 @@ impl Error {
         self.0.endpoint.as_deref()
     }
 
-    /// Whether the time ran out: the lock was held by somebody else for all of it.
+    /// Which of the times that the caller allowed ran out, where that is what happened: for errors of kind
+    /// [`Timeout`](ErrorKind::Timeout), and for [`Unavailable`](ErrorKind::Unavailable) where the time ran out because the
+    /// shard was away all the while.
+    #[must_use]
+    pub fn budget(&self) -> Option<Budget> {
+        self.0.budget
+    }
+
+    /// Whether the time ran out: the lock was held by somebody else for all of it, or nobody answered
+    /// ([`budget`](Self::budget) tells which).
     #[must_use]
     pub fn is_timeout(&self) -> bool {
         self.0.kind == ErrorKind::Timeout
@@ -228,5 +349,28 @@ mod tests {
         assert_eq!(error.kind(), ErrorKind::InvalidInput);
         assert_eq!(error.to_string(), "limit 0 is not acceptable: give at least 1");
         assert!(error.is_fatal());
+    }
+
+    #[test]
+    fn kinds_have_names_of_their_own_and_are_counted_in_order() {
+        let names: std::collections::BTreeSet<&str> = ErrorKind::ALL.into_iter().map(ErrorKind::as_str).collect();
+        assert_eq!(names.len(), ErrorKind::ALL.len());
+        for (index, kind) in ErrorKind::ALL.into_iter().enumerate() {
+            assert_eq!(kind as usize, index, "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn a_layers_error_is_kept_and_ours_passes_as_it_is() {
+        let ours = Error::new(ErrorKind::Draining, "the server is shutting down");
+        assert_eq!(Error::of_layer(ours.into()).kind(), ErrorKind::Draining);
+        let theirs = Error::of_layer(std::io::Error::other("not today").into());
+        assert_eq!(theirs.kind(), ErrorKind::Layer);
+        assert!(theirs.to_string().contains("not today"), "{theirs}");
+        assert!(theirs.source().is_some_and(|source| source.is::<std::io::Error>()));
+        assert!(
+            !theirs.is_retryable() && !theirs.is_fatal(),
+            "what a layer means only its author knows"
+        );
     }
 }

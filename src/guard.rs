@@ -22,13 +22,15 @@ use crate::types::{Fence, Key, Kind, Token, Ttl};
 /// in the background, from any thread, inside a runtime or not.
 pub struct Lease {
     held: ActorLease,
+    /// Somebody else held the key when it was asked for.
+    contended: bool,
     // Dropped after `held`, so that the release is on its way before the client may end.
     core: Arc<Core>,
 }
 
 impl Lease {
-    pub(crate) fn new(held: ActorLease, core: Arc<Core>) -> Self {
-        Self { held, core }
+    pub(crate) fn new(held: ActorLease, contended: bool, core: Arc<Core>) -> Self {
+        Self { held, contended, core }
     }
 
     /// Sends the release at once; the receiver gets the server's answer.
@@ -88,6 +90,12 @@ impl Lease {
     #[must_use]
     pub fn state(&self) -> LeaseState {
         self.held.cell.state()
+    }
+
+    /// Whether somebody else held the key when this lease was asked for, so that it had to be waited for.
+    #[must_use]
+    pub fn was_contended(&self) -> bool {
+        self.contended
     }
 
     /// Resolves with the reason when the lease is lost: before time lets the server grant it to anybody else. A
@@ -157,7 +165,9 @@ impl Lease {
         }
     }
 
-    async fn release(self) -> Result<()> {
+    async fn release(mut self) -> Result<()> {
+        // First of all: no layer of the user's can hold it up, and a waiter may be waiting for it.
+        self.held.begin_to_give_back();
         let client = Client::of(Arc::clone(&self.core));
         match client.execute(Request::Release(self)).await? {
             Response::Released => Ok(()),

@@ -70,6 +70,8 @@ mod lease;
 mod lock;
 mod multi_lock;
 mod net;
+#[cfg(feature = "prometheus")]
+pub mod prometheus;
 pub mod protocol;
 mod semaphore;
 #[cfg(feature = "server")]
@@ -77,6 +79,7 @@ pub mod server;
 mod service;
 mod sharding;
 mod stats;
+mod telemetry;
 mod ticket;
 mod types;
 
@@ -85,9 +88,9 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 pub use actor::message::ShutdownReport;
 pub use builder::ClientBuilder;
-pub use client::Client;
+pub use client::{Client, ResponseFuture};
 pub use config::OnUnavailable;
-pub use error::{Error, ErrorKind, Result};
+pub use error::{Budget, Error, ErrorKind, Result};
 pub use guard::{Lease, LockGuard, SemaphorePermit};
 pub use health::{ConnectionState, ShardHealth};
 pub use lease::cell::{LeaseState, LostReason};
@@ -95,8 +98,9 @@ pub use lock::Lock;
 pub use multi_lock::{MultiLock, MultiLockGuard};
 pub use net::backoff::ReconnectPolicy;
 pub use semaphore::Semaphore;
-pub use service::{AcquireRequest, Request, Response, ResponseFuture};
+pub use service::{AcquireRequest, ClientService, Operation, Request, Response, Timeout, TimeoutFuture, TimeoutLayer};
 pub use sharding::{DEFAULT_SERVERS, ShardingStrategy, stable_hash_shard};
 pub use stats::{IdleStats, LockStats, SemaphoreStats, Stats};
+pub use telemetry::key_class::MAX_KEY_CLASSES;
 pub use ticket::{Enqueued, QueuePlace, Ticket};
 pub use types::{Fence, Grant, Key, Kind, Limit, MAX_KEY_BYTES, MAX_SECONDS, Target, Token, Ttl, WaitSecs};

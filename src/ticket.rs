@@ -9,7 +9,7 @@ use crate::client::Client;
 use crate::error::Result;
 use crate::guard::Lease;
 use crate::service::{Core, Request, Response};
-use crate::types::Key;
+use crate::types::{Key, Kind};
 
 /// What came of an `enqueue`.
 #[derive(Debug)]
@@ -89,6 +89,12 @@ impl QueuePlace {
     #[must_use]
     pub fn key(&self) -> &Key {
         &self.held.key
+    }
+
+    /// Whether it is a lock or a slot of a semaphore.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        self.held.kind
     }
 
     pub(crate) fn into_inner(self) -> ActorTicket {

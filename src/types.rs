@@ -294,6 +294,17 @@ pub enum Kind {
     Semaphore,
 }
 
+impl Kind {
+    /// Its name as metrics and spans carry it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Lock => "lock",
+            Self::Semaphore => "semaphore",
+        }
+    }
+}
+
 /// What is asked for: a lock, or one of a semaphore's slots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Target {

@@ -14,6 +14,7 @@ use super::waits::{Place, Subject};
 use crate::lease::registry::LaneId;
 use crate::net::connect::{Abilities, ConnectOptions};
 use crate::net::lane::{self, Command, LaneSettings, OnAbandon, Outgoing};
+use crate::net::metrics::LaneMetrics;
 use crate::protocol::Request;
 
 /// What a connection is for.
@@ -25,6 +26,28 @@ pub(crate) enum Role {
     Exclusive,
     /// Requests that may cost the connection, so that it must own nothing; there is one, while it is needed.
     Aside,
+}
+
+impl Role {
+    /// All of them.
+    pub(crate) const ALL: [Self; 3] = [Self::Pipelined, Self::Exclusive, Self::Aside];
+
+    /// Its name as metrics and spans carry it.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Pipelined => "pipelined",
+            Self::Exclusive => "exclusive",
+            Self::Aside => "aside",
+        }
+    }
+}
+
+/// How many connections of a role there are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct LaneCount {
+    /// Those being established included.
+    pub(crate) all: usize,
+    pub(crate) up: usize,
 }
 
 /// What an exclusive connection is doing.
@@ -89,6 +112,13 @@ impl Lane {
         self.up
     }
 
+    /// It is about to go.
+    fn uncount(&self, counts: &mut [LaneCount; Role::ALL.len()]) {
+        let count = &mut counts[self.role as usize];
+        count.all -= 1;
+        count.up -= usize::from(self.up);
+    }
+
     fn is_idle(&self) -> bool {
         self.up && self.role != Role::Pipelined && self.in_flight == 0 && matches!(self.work, Work::Idle(_))
     }
@@ -98,15 +128,17 @@ impl Lane {
 pub(crate) struct Lanes {
     lanes: HashMap<LaneId, Lane>,
     next_id: LaneId,
-    exclusive: usize,
+    counts: [LaneCount; Role::ALL.len()],
+    metrics: LaneMetrics,
 }
 
 impl Lanes {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(metrics: LaneMetrics) -> Self {
         Self {
             lanes: HashMap::new(),
             next_id: 0,
-            exclusive: 0,
+            counts: Default::default(),
+            metrics,
         }
     }
 
@@ -122,7 +154,7 @@ impl Lanes {
         self.next_id += 1;
         let id = self.next_id;
         let (commands, queue) = mpsc::unbounded_channel();
-        let task = tokio::spawn(run_lane(id, pause, dial, queue, shard));
+        let task = tokio::spawn(run_lane(id, pause, dial, queue, shard, self.metrics.clone()));
         let lane = Lane {
             role,
             work,
@@ -133,7 +165,7 @@ impl Lanes {
             commands,
             _task: AbortOnDropHandle::new(task),
         };
-        self.exclusive += usize::from(role == Role::Exclusive);
+        self.counts[role as usize].all += 1;
         self.lanes.insert(id, lane);
         id
     }
@@ -142,22 +174,29 @@ impl Lanes {
         self.lanes.get_mut(&id)
     }
 
+    /// What a connection is for, while it is known.
+    pub(crate) fn role(&self, id: LaneId) -> Option<Role> {
+        self.lanes.get(&id).map(|lane| lane.role)
+    }
+
     /// The connection is established.
     pub(crate) fn is_up(&mut self, id: LaneId) {
         if let Some(lane) = self.lanes.get_mut(&id) {
-            lane.up = true;
+            if !std::mem::replace(&mut lane.up, true) {
+                self.counts[lane.role as usize].up += 1;
+            }
         }
     }
 
     pub(crate) fn remove(&mut self, id: LaneId) -> Option<Lane> {
         let lane = self.lanes.remove(&id)?;
-        self.exclusive -= usize::from(lane.role == Role::Exclusive);
+        lane.uncount(&mut self.counts);
         Some(lane)
     }
 
-    /// How many exclusive connections there are, those being established included.
-    pub(crate) fn exclusive(&self) -> usize {
-        self.exclusive
+    /// How many connections of a role there are.
+    pub(crate) fn count(&self, role: Role) -> LaneCount {
+        self.counts[role as usize]
     }
 
     /// An idle exclusive connection: one that owns nothing (its waits can be given up by closing it), or any.
@@ -196,10 +235,12 @@ impl Lanes {
     }
 
     fn close_if(&mut self, which: impl Fn(&Lane) -> bool) {
-        let exclusive = &mut self.exclusive;
+        let counts = &mut self.counts;
         self.lanes.retain(|_, lane| {
             let close = which(lane);
-            *exclusive -= usize::from(close && lane.role == Role::Exclusive);
+            if close {
+                lane.uncount(counts);
+            }
             !close
         });
     }
@@ -207,7 +248,7 @@ impl Lanes {
     /// Closes all connections at once.
     pub(crate) fn clear(&mut self) {
         self.lanes.clear();
-        self.exclusive = 0;
+        self.counts = Default::default();
     }
 }
 
@@ -229,6 +270,7 @@ async fn run_lane(
     dial: Dial,
     queue: mpsc::UnboundedReceiver<Command<Pending>>,
     shard: ActorRef<ShardMessage>,
+    metrics: LaneMetrics,
 ) {
     // The actor may be gone: then this task is about to be aborted, and nobody is left to tell.
     let tell = |event| drop(shard.send_message(ShardMessage::Lane(id, event)));
@@ -245,6 +287,7 @@ async fn run_lane(
         reply_timeout: dial.reply_timeout,
         max_in_flight: dial.max_in_flight,
         abilities: connected.abilities,
+        metrics,
     };
     let end = lane::run(connected.stream, queue, settings, |report| {
         tell(LaneEvent::Report(report))

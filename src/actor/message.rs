@@ -6,6 +6,7 @@ use std::task::{Context, Poll};
 use ractor::ActorRef;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::Instant;
+use tracing::Span;
 
 use super::shard::TicketId;
 use crate::clock::after;
@@ -108,15 +109,17 @@ pub(crate) enum Acquired {
 /// A place in a queue, in the hands of a caller. Dropping it gives the place up.
 pub(crate) struct Ticket {
     id: TicketId,
+    pub(crate) kind: Kind,
     pub(crate) key: Key,
     shard: ActorRef<ShardMessage>,
     used: bool,
 }
 
 impl Ticket {
-    pub(crate) fn new(id: TicketId, key: Key, shard: ActorRef<ShardMessage>) -> Self {
+    pub(crate) fn new(id: TicketId, kind: Kind, key: Key, shard: ActorRef<ShardMessage>) -> Self {
         Self {
             id,
+            kind,
             key,
             shard,
             used: false,
@@ -166,6 +169,8 @@ pub(crate) struct Lease {
     id: LeaseId,
     shard: ActorRef<ShardMessage>,
     given_back: bool,
+    /// Where it is told how that went, until somebody asks.
+    answer: Option<oneshot::Receiver<Result<()>>>,
 }
 
 impl Lease {
@@ -175,29 +180,45 @@ impl Lease {
             id,
             shard,
             given_back: false,
+            answer: None,
+        }
+    }
+
+    /// Sends it on its way back. Whoever has it in hand may still [ask](Self::give_back) how that went.
+    pub(crate) fn begin_to_give_back(&mut self) {
+        if !self.given_back {
+            self.answer = Some(self.send_back());
         }
     }
 
     /// Gives it back; the answer tells how that went. It is on its way when this returns, whatever becomes of the
     /// answer's receiver.
     pub(crate) fn give_back(mut self) -> oneshot::Receiver<Result<()>> {
+        match self.answer.take() {
+            Some(answer) => answer,
+            None => self.send_back(),
+        }
+    }
+
+    fn send_back(&mut self) -> oneshot::Receiver<Result<()>> {
         let (told, answer) = oneshot::channel();
         self.send(Some(told));
         answer
     }
 
     fn send(&mut self, told: Option<oneshot::Sender<Result<()>>>) {
-        if !std::mem::replace(&mut self.given_back, true) {
-            // If the actor is gone, so are its connections, and with them the lease.
-            drop(self.shard.send_message(ShardMessage::Release { id: self.id, told }));
-        }
+        self.given_back = true;
+        // If the actor is gone, so are its connections, and with them the lease.
+        drop(self.shard.send_message(ShardMessage::Release { id: self.id, told }));
     }
 }
 
 /// Only sends a message: works anywhere, never blocks, never panics.
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.send(None);
+        if !self.given_back {
+            self.send(None);
+        }
     }
 }
 
@@ -226,11 +247,17 @@ pub(crate) enum Pending {
         owner: LaneId,
     },
     /// A renewal.
-    Renew(LeaseId),
+    Renew(Renewal),
     /// A release.
     Release(Releasing),
     /// `stats`.
     Stats(Ask<Stats>),
+}
+
+/// A renewal on its way.
+pub(crate) struct Renewal {
+    pub(crate) id: LeaseId,
+    pub(crate) span: Span,
 }
 
 /// A lease on its way back to the server. It is repeated over reconnects until it is answered or its TTL is over.

@@ -2,6 +2,7 @@
 
 mod lanes;
 pub(crate) mod message;
+mod metrics;
 pub(crate) mod router;
 pub(crate) mod shard;
 pub(crate) mod topology;

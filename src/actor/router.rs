@@ -12,6 +12,7 @@ use super::topology::{ShardPlace, Topology};
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::health::{ConnectionState, ShardHealth};
+use crate::telemetry::sink::ShardSink;
 
 /// What the router is told.
 pub(crate) enum RouterMessage {
@@ -50,6 +51,7 @@ pub(crate) fn start(config: &Config) -> Result<(ActorRef<RouterMessage>, Arc<Top
                 state: ConnectionState::Connecting,
                 since: Instant::now(),
             }),
+            sink: ShardSink::new(config.sink.clone(), index),
         })
         .collect();
     // The router is told of a shard's death by its mailbox, which exists as soon as the router is spawned; but it takes

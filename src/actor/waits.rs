@@ -23,6 +23,9 @@ pub(crate) struct WaitQueue<W> {
     ready: BTreeMap<Place, Subject>,
     next_place: Place,
     most_per_subject: usize,
+    /// How many are in all queues together, and how many have a connection.
+    queued: usize,
+    running: usize,
 }
 
 #[derive(Debug)]
@@ -43,6 +46,8 @@ impl<W: Caller> WaitQueue<W> {
             ready: BTreeMap::new(),
             next_place: 0,
             most_per_subject: most_per_subject.max(1),
+            queued: 0,
+            running: 0,
         }
     }
 
@@ -56,11 +61,14 @@ impl<W: Caller> WaitQueue<W> {
             clean_at: CLEAN_AT_LEAST,
         });
         queue.waiting.push_back((place, wait));
+        self.queued += 1;
         if queue.waiting.len() >= queue.clean_at {
             if let Some((first, _)) = queue.waiting.front() {
                 self.ready.remove(first);
             }
+            self.queued -= queue.waiting.len();
             queue.waiting.retain(|(_, wait)| !wait.is_gone());
+            self.queued += queue.waiting.len();
             queue.clean_at = (queue.waiting.len() * 2).max(CLEAN_AT_LEAST);
         }
         self.refresh(&subject);
@@ -74,6 +82,7 @@ impl<W: Caller> WaitQueue<W> {
             }
             let index = queue.waiting.partition_point(|(other, _)| *other < place);
             queue.waiting.insert(index, (place, wait));
+            self.queued += 1;
         }
         self.finished(&subject);
     }
@@ -86,9 +95,11 @@ impl<W: Caller> WaitQueue<W> {
                 continue;
             };
             let next = queue.waiting.pop_front();
+            self.queued -= usize::from(next.is_some());
             match next {
                 Some((place, wait)) if !wait.is_gone() => {
                     queue.running += 1;
+                    self.running += 1;
                     self.refresh(&subject);
                     return Some((subject, place, wait));
                 }
@@ -105,7 +116,10 @@ impl<W: Caller> WaitQueue<W> {
     /// A wait for this subject is over.
     pub(crate) fn finished(&mut self, subject: &Subject) {
         if let Some(queue) = self.subjects.get_mut(subject) {
-            queue.running = queue.running.saturating_sub(1);
+            if queue.running > 0 {
+                queue.running -= 1;
+                self.running -= 1;
+            }
         }
         self.refresh(subject);
     }
@@ -116,14 +130,19 @@ impl<W: Caller> WaitQueue<W> {
     }
 
     /// How many wait for a connection, those included whose callers are gone and who were not thrown out yet.
-    #[cfg(test)]
-    fn queued(&self) -> usize {
-        self.subjects.values().map(|queue| queue.waiting.len()).sum()
+    pub(crate) fn queued(&self) -> usize {
+        self.queued
+    }
+
+    /// How many have a connection.
+    pub(crate) fn running(&self) -> usize {
+        self.running
     }
 
     /// Takes all that wait for a connection.
     pub(crate) fn drain(&mut self) -> Vec<W> {
         self.ready.clear();
+        self.queued = 0;
         let mut all: Vec<(Place, W)> = Vec::new();
         self.subjects.retain(|_, queue| {
             all.extend(queue.waiting.drain(..));
@@ -198,8 +217,10 @@ mod tests {
             [Some(0), Some(1), Some(5)]
         );
         assert_eq!(pop(&mut queue), None);
+        assert_eq!((queue.queued(), queue.running()), (3, 3));
         queue.finished(&subject("hot"));
         assert_eq!([pop(&mut queue), pop(&mut queue)], [Some(2), None]);
+        assert_eq!((queue.queued(), queue.running()), (2, 3));
     }
 
     #[test]
@@ -233,6 +254,7 @@ mod tests {
             queue.subjects.is_empty() && queue.ready.is_empty(),
             "nothing is left behind"
         );
+        assert_eq!((queue.queued(), queue.running()), (0, 0));
     }
 
     #[test]

@@ -33,6 +33,36 @@ pub enum LostReason {
     Shutdown,
 }
 
+impl LostReason {
+    /// All of them.
+    pub(crate) const ALL: [Self; 6] = [
+        Self::Expired,
+        Self::Rejected,
+        Self::Disconnected,
+        Self::ServerDraining,
+        Self::ShardGone,
+        Self::Shutdown,
+    ];
+
+    /// Its name as metrics carry it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Expired => "expired",
+            Self::Rejected => "rejected",
+            Self::Disconnected => "disconnected",
+            Self::ServerDraining => "server_draining",
+            Self::ShardGone => "shard_gone",
+            Self::Shutdown => "shutdown",
+        }
+    }
+
+    /// Its place among them.
+    pub(crate) fn index(self) -> usize {
+        Self::ALL.iter().position(|reason| *reason == self).unwrap_or_default()
+    }
+}
+
 impl fmt::Display for LostReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -84,15 +114,6 @@ const RELEASED: u8 = 2;
 /// The first of the reasons.
 const LOST: u8 = 3;
 
-const REASONS: [LostReason; 6] = [
-    LostReason::Expired,
-    LostReason::Rejected,
-    LostReason::Disconnected,
-    LostReason::ServerDraining,
-    LostReason::ShardGone,
-    LostReason::Shutdown,
-];
-
 impl LeaseCell {
     pub(crate) fn new(key: Key, kind: Kind, token: Token, fence: Fence, ttl: Ttl, deadline: Instant) -> Self {
         let got_at = Instant::now();
@@ -126,10 +147,15 @@ impl LeaseCell {
         }
     }
 
+    /// For how long it has been there.
+    pub(crate) fn age(&self) -> Duration {
+        Instant::now().saturating_duration_since(self.got_at)
+    }
+
     /// How long the lease is sure to be held if nothing more is heard from the server.
     pub(crate) fn remaining(&self) -> Duration {
         let deadline = Duration::from_nanos(self.deadline.load(Ordering::Acquire));
-        deadline.saturating_sub(Instant::now().saturating_duration_since(self.got_at))
+        deadline.saturating_sub(self.age())
     }
 
     /// Resolves with the reason once the lease is lost; never if it is released.
@@ -202,11 +228,11 @@ impl LeaseCell {
 }
 
 fn code(why: LostReason) -> u8 {
-    LOST + REASONS.iter().position(|reason| *reason == why).unwrap_or_default() as u8
+    LOST + why.index() as u8
 }
 
 fn reason(code: u8) -> LostReason {
-    REASONS
+    LostReason::ALL
         .get(usize::from(code.saturating_sub(LOST)))
         .copied()
         .unwrap_or(LostReason::Expired)
@@ -243,7 +269,7 @@ mod tests {
 
     #[test]
     fn every_reason_survives_the_atomic() {
-        for why in REASONS {
+        for why in LostReason::ALL {
             let cell = cell(Duration::from_secs(10));
             cell.lose(why);
             assert_eq!(cell.state(), LeaseState::Lost(why));

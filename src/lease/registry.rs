@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::cell::{LeaseCell, LostReason};
+use super::metrics::{LeaseMetrics, RenewalOutcome};
 use super::schedule::Schedule;
 use crate::clock::after;
 use crate::types::{Grant, Key, Kind, Ttl};
@@ -50,6 +51,13 @@ enum Phase {
     Releasing,
 }
 
+impl Phase {
+    /// Whether it is held, as far as is known.
+    fn is_held(self) -> bool {
+        !matches!(self, Self::Lost | Self::Releasing)
+    }
+}
+
 /// How the leases of one acquire behave.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct RenewPolicy {
@@ -75,7 +83,7 @@ pub(crate) struct Registry {
     slots: Vec<Slot>,
     free: Vec<u32>,
     timer: BTreeSet<(Instant, LeaseId)>,
-    held: usize,
+    metrics: LeaseMetrics,
 }
 
 #[derive(Debug)]
@@ -98,13 +106,13 @@ impl Entry {
 }
 
 impl Registry {
-    pub(crate) fn new(schedule: Schedule) -> Self {
+    pub(crate) fn new(schedule: Schedule, metrics: LeaseMetrics) -> Self {
         Self {
             schedule,
             slots: Vec::new(),
             free: Vec::new(),
             timer: BTreeSet::new(),
-            held: 0,
+            metrics,
         }
     }
 
@@ -147,7 +155,7 @@ impl Registry {
             slot,
             generation: place.generation,
         };
-        self.held += 1;
+        self.metrics.taken(kind);
         self.arm(id);
         (id, cell)
     }
@@ -214,20 +222,34 @@ impl Registry {
             Some(ttl) => ttl,
             None => return self.renewal_failed(id),
         };
+        let (asked, left) = (entry.cell.ttl, entry.cell.remaining());
         entry.phase = Phase::Waiting;
         entry.deadline = schedule.deadline(sent_at, ttl);
         entry.renew_at = schedule.renew_at(sent_at, ttl, fastrand::f64());
         if entry.cell.extend(entry.deadline) {
+            self.metrics.renewal(RenewalOutcome::Renewed(left), asked);
             self.arm(id);
         } else {
+            self.metrics.renewal(RenewalOutcome::Unanswered, asked);
             self.lose(id, LostReason::Expired);
         }
+    }
+
+    /// The server says that a lease whose renewal it was sent is not held. Whether that was news.
+    pub(crate) fn renewal_rejected(&mut self, id: LeaseId) -> bool {
+        let Some(ttl) = self.entry(id).map(|entry| entry.cell.ttl) else {
+            return false;
+        };
+        self.metrics.renewal(RenewalOutcome::Rejected, ttl);
+        self.lose(id, LostReason::Rejected)
     }
 
     /// A renewal was not answered, or refused for a reason that passes: it stays due.
     pub(crate) fn renewal_failed(&mut self, id: LeaseId) {
         if let Some(entry) = self.entry_mut(id).filter(|entry| entry.phase == Phase::Renewing) {
             entry.phase = Phase::Overdue;
+            let ttl = entry.cell.ttl;
+            self.metrics.renewal(RenewalOutcome::Unanswered, ttl);
             self.arm(id);
         }
     }
@@ -237,6 +259,8 @@ impl Registry {
         if let Some(entry) = self.entry_mut(id).filter(|entry| entry.phase == Phase::Renewing) {
             entry.phase = Phase::Waiting;
             entry.renew_at = when;
+            let ttl = entry.cell.ttl;
+            self.metrics.renewal(RenewalOutcome::PutOff, ttl);
             self.arm(id);
         }
     }
@@ -244,12 +268,13 @@ impl Registry {
     /// Reports a lease as lost, unless it is lost or given back already. The entry stays until its guard is gone.
     pub(crate) fn lose(&mut self, id: LeaseId, why: LostReason) -> bool {
         let Some(entry) = self.entry_mut(id) else { return false };
-        if matches!(entry.phase, Phase::Lost | Phase::Releasing) {
+        if !entry.phase.is_held() {
             return false;
         }
         entry.phase = Phase::Lost;
         entry.cell.lose(why);
-        self.held -= 1;
+        let (kind, held_for) = (entry.cell.kind, entry.cell.age());
+        self.metrics.lost(kind, held_for, why);
         self.disarm(id);
         true
     }
@@ -263,8 +288,7 @@ impl Registry {
             let Some(entry) = self.entry_mut(id).filter(|entry| entry.owner == owner) else {
                 continue;
             };
-            let held = !matches!(entry.phase, Phase::Lost | Phase::Releasing);
-            if !held {
+            if !entry.phase.is_held() {
                 continue;
             }
             if survive {
@@ -285,11 +309,12 @@ impl Registry {
         if entry.phase == Phase::Releasing {
             return None;
         }
-        let was_held = entry.phase != Phase::Lost;
+        let was_held = entry.phase.is_held();
         entry.cell.release();
         entry.phase = Phase::Releasing;
+        let (kind, held_for) = (entry.cell.kind, entry.cell.age());
         if was_held {
-            self.held -= 1;
+            self.metrics.released(kind, held_for);
         }
         self.disarm(id);
         self.claim(id)
@@ -308,9 +333,14 @@ impl Registry {
         let Some(entry) = slot.entry.take() else { return };
         slot.generation = slot.generation.wrapping_add(1);
         self.free.push(id.slot);
-        if !matches!(entry.phase, Phase::Lost | Phase::Releasing) {
-            self.held -= 1;
+        if entry.phase.is_held() {
+            self.metrics.released(entry.cell.kind, entry.cell.age());
         }
+    }
+
+    /// A grant came when nobody waited for it any more, and is given back.
+    pub(crate) fn orphaned(&mut self, kind: Kind) {
+        self.metrics.orphan(kind);
     }
 
     /// What the server needs to hear about a lease.
@@ -324,7 +354,8 @@ impl Registry {
     /// How many leases are held (suspects included).
     #[cfg(test)]
     pub(crate) fn held(&self) -> usize {
-        self.held
+        let entries = self.slots.iter().filter_map(|slot| slot.entry.as_ref());
+        entries.filter(|entry| entry.phase.is_held()).count()
     }
 
     /// All leases, the lost ones included.

@@ -15,6 +15,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_util::io::poll_read_buf;
 
 use super::connect::Abilities;
+use super::metrics::LaneMetrics;
 use super::pipeline::{Leftovers, Pipeline, Reply};
 use crate::error::{Error, ErrorKind};
 use crate::protocol::Request;
@@ -85,7 +86,7 @@ pub(crate) struct LaneEnd<T> {
 }
 
 /// How a lane behaves.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct LaneSettings {
     /// The longest silence.
     pub(crate) keepalive: Duration,
@@ -94,6 +95,7 @@ pub(crate) struct LaneSettings {
     /// The most requests in flight.
     pub(crate) max_in_flight: usize,
     pub(crate) abilities: Abilities,
+    pub(crate) metrics: LaneMetrics,
 }
 
 /// An abandoned wait that the server ends by itself this soon is left to run out: cheaper than a new connection.
@@ -221,6 +223,14 @@ where
 
     /// Encodes what is queued, as far as there is room. Whether it stopped for want of room.
     fn take_commands(&mut self, cx: &mut Context<'_>, skipped: &mut Vec<T>) -> bool {
+        let before = self.pipeline.len();
+        let was_full = self.take_while_there_is_room(cx, skipped);
+        let in_flight = self.pipeline.len();
+        self.settings.metrics.sent(in_flight - before, in_flight);
+        was_full
+    }
+
+    fn take_while_there_is_room(&mut self, cx: &mut Context<'_>, skipped: &mut Vec<T>) -> bool {
         // Taken before anything of this turn is written: whatever the server does, it does later.
         let now = Instant::now();
         while self.has_room() {

@@ -4,4 +4,5 @@ pub(crate) mod backoff;
 pub(crate) mod connect;
 pub(crate) mod endpoint;
 pub(crate) mod lane;
+pub(crate) mod metrics;
 pub(crate) mod pipeline;

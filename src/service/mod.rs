@@ -1,8 +1,23 @@
 //! Every operation is a request to one tower service; the handles are its users like any other.
+//!
+//! The way of a request: span, metrics, timeout, the layers of the user's, dispatch. See [`stack`](stack::stack).
 
+mod core;
 mod dispatch;
+mod layered;
+mod metrics;
+mod outcome;
+mod ready_first;
 mod request;
+mod routes;
+mod stack;
+mod timeout;
+mod trace;
 
-pub use dispatch::ResponseFuture;
-pub(crate) use dispatch::{Core, Dispatch};
-pub use request::{AcquireRequest, Request, Response};
+pub(crate) use self::core::Core;
+pub use layered::ClientService;
+pub(crate) use layered::UserLayer;
+pub(crate) use ready_first::ReadyFirst;
+pub use request::{AcquireRequest, Operation, Request, Response};
+pub(crate) use stack::{FullStack, stack};
+pub use timeout::{Timeout, TimeoutFuture, TimeoutLayer};

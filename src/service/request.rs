@@ -7,7 +7,7 @@ use crate::guard::Lease;
 use crate::lease::registry::RenewPolicy;
 use crate::stats::Stats;
 use crate::ticket::QueuePlace;
-use crate::types::{Key, Target, Ttl};
+use crate::types::{Key, Kind, Target, Ttl};
 
 /// An operation. The handles ([`Lock`](crate::Lock) and the others) make these.
 #[derive(Debug)]
@@ -25,13 +25,136 @@ pub enum Request {
         /// For how long to wait.
         wait: Duration,
     },
-    /// Gives a lease back. It is on its way as soon as the service was called. Answered with [`Response::Released`].
+    /// Gives a lease back. Answered with [`Response::Released`].
+    ///
+    /// A release cannot be stopped, only unheard: that of a guard is on its way before the first layer sees this request,
+    /// and a lease that is dropped is given back all the same.
     Release(Lease),
     /// The state of a shard's server. Answered with [`Response::Stats`].
     Stats {
         /// The shard's index.
         shard: usize,
     },
+}
+
+/// What kind of request it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Operation {
+    /// [`Request::Acquire`] that waits.
+    Acquire,
+    /// [`Request::Acquire`] that does not.
+    TryAcquire,
+    /// [`Request::Enqueue`].
+    Enqueue,
+    /// [`Request::Collect`].
+    Collect,
+    /// [`Request::Release`].
+    Release,
+    /// [`Request::Stats`].
+    Stats,
+}
+
+impl Operation {
+    /// All of them, in the order of their declaration.
+    pub(crate) const ALL: [Self; 6] = [
+        Self::Acquire,
+        Self::TryAcquire,
+        Self::Enqueue,
+        Self::Collect,
+        Self::Release,
+        Self::Stats,
+    ];
+
+    /// Its name as metrics and spans carry it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Acquire => "acquire",
+            Self::TryAcquire => "try_acquire",
+            Self::Enqueue => "enqueue",
+            Self::Collect => "collect",
+            Self::Release => "release",
+            Self::Stats => "stats",
+        }
+    }
+}
+
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl Request {
+    /// What kind of request it is.
+    #[must_use]
+    pub fn operation(&self) -> Operation {
+        match self {
+            Self::Acquire(acquire) if acquire.wait.is_zero() => Operation::TryAcquire,
+            Self::Acquire(_) => Operation::Acquire,
+            Self::Enqueue(_) => Operation::Enqueue,
+            Self::Collect { .. } => Operation::Collect,
+            Self::Release(_) => Operation::Release,
+            Self::Stats { .. } => Operation::Stats,
+        }
+    }
+
+    /// The key that it is about; none for [`Stats`](Self::Stats).
+    #[must_use]
+    pub fn key(&self) -> Option<&Key> {
+        match self {
+            Self::Acquire(acquire) | Self::Enqueue(acquire) => Some(&acquire.key),
+            Self::Collect { place, .. } => Some(place.key()),
+            Self::Release(lease) => Some(lease.key()),
+            Self::Stats { .. } => None,
+        }
+    }
+
+    /// Whether it is about a lock or a semaphore; none for [`Stats`](Self::Stats).
+    #[must_use]
+    pub fn kind(&self) -> Option<Kind> {
+        match self {
+            Self::Acquire(acquire) | Self::Enqueue(acquire) => Some(acquire.target.kind()),
+            Self::Collect { place, .. } => Some(place.kind()),
+            Self::Release(lease) => Some(lease.kind()),
+            Self::Stats { .. } => None,
+        }
+    }
+
+    /// How long it may wait for other holders. The [timeout layer](crate::TimeoutLayer) allows the request timeout on top
+    /// of this.
+    #[must_use]
+    pub fn wait(&self) -> Duration {
+        match self {
+            Self::Acquire(acquire) => acquire.wait,
+            Self::Collect { wait, .. } => *wait,
+            Self::Enqueue(_) | Self::Release(_) | Self::Stats { .. } => Duration::ZERO,
+        }
+    }
+
+    /// The same request once more, for a layer that tries again. What holds something (a place, a lease) can be asked for
+    /// only once.
+    ///
+    /// A second acquire while the first is under way may take a second grant; whichever is not handed on gives itself back.
+    #[must_use]
+    pub fn try_clone(&self) -> Option<Self> {
+        match self {
+            Self::Acquire(acquire) => Some(Self::Acquire(acquire.clone())),
+            Self::Enqueue(acquire) => Some(Self::Enqueue(acquire.clone())),
+            Self::Stats { shard } => Some(Self::Stats { shard: *shard }),
+            Self::Collect { .. } | Self::Release(_) => None,
+        }
+    }
+
+    /// So much of its own wait is over already.
+    pub(crate) fn spend(&mut self, time: Duration) {
+        match self {
+            Self::Acquire(acquire) => acquire.wait = acquire.wait.saturating_sub(time),
+            Self::Collect { wait, .. } => *wait = wait.saturating_sub(time),
+            Self::Enqueue(_) | Self::Release(_) | Self::Stats { .. } => {}
+        }
+    }
 }
 
 /// A lock or a slot that is wanted.

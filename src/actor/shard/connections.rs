@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use tokio::time::Instant;
+use tracing::{Span, field};
 
 use super::Shard;
 use crate::actor::lanes::{Dial, Role, Work};
@@ -12,7 +13,7 @@ use crate::health::ConnectionState;
 use crate::lease::cell::LostReason;
 use crate::lease::registry::LaneId;
 use crate::net::connect::{Abilities, ConnectOptions};
-use crate::net::lane::Caller;
+use crate::net::lane::{Caller, LaneEnd};
 
 impl Shard {
     pub(super) fn dial(&self, known: Option<Abilities>) -> Dial {
@@ -38,6 +39,14 @@ impl Shard {
     }
 
     pub(super) fn lane_event(&mut self, id: LaneId, event: LaneEvent) {
+        if let Some(role) = self.lanes.role(id) {
+            match &event {
+                LaneEvent::Up(_) => self.metrics.connected(role),
+                LaneEvent::Failed(error) => self.metrics.connect_failed(role, error),
+                LaneEvent::Ended(LaneEnd { cause: Some(cause), .. }) => self.metrics.disconnected(role, cause),
+                LaneEvent::Ended(_) | LaneEvent::Report(_) => {}
+            }
+        }
         match event {
             LaneEvent::Up(abilities) if id == self.main => self.main_up(abilities),
             LaneEvent::Up(_) if self.is_aside(id) => self.aside_up(id),
@@ -65,7 +74,14 @@ impl Shard {
     }
 
     fn main_up(&mut self, abilities: Abilities) {
-        tracing::info!(shard = self.index, endpoint = %self.endpoint, attempts = self.attempts.made(), "connected");
+        let away = self.away.take().unwrap_or_else(Span::none);
+        away.record("attempts", self.attempts.made());
+        away.in_scope(|| {
+            tracing::info!(shard = self.index, endpoint = %self.endpoint, attempts = self.attempts.made(), "connected");
+        });
+        if std::mem::replace(&mut self.was_connected, true) {
+            self.metrics.reconnected();
+        }
         self.lanes.is_up(self.main);
         self.main_is_up = true;
         self.known = Some(abilities);
@@ -95,14 +111,14 @@ impl Shard {
     fn main_away(&mut self, error: Error) {
         self.main_is_up = false;
         let pause = self.attempts.failed();
-        tracing::warn!(
-            shard = self.index,
-            endpoint = %self.endpoint,
-            attempt = self.attempts.made(),
-            retry_in = ?pause,
-            %error,
-            "not connected"
-        );
+        let (shard, endpoint) = (self.index, &self.endpoint);
+        let away = self
+            .away
+            .get_or_insert_with(|| tracing::info_span!("reconnect", shard, %endpoint, attempts = field::Empty));
+        away.in_scope(|| {
+            let attempt = self.attempts.made();
+            tracing::warn!(shard, %endpoint, attempt, retry_in = ?pause, %error, "not connected");
+        });
         self.last_error = Some(error.clone());
         self.set_health(ConnectionState::Reconnecting {
             attempt: self.attempts.made(),
@@ -193,7 +209,7 @@ impl Shard {
                 Pending::GiveUp(..) | Pending::Settle(..) => {}
                 Pending::Stats(ask) => ask.tell(Err(cause.clone())),
                 // A renewal may be repeated at will.
-                Pending::Renew(id) => self.registry.renewal_failed(id),
+                Pending::Renew(renewal) => self.renewal_unanswered(&renewal),
                 confirm @ Pending::Confirm { .. } => self.unsent(confirm),
                 Pending::Release(mut releasing) => {
                     releasing.repeated = true;

@@ -37,7 +37,7 @@ impl Shard {
 
     fn may_open_exclusive(&self) -> bool {
         self.main_is_up
-            && self.lanes.exclusive() < self.config.exclusive_lanes
+            && self.lanes.count(Role::Exclusive).all < self.config.exclusive_lanes
             && Instant::now() >= self.exclusive_not_before
     }
 

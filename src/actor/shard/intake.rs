@@ -69,7 +69,7 @@ impl Shard {
                 self.give_back_orphan(&acquire, grant, owner);
                 acquire.ask.tell(Err(error));
             }
-            Pending::Renew(id) => self.registry.renewal_failed(id),
+            Pending::Renew(renewal) => self.renewal_unanswered(&renewal),
             Pending::Release(releasing) => self.owed.push(releasing),
         }
     }
@@ -100,7 +100,7 @@ impl Shard {
     /// A request was not sent because its connection is gone: it waits for the next.
     pub(super) fn unsent(&mut self, pending: Pending) {
         match pending {
-            Pending::Renew(id) => self.registry.renewal_failed(id),
+            Pending::Renew(renewal) => self.renewal_unanswered(&renewal),
             Pending::Release(releasing) => self.owed.push(releasing),
             stats @ Pending::Stats(_) if self.main_is_up => self.send_aside(stats),
             other => match self.refusal() {
@@ -113,7 +113,7 @@ impl Shard {
     pub(super) fn renew_all(&mut self, ids: Vec<LeaseId>) {
         let mut batch = Vec::with_capacity(ids.len());
         for id in ids {
-            let tag = Pending::Renew(id);
+            let tag = Pending::Renew(self.renewal(id));
             if let Some(request) = self.request(&tag) {
                 batch.push(Outgoing {
                     request,

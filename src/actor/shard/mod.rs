@@ -12,6 +12,7 @@ mod connections;
 mod exclusive;
 mod intake;
 mod releases;
+mod renewals;
 mod replies;
 mod tickets;
 
@@ -23,6 +24,7 @@ use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
+use tracing::Span;
 
 use self::aside::Aside;
 use self::closing::Closing;
@@ -30,14 +32,18 @@ pub(crate) use self::tickets::TicketId;
 use self::tickets::Tickets;
 use crate::actor::lanes::Lanes;
 use crate::actor::message::{Pending, Releasing, ShardMessage};
+use crate::actor::metrics::ShardMetrics;
 use crate::actor::waits::WaitQueue;
 use crate::config::ShardConfig;
 use crate::error::{Error, ErrorKind, Result};
 use crate::health::{ConnectionState, ShardHealth};
+use crate::lease::metrics::LeaseMetrics;
 use crate::lease::registry::{LaneId, Registry};
 use crate::net::backoff::Attempts;
 use crate::net::connect::Abilities;
 use crate::net::endpoint::Endpoint;
+use crate::net::metrics::LaneMetrics;
+use crate::telemetry::sink::ShardSink;
 
 /// What a shard's actor is made of.
 #[derive(Clone)]
@@ -46,6 +52,7 @@ pub(crate) struct ShardArguments {
     pub(crate) endpoint: Endpoint,
     pub(crate) config: ShardConfig,
     pub(crate) health: watch::Sender<ShardHealth>,
+    pub(crate) sink: ShardSink,
 }
 
 /// The behaviour; the state is [`Shard`].
@@ -90,6 +97,11 @@ pub(crate) struct Shard {
     /// The tick that is under way.
     timer: Option<(Instant, AbortOnDropHandle<()>)>,
     closing: Option<Closing>,
+    metrics: ShardMetrics,
+    /// It was connected at least once.
+    was_connected: bool,
+    /// Open from the loss of the pipelined connection, or the first failed attempt, until there is one.
+    away: Option<Span>,
 }
 
 impl Actor for ShardActor {
@@ -123,12 +135,13 @@ impl Shard {
             endpoint,
             config,
             health,
+            sink,
         } = arguments;
         let mut shard = Self {
             myself,
             index,
             endpoint,
-            lanes: Lanes::new(),
+            lanes: Lanes::new(LaneMetrics::new(&sink)),
             main: 0,
             main_is_up: false,
             aside: Aside::default(),
@@ -136,7 +149,7 @@ impl Shard {
             attempts: config.reconnect.start(),
             last_error: None,
             hopeless: false,
-            registry: Registry::new(config.schedule),
+            registry: Registry::new(config.schedule, LeaseMetrics::new(&sink)),
             waits: WaitQueue::new(config.exclusive_lanes_per_key),
             tickets: Tickets::default(),
             parked: VecDeque::new(),
@@ -148,6 +161,9 @@ impl Shard {
             housekeeping_at: None,
             timer: None,
             closing: None,
+            metrics: ShardMetrics::new(sink),
+            was_connected: false,
+            away: None,
             health,
             config,
         };
@@ -171,7 +187,16 @@ impl Shard {
             ShardMessage::Die => panic!("told to die"),
         }
         self.arm_timer();
+        self.show();
         self.end_if_done();
+    }
+
+    /// Publishes how many there are of everything that is counted.
+    fn show(&mut self) {
+        self.metrics.show_connected(self.main_is_up);
+        self.metrics.show_connections(|role| self.lanes.count(role));
+        self.metrics.show_waiters(self.waits.queued(), self.waits.running());
+        self.metrics.show_queued(self.parked.len() + self.owed.len());
     }
 
     fn set_health(&self, state: ConnectionState) {

@@ -1,22 +1,16 @@
 //! What the answers of a server mean for the shard: who is told, and what is held from then on.
 
-use std::time::Duration;
-
 use tokio::time::Instant;
 
 use super::Shard;
 use crate::actor::message::{Acquire, Acquired, Lease, Pending, Releasing};
 use crate::clock::after;
 use crate::error::{Error, ErrorKind, Result};
-use crate::lease::cell::LostReason;
-use crate::lease::registry::{LaneId, LeaseId};
+use crate::lease::registry::LaneId;
 use crate::lease::schedule::Schedule;
 use crate::net::pipeline::Reply;
 use crate::protocol::{Call, Request, Response, Status};
 use crate::types::{Grant, Key, Kind, WaitSecs};
-
-/// A server that refuses a renewal for a reason that passes is asked again after this.
-const RENEW_AGAIN: Duration = Duration::from_millis(500);
 
 impl Shard {
     /// What to send for it; nothing if there is nothing left to do.
@@ -51,8 +45,8 @@ impl Shard {
                 token: grant.token,
                 ttl: Some(grant.ttl),
             },
-            Pending::Renew(id) => {
-                let cell = self.registry.claim(*id)?.cell;
+            Pending::Renew(renewal) => {
+                let cell = self.registry.claim(renewal.id)?.cell;
                 Request::Renew {
                     kind: cell.kind,
                     key: cell.key.clone(),
@@ -73,10 +67,14 @@ impl Shard {
     /// An answer came over the connection `from`.
     pub(super) fn reply(&mut self, from: LaneId, reply: Reply<Pending>) {
         let Reply { tag, response, sent_at } = reply;
-        if response == Response::Refused(Status::Draining) {
-            if let Some(lane) = self.lanes.get_mut(from) {
-                lane.draining = true;
+        match &response {
+            Response::Refused(Status::Draining) => {
+                if let Some(lane) = self.lanes.get_mut(from) {
+                    lane.draining = true;
+                }
             }
+            Response::Refused(Status::NotLeader(_)) => self.metrics.redirected(),
+            _ => {}
         }
         match tag {
             Pending::Try(acquire) => match response {
@@ -117,7 +115,7 @@ impl Shard {
             Pending::Confirm { acquire, grant, owner } => {
                 self.confirm_answered(acquire, grant, owner, response, sent_at)
             }
-            Pending::Renew(id) => self.renewal_answered(id, &response, sent_at),
+            Pending::Renew(renewal) => self.renewal_answered(&renewal, &response, sent_at),
             Pending::Release(releasing) => self.release_answered(releasing, &response),
             Pending::Stats(ask) => ask.tell(Call::stats().finish(response).map_err(|error| self.here(error))),
         }
@@ -137,7 +135,6 @@ impl Shard {
     pub(super) fn granted(&mut self, acquire: Acquire, grant: Grant, sent_at: Instant, owner: LaneId) {
         self.own(owner);
         if acquire.ask.is_gone() || self.is_closing() {
-            tracing::debug!(shard = self.index, key = %acquire.key, "granted, but nobody waits for it any more: given back");
             self.give_back_orphan(&acquire, grant, owner);
             acquire
                 .ask
@@ -193,6 +190,8 @@ impl Shard {
     }
 
     fn give_back_grant(&mut self, kind: Kind, key: Key, grant: Grant, owner: LaneId) {
+        tracing::debug!(shard = self.index, %key, token = %grant.token, "granted, but nobody waits for it any more: given back");
+        self.registry.orphaned(kind);
         self.owe(Releasing {
             kind,
             key,
@@ -203,20 +202,6 @@ impl Shard {
             repeated: true,
             told: None,
         });
-    }
-
-    fn renewal_answered(&mut self, id: LeaseId, response: &Response, sent_at: Instant) {
-        match response {
-            Response::Renewed(left) => self.registry.renewed(id, sent_at, *left),
-            Response::Refused(Status::Error | Status::LeaseExpired) => {
-                if self.registry.lose(id, LostReason::Rejected) {
-                    if let Some(claim) = self.registry.claim(id) {
-                        tracing::warn!(shard = self.index, endpoint = %self.endpoint, key = %claim.cell.key, "lease lost: the server says that it is not held");
-                    }
-                }
-            }
-            _ => self.registry.renew_again_at(id, Instant::now() + RENEW_AGAIN),
-        }
     }
 
     fn release_answered(&mut self, releasing: Releasing, response: &Response) {

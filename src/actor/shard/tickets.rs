@@ -81,7 +81,7 @@ impl Shard {
             enqueued_at,
         };
         self.tickets.places.insert(id, place);
-        let ticket = Ticket::new(id, acquire.key.clone(), self.myself.clone());
+        let ticket = Ticket::new(id, acquire.target.kind(), acquire.key.clone(), self.myself.clone());
         acquire.ask.tell(Ok(Acquired::Queued(ticket)));
     }
 

@@ -2,15 +2,17 @@
 
 use super::*;
 use crate::lease::cell::LeaseState;
+use crate::telemetry::sink::ShardSink;
 use crate::types::{Fence, Token};
 
 const TOGETHER: Duration = Duration::from_millis(10);
 
 fn registry(renew_ratio: f64) -> Registry {
-    Registry::new(Schedule {
+    let schedule = Schedule {
         renew_ratio,
         margin: None,
-    })
+    };
+    Registry::new(schedule, LeaseMetrics::new(&ShardSink::nowhere()))
 }
 
 fn ttl(secs: u64) -> Ttl {

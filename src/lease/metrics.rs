@@ -1,0 +1,136 @@
+//! What is measured of leases.
+
+use std::time::Duration;
+
+use metrics::{Counter, Histogram};
+
+use super::cell::LostReason;
+use crate::telemetry::catalog;
+use crate::telemetry::level::Level;
+use crate::telemetry::sink::ShardSink;
+use crate::types::{Kind, Ttl};
+
+/// The leases of one shard.
+pub(crate) struct LeaseMetrics {
+    locks: KindMetrics,
+    semaphores: KindMetrics,
+    renewed: Counter,
+    rejected: Counter,
+    put_off: Counter,
+    unanswered: Counter,
+    headroom: Histogram,
+    headroom_ratio: Histogram,
+}
+
+/// What is told apart by namespace.
+struct KindMetrics {
+    held: Level,
+    count: usize,
+    hold_released: Histogram,
+    hold_lost: Histogram,
+    orphans: Counter,
+    lost: [Counter; LostReason::ALL.len()],
+}
+
+/// How a renewal ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RenewalOutcome {
+    /// Confirmed in time; so much was left until the lease would have been lost.
+    Renewed(Duration),
+    /// The server says that the lease is not held.
+    Rejected,
+    /// The server refused it for a reason that passes.
+    PutOff,
+    /// The connection was lost, or the answer came too late.
+    Unanswered,
+}
+
+impl LeaseMetrics {
+    pub(crate) fn new(sink: &ShardSink) -> Self {
+        let renewals = |outcome: &'static str| sink.counter(&catalog::RENEWALS, &[("outcome", outcome.into())]);
+        Self {
+            locks: KindMetrics::new(sink, Kind::Lock),
+            semaphores: KindMetrics::new(sink, Kind::Semaphore),
+            renewed: renewals("renewed"),
+            rejected: renewals("rejected"),
+            put_off: renewals("put_off"),
+            unanswered: renewals("unanswered"),
+            headroom: sink.histogram(&catalog::RENEWAL_HEADROOM, &[]),
+            headroom_ratio: sink.histogram(&catalog::RENEWAL_HEADROOM_RATIO, &[]),
+        }
+    }
+
+    pub(crate) fn taken(&mut self, kind: Kind) {
+        self.of(kind).change(1);
+    }
+
+    pub(crate) fn released(&mut self, kind: Kind, held_for: Duration) {
+        let metrics = self.of(kind);
+        metrics.change(-1);
+        metrics.hold_released.record(held_for.as_secs_f64());
+    }
+
+    pub(crate) fn lost(&mut self, kind: Kind, held_for: Duration, why: LostReason) {
+        let metrics = self.of(kind);
+        metrics.change(-1);
+        metrics.hold_lost.record(held_for.as_secs_f64());
+        if let Some(counter) = metrics.lost.get(why.index()) {
+            counter.increment(1);
+        }
+    }
+
+    pub(crate) fn renewal(&self, outcome: RenewalOutcome, ttl: Ttl) {
+        match outcome {
+            RenewalOutcome::Renewed(left) => {
+                self.renewed.increment(1);
+                self.headroom.record(left.as_secs_f64());
+                self.headroom_ratio
+                    .record(left.as_secs_f64() / ttl.as_duration().as_secs_f64());
+            }
+            RenewalOutcome::Rejected => self.rejected.increment(1),
+            RenewalOutcome::PutOff => self.put_off.increment(1),
+            RenewalOutcome::Unanswered => self.unanswered.increment(1),
+        }
+    }
+
+    /// A grant came when nobody waited for it any more.
+    pub(crate) fn orphan(&mut self, kind: Kind) {
+        self.of(kind).orphans.increment(1);
+    }
+
+    fn of(&mut self, kind: Kind) -> &mut KindMetrics {
+        match kind {
+            Kind::Lock => &mut self.locks,
+            Kind::Semaphore => &mut self.semaphores,
+        }
+    }
+}
+
+impl KindMetrics {
+    fn new(sink: &ShardSink, kind: Kind) -> Self {
+        let kind = ("kind", kind.as_str().into());
+        let hold = |outcome: &'static str| sink.histogram(&catalog::HOLD, &[kind.clone(), ("outcome", outcome.into())]);
+        Self {
+            held: Level::new(sink.gauge(&catalog::LEASES_HELD, std::slice::from_ref(&kind))),
+            count: 0,
+            hold_released: hold("released"),
+            hold_lost: hold("lost"),
+            orphans: sink.counter(&catalog::ORPHANS_RELEASED, std::slice::from_ref(&kind)),
+            lost: LostReason::ALL.map(|why| {
+                let reason = ("reason", why.as_str().into());
+                sink.counter(&catalog::LEASES_LOST, &[kind.clone(), reason])
+            }),
+        }
+    }
+
+    fn change(&mut self, by: isize) {
+        self.count = self.count.saturating_add_signed(by);
+        self.held.show(self.count);
+    }
+}
+
+impl std::fmt::Debug for LeaseMetrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("LeaseMetrics")
+    }
+}

@@ -1,0 +1,84 @@
+//! How a request ended, as metrics and spans name it.
+
+use super::request::Response;
+use crate::error::{ErrorKind, Result};
+
+/// How a request ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    Granted,
+    Busy,
+    Queued,
+    Released,
+    Answered,
+    /// The caller dropped the future.
+    Dropped,
+    Failed(ErrorKind),
+}
+
+/// How many there are besides the failures.
+const NOT_FAILED: usize = 6;
+
+impl Outcome {
+    pub(crate) const COUNT: usize = NOT_FAILED + ErrorKind::ALL.len();
+
+    pub(crate) fn of(result: &Result<Response>) -> Self {
+        match result {
+            Ok(Response::Granted(_)) => Self::Granted,
+            Ok(Response::Busy) => Self::Busy,
+            Ok(Response::Queued(_)) => Self::Queued,
+            Ok(Response::Released) => Self::Released,
+            Ok(Response::Stats(_)) => Self::Answered,
+            Err(error) => Self::Failed(error.kind()),
+        }
+    }
+
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Granted => "granted",
+            Self::Busy => "busy",
+            Self::Queued => "queued",
+            Self::Released => "released",
+            Self::Answered => "answered",
+            Self::Dropped => "dropped",
+            Self::Failed(kind) => kind.as_str(),
+        }
+    }
+
+    /// Its place among all of them, below [`COUNT`](Self::COUNT).
+    pub(crate) fn index(self) -> usize {
+        match self {
+            Self::Granted => 0,
+            Self::Busy => 1,
+            Self::Queued => 2,
+            Self::Released => 3,
+            Self::Answered => 4,
+            Self::Dropped => 5,
+            Self::Failed(kind) => NOT_FAILED + kind as usize,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_outcome_has_a_place_and_a_name_of_its_own() {
+        let others = [
+            Outcome::Granted,
+            Outcome::Busy,
+            Outcome::Queued,
+            Outcome::Released,
+            Outcome::Answered,
+            Outcome::Dropped,
+        ];
+        let all: Vec<Outcome> = others.into_iter().chain(ErrorKind::ALL.map(Outcome::Failed)).collect();
+        let places: BTreeSet<usize> = all.iter().map(|outcome| outcome.index()).collect();
+        let names: BTreeSet<&str> = all.iter().map(|outcome| outcome.as_str()).collect();
+        assert_eq!(places, (0..Outcome::COUNT).collect());
+        assert_eq!(names.len(), Outcome::COUNT);
+    }
+}

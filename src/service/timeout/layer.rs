@@ -1,0 +1,78 @@
+//! The layer.
+
+use std::fmt;
+use std::time::Duration;
+
+use tower::Layer;
+
+use super::{Explain, Timeout};
+
+/// Gives every request an end: its own wait plus the request timeout.
+///
+/// A client has one already, outside of the layers that are added to it; its request timeout is
+/// [`ClientBuilder::request_timeout`](crate::ClientBuilder::request_timeout). One that is added ends a request earlier.
+///
+/// What is over ends with an error of kind [`Timeout`](crate::ErrorKind::Timeout), whose
+/// [`budget`](crate::Error::budget) says which time ran out, and the inner future is dropped: what is granted to it
+/// meanwhile is given back.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), dflockd_client::Error> {
+/// use std::time::Duration;
+///
+/// use dflockd_client::{Client, TimeoutLayer};
+///
+/// # let server = dflockd_client::server::Server::builder().port(0).start().await?;
+/// # let address = server.local_addr().to_string();
+/// let client = Client::builder()
+///     .servers([address])
+///     // A quick answer or none.
+///     .layer(TimeoutLayer::new(Duration::from_millis(500)))
+///     .connect()
+///     .await?;
+/// # client.lock("orders/42")?.acquire().await?.release().await
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct TimeoutLayer {
+    request_timeout: Duration,
+    explain: Option<Explain>,
+}
+
+impl TimeoutLayer {
+    /// Allows `request_timeout` on top of what a request itself may wait.
+    #[must_use]
+    pub fn new(request_timeout: Duration) -> Self {
+        Self {
+            request_timeout,
+            explain: None,
+        }
+    }
+
+    /// The same, with somebody who may know why.
+    pub(crate) fn explained_by(mut self, explain: Explain) -> Self {
+        self.explain = Some(explain);
+        self
+    }
+}
+
+impl<S> Layer<S> for TimeoutLayer {
+    type Service = Timeout<S>;
+
+    fn layer(&self, inner: S) -> Timeout<S> {
+        Timeout {
+            inner,
+            request_timeout: self.request_timeout,
+            explain: self.explain.clone(),
+        }
+    }
+}
+
+impl fmt::Debug for TimeoutLayer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TimeoutLayer")
+            .field("request_timeout", &self.request_timeout)
+            .finish_non_exhaustive()
+    }
+}

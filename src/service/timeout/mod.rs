@@ -1,0 +1,58 @@
+//! An end to every request: its own wait plus the request timeout.
+
+mod future;
+mod layer;
+mod limit;
+
+use std::fmt;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tower::Service;
+
+pub use self::future::TimeoutFuture;
+pub use self::layer::TimeoutLayer;
+use self::limit::Limit;
+pub(crate) use self::limit::{Explain, Subject};
+use super::request::{Request, Response};
+use crate::error::{BoxError, Error, Result};
+
+/// Ends requests whose time is over. Made by [`TimeoutLayer`].
+#[derive(Clone)]
+pub struct Timeout<S> {
+    inner: S,
+    request_timeout: Duration,
+    explain: Option<Explain>,
+}
+
+impl<S> Service<Request> for Timeout<S>
+where
+    S: Service<Request, Response = Response>,
+    S::Error: Into<BoxError>,
+{
+    type Response = Response;
+    type Error = Error;
+    type Future = TimeoutFuture<S::Future>;
+
+    /// Ready when the inner service is. Its time begins with the call.
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        self.inner.poll_ready(cx).map_err(|error| Error::of_layer(error.into()))
+    }
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        let limit = Limit::new(Subject::of(&request), self.request_timeout, self.explain.clone());
+        TimeoutFuture::new(self.inner.call(request), limit)
+    }
+}
+
+impl<S: fmt::Debug> fmt::Debug for Timeout<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Timeout")
+            .field("inner", &self.inner)
+            .field("request_timeout", &self.request_timeout)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,120 @@
+//! A span around each request.
+//!
+//! At debug level, so that production at info pays a comparison for it. Tokens never appear, keys do.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use pin_project_lite::pin_project;
+use tower::{Layer, Service};
+use tracing::{Level, Span, field};
+
+use super::outcome::Outcome;
+use super::request::{Operation, Request, Response};
+use super::routes::Routes;
+use crate::error::{Error, Result};
+use crate::types::{Key, Kind};
+
+/// Opens a span for each request to a service.
+#[derive(Clone)]
+pub(crate) struct TraceLayer(pub(crate) std::sync::Arc<Routes>);
+
+impl<S> Layer<S> for TraceLayer {
+    type Service = Trace<S>;
+
+    fn layer(&self, inner: S) -> Trace<S> {
+        Trace {
+            inner,
+            routes: std::sync::Arc::clone(&self.0),
+        }
+    }
+}
+
+/// A service whose requests have spans.
+#[derive(Clone)]
+pub(crate) struct Trace<S> {
+    inner: S,
+    routes: std::sync::Arc<Routes>,
+}
+
+impl<S> Service<Request> for Trace<S>
+where
+    S: Service<Request, Response = Response, Error = Error>,
+{
+    type Response = Response;
+    type Error = Error;
+    type Future = TraceFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        let span = if tracing::enabled!(Level::DEBUG) {
+            span(&request, &self.routes)
+        } else {
+            Span::none()
+        };
+        let inner = span.in_scope(|| self.inner.call(request));
+        TraceFuture { inner, span }
+    }
+}
+
+impl<S: fmt::Debug> fmt::Debug for Trace<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Trace")
+            .field("inner", &self.inner)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Names of spans are fixed where they are written, so each operation has its line.
+fn span(request: &Request, routes: &Routes) -> Span {
+    let shard = routes.shard_of(request);
+    let key = request.key().map(Key::as_str).unwrap_or_default();
+    let kind = request.kind().map_or("none", Kind::as_str);
+    let wait = request.wait();
+    let (outcome, contended) = (field::Empty, field::Empty);
+    match request.operation() {
+        Operation::Acquire => {
+            tracing::debug_span!("acquire", shard, key, kind, ?wait, contended, outcome)
+        }
+        Operation::TryAcquire => tracing::debug_span!("try_acquire", shard, key, kind, contended, outcome),
+        Operation::Enqueue => tracing::debug_span!("enqueue", shard, key, kind, contended, outcome),
+        Operation::Collect => tracing::debug_span!("collect", shard, key, kind, ?wait, contended, outcome),
+        Operation::Release => tracing::debug_span!("release", shard, key, kind, outcome),
+        Operation::Stats => tracing::debug_span!("stats", shard, outcome),
+    }
+}
+
+pin_project! {
+    /// Runs within the span, and says there how it ended. A span without an outcome is of a request that was dropped.
+    pub(crate) struct TraceFuture<F> {
+        #[pin]
+        inner: F,
+        span: Span,
+    }
+}
+
+impl<F: Future<Output = Result<Response>>> Future for TraceFuture<F> {
+    type Output = Result<Response>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Response>> {
+        let this = self.project();
+        let _entered = this.span.enter();
+        let answer = ready!(this.inner.poll(cx));
+        if !this.span.is_disabled() {
+            this.span.record("outcome", Outcome::of(&answer).as_str());
+            match &answer {
+                Ok(Response::Granted(lease)) => {
+                    this.span.record("contended", lease.was_contended());
+                }
+                Ok(_) => {}
+                Err(error) => tracing::debug!(%error, "failed"),
+            }
+        }
+        Poll::Ready(answer)
+    }
+}

@@ -1,0 +1,229 @@
+//! Every metric of this crate: its name, what it is, how it is labelled, and which buckets fit it.
+
+use metrics::Unit;
+
+/// The beginning of every name.
+#[cfg(test)]
+pub(crate) const PREFIX: &str = "dflockd_client_";
+
+/// One metric, of which there is a series for each combination of its labels.
+#[derive(Debug)]
+pub(crate) struct Family {
+    pub(crate) name: &'static str,
+    pub(crate) shape: Shape,
+    pub(crate) unit: Unit,
+    pub(crate) help: &'static str,
+}
+
+/// What kind of metric it is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Shape {
+    Counter,
+    Gauge,
+    /// With the upper bounds of the buckets that fit it.
+    Histogram(#[cfg_attr(not(feature = "prometheus"), allow(dead_code))] &'static [f64]),
+}
+
+impl Family {
+    const fn counter(name: &'static str, help: &'static str) -> Self {
+        Self {
+            name,
+            shape: Shape::Counter,
+            unit: Unit::Count,
+            help,
+        }
+    }
+
+    const fn gauge(name: &'static str, help: &'static str) -> Self {
+        Self {
+            name,
+            shape: Shape::Gauge,
+            unit: Unit::Count,
+            help,
+        }
+    }
+
+    const fn histogram(name: &'static str, unit: Unit, buckets: &'static [f64], help: &'static str) -> Self {
+        Self {
+            name,
+            shape: Shape::Histogram(buckets),
+            unit,
+            help,
+        }
+    }
+}
+
+/// From what an uncontended request takes on one machine to the longest that callers wait.
+const WAITS: &[f64] = &[
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
+    120.0, 300.0,
+];
+
+/// From a critical section of one millisecond to a leader's day.
+const HOLDS: &[f64] = &[
+    0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0, 14_400.0, 86_400.0,
+];
+
+/// From nothing left to what is left of a long TTL.
+const HEADROOM: &[f64] = &[
+    0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 12.0, 16.0, 24.0, 32.0, 60.0, 120.0, 300.0,
+];
+
+/// Tenths, and the quarter that the alert asks for.
+const RATIOS: &[f64] = &[0.05, 0.1, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0];
+
+/// Powers of two up to the default bound on requests in flight.
+const COUNTS: &[f64] = &[
+    1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0, 4096.0,
+];
+
+pub(crate) const REQUESTS: Family = Family::counter(
+    "dflockd_client_requests_total",
+    "Requests that were answered, failed or given up, by operation and outcome.",
+);
+pub(crate) const REQUEST_DURATION: Family = Family::histogram(
+    "dflockd_client_request_duration_seconds",
+    Unit::Seconds,
+    WAITS,
+    "Time from the call to its end, by operation and outcome.",
+);
+pub(crate) const ACQUIRE_WAIT: Family = Family::histogram(
+    "dflockd_client_acquire_wait_seconds",
+    Unit::Seconds,
+    WAITS,
+    "Time that successful acquires took, by whether somebody else held the key at first.",
+);
+pub(crate) const HOLD: Family = Family::histogram(
+    "dflockd_client_hold_duration_seconds",
+    Unit::Seconds,
+    HOLDS,
+    "Time that leases were held, by how that ended.",
+);
+pub(crate) const LEASES_HELD: Family = Family::gauge("dflockd_client_leases_held", "Leases that are held now.");
+pub(crate) const LEASES_LOST: Family = Family::counter(
+    "dflockd_client_leases_lost_total",
+    "Leases that were lost while they were held, by reason.",
+);
+pub(crate) const RENEWALS: Family =
+    Family::counter("dflockd_client_renewals_total", "Renewals that were sent, by outcome.");
+pub(crate) const RENEWAL_HEADROOM: Family = Family::histogram(
+    "dflockd_client_renewal_headroom_seconds",
+    Unit::Seconds,
+    HEADROOM,
+    "Time that was left until a lease would have been reported lost, when its renewal was confirmed.",
+);
+pub(crate) const RENEWAL_HEADROOM_RATIO: Family = Family::histogram(
+    "dflockd_client_renewal_headroom_ratio",
+    Unit::Count,
+    RATIOS,
+    "The same as a part of the lease's TTL.",
+);
+pub(crate) const ORPHANS_RELEASED: Family = Family::counter(
+    "dflockd_client_orphan_grants_released_total",
+    "Grants that came when nobody waited for them any more, and were given back.",
+);
+pub(crate) const WAITERS: Family = Family::gauge(
+    "dflockd_client_waiters",
+    "Callers that wait for a key: locally for a connection, or on the server for their turn.",
+);
+pub(crate) const REQUESTS_QUEUED: Family = Family::gauge(
+    "dflockd_client_requests_queued",
+    "Requests that are kept until the shard is connected.",
+);
+pub(crate) const CONNECTIONS: Family = Family::gauge("dflockd_client_connections", "Connections, by kind and state.");
+pub(crate) const CONNECTS: Family = Family::counter(
+    "dflockd_client_connects_total",
+    "Attempts to connect that ended, by kind of connection and outcome.",
+);
+pub(crate) const RECONNECTS: Family = Family::counter(
+    "dflockd_client_reconnects_total",
+    "Times that a shard was connected again after its pipelined connection was lost.",
+);
+pub(crate) const DISCONNECTS: Family = Family::counter(
+    "dflockd_client_disconnects_total",
+    "Connections that were lost, by kind of connection and reason.",
+);
+pub(crate) const REDIRECTS: Family = Family::counter(
+    "dflockd_client_redirects_total",
+    "Answers of a cluster member that it is not the leader.",
+);
+pub(crate) const SHARD_CONNECTED: Family = Family::gauge(
+    "dflockd_client_shards_connected",
+    "1 while the shard's pipelined connection is up, 0 while it is not.",
+);
+pub(crate) const PIPELINE_DEPTH: Family = Family::histogram(
+    "dflockd_client_pipeline_depth",
+    Unit::Count,
+    COUNTS,
+    "Requests in flight on a connection, looked at whenever some are sent.",
+);
+pub(crate) const BATCH_SIZE: Family = Family::histogram(
+    "dflockd_client_batch_size",
+    Unit::Count,
+    COUNTS,
+    "Requests that left a connection together.",
+);
+pub(crate) const BUILD_INFO: Family = Family::gauge(
+    "dflockd_client_build_info",
+    "1 for each client of the process, labelled with the version of this crate.",
+);
+
+/// All of them.
+pub(crate) const ALL: &[Family] = &[
+    REQUESTS,
+    REQUEST_DURATION,
+    ACQUIRE_WAIT,
+    HOLD,
+    LEASES_HELD,
+    LEASES_LOST,
+    RENEWALS,
+    RENEWAL_HEADROOM,
+    RENEWAL_HEADROOM_RATIO,
+    ORPHANS_RELEASED,
+    WAITERS,
+    REQUESTS_QUEUED,
+    CONNECTIONS,
+    CONNECTS,
+    RECONNECTS,
+    DISCONNECTS,
+    REDIRECTS,
+    SHARD_CONNECTED,
+    PIPELINE_DEPTH,
+    BATCH_SIZE,
+    BUILD_INFO,
+];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn names_follow_the_rules_and_none_is_used_twice() {
+        let names: BTreeSet<&str> = ALL.iter().map(|family| family.name).collect();
+        assert_eq!(names.len(), ALL.len());
+        for family in ALL {
+            let name = family.name;
+            assert!(name.starts_with(PREFIX), "{name}");
+            let counts = matches!(family.shape, Shape::Counter);
+            assert_eq!(name.ends_with("_total"), counts, "{name}");
+            assert_eq!(name.ends_with("_seconds"), family.unit == Unit::Seconds, "{name}");
+            assert!(family.help.ends_with('.'), "{name}");
+            if let Shape::Histogram(buckets) = family.shape {
+                assert!(buckets.is_sorted() && buckets.len() <= 20, "{name}: {buckets:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_buckets_of_waits_reach_from_a_millisecond_to_five_minutes() {
+        let Shape::Histogram(buckets) = ACQUIRE_WAIT.shape else {
+            panic!("{ACQUIRE_WAIT:?}");
+        };
+        assert!(
+            buckets.contains(&0.001) && buckets.last() == Some(&300.0),
+            "{buckets:?}"
+        );
+    }
+}

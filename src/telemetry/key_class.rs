@@ -1,0 +1,124 @@
+//! Classes of keys as a label, if the user asks for them: bounded, whatever the function says.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, PoisonError, RwLock};
+
+/// The most classes that are told apart; whatever comes later is `other`.
+pub const MAX_KEY_CLASSES: usize = 64;
+
+/// The longest name of a class, in bytes; longer ones are `other`.
+const MAX_CLASS_BYTES: usize = 64;
+
+/// What is beyond the bounds.
+const OTHER: &str = "other";
+
+/// The user's function.
+#[derive(Clone)]
+pub(crate) struct Classifier(Arc<dyn for<'k> Fn(&'k str) -> &'k str + Send + Sync>);
+
+impl Classifier {
+    pub(crate) fn new(classify: impl for<'k> Fn(&'k str) -> &'k str + Send + Sync + 'static) -> Self {
+        Self(Arc::new(classify))
+    }
+}
+
+impl fmt::Debug for Classifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Classifier")
+    }
+}
+
+/// Something for each class of keys.
+pub(crate) struct PerClass<T> {
+    classifier: Classifier,
+    known: RwLock<HashMap<Box<str>, Arc<T>>>,
+    make: Box<dyn Fn(&str) -> T + Send + Sync>,
+}
+
+impl<T> PerClass<T> {
+    pub(crate) fn new(classifier: Classifier, make: impl Fn(&str) -> T + Send + Sync + 'static) -> Self {
+        Self {
+            classifier,
+            known: RwLock::default(),
+            make: Box::new(make),
+        }
+    }
+
+    /// What belongs to the class of this key.
+    pub(crate) fn of(&self, key: &str) -> Arc<T> {
+        let class = match (self.classifier.0)(key) {
+            "" => OTHER,
+            long if long.len() > MAX_CLASS_BYTES => OTHER,
+            class => class,
+        };
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(found) = known.get(class) {
+            return Arc::clone(found);
+        }
+        drop(known);
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        // `other` has a place of its own beside them.
+        let full = known.len() - usize::from(known.contains_key(OTHER)) >= MAX_KEY_CLASSES;
+        let class = if full && !known.contains_key(class) {
+            OTHER
+        } else {
+            class
+        };
+        let made = known
+            .entry(class.into())
+            .or_insert_with(|| Arc::new((self.make)(class)));
+        Arc::clone(made)
+    }
+}
+
+impl<T> fmt::Debug for PerClass<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PerClass").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names() -> PerClass<String> {
+        let before_slash = |key: &str| -> usize { key.find('/').unwrap_or(key.len()) };
+        PerClass::new(Classifier::new(move |key| &key[..before_slash(key)]), str::to_owned)
+    }
+
+    #[test]
+    fn a_class_is_made_once() {
+        let names = names();
+        let orders = names.of("orders/1");
+        assert_eq!(*orders, "orders");
+        assert!(Arc::ptr_eq(&orders, &names.of("orders/2")));
+    }
+
+    #[test]
+    fn there_are_only_so_many_and_the_rest_is_other() {
+        let names = names();
+        for number in 0..MAX_KEY_CLASSES {
+            assert_eq!(*names.of(&format!("class{number}/k")), format!("class{number}"));
+        }
+        for number in MAX_KEY_CLASSES..10 * MAX_KEY_CLASSES {
+            assert_eq!(*names.of(&format!("class{number}/k")), OTHER);
+        }
+        assert_eq!(*names.of("class7/again"), "class7", "those that are known stay");
+        assert_eq!(names.known.read().unwrap().len(), MAX_KEY_CLASSES + 1);
+    }
+
+    #[test]
+    fn what_is_no_name_for_a_class_is_other() {
+        let names = names();
+        assert_eq!(*names.of("/nothing"), OTHER);
+        assert_eq!(*names.of(&"k".repeat(MAX_CLASS_BYTES + 1)), OTHER);
+        for number in 0..MAX_KEY_CLASSES {
+            assert_eq!(
+                *names.of(&format!("class{number}/k")),
+                format!("class{number}"),
+                "other took no place"
+            );
+        }
+    }
+}

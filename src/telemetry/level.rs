@@ -1,0 +1,76 @@
+//! A gauge that follows a number.
+
+use metrics::Gauge;
+
+/// Publishes how a number changes.
+///
+/// Several clients of one process may share a series, so only differences are published, and what is left is taken back
+/// when its owner ends, however that happens.
+pub(crate) struct Level {
+    gauge: Gauge,
+    shown: usize,
+}
+
+impl Level {
+    pub(crate) fn new(gauge: Gauge) -> Self {
+        // Registered at zero, so that the series is there before anything happens.
+        gauge.increment(0.0);
+        Self { gauge, shown: 0 }
+    }
+
+    /// The number is `now`.
+    pub(crate) fn show(&mut self, now: usize) {
+        let before = std::mem::replace(&mut self.shown, now);
+        if now > before {
+            self.gauge.increment((now - before) as f64);
+        } else if now < before {
+            self.gauge.decrement((before - now) as f64);
+        }
+    }
+}
+
+impl Drop for Level {
+    fn drop(&mut self) {
+        self.show(0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use metrics::GaugeFn;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Sum(std::sync::Mutex<f64>);
+
+    impl GaugeFn for Sum {
+        fn increment(&self, by: f64) {
+            *self.0.lock().unwrap() += by;
+        }
+        fn decrement(&self, by: f64) {
+            *self.0.lock().unwrap() -= by;
+        }
+        fn set(&self, _: f64) {
+            panic!("that would wipe out what others show");
+        }
+    }
+
+    #[test]
+    fn levels_of_one_series_add_up_and_are_taken_back() {
+        let sum = Arc::new(Sum::default());
+        let level = || Level::new(Gauge::from_arc(Arc::clone(&sum)));
+        let (mut a, mut b) = (level(), level());
+        a.show(3);
+        b.show(4);
+        a.show(1);
+        assert_eq!(*sum.0.lock().unwrap(), 5.0);
+        drop(a);
+        assert_eq!(*sum.0.lock().unwrap(), 4.0);
+        b.show(0);
+        drop(b);
+        assert_eq!(*sum.0.lock().unwrap(), 0.0);
+    }
+}

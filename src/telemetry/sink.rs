@@ -1,0 +1,119 @@
+//! Where metrics go: the process's recorder, or one that the user gave to this client.
+
+use std::fmt;
+use std::sync::Arc;
+
+use metrics::{Counter, Gauge, Histogram, Key, KeyName, Label, Level, Metadata, Recorder, SharedString};
+
+use super::catalog::{ALL, Family, Shape};
+
+/// A recorder.
+#[derive(Clone, Default)]
+pub(crate) enum Sink {
+    /// Whatever is installed for the process when a metric is registered; nothing is recorded if there is none.
+    #[default]
+    Global,
+    /// This one.
+    Own(Arc<dyn Recorder + Send + Sync>),
+}
+
+/// A label and its value.
+pub(crate) type LabelValue = (&'static str, SharedString);
+
+const METADATA: Metadata<'static> = Metadata::new("dflockd_client", Level::INFO, Some("dflockd_client"));
+
+impl Sink {
+    fn with<T>(&self, use_it: impl FnOnce(&dyn Recorder) -> T) -> T {
+        match self {
+            Self::Global => metrics::with_recorder(use_it),
+            Self::Own(recorder) => use_it(&**recorder),
+        }
+    }
+
+    /// Tells the recorder what each metric is.
+    pub(crate) fn describe_all(&self) {
+        self.with(|recorder| {
+            for family in ALL {
+                let (name, unit) = (KeyName::from_const_str(family.name), Some(family.unit));
+                let help = SharedString::const_str(family.help);
+                match family.shape {
+                    Shape::Counter => recorder.describe_counter(name, unit, help),
+                    Shape::Gauge => recorder.describe_gauge(name, unit, help),
+                    Shape::Histogram(_) => recorder.describe_histogram(name, unit, help),
+                }
+            }
+        });
+    }
+
+    pub(crate) fn counter(&self, family: &Family, labels: &[LabelValue]) -> Counter {
+        debug_assert!(matches!(family.shape, Shape::Counter), "{}", family.name);
+        self.with(|recorder| recorder.register_counter(&key(family, labels), &METADATA))
+    }
+
+    pub(crate) fn gauge(&self, family: &Family, labels: &[LabelValue]) -> Gauge {
+        debug_assert!(matches!(family.shape, Shape::Gauge), "{}", family.name);
+        self.with(|recorder| recorder.register_gauge(&key(family, labels), &METADATA))
+    }
+
+    pub(crate) fn histogram(&self, family: &Family, labels: &[LabelValue]) -> Histogram {
+        debug_assert!(matches!(family.shape, Shape::Histogram(_)), "{}", family.name);
+        self.with(|recorder| recorder.register_histogram(&key(family, labels), &METADATA))
+    }
+}
+
+fn key(family: &Family, labels: &[LabelValue]) -> Key {
+    let labels: Vec<Label> = labels
+        .iter()
+        .map(|(name, value)| Label::new(*name, value.clone()))
+        .collect();
+    Key::from_parts(family.name, labels)
+}
+
+impl fmt::Debug for Sink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Global => "Global",
+            Self::Own(_) => "Own",
+        })
+    }
+}
+
+/// A shard's place in a sink: everything that is registered through it carries the shard's index.
+#[derive(Clone, Debug)]
+pub(crate) struct ShardSink {
+    sink: Sink,
+    shard: SharedString,
+}
+
+impl ShardSink {
+    pub(crate) fn new(sink: Sink, shard: usize) -> Self {
+        Self {
+            sink,
+            shard: shard.to_string().into(),
+        }
+    }
+
+    /// For what is tried out alone.
+    #[cfg(test)]
+    pub(crate) fn nowhere() -> Self {
+        Self::new(Sink::Own(Arc::new(metrics::NoopRecorder)), 0)
+    }
+
+    pub(crate) fn counter(&self, family: &Family, labels: &[LabelValue]) -> Counter {
+        self.sink.counter(family, &self.labels(labels))
+    }
+
+    pub(crate) fn gauge(&self, family: &Family, labels: &[LabelValue]) -> Gauge {
+        self.sink.gauge(family, &self.labels(labels))
+    }
+
+    pub(crate) fn histogram(&self, family: &Family, labels: &[LabelValue]) -> Histogram {
+        self.sink.histogram(family, &self.labels(labels))
+    }
+
+    fn labels(&self, more: &[LabelValue]) -> Vec<LabelValue> {
+        let mut labels = vec![("shard", self.shard.clone())];
+        labels.extend_from_slice(more);
+        labels
+    }
+}
