@@ -16,15 +16,15 @@ use crate::actor::message::{ShardMessage, Shutdown, ShutdownReport};
 use crate::builder::ClientBuilder;
 use crate::clock::after;
 use crate::config::Config;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::handle::Handle;
 use crate::health::{ConnectionState, ShardHealth};
 use crate::lock::Lock;
 use crate::multi_lock::MultiLock;
 use crate::semaphore::Semaphore;
-use crate::service::{Core, FullStack, ReadyFirst, Request, Response, stack};
+use crate::service::{ClientStack, Core, Request, Response, execute, for_client};
 use crate::stats::Stats;
-use crate::types::{Key, Limit, Target};
+use crate::types::{Limit, Target};
 
 /// The client of one or more dflockd servers.
 ///
@@ -35,7 +35,7 @@ use crate::types::{Key, Limit, Target};
 /// sent, and the connections are closed.
 #[derive(Clone)]
 pub struct Client {
-    service: FullStack,
+    service: ClientStack,
     // Dropped after the service, which points to it weakly.
     core: Arc<Core>,
 }
@@ -48,12 +48,12 @@ impl Client {
 
     pub(crate) fn of(core: Arc<Core>) -> Self {
         Self {
-            service: stack(&core, core.inner()),
+            service: for_client(&core),
             core,
         }
     }
 
-    pub(crate) fn core(&self) -> &Core {
+    pub(crate) fn core(&self) -> &Arc<Core> {
         &self.core
     }
 
@@ -67,7 +67,7 @@ impl Client {
     ///
     /// [`ErrorKind::InvalidInput`] if the key is none; see [`Key::new`].
     pub fn lock(&self, key: impl AsRef<str>) -> Result<Lock> {
-        Handle::new(self.clone(), Target::Lock, key.as_ref()).map(Lock)
+        Handle::new(self, Target::Lock, key.as_ref()).map(Lock)
     }
 
     /// Locks on several keys, of one shard or many, taken all or not at all. A key that is given twice counts once.
@@ -86,7 +86,7 @@ impl Client {
     /// [`ErrorKind::InvalidInput`] if the key is none (see [`Key::new`]), or the limit is 0.
     pub fn semaphore(&self, key: impl AsRef<str>, limit: u32) -> Result<Semaphore> {
         let target = Target::Semaphore(Limit::new(limit)?);
-        Handle::new(self.clone(), target, key.as_ref()).map(Semaphore)
+        Handle::new(self, target, key.as_ref()).map(Semaphore)
     }
 
     /// The state of all servers, merged: connections are added up, keys stand side by side.
@@ -128,9 +128,9 @@ impl Client {
     ///
     /// Safe: nothing is changed anywhere.
     pub async fn shard_stats(&self, shard: usize) -> Result<Stats> {
-        match self.execute(Request::Stats { shard }).await? {
+        match execute(&self.core, Request::Stats { shard }).await? {
             Response::Stats(stats) => Ok(stats),
-            other => Err(self.out_of_place(&other)),
+            other => Err(other.out_of_place()),
         }
     }
 
@@ -213,25 +213,6 @@ impl Client {
         }
         Ok(())
     }
-
-    /// Sends a request through the same layers as [`call`](Service::call) does; the wait until they are ready is a part of
-    /// it, and counts against its time.
-    pub(crate) async fn execute(&self, request: Request) -> Result<Response> {
-        stack(&self.core, ReadyFirst(self.core.inner())).call(request).await
-    }
-
-    /// The server answered a try that was to wait.
-    pub(crate) fn busy(&self, key: &Key) -> Error {
-        Error::new(ErrorKind::Timeout, format!("{key:?} is held by somebody else"))
-    }
-
-    /// A layer answered with something else than was asked for.
-    pub(crate) fn out_of_place(&self, response: &Response) -> Error {
-        Error::new(
-            ErrorKind::Protocol,
-            format!("{response:?} is no answer to what was asked"),
-        )
-    }
 }
 
 /// The way of a request: a span, metrics, the [timeout](crate::TimeoutLayer), the [layers](ClientBuilder::layer) that were
@@ -277,7 +258,7 @@ pin_project! {
     #[must_use = "a request that is not awaited is given up"]
     pub struct ResponseFuture {
         #[pin]
-        answer: <FullStack as Service<Request>>::Future,
+        answer: <ClientStack as Service<Request>>::Future,
     }
 }
 

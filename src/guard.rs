@@ -10,10 +10,9 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use crate::actor::message::Lease as ActorLease;
-use crate::client::Client;
 use crate::error::{Error, ErrorKind, Result};
 use crate::lease::cell::{LeaseState, LostReason};
-use crate::service::{Core, Request, Response};
+use crate::service::{Core, Request, Response, execute};
 use crate::types::{Fence, Key, Kind, Token, Ttl};
 
 /// A lease that is held: renewed in the background until it is released, dropped or lost.
@@ -168,10 +167,10 @@ impl Lease {
     async fn release(mut self) -> Result<()> {
         // First of all: no layer of the user's can hold it up, and a waiter may be waiting for it.
         self.held.begin_to_give_back();
-        let client = Client::of(Arc::clone(&self.core));
-        match client.execute(Request::Release(self)).await? {
+        let core = Arc::clone(&self.core);
+        match execute(&core, Request::Release(self)).await? {
             Response::Released => Ok(()),
-            other => Err(client.out_of_place(&other)),
+            other => Err(other.out_of_place()),
         }
     }
 }

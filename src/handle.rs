@@ -1,19 +1,21 @@
 //! What locks and semaphores have in common: who asks, for what, and on which terms.
 
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::client::Client;
 use crate::error::Result;
 use crate::guard::Lease;
 use crate::lease::registry::RenewPolicy;
-use crate::service::{AcquireRequest, Request, Response};
+use crate::service::{AcquireRequest, Core, Request, Response, busy, execute};
 use crate::ticket::{Enqueued, Ticket};
 use crate::types::{Key, Target, Ttl};
 
 /// The terms of the acquires of one handle.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Handle {
-    client: Client,
+    core: Arc<Core>,
     target: Target,
     pub(crate) key: Key,
     wait: Duration,
@@ -22,7 +24,7 @@ pub(crate) struct Handle {
 }
 
 impl Handle {
-    pub(crate) fn new(client: Client, target: Target, key: &str) -> Result<Self> {
+    pub(crate) fn new(client: &Client, target: Target, key: &str) -> Result<Self> {
         let config = client.config();
         Ok(Self {
             target,
@@ -30,7 +32,7 @@ impl Handle {
             wait: config.acquire_timeout,
             ttl: config.lease_ttl,
             policy: RenewPolicy::default(),
-            client,
+            core: Arc::clone(client.core()),
         })
     }
 
@@ -57,8 +59,8 @@ impl Handle {
     pub(crate) async fn acquire(&self) -> Result<Lease> {
         match self.ask(self.wait).await? {
             Response::Granted(lease) => Ok(lease),
-            Response::Busy => Err(self.client.busy(&self.key)),
-            other => Err(self.client.out_of_place(&other)),
+            Response::Busy => Err(busy(&self.key)),
+            other => Err(other.out_of_place()),
         }
     }
 
@@ -66,21 +68,21 @@ impl Handle {
         match self.ask(Duration::ZERO).await? {
             Response::Granted(lease) => Ok(Some(lease)),
             Response::Busy => Ok(None),
-            other => Err(self.client.out_of_place(&other)),
+            other => Err(other.out_of_place()),
         }
     }
 
     pub(crate) async fn enqueue<G>(&self, guard: fn(Lease) -> G) -> Result<Enqueued<G>> {
         let request = Request::Enqueue(self.request(Duration::ZERO));
-        match self.client.execute(request).await? {
+        match execute(&self.core, request).await? {
             Response::Granted(lease) => Ok(Enqueued::Acquired(guard(lease))),
             Response::Queued(place) => Ok(Enqueued::Queued(Ticket::new(place, guard))),
-            other => Err(self.client.out_of_place(&other)),
+            other => Err(other.out_of_place()),
         }
     }
 
     async fn ask(&self, wait: Duration) -> Result<Response> {
-        self.client.execute(Request::Acquire(self.request(wait))).await
+        execute(&self.core, Request::Acquire(self.request(wait))).await
     }
 
     fn request(&self, wait: Duration) -> AcquireRequest {
@@ -91,5 +93,16 @@ impl Handle {
             ttl: self.ttl,
             policy: self.policy,
         }
+    }
+}
+
+impl fmt::Debug for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Handle")
+            .field("target", &self.target)
+            .field("key", &self.key)
+            .field("wait", &self.wait)
+            .field("ttl", &self.ttl)
+            .finish_non_exhaustive()
     }
 }

@@ -33,7 +33,7 @@ impl MultiLock {
     pub(crate) fn new<K: AsRef<str>>(client: &Client, keys: impl IntoIterator<Item = K>) -> Result<Self> {
         let mut locks = BTreeMap::new();
         for key in keys {
-            let handle = Handle::new(client.clone(), Target::Lock, key.as_ref())?;
+            let handle = Handle::new(client, Target::Lock, key.as_ref())?;
             locks.insert(handle.key.as_str().to_owned(), Lock(handle));
         }
         if locks.is_empty() {

@@ -5,10 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::actor::message::Ticket as ActorTicket;
-use crate::client::Client;
 use crate::error::Result;
 use crate::guard::Lease;
-use crate::service::{Core, Request, Response};
+use crate::service::{Core, Request, Response, busy, execute};
 use crate::types::{Key, Kind};
 
 /// What came of an `enqueue`.
@@ -57,12 +56,12 @@ impl<G> Ticket<G> {
     /// Safe: dropping the future gives up the place, and gives back what was granted meanwhile.
     pub async fn wait(self, timeout: Duration) -> Result<G> {
         let Self { place, guard } = self;
-        let client = Client::of(Arc::clone(&place.core));
+        let core = Arc::clone(&place.core);
         let key = place.key().clone();
-        match client.execute(Request::Collect { place, wait: timeout }).await? {
+        match execute(&core, Request::Collect { place, wait: timeout }).await? {
             Response::Granted(lease) => Ok(guard(lease)),
-            Response::Busy => Err(client.busy(&key)),
-            other => Err(client.out_of_place(&other)),
+            Response::Busy => Err(busy(&key)),
+            other => Err(other.out_of_place()),
         }
     }
 }

@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::types::{Fence, Key, Kind, Token, Ttl};
+use crate::types::{Fence, Grant, Key, Kind, Token, Ttl};
 
 /// Why a lease was lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -115,14 +115,14 @@ const RELEASED: u8 = 2;
 const LOST: u8 = 3;
 
 impl LeaseCell {
-    pub(crate) fn new(key: Key, kind: Kind, token: Token, fence: Fence, ttl: Ttl, deadline: Instant) -> Self {
+    pub(crate) fn new(key: Key, kind: Kind, grant: Grant, deadline: Instant) -> Self {
         let got_at = Instant::now();
         Self {
             key,
             kind,
-            token,
-            fence,
-            ttl,
+            token: grant.token,
+            fence: grant.fence,
+            ttl: grant.ttl,
             got_at,
             deadline: AtomicU64::new(nanos_between(got_at, deadline)),
             state: AtomicU8::new(HELD),
@@ -264,7 +264,7 @@ mod tests {
         let token = Token::new("00000000000000070123456789abcdef").unwrap();
         let key = Key::new("k").unwrap();
         let ttl = Ttl::from_secs(10).unwrap();
-        LeaseCell::new(key, Kind::Lock, token, token.fence(), ttl, Instant::now() + lasts)
+        LeaseCell::new(key, Kind::Lock, Grant::new(token, ttl), Instant::now() + lasts)
     }
 
     #[test]

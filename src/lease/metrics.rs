@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use metrics::{Counter, Histogram};
 
-use super::cell::LostReason;
+use super::cell::{LeaseCell, LostReason};
 use crate::telemetry::catalog;
+use crate::telemetry::lazy::Lazy;
 use crate::telemetry::level::Level;
 use crate::telemetry::sink::ShardSink;
 use crate::types::{Kind, Ttl};
@@ -64,16 +65,16 @@ impl LeaseMetrics {
         self.of(kind).change(1);
     }
 
-    pub(crate) fn released(&mut self, kind: Kind, held_for: Duration) {
-        let metrics = self.of(kind);
+    pub(crate) fn released(&mut self, cell: &LeaseCell) {
+        let metrics = self.of(cell.kind);
         metrics.change(-1);
-        metrics.hold_released.record(held_for.as_secs_f64());
+        metrics.hold_released.record(Lazy(|| cell.age().as_secs_f64()));
     }
 
-    pub(crate) fn lost(&mut self, kind: Kind, held_for: Duration, why: LostReason) {
-        let metrics = self.of(kind);
+    pub(crate) fn lost(&mut self, cell: &LeaseCell, why: LostReason) {
+        let metrics = self.of(cell.kind);
         metrics.change(-1);
-        metrics.hold_lost.record(held_for.as_secs_f64());
+        metrics.hold_lost.record(Lazy(|| cell.age().as_secs_f64()));
         if let Some(counter) = metrics.lost.get(why.index()) {
             counter.increment(1);
         }

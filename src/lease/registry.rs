@@ -127,7 +127,7 @@ impl Registry {
         policy: RenewPolicy,
     ) -> (LeaseId, Arc<LeaseCell>) {
         let deadline = self.schedule.deadline(sent_at, grant.ttl);
-        let cell = Arc::new(LeaseCell::new(key, kind, grant.token, grant.fence, grant.ttl, deadline));
+        let cell = Arc::new(LeaseCell::new(key, kind, grant, deadline));
         let renew_until = if policy.never {
             Some(sent_at)
         } else {
@@ -273,8 +273,8 @@ impl Registry {
         }
         entry.phase = Phase::Lost;
         entry.cell.lose(why);
-        let (kind, held_for) = (entry.cell.kind, entry.cell.age());
-        self.metrics.lost(kind, held_for, why);
+        let cell = Arc::clone(&entry.cell);
+        self.metrics.lost(&cell, why);
         self.disarm(id);
         true
     }
@@ -312,12 +312,12 @@ impl Registry {
         let was_held = entry.phase.is_held();
         entry.cell.release();
         entry.phase = Phase::Releasing;
-        let (kind, held_for) = (entry.cell.kind, entry.cell.age());
-        if was_held {
-            self.metrics.released(kind, held_for);
-        }
         self.disarm(id);
-        self.claim(id)
+        let claim = self.claim(id)?;
+        if was_held {
+            self.metrics.released(&claim.cell);
+        }
+        Some(claim)
     }
 
     /// Forgets a lease.
@@ -334,7 +334,7 @@ impl Registry {
         slot.generation = slot.generation.wrapping_add(1);
         self.free.push(id.slot);
         if entry.phase.is_held() {
-            self.metrics.released(entry.cell.kind, entry.cell.age());
+            self.metrics.released(&entry.cell);
         }
     }
 

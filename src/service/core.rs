@@ -7,11 +7,11 @@ use metrics::Gauge;
 use ractor::ActorRef;
 use tokio::time::Instant;
 
-use super::dispatch::Dispatch;
+use super::dispatch::{CoreRef, Dispatch};
 use super::layered::{ClientService, Inner, UserLayer, wrap};
 use super::metrics::RequestMetrics;
 use super::routes::Routes;
-use super::timeout::{Explain, Subject, TimeoutLayer};
+use super::timeout::{Explain, Subject};
 use crate::actor::router::RouterMessage;
 use crate::actor::shard::unavailable;
 use crate::actor::topology::{ShardPlace, Topology};
@@ -29,10 +29,12 @@ pub(crate) struct Core {
     pub(crate) topology: Arc<Topology>,
     pub(crate) config: Config,
     pub(crate) routes: Arc<Routes>,
-    pub(crate) metrics: Arc<RequestMetrics>,
-    pub(crate) timeout: TimeoutLayer,
+    /// Where requests are counted, if anybody records it.
+    pub(crate) metrics: Option<Arc<RequestMetrics>>,
+    pub(crate) explainer: Arc<Explainer>,
     router: ActorRef<RouterMessage>,
     layered: Option<ClientService>,
+    /// Shown for as long as the client lives.
     _build_info: Level,
 }
 
@@ -47,25 +49,35 @@ impl Core {
             strategy: topology.strategy.clone(),
             shards: topology.shards.len(),
         };
+        let build_info = build_info(&config.sink);
         let metrics = RequestMetrics::new(&config.sink, routes.clone(), config.key_class.clone());
-        let explain = explain(Arc::clone(&topology), routes.clone());
+        let metrics = build_info.is_recorded().then_some(metrics);
+        let explainer = Explainer {
+            topology: Arc::clone(&topology),
+            routes: routes.clone(),
+        };
         Ok(Arc::new_cyclic(|core| Self {
             topology,
             routes: Arc::new(routes),
-            metrics: Arc::new(metrics),
-            timeout: TimeoutLayer::new(config.request_timeout).explained_by(explain),
+            metrics: metrics.map(Arc::new),
+            explainer: Arc::new(explainer),
             router,
             layered: wrap(layers, Dispatch::new(core.clone())),
-            _build_info: build_info(&config.sink),
+            _build_info: build_info,
             config,
         }))
     }
 
+    /// Whether users put layers around the dispatch.
+    pub(crate) fn has_layers(&self) -> bool {
+        self.layered.is_some()
+    }
+
     /// A way to the dispatch, through the layers that users added.
-    pub(crate) fn inner(self: &Arc<Self>) -> Inner {
+    pub(crate) fn inner<'a, C: CoreRef<'a>>(&self, core: C) -> Inner<C> {
         match &self.layered {
             Some(layered) => Inner::Layered(layered.clone()),
-            None => Inner::Plain(Dispatch::new(Arc::downgrade(self))),
+            None => Inner::Plain(Dispatch::new(core)),
         }
     }
 }
@@ -85,17 +97,27 @@ fn build_info(sink: &Sink) -> Level {
     level
 }
 
-/// What is known of a shard that did not answer.
-fn explain(topology: Arc<Topology>, routes: Routes) -> Explain {
-    Arc::new(move |subject: &Subject, budget: Budget| {
-        let key = subject.key.as_ref();
-        let index = match (key, subject.shard) {
-            (Some(key), _) => routes.strategy.shard(key.as_str(), routes.shards).ok()?,
-            (None, shard) => shard?,
+/// Knows whether the shard of a request that was not answered is there.
+pub(crate) struct Explainer {
+    topology: Arc<Topology>,
+    routes: Routes,
+}
+
+impl Explain for &Explainer {
+    fn explain(&self, subject: &Subject, budget: Budget) -> Option<Error> {
+        let index = match &subject.key {
+            Some(key) => self.routes.strategy.shard(key.as_str(), self.routes.shards).ok()?,
+            None => subject.shard?,
         };
-        let place = topology.shards.get(index)?;
+        let place = self.topology.shards.get(index)?;
         shard_is_away(place).or_else(|| no_room(place, budget))
-    })
+    }
+}
+
+impl Explain for Arc<Explainer> {
+    fn explain(&self, subject: &Subject, budget: Budget) -> Option<Error> {
+        (&**self).explain(subject, budget)
+    }
 }
 
 /// The shard is not connected, and why.
@@ -108,11 +130,14 @@ pub(super) fn shard_is_away(place: &ShardPlace) -> Option<Error> {
 
 fn no_room(place: &ShardPlace, budget: Budget) -> Option<Error> {
     let full = place.room.available_permits() == 0;
-    full.then(|| {
-        Error::new(
-            ErrorKind::Unavailable,
-            format!("no room for another request within {budget}: the server does not keep up (see max_in_flight)"),
-        )
-        .at(place.endpoint.as_text())
-    })
+    full.then(|| ready_too_late(budget).at(place.endpoint.as_text()))
+}
+
+/// There was no room for a request in time.
+pub(super) fn ready_too_late(budget: Budget) -> Error {
+    let message = format!(
+        "no room for another request within {budget}: the servers, or a layer of this client, do not keep up (see \
+         max_in_flight)"
+    );
+    Error::new(ErrorKind::Unavailable, message).out_of(budget)
 }

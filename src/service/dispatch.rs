@@ -3,6 +3,7 @@
 //! A dropped future leaks nothing. Each step is one message with a channel for its answer; when the future is dropped
 //! the channel closes, and the actor either does not send the request at all, or gives back what comes of it.
 
+use std::borrow::Borrow;
 use std::future::{Future, ready};
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
@@ -24,47 +25,64 @@ use crate::guard::Lease;
 use crate::ticket::QueuePlace;
 
 /// The answer to a request, on its way.
-pub(crate) type ResponseFuture = Pin<Box<dyn Future<Output = Result<Response>> + Send>>;
+pub(crate) type Answer<'a> = Pin<Box<dyn Future<Output = Result<Response>> + Send + 'a>>;
+
+/// How a dispatch gets at its core: borrowed for a single call, or weakly by one that lives on, since that may stand within
+/// the core's own layers.
+pub(crate) trait CoreRef<'a>: Clone {
+    /// What keeps the core while a request is under way.
+    type Held: Borrow<Arc<Core>> + Send + 'a;
+
+    /// The core, unless everybody who used it was dropped.
+    fn hold(&self) -> Option<Self::Held>;
+}
+
+impl<'a> CoreRef<'a> for &'a Arc<Core> {
+    type Held = Self;
+
+    fn hold(&self) -> Option<Self> {
+        Some(self)
+    }
+}
+
+impl CoreRef<'static> for Weak<Core> {
+    type Held = Arc<Core>;
+
+    fn hold(&self) -> Option<Arc<Core>> {
+        self.upgrade()
+    }
+}
 
 /// The service without any layer.
-pub(crate) struct Dispatch {
-    /// Weak, since it may stand within the core's own layers. Whoever calls it holds a client.
-    core: Weak<Core>,
+pub(crate) struct Dispatch<C> {
+    core: C,
     /// Made when all shards are full: whoever gets room first makes the service ready.
     queues: Vec<PollSemaphore>,
     /// Room that was got by waiting for it, and of which shard.
-    reserved: Option<(usize, OwnedSemaphorePermit)>,
+    reserved: Reserved,
 }
 
-impl Dispatch {
-    pub(crate) fn new(core: Weak<Core>) -> Self {
+type Reserved = Option<(usize, OwnedSemaphorePermit)>;
+
+impl<C> Dispatch<C> {
+    pub(crate) fn new(core: C) -> Self {
         Self {
             core,
             queues: Vec::new(),
             reserved: None,
         }
     }
-}
-
-/// A clone has reserved nothing.
-impl Clone for Dispatch {
-    fn clone(&self) -> Self {
-        Self::new(Weak::clone(&self.core))
-    }
-}
-
-impl Service<Request> for Dispatch {
-    type Response = Response;
-    type Error = Error;
-    type Future = ResponseFuture;
 
     /// Ready while any shard has room. Which shard a request goes to is known only when it is called: if that one has no
     /// room while others have, the call itself waits for it, within its time.
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        let Some(core) = self.core.upgrade() else {
+    pub(crate) fn poll_ready<'a>(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>>
+    where
+        C: CoreRef<'a>,
+    {
+        let Some(core) = self.core.hold() else {
             return Poll::Ready(Err(nobody_is_left()));
         };
-        let shards = &core.topology.shards;
+        let shards = &core.borrow().topology.shards;
         if self.reserved.is_some() || shards.iter().any(|shard| shard.room.available_permits() > 0) {
             return Poll::Ready(Ok(()));
         }
@@ -84,8 +102,11 @@ impl Service<Request> for Dispatch {
         Poll::Pending
     }
 
-    fn call(&mut self, request: Request) -> Self::Future {
-        let Some(core) = self.core.upgrade() else {
+    pub(crate) fn call<'a>(&mut self, request: Request) -> Answer<'a>
+    where
+        C: CoreRef<'a>,
+    {
+        let Some(core) = self.core.hold() else {
             return Box::pin(ready(Err(nobody_is_left())));
         };
         let reserved = self.reserved.take();
@@ -99,6 +120,27 @@ impl Service<Request> for Dispatch {
     }
 }
 
+/// A clone has reserved nothing.
+impl<C: Clone> Clone for Dispatch<C> {
+    fn clone(&self) -> Self {
+        Self::new(self.core.clone())
+    }
+}
+
+impl Service<Request> for Dispatch<Weak<Core>> {
+    type Response = Response;
+    type Error = Error;
+    type Future = Answer<'static>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        Self::poll_ready(self, cx)
+    }
+
+    fn call(&mut self, request: Request) -> Answer<'static> {
+        Self::call(self, request)
+    }
+}
+
 /// A layer kept its service for longer than anybody kept the client.
 fn nobody_is_left() -> Error {
     Error::new(
@@ -107,16 +149,15 @@ fn nobody_is_left() -> Error {
     )
 }
 
-type Reserved = Option<(usize, OwnedSemaphorePermit)>;
-
 /// A try, and a wait if that fails and there is time. Whatever is not answered here is ended by the timeout layer; what ends
 /// here, to the moment, is the wait.
-async fn acquire(core: Arc<Core>, request: AcquireRequest, reserved: Reserved) -> Result<Response> {
+async fn acquire(core: impl Borrow<Arc<Core>>, request: AcquireRequest, reserved: Reserved) -> Result<Response> {
+    let core = core.borrow();
     let place = core.topology.route(&request.key)?;
     if request.wait.is_zero() {
         let held = acquire_once(place, &request, Patience::Try, &place.room, reserved).await?;
         return Ok(match held {
-            Some(held) => granted(held, false, &core),
+            Some(held) => granted(held, false, core),
             None => Response::Busy,
         });
     }
@@ -124,10 +165,10 @@ async fn acquire(core: Arc<Core>, request: AcquireRequest, reserved: Reserved) -
     let attempts = async {
         let first = acquire_once(place, &request, Patience::TryThenWait, &place.room, reserved).await?;
         if let Some(held) = first {
-            return Ok(granted(held, false, &core));
+            return Ok(granted(held, false, core));
         }
         let second = acquire_once(place, &request, Patience::Until(until), &place.waiting_room, None).await?;
-        Ok(second.map_or(Response::Busy, |held| granted(held, true, &core)))
+        Ok(second.map_or(Response::Busy, |held| granted(held, true, core)))
     };
     let budget = Budget::Wait(request.wait);
     timeout_at(until, attempts)
@@ -161,20 +202,22 @@ async fn acquire_once(
 }
 
 /// Takes what is free, or a place in its queue. That needs a connection of its own: where all are taken it waits for one.
-async fn enqueue(core: Arc<Core>, request: AcquireRequest) -> Result<Response> {
+async fn enqueue(core: impl Borrow<Arc<Core>>, request: AcquireRequest) -> Result<Response> {
+    let core = core.borrow();
     let place = core.topology.route(&request.key)?;
     let asked = ask(place, &place.waiting_room, None, |ask| {
         let acquire = acquire_message(&request, ask);
         place.tell(ShardMessage::Acquire(acquire, Patience::Enqueue))
     });
     Ok(match asked.await? {
-        Acquired::Lease(lease) => granted(lease, false, &core),
-        Acquired::Queued(ticket) => Response::Queued(QueuePlace::new(ticket, Arc::clone(&core))),
+        Acquired::Lease(lease) => granted(lease, false, core),
+        Acquired::Queued(ticket) => Response::Queued(QueuePlace::new(ticket, Arc::clone(core))),
         Acquired::Busy => Response::Busy,
     })
 }
 
-async fn collect(core: Arc<Core>, queued: QueuePlace, wait: Duration) -> Result<Response> {
+async fn collect(core: impl Borrow<Arc<Core>>, queued: QueuePlace, wait: Duration) -> Result<Response> {
+    let core = core.borrow();
     let key = queued.key().clone();
     let place = core.topology.route(&key)?;
     let until = after(Instant::now(), wait);
@@ -184,7 +227,7 @@ async fn collect(core: Arc<Core>, queued: QueuePlace, wait: Duration) -> Result<
     });
     let collect = async {
         Ok(match asked.await? {
-            Acquired::Lease(lease) => granted(lease, true, &core),
+            Acquired::Lease(lease) => granted(lease, true, core),
             Acquired::Busy | Acquired::Queued(_) => Response::Busy,
         })
     };
@@ -203,14 +246,16 @@ async fn collect(core: Arc<Core>, queued: QueuePlace, wait: Duration) -> Result<
         .map_err(|error| out_of(error, budget))
 }
 
-async fn release(core: Arc<Core>, lease: Lease) -> Result<Response> {
+async fn release(core: impl Borrow<Arc<Core>>, lease: Lease) -> Result<Response> {
+    let core = core.borrow();
     // If it is not on its way yet, it is now.
     let (key, answer) = lease.give_back();
     let place = core.topology.route(&key)?;
     answer.await.map_err(|_| place.gone())?.map(|()| Response::Released)
 }
 
-async fn stats(core: Arc<Core>, shard: usize, reserved: Reserved) -> Result<Response> {
+async fn stats(core: impl Borrow<Arc<Core>>, shard: usize, reserved: Reserved) -> Result<Response> {
+    let core = core.borrow();
     let place = core.topology.shards.get(shard).ok_or_else(|| {
         let remedy = format!("this client has {} shards, counted from 0", core.topology.shards.len());
         Error::invalid("shard index", shard, &remedy)

@@ -1,13 +1,14 @@
 //! The layers that users add, around the dispatch: of any type, behind one.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 
 use tower::util::BoxCloneSyncService;
 use tower::{Layer, Service, ServiceExt};
 
-use super::dispatch::{Dispatch, ResponseFuture};
+use super::core::Core;
+use super::dispatch::{Answer, CoreRef, Dispatch};
 use super::request::{Request, Response};
 use crate::error::{BoxError, Error, Result};
 
@@ -40,7 +41,7 @@ impl fmt::Debug for UserLayer {
 }
 
 /// Puts layers around the dispatch, the first outermost. Nothing if there are none.
-pub(crate) fn wrap(layers: &[UserLayer], dispatch: Dispatch) -> Option<ClientService> {
+pub(crate) fn wrap(layers: &[UserLayer], dispatch: Dispatch<Weak<Core>>) -> Option<ClientService> {
     if layers.is_empty() {
         return None;
     }
@@ -50,27 +51,59 @@ pub(crate) fn wrap(layers: &[UserLayer], dispatch: Dispatch) -> Option<ClientSer
 
 /// The dispatch, with or without layers around it. A client without any has no box to go through.
 #[derive(Clone)]
-pub(crate) enum Inner {
-    Plain(Dispatch),
+pub(crate) enum Inner<C> {
+    Plain(Dispatch<C>),
     Layered(ClientService),
 }
 
-impl Service<Request> for Inner {
-    type Response = Response;
-    type Error = Error;
-    type Future = ResponseFuture;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+impl<C> Inner<C> {
+    fn poll_ready<'a>(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>>
+    where
+        C: CoreRef<'a>,
+    {
         match self {
             Self::Plain(dispatch) => dispatch.poll_ready(cx),
             Self::Layered(service) => service.poll_ready(cx),
         }
     }
 
-    fn call(&mut self, request: Request) -> ResponseFuture {
+    fn call<'a>(&mut self, request: Request) -> Answer<'a>
+    where
+        C: CoreRef<'a>,
+    {
         match self {
             Self::Plain(dispatch) => dispatch.call(request),
             Self::Layered(service) => service.call(request),
         }
+    }
+}
+
+/// For a single call.
+impl<'a> Service<Request> for Inner<&'a Arc<Core>> {
+    type Response = Response;
+    type Error = Error;
+    type Future = Answer<'a>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        Self::poll_ready(self, cx)
+    }
+
+    fn call(&mut self, request: Request) -> Answer<'a> {
+        Self::call(self, request)
+    }
+}
+
+/// For a service that lives on.
+impl Service<Request> for Inner<Weak<Core>> {
+    type Response = Response;
+    type Error = Error;
+    type Future = Answer<'static>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        Self::poll_ready(self, cx)
+    }
+
+    fn call(&mut self, request: Request) -> Answer<'static> {
+        Self::call(self, request)
     }
 }

@@ -1,6 +1,6 @@
 //! Every operation is a request to one tower service; the handles are its users like any other.
 //!
-//! The way of a request: span, metrics, timeout, the layers of the user's, dispatch. See [`stack`](stack::stack).
+//! The way of a request: span, metrics, timeout, the layers of the user's, dispatch. See [`stack`].
 
 mod core;
 mod dispatch;
@@ -17,7 +17,7 @@ mod trace;
 pub(crate) use self::core::Core;
 pub use layered::ClientService;
 pub(crate) use layered::UserLayer;
-pub(crate) use ready_first::ReadyFirst;
+pub(crate) use request::busy;
 pub use request::{AcquireRequest, Operation, Request, Response};
-pub(crate) use stack::{FullStack, stack};
+pub(crate) use stack::{ClientStack, execute, for_client};
 pub use timeout::{Timeout, TimeoutFuture, TimeoutLayer};

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::error::{Error, ErrorKind};
 use crate::guard::Lease;
 use crate::lease::registry::RenewPolicy;
 use crate::stats::Stats;
@@ -211,6 +212,21 @@ pub enum Response {
     Released,
     /// The state of a server.
     Stats(Stats),
+}
+
+impl Response {
+    /// It is no answer to what was asked: a layer put it there.
+    pub(crate) fn out_of_place(&self) -> Error {
+        Error::new(
+            ErrorKind::Protocol,
+            format!("{self:?} is no answer to what was asked: a layer of this client put it there"),
+        )
+    }
+}
+
+/// A try was answered where a wait was asked for: no time was left for one.
+pub(crate) fn busy(key: &Key) -> Error {
+    Error::new(ErrorKind::Timeout, format!("{key:?} is held by somebody else"))
 }
 
 impl fmt::Debug for Response {

@@ -1,24 +1,50 @@
-//! The layers of a client, put together: spans, metrics, timeouts, those of the user's, and the dispatch.
+//! The layers of a client, put together: spans, metrics, timeout, those of the user's, and the dispatch.
+//!
+//! Once owned, as the service that a [`Client`](crate::Client) is; and once borrowed, for the single calls of the handles:
+//! a reference count that all cores fight for would cost more than all the layers do.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
-use tower::Layer;
+use tower::{Layer, Service};
 
-use super::core::Core;
+use super::core::{Core, Explainer};
 use super::layered::Inner;
-use super::metrics::{Metrics, MetricsLayer};
-use super::timeout::Timeout;
+use super::metrics::{Metrics, MetricsLayer, RequestMetrics};
+use super::ready_first::ReadyFirst;
+use super::request::{Request, Response};
+use super::routes::Routes;
+use super::timeout::{Timeout, TimeoutLayer};
 use super::trace::{Trace, TraceLayer};
+use crate::error::Result;
 
-/// The layers that every client has, around something.
-pub(crate) type Stack<S> = Trace<Metrics<Timeout<S>>>;
+/// The layers around a service, each with what it refers to.
+type Layers<S, X, M, R> = Trace<Metrics<Timeout<S, X>, M>, R>;
 
-/// The layers of a client's core around `inner`.
-pub(crate) fn stack<S>(core: &Arc<Core>, inner: S) -> Stack<S> {
-    let timed = core.timeout.layer(inner);
-    let measured = MetricsLayer(Arc::clone(&core.metrics)).layer(timed);
-    TraceLayer(Arc::clone(&core.routes)).layer(measured)
+/// The service that a client is.
+pub(crate) type ClientStack = Layers<Inner<Weak<Core>>, Arc<Explainer>, Arc<RequestMetrics>, Arc<Routes>>;
+
+/// The service of a single call, which waits by itself until it is ready.
+type CallStack<'a> = Layers<ReadyFirst<Inner<&'a Arc<Core>>>, &'a Explainer, &'a RequestMetrics, &'a Routes>;
+
+pub(crate) fn for_client(core: &Arc<Core>) -> ClientStack {
+    let inner = core.inner(Arc::downgrade(core));
+    let timeout = TimeoutLayer::new(core.config.request_timeout).explained_by(Arc::clone(&core.explainer));
+    let metrics = MetricsLayer(core.metrics.clone());
+    TraceLayer(Arc::clone(&core.routes)).layer(metrics.layer(timeout.layer(inner)))
 }
 
-/// All of it.
-pub(crate) type FullStack = Stack<Inner>;
+/// Sends one request through the same layers as [`Client::call`](crate::Client) does; the wait until they are ready is a part
+/// of it, and counts against its time.
+pub(crate) async fn execute(core: &Arc<Core>, request: Request) -> Result<Response> {
+    for_call(core).call(request).await
+}
+
+fn for_call(core: &Arc<Core>) -> CallStack<'_> {
+    let inner = ReadyFirst(core.inner(core));
+    let timeout = TimeoutLayer::new(core.config.request_timeout)
+        .explained_by(&*core.explainer)
+        // The dispatch ends waits by itself, and so does `ReadyFirst`: only layers in between could take longer.
+        .where_waits_end(!core.has_layers());
+    let metrics = MetricsLayer(core.metrics.as_deref());
+    TraceLayer(&*core.routes).layer(metrics.layer(timeout.layer(inner)))
+}

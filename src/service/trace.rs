@@ -4,6 +4,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::ops::Deref;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -17,31 +18,32 @@ use super::routes::Routes;
 use crate::error::{Error, Result};
 use crate::types::{Key, Kind};
 
-/// Opens a span for each request to a service.
+/// Opens a span for each request to a service. `R` points to the routes, as `M` of the metrics layer does to the metrics.
 #[derive(Clone)]
-pub(crate) struct TraceLayer(pub(crate) std::sync::Arc<Routes>);
+pub(crate) struct TraceLayer<R>(pub(crate) R);
 
-impl<S> Layer<S> for TraceLayer {
-    type Service = Trace<S>;
+impl<S, R: Clone> Layer<S> for TraceLayer<R> {
+    type Service = Trace<S, R>;
 
-    fn layer(&self, inner: S) -> Trace<S> {
+    fn layer(&self, inner: S) -> Trace<S, R> {
         Trace {
             inner,
-            routes: std::sync::Arc::clone(&self.0),
+            routes: self.0.clone(),
         }
     }
 }
 
 /// A service whose requests have spans.
 #[derive(Clone)]
-pub(crate) struct Trace<S> {
+pub(crate) struct Trace<S, R> {
     inner: S,
-    routes: std::sync::Arc<Routes>,
+    routes: R,
 }
 
-impl<S> Service<Request> for Trace<S>
+impl<S, R> Service<Request> for Trace<S, R>
 where
     S: Service<Request, Response = Response, Error = Error>,
+    R: Deref<Target = Routes>,
 {
     type Response = Response;
     type Error = Error;
@@ -52,17 +54,20 @@ where
     }
 
     fn call(&mut self, request: Request) -> Self::Future {
-        let span = if tracing::enabled!(Level::DEBUG) {
-            span(&request, &self.routes)
-        } else {
-            Span::none()
-        };
+        if !tracing::enabled!(Level::DEBUG) {
+            let inner = self.inner.call(request);
+            return TraceFuture { inner, span: None };
+        }
+        let span = span(&request, &self.routes);
         let inner = span.in_scope(|| self.inner.call(request));
-        TraceFuture { inner, span }
+        TraceFuture {
+            inner,
+            span: Some(span),
+        }
     }
 }
 
-impl<S: fmt::Debug> fmt::Debug for Trace<S> {
+impl<S: fmt::Debug, R> fmt::Debug for Trace<S, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Trace")
             .field("inner", &self.inner)
@@ -94,7 +99,7 @@ pin_project! {
     pub(crate) struct TraceFuture<F> {
         #[pin]
         inner: F,
-        span: Span,
+        span: Option<Span>,
     }
 }
 
@@ -103,17 +108,18 @@ impl<F: Future<Output = Result<Response>>> Future for TraceFuture<F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Response>> {
         let this = self.project();
-        let _entered = this.span.enter();
+        let Some(span) = this.span else {
+            return this.inner.poll(cx);
+        };
+        let _entered = span.enter();
         let answer = ready!(this.inner.poll(cx));
-        if !this.span.is_disabled() {
-            this.span.record("outcome", Outcome::of(&answer).as_str());
-            match &answer {
-                Ok(Response::Granted(lease)) => {
-                    this.span.record("contended", lease.was_contended());
-                }
-                Ok(_) => {}
-                Err(error) => tracing::debug!(%error, "failed"),
+        span.record("outcome", Outcome::of(&answer).as_str());
+        match &answer {
+            Ok(Response::Granted(lease)) => {
+                span.record("contended", lease.was_contended());
             }
+            Ok(_) => {}
+            Err(error) => tracing::debug!(%error, "failed"),
         }
         Poll::Ready(answer)
     }

@@ -2,6 +2,8 @@
 
 use metrics::Gauge;
 
+use super::lazy::is_recorded;
+
 /// Publishes how a number changes.
 ///
 /// Several clients of one process may share a series, so only differences are published, and what is left is taken back
@@ -16,6 +18,11 @@ impl Level {
         // Registered at zero, so that the series is there before anything happens.
         gauge.increment(0.0);
         Self { gauge, shown: 0 }
+    }
+
+    /// Whether anybody looks.
+    pub(crate) fn is_recorded(&self) -> bool {
+        is_recorded(&self.gauge)
     }
 
     /// The number is `now`.

@@ -5,5 +5,6 @@
 
 pub(crate) mod catalog;
 pub(crate) mod key_class;
+pub(crate) mod lazy;
 pub(crate) mod level;
 pub(crate) mod sink;

@@ -12,6 +12,7 @@ pub mod fake;
 pub mod process;
 pub mod proxy;
 pub mod raw;
+pub mod recorder;
 
 use std::time::Duration;
 

@@ -1,14 +1,14 @@
 //! One request, from its call to its end.
 
 use std::future::Future;
+use std::ops::Deref;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use pin_project_lite::pin_project;
 
-use super::series::{RequestMetrics, ShardSeries};
+use super::series::{RequestMetrics, SeriesId};
 use crate::error::Result;
 use crate::service::outcome::Outcome;
 use crate::service::request::{Operation, Request, Response};
@@ -16,23 +16,24 @@ use crate::types::Kind;
 
 pin_project! {
     /// Passes the answer on, and takes note of it.
-    pub(crate) struct MetricsFuture<F> {
+    pub(crate) struct MetricsFuture<F, M: Deref<Target = RequestMetrics>> {
         #[pin]
         inner: F,
-        in_flight: Option<InFlight>,
+        in_flight: Option<InFlight<M>>,
     }
 }
 
-impl<F> MetricsFuture<F> {
-    pub(super) fn new(inner: F, in_flight: InFlight) -> Self {
-        Self {
-            inner,
-            in_flight: Some(in_flight),
-        }
+impl<F, M: Deref<Target = RequestMetrics>> MetricsFuture<F, M> {
+    pub(super) fn new(inner: F, in_flight: Option<InFlight<M>>) -> Self {
+        Self { inner, in_flight }
     }
 }
 
-impl<F: Future<Output = Result<Response>>> Future for MetricsFuture<F> {
+impl<F, M> Future for MetricsFuture<F, M>
+where
+    F: Future<Output = Result<Response>>,
+    M: Deref<Target = RequestMetrics>,
+{
     type Output = Result<Response>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Response>> {
@@ -46,18 +47,20 @@ impl<F: Future<Output = Result<Response>>> Future for MetricsFuture<F> {
 }
 
 /// A request that has not ended. Dropping it is an end, too.
-pub(super) struct InFlight {
-    series: Arc<ShardSeries>,
+pub(super) struct InFlight<M: Deref<Target = RequestMetrics>> {
+    metrics: M,
+    series: SeriesId,
     operation: Operation,
     kind: Option<Kind>,
     since: Instant,
     ended: bool,
 }
 
-impl InFlight {
-    pub(super) fn begin(metrics: &RequestMetrics, request: &Request) -> Self {
+impl<M: Deref<Target = RequestMetrics>> InFlight<M> {
+    pub(super) fn begin(metrics: M, request: &Request) -> Self {
         Self {
-            series: metrics.of(request),
+            series: metrics.series_of(request),
+            metrics,
             operation: request.operation(),
             kind: request.kind(),
             since: Instant::now(),
@@ -66,24 +69,26 @@ impl InFlight {
     }
 
     fn end(mut self, answer: &Result<Response>) {
+        let took = self.since.elapsed();
         if let Ok(Response::Granted(lease)) = answer {
-            self.series
-                .waited(lease.kind(), lease.was_contended(), self.since.elapsed());
+            let series = self.metrics.get(&self.series);
+            series.waited(lease.kind(), lease.was_contended(), took);
         }
-        self.record(Outcome::of(answer));
+        self.record(Outcome::of(answer), took);
     }
 
-    fn record(&mut self, outcome: Outcome) {
+    fn record(&mut self, outcome: Outcome, took: Duration) {
         self.ended = true;
-        self.series
-            .ended(self.operation, self.kind, outcome, self.since.elapsed());
+        self.metrics
+            .get(&self.series)
+            .ended(self.operation, self.kind, outcome, took);
     }
 }
 
-impl Drop for InFlight {
+impl<M: Deref<Target = RequestMetrics>> Drop for InFlight<M> {
     fn drop(&mut self) {
         if !self.ended {
-            self.record(Outcome::Dropped);
+            self.record(Outcome::Dropped, self.since.elapsed());
         }
     }
 }

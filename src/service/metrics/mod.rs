@@ -4,7 +4,7 @@ mod future;
 mod series;
 
 use std::fmt;
-use std::sync::Arc;
+use std::ops::Deref;
 use std::task::{Context, Poll};
 
 use tower::{Layer, Service};
@@ -15,47 +15,49 @@ pub(crate) use self::series::RequestMetrics;
 use super::request::{Request, Response};
 use crate::error::{Error, Result};
 
-/// Measures the requests to a service.
+/// Measures the requests to a service, if anybody records it. `M` points to where they are counted: owned by a service that
+/// lives on, borrowed for a single call, so that a call costs no reference count.
 #[derive(Clone)]
-pub(crate) struct MetricsLayer(pub(crate) Arc<RequestMetrics>);
+pub(crate) struct MetricsLayer<M>(pub(crate) Option<M>);
 
-impl<S> Layer<S> for MetricsLayer {
-    type Service = Metrics<S>;
+impl<S, M: Clone> Layer<S> for MetricsLayer<M> {
+    type Service = Metrics<S, M>;
 
-    fn layer(&self, inner: S) -> Metrics<S> {
+    fn layer(&self, inner: S) -> Metrics<S, M> {
         Metrics {
             inner,
-            metrics: Arc::clone(&self.0),
+            metrics: self.0.clone(),
         }
     }
 }
 
 /// A service whose requests are measured.
 #[derive(Clone)]
-pub(crate) struct Metrics<S> {
+pub(crate) struct Metrics<S, M> {
     inner: S,
-    metrics: Arc<RequestMetrics>,
+    metrics: Option<M>,
 }
 
-impl<S> Service<Request> for Metrics<S>
+impl<S, M> Service<Request> for Metrics<S, M>
 where
     S: Service<Request, Response = Response, Error = Error>,
+    M: Deref<Target = RequestMetrics> + Clone,
 {
     type Response = Response;
     type Error = Error;
-    type Future = MetricsFuture<S::Future>;
+    type Future = MetricsFuture<S::Future, M>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
         self.inner.poll_ready(cx)
     }
 
     fn call(&mut self, request: Request) -> Self::Future {
-        let in_flight = InFlight::begin(&self.metrics, &request);
+        let in_flight = self.metrics.clone().map(|metrics| InFlight::begin(metrics, &request));
         MetricsFuture::new(self.inner.call(request), in_flight)
     }
 }
 
-impl<S: fmt::Debug> fmt::Debug for Metrics<S> {
+impl<S: fmt::Debug, M> fmt::Debug for Metrics<S, M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Metrics")
             .field("inner", &self.inner)

@@ -36,14 +36,27 @@ impl RequestMetrics {
         }
     }
 
-    /// The series that a request belongs to.
-    pub(super) fn of(&self, request: &Request) -> Arc<ShardSeries> {
-        let shard = self.routes.shard_of(request);
-        match (&self.classes, request.key()) {
-            (Some(classes), Some(key)) => classes.of(key.as_str()).of(shard),
-            _ => self.plain.of(shard),
+    /// Which series a request belongs to.
+    pub(super) fn series_of(&self, request: &Request) -> SeriesId {
+        let class = match (&self.classes, request.key()) {
+            (Some(classes), Some(key)) => Some(classes.of(key.as_str())),
+            _ => None,
+        };
+        SeriesId {
+            shard: self.routes.shard_of(request),
+            class,
         }
     }
+
+    pub(super) fn get<'a>(&'a self, id: &'a SeriesId) -> &'a ShardSeries {
+        id.class.as_deref().unwrap_or(&self.plain).of(id.shard)
+    }
+}
+
+/// Names the series of a shard, and of a class of keys if they have any.
+pub(super) struct SeriesId {
+    shard: Option<usize>,
+    class: Option<Arc<Shards>>,
 }
 
 impl fmt::Debug for RequestMetrics {
@@ -53,9 +66,9 @@ impl fmt::Debug for RequestMetrics {
 }
 
 /// The series of all shards, and of requests for a shard that does not exist.
-struct Shards {
-    shards: Vec<Arc<ShardSeries>>,
-    none: Arc<ShardSeries>,
+pub(super) struct Shards {
+    shards: Vec<ShardSeries>,
+    none: ShardSeries,
 }
 
 impl Shards {
@@ -63,7 +76,7 @@ impl Shards {
         let series = |shard: SharedString| {
             let mut labels = vec![("shard", shard)];
             labels.extend(class.clone().map(|class| ("key_class", class)));
-            Arc::new(ShardSeries::new(sink.clone(), labels))
+            ShardSeries::new(sink.clone(), labels)
         };
         Self {
             shards: (0..shards).map(|shard| series(shard.to_string().into())).collect(),
@@ -71,9 +84,9 @@ impl Shards {
         }
     }
 
-    fn of(&self, shard: Option<usize>) -> Arc<ShardSeries> {
+    fn of(&self, shard: Option<usize>) -> &ShardSeries {
         let known = shard.and_then(|shard| self.shards.get(shard));
-        Arc::clone(known.unwrap_or(&self.none))
+        known.unwrap_or(&self.none)
     }
 }
 

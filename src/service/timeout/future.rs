@@ -6,39 +6,38 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use pin_project_lite::pin_project;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::{Sleep, sleep_until};
 
-use super::limit::Limit;
-use crate::clock::after;
+use super::limit::{Explain, Limit};
 use crate::error::{BoxError, Error, Result};
 use crate::service::request::Response;
 
 pin_project! {
     /// What a [`Timeout`](super::Timeout) answers.
-    pub struct TimeoutFuture<F> {
+    pub struct TimeoutFuture<F, X = ()> {
         #[pin]
         inner: F,
-        limit: Limit,
-        called_at: Instant,
+        // None: it needs no end.
+        limit: Option<Limit<X>>,
         // Set when the answer is not there at once.
         #[pin]
         alarm: Option<Sleep>,
     }
 }
 
-impl<F> TimeoutFuture<F> {
-    pub(super) fn new(inner: F, limit: Limit) -> Self {
+impl<F, X> TimeoutFuture<F, X> {
+    pub(super) fn new(inner: F, limit: Option<Limit<X>>) -> Self {
         Self {
             inner,
             limit,
-            called_at: Instant::now(),
             alarm: None,
         }
     }
 }
 
-impl<F, E> Future for TimeoutFuture<F>
+impl<F, E, X> Future for TimeoutFuture<F, X>
 where
+    X: Explain,
     F: Future<Output = Result<Response, E>>,
     E: Into<BoxError>,
 {
@@ -49,18 +48,20 @@ where
         if let Poll::Ready(answer) = this.inner.poll(cx) {
             return Poll::Ready(answer.map_err(|error| Error::of_layer(error.into())));
         }
+        let Some(limit) = this.limit else {
+            return Poll::Pending;
+        };
         if this.alarm.is_none() {
-            let until = after(*this.called_at, this.limit.duration());
-            this.alarm.set(Some(sleep_until(until)));
+            this.alarm.set(Some(sleep_until(limit.until())));
         }
         match this.alarm.as_pin_mut() {
-            Some(alarm) => alarm.poll(cx).map(|()| Err(this.limit.error())),
+            Some(alarm) => alarm.poll(cx).map(|()| Err(limit.error())),
             None => Poll::Pending,
         }
     }
 }
 
-impl<F> fmt::Debug for TimeoutFuture<F> {
+impl<F, X> fmt::Debug for TimeoutFuture<F, X> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TimeoutFuture").finish_non_exhaustive()
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tower::Layer;
 
-use super::{Explain, Timeout};
+use super::Timeout;
 
 /// Gives every request an end: its own wait plus the request timeout.
 ///
@@ -35,9 +35,12 @@ use super::{Explain, Timeout};
 /// # }
 /// ```
 #[derive(Clone)]
-pub struct TimeoutLayer {
+pub struct TimeoutLayer<X = ()> {
     request_timeout: Duration,
-    explain: Option<Explain>,
+    /// Who may know more of what was not answered.
+    explain: X,
+    /// The inner service ends the waits of requests by itself, always.
+    waits_end: bool,
 }
 
 impl TimeoutLayer {
@@ -46,30 +49,44 @@ impl TimeoutLayer {
     pub fn new(request_timeout: Duration) -> Self {
         Self {
             request_timeout,
-            explain: None,
+            explain: (),
+            waits_end: false,
         }
     }
 
-    /// The same, with somebody who may know why.
-    pub(crate) fn explained_by(mut self, explain: Explain) -> Self {
-        self.explain = Some(explain);
+    /// The same, with somebody who may know more.
+    pub(crate) fn explained_by<X>(self, explain: X) -> TimeoutLayer<X> {
+        TimeoutLayer {
+            request_timeout: self.request_timeout,
+            explain,
+            waits_end: self.waits_end,
+        }
+    }
+}
+
+impl<X> TimeoutLayer<X> {
+    /// The same, for a service that ends each request that waits by itself, when that wait is over: such a request needs no
+    /// second alarm.
+    pub(crate) fn where_waits_end(mut self, waits_end: bool) -> Self {
+        self.waits_end = waits_end;
         self
     }
 }
 
-impl<S> Layer<S> for TimeoutLayer {
-    type Service = Timeout<S>;
+impl<S, X: Clone> Layer<S> for TimeoutLayer<X> {
+    type Service = Timeout<S, X>;
 
-    fn layer(&self, inner: S) -> Timeout<S> {
+    fn layer(&self, inner: S) -> Timeout<S, X> {
         Timeout {
             inner,
             request_timeout: self.request_timeout,
             explain: self.explain.clone(),
+            waits_end: self.waits_end,
         }
     }
 }
 
-impl fmt::Debug for TimeoutLayer {
+impl<X> fmt::Debug for TimeoutLayer<X> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TimeoutLayer")
             .field("request_timeout", &self.request_timeout)

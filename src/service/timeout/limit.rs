@@ -1,15 +1,17 @@
 //! How long a request may take, and what to say when that is over.
 
-use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
+use crate::clock::after;
 use crate::error::{Budget, Error, ErrorKind};
 use crate::service::request::{Operation, Request};
 use crate::types::Key;
 
 /// What a request was about, for when it is gone.
 #[derive(Clone, Debug)]
-pub(crate) struct Subject {
+pub struct Subject {
     pub(crate) operation: Operation,
     pub(crate) key: Option<Key>,
     /// Where the request names it.
@@ -31,27 +33,40 @@ impl Subject {
     }
 }
 
-/// Says why nobody may have answered, where more is known than that the time is over.
-pub(crate) type Explain = Arc<dyn Fn(&Subject, Budget) -> Option<Error> + Send + Sync>;
-
-/// How long a request may take.
-pub(super) struct Limit {
-    subject: Subject,
-    request_timeout: Duration,
-    explain: Option<Explain>,
+/// Knows why nobody may have answered.
+pub trait Explain {
+    /// More than that the time is over, where more is known.
+    fn explain(&self, subject: &Subject, budget: Budget) -> Option<Error>;
 }
 
-impl Limit {
-    pub(super) fn new(subject: Subject, request_timeout: Duration, explain: Option<Explain>) -> Self {
+/// Nothing is known.
+impl Explain for () {
+    fn explain(&self, _: &Subject, _: Budget) -> Option<Error> {
+        None
+    }
+}
+
+/// How long a request may take.
+pub(super) struct Limit<X> {
+    subject: Subject,
+    request_timeout: Duration,
+    called_at: Instant,
+    explain: X,
+}
+
+impl<X: Explain> Limit<X> {
+    pub(super) fn new(subject: Subject, request_timeout: Duration, explain: X) -> Self {
         Self {
             subject,
             request_timeout,
+            called_at: Instant::now(),
             explain,
         }
     }
 
-    pub(super) fn duration(&self) -> Duration {
-        self.subject.wait.saturating_add(self.request_timeout)
+    /// When it is over.
+    pub(super) fn until(&self) -> Instant {
+        after(self.called_at, self.subject.wait.saturating_add(self.request_timeout))
     }
 
     /// It is over.
@@ -60,8 +75,8 @@ impl Limit {
             wait: self.subject.wait,
             request_timeout: self.request_timeout,
         };
-        let explained = self.explain.as_ref().and_then(|explain| explain(&self.subject, budget));
-        explained
+        self.explain
+            .explain(&self.subject, budget)
             .unwrap_or_else(|| Error::new(ErrorKind::Timeout, self.message(budget)))
             .out_of(budget)
     }

@@ -19,20 +19,22 @@ use crate::error::{BoxError, Error, Result};
 
 /// Ends requests whose time is over. Made by [`TimeoutLayer`].
 #[derive(Clone)]
-pub struct Timeout<S> {
+pub struct Timeout<S, X = ()> {
     inner: S,
     request_timeout: Duration,
-    explain: Option<Explain>,
+    explain: X,
+    waits_end: bool,
 }
 
-impl<S> Service<Request> for Timeout<S>
+impl<S, X> Service<Request> for Timeout<S, X>
 where
+    X: Explain + Clone,
     S: Service<Request, Response = Response>,
     S::Error: Into<BoxError>,
 {
     type Response = Response;
     type Error = Error;
-    type Future = TimeoutFuture<S::Future>;
+    type Future = TimeoutFuture<S::Future, X>;
 
     /// Ready when the inner service is. Its time begins with the call.
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
@@ -40,12 +42,15 @@ where
     }
 
     fn call(&mut self, request: Request) -> Self::Future {
-        let limit = Limit::new(Subject::of(&request), self.request_timeout, self.explain.clone());
+        // A timer costs about as much as all other layers do.
+        let ends_by_itself = self.waits_end && !request.wait().is_zero();
+        let limit =
+            (!ends_by_itself).then(|| Limit::new(Subject::of(&request), self.request_timeout, self.explain.clone()));
         TimeoutFuture::new(self.inner.call(request), limit)
     }
 }
 
-impl<S: fmt::Debug> fmt::Debug for Timeout<S> {
+impl<S: fmt::Debug, X> fmt::Debug for Timeout<S, X> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Timeout")
             .field("inner", &self.inner)

@@ -1,0 +1,165 @@
+//! A recorder of metrics that a test reads as often as it likes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use metrics::{
+    Counter, CounterFn, Gauge, GaugeFn, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder, SharedString, Unit,
+};
+
+/// All series that were registered. Clones share them.
+#[derive(Clone, Default)]
+pub struct Recorded {
+    series: Arc<Mutex<BTreeMap<(String, Labels), Arc<Series>>>>,
+    described: Arc<Mutex<BTreeMap<String, Description>>>,
+}
+
+type Labels = Vec<(String, String)>;
+
+/// What a recorder was told of a metric.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Description {
+    pub kind: &'static str,
+    pub unit: Option<Unit>,
+    pub help: String,
+}
+
+/// One series, of whichever kind.
+#[derive(Default)]
+struct Series {
+    /// It was more than nothing at some time.
+    touched: AtomicBool,
+    value: Mutex<f64>,
+    samples: Mutex<Vec<f64>>,
+}
+
+impl Series {
+    fn change(&self, change: impl FnOnce(f64) -> f64) {
+        let mut value = self.value.lock().unwrap();
+        *value = change(*value);
+        if *value > 0.0 {
+            self.touched.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+impl CounterFn for Series {
+    fn increment(&self, by: u64) {
+        self.change(|value| value + by as f64);
+    }
+    fn absolute(&self, to: u64) {
+        self.change(|_| to as f64);
+    }
+}
+
+impl GaugeFn for Series {
+    fn increment(&self, by: f64) {
+        self.change(|value| value + by);
+    }
+    fn decrement(&self, by: f64) {
+        self.change(|value| value - by);
+    }
+    fn set(&self, to: f64) {
+        self.change(|_| to);
+    }
+}
+
+impl HistogramFn for Series {
+    fn record(&self, sample: f64) {
+        self.touched.store(true, Ordering::Relaxed);
+        self.samples.lock().unwrap().push(sample);
+    }
+}
+
+impl Recorded {
+    fn series(&self, key: &Key) -> Arc<Series> {
+        let mut labels: Labels = key
+            .labels()
+            .map(|label| (label.key().to_owned(), label.value().to_owned()))
+            .collect();
+        labels.sort();
+        let mut all = self.series.lock().unwrap();
+        Arc::clone(all.entry((key.name().to_owned(), labels)).or_default())
+    }
+
+    fn matching(&self, name: &str, labels: &[(&str, &str)]) -> Vec<Arc<Series>> {
+        let all = self.series.lock().unwrap();
+        let matches = |series: &&(String, Labels)| {
+            series.0 == name
+                && labels
+                    .iter()
+                    .all(|(label, value)| series.1.iter().any(|(l, v)| l == label && v == value))
+        };
+        all.keys().filter(matches).map(|key| Arc::clone(&all[key])).collect()
+    }
+
+    /// The sum of all counters or gauges of this name (without the prefix of the crate) that have these labels.
+    pub fn value(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
+        let all = self.matching(&format!("dflockd_client_{name}"), labels);
+        all.iter().map(|series| *series.value.lock().unwrap()).sum()
+    }
+
+    /// The samples of all histograms of this name that have these labels.
+    pub fn samples(&self, name: &str, labels: &[(&str, &str)]) -> Vec<f64> {
+        let all = self.matching(&format!("dflockd_client_{name}"), labels);
+        all.iter()
+            .flat_map(|series| series.samples.lock().unwrap().clone())
+            .collect()
+    }
+
+    /// Each metric that was more than nothing at some time, and the names of its labels.
+    pub fn touched(&self) -> BTreeMap<String, BTreeSet<String>> {
+        let mut touched: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for ((name, labels), series) in &*self.series.lock().unwrap() {
+            if series.touched.load(Ordering::Relaxed) {
+                let known = touched.entry(name.clone()).or_default();
+                known.extend(labels.iter().map(|(label, _)| label.clone()));
+            }
+        }
+        touched
+    }
+
+    /// All values of all labels.
+    pub fn label_values(&self) -> BTreeSet<String> {
+        let all = self.series.lock().unwrap();
+        all.keys().flat_map(|(_, labels)| labels.iter().map(|(_, value)| value.clone())).collect()
+    }
+
+    pub fn descriptions(&self) -> BTreeMap<String, Description> {
+        self.described.lock().unwrap().clone()
+    }
+
+    fn describe(&self, kind: &'static str, name: &KeyName, unit: Option<Unit>, help: &SharedString) {
+        let description = Description {
+            kind,
+            unit,
+            help: help.to_string(),
+        };
+        self.described
+            .lock()
+            .unwrap()
+            .insert(name.as_str().to_owned(), description);
+    }
+}
+
+impl Recorder for Recorded {
+    fn describe_counter(&self, name: KeyName, unit: Option<Unit>, help: SharedString) {
+        self.describe("counter", &name, unit, &help);
+    }
+    fn describe_gauge(&self, name: KeyName, unit: Option<Unit>, help: SharedString) {
+        self.describe("gauge", &name, unit, &help);
+    }
+    fn describe_histogram(&self, name: KeyName, unit: Option<Unit>, help: SharedString) {
+        self.describe("histogram", &name, unit, &help);
+    }
+    fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
+        Counter::from_arc(self.series(key))
+    }
+    fn register_gauge(&self, key: &Key, _: &Metadata<'_>) -> Gauge {
+        Gauge::from_arc(self.series(key))
+    }
+    fn register_histogram(&self, key: &Key, _: &Metadata<'_>) -> Histogram {
+        Histogram::from_arc(self.series(key))
+    }
+}
