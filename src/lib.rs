@@ -27,6 +27,7 @@
 //! - [`Error`] and [`ErrorKind`]: what went wrong, and whether to try again.
 //! - [`ShardingStrategy`]: which server a key belongs to.
 //! - [`protocol`]: the wire, typed, without I/O; [`protocol::functions`] over a stream of your own.
+//! - [`TimeoutLayer`], [`ClientBuilder::layer`]: the client as a tower service, and layers of your own around it.
 #![cfg_attr(
     feature = "server",
     doc = "- [`server`]: an embedded server, for tests and development."
@@ -55,6 +56,7 @@
 //! | feature | default | |
 //! | --- | --- | --- |
 //! | `server` | no | the embedded server |
+//! | `prometheus` | no | the Prometheus exporter with fitting buckets: `prometheus::install()` |
 //! | `backoff` | no | any `backoff::backoff::Backoff` as [`ReconnectPolicy`] (that crate is unmaintained: RUSTSEC-2025-0012) |
 
 mod actor;

@@ -85,7 +85,10 @@ where
 
 /// What a layer saw.
 #[derive(Clone, Default)]
-struct Seen(Arc<Mutex<Vec<(Operation, Option<String>)>>>);
+struct Seen(Arc<Mutex<Vec<SeenRequest>>>);
+
+/// What was asked, and of which key.
+type SeenRequest = (Operation, Option<String>);
 
 impl Seen {
     fn see(&self, request: &Request) {
@@ -99,7 +102,7 @@ impl Seen {
         builder.layer(meddle(move |request: &Request| seen.see(request), |answer| answer))
     }
 
-    fn take(&self) -> Vec<(Operation, Option<String>)> {
+    fn take(&self) -> Vec<SeenRequest> {
         std::mem::take(&mut self.0.lock().unwrap())
     }
 }

@@ -37,12 +37,12 @@ struct KindMetrics {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RenewalOutcome {
     /// Confirmed in time; so much was left until the lease would have been lost.
-    Renewed(Duration),
+    Renewed { left: Duration, ttl: Ttl },
     /// The server says that the lease is not held.
     Rejected,
     /// The server refused it for a reason that passes.
     PutOff,
-    /// The connection was lost, or the answer came too late.
+    /// It could not be sent, its answer was lost with the connection, or came too late.
     Unanswered,
 }
 
@@ -80,9 +80,9 @@ impl LeaseMetrics {
         }
     }
 
-    pub(crate) fn renewal(&self, outcome: RenewalOutcome, ttl: Ttl) {
+    pub(crate) fn renewal(&self, outcome: RenewalOutcome) {
         match outcome {
-            RenewalOutcome::Renewed(left) => {
+            RenewalOutcome::Renewed { left, ttl } => {
                 self.renewed.increment(1);
                 self.headroom.record(left.as_secs_f64());
                 self.headroom_ratio

@@ -227,29 +227,25 @@ impl Registry {
         entry.deadline = schedule.deadline(sent_at, ttl);
         entry.renew_at = schedule.renew_at(sent_at, ttl, fastrand::f64());
         if entry.cell.extend(entry.deadline) {
-            self.metrics.renewal(RenewalOutcome::Renewed(left), asked);
+            self.metrics.renewal(RenewalOutcome::Renewed { left, ttl: asked });
             self.arm(id);
         } else {
-            self.metrics.renewal(RenewalOutcome::Unanswered, asked);
+            self.metrics.renewal(RenewalOutcome::Unanswered);
             self.lose(id, LostReason::Expired);
         }
     }
 
     /// The server says that a lease whose renewal it was sent is not held. Whether that was news.
     pub(crate) fn renewal_rejected(&mut self, id: LeaseId) -> bool {
-        let Some(ttl) = self.entry(id).map(|entry| entry.cell.ttl) else {
-            return false;
-        };
-        self.metrics.renewal(RenewalOutcome::Rejected, ttl);
+        self.metrics.renewal(RenewalOutcome::Rejected);
         self.lose(id, LostReason::Rejected)
     }
 
     /// A renewal was not answered, or refused for a reason that passes: it stays due.
     pub(crate) fn renewal_failed(&mut self, id: LeaseId) {
+        self.metrics.renewal(RenewalOutcome::Unanswered);
         if let Some(entry) = self.entry_mut(id).filter(|entry| entry.phase == Phase::Renewing) {
             entry.phase = Phase::Overdue;
-            let ttl = entry.cell.ttl;
-            self.metrics.renewal(RenewalOutcome::Unanswered, ttl);
             self.arm(id);
         }
     }
@@ -259,8 +255,7 @@ impl Registry {
         if let Some(entry) = self.entry_mut(id).filter(|entry| entry.phase == Phase::Renewing) {
             entry.phase = Phase::Waiting;
             entry.renew_at = when;
-            let ttl = entry.cell.ttl;
-            self.metrics.renewal(RenewalOutcome::PutOff, ttl);
+            self.metrics.renewal(RenewalOutcome::PutOff);
             self.arm(id);
         }
     }
@@ -274,6 +269,7 @@ impl Registry {
         entry.phase = Phase::Lost;
         entry.cell.lose(why);
         let cell = Arc::clone(&entry.cell);
+        tracing::debug!(key = %cell.key, kind = cell.kind.as_str(), token = %cell.token, reason = why.as_str(), "lease lost");
         self.metrics.lost(&cell, why);
         self.disarm(id);
         true

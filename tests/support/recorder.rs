@@ -11,11 +11,14 @@ use metrics::{
 /// All series that were registered. Clones share them.
 #[derive(Clone, Default)]
 pub struct Recorded {
-    series: Arc<Mutex<BTreeMap<(String, Labels), Arc<Series>>>>,
+    series: Arc<Mutex<BTreeMap<Named, Arc<Series>>>>,
     described: Arc<Mutex<BTreeMap<String, Description>>>,
 }
 
 type Labels = Vec<(String, String)>;
+
+/// The name of a metric and the labels of one of its series.
+type Named = (String, Labels);
 
 /// What a recorder was told of a metric.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,7 +88,7 @@ impl Recorded {
 
     fn matching(&self, name: &str, labels: &[(&str, &str)]) -> Vec<Arc<Series>> {
         let all = self.series.lock().unwrap();
-        let matches = |series: &&(String, Labels)| {
+        let matches = |series: &&Named| {
             series.0 == name
                 && labels
                     .iter()
@@ -123,7 +126,9 @@ impl Recorded {
     /// All values of all labels.
     pub fn label_values(&self) -> BTreeSet<String> {
         let all = self.series.lock().unwrap();
-        all.keys().flat_map(|(_, labels)| labels.iter().map(|(_, value)| value.clone())).collect()
+        all.keys()
+            .flat_map(|(_, labels)| labels.iter().map(|(_, value)| value.clone()))
+            .collect()
     }
 
     pub fn descriptions(&self) -> BTreeMap<String, Description> {

@@ -106,7 +106,7 @@ async fn back_pressure_passes_and_so_does_its_failure() {
     handle.allow(1);
     assert!(service.poll_ready().is_ready());
     drop(handle);
-    let _ = service.call(acquire(FIVE));
+    drop(service.call(acquire(FIVE)));
     let error = std::future::poll_fn(|_| service.poll_ready()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Layer, "{error}");
 }

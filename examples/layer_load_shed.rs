@@ -1,0 +1,67 @@
+//! Refusing at once what there is no room for, instead of queueing it: tower's `LoadShedLayer` above a limit.
+//!
+//!     cargo run --example layer_load_shed
+//!
+//! A service that answers "try later" in a millisecond keeps its callers; one that lets them queue until they time out
+//! does not.
+
+use std::error::Error;
+use std::time::Duration;
+
+use dflockd_client::server::Server;
+use dflockd_client::{Client, ErrorKind};
+use tower::ServiceBuilder;
+use tower::limit::ConcurrencyLimitLayer;
+use tower::load_shed::LoadShedLayer;
+use tower::load_shed::error::Overloaded;
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let server = Server::builder().port(0).start().await?;
+    let client = Client::builder()
+        .servers([server.local_addr().to_string()])
+        // The first sees a request first: what the limit has no room for is shed.
+        .layer(
+            ServiceBuilder::new()
+                .layer(LoadShedLayer::new())
+                .layer(ConcurrencyLimitLayer::new(2))
+                .into_inner(),
+        )
+        .connect()
+        .await?;
+
+    // A lock that somebody else holds, and two callers that wait for it: the two places are taken.
+    let other = Client::builder()
+        .servers([server.local_addr().to_string()])
+        .connect()
+        .await?;
+    let held = other.lock("invoices")?.acquire().await?;
+    let waiting: Vec<_> = (0..2)
+        .map(|_| {
+            let lock = client.lock("invoices");
+            tokio::spawn(async move { lock?.acquire().await?.release().await })
+        })
+        .collect();
+    while server.stats().locks[0].waiters < 2 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+
+    let asked = std::time::Instant::now();
+    match client.lock("something/else")?.acquire().await {
+        Err(error) if error.kind() == ErrorKind::Layer => {
+            let overloaded = error.source().is_some_and(|source| source.is::<Overloaded>());
+            println!(
+                "refused after {:.0?} ({error}); because of the load? {overloaded}",
+                asked.elapsed()
+            );
+        }
+        other => return Err(format!("it should have been shed: {other:?}").into()),
+    }
+    held.release().await?;
+    for waiter in waiting {
+        waiter.await??;
+    }
+    client.lock("something/else")?.acquire().await?.release().await?;
+    println!("with room again, it is served");
+    Ok(())
+}

@@ -1,0 +1,642 @@
+//! What is recorded is what the documents say, and the other way round: metrics, spans, log lines, dashboard, alerts.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+mod support;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::time::Duration;
+
+use dflockd_client::server::Server;
+use dflockd_client::{Client, ClientBuilder, ErrorKind, LostReason, ReconnectPolicy};
+use metrics::Unit;
+use support::fake::FakeServer;
+use support::proxy::Proxy;
+use support::recorder::Recorded;
+use support::spans::Spans;
+use support::until;
+
+const SOON: Duration = Duration::from_secs(20);
+
+/// A client that records what it does, to an embedded server, through a proxy.
+struct Scene {
+    server: Server,
+    proxy: Proxy,
+    client: Client,
+    recorded: Recorded,
+}
+
+impl Scene {
+    async fn set(recorded: &Recorded) -> Self {
+        Self::set_with(recorded, |builder| builder).await
+    }
+
+    async fn set_with(recorded: &Recorded, change: impl FnOnce(ClientBuilder) -> ClientBuilder) -> Self {
+        let server = Server::builder().port(0).start().await.unwrap();
+        let proxy = Proxy::start(&server.local_addr().to_string()).await;
+        let pauses = ReconnectPolicy::exponential(Duration::from_millis(5), Duration::from_millis(20));
+        let builder = Client::builder()
+            .servers([&proxy.address])
+            .reconnect(pauses)
+            .metrics_recorder(recorded.clone());
+        Self {
+            client: change(builder).connect().await.unwrap(),
+            server,
+            proxy,
+            recorded: recorded.clone(),
+        }
+    }
+
+    async fn until_value(&self, name: &str, labels: &[(&str, &str)], wanted: f64) {
+        until(&format!("{name} {labels:?} is {wanted}"), || {
+            self.recorded.value(name, labels) == wanted
+        })
+        .await;
+    }
+}
+
+async fn requests_and_leases(recorded: &Recorded) {
+    let scene = Scene::set(recorded).await;
+    let lock = scene.client.lock("secret-key").unwrap();
+    let first = lock.acquire().await.unwrap();
+    assert!(lock.try_acquire().await.unwrap().is_none());
+    scene.until_value("leases_held", &[("kind", "lock")], 1.0).await;
+    let waiting = tokio::spawn({
+        let lock = lock.clone();
+        async move { lock.acquire().await.unwrap() }
+    });
+    scene.until_value("waiters", &[("state", "server")], 1.0).await;
+    let token = first.token().as_str().to_owned();
+    first.release().await.unwrap();
+    let second = waiting.await.unwrap();
+    assert!(second.was_contended());
+    scene.until_value("waiters", &[], 0.0).await;
+    second.release().await.unwrap();
+    let permit = scene.client.semaphore("s", 2).unwrap().acquire().await.unwrap();
+    scene.until_value("leases_held", &[("kind", "semaphore")], 1.0).await;
+    drop(permit);
+    scene.until_value("leases_held", &[], 0.0).await;
+    scene.client.stats().await.unwrap();
+
+    let requests = |operation, outcome| {
+        let labels = [("shard", "0"), ("operation", operation), ("outcome", outcome)];
+        let total = recorded.value("requests_total", &labels);
+        assert_eq!(
+            total,
+            recorded.samples("request_duration_seconds", &labels).len() as f64
+        );
+        total
+    };
+    assert_eq!(requests("acquire", "granted"), 3.0);
+    assert_eq!(requests("try_acquire", "busy"), 1.0);
+    assert_eq!(requests("release", "released"), 2.0);
+    assert_eq!(requests("stats", "answered"), 1.0);
+    let waits = |state| recorded.samples("acquire_wait_seconds", &[("state", state)]).len();
+    assert_eq!((waits("uncontended"), waits("contended")), (2, 1));
+    let holds = recorded.samples("hold_duration_seconds", &[("outcome", "released")]);
+    assert_eq!(holds.len(), 3);
+    assert!(!recorded.samples("batch_size", &[]).is_empty());
+    assert!(
+        recorded
+            .samples("pipeline_depth", &[])
+            .iter()
+            .all(|depth| *depth >= 1.0)
+    );
+    for value in recorded.label_values() {
+        assert!(!value.contains("secret") && !value.contains(&token[8..]), "{value}");
+    }
+}
+
+#[tokio::test]
+async fn requests_and_leases_are_counted() {
+    requests_and_leases(&Recorded::default()).await;
+}
+
+async fn more_waiters_than_connections(recorded: &Recorded) {
+    let scene = Scene::set_with(recorded, |builder| builder.exclusive_connections(1)).await;
+    let lock = scene.client.lock("k").unwrap();
+    let held = lock.acquire().await.unwrap();
+    let mut waiting = tokio::task::JoinSet::new();
+    for _ in 0..3 {
+        let lock = lock.clone();
+        waiting.spawn(async move { lock.acquire().await.unwrap().release().await.unwrap() });
+    }
+    scene.until_value("waiters", &[("state", "local")], 2.0).await;
+    scene.until_value("waiters", &[("state", "server")], 1.0).await;
+    held.release().await.unwrap();
+    waiting.join_all().await;
+    scene.until_value("waiters", &[], 0.0).await;
+}
+
+#[tokio::test]
+async fn waiters_are_told_apart_by_where_they_wait() {
+    more_waiters_than_connections(&Recorded::default()).await;
+}
+
+async fn renewals_and_losses(recorded: &Recorded) {
+    let scene = Scene::set(recorded).await;
+    let one_second = |key: &str| {
+        scene
+            .client
+            .lock(key)
+            .unwrap()
+            .lease_ttl(Duration::from_secs(1))
+            .unwrap()
+    };
+    let kept = one_second("kept").acquire().await.unwrap();
+    until("two renewals were confirmed", || {
+        recorded.value("renewals_total", &[("outcome", "renewed")]) >= 2.0
+    })
+    .await;
+    let headroom = recorded.samples("renewal_headroom_seconds", &[]);
+    // Renewed when half of it is over, less a margin of 66 ms.
+    assert!(headroom.iter().all(|left| *left > 0.0 && *left < 0.6), "{headroom:?}");
+    let ratios = recorded.samples("renewal_headroom_ratio", &[]);
+    assert!(
+        ratios
+            .iter()
+            .zip(&headroom)
+            .all(|(ratio, left)| (ratio - left).abs() < 0.001),
+        "{ratios:?}"
+    );
+    kept.release().await.unwrap();
+
+    let expires = one_second("expires").renew(false).acquire().await.unwrap();
+    assert_eq!(expires.lost().await, LostReason::Expired);
+    scene
+        .until_value("leases_lost_total", &[("reason", "expired")], 1.0)
+        .await;
+
+    // Somebody else gives it back.
+    let rejected = one_second("rejected").acquire().await.unwrap();
+    let mut wire = dflockd_client::protocol::functions::Wire::new(
+        tokio::net::TcpStream::connect(scene.server.local_addr()).await.unwrap(),
+    );
+    dflockd_client::protocol::functions::release(&mut wire, rejected.key(), rejected.token())
+        .await
+        .unwrap();
+    assert_eq!(rejected.lost().await, LostReason::Rejected);
+    scene
+        .until_value("leases_lost_total", &[("reason", "rejected")], 1.0)
+        .await;
+    assert_eq!(recorded.value("renewals_total", &[("outcome", "rejected")]), 1.0);
+
+    let cut = scene.client.lock("cut").unwrap().acquire().await.unwrap();
+    scene.proxy.cut();
+    assert_eq!(cut.lost().await, LostReason::Disconnected);
+    scene
+        .until_value("leases_lost_total", &[("reason", "disconnected")], 1.0)
+        .await;
+    scene.until_value("reconnects_total", &[], 1.0).await;
+
+    let last = scene.client.lock("last").unwrap().acquire().await.unwrap();
+    let report = scene.client.shutdown(SOON).await;
+    assert_eq!(report.released, 1);
+    assert_eq!(last.lost().await, LostReason::Shutdown);
+    assert_eq!(recorded.value("leases_lost_total", &[("reason", "shutdown")]), 1.0);
+    assert_eq!(
+        recorded.samples("hold_duration_seconds", &[("outcome", "lost")]).len(),
+        4
+    );
+    scene.until_value("leases_held", &[], 0.0).await;
+}
+
+#[tokio::test]
+async fn renewals_and_losses_are_counted() {
+    renewals_and_losses(&Recorded::default()).await;
+}
+
+async fn renewals_that_nobody_answers(recorded: &Recorded) {
+    let scene = Scene::set_with(recorded, |builder| builder.survives_disconnect(true)).await;
+    let lock = scene
+        .client
+        .lock("k")
+        .unwrap()
+        .lease_ttl(Duration::from_secs(2))
+        .unwrap();
+    let guard = lock.acquire().await.unwrap();
+    scene.proxy.change(|weather| weather.stall_down = true);
+    until("a renewal is on its way", || {
+        recorded.samples("batch_size", &[]).len() == 2
+    })
+    .await;
+    scene.proxy.change(|weather| weather.refuse = true);
+    scene.proxy.cut();
+    scene
+        .until_value("renewals_total", &[("outcome", "unanswered")], 1.0)
+        .await;
+    drop(guard);
+}
+
+#[tokio::test]
+async fn an_unanswered_renewal_is_counted() {
+    renewals_that_nobody_answers(&Recorded::default()).await;
+}
+
+async fn connections(recorded: &Recorded) {
+    let scene = Scene::set(recorded).await;
+    scene.until_value("shards_connected", &[], 1.0).await;
+    scene
+        .until_value("connections", &[("kind", "pipelined"), ("state", "up")], 1.0)
+        .await;
+    assert_eq!(
+        recorded.value("connects_total", &[("kind", "pipelined"), ("outcome", "connected")]),
+        1.0
+    );
+    assert_eq!(
+        recorded.value("reconnects_total", &[]),
+        0.0,
+        "the first time is no reconnect"
+    );
+    scene.client.stats().await.unwrap();
+    assert_eq!(
+        recorded.value("connections", &[("kind", "aside"), ("state", "up")]),
+        1.0
+    );
+
+    scene.proxy.change(|weather| weather.refuse = true);
+    scene.proxy.cut();
+    scene.until_value("shards_connected", &[], 0.0).await;
+    let lock = scene.client.lock("k").unwrap();
+    let kept = tokio::spawn(async move { lock.acquire().await.map(drop) });
+    scene.until_value("requests_queued", &[], 1.0).await;
+    until("attempts have failed", || {
+        recorded.value("connects_total", &[("kind", "pipelined"), ("outcome", "connect")]) >= 2.0
+    })
+    .await;
+    let lost = [("kind", "pipelined"), ("reason", "disconnected")];
+    assert_eq!(recorded.value("disconnects_total", &lost), 1.0);
+    scene.proxy.clear_up();
+    kept.await.unwrap().unwrap();
+    scene.until_value("requests_queued", &[], 0.0).await;
+    assert_eq!(
+        (
+            recorded.value("shards_connected", &[]),
+            recorded.value("reconnects_total", &[])
+        ),
+        (1.0, 1.0)
+    );
+
+    assert_eq!(
+        recorded.value("build_info", &[("version", dflockd_client::VERSION)]),
+        1.0
+    );
+    drop(scene.client);
+    until("all gauges are back at nothing", || {
+        ["build_info", "shards_connected", "connections"]
+            .iter()
+            .all(|name| recorded.value(name, &[]) == 0.0)
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn connections_are_counted() {
+    connections(&Recorded::default()).await;
+}
+
+async fn orphans(recorded: &Recorded) {
+    let scene = Scene::set(recorded).await;
+    let lock = scene.client.lock("k").unwrap();
+    scene.proxy.change(|weather| weather.stall_down = true);
+    let acquiring = tokio::spawn(async move { lock.acquire().await.map(drop) });
+    until("the server has granted it", || !scene.server.stats().locks.is_empty()).await;
+    acquiring.abort();
+    assert!(acquiring.await.unwrap_err().is_cancelled());
+    scene.proxy.clear_up();
+    scene
+        .until_value("orphan_grants_released_total", &[("kind", "lock")], 1.0)
+        .await;
+    assert_eq!(
+        recorded.value("requests_total", &[("operation", "acquire"), ("outcome", "dropped")]),
+        1.0
+    );
+    until("it is free", || scene.server.stats().locks.is_empty()).await;
+}
+
+#[tokio::test]
+async fn orphans_are_counted() {
+    orphans(&Recorded::default()).await;
+}
+
+async fn redirects(recorded: &Recorded) {
+    let server = FakeServer::start(|mut connection, _| async move {
+        connection.handshake().await;
+        while let Some([command, ..]) = connection.request().await {
+            let answer = if command == "ping" {
+                "ok\n"
+            } else {
+                "error_not_leader 10.0.0.1:6388\n"
+            };
+            connection.say(answer).await;
+        }
+    })
+    .await;
+    let builder = Client::builder()
+        .servers([&server.address])
+        .metrics_recorder(recorded.clone());
+    let client = builder.connect().await.unwrap();
+    let error = client.lock("k").unwrap().acquire().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotLeader, "{error}");
+    assert_eq!(recorded.value("redirects_total", &[("shard", "0")]), 1.0);
+    let outcome = [("operation", "acquire"), ("outcome", "not_leader")];
+    assert_eq!(recorded.value("requests_total", &outcome), 1.0);
+}
+
+#[tokio::test]
+async fn redirects_are_counted() {
+    redirects(&Recorded::default()).await;
+}
+
+#[tokio::test]
+async fn keys_have_classes_if_somebody_asks_for_them_and_clients_of_one_recorder_add_up() {
+    let recorded = Recorded::default();
+    let classes = |builder: ClientBuilder| builder.key_class(|key| key.split('/').next().unwrap_or("other"));
+    let (a, b) = (
+        Scene::set_with(&recorded, classes).await,
+        Scene::set_with(&recorded, classes).await,
+    );
+    let _guards = [
+        a.client.lock("orders/1").unwrap().acquire().await.unwrap(),
+        a.client.lock("orders/2").unwrap().acquire().await.unwrap(),
+        b.client.lock("users/1").unwrap().acquire().await.unwrap(),
+    ];
+    assert_eq!(recorded.value("requests_total", &[("key_class", "orders")]), 2.0);
+    assert_eq!(
+        recorded
+            .samples("acquire_wait_seconds", &[("key_class", "users")])
+            .len(),
+        1
+    );
+    a.until_value("leases_held", &[], 3.0).await;
+    assert_eq!(
+        (
+            recorded.value("build_info", &[]),
+            recorded.value("shards_connected", &[])
+        ),
+        (2.0, 2.0)
+    );
+}
+
+/// The rows of the tables in the document whose first column heads this way: the code in the first column, and the rest.
+fn documented(heading: &str) -> BTreeMap<String, Vec<String>> {
+    let mut rows = BTreeMap::new();
+    let mut inside = false;
+    for line in document("docs/observability.md").lines() {
+        let cells: Vec<&str> = line.trim().trim_matches('|').split('|').map(str::trim).collect();
+        match line.starts_with('|') {
+            false => inside = false,
+            true if cells[0] == heading => inside = true,
+            true if inside && cells[0].starts_with('`') => {
+                let name = cells[0].trim_matches('`').to_owned();
+                let rest = cells[1..].iter().map(|cell| (*cell).to_owned()).collect();
+                assert!(rows.insert(name, rest).is_none(), "twice: {line}");
+            }
+            true => {}
+        }
+    }
+    assert!(!rows.is_empty(), "no table of {heading}");
+    rows
+}
+
+fn document(path: &str) -> String {
+    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
+}
+
+/// All that stands in backquotes.
+fn words(cell: &str) -> BTreeSet<String> {
+    cell.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_metric_that_is_documented_is_recorded_and_every_one_that_is_recorded_is_documented() {
+    let recorded = Recorded::default();
+    requests_and_leases(&recorded).await;
+    // Each of the others counts from nothing, so each has a recorder of its own, and they are put together.
+    let mut touched = recorded.touched();
+    let mut run = async |scenario: &str| {
+        let recorded = Recorded::default();
+        match scenario {
+            "waiters" => more_waiters_than_connections(&recorded).await,
+            "losses" => renewals_and_losses(&recorded).await,
+            "connections" => connections(&recorded).await,
+            "orphans" => orphans(&recorded).await,
+            _ => redirects(&recorded).await,
+        }
+        for (name, labels) in recorded.touched() {
+            touched.entry(name).or_default().extend(labels);
+        }
+    };
+    for scenario in ["waiters", "losses", "connections", "orphans", "redirects"] {
+        run(scenario).await;
+    }
+    let documented = documented("metric");
+    let labels: BTreeMap<String, BTreeSet<String>> = documented
+        .iter()
+        .map(|(name, cells)| (name.clone(), words(&cells[1])))
+        .collect();
+    assert_eq!(touched, labels);
+
+    let described = recorded.descriptions();
+    assert_eq!(
+        described.keys().collect::<Vec<_>>(),
+        documented.keys().collect::<Vec<_>>(),
+        "all are described"
+    );
+    for (name, description) in &described {
+        assert_eq!(description.kind, documented[name][0], "{name}");
+        assert_eq!(
+            description.unit == Some(Unit::Seconds),
+            name.ends_with("_seconds"),
+            "{name}"
+        );
+        assert!(!description.help.is_empty());
+    }
+}
+
+#[test]
+fn every_value_of_a_label_that_stands_for_an_error_or_a_loss_is_documented() {
+    let labels = documented("label");
+    let outcomes = words(&labels["outcome"][0]);
+    for outcome in ["granted", "dropped", "not_leader", "layer", "shutdown", "lease_lost"] {
+        assert!(outcomes.contains(outcome), "{outcome}");
+    }
+    let reasons = words(&labels["reason"][0]);
+    for reason in [
+        LostReason::Expired,
+        LostReason::Rejected,
+        LostReason::Disconnected,
+        LostReason::ServerDraining,
+        LostReason::ShardGone,
+        LostReason::Shutdown,
+    ] {
+        assert!(reasons.contains(reason.as_str()), "{reason:?}");
+    }
+}
+
+/// The names of this crate's metrics in a query, without what a histogram's series add to them.
+fn metrics_in(query: &str) -> BTreeSet<String> {
+    let histograms = ["_bucket", "_sum", "_count"];
+    query
+        .split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))
+        .filter(|word| word.starts_with("dflockd_client_"))
+        .map(|word| {
+            let suffix = histograms.iter().find_map(|suffix| word.strip_suffix(suffix));
+            suffix.unwrap_or(word).to_owned()
+        })
+        .collect()
+}
+
+#[test]
+fn dashboard_and_alerts_ask_for_metrics_that_exist() {
+    let known = documented("metric");
+    let dashboard: serde_json::Value = serde_json::from_str(&document("docs/grafana/dflockd-client.json")).unwrap();
+    let mut queries = Vec::new();
+    let mut panels = vec![&dashboard];
+    while let Some(value) = panels.pop() {
+        match value {
+            serde_json::Value::Object(fields) => {
+                queries.extend(fields.get("expr").and_then(|expr| expr.as_str()).map(str::to_owned));
+                panels.extend(fields.values());
+            }
+            serde_json::Value::Array(values) => panels.extend(values),
+            _ => {}
+        }
+    }
+    assert!(queries.len() >= 10, "{queries:?}");
+    let alerts = document("docs/prometheus/alerts.yml");
+    let mut used = BTreeSet::new();
+    for query in queries.iter().map(String::as_str).chain([alerts.as_str()]) {
+        let names = metrics_in(query);
+        assert!(!names.is_empty(), "asks for nothing of ours: {query}");
+        used.extend(names);
+    }
+    for name in &used {
+        assert!(known.contains_key(name), "there is no {name}");
+        // A histogram is asked for by its series, anything else by its name.
+        let by_series = queries
+            .iter()
+            .map(String::as_str)
+            .chain([alerts.as_str()])
+            .any(|query| {
+                ["_bucket", "_sum", "_count"]
+                    .iter()
+                    .any(|suffix| query.contains(&format!("{name}{suffix}")))
+            });
+        assert_eq!(by_series, known[name][0] == "histogram", "{name}");
+    }
+    for topic in [
+        "leases_lost_total",
+        "acquire_wait_seconds",
+        "requests_total",
+        "renewal_headroom_ratio",
+        "leases_held",
+        "waiters",
+        "connections",
+        "reconnects_total",
+        "redirects_total",
+    ] {
+        assert!(
+            used.contains(&format!("dflockd_client_{topic}")),
+            "nobody looks at {topic}"
+        );
+    }
+    for alert in documented("alert").keys() {
+        assert!(alerts.contains(&format!("- alert: {alert}\n")), "{alert}");
+    }
+    assert_eq!(alerts.matches("- alert: ").count(), documented("alert").len());
+}
+
+/// On one thread, so that a subscriber of this thread sees all.
+#[tokio::test(flavor = "current_thread")]
+async fn spans_and_lines_are_those_of_the_document_and_tell_no_secret() {
+    let spans = Spans::default();
+    let _installed = spans.install();
+    let recorded = Recorded::default();
+    let scene = Scene::set(&recorded).await;
+    let lock = scene
+        .client
+        .lock("k")
+        .unwrap()
+        .lease_ttl(Duration::from_secs(1))
+        .unwrap();
+    let guard = lock.acquire().await.unwrap();
+    let token = guard.token().as_str().to_owned();
+    assert!(lock.try_acquire().await.unwrap().is_none());
+    let dflockd_client::Enqueued::Queued(ticket) = lock.enqueue().await.unwrap() else {
+        panic!("it is held");
+    };
+    until("it was renewed", || spans.closed("renew").contains("outcome=renewed")).await;
+    guard.release().await.unwrap();
+    let guard = ticket.wait(SOON).await.unwrap();
+    scene.client.stats().await.unwrap();
+    scene.proxy.cut();
+    assert_eq!(guard.lost().await, LostReason::Disconnected);
+    drop(guard);
+    until("it is connected again", || {
+        spans.closed("reconnect").contains("attempts=1")
+    })
+    .await;
+
+    let acquired = spans.closed("acquire");
+    for field in ["shard=0", "key=k", "kind=lock", "contended=false", "outcome=granted"] {
+        assert!(acquired.contains(field), "{field}: {acquired}");
+    }
+    assert!(spans.closed("collect").contains("contended=true"));
+    assert!(spans.closed("try_acquire").contains("outcome=busy"));
+    assert!(spans.closed("renew").contains(&format!("token={}…", &token[..8])));
+
+    let documented_spans = documented("span");
+    let seen = spans.fields();
+    assert_eq!(
+        seen.keys().collect::<Vec<_>>(),
+        documented_spans.keys().collect::<Vec<_>>(),
+        "every span was opened, and no other"
+    );
+    for (name, (level, fields)) in &seen {
+        let [documented_level, documented_fields, ..] = documented_spans[name].as_slice() else {
+            panic!("{name}");
+        };
+        assert_eq!(level, documented_level, "{name}");
+        assert_eq!(fields, &words(documented_fields), "{name}");
+    }
+    let everything = spans.everything();
+    assert!(
+        everything.contains("connected") && everything.contains("leases lost"),
+        "{everything}"
+    );
+    assert!(!everything.contains(&token[8..]), "a token was told whole");
+}
+
+/// Every line that the source can log stands in the document with its level, and the other way round.
+#[test]
+fn every_log_line_is_documented() {
+    let mut in_source = BTreeMap::new();
+    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            // The embedded server's lines have a sentence of their own.
+            if path.is_dir() && !path.ends_with("src/server") {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let source = std::fs::read_to_string(&path).unwrap();
+                for level in ["error", "warn", "info", "debug", "trace"] {
+                    for call in source.split(&format!("tracing::{level}!(")).skip(1) {
+                        let arguments = call.split(';').next().unwrap();
+                        let message = arguments
+                            .rsplit('"')
+                            .nth(1)
+                            .unwrap_or_else(|| panic!("{path:?}: {arguments}"));
+                        in_source.insert(message.to_owned(), level.to_owned());
+                    }
+                }
+            }
+        }
+    }
+    let documented: BTreeMap<String, String> = documented("line")
+        .into_iter()
+        .map(|(line, cells)| (line, cells[0].clone()))
+        .collect();
+    assert_eq!(in_source, documented);
+}

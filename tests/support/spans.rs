@@ -1,0 +1,103 @@
+//! A subscriber that remembers all spans and events of this crate.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::{Debug, Write};
+use std::sync::{Arc, Mutex};
+
+use tracing::field::{Field, Visit};
+use tracing::span::{Attributes, Id, Record};
+use tracing::subscriber::DefaultGuard;
+use tracing::{Event, Subscriber};
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
+use tracing_subscriber::registry::LookupSpan;
+
+/// What was seen. Clones share it.
+#[derive(Clone, Default)]
+pub struct Spans(Arc<Mutex<Seen>>);
+
+#[derive(Default)]
+struct Seen {
+    /// The level and the names of the fields of each span.
+    fields: BTreeMap<String, (String, BTreeSet<String>)>,
+    /// The fields of those that are closed, as `name=value`, a line each.
+    closed: BTreeMap<String, String>,
+    everything: String,
+}
+
+/// The values of a span so far.
+struct Values(String);
+
+impl Visit for Values {
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        write!(self.0, "{}={value:?} ", field.name()).unwrap();
+    }
+    fn record_str(&mut self, field: &Field, value: &str) {
+        write!(self.0, "{}={value} ", field.name()).unwrap();
+    }
+}
+
+impl Spans {
+    /// Has this thread's spans and events remembered, for as long as the guard lives.
+    pub fn install(&self) -> DefaultGuard {
+        tracing::subscriber::set_default(tracing_subscriber::registry().with(self.clone()))
+    }
+
+    /// All spans of this name that are closed, a line each.
+    pub fn closed(&self, name: &str) -> String {
+        self.0.lock().unwrap().closed.get(name).cloned().unwrap_or_default()
+    }
+
+    /// The level and the fields of each span that was opened.
+    pub fn fields(&self) -> BTreeMap<String, (String, BTreeSet<String>)> {
+        self.0.lock().unwrap().fields.clone()
+    }
+
+    /// Every value that was told.
+    pub fn everything(&self) -> String {
+        self.0.lock().unwrap().everything.clone()
+    }
+}
+
+fn is_ours(metadata: &tracing::Metadata<'_>) -> bool {
+    metadata.target().starts_with("dflockd_client")
+}
+
+impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Spans {
+    fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
+        let metadata = attributes.metadata();
+        if !is_ours(metadata) {
+            return;
+        }
+        let mut values = Values(String::new());
+        attributes.record(&mut values);
+        context.span(id).unwrap().extensions_mut().insert(values);
+        let names = metadata.fields().iter().map(|field| field.name().to_owned()).collect();
+        let level = metadata.level().as_str().to_lowercase();
+        let mut seen = self.0.lock().unwrap();
+        seen.fields.insert(metadata.name().to_owned(), (level, names));
+    }
+
+    fn on_record(&self, id: &Id, record: &Record<'_>, context: Context<'_, S>) {
+        if let Some(values) = context.span(id).unwrap().extensions_mut().get_mut::<Values>() {
+            record.record(values);
+        }
+    }
+
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        if is_ours(event.metadata()) {
+            let mut values = Values(String::new());
+            event.record(&mut values);
+            writeln!(self.0.lock().unwrap().everything, "{}", values.0).unwrap();
+        }
+    }
+
+    fn on_close(&self, id: Id, context: Context<'_, S>) {
+        let span = context.span(&id).unwrap();
+        let values = span.extensions_mut().remove::<Values>();
+        if let Some(values) = values {
+            let mut seen = self.0.lock().unwrap();
+            writeln!(seen.everything, "{} {}", span.name(), values.0).unwrap();
+            writeln!(seen.closed.entry(span.name().to_owned()).or_default(), "{}", values.0).unwrap();
+        }
+    }
+}
