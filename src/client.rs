@@ -65,7 +65,7 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) if the key is none; see [`Key::new`](crate::Key::new).
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the key is none; see [`Key::new`](crate::Key::new).
     pub fn lock(&self, key: impl AsRef<str>) -> Result<Lock> {
         Handle::new(self, Target::Lock, key.as_ref()).map(Lock)
     }
@@ -74,7 +74,8 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) if one of the keys is none (see [`Key::new`](crate::Key::new)), or there are none.
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if one of the keys is none (see [`Key::new`](crate::Key::new)), or there
+    /// are none.
     pub fn lock_all<K: AsRef<str>>(&self, keys: impl IntoIterator<Item = K>) -> Result<MultiLock> {
         MultiLock::new(self, keys)
     }
@@ -83,7 +84,8 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) if the key is none (see [`Key::new`](crate::Key::new)), or the limit is 0.
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the key is none (see [`Key::new`](crate::Key::new)), or the limit
+    /// is 0.
     pub fn semaphore(&self, key: impl AsRef<str>, limit: u32) -> Result<Semaphore> {
         let target = Target::Semaphore(Limit::new(limit)?);
         Handle::new(self, target, key.as_ref()).map(Semaphore)
@@ -93,7 +95,7 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// The first error that any shard gives; [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) if a server is older than 1.0.
+    /// The first error that any shard gives; [`Unsupported`](crate::ErrorKind::Unsupported) if a server is older than 1.0.
     ///
     /// # Cancel safety
     ///
@@ -122,7 +124,8 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) if there is no such shard, [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) if its server is older than 1.0.
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if there is no such shard,
+    /// [`Unsupported`](crate::ErrorKind::Unsupported) if its server is older than 1.0.
     ///
     /// # Cancel safety
     ///
@@ -153,7 +156,7 @@ impl Client {
 
     /// Releases everything that is held, in one burst per shard, and closes. Holders are told
     /// [`LostReason::Shutdown`](crate::LostReason::Shutdown) first; callers that wait get
-    /// [`ErrorKind::Shutdown`](crate::ErrorKind::Shutdown), and so does everybody who comes later.
+    /// [`Shutdown`](crate::ErrorKind::Shutdown), and so does everybody who comes later.
     ///
     /// The report names the keys whose release no server confirmed within `timeout`.
     ///
