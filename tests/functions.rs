@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use dflockd_client::protocol::functions::{self as wire, Wire};
-use dflockd_client::protocol::{AuthToken, Channel, Enqueued, Payload};
+use dflockd_client::protocol::{AuthToken, Call, Channel, Enqueued, Group, Pattern, Payload};
 use dflockd_client::{ErrorKind, Key, Limit, Result, Token, Ttl, WaitSecs};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
@@ -119,6 +119,24 @@ async fn everything_else() {
         (heard.as_str(), delivered.unwrap()),
         ("signal\norders.new\nno. 42\n", 5)
     );
+}
+
+#[tokio::test]
+async fn subscriptions() {
+    let pattern = || Pattern::new("orders.>").unwrap();
+    let group = || Group::new("workers").ok();
+    let (heard, done) = exchange("ok\n", async |w| w.run(Call::listen(pattern(), None)).await).await;
+    assert_eq!((heard.as_str(), done.is_ok()), ("listen\norders.>\n\n", true));
+    let (heard, done) = exchange("ok\n", async |w| w.run(Call::listen(pattern(), group())).await).await;
+    assert_eq!((heard.as_str(), done.is_ok()), ("listen\norders.>\nworkers\n", true));
+    let (heard, done) = exchange("ok\n", async |w| w.run(Call::unlisten(pattern(), group())).await).await;
+    assert_eq!((heard.as_str(), done.is_ok()), ("unlisten\norders.>\nworkers\n", true));
+    for call in [Call::listen, Call::unlisten] {
+        let (_, refused) = exchange("error\n", async |w| w.run(call(pattern(), group())).await).await;
+        let error = refused.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unsupported);
+        assert!(error.to_string().contains("orders.>"), "{error}");
+    }
 }
 
 #[tokio::test]

@@ -3,8 +3,8 @@
 
 use bytes::BytesMut;
 use dflockd_client::protocol::{
-    AuthToken, Channel, Expect, LineBuffer, LineError, MAX_RESPONSE_LINE, Payload, Request, RequestDecoder,
-    RequestError, Response, Status,
+    AuthToken, Channel, Expect, Group, LineBuffer, LineError, MAX_RESPONSE_LINE, Pattern, Payload, Request,
+    RequestDecoder, RequestError, Response, Signal, Status,
 };
 use dflockd_client::{Fence, Grant, Key, Kind, Limit, Target, Token, Ttl, WaitSecs};
 use proptest::prelude::*;
@@ -47,6 +47,21 @@ fn channel() -> impl Strategy<Value = Channel> {
     "[a-z]{1,8}(\\.[a-z]{1,8}){0,3}".prop_map(|name| Channel::new(name).unwrap())
 }
 
+fn pattern() -> impl Strategy<Value = Pattern> {
+    "([a-zä]{0,8}|\\*)(\\.([a-zä]{0,8}|\\*)){0,3}(\\.>)?|>".prop_filter_map("a pattern", |text| Pattern::new(text).ok())
+}
+
+fn group() -> impl Strategy<Value = Option<Group>> {
+    proptest::option::of("[^\\s\\x00]{1,40}".prop_map(|name| Group::new(name).unwrap()))
+}
+
+fn signal() -> impl Strategy<Value = Signal> {
+    (channel(), "[^\\r\\n\\x00]{1,200}").prop_map(|(channel, payload)| {
+        let payload = Payload::new(&channel, payload).unwrap();
+        Signal::new(channel, payload)
+    })
+}
+
 fn request() -> impl Strategy<Value = Request> {
     prop_oneof![
         "[ -~]{1,80}".prop_map(|token| Request::Auth {
@@ -77,6 +92,8 @@ fn request() -> impl Strategy<Value = Request> {
             let payload = Payload::new(&channel, payload).unwrap();
             Request::Signal { channel, payload }
         }),
+        (pattern(), group()).prop_map(|(pattern, group)| Request::Listen { pattern, group }),
+        (pattern(), group()).prop_map(|(pattern, group)| Request::Unlisten { pattern, group }),
     ]
 }
 
@@ -105,6 +122,15 @@ fn status() -> impl Strategy<Value = Status> {
         "[a-z0-9.]{1,30}:[0-9]{1,5}".prop_map(|address| Status::NotLeader(Some(address.into()))),
     ]
 }
+
+const EXPECTS: [Expect; 6] = [
+    Expect::Done,
+    Expect::Grant,
+    Expect::Place,
+    Expect::Renewal,
+    Expect::Count,
+    Expect::Json,
+];
 
 /// A response, and the shape that its request asked for.
 fn response() -> impl Strategy<Value = (Expect, Response)> {
@@ -190,6 +216,38 @@ proptest! {
     }
 
     #[test]
+    fn signals_decode_to_themselves_and_are_no_answer(signal in signal()) {
+        let mut bytes = BytesMut::new();
+        signal.encode(&mut bytes);
+        let (lines, error) = lines(&[&bytes], MAX_RESPONSE_LINE);
+        prop_assert_eq!((lines.len(), error), (1, None));
+        for expect in EXPECTS {
+            prop_assert!(Response::decode(expect, &lines[0]).is_err());
+        }
+        prop_assert_eq!(Signal::decode(&lines[0]), Some(signal));
+    }
+
+    #[test]
+    fn answers_are_no_signals((_, response) in response()) {
+        let mut bytes = BytesMut::new();
+        response.encode(&mut bytes);
+        let (lines, _) = lines(&[&bytes], MAX_RESPONSE_LINE);
+        prop_assert_eq!(Signal::decode(&lines[0]), None);
+    }
+
+    #[test]
+    fn patterns_are_what_servers_take(text in "[ab*>. ]{0,8}|([ab]{0,2}|\\*|>)(\\.([ab]{0,2}|\\*|>)){0,3}|[a.]{250,260}") {
+        let tokens: Vec<&str> = text.split('.').collect();
+        let word = !text.is_empty() && text.len() <= 256 && !text.contains(' ');
+        let whole = tokens.iter().all(|token| token.len() == 1 || !token.contains(['*', '>']));
+        let last = tokens.iter().rev().skip(1).all(|token| *token != ">");
+        match Pattern::new(&text) {
+            Ok(pattern) => prop_assert!(word && whole && last && pattern.as_str() == text, "{:?}", pattern),
+            Err(error) => prop_assert!(!(word && whole && last), "{}", error),
+        }
+    }
+
+    #[test]
     fn any_split_of_a_stream_gives_the_same_lines(
         text in prop::collection::vec("[ -~äλ🔒]{0,30}\r{0,2}\n", 0..12),
         cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..12),
@@ -227,7 +285,13 @@ proptest! {
         let whole = lines(&[&bytes], limit);
         prop_assert_eq!(lines(&pieces(&bytes, &cuts), limit), whole.clone());
         for line in whole.0 {
-            for expect in [Expect::Done, Expect::Grant, Expect::Place, Expect::Renewal, Expect::Count, Expect::Json] {
+            let pushed = format!("sig {line}");
+            if let Some(signal) = Signal::decode(&pushed) {
+                let mut again = BytesMut::new();
+                signal.encode(&mut again);
+                prop_assert_eq!(std::str::from_utf8(&again).unwrap(), format!("{pushed}\n"));
+            }
+            for expect in EXPECTS {
                 if let Err(error) = Response::decode(expect, &line) {
                     prop_assert!(!error.to_string().is_empty());
                 }
@@ -258,9 +322,8 @@ proptest! {
         response.encode(&mut bytes);
         let line = std::str::from_utf8(&bytes).unwrap().trim_end();
         let cut = (0..=cut.index(line.len() + 1)).rev().find(|at| line.is_char_boundary(*at)).unwrap();
-        let expects = [Expect::Done, Expect::Grant, Expect::Place, Expect::Renewal, Expect::Count, Expect::Json];
         let mangled = format!("{}{junk}{}", &line[..cut], &line[cut..]);
-        for expect in [expect, expects[other]] {
+        for expect in [expect, EXPECTS[other]] {
             if let Ok(read) = Response::decode(expect, &mangled) {
                 let mut again = BytesMut::new();
                 read.encode(&mut again);

@@ -1,7 +1,9 @@
 //! A request together with the meaning of its answer: the core of the low-level functions, without any I/O.
 
-use super::request::{AuthToken, Channel, Payload, Request};
+use super::channel::{Channel, Group, Pattern};
+use super::request::{AuthToken, Request};
 use super::response::Response;
+use super::signal::Payload;
 use super::status::Status;
 use crate::error::{Error, ErrorKind, Result};
 use crate::stats::Stats;
@@ -82,6 +84,27 @@ impl Call<()> {
                 )),
                 other => done(request, other),
             },
+        }
+    }
+}
+
+impl Call<()> {
+    /// Asks for the signals of all channels that match. After it the stream carries [`Signal`](super::Signal)s between
+    /// answers, so there is no low-level function for it: a [`Wire`](super::functions::Wire) has no place to put them.
+    #[must_use]
+    pub fn listen(pattern: Pattern, group: Option<Group>) -> Self {
+        Self {
+            request: Request::Listen { pattern, group },
+            read: subscribed,
+        }
+    }
+
+    /// Takes back a `listen` of the same pattern and group.
+    #[must_use]
+    pub fn unlisten(pattern: Pattern, group: Option<Group>) -> Self {
+        Self {
+            request: Request::Unlisten { pattern, group },
+            read: subscribed,
         }
     }
 }
@@ -193,6 +216,20 @@ fn done(request: &Request, response: Response) -> Result<()> {
     match response {
         Response::Done => Ok(()),
         other => Err(refused(request, &other)),
+    }
+}
+
+/// The pattern is one that servers take, so a bare `error` is about the server.
+fn subscribed(request: &Request, response: Response) -> Result<()> {
+    match response {
+        Response::Refused(Status::Error) => Err(Error::new(
+            ErrorKind::Unsupported,
+            format!(
+                "the server does not take {request:?}: it knows no signals (releases 1.11 to 1.16 do), or its \
+                 --max-subscriptions of one connection are reached"
+            ),
+        )),
+        other => done(request, other),
     }
 }
 

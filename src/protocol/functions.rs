@@ -46,9 +46,11 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::MAX_RESPONSE_LINE;
 use super::call::{Call, Enqueued};
+use super::channel::Channel;
 use super::line::LineBuffer;
-use super::request::{AuthToken, Channel, Payload, Request};
+use super::request::{AuthToken, Request};
 use super::response::Response;
+use super::signal::Payload;
 use crate::error::{Error, ErrorKind, Result};
 use crate::stats::Stats;
 use crate::types::{Grant, Key, Kind, Limit, Target, Token, Ttl, WaitSecs};

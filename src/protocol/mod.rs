@@ -1,24 +1,28 @@
 //! The wire protocol: three lines up, one line down, no I/O.
 //!
-//! [`Request`] and [`Response`] are typed, encode themselves, and decode from lines. [`LineBuffer`] cuts lines out of
-//! whatever bytes arrive. [`RequestDecoder`] is the server's reading side. [`functions`] puts the protocol on any
+//! [`Request`] and [`Response`] are typed, encode themselves, and decode from lines; so does [`Signal`], the one thing
+//! that a server says unasked. [`LineBuffer`] cuts lines out of whatever bytes arrive. [`RequestDecoder`] is the server's reading side. [`functions`] puts the protocol on any
 //! stream, one call at a time.
 //!
 //! Source of every rule: the servers' observed behaviour, releases 0.5 to 3.x.
 
 mod call;
+mod channel;
 pub mod functions;
 mod line;
 mod request;
 mod request_decoder;
 mod response;
+mod signal;
 mod status;
 
 pub use call::{Call, Enqueued};
+pub use channel::{Channel, Group, Pattern};
 pub use line::{LineBuffer, LineError};
-pub use request::{AuthToken, Channel, Expect, Payload, Request};
+pub use request::{AuthToken, Expect, Request};
 pub use request_decoder::{RequestDecoder, RequestError};
 pub use response::{BadResponse, Response};
+pub use signal::{Payload, Signal};
 pub use status::Status;
 
 /// The longest response line that is accepted: `stats` grows with the number of keys.

@@ -5,8 +5,10 @@ use std::fmt;
 use bytes::{BufMut, BytesMut};
 
 use super::MAX_LONG_LINE;
+use super::channel::{Channel, Group, Pattern};
+use super::signal::Payload;
 use crate::error::{Error, Result};
-use crate::types::{Key, Kind, Limit, MAX_SECONDS, Shortened, Target, Token, Ttl, WaitSecs, check_word};
+use crate::types::{Key, Kind, Limit, MAX_SECONDS, Target, Token, Ttl, WaitSecs};
 
 /// A request, valid by construction: whatever can be built can be sent.
 #[derive(Clone, PartialEq, Eq)]
@@ -70,7 +72,22 @@ pub enum Request {
     Stats,
     /// `ping`: nothing, answered with `ok`. Unknown before release 1.14.
     Ping,
-    /// `signal`: publishes. Known to releases 1.11 to 1.16.
+    /// `listen`: from now on the connection gets the signals of all channels that match, between answers (see
+    /// [`Signal`](super::Signal)). Known to releases 1.11 to 1.16, as are the next two.
+    Listen {
+        /// Which channels.
+        pattern: Pattern,
+        /// The group of this pattern that shares the signals; absent, the connection gets them all.
+        group: Option<Group>,
+    },
+    /// `unlisten`: takes back a `Listen` of the same pattern and group. Where there was none, nothing happens.
+    Unlisten {
+        /// Which channels.
+        pattern: Pattern,
+        /// The group, where the `Listen` gave one.
+        group: Option<Group>,
+    },
+    /// `signal`: publishes.
     Signal {
         /// Where.
         channel: Channel,
@@ -115,71 +132,6 @@ impl fmt::Debug for AuthToken {
     }
 }
 
-/// Where a signal goes: dot-separated tokens, no wildcards, 1 to 256 bytes without whitespace or NUL.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Channel(Box<str>);
-
-impl Channel {
-    /// Checks a channel.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) if a server would refuse it.
-    pub fn new(channel: impl AsRef<str>) -> Result<Self> {
-        let channel = channel.as_ref();
-        check_word("channel", channel)?;
-        if channel.contains(['*', '>']) {
-            return Err(Error::invalid(
-                "channel",
-                Shortened(channel),
-                "wildcards (* and >) belong in subscriptions; signals go to one literal channel",
-            ));
-        }
-        Ok(Self(channel.into()))
-    }
-
-    /// The channel.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-/// What a signal carries: one line of text that is not empty.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Payload(Box<str>);
-
-impl Payload {
-    /// Checks a payload for `channel`, whose length counts against the line of 64 KiB that delivers it.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) if it is empty, contains a line break or NUL, or is too long.
-    pub fn new(channel: &Channel, payload: impl AsRef<str>) -> Result<Self> {
-        let payload = payload.as_ref();
-        let most = MAX_LONG_LINE - "sig ".len() - channel.as_str().len() - 1;
-        let remedy = if payload.is_empty() {
-            "give at least one character".to_owned()
-        } else if payload.contains(['\n', '\r', '\0']) {
-            "a signal is one line: encode line breaks and NUL".to_owned()
-        } else if payload.len() > most {
-            format!(
-                "it has {} bytes; at most {most} fit behind the name of this channel",
-                payload.len()
-            )
-        } else {
-            return Ok(Self(payload.into()));
-        };
-        Err(Error::invalid("signal payload", Shortened(payload), &remedy))
-    }
-
-    /// The payload.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
 /// The shape that the answer to a request must have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expect {
@@ -202,7 +154,9 @@ impl Request {
     #[must_use]
     pub fn expect(&self) -> Expect {
         match self {
-            Self::Auth { .. } | Self::Release { .. } | Self::Ping => Expect::Done,
+            Self::Auth { .. } | Self::Release { .. } | Self::Ping | Self::Listen { .. } | Self::Unlisten { .. } => {
+                Expect::Done
+            }
             Self::Acquire { .. } | Self::Wait { .. } => Expect::Grant,
             Self::Enqueue { .. } => Expect::Place,
             Self::Renew { .. } => Expect::Renewal,
@@ -221,7 +175,7 @@ impl Request {
         }
     }
 
-    /// What the request is about: the key, or the command where there is none. For messages.
+    /// What the request is about: the key, channel or pattern, or the command where there is none. For messages.
     #[must_use]
     pub fn subject(&self) -> &str {
         match self {
@@ -230,6 +184,7 @@ impl Request {
             | Self::Wait { key, .. }
             | Self::Release { key, .. }
             | Self::Renew { key, .. } => key.as_str(),
+            Self::Listen { pattern, .. } | Self::Unlisten { pattern, .. } => pattern.as_str(),
             Self::Signal { channel, .. } => channel.as_str(),
             Self::Auth { .. } => "auth",
             Self::Stats => "stats",
@@ -271,6 +226,8 @@ impl Request {
             }),
             Self::Stats => three(out, "stats", "_", |out| text(out, "_")),
             Self::Ping => three(out, "ping", "_", |out| text(out, "_")),
+            Self::Listen { pattern, group } => subscription(out, "listen", pattern, group.as_ref()),
+            Self::Unlisten { pattern, group } => subscription(out, "unlisten", pattern, group.as_ref()),
             Self::Signal { channel, payload } => {
                 three(out, "signal", channel.as_str(), |out| text(out, payload.as_str()))
             }
@@ -322,6 +279,14 @@ impl Request {
             }
             "stats" => Self::Stats,
             "ping" => Self::Ping,
+            "listen" => Self::Listen {
+                pattern: Pattern::new(key).ok()?,
+                group: read_group(argument)?,
+            },
+            "unlisten" => Self::Unlisten {
+                pattern: Pattern::new(key).ok()?,
+                group: read_group(argument)?,
+            },
             "signal" => {
                 let channel = Channel::new(key).ok()?;
                 let payload = Payload::new(&channel, argument).ok()?;
@@ -340,6 +305,12 @@ fn three(out: &mut BytesMut, command: &str, key: &str, argument: impl FnOnce(&mu
     out.put_u8(b'\n');
     argument(out);
     out.put_u8(b'\n');
+}
+
+fn subscription(out: &mut BytesMut, command: &str, pattern: &Pattern, group: Option<&Group>) {
+    three(out, command, pattern.as_str(), |out| {
+        text(out, group.map_or("", Group::as_str));
+    });
 }
 
 fn text(out: &mut BytesMut, text: &str) {
@@ -413,6 +384,14 @@ fn read_limit_and_ttl(kind: Kind, fields: Option<&str>) -> Option<(Target, Optio
     }
 }
 
+/// An empty line is no group.
+fn read_group(line: &str) -> Option<Option<Group>> {
+    match line {
+        "" => Some(None),
+        name => Group::new(name).ok().map(Some),
+    }
+}
+
 /// As it is sent, with secrets shortened.
 impl fmt::Debug for Request {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -427,6 +406,8 @@ impl fmt::Debug for Request {
             Self::Renew { kind, key, token, ttl } => write!(f, "renew({kind:?}, {key:?}, {token}, ttl {ttl:?})"),
             Self::Stats => f.write_str("stats"),
             Self::Ping => f.write_str("ping"),
+            Self::Listen { pattern, group } => write!(f, "listen({pattern:?}, group {group:?})"),
+            Self::Unlisten { pattern, group } => write!(f, "unlisten({pattern:?}, group {group:?})"),
             Self::Signal { channel, payload } => {
                 write!(f, "signal({:?}, {} bytes)", channel.as_str(), payload.as_str().len())
             }

@@ -112,7 +112,9 @@ impl State {
                 Err(_) => Response::Refused(Status::Error),
             },
             // Out of place once authenticated; signals are not known to this server.
-            Request::Auth { .. } | Request::Signal { .. } => Response::Refused(Status::Error),
+            Request::Auth { .. } | Request::Listen { .. } | Request::Unlisten { .. } | Request::Signal { .. } => {
+                Response::Refused(Status::Error)
+            }
         })
     }
 

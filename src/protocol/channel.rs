@@ -1,0 +1,172 @@
+//! Where signals go, and who hears them: channels, the patterns that match them, and groups.
+
+use std::borrow::Borrow;
+use std::fmt;
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
+use crate::types::{Shortened, check_word};
+
+/// Where a signal goes: dot-separated tokens, no wildcards, 1 to 256 bytes without whitespace or NUL. Tokens may be
+/// empty.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Channel(Box<str>);
+
+impl Channel {
+    /// Checks a channel.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) if a server would refuse it.
+    pub fn new(channel: impl AsRef<str>) -> Result<Self> {
+        let channel = channel.as_ref();
+        check_word("channel", channel)?;
+        if channel.contains(['*', '>']) {
+            return Err(Error::invalid(
+                "channel",
+                Shortened(channel),
+                "wildcards (* and >) belong in subscriptions; signals go to one literal channel",
+            ));
+        }
+        Ok(Self(channel.into()))
+    }
+
+    /// The channel.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    pub(super) fn into_str(self) -> Box<str> {
+        self.0
+    }
+}
+
+/// Which channels a subscription is for: dot-separated tokens like those of a [`Channel`], where `*` stands for exactly
+/// one token, and `>`, as the last one, for all that follow, at least one.
+///
+/// A pattern without wildcards matches the channel of that name, and no other.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Pattern(Arc<str>);
+
+impl Pattern {
+    /// Checks a pattern.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) if a server would refuse it: empty, longer than 256 bytes,
+    /// with whitespace or NUL, or with a wildcard that is not a whole token or, `>`, not the last one.
+    pub fn new(pattern: impl AsRef<str>) -> Result<Self> {
+        let pattern = pattern.as_ref();
+        check_word("pattern", pattern)?;
+        let mut tokens = pattern.split('.').peekable();
+        while let Some(token) = tokens.next() {
+            let remedy = match token {
+                ">" if tokens.peek().is_some() => "> stands for all tokens that follow: it must be the last one",
+                "*" | ">" => continue,
+                token if token.contains(['*', '>']) => {
+                    "wildcards (* and >) stand for whole tokens, as in a.*.c and a.>"
+                }
+                _ => continue,
+            };
+            return Err(Error::invalid("pattern", Shortened(pattern), remedy));
+        }
+        Ok(Self(pattern.into()))
+    }
+
+    /// The pattern.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether it may match more than the one channel of its name.
+    #[must_use]
+    pub fn has_wildcards(&self) -> bool {
+        // They are whole tokens: it was checked.
+        self.0.contains(['*', '>'])
+    }
+}
+
+/// Patterns in maps are found by their text.
+impl Borrow<str> for Pattern {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&*self.0, f)
+    }
+}
+
+/// The name under which several connections share the signals of one pattern: each signal goes to one of them, in
+/// rotation. 1 to 256 bytes without whitespace or NUL.
+///
+/// The same name under two patterns is two groups.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Group(Arc<str>);
+
+impl Group {
+    /// Checks a name.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) if a server would refuse it.
+    pub fn new(name: impl AsRef<str>) -> Result<Self> {
+        check_word("group", name.as_ref())?;
+        Ok(Self(name.as_ref().into()))
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Group {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&*self.0, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wildcards_are_whole_tokens_and_the_rest_is_last() {
+        for good in [
+            "*", ">", "a.*", "*.a", "a.*.c", "a.>", "*.>", "a..b", ".", "a.", ".>", "*.*.*",
+        ] {
+            assert!(Pattern::new(good).is_ok(), "{good}");
+        }
+        for (bad, said) in [
+            ("a*", "whole tokens"),
+            ("*a.b", "whole tokens"),
+            ("**", "whole tokens"),
+            ("a.b>", "whole tokens"),
+            (">>", "whole tokens"),
+            ("*>", "whole tokens"),
+            ("a.>.b", "the last one"),
+            (">.", "the last one"),
+            (">.>", "the last one"),
+            ("", "empty"),
+            ("a b", "whitespace"),
+        ] {
+            let error = Pattern::new(bad).expect_err(bad).to_string();
+            assert!(error.contains(said), "{bad:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn only_wildcards_match_other_names() {
+        let has = |pattern| Pattern::new(pattern).map(|pattern| pattern.has_wildcards()).ok();
+        assert_eq!(
+            [has("a.b"), has("a.*"), has(">")],
+            [Some(false), Some(true), Some(true)]
+        );
+    }
+}

@@ -1,0 +1,161 @@
+//! What a server says unasked: a signal, one line.
+
+use bytes::{BufMut, BytesMut};
+
+use super::MAX_LONG_LINE;
+use super::channel::Channel;
+use crate::error::{Error, Result};
+use crate::types::Shortened;
+
+/// What the line of a signal begins with. No answer does.
+const START: &str = "sig ";
+
+/// What a signal carries: one line of text that is not empty. It may be blank.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Payload(Box<str>);
+
+impl Payload {
+    /// Checks a payload for `channel`, whose length counts against the line of 64 KiB that delivers it.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) if it is empty, contains a line break or NUL, or is too long.
+    pub fn new(channel: &Channel, payload: impl AsRef<str>) -> Result<Self> {
+        let payload = payload.as_ref();
+        let most = MAX_LONG_LINE - START.len() - channel.as_str().len() - 1;
+        let remedy = if payload.is_empty() {
+            "give at least one character".to_owned()
+        } else if payload.contains(['\n', '\r', '\0']) {
+            "a signal is one line: encode line breaks and NUL".to_owned()
+        } else if payload.len() > most {
+            format!(
+                "it has {} bytes; at most {most} fit behind the name of this channel",
+                payload.len()
+            )
+        } else {
+            return Ok(Self(payload.into()));
+        };
+        Err(Error::invalid("signal payload", Shortened(payload), &remedy))
+    }
+
+    /// The payload.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// A signal on its way to somebody who listens: the line `sig <channel> <payload>`.
+///
+/// A connection that has listened gets these between the answers to its requests, at any time. They are no answers and
+/// must not be counted as such, so whoever reads such a connection asks of each line whether it
+/// [is one](Self::decode), before anything else.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Signal {
+    channel: Box<str>,
+    payload: Box<str>,
+}
+
+impl Signal {
+    /// A signal that any server would deliver.
+    #[must_use]
+    pub fn new(channel: Channel, payload: Payload) -> Self {
+        Self {
+            channel: channel.into_str(),
+            payload: payload.0,
+        }
+    }
+
+    /// The channel to which it was sent.
+    #[must_use]
+    pub fn channel(&self) -> &str {
+        &self.channel
+    }
+
+    /// What it carries: the rest of the line, blanks and all.
+    #[must_use]
+    pub fn payload(&self) -> &str {
+        &self.payload
+    }
+
+    /// Reads a line, if it is a signal.
+    ///
+    /// This takes more than [`Channel`] and [`Payload`] do: what a server let one client send must not cost another its
+    /// connection.
+    #[must_use]
+    pub fn decode(line: &str) -> Option<Self> {
+        let (channel, payload) = line.strip_prefix(START)?.split_once(' ')?;
+        (!channel.is_empty()).then(|| Self {
+            channel: channel.into(),
+            payload: payload.into(),
+        })
+    }
+
+    /// Appends the line.
+    pub fn encode(&self, out: &mut BytesMut) {
+        out.reserve(START.len() + self.channel.len() + self.payload.len() + 2);
+        out.extend_from_slice(START.as_bytes());
+        out.extend_from_slice(self.channel.as_bytes());
+        out.put_u8(b' ');
+        out.extend_from_slice(self.payload.as_bytes());
+        out.put_u8(b'\n');
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(line: &str) -> Option<(String, String)> {
+        Signal::decode(line).map(|signal| (signal.channel().to_owned(), signal.payload().to_owned()))
+    }
+
+    fn both(channel: &str, payload: &str) -> Option<(String, String)> {
+        Some((channel.to_owned(), payload.to_owned()))
+    }
+
+    #[test]
+    fn the_payload_is_the_rest_of_the_line() {
+        assert_eq!(read("sig a.b hello world"), both("a.b", "hello world"));
+        assert_eq!(read("sig a  two  spaces "), both("a", " two  spaces "));
+        assert_eq!(read("sig a  "), both("a", " "));
+        assert_eq!(read("sig a {\"k\": \"ü 漢\"}"), both("a", "{\"k\": \"ü 漢\"}"));
+    }
+
+    #[test]
+    fn what_a_server_let_pass_is_read_even_if_it_could_not_be_sent_from_here() {
+        assert_eq!(read("sig a.* x"), both("a.*", "x"));
+        assert_eq!(read("sig a\u{a0}b x\0y"), both("a\u{a0}b", "x\0y"));
+        assert_eq!(read("sig a "), both("a", ""));
+    }
+
+    #[test]
+    fn answers_and_half_a_signal_are_none() {
+        for line in [
+            "ok",
+            "ok 1",
+            "error",
+            "",
+            "sig",
+            "sig ",
+            "sig a",
+            "sig  x",
+            "signal a b",
+            "SIG a b",
+            " sig a b",
+        ] {
+            assert_eq!(read(line), None, "{line:?}");
+        }
+    }
+
+    #[test]
+    fn the_longest_payload_makes_the_longest_line() {
+        let channel = Channel::new("orders.new").unwrap();
+        let most = MAX_LONG_LINE - "sig orders.new ".len();
+        assert!(Payload::new(&channel, "x".repeat(most + 1)).is_err());
+        let payload = Payload::new(&channel, "x".repeat(most)).unwrap();
+        let mut line = BytesMut::new();
+        Signal::new(channel, payload).encode(&mut line);
+        assert_eq!(line.len(), MAX_LONG_LINE + 1);
+    }
+}
