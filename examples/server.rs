@@ -1,4 +1,4 @@
-//! The embedded server on the command line, with the flags of the real one.
+//! The embedded server on the command line, with the flags of the real one and two of its own.
 //!
 //!     cargo run --example server -- --port 6388 --max-locks 100000
 //!
@@ -63,6 +63,15 @@ struct Flags {
     /// File that holds the secret; white space around it does not count
     #[arg(long)]
     auth_token_file: Option<PathBuf>,
+    /// Cap on subscriptions to signals of one connection; 0 for none
+    #[arg(long, default_value_t = 0)]
+    max_subscriptions: usize,
+    /// Whether signals are known (releases 1.11 to 1.16) or not (2.0 and later); the real server has no such flag
+    #[arg(long, default_value_t = true, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    signals: bool,
+    /// How many signals may wait for a connection before it is closed; the real server has no such flag
+    #[arg(long, default_value_t = 64)]
+    signal_buffer: usize,
 }
 
 #[tokio::main]
@@ -82,7 +91,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .auto_release_on_disconnect(flags.auto_release_on_disconnect)
         .read_timeout(secs(flags.read_timeout))
         .write_timeout(secs(flags.write_timeout))
-        .shutdown_timeout(secs(flags.shutdown_timeout));
+        .shutdown_timeout(secs(flags.shutdown_timeout))
+        .max_subscriptions(flags.max_subscriptions)
+        .signals(flags.signals)
+        .signal_buffer(flags.signal_buffer);
     let token = match flags.auth_token_file {
         Some(path) => {
             let text = std::fs::read_to_string(&path)

@@ -102,7 +102,7 @@ pub use net::backoff::ReconnectPolicy;
 pub use semaphore::Semaphore;
 pub use service::{AcquireRequest, ClientService, Operation, Request, Response, Timeout, TimeoutFuture, TimeoutLayer};
 pub use sharding::{DEFAULT_SERVERS, ShardingStrategy, stable_hash_shard};
-pub use stats::{IdleStats, LockStats, SemaphoreStats, Stats};
+pub use stats::{IdleStats, LockStats, SemaphoreStats, SignalChannelStats, Stats};
 pub use telemetry::key_class::MAX_KEY_CLASSES;
 pub use ticket::{Enqueued, QueuePlace, Ticket};
 pub use types::{Fence, Grant, Key, Kind, Limit, MAX_KEY_BYTES, MAX_SECONDS, Target, Token, Ttl, WaitSecs};

@@ -17,6 +17,9 @@ pub struct Stats {
     pub idle_locks: Vec<IdleStats>,
     /// Semaphores that were used lately and are free now.
     pub idle_semaphores: Vec<IdleStats>,
+    /// Who listens to signals. Servers that know none do not send it, and those without listeners need not.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub signal_channels: Vec<SignalChannelStats>,
 }
 
 impl Stats {
@@ -27,6 +30,7 @@ impl Stats {
         self.semaphores.extend(other.semaphores);
         self.idle_locks.extend(other.idle_locks);
         self.idle_semaphores.extend(other.idle_semaphores);
+        self.signal_channels.extend(other.signal_channels);
     }
 }
 
@@ -73,6 +77,20 @@ pub struct IdleStats {
     pub idle_s: u64,
 }
 
+/// Those who listen to the signals of one pattern: one group of them, or all that are in none.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+#[non_exhaustive]
+pub struct SignalChannelStats {
+    /// The pattern.
+    pub pattern: String,
+    /// The group; `None` for those that get every signal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
+    /// How many connections.
+    pub listeners: u64,
+}
+
 /// Some servers write seconds with a fraction.
 fn whole_seconds<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
     let seconds = f64::deserialize(deserializer)?;
@@ -91,5 +109,21 @@ mod tests {
         let stats: Stats = serde_json::from_str(json).unwrap_or_else(|e| panic!("{e}"));
         assert_eq!((stats.connections, stats.semaphores.len()), (2, 0));
         assert_eq!((stats.locks[0].lease_expires_in_s, stats.locks[0].waiters), (9, 1));
+        assert_eq!(stats.signal_channels, []);
+    }
+
+    #[test]
+    fn listeners_in_no_group_are_told_without_one() {
+        let json = r#"[{"pattern":"a.>","listeners":2},{"pattern":"jobs","group":"g","listeners":3}]"#;
+        let channels: Vec<SignalChannelStats> = serde_json::from_str(json).unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!((channels[0].group.as_deref(), channels[0].listeners), (None, 2));
+        assert_eq!((channels[1].group.as_deref(), channels[1].listeners), (Some("g"), 3));
+        assert_eq!(serde_json::to_string(&channels).ok().as_deref(), Some(json));
+    }
+
+    #[test]
+    fn a_server_without_listeners_does_not_mention_them() {
+        let json = serde_json::to_string(&Stats::default()).unwrap_or_else(|e| panic!("{e}"));
+        assert!(!json.contains("signal"), "{json}");
     }
 }

@@ -191,7 +191,9 @@ async fn play(conversation: Conversation) -> Result<(), String> {
         }
         let name = step.conn.clone().expect("a connection");
         if let Action::Close = step.action {
-            connections.remove(&name);
+            if let Some(connection) = connections.remove(&name) {
+                connection.hang_up().await;
+            }
             continue;
         }
         if !connections.contains_key(&name) {
@@ -274,4 +276,9 @@ async fn replay(file: &str) -> usize {
 #[tokio::test(flavor = "multi_thread")]
 async fn locks_and_semaphores() {
     assert_eq!(replay("locks.jsonl").await, 56);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn signals() {
+    assert_eq!(replay("signals.jsonl").await, 24);
 }

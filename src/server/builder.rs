@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::protocol::AuthToken;
 use crate::types::Ttl;
 
-/// Describes a server. Names and defaults are those of the real server's flags.
+/// Describes a server. Names and defaults are those of the real server's flags, unless an option says otherwise.
 #[derive(Clone)]
 #[must_use = "a builder does nothing until the server is started"]
 pub struct ServerBuilder {
@@ -32,6 +32,9 @@ pub(super) struct Options {
     pub(super) write_timeout: Duration,
     pub(super) shutdown_timeout: Duration,
     pub(super) auth_token: Option<AuthToken>,
+    pub(super) signals: bool,
+    pub(super) max_subscriptions: usize,
+    pub(super) signal_buffer: usize,
     pub(super) record_events: bool,
     pub(super) answers_expired_grants: bool,
 }
@@ -51,6 +54,9 @@ impl Default for Options {
             write_timeout: Duration::from_secs(5),
             shutdown_timeout: Duration::from_secs(30),
             auth_token: None,
+            signals: true,
+            max_subscriptions: 0,
+            signal_buffer: 64,
             record_events: false,
             answers_expired_grants: false,
         }
@@ -135,7 +141,7 @@ impl ServerBuilder {
         self
     }
 
-    /// How long a connection may refuse to take an answer. Default: 5 s.
+    /// How long a connection may refuse to take an answer or a signal. Default: 5 s.
     pub fn write_timeout(mut self, timeout: Duration) -> Self {
         self.options.write_timeout = timeout;
         self
@@ -155,6 +161,27 @@ impl ServerBuilder {
     pub fn auth_token(mut self, token: impl Into<Box<str>>) -> Result<Self> {
         self.options.auth_token = Some(AuthToken::new(token)?);
         Ok(self)
+    }
+
+    /// Whether it knows signals, as releases 1.11 to 1.16 do. Without, it answers `listen`, `unlisten` and `signal` with
+    /// `error`, as releases from 2.0 on do. Not a flag of the real server. Default: true.
+    pub fn signals(mut self, known: bool) -> Self {
+        self.options.signals = known;
+        self
+    }
+
+    /// The cap on subscriptions to signals of one connection; 0 for none. One too many is answered with `error`.
+    /// Default: 0.
+    pub fn max_subscriptions(mut self, subscriptions: usize) -> Self {
+        self.options.max_subscriptions = subscriptions;
+        self
+    }
+
+    /// How many signals may wait for a connection, beside those that are being written; at least 1. A connection for which
+    /// one more comes does not read: it is closed, and its locks go with it. Not a flag of the real server. Default: 64.
+    pub fn signal_buffer(mut self, signals: usize) -> Self {
+        self.options.signal_buffer = signals;
+        self
     }
 
     /// For tests: keeps a record of what happens, to be had from [`Server::events`]. It grows without bound. Default: false.

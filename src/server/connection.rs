@@ -1,4 +1,8 @@
-//! One connection of a client: requests in, answers out, in order.
+//! One connection of a client: requests in, answers out, in order, and signals between them.
+//!
+//! Everything that is written goes through one buffer, whole lines in the order in which they came about, so a signal is
+//! never inside an answer: what was signalled before a request was worked on stands before its answer, what it brought
+//! about itself behind it.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -6,10 +10,13 @@ use std::time::Duration;
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::oneshot;
+use tokio::task::yield_now;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::listener::Shared;
-use super::state::{Answer, Subject};
+use super::signals::{Cut, Inbox};
+use super::state::{Answer, State, Subject};
+use crate::clock::after;
 use crate::protocol::{AuthToken, Request, RequestDecoder, RequestError, Response, Status};
 
 /// So much may be read ahead while a request blocks; a client that sends more is dropped (as releases from 1.15 do).
@@ -21,6 +28,12 @@ const AFTER_WRONG_SECRET: Duration = Duration::from_millis(100);
 /// Why a connection ends: nothing that anybody needs to be told.
 struct Over;
 
+impl From<Cut> for Over {
+    fn from(_: Cut) -> Self {
+        Self
+    }
+}
+
 /// Serves a connection until it ends.
 pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(stream: S, number: u64, shared: &Shared) {
     let connection = Connection {
@@ -29,7 +42,9 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(stream: S, number: 
         shared,
         decoder: RequestDecoder::default(),
         requests: VecDeque::new(),
-        answers: BytesMut::new(),
+        out: BytesMut::new(),
+        inbox: None,
+        delivered: 0,
         authenticated: shared.options.auth_token.is_none(),
         ended: false,
     };
@@ -44,10 +59,29 @@ struct Connection<'a, S> {
     decoder: RequestDecoder,
     /// Read, but not answered yet.
     requests: VecDeque<Result<Request, RequestError>>,
-    answers: BytesMut,
+    /// Answers and signals that are not written yet.
+    out: BytesMut,
+    /// Where signals arrive, once it has listened. Before, it pays nothing for them.
+    inbox: Option<Inbox>,
+    /// How many signals of this connection were delivered to somebody since others had a turn.
+    delivered: usize,
     authenticated: bool,
     /// The client sends no more.
     ended: bool,
+}
+
+/// What to do when all answers so far are written.
+enum Next {
+    /// All requests are answered.
+    Read,
+    /// This one is answered later.
+    Wait(Blocked),
+    /// Let those run who got signals.
+    Yield,
+    /// The last answer was `error`, and the client out of step.
+    End,
+    /// The last answer was `error_auth`.
+    Farewell,
 }
 
 /// A request that the server answers later.
@@ -62,23 +96,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
         loop {
             self.decode();
             // All that can be answered at once is answered with one write.
-            let blocked = self.answer_all();
-            let last_word = self.requests.front().is_some_and(ends_the_connection);
-            if last_word {
-                Response::Refused(Status::Error).encode(&mut self.answers);
-            }
+            let next = self.answer_all();
             self.flush().await?;
-            if last_word {
-                return Err(Over);
-            }
-            match blocked {
-                Some(Step::Blocked(blocked)) => self.wait(blocked).await?,
-                Some(Step::Farewell) => {
+            match next {
+                Next::Read if self.ended => return Err(Over),
+                Next::Read => self.read().await?,
+                Next::Wait(blocked) => self.wait(blocked).await?,
+                Next::Yield => yield_now().await,
+                Next::End => return Err(Over),
+                Next::Farewell => {
                     sleep(AFTER_WRONG_SECRET).await;
                     return Err(Over);
                 }
-                None if self.ended => return Err(Over),
-                None => self.read().await?,
             }
         }
     }
@@ -97,94 +126,141 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
         }
     }
 
-    /// Answers requests until one blocks or the connection is at its end, under one lock of the state.
-    fn answer_all(&mut self) -> Option<Step> {
+    /// Answers requests until there are no more, or something else comes first, under one lock of the state.
+    fn answer_all(&mut self) -> Next {
         if self.requests.is_empty() {
-            return None;
+            return Next::Read;
         }
         let now = Instant::now();
-        let mut state = self.shared.state();
+        let shared = self.shared;
+        let mut state = shared.state();
+        self.take_signals();
         while let Some(request) = self.requests.pop_front() {
-            let request = match request {
-                Ok(request) => request,
-                Err(RequestError::Malformed) if self.authenticated => {
-                    Response::Refused(Status::Error).encode(&mut self.answers);
-                    continue;
-                }
-                Err(RequestError::Malformed) => {
-                    Response::Refused(Status::Auth).encode(&mut self.answers);
-                    return Some(Step::Farewell);
-                }
-                Err(error) => {
-                    self.requests.push_front(Err(error));
-                    return None;
-                }
-            };
-            if !self.authenticated {
-                self.authenticated = is_right(&request, self.shared.options.auth_token.as_ref());
-                let answer = if self.authenticated {
-                    Response::Done
-                } else {
-                    Response::Refused(Status::Auth)
-                };
-                answer.encode(&mut self.answers);
-                if !self.authenticated {
-                    return Some(Step::Farewell);
-                }
-                continue;
-            }
-            match state.request(self.number, request, now) {
-                Answer::Now(response) => response.encode(&mut self.answers),
-                Answer::Later {
-                    subject,
-                    until,
-                    granted,
-                } => {
-                    return Some(Step::Blocked(Blocked {
-                        subject,
-                        until,
-                        granted,
-                    }));
-                }
+            let next = self.answer(request, &mut state, now);
+            self.take_signals();
+            if let Some(next) = next {
+                return next;
             }
         }
+        Next::Read
+    }
+
+    /// Answers one request. What comes next, if it is not the next request.
+    fn answer(&mut self, request: Result<Request, RequestError>, state: &mut State, now: Instant) -> Option<Next> {
+        let request = match request {
+            Ok(request) => request,
+            Err(RequestError::Malformed) if self.authenticated => return self.say(&Response::Refused(Status::Error)),
+            Err(RequestError::Malformed) => return self.turn_away(),
+            Err(RequestError::Line(_)) => {
+                self.say(&Response::Refused(Status::Error));
+                return Some(Next::End);
+            }
+        };
+        if !self.authenticated {
+            self.authenticated = is_right(&request, self.shared.options.auth_token.as_ref());
+            return match self.authenticated {
+                true => self.say(&Response::Done),
+                false => self.turn_away(),
+            };
+        }
+        match state.request(self.number, request, now) {
+            Answer::Now(Response::Count(deliveries)) if deliveries > 0 => {
+                self.say(&Response::Count(deliveries));
+                self.paced()
+            }
+            Answer::Now(response) => self.say(&response),
+            Answer::Listening(inbox) => {
+                self.inbox = Some(inbox);
+                self.say(&Response::Done)
+            }
+            Answer::Later {
+                subject,
+                until,
+                granted,
+            } => Some(Next::Wait(Blocked {
+                subject,
+                until,
+                granted,
+            })),
+        }
+    }
+
+    fn say(&mut self, response: &Response) -> Option<Next> {
+        response.encode(&mut self.out);
         None
     }
 
+    fn turn_away(&mut self) -> Option<Next> {
+        self.say(&Response::Refused(Status::Auth));
+        Some(Next::Farewell)
+    }
+
+    /// Signals that come in one write are worked on faster than anybody can read them. So that a client is not cut because
+    /// its task had no turn, it gets one long before its buffer is full.
+    fn paced(&mut self) -> Option<Next> {
+        self.delivered += 1;
+        if self.delivered < self.shared.options.signal_buffer / 8 {
+            return None;
+        }
+        self.delivered = 0;
+        Some(Next::Yield)
+    }
+
+    fn take_signals(&mut self) {
+        if let Some(inbox) = &mut self.inbox {
+            inbox.take(&mut self.out);
+        }
+    }
+
     async fn flush(&mut self) -> Result<(), Over> {
-        if self.answers.is_empty() {
+        if self.out.is_empty() {
             return Ok(());
         }
         let write = async {
-            self.stream.write_all(&self.answers).await?;
+            self.stream.write_all(&self.out).await?;
             self.stream.flush().await
         };
-        let written = timeout(self.shared.options.write_timeout, write).await;
-        self.answers.clear();
+        let write = timeout(self.shared.options.write_timeout, write);
+        let written = match &self.inbox {
+            None => write.await,
+            Some(inbox) => tokio::select! {
+                biased;
+                cut = inbox.cut() => return Err(cut.into()),
+                written = write => written,
+            },
+        };
+        self.out.clear();
         match written {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) | Err(_) => Err(Over),
         }
     }
 
+    /// Reads more, and passes signals on meanwhile. That they come is no sign of life: a client that says nothing for too
+    /// long is left.
     async fn read(&mut self) -> Result<(), Over> {
-        let read = self.stream.read_buf(self.decoder.read_space());
-        match timeout(self.shared.options.read_timeout, read).await {
-            Ok(Ok(0)) => {
-                self.ended = true;
-                Ok(())
-            }
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(_)) => Err(Over),
-            Err(_) => {
-                Response::Refused(Status::Error).encode(&mut self.answers);
-                self.flush().await?;
-                Err(Over)
+        let until = after(Instant::now(), self.shared.options.read_timeout);
+        loop {
+            tokio::select! {
+                biased;
+                read = self.stream.read_buf(self.decoder.read_space()) => {
+                    self.ended = read.map_err(|_| Over)? == 0;
+                    return Ok(());
+                }
+                () = sleep_until(until) => {
+                    self.say(&Response::Refused(Status::Error));
+                    self.flush().await?;
+                    return Err(Over);
+                }
+                signals = arrive(&mut self.inbox, &mut self.out), if self.inbox.is_some() => {
+                    signals?;
+                    self.flush().await?;
+                }
             }
         }
     }
 
-    /// Waits for a grant, or for its time to be over, and watches for a client that hangs up meanwhile.
+    /// Waits for a grant, or for its time to be over, passes signals on, and watches for a client that hangs up meanwhile.
     async fn wait(&mut self, mut blocked: Blocked) -> Result<(), Over> {
         let mut read_ahead = 0;
         let response = loop {
@@ -208,22 +284,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
                         }
                     }
                 },
+                signals = arrive(&mut self.inbox, &mut self.out), if self.inbox.is_some() => {
+                    signals?;
+                    self.flush().await?;
+                }
             }
         };
-        response.encode(&mut self.answers);
+        self.say(&response);
         Ok(())
     }
 }
 
-/// Why answering stopped.
-enum Step {
-    Blocked(Blocked),
-    /// `error_auth` was answered.
-    Farewell,
-}
-
-fn ends_the_connection(request: &Result<Request, RequestError>) -> bool {
-    matches!(request, Err(RequestError::Line(_)))
+/// Waits for signals, and moves all that are there to `out`.
+async fn arrive(inbox: &mut Option<Inbox>, out: &mut BytesMut) -> Result<(), Over> {
+    match inbox {
+        Some(inbox) => Ok(inbox.wait(out).await?),
+        None => std::future::pending().await,
+    }
 }
 
 fn is_right(request: &Request, secret: Option<&AuthToken>) -> bool {

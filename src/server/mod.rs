@@ -4,6 +4,11 @@
 //! tokens, `ping`. All state is in memory and ends with it. Options carry the names and defaults of the real server's
 //! flags.
 //!
+//! It has signals too, which real servers had from 1.11 to 1.16 and dropped in 2.0: with
+//! [`signals(false)`](ServerBuilder::signals) it is like one of the latter. A subscriber that does not read is
+//! disconnected when [`signal_buffer`](ServerBuilder::signal_buffer) signals wait for it, as the last of those releases
+//! do; earlier ones drop its signals silently.
+//!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), dflockd_client::Error> {
@@ -18,14 +23,16 @@
 //! # }
 //! ```
 //!
-//! How it is made: `state` is the whole behaviour, without sockets and clocks; `connection` reads requests, asks the
-//! state, and writes the answers; `listener` accepts, sweeps and shuts down.
+//! How it is made: `state` is the whole behaviour, without sockets and clocks, and `signals` the part of it that knows
+//! who hears what; `connection` reads requests, asks the state, and writes answers and signals; `listener` accepts,
+//! sweeps and shuts down.
 
 mod builder;
 mod connection;
 mod event;
 mod listener;
 mod random;
+mod signals;
 mod state;
 
 pub use builder::ServerBuilder;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::time::timeout;
@@ -51,5 +51,13 @@ impl RawConnection {
             Ok(Ok(0) | Err(_)) => Heard::Closed,
             Ok(Ok(_)) => Heard::Line(line.trim_end_matches('\n').to_owned()),
         }
+    }
+
+    /// Ends the connection, and waits until the server has closed it too: by then it has given up what the connection had.
+    /// Not for long: some releases notice a client that is gone only when its turn comes.
+    pub async fn hang_up(mut self) {
+        drop(self.writer.shutdown().await);
+        let mut rest = Vec::new();
+        drop(timeout(Duration::from_secs(2), self.reader.read_to_end(&mut rest)).await);
     }
 }

@@ -3,6 +3,7 @@
 mod entry;
 mod leases;
 mod report;
+mod signals;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -15,6 +16,7 @@ use crate::protocol::{Request, Response, Status};
 use crate::server::builder::Options;
 use crate::server::event::{Event, EventKind};
 use crate::server::random::Random;
+use crate::server::signals::{Inbox, Signals};
 use crate::types::{Fence, Grant, Key, Kind, Limit, Target, Ttl, WaitSecs};
 
 /// A key in its namespace.
@@ -36,6 +38,8 @@ pub(in crate::server) enum Answer {
         until: Instant,
         granted: oneshot::Receiver<Response>,
     },
+    /// `ok`, and from now on signals arrive here.
+    Listening(Inbox),
 }
 
 /// All that a server knows.
@@ -50,10 +54,15 @@ pub(in crate::server) struct State {
     last_place: Place,
     draining: bool,
     events: Vec<Event>,
+    /// `None` where signals are not known.
+    signals: Option<Signals>,
 }
 
 impl State {
     pub(in crate::server) fn new(options: Options, random: Random) -> Self {
+        let signals = options
+            .signals
+            .then(|| Signals::new(options.signal_buffer, options.max_subscriptions));
         Self {
             options,
             random,
@@ -64,6 +73,7 @@ impl State {
             last_place: 0,
             draining: false,
             events: Vec::new(),
+            signals,
         }
     }
 
@@ -77,11 +87,15 @@ impl State {
         true
     }
 
-    /// A connection has ended: its waits are given up, and what it holds too, unless that is switched off.
+    /// A connection has ended: its subscriptions and waits are given up, and what it holds too, unless that is switched
+    /// off.
     pub(in crate::server) fn disconnect(&mut self, connection: Connection, now: Instant) {
         let Some(client) = self.clients.remove(&connection) else {
             return;
         };
+        if let Some(signals) = &mut self.signals {
+            signals.disconnect(connection);
+        }
         let queued = client.tickets.into_iter().filter_map(|(subject, ticket)| match ticket {
             Ticket::Queued(place) => Some((subject, place)),
             Ticket::Granted(_) => None,
@@ -111,10 +125,11 @@ impl State {
                 Ok(json) => Response::Json(json.into()),
                 Err(_) => Response::Refused(Status::Error),
             },
-            // Out of place once authenticated; signals are not known to this server.
-            Request::Auth { .. } | Request::Listen { .. } | Request::Unlisten { .. } | Request::Signal { .. } => {
-                Response::Refused(Status::Error)
-            }
+            Request::Listen { pattern, group } => return self.listen(connection, pattern, group),
+            Request::Unlisten { pattern, group } => self.unlisten(connection, pattern, group),
+            Request::Signal { channel, payload } => self.signal(channel, payload),
+            // Out of place once authenticated.
+            Request::Auth { .. } => Response::Refused(Status::Error),
         })
     }
 

@@ -6,6 +6,7 @@ use tokio::time::Instant;
 
 use super::{Connection, State, Subject};
 use crate::server::event::{Event, EventKind};
+use crate::server::signals::Signals;
 use crate::stats::{IdleStats, LockStats, SemaphoreStats, Stats};
 use crate::types::{Kind, Token};
 
@@ -14,6 +15,7 @@ impl State {
     pub(in crate::server) fn stats(&self, now: Instant) -> Stats {
         let mut stats = Stats {
             connections: self.clients.len() as u64,
+            signal_channels: self.signals.as_ref().map(Signals::stats).unwrap_or_default(),
             ..Stats::default()
         };
         for ((kind, key), entry) in &self.entries {

@@ -54,6 +54,7 @@ impl Bench {
         match self.state.request(connection, request, self.now) {
             Answer::Now(response) => response,
             Answer::Later { subject, .. } => panic!("it waits for {subject:?}"),
+            Answer::Listening(_) => panic!("it listens"),
         }
     }
 
@@ -70,7 +71,7 @@ impl Bench {
     fn acquire(&mut self, connection: Connection, target: Target, name: &str) -> Response {
         match self.acquire_for(connection, target, name, 0, 30) {
             Answer::Now(response) => response,
-            Answer::Later { .. } => panic!("a try does not wait"),
+            Answer::Later { .. } | Answer::Listening(_) => panic!("a try does not wait"),
         }
     }
 
@@ -85,6 +86,7 @@ impl Bench {
         match self.acquire_for(connection, target, name, 60, 30) {
             Answer::Later { subject, granted, .. } => Waiting(subject, granted),
             Answer::Now(response) => panic!("it was answered at once: {response:?}"),
+            Answer::Listening(_) => panic!("it listens"),
         }
     }
 

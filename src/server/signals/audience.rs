@@ -1,0 +1,87 @@
+//! Who listens to one pattern.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound::{Excluded, Unbounded};
+
+use super::Connection;
+use crate::protocol::Group;
+
+/// Names a subscription, in the order in which they were made.
+pub(super) type Seat = u64;
+
+/// The subscriptions to one pattern.
+#[derive(Default)]
+pub(super) struct Audience {
+    alone: BTreeMap<Seat, Connection>,
+    /// None of them is empty.
+    groups: HashMap<Group, Members>,
+}
+
+/// The members of a group. Each signal goes to one of them.
+#[derive(Default)]
+pub(super) struct Members {
+    by_seat: BTreeMap<Seat, Connection>,
+    /// Who got the last signal. It may have left since.
+    last: Seat,
+}
+
+impl Audience {
+    pub(super) fn join(&mut self, connection: Connection, group: Option<&Group>, seat: Seat) {
+        let members = match group {
+            None => &mut self.alone,
+            Some(group) => &mut self.groups.entry(group.clone()).or_default().by_seat,
+        };
+        members.insert(seat, connection);
+    }
+
+    pub(super) fn leave(&mut self, group: Option<&Group>, seat: Seat) {
+        let Some(group) = group else {
+            self.alone.remove(&seat);
+            return;
+        };
+        if let Some(members) = self.groups.get_mut(group) {
+            members.by_seat.remove(&seat);
+            if members.by_seat.is_empty() {
+                self.groups.remove(group);
+            }
+        }
+    }
+
+    /// The connections that are in no group.
+    pub(super) fn alone(&self) -> impl Iterator<Item = Connection> {
+        self.alone.values().copied()
+    }
+
+    pub(super) fn groups(&mut self) -> impl Iterator<Item = &mut Members> {
+        self.groups.values_mut()
+    }
+
+    /// How many are in each group, and in none.
+    pub(super) fn sizes(&self) -> impl Iterator<Item = (Option<&Group>, usize)> {
+        let alone = (!self.alone.is_empty()).then_some((None, self.alone.len()));
+        let groups = self
+            .groups
+            .iter()
+            .map(|(group, members)| (Some(group), members.by_seat.len()));
+        alone.into_iter().chain(groups)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.alone.is_empty() && self.groups.is_empty()
+    }
+}
+
+impl Members {
+    /// Offers something to one after the other, in order of arrival, from the one behind whoever got the last thing,
+    /// until one takes it.
+    pub(super) fn pass_on(&mut self, mut offer: impl FnMut(Connection) -> bool) {
+        let behind = self.by_seat.range((Excluded(self.last), Unbounded));
+        let round = behind.chain(self.by_seat.range(..=self.last));
+        for (seat, connection) in round {
+            if offer(*connection) {
+                self.last = *seat;
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,288 @@
+//! Subscriptions and deliveries, without any connection behind them.
+
+use std::collections::BTreeMap;
+
+use super::*;
+
+/// Subscriptions, and what arrived where.
+struct Bench {
+    signals: Signals,
+    inboxes: BTreeMap<Connection, Inbox>,
+}
+
+fn channel(name: &str) -> Channel {
+    Channel::new(name).unwrap()
+}
+
+impl Bench {
+    fn new(buffer: usize, most_of_one: usize) -> Self {
+        Self {
+            signals: Signals::new(buffer, most_of_one),
+            inboxes: BTreeMap::new(),
+        }
+    }
+
+    /// False if it is refused.
+    fn listen(&mut self, connection: Connection, pattern: &str, group: &str) -> bool {
+        let group = Group::new(group).ok();
+        match self.signals.listen(connection, Pattern::new(pattern).unwrap(), group) {
+            Ok(Some(inbox)) => {
+                assert!(self.inboxes.insert(connection, inbox).is_none(), "it has one already");
+                true
+            }
+            Ok(None) => true,
+            Err(NoRoom) => false,
+        }
+    }
+
+    fn unlisten(&mut self, connection: Connection, pattern: &str, group: &str) {
+        let pattern = Pattern::new(pattern).unwrap();
+        self.signals.unlisten(connection, pattern, Group::new(group).ok());
+    }
+
+    fn publish(&mut self, name: &str, payload: &str) -> u64 {
+        let channel = channel(name);
+        let payload = Payload::new(&channel, payload).unwrap();
+        self.signals.publish(channel, payload)
+    }
+
+    /// What a connection has got since it was asked last.
+    fn got(&mut self, connection: Connection) -> Vec<String> {
+        let mut out = BytesMut::new();
+        self.inboxes.get_mut(&connection).unwrap().take(&mut out);
+        let text = String::from_utf8(out.to_vec()).unwrap();
+        text.lines().map(str::to_owned).collect()
+    }
+
+    /// Publishes, and says who got it.
+    fn receivers(&mut self, name: &str) -> Vec<Connection> {
+        let count = self.publish(name, "x");
+        let connections: Vec<Connection> = self.inboxes.keys().copied().collect();
+        let receivers: Vec<Connection> = connections
+            .into_iter()
+            .flat_map(|connection| self.got(connection).into_iter().map(move |_| connection))
+            .collect();
+        assert_eq!(receivers.len() as u64, count, "the answer counts deliveries");
+        receivers
+    }
+
+    fn is_cut(&mut self, connection: Connection) -> bool {
+        self.inboxes[&connection].is_cut()
+    }
+
+    fn looked_at(&self, name: &str) -> usize {
+        self.signals.matching(name).1
+    }
+
+    fn is_empty(&self) -> bool {
+        self.signals.audiences.is_empty() && self.signals.wild.is_empty()
+    }
+}
+
+#[test]
+fn wildcards_stand_for_whole_tokens() {
+    for (pattern, matching, others) in [
+        ("a.b", &["a.b"][..], &["a", "a.b.c", "a.c", "a.b.", "A.b"][..]),
+        ("a.*", &["a.b", "a."], &["a", "a.b.c", "b.a", "a.."]),
+        ("*", &["a", "ab"], &["a.b", "."]),
+        ("*.b", &["a.b", ".b"], &["b", "a.c", "a.a.b"]),
+        ("a.*.c", &["a.b.c", "a..c"], &["a.b.d", "a.c", "a.b.b.c"]),
+        ("*.*", &["a.b", "."], &["a", "a.b.c"]),
+        ("a.>", &["a.b", "a.b.c.d", "a."], &["a", "b.a", "ab.c"]),
+        (">", &["a", "a.b.c", "."], &[]),
+        ("*.>", &["a.b", "a.b.c", ".."], &["a"]),
+        ("a..>", &["a..b", "a..", "a...b"], &["a.b", "a."]),
+        ("a.*.>", &["a.b.c", "a..c.d"], &["a.b", "a"]),
+    ] {
+        let mut bench = Bench::new(64, 0);
+        bench.listen(1, pattern, "");
+        for name in matching {
+            assert_eq!(bench.receivers(name), [1], "{pattern} matches {name}");
+        }
+        for name in others {
+            assert_eq!(bench.receivers(name), [0; 0], "{pattern} does not match {name}");
+        }
+    }
+}
+
+#[test]
+fn a_pattern_that_goes_leaves_those_beside_it_and_below_it() {
+    let patterns = ["a.*", "a.*.c", "a.>", "a.*.>", "*.*", "*", ">", "a.b"];
+    for gone in patterns {
+        let mut bench = Bench::new(64, 0);
+        for (connection, pattern) in patterns.iter().enumerate() {
+            bench.listen(connection as Connection, pattern, "");
+        }
+        let before: Vec<Vec<Connection>> = ["a", "a.b", "a.b.c"].map(|name| bench.receivers(name)).into();
+        let connection = patterns.iter().position(|pattern| *pattern == gone).unwrap() as Connection;
+        bench.unlisten(connection, gone, "");
+        let after: Vec<Vec<Connection>> = ["a", "a.b", "a.b.c"].map(|name| bench.receivers(name)).into();
+        let expected: Vec<Vec<Connection>> = before
+            .into_iter()
+            .map(|receivers| receivers.into_iter().filter(|other| *other != connection).collect())
+            .collect();
+        assert_eq!(after, expected, "without {gone}");
+    }
+}
+
+#[test]
+fn a_group_takes_turns_in_order_of_arrival_whoever_comes_and_goes() {
+    let mut bench = Bench::new(64, 0);
+    // The order in which they joined counts, not their numbers.
+    for connection in [3, 1, 2] {
+        bench.listen(connection, "jobs", "g");
+    }
+    assert_eq!([3, 1, 2, 3].map(|_| bench.receivers("jobs")), [[3], [1], [2], [3]]);
+    // One joins behind all that are there: after 1 and 2, whose turn it is.
+    bench.listen(4, "jobs", "g");
+    assert_eq!([0; 3].map(|_| bench.receivers("jobs")), [[1], [2], [4]]);
+    // The one whose turn it is leaves, and the one who had the last.
+    bench.unlisten(3, "jobs", "g");
+    bench.unlisten(4, "jobs", "g");
+    assert_eq!([0; 3].map(|_| bench.receivers("jobs")), [[1], [2], [1]]);
+    // Who comes back comes last.
+    bench.unlisten(1, "jobs", "g");
+    bench.listen(1, "jobs", "g");
+    assert_eq!([0; 3].map(|_| bench.receivers("jobs")), [[2], [1], [2]]);
+}
+
+#[test]
+fn each_group_has_its_own_turns() {
+    let mut bench = Bench::new(64, 0);
+    for connection in [1, 2] {
+        bench.listen(connection, "jobs", "g");
+        bench.listen(connection, "*", "g");
+        bench.listen(connection, "jobs", "h");
+    }
+    bench.unlisten(1, "*", "g");
+    assert_eq!(bench.receivers("jobs"), [1, 1, 2]);
+    assert_eq!(bench.receivers("jobs"), [2, 2, 2]);
+    assert_eq!(bench.receivers("other"), [2]);
+}
+
+#[test]
+fn one_who_does_not_read_is_cut_and_the_turn_of_its_groups_passes_on() {
+    let mut bench = Bench::new(2, 0);
+    bench.listen(1, "jobs", "g");
+    bench.listen(1, "news", "");
+    bench.listen(2, "jobs", "g");
+    bench.listen(2, "news", "");
+    assert_eq!([0; 2].map(|_| bench.publish("news", "x")), [2, 2]);
+    assert_eq!(bench.got(2).len(), 2);
+    assert!(!bench.is_cut(1), "its buffer is full, but nothing was lost yet");
+    assert_eq!(bench.publish("jobs", "1's turn"), 1);
+    assert_eq!(bench.got(2), ["sig jobs 1's turn"]);
+    assert!(bench.is_cut(1) && !bench.is_cut(2));
+    // Nothing is left of its subscriptions, and it gets no new ones.
+    assert_eq!(bench.signals.stats().iter().map(|s| s.listeners).sum::<u64>(), 2);
+    assert_eq!(bench.got(1).len(), 2, "what was in the buffer");
+    assert!(!bench.listen(1, "news", ""));
+    bench.unlisten(1, "news", "");
+    assert_eq!(bench.receivers("news"), [2]);
+    bench.signals.disconnect(1);
+    assert_eq!(bench.receivers("news"), [2]);
+}
+
+#[test]
+fn a_group_of_which_nobody_reads_delivers_to_nobody() {
+    let mut bench = Bench::new(1, 0);
+    bench.listen(1, "jobs", "g");
+    bench.listen(2, "jobs", "g");
+    assert_eq!([0; 4].map(|_| bench.publish("jobs", "x")), [1, 1, 0, 0]);
+    assert!(bench.is_cut(1) && bench.is_cut(2) && bench.is_empty());
+}
+
+#[test]
+fn a_connection_that_is_gone_but_not_told_yet_counts_no_more() {
+    let mut bench = Bench::new(64, 0);
+    bench.listen(1, "a", "");
+    bench.inboxes.clear();
+    assert_eq!(bench.publish("a", "x"), 0);
+}
+
+#[test]
+fn the_cap_counts_subscriptions_not_requests() {
+    let mut bench = Bench::new(64, 2);
+    assert!(bench.listen(1, "a", ""));
+    assert!(bench.listen(1, "a", "g"));
+    assert!(bench.listen(1, "a", ""), "it has that one");
+    assert!(!bench.listen(1, "b", ""));
+    assert_eq!(bench.receivers("b"), [0; 0]);
+    assert!(bench.listen(2, "b", ""), "another connection has a cap of its own");
+    bench.unlisten(1, "a", "nope");
+    assert!(!bench.listen(1, "b", ""));
+    bench.unlisten(1, "a", "g");
+    assert!(bench.listen(1, "b", ""));
+    assert_eq!(bench.receivers("b"), [1, 2]);
+}
+
+#[test]
+fn stats_tell_groups_apart() {
+    let mut bench = Bench::new(64, 0);
+    for (connection, group) in [(1, ""), (1, "g"), (2, "g"), (3, "h")] {
+        bench.listen(connection, "a.>", group);
+    }
+    bench.listen(1, "b", "");
+    let mut told: Vec<(String, Option<String>, u64)> = bench
+        .signals
+        .stats()
+        .into_iter()
+        .map(|told| (told.pattern, told.group, told.listeners))
+        .collect();
+    told.sort();
+    let expected = [
+        ("a.>", None, 1),
+        ("a.>", Some("g"), 2),
+        ("a.>", Some("h"), 1),
+        ("b", None, 1),
+    ];
+    assert_eq!(told, expected.map(|(p, g, n)| (p.to_owned(), g.map(str::to_owned), n)));
+}
+
+#[test]
+fn a_signal_looks_at_as_many_places_however_many_listen_elsewhere() {
+    let costs = [10, 1_000, 20_000].map(|others| {
+        let mut bench = Bench::new(64, 0);
+        for (pattern, connection) in [("orders.*", 1), ("orders.new", 2), ("*.new", 3), (">", 4)] {
+            bench.listen(connection, pattern, "");
+        }
+        for other in 0..others {
+            // Beside the channel, below it and above it.
+            bench.listen(5, &format!("orders.{other}"), "");
+            bench.listen(5, &format!("orders.new.{other}"), "");
+            bench.listen(5, &format!("{other}"), "");
+            if other < 1_000 {
+                bench.listen(6, &format!("orders.{other}.*"), "");
+                bench.listen(6, &format!("{other}.>"), "");
+            }
+        }
+        assert_eq!(bench.receivers("orders.new"), [1, 2, 3, 4]);
+        bench.looked_at("orders.new")
+    });
+    assert!(costs[0] <= 8, "{costs:?}");
+    assert_eq!(costs, [costs[0]; 3]);
+}
+
+#[test]
+fn what_is_over_leaves_nothing_behind() {
+    let mut bench = Bench::new(64, 0);
+    let patterns = ["a", "a.b", "a.*", "a.>", "*", ">", "*.b.>", "..", "x.*.y.*"];
+    for connection in 1..=3 {
+        for pattern in patterns {
+            for group in ["", "g", "h"] {
+                bench.listen(connection, pattern, group);
+            }
+        }
+    }
+    for pattern in patterns {
+        for group in ["", "g", "h"] {
+            bench.unlisten(1, pattern, group);
+        }
+    }
+    bench.signals.disconnect(2);
+    assert!(!bench.is_empty(), "3 is there");
+    bench.signals.disconnect(3);
+    assert!(bench.is_empty());
+    bench.signals.disconnect(1);
+    assert!(bench.signals.subscribers.is_empty());
+}
