@@ -1,0 +1,84 @@
+//! What a signal costs a server on which many listen to something else.
+//!
+//! Signals go in batches, so that the way to the server and back counts little, to channels that few or none listen to, so
+//! that finding those few is what is measured, not delivering.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use bytes::BytesMut;
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use dflockd_client::protocol::{Channel, Pattern, Payload, Request};
+use dflockd_client::server::Server;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::runtime::Runtime;
+
+/// Signals in one write.
+const BATCH: usize = 100;
+
+/// Sends requests, and reads one line each.
+async fn exchange(stream: &mut TcpStream, requests: &[u8], answers: usize) {
+    let (mut reader, mut writer) = stream.split();
+    let mut buffer = vec![0; 64 * 1024];
+    let mut lines = 0;
+    let write = writer.write_all(requests);
+    let read = async {
+        while lines < answers {
+            let count = reader.read(&mut buffer).await.unwrap();
+            assert!(count > 0, "the server closed");
+            lines += buffer[..count].iter().filter(|byte| **byte == b'\n').count();
+        }
+    };
+    let (written, ()) = tokio::join!(write, read);
+    written.unwrap();
+}
+
+/// A connection that listens to `count` patterns, none of which matches what is signalled here.
+async fn bystander(address: &str, count: usize, pattern: impl Fn(usize) -> String) -> TcpStream {
+    let mut requests = BytesMut::new();
+    for number in 0..count {
+        let pattern = Pattern::new(pattern(number)).unwrap();
+        Request::Listen { pattern, group: None }.encode(&mut requests);
+    }
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    exchange(&mut stream, &requests, count).await;
+    stream
+}
+
+fn signals() -> BytesMut {
+    let mut requests = BytesMut::new();
+    for number in 0..BATCH {
+        let channel = Channel::new(format!("orders.{number}.new")).unwrap();
+        let payload = Payload::new(&channel, "x").unwrap();
+        Request::Signal { channel, payload }.encode(&mut requests);
+    }
+    requests
+}
+
+fn matching(criterion: &mut Criterion) {
+    let runtime = Runtime::new().unwrap();
+    let signals = signals();
+    let mut group = criterion.benchmark_group("100 signals");
+    group.sample_size(30);
+    group.throughput(Throughput::Elements(BATCH as u64));
+    for others in [10_usize, 1_000, 100_000] {
+        for (kind, pattern) in [
+            ("exact subscriptions to other channels", "orders.{}.paid"),
+            ("wildcard subscriptions to other channels", "orders.{}.paid.*"),
+        ] {
+            let (server, _listens, mut publisher) = runtime.block_on(async {
+                let server = Server::builder().port(0).start().await.unwrap();
+                let address = server.local_addr().to_string();
+                let listens = bystander(&address, others, |n| pattern.replace("{}", &n.to_string())).await;
+                (server, listens, TcpStream::connect(address).await.unwrap())
+            });
+            group.bench_function(BenchmarkId::new(kind, others), |bencher| {
+                bencher.iter(|| runtime.block_on(exchange(&mut publisher, &signals, BATCH)));
+            });
+            drop(server);
+        }
+    }
+    group.finish();
+}
+
+criterion_group!(benches, matching);
+criterion_main!(benches);
