@@ -61,6 +61,21 @@ async fn what_stands_behind_a_blocked_request_waits_its_turn() {
 }
 
 #[tokio::test]
+async fn a_bad_line_behind_a_blocked_request_waits_its_turn_too() {
+    let (_server, address) = start(Server::builder()).await;
+    let mut holder = RawConnection::open(&address).await;
+    let held = holder.request("l", "k", "0 30").await;
+    let token = held.split(' ').nth(1).unwrap().to_owned();
+    let mut waiter = RawConnection::open(&address).await;
+    waiter.send(&format!("l\nk\n30 30\nl\n{}\n0\n", "k".repeat(300))).await;
+    assert_eq!(waiter.hear(Duration::from_millis(150)).await, Heard::Nothing);
+    assert_eq!(holder.request("r", "k", &token).await, "ok");
+    assert!(matches!(waiter.hear(SOON).await, Heard::Line(line) if line.starts_with("ok ")));
+    assert_eq!(waiter.hear(SOON).await, Heard::Line("error".to_owned()));
+    assert_eq!(waiter.hear(SOON).await, Heard::Closed);
+}
+
+#[tokio::test]
 async fn a_waiter_that_hangs_up_is_noticed_while_it_is_blocked() {
     let (server, address) = start(Server::builder()).await;
     let mut holder = RawConnection::open(&address).await;

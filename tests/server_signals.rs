@@ -4,7 +4,7 @@
 mod support;
 
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dflockd_client::Client;
 use dflockd_client::server::{Server, ServerBuilder};
@@ -347,8 +347,10 @@ async fn that_signals_come_is_no_sign_of_life() {
     let (_server, address) = start(Server::builder().read_timeout(Duration::from_millis(300))).await;
     let mut silent = listening(&address, "a").await;
     let mut publisher = RawConnection::open(&address).await;
+    let begun = Instant::now();
     let mut heard = 0;
     loop {
+        assert!(begun.elapsed() < SOON, "it is still there after {heard} signals");
         publisher.request("signal", "a", "x").await;
         match silent.hear(SOON).await {
             Heard::Line(signal) if signal == "sig a x" => heard += 1,
