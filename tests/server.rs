@@ -318,6 +318,8 @@ async fn the_command_takes_the_real_servers_flags() {
         "1",
         "--max-connections",
         "9",
+        "--max-subscriptions",
+        "3",
         "--lease-sweep-interval",
         "1",
         "--gc-interval",

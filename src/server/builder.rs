@@ -135,7 +135,8 @@ impl ServerBuilder {
         self
     }
 
-    /// How long a connection may be silent, except while it waits for the server. Default: 23 s.
+    /// How long a connection may be silent, except while it waits for the server. Signals that it gets are no sign of life.
+    /// Default: 23 s.
     pub fn read_timeout(mut self, timeout: Duration) -> Self {
         self.options.read_timeout = timeout;
         self
