@@ -10,7 +10,7 @@ use dflockd_client::protocol::{Channel, Pattern, Payload, Request};
 use dflockd_client::server::Server;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::runtime::Runtime;
+use tokio::runtime::Builder;
 
 /// Signals in one write.
 const BATCH: usize = 100;
@@ -55,7 +55,8 @@ fn signals() -> BytesMut {
 }
 
 fn matching(criterion: &mut Criterion) {
-    let runtime = Runtime::new().unwrap();
+    // One thread: which of several takes up the next step would be most of what is measured.
+    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
     let signals = signals();
     let mut group = criterion.benchmark_group("100 signals");
     group.sample_size(30);
