@@ -286,3 +286,16 @@ impl fmt::Debug for Client {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_goes_anywhere_and_so_do_its_answers() {
+        fn anywhere<T: Clone + Send + Sync + 'static>() {}
+        fn another_task<T: Send + 'static>() {}
+        anywhere::<Client>();
+        another_task::<ResponseFuture>();
+    }
+}

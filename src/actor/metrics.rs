@@ -11,6 +11,8 @@ use crate::telemetry::sink::{LabelValue, ShardSink};
 /// One shard.
 pub(crate) struct ShardMetrics {
     sink: ShardSink,
+    /// Whether anybody looks at the levels.
+    recorded: bool,
     connected: Level,
     /// By role: those being established, those that are up.
     connections: [(Level, Level); Role::ALL.len()],
@@ -21,6 +23,20 @@ pub(crate) struct ShardMetrics {
     redirects: Counter,
 }
 
+/// How many there are of everything that is counted.
+pub(crate) struct Population {
+    /// The pipelined connection is up.
+    pub(crate) connected: bool,
+    /// By role.
+    pub(crate) connections: [LaneCount; Role::ALL.len()],
+    /// Waits that have no connection yet.
+    pub(crate) waiting_here: usize,
+    /// Waits that have one.
+    pub(crate) waiting_on_server: usize,
+    /// Requests and releases that are kept until the shard is connected.
+    pub(crate) queued: usize,
+}
+
 impl ShardMetrics {
     pub(crate) fn new(sink: ShardSink) -> Self {
         let connections = |role: Role, state: &'static str| {
@@ -28,8 +44,10 @@ impl ShardMetrics {
             Level::new(sink.gauge(&catalog::CONNECTIONS, &labels))
         };
         let waiters = |state: &'static str| Level::new(sink.gauge(&catalog::WAITERS, &[("state", state.into())]));
+        let connected = Level::new(sink.gauge(&catalog::SHARD_CONNECTED, &[]));
         Self {
-            connected: Level::new(sink.gauge(&catalog::SHARD_CONNECTED, &[])),
+            recorded: connected.is_recorded(),
+            connected,
             connections: Role::ALL.map(|role| (connections(role, "connecting"), connections(role, "up"))),
             waiting_here: waiters("local"),
             waiting_on_server: waiters("server"),
@@ -40,27 +58,21 @@ impl ShardMetrics {
         }
     }
 
-    pub(crate) fn show_connected(&mut self, connected: bool) {
-        self.connected.show(usize::from(connected));
+    /// Whether anybody looks at what [`show`](Self::show) shows.
+    pub(crate) fn is_recorded(&self) -> bool {
+        self.recorded
     }
 
-    pub(crate) fn show_connections(&mut self, count: impl Fn(Role) -> LaneCount) {
-        for (role, (connecting, up)) in Role::ALL.into_iter().zip(&mut self.connections) {
-            let LaneCount { all, up: now_up } = count(role);
-            connecting.show(all - now_up);
-            up.show(now_up);
+    /// Publishes how many there are now of everything that is counted.
+    pub(crate) fn show(&mut self, now: &Population) {
+        self.connected.show(usize::from(now.connected));
+        for ((connecting, up), count) in self.connections.iter_mut().zip(now.connections) {
+            connecting.show(count.all - count.up);
+            up.show(count.up);
         }
-    }
-
-    /// How many wait for a connection here, and how many have one and wait on the server.
-    pub(crate) fn show_waiters(&mut self, here: usize, on_server: usize) {
-        self.waiting_here.show(here);
-        self.waiting_on_server.show(on_server);
-    }
-
-    /// How many requests are kept until the shard is connected.
-    pub(crate) fn show_queued(&mut self, queued: usize) {
-        self.queued.show(queued);
+        self.waiting_here.show(now.waiting_here);
+        self.waiting_on_server.show(now.waiting_on_server);
+        self.queued.show(now.queued);
     }
 
     pub(crate) fn connected(&self, role: Role) {

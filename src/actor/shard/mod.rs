@@ -30,9 +30,9 @@ use self::aside::Aside;
 use self::closing::Closing;
 pub(crate) use self::tickets::TicketId;
 use self::tickets::Tickets;
-use crate::actor::lanes::Lanes;
+use crate::actor::lanes::{Lanes, Role};
 use crate::actor::message::{Pending, Releasing, ShardMessage};
-use crate::actor::metrics::ShardMetrics;
+use crate::actor::metrics::{Population, ShardMetrics};
 use crate::actor::waits::WaitQueue;
 use crate::config::ShardConfig;
 use crate::error::{Error, ErrorKind, Result};
@@ -193,10 +193,15 @@ impl Shard {
 
     /// Publishes how many there are of everything that is counted.
     fn show(&mut self) {
-        self.metrics.show_connected(self.main_is_up);
-        self.metrics.show_connections(|role| self.lanes.count(role));
-        self.metrics.show_waiters(self.waits.queued(), self.waits.running());
-        self.metrics.show_queued(self.parked.len() + self.owed.len());
+        if self.metrics.is_recorded() {
+            self.metrics.show(&Population {
+                connected: self.main_is_up,
+                connections: Role::ALL.map(|role| self.lanes.count(role)),
+                waiting_here: self.waits.queued(),
+                waiting_on_server: self.waits.running(),
+                queued: self.parked.len() + self.owed.len(),
+            });
+        }
     }
 
     fn set_health(&self, state: ConnectionState) {

@@ -1,0 +1,72 @@
+//! The exporter in one call. One test: a process has one recorder.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+mod support;
+
+use std::net::SocketAddr;
+
+use dflockd_client::server::Server;
+use dflockd_client::{Client, ErrorKind, prometheus};
+use support::process::free_port;
+
+async fn scrape(address: SocketAddr) -> String {
+    let url = format!("http://{address}/metrics");
+    tokio::task::spawn_blocking(move || ureq::get(url).call().unwrap().body_mut().read_to_string().unwrap())
+        .await
+        .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_call_installs_it_and_serves_what_is_recorded_in_fitting_buckets() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let error = prometheus::install_with_listener(address).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Connect);
+    assert!(error.to_string().contains(&address.to_string()), "{error}");
+
+    let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
+    prometheus::install_with_listener(address).unwrap();
+    let error = prometheus::install().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
+
+    let server = Server::builder().port(0).start().await.unwrap();
+    let client = Client::builder()
+        .servers([server.local_addr().to_string()])
+        .connect()
+        .await
+        .unwrap();
+    client
+        .lock("k")
+        .unwrap()
+        .acquire()
+        .await
+        .unwrap()
+        .release()
+        .await
+        .unwrap();
+
+    let text = scrape(address).await;
+    for line in [
+        "# TYPE dflockd_client_requests_total counter",
+        "# TYPE dflockd_client_leases_held gauge",
+        "# TYPE dflockd_client_acquire_wait_seconds histogram",
+        "# HELP dflockd_client_leases_held Leases that are held now.",
+        "dflockd_client_requests_total{shard=\"0\",kind=\"lock\",operation=\"acquire\",outcome=\"granted\"} 1",
+        // There before anything is lost, so that the first loss is an increase.
+        "dflockd_client_leases_lost_total{shard=\"0\",kind=\"lock\",reason=\"expired\"} 0",
+        "dflockd_client_acquire_wait_seconds_count{shard=\"0\",kind=\"lock\",state=\"uncontended\"} 1",
+    ] {
+        assert!(text.contains(line), "{line}\n{text}");
+    }
+    // From a millisecond to five minutes.
+    for bound in ["0.001", "300"] {
+        let bucket = format!(
+            "dflockd_client_acquire_wait_seconds_bucket{{shard=\"0\",kind=\"lock\",state=\"uncontended\",le=\"{bound}\"}}"
+        );
+        assert!(text.contains(&bucket), "{bucket}\n{text}");
+    }
+    assert!(
+        !text.contains("quantile="),
+        "a summary cannot be added up over processes: {text}"
+    );
+}
