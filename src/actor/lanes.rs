@@ -5,16 +5,15 @@ use std::time::Duration;
 
 use ractor::ActorRef;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::message::{LaneEvent, Pending, ShardMessage};
+use super::message::{Pending, ShardMessage};
 use super::shard::TicketId;
 use super::waits::{Place, Subject};
 use crate::lease::registry::LaneId;
-use crate::net::connect::{Abilities, ConnectOptions};
-use crate::net::lane::{self, Command, LaneSettings, OnAbandon, Outgoing};
-use crate::net::metrics::LaneMetrics;
+use crate::net::dial::Dial;
+use crate::net::lane::{Command, OnAbandon, Outgoing};
 use crate::protocol::Request;
 
 /// What a connection is for.
@@ -129,16 +128,14 @@ pub(crate) struct Lanes {
     lanes: HashMap<LaneId, Lane>,
     next_id: LaneId,
     counts: [LaneCount; Role::ALL.len()],
-    metrics: LaneMetrics,
 }
 
 impl Lanes {
-    pub(crate) fn new(metrics: LaneMetrics) -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             lanes: HashMap::new(),
             next_id: 0,
             counts: Default::default(),
-            metrics,
         }
     }
 
@@ -154,7 +151,9 @@ impl Lanes {
         self.next_id += 1;
         let id = self.next_id;
         let (commands, queue) = mpsc::unbounded_channel();
-        let task = tokio::spawn(run_lane(id, pause, dial, queue, shard, self.metrics.clone()));
+        // The actor may be gone: then the task is about to be aborted, and nobody is left to tell.
+        let tell = move |event| drop(shard.send_message(ShardMessage::Lane(id, event)));
+        let task = tokio::spawn(dial.run(pause, queue, tell));
         let lane = Lane {
             role,
             work,
@@ -250,48 +249,4 @@ impl Lanes {
         self.lanes.clear();
         self.counts = Default::default();
     }
-}
-
-/// How to reach the server.
-#[derive(Clone)]
-pub(crate) struct Dial {
-    pub(crate) connect: ConnectOptions,
-    /// What is known of the server; asked for if nothing is.
-    pub(crate) known: Option<Abilities>,
-    pub(crate) keepalive: Duration,
-    pub(crate) reply_timeout: Duration,
-    pub(crate) max_in_flight: usize,
-}
-
-/// The life of one connection, in its own task.
-async fn run_lane(
-    id: LaneId,
-    pause: Duration,
-    dial: Dial,
-    queue: mpsc::UnboundedReceiver<Command<Pending>>,
-    shard: ActorRef<ShardMessage>,
-    metrics: LaneMetrics,
-) {
-    // The actor may be gone: then this task is about to be aborted, and nobody is left to tell.
-    let tell = |event| drop(shard.send_message(ShardMessage::Lane(id, event)));
-    if !pause.is_zero() {
-        sleep(pause).await;
-    }
-    let connected = match dial.connect.connect(dial.known).await {
-        Ok(connected) => connected,
-        Err(error) => return tell(LaneEvent::Failed(error)),
-    };
-    tell(LaneEvent::Up(connected.abilities));
-    let settings = LaneSettings {
-        keepalive: dial.keepalive,
-        reply_timeout: dial.reply_timeout,
-        max_in_flight: dial.max_in_flight,
-        abilities: connected.abilities,
-        metrics,
-    };
-    let end = lane::run(connected.stream, queue, settings, |report| {
-        tell(LaneEvent::Report(report))
-    })
-    .await;
-    tell(LaneEvent::Ended(end));
 }

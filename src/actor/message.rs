@@ -10,11 +10,11 @@ use tracing::Span;
 
 use super::shard::TicketId;
 use crate::clock::after;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::lease::cell::LeaseCell;
 use crate::lease::registry::{Claim, LaneId, LeaseId, RenewPolicy};
-use crate::net::connect::Abilities;
-use crate::net::lane::{Caller, LaneEnd, Report};
+use crate::net::dial::LaneEvent;
+use crate::net::lane::Caller;
 use crate::stats::Stats;
 use crate::types::{Grant, Key, Kind, Target, Token, Ttl};
 
@@ -34,7 +34,7 @@ pub(crate) enum ShardMessage {
         told: Option<oneshot::Sender<Result<()>>>,
     },
     /// Something happened on a connection.
-    Lane(LaneId, LaneEvent),
+    Lane(LaneId, LaneEvent<Pending>),
     /// Something is due.
     Tick,
     /// Give everything back and end.
@@ -73,18 +73,6 @@ pub(crate) enum Patience {
     Until(Instant),
     /// A place in the queue is enough.
     Enqueue,
-}
-
-/// What happens on a connection.
-pub(crate) enum LaneEvent {
-    /// It is ready.
-    Up(Abilities),
-    /// It could not be established.
-    Failed(Error),
-    /// Answers came.
-    Report(Report<Pending>),
-    /// It is over.
-    Ended(LaneEnd<Pending>),
 }
 
 /// An acquire on its way.

@@ -9,7 +9,10 @@ use tokio::time::timeout;
 use super::endpoint::Endpoint;
 use crate::error::{Error, ErrorKind, Result};
 use crate::protocol::functions::Wire;
-use crate::protocol::{AuthToken, Call};
+use crate::protocol::{AuthToken, Call, Pattern};
+
+/// A pattern that nobody listens to.
+const SIGNALS_PROBE: &str = "dflockd-client.probe";
 
 /// What a server can do, as far as it was asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +37,8 @@ pub(crate) struct ConnectOptions {
     pub(crate) connect_timeout: Duration,
     /// What the kernel may take to see that nobody is there any more.
     pub(crate) dead_peer_timeout: Duration,
+    /// Whether the connection is for signals: a server that knows none is refused before anything depends on it.
+    pub(crate) for_signals: bool,
 }
 
 impl ConnectOptions {
@@ -62,23 +67,27 @@ impl ConnectOptions {
     }
 
     async fn attempt(&self, known: Option<Abilities>) -> Result<Connected> {
-        if let Some(abilities) = known {
-            let stream = self.greet(self.open().await?).await?.into_stream()?;
-            return Ok(Connected { stream, abilities });
+        let (mut wire, abilities) = match known {
+            Some(abilities) => (self.greet(self.open().await?).await?, abilities),
+            None => self.ask_what_it_can_do().await?,
+        };
+        if self.for_signals {
+            // Takes back what was never asked for: changes nothing where signals are known, and is refused where not.
+            wire.run(Call::unlisten(Pattern::new(SIGNALS_PROBE)?, None)).await?;
         }
+        Ok(Connected {
+            stream: wire.into_stream()?,
+            abilities,
+        })
+    }
+
+    async fn ask_what_it_can_do(&self) -> Result<(Wire<TcpStream>, Abilities)> {
         let mut wire = self.greet(self.open().await?).await?;
         match wire.run(Call::ping()).await {
-            Ok(()) => Ok(Connected {
-                stream: wire.into_stream()?,
-                abilities: Abilities { ping: true },
-            }),
+            Ok(()) => Ok((wire, Abilities { ping: true })),
             // Servers before 1.14. Some close the connection after a command that they do not know, so take a fresh one.
             Err(error) if error.kind() == ErrorKind::Unsupported => {
-                let stream = self.greet(self.open().await?).await?.into_stream()?;
-                Ok(Connected {
-                    stream,
-                    abilities: Abilities { ping: false },
-                })
+                Ok((self.greet(self.open().await?).await?, Abilities { ping: false }))
             }
             Err(error) if error.kind() == ErrorKind::Disconnected => Err(Error::new(
                 ErrorKind::Connect,

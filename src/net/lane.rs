@@ -16,7 +16,7 @@ use tokio_util::io::poll_read_buf;
 
 use super::connect::Abilities;
 use super::metrics::LaneMetrics;
-use super::pipeline::{Leftovers, Pipeline, Reply};
+use super::pipeline::{Leftovers, Pipeline, Received};
 use crate::error::{Error, ErrorKind};
 use crate::protocol::Request;
 use crate::types::{Key, Kind, Token, Ttl};
@@ -59,10 +59,16 @@ pub(crate) enum OnAbandon {
 /// What happened in one turn.
 #[derive(Debug)]
 pub(crate) struct Report<T> {
-    /// Answers, in order.
-    pub(crate) replies: Vec<Reply<T>>,
+    /// Answers and signals, each in order.
+    pub(crate) received: Received<T>,
     /// Requests that were not sent because nobody waited for them any more.
     pub(crate) skipped: Vec<T>,
+}
+
+impl<T> Report<T> {
+    fn is_nothing(&self) -> bool {
+        self.received.is_nothing() && self.skipped.is_empty()
+    }
 }
 
 impl<T> IntoIterator for Command<T> {
@@ -94,6 +100,8 @@ pub(crate) struct LaneSettings {
     pub(crate) reply_timeout: Duration,
     /// The most requests in flight.
     pub(crate) max_in_flight: usize,
+    /// Whether signals may come between the answers.
+    pub(crate) hears_signals: bool,
     pub(crate) abilities: Abilities,
     pub(crate) metrics: LaneMetrics,
 }
@@ -164,7 +172,7 @@ where
             stream,
             commands,
             backlog: VecDeque::new(),
-            pipeline: Pipeline::new(settings.reply_timeout),
+            pipeline: Pipeline::new(settings.reply_timeout).hearing_signals(settings.hears_signals),
             settings,
             last_written: Instant::now(),
             closing: false,
@@ -180,7 +188,7 @@ where
         deliver: &mut impl FnMut(Report<T>),
     ) -> Poll<Result<(), Stop>> {
         let mut report = Report {
-            replies: Vec::new(),
+            received: Received::nothing(),
             skipped: Vec::new(),
         };
         let end = loop {
@@ -188,7 +196,7 @@ where
             if let Err(error) = self.write(cx) {
                 break Err(Some(error));
             }
-            let read = self.read(cx, &mut report.replies);
+            let read = self.read(cx, &mut report.received);
             if let Err(error) = read {
                 break Err(Some(error));
             }
@@ -206,12 +214,12 @@ where
             if was_full && self.has_room() {
                 continue;
             }
-            if !(report.replies.is_empty() && report.skipped.is_empty()) {
+            if !report.is_nothing() {
                 deliver(report);
             }
             return Poll::Pending;
         };
-        if !(report.replies.is_empty() && report.skipped.is_empty()) {
+        if !report.is_nothing() {
             deliver(report);
         }
         Poll::Ready(end)
@@ -281,12 +289,12 @@ where
         }
     }
 
-    fn read(&mut self, cx: &mut Context<'_>, replies: &mut Vec<Reply<T>>) -> Result<(), Error> {
+    fn read(&mut self, cx: &mut Context<'_>, received: &mut Received<T>) -> Result<(), Error> {
         loop {
             match self.read_once(cx) {
                 Poll::Pending => return Ok(()),
                 Poll::Ready(Ok(0)) => return Err(lost("the server closed it")),
-                Poll::Ready(Ok(_)) => self.pipeline.take_replies(replies)?,
+                Poll::Ready(Ok(_)) => self.pipeline.receive(received)?,
                 Poll::Ready(Err(error)) => return Err(lost("reading failed").caused_by(error)),
             }
         }

@@ -9,6 +9,8 @@
 //! - A bare `error` may be the answer to the oldest request, or what a server says, unasked, before it closes
 //!   (read timeout). So it is kept back until the next line proves that the connection goes on. If the connection
 //!   ends instead, the request's fate is unknown, like that of all others in flight.
+//! - On a connection that has listened, a line `sig …` is a signal and answers nothing; it is told from an answer by its
+//!   first word, which no answer has. On any other connection it is a breach like any line that nobody asked for.
 //! - When the connection ends, each request is either *unwritten* (not one of its bytes was given to the
 //!   socket: it may be sent again elsewhere) or of *unknown* fate (it must not be, where that could take two grants).
 
@@ -20,7 +22,7 @@ use tokio::time::Instant;
 
 use crate::clock::after;
 use crate::error::{Error, ErrorKind};
-use crate::protocol::{Expect, LineBuffer, MAX_RESPONSE_LINE, Request, Response, Status};
+use crate::protocol::{Expect, LineBuffer, MAX_RESPONSE_LINE, Request, Response, Signal, Status};
 use crate::types::Shortened;
 
 /// Requests in flight, each with a tag that says whose it is.
@@ -36,6 +38,7 @@ pub(crate) struct Pipeline<T> {
     /// The oldest request, answered with a bare `error` that no later line has confirmed yet.
     unconfirmed: Option<InFlight<T>>,
     reply_timeout: Duration,
+    hears_signals: bool,
 }
 
 #[derive(Debug)]
@@ -47,6 +50,28 @@ struct InFlight<T> {
     answer_by: Instant,
     /// Where in the stream its first byte stands.
     starts_at: u64,
+}
+
+/// What came out of the bytes read.
+#[derive(Debug)]
+pub(crate) struct Received<T> {
+    /// Answers, oldest first.
+    pub(crate) replies: Vec<Reply<T>>,
+    /// Signals, oldest first.
+    pub(crate) signals: Vec<Signal>,
+}
+
+impl<T> Received<T> {
+    pub(crate) fn nothing() -> Self {
+        Self {
+            replies: Vec::new(),
+            signals: Vec::new(),
+        }
+    }
+
+    pub(crate) fn is_nothing(&self) -> bool {
+        self.replies.is_empty() && self.signals.is_empty()
+    }
 }
 
 /// An answer, matched.
@@ -78,7 +103,14 @@ impl<T> Pipeline<T> {
             in_flight: VecDeque::new(),
             unconfirmed: None,
             reply_timeout,
+            hears_signals: false,
         }
+    }
+
+    /// The same, for a connection on which signals may come between the answers.
+    pub(crate) fn hearing_signals(mut self, hears: bool) -> Self {
+        self.hears_signals = hears;
+        self
     }
 
     /// Encodes a request behind the others.
@@ -121,13 +153,22 @@ impl<T> Pipeline<T> {
         self.lines.read_space()
     }
 
-    /// Matches all complete lines among the bytes read so far and appends the answers, oldest first.
+    /// Matches all complete lines among the bytes read so far and appends the answers, and the signals.
     ///
     /// # Errors
     ///
     /// The peer is out of step: close the connection. What was appended before stands.
-    pub(crate) fn take_replies(&mut self, into: &mut Vec<Reply<T>>) -> Result<(), Error> {
+    pub(crate) fn receive(&mut self, received: &mut Received<T>) -> Result<(), Error> {
+        let into = &mut received.replies;
         while let Some(line) = self.lines.next_line(MAX_RESPONSE_LINE).map_err(not_dflockd)? {
+            if self.hears_signals {
+                if let Some(signal) = Signal::decode(line) {
+                    // It goes on, so the `error` before it was an answer.
+                    into.extend(confirmed(&mut self.unconfirmed));
+                    received.signals.push(signal);
+                    continue;
+                }
+            }
             let Some(entry) = self.in_flight.pop_front() else {
                 return Err(unasked(line));
             };
@@ -139,11 +180,7 @@ impl<T> Pipeline<T> {
                 }
             };
             // Another line came, so the connection goes on, and the `error` before it was an answer.
-            into.extend(
-                self.unconfirmed
-                    .take()
-                    .and_then(|entry| entry.into_reply(Response::Refused(Status::Error))),
-            );
+            into.extend(confirmed(&mut self.unconfirmed));
             if response == Response::Refused(Status::Error) && entry.tag.is_some() {
                 self.unconfirmed = Some(entry);
             } else {
@@ -198,6 +235,12 @@ impl<T> InFlight<T> {
             sent_at: self.sent_at,
         })
     }
+}
+
+/// The answer that was kept back, if there is one.
+fn confirmed<T>(unconfirmed: &mut Option<InFlight<T>>) -> Option<Reply<T>> {
+    let entry = unconfirmed.take()?;
+    entry.into_reply(Response::Refused(Status::Error))
 }
 
 fn not_dflockd(cause: impl std::error::Error + Send + Sync + 'static) -> Error {
@@ -259,9 +302,49 @@ mod tests {
 
     fn feed(pipeline: &mut Pipeline<usize>, bytes: &str) -> (Vec<(usize, Response)>, Option<ErrorKind>) {
         pipeline.read_space().extend_from_slice(bytes.as_bytes());
-        let mut replies = Vec::new();
-        let end = pipeline.take_replies(&mut replies).err().map(|error| error.kind());
-        (replies.into_iter().map(|r| (r.tag, r.response)).collect(), end)
+        let mut received = Received::nothing();
+        let end = pipeline.receive(&mut received).err().map(|error| error.kind());
+        assert!(received.signals.is_empty());
+        (received.replies.into_iter().map(|r| (r.tag, r.response)).collect(), end)
+    }
+
+    /// What is heard on a connection that has listened: tags of answers, and payloads.
+    fn hear(pipeline: &mut Pipeline<usize>, bytes: &str) -> (Vec<usize>, Vec<String>) {
+        pipeline.read_space().extend_from_slice(bytes.as_bytes());
+        let mut received = Received::nothing();
+        pipeline.receive(&mut received).unwrap();
+        let payloads = received.signals.iter().map(|signal| signal.payload().to_owned());
+        (
+            received.replies.iter().map(|reply| reply.tag).collect(),
+            payloads.collect(),
+        )
+    }
+
+    #[test]
+    fn signals_stand_between_answers_and_count_as_none() {
+        let mut pipeline = in_flight(&[release(), release(), release()]).hearing_signals(true);
+        let heard = hear(&mut pipeline, "sig a 1\nok\nsig a 2\nsig b ok\nerror_draining\n");
+        assert_eq!(heard, (vec![0, 1], ["1", "2", "ok"].map(str::to_owned).to_vec()));
+        assert_eq!(pipeline.len(), 1);
+        // Characters of several bytes, in pieces.
+        let text = "sig a ü漢🔒\n";
+        pipeline.read_space().extend_from_slice(&text.as_bytes()[..9]);
+        assert_eq!(hear(&mut pipeline, ""), (vec![], vec![]));
+        pipeline.read_space().extend_from_slice(&text.as_bytes()[9..]);
+        assert_eq!(hear(&mut pipeline, ""), (vec![], vec!["ü漢🔒".to_owned()]));
+    }
+
+    #[test]
+    fn a_signal_confirms_the_error_before_it() {
+        let mut pipeline = in_flight(&[release()]).hearing_signals(true);
+        assert_eq!(hear(&mut pipeline, "error\n"), (vec![], vec![]));
+        assert_eq!(hear(&mut pipeline, "sig a x\n"), (vec![0], vec!["x".to_owned()]));
+    }
+
+    #[test]
+    fn a_signal_where_nobody_listened_is_a_breach() {
+        let mut pipeline = in_flight(&[release()]);
+        assert_eq!(feed(&mut pipeline, "sig a x\n"), (vec![], Some(ErrorKind::Protocol)));
     }
 
     #[test]

@@ -6,13 +6,14 @@ use tokio::time::Instant;
 use tracing::{Span, field};
 
 use super::Shard;
-use crate::actor::lanes::{Dial, Role, Work};
-use crate::actor::message::{LaneEvent, Pending, Releasing};
+use crate::actor::lanes::{Role, Work};
+use crate::actor::message::{Pending, Releasing};
 use crate::error::{Error, ErrorKind};
 use crate::health::ConnectionState;
 use crate::lease::cell::LostReason;
 use crate::lease::registry::LaneId;
 use crate::net::connect::{Abilities, ConnectOptions};
+use crate::net::dial::{Dial, LaneEvent};
 use crate::net::lane::{Caller, LaneEnd};
 
 impl Shard {
@@ -23,11 +24,14 @@ impl Shard {
                 auth_token: self.config.auth_token.clone(),
                 connect_timeout: self.config.connect_timeout,
                 dead_peer_timeout: self.config.keepalive + self.config.reply_timeout,
+                for_signals: false,
             },
             known,
             keepalive: self.config.keepalive,
             reply_timeout: self.config.reply_timeout,
             max_in_flight: self.config.max_in_flight,
+            hears_signals: false,
+            metrics: self.lane_metrics.clone(),
         }
     }
 
@@ -38,7 +42,7 @@ impl Shard {
         self.main = self.lanes.open(Role::Pipelined, work, pause, dial, self.myself.clone());
     }
 
-    pub(super) fn lane_event(&mut self, id: LaneId, event: LaneEvent) {
+    pub(super) fn lane_event(&mut self, id: LaneId, event: LaneEvent<Pending>) {
         if let Some(role) = self.lanes.role(id) {
             match &event {
                 LaneEvent::Up(_) => self.metrics.connected(role),
@@ -55,8 +59,9 @@ impl Shard {
             LaneEvent::Failed(error) if self.is_aside(id) => self.aside_failed(id, &error),
             LaneEvent::Failed(error) => self.exclusive_failed(id, error),
             LaneEvent::Report(report) => {
-                self.lanes.answered(id, report.replies.len() + report.skipped.len());
-                for reply in report.replies {
+                let replies = report.received.replies;
+                self.lanes.answered(id, replies.len() + report.skipped.len());
+                for reply in replies {
                     self.reply(id, reply);
                 }
                 for pending in report.skipped {

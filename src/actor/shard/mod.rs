@@ -66,6 +66,7 @@ pub(crate) struct Shard {
     config: ShardConfig,
     health: watch::Sender<ShardHealth>,
     lanes: Lanes,
+    lane_metrics: LaneMetrics,
     /// The pipelined connection: the one that is up, or the one that is being established.
     main: LaneId,
     main_is_up: bool,
@@ -141,7 +142,8 @@ impl Shard {
             myself,
             index,
             endpoint,
-            lanes: Lanes::new(LaneMetrics::new(&sink)),
+            lanes: Lanes::new(),
+            lane_metrics: LaneMetrics::new(&sink),
             main: 0,
             main_is_up: false,
             aside: Aside::default(),
