@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::error::{Error, Result};
-use crate::lease::schedule::Schedule;
+use crate::lease::schedule::{RenewRatio, Schedule};
 use crate::net::backoff::ReconnectPolicy;
 use crate::net::endpoint::Endpoint;
 use crate::protocol::AuthToken;
@@ -140,13 +140,7 @@ impl Options {
         }
         let auth_token = self.auth_token.map(AuthToken::new).transpose()?;
         let lease_ttl = self.lease_ttl.map(Ttl::new).transpose()?;
-        if !(self.renew_ratio > 0.0 && self.renew_ratio < 1.0) {
-            return Err(Error::invalid(
-                "renew ratio",
-                self.renew_ratio,
-                "give the part of the TTL after which to renew: more than 0 and less than 1",
-            ));
-        }
+        let renew_ratio = RenewRatio::new(self.renew_ratio)?;
         positive("connect timeout", self.connect_timeout)?;
         positive("request timeout", self.request_timeout)?;
         positive("keepalive interval", self.keepalive)?;
@@ -195,7 +189,7 @@ impl Options {
                 auth_token,
                 connect_timeout: self.connect_timeout,
                 schedule: Schedule {
-                    renew_ratio: self.renew_ratio,
+                    renew_ratio,
                     margin: self.loss_margin,
                 },
                 keepalive: self.keepalive,

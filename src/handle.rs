@@ -8,6 +8,7 @@ use crate::client::Client;
 use crate::error::Result;
 use crate::guard::Lease;
 use crate::lease::registry::RenewPolicy;
+use crate::lease::schedule::RenewRatio;
 use crate::service::{AcquireRequest, Core, Request, Response, busy, execute};
 use crate::ticket::{Enqueued, Ticket};
 use crate::types::{Key, Target, Ttl};
@@ -49,6 +50,11 @@ impl Handle {
     pub(crate) fn renew(mut self, renew: bool) -> Self {
         self.policy.never = !renew;
         self
+    }
+
+    pub(crate) fn renew_ratio(mut self, ratio: f64) -> Result<Self> {
+        self.policy.ratio = Some(RenewRatio::new(ratio)?);
+        Ok(self)
     }
 
     pub(crate) fn max_hold(mut self, max_hold: Duration) -> Self {

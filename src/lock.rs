@@ -39,6 +39,16 @@ impl Lock {
         Self(self.0.renew(renew))
     }
 
+    /// Which part of its TTL passes before a lease is renewed, more than 0 and less than 1; the client's
+    /// [`renew_ratio`](crate::ClientBuilder::renew_ratio) unless it is set here.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for any other number.
+    pub fn renew_ratio(self, ratio: f64) -> Result<Self> {
+        Ok(Self(self.0.renew_ratio(ratio)?))
+    }
+
     /// Stops renewing once a lease was held for so long: it is lost at most a TTL later, however alive its holder is.
     #[must_use]
     pub fn max_hold(self, max_hold: Duration) -> Self {

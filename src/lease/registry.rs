@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::cell::{LeaseCell, LostReason};
 use super::metrics::{LeaseMetrics, RenewalOutcome};
-use super::schedule::Schedule;
+use super::schedule::{RenewRatio, Schedule};
 use crate::clock::after;
 use crate::types::{Grant, Key, Kind, Ttl};
 
@@ -30,6 +30,8 @@ struct Entry {
     phase: Phase,
     /// No renewal is sent from then on.
     renew_until: Option<Instant>,
+    /// Its own ratio, if it has one.
+    renew_ratio: Option<RenewRatio>,
     renew_at: Instant,
     deadline: Instant,
     /// Its place in the timer.
@@ -59,12 +61,14 @@ impl Phase {
 }
 
 /// How the leases of one acquire behave.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct RenewPolicy {
     /// Do not renew at all.
     pub(crate) never: bool,
     /// Renew for so long, from the grant on.
     pub(crate) max_hold: Option<Duration>,
+    /// Renew at another part of the TTL than the client's other leases.
+    pub(crate) ratio: Option<RenewRatio>,
 }
 
 /// What a tick brings to light.
@@ -138,7 +142,10 @@ impl Registry {
             owner,
             phase: Phase::Waiting,
             renew_until,
-            renew_at: self.renew_at(sent_at, grant.ttl),
+            renew_ratio: policy.ratio,
+            renew_at: self
+                .schedule
+                .renew_at(sent_at, grant.ttl, policy.ratio, fastrand::f64()),
             deadline,
             timer: None,
         };
@@ -225,7 +232,7 @@ impl Registry {
         let (asked, left) = (entry.cell.ttl, entry.cell.remaining());
         entry.phase = Phase::Waiting;
         entry.deadline = schedule.deadline(sent_at, ttl);
-        entry.renew_at = schedule.renew_at(sent_at, ttl, fastrand::f64());
+        entry.renew_at = schedule.renew_at(sent_at, ttl, entry.renew_ratio, fastrand::f64());
         if entry.cell.extend(entry.deadline) {
             self.metrics.renewal(RenewalOutcome::Renewed { left, ttl: asked });
             self.arm(id);
@@ -362,10 +369,6 @@ impl Registry {
                 generation: slot.generation,
             })
         })
-    }
-
-    fn renew_at(&self, sent_at: Instant, ttl: Ttl) -> Instant {
-        self.schedule.renew_at(sent_at, ttl, fastrand::f64())
     }
 
     fn entry(&self, id: LeaseId) -> Option<&Entry> {

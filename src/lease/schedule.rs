@@ -8,16 +8,38 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::clock::after;
+use crate::error::{Error, Result};
 use crate::types::Ttl;
 
 /// How leases are timed.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Schedule {
-    /// Which part of the TTL passes before a renewal, in (0, 1).
-    pub(crate) renew_ratio: f64,
+    /// Which part of the TTL passes before a renewal, where a lease does not say otherwise.
+    pub(crate) renew_ratio: RenewRatio,
     /// How long before the server may grant it to somebody else the holder is told; `None` for the default.
     pub(crate) margin: Option<Duration>,
 }
+
+/// Which part of its TTL passes before a lease is renewed: more than 0 and less than 1.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct RenewRatio(f64);
+
+impl RenewRatio {
+    /// Checks a ratio.
+    pub(crate) fn new(ratio: f64) -> Result<Self> {
+        if ratio > 0.0 && ratio < 1.0 {
+            return Ok(Self(ratio));
+        }
+        Err(Error::invalid(
+            "renew ratio",
+            ratio,
+            "give the part of the TTL after which to renew: more than 0 and less than 1",
+        ))
+    }
+}
+
+/// Between 0 and 1 every number is equal to itself.
+impl Eq for RenewRatio {}
 
 /// How much of the time to a renewal jitter may take away: renewals come early by up to a tenth, never late.
 const JITTER: f64 = 0.1;
@@ -47,10 +69,10 @@ impl Schedule {
         after(sent_at, ttl.as_duration() - self.margin(ttl))
     }
 
-    /// When to renew it. `random` is in [0, 1).
-    pub(crate) fn renew_at(&self, sent_at: Instant, ttl: Ttl, random: f64) -> Instant {
+    /// When to renew it, by a ratio of its own or by that of all. `random` is in [0, 1).
+    pub(crate) fn renew_at(&self, sent_at: Instant, ttl: Ttl, own: Option<RenewRatio>, random: f64) -> Instant {
         let lifetime = ttl.as_duration() - self.margin(ttl);
-        let part = self.renew_ratio * (1.0 - JITTER * random);
+        let part = own.unwrap_or(self.renew_ratio).0 * (1.0 - JITTER * random);
         let wanted = ttl.as_duration().mul_f64(part.clamp(0.0, 1.0));
         // With a ratio close to 1 the renewal still needs some time before the deadline.
         after(sent_at, wanted.min(lifetime.mul_f64(0.9)))
@@ -69,7 +91,7 @@ mod tests {
 
     fn schedule(renew_ratio: f64) -> Schedule {
         Schedule {
-            renew_ratio,
+            renew_ratio: RenewRatio::new(renew_ratio).unwrap(),
             margin: None,
         }
     }
@@ -84,8 +106,8 @@ mod tests {
         assert_eq!((margin(30), margin(10), margin(2)), (1500, 500, 100));
         assert_eq!(margin(1), 66);
         let own = Schedule {
-            renew_ratio: 0.5,
             margin: Some(Duration::from_secs(3)),
+            ..schedule(0.5)
         };
         assert_eq!(own.margin(ttl(30)), Duration::from_secs(3));
         assert_eq!(own.margin(ttl(2)), Duration::from_secs(1), "never more than half");
@@ -98,18 +120,19 @@ mod tests {
             for ratio in [0.01, 0.5, 0.99] {
                 for random in [0.0, 0.5, 0.999] {
                     let schedule = schedule(ratio);
-                    let renew = schedule.renew_at(sent, ttl(secs), random);
+                    let renew = schedule.renew_at(sent, ttl(secs), None, random);
                     assert!(renew < schedule.deadline(sent, ttl(secs)), "{secs} {ratio} {random}");
-                    let exact = schedule.renew_at(sent, ttl(secs), 0.0);
+                    let exact = schedule.renew_at(sent, ttl(secs), None, 0.0);
                     assert!(renew <= exact);
                     assert!(renew - sent >= (exact - sent).mul_f64(0.89));
                 }
             }
         }
-        assert_eq!(
-            schedule(0.5).renew_at(sent, ttl(10), 0.0),
-            sent + Duration::from_secs(5)
-        );
+        let own = RenewRatio::new(0.2).ok();
+        for (own, due) in [(None, 5), (own, 2)] {
+            let renew = schedule(0.5).renew_at(sent, ttl(10), own, 0.0);
+            assert_eq!(renew, sent + Duration::from_secs(due));
+        }
     }
 
     #[test]

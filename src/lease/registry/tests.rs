@@ -9,7 +9,7 @@ const TOGETHER: Duration = Duration::from_millis(10);
 
 fn registry(renew_ratio: f64) -> Registry {
     let schedule = Schedule {
-        renew_ratio,
+        renew_ratio: RenewRatio::new(renew_ratio).unwrap(),
         margin: None,
     };
     Registry::new(schedule, LeaseMetrics::new(&ShardSink::nowhere()))
@@ -107,15 +107,15 @@ async fn renewals_stop_where_they_are_told_to() {
     let mut registry = registry(0.5);
     let never = RenewPolicy {
         never: true,
-        max_hold: None,
+        ..RenewPolicy::default()
     };
     insert(&mut registry, 10, start, never);
     assert_eq!(registry.next_due(), Some(start + secs(9.5)));
 
     let mut registry = super::tests::registry(0.5);
     let hold = RenewPolicy {
-        never: false,
         max_hold: Some(secs(7.0)),
+        ..RenewPolicy::default()
     };
     let (id, _cell) = insert(&mut registry, 10, start, hold);
     let due = registry.next_due().unwrap();
@@ -126,6 +126,25 @@ async fn renewals_stop_where_they_are_told_to() {
         Some(due + secs(9.5)),
         "the next renewal would come after 7 s"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_with_a_ratio_of_its_own_keeps_it() {
+    let start = Instant::now();
+    let mut registry = registry(0.5);
+    let early = RenewPolicy {
+        ratio: RenewRatio::new(0.2).ok(),
+        ..RenewPolicy::default()
+    };
+    let (id, _cell) = insert(&mut registry, 10, start, early);
+    let mut sent_at = start;
+    for _ in 0..3 {
+        let due = registry.next_due().unwrap();
+        assert!(due >= sent_at + secs(1.8) && due <= sent_at + secs(2.0));
+        assert_eq!(registry.tick(due, Duration::ZERO, true).renew, vec![id]);
+        registry.renewed(id, due, Some(10));
+        sent_at = due;
+    }
 }
 
 #[tokio::test(start_paused = true)]
