@@ -9,12 +9,13 @@ use tower::{Layer, Service};
 
 use crate::client::Client;
 use crate::config::{OnUnavailable, Options};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::net::backoff::ReconnectPolicy;
 use crate::service::{ClientService, Core, Request, Response, UserLayer};
-use crate::sharding::ShardingStrategy;
+use crate::sharding::{CheckedStrategy, ShardingStrategy};
 use crate::telemetry::key_class::Classifier;
 use crate::telemetry::sink::Sink;
+use crate::types::Key;
 
 /// Describes a client. Nothing is checked before [`build`](Self::build) or [`connect`](Self::connect).
 #[derive(Clone, Default)]
@@ -213,6 +214,17 @@ impl ClientBuilder {
     pub fn key_class(mut self, classify: impl for<'k> Fn(&'k str) -> &'k str + Send + Sync + 'static) -> Self {
         self.options.key_class = Some(Classifier::new(classify));
         self
+    }
+
+    /// The same client for one key alone: it knows only the server that the key belongs to. Checks everything.
+    pub(crate) fn for_key(mut self, key: &Key) -> Result<Self> {
+        let config = self.options.clone().check()?;
+        let shard = config.strategy.shard(key.as_str(), config.endpoints.len())?;
+        let server = config.endpoints.get(shard);
+        let server = server.ok_or_else(|| Error::invalid("shard index", shard, "there is no such shard"))?;
+        self.options.servers = vec![server.to_string()];
+        self.options.strategy = CheckedStrategy::default();
+        Ok(self)
     }
 
     /// Checks everything and starts the client, which connects in the background: no server needs to be up yet, and one

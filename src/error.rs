@@ -77,6 +77,8 @@ pub enum ErrorKind {
     ShardGone,
     /// The client is shut down.
     Shutdown,
+    /// The call is not allowed here or now, by its caller's own doing; the message says why. Nothing was sent.
+    Misuse,
     /// A layer that was added to the client (see [`ClientBuilder::layer`](crate::ClientBuilder::layer)) refused the
     /// request or failed; the [source](StdError::source) is its own error.
     Layer,
@@ -84,7 +86,7 @@ pub enum ErrorKind {
 
 impl ErrorKind {
     /// All of them, in the order of their declaration.
-    pub(crate) const ALL: [Self; 22] = [
+    pub(crate) const ALL: [Self; 23] = [
         Self::InvalidInput,
         Self::Timeout,
         Self::Unavailable,
@@ -106,6 +108,7 @@ impl ErrorKind {
         Self::Unsupported,
         Self::ShardGone,
         Self::Shutdown,
+        Self::Misuse,
         Self::Layer,
     ];
 
@@ -134,6 +137,7 @@ impl ErrorKind {
             Self::Unsupported => "unsupported",
             Self::ShardGone => "shard_gone",
             Self::Shutdown => "shutdown",
+            Self::Misuse => "misuse",
             Self::Layer => "layer",
         }
     }
@@ -286,10 +290,10 @@ impl Error {
     /// Whether trying again is useless until a person changes something (an argument, a token, an address).
     #[must_use]
     pub fn is_fatal(&self) -> bool {
-        use ErrorKind::{Auth, InvalidInput, LimitMismatch, Protocol, Shutdown, Unsupported};
+        use ErrorKind::{Auth, InvalidInput, LimitMismatch, Misuse, Protocol, Shutdown, Unsupported};
         matches!(
             self.0.kind,
-            InvalidInput | Auth | Protocol | LimitMismatch | Unsupported | Shutdown
+            InvalidInput | Misuse | Auth | Protocol | LimitMismatch | Unsupported | Shutdown
         )
     }
 }

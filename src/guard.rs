@@ -156,15 +156,27 @@ impl Lease {
     pub async fn run<F: Future>(&self, future: F) -> Result<F::Output> {
         tokio::select! {
             biased;
-            reason = self.held.cell.lost() => Err(Error::new(
-                ErrorKind::LeaseLost,
-                format!("the lease of {} was lost: {reason}", self.key()),
-            )),
+            reason = self.held.cell.lost() => Err(self.lost_because(reason)),
             output = future => Ok(output),
         }
     }
 
-    async fn release(mut self) -> Result<()> {
+    /// Whether it is held; if not, why it is lost.
+    pub(crate) fn check(&self) -> Result<()> {
+        match self.state() {
+            LeaseState::Lost(reason) => Err(self.lost_because(reason)),
+            _ => Ok(()),
+        }
+    }
+
+    fn lost_because(&self, reason: LostReason) -> Error {
+        Error::new(
+            ErrorKind::LeaseLost,
+            format!("the lease of {} was lost: {reason}", self.key()),
+        )
+    }
+
+    pub(crate) async fn release(mut self) -> Result<()> {
         // First of all: no layer of the user's can hold it up, and a waiter may be waiting for it.
         self.held.begin_to_give_back();
         let core = Arc::clone(&self.core);
@@ -191,6 +203,56 @@ pub struct LockGuard(Lease);
 #[derive(Debug)]
 #[must_use = "a permit that is dropped gives its slot back at once"]
 pub struct SemaphorePermit(Lease);
+
+/// [`LockGuard`] or [`SemaphorePermit`]: where it does not matter which.
+pub trait Guard: sealed::OfLease + Deref<Target = Lease> + fmt::Debug + Send + Sync + 'static {}
+
+impl Guard for LockGuard {}
+impl Guard for SemaphorePermit {}
+
+/// What only this crate needs to know of guards, and only its guards can be.
+mod sealed {
+    use super::{Lease, LockGuard, SemaphorePermit};
+
+    pub trait OfLease: Sized {
+        fn of(lease: Lease) -> Self;
+        fn into_lease(self) -> Lease;
+    }
+
+    impl OfLease for LockGuard {
+        fn of(lease: Lease) -> Self {
+            Self(lease)
+        }
+
+        fn into_lease(self) -> Lease {
+            self.0
+        }
+    }
+
+    impl OfLease for SemaphorePermit {
+        fn of(lease: Lease) -> Self {
+            Self(lease)
+        }
+
+        fn into_lease(self) -> Lease {
+            self.0
+        }
+    }
+}
+
+/// Runs the work for as long as its lease is held, then gives the lease back, whatever came of the work. The work's own error
+/// goes before one of the release.
+pub(crate) async fn hold<G: Guard, T, E: From<Error>>(
+    guard: G,
+    work: impl AsyncFnOnce(&G) -> Result<T, E>,
+) -> Result<T, E> {
+    // Lost: dropping the guard gives back what the server may still hold.
+    let outcome = guard.run(work(&guard)).await?;
+    let released = guard.into_lease().release().await;
+    let output = outcome?;
+    released?;
+    Ok(output)
+}
 
 impl LockGuard {
     pub(crate) fn new(lease: Lease) -> Self {

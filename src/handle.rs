@@ -16,10 +16,10 @@ use crate::types::{Key, Target, Ttl};
 /// The terms of the acquires of one handle.
 #[derive(Clone)]
 pub(crate) struct Handle {
-    core: Arc<Core>,
-    target: Target,
+    pub(crate) core: Arc<Core>,
+    pub(crate) target: Target,
     pub(crate) key: Key,
-    wait: Duration,
+    pub(crate) wait: Duration,
     ttl: Option<Ttl>,
     policy: RenewPolicy,
 }
@@ -75,6 +75,19 @@ impl Handle {
             Response::Granted(lease) => Ok(Some(lease)),
             Response::Busy => Ok(None),
             other => Err(other.out_of_place()),
+        }
+    }
+
+    /// Waits for up to the acquire timeout; `None` if somebody else held it all the time.
+    pub(crate) async fn acquire_in_time(&self) -> Result<Option<Lease>> {
+        if self.wait.is_zero() {
+            // Here a timeout would mean that the server did not answer.
+            return self.try_acquire().await;
+        }
+        match self.acquire().await {
+            Ok(lease) => Ok(Some(lease)),
+            Err(error) if error.is_timeout() => Ok(None),
+            Err(error) => Err(error),
         }
     }
 

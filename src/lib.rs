@@ -24,6 +24,8 @@
 //!   [`tower::Service`] of [`Request`]s.
 //! - [`Lock`] and [`Semaphore`]: handles on a key. Acquiring gives a [`LockGuard`] or
 //!   [`SemaphorePermit`]; what both can do is [`Lease`]. [`MultiLock`] takes several locks, all or none.
+//! - [`DistributedLock`] and [`DistributedSemaphore`]: the same as objects that hold what they acquire, as in the Python
+//!   client.
 //! - [`Error`] and [`ErrorKind`]: what went wrong, and whether to try again.
 //! - [`ShardingStrategy`]: which server a key belongs to.
 //! - [`protocol`]: the wire, typed, without I/O; [`protocol::functions`] over a stream of your own.
@@ -64,6 +66,7 @@ mod builder;
 mod client;
 mod clock;
 mod config;
+mod distributed;
 mod error;
 mod guard;
 mod handle;
@@ -92,8 +95,9 @@ pub use actor::message::ShutdownReport;
 pub use builder::ClientBuilder;
 pub use client::{Client, ResponseFuture};
 pub use config::OnUnavailable;
+pub use distributed::{DistributedLock, DistributedSemaphore, EnqueueStatus, Holder};
 pub use error::{Budget, Error, ErrorKind, Result};
-pub use guard::{Lease, LockGuard, SemaphorePermit};
+pub use guard::{Guard, Lease, LockGuard, SemaphorePermit};
 pub use health::{ConnectionState, ShardHealth};
 pub use lease::cell::{LeaseState, LostReason};
 pub use lock::Lock;

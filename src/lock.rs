@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use crate::error::Result;
-use crate::guard::LockGuard;
+use crate::error::{Error, Result};
+use crate::guard::{LockGuard, hold};
 use crate::handle::Handle;
 use crate::ticket::Enqueued;
 use crate::types::Key;
@@ -148,5 +148,45 @@ impl Lock {
     /// ```
     pub async fn enqueue(&self) -> Result<Enqueued<LockGuard>> {
         self.0.enqueue(LockGuard::new).await
+    }
+
+    /// Acquires the lock, waiting for up to the acquire timeout, runs the work, and releases the lock, whatever came of the work:
+    /// it succeeds, fails, panics or is dropped. If the lease is lost meanwhile, the work is stopped: its future is dropped. The
+    /// server's answer to the release is waited for unless the lease is lost.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`acquire`](Self::acquire), and then nothing was run; [`LeaseLost`](crate::ErrorKind::LeaseLost) if the lease
+    /// was lost before the work was done; the work's own error, whatever comes of the release; and those of
+    /// [`LockGuard::release`] if the work succeeded: nobody knows then whether it was alone to the end.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: dropping the future drops the work and gives the lock back.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), dflockd_client::Error> {
+    /// # let server = dflockd_client::server::Server::builder().port(0).start().await?;
+    /// # let client = dflockd_client::Client::builder().servers([server.local_addr().to_string()]).build()?;
+    /// use dflockd_client::Error;
+    ///
+    /// let lock = client.lock("orders/42")?;
+    /// let fence = lock
+    ///     .with_lock(async |guard| {
+    ///         // The work that needs it; any error type that `Error` can be turned into will do.
+    ///         Ok::<_, Error>(guard.fence())
+    ///     })
+    ///     .await?;
+    /// assert!(fence.0 > 0);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn with_lock<T, E: From<Error>>(
+        &self,
+        work: impl AsyncFnOnce(&LockGuard) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let guard = self.acquire().await?;
+        hold(guard, work).await
     }
 }

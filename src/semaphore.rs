@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use crate::error::Result;
-use crate::guard::SemaphorePermit;
+use crate::error::{Error, Result};
+use crate::guard::{SemaphorePermit, hold};
 use crate::handle::Handle;
 use crate::ticket::Enqueued;
 use crate::types::Key;
@@ -149,5 +149,45 @@ impl Semaphore {
     /// ```
     pub async fn enqueue(&self) -> Result<Enqueued<SemaphorePermit>> {
         self.0.enqueue(SemaphorePermit::new).await
+    }
+
+    /// Acquires the slot, waiting for up to the acquire timeout, runs the work, and releases the slot, whatever came of the work:
+    /// it succeeds, fails, panics or is dropped. If the lease is lost meanwhile, the work is stopped: its future is dropped. The
+    /// server's answer to the release is waited for unless the lease is lost.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`acquire`](Self::acquire), and then nothing was run; [`LeaseLost`](crate::ErrorKind::LeaseLost) if the lease
+    /// was lost before the work was done; the work's own error, whatever comes of the release; and those of
+    /// [`SemaphorePermit::release`] if the work succeeded: nobody knows then whether it was alone to the end.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: dropping the future drops the work and gives the slot back.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), dflockd_client::Error> {
+    /// # let server = dflockd_client::server::Server::builder().port(0).start().await?;
+    /// # let client = dflockd_client::Client::builder().servers([server.local_addr().to_string()]).build()?;
+    /// use dflockd_client::Error;
+    ///
+    /// let slots = client.semaphore("workers", 8)?;
+    /// let fence = slots
+    ///     .with_permit(async |permit| {
+    ///         // The work that needs it; any error type that `Error` can be turned into will do.
+    ///         Ok::<_, Error>(permit.fence())
+    ///     })
+    ///     .await?;
+    /// assert!(fence.0 > 0);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn with_permit<T, E: From<Error>>(
+        &self,
+        work: impl AsyncFnOnce(&SemaphorePermit) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let permit = self.acquire().await?;
+        hold(permit, work).await
     }
 }

@@ -1,0 +1,520 @@
+//! Locks and slots for those who come from the Python client: objects that hold what they acquire.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::builder::ClientBuilder;
+use crate::client::Client;
+use crate::error::{Error, ErrorKind, Result};
+use crate::guard::{Guard, LockGuard, SemaphorePermit, hold};
+use crate::handle::Handle;
+use crate::lock::Lock;
+use crate::semaphore::Semaphore;
+use crate::ticket::{Enqueued, Ticket};
+use crate::types::{Key, Limit, Target, Token, Ttl};
+
+/// A lock that is an object, as in the Python client: `acquire`, `release`, and what it holds in between is inside.
+///
+/// It is a [`Lock`] with a place for the guard; [`Holder`] has its methods. Use [`Lock`] itself where you can: its guard
+/// cannot be forgotten, and several of them may be held at once.
+///
+/// ```
+/// # use std::time::Duration;
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), dflockd_client::Error> {
+/// # let server = dflockd_client::server::Server::builder().port(0).start().await?;
+/// # let address = server.local_addr().to_string();
+/// use dflockd_client::{Client, DistributedLock};
+///
+/// // With a client of its own, made at the first use:
+/// let options = Client::builder().servers([address]).acquire_timeout(Duration::from_secs(10));
+/// let mut lock = DistributedLock::with_options("orders/42", options)?;
+/// if lock.acquire().await? {
+///     // The work that needs the lock.
+///     lock.release().await?;
+/// }
+/// lock.close().await;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// Many of them should share one client, and with it its connection:
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), dflockd_client::Error> {
+/// # use dflockd_client::{Client, DistributedLock};
+/// # let server = dflockd_client::server::Server::builder().port(0).start().await?;
+/// let client = Client::builder().servers([server.local_addr().to_string()]).connect().await?;
+/// let mut lock = DistributedLock::from(client.lock("orders/42")?);
+/// assert!(lock.acquire().await?);
+/// # Ok(())
+/// # }
+/// ```
+pub type DistributedLock = Holder<LockGuard>;
+
+/// A slot of a semaphore that is an object, as in the Python client; see [`DistributedLock`], which it is like in all else.
+pub type DistributedSemaphore = Holder<SemaphorePermit>;
+
+/// What came of [`Holder::enqueue`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum EnqueueStatus {
+    /// It was free: held.
+    Acquired,
+    /// Somebody else holds it. The place in the queue is kept; [`Holder::wait`] waits at it.
+    Queued,
+}
+
+/// The wire's word for it, which is also the Python client's.
+impl fmt::Display for EnqueueStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Acquired => "acquired",
+            Self::Queued => "queued",
+        })
+    }
+}
+
+/// [`DistributedLock`] or [`DistributedSemaphore`]: holds one lock or slot at most, or one place in its queue.
+///
+/// Where it differs from the Python client: to acquire or enqueue while something is held already is an error
+/// ([`ErrorKind::Misuse`]; the Python client gives up what it holds, so that somebody else may get it in between), and a lease
+/// that was lost is told by [`release`](Self::release), too.
+///
+/// Dropping it gives back what it holds in the background, from any thread, inside a runtime or not.
+pub struct Holder<G> {
+    held: Held<G>,
+    // Dropped after `held`, so that what is held is on its way back before the client may end.
+    source: Source,
+    target: Target,
+    key: Key,
+}
+
+/// What an object has.
+#[derive(Default)]
+enum Held<G> {
+    #[default]
+    Nothing,
+    Guard(G),
+    Place(Ticket<G>),
+}
+
+/// Through which client it acquires.
+enum Source {
+    Shared(Handle),
+    /// Started at the first use, and ended by `close`.
+    Own {
+        options: Box<ClientBuilder>,
+        started: Option<Handle>,
+    },
+}
+
+impl Holder<LockGuard> {
+    /// The lock on a key, on [`DEFAULT_SERVERS`](crate::DEFAULT_SERVERS), with the defaults of [`ClientBuilder`].
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidInput`] if the key is none; see [`Key::new`].
+    pub fn new(key: impl AsRef<str>) -> Result<Self> {
+        Self::with_options(key, Client::builder())
+    }
+
+    /// The lock on a key, through a client of its own with these options. It is started when it is first needed, lives in
+    /// that runtime, and has one connection, to the server that the key belongs to. Nothing is shared with other objects,
+    /// whatever their options.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidInput`] if the key or an option is not acceptable.
+    pub fn with_options(key: impl AsRef<str>, options: ClientBuilder) -> Result<Self> {
+        Self::with_own_client(Target::Lock, key.as_ref(), options)
+    }
+
+    /// Acquires the lock, runs the work, and releases the lock, whatever came of the work: what `async with` does in Python.
+    /// As [`Lock::with_lock`], where the rest is said.
+    ///
+    /// # Errors
+    ///
+    /// As [`Lock::with_lock`]; [`ErrorKind::Misuse`] if this object holds the lock already.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: dropping the future drops the work and gives the lock back.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), dflockd_client::Error> {
+    /// # use dflockd_client::{Client, DistributedLock, Error};
+    /// # let server = dflockd_client::server::Server::builder().port(0).start().await?;
+    /// # let options = Client::builder().servers([server.local_addr().to_string()]);
+    /// let mut lock = DistributedLock::with_options("orders/42", options)?;
+    /// let fence = lock.with_lock(async |guard| Ok::<_, Error>(guard.fence())).await?;
+    /// assert!(fence.0 > 0 && !lock.is_held());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn with_lock<T, E: From<Error>>(
+        &mut self,
+        work: impl AsyncFnOnce(&LockGuard) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let guard = self.acquire_guard().await?;
+        hold(guard, work).await
+    }
+}
+
+impl Holder<SemaphorePermit> {
+    /// A slot of the semaphore on a key, on [`DEFAULT_SERVERS`](crate::DEFAULT_SERVERS), with the defaults of
+    /// [`ClientBuilder`]. Every user of the key must give the same limit.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidInput`] if the key is none (see [`Key::new`]), or the limit is 0.
+    pub fn new(key: impl AsRef<str>, limit: u32) -> Result<Self> {
+        Self::with_options(key, limit, Client::builder())
+    }
+
+    /// A slot of the semaphore on a key, through a client of its own with these options; see
+    /// [`DistributedLock::with_options`](Holder::<LockGuard>::with_options).
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidInput`] if the key, the limit or an option is not acceptable.
+    pub fn with_options(key: impl AsRef<str>, limit: u32, options: ClientBuilder) -> Result<Self> {
+        Self::with_own_client(Target::Semaphore(Limit::new(limit)?), key.as_ref(), options)
+    }
+
+    /// Acquires a slot, runs the work, and releases the slot, whatever came of the work. As [`Semaphore::with_permit`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Semaphore::with_permit`]; [`ErrorKind::Misuse`] if this object holds a slot already.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: dropping the future drops the work and gives the slot back.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), dflockd_client::Error> {
+    /// # use dflockd_client::{Client, DistributedSemaphore, Error};
+    /// # let server = dflockd_client::server::Server::builder().port(0).start().await?;
+    /// # let options = Client::builder().servers([server.local_addr().to_string()]);
+    /// let mut slots = DistributedSemaphore::with_options("workers", 8, options)?;
+    /// slots.with_permit(async |permit| Ok::<_, Error>(assert!(permit.is_held()))).await
+    /// # }
+    /// ```
+    pub async fn with_permit<T, E: From<Error>>(
+        &mut self,
+        work: impl AsyncFnOnce(&SemaphorePermit) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let permit = self.acquire_guard().await?;
+        hold(permit, work).await
+    }
+}
+
+impl<G: Guard> Holder<G> {
+    fn with_own_client(target: Target, key: &str, options: ClientBuilder) -> Result<Self> {
+        let key = Key::new(key)?;
+        let source = Source::Own {
+            options: Box::new(options.for_key(&key)?),
+            started: None,
+        };
+        Ok(Self {
+            held: Held::Nothing,
+            source,
+            target,
+            key,
+        })
+    }
+
+    fn with_handle(handle: Handle) -> Self {
+        Self {
+            held: Held::Nothing,
+            target: handle.target,
+            key: handle.key.clone(),
+            source: Source::Shared(handle),
+        }
+    }
+
+    /// Acquires it, waiting for up to the acquire timeout. False if somebody else held it all the time: look at it, nothing is
+    /// held then.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Misuse`] if this object holds it or has a place in its queue, [`ErrorKind::Connect`] or
+    /// [`ErrorKind::Auth`] if a client of its own could not connect, and all errors of [`Lock::acquire`] but the timeout.
+    /// Nothing is held after an error. A lease that was lost is in nobody's way: it is acquired anew.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: dropping the future gives up the wait, and gives back what was granted meanwhile.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), dflockd_client::Error> {
+    /// # use dflockd_client::{Client, DistributedLock};
+    /// # let server = dflockd_client::server::Server::builder().port(0).start().await?;
+    /// # let options = Client::builder().servers([server.local_addr().to_string()]);
+    /// let mut lock = DistributedLock::with_options("orders/42", options)?;
+    /// assert!(lock.acquire().await?);
+    /// assert!(lock.is_held() && lock.token().is_some());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn acquire(&mut self) -> Result<bool> {
+        self.must_have_nothing()?;
+        let Some(lease) = self.handle().await?.acquire_in_time().await? else {
+            return Ok(false);
+        };
+        self.held = Held::Guard(G::of(lease));
+        Ok(true)
+    }
+
+    /// First phase of two: takes it if it is free, and a place in its queue if not. Does not wait for other holders;
+    /// [`wait`](Self::wait) does.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::AlreadyEnqueued`] if this object has a place already, and else as [`acquire`](Self::acquire);
+    /// [`ErrorKind::Timeout`] means that no connection was free for it within the request timeout.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: dropping the future gives up the place, and gives back what was granted meanwhile.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), dflockd_client::Error> {
+    /// # use dflockd_client::{Client, DistributedLock};
+    /// # let server = dflockd_client::server::Server::builder().port(0).start().await?;
+    /// # let options = Client::builder().servers([server.local_addr().to_string()]);
+    /// let mut lock = DistributedLock::with_options("orders/42", options)?;
+    /// if lock.enqueue().await?.to_string() == "queued" {
+    ///     // Tell somebody that it will take a while.
+    /// }
+    /// assert!(lock.wait(Duration::from_secs(30)).await?);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn enqueue(&mut self) -> Result<EnqueueStatus> {
+        if let Held::Place(_) = self.held {
+            return Err(Error::new(
+                ErrorKind::AlreadyEnqueued,
+                format!(
+                    "this object has a place in the queue of {:?} already: wait at it, or release it",
+                    self.key
+                ),
+            ));
+        }
+        self.must_have_nothing()?;
+        let (held, status) = match self.handle().await?.enqueue(G::of).await? {
+            Enqueued::Acquired(guard) => (Held::Guard(guard), EnqueueStatus::Acquired),
+            Enqueued::Queued(ticket) => (Held::Place(ticket), EnqueueStatus::Queued),
+        };
+        self.held = held;
+        Ok(status)
+    }
+
+    /// Second phase: waits at the place that [`enqueue`](Self::enqueue) took, for up to `timeout` (`None`: the acquire
+    /// timeout). True at once if it is held already. False if its turn did not come in time; the place is given up then.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::NotEnqueued`] without a place, [`ErrorKind::LeaseLost`] if it was held and is lost, and those of
+    /// [`Ticket::wait`] but the timeout. The place is gone after an error.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: dropping the future gives up the place, and gives back what was granted meanwhile.
+    ///
+    /// An example is with [`enqueue`](Self::enqueue).
+    pub async fn wait(&mut self, timeout: impl Into<Option<Duration>>) -> Result<bool> {
+        match &self.held {
+            Held::Nothing => {
+                return Err(Error::new(
+                    ErrorKind::NotEnqueued,
+                    format!("there is no place in the queue of {:?}: enqueue first", self.key),
+                ));
+            }
+            Held::Guard(guard) => return guard.check().map(|()| true),
+            Held::Place(_) => {}
+        }
+        let timeout = match timeout.into() {
+            Some(timeout) => timeout,
+            None => self.handle().await?.wait,
+        };
+        // Taken out before the wait, so that a wait that is dropped leaves nothing.
+        let Held::Place(ticket) = std::mem::take(&mut self.held) else {
+            return Ok(false);
+        };
+        match ticket.wait(timeout).await {
+            Ok(guard) => {
+                self.held = Held::Guard(guard);
+                Ok(true)
+            }
+            Err(error) if error.is_timeout() => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Gives it back and waits for the server to say so. False if nothing was held; a place in the queue is given up.
+    ///
+    /// # Errors
+    ///
+    /// As [`LockGuard::release`]: [`ErrorKind::LeaseLost`] if what was held is lost. Nothing is held after an error.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: dropping the future leaves the release on its way.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), dflockd_client::Error> {
+    /// # use dflockd_client::{Client, DistributedLock};
+    /// # let server = dflockd_client::server::Server::builder().port(0).start().await?;
+    /// # let options = Client::builder().servers([server.local_addr().to_string()]);
+    /// let mut lock = DistributedLock::with_options("orders/42", options)?;
+    /// assert!(lock.acquire().await?);
+    /// assert!(lock.release().await?);
+    /// assert!(!lock.release().await?, "nothing was held");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn release(&mut self) -> Result<bool> {
+        match std::mem::take(&mut self.held) {
+            Held::Guard(guard) => guard.into_lease().release().await.map(|()| true),
+            // Dropped, and so given up.
+            Held::Place(_) | Held::Nothing => Ok(false),
+        }
+    }
+
+    /// Gives back what is held, without saying what came of it, and ends the client if it is this object's own. The next
+    /// acquire starts another.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: dropping the future leaves all of it on its way.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), dflockd_client::Error> {
+    /// # use dflockd_client::{Client, DistributedLock};
+    /// # let server = dflockd_client::server::Server::builder().port(0).start().await?;
+    /// # let options = Client::builder().servers([server.local_addr().to_string()]);
+    /// let mut lock = DistributedLock::with_options("orders/42", options)?;
+    /// assert!(lock.acquire().await?);
+    /// lock.close().await;
+    /// assert!(server.stats().locks.is_empty());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn close(&mut self) {
+        // What could not be given back in time goes on in the background.
+        drop(self.release().await);
+        if let Source::Own { started, .. } = &mut self.source {
+            if let Some(handle) = started.take() {
+                let timeout = handle.client.config().request_timeout;
+                handle.client.shutdown(timeout).await;
+            }
+        }
+    }
+
+    /// What it locks.
+    #[must_use]
+    pub fn key(&self) -> &Key {
+        &self.key
+    }
+
+    /// What it holds, even if that is lost: all that can be asked of a [`Lease`](crate::Lease) can be asked of this.
+    #[must_use]
+    pub fn guard(&self) -> Option<&G> {
+        match &self.held {
+            Held::Guard(guard) => Some(guard),
+            Held::Nothing | Held::Place(_) => None,
+        }
+    }
+
+    /// Whether it is held, as far as can be known here; see [`Lease::is_held`](crate::Lease::is_held).
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        self.guard().is_some_and(|guard| guard.is_held())
+    }
+
+    /// The secret with which the server knows what is held.
+    #[must_use]
+    pub fn token(&self) -> Option<&Token> {
+        self.guard().filter(|guard| guard.is_held()).map(|guard| guard.token())
+    }
+
+    /// How long the server keeps what is held after each renewal.
+    #[must_use]
+    pub fn lease(&self) -> Option<Ttl> {
+        self.guard()
+            .filter(|guard| guard.is_held())
+            .map(|guard| guard.lease_ttl())
+    }
+
+    /// A guard for as long as some work runs: what this object has stays nothing.
+    async fn acquire_guard(&mut self) -> Result<G> {
+        self.must_have_nothing()?;
+        self.handle().await?.acquire().await.map(G::of)
+    }
+
+    fn must_have_nothing(&self) -> Result<()> {
+        let has = match &self.held {
+            Held::Guard(guard) if guard.is_held() => "holds it already: release it first",
+            Held::Place(_) => "has a place in its queue: wait at it, or release it",
+            Held::Guard(_) | Held::Nothing => return Ok(()),
+        };
+        Err(Error::new(
+            ErrorKind::Misuse,
+            format!("{:?} cannot be acquired: this object {has}", self.key),
+        ))
+    }
+
+    /// Through which it acquires. A client of its own is connected first, so that a server that is not there is an error
+    /// at once.
+    async fn handle(&mut self) -> Result<&Handle> {
+        match &mut self.source {
+            Source::Shared(handle) => Ok(handle),
+            Source::Own { options, started } => {
+                let handle = match started.take() {
+                    Some(handle) => handle,
+                    None => Handle::new(
+                        ClientBuilder::clone(options).connect().await?,
+                        self.target,
+                        self.key.as_str(),
+                    )?,
+                };
+                Ok(started.insert(handle))
+            }
+        }
+    }
+}
+
+/// Shares the handle's client.
+impl From<Lock> for Holder<LockGuard> {
+    fn from(lock: Lock) -> Self {
+        Self::with_handle(lock.0)
+    }
+}
+
+/// Shares the handle's client.
+impl From<Semaphore> for Holder<SemaphorePermit> {
+    fn from(semaphore: Semaphore) -> Self {
+        Self::with_handle(semaphore.0)
+    }
+}
+
+impl<G: fmt::Debug> fmt::Debug for Holder<G> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut out = f.debug_struct("Holder");
+        out.field("key", &self.key);
+        match &self.held {
+            Held::Nothing => out.finish_non_exhaustive(),
+            Held::Guard(guard) => out.field("held", guard).finish_non_exhaustive(),
+            Held::Place(ticket) => out.field("queued", ticket).finish_non_exhaustive(),
+        }
+    }
+}
