@@ -41,143 +41,24 @@
 //! None of them is cancel safe: a call that is dropped half-way leaves an answer on the way, so the [`Wire`] refuses
 //! further calls, and whatever the server granted meanwhile stays granted until the stream is closed.
 
-use bytes::BytesMut;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::MAX_RESPONSE_LINE;
 use super::call::{Call, Enqueued};
 use super::channel::Channel;
-use super::line::LineBuffer;
-use super::request::{AuthToken, Request};
-use super::response::Response;
+use super::request::AuthToken;
 use super::signal::Payload;
-use crate::error::{Error, ErrorKind, Result};
+pub use super::wire::Wire;
+#[cfg(doc)]
+use crate::error::ErrorKind;
+use crate::error::Result;
 use crate::stats::Stats;
 use crate::types::{Grant, Key, Kind, Limit, Target, Token, Ttl, WaitSecs};
-
-/// A stream to a server, with what was read from it ahead of time.
-#[derive(Debug)]
-pub struct Wire<S> {
-    stream: S,
-    exchange: Exchange,
-}
-
-/// The state of one request and its answer, without the I/O.
-#[derive(Debug, Default)]
-struct Exchange {
-    out: BytesMut,
-    lines: LineBuffer,
-    in_step: InStep,
-}
-
-#[derive(Debug, Default, PartialEq, Eq)]
-enum InStep {
-    #[default]
-    Yes,
-    /// A request was begun and its answer not read.
-    No,
-}
-
-impl Exchange {
-    /// Encodes the request. Until its answer was read, no other can be begun.
-    fn begin(&mut self, request: &Request) -> Result<()> {
-        if self.in_step == InStep::No {
-            return Err(out_of_step());
-        }
-        self.in_step = InStep::No;
-        self.out.clear();
-        request.encode(&mut self.out);
-        Ok(())
-    }
-
-    /// The answer, if all of it has arrived.
-    fn answer(&mut self, request: &Request) -> Result<Option<Response>> {
-        let line = self.lines.next_line(MAX_RESPONSE_LINE).map_err(protocol_error)?;
-        let Some(line) = line else { return Ok(None) };
-        let response = Response::decode(request.expect(), line).map_err(protocol_error)?;
-        self.in_step = InStep::Yes;
-        Ok(Some(response))
-    }
-}
-
-fn out_of_step() -> Error {
-    Error::new(
-        ErrorKind::Disconnected,
-        "this stream is out of step: an earlier call was dropped or failed half-way; open a new one",
-    )
-}
-
-fn protocol_error(cause: impl std::error::Error + Send + Sync + 'static) -> Error {
-    Error::new(ErrorKind::Protocol, format!("this is no dflockd server: {cause}")).caused_by(cause)
-}
-
-impl<S> Wire<S> {
-    /// Puts the protocol on a stream.
-    pub fn new(stream: S) -> Self {
-        Self {
-            stream,
-            exchange: Exchange::default(),
-        }
-    }
-
-    /// The stream, if it is in step: no answer is on its way, and nothing was read that nobody asked for.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::Disconnected`] or [`ErrorKind::Protocol`] if it is not.
-    pub fn into_stream(self) -> Result<S> {
-        if self.exchange.in_step == InStep::No {
-            return Err(out_of_step());
-        }
-        if self.exchange.lines.pending() > 0 {
-            return Err(Error::new(
-                ErrorKind::Protocol,
-                "this is no dflockd server: it said more than it was asked for",
-            ));
-        }
-        Ok(self.stream)
-    }
-}
-
-impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
-    /// Sends a request and reads its answer: what all functions of this module do.
-    ///
-    /// # Errors
-    ///
-    /// As the [module](self) says.
-    ///
-    /// # Cancel safety
-    ///
-    /// Not cancel safe, as the [module](self) says.
-    pub async fn run<T>(&mut self, call: Call<T>) -> Result<T> {
-        self.exchange.begin(call.request())?;
-        let lost = |error| Error::new(ErrorKind::Disconnected, "the stream failed before the answer").caused_by(error);
-        self.stream.write_all(&self.exchange.out).await.map_err(lost)?;
-        self.stream.flush().await.map_err(lost)?;
-        loop {
-            if let Some(response) = self.exchange.answer(call.request())? {
-                return call.finish(response);
-            }
-            let read = self
-                .stream
-                .read_buf(self.exchange.lines.read_space())
-                .await
-                .map_err(lost)?;
-            if read == 0 {
-                return Err(Error::new(
-                    ErrorKind::Disconnected,
-                    format!("the server closed the stream before it answered {:?}", call.request()),
-                ));
-            }
-        }
-    }
-}
 
 /// Presents the server's secret. Must be the first call where the server has one, and never made otherwise.
 ///
 /// # Errors
 ///
-/// [`ErrorKind::Auth`] if the secret is wrong (the server closes then) or none is wanted.
+/// [`Auth`](ErrorKind::Auth) if the secret is wrong (the server closes then) or none is wanted.
 ///
 /// # Cancel safety
 ///
@@ -190,7 +71,7 @@ pub async fn auth<S: AsyncRead + AsyncWrite + Unpin>(wire: &mut Wire<S>, token: 
 ///
 /// # Errors
 ///
-/// [`ErrorKind::Unsupported`] before release 1.14.
+/// [`Unsupported`](ErrorKind::Unsupported) before release 1.14.
 ///
 /// # Cancel safety
 ///
@@ -203,8 +84,8 @@ pub async fn ping<S: AsyncRead + AsyncWrite + Unpin>(wire: &mut Wire<S>) -> Resu
 ///
 /// # Errors
 ///
-/// [`ErrorKind::Timeout`] if it was not granted in time, [`ErrorKind::MaxLocks`], [`ErrorKind::MaxWaiters`] and the
-/// other refusals.
+/// [`Timeout`](ErrorKind::Timeout) if it was not granted in time, [`MaxLocks`](ErrorKind::MaxLocks),
+/// [`MaxWaiters`](ErrorKind::MaxWaiters) and the other refusals.
 ///
 /// # Cancel safety
 ///
@@ -222,7 +103,7 @@ pub async fn acquire<S: AsyncRead + AsyncWrite + Unpin>(
 ///
 /// # Errors
 ///
-/// [`ErrorKind::NotHeld`] if the token does not hold it (any more).
+/// [`NotHeld`](ErrorKind::NotHeld) if the token does not hold it (any more).
 ///
 /// # Cancel safety
 ///
@@ -237,7 +118,7 @@ pub async fn release<S: AsyncRead + AsyncWrite + Unpin>(wire: &mut Wire<S>, key:
 ///
 /// # Errors
 ///
-/// [`ErrorKind::NotHeld`] if the token does not hold it (any more).
+/// [`NotHeld`](ErrorKind::NotHeld) if the token does not hold it (any more).
 ///
 /// # Cancel safety
 ///
@@ -255,7 +136,7 @@ pub async fn renew<S: AsyncRead + AsyncWrite + Unpin>(
 ///
 /// # Errors
 ///
-/// [`ErrorKind::AlreadyEnqueued`] and the other refusals.
+/// [`AlreadyEnqueued`](ErrorKind::AlreadyEnqueued) and the other refusals.
 ///
 /// # Cancel safety
 ///
@@ -273,8 +154,8 @@ pub async fn enqueue<S: AsyncRead + AsyncWrite + Unpin>(
 ///
 /// # Errors
 ///
-/// [`ErrorKind::Timeout`] (the place is given up then), [`ErrorKind::NotEnqueued`], [`ErrorKind::LeaseExpired`] if the
-/// grant ran out before it was collected. Servers before 1.14 do not tell the last one: check with [`renew`].
+/// [`Timeout`](ErrorKind::Timeout) (the place is given up then), [`NotEnqueued`](ErrorKind::NotEnqueued),
+/// [`LeaseExpired`](ErrorKind::LeaseExpired) if the grant ran out before it was collected. Servers before 1.14 do not tell the last one: check with [`renew`].
 ///
 /// # Cancel safety
 ///
@@ -287,7 +168,7 @@ pub async fn wait<S: AsyncRead + AsyncWrite + Unpin>(wire: &mut Wire<S>, key: &K
 ///
 /// # Errors
 ///
-/// As [`acquire`], and [`ErrorKind::LimitMismatch`] if the key exists with another limit.
+/// As [`acquire`], and [`LimitMismatch`](ErrorKind::LimitMismatch) if the key exists with another limit.
 ///
 /// # Cancel safety
 ///
@@ -307,7 +188,7 @@ pub async fn sem_acquire<S: AsyncRead + AsyncWrite + Unpin>(
 ///
 /// # Errors
 ///
-/// [`ErrorKind::NotHeld`] if the token does not hold one (any more).
+/// [`NotHeld`](ErrorKind::NotHeld) if the token does not hold one (any more).
 ///
 /// # Cancel safety
 ///
@@ -324,7 +205,7 @@ pub async fn sem_release<S: AsyncRead + AsyncWrite + Unpin>(
 ///
 /// # Errors
 ///
-/// [`ErrorKind::NotHeld`] if the token does not hold one (any more).
+/// [`NotHeld`](ErrorKind::NotHeld) if the token does not hold one (any more).
 ///
 /// # Cancel safety
 ///
@@ -342,7 +223,7 @@ pub async fn sem_renew<S: AsyncRead + AsyncWrite + Unpin>(
 ///
 /// # Errors
 ///
-/// As [`enqueue`], and [`ErrorKind::LimitMismatch`].
+/// As [`enqueue`], and [`LimitMismatch`](ErrorKind::LimitMismatch).
 ///
 /// # Cancel safety
 ///
@@ -378,7 +259,7 @@ pub async fn sem_wait<S: AsyncRead + AsyncWrite + Unpin>(
 ///
 /// # Errors
 ///
-/// [`ErrorKind::Unsupported`] before release 1.0.
+/// [`Unsupported`](ErrorKind::Unsupported) before release 1.0.
 ///
 /// # Cancel safety
 ///
@@ -391,7 +272,7 @@ pub async fn stats<S: AsyncRead + AsyncWrite + Unpin>(wire: &mut Wire<S>) -> Res
 ///
 /// # Errors
 ///
-/// [`ErrorKind::Unsupported`] if the server knows no signals (before 1.11, and from 2.0 on).
+/// [`Unsupported`](ErrorKind::Unsupported) if the server knows no signals (before 1.11, and from 2.0 on).
 ///
 /// # Cancel safety
 ///

@@ -1,11 +1,14 @@
 //! The wire protocol: three lines up, one line down, no I/O.
 //!
 //! [`Request`] and [`Response`] are typed, encode themselves, and decode from lines; so does [`Signal`], the one thing
-//! that a server says unasked. [`LineBuffer`] cuts lines out of whatever bytes arrive. [`RequestDecoder`] is the server's reading side. [`functions`] puts the protocol on any
-//! stream, one call at a time.
+//! that a server says unasked. [`LineBuffer`] cuts lines out of whatever bytes arrive. [`RequestDecoder`] is the server's
+//! reading side. [`functions`] puts the protocol on any async stream, one call at a time, and `blocking` (feature
+//! `blocking`) on any other.
 //!
 //! Source of every rule: the servers' observed behaviour, releases 0.5 to 3.x.
 
+#[cfg(feature = "blocking")]
+pub mod blocking;
 mod call;
 mod channel;
 pub mod functions;
@@ -15,6 +18,7 @@ mod request_decoder;
 mod response;
 mod signal;
 mod status;
+mod wire;
 
 pub use call::{Call, Enqueued};
 pub use channel::{Channel, Group, Pattern};

@@ -1,0 +1,202 @@
+//! The low-level functions for threads: one request and its answer over any [`Read`] + [`Write`].
+//!
+//! They are those of [`functions`], name for name, and share all of it but the I/O. The stream must block: one that says
+//! that it would, or whose own timeout is over, has failed, and its [`Wire`] is out of step.
+//!
+//! ```
+//! # #[tokio::main]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let server = dflockd_client::server::Server::builder().port(0).start().await?;
+//! # let address = server.local_addr();
+//! use dflockd_client::protocol::blocking::{Wire, acquire, release};
+//! use dflockd_client::{Key, Ttl, WaitSecs};
+//!
+//! let mut wire = Wire::new(std::net::TcpStream::connect(address)?);
+//! let key = Key::new("orders/42")?;
+//! let grant = acquire(&mut wire, &key, WaitSecs::TRY, Ttl::from_secs(30))?;
+//! release(&mut wire, &key, &grant.token)?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Errors
+//!
+//! As [`functions`].
+
+use std::io::{ErrorKind, Read, Write};
+
+use super::call::{Call, Enqueued};
+#[cfg(doc)]
+use super::functions;
+use super::request::{AuthToken, Channel, Payload};
+pub use super::wire::Wire;
+use super::wire::{closed, lost};
+use crate::error::Result;
+use crate::stats::Stats;
+use crate::types::{Grant, Key, Kind, Limit, Target, Token, Ttl, WaitSecs};
+
+/// How much is read at once.
+const READ_AT_ONCE: usize = 4096;
+
+impl<S: Read + Write> Wire<S> {
+    /// Sends a request and reads its answer: what all functions of this module do.
+    ///
+    /// # Errors
+    ///
+    /// As [`functions`].
+    pub fn run_blocking<T>(&mut self, call: Call<T>) -> Result<T> {
+        self.exchange.begin(call.request())?;
+        self.stream.write_all(&self.exchange.out).map_err(lost)?;
+        self.stream.flush().map_err(lost)?;
+        let mut bytes = [0; READ_AT_ONCE];
+        loop {
+            if let Some(response) = self.exchange.answer(call.request())? {
+                return call.finish(response);
+            }
+            match self.stream.read(&mut bytes) {
+                Ok(0) => return Err(closed(call.request())),
+                Ok(count) => self.exchange.lines.extend(&bytes[..count]),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(lost(error)),
+            }
+        }
+    }
+}
+
+/// Presents the server's secret. Must be the first call where the server has one, and never made otherwise.
+///
+/// # Errors
+///
+/// As [`functions::auth`].
+pub fn auth<S: Read + Write>(wire: &mut Wire<S>, token: AuthToken) -> Result<()> {
+    wire.run_blocking(Call::auth(token))
+}
+
+/// Does nothing, and keeps the connection from being silent.
+///
+/// # Errors
+///
+/// As [`functions::ping`].
+pub fn ping<S: Read + Write>(wire: &mut Wire<S>) -> Result<()> {
+    wire.run_blocking(Call::ping())
+}
+
+/// Acquires a lock, waiting for up to `wait`; with [`WaitSecs::TRY`] it does not wait.
+///
+/// # Errors
+///
+/// As [`functions::acquire`].
+pub fn acquire<S: Read + Write>(wire: &mut Wire<S>, key: &Key, wait: WaitSecs, ttl: Option<Ttl>) -> Result<Grant> {
+    wire.run_blocking(Call::acquire(Target::Lock, key.clone(), wait, ttl))
+}
+
+/// Gives up a lock.
+///
+/// # Errors
+///
+/// As [`functions::release`].
+pub fn release<S: Read + Write>(wire: &mut Wire<S>, key: &Key, token: &Token) -> Result<()> {
+    wire.run_blocking(Call::release(Kind::Lock, key.clone(), *token))
+}
+
+/// Makes a lock's lease run anew. Without a TTL it becomes the *server's default*, whatever it was before.
+///
+/// # Errors
+///
+/// As [`functions::renew`].
+pub fn renew<S: Read + Write>(wire: &mut Wire<S>, key: &Key, token: &Token, ttl: Option<Ttl>) -> Result<Option<u64>> {
+    wire.run_blocking(Call::renew(Kind::Lock, key.clone(), *token, ttl))
+}
+
+/// First phase of two: takes the lock, or a place in its queue that belongs to this connection.
+///
+/// # Errors
+///
+/// As [`functions::enqueue`].
+pub fn enqueue<S: Read + Write>(wire: &mut Wire<S>, key: &Key, ttl: Option<Ttl>) -> Result<Enqueued> {
+    wire.run_blocking(Call::enqueue(Target::Lock, key.clone(), ttl))
+}
+
+/// Second phase: waits at the place that [`enqueue`] took over the same stream. The lease runs from the grant, not from
+/// this call.
+///
+/// # Errors
+///
+/// As [`functions::wait`].
+pub fn wait<S: Read + Write>(wire: &mut Wire<S>, key: &Key, wait: WaitSecs) -> Result<Grant> {
+    wire.run_blocking(Call::wait(Kind::Lock, key.clone(), wait))
+}
+
+/// Acquires a slot of a semaphore, waiting for up to `wait`.
+///
+/// # Errors
+///
+/// As [`functions::sem_acquire`].
+pub fn sem_acquire<S: Read + Write>(
+    wire: &mut Wire<S>,
+    key: &Key,
+    wait: WaitSecs,
+    limit: Limit,
+    ttl: Option<Ttl>,
+) -> Result<Grant> {
+    wire.run_blocking(Call::acquire(Target::Semaphore(limit), key.clone(), wait, ttl))
+}
+
+/// Gives up a slot.
+///
+/// # Errors
+///
+/// As [`functions::sem_release`].
+pub fn sem_release<S: Read + Write>(wire: &mut Wire<S>, key: &Key, token: &Token) -> Result<()> {
+    wire.run_blocking(Call::release(Kind::Semaphore, key.clone(), *token))
+}
+
+/// Makes a slot's lease run anew; see [`functions::renew`].
+///
+/// # Errors
+///
+/// As [`functions::sem_renew`].
+pub fn sem_renew<S: Read + Write>(
+    wire: &mut Wire<S>,
+    key: &Key,
+    token: &Token,
+    ttl: Option<Ttl>,
+) -> Result<Option<u64>> {
+    wire.run_blocking(Call::renew(Kind::Semaphore, key.clone(), *token, ttl))
+}
+
+/// First phase of two for a slot; see [`functions::enqueue`].
+///
+/// # Errors
+///
+/// As [`functions::sem_enqueue`].
+pub fn sem_enqueue<S: Read + Write>(wire: &mut Wire<S>, key: &Key, limit: Limit, ttl: Option<Ttl>) -> Result<Enqueued> {
+    wire.run_blocking(Call::enqueue(Target::Semaphore(limit), key.clone(), ttl))
+}
+
+/// Second phase of two for a slot; see [`functions::wait`].
+///
+/// # Errors
+///
+/// As [`functions::sem_wait`].
+pub fn sem_wait<S: Read + Write>(wire: &mut Wire<S>, key: &Key, wait: WaitSecs) -> Result<Grant> {
+    wire.run_blocking(Call::wait(Kind::Semaphore, key.clone(), wait))
+}
+
+/// The server's state.
+///
+/// # Errors
+///
+/// As [`functions::stats`].
+pub fn stats<S: Read + Write>(wire: &mut Wire<S>) -> Result<Stats> {
+    wire.run_blocking(Call::stats())
+}
+
+/// Publishes a signal on a literal channel. Returns the number of deliveries.
+///
+/// # Errors
+///
+/// As [`functions::sig_emit`].
+pub fn sig_emit<S: Read + Write>(wire: &mut Wire<S>, channel: Channel, payload: Payload) -> Result<u64> {
+    wire.run_blocking(Call::emit(channel, payload))
+}

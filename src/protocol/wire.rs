@@ -1,0 +1,140 @@
+//! A stream with the protocol on it: one request, one answer, and never out of step unnoticed.
+//!
+//! All of it but the I/O is in [`Exchange`], so that it is the same for async and for blocking streams.
+
+use bytes::BytesMut;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+use super::MAX_RESPONSE_LINE;
+use super::call::Call;
+use super::line::LineBuffer;
+use super::request::Request;
+use super::response::Response;
+use crate::error::{Error, ErrorKind, Result};
+
+/// A stream to a server, with what was read from it ahead of time.
+#[derive(Debug)]
+pub struct Wire<S> {
+    pub(super) stream: S,
+    pub(super) exchange: Exchange,
+}
+
+/// The state of one request and its answer, without the I/O.
+#[derive(Debug, Default)]
+pub(super) struct Exchange {
+    pub(super) out: BytesMut,
+    pub(super) lines: LineBuffer,
+    in_step: InStep,
+}
+
+#[derive(Debug, Default, PartialEq, Eq)]
+enum InStep {
+    #[default]
+    Yes,
+    /// A request was begun and its answer not read.
+    No,
+}
+
+impl Exchange {
+    /// Encodes the request. Until its answer was read, no other can be begun.
+    pub(super) fn begin(&mut self, request: &Request) -> Result<()> {
+        if self.in_step == InStep::No {
+            return Err(out_of_step());
+        }
+        self.in_step = InStep::No;
+        self.out.clear();
+        request.encode(&mut self.out);
+        Ok(())
+    }
+
+    /// The answer, if all of it has arrived.
+    pub(super) fn answer(&mut self, request: &Request) -> Result<Option<Response>> {
+        let line = self.lines.next_line(MAX_RESPONSE_LINE).map_err(protocol_error)?;
+        let Some(line) = line else { return Ok(None) };
+        let response = Response::decode(request.expect(), line).map_err(protocol_error)?;
+        self.in_step = InStep::Yes;
+        Ok(Some(response))
+    }
+}
+
+/// The stream failed while a request was on its way.
+pub(super) fn lost(error: std::io::Error) -> Error {
+    Error::new(ErrorKind::Disconnected, "the stream failed before the answer").caused_by(error)
+}
+
+/// The stream ended while a request was on its way.
+pub(super) fn closed(request: &Request) -> Error {
+    Error::new(
+        ErrorKind::Disconnected,
+        format!("the server closed the stream before it answered {request:?}"),
+    )
+}
+
+fn out_of_step() -> Error {
+    Error::new(
+        ErrorKind::Disconnected,
+        "this stream is out of step: an earlier call was dropped or failed half-way; open a new one",
+    )
+}
+
+fn protocol_error(cause: impl std::error::Error + Send + Sync + 'static) -> Error {
+    Error::new(ErrorKind::Protocol, format!("this is no dflockd server: {cause}")).caused_by(cause)
+}
+
+impl<S> Wire<S> {
+    /// Puts the protocol on a stream.
+    pub fn new(stream: S) -> Self {
+        Self {
+            stream,
+            exchange: Exchange::default(),
+        }
+    }
+
+    /// The stream, if it is in step: no answer is on its way, and nothing was read that nobody asked for.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Disconnected`] or [`ErrorKind::Protocol`] if it is not.
+    pub fn into_stream(self) -> Result<S> {
+        if self.exchange.in_step == InStep::No {
+            return Err(out_of_step());
+        }
+        if self.exchange.lines.pending() > 0 {
+            return Err(Error::new(
+                ErrorKind::Protocol,
+                "this is no dflockd server: it said more than it was asked for",
+            ));
+        }
+        Ok(self.stream)
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
+    /// Sends a request and reads its answer: what all [functions](super::functions) do.
+    ///
+    /// # Errors
+    ///
+    /// As the [functions](super::functions).
+    ///
+    /// # Cancel safety
+    ///
+    /// Not cancel safe, as the [functions](super::functions).
+    pub async fn run<T>(&mut self, call: Call<T>) -> Result<T> {
+        self.exchange.begin(call.request())?;
+        self.stream.write_all(&self.exchange.out).await.map_err(lost)?;
+        self.stream.flush().await.map_err(lost)?;
+        loop {
+            if let Some(response) = self.exchange.answer(call.request())? {
+                return call.finish(response);
+            }
+            let read = self
+                .stream
+                .read_buf(self.exchange.lines.read_space())
+                .await
+                .map_err(lost)?;
+            if read == 0 {
+                return Err(closed(call.request()));
+            }
+        }
+    }
+}
