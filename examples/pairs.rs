@@ -1,17 +1,18 @@
 //! How many acquire+release pairs a second go through the handles.
 //!
 //!     cargo run --release --example pairs -- --tasks 100 --pairs 200000
+//!     cargo run --release --example pairs -- --tasks 8 --blocking
 //!     cargo run --release --example pairs -- --tasks 100 --servers 127.0.0.1:6388,127.0.0.1:6389
 //!
 //! Without `--servers` it starts an embedded server in this process, on the same cores. Every task has keys of its own:
-//! this measures the way to the server and back, not contention.
+//! this measures the way to the server and back, not contention. With `--blocking` the tasks are threads.
 
 use std::error::Error;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use dflockd_client::Client;
 use dflockd_client::server::Server;
+use dflockd_client::{Client, Error as ClientError, blocking};
 use hdrhistogram::Histogram;
 
 #[derive(Parser)]
@@ -22,10 +23,16 @@ struct Arguments {
     /// How many pairs all tasks make together.
     #[arg(long, default_value_t = 200_000)]
     pairs: usize,
+    /// Threads and the blocking client, instead of tasks and the async one.
+    #[arg(long)]
+    blocking: bool,
     /// The servers, as host:port; an embedded one if there are none.
     #[arg(long, value_delimiter = ',')]
     servers: Vec<String>,
 }
+
+/// The time of every pair, in nanoseconds.
+type Latencies = Histogram<u64>;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
@@ -38,47 +45,104 @@ async fn main() -> Result<(), Box<dyn Error>> {
         Some(server) => vec![server.local_addr().to_string()],
         None => arguments.servers,
     };
-    let client = Client::builder().servers(servers).connect().await?;
-
+    let builder = Client::builder().servers(servers);
     // A tenth of the work first, so that everything is warm.
-    let each = (arguments.pairs / arguments.tasks).max(1);
-    run(&client, arguments.tasks, each.div_ceil(10)).await?;
-    let started = Instant::now();
-    let latencies = run(&client, arguments.tasks, each).await?;
-    let elapsed = started.elapsed();
+    let tasks = arguments.tasks;
+    let each = (arguments.pairs / tasks).max(1);
+    let warm_up = each.div_ceil(10);
+    let (latencies, elapsed, connections) = match arguments.blocking {
+        false => {
+            let client = builder.connect().await?;
+            in_tasks(&client, tasks, warm_up).await?;
+            let started = Instant::now();
+            let latencies = in_tasks(&client, tasks, each).await?;
+            (latencies, started.elapsed(), client.stats().await?.connections)
+        }
+        true => {
+            // The threads are none of this runtime, so that its embedded server goes on meanwhile.
+            let work = move || {
+                let client = builder.connect_blocking()?;
+                in_threads(&client, tasks, warm_up)?;
+                let started = Instant::now();
+                let latencies = in_threads(&client, tasks, each)?;
+                Ok::<_, Box<dyn Error + Send + Sync>>((latencies, started.elapsed(), client.stats()?.connections))
+            };
+            let (done, outcome) = tokio::sync::oneshot::channel();
+            std::thread::spawn(move || drop(done.send(work())));
+            outcome.await?.map_err(|error| error.to_string())?
+        }
+    };
 
-    let pairs = latencies.len();
     let micros = |quantile| Duration::from_nanos(latencies.value_at_quantile(quantile)).as_micros();
     println!(
-        "{} tasks: {:.0} pairs/s, p50 {} us, p99 {} us, {} connections",
-        arguments.tasks,
-        pairs as f64 / elapsed.as_secs_f64(),
+        "{tasks} {}: {:.0} pairs/s, p50 {} us, p99 {} us, {connections} connections{}",
+        if arguments.blocking { "threads" } else { "tasks" },
+        latencies.len() as f64 / elapsed.as_secs_f64(),
         micros(0.5),
         micros(0.99),
-        client.stats().await?.connections,
+        background_threads(),
     );
     Ok(())
 }
 
-/// Lets each task make `each` pairs; the time of every pair, in nanoseconds.
-async fn run(client: &Client, tasks: usize, each: usize) -> Result<Histogram<u64>, Box<dyn Error>> {
+/// Lets each task make `each` pairs.
+async fn in_tasks(client: &Client, tasks: usize, each: usize) -> Result<Latencies, Box<dyn Error>> {
     let mut running = tokio::task::JoinSet::new();
     for task in 0..tasks {
         let lock = client.lock(format!("pairs/{task}"))?;
         running.spawn(async move {
-            let mut latencies = Histogram::<u64>::new_with_bounds(1, 60_000_000_000, 3)?;
+            let mut latencies = empty();
             for _ in 0..each {
                 let started = Instant::now();
                 lock.acquire().await?.release().await?;
                 latencies.saturating_record(started.elapsed().as_nanos() as u64);
             }
-            Ok::<_, Box<dyn Error + Send + Sync>>(latencies)
+            Ok::<_, ClientError>(latencies)
         });
     }
-    let mut all = Histogram::<u64>::new_with_bounds(1, 60_000_000_000, 3)?;
+    let mut all = empty();
     while let Some(finished) = running.join_next().await {
-        let latencies = finished?.map_err(|error| error.to_string())?;
-        all.add(latencies)?;
+        all.add(finished??)?;
     }
     Ok(all)
+}
+
+/// Lets each thread make `each` pairs.
+fn in_threads(
+    client: &blocking::Client,
+    threads: usize,
+    each: usize,
+) -> Result<Latencies, Box<dyn Error + Send + Sync>> {
+    let mut running = Vec::new();
+    for thread in 0..threads {
+        let lock = client.lock(format!("pairs/{thread}"))?;
+        running.push(std::thread::spawn(move || {
+            let mut latencies = empty();
+            for _ in 0..each {
+                let started = Instant::now();
+                lock.acquire()?.release()?;
+                latencies.saturating_record(started.elapsed().as_nanos() as u64);
+            }
+            Ok::<_, ClientError>(latencies)
+        }));
+    }
+    let mut all = empty();
+    for thread in running {
+        all.add(thread.join().map_err(|_| "a thread panicked")??)?;
+    }
+    Ok(all)
+}
+
+fn empty() -> Latencies {
+    Histogram::new_with_max(60_000_000_000, 3).unwrap_or_else(|error| unreachable!("the bounds are good: {error}"))
+}
+
+/// How many threads the blocking client has started, where the system tells.
+fn background_threads() -> String {
+    let names = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    let names = names.filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok());
+    match names.filter(|name| name.starts_with("dflockd")).count() {
+        0 => String::new(),
+        count => format!(", {count} background threads"),
+    }
 }

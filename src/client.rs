@@ -19,6 +19,7 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::handle::Handle;
 use crate::health::{ConnectionState, ShardHealth};
+use crate::join::join_all;
 use crate::lock::Lock;
 use crate::multi_lock::MultiLock;
 use crate::semaphore::Semaphore;
@@ -114,10 +115,35 @@ impl Client {
     /// ```
     pub async fn stats(&self) -> Result<Stats> {
         let mut all = Stats::default();
-        for shard in 0..self.core().topology.shards.len() {
-            all.merge(self.shard_stats(shard).await?);
+        for stats in self.all_stats().await {
+            all.merge(stats?);
         }
         Ok(all)
+    }
+
+    /// The state of each server, or why it could not be had, in the order of the shards. All are asked at once.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: nothing is changed anywhere.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), dflockd_client::Error> {
+    /// # let server = dflockd_client::server::Server::builder().port(0).start().await?;
+    /// # let client = dflockd_client::Client::builder().servers([server.local_addr().to_string()]).build()?;
+    /// for (shard, stats) in client.all_stats().await.into_iter().enumerate() {
+    ///     match stats {
+    ///         Ok(stats) => println!("shard {shard}: {} locks", stats.locks.len()),
+    ///         Err(error) => println!("shard {shard}: {error}"),
+    ///     }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn all_stats(&self) -> Vec<Result<Stats>> {
+        let shards = 0..self.core().topology.shards.len();
+        join_all(shards.map(|shard| self.shard_stats(shard))).await
     }
 
     /// The state of one shard's server. Shards are counted from 0, in the order in which their servers were given.

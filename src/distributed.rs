@@ -100,6 +100,7 @@ enum Held<G> {
 }
 
 /// Through which client it acquires.
+#[derive(Clone)]
 enum Source {
     Shared(Handle),
     /// Started at the first use, and ended by `close`.
@@ -456,7 +457,7 @@ impl<G: Guard> Holder<G> {
     }
 
     /// A guard for as long as some work runs: what this object has stays nothing.
-    async fn acquire_guard(&mut self) -> Result<G> {
+    pub(crate) async fn acquire_guard(&mut self) -> Result<G> {
         self.must_have_nothing()?;
         self.handle().await?.acquire().await.map(G::of)
     }
@@ -489,6 +490,18 @@ impl<G: Guard> Holder<G> {
                 };
                 Ok(started.insert(handle))
             }
+        }
+    }
+}
+
+#[cfg(feature = "blocking")]
+impl<G> crate::take::Take for Holder<G> {
+    fn take(&mut self) -> Self {
+        Self {
+            held: std::mem::take(&mut self.held),
+            source: self.source.clone(),
+            target: self.target,
+            key: self.key.clone(),
         }
     }
 }

@@ -13,6 +13,8 @@ use crate::actor::message::Lease as ActorLease;
 use crate::error::{Error, ErrorKind, Result};
 use crate::lease::cell::{LeaseState, LostReason};
 use crate::service::{Core, Request, Response, execute};
+#[cfg(feature = "blocking")]
+use crate::take::Take;
 use crate::types::{Fence, Key, Kind, Token, Ttl};
 
 /// A lease that is held: renewed in the background until it is released, dropped or lost.
@@ -187,6 +189,13 @@ impl Lease {
     }
 }
 
+#[cfg(feature = "blocking")]
+impl Take for Lease {
+    fn take(&mut self) -> Self {
+        Self::new(self.held.take(), Arc::clone(&self.core))
+    }
+}
+
 /// Without the token.
 impl fmt::Debug for Lease {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -291,6 +300,13 @@ impl SemaphorePermit {
     /// Safe: dropping the future leaves the release on its way.
     pub async fn release(self) -> Result<()> {
         self.0.release().await
+    }
+}
+
+#[cfg(feature = "blocking")]
+impl Take for LockGuard {
+    fn take(&mut self) -> Self {
+        Self(self.0.take())
     }
 }
 

@@ -28,6 +28,7 @@
 //!   client.
 //! - [`Error`] and [`ErrorKind`]: what went wrong, and whether to try again.
 //! - [`ShardingStrategy`]: which server a key belongs to.
+//! - `blocking` (feature `blocking`): all of it for threads.
 //! - [`protocol`]: the wire, typed, without I/O; [`protocol::functions`] over a stream of your own.
 //! - [`TimeoutLayer`], [`ClientBuilder::layer`]: the client as a tower service, and layers of your own around it.
 #![cfg_attr(
@@ -57,11 +58,14 @@
 //!
 //! | feature | default | |
 //! | --- | --- | --- |
+//! | `blocking` | no | the client for threads |
 //! | `server` | no | the embedded server |
 //! | `prometheus` | no | the Prometheus exporter with fitting buckets: `prometheus::install()` |
 //! | `backoff` | no | any `backoff::backoff::Backoff` as [`ReconnectPolicy`] (that crate is unmaintained: RUSTSEC-2025-0012) |
 
 mod actor;
+#[cfg(feature = "blocking")]
+pub mod blocking;
 mod builder;
 mod client;
 mod clock;
@@ -71,6 +75,7 @@ mod error;
 mod guard;
 mod handle;
 mod health;
+mod join;
 mod lease;
 mod lock;
 mod multi_lock;
@@ -84,6 +89,8 @@ pub mod server;
 mod service;
 mod sharding;
 mod stats;
+#[cfg(feature = "blocking")]
+mod take;
 mod telemetry;
 mod ticket;
 mod types;

@@ -13,6 +13,7 @@ use crate::clock::after;
 use crate::error::{Error, ErrorKind, Result};
 use crate::guard::LockGuard;
 use crate::handle::Handle;
+use crate::join::join_all;
 use crate::lease::cell::LostReason;
 use crate::lock::Lock;
 use crate::types::{Key, Target};
@@ -203,34 +204,10 @@ impl MultiLockGuard {
     ///
     /// Safe: dropping the future leaves the releases on their way.
     pub async fn release(self) -> Result<()> {
-        // Polled together, so that all are on their way before the first answer is waited for. What a dropped future has not
-        // sent yet is dropped with it, and a guard that is dropped is given back.
-        let mut releasing: Vec<_> = self
-            .guards
-            .into_iter()
-            .map(|guard| Some(Box::pin(guard.release())))
-            .collect();
-        let mut outcome = Ok(());
-        poll_fn(move |cx| {
-            let mut waiting = false;
-            for release in &mut releasing {
-                let Some(future) = release else { continue };
-                match future.as_mut().poll(cx) {
-                    Poll::Pending => waiting = true,
-                    Poll::Ready(result) => {
-                        *release = None;
-                        if outcome.is_ok() {
-                            outcome = result;
-                        }
-                    }
-                }
-            }
-            if waiting {
-                return Poll::Pending;
-            }
-            Poll::Ready(std::mem::replace(&mut outcome, Ok(())))
-        })
-        .await
+        // Together, so that all are on their way before the first answer is waited for. What a dropped future has not sent
+        // yet is dropped with it, and a guard that is dropped is given back.
+        let releases = self.guards.into_iter().map(LockGuard::release);
+        join_all(releases).await.into_iter().collect()
     }
 
     /// All or nothing: one that was lost while others were taken gives all of them back.
@@ -239,6 +216,16 @@ impl MultiLockGuard {
         match lost.map(|guard| (guard.key(), guard.state())) {
             Some((key, crate::lease::cell::LeaseState::Lost(reason))) => Err(lost_meanwhile(key, reason)),
             _ => Ok(self),
+        }
+    }
+}
+
+#[cfg(feature = "blocking")]
+impl crate::take::Take for MultiLockGuard {
+    fn take(&mut self) -> Self {
+        let guards = self.guards.iter_mut().map(crate::take::Take::take);
+        Self {
+            guards: guards.collect(),
         }
     }
 }

@@ -8,6 +8,8 @@ use crate::actor::message::Ticket as ActorTicket;
 use crate::error::Result;
 use crate::guard::Lease;
 use crate::service::{Core, Request, Response, busy, execute};
+#[cfg(feature = "blocking")]
+use crate::take::Take;
 use crate::types::{Key, Kind};
 
 /// What came of an `enqueue`.
@@ -63,6 +65,14 @@ impl<G> Ticket<G> {
             Response::Busy => Err(busy(&key)),
             other => Err(other.out_of_place()),
         }
+    }
+}
+
+#[cfg(feature = "blocking")]
+impl<G> Take for Ticket<G> {
+    fn take(&mut self) -> Self {
+        let place = QueuePlace::new(self.place.held.take(), Arc::clone(&self.place.core));
+        Self::new(place, self.guard)
     }
 }
 

@@ -121,6 +121,15 @@ impl Ticket {
     }
 }
 
+#[cfg(feature = "blocking")]
+impl crate::take::Take for Ticket {
+    fn take(&mut self) -> Self {
+        let mut taken = Self::new(self.id, self.key.clone(), self.shard.clone());
+        taken.used = std::mem::replace(&mut self.used, true);
+        taken
+    }
+}
+
 /// Only sends a message: works anywhere, never blocks, never panics.
 impl Drop for Ticket {
     fn drop(&mut self) {
@@ -198,6 +207,15 @@ impl Lease {
         self.given_back = true;
         // If the actor is gone, so are its connections, and with them the lease.
         drop(self.shard.send_message(ShardMessage::Release { id: self.id, told }));
+    }
+}
+
+#[cfg(feature = "blocking")]
+impl crate::take::Take for Lease {
+    fn take(&mut self) -> Self {
+        let mut taken = Self::new(Arc::clone(&self.cell), self.id, self.shard.clone());
+        taken.given_back = std::mem::replace(&mut self.given_back, true);
+        taken
     }
 }
 

@@ -15,7 +15,18 @@ pub mod raw;
 pub mod recorder;
 pub mod spans;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The same as [`until`], for tests that are threads.
+pub fn until_now(what: &str, mut holds: impl FnMut() -> bool) {
+    let give_up = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < give_up, "in vain: {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
 
 /// Resolves when the condition holds; fails, naming what was waited for, if it does not for half a minute.
 pub async fn until(what: &str, mut holds: impl FnMut() -> bool) {
@@ -25,7 +36,7 @@ pub async fn until(what: &str, mut holds: impl FnMut() -> bool) {
         }
     };
     assert!(
-        tokio::time::timeout(Duration::from_secs(30), patience).await.is_ok(),
+        tokio::time::timeout(PATIENCE, patience).await.is_ok(),
         "in vain: {what}"
     );
 }

@@ -1,0 +1,131 @@
+//! The client, for threads.
+
+use std::time::Duration;
+
+use super::lock::Lock;
+use super::multi_lock::MultiLock;
+use super::process::Ours;
+use super::runtime::{block_on, enter};
+use super::semaphore::Semaphore;
+use crate::actor::message::ShutdownReport;
+use crate::builder::ClientBuilder;
+use crate::client;
+use crate::error::Result;
+use crate::health::ShardHealth;
+use crate::stats::Stats;
+
+/// The client of one or more dflockd servers; see [`crate::Client`].
+///
+/// Cloning is cheap, all clones share their connections, and any thread may use it.
+#[derive(Clone, Debug)]
+pub struct Client(Ours<client::Client>);
+
+impl ClientBuilder {
+    /// As [`build`](Self::build), for threads. May be called anywhere.
+    ///
+    /// # Errors
+    ///
+    /// As [`build`](Self::build), and [`Misuse`](crate::ErrorKind::Misuse) in a forked child.
+    pub fn build_blocking(self) -> Result<Client> {
+        enter(|| self.build())?.map(Client::from)
+    }
+
+    /// As [`connect`](Self::connect), for threads.
+    ///
+    /// # Errors
+    ///
+    /// As [`connect`](Self::connect), and [`Misuse`](crate::ErrorKind::Misuse) where a thread must not wait; see
+    /// [`blocking`](crate::blocking).
+    pub fn connect_blocking(self) -> Result<Client> {
+        block_on(|| self.connect())?.map(Client::from)
+    }
+}
+
+impl Client {
+    /// Begins to describe a client; [`connect_blocking`](ClientBuilder::connect_blocking) makes it.
+    pub fn builder() -> ClientBuilder {
+        ClientBuilder::default()
+    }
+
+    /// The async client that this is, for code that awaits. It lives in the background threads of the blocking one.
+    #[must_use]
+    pub fn as_async(&self) -> &client::Client {
+        &self.0
+    }
+
+    /// The lock on a key.
+    ///
+    /// # Errors
+    ///
+    /// As [`crate::Client::lock`].
+    pub fn lock(&self, key: impl AsRef<str>) -> Result<Lock> {
+        self.0.lock(key).map(Lock::new)
+    }
+
+    /// Locks on several keys, of one shard or many, taken all or not at all.
+    ///
+    /// # Errors
+    ///
+    /// As [`crate::Client::lock_all`].
+    pub fn lock_all<K: AsRef<str>>(&self, keys: impl IntoIterator<Item = K>) -> Result<MultiLock> {
+        self.0.lock_all(keys).map(MultiLock::new)
+    }
+
+    /// The semaphore on a key. Every user of the key must give the same limit.
+    ///
+    /// # Errors
+    ///
+    /// As [`crate::Client::semaphore`].
+    pub fn semaphore(&self, key: impl AsRef<str>, limit: u32) -> Result<Semaphore> {
+        self.0.semaphore(key, limit).map(Semaphore::new)
+    }
+
+    /// The state of all servers, merged.
+    ///
+    /// # Errors
+    ///
+    /// As [`crate::Client::stats`], and [`Misuse`](crate::ErrorKind::Misuse) where a thread must not wait.
+    pub fn stats(&self) -> Result<Stats> {
+        block_on(|| self.0.stats())?
+    }
+
+    /// The state of one shard's server.
+    ///
+    /// # Errors
+    ///
+    /// As [`crate::Client::shard_stats`], and [`Misuse`](crate::ErrorKind::Misuse) where a thread must not wait.
+    pub fn shard_stats(&self, shard: usize) -> Result<Stats> {
+        block_on(|| self.0.shard_stats(shard))?
+    }
+
+    /// The state of each server, or why it could not be had.
+    ///
+    /// # Errors
+    ///
+    /// [`Misuse`](crate::ErrorKind::Misuse) where a thread must not wait.
+    pub fn all_stats(&self) -> Result<Vec<Result<Stats>>> {
+        block_on(|| self.0.all_stats())
+    }
+
+    /// Whether each shard can be reached, and if not, why.
+    #[must_use]
+    pub fn health(&self) -> Vec<ShardHealth> {
+        self.0.health()
+    }
+
+    /// Releases everything that is held and closes; see [`crate::Client::shutdown`].
+    ///
+    /// # Errors
+    ///
+    /// [`Misuse`](crate::ErrorKind::Misuse) where a thread must not wait.
+    pub fn shutdown(&self, timeout: Duration) -> Result<ShutdownReport> {
+        block_on(|| self.0.shutdown(timeout))
+    }
+}
+
+/// Uses the connections of an async client, which live as long as *its* runtime.
+impl From<client::Client> for Client {
+    fn from(client: client::Client) -> Self {
+        Self(Ours::new(client))
+    }
+}

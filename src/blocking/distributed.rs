@@ -1,0 +1,209 @@
+//! Locks and slots for those who come from the Python client's blocking classes.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::guard::{Held, LockGuard, SemaphorePermit, hold};
+use super::lock::Lock;
+use super::process::Ours;
+use super::runtime::block_on;
+use super::semaphore::Semaphore;
+use crate::builder::ClientBuilder;
+use crate::distributed::{self, EnqueueStatus};
+use crate::error::{Error, Result};
+use crate::guard::Guard;
+use crate::types::{Key, Token, Ttl};
+
+/// A lock that is an object, as in the Python client; see [`crate::DistributedLock`].
+///
+/// ```
+/// # let runtime = tokio::runtime::Runtime::new().unwrap();
+/// # let server = runtime.block_on(dflockd_client::server::Server::builder().port(0).start())?;
+/// # let address = server.local_addr().to_string();
+/// use dflockd_client::blocking::{Client, DistributedLock};
+///
+/// let mut lock = DistributedLock::with_options("orders/42", Client::builder().servers([address]))?;
+/// if lock.acquire()? {
+///     // The work that needs the lock.
+///     lock.release()?;
+/// }
+/// lock.close()?;
+/// # Ok::<_, dflockd_client::Error>(())
+/// ```
+pub type DistributedLock = Holder<crate::LockGuard>;
+
+/// A slot of a semaphore that is an object, as in the Python client; see [`crate::DistributedSemaphore`].
+pub type DistributedSemaphore = Holder<crate::SemaphorePermit>;
+
+/// [`DistributedLock`] or [`DistributedSemaphore`]; see [`crate::Holder`], whose methods these are. `G` is the guard of the
+/// async client.
+///
+/// Whatever waits gives [`Misuse`](crate::ErrorKind::Misuse), too, where a thread must not wait; see the [module](super).
+pub struct Holder<G>(Ours<distributed::Holder<G>>);
+
+impl Holder<crate::LockGuard> {
+    /// As [`crate::DistributedLock::new`](distributed::Holder::<crate::LockGuard>::new).
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the key is none.
+    pub fn new(key: impl AsRef<str>) -> Result<Self> {
+        distributed::DistributedLock::new(key).map(Self::of)
+    }
+
+    /// As [`crate::DistributedLock::with_options`](distributed::Holder::<crate::LockGuard>::with_options).
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the key or an option is not acceptable.
+    pub fn with_options(key: impl AsRef<str>, options: ClientBuilder) -> Result<Self> {
+        distributed::DistributedLock::with_options(key, options).map(Self::of)
+    }
+
+    /// Acquires the lock, runs the work, and releases the lock, whatever came of the work: what `with` does in Python. As
+    /// [`Lock::with_lock`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Lock::with_lock`]; [`Misuse`](crate::ErrorKind::Misuse) if this object holds the lock already.
+    pub fn with_lock<T, E: From<Error>>(&mut self, work: impl FnOnce(&LockGuard) -> Result<T, E>) -> Result<T, E> {
+        hold(self.acquire_guard()?, work)
+    }
+}
+
+impl Holder<crate::SemaphorePermit> {
+    /// As [`crate::DistributedSemaphore::new`](distributed::Holder::<crate::SemaphorePermit>::new).
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the key is none, or the limit is 0.
+    pub fn new(key: impl AsRef<str>, limit: u32) -> Result<Self> {
+        distributed::DistributedSemaphore::new(key, limit).map(Self::of)
+    }
+
+    /// As [`crate::DistributedSemaphore::with_options`](distributed::Holder::<crate::SemaphorePermit>::with_options).
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the key, the limit or an option is not acceptable.
+    pub fn with_options(key: impl AsRef<str>, limit: u32, options: ClientBuilder) -> Result<Self> {
+        distributed::DistributedSemaphore::with_options(key, limit, options).map(Self::of)
+    }
+
+    /// Acquires a slot, runs the work, and releases the slot, whatever came of the work. As [`Semaphore::with_permit`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Semaphore::with_permit`]; [`Misuse`](crate::ErrorKind::Misuse) if this object holds a slot already.
+    pub fn with_permit<T, E: From<Error>>(
+        &mut self,
+        work: impl FnOnce(&SemaphorePermit) -> Result<T, E>,
+    ) -> Result<T, E> {
+        hold(self.acquire_guard()?, work)
+    }
+}
+
+impl<G: Guard> Holder<G> {
+    fn of(holder: distributed::Holder<G>) -> Self {
+        Self(Ours::new(holder))
+    }
+
+    /// As [`crate::Holder::acquire`].
+    ///
+    /// # Errors
+    ///
+    /// As [`crate::Holder::acquire`].
+    pub fn acquire(&mut self) -> Result<bool> {
+        block_on(|| self.0.acquire())?
+    }
+
+    /// As [`crate::Holder::enqueue`].
+    ///
+    /// # Errors
+    ///
+    /// As [`crate::Holder::enqueue`].
+    pub fn enqueue(&mut self) -> Result<EnqueueStatus> {
+        block_on(|| self.0.enqueue())?
+    }
+
+    /// As [`crate::Holder::wait`].
+    ///
+    /// # Errors
+    ///
+    /// As [`crate::Holder::wait`].
+    pub fn wait(&mut self, timeout: impl Into<Option<Duration>>) -> Result<bool> {
+        block_on(|| self.0.wait(timeout))?
+    }
+
+    /// As [`crate::Holder::release`].
+    ///
+    /// # Errors
+    ///
+    /// As [`crate::Holder::release`].
+    pub fn release(&mut self) -> Result<bool> {
+        block_on(|| self.0.release())?
+    }
+
+    /// As [`crate::Holder::close`].
+    ///
+    /// # Errors
+    ///
+    /// [`Misuse`](crate::ErrorKind::Misuse) where a thread must not wait.
+    pub fn close(&mut self) -> Result<()> {
+        block_on(|| self.0.close())
+    }
+
+    /// What it locks.
+    #[must_use]
+    pub fn key(&self) -> &Key {
+        self.0.key()
+    }
+
+    /// What it holds, even if that is lost.
+    #[must_use]
+    pub fn guard(&self) -> Option<&G> {
+        self.0.guard()
+    }
+
+    /// Whether it is held, as far as can be known here.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        self.0.is_held()
+    }
+
+    /// The secret with which the server knows what is held.
+    #[must_use]
+    pub fn token(&self) -> Option<&Token> {
+        self.0.token()
+    }
+
+    /// How long the server keeps what is held after each renewal.
+    #[must_use]
+    pub fn lease(&self) -> Option<Ttl> {
+        self.0.lease()
+    }
+
+    fn acquire_guard(&mut self) -> Result<Held<G>> {
+        block_on(|| self.0.acquire_guard())?.map(Held::new)
+    }
+}
+
+/// Shares the handle's client.
+impl From<Lock> for Holder<crate::LockGuard> {
+    fn from(lock: Lock) -> Self {
+        Self::of(lock.as_async().clone().into())
+    }
+}
+
+/// Shares the handle's client.
+impl From<Semaphore> for Holder<crate::SemaphorePermit> {
+    fn from(semaphore: Semaphore) -> Self {
+        Self::of(semaphore.as_async().clone().into())
+    }
+}
+
+impl<G: fmt::Debug> fmt::Debug for Holder<G> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&*self.0, f)
+    }
+}

@@ -1,0 +1,165 @@
+//! What a holder has in its hands, for threads.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::ops::Deref;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::task::{AbortHandle, spawn_blocking};
+
+use super::process::Ours;
+use super::runtime::{allow_in_runtime, block_on, spawn};
+use crate::error::{Error, Result};
+use crate::guard::{Guard, Lease};
+use crate::lease::cell::LostReason;
+use crate::take::Take;
+
+/// A lock that is held; see [`crate::LockGuard`].
+pub type LockGuard = Held<crate::LockGuard>;
+
+/// A slot of a semaphore that is held; see [`crate::SemaphorePermit`].
+pub type SemaphorePermit = Held<crate::SemaphorePermit>;
+
+/// [`LockGuard`] or [`SemaphorePermit`]: a lease that is held, and renewed in the background while its holder computes.
+///
+/// It dereferences to [`Lease`], which tells all that can be asked of it; whether it [`is_held`](Lease::is_held) is known
+/// without waiting. Dropping it gives it back in the background, from any thread, inside a runtime or not, and when its
+/// thread panics.
+#[must_use = "a guard that is dropped gives back at once what it holds"]
+pub struct Held<G> {
+    callbacks: Ours<Callbacks>,
+    lease: Ours<Lease>,
+    kind: PhantomData<fn() -> G>,
+}
+
+/// Those who wait in the background to tell of a loss. They end with the guard.
+#[derive(Default)]
+struct Callbacks(Mutex<Vec<AbortHandle>>);
+
+impl<G: Guard> Held<G> {
+    pub(super) fn new(guard: G) -> Self {
+        Self {
+            callbacks: Ours::new(Callbacks::default()),
+            lease: Ours::new(guard.into_lease()),
+            kind: PhantomData,
+        }
+    }
+
+    /// The guard of the async client, for code that awaits.
+    pub fn into_async(self) -> G {
+        G::of(self.lease.into_inner())
+    }
+
+    /// Gives it back and waits for the server to say so. Once it has, no renewal is sent any more.
+    ///
+    /// # Errors
+    ///
+    /// As [`crate::LockGuard::release`]. With [`Misuse`](crate::ErrorKind::Misuse), too, it is on its way back.
+    pub fn release(self) -> Result<()> {
+        block_on(|| {
+            drop(self.callbacks);
+            self.lease.into_inner().release()
+        })?
+    }
+
+    /// Waits until it is lost, or for `timeout` (`None`: for ever). The reason, or nothing if it is still held then.
+    ///
+    /// # Errors
+    ///
+    /// [`Misuse`](crate::ErrorKind::Misuse) where a thread must not wait; see the [module](super).
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # let runtime = tokio::runtime::Runtime::new().unwrap();
+    /// # let server = runtime.block_on(dflockd_client::server::Server::builder().port(0).start())?;
+    /// # use dflockd_client::blocking::Client;
+    /// # let client = Client::builder().servers([server.local_addr().to_string()]).connect_blocking()?;
+    /// let guard = client.lock("orders/42")?.acquire()?;
+    /// assert_eq!(guard.wait_lost(Duration::from_millis(20))?, None);
+    /// # Ok::<_, dflockd_client::Error>(())
+    /// ```
+    pub fn wait_lost(&self, timeout: impl Into<Option<Duration>>) -> Result<Option<LostReason>> {
+        match timeout.into() {
+            Some(limit) => block_on(|| tokio::time::timeout(limit, self.lost())).map(|lost| lost.ok()),
+            None => block_on(|| self.lost()).map(Some),
+        }
+    }
+
+    /// Has `callback` told when it is lost, on a thread of its own on which blocking calls are allowed; at once if it is
+    /// lost already. Not called any more once this guard is released or dropped.
+    ///
+    /// # Errors
+    ///
+    /// [`Misuse`](crate::ErrorKind::Misuse) in a forked child.
+    ///
+    /// ```
+    /// # let runtime = tokio::runtime::Runtime::new().unwrap();
+    /// # let server = runtime.block_on(dflockd_client::server::Server::builder().port(0).start())?;
+    /// # use dflockd_client::blocking::Client;
+    /// # let client = Client::builder().servers([server.local_addr().to_string()]).connect_blocking()?;
+    /// use std::sync::Arc;
+    /// use std::sync::atomic::{AtomicBool, Ordering};
+    ///
+    /// let guard = client.lock("orders/42")?.acquire()?;
+    /// let stop = Arc::new(AtomicBool::new(false));
+    /// guard.on_lost({
+    ///     let stop = Arc::clone(&stop);
+    ///     move |reason| {
+    ///         eprintln!("stop: {reason}");
+    ///         stop.store(true, Ordering::SeqCst);
+    ///     }
+    /// })?;
+    /// # Ok::<_, dflockd_client::Error>(())
+    /// ```
+    pub fn on_lost(&self, callback: impl FnOnce(LostReason) + Send + 'static) -> Result<()> {
+        let lost = self.lost();
+        let waiting = spawn(async move {
+            let reason = lost.await;
+            // Goes on by itself: a callback that has begun is not stopped.
+            drop(spawn_blocking(move || allow_in_runtime(|| callback(reason))));
+        })?;
+        let mut callbacks = self.callbacks.0.lock().unwrap_or_else(PoisonError::into_inner);
+        callbacks.push(waiting);
+        Ok(())
+    }
+}
+
+/// Runs the work, then gives the lease back, whatever came of the work. The work's own error goes before one of the release.
+pub(super) fn hold<G: Guard, T, E: From<Error>>(
+    guard: Held<G>,
+    work: impl FnOnce(&Held<G>) -> Result<T, E>,
+) -> Result<T, E> {
+    let outcome = work(&guard);
+    let released = guard.release();
+    let output = outcome?;
+    released?;
+    Ok(output)
+}
+
+impl Take for Callbacks {
+    fn take(&mut self) -> Self {
+        std::mem::take(self)
+    }
+}
+
+impl Drop for Callbacks {
+    fn drop(&mut self) {
+        let callbacks = self.0.get_mut().unwrap_or_else(PoisonError::into_inner);
+        callbacks.drain(..).for_each(|waiting| waiting.abort());
+    }
+}
+
+impl<G> Deref for Held<G> {
+    type Target = Lease;
+
+    fn deref(&self) -> &Lease {
+        &self.lease
+    }
+}
+
+impl<G> fmt::Debug for Held<G> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&*self.lease, f)
+    }
+}

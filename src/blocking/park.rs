@@ -1,0 +1,115 @@
+//! Waits for a future on a thread that has nothing else to do.
+
+use std::cell::Cell;
+use std::future::Future;
+use std::pin::pin;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
+
+/// Where a thread sleeps until it is woken. Not `std::thread::park`: its one token belongs to the thread's owner, and to take it
+/// here could leave them asleep.
+#[derive(Default)]
+struct Parker {
+    woken: Mutex<bool>,
+    told: Condvar,
+}
+
+impl Parker {
+    fn park(&self) {
+        let mut woken = self.woken.lock().unwrap_or_else(PoisonError::into_inner);
+        while !std::mem::take(&mut *woken) {
+            woken = self.told.wait(woken).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+impl Wake for Parker {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        // Unlocked before it is told: who wakes up would only wait for the lock.
+        *self.woken.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.told.notify_one();
+    }
+}
+
+/// A parker and its waker, kept for the thread's next wait.
+type Kept = (Arc<Parker>, Waker);
+
+thread_local! {
+    static KEPT: Cell<Option<Kept>> = const { Cell::new(None) };
+}
+
+fn new() -> Kept {
+    let parker = Arc::new(Parker::default());
+    let waker = Waker::from(Arc::clone(&parker));
+    (parker, waker)
+}
+
+/// Polls the future until it is ready, asleep in between.
+pub(super) fn block_on<F: Future>(future: F) -> F::Output {
+    let mut future = pin!(future);
+    // Taken, not borrowed: a wait inside of this wait gets a parker of its own, and wakes nobody else's.
+    let (parker, waker) = KEPT.try_with(Cell::take).ok().flatten().unwrap_or_else(new);
+    let mut context = Context::from_waker(&waker);
+    let output = loop {
+        if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
+            break output;
+        }
+        parker.park();
+    };
+    // A wake that comes late is a poll too many for the next wait, no more.
+    let _ = KEPT.try_with(|kept| kept.set(Some((parker, waker))));
+    output
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    #[test]
+    fn a_wait_ends_when_it_is_woken_from_another_thread_and_leaves_the_threads_own_token() {
+        std::thread::current().unpark();
+        for _ in 0..100 {
+            let (told, answer) = oneshot::channel();
+            let teller = std::thread::spawn(move || told.send(7));
+            assert_eq!(block_on(answer), Ok(7));
+            teller.join().unwrap().unwrap();
+        }
+        // Returns at once: nobody took the token.
+        let began = std::time::Instant::now();
+        std::thread::park_timeout(Duration::from_secs(30));
+        assert!(began.elapsed() < Duration::from_secs(20));
+    }
+
+    #[test]
+    fn a_wait_inside_a_wait_takes_no_wake_from_it() {
+        let (tell_outer, outer) = oneshot::channel();
+        let (tell_inner, inner) = oneshot::channel();
+        let mut inner = Some(inner);
+        let teller = std::thread::spawn(move || {
+            tell_outer.send(1).unwrap();
+            tell_inner.send(2).unwrap();
+        });
+        let both = async move {
+            let mut outer = pin!(outer);
+            let mut sum = 0;
+            std::future::poll_fn(|cx| {
+                let outer = outer.as_mut().poll(cx);
+                if let Some(inner) = inner.take() {
+                    sum += block_on(inner).unwrap();
+                }
+                outer.map(|first| first.unwrap() + sum)
+            })
+            .await
+        };
+        assert_eq!(block_on(both), 3);
+        teller.join().unwrap();
+    }
+}

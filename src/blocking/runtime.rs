@@ -1,0 +1,196 @@
+//! The one runtime behind all blocking handles of a process, and who may wait for it.
+//!
+//! It is started at the first use and never ends: a process that ends takes it along without waiting for it. Its threads
+//! renew what is held while the callers' threads compute.
+
+use std::cell::Cell;
+use std::future::Future;
+use std::sync::OnceLock;
+
+use tokio::runtime::{Builder, Handle, Runtime};
+
+use super::park;
+use super::process::Process;
+use crate::error::{Error, ErrorKind, Result};
+
+/// Threads that drive connections and renewals. One would do; with two, a logger or a sharding strategy that is slow on one
+/// of them does not keep the other from renewing.
+const WORKERS: usize = 2;
+
+/// How the threads are called.
+const THREAD_NAME: &str = "dflockd-blocking";
+
+struct Shared {
+    runtime: Runtime,
+    /// The process that has its threads. After a fork the child has this value, but no threads.
+    process: Process,
+}
+
+static SHARED: OnceLock<Shared> = OnceLock::new();
+
+thread_local! {
+    static ALLOWED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Waits on this thread for the future that `make` makes: what every blocking call does.
+///
+/// Where that must not be, nothing is made: what `make` would have used up is dropped with it.
+pub(crate) fn block_on<F: Future>(make: impl FnOnce() -> F) -> Result<F::Output> {
+    may_block()?;
+    let runtime = runtime()?;
+    // For the timers and tasks that the future makes.
+    let _context = runtime.enter();
+    Ok(park::block_on(make()))
+}
+
+/// Runs what does not wait, but starts something in the background.
+pub(super) fn enter<T>(work: impl FnOnce() -> T) -> Result<T> {
+    let _context = runtime()?.enter();
+    Ok(work())
+}
+
+/// Runs a future in the background.
+pub(super) fn spawn(future: impl Future<Output = ()> + Send + 'static) -> Result<tokio::task::AbortHandle> {
+    Ok(runtime()?.spawn(future).abort_handle())
+}
+
+/// Runs `work` with blocking calls allowed on this thread, although it belongs to an async runtime.
+///
+/// Elsewhere a blocking call inside a runtime is refused ([`ErrorKind::Misuse`]): it would stop the other tasks of its thread,
+/// and for ever if one of them has to run before the call can end. Threads that are made to block, those of
+/// `spawn_blocking`, look the same from inside; say so with this. Inside a task it does what it was to be saved from.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let server = dflockd_client::server::Server::builder().port(0).start().await?;
+/// # let address = server.local_addr().to_string();
+/// use dflockd_client::blocking::{self, Client};
+///
+/// let work = move || {
+///     let client = Client::builder().servers([address]).connect_blocking()?;
+///     client.lock("orders/42")?.acquire()?.release()
+/// };
+/// tokio::task::spawn_blocking(|| blocking::allow_in_runtime(work)).await??;
+/// # Ok(())
+/// # }
+/// ```
+pub fn allow_in_runtime<T>(work: impl FnOnce() -> T) -> T {
+    /// Sets things back even if `work` panics.
+    struct Before(bool);
+    impl Drop for Before {
+        fn drop(&mut self) {
+            // Gone with its thread, it allows nothing any more.
+            let _ = ALLOWED.try_with(|allowed| allowed.set(self.0));
+        }
+    }
+    let _before = Before(ALLOWED.try_with(|allowed| allowed.replace(true)).unwrap_or(false));
+    work()
+}
+
+fn may_block() -> Result<()> {
+    match Handle::try_current() {
+        Ok(_) if ALLOWED.try_with(Cell::get).unwrap_or(false) => Ok(()),
+        Ok(_) => Err(Error::new(
+            ErrorKind::Misuse,
+            "a blocking call inside an async runtime would stop its other tasks: use the async client there; on a thread \
+             that may block (spawn_blocking), wrap the call in dflockd_client::blocking::allow_in_runtime",
+        )),
+        Err(error) if error.is_thread_local_destroyed() => Err(Error::new(
+            ErrorKind::Misuse,
+            "this thread is ending: blocking calls are not possible any more, but what is dropped is given back",
+        )),
+        Err(_) => Ok(()),
+    }
+}
+
+fn runtime() -> Result<&'static Runtime> {
+    let shared = match SHARED.get() {
+        Some(shared) => shared,
+        None => start()?,
+    };
+    shared.check(Process::current())?;
+    Ok(&shared.runtime)
+}
+
+/// Two threads may do this at once: the second runtime is thrown away, unused.
+fn start() -> Result<&'static Shared> {
+    let runtime = Builder::new_multi_thread()
+        .worker_threads(WORKERS)
+        .thread_name(THREAD_NAME)
+        .enable_io()
+        .enable_time()
+        .build()
+        .map_err(|error| not_started().caused_by(error))?;
+    let shared = Shared {
+        runtime,
+        process: Process::current(),
+    };
+    if let Err(unused) = SHARED.set(shared) {
+        unused.runtime.shutdown_background();
+    }
+    SHARED.get().ok_or_else(not_started)
+}
+
+fn not_started() -> Error {
+    Error::new(
+        ErrorKind::Connect,
+        "the background threads of the blocking client cannot be started",
+    )
+}
+
+impl Shared {
+    /// Whether the threads are those of this process.
+    fn check(&self, now: Process) -> Result<()> {
+        if now == self.process {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::Misuse,
+            "this process was forked from one that used the blocking client: its background threads, its connections and what              it holds stayed with the parent; start another program (exec), or fork before the first use",
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_child_that_was_forked_is_told_so() {
+        runtime().unwrap();
+        let shared = SHARED.get().unwrap();
+        assert!(shared.check(Process::current()).is_ok());
+        let error = shared.check(Process::other()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Misuse);
+        assert!(error.to_string().contains("forked"), "{error}");
+    }
+
+    #[test]
+    fn a_runtime_is_no_place_to_block_unless_it_is_said_to_be_one() {
+        let runtime = Builder::new_current_thread().build().unwrap();
+        let _inside = runtime.enter();
+        let error = block_on(|| async { 1 }).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Misuse);
+        assert!(error.to_string().contains("allow_in_runtime"), "{error}");
+        assert_eq!(allow_in_runtime(|| block_on(|| async { 1 }).ok()), Some(1));
+        let panicked = std::panic::catch_unwind(|| allow_in_runtime(|| std::panic::resume_unwind(Box::new(()))));
+        assert!(panicked.is_err());
+        assert!(block_on(|| async { 1 }).is_err(), "only in there");
+    }
+
+    #[test]
+    fn timers_work_on_a_thread_without_a_runtime() {
+        let late = block_on(|| tokio::time::timeout(std::time::Duration::from_millis(5), std::future::pending::<()>()));
+        assert!(late.unwrap().is_err());
+    }
+
+    #[test]
+    fn many_threads_that_begin_at_once_share_one_runtime() {
+        let ids: Vec<_> = (0..16)
+            .map(|_| std::thread::spawn(|| block_on(|| async { Handle::current().id() }).unwrap()))
+            .map(|thread| thread.join().unwrap())
+            .collect();
+        assert!(ids.iter().all(|id| *id == ids[0]));
+    }
+}

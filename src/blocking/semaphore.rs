@@ -1,0 +1,109 @@
+//! A semaphore, for threads.
+
+use std::time::Duration;
+
+use super::guard::{SemaphorePermit, hold};
+use super::process::Ours;
+use super::runtime::block_on;
+use super::ticket::Enqueued;
+use crate::error::{Error, Result};
+use crate::semaphore;
+use crate::types::Key;
+
+/// A semaphore on one key; see [`crate::Semaphore`].
+///
+/// Made by [`Client::semaphore`](super::Client::semaphore); cheap to clone and to keep. Each acquire gives a [`SemaphorePermit`].
+#[derive(Clone, Debug)]
+pub struct Semaphore(Ours<semaphore::Semaphore>);
+
+impl Semaphore {
+    pub(super) fn new(handle: semaphore::Semaphore) -> Self {
+        Self(Ours::new(handle))
+    }
+
+    /// The handle of the async client, for code that awaits.
+    #[must_use]
+    pub fn as_async(&self) -> &semaphore::Semaphore {
+        &self.0
+    }
+
+    /// As [`crate::Semaphore::acquire_timeout`].
+    #[must_use]
+    pub fn acquire_timeout(self, timeout: Duration) -> Self {
+        Self::new(self.0.into_inner().acquire_timeout(timeout))
+    }
+
+    /// As [`crate::Semaphore::lease_ttl`].
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) below one second.
+    pub fn lease_ttl(self, ttl: Duration) -> Result<Self> {
+        self.0.into_inner().lease_ttl(ttl).map(Self::new)
+    }
+
+    /// As [`crate::Semaphore::renew`].
+    #[must_use]
+    pub fn renew(self, renew: bool) -> Self {
+        Self::new(self.0.into_inner().renew(renew))
+    }
+
+    /// As [`crate::Semaphore::renew_ratio`].
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) unless it is more than 0 and less than 1.
+    pub fn renew_ratio(self, ratio: f64) -> Result<Self> {
+        self.0.into_inner().renew_ratio(ratio).map(Self::new)
+    }
+
+    /// As [`crate::Semaphore::max_hold`].
+    #[must_use]
+    pub fn max_hold(self, max_hold: Duration) -> Self {
+        Self::new(self.0.into_inner().max_hold(max_hold))
+    }
+
+    /// The key.
+    #[must_use]
+    pub fn key(&self) -> &Key {
+        self.0.key()
+    }
+
+    /// Acquires a slot, waiting for up to the acquire timeout.
+    ///
+    /// # Errors
+    ///
+    /// As [`crate::Semaphore::acquire`], and [`Misuse`](crate::ErrorKind::Misuse) where a thread must not wait.
+    pub fn acquire(&self) -> Result<SemaphorePermit> {
+        block_on(|| self.0.acquire())?.map(SemaphorePermit::new)
+    }
+
+    /// Acquires a slot if it is free; `None` if it is not.
+    ///
+    /// # Errors
+    ///
+    /// As [`crate::Semaphore::try_acquire`], and [`Misuse`](crate::ErrorKind::Misuse) where a thread must not wait.
+    pub fn try_acquire(&self) -> Result<Option<SemaphorePermit>> {
+        Ok(block_on(|| self.0.try_acquire())??.map(SemaphorePermit::new))
+    }
+
+    /// First phase of two: takes a slot if it is free, and a place in its queue if not.
+    ///
+    /// # Errors
+    ///
+    /// As [`crate::Semaphore::enqueue`], and [`Misuse`](crate::ErrorKind::Misuse) where a thread must not wait.
+    pub fn enqueue(&self) -> Result<Enqueued<crate::SemaphorePermit>> {
+        block_on(|| self.0.enqueue())?.map(Enqueued::new)
+    }
+
+    /// Acquires a slot, runs the work, and releases the slot, whatever came of the work: it succeeds, fails or panics. Other than
+    /// in the async client nothing stops the work if the lease is lost; it should ask the guard now and then.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`acquire`](Self::acquire), and then nothing was run; the work's own error, whatever comes of the release; and
+    /// those of [`release`](super::Held::release) if the work succeeded: nobody knows then whether it was alone to the end.
+    pub fn with_permit<T, E: From<Error>>(&self, work: impl FnOnce(&SemaphorePermit) -> Result<T, E>) -> Result<T, E> {
+        hold(self.acquire()?, work)
+    }
+}
