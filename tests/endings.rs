@@ -1,0 +1,578 @@
+//! How processes end, and what they leave: in child processes, which are this test run again.
+//!
+//! Whatever a process does inside a critical section (it drops the guard, panics, exits, aborts, is killed, forks), it ends, and
+//! the lock is free at the latest when its lease is over; and where the server releases on disconnect, at once.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+mod support;
+
+use std::io::{Read, Write};
+use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use dflockd_client::blocking::{self, DistributedLock, Enqueued};
+use dflockd_client::server::{EventKind, Server};
+use dflockd_client::{Client, Error, ErrorKind};
+use libtest_mimic::{Arguments, Failed, Trial};
+use support::process::first_line;
+use support::until_now;
+use tokio::runtime::Runtime;
+
+/// What the children ask for.
+const TTL: Duration = Duration::from_secs(2);
+
+/// How long a child may take for anything.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Which of the endings below a child is to play, and where its server is.
+const ENDING: &str = "DFLOCKD_TEST_ENDING";
+const SERVER: &str = "DFLOCKD_TEST_ENDING_SERVER";
+
+/// A way to end: its name, what the child does, how its process must end, and whether it lives on after it has given back.
+struct Ending {
+    name: &'static str,
+    play: fn(Stage),
+    ends: Ends,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ends {
+    /// With this exit code.
+    Code(i32),
+    /// By this signal, of its own doing.
+    Signal(i32),
+    /// It holds until it is killed.
+    Killed,
+    /// It gives back and lives on until it is told to end.
+    Lives,
+    /// The same, but its runtime is gone, and with it what could give back: only its connections end.
+    LivesWithoutRuntime,
+}
+
+const ENDINGS: &[Ending] = &[
+    Ending {
+        name: "a_guard_that_is_dropped",
+        play: drop_the_guard,
+        ends: Ends::Lives,
+    },
+    Ending {
+        name: "a_guard_that_is_dropped_before_main_returns",
+        play: drop_and_return,
+        ends: Ends::Code(0),
+    },
+    Ending {
+        name: "a_guard_that_is_forgotten",
+        play: forget,
+        ends: Ends::Code(0),
+    },
+    Ending {
+        name: "an_exit_inside",
+        play: exit_inside,
+        ends: Ends::Code(3),
+    },
+    Ending {
+        name: "an_exit_while_others_wait",
+        play: exit_while_others_wait,
+        ends: Ends::Code(3),
+    },
+    Ending {
+        name: "an_abort_inside",
+        play: abort_inside,
+        ends: Ends::Signal(6),
+    },
+    Ending {
+        name: "a_panic_in_a_thread",
+        play: panic_in_a_thread,
+        ends: Ends::Lives,
+    },
+    Ending {
+        name: "a_panic_in_main",
+        play: panic_in_main,
+        ends: Ends::Code(101),
+    },
+    Ending {
+        name: "a_kill",
+        play: hold_for_ever,
+        ends: Ends::Killed,
+    },
+    Ending {
+        name: "everything_dropped_from_everywhere",
+        play: drop_everything,
+        ends: Ends::Code(0),
+    },
+    Ending {
+        name: "async_a_guard_that_is_dropped",
+        play: async_drop,
+        ends: Ends::Lives,
+    },
+    Ending {
+        name: "async_a_panic_in_a_task",
+        play: async_panic_in_a_task,
+        ends: Ends::Lives,
+    },
+    Ending {
+        name: "async_a_panic_in_main",
+        play: async_panic_in_main,
+        ends: Ends::Code(101),
+    },
+    Ending {
+        name: "async_an_exit_inside",
+        play: async_exit,
+        ends: Ends::Code(3),
+    },
+    Ending {
+        name: "async_a_runtime_dropped_inside",
+        play: async_runtime_dropped,
+        ends: Ends::LivesWithoutRuntime,
+    },
+    Ending {
+        name: "async_a_kill",
+        play: async_hold_for_ever,
+        ends: Ends::Killed,
+    },
+];
+
+fn main() -> ExitCode {
+    if let Ok(name) = std::env::var(ENDING) {
+        play(&name);
+        return ExitCode::SUCCESS;
+    }
+    let arguments = Arguments::from_args();
+    let mut trials = Vec::new();
+    for ending in ENDINGS {
+        for auto_release in [true, false] {
+            let server = if auto_release {
+                ""
+            } else {
+                "_and_a_server_that_releases_nothing"
+            };
+            let name = format!("{}{server}", ending.name);
+            trials.push(Trial::test(name, move || watch(ending, auto_release)));
+        }
+    }
+    trials.push(Trial::test("two_background_threads_serve_all_clients", || {
+        run_to_its_end("threads")
+    }));
+    trials.push(Trial::test("children_that_are_forked_neither_hang_nor_release", || {
+        run_to_its_end("fork")
+    }));
+    // They mostly wait: more of them at once than there are cores.
+    let arguments = Arguments {
+        test_threads: arguments.test_threads.or(Some(8)),
+        ..arguments
+    };
+    libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+// The parent.
+
+/// A child that is killed when the test is over.
+struct Actor {
+    child: Child,
+    /// Closed to have it end.
+    cue: Option<std::process::ChildStdin>,
+}
+
+impl Actor {
+    fn start(name: &str, server: &Server) -> Self {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .env(ENDING, name)
+            .env(SERVER, server.local_addr().to_string())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            // What it panics with is on purpose.
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let cue = child.stdin.take();
+        Self { child, cue }
+    }
+
+    fn ended(&mut self) -> ExitStatus {
+        let mut status = None;
+        until_now("the child ends", || {
+            status = self.child.try_wait().unwrap();
+            status.is_some()
+        });
+        status.unwrap()
+    }
+
+    fn lives(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+}
+
+impl Drop for Actor {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+fn server(runtime: &Runtime, auto_release: bool) -> Server {
+    let server = Server::builder()
+        .port(0)
+        .record_events(true)
+        .lease_sweep_interval(Duration::from_millis(20))
+        .auto_release_on_disconnect(auto_release);
+    runtime.block_on(server.start()).unwrap()
+}
+
+/// Watches a child end, and what becomes of its lock.
+fn watch(ending: &Ending, auto_release: bool) -> Result<(), Failed> {
+    let runtime = Runtime::new().unwrap();
+    let server = server(&runtime, auto_release);
+    let mut actor = Actor::start(ending.name, &server);
+    first_line(&mut actor.child, "held");
+    if ending.ends == Ends::Killed {
+        // Longer than the TTL: it is renewed as long as its holder lives.
+        thread::sleep(TTL.mul_f64(1.25));
+        assert_eq!(server.stats().locks.len(), 1);
+        actor.child.kill().unwrap();
+    }
+    let over = Instant::now();
+    let lives = matches!(ending.ends, Ends::Lives | Ends::LivesWithoutRuntime);
+    if !lives {
+        let status = actor.ended();
+        match ending.ends {
+            Ends::Code(code) => assert_eq!(status.code(), Some(code), "{status}"),
+            Ends::Signal(signal) => assert_eq!(signal_of(status), Some(signal), "{status}"),
+            Ends::Killed | Ends::Lives | Ends::LivesWithoutRuntime => assert_eq!(status.code(), None),
+        }
+        assert!(over.elapsed() < PATIENCE / 2, "it hung for {:?}", over.elapsed());
+    }
+    until_now("its lock is free", || server.stats().locks.is_empty());
+    assert!(over.elapsed() < TTL + Duration::from_secs(2), "{:?}", over.elapsed());
+    if lives {
+        assert!(actor.lives());
+        drop(actor.cue.take());
+        assert!(actor.ended().success());
+    }
+    if ending.ends == Ends::Lives || auto_release {
+        assert_eq!(
+            seen(&server, EventKind::Expired),
+            0,
+            "it was given back, or the disconnect was noticed"
+        );
+    }
+    Ok(())
+}
+
+fn seen(server: &Server, kind: EventKind) -> usize {
+    server.events().iter().filter(|event| event.kind == kind).count()
+}
+
+#[cfg(unix)]
+fn signal_of(status: ExitStatus) -> Option<i32> {
+    std::os::unix::process::ExitStatusExt::signal(&status)
+}
+
+#[cfg(not(unix))]
+fn signal_of(_: ExitStatus) -> Option<i32> {
+    None
+}
+
+/// Has a child judge for itself, and say what is wrong.
+fn run_to_its_end(name: &str) -> Result<(), Failed> {
+    let runtime = Runtime::new().unwrap();
+    let server = server(&runtime, true);
+    let mut actor = Actor::start(name, &server);
+    let status = actor.ended();
+    let mut said = String::new();
+    actor.child.stdout.take().unwrap().read_to_string(&mut said).unwrap();
+    assert!(status.success(), "{status}: {said}");
+    until_now("nothing is left", || server.stats().connections == 0);
+    assert_eq!(seen(&server, EventKind::Expired), 0);
+    Ok(())
+}
+
+// The children.
+
+/// What a child has to play with.
+struct Stage {
+    server: String,
+}
+
+fn play(name: &str) {
+    let server = std::env::var(SERVER).unwrap();
+    let stage = Stage { server };
+    match name {
+        "threads" => return count_threads(&stage),
+        "fork" => return fork_again_and_again(&stage),
+        _ => {}
+    }
+    let ending = ENDINGS.iter().find(|ending| ending.name == name).unwrap();
+    (ending.play)(stage);
+}
+
+impl Stage {
+    fn client(&self) -> blocking::Client {
+        let builder = blocking::Client::builder().servers([&self.server]).lease_ttl(TTL);
+        builder.connect_blocking().unwrap()
+    }
+
+    fn lock(&self) -> blocking::Lock {
+        self.client().lock("k").unwrap()
+    }
+
+    fn runtime(&self) -> Runtime {
+        Runtime::new().unwrap()
+    }
+
+    async fn async_lock(&self) -> dflockd_client::Lock {
+        let builder = Client::builder().servers([&self.server]).lease_ttl(TTL);
+        builder.connect().await.unwrap().lock("k").unwrap()
+    }
+}
+
+/// Tells the parent.
+fn held() {
+    println!("held");
+    std::io::stdout().flush().unwrap();
+}
+
+fn until_the_cue() {
+    drop(std::io::stdin().read(&mut [0]));
+}
+
+fn drop_the_guard(stage: Stage) {
+    let guard = stage.lock().acquire().unwrap();
+    held();
+    drop(guard);
+    until_the_cue();
+}
+
+fn drop_and_return(stage: Stage) {
+    let _guard = stage.lock().acquire().unwrap();
+    held();
+}
+
+fn forget(stage: Stage) {
+    std::mem::forget(stage.lock().acquire().unwrap());
+    held();
+}
+
+fn exit_inside(stage: Stage) {
+    let _guard = stage.lock().acquire().unwrap();
+    held();
+    std::process::exit(3);
+}
+
+fn exit_while_others_wait(stage: Stage) {
+    let lock = stage.lock();
+    let _guard = lock.acquire().unwrap();
+    let (asking, asked) = std::sync::mpsc::channel();
+    for _ in 0..4 {
+        let (lock, asking) = (lock.clone(), asking.clone());
+        thread::spawn(move || {
+            asking.send(()).unwrap();
+            drop(lock.acquire_timeout(PATIENCE).acquire());
+        });
+    }
+    (0..4).for_each(|_| asked.recv().unwrap());
+    let _place = lock.enqueue().unwrap();
+    held();
+    std::process::exit(3);
+}
+
+fn abort_inside(stage: Stage) {
+    let _guard = stage.lock().acquire().unwrap();
+    held();
+    std::process::abort();
+}
+
+fn panic_in_a_thread(stage: Stage) {
+    let lock = stage.lock();
+    let working = thread::spawn(move || {
+        let _guard = lock.acquire().unwrap();
+        held();
+        panic!("on purpose");
+    });
+    assert!(working.join().is_err());
+    until_the_cue();
+}
+
+fn panic_in_main(stage: Stage) {
+    let _guard = stage.lock().acquire().unwrap();
+    held();
+    panic!("on purpose");
+}
+
+fn hold_for_ever(stage: Stage) {
+    let _guard = stage.lock().acquire().unwrap();
+    held();
+    until_the_cue();
+}
+
+/// Clients, handles, guards, places and objects, dropped by many threads while others still wait, and then main returns.
+fn drop_everything(stage: Stage) {
+    let first = stage.lock().acquire().unwrap();
+    held();
+    let mut threads = Vec::new();
+    for number in 0..8 {
+        let (client, own) = (stage.client(), stage.server.clone());
+        threads.push(thread::spawn(move || {
+            let other = client.lock(format!("other/{number}")).unwrap();
+            let guard = other.acquire().unwrap();
+            guard.on_lost(|_| {}).unwrap();
+            let place = client.lock("k").unwrap().enqueue().unwrap();
+            let options = blocking::Client::builder().servers([own]).lease_ttl(TTL);
+            let mut object = DistributedLock::with_options(format!("own/{number}"), options).unwrap();
+            assert!(object.acquire().unwrap());
+            if number % 2 == 0 {
+                drop(client);
+            }
+            drop((object, place));
+            // The rest goes with the thread.
+        }));
+    }
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+    drop(first);
+}
+
+fn async_drop(stage: Stage) {
+    stage.runtime().block_on(async {
+        let guard = stage.async_lock().await.acquire().await.unwrap();
+        held();
+        drop(guard);
+        tokio::task::spawn_blocking(until_the_cue).await.unwrap();
+    });
+}
+
+fn async_panic_in_a_task(stage: Stage) {
+    stage.runtime().block_on(async {
+        let lock = stage.async_lock().await;
+        let work = async move {
+            lock.with_lock(async |_| -> Result<(), Error> {
+                held();
+                panic!("on purpose");
+            })
+            .await
+        };
+        assert!(tokio::spawn(work).await.unwrap_err().is_panic());
+        tokio::task::spawn_blocking(until_the_cue).await.unwrap();
+    });
+}
+
+fn async_panic_in_main(stage: Stage) {
+    stage.runtime().block_on(async {
+        let _guard = stage.async_lock().await.acquire().await.unwrap();
+        held();
+        panic!("on purpose");
+    });
+}
+
+fn async_exit(stage: Stage) {
+    stage.runtime().block_on(async {
+        let _guard = stage.async_lock().await.acquire().await.unwrap();
+        held();
+        std::process::exit(3);
+    });
+}
+
+/// The guard outlives the runtime that renews it.
+fn async_runtime_dropped(stage: Stage) {
+    let runtime = stage.runtime();
+    let guard = runtime.block_on(async { stage.async_lock().await.acquire().await.unwrap() });
+    held();
+    drop(runtime);
+    assert!(!guard.is_held());
+    drop(guard);
+    until_the_cue();
+}
+
+fn async_hold_for_ever(stage: Stage) {
+    stage.runtime().block_on(async {
+        let _guard = stage.async_lock().await.acquire().await.unwrap();
+        held();
+        tokio::task::spawn_blocking(until_the_cue).await.unwrap();
+    });
+}
+
+/// Where the system tells.
+fn count_threads(stage: &Stage) {
+    let clients: Vec<_> = (0..8).map(|_| stage.client()).collect();
+    let using: Vec<_> = clients
+        .into_iter()
+        .enumerate()
+        .map(|(number, client)| {
+            thread::spawn(move || {
+                let lock = client.lock(format!("k{number}")).unwrap();
+                (0..20).for_each(|_| lock.acquire().unwrap().release().unwrap());
+            })
+        })
+        .collect();
+    using.into_iter().for_each(|thread| thread.join().unwrap());
+    let Ok(tasks) = std::fs::read_dir("/proc/self/task") else {
+        return;
+    };
+    let names = tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok());
+    let names: Vec<_> = names.filter(|name| name.starts_with("dflockd")).collect();
+    assert_eq!(names.len(), 2, "{names:?}");
+}
+
+/// Forks while other threads use the client. No child may hang, use what is its parent's, or give it back.
+#[cfg(unix)]
+fn fork_again_and_again(stage: &Stage) {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    let done = Arc::new(AtomicBool::new(false));
+    let busy: Vec<_> = (0..4)
+        .map(|number| {
+            let (lock, done) = (
+                stage.client().lock(format!("busy/{number}")).unwrap(),
+                Arc::clone(&done),
+            );
+            thread::spawn(move || {
+                while !done.load(Ordering::SeqCst) {
+                    lock.acquire().unwrap().release().unwrap();
+                }
+            })
+        })
+        .collect();
+    let client = stage.client();
+    let mut held = vec![client.lock("k").unwrap().acquire().unwrap()];
+    held[0].on_lost(|reason| panic!("{reason}")).unwrap();
+    let mut objects = vec![DistributedLock::from(client.lock("object").unwrap())];
+    assert!(objects[0].acquire().unwrap());
+    let mut all = vec![client.lock_all(["a", "b"]).unwrap().acquire().unwrap()];
+    let Enqueued::Queued(place) = client.lock("k").unwrap().enqueue().unwrap() else {
+        panic!("it is held");
+    };
+    let mut places = vec![place];
+    let mut clients = vec![client];
+    for _ in 0..100 {
+        match fork::fork().unwrap() {
+            fork::Fork::Child => {
+                // Nothing is printed: the parent's threads may have held the lock for that.
+                let misused = |result: Result<(), Error>| result.is_err_and(|error| error.kind() == ErrorKind::Misuse);
+                let client = clients.remove(0);
+                let mut good = misused(client.lock("new").and_then(|lock| lock.acquire().map(drop)));
+                good &= misused(client.stats().map(drop));
+                good &= misused(blocking::Client::builder().build_blocking().map(drop));
+                good &= misused(places.remove(0).wait(PATIENCE).map(drop));
+                good &= misused(objects.remove(0).release().map(drop));
+                good &= misused(held.remove(0).release());
+                drop(all.remove(0));
+                drop(client);
+                std::process::exit(if good { 0 } else { 17 });
+            }
+            fork::Fork::Parent(child) => assert_eq!(fork::waitpid(child).unwrap(), 0, "the child's status"),
+        }
+    }
+    done.store(true, Ordering::SeqCst);
+    busy.into_iter().for_each(|thread| thread.join().unwrap());
+    // Nothing that the children did has changed anything here.
+    thread::sleep(TTL);
+    assert!(held[0].is_held() && objects[0].is_held() && all[0].is_held());
+    assert_eq!(clients[0].stats().unwrap().locks.len(), 4);
+    held.remove(0).release().unwrap();
+    places.remove(0).wait(PATIENCE).unwrap().release().unwrap();
+    assert!(objects[0].release().unwrap());
+    all.remove(0).release().unwrap();
+}
+
+#[cfg(not(unix))]
+fn fork_again_and_again(_: &Stage) {}
