@@ -82,6 +82,12 @@ impl fmt::Debug for Key {
     }
 }
 
+impl AsRef<str> for Key {
+    fn as_ref(&self) -> &str {
+        &self.0
+    }
+}
+
 impl TryFrom<&str> for Key {
     type Error = Error;
 

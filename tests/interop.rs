@@ -9,13 +9,17 @@ mod suite;
 mod support;
 
 use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use dflockd_client::Client;
-use dflockd_client::server::{EventKind, Server};
+use dflockd_client::server::{Event, EventKind, Server};
+use dflockd_client::{Client, blocking};
 use libtest_mimic::{Arguments, Trial};
+use suite::api::on_a_thread;
 use suite::peer::{Abilities, PeerFactory};
 use suite::trials::trials;
 use support::process::ServerProcess;
@@ -82,6 +86,16 @@ fn main() -> ExitCode {
             &format!("python_{name}::waits_in_one_queue_with_rust"),
             move || one_queue(environment),
         ));
+        all.push(trial(
+            &runtime,
+            &format!("python_{name}::shares_a_semaphore_with_blocking_threads_in_order"),
+            move || one_semaphore_in_order(environment),
+        ));
+        all.push(trial(
+            &runtime,
+            &format!("python_{name}::shares_a_semaphore_with_blocking_threads_in_a_crowd"),
+            move || one_semaphore_in_a_crowd(environment),
+        ));
     }
     let arguments = Arguments {
         test_threads: arguments.test_threads.or(Some(16)),
@@ -135,14 +149,15 @@ async fn python_client(environment: &'static str, auth: Option<&'static str>) {
     );
 }
 
-/// A Python process that waits for a lock.
+/// A Python process that waits for a lock, or for a slot of a semaphore.
 struct Contender(Child);
 
 impl Contender {
-    fn start(environment: &str, server: &Server, key: &str) -> Self {
+    fn start(environment: &str, server: &Server, key: &str, limit: Option<u32>) -> Self {
         let child = Command::new(python(environment))
             .arg(script("contend.py"))
             .args(["127.0.0.1", &server.local_addr().port().to_string(), key])
+            .args(limit.map(|limit| limit.to_string()))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -184,14 +199,14 @@ async fn one_queue(environment: &'static str) {
         let server = &server;
         until("the next waits", move || server.stats().locks[0].waiters == count)
     };
-    let mut second = Contender::start(environment, &server, "shared");
+    let mut second = Contender::start(environment, &server, "shared", None);
     queued(1).await;
     let third = tokio::spawn({
         let lock = lock.clone();
         async move { lock.acquire().await.unwrap() }
     });
     queued(2).await;
-    let mut fourth = Contender::start(environment, &server, "shared");
+    let mut fourth = Contender::start(environment, &server, "shared", None);
     queued(3).await;
 
     let mut tokens = vec![first.token().as_str().to_owned()];
@@ -212,4 +227,164 @@ async fn one_queue(environment: &'static str) {
         .filter_map(|event| event.token.map(|token| token.as_str().to_owned()))
         .collect();
     assert_eq!(granted, tokens);
+}
+
+/// What a test's blocking threads use.
+async fn blocking_client(server: &Server) -> blocking::Client {
+    let builder = blocking::Client::builder()
+        .servers([server.local_addr().to_string()])
+        .acquire_timeout(Duration::from_secs(60));
+    on_a_thread(|| builder.connect_blocking()).await.unwrap()
+}
+
+/// Two slots are held; Rust threads and Python processes queue up in turn, and get slots in the order in which they came.
+async fn one_semaphore_in_order(environment: &'static str) {
+    const LIMIT: u32 = 2;
+    let server = Server::builder().port(0).record_events(true).start().await.unwrap();
+    let slots = blocking_client(&server).await.semaphore("shared", LIMIT).unwrap();
+    let mut holders = Vec::new();
+    for _ in 0..LIMIT {
+        let slots = slots.clone();
+        holders.push(on_a_thread(move || slots.acquire()).await.unwrap());
+    }
+    let mut threads = Vec::new();
+    let mut processes = Vec::new();
+    for number in 1..=6 {
+        if number % 2 == 1 {
+            let slots = slots.clone();
+            threads.push(on_a_thread(move || slots.acquire()?.release()));
+        } else {
+            processes.push(Contender::start(environment, &server, "shared", Some(LIMIT)));
+        }
+        let server = &server;
+        until("the next waits", move || server.stats().semaphores[0].waiters == number).await;
+    }
+    // One slot is enough for all of them, one after the other.
+    let last = holders.pop();
+    on_a_thread(move || drop(last)).await;
+    for mut process in processes {
+        process.granted().await;
+        process.release().await;
+    }
+    for thread in threads {
+        thread.await.unwrap();
+    }
+    let of = |kind: EventKind| -> Vec<u64> {
+        let events = server.events();
+        events
+            .iter()
+            .filter(|event| event.kind == kind)
+            .map(|event| event.connection)
+            .collect()
+    };
+    // A place in the queue is its connection's.
+    assert_eq!(of(EventKind::Granted)[LIMIT as usize..], of(EventKind::Queued));
+    assert_eq!(of(EventKind::Queued).len(), 6);
+}
+
+/// Counts who is inside, and the most there ever were.
+#[derive(Default)]
+struct Turnstile {
+    inside: AtomicU32,
+    most: AtomicU32,
+}
+
+impl Turnstile {
+    fn enter(&self) {
+        let inside = self.inside.fetch_add(1, Ordering::SeqCst) + 1;
+        self.most.fetch_max(inside, Ordering::SeqCst);
+    }
+
+    fn leave(&self) {
+        self.inside.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// Serves other processes, each over a connection of its own.
+    fn serve(self: &Arc<Self>, listener: TcpListener) {
+        let turnstile = Arc::clone(self);
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let (turnstile, stream) = (Arc::clone(&turnstile), stream.unwrap());
+                std::thread::spawn(move || {
+                    for line in BufReader::new(&stream).lines().map_while(Result::ok) {
+                        match line.as_str() {
+                            "enter" => turnstile.enter(),
+                            "leave" => turnstile.leave(),
+                            other => panic!("{other:?}"),
+                        }
+                        (&stream).write_all(b"ok\n").unwrap();
+                    }
+                });
+            }
+        });
+    }
+}
+
+/// Python threads and Rust threads want three slots, a hundred times each kind: never more than three are inside.
+async fn one_semaphore_in_a_crowd(environment: &'static str) {
+    const LIMIT: u32 = 3;
+    const THREADS: usize = 4;
+    const ROUNDS: usize = 25;
+    let server = Server::builder().port(0).record_events(true).start().await.unwrap();
+    let turnstile = Arc::new(Turnstile::default());
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let turnstile_port = listener.local_addr().unwrap().port();
+    turnstile.serve(listener);
+    let numbers = [usize::from(turnstile_port), THREADS, ROUNDS].map(|number| number.to_string());
+    let mut command = Command::new(python(environment));
+    command
+        .arg(script("crowd.py"))
+        .args(["127.0.0.1", &server.local_addr().port().to_string(), "shared"])
+        .arg(LIMIT.to_string())
+        .args(numbers)
+        .stdin(Stdio::null());
+    let crowd = on_a_thread(move || command.output().unwrap());
+    let slots = blocking_client(&server).await.semaphore("shared", LIMIT).unwrap();
+    let seen = |kind: EventKind| server.events().iter().filter(|event| event.kind == kind).count();
+    until("Python is at it", || seen(EventKind::Granted) > 0).await;
+    let threads: Vec<_> = (0..THREADS)
+        .map(|_| {
+            let (slots, turnstile) = (slots.clone(), Arc::clone(&turnstile));
+            on_a_thread(move || {
+                for _ in 0..ROUNDS {
+                    let permit = slots.acquire().unwrap();
+                    turnstile.enter();
+                    std::thread::yield_now();
+                    turnstile.leave();
+                    permit.release().unwrap();
+                }
+            })
+        })
+        .collect();
+    for thread in threads {
+        thread.await;
+    }
+    let output = crowd.await;
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        output.status.success(),
+        "{said}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    assert_eq!(said.trim(), format!("done {}", THREADS * ROUNDS));
+    assert_eq!(seen(EventKind::Granted), 2 * THREADS * ROUNDS);
+    assert!(seen(EventKind::Queued) > ROUNDS, "they were hardly ever there together");
+    let most = turnstile.most.load(Ordering::SeqCst);
+    assert!((1..=LIMIT).contains(&most), "{most} were inside");
+    assert!(most_at_once(&server.events()) <= LIMIT);
+    assert!(server.stats().semaphores.is_empty());
+}
+
+/// The most holders that the server saw at once.
+fn most_at_once(events: &[Event]) -> u32 {
+    let (mut held, mut most) = (0, 0);
+    for event in events {
+        match event.kind {
+            EventKind::Granted => held += 1,
+            EventKind::Released | EventKind::Disconnected | EventKind::Expired => held -= 1,
+            _ => {}
+        }
+        most = most.max(held);
+    }
+    most
 }

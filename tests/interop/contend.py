@@ -1,23 +1,28 @@
-"""Takes a place in the queue of a lock, says when it holds it, and releases it when told to.
+"""Takes a place in the queue of a lock or semaphore, says when it holds it, and releases it when told to.
 
-    contend.py HOST PORT KEY
+    contend.py HOST PORT KEY [LIMIT]
 
-Prints `granted <token>` once it holds the lock; releases it when a line comes on standard input.
+Prints `granted <token>` once it holds the lock, or a slot of the semaphore of that limit; releases it when a line comes on
+standard input.
 """
 
 import sys
 
-from dflockd_client import SyncDistributedLock
+from dflockd_client import SyncDistributedLock, SyncDistributedSemaphore
 
 
 def main():
-    host, port, key = sys.argv[1:]
-    lock = SyncDistributedLock(key, servers=[(host, int(port))], acquire_timeout_s=60)
-    if not lock.acquire():
+    host, port, key, *limit = sys.argv[1:]
+    options = {"servers": [(host, int(port))], "acquire_timeout_s": 60}
+    if limit:
+        handle = SyncDistributedSemaphore(key, limit=int(limit[0]), **options)
+    else:
+        handle = SyncDistributedLock(key, **options)
+    if not handle.acquire():
         sys.exit("it was not granted within a minute")
-    print(f"granted {lock.token}", flush=True)
+    print(f"granted {handle.token}", flush=True)
     sys.stdin.readline()
-    lock.release()
+    handle.release()
 
 
 main()

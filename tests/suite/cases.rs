@@ -6,9 +6,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use dflockd_client::protocol::{Enqueued, functions as low};
-use dflockd_client::{Client, ErrorKind, Key, LeaseState, Limit, LostReason, Token, Ttl, WaitSecs};
+use dflockd_client::protocol::Enqueued;
+use dflockd_client::{ErrorKind, Key, LeaseState, Limit, LostReason, Token, Ttl, WaitSecs};
 
+use super::api::Client;
+use super::composites::{
+    a_place_in_the_queue_is_taken_first_and_waited_at_later, objects_hold_what_they_acquire,
+    several_locks_are_taken_all_or_none, work_is_done_under_a_lock_and_its_own_error_kept,
+};
+use super::low;
 use super::peer::{Ability, Peer};
 
 pub struct Case {
@@ -46,7 +52,7 @@ cases! {
     a_wait_ends_at_its_own_time_to_the_millisecond,
     waiters_are_served_in_order needs Stats,
     the_next_waiter_gets_what_is_released,
-    a_dropped_wait_leaves_no_waiter needs Stats,
+    a_dropped_wait_leaves_no_waiter needs Stats DroppedCalls,
     a_dropped_guard_gives_its_lock_back,
     mutual_exclusion_under_contention,
     a_lease_outlives_many_ttls_while_it_is_renewed,
@@ -60,6 +66,10 @@ cases! {
     locks_and_semaphores_have_names_of_their_own needs Fences Semaphores,
     stats_tell_who_holds_and_who_waits needs Stats,
     shutdown_gives_everything_back,
+    a_place_in_the_queue_is_taken_first_and_waited_at_later,
+    several_locks_are_taken_all_or_none,
+    work_is_done_under_a_lock_and_its_own_error_kept,
+    objects_hold_what_they_acquire,
 }
 
 const TRY: WaitSecs = WaitSecs::TRY;
@@ -240,7 +250,7 @@ async fn low_level_limit_mismatch(peer: Peer) {
 }
 
 async fn fences_grow(peer: Peer) {
-    let lock = peer.client().await.lock(peer.key("k").as_str()).unwrap();
+    let lock = peer.client().await.lock(&peer.key("k"));
     let mut last = None;
     for _ in 0..5 {
         let guard = lock.acquire().await.unwrap();
@@ -254,11 +264,7 @@ async fn fences_grow(peer: Peer) {
 
 async fn acquire_and_release(peer: Peer) {
     let (client, key) = (peer.client().await, peer.key("k"));
-    let lock = client
-        .lock(key.as_str())
-        .unwrap()
-        .lease_ttl(Duration::from_secs(20))
-        .unwrap();
+    let lock = client.lock(&key).lease_ttl(Duration::from_secs(20));
     let guard = lock.acquire().await.unwrap();
     assert_eq!((guard.key(), guard.lease_ttl().as_secs()), (&key, 20));
     assert!(guard.is_held() && guard.state() == LeaseState::Held);
@@ -276,23 +282,17 @@ async fn acquire_and_release(peer: Peer) {
 
 async fn a_lock_that_is_held_is_busy(peer: Peer) {
     let (a, b, key) = (peer.client().await, peer.client().await, peer.key("k"));
-    let guard = a.lock(key.as_str()).unwrap().acquire().await.unwrap();
-    assert!(b.lock(key.as_str()).unwrap().try_acquire().await.unwrap().is_none());
-    assert!(
-        a.lock(key.as_str()).unwrap().try_acquire().await.unwrap().is_none(),
-        "not reentrant"
-    );
+    let guard = a.lock(&key).acquire().await.unwrap();
+    assert!(b.lock(&key).try_acquire().await.unwrap().is_none());
+    assert!(a.lock(&key).try_acquire().await.unwrap().is_none(), "not reentrant");
     guard.release().await.unwrap();
-    assert!(b.lock(key.as_str()).unwrap().try_acquire().await.unwrap().is_some());
+    assert!(b.lock(&key).try_acquire().await.unwrap().is_some());
 }
 
 async fn a_wait_ends_at_its_own_time_to_the_millisecond(peer: Peer) {
     let (client, key) = (peer.client().await, peer.key("k"));
-    let guard = client.lock(key.as_str()).unwrap().acquire().await.unwrap();
-    let waiting = client
-        .lock(key.as_str())
-        .unwrap()
-        .acquire_timeout(Duration::from_millis(300));
+    let guard = client.lock(&key).acquire().await.unwrap();
+    let waiting = client.lock(&key).acquire_timeout(Duration::from_millis(300));
     let started = Instant::now();
     let error = waiting.acquire().await.expect_err("it is held");
     assert!(
@@ -309,7 +309,7 @@ async fn a_wait_ends_at_its_own_time_to_the_millisecond(peer: Peer) {
 
 async fn waiters_are_served_in_order(peer: Peer) {
     let (client, key) = (peer.client().await, peer.key("k"));
-    let lock = client.lock(key.as_str()).unwrap();
+    let lock = client.lock(&key);
     let guard = lock.acquire().await.unwrap();
     let mut waiting = Vec::new();
     let order = Arc::new(AtomicU32::new(0));
@@ -332,8 +332,8 @@ async fn waiters_are_served_in_order(peer: Peer) {
 
 async fn the_next_waiter_gets_what_is_released(peer: Peer) {
     let (a, b, key) = (peer.client().await, peer.client().await, peer.key("k"));
-    let first = a.lock(key.as_str()).unwrap().acquire().await.unwrap();
-    let waiting = tokio::spawn(async move { b.lock(key.as_str()).unwrap().acquire().await.unwrap() });
+    let first = a.lock(&key).acquire().await.unwrap();
+    let waiting = tokio::spawn(async move { b.lock(&key).acquire().await.unwrap() });
     // Whether the waiter has joined yet or not, it gets the lock.
     first.release().await.unwrap();
     waiting.await.unwrap().release().await.unwrap();
@@ -341,7 +341,7 @@ async fn the_next_waiter_gets_what_is_released(peer: Peer) {
 
 async fn a_dropped_wait_leaves_no_waiter(peer: Peer) {
     let (client, key) = (peer.client().await, peer.key("k"));
-    let lock = client.lock(key.as_str()).unwrap();
+    let lock = client.lock(&key);
     let guard = lock.acquire().await.unwrap();
     let waiting = tokio::spawn({
         let lock = lock.clone();
@@ -356,7 +356,7 @@ async fn a_dropped_wait_leaves_no_waiter(peer: Peer) {
 
 async fn a_dropped_guard_gives_its_lock_back(peer: Peer) {
     let (client, key) = (peer.client().await, peer.key("k"));
-    let lock = client.lock(key.as_str()).unwrap();
+    let lock = client.lock(&key);
     let guard = lock.acquire().await.unwrap();
     // Outside of any runtime.
     std::thread::spawn(move || drop(guard)).join().unwrap();
@@ -370,10 +370,7 @@ async fn mutual_exclusion_under_contention(peer: Peer) {
     for _ in 0..4 {
         let client = peer.client().await;
         for _ in 0..5 {
-            let lock = client
-                .lock(key.as_str())
-                .unwrap()
-                .acquire_timeout(Duration::from_secs(30));
+            let lock = client.lock(&key).acquire_timeout(Duration::from_secs(30));
             let inside = Arc::clone(&inside);
             tasks.spawn(async move {
                 for _ in 0..5 {
@@ -391,11 +388,7 @@ async fn mutual_exclusion_under_contention(peer: Peer) {
 
 async fn a_lease_outlives_many_ttls_while_it_is_renewed(peer: Peer) {
     let (client, key) = (peer.client().await, peer.key("k"));
-    let lock = client
-        .lock(key.as_str())
-        .unwrap()
-        .lease_ttl(Duration::from_secs(1))
-        .unwrap();
+    let lock = client.lock(&key).lease_ttl(Duration::from_secs(1));
     let guard = lock.acquire().await.unwrap();
     let held_until = Instant::now() + Duration::from_millis(3500);
     let mut lost = std::pin::pin!(guard.lost());
@@ -411,19 +404,14 @@ async fn a_lease_outlives_many_ttls_while_it_is_renewed(peer: Peer) {
 
 async fn without_renewal_a_lease_is_lost_before_others_get_it(peer: Peer) {
     let (a, b, key) = (peer.client().await, peer.client().await, peer.key("k"));
-    let lock = a
-        .lock(key.as_str())
-        .unwrap()
-        .lease_ttl(Duration::from_secs(2))
-        .unwrap()
-        .renew(false);
+    let lock = a.lock(&key).lease_ttl(Duration::from_secs(2)).renew(false);
     let guard = lock.acquire().await.unwrap();
     let lost = tokio::spawn({
         let lost = guard.lost();
         async move { (lost.await, Instant::now()) }
     });
     let granted = tokio::spawn(async move {
-        let guard = b.lock(key.as_str()).unwrap().acquire().await.unwrap();
+        let guard = b.lock(&key).acquire().await.unwrap();
         (guard, Instant::now())
     });
     let ((reason, told_at), (_other, granted_at)) = (lost.await.unwrap(), granted.await.unwrap());
@@ -441,10 +429,8 @@ async fn without_renewal_a_lease_is_lost_before_others_get_it(peer: Peer) {
 async fn a_lock_taken_away_is_reported(peer: Peer) {
     let (client, key) = (peer.client().await, peer.key("k"));
     let guard = client
-        .lock(key.as_str())
-        .unwrap()
+        .lock(&key)
         .lease_ttl(Duration::from_secs(2))
-        .unwrap()
         .acquire()
         .await
         .unwrap();
@@ -458,33 +444,17 @@ async fn a_disconnect_frees_what_was_acquired_over_it(peer: Peer) {
     let mut wire = peer.wire().await;
     low::acquire(&mut wire, &key, TRY, ttl(60)).await.unwrap();
     drop(wire);
-    client
-        .lock(key.as_str())
-        .unwrap()
-        .acquire()
-        .await
-        .unwrap()
-        .release()
-        .await
-        .unwrap();
+    client.lock(&key).acquire().await.unwrap().release().await.unwrap();
 }
 
 async fn a_long_ttl_outlives_the_read_timeout(peer: Peer) {
     let (client, other, key) = (peer.client().await, peer.client().await, peer.key("k"));
-    let lock = client
-        .lock(key.as_str())
-        .unwrap()
-        .lease_ttl(Duration::from_secs(120))
-        .unwrap();
+    let lock = client.lock(&key).lease_ttl(Duration::from_secs(120));
     let guard = lock.acquire().await.unwrap();
     // A lease that waited owns a connection of its own: that must not fall silent either.
     let second = peer.key("waited");
-    let first = other.lock(second.as_str()).unwrap().acquire().await.unwrap();
-    let waited = client
-        .lock(second.as_str())
-        .unwrap()
-        .lease_ttl(Duration::from_secs(120))
-        .unwrap();
+    let first = other.lock(&second).acquire().await.unwrap();
+    let waited = client.lock(&second).lease_ttl(Duration::from_secs(120));
     let waited = tokio::spawn(async move { waited.acquire().await.unwrap() });
     // Released late enough that the waiter is sure to wait on the server.
     tokio::time::sleep(Duration::from_millis(300)).await;
@@ -494,18 +464,10 @@ async fn a_long_ttl_outlives_the_read_timeout(peer: Peer) {
     tokio::time::sleep(peer.read_timeout.mul_f64(1.3)).await;
     assert!(guard.is_held() && waited.is_held());
     assert!(
-        other.lock(key.as_str()).unwrap().try_acquire().await.unwrap().is_none(),
+        other.lock(&key).try_acquire().await.unwrap().is_none(),
         "the server still holds it for us"
     );
-    assert!(
-        other
-            .lock(second.as_str())
-            .unwrap()
-            .try_acquire()
-            .await
-            .unwrap()
-            .is_none()
-    );
+    assert!(other.lock(&second).try_acquire().await.unwrap().is_none());
     guard.release().await.unwrap();
     waited.release().await.unwrap();
 }
@@ -514,7 +476,7 @@ async fn a_thousand_leases_over_one_connection(peer: Peer) {
     let client = peer.client().await;
     let mut acquiring = tokio::task::JoinSet::new();
     for number in 0..1000 {
-        let lock = client.lock(peer.key(&format!("k{number}")).as_str()).unwrap();
+        let lock = client.lock(&peer.key(&format!("k{number}")));
         acquiring.spawn(async move { lock.acquire().await.unwrap() });
     }
     let guards = acquiring.join_all().await;
@@ -529,7 +491,7 @@ async fn a_thousand_leases_over_one_connection(peer: Peer) {
 
 async fn a_semaphore_of_two_is_shared_by_three(peer: Peer) {
     let (client, key) = (peer.client().await, peer.key("s"));
-    let semaphore = client.semaphore(key.as_str(), 2).unwrap();
+    let semaphore = client.semaphore(&key, 2);
     let first = semaphore.acquire().await.unwrap();
     let second = semaphore.acquire().await.unwrap();
     assert!(semaphore.try_acquire().await.unwrap().is_none());
@@ -546,25 +508,20 @@ async fn a_semaphore_of_two_is_shared_by_three(peer: Peer) {
 
 async fn semaphore_limit_mismatch(peer: Peer) {
     let (client, key) = (peer.client().await, peer.key("s"));
-    let _permit = client.semaphore(key.as_str(), 2).unwrap().acquire().await.unwrap();
-    let error = client
-        .semaphore(key.as_str(), 3)
-        .unwrap()
-        .acquire()
-        .await
-        .expect_err("another limit");
+    let _permit = client.semaphore(&key, 2).acquire().await.unwrap();
+    let error = client.semaphore(&key, 3).acquire().await.expect_err("another limit");
     assert_eq!(error.kind(), ErrorKind::LimitMismatch);
 }
 
 async fn locks_and_semaphores_have_names_of_their_own(peer: Peer) {
     let (client, key) = (peer.client().await, peer.key("same"));
-    let _lock = client.lock(key.as_str()).unwrap().acquire().await.unwrap();
-    let _permit = client.semaphore(key.as_str(), 3).unwrap().acquire().await.unwrap();
+    let _lock = client.lock(&key).acquire().await.unwrap();
+    let _permit = client.semaphore(&key, 3).acquire().await.unwrap();
 }
 
 async fn stats_tell_who_holds_and_who_waits(peer: Peer) {
     let (client, key) = (peer.client().await, peer.key("k"));
-    let lock = client.lock(key.as_str()).unwrap();
+    let lock = client.lock(&key);
     let guard = lock.acquire().await.unwrap();
     let waiting = tokio::spawn({
         let lock = lock.clone();
@@ -582,29 +539,14 @@ async fn shutdown_gives_everything_back(peer: Peer) {
     let (client, other) = (peer.client().await, peer.client().await);
     let mut guards = Vec::new();
     for number in 0..20 {
-        guards.push(
-            client
-                .lock(peer.key(&format!("k{number}")).as_str())
-                .unwrap()
-                .acquire()
-                .await
-                .unwrap(),
-        );
+        guards.push(client.lock(&peer.key(&format!("k{number}"))).acquire().await.unwrap());
     }
     let report = client.shutdown(Duration::from_secs(10)).await;
     assert_eq!((report.released, report.unreleased), (20, vec![]));
     for guard in &guards {
         assert_eq!(guard.lost().await, LostReason::Shutdown);
-        assert!(
-            other
-                .lock(guard.key().as_str())
-                .unwrap()
-                .try_acquire()
-                .await
-                .unwrap()
-                .is_some()
-        );
+        assert!(other.lock(guard.key()).try_acquire().await.unwrap().is_some());
     }
-    let late = client.lock("late").unwrap().acquire().await;
+    let late = client.lock(&peer.key("late")).acquire().await;
     assert_eq!(kind(late), Some(ErrorKind::Shutdown));
 }

@@ -8,6 +8,9 @@
     missing_docs
 )]
 
+pub mod api;
 pub mod cases;
+mod composites;
+pub mod low;
 pub mod peer;
 pub mod trials;

@@ -5,19 +5,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
-use dflockd_client::protocol::functions::Wire;
 use dflockd_client::server::Server;
-use dflockd_client::{Client, ClientBuilder, Key};
-use tokio::net::TcpStream;
+use dflockd_client::{ClientBuilder, Key};
 
+use super::api::{Api, Client};
+use super::low::Wire;
 use crate::support::raw::{Heard, RawConnection};
 
-/// Something that not all servers can do.
+/// Something that not all servers can do, or not both clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ability {
     Semaphores,
     Stats,
     Fences,
+    /// A call can be given up by dropping it.
+    DroppedCalls,
 }
 
 impl fmt::Display for Ability {
@@ -26,6 +28,7 @@ impl fmt::Display for Ability {
             Self::Semaphores => "semaphores",
             Self::Stats => "stats",
             Self::Fences => "fences",
+            Self::DroppedCalls => "calls that can be dropped",
         })
     }
 }
@@ -36,7 +39,7 @@ pub struct Abilities(Vec<Ability>);
 impl Abilities {
     /// Asks, each on a connection of its own: some servers close a connection after a command that they do not know.
     pub async fn probe(factory: &PeerFactory) -> Self {
-        let peer = factory.make().await;
+        let peer = factory.make(Api::Async).await;
         let mut abilities = Vec::new();
         if peer.ask_alone("stats\n_\n_\n").await.starts_with("ok {") {
             abilities.push(Ability::Stats);
@@ -61,8 +64,12 @@ impl Abilities {
         Self(abilities)
     }
 
-    pub fn has(&self, ability: Ability) -> bool {
-        self.0.contains(&ability)
+    /// Whether the server has it, and the client that is used.
+    pub fn has(&self, ability: Ability, api: Api) -> bool {
+        match ability {
+            Ability::DroppedCalls => api == Api::Async,
+            other => self.0.contains(&other),
+        }
     }
 }
 
@@ -96,7 +103,8 @@ impl PeerFactory {
         }
     }
 
-    pub async fn make(&self) -> Peer {
+    /// A peer whose clients are of that kind.
+    pub async fn make(&self, api: Api) -> Peer {
         let embedded = match self.external {
             Some(_) => None,
             None => {
@@ -113,6 +121,7 @@ impl PeerFactory {
                 (None, Some(server)) => server.local_addr().to_string(),
                 (None, None) => unreachable!(),
             },
+            api,
             embedded,
             read_timeout: self.read_timeout,
             number: self.next.fetch_add(1, Ordering::Relaxed),
@@ -127,6 +136,7 @@ fn first_key() -> Arc<AtomicU64> {
 }
 
 pub struct Peer {
+    api: Api,
     pub address: String,
     /// If the case has a server of its own in this process.
     pub embedded: Option<Server>,
@@ -143,7 +153,7 @@ impl Peer {
     pub fn builder(&self) -> ClientBuilder {
         // Together below the server's read timeout.
         let part = self.read_timeout / 5;
-        Client::builder()
+        dflockd_client::Client::builder()
             .servers([&self.address])
             .server_read_timeout(self.read_timeout)
             .keepalive(part)
@@ -151,11 +161,11 @@ impl Peer {
     }
 
     pub async fn client(&self) -> Client {
-        self.builder().connect().await.unwrap()
+        Client::connect(self.api, self.builder()).await
     }
 
-    pub async fn wire(&self) -> Wire<TcpStream> {
-        Wire::new(TcpStream::connect(&self.address).await.unwrap())
+    pub async fn wire(&self) -> Wire {
+        Wire::connect(self.api, &self.address).await
     }
 
     async fn ask_alone(&self, request: &str) -> String {

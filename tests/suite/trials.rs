@@ -3,25 +3,27 @@
 use libtest_mimic::Trial;
 use tokio::runtime::Runtime;
 
+use super::api::Api;
 use super::cases;
 use super::peer::{Abilities, Ability, PeerFactory};
 
-/// One test per case. Cases that need what the server lacks are ignored, and say so in their names.
+/// One test per case and client. Cases that need what the server or the client lacks are ignored, and say so in their names.
 pub fn trials(runtime: &Runtime, factory: &PeerFactory, abilities: &Abilities, prefix: &str) -> Vec<Trial> {
-    cases::all()
-        .into_iter()
-        .map(|case| {
+    let apis = [Api::Async, Api::Blocking].into_iter();
+    apis.flat_map(|api| cases::all().into_iter().map(move |case| (api, case)))
+        .map(|(api, case)| {
             let needs = case.needs.iter().copied();
-            let missing: Option<Ability> = needs.into_iter().find(|need| !abilities.has(*need));
+            let missing: Option<Ability> = needs.into_iter().find(|need| !abilities.has(*need, api));
             let name = match missing {
-                Some(ability) => format!("{prefix}{} (the server has no {ability})", case.name),
-                None => format!("{prefix}{}", case.name),
+                Some(Ability::DroppedCalls) => format!("{prefix}{api}::{} (no {})", case.name, Ability::DroppedCalls),
+                Some(ability) => format!("{prefix}{api}::{} (the server has no {ability})", case.name),
+                None => format!("{prefix}{api}::{}", case.name),
             };
             let handle = runtime.handle().clone();
             let factory = factory.clone();
             Trial::test(name, move || {
                 handle.block_on(async move {
-                    let peer = factory.make().await;
+                    let peer = factory.make(api).await;
                     (case.run)(peer).await;
                 });
                 Ok(())

@@ -1,0 +1,50 @@
+"""Threads that want slots of one semaphore again and again, and pass a turnstile while they hold one.
+
+    crowd.py HOST PORT KEY LIMIT TURNSTILE_PORT THREADS ROUNDS
+
+The turnstile answers `enter` and `leave` with `ok`. Prints `done <slots held>`.
+"""
+
+import socket
+import sys
+import threading
+
+from dflockd_client import SyncDistributedSemaphore
+
+
+class Turnstile:
+    def __init__(self, host, port):
+        self.connection = socket.create_connection((host, port), timeout=60)
+        self.answers = self.connection.makefile("r", encoding="utf-8")
+
+    def say(self, what):
+        self.connection.sendall(f"{what}\n".encode())
+        assert self.answers.readline() == "ok\n", what
+
+
+def work(host, port, key, limit, turnstile_port, rounds, done):
+    turnstile = Turnstile(host, turnstile_port)
+    semaphore = SyncDistributedSemaphore(key, limit=limit, servers=[(host, port)], acquire_timeout_s=60)
+    for _ in range(rounds):
+        assert semaphore.acquire(), "it was not granted within a minute"
+        turnstile.say("enter")
+        turnstile.say("leave")
+        assert semaphore.release()
+        done.append(1)
+
+
+def main():
+    host, key = sys.argv[1], sys.argv[3]
+    port, limit, turnstile_port, threads, rounds = (int(sys.argv[i]) for i in (2, 4, 5, 6, 7))
+    done = []
+    workers = [
+        threading.Thread(target=work, args=(host, port, key, limit, turnstile_port, rounds, done)) for _ in range(threads)
+    ]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    print(f"done {len(done)}", flush=True)
+
+
+main()

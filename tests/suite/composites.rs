@@ -1,0 +1,92 @@
+//! Cases of what is made of the handles: two phases, several locks, work under a lock, objects.
+
+use std::time::{Duration, Instant};
+
+use dflockd_client::{Error, ErrorKind, Key};
+
+use super::api::Enqueued;
+use super::peer::Peer;
+
+const SHORT: Duration = Duration::from_millis(300);
+const LONG: Duration = Duration::from_secs(10);
+
+pub async fn a_place_in_the_queue_is_taken_first_and_waited_at_later(peer: Peer) {
+    let (client, key) = (peer.client().await, peer.key("k"));
+    let lock = client.lock(&key);
+    let Enqueued::Acquired(first) = lock.enqueue().await.unwrap() else {
+        panic!("it is free");
+    };
+    let Enqueued::Queued(ticket) = lock.enqueue().await.unwrap() else {
+        panic!("it is held");
+    };
+    let Enqueued::Queued(late) = lock.enqueue().await.unwrap() else {
+        panic!("it is held");
+    };
+    assert!(late.wait(SHORT).await.is_err_and(|error| error.is_timeout()));
+    first.release().await.unwrap();
+    let second = ticket.wait(LONG).await.unwrap();
+    assert!(second.is_held());
+    second.release().await.unwrap();
+    assert!(
+        lock.try_acquire().await.unwrap().is_some(),
+        "the late place was given up"
+    );
+}
+
+pub async fn several_locks_are_taken_all_or_none(peer: Peer) {
+    let (client, other) = (peer.client().await, peer.client().await);
+    let keys: Vec<Key> = ["b", "a", "c"].into_iter().map(|name| peer.key(name)).collect();
+    let all = client.lock_all(&keys).await.unwrap();
+    assert!(all.is_held());
+    for key in &keys {
+        assert!(other.lock(key).try_acquire().await.unwrap().is_none());
+    }
+    all.release().await.unwrap();
+    for key in &keys {
+        other.lock(key).acquire().await.unwrap().release().await.unwrap();
+    }
+}
+
+pub async fn work_is_done_under_a_lock_and_its_own_error_kept(peer: Peer) {
+    let (client, key) = (peer.client().await, peer.key("k"));
+    let lock = client.lock(&key);
+    assert_eq!(lock.with_lock(Ok(42)).await.unwrap(), 42);
+    let free = async || assert!(lock.try_acquire().await.unwrap().is_some(), "it was released");
+    free().await;
+    let own: Error = Key::new("").unwrap_err();
+    let error = lock.with_lock(Err::<(), _>(own)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    free().await;
+}
+
+pub async fn objects_hold_what_they_acquire(peer: Peer) {
+    let (client, key) = (peer.client().await, peer.key("k"));
+    let lock = client.lock(&key).acquire_timeout(SHORT);
+    let (mut first, mut second) = (lock.object(), lock.object());
+    assert!(first.acquire().await.unwrap() && first.is_held());
+    let started = Instant::now();
+    assert!(!second.acquire().await.unwrap() && !second.is_held());
+    assert!(started.elapsed() >= SHORT);
+    assert_eq!(second.enqueue().await.unwrap(), "queued");
+    assert!(!second.wait(None).await.unwrap());
+    assert!(
+        second
+            .wait(None)
+            .await
+            .is_err_and(|error| error.kind() == ErrorKind::NotEnqueued)
+    );
+    assert_eq!(second.enqueue().await.unwrap(), "queued");
+    assert!(first.release().await.unwrap());
+    assert!(!first.release().await.unwrap(), "nothing was held");
+    assert!(second.wait(Some(LONG)).await.unwrap() && second.is_held());
+    second.close().await;
+    assert!(!second.is_held());
+    assert_eq!(first.enqueue().await.unwrap(), "acquired");
+    assert!(
+        first
+            .acquire()
+            .await
+            .is_err_and(|error| error.kind() == ErrorKind::Misuse)
+    );
+    first.close().await;
+}
