@@ -26,6 +26,7 @@
 //!   [`SemaphorePermit`]; what both can do is [`Lease`]. [`MultiLock`] takes several locks, all or none.
 //! - [`DistributedLock`] and [`DistributedSemaphore`]: the same as objects that hold what they acquire, as in the Python
 //!   client.
+//! - [`Election`]: leader election on a lock.
 //! - [`Error`] and [`ErrorKind`]: what went wrong, and whether to try again.
 //! - [`ShardingStrategy`]: which server a key belongs to.
 //! - `blocking` (feature `blocking`): all of it for threads.
@@ -71,6 +72,7 @@ mod client;
 mod clock;
 mod config;
 mod distributed;
+mod election;
 mod error;
 mod guard;
 mod handle;
@@ -103,6 +105,7 @@ pub use builder::ClientBuilder;
 pub use client::{Client, ResponseFuture};
 pub use config::OnUnavailable;
 pub use distributed::{DistributedLock, DistributedSemaphore, EnqueueStatus, Holder};
+pub use election::{Election, Leadership};
 pub use error::{Budget, Error, ErrorKind, Result};
 pub use guard::{Guard, Lease, LockGuard, SemaphorePermit};
 pub use health::{ConnectionState, ShardHealth};

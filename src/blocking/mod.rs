@@ -29,6 +29,7 @@
 //! | [`Ticket`], [`Enqueued`] | [`Lock::enqueue`] | [`crate::Ticket`] |
 //! | [`MultiLock`], [`MultiLockGuard`] | [`Client::lock_all`] | [`crate::MultiLock`] |
 //! | [`DistributedLock`], [`DistributedSemaphore`] | a key, or a [`Lock`] | [`crate::DistributedLock`] |
+//! | [`Election`], [`Leadership`] | a [`Lock`] | [`crate::Election`] |
 //!
 //! The low-level functions over a stream of your own are in [`protocol::blocking`](crate::protocol::blocking).
 //!
@@ -52,6 +53,7 @@
 
 mod client;
 mod distributed;
+mod election;
 mod guard;
 mod lock;
 mod multi_lock;
@@ -63,6 +65,7 @@ mod ticket;
 
 pub use client::Client;
 pub use distributed::{DistributedLock, DistributedSemaphore, Holder};
+pub use election::{Election, Leadership};
 pub use guard::{Held, LockGuard, SemaphorePermit};
 pub use lock::Lock;
 pub use multi_lock::{MultiLock, MultiLockGuard};

@@ -1,0 +1,118 @@
+//! Leader election, for threads.
+
+use std::fmt;
+use std::ops::Deref;
+use std::time::Duration;
+
+use super::guard::LockGuard;
+use super::lock::Lock;
+use super::runtime::block_on;
+use crate::election;
+use crate::error::Result;
+use crate::types::{Fence, Key};
+
+/// One leader at a time among all who campaign on the same lock; see [`crate::Election`].
+///
+/// ```
+/// # let runtime = tokio::runtime::Runtime::new().unwrap();
+/// # let server = runtime.block_on(dflockd_client::server::Server::builder().port(0).start())?;
+/// # use dflockd_client::blocking::Client;
+/// # let client = Client::builder().servers([server.local_addr().to_string()]).connect_blocking()?;
+/// use dflockd_client::blocking::Election;
+///
+/// let election = Election::new(client.lock("scheduler/leader")?);
+/// if let Some(leadership) = election.campaign(None)? {
+///     while leadership.is_held() {
+///         // A piece of what leaders do.
+/// #       break;
+///     }
+///     leadership.resign()?;
+/// }
+/// # Ok::<_, dflockd_client::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Election {
+    lock: Lock,
+}
+
+impl Election {
+    /// The election on a lock; see [`crate::Election::new`].
+    #[must_use]
+    pub fn new(lock: Lock) -> Self {
+        Self { lock }
+    }
+
+    /// What is campaigned for.
+    #[must_use]
+    pub fn key(&self) -> &Key {
+        self.lock.key()
+    }
+
+    /// Campaigns until elected, for `patience` at most (`None`: however long that takes); nothing if it was not elected by then.
+    ///
+    /// # Errors
+    ///
+    /// As [`crate::Election::campaign`], and [`Misuse`](crate::ErrorKind::Misuse) where a thread must not wait.
+    pub fn campaign(&self, patience: impl Into<Option<Duration>>) -> Result<Option<Leadership>> {
+        let election = election::Election::new(self.lock.as_async().clone());
+        let leadership = match patience.into() {
+            None => Some(block_on(|| election.campaign())??),
+            Some(limit) => block_on(|| tokio::time::timeout(limit, election.campaign()))?
+                .ok()
+                .transpose()?,
+        };
+        Ok(leadership.map(Leadership::new))
+    }
+
+    /// Leads if nobody else does; `None` if somebody does.
+    ///
+    /// # Errors
+    ///
+    /// As [`Lock::try_acquire`].
+    pub fn try_campaign(&self) -> Result<Option<Leadership>> {
+        Ok(self.lock.try_acquire()?.map(|guard| Leadership { guard }))
+    }
+}
+
+/// The office, for as long as it is held; see [`crate::Leadership`]. It dereferences to its [`LockGuard`].
+#[must_use = "a leadership that is dropped resigns at once"]
+pub struct Leadership {
+    guard: LockGuard,
+}
+
+impl Leadership {
+    fn new(leadership: election::Leadership) -> Self {
+        Self {
+            guard: LockGuard::new(leadership.into_guard()),
+        }
+    }
+
+    /// The number of this term of office: it grows from each leader to the next.
+    #[must_use]
+    pub fn term(&self) -> Fence {
+        self.guard.fence()
+    }
+
+    /// Steps down, and waits for the server to say that others may lead.
+    ///
+    /// # Errors
+    ///
+    /// As [`LockGuard::release`](super::Held::release).
+    pub fn resign(self) -> Result<()> {
+        self.guard.release()
+    }
+}
+
+impl Deref for Leadership {
+    type Target = LockGuard;
+
+    fn deref(&self) -> &LockGuard {
+        &self.guard
+    }
+}
+
+impl fmt::Debug for Leadership {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Leadership").field(&self.guard).finish()
+    }
+}
