@@ -1,0 +1,79 @@
+//! Recipe: leader election. Of three nodes one leads; when it steps down, or is cut off, another takes over.
+//!
+//!     cargo run --example leader_election
+//!
+//! Each node is a task here; in life it is a process. Nodes campaign for ever, lead for as long as they are leaders, and
+//! campaign again. What a leader writes carries its term, so that a store can refuse the writes of one that was stalled.
+
+mod common;
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use common::Story;
+use dflockd_client::{Election, Error, Fence};
+
+/// What leaders write to. It refuses what comes from a term that is over.
+#[derive(Default)]
+struct Store {
+    newest: Option<Fence>,
+    writes: u32,
+}
+
+impl Store {
+    fn write(&mut self, term: Fence) -> bool {
+        let fresh = self.newest.is_none_or(|newest| term >= newest);
+        if fresh {
+            self.newest = Some(term);
+            self.writes += 1;
+        }
+        fresh
+    }
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Error> {
+    let story = Story::begin();
+    let (client, _server) = common::connect().await?;
+    let store = Arc::new(Mutex::new(Store::default()));
+
+    let mut nodes = tokio::task::JoinSet::new();
+    for name in ["anna", "boris", "chloe"] {
+        let election = Election::new(client.lock("recipes/leader")?.acquire_timeout(Duration::from_secs(60)));
+        let store = Arc::clone(&store);
+        nodes.spawn(async move {
+            let leadership = election.campaign().await?;
+            story.tell(format!("{name} leads, term {}", leadership.term()));
+            // Stopped in the middle if the office is lost.
+            let led = leadership.run(lead(&store, leadership.term())).await;
+            match led {
+                Ok(()) => {
+                    story.tell(format!("{name} steps down"));
+                    leadership.resign().await
+                }
+                Err(lost) => {
+                    story.tell(format!("{name} leads no more: {lost}"));
+                    // In life: campaign again.
+                    Ok(())
+                }
+            }
+        });
+    }
+    for outcome in nodes.join_all().await {
+        outcome?;
+    }
+
+    let mut store = store.lock().unwrap_or_else(PoisonError::into_inner);
+    story.tell(format!("{} writes, the last of term {:?}", store.writes, store.newest));
+    let stale = store.write(Fence(0));
+    story.tell(format!("a write of a term long over is taken: {stale}"));
+    Ok(())
+}
+
+/// What leaders do: three writes, a moment apart.
+async fn lead(store: &Mutex<Store>, term: Fence) {
+    for _ in 0..3 {
+        store.lock().unwrap_or_else(PoisonError::into_inner).write(term);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
