@@ -72,6 +72,8 @@ mod client;
 mod clock;
 mod config;
 mod distributed;
+#[cfg(doctest)]
+mod doctests;
 mod election;
 mod error;
 mod guard;

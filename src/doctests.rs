@@ -1,0 +1,4 @@
+//! The examples of the documents, as documentation tests.
+
+#[doc = include_str!("../docs/from-python.md")]
+struct FromPython;
