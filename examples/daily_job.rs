@@ -2,9 +2,10 @@
 //!
 //!     cargo run --example daily_job
 //!
-//! All hosts wake at the same time and try; who does not get the lock goes back to sleep. The lock alone makes sure that the job
-//! does not run *twice at once*. That it does not run *again* once it is done is for a note of the day that it was done for, kept
-//! where the job writes, and looked at and made while the lock is held: a lock does not outlive its holder's connection.
+//! All hosts wake at the same time and try; who does not get the lock goes back to sleep. The lock alone makes sure
+//! that the job does not run *twice at once*. That it does not run *again* once it is done is for a note of the day
+//! that it was done for, kept where the job writes, and looked at and made while the lock is held: a lock does not
+//! outlive its holder's connection.
 
 mod common;
 

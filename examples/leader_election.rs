@@ -2,8 +2,9 @@
 //!
 //!     cargo run --example leader_election
 //!
-//! Each node is a task here; in life it is a process. Nodes campaign for ever, lead for as long as they are leaders, and
-//! campaign again. What a leader writes carries its term, so that a store can refuse the writes of one that was stalled.
+//! Each node is a task here; in life it is a process. Nodes campaign for ever, lead for as long as they are leaders,
+//! and campaign again. What a leader writes carries its term, so that a store can refuse the writes of one that was
+//! stalled.
 
 mod common;
 

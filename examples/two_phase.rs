@@ -2,8 +2,8 @@
 //!
 //!     cargo run --example two_phase
 //!
-//! A printer is taken. A job takes its place in the queue (that does not wait), tells its user where it stands, and only then
-//! waits: its place is safe meanwhile. The plain `acquire` would leave the user in the dark until it is over.
+//! A printer is taken. A job takes its place in the queue (that does not wait), tells its user where it stands, and
+//! only then waits: its place is safe meanwhile. The plain `acquire` would leave the user in the dark until it is over.
 
 mod common;
 

@@ -2,9 +2,9 @@
 //!
 //!     cargo run --example worker_pool
 //!
-//! Six workers have twelve jobs to do for a service that takes three at once, and from each of these no more than one every
-//! 200 ms. A job runs while its worker holds one of three slots; a slot is kept for at least 200 ms. So never more than three
-//! run, and never more than three begin within 200 ms, however many processes have workers.
+//! Six workers have twelve jobs to do for a service that takes three at once, and from each of these no more than one
+//! every 200 ms. A job runs while its worker holds one of three slots; a slot is kept for at least 200 ms. So never
+//! more than three run, and never more than three begin within 200 ms, however many processes have workers.
 
 mod common;
 

@@ -1,4 +1,7 @@
 //! The examples of the documents, as documentation tests.
 
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 #[doc = include_str!("../docs/from-python.md")]
 struct FromPython;

@@ -32,9 +32,9 @@ use crate::types::{Fence, Key};
 /// # }
 /// ```
 ///
-/// How soon a leader that has died is replaced is up to its server and the lock's TTL: at once where the server notices that
-/// its connection is gone, else when the lease is over. What leaders write should carry their [term](Leadership::term), so that
-/// the writes of one that was stalled can be refused: see [`Fence`].
+/// How soon a leader that has died is replaced is up to its server and the lock's TTL: at once where the server notices
+/// that its connection is gone, else when the lease is over. What leaders write should carry their
+/// [term](Leadership::term), so that the writes of one that was stalled can be refused: see [`Fence`].
 #[derive(Clone, Debug)]
 pub struct Election {
     lock: Lock,
@@ -44,8 +44,8 @@ pub struct Election {
 const ROUND: Duration = Duration::from_millis(250);
 
 impl Election {
-    /// The election on a lock, on the lock's terms. Its acquire timeout is how long a candidate keeps its place among the
-    /// others before it takes a new one.
+    /// The election on a lock, on the lock's terms. Its acquire timeout is how long a candidate keeps its place among
+    /// the others before it takes a new one.
     #[must_use]
     pub fn new(lock: Lock) -> Self {
         Self { lock }
@@ -57,8 +57,8 @@ impl Election {
         self.lock.key()
     }
 
-    /// Campaigns until elected, however long that takes: while somebody else leads, and over lost connections, restarts and
-    /// full servers.
+    /// Campaigns until elected, however long that takes: while somebody else leads, and over lost connections, restarts
+    /// and full servers.
     ///
     /// # Errors
     ///

@@ -249,8 +249,8 @@ mod sealed {
     }
 }
 
-/// Runs the work for as long as its lease is held, then gives the lease back, whatever came of the work. The work's own error
-/// goes before one of the release.
+/// Runs the work for as long as its lease is held, then gives the lease back, whatever came of the work. The work's own
+/// error goes before one of the release.
 pub(crate) async fn hold<G: Guard, T, E: From<Error>>(
     guard: G,
     work: impl AsyncFnOnce(&G) -> Result<T, E>,

@@ -150,14 +150,14 @@ impl Lock {
         self.0.enqueue(LockGuard::new).await
     }
 
-    /// Acquires the lock, waiting for up to the acquire timeout, runs the work, and releases the lock, whatever came of the work:
-    /// it succeeds, fails, panics or is dropped. If the lease is lost meanwhile, the work is stopped: its future is dropped. The
-    /// server's answer to the release is waited for unless the lease is lost.
+    /// Acquires the lock, waiting for up to the acquire timeout, runs the work, and releases the lock, whatever came of the
+    /// work: it succeeds, fails, panics or is dropped. If the lease is lost meanwhile, the work is stopped: its future is
+    /// dropped. The server's answer to the release is waited for unless the lease is lost.
     ///
     /// # Errors
     ///
-    /// Those of [`acquire`](Self::acquire), and then nothing was run; [`LeaseLost`](crate::ErrorKind::LeaseLost) if the lease
-    /// was lost before the work was done; the work's own error, whatever comes of the release; and those of
+    /// Those of [`acquire`](Self::acquire), and then nothing was run; [`LeaseLost`](crate::ErrorKind::LeaseLost) if the
+    /// lease was lost before the work was done; the work's own error, whatever comes of the release; and those of
     /// [`LockGuard::release`] if the work succeeded: nobody knows then whether it was alone to the end.
     ///
     /// # Cancel safety

@@ -1,4 +1,5 @@
-//! The client for threads: what is different from the async one. What is the same, the conformance suite runs through both.
+//! The client for threads: what is different from the async one. What is the same, the conformance suite runs through
+//! both.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod support;

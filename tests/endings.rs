@@ -1,7 +1,8 @@
 //! How processes end, and what they leave: in child processes, which are this test run again.
 //!
-//! Whatever a process does inside a critical section (it drops the guard, panics, exits, aborts, is killed, forks), it ends, and
-//! the lock is free at the latest when its lease is over; and where the server releases on disconnect, at once.
+//! Whatever a process does inside a critical section (it drops the guard, panics, exits, aborts, is killed, forks), it
+//! ends, and the lock is free at the latest when its lease is over; and where the server releases on disconnect, at
+//! once.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod support;
@@ -29,7 +30,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const ENDING: &str = "DFLOCKD_TEST_ENDING";
 const SERVER: &str = "DFLOCKD_TEST_ENDING_SERVER";
 
-/// A way to end: its name, what the child does, how its process must end, and whether it lives on after it has given back.
+/// A way to end: its name, what the child does, how its process must end, and whether it lives on after it has given
+/// back.
 struct Ending {
     name: &'static str,
     play: fn(Stage),
@@ -405,7 +407,8 @@ fn hold_for_ever(stage: Stage) {
     until_the_cue();
 }
 
-/// Clients, handles, guards, places and objects, dropped by many threads while others still wait, and then main returns.
+/// Clients, handles, guards, places and objects, dropped by many threads while others still wait, and then main
+/// returns.
 fn drop_everything(stage: Stage) {
     let first = stage.lock().acquire().unwrap();
     held();

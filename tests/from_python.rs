@@ -1,5 +1,5 @@
-//! `docs/from-python.md` has a row for every name of the Python client's reference, and each row an example. That the examples
-//! compile and run is for the documentation tests.
+//! `docs/from-python.md` has a row for every name of the Python client's reference, and each row an example. That the
+//! examples compile and run is for the documentation tests.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 const REFERENCE: &str = include_str!("data/python-api.txt");
 const TABLES: &str = include_str!("../docs/from-python.md");
 
-/// The names that have no counterpart yet, each with all that is below it. Only these may have rows that say `not yet`, and each
-/// of them must have one: whoever gives it a counterpart takes it out here.
+/// The names that have no counterpart yet, each with all that is below it. Only these may have rows that say `not yet`,
+/// and each of them must have one: whoever gives it a counterpart takes it out here.
 const NOT_YET: [&str; 9] = [
     "package.AsyncSignalConn",
     "package.Signal",

@@ -35,10 +35,11 @@ pub type DistributedLock = Holder<crate::LockGuard>;
 /// A slot of a semaphore that is an object, as in the Python client; see [`crate::DistributedSemaphore`].
 pub type DistributedSemaphore = Holder<crate::SemaphorePermit>;
 
-/// [`DistributedLock`] or [`DistributedSemaphore`]; see [`crate::Holder`], whose methods these are. `G` is the guard of the
-/// async client.
+/// [`DistributedLock`] or [`DistributedSemaphore`]; see [`crate::Holder`], whose methods these are. `G` is the guard of
+/// the async client.
 ///
-/// Whatever waits gives [`Misuse`](crate::ErrorKind::Misuse), too, where a thread must not wait; see the [module](super).
+/// Whatever waits gives [`Misuse`](crate::ErrorKind::Misuse), too, where a thread must not wait; see the
+/// [module](super).
 pub struct Holder<G>(Ours<distributed::Holder<G>>);
 
 impl Holder<crate::LockGuard> {
@@ -60,8 +61,8 @@ impl Holder<crate::LockGuard> {
         distributed::DistributedLock::with_options(key, options).map(Self::of)
     }
 
-    /// Acquires the lock, runs the work, and releases the lock, whatever came of the work: what `with` does in Python. As
-    /// [`Lock::with_lock`].
+    /// Acquires the lock, runs the work, and releases the lock, whatever came of the work: what `with` does in Python.
+    /// As [`Lock::with_lock`].
     ///
     /// # Errors
     ///

@@ -48,7 +48,8 @@ impl Election {
         self.lock.key()
     }
 
-    /// Campaigns until elected, for `patience` at most (`None`: however long that takes); nothing if it was not elected by then.
+    /// Campaigns until elected, for `patience` at most (`None`: however long that takes); nothing if it was not elected
+    /// by then.
     ///
     /// # Errors
     ///

@@ -23,9 +23,9 @@ pub type SemaphorePermit = Held<crate::SemaphorePermit>;
 
 /// [`LockGuard`] or [`SemaphorePermit`]: a lease that is held, and renewed in the background while its holder computes.
 ///
-/// It dereferences to [`Lease`], which tells all that can be asked of it; whether it [`is_held`](Lease::is_held) is known
-/// without waiting. Dropping it gives it back in the background, from any thread, inside a runtime or not, and when its
-/// thread panics.
+/// It dereferences to [`Lease`], which tells all that can be asked of it; whether it [`is_held`](Lease::is_held) is
+/// known without waiting. Dropping it gives it back in the background, from any thread, inside a runtime or not, and
+/// when its thread panics.
 #[must_use = "a guard that is dropped gives back at once what it holds"]
 pub struct Held<G> {
     callbacks: Ours<Callbacks>,
@@ -86,8 +86,8 @@ impl<G: Guard> Held<G> {
         }
     }
 
-    /// Has `callback` told when it is lost, on a thread of its own on which blocking calls are allowed; at once if it is
-    /// lost already. Not called any more once this guard is released or dropped.
+    /// Has `callback` told when it is lost, on a thread of its own on which blocking calls are allowed; at once if it
+    /// is lost already. Not called any more once this guard is released or dropped.
     ///
     /// # Errors
     ///
@@ -125,7 +125,8 @@ impl<G: Guard> Held<G> {
     }
 }
 
-/// Runs the work, then gives the lease back, whatever came of the work. The work's own error goes before one of the release.
+/// Runs the work, then gives the lease back, whatever came of the work. The work's own error goes before one of the
+/// release.
 pub(super) fn hold<G: Guard, T, E: From<Error>>(
     guard: Held<G>,
     work: impl FnOnce(&Held<G>) -> Result<T, E>,

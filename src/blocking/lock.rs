@@ -96,13 +96,15 @@ impl Lock {
         block_on(|| self.0.enqueue())?.map(Enqueued::new)
     }
 
-    /// Acquires the lock, runs the work, and releases it, whatever came of the work: it succeeds, fails or panics. Other than
-    /// in the async client nothing stops the work if the lease is lost; it should ask the guard now and then.
+    /// Acquires the lock, runs the work, and releases it, whatever came of the work: it succeeds, fails or panics.
+    /// Other than in the async client nothing stops the work if the lease is lost; it should ask the guard now and
+    /// then.
     ///
     /// # Errors
     ///
-    /// Those of [`acquire`](Self::acquire), and then nothing was run; the work's own error, whatever comes of the release; and
-    /// those of [`release`](super::Held::release) if the work succeeded: nobody knows then whether it was alone to the end.
+    /// Those of [`acquire`](Self::acquire), and then nothing was run; the work's own error, whatever comes of the
+    /// release; and those of [`release`](super::Held::release) if the work succeeded: nobody knows then whether it was
+    /// alone to the end.
     pub fn with_lock<T, E: From<Error>>(&self, work: impl FnOnce(&LockGuard) -> Result<T, E>) -> Result<T, E> {
         hold(self.acquire()?, work)
     }

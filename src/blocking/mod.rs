@@ -1,8 +1,8 @@
 //! The client for threads.
 //!
-//! The same types under the same names as in the async client, of which these are thin wrappers: what is said there about
-//! leases, errors and limits is true here. A call waits on its own thread; connections and renewals are driven by two
-//! background threads that the whole process shares, so a lease is renewed while its holder computes.
+//! The same types under the same names as in the async client, of which these are thin wrappers: what is said there
+//! about leases, errors and limits is true here. A call waits on its own thread; connections and renewals are driven by
+//! two background threads that the whole process shares, so a lease is renewed while its holder computes.
 //!
 //! ```
 //! # #[tokio::main]
@@ -37,19 +37,19 @@
 //!
 //! - **On threads without an async runtime**: everything.
 //! - **Inside an async runtime**: what does not wait (building, asking a guard), and dropping anything. What waits gives
-//!   [`ErrorKind::Misuse`](crate::ErrorKind::Misuse), because it would stop the runtime's other tasks; on a thread that may block,
-//!   [`allow_in_runtime`] allows it.
+//!   [`ErrorKind::Misuse`](crate::ErrorKind::Misuse), because it would stop the runtime's other tasks; on a thread that
+//!   may block, [`allow_in_runtime`] allows it.
 //! - **While a thread ends** (in the destructors of thread-local values): only dropping; what waits gives `Misuse`.
-//! - **In a child that was forked** (without `exec`) after the first use: what waits gives `Misuse`, and dropping does nothing.
-//!   What was held stays with the parent; but the child has copies of the parent's connections, so while it lives the server does
-//!   not notice that the parent has died.
+//! - **In a child that was forked** (without `exec`) after the first use: what waits gives `Misuse`, and dropping does
+//!   nothing. What was held stays with the parent; but the child has copies of the parent's connections, so while it
+//!   lives the server does not notice that the parent has died.
 //!
 //! # The end
 //!
-//! Nothing here keeps a process from ending. Whatever it holds then, servers give to others when they notice that its connections
-//! are gone (at once, as a rule), and where they do not, when the lease is over. A guard that is dropped is given back in the
-//! background: a process that ends in the same moment may be faster, so call `release` where that matters. A panic
-//! drops guards like anything else.
+//! Nothing here keeps a process from ending. Whatever it holds then, servers give to others when they notice that its
+//! connections are gone (at once, as a rule), and where they do not, when the lease is over. A guard that is dropped is
+//! given back in the background: a process that ends in the same moment may be faster, so call `release` where that
+//! matters. A panic drops guards like anything else.
 
 mod client;
 mod distributed;

@@ -85,8 +85,8 @@ impl MultiLockGuard {
         self.0.remaining()
     }
 
-    /// Waits until one of them is lost, or for `timeout` (`None`: for ever). Its key and the reason, or nothing if all are still
-    /// held then.
+    /// Waits until one of them is lost, or for `timeout` (`None`: for ever). Its key and the reason, or nothing if all
+    /// are still held then.
     ///
     /// # Errors
     ///
@@ -102,7 +102,8 @@ impl MultiLockGuard {
     ///
     /// # Errors
     ///
-    /// As [`crate::MultiLockGuard::release`]. With [`Misuse`](crate::ErrorKind::Misuse), too, they are on their way back.
+    /// As [`crate::MultiLockGuard::release`]. With [`Misuse`](crate::ErrorKind::Misuse), too, they are on their way
+    /// back.
     pub fn release(self) -> Result<()> {
         block_on(|| self.0.into_inner().release())?
     }

@@ -6,8 +6,8 @@ use std::pin::pin;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 
-/// Where a thread sleeps until it is woken. Not `std::thread::park`: its one token belongs to the thread's owner, and to take it
-/// here could leave them asleep.
+/// Where a thread sleeps until it is woken. Not `std::thread::park`: its one token belongs to the thread's owner, and
+/// to take it here could leave them asleep.
 #[derive(Default)]
 struct Parker {
     woken: Mutex<bool>,

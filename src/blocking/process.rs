@@ -26,9 +26,9 @@ impl Process {
     }
 }
 
-/// Something that gives things back when it is dropped, but only in the process that made it: in a forked child the same bytes
-/// stand for what the parent holds, and the threads that would take the message do not exist; a lock of theirs that
-/// was taken when the process forked stays taken for ever. So there it is forgotten instead.
+/// Something that gives things back when it is dropped, but only in the process that made it: in a forked child the
+/// same bytes stand for what the parent holds, and the threads that would take the message do not exist; a lock of
+/// theirs that was taken when the process forked stays taken for ever. So there it is forgotten instead.
 pub(super) struct Ours<T: Take> {
     value: T,
     process: Process,

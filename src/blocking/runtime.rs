@@ -1,7 +1,7 @@
 //! The one runtime behind all blocking handles of a process, and who may wait for it.
 //!
-//! It is started at the first use and never ends: a process that ends takes it along without waiting for it. Its threads
-//! renew what is held while the callers' threads compute.
+//! It is started at the first use and never ends: a process that ends takes it along without waiting for it. Its
+//! threads renew what is held while the callers' threads compute.
 
 use std::cell::Cell;
 use std::future::Future;
@@ -13,8 +13,8 @@ use super::park;
 use super::process::Process;
 use crate::error::{Error, ErrorKind, Result};
 
-/// Threads that drive connections and renewals. One would do; with two, a logger or a sharding strategy that is slow on one
-/// of them does not keep the other from renewing.
+/// Threads that drive connections and renewals. One would do; with two, a logger or a sharding strategy that is slow on
+/// one of them does not keep the other from renewing.
 const WORKERS: usize = 2;
 
 /// How the threads are called.
@@ -56,8 +56,8 @@ pub(super) fn spawn(future: impl Future<Output = ()> + Send + 'static) -> Result
 
 /// Runs `work` with blocking calls allowed on this thread, although it belongs to an async runtime.
 ///
-/// Elsewhere a blocking call inside a runtime is refused ([`ErrorKind::Misuse`]): it would stop the other tasks of its thread,
-/// and for ever if one of them has to run before the call can end. Threads that are made to block, those of
+/// Elsewhere a blocking call inside a runtime is refused ([`ErrorKind::Misuse`]): it would stop the other tasks of its
+/// thread, and for ever if one of them has to run before the call can end. Threads that are made to block, those of
 /// `spawn_blocking`, look the same from inside; say so with this. Inside a task it does what it was to be saved from.
 ///
 /// ```
@@ -147,7 +147,8 @@ impl Shared {
         }
         Err(Error::new(
             ErrorKind::Misuse,
-            "this process was forked from one that used the blocking client: its background threads, its connections and what              it holds stayed with the parent; start another program (exec), or fork before the first use",
+            "this process was forked from one that used the blocking client: its background threads, its connections \
+             and what it holds stayed with the parent; start another program (exec), or fork before the first use",
         ))
     }
 }

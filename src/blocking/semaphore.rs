@@ -12,7 +12,8 @@ use crate::types::Key;
 
 /// A semaphore on one key; see [`crate::Semaphore`].
 ///
-/// Made by [`Client::semaphore`](super::Client::semaphore); cheap to clone and to keep. Each acquire gives a [`SemaphorePermit`].
+/// Made by [`Client::semaphore`](super::Client::semaphore); cheap to clone and to keep. Each acquire gives a
+/// [`SemaphorePermit`].
 #[derive(Clone, Debug)]
 pub struct Semaphore(Ours<semaphore::Semaphore>);
 
@@ -96,13 +97,15 @@ impl Semaphore {
         block_on(|| self.0.enqueue())?.map(Enqueued::new)
     }
 
-    /// Acquires a slot, runs the work, and releases the slot, whatever came of the work: it succeeds, fails or panics. Other than
-    /// in the async client nothing stops the work if the lease is lost; it should ask the guard now and then.
+    /// Acquires a slot, runs the work, and releases the slot, whatever came of the work: it succeeds, fails or panics.
+    /// Other than in the async client nothing stops the work if the lease is lost; it should ask the guard now and
+    /// then.
     ///
     /// # Errors
     ///
-    /// Those of [`acquire`](Self::acquire), and then nothing was run; the work's own error, whatever comes of the release; and
-    /// those of [`release`](super::Held::release) if the work succeeded: nobody knows then whether it was alone to the end.
+    /// Those of [`acquire`](Self::acquire), and then nothing was run; the work's own error, whatever comes of the
+    /// release; and those of [`release`](super::Held::release) if the work succeeded: nobody knows then whether it was
+    /// alone to the end.
     pub fn with_permit<T, E: From<Error>>(&self, work: impl FnOnce(&SemaphorePermit) -> Result<T, E>) -> Result<T, E> {
         hold(self.acquire()?, work)
     }

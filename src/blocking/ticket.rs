@@ -45,8 +45,8 @@ impl<G: Guard> Ticket<G> {
     ///
     /// # Errors
     ///
-    /// As [`crate::Ticket::wait`], and [`Misuse`](crate::ErrorKind::Misuse) where a thread must not wait (the place is given
-    /// up then, too).
+    /// As [`crate::Ticket::wait`], and [`Misuse`](crate::ErrorKind::Misuse) where a thread must not wait (the place is
+    /// given up then, too).
     pub fn wait(self, timeout: Duration) -> Result<Held<G>> {
         block_on(|| self.0.into_inner().wait(timeout))?.map(Held::new)
     }

@@ -1,7 +1,7 @@
 //! The low-level functions for threads: one request and its answer over any [`Read`] + [`Write`].
 //!
-//! They are those of [`functions`], name for name, and share all of it but the I/O. The stream must block: one that says
-//! that it would, or whose own timeout is over, has failed, and its [`Wire`] is out of step.
+//! They are those of [`functions`], name for name, and share all of it but the I/O. The stream must block: one that
+//! says that it would, or whose own timeout is over, has failed, and its [`Wire`] is out of step.
 //!
 //! ```
 //! # #[tokio::main]

@@ -155,7 +155,8 @@ pub async fn enqueue<S: AsyncRead + AsyncWrite + Unpin>(
 /// # Errors
 ///
 /// [`Timeout`](ErrorKind::Timeout) (the place is given up then), [`NotEnqueued`](ErrorKind::NotEnqueued),
-/// [`LeaseExpired`](ErrorKind::LeaseExpired) if the grant ran out before it was collected. Servers before 1.14 do not tell the last one: check with [`renew`].
+/// [`LeaseExpired`](ErrorKind::LeaseExpired) if the grant ran out before it was collected. Servers before 1.14 do not tell
+/// the last one: check with [`renew`].
 ///
 /// # Cancel safety
 ///

@@ -1,4 +1,5 @@
-//! The two faces of the client behind one: what a case calls goes to the async handles, or to the blocking ones on a thread.
+//! The two faces of the client behind one: what a case calls goes to the async handles, or to the blocking ones on a
+//! thread.
 
 use std::fmt;
 use std::future::Future;

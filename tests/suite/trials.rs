@@ -7,7 +7,8 @@ use super::api::Api;
 use super::cases;
 use super::peer::{Abilities, Ability, PeerFactory};
 
-/// One test per case and client. Cases that need what the server or the client lacks are ignored, and say so in their names.
+/// One test per case and client. Cases that need what the server or the client lacks are ignored, and say so in their
+/// names.
 pub fn trials(runtime: &Runtime, factory: &PeerFactory, abilities: &Abilities, prefix: &str) -> Vec<Trial> {
     let apis = [Api::Async, Api::Blocking].into_iter();
     apis.flat_map(|api| cases::all().into_iter().map(move |case| (api, case)))

@@ -1,60 +1,24 @@
 //! Locks and slots for those who come from the Python client: objects that hold what they acquire.
 
+mod lock;
+mod semaphore;
+
 use std::fmt;
 use std::time::Duration;
 
 use crate::builder::ClientBuilder;
-use crate::client::Client;
 use crate::error::{Error, ErrorKind, Result};
-use crate::guard::{Guard, LockGuard, SemaphorePermit, hold};
+use crate::guard::Guard;
+#[cfg(doc)]
+use crate::guard::LockGuard;
 use crate::handle::Handle;
+#[cfg(doc)]
 use crate::lock::Lock;
-use crate::semaphore::Semaphore;
 use crate::ticket::{Enqueued, Ticket};
-use crate::types::{Key, Limit, Target, Token, Ttl};
+use crate::types::{Key, Target, Token, Ttl};
 
-/// A lock that is an object, as in the Python client: `acquire`, `release`, and what it holds in between is inside.
-///
-/// It is a [`Lock`] with a place for the guard; [`Holder`] has its methods. Use [`Lock`] itself where you can: its guard
-/// cannot be forgotten, and several of them may be held at once.
-///
-/// ```
-/// # use std::time::Duration;
-/// # #[tokio::main(flavor = "current_thread")]
-/// # async fn main() -> Result<(), dflockd_client::Error> {
-/// # let server = dflockd_client::server::Server::builder().port(0).start().await?;
-/// # let address = server.local_addr().to_string();
-/// use dflockd_client::{Client, DistributedLock};
-///
-/// // With a client of its own, made at the first use:
-/// let options = Client::builder().servers([address]).acquire_timeout(Duration::from_secs(10));
-/// let mut lock = DistributedLock::with_options("orders/42", options)?;
-/// if lock.acquire().await? {
-///     // The work that needs the lock.
-///     lock.release().await?;
-/// }
-/// lock.close().await;
-/// # Ok(())
-/// # }
-/// ```
-///
-/// Many of them should share one client, and with it its connection:
-///
-/// ```
-/// # #[tokio::main(flavor = "current_thread")]
-/// # async fn main() -> Result<(), dflockd_client::Error> {
-/// # use dflockd_client::{Client, DistributedLock};
-/// # let server = dflockd_client::server::Server::builder().port(0).start().await?;
-/// let client = Client::builder().servers([server.local_addr().to_string()]).connect().await?;
-/// let mut lock = DistributedLock::from(client.lock("orders/42")?);
-/// assert!(lock.acquire().await?);
-/// # Ok(())
-/// # }
-/// ```
-pub type DistributedLock = Holder<LockGuard>;
-
-/// A slot of a semaphore that is an object, as in the Python client; see [`DistributedLock`], which it is like in all else.
-pub type DistributedSemaphore = Holder<SemaphorePermit>;
+pub use lock::DistributedLock;
+pub use semaphore::DistributedSemaphore;
 
 /// What came of [`Holder::enqueue`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -78,8 +42,8 @@ impl fmt::Display for EnqueueStatus {
 /// [`DistributedLock`] or [`DistributedSemaphore`]: holds one lock or slot at most, or one place in its queue.
 ///
 /// Where it differs from the Python client: to acquire or enqueue while something is held already is an error
-/// ([`ErrorKind::Misuse`]; the Python client gives up what it holds, so that somebody else may get it in between), and a lease
-/// that was lost is told by [`release`](Self::release), too.
+/// ([`ErrorKind::Misuse`]; the Python client gives up what it holds, so that somebody else may get it in between), and
+/// a lease that was lost is told by [`release`](Self::release), too.
 ///
 /// Dropping it gives back what it holds in the background, from any thread, inside a runtime or not.
 pub struct Holder<G> {
@@ -110,109 +74,6 @@ enum Source {
     },
 }
 
-impl Holder<LockGuard> {
-    /// The lock on a key, on [`DEFAULT_SERVERS`](crate::DEFAULT_SERVERS), with the defaults of [`ClientBuilder`].
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::InvalidInput`] if the key is none; see [`Key::new`].
-    pub fn new(key: impl AsRef<str>) -> Result<Self> {
-        Self::with_options(key, Client::builder())
-    }
-
-    /// The lock on a key, through a client of its own with these options. It is started when it is first needed, lives in
-    /// that runtime, and has one connection, to the server that the key belongs to. Nothing is shared with other objects,
-    /// whatever their options.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::InvalidInput`] if the key or an option is not acceptable.
-    pub fn with_options(key: impl AsRef<str>, options: ClientBuilder) -> Result<Self> {
-        Self::with_own_client(Target::Lock, key.as_ref(), options)
-    }
-
-    /// Acquires the lock, runs the work, and releases the lock, whatever came of the work: what `async with` does in Python.
-    /// As [`Lock::with_lock`], where the rest is said.
-    ///
-    /// # Errors
-    ///
-    /// As [`Lock::with_lock`]; [`ErrorKind::Misuse`] if this object holds the lock already.
-    ///
-    /// # Cancel safety
-    ///
-    /// Safe: dropping the future drops the work and gives the lock back.
-    ///
-    /// ```
-    /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> Result<(), dflockd_client::Error> {
-    /// # use dflockd_client::{Client, DistributedLock, Error};
-    /// # let server = dflockd_client::server::Server::builder().port(0).start().await?;
-    /// # let options = Client::builder().servers([server.local_addr().to_string()]);
-    /// let mut lock = DistributedLock::with_options("orders/42", options)?;
-    /// let fence = lock.with_lock(async |guard| Ok::<_, Error>(guard.fence())).await?;
-    /// assert!(fence.0 > 0 && !lock.is_held());
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub async fn with_lock<T, E: From<Error>>(
-        &mut self,
-        work: impl AsyncFnOnce(&LockGuard) -> Result<T, E>,
-    ) -> Result<T, E> {
-        let guard = self.acquire_guard().await?;
-        hold(guard, work).await
-    }
-}
-
-impl Holder<SemaphorePermit> {
-    /// A slot of the semaphore on a key, on [`DEFAULT_SERVERS`](crate::DEFAULT_SERVERS), with the defaults of
-    /// [`ClientBuilder`]. Every user of the key must give the same limit.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::InvalidInput`] if the key is none (see [`Key::new`]), or the limit is 0.
-    pub fn new(key: impl AsRef<str>, limit: u32) -> Result<Self> {
-        Self::with_options(key, limit, Client::builder())
-    }
-
-    /// A slot of the semaphore on a key, through a client of its own with these options; see
-    /// [`DistributedLock::with_options`](Holder::<LockGuard>::with_options).
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::InvalidInput`] if the key, the limit or an option is not acceptable.
-    pub fn with_options(key: impl AsRef<str>, limit: u32, options: ClientBuilder) -> Result<Self> {
-        Self::with_own_client(Target::Semaphore(Limit::new(limit)?), key.as_ref(), options)
-    }
-
-    /// Acquires a slot, runs the work, and releases the slot, whatever came of the work. As [`Semaphore::with_permit`].
-    ///
-    /// # Errors
-    ///
-    /// As [`Semaphore::with_permit`]; [`ErrorKind::Misuse`] if this object holds a slot already.
-    ///
-    /// # Cancel safety
-    ///
-    /// Safe: dropping the future drops the work and gives the slot back.
-    ///
-    /// ```
-    /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> Result<(), dflockd_client::Error> {
-    /// # use dflockd_client::{Client, DistributedSemaphore, Error};
-    /// # let server = dflockd_client::server::Server::builder().port(0).start().await?;
-    /// # let options = Client::builder().servers([server.local_addr().to_string()]);
-    /// let mut slots = DistributedSemaphore::with_options("workers", 8, options)?;
-    /// slots.with_permit(async |permit| Ok::<_, Error>(assert!(permit.is_held()))).await
-    /// # }
-    /// ```
-    pub async fn with_permit<T, E: From<Error>>(
-        &mut self,
-        work: impl AsyncFnOnce(&SemaphorePermit) -> Result<T, E>,
-    ) -> Result<T, E> {
-        let permit = self.acquire_guard().await?;
-        hold(permit, work).await
-    }
-}
-
 impl<G: Guard> Holder<G> {
     fn with_own_client(target: Target, key: &str, options: ClientBuilder) -> Result<Self> {
         let key = Key::new(key)?;
@@ -237,14 +98,14 @@ impl<G: Guard> Holder<G> {
         }
     }
 
-    /// Acquires it, waiting for up to the acquire timeout. False if somebody else held it all the time: look at it, nothing is
-    /// held then.
+    /// Acquires it, waiting for up to the acquire timeout. False if somebody else held it all the time: look at it,
+    /// nothing is held then.
     ///
     /// # Errors
     ///
     /// [`ErrorKind::Misuse`] if this object holds it or has a place in its queue, [`ErrorKind::Connect`] or
-    /// [`ErrorKind::Auth`] if a client of its own could not connect, and all errors of [`Lock::acquire`] but the timeout.
-    /// Nothing is held after an error. A lease that was lost is in nobody's way: it is acquired anew.
+    /// [`ErrorKind::Auth`] if a client of its own could not connect, and all errors of [`Lock::acquire`] but the
+    /// timeout. Nothing is held after an error. A lease that was lost is in nobody's way: it is acquired anew.
     ///
     /// # Cancel safety
     ///
@@ -318,7 +179,8 @@ impl<G: Guard> Holder<G> {
     }
 
     /// Second phase: waits at the place that [`enqueue`](Self::enqueue) took, for up to `timeout` (`None`: the acquire
-    /// timeout). True at once if it is held already. False if its turn did not come in time; the place is given up then.
+    /// timeout). True at once if it is held already. False if its turn did not come in time; the place is given up
+    /// then.
     ///
     /// # Errors
     ///
@@ -390,8 +252,8 @@ impl<G: Guard> Holder<G> {
         }
     }
 
-    /// Gives back what is held, without saying what came of it, and ends the client if it is this object's own. The next
-    /// acquire starts another.
+    /// Gives back what is held, without saying what came of it, and ends the client if it is this object's own. The
+    /// next acquire starts another.
     ///
     /// # Cancel safety
     ///
@@ -474,8 +336,8 @@ impl<G: Guard> Holder<G> {
         ))
     }
 
-    /// Through which it acquires. A client of its own is connected first, so that a server that is not there is an error
-    /// at once.
+    /// Through which it acquires. A client of its own is connected first, so that a server that is not there is an
+    /// error at once.
     async fn handle(&mut self) -> Result<&Handle> {
         match &mut self.source {
             Source::Shared(handle) => Ok(handle),
@@ -503,20 +365,6 @@ impl<G> crate::take::Take for Holder<G> {
             target: self.target,
             key: self.key.clone(),
         }
-    }
-}
-
-/// Shares the handle's client.
-impl From<Lock> for Holder<LockGuard> {
-    fn from(lock: Lock) -> Self {
-        Self::with_handle(lock.0)
-    }
-}
-
-/// Shares the handle's client.
-impl From<Semaphore> for Holder<SemaphorePermit> {
-    fn from(semaphore: Semaphore) -> Self {
-        Self::with_handle(semaphore.0)
     }
 }
 

@@ -1,0 +1,113 @@
+//! The lock as an object.
+
+use super::Holder;
+use crate::builder::ClientBuilder;
+use crate::client::Client;
+#[cfg(doc)]
+use crate::error::ErrorKind;
+use crate::error::{Error, Result};
+use crate::guard::{LockGuard, hold};
+use crate::lock::Lock;
+#[cfg(doc)]
+use crate::types::Key;
+use crate::types::Target;
+
+/// A lock that is an object, as in the Python client: `acquire`, `release`, and what it holds in between is inside.
+///
+/// It is a [`Lock`] with a place for the guard; [`Holder`] has its methods. Use [`Lock`] itself where you can: its
+/// guard cannot be forgotten, and several of them may be held at once.
+///
+/// ```
+/// # use std::time::Duration;
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), dflockd_client::Error> {
+/// # let server = dflockd_client::server::Server::builder().port(0).start().await?;
+/// # let address = server.local_addr().to_string();
+/// use dflockd_client::{Client, DistributedLock};
+///
+/// // With a client of its own, made at the first use:
+/// let options = Client::builder().servers([address]).acquire_timeout(Duration::from_secs(10));
+/// let mut lock = DistributedLock::with_options("orders/42", options)?;
+/// if lock.acquire().await? {
+///     // The work that needs the lock.
+///     lock.release().await?;
+/// }
+/// lock.close().await;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// Many of them should share one client, and with it its connection:
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), dflockd_client::Error> {
+/// # use dflockd_client::{Client, DistributedLock};
+/// # let server = dflockd_client::server::Server::builder().port(0).start().await?;
+/// let client = Client::builder().servers([server.local_addr().to_string()]).connect().await?;
+/// let mut lock = DistributedLock::from(client.lock("orders/42")?);
+/// assert!(lock.acquire().await?);
+/// # Ok(())
+/// # }
+/// ```
+pub type DistributedLock = Holder<LockGuard>;
+
+impl Holder<LockGuard> {
+    /// The lock on a key, on [`DEFAULT_SERVERS`](crate::DEFAULT_SERVERS), with the defaults of [`ClientBuilder`].
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidInput`] if the key is none; see [`Key::new`].
+    pub fn new(key: impl AsRef<str>) -> Result<Self> {
+        Self::with_options(key, Client::builder())
+    }
+
+    /// The lock on a key, through a client of its own with these options. It is started when it is first needed, lives
+    /// in that runtime, and has one connection, to the server that the key belongs to. Nothing is shared with other
+    /// objects, whatever their options.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidInput`] if the key or an option is not acceptable.
+    pub fn with_options(key: impl AsRef<str>, options: ClientBuilder) -> Result<Self> {
+        Self::with_own_client(Target::Lock, key.as_ref(), options)
+    }
+
+    /// Acquires the lock, runs the work, and releases the lock, whatever came of the work: what `async with` does in
+    /// Python. As [`Lock::with_lock`], where the rest is said.
+    ///
+    /// # Errors
+    ///
+    /// As [`Lock::with_lock`]; [`ErrorKind::Misuse`] if this object holds the lock already.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: dropping the future drops the work and gives the lock back.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), dflockd_client::Error> {
+    /// # use dflockd_client::{Client, DistributedLock, Error};
+    /// # let server = dflockd_client::server::Server::builder().port(0).start().await?;
+    /// # let options = Client::builder().servers([server.local_addr().to_string()]);
+    /// let mut lock = DistributedLock::with_options("orders/42", options)?;
+    /// let fence = lock.with_lock(async |guard| Ok::<_, Error>(guard.fence())).await?;
+    /// assert!(fence.0 > 0 && !lock.is_held());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn with_lock<T, E: From<Error>>(
+        &mut self,
+        work: impl AsyncFnOnce(&LockGuard) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let guard = self.acquire_guard().await?;
+        hold(guard, work).await
+    }
+}
+
+/// Shares the handle's client.
+impl From<Lock> for Holder<LockGuard> {
+    fn from(lock: Lock) -> Self {
+        Self::with_handle(lock.0)
+    }
+}
