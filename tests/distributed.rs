@@ -411,6 +411,7 @@ async fn work_is_stopped_when_its_lease_is_lost() {
     until("it is held", || seen(&server, EventKind::Granted) == 1).await;
     assert!(!dropped.load(Ordering::SeqCst));
     take_away(&server, server.events()[0].token.as_ref().unwrap()).await;
-    assert_eq!(kind(stopped.await.unwrap()), Some(ErrorKind::LeaseLost));
+    let stopped = tokio::time::timeout(LONG, stopped).await.expect("nothing stops it");
+    assert_eq!(kind(stopped.unwrap()), Some(ErrorKind::LeaseLost));
     assert!(dropped.load(Ordering::SeqCst));
 }
