@@ -178,7 +178,9 @@ struct Actor {
 
 impl Actor {
     fn start(name: &str, server: &Server) -> Self {
-        let mut child = Command::new(std::env::current_exe().unwrap())
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        lead_a_group(&mut command);
+        let mut child = command
             .env(ENDING, name)
             .env(SERVER, server.local_addr().to_string())
             .stdin(Stdio::piped())
@@ -207,6 +209,10 @@ impl Actor {
 
 impl Drop for Actor {
     fn drop(&mut self) {
+        // One that has ended has no number any more.
+        if self.lives() {
+            kill_its_children(&self.child);
+        }
         drop(self.child.kill());
         drop(self.child.wait());
     }
@@ -264,6 +270,29 @@ fn watch(ending: &Ending, auto_release: bool) -> Result<(), Failed> {
 fn seen(server: &Server, kind: EventKind) -> usize {
     server.events().iter().filter(|event| event.kind == kind).count()
 }
+
+/// Whatever it forks is of its group.
+#[cfg(unix)]
+fn lead_a_group(command: &mut Command) {
+    std::os::unix::process::CommandExt::process_group(command, 0);
+}
+
+/// A child of its own that hangs, which a test has failed for, must not stay.
+#[cfg(unix)]
+fn kill_its_children(leader: &Child) {
+    let group = format!("-{}", leader.id());
+    let kill = Command::new("kill")
+        .args(["-9", "--", &group])
+        .stderr(Stdio::null())
+        .status();
+    drop(kill);
+}
+
+#[cfg(not(unix))]
+fn lead_a_group(_: &mut Command) {}
+
+#[cfg(not(unix))]
+fn kill_its_children(_: &Child) {}
 
 #[cfg(unix)]
 fn signal_of(status: ExitStatus) -> Option<i32> {
