@@ -262,6 +262,12 @@ impl Error {
         self.0.kind == ErrorKind::Timeout
     }
 
+    /// Whether somebody else held the key for all of the time, as far as the server has said anything: not where nobody
+    /// answered at all.
+    pub(crate) fn is_somebody_elses(&self) -> bool {
+        self.is_timeout() && !matches!(self.0.budget, Some(Budget::Total { .. }))
+    }
+
     /// Whether the same call may succeed if it is simply made again, later.
     ///
     /// True for what passes by itself: a lost or missing connection, a draining server, a full server.

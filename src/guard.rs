@@ -192,7 +192,7 @@ impl Lease {
 #[cfg(feature = "blocking")]
 impl Take for Lease {
     fn take(&mut self) -> Self {
-        Self::new(self.held.take(), Arc::clone(&self.core))
+        Self::new(self.held.take(), self.contended, Arc::clone(&self.core))
     }
 }
 

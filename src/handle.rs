@@ -86,7 +86,7 @@ impl Handle {
         }
         match self.acquire().await {
             Ok(lease) => Ok(Some(lease)),
-            Err(error) if error.is_timeout() => Ok(None),
+            Err(error) if error.is_somebody_elses() => Ok(None),
             Err(error) => Err(error),
         }
     }

@@ -124,7 +124,7 @@ impl Ticket {
 #[cfg(feature = "blocking")]
 impl crate::take::Take for Ticket {
     fn take(&mut self) -> Self {
-        let mut taken = Self::new(self.id, self.key.clone(), self.shard.clone());
+        let mut taken = Self::new(self.id, self.kind, self.key.clone(), self.shard.clone());
         taken.used = std::mem::replace(&mut self.used, true);
         taken
     }
@@ -215,6 +215,7 @@ impl crate::take::Take for Lease {
     fn take(&mut self) -> Self {
         let mut taken = Self::new(Arc::clone(&self.cell), self.id, self.shard.clone());
         taken.given_back = std::mem::replace(&mut self.given_back, true);
+        taken.answer = self.answer.take();
         taken
     }
 }

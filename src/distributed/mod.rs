@@ -7,6 +7,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::builder::ClientBuilder;
+use crate::client::Client;
 use crate::error::{Error, ErrorKind, Result};
 use crate::guard::Guard;
 #[cfg(doc)]
@@ -216,7 +217,7 @@ impl<G: Guard> Holder<G> {
                 self.held = Held::Guard(guard);
                 Ok(true)
             }
-            Err(error) if error.is_timeout() => Ok(false),
+            Err(error) if error.is_somebody_elses() => Ok(false),
             Err(error) => Err(error),
         }
     }
@@ -277,8 +278,8 @@ impl<G: Guard> Holder<G> {
         drop(self.release().await);
         if let Source::Own { started, .. } = &mut self.source {
             if let Some(handle) = started.take() {
-                let timeout = handle.client.config().request_timeout;
-                handle.client.shutdown(timeout).await;
+                let client = Client::of(handle.core);
+                client.shutdown(client.config().request_timeout).await;
             }
         }
     }
@@ -345,7 +346,7 @@ impl<G: Guard> Holder<G> {
                 let handle = match started.take() {
                     Some(handle) => handle,
                     None => Handle::new(
-                        ClientBuilder::clone(options).connect().await?,
+                        &ClientBuilder::clone(options).connect().await?,
                         self.target,
                         self.key.as_str(),
                     )?,

@@ -26,9 +26,11 @@
 use std::io::{ErrorKind, Read, Write};
 
 use super::call::{Call, Enqueued};
+use super::channel::Channel;
 #[cfg(doc)]
 use super::functions;
-use super::request::{AuthToken, Channel, Payload};
+use super::request::AuthToken;
+use super::signal::Payload;
 pub use super::wire::Wire;
 use super::wire::{closed, lost};
 use crate::error::Result;
