@@ -8,7 +8,7 @@ use metrics::Recorder;
 use tower::{Layer, Service};
 
 use crate::client::Client;
-use crate::config::{OnUnavailable, Options};
+use crate::config::{Config, OnUnavailable, Options};
 use crate::error::{Error, Result};
 use crate::net::backoff::ReconnectPolicy;
 use crate::service::{ClientService, Core, Request, Response, UserLayer};
@@ -214,6 +214,11 @@ impl ClientBuilder {
     pub fn key_class(mut self, classify: impl for<'k> Fn(&'k str) -> &'k str + Send + Sync + 'static) -> Self {
         self.options.key_class = Some(Classifier::new(classify));
         self
+    }
+
+    /// What was asked for, checked.
+    pub(crate) fn check(self) -> Result<Config> {
+        self.options.check()
     }
 
     /// The same client for one key alone: it knows only the server that the key belongs to. Checks everything.

@@ -22,8 +22,10 @@ use crate::health::{ConnectionState, ShardHealth};
 use crate::join::join_all;
 use crate::lock::Lock;
 use crate::multi_lock::MultiLock;
+use crate::protocol::{Channel, Pattern, Payload};
 use crate::semaphore::Semaphore;
-use crate::service::{ClientStack, Core, Request, Response, execute, for_client};
+use crate::service::{ClientStack, Core, Request, Response, SubscribeRequest, execute, for_client};
+use crate::signal::SignalConn;
 use crate::stats::Stats;
 use crate::types::{Limit, Target};
 
@@ -159,6 +161,89 @@ impl Client {
     pub async fn shard_stats(&self, shard: usize) -> Result<Stats> {
         match execute(&self.core, Request::Stats { shard }).await? {
             Response::Stats(stats) => Ok(stats),
+            other => Err(other.out_of_place()),
+        }
+    }
+
+    /// Publishes a signal at the shard that the sharding strategy names for its channel. The number of deliveries.
+    ///
+    /// Who listens with a client of several shards hears it wherever that is; who listens at one server only, as the public
+    /// Python clients do, hears what is emitted there. The first signal makes a connection to the shard for this purpose.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if channel or payload are none (see [`Channel::new`] and
+    /// [`Payload::new`]), [`Unsupported`](crate::ErrorKind::Unsupported) if the server knows no signals (before 1.11, and from 2.0
+    /// on), [`Disconnected`](crate::ErrorKind::Disconnected) if the connection was lost before the answer: the signal may have been
+    /// delivered, and is never sent twice.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: a signal that was not sent yet is not sent.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), dflockd_client::Error> {
+    /// # let server = dflockd_client::server::Server::builder().port(0).start().await?;
+    /// # let client = dflockd_client::Client::builder().servers([server.local_addr().to_string()]).build()?;
+    /// let mut paid = client.subscribe("orders.*.paid").await?;
+    /// assert_eq!(client.emit("orders.42.paid", "in full").await?, 1);
+    /// assert_eq!(paid.next_signal().await.expect("it is open").payload(), "in full");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn emit(&self, channel: impl AsRef<str>, payload: impl AsRef<str>) -> Result<u64> {
+        let channel = Channel::new(channel)?;
+        let payload = Payload::new(&channel, payload)?;
+        match execute(&self.core, Request::Emit { channel, payload }).await? {
+            Response::Delivered(count) => Ok(count),
+            other => Err(other.out_of_place()),
+        }
+    }
+
+    /// Listens at every shard to the channels that match a pattern, over connections of its own, and merges what comes.
+    /// [`SignalConn::listen`] adds more to them.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the pattern is none (see [`Pattern::new`]),
+    /// [`Unsupported`](crate::ErrorKind::Unsupported) if a server knows no signals, and [`Unavailable`](crate::ErrorKind::Unavailable)
+    /// if one cannot be reached within the request timeout.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: the connections are closed.
+    ///
+    /// An example is with [`emit`](Self::emit).
+    pub async fn subscribe(&self, pattern: impl AsRef<str>) -> Result<SignalConn> {
+        self.subscribe_with(SubscribeRequest::new(Pattern::new(pattern)?)).await
+    }
+
+    /// As [`subscribe`](Self::subscribe), as a member of a group, or with options of its own.
+    ///
+    /// # Errors
+    ///
+    /// As there, and for options that are none.
+    ///
+    /// # Cancel safety
+    ///
+    /// As there.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), dflockd_client::Error> {
+    /// # let server = dflockd_client::server::Server::builder().port(0).start().await?;
+    /// # let client = dflockd_client::Client::builder().servers([server.local_addr().to_string()]).build()?;
+    /// use dflockd_client::{Group, Pattern, SubscribeRequest};
+    ///
+    /// let share = SubscribeRequest::new(Pattern::new("jobs")?).group(Group::new("workers")?);
+    /// let mut jobs = client.subscribe_with(share).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn subscribe_with(&self, request: SubscribeRequest) -> Result<SignalConn> {
+        match execute(&self.core, Request::Subscribe(request)).await? {
+            Response::Subscribed(signals) => Ok(signals),
             other => Err(other.out_of_place()),
         }
     }

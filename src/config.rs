@@ -89,6 +89,7 @@ pub(crate) struct Config {
     pub(crate) lease_ttl: Option<Ttl>,
     pub(crate) max_in_flight: usize,
     pub(crate) max_waiters: usize,
+    pub(crate) server_read_timeout: Duration,
     pub(crate) sink: Sink,
     pub(crate) key_class: Option<Classifier>,
     pub(crate) shard: ShardConfig,
@@ -183,6 +184,7 @@ impl Options {
             lease_ttl,
             max_in_flight: self.max_in_flight,
             max_waiters: self.max_waiters,
+            server_read_timeout: self.server_read_timeout,
             sink: self.sink,
             key_class: self.key_class,
             shard: ShardConfig {

@@ -92,6 +92,7 @@ mod semaphore;
 pub mod server;
 mod service;
 mod sharding;
+mod signal;
 mod stats;
 #[cfg(feature = "blocking")]
 mod take;
@@ -115,9 +116,13 @@ pub use lease::cell::{LeaseState, LostReason};
 pub use lock::Lock;
 pub use multi_lock::{MultiLock, MultiLockGuard};
 pub use net::backoff::ReconnectPolicy;
+pub use protocol::{Channel, Group, Pattern, Payload, Signal};
 pub use semaphore::Semaphore;
-pub use service::{AcquireRequest, ClientService, Operation, Request, Response, Timeout, TimeoutFuture, TimeoutLayer};
+pub use service::{
+    AcquireRequest, ClientService, Operation, Request, Response, SubscribeRequest, Timeout, TimeoutFuture, TimeoutLayer,
+};
 pub use sharding::{DEFAULT_SERVERS, ShardingStrategy, stable_hash_shard};
+pub use signal::{Overflow, SignalConn, SignalEvent, SignalHandle, SignalOptions, Signals};
 pub use stats::{IdleStats, LockStats, SemaphoreStats, SignalChannelStats, Stats};
 pub use telemetry::key_class::MAX_KEY_CLASSES;
 pub use ticket::{Enqueued, QueuePlace, Ticket};

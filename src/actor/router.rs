@@ -31,12 +31,7 @@ pub(crate) struct Router {
 
 /// Starts the router and one actor per shard. Needs a tokio runtime; does not wait for any connection.
 pub(crate) fn start(config: &Config) -> Result<(ActorRef<RouterMessage>, Arc<Topology>)> {
-    if tokio::runtime::Handle::try_current().is_err() {
-        return Err(Error::new(
-            ErrorKind::InvalidInput,
-            "a client needs a tokio runtime: build it inside one (`#[tokio::main]`, or `runtime.enter()`)",
-        ));
-    }
+    needs_a_runtime("a client")?;
     let arguments: Vec<ShardArguments> = config
         .endpoints
         .iter()
@@ -82,6 +77,17 @@ pub(crate) fn start(config: &Config) -> Result<(ActorRef<RouterMessage>, Arc<Top
     };
     drop(hand_over.send(state));
     Ok((router, topology))
+}
+
+/// Actors are started on the current runtime.
+pub(crate) fn needs_a_runtime(what: &str) -> Result<()> {
+    if tokio::runtime::Handle::try_current().is_ok() {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::InvalidInput,
+        format!("{what} needs a tokio runtime: make it inside one (`#[tokio::main]`, or `runtime.enter()`)"),
+    ))
 }
 
 fn not_started(error: ractor::SpawnErr) -> Error {

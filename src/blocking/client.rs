@@ -7,11 +7,13 @@ use super::multi_lock::MultiLock;
 use super::process::Ours;
 use super::runtime::{block_on, enter};
 use super::semaphore::Semaphore;
+use super::signal::SignalConn;
 use crate::actor::message::ShutdownReport;
 use crate::builder::ClientBuilder;
 use crate::client;
 use crate::error::Result;
 use crate::health::ShardHealth;
+use crate::service::SubscribeRequest;
 use crate::stats::Stats;
 
 /// The client of one or more dflockd servers; see [`crate::Client`].
@@ -105,6 +107,33 @@ impl Client {
     /// [`Misuse`](crate::ErrorKind::Misuse) where a thread must not wait.
     pub fn all_stats(&self) -> Result<Vec<Result<Stats>>> {
         block_on(|| self.0.all_stats())
+    }
+
+    /// Publishes a signal; see [`crate::Client::emit`].
+    ///
+    /// # Errors
+    ///
+    /// As there, and [`Misuse`](crate::ErrorKind::Misuse) where a thread must not wait.
+    pub fn emit(&self, channel: impl AsRef<str>, payload: impl AsRef<str>) -> Result<u64> {
+        block_on(|| self.0.emit(channel, payload))?
+    }
+
+    /// Listens at every shard to the channels that match a pattern; see [`crate::Client::subscribe`].
+    ///
+    /// # Errors
+    ///
+    /// As there, and [`Misuse`](crate::ErrorKind::Misuse) where a thread must not wait.
+    pub fn subscribe(&self, pattern: impl AsRef<str>) -> Result<SignalConn> {
+        block_on(|| self.0.subscribe(pattern))?.map(SignalConn::new)
+    }
+
+    /// As [`subscribe`](Self::subscribe), as a member of a group, or with options of its own.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn subscribe_with(&self, request: SubscribeRequest) -> Result<SignalConn> {
+        block_on(|| self.0.subscribe_with(request))?.map(SignalConn::new)
     }
 
     /// Whether each shard can be reached, and if not, why.

@@ -61,6 +61,7 @@ mod park;
 mod process;
 mod runtime;
 mod semaphore;
+mod signal;
 mod ticket;
 
 pub use client::Client;
@@ -71,4 +72,5 @@ pub use lock::Lock;
 pub use multi_lock::{MultiLock, MultiLockGuard};
 pub use runtime::allow_in_runtime;
 pub use semaphore::Semaphore;
+pub use signal::{SignalConn, SignalHandle};
 pub use ticket::{Enqueued, Ticket};

@@ -7,6 +7,7 @@ use crate::client::Client;
 use crate::lock::Lock;
 use crate::multi_lock::MultiLock;
 use crate::semaphore::Semaphore;
+use crate::signal::{SignalConn, SignalHandle};
 use crate::take::Take;
 
 /// Names a process.
@@ -98,6 +99,18 @@ impl Take for Lock {
 }
 
 impl Take for Semaphore {
+    fn take(&mut self) -> Self {
+        self.clone()
+    }
+}
+
+impl Take for SignalConn {
+    fn take(&mut self) -> Self {
+        self.share()
+    }
+}
+
+impl Take for SignalHandle {
     fn take(&mut self) -> Self {
         self.clone()
     }

@@ -66,7 +66,7 @@ pub(crate) struct Report<T> {
 }
 
 impl<T> Report<T> {
-    fn is_nothing(&self) -> bool {
+    pub(crate) fn is_nothing(&self) -> bool {
         self.received.is_nothing() && self.skipped.is_empty()
     }
 }

@@ -1,6 +1,6 @@
 //! What all clones of a client, and all its leases, keep alive together.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use metrics::Gauge;
@@ -11,12 +11,13 @@ use super::dispatch::{CoreRef, Dispatch};
 use super::layered::{ClientService, Inner, UserLayer, wrap};
 use super::metrics::RequestMetrics;
 use super::routes::Routes;
-use super::timeout::{Explain, Subject};
+use super::timeout::{About, Explain, Subject};
 use crate::actor::router::RouterMessage;
 use crate::actor::shard::unavailable;
 use crate::actor::topology::{ShardPlace, Topology};
 use crate::config::Config;
 use crate::error::{Budget, Error, ErrorKind, Result};
+use crate::signal::{Buffer, Link, SignalOptions};
 use crate::telemetry::catalog;
 use crate::telemetry::level::Level;
 use crate::telemetry::sink::Sink;
@@ -32,6 +33,7 @@ pub(crate) struct Core {
     /// Where requests are counted, if anybody records it.
     pub(crate) metrics: Option<Arc<RequestMetrics>>,
     pub(crate) explainer: Arc<Explainer>,
+    emitters: Arc<Emitters>,
     router: ActorRef<RouterMessage>,
     layered: Option<ClientService>,
     /// Shown for as long as the client lives.
@@ -52,20 +54,28 @@ impl Core {
         let build_info = build_info(&config.sink);
         let metrics = RequestMetrics::new(&config.sink, routes.clone(), config.key_class.clone());
         let metrics = build_info.is_recorded().then_some(metrics);
+        let emitters = Arc::new(Emitters::new(routes.shards));
         let explainer = Explainer {
             topology: Arc::clone(&topology),
             routes: routes.clone(),
+            emitters: Arc::clone(&emitters),
         };
         Ok(Arc::new_cyclic(|core| Self {
             topology,
             routes: Arc::new(routes),
             metrics: metrics.map(Arc::new),
             explainer: Arc::new(explainer),
+            emitters,
             router,
             layered: wrap(layers, Dispatch::new(core.clone())),
             _build_info: build_info,
             config,
         }))
+    }
+
+    /// The connection over which a shard's signals are emitted.
+    pub(super) fn emitter(&self, shard: usize) -> Result<&Link> {
+        self.emitters.get(shard, &self.config)
     }
 
     /// Whether users put layers around the dispatch.
@@ -97,17 +107,56 @@ fn build_info(sink: &Sink) -> Level {
     level
 }
 
+/// The connections over which signals are emitted, one for each shard, made when it is first needed. They own nothing, and nothing
+/// comes over them.
+struct Emitters(Box<[OnceLock<Link>]>);
+
+impl Emitters {
+    fn new(shards: usize) -> Self {
+        Self((0..shards).map(|_| OnceLock::new()).collect())
+    }
+
+    fn get(&self, shard: usize, config: &Config) -> Result<&Link> {
+        let place = self
+            .0
+            .get(shard)
+            .ok_or_else(|| Error::invalid("shard index", shard, "there is no such shard"))?;
+        if let Some(link) = place.get() {
+            return Ok(link);
+        }
+        let buffer = Arc::new(Buffer::new(&SignalOptions::default()));
+        let link = Link::start(config, shard, config.shard.keepalive, buffer)?;
+        // If two begin at once, one of them is closed again.
+        Ok(place.get_or_init(|| link))
+    }
+
+    /// Why a shard's is not connected, if it is not.
+    fn last_error(&self, shard: usize) -> Option<Error> {
+        let link = self.0.get(shard)?.get()?;
+        link.health.borrow().last_error().cloned()
+    }
+}
+
 /// Knows whether the shard of a request that was not answered is there.
 pub(crate) struct Explainer {
     topology: Arc<Topology>,
     routes: Routes,
+    emitters: Arc<Emitters>,
 }
 
 impl Explain for &Explainer {
     fn explain(&self, subject: &Subject, budget: Budget) -> Option<Error> {
-        let index = match &subject.key {
-            Some(key) => self.routes.strategy.shard(key.as_str(), self.routes.shards).ok()?,
-            None => subject.shard?,
+        let by_strategy = |name: &str| self.routes.strategy.shard(name, self.routes.shards).ok();
+        let index = match &subject.about {
+            About::Key(key) => by_strategy(key.as_str())?,
+            About::Channel(channel) => {
+                let index = by_strategy(channel.as_str())?;
+                let error = self.emitters.last_error(index)?;
+                let place = self.topology.shards.get(index)?;
+                return Some(unavailable(index, &place.endpoint, &error));
+            }
+            About::Shard(shard) => *shard,
+            About::All => return self.topology.shards.iter().find_map(shard_is_away),
         };
         let place = self.topology.shards.get(index)?;
         shard_is_away(place).or_else(|| no_room(place, budget))

@@ -16,12 +16,14 @@ use tokio_util::sync::PollSemaphore;
 use tower::Service;
 
 use super::core::{Core, shard_is_away};
-use super::request::{AcquireRequest, Request, Response};
+use super::request::{AcquireRequest, Request, Response, SubscribeRequest};
 use crate::actor::message::{Acquire, Acquired, Ask, Lease as ActorLease, Patience, ShardMessage};
 use crate::actor::topology::ShardPlace;
 use crate::clock::after;
 use crate::error::{Budget, Error, ErrorKind, Result};
 use crate::guard::Lease;
+use crate::protocol::{Channel, Group, Payload};
+use crate::signal::SignalConn;
 use crate::ticket::QueuePlace;
 
 /// The answer to a request, on its way.
@@ -116,6 +118,8 @@ impl<C> Dispatch<C> {
             Request::Collect { place, wait } => Box::pin(collect(core, place, wait)),
             Request::Release(lease) => Box::pin(release(core, lease)),
             Request::Stats { shard } => Box::pin(stats(core, shard, reserved)),
+            Request::Emit { channel, payload } => Box::pin(emit(core, channel, payload)),
+            Request::Subscribe(request) => Box::pin(subscribe(core, request)),
         }
     }
 }
@@ -262,6 +266,20 @@ async fn stats(core: impl Borrow<Arc<Core>>, shard: usize, reserved: Reserved) -
     })?;
     let asked = ask(place, &place.room, reserved, |ask| place.tell(ShardMessage::Stats(ask)));
     asked.await.map(Response::Stats)
+}
+
+async fn emit(core: impl Borrow<Arc<Core>>, channel: Channel, payload: Payload) -> Result<Response> {
+    let core = core.borrow();
+    let shard = core.routes.strategy.shard(channel.as_str(), core.routes.shards)?;
+    let delivered = core.emitter(shard)?.emit(channel, payload).await?;
+    Ok(Response::Delivered(delivered))
+}
+
+async fn subscribe(core: impl Borrow<Arc<Core>>, request: SubscribeRequest) -> Result<Response> {
+    let signals = SignalConn::start(&core.borrow().config, request.options)?;
+    let group = request.group.as_ref().map(Group::as_str);
+    signals.listen(request.pattern.as_str(), group).await?;
+    Ok(Response::Subscribed(signals))
 }
 
 fn granted(held: ActorLease, contended: bool, core: &Arc<Core>) -> Response {

@@ -18,6 +18,6 @@ pub(crate) use self::core::Core;
 pub use layered::ClientService;
 pub(crate) use layered::UserLayer;
 pub(crate) use request::busy;
-pub use request::{AcquireRequest, Operation, Request, Response};
+pub use request::{AcquireRequest, Operation, Request, Response, SubscribeRequest};
 pub(crate) use stack::{ClientStack, execute, for_client};
 pub use timeout::{Timeout, TimeoutFuture, TimeoutLayer};

@@ -11,13 +11,15 @@ pub(crate) enum Outcome {
     Queued,
     Released,
     Answered,
+    Delivered,
+    Subscribed,
     /// The caller dropped the future.
     Dropped,
     Failed(ErrorKind),
 }
 
 /// How many there are besides the failures.
-const NOT_FAILED: usize = 6;
+const NOT_FAILED: usize = 8;
 
 impl Outcome {
     pub(crate) const COUNT: usize = NOT_FAILED + ErrorKind::ALL.len();
@@ -29,6 +31,8 @@ impl Outcome {
             Ok(Response::Queued(_)) => Self::Queued,
             Ok(Response::Released) => Self::Released,
             Ok(Response::Stats(_)) => Self::Answered,
+            Ok(Response::Delivered(_)) => Self::Delivered,
+            Ok(Response::Subscribed(_)) => Self::Subscribed,
             Err(error) => Self::Failed(error.kind()),
         }
     }
@@ -40,6 +44,8 @@ impl Outcome {
             Self::Queued => "queued",
             Self::Released => "released",
             Self::Answered => "answered",
+            Self::Delivered => "delivered",
+            Self::Subscribed => "subscribed",
             Self::Dropped => "dropped",
             Self::Failed(kind) => kind.as_str(),
         }
@@ -54,6 +60,8 @@ impl Outcome {
             Self::Released => 3,
             Self::Answered => 4,
             Self::Dropped => 5,
+            Self::Delivered => 6,
+            Self::Subscribed => 7,
             Self::Failed(kind) => NOT_FAILED + kind as usize,
         }
     }
@@ -73,6 +81,8 @@ mod tests {
             Outcome::Queued,
             Outcome::Released,
             Outcome::Answered,
+            Outcome::Delivered,
+            Outcome::Subscribed,
             Outcome::Dropped,
         ];
         let all: Vec<Outcome> = others.into_iter().chain(ErrorKind::ALL.map(Outcome::Failed)).collect();

@@ -6,6 +6,8 @@ use std::time::Duration;
 use crate::error::{Error, ErrorKind};
 use crate::guard::Lease;
 use crate::lease::registry::RenewPolicy;
+use crate::protocol::{Channel, Group, Pattern, Payload};
+use crate::signal::{SignalConn, SignalOptions};
 use crate::stats::Stats;
 use crate::ticket::QueuePlace;
 use crate::types::{Key, Kind, Target, Ttl};
@@ -36,6 +38,49 @@ pub enum Request {
         /// The shard's index.
         shard: usize,
     },
+    /// Publishes a signal at the shard of its channel. Answered with [`Response::Delivered`].
+    Emit {
+        /// Where.
+        channel: Channel,
+        /// What.
+        payload: Payload,
+    },
+    /// Connects to all shards for signals, and subscribes there. Answered with [`Response::Subscribed`].
+    Subscribe(SubscribeRequest),
+}
+
+/// Signals that are wanted, from all shards.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SubscribeRequest {
+    pub(crate) pattern: Pattern,
+    pub(crate) group: Option<Group>,
+    pub(crate) options: SignalOptions,
+}
+
+impl SubscribeRequest {
+    /// Asks for all signals of the channels that match.
+    #[must_use]
+    pub fn new(pattern: Pattern) -> Self {
+        Self {
+            pattern,
+            group: None,
+            options: SignalOptions::default(),
+        }
+    }
+
+    /// Asks for a share of them only: the others go to the other members of the group.
+    #[must_use]
+    pub fn group(mut self, group: Group) -> Self {
+        self.group = Some(group);
+        self
+    }
+
+    /// How they are received.
+    #[must_use]
+    pub fn options(mut self, options: SignalOptions) -> Self {
+        self.options = options;
+        self
+    }
 }
 
 /// What kind of request it is.
@@ -54,17 +99,23 @@ pub enum Operation {
     Release,
     /// [`Request::Stats`].
     Stats,
+    /// [`Request::Emit`].
+    Emit,
+    /// [`Request::Subscribe`].
+    Subscribe,
 }
 
 impl Operation {
     /// All of them, in the order of their declaration.
-    pub(crate) const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 8] = [
         Self::Acquire,
         Self::TryAcquire,
         Self::Enqueue,
         Self::Collect,
         Self::Release,
         Self::Stats,
+        Self::Emit,
+        Self::Subscribe,
     ];
 
     /// Its name as metrics and spans carry it.
@@ -77,6 +128,8 @@ impl Operation {
             Self::Collect => "collect",
             Self::Release => "release",
             Self::Stats => "stats",
+            Self::Emit => "emit",
+            Self::Subscribe => "subscribe",
         }
     }
 }
@@ -98,28 +151,30 @@ impl Request {
             Self::Collect { .. } => Operation::Collect,
             Self::Release(_) => Operation::Release,
             Self::Stats { .. } => Operation::Stats,
+            Self::Emit { .. } => Operation::Emit,
+            Self::Subscribe(_) => Operation::Subscribe,
         }
     }
 
-    /// The key that it is about; none for [`Stats`](Self::Stats).
+    /// The key that it is about; none for stats and signals.
     #[must_use]
     pub fn key(&self) -> Option<&Key> {
         match self {
             Self::Acquire(acquire) | Self::Enqueue(acquire) => Some(&acquire.key),
             Self::Collect { place, .. } => Some(place.key()),
             Self::Release(lease) => Some(lease.key()),
-            Self::Stats { .. } => None,
+            Self::Stats { .. } | Self::Emit { .. } | Self::Subscribe(_) => None,
         }
     }
 
-    /// Whether it is about a lock or a semaphore; none for [`Stats`](Self::Stats).
+    /// Whether it is about a lock or a semaphore; none for stats and signals.
     #[must_use]
     pub fn kind(&self) -> Option<Kind> {
         match self {
             Self::Acquire(acquire) | Self::Enqueue(acquire) => Some(acquire.target.kind()),
             Self::Collect { place, .. } => Some(place.kind()),
             Self::Release(lease) => Some(lease.kind()),
-            Self::Stats { .. } => None,
+            Self::Stats { .. } | Self::Emit { .. } | Self::Subscribe(_) => None,
         }
     }
 
@@ -130,12 +185,12 @@ impl Request {
         match self {
             Self::Acquire(acquire) => acquire.wait,
             Self::Collect { wait, .. } => *wait,
-            Self::Enqueue(_) | Self::Release(_) | Self::Stats { .. } => Duration::ZERO,
+            _ => Duration::ZERO,
         }
     }
 
     /// The same request once more, for a layer that tries again. What holds something (a place, a lease) can be asked for
-    /// only once.
+    /// only once; and a signal is never sent twice by itself: it may have been delivered.
     ///
     /// A second acquire while the first is under way may take a second grant; whichever is not handed on gives itself back.
     #[must_use]
@@ -144,7 +199,8 @@ impl Request {
             Self::Acquire(acquire) => Some(Self::Acquire(acquire.clone())),
             Self::Enqueue(acquire) => Some(Self::Enqueue(acquire.clone())),
             Self::Stats { shard } => Some(Self::Stats { shard: *shard }),
-            Self::Collect { .. } | Self::Release(_) => None,
+            Self::Subscribe(subscribe) => Some(Self::Subscribe(subscribe.clone())),
+            Self::Collect { .. } | Self::Release(_) | Self::Emit { .. } => None,
         }
     }
 
@@ -153,7 +209,7 @@ impl Request {
         match self {
             Self::Acquire(acquire) => acquire.wait = acquire.wait.saturating_sub(time),
             Self::Collect { wait, .. } => *wait = wait.saturating_sub(time),
-            Self::Enqueue(_) | Self::Release(_) | Self::Stats { .. } => {}
+            _ => {}
         }
     }
 }
@@ -212,6 +268,10 @@ pub enum Response {
     Released,
     /// The state of a server.
     Stats(Stats),
+    /// The signal was delivered so many times.
+    Delivered(u64),
+    /// The signals come here.
+    Subscribed(SignalConn),
 }
 
 impl Response {
@@ -237,6 +297,8 @@ impl fmt::Debug for Response {
             Self::Queued(place) => f.debug_tuple("Queued").field(place).finish(),
             Self::Released => f.write_str("Released"),
             Self::Stats(stats) => f.debug_tuple("Stats").field(stats).finish(),
+            Self::Delivered(count) => f.debug_tuple("Delivered").field(count).finish(),
+            Self::Subscribed(signals) => f.debug_tuple("Subscribed").field(signals).finish(),
         }
     }
 }

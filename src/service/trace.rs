@@ -79,6 +79,11 @@ impl<S: fmt::Debug, R> fmt::Debug for Trace<S, R> {
 fn span(request: &Request, routes: &Routes) -> Span {
     let shard = routes.shard_of(request);
     let key = request.key().map(Key::as_str).unwrap_or_default();
+    let subject = match request {
+        Request::Emit { channel, .. } => channel.as_str(),
+        Request::Subscribe(subscribe) => subscribe.pattern.as_str(),
+        _ => key,
+    };
     let kind = request.kind().map_or("none", Kind::as_str);
     let wait = request.wait();
     let (outcome, contended) = (field::Empty, field::Empty);
@@ -91,6 +96,8 @@ fn span(request: &Request, routes: &Routes) -> Span {
         Operation::Collect => tracing::debug_span!("collect", shard, key, kind, ?wait, contended, outcome),
         Operation::Release => tracing::debug_span!("release", shard, key, kind, outcome),
         Operation::Stats => tracing::debug_span!("stats", shard, outcome),
+        Operation::Emit => tracing::debug_span!("emit", shard, channel = subject, outcome),
+        Operation::Subscribe => tracing::debug_span!("subscribe", pattern = subject, outcome),
     }
 }
 

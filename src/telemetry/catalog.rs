@@ -163,6 +163,20 @@ pub(crate) const BATCH_SIZE: Family = Family::histogram(
     COUNTS,
     "Requests that left a connection together.",
 );
+pub(crate) const SIGNALS_RECEIVED: Family = Family::counter(
+    "dflockd_client_signals_received_total",
+    "Signals that came, whatever became of them.",
+);
+pub(crate) const SIGNALS_DROPPED: Family = Family::counter(
+    "dflockd_client_signals_dropped_total",
+    "Signals that were dropped because their consumer was too slow.",
+);
+pub(crate) const SIGNAL_GAPS: Family = Family::counter(
+    "dflockd_client_signal_gaps_total",
+    "Times that a connection for signals was lost, so that signals may have been missed.",
+);
+pub(crate) const SIGNAL_SUBSCRIPTIONS: Family =
+    Family::gauge("dflockd_client_signal_subscriptions", "Subscriptions to signals.");
 pub(crate) const BUILD_INFO: Family = Family::gauge(
     "dflockd_client_build_info",
     "1 for each client of the process, labelled with the version of this crate.",
@@ -190,6 +204,10 @@ pub(crate) const ALL: &[Family] = &[
     SHARD_CONNECTED,
     PIPELINE_DEPTH,
     BATCH_SIZE,
+    SIGNALS_RECEIVED,
+    SIGNALS_DROPPED,
+    SIGNAL_GAPS,
+    SIGNAL_SUBSCRIPTIONS,
     BUILD_INFO,
 ];
 

@@ -6,6 +6,7 @@ use tokio::time::Instant;
 
 use crate::clock::after;
 use crate::error::{Budget, Error, ErrorKind};
+use crate::protocol::Channel;
 use crate::service::request::{Operation, Request};
 use crate::types::Key;
 
@@ -13,9 +14,7 @@ use crate::types::Key;
 #[derive(Clone, Debug)]
 pub struct Subject {
     pub(crate) operation: Operation,
-    pub(crate) key: Option<Key>,
-    /// Where the request names it.
-    pub(crate) shard: Option<usize>,
+    pub(crate) about: About,
     pub(crate) wait: Duration,
 }
 
@@ -23,14 +22,24 @@ impl Subject {
     pub(crate) fn of(request: &Request) -> Self {
         Self {
             operation: request.operation(),
-            key: request.key().cloned(),
-            shard: match request {
-                Request::Stats { shard } => Some(*shard),
-                _ => None,
+            about: match request {
+                Request::Stats { shard } => About::Shard(*shard),
+                Request::Emit { channel, .. } => About::Channel(channel.clone()),
+                _ => request.key().cloned().map_or(About::All, About::Key),
             },
             wait: request.wait(),
         }
     }
+}
+
+/// What a request was about.
+#[derive(Clone, Debug)]
+pub(crate) enum About {
+    Key(Key),
+    Channel(Channel),
+    Shard(usize),
+    /// All shards.
+    All,
 }
 
 /// Knows why nobody may have answered.
@@ -82,7 +91,11 @@ impl<X: Explain> Limit<X> {
     }
 
     fn message(&self, budget: Budget) -> String {
-        let key = self.subject.key.as_ref().map(Key::as_str).unwrap_or_default();
+        let key = match &self.subject.about {
+            About::Key(key) => key.as_str(),
+            About::Channel(channel) => channel.as_str(),
+            About::Shard(_) | About::All => "",
+        };
         match self.subject.operation {
             Operation::Acquire | Operation::TryAcquire => {
                 format!("the acquire of {key:?} was not answered within {budget}")
@@ -96,6 +109,8 @@ impl<X: Explain> Limit<X> {
                 format!("the release of {key:?} was not answered within {budget}; it is still on its way")
             }
             Operation::Stats => format!("the server did not answer within {budget}"),
+            Operation::Emit => format!("the signal to {key:?} was not answered within {budget}"),
+            Operation::Subscribe => format!("the subscription was not answered by all servers within {budget}"),
         }
     }
 }

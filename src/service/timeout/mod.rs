@@ -13,7 +13,7 @@ use tower::Service;
 pub use self::future::TimeoutFuture;
 pub use self::layer::TimeoutLayer;
 use self::limit::Limit;
-pub(crate) use self::limit::{Explain, Subject};
+pub(crate) use self::limit::{About, Explain, Subject};
 use super::request::{Request, Response};
 use crate::error::{BoxError, Error, Result};
 

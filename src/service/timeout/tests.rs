@@ -117,13 +117,13 @@ async fn who_knows_more_is_asked_why() {
     struct Away;
     impl Explain for Away {
         fn explain(&self, subject: &Subject, _: Budget) -> Option<Error> {
-            let what = format!("{} of {:?}: away", subject.operation, subject.key);
+            let what = format!("{} of {:?}: away", subject.operation, subject.about);
             Some(Error::new(ErrorKind::Unavailable, what))
         }
     }
     let (error, _) = unanswered(layer().explained_by(Away), acquire(Duration::ZERO)).await;
     assert_eq!(error.kind(), ErrorKind::Unavailable);
-    assert!(error.to_string().contains("try_acquire of Some(\"k\")"), "{error}");
+    assert!(error.to_string().contains("try_acquire of Key(\"k\")"), "{error}");
     assert!(error.budget().is_some(), "which budget ran out is kept");
 }
 

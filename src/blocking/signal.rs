@@ -1,0 +1,211 @@
+//! Signals, for threads.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::process::Ours;
+use super::runtime::block_on;
+use crate::builder::ClientBuilder;
+use crate::error::{Error, Result};
+use crate::health::ShardHealth;
+use crate::protocol::Signal;
+use crate::signal::{self, SignalEvent, SignalOptions};
+
+/// Signals from one server, or from all shards of a client, merged; see [`crate::SignalConn`].
+///
+/// It is an [`Iterator`] of the signals, which ends when the connection is closed; what else there is to tell comes by
+/// [`next_event`](Self::next_event). They are received in the background while this thread does something else.
+///
+/// ```
+/// # let runtime = tokio::runtime::Runtime::new().unwrap();
+/// # let server = runtime.block_on(dflockd_client::server::Server::builder().port(0).start())?;
+/// # let address = server.local_addr().to_string();
+/// use dflockd_client::blocking::SignalConn;
+///
+/// let mut signals = SignalConn::connect(address)?;
+/// signals.listen("orders.>", None)?;
+/// signals.emit("orders.42.paid", "in full")?;
+/// for signal in &mut signals {
+///     assert_eq!(signal.payload(), "in full");
+///     break; // or go on
+/// }
+/// # Ok::<_, dflockd_client::Error>(())
+/// ```
+pub struct SignalConn(Ours<signal::SignalConn>);
+
+/// Subscribes and emits on the connections of a [`SignalConn`]. Cheap to clone; any thread may have one.
+#[derive(Clone, Debug)]
+pub struct SignalHandle(Ours<signal::SignalHandle>);
+
+impl SignalConn {
+    pub(super) fn new(conn: signal::SignalConn) -> Self {
+        Self(Ours::new(conn))
+    }
+
+    /// Connects to a server, on default terms.
+    ///
+    /// # Errors
+    ///
+    /// As [`crate::SignalConn::connect`], and [`Misuse`](crate::ErrorKind::Misuse) where a thread must not wait; see the
+    /// [module](super).
+    pub fn connect(server: impl Into<String>) -> Result<Self> {
+        block_on(|| signal::SignalConn::connect(server))?.map(Self::new)
+    }
+
+    /// Connects to all servers that a client with this description would use, on its terms.
+    ///
+    /// # Errors
+    ///
+    /// As [`crate::SignalConn::open`], and [`Misuse`](crate::ErrorKind::Misuse) where a thread must not wait.
+    pub fn open(settings: ClientBuilder, options: SignalOptions) -> Result<Self> {
+        block_on(|| signal::SignalConn::open(settings, options))?.map(Self::new)
+    }
+
+    /// To subscribe and emit from other threads.
+    #[must_use]
+    pub fn handle(&self) -> SignalHandle {
+        SignalHandle(Ours::new(self.0.handle()))
+    }
+
+    /// Asks for the signals of all channels that match; see [`crate::SignalHandle::listen`].
+    ///
+    /// # Errors
+    ///
+    /// As there, and [`Misuse`](crate::ErrorKind::Misuse) where a thread must not wait.
+    pub fn listen<'g>(&self, pattern: impl AsRef<str>, group: impl Into<Option<&'g str>>) -> Result<()> {
+        block_on(|| self.0.listen(pattern, group))?
+    }
+
+    /// Takes back what [`listen`](Self::listen) asked for; see [`crate::SignalHandle::unlisten`].
+    ///
+    /// # Errors
+    ///
+    /// As there, and [`Misuse`](crate::ErrorKind::Misuse) where a thread must not wait.
+    pub fn unlisten<'g>(&self, pattern: impl AsRef<str>, group: impl Into<Option<&'g str>>) -> Result<()> {
+        block_on(|| self.0.unlisten(pattern, group))?
+    }
+
+    /// Publishes a signal; the number of deliveries. See [`crate::SignalHandle::emit`].
+    ///
+    /// # Errors
+    ///
+    /// As there, and [`Misuse`](crate::ErrorKind::Misuse) where a thread must not wait.
+    pub fn emit(&self, channel: impl AsRef<str>, payload: impl AsRef<str>) -> Result<u64> {
+        block_on(|| self.0.emit(channel, payload))?
+    }
+
+    /// Waits for the next event, in order; `None` when the connection is closed and everything was taken.
+    ///
+    /// # Errors
+    ///
+    /// [`Misuse`](crate::ErrorKind::Misuse) where a thread must not wait.
+    pub fn next_event(&mut self) -> Result<Option<SignalEvent>> {
+        let conn = &mut self.0;
+        block_on(|| conn.next_event())
+    }
+
+    /// Waits for the next signal for up to `timeout`; `None` if none came in that time, or the connection is closed and everything
+    /// was taken ([`closed_because`](Self::closed_because) tells which).
+    ///
+    /// # Errors
+    ///
+    /// [`Misuse`](crate::ErrorKind::Misuse) where a thread must not wait.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # let runtime = tokio::runtime::Runtime::new().unwrap();
+    /// # let server = runtime.block_on(dflockd_client::server::Server::builder().port(0).start())?;
+    /// # let mut signals = dflockd_client::blocking::SignalConn::connect(server.local_addr().to_string())?;
+    /// signals.listen("orders.>", None)?;
+    /// assert!(signals.next_within(Duration::from_millis(20))?.is_none());
+    /// # Ok::<_, dflockd_client::Error>(())
+    /// ```
+    pub fn next_within(&mut self, timeout: Duration) -> Result<Option<Signal>> {
+        let conn = &mut self.0;
+        block_on(|| tokio::time::timeout(timeout, conn.next_signal())).map(|next| next.ok().flatten())
+    }
+
+    /// How many signals were dropped because they were not taken in time.
+    #[must_use]
+    pub fn dropped(&self) -> u64 {
+        self.0.dropped()
+    }
+
+    /// How many signals wait to be taken.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.0.waiting()
+    }
+
+    /// Whether each shard is connected, with all its subscriptions, and if not, why.
+    #[must_use]
+    pub fn health(&self) -> Vec<ShardHealth> {
+        self.0.health()
+    }
+
+    /// Why nothing more comes, once it is closed.
+    #[must_use]
+    pub fn closed_because(&self) -> Option<Error> {
+        self.0.closed_because()
+    }
+
+    /// Closes the connections. What has come can still be taken.
+    ///
+    /// # Errors
+    ///
+    /// [`Misuse`](crate::ErrorKind::Misuse) where a thread must not wait.
+    pub fn close(&self) -> Result<()> {
+        block_on(|| self.0.close())
+    }
+}
+
+/// The signals, for as long as the connection is open. It ends at once where a thread must not wait.
+impl Iterator for SignalConn {
+    type Item = Signal;
+
+    fn next(&mut self) -> Option<Signal> {
+        let conn = &mut self.0;
+        block_on(|| conn.next_signal()).ok().flatten()
+    }
+}
+
+impl SignalHandle {
+    /// As [`SignalConn::listen`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn listen<'g>(&self, pattern: impl AsRef<str>, group: impl Into<Option<&'g str>>) -> Result<()> {
+        block_on(|| self.0.listen(pattern, group))?
+    }
+
+    /// As [`SignalConn::unlisten`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn unlisten<'g>(&self, pattern: impl AsRef<str>, group: impl Into<Option<&'g str>>) -> Result<()> {
+        block_on(|| self.0.unlisten(pattern, group))?
+    }
+
+    /// As [`SignalConn::emit`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn emit(&self, channel: impl AsRef<str>, payload: impl AsRef<str>) -> Result<u64> {
+        block_on(|| self.0.emit(channel, payload))?
+    }
+
+    /// Whether each shard is connected, with all its subscriptions, and if not, why.
+    #[must_use]
+    pub fn health(&self) -> Vec<ShardHealth> {
+        self.0.health()
+    }
+}
+
+impl fmt::Debug for SignalConn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&*self.0, f)
+    }
+}

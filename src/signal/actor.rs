@@ -1,0 +1,446 @@
+//! The actor of one signal connection: keeps it up, and its subscriptions with it.
+//!
+//! It never waits for anything. Signals do not pass through it: the task of the connection puts them into the consumer's
+//! buffer, which is bounded; only answers, losses and returns come here.
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::buffer::Buffer;
+use super::message::{LinkLaneId, LinkMessage, Pending, Subscription};
+use super::metrics::{LinkMetrics, SignalCounters};
+use crate::actor::message::Ask;
+use crate::actor::shard::unavailable;
+use crate::config::OnUnavailable;
+use crate::error::{Error, ErrorKind, Result};
+use crate::health::{ConnectionState, ShardHealth};
+use crate::net::backoff::{Attempts, ReconnectPolicy};
+use crate::net::dial::{Dial, LaneEvent};
+use crate::net::endpoint::Endpoint;
+use crate::net::lane::{Caller, Command, LaneEnd, OnAbandon, Outgoing};
+use crate::net::pipeline::Reply;
+use crate::protocol::{Call, Response};
+use crate::telemetry::sink::ShardSink;
+
+/// What a link is made of.
+pub(super) struct LinkArguments {
+    pub(super) index: usize,
+    pub(super) endpoint: Endpoint,
+    pub(super) dial: Dial,
+    pub(super) reconnect: ReconnectPolicy,
+    pub(super) on_unavailable: OnUnavailable,
+    pub(super) buffer: Arc<Buffer>,
+    pub(super) health: watch::Sender<ShardHealth>,
+    pub(super) sink: ShardSink,
+}
+
+/// The behaviour; the state is [`Link`].
+pub(super) struct LinkActor;
+
+pub(super) struct Link {
+    myself: ActorRef<LinkMessage>,
+    index: usize,
+    endpoint: Endpoint,
+    dial: Dial,
+    reconnect: ReconnectPolicy,
+    on_unavailable: OnUnavailable,
+    buffer: Arc<Buffer>,
+    health: watch::Sender<ShardHealth>,
+    metrics: LinkMetrics,
+    counters: SignalCounters,
+    lane: LinkLane,
+    attempts: Attempts,
+    /// Why there is no connection, while there is none.
+    last_error: Option<Error>,
+    /// The last attempt failed for a reason that waiting does not cure.
+    hopeless: bool,
+    /// It was connected before, and its consumer was told of the loss.
+    lost: bool,
+    /// What the server has confirmed, and has to be told anew when the connection was lost.
+    subscriptions: HashSet<Subscription>,
+    /// How many of these it has not confirmed on this connection yet.
+    renewing: usize,
+    /// What waits for a connection.
+    parked: VecDeque<Pending>,
+}
+
+/// The connection that is up, or being established.
+struct LinkLane {
+    id: LinkLaneId,
+    up: bool,
+    commands: mpsc::UnboundedSender<Command<Pending>>,
+    _task: AbortOnDropHandle<()>,
+}
+
+impl Actor for LinkActor {
+    type Msg = LinkMessage;
+    type State = Link;
+    type Arguments = LinkArguments;
+
+    async fn pre_start(
+        &self,
+        myself: ActorRef<LinkMessage>,
+        arguments: LinkArguments,
+    ) -> Result<Link, ActorProcessingErr> {
+        Ok(Link::start(myself, arguments))
+    }
+
+    async fn handle(
+        &self,
+        _myself: ActorRef<LinkMessage>,
+        message: LinkMessage,
+        link: &mut Link,
+    ) -> Result<(), ActorProcessingErr> {
+        link.handle(message);
+        Ok(())
+    }
+}
+
+impl Link {
+    fn start(myself: ActorRef<LinkMessage>, arguments: LinkArguments) -> Self {
+        let metrics = LinkMetrics::new(arguments.sink);
+        let counters = metrics.counters();
+        let lane = LinkLane::open(
+            1,
+            Duration::ZERO,
+            &arguments.dial,
+            &myself,
+            &arguments.buffer,
+            &counters,
+        );
+        Self {
+            attempts: arguments.reconnect.start(),
+            myself,
+            index: arguments.index,
+            endpoint: arguments.endpoint,
+            dial: arguments.dial,
+            reconnect: arguments.reconnect,
+            on_unavailable: arguments.on_unavailable,
+            buffer: arguments.buffer,
+            health: arguments.health,
+            metrics,
+            counters,
+            lane,
+            last_error: None,
+            hopeless: false,
+            lost: false,
+            subscriptions: HashSet::new(),
+            renewing: 0,
+            parked: VecDeque::new(),
+        }
+    }
+
+    fn handle(&mut self, message: LinkMessage) {
+        match message {
+            LinkMessage::Listen(subscription, ask) => self.submit(Pending::Listen(subscription, ask)),
+            LinkMessage::Unlisten(subscription, ask) => self.unlisten(subscription, ask),
+            LinkMessage::Emit(channel, payload, ask) => self.submit(Pending::Emit(channel, payload, ask)),
+            LinkMessage::Lane(id, event) if id == self.lane.id => self.lane_event(event),
+            // Of a connection that was given up.
+            LinkMessage::Lane(..) => {}
+            LinkMessage::Overflowed => self.end(self.buffer.ended().unwrap_or_else(closed)),
+            LinkMessage::Close => self.end(closed()),
+        }
+        self.metrics.show(self.lane.up, self.subscriptions.len());
+    }
+
+    /// Sends a request as soon as it can be sent, or refuses it if callers do not want to wait for that.
+    fn submit(&mut self, pending: Pending) {
+        if self.lane.up {
+            return self.send(pending);
+        }
+        match self.refusal() {
+            Some(error) => refuse(pending, &error),
+            None => {
+                self.parked.retain(|parked| !parked.is_gone());
+                self.parked.push_back(pending);
+            }
+        }
+    }
+
+    /// Without a connection it is enough to forget the subscription: nobody hears it now, and it is not renewed.
+    fn unlisten(&mut self, subscription: Subscription, ask: Ask<()>) {
+        if self.lane.up {
+            return self.send(Pending::Unlisten(subscription, ask));
+        }
+        self.subscriptions.remove(&subscription);
+        // Whoever asked for it earlier had it, for no time at all.
+        for pending in std::mem::take(&mut self.parked) {
+            match pending {
+                Pending::Listen(parked, listener) if parked == subscription => listener.tell(Ok(())),
+                other => self.parked.push_back(other),
+            }
+        }
+        ask.tell(Ok(()));
+    }
+
+    /// Why requests are refused rather than kept, if they are.
+    fn refusal(&self) -> Option<Error> {
+        let error = self.last_error.as_ref()?;
+        if self.hopeless {
+            return Some(error.clone());
+        }
+        (self.on_unavailable == OnUnavailable::FailFast).then(|| unavailable(self.index, &self.endpoint, error))
+    }
+
+    fn send(&mut self, pending: Pending) {
+        let outgoing = Outgoing {
+            request: pending.request(),
+            tag: pending,
+            on_abandon: OnAbandon::Finish,
+        };
+        if let Err(refused) = self.lane.commands.send(Command::Send(outgoing)) {
+            // It has just ended, and is about to say so.
+            self.parked.extend(refused.0.into_iter().map(|outgoing| outgoing.tag));
+        }
+    }
+
+    fn lane_event(&mut self, event: LaneEvent<Pending>) {
+        match event {
+            LaneEvent::Up(_) => self.up(),
+            LaneEvent::Failed(error) => {
+                self.metrics.connect_failed(&error);
+                self.hopeless = error.is_fatal();
+                self.away(error);
+            }
+            LaneEvent::Report(report) => {
+                for reply in report.received.replies {
+                    self.reply(reply);
+                }
+                // What was skipped was never sent, and nobody waits for it.
+            }
+            LaneEvent::Ended(end) => self.ended(end),
+        }
+    }
+
+    /// First everything that was subscribed is subscribed again; only then the connection counts as there.
+    fn up(&mut self) {
+        self.metrics.connected();
+        self.lane.up = true;
+        self.renewing = self.subscriptions.len();
+        let renewals: Vec<Subscription> = self.subscriptions.iter().cloned().collect();
+        for subscription in renewals {
+            self.send(Pending::Renew(subscription));
+        }
+        for pending in std::mem::take(&mut self.parked) {
+            self.send(pending);
+        }
+        self.there_if_all_is_renewed();
+    }
+
+    fn there_if_all_is_renewed(&mut self) {
+        if self.renewing > 0 || !self.lane.up {
+            return;
+        }
+        let attempts = self.attempts.made();
+        tracing::info!(shard = self.index, endpoint = %self.endpoint, attempts, "connected for signals");
+        self.attempts = self.reconnect.start();
+        self.last_error = None;
+        self.hopeless = false;
+        if std::mem::take(&mut self.lost) {
+            self.buffer.restored(self.index);
+        }
+        self.set_health(ConnectionState::Connected);
+    }
+
+    /// There is no connection: try again after a pause.
+    fn away(&mut self, error: Error) {
+        let pause = self.attempts.failed();
+        let attempt = self.attempts.made();
+        tracing::warn!(
+            shard = self.index,
+            endpoint = %self.endpoint,
+            attempt,
+            retry_in = ?pause,
+            %error,
+            "not connected for signals"
+        );
+        self.last_error = Some(error.clone());
+        self.set_health(ConnectionState::Reconnecting {
+            attempt,
+            last_error: error,
+        });
+        if let Some(error) = self.refusal() {
+            for pending in std::mem::take(&mut self.parked) {
+                refuse(pending, &error);
+            }
+        }
+        self.lane = LinkLane::open(
+            self.lane.id + 1,
+            pause,
+            &self.dial,
+            &self.myself,
+            &self.buffer,
+            &self.counters,
+        );
+    }
+
+    fn ended(&mut self, end: LaneEnd<Pending>) {
+        let cause = end
+            .cause
+            .unwrap_or_else(|| Error::new(ErrorKind::Disconnected, "the connection was closed"))
+            .at(self.endpoint.as_text());
+        self.metrics.disconnected(&cause);
+        if !std::mem::replace(&mut self.lost, true) {
+            self.metrics.gap();
+            self.buffer.lost(self.index, cause.clone());
+        }
+        self.renewing = 0;
+        let mut parked = VecDeque::new();
+        for pending in end.leftovers.unknown {
+            match pending {
+                // Never sent again: that could deliver it twice.
+                Pending::Emit(_, _, ask) => ask.tell(Err(cause.clone())),
+                // Subscribed or not, it went with the connection.
+                Pending::Unlisten(subscription, ask) => {
+                    self.subscriptions.remove(&subscription);
+                    ask.tell(Ok(()));
+                }
+                Pending::Renew(_) | Pending::Withdraw(_) => {}
+                listen @ Pending::Listen(..) => parked.push_back(listen),
+            }
+        }
+        for pending in end.leftovers.unwritten {
+            match pending {
+                Pending::Unlisten(subscription, ask) => {
+                    self.subscriptions.remove(&subscription);
+                    ask.tell(Ok(()));
+                }
+                Pending::Renew(_) | Pending::Withdraw(_) => {}
+                other => parked.push_back(other),
+            }
+        }
+        parked.append(&mut self.parked);
+        self.parked = parked;
+        self.away(cause);
+    }
+
+    fn reply(&mut self, reply: Reply<Pending>) {
+        let Reply { tag, response, .. } = reply;
+        match tag {
+            Pending::Listen(subscription, ask) => match subscribed(&subscription, response) {
+                Ok(()) => self.has_subscribed(subscription, ask),
+                Err(error) => ask.tell(Err(error.at(self.endpoint.as_text()))),
+            },
+            Pending::Renew(subscription) => match subscribed(&subscription, response) {
+                Ok(()) => {
+                    self.renewing = self.renewing.saturating_sub(1);
+                    self.there_if_all_is_renewed();
+                }
+                // Another server is there now. To go on without the subscription would be a gap without an end.
+                Err(error) => self.end(error.at(self.endpoint.as_text())),
+            },
+            Pending::Unlisten(subscription, ask) => {
+                self.subscriptions.remove(&subscription);
+                let (pattern, group) = subscription;
+                let outcome = Call::unlisten(pattern, group).finish(response);
+                ask.tell(outcome.map_err(|error| error.at(self.endpoint.as_text())));
+            }
+            Pending::Withdraw(_) => {}
+            Pending::Emit(channel, payload, ask) => {
+                let outcome = Call::emit(channel, payload).finish(response);
+                ask.tell(outcome.map_err(|error| error.at(self.endpoint.as_text())));
+            }
+        }
+    }
+
+    /// The server has confirmed it. If its caller has gone meanwhile, nobody knows of it, and it is taken back.
+    fn has_subscribed(&mut self, subscription: Subscription, ask: Ask<()>) {
+        if self.subscriptions.contains(&subscription) {
+            return ask.tell(Ok(()));
+        }
+        if ask.is_gone() {
+            return self.send(Pending::Withdraw(subscription));
+        }
+        self.subscriptions.insert(subscription);
+        ask.tell(Ok(()));
+    }
+
+    /// Nothing more is sent or received.
+    fn end(&mut self, why: Error) {
+        for pending in std::mem::take(&mut self.parked) {
+            refuse(pending, &why);
+        }
+        self.buffer.end(why);
+        self.set_health(ConnectionState::Closed);
+        self.myself.stop(None);
+    }
+
+    fn set_health(&self, state: ConnectionState) {
+        self.health.send_replace(ShardHealth {
+            shard: self.index,
+            endpoint: Arc::clone(self.endpoint.as_text()),
+            state,
+            since: Instant::now(),
+        });
+    }
+}
+
+/// However it ends, its consumer is told.
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.buffer.end(Error::new(
+            ErrorKind::ShardGone,
+            format!("the actor of the signals of shard {} died", self.index),
+        ));
+    }
+}
+
+impl LinkLane {
+    fn open(
+        id: LinkLaneId,
+        pause: Duration,
+        dial: &Dial,
+        link: &ActorRef<LinkMessage>,
+        buffer: &Arc<Buffer>,
+        counters: &SignalCounters,
+    ) -> Self {
+        let (commands, queue) = mpsc::unbounded_channel();
+        let (link, buffer, counters) = (link.clone(), Arc::clone(buffer), counters.clone());
+        // The actor may be gone: then the task is about to be aborted, and nobody is left to tell.
+        let tell = move |mut event| {
+            if let LaneEvent::Report(report) = &mut event {
+                let signals = std::mem::take(&mut report.received.signals);
+                let count = signals.len();
+                let taken = buffer.put(signals);
+                counters.received(count, taken);
+                if taken.overflowed {
+                    drop(link.send_message(LinkMessage::Overflowed));
+                }
+                if report.is_nothing() {
+                    return;
+                }
+            }
+            drop(link.send_message(LinkMessage::Lane(id, event)));
+        };
+        let task = tokio::spawn(dial.clone().run(pause, queue, tell));
+        Self {
+            id,
+            up: false,
+            commands,
+            _task: AbortOnDropHandle::new(task),
+        }
+    }
+}
+
+fn subscribed((pattern, group): &Subscription, response: Response) -> Result<()> {
+    Call::listen(pattern.clone(), group.clone()).finish(response)
+}
+
+fn refuse(pending: Pending, error: &Error) {
+    match pending {
+        Pending::Listen(_, ask) | Pending::Unlisten(_, ask) => ask.tell(Err(error.clone())),
+        Pending::Emit(_, _, ask) => ask.tell(Err(error.clone())),
+        Pending::Renew(_) | Pending::Withdraw(_) => {}
+    }
+}
+
+pub(super) fn closed() -> Error {
+    Error::new(ErrorKind::Shutdown, "this signal connection is closed")
+}

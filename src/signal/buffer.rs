@@ -1,0 +1,345 @@
+//! Signals between the connections that they come over and the consumer that takes them: bounded, with a policy for what
+//! does not fit.
+//!
+//! The tasks of the connections put signals in themselves, without any mailbox between: what is not consumed yet is here, and
+//! nowhere else, so this is all that a flood of signals can fill.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use super::event::SignalEvent;
+use super::options::{Overflow, SignalOptions};
+use crate::error::{Error, ErrorKind};
+use crate::protocol::Signal;
+
+/// The buffer of one consumer.
+pub(crate) struct Buffer {
+    state: Mutex<State>,
+    capacity: usize,
+    overflow: Overflow,
+}
+
+struct State {
+    events: VecDeque<SignalEvent>,
+    /// How many of them are signals.
+    signals: usize,
+    dropped: u64,
+    /// Nothing more comes, and why.
+    ended: Option<Error>,
+    consumer: Option<Waker>,
+}
+
+/// What became of signals that were put in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Taken {
+    /// How many were dropped, these or older ones.
+    pub(crate) dropped: u64,
+    /// The policy is to disconnect, and there was no room.
+    pub(crate) overflowed: bool,
+}
+
+impl Buffer {
+    pub(crate) fn new(options: &SignalOptions) -> Self {
+        Self {
+            state: Mutex::new(State {
+                events: VecDeque::new(),
+                signals: 0,
+                dropped: 0,
+                ended: None,
+                consumer: None,
+            }),
+            capacity: options.buffer,
+            overflow: options.overflow,
+        }
+    }
+
+    /// Signals have come.
+    pub(crate) fn put(&self, signals: Vec<Signal>) -> Taken {
+        let mut state = self.state();
+        let before = state.dropped;
+        for signal in signals {
+            if state.ended.is_some() {
+                break;
+            }
+            if state.signals < self.capacity {
+                state.push(signal);
+                continue;
+            }
+            match self.overflow {
+                Overflow::DropNewest => state.drop_newest(),
+                Overflow::DropOldest => {
+                    state.drop_oldest();
+                    state.push(signal);
+                }
+                Overflow::Disconnect => {
+                    state.dropped += 1;
+                    state.ended = Some(too_slow(self.capacity));
+                }
+            }
+        }
+        let taken = Taken {
+            dropped: state.dropped - before,
+            overflowed: self.overflow == Overflow::Disconnect && state.dropped > before,
+        };
+        wake(state);
+        taken
+    }
+
+    /// The connection to a shard was lost.
+    pub(crate) fn lost(&self, shard: usize, cause: Error) {
+        let mut state = self.state();
+        // A consumer that has seen nothing since the last loss learns nothing from a second one. Without this, a connection
+        // that comes and goes would fill the memory of a consumer that does not look.
+        if !state.withdraw_restored(shard) {
+            state.events.push_back(SignalEvent::Lost { shard, cause });
+        }
+        wake(state);
+    }
+
+    /// Everything is subscribed again at a shard.
+    pub(crate) fn restored(&self, shard: usize) {
+        let mut state = self.state();
+        state.events.push_back(SignalEvent::Restored { shard });
+        wake(state);
+    }
+
+    /// Nothing more comes. What is here can still be taken. A reason that was given before stays.
+    pub(crate) fn end(&self, why: Error) {
+        let mut state = self.state();
+        state.ended.get_or_insert(why);
+        wake(state);
+    }
+
+    /// The next event; `None` after the last.
+    pub(crate) fn poll_next(&self, cx: &mut Context<'_>) -> Poll<Option<SignalEvent>> {
+        let mut state = self.state();
+        if let Some(event) = state.events.pop_front() {
+            state.signals -= usize::from(matches!(event, SignalEvent::Signal(_)));
+            return Poll::Ready(Some(event));
+        }
+        if state.ended.is_some() {
+            return Poll::Ready(None);
+        }
+        state.consumer = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    /// Why nothing more comes, if so.
+    pub(crate) fn ended(&self) -> Option<Error> {
+        self.state().ended.clone()
+    }
+
+    /// How many signals wait for the consumer.
+    pub(crate) fn waiting(&self) -> usize {
+        self.state().signals
+    }
+
+    /// How many were dropped since the beginning.
+    pub(crate) fn dropped(&self) -> u64 {
+        self.state().dropped
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Wakes the consumer, after the lock is given back.
+fn wake(mut state: MutexGuard<'_, State>) {
+    let consumer = match state.events.is_empty() && state.ended.is_none() {
+        true => None,
+        false => state.consumer.take(),
+    };
+    drop(state);
+    if let Some(consumer) = consumer {
+        consumer.wake();
+    }
+}
+
+impl State {
+    fn push(&mut self, signal: Signal) {
+        self.events.push_back(SignalEvent::Signal(signal));
+        self.signals += 1;
+    }
+
+    /// One that has just come is dropped, and that is said where it would have been.
+    fn drop_newest(&mut self) {
+        self.dropped += 1;
+        match self.events.back_mut() {
+            Some(SignalEvent::Dropped { count }) => *count += 1,
+            _ => self.events.push_back(SignalEvent::Dropped { count: 1 }),
+        }
+    }
+
+    /// The oldest is dropped, and that is said in its place.
+    fn drop_oldest(&mut self) {
+        let oldest = self
+            .events
+            .iter()
+            .position(|event| matches!(event, SignalEvent::Signal(_)));
+        let Some(index) = oldest else { return };
+        self.dropped += 1;
+        self.signals -= 1;
+        let before = index.checked_sub(1).and_then(|before| self.events.get_mut(before));
+        if let Some(SignalEvent::Dropped { count }) = before {
+            *count += 1;
+            self.events.remove(index);
+        } else if let Some(event) = self.events.get_mut(index) {
+            *event = SignalEvent::Dropped { count: 1 };
+        }
+    }
+
+    /// Takes a `Restored` of this shard back, if no signal has come since.
+    fn withdraw_restored(&mut self, shard: usize) -> bool {
+        let since_the_last_signal = self
+            .events
+            .iter()
+            .rev()
+            .take_while(|event| !matches!(event, SignalEvent::Signal(_) | SignalEvent::Dropped { .. }));
+        let restored = since_the_last_signal
+            .take_while(|event| !matches!(event, SignalEvent::Lost { shard: other, .. } if *other == shard))
+            .position(|event| matches!(event, SignalEvent::Restored { shard: other } if *other == shard));
+        match restored {
+            // Only if the loss that it ended is still here, too: else the consumer would never hear of this one.
+            Some(from_the_end) if self.is_lost_here(shard) => {
+                let index = self.events.len() - 1 - from_the_end;
+                self.events.remove(index);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether a `Lost` of this shard waits to be taken, with no signal behind it.
+    fn is_lost_here(&self, shard: usize) -> bool {
+        self.events
+            .iter()
+            .rev()
+            .take_while(|event| !matches!(event, SignalEvent::Signal(_) | SignalEvent::Dropped { .. }))
+            .any(|event| matches!(event, SignalEvent::Lost { shard: other, .. } if *other == shard))
+    }
+}
+
+fn too_slow(capacity: usize) -> Error {
+    Error::new(
+        ErrorKind::Disconnected,
+        format!(
+            "the consumer of signals was too slow: {capacity} of them waited for it already, and its policy is to disconnect"
+        ),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn buffer(capacity: usize, overflow: Overflow) -> Buffer {
+        Buffer::new(&SignalOptions::default().buffer(capacity).overflow(overflow))
+    }
+
+    fn signals(numbers: impl IntoIterator<Item = u32>) -> Vec<Signal> {
+        let signal = |number| Signal::decode(&format!("sig c {number}")).unwrap();
+        numbers.into_iter().map(signal).collect()
+    }
+
+    fn away() -> Error {
+        Error::new(ErrorKind::Disconnected, "away")
+    }
+
+    /// All that can be taken now, a word each.
+    fn take(buffer: &Buffer) -> String {
+        let mut words = Vec::new();
+        let mut cx = Context::from_waker(Waker::noop());
+        loop {
+            words.push(match buffer.poll_next(&mut cx) {
+                Poll::Pending => return words.join(" "),
+                Poll::Ready(None) => "end".to_owned(),
+                Poll::Ready(Some(SignalEvent::Signal(signal))) => signal.payload().to_owned(),
+                Poll::Ready(Some(SignalEvent::Lost { shard, .. })) => format!("lost{shard}"),
+                Poll::Ready(Some(SignalEvent::Restored { shard })) => format!("restored{shard}"),
+                Poll::Ready(Some(SignalEvent::Dropped { count })) => format!("-{count}"),
+            });
+            if words.last().is_some_and(|word| word == "end") {
+                return words.join(" ");
+            }
+        }
+    }
+
+    #[test]
+    fn what_comes_too_late_is_dropped_and_counted_where_it_would_have_been() {
+        let buffer = buffer(3, Overflow::DropNewest);
+        assert_eq!(buffer.put(signals(1..=5)).dropped, 2);
+        assert_eq!(buffer.put(signals([6])).dropped, 1);
+        assert_eq!((buffer.waiting(), buffer.dropped()), (3, 3));
+        assert_eq!(take(&buffer), "1 2 3 -3");
+        assert_eq!(buffer.put(signals([7])), Taken::default());
+        assert_eq!(take(&buffer), "7");
+    }
+
+    #[test]
+    fn what_has_waited_longest_makes_room_and_that_is_said_in_its_place() {
+        let buffer = buffer(3, Overflow::DropOldest);
+        buffer.put(signals([1]));
+        buffer.lost(0, away());
+        buffer.restored(0);
+        assert_eq!(buffer.put(signals(2..=5)).dropped, 2);
+        assert_eq!(buffer.waiting(), 3);
+        assert_eq!(take(&buffer), "-1 lost0 restored0 -1 3 4 5");
+        buffer.put(signals(0..100));
+        assert_eq!(take(&buffer), "-97 97 98 99");
+    }
+
+    #[test]
+    fn who_asked_for_it_is_disconnected_and_gets_what_there_is_first() {
+        let buffer = buffer(2, Overflow::Disconnect);
+        assert_eq!(buffer.put(signals([1, 2])), Taken::default());
+        let taken = buffer.put(signals([3, 4]));
+        assert!(taken.overflowed && taken.dropped == 1, "{taken:?}");
+        assert_eq!(take(&buffer), "1 2 end");
+        assert!(buffer.ended().unwrap().to_string().contains("too slow"));
+        assert_eq!(buffer.put(signals([5])).dropped, 0, "it is over");
+    }
+
+    #[test]
+    fn a_gap_stands_where_it_is() {
+        let buffer = buffer(9, Overflow::DropNewest);
+        buffer.put(signals([1]));
+        buffer.lost(0, away());
+        buffer.restored(0);
+        buffer.put(signals([2]));
+        buffer.lost(0, away());
+        assert_eq!(take(&buffer), "1 lost0 restored0 2 lost0");
+        buffer.restored(0);
+        buffer.lost(0, away());
+        assert_eq!(
+            take(&buffer),
+            "restored0 lost0",
+            "the consumer had seen the loss before this one"
+        );
+    }
+
+    #[test]
+    fn a_connection_that_comes_and_goes_fills_nobodys_memory() {
+        let buffer = buffer(9, Overflow::DropNewest);
+        for _ in 0..1000 {
+            for shard in [0, 1] {
+                buffer.lost(shard, away());
+                buffer.restored(shard);
+            }
+        }
+        buffer.lost(1, away());
+        assert_eq!(take(&buffer), "lost0 lost1 restored0");
+    }
+
+    #[test]
+    fn the_end_comes_last_and_the_first_reason_stays() {
+        let buffer = buffer(9, Overflow::DropNewest);
+        buffer.put(signals([1]));
+        buffer.end(away());
+        buffer.end(Error::new(ErrorKind::Shutdown, "closed"));
+        buffer.put(signals([2]));
+        assert_eq!(take(&buffer), "1 end");
+        assert_eq!(buffer.ended().map(|error| error.kind()), Some(ErrorKind::Disconnected));
+    }
+}

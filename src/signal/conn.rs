@@ -1,0 +1,440 @@
+//! A connection for signals: subscriptions, the stream of what they bring, and emitting.
+
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures_core::Stream;
+use tokio::time::timeout;
+
+use super::buffer::Buffer;
+use super::event::SignalEvent;
+use super::link::Link;
+use super::options::SignalOptions;
+use crate::builder::ClientBuilder;
+use crate::config::Config;
+use crate::error::{Budget, Error, ErrorKind, Result};
+use crate::health::ShardHealth;
+use crate::join::join_all;
+use crate::protocol::{Channel, Group, Pattern, Payload, Signal};
+use crate::sharding::CheckedStrategy;
+
+/// Signals from one server, or from all shards of a client, merged.
+///
+/// It is a [`Stream`] of [`SignalEvent`]s, which tell of signals and of where some may be missing;
+/// [`next_signal`](Self::next_signal) and [`into_signals`](Self::into_signals) give the signals alone. A connection that is lost is
+/// made again and everything is subscribed again, by itself. The connections are always read: a consumer that is slow meets
+/// the buffer and its [policy](super::Overflow), never the server's.
+///
+/// Several tasks that subscribe and emit share a [`handle`](Self::handle). Dropping it and all its handles closes the
+/// connections.
+///
+/// Signals are for releases 1.11 to 1.16 of the server (and the embedded one); any other is an error of kind
+/// [`Unsupported`](ErrorKind::Unsupported) at once.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), dflockd_client::Error> {
+/// use dflockd_client::SignalConn;
+///
+/// # let server = dflockd_client::server::Server::builder().port(0).start().await?;
+/// # let address = server.local_addr().to_string();
+/// let mut signals = SignalConn::connect(address).await?;
+/// signals.listen("orders.>", None).await?;
+/// assert_eq!(signals.emit("orders.42.paid", "in full").await?, 1);
+/// let signal = signals.next_signal().await.expect("it is open");
+/// assert_eq!((signal.channel(), signal.payload()), ("orders.42.paid", "in full"));
+/// # Ok(())
+/// # }
+/// ```
+pub struct SignalConn {
+    handle: SignalHandle,
+}
+
+/// Subscribes and emits on the connections of a [`SignalConn`]. Cheap to clone; any task may have one.
+#[derive(Clone)]
+pub struct SignalHandle {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    links: Vec<Link>,
+    strategy: CheckedStrategy,
+    request_timeout: Duration,
+    buffer: Arc<Buffer>,
+}
+
+impl SignalConn {
+    /// Connects to a server, on default terms.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidInput`] if the address is none, [`Connect`](ErrorKind::Connect) and [`Auth`](ErrorKind::Auth) if it
+    /// cannot be connected, [`Unsupported`](ErrorKind::Unsupported) if the server knows no signals.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: the connection is closed.
+    ///
+    /// An example is with [`SignalConn`].
+    pub async fn connect(server: impl Into<String>) -> Result<Self> {
+        Self::open(
+            ClientBuilder::default().servers([server.into()]),
+            SignalOptions::default(),
+        )
+        .await
+    }
+
+    /// Connects to all servers that a client with this description would use, on its terms: authentication, timeouts, pauses
+    /// between attempts, sharding. Each server is a shard.
+    ///
+    /// # Errors
+    ///
+    /// As [`connect`](Self::connect), for the first shard that fails; [`InvalidInput`](ErrorKind::InvalidInput) for what the
+    /// description or the options have wrong.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: the connections are closed.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), dflockd_client::Error> {
+    /// use dflockd_client::{Client, Overflow, SignalConn, SignalOptions};
+    ///
+    /// # let server = dflockd_client::server::Server::builder().port(0).start().await?;
+    /// # let address = server.local_addr().to_string();
+    /// let options = SignalOptions::default().buffer(10_000).overflow(Overflow::DropOldest);
+    /// let signals = SignalConn::open(Client::builder().servers([address]), options).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn open(settings: ClientBuilder, options: SignalOptions) -> Result<Self> {
+        let signals = Self::start(&settings.check()?, options)?;
+        for connected in join_all(signals.handle.shared.links.iter().map(Link::connected)).await {
+            connected?;
+        }
+        Ok(signals)
+    }
+
+    /// Starts the connections to all shards.
+    pub(crate) fn start(config: &Config, options: SignalOptions) -> Result<Self> {
+        let (options, heartbeat) = options.check(config.server_read_timeout)?;
+        let buffer = Arc::new(Buffer::new(&options));
+        let links = (0..config.endpoints.len())
+            .map(|index| Link::start(config, index, heartbeat, Arc::clone(&buffer)))
+            .collect::<Result<Vec<_>>>()?;
+        let shared = Shared {
+            links,
+            strategy: config.strategy.clone(),
+            request_timeout: config.request_timeout,
+            buffer,
+        };
+        Ok(Self {
+            handle: SignalHandle {
+                shared: Arc::new(shared),
+            },
+        })
+    }
+
+    /// The same once more. There is one consumer only: for a process that must not drop what it has.
+    #[cfg(feature = "blocking")]
+    pub(crate) fn share(&self) -> Self {
+        Self { handle: self.handle() }
+    }
+
+    /// To subscribe and emit from elsewhere.
+    #[must_use]
+    pub fn handle(&self) -> SignalHandle {
+        self.handle.clone()
+    }
+
+    /// The next event, in order; `None` when the connection is closed and everything was taken.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: no event is lost.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), dflockd_client::Error> {
+    /// # let server = dflockd_client::server::Server::builder().port(0).start().await?;
+    /// # let mut signals = dflockd_client::SignalConn::connect(server.local_addr().to_string()).await?;
+    /// use dflockd_client::SignalEvent;
+    ///
+    /// signals.listen("cache.>", None).await?;
+    /// # signals.emit("cache.users", "7").await?;
+    /// match signals.next_event().await {
+    ///     Some(SignalEvent::Signal(signal)) => println!("forget {}", signal.payload()),
+    ///     // What was missed is not known: forget all.
+    ///     Some(SignalEvent::Restored { .. } | SignalEvent::Dropped { .. }) => println!("forget everything"),
+    ///     Some(_) => {}
+    ///     None => println!("closed"),
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn next_event(&mut self) -> Option<SignalEvent> {
+        poll_fn(|cx| self.handle.shared.buffer.poll_next(cx)).await
+    }
+
+    /// The next signal; what else there is to tell is skipped. `None` when the connection is closed and everything was taken.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: no signal is lost.
+    ///
+    /// An example is with [`SignalConn`].
+    pub async fn next_signal(&mut self) -> Option<Signal> {
+        poll_fn(|cx| poll_signal(&self.handle.shared.buffer, cx)).await
+    }
+
+    /// The signals alone, as a stream.
+    #[must_use]
+    pub fn into_signals(self) -> Signals {
+        Signals { conn: self }
+    }
+
+    /// How many signals were dropped because they were not taken in time.
+    #[must_use]
+    pub fn dropped(&self) -> u64 {
+        self.handle.shared.buffer.dropped()
+    }
+
+    /// How many signals wait to be taken.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.handle.shared.buffer.waiting()
+    }
+
+    /// Asks for the signals of all channels that match: see [`SignalHandle::listen`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    ///
+    /// # Cancel safety
+    ///
+    /// As there.
+    pub async fn listen<'g>(&self, pattern: impl AsRef<str>, group: impl Into<Option<&'g str>>) -> Result<()> {
+        self.handle.listen(pattern, group).await
+    }
+
+    /// Takes back what [`listen`](Self::listen) asked for: see [`SignalHandle::unlisten`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    ///
+    /// # Cancel safety
+    ///
+    /// As there.
+    pub async fn unlisten<'g>(&self, pattern: impl AsRef<str>, group: impl Into<Option<&'g str>>) -> Result<()> {
+        self.handle.unlisten(pattern, group).await
+    }
+
+    /// Publishes a signal: see [`SignalHandle::emit`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    ///
+    /// # Cancel safety
+    ///
+    /// As there.
+    pub async fn emit(&self, channel: impl AsRef<str>, payload: impl AsRef<str>) -> Result<u64> {
+        self.handle.emit(channel, payload).await
+    }
+
+    /// Whether each shard is connected, with all its subscriptions, and if not, why.
+    #[must_use]
+    pub fn health(&self) -> Vec<ShardHealth> {
+        self.handle.health()
+    }
+
+    /// Why nothing more comes, once it is closed: it was asked to ([`Shutdown`](ErrorKind::Shutdown)), the consumer was too slow
+    /// and wanted that, or a server that knows no signals came back in the place of one that did.
+    #[must_use]
+    pub fn closed_because(&self) -> Option<Error> {
+        self.handle.shared.buffer.ended()
+    }
+
+    /// Closes the connections. What has come can still be taken.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future does not stop the closing.
+    pub async fn close(&self) {
+        join_all(self.handle.shared.links.iter().map(Link::close)).await;
+    }
+}
+
+impl SignalHandle {
+    /// Asks for the signals of all channels that match, at every shard. `*` stands for one token of a channel, `>` at the end for all
+    /// that follow, at least one. Of the members of a group each signal reaches one, in turns; a group belongs to its
+    /// pattern, and each shard takes turns by itself. Asking twice for the same is asking once.
+    ///
+    /// It is subscribed again after a loss of the connection, until [`unlisten`](Self::unlisten).
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidInput`] if pattern or group are none (see [`Pattern::new`]; an empty group is no group),
+    /// [`Unsupported`](ErrorKind::Unsupported) if the server refuses it, [`Unavailable`](ErrorKind::Unavailable) or
+    /// [`Timeout`](ErrorKind::Timeout) if it could not be had within the request timeout. After an error some shards may have it.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: what is not confirmed when the future is dropped is taken back.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), dflockd_client::Error> {
+    /// # let server = dflockd_client::server::Server::builder().port(0).start().await?;
+    /// # let signals = dflockd_client::SignalConn::connect(server.local_addr().to_string()).await?;
+    /// signals.listen("orders.>", None).await?; // all of them
+    /// signals.listen("jobs", "workers").await?; // a share of them
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn listen<'g>(&self, pattern: impl AsRef<str>, group: impl Into<Option<&'g str>>) -> Result<()> {
+        let subscription = subscription(pattern.as_ref(), group.into())?;
+        let links = self.shared.links.iter().map(|link| link.listen(subscription.clone()));
+        self.in_time("a subscription", all(join_all(links))).await
+    }
+
+    /// Takes back what [`listen`](Self::listen) asked for, with the same pattern and group. What has come before can still
+    /// be taken. Where there is nothing to take back, nothing happens.
+    ///
+    /// # Errors
+    ///
+    /// As [`listen`](Self::listen).
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: dropping the future leaves it on its way.
+    pub async fn unlisten<'g>(&self, pattern: impl AsRef<str>, group: impl Into<Option<&'g str>>) -> Result<()> {
+        let subscription = subscription(pattern.as_ref(), group.into())?;
+        let links = self.shared.links.iter().map(|link| link.unlisten(subscription.clone()));
+        self.in_time("the end of a subscription", all(join_all(links))).await
+    }
+
+    /// Publishes a signal on a channel, at the shard that the sharding strategy names for it. The number of deliveries.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidInput`] if channel or payload are none (see [`Channel::new`] and [`Payload::new`]),
+    /// [`Disconnected`](ErrorKind::Disconnected) if the connection was lost before the answer: it may have been delivered, and is
+    /// never sent twice; [`Unavailable`](ErrorKind::Unavailable) or [`Timeout`](ErrorKind::Timeout) if nobody answered within the request
+    /// timeout.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: a signal that was not sent yet is not sent.
+    ///
+    /// An example is with [`SignalConn`].
+    pub async fn emit(&self, channel: impl AsRef<str>, payload: impl AsRef<str>) -> Result<u64> {
+        let channel = Channel::new(channel)?;
+        let payload = Payload::new(&channel, payload)?;
+        let shard = self.shared.strategy.shard(channel.as_str(), self.shared.links.len())?;
+        let link = self.shared.links.get(shard);
+        let link = link.ok_or_else(|| Error::invalid("shard index", shard, "there is no such shard"))?;
+        self.in_time("a signal", link.emit(channel, payload)).await
+    }
+
+    /// Whether each shard is connected, with all its subscriptions, and if not, why.
+    #[must_use]
+    pub fn health(&self) -> Vec<ShardHealth> {
+        let links = self.shared.links.iter();
+        links.map(|link| link.health.borrow().clone()).collect()
+    }
+
+    async fn in_time<T>(&self, what: &str, work: impl Future<Output = Result<T>>) -> Result<T> {
+        let request_timeout = self.shared.request_timeout;
+        match timeout(request_timeout, work).await {
+            Ok(outcome) => outcome,
+            Err(_) => {
+                let budget = Budget::Total {
+                    wait: Duration::ZERO,
+                    request_timeout,
+                };
+                let away = self.health().into_iter().find_map(|shard| shard.last_error().cloned());
+                let error = match away {
+                    Some(why) => Error::new(
+                        ErrorKind::Unavailable,
+                        format!("not connected for signals: {}", why.message()),
+                    )
+                    .caused_by(why),
+                    None => Error::new(ErrorKind::Timeout, format!("{what} was not answered within {budget}")),
+                };
+                Err(error.out_of(budget))
+            }
+        }
+    }
+}
+
+fn subscription(pattern: &str, group: Option<&str>) -> Result<(Pattern, Option<Group>)> {
+    let group = group.filter(|group| !group.is_empty()).map(Group::new).transpose()?;
+    Ok((Pattern::new(pattern)?, group))
+}
+
+async fn all(outcomes: impl Future<Output = Vec<Result<()>>>) -> Result<()> {
+    outcomes.await.into_iter().collect()
+}
+
+fn poll_signal(buffer: &Buffer, cx: &mut Context<'_>) -> Poll<Option<Signal>> {
+    loop {
+        match std::task::ready!(buffer.poll_next(cx)) {
+            Some(SignalEvent::Signal(signal)) => return Poll::Ready(Some(signal)),
+            Some(_) => {}
+            None => return Poll::Ready(None),
+        }
+    }
+}
+
+impl Stream for SignalConn {
+    type Item = SignalEvent;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<SignalEvent>> {
+        self.handle.shared.buffer.poll_next(cx)
+    }
+}
+
+/// The signals of a [`SignalConn`], without what else there is to tell.
+#[derive(Debug)]
+pub struct Signals {
+    conn: SignalConn,
+}
+
+impl Signals {
+    /// The connection.
+    #[must_use]
+    pub fn conn(&self) -> &SignalConn {
+        &self.conn
+    }
+}
+
+impl Stream for Signals {
+    type Item = Signal;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Signal>> {
+        poll_signal(&self.conn.handle.shared.buffer, cx)
+    }
+}
+
+impl fmt::Debug for SignalConn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SignalConn")
+            .field("waiting", &self.waiting())
+            .field("dropped", &self.dropped())
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for SignalHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SignalHandle").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,158 @@
+//! One shard's signal connection, seen from those who use it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ractor::{ActorRef, ActorRuntime};
+use tokio::sync::{Semaphore, oneshot, watch};
+use tokio::time::Instant;
+
+use super::actor::{LinkActor, LinkArguments, closed};
+use super::buffer::Buffer;
+use super::message::{LinkMessage, Subscription};
+use crate::actor::message::Ask;
+use crate::actor::router::needs_a_runtime;
+use crate::config::Config;
+use crate::error::{Error, ErrorKind, Result};
+use crate::health::{ConnectionState, ShardHealth};
+use crate::net::connect::ConnectOptions;
+use crate::net::dial::Dial;
+use crate::net::endpoint::Endpoint;
+use crate::net::metrics::LaneMetrics;
+use crate::protocol::{Channel, Payload};
+use crate::telemetry::sink::ShardSink;
+
+/// A connection for signals to one shard. It is closed when this is dropped.
+pub(crate) struct Link {
+    index: usize,
+    endpoint: Endpoint,
+    actor: ActorRef<LinkMessage>,
+    pub(crate) health: watch::Receiver<ShardHealth>,
+    /// Room for requests.
+    room: Arc<Semaphore>,
+}
+
+impl Link {
+    /// Starts it; it connects in the background. Needs a tokio runtime.
+    pub(crate) fn start(config: &Config, index: usize, heartbeat: Duration, buffer: Arc<Buffer>) -> Result<Self> {
+        needs_a_runtime("a signal connection")?;
+        let endpoint = config
+            .endpoints
+            .get(index)
+            .ok_or_else(|| Error::invalid("shard index", index, "there is no such shard"))?;
+        let sink = ShardSink::new(config.sink.clone(), index);
+        let dial = Dial {
+            connect: ConnectOptions {
+                endpoint: endpoint.clone(),
+                auth_token: config.shard.auth_token.clone(),
+                connect_timeout: config.shard.connect_timeout,
+                dead_peer_timeout: heartbeat + config.shard.reply_timeout,
+                for_signals: true,
+            },
+            known: None,
+            keepalive: heartbeat,
+            reply_timeout: config.shard.reply_timeout,
+            max_in_flight: config.max_in_flight,
+            hears_signals: true,
+            metrics: LaneMetrics::new(&sink),
+        };
+        let health = watch::Sender::new(ShardHealth {
+            shard: index,
+            endpoint: Arc::clone(endpoint.as_text()),
+            state: ConnectionState::Connecting,
+            since: Instant::now(),
+        });
+        let told = health.subscribe();
+        let arguments = LinkArguments {
+            index,
+            endpoint: endpoint.clone(),
+            dial,
+            reconnect: config.shard.reconnect.clone(),
+            on_unavailable: config.shard.on_unavailable,
+            buffer,
+            health,
+            sink,
+        };
+        let (actor, _) = ActorRuntime::spawn_instant(None, LinkActor, arguments).map_err(|error| {
+            Error::new(
+                ErrorKind::ShardGone,
+                format!("the actor of signals could not be started: {error}"),
+            )
+        })?;
+        Ok(Self {
+            index,
+            endpoint: endpoint.clone(),
+            actor,
+            health: told,
+            room: Arc::new(Semaphore::new(config.max_in_flight)),
+        })
+    }
+
+    pub(super) async fn listen(&self, subscription: Subscription) -> Result<()> {
+        self.ask(|ask| LinkMessage::Listen(subscription, ask)).await
+    }
+
+    pub(super) async fn unlisten(&self, subscription: Subscription) -> Result<()> {
+        self.ask(|ask| LinkMessage::Unlisten(subscription, ask)).await
+    }
+
+    pub(crate) async fn emit(&self, channel: Channel, payload: Payload) -> Result<u64> {
+        self.ask(|ask| LinkMessage::Emit(channel, payload, ask)).await
+    }
+
+    async fn ask<T>(&self, message: impl FnOnce(Ask<T>) -> LinkMessage) -> Result<T> {
+        let (told, answer) = oneshot::channel();
+        // Rooms are never closed.
+        let _room = Arc::clone(&self.room).acquire_owned().await.map_err(|_| self.gone())?;
+        self.actor
+            .send_message(message(Ask { told, _room }))
+            .map_err(|_| self.gone())?;
+        answer.await.map_err(|_| self.gone())?
+    }
+
+    /// Waits until it is connected, or has failed.
+    pub(super) async fn connected(&self) -> Result<()> {
+        let mut health = self.health.clone();
+        let settled = health
+            .wait_for(|health| !matches!(health.state, ConnectionState::Connecting))
+            .await
+            .map_err(|_| self.gone())?;
+        match settled.last_error() {
+            Some(error) => Err(error.clone()),
+            None => Ok(()),
+        }
+    }
+
+    /// Closes it, and waits until it is.
+    pub(super) async fn close(&self) {
+        drop(self.actor.send_message(LinkMessage::Close));
+        let mut health = self.health.clone();
+        // An error means that the actor is gone: closed as well.
+        drop(
+            health
+                .wait_for(|health| matches!(health.state, ConnectionState::Closed))
+                .await,
+        );
+    }
+
+    fn gone(&self) -> Error {
+        if matches!(self.health.borrow().state, ConnectionState::Closed) {
+            return closed();
+        }
+        Error::new(
+            ErrorKind::ShardGone,
+            format!(
+                "the actor of the signals of shard {} died: open another connection",
+                self.index
+            ),
+        )
+        .at(self.endpoint.as_text())
+    }
+}
+
+/// Only sends a message: works anywhere, never blocks, never panics.
+impl Drop for Link {
+    fn drop(&mut self) {
+        drop(self.actor.send_message(LinkMessage::Close));
+    }
+}

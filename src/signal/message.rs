@@ -1,0 +1,79 @@
+//! What a signal connection's actor is told, and what travels over its connection.
+
+use std::task::{Context, Poll};
+
+use crate::actor::message::Ask;
+use crate::net::dial::LaneEvent;
+use crate::net::lane::Caller;
+use crate::protocol::{Channel, Group, Pattern, Payload, Request};
+
+/// What a connection may listen to once.
+pub(crate) type Subscription = (Pattern, Option<Group>);
+
+/// Names a connection among those that a link has had.
+pub(super) type LinkLaneId = u64;
+
+/// What the actor is told.
+pub(crate) enum LinkMessage {
+    /// A subscription is wanted.
+    Listen(Subscription, Ask<()>),
+    /// A subscription is not wanted any more.
+    Unlisten(Subscription, Ask<()>),
+    /// A signal is to be sent.
+    Emit(Channel, Payload, Ask<u64>),
+    /// Something happened on a connection.
+    Lane(LinkLaneId, LaneEvent<Pending>),
+    /// The consumer was too slow, and wants to be disconnected then.
+    Overflowed,
+    /// End.
+    Close,
+}
+
+/// Whose a request is, and what its answer is for.
+pub(crate) enum Pending {
+    Listen(Subscription, Ask<()>),
+    /// A subscription that was there before the connection was lost.
+    Renew(Subscription),
+    Unlisten(Subscription, Ask<()>),
+    /// A subscription whose caller was gone before it was confirmed.
+    Withdraw(Subscription),
+    Emit(Channel, Payload, Ask<u64>),
+}
+
+impl Pending {
+    pub(super) fn request(&self) -> Request {
+        match self {
+            Self::Listen((pattern, group), _) | Self::Renew((pattern, group)) => Request::Listen {
+                pattern: pattern.clone(),
+                group: group.clone(),
+            },
+            Self::Unlisten((pattern, group), _) | Self::Withdraw((pattern, group)) => Request::Unlisten {
+                pattern: pattern.clone(),
+                group: group.clone(),
+            },
+            Self::Emit(channel, payload, _) => Request::Signal {
+                channel: channel.clone(),
+                payload: payload.clone(),
+            },
+        }
+    }
+}
+
+impl Caller for Pending {
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match self {
+            Self::Listen(_, ask) => ask.told.poll_closed(cx),
+            Self::Emit(_, _, ask) => ask.told.poll_closed(cx),
+            Self::Renew(_) | Self::Unlisten(..) | Self::Withdraw(_) => Poll::Pending,
+        }
+    }
+
+    fn is_gone(&self) -> bool {
+        match self {
+            Self::Listen(_, ask) => ask.is_gone(),
+            Self::Emit(_, _, ask) => ask.is_gone(),
+            // What nobody wants any more must be taken back, whoever still waits to hear of it.
+            Self::Renew(_) | Self::Unlisten(..) | Self::Withdraw(_) => false,
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! How signals are received.
+
+use std::time::Duration;
+
+use crate::error::{Error, Result};
+
+/// What becomes of signals that a consumer is too slow for. They are counted, whatever becomes of them:
+/// [`SignalConn::dropped`](super::SignalConn::dropped).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Overflow {
+    /// Those that come while the buffer is full are dropped.
+    #[default]
+    DropNewest,
+    /// Those that have waited longest make room.
+    DropOldest,
+    /// The connection is closed: the consumer gets what is in the buffer, and then the end.
+    Disconnect,
+}
+
+/// How signals are received.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SignalOptions {
+    pub(crate) buffer: usize,
+    pub(crate) overflow: Overflow,
+    heartbeat: Option<Duration>,
+}
+
+/// The longest silence, unless something else is asked for.
+const HEARTBEAT: Duration = Duration::from_secs(15);
+
+impl Default for SignalOptions {
+    fn default() -> Self {
+        Self {
+            buffer: 1024,
+            overflow: Overflow::default(),
+            heartbeat: None,
+        }
+    }
+}
+
+impl SignalOptions {
+    /// How many signals may wait for their consumer, of all shards together. A signal may have 64 KiB. Default: 1024.
+    #[must_use]
+    pub fn buffer(mut self, signals: usize) -> Self {
+        self.buffer = signals;
+        self
+    }
+
+    /// What becomes of more than that. Default: those that come then are dropped.
+    #[must_use]
+    pub fn overflow(mut self, policy: Overflow) -> Self {
+        self.overflow = policy;
+        self
+    }
+
+    /// The longest silence of this side: that signals come is no sign of life to a server. Default: 15 s, or two thirds of the
+    /// servers' [read timeout](crate::ClientBuilder::server_read_timeout) if that is less.
+    #[must_use]
+    pub fn heartbeat(mut self, interval: Duration) -> Self {
+        self.heartbeat = Some(interval);
+        self
+    }
+
+    /// Checks them against the servers' read timeout. What they are then, and the heartbeat.
+    pub(crate) fn check(self, server_read_timeout: Duration) -> Result<(Self, Duration)> {
+        if self.buffer == 0 {
+            return Err(Error::invalid(
+                "signal buffer",
+                self.buffer,
+                "give room for at least 1 signal",
+            ));
+        }
+        let heartbeat = self
+            .heartbeat
+            .unwrap_or_else(|| HEARTBEAT.min(server_read_timeout.mul_f64(2.0 / 3.0)));
+        if heartbeat.is_zero() || heartbeat >= server_read_timeout {
+            let remedy = format!(
+                "give more than nothing and less than the servers' read timeout of {server_read_timeout:?} \
+                 (server_read_timeout): they close a connection that is silent for so long"
+            );
+            return Err(Error::invalid("signal heartbeat", heartbeat, &remedy));
+        }
+        Ok((self, heartbeat))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_heartbeat_stays_below_the_read_timeout() {
+        let heartbeat = |options: SignalOptions, secs| {
+            let checked = options.check(Duration::from_secs(secs));
+            checked
+                .map(|(_, heartbeat)| heartbeat.as_secs())
+                .map_err(|error| error.to_string())
+        };
+        let asked = |secs| SignalOptions::default().heartbeat(Duration::from_secs(secs));
+        assert_eq!(heartbeat(SignalOptions::default(), 23), Ok(15));
+        assert_eq!(heartbeat(SignalOptions::default(), 9), Ok(6));
+        assert_eq!(heartbeat(asked(20), 23), Ok(20));
+        for (options, said) in [
+            (asked(23), "23s"),
+            (asked(0), "0ns"),
+            (SignalOptions::default().buffer(0), "buffer 0"),
+        ] {
+            let error = heartbeat(options, 23).unwrap_err();
+            assert!(error.contains(said), "{error}");
+        }
+    }
+}
