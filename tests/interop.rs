@@ -5,6 +5,8 @@
 //! with `DFLOCKD_REQUIRE_INTEROP=1` it is a failure.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+#[path = "interop/signals.rs"]
+mod signals;
 mod suite;
 mod support;
 
@@ -97,6 +99,20 @@ fn main() -> ExitCode {
             move || one_semaphore_in_a_crowd(environment),
         ));
     }
+    for api in ["async", "sync"] {
+        let name = format!("python_client_1::signals_{api}");
+        all.push(trial(&runtime, &format!("{name}::across"), move || {
+            signals::across(api)
+        }));
+        all.push(trial(&runtime, &format!("{name}::one_group"), move || {
+            signals::one_group(api)
+        }));
+        all.push(trial(&runtime, &format!("{name}::alone"), move || signals::alone(api)));
+    }
+    let address = server.address.clone();
+    all.push(trial(&runtime, "python_server::has_no_signals", move || {
+        signals::a_server_without_signals(address)
+    }));
     let arguments = Arguments {
         test_threads: arguments.test_threads.or(Some(16)),
         ..arguments

@@ -139,6 +139,9 @@ async fn every_method_of_every_handle_goes_through_the_layers() {
         .await
         .unwrap();
     client.stats().await.unwrap();
+    let signals = client.subscribe("a.*").await.unwrap();
+    assert_eq!(client.emit("a.b", "x").await.unwrap(), 1);
+    drop(signals);
     // The client as the service that it is.
     let mut service = client.clone();
     service
@@ -149,7 +152,7 @@ async fn every_method_of_every_handle_goes_through_the_layers() {
         .await
         .unwrap();
 
-    use Operation::{Acquire, Collect, Enqueue, Release, Stats, TryAcquire};
+    use Operation::{Acquire, Collect, Emit, Enqueue, Release, Stats, Subscribe, TryAcquire};
     let expected = [
         (Acquire, Some("k")),
         (TryAcquire, Some("k")),
@@ -164,6 +167,8 @@ async fn every_method_of_every_handle_goes_through_the_layers() {
         (Release, Some("x")),
         (Release, Some("y")),
         (Stats, None),
+        (Subscribe, None),
+        (Emit, None),
         (Stats, None),
     ];
     let expected: Vec<_> = expected

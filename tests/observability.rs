@@ -8,7 +8,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use dflockd_client::server::Server;
-use dflockd_client::{Client, ClientBuilder, ErrorKind, LostReason, ReconnectPolicy};
+use dflockd_client::{
+    Client, ClientBuilder, ErrorKind, LostReason, Pattern, ReconnectPolicy, SignalEvent, SignalOptions,
+    SubscribeRequest,
+};
 use metrics::Unit;
 use support::fake::FakeServer;
 use support::proxy::Proxy;
@@ -348,6 +351,40 @@ async fn redirects_are_counted() {
     redirects(&Recorded::default()).await;
 }
 
+async fn signals(recorded: &Recorded) {
+    let scene = Scene::set(recorded).await;
+    let options = SignalOptions::default().buffer(2);
+    let share = SubscribeRequest::new(Pattern::new("a.*").unwrap()).options(options);
+    let mut conn = scene.client.subscribe_with(share).await.unwrap();
+    scene.until_value("signal_subscriptions", &[], 1.0).await;
+    assert_eq!(
+        recorded.value("connections", &[("kind", "signals"), ("state", "up")]),
+        1.0
+    );
+    for number in 0..5 {
+        assert_eq!(scene.client.emit("a.b", number.to_string()).await.unwrap(), 1);
+    }
+    scene
+        .until_value("signals_received_total", &[("shard", "0")], 5.0)
+        .await;
+    assert_eq!(recorded.value("signals_dropped_total", &[]), 3.0);
+    let emitted = [("operation", "emit"), ("outcome", "delivered"), ("shard", "0")];
+    assert_eq!(recorded.value("requests_total", &emitted), 5.0);
+    let subscribed = [("operation", "subscribe"), ("outcome", "subscribed")];
+    assert_eq!(recorded.value("requests_total", &subscribed), 1.0);
+    scene.proxy.cut();
+    while !matches!(conn.next_event().await.unwrap(), SignalEvent::Restored { .. }) {}
+    // The connection that emits was cut as well, but has nothing to miss.
+    assert_eq!(recorded.value("signal_gaps_total", &[]), 1.0);
+    drop(conn);
+    scene.until_value("signal_subscriptions", &[], 0.0).await;
+}
+
+#[tokio::test]
+async fn signals_are_counted() {
+    signals(&Recorded::default()).await;
+}
+
 #[tokio::test]
 async fn keys_have_classes_if_somebody_asks_for_them_and_clients_of_one_recorder_add_up() {
     let recorded = Recorded::default();
@@ -421,13 +458,14 @@ async fn every_metric_that_is_documented_is_recorded_and_every_one_that_is_recor
             "losses" => renewals_and_losses(&recorded).await,
             "connections" => connections(&recorded).await,
             "orphans" => orphans(&recorded).await,
+            "signals" => signals(&recorded).await,
             _ => redirects(&recorded).await,
         }
         for (name, labels) in recorded.touched() {
             touched.entry(name).or_default().extend(labels);
         }
     };
-    for scenario in ["waiters", "losses", "connections", "orphans", "redirects"] {
+    for scenario in ["waiters", "losses", "connections", "orphans", "signals", "redirects"] {
         run(scenario).await;
     }
     let documented = documented("metric");
@@ -570,9 +608,11 @@ async fn spans_and_lines_are_those_of_the_document_and_tell_no_secret() {
     guard.release().await.unwrap();
     let guard = ticket.wait(SOON).await.unwrap();
     scene.client.stats().await.unwrap();
+    let signals = scene.client.subscribe("orders.*").await.unwrap();
+    scene.client.emit("orders.42", "paid").await.unwrap();
     scene.proxy.cut();
     assert_eq!(guard.lost().await, LostReason::Disconnected);
-    drop(guard);
+    drop((guard, signals));
     until("it is connected again", || {
         spans.closed("reconnect").contains("attempts=1")
     })
@@ -584,6 +624,12 @@ async fn spans_and_lines_are_those_of_the_document_and_tell_no_secret() {
     }
     assert!(spans.closed("collect").contains("contended=true"));
     assert!(spans.closed("try_acquire").contains("outcome=busy"));
+    assert!(spans.closed("emit").contains("channel=orders.42 outcome=delivered"));
+    assert!(
+        spans
+            .closed("subscribe")
+            .contains("pattern=orders.* outcome=subscribed")
+    );
     assert!(spans.closed("renew").contains(&format!("token={}…", &token[..8])));
 
     let documented_spans = documented("span");

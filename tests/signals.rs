@@ -596,6 +596,7 @@ async fn a_hostile_server_that_floods_fills_no_memory_and_one_that_babbles_is_le
     let mut conn = SignalConn::open(settings, SignalOptions::default().buffer(10))
         .await
         .unwrap();
+    conn.listen("a", None).await.unwrap();
     let SignalEvent::Lost { cause, .. } = event(&mut conn).await else {
         panic!("what nobody asked for ends the connection");
     };

@@ -288,7 +288,9 @@ impl Link {
             .at(self.endpoint.as_text());
         self.metrics.disconnected(&cause);
         if !std::mem::replace(&mut self.lost, true) {
-            self.metrics.gap();
+            if !self.subscriptions.is_empty() {
+                self.metrics.gap();
+            }
             self.buffer.lost(self.index, cause.clone());
         }
         self.renewing = 0;

@@ -16,6 +16,9 @@ use super::composites::{
 };
 use super::low;
 use super::peer::{Ability, Peer};
+use super::signals::{
+    a_client_subscribes_and_emits, a_group_takes_turns, signals_reach_who_listens_in_order, wildcards_stand_for_tokens,
+};
 
 pub struct Case {
     pub name: &'static str,
@@ -70,6 +73,10 @@ cases! {
     several_locks_are_taken_all_or_none,
     work_is_done_under_a_lock_and_its_own_error_kept,
     objects_hold_what_they_acquire,
+    signals_reach_who_listens_in_order needs Signals,
+    wildcards_stand_for_tokens needs Signals,
+    a_group_takes_turns needs Signals,
+    a_client_subscribes_and_emits needs Signals,
 }
 
 const TRY: WaitSecs = WaitSecs::TRY;

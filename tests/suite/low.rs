@@ -1,7 +1,7 @@
 //! The low-level functions over an async socket, or over a blocking one on a thread.
 
 use dflockd_client::protocol::functions::{self as tasks, Wire as RawWire};
-use dflockd_client::protocol::{Enqueued, blocking as threads};
+use dflockd_client::protocol::{Channel, Enqueued, Payload, blocking as threads};
 use dflockd_client::{Grant, Key, Limit, Result, Token, Ttl, WaitSecs};
 
 use super::api::{Api, on_a_thread};
@@ -119,5 +119,12 @@ pub async fn sem_wait(wire: &mut Wire, key: &Key, wait: WaitSecs) -> Result<Gran
     match wire {
         Wire::Async(wire) => tasks::sem_wait(wire, key, wait).await,
         Wire::Blocking(wire) => aside(wire, move |wire| threads::sem_wait(wire, &k, wait)).await,
+    }
+}
+
+pub async fn sig_emit(wire: &mut Wire, channel: Channel, payload: Payload) -> Result<u64> {
+    match wire {
+        Wire::Async(wire) => tasks::sig_emit(wire, channel, payload).await,
+        Wire::Blocking(wire) => aside(wire, move |wire| threads::sig_emit(wire, channel, payload)).await,
     }
 }

@@ -13,4 +13,5 @@ pub mod cases;
 mod composites;
 pub mod low;
 pub mod peer;
+mod signals;
 pub mod trials;

@@ -18,6 +18,7 @@ pub enum Ability {
     Semaphores,
     Stats,
     Fences,
+    Signals,
     /// A call can be given up by dropping it.
     DroppedCalls,
 }
@@ -28,6 +29,7 @@ impl fmt::Display for Ability {
             Self::Semaphores => "semaphores",
             Self::Stats => "stats",
             Self::Fences => "fences",
+            Self::Signals => "signals",
             Self::DroppedCalls => "calls that can be dropped",
         })
     }
@@ -50,6 +52,10 @@ impl Abilities {
             .starts_with("ok ")
         {
             abilities.push(Ability::Semaphores);
+        }
+        // Takes back what was never asked for.
+        if peer.ask_alone("unlisten\nprobe\n\n").await == "ok" {
+            abilities.push(Ability::Signals);
         }
         let key = peer.key("fence");
         let first = peer.ask_alone(&format!("l\n{key}\n0 1\n")).await;
@@ -136,7 +142,7 @@ fn first_key() -> Arc<AtomicU64> {
 }
 
 pub struct Peer {
-    api: Api,
+    pub api: Api,
     pub address: String,
     /// If the case has a server of its own in this process.
     pub embedded: Option<Server>,

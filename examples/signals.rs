@@ -1,0 +1,85 @@
+//! Workers that share jobs, and one publisher at a time that feeds them.
+//!
+//!     cargo run --example signals
+//!
+//! Three workers are members of one group: each job goes to one of them, in turns. Two publishers stand for the office of feeding
+//! them; who holds the lock publishes, and when the first steps down the other goes on where it stopped.
+//! `DFLOCKD_SERVERS=host:port,…` uses your servers (releases 1.11 to 1.16) instead of an embedded one.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use dflockd_client::server::Server;
+use dflockd_client::{Client, Election, Error, Group, Pattern, SignalEvent, SubscribeRequest};
+
+const JOBS: u32 = 12;
+
+#[tokio::main]
+async fn main() -> Result<(), Error> {
+    let mut embedded = None;
+    let servers: Vec<String> = match std::env::var("DFLOCKD_SERVERS") {
+        Ok(list) => list.split(',').map(|server| server.trim().to_owned()).collect(),
+        Err(_) => {
+            let server = embedded.insert(Server::builder().port(0).start().await?);
+            vec![server.local_addr().to_string()]
+        }
+    };
+    let client = Client::builder().servers(&servers).connect().await?;
+
+    let done = Arc::new(AtomicU32::new(0));
+    let mut workers = tokio::task::JoinSet::new();
+    for number in 1..=3 {
+        let share = SubscribeRequest::new(Pattern::new("jobs.*")?).group(Group::new("workers")?);
+        let mut jobs = client.subscribe_with(share).await?;
+        let done = Arc::clone(&done);
+        workers.spawn(async move {
+            while let Some(event) = jobs.next_event().await {
+                match event {
+                    SignalEvent::Signal(job) => {
+                        println!("worker {number}: {} ({})", job.payload(), job.channel());
+                        done.fetch_add(1, Ordering::Relaxed);
+                    }
+                    // Signals are not stored anywhere: whoever needs every job looks for those that were missed now.
+                    SignalEvent::Restored { shard } => println!("worker {number}: back at shard {shard}"),
+                    other => println!("worker {number}: {other:?}"),
+                }
+            }
+        });
+    }
+
+    // What is published next; shared by the two publishers here, in a database elsewhere.
+    let next = Arc::new(AtomicU32::new(1));
+    let mut publishers = tokio::task::JoinSet::new();
+    for name in ["first", "second"] {
+        let election = Election::new(client.lock("jobs/publisher")?);
+        let (client, next) = (client.clone(), Arc::clone(&next));
+        publishers.spawn(async move {
+            let leadership = election.campaign().await?;
+            println!("the {name} publisher holds the office (term {})", leadership.term());
+            let publish = async {
+                for _ in 0..JOBS / 2 {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    let channel = if number % 2 == 0 { "jobs.even" } else { "jobs.odd" };
+                    let heard_by = client.emit(channel, format!("job {number}")).await?;
+                    assert_eq!(heard_by, 1, "one of the group, whoever that is");
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                Ok::<_, Error>(())
+            };
+            // Stopped as soon as the office is lost.
+            leadership.run(publish).await??;
+            println!("the {name} publisher steps down");
+            leadership.resign().await
+        });
+    }
+    for outcome in publishers.join_all().await {
+        outcome?;
+    }
+    while done.load(Ordering::Relaxed) < JOBS {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    workers.abort_all();
+    println!("{JOBS} jobs are done, each by one worker");
+    Ok(())
+}
