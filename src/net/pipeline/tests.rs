@@ -1,0 +1,232 @@
+//! The pipeline against lines that a test makes up.
+
+use super::*;
+use crate::types::{Key, Kind, Target, Token, WaitSecs};
+
+const TOKEN: &str = "00000000000000070123456789abcdef";
+
+fn acquire(key: &str) -> Request {
+    Request::Acquire {
+        target: Target::Lock,
+        key: Key::new(key).unwrap(),
+        wait: WaitSecs::TRY,
+        ttl: None,
+    }
+}
+
+fn release() -> Request {
+    Request::Release {
+        kind: Kind::Lock,
+        key: Key::new("k").unwrap(),
+        token: Token::new(TOKEN).unwrap(),
+    }
+}
+
+/// Requests 0, 1, … in flight and written.
+fn in_flight(requests: &[Request]) -> Pipeline<usize> {
+    let mut pipeline = Pipeline::new(Duration::from_secs(10));
+    for (tag, request) in requests.iter().enumerate() {
+        pipeline.push(request, tag, Instant::now());
+    }
+    let all = pipeline.unwritten().len();
+    pipeline.wrote(all);
+    pipeline
+}
+
+fn feed(pipeline: &mut Pipeline<usize>, bytes: &str) -> (Vec<(usize, Response)>, Option<ErrorKind>) {
+    pipeline.read_space().extend_from_slice(bytes.as_bytes());
+    let mut received = Received::nothing();
+    let end = pipeline.receive(&mut received).err().map(|error| error.kind());
+    assert!(received.signals.is_empty());
+    (received.replies.into_iter().map(|r| (r.tag, r.response)).collect(), end)
+}
+
+/// What is heard on a connection that has listened: tags of answers, and payloads.
+fn hear(pipeline: &mut Pipeline<usize>, bytes: &str) -> (Vec<usize>, Vec<String>) {
+    pipeline.read_space().extend_from_slice(bytes.as_bytes());
+    let mut received = Received::nothing();
+    pipeline.receive(&mut received).unwrap();
+    let payloads = received.signals.iter().map(|signal| signal.payload().to_owned());
+    (
+        received.replies.iter().map(|reply| reply.tag).collect(),
+        payloads.collect(),
+    )
+}
+
+#[test]
+fn signals_stand_between_answers_and_count_as_none() {
+    let mut pipeline = in_flight(&[release(), release(), release()]).hearing_signals(true);
+    let heard = hear(&mut pipeline, "sig a 1\nok\nsig a 2\nsig b ok\nerror_draining\n");
+    assert_eq!(heard, (vec![0, 1], ["1", "2", "ok"].map(str::to_owned).to_vec()));
+    assert_eq!(pipeline.len(), 1);
+    // Characters of several bytes, in pieces.
+    let text = "sig a ü漢🔒\n";
+    pipeline.read_space().extend_from_slice(&text.as_bytes()[..9]);
+    assert_eq!(hear(&mut pipeline, ""), (vec![], vec![]));
+    pipeline.read_space().extend_from_slice(&text.as_bytes()[9..]);
+    assert_eq!(hear(&mut pipeline, ""), (vec![], vec!["ü漢🔒".to_owned()]));
+}
+
+#[test]
+fn a_signal_confirms_the_error_before_it() {
+    let mut pipeline = in_flight(&[release()]).hearing_signals(true);
+    assert_eq!(hear(&mut pipeline, "error\n"), (vec![], vec![]));
+    assert_eq!(hear(&mut pipeline, "sig a x\n"), (vec![0], vec!["x".to_owned()]));
+}
+
+#[test]
+fn a_signal_where_nobody_listened_is_a_breach() {
+    let mut pipeline = in_flight(&[release()]);
+    assert_eq!(feed(&mut pipeline, "sig a x\n"), (vec![], Some(ErrorKind::Protocol)));
+}
+
+#[test]
+fn answers_meet_their_requests_in_order() {
+    let mut pipeline = in_flight(&[acquire("a"), acquire("b"), release()]);
+    let (replies, end) = feed(
+        &mut pipeline,
+        "timeout
+error_max_locks
+ok
+",
+    );
+    let tags: Vec<usize> = replies.iter().map(|r| r.0).collect();
+    assert_eq!((tags, end), (vec![0, 1, 2], None));
+    assert_eq!(replies[1].1, Response::Refused(Status::MaxLocks));
+    assert_eq!(pipeline.len(), 0);
+}
+
+#[test]
+fn a_bare_error_counts_once_the_next_line_confirms_it() {
+    let mut pipeline = in_flight(&[release(), release()]);
+    assert_eq!(
+        feed(
+            &mut pipeline,
+            "error
+"
+        ),
+        (vec![], None)
+    );
+    assert!(
+        !pipeline.wants_confirmation(),
+        "the second answer will confirm the first"
+    );
+    let (replies, _) = feed(
+        &mut pipeline,
+        "error
+",
+    );
+    assert_eq!(replies, vec![(0, Response::Refused(Status::Error))]);
+    assert!(pipeline.wants_confirmation());
+    pipeline.push_own(&Request::Ping, Instant::now());
+    let (replies, _) = feed(
+        &mut pipeline,
+        "ok
+",
+    );
+    assert_eq!(replies, vec![(1, Response::Refused(Status::Error))]);
+    assert_eq!(pipeline.len(), 0);
+}
+
+#[test]
+fn a_bare_error_before_the_end_answers_nobody() {
+    let mut pipeline = in_flight(&[release(), acquire("a")]);
+    assert_eq!(
+        feed(
+            &mut pipeline,
+            "error
+"
+        ),
+        (vec![], None)
+    );
+    let left = pipeline.into_leftovers();
+    assert_eq!((left.unknown, left.unwritten), (vec![0, 1], vec![]));
+}
+
+#[test]
+fn an_unasked_error_ends_the_connection_and_anything_else_is_a_breach() {
+    assert_eq!(
+        feed(
+            &mut in_flight(&[]),
+            "error
+"
+        ),
+        (vec![], Some(ErrorKind::Disconnected))
+    );
+    assert_eq!(
+        feed(
+            &mut in_flight(&[]),
+            "ok
+"
+        ),
+        (vec![], Some(ErrorKind::Protocol))
+    );
+    let (replies, end) = feed(
+        &mut in_flight(&[release()]),
+        "ok
+ok
+",
+    );
+    assert_eq!((replies, end), (vec![(0, Response::Done)], Some(ErrorKind::Protocol)));
+}
+
+#[test]
+fn an_answer_of_the_wrong_shape_leaves_its_request_unanswered() {
+    let mut pipeline = in_flight(&[release(), release()]);
+    let (replies, end) = feed(
+        &mut pipeline,
+        &format!(
+            "ok {TOKEN} 10
+ok
+"
+        ),
+    );
+    assert_eq!((replies, end), (vec![], Some(ErrorKind::Protocol)));
+    assert_eq!(pipeline.into_leftovers().unknown, vec![0, 1]);
+}
+
+#[test]
+fn what_was_not_written_at_all_is_told_apart() {
+    let mut pipeline: Pipeline<usize> = Pipeline::new(Duration::from_secs(10));
+    pipeline.push(&acquire("a"), 0, Instant::now());
+    let first = pipeline.unwritten().len();
+    pipeline.push(&acquire("b"), 1, Instant::now());
+    pipeline.push(&acquire("c"), 2, Instant::now());
+    pipeline.wrote(first);
+    let left = pipeline.into_leftovers();
+    assert_eq!((left.unknown, left.unwritten), (vec![0], vec![1, 2]));
+
+    let mut pipeline: Pipeline<usize> = Pipeline::new(Duration::from_secs(10));
+    pipeline.push(&acquire("a"), 0, Instant::now());
+    pipeline.wrote(1);
+    assert_eq!(
+        pipeline.into_leftovers().unknown,
+        vec![0],
+        "one byte is enough to be in doubt"
+    );
+}
+
+#[test]
+fn a_blocking_request_may_take_its_wait_on_top() {
+    let now = Instant::now();
+    let mut pipeline = Pipeline::new(Duration::from_secs(10));
+    let wait = Request::Wait {
+        kind: Kind::Lock,
+        key: Key::new("k").unwrap(),
+        wait: WaitSecs::covering(Duration::from_secs(7)),
+    };
+    pipeline.push(&wait, 0, now);
+    assert_eq!(pipeline.answer_by(), Some(now + Duration::from_secs(17)));
+    let forever = WaitSecs::covering(Duration::MAX);
+    let mut pipeline = Pipeline::new(Duration::MAX);
+    pipeline.push(
+        &Request::Wait {
+            kind: Kind::Lock,
+            key: Key::new("k").unwrap(),
+            wait: forever,
+        },
+        0,
+        now,
+    );
+    assert!(pipeline.answer_by() > Some(now));
+}
