@@ -3,6 +3,7 @@
 use std::fmt;
 
 use bytes::{BufMut, BytesMut};
+use zeroize::Zeroizing;
 
 use super::MAX_LONG_LINE;
 use super::channel::{Channel, Group, Pattern};
@@ -96,9 +97,9 @@ pub enum Request {
     },
 }
 
-/// The secret of a server. `Debug` does not show it.
+/// The secret of a server. `Debug` does not show it, and its memory is wiped when it is dropped.
 #[derive(Clone, PartialEq, Eq)]
-pub struct AuthToken(Box<str>);
+pub struct AuthToken(Zeroizing<Box<str>>);
 
 impl AuthToken {
     /// Checks a secret.
@@ -108,7 +109,7 @@ impl AuthToken {
     /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) if it is empty, longer than 64 KiB, or contains a line
     /// break or NUL. The message does not show it.
     pub fn new(token: impl Into<Box<str>>) -> Result<Self> {
-        let token = token.into();
+        let token = Zeroizing::new(token.into());
         if token.is_empty() || token.len() > MAX_LONG_LINE || token.contains(['\n', '\r', '\0']) {
             return Err(Error::invalid(
                 "auth token of length",
@@ -195,7 +196,11 @@ impl Request {
     /// Appends the three lines.
     pub fn encode(&self, out: &mut BytesMut) {
         match self {
-            Self::Auth { token } => three(out, "auth", "_", |out| text(out, token.expose())),
+            Self::Auth { token } => {
+                // So that the buffer does not move when the secret is in it: it would leave a copy behind.
+                out.reserve(token.expose().len() + 16);
+                three(out, "auth", "_", |out| text(out, token.expose()));
+            }
             Self::Acquire { target, key, wait, ttl } => {
                 three(out, either(target.kind(), "l", "sl"), key.as_str(), |out| {
                     number(out, wait.as_secs());
@@ -412,5 +417,16 @@ impl fmt::Debug for Request {
                 write!(f, "signal({:?}, {} bytes)", channel.as_str(), payload.as_str().len())
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_is_wiped_when_it_is_dropped() {
+        fn is_wiped<T: zeroize::ZeroizeOnDrop>(_: &T) {}
+        is_wiped(&AuthToken::new("sesame").unwrap().0);
     }
 }

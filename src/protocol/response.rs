@@ -69,7 +69,7 @@ impl Response {
     /// [`BadResponse`] if no server would answer that: the connection is out of step.
     pub fn decode(expect: Expect, line: &str) -> Result<Self, BadResponse> {
         Self::read(expect, line).ok_or_else(|| BadResponse {
-            line: redact_tokens(line),
+            line: redact_tokens(beginning(line)),
             expected: expect,
         })
     }
@@ -140,6 +140,18 @@ fn first_field(fields: &str) -> &str {
     fields.split(' ').next().unwrap_or(fields)
 }
 
+/// As much of a line as a message needs. It may be a megabyte long, and whoever is told of it keeps it. What was cut in the middle
+/// goes: half a token would not be known for one.
+fn beginning(line: &str) -> &str {
+    const MOST: usize = 256;
+    if line.len() <= MOST {
+        return line;
+    }
+    let end = (0..=MOST).rev().find(|end| line.is_char_boundary(*end)).unwrap_or(0);
+    let cut = &line[..end];
+    cut.rsplit_once(' ').map_or(cut, |(whole, _)| whole)
+}
+
 /// Whatever may be a token is cut to its first 8 digits, as everywhere.
 fn redact_tokens(line: &str) -> Box<str> {
     let words: Vec<String> = line
@@ -206,6 +218,29 @@ mod tests {
     fn a_grant_in_answer_to_a_release_is_out_of_step_and_shown_without_its_token() {
         let said = text(Expect::Done, &format!("ok {TOKEN} 10"));
         assert!(said.contains("00000000…") && !said.contains(TOKEN), "{said}");
+    }
+
+    #[test]
+    fn of_a_line_that_is_none_no_more_is_kept_than_is_told() {
+        let line = format!("{} {TOKEN} {}", "x".repeat(230), "é".repeat(100_000));
+        let kept = Response::decode(Expect::Done, &line).unwrap_err().line;
+        assert_eq!(*kept, "x".repeat(230), "the token was cut, so it is left out");
+        let blanks = Response::decode(Expect::Done, &" ".repeat(1_000_000)).unwrap_err().line;
+        assert!(blanks.len() <= 256);
+        let dense = Response::decode(Expect::Done, &"é".repeat(500_000)).unwrap_err().line;
+        assert_eq!(dense.len(), 256);
+    }
+
+    #[test]
+    fn a_leader_that_is_no_address_is_none() {
+        let long = format!("error_not_leader {}", "a".repeat(257));
+        for line in ["error_not_leader \u{1b}[31mred", "error_not_leader é:1", long.as_str()] {
+            assert_eq!(
+                Response::decode(Expect::Grant, line),
+                Ok(Response::Refused(Status::NotLeader(None))),
+                "{line:?}"
+            );
+        }
     }
 
     #[test]

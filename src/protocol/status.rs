@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::MAX_SHORT_LINE;
 use crate::error::{Error, ErrorKind};
 
 /// A refusal.
@@ -46,7 +47,7 @@ impl Status {
             "error_lease_expired" => Self::LeaseExpired,
             "error_draining" => Self::Draining,
             "error_not_leader" => {
-                let leader = fields.next().filter(|leader| !leader.is_empty());
+                let leader = fields.next().filter(|leader| may_be_address(leader));
                 Self::NotLeader(leader.map(Box::from))
             }
             _ => return None,
@@ -109,6 +110,11 @@ impl Status {
         };
         Error::new(kind, message)
     }
+}
+
+/// It ends up in messages and logs, so nothing that an address cannot be gets through: a server could say a megabyte of it.
+fn may_be_address(text: &str) -> bool {
+    !text.is_empty() && text.len() <= MAX_SHORT_LINE && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 impl fmt::Display for Status {
