@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use dflockd_client::server::{EventKind, Server, ServerBuilder};
 use dflockd_client::{Client, ErrorKind};
-use support::process::{example, first_line};
+use support::process::{example, first_line, is_alone_with};
 use support::raw::{Heard, RawConnection};
 use support::until;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -123,6 +123,40 @@ async fn a_client_that_takes_no_answers_is_dropped() {
         stats.connections == 1 && stats.locks.len() == 1000
     })
     .await;
+}
+
+/// Ten bytes ask for an answer of a third of a megabyte, and a thousand such requests fit into one read.
+#[cfg(target_os = "linux")]
+#[test]
+fn answers_are_written_before_too_many_of_them_are_made() {
+    if !is_alone_with("answers_are_written_before_too_many_of_them_are_made", &[]) {
+        return;
+    }
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        let (_server, address) = start(Server::builder().max_locks(2_000)).await;
+        let mut stuffing = RawConnection::open(&address).await;
+        for n in 0..1_000 {
+            stuffing.request("l", &format!("{n:0>250}"), "0 300").await;
+        }
+        let before = peak_memory_kib();
+        let mut greedy = TcpStream::connect(&address).await.unwrap();
+        greedy
+            .write_all("stats\n_\n_\n".repeat(1_000).as_bytes())
+            .await
+            .unwrap();
+        let mut some = vec![0; 1024 * 1024];
+        greedy.read_exact(&mut some).await.unwrap();
+        let grown = peak_memory_kib() - before;
+        assert!(grown < 64 * 1024, "grown by {grown} KiB");
+    });
+}
+
+#[cfg(target_os = "linux")]
+/// The most memory that this process has had.
+fn peak_memory_kib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
 #[tokio::test]

@@ -22,6 +22,9 @@ use crate::protocol::{AuthToken, Request, RequestDecoder, RequestError, Response
 /// So much may be read ahead while a request blocks; a client that sends more is dropped (as releases from 1.15 do).
 const MOST_READ_AHEAD: usize = 64 * 1024;
 
+/// Once so much is to be written it is, before further requests are worked on.
+const MOST_UNWRITTEN: usize = 256 * 1024;
+
 /// A wrong secret is answered, and the connection closed this much later (as the real server does).
 const AFTER_WRONG_SECRET: Duration = Duration::from_millis(100);
 
@@ -76,7 +79,7 @@ enum Next {
     Read,
     /// This one is answered later.
     Wait(Blocked),
-    /// Let those run who got signals.
+    /// Let others run: those who got signals, those who wait behind large answers.
     Yield,
     /// The last answer was `error`, and the client out of step.
     End,
@@ -140,6 +143,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
             self.take_signals();
             if let Some(next) = next {
                 return next;
+            }
+            // A request of ten bytes can have an answer of a megabyte, and there may be a thousand of them.
+            if self.out.len() >= MOST_UNWRITTEN && !self.requests.is_empty() {
+                return Next::Yield;
             }
         }
         Next::Read

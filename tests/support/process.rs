@@ -111,3 +111,25 @@ pub fn example(name: &str) -> PathBuf {
     );
     path
 }
+
+/// Runs a test again in a process of its own with these variables in its environment (they belong to the whole process, and
+/// other tests share it). Whether this is that process: then the test goes on, else it is over.
+pub fn is_alone_with(test: &str, variables: &[(&str, &str)]) -> bool {
+    const MARK: &str = "DFLOCKD_TEST_ALONE";
+    if std::env::var_os(MARK).is_some() {
+        return true;
+    }
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args([test, "--exact", "--nocapture", "--test-threads=1"])
+        .env(MARK, "1")
+        .envs(variables.iter().copied())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success() && said.contains("1 passed"),
+        "{said}\n{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    false
+}
