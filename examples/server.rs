@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use clap::{ArgAction, Parser};
 use dflockd_client::Ttl;
-use dflockd_client::server::Server;
+use dflockd_client::server::{Server, ServerTls};
 
 /// An embedded dflockd server. All times are whole seconds.
 #[derive(Parser)]
@@ -63,6 +63,15 @@ struct Flags {
     /// File that holds the secret; white space around it does not count
     #[arg(long)]
     auth_token_file: Option<PathBuf>,
+    /// Serve TLS: file with the certificate, and those between it and its authority, as PEM
+    #[arg(long, requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// File with the private key of the certificate, as PEM
+    #[arg(long, requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+    /// Let in only clients with a certificate of an authority in this file
+    #[arg(long, requires = "tls_cert")]
+    tls_client_ca: Option<PathBuf>,
     /// Cap on subscriptions to signals of one connection; 0 for none
     #[arg(long, default_value_t = 0)]
     max_subscriptions: usize,
@@ -105,6 +114,13 @@ async fn main() -> Result<(), Box<dyn Error>> {
     };
     if let Some(token) = token {
         server = server.auth_token(token)?;
+    }
+    if let (Some(certificate), Some(key)) = (flags.tls_cert, flags.tls_key) {
+        let mut tls = ServerTls::pem_files(certificate, key);
+        if let Some(authorities) = flags.tls_client_ca {
+            tls = tls.client_ca_file(authorities);
+        }
+        server = server.tls(tls.config()?);
     }
     let server = server.start().await?;
     // Whoever reads the address may send a signal at once: be ready for it first.

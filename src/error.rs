@@ -23,6 +23,8 @@ struct Repr {
     endpoint: Option<Arc<str>>,
     source: Option<Arc<dyn StdError + Send + Sync>>,
     budget: Option<Budget>,
+    /// Though its kind passes by itself as a rule, this one does not.
+    hopeless: bool,
 }
 
 /// What layers of tower call an error.
@@ -185,6 +187,7 @@ impl Error {
             endpoint: None,
             source: None,
             budget: None,
+            hopeless: false,
         }))
     }
 
@@ -223,6 +226,12 @@ impl Error {
     #[must_use]
     pub(crate) fn out_of(self, budget: Budget) -> Self {
         self.with(|repr| repr.budget = Some(budget))
+    }
+
+    /// The same error, which a person must do something about: whatever its kind is as a rule, this one does not pass.
+    #[must_use]
+    pub(crate) fn hopeless(self) -> Self {
+        self.with(|repr| repr.hopeless = true)
     }
 
     fn with(mut self, change: impl FnOnce(&mut Repr)) -> Self {
@@ -270,7 +279,8 @@ impl Error {
 
     /// Whether the same call may succeed if it is simply made again, later.
     ///
-    /// True for what passes by itself: a lost or missing connection, a draining server, a full server.
+    /// True for what passes by itself: a lost or missing connection, a draining server, a full server. Not for a connection
+    /// that failed for its certificates: see [`is_fatal`](Self::is_fatal).
     /// Nothing is held after any error, so that trying again never takes a second grant.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
@@ -278,29 +288,31 @@ impl Error {
             Connect, Disconnected, Draining, LeaseExpired, MaxLocks, MaxWaiters, NotLeader, ShardGone, Timeout,
             Unavailable,
         };
-        matches!(
-            self.0.kind,
-            Timeout
-                | Unavailable
-                | Connect
-                | Disconnected
-                | Draining
-                | LeaseExpired
-                | MaxLocks
-                | MaxWaiters
-                | NotLeader
-                | ShardGone
-        )
+        !self.0.hopeless
+            && matches!(
+                self.0.kind,
+                Timeout
+                    | Unavailable
+                    | Connect
+                    | Disconnected
+                    | Draining
+                    | LeaseExpired
+                    | MaxLocks
+                    | MaxWaiters
+                    | NotLeader
+                    | ShardGone
+            )
     }
 
-    /// Whether trying again is useless until a person changes something (an argument, a token, an address).
+    /// Whether trying again is useless until a person changes something (an argument, a token, an address, a certificate).
     #[must_use]
     pub fn is_fatal(&self) -> bool {
         use ErrorKind::{Auth, InvalidInput, LimitMismatch, Misuse, Protocol, Shutdown, Unsupported};
-        matches!(
-            self.0.kind,
-            InvalidInput | Misuse | Auth | Protocol | LimitMismatch | Unsupported | Shutdown
-        )
+        self.0.hopeless
+            || matches!(
+                self.0.kind,
+                InvalidInput | Misuse | Auth | Protocol | LimitMismatch | Unsupported | Shutdown
+            )
     }
 }
 
@@ -351,6 +363,13 @@ mod tests {
         assert_eq!(error.endpoint(), Some("127.0.0.1:6388"));
         assert_eq!(error.source().map(ToString::to_string).as_deref(), Some("refused"));
         assert!(error.is_retryable() && !error.is_fatal());
+    }
+
+    #[test]
+    fn what_does_not_pass_by_itself_is_fatal_whatever_its_kind() {
+        let error = Error::new(ErrorKind::Connect, "the certificate has expired").hopeless();
+        assert!(error.is_fatal() && !error.is_retryable());
+        assert_eq!(error.kind(), ErrorKind::Connect);
     }
 
     #[test]

@@ -31,6 +31,11 @@
 //! - [`ShardingStrategy`]: which server a key belongs to.
 //! - `blocking` (feature `blocking`): all of it for threads.
 //! - [`protocol`]: the wire, typed, without I/O; [`protocol::functions`] over a stream of your own.
+//! - [`ClientBuilder::servers`] says which addresses there are, [`ClientBuilder::auth_token_file`] where the servers' secret may come from.
+#![cfg_attr(
+    feature = "tls",
+    doc = "- [`Tls`]: whom a client trusts, and what it presents. What is protected against whom: `docs/security.md`."
+)]
 //! - [`TimeoutLayer`], [`ClientBuilder::layer`]: the client as a tower service, and layers of your own around it.
 #![cfg_attr(
     feature = "server",
@@ -60,6 +65,7 @@
 //! | feature | default | |
 //! | --- | --- | --- |
 //! | `blocking` | no | the client for threads |
+//! | `tls` | yes | TLS by rustls with the ring provider: `ClientBuilder::tls` |
 //! | `server` | no | the embedded server |
 //! | `prometheus` | no | the Prometheus exporter with fitting buckets: `prometheus::install()` |
 //! | `backoff` | no | any `backoff::backoff::Backoff` as [`ReconnectPolicy`] (that crate is unmaintained: RUSTSEC-2025-0012) |
@@ -93,12 +99,22 @@ pub mod server;
 mod service;
 mod sharding;
 mod signal;
+mod small_file;
 mod stats;
 #[cfg(feature = "blocking")]
 mod take;
 mod telemetry;
 mod ticket;
+#[cfg(feature = "tls")]
+mod tls;
+#[cfg(not(feature = "tls"))]
+#[path = "tls/absent.rs"]
+mod tls;
 mod types;
+
+/// The release of rustls whose configurations [`Tls::config`], and `ServerBuilder::tls` of the embedded server, take.
+#[cfg(feature = "tls")]
+pub use rustls;
 
 /// The version of this crate.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -126,4 +142,6 @@ pub use signal::{Overflow, SignalConn, SignalEvent, SignalHandle, SignalOptions,
 pub use stats::{IdleStats, LockStats, SemaphoreStats, SignalChannelStats, Stats};
 pub use telemetry::key_class::MAX_KEY_CLASSES;
 pub use ticket::{Enqueued, QueuePlace, Ticket};
+#[cfg(feature = "tls")]
+pub use tls::Tls;
 pub use types::{Fence, Grant, Key, Kind, Limit, MAX_KEY_BYTES, MAX_SECONDS, Target, Token, Ttl, WaitSecs};

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::listener::Server;
 use crate::error::Result;
 use crate::protocol::AuthToken;
+use crate::tls::TlsAcceptor;
 use crate::types::Ttl;
 
 /// Describes a server. Names and defaults are those of the real server's flags, unless an option says otherwise.
@@ -32,6 +33,7 @@ pub(super) struct Options {
     pub(super) write_timeout: Duration,
     pub(super) shutdown_timeout: Duration,
     pub(super) auth_token: Option<AuthToken>,
+    pub(super) tls: Option<TlsAcceptor>,
     pub(super) signals: bool,
     pub(super) max_subscriptions: usize,
     pub(super) signal_buffer: usize,
@@ -54,6 +56,7 @@ impl Default for Options {
             write_timeout: Duration::from_secs(5),
             shutdown_timeout: Duration::from_secs(30),
             auth_token: None,
+            tls: None,
             signals: true,
             max_subscriptions: 0,
             signal_buffer: 64,
@@ -162,6 +165,15 @@ impl ServerBuilder {
     pub fn auth_token(mut self, token: impl Into<Box<str>>) -> Result<Self> {
         self.options.auth_token = Some(AuthToken::new(token)?);
         Ok(self)
+    }
+
+    /// Serves TLS only. [`ServerTls`](super::ServerTls) makes such a configuration from PEM files; its type is that of
+    /// [`dflockd_client::rustls`](crate::rustls). A handshake must be over within the read timeout, and its connection counts
+    /// from the start. Default: no TLS.
+    #[cfg(feature = "tls")]
+    pub fn tls(mut self, config: std::sync::Arc<rustls::ServerConfig>) -> Self {
+        self.options.tls = Some(TlsAcceptor::new(config));
+        self
     }
 
     /// Whether it knows signals, as releases 1.11 to 1.16 do. Without, it answers `listen`, `unlisten` and `signal` with

@@ -4,7 +4,9 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
@@ -17,6 +19,7 @@ use super::random::Random;
 use super::state::State;
 use crate::error::{Error, ErrorKind, Result};
 use crate::stats::Stats;
+use crate::tls::TlsAcceptor;
 
 /// An embedded server. Dropping it stops it at once; [`shutdown`](Self::shutdown) lets its clients finish.
 pub struct Server {
@@ -137,14 +140,14 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, tasks: TaskTracker) 
             Err(error) => {
                 // Out of file descriptors, as a rule: let some connections end.
                 tracing::warn!(%error, "cannot accept");
-                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }
     }
 }
 
 /// Serves a connection, if there is room for it. One too many is closed without a word.
-fn admit(mut stream: TcpStream, shared: &Arc<Shared>, tasks: &TaskTracker, next_connection: &mut u64) {
+fn admit(stream: TcpStream, shared: &Arc<Shared>, tasks: &TaskTracker, next_connection: &mut u64) {
     let number = *next_connection;
     if !shared.state().connect(number) {
         return;
@@ -155,12 +158,41 @@ fn admit(mut stream: TcpStream, shared: &Arc<Shared>, tasks: &TaskTracker, next_
     }
     let shared = Arc::clone(shared);
     tasks.spawn(async move {
-        let stopped = shared.stopped.clone();
-        until(stopped, connection::serve(&mut stream, number, &shared)).await;
-        // Before it is closed: a client that sees the end finds what it held free.
-        shared.state().disconnect(number, Instant::now());
-        drop(stream);
+        match &shared.options.tls {
+            None => serve(stream, number, &shared).await,
+            Some(tls) => match secured(tls, stream, &shared).await {
+                Some(stream) => serve(stream, number, &shared).await,
+                None => shared.state().disconnect(number, Instant::now()),
+            },
+        }
     });
+}
+
+/// The TLS handshake, which a client may not draw out.
+async fn secured(
+    tls: &TlsAcceptor,
+    stream: TcpStream,
+    shared: &Shared,
+) -> Option<impl AsyncRead + AsyncWrite + Unpin + use<>> {
+    let handshake = timeout(shared.options.read_timeout, tls.accept(stream));
+    let accepted = shared.stopped.run_until_cancelled(handshake).await?;
+    match accepted {
+        Ok(Ok(stream)) => return Some(stream),
+        Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
+        Err(_) => tracing::debug!("a TLS handshake took too long"),
+    }
+    None
+}
+
+/// How long a connection's farewell may take.
+const FAREWELL: Duration = Duration::from_millis(100);
+
+async fn serve<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, number: u64, shared: &Shared) {
+    until(shared.stopped.clone(), connection::serve(&mut stream, number, shared)).await;
+    // Before it is closed: a client that sees the end finds what it held free.
+    shared.state().disconnect(number, Instant::now());
+    // With TLS the end has to be said, so that nobody else can make it up.
+    drop(timeout(FAREWELL, stream.shutdown()).await);
 }
 
 /// Lets leases expire and forgets what nobody uses.
@@ -178,4 +210,4 @@ async fn sweep(shared: Arc<Shared>) {
 }
 
 /// An interval of nothing would be no interval.
-const SHORTEST: std::time::Duration = std::time::Duration::from_millis(1);
+const SHORTEST: Duration = Duration::from_millis(1);

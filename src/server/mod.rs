@@ -34,7 +34,11 @@ mod listener;
 mod random;
 mod signals;
 mod state;
+#[cfg(feature = "tls")]
+mod tls;
 
 pub use builder::ServerBuilder;
 pub use event::{Event, EventKind};
 pub use listener::Server;
+#[cfg(feature = "tls")]
+pub use tls::ServerTls;

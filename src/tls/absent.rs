@@ -1,0 +1,76 @@
+//! Without the feature `tls`: types that have no values, so that whoever would use one need not ask whether there is any.
+
+use std::convert::Infallible;
+use std::io;
+use std::marker::PhantomData;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::error::{Error, Result};
+
+/// There is no way to ask for TLS.
+#[derive(Clone, Debug)]
+pub(crate) enum Tls {}
+
+impl Tls {
+    pub(crate) fn check(self) -> Result<TlsConnector> {
+        match self {}
+    }
+}
+
+/// There is no way to make it.
+#[derive(Clone, Debug)]
+pub(crate) enum TlsConnector {}
+
+impl TlsConnector {
+    pub(crate) fn check_host(&self, _host: Option<&str>) -> Result<()> {
+        match *self {}
+    }
+
+    pub(crate) async fn handshake<IO>(&self, _stream: IO, _host: Option<&str>) -> Result<TlsStream<IO>> {
+        match *self {}
+    }
+}
+
+/// So there is no stream with it.
+#[derive(Debug)]
+pub(crate) struct TlsStream<IO>(Infallible, PhantomData<IO>);
+
+impl<IO: Unpin> AsyncRead for TlsStream<IO> {
+    fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.0 {}
+    }
+}
+
+impl<IO: Unpin> AsyncWrite for TlsStream<IO> {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
+        match self.0 {}
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.0 {}
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.0 {}
+    }
+}
+
+/// No connection was lost because of it either.
+pub(crate) fn explain_disconnect(_error: &Error) -> Option<Error> {
+    None
+}
+
+/// Nor does a server serve it.
+#[cfg(feature = "server")]
+#[derive(Clone)]
+pub(crate) enum TlsAcceptor {}
+
+#[cfg(feature = "server")]
+impl TlsAcceptor {
+    pub(crate) async fn accept<IO>(&self, _stream: IO) -> io::Result<TlsStream<IO>> {
+        match *self {}
+    }
+}

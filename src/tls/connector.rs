@@ -1,0 +1,210 @@
+//! The client's side of a handshake, and the stream that comes of it.
+
+use std::fmt;
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, RootCertStore};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_rustls::client;
+
+use super::explain::explain;
+use super::material::{Configured, Material, system_roots};
+use crate::error::{Error, ErrorKind, Result};
+use crate::types::Shortened;
+
+/// Makes secure streams out of others. Clones share the configuration, and with it the sessions that can be resumed.
+#[derive(Clone)]
+pub(crate) struct TlsConnector {
+    source: Arc<Source>,
+    /// Instead of the name that the server is addressed by.
+    name: Option<ServerName<'static>>,
+}
+
+enum Source {
+    /// The user's own.
+    Given(Arc<ClientConfig>),
+    /// Put together here, and anew when a file has changed.
+    Made {
+        material: Material,
+        system_roots: RootCertStore,
+        current: Mutex<Configured>,
+    },
+}
+
+impl TlsConnector {
+    pub(super) fn given(config: Arc<ClientConfig>, name: Option<ServerName<'static>>) -> Self {
+        Self {
+            source: Arc::new(Source::Given(config)),
+            name,
+        }
+    }
+
+    /// Reads what was named.
+    pub(super) fn of(material: Material, name: Option<ServerName<'static>>) -> Result<Self, String> {
+        let system_roots = match material.system_roots {
+            true => system_roots()?,
+            false => RootCertStore::empty(),
+        };
+        let reading = material.read()?;
+        let config = Arc::new(material.configure(&reading, system_roots.clone())?);
+        let source = Source::Made {
+            material,
+            system_roots,
+            current: Mutex::new(Configured { reading, config }),
+        };
+        Ok(Self {
+            source: Arc::new(source),
+            name,
+        })
+    }
+
+    /// Whether a server that is addressed by this name, if by any, could be verified at all.
+    pub(crate) fn check_host(&self, host: Option<&str>) -> Result<()> {
+        self.name_for(host).map(|_| ())
+    }
+
+    fn name_for(&self, host: Option<&str>) -> Result<ServerName<'static>> {
+        if let Some(name) = &self.name {
+            return Ok(name.clone());
+        }
+        let remedy = "no certificate can be for it: say with Tls::server_name which name stands in the server's";
+        host.and_then(|host| ServerName::try_from(host.to_owned()).ok())
+            .ok_or_else(|| Error::invalid("host name for TLS", Shortened(host.unwrap_or_default()), remedy))
+    }
+
+    /// Makes a stream secure. The server must prove that it is `host`.
+    ///
+    /// # Errors
+    ///
+    /// `Connect`, naming the cause; [fatal](Error::is_fatal) if it is one that waiting does not cure.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: the stream is closed.
+    pub(crate) async fn handshake<IO>(&self, stream: IO, host: Option<&str>) -> Result<TlsStream<IO>>
+    where
+        IO: AsyncRead + AsyncWrite + Unpin,
+    {
+        let name = self.name_for(host)?;
+        let config = self.config().await?;
+        tokio_rustls::TlsConnector::from(config)
+            .connect(name, stream)
+            .await
+            .map(|stream| TlsStream(Box::new(stream)))
+            .map_err(explain)
+    }
+
+    /// The configuration that counts now. Files are looked at off the runtime's own threads.
+    async fn config(&self) -> Result<Arc<ClientConfig>> {
+        match &*self.source {
+            Source::Given(config) => Ok(Arc::clone(config)),
+            Source::Made { material, current, .. } if !material.has_files() => Ok(Arc::clone(
+                &current.lock().unwrap_or_else(PoisonError::into_inner).config,
+            )),
+            Source::Made { .. } => {
+                let source = Arc::clone(&self.source);
+                let current = tokio::task::spawn_blocking(move || source.refreshed()).await;
+                current
+                    .unwrap_or_else(|error| Err(error.to_string()))
+                    .map_err(|problem| {
+                        Error::new(
+                            ErrorKind::Connect,
+                            format!("the files for TLS cannot be used any more: {problem}"),
+                        )
+                    })
+            }
+        }
+    }
+}
+
+impl Source {
+    /// Reads the files again, and makes a new configuration of them if any has changed.
+    fn refreshed(&self) -> Result<Arc<ClientConfig>, String> {
+        let Self::Made {
+            material,
+            system_roots,
+            current,
+        } = self
+        else {
+            return Err("there are none".to_owned());
+        };
+        let reading = material.read()?;
+        let mut current = current.lock().unwrap_or_else(PoisonError::into_inner);
+        if current.reading != reading {
+            let config = Arc::new(material.configure(&reading, system_roots.clone())?);
+            *current = Configured { reading, config };
+        }
+        Ok(Arc::clone(&current.config))
+    }
+}
+
+impl fmt::Debug for TlsConnector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TlsConnector")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A secure stream to a server.
+pub(crate) struct TlsStream<IO>(Box<client::TlsStream<IO>>);
+
+/// A peer that hangs up without TLS's own farewell has hung up: answers are whole lines, so that none that was cut off is taken
+/// for one.
+impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncRead for TlsStream<IO> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match Pin::new(&mut self.0).poll_read(cx, buffer) {
+            Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => Poll::Ready(Ok(())),
+            other => other,
+        }
+    }
+}
+
+impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for TlsStream<IO> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
+
+impl<IO> fmt::Debug for TlsStream<IO> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TlsStream")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+
+    use crate::server::ServerTls;
+    use crate::tls::{Tls, TlsAcceptor};
+
+    #[tokio::test]
+    async fn an_end_that_was_not_said_is_an_end_and_no_failure() {
+        let made = rcgen::generate_simple_self_signed(["here".to_owned()]).unwrap();
+        let config = ServerTls::pem(made.cert.pem(), made.signing_key.serialize_pem()).config();
+        let acceptor = TlsAcceptor::new(config.unwrap());
+        let connector = Tls::new().ca_pem(made.cert.pem()).check().unwrap();
+        let (near, far) = duplex(64 * 1024);
+        let (near, far) = tokio::join!(connector.handshake(near, Some("here")), acceptor.accept(far));
+        let (mut near, mut far) = (near.unwrap(), far.unwrap());
+        far.write_all(b"ok\nhalf a li").await.unwrap();
+        far.flush().await.unwrap();
+        drop(far);
+        let mut said = String::new();
+        near.read_to_string(&mut said).await.unwrap();
+        assert_eq!(said, "ok\nhalf a li");
+    }
+}

@@ -1,0 +1,196 @@
+//! What it means that a handshake failed, and what to do about it.
+
+use std::error::Error as StdError;
+use std::io;
+
+use rustls::pki_types::UnixTime;
+use rustls::{AlertDescription, CertificateError, InvalidMessage};
+
+use crate::error::{Error, ErrorKind};
+use crate::types::Shortened;
+
+/// Of the names in a certificate so many are told: the peer made it, and may have put thousands into it.
+const NAMES_TOLD: usize = 4;
+
+/// A handshake failed.
+pub(super) fn explain(error: io::Error) -> Error {
+    let explained = match cause(&error) {
+        Some(cause) => failed(cause),
+        None => Error::new(
+            ErrorKind::Connect,
+            format!("the connection was lost in the TLS handshake: {error}"),
+        ),
+    };
+    explained.caused_by(error)
+}
+
+/// A connection was lost before anything was answered on it. With TLS 1.3 that is how a server refuses a client's certificate,
+/// or the lack of one: for the client the handshake was over by then.
+pub(crate) fn explain_disconnect(error: &Error) -> Option<Error> {
+    let mut source = error.source();
+    while let Some(inner) = source {
+        if let Some(cause) = inner.downcast_ref::<io::Error>().and_then(cause) {
+            return Some(failed(cause).caused_by(error.clone()));
+        }
+        source = inner.source();
+    }
+    None
+}
+
+fn cause(error: &io::Error) -> Option<&rustls::Error> {
+    error.get_ref()?.downcast_ref()
+}
+
+/// What it means, and whether a person has to do something about it.
+fn failed(cause: &rustls::Error) -> Error {
+    use rustls::Error as Tls;
+    let (message, passes) = match cause {
+        Tls::InvalidCertificate(problem) => (certificate(problem), false),
+        Tls::AlertReceived(alert) => alerted(*alert),
+        Tls::InvalidMessage(InvalidMessage::InvalidContentType) => (
+            "the peer does not speak TLS: check the port, and that the server serves TLS; if it does not, give this client none"
+                .to_owned(),
+            false,
+        ),
+        Tls::PeerIncompatible(problem) => (
+            format!("the server and this client have no way of TLS in common (1.2 or 1.3): {problem:?}"),
+            false,
+        ),
+        other => (format!("the TLS handshake failed: {other}"), true),
+    };
+    let error = Error::new(ErrorKind::Connect, message);
+    if passes { error } else { error.hopeless() }
+}
+
+fn certificate(problem: &CertificateError) -> String {
+    let clock = "renew it; if it is good, this machine's clock is wrong";
+    match problem {
+        CertificateError::ExpiredContext { time, not_after } => {
+            format!(
+                "the server's certificate expired {} ago: {clock}",
+                between(*not_after, *time)
+            )
+        }
+        CertificateError::Expired => format!("the server's certificate has expired: {clock}"),
+        CertificateError::NotValidYetContext { time, not_before } => {
+            format!(
+                "the server's certificate is not valid yet, but in {}: {clock}",
+                between(*time, *not_before)
+            )
+        }
+        CertificateError::NotValidYet => format!("the server's certificate is not valid yet: {clock}"),
+        CertificateError::NotValidForNameContext { expected, presented } => format!(
+            "the server's certificate is not valid for {:?}, but for {}: address the server by a name that stands in its \
+             certificate, or give that name with Tls::server_name",
+            expected.to_str(),
+            names(presented),
+        ),
+        CertificateError::NotValidForName => {
+            "the server's certificate is not valid for the name it is addressed by: give the \
+             one that stands in it with Tls::server_name"
+                .to_owned()
+        }
+        CertificateError::UnknownIssuer => {
+            "the server's certificate comes from an unknown issuer: if it is yours, trust it with \
+             Tls::ca_file; if not, somebody stands between this client and the server"
+                .to_owned()
+        }
+        other => format!("the server's certificate cannot be accepted: {other}"),
+    }
+}
+
+/// What the server says it does not like, and whether that may pass.
+fn alerted(alert: AlertDescription) -> (String, bool) {
+    use AlertDescription as Alert;
+    let message = match alert {
+        Alert::CertificateRequired => {
+            "the server wants a client certificate: give one with Tls::client_certificate_files".to_owned()
+        }
+        Alert::BadCertificate
+        | Alert::UnsupportedCertificate
+        | Alert::CertificateRevoked
+        | Alert::CertificateExpired
+        | Alert::CertificateUnknown
+        | Alert::UnknownCA
+        | Alert::AccessDenied => format!(
+            "the server refused this client's certificate, or that it has none (alert {alert:?}): give one that is valid, of an \
+             authority that the server trusts, with Tls::client_certificate_files"
+        ),
+        Alert::ProtocolVersion => "the server speaks no version of TLS that is still safe (1.2 or 1.3)".to_owned(),
+        Alert::UnrecognisedName => {
+            "the server does not know the name that it is addressed by: see Tls::server_name".to_owned()
+        }
+        other => {
+            return (
+                format!("the server ended the TLS handshake with the alert {other:?}"),
+                true,
+            );
+        }
+    };
+    (message, false)
+}
+
+fn names(presented: &[String]) -> String {
+    let mut told: Vec<String> = presented
+        .iter()
+        .take(NAMES_TOLD)
+        .map(|name| format!("{:?}", Shortened(name)))
+        .collect();
+    match presented.len() {
+        0 => return "no name at all".to_owned(),
+        all if all > NAMES_TOLD => told.push(format!("{} more", all - NAMES_TOLD)),
+        _ => {}
+    }
+    told.join(", ")
+}
+
+/// How long, in words.
+fn between(earlier: UnixTime, later: UnixTime) -> String {
+    let secs = later.as_secs().saturating_sub(earlier.as_secs());
+    match secs {
+        0..120 => format!("{secs} seconds"),
+        120..7_200 => format!("{} minutes", secs / 60),
+        7_200..172_800 => format!("{} hours", secs / 3_600),
+        _ => format!("{} days", secs / 86_400),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_certificate_with_very_many_names_a_few_are_told() {
+        let many: Vec<String> = (0..1000).map(|n| format!("{n}.{}", "x".repeat(200))).collect();
+        let told = names(&many);
+        assert!(told.ends_with("996 more") && told.len() < 500, "{told}");
+        assert_eq!(names(&[]), "no name at all");
+    }
+
+    #[test]
+    fn spans_of_time_are_told_in_the_unit_that_fits() {
+        let at = |secs| UnixTime::since_unix_epoch(std::time::Duration::from_secs(secs));
+        for (secs, told) in [
+            (5, "5 seconds"),
+            (300, "5 minutes"),
+            (7_200, "2 hours"),
+            (864_000, "10 days"),
+        ] {
+            assert_eq!(between(at(1), at(1 + secs)), told);
+        }
+    }
+
+    #[test]
+    fn a_lost_or_garbled_connection_passes_by_itself_and_a_verdict_does_not() {
+        let lost = explain(io::Error::from(io::ErrorKind::UnexpectedEof));
+        assert!(lost.is_retryable() && !lost.is_fatal(), "{lost}");
+        let garbled = explain(io::Error::new(io::ErrorKind::InvalidData, rustls::Error::DecryptError));
+        assert!(garbled.is_retryable(), "{garbled}");
+        let refused = rustls::Error::AlertReceived(AlertDescription::UnknownCA);
+        let verdict = explain(io::Error::new(io::ErrorKind::InvalidData, refused));
+        assert!(
+            verdict.is_fatal() && verdict.to_string().contains("UnknownCA"),
+            "{verdict}"
+        );
+    }
+}

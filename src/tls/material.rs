@@ -1,0 +1,96 @@
+//! What a client's TLS configuration is made of: named by its user, read from files, put together.
+
+use std::sync::Arc;
+
+use rustls::{ClientConfig, RootCertStore};
+
+use super::pem::{Pem, PemText};
+use super::provider;
+
+/// What was named, unread.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Material {
+    pub(super) system_roots: bool,
+    pub(super) authorities: Vec<Pem>,
+    /// Certificate and key.
+    pub(super) client: Option<(Pem, Pem)>,
+}
+
+/// The same, read. Two readings are equal if no file has changed between them.
+#[derive(PartialEq, Eq)]
+pub(super) struct Reading {
+    authorities: Vec<PemText>,
+    client: Option<(PemText, PemText)>,
+}
+
+impl Material {
+    pub(super) fn is_empty(&self) -> bool {
+        !self.system_roots && self.authorities.is_empty() && self.client.is_none()
+    }
+
+    /// Whether any of it may be another tomorrow.
+    pub(super) fn has_files(&self) -> bool {
+        self.authorities
+            .iter()
+            .chain(self.client.iter().flat_map(|(certificate, key)| [certificate, key]))
+            .any(Pem::is_file)
+    }
+
+    pub(super) fn read(&self) -> Result<Reading, String> {
+        Ok(Reading {
+            authorities: self.authorities.iter().map(Pem::read).collect::<Result<_, _>>()?,
+            client: match &self.client {
+                Some((certificate, key)) => Some((certificate.read()?, key.read()?)),
+                None => None,
+            },
+        })
+    }
+
+    /// Puts a configuration together. `roots` are those of the system, if they are wanted.
+    pub(super) fn configure(&self, reading: &Reading, mut roots: RootCertStore) -> Result<ClientConfig, String> {
+        for (pem, text) in self.authorities.iter().zip(&reading.authorities) {
+            for certificate in pem.certificates(text)? {
+                roots.add(certificate).map_err(|error| {
+                    format!("{pem} holds a certificate that cannot be trusted as an authority: {error}")
+                })?;
+            }
+        }
+        let builder = ClientConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .map_err(|error| error.to_string())?
+            .with_root_certificates(roots);
+        let (Some((certificate, key)), Some((certificate_text, key_text))) = (&self.client, &reading.client) else {
+            return Ok(builder.with_no_client_auth());
+        };
+        builder
+            .with_client_auth_cert(certificate.certificates(certificate_text)?, key.private_key(key_text)?)
+            .map_err(|error| format!("{certificate} and {key} make no client certificate: {error}"))
+    }
+}
+
+/// The certificates of the authorities that this machine trusts.
+pub(super) fn system_roots() -> Result<RootCertStore, String> {
+    let found = rustls_native_certs::load_native_certs();
+    let mut roots = RootCertStore::empty();
+    // Some systems carry certificates that no verifier takes.
+    let (added, _) = roots.add_parsable_certificates(found.certs);
+    if added > 0 {
+        return Ok(roots);
+    }
+    let reasons: Vec<String> = found.errors.iter().take(4).map(ToString::to_string).collect();
+    Err(format!(
+        "this machine has no root certificates that can be read ({}): install them (Debian: ca-certificates), point \
+         SSL_CERT_FILE to them, or name an authority with Tls::new().ca_file(…)",
+        if reasons.is_empty() {
+            "none found".to_owned()
+        } else {
+            reasons.join("; ")
+        }
+    ))
+}
+
+/// A configuration, and what it was made of.
+pub(super) struct Configured {
+    pub(super) reading: Reading,
+    pub(super) config: Arc<ClientConfig>,
+}

@@ -1,0 +1,144 @@
+//! What users ask of TLS.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rustls::ClientConfig;
+
+use super::connector::TlsConnector;
+use super::material::Material;
+use super::pem::Pem;
+use crate::error::{Error, ErrorKind, Result};
+use crate::types::Shortened;
+
+/// How a client uses TLS: whom it trusts, and what it presents. Give it to [`ClientBuilder::tls`](crate::ClientBuilder::tls).
+///
+/// TLS 1.2 and 1.3 are spoken. The server's certificate is always verified, and there is no way to turn that off: a lock
+/// client that talks to anybody protects nothing.
+///
+/// Files are read when the client is built, and looked at again before each connection: what has changed by then is used, so
+/// that certificates may be renewed under a running client. If they cannot be used at that time, the attempt fails and says so;
+/// what they held before is not used any more.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use dflockd_client::server::{Server, ServerTls};
+/// use dflockd_client::{Client, Tls};
+///
+/// let made = rcgen::generate_simple_self_signed(["locks.example.org".to_owned()])?;
+/// let (certificate, key) = (made.cert.pem(), made.signing_key.serialize_pem());
+/// let server = Server::builder().port(0).tls(ServerTls::pem(&*certificate, key).config()?).start().await?;
+///
+/// let tls = Tls::new().ca_pem(certificate).server_name("locks.example.org");
+/// let client = Client::builder().servers([server.local_addr().to_string()]).tls(tls).connect().await?;
+/// client.lock("orders/42")?.acquire().await?.release().await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Default)]
+#[must_use = "it does nothing until a client is built with it"]
+pub struct Tls {
+    given: Option<Arc<ClientConfig>>,
+    material: Material,
+    server_name: Option<String>,
+}
+
+impl Tls {
+    /// Trusts nobody yet: add an authority with [`ca_file`](Self::ca_file) or [`ca_pem`](Self::ca_pem).
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Trusts the authorities that this machine trusts. More can be added. They are read once, when the client is built.
+    pub fn system_roots() -> Self {
+        Self {
+            material: Material {
+                system_roots: true,
+                ..Material::default()
+            },
+            ..Self::default()
+        }
+    }
+
+    /// A configuration of your own, taken as it is; only [`server_name`](Self::server_name) may be added. Its type is that of
+    /// [`dflockd_client::rustls`](crate::rustls).
+    pub fn config(config: Arc<ClientConfig>) -> Self {
+        Self {
+            given: Some(config),
+            ..Self::default()
+        }
+    }
+
+    /// Trusts the authorities whose certificates are in this file, in PEM form, too.
+    pub fn ca_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.material.authorities.push(Pem::File(path.into()));
+        self
+    }
+
+    /// The same, from memory.
+    pub fn ca_pem(mut self, pem: impl Into<Vec<u8>>) -> Self {
+        self.material.authorities.push(Pem::text(pem));
+        self
+    }
+
+    /// Presents a certificate to servers that want one. The files hold, in PEM form, the certificate (with those between it and
+    /// its authority behind it) and its private key.
+    pub fn client_certificate_files(mut self, certificate: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
+        self.material.client = Some((Pem::File(certificate.into()), Pem::File(key.into())));
+        self
+    }
+
+    /// The same, from memory.
+    pub fn client_certificate_pem(mut self, certificate: impl Into<Vec<u8>>, key: impl Into<Vec<u8>>) -> Self {
+        self.material.client = Some((Pem::text(certificate), Pem::text(key)));
+        self
+    }
+
+    /// The name, or IP address, that must stand in the servers' certificates. Default: the one that a server is addressed by.
+    pub fn server_name(mut self, name: impl Into<String>) -> Self {
+        self.server_name = Some(name.into());
+        self
+    }
+
+    /// Reads the files and puts everything together.
+    pub(crate) fn check(self) -> Result<TlsConnector> {
+        let unusable =
+            |problem: String| Error::new(ErrorKind::InvalidInput, format!("TLS cannot be set up: {problem}"));
+        let name = match self.server_name {
+            None => None,
+            Some(name) => Some(name.clone().try_into().map_err(|_| {
+                Error::invalid(
+                    "TLS server name",
+                    Shortened(&name),
+                    "give a host name or an IP address, without a port",
+                )
+            })?),
+        };
+        match self.given {
+            Some(config) if self.material.is_empty() => Ok(TlsConnector::given(config, name)),
+            Some(_) => Err(unusable(
+                "beside a configuration of your own, only server_name can be set: put the rest into the configuration"
+                    .to_owned(),
+            )),
+            None if !self.material.system_roots && self.material.authorities.is_empty() => Err(unusable(
+                "no authority is trusted: add one with ca_file or ca_pem, or begin with Tls::system_roots()".to_owned(),
+            )),
+            None => TlsConnector::of(self.material, name).map_err(unusable),
+        }
+    }
+}
+
+/// Names of files, no contents.
+impl fmt::Debug for Tls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tls")
+            .field("own_config", &self.given.is_some())
+            .field("system_roots", &self.material.system_roots)
+            .field("authorities", &self.material.authorities)
+            .field("client_certificate", &self.material.client)
+            .field("server_name", &self.server_name)
+            .finish()
+    }
+}

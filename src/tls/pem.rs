@@ -1,0 +1,94 @@
+//! Certificates and keys as PEM text.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use zeroize::Zeroizing;
+
+use crate::small_file::read_small_file;
+
+/// More than the bundle of all public authorities, ten times over.
+const LONGEST: usize = 4 * 1024 * 1024;
+
+/// Where PEM text comes from. What is shown of it is its name, never its content.
+#[derive(Clone)]
+pub(crate) enum Pem {
+    File(PathBuf),
+    Text(Arc<Zeroizing<Vec<u8>>>),
+}
+
+/// PEM text as it was read, wiped when it is dropped.
+pub(crate) type PemText = Arc<Zeroizing<Vec<u8>>>;
+
+impl Pem {
+    pub(crate) fn text(bytes: impl Into<Vec<u8>>) -> Self {
+        Self::Text(Arc::new(Zeroizing::new(bytes.into())))
+    }
+
+    /// Whether it may be another tomorrow.
+    pub(crate) fn is_file(&self) -> bool {
+        matches!(self, Self::File(_))
+    }
+
+    /// # Errors
+    ///
+    /// What the matter is, and with which file.
+    pub(crate) fn read(&self) -> Result<PemText, String> {
+        match self {
+            Self::Text(text) => Ok(Arc::clone(text)),
+            Self::File(path) => read_small_file(path, LONGEST)
+                .map(Arc::new)
+                .map_err(|problem| format!("{self} cannot be read: {problem}")),
+        }
+    }
+
+    /// All certificates of what was read from here; at least one.
+    pub(crate) fn certificates(&self, text: &PemText) -> Result<Vec<CertificateDer<'static>>, String> {
+        let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text).collect();
+        match all {
+            Ok(all) if all.is_empty() => Err(format!("{self} holds no certificate in PEM form")),
+            Ok(all) => Ok(all),
+            Err(error) => Err(format!("{self} holds no certificates in PEM form: {}", told(&error))),
+        }
+    }
+
+    /// The first private key of what was read from here.
+    pub(crate) fn private_key(&self, text: &PemText) -> Result<PrivateKeyDer<'static>, String> {
+        PrivateKeyDer::from_pem_slice(text).map_err(|error| {
+            format!(
+                "{self} holds no private key in PEM form (PKCS #8, PKCS #1 or SEC1, not encrypted): {}",
+                told(&error)
+            )
+        })
+    }
+}
+
+/// What the matter is with PEM text. Some of the parser's own messages quote it, and it may be a key.
+fn told(error: &rustls::pki_types::pem::Error) -> &'static str {
+    use rustls::pki_types::pem::Error;
+    match error {
+        Error::MissingSectionEnd { .. } => "a section has no end",
+        Error::IllegalSectionStart { .. } => "a section begins with a broken line",
+        Error::Base64Decode(_) => "a section is not base64",
+        Error::NoItemsFound => "there is none",
+        _ => "it cannot be understood",
+    }
+}
+
+impl fmt::Display for Pem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => write!(f, "the file {}", path.display()),
+            Self::Text(_) => f.write_str("the PEM text"),
+        }
+    }
+}
+
+impl fmt::Debug for Pem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
