@@ -1,15 +1,18 @@
 //! The description of a client.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use metrics::Recorder;
 use tower::{Layer, Service};
+use zeroize::Zeroizing;
 
 use crate::client::Client;
 use crate::config::{Config, OnUnavailable, Options};
 use crate::error::{Error, Result};
+use crate::net::auth::AuthSource;
 use crate::net::backoff::ReconnectPolicy;
 use crate::service::{ClientService, Core, Request, Response, UserLayer};
 use crate::sharding::{CheckedStrategy, ShardingStrategy};
@@ -26,16 +29,52 @@ pub struct ClientBuilder {
 }
 
 impl ClientBuilder {
-    /// The servers, as `host:port` or `[v6]:port`. Each is a shard; a key belongs to one of them. All users of the same
-    /// keys must give the same list in the same order. Default: [`DEFAULT_SERVERS`](crate::DEFAULT_SERVERS).
+    /// The servers, as `host:port`, `[v6]:port` or `unix:/path`. Each is a shard; a key belongs to one of them. All users of
+    /// the same keys must give the same list in the same order. Default: [`DEFAULT_SERVERS`](crate::DEFAULT_SERVERS).
+    ///
+    /// Names are resolved anew at each attempt to connect. All addresses of a name are tried, of both families in turn, each a
+    /// quarter of a second after the one before (RFC 8305). A `unix:` path is that of a socket behind which something, as a
+    /// rule a proxy on this machine, passes everything on to a server.
     pub fn servers<S: Into<String>>(mut self, servers: impl IntoIterator<Item = S>) -> Self {
         self.options.servers = servers.into_iter().map(Into::into).collect();
         self
     }
 
-    /// The secret that the servers were started with. Default: none.
+    /// The secret that the servers were started with. Default: none. The last of this and the next two counts.
+    ///
+    /// It is presented on each new connection. A server that refuses it is not asked again with the same secret for a while
+    /// (see [`auth_retry_interval`](Self::auth_retry_interval)); until then callers whose keys it serves get
+    /// [`ErrorKind::Auth`](crate::ErrorKind::Auth) at once.
     pub fn auth_token(mut self, token: impl Into<String>) -> Self {
-        self.options.auth_token = Some(token.into());
+        self.options.auth = Some(AuthSource::Value(Zeroizing::new(token.into())));
+        self
+    }
+
+    /// The name of an environment variable that holds the secret. It is read at each attempt to connect.
+    pub fn auth_token_env(mut self, name: impl Into<String>) -> Self {
+        self.options.auth = Some(AuthSource::Environment(name.into()));
+        self
+    }
+
+    /// A file that holds the secret; white space around it does not count. It is read at each attempt to connect, so that
+    /// a secret that was replaced is used from the next connection on. If the old one was refused meanwhile, the new one is
+    /// presented at the next attempt of the [reconnect policy](Self::reconnect).
+    pub fn auth_token_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.options.auth = Some(AuthSource::File(path.into()));
+        self
+    }
+
+    /// How long a server that refused the secret, or that there is none, is not asked again with the same. The attempts in
+    /// between only look whether there is another secret by now, and send nothing. Default: 30 s.
+    pub fn auth_retry_interval(mut self, interval: Duration) -> Self {
+        self.options.auth_retry = interval;
+        self
+    }
+
+    /// Talks TLS to the servers. Its handshake must be over within the [connect timeout](Self::connect_timeout). Default: no TLS.
+    #[cfg(feature = "tls")]
+    pub fn tls(mut self, tls: crate::tls::Tls) -> Self {
+        self.options.tls = Some(tls);
         self
     }
 
@@ -45,7 +84,8 @@ impl ClientBuilder {
         self
     }
 
-    /// For each attempt to connect, from resolving the name to the last answer of the handshake. Default: 10 s.
+    /// For each attempt to connect, from resolving the name to the last answer of the handshake, that of TLS included.
+    /// Default: 10 s.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.options.connect_timeout = timeout;
         self
@@ -232,12 +272,19 @@ impl ClientBuilder {
         Ok(self)
     }
 
+    /// Who finds the addresses of names.
+    #[cfg(test)]
+    pub(crate) fn resolver(mut self, resolver: crate::net::reach::Resolver) -> Self {
+        self.options.resolver = resolver;
+        self
+    }
+
     /// Checks everything and starts the client, which connects in the background: no server needs to be up yet, and one
     /// that is not costs the others nothing. Must be called inside a tokio runtime.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput), naming the value and what would be right.
+    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput), naming the value, or the file, and what would be right.
     pub fn build(self) -> Result<Client> {
         let core = Core::start(self.options.check()?, &self.layers)?;
         Ok(Client::of(core))
@@ -248,8 +295,8 @@ impl ClientBuilder {
     /// # Errors
     ///
     /// As `build`, and if the first attempt to connect to any of the servers fails:
-    /// [`Connect`](crate::ErrorKind::Connect), [`Auth`](crate::ErrorKind::Auth) if the token is wrong, missing or not
-    /// wanted, [`Protocol`](crate::ErrorKind::Protocol) if the peer is no dflockd server.
+    /// [`Connect`](crate::ErrorKind::Connect), [`Auth`](crate::ErrorKind::Auth) if the token is wrong, missing, not
+    /// wanted or cannot be read, [`Protocol`](crate::ErrorKind::Protocol) if the peer is no dflockd server.
     ///
     /// # Cancel safety
     ///

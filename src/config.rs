@@ -1,15 +1,19 @@
 //! How a client behaves. Everything is checked when the client is built.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::lease::schedule::{RenewRatio, Schedule};
+use crate::net::auth::{AuthSource, Credentials};
 use crate::net::backoff::ReconnectPolicy;
+use crate::net::connect::ConnectOptions;
 use crate::net::endpoint::Endpoint;
-use crate::protocol::AuthToken;
+use crate::net::reach::Resolver;
 use crate::sharding::{CheckedStrategy, DEFAULT_SERVERS, ShardingStrategy};
 use crate::telemetry::key_class::Classifier;
 use crate::telemetry::sink::Sink;
+use crate::tls::{Tls, TlsConnector};
 use crate::types::{Shortened, Ttl};
 
 /// What callers meet while the shard of their key is not connected.
@@ -27,7 +31,10 @@ pub enum OnUnavailable {
 #[derive(Clone)]
 pub(crate) struct Options {
     pub(crate) servers: Vec<String>,
-    pub(crate) auth_token: Option<String>,
+    pub(crate) auth: Option<AuthSource>,
+    pub(crate) auth_retry: Duration,
+    pub(crate) tls: Option<Tls>,
+    pub(crate) resolver: Resolver,
     pub(crate) strategy: CheckedStrategy,
     pub(crate) connect_timeout: Duration,
     pub(crate) request_timeout: Duration,
@@ -54,7 +61,10 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             servers: DEFAULT_SERVERS.iter().map(ToString::to_string).collect(),
-            auth_token: None,
+            auth: None,
+            auth_retry: Duration::from_secs(30),
+            tls: None,
+            resolver: Resolver::default(),
             strategy: CheckedStrategy::default(),
             connect_timeout: Duration::from_secs(10),
             request_timeout: Duration::from_secs(5),
@@ -98,7 +108,9 @@ pub(crate) struct Config {
 /// What a shard's actor needs to know.
 #[derive(Clone, Debug)]
 pub(crate) struct ShardConfig {
-    pub(crate) auth_token: Option<AuthToken>,
+    pub(crate) credentials: Arc<Credentials>,
+    pub(crate) tls: Option<TlsConnector>,
+    pub(crate) resolver: Resolver,
     pub(crate) connect_timeout: Duration,
     pub(crate) schedule: Schedule,
     pub(crate) keepalive: Duration,
@@ -110,6 +122,21 @@ pub(crate) struct ShardConfig {
     pub(crate) exclusive_lanes: usize,
     pub(crate) exclusive_lanes_per_key: usize,
     pub(crate) idle_lane_timeout: Duration,
+}
+
+impl ShardConfig {
+    /// How to reach an endpoint of the shard, for a connection whose longest silence is `keepalive`.
+    pub(crate) fn reach(&self, endpoint: &Endpoint, keepalive: Duration) -> ConnectOptions {
+        ConnectOptions {
+            endpoint: endpoint.clone(),
+            resolver: self.resolver.clone(),
+            tls: self.tls.clone(),
+            credentials: Arc::clone(&self.credentials),
+            connect_timeout: self.connect_timeout,
+            dead_peer_timeout: keepalive + self.reply_timeout,
+            for_signals: false,
+        }
+    }
 }
 
 impl Options {
@@ -139,7 +166,15 @@ impl Options {
                 ));
             }
         }
-        let auth_token = self.auth_token.map(AuthToken::new).transpose()?;
+        positive("auth retry interval", self.auth_retry)?;
+        let credentials = Credentials::new(self.auth, self.auth_retry)?;
+        let tls = self.tls.map(Tls::check).transpose()?;
+        if let Some(tls) = &tls {
+            for endpoint in &endpoints {
+                tls.check_host(endpoint.host())
+                    .map_err(|error| error.at(endpoint.as_text()))?;
+            }
+        }
         let lease_ttl = self.lease_ttl.map(Ttl::new).transpose()?;
         let renew_ratio = RenewRatio::new(self.renew_ratio)?;
         positive("connect timeout", self.connect_timeout)?;
@@ -188,7 +223,9 @@ impl Options {
             sink: self.sink,
             key_class: self.key_class,
             shard: ShardConfig {
-                auth_token,
+                credentials: Arc::new(credentials),
+                tls,
+                resolver: self.resolver,
                 connect_timeout: self.connect_timeout,
                 schedule: Schedule {
                     renew_ratio,
@@ -248,7 +285,9 @@ mod tests {
             assert!(refusal(|o| o.renew_ratio = ratio).contains("renew ratio"), "{ratio}");
         }
         assert!(refusal(|o| o.lease_ttl = Some(Duration::from_millis(500))).contains("500ms"));
-        assert!(refusal(|o| o.auth_token = Some(String::new())).contains("auth token"));
+        let nothing = AuthSource::Value(String::new().into());
+        assert!(refusal(|o| o.auth = Some(nothing)).contains("auth token"));
+        assert!(refusal(|o| o.auth_retry = Duration::ZERO).contains("auth retry"));
         assert!(refusal(|o| o.exclusive_lanes = 0).contains("exclusive_lanes 0"));
         assert!(refusal(|o| o.max_in_flight = usize::MAX).contains("max_in_flight"));
         assert!(refusal(|o| o.connect_timeout = Duration::ZERO).contains("connect timeout"));

@@ -1,15 +1,18 @@
-//! From an address to a connection that may carry requests: resolve, connect, set up, authenticate, probe.
+//! From an address to a connection that may carry requests: open a socket, make it secure, authenticate, probe.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use socket2::{SockRef, TcpKeepalive};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use super::auth::Credentials;
 use super::endpoint::Endpoint;
+use super::reach::{Resolver, reach};
+use super::stream::Stream;
 use crate::error::{Error, ErrorKind, Result};
 use crate::protocol::functions::Wire;
 use crate::protocol::{AuthToken, Call, Pattern};
+use crate::tls::{TlsConnector, explain_disconnect};
 
 /// A pattern that nobody listens to.
 const SIGNALS_PROBE: &str = "dflockd-client.probe";
@@ -24,7 +27,7 @@ pub(crate) struct Abilities {
 /// A connection on which nothing was asked for yet, but which the server has accepted.
 #[derive(Debug)]
 pub(crate) struct Connected {
-    pub(crate) stream: TcpStream,
+    pub(crate) stream: Stream,
     pub(crate) abilities: Abilities,
 }
 
@@ -32,8 +35,10 @@ pub(crate) struct Connected {
 #[derive(Clone, Debug)]
 pub(crate) struct ConnectOptions {
     pub(crate) endpoint: Endpoint,
-    pub(crate) auth_token: Option<AuthToken>,
-    /// For everything from resolving to the last answer of the handshake.
+    pub(crate) resolver: Resolver,
+    pub(crate) tls: Option<TlsConnector>,
+    pub(crate) credentials: Arc<Credentials>,
+    /// For everything from reading the auth token to the last answer of the handshake.
     pub(crate) connect_timeout: Duration,
     /// What the kernel may take to see that nobody is there any more.
     pub(crate) dead_peer_timeout: Duration,
@@ -46,100 +51,121 @@ impl ConnectOptions {
     ///
     /// # Errors
     ///
-    /// `Connect` (with the operating system's reason), `Auth`, or `Protocol` if somebody else than a dflockd server answers.
+    /// `Connect` (with the operating system's reason, or that of TLS), `Auth`, or `Protocol` if somebody else than a dflockd
+    /// server answers.
     ///
     /// # Cancel safety
     ///
     /// Safe: a connection that is not returned is closed, and nothing was acquired over it.
     pub(crate) async fn connect(&self, known: Option<Abilities>) -> Result<Connected> {
-        match timeout(self.connect_timeout, self.attempt(known)).await {
-            Ok(result) => result.map_err(|error| error.at(self.endpoint.as_text())),
-            Err(_) => Err(Error::new(
-                ErrorKind::Connect,
-                format!(
-                    "no dflockd server answered within the connect timeout of {:?}: \
-                     check the address, and that the server is up and no proxy swallows the connection",
-                    self.connect_timeout
-                ),
-            )
-            .at(self.endpoint.as_text())),
-        }
+        let connected = match timeout(self.connect_timeout, self.authenticated(known)).await {
+            Ok(result) => result,
+            Err(_) => Err(self.timed_out()),
+        };
+        connected.map_err(|error| error.at(self.endpoint.as_text()))
     }
 
-    async fn attempt(&self, known: Option<Abilities>) -> Result<Connected> {
-        let (mut wire, abilities) = match known {
-            Some(abilities) => (self.greet(self.open().await?).await?, abilities),
-            None => self.ask_what_it_can_do().await?,
+    fn timed_out(&self) -> Error {
+        let (peer, tls) = match self.tls {
+            Some(_) => ("dflockd server that speaks TLS", ", that it serves TLS on this port"),
+            None => ("dflockd server", ""),
+        };
+        Error::new(
+            ErrorKind::Connect,
+            format!(
+                "no {peer} answered within the connect timeout of {:?}: \
+                 check the address, and that the server is up{tls} and no proxy swallows the connection",
+                self.connect_timeout
+            ),
+        )
+    }
+
+    async fn authenticated(&self, known: Option<Abilities>) -> Result<Connected> {
+        let endpoint = self.endpoint.as_text();
+        let token = self.credentials.to_present(endpoint).await?;
+        let outcome = self.attempt(known, token.as_ref()).await;
+        self.credentials.presented(endpoint, token, &outcome);
+        outcome
+    }
+
+    async fn attempt(&self, known: Option<Abilities>, token: Option<&AuthToken>) -> Result<Connected> {
+        let mut wire = self.greet(token).await?;
+        let abilities = match known {
+            Some(abilities) => abilities,
+            None => match self.ask(&mut wire, Call::ping()).await {
+                Ok(()) => Abilities { ping: true },
+                // Servers before 1.14. Some close the connection after a command that they do not know, so take a fresh one.
+                Err(error) if error.kind() == ErrorKind::Unsupported => {
+                    wire = self.greet(token).await?;
+                    Abilities { ping: false }
+                }
+                Err(error) => return Err(error),
+            },
         };
         if self.for_signals {
             // Takes back what was never asked for: changes nothing where signals are known, and is refused where not.
-            wire.run(Call::unlisten(Pattern::new(SIGNALS_PROBE)?, None)).await?;
+            let probe = Call::unlisten(Pattern::new(SIGNALS_PROBE)?, None);
+            self.ask(&mut wire, probe).await?;
         }
-        Ok(Connected {
-            stream: wire.into_stream()?,
-            abilities,
-        })
+        let stream = wire.into_stream()?;
+        Ok(Connected { stream, abilities })
     }
 
-    async fn ask_what_it_can_do(&self) -> Result<(Wire<TcpStream>, Abilities)> {
-        let mut wire = self.greet(self.open().await?).await?;
-        match wire.run(Call::ping()).await {
-            Ok(()) => Ok((wire, Abilities { ping: true })),
-            // Servers before 1.14. Some close the connection after a command that they do not know, so take a fresh one.
-            Err(error) if error.kind() == ErrorKind::Unsupported => {
-                Ok((self.greet(self.open().await?).await?, Abilities { ping: false }))
-            }
-            Err(error) if error.kind() == ErrorKind::Disconnected => Err(Error::new(
-                ErrorKind::Connect,
-                "the server closed the connection without a word: it may be full (its --max-connections), or draining",
-            )
-            .caused_by(error)),
-            Err(error) => Err(error),
-        }
-    }
-
-    async fn open(&self) -> Result<TcpStream> {
-        let (host, port) = self.endpoint.host_and_port();
-        let addresses = tokio::net::lookup_host((host, port))
-            .await
-            .map_err(|error| cannot(&format!("resolve the host name {host:?}"), error))?;
-        let mut last = None;
-        for address in addresses {
-            match TcpStream::connect(address).await {
-                Ok(stream) => {
-                    self.set_up(&stream)
-                        .map_err(|error| cannot("set up the socket", error))?;
-                    return Ok(stream);
-                }
-                Err(error) => last = Some(error),
-            }
-        }
-        Err(match last {
-            Some(error) => cannot("connect", error),
-            None => Error::new(ErrorKind::Connect, format!("the host name {host:?} has no address")),
-        })
-    }
-
-    /// Small requests leave at once, and a peer that is gone is noticed by the kernel as well.
-    fn set_up(&self, stream: &TcpStream) -> std::io::Result<()> {
-        stream.set_nodelay(true)?;
-        let socket = SockRef::from(stream);
-        let probe_every = (self.dead_peer_timeout / 4).max(Duration::from_secs(1));
-        socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(probe_every).with_interval(probe_every))?;
-        #[cfg(target_os = "linux")]
-        socket.set_tcp_user_timeout(Some(self.dead_peer_timeout))?;
-        Ok(())
-    }
-
-    async fn greet(&self, stream: TcpStream) -> Result<Wire<TcpStream>> {
+    /// Opens a connection and presents the secret.
+    async fn greet(&self, token: Option<&AuthToken>) -> Result<Wire<Stream>> {
+        let stream = self.open().await?;
+        let is_exposed = stream.is_exposed();
         let mut wire = Wire::new(stream);
-        if let Some(token) = &self.auth_token {
-            wire.run(Call::auth(token.clone())).await?;
+        if let Some(token) = token {
+            if is_exposed {
+                self.credentials.is_exposed(self.endpoint.as_text());
+            }
+            self.ask(&mut wire, Call::auth(token.clone())).await?;
         }
         Ok(wire)
     }
+
+    async fn open(&self) -> Result<Stream> {
+        let socket = reach(&self.endpoint, &self.resolver, self.dead_peer_timeout).await?;
+        match &self.tls {
+            None => Ok(Stream::Plain(socket)),
+            Some(tls) => tls.handshake(socket, self.endpoint.host()).await.map(Stream::Tls),
+        }
+    }
+
+    /// One question of the greeting. If the connection ends before it is answered, that is a failure to connect.
+    async fn ask(&self, wire: &mut Wire<Stream>, call: Call<()>) -> Result<()> {
+        let Err(error) = wire.run(call).await else {
+            return Ok(());
+        };
+        if error.kind() != ErrorKind::Disconnected {
+            return Err(error);
+        }
+        // A server that refuses in TLS may have been quicker than the question: then what it said is still to be read.
+        let last_words = wire.last_words().await;
+        let explained = explain_disconnect(&error).or_else(|| explain_disconnect(last_words.error.as_ref()?));
+        if let Some(explained) = explained {
+            return Err(explained);
+        }
+        if self.tls.is_none() && is_tls_alert(&last_words.bytes) {
+            return Err(Error::new(
+                ErrorKind::Connect,
+                "the server speaks TLS: give this client TLS, with ClientBuilder::tls",
+            )
+            .hopeless());
+        }
+        let or_tls = if self.tls.is_none() { ", or want TLS" } else { "" };
+        Err(Error::new(
+            ErrorKind::Connect,
+            format!(
+                "the server closed the connection without a word: it may be full (its --max-connections), or draining{or_tls}"
+            ),
+        )
+        .caused_by(error))
+    }
 }
 
-fn cannot(what: &str, error: std::io::Error) -> Error {
-    Error::new(ErrorKind::Connect, format!("cannot {what}: {error}")).caused_by(error)
+/// What a server says in TLS to somebody who does not speak it.
+fn is_tls_alert(bytes: &[u8]) -> bool {
+    matches!(bytes, [0x15, 0x03, ..])
 }

@@ -1,47 +1,42 @@
 //! The address of a server, as users write it.
 
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::types::Shortened;
 
-/// `host:port`, `1.2.3.4:port` or `[v6]:port`. Names are resolved anew at each connect.
+/// `host:port`, `1.2.3.4:port`, `[v6]:port` or `unix:/path`. Names are resolved anew at each connect.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Endpoint {
     text: Arc<str>,
-    host: Arc<str>,
-    port: u16,
+    place: Place,
+}
+
+/// Where an endpoint is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// On a network.
+    Tcp {
+        /// A name, or an address without brackets.
+        host: Arc<str>,
+        port: u16,
+    },
+    /// A socket in the file system.
+    Unix(Arc<Path>),
 }
 
 impl Endpoint {
     /// Reads an address.
     pub(crate) fn parse(text: &str) -> Result<Self> {
-        let refuse = |remedy: &str| Error::invalid("server address", Shortened(text), remedy);
-        let form = "write host:port, for example 127.0.0.1:6388 or [::1]:6388";
-        let (host, port) = text.rsplit_once(':').ok_or_else(|| refuse(form))?;
-        let port = match port.parse::<u16>() {
-            Ok(0) | Err(_) => return Err(refuse("the port must be a number from 1 to 65535")),
-            Ok(port) => port,
+        let place = match text.strip_prefix("unix:") {
+            Some(path) => parse_unix(text, path)?,
+            None => parse_tcp(text)?,
         };
-        let host = match host.strip_prefix('[') {
-            Some(rest) => {
-                let inner = rest.strip_suffix(']').ok_or_else(|| refuse(form))?;
-                inner
-                    .parse::<std::net::Ipv6Addr>()
-                    .map_err(|_| refuse("what stands between [ and ] is no IPv6 address"))?;
-                inner
-            }
-            None if host.contains(':') => return Err(refuse("write an IPv6 address in brackets, like [::1]:6388")),
-            None => host,
-        };
-        if host.is_empty() || host.contains(|c: char| c.is_whitespace() || c.is_control() || c == '/') {
-            return Err(refuse(form));
-        }
         Ok(Self {
             text: text.into(),
-            host: host.into(),
-            port,
+            place,
         })
     }
 
@@ -50,10 +45,53 @@ impl Endpoint {
         &self.text
     }
 
-    /// For the resolver.
-    pub(crate) fn host_and_port(&self) -> (&str, u16) {
-        (&self.host, self.port)
+    pub(crate) fn place(&self) -> &Place {
+        &self.place
     }
+
+    /// The name or address of the host, where it has one.
+    pub(crate) fn host(&self) -> Option<&str> {
+        match &self.place {
+            Place::Tcp { host, .. } => Some(host),
+            Place::Unix(_) => None,
+        }
+    }
+}
+
+fn parse_unix(text: &str, path: &str) -> Result<Place> {
+    if !path.starts_with('/') || path.contains('\0') {
+        let remedy = "write unix: and the whole path of the socket, for example unix:/run/dflockd.sock";
+        return Err(Error::invalid("server address", Shortened(text), remedy));
+    }
+    Ok(Place::Unix(Path::new(path).into()))
+}
+
+fn parse_tcp(text: &str) -> Result<Place> {
+    let refuse = |remedy: &str| Error::invalid("server address", Shortened(text), remedy);
+    let form = "write host:port, for example 127.0.0.1:6388 or [::1]:6388";
+    let (host, port) = text.rsplit_once(':').ok_or_else(|| refuse(form))?;
+    let port = match port.parse::<u16>() {
+        Ok(0) | Err(_) => return Err(refuse("the port must be a number from 1 to 65535")),
+        Ok(port) => port,
+    };
+    let host = match host.strip_prefix('[') {
+        Some(rest) => {
+            let inner = rest.strip_suffix(']').ok_or_else(|| refuse(form))?;
+            inner
+                .parse::<std::net::Ipv6Addr>()
+                .map_err(|_| refuse("what stands between [ and ] is no IPv6 address"))?;
+            inner
+        }
+        None if host.contains(':') => return Err(refuse("write an IPv6 address in brackets, like [::1]:6388")),
+        None => host,
+    };
+    if host.is_empty() || host.contains(|c: char| c.is_whitespace() || c.is_control() || c == '/') {
+        return Err(refuse(form));
+    }
+    Ok(Place::Tcp {
+        host: host.into(),
+        port,
+    })
 }
 
 impl fmt::Display for Endpoint {
@@ -81,9 +119,20 @@ mod tests {
             ("locks-1.example.org:80", "locks-1.example.org", 80),
         ] {
             let endpoint = Endpoint::parse(text).unwrap();
-            assert_eq!(endpoint.host_and_port(), (host, port));
+            let host = Arc::from(host);
+            assert_eq!(*endpoint.place(), Place::Tcp { host, port });
             assert_eq!(endpoint.to_string(), text);
         }
+    }
+
+    #[test]
+    fn reads_sockets_in_the_file_system() {
+        let endpoint = Endpoint::parse("unix:/run/dflockd.sock").unwrap();
+        assert_eq!(*endpoint.place(), Place::Unix(Path::new("/run/dflockd.sock").into()));
+        assert_eq!(
+            (endpoint.host(), endpoint.to_string().as_str()),
+            (None, "unix:/run/dflockd.sock")
+        );
     }
 
     #[test]
@@ -100,6 +149,9 @@ mod tests {
             "[h]:1",
             "a b:1",
             "http://h:1",
+            "unix:",
+            "unix:relative.sock",
+            "unix:6388",
         ] {
             let error = Endpoint::parse(text).err().map(|e| e.to_string());
             assert!(

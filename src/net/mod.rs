@@ -1,9 +1,19 @@
 //! Connections: reaching a server, and talking to it without blocking anybody.
 
+pub(crate) mod auth;
 pub(crate) mod backoff;
 pub(crate) mod connect;
 pub(crate) mod dial;
 pub(crate) mod endpoint;
+mod happy_eyeballs;
 pub(crate) mod lane;
 pub(crate) mod metrics;
 pub(crate) mod pipeline;
+pub(crate) mod reach;
+mod socket;
+mod stream;
+#[cfg(unix)]
+mod unix;
+#[cfg(not(unix))]
+#[path = "unix_absent.rs"]
+mod unix;

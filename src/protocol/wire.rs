@@ -4,6 +4,7 @@
 
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use zeroize::Zeroize;
 
 use super::MAX_RESPONSE_LINE;
 use super::call::Call;
@@ -42,6 +43,8 @@ impl Exchange {
             return Err(out_of_step());
         }
         self.in_step = InStep::No;
+        // The request before may have been a secret.
+        self.out.zeroize();
         self.out.clear();
         request.encode(&mut self.out);
         Ok(())
@@ -54,6 +57,12 @@ impl Exchange {
         let response = Response::decode(request.expect(), line).map_err(protocol_error)?;
         self.in_step = InStep::Yes;
         Ok(Some(response))
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        self.out.zeroize();
     }
 }
 
@@ -109,7 +118,26 @@ impl<S> Wire<S> {
     }
 }
 
+/// What a peer said before its stream ended, beyond what was understood.
+pub(crate) struct LastWords {
+    /// Bytes that make no whole line.
+    pub(crate) bytes: BytesMut,
+    /// How the stream ended, if not in order.
+    pub(crate) error: Option<Error>,
+}
+
 impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
+    /// What the peer said last, after a call that failed with `Disconnected`. Reads once more, since a call that failed in
+    /// writing has read nothing.
+    pub(crate) async fn last_words(&mut self) -> LastWords {
+        let read = self.stream.read_buf(self.exchange.lines.read_space()).await;
+        let error = read.err().map(lost);
+        LastWords {
+            bytes: self.exchange.lines.read_space().clone(),
+            error,
+        }
+    }
+
     /// Sends a request and reads its answer: what all [functions](super::functions) do.
     ///
     /// # Errors

@@ -43,11 +43,8 @@ impl Link {
         let sink = ShardSink::new(config.sink.clone(), index);
         let dial = Dial {
             connect: ConnectOptions {
-                endpoint: endpoint.clone(),
-                auth_token: config.shard.auth_token.clone(),
-                connect_timeout: config.shard.connect_timeout,
-                dead_peer_timeout: heartbeat + config.shard.reply_timeout,
                 for_signals: true,
+                ..config.shard.reach(endpoint, heartbeat)
             },
             known: None,
             keepalive: heartbeat,

@@ -12,20 +12,14 @@ use crate::error::{Error, ErrorKind};
 use crate::health::ConnectionState;
 use crate::lease::cell::LostReason;
 use crate::lease::registry::LaneId;
-use crate::net::connect::{Abilities, ConnectOptions};
+use crate::net::connect::Abilities;
 use crate::net::dial::{Dial, LaneEvent};
 use crate::net::lane::{Caller, LaneEnd};
 
 impl Shard {
     pub(super) fn dial(&self, known: Option<Abilities>) -> Dial {
         Dial {
-            connect: ConnectOptions {
-                endpoint: self.endpoint.clone(),
-                auth_token: self.config.auth_token.clone(),
-                connect_timeout: self.config.connect_timeout,
-                dead_peer_timeout: self.config.keepalive + self.config.reply_timeout,
-                for_signals: false,
-            },
+            connect: self.config.reach(&self.endpoint, self.config.keepalive),
             known,
             keepalive: self.config.keepalive,
             reply_timeout: self.config.reply_timeout,

@@ -1,0 +1,315 @@
+//! The secret that servers want: where it comes from, and what became of it when it was presented.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+use zeroize::Zeroizing;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::protocol::{AuthToken, MAX_LONG_LINE};
+use crate::small_file::read_small_file;
+
+/// Where the secret comes from, as it was asked for.
+#[derive(Clone)]
+pub(crate) enum AuthSource {
+    /// It was given.
+    Value(Zeroizing<String>),
+    /// The name of an environment variable.
+    Environment(String),
+    File(PathBuf),
+}
+
+/// The same, checked.
+#[derive(Clone)]
+enum Source {
+    Nothing,
+    Value(AuthToken),
+    Environment(Arc<str>),
+    File(Arc<Path>),
+}
+
+/// The secret of a client, and what its servers said about it. There is one for all shards.
+pub(crate) struct Credentials {
+    source: Source,
+    /// How long a secret that a server refused is not presented to it again.
+    retry_after: Duration,
+    /// By endpoint: what it refused last.
+    refusals: Mutex<HashMap<Arc<str>, Refusal>>,
+    /// It was told that the secret can be read on its way.
+    warned: AtomicBool,
+}
+
+/// A server refused the secret, or that there is none.
+struct Refusal {
+    presented: Option<AuthToken>,
+    at: Instant,
+    error: Error,
+}
+
+/// White space around the secret in a file does not count, and a longest line is the most that a secret can be.
+const LONGEST_FILE: usize = MAX_LONG_LINE + 1024;
+
+impl Credentials {
+    /// # Errors
+    ///
+    /// `InvalidInput` for a value that no server can take, and for a variable or a file without a name.
+    pub(crate) fn new(source: Option<AuthSource>, retry_after: Duration) -> Result<Self> {
+        let source = match source {
+            None => Source::Nothing,
+            Some(AuthSource::Value(value)) => Source::Value(AuthToken::new(value.as_str())?),
+            Some(AuthSource::Environment(name)) if name.is_empty() || name.contains(['=', '\0']) => {
+                return Err(Error::invalid(
+                    "name of an environment variable for the auth token",
+                    name,
+                    "give a name without = and NUL",
+                ));
+            }
+            Some(AuthSource::Environment(name)) => Source::Environment(name.into()),
+            Some(AuthSource::File(path)) if path.as_os_str().is_empty() => {
+                return Err(Error::invalid("auth token file", path, "give its path"));
+            }
+            Some(AuthSource::File(path)) => Source::File(path.into()),
+        };
+        Ok(Self {
+            source,
+            retry_after,
+            refusals: Mutex::default(),
+            warned: AtomicBool::new(false),
+        })
+    }
+
+    /// What to present to a server, read anew.
+    ///
+    /// # Errors
+    ///
+    /// `Auth` if it cannot be read, or if the server refused this very secret a short while ago: then with the server's own
+    /// words, and nothing is sent.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe.
+    pub(crate) async fn to_present(&self, endpoint: &Arc<str>) -> Result<Option<AuthToken>> {
+        let token = self.source.read().await?;
+        let refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+        match refusals.get(endpoint) {
+            Some(refusal) if refusal.presented == token && refusal.at.elapsed() < self.retry_after => {
+                Err(refusal.error.clone())
+            }
+            _ => Ok(token),
+        }
+    }
+
+    /// What a server made of what was presented to it.
+    pub(crate) fn presented<T>(&self, endpoint: &Arc<str>, token: Option<AuthToken>, outcome: &Result<T>) {
+        let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+        match outcome {
+            Ok(_) => {
+                refusals.remove(endpoint);
+            }
+            Err(error) if error.kind() == ErrorKind::Auth => {
+                let refusal = Refusal {
+                    presented: token,
+                    at: Instant::now(),
+                    error: error.clone(),
+                };
+                refusals.insert(Arc::clone(endpoint), refusal);
+            }
+            // Nothing was said about it.
+            Err(_) => {}
+        }
+    }
+
+    /// The secret is about to go where others can read it: that is told once.
+    pub(crate) fn is_exposed(&self, endpoint: &Arc<str>) {
+        if !self.warned.swap(true, Ordering::Relaxed) {
+            tracing::warn!(%endpoint, "the auth token goes over the network without TLS: whoever is on the way can read it");
+        }
+    }
+}
+
+impl Source {
+    async fn read(&self) -> Result<Option<AuthToken>> {
+        match self {
+            Self::Nothing => Ok(None),
+            Self::Value(token) => Ok(Some(token.clone())),
+            Self::Environment(name) => {
+                let read = from_environment(name);
+                read.map(Some)
+                    .map_err(|problem| unreadable(&format!("the environment variable {name} {problem}")))
+            }
+            Self::File(path) => {
+                let path = Arc::clone(path);
+                let name = path.display().to_string();
+                let read = tokio::task::spawn_blocking(move || from_file(&path)).await;
+                read.unwrap_or_else(|error| Err(error.to_string()))
+                    .map(Some)
+                    .map_err(|problem| unreadable(&format!("the file {name}: {problem}")))
+            }
+        }
+    }
+}
+
+fn from_environment(name: &str) -> Result<AuthToken, String> {
+    let value = std::env::var_os(name).ok_or("is not set")?;
+    let value = value.into_string().map_err(|_| "is not UTF-8")?;
+    parse(Zeroizing::new(value).as_str()).map_err(|problem| format!("holds none: {problem}"))
+}
+
+fn from_file(path: &Path) -> Result<AuthToken, String> {
+    let bytes = read_small_file(path, LONGEST_FILE)?;
+    let text = std::str::from_utf8(&bytes).map_err(|_| "it is not UTF-8")?;
+    parse(text.trim())
+}
+
+fn parse(text: &str) -> Result<AuthToken, String> {
+    AuthToken::new(text).map_err(|error| error.to_string())
+}
+
+fn unreadable(problem: &str) -> Error {
+    Error::new(
+        ErrorKind::Auth,
+        format!("there is no auth token to present: {problem} (it is read anew at each attempt to connect)"),
+    )
+}
+
+/// Without the secret.
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.source {
+            Source::Nothing => f.write_str("Credentials(none)"),
+            Source::Value(_) => f.write_str("Credentials(…)"),
+            Source::Environment(name) => write!(f, "Credentials(environment variable {name})"),
+            Source::File(path) => write!(f, "Credentials(file {})", path.display()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused() -> Result<()> {
+        Err(Error::new(ErrorKind::Auth, "no"))
+    }
+
+    fn with(source: AuthSource) -> Credentials {
+        Credentials::new(Some(source), Duration::from_secs(30)).unwrap()
+    }
+
+    fn value(text: &str) -> AuthSource {
+        AuthSource::Value(Zeroizing::new(text.to_owned()))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_server_refused_is_kept_from_it_for_a_while_and_from_no_other() {
+        let (here, there): (Arc<str>, Arc<str>) = ("a:1".into(), "b:1".into());
+        let credentials = with(value("secret"));
+        let token = credentials.to_present(&here).await.unwrap();
+        credentials.presented(&here, token, &refused());
+        tokio::time::advance(Duration::from_millis(29_999)).await;
+        assert_eq!(credentials.to_present(&here).await.unwrap_err().to_string(), "no");
+        assert!(credentials.to_present(&there).await.is_ok());
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert!(
+            credentials.to_present(&here).await.is_ok(),
+            "the server may have changed its mind"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_taken_or_never_judged_is_presented_again_at_once() {
+        let here: Arc<str> = "a:1".into();
+        let credentials = with(value("secret"));
+        let token = credentials.to_present(&here).await.unwrap();
+        let lost: Result<()> = Err(Error::new(ErrorKind::Connect, "lost"));
+        credentials.presented(&here, token.clone(), &lost);
+        assert!(credentials.to_present(&here).await.is_ok());
+        credentials.presented(&here, token.clone(), &refused());
+        credentials.presented(&here, token, &Ok(()));
+        assert!(credentials.to_present(&here).await.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn that_there_is_none_can_be_refused_as_well() {
+        let here: Arc<str> = "a:1".into();
+        let credentials = Credentials::new(None, Duration::from_secs(30)).unwrap();
+        assert_eq!(credentials.to_present(&here).await.unwrap(), None);
+        credentials.presented(&here, None, &refused());
+        assert!(credentials.to_present(&here).await.is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn another_secret_in_the_file_is_presented_at_once() {
+        let path = std::env::temp_dir().join(format!("dflockd-auth-unit-{}", std::process::id()));
+        std::fs::write(&path, " first\n").unwrap();
+        let here: Arc<str> = "a:1".into();
+        let credentials = with(AuthSource::File(path.clone()));
+        let token = credentials.to_present(&here).await.unwrap();
+        assert_eq!(token.as_ref().map(AuthToken::expose), Some("first"));
+        credentials.presented(&here, token, &refused());
+        assert!(credentials.to_present(&here).await.is_err());
+        std::fs::write(&path, "second\n").unwrap();
+        let token = credentials.to_present(&here).await.unwrap();
+        assert_eq!(token.as_ref().map(AuthToken::expose), Some("second"));
+        std::fs::remove_file(path).unwrap();
+    }
+
+    #[test]
+    fn that_it_can_be_read_on_its_way_is_told_once() {
+        #[derive(Clone, Default)]
+        struct Lines(Arc<Mutex<Vec<u8>>>);
+        impl std::io::Write for Lines {
+            fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+                self.0.lock().unwrap().extend_from_slice(bytes);
+                Ok(bytes.len())
+            }
+            fn flush(&mut self) -> std::io::Result<()> {
+                Ok(())
+            }
+        }
+        let lines = Lines::default();
+        let subscriber = tracing_subscriber::fmt().with_writer({
+            let lines = lines.clone();
+            move || lines.clone()
+        });
+        tracing::subscriber::with_default(subscriber.finish(), || {
+            let credentials = with(value("sesame"));
+            for endpoint in ["a:1", "b:1", "a:1"] {
+                credentials.is_exposed(&endpoint.into());
+            }
+        });
+        let told = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+        assert_eq!(told.matches("without TLS").count(), 1, "{told}");
+        assert!(
+            told.contains("WARN") && told.contains("a:1") && !told.contains("sesame"),
+            "{told}"
+        );
+    }
+
+    #[test]
+    fn names_that_cannot_be_are_refused() {
+        for source in [
+            AuthSource::Environment(String::new()),
+            AuthSource::Environment("A=B".into()),
+            AuthSource::File(PathBuf::new()),
+            value("a\nb"),
+        ] {
+            let error = Credentials::new(Some(source), Duration::ZERO).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidInput);
+        }
+    }
+
+    #[test]
+    fn debug_shows_where_it_comes_from_and_not_what_it_is() {
+        assert_eq!(format!("{:?}", with(value("sesame"))), "Credentials(…)");
+        assert_eq!(
+            format!("{:?}", with(AuthSource::Environment("NAME".into()))),
+            "Credentials(environment variable NAME)"
+        );
+    }
+}

@@ -1,0 +1,3 @@
+//! Sockets in the file system.
+
+pub(crate) use tokio::net::UnixStream;
