@@ -105,6 +105,13 @@ impl Shard {
         if let Some(Work::Opening(subject, place, wait)) = self.lanes.remove(id).map(|lane| lane.work) {
             self.waits.put_back(subject, place, wait);
         }
+        if error.is_fatal() {
+            // The server that is connected takes no further connection of this client: those who need one are told why, rather
+            // than at the end of their time that somebody else holds the key.
+            for pending in self.waits.drain() {
+                self.refuse(pending, error.clone());
+            }
+        }
         self.start_waits();
     }
 }
