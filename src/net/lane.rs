@@ -377,3 +377,6 @@ where
 fn lost(what: &str) -> Error {
     Error::new(ErrorKind::Disconnected, format!("the connection was lost: {what}"))
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,108 @@
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader, duplex};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+use super::*;
+use crate::server::ServerTls;
+use crate::telemetry::sink::{ShardSink, Sink};
+use crate::tls::{Tls, TlsAcceptor};
+use crate::types::{Key, Target, WaitSecs};
+
+/// Somebody who never goes away.
+struct Patient(usize);
+
+impl Caller for Patient {
+    fn poll_gone(&mut self, _: &mut Context<'_>) -> Poll<()> {
+        Poll::Pending
+    }
+
+    fn is_gone(&self) -> bool {
+        false
+    }
+}
+
+const REQUESTS: usize = 2_000;
+
+/// Fewer bytes than one answer has: whoever writes must be read from at the same time.
+const TINY: usize = 16;
+
+fn try_lock(number: usize) -> Command<Patient> {
+    Command::Send(Outgoing {
+        request: Request::Acquire {
+            target: Target::Lock,
+            key: Key::new(format!("k{number}")).unwrap(),
+            wait: WaitSecs::TRY,
+            ttl: None,
+        },
+        tag: Patient(number),
+        on_abandon: OnAbandon::Finish,
+    })
+}
+
+/// Answers one request after the other, and reads none before the answer to the last was taken, as servers do. The stream is open
+/// until it is dropped.
+async fn answer_in_turn<S: AsyncRead + AsyncWrite + Unpin>(stream: S) -> impl Sized {
+    let mut stream = BufReader::new(stream);
+    let mut line = String::new();
+    for number in 0..REQUESTS {
+        for _ in 0..3 {
+            line.clear();
+            assert!(stream.read_line(&mut line).await.unwrap() > 0, "request {number}");
+        }
+        let answer = format!("ok {number:032x} 33\n");
+        stream.get_mut().write_all(answer.as_bytes()).await.unwrap();
+        stream.get_mut().flush().await.unwrap();
+    }
+    stream
+}
+
+/// Sends everything at once and takes every answer.
+async fn ask_all(stream: impl AsyncRead + AsyncWrite + Unpin) {
+    let (commands, queue) = mpsc::unbounded_channel();
+    for number in 0..REQUESTS {
+        commands.send(try_lock(number)).unwrap();
+    }
+    drop(commands);
+    let settings = LaneSettings {
+        keepalive: Duration::from_secs(10),
+        reply_timeout: Duration::from_secs(60),
+        max_in_flight: 4_096,
+        hears_signals: false,
+        abilities: Abilities { ping: true },
+        metrics: LaneMetrics::new(&ShardSink::new(Sink::default(), 0)),
+    };
+    let mut answered = Vec::new();
+    let end = run(stream, queue, settings, |report| {
+        answered.extend(report.received.replies.into_iter().map(|reply| reply.tag.0));
+    });
+    let end = end.await;
+    assert!(end.cause.is_none(), "{:?}", end.cause);
+    assert_eq!(answered, (0..REQUESTS).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_pipe_that_takes_a_few_bytes_at_a_time_does_not_stop_it() {
+    let (near, far) = duplex(TINY);
+    let both = async { tokio::join!(ask_all(near), answer_in_turn(far)) };
+    timeout(Duration::from_secs(60), both)
+        .await
+        .expect("neither waits for the other");
+}
+
+#[tokio::test]
+async fn nor_does_tls_over_such_a_pipe() {
+    let made = rcgen::generate_simple_self_signed(["here".to_owned()]).unwrap();
+    let config = ServerTls::pem(made.cert.pem(), made.signing_key.serialize_pem()).config();
+    let acceptor = TlsAcceptor::new(config.unwrap());
+    let connector = Tls::new().ca_pem(made.cert.pem()).check().unwrap();
+    let (near, far) = duplex(TINY);
+    let client = async { ask_all(connector.handshake(near, Some("here")).await.unwrap()).await };
+    let server = async { answer_in_turn(acceptor.accept(far).await.unwrap()).await };
+    let both = async { tokio::join!(client, server) };
+    timeout(Duration::from_secs(60), both)
+        .await
+        .expect("neither waits for the other");
+}
