@@ -9,6 +9,7 @@
 )]
 
 pub mod fake;
+pub mod pki;
 pub mod process;
 pub mod proxy;
 pub mod raw;
