@@ -251,6 +251,87 @@ async fn a_peer_that_says_more_than_it_was_asked_in_the_handshake() {
     );
 }
 
+#[tokio::test]
+async fn a_peer_that_answers_drop_by_drop_costs_the_connect_timeout_and_no_more() {
+    let dripping = FakeServer::start(|mut connection, _| async move {
+        connection.request().await;
+        loop {
+            connection.say("o").await;
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+    refused(
+        quick(&dripping.address).connect().await,
+        ErrorKind::Connect,
+        &["300ms", "connect timeout"],
+    );
+}
+
+#[tokio::test]
+async fn a_line_without_end_in_the_handshake_is_read_up_to_a_megabyte() {
+    let endless = FakeServer::start(|mut connection, _| async move {
+        connection.request().await;
+        let megabyte = "x".repeat(1024 * 1024);
+        for _ in 0..100 {
+            connection.say(&megabyte).await;
+        }
+    })
+    .await;
+    let result = quick(&endless.address)
+        .connect_timeout(Duration::from_secs(20))
+        .connect()
+        .await;
+    refused(result, ErrorKind::Protocol, &["longer than 1048576 bytes"]);
+}
+
+/// What was never asked for ends the connection, however much of it comes and however good it looks.
+#[tokio::test]
+async fn lines_without_end_that_nobody_asked_for_cost_a_connection_each() {
+    for line in ["ok\n", "sig a.b hello\n", "\n", "error\n"] {
+        let flood = FakeServer::start(move |mut connection, _| async move {
+            connection.handshake().await;
+            let many = line.repeat(10_000);
+            for _ in 0..100 {
+                connection.say(&many).await;
+            }
+        })
+        .await;
+        let client = Client::builder().servers([&flood.address]).build().unwrap();
+        support::until("it was left, and came back", || flood.accepted() >= 2).await;
+        let error = client
+            .lock("k")
+            .unwrap()
+            .acquire_timeout(Duration::from_millis(50))
+            .acquire()
+            .await;
+        assert!(error.is_err(), "{line:?} is no grant");
+    }
+}
+
+#[tokio::test]
+async fn what_a_peer_says_reaches_messages_short_and_escaped() {
+    let leader: &'static str = format!("error_not_leader {}\n", "a".repeat(1_000_000)).leak();
+    let blanks: &'static str = format!("{}\n", " ".repeat(1_000_000)).leak();
+    for (says, kind) in [
+        ("\u{1b}[2Jgone\n", ErrorKind::Protocol),
+        ("error_not_leader \u{1b}[2Jgone\n", ErrorKind::NotLeader),
+        (leader, ErrorKind::NotLeader),
+        (blanks, ErrorKind::Protocol),
+    ] {
+        let peer = misbehaves_once(says, false).await;
+        let client = Client::builder().servers([&peer.address]).connect().await.unwrap();
+        let error = client.lock("k").unwrap().acquire().await.unwrap_err();
+        assert_eq!(error.kind(), kind, "{error}");
+        let told = format!("{error} {error:?}");
+        assert!(
+            !told.contains('\u{1b}') && told.len() < 2_000,
+            "{} bytes: {told:.200}",
+            told.len()
+        );
+    }
+}
+
 /// The first connection behaves badly; from the second on it behaves.
 async fn misbehaves_once(what: &'static str, then_closes: bool) -> FakeServer {
     FakeServer::start(move |mut connection, number| async move {
