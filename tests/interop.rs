@@ -18,12 +18,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use dflockd_client::server::{Event, EventKind, Server};
+use dflockd_client::server::{Event, EventKind, Server, ServerBuilder, ServerTls};
 use dflockd_client::{Client, blocking};
 use libtest_mimic::{Arguments, Trial};
 use suite::api::on_a_thread;
 use suite::peer::{Abilities, PeerFactory};
 use suite::trials::trials;
+use support::pki::{Authority, Folder};
 use support::process::ServerProcess;
 use support::until;
 use tokio::runtime::Runtime;
@@ -82,6 +83,9 @@ fn main() -> ExitCode {
             all.push(trial(&runtime, &format!("python_{name}::{with}"), move || {
                 python_client(environment, auth)
             }));
+            all.push(trial(&runtime, &format!("python_{name}::over_tls_{with}"), move || {
+                python_client_over_tls(environment, auth)
+            }));
         }
         all.push(trial(
             &runtime,
@@ -133,17 +137,49 @@ where
 
 /// The whole Python suite on an embedded server of its own.
 async fn python_client(environment: &'static str, auth: Option<&'static str>) {
-    let mut builder = Server::builder().port(0);
+    python_suite(environment, auth, Server::builder(), Vec::new()).await;
+}
+
+/// The same over TLS, with a client certificate where a secret is wanted too.
+async fn python_client_over_tls(environment: &'static str, auth: Option<&'static str>) {
+    let (servers, clients) = (Authority::new("servers"), Authority::new("clients"));
+    let (identity, client) = (servers.issue(&["127.0.0.1"]), clients.issue(&["python"]));
+    let folder = Folder::new();
+    let mut tls = ServerTls::pem(identity.certificate, identity.key);
+    let mut arguments = vec![("--ca", folder.write("ca.pem", &servers.pem()))];
+    if auth.is_some() {
+        tls = tls.client_ca_pem(clients.pem());
+        arguments.push(("--certificate", folder.write("client.crt", &client.certificate)));
+        arguments.push(("--key", folder.write("client.key", &client.key)));
+    }
+    python_suite(
+        environment,
+        auth,
+        Server::builder().tls(tls.config().unwrap()),
+        arguments,
+    )
+    .await;
+}
+
+async fn python_suite(
+    environment: &str,
+    auth: Option<&'static str>,
+    mut builder: ServerBuilder,
+    files: Vec<(&'static str, PathBuf)>,
+) {
     if let Some(secret) = auth {
         builder = builder.auth_token(secret).unwrap();
     }
-    let server = builder.start().await.unwrap();
+    let server = builder.port(0).start().await.unwrap();
     let mut command = Command::new(python(environment));
     command
         .arg(script("client_suite.py"))
         .args(["127.0.0.1", &server.local_addr().port().to_string()])
         .args(auth.into_iter().flat_map(|secret| ["--auth", secret]))
         .stdin(Stdio::null());
+    for (flag, path) in files {
+        command.arg(flag).arg(path);
+    }
     let output = tokio::task::spawn_blocking(move || command.output().unwrap())
         .await
         .unwrap();
@@ -155,7 +191,7 @@ async fn python_client(environment: &'static str, auth: Option<&'static str>) {
     );
     assert_eq!(
         said.lines().filter(|line| line.starts_with("ok ")).count(),
-        20,
+        22,
         "{said}"
     );
     let left = server.stats();

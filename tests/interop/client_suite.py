@@ -1,6 +1,6 @@
 """Drives the installed Python client against a running server: handles and low-level functions, async and sync.
 
-    client_suite.py HOST PORT [--auth TOKEN]
+    client_suite.py HOST PORT [--auth TOKEN] [--ca FILE [--certificate FILE --key FILE]]
 
 Prints a line per check; exits with 1 if any failed.
 """
@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import inspect
 import socket
+import ssl
 import sys
 import time
 import traceback
@@ -39,12 +40,13 @@ async def call(function, *arguments):
 class Peer:
     """How to make handles and connections."""
 
-    def __init__(self, host, port, auth, api):
-        self.server, self.auth, self.api = (host, port), auth, api
+    def __init__(self, host, port, auth, tls, api):
+        self.server, self.auth, self.tls, self.api = (host, port), auth, tls, api
         self.functions = async_functions if api == "async" else sync_functions
 
     def options(self, extra):
-        return {"servers": [self.server], "auth_token": self.auth, "acquire_timeout_s": 5, **extra}
+        common = {"servers": [self.server], "auth_token": self.auth, "ssl_context": self.tls, "acquire_timeout_s": 5}
+        return {**common, **extra}
 
     def lock(self, key, **extra):
         return HANDLES[self.api][0](f"{self.api}-{key}", **self.options(extra))
@@ -60,13 +62,15 @@ class Peer:
         host, port = self.server
         if MAJOR > 1:
             async_open, sync_open = async_functions.open_conn, sync_functions.open_conn
-            options = {"ssl_context": None, "connect_timeout_s": 5.0}
+            options = {"ssl_context": self.tls, "connect_timeout_s": 5.0}
             if self.api == "async":
                 return (await async_open(host, port, **options),)
             return (sync_open(host, port, **options),)
         if self.api == "async":
-            return await asyncio.open_connection(host, port)
+            return await asyncio.open_connection(host, port, ssl=self.tls)
         connection = socket.create_connection((host, port), timeout=10)
+        if self.tls is not None:
+            connection = self.tls.wrap_socket(connection, server_hostname=host)
         return connection, connection.makefile("r", encoding="utf-8")
 
     async def run(self, name, connection, *arguments):
@@ -247,6 +251,16 @@ async def a_wrong_secret_is_refused(peer):
     assert await call(right.acquire) and await call(right.release)
 
 
+async def a_server_that_is_not_trusted_is_left(peer):
+    if peer.tls is None:
+        return
+    handle = peer.lock("stranger", ssl_context=ssl.create_default_context())
+    error = await raises(Exception, call(handle.acquire))
+    assert "certificate" in repr(error).lower(), repr(error)
+    plain = peer.lock("plain", ssl_context=None)
+    await raises(Exception, call(plain.acquire))
+
+
 CHECKS = [
     lock_is_exclusive,
     waiters_are_served_in_order,
@@ -258,6 +272,7 @@ CHECKS = [
     low_level_semaphores,
     stats_tell_all,
     a_wrong_secret_is_refused,
+    a_server_that_is_not_trusted_is_left,
 ]
 
 
@@ -279,8 +294,16 @@ async def main():
     parser.add_argument("host")
     parser.add_argument("port", type=int)
     parser.add_argument("--auth")
+    parser.add_argument("--ca", help="talk TLS, and trust the authority in this file")
+    parser.add_argument("--certificate", help="present this certificate")
+    parser.add_argument("--key", help="its private key")
     arguments = parser.parse_args()
-    peers = [Peer(arguments.host, arguments.port, arguments.auth, api) for api in ("async", "sync")]
+    tls = None
+    if arguments.ca:
+        tls = ssl.create_default_context(cafile=arguments.ca)
+        if arguments.certificate:
+            tls.load_cert_chain(arguments.certificate, arguments.key)
+    peers = [Peer(arguments.host, arguments.port, arguments.auth, tls, api) for api in ("async", "sync")]
     results = await asyncio.gather(*(check(peer, function) for function in CHECKS for peer in peers))
     passed = sum(results)
     print(f"client {dflockd_client.__version__}: {passed} of {len(results)} passed")
