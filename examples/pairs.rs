@@ -3,16 +3,25 @@
 //!     cargo run --release --example pairs -- --tasks 100 --pairs 200000
 //!     cargo run --release --example pairs -- --tasks 8 --blocking
 //!     cargo run --release --example pairs -- --tasks 100 --servers 127.0.0.1:6388,127.0.0.1:6389
+//!     cargo run --release --example pairs -- --tasks 100 --tls
 //!
 //! Without `--servers` it starts an embedded server in this process, on the same cores. Every task has keys of its own:
 //! this measures the way to the server and back, not contention. With `--blocking` the tasks are threads.
 
 use std::error::Error;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::Parser;
+use dflockd_client::rustls::ServerConfig;
+use dflockd_client::rustls::crypto::ring;
+use dflockd_client::rustls::pki_types::PrivateKeyDer;
+use dflockd_client::rustls::pki_types::pem::PemObject;
+use dflockd_client::rustls::server::{ClientHello, ResolvesServerCert};
+use dflockd_client::rustls::sign::CertifiedKey;
 use dflockd_client::server::Server;
-use dflockd_client::{Client, Error as ClientError, blocking};
+use dflockd_client::{Client, Error as ClientError, Tls, blocking};
 use hdrhistogram::Histogram;
 
 #[derive(Parser)]
@@ -29,6 +38,39 @@ struct Arguments {
     /// The servers, as host:port; an embedded one if there are none.
     #[arg(long, value_delimiter = ',')]
     servers: Vec<String>,
+    /// Talk TLS with the embedded server, which gets a certificate made for the occasion.
+    #[arg(long, conflicts_with = "servers")]
+    tls: bool,
+}
+
+/// The server's certificate, and how many handshakes it was needed for.
+#[derive(Debug)]
+struct Counted {
+    certificate: Arc<CertifiedKey>,
+    handshakes: AtomicUsize,
+}
+
+impl ResolvesServerCert for Counted {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        self.handshakes.fetch_add(1, Ordering::Relaxed);
+        Some(Arc::clone(&self.certificate))
+    }
+}
+
+/// TLS for both sides.
+fn tls() -> Result<(Arc<Counted>, ServerConfig, Tls), Box<dyn Error>> {
+    let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()])?;
+    let key = PrivateKeyDer::from_pem_slice(made.signing_key.serialize_pem().as_bytes())?;
+    let chain = vec![made.cert.der().clone()];
+    let counted = Arc::new(Counted {
+        certificate: Arc::new(CertifiedKey::from_der(chain, key, &ring::default_provider())?),
+        handshakes: AtomicUsize::new(0),
+    });
+    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::clone(&counted) as Arc<dyn ResolvesServerCert>);
+    Ok((counted, config, Tls::new().ca_pem(made.cert.pem())))
 }
 
 /// The time of every pair, in nanoseconds.
@@ -37,15 +79,24 @@ type Latencies = Histogram<u64>;
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let arguments = Arguments::parse();
+    let mut server = Server::builder().port(0).max_locks(1_000_000);
+    let mut builder = Client::builder();
+    let mut counted = None;
+    if arguments.tls {
+        let (count, config, tls) = tls()?;
+        server = server.tls(Arc::new(config));
+        builder = builder.tls(tls);
+        counted = Some(count);
+    }
     let embedded = match arguments.servers.is_empty() {
-        true => Some(Server::builder().port(0).max_locks(1_000_000).start().await?),
+        true => Some(server.start().await?),
         false => None,
     };
     let servers = match &embedded {
         Some(server) => vec![server.local_addr().to_string()],
         None => arguments.servers,
     };
-    let builder = Client::builder().servers(servers);
+    let builder = builder.servers(servers);
     // A tenth of the work first, so that everything is warm.
     let tasks = arguments.tasks;
     let each = (arguments.pairs / tasks).max(1);
@@ -82,6 +133,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
         micros(0.99),
         background_threads(),
     );
+    if let Some(counted) = counted {
+        println!("{} TLS handshakes", counted.handshakes.load(Ordering::Relaxed));
+    }
     Ok(())
 }
 
