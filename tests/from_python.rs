@@ -7,17 +7,6 @@ use std::collections::{BTreeMap, BTreeSet};
 const REFERENCE: &str = include_str!("data/python-api.txt");
 const TABLES: &str = include_str!("../docs/from-python.md");
 
-/// The names that have no counterpart yet, each with all that is below it. Only these may have rows that say `not yet`,
-/// and each of them must have one: whoever gives it a counterpart takes it out here.
-const NOT_YET: [&str; 6] = [
-    "client.DistributedLock.ssl_context",
-    "client.DistributedSemaphore.ssl_context",
-    "client.SignalConn.ssl_context",
-    "sync_client.DistributedLock.ssl_context",
-    "sync_client.DistributedSemaphore.ssl_context",
-    "sync_client.SignalConn.ssl_context",
-];
-
 // The reference.
 
 /// All names of the reference, each behind its module: `client.DistributedLock.acquire`.
@@ -91,17 +80,11 @@ fn method(line: &str) -> Option<&str> {
 
 // The tables.
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Counterpart {
-    NotYet,
-    /// Its path, as far as the module of its column does not say it.
-    Path(String),
-}
-
 /// What stands in one cell for a name.
 #[derive(Clone, Debug)]
 struct Entry {
-    counterpart: Counterpart,
+    /// Its path, as far as the module of its column does not say it.
+    counterpart: String,
     example: Option<String>,
     /// It is of the blocking client, and not the async one's for both.
     blocking: bool,
@@ -160,14 +143,13 @@ fn python_names(cell: &str) -> impl Iterator<Item = String> + '_ {
     names.map(move |name| format!("{name}{suffix}"))
 }
 
-fn counterpart(cell: &str, tasks: &str) -> Option<Counterpart> {
+fn counterpart(cell: &str, tasks: &str) -> Option<String> {
     match cell {
         "" => None,
-        "not yet" => Some(Counterpart::NotYet),
         "the same" => counterpart(tasks, ""),
         path => {
             let path = path.strip_prefix('`').and_then(|path| path.strip_suffix('`'));
-            Some(Counterpart::Path(path.expect("a path in backticks").to_owned()))
+            Some(path.expect("a path in backticks").to_owned())
         }
     }
 }
@@ -191,11 +173,6 @@ fn examples(anchor: &str) -> Vec<String> {
         }
     }
     examples
-}
-
-fn covers(listed: &str, name: &str) -> bool {
-    name.strip_prefix(listed)
-        .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', ' ']))
 }
 
 #[test]
@@ -225,26 +202,11 @@ fn the_reference_is_understood() {
 }
 
 #[test]
-fn every_name_has_a_counterpart_or_is_listed_as_one_that_has_none_yet() {
+fn every_name_has_a_counterpart() {
     let names = reference();
     let (entries, _) = tables(&names);
     let missing: Vec<_> = names.iter().filter(|name| !entries.contains_key(*name)).collect();
     assert!(missing.is_empty(), "no row in docs/from-python.md for {missing:#?}");
-    let not_yet: Vec<_> = entries
-        .iter()
-        .filter(|(_, entries)| entries.iter().any(|entry| entry.counterpart == Counterpart::NotYet))
-        .map(|(name, _)| name.as_str())
-        .collect();
-    let unlisted: Vec<_> = not_yet
-        .iter()
-        .filter(|name| !NOT_YET.iter().any(|listed| covers(listed, name)))
-        .collect();
-    assert!(unlisted.is_empty(), "`not yet`, but not in NOT_YET: {unlisted:#?}");
-    let done: Vec<_> = NOT_YET
-        .iter()
-        .filter(|listed| !not_yet.iter().any(|name| covers(listed, name)))
-        .collect();
-    assert!(done.is_empty(), "in NOT_YET, but no row says so: {done:#?}");
 }
 
 #[test]
@@ -259,10 +221,7 @@ fn every_counterpart_is_used_in_its_example() {
     let mut bad = Vec::new();
     for (name, entries) in entries {
         for entry in entries {
-            let Counterpart::Path(path) = &entry.counterpart else {
-                continue;
-            };
-            let word = path.rsplit("::").next().unwrap();
+            let word = entry.counterpart.rsplit("::").next().unwrap();
             let examples = entry.example.as_deref().map(examples).unwrap_or_default();
             let used = |example: &String| {
                 let mut words = example.split(|c: char| !(c.is_alphanumeric() || c == '_'));

@@ -14,7 +14,9 @@ use dflockd_client::rustls::{
     ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion, crypto::ring, pki_types,
 };
 use dflockd_client::server::{EventKind, Server, ServerTls};
-use dflockd_client::{Client, ClientBuilder, Error, ErrorKind, ReconnectPolicy, Tls};
+use dflockd_client::{
+    Client, ClientBuilder, Error, ErrorKind, ReconnectPolicy, SignalConn, SignalOptions, Tls, blocking,
+};
 use pki_types::pem::PemObject;
 use support::fake::FakeServer;
 use support::pki::{Authority, Folder, HERE, Identity, Presented, serve, trusting};
@@ -102,6 +104,38 @@ async fn leases_waits_and_stats_go_over_either_version() {
         let report = client.shutdown(SOON).await;
         assert_eq!((report.released, report.unreleased.len()), (1, 0));
     }
+}
+
+#[tokio::test]
+async fn signals_and_threads_are_as_secure_and_present_the_same_secret() {
+    let authority = Authority::new("ours");
+    let server = Server::builder()
+        .port(0)
+        .tls(config(&authority.issue(HERE)))
+        .auth_token("s3cret")
+        .unwrap()
+        .start()
+        .await
+        .unwrap();
+    let address = server.local_addr().to_string();
+    let folder = Folder::new();
+    let secret = folder.write("secret", "s3cret");
+    let options = client(&address, trusting(&authority)).auth_token_file(secret);
+    let mut signals = SignalConn::open(options.clone(), SignalOptions::default())
+        .await
+        .unwrap();
+    signals.listen("orders.>", None).await.unwrap();
+    let emit = move || {
+        let client = options.connect_blocking()?;
+        client.lock("k")?.acquire()?.release()?;
+        client.emit("orders.42", "paid")
+    };
+    let emitted = tokio::task::spawn_blocking(|| blocking::allow_in_runtime(emit));
+    assert_eq!(emitted.await.unwrap().unwrap(), 1);
+    assert_eq!(signals.next_signal().await.unwrap().payload(), "paid");
+    let stranger = client(&address, trusting(&Authority::new("theirs"))).auth_token("s3cret");
+    let turned_away = SignalConn::open(stranger, SignalOptions::default()).await;
+    refused(turned_away, ErrorKind::Connect, &["certificate", &address]);
 }
 
 #[tokio::test]
