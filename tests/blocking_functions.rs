@@ -8,7 +8,7 @@ use std::fmt::Debug;
 use std::io::{self, Read, Write};
 
 use dflockd_client::protocol::functions::Wire;
-use dflockd_client::protocol::{AuthToken, Channel, Payload, blocking as threads, functions as tasks};
+use dflockd_client::protocol::{AuthToken, Channel, Payload, StableRef, blocking as threads, functions as tasks};
 use dflockd_client::{ErrorKind, Key, Limit, Result, Token, Ttl, WaitSecs};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
@@ -89,6 +89,7 @@ async fn every_function_is_the_same_for_threads_as_for_tasks() {
     let channel = Channel::new("orders.new").unwrap();
     let payload = Payload::new(&channel, "no. 42").unwrap();
     let secret = AuthToken::new("s3cret").unwrap();
+    let session = StableRef::new("session-1").unwrap();
     let granted = format!("ok {TOKEN} 30\n");
     let acquired = format!("acquired {TOKEN} 30\r\n");
     let (key, token) = (&key, &token);
@@ -175,6 +176,13 @@ async fn every_function_is_the_same_for_threads_as_for_tasks() {
             answer,
             async |w| tasks::auth(w, secret.clone()).await,
             |w| threads::auth(w, secret.clone()),
+        )
+        .await;
+        same(answer, async |w| tasks::barrier(w).await, |w| threads::barrier(w)).await;
+        same(
+            answer,
+            async |w| tasks::stable_ref(w, session.clone()).await,
+            |w| threads::stable_ref(w, session.clone()),
         )
         .await;
         same(

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use dflockd_client::protocol::functions::{self as wire, Wire};
-use dflockd_client::protocol::{AuthToken, Call, Channel, Enqueued, Group, Pattern, Payload};
+use dflockd_client::protocol::{AuthToken, Call, Channel, Enqueued, Group, Pattern, Payload, StableRef};
 use dflockd_client::{ErrorKind, Key, Limit, Result, Token, Ttl, WaitSecs};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
@@ -137,6 +137,37 @@ async fn subscriptions() {
         assert_eq!(error.kind(), ErrorKind::Unsupported);
         assert!(error.to_string().contains("orders.>"), "{error}");
     }
+}
+
+#[tokio::test]
+async fn what_cluster_releases_know() {
+    let (heard, done) = exchange("ok\n", async |w| wire::barrier(w).await).await;
+    assert_eq!((heard.as_str(), done.is_ok()), ("barrier\n_\n\n", true));
+    let (_, refused) = exchange("error_not_leader 10.0.0.1:6388\n", async |w| wire::barrier(w).await).await;
+    assert_eq!(refused.unwrap_err().kind(), ErrorKind::NotLeader);
+    let (_, refused) = exchange("error\n", async |w| wire::barrier(w).await).await;
+    let error = refused.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+    assert!(error.to_string().contains("`barrier`"), "{error}");
+
+    let session = || StableRef::new("session-0123456789").unwrap();
+    let (heard, done) = exchange("ok\n", async |w| wire::stable_ref(w, session()).await).await;
+    assert_eq!(
+        (heard.as_str(), done.is_ok()),
+        ("stable-ref\nsession-0123456789\n\n", true)
+    );
+    let (_, refused) = exchange("error\n", async |w| wire::stable_ref(w, session()).await).await;
+    let error = refused.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+    assert!(error.to_string().contains("`stable-ref`"), "{error}");
+    // A ref is a secret.
+    let (near, mut far) = duplex(1024);
+    far.shutdown().await.unwrap();
+    let lost = wire::stable_ref(&mut Wire::new(near), session())
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(lost.contains("stable-ref") && !lost.contains("0123456789"), "{lost}");
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@
 use bytes::BytesMut;
 use dflockd_client::protocol::{
     AuthToken, Channel, Expect, Group, LineBuffer, LineError, MAX_RESPONSE_LINE, Pattern, Payload, Request,
-    RequestDecoder, RequestError, Response, Signal, Status,
+    RequestDecoder, RequestError, Response, Signal, StableRef, Status,
 };
 use dflockd_client::{Fence, Grant, Key, Kind, Limit, Target, Token, Ttl, WaitSecs};
 use proptest::prelude::*;
@@ -88,6 +88,10 @@ fn request() -> impl Strategy<Value = Request> {
         }),
         Just(Request::Stats),
         Just(Request::Ping),
+        Just(Request::Barrier),
+        "[!-~]{1,64}".prop_map(|reference| Request::StableRef {
+            reference: StableRef::new(reference).unwrap()
+        }),
         (channel(), "[^\\r\\n\\x00]{1,200}").prop_map(|(channel, payload)| {
             let payload = Payload::new(&channel, payload).unwrap();
             Request::Signal { channel, payload }
@@ -331,6 +335,18 @@ proptest! {
                 prop_assert_eq!(Response::decode(expect, line), Ok(read), "what was read from {:?}", mangled);
             }
         }
+    }
+
+    #[test]
+    fn refs_are_what_servers_take(text in "\\PC{0,70}|[!-~]{60,70}|[ -~]{0,64}|[a-z\\x00-\\x1f]{1,5}") {
+        let good = (1..=64).contains(&text.len()) && text.bytes().all(|byte| (b'!'..=b'~').contains(&byte));
+        match StableRef::new(&text) {
+            Ok(reference) => prop_assert!(good && reference.expose() == text),
+            Err(error) => prop_assert!(!good, "{}", error),
+        }
+        let decoded = Request::decode("stable-ref", &text, "");
+        prop_assert_eq!(decoded.is_some(), good);
+        prop_assert_eq!(Request::decode("stable-ref", &text, "x"), None, "the argument is empty");
     }
 
     #[test]

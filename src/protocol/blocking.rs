@@ -25,12 +25,13 @@
 
 use std::io::{ErrorKind, Read, Write};
 
+use super::auth_token::AuthToken;
 use super::call::{Call, Enqueued};
 use super::channel::Channel;
 #[cfg(doc)]
 use super::functions;
-use super::request::AuthToken;
 use super::signal::Payload;
+use super::stable_ref::StableRef;
 pub use super::wire::Wire;
 use super::wire::{closed, lost};
 use crate::error::Result;
@@ -81,6 +82,25 @@ pub fn auth<S: Read + Write>(wire: &mut Wire<S>, token: AuthToken) -> Result<()>
 /// As [`functions::ping`].
 pub fn ping<S: Read + Write>(wire: &mut Wire<S>) -> Result<()> {
     wire.run_blocking(Call::ping())
+}
+
+/// Waits until every write that the cluster had committed before is visible to this server.
+///
+/// # Errors
+///
+/// As [`functions::barrier`].
+pub fn barrier<S: Read + Write>(wire: &mut Wire<S>) -> Result<()> {
+    wire.run_blocking(Call::barrier())
+}
+
+/// Names the session that this connection carries on: see [`StableRef`]. At most once a connection, before anything is
+/// acquired or enqueued over it.
+///
+/// # Errors
+///
+/// As [`functions::stable_ref`].
+pub fn stable_ref<S: Read + Write>(wire: &mut Wire<S>, reference: StableRef) -> Result<()> {
+    wire.run_blocking(Call::stable_ref(reference))
 }
 
 /// Acquires a lock, waiting for up to `wait`; with [`WaitSecs::TRY`] it does not wait.

@@ -1,9 +1,11 @@
 //! A request together with the meaning of its answer: the core of the low-level functions, without any I/O.
 
+use super::auth_token::AuthToken;
 use super::channel::{Channel, Group, Pattern};
-use super::request::{AuthToken, Request};
+use super::request::Request;
 use super::response::Response;
 use super::signal::Payload;
+use super::stable_ref::StableRef;
 use super::status::Status;
 use crate::error::{Error, ErrorKind, Result};
 use crate::stats::Stats;
@@ -81,6 +83,38 @@ impl Call<()> {
                 Response::Refused(Status::Error) => Err(Error::new(
                     ErrorKind::Unsupported,
                     "the server does not know `ping`: it is older than 1.14",
+                )),
+                other => done(request, other),
+            },
+        }
+    }
+
+    /// Returns once every write that the cluster had committed before is visible to the server that is asked.
+    #[must_use]
+    pub fn barrier() -> Self {
+        Self {
+            request: Request::Barrier,
+            read: |request, response| match response {
+                Response::Refused(Status::Error) => Err(Error::new(
+                    ErrorKind::Unsupported,
+                    "the server does not know `barrier`: it is older than the cluster releases (3.x)",
+                )),
+                other => done(request, other),
+            },
+        }
+    }
+
+    /// Says which session this connection carries on.
+    #[must_use]
+    pub fn stable_ref(reference: StableRef) -> Self {
+        Self {
+            request: Request::StableRef { reference },
+            read: |request, response| match response {
+                // The ref is one that servers take, so this is about the server or the moment.
+                Response::Refused(Status::Error) => Err(Error::new(
+                    ErrorKind::Unsupported,
+                    "the server does not take a `stable-ref`: it is older than the cluster releases (3.x), or this \
+                     connection has presented one or acquired something before",
                 )),
                 other => done(request, other),
             },

@@ -13,6 +13,7 @@
 //! | [`stats`] | [`Stats`] | `stats` |
 //! | [`sig_emit`] | deliveries | `sig_emit` |
 //! | [`auth`], [`ping`] | `()` | |
+//! | [`barrier`], [`stable_ref`] (cluster releases) | `()` | |
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")]
@@ -43,10 +44,11 @@
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use super::auth_token::AuthToken;
 use super::call::{Call, Enqueued};
 use super::channel::Channel;
-use super::request::AuthToken;
 use super::signal::Payload;
+use super::stable_ref::StableRef;
 pub use super::wire::Wire;
 #[cfg(doc)]
 use crate::error::ErrorKind;
@@ -78,6 +80,33 @@ pub async fn auth<S: AsyncRead + AsyncWrite + Unpin>(wire: &mut Wire<S>, token: 
 /// Not cancel safe, as the [module](self) says.
 pub async fn ping<S: AsyncRead + AsyncWrite + Unpin>(wire: &mut Wire<S>) -> Result<()> {
     wire.run(Call::ping()).await
+}
+
+/// Waits until every write that the cluster had committed before is visible to this server.
+///
+/// # Errors
+///
+/// [`Unsupported`](ErrorKind::Unsupported) before the cluster releases (3.x), [`NotLeader`](ErrorKind::NotLeader).
+///
+/// # Cancel safety
+///
+/// Not cancel safe, as the [module](self) says.
+pub async fn barrier<S: AsyncRead + AsyncWrite + Unpin>(wire: &mut Wire<S>) -> Result<()> {
+    wire.run(Call::barrier()).await
+}
+
+/// Names the session that this connection carries on: see [`StableRef`]. At most once a connection, before anything is
+/// acquired or enqueued over it.
+///
+/// # Errors
+///
+/// [`Unsupported`](ErrorKind::Unsupported) before the cluster releases (3.x), and where it comes too late or twice.
+///
+/// # Cancel safety
+///
+/// Not cancel safe, as the [module](self) says.
+pub async fn stable_ref<S: AsyncRead + AsyncWrite + Unpin>(wire: &mut Wire<S>, reference: StableRef) -> Result<()> {
+    wire.run(Call::stable_ref(reference)).await
 }
 
 /// Acquires a lock, waiting for up to `wait`; with [`WaitSecs::TRY`] it does not wait.

@@ -7,6 +7,7 @@
 //!
 //! Source of every rule: the servers' observed behaviour, releases 0.5 to 3.x.
 
+mod auth_token;
 #[cfg(feature = "blocking")]
 pub mod blocking;
 mod call;
@@ -17,16 +18,19 @@ mod request;
 mod request_decoder;
 mod response;
 mod signal;
+mod stable_ref;
 mod status;
 mod wire;
 
+pub use auth_token::AuthToken;
 pub use call::{Call, Enqueued};
 pub use channel::{Channel, Group, Pattern};
 pub use line::{LineBuffer, LineError};
-pub use request::{AuthToken, Expect, Request};
+pub use request::{Expect, Request};
 pub use request_decoder::{RequestDecoder, RequestError};
 pub use response::{BadResponse, Response};
 pub use signal::{Payload, Signal};
+pub use stable_ref::StableRef;
 pub use status::Status;
 
 /// The longest response line that is accepted: `stats` grows with the number of keys.

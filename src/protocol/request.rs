@@ -3,12 +3,11 @@
 use std::fmt;
 
 use bytes::{BufMut, BytesMut};
-use zeroize::Zeroizing;
 
-use super::MAX_LONG_LINE;
+use super::auth_token::AuthToken;
 use super::channel::{Channel, Group, Pattern};
 use super::signal::Payload;
-use crate::error::{Error, Result};
+use super::stable_ref::StableRef;
 use crate::types::{Key, Kind, Limit, MAX_SECONDS, Target, Token, Ttl, WaitSecs};
 
 /// A request, valid by construction: whatever can be built can be sent.
@@ -73,6 +72,14 @@ pub enum Request {
     Stats,
     /// `ping`: nothing, answered with `ok`. Unknown before release 1.14.
     Ping,
+    /// `barrier`: answered with `ok` once every write that was committed before is visible here. Known to cluster releases.
+    Barrier,
+    /// `stable-ref`: names the session that this connection carries on, so that the next one under the same ref gets back
+    /// what this one leaves. At most once a connection, and before it acquires anything. Known to cluster releases.
+    StableRef {
+        /// The session.
+        reference: StableRef,
+    },
     /// `listen`: from now on the connection gets the signals of all channels that match, between answers (see
     /// [`Signal`](super::Signal)). Known to releases 1.11 to 1.16, as are the next two.
     Listen {
@@ -97,42 +104,6 @@ pub enum Request {
     },
 }
 
-/// The secret of a server. `Debug` does not show it, and its memory is wiped when it is dropped.
-#[derive(Clone, PartialEq, Eq)]
-pub struct AuthToken(Zeroizing<Box<str>>);
-
-impl AuthToken {
-    /// Checks a secret.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) if it is empty, longer than 64 KiB, or contains a line
-    /// break or NUL. The message does not show it.
-    pub fn new(token: impl Into<Box<str>>) -> Result<Self> {
-        let token = Zeroizing::new(token.into());
-        if token.is_empty() || token.len() > MAX_LONG_LINE || token.contains(['\n', '\r', '\0']) {
-            return Err(Error::invalid(
-                "auth token of length",
-                token.len(),
-                "give 1 to 65536 bytes without line breaks and NUL",
-            ));
-        }
-        Ok(Self(token))
-    }
-
-    /// The secret itself. Keep it out of logs.
-    #[must_use]
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for AuthToken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("AuthToken(…)")
-    }
-}
-
 /// The shape that the answer to a request must have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expect {
@@ -155,9 +126,13 @@ impl Request {
     #[must_use]
     pub fn expect(&self) -> Expect {
         match self {
-            Self::Auth { .. } | Self::Release { .. } | Self::Ping | Self::Listen { .. } | Self::Unlisten { .. } => {
-                Expect::Done
-            }
+            Self::Auth { .. }
+            | Self::Release { .. }
+            | Self::Ping
+            | Self::Barrier
+            | Self::StableRef { .. }
+            | Self::Listen { .. }
+            | Self::Unlisten { .. } => Expect::Done,
             Self::Acquire { .. } | Self::Wait { .. } => Expect::Grant,
             Self::Enqueue { .. } => Expect::Place,
             Self::Renew { .. } => Expect::Renewal,
@@ -190,6 +165,9 @@ impl Request {
             Self::Auth { .. } => "auth",
             Self::Stats => "stats",
             Self::Ping => "ping",
+            Self::Barrier => "barrier",
+            // Not the ref: it is a secret.
+            Self::StableRef { .. } => "stable-ref",
         }
     }
 
@@ -231,6 +209,8 @@ impl Request {
             }),
             Self::Stats => three(out, "stats", "_", |out| text(out, "_")),
             Self::Ping => three(out, "ping", "_", |out| text(out, "_")),
+            Self::Barrier => three(out, "barrier", "_", |_| {}),
+            Self::StableRef { reference } => three(out, "stable-ref", reference.expose(), |_| {}),
             Self::Listen { pattern, group } => subscription(out, "listen", pattern, group.as_ref()),
             Self::Unlisten { pattern, group } => subscription(out, "unlisten", pattern, group.as_ref()),
             Self::Signal { channel, payload } => {
@@ -284,6 +264,10 @@ impl Request {
             }
             "stats" => Self::Stats,
             "ping" => Self::Ping,
+            "barrier" if argument.is_empty() => Self::Barrier,
+            "stable-ref" if argument.is_empty() => Self::StableRef {
+                reference: StableRef::new(key).ok()?,
+            },
             "listen" => Self::Listen {
                 pattern: Pattern::new(key).ok()?,
                 group: read_group(argument)?,
@@ -411,22 +395,13 @@ impl fmt::Debug for Request {
             Self::Renew { kind, key, token, ttl } => write!(f, "renew({kind:?}, {key:?}, {token}, ttl {ttl:?})"),
             Self::Stats => f.write_str("stats"),
             Self::Ping => f.write_str("ping"),
+            Self::Barrier => f.write_str("barrier"),
+            Self::StableRef { reference } => write!(f, "stable-ref({reference:?})"),
             Self::Listen { pattern, group } => write!(f, "listen({pattern:?}, group {group:?})"),
             Self::Unlisten { pattern, group } => write!(f, "unlisten({pattern:?}, group {group:?})"),
             Self::Signal { channel, payload } => {
                 write!(f, "signal({:?}, {} bytes)", channel.as_str(), payload.as_str().len())
             }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_secret_is_wiped_when_it_is_dropped() {
-        fn is_wiped<T: zeroize::ZeroizeOnDrop>(_: &T) {}
-        is_wiped(&AuthToken::new("sesame").unwrap().0);
     }
 }

@@ -120,7 +120,8 @@ impl State {
             Request::Enqueue { target, key, ttl } => self.enqueue(connection, target, key, ttl, now),
             Request::Release { kind, key, token } => self.release(&(kind, key), token, now),
             Request::Renew { kind, key, token, ttl } => self.renew(&(kind, key), token, ttl, now),
-            Request::Ping => Response::Done,
+            // Alone, everything is visible at once.
+            Request::Ping | Request::Barrier => Response::Done,
             Request::Stats => match serde_json::to_string(&self.stats(now)) {
                 Ok(json) => Response::Json(json.into()),
                 Err(_) => Response::Refused(Status::Error),
@@ -129,7 +130,7 @@ impl State {
             Request::Unlisten { pattern, group } => self.unlisten(connection, pattern, group),
             Request::Signal { channel, payload } => self.signal(channel, payload),
             // Out of place once authenticated.
-            Request::Auth { .. } => Response::Refused(Status::Error),
+            Request::Auth { .. } | Request::StableRef { .. } => Response::Refused(Status::Error),
         })
     }
 
