@@ -259,6 +259,22 @@ async fn a_dropped_server_is_gone_at_once() {
 }
 
 #[tokio::test]
+async fn a_killed_server_answers_nobody_hands_nothing_on_and_leaves_its_record() {
+    let (server, address) = start(Server::builder().record_events(true)).await;
+    let mut holder = RawConnection::open(&address).await;
+    assert!(holder.request("l", "k", "0 30").await.starts_with("ok "));
+    let mut waiter = RawConnection::open(&address).await;
+    waiter.send("l\nk\n300 30\n").await;
+    until("it waits", || waiters(&server) == 1).await;
+    let events = server.kill().await;
+    assert_eq!(waiter.hear(SOON).await, Heard::Closed);
+    assert_eq!(holder.hear(SOON).await, Heard::Closed);
+    assert!(TcpStream::connect(&address).await.is_err());
+    let kinds: Vec<EventKind> = events.iter().map(|event| event.kind).collect();
+    assert_eq!(kinds, [EventKind::Granted, EventKind::Queued, EventKind::Disconnected]);
+}
+
+#[tokio::test]
 async fn leases_are_swept_and_idle_keys_forgotten_by_themselves() {
     let builder = Server::builder()
         .lease_sweep_interval(Duration::from_millis(20))

@@ -81,7 +81,7 @@ enum Next {
     Wait(Blocked),
     /// Let others run: those who got signals, those who wait behind large answers.
     Yield,
-    /// The last answer was `error`, and the client out of step.
+    /// The last answer was `error`, and the client out of step; or the server is no more.
     End,
     /// The last answer was `error_auth`.
     Farewell,
@@ -137,6 +137,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
         let now = Instant::now();
         let shared = self.shared;
         let mut state = shared.state();
+        if state.is_killed() {
+            return Next::End;
+        }
         self.take_signals();
         while let Some(request) = self.requests.pop_front() {
             let next = self.answer(request, &mut state, now);

@@ -17,8 +17,13 @@ pub struct Event {
     pub namespace: Kind,
     /// The key.
     pub key: Key,
+    /// How many may hold the key at once: 1 for a lock.
+    pub limit: u32,
     /// The grant that it is about, where there is one.
     pub token: Option<Token>,
+    /// The place in a queue that it is about, where there is one: what was taken, left, or granted. Places are numbered in
+    /// the order in which they were taken.
+    pub place: Option<u64>,
     /// The number of the connection that it is about.
     pub connection: u64,
 }

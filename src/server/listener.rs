@@ -106,6 +106,28 @@ impl Server {
         // Whoever is left when the time is over is closed by the drop.
         drop(timeout(self.shared.options.shutdown_timeout, self.tasks.wait()).await);
     }
+
+    /// For tests: ends at once, as if its process were killed. What it was asked before gets no answer any more, nobody
+    /// gets what others had, and when this returns its connections are closed. Gives what [`events`](Self::events) gave,
+    /// to the end; what was held then counts as [`Disconnected`](super::EventKind::Disconnected).
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: the server ends all the same.
+    pub async fn kill(self) -> Vec<Event> {
+        let shared = Arc::clone(&self.shared);
+        shared.state().kill(Instant::now());
+        self.stop().await;
+        shared.state().events().to_vec()
+    }
+
+    /// Ends at once; when this returns there is neither listener nor connection.
+    async fn stop(self) {
+        let tasks = self.tasks.clone();
+        drop(self);
+        tasks.close();
+        tasks.wait().await;
+    }
 }
 
 /// Ends all tasks, and with them all connections. Only sets flags: works anywhere.

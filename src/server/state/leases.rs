@@ -3,7 +3,8 @@
 use tokio::time::Instant;
 
 use super::entry::{Holder, Ticket};
-use super::{Connection, State, Subject};
+use super::report::About;
+use super::{Connection, Place, State, Subject};
 use crate::clock::after;
 use crate::protocol::{Response, Status};
 use crate::server::event::EventKind;
@@ -43,7 +44,7 @@ impl State {
         let before = std::mem::replace(&mut holder.ends, ends);
         self.ends.remove(&(before, fence, subject.clone()));
         self.ends.insert((ends, fence, subject.clone()));
-        self.record(EventKind::Renewed, subject, Some(token), connection, now);
+        self.record(EventKind::Renewed, subject, About::Lease(token), connection, now);
         Response::Renewed(Some(ttl.as_secs()))
     }
 
@@ -66,8 +67,15 @@ impl State {
             .find(|holder| holder.grant.token == token)
     }
 
-    /// Makes somebody a holder. There must be room.
-    pub(super) fn grant(&mut self, connection: Connection, subject: &Subject, ttl: Ttl, now: Instant) -> Grant {
+    /// Makes somebody a holder, who may have waited at a place. There must be room.
+    pub(super) fn grant(
+        &mut self,
+        connection: Connection,
+        subject: &Subject,
+        place: Option<Place>,
+        ttl: Ttl,
+        now: Instant,
+    ) -> Grant {
         self.last_fence += 1;
         let fence = Fence(self.last_fence);
         let grant = Grant::new(Token::compose(fence, self.random.next()), ttl);
@@ -84,7 +92,8 @@ impl State {
         if let Some(client) = self.clients.get_mut(&connection) {
             client.holds.insert((subject.clone(), fence));
         }
-        self.record(EventKind::Granted, subject, Some(grant.token), connection, now);
+        let about = About::Grant(grant.token, place);
+        self.record(EventKind::Granted, subject, about, connection, now);
         grant
     }
 
@@ -99,7 +108,8 @@ impl State {
         let holder = entry.holders.swap_remove(index);
         entry.last_used = now;
         self.ends.remove(&(holder.ends, fence, subject.clone()));
-        self.record(why, subject, Some(holder.grant.token), holder.connection, now);
+        let about = About::Lease(holder.grant.token);
+        self.record(why, subject, about, holder.connection, now);
         self.serve_waiters(subject, now);
     }
 
@@ -109,7 +119,7 @@ impl State {
                 return;
             };
             let connection = waiter.connection;
-            let grant = self.grant(connection, subject, waiter.ttl, now);
+            let grant = self.grant(connection, subject, Some(place), waiter.ttl, now);
             let Some(client) = self.clients.get_mut(&connection) else {
                 continue;
             };

@@ -1,5 +1,6 @@
 //! The behaviour of a server, without sockets and clocks: who holds what, who waits for what, and until when.
 
+mod ending;
 mod entry;
 mod leases;
 mod report;
@@ -11,6 +12,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use self::entry::{Client, Entry, Ticket, Waiter};
+use self::report::About;
 use crate::clock::after;
 use crate::protocol::{Request, Response, Status};
 use crate::server::builder::Options;
@@ -53,6 +55,7 @@ pub(in crate::server) struct State {
     last_fence: u64,
     last_place: Place,
     draining: bool,
+    killed: bool,
     events: Vec<Event>,
     /// `None` where signals are not known.
     signals: Option<Signals>,
@@ -72,6 +75,7 @@ impl State {
             last_fence: 0,
             last_place: 0,
             draining: false,
+            killed: false,
             events: Vec::new(),
             signals,
         }
@@ -80,7 +84,7 @@ impl State {
     /// A new connection, if there is room for it.
     pub(in crate::server) fn connect(&mut self, connection: Connection) -> bool {
         let cap = self.options.max_connections;
-        if cap > 0 && self.clients.len() >= cap {
+        if self.killed || cap > 0 && self.clients.len() >= cap {
             return false;
         }
         self.clients.insert(connection, Client::default());
@@ -243,7 +247,7 @@ impl State {
         }
         entry.last_used = now;
         if entry.has_room() && entry.waiters.is_empty() {
-            return Ok(Taken::Granted(self.grant(connection, subject, ttl, now)));
+            return Ok(Taken::Granted(self.grant(connection, subject, None, ttl, now)));
         }
         if max_waiters > 0 && entry.waiters.len() >= max_waiters {
             return Err(Status::MaxWaiters);
@@ -258,7 +262,8 @@ impl State {
             told: None,
         };
         entry.waiters.insert(self.last_place, waiter);
-        self.record(EventKind::Queued, subject, None, connection, now);
+        let about = About::Place(self.last_place);
+        self.record(EventKind::Queued, subject, about, connection, now);
         Ok(Taken::Queued(self.last_place))
     }
 
@@ -305,7 +310,7 @@ impl State {
         entry.last_used = now;
         let left = entry.waiters.remove(&place).is_some();
         if left {
-            self.record(EventKind::Left, subject, None, connection, now);
+            self.record(EventKind::Left, subject, About::Place(place), connection, now);
         }
         left
     }
@@ -316,31 +321,6 @@ impl State {
         self.entries
             .retain(|_, entry| !entry.is_idle() || now.saturating_duration_since(entry.last_used) < idle);
     }
-
-    /// Shutting down: whoever waits is told, and nobody acquires any more.
-    pub(in crate::server) fn drain(&mut self, now: Instant) {
-        self.draining = true;
-        let waits: Vec<(Connection, Subject, Place)> = self
-            .clients
-            .iter_mut()
-            .filter_map(|(connection, client)| {
-                client
-                    .waits
-                    .take()
-                    .map(|(subject, place)| (*connection, subject, place))
-            })
-            .collect();
-        for (connection, subject, place) in waits {
-            let waiter = self
-                .entries
-                .get_mut(&subject)
-                .and_then(|entry| entry.waiters.remove(&place));
-            if let Some(told) = waiter.and_then(|waiter| waiter.told) {
-                drop(told.send(Response::Refused(Status::Draining)));
-            }
-            self.record(EventKind::Left, &subject, None, connection, now);
-        }
-    }
 }
 
 /// What came of asking for something.
@@ -350,5 +330,7 @@ enum Taken {
     Busy,
 }
 
+#[cfg(test)]
+mod bench;
 #[cfg(test)]
 mod tests;

@@ -4,11 +4,19 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Connection, State, Subject};
+use super::{Connection, Place, State, Subject};
 use crate::server::event::{Event, EventKind};
 use crate::server::signals::Signals;
 use crate::stats::{IdleStats, LockStats, SemaphoreStats, Stats};
 use crate::types::{Kind, Token};
+
+/// What an event is about.
+pub(super) enum About {
+    /// A grant, to somebody who waited at that place if there is one.
+    Grant(Token, Option<Place>),
+    Lease(Token),
+    Place(Place),
+}
 
 impl State {
     /// What `stats` tells.
@@ -57,19 +65,27 @@ impl State {
         &mut self,
         kind: EventKind,
         subject: &Subject,
-        token: Option<Token>,
+        about: About,
         connection: Connection,
         at: Instant,
     ) {
-        if self.options.record_events {
-            self.events.push(Event {
-                at,
-                kind,
-                namespace: subject.0,
-                key: subject.1.clone(),
-                token,
-                connection,
-            });
+        if !self.options.record_events {
+            return;
         }
+        let (token, place) = match about {
+            About::Grant(token, place) => (Some(token), place),
+            About::Lease(token) => (Some(token), None),
+            About::Place(place) => (None, Some(place)),
+        };
+        self.events.push(Event {
+            at,
+            kind,
+            namespace: subject.0,
+            key: subject.1.clone(),
+            limit: self.entries.get(subject).map_or(1, |entry| entry.limit),
+            token,
+            place,
+            connection,
+        });
     }
 }

@@ -2,128 +2,9 @@
 
 use std::time::Duration;
 
+use super::bench::{Bench, SECOND, Waiting, key, slots};
 use super::*;
 use crate::server::event::EventKind as Happened;
-use crate::types::Token;
-
-/// A state, and a clock that moves when it is told to.
-struct Bench {
-    state: State,
-    now: Instant,
-}
-
-/// An acquire that waits.
-struct Waiting(Subject, oneshot::Receiver<Response>);
-
-impl Waiting {
-    fn answer(&mut self) -> Option<Response> {
-        self.1.try_recv().ok()
-    }
-}
-
-fn key(name: &str) -> Key {
-    Key::new(name).unwrap()
-}
-
-fn secs(secs: u64) -> WaitSecs {
-    WaitSecs::from_secs(secs).unwrap()
-}
-
-fn slots(limit: u32) -> Target {
-    Target::Semaphore(Limit::new(limit).unwrap())
-}
-
-impl Bench {
-    fn new(change: impl FnOnce(&mut Options)) -> Self {
-        let mut options = Options {
-            record_events: true,
-            ..Options::default()
-        };
-        change(&mut options);
-        let mut state = State::new(options, Random::default());
-        for connection in 1..=5 {
-            assert!(state.connect(connection));
-        }
-        Self {
-            state,
-            now: Instant::now(),
-        }
-    }
-
-    fn ask(&mut self, connection: Connection, request: Request) -> Response {
-        match self.state.request(connection, request, self.now) {
-            Answer::Now(response) => response,
-            Answer::Later { subject, .. } => panic!("it waits for {subject:?}"),
-            Answer::Listening(_) => panic!("it listens"),
-        }
-    }
-
-    fn acquire_for(&mut self, connection: Connection, target: Target, name: &str, wait: u64, ttl: u64) -> Answer {
-        let request = Request::Acquire {
-            target,
-            key: key(name),
-            wait: secs(wait),
-            ttl: Ttl::from_secs(ttl),
-        };
-        self.state.request(connection, request, self.now)
-    }
-
-    fn acquire(&mut self, connection: Connection, target: Target, name: &str) -> Response {
-        match self.acquire_for(connection, target, name, 0, 30) {
-            Answer::Now(response) => response,
-            Answer::Later { .. } | Answer::Listening(_) => panic!("a try does not wait"),
-        }
-    }
-
-    fn token(&mut self, connection: Connection, target: Target, name: &str) -> Token {
-        match self.acquire(connection, target, name) {
-            Response::Granted(grant) => grant.token,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    fn waiting(&mut self, connection: Connection, target: Target, name: &str) -> Waiting {
-        match self.acquire_for(connection, target, name, 60, 30) {
-            Answer::Later { subject, granted, .. } => Waiting(subject, granted),
-            Answer::Now(response) => panic!("it was answered at once: {response:?}"),
-            Answer::Listening(_) => panic!("it listens"),
-        }
-    }
-
-    fn release(&mut self, connection: Connection, kind: Kind, name: &str, token: Token) -> Response {
-        let key = key(name);
-        self.ask(connection, Request::Release { kind, key, token })
-    }
-
-    fn enqueue(&mut self, connection: Connection, name: &str, ttl: u64) -> Response {
-        let request = Request::Enqueue {
-            target: Target::Lock,
-            key: key(name),
-            ttl: Ttl::from_secs(ttl),
-        };
-        self.ask(connection, request)
-    }
-
-    fn collect(&mut self, connection: Connection, name: &str) -> Response {
-        let request = Request::Wait {
-            kind: Kind::Lock,
-            key: key(name),
-            wait: WaitSecs::TRY,
-        };
-        self.ask(connection, request)
-    }
-
-    fn pass(&mut self, duration: Duration) {
-        self.now += duration;
-    }
-
-    fn kinds(&self) -> Vec<(Happened, Connection)> {
-        let events = self.state.events().iter();
-        events.map(|event| (event.kind, event.connection)).collect()
-    }
-}
-
-const SECOND: Duration = Duration::from_secs(1);
 
 #[test]
 fn strict_order_of_arrival() {
@@ -393,5 +274,49 @@ fn what_is_over_leaves_nothing_behind() {
             .clients
             .values()
             .all(|client| client.holds.is_empty() && client.tickets.is_empty() && client.waits.is_none())
+    );
+}
+
+#[test]
+fn places_and_limits_are_in_the_record() {
+    let mut bench = Bench::new(|_| {});
+    let token = bench.token(1, slots(1), "s");
+    let mut waiting = bench.waiting(2, slots(1), "s");
+    bench.release(1, Kind::Semaphore, "s", token);
+    waiting.granted();
+    let events = bench.state.events();
+    let places: Vec<_> = events.iter().map(|event| (event.kind, event.place)).collect();
+    assert_eq!(
+        places,
+        [
+            (Happened::Granted, None),
+            (Happened::Queued, Some(1)),
+            (Happened::Released, None),
+            (Happened::Granted, Some(1)),
+        ]
+    );
+    let mut bench = Bench::new(|_| {});
+    bench.token(1, slots(7), "s");
+    assert_eq!(bench.state.events()[0].limit, 7);
+}
+
+#[test]
+fn a_killed_server_ends_everything_and_serves_nobody() {
+    let mut bench = Bench::new(|_| {});
+    bench.token(1, Target::Lock, "k");
+    let mut waiting = bench.waiting(2, Target::Lock, "k");
+    bench.state.kill(bench.now);
+    assert!(waiting.is_cut_off());
+    assert!(bench.state.is_killed());
+    bench.state.disconnect(1, bench.now);
+    bench.state.disconnect(2, bench.now);
+    assert!(!bench.state.connect(6));
+    assert_eq!(
+        bench.kinds(),
+        [
+            (Happened::Granted, 1),
+            (Happened::Queued, 2),
+            (Happened::Disconnected, 1)
+        ]
     );
 }

@@ -1,0 +1,52 @@
+//! The end of a server: announced, or not.
+
+use tokio::time::Instant;
+
+use super::report::About;
+use super::{Connection, Place, State, Subject};
+use crate::protocol::{Response, Status};
+use crate::server::event::EventKind;
+
+impl State {
+    /// Shutting down: whoever waits is told, and nobody acquires any more.
+    pub(in crate::server) fn drain(&mut self, now: Instant) {
+        self.draining = true;
+        let waits: Vec<(Connection, Subject, Place)> = self
+            .clients
+            .iter_mut()
+            .filter_map(|(connection, client)| {
+                client
+                    .waits
+                    .take()
+                    .map(|(subject, place)| (*connection, subject, place))
+            })
+            .collect();
+        for (connection, subject, place) in waits {
+            let entry = self.entries.get_mut(&subject);
+            let Some(waiter) = entry.and_then(|entry| entry.waiters.remove(&place)) else {
+                continue;
+            };
+            if let Some(told) = waiter.told {
+                drop(told.send(Response::Refused(Status::Draining)));
+            }
+            self.record(EventKind::Left, &subject, About::Place(place), connection, now);
+        }
+    }
+
+    /// The end, at once: nobody is told anything, nobody gets what others had.
+    pub(in crate::server) fn kill(&mut self, now: Instant) {
+        self.killed = true;
+        for entry in self.entries.values_mut() {
+            entry.waiters.clear();
+        }
+        for (_, fence, subject) in self.ends.clone() {
+            self.end_lease(&subject, fence, EventKind::Disconnected, now);
+        }
+        self.clients.clear();
+    }
+
+    /// Whether no request is answered any more.
+    pub(in crate::server) fn is_killed(&self) -> bool {
+        self.killed
+    }
+}
