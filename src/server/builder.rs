@@ -29,6 +29,8 @@ pub(super) struct Options {
     pub(super) gc_interval: Duration,
     pub(super) gc_max_idle: Duration,
     pub(super) auto_release_on_disconnect: bool,
+    pub(super) cluster_release: bool,
+    pub(super) orphan_ttl: Duration,
     pub(super) read_timeout: Duration,
     pub(super) write_timeout: Duration,
     pub(super) shutdown_timeout: Duration,
@@ -52,6 +54,8 @@ impl Default for Options {
             gc_interval: Duration::from_secs(5),
             gc_max_idle: Duration::from_secs(60),
             auto_release_on_disconnect: true,
+            cluster_release: false,
+            orphan_ttl: Duration::ZERO,
             read_timeout: Duration::from_secs(23),
             write_timeout: Duration::from_secs(5),
             shutdown_timeout: Duration::from_secs(30),
@@ -135,6 +139,23 @@ impl ServerBuilder {
     /// Whether a connection that ends gives up what was acquired over it. Its waits are given up in any case. Default: true.
     pub fn auto_release_on_disconnect(mut self, release: bool) -> Self {
         self.options.auto_release_on_disconnect = release;
+        self
+    }
+
+    /// Whether it is of the releases that can form clusters (3.x): it takes `stable-ref`, which others answer with `error`,
+    /// and a renewal makes the connection that sent it the owner of the lease, so that it is that one's end which gives it
+    /// up. Alone, such a server needs nobody's leave for anything; for several there is [`Cluster`](super::Cluster). Not a
+    /// flag of the real server. Default: false.
+    pub fn cluster_release(mut self, cluster: bool) -> Self {
+        self.options.cluster_release = cluster;
+        self
+    }
+
+    /// With [`cluster_release`](Self::cluster_release): how long the leases and the places in queues of a connection that
+    /// presented a `stable-ref` are kept when it ends, for the next one under the same ref; zero not to keep them. See
+    /// [`Cluster`](super::Cluster) for what that means. Default: zero.
+    pub fn orphan_ttl(mut self, ttl: Duration) -> Self {
+        self.options.orphan_ttl = ttl;
         self
     }
 

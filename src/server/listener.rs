@@ -31,7 +31,10 @@ pub struct Server {
 /// What the tasks of a server share.
 pub(super) struct Shared {
     pub(super) options: Options,
-    state: Mutex<State>,
+    /// Of one server, or of all members of a cluster.
+    state: Arc<Mutex<State>>,
+    /// Which of the members this is; 0 for a server of its own.
+    member: usize,
     /// No new connections.
     draining: CancellationToken,
     /// Everything ends.
@@ -53,13 +56,26 @@ impl Server {
 
     pub(super) async fn start(builder: ServerBuilder) -> Result<Self> {
         let ServerBuilder { host, port, options } = builder;
-        let cannot_listen = |error: std::io::Error| {
-            Error::new(ErrorKind::Connect, format!("cannot listen on {host}:{port}: {error}")).caused_by(error)
-        };
-        let listener = TcpListener::bind((host.as_str(), port)).await.map_err(cannot_listen)?;
-        let address = listener.local_addr().map_err(cannot_listen)?;
+        let (listener, address) = listen(&host, port).await?;
+        let state = State::new(options.clone(), Random::new()?);
+        Ok(Self::serve(
+            (listener, address),
+            options,
+            Arc::new(Mutex::new(state)),
+            0,
+        ))
+    }
+
+    /// Serves a state, as one of its members.
+    pub(super) fn serve(
+        (listener, address): (TcpListener, SocketAddr),
+        options: Options,
+        state: Arc<Mutex<State>>,
+        member: usize,
+    ) -> Self {
         let shared = Arc::new(Shared {
-            state: Mutex::new(State::new(options.clone(), Random::new()?)),
+            state,
+            member,
             options,
             draining: CancellationToken::new(),
             stopped: CancellationToken::new(),
@@ -71,7 +87,7 @@ impl Server {
         ));
         // Not tracked: it ends with the server, not before.
         tokio::spawn(until(shared.stopped.clone(), sweep(Arc::clone(&shared))));
-        Ok(Self { address, shared, tasks })
+        Self { address, shared, tasks }
     }
 
     /// Where it listens.
@@ -122,12 +138,22 @@ impl Server {
     }
 
     /// Ends at once; when this returns there is neither listener nor connection.
-    async fn stop(self) {
+    pub(super) async fn stop(self) {
         let tasks = self.tasks.clone();
         drop(self);
         tasks.close();
         tasks.wait().await;
     }
+}
+
+/// Binds an address.
+pub(super) async fn listen(host: &str, port: u16) -> Result<(TcpListener, SocketAddr)> {
+    let cannot_listen = |error: std::io::Error| {
+        Error::new(ErrorKind::Connect, format!("cannot listen on {host}:{port}: {error}")).caused_by(error)
+    };
+    let listener = TcpListener::bind((host, port)).await.map_err(cannot_listen)?;
+    let address = listener.local_addr().map_err(cannot_listen)?;
+    Ok((listener, address))
 }
 
 /// Ends all tasks, and with them all connections. Only sets flags: works anywhere.
@@ -155,10 +181,9 @@ async fn until(end: CancellationToken, work: impl Future<Output = ()>) {
 }
 
 async fn accept(listener: TcpListener, shared: Arc<Shared>, tasks: TaskTracker) {
-    let mut next_connection = 1;
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => admit(stream, &shared, &tasks, &mut next_connection),
+            Ok((stream, _)) => admit(stream, &shared, &tasks),
             Err(error) => {
                 // Out of file descriptors, as a rule: let some connections end.
                 tracing::warn!(%error, "cannot accept");
@@ -169,12 +194,10 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, tasks: TaskTracker) 
 }
 
 /// Serves a connection, if there is room for it. One too many is closed without a word.
-fn admit(stream: TcpStream, shared: &Arc<Shared>, tasks: &TaskTracker, next_connection: &mut u64) {
-    let number = *next_connection;
-    if !shared.state().connect(number) {
+fn admit(stream: TcpStream, shared: &Arc<Shared>, tasks: &TaskTracker) {
+    let Some(number) = shared.state().connect(shared.member) else {
         return;
-    }
-    *next_connection += 1;
+    };
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "a connection is gone already");
     }

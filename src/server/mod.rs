@@ -23,11 +23,17 @@
 //! # }
 //! ```
 //!
+//! Two things of the releases that can form clusters (3.x) it has for the asking: with
+//! [`cluster_release`](ServerBuilder::cluster_release) it takes `stable-ref`, and a renewal moves the ownership of a lease.
+//! (`barrier` it answers in any case, at once, as a single server of those releases does.) [`Cluster`] is several of them
+//! on one state, with a leader that changes on command and members that stop, for tests of clients that have to cope.
+//!
 //! How it is made: `state` is the whole behaviour, without sockets and clocks, and `signals` the part of it that knows
 //! who hears what; `connection` reads requests, asks the state, and writes answers and signals; `listener` accepts,
-//! sweeps and shuts down.
+//! sweeps and shuts down; `cluster` runs several servers on one state.
 
 mod builder;
+mod cluster;
 mod connection;
 mod event;
 mod listener;
@@ -38,6 +44,7 @@ mod state;
 mod tls;
 
 pub use builder::ServerBuilder;
+pub use cluster::{Cluster, ClusterBuilder};
 pub use event::{Event, EventKind};
 pub use listener::Server;
 #[cfg(feature = "tls")]

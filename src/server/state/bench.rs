@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::*;
+use crate::protocol::StableRef;
 use crate::server::event::EventKind as Happened;
 use crate::types::Token;
 
@@ -55,12 +56,62 @@ impl Bench {
         change(&mut options);
         let mut state = State::new(options, Random::default());
         for connection in 1..=5 {
-            assert!(state.connect(connection));
+            assert_eq!(state.connect(0), Some(connection));
         }
         Self {
             state,
             now: Instant::now(),
         }
+    }
+
+    /// Three members. Connections 1 to 3 are to the first, which leads, 4 to the second, 5 to the third.
+    pub(super) fn cluster(change: impl FnOnce(&mut Options)) -> Self {
+        let mut options = Options {
+            record_events: true,
+            cluster_release: true,
+            orphan_ttl: 10 * SECOND,
+            ..Options::default()
+        };
+        change(&mut options);
+        let addresses = (1..=3).map(|port| SocketAddr::from(([127, 0, 0, 1], port))).collect();
+        let mut state = State::of_cluster(options, Random::default(), addresses);
+        for (member, connection) in [0, 0, 0, 1, 2].into_iter().zip(1..) {
+            assert_eq!(state.connect(member), Some(connection));
+        }
+        Self {
+            state,
+            now: Instant::now(),
+        }
+    }
+
+    /// A new connection of a session.
+    pub(super) fn connect(&mut self, member: usize, session: &str) -> Connection {
+        let connection = self.state.connect(member).expect("there is room");
+        assert_eq!(self.present(connection, session), Response::Done);
+        connection
+    }
+
+    pub(super) fn present(&mut self, connection: Connection, session: &str) -> Response {
+        let reference = StableRef::new(session).unwrap();
+        self.ask(connection, Request::StableRef { reference })
+    }
+
+    pub(super) fn disconnect(&mut self, connection: Connection) {
+        self.state.disconnect(connection, self.now);
+    }
+
+    pub(super) fn lead(&mut self, member: usize) {
+        self.state.lead(member, self.now);
+    }
+
+    pub(super) fn renew(&mut self, connection: Connection, name: &str, token: Token, ttl: u64) -> Response {
+        let request = Request::Renew {
+            kind: Kind::Lock,
+            key: key(name),
+            token,
+            ttl: Ttl::from_secs(ttl),
+        };
+        self.ask(connection, request)
     }
 
     pub(super) fn ask(&mut self, connection: Connection, request: Request) -> Response {
@@ -135,6 +186,11 @@ impl Bench {
 
     pub(super) fn pass(&mut self, duration: Duration) {
         self.now += duration;
+    }
+
+    /// How often something happened.
+    pub(super) fn count(&self, kind: Happened) -> usize {
+        self.kinds().iter().filter(|(happened, _)| *happened == kind).count()
     }
 
     pub(super) fn kinds(&self) -> Vec<(Happened, Connection)> {

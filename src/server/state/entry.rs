@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use super::orphans::Absence;
 use super::{Connection, Place, Subject};
-use crate::protocol::Response;
+use crate::protocol::{Response, StableRef};
 use crate::types::{Fence, Grant, Ttl};
 
 /// A key that is used, or was lately.
@@ -34,18 +35,45 @@ pub(super) struct Waiter {
 /// What a connection has to do with which keys.
 #[derive(Default)]
 pub(super) struct Client {
+    /// The member that it is connected to. A server of its own is member 0.
+    pub(super) member: usize,
     /// What it acquired and did not release.
     pub(super) holds: BTreeSet<(Subject, Fence)>,
     /// What it enqueued for.
     pub(super) tickets: HashMap<Subject, Ticket>,
     /// Where it waits inside a blocking request.
     pub(super) waits: Option<(Subject, Place)>,
+    /// The session that it carries on, if it has said so.
+    pub(super) session: Option<StableRef>,
+    /// It has asked for a lock or slot: too late to say so.
+    pub(super) has_asked: bool,
+    /// Set once it is not connected any more, and remembered for those who come after it.
+    pub(super) absent: Option<Absence>,
 }
 
 #[derive(Clone, Copy)]
 pub(super) enum Ticket {
     Queued(Place),
     Granted(Grant),
+}
+
+impl Ticket {
+    pub(super) fn is_for(self, place: Place) -> bool {
+        matches!(self, Self::Queued(queued) if queued == place)
+    }
+}
+
+impl Client {
+    /// Its places in queues, in the order in which it took them. Some may be granted meanwhile.
+    pub(super) fn places(&self) -> Vec<(Subject, Place)> {
+        let queued = self.tickets.iter().filter_map(|(subject, ticket)| match ticket {
+            Ticket::Queued(place) => Some((subject.clone(), *place)),
+            Ticket::Granted(_) => None,
+        });
+        let mut places: Vec<(Subject, Place)> = queued.chain(self.waits.clone()).collect();
+        places.sort_unstable_by_key(|(_, place)| *place);
+        places
+    }
 }
 
 impl Entry {

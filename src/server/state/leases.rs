@@ -28,7 +28,14 @@ impl State {
         Response::Done
     }
 
-    pub(super) fn renew(&mut self, subject: &Subject, token: Token, ttl: Option<Ttl>, now: Instant) -> Response {
+    pub(super) fn renew(
+        &mut self,
+        connection: Connection,
+        subject: &Subject,
+        token: Token,
+        ttl: Option<Ttl>,
+        now: Instant,
+    ) -> Response {
         self.expire_entry(subject, now);
         let ttl = ttl.unwrap_or(self.options.default_lease_ttl);
         let ends = after(now, ttl.as_duration());
@@ -40,16 +47,25 @@ impl State {
         };
         entry.last_used = now;
         let fence = holder.grant.fence;
-        let connection = holder.connection;
+        let mut owner = holder.connection;
+        holder.grant.ttl = ttl;
         let before = std::mem::replace(&mut holder.ends, ends);
         self.ends.remove(&(before, fence, subject.clone()));
         self.ends.insert((ends, fence, subject.clone()));
-        self.record(EventKind::Renewed, subject, About::Lease(token), connection, now);
+        if self.options.cluster_release {
+            self.move_lease(subject, fence, connection);
+            owner = connection;
+        }
+        self.record(EventKind::Renewed, subject, About::Lease(token), owner, now);
         Response::Renewed(Some(ttl.as_secs()))
     }
 
-    /// Lets all leases expire whose time is over.
+    /// Lets all leases expire whose time is over. Without a leader nothing happens: that is the next one's to do.
     pub(in crate::server) fn expire(&mut self, now: Instant) {
+        if !self.is_led() {
+            return;
+        }
+        self.give_up_orphans(now);
         while let Some((ends, fence, subject)) = self.ends.first().cloned() {
             if ends > now {
                 return;
@@ -131,8 +147,12 @@ impl State {
                 }
                 None => {
                     let queued = client.tickets.get_mut(subject);
+                    // Without one it is the place of somebody who waited, and is absent now.
                     if let Some(ticket @ Ticket::Queued(_)) = queued {
-                        debug_assert!(matches!(ticket, Ticket::Queued(other) if *other == place));
+                        debug_assert!(
+                            ticket.is_for(place),
+                            "a connection waits behind what it has enqueued for"
+                        );
                         *ticket = Ticket::Granted(grant);
                     }
                 }

@@ -3,15 +3,20 @@
 mod ending;
 mod entry;
 mod leases;
+mod membership;
+mod orphans;
 mod report;
 mod signals;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::SocketAddr;
 
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use self::entry::{Client, Entry, Ticket, Waiter};
+use self::membership::Membership;
+use self::orphans::{Absence, Sessions};
 use self::report::About;
 use crate::clock::after;
 use crate::protocol::{Request, Response, Status};
@@ -24,7 +29,7 @@ use crate::types::{Fence, Grant, Key, Kind, Limit, Target, Ttl, WaitSecs};
 /// A key in its namespace.
 pub(in crate::server) type Subject = (Kind, Key);
 
-/// Names a connection.
+/// Names a connection, or what is left of one: see [`orphans`].
 pub(in crate::server) type Connection = u64;
 
 /// Names a place in a queue, in the order in which places were taken.
@@ -52,6 +57,7 @@ pub(in crate::server) struct State {
     clients: HashMap<Connection, Client>,
     /// All leases, the first to end first.
     ends: BTreeSet<(Instant, Fence, Subject)>,
+    last_connection: Connection,
     last_fence: u64,
     last_place: Place,
     draining: bool,
@@ -59,6 +65,10 @@ pub(in crate::server) struct State {
     events: Vec<Event>,
     /// `None` where signals are not known.
     signals: Option<Signals>,
+    /// Empty where connections do not say which session they carry on.
+    sessions: Sessions,
+    /// `None` for a server of its own.
+    membership: Option<Membership>,
 }
 
 impl State {
@@ -72,42 +82,61 @@ impl State {
             entries: HashMap::new(),
             clients: HashMap::new(),
             ends: BTreeSet::new(),
+            last_connection: 0,
             last_fence: 0,
             last_place: 0,
             draining: false,
             killed: false,
             events: Vec::new(),
             signals,
+            sessions: Sessions::default(),
+            membership: None,
         }
     }
 
-    /// A new connection, if there is room for it.
-    pub(in crate::server) fn connect(&mut self, connection: Connection) -> bool {
-        let cap = self.options.max_connections;
-        if self.killed || cap > 0 && self.clients.len() >= cap {
-            return false;
+    /// The state that the members of a cluster share. The first of them leads.
+    pub(in crate::server) fn of_cluster(options: Options, random: Random, addresses: Vec<SocketAddr>) -> Self {
+        Self {
+            membership: Some(Membership::new(addresses)),
+            ..Self::new(options, random)
         }
-        self.clients.insert(connection, Client::default());
-        true
+    }
+
+    /// A new connection, to one of the members where there are several, if there is room for it.
+    pub(in crate::server) fn connect(&mut self, member: usize) -> Option<Connection> {
+        let cap = self.options.max_connections;
+        if self.killed || cap > 0 && self.connections_to(member) >= cap {
+            return None;
+        }
+        self.last_connection += 1;
+        let client = Client {
+            member,
+            ..Client::default()
+        };
+        self.clients.insert(self.last_connection, client);
+        Some(self.last_connection)
     }
 
     /// A connection has ended: its subscriptions and waits are given up, and what it holds too, unless that is switched
-    /// off.
+    /// off. Or they are kept for the next connection of its session.
     pub(in crate::server) fn disconnect(&mut self, connection: Connection, now: Instant) {
-        let Some(client) = self.clients.remove(&connection) else {
-            return;
-        };
         if let Some(signals) = &mut self.signals {
             signals.disconnect(connection);
         }
-        let queued = client.tickets.into_iter().filter_map(|(subject, ticket)| match ticket {
-            Ticket::Queued(place) => Some((subject, place)),
-            Ticket::Granted(_) => None,
-        });
-        for (subject, place) in queued.chain(client.waits) {
+        if !self.orphan(connection, Absence::Ended, now) {
+            self.give_up_all(connection, now);
+        }
+    }
+
+    /// A client will not come back.
+    fn give_up_all(&mut self, connection: Connection, now: Instant) {
+        let Some(client) = self.remove_client(connection) else {
+            return;
+        };
+        for (subject, place) in client.places() {
             self.leave(connection, &subject, place, now);
         }
-        if self.options.auto_release_on_disconnect {
+        if self.options.auto_release_on_disconnect && client.absent != Some(Absence::LeftBehind) {
             for (subject, fence) in client.holds {
                 self.end_lease(&subject, fence, EventKind::Disconnected, now);
             }
@@ -116,6 +145,11 @@ impl State {
 
     /// Works on one request.
     pub(in crate::server) fn request(&mut self, connection: Connection, request: Request, now: Instant) -> Answer {
+        if self.options.cluster_release {
+            if let Some(refusal) = self.refused_by_member(connection, &request) {
+                return Answer::Now(refusal);
+            }
+        }
         Answer::Now(match request {
             Request::Acquire { target, key, wait, ttl } => {
                 return self.acquire(connection, target, key, wait, ttl, now);
@@ -123,18 +157,16 @@ impl State {
             Request::Wait { kind, key, wait } => return self.wait(connection, (kind, key), wait, now),
             Request::Enqueue { target, key, ttl } => self.enqueue(connection, target, key, ttl, now),
             Request::Release { kind, key, token } => self.release(&(kind, key), token, now),
-            Request::Renew { kind, key, token, ttl } => self.renew(&(kind, key), token, ttl, now),
-            // Alone, everything is visible at once.
+            Request::Renew { kind, key, token, ttl } => self.renew(connection, &(kind, key), token, ttl, now),
+            // There is one state only: everything is visible at once.
             Request::Ping | Request::Barrier => Response::Done,
-            Request::Stats => match serde_json::to_string(&self.stats(now)) {
-                Ok(json) => Response::Json(json.into()),
-                Err(_) => Response::Refused(Status::Error),
-            },
+            Request::Stats => self.report(connection, now),
+            Request::StableRef { reference } => self.stable_ref(connection, reference),
             Request::Listen { pattern, group } => return self.listen(connection, pattern, group),
             Request::Unlisten { pattern, group } => self.unlisten(connection, pattern, group),
             Request::Signal { channel, payload } => self.signal(channel, payload),
             // Out of place once authenticated.
-            Request::Auth { .. } | Request::StableRef { .. } => Response::Refused(Status::Error),
+            Request::Auth { .. } => Response::Refused(Status::Error),
         })
     }
 
@@ -232,6 +264,9 @@ impl State {
             Target::Semaphore(limit) => Limit::get(limit),
         };
         self.expire_entry(subject, now);
+        if let Some(taken) = self.take_back(connection, subject, limit, ttl, queue, now) {
+            return Ok(taken);
+        }
         if !self.entries.contains_key(subject) && self.entries.len() >= self.options.max_locks {
             return Err(Status::MaxLocks);
         }

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::orphans::number;
 use super::{Connection, Place, State, Subject};
+use crate::protocol::{Response, Status};
 use crate::server::event::{Event, EventKind};
 use crate::server::signals::Signals;
 use crate::stats::{IdleStats, LockStats, SemaphoreStats, Stats};
@@ -19,10 +21,20 @@ pub(super) enum About {
 }
 
 impl State {
-    /// What `stats` tells.
+    /// The answer to `stats`.
+    pub(super) fn report(&self, connection: Connection, now: Instant) -> Response {
+        let stats = self.stats(now);
+        let json = match &self.membership {
+            None => serde_json::to_string(&stats),
+            Some(membership) => serde_json::to_string(&self.seen_by_member(membership, connection, stats)),
+        };
+        json.map_or(Response::Refused(Status::Error), |json| Response::Json(json.into()))
+    }
+
+    /// The state: all of it, whoever is asked.
     pub(in crate::server) fn stats(&self, now: Instant) -> Stats {
         let mut stats = Stats {
-            connections: self.clients.len() as u64,
+            connections: self.connections() as u64,
             signal_channels: self.signals.as_ref().map(Signals::stats).unwrap_or_default(),
             ..Stats::default()
         };
@@ -40,7 +52,7 @@ impl State {
                 }
                 (Kind::Lock, holder) => stats.locks.push(LockStats {
                     key,
-                    owner_conn_id: holder.map_or(0, |holder| holder.connection),
+                    owner_conn_id: holder.map_or(0, |holder| number(holder.connection)),
                     lease_expires_in_s: holder
                         .map_or(Duration::ZERO, |h| h.ends.saturating_duration_since(now))
                         .as_secs(),
@@ -85,7 +97,7 @@ impl State {
             limit: self.entries.get(subject).map_or(1, |entry| entry.limit),
             token,
             place,
-            connection,
+            connection: number(connection),
         });
     }
 }

@@ -1,0 +1,84 @@
+//! What a cluster is made of.
+
+use std::sync::{Arc, Mutex};
+
+use super::port::Port;
+use super::{Cluster, Member};
+use crate::error::{Error, Result};
+use crate::server::builder::ServerBuilder;
+use crate::server::random::Random;
+use crate::server::state::State;
+
+/// Describes a cluster.
+#[derive(Clone, Debug)]
+#[must_use = "a builder does nothing until the cluster is started"]
+pub struct ClusterBuilder {
+    members: usize,
+    each: ServerBuilder,
+}
+
+impl Default for ClusterBuilder {
+    fn default() -> Self {
+        Self {
+            members: 3,
+            each: ServerBuilder::default(),
+        }
+    }
+}
+
+impl ClusterBuilder {
+    /// How many members. Default: 3.
+    pub fn members(mut self, members: usize) -> Self {
+        self.members = members;
+        self
+    }
+
+    /// What each member is like, as a server of its own would be. The port does not count, each gets one that is free;
+    /// [`cluster_release`](ServerBuilder::cluster_release) is on, signals are off. Caps on keys and waiters are those of
+    /// the one state; one on connections is each member's. Default: as [`Server::builder`](crate::server::Server::builder).
+    pub fn options(mut self, each: ServerBuilder) -> Self {
+        self.each = each;
+        self
+    }
+
+    /// Starts all members, on the current tokio runtime. The first leads.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) without members,
+    /// [`ErrorKind::Connect`](crate::ErrorKind::Connect) if the address cannot be bound.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: nothing listens if it is dropped.
+    pub async fn start(self) -> Result<Cluster> {
+        if self.members == 0 {
+            return Err(Error::invalid("number of members", 0, "somebody has to lead"));
+        }
+        let mut options = self.each.options;
+        options.cluster_release = true;
+        options.signals = false;
+        let mut ports = Vec::new();
+        let mut listeners = Vec::new();
+        for _ in 0..self.members {
+            let (port, listener) = Port::open(&self.each.host).await?;
+            ports.push(port);
+            listeners.push(listener);
+        }
+        let addresses = ports.iter().map(Port::address).collect();
+        let state = State::of_cluster(options.clone(), Random::new()?, addresses);
+        let members = ports.into_iter().map(|port| Member {
+            port,
+            running: Mutex::default(),
+        });
+        let cluster = Cluster {
+            state: Arc::new(Mutex::new(state)),
+            options,
+            members: members.collect(),
+        };
+        for (number, listener) in listeners.into_iter().enumerate() {
+            *cluster.member(number)?.running() = Some(cluster.serve(number, listener));
+        }
+        Ok(cluster)
+    }
+}
