@@ -8,6 +8,7 @@
     missing_docs
 )]
 
+pub mod checker;
 pub mod fake;
 pub mod pki;
 pub mod process;

@@ -22,13 +22,17 @@ pub enum Heard {
 
 impl RawConnection {
     pub async fn open(address: &str) -> Self {
-        let stream = TcpStream::connect(address).await.expect("the server is there");
-        stream.set_nodelay(true).unwrap();
+        Self::try_open(address).await.expect("the server is there")
+    }
+
+    pub async fn try_open(address: &str) -> Option<Self> {
+        let stream = TcpStream::connect(address).await.ok()?;
+        stream.set_nodelay(true).ok()?;
         let (reader, writer) = stream.into_split();
-        Self {
+        Some(Self {
             reader: BufReader::new(reader),
             writer,
-        }
+        })
     }
 
     /// Errors are left to the next [`hear`](Self::hear).
