@@ -16,6 +16,7 @@ use crate::net::auth::AuthSource;
 use crate::net::backoff::ReconnectPolicy;
 use crate::service::{ClientService, Core, Request, Response, UserLayer};
 use crate::sharding::{CheckedStrategy, ShardingStrategy};
+use crate::shards::Shard;
 use crate::telemetry::key_class::Classifier;
 use crate::telemetry::sink::Sink;
 use crate::types::Key;
@@ -36,7 +37,31 @@ impl ClientBuilder {
     /// quarter of a second after the one before (RFC 8305). A `unix:` path is that of a socket behind which something, as a
     /// rule a proxy on this machine, passes everything on to a server.
     pub fn servers<S: Into<String>>(mut self, servers: impl IntoIterator<Item = S>) -> Self {
-        self.options.servers = servers.into_iter().map(Into::into).collect();
+        self.options.shards = servers.into_iter().map(Shard::single).collect();
+        self
+    }
+
+    /// The same for shards that may be served by several servers: a cluster, or servers in reserve. Replaces what
+    /// [`servers`](Self::servers) said, and the other way round.
+    ///
+    /// ```
+    /// use dflockd_client::{Client, Shard};
+    ///
+    /// let builder = Client::builder().shards([
+    ///     Shard::cluster(["a.example.org:6388", "b.example.org:6388", "c.example.org:6388"]),
+    ///     Shard::single("alone.example.org:6388"),
+    /// ]);
+    /// ```
+    pub fn shards<S: Into<Shard>>(mut self, shards: impl IntoIterator<Item = S>) -> Self {
+        self.options.shards = shards.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// How often one operation is asked again because a member of a cluster refused it that does not lead, or because the
+    /// leader was lost while it waited there; then its caller gets the error, [`NotLeader`](crate::ErrorKind::NotLeader) or
+    /// [`Disconnected`](crate::ErrorKind::Disconnected), which is retryable. Default: 16.
+    pub fn max_redirects(mut self, times: u32) -> Self {
+        self.options.max_redirects = times;
         self
     }
 
@@ -264,10 +289,10 @@ impl ClientBuilder {
     /// The same client for one key alone: it knows only the server that the key belongs to. Checks everything.
     pub(crate) fn for_key(mut self, key: &Key) -> Result<Self> {
         let config = self.options.clone().check()?;
-        let shard = config.strategy.shard(key.as_str(), config.endpoints.len())?;
-        let server = config.endpoints.get(shard);
-        let server = server.ok_or_else(|| Error::invalid("shard index", shard, "there is no such shard"))?;
-        self.options.servers = vec![server.to_string()];
+        let index = config.strategy.shard(key.as_str(), config.shards.len())?;
+        let shard = self.options.shards.get(index).cloned();
+        let shard = shard.ok_or_else(|| Error::invalid("shard index", index, "there is no such shard"))?;
+        self.options.shards = vec![shard];
         self.options.strategy = CheckedStrategy::default();
         Ok(self)
     }
@@ -325,7 +350,7 @@ impl ClientBuilder {
 impl fmt::Debug for ClientBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ClientBuilder")
-            .field("servers", &self.options.servers)
+            .field("shards", &self.options.shards)
             .finish_non_exhaustive()
     }
 }

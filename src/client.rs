@@ -165,6 +165,65 @@ impl Client {
         }
     }
 
+    /// Returns once everything that the shards' clusters had committed when they were asked is visible: what was done through
+    /// another member, by whomever, is seen by whatever is asked of this client afterwards. A server that stands alone answers at
+    /// once.
+    ///
+    /// # Errors
+    ///
+    /// The first error that any shard gives; [`Unsupported`](crate::ErrorKind::Unsupported) if a server is older than the cluster
+    /// releases (3.x).
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: nothing is changed anywhere.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), dflockd_client::Error> {
+    /// # let server = dflockd_client::server::Server::builder().port(0).start().await?;
+    /// # let client = dflockd_client::Client::builder().servers([server.local_addr().to_string()]).build()?;
+    /// client.barrier().await?;
+    /// let held = client.stats().await?.locks;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn barrier(&self) -> Result<()> {
+        let shards = 0..self.core().topology.shards.len();
+        let barriers = shards.map(|shard| execute(&self.core, Request::Barrier { shard }));
+        for answer in join_all(barriers).await {
+            match answer? {
+                Response::Visible => {}
+                other => return Err(other.out_of_place()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Has the first server of a shard that was given as [`Shard::standby`](crate::Shard::standby) serve it again, once it is there.
+    ///
+    /// Everything that is held on the server that took its place is reported lost ([`LostReason::Failback`]) and given back, and
+    /// nothing is asked of the first server before every lease of other clients must be over as well: the
+    /// [takeover delay](crate::Shard::takeover_delay), which is the answer. Have all clients go back at the same time. Nothing is
+    /// given up if the first server cannot be reached, or serves already: then the answer is zero.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if there is no such shard, or it has no servers in reserve; why the first
+    /// server cannot be reached, if it cannot.
+    ///
+    /// # Cancel safety
+    ///
+    /// If it is dropped before the first server has answered, nothing is done; later it makes no difference.
+    ///
+    /// [`LostReason::Failback`]: crate::LostReason::Failback
+    pub async fn failback(&self, shard: usize) -> Result<Duration> {
+        match execute(&self.core, Request::Failback { shard }).await? {
+            Response::FailingBack(delay) => Ok(delay),
+            other => Err(other.out_of_place()),
+        }
+    }
+
     /// Publishes a signal at the shard that the sharding strategy names for its channel. The number of deliveries.
     ///
     /// Who listens with a client of several shards hears it wherever that is; who listens at one server only, as the public
@@ -393,7 +452,7 @@ impl fmt::Debug for ResponseFuture {
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Client")
-            .field("servers", &self.config().endpoints)
+            .field("shards", &self.config().shards)
             .finish_non_exhaustive()
     }
 }

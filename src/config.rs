@@ -7,14 +7,15 @@ use crate::error::{Error, Result};
 use crate::lease::schedule::{RenewRatio, Schedule};
 use crate::net::auth::{AuthSource, Credentials};
 use crate::net::backoff::ReconnectPolicy;
-use crate::net::connect::ConnectOptions;
+use crate::net::connect::{ConnectOptions, Purpose};
 use crate::net::endpoint::Endpoint;
 use crate::net::reach::Resolver;
 use crate::sharding::{CheckedStrategy, DEFAULT_SERVERS, ShardingStrategy};
+use crate::shards::{Shard, ShardPlan, check_all};
 use crate::telemetry::key_class::Classifier;
 use crate::telemetry::sink::Sink;
 use crate::tls::{Tls, TlsConnector};
-use crate::types::{Shortened, Ttl};
+use crate::types::Ttl;
 
 /// What callers meet while the shard of their key is not connected.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,7 +31,8 @@ pub enum OnUnavailable {
 /// What was asked for, unchecked. Not `Debug`: it holds the secret as it was given.
 #[derive(Clone)]
 pub(crate) struct Options {
-    pub(crate) servers: Vec<String>,
+    pub(crate) shards: Vec<Shard>,
+    pub(crate) max_redirects: u32,
     pub(crate) auth: Option<AuthSource>,
     pub(crate) auth_retry: Duration,
     pub(crate) tls: Option<Tls>,
@@ -60,7 +62,8 @@ pub(crate) struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
-            servers: DEFAULT_SERVERS.iter().map(ToString::to_string).collect(),
+            shards: DEFAULT_SERVERS.iter().map(|server| Shard::single(*server)).collect(),
+            max_redirects: 16,
             auth: None,
             auth_retry: Duration::from_secs(30),
             tls: None,
@@ -92,7 +95,7 @@ impl Default for Options {
 /// What was asked for, checked.
 #[derive(Clone, Debug)]
 pub(crate) struct Config {
-    pub(crate) endpoints: Vec<Endpoint>,
+    pub(crate) shards: Vec<ShardPlan>,
     pub(crate) strategy: CheckedStrategy,
     pub(crate) request_timeout: Duration,
     pub(crate) acquire_timeout: Duration,
@@ -117,16 +120,21 @@ pub(crate) struct ShardConfig {
     pub(crate) reply_timeout: Duration,
     pub(crate) reconnect: ReconnectPolicy,
     pub(crate) on_unavailable: OnUnavailable,
+    pub(crate) server_read_timeout: Duration,
     pub(crate) survives_disconnect: bool,
     pub(crate) max_in_flight: usize,
     pub(crate) exclusive_lanes: usize,
     pub(crate) exclusive_lanes_per_key: usize,
     pub(crate) idle_lane_timeout: Duration,
+    /// What callers ask for who ask for no TTL of their own.
+    pub(crate) lease_ttl: Option<Ttl>,
+    /// How often a request that was refused by a member that does not lead is asked again.
+    pub(crate) max_redirects: u32,
 }
 
 impl ShardConfig {
     /// How to reach an endpoint of the shard, for a connection whose longest silence is `keepalive`.
-    pub(crate) fn reach(&self, endpoint: &Endpoint, keepalive: Duration) -> ConnectOptions {
+    pub(crate) fn reach(&self, endpoint: &Endpoint, keepalive: Duration, purpose: Purpose) -> ConnectOptions {
         ConnectOptions {
             endpoint: endpoint.clone(),
             resolver: self.resolver.clone(),
@@ -134,7 +142,7 @@ impl ShardConfig {
             credentials: Arc::clone(&self.credentials),
             connect_timeout: self.connect_timeout,
             dead_peer_timeout: keepalive + self.reply_timeout,
-            for_signals: false,
+            purpose,
         }
     }
 }
@@ -145,32 +153,12 @@ impl Options {
     }
 
     pub(crate) fn check(self) -> Result<Config> {
-        if self.servers.is_empty() {
-            return Err(Error::invalid(
-                "server list",
-                &self.servers,
-                "name at least one server, as host:port",
-            ));
-        }
-        let endpoints = self
-            .servers
-            .iter()
-            .map(|server| Endpoint::parse(server))
-            .collect::<Result<Vec<_>>>()?;
-        for (index, server) in self.servers.iter().enumerate() {
-            if self.servers[..index].contains(server) {
-                return Err(Error::invalid(
-                    "server list with a repeated",
-                    Shortened(server),
-                    "name each server once: every entry is a shard of its own",
-                ));
-            }
-        }
+        let shards = check_all(&self.shards)?;
         positive("auth retry interval", self.auth_retry)?;
         let credentials = Credentials::new(self.auth, self.auth_retry)?;
         let tls = self.tls.map(Tls::check).transpose()?;
         if let Some(tls) = &tls {
-            for endpoint in &endpoints {
+            for endpoint in shards.iter().flat_map(|shard| &shard.endpoints) {
                 tls.check_host(endpoint.host())
                     .map_err(|error| error.at(endpoint.as_text()))?;
             }
@@ -212,7 +200,7 @@ impl Options {
             .exclusive_lanes_per_key
             .unwrap_or_else(|| (self.exclusive_lanes / 4).max(1));
         Ok(Config {
-            endpoints,
+            shards,
             strategy: self.strategy,
             request_timeout: self.request_timeout,
             acquire_timeout: self.acquire_timeout,
@@ -235,11 +223,14 @@ impl Options {
                 reply_timeout: self.reply_timeout,
                 reconnect: self.reconnect,
                 on_unavailable: self.on_unavailable,
+                server_read_timeout: self.server_read_timeout,
                 survives_disconnect: self.survives_disconnect,
                 max_in_flight: self.max_in_flight,
                 exclusive_lanes: self.exclusive_lanes,
                 exclusive_lanes_per_key: per_key,
                 idle_lane_timeout: self.idle_lane_timeout,
+                lease_ttl,
+                max_redirects: self.max_redirects,
             },
         })
     }
@@ -272,15 +263,15 @@ mod tests {
     #[test]
     fn the_defaults_are_good() {
         let config = Options::default().check().unwrap();
-        assert_eq!(config.endpoints.len(), 1);
+        assert_eq!(config.shards.len(), 1);
         assert_eq!(config.shard.exclusive_lanes_per_key, 16);
     }
 
     #[test]
     fn each_bad_value_is_named_with_its_remedy() {
-        assert!(refusal(|o| o.servers.clear()).contains("at least one server"));
-        assert!(refusal(|o| o.servers = vec!["nonsense".into()]).contains("\"nonsense\""));
-        assert!(refusal(|o| o.servers = vec!["a:1".into(), "a:1".into()]).contains("\"a:1\""));
+        assert!(refusal(|o| o.shards.clear()).contains("at least one server"));
+        assert!(refusal(|o| o.shards = vec!["nonsense".into()]).contains("\"nonsense\""));
+        assert!(refusal(|o| o.shards = vec!["a:1".into(), "a:1".into()]).contains("\"a:1\""));
         for ratio in [0.0, 1.0, -1.0, f64::NAN, f64::INFINITY] {
             assert!(refusal(|o| o.renew_ratio = ratio).contains("renew ratio"), "{ratio}");
         }

@@ -23,6 +23,7 @@ struct Repr {
     endpoint: Option<Arc<str>>,
     source: Option<Arc<dyn StdError + Send + Sync>>,
     budget: Option<Budget>,
+    leader: Option<Arc<str>>,
     /// Though its kind passes by itself as a rule, this one does not.
     hopeless: bool,
 }
@@ -187,6 +188,7 @@ impl Error {
             endpoint: None,
             source: None,
             budget: None,
+            leader: None,
             hopeless: false,
         }))
     }
@@ -222,6 +224,12 @@ impl Error {
         self.with(|repr| repr.endpoint = Some(Arc::clone(endpoint)))
     }
 
+    /// The same error, saying who leads.
+    #[must_use]
+    pub(crate) fn led_by(self, leader: &str) -> Self {
+        self.with(|repr| repr.leader = Some(leader.into()))
+    }
+
     /// The same error, saying which time ran out.
     #[must_use]
     pub(crate) fn out_of(self, budget: Budget) -> Self {
@@ -254,6 +262,14 @@ impl Error {
     #[must_use]
     pub fn endpoint(&self) -> Option<&str> {
         self.0.endpoint.as_deref()
+    }
+
+    /// Who leads the cluster, in the words of the member that refused: for errors of kind
+    /// [`NotLeader`](ErrorKind::NotLeader), where it knew. It is not to be believed without checking that it is a member: the
+    /// client itself goes nowhere but to [those that it was given](crate::Shard::cluster).
+    #[must_use]
+    pub fn leader(&self) -> Option<&str> {
+        self.0.leader.as_deref()
     }
 
     /// Which of the times that the caller allowed ran out, where that is what happened: for errors of kind

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use crate::error::Error;
+use crate::net::endpoint::Endpoint;
+use crate::net::failover::FailoverReason;
 
 /// The state of one shard's connection.
 #[derive(Clone, Debug)]
@@ -12,8 +14,12 @@ use crate::error::Error;
 pub struct ShardHealth {
     /// The shard's index.
     pub shard: usize,
-    /// Its address, as it was configured.
+    /// The address of the server that serves it or is tried, as it was configured.
     pub endpoint: Arc<str>,
+    /// How often another of its [servers](crate::Shard) took over.
+    pub failovers: u64,
+    /// Why the last of them did.
+    pub last_failover: Option<FailoverReason>,
     /// What its state is.
     pub state: ConnectionState,
     /// Since when.
@@ -40,6 +46,18 @@ pub enum ConnectionState {
 }
 
 impl ShardHealth {
+    /// That of a shard that begins to connect.
+    pub(crate) fn connecting(shard: usize, endpoint: &Endpoint) -> Self {
+        Self {
+            shard,
+            endpoint: Arc::clone(endpoint.as_text()),
+            failovers: 0,
+            last_failover: None,
+            state: ConnectionState::Connecting,
+            since: Instant::now(),
+        }
+    }
+
     /// Whether requests can be sent.
     #[must_use]
     pub fn is_connected(&self) -> bool {

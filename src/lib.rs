@@ -98,6 +98,7 @@ mod semaphore;
 pub mod server;
 mod service;
 mod sharding;
+mod shards;
 mod signal;
 mod small_file;
 mod stats;
@@ -132,12 +133,14 @@ pub use lease::cell::{LeaseState, LostReason};
 pub use lock::Lock;
 pub use multi_lock::{MultiLock, MultiLockGuard};
 pub use net::backoff::ReconnectPolicy;
+pub use net::failover::FailoverReason;
 pub use protocol::{Channel, Group, Pattern, Payload, Signal};
 pub use semaphore::Semaphore;
 pub use service::{
     AcquireRequest, ClientService, Operation, Request, Response, SubscribeRequest, Timeout, TimeoutFuture, TimeoutLayer,
 };
 pub use sharding::{DEFAULT_SERVERS, ShardingStrategy, stable_hash_shard};
+pub use shards::Shard;
 pub use signal::{Overflow, SignalConn, SignalEvent, SignalHandle, SignalOptions, Signals};
 pub use stats::{IdleStats, LockStats, SemaphoreStats, SignalChannelStats, Stats};
 pub use telemetry::key_class::MAX_KEY_CLASSES;

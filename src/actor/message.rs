@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use ractor::ActorRef;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
@@ -15,6 +16,7 @@ use crate::lease::cell::LeaseCell;
 use crate::lease::registry::{Claim, LaneId, LeaseId, RenewPolicy};
 use crate::net::dial::LaneEvent;
 use crate::net::lane::Caller;
+use crate::protocol::StableRef;
 use crate::stats::Stats;
 use crate::types::{Grant, Key, Kind, Target, Token, Ttl};
 
@@ -28,6 +30,12 @@ pub(crate) enum ShardMessage {
     GiveUp(TicketId),
     /// The state of the server is wanted.
     Stats(Ask<Stats>),
+    /// Everything that was committed before is to be visible.
+    Barrier(Ask<()>),
+    /// The first endpoint is to serve again. The answer: how long nobody will.
+    Failback(Ask<Duration>),
+    /// Whether the first endpoint is there.
+    FirstIsThere(Result<()>, Ask<Duration>),
     /// A lease is given back. Without `told`: by a guard that was dropped.
     Release {
         id: LeaseId,
@@ -81,7 +89,26 @@ pub(crate) struct Acquire {
     pub(crate) key: Key,
     pub(crate) ttl: Option<Ttl>,
     pub(crate) policy: RenewPolicy,
+    /// How often it was asked anew, because another member of the cluster leads.
+    pub(crate) redirects: u32,
+    /// The session in which it waits at a server already, or did: asked anew under that name, it keeps its place.
+    pub(crate) session: Option<StableRef>,
     pub(crate) ask: Ask<Acquired>,
+}
+
+impl Acquire {
+    /// A new one.
+    pub(crate) fn new(target: Target, key: Key, ttl: Option<Ttl>, policy: RenewPolicy, ask: Ask<Acquired>) -> Self {
+        Self {
+            target,
+            key,
+            ttl,
+            policy,
+            redirects: 0,
+            session: None,
+            ask,
+        }
+    }
 }
 
 /// What came of an acquire.
@@ -243,8 +270,10 @@ pub(crate) enum Pending {
         until: Instant,
         enqueued_at: Instant,
     },
-    /// The place of a ticket is given up, and the grant that may have come meanwhile.
-    GiveUp(Kind, Key),
+    /// The place of a ticket that was lost with its connection is taken again, under the name of its session.
+    Rejoin(TicketId, StableRef),
+    /// The place of a ticket is given up, and the grant that may have come meanwhile. How often it was taken again for that.
+    GiveUp(Target, Key, u32),
     /// A grant that came at once with its `e` is collected a second time: only to be done with it.
     Settle(Kind, Key),
     /// A grant that is not sure to have enough of its TTL left is renewed before anybody gets it.
@@ -259,12 +288,21 @@ pub(crate) enum Pending {
     Release(Releasing),
     /// `stats`.
     Stats(Ask<Stats>),
+    /// `barrier`, and how often it was asked anew, because another member of the cluster leads.
+    Barrier(Ask<()>, u32),
 }
 
 /// A renewal on its way.
 pub(crate) struct Renewal {
     pub(crate) id: LeaseId,
     pub(crate) span: Span,
+}
+
+impl Renewal {
+    /// Nobody will hear what became of it.
+    pub(crate) fn is_unanswered(&self) {
+        self.span.record("outcome", "unanswered");
+    }
 }
 
 /// A lease on its way back to the server. It is repeated over reconnects until it is answered or its TTL is over.
@@ -306,14 +344,34 @@ impl Releasing {
 }
 
 impl Pending {
+    /// Whether it is about a place in a queue that its connection, or its session, has on the server.
+    pub(crate) fn is_a_wait(&self) -> bool {
+        matches!(
+            self,
+            Self::Wait(..) | Self::Enqueue(_) | Self::Collect { .. } | Self::Rejoin(..) | Self::GiveUp(..)
+        )
+    }
+
+    /// The session under whose name it has to be sent, if it was sent before.
+    pub(crate) fn session(&self) -> Option<&StableRef> {
+        match self {
+            Self::Wait(acquire, _) | Self::Enqueue(acquire) => acquire.session.as_ref(),
+            Self::Rejoin(_, session) => Some(session),
+            _ => None,
+        }
+    }
+
     /// Whose request may be forgotten if nobody waits for it, as long as it was not sent. All others must go on: they
     /// keep or give back what is held.
     fn caller_is_gone(&self) -> bool {
         match self {
+            // What waits at a server already, in a session, must be given up there, even if nobody waits for it any more.
+            Self::Wait(acquire, _) | Self::Enqueue(acquire) if acquire.session.is_some() => false,
             Self::Try(acquire) | Self::Wait(acquire, _) | Self::Enqueue(acquire) => acquire.ask.is_gone(),
             Self::Stats(ask) => ask.is_gone(),
-            // A place that was taken must be given up, even if nobody waits at it any more.
-            Self::Collect { .. } | Self::GiveUp(..) | Self::Settle(..) => false,
+            Self::Barrier(ask, _) => ask.is_gone(),
+            // And so must a place that was taken.
+            Self::Collect { .. } | Self::Rejoin(..) | Self::GiveUp(..) | Self::Settle(..) => false,
             Self::Confirm { .. } | Self::Renew(_) | Self::Release(_) => false,
         }
     }
@@ -326,7 +384,8 @@ impl Caller for Pending {
                 acquire.ask.told.poll_closed(cx)
             }
             Self::Stats(ask) => ask.told.poll_closed(cx),
-            Self::GiveUp(..) | Self::Settle(..) => Poll::Pending,
+            Self::Barrier(ask, _) => ask.told.poll_closed(cx),
+            Self::Rejoin(..) | Self::GiveUp(..) | Self::Settle(..) => Poll::Pending,
             Self::Confirm { .. } | Self::Renew(_) | Self::Release(_) => Poll::Pending,
         }
     }

@@ -1,9 +1,11 @@
 //! What is measured of a shard: its connections, and who waits.
 
-use metrics::Counter;
+use metrics::{Counter, SharedString};
 
 use super::lanes::{LaneCount, Role};
 use crate::error::Error;
+use crate::net::endpoint::Endpoint;
+use crate::net::failover::FailoverReason;
 use crate::telemetry::catalog;
 use crate::telemetry::level::Level;
 use crate::telemetry::sink::{LabelValue, ShardSink};
@@ -14,6 +16,8 @@ pub(crate) struct ShardMetrics {
     /// Whether anybody looks at the levels.
     recorded: bool,
     connected: Level,
+    /// By endpoint: whether it serves.
+    serving: Vec<Level>,
     /// By role: those being established, those that are up.
     connections: [(Level, Level); Role::ALL.len()],
     waiting_here: Level,
@@ -25,8 +29,8 @@ pub(crate) struct ShardMetrics {
 
 /// How many there are of everything that is counted.
 pub(crate) struct Population {
-    /// The pipelined connection is up.
-    pub(crate) connected: bool,
+    /// The endpoint to which the pipelined connection leads, if that is up.
+    pub(crate) served_by: Option<usize>,
     /// By role.
     pub(crate) connections: [LaneCount; Role::ALL.len()],
     /// Waits that have no connection yet.
@@ -38,16 +42,21 @@ pub(crate) struct Population {
 }
 
 impl ShardMetrics {
-    pub(crate) fn new(sink: ShardSink) -> Self {
+    pub(crate) fn new(sink: ShardSink, endpoints: &[Endpoint]) -> Self {
         let connections = |role: Role, state: &'static str| {
             let labels = [("kind", role.as_str().into()), ("state", state.into())];
             Level::new(sink.gauge(&catalog::CONNECTIONS, &labels))
         };
         let waiters = |state: &'static str| Level::new(sink.gauge(&catalog::WAITERS, &[("state", state.into())]));
+        let serving = |endpoint: &Endpoint| {
+            let endpoint = SharedString::from(endpoint.to_string());
+            Level::new(sink.gauge(&catalog::SERVING, &[("endpoint", endpoint)]))
+        };
         let connected = Level::new(sink.gauge(&catalog::SHARD_CONNECTED, &[]));
         Self {
             recorded: connected.is_recorded(),
             connected,
+            serving: endpoints.iter().map(serving).collect(),
             connections: Role::ALL.map(|role| (connections(role, "connecting"), connections(role, "up"))),
             waiting_here: waiters("local"),
             waiting_on_server: waiters("server"),
@@ -65,7 +74,10 @@ impl ShardMetrics {
 
     /// Publishes how many there are now of everything that is counted.
     pub(crate) fn show(&mut self, now: &Population) {
-        self.connected.show(usize::from(now.connected));
+        self.connected.show(usize::from(now.served_by.is_some()));
+        for (index, level) in self.serving.iter_mut().enumerate() {
+            level.show(usize::from(now.served_by == Some(index)));
+        }
         for ((connecting, up), count) in self.connections.iter_mut().zip(now.connections) {
             connecting.show(count.all - count.up);
             up.show(count.up);
@@ -101,5 +113,11 @@ impl ShardMetrics {
     /// The server says that it is not its cluster's leader.
     pub(crate) fn redirected(&self) {
         self.redirects.increment(1);
+    }
+
+    /// Another endpoint took over.
+    pub(crate) fn failed_over(&self, why: FailoverReason) {
+        let labels: [LabelValue; 1] = [("reason", why.as_str().into())];
+        self.sink.counter(&catalog::FAILOVERS, &labels).increment(1);
     }
 }

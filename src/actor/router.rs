@@ -11,7 +11,7 @@ use super::shard::{ShardActor, ShardArguments};
 use super::topology::{ShardPlace, Topology};
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
-use crate::health::{ConnectionState, ShardHealth};
+use crate::health::ShardHealth;
 use crate::telemetry::sink::ShardSink;
 
 /// What the router is told.
@@ -33,19 +33,14 @@ pub(crate) struct Router {
 pub(crate) fn start(config: &Config) -> Result<(ActorRef<RouterMessage>, Arc<Topology>)> {
     needs_a_runtime("a client")?;
     let arguments: Vec<ShardArguments> = config
-        .endpoints
+        .shards
         .iter()
         .enumerate()
-        .map(|(index, endpoint)| ShardArguments {
+        .map(|(index, plan)| ShardArguments {
             index,
-            endpoint: endpoint.clone(),
+            plan: plan.clone(),
             config: config.shard.clone(),
-            health: watch::Sender::new(ShardHealth {
-                shard: index,
-                endpoint: Arc::clone(endpoint.as_text()),
-                state: ConnectionState::Connecting,
-                since: Instant::now(),
-            }),
+            health: watch::Sender::new(ShardHealth::connecting(index, plan.first())),
             sink: ShardSink::new(config.sink.clone(), index),
         })
         .collect();
@@ -59,7 +54,6 @@ pub(crate) fn start(config: &Config) -> Result<(ActorRef<RouterMessage>, Arc<Top
             .map_err(not_started)?;
         shards.push(ShardPlace::new(
             shard.index,
-            shard.endpoint.clone(),
             actor,
             shard.health.subscribe(),
             config.max_in_flight,
@@ -156,7 +150,7 @@ impl Router {
         let Some((place, arguments)) = place.and_then(|place| Some((place, self.arguments.get(place.index)?))) else {
             return;
         };
-        tracing::error!(shard = place.index, endpoint = %place.endpoint, error, "a shard's actor died: restarting it");
+        tracing::error!(shard = place.index, endpoint = %place.endpoint(), error, "a shard's actor died: restarting it");
         match ActorRuntime::spawn_linked_instant(None, ShardActor, arguments.clone(), myself.get_cell()) {
             Ok((actor, _)) => place.replace(actor),
             Err(error) => tracing::error!(shard = place.index, %error, "a shard's actor could not be restarted"),

@@ -11,7 +11,6 @@ use tokio::sync::{Semaphore, watch};
 use super::message::ShardMessage;
 use crate::error::{Error, ErrorKind, Result};
 use crate::health::ShardHealth;
-use crate::net::endpoint::Endpoint;
 use crate::sharding::CheckedStrategy;
 use crate::types::Key;
 
@@ -24,7 +23,6 @@ pub(crate) struct Topology {
 /// What callers need to know of a shard. All but the actor outlives the actor's death.
 pub(crate) struct ShardPlace {
     pub(crate) index: usize,
-    pub(crate) endpoint: Endpoint,
     actor: RwLock<ActorRef<ShardMessage>>,
     pub(crate) health: watch::Receiver<ShardHealth>,
     /// Room for requests that do not wait on the server.
@@ -36,7 +34,6 @@ pub(crate) struct ShardPlace {
 impl ShardPlace {
     pub(crate) fn new(
         index: usize,
-        endpoint: Endpoint,
         actor: ActorRef<ShardMessage>,
         health: watch::Receiver<ShardHealth>,
         max_in_flight: usize,
@@ -44,12 +41,16 @@ impl ShardPlace {
     ) -> Self {
         Self {
             index,
-            endpoint,
             actor: RwLock::new(actor),
             health,
             room: Arc::new(Semaphore::new(max_in_flight)),
             waiting_room: Arc::new(Semaphore::new(max_waiters)),
         }
+    }
+
+    /// The server that serves it, or is tried.
+    pub(crate) fn endpoint(&self) -> Arc<str> {
+        Arc::clone(&self.health.borrow().endpoint)
     }
 
     /// Tells the shard's actor.
@@ -67,7 +68,7 @@ impl ShardPlace {
             ErrorKind::ShardGone,
             format!("the actor of shard {} died; it is being restarted", self.index),
         )
-        .at(self.endpoint.as_text())
+        .at(&self.endpoint())
     }
 
     pub(crate) fn is_actor(&self, id: ractor::ActorId) -> bool {
@@ -81,11 +82,16 @@ impl ShardPlace {
 }
 
 impl Topology {
+    /// The shard of that index.
+    pub(crate) fn shard(&self, index: usize) -> Result<&ShardPlace> {
+        self.shards.get(index).ok_or_else(|| {
+            let remedy = format!("this client has {} shards, counted from 0", self.shards.len());
+            Error::invalid("shard index", index, &remedy)
+        })
+    }
+
     /// The shard that serves a key.
     pub(crate) fn route(&self, key: &Key) -> Result<&ShardPlace> {
-        let index = self.strategy.shard(key.as_str(), self.shards.len())?;
-        self.shards
-            .get(index)
-            .ok_or_else(|| Error::invalid("shard index", index, "there is no such shard"))
+        self.shard(self.strategy.shard(key.as_str(), self.shards.len())?)
     }
 }

@@ -109,6 +109,24 @@ impl Client {
         block_on(|| self.0.all_stats())
     }
 
+    /// Returns once everything that was committed before is visible; see [`crate::Client::barrier`].
+    ///
+    /// # Errors
+    ///
+    /// As there, and [`Misuse`](crate::ErrorKind::Misuse) where a thread must not wait.
+    pub fn barrier(&self) -> Result<()> {
+        block_on(|| self.0.barrier())?
+    }
+
+    /// Has the first server of a shard serve it again; see [`crate::Client::failback`].
+    ///
+    /// # Errors
+    ///
+    /// As there, and [`Misuse`](crate::ErrorKind::Misuse) where a thread must not wait.
+    pub fn failback(&self, shard: usize) -> Result<Duration> {
+        block_on(|| self.0.failback(shard))?
+    }
+
     /// Publishes a signal; see [`crate::Client::emit`].
     ///
     /// # Errors

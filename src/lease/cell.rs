@@ -31,17 +31,20 @@ pub enum LostReason {
     ShardGone,
     /// The client was shut down.
     Shutdown,
+    /// Its shard went back to its first server, because [that was asked for](crate::Client::failback).
+    Failback,
 }
 
 impl LostReason {
     /// All of them.
-    pub(crate) const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 7] = [
         Self::Expired,
         Self::Rejected,
         Self::Disconnected,
         Self::ServerDraining,
         Self::ShardGone,
         Self::Shutdown,
+        Self::Failback,
     ];
 
     /// Its name as metrics carry it.
@@ -54,6 +57,7 @@ impl LostReason {
             Self::ServerDraining => "server_draining",
             Self::ShardGone => "shard_gone",
             Self::Shutdown => "shutdown",
+            Self::Failback => "failback",
         }
     }
 
@@ -72,6 +76,7 @@ impl fmt::Display for LostReason {
             Self::ServerDraining => "the server that granted it shut down",
             Self::ShardGone => "the actor of its shard died",
             Self::Shutdown => "the client was shut down",
+            Self::Failback => "its shard went back to its first server",
         })
     }
 }
@@ -196,8 +201,10 @@ impl LeaseCell {
         self.change(HELD, HELD) || self.change(SUSPECT, HELD)
     }
 
-    /// Held as far as is known, and not lost already.
-    pub(crate) fn suspect(&self) {
+    /// Held as far as is known, until `deadline`, and not lost already.
+    pub(crate) fn suspect(&self, deadline: Instant) {
+        self.deadline
+            .fetch_min(nanos_between(self.got_at, deadline), Ordering::AcqRel);
         self.change(HELD, SUSPECT);
     }
 

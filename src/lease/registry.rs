@@ -33,6 +33,9 @@ struct Entry {
     /// Its own ratio, if it has one.
     renew_ratio: Option<RenewRatio>,
     renew_at: Instant,
+    /// When it is over, as far as its last grant or renewal goes.
+    ends: Instant,
+    /// When it is reported lost: then, or sooner if it is in doubt.
     deadline: Instant,
     /// Its place in the timer.
     timer: Option<Instant>,
@@ -103,9 +106,29 @@ pub(crate) struct Claim {
     pub(crate) owner: LaneId,
 }
 
+/// How long the leases of a connection outlive its end, if nothing is heard of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Survival {
+    /// Not at all.
+    None,
+    /// Until then, or to the end of their TTL if that is sooner: when the server must have given them up.
+    Until(Instant),
+    /// To the end of their TTL.
+    WholeTtl,
+}
+
 impl Entry {
     fn renews(&self) -> bool {
         self.renew_until.is_none_or(|until| self.renew_at < until)
+    }
+
+    /// It must be renewed before it is sure that it is held.
+    fn suspect(&mut self, survive: Survival) {
+        self.phase = Phase::Overdue;
+        if let Survival::Until(until) = survive {
+            self.deadline = self.deadline.min(until);
+        }
+        self.cell.suspect(self.deadline);
     }
 }
 
@@ -146,6 +169,7 @@ impl Registry {
             renew_at: self
                 .schedule
                 .renew_at(sent_at, grant.ttl, policy.ratio, fastrand::f64()),
+            ends: deadline,
             deadline,
             timer: None,
         };
@@ -231,8 +255,12 @@ impl Registry {
         };
         let (asked, left) = (entry.cell.ttl, entry.cell.remaining());
         entry.phase = Phase::Waiting;
-        entry.deadline = schedule.deadline(sent_at, ttl);
-        entry.renew_at = schedule.renew_at(sent_at, ttl, entry.renew_ratio, fastrand::f64());
+        // One that is not to be renewed was only asked after: it ends when it was to end.
+        if entry.renews() {
+            entry.ends = schedule.deadline(sent_at, ttl);
+            entry.renew_at = schedule.renew_at(sent_at, ttl, entry.renew_ratio, fastrand::f64());
+        }
+        entry.deadline = entry.ends;
         if entry.cell.extend(entry.deadline) {
             self.metrics.renewal(RenewalOutcome::Renewed { left, ttl: asked });
             self.arm(id);
@@ -282,9 +310,9 @@ impl Registry {
         true
     }
 
-    /// A connection is gone. Its leases are either lost, or suspect until `overdue` has them renewed over another one.
-    /// Gives back what was lost.
-    pub(crate) fn owner_gone(&mut self, owner: LaneId, survive: bool, why: LostReason) -> Vec<Claim> {
+    /// A connection is gone. Its leases are either lost, or suspect until `overdue` has them renewed over another one, though no
+    /// longer than they `survive`. Gives back what was lost.
+    pub(crate) fn owner_gone(&mut self, owner: LaneId, survive: Survival, why: LostReason) -> Vec<Claim> {
         let ids: Vec<LeaseId> = self.ids().collect();
         let mut lost = Vec::new();
         for id in ids {
@@ -294,16 +322,54 @@ impl Registry {
             if !entry.phase.is_held() {
                 continue;
             }
-            if survive {
-                entry.phase = Phase::Overdue;
-                entry.cell.suspect();
-                self.arm(id);
-            } else {
+            if survive == Survival::None {
                 lost.extend(self.claim(id));
                 self.lose(id, why);
+            } else {
+                entry.suspect(survive);
+                self.arm(id);
             }
         }
         lost
+    }
+
+    /// All connections may have to be made anew, and the server remembers its leases: all that is held is suspect until
+    /// `overdue` has it renewed, though no longer than it survives.
+    pub(crate) fn suspect_all(&mut self, survive: Survival) {
+        let ids: Vec<LeaseId> = self.ids().collect();
+        for id in ids {
+            if let Some(entry) = self.entry_mut(id).filter(|entry| entry.phase.is_held()) {
+                entry.suspect(survive);
+                self.arm(id);
+            }
+        }
+    }
+
+    /// Reports everything that is held as lost: how much that was.
+    pub(crate) fn lose_all(&mut self, why: LostReason) -> usize {
+        let ids: Vec<LeaseId> = self.ids().collect();
+        ids.into_iter().filter(|id| self.lose(*id, why)).count()
+    }
+
+    /// Brings the next renewal forward to now; if it cannot be sent, it is kept for [`overdue`](Self::overdue). Not where the
+    /// lease is not to be renewed. Whether it is to be sent.
+    pub(crate) fn renew_now(&mut self, id: LeaseId, connected: bool) -> bool {
+        let Some(entry) = self
+            .entry_mut(id)
+            .filter(|entry| entry.phase == Phase::Waiting && entry.renews())
+        else {
+            return false;
+        };
+        entry.phase = if connected { Phase::Renewing } else { Phase::Overdue };
+        self.arm(id);
+        connected
+    }
+
+    /// Another connection owns a lease now. Which one did before, if that is another and the lease is held.
+    pub(crate) fn change_owner(&mut self, id: LeaseId, owner: LaneId) -> Option<LaneId> {
+        let entry = self.entry_mut(id).filter(|entry| entry.phase.is_held())?;
+        let before = std::mem::replace(&mut entry.owner, owner);
+        (before != owner).then_some(before)
     }
 
     /// Begins to give a lease back: from now on it is neither renewed nor reported.

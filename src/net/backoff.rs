@@ -92,6 +92,11 @@ impl Attempts {
         self.pauses.next().unwrap_or(LAST_RESORT)
     }
 
+    /// An attempt failed, and the next is made at once, somewhere else.
+    pub(crate) fn failed_here(&mut self) {
+        self.made = self.made.saturating_add(1);
+    }
+
     /// How many attempts failed so far.
     pub(crate) fn made(&self) -> u32 {
         self.made

@@ -11,17 +11,38 @@ use super::reach::{Resolver, reach};
 use super::stream::Stream;
 use crate::error::{Error, ErrorKind, Result};
 use crate::protocol::functions::Wire;
-use crate::protocol::{AuthToken, Call, Pattern};
+use crate::protocol::{AuthToken, Call, Pattern, StableRef};
 use crate::tls::{TlsConnector, explain_disconnect};
+use crate::types::{Key, Kind, Token, Ttl};
 
 /// A pattern that nobody listens to.
 const SIGNALS_PROBE: &str = "dflockd-client.probe";
+
+/// A key that nobody holds.
+const LEADER_PROBE: &str = "dflockd-client-probe";
 
 /// What a server can do, as far as it was asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Abilities {
     /// Whether it knows `ping` (release 1.14 and later).
     pub(crate) ping: bool,
+    /// Whether it remembers sessions (`stable-ref`), if it was asked.
+    pub(crate) sessions: Option<bool>,
+}
+
+/// What a connection is for: what has to be clear about its server before it is used.
+#[derive(Clone, Debug)]
+pub(crate) enum Purpose {
+    /// Requests of any kind.
+    Requests,
+    /// Requests that only the leader of a cluster serves: one that does not lead is refused. Where the server remembers sessions it
+    /// is a new one each time, of which nothing is ever asked back: what the connection owns then outlives it for a while, and
+    /// goes on by its tokens.
+    Leading(StableRef),
+    /// Waits in a cluster, under a name by which another member knows them again, where the server remembers such.
+    Session(StableRef),
+    /// Signals: a server that knows none is refused before anything depends on it.
+    Signals,
 }
 
 /// A connection on which nothing was asked for yet, but which the server has accepted.
@@ -42,8 +63,7 @@ pub(crate) struct ConnectOptions {
     pub(crate) connect_timeout: Duration,
     /// What the kernel may take to see that nobody is there any more.
     pub(crate) dead_peer_timeout: Duration,
-    /// Whether the connection is for signals: a server that knows none is refused before anything depends on it.
-    pub(crate) for_signals: bool,
+    pub(crate) purpose: Purpose,
 }
 
 impl ConnectOptions {
@@ -90,22 +110,42 @@ impl ConnectOptions {
 
     async fn attempt(&self, known: Option<Abilities>, token: Option<&AuthToken>) -> Result<Connected> {
         let mut wire = self.greet(token).await?;
-        let abilities = match known {
+        let mut abilities = match known {
             Some(abilities) => abilities,
             None => match self.ask(&mut wire, Call::ping()).await {
-                Ok(()) => Abilities { ping: true },
+                Ok(()) => Abilities {
+                    ping: true,
+                    sessions: None,
+                },
                 // Servers before 1.14. Some close the connection after a command that they do not know, so take a fresh one.
                 Err(error) if error.kind() == ErrorKind::Unsupported => {
                     wire = self.greet(token).await?;
-                    Abilities { ping: false }
+                    Abilities {
+                        ping: false,
+                        sessions: None,
+                    }
                 }
                 Err(error) => return Err(error),
             },
         };
-        if self.for_signals {
-            // Takes back what was never asked for: changes nothing where signals are known, and is refused where not.
-            let probe = Call::unlisten(Pattern::new(SIGNALS_PROBE)?, None);
-            self.ask(&mut wire, probe).await?;
+        if let Purpose::Session(reference) | Purpose::Leading(reference) = &self.purpose {
+            if abilities.sessions != Some(false) {
+                let presented = self.ask(&mut wire, Call::stable_ref(reference.clone())).await;
+                abilities.sessions = Some(presented.is_ok());
+                match presented {
+                    Err(error) if error.kind() == ErrorKind::Unsupported => wire = self.greet(token).await?,
+                    other => other?,
+                }
+            }
+        }
+        match &self.purpose {
+            Purpose::Requests | Purpose::Session(_) => {}
+            Purpose::Leading(_) => self.leads(&mut wire).await?,
+            Purpose::Signals => {
+                // Takes back what was never asked for: changes nothing where signals are known, and is refused where not.
+                let probe = Call::unlisten(Pattern::new(SIGNALS_PROBE)?, None);
+                self.ask(&mut wire, probe).await?;
+            }
         }
         let stream = wire.into_stream()?;
         Ok(Connected { stream, abilities })
@@ -133,10 +173,21 @@ impl ConnectOptions {
         }
     }
 
+    /// Has it renew a lease that does not exist: a leader says that it is not held, and all others that they do not lead.
+    async fn leads(&self, wire: &mut Wire<Stream>) -> Result<()> {
+        let key = Key::new(LEADER_PROBE)?;
+        let renew = Call::renew(Kind::Lock, key, Token::OF_NOTHING, Some(Ttl::DEFAULT));
+        match self.ask(wire, renew).await {
+            Err(error) if error.kind() == ErrorKind::NotHeld => Ok(()),
+            other => other.map(drop),
+        }
+    }
+
     /// One question of the greeting. If the connection ends before it is answered, that is a failure to connect.
-    async fn ask(&self, wire: &mut Wire<Stream>, call: Call<()>) -> Result<()> {
-        let Err(error) = wire.run(call).await else {
-            return Ok(());
+    async fn ask<T>(&self, wire: &mut Wire<Stream>, call: Call<T>) -> Result<T> {
+        let error = match wire.run(call).await {
+            Ok(answer) => return Ok(answer),
+            Err(error) => error,
         };
         if error.kind() != ErrorKind::Disconnected {
             return Err(error);

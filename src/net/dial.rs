@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 
-use super::connect::{Abilities, ConnectOptions};
+use super::connect::{Abilities, ConnectOptions, Purpose};
 use super::lane::{self, Caller, Command, LaneEnd, LaneSettings, Report};
 use super::metrics::LaneMetrics;
 use crate::error::Error;
@@ -62,6 +62,7 @@ impl Dial {
             reply_timeout: self.reply_timeout,
             max_in_flight: self.max_in_flight,
             hears_signals: self.hears_signals,
+            has_to_lead: matches!(self.connect.purpose, Purpose::Leading(_)),
             abilities: connected.abilities,
             metrics: self.metrics,
         };

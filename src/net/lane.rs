@@ -45,6 +45,8 @@ pub(crate) enum Command<T> {
     Send(Outgoing<T>),
     /// Requests that belong into one write.
     SendAll(Vec<Outgoing<T>>),
+    /// End now, whatever is not answered.
+    HangUp,
 }
 
 /// What to do about a request that was written and whose caller then goes away.
@@ -79,6 +81,7 @@ impl<T> IntoIterator for Command<T> {
         match self {
             Self::Send(outgoing) => vec![outgoing].into_iter(),
             Self::SendAll(all) => all.into_iter(),
+            Self::HangUp => Vec::new().into_iter(),
         }
     }
 }
@@ -89,6 +92,10 @@ pub(crate) struct LaneEnd<T> {
     /// Why; `None` if it was asked to, or gave up a wait.
     pub(crate) cause: Option<Error>,
     pub(crate) leftovers: Leftovers<T>,
+    /// The server stood the connection and did not answer any more.
+    pub(crate) was_silent: bool,
+    /// The server was there at that time, or later.
+    pub(crate) heard: Instant,
 }
 
 /// How a lane behaves.
@@ -102,6 +109,8 @@ pub(crate) struct LaneSettings {
     pub(crate) max_in_flight: usize,
     /// Whether signals may come between the answers.
     pub(crate) hears_signals: bool,
+    /// Whether its server is of use only while it leads its cluster.
+    pub(crate) has_to_lead: bool,
     pub(crate) abilities: Abilities,
     pub(crate) metrics: LaneMetrics,
 }
@@ -126,12 +135,15 @@ where
     T: Caller,
 {
     let mut lane = Lane::new(stream, commands, settings);
+    let begun = Instant::now();
     let mut sleep = std::pin::pin!(sleep_until(lane.wake_at()));
     let cause = poll_fn(|cx| lane.poll_turn(cx, sleep.as_mut(), &mut deliver))
         .await
         .err();
     // What was sent to the lane and not taken up was not written either.
     lane.commands.close();
+    let heard = lane.pipeline.heard().unwrap_or(begun);
+    let was_silent = lane.was_silent;
     let mut leftovers = lane.pipeline.into_leftovers();
     while let Ok(command) = lane.commands.try_recv() {
         lane.backlog.extend(command);
@@ -142,6 +154,8 @@ where
     LaneEnd {
         cause: cause.flatten(),
         leftovers,
+        was_silent,
+        heard,
     }
 }
 
@@ -155,6 +169,10 @@ struct Lane<S, T> {
     last_written: Instant,
     /// No more commands will come: end when everything is answered.
     closing: bool,
+    /// It was told to end at once.
+    hung_up: bool,
+    /// A request was left unanswered.
+    was_silent: bool,
     /// The wait in flight may be cut short by closing: until when the server waits by itself.
     closable_until: Option<Instant>,
 }
@@ -176,6 +194,8 @@ where
             settings,
             last_written: Instant::now(),
             closing: false,
+            hung_up: false,
+            was_silent: false,
             closable_until: None,
         }
     }
@@ -203,7 +223,7 @@ where
             if self.closing && self.backlog.is_empty() && self.pipeline.len() == 0 {
                 break Ok(());
             }
-            if self.wait_was_given_up(cx) {
+            if self.hung_up || self.wait_was_given_up(cx) {
                 break Err(None);
             }
             match self.look_at_the_clock(cx, sleep.as_mut()) {
@@ -252,6 +272,10 @@ where
             match self.commands.poll_recv(cx) {
                 Poll::Ready(Some(Command::Send(outgoing))) => self.encode(outgoing, now, skipped),
                 Poll::Ready(Some(Command::SendAll(all))) => self.backlog.extend(all),
+                Poll::Ready(Some(Command::HangUp)) => {
+                    self.hung_up = true;
+                    return false;
+                }
                 Poll::Ready(None) => self.closing = true,
                 Poll::Pending => return false,
             }
@@ -348,6 +372,7 @@ where
                 continue;
             }
             if self.pipeline.answer_by().is_some() {
+                self.was_silent = true;
                 return Err(lost(&format!(
                     "the server left a request unanswered for the reply timeout of {:?}",
                     self.settings.reply_timeout
@@ -359,10 +384,10 @@ where
     }
 
     /// A request that changes nothing on any server. Where `ping` is unknown (and might get the connection closed), the
-    /// renewal of a lease that does not exist is answered with a plain `error`.
+    /// renewal of a lease that does not exist is answered with a plain `error`; and one that has to lead says so if it does not.
     fn ask_for_a_sign_of_life(&mut self) {
         let request = match Key::new("dflockd-client-keepalive") {
-            Ok(key) if !self.settings.abilities.ping => Request::Renew {
+            Ok(key) if !self.settings.abilities.ping || self.settings.has_to_lead => Request::Renew {
                 kind: Kind::Lock,
                 key,
                 token: Token::OF_NOTHING,

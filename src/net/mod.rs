@@ -5,6 +5,7 @@ pub(crate) mod backoff;
 pub(crate) mod connect;
 pub(crate) mod dial;
 pub(crate) mod endpoint;
+pub(crate) mod failover;
 mod happy_eyeballs;
 pub(crate) mod lane;
 pub(crate) mod metrics;

@@ -39,6 +39,8 @@ pub(crate) struct Pipeline<T> {
     unconfirmed: Option<InFlight<T>>,
     reply_timeout: Duration,
     hears_signals: bool,
+    /// When the last of the requests that were answered was sent.
+    heard: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -59,6 +61,8 @@ pub(crate) struct Received<T> {
     pub(crate) replies: Vec<Reply<T>>,
     /// Signals, oldest first.
     pub(crate) signals: Vec<Signal>,
+    /// What the server said of its leader, when it refused one of the pipeline's own requests because it does not lead.
+    pub(crate) not_leader: Option<Option<Box<str>>>,
 }
 
 impl<T> Received<T> {
@@ -66,11 +70,12 @@ impl<T> Received<T> {
         Self {
             replies: Vec::new(),
             signals: Vec::new(),
+            not_leader: None,
         }
     }
 
     pub(crate) fn is_nothing(&self) -> bool {
-        self.replies.is_empty() && self.signals.is_empty()
+        self.replies.is_empty() && self.signals.is_empty() && self.not_leader.is_none()
     }
 }
 
@@ -104,6 +109,7 @@ impl<T> Pipeline<T> {
             unconfirmed: None,
             reply_timeout,
             hears_signals: false,
+            heard: None,
         }
     }
 
@@ -181,10 +187,13 @@ impl<T> Pipeline<T> {
             };
             // Another line came, so the connection goes on, and the `error` before it was an answer.
             into.extend(confirmed(&mut self.unconfirmed));
-            if response == Response::Refused(Status::Error) && entry.tag.is_some() {
-                self.unconfirmed = Some(entry);
-            } else {
-                into.extend(entry.into_reply(response));
+            self.heard = Some(entry.sent_at);
+            match response {
+                Response::Refused(Status::Error) if entry.tag.is_some() => self.unconfirmed = Some(entry),
+                Response::Refused(Status::NotLeader(leader)) if entry.tag.is_none() => {
+                    received.not_leader = Some(leader);
+                }
+                response => into.extend(entry.into_reply(response)),
             }
         }
         Ok(())
@@ -198,6 +207,11 @@ impl<T> Pipeline<T> {
     /// The moment at which the oldest request has been unanswered for too long.
     pub(crate) fn answer_by(&self) -> Option<Instant> {
         self.in_flight.front().map(|entry| entry.answer_by)
+    }
+
+    /// When the last of the requests that were answered was sent: the server was there at that time, or later.
+    pub(crate) fn heard(&self) -> Option<Instant> {
+        self.heard
     }
 
     /// The oldest request that awaits its answer.

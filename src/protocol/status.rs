@@ -108,7 +108,11 @@ impl Status {
                 },
             ),
         };
-        Error::new(kind, message)
+        let error = Error::new(kind, message);
+        match self {
+            Self::NotLeader(Some(leader)) => error.led_by(leader),
+            _ => error,
+        }
     }
 }
 

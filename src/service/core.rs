@@ -153,7 +153,7 @@ impl Explain for &Explainer {
                 let index = by_strategy(channel.as_str())?;
                 let error = self.emitters.last_error(index)?;
                 let place = self.topology.shards.get(index)?;
-                return Some(unavailable(index, &place.endpoint, &error));
+                return Some(unavailable(index, &place.endpoint(), &error));
             }
             About::Shard(shard) => *shard,
             About::All => return self.topology.shards.iter().find_map(shard_is_away),
@@ -174,12 +174,12 @@ pub(super) fn shard_is_away(place: &ShardPlace) -> Option<Error> {
     let health = place.health.borrow();
     health
         .last_error()
-        .map(|error| unavailable(place.index, &place.endpoint, error))
+        .map(|error| unavailable(place.index, &health.endpoint, error))
 }
 
 fn no_room(place: &ShardPlace, budget: Budget) -> Option<Error> {
     let full = place.room.available_permits() == 0;
-    full.then(|| ready_too_late(budget).at(place.endpoint.as_text()))
+    full.then(|| ready_too_late(budget).at(&place.endpoint()))
 }
 
 /// There was no room for a request in time.

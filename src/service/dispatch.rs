@@ -118,6 +118,8 @@ impl<C> Dispatch<C> {
             Request::Collect { place, wait } => Box::pin(collect(core, place, wait)),
             Request::Release(lease) => Box::pin(release(core, lease)),
             Request::Stats { shard } => Box::pin(stats(core, shard, reserved)),
+            Request::Barrier { shard } => Box::pin(barrier(core, shard, reserved)),
+            Request::Failback { shard } => Box::pin(failback(core, shard, reserved)),
             Request::Emit { channel, payload } => Box::pin(emit(core, channel, payload)),
             Request::Subscribe(request) => Box::pin(subscribe(core, request)),
         }
@@ -260,12 +262,27 @@ async fn release(core: impl Borrow<Arc<Core>>, lease: Lease) -> Result<Response>
 
 async fn stats(core: impl Borrow<Arc<Core>>, shard: usize, reserved: Reserved) -> Result<Response> {
     let core = core.borrow();
-    let place = core.topology.shards.get(shard).ok_or_else(|| {
-        let remedy = format!("this client has {} shards, counted from 0", core.topology.shards.len());
-        Error::invalid("shard index", shard, &remedy)
-    })?;
+    let place = core.topology.shard(shard)?;
     let asked = ask(place, &place.room, reserved, |ask| place.tell(ShardMessage::Stats(ask)));
     asked.await.map(Response::Stats)
+}
+
+async fn barrier(core: impl Borrow<Arc<Core>>, shard: usize, reserved: Reserved) -> Result<Response> {
+    let core = core.borrow();
+    let place = core.topology.shard(shard)?;
+    let asked = ask(place, &place.room, reserved, |ask| {
+        place.tell(ShardMessage::Barrier(ask))
+    });
+    asked.await.map(|()| Response::Visible)
+}
+
+async fn failback(core: impl Borrow<Arc<Core>>, shard: usize, reserved: Reserved) -> Result<Response> {
+    let core = core.borrow();
+    let place = core.topology.shard(shard)?;
+    let asked = ask(place, &place.room, reserved, |ask| {
+        place.tell(ShardMessage::Failback(ask))
+    });
+    asked.await.map(Response::FailingBack)
 }
 
 async fn emit(core: impl Borrow<Arc<Core>>, channel: Channel, payload: Payload) -> Result<Response> {
@@ -287,13 +304,7 @@ fn granted(held: ActorLease, contended: bool, core: &Arc<Core>) -> Response {
 }
 
 fn acquire_message(request: &AcquireRequest, ask: Ask<Acquired>) -> Acquire {
-    Acquire {
-        target: request.target,
-        key: request.key.clone(),
-        ttl: request.ttl,
-        policy: request.policy,
-        ask,
-    }
+    Acquire::new(request.target, request.key.clone(), request.ttl, request.policy, ask)
 }
 
 /// Waits for room, sends a message, and waits for its answer.
@@ -319,7 +330,7 @@ async fn take_room(place: &ShardPlace, room: &Arc<Semaphore>, reserved: Reserved
 
 /// The wait is over: because the shard is away, or for the reason given.
 fn out_of_time(place: &ShardPlace, otherwise: String) -> Error {
-    shard_is_away(place).unwrap_or_else(|| Error::new(ErrorKind::Timeout, otherwise).at(place.endpoint.as_text()))
+    shard_is_away(place).unwrap_or_else(|| Error::new(ErrorKind::Timeout, otherwise).at(&place.endpoint()))
 }
 
 /// Where the wait was over, whoever noticed first says so: the server, or the clock here.

@@ -30,7 +30,7 @@ impl Outcome {
             Ok(Response::Busy) => Self::Busy,
             Ok(Response::Queued(_)) => Self::Queued,
             Ok(Response::Released) => Self::Released,
-            Ok(Response::Stats(_)) => Self::Answered,
+            Ok(Response::Stats(_) | Response::Visible | Response::FailingBack(_)) => Self::Answered,
             Ok(Response::Delivered(_)) => Self::Delivered,
             Ok(Response::Subscribed(_)) => Self::Subscribed,
             Err(error) => Self::Failed(error.kind()),

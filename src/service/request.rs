@@ -38,6 +38,16 @@ pub enum Request {
         /// The shard's index.
         shard: usize,
     },
+    /// Waits until everything that a shard's cluster had committed is visible. Answered with [`Response::Visible`].
+    Barrier {
+        /// The shard's index.
+        shard: usize,
+    },
+    /// Has a shard's first server serve it again. Answered with [`Response::FailingBack`].
+    Failback {
+        /// The shard's index.
+        shard: usize,
+    },
     /// Publishes a signal at the shard of its channel. Answered with [`Response::Delivered`].
     Emit {
         /// Where.
@@ -99,6 +109,10 @@ pub enum Operation {
     Release,
     /// [`Request::Stats`].
     Stats,
+    /// [`Request::Barrier`].
+    Barrier,
+    /// [`Request::Failback`].
+    Failback,
     /// [`Request::Emit`].
     Emit,
     /// [`Request::Subscribe`].
@@ -107,13 +121,15 @@ pub enum Operation {
 
 impl Operation {
     /// All of them, in the order of their declaration.
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::Acquire,
         Self::TryAcquire,
         Self::Enqueue,
         Self::Collect,
         Self::Release,
         Self::Stats,
+        Self::Barrier,
+        Self::Failback,
         Self::Emit,
         Self::Subscribe,
     ];
@@ -128,6 +144,8 @@ impl Operation {
             Self::Collect => "collect",
             Self::Release => "release",
             Self::Stats => "stats",
+            Self::Barrier => "barrier",
+            Self::Failback => "failback",
             Self::Emit => "emit",
             Self::Subscribe => "subscribe",
         }
@@ -151,30 +169,34 @@ impl Request {
             Self::Collect { .. } => Operation::Collect,
             Self::Release(_) => Operation::Release,
             Self::Stats { .. } => Operation::Stats,
+            Self::Barrier { .. } => Operation::Barrier,
+            Self::Failback { .. } => Operation::Failback,
             Self::Emit { .. } => Operation::Emit,
             Self::Subscribe(_) => Operation::Subscribe,
         }
     }
 
-    /// The key that it is about; none for stats and signals.
+    /// The key that it is about; none for what is about a shard, and for signals.
     #[must_use]
     pub fn key(&self) -> Option<&Key> {
         match self {
             Self::Acquire(acquire) | Self::Enqueue(acquire) => Some(&acquire.key),
             Self::Collect { place, .. } => Some(place.key()),
             Self::Release(lease) => Some(lease.key()),
-            Self::Stats { .. } | Self::Emit { .. } | Self::Subscribe(_) => None,
+            Self::Stats { .. } | Self::Barrier { .. } | Self::Failback { .. } => None,
+            Self::Emit { .. } | Self::Subscribe(_) => None,
         }
     }
 
-    /// Whether it is about a lock or a semaphore; none for stats and signals.
+    /// Whether it is about a lock or a semaphore; none for what is about a shard, and for signals.
     #[must_use]
     pub fn kind(&self) -> Option<Kind> {
         match self {
             Self::Acquire(acquire) | Self::Enqueue(acquire) => Some(acquire.target.kind()),
             Self::Collect { place, .. } => Some(place.kind()),
             Self::Release(lease) => Some(lease.kind()),
-            Self::Stats { .. } | Self::Emit { .. } | Self::Subscribe(_) => None,
+            Self::Stats { .. } | Self::Barrier { .. } | Self::Failback { .. } => None,
+            Self::Emit { .. } | Self::Subscribe(_) => None,
         }
     }
 
@@ -199,6 +221,8 @@ impl Request {
             Self::Acquire(acquire) => Some(Self::Acquire(acquire.clone())),
             Self::Enqueue(acquire) => Some(Self::Enqueue(acquire.clone())),
             Self::Stats { shard } => Some(Self::Stats { shard: *shard }),
+            Self::Barrier { shard } => Some(Self::Barrier { shard: *shard }),
+            Self::Failback { shard } => Some(Self::Failback { shard: *shard }),
             Self::Subscribe(subscribe) => Some(Self::Subscribe(subscribe.clone())),
             Self::Collect { .. } | Self::Release(_) | Self::Emit { .. } => None,
         }
@@ -268,6 +292,10 @@ pub enum Response {
     Released,
     /// The state of a server.
     Stats(Stats),
+    /// Everything that was committed before is visible.
+    Visible,
+    /// The first server will serve the shard, after so long in which nobody does.
+    FailingBack(Duration),
     /// The signal was delivered so many times.
     Delivered(u64),
     /// The signals come here.
@@ -297,6 +325,8 @@ impl fmt::Debug for Response {
             Self::Queued(place) => f.debug_tuple("Queued").field(place).finish(),
             Self::Released => f.write_str("Released"),
             Self::Stats(stats) => f.debug_tuple("Stats").field(stats).finish(),
+            Self::Visible => f.write_str("Visible"),
+            Self::FailingBack(delay) => f.debug_tuple("FailingBack").field(delay).finish(),
             Self::Delivered(count) => f.debug_tuple("Delivered").field(count).finish(),
             Self::Subscribed(signals) => f.debug_tuple("Subscribed").field(signals).finish(),
         }

@@ -14,7 +14,7 @@ impl Routes {
     /// The index of the shard; none if there is no such shard.
     pub(crate) fn shard_of(&self, request: &Request) -> Option<usize> {
         let index = match (request, request.key()) {
-            (Request::Stats { shard }, _) => *shard,
+            (Request::Stats { shard } | Request::Barrier { shard } | Request::Failback { shard }, _) => *shard,
             (Request::Emit { channel, .. }, _) => self.strategy.shard(channel.as_str(), self.shards).ok()?,
             (_, Some(key)) => self.strategy.shard(key.as_str(), self.shards).ok()?,
             (_, None) => return None,

@@ -96,6 +96,8 @@ fn span(request: &Request, routes: &Routes) -> Span {
         Operation::Collect => tracing::debug_span!("collect", shard, key, kind, ?wait, contended, outcome),
         Operation::Release => tracing::debug_span!("release", shard, key, kind, outcome),
         Operation::Stats => tracing::debug_span!("stats", shard, outcome),
+        Operation::Barrier => tracing::debug_span!("barrier", shard, outcome),
+        Operation::Failback => tracing::debug_span!("failback", shard, outcome),
         Operation::Emit => tracing::debug_span!("emit", shard, channel = subject, outcome),
         Operation::Subscribe => tracing::debug_span!("subscribe", pattern = subject, outcome),
     }

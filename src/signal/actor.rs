@@ -22,16 +22,17 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::health::{ConnectionState, ShardHealth};
 use crate::net::backoff::{Attempts, ReconnectPolicy};
 use crate::net::dial::{Dial, LaneEvent};
-use crate::net::endpoint::Endpoint;
+use crate::net::failover::{Failover, FailoverReason, Pace};
 use crate::net::lane::{Caller, Command, LaneEnd, OnAbandon, Outgoing};
 use crate::net::pipeline::Reply;
 use crate::protocol::{Call, Response};
+use crate::shards::ShardPlan;
 use crate::telemetry::sink::ShardSink;
 
 /// What a link is made of.
 pub(super) struct LinkArguments {
     pub(super) index: usize,
-    pub(super) endpoint: Endpoint,
+    pub(super) plan: ShardPlan,
     pub(super) dial: Dial,
     pub(super) reconnect: ReconnectPolicy,
     pub(super) on_unavailable: OnUnavailable,
@@ -46,7 +47,9 @@ pub(super) struct LinkActor;
 pub(super) struct Link {
     myself: ActorRef<LinkMessage>,
     index: usize,
-    endpoint: Endpoint,
+    failover: Failover,
+    failovers: u64,
+    last_failover: Option<FailoverReason>,
     dial: Dial,
     reconnect: ReconnectPolicy,
     on_unavailable: OnUnavailable,
@@ -58,8 +61,10 @@ pub(super) struct Link {
     attempts: Attempts,
     /// Why there is no connection, while there is none.
     last_error: Option<Error>,
-    /// The last attempt failed for a reason that waiting does not cure.
+    /// The last attempt at each of the endpoints failed for a reason that waiting does not cure.
     hopeless: bool,
+    /// So many attempts in a row failed for such a reason.
+    hopeless_in_a_row: usize,
     /// It was connected before, and its consumer was told of the loss.
     lost: bool,
     /// What the server has confirmed, and has to be told anew when the connection was lost.
@@ -104,6 +109,9 @@ impl Actor for LinkActor {
 
 impl Link {
     fn start(myself: ActorRef<LinkMessage>, arguments: LinkArguments) -> Self {
+        let plan = arguments.plan;
+        let first = Arc::clone(plan.first().as_text());
+        let failover = Failover::new(plan.policy, plan.endpoints, &first);
         let metrics = LinkMetrics::new(arguments.sink);
         let counters = metrics.counters();
         let lane = LinkLane::open(
@@ -118,7 +126,9 @@ impl Link {
             attempts: arguments.reconnect.start(),
             myself,
             index: arguments.index,
-            endpoint: arguments.endpoint,
+            failover,
+            failovers: 0,
+            last_failover: None,
             dial: arguments.dial,
             reconnect: arguments.reconnect,
             on_unavailable: arguments.on_unavailable,
@@ -129,6 +139,7 @@ impl Link {
             lane,
             last_error: None,
             hopeless: false,
+            hopeless_in_a_row: 0,
             lost: false,
             subscriptions: HashSet::new(),
             renewing: 0,
@@ -186,7 +197,7 @@ impl Link {
         if self.hopeless {
             return Some(error.clone());
         }
-        (self.on_unavailable == OnUnavailable::FailFast).then(|| unavailable(self.index, &self.endpoint, error))
+        (self.on_unavailable == OnUnavailable::FailFast).then(|| unavailable(self.index, self.endpoint(), error))
     }
 
     fn send(&mut self, pending: Pending) {
@@ -206,8 +217,15 @@ impl Link {
             LaneEvent::Up(_) => self.up(),
             LaneEvent::Failed(error) => {
                 self.metrics.connect_failed(&error);
-                self.hopeless = error.is_fatal();
-                self.away(error);
+                self.hopeless_in_a_row = match error.is_fatal() {
+                    true => self.hopeless_in_a_row + 1,
+                    false => 0,
+                };
+                self.hopeless = self.hopeless_in_a_row >= self.failover.len();
+                // Nothing is granted over it, so no server has to be waited for.
+                let now = Instant::now();
+                let pace = self.failover.failed(now, now);
+                self.away(error, pace);
             }
             LaneEvent::Report(report) => {
                 for reply in report.received.replies {
@@ -239,9 +257,15 @@ impl Link {
             return;
         }
         let attempts = self.attempts.made();
-        tracing::info!(shard = self.index, endpoint = %self.endpoint, attempts, "connected for signals");
+        tracing::info!(shard = self.index, endpoint = %self.endpoint(), attempts, "connected for signals");
         self.attempts = self.reconnect.start();
+        self.failover.proved();
+        if let Some(switch) = self.failover.connected() {
+            self.failovers += 1;
+            self.last_failover = Some(switch.why);
+        }
         self.last_error = None;
+        self.hopeless_in_a_row = 0;
         self.hopeless = false;
         if std::mem::take(&mut self.lost) {
             self.buffer.restored(self.index);
@@ -250,27 +274,37 @@ impl Link {
     }
 
     /// There is no connection: try again after a pause.
-    fn away(&mut self, error: Error) {
-        let pause = self.attempts.failed();
+    fn away(&mut self, error: Error, pace: Pace) {
+        let pause = match pace {
+            Pace::AtOnce => {
+                self.attempts.failed_here();
+                Duration::ZERO
+            }
+            Pace::AfterAPause => self.attempts.failed(),
+        };
         let attempt = self.attempts.made();
         tracing::warn!(
             shard = self.index,
-            endpoint = %self.endpoint,
+            endpoint = error.endpoint().unwrap_or_default(),
             attempt,
             retry_in = ?pause,
             %error,
             "not connected for signals"
         );
-        self.last_error = Some(error.clone());
-        self.set_health(ConnectionState::Reconnecting {
-            attempt,
-            last_error: error,
-        });
+        // While another endpoint may be there in a moment, the shard is not away.
+        if pace == Pace::AfterAPause || self.hopeless {
+            self.last_error = Some(error.clone());
+        }
+        if self.lost || self.last_error.is_some() {
+            let last_error = error;
+            self.set_health(ConnectionState::Reconnecting { attempt, last_error });
+        }
         if let Some(error) = self.refusal() {
             for pending in std::mem::take(&mut self.parked) {
                 refuse(pending, &error);
             }
         }
+        self.dial.connect.endpoint = self.failover.current().clone();
         self.lane = LinkLane::open(
             self.lane.id + 1,
             pause,
@@ -285,7 +319,7 @@ impl Link {
         let cause = end
             .cause
             .unwrap_or_else(|| Error::new(ErrorKind::Disconnected, "the connection was closed"))
-            .at(self.endpoint.as_text());
+            .at(self.endpoint());
         self.metrics.disconnected(&cause);
         if !std::mem::replace(&mut self.lost, true) {
             if !self.subscriptions.is_empty() {
@@ -320,7 +354,8 @@ impl Link {
         }
         parked.append(&mut self.parked);
         self.parked = parked;
-        self.away(cause);
+        let pace = self.failover.lost(true);
+        self.away(cause, pace);
     }
 
     fn reply(&mut self, reply: Reply<Pending>) {
@@ -328,7 +363,7 @@ impl Link {
         match tag {
             Pending::Listen(subscription, ask) => match subscribed(&subscription, response) {
                 Ok(()) => self.has_subscribed(subscription, ask),
-                Err(error) => ask.tell(Err(error.at(self.endpoint.as_text()))),
+                Err(error) => ask.tell(Err(error.at(self.endpoint()))),
             },
             Pending::Renew(subscription) => match subscribed(&subscription, response) {
                 Ok(()) => {
@@ -336,18 +371,18 @@ impl Link {
                     self.there_if_all_is_renewed();
                 }
                 // Another server is there now. To go on without the subscription would be a gap without an end.
-                Err(error) => self.end(error.at(self.endpoint.as_text())),
+                Err(error) => self.end(error.at(self.endpoint())),
             },
             Pending::Unlisten(subscription, ask) => {
                 self.subscriptions.remove(&subscription);
                 let (pattern, group) = subscription;
                 let outcome = Call::unlisten(pattern, group).finish(response);
-                ask.tell(outcome.map_err(|error| error.at(self.endpoint.as_text())));
+                ask.tell(outcome.map_err(|error| error.at(self.endpoint())));
             }
             Pending::Withdraw(_) => {}
             Pending::Emit(channel, payload, ask) => {
                 let outcome = Call::emit(channel, payload).finish(response);
-                ask.tell(outcome.map_err(|error| error.at(self.endpoint.as_text())));
+                ask.tell(outcome.map_err(|error| error.at(self.endpoint())));
             }
         }
     }
@@ -374,10 +409,16 @@ impl Link {
         self.myself.stop(None);
     }
 
+    fn endpoint(&self) -> &Arc<str> {
+        self.failover.current().as_text()
+    }
+
     fn set_health(&self, state: ConnectionState) {
         self.health.send_replace(ShardHealth {
             shard: self.index,
-            endpoint: Arc::clone(self.endpoint.as_text()),
+            endpoint: Arc::clone(self.endpoint()),
+            failovers: self.failovers,
+            last_failover: self.last_failover,
             state,
             since: Instant::now(),
         });

@@ -124,7 +124,7 @@ impl SignalConn {
     pub(crate) fn start(config: &Config, options: SignalOptions) -> Result<Self> {
         let (options, heartbeat) = options.check(config.server_read_timeout)?;
         let buffer = Arc::new(Buffer::new(&options));
-        let links = (0..config.endpoints.len())
+        let links = (0..config.shards.len())
             .map(|index| Link::start(config, index, heartbeat, Arc::clone(&buffer)))
             .collect::<Result<Vec<_>>>()?;
         let shared = Shared {

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use ractor::{ActorRef, ActorRuntime};
 use tokio::sync::{Semaphore, oneshot, watch};
-use tokio::time::Instant;
 
 use super::actor::{LinkActor, LinkArguments, closed};
 use super::buffer::Buffer;
@@ -15,9 +14,8 @@ use crate::actor::router::needs_a_runtime;
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::health::{ConnectionState, ShardHealth};
-use crate::net::connect::ConnectOptions;
+use crate::net::connect::Purpose;
 use crate::net::dial::Dial;
-use crate::net::endpoint::Endpoint;
 use crate::net::metrics::LaneMetrics;
 use crate::protocol::{Channel, Payload};
 use crate::telemetry::sink::ShardSink;
@@ -25,7 +23,6 @@ use crate::telemetry::sink::ShardSink;
 /// A connection for signals to one shard. It is closed when this is dropped.
 pub(crate) struct Link {
     index: usize,
-    endpoint: Endpoint,
     actor: ActorRef<LinkMessage>,
     pub(crate) health: watch::Receiver<ShardHealth>,
     /// Room for requests.
@@ -36,16 +33,13 @@ impl Link {
     /// Starts it; it connects in the background. Needs a tokio runtime.
     pub(crate) fn start(config: &Config, index: usize, heartbeat: Duration, buffer: Arc<Buffer>) -> Result<Self> {
         needs_a_runtime("a signal connection")?;
-        let endpoint = config
-            .endpoints
+        let plan = config
+            .shards
             .get(index)
             .ok_or_else(|| Error::invalid("shard index", index, "there is no such shard"))?;
         let sink = ShardSink::new(config.sink.clone(), index);
         let dial = Dial {
-            connect: ConnectOptions {
-                for_signals: true,
-                ..config.shard.reach(endpoint, heartbeat)
-            },
+            connect: config.shard.reach(plan.first(), heartbeat, Purpose::Signals),
             known: None,
             keepalive: heartbeat,
             reply_timeout: config.shard.reply_timeout,
@@ -53,16 +47,11 @@ impl Link {
             hears_signals: true,
             metrics: LaneMetrics::new(&sink),
         };
-        let health = watch::Sender::new(ShardHealth {
-            shard: index,
-            endpoint: Arc::clone(endpoint.as_text()),
-            state: ConnectionState::Connecting,
-            since: Instant::now(),
-        });
+        let health = watch::Sender::new(ShardHealth::connecting(index, plan.first()));
         let told = health.subscribe();
         let arguments = LinkArguments {
             index,
-            endpoint: endpoint.clone(),
+            plan: plan.clone(),
             dial,
             reconnect: config.shard.reconnect.clone(),
             on_unavailable: config.shard.on_unavailable,
@@ -78,7 +67,6 @@ impl Link {
         })?;
         Ok(Self {
             index,
-            endpoint: endpoint.clone(),
             actor,
             health: told,
             room: Arc::new(Semaphore::new(config.max_in_flight)),
@@ -143,7 +131,7 @@ impl Link {
                 self.index
             ),
         )
-        .at(self.endpoint.as_text())
+        .at(&self.health.borrow().endpoint)
     }
 }
 

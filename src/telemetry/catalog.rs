@@ -147,6 +147,14 @@ pub(crate) const REDIRECTS: Family = Family::counter(
     "dflockd_client_redirects_total",
     "Answers of a cluster member that it is not the leader.",
 );
+pub(crate) const FAILOVERS: Family = Family::counter(
+    "dflockd_client_failovers_total",
+    "Times that another server of a shard took over, by reason.",
+);
+pub(crate) const SERVING: Family = Family::gauge(
+    "dflockd_client_serving",
+    "1 for the server that a shard is connected to, 0 for its others.",
+);
 pub(crate) const SHARD_CONNECTED: Family = Family::gauge(
     "dflockd_client_shards_connected",
     "1 while the shard's pipelined connection is up, 0 while it is not.",
@@ -201,6 +209,8 @@ pub(crate) const ALL: &[Family] = &[
     RECONNECTS,
     DISCONNECTS,
     REDIRECTS,
+    FAILOVERS,
+    SERVING,
     SHARD_CONNECTED,
     PIPELINE_DEPTH,
     BATCH_SIZE,

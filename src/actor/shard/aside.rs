@@ -11,6 +11,7 @@ use crate::actor::lanes::{Role, Work};
 use crate::actor::message::Pending;
 use crate::error::Error;
 use crate::lease::registry::LaneId;
+use crate::net::connect::Purpose;
 use crate::net::lane::{Caller, OnAbandon};
 
 /// The connection for requests that may cost it.
@@ -51,10 +52,25 @@ impl Shard {
     }
 
     fn open_aside(&mut self) {
-        let dial = self.dial(self.known);
+        let dial = self.dial(self.known, Purpose::Requests);
         let work = Work::Idle(Instant::now());
-        let shard = self.myself.clone();
-        self.aside.lane = Some(self.lanes.open(Role::Aside, work, Duration::ZERO, dial, shard));
+        self.aside.lane = Some(self.open(Role::Aside, work, Duration::ZERO, dial));
+    }
+
+    /// Another endpoint serves: what waits for the connection does not wait for one that leads elsewhere.
+    pub(super) fn aside_moves(&mut self) {
+        let here = self.failover.at();
+        let Some(id) = self.aside.lane.filter(|id| self.lanes.endpoint(*id) != Some(here)) else {
+            return;
+        };
+        self.aside.lane = None;
+        // One that is being established has nothing on its way.
+        if self.lanes.get_mut(id).is_some_and(|lane| !lane.is_up()) {
+            self.lanes.remove(id);
+        }
+        if !self.aside.parked.is_empty() {
+            self.open_aside();
+        }
     }
 
     pub(super) fn is_aside(&self, id: LaneId) -> bool {

@@ -21,7 +21,7 @@ impl Shard {
         let now = Instant::now();
         let due = self.registry.tick(now, TOGETHER, self.main_is_up);
         if due.expired > 0 {
-            tracing::warn!(shard = self.index, endpoint = %self.endpoint, leases = due.expired, "leases expired");
+            tracing::warn!(shard = self.index, endpoint = %self.endpoint(), leases = due.expired, "leases expired");
         }
         self.renew_all(due.renew);
         self.clean_up(now);
@@ -81,7 +81,7 @@ impl Shard {
                 ErrorKind::Unavailable,
                 "the release could not be sent: the lease ended with its TTL",
             );
-            self.settle_release(releasing, Err(error.at(self.endpoint.as_text())));
+            self.settle_release(releasing, Err(self.here(error)));
         }
         if idle_left || !self.owed.is_empty() {
             self.keep_house();

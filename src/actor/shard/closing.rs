@@ -26,8 +26,8 @@ impl Shard {
             told: shutdown.told,
             report: ShutdownReport::default(),
         });
-        let waits = self.waits.drain();
-        for pending in std::mem::take(&mut self.parked).into_iter().chain(waits) {
+        self.set_health(ConnectionState::Closed);
+        for pending in std::mem::take(&mut self.parked) {
             if let Some(error) = self.refusal() {
                 self.refuse(pending, error);
             }
@@ -40,8 +40,7 @@ impl Shard {
                 }
             }
         }
-        self.tickets = Default::default();
-        self.lanes.close_waiting();
+        self.give_up_all_waits();
     }
 
     pub(super) fn end_if_done(&mut self) {
@@ -49,7 +48,8 @@ impl Shard {
             None => false,
             // What is in flight may still bring a grant that has to be given back.
             Some(closing) => {
-                (self.releasing == 0 && self.lanes.in_flight(self.main) == 0) || closing.until <= Instant::now()
+                let gave_back = self.releasing == 0 && self.lanes.in_flight_pipelined() == 0;
+                (gave_back && self.gave_up_all_waits()) || closing.until <= Instant::now()
             }
         };
         if !done {
@@ -67,7 +67,6 @@ impl Shard {
                 drop(told.send(closing.report));
             }
         }
-        self.set_health(ConnectionState::Closed);
         self.myself.stop(None);
     }
 }

@@ -13,6 +13,9 @@ pub(super) const CLEAN_AT_LEAST: usize = 64;
 
 impl Shard {
     pub(super) fn acquire(&mut self, acquire: Acquire, patience: Patience) {
+        if let Some(ttl) = acquire.ttl {
+            self.guard.saw(ttl.as_duration());
+        }
         match patience {
             Patience::Try => self.submit(Pending::Try(acquire)),
             Patience::TryThenWait => {
@@ -34,9 +37,8 @@ impl Shard {
             return self.refuse(pending, error);
         }
         match pending {
-            Pending::Wait(ref acquire, _) | Pending::Enqueue(ref acquire) => {
-                let subject = (acquire.target.kind(), acquire.key.clone());
-                self.waits.push(subject, pending);
+            wait @ (Pending::Wait(..) | Pending::Enqueue(_)) => {
+                self.queue(wait);
                 self.start_waits();
             }
             pending if self.main_is_up => self.send(pending),
@@ -53,18 +55,18 @@ impl Shard {
         if self.hopeless {
             return Some(error.clone());
         }
-        (self.config.on_unavailable == OnUnavailable::FailFast).then(|| unavailable(self.index, &self.endpoint, error))
+        (self.config.on_unavailable == OnUnavailable::FailFast)
+            .then(|| unavailable(self.index, self.endpoint().as_text(), error))
     }
 
     pub(super) fn refuse(&mut self, pending: Pending, error: Error) {
         match pending {
-            Pending::Try(acquire)
-            | Pending::Wait(acquire, _)
-            | Pending::Enqueue(acquire)
-            | Pending::Collect { acquire, .. } => acquire.ask.tell(Err(error)),
+            Pending::Try(acquire) | Pending::Collect { acquire, .. } => acquire.ask.tell(Err(error)),
+            wait @ (Pending::Wait(..) | Pending::Enqueue(_) | Pending::Rejoin(..)) => self.refuse_wait(wait, error),
             // The place went with its connection.
             Pending::GiveUp(..) | Pending::Settle(..) => {}
             Pending::Stats(ask) => ask.tell(Err(error)),
+            Pending::Barrier(ask, _) => ask.tell(Err(error)),
             Pending::Confirm { acquire, grant, owner } => {
                 self.give_back_orphan(&acquire, grant, owner);
                 acquire.ask.tell(Err(error));
@@ -84,7 +86,7 @@ impl Shard {
 
     /// Sends a request over the pipelined connection.
     pub(super) fn send(&mut self, pending: Pending) {
-        if let Pending::Stats(_) = pending {
+        if let Pending::Stats(_) | Pending::Barrier(..) = pending {
             return self.send_aside(pending);
         }
         let Some(request) = self.request(&pending) else { return };
@@ -101,8 +103,11 @@ impl Shard {
     pub(super) fn unsent(&mut self, pending: Pending) {
         match pending {
             Pending::Renew(renewal) => self.renewal_unanswered(&renewal),
-            Pending::Release(releasing) => self.owed.push(releasing),
-            stats @ Pending::Stats(_) if self.main_is_up => self.send_aside(stats),
+            Pending::Release(releasing) => {
+                self.keep_house();
+                self.owed.push(releasing);
+            }
+            aside @ (Pending::Stats(_) | Pending::Barrier(..)) if self.main_is_up => self.send_aside(aside),
             other => match self.refusal() {
                 Some(error) => self.refuse(other, error),
                 None => self.park(other),

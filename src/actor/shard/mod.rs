@@ -5,15 +5,19 @@
 //! due later comes as a tick. So a server that is slow, or gone, costs the callers of this shard alone, and no lease's
 //! deadline is ever late because of a request.
 
+mod adoption;
 mod aside;
 mod clock;
 mod closing;
 mod connections;
 mod exclusive;
 mod intake;
+mod leader;
 mod releases;
 mod renewals;
 mod replies;
+mod sessions;
+mod standby;
 mod tickets;
 
 use std::collections::VecDeque;
@@ -42,14 +46,17 @@ use crate::lease::registry::{LaneId, Registry};
 use crate::net::backoff::Attempts;
 use crate::net::connect::Abilities;
 use crate::net::endpoint::Endpoint;
+use crate::net::failover::{Failover, FailoverReason, Guard};
 use crate::net::metrics::LaneMetrics;
+use crate::shards::ShardPlan;
 use crate::telemetry::sink::ShardSink;
+use crate::types::Ttl;
 
 /// What a shard's actor is made of.
 #[derive(Clone)]
 pub(crate) struct ShardArguments {
     pub(crate) index: usize,
-    pub(crate) endpoint: Endpoint,
+    pub(crate) plan: ShardPlan,
     pub(crate) config: ShardConfig,
     pub(crate) health: watch::Sender<ShardHealth>,
     pub(crate) sink: ShardSink,
@@ -62,7 +69,11 @@ pub(crate) struct ShardActor;
 pub(crate) struct Shard {
     myself: ActorRef<ShardMessage>,
     index: usize,
-    endpoint: Endpoint,
+    failover: Failover,
+    guard: Guard,
+    /// How often another endpoint took over, and why the last time.
+    failovers: u64,
+    last_failover: Option<FailoverReason>,
     config: ShardConfig,
     health: watch::Sender<ShardHealth>,
     lanes: Lanes,
@@ -70,14 +81,18 @@ pub(crate) struct Shard {
     /// The pipelined connection: the one that is up, or the one that is being established.
     main: LaneId,
     main_is_up: bool,
+    /// Since when it is up.
+    main_since: Instant,
     aside: Aside,
     /// What the server can do, learnt at the first connect.
     known: Option<Abilities>,
     attempts: Attempts,
     /// Why the last attempt failed, or the connection was lost; while it is not up.
     last_error: Option<Error>,
-    /// The last attempt failed for a reason that waiting does not cure.
+    /// The last attempt at each of the endpoints failed for a reason that waiting does not cure.
     hopeless: bool,
+    /// So many attempts in a row failed for such a reason.
+    hopeless_in_a_row: usize,
     registry: Registry,
     waits: WaitQueue<Pending>,
     tickets: Tickets,
@@ -91,6 +106,8 @@ pub(crate) struct Shard {
     releasing: usize,
     /// Attempts to open exclusive connections that failed in a row.
     exclusive_attempts: Attempts,
+    /// No pipelined connection is opened before that.
+    hold_back: Instant,
     /// No exclusive connection is opened before that.
     exclusive_not_before: Instant,
     /// When to look through what is kept: idle connections, releases that are owed.
@@ -133,24 +150,36 @@ impl Shard {
     fn start(myself: ActorRef<ShardMessage>, arguments: ShardArguments) -> Self {
         let ShardArguments {
             index,
-            endpoint,
+            plan,
             config,
             health,
             sink,
         } = arguments;
+        // An actor that takes the place of one that died goes on where that one was.
+        let at = Arc::clone(&health.borrow().endpoint);
+        let (failovers, last_failover) = (health.borrow().failovers, health.borrow().last_failover);
+        let metrics = ShardMetrics::new(sink.clone(), &plan.endpoints);
+        let failover = Failover::new(plan.policy, plan.endpoints, &at);
+        let ttl = config.lease_ttl.unwrap_or(Ttl::DEFAULT).as_duration();
+        let guard = Guard::new(plan.takeover_delay, ttl, Instant::now());
         let mut shard = Self {
             myself,
             index,
-            endpoint,
+            failover,
+            guard,
+            failovers,
+            last_failover,
             lanes: Lanes::new(),
             lane_metrics: LaneMetrics::new(&sink),
             main: 0,
             main_is_up: false,
+            main_since: Instant::now(),
             aside: Aside::default(),
             known: None,
             attempts: config.reconnect.start(),
             last_error: None,
             hopeless: false,
+            hopeless_in_a_row: 0,
             registry: Registry::new(config.schedule, LeaseMetrics::new(&sink)),
             waits: WaitQueue::new(config.exclusive_lanes_per_key),
             tickets: Tickets::default(),
@@ -159,11 +188,12 @@ impl Shard {
             owed: Vec::new(),
             releasing: 0,
             exclusive_attempts: config.reconnect.start(),
+            hold_back: Instant::now(),
             exclusive_not_before: Instant::now(),
             housekeeping_at: None,
             timer: None,
             closing: None,
-            metrics: ShardMetrics::new(sink),
+            metrics,
             was_connected: false,
             away: None,
             health,
@@ -180,6 +210,9 @@ impl Shard {
             ShardMessage::Collect(ticket, until, ask) => self.collect(ticket, until, ask),
             ShardMessage::GiveUp(ticket) => self.give_up(ticket),
             ShardMessage::Stats(ask) => self.submit(Pending::Stats(ask)),
+            ShardMessage::Barrier(ask) => self.submit(Pending::Barrier(ask, 0)),
+            ShardMessage::Failback(ask) => self.failback(ask),
+            ShardMessage::FirstIsThere(outcome, ask) => self.first_is_there(outcome, ask),
             ShardMessage::Release { id, told } => self.release(id, told),
             ShardMessage::Lane(lane, event) => self.lane_event(lane, event),
             ShardMessage::Tick => self.tick(),
@@ -197,7 +230,7 @@ impl Shard {
     fn show(&mut self) {
         if self.metrics.is_recorded() {
             self.metrics.show(&Population {
-                connected: self.main_is_up,
+                served_by: self.main_is_up.then(|| self.failover.at()),
                 connections: Role::ALL.map(|role| self.lanes.count(role)),
                 waiting_here: self.waits.queued(),
                 waiting_on_server: self.waits.running(),
@@ -206,10 +239,30 @@ impl Shard {
         }
     }
 
+    /// The endpoint that serves, or is tried.
+    fn endpoint(&self) -> &Endpoint {
+        self.failover.current()
+    }
+
+    /// The endpoint that a connection leads to.
+    fn endpoint_of(&self, lane: LaneId) -> &Endpoint {
+        match self.lanes.endpoint(lane) {
+            Some(index) => self.failover.endpoint(index),
+            None => self.endpoint(),
+        }
+    }
+
+    /// Once the shutdown has begun nothing else is told: whoever's request ends with its connection then shall know why.
     fn set_health(&self, state: ConnectionState) {
+        let state = match self.is_closing() {
+            true => ConnectionState::Closed,
+            false => state,
+        };
         self.health.send_replace(ShardHealth {
             shard: self.index,
-            endpoint: Arc::clone(self.endpoint.as_text()),
+            endpoint: Arc::clone(self.endpoint().as_text()),
+            failovers: self.failovers,
+            last_failover: self.last_failover,
             state,
             since: Instant::now(),
         });
@@ -217,11 +270,11 @@ impl Shard {
 }
 
 /// The shard cannot be reached, and why.
-pub(crate) fn unavailable(index: usize, endpoint: &Endpoint, cause: &Error) -> Error {
+pub(crate) fn unavailable(index: usize, endpoint: &Arc<str>, cause: &Error) -> Error {
     Error::new(
         ErrorKind::Unavailable,
         format!("shard {index} is not connected: {}", cause.message()),
     )
     .caused_by(cause.clone())
-    .at(endpoint.as_text())
+    .at(endpoint)
 }

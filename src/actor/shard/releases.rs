@@ -26,7 +26,7 @@ impl Shard {
                 ErrorKind::LeaseLost,
                 format!("the lease of {} was lost before it was released: {why}", claim.cell.key),
             );
-            drop(told.send(Err(error.at(self.endpoint.as_text()))));
+            drop(told.send(Err(self.here(error))));
         }
         // Where time alone took it, the server may hold it still.
         if why == LostReason::Expired && self.registry.begin_release(id).is_some() {

@@ -7,7 +7,7 @@ use tracing::field;
 
 use super::Shard;
 use crate::actor::message::Renewal;
-use crate::lease::registry::LeaseId;
+use crate::lease::registry::{LaneId, LeaseId};
 use crate::protocol::{Response, Status};
 
 /// A server that refuses a renewal for a reason that passes is asked again after this.
@@ -33,11 +33,14 @@ impl Shard {
         Renewal { id, span }
     }
 
-    pub(super) fn renewal_answered(&mut self, renewal: &Renewal, response: &Response, sent_at: Instant) {
+    pub(super) fn renewal_answered(&mut self, renewal: &Renewal, response: &Response, sent_at: Instant, from: LaneId) {
         let Renewal { id, span } = renewal;
         let outcome = match response {
             Response::Renewed(left) => {
                 self.registry.renewed(*id, sent_at, *left);
+                if self.failover.is_cluster() && from == self.main {
+                    self.adopted(*id, from);
+                }
                 "renewed"
             }
             Response::Refused(Status::Error | Status::LeaseExpired) => {
@@ -45,7 +48,7 @@ impl Shard {
                     if let Some(claim) = self.registry.claim(*id) {
                         tracing::warn!(
                             shard = self.index,
-                            endpoint = %self.endpoint,
+                            endpoint = %self.endpoint(),
                             key = %claim.cell.key,
                             token = %claim.cell.token,
                             "lease lost: the server says that it is not held"
@@ -64,7 +67,13 @@ impl Shard {
 
     /// It was not sent, or its answer was lost: the lease stays due.
     pub(super) fn renewal_unanswered(&mut self, renewal: &Renewal) {
-        renewal.span.record("outcome", "unanswered");
+        renewal.is_unanswered();
         self.registry.renewal_failed(renewal.id);
+    }
+
+    /// Renews everything that is due and could not be renewed when it became so.
+    pub(super) fn renew_overdue(&mut self) {
+        let overdue = self.registry.overdue();
+        self.renew_all(overdue);
     }
 }

@@ -34,7 +34,13 @@ impl Shard {
                     wait: WaitSecs::covering(left),
                 }
             }
-            Pending::GiveUp(kind, key) | Pending::Settle(kind, key) => Request::Wait {
+            Pending::Rejoin(ticket, _) => self.tickets.request(*ticket)?,
+            Pending::GiveUp(target, key, _) => Request::Wait {
+                kind: target.kind(),
+                key: key.clone(),
+                wait: WaitSecs::TRY,
+            },
+            Pending::Settle(kind, key) => Request::Wait {
                 kind: *kind,
                 key: key.clone(),
                 wait: WaitSecs::TRY,
@@ -61,6 +67,7 @@ impl Shard {
                 token: releasing.token,
             },
             Pending::Stats(_) => Request::Stats,
+            Pending::Barrier(..) => Request::Barrier,
         })
     }
 
@@ -73,7 +80,20 @@ impl Shard {
                     lane.draining = true;
                 }
             }
-            Response::Refused(Status::NotLeader(_)) => self.metrics.redirected(),
+            Response::Refused(Status::NotLeader(leader)) => {
+                self.metrics.redirected();
+                if self.failover.is_cluster() {
+                    return self.not_led_here(from, tag, leader.as_deref());
+                }
+            }
+            // The member that led does so again, and knows the place by its session only.
+            Response::Refused(Status::NotEnqueued)
+                if matches!(tag, Pending::Collect { .. } | Pending::GiveUp(..))
+                    && self.is_of_an_earlier_leader(from) =>
+            {
+                let error = Status::NotEnqueued.to_error("");
+                return self.wait_anew(from, tag, self.at_lane(from, error));
+            }
             _ => {}
         }
         match tag {
@@ -85,8 +105,8 @@ impl Shard {
                 self.wait_ended(from);
                 match response {
                     Response::TimedOut => {
-                        let error = timed_out(&acquire);
-                        acquire.ask.tell(Err(self.here(error)));
+                        let error = timed_out(&acquire.key);
+                        acquire.ask.tell(Err(self.at_lane(from, error)));
                     }
                     other => self.acquire_answered(acquire, other, sent_at, from),
                 }
@@ -98,26 +118,36 @@ impl Shard {
                 self.wait_ended(from);
                 match response {
                     Response::TimedOut => {
-                        let error = timed_out(&acquire);
-                        acquire.ask.tell(Err(self.here(error)));
+                        let error = timed_out(&acquire.key);
+                        acquire.ask.tell(Err(self.at_lane(from, error)));
                     }
                     other => self.acquire_answered(acquire, other, enqueued_at, from),
                 }
             }
-            Pending::GiveUp(kind, key) => {
+            Pending::Rejoin(ticket, _) => self.rejoin_answered(ticket, &response, from),
+            Pending::GiveUp(target, key, _) => {
                 self.wait_ended(from);
                 if let Response::Granted(grant) = response {
                     self.own(from);
-                    self.give_back_grant(kind, key, grant, from);
+                    self.give_back_grant(target.kind(), key, grant, from);
                 }
             }
             Pending::Settle(..) => self.wait_ended(from),
             Pending::Confirm { acquire, grant, owner } => {
-                self.confirm_answered(acquire, grant, owner, response, sent_at)
+                // Whoever renews a lease of a cluster owns it.
+                let owner = self.owned_by_now(owner, from, &response);
+                self.confirm_answered(acquire, grant, owner, response, sent_at);
             }
-            Pending::Renew(renewal) => self.renewal_answered(&renewal, &response, sent_at),
+            Pending::Renew(renewal) => self.renewal_answered(&renewal, &response, sent_at, from),
             Pending::Release(releasing) => self.release_answered(releasing, &response),
-            Pending::Stats(ask) => ask.tell(Call::stats().finish(response).map_err(|error| self.here(error))),
+            Pending::Stats(ask) => {
+                let outcome = Call::stats().finish(response);
+                ask.tell(outcome.map_err(|error| self.at_lane(from, error)));
+            }
+            Pending::Barrier(ask, _) => {
+                let outcome = Call::barrier().finish(response);
+                ask.tell(outcome.map_err(|error| self.at_lane(from, error)));
+            }
         }
     }
 
@@ -134,14 +164,19 @@ impl Shard {
     /// The server has granted it. Its caller gets it, unless too much of the lease may be over already.
     pub(super) fn granted(&mut self, acquire: Acquire, grant: Grant, sent_at: Instant, owner: LaneId) {
         self.own(owner);
-        if acquire.ask.is_gone() || self.is_closing() {
+        if !self.failover.is_cluster() && self.lanes.get_mut(owner).is_none_or(|lane| lane.retired) {
+            // The server that granted it serves no more: it gives it up with the connection, or at the end of its TTL.
+            let error = Error::new(ErrorKind::Disconnected, "granted by a server that serves no more");
+            acquire.ask.tell(Err(self.at_lane(owner, error)));
+        } else if acquire.ask.is_gone() || self.is_closing() {
             self.give_back_orphan(&acquire, grant, owner);
             acquire
                 .ask
                 .tell(Err(Error::new(ErrorKind::Shutdown, "the client is shut down")));
-        } else if Schedule::is_fresh(sent_at, grant.ttl, Instant::now()) {
+        } else if acquire.session.is_none() && Schedule::is_fresh(sent_at, grant.ttl, Instant::now()) {
             self.hand_out(acquire, grant, sent_at, owner);
         } else {
+            // In a session it may have been granted long before it was asked for this time.
             self.submit(Pending::Confirm { acquire, grant, owner });
         }
     }
@@ -177,11 +212,15 @@ impl Shard {
     /// here, or with the answer that nobody reads, and so comes back as a release.
     fn hand_out(&mut self, acquire: Acquire, grant: Grant, sent_at: Instant, owner: LaneId) {
         let kind = acquire.target.kind();
+        self.guard.saw(grant.ttl.as_duration());
         let (id, cell) = self
             .registry
             .insert(acquire.key, kind, grant, sent_at, owner, acquire.policy);
         let lease = Lease::new(cell, id, self.myself.clone());
         acquire.ask.tell(Ok(Acquired::Lease(lease)));
+        if self.failover.is_cluster() && owner != self.main {
+            self.adopt(id);
+        }
     }
 
     /// Gives back what was granted to nobody.
@@ -230,8 +269,8 @@ impl Shard {
         })
     }
 
-    fn here(&self, error: Error) -> Error {
-        error.at(self.endpoint.as_text())
+    pub(super) fn here(&self, error: Error) -> Error {
+        error.at(self.endpoint().as_text())
     }
 }
 
@@ -244,9 +283,9 @@ fn acquire_request(acquire: &Acquire, wait: WaitSecs) -> Request {
     }
 }
 
-fn timed_out(acquire: &Acquire) -> Error {
+pub(super) fn timed_out(key: &Key) -> Error {
     Error::new(
         ErrorKind::Timeout,
-        format!("{:?} was not granted in time: somebody else holds it", acquire.key),
+        format!("{key:?} was not granted in time: somebody else holds it"),
     )
 }

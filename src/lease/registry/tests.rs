@@ -89,15 +89,24 @@ async fn a_lost_connection_takes_its_leases_with_it_or_leaves_them_in_doubt() {
     let start = Instant::now();
     let (id, cell) = insert(&mut registry, 10, start, RenewPolicy::default());
     assert!(
-        registry.owner_gone(2, false, LostReason::Disconnected).is_empty(),
+        registry
+            .owner_gone(2, Survival::None, LostReason::Disconnected)
+            .is_empty(),
         "another connection"
     );
-    assert!(registry.owner_gone(1, true, LostReason::Disconnected).is_empty());
+    assert!(
+        registry
+            .owner_gone(1, Survival::WholeTtl, LostReason::Disconnected)
+            .is_empty()
+    );
     assert_eq!(cell.state(), LeaseState::Suspect);
     assert_eq!(registry.overdue(), vec![id]);
     registry.renewed(id, start, Some(10));
     assert_eq!(cell.state(), LeaseState::Held);
-    assert_eq!(registry.owner_gone(1, false, LostReason::Disconnected).len(), 1);
+    assert_eq!(
+        registry.owner_gone(1, Survival::None, LostReason::Disconnected).len(),
+        1
+    );
     assert_eq!(cell.state(), LeaseState::Lost(LostReason::Disconnected));
 }
 
@@ -198,4 +207,68 @@ async fn nothing_is_sent_behind_a_release_and_it_begins_once() {
     );
     assert!(registry.begin_release(id).is_none());
     assert_eq!(registry.held(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_in_doubt_lasts_no_longer_than_its_server_keeps_it_unless_it_is_renewed() {
+    let mut registry = registry(0.5);
+    let now = Instant::now();
+    let (id, cell) = insert(&mut registry, 100, now, RenewPolicy::default());
+    registry.suspect_all(Survival::Until(now + secs(20.0)));
+    assert_eq!(cell.state(), LeaseState::Suspect);
+    assert_eq!(cell.remaining(), secs(20.0));
+    assert_eq!(registry.next_due(), Some(now + secs(20.0)));
+    assert_eq!(registry.overdue(), [id]);
+    tokio::time::advance(secs(1.0)).await;
+    registry.renewed(id, Instant::now(), None);
+    assert_eq!((cell.state(), cell.remaining()), (LeaseState::Held, secs(95.0)));
+    // Where the leader has changed it is known there; and nothing makes it longer than it is.
+    registry.suspect_all(Survival::WholeTtl);
+    assert_eq!(cell.remaining(), secs(95.0));
+    registry.suspect_all(Survival::Until(now + secs(1000.0)));
+    assert_eq!(cell.remaining(), secs(95.0));
+    registry.suspect_all(Survival::Until(now + secs(2.0)));
+    tokio::time::advance(secs(1.0)).await;
+    assert_eq!(cell.state(), LeaseState::Lost(LostReason::Expired), "without any I/O");
+    registry.renewed(id, Instant::now(), None);
+    assert_eq!(registry.tick(Instant::now(), secs(0.0), true).expired, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_not_to_be_renewed_is_asked_after_and_ends_when_it_was_to() {
+    let mut registry = registry(0.5);
+    let now = Instant::now();
+    let never = RenewPolicy {
+        never: true,
+        ..RenewPolicy::default()
+    };
+    let (id, cell) = insert(&mut registry, 100, now, never);
+    tokio::time::advance(secs(50.0)).await;
+    registry.suspect_all(Survival::Until(now + secs(60.0)));
+    assert_eq!(registry.overdue(), [id], "whether it is still held must be known");
+    registry.renewed(id, Instant::now(), None);
+    assert_eq!((cell.state(), cell.remaining()), (LeaseState::Held, secs(45.0)));
+    assert!(registry.overdue().is_empty());
+    assert_eq!(registry.next_due(), Some(now + secs(95.0)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_is_taken_over_by_renewing_it_now_unless_it_is_not_to_be_renewed() {
+    let mut registry = registry(0.5);
+    let now = Instant::now();
+    let (id, _) = insert(&mut registry, 100, now, RenewPolicy::default());
+    let never = RenewPolicy {
+        never: true,
+        ..RenewPolicy::default()
+    };
+    let (left, _) = insert(&mut registry, 100, now, never);
+    assert!(registry.renew_now(id, true));
+    assert!(!registry.renew_now(id, true), "it is on its way");
+    assert!(!registry.renew_now(left, true));
+    assert_eq!(registry.change_owner(id, 7), Some(1));
+    assert_eq!(registry.change_owner(id, 7), None, "that is no change");
+    assert_eq!(registry.claim(id).unwrap().owner, 7);
+    assert_eq!(registry.lose_all(LostReason::Failback), 2);
+    assert_eq!(registry.change_owner(id, 8), None, "nobody owns it any more");
+    assert_eq!(registry.lose_all(LostReason::Failback), 0);
 }

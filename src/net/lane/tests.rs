@@ -71,7 +71,11 @@ async fn ask_all(stream: impl AsyncRead + AsyncWrite + Unpin) {
         reply_timeout: Duration::from_secs(60),
         max_in_flight: 4_096,
         hears_signals: false,
-        abilities: Abilities { ping: true },
+        has_to_lead: false,
+        abilities: Abilities {
+            ping: true,
+            sessions: None,
+        },
         metrics: LaneMetrics::new(&ShardSink::new(Sink::default(), 0)),
     };
     let mut answered = Vec::new();

@@ -23,7 +23,9 @@ impl Subject {
         Self {
             operation: request.operation(),
             about: match request {
-                Request::Stats { shard } => About::Shard(*shard),
+                Request::Stats { shard } | Request::Barrier { shard } | Request::Failback { shard } => {
+                    About::Shard(*shard)
+                }
                 Request::Emit { channel, .. } => About::Channel(channel.clone()),
                 _ => request.key().cloned().map_or(About::All, About::Key),
             },
@@ -108,7 +110,8 @@ impl<X: Explain> Limit<X> {
             Operation::Release => {
                 format!("the release of {key:?} was not answered within {budget}; it is still on its way")
             }
-            Operation::Stats => format!("the server did not answer within {budget}"),
+            Operation::Stats | Operation::Barrier => format!("the server did not answer within {budget}"),
+            Operation::Failback => format!("the first server was not there within {budget}"),
             Operation::Emit => format!("the signal to {key:?} was not answered within {budget}"),
             Operation::Subscribe => format!("the subscription was not answered by all servers within {budget}"),
         }

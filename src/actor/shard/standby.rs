@@ -1,0 +1,101 @@
+//! Servers that know nothing of each other, one of which serves: what was granted by the one that did before, and the way back.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::Shard;
+use crate::actor::message::{Ask, Releasing, ShardMessage};
+use crate::error::{Error, ErrorKind, Result};
+use crate::lease::cell::LostReason;
+use crate::lease::registry::LeaseId;
+use crate::net::connect::Purpose;
+use crate::net::failover::Pace;
+
+impl Shard {
+    /// Another server has taken over, which knows of no lease of the one before. As a rule they were lost with its connection;
+    /// this is about those that outlive one.
+    pub(super) fn forget_what_the_other_granted(&mut self) {
+        let lost = self.registry.lose_all(LostReason::Disconnected);
+        if lost > 0 {
+            tracing::warn!(
+                shard = self.index,
+                leases = lost,
+                "leases lost: another server took over"
+            );
+        }
+        for releasing in std::mem::take(&mut self.owed) {
+            let error = Error::new(
+                ErrorKind::LeaseLost,
+                format!(
+                    "the server that granted {:?} was lost before it was released",
+                    releasing.key
+                ),
+            );
+            let error = self.here(error);
+            self.settle_release(releasing, Err(error));
+        }
+    }
+
+    /// The first server is to serve again. Whether it is there is looked at first: nothing is given up for nothing.
+    pub(super) fn failback(&mut self, ask: Ask<Duration>) {
+        if !self.failover.is_standby() {
+            let remedy = "only a shard that was given as Shard::standby has a server to go back to";
+            return ask.tell(Err(Error::invalid("shard index", self.index, remedy)));
+        }
+        if self.is_closing() {
+            return ask.tell(Err(Error::new(ErrorKind::Shutdown, "the client is shut down")));
+        }
+        if self.failover.at() == 0 {
+            return ask.tell(Ok(Duration::ZERO));
+        }
+        let first = self.failover.endpoint(0);
+        let connect = self.config.reach(first, self.config.keepalive, Purpose::Requests);
+        let shard = self.myself.clone();
+        tokio::spawn(async move {
+            let outcome = connect.connect(None).await.map(drop);
+            // If the actor is gone, so is whoever asked it.
+            drop(shard.send_message(ShardMessage::FirstIsThere(outcome, ask)));
+        });
+    }
+
+    /// It is: what is held is given up here, and nothing is asked there before every lease of this server must be over, since
+    /// other clients may hold some.
+    pub(super) fn first_is_there(&mut self, outcome: Result<()>, ask: Ask<Duration>) {
+        match outcome {
+            Err(error) => return ask.tell(Err(error)),
+            Ok(()) if self.failover.at() == 0 || self.is_closing() => return ask.tell(Ok(Duration::ZERO)),
+            // Whoever asked for it has given up meanwhile.
+            Ok(()) if ask.is_gone() => return,
+            Ok(()) => {}
+        }
+        let ids: Vec<LeaseId> = self.registry.ids().collect();
+        for id in ids {
+            if self.registry.lose(id, LostReason::Failback) {
+                if let Some(claim) = self.registry.claim(id) {
+                    self.owe(Releasing::of(&claim, None, false, None));
+                }
+            }
+        }
+        let delay = self.guard.delay();
+        let error = Error::new(
+            ErrorKind::Unavailable,
+            format!("the shard goes back to its first server, which is asked for nothing for {delay:?}"),
+        );
+        let error = self.here(error);
+        if self.main_is_up {
+            // What is owed goes out; what is on its way is answered.
+            if let Some(main) = self.lanes.get_mut(self.main) {
+                main.retire();
+            }
+        } else {
+            self.lanes.remove(self.main);
+        }
+        self.guard.lost_contact(Instant::now());
+        self.failover.go_back();
+        self.lanes.hang_up_elsewhere(self.failover.at());
+        self.hold_back = self.guard.until();
+        self.main_away(error, Pace::AfterAPause);
+        ask.tell(Ok(delay));
+    }
+}

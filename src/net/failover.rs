@@ -1,0 +1,389 @@
+//! Which of a shard's endpoints is tried next. Pure: no sockets, no clocks but the caller's.
+//!
+//! | policy | endpoints | when the one in use is lost |
+//! | --- | --- | --- |
+//! | single | one | tried again |
+//! | cluster | members that share their state | tried again, then the next; whoever names the leader is believed if it names a member |
+//! | standby | servers that know nothing of each other | tried again until every lease of its may be over; only then the next |
+
+use std::fmt;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::endpoint::Endpoint;
+use crate::clock::after;
+
+/// How the endpoints of a shard stand to each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Policy {
+    Single,
+    Cluster,
+    Standby,
+}
+
+/// Why another endpoint than before serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum FailoverReason {
+    /// The one before was lost.
+    Lost,
+    /// The one before does not lead its cluster any more.
+    Deposed,
+    /// It was [asked for](crate::Client::failback).
+    Requested,
+}
+
+impl FailoverReason {
+    /// Its name as metrics and logs carry it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Lost => "lost",
+            Self::Deposed => "deposed",
+            Self::Requested => "requested",
+        }
+    }
+}
+
+impl fmt::Display for FailoverReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// When the next attempt is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pace {
+    AtOnce,
+    /// After the next pause of the reconnect policy.
+    AfterAPause,
+}
+
+/// The state of one shard's choice.
+#[derive(Clone, Debug)]
+pub(crate) struct Failover {
+    policy: Policy,
+    /// There is at least one.
+    endpoints: Vec<Endpoint>,
+    current: usize,
+    /// How many attempts in a row failed without a pause.
+    tried: usize,
+    /// How many redirects were followed since an endpoint proved itself.
+    followed: usize,
+    /// The endpoint that was connected last.
+    served: Option<usize>,
+    /// Why the one that was connected last is not any more.
+    why: Option<FailoverReason>,
+}
+
+/// Another endpoint than before serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Switch {
+    pub(crate) from: usize,
+    pub(crate) why: FailoverReason,
+}
+
+impl Failover {
+    /// Begins with an endpoint that is among them, or else with the first.
+    pub(crate) fn new(policy: Policy, endpoints: Vec<Endpoint>, at: &str) -> Self {
+        let current = endpoints.iter().position(|endpoint| &**endpoint.as_text() == at);
+        Self {
+            policy,
+            endpoints,
+            current: current.unwrap_or_default(),
+            tried: 0,
+            followed: 0,
+            served: None,
+            why: None,
+        }
+    }
+
+    pub(crate) fn is_cluster(&self) -> bool {
+        self.policy == Policy::Cluster
+    }
+
+    pub(crate) fn is_standby(&self) -> bool {
+        self.policy == Policy::Standby
+    }
+
+    /// How many endpoints there are.
+    pub(crate) fn len(&self) -> usize {
+        self.endpoints.len()
+    }
+
+    /// The index of the one that is connected, or tried.
+    pub(crate) fn at(&self) -> usize {
+        self.current
+    }
+
+    /// The one that is connected, or tried.
+    pub(crate) fn current(&self) -> &Endpoint {
+        &self.endpoints[self.current]
+    }
+
+    /// One of them.
+    pub(crate) fn endpoint(&self, index: usize) -> &Endpoint {
+        self.endpoints.get(index).unwrap_or(&self.endpoints[0])
+    }
+
+    /// It is connected. Which one was before, if it was another.
+    pub(crate) fn connected(&mut self) -> Option<Switch> {
+        let why = self.why.take().unwrap_or(FailoverReason::Lost);
+        let from = self.served.replace(self.current)?;
+        (from != self.current).then_some(Switch { from, why })
+    }
+
+    /// It has done what was asked of it: from here on attempts are counted anew.
+    pub(crate) fn proved(&mut self) {
+        self.tried = 0;
+        self.followed = 0;
+    }
+
+    /// The connection was lost. A leader that was cut off may still lead, so it is asked first. `proved`: it was of use.
+    pub(crate) fn lost(&mut self, proved: bool) -> Pace {
+        self.why.get_or_insert(FailoverReason::Lost);
+        match self.policy {
+            Policy::Cluster if proved && self.endpoints.len() > 1 => Pace::AtOnce,
+            Policy::Cluster => self.next(),
+            Policy::Single | Policy::Standby => Pace::AfterAPause,
+        }
+    }
+
+    /// An attempt failed. `guarded_until`: before that, no other server may be asked for what this one may have granted.
+    pub(crate) fn failed(&mut self, now: Instant, guarded_until: Instant) -> Pace {
+        match self.policy {
+            Policy::Single => Pace::AfterAPause,
+            Policy::Standby if now < guarded_until => Pace::AfterAPause,
+            Policy::Cluster | Policy::Standby => self.next(),
+        }
+    }
+
+    /// The member that was asked does not lead; it may have said who does. Only a member is believed in, and only so often in
+    /// a row: members that point at each other are no better than members that know nothing.
+    pub(crate) fn redirected(&mut self, leader: Option<&str>) -> Pace {
+        self.why.get_or_insert(FailoverReason::Deposed);
+        let known = leader.and_then(|leader| {
+            let same = |endpoint: &Endpoint| endpoint.as_text().eq_ignore_ascii_case(leader);
+            self.endpoints.iter().position(same)
+        });
+        match known {
+            Some(member) if member != self.current && self.followed < self.endpoints.len() => {
+                self.followed += 1;
+                self.current = member;
+                Pace::AtOnce
+            }
+            _ => self.next(),
+        }
+    }
+
+    /// The first endpoint is to serve again.
+    pub(crate) fn go_back(&mut self) {
+        self.why = Some(FailoverReason::Requested);
+        self.current = 0;
+        self.tried = 0;
+    }
+
+    /// The next in turn: a pause is made when all were tried.
+    fn next(&mut self) -> Pace {
+        self.current = (self.current + 1) % self.endpoints.len();
+        self.tried += 1;
+        if self.tried < self.endpoints.len() {
+            return Pace::AtOnce;
+        }
+        self.tried = 0;
+        self.followed = 0;
+        Pace::AfterAPause
+    }
+}
+
+/// How long no lease may outlive its last renewal, as far as is known here: the longest TTL in use, with a margin on top.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Guard {
+    /// Set by the user, whatever is seen.
+    fixed: Option<Duration>,
+    longest_ttl: Duration,
+    last_contact: Instant,
+}
+
+/// The part of the longest TTL that is added to it: clocks do not run equally fast.
+const GUARD_MARGIN_PART: u32 = 20;
+
+impl Guard {
+    /// Before the client was there, others may have been: their leases are guarded from `now` on.
+    pub(crate) fn new(fixed: Option<Duration>, longest_ttl: Duration, now: Instant) -> Self {
+        Self {
+            fixed,
+            longest_ttl,
+            last_contact: now,
+        }
+    }
+
+    /// A lease of this TTL was granted.
+    pub(crate) fn saw(&mut self, ttl: Duration) {
+        self.longest_ttl = self.longest_ttl.max(ttl);
+    }
+
+    /// The server that served was heard of no later than now.
+    pub(crate) fn lost_contact(&mut self, now: Instant) {
+        self.last_contact = now;
+    }
+
+    /// For how long, from the last contact on.
+    pub(crate) fn delay(&self) -> Duration {
+        let margin = self.longest_ttl / GUARD_MARGIN_PART;
+        self.fixed.unwrap_or_else(|| self.longest_ttl.saturating_add(margin))
+    }
+
+    /// No other server may be asked before that.
+    pub(crate) fn until(&self) -> Instant {
+        after(self.last_contact, self.delay())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn failover(policy: Policy, endpoints: usize) -> Failover {
+        let endpoints = (0..endpoints).map(|index| Endpoint::parse(&format!("m{index}:6388")).unwrap());
+        Failover::new(policy, endpoints.collect(), "m0:6388")
+    }
+
+    fn failed(failover: &mut Failover) -> (String, Pace) {
+        let now = Instant::now();
+        let pace = failover.failed(now, now);
+        (failover.current().to_string(), pace)
+    }
+
+    fn redirected(failover: &mut Failover, leader: Option<&str>) -> (String, Pace) {
+        let pace = failover.redirected(leader);
+        (failover.current().to_string(), pace)
+    }
+
+    fn at(member: &str, pace: Pace) -> (String, Pace) {
+        (format!("{member}:6388"), pace)
+    }
+
+    #[test]
+    fn a_single_endpoint_is_tried_again_after_a_pause() {
+        let mut failover = failover(Policy::Single, 1);
+        assert_eq!(failover.lost(true), Pace::AfterAPause);
+        assert_eq!(failed(&mut failover), at("m0", Pace::AfterAPause));
+        assert_eq!(redirected(&mut failover, Some("m1:6388")), at("m0", Pace::AfterAPause));
+    }
+
+    #[test]
+    fn all_members_of_a_cluster_are_tried_before_a_pause() {
+        let mut failover = failover(Policy::Cluster, 3);
+        assert_eq!(failover.connected(), None, "the first is no change");
+        assert_eq!(failover.lost(true), Pace::AtOnce);
+        assert_eq!(failed(&mut failover), at("m1", Pace::AtOnce));
+        assert_eq!(failed(&mut failover), at("m2", Pace::AtOnce));
+        assert_eq!(failed(&mut failover), at("m0", Pace::AfterAPause));
+        assert_eq!(failed(&mut failover), at("m1", Pace::AtOnce));
+        let (from, why) = (0, FailoverReason::Lost);
+        assert_eq!(failover.connected(), Some(Switch { from, why }));
+        assert_eq!(failover.connected(), None);
+    }
+
+    #[test]
+    fn a_leader_that_is_a_member_is_gone_to_at_once_whatever_its_case() {
+        let mut failover = failover(Policy::Cluster, 3);
+        assert_eq!(redirected(&mut failover, Some("M2:6388")), at("m2", Pace::AtOnce));
+        assert_eq!(failover.connected(), None);
+        assert_eq!(redirected(&mut failover, Some("m1:6388")), at("m1", Pace::AtOnce));
+        let (from, why) = (2, FailoverReason::Deposed);
+        assert_eq!(failover.connected(), Some(Switch { from, why }));
+    }
+
+    #[test]
+    fn a_stranger_and_no_leader_at_all_mean_the_next_member() {
+        let mut failover = failover(Policy::Cluster, 3);
+        assert_eq!(
+            redirected(&mut failover, Some("evil.example:6388")),
+            at("m1", Pace::AtOnce)
+        );
+        assert_eq!(redirected(&mut failover, None), at("m2", Pace::AtOnce));
+        assert_eq!(
+            redirected(&mut failover, Some("m2:6388")),
+            at("m0", Pace::AfterAPause),
+            "it named itself"
+        );
+    }
+
+    #[test]
+    fn members_that_point_at_each_other_are_followed_so_often_and_then_there_is_a_pause() {
+        let mut failover = failover(Policy::Cluster, 3);
+        let mut pauses = 0;
+        for _ in 0..60 {
+            let other = if failover.current().to_string() == "m0:6388" {
+                "m1:6388"
+            } else {
+                "m0:6388"
+            };
+            pauses += usize::from(failover.redirected(Some(other)) == Pace::AfterAPause);
+        }
+        assert!((10..=20).contains(&pauses), "{pauses} pauses in 60 attempts");
+    }
+
+    #[test]
+    fn a_standby_is_asked_only_when_nothing_of_the_primary_can_be_held_any_more() {
+        let mut failover = failover(Policy::Standby, 2);
+        failover.connected();
+        let lost = Instant::now();
+        let guarded = lost + Duration::from_secs(35);
+        assert_eq!(failover.lost(true), Pace::AfterAPause);
+        for secs in [0, 10, 34] {
+            assert_eq!(
+                failover.failed(lost + Duration::from_secs(secs), guarded),
+                Pace::AfterAPause
+            );
+            assert_eq!(failover.current().to_string(), "m0:6388", "{secs}");
+        }
+        assert_eq!(failover.failed(guarded, guarded), Pace::AtOnce);
+        assert_eq!(failover.current().to_string(), "m1:6388");
+        let (from, why) = (0, FailoverReason::Lost);
+        assert_eq!(failover.connected(), Some(Switch { from, why }));
+        failover.go_back();
+        let (from, why) = (1, FailoverReason::Requested);
+        assert_eq!(failover.connected(), Some(Switch { from, why }));
+        assert_eq!(failover.current().to_string(), "m0:6388");
+    }
+
+    #[test]
+    fn a_member_that_connects_and_is_of_no_use_is_not_asked_again_before_the_others() {
+        let mut failover = failover(Policy::Cluster, 2);
+        failover.connected();
+        assert_eq!((failover.lost(false), failover.at()), (Pace::AtOnce, 1));
+        failover.connected();
+        assert_eq!((failover.lost(false), failover.at()), (Pace::AfterAPause, 0));
+        failover.connected();
+        failover.proved();
+        assert_eq!((failover.lost(true), failover.at()), (Pace::AtOnce, 0));
+    }
+
+    #[test]
+    fn one_that_starts_again_goes_on_where_it_was() {
+        let endpoints: Vec<_> = ["a:1", "b:1"].map(|text| Endpoint::parse(text).unwrap()).into();
+        let at = |text| Failover::new(Policy::Standby, endpoints.clone(), text).at();
+        assert_eq!((at("a:1"), at("b:1"), at("c:1")), (0, 1, 0));
+    }
+
+    #[test]
+    fn the_guard_covers_the_longest_lease_and_a_margin_unless_it_is_fixed() {
+        let start = Instant::now();
+        let secs = Duration::from_secs;
+        let mut guard = Guard::new(None, secs(40), start);
+        guard.saw(secs(10));
+        assert_eq!(guard.until(), start + secs(42));
+        guard.saw(secs(100));
+        guard.lost_contact(start + secs(7));
+        assert_eq!(guard.until(), start + secs(7) + secs(105));
+        let mut fixed = Guard::new(Some(secs(3)), secs(40), start);
+        fixed.saw(secs(100));
+        assert_eq!(fixed.until(), start + secs(3));
+    }
+}

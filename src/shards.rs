@@ -1,0 +1,197 @@
+//! Where the shards are: each on one server, on the members of a cluster, or on a server with others in reserve.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::error::{Error, Result};
+use crate::net::endpoint::Endpoint;
+use crate::net::failover::Policy;
+use crate::types::Shortened;
+
+/// Where one shard is served. Keys are spread over shards, never over the endpoints of one: a key keeps its shard whichever of
+/// them serves it.
+///
+/// ```
+/// use dflockd_client::{Client, Shard};
+///
+/// let builder = Client::builder().shards([
+///     Shard::single("locks-0.example.org:6388"),
+///     Shard::cluster(["a.example.org:6388", "b.example.org:6388", "c.example.org:6388"]),
+/// ]);
+/// ```
+#[derive(Clone, PartialEq, Eq)]
+pub struct Shard {
+    policy: Policy,
+    endpoints: Vec<String>,
+    takeover_delay: Option<Duration>,
+}
+
+/// The same, checked.
+#[derive(Clone, Debug)]
+pub(crate) struct ShardPlan {
+    pub(crate) policy: Policy,
+    /// There is at least one.
+    pub(crate) endpoints: Vec<Endpoint>,
+    pub(crate) takeover_delay: Option<Duration>,
+}
+
+impl Shard {
+    fn new<A: Into<String>>(policy: Policy, endpoints: impl IntoIterator<Item = A>) -> Self {
+        Self {
+            policy,
+            endpoints: endpoints.into_iter().map(Into::into).collect(),
+            takeover_delay: None,
+        }
+    }
+
+    /// One server. If it is away, so is the shard.
+    pub fn single(address: impl Into<String>) -> Self {
+        Self::new(Policy::Single, [address])
+    }
+
+    /// The members of one cluster (releases 3.x), which share their state. The client talks to the one that leads:
+    ///
+    /// - Whoever says that another member leads is believed if that one is among `members`, spelled as here; otherwise, and
+    ///   while no member leads, they are asked in turn.
+    /// - Leases survive: they become [`Suspect`](crate::LeaseState::Suspect), are renewed by their tokens at the new leader
+    ///   before anything else is asked of it, and are held on if it knows them.
+    /// - So do places in the queue, where the cluster remembers sessions (`stable-ref` with `--orphan-ttl`): what waits goes on
+    ///   waiting at its place.
+    ///
+    /// A request that members refuse because another one leads is asked again there, so often and no more: see
+    /// [`ClientBuilder::max_redirects`](crate::ClientBuilder::max_redirects).
+    pub fn cluster<A: Into<String>>(members: impl IntoIterator<Item = A>) -> Self {
+        Self::new(Policy::Cluster, members)
+    }
+
+    /// **Independent** servers, of which one serves and the others are in reserve. The first is the primary.
+    ///
+    /// Servers that know nothing of each other **can grant the same key twice**: a client that still reaches the primary and
+    /// one that does not will each hold it. Nothing but a [fence](crate::Lease::fence) that is checked where it counts can
+    /// protect against that; use a cluster if you can.
+    ///
+    /// What is done against it: when the server in use is lost, its leases are lost at once, and no other server is asked for
+    /// anything until every lease of its must be over, which is the [takeover delay](Self::takeover_delay). The client returns
+    /// to the primary only when it is told to ([`Client::failback`](crate::Client::failback)) or loses the server that
+    /// replaced it.
+    pub fn standby<A: Into<String>>(servers: impl IntoIterator<Item = A>) -> Self {
+        Self::new(Policy::Standby, servers)
+    }
+
+    /// For standbys: how long after the last contact with a server no other one is asked. Default: the longest lease TTL that
+    /// this client asked for or was granted (33 s, the server's default, where it asked for none), and the loss margin on top.
+    /// If other clients of the same keys use longer TTLs, or servers grant longer ones, say so here: it must cover them all.
+    pub fn takeover_delay(mut self, delay: Duration) -> Self {
+        self.takeover_delay = Some(delay);
+        self
+    }
+
+    pub(crate) fn check(&self) -> Result<ShardPlan> {
+        if self.endpoints.is_empty() {
+            return Err(Error::invalid(
+                "shard",
+                self,
+                "name at least one of its servers, as host:port",
+            ));
+        }
+        let endpoints = self.endpoints.iter().map(|endpoint| Endpoint::parse(endpoint));
+        Ok(ShardPlan {
+            policy: self.policy,
+            endpoints: endpoints.collect::<Result<_>>()?,
+            takeover_delay: self.takeover_delay,
+        })
+    }
+}
+
+impl ShardPlan {
+    /// The endpoint that is used first.
+    pub(crate) fn first(&self) -> &Endpoint {
+        &self.endpoints[0]
+    }
+}
+
+/// No server is named twice, in one shard or in two.
+pub(crate) fn check_all(shards: &[Shard]) -> Result<Vec<ShardPlan>> {
+    if shards.is_empty() {
+        return Err(Error::invalid(
+            "server list",
+            shards,
+            "name at least one server, as host:port",
+        ));
+    }
+    let plans = shards.iter().map(Shard::check).collect::<Result<Vec<_>>>()?;
+    let mut seen = std::collections::HashSet::new();
+    for endpoint in plans.iter().flat_map(|plan| &plan.endpoints) {
+        if !seen.insert(endpoint.as_text()) {
+            return Err(Error::invalid(
+                "server list with a repeated",
+                Shortened(endpoint.as_text()),
+                "name each server once: every shard has servers of its own",
+            ));
+        }
+    }
+    Ok(plans)
+}
+
+/// One server.
+impl From<&str> for Shard {
+    fn from(address: &str) -> Self {
+        Self::single(address)
+    }
+}
+
+/// One server.
+impl From<String> for Shard {
+    fn from(address: String) -> Self {
+        Self::single(address)
+    }
+}
+
+impl fmt::Debug for Shard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.policy {
+            Policy::Single => write!(f, "single")?,
+            Policy::Cluster => write!(f, "cluster")?,
+            Policy::Standby => write!(f, "standby")?,
+        }
+        f.debug_list()
+            .entries(self.endpoints.iter().map(|endpoint| Shortened(endpoint)))
+            .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(shards: &[Shard]) -> String {
+        match check_all(shards) {
+            Ok(plans) => panic!("{plans:?} was taken"),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    #[test]
+    fn shards_without_servers_and_servers_of_two_shards_are_refused() {
+        let none: [&str; 0] = [];
+        assert!(refusal(&[]).contains("at least one server"));
+        assert!(refusal(&[Shard::single("a:1"), Shard::cluster(none)]).contains("cluster[]"));
+        assert!(refusal(&[Shard::cluster(["a:1", "nonsense"])]).contains("\"nonsense\""));
+        for twice in [
+            vec![Shard::single("a:1"), Shard::single("a:1")],
+            vec![Shard::cluster(["b:1", "a:1"]), Shard::standby(["a:1", "c:1"])],
+            vec![Shard::standby(["a:1", "a:1"])],
+        ] {
+            assert!(refusal(&twice).contains("\"a:1\""), "{twice:?}");
+        }
+    }
+
+    #[test]
+    fn the_order_is_kept() {
+        let plans = check_all(&[Shard::cluster(["b:1", "a:1"]), "c:1".into()]).unwrap();
+        assert_eq!(
+            (plans[0].first().to_string(), plans[1].first().to_string()),
+            ("b:1".into(), "c:1".into())
+        );
+    }
+}
