@@ -9,6 +9,7 @@
 )]
 
 pub mod checker;
+pub mod cluster;
 pub mod fake;
 pub mod pki;
 pub mod process;

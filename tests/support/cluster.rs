@@ -1,0 +1,96 @@
+//! A cluster, and a client that is told of all its members.
+
+use std::time::Duration;
+
+use dflockd_client::server::{Cluster, Event, EventKind, Server, ServerBuilder};
+use dflockd_client::{Client, ClientBuilder, ReconnectPolicy, Shard, ShardHealth};
+
+use super::checker::{Checker, Verdict};
+use super::until;
+
+/// A cluster of three whose record can be judged.
+pub struct ClusterScene {
+    pub cluster: Cluster,
+}
+
+/// Orphans are kept for longer than any test takes.
+pub fn patient() -> ServerBuilder {
+    Server::builder().orphan_ttl(Duration::from_secs(600))
+}
+
+/// Pauses that no test has to wait long for.
+pub fn soon() -> ReconnectPolicy {
+    ReconnectPolicy::exponential(Duration::from_millis(2), Duration::from_millis(20))
+}
+
+impl ClusterScene {
+    pub async fn set(each: ServerBuilder) -> Self {
+        let each = each.record_events(true);
+        let cluster = Cluster::builder().options(each).start().await.unwrap();
+        Self { cluster }
+    }
+
+    /// Describes a client of the cluster.
+    pub fn builder(&self) -> ClientBuilder {
+        let shard = Shard::cluster(self.cluster.addresses());
+        Client::builder().shards([shard]).reconnect(soon())
+    }
+
+    pub async fn client(&self) -> Client {
+        self.builder().connect().await.unwrap()
+    }
+
+    /// How often something happened, to whatever key.
+    pub fn count(&self, kind: EventKind) -> usize {
+        self.events(kind).len()
+    }
+
+    pub fn events(&self, kind: EventKind) -> Vec<Event> {
+        let all = self.cluster.events().into_iter();
+        all.filter(|event| event.kind == kind).collect()
+    }
+
+    /// How many places there are in all queues.
+    pub fn waiters(&self) -> u64 {
+        let stats = self.cluster.stats();
+        let locks = stats.locks.iter().map(|lock| lock.waiters);
+        locks
+            .chain(stats.semaphores.iter().map(|semaphore| semaphore.waiters))
+            .sum()
+    }
+
+    pub async fn until_waiters(&self, count: u64) {
+        until(&format!("{count} wait"), || self.waiters() == count).await;
+    }
+
+    /// Nothing is held, and nobody waits.
+    pub async fn until_free(&self) {
+        until("nobody holds or waits", || {
+            let stats = self.cluster.stats();
+            stats.locks.is_empty() && stats.semaphores.is_empty()
+        })
+        .await;
+    }
+
+    /// No key was held by two at once, and nobody was passed over.
+    pub fn judge(&self) -> Verdict {
+        Checker::default()
+            .record("cluster", self.cluster.events())
+            .in_order()
+            .assert()
+    }
+}
+
+/// The client's one shard, as it sees it.
+pub fn health(client: &Client) -> ShardHealth {
+    client.health().remove(0)
+}
+
+/// Returns once the client's one shard is served from there.
+pub async fn until_served_by(client: &Client, address: &str) {
+    until(&format!("{address} serves"), || {
+        let health = health(client);
+        health.is_connected() && *health.endpoint == *address
+    })
+    .await;
+}
