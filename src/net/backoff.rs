@@ -30,7 +30,10 @@ impl ReconnectPolicy {
             .with_factor(2.0)
             .with_jitter()
             .without_max_times();
-        Self(Arc::new(move || Box::new(builder.build())))
+        // Without the standard library, `backon` has one seed for all: every client would make the same pauses.
+        Self(Arc::new(move || {
+            Box::new(builder.with_jitter_seed(fastrand::u64(..)).build())
+        }))
     }
 
     /// The pauses of a policy of the `backoff` crate; `new` makes one for each sequence, which is
@@ -117,6 +120,20 @@ mod tests {
         assert!(pauses[10..].iter().all(|p| *p >= Duration::from_secs(1)), "{pauses:?}");
         assert!(pauses[10..].iter().any(|p| *p != pauses[10]), "no jitter: {pauses:?}");
         assert_eq!(attempts.made(), 50);
+    }
+
+    #[test]
+    fn no_two_sequences_are_alike() {
+        let policy = ReconnectPolicy::default();
+        let pauses = || {
+            let mut attempts = policy.start();
+            [attempts.failed(), attempts.failed(), attempts.failed()]
+        };
+        assert_ne!(
+            pauses(),
+            pauses(),
+            "clients that lost a server together would come back together"
+        );
     }
 
     #[cfg(feature = "backoff")]
