@@ -205,7 +205,7 @@ impl Client {
     /// Everything that is held on the server that took its place is reported lost ([`LostReason::Failback`]) and given back, and
     /// nothing is asked of the first server before every lease of other clients must be over as well: the
     /// [takeover delay](crate::Shard::takeover_delay), which is the answer. Have all clients go back at the same time. Nothing is
-    /// given up if the first server cannot be reached, or serves already: then the answer is zero.
+    /// given up if the first server cannot be reached, or serves already: then the answer is zero, or what is left of the delay.
     ///
     /// # Errors
     ///

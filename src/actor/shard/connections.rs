@@ -81,6 +81,9 @@ impl Shard {
             LaneEvent::Failed(error) => self.exclusive_failed(id, error),
             LaneEvent::Report(report) => {
                 let replies = report.received.replies;
+                if !replies.is_empty() {
+                    self.heard_over(id);
+                }
                 self.lanes.answered(id, replies.len() + report.skipped.len());
                 if !replies.is_empty() && self.lanes.answers_first(id) && role == Role::Exclusive {
                     self.exclusive_attempts = self.config.reconnect.start();

@@ -5,10 +5,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Shard;
-use crate::actor::message::{Ask, Releasing, ShardMessage};
+use crate::actor::message::{Acquire, Ask, Releasing, ShardMessage};
 use crate::error::{Error, ErrorKind, Result};
 use crate::lease::cell::LostReason;
-use crate::lease::registry::LeaseId;
+use crate::lease::registry::{LaneId, LeaseId};
 use crate::net::connect::Purpose;
 use crate::net::failover::Pace;
 
@@ -37,17 +37,40 @@ impl Shard {
         }
     }
 
+    /// Something came over a connection. While the pipelined one is away, others may still stand: as long as its server is heard
+    /// of over these, it grants and renews, and every lease of its is guarded from then on.
+    pub(super) fn heard_over(&mut self, id: LaneId) {
+        if !self.main_is_up && !self.is_of_the_other(id) {
+            self.guard.lost_contact(Instant::now());
+        }
+    }
+
+    /// Whether a connection leads to a server that does not serve any more. What that one grants now is nobody's: it is not
+    /// renewed, and may be over before anybody is told.
+    pub(super) fn is_of_the_other(&mut self, id: LaneId) -> bool {
+        let here = self.failover.at();
+        let lane = self.lanes.get_mut(id);
+        self.failover.is_standby() && lane.is_none_or(|lane| lane.retired || lane.endpoint != here)
+    }
+
+    /// A server that does not serve any more has granted it. It ends there, with its connection or its TTL.
+    pub(super) fn granted_by_the_other(&mut self, acquire: Acquire, owner: LaneId, from: LaneId) {
+        self.disown(owner);
+        self.registry.orphaned(acquire.target.kind());
+        let error = Error::new(
+            ErrorKind::Disconnected,
+            format!(
+                "{:?} was granted by a server that does not serve the shard any more",
+                acquire.key
+            ),
+        );
+        acquire.ask.tell(Err(self.at_lane(from, error)));
+    }
+
     /// The first server is to serve again. Whether it is there is looked at first: nothing is given up for nothing.
     pub(super) fn failback(&mut self, ask: Ask<Duration>) {
-        if !self.failover.is_standby() {
-            let remedy = "only a shard that was given as Shard::standby has a server to go back to";
-            return ask.tell(Err(Error::invalid("shard index", self.index, remedy)));
-        }
-        if self.is_closing() {
-            return ask.tell(Err(Error::new(ErrorKind::Shutdown, "the client is shut down")));
-        }
-        if self.failover.at() == 0 {
-            return ask.tell(Ok(Duration::ZERO));
+        if let Some(answer) = self.is_no_way_back() {
+            return ask.tell(answer);
         }
         let first = self.failover.endpoint(0);
         let connect = self.config.reach(first, self.config.keepalive, Purpose::Requests);
@@ -59,12 +82,28 @@ impl Shard {
         });
     }
 
+    /// The answer, if there is nothing to go back from.
+    fn is_no_way_back(&self) -> Option<Result<Duration>> {
+        if !self.failover.is_standby() {
+            let remedy = "only a shard that was given as Shard::standby has a server to go back to";
+            return Some(Err(Error::invalid("shard index", self.index, remedy)));
+        }
+        if self.is_closing() {
+            return Some(Err(Error::new(ErrorKind::Shutdown, "the client is shut down")));
+        }
+        // Nothing is left of the delay, unless it has gone back just now.
+        let left = self.hold_back.saturating_duration_since(Instant::now());
+        (self.failover.at() == 0).then_some(Ok(left))
+    }
+
     /// It is: what is held is given up here, and nothing is asked there before every lease of this server must be over, since
     /// other clients may hold some.
     pub(super) fn first_is_there(&mut self, outcome: Result<()>, ask: Ask<Duration>) {
+        if let Some(answer) = self.is_no_way_back() {
+            return ask.tell(answer);
+        }
         match outcome {
             Err(error) => return ask.tell(Err(error)),
-            Ok(()) if self.failover.at() == 0 || self.is_closing() => return ask.tell(Ok(Duration::ZERO)),
             // Whoever asked for it has given up meanwhile.
             Ok(()) if ask.is_gone() => return,
             Ok(()) => {}
