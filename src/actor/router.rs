@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::message::{ShardMessage, Shutdown};
-use super::shard::{ShardActor, ShardArguments};
+use super::shard::{ShardActor, ShardArguments, Will};
 use super::topology::{ShardPlace, Topology};
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
@@ -42,6 +42,7 @@ pub(crate) fn start(config: &Config) -> Result<(ActorRef<RouterMessage>, Arc<Top
             config: config.shard.clone(),
             health: watch::Sender::new(ShardHealth::connecting(index, plan.first())),
             sink: ShardSink::new(config.sink.clone(), index),
+            will: Will::default(),
         })
         .collect();
     // The router is told of a shard's death by its mailbox, which exists as soon as the router is spawned; but it takes

@@ -219,9 +219,16 @@ impl Guard {
         }
     }
 
-    /// A lease of this TTL was granted.
-    pub(crate) fn saw(&mut self, ttl: Duration) {
+    /// A lease of this TTL was granted. Whether none before was as long.
+    pub(crate) fn saw(&mut self, ttl: Duration) -> bool {
+        let is_longer = ttl > self.longest_ttl;
         self.longest_ttl = self.longest_ttl.max(ttl);
+        is_longer
+    }
+
+    /// The longest TTL in use.
+    pub(crate) fn longest_ttl(&self) -> Duration {
+        self.longest_ttl
     }
 
     /// The server that served was heard of no later than now.
@@ -377,9 +384,9 @@ mod tests {
         let start = Instant::now();
         let secs = Duration::from_secs;
         let mut guard = Guard::new(None, secs(40), start);
-        guard.saw(secs(10));
+        assert!(!guard.saw(secs(10)));
         assert_eq!(guard.until(), start + secs(42));
-        guard.saw(secs(100));
+        assert!(guard.saw(secs(100)));
         guard.lost_contact(start + secs(7));
         assert_eq!(guard.until(), start + secs(7) + secs(105));
         let mut fixed = Guard::new(Some(secs(3)), secs(40), start);

@@ -13,6 +13,7 @@ mod connections;
 mod exclusive;
 mod intake;
 mod leader;
+mod legacy;
 mod releases;
 mod renewals;
 mod replies;
@@ -22,7 +23,6 @@ mod tickets;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::watch;
@@ -32,6 +32,7 @@ use tracing::Span;
 
 use self::aside::Aside;
 use self::closing::Closing;
+pub(crate) use self::legacy::Will;
 pub(crate) use self::tickets::TicketId;
 use self::tickets::Tickets;
 use crate::actor::lanes::{Lanes, Role};
@@ -60,6 +61,8 @@ pub(crate) struct ShardArguments {
     pub(crate) config: ShardConfig,
     pub(crate) health: watch::Sender<ShardHealth>,
     pub(crate) sink: ShardSink,
+    /// Shared with the actors before and after.
+    pub(crate) will: Will,
 }
 
 /// The behaviour; the state is [`Shard`].
@@ -71,6 +74,7 @@ pub(crate) struct Shard {
     index: usize,
     failover: Failover,
     guard: Guard,
+    will: Will,
     /// How often another endpoint took over, and why the last time.
     failovers: u64,
     last_failover: Option<FailoverReason>,
@@ -154,6 +158,7 @@ impl Shard {
             config,
             health,
             sink,
+            will,
         } = arguments;
         // An actor that takes the place of one that died goes on where that one was.
         let at = Arc::clone(&health.borrow().endpoint);
@@ -161,12 +166,16 @@ impl Shard {
         let metrics = ShardMetrics::new(sink.clone(), &plan.endpoints);
         let failover = Failover::new(plan.policy, plan.endpoints, &at);
         let ttl = config.lease_ttl.unwrap_or(Ttl::DEFAULT).as_duration();
-        let guard = Guard::new(plan.takeover_delay, ttl, Instant::now());
+        let (now, legacy) = (Instant::now(), *will.borrow());
+        let mut guard = Guard::new(plan.takeover_delay, ttl, now);
+        guard.saw(legacy.longest_ttl);
+        let hold_back = legacy.hold_back.unwrap_or(now);
         let mut shard = Self {
             myself,
             index,
             failover,
             guard,
+            will,
             failovers,
             last_failover,
             lanes: Lanes::new(),
@@ -188,7 +197,7 @@ impl Shard {
             owed: Vec::new(),
             releasing: 0,
             exclusive_attempts: config.reconnect.start(),
-            hold_back: Instant::now(),
+            hold_back,
             exclusive_not_before: Instant::now(),
             housekeeping_at: None,
             timer: None,
@@ -200,7 +209,7 @@ impl Shard {
             config,
         };
         shard.set_health(ConnectionState::Connecting);
-        shard.open_main(Duration::ZERO);
+        shard.open_main(hold_back.saturating_duration_since(now));
         shard
     }
 

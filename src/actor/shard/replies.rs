@@ -217,7 +217,9 @@ impl Shard {
     /// here, or with the answer that nobody reads, and so comes back as a release.
     fn hand_out(&mut self, acquire: Acquire, grant: Grant, sent_at: Instant, owner: LaneId) {
         let kind = acquire.target.kind();
-        self.guard.saw(grant.ttl.as_duration());
+        if self.guard.saw(grant.ttl.as_duration()) {
+            self.bequeath();
+        }
         let (id, cell) = self
             .registry
             .insert(acquire.key, kind, grant, sent_at, owner, acquire.policy);

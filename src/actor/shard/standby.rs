@@ -134,7 +134,11 @@ impl Shard {
         self.failover.go_back();
         self.lanes.hang_up_elsewhere(self.failover.at());
         self.hold_back = self.guard.until();
+        self.bequeath();
         self.main_away(error, Pace::AfterAPause);
         ask.tell(Ok(delay));
     }
 }
+
+#[cfg(test)]
+mod tests;
