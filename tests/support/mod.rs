@@ -11,6 +11,8 @@
 pub mod checker;
 pub mod cluster;
 pub mod fake;
+pub mod load;
+pub mod pair;
 pub mod pki;
 pub mod process;
 pub mod proxy;

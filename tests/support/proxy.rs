@@ -26,6 +26,8 @@ pub struct Weather {
     pub cut_down_after: Option<usize>,
     /// Connections end with a reset instead of an orderly close.
     pub reset: bool,
+    /// When one side ends its connection, the other does not hear of it: as where a machine is cut off.
+    pub stall_ends: bool,
     /// Connections made before this generation are over.
     generation: usize,
 }
@@ -136,10 +138,10 @@ async fn pump(
     let mut buffer = vec![0; 64 * 1024];
     let mut passed = 0;
     loop {
-        let Ok(count) = from.read(&mut buffer).await else {
-            return;
-        };
+        let count = from.read(&mut buffer).await.unwrap_or_default();
         if count == 0 {
+            // Without a forecast the proxy is gone.
+            drop(forecast.wait_for(|weather| !weather.stall_ends).await);
             return;
         }
         let mut rest = &buffer[..count];

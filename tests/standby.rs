@@ -1,0 +1,341 @@
+//! A server in reserve: when it takes over, what is lost then, and what is not.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+mod support;
+
+use std::time::Duration;
+
+use dflockd_client::server::Server;
+use dflockd_client::{
+    Client, ErrorKind, FailoverReason, LeaseState, LostReason, OnUnavailable, Shard, ShardHealth, SignalEvent,
+};
+use support::pair::{PRIMARY, Pair, STANDBY, of};
+use support::proxy::Proxy;
+use support::until;
+use tokio::time::Instant;
+
+/// So long that no test sees the end of it.
+const NEVER: Duration = Duration::from_secs(3600);
+const AT_ONCE: Duration = Duration::ZERO;
+
+fn health(client: &Client) -> (String, u64, Option<FailoverReason>) {
+    let ShardHealth {
+        endpoint,
+        failovers,
+        last_failover,
+        ..
+    } = client.health().remove(0);
+    (endpoint.to_string(), failovers, last_failover)
+}
+
+async fn away(client: &Client) {
+    until("the loss is noticed", || !client.health()[0].is_connected()).await;
+}
+
+/// The longest TTL counts, not that of the client; and callers meet what they chose.
+#[tokio::test]
+async fn nothing_is_asked_of_the_standby_before_the_longest_lease_must_be_over() {
+    let mut pair = Pair::start().await;
+    let builder = pair.builder().lease_ttl(Duration::from_secs(1));
+    let patient = builder.clone().connect().await.unwrap();
+    let hasty = builder.on_unavailable(OnUnavailable::FailFast).connect().await.unwrap();
+    for client in [&patient, &hasty] {
+        let long = client.lock("long").unwrap().lease_ttl(Duration::from_secs(3)).unwrap();
+        // It is over; but others of its kind may be held by others.
+        long.acquire().await.unwrap().release().await.unwrap();
+    }
+    let killed = pair.kill(PRIMARY).await;
+    away(&hasty).await;
+    away(&patient).await;
+    let error = hasty.lock("k").unwrap().acquire().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    assert_eq!(error.endpoint(), Some(pair.addresses[PRIMARY].as_str()));
+    let impatient = patient.lock("k").unwrap().acquire_timeout(Duration::from_millis(100));
+    let error = impatient.acquire().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    let lock = patient.lock("k").unwrap().acquire_timeout(Duration::from_secs(30));
+    let guard = lock.acquire().await.unwrap();
+    let first = pair.grants(STANDBY)[0].at;
+    assert!(
+        first >= killed + Duration::from_millis(3150),
+        "after {:?}",
+        first - killed
+    );
+    let at_standby = (pair.addresses[STANDBY].clone(), 1, Some(FailoverReason::Lost));
+    assert_eq!(health(&patient), at_standby);
+    guard.release().await.unwrap();
+    until("the other has gone on too", || health(&hasty) == at_standby).await;
+    hasty
+        .lock("k")
+        .unwrap()
+        .acquire()
+        .await
+        .unwrap()
+        .release()
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_delay_that_was_set_is_kept_whatever_was_granted() {
+    let mut pair = Pair::start().await;
+    let delay = Duration::from_millis(1500);
+    let builder = of(pair.shard().takeover_delay(delay)).lease_ttl(Duration::from_secs(600));
+    let client = builder
+        .acquire_timeout(Duration::from_secs(30))
+        .connect()
+        .await
+        .unwrap();
+    let lock = client.lock("k").unwrap();
+    lock.acquire().await.unwrap().release().await.unwrap();
+    let killed = pair.kill(PRIMARY).await;
+    let guard = lock.acquire().await.unwrap();
+    let first = pair.grants(STANDBY)[0].at;
+    assert!(first >= killed + delay, "after {:?}", first - killed);
+    assert!(guard.is_held());
+}
+
+/// Others may hold something of a server that this client has never reached.
+#[tokio::test]
+async fn a_client_that_begins_while_the_primary_is_away_waits_as_long() {
+    let mut pair = Pair::start().await;
+    pair.kill(PRIMARY).await;
+    let began = Instant::now();
+    let client = pair.builder().lease_ttl(Duration::from_secs(2)).build().unwrap();
+    let lock = client.lock("k").unwrap().acquire_timeout(Duration::from_secs(30));
+    let guard = lock.acquire().await.unwrap();
+    let first = pair.grants(STANDBY)[0].at;
+    assert!(
+        first >= began + Duration::from_millis(2100),
+        "after {:?}",
+        first - began
+    );
+    assert_eq!(health(&client).0, pair.addresses[STANDBY]);
+    guard.release().await.unwrap();
+}
+
+/// Connections that wait stand by themselves, and may outlive the one over which all else goes: what comes over them is contact
+/// too.
+#[tokio::test]
+async fn the_delay_counts_from_the_last_word_over_any_connection() {
+    let delay = Duration::from_secs(4);
+    let mut pair = Pair::start().await;
+    let proxy = Proxy::start(&pair.addresses[PRIMARY]).await;
+    let shard = Shard::standby([&proxy.address, &pair.addresses[STANDBY]]).takeover_delay(delay);
+    let builder = of(shard).acquire_timeout(Duration::from_secs(60));
+    let client = builder.connect().await.unwrap();
+    let other = Client::builder()
+        .servers([&pair.addresses[PRIMARY]])
+        .connect()
+        .await
+        .unwrap();
+    let first = other.lock("k").unwrap().acquire().await.unwrap();
+    // Much goes over the one, little over the other: that is how they are told apart.
+    for _ in 0..50 {
+        client
+            .lock("small")
+            .unwrap()
+            .acquire()
+            .await
+            .unwrap()
+            .release()
+            .await
+            .unwrap();
+    }
+    let waiting = tokio::spawn({
+        let lock = client.lock("k").unwrap();
+        async move { lock.acquire().await.unwrap() }
+    });
+    until("it waits at the primary", || {
+        pair.server(PRIMARY).stats().locks.iter().any(|lock| lock.waiters == 1)
+    })
+    .await;
+    proxy.change(|weather| (weather.refuse, weather.cut_up_after) = (true, Some(500)));
+    drop(client.lock("small").unwrap().try_acquire().await);
+    away(&client).await;
+    tokio::time::sleep(delay / 4).await;
+    first.release().await.unwrap();
+    let second = waiting.await.unwrap();
+    let contact = pair.grants(PRIMARY).last().unwrap().at;
+    assert_eq!(
+        pair.grants(PRIMARY).last().unwrap().token.as_ref(),
+        Some(second.token())
+    );
+    pair.kill(PRIMARY).await;
+    let lock = client.lock("k").unwrap();
+    let third = lock.acquire().await.unwrap();
+    assert!(third.is_held() && !second.is_held());
+    let granted = pair.grants(STANDBY)[0].at;
+    assert!(granted >= contact + delay, "after {:?}", granted - contact);
+}
+
+#[tokio::test]
+async fn all_leases_of_a_primary_are_lost_with_it_and_at_once() {
+    let mut pair = Pair::start().await;
+    let client = of(pair.shard().takeover_delay(NEVER))
+        .lease_ttl(NEVER)
+        .connect()
+        .await
+        .unwrap();
+    let mut guards = Vec::new();
+    for number in 0..20 {
+        guards.push(client.lock(format!("k{number}")).unwrap().acquire().await.unwrap());
+    }
+    // And one that belongs to a connection of its own.
+    let waiting = tokio::spawn({
+        let lock = client.lock("k0").unwrap();
+        async move { lock.acquire().await.unwrap() }
+    });
+    until("it waits", || {
+        pair.server(PRIMARY).stats().locks.iter().any(|lock| lock.waiters == 1)
+    })
+    .await;
+    guards.remove(0).release().await.unwrap();
+    guards.push(waiting.await.unwrap());
+    pair.kill(PRIMARY).await;
+    for guard in guards {
+        assert_eq!(guard.lost().await, LostReason::Disconnected);
+        assert_eq!(guard.release().await.unwrap_err().kind(), ErrorKind::LeaseLost);
+    }
+    assert_eq!(pair.server(STANDBY).events(), []);
+}
+
+/// Where leases outlive their connection they may come back with the primary; but not once another server serves.
+#[tokio::test]
+async fn leases_that_outlive_their_connection_are_lost_when_the_standby_takes_over() {
+    let mut pair = Pair::start_with(Server::builder().auto_release_on_disconnect(false)).await;
+    let shard = pair.shard().takeover_delay(Duration::from_millis(500));
+    let builder = of(shard).lease_ttl(NEVER).survives_disconnect(true);
+    let client = builder
+        .acquire_timeout(Duration::from_secs(30))
+        .connect()
+        .await
+        .unwrap();
+    let lock = client.lock("k").unwrap();
+    let (old, given) = (
+        lock.acquire().await.unwrap(),
+        client.lock("given").unwrap().acquire().await.unwrap(),
+    );
+    pair.kill(PRIMARY).await;
+    until("it is suspect", || old.state() != LeaseState::Held).await;
+    let releasing = tokio::spawn(given.release());
+    let new = lock.acquire().await.unwrap();
+    assert_eq!(old.state(), LeaseState::Lost(LostReason::Disconnected));
+    assert!(new.is_held());
+    // Nobody is left to give it back to.
+    assert_eq!(releasing.await.unwrap().unwrap_err().kind(), ErrorKind::LeaseLost);
+    assert_eq!(old.release().await.unwrap_err().kind(), ErrorKind::LeaseLost);
+    assert!(new.is_held());
+    assert_eq!(pair.grants(STANDBY).len(), 1);
+}
+
+#[tokio::test]
+async fn a_primary_that_is_back_within_the_delay_is_gone_on_with() {
+    let mut pair = Pair::start().await;
+    let builder = of(pair.shard().takeover_delay(NEVER));
+    let client = builder
+        .acquire_timeout(Duration::from_secs(30))
+        .connect()
+        .await
+        .unwrap();
+    let guard = client.lock("k").unwrap().acquire().await.unwrap();
+    pair.kill(PRIMARY).await;
+    assert_eq!(guard.lost().await, LostReason::Disconnected);
+    pair.restart(PRIMARY).await;
+    let again = client.lock("k").unwrap().acquire().await.unwrap();
+    assert_eq!(health(&client), (pair.addresses[PRIMARY].clone(), 0, None));
+    assert_eq!(pair.grants(PRIMARY)[0].token.as_ref(), Some(again.token()));
+    assert_eq!(pair.server(STANDBY).stats().connections, 0);
+}
+
+/// And after it is not, as long as the standby is there.
+#[tokio::test]
+async fn a_primary_that_is_back_later_is_gone_back_to_only_when_the_standby_dies() {
+    let mut pair = Pair::start().await;
+    let delay = Duration::from_millis(600);
+    let builder = of(pair.shard().takeover_delay(delay));
+    let client = builder
+        .acquire_timeout(Duration::from_secs(30))
+        .connect()
+        .await
+        .unwrap();
+    pair.kill(PRIMARY).await;
+    let kept = client.lock("kept").unwrap().acquire().await.unwrap();
+    let at_standby = (pair.addresses[STANDBY].clone(), 1, Some(FailoverReason::Lost));
+    assert_eq!(health(&client), at_standby);
+    pair.restart(PRIMARY).await;
+    let lock = client.lock("k").unwrap();
+    let back = Instant::now();
+    // Long enough to go back in, if it would.
+    while back.elapsed() < 3 * delay {
+        lock.acquire().await.unwrap().release().await.unwrap();
+    }
+    assert!(kept.is_held());
+    assert_eq!(health(&client), at_standby);
+    assert_eq!(pair.server(PRIMARY).stats().connections, 0);
+
+    let killed = pair.kill(STANDBY).await;
+    assert_eq!(kept.lost().await, LostReason::Disconnected);
+    let guard = lock.acquire().await.unwrap();
+    let first = pair.grants(PRIMARY)[0].at;
+    assert!(first >= killed + delay, "after {:?}", first - killed);
+    assert_eq!(
+        health(&client),
+        (pair.addresses[PRIMARY].clone(), 2, Some(FailoverReason::Lost))
+    );
+    guard.release().await.unwrap();
+    pair.checker().assert();
+}
+
+#[tokio::test]
+async fn a_shard_that_fails_over_costs_its_neighbour_nothing() {
+    let mut pair = Pair::start().await;
+    let neighbour = Server::builder().port(0).start().await.unwrap();
+    let shards = [
+        pair.shard().takeover_delay(NEVER),
+        Shard::single(neighbour.local_addr().to_string()),
+    ];
+    let strategy = |key: &str, _: usize| usize::from(!key.starts_with("away"));
+    let builder = Client::builder().shards(shards).sharding_strategy(strategy);
+    let client = builder.acquire_timeout(NEVER).connect().await.unwrap();
+    let held = client.lock("here").unwrap().acquire().await.unwrap();
+    pair.kill(PRIMARY).await;
+    away(&client).await;
+    let mut waiting = tokio::task::JoinSet::new();
+    for number in 0..50 {
+        let lock = client.lock(format!("away/{number}")).unwrap();
+        waiting.spawn(async move { lock.acquire().await.map(drop) });
+    }
+    for number in 0..200 {
+        let lock = client.lock(format!("here/{number}")).unwrap();
+        lock.acquire().await.unwrap().release().await.unwrap();
+    }
+    assert!(held.is_held() && waiting.try_join_next().is_none());
+    // And those who wait are not forgotten.
+    pair.restart(PRIMARY).await;
+    for outcome in waiting.join_all().await {
+        outcome.unwrap();
+    }
+    assert_eq!(pair.grants(PRIMARY).len(), 50);
+}
+
+#[tokio::test]
+async fn signals_go_on_at_the_standby_and_the_gap_is_told() {
+    let mut pair = Pair::start().await;
+    let client = of(pair.shard().takeover_delay(AT_ONCE)).connect().await.unwrap();
+    let mut heard = client.subscribe("news.*").await.unwrap();
+    assert_eq!(client.emit("news.a", "first").await.unwrap(), 1);
+    assert_eq!(heard.next_signal().await.unwrap().payload(), "first");
+    pair.kill(PRIMARY).await;
+    let lost = heard.next_event().await.unwrap();
+    assert!(matches!(lost, SignalEvent::Lost { shard: 0, .. }), "{lost:?}");
+    let restored = heard.next_event().await.unwrap();
+    assert!(matches!(restored, SignalEvent::Restored { shard: 0 }), "{restored:?}");
+    assert_eq!(&*heard.health()[0].endpoint, pair.addresses[STANDBY]);
+    until("it is heard", || {
+        !pair.server(STANDBY).stats().signal_channels.is_empty()
+    })
+    .await;
+    assert_eq!(client.emit("news.b", "second").await.unwrap(), 1);
+    assert_eq!(heard.next_signal().await.unwrap().payload(), "second");
+}
