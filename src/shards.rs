@@ -73,7 +73,10 @@ impl Shard {
     /// What is done against it: when the server in use is lost, its leases are lost at once, and no other server is asked for
     /// anything until every lease of its must be over, which is the [takeover delay](Self::takeover_delay). The client returns
     /// to the primary only when it is told to ([`Client::failback`](crate::Client::failback)) or loses the server that
-    /// replaced it.
+    /// replaced it. What it emits and subscribes to goes along.
+    ///
+    /// A primary that comes back while others still use the server that replaced it is used by clients that start then. So keep it
+    /// down until all are told to go back.
     pub fn standby<A: Into<String>>(servers: impl IntoIterator<Item = A>) -> Self {
         Self::new(Policy::Standby, servers)
     }
@@ -107,6 +110,12 @@ impl ShardPlan {
     /// The endpoint that is used first.
     pub(crate) fn first(&self) -> &Endpoint {
         &self.endpoints[0]
+    }
+
+    /// The endpoint with that address, or the first.
+    pub(crate) fn endpoint_at(&self, address: Option<&str>) -> &Endpoint {
+        let is_it = |endpoint: &&Endpoint| Some(&**endpoint.as_text()) == address;
+        self.endpoints.iter().find(is_it).unwrap_or_else(|| self.first())
     }
 }
 

@@ -184,6 +184,17 @@ impl Failover {
         self.tried = 0;
     }
 
+    /// Somebody else has chosen, if it is one of them: whether that is another than before.
+    pub(crate) fn follow(&mut self, endpoint: &str, why: Option<FailoverReason>) -> bool {
+        let chosen = self.endpoints.iter().position(|known| &**known.as_text() == endpoint);
+        let Some(chosen) = chosen.filter(|chosen| *chosen != self.current) else {
+            return false;
+        };
+        self.why = why;
+        self.current = chosen;
+        true
+    }
+
     /// The next in turn: a pause is made when all were tried.
     fn next(&mut self) -> Pace {
         self.current = (self.current + 1) % self.endpoints.len();
@@ -370,6 +381,18 @@ mod tests {
         failover.connected();
         failover.proved();
         assert_eq!((failover.lost(true), failover.at()), (Pace::AtOnce, 0));
+    }
+
+    #[test]
+    fn one_that_follows_goes_where_it_is_told_if_that_is_one_of_them() {
+        let mut failover = failover(Policy::Standby, 2);
+        failover.connected();
+        let requested = Some(FailoverReason::Requested);
+        assert!(!failover.follow("m0:6388", requested) && !failover.follow("m2:6388", requested));
+        assert_eq!((failover.at(), failover.connected()), (0, None));
+        assert!(failover.follow("m1:6388", requested));
+        let (from, why) = (0, FailoverReason::Requested);
+        assert_eq!((failover.at(), failover.connected()), (1, Some(Switch { from, why })));
     }
 
     #[test]

@@ -17,7 +17,7 @@ use crate::actor::shard::unavailable;
 use crate::actor::topology::{ShardPlace, Topology};
 use crate::config::Config;
 use crate::error::{Budget, Error, ErrorKind, Result};
-use crate::signal::{Buffer, Link, SignalOptions};
+use crate::signal::{Buffer, Link, ShardWatch, SignalOptions};
 use crate::telemetry::catalog;
 use crate::telemetry::level::Level;
 use crate::telemetry::sink::Sink;
@@ -75,7 +75,8 @@ impl Core {
 
     /// The connection over which a shard's signals are emitted.
     pub(super) fn emitter(&self, shard: usize) -> Result<&Link> {
-        self.emitters.get(shard, &self.config)
+        let place = self.topology.shard(shard)?;
+        self.emitters.get(shard, &self.config, place.health.clone())
     }
 
     /// Whether users put layers around the dispatch.
@@ -116,7 +117,7 @@ impl Emitters {
         Self((0..shards).map(|_| OnceLock::new()).collect())
     }
 
-    fn get(&self, shard: usize, config: &Config) -> Result<&Link> {
+    fn get(&self, shard: usize, config: &Config, followed: ShardWatch) -> Result<&Link> {
         let place = self
             .0
             .get(shard)
@@ -125,7 +126,7 @@ impl Emitters {
             return Ok(link);
         }
         let buffer = Arc::new(Buffer::new(&SignalOptions::default()));
-        let link = Link::start(config, shard, config.shard.keepalive, buffer)?;
+        let link = Link::start(config, shard, config.shard.keepalive, buffer, Some(followed))?;
         // If two begin at once, one of them is closed again.
         Ok(place.get_or_init(|| link))
     }

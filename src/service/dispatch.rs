@@ -293,7 +293,10 @@ async fn emit(core: impl Borrow<Arc<Core>>, channel: Channel, payload: Payload) 
 }
 
 async fn subscribe(core: impl Borrow<Arc<Core>>, request: SubscribeRequest) -> Result<Response> {
-    let signals = SignalConn::start(&core.borrow().config, request.options)?;
+    let core = core.borrow();
+    let shards = core.topology.shards.iter().map(|shard| shard.health.clone());
+    let shards: Vec<_> = shards.collect();
+    let signals = SignalConn::start(&core.config, request.options, &shards)?;
     let group = request.group.as_ref().map(Group::as_str);
     signals.listen(request.pattern.as_str(), group).await?;
     Ok(Response::Subscribed(signals))

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::buffer::Buffer;
+use super::follow::{ShardWatch, follow};
 use super::message::{LinkLaneId, LinkMessage, Pending, Subscription};
 use super::metrics::{LinkMetrics, SignalCounters};
 use crate::actor::message::Ask;
@@ -33,6 +34,8 @@ use crate::telemetry::sink::ShardSink;
 pub(super) struct LinkArguments {
     pub(super) index: usize,
     pub(super) plan: ShardPlan,
+    /// What it follows.
+    pub(super) shard: Option<ShardWatch>,
     pub(super) dial: Dial,
     pub(super) reconnect: ReconnectPolicy,
     pub(super) on_unavailable: OnUnavailable,
@@ -48,6 +51,8 @@ pub(super) struct Link {
     myself: ActorRef<LinkMessage>,
     index: usize,
     failover: Failover,
+    /// Tells where the shard is; without, it finds its way by itself.
+    guide: Option<AbortOnDropHandle<()>>,
     failovers: u64,
     last_failover: Option<FailoverReason>,
     dial: Dial,
@@ -110,8 +115,9 @@ impl Actor for LinkActor {
 impl Link {
     fn start(myself: ActorRef<LinkMessage>, arguments: LinkArguments) -> Self {
         let plan = arguments.plan;
-        let first = Arc::clone(plan.first().as_text());
-        let failover = Failover::new(plan.policy, plan.endpoints, &first);
+        let at = Arc::clone(arguments.dial.connect.endpoint.as_text());
+        let failover = Failover::new(plan.policy, plan.endpoints, &at);
+        let guide = arguments.shard.map(|shard| follow(shard, myself.clone()));
         let metrics = LinkMetrics::new(arguments.sink);
         let counters = metrics.counters();
         let lane = LinkLane::open(
@@ -127,6 +133,7 @@ impl Link {
             myself,
             index: arguments.index,
             failover,
+            guide,
             failovers: 0,
             last_failover: None,
             dial: arguments.dial,
@@ -155,6 +162,8 @@ impl Link {
             LinkMessage::Lane(id, event) if id == self.lane.id => self.lane_event(event),
             // Of a connection that was given up.
             LinkMessage::Lane(..) => {}
+            LinkMessage::ShardIsAt(endpoint, why) => self.shard_is_at(&endpoint, why),
+            LinkMessage::ShardIsGone => self.guide = None,
             LinkMessage::Overflowed => self.end(self.buffer.ended().unwrap_or_else(closed)),
             LinkMessage::Close => self.end(closed()),
         }
@@ -222,9 +231,12 @@ impl Link {
                     false => 0,
                 };
                 self.hopeless = self.hopeless_in_a_row >= self.failover.len();
-                // Nothing is granted over it, so no server has to be waited for.
+                // Nothing is granted over it, so no server has to be waited for, unless the shard waits for it.
                 let now = Instant::now();
-                let pace = self.failover.failed(now, now);
+                let pace = match self.guide {
+                    Some(_) => Pace::AfterAPause,
+                    None => self.failover.failed(now, now),
+                };
                 self.away(error, pace);
             }
             LaneEvent::Report(report) => {
@@ -304,6 +316,24 @@ impl Link {
                 refuse(pending, &error);
             }
         }
+        self.open(pause);
+    }
+
+    /// The shard is served there now, and whoever listens or emits is to be there too.
+    fn shard_is_at(&mut self, endpoint: &str, why: Option<FailoverReason>) {
+        if !self.failover.follow(endpoint, why) {
+            return;
+        }
+        if self.lane.up {
+            // Its end says what was on its way. If it has just ended, it is about to say so.
+            drop(self.lane.commands.send(Command::HangUp));
+        } else {
+            self.open(Duration::ZERO);
+        }
+    }
+
+    /// Begins to connect, in place of what was there.
+    fn open(&mut self, pause: Duration) {
         self.dial.connect.endpoint = self.failover.current().clone();
         self.lane = LinkLane::open(
             self.lane.id + 1,

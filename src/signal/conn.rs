@@ -12,6 +12,7 @@ use tokio::time::timeout;
 
 use super::buffer::Buffer;
 use super::event::SignalEvent;
+use super::follow::ShardWatch;
 use super::link::Link;
 use super::options::SignalOptions;
 use crate::builder::ClientBuilder;
@@ -113,19 +114,22 @@ impl SignalConn {
     /// # }
     /// ```
     pub async fn open(settings: ClientBuilder, options: SignalOptions) -> Result<Self> {
-        let signals = Self::start(&settings.check()?, options)?;
+        let signals = Self::start(&settings.check()?, options, &[])?;
         for connected in join_all(signals.handle.shared.links.iter().map(Link::connected)).await {
             connected?;
         }
         Ok(signals)
     }
 
-    /// Starts the connections to all shards.
-    pub(crate) fn start(config: &Config, options: SignalOptions) -> Result<Self> {
+    /// Starts the connections to all shards. `shards`: those of the client that it is of, if it is.
+    pub(crate) fn start(config: &Config, options: SignalOptions, shards: &[ShardWatch]) -> Result<Self> {
         let (options, heartbeat) = options.check(config.server_read_timeout)?;
         let buffer = Arc::new(Buffer::new(&options));
         let links = (0..config.shards.len())
-            .map(|index| Link::start(config, index, heartbeat, Arc::clone(&buffer)))
+            .map(|index| {
+                let shard = shards.get(index).cloned();
+                Link::start(config, index, heartbeat, Arc::clone(&buffer), shard)
+            })
             .collect::<Result<Vec<_>>>()?;
         let shared = Shared {
             links,

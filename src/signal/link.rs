@@ -8,6 +8,7 @@ use tokio::sync::{Semaphore, oneshot, watch};
 
 use super::actor::{LinkActor, LinkArguments, closed};
 use super::buffer::Buffer;
+use super::follow::ShardWatch;
 use super::message::{LinkMessage, Subscription};
 use crate::actor::message::Ask;
 use crate::actor::router::needs_a_runtime;
@@ -16,6 +17,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::health::{ConnectionState, ShardHealth};
 use crate::net::connect::Purpose;
 use crate::net::dial::Dial;
+use crate::net::failover::Policy;
 use crate::net::metrics::LaneMetrics;
 use crate::protocol::{Channel, Payload};
 use crate::telemetry::sink::ShardSink;
@@ -31,15 +33,26 @@ pub(crate) struct Link {
 
 impl Link {
     /// Starts it; it connects in the background. Needs a tokio runtime.
-    pub(crate) fn start(config: &Config, index: usize, heartbeat: Duration, buffer: Arc<Buffer>) -> Result<Self> {
+    ///
+    /// `shard`: the client's, which it follows where servers stand in reserve for each other.
+    pub(crate) fn start(
+        config: &Config,
+        index: usize,
+        heartbeat: Duration,
+        buffer: Arc<Buffer>,
+        shard: Option<ShardWatch>,
+    ) -> Result<Self> {
         needs_a_runtime("a signal connection")?;
         let plan = config
             .shards
             .get(index)
             .ok_or_else(|| Error::invalid("shard index", index, "there is no such shard"))?;
+        let shard = shard.filter(|_| plan.policy == Policy::Standby);
+        let at = shard.as_ref().map(|shard| Arc::clone(&shard.borrow().endpoint));
+        let first = plan.endpoint_at(at.as_deref());
         let sink = ShardSink::new(config.sink.clone(), index);
         let dial = Dial {
-            connect: config.shard.reach(plan.first(), heartbeat, Purpose::Signals),
+            connect: config.shard.reach(first, heartbeat, Purpose::Signals),
             known: None,
             keepalive: heartbeat,
             reply_timeout: config.shard.reply_timeout,
@@ -47,11 +60,12 @@ impl Link {
             hears_signals: true,
             metrics: LaneMetrics::new(&sink),
         };
-        let health = watch::Sender::new(ShardHealth::connecting(index, plan.first()));
+        let health = watch::Sender::new(ShardHealth::connecting(index, first));
         let told = health.subscribe();
         let arguments = LinkArguments {
             index,
             plan: plan.clone(),
+            shard,
             dial,
             reconnect: config.shard.reconnect.clone(),
             on_unavailable: config.shard.on_unavailable,

@@ -1,9 +1,11 @@
 //! What a signal connection's actor is told, and what travels over its connection.
 
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use crate::actor::message::Ask;
 use crate::net::dial::LaneEvent;
+use crate::net::failover::FailoverReason;
 use crate::net::lane::Caller;
 use crate::protocol::{Channel, Group, Pattern, Payload, Request};
 
@@ -23,6 +25,10 @@ pub(crate) enum LinkMessage {
     Emit(Channel, Payload, Ask<u64>),
     /// Something happened on a connection.
     Lane(LinkLaneId, LaneEvent<Pending>),
+    /// The shard that it follows is served there, and why not where it was before.
+    ShardIsAt(Arc<str>, Option<FailoverReason>),
+    /// There is no shard to follow any more.
+    ShardIsGone,
     /// The consumer was too slow, and wants to be disconnected then.
     Overflowed,
     /// End.
