@@ -6,9 +6,7 @@ mod support;
 use std::time::Duration;
 
 use dflockd_client::server::Server;
-use dflockd_client::{
-    Client, ErrorKind, FailoverReason, LeaseState, LostReason, OnUnavailable, Shard, ShardHealth, SignalEvent,
-};
+use dflockd_client::{Client, ErrorKind, FailoverReason, LeaseState, LostReason, OnUnavailable, Shard, ShardHealth};
 use support::pair::{PRIMARY, Pair, STANDBY, of};
 use support::proxy::Proxy;
 use support::until;
@@ -16,7 +14,6 @@ use tokio::time::Instant;
 
 /// So long that no test sees the end of it.
 const NEVER: Duration = Duration::from_secs(3600);
-const AT_ONCE: Duration = Duration::ZERO;
 
 fn health(client: &Client) -> (String, u64, Option<FailoverReason>) {
     let ShardHealth {
@@ -317,25 +314,4 @@ async fn a_shard_that_fails_over_costs_its_neighbour_nothing() {
         outcome.unwrap();
     }
     assert_eq!(pair.grants(PRIMARY).len(), 50);
-}
-
-#[tokio::test]
-async fn signals_go_on_at_the_standby_and_the_gap_is_told() {
-    let mut pair = Pair::start().await;
-    let client = of(pair.shard().takeover_delay(AT_ONCE)).connect().await.unwrap();
-    let mut heard = client.subscribe("news.*").await.unwrap();
-    assert_eq!(client.emit("news.a", "first").await.unwrap(), 1);
-    assert_eq!(heard.next_signal().await.unwrap().payload(), "first");
-    pair.kill(PRIMARY).await;
-    let lost = heard.next_event().await.unwrap();
-    assert!(matches!(lost, SignalEvent::Lost { shard: 0, .. }), "{lost:?}");
-    let restored = heard.next_event().await.unwrap();
-    assert!(matches!(restored, SignalEvent::Restored { shard: 0 }), "{restored:?}");
-    assert_eq!(&*heard.health()[0].endpoint, pair.addresses[STANDBY]);
-    until("it is heard", || {
-        !pair.server(STANDBY).stats().signal_channels.is_empty()
-    })
-    .await;
-    assert_eq!(client.emit("news.b", "second").await.unwrap(), 1);
-    assert_eq!(heard.next_signal().await.unwrap().payload(), "second");
 }

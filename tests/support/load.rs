@@ -1,8 +1,11 @@
 //! Clients with much to do on few keys, and what they saw themselves: a record that can be judged like those of servers.
 
+use std::future::{Future, poll_fn};
 use std::ops::Deref;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::task::Poll;
 use std::time::Duration;
 
 use dflockd_client::server::EventKind;
@@ -11,6 +14,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
 use super::checker::{Checker, Step};
+use super::told::Told;
 
 const LOCKS: usize = 3;
 const SLOTS: u32 = 2;
@@ -100,18 +104,24 @@ impl Witness {
         });
     }
 
-    /// Holds it until it is lost, or there is no reason any more. A lease is over when it is reported lost, and in any case
-    /// when its time is up as its holder knew it: a task that sleeps longer than that does not hold it longer.
+    /// Holds it until it is lost, or there is no reason any more. A lease is over when its holder is told so, and in any case
+    /// when its time is up as its holder knew it: a task that needs longer to wake up does not hold it longer.
     async fn hold(&self, held: Held, goes_on: impl Fn() -> bool) {
-        let now = Instant::now();
-        self.saw(EventKind::Granted, &held, now);
-        let mut time_is_up = now + held.remaining();
-        let mut lost = std::pin::pin!(held.lost());
-        while goes_on() {
+        let mut lost = Told::new(held.lost());
+        // From here on it is noted when it is lost. It may have been on its way here.
+        let was_lost = poll_fn(|cx| Poll::Ready(Pin::new(&mut lost).poll(cx).is_ready())).await;
+        let since = Instant::now();
+        if was_lost || !held.is_held() {
+            return;
+        }
+        self.saw(EventKind::Granted, &held, since);
+        let mut time_is_up = since + held.remaining();
+        let mut over = None;
+        while over.is_none() && (goes_on() || !held.is_held()) {
             tokio::select! {
-                why = &mut lost => {
+                (why, told) = &mut lost => {
                     self.losses.lock().unwrap().push((held.key().to_string(), why));
-                    break;
+                    over = Some(told);
                 }
                 () = sleep(Duration::from_millis(2)) => {}
             }
@@ -120,7 +130,8 @@ impl Witness {
                 time_is_up = Instant::now() + left;
             }
         }
-        self.saw(EventKind::Released, &held, Instant::now().min(time_is_up));
+        let over = over.unwrap_or_else(Instant::now).min(time_is_up).max(since);
+        self.saw(EventKind::Released, &held, over);
         // Of what was lost meanwhile it says that.
         drop(held.release().await);
     }

@@ -19,6 +19,7 @@ pub mod proxy;
 pub mod raw;
 pub mod recorder;
 pub mod spans;
+pub mod told;
 
 use std::time::{Duration, Instant};
 
