@@ -3,14 +3,17 @@
 
 mod support;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use dflockd_client::server::{EventKind, Server};
 use dflockd_client::{Client, ErrorKind, FailoverReason, LeaseState, LostReason, OnUnavailable, Shard};
+use support::fake::FakeServer;
 use support::pair::{PRIMARY, Pair, STANDBY, of};
 use support::proxy::Proxy;
 use support::until;
-use tokio::time::Instant;
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep};
 
 const DELAY: Duration = Duration::from_millis(700);
 
@@ -147,6 +150,58 @@ async fn a_grant_that_comes_after_going_back_is_nobodys() {
     let guard = client.lock("k").unwrap().acquire().await.unwrap();
     assert_eq!(pair.grants(PRIMARY)[0].token.as_ref(), Some(guard.token()));
     pair.checker().assert();
+}
+
+/// The same, where the grant took so long that it was confirmed first, and that answer comes too late.
+#[tokio::test]
+async fn a_confirmation_that_comes_after_going_back_is_nobodys() {
+    let (asked, may_answer) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let told = (Arc::clone(&asked), Arc::clone(&may_answer));
+    let standby = FakeServer::start(move |mut connection, _| {
+        let (asked, may_answer) = told.clone();
+        async move {
+            while let Some([command, ..]) = connection.request().await {
+                match command.as_str() {
+                    "l" => {
+                        // More than half of the TTL.
+                        sleep(Duration::from_millis(1100)).await;
+                        connection.say("ok 0123456789abcdef0123456789abcdef 2\n").await;
+                    }
+                    "n" => {
+                        asked.notify_one();
+                        may_answer.notified().await;
+                        connection.say("ok 2\n").await;
+                    }
+                    _ => connection.say("ok\n").await,
+                }
+            }
+        }
+    })
+    .await;
+    let mut pair = Pair::start().await;
+    let shard = Shard::standby([&pair.addresses[PRIMARY], &standby.address]);
+    let client = builder(shard).connect().await.unwrap();
+    pair.kill(PRIMARY).await;
+    until("the standby serves", || client.health()[0].failovers == 1).await;
+    pair.restart(PRIMARY).await;
+    let acquiring = tokio::spawn({
+        let lock = client.lock("k").unwrap().lease_ttl(Duration::from_secs(2)).unwrap();
+        async move { lock.acquire().await }
+    });
+    asked.notified().await;
+    client.failback(0).await.unwrap();
+    may_answer.notify_one();
+    let error = acquiring.await.unwrap().unwrap_err();
+    assert!(error.is_retryable(), "{error}");
+    client
+        .lock("k")
+        .unwrap()
+        .acquire()
+        .await
+        .unwrap()
+        .release()
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
