@@ -92,6 +92,9 @@ impl SignalConn {
     /// Connects to all servers that a client with this description would use, on its terms: authentication, timeouts, pauses
     /// between attempts, sharding. Each server is a shard.
     ///
+    /// Of a shard with servers in reserve it uses the next at once when it loses one, and does not come back by itself; one that
+    /// is of a client ([`Client::subscribe`](crate::Client::subscribe)) goes where the client's locks go.
+    ///
     /// # Errors
     ///
     /// As [`connect`](Self::connect), for the first shard that fails; [`InvalidInput`](ErrorKind::InvalidInput) for what the

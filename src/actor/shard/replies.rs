@@ -133,8 +133,8 @@ impl Shard {
                 }
             }
             Pending::Settle(..) => self.wait_ended(from),
-            Pending::Confirm { acquire, owner, .. } if self.is_of_the_other(from) => {
-                self.granted_by_the_other(acquire, owner, from);
+            Pending::Confirm { acquire, grant, owner } if self.is_of_the_other(from) => {
+                self.granted_by_the_other(acquire, grant, owner, from);
             }
             Pending::Confirm { acquire, grant, owner } => {
                 // Whoever renews a lease of a cluster owns it.
@@ -177,7 +177,7 @@ impl Shard {
                 .ask
                 .tell(Err(Error::new(ErrorKind::Shutdown, "the client is shut down")));
         } else if self.is_of_the_other(owner) {
-            self.granted_by_the_other(acquire, owner, owner);
+            self.granted_by_the_other(acquire, grant, owner, owner);
         } else if acquire.session.is_none() && Schedule::is_fresh(sent_at, grant.ttl, Instant::now()) {
             self.hand_out(acquire, grant, sent_at, owner);
         } else {

@@ -11,6 +11,7 @@ use crate::lease::cell::LostReason;
 use crate::lease::registry::{LaneId, LeaseId};
 use crate::net::connect::Purpose;
 use crate::net::failover::Pace;
+use crate::types::Grant;
 
 impl Shard {
     /// Another server has taken over, which knows of no lease of the one before. As a rule they were lost with its connection;
@@ -53,10 +54,10 @@ impl Shard {
         self.failover.is_standby() && lane.is_none_or(|lane| lane.retired || lane.endpoint != here)
     }
 
-    /// A server that does not serve any more has granted it. It ends there, with its connection or its TTL.
-    pub(super) fn granted_by_the_other(&mut self, acquire: Acquire, owner: LaneId, from: LaneId) {
-        self.disown(owner);
-        self.registry.orphaned(acquire.target.kind());
+    /// A server that does not serve any more has granted it. It ends there with its connection or its TTL, or is given back if that
+    /// server is the next to serve again.
+    pub(super) fn granted_by_the_other(&mut self, acquire: Acquire, grant: Grant, owner: LaneId, from: LaneId) {
+        self.give_back_orphan(&acquire, grant, owner);
         let error = Error::new(
             ErrorKind::Disconnected,
             format!(
