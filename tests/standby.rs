@@ -6,12 +6,16 @@ mod support;
 use std::time::Duration;
 
 use dflockd_client::server::Server;
-use dflockd_client::{Client, ErrorKind, FailoverReason, LeaseState, LostReason, OnUnavailable, Shard, ShardHealth};
+use dflockd_client::{
+    Client, ErrorKind, FailoverReason, LeaseState, LockGuard, LostReason, OnUnavailable, Shard, ShardHealth,
+};
 use support::pair::{PRIMARY, Pair, STANDBY, of};
 use support::proxy::Proxy;
 use support::until;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
+/// Nothing here takes so long, unless it hangs.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// So long that no test sees the end of it.
 const NEVER: Duration = Duration::from_secs(3600);
 
@@ -23,6 +27,11 @@ fn health(client: &Client) -> (String, u64, Option<FailoverReason>) {
         ..
     } = client.health().remove(0);
     (endpoint.to_string(), failovers, last_failover)
+}
+
+/// At once, whatever its TTL.
+async fn why_lost(guard: &LockGuard) -> LostReason {
+    timeout(PATIENCE, guard.lost()).await.expect("it is told")
 }
 
 async fn away(client: &Client) {
@@ -191,7 +200,7 @@ async fn all_leases_of_a_primary_are_lost_with_it_and_at_once() {
     guards.push(waiting.await.unwrap());
     pair.kill(PRIMARY).await;
     for guard in guards {
-        assert_eq!(guard.lost().await, LostReason::Disconnected);
+        assert_eq!(why_lost(&guard).await, LostReason::Disconnected);
         assert_eq!(guard.release().await.unwrap_err().kind(), ErrorKind::LeaseLost);
     }
     assert_eq!(pair.server(STANDBY).events(), []);
@@ -237,7 +246,7 @@ async fn a_primary_that_is_back_within_the_delay_is_gone_on_with() {
         .unwrap();
     let guard = client.lock("k").unwrap().acquire().await.unwrap();
     pair.kill(PRIMARY).await;
-    assert_eq!(guard.lost().await, LostReason::Disconnected);
+    assert_eq!(why_lost(&guard).await, LostReason::Disconnected);
     pair.restart(PRIMARY).await;
     let again = client.lock("k").unwrap().acquire().await.unwrap();
     assert_eq!(health(&client), (pair.addresses[PRIMARY].clone(), 0, None));
@@ -272,7 +281,7 @@ async fn a_primary_that_is_back_later_is_gone_back_to_only_when_the_standby_dies
     assert_eq!(pair.server(PRIMARY).stats().connections, 0);
 
     let killed = pair.kill(STANDBY).await;
-    assert_eq!(kept.lost().await, LostReason::Disconnected);
+    assert_eq!(why_lost(&kept).await, LostReason::Disconnected);
     let guard = lock.acquire().await.unwrap();
     let first = pair.grants(PRIMARY)[0].at;
     assert!(first >= killed + delay, "after {:?}", first - killed);

@@ -13,9 +13,11 @@ use support::pair::{PRIMARY, Pair, STANDBY, of};
 use support::proxy::Proxy;
 use support::until;
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 const DELAY: Duration = Duration::from_millis(700);
+/// Nothing here takes so long, unless it hangs.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 fn builder(shard: Shard) -> dflockd_client::ClientBuilder {
     of(shard.takeover_delay(DELAY)).acquire_timeout(Duration::from_secs(30))
@@ -188,7 +190,7 @@ async fn a_confirmation_that_comes_after_going_back_is_nobodys() {
         let lock = client.lock("k").unwrap().lease_ttl(Duration::from_secs(2)).unwrap();
         async move { lock.acquire().await }
     });
-    asked.notified().await;
+    timeout(PATIENCE, asked.notified()).await.expect("it is confirmed");
     client.failback(0).await.unwrap();
     may_answer.notify_one();
     let error = acquiring.await.unwrap().unwrap_err();

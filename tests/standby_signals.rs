@@ -9,8 +9,11 @@ use dflockd_client::server::EventKind;
 use dflockd_client::{Client, ErrorKind, FailoverReason, OnUnavailable, SignalConn, SignalEvent};
 use support::pair::{PRIMARY, Pair, STANDBY, of};
 use support::until;
+use tokio::time::timeout;
 
 const DELAY: Duration = Duration::from_millis(700);
+/// Nothing here takes so long, unless it hangs.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Somebody who knows of one server only.
 async fn emit_at(pair: &Pair, which: usize, payload: &str) -> u64 {
@@ -19,14 +22,22 @@ async fn emit_at(pair: &Pair, which: usize, payload: &str) -> u64 {
 }
 
 async fn hears(heard: &mut SignalConn, payload: &str) {
-    assert_eq!(heard.next_signal().await.unwrap().payload(), payload);
+    let signal = timeout(PATIENCE, heard.next_signal()).await.expect("it is heard");
+    assert_eq!(signal.unwrap().payload(), payload);
+}
+
+async fn next(heard: &mut SignalConn) -> SignalEvent {
+    timeout(PATIENCE, heard.next_event())
+        .await
+        .expect("something is told")
+        .unwrap()
 }
 
 /// The gap is told: where it begins, and where it ends.
 async fn hears_of_a_gap(heard: &mut SignalConn) {
-    let lost = heard.next_event().await.unwrap();
+    let lost = next(heard).await;
     assert!(matches!(lost, SignalEvent::Lost { shard: 0, .. }), "{lost:?}");
-    let restored = heard.next_event().await.unwrap();
+    let restored = next(heard).await;
     assert!(matches!(restored, SignalEvent::Restored { shard: 0 }), "{restored:?}");
 }
 
