@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use dflockd_client::server::Server;
 use dflockd_client::{
-    Client, ErrorKind, FailoverReason, LeaseState, LockGuard, LostReason, OnUnavailable, Shard, ShardHealth,
+    Client, ErrorKind, FailoverReason, LeaseState, LockGuard, LostReason, OnUnavailable, Result, Shard, ShardHealth,
 };
 use support::pair::{PRIMARY, Pair, STANDBY, of};
 use support::proxy::Proxy;
 use support::until;
-use tokio::time::{Instant, timeout};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, timeout};
 
 /// Nothing here takes so long, unless it hangs.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -120,59 +121,80 @@ async fn a_client_that_begins_while_the_primary_is_away_waits_as_long() {
     guard.release().await.unwrap();
 }
 
-/// Connections that wait stand by themselves, and may outlive the one over which all else goes: what comes over them is contact
-/// too.
+/// A client that waits for a key, over a connection of its own, and has lost the one over which all else goes.
+struct HalfCut {
+    pair: Pair,
+    client: Client,
+    /// Of another client.
+    holder: LockGuard,
+    waiting: JoinHandle<Result<LockGuard>>,
+    _proxy: Proxy,
+}
+
+impl HalfCut {
+    async fn set(delay: Duration) -> Self {
+        let pair = Pair::start().await;
+        let proxy = Proxy::start(&pair.addresses[PRIMARY]).await;
+        let shard = Shard::standby([&proxy.address, &pair.addresses[STANDBY]]).takeover_delay(delay);
+        let client = of(shard).acquire_timeout(PATIENCE).connect().await.unwrap();
+        let other = Client::builder().servers([&pair.addresses[PRIMARY]]);
+        let holder = other.build().unwrap().lock("k").unwrap().acquire().await.unwrap();
+        // Much goes over the one, little over the other: that is how they are told apart.
+        for _ in 0..50 {
+            let small = client.lock("small").unwrap().acquire().await.unwrap();
+            small.release().await.unwrap();
+        }
+        let waiting = tokio::spawn({
+            let lock = client.lock("k").unwrap();
+            async move { lock.acquire().await }
+        });
+        until("it waits", || waiters(&pair) == 1).await;
+        proxy.change(|weather| (weather.refuse, weather.cut_up_after) = (true, Some(500)));
+        drop(client.lock("small").unwrap().try_acquire().await);
+        Self {
+            pair,
+            client,
+            holder,
+            waiting,
+            _proxy: proxy,
+        }
+    }
+}
+
+fn waiters(pair: &Pair) -> u64 {
+    let locks = pair.server(PRIMARY).stats().locks;
+    locks.iter().map(|lock| lock.waiters).sum()
+}
+
+/// Connections that wait stand by themselves: what comes over them is contact too.
 #[tokio::test]
 async fn the_delay_counts_from_the_last_word_over_any_connection() {
     let delay = Duration::from_secs(4);
-    let mut pair = Pair::start().await;
-    let proxy = Proxy::start(&pair.addresses[PRIMARY]).await;
-    let shard = Shard::standby([&proxy.address, &pair.addresses[STANDBY]]).takeover_delay(delay);
-    let builder = of(shard).acquire_timeout(Duration::from_secs(60));
-    let client = builder.connect().await.unwrap();
-    let other = Client::builder()
-        .servers([&pair.addresses[PRIMARY]])
-        .connect()
-        .await
-        .unwrap();
-    let first = other.lock("k").unwrap().acquire().await.unwrap();
-    // Much goes over the one, little over the other: that is how they are told apart.
-    for _ in 0..50 {
-        client
-            .lock("small")
-            .unwrap()
-            .acquire()
-            .await
-            .unwrap()
-            .release()
-            .await
-            .unwrap();
-    }
-    let waiting = tokio::spawn({
-        let lock = client.lock("k").unwrap();
-        async move { lock.acquire().await.unwrap() }
-    });
-    until("it waits at the primary", || {
-        pair.server(PRIMARY).stats().locks.iter().any(|lock| lock.waiters == 1)
-    })
-    .await;
-    proxy.change(|weather| (weather.refuse, weather.cut_up_after) = (true, Some(500)));
-    drop(client.lock("small").unwrap().try_acquire().await);
-    away(&client).await;
-    tokio::time::sleep(delay / 4).await;
-    first.release().await.unwrap();
-    let second = waiting.await.unwrap();
-    let contact = pair.grants(PRIMARY).last().unwrap().at;
-    assert_eq!(
-        pair.grants(PRIMARY).last().unwrap().token.as_ref(),
-        Some(second.token())
-    );
-    pair.kill(PRIMARY).await;
-    let lock = client.lock("k").unwrap();
-    let third = lock.acquire().await.unwrap();
+    let mut scene = HalfCut::set(delay).await;
+    away(&scene.client).await;
+    sleep(delay / 4).await;
+    scene.holder.release().await.unwrap();
+    let second = scene.waiting.await.unwrap().unwrap();
+    let contact = scene.pair.grants(PRIMARY).pop().unwrap();
+    assert_eq!(contact.token.as_ref(), Some(second.token()));
+    scene.pair.kill(PRIMARY).await;
+    let third = scene.client.lock("k").unwrap().acquire().await.unwrap();
     assert!(third.is_held() && !second.is_held());
-    let granted = pair.grants(STANDBY)[0].at;
-    assert!(granted >= contact + delay, "after {:?}", granted - contact);
+    let granted = scene.pair.grants(STANDBY)[0].at;
+    assert!(granted >= contact.at + delay, "after {:?}", granted - contact.at);
+}
+
+/// And when the standby has taken over, nobody waits at the primary any more.
+#[tokio::test]
+async fn no_connection_to_the_primary_outlives_it() {
+    let scene = HalfCut::set(Duration::from_millis(500)).await;
+    until("the standby serves", || scene.client.health()[0].failovers == 1).await;
+    let error = scene.waiting.await.unwrap().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Disconnected, "{error}");
+    until("it does not wait there", || waiters(&scene.pair) == 0).await;
+    scene.holder.release().await.unwrap();
+    let guard = scene.client.lock("k").unwrap().acquire().await.unwrap();
+    assert_eq!(scene.pair.grants(STANDBY)[0].token.as_ref(), Some(guard.token()));
 }
 
 #[tokio::test]

@@ -128,6 +128,24 @@ async fn callers_are_told_or_wait_while_nobody_serves() {
     }
 }
 
+/// What was sent to the standby before is answered by it.
+#[tokio::test]
+async fn a_release_that_is_on_its_way_is_answered() {
+    let mut pair = Pair::start().await;
+    let proxy = Proxy::start(&pair.addresses[STANDBY]).await;
+    let shard = Shard::standby([&pair.addresses[PRIMARY], &proxy.address]);
+    let client = builder(shard).connect().await.unwrap();
+    pair.kill(PRIMARY).await;
+    let guard = client.lock("k").unwrap().acquire().await.unwrap();
+    pair.restart(PRIMARY).await;
+    proxy.change(|weather| weather.stall_down = true);
+    let releasing = tokio::spawn(guard.release());
+    until("it has arrived", || pair.server(STANDBY).stats().locks.is_empty()).await;
+    client.failback(0).await.unwrap();
+    proxy.clear_up();
+    releasing.await.unwrap().unwrap();
+}
+
 /// The standby has granted something, but its answer comes when the client has gone back: nobody gets that.
 #[tokio::test]
 async fn a_grant_that_comes_after_going_back_is_nobodys() {
