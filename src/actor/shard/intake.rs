@@ -14,7 +14,9 @@ pub(super) const CLEAN_AT_LEAST: usize = 64;
 impl Shard {
     pub(super) fn acquire(&mut self, acquire: Acquire, patience: Patience) {
         if let Some(ttl) = acquire.ttl {
-            self.guard.saw(ttl.as_duration());
+            if self.guard.saw(ttl.as_duration()) {
+                self.bequeath();
+            }
         }
         match patience {
             Patience::Try => self.submit(Pending::Try(acquire)),

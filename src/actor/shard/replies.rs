@@ -167,11 +167,7 @@ impl Shard {
     /// The server has granted it. Its caller gets it, unless too much of the lease may be over already.
     pub(super) fn granted(&mut self, acquire: Acquire, grant: Grant, sent_at: Instant, owner: LaneId) {
         self.own(owner);
-        if !self.failover.is_cluster() && self.lanes.get_mut(owner).is_none_or(|lane| lane.retired) {
-            // The server that granted it serves no more: it gives it up with the connection, or at the end of its TTL.
-            let error = Error::new(ErrorKind::Disconnected, "granted by a server that serves no more");
-            acquire.ask.tell(Err(self.at_lane(owner, error)));
-        } else if acquire.ask.is_gone() || self.is_closing() {
+        if acquire.ask.is_gone() || self.is_closing() {
             self.give_back_orphan(&acquire, grant, owner);
             acquire
                 .ask
