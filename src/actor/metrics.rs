@@ -18,6 +18,8 @@ pub(crate) struct ShardMetrics {
     connected: Level,
     /// By endpoint: whether it serves.
     serving: Vec<Level>,
+    /// Why another endpoint took over, and how often.
+    failovers: Vec<(FailoverReason, Counter)>,
     /// By role: those being established, those that are up.
     connections: [(Level, Level); Role::ALL.len()],
     waiting_here: Level,
@@ -52,11 +54,23 @@ impl ShardMetrics {
             let endpoint = SharedString::from(endpoint.to_string());
             Level::new(sink.gauge(&catalog::SERVING, &[("endpoint", endpoint)]))
         };
+        let failovers = |why: FailoverReason| {
+            let labels: [LabelValue; 1] = [("reason", why.as_str().into())];
+            (why, sink.counter(&catalog::FAILOVERS, &labels))
+        };
+        // Registered before there is one, so that the first is seen as an increase. Where there is one endpoint alone no other
+        // can take over.
+        let reasons = if endpoints.len() > 1 {
+            &FailoverReason::ALL[..]
+        } else {
+            &[]
+        };
         let connected = Level::new(sink.gauge(&catalog::SHARD_CONNECTED, &[]));
         Self {
             recorded: connected.is_recorded(),
             connected,
             serving: endpoints.iter().map(serving).collect(),
+            failovers: reasons.iter().copied().map(failovers).collect(),
             connections: Role::ALL.map(|role| (connections(role, "connecting"), connections(role, "up"))),
             waiting_here: waiters("local"),
             waiting_on_server: waiters("server"),
@@ -117,7 +131,8 @@ impl ShardMetrics {
 
     /// Another endpoint took over.
     pub(crate) fn failed_over(&self, why: FailoverReason) {
-        let labels: [LabelValue; 1] = [("reason", why.as_str().into())];
-        self.sink.counter(&catalog::FAILOVERS, &labels).increment(1);
+        if let Some((_, counter)) = self.failovers.iter().find(|(reason, _)| *reason == why) {
+            counter.increment(1);
+        }
     }
 }

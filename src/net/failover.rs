@@ -35,6 +35,9 @@ pub enum FailoverReason {
 }
 
 impl FailoverReason {
+    /// All of them.
+    pub(crate) const ALL: [Self; 3] = [Self::Lost, Self::Deposed, Self::Requested];
+
     /// Its name as metrics and logs carry it.
     #[must_use]
     pub fn as_str(self) -> &'static str {
