@@ -7,10 +7,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
-use dflockd_client::server::Server;
+use dflockd_client::server::{Cluster, Server};
 use dflockd_client::{
-    Client, ClientBuilder, ErrorKind, LostReason, Pattern, ReconnectPolicy, SignalEvent, SignalOptions,
-    SubscribeRequest,
+    Client, ClientBuilder, ErrorKind, FailoverReason, LeaseState, LostReason, Pattern, ReconnectPolicy, Shard,
+    SignalEvent, SignalOptions, SubscribeRequest,
 };
 use metrics::Unit;
 use support::fake::FakeServer;
@@ -37,11 +37,7 @@ impl Scene {
     async fn set_with(recorded: &Recorded, change: impl FnOnce(ClientBuilder) -> ClientBuilder) -> Self {
         let server = Server::builder().port(0).start().await.unwrap();
         let proxy = Proxy::start(&server.local_addr().to_string()).await;
-        let pauses = ReconnectPolicy::exponential(Duration::from_millis(5), Duration::from_millis(20));
-        let builder = Client::builder()
-            .servers([&proxy.address])
-            .reconnect(pauses)
-            .metrics_recorder(recorded.clone());
+        let builder = builder(recorded).servers([&proxy.address]);
         Self {
             client: change(builder).connect().await.unwrap(),
             server,
@@ -51,11 +47,21 @@ impl Scene {
     }
 
     async fn until_value(&self, name: &str, labels: &[(&str, &str)], wanted: f64) {
-        until(&format!("{name} {labels:?} is {wanted}"), || {
-            self.recorded.value(name, labels) == wanted
-        })
-        .await;
+        until_value(&self.recorded, name, labels, wanted).await;
     }
+}
+
+/// Describes a client that records what it does, and makes short pauses.
+fn builder(recorded: &Recorded) -> ClientBuilder {
+    let pauses = ReconnectPolicy::exponential(Duration::from_millis(5), Duration::from_millis(20));
+    Client::builder().reconnect(pauses).metrics_recorder(recorded.clone())
+}
+
+async fn until_value(recorded: &Recorded, name: &str, labels: &[(&str, &str)], wanted: f64) {
+    until(&format!("{name} {labels:?} is {wanted}"), || {
+        recorded.value(name, labels) == wanted
+    })
+    .await;
 }
 
 async fn requests_and_leases(recorded: &Recorded) {
@@ -351,6 +357,103 @@ async fn redirects_are_counted() {
     redirects(&Recorded::default()).await;
 }
 
+/// What is shown of who serves shard 0: by address, in this order.
+fn serving<const N: usize>(recorded: &Recorded, addresses: [&str; N]) -> [f64; N] {
+    addresses.map(|address| recorded.value("serving", &[("shard", "0"), ("endpoint", address)]))
+}
+
+/// How often another server has taken over: because the one before was lost, deposed, or was to.
+fn failovers(recorded: &Recorded) -> [f64; 3] {
+    ["lost", "deposed", "requested"]
+        .map(|reason| recorded.value("failovers_total", &[("shard", "0"), ("reason", reason)]))
+}
+
+/// The leadership of a cluster moves on; then the leader dies.
+async fn leaders_that_change(recorded: &Recorded) {
+    let cluster = Cluster::builder().start().await.unwrap();
+    let addresses = cluster.addresses();
+    let [a, b, c] = [0, 1, 2].map(|member| addresses[member].as_str());
+    let client = builder(recorded).shards([Shard::cluster([a, b, c])]);
+    let client = client.connect().await.unwrap();
+    let guard = client.lock("k").unwrap().acquire().await.unwrap();
+    until("the first leads", || serving(recorded, [a, b, c]) == [1.0, 0.0, 0.0]).await;
+    assert_eq!(failovers(recorded), [0.0, 0.0, 0.0]);
+    assert!(
+        ["deposed", "requested"]
+            .iter()
+            .all(|reason| recorded.label_values().contains(*reason)),
+        "there at 0, so that the first is an increase"
+    );
+    assert_eq!(recorded.value("redirects_total", &[]), 0.0);
+
+    cluster.move_leader(1).unwrap();
+    let probe = client.lock("probe").unwrap().acquire().await.unwrap();
+    probe.release().await.unwrap();
+    assert_eq!(failovers(recorded), [0.0, 1.0, 0.0]);
+    assert_eq!(recorded.value("redirects_total", &[("shard", "0")]), 1.0);
+    until("the second leads", || serving(recorded, [a, b, c]) == [0.0, 1.0, 0.0]).await;
+
+    cluster.stop(1).await.unwrap();
+    until("nobody leads", || serving(recorded, [a, b, c]) == [0.0, 0.0, 0.0]).await;
+    cluster.move_leader(2).unwrap();
+    until("the third leads", || serving(recorded, [a, b, c]) == [0.0, 0.0, 1.0]).await;
+    assert_eq!(failovers(recorded), [1.0, 1.0, 0.0]);
+    until("the lease was renewed", || guard.state() == LeaseState::Held).await;
+    assert_eq!(recorded.value("leases_lost_total", &[]), 0.0);
+    client.barrier().await.unwrap();
+    let answered = [("shard", "0"), ("operation", "barrier"), ("outcome", "answered")];
+    assert_eq!(recorded.value("requests_total", &answered), 1.0);
+    guard.release().await.unwrap();
+    drop(client);
+    until("nobody serves it any more", || recorded.value("serving", &[]) == 0.0).await;
+}
+
+/// A server in reserve takes over, and the first serves again when that is asked for. Leases that outlive their connection are
+/// lost to both.
+async fn a_standby_that_takes_over(recorded: &Recorded) {
+    let options = Server::builder().port(0).auto_release_on_disconnect(false);
+    let (primary, standby) = (options.clone().start().await.unwrap(), options.start().await.unwrap());
+    let proxy = Proxy::start(&primary.local_addr().to_string()).await;
+    let reserve = standby.local_addr().to_string();
+    let (a, b) = (proxy.address.as_str(), reserve.as_str());
+    let shard = Shard::standby([a, b]).takeover_delay(Duration::from_millis(1));
+    let client = builder(recorded).shards([shard]).survives_disconnect(true);
+    let client = client.connect().await.unwrap();
+    let lock = client.lock("k").unwrap();
+    let first = lock.acquire().await.unwrap();
+
+    proxy.change(|weather| weather.refuse = true);
+    proxy.cut();
+    assert_eq!(first.lost().await, LostReason::Disconnected);
+    until("the standby serves", || serving(recorded, [a, b]) == [0.0, 1.0]).await;
+    assert_eq!(failovers(recorded), [1.0, 0.0, 0.0]);
+
+    let second = lock.acquire().await.unwrap();
+    proxy.clear_up();
+    client.failback(0).await.unwrap();
+    assert_eq!(second.lost().await, LostReason::Failback);
+    until("the primary serves", || serving(recorded, [a, b]) == [1.0, 0.0]).await;
+    assert_eq!(failovers(recorded), [1.0, 0.0, 1.0]);
+    let lost = |reason| recorded.value("leases_lost_total", &[("shard", "0"), ("reason", reason)]);
+    assert_eq!((lost("disconnected"), lost("failback")), (1.0, 1.0));
+    let answered = [("shard", "0"), ("operation", "failback"), ("outcome", "answered")];
+    assert_eq!(recorded.value("requests_total", &answered), 1.0);
+}
+
+#[tokio::test]
+async fn failovers_are_counted_by_reason_and_who_serves_is_shown() {
+    leaders_that_change(&Recorded::default()).await;
+    a_standby_that_takes_over(&Recorded::default()).await;
+}
+
+#[tokio::test]
+async fn a_server_that_stands_alone_has_no_failovers_to_count() {
+    let recorded = Recorded::default();
+    let scene = Scene::set(&recorded).await;
+    until("it serves", || serving(&recorded, [&scene.proxy.address]) == [1.0]).await;
+    assert!(!recorded.label_values().contains("deposed"));
+}
+
 async fn signals(recorded: &Recorded) {
     let scene = Scene::set(recorded).await;
     let options = SignalOptions::default().buffer(2);
@@ -459,13 +562,24 @@ async fn every_metric_that_is_documented_is_recorded_and_every_one_that_is_recor
             "connections" => connections(&recorded).await,
             "orphans" => orphans(&recorded).await,
             "signals" => signals(&recorded).await,
+            "leaders" => leaders_that_change(&recorded).await,
+            "standby" => a_standby_that_takes_over(&recorded).await,
             _ => redirects(&recorded).await,
         }
         for (name, labels) in recorded.touched() {
             touched.entry(name).or_default().extend(labels);
         }
     };
-    for scenario in ["waiters", "losses", "connections", "orphans", "signals", "redirects"] {
+    for scenario in [
+        "waiters",
+        "losses",
+        "connections",
+        "orphans",
+        "signals",
+        "redirects",
+        "leaders",
+        "standby",
+    ] {
         run(scenario).await;
     }
     let documented = documented("metric");
@@ -474,6 +588,10 @@ async fn every_metric_that_is_documented_is_recorded_and_every_one_that_is_recor
         .map(|(name, cells)| (name.clone(), words(&cells[1])))
         .collect();
     assert_eq!(touched, labels);
+    let explained = self::documented("label");
+    for label in labels.values().flatten() {
+        assert!(explained.contains_key(label), "nobody says what {label} may be");
+    }
 
     let described = recorded.descriptions();
     assert_eq!(
@@ -507,8 +625,19 @@ fn every_value_of_a_label_that_stands_for_an_error_or_a_loss_is_documented() {
         LostReason::ServerDraining,
         LostReason::ShardGone,
         LostReason::Shutdown,
+        LostReason::Failback,
     ] {
         assert!(reasons.contains(reason.as_str()), "{reason:?}");
+    }
+    for reason in [FailoverReason::Lost, FailoverReason::Deposed, FailoverReason::Requested] {
+        assert!(reasons.contains(reason.as_str()), "{reason:?}");
+    }
+    let operations = words(&labels["operation"][0]);
+    for operation in documented("span")
+        .keys()
+        .filter(|span| !["renew", "reconnect"].contains(&span.as_str()))
+    {
+        assert!(operations.contains(operation), "{operation}");
     }
 }
 
@@ -573,6 +702,8 @@ fn dashboard_and_alerts_ask_for_metrics_that_exist() {
         "connections",
         "reconnects_total",
         "redirects_total",
+        "failovers_total",
+        "serving",
     ] {
         assert!(
             used.contains(&format!("dflockd_client_{topic}")),
@@ -617,6 +748,8 @@ async fn spans_and_lines_are_those_of_the_document_and_tell_no_secret() {
         spans.closed("reconnect").contains("attempts=1")
     })
     .await;
+    leaders_that_change(&Recorded::default()).await;
+    a_standby_that_takes_over(&Recorded::default()).await;
 
     let acquired = spans.closed("acquire");
     for field in ["shard=0", "key=k", "kind=lock", "contended=false", "outcome=granted"] {
@@ -646,11 +779,23 @@ async fn spans_and_lines_are_those_of_the_document_and_tell_no_secret() {
         assert_eq!(level, documented_level, "{name}");
         assert_eq!(fields, &words(documented_fields), "{name}");
     }
+    assert!(spans.closed("barrier").contains("outcome=answered"));
+    assert!(spans.closed("failback").contains("outcome=answered"));
     let everything = spans.everything();
-    assert!(
-        everything.contains("connected") && everything.contains("leases lost"),
-        "{everything}"
-    );
+    for line in [
+        "connected",
+        "leases lost",
+        "another server took over",
+        "leases lost: another server took over",
+    ] {
+        assert!(everything.contains(&format!("message={line} ")), "{line}: {everything}");
+    }
+    for reason in ["lost", "deposed", "requested"] {
+        assert!(
+            everything.contains(&format!("reason={reason} ")),
+            "{reason}: {everything}"
+        );
+    }
     assert!(!everything.contains(&token[8..]), "a token was told whole");
 }
 
