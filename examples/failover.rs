@@ -1,0 +1,110 @@
+//! A cluster loses its leader, and a client goes on.
+//!
+//!     cargo run --example failover
+//!
+//! Three servers in this process play a cluster. A client holds three leases, and two tasks wait for one of them. The leader is
+//! stopped: for a moment nobody leads, then another member does. The leases are kept by their tokens, the tasks get their turns
+//! in the order in which they came, and the health says who serves now, and why.
+
+use std::error::Error;
+use std::time::Duration;
+
+use dflockd_client::server::{Cluster, EventKind, Server};
+use dflockd_client::{Client, LeaseState, Lock, Shard, ShardHealth, Token};
+use tokio::sync::mpsc;
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    // Places in the queue outlive their connections by the orphan TTL: without one, those who wait would get an error.
+    let each = Server::builder()
+        .orphan_ttl(Duration::from_secs(60))
+        .record_events(true);
+    let cluster = Cluster::builder().options(each).start().await?;
+    let shard = Shard::cluster(cluster.addresses());
+    let client = Client::builder().shards([shard]).connect().await?;
+    let mut health = client.watch_health(0).ok_or("there is a shard")?;
+    tell(&health.borrow());
+
+    let mut guards = Vec::new();
+    for key in ["orders/1", "orders/2", "orders/3"] {
+        guards.push(client.lock(key)?.acquire().await?);
+    }
+    let (turns, mut order) = mpsc::unbounded_channel();
+    for (before, name) in ["first", "second"].into_iter().enumerate() {
+        tokio::spawn(take_a_turn(client.lock("orders/1")?, name, turns.clone()));
+        until(|| waiters(&cluster) > before as u64).await;
+    }
+    println!(
+        "held: {}; tasks that wait for orders/1: {}",
+        guards.len(),
+        waiters(&cluster)
+    );
+
+    println!("\nthe leader is stopped");
+    cluster.stop(0).await?;
+    tell(&*health.wait_for(|health| !health.is_connected()).await?);
+    let suspect = guards.iter().filter(|guard| guard.state() == LeaseState::Suspect);
+    println!("held, but not confirmed: {}", suspect.count());
+
+    println!("\nanother member leads");
+    let granted = tokens(&cluster, EventKind::Granted);
+    cluster.move_leader(1)?;
+    tell(&*health.wait_for(ShardHealth::is_connected).await?);
+    until(|| guards.iter().all(|guard| guard.state() == LeaseState::Held)).await;
+    let renewed = tokens(&cluster, EventKind::Renewed);
+    let kept = granted.iter().filter(|token| renewed.contains(token));
+    println!("held, renewed by the tokens of before: {}", kept.count());
+
+    println!("\neverything is released");
+    for guard in guards {
+        guard.release().await?;
+    }
+    for _ in 0..2 {
+        println!("{} in the queue got its turn", order.recv().await.ok_or("a task died")?);
+    }
+    Ok(())
+}
+
+/// What the client knows of its shard.
+fn tell(health: &ShardHealth) {
+    let endpoint = &health.endpoint;
+    match (health.last_error(), health.last_failover) {
+        (None, None) => println!("health: {endpoint} serves"),
+        (None, Some(why)) => println!(
+            "health: {endpoint} serves, failovers: {}, reason: {why}",
+            health.failovers
+        ),
+        (Some(error), _) => println!("health: nobody serves, {error}"),
+    }
+}
+
+async fn take_a_turn(lock: Lock, name: &'static str, turns: mpsc::UnboundedSender<&'static str>) {
+    let turn = async {
+        let guard = lock.acquire_timeout(Duration::from_secs(60)).acquire().await?;
+        // While it is held, so that the order is that of the grants.
+        turns.send(name).ok();
+        guard.release().await
+    };
+    if let Err(error) = turn.await {
+        eprintln!("{name}: {error}");
+    }
+}
+
+/// How many wait for a lock, as the cluster sees it.
+fn waiters(cluster: &Cluster) -> u64 {
+    cluster.stats().locks.iter().map(|lock| lock.waiters).sum()
+}
+
+/// The tokens to which that has happened, as the cluster recorded it.
+fn tokens(cluster: &Cluster, what: EventKind) -> Vec<Token> {
+    let events = cluster.events().into_iter();
+    let matching = events.filter(|event| event.kind == what);
+    matching.filter_map(|event| event.token).collect()
+}
+
+/// Resolves as soon as it holds; looks again and again.
+async fn until(mut holds: impl FnMut() -> bool) {
+    while !holds() {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
