@@ -57,8 +57,8 @@ impl ClientBuilder {
         self
     }
 
-    /// How often one operation is asked again because a member of a cluster refused it that does not lead, or because the
-    /// leader was lost while it waited there; then its caller gets the error, [`NotLeader`](crate::ErrorKind::NotLeader) or
+    /// How often one operation is asked again because the member of a cluster that it was asked of does not lead, or because the
+    /// leader was lost while it waited there. After that its caller gets the error, [`NotLeader`](crate::ErrorKind::NotLeader) or
     /// [`Disconnected`](crate::ErrorKind::Disconnected), which is retryable. Default: 16.
     pub fn max_redirects(mut self, times: u32) -> Self {
         self.options.max_redirects = times;
@@ -187,7 +187,7 @@ impl ClientBuilder {
     /// Whether the servers let leases live on when the connection that acquired them ends: cluster members do, and
     /// servers that run with `--auto-release-on-disconnect=false`. Leases of a lost connection are then
     /// [`Suspect`](crate::LeaseState::Suspect) until they are renewed over a new one; otherwise they are reported lost at
-    /// once. Default: false.
+    /// once. Default: false, and true for shards that are [clusters](Shard::cluster).
     pub fn survives_disconnect(mut self, survives: bool) -> Self {
         self.options.survives_disconnect = survives;
         self

@@ -165,14 +165,14 @@ impl Client {
         }
     }
 
-    /// Returns once everything that the shards' clusters had committed when they were asked is visible: what was done through
-    /// another member, by whomever, is seen by whatever is asked of this client afterwards. A server that stands alone answers at
-    /// once.
+    /// Returns once everything that the shards' clusters had committed when they were asked is visible: what anybody did through
+    /// any member before is seen by whatever is asked of this client afterwards. Locks do not need it; [`stats`](Self::stats)
+    /// may, as members answer that from what they know. A server that stands alone answers at once.
     ///
     /// # Errors
     ///
-    /// The first error that any shard gives; [`Unsupported`](crate::ErrorKind::Unsupported) if a server is older than the cluster
-    /// releases (3.x).
+    /// The first error that any shard gives; [`NotLeader`](crate::ErrorKind::NotLeader) if the leadership has just moved (ask
+    /// again), [`Unsupported`](crate::ErrorKind::Unsupported) if a server is older than the cluster releases (3.x).
     ///
     /// # Cancel safety
     ///
@@ -200,12 +200,15 @@ impl Client {
         Ok(())
     }
 
-    /// Has the first server of a shard that was given as [`Shard::standby`](crate::Shard::standby) serve it again, once it is there.
+    /// Has the first server of a shard that was given as [`Shard::standby`](crate::Shard::standby) serve it again.
     ///
-    /// Everything that is held on the server that took its place is reported lost ([`LostReason::Failback`]) and given back, and
-    /// nothing is asked of the first server before every lease of other clients must be over as well: the
-    /// [takeover delay](crate::Shard::takeover_delay), which is the answer. Have all clients go back at the same time. Nothing is
-    /// given up if the first server cannot be reached, or serves already: then the answer is zero, or what is left of the delay.
+    /// It is connected to first; if that fails, nothing changes. Then everything that is held on the server that took its place
+    /// is reported lost ([`LostReason::Failback`]) and given back, and nothing is asked of the first server for the
+    /// [takeover delay](crate::Shard::takeover_delay), since other clients may still hold something where this one comes from.
+    /// Have all clients go back at the same time: one that goes alone can be granted what others hold.
+    ///
+    /// The answer is how long nobody serves the shard from now on. If it is served by the first server already, or goes back to it,
+    /// nothing is given up, and that is zero or what is left of the delay.
     ///
     /// # Errors
     ///

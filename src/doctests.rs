@@ -5,3 +5,6 @@ struct Readme;
 
 #[doc = include_str!("../docs/from-python.md")]
 struct FromPython;
+
+#[doc = include_str!("../docs/failover.md")]
+struct Failover;

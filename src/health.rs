@@ -16,7 +16,7 @@ pub struct ShardHealth {
     pub shard: usize,
     /// The address of the server that serves it or is tried, as it was configured.
     pub endpoint: Arc<str>,
-    /// How often another of its [servers](crate::Shard) took over.
+    /// How often another of its [servers](crate::Shard) took over. The first that was found is none.
     pub failovers: u64,
     /// Why the last of them did.
     pub last_failover: Option<FailoverReason>,
@@ -36,7 +36,7 @@ pub enum ConnectionState {
     Connected,
     /// Not connected; attempts go on.
     Reconnecting {
-        /// How many attempts have failed since it was last connected.
+        /// How many attempts have failed, at any of its servers, since a connection was last of use.
         attempt: u32,
         /// Why the last one failed, or the connection was lost.
         last_error: Error,

@@ -28,7 +28,8 @@
 //!   client.
 //! - [`Election`]: leader election on a lock.
 //! - [`Error`] and [`ErrorKind`]: what went wrong, and whether to try again.
-//! - [`ShardingStrategy`]: which server a key belongs to.
+//! - [`ShardingStrategy`]: which shard a key belongs to. [`Shard`]: which servers may serve one, a cluster or servers in reserve;
+//!   [`ShardHealth`] tells which of them does.
 //! - `blocking` (feature `blocking`): all of it for threads.
 //! - [`protocol`]: the wire, typed, without I/O; [`protocol::functions`] over a stream of your own.
 //! - [`ClientBuilder::servers`] says which addresses there are, [`ClientBuilder::auth_token_file`] where the servers' secret may come from.

@@ -8,8 +8,11 @@ use crate::net::endpoint::Endpoint;
 use crate::net::failover::Policy;
 use crate::types::Shortened;
 
-/// Where one shard is served. Keys are spread over shards, never over the endpoints of one: a key keeps its shard whichever of
-/// them serves it.
+/// Where one shard is served: by one server, by the leader of a cluster, or by a server that has others in reserve. Keys are
+/// spread over shards, never over the servers of one: a key keeps its shard whichever of them serves it.
+///
+/// What becomes of leases, waits and requests when a server fails is in
+/// [`docs/failover.md`](https://docs.rs/crate/dflockd-client/latest/source/docs/failover.md).
 ///
 /// ```
 /// use dflockd_client::{Client, Shard};
@@ -49,17 +52,19 @@ impl Shard {
         Self::new(Policy::Single, [address])
     }
 
-    /// The members of one cluster (releases 3.x), which share their state. The client talks to the one that leads:
+    /// The members of one cluster (releases 3.x), which share their state, in any order. The client talks to the one that
+    /// leads, and finds the next when that changes:
     ///
-    /// - Whoever says that another member leads is believed if that one is among `members`, spelled as here; otherwise, and
-    ///   while no member leads, they are asked in turn.
+    /// - A member that says who leads is believed if that one is among `members`, spelled as here (the case of letters does not
+    ///   matter); otherwise, and while no member leads, they are asked in turn. The client connects to nobody else.
     /// - Leases survive: they become [`Suspect`](crate::LeaseState::Suspect), are renewed by their tokens at the new leader
-    ///   before anything else is asked of it, and are held on if it knows them.
-    /// - So do places in the queue, where the cluster remembers sessions (`stable-ref` with `--orphan-ttl`): what waits goes on
-    ///   waiting at its place.
+    ///   before anything else is asked of it, and stay held if it knows them.
+    /// - Places in the queue survive where the servers remember sessions (`--orphan-ttl`): whoever waits goes on waiting at
+    ///   the same place.
+    /// - A request that a member refused because another one leads is asked again there, at most
+    ///   [`max_redirects`](crate::ClientBuilder::max_redirects) times.
     ///
-    /// A request that members refuse because another one leads is asked again there, so often and no more: see
-    /// [`ClientBuilder::max_redirects`](crate::ClientBuilder::max_redirects).
+    /// A cluster knows no signals.
     pub fn cluster<A: Into<String>>(members: impl IntoIterator<Item = A>) -> Self {
         Self::new(Policy::Cluster, members)
     }
@@ -67,8 +72,8 @@ impl Shard {
     /// **Independent** servers, of which one serves and the others are in reserve. The first is the primary.
     ///
     /// Servers that know nothing of each other **can grant the same key twice**: a client that still reaches the primary and
-    /// one that does not will each hold it. Nothing but a [fence](crate::Lease::fence) that is checked where it counts can
-    /// protect against that; use a cluster if you can.
+    /// one that does not will each hold it. Nor does a [fence](crate::Lease::fence) protect against that, as each server counts
+    /// for itself. Use a cluster if you can.
     ///
     /// What is done against it: when the server in use is lost, its leases are lost at once, and no other server is asked for
     /// anything until every lease of its must be over, which is the [takeover delay](Self::takeover_delay). The client returns
@@ -81,9 +86,14 @@ impl Shard {
         Self::new(Policy::Standby, servers)
     }
 
-    /// For standbys: how long after the last contact with a server no other one is asked. Default: the longest lease TTL that
-    /// this client asked for or was granted (33 s, the server's default, where it asked for none), and the loss margin on top.
-    /// If other clients of the same keys use longer TTLs, or servers grant longer ones, say so here: it must cover them all.
+    /// For standbys: how long after the last contact with a server no other one is asked for a lock.
+    ///
+    /// Default: the longest lease TTL that this client asks for by default (33 s, the server's default, if it asks for none) or
+    /// was ever granted, and a twentieth of that on top. It grows with each longer TTL and does not shrink. If other clients of
+    /// the same keys use longer TTLs, or servers grant longer ones, say so here: it must cover them all. Without any delay
+    /// ([`Duration::ZERO`]) nothing guards against two holders.
+    ///
+    /// It means nothing to other shards.
     pub fn takeover_delay(mut self, delay: Duration) -> Self {
         self.takeover_delay = Some(delay);
         self

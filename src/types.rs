@@ -170,7 +170,9 @@ impl fmt::Debug for Token {
 ///
 /// Servers from 2.1 on put it into the first 16 digits of each token. Tokens of earlier servers are random
 /// throughout, and one token does not tell which it is: use fences only where the server is known
-/// to be 2.1 or later (or the embedded one). Fences of different keys are not comparable.
+/// to be 2.1 or later (or the embedded one). Fences of different keys are not comparable, nor are those of servers that know
+/// nothing of each other (a [standby](crate::Shard::standby) and its primary): each counts for itself. The members of a
+/// cluster count together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Fence(pub u64);
 
