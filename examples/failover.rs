@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use dflockd_client::server::{Cluster, EventKind, Server};
 use dflockd_client::{Client, LeaseState, Lock, Shard, ShardHealth, Token};
-use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
@@ -29,9 +29,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
     for key in ["orders/1", "orders/2", "orders/3"] {
         guards.push(client.lock(key)?.acquire().await?);
     }
-    let (turns, mut order) = mpsc::unbounded_channel();
+    let mut tasks = JoinSet::new();
     for (before, name) in ["first", "second"].into_iter().enumerate() {
-        tokio::spawn(take_a_turn(client.lock("orders/1")?, name, turns.clone()));
+        tasks.spawn(take_a_turn(client.lock("orders/1")?, name));
         until(|| waiters(&cluster) > before as u64).await;
     }
     println!(
@@ -59,8 +59,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     for guard in guards {
         guard.release().await?;
     }
-    for _ in 0..2 {
-        println!("{} in the queue got its turn", order.recv().await.ok_or("a task died")?);
+    while let Some(finished) = tasks.join_next().await {
+        finished??;
     }
     Ok(())
 }
@@ -70,6 +70,7 @@ fn tell(health: &ShardHealth) {
     let endpoint = &health.endpoint;
     match (health.last_error(), health.last_failover) {
         (None, None) => println!("health: {endpoint} serves"),
+        // Lost: its connection ended. Deposed: it had still said, to somebody who waited, that it leads no more.
         (None, Some(why)) => println!(
             "health: {endpoint} serves, failovers: {}, reason: {why}",
             health.failovers
@@ -78,16 +79,10 @@ fn tell(health: &ShardHealth) {
     }
 }
 
-async fn take_a_turn(lock: Lock, name: &'static str, turns: mpsc::UnboundedSender<&'static str>) {
-    let turn = async {
-        let guard = lock.acquire_timeout(Duration::from_secs(60)).acquire().await?;
-        // While it is held, so that the order is that of the grants.
-        turns.send(name).ok();
-        guard.release().await
-    };
-    if let Err(error) = turn.await {
-        eprintln!("{name}: {error}");
-    }
+async fn take_a_turn(lock: Lock, name: &str) -> Result<(), dflockd_client::Error> {
+    let guard = lock.acquire_timeout(Duration::from_secs(60)).acquire().await?;
+    println!("{name} in the queue got its turn");
+    guard.release().await
 }
 
 /// How many wait for a lock, as the cluster sees it.
