@@ -187,7 +187,9 @@ impl ClientBuilder {
     /// Whether the servers let leases live on when the connection that acquired them ends: cluster members do, and
     /// servers that run with `--auto-release-on-disconnect=false`. Leases of a lost connection are then
     /// [`Suspect`](crate::LeaseState::Suspect) until they are renewed over a new one; otherwise they are reported lost at
-    /// once. Default: false, and true for shards that are [clusters](Shard::cluster).
+    /// once. Default: false. In [clusters](Shard::cluster) they are `Suspect` in any case, but by default no longer than a leader that
+    /// is well and only cannot be reached keeps them, its [read timeout](Self::server_read_timeout); with this to the end of
+    /// their TTL.
     pub fn survives_disconnect(mut self, survives: bool) -> Self {
         self.options.survives_disconnect = survives;
         self

@@ -11,7 +11,7 @@ use dflockd_client::{
     Client, ConnectionState, ErrorKind, FailoverReason, LeaseState, LockGuard, LostReason, OnUnavailable, Shard,
     ShardHealth, Token,
 };
-use support::cluster::{ClusterScene, health, patient, until_served_by};
+use support::cluster::{ClusterScene, Cut, health, patient, until_served_by};
 use support::fake::FakeServer;
 use support::until;
 use tokio::task::JoinSet;
@@ -120,6 +120,88 @@ async fn leases_that_a_new_leader_does_not_know_are_lost_and_told() {
     }
     assert!(fresh.is_held(), "what the new leader granted is not meant");
     assert_eq!(scene.count(EventKind::Forgotten), 20);
+}
+
+#[tokio::test]
+async fn leases_outlive_a_connection_to_a_leader_that_is_well_if_it_keeps_what_is_left_behind() {
+    let scene = ClusterScene::set(patient()).await;
+    let cut = Cut::of(&scene).await;
+    let client = cut.client().await;
+    let guards = take(&client, 20).await;
+    for _ in 0..3 {
+        let before = scene.cluster.events().len();
+        cut.proxies[0].cut();
+        let held = tokens(&guards);
+        until("all are renewed", || renewed_since(&scene, before).is_superset(&held)).await;
+    }
+    assert!(guards.iter().all(LockGuard::is_held));
+    assert_eq!(
+        (scene.count(EventKind::Disconnected), health(&client).failovers),
+        (0, 0)
+    );
+    drop(guards);
+    scene.until_free().await;
+    assert_eq!(scene.judge().grants, 20);
+
+    // One that keeps nothing has given them to others, or will: that is told when it is asked.
+    let scene = ClusterScene::set(Server::builder()).await;
+    let cut = Cut::of(&scene).await;
+    let client = cut.client().await;
+    let guard = client.lock("k").unwrap().acquire().await.unwrap();
+    cut.proxies[0].cut();
+    assert_eq!(timeout(LONG, guard.lost()).await.unwrap(), LostReason::Rejected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_cannot_be_reached_is_expected_to_give_leases_up_and_their_holder_is_told_before() {
+    let patience = Duration::from_secs(4);
+    let scene = ClusterScene::set(Server::builder().read_timeout(patience)).await;
+    let cut = Cut::of(&scene).await;
+    let builder = cut
+        .builder()
+        .server_read_timeout(patience)
+        .keepalive(Duration::from_millis(500));
+    let builder = builder
+        .reply_timeout(Duration::from_millis(500))
+        .connect_timeout(Duration::from_millis(200));
+    let client = builder.lease_ttl(Duration::from_secs(300)).connect().await.unwrap();
+    let guard = client.lock("k").unwrap().acquire().await.unwrap();
+    let other = scene.client().await;
+    let next = other.lock("k").unwrap().acquire_timeout(LONG);
+    let next = tokio::spawn(async move { next.acquire().await });
+    scene.until_waiters(1).await;
+    cut.black_hole();
+    assert_eq!(timeout(LONG, guard.lost()).await.unwrap(), LostReason::Expired);
+    let told = tokio::time::Instant::now();
+    let next = timeout(LONG, next).await.unwrap().unwrap().unwrap();
+    let granted = scene.events(EventKind::Granted);
+    assert_eq!(granted[1].token, Some(*next.token()));
+    assert!(told < granted[1].at, "the holder was told first");
+}
+
+#[tokio::test]
+async fn a_member_that_falls_silent_is_not_the_first_to_be_asked() {
+    let scene = ClusterScene::set(patient()).await;
+    let cut = Cut::of(&scene).await;
+    let builder = cut
+        .builder()
+        .keepalive(Duration::from_millis(200))
+        .reply_timeout(Duration::from_millis(300));
+    // Longer than this test may take.
+    let client = builder
+        .connect_timeout(Duration::from_secs(600))
+        .connect()
+        .await
+        .unwrap();
+    let guard = client.lock("k").unwrap().acquire().await.unwrap();
+    cut.proxies[0].change(|weather| {
+        weather.stall_up = true;
+        weather.stall_down = true;
+    });
+    scene.cluster.move_leader(1).unwrap();
+    until_served_by(&client, &cut.proxies[1].address).await;
+    until("it is renewed", || guard.state() == LeaseState::Held).await;
+    guard.release().await.unwrap();
 }
 
 #[tokio::test]

@@ -7,10 +7,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use dflockd_client::server::{EventKind, Server};
-use dflockd_client::{Client, ClientBuilder, Enqueued, ErrorKind, Lock, LockGuard, Shard, Ticket};
-use support::cluster::{ClusterScene, health, patient, soon, until_served_by};
+use dflockd_client::{Client, ClientBuilder, Enqueued, ErrorKind, Lock, LockGuard, OnUnavailable, Shard, Ticket};
+use support::cluster::{ClusterScene, Cut, health, patient, soon, until_served_by};
 use support::fake::FakeServer;
-use support::proxy::Proxy;
 use support::until;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
@@ -58,6 +57,8 @@ enum Loss {
     Deposed,
     /// Nobody leads for a while.
     Vacant,
+    /// Nobody leads for a while, and then it does again.
+    Again,
     /// It is gone, with all its connections.
     Dead,
 }
@@ -68,6 +69,10 @@ impl ClusterScene {
             Loss::Never => return,
             Loss::Deposed => {}
             Loss::Vacant => self.cluster.depose(),
+            Loss::Again => {
+                self.cluster.depose();
+                return self.cluster.move_leader(0).unwrap();
+            }
             Loss::Dead => self.cluster.stop(0).await.unwrap(),
         }
         self.cluster.move_leader(1).unwrap();
@@ -107,6 +112,11 @@ async fn fifty_keep_their_order_when_the_leader_is_deposed() {
 #[tokio::test]
 async fn fifty_keep_their_order_when_nobody_leads_for_a_while() {
     fifty_keep_their_order(Loss::Vacant, wide, 50).await;
+}
+
+#[tokio::test]
+async fn fifty_keep_their_order_when_the_same_member_leads_again() {
+    fifty_keep_their_order(Loss::Again, wide, 50).await;
 }
 
 #[tokio::test]
@@ -167,7 +177,7 @@ async fn waits_for_many_keys_and_for_semaphores_go_on_too() {
 
 #[tokio::test]
 async fn tickets_keep_their_places_whoever_leads() {
-    for how in [Loss::Deposed, Loss::Vacant, Loss::Dead] {
+    for how in [Loss::Deposed, Loss::Vacant, Loss::Again, Loss::Dead] {
         let scene = ClusterScene::set(patient()).await;
         let holder = scene.client().await;
         let client = scene.client().await;
@@ -180,7 +190,8 @@ async fn tickets_keep_their_places_whoever_leads() {
         let first = tokio::spawn(first.wait(LONG));
         tokio::task::yield_now().await;
         scene.lose_the_leader(how).await;
-        until_served_by(&client, &scene.cluster.addresses()[1]).await;
+        let leader = scene.cluster.leader().unwrap();
+        until_served_by(&client, &scene.cluster.addresses()[leader]).await;
         let third = tokio::spawn(third.wait(LONG));
         held.release().await.unwrap();
         let first = timeout(LONG, first).await.unwrap().unwrap().unwrap();
@@ -223,40 +234,6 @@ async fn tickets_and_waits_that_are_dropped_without_a_leader_leave_nothing_behin
     scene.until_free().await;
     scene.judge();
     assert_eq!(scene.count(EventKind::Expired), 0, "nothing had to run out");
-}
-
-/// A client that reaches the members through proxies.
-struct Cut {
-    proxies: Vec<Proxy>,
-}
-
-impl Cut {
-    async fn of(scene: &ClusterScene) -> Self {
-        let mut proxies = Vec::new();
-        for address in scene.cluster.addresses() {
-            proxies.push(Proxy::start(&address).await);
-        }
-        Self { proxies }
-    }
-
-    async fn client(&self) -> Client {
-        let addresses = self.proxies.iter().map(|proxy| proxy.address.clone());
-        let builder = Client::builder().shards([Shard::cluster(addresses)]).reconnect(soon());
-        builder.connect().await.unwrap()
-    }
-
-    fn off(&self) {
-        for proxy in &self.proxies {
-            proxy.change(|weather| weather.refuse = true);
-            proxy.cut();
-        }
-    }
-
-    fn on(&self) {
-        for proxy in &self.proxies {
-            proxy.clear_up();
-        }
-    }
 }
 
 #[tokio::test]
@@ -435,4 +412,113 @@ async fn orphans_that_a_server_keeps_only_so_long_are_lost_to_a_client_that_come
     held.release().await.unwrap();
     assert!(timeout(LONG, wait).await.unwrap().unwrap().unwrap().is_held());
     scene.judge();
+}
+
+#[tokio::test]
+async fn the_place_of_a_wait_that_was_refused_for_want_of_a_leader_is_given_up_at_the_next() {
+    let scene = ClusterScene::set(patient()).await;
+    let holder = scene.client().await;
+    let client = scene.builder().on_unavailable(OnUnavailable::FailFast);
+    let client = client.connect().await.unwrap();
+    let held = holder.lock("k").unwrap().acquire().await.unwrap();
+    let lock = patiently(&client, "k");
+    let ticket = queued(&lock).await;
+    let wait = tokio::spawn(async move { lock.acquire().await.map(drop) });
+    scene.until_waiters(2).await;
+    scene.cluster.depose();
+    let error = timeout(LONG, wait).await.unwrap().unwrap().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    scene.cluster.move_leader(2).unwrap();
+    scene.until_waiters(0).await;
+    assert_eq!(
+        timeout(LONG, ticket.wait(LONG)).await.unwrap().unwrap_err().kind(),
+        ErrorKind::Disconnected
+    );
+    held.release().await.unwrap();
+    scene.until_free().await;
+    assert_eq!(scene.judge().grants, 1, "nobody was granted what nobody waited for");
+}
+
+#[tokio::test]
+async fn a_wait_that_is_dropped_gives_up_its_place_and_its_connection() {
+    let scene = ClusterScene::set(patient()).await;
+    let holder = scene.client().await;
+    let client = scene.builder().exclusive_connections(1).connect().await.unwrap();
+    let held = holder.lock("k").unwrap().acquire().await.unwrap();
+    let other = holder.lock("other").unwrap().acquire().await.unwrap();
+    let lock = patiently(&client, "k");
+    let wait = tokio::spawn(async move { lock.acquire().await.map(drop) });
+    scene.until_waiters(1).await;
+    wait.abort();
+    scene.until_waiters(0).await;
+    let ticket = queued(&patiently(&client, "other")).await;
+    let collect = tokio::spawn(ticket.wait(LONG));
+    scene.until_waiters(1).await;
+    collect.abort();
+    scene.until_waiters(0).await;
+    held.release().await.unwrap();
+    other.release().await.unwrap();
+    scene.until_free().await;
+    assert_eq!(scene.judge().grants, 2);
+}
+
+#[tokio::test]
+async fn leases_that_are_not_renewed_do_not_keep_others_from_waiting() {
+    let scene = ClusterScene::set(patient()).await;
+    let holder = scene.client().await;
+    let client = scene.builder().exclusive_connections(2).connect().await.unwrap();
+    let mut kept = Vec::new();
+    for key in 0..6 {
+        let key = format!("k{key}");
+        let held = holder.lock(&key).unwrap().acquire().await.unwrap();
+        let lock = patiently(&client, &key).renew(false);
+        let wait = tokio::spawn(async move { lock.acquire().await });
+        scene.until_waiters(1).await;
+        held.release().await.unwrap();
+        kept.push(timeout(LONG, wait).await.unwrap().unwrap().unwrap());
+    }
+    assert!(kept.iter().all(|guard| guard.is_held()));
+    drop(kept);
+    scene.until_free().await;
+    assert_eq!(scene.judge().grants, 12);
+}
+
+#[tokio::test]
+async fn a_shutdown_gives_up_all_places() {
+    let scene = ClusterScene::set(patient()).await;
+    let holder = scene.client().await;
+    let client = scene.client().await;
+    let held = holder.lock("k").unwrap().acquire().await.unwrap();
+    let lock = patiently(&client, "k");
+    let ticket = queued(&lock).await;
+    let wait = tokio::spawn(async move { lock.acquire().await.map(drop) });
+    scene.until_waiters(2).await;
+    timeout(LONG, client.shutdown(LONG)).await.unwrap();
+    assert_eq!(scene.waiters(), 0);
+    assert_eq!(wait.await.unwrap().unwrap_err().kind(), ErrorKind::Shutdown);
+    drop(ticket);
+    held.release().await.unwrap();
+    assert_eq!(scene.judge().grants, 1);
+}
+
+#[tokio::test]
+async fn whoever_only_holds_a_place_hears_of_the_next_leader_too() {
+    let scene = ClusterScene::set(patient()).await;
+    let holder = scene.client().await;
+    let client = scene.builder().keepalive(Duration::from_millis(100));
+    let client = client.connect().await.unwrap();
+    let held = holder.lock("k").unwrap().acquire().await.unwrap();
+    let ticket = queued(&client.lock("k").unwrap()).await;
+    scene.cluster.move_leader(1).unwrap();
+    until_served_by(&client, &scene.cluster.addresses()[1]).await;
+    until("the place is taken again", || scene.count(EventKind::Reclaimed) == 1).await;
+    held.release().await.unwrap();
+    timeout(LONG, ticket.wait(LONG))
+        .await
+        .unwrap()
+        .unwrap()
+        .release()
+        .await
+        .unwrap();
+    assert_eq!(scene.judge().grants, 2);
 }

@@ -6,6 +6,7 @@ use dflockd_client::server::{Cluster, Event, EventKind, Server, ServerBuilder};
 use dflockd_client::{Client, ClientBuilder, ReconnectPolicy, Shard, ShardHealth};
 
 use super::checker::{Checker, Verdict};
+use super::proxy::Proxy;
 use super::until;
 
 /// A cluster of three whose record can be judged.
@@ -78,6 +79,54 @@ impl ClusterScene {
             .record("cluster", self.cluster.events())
             .in_order()
             .assert()
+    }
+}
+
+/// A way to the members that can be bad.
+pub struct Cut {
+    pub proxies: Vec<Proxy>,
+}
+
+impl Cut {
+    pub async fn of(scene: &ClusterScene) -> Self {
+        let mut proxies = Vec::new();
+        for address in scene.cluster.addresses() {
+            proxies.push(Proxy::start(&address).await);
+        }
+        Self { proxies }
+    }
+
+    pub fn builder(&self) -> ClientBuilder {
+        let addresses = self.proxies.iter().map(|proxy| proxy.address.clone());
+        Client::builder().shards([Shard::cluster(addresses)]).reconnect(soon())
+    }
+
+    pub async fn client(&self) -> Client {
+        self.builder().connect().await.unwrap()
+    }
+
+    /// From now on nothing gets through, and nobody is told.
+    pub fn black_hole(&self) {
+        for proxy in &self.proxies {
+            proxy.change(|weather| {
+                weather.stall_up = true;
+                weather.stall_down = true;
+                weather.stall_ends = true;
+            });
+        }
+    }
+
+    pub fn off(&self) {
+        for proxy in &self.proxies {
+            proxy.change(|weather| weather.refuse = true);
+            proxy.cut();
+        }
+    }
+
+    pub fn on(&self) {
+        for proxy in &self.proxies {
+            proxy.clear_up();
+        }
     }
 }
 
