@@ -45,10 +45,10 @@ impl Shard {
         }
     }
 
-    /// Whether a connection in a session was opened before the one over which the leader was found.
-    pub(super) fn is_of_an_earlier_leader(&mut self, from: LaneId) -> bool {
-        let in_session = self.lanes.get_mut(from).is_some_and(|lane| lane.session.is_some());
-        in_session && self.failover.is_cluster() && from < self.main
+    /// Whether a connection stands for a session of the cluster.
+    pub(super) fn is_in_a_session(&mut self, lane: LaneId) -> bool {
+        let lane = self.lanes.get_mut(lane);
+        self.failover.is_cluster() && lane.is_some_and(|lane| lane.session.is_some())
     }
 
     /// Whether what a connection says of the leader is news: not if another has been found since it was opened.

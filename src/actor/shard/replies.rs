@@ -86,10 +86,9 @@ impl Shard {
                     return self.not_led_here(from, tag, leader.as_deref());
                 }
             }
-            // The member that led does so again, and knows the place by its session only.
+            // Its member led, did not for a while, and does so again: it knows the place by the session only.
             Response::Refused(Status::NotEnqueued)
-                if matches!(tag, Pending::Collect { .. } | Pending::GiveUp(..))
-                    && self.is_of_an_earlier_leader(from) =>
+                if matches!(tag, Pending::Collect { .. } | Pending::GiveUp(..)) && self.is_in_a_session(from) =>
             {
                 let error = Status::NotEnqueued.to_error("");
                 return self.wait_anew(from, tag, self.at_lane(from, error));

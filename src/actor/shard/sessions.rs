@@ -53,7 +53,7 @@ impl Shard {
             Pending::Wait(acquire, _) | Pending::Enqueue(acquire) => {
                 let session = session.or(acquire.session);
                 acquire.ask.tell(Err(refusal));
-                self.to_give_up(acquire.target, acquire.key, session?)
+                Some(self.giving_up(acquire.target, acquire.key, session?))
             }
             Pending::Collect {
                 acquire,
@@ -66,7 +66,7 @@ impl Shard {
                 };
                 if !goes_on || acquire.ask.is_gone() {
                     acquire.ask.tell(Err(refusal));
-                    return self.to_give_up(acquire.target, acquire.key, session);
+                    return Some(self.giving_up(acquire.target, acquire.key, session));
                 }
                 let mut place = QueuePlace::of(&acquire, None, enqueued_at);
                 place.then = Then::Collect(until, acquire.ask);
@@ -92,10 +92,10 @@ impl Shard {
         let place = self.tickets.remove(id)?;
         let (target, key) = (place.target, place.key.clone());
         match place.then {
-            Then::Keep => self.to_give_up(target, key, session),
+            Then::Keep => Some(self.giving_up(target, key, session)),
             Then::Collect(_, ask) => {
                 ask.tell(Err(refusal));
-                self.to_give_up(target, key, session)
+                Some(self.giving_up(target, key, session))
             }
             Then::GiveUp => None,
         }
@@ -106,10 +106,8 @@ impl Shard {
         let instead = match wait {
             Pending::Wait(acquire, _) | Pending::Enqueue(acquire) => {
                 acquire.ask.tell(Err(refusal));
-                match acquire.session {
-                    Some(session) => self.to_give_up(acquire.target, acquire.key, session),
-                    None => None,
-                }
+                let session = acquire.session;
+                session.map(|session| self.giving_up(acquire.target, acquire.key, session))
             }
             give_up @ Pending::Rejoin(..) if self.gives_up(&give_up) => Some(give_up),
             Pending::Rejoin(id, session) => self.instead_of(id, session, refusal),
@@ -130,9 +128,9 @@ impl Shard {
     }
 
     /// What takes a place again in order to give it up.
-    pub(super) fn to_give_up(&mut self, target: Target, key: Key, session: StableRef) -> Option<Pending> {
+    fn giving_up(&mut self, target: Target, key: Key, session: StableRef) -> Pending {
         let place = QueuePlace::to_give_up(target, key, 0);
-        Some(Pending::Rejoin(self.tickets.insert(place), session))
+        Pending::Rejoin(self.tickets.insert(place), session)
     }
 
     /// A wait as it is sent. If nobody waits any more, its session's place is taken again only to be given up: to ask for the key
@@ -150,8 +148,7 @@ impl Shard {
                 until,
             ) if ask.is_gone() || until <= Instant::now() => {
                 ask.tell(Err(self.here(super::replies::timed_out(&key))));
-                let place = QueuePlace::to_give_up(target, key, 0);
-                Pending::Rejoin(self.tickets.insert(place), session)
+                self.giving_up(target, key, session)
             }
             wait => wait,
         }
@@ -218,9 +215,8 @@ impl Shard {
         }
         self.tickets = Tickets::default();
         for (target, key, session) in places {
-            if let Some(give_up) = self.to_give_up(target, key, session) {
-                self.queue(give_up);
-            }
+            let give_up = self.giving_up(target, key, session);
+            self.queue(give_up);
         }
         self.start_waits();
     }
