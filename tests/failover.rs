@@ -186,8 +186,8 @@ async fn a_member_that_falls_silent_is_not_the_first_to_be_asked() {
     let builder = cut
         .builder()
         .keepalive(Duration::from_millis(200))
-        .reply_timeout(Duration::from_millis(300));
-    // Longer than this test may take.
+        .reply_timeout(Duration::from_millis(1200));
+    // It has stood long enough to be asked first if it had ended otherwise. And to ask it takes longer than this test may.
     let client = builder
         .connect_timeout(Duration::from_secs(600))
         .connect()
