@@ -92,7 +92,7 @@ pub(crate) struct Acquire {
     /// How often it was asked anew, because another member of the cluster leads.
     pub(crate) redirects: u32,
     /// The session in which it waits at a server already, or did: asked anew under that name, it keeps its place.
-    pub(crate) session: Option<StableRef>,
+    pub(crate) session: Option<Box<StableRef>>,
     pub(crate) ask: Ask<Acquired>,
 }
 
@@ -279,7 +279,7 @@ pub(crate) enum Pending {
     /// A grant that is not sure to have enough of its TTL left is renewed before anybody gets it.
     Confirm {
         acquire: Acquire,
-        grant: Grant,
+        grant: Box<Grant>,
         owner: LaneId,
     },
     /// A renewal.
@@ -355,7 +355,7 @@ impl Pending {
     /// The session under whose name it has to be sent, if it was sent before.
     pub(crate) fn session(&self) -> Option<&StableRef> {
         match self {
-            Self::Wait(acquire, _) | Self::Enqueue(acquire) => acquire.session.as_ref(),
+            Self::Wait(acquire, _) | Self::Enqueue(acquire) => acquire.session.as_deref(),
             Self::Rejoin(_, session) => Some(session),
             _ => None,
         }

@@ -34,7 +34,7 @@ pub(crate) enum LaneEvent<T> {
     /// Answers came, or signals.
     Report(Report<T>),
     /// It is over.
-    Ended(LaneEnd<T>),
+    Ended(Box<LaneEnd<T>>),
 }
 
 impl Dial {
@@ -70,6 +70,6 @@ impl Dial {
             tell(LaneEvent::Report(report))
         })
         .await;
-        tell(LaneEvent::Ended(end));
+        tell(LaneEvent::Ended(Box::new(end)));
     }
 }

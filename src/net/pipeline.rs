@@ -62,7 +62,7 @@ pub(crate) struct Received<T> {
     /// Signals, oldest first.
     pub(crate) signals: Vec<Signal>,
     /// What the server said of its leader, when it refused one of the pipeline's own requests because it does not lead.
-    pub(crate) not_leader: Option<Option<Box<str>>>,
+    pub(crate) not_leader: Option<Box<Option<Box<str>>>>,
 }
 
 impl<T> Received<T> {
@@ -191,7 +191,7 @@ impl<T> Pipeline<T> {
             match response {
                 Response::Refused(Status::Error) if entry.tag.is_some() => self.unconfirmed = Some(entry),
                 Response::Refused(Status::NotLeader(leader)) if entry.tag.is_none() => {
-                    received.not_leader = Some(leader);
+                    received.not_leader = Some(Box::new(leader));
                 }
                 response => into.extend(entry.into_reply(response)),
             }

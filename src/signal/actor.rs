@@ -245,7 +245,7 @@ impl Link {
                 }
                 // What was skipped was never sent, and nobody waits for it.
             }
-            LaneEvent::Ended(end) => self.ended(end),
+            LaneEvent::Ended(end) => self.ended(*end),
         }
     }
 

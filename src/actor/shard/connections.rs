@@ -69,8 +69,12 @@ impl Shard {
         match &event {
             LaneEvent::Up(_) => self.metrics.connected(role),
             LaneEvent::Failed(error) => self.metrics.connect_failed(role, error),
-            LaneEvent::Ended(LaneEnd { cause: Some(cause), .. }) => self.metrics.disconnected(role, cause),
-            LaneEvent::Ended(_) | LaneEvent::Report(_) => {}
+            LaneEvent::Ended(end) => {
+                if let Some(cause) = &end.cause {
+                    self.metrics.disconnected(role, cause);
+                }
+            }
+            LaneEvent::Report(_) => {}
         }
         match event {
             LaneEvent::Up(abilities) if id == self.main => self.main_up(abilities),
@@ -101,7 +105,7 @@ impl Shard {
                 }
                 self.start_waits();
             }
-            LaneEvent::Ended(end) => self.lane_ended(id, end),
+            LaneEvent::Ended(end) => self.lane_ended(id, *end),
         }
     }
 

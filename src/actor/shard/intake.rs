@@ -70,7 +70,7 @@ impl Shard {
             Pending::Stats(ask) => ask.tell(Err(error)),
             Pending::Barrier(ask, _) => ask.tell(Err(error)),
             Pending::Confirm { acquire, grant, owner } => {
-                self.give_back_orphan(&acquire, grant, owner);
+                self.give_back_orphan(&acquire, *grant, owner);
                 acquire.ask.tell(Err(error));
             }
             Pending::Renew(renewal) => self.renewal_unanswered(&renewal),

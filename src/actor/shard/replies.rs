@@ -133,12 +133,12 @@ impl Shard {
             }
             Pending::Settle(..) => self.wait_ended(from),
             Pending::Confirm { acquire, grant, owner } if self.is_of_the_other(from) => {
-                self.granted_by_the_other(acquire, grant, owner, from);
+                self.granted_by_the_other(acquire, *grant, owner, from);
             }
             Pending::Confirm { acquire, grant, owner } => {
                 // Whoever renews a lease of a cluster owns it.
                 let owner = self.owned_by_now(owner, from, &response);
-                self.confirm_answered(acquire, grant, owner, response, sent_at);
+                self.confirm_answered(acquire, *grant, owner, response, sent_at);
             }
             Pending::Renew(renewal) => self.renewal_answered(&renewal, &response, sent_at, from),
             Pending::Release(releasing) => self.release_answered(releasing, &response),
@@ -177,7 +177,7 @@ impl Shard {
             self.hand_out(acquire, grant, sent_at, owner);
         } else {
             // In a session it may have been granted long before it was asked for this time.
-            self.submit(Pending::Confirm { acquire, grant, owner });
+            self.submit(confirm(acquire, grant, owner));
         }
     }
 
@@ -194,7 +194,7 @@ impl Shard {
                 self.hand_out(acquire, grant, sent_at, owner);
             }
             // The answer took so long that the same question stands again.
-            Response::Renewed(_) => self.submit(Pending::Confirm { acquire, grant, owner }),
+            Response::Renewed(_) => self.submit(confirm(acquire, grant, owner)),
             Response::Refused(Status::Error) => {
                 self.disown(owner);
                 let error = Status::LeaseExpired.to_error(acquire.key.as_str());
@@ -283,6 +283,11 @@ fn acquire_request(acquire: &Acquire, wait: WaitSecs) -> Request {
         wait,
         ttl: acquire.ttl,
     }
+}
+
+fn confirm(acquire: Acquire, grant: Grant, owner: LaneId) -> Pending {
+    let grant = Box::new(grant);
+    Pending::Confirm { acquire, grant, owner }
 }
 
 pub(super) fn timed_out(key: &Key) -> Error {

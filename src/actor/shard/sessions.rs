@@ -51,7 +51,7 @@ impl Shard {
             }
             Pending::Enqueue(acquire) if goes_on => Some(Pending::Enqueue(in_session(acquire, session))),
             Pending::Wait(acquire, _) | Pending::Enqueue(acquire) => {
-                let session = session.or(acquire.session);
+                let session = session.or(acquire.session.map(|session| *session));
                 acquire.ask.tell(Err(refusal));
                 Some(self.giving_up(acquire.target, acquire.key, session?))
             }
@@ -107,7 +107,7 @@ impl Shard {
             Pending::Wait(acquire, _) | Pending::Enqueue(acquire) => {
                 acquire.ask.tell(Err(refusal));
                 let session = acquire.session;
-                session.map(|session| self.giving_up(acquire.target, acquire.key, session))
+                session.map(|session| self.giving_up(acquire.target, acquire.key, *session))
             }
             give_up @ Pending::Rejoin(..) if self.gives_up(&give_up) => Some(give_up),
             Pending::Rejoin(id, session) => self.instead_of(id, session, refusal),
@@ -148,7 +148,7 @@ impl Shard {
                 until,
             ) if ask.is_gone() || until <= Instant::now() => {
                 ask.tell(Err(self.here(super::replies::timed_out(&key))));
-                self.giving_up(target, key, session)
+                self.giving_up(target, key, *session)
             }
             wait => wait,
         }
@@ -194,7 +194,7 @@ impl Shard {
                         ask,
                         ..
                     } = acquire;
-                    (session.map(|session| (target, key, session)), Some(ask))
+                    (session.map(|session| (target, key, *session)), Some(ask))
                 }
                 Pending::Rejoin(id, session) => match self.tickets.remove(id) {
                     Some(QueuePlace {
@@ -258,6 +258,6 @@ impl Shard {
 }
 
 fn in_session(mut acquire: Acquire, session: Option<StableRef>) -> Acquire {
-    acquire.session = session.or(acquire.session);
+    acquire.session = session.map(Box::new).or(acquire.session);
     acquire
 }
