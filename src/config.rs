@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::lease::schedule::{RenewRatio, Schedule};
+use crate::net::abilities::KnownServers;
 use crate::net::auth::{AuthSource, Credentials};
 use crate::net::backoff::ReconnectPolicy;
 use crate::net::connect::{ConnectOptions, Purpose};
@@ -112,6 +113,7 @@ pub(crate) struct Config {
 #[derive(Clone, Debug)]
 pub(crate) struct ShardConfig {
     pub(crate) credentials: Arc<Credentials>,
+    pub(crate) servers: Arc<KnownServers>,
     pub(crate) tls: Option<TlsConnector>,
     pub(crate) resolver: Resolver,
     pub(crate) connect_timeout: Duration,
@@ -140,6 +142,7 @@ impl ShardConfig {
             resolver: self.resolver.clone(),
             tls: self.tls.clone(),
             credentials: Arc::clone(&self.credentials),
+            servers: Arc::clone(&self.servers),
             connect_timeout: self.connect_timeout,
             dead_peer_timeout: keepalive + self.reply_timeout,
             purpose,
@@ -212,6 +215,7 @@ impl Options {
             key_class: self.key_class,
             shard: ShardConfig {
                 credentials: Arc::new(credentials),
+                servers: Arc::default(),
                 tls,
                 resolver: self.resolver,
                 connect_timeout: self.connect_timeout,

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
+use super::abilities::{Abilities, KnownServers};
 use super::auth::Credentials;
 use super::endpoint::Endpoint;
 use super::reach::{Resolver, reach};
@@ -19,16 +20,7 @@ use crate::types::{Key, Kind, Token, Ttl};
 const SIGNALS_PROBE: &str = "dflockd-client.probe";
 
 /// A key that nobody holds.
-const LEADER_PROBE: &str = "dflockd-client-probe";
-
-/// What a server can do, as far as it was asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Abilities {
-    /// Whether it knows `ping` (release 1.14 and later).
-    pub(crate) ping: bool,
-    /// Whether it remembers sessions (`stable-ref`), if it was asked.
-    pub(crate) sessions: Option<bool>,
-}
+const NOBODYS_KEY: &str = "dflockd-client-probe";
 
 /// What a connection is for: what has to be clear about its server before it is used.
 #[derive(Clone, Debug)]
@@ -45,10 +37,11 @@ pub(crate) enum Purpose {
     Signals,
 }
 
-/// A connection on which nothing was asked for yet, but which the server has accepted.
+/// A connection over which nothing was acquired yet, and whose server has answered.
 #[derive(Debug)]
 pub(crate) struct Connected {
     pub(crate) stream: Stream,
+    /// Of its server.
     pub(crate) abilities: Abilities,
 }
 
@@ -59,6 +52,7 @@ pub(crate) struct ConnectOptions {
     pub(crate) resolver: Resolver,
     pub(crate) tls: Option<TlsConnector>,
     pub(crate) credentials: Arc<Credentials>,
+    pub(crate) servers: Arc<KnownServers>,
     /// For everything from reading the auth token to the last answer of the handshake.
     pub(crate) connect_timeout: Duration,
     /// What the kernel may take to see that nobody is there any more.
@@ -67,7 +61,8 @@ pub(crate) struct ConnectOptions {
 }
 
 impl ConnectOptions {
-    /// Connects. What the server can do is asked unless it is `known`.
+    /// Connects. The server has answered at least one request when the connection is returned, so it is neither full nor
+    /// unreachable behind a proxy. What it can do is asked only if that is not known yet, or costs it nothing.
     ///
     /// # Errors
     ///
@@ -77,10 +72,13 @@ impl ConnectOptions {
     /// # Cancel safety
     ///
     /// Safe: a connection that is not returned is closed, and nothing was acquired over it.
-    pub(crate) async fn connect(&self, known: Option<Abilities>) -> Result<Connected> {
-        let connected = match timeout(self.connect_timeout, self.authenticated(known)).await {
+    pub(crate) async fn connect(&self) -> Result<Connected> {
+        let connected = match timeout(self.connect_timeout, self.authenticated()).await {
             Ok(result) => result,
-            Err(_) => Err(self.timed_out()),
+            Err(_) => {
+                self.servers.forget(self.endpoint.as_text());
+                Err(self.timed_out())
+            }
         };
         connected.map_err(|error| error.at(self.endpoint.as_text()))
     }
@@ -100,55 +98,81 @@ impl ConnectOptions {
         )
     }
 
-    async fn authenticated(&self, known: Option<Abilities>) -> Result<Connected> {
+    async fn authenticated(&self) -> Result<Connected> {
         let endpoint = self.endpoint.as_text();
+        if let (Purpose::Signals, Some(refusal)) = (&self.purpose, self.servers.signals_refusal(endpoint)) {
+            return Err(refusal);
+        }
         let token = self.credentials.to_present(endpoint).await?;
-        let outcome = self.attempt(known, token.as_ref()).await;
+        let outcome = self.attempt(token.as_ref()).await;
         self.credentials.presented(endpoint, token, &outcome);
         outcome
     }
 
-    async fn attempt(&self, known: Option<Abilities>, token: Option<&AuthToken>) -> Result<Connected> {
+    async fn attempt(&self, token: Option<&AuthToken>) -> Result<Connected> {
+        let endpoint = self.endpoint.as_text();
+        let mut abilities = self.servers.abilities(endpoint);
         let mut wire = self.greet(token).await?;
-        let mut abilities = match known {
-            Some(abilities) => abilities,
-            None => match self.ask(&mut wire, Call::ping()).await {
-                Ok(()) => Abilities {
-                    ping: true,
-                    sessions: None,
-                },
-                // Servers before 1.14. Some close the connection after a command that they do not know, so take a fresh one.
-                Err(error) if error.kind() == ErrorKind::Unsupported => {
-                    wire = self.greet(token).await?;
-                    Abilities {
-                        ping: false,
-                        sessions: None,
-                    }
-                }
-                Err(error) => return Err(error),
-            },
-        };
-        if let Purpose::Session(reference) | Purpose::Leading(reference) = &self.purpose {
-            if abilities.sessions != Some(false) {
-                let presented = self.ask(&mut wire, Call::stable_ref(reference.clone())).await;
-                abilities.sessions = Some(presented.is_ok());
-                match presented {
-                    Err(error) if error.kind() == ErrorKind::Unsupported => wire = self.greet(token).await?,
-                    other => other?,
-                }
+        // Whether the server has answered on this connection.
+        let mut answered = token.is_some();
+        if self.asks_for_ping(abilities) {
+            let knows = self.knows(&mut wire, Call::ping()).await?;
+            abilities.ping = Some(knows);
+            self.servers.learn(endpoint, |abilities| abilities.ping = Some(knows));
+            answered = knows;
+            // Some servers close the connection after a command that they do not know, so take a fresh one.
+            if !knows {
+                wire = self.greet(token).await?;
+                answered = token.is_some();
+            }
+        }
+        if let Some(reference) = self.session(abilities) {
+            let knows = self.knows(&mut wire, Call::stable_ref(reference)).await?;
+            abilities.sessions = Some(knows);
+            self.servers
+                .learn(endpoint, |abilities| abilities.sessions = Some(knows));
+            answered = true;
+            if !knows {
+                wire = self.greet(token).await?;
+                answered = token.is_some();
             }
         }
         match &self.purpose {
-            Purpose::Requests | Purpose::Session(_) => {}
-            Purpose::Leading(_) => self.leads(&mut wire).await?,
-            Purpose::Signals => {
-                // Takes back what was never asked for: changes nothing where signals are known, and is refused where not.
-                let probe = Call::unlisten(Pattern::new(SIGNALS_PROBE)?, None);
-                self.ask(&mut wire, probe).await?;
-            }
+            Purpose::Requests | Purpose::Session(_) if answered => {}
+            Purpose::Requests | Purpose::Session(_) => self.answers(&mut wire).await?,
+            Purpose::Leading(_) => self.renew_nothing(&mut wire).await?,
+            Purpose::Signals => self.knows_signals(&mut wire).await?,
         }
         let stream = wire.into_stream()?;
         Ok(Connected { stream, abilities })
+    }
+
+    /// Whether `ping` is asked first: not of a server that is known to be too old. Nor where another question follows and nothing but
+    /// a wait depends on the connection.
+    fn asks_for_ping(&self, abilities: Abilities) -> bool {
+        match abilities.ping {
+            None => true,
+            Some(false) => false,
+            Some(true) => !matches!(self.purpose, Purpose::Session(_)),
+        }
+    }
+
+    /// The name to present, if there is one and the server may remember it.
+    fn session(&self, abilities: Abilities) -> Option<StableRef> {
+        match &self.purpose {
+            Purpose::Leading(reference) => Some(reference.clone()),
+            Purpose::Session(reference) if abilities.sessions != Some(false) => Some(reference.clone()),
+            Purpose::Session(_) | Purpose::Requests | Purpose::Signals => None,
+        }
+    }
+
+    /// Asks with a command that old servers do not know, and returns whether this one does.
+    async fn knows(&self, wire: &mut Wire<Stream>, call: Call<()>) -> Result<bool> {
+        match self.ask(wire, call).await {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == ErrorKind::Unsupported => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// Opens a connection and presents the secret.
@@ -166,6 +190,14 @@ impl ConnectOptions {
     }
 
     async fn open(&self) -> Result<Stream> {
+        let opened = self.open_stream().await;
+        if opened.is_err() {
+            self.servers.forget(self.endpoint.as_text());
+        }
+        opened
+    }
+
+    async fn open_stream(&self) -> Result<Stream> {
         let socket = reach(&self.endpoint, &self.resolver, self.dead_peer_timeout).await?;
         match &self.tls {
             None => Ok(Stream::Plain(socket)),
@@ -173,13 +205,33 @@ impl ConnectOptions {
         }
     }
 
-    /// Has it renew a lease that does not exist: a leader says that it is not held, and all others that they do not lead.
-    async fn leads(&self, wire: &mut Wire<Stream>) -> Result<()> {
-        let key = Key::new(LEADER_PROBE)?;
+    /// Takes back a subscription that was never made: that changes nothing where signals are known, and is refused where not.
+    async fn knows_signals(&self, wire: &mut Wire<Stream>) -> Result<()> {
+        let endpoint = self.endpoint.as_text();
+        let probe = Call::unlisten(Pattern::new(SIGNALS_PROBE)?, None);
+        self.ask(wire, probe).await.inspect_err(|error| {
+            if error.kind() == ErrorKind::Unsupported {
+                self.servers.refuses_signals(endpoint, error.clone());
+            }
+        })
+    }
+
+    /// Renews a lease that does not exist. All releases know that: a leader, or a server without a cluster, says that the lease is
+    /// not held, and a member that does not lead says so.
+    async fn renew_nothing(&self, wire: &mut Wire<Stream>) -> Result<()> {
+        let key = Key::new(NOBODYS_KEY)?;
         let renew = Call::renew(Kind::Lock, key, Token::OF_NOTHING, Some(Ttl::DEFAULT));
         match self.ask(wire, renew).await {
-            Err(error) if error.kind() == ErrorKind::NotHeld => Ok(()),
+            Err(error) if matches!(error.kind(), ErrorKind::NotHeld | ErrorKind::LeaseExpired) => Ok(()),
             other => other.map(drop),
+        }
+    }
+
+    /// Returns once the server has answered, whatever it is in its cluster.
+    async fn answers(&self, wire: &mut Wire<Stream>) -> Result<()> {
+        match self.renew_nothing(wire).await {
+            Err(error) if error.kind() == ErrorKind::NotLeader => Ok(()),
+            other => other,
         }
     }
 

@@ -6,7 +6,8 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 
-use super::connect::{Abilities, ConnectOptions, Purpose};
+use super::abilities::Abilities;
+use super::connect::{ConnectOptions, Purpose};
 use super::lane::{self, Caller, Command, LaneEnd, LaneSettings, Report};
 use super::metrics::LaneMetrics;
 use crate::error::Error;
@@ -15,8 +16,6 @@ use crate::error::Error;
 #[derive(Clone)]
 pub(crate) struct Dial {
     pub(crate) connect: ConnectOptions,
-    /// What is known of the server; asked for if nothing is.
-    pub(crate) known: Option<Abilities>,
     pub(crate) keepalive: Duration,
     pub(crate) reply_timeout: Duration,
     pub(crate) max_in_flight: usize,
@@ -52,7 +51,7 @@ impl Dial {
         if !pause.is_zero() {
             sleep(pause).await;
         }
-        let connected = match self.connect.connect(self.known).await {
+        let connected = match self.connect.connect().await {
             Ok(connected) => connected,
             Err(error) => return tell(LaneEvent::Failed(error)),
         };

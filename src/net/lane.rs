@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_util::io::poll_read_buf;
 
-use super::connect::Abilities;
+use super::abilities::Abilities;
 use super::metrics::LaneMetrics;
 use super::pipeline::{Leftovers, Pipeline, Received};
 use crate::error::{Error, ErrorKind};
@@ -383,11 +383,13 @@ where
         }
     }
 
-    /// A request that changes nothing on any server. Where `ping` is unknown (and might get the connection closed), the
-    /// renewal of a lease that does not exist is answered with a plain `error`; and one that has to lead says so if it does not.
+    /// Asks for something that changes nothing on any server. A server that does not know `ping`, as it said when it was connected to or
+    /// on this connection, might close the connection after one more. It is asked to renew a lease that does not exist, which
+    /// it answers with a plain `error`. So is one that has to lead, which says so if it does not.
     fn ask_for_a_sign_of_life(&mut self) {
+        let knows_ping = self.settings.abilities.ping == Some(true) && !self.pipeline.has_refused_ping();
         let request = match Key::new("dflockd-client-keepalive") {
-            Ok(key) if !self.settings.abilities.ping || self.settings.has_to_lead => Request::Renew {
+            Ok(key) if !knows_ping || self.settings.has_to_lead => Request::Renew {
                 kind: Kind::Lock,
                 key,
                 token: Token::OF_NOTHING,

@@ -41,6 +41,8 @@ pub(crate) struct Pipeline<T> {
     hears_signals: bool,
     /// When the last of the requests that were answered was sent.
     heard: Option<Instant>,
+    /// A `ping` of the pipeline's own was answered with `error`.
+    has_refused_ping: bool,
 }
 
 #[derive(Debug)]
@@ -110,6 +112,7 @@ impl<T> Pipeline<T> {
             reply_timeout,
             hears_signals: false,
             heard: None,
+            has_refused_ping: false,
         }
     }
 
@@ -193,6 +196,8 @@ impl<T> Pipeline<T> {
                 Response::Refused(Status::NotLeader(leader)) if entry.tag.is_none() => {
                     received.not_leader = Some(Box::new(leader));
                 }
+                // To the renewal of a lease that does not exist, `error` is the right answer.
+                Response::Refused(Status::Error) if entry.expect == Expect::Done => self.has_refused_ping = true,
                 response => into.extend(entry.into_reply(response)),
             }
         }
@@ -207,6 +212,11 @@ impl<T> Pipeline<T> {
     /// The moment at which the oldest request has been unanswered for too long.
     pub(crate) fn answer_by(&self) -> Option<Instant> {
         self.in_flight.front().map(|entry| entry.answer_by)
+    }
+
+    /// Whether the server has said, to a request of the pipeline's own, that it does not know `ping`.
+    pub(crate) fn has_refused_ping(&self) -> bool {
+        self.has_refused_ping
     }
 
     /// When the last of the requests that were answered was sent: the server was there at that time, or later.

@@ -53,7 +53,6 @@ impl Link {
         let sink = ShardSink::new(config.sink.clone(), index);
         let dial = Dial {
             connect: config.shard.reach(first, heartbeat, Purpose::Signals),
-            known: None,
             keepalive: heartbeat,
             reply_timeout: config.shard.reply_timeout,
             max_in_flight: config.max_in_flight,

@@ -52,7 +52,7 @@ impl Shard {
     }
 
     fn open_aside(&mut self) {
-        let dial = self.dial(self.known, Purpose::Requests);
+        let dial = self.dial(Purpose::Requests);
         let work = Work::Idle(Instant::now());
         self.aside.lane = Some(self.open(Role::Aside, work, Duration::ZERO, dial));
     }

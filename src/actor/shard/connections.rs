@@ -14,7 +14,7 @@ use crate::error::{Error, ErrorKind};
 use crate::health::ConnectionState;
 use crate::lease::cell::LostReason;
 use crate::lease::registry::{LaneId, Survival};
-use crate::net::connect::{Abilities, Purpose};
+use crate::net::connect::Purpose;
 use crate::net::dial::{Dial, LaneEvent};
 use crate::net::failover::Pace;
 use crate::net::lane::{Caller, LaneEnd};
@@ -31,14 +31,13 @@ const READ_TIMEOUT_MARGIN: u32 = 20;
 const EXCLUSIVE_IN_FLIGHT: usize = 8;
 
 impl Shard {
-    pub(super) fn dial(&self, known: Option<Abilities>, purpose: Purpose) -> Dial {
+    pub(super) fn dial(&self, purpose: Purpose) -> Dial {
         let max_in_flight = match purpose {
             Purpose::Session(_) => EXCLUSIVE_IN_FLIGHT,
             _ => self.config.max_in_flight,
         };
         Dial {
             connect: self.config.reach(self.endpoint(), self.config.keepalive, purpose),
-            known,
             keepalive: self.config.keepalive,
             reply_timeout: self.config.reply_timeout,
             max_in_flight,
@@ -58,8 +57,7 @@ impl Shard {
             true => Purpose::Leading(StableRef::random()),
             false => Purpose::Requests,
         };
-        // What the server can do is asked anew: it may be another release that comes back.
-        let dial = self.dial(None, purpose);
+        let dial = self.dial(purpose);
         self.main = self.open(Role::Pipelined, Work::Idle(Instant::now()), pause, dial);
     }
 
@@ -77,7 +75,7 @@ impl Shard {
             LaneEvent::Report(_) => {}
         }
         match event {
-            LaneEvent::Up(abilities) if id == self.main => self.main_up(abilities),
+            LaneEvent::Up(_) if id == self.main => self.main_up(),
             LaneEvent::Up(_) if self.is_aside(id) => self.aside_up(id),
             LaneEvent::Up(abilities) => self.exclusive_up(id, abilities),
             LaneEvent::Failed(error) if id == self.main => self.main_failed(error),
@@ -109,7 +107,7 @@ impl Shard {
         }
     }
 
-    fn main_up(&mut self, abilities: Abilities) {
+    fn main_up(&mut self) {
         let away = self.away.take().unwrap_or_else(Span::none);
         away.record("attempts", self.attempts.made());
         away.record("endpoint", tracing::field::display(self.endpoint()));
@@ -123,7 +121,6 @@ impl Shard {
         self.lanes.is_up(self.main);
         self.main_is_up = true;
         self.main_since = Instant::now();
-        self.known = Some(abilities);
         self.last_error = None;
         self.hopeless_in_a_row = 0;
         self.hopeless = false;

@@ -10,7 +10,8 @@ use crate::actor::message::Pending;
 use crate::actor::waits::{Place, Subject};
 use crate::error::{Error, ErrorKind};
 use crate::lease::registry::LaneId;
-use crate::net::connect::{Abilities, Purpose};
+use crate::net::abilities::Abilities;
+use crate::net::connect::Purpose;
 use crate::net::lane::OnAbandon;
 use crate::protocol::{Request, StableRef};
 
@@ -32,7 +33,7 @@ impl Shard {
             if let Some(lane) = idle(true) {
                 self.wait_on(lane, subject, place, wait);
             } else if self.may_open_exclusive() || self.make_room_for(session.as_ref(), &subject) {
-                let dial = self.dial(self.known, self.purpose_of_waits(session));
+                let dial = self.dial(self.purpose_of_waits(session));
                 self.open(
                     Role::Exclusive,
                     Work::Opening(subject, place, wait),
@@ -134,14 +135,10 @@ impl Shard {
 
     pub(super) fn exclusive_up(&mut self, id: LaneId, abilities: Abilities) {
         self.lanes.is_up(id);
-        let here = self.failover.at();
         let Some(lane) = self.lanes.get_mut(id) else { return };
         let remembered = abilities.sessions == Some(true);
         if !remembered {
             lane.session = None;
-        }
-        if lane.endpoint == here && abilities.sessions.is_some() {
-            self.known = Some(abilities);
         }
         let Some((subject, place, wait)) = self.lanes.take_opening(id) else {
             return;

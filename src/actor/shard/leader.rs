@@ -115,9 +115,6 @@ impl Shard {
         self.failovers += 1;
         self.last_failover = Some(why);
         self.metrics.failed_over(why);
-        if let Some(known) = &mut self.known {
-            known.sessions = None;
-        }
         if self.failover.is_standby() {
             self.forget_what_the_other_granted();
         }

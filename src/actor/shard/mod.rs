@@ -45,7 +45,6 @@ use crate::health::{ConnectionState, ShardHealth};
 use crate::lease::metrics::LeaseMetrics;
 use crate::lease::registry::{LaneId, Registry};
 use crate::net::backoff::Attempts;
-use crate::net::connect::Abilities;
 use crate::net::endpoint::Endpoint;
 use crate::net::failover::{Failover, FailoverReason, Guard};
 use crate::net::metrics::LaneMetrics;
@@ -88,8 +87,6 @@ pub(crate) struct Shard {
     /// Since when it is up.
     main_since: Instant,
     aside: Aside,
-    /// What the server can do, learnt at the first connect.
-    known: Option<Abilities>,
     attempts: Attempts,
     /// Why the last attempt failed, or the connection was lost; while it is not up.
     last_error: Option<Error>,
@@ -184,7 +181,6 @@ impl Shard {
             main_is_up: false,
             main_since: Instant::now(),
             aside: Aside::default(),
-            known: None,
             attempts: config.reconnect.start(),
             last_error: None,
             hopeless: false,

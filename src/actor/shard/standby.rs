@@ -77,7 +77,7 @@ impl Shard {
         let connect = self.config.reach(first, self.config.keepalive, Purpose::Requests);
         let shard = self.myself.clone();
         tokio::spawn(async move {
-            let outcome = connect.connect(None).await.map(drop);
+            let outcome = connect.connect().await.map(drop);
             // If the actor is gone, so is whoever asked it.
             drop(shard.send_message(ShardMessage::FirstIsThere(outcome, ask)));
         });

@@ -73,7 +73,7 @@ async fn ask_all(stream: impl AsyncRead + AsyncWrite + Unpin) {
         hears_signals: false,
         has_to_lead: false,
         abilities: Abilities {
-            ping: true,
+            ping: Some(true),
             sessions: None,
         },
         metrics: LaneMetrics::new(&ShardSink::new(Sink::default(), 0)),

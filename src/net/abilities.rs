@@ -1,0 +1,115 @@
+//! What servers can do, as far as it is known. A server logs a warning for each command that it does not know, so each is asked once.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::error::Error;
+
+/// How long a server that refused signals is not asked for them again, unless it was away meanwhile.
+const SIGNALS_REFUSED_FOR: Duration = Duration::from_secs(600);
+
+/// What one server can do. `None`: it was not asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Abilities {
+    /// Whether it knows `ping` (release 1.14 and later).
+    pub(crate) ping: Option<bool>,
+    /// Whether it remembers sessions (`stable-ref`).
+    pub(crate) sessions: Option<bool>,
+}
+
+/// The abilities of a client's servers, by endpoint. There is one for all shards, and for all kinds of connections.
+///
+/// Another release may serve an endpoint later. No lease depends on what is remembered:
+///
+/// - Whether a server that knew `ping` still does is asked on every new connection, before anything is acquired over it: that costs
+///   such a server nothing.
+/// - That a server does *not* know it is believed until the endpoint cannot be reached. Until then connections are kept alive by
+///   requests that all releases know.
+#[derive(Default)]
+pub(crate) struct KnownServers(Mutex<HashMap<Arc<str>, Known>>);
+
+#[derive(Default)]
+struct Known {
+    abilities: Abilities,
+    /// When it last refused a request that is about signals, and how.
+    refused_signals: Option<(Instant, Error)>,
+}
+
+impl KnownServers {
+    /// What is known of a server.
+    pub(crate) fn abilities(&self, endpoint: &Arc<str>) -> Abilities {
+        self.with(endpoint, |known| known.abilities)
+    }
+
+    /// A server was asked: `note` writes down what it answered.
+    pub(crate) fn learn(&self, endpoint: &Arc<str>, note: impl FnOnce(&mut Abilities)) {
+        self.with(endpoint, |known| note(&mut known.abilities));
+    }
+
+    /// A server knows no signals, and said so with this error.
+    pub(crate) fn refuses_signals(&self, endpoint: &Arc<str>, error: Error) {
+        self.with(endpoint, |known| known.refused_signals = Some((Instant::now(), error)));
+    }
+
+    /// The error of a server that refused signals a short while ago.
+    pub(crate) fn signals_refusal(&self, endpoint: &Arc<str>) -> Option<Error> {
+        self.with(endpoint, |known| match &known.refused_signals {
+            Some((at, error)) if at.elapsed() < SIGNALS_REFUSED_FOR => Some(error.clone()),
+            _ => None,
+        })
+    }
+
+    /// A server could not be reached: it may be another release that comes back.
+    pub(crate) fn forget(&self, endpoint: &Arc<str>) {
+        self.lock().remove(endpoint);
+    }
+
+    fn with<T>(&self, endpoint: &Arc<str>, work: impl FnOnce(&mut Known) -> T) -> T {
+        work(self.lock().entry(Arc::clone(endpoint)).or_default())
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Arc<str>, Known>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for KnownServers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("KnownServers")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorKind;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_is_known_until_it_was_away_and_refuses_signals_for_a_while() {
+        let servers = KnownServers::default();
+        let [a, b]: [Arc<str>; 2] = ["a:1".into(), "b:1".into()];
+        assert_eq!(servers.abilities(&a), Abilities::default());
+        let old = Abilities {
+            ping: Some(false),
+            sessions: None,
+        };
+        servers.learn(&a, |abilities| abilities.ping = Some(false));
+        servers.refuses_signals(&a, Error::new(ErrorKind::Unsupported, "no"));
+        assert_eq!(
+            (servers.abilities(&a), servers.abilities(&b)),
+            (old, Abilities::default())
+        );
+        assert!(servers.signals_refusal(&a).is_some() && servers.signals_refusal(&b).is_none());
+        tokio::time::advance(SIGNALS_REFUSED_FOR).await;
+        assert!(servers.signals_refusal(&a).is_none());
+        assert_eq!(servers.abilities(&a), old);
+        servers.refuses_signals(&a, Error::new(ErrorKind::Unsupported, "no"));
+        servers.forget(&a);
+        assert!(servers.signals_refusal(&a).is_none());
+        assert_eq!(servers.abilities(&a), Abilities::default());
+    }
+}
