@@ -143,7 +143,7 @@ pub use service::{
 pub use sharding::{DEFAULT_SERVERS, ShardingStrategy, stable_hash_shard};
 pub use shards::Shard;
 pub use signal::{Overflow, SignalConn, SignalEvent, SignalHandle, SignalOptions, Signals};
-pub use stats::{IdleStats, LockStats, SemaphoreStats, SignalChannelStats, Stats};
+pub use stats::{ClusterStats, IdleStats, LockStats, SemaphoreStats, SignalChannelStats, Stats};
 pub use telemetry::key_class::MAX_KEY_CLASSES;
 pub use ticket::{Enqueued, QueuePlace, Ticket};
 #[cfg(feature = "tls")]

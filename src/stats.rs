@@ -20,10 +20,13 @@ pub struct Stats {
     /// Who listens to signals. Servers that know none do not send it, and those without listeners need not.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub signal_channels: Vec<SignalChannelStats>,
+    /// What the server says of the cluster that it is a member of. `None` for a server that is no member of one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<Box<ClusterStats>>,
 }
 
 impl Stats {
-    /// Adds the state of another server.
+    /// Adds the state of another server. A [`cluster`](Self::cluster) stays; that of the other server counts if there is none.
     pub fn merge(&mut self, other: Self) {
         self.connections += other.connections;
         self.locks.extend(other.locks);
@@ -31,6 +34,7 @@ impl Stats {
         self.idle_locks.extend(other.idle_locks);
         self.idle_semaphores.extend(other.idle_semaphores);
         self.signal_channels.extend(other.signal_channels);
+        self.cluster = self.cluster.take().or(other.cluster);
     }
 }
 
@@ -91,6 +95,38 @@ pub struct SignalChannelStats {
     pub listeners: u64,
 }
 
+/// What a member of a cluster says of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+#[non_exhaustive]
+pub struct ClusterStats {
+    /// The member's own name.
+    pub node_id: String,
+    /// `leader`, `follower`, `candidate` or `pre-candidate`.
+    pub role: String,
+    /// The term of office that the member knows of. It grows with each election.
+    pub term: u64,
+    /// The name of the leader; empty if the member knows of none.
+    pub leader_id: String,
+    /// The address at which clients reach the leader, if the member knows it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub leader_addr: Option<String>,
+    /// The index of the last log entry that is committed.
+    pub commit_index: u64,
+    /// The index of the last log entry.
+    pub last_log_index: u64,
+    /// The index of the last log entry that the newest snapshot contains.
+    pub snapshot_index: u64,
+    /// The names of the members that vote, the member's own among them.
+    #[serde(deserialize_with = "null_is_empty")]
+    pub voters: Vec<String>,
+}
+
+/// A list that is `null` is empty: so servers write lists that they never filled.
+fn null_is_empty<'de, D: serde::Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Vec<T>, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
 /// Some servers write seconds with a fraction.
 fn whole_seconds<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
     let seconds = f64::deserialize(deserializer)?;
@@ -110,6 +146,51 @@ mod tests {
         assert_eq!((stats.connections, stats.semaphores.len()), (2, 0));
         assert_eq!((stats.locks[0].lease_expires_in_s, stats.locks[0].waiters), (9, 1));
         assert_eq!(stats.signal_channels, []);
+    }
+
+    #[test]
+    fn what_a_member_says_of_its_cluster_is_read_whatever_is_missing() {
+        let read = |json: &str| {
+            serde_json::from_str::<Stats>(json)
+                .unwrap_or_else(|e| panic!("{json}: {e}"))
+                .cluster
+        };
+        let whole = r#"{"cluster":{"node_id":"n1","role":"leader","term":4,"leader_id":"n1","leader_addr":"h:1",
+            "commit_index":9,"last_log_index":10,"snapshot_index":3,"voters":["n1","n2"],"new":{}}}"#;
+        let expected = ClusterStats {
+            node_id: "n1".into(),
+            role: "leader".into(),
+            term: 4,
+            leader_id: "n1".into(),
+            leader_addr: Some("h:1".into()),
+            commit_index: 9,
+            last_log_index: 10,
+            snapshot_index: 3,
+            voters: vec!["n1".into(), "n2".into()],
+        };
+        assert_eq!(read(whole), Some(Box::new(expected)));
+        for none_known in [r#"{"cluster":{}}"#, r#"{"cluster":{"leader_addr":null,"voters":null}}"#] {
+            assert_eq!(read(none_known), Some(Box::default()), "{none_known}");
+        }
+        for no_member in ["{}", r#"{"cluster":null}"#] {
+            assert_eq!(read(no_member), None, "{no_member}");
+        }
+    }
+
+    #[test]
+    fn merged_stats_tell_of_the_first_cluster() {
+        let of = |node: &str| Stats {
+            cluster: Some(Box::new(ClusterStats {
+                node_id: node.into(),
+                ..ClusterStats::default()
+            })),
+            ..Stats::default()
+        };
+        let mut all = Stats::default();
+        for other in [Stats::default(), of("a"), of("b")] {
+            all.merge(other);
+        }
+        assert_eq!(all, of("a"));
     }
 
     #[test]

@@ -112,10 +112,14 @@ async fn stats_say_who_leads_and_count_the_connections_of_the_member_that_is_ask
     let mut another = RawConnection::open(&addresses[1]).await;
     another.request("ping", "_", "_").await;
     leader.request("l", "k", "0 30").await;
-    for (connection, role, connections) in [(&mut leader, "leader", 1), (&mut follower, "follower", 2)] {
+    let asked = [(&mut leader, "leader", "n0", 1), (&mut follower, "follower", "n1", 2)];
+    for (connection, role, name, connections) in asked {
         let answer = connection.request("stats", "_", "_").await;
         let stats: serde_json::Value = serde_json::from_str(answer.strip_prefix("ok ").unwrap()).unwrap();
-        let expected = serde_json::json!({"role": role, "leader": addresses[0]});
+        let expected = serde_json::json!({
+            "node_id": name, "role": role, "term": 1, "leader_id": "n0", "leader_addr": addresses[0],
+            "commit_index": 0, "last_log_index": 0, "snapshot_index": 0, "voters": ["n0", "n1", "n2"],
+        });
         assert_eq!(stats["cluster"], expected);
         assert_eq!(stats["connections"], connections);
         assert_eq!(stats["locks"][0]["key"], "k", "the state is one");
@@ -124,7 +128,7 @@ async fn stats_say_who_leads_and_count_the_connections_of_the_member_that_is_ask
     cluster.depose();
     let answer = follower.request("stats", "_", "_").await;
     assert!(
-        answer.contains(r#""cluster":{"role":"follower","leader":null}"#),
+        answer.contains(r#""role":"follower","term":2,"leader_id":"","commit_index""#),
         "{answer}"
     );
     // A server of its own says nothing of clusters.

@@ -47,8 +47,9 @@ use crate::stats::Stats;
 /// state, or must have seen all changes (`l`, `e`, `w`, `r`, `n`, those of semaphores, `barrier`), they answer with
 /// `error_not_leader` and the leader's address, without one while nobody leads.
 ///
-/// `stats` tells of the one state, and of the connections of the member that is asked. It adds
-/// `"cluster":{"role":"leader"|"follower","leader":"host:port"|null}`. `barrier` is answered at once, as there is one state
+/// `stats` tells of the one state, and of the connections of the member that is asked. It adds a `cluster` object
+/// ([`ClusterStats`](crate::ClusterStats)), in which members are called `n0`, `n1` and so on, and whose indexes are 0, as there is no
+/// log. `barrier` is answered at once, as there is one state
 /// only. Signals are not known, as in all releases from 2.0 on.
 ///
 /// # When the leader changes

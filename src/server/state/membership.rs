@@ -5,7 +5,6 @@
 
 use std::net::SocketAddr;
 
-use serde::Serialize;
 use tokio::time::Instant;
 
 use super::orphans::{Absence, in_term};
@@ -13,7 +12,7 @@ use super::{Client, Connection, State};
 use crate::clock::after;
 use crate::protocol::{Request, Response, Status};
 use crate::server::event::EventKind;
-use crate::stats::Stats;
+use crate::stats::{ClusterStats, Stats};
 
 /// What members know of each other.
 pub(in crate::server) struct Membership {
@@ -25,21 +24,6 @@ pub(in crate::server) struct Membership {
     redirects: Vec<Option<Box<str>>>,
     forgets_refs: bool,
     forgets_tokens: bool,
-}
-
-/// What a member adds to `stats`.
-#[derive(Serialize)]
-pub(super) struct SeenByMember<'a> {
-    #[serde(flatten)]
-    stats: Stats,
-    cluster: Role<'a>,
-}
-
-#[derive(Serialize)]
-struct Role<'a> {
-    role: &'static str,
-    /// Where the leader is, as this member has it.
-    leader: Option<&'a str>,
 }
 
 impl Membership {
@@ -63,6 +47,24 @@ impl Membership {
             _ => told.or(leads),
         }
         .map(|address| &**address)
+    }
+
+    /// What a member says of the cluster in its `stats`. There is no log here, so the indexes are 0.
+    fn seen_by(&self, member: usize) -> ClusterStats {
+        ClusterStats {
+            node_id: node_id(member),
+            role: if self.leader == Some(member) {
+                "leader"
+            } else {
+                "follower"
+            }
+            .to_owned(),
+            term: self.term + 1,
+            leader_id: self.leader.map(node_id).unwrap_or_default(),
+            leader_addr: self.leader_according_to(member).map(str::to_owned),
+            voters: (0..self.addresses.len()).map(node_id).collect(),
+            ..ClusterStats::default()
+        }
     }
 
     fn refusal_of(&self, member: usize) -> Response {
@@ -127,22 +129,11 @@ impl State {
         refused.then(|| membership.refusal_of(client.member))
     }
 
-    pub(super) fn seen_by_member<'a>(
-        &self,
-        membership: &'a Membership,
-        connection: Connection,
-        mut stats: Stats,
-    ) -> SeenByMember<'a> {
+    /// Adds what the member says that a connection leads to.
+    pub(super) fn seen_by_member(&self, membership: &Membership, connection: Connection, stats: &mut Stats) {
         let member = self.clients.get(&connection).map_or(0, |client| client.member);
         stats.connections = self.connections_to(member) as u64;
-        let leads = membership.leader == Some(member);
-        SeenByMember {
-            stats,
-            cluster: Role {
-                role: if leads { "leader" } else { "follower" },
-                leader: membership.leader_according_to(member),
-            },
-        }
+        stats.cluster = Some(Box::new(membership.seen_by(member)));
     }
 
     /// From now on this member leads.
@@ -251,6 +242,11 @@ impl State {
         // Time went on while nobody led.
         self.expire(now);
     }
+}
+
+/// The name of a member.
+fn node_id(member: usize) -> String {
+    format!("n{member}")
 }
 
 /// Whether a request may change the state, or must see all changes.

@@ -23,11 +23,11 @@ pub(super) enum About {
 impl State {
     /// The answer to `stats`.
     pub(super) fn report(&self, connection: Connection, now: Instant) -> Response {
-        let stats = self.stats(now);
-        let json = match &self.membership {
-            None => serde_json::to_string(&stats),
-            Some(membership) => serde_json::to_string(&self.seen_by_member(membership, connection, stats)),
-        };
+        let mut stats = self.stats(now);
+        if let Some(membership) = &self.membership {
+            self.seen_by_member(membership, connection, &mut stats);
+        }
+        let json = serde_json::to_string(&stats);
         json.map_or(Response::Refused(Status::Error), |json| Response::Json(json.into()))
     }
 

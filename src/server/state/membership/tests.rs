@@ -62,9 +62,16 @@ fn followers_answer_what_changes_nothing_and_name_the_leader_for_the_rest() {
     assert_eq!(bench.ask(5, Request::Ping), Response::Done);
     for (connection, said) in [
         (1, r#""connections":3"#),
-        (1, r#""cluster":{"role":"leader","leader":"127.0.0.1:1"}"#),
+        (
+            1,
+            r#""cluster":{"node_id":"n0","role":"leader","term":1,"leader_id":"n0","leader_addr":"127.0.0.1:1""#,
+        ),
+        (1, r#""voters":["n0","n1","n2"]"#),
         (4, r#""connections":1"#),
-        (4, r#""cluster":{"role":"follower","leader":"127.0.0.1:1"}"#),
+        (
+            4,
+            r#""cluster":{"node_id":"n1","role":"follower","term":1,"leader_id":"n0","leader_addr":"127.0.0.1:1""#,
+        ),
     ] {
         let Response::Json(json) = bench.ask(connection, Request::Stats) else {
             panic!("all members tell");
@@ -77,7 +84,7 @@ fn followers_answer_what_changes_nothing_and_name_the_leader_for_the_rest() {
         panic!("all members tell");
     };
     assert!(
-        json.contains(r#""cluster":{"role":"follower","leader":null}"#),
+        json.contains(r#""role":"follower","term":2,"leader_id":"","commit_index":0"#),
         "{json}"
     );
 }
@@ -338,7 +345,7 @@ fn misdirections_are_what_followers_say() {
     let Response::Json(json) = bench.ask(1, Request::Stats) else {
         panic!("all members tell");
     };
-    assert!(json.contains(r#""leader":"127.0.0.1:1""#), "{json}");
+    assert!(json.contains(r#""leader_addr":"127.0.0.1:1""#), "{json}");
     assert_eq!(bench.ask(4, Request::Barrier), moved_to("stranger:2"));
     assert_eq!(bench.ask(5, Request::Barrier), moved_to("127.0.0.1:1"));
     bench.token(1, Target::Lock, "k");
