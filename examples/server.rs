@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use clap::{ArgAction, Parser};
 use dflockd_client::Ttl;
-use dflockd_client::server::{Server, ServerTls};
+use dflockd_client::server::{Release, Server, ServerTls};
 
 /// An embedded dflockd server. All times are whole seconds.
 #[derive(Parser)]
@@ -75,9 +75,9 @@ struct Flags {
     /// Cap on subscriptions to signals of one connection; 0 for none
     #[arg(long, default_value_t = 0)]
     max_subscriptions: usize,
-    /// Whether signals are known (releases 1.11 to 1.16) or not (2.0 and later); the real server has no such flag
-    #[arg(long, default_value_t = true, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
-    signals: bool,
+    /// Which release it plays: 1.10 to 1.16, 2.0, 2.1, or cluster; the real server has no such flag
+    #[arg(long, default_value_t = Release::NEWEST)]
+    release: Release,
     /// How many signals may wait for a connection before it is closed; the real server has no such flag
     #[arg(long, default_value_t = 64)]
     signal_buffer: usize,
@@ -102,7 +102,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .write_timeout(secs(flags.write_timeout))
         .shutdown_timeout(secs(flags.shutdown_timeout))
         .max_subscriptions(flags.max_subscriptions)
-        .signals(flags.signals)
+        .release(flags.release)?
         .signal_buffer(flags.signal_buffer);
     let token = match flags.auth_token_file {
         Some(path) => {

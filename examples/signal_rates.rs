@@ -37,7 +37,14 @@ async fn main() -> Result<(), Box<dyn Error>> {
     // Room for bursts: the rate is measured, not the server's small buffer.
     let embedded = match arguments.server {
         Some(_) => None,
-        None => Some(Server::builder().port(0).signal_buffer(1_000_000).start().await?),
+        None => Some(
+            Server::builder()
+                .release("1.16")?
+                .port(0)
+                .signal_buffer(1_000_000)
+                .start()
+                .await?,
+        ),
     };
     let address = match (&arguments.server, &embedded) {
         (Some(address), _) => address.clone(),

@@ -21,7 +21,7 @@ async fn main() -> Result<(), Error> {
     let servers: Vec<String> = match std::env::var("DFLOCKD_SERVERS") {
         Ok(list) => list.split(',').map(|server| server.trim().to_owned()).collect(),
         Err(_) => {
-            let server = embedded.insert(Server::builder().port(0).start().await?);
+            let server = embedded.insert(Server::builder().release("1.16")?.port(0).start().await?);
             vec![server.local_addr().to_string()]
         }
     };

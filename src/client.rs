@@ -246,7 +246,7 @@ impl Client {
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), dflockd_client::Error> {
-    /// # let server = dflockd_client::server::Server::builder().port(0).start().await?;
+    /// # let server = dflockd_client::server::Server::builder().release("1.16")?.port(0).start().await?;
     /// # let client = dflockd_client::Client::builder().servers([server.local_addr().to_string()]).build()?;
     /// let mut paid = client.subscribe("orders.*.paid").await?;
     /// assert_eq!(client.emit("orders.42.paid", "in full").await?, 1);
@@ -294,7 +294,7 @@ impl Client {
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), dflockd_client::Error> {
-    /// # let server = dflockd_client::server::Server::builder().port(0).start().await?;
+    /// # let server = dflockd_client::server::Server::builder().release("1.16")?.port(0).start().await?;
     /// # let client = dflockd_client::Client::builder().servers([server.local_addr().to_string()]).build()?;
     /// use dflockd_client::{Group, Pattern, SubscribeRequest};
     ///

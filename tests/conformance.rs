@@ -1,6 +1,6 @@
 //! One suite of what every server and this client must do together.
 //!
-//! Each case runs against an embedded server of its own; or all against the running server that
+//! Each case runs against an embedded server of its own, once for each release that differs in what they test; or all against the running server that
 //! `DFLOCKD_TEST_SERVER=host:port` names (give it room: `--max-locks 100000`; if its read timeout is not 23 s, say so with
 //! `DFLOCKD_TEST_READ_TIMEOUT=seconds`). What that server lacks is probed on connections of their own, and cases that
 //! need it are reported as ignored, by name.
@@ -11,9 +11,13 @@ mod support;
 
 use std::process::ExitCode;
 
+use dflockd_client::server::Release;
 use libtest_mimic::Arguments;
 use suite::peer::{Abilities, PeerFactory};
 use suite::trials::trials;
+
+/// The oldest; the last with signals; the newest.
+const RELEASES: [Release; 3] = [Release::V1_10, Release::V1_16, Release::NEWEST];
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
@@ -22,8 +26,17 @@ fn main() -> ExitCode {
         .build()
         .unwrap();
     let factory = PeerFactory::from_environment();
-    let abilities = runtime.block_on(Abilities::probe(&factory));
-    let trials = trials(&runtime, &factory, &abilities, "");
+    let of = |factory: &PeerFactory, prefix: &str| {
+        let abilities = runtime.block_on(Abilities::probe(factory));
+        trials(&runtime, factory, &abilities, prefix)
+    };
+    let trials = match factory.is_external() {
+        true => of(&factory, ""),
+        false => RELEASES
+            .iter()
+            .flat_map(|release| of(&factory.playing(*release), &format!("{release}::")))
+            .collect(),
+    };
     // Cases mostly wait: more of them at once than there are cores.
     let arguments = Arguments {
         test_threads: arguments.test_threads.or(Some(16)),

@@ -20,7 +20,7 @@ const SOON: Duration = Duration::from_secs(10);
 const A_WHILE: Duration = Duration::from_millis(150);
 
 async fn start(builder: ServerBuilder) -> (Server, String) {
-    let server = builder.port(0).start().await.unwrap();
+    let server = builder.release("1.16").unwrap().port(0).start().await.unwrap();
     let address = server.local_addr().to_string();
     (server, address)
 }
@@ -365,7 +365,8 @@ async fn that_signals_come_is_no_sign_of_life() {
 
 #[tokio::test]
 async fn a_server_without_signals_refuses_them_and_goes_on() {
-    let (server, address) = start(Server::builder().signals(false)).await;
+    let server = Server::builder().port(0).start().await.unwrap();
+    let address = server.local_addr().to_string();
     let mut connection = RawConnection::open(&address).await;
     assert_eq!(connection.request("listen", "a", "").await, "error");
     assert_eq!(connection.request("signal", "a", "x").await, "error");
@@ -440,10 +441,10 @@ async fn the_command_takes_the_flags() {
             .await
             .unwrap()
     };
-    let capped = server(&["--max-subscriptions", "1", "--signal-buffer", "7"]).await;
+    let capped = server(&["--release", "1.16", "--max-subscriptions", "1", "--signal-buffer", "7"]).await;
     let mut connection = listening(&capped.address, "a").await;
     assert_eq!(connection.request("listen", "b", "").await, "error");
-    let without = server(&["--signals=false"]).await;
+    let without = server(&["--release", "2.0"]).await;
     let mut connection = RawConnection::open(&without.address).await;
     assert_eq!(connection.request("listen", "a", "").await, "error");
 }

@@ -5,7 +5,7 @@ mod support;
 
 use std::time::Duration;
 
-use dflockd_client::server::EventKind;
+use dflockd_client::server::{EventKind, Server};
 use dflockd_client::{Client, ErrorKind, FailoverReason, OnUnavailable, SignalConn, SignalEvent};
 use support::pair::{PRIMARY, Pair, STANDBY, of};
 use support::until;
@@ -48,7 +48,7 @@ fn place(heard: &SignalConn) -> (String, u64, Option<FailoverReason>) {
 
 #[tokio::test]
 async fn who_listens_goes_where_the_shard_goes_and_back() {
-    let mut pair = Pair::start().await;
+    let mut pair = Pair::start_with(Server::builder().release("1.16").unwrap()).await;
     let client = of(pair.shard().takeover_delay(DELAY)).connect().await.unwrap();
     let mut heard = client.subscribe("news.*").await.unwrap();
     assert_eq!(client.emit("news.a", "first").await.unwrap(), 1);
@@ -95,7 +95,7 @@ async fn who_listens_goes_where_the_shard_goes_and_back() {
 /// A primary that is soon back keeps its listeners: some that went to the standby would hear nothing of the others any more.
 #[tokio::test]
 async fn who_listens_stays_as_long_as_the_shard_stays() {
-    let mut pair = Pair::start().await;
+    let mut pair = Pair::start_with(Server::builder().release("1.16").unwrap()).await;
     let shard = pair.shard().takeover_delay(Duration::from_secs(3600));
     let builder = of(shard).on_unavailable(OnUnavailable::FailFast);
     let client: Client = builder.connect().await.unwrap();
@@ -125,7 +125,7 @@ async fn who_listens_stays_as_long_as_the_shard_stays() {
 /// One that is of no client finds its way by itself: nothing is granted over it, so it need not wait.
 #[tokio::test]
 async fn who_follows_no_shard_goes_on_at_once() {
-    let mut pair = Pair::start().await;
+    let mut pair = Pair::start_with(Server::builder().release("1.16").unwrap()).await;
     let shard = pair.shard().takeover_delay(Duration::from_secs(3600));
     let mut heard = SignalConn::open(of(shard), Default::default()).await.unwrap();
     heard.listen("news.*", None).await.unwrap();
@@ -139,7 +139,7 @@ async fn who_follows_no_shard_goes_on_at_once() {
 #[tokio::test]
 async fn who_outlives_the_client_goes_on_alone() {
     for shut_down in [true, false] {
-        let mut pair = Pair::start().await;
+        let mut pair = Pair::start_with(Server::builder().release("1.16").unwrap()).await;
         let client = of(pair.shard().takeover_delay(DELAY)).connect().await.unwrap();
         let mut heard = client.subscribe("news.*").await.unwrap();
         if shut_down {

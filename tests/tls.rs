@@ -110,6 +110,8 @@ async fn leases_waits_and_stats_go_over_either_version() {
 async fn signals_and_threads_are_as_secure_and_present_the_same_secret() {
     let authority = Authority::new("ours");
     let server = Server::builder()
+        .release("1.16")
+        .unwrap()
         .port(0)
         .tls(config(&authority.issue(HERE)))
         .auth_token("s3cret")

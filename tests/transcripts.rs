@@ -1,7 +1,7 @@
 //! Replays conversations recorded from a real server (`tests/data`), line by line.
 //!
-//! Against the embedded server, started anew for each; or, with `DFLOCKD_TEST_BINARY=path`, against that server binary,
-//! started with each conversation's flags.
+//! Against the embedded server, started anew for each, with every release that must answer so; or, with
+//! `DFLOCKD_TEST_BINARY=path`, once against that server binary, started with each conversation's flags.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod support;
@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use dflockd_client::server::{Server, ServerBuilder};
+use dflockd_client::server::{Release, Server, ServerBuilder};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use support::process::ServerProcess;
@@ -57,7 +57,7 @@ enum Peer {
 }
 
 impl Peer {
-    async fn start(flags: &[String]) -> Self {
+    async fn start(flags: &[String], release: Release) -> Self {
         match std::env::var_os("DFLOCKD_TEST_BINARY") {
             Some(binary) => {
                 let mut command = Command::new(binary);
@@ -68,7 +68,15 @@ impl Peer {
                         .unwrap(),
                 )
             }
-            None => Self::Embedded(with_flags(flags).port(0).start().await.unwrap()),
+            None => Self::Embedded(
+                with_flags(flags)
+                    .release(release)
+                    .unwrap()
+                    .port(0)
+                    .start()
+                    .await
+                    .unwrap(),
+            ),
         }
     }
 
@@ -169,15 +177,15 @@ fn reduce(value: &Value) -> Value {
     }
 }
 
-async fn play(conversation: Conversation) -> Result<(), String> {
-    let peer = Peer::start(&conversation.flags).await;
+async fn play(conversation: Conversation, release: Release) -> Result<(), String> {
+    let peer = Peer::start(&conversation.flags, release).await;
     let address = peer.address();
     let mut connections: HashMap<String, RawConnection> = HashMap::new();
     let mut tokens = Tokens::default();
     for (number, step) in conversation.steps.iter().enumerate() {
         let said = |what: String| {
             format!(
-                "{} ({}), step {} {:?}: {what}",
+                "{release}: {} ({}), step {} {:?}: {what}",
                 conversation.name,
                 conversation.why,
                 number + 1,
@@ -254,13 +262,20 @@ async fn play(conversation: Conversation) -> Result<(), String> {
     Ok(())
 }
 
-async fn replay(file: &str) -> usize {
+/// Plays each conversation on each release, and returns how many conversations there are.
+async fn replay(file: &str, releases: impl IntoIterator<Item = Release>) -> usize {
+    let mut releases: Vec<Release> = releases.into_iter().collect();
+    if std::env::var_os("DFLOCKD_TEST_BINARY").is_some() {
+        releases.truncate(1);
+    }
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(file);
     let text = std::fs::read_to_string(path).unwrap();
     let mut playing = tokio::task::JoinSet::new();
     for line in text.lines() {
-        let conversation: Conversation = serde_json::from_str(line).unwrap();
-        playing.spawn(play(conversation));
+        for release in &releases {
+            let conversation: Conversation = serde_json::from_str(line).unwrap();
+            playing.spawn(play(conversation, *release));
+        }
     }
     let played = playing.len();
     let failed: Vec<String> = playing.join_all().await.into_iter().filter_map(Result::err).collect();
@@ -270,15 +285,22 @@ async fn replay(file: &str) -> usize {
         failed.len(),
         failed.join("\n")
     );
-    played
+    played / releases.len()
 }
 
+/// Recorded from release 1.10; none of them depends on what later ones do differently.
 #[tokio::test(flavor = "multi_thread")]
 async fn locks_and_semaphores() {
-    assert_eq!(replay("locks.jsonl").await, 56);
+    assert_eq!(replay("locks.jsonl", Release::ALL).await, 56);
+}
+
+/// Recorded from a build between 1.10 and 1.11.
+fn has_signals(release: &Release) -> bool {
+    (Release::V1_11..=Release::V1_16).contains(release)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn signals() {
-    assert_eq!(replay("signals.jsonl").await, 24);
+    let releases = Release::ALL.into_iter().filter(has_signals);
+    assert_eq!(replay("signals.jsonl", releases).await, 24);
 }

@@ -6,8 +6,9 @@ use super::{MAX_LONG_LINE, MAX_SHORT_LINE};
 use bytes::BytesMut;
 
 /// Collects bytes and gives out the complete requests among them.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct RequestDecoder {
+    longest_argument: usize,
     lines: LineBuffer,
     command: Option<Box<str>>,
     key: Option<Box<str>>,
@@ -28,7 +29,25 @@ impl From<LineError> for RequestError {
     }
 }
 
+impl Default for RequestDecoder {
+    fn default() -> Self {
+        Self::with_longest_argument(MAX_LONG_LINE)
+    }
+}
+
 impl RequestDecoder {
+    /// A decoder that takes argument lines of `auth` and `signal` up to so many bytes. Servers before 1.15 take no more than
+    /// [`MAX_SHORT_LINE`]; the default is [`MAX_LONG_LINE`].
+    #[must_use]
+    pub fn with_longest_argument(bytes: usize) -> Self {
+        Self {
+            longest_argument: bytes,
+            lines: LineBuffer::new(),
+            command: None,
+            key: None,
+        }
+    }
+
     /// The place to read more bytes into. Only append.
     pub fn read_space(&mut self) -> &mut BytesMut {
         self.lines.read_space()
@@ -53,7 +72,7 @@ impl RequestDecoder {
             }
         }
         let limit = match self.command.as_deref() {
-            Some("auth" | "signal") => MAX_LONG_LINE,
+            Some("auth" | "signal") => self.longest_argument,
             _ => MAX_SHORT_LINE,
         };
         let Some(argument) = self.lines.next_line(limit)? else {

@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::listener::Server;
+use super::release::Release;
 use crate::error::Result;
 use crate::protocol::AuthToken;
 use crate::tls::TlsAcceptor;
@@ -29,18 +30,16 @@ pub(super) struct Options {
     pub(super) gc_interval: Duration,
     pub(super) gc_max_idle: Duration,
     pub(super) auto_release_on_disconnect: bool,
-    pub(super) cluster_release: bool,
+    pub(super) release: Release,
     pub(super) orphan_ttl: Duration,
     pub(super) read_timeout: Duration,
     pub(super) write_timeout: Duration,
     pub(super) shutdown_timeout: Duration,
     pub(super) auth_token: Option<AuthToken>,
     pub(super) tls: Option<TlsAcceptor>,
-    pub(super) signals: bool,
     pub(super) max_subscriptions: usize,
     pub(super) signal_buffer: usize,
     pub(super) record_events: bool,
-    pub(super) answers_expired_grants: bool,
 }
 
 impl Default for Options {
@@ -54,18 +53,16 @@ impl Default for Options {
             gc_interval: Duration::from_secs(5),
             gc_max_idle: Duration::from_secs(60),
             auto_release_on_disconnect: true,
-            cluster_release: false,
+            release: Release::NEWEST,
             orphan_ttl: Duration::ZERO,
             read_timeout: Duration::from_secs(23),
             write_timeout: Duration::from_secs(5),
             shutdown_timeout: Duration::from_secs(30),
             auth_token: None,
             tls: None,
-            signals: true,
             max_subscriptions: 0,
             signal_buffer: 64,
             record_events: false,
-            answers_expired_grants: false,
         }
     }
 }
@@ -142,16 +139,31 @@ impl ServerBuilder {
         self
     }
 
-    /// Whether it is of the releases that can form clusters (3.x): it takes `stable-ref`, which others answer with `error`,
-    /// and a renewal makes the connection that sent it the owner of the lease, so that it is that one's end which gives it
-    /// up. Alone, such a server needs nobody's leave for anything; for several there is [`Cluster`](super::Cluster). Not a
-    /// flag of the real server. Default: false.
-    pub fn cluster_release(mut self, cluster: bool) -> Self {
-        self.options.cluster_release = cluster;
-        self
+    /// Which release of the real server it plays: `1.10` to `1.16`, `2.0`, `2.1`, or `cluster` for the builds that can form
+    /// clusters. A number may have a third part, see [`Release`]. Default: [`Release::NEWEST`].
+    ///
+    /// | what | before | from then on |
+    /// | --- | --- | --- |
+    /// | a `w` for a grant whose lease has ended | before 1.10.1 it gets the old grant | `error_lease_expired` |
+    /// | `listen`, `unlisten`, `signal` | errors before 1.11, and from 2.0 on | known from 1.11 to 1.16 |
+    /// | `ping` | an error before 1.14 | `ok` |
+    /// | locks and semaphores | before 1.14 they share one namespace, in which a lock is a semaphore of limit 1 | two namespaces |
+    /// | a client that closes its connection while a request blocks on it | before 1.15 this is noticed when the request ends: the place in the queue stays, and so does what the connection holds | noticed at once |
+    /// | the argument lines of `auth` and `signal` | at most 256 bytes before 1.15 | at most 64 KiB |
+    /// | tokens | random before 2.1 | a fence, and a random half |
+    /// | `stable-ref`; a renewal moves the ownership of a lease to the connection that sent it | not before `cluster` | in `cluster` |
+    ///
+    /// A [`Cluster`](super::Cluster) plays `cluster`, whatever is set here.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) if it is none of these. The message names them.
+    pub fn release(mut self, release: impl AsRef<str>) -> Result<Self> {
+        self.options.release = release.as_ref().parse()?;
+        Ok(self)
     }
 
-    /// With [`cluster_release`](Self::cluster_release): how long the leases and the places in queues of a connection that
+    /// With [`release("cluster")`](Self::release): how long the leases and the places in queues of a connection that
     /// presented a `stable-ref` are kept when it ends, for the next one under the same ref; zero not to keep them. See
     /// [`Cluster`](super::Cluster) for what that means. Default: zero.
     pub fn orphan_ttl(mut self, ttl: Duration) -> Self {
@@ -197,13 +209,6 @@ impl ServerBuilder {
         self
     }
 
-    /// Whether it knows signals, as releases 1.11 to 1.16 do. Without, it answers `listen`, `unlisten` and `signal` with
-    /// `error`, as releases from 2.0 on do. Not a flag of the real server. Default: true.
-    pub fn signals(mut self, known: bool) -> Self {
-        self.options.signals = known;
-        self
-    }
-
     /// The cap on subscriptions to signals of one connection; 0 for none. One too many is answered with `error`.
     /// Default: 0.
     pub fn max_subscriptions(mut self, subscriptions: usize) -> Self {
@@ -221,13 +226,6 @@ impl ServerBuilder {
     /// For tests: keeps a record of what happens, to be had from [`Server::events`]. It grows without bound. Default: false.
     pub fn record_events(mut self, record: bool) -> Self {
         self.options.record_events = record;
-        self
-    }
-
-    /// For tests: `w` answers a grant whose lease has run out since as if it were good, as release 1.10 does (seen: it
-    /// answers `ok`, and the next client gets the lock at once). Default: false.
-    pub fn answers_expired_grants(mut self, answers: bool) -> Self {
-        self.options.answers_expired_grants = answers;
         self
     }
 

@@ -43,7 +43,7 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(stream: S, number: 
         stream,
         number,
         shared,
-        decoder: RequestDecoder::default(),
+        decoder: RequestDecoder::with_longest_argument(shared.options.release.longest_argument()),
         requests: VecDeque::new(),
         out: BytesMut::new(),
         inbox: None,
@@ -102,7 +102,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
             let next = self.answer_all();
             self.flush().await?;
             match next {
-                Next::Read if self.ended => return Err(Over),
+                Next::Read if self.ended && self.authenticated => return Err(Over),
+                Next::Read if self.ended => return Err(self.end_with_refusal().await),
                 Next::Read => self.read().await?,
                 Next::Wait(blocked) => self.wait(blocked).await?,
                 Next::Yield => yield_now().await,
@@ -159,8 +160,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
     fn answer(&mut self, request: Result<Request, RequestError>, state: &mut State, now: Instant) -> Option<Next> {
         let request = match request {
             Ok(request) => request,
-            Err(RequestError::Malformed) if self.authenticated => return self.say(&Response::Refused(Status::Error)),
-            Err(RequestError::Malformed) => return self.turn_away(),
+            Err(_) if !self.authenticated => return self.turn_away(),
+            Err(RequestError::Malformed) => return self.say(&Response::Refused(Status::Error)),
             Err(RequestError::Line(_)) => {
                 self.say(&Response::Refused(Status::Error));
                 return Some(Next::End);
@@ -198,6 +199,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
     fn say(&mut self, response: &Response) -> Option<Next> {
         response.encode(&mut self.out);
         None
+    }
+
+    /// Answers a client that has not finished its request, and does not go on with it.
+    async fn end_with_refusal(&mut self) -> Over {
+        let farewell = match self.authenticated {
+            true => self.say(&Response::Refused(Status::Error)),
+            false => self.turn_away(),
+        };
+        let flushed = self.flush().await;
+        if let (Ok(()), Some(Next::Farewell)) = (flushed, farewell) {
+            sleep(AFTER_WRONG_SECRET).await;
+        }
+        Over
     }
 
     fn turn_away(&mut self) -> Option<Next> {
@@ -258,9 +272,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
                     return Ok(());
                 }
                 () = sleep_until(until) => {
-                    self.say(&Response::Refused(Status::Error));
-                    self.flush().await?;
-                    return Err(Over);
+                    return Err(self.end_with_refusal().await);
                 }
                 signals = arrive(&mut self.inbox, &mut self.out), if self.inbox.is_some() => {
                     signals?;
@@ -270,8 +282,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
         }
     }
 
-    /// Waits for a grant, or for its time to be over, passes signals on, and watches for a client that hangs up meanwhile.
+    /// Waits for a grant, or for its time to be over, and passes signals on. Releases from 1.15 on watch for a client that
+    /// hangs up meanwhile; earlier ones read nothing, so they notice it with the next read.
     async fn wait(&mut self, mut blocked: Blocked) -> Result<(), Over> {
+        let watches = self.shared.options.release.watches_blocked_connections();
         let mut read_ahead = 0;
         let response = loop {
             tokio::select! {
@@ -285,7 +299,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
                         _ => Response::TimedOut,
                     };
                 }
-                read = self.stream.read_buf(self.decoder.read_space()) => match read {
+                read = self.stream.read_buf(self.decoder.read_space()), if watches => match read {
                     Ok(0) | Err(_) => return Err(Over),
                     Ok(count) => {
                         read_ahead += count;

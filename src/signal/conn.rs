@@ -41,7 +41,7 @@ use crate::sharding::CheckedStrategy;
 /// # async fn main() -> Result<(), dflockd_client::Error> {
 /// use dflockd_client::SignalConn;
 ///
-/// # let server = dflockd_client::server::Server::builder().port(0).start().await?;
+/// # let server = dflockd_client::server::Server::builder().release("1.16")?.port(0).start().await?;
 /// # let address = server.local_addr().to_string();
 /// let mut signals = SignalConn::connect(address).await?;
 /// signals.listen("orders.>", None).await?;
@@ -109,7 +109,7 @@ impl SignalConn {
     /// # async fn main() -> Result<(), dflockd_client::Error> {
     /// use dflockd_client::{Client, Overflow, SignalConn, SignalOptions};
     ///
-    /// # let server = dflockd_client::server::Server::builder().port(0).start().await?;
+    /// # let server = dflockd_client::server::Server::builder().release("1.16")?.port(0).start().await?;
     /// # let address = server.local_addr().to_string();
     /// let options = SignalOptions::default().buffer(10_000).overflow(Overflow::DropOldest);
     /// let signals = SignalConn::open(Client::builder().servers([address]), options).await?;
@@ -168,7 +168,7 @@ impl SignalConn {
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), dflockd_client::Error> {
-    /// # let server = dflockd_client::server::Server::builder().port(0).start().await?;
+    /// # let server = dflockd_client::server::Server::builder().release("1.16")?.port(0).start().await?;
     /// # let mut signals = dflockd_client::SignalConn::connect(server.local_addr().to_string()).await?;
     /// use dflockd_client::SignalEvent;
     ///
@@ -299,7 +299,7 @@ impl SignalHandle {
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), dflockd_client::Error> {
-    /// # let server = dflockd_client::server::Server::builder().port(0).start().await?;
+    /// # let server = dflockd_client::server::Server::builder().release("1.16")?.port(0).start().await?;
     /// # let signals = dflockd_client::SignalConn::connect(server.local_addr().to_string()).await?;
     /// signals.listen("orders.>", None).await?; // all of them
     /// signals.listen("jobs", "workers").await?; // a share of them

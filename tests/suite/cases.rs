@@ -66,7 +66,7 @@ cases! {
     a_thousand_leases_over_one_connection,
     a_semaphore_of_two_is_shared_by_three needs Semaphores,
     semaphore_limit_mismatch needs Semaphores,
-    locks_and_semaphores_have_names_of_their_own needs Fences Semaphores,
+    locks_and_semaphores_have_names_of_their_own needs Namespaces Semaphores,
     stats_tell_who_holds_and_who_waits needs Stats,
     shutdown_gives_everything_back,
     a_place_in_the_queue_is_taken_first_and_waited_at_later,

@@ -5,12 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
-use dflockd_client::server::Server;
+use dflockd_client::server::{Release, Server};
 use dflockd_client::{ClientBuilder, Key};
 
 use super::api::{Api, Client};
 use super::low::Wire;
 use crate::support::raw::{Heard, RawConnection};
+
+const SOON: Duration = Duration::from_secs(10);
 
 /// Something that not all servers can do, or not both clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +20,8 @@ pub enum Ability {
     Semaphores,
     Stats,
     Fences,
+    /// A lock and a semaphore may have the same name.
+    Namespaces,
     Signals,
     /// A call can be given up by dropping it.
     DroppedCalls,
@@ -29,6 +33,7 @@ impl fmt::Display for Ability {
             Self::Semaphores => "semaphores",
             Self::Stats => "stats",
             Self::Fences => "fences",
+            Self::Namespaces => "separate namespaces",
             Self::Signals => "signals",
             Self::DroppedCalls => "calls that can be dropped",
         })
@@ -52,6 +57,13 @@ impl Abilities {
             .starts_with("ok ")
         {
             abilities.push(Ability::Semaphores);
+        }
+        let key = peer.key("both");
+        let mut connection = RawConnection::open(&peer.address).await;
+        connection.send(&format!("l\n{key}\n0 1\nsl\n{key}\n0 2 1\n")).await;
+        let mut grants = [connection.hear(SOON).await, connection.hear(SOON).await].into_iter();
+        if grants.all(|heard| matches!(heard, Heard::Line(grant) if grant.starts_with("ok "))) {
+            abilities.push(Ability::Namespaces);
         }
         // Takes back what was never asked for.
         if peer.ask_alone("unlisten\nprobe\n\n").await == "ok" {
@@ -82,12 +94,27 @@ impl Abilities {
 /// Makes a peer for each case.
 #[derive(Clone)]
 pub struct PeerFactory {
+    /// What an embedded server plays.
+    release: Release,
     external: Option<String>,
     read_timeout: Duration,
     next: Arc<AtomicU64>,
 }
 
 impl PeerFactory {
+    /// Whether there is one running server for all cases.
+    pub fn is_external(&self) -> bool {
+        self.external.is_some()
+    }
+
+    /// Peers that play this release, if they are embedded.
+    pub fn playing(&self, release: Release) -> Self {
+        Self {
+            release,
+            ..self.clone()
+        }
+    }
+
     pub fn from_environment() -> Self {
         let read_timeout = std::env::var("DFLOCKD_TEST_READ_TIMEOUT")
             .ok()
@@ -96,6 +123,7 @@ impl PeerFactory {
         Self {
             read_timeout: Duration::from_secs(read_timeout.unwrap_or(if external.is_some() { 23 } else { 2 })),
             external,
+            release: Release::NEWEST,
             next: first_key(),
         }
     }
@@ -104,6 +132,7 @@ impl PeerFactory {
     pub fn of(address: &str, read_timeout: Duration) -> Self {
         Self {
             external: Some(address.to_owned()),
+            release: Release::NEWEST,
             read_timeout,
             next: first_key(),
         }
@@ -115,6 +144,8 @@ impl PeerFactory {
             Some(_) => None,
             None => {
                 let server = Server::builder()
+                    .release(self.release)
+                    .unwrap()
                     .port(0)
                     .max_locks(100_000)
                     .read_timeout(self.read_timeout);
@@ -177,7 +208,7 @@ impl Peer {
     async fn ask_alone(&self, request: &str) -> String {
         let mut connection = RawConnection::open(&self.address).await;
         connection.send(request).await;
-        match connection.hear(Duration::from_secs(10)).await {
+        match connection.hear(SOON).await {
             Heard::Line(line) => line,
             Heard::Closed | Heard::Nothing => String::new(),
         }

@@ -40,6 +40,11 @@ impl RawConnection {
         drop(self.writer.write_all(bytes.as_bytes()).await);
     }
 
+    /// Says that nothing more will be sent, and goes on listening.
+    pub async fn end_sending(&mut self) {
+        drop(self.writer.shutdown().await);
+    }
+
     pub async fn request(&mut self, command: &str, key: &str, argument: &str) -> String {
         self.send(&format!("{command}\n{key}\n{argument}\n")).await;
         match self.hear(Duration::from_secs(30)).await {

@@ -7,6 +7,7 @@ use super::{Cluster, Member};
 use crate::error::{Error, Result};
 use crate::server::builder::ServerBuilder;
 use crate::server::random::Random;
+use crate::server::release::Release;
 use crate::server::state::State;
 
 /// Describes a cluster.
@@ -34,7 +35,7 @@ impl ClusterBuilder {
     }
 
     /// What each member is like, as a server of its own would be. The port does not count, each gets one that is free;
-    /// [`cluster_release`](ServerBuilder::cluster_release) is on, signals are off. Caps on keys and waiters are those of
+    /// [`release`](ServerBuilder::release) is `cluster`. Caps on keys and waiters are those of
     /// the one state; one on connections is each member's. Default: as [`Server::builder`](crate::server::Server::builder).
     pub fn options(mut self, each: ServerBuilder) -> Self {
         self.each = each;
@@ -56,8 +57,7 @@ impl ClusterBuilder {
             return Err(Error::invalid("number of members", 0, "somebody has to lead"));
         }
         let mut options = self.each.options;
-        options.cluster_release = true;
-        options.signals = false;
+        options.release = Release::Cluster;
         let mut ports = Vec::new();
         let mut listeners = Vec::new();
         for _ in 0..self.members {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::*;
 use crate::protocol::StableRef;
 use crate::server::event::EventKind as Happened;
+use crate::server::release::Release;
 use crate::types::Token;
 
 /// A state, and a clock that moves when it is told to.
@@ -68,7 +69,7 @@ impl Bench {
     pub(super) fn cluster(change: impl FnOnce(&mut Options)) -> Self {
         let mut options = Options {
             record_events: true,
-            cluster_release: true,
+            release: Release::Cluster,
             orphan_ttl: 10 * SECOND,
             ..Options::default()
         };

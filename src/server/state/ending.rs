@@ -39,8 +39,8 @@ impl State {
         for entry in self.entries.values_mut() {
             entry.waiters.clear();
         }
-        for (_, fence, subject) in self.ends.clone() {
-            self.end_lease(&subject, fence, EventKind::Disconnected, now);
+        for (_, lease, subject) in self.ends.clone() {
+            self.end_lease(&subject, lease, EventKind::Disconnected, now);
         }
         self.clients.clear();
     }

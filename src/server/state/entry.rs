@@ -6,9 +6,9 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::orphans::Absence;
-use super::{Connection, Place, Subject};
+use super::{Connection, LeaseId, Place, Subject};
 use crate::protocol::{Response, StableRef};
-use crate::types::{Fence, Grant, Ttl};
+use crate::types::{Grant, Kind, Ttl};
 
 /// A key that is used, or was lately.
 pub(super) struct Entry {
@@ -20,6 +20,7 @@ pub(super) struct Entry {
 }
 
 pub(super) struct Holder {
+    pub(super) lease: LeaseId,
     pub(super) grant: Grant,
     pub(super) connection: Connection,
     pub(super) ends: Instant,
@@ -38,7 +39,7 @@ pub(super) struct Client {
     /// The member that it is connected to. A server of its own is member 0.
     pub(super) member: usize,
     /// What it acquired and did not release.
-    pub(super) holds: BTreeSet<(Subject, Fence)>,
+    pub(super) holds: BTreeSet<(Subject, LeaseId)>,
     /// What it enqueued for.
     pub(super) tickets: HashMap<Subject, Ticket>,
     /// Where it waits inside a blocking request.
@@ -77,6 +78,14 @@ impl Client {
 }
 
 impl Entry {
+    /// Whether it is a lock or a semaphore. Where they share one namespace, the limit tells.
+    pub(super) fn kind(&self, subject: &Subject, namespaces_are_separate: bool) -> Kind {
+        match subject.0 {
+            Kind::Semaphore if !namespaces_are_separate && self.limit == 1 => Kind::Lock,
+            kind => kind,
+        }
+    }
+
     pub(super) fn has_room(&self) -> bool {
         self.holders.len() < self.limit as usize
     }

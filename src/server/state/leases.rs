@@ -4,7 +4,7 @@ use tokio::time::Instant;
 
 use super::entry::{Holder, Ticket};
 use super::report::About;
-use super::{Connection, Place, State, Subject};
+use super::{Connection, LeaseId, Place, State, Subject};
 use crate::clock::after;
 use crate::protocol::{Response, Status};
 use crate::server::event::EventKind;
@@ -16,15 +16,15 @@ impl State {
         let Some(holder) = self.holder(subject, token) else {
             return Response::Refused(Status::Error);
         };
-        let (fence, connection) = (holder.grant.fence, holder.connection);
+        let (lease, connection) = (holder.lease, holder.connection);
         if let Some(client) = self.clients.get_mut(&connection) {
-            client.holds.remove(&(subject.clone(), fence));
+            client.holds.remove(&(subject.clone(), lease));
             // A grant that was never collected by a `w` needs none any more.
             if matches!(client.tickets.get(subject), Some(Ticket::Granted(grant)) if grant.token == token) {
                 client.tickets.remove(subject);
             }
         }
-        self.end_lease(subject, fence, EventKind::Released, now);
+        self.end_lease(subject, lease, EventKind::Released, now);
         Response::Done
     }
 
@@ -46,14 +46,14 @@ impl State {
             return Response::Refused(Status::Error);
         };
         entry.last_used = now;
-        let fence = holder.grant.fence;
+        let lease = holder.lease;
         let mut owner = holder.connection;
         holder.grant.ttl = ttl;
         let before = std::mem::replace(&mut holder.ends, ends);
-        self.ends.remove(&(before, fence, subject.clone()));
-        self.ends.insert((ends, fence, subject.clone()));
-        if self.options.cluster_release {
-            self.move_lease(subject, fence, connection);
+        self.ends.remove(&(before, lease, subject.clone()));
+        self.ends.insert((ends, lease, subject.clone()));
+        if self.options.release.is_cluster_build() {
+            self.move_lease(subject, lease, connection);
             owner = connection;
         }
         self.record(EventKind::Renewed, subject, About::Lease(token), owner, now);
@@ -66,12 +66,12 @@ impl State {
             return;
         }
         self.give_up_orphans(now);
-        while let Some((ends, fence, subject)) = self.ends.first().cloned() {
+        while let Some((ends, lease, subject)) = self.ends.first().cloned() {
             if ends > now {
                 return;
             }
-            self.disown(&subject, fence);
-            self.end_lease(&subject, fence, EventKind::Expired, now);
+            self.disown(&subject, lease);
+            self.end_lease(&subject, lease, EventKind::Expired, now);
         }
     }
 
@@ -92,38 +92,48 @@ impl State {
         ttl: Ttl,
         now: Instant,
     ) -> Grant {
-        self.last_fence += 1;
-        let fence = Fence(self.last_fence);
-        let grant = Grant::new(Token::compose(fence, self.random.next()), ttl);
+        self.last_lease += 1;
+        let lease = self.last_lease;
+        let grant = Grant::new(self.token(lease), ttl);
         let ends = after(now, ttl.as_duration());
         if let Some(entry) = self.entries.get_mut(subject) {
             entry.last_used = now;
             entry.holders.push(Holder {
+                lease,
                 grant,
                 connection,
                 ends,
             });
         }
-        self.ends.insert((ends, fence, subject.clone()));
+        self.ends.insert((ends, lease, subject.clone()));
         if let Some(client) = self.clients.get_mut(&connection) {
-            client.holds.insert((subject.clone(), fence));
+            client.holds.insert((subject.clone(), lease));
         }
         let about = About::Grant(grant.token, place);
         self.record(EventKind::Granted, subject, about, connection, now);
         grant
     }
 
+    /// A token for a new lease. Its number is the fence, in releases that make fences.
+    fn token(&mut self, lease: LeaseId) -> Token {
+        let first = match self.options.release.makes_fences() {
+            true => lease,
+            false => self.random.next(),
+        };
+        Token::compose(Fence(first), self.random.next())
+    }
+
     /// Ends a lease and gives what became free to those who wait.
-    pub(super) fn end_lease(&mut self, subject: &Subject, fence: Fence, why: EventKind, now: Instant) {
+    pub(super) fn end_lease(&mut self, subject: &Subject, lease: LeaseId, why: EventKind, now: Instant) {
         let Some(entry) = self.entries.get_mut(subject) else {
             return;
         };
-        let Some(index) = entry.holders.iter().position(|holder| holder.grant.fence == fence) else {
+        let Some(index) = entry.holders.iter().position(|holder| holder.lease == lease) else {
             return;
         };
         let holder = entry.holders.swap_remove(index);
         entry.last_used = now;
-        self.ends.remove(&(holder.ends, fence, subject.clone()));
+        self.ends.remove(&(holder.ends, lease, subject.clone()));
         let about = About::Lease(holder.grant.token);
         self.record(why, subject, about, holder.connection, now);
         self.serve_waiters(subject, now);
@@ -167,21 +177,21 @@ impl State {
                 .entries
                 .get(subject)
                 .and_then(|entry| entry.holders.iter().find(|holder| holder.ends <= now));
-            let Some(fence) = over.map(|holder| holder.grant.fence) else {
+            let Some(lease) = over.map(|holder| holder.lease) else {
                 return;
             };
-            self.disown(subject, fence);
-            self.end_lease(subject, fence, EventKind::Expired, now);
+            self.disown(subject, lease);
+            self.end_lease(subject, lease, EventKind::Expired, now);
         }
     }
 
-    pub(super) fn disown(&mut self, subject: &Subject, fence: Fence) {
+    pub(super) fn disown(&mut self, subject: &Subject, lease: LeaseId) {
         let holder = self
             .entries
             .get(subject)
-            .and_then(|entry| entry.holders.iter().find(|holder| holder.grant.fence == fence));
+            .and_then(|entry| entry.holders.iter().find(|holder| holder.lease == lease));
         if let Some(client) = holder.and_then(|holder| self.clients.get_mut(&holder.connection)) {
-            client.holds.remove(&(subject.clone(), fence));
+            client.holds.remove(&(subject.clone(), lease));
         }
     }
 }

@@ -191,13 +191,13 @@ impl State {
             has_asked: true,
             absent: Some(Absence::LeftBehind),
         };
-        for (subject, fence) in &former.holds {
+        for (subject, lease) in &former.holds {
             let holders = self
                 .entries
                 .get_mut(subject)
                 .into_iter()
                 .flat_map(|entry| &mut entry.holders);
-            for holder in holders.filter(|holder| holder.grant.fence == *fence) {
+            for holder in holders.filter(|holder| holder.lease == *lease) {
                 holder.connection = name;
             }
         }
@@ -234,9 +234,9 @@ impl State {
             self.sessions.begin_anew(after(now, self.options.orphan_ttl));
         }
         if forgets_tokens {
-            for (_, fence, subject) in self.ends.clone() {
-                self.disown(&subject, fence);
-                self.end_lease(&subject, fence, EventKind::Forgotten, now);
+            for (_, lease, subject) in self.ends.clone() {
+                self.disown(&subject, lease);
+                self.end_lease(&subject, lease, EventKind::Forgotten, now);
             }
         }
         // Time went on while nobody led.

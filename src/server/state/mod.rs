@@ -24,13 +24,16 @@ use crate::server::builder::Options;
 use crate::server::event::{Event, EventKind};
 use crate::server::random::Random;
 use crate::server::signals::{Inbox, Signals};
-use crate::types::{Fence, Grant, Key, Kind, Limit, Target, Ttl, WaitSecs};
+use crate::types::{Grant, Key, Kind, Limit, Target, Ttl, WaitSecs};
 
 /// A key in its namespace.
 pub(in crate::server) type Subject = (Kind, Key);
 
 /// Names a connection, or what is left of one: see [`orphans`].
 pub(in crate::server) type Connection = u64;
+
+/// Names a lease, in the order in which leases were granted.
+type LeaseId = u64;
 
 /// Names a place in a queue, in the order in which places were taken.
 type Place = u64;
@@ -56,9 +59,9 @@ pub(in crate::server) struct State {
     entries: HashMap<Subject, Entry>,
     clients: HashMap<Connection, Client>,
     /// All leases, the first to end first.
-    ends: BTreeSet<(Instant, Fence, Subject)>,
+    ends: BTreeSet<(Instant, LeaseId, Subject)>,
     last_connection: Connection,
-    last_fence: u64,
+    last_lease: LeaseId,
     last_place: Place,
     draining: bool,
     killed: bool,
@@ -74,7 +77,8 @@ pub(in crate::server) struct State {
 impl State {
     pub(in crate::server) fn new(options: Options, random: Random) -> Self {
         let signals = options
-            .signals
+            .release
+            .knows_signals()
             .then(|| Signals::new(options.signal_buffer, options.max_subscriptions));
         Self {
             options,
@@ -83,7 +87,7 @@ impl State {
             clients: HashMap::new(),
             ends: BTreeSet::new(),
             last_connection: 0,
-            last_fence: 0,
+            last_lease: 0,
             last_place: 0,
             draining: false,
             killed: false,
@@ -137,15 +141,15 @@ impl State {
             self.leave(connection, &subject, place, now);
         }
         if self.options.auto_release_on_disconnect && client.absent != Some(Absence::LeftBehind) {
-            for (subject, fence) in client.holds {
-                self.end_lease(&subject, fence, EventKind::Disconnected, now);
+            for (subject, lease) in client.holds {
+                self.end_lease(&subject, lease, EventKind::Disconnected, now);
             }
         }
     }
 
     /// Works on one request.
     pub(in crate::server) fn request(&mut self, connection: Connection, request: Request, now: Instant) -> Answer {
-        if self.options.cluster_release {
+        if self.options.release.is_cluster_build() {
             if let Some(refusal) = self.refused_by_member(connection, &request) {
                 return Answer::Now(refusal);
             }
@@ -154,10 +158,13 @@ impl State {
             Request::Acquire { target, key, wait, ttl } => {
                 return self.acquire(connection, target, key, wait, ttl, now);
             }
-            Request::Wait { kind, key, wait } => return self.wait(connection, (kind, key), wait, now),
+            Request::Wait { kind, key, wait } => return self.wait(connection, self.subject(kind, key), wait, now),
             Request::Enqueue { target, key, ttl } => self.enqueue(connection, target, key, ttl, now),
-            Request::Release { kind, key, token } => self.release(&(kind, key), token, now),
-            Request::Renew { kind, key, token, ttl } => self.renew(connection, &(kind, key), token, ttl, now),
+            Request::Release { kind, key, token } => self.release(&self.subject(kind, key), token, now),
+            Request::Renew { kind, key, token, ttl } => {
+                self.renew(connection, &self.subject(kind, key), token, ttl, now)
+            }
+            Request::Ping if !self.options.release.knows_ping() => Response::Refused(Status::Error),
             // There is one state only: everything is visible at once.
             Request::Ping | Request::Barrier => Response::Done,
             Request::Stats => self.report(connection, now),
@@ -170,6 +177,14 @@ impl State {
         })
     }
 
+    /// What a key names. Where locks and semaphores share one namespace, a lock is a semaphore of limit 1.
+    fn subject(&self, kind: Kind, key: Key) -> Subject {
+        match self.options.release.separates_namespaces() {
+            true => (kind, key),
+            false => (Kind::Semaphore, key),
+        }
+    }
+
     fn acquire(
         &mut self,
         connection: Connection,
@@ -179,7 +194,7 @@ impl State {
         ttl: Option<Ttl>,
         now: Instant,
     ) -> Answer {
-        let subject = (target.kind(), key);
+        let subject = self.subject(target.kind(), key);
         let ttl = ttl.unwrap_or(self.options.default_lease_ttl);
         match self.take_or_queue(connection, target, &subject, ttl, now, wait > WaitSecs::TRY) {
             Err(status) => Answer::Now(Response::Refused(status)),
@@ -197,7 +212,7 @@ impl State {
         ttl: Option<Ttl>,
         now: Instant,
     ) -> Response {
-        let subject = (target.kind(), key);
+        let subject = self.subject(target.kind(), key);
         if self
             .clients
             .get(&connection)
@@ -228,7 +243,7 @@ impl State {
             Some(Ticket::Granted(grant)) => {
                 self.expire_entry(&subject, now);
                 let held = self.holder(&subject, grant.token).is_some();
-                Answer::Now(if held || self.options.answers_expired_grants {
+                Answer::Now(if held || !self.options.release.refuses_stale_grants() {
                     Response::Granted(grant)
                 } else {
                     Response::Refused(Status::LeaseExpired)

@@ -11,11 +11,11 @@ use tokio::time::Instant;
 
 use super::entry::Ticket;
 use super::report::About;
-use super::{Client, Connection, Place, State, Subject, Taken};
+use super::{Client, Connection, LeaseId, Place, State, Subject, Taken};
 use crate::clock::after;
 use crate::protocol::{Response, StableRef, Status};
 use crate::server::event::EventKind;
-use crate::types::{Fence, Grant, Ttl};
+use crate::types::{Grant, Ttl};
 
 /// All sessions that have a name.
 #[derive(Default)]
@@ -91,7 +91,7 @@ impl State {
     /// A connection says which session it carries on.
     pub(super) fn stable_ref(&mut self, connection: Connection, reference: StableRef) -> Response {
         let refused = Response::Refused(Status::Error);
-        if !self.options.cluster_release {
+        if !self.options.release.is_cluster_build() {
             return refused;
         }
         match self.clients.get_mut(&connection) {
@@ -115,13 +115,13 @@ impl State {
         };
         gone.absent = Some(absence);
         let places = gone.places();
-        let leases: Vec<(Subject, Fence)> = gone.holds.iter().cloned().collect();
+        let leases: Vec<(Subject, LeaseId)> = gone.holds.iter().cloned().collect();
         if places.is_empty() && leases.is_empty() {
             return false;
         }
         self.sessions.until.insert((after(now, ttl), client));
-        for (subject, fence) in leases {
-            if let Some(grant) = self.grant_of(&subject, fence) {
+        for (subject, lease) in leases {
+            if let Some(grant) = self.grant_of(&subject, lease) {
                 self.record(EventKind::Orphaned, &subject, About::Lease(grant.token), client, now);
             }
         }
@@ -165,8 +165,8 @@ impl State {
         let others = clients.iter().copied().filter(|client| *client != connection);
         let others: Vec<Connection> = others.collect();
         let leases = others.iter().filter_map(|client| self.first_lease(*client, subject));
-        if let Some((fence, former)) = leases.min() {
-            let grant = self.move_lease(subject, fence, connection)?;
+        if let Some((lease, former)) = leases.min() {
+            let grant = self.move_lease(subject, lease, connection)?;
             // A `w` that is to come finds nothing there.
             if let Some(former) = self.clients.get_mut(&former) {
                 former.tickets.remove(subject);
@@ -186,11 +186,11 @@ impl State {
     }
 
     /// Makes a client the owner of a lease, whoever was it before.
-    pub(super) fn move_lease(&mut self, subject: &Subject, fence: Fence, to: Connection) -> Option<Grant> {
+    pub(super) fn move_lease(&mut self, subject: &Subject, lease: LeaseId, to: Connection) -> Option<Grant> {
         let entry = self.entries.get_mut(subject)?;
-        let holder = entry.holders.iter_mut().find(|holder| holder.grant.fence == fence)?;
+        let holder = entry.holders.iter_mut().find(|holder| holder.lease == lease)?;
         let from = std::mem::replace(&mut holder.connection, to);
-        let (grant, held) = (holder.grant, (subject.clone(), fence));
+        let (grant, held) = (holder.grant, (subject.clone(), lease));
         if let Some(client) = self.clients.get_mut(&from) {
             client.holds.remove(&held);
         }
@@ -233,11 +233,11 @@ impl State {
         self.clients.insert(name, former);
     }
 
-    fn first_lease(&self, client: Connection, subject: &Subject) -> Option<(Fence, Connection)> {
+    fn first_lease(&self, client: Connection, subject: &Subject) -> Option<(LeaseId, Connection)> {
         let holds = &self.clients.get(&client)?.holds;
-        let (first, last) = ((subject.clone(), Fence(0)), (subject.clone(), Fence(u64::MAX)));
-        let (_, fence) = holds.range(first..=last).next()?;
-        Some((*fence, client))
+        let (first, last) = ((subject.clone(), LeaseId::MIN), (subject.clone(), LeaseId::MAX));
+        let (_, lease) = holds.range(first..=last).next()?;
+        Some((*lease, client))
     }
 
     fn first_place(&self, client: Connection, subject: &Subject) -> Option<(Place, Connection)> {
@@ -254,12 +254,12 @@ impl State {
         Some((place, client))
     }
 
-    fn grant_of(&self, subject: &Subject, fence: Fence) -> Option<Grant> {
+    fn grant_of(&self, subject: &Subject, lease: LeaseId) -> Option<Grant> {
         let holders = &self.entries.get(subject)?.holders;
         holders
             .iter()
+            .find(|holder| holder.lease == lease)
             .map(|holder| holder.grant)
-            .find(|grant| grant.fence == fence)
     }
 }
 

@@ -38,8 +38,10 @@ impl State {
             signal_channels: self.signals.as_ref().map(Signals::stats).unwrap_or_default(),
             ..Stats::default()
         };
-        for ((kind, key), entry) in &self.entries {
-            let key = key.to_string();
+        let separate = self.options.release.separates_namespaces();
+        for (subject, entry) in &self.entries {
+            let kind = entry.kind(subject, separate);
+            let key = subject.1.to_string();
             let waiters = entry.waiters.len() as u64;
             match (kind, entry.holders.first()) {
                 (_, None) if entry.waiters.is_empty() => {
@@ -89,12 +91,14 @@ impl State {
             About::Lease(token) => (Some(token), None),
             About::Place(place) => (None, Some(place)),
         };
+        let entry = self.entries.get(subject);
+        let separate = self.options.release.separates_namespaces();
         self.events.push(Event {
             at,
             kind,
-            namespace: subject.0,
+            namespace: entry.map_or(subject.0, |entry| entry.kind(subject, separate)),
             key: subject.1.clone(),
-            limit: self.entries.get(subject).map_or(1, |entry| entry.limit),
+            limit: entry.map_or(1, |entry| entry.limit),
             token,
             place,
             connection: number(connection),

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::bench::{Bench, SECOND, Waiting, key, slots};
 use super::*;
 use crate::server::event::EventKind as Happened;
+use crate::server::release::Release;
 
 #[test]
 fn strict_order_of_arrival() {
@@ -194,12 +195,12 @@ fn two_phases() {
 
 #[test]
 fn a_grant_that_nobody_collected_in_time() {
-    for answers_expired_grants in [false, true] {
-        let mut bench = Bench::new(|options| options.answers_expired_grants = answers_expired_grants);
+    for release in [Release::NEWEST, Release::V1_10] {
+        let mut bench = Bench::new(|options| options.release = release);
         assert!(matches!(bench.enqueue(1, "k", 2), Response::Acquired(_)));
         bench.pass(2 * SECOND);
         let collected = bench.collect(1, "k");
-        if answers_expired_grants {
+        if release == Release::V1_10 {
             assert!(matches!(collected, Response::Granted(_)), "{collected:?}");
         } else {
             assert_eq!(collected, Response::Refused(Status::LeaseExpired));

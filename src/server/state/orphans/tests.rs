@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::super::bench::{Bench, SECOND, key, slots};
 use crate::protocol::{Request, Response, Status};
 use crate::server::event::EventKind as Happened;
+use crate::server::release::Release;
 use crate::types::{Kind, Target};
 
 const ERROR: Response = Response::Refused(Status::Error);
@@ -37,14 +38,14 @@ fn only_cluster_releases_know_refs() {
     bench.acquire(1, Target::Lock, "k");
     bench.disconnect(1);
     bench.token(2, Target::Lock, "k");
-    let mut bench = Bench::new(|options| options.cluster_release = true);
+    let mut bench = Bench::new(|options| options.release = Release::Cluster);
     assert_eq!(bench.present(1, "r"), Response::Done);
 }
 
 #[test]
 fn one_server_of_a_cluster_release_keeps_orphans_too() {
     let mut bench = Bench::new(|options| {
-        options.cluster_release = true;
+        options.release = Release::Cluster;
         options.orphan_ttl = 10 * SECOND;
     });
     let session = bench.connect(0, "r");
@@ -366,7 +367,13 @@ fn a_session_that_has_nothing_leaves_nothing() {
 #[test]
 fn a_renewal_makes_its_connection_the_owner_in_cluster_releases_only() {
     for cluster_release in [false, true] {
-        let mut bench = Bench::new(|options| options.cluster_release = cluster_release);
+        let mut bench = Bench::new(|options| {
+            options.release = if cluster_release {
+                Release::Cluster
+            } else {
+                Release::NEWEST
+            }
+        });
         let token = bench.token(1, Target::Lock, "k");
         assert_eq!(bench.renew(2, "k", token, 30), Response::Renewed(Some(30)));
         let owner = if cluster_release { 2 } else { 1 };

@@ -1,0 +1,237 @@
+//! The releases that an embedded server can play, and what tells them apart.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::error::{Error, Result};
+use crate::types::Shortened;
+
+/// A release of the real server: see [`ServerBuilder::release`](super::ServerBuilder::release) for what each does otherwise.
+///
+/// It is made from its number, with or without a patch number. A patch number stands for the last release of this list that
+/// is not newer: `1.11.9` plays 1.11.2, `2.1.1` plays 2.1.
+///
+/// ```
+/// use dflockd_client::server::Release;
+///
+/// let release: Release = "2.1.1".parse()?;
+/// assert_eq!((release, release.to_string()), (Release::NEWEST, "2.1".to_owned()));
+/// assert!("1.10".parse::<Release>()? < Release::NEWEST);
+/// # Ok::<(), dflockd_client::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Release {
+    /// 1.10, the oldest whose behaviour is known well enough.
+    V1_10,
+    /// 1.10.1.
+    V1_10_1,
+    /// 1.11, the first with signals.
+    V1_11,
+    /// 1.11.2.
+    V1_11_2,
+    /// 1.12.
+    V1_12,
+    /// 1.13.
+    V1_13,
+    /// 1.14, the first with `ping` and separate namespaces for locks and semaphores.
+    V1_14,
+    /// 1.15, the first that notices a client's end while it waits.
+    V1_15,
+    /// 1.16, the last with signals.
+    V1_16,
+    /// 2.0.
+    V2_0,
+    /// 2.1, the first whose tokens carry a fence.
+    V2_1,
+    /// The builds after 2.1 that can form clusters. They are not released yet, so this is not the newest release.
+    Cluster,
+}
+
+impl Release {
+    /// All of them, in order.
+    pub const ALL: [Self; 12] = [
+        Self::V1_10,
+        Self::V1_10_1,
+        Self::V1_11,
+        Self::V1_11_2,
+        Self::V1_12,
+        Self::V1_13,
+        Self::V1_14,
+        Self::V1_15,
+        Self::V1_16,
+        Self::V2_0,
+        Self::V2_1,
+        Self::Cluster,
+    ];
+
+    /// The newest that is released: the default of an embedded server.
+    pub const NEWEST: Self = Self::V2_1;
+
+    /// Its name: its number, or `cluster`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::V1_10 => "1.10",
+            Self::V1_10_1 => "1.10.1",
+            Self::V1_11 => "1.11",
+            Self::V1_11_2 => "1.11.2",
+            Self::V1_12 => "1.12",
+            Self::V1_13 => "1.13",
+            Self::V1_14 => "1.14",
+            Self::V1_15 => "1.15",
+            Self::V1_16 => "1.16",
+            Self::V2_0 => "2.0",
+            Self::V2_1 => "2.1",
+            Self::Cluster => "cluster",
+        }
+    }
+
+    /// Major, minor and patch number. Cluster builds have none.
+    fn number(self) -> Option<[u32; 3]> {
+        numbers(self.as_str())
+    }
+
+    /// `ping` is a command. Before, it is an error like any unknown command.
+    pub(super) fn knows_ping(self) -> bool {
+        self >= Self::V1_14
+    }
+
+    /// A lock and a semaphore of the same name are two things. Before, a lock is a semaphore of limit 1.
+    pub(super) fn separates_namespaces(self) -> bool {
+        self >= Self::V1_14
+    }
+
+    /// `listen`, `unlisten` and `signal` are commands.
+    pub(super) fn knows_signals(self) -> bool {
+        (Self::V1_11..=Self::V1_16).contains(&self)
+    }
+
+    /// The socket is watched while a request blocks. Before, nothing is read from it until that request ends.
+    pub(super) fn watches_blocked_connections(self) -> bool {
+        self >= Self::V1_15
+    }
+
+    /// The longest argument line of `auth` and `signal`, in bytes.
+    pub(super) fn longest_argument(self) -> usize {
+        use crate::protocol::{MAX_LONG_LINE, MAX_SHORT_LINE};
+        if self >= Self::V1_15 {
+            MAX_LONG_LINE
+        } else {
+            MAX_SHORT_LINE
+        }
+    }
+
+    /// A `w` that comes after the lease of its grant has ended is told so. Before, it gets the old grant.
+    pub(super) fn refuses_stale_grants(self) -> bool {
+        self >= Self::V1_10_1
+    }
+
+    /// The first half of a token is its fence. Before, all of it is random.
+    pub(super) fn makes_fences(self) -> bool {
+        self >= Self::V2_1
+    }
+
+    /// It takes `stable-ref`, and a renewal moves the ownership of a lease.
+    pub(super) fn is_cluster_build(self) -> bool {
+        self == Self::Cluster
+    }
+}
+
+impl AsRef<str> for Release {
+    fn as_ref(&self) -> &str {
+        self.as_str()
+    }
+}
+
+impl fmt::Display for Release {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for Release {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        if name == Self::Cluster.as_str() {
+            return Ok(Self::Cluster);
+        }
+        let wanted = numbers(name);
+        let not_newer = Self::ALL.into_iter().rev().find(|release| {
+            wanted
+                .zip(release.number())
+                .is_some_and(|(wanted, number)| wanted[..2] == number[..2] && wanted[2] >= number[2])
+        });
+        not_newer.ok_or_else(|| {
+            let known: Vec<&str> = Self::ALL.iter().map(|release| release.as_str()).collect();
+            let remedy = format!("the embedded server plays one of {}", known.join(", "));
+            Error::invalid("server release", Shortened(name), &remedy)
+        })
+    }
+}
+
+/// `1.10` or `1.10.1`, as numbers.
+fn numbers(name: &str) -> Option<[u32; 3]> {
+    let mut parts = name.split('.').map(|part| {
+        let is_number = !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+        is_number.then(|| part.parse().ok()).flatten()
+    });
+    let number = [parts.next()??, parts.next()??, parts.next().unwrap_or(Some(0))?];
+    parts.next().is_none().then_some(number)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_release_has_a_name_of_its_own_that_reads_back() {
+        for (index, release) in Release::ALL.into_iter().enumerate() {
+            assert_eq!(release.to_string().parse::<Release>().ok(), Some(release));
+            assert!(Release::ALL[..index].iter().all(|earlier| *earlier < release));
+        }
+    }
+
+    #[test]
+    fn a_patch_number_stands_for_the_last_release_that_is_not_newer() {
+        for (name, plays) in [
+            ("1.10.0", Release::V1_10),
+            ("1.10.1", Release::V1_10_1),
+            ("1.10.7", Release::V1_10_1),
+            ("1.11.1", Release::V1_11),
+            ("1.11.9", Release::V1_11_2),
+            ("1.16.1", Release::V1_16),
+            ("2.1.1", Release::V2_1),
+        ] {
+            assert_eq!(name.parse::<Release>().ok(), Some(plays), "{name}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_release_is_refused_with_the_names_of_the_known_ones() {
+        for name in [
+            "",
+            "1",
+            "1.9",
+            "1.17",
+            "2.2",
+            "3.0",
+            "2",
+            "v2.1",
+            "1.10.",
+            "1.+10",
+            "2.1.1.1",
+            "Cluster",
+            " 2.1",
+            "99999999999.1",
+        ] {
+            let said = name.parse::<Release>().expect_err(name).to_string();
+            assert!(said.contains(&format!("{name:?}")), "{said}");
+            assert!(
+                said.contains("1.10, 1.10.1, 1.11") && said.contains("2.1, cluster"),
+                "{said}"
+            );
+        }
+    }
+}
