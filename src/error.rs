@@ -6,6 +6,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::human::human;
+
 /// Shorthand for results of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -37,10 +39,13 @@ pub(crate) type BoxError = Box<dyn StdError + Send + Sync>;
 pub enum ErrorKind {
     /// A value given by the caller is not acceptable. Nothing was sent.
     InvalidInput,
-    /// The time that the caller allowed for the operation ran out. Nothing is held.
+    /// The time that the caller allowed for the operation ran out, and a server had said that the key is held:
+    /// [`budget`](Error::budget) is [`Budget::Wait`]. With [`Budget::Total`] it ran out in a layer that was added to the client, or for
+    /// want of a connection. Nothing is held.
     Timeout,
-    /// The shard that serves this key is not connected, and the caller did not want to wait (longer).
-    /// Nothing was sent.
+    /// No server answered: the shard is not connected, its server did not answer in the time that the caller allowed, or there
+    /// was no room for the request. Whether the key is held is not known. Nothing is held by the caller: a grant that comes after
+    /// all is given back.
     Unavailable,
     /// A connection could not be established: resolving, connecting or the first exchange failed.
     Connect,
@@ -150,10 +155,12 @@ impl ErrorKind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Budget {
-    /// The operation's own wait: the acquire timeout, or what a ticket was waited for. Somebody else held the key.
+    /// The operation's own wait: the acquire timeout, or what a ticket was waited for. A server had said that the key is held.
     Wait(Duration),
+    /// The operation's own wait, in which no server said anything about the key: whether it is held is not known.
+    Unanswered(Duration),
     /// All of it: the operation's own wait, if it has one, plus the
-    /// [request timeout](crate::ClientBuilder::request_timeout). Nobody answered.
+    /// [request timeout](crate::ClientBuilder::request_timeout). No answer came.
     Total {
         /// The operation's own wait.
         wait: Duration,
@@ -165,14 +172,16 @@ pub enum Budget {
 impl fmt::Display for Budget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Wait(wait) => write!(f, "{wait:?}"),
+            Self::Wait(wait) | Self::Unanswered(wait) => write!(f, "{}", human(*wait)),
             Self::Total { wait, request_timeout } if wait.is_zero() => {
-                write!(f, "the request timeout of {request_timeout:?}")
+                write!(f, "the request timeout of {}", human(*request_timeout))
             }
             Self::Total { wait, request_timeout } => {
                 write!(
                     f,
-                    "its wait of {wait:?} plus the request timeout of {request_timeout:?}"
+                    "its wait of {} plus the request timeout of {}",
+                    human(*wait),
+                    human(*request_timeout)
                 )
             }
         }
@@ -273,24 +282,24 @@ impl Error {
     }
 
     /// Which of the times that the caller allowed ran out, where that is what happened: for errors of kind
-    /// [`Timeout`](ErrorKind::Timeout), and for [`Unavailable`](ErrorKind::Unavailable) where the time ran out because the
-    /// shard was away all the while.
+    /// [`Timeout`](ErrorKind::Timeout), and for [`Unavailable`](ErrorKind::Unavailable) where the time ran out before a server
+    /// answered.
     #[must_use]
     pub fn budget(&self) -> Option<Budget> {
         self.0.budget
     }
 
-    /// Whether the time ran out: the lock was held by somebody else for all of it, or nobody answered
-    /// ([`budget`](Self::budget) tells which).
+    /// Whether the time ran out while the key was held, as a server said; or, which [`budget`](Self::budget) tells, in a layer that
+    /// was added to the client or for want of a connection. Not where no server answered: that is
+    /// [`Unavailable`](ErrorKind::Unavailable).
     #[must_use]
     pub fn is_timeout(&self) -> bool {
         self.0.kind == ErrorKind::Timeout
     }
 
-    /// Whether somebody else held the key for all of the time, as far as the server has said anything: not where nobody
-    /// answered at all.
-    pub(crate) fn is_somebody_elses(&self) -> bool {
-        self.is_timeout() && !matches!(self.0.budget, Some(Budget::Total { .. }))
+    /// Whether a key was not granted in time because it is held, as a server says.
+    pub(crate) fn says_that_it_is_held(&self) -> bool {
+        self.is_timeout() && matches!(self.0.budget, Some(Budget::Wait(_)))
     }
 
     /// Whether the same call may succeed if it is simply made again, later.

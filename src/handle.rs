@@ -78,15 +78,14 @@ impl Handle {
         }
     }
 
-    /// Waits for up to the acquire timeout; `None` if somebody else held it all the time.
+    /// Waits for up to the acquire timeout; `None` if it was not granted in time because it is held, as a server says.
     pub(crate) async fn acquire_in_time(&self) -> Result<Option<Lease>> {
         if self.wait.is_zero() {
-            // Here a timeout would mean that the server did not answer.
             return self.try_acquire().await;
         }
         match self.acquire().await {
             Ok(lease) => Ok(Some(lease)),
-            Err(error) if error.is_somebody_elses() => Ok(None),
+            Err(error) if error.says_that_it_is_held() => Ok(None),
             Err(error) => Err(error),
         }
     }
@@ -111,6 +110,7 @@ impl Handle {
             wait,
             ttl: self.ttl,
             policy: self.policy,
+            progress: None,
         }
     }
 }

@@ -86,6 +86,7 @@ mod error;
 mod guard;
 mod handle;
 mod health;
+mod human;
 mod join;
 mod lease;
 mod lock;

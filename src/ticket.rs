@@ -103,7 +103,7 @@ impl QueuePlace {
     /// Whether it is a lock or a slot of a semaphore.
     #[must_use]
     pub fn kind(&self) -> Kind {
-        self.held.kind
+        self.held.target.kind()
     }
 
     pub(crate) fn into_inner(self) -> ActorTicket {

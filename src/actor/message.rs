@@ -9,6 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::Instant;
 use tracing::Span;
 
+use super::progress::{Progress, Refusal, WaitsFor};
 use super::shard::TicketId;
 use crate::clock::after;
 use crate::error::Result;
@@ -75,10 +76,10 @@ pub struct ShutdownReport {
 pub(crate) enum Patience {
     /// One try.
     Try,
-    /// One try, before a wait: spared where somebody here waits already.
+    /// One try, before a wait: spared where a caller of this client waits already.
     TryThenWait,
-    /// Until then.
-    Until(Instant),
+    /// Until then; a server has said before that the key is held.
+    Until(Instant, Refusal),
     /// A place in the queue is enough.
     Enqueue,
 }
@@ -93,6 +94,8 @@ pub(crate) struct Acquire {
     pub(crate) redirects: u32,
     /// The session in which it waits at a server already, or did: asked anew under that name, it keeps its place.
     pub(crate) session: Option<Box<StableRef>>,
+    /// What its caller can see of it.
+    pub(crate) progress: Option<Progress>,
     pub(crate) ask: Ask<Acquired>,
 }
 
@@ -106,7 +109,15 @@ impl Acquire {
             policy,
             redirects: 0,
             session: None,
+            progress: None,
             ask,
+        }
+    }
+
+    /// Notes what it waits for from now on, if its caller wants to know.
+    pub(crate) fn waits_for(&self, what: WaitsFor) {
+        if let Some(progress) = &self.progress {
+            progress.waits_for(what);
         }
     }
 }
@@ -115,27 +126,30 @@ impl Acquire {
 pub(crate) enum Acquired {
     /// It is held.
     Lease(Lease),
-    /// Somebody else holds it.
-    Busy,
-    /// Somebody else holds it, and this is a place in its queue.
+    /// A server says that it is held.
+    Busy(Refusal),
+    /// It is held, and this is a place in its queue.
     Queued(Ticket),
 }
 
 /// A place in a queue, in the hands of a caller. Dropping it gives the place up.
 pub(crate) struct Ticket {
     id: TicketId,
-    pub(crate) kind: Kind,
+    pub(crate) target: Target,
     pub(crate) key: Key,
+    /// What the server said when it gave the place.
+    pub(crate) refusal: Refusal,
     shard: ActorRef<ShardMessage>,
     used: bool,
 }
 
 impl Ticket {
-    pub(crate) fn new(id: TicketId, kind: Kind, key: Key, shard: ActorRef<ShardMessage>) -> Self {
+    pub(crate) fn new(id: TicketId, target: Target, key: Key, refusal: Refusal, shard: ActorRef<ShardMessage>) -> Self {
         Self {
             id,
-            kind,
+            target,
             key,
+            refusal,
             shard,
             used: false,
         }
@@ -151,7 +165,7 @@ impl Ticket {
 #[cfg(feature = "blocking")]
 impl crate::take::Take for Ticket {
     fn take(&mut self) -> Self {
-        let mut taken = Self::new(self.id, self.kind, self.key.clone(), self.shard.clone());
+        let mut taken = Self::new(self.id, self.target, self.key.clone(), self.refusal, self.shard.clone());
         taken.used = std::mem::replace(&mut self.used, true);
         taken
     }
@@ -350,6 +364,13 @@ impl Pending {
             self,
             Self::Wait(..) | Self::Enqueue(_) | Self::Collect { .. } | Self::Rejoin(..) | Self::GiveUp(..)
         )
+    }
+
+    /// Notes what a wait waits for from now on.
+    pub(crate) fn waits_for(&self, what: WaitsFor) {
+        if let Self::Wait(acquire, _) | Self::Enqueue(acquire) = self {
+            acquire.waits_for(what);
+        }
     }
 
     /// The session under whose name it has to be sent, if it was sent before.

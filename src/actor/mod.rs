@@ -3,6 +3,7 @@
 mod lanes;
 pub(crate) mod message;
 mod metrics;
+pub(crate) mod progress;
 pub(crate) mod router;
 pub(crate) mod shard;
 pub(crate) mod topology;

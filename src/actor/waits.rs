@@ -6,6 +6,9 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
+use tokio::time::Instant;
+
+use super::progress::is_fresh;
 use crate::net::lane::Caller;
 use crate::types::{Key, Kind};
 
@@ -32,6 +35,8 @@ pub(crate) struct WaitQueue<W> {
 struct SubjectQueue<W> {
     waiting: VecDeque<(Place, W)>,
     running: usize,
+    /// When a server last said that it is held.
+    refused_at: Option<Instant>,
     /// The length at which waits whose callers are gone are thrown out: twice what was left the last time, so that
     /// they never outnumber the living for long, at a cost that is constant per wait.
     clean_at: usize,
@@ -58,6 +63,7 @@ impl<W: Caller> WaitQueue<W> {
         let queue = self.subjects.entry(subject.clone()).or_insert_with(|| SubjectQueue {
             waiting: VecDeque::new(),
             running: 0,
+            refused_at: None,
             clean_at: CLEAN_AT_LEAST,
         });
         queue.waiting.push_back((place, wait));
@@ -124,9 +130,19 @@ impl<W: Caller> WaitQueue<W> {
         self.refresh(subject);
     }
 
-    /// Whether somebody here waits for it, or is about to.
-    pub(crate) fn is_waited_for(&self, subject: &Subject) -> bool {
-        self.subjects.contains_key(subject)
+    /// A server has said that a key is held. That is of interest while a caller waits for the key.
+    pub(crate) fn refused(&mut self, subject: &Subject, at: Instant) {
+        if let Some(queue) = self.subjects.get_mut(subject) {
+            queue.refused_at = queue.refused_at.max(Some(at));
+        }
+    }
+
+    /// Returns when a server said that a key is held, if a caller waits for it here and another may take that for an answer of
+    /// its own: for a short while, or as long as a caller waits for a connection, whom the other must not overtake.
+    pub(crate) fn refused_at(&self, subject: &Subject, now: Instant) -> Option<Instant> {
+        let queue = self.subjects.get(subject)?;
+        let waits_here = || queue.waiting.iter().any(|(_, wait)| !wait.is_gone());
+        queue.refused_at.filter(|at| is_fresh(*at, now) || waits_here())
     }
 
     /// How many wait for a connection, those included whose callers are gone and who were not thrown out yet.

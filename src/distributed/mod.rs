@@ -217,7 +217,7 @@ impl<G: Guard> Holder<G> {
                 self.held = Held::Guard(guard);
                 Ok(true)
             }
-            Err(error) if error.is_somebody_elses() => Ok(false),
+            Err(error) if error.says_that_it_is_held() => Ok(false),
             Err(error) => Err(error),
         }
     }

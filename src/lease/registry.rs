@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::cell::{LeaseCell, LostReason};
+use super::holdings::Holdings;
 use super::metrics::{LeaseMetrics, RenewalOutcome};
 use super::schedule::{RenewRatio, Schedule};
 use crate::clock::after;
@@ -90,6 +91,7 @@ pub(crate) struct Registry {
     slots: Vec<Slot>,
     free: Vec<u32>,
     timer: BTreeSet<(Instant, LeaseId)>,
+    holdings: Holdings,
     metrics: LeaseMetrics,
 }
 
@@ -139,6 +141,7 @@ impl Registry {
             slots: Vec::new(),
             free: Vec::new(),
             timer: BTreeSet::new(),
+            holdings: Holdings::default(),
             metrics,
         }
     }
@@ -187,6 +190,7 @@ impl Registry {
             generation: place.generation,
         };
         self.metrics.taken(kind);
+        self.holdings.add(kind, &cell.key);
         self.arm(id);
         (id, cell)
     }
@@ -306,6 +310,7 @@ impl Registry {
         let cell = Arc::clone(&entry.cell);
         tracing::debug!(key = %cell.key, kind = cell.kind.as_str(), token = %cell.token, reason = why.as_str(), "lease lost");
         self.metrics.lost(&cell, why);
+        self.holdings.remove(cell.kind, &cell.key);
         self.disarm(id);
         true
     }
@@ -385,6 +390,7 @@ impl Registry {
         let claim = self.claim(id)?;
         if was_held {
             self.metrics.released(&claim.cell);
+            self.holdings.remove(claim.cell.kind, &claim.cell.key);
         }
         Some(claim)
     }
@@ -404,6 +410,7 @@ impl Registry {
         self.free.push(id.slot);
         if entry.phase.is_held() {
             self.metrics.released(&entry.cell);
+            self.holdings.remove(entry.cell.kind, &entry.cell.key);
         }
     }
 
@@ -418,6 +425,11 @@ impl Registry {
             cell: Arc::clone(&entry.cell),
             owner: entry.owner,
         })
+    }
+
+    /// Returns how many leases on a key are held (suspects included).
+    pub(crate) fn own(&self, kind: Kind, key: &Key) -> u32 {
+        self.holdings.count(kind, key)
     }
 
     /// How many leases are held (suspects included).

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::dispatch::{CoreRef, Dispatch};
 use super::layered::{ClientService, Inner, UserLayer, wrap};
 use super::metrics::RequestMetrics;
+use super::request::Operation;
 use super::routes::Routes;
 use super::timeout::{About, Explain, Subject};
 use crate::actor::router::RouterMessage;
@@ -17,6 +18,7 @@ use crate::actor::shard::unavailable;
 use crate::actor::topology::{ShardPlace, Topology};
 use crate::config::Config;
 use crate::error::{Budget, Error, ErrorKind, Result};
+use crate::health::ConnectionState;
 use crate::signal::{Buffer, Link, ShardWatch, SignalOptions};
 use crate::telemetry::catalog;
 use crate::telemetry::level::Level;
@@ -59,6 +61,7 @@ impl Core {
             topology: Arc::clone(&topology),
             routes: routes.clone(),
             emitters: Arc::clone(&emitters),
+            is_direct: layers.is_empty(),
         };
         Ok(Arc::new_cyclic(|core| Self {
             topology,
@@ -143,6 +146,8 @@ pub(crate) struct Explainer {
     topology: Arc<Topology>,
     routes: Routes,
     emitters: Arc<Emitters>,
+    /// No layer of the user's stands before the dispatch.
+    is_direct: bool,
 }
 
 impl Explain for &Explainer {
@@ -160,7 +165,11 @@ impl Explain for &Explainer {
             About::All => return self.topology.shards.iter().find_map(shard_is_away),
         };
         let place = self.topology.shards.get(index)?;
-        shard_is_away(place).or_else(|| no_room(place, budget))
+        shard_is_away(place).or_else(|| no_room(place, subject.operation, budget))
+    }
+
+    fn is_direct(&self) -> bool {
+        self.is_direct
     }
 }
 
@@ -168,18 +177,37 @@ impl Explain for Arc<Explainer> {
     fn explain(&self, subject: &Subject, budget: Budget) -> Option<Error> {
         (&**self).explain(subject, budget)
     }
+
+    fn is_direct(&self) -> bool {
+        (&**self).is_direct()
+    }
 }
 
 /// The shard is not connected, and why.
 pub(super) fn shard_is_away(place: &ShardPlace) -> Option<Error> {
     let health = place.health.borrow();
-    health
-        .last_error()
-        .map(|error| unavailable(place.index, &health.endpoint, error))
+    match &health.state {
+        ConnectionState::Reconnecting { last_error, .. } => {
+            Some(unavailable(place.index, &health.endpoint, last_error))
+        }
+        ConnectionState::Connecting => {
+            let message = format!(
+                "shard {} is not connected: the first attempt to connect is still under way",
+                place.index
+            );
+            Some(Error::new(ErrorKind::Unavailable, message).at(&health.endpoint))
+        }
+        // What is shut down says so by itself.
+        ConnectionState::Connected | ConnectionState::Closed => None,
+    }
 }
 
-fn no_room(place: &ShardPlace, budget: Budget) -> Option<Error> {
-    let full = place.room.available_permits() == 0;
+fn no_room(place: &ShardPlace, operation: Operation, budget: Budget) -> Option<Error> {
+    let room = match operation {
+        Operation::Enqueue | Operation::Collect => &place.waiting_room,
+        _ => &place.room,
+    };
+    let full = room.available_permits() == 0;
     full.then(|| ready_too_late(budget).at(&place.endpoint()))
 }
 

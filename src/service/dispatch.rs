@@ -15,9 +15,11 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::PollSemaphore;
 use tower::Service;
 
-use super::core::{Core, shard_is_away};
-use super::request::{AcquireRequest, Request, Response, SubscribeRequest};
+use super::core::{Core, ready_too_late, shard_is_away};
+use super::request::{AcquireRequest, Operation, Request, Response, SubscribeRequest};
+use super::timeout::{About, unanswered};
 use crate::actor::message::{Acquire, Acquired, Ask, Lease as ActorLease, Patience, ShardMessage};
+use crate::actor::progress::{Progress, Refusal, WaitsFor};
 use crate::actor::topology::ShardPlace;
 use crate::clock::after;
 use crate::error::{Budget, Error, ErrorKind, Result};
@@ -155,56 +157,69 @@ fn nobody_is_left() -> Error {
     )
 }
 
-/// A try, and a wait if that fails and there is time. Whatever is not answered here is ended by the timeout layer; what ends
-/// here, to the moment, is the wait.
+/// A try, and a wait if that fails and there is time. Tries are ended by the timeout layer; a wait ends here, to the moment.
 async fn acquire(core: impl Borrow<Arc<Core>>, request: AcquireRequest, reserved: Reserved) -> Result<Response> {
     let core = core.borrow();
     let place = core.topology.route(&request.key)?;
     if request.wait.is_zero() {
-        let held = acquire_once(place, &request, Patience::Try, &place.room, reserved).await?;
-        return Ok(match held {
-            Some(held) => granted(held, false, core),
-            None => Response::Busy,
+        let asked = ask(place, &place.room, reserved, |ask| {
+            request.waits_for(WaitsFor::Answer);
+            place.tell(ShardMessage::Acquire(acquire_message(&request, ask), Patience::Try))
+        });
+        let answer = asked.await;
+        request.waits_for(WaitsFor::Layers);
+        return Ok(match answer? {
+            Acquired::Lease(held) => granted(held, false, core),
+            Acquired::Busy(_) | Acquired::Queued(_) => Response::Busy,
         });
     }
     let until = after(Instant::now(), request.wait);
+    let progress = Progress::default();
+    let (mut was_sent, mut refusal) = (false, None);
     let attempts = async {
-        let first = acquire_once(place, &request, Patience::TryThenWait, &place.room, reserved).await?;
-        if let Some(held) = first {
-            return Ok(granted(held, false, core));
+        let asked = ask(place, &place.room, reserved, |ask| {
+            was_sent = true;
+            place.tell(ShardMessage::Acquire(
+                acquire_message(&request, ask),
+                Patience::TryThenWait,
+            ))
+        });
+        let refused = match asked.await? {
+            Acquired::Lease(held) => return Ok(granted(held, false, core)),
+            // A place that was not asked for is given up by being dropped.
+            Acquired::Queued(place) => place.refusal,
+            Acquired::Busy(refused) => refused,
+        };
+        refusal = Some(refused);
+        let asked = ask(place, &place.waiting_room, None, |ask| {
+            let mut acquire = acquire_message(&request, ask);
+            acquire.progress = Some(progress.clone());
+            place.tell(ShardMessage::Acquire(acquire, Patience::Until(until, refused)))
+        });
+        match asked.await? {
+            Acquired::Lease(held) => Ok(granted(held, true, core)),
+            Acquired::Busy(refused) => Err(not_granted(place, &request, refused, WaitsFor::Turn)),
+            Acquired::Queued(at) => Err(not_granted(place, &request, at.refusal, WaitsFor::Turn)),
         }
-        let second = acquire_once(place, &request, Patience::Until(until), &place.waiting_room, None).await?;
-        Ok(second.map_or(Response::Busy, |held| granted(held, true, core)))
     };
-    let budget = Budget::Wait(request.wait);
-    timeout_at(until, attempts)
-        .await
-        .unwrap_or_else(|_| {
-            let held = format!(
-                "{:?} was not granted within {budget}: somebody else holds it",
-                request.key
-            );
-            Err(out_of_time(place, held))
+    let outcome = timeout_at(until, attempts).await;
+    outcome.unwrap_or_else(|_| {
+        let budget = Budget::Unanswered(request.wait);
+        Err(match (shard_is_away(place), refusal) {
+            (Some(away), _) => away.out_of(budget),
+            (None, Some(refused)) => not_granted(place, &request, refused, progress.get()),
+            (None, None) if was_sent => {
+                let about = About::Key(request.key.clone());
+                unanswered(Operation::Acquire, &about, budget).at(&place.endpoint())
+            }
+            (None, None) => ready_too_late(budget).at(&place.endpoint()),
         })
-        .map_err(|error| out_of(error, budget))
+    })
 }
 
-async fn acquire_once(
-    place: &ShardPlace,
-    request: &AcquireRequest,
-    patience: Patience,
-    room: &Arc<Semaphore>,
-    reserved: Reserved,
-) -> Result<Option<ActorLease>> {
-    let asked = ask(place, room, reserved, |ask| {
-        let acquire = acquire_message(request, ask);
-        place.tell(ShardMessage::Acquire(acquire, patience))
-    });
-    match asked.await? {
-        Acquired::Lease(lease) => Ok(Some(lease)),
-        // A place that nobody asked for is given up by being dropped.
-        Acquired::Busy | Acquired::Queued(_) => Ok(None),
-    }
+fn not_granted(place: &ShardPlace, request: &AcquireRequest, refused: Refusal, waits_for: WaitsFor) -> Error {
+    let error = refused.not_granted(request.target, &request.key, request.wait, waits_for);
+    error.at(&place.endpoint())
 }
 
 /// Takes what is free, or a place in its queue. That needs a connection of its own: where all are taken it waits for one.
@@ -212,44 +227,48 @@ async fn enqueue(core: impl Borrow<Arc<Core>>, request: AcquireRequest) -> Resul
     let core = core.borrow();
     let place = core.topology.route(&request.key)?;
     let asked = ask(place, &place.waiting_room, None, |ask| {
-        let acquire = acquire_message(&request, ask);
+        let mut acquire = acquire_message(&request, ask);
+        acquire.progress.clone_from(&request.progress);
         place.tell(ShardMessage::Acquire(acquire, Patience::Enqueue))
     });
-    Ok(match asked.await? {
+    let answer = asked.await;
+    request.waits_for(WaitsFor::Layers);
+    Ok(match answer? {
         Acquired::Lease(lease) => granted(lease, false, core),
         Acquired::Queued(ticket) => Response::Queued(QueuePlace::new(ticket, Arc::clone(core))),
-        Acquired::Busy => Response::Busy,
+        Acquired::Busy(_) => Response::Busy,
     })
 }
 
 async fn collect(core: impl Borrow<Arc<Core>>, queued: QueuePlace, wait: Duration) -> Result<Response> {
     let core = core.borrow();
-    let key = queued.key().clone();
+    let ticket = queued.into_inner();
+    let (target, key, enqueued) = (ticket.target, ticket.key.clone(), ticket.refusal);
     let place = core.topology.route(&key)?;
     let until = after(Instant::now(), wait);
+    let not_its_turn = |refused: Refusal| refused.not_its_turn(target, &key, wait).at(&place.endpoint());
     let asked = ask(place, &place.waiting_room, None, |ask| {
-        queued.into_inner().collect(until, ask);
+        ticket.collect(until, ask);
         Ok(())
     });
     let collect = async {
-        Ok(match asked.await? {
-            Acquired::Lease(lease) => granted(lease, true, core),
-            Acquired::Busy | Acquired::Queued(_) => Response::Busy,
-        })
+        match asked.await? {
+            Acquired::Lease(lease) => Ok(granted(lease, true, core)),
+            Acquired::Busy(_) | Acquired::Queued(_) => Err(not_its_turn(enqueued)),
+        }
     };
-    // Without a wait it is asked whether the turn has come: that takes an answer, for which the timeout layer has the time.
+    // A zero wait is a poll; the timeout layer bounds it.
     if wait.is_zero() {
         return collect.await;
     }
     // The server counts whole seconds; the time of the caller is kept exactly here.
-    let budget = Budget::Wait(wait);
-    timeout_at(until, collect)
-        .await
-        .unwrap_or_else(|_| {
-            let held = format!("the turn of {key:?} did not come within {budget}: somebody else holds it");
-            Err(out_of_time(place, held))
+    let outcome = timeout_at(until, collect).await;
+    outcome.unwrap_or_else(|_| {
+        Err(match shard_is_away(place) {
+            Some(away) => away.out_of(Budget::Unanswered(wait)),
+            None => not_its_turn(enqueued),
         })
-        .map_err(|error| out_of(error, budget))
+    })
 }
 
 async fn release(core: impl Borrow<Arc<Core>>, lease: Lease) -> Result<Response> {
@@ -328,18 +347,5 @@ async fn take_room(place: &ShardPlace, room: &Arc<Semaphore>, reserved: Reserved
         Some((shard, room)) if shard == place.index => Ok(room),
         // Rooms are never closed.
         _ => Arc::clone(room).acquire_owned().await.map_err(|_| place.gone()),
-    }
-}
-
-/// The wait is over: because the shard is away, or for the reason given.
-fn out_of_time(place: &ShardPlace, otherwise: String) -> Error {
-    shard_is_away(place).unwrap_or_else(|| Error::new(ErrorKind::Timeout, otherwise).at(&place.endpoint()))
-}
-
-/// Where the wait was over, whoever noticed first says so: the server, or the clock here.
-fn out_of(error: Error, budget: Budget) -> Error {
-    match error.kind() {
-        ErrorKind::Timeout | ErrorKind::Unavailable => error.out_of(budget),
-        _ => error,
     }
 }

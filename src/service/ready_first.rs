@@ -76,7 +76,7 @@ impl<S: Service<Request, Response = Response, Error = Error>> Waiting<S> {
         alarm
             .as_mut()
             .poll(cx)
-            .map(|()| Err(ready_too_late(Budget::Wait(self.request.wait()))))
+            .map(|()| Err(ready_too_late(Budget::Unanswered(self.request.wait()))))
     }
 }
 

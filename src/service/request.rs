@@ -3,7 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::error::{Error, ErrorKind};
+use crate::actor::progress::{Progress, WaitsFor};
+use crate::error::{Budget, Error, ErrorKind};
 use crate::guard::Lease;
 use crate::lease::registry::RenewPolicy;
 use crate::protocol::{Channel, Group, Pattern, Payload};
@@ -228,6 +229,13 @@ impl Request {
         }
     }
 
+    /// Has it tell what it waits for, where that can be told.
+    pub(crate) fn track(&mut self) {
+        if let Self::Acquire(acquire) | Self::Enqueue(acquire) = self {
+            acquire.progress.get_or_insert_default();
+        }
+    }
+
     /// So much of its own wait is over already.
     pub(crate) fn spend(&mut self, time: Duration) {
         match self {
@@ -246,6 +254,8 @@ pub struct AcquireRequest {
     pub(crate) wait: Duration,
     pub(crate) ttl: Option<Ttl>,
     pub(crate) policy: RenewPolicy,
+    /// What it waits for, while the timeout layer wants to know.
+    pub(crate) progress: Option<Progress>,
 }
 
 impl AcquireRequest {
@@ -258,11 +268,20 @@ impl AcquireRequest {
             wait: Duration::ZERO,
             ttl: None,
             policy: RenewPolicy::default(),
+            progress: None,
         }
     }
 
-    /// Waits for it, for up to `wait`. Without a wait a lock that is held is answered with [`Response::Busy`], with one
-    /// it is an error of kind [`Timeout`](crate::ErrorKind::Timeout) when the time is over.
+    /// Notes what it waits for from now on.
+    pub(crate) fn waits_for(&self, what: WaitsFor) {
+        if let Some(progress) = &self.progress {
+            progress.waits_for(what);
+        }
+    }
+
+    /// Waits for it, for up to `wait`. Without a wait a lock that is held is answered with [`Response::Busy`]. With one
+    /// it is an error of kind [`Timeout`](crate::ErrorKind::Timeout) when the time is over, if a server has said that the key is
+    /// held, and of kind [`Unavailable`](crate::ErrorKind::Unavailable) if no server said anything.
     #[must_use]
     pub fn wait(mut self, wait: Duration) -> Self {
         self.wait = wait;
@@ -284,9 +303,9 @@ impl AcquireRequest {
 pub enum Response {
     /// It is held until the lease is released, dropped or lost.
     Granted(Lease),
-    /// Somebody else holds it, and the request did not want to wait.
+    /// A server says that it is held, and the request did not want to wait.
     Busy,
-    /// Somebody else holds it; this is a place in its queue.
+    /// A server says that it is held; this is a place in its queue.
     Queued(QueuePlace),
     /// It was given back, and the server has said so.
     Released,
@@ -312,9 +331,10 @@ impl Response {
     }
 }
 
-/// A try was answered where a wait was asked for: no time was left for one.
+/// Returns the error of an acquire that had no time to wait, and whose try was refused.
 pub(crate) fn busy(key: &Key) -> Error {
-    Error::new(ErrorKind::Timeout, format!("{key:?} is held by somebody else"))
+    let message = format!("{key:?} is held, and there was no time to wait for it");
+    Error::new(ErrorKind::Timeout, message).out_of(Budget::Wait(Duration::ZERO))
 }
 
 impl fmt::Debug for Response {

@@ -374,7 +374,10 @@ impl SignalHandle {
                         format!("not connected for signals: {}", why.message()),
                     )
                     .caused_by(why),
-                    None => Error::new(ErrorKind::Timeout, format!("{what} was not answered within {budget}")),
+                    None => Error::new(
+                        ErrorKind::Unavailable,
+                        format!("{what} was not answered within {budget}"),
+                    ),
                 };
                 Err(error.out_of(budget))
             }

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use super::Shard;
 use crate::actor::lanes::{Role, Work};
 use crate::actor::message::Pending;
+use crate::actor::progress::WaitsFor;
 use crate::actor::waits::{Place, Subject};
 use crate::error::{Error, ErrorKind};
 use crate::lease::registry::LaneId;
@@ -33,6 +34,7 @@ impl Shard {
             if let Some(lane) = idle(true) {
                 self.wait_on(lane, subject, place, wait);
             } else if self.may_open_exclusive() || self.make_room_for(session.as_ref(), &subject) {
+                wait.waits_for(WaitsFor::Opening);
                 let dial = self.dial(self.purpose_of_waits(session));
                 self.open(
                     Role::Exclusive,
@@ -89,6 +91,10 @@ impl Shard {
         let Some(request) = self.request(&wait) else {
             return self.waits.finished(&subject);
         };
+        wait.waits_for(match wait {
+            Pending::Wait(..) => WaitsFor::Turn,
+            _ => WaitsFor::Answer,
+        });
         let target = match &request {
             Request::Acquire { target, .. } | Request::Enqueue { target, .. } => Some(*target),
             _ => None,

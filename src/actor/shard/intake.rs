@@ -1,7 +1,10 @@
 //! Requests on their way in: sent, kept until there is a connection, or refused.
 
+use tokio::time::Instant;
+
 use super::Shard;
 use crate::actor::message::{Acquire, Acquired, Patience, Pending};
+use crate::actor::progress::Refusal;
 use crate::actor::shard::unavailable;
 use crate::config::OnUnavailable;
 use crate::error::{Error, ErrorKind};
@@ -21,14 +24,21 @@ impl Shard {
         match patience {
             Patience::Try => self.submit(Pending::Try(acquire)),
             Patience::TryThenWait => {
-                // Somebody here waits for it already, so a try would fail: spare it.
-                if self.waits.is_waited_for(&(acquire.target.kind(), acquire.key.clone())) {
-                    acquire.ask.tell(Ok(Acquired::Busy));
-                } else {
-                    self.submit(Pending::Try(acquire));
+                let subject = (acquire.target.kind(), acquire.key.clone());
+                // A caller here waits for it, and the server has said that it is held: a try would only hear that again.
+                match self.waits.refused_at(&subject, Instant::now()) {
+                    Some(at) => {
+                        let own = self.registry.own(subject.0, &subject.1);
+                        acquire.ask.tell(Ok(Acquired::Busy(Refusal { at, own })));
+                    }
+                    None => self.submit(Pending::Try(acquire)),
                 }
             }
-            Patience::Until(until) => self.submit(Pending::Wait(acquire, until)),
+            Patience::Until(until, refusal) => {
+                let subject = (acquire.target.kind(), acquire.key.clone());
+                self.submit(Pending::Wait(acquire, until));
+                self.waits.refused(&subject, refusal.at);
+            }
             Patience::Enqueue => self.submit(Pending::Enqueue(acquire)),
         }
     }

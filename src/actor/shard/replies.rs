@@ -4,6 +4,7 @@ use tokio::time::Instant;
 
 use super::Shard;
 use crate::actor::message::{Acquire, Acquired, Lease, Pending, Releasing};
+use crate::actor::progress::Refusal;
 use crate::clock::after;
 use crate::error::{Error, ErrorKind, Result};
 use crate::lease::registry::LaneId;
@@ -97,16 +98,13 @@ impl Shard {
         }
         match tag {
             Pending::Try(acquire) => match response {
-                Response::TimedOut => acquire.ask.tell(Ok(Acquired::Busy)),
+                Response::TimedOut => self.is_held(acquire),
                 other => self.acquire_answered(acquire, other, sent_at, from),
             },
             Pending::Wait(acquire, _) => {
                 self.wait_ended(from);
                 match response {
-                    Response::TimedOut => {
-                        let error = timed_out(&acquire.key);
-                        acquire.ask.tell(Err(self.at_lane(from, error)));
-                    }
+                    Response::TimedOut => self.is_held(acquire),
                     other => self.acquire_answered(acquire, other, sent_at, from),
                 }
             }
@@ -116,10 +114,7 @@ impl Shard {
             } => {
                 self.wait_ended(from);
                 match response {
-                    Response::TimedOut => {
-                        let error = timed_out(&acquire.key);
-                        acquire.ask.tell(Err(self.at_lane(from, error)));
-                    }
+                    Response::TimedOut => self.is_held(acquire),
                     other => self.acquire_answered(acquire, other, enqueued_at, from),
                 }
             }
@@ -150,6 +145,22 @@ impl Shard {
                 let outcome = Call::barrier().finish(response);
                 ask.tell(outcome.map_err(|error| self.at_lane(from, error)));
             }
+        }
+    }
+
+    /// The server says that a key is held.
+    fn is_held(&mut self, acquire: Acquire) {
+        let kind = acquire.target.kind();
+        let refusal = self.refusal_of(kind, &acquire.key);
+        self.waits.refused(&(kind, acquire.key), refusal.at);
+        acquire.ask.tell(Ok(Acquired::Busy(refusal)));
+    }
+
+    /// What the server has just said of a key, and what is known here.
+    pub(super) fn refusal_of(&self, kind: Kind, key: &Key) -> Refusal {
+        Refusal {
+            at: Instant::now(),
+            own: self.registry.own(kind, key),
         }
     }
 
@@ -288,11 +299,4 @@ fn acquire_request(acquire: &Acquire, wait: WaitSecs) -> Request {
 fn confirm(acquire: Acquire, grant: Grant, owner: LaneId) -> Pending {
     let grant = Box::new(grant);
     Pending::Confirm { acquire, grant, owner }
-}
-
-pub(super) fn timed_out(key: &Key) -> Error {
-    Error::new(
-        ErrorKind::Timeout,
-        format!("{key:?} was not granted in time: somebody else holds it"),
-    )
 }

@@ -10,7 +10,8 @@ use tokio::time::Instant;
 use super::Shard;
 use super::tickets::{QueuePlace, Then, Tickets};
 use crate::actor::lanes::Work;
-use crate::actor::message::{Acquire, Pending};
+use crate::actor::message::{Acquire, Acquired, Pending};
+use crate::actor::progress::WaitsFor;
 use crate::error::{Error, ErrorKind};
 use crate::lease::registry::LaneId;
 use crate::protocol::StableRef;
@@ -147,7 +148,8 @@ impl Shard {
                 },
                 until,
             ) if ask.is_gone() || until <= Instant::now() => {
-                ask.tell(Err(self.here(super::replies::timed_out(&key))));
+                let refusal = self.refusal_of(target.kind(), &key);
+                ask.tell(Ok(Acquired::Busy(refusal)));
                 self.giving_up(target, key, *session)
             }
             wait => wait,
@@ -162,6 +164,8 @@ impl Shard {
             _ => None,
         };
         if let Some(subject) = subject {
+            let ahead = u32::try_from(self.waits.queued()).unwrap_or(u32::MAX);
+            wait.waits_for(WaitsFor::Connection { ahead });
             self.waits.push(subject, wait);
         }
     }

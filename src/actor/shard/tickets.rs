@@ -151,7 +151,8 @@ impl Shard {
         let place = QueuePlace::of(&acquire, Some(from), enqueued_at);
         let id = self.tickets.insert(place);
         lane.hold_ticket(id);
-        let ticket = Ticket::new(id, acquire.target.kind(), acquire.key.clone(), self.myself.clone());
+        let refusal = self.refusal_of(acquire.target.kind(), &acquire.key);
+        let ticket = Ticket::new(id, acquire.target, acquire.key, refusal, self.myself.clone());
         acquire.ask.tell(Ok(Acquired::Queued(ticket)));
     }
 

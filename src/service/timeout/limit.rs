@@ -1,9 +1,11 @@
 //! How long a request may take, and what to say when that is over.
 
+use std::fmt;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::actor::progress::{Progress, WaitsFor};
 use crate::clock::after;
 use crate::error::{Budget, Error, ErrorKind};
 use crate::protocol::Channel;
@@ -16,6 +18,7 @@ pub struct Subject {
     pub(crate) operation: Operation,
     pub(crate) about: About,
     pub(crate) wait: Duration,
+    progress: Option<Progress>,
 }
 
 impl Subject {
@@ -30,6 +33,10 @@ impl Subject {
                 _ => request.key().cloned().map_or(About::All, About::Key),
             },
             wait: request.wait(),
+            progress: match request {
+                Request::Acquire(acquire) | Request::Enqueue(acquire) => acquire.progress.clone(),
+                _ => None,
+            },
         }
     }
 }
@@ -44,10 +51,46 @@ pub(crate) enum About {
     All,
 }
 
-/// Knows why nobody may have answered.
+/// As messages name it.
+impl fmt::Display for About {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Key(key) => write!(f, "{:?}", key.as_str()),
+            Self::Channel(channel) => write!(f, "{:?}", channel.as_str()),
+            Self::Shard(shard) => write!(f, "shard {shard}"),
+            Self::All => f.write_str("all shards"),
+        }
+    }
+}
+
+/// Returns the error of a request that a server left unanswered.
+pub(crate) fn unanswered(operation: Operation, about: &About, budget: Budget) -> Error {
+    let message = match operation {
+        Operation::Acquire | Operation::TryAcquire => {
+            format!("the server did not answer the acquire of {about} within {budget}")
+        }
+        Operation::Enqueue => format!("the server did not answer the enqueue of {about} within {budget}"),
+        Operation::Collect => format!("the server did not answer the wait for the turn of {about} within {budget}"),
+        Operation::Release => {
+            format!("the server did not answer the release of {about} within {budget}; it is still on its way")
+        }
+        Operation::Stats | Operation::Barrier => format!("the server did not answer within {budget}"),
+        Operation::Failback => format!("the first server was not there within {budget}"),
+        Operation::Emit => format!("the server did not answer the signal to {about} within {budget}"),
+        Operation::Subscribe => format!("not all servers answered the subscription within {budget}"),
+    };
+    Error::new(ErrorKind::Unavailable, message).out_of(budget)
+}
+
+/// Knows why no answer may have come.
 pub trait Explain {
     /// More than that the time is over, where more is known.
     fn explain(&self, subject: &Subject, budget: Budget) -> Option<Error>;
+
+    /// Whether nothing stands between this layer and the servers that could hold a request up.
+    fn is_direct(&self) -> bool {
+        false
+    }
 }
 
 /// Nothing is known.
@@ -86,33 +129,44 @@ impl<X: Explain> Limit<X> {
             wait: self.subject.wait,
             request_timeout: self.request_timeout,
         };
-        self.explain
-            .explain(&self.subject, budget)
-            .unwrap_or_else(|| Error::new(ErrorKind::Timeout, self.message(budget)))
-            .out_of(budget)
+        let known = self.explain.explain(&self.subject, budget);
+        known.unwrap_or_else(|| self.no_answer(budget)).out_of(budget)
+    }
+
+    /// No answer came: of a server, of a layer, or for want of a connection.
+    fn no_answer(&self, budget: Budget) -> Error {
+        let Subject { operation, about, .. } = &self.subject;
+        match self.subject.progress.as_ref().map(Progress::get) {
+            Some(WaitsFor::Answer) => unanswered(*operation, about, budget),
+            Some(why @ (WaitsFor::Connection { .. } | WaitsFor::Opening)) => {
+                let kind = match why {
+                    WaitsFor::Opening => ErrorKind::Unavailable,
+                    _ => ErrorKind::Timeout,
+                };
+                Error::new(
+                    kind,
+                    format!("{about} got no place in its queue within {budget}: {why}"),
+                )
+            }
+            _ if self.explain.is_direct() => unanswered(*operation, about, budget),
+            _ => Error::new(ErrorKind::Timeout, self.message(budget)),
+        }
     }
 
     fn message(&self, budget: Budget) -> String {
-        let key = match &self.subject.about {
-            About::Key(key) => key.as_str(),
-            About::Channel(channel) => channel.as_str(),
-            About::Shard(_) | About::All => "",
-        };
+        let about = &self.subject.about;
         match self.subject.operation {
             Operation::Acquire | Operation::TryAcquire => {
-                format!("the acquire of {key:?} was not answered within {budget}")
+                format!("the acquire of {about} was not answered within {budget}")
             }
-            Operation::Enqueue => format!(
-                "{key:?} got no place in its queue within {budget}: the connections for waits (exclusive_connections, and \
-                 exclusive_connections_per_key) are all in use, or the server does not answer"
-            ),
-            Operation::Collect => format!("the wait for the turn of {key:?} was not answered within {budget}"),
+            Operation::Enqueue => format!("{about} got no place in its queue within {budget}"),
+            Operation::Collect => format!("the wait for the turn of {about} was not answered within {budget}"),
             Operation::Release => {
-                format!("the release of {key:?} was not answered within {budget}; it is still on its way")
+                format!("the release of {about} was not answered within {budget}; it is still on its way")
             }
             Operation::Stats | Operation::Barrier => format!("the server did not answer within {budget}"),
             Operation::Failback => format!("the first server was not there within {budget}"),
-            Operation::Emit => format!("the signal to {key:?} was not answered within {budget}"),
+            Operation::Emit => format!("the signal to {about} was not answered within {budget}"),
             Operation::Subscribe => format!("the subscription was not answered by all servers within {budget}"),
         }
     }

@@ -13,8 +13,8 @@ use tower::Service;
 pub use self::future::TimeoutFuture;
 pub use self::layer::TimeoutLayer;
 use self::limit::Limit;
-pub(crate) use self::limit::{About, Explain, Subject};
-use super::request::{Request, Response};
+pub(crate) use self::limit::{About, Explain, Subject, unanswered};
+use super::request::{Operation, Request, Response};
 use crate::error::{BoxError, Error, Result};
 
 /// Ends requests whose time is over. Made by [`TimeoutLayer`].
@@ -41,11 +41,16 @@ where
         self.inner.poll_ready(cx).map_err(|error| Error::of_layer(error.into()))
     }
 
-    fn call(&mut self, request: Request) -> Self::Future {
+    fn call(&mut self, mut request: Request) -> Self::Future {
         // A timer costs about as much as all other layers do.
         let ends_by_itself = self.waits_end && !request.wait().is_zero();
-        let limit =
-            (!ends_by_itself).then(|| Limit::new(Subject::of(&request), self.request_timeout, self.explain.clone()));
+        let limit = (!ends_by_itself).then(|| {
+            // Where no layer stands between, a request that is not answered has come to its shard; only an enqueue waits for more there.
+            if !self.waits_end || request.operation() == Operation::Enqueue {
+                request.track();
+            }
+            Limit::new(Subject::of(&request), self.request_timeout, self.explain.clone())
+        });
         TimeoutFuture::new(self.inner.call(request), limit)
     }
 }

@@ -1,0 +1,247 @@
+//! What is known of an acquire that is under way: the shard writes it, and the one who ends its time says it.
+//!
+//! An error must say only what is known. That a key is held is known from a server alone, so its word ([`Refusal`]) goes with
+//! the acquire; what the acquire waits for is known here ([`Progress`]).
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::error::{Budget, Error, ErrorKind};
+use crate::types::{Key, Target};
+
+/// What an acquire waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum WaitsFor {
+    /// Nothing here: it has not come to the dispatch, or it has been answered. A layer of the user's has it.
+    Layers,
+    /// A connection of its own: as many as there may be are in use, and `ahead` other waits came before it.
+    Connection { ahead: u32 },
+    /// The connection that is being established for it.
+    Opening,
+    /// The server's answer.
+    Answer,
+    /// Its turn: the server blocks the request until then.
+    Turn,
+}
+
+impl WaitsFor {
+    /// In how many bits the number of waits stands.
+    const AHEAD: u32 = 32;
+
+    fn to_bits(self) -> u64 {
+        let (stage, ahead) = match self {
+            Self::Layers => (0, 0),
+            Self::Connection { ahead } => (1, ahead),
+            Self::Opening => (2, 0),
+            Self::Answer => (3, 0),
+            Self::Turn => (4, 0),
+        };
+        stage << Self::AHEAD | u64::from(ahead)
+    }
+
+    fn from_bits(bits: u64) -> Self {
+        match bits >> Self::AHEAD {
+            1 => Self::Connection { ahead: bits as u32 },
+            2 => Self::Opening,
+            3 => Self::Answer,
+            4 => Self::Turn,
+            _ => Self::Layers,
+        }
+    }
+}
+
+/// How a message goes on that has said that the key was not had: nothing where the key alone was waited for.
+impl fmt::Display for WaitsFor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Connection { ahead } => write!(
+                f,
+                "no connection was free for its wait, which came behind {ahead} others (see exclusive_connections and \
+                 exclusive_connections_per_key)"
+            ),
+            Self::Opening => f.write_str("the connection for its wait was not established in time"),
+            Self::Layers | Self::Answer | Self::Turn => Ok(()),
+        }
+    }
+}
+
+/// What one acquire waits for at the moment. Clones share it.
+#[derive(Clone, Default)]
+pub(crate) struct Progress(Arc<AtomicU64>);
+
+impl Progress {
+    /// Notes what it waits for from now on.
+    pub(crate) fn waits_for(&self, what: WaitsFor) {
+        self.0.store(what.to_bits(), Ordering::Release);
+    }
+
+    /// Returns what it waits for.
+    pub(crate) fn get(&self) -> WaitsFor {
+        WaitsFor::from_bits(self.0.load(Ordering::Acquire))
+    }
+}
+
+/// Two requests are alike whatever became of them.
+impl PartialEq for Progress {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Progress {}
+
+impl fmt::Debug for Progress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.get(), f)
+    }
+}
+
+/// A server's word that a key is held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    /// When it came.
+    pub(crate) at: Instant,
+    /// How many of the leases on the key this client had then.
+    pub(crate) own: u32,
+}
+
+/// For how long a server's word that a key is held is passed on to other callers, who are then not asked for.
+const FRESH: Duration = Duration::from_millis(100);
+
+/// Whether what a server said then is new enough to be passed on.
+pub(crate) fn is_fresh(at: Instant, now: Instant) -> bool {
+    now.saturating_duration_since(at) < FRESH
+}
+
+impl Refusal {
+    /// Returns the error of an acquire that was not granted in time.
+    pub(crate) fn not_granted(self, target: Target, key: &Key, wait: Duration, waits_for: WaitsFor) -> Error {
+        let budget = Budget::Wait(wait);
+        let what = match target {
+            Target::Lock => format!("{key:?} was not granted within {budget}"),
+            Target::Semaphore(_) => format!("no slot of {key:?} was granted within {budget}"),
+        };
+        let holder = match (target, self.own) {
+            (Target::Lock, 0) => "another holder has it".to_owned(),
+            (Target::Lock, _) => "this client held it itself when it asked, and locks are not reentrant".to_owned(),
+            (Target::Semaphore(_), 0) => "all slots are taken".to_owned(),
+            (Target::Semaphore(limit), own) => format!(
+                "all slots are taken, {own} of the {limit} by this client itself when it asked",
+                limit = limit.get()
+            ),
+        };
+        let and = match waits_for {
+            WaitsFor::Connection { .. } | WaitsFor::Opening => format!("; {waits_for}"),
+            WaitsFor::Layers | WaitsFor::Answer | WaitsFor::Turn => String::new(),
+        };
+        Error::new(ErrorKind::Timeout, format!("{what}: {holder}{and}")).out_of(budget)
+    }
+
+    /// Returns the error of a wait at a place in the queue, where the turn did not come in time.
+    pub(crate) fn not_its_turn(self, target: Target, key: &Key, wait: Duration) -> Error {
+        let budget = Budget::Wait(wait);
+        let what = match wait.is_zero() {
+            true => format!("the turn of {key:?} has not come"),
+            false => format!("the turn of {key:?} did not come within {budget}"),
+        };
+        let holder = match (target, self.own) {
+            (Target::Lock, 0) => "another holder had it when it was enqueued".to_owned(),
+            (Target::Lock, _) => "this client held it itself when it enqueued, and locks are not reentrant".to_owned(),
+            (Target::Semaphore(_), 0) => "all slots were taken when it was enqueued".to_owned(),
+            (Target::Semaphore(limit), own) => format!(
+                "all slots were taken when it was enqueued, {own} of the {limit} by this client itself",
+                limit = limit.get()
+            ),
+        };
+        Error::new(ErrorKind::Timeout, format!("{what}: {holder}")).out_of(budget)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::Limit;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn refusal(own: u32) -> Refusal {
+        Refusal {
+            at: Instant::now(),
+            own,
+        }
+    }
+
+    fn key() -> Key {
+        Key::new("k").unwrap()
+    }
+
+    #[test]
+    fn what_is_waited_for_is_read_as_it_was_written() {
+        let progress = Progress::default();
+        assert_eq!(progress.get(), WaitsFor::Layers);
+        for what in [
+            WaitsFor::Connection { ahead: 0 },
+            WaitsFor::Connection { ahead: u32::MAX },
+            WaitsFor::Opening,
+            WaitsFor::Answer,
+            WaitsFor::Turn,
+            WaitsFor::Layers,
+        ] {
+            progress.clone().waits_for(what);
+            assert_eq!(progress.get(), what);
+        }
+    }
+
+    #[test]
+    fn who_holds_a_key_is_said_as_far_as_it_is_known() {
+        let slots = Target::Semaphore(Limit::new(3).unwrap());
+        for (target, own, said) in [
+            (
+                Target::Lock,
+                0,
+                "\"k\" was not granted within 1 s: another holder has it",
+            ),
+            (
+                Target::Lock,
+                1,
+                "\"k\" was not granted within 1 s: this client held it itself when it asked, and locks are not reentrant",
+            ),
+            (slots, 0, "no slot of \"k\" was granted within 1 s: all slots are taken"),
+            (
+                slots,
+                2,
+                "no slot of \"k\" was granted within 1 s: all slots are taken, 2 of the 3 by this client itself when it asked",
+            ),
+        ] {
+            let error = refusal(own).not_granted(target, &key(), SECOND, WaitsFor::Turn);
+            assert_eq!(error.to_string(), said);
+            assert_eq!(
+                (error.kind(), error.budget()),
+                (ErrorKind::Timeout, Some(Budget::Wait(SECOND)))
+            );
+        }
+    }
+
+    #[test]
+    fn a_wait_without_a_connection_says_so() {
+        let waits_for = WaitsFor::Connection { ahead: 7 };
+        let error = refusal(0).not_granted(Target::Lock, &key(), SECOND, waits_for);
+        let text = error.to_string();
+        assert!(text.contains("another holder has it; no connection was free"), "{text}");
+        assert!(text.contains("behind 7 others (see exclusive_connections"), "{text}");
+        let error = refusal(0).not_granted(Target::Lock, &key(), SECOND, WaitsFor::Opening);
+        assert!(error.to_string().ends_with("was not established in time"), "{error}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_word_of_a_server_grows_old() {
+        let at = Instant::now();
+        assert!(is_fresh(at, Instant::now()));
+        tokio::time::advance(FRESH).await;
+        assert!(!is_fresh(at, Instant::now()));
+    }
+}

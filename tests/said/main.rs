@@ -1,0 +1,7 @@
+//! What errors say: only what is known, each fact once, and what to do about it.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod silent;

@@ -1,0 +1,233 @@
+//! A server that says nothing, and one that says that a key is held: callers must be able to tell them apart.
+
+use std::fmt::Debug;
+use std::time::Duration;
+
+use dflockd_client::server::Server;
+use dflockd_client::{
+    Budget, Client, ClientBuilder, DistributedLock, DistributedSemaphore, Election, Enqueued, Error, ErrorKind,
+    blocking,
+};
+
+use crate::support::fake::FakeServer;
+use crate::support::proxy::Proxy;
+use crate::support::until;
+
+/// How long the callers of these tests wait.
+const WAIT: Duration = Duration::from_millis(300);
+
+/// An embedded server behind a proxy that can stop it: connections are still accepted, and nothing is answered.
+struct Scene {
+    server: Server,
+    proxy: Proxy,
+}
+
+impl Scene {
+    async fn set() -> Self {
+        let server = Server::builder().port(0).start().await.unwrap();
+        let proxy = Proxy::start(&server.local_addr().to_string()).await;
+        Self { server, proxy }
+    }
+
+    fn builder(&self) -> ClientBuilder {
+        builder(&[&self.proxy.address])
+    }
+
+    /// A client that the proxy does not concern.
+    async fn bystander(&self) -> Client {
+        builder(&[&self.server.local_addr().to_string()])
+            .connect()
+            .await
+            .unwrap()
+    }
+
+    fn stop(&self) {
+        self.proxy.change(|weather| {
+            weather.stall_up = true;
+            weather.stall_down = true;
+        });
+    }
+}
+
+fn builder(servers: &[&str]) -> ClientBuilder {
+    Client::builder()
+        .servers(servers.iter().copied())
+        .acquire_timeout(WAIT)
+        .request_timeout(WAIT)
+}
+
+/// No server said anything about the key, so neither does the error.
+fn nothing_was_said<T: Debug>(outcome: Result<T, Error>, part: &str) {
+    let error = outcome.expect_err("no server answered");
+    let text = error.to_string();
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
+    assert!(text.contains(part), "{text}");
+    assert!(!text.contains("hold") && !text.contains("held"), "{text}");
+    assert!(error.budget().is_some(), "a time ran out: {error:?}");
+    assert!(!matches!(error.budget(), Some(Budget::Wait(_))), "{error:?}");
+    assert!(error.is_retryable() && !error.is_timeout(), "{error:?}");
+}
+
+/// A server said that the key is held.
+fn it_is_held<T: Debug>(outcome: Result<T, Error>, part: &str) {
+    let error = outcome.expect_err("it is held");
+    assert_eq!(error.kind(), ErrorKind::Timeout, "{error:?}");
+    assert!(error.to_string().contains(part), "{error}");
+    assert!(matches!(error.budget(), Some(Budget::Wait(_))), "{error:?}");
+    assert!(error.is_retryable() && error.is_timeout(), "{error:?}");
+}
+
+/// Every way to ask for a key, of a client whose server says nothing.
+async fn ask_in_every_way(client: &Client, part: &str) {
+    let (lock, slot) = (client.lock("l").unwrap(), client.semaphore("s", 2).unwrap());
+    let mut lock_object = DistributedLock::from(client.lock("lo").unwrap());
+    let mut slot_object = DistributedSemaphore::from(client.semaphore("so", 2).unwrap());
+    let both = client.lock_all(["m1", "m2"]).unwrap();
+    let election = Election::new(client.lock("e").unwrap());
+    // Those for the same key ask at the same time: the first is of no help to the second.
+    let again = client.lock("l").unwrap();
+    let no_time = client.lock("z").unwrap().acquire_timeout(Duration::ZERO);
+    tokio::join!(
+        async { nothing_was_said(lock.acquire().await, part) },
+        async { nothing_was_said(again.acquire().await, part) },
+        async { nothing_was_said(no_time.acquire().await, part) },
+        async { nothing_was_said(lock.try_acquire().await, part) },
+        async { nothing_was_said(lock.enqueue().await, part) },
+        async { nothing_was_said(slot.acquire().await, part) },
+        async { nothing_was_said(slot.try_acquire().await, part) },
+        async { nothing_was_said(slot.enqueue().await, part) },
+        async { nothing_was_said(lock_object.acquire().await, part) },
+        async { nothing_was_said(slot_object.acquire().await, part) },
+        async { nothing_was_said(both.acquire().await, part) },
+        async { nothing_was_said(both.try_acquire().await, part) },
+        async { nothing_was_said(election.try_campaign().await, part) },
+    );
+    nothing_was_said(lock_object.enqueue().await, part);
+    nothing_was_said(lock.with_lock(async |_| Ok::<_, Error>(())).await, part);
+    nothing_was_said(slot.with_permit(async |_| Ok::<_, Error>(())).await, part);
+}
+
+#[tokio::test]
+async fn a_server_that_is_stopped_holds_nothing_against_anyone() {
+    let scene = Scene::set().await;
+    let client = scene.builder().connect().await.unwrap();
+    scene.stop();
+    ask_in_every_way(&client, "the server did not answer").await;
+}
+
+#[tokio::test]
+async fn a_server_that_accepts_and_never_answers_is_not_connected() {
+    let server = FakeServer::start(|connection, _| connection.until_hung_up()).await;
+    let client = builder(&[&server.address]).build().unwrap();
+    ask_in_every_way(&client, "shard 0 is not connected").await;
+}
+
+/// Threads get what tasks get.
+#[test]
+fn threads_are_told_the_same() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let scene = runtime.block_on(Scene::set());
+    let client = scene.builder().connect_blocking().unwrap();
+    let holder = runtime.block_on(scene.bystander());
+    let guard = runtime.block_on(async { holder.lock("h").unwrap().acquire().await.unwrap() });
+    it_is_held(client.lock("h").unwrap().acquire(), "another holder has it");
+    assert!(
+        !blocking::DistributedLock::from(client.lock("h").unwrap())
+            .acquire()
+            .unwrap()
+    );
+    scene.stop();
+    let part = "the server did not answer";
+    let lock = client.lock("l").unwrap();
+    let slot = client.semaphore("s", 2).unwrap();
+    nothing_was_said(lock.acquire(), part);
+    nothing_was_said(slot.acquire(), part);
+    nothing_was_said(lock.try_acquire(), part);
+    nothing_was_said(lock.enqueue(), part);
+    nothing_was_said(client.lock_all(["a", "b"]).unwrap().acquire(), part);
+    nothing_was_said(blocking::DistributedLock::from(lock).acquire(), part);
+    nothing_was_said(blocking::DistributedSemaphore::from(slot).acquire(), part);
+    drop(guard);
+}
+
+/// Ended by the clock here (300 ms), and by the server's own timeout (1 s), whichever comes first.
+#[tokio::test]
+async fn a_key_that_is_held_is_said_to_be() {
+    let scene = Scene::set().await;
+    let (holder, client) = (scene.bystander().await, scene.builder().connect().await.unwrap());
+    let _lock = holder.lock("l").unwrap().acquire().await.unwrap();
+    let _slot = holder.semaphore("s", 1).unwrap().acquire().await.unwrap();
+    for wait in [WAIT, Duration::from_secs(1)] {
+        let lock = client.lock("l").unwrap().acquire_timeout(wait);
+        let slot = client.semaphore("s", 1).unwrap().acquire_timeout(wait);
+        let both = client.lock_all(["k", "l"]).unwrap().acquire_timeout(wait);
+        let mut object = DistributedLock::from(lock.clone());
+        let mut slot_object = DistributedSemaphore::from(slot.clone());
+        tokio::join!(
+            async { it_is_held(lock.acquire().await, "another holder has it") },
+            async { it_is_held(slot.acquire().await, "all slots are taken") },
+            async { it_is_held(both.acquire().await, "\"l\" was not granted") },
+            async { assert!(!object.acquire().await.unwrap()) },
+            async { assert!(!slot_object.acquire().await.unwrap()) },
+        );
+        let Enqueued::Queued(ticket) = lock.enqueue().await.unwrap() else {
+            panic!("it is held");
+        };
+        it_is_held(ticket.wait(wait).await, "the turn of \"l\" did not come");
+        assert!(lock.try_acquire().await.unwrap().is_none());
+    }
+}
+
+/// A silent shard says nothing for another.
+#[tokio::test]
+async fn each_shard_speaks_for_itself() {
+    let (silent, talks) = (Scene::set().await, Scene::set().await);
+    let holder = talks.bystander().await;
+    let servers = [silent.proxy.address.as_str(), talks.proxy.address.as_str()];
+    let client = builder(&servers).connect().await.unwrap();
+    // In this order the keys are taken together.
+    let of_shard = |shard, prefix| {
+        let name = |number: u32| format!("{prefix}{number}");
+        let is_there = |key: &String| dflockd_client::stable_hash_shard(key, 2) == shard;
+        (0..).map(name).find(is_there).unwrap()
+    };
+    let (away, held) = (of_shard(0, "a"), of_shard(1, "b"));
+    let _guard = holder.lock(&held).unwrap().acquire().await.unwrap();
+    silent.stop();
+    tokio::join!(
+        async { nothing_was_said(client.lock(&away).unwrap().acquire().await, "the server did not answer") },
+        async { it_is_held(client.lock(&held).unwrap().acquire().await, "another holder has it") },
+        async {
+            let both = client.lock_all([&away, &held]).unwrap();
+            nothing_was_said(both.acquire().await, "the server did not answer");
+        },
+    );
+}
+
+/// What the server told one caller a while ago, it did not tell the next.
+#[tokio::test]
+async fn what_was_said_to_one_caller_is_not_said_to_the_next_when_the_server_has_stopped() {
+    let scene = Scene::set().await;
+    let (holder, client) = (scene.bystander().await, scene.builder().connect().await.unwrap());
+    let _guard = holder.lock("k").unwrap().acquire().await.unwrap();
+    let first = client.lock("k").unwrap().acquire_timeout(Duration::from_secs(5));
+    let first = tokio::spawn(async move { first.acquire().await });
+    until("it waits", || scene.server.stats().locks[0].waiters == 1).await;
+    scene.stop();
+    // Longer than a server's word is passed on to other callers.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    nothing_was_said(client.lock("k").unwrap().acquire().await, "the server did not answer");
+    it_is_held(first.await.unwrap(), "another holder has it");
+}
+
+/// More callers than may wait: those who find no room are told that, not that the key is held.
+#[tokio::test]
+async fn a_caller_without_room_is_told_so() {
+    let scene = Scene::set().await;
+    let client = scene.builder().max_in_flight(1).connect().await.unwrap();
+    scene.stop();
+    // The answer to the first is not there yet, so its room is still taken.
+    nothing_was_said(client.lock("a").unwrap().acquire().await, "the server did not answer");
+    nothing_was_said(client.lock("b").unwrap().acquire().await, "no room");
+    nothing_was_said(client.lock("b").unwrap().try_acquire().await, "no room");
+}
