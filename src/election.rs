@@ -57,7 +57,7 @@ impl Election {
         self.lock.key()
     }
 
-    /// Campaigns until elected, however long that takes: while somebody else leads, and over lost connections, restarts
+    /// Campaigns until elected, however long that takes: while another candidate leads, and over lost connections, restarts
     /// and full servers.
     ///
     /// # Errors
@@ -84,7 +84,7 @@ impl Election {
         }
     }
 
-    /// Leads if nobody else does; `None` if somebody does.
+    /// Leads if no candidate does; `None` if one does, as a server says.
     ///
     /// # Errors
     ///

@@ -14,7 +14,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// What went wrong, where, and why.
 ///
 /// Cloning is cheap: when a connection dies, every caller that was waiting on it gets the same cause.
-/// Match on [`kind`](Error::kind); the text is for people.
+/// Match on [`kind`](Error::kind); the text is for people. What each kind means, and what is known when a time is over, is in
+/// [`docs/errors.md`](https://docs.rs/crate/dflockd-client/latest/source/docs/errors.md).
 #[derive(Clone)]
 pub struct Error(Arc<Repr>);
 

@@ -23,7 +23,7 @@ use crate::types::{Fence, Key, Kind, Token, Ttl};
 /// in the background, from any thread, inside a runtime or not.
 pub struct Lease {
     held: ActorLease,
-    /// Somebody else held the key when it was asked for.
+    /// The key was held when it was asked for.
     contended: bool,
     // Dropped after `held`, so that the release is on its way before the client may end.
     core: Arc<Core>,
@@ -93,7 +93,7 @@ impl Lease {
         self.held.cell.state()
     }
 
-    /// Whether somebody else held the key when this lease was asked for, so that it had to be waited for.
+    /// Whether the key was held when this lease was asked for, so that it had to be waited for.
     #[must_use]
     pub fn was_contended(&self) -> bool {
         self.contended
@@ -273,8 +273,8 @@ impl LockGuard {
     /// # Errors
     ///
     /// [`ErrorKind::LeaseLost`] if the lease was lost before, [`ErrorKind::NotHeld`] if the server says so now,
-    /// [`ErrorKind::Unavailable`] or [`ErrorKind::Timeout`] if no answer came within the request timeout. In the
-    /// last two cases the release goes on in the background, over reconnects, until it is answered or the TTL is over.
+    /// [`ErrorKind::Unavailable`] if no server answered within the request timeout ([`ErrorKind::Timeout`] if a layer of yours kept
+    /// the answer). In the last two cases the release goes on in the background, over reconnects, until it is answered or the TTL is over.
     ///
     /// # Cancel safety
     ///

@@ -66,8 +66,8 @@ impl Semaphore {
     ///
     /// # Errors
     ///
-    /// [`Timeout`](crate::ErrorKind::Timeout) if somebody else held it all the time,
-    /// [`Unavailable`](crate::ErrorKind::Unavailable) if the server could not be reached in that time,
+    /// [`Timeout`](crate::ErrorKind::Timeout) if it was not granted in that time and a server had said that it is held,
+    /// [`Unavailable`](crate::ErrorKind::Unavailable) if no server answered in that time: whether it is held is not known then,
     /// [`Disconnected`](crate::ErrorKind::Disconnected) if the connection was lost after the request was sent,
     /// [`LimitMismatch`](crate::ErrorKind::LimitMismatch) if the key exists with another limit,
     /// and the server's refusals. Nothing is held after an error.
@@ -95,7 +95,8 @@ impl Semaphore {
     ///
     /// # Errors
     ///
-    /// As [`acquire`](Self::acquire); [`Timeout`](crate::ErrorKind::Timeout) means here that the server did not answer.
+    /// As [`acquire`](Self::acquire); [`Unavailable`](crate::ErrorKind::Unavailable) if no server answered within the request
+    /// timeout.
     ///
     /// # Cancel safety
     ///

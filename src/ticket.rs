@@ -18,7 +18,7 @@ use crate::types::{Key, Kind};
 pub enum Enqueued<G> {
     /// It was free: held.
     Acquired(G),
-    /// Somebody else holds it; this is a place in the queue.
+    /// A server says that it is held; this is a place in the queue.
     Queued(Ticket<G>),
 }
 
@@ -49,6 +49,7 @@ impl<G> Ticket<G> {
     /// # Errors
     ///
     /// [`Timeout`](crate::ErrorKind::Timeout) if its turn did not come in time,
+    /// [`Unavailable`](crate::ErrorKind::Unavailable) if the shard was not connected when the time was over,
     /// [`LeaseExpired`](crate::ErrorKind::LeaseExpired) if it came so long ago that the lease ran out,
     /// [`Disconnected`](crate::ErrorKind::Disconnected) if the connection that had the place was lost. Nothing is held after an
     /// error.

@@ -63,7 +63,7 @@ impl fmt::Display for WaitsFor {
                 "no connection was free for its wait, which came behind {ahead} others (see exclusive_connections and \
                  exclusive_connections_per_key)"
             ),
-            Self::Opening => f.write_str("the connection for its wait was not established in time"),
+            Self::Opening => f.write_str("no connection for its wait could be established in time"),
             Self::Layers | Self::Answer | Self::Turn => Ok(()),
         }
     }
@@ -234,7 +234,7 @@ mod tests {
         assert!(text.contains("another holder has it; no connection was free"), "{text}");
         assert!(text.contains("behind 7 others (see exclusive_connections"), "{text}");
         let error = refusal(0).not_granted(Target::Lock, &key(), SECOND, WaitsFor::Opening);
-        assert!(error.to_string().ends_with("was not established in time"), "{error}");
+        assert!(error.to_string().ends_with("could be established in time"), "{error}");
     }
 
     #[tokio::test(start_paused = true)]

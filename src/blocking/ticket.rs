@@ -17,7 +17,7 @@ use crate::types::Key;
 pub enum Enqueued<G> {
     /// It was free: held.
     Acquired(Held<G>),
-    /// Somebody else holds it; this is a place in the queue.
+    /// A server says that it is held; this is a place in the queue.
     Queued(Ticket<G>),
 }
 

@@ -26,7 +26,7 @@ pub use semaphore::DistributedSemaphore;
 pub enum EnqueueStatus {
     /// It was free: held.
     Acquired,
-    /// Somebody else holds it. The place in the queue is kept; [`Holder::wait`] waits at it.
+    /// A server says that it is held. The place in the queue is kept; [`Holder::wait`] waits at it.
     Queued,
 }
 
@@ -99,14 +99,14 @@ impl<G: Guard> Holder<G> {
         }
     }
 
-    /// Acquires it, waiting for up to the acquire timeout. False if somebody else held it all the time: look at it,
-    /// nothing is held then.
+    /// Acquires it, waiting for up to the acquire timeout. False if it was not granted in that time because it is held, as a server
+    /// said: look at it, nothing is held then.
     ///
     /// # Errors
     ///
     /// [`ErrorKind::Misuse`] if this object holds it or has a place in its queue, [`ErrorKind::Connect`] or
-    /// [`ErrorKind::Auth`] if a client of its own could not connect, and all errors of [`Lock::acquire`] but the
-    /// timeout. Nothing is held after an error. A lease that was lost is in nobody's way: it is acquired anew.
+    /// [`ErrorKind::Auth`] if a client of its own could not connect, [`ErrorKind::Unavailable`] if no server answered in time, and
+    /// all other errors of [`Lock::acquire`] but the timeout. Nothing is held after an error. A lease that was lost is in nobody's way: it is acquired anew.
     ///
     /// # Cancel safety
     ///

@@ -237,7 +237,7 @@ fn granted(request: &Request, response: Response) -> Result<Grant> {
         Response::TimedOut => Err(Error::new(
             ErrorKind::Timeout,
             format!(
-                "{:?} was not granted within {} s: somebody else holds it",
+                "{:?} was not granted within {} s: another holder has it",
                 request.subject(),
                 request.blocks().as_secs()
             ),

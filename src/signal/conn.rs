@@ -289,8 +289,8 @@ impl SignalHandle {
     /// # Errors
     ///
     /// [`ErrorKind::InvalidInput`] if pattern or group are none (see [`Pattern::new`]; an empty group is no group),
-    /// [`Unsupported`](ErrorKind::Unsupported) if the server refuses it, [`Unavailable`](ErrorKind::Unavailable) or
-    /// [`Timeout`](ErrorKind::Timeout) if it could not be had within the request timeout. After an error some shards may have it.
+    /// [`Unsupported`](ErrorKind::Unsupported) if the server refuses it, [`Unavailable`](ErrorKind::Unavailable) if
+    /// not all servers answered within the request timeout. After an error some shards may have it.
     ///
     /// # Cancel safety
     ///
@@ -334,8 +334,7 @@ impl SignalHandle {
     ///
     /// [`ErrorKind::InvalidInput`] if channel or payload are none (see [`Channel::new`] and [`Payload::new`]),
     /// [`Disconnected`](ErrorKind::Disconnected) if the connection was lost before the answer: it may have been delivered, and is
-    /// never sent twice; [`Unavailable`](ErrorKind::Unavailable) or [`Timeout`](ErrorKind::Timeout) if nobody answered within the request
-    /// timeout.
+    /// never sent twice; [`Unavailable`](ErrorKind::Unavailable) if no server answered within the request timeout.
     ///
     /// # Cancel safety
     ///

@@ -91,7 +91,7 @@ pub(crate) const ACQUIRE_WAIT: Family = Family::histogram(
     "dflockd_client_acquire_wait_seconds",
     Unit::Seconds,
     WAITS,
-    "Time that successful acquires took, by whether somebody else held the key at first.",
+    "Time that successful acquires took, by whether the key was held at first.",
 );
 pub(crate) const HOLD: Family = Family::histogram(
     "dflockd_client_hold_duration_seconds",

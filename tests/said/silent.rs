@@ -58,10 +58,19 @@ fn builder(servers: &[&str]) -> ClientBuilder {
 
 /// No server said anything about the key, so neither does the error.
 fn nothing_was_said<T: Debug>(outcome: Result<T, Error>, part: &str) {
+    one_of_these_was_said(outcome, &[part]);
+}
+
+/// An `enqueue` needs a connection of its own, which may be what a silent server does not answer on.
+fn no_place_was_had<T: Debug>(outcome: Result<T, Error>, part: &str) {
+    one_of_these_was_said(outcome, &[part, "got no place in its queue"]);
+}
+
+fn one_of_these_was_said<T: Debug>(outcome: Result<T, Error>, parts: &[&str]) {
     let error = outcome.expect_err("no server answered");
     let text = error.to_string();
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
-    assert!(text.contains(part), "{text}");
+    assert!(parts.iter().any(|part| text.contains(part)), "{text}");
     assert!(!text.contains("hold") && !text.contains("held"), "{text}");
     assert!(error.budget().is_some(), "a time ran out: {error:?}");
     assert!(!matches!(error.budget(), Some(Budget::Wait(_))), "{error:?}");
@@ -92,17 +101,17 @@ async fn ask_in_every_way(client: &Client, part: &str) {
         async { nothing_was_said(again.acquire().await, part) },
         async { nothing_was_said(no_time.acquire().await, part) },
         async { nothing_was_said(lock.try_acquire().await, part) },
-        async { nothing_was_said(lock.enqueue().await, part) },
+        async { no_place_was_had(lock.enqueue().await, part) },
         async { nothing_was_said(slot.acquire().await, part) },
         async { nothing_was_said(slot.try_acquire().await, part) },
-        async { nothing_was_said(slot.enqueue().await, part) },
+        async { no_place_was_had(slot.enqueue().await, part) },
         async { nothing_was_said(lock_object.acquire().await, part) },
         async { nothing_was_said(slot_object.acquire().await, part) },
         async { nothing_was_said(both.acquire().await, part) },
         async { nothing_was_said(both.try_acquire().await, part) },
         async { nothing_was_said(election.try_campaign().await, part) },
     );
-    nothing_was_said(lock_object.enqueue().await, part);
+    no_place_was_had(lock_object.enqueue().await, part);
     nothing_was_said(lock.with_lock(async |_| Ok::<_, Error>(())).await, part);
     nothing_was_said(slot.with_permit(async |_| Ok::<_, Error>(())).await, part);
 }
@@ -143,7 +152,7 @@ fn threads_are_told_the_same() {
     nothing_was_said(lock.acquire(), part);
     nothing_was_said(slot.acquire(), part);
     nothing_was_said(lock.try_acquire(), part);
-    nothing_was_said(lock.enqueue(), part);
+    no_place_was_had(lock.enqueue(), part);
     nothing_was_said(client.lock_all(["a", "b"]).unwrap().acquire(), part);
     nothing_was_said(blocking::DistributedLock::from(lock).acquire(), part);
     nothing_was_said(blocking::DistributedSemaphore::from(slot).acquire(), part);
@@ -210,7 +219,7 @@ async fn what_was_said_to_one_caller_is_not_said_to_the_next_when_the_server_has
     let scene = Scene::set().await;
     let (holder, client) = (scene.bystander().await, scene.builder().connect().await.unwrap());
     let _guard = holder.lock("k").unwrap().acquire().await.unwrap();
-    let first = client.lock("k").unwrap().acquire_timeout(Duration::from_secs(5));
+    let first = client.lock("k").unwrap().acquire_timeout(Duration::from_secs(2));
     let first = tokio::spawn(async move { first.acquire().await });
     until("it waits", || scene.server.stats().locks[0].waiters == 1).await;
     scene.stop();

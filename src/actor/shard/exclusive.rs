@@ -171,8 +171,7 @@ impl Shard {
             self.waits.put_back(subject, place, wait);
         }
         if error.is_fatal() {
-            // The server that is connected takes no further connection of this client: those who need one are told why, rather
-            // than at the end of their time that somebody else holds the key.
+            // The server that is connected takes no further connection of this client: callers that need one are told why at once.
             for pending in self.waits.drain() {
                 self.refuse(pending, error.clone());
             }

@@ -12,9 +12,10 @@ use super::Timeout;
 /// A client has one already, outside of the layers that are added to it; its request timeout is
 /// [`ClientBuilder::request_timeout`](crate::ClientBuilder::request_timeout). One that is added ends a request earlier.
 ///
-/// What is over ends with an error of kind [`Timeout`](crate::ErrorKind::Timeout), whose
-/// [`budget`](crate::Error::budget) says which time ran out, and the inner future is dropped: what is granted to it
-/// meanwhile is given back.
+/// What is over ends with an error of kind [`Timeout`](crate::ErrorKind::Timeout), or
+/// [`Unavailable`](crate::ErrorKind::Unavailable) where it is known that it is a server that did not answer. Its
+/// [`budget`](crate::Error::budget) says which time ran out. The inner future is dropped: what is granted to it meanwhile is given
+/// back.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
