@@ -2,23 +2,34 @@
 
 use serde::{Deserialize, Serialize};
 
-/// The state of one server. Fields that a server does not send are empty; fields that are not known are ignored.
+/// The state of one server. Fields that a server does not send, or sends as `null`, are empty; fields that are not known are ignored.
+///
+/// ```
+/// let stats: dflockd_client::Stats = serde_json::from_str(r#"{"connections":2,"locks":null}"#)?;
+/// assert_eq!((stats.connections, stats.locks.len(), stats.semaphores.len()), (2, 0, 0));
+/// # Ok::<(), serde_json::Error>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 #[non_exhaustive]
 pub struct Stats {
     /// Open connections, the asking one included.
+    #[serde(deserialize_with = "or_empty")]
     pub connections: u64,
     /// Locks that are held or waited for.
+    #[serde(deserialize_with = "or_empty")]
     pub locks: Vec<LockStats>,
     /// Semaphores that are held or waited for.
+    #[serde(deserialize_with = "or_empty")]
     pub semaphores: Vec<SemaphoreStats>,
     /// Locks that were used lately and are free now.
+    #[serde(deserialize_with = "or_empty")]
     pub idle_locks: Vec<IdleStats>,
     /// Semaphores that were used lately and are free now.
+    #[serde(deserialize_with = "or_empty")]
     pub idle_semaphores: Vec<IdleStats>,
-    /// Who listens to signals. Servers that know none do not send it, and those without listeners need not.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    /// The patterns of signals that are listened to. Empty, too, where the server knows no signals.
+    #[serde(deserialize_with = "or_empty", skip_serializing_if = "Vec::is_empty")]
     pub signal_channels: Vec<SignalChannelStats>,
     /// What the server says of the cluster that it is a member of. `None` for a server that is no member of one.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -28,7 +39,7 @@ pub struct Stats {
 impl Stats {
     /// Adds the state of another server. A [`cluster`](Self::cluster) stays; that of the other server counts if there is none.
     pub fn merge(&mut self, other: Self) {
-        self.connections += other.connections;
+        self.connections = self.connections.saturating_add(other.connections);
         self.locks.extend(other.locks);
         self.semaphores.extend(other.semaphores);
         self.idle_locks.extend(other.idle_locks);
@@ -44,13 +55,16 @@ impl Stats {
 #[non_exhaustive]
 pub struct LockStats {
     /// Its key.
+    #[serde(deserialize_with = "or_empty")]
     pub key: String,
     /// The server's number of the connection that acquired it.
+    #[serde(deserialize_with = "or_empty")]
     pub owner_conn_id: u64,
     /// Seconds until its lease ends.
     #[serde(deserialize_with = "whole_seconds")]
     pub lease_expires_in_s: u64,
     /// How many wait for it.
+    #[serde(deserialize_with = "or_empty")]
     pub waiters: u64,
 }
 
@@ -60,12 +74,16 @@ pub struct LockStats {
 #[non_exhaustive]
 pub struct SemaphoreStats {
     /// Its key.
+    #[serde(deserialize_with = "or_empty")]
     pub key: String,
     /// Its limit.
+    #[serde(deserialize_with = "or_empty")]
     pub limit: u64,
     /// How many slots are held.
+    #[serde(deserialize_with = "or_empty")]
     pub holders: u64,
     /// How many wait for a slot.
+    #[serde(deserialize_with = "or_empty")]
     pub waiters: u64,
 }
 
@@ -75,6 +93,7 @@ pub struct SemaphoreStats {
 #[non_exhaustive]
 pub struct IdleStats {
     /// The key.
+    #[serde(deserialize_with = "or_empty")]
     pub key: String,
     /// Seconds since it was last used.
     #[serde(deserialize_with = "whole_seconds")]
@@ -87,11 +106,13 @@ pub struct IdleStats {
 #[non_exhaustive]
 pub struct SignalChannelStats {
     /// The pattern.
+    #[serde(deserialize_with = "or_empty")]
     pub pattern: String,
     /// The group; `None` for those that get every signal.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub group: Option<String>,
     /// How many connections.
+    #[serde(deserialize_with = "or_empty")]
     pub listeners: u64,
 }
 
@@ -101,41 +122,55 @@ pub struct SignalChannelStats {
 #[non_exhaustive]
 pub struct ClusterStats {
     /// The member's own name.
+    #[serde(deserialize_with = "or_empty")]
     pub node_id: String,
     /// `leader`, `follower`, `candidate` or `pre-candidate`.
+    #[serde(deserialize_with = "or_empty")]
     pub role: String,
     /// The term of office that the member knows of. It grows with each election.
+    #[serde(deserialize_with = "or_empty")]
     pub term: u64,
     /// The name of the leader; empty if the member knows of none.
+    #[serde(deserialize_with = "or_empty")]
     pub leader_id: String,
     /// The address at which clients reach the leader, if the member knows it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub leader_addr: Option<String>,
     /// The index of the last log entry that is committed.
+    #[serde(deserialize_with = "or_empty")]
     pub commit_index: u64,
     /// The index of the last log entry.
+    #[serde(deserialize_with = "or_empty")]
     pub last_log_index: u64,
     /// The index of the last log entry that the newest snapshot contains.
+    #[serde(deserialize_with = "or_empty")]
     pub snapshot_index: u64,
     /// The names of the members that vote, the member's own among them.
-    #[serde(deserialize_with = "null_is_empty")]
+    #[serde(deserialize_with = "or_empty")]
     pub voters: Vec<String>,
 }
 
-/// A list that is `null` is empty: so servers write lists that they never filled.
-fn null_is_empty<'de, D: serde::Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Vec<T>, D::Error> {
-    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+/// Reads a value that may be `null`: so servers that are written in Go send a list that was never filled.
+fn or_empty<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: Deserialize<'de> + Default,
+{
+    Option::deserialize(deserializer).map(Option::unwrap_or_default)
 }
 
-/// Some servers write seconds with a fraction.
+/// Reads seconds, which some servers write with a fraction.
 fn whole_seconds<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
-    let seconds = f64::deserialize(deserializer)?;
+    let seconds: f64 = or_empty(deserializer)?;
     // Saturates: negative becomes 0.
     Ok(seconds as u64)
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use serde_json::{Map, Value, json};
+
     use super::*;
 
     #[test]
@@ -206,5 +241,71 @@ mod tests {
     fn a_server_without_listeners_does_not_mention_them() {
         let json = serde_json::to_string(&Stats::default()).unwrap_or_else(|e| panic!("{e}"));
         assert!(!json.contains("signal"), "{json}");
+    }
+
+    #[test]
+    fn sums_do_not_overflow() {
+        let mut stats = Stats {
+            connections: u64::MAX,
+            ..Stats::default()
+        };
+        stats.merge(stats.clone());
+        assert_eq!(stats.connections, u64::MAX);
+    }
+
+    /// How a server sends one field.
+    #[derive(Clone, Copy, Debug)]
+    enum Sent {
+        NotAtAll,
+        AsNull,
+        WithItsValue,
+    }
+
+    fn sent() -> impl Strategy<Value = Sent> {
+        prop_oneof![Just(Sent::NotAtAll), Just(Sent::AsNull), Just(Sent::WithItsValue)]
+    }
+
+    /// The fields in one of these ways each, at all depths. What they mean: those that are sent with their value.
+    fn vary(value: &Value, ways: &mut impl Iterator<Item = Sent>) -> (Value, Value) {
+        match value {
+            Value::Object(fields) => {
+                let (mut said, mut meant) = (Map::new(), Map::new());
+                for (name, value) in fields {
+                    match ways.next().unwrap_or(Sent::WithItsValue) {
+                        Sent::NotAtAll => {}
+                        Sent::AsNull => drop(said.insert(name.clone(), Value::Null)),
+                        Sent::WithItsValue => {
+                            let (said_here, meant_here) = vary(value, ways);
+                            said.insert(name.clone(), said_here);
+                            meant.insert(name.clone(), meant_here);
+                        }
+                    }
+                }
+                (Value::Object(said), Value::Object(meant))
+            }
+            Value::Array(items) => {
+                let (said, meant) = items.iter().map(|item| vary(item, ways)).unzip();
+                (Value::Array(said), Value::Array(meant))
+            }
+            other => (other.clone(), other.clone()),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_null_is_as_if_it_was_not_sent(ways in prop::collection::vec(sent(), 64)) {
+            let whole = json!({
+                "connections": 7,
+                "locks": [{"key": "a", "owner_conn_id": 1, "lease_expires_in_s": 9.5, "waiters": 2}, {"key": "b", "waiters": 1}],
+                "semaphores": [{"key": "s", "limit": 3, "holders": 2, "waiters": 1}],
+                "idle_locks": [{"key": "i", "idle_s": 4.25}],
+                "idle_semaphores": [{"key": "j", "idle_s": 5}],
+                "signal_channels": [{"pattern": "a.>", "group": "g", "listeners": 3}],
+                "cluster": {"voters": ["x"]},
+            });
+            let (said, meant) = vary(&whole, &mut ways.into_iter());
+            let read = |value: &Value| serde_json::from_str::<Stats>(&value.to_string());
+            prop_assert_eq!(read(&said).map_err(|e| TestCaseError::fail(e.to_string()))?, read(&meant).unwrap(), "{}", said);
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! One suite of what every server and this client must do together.
 //!
-//! Each case runs against an embedded server of its own, once for each release that differs in what they test; or all against the running server that
-//! `DFLOCKD_TEST_SERVER=host:port` names (give it room: `--max-locks 100000`; if its read timeout is not 23 s, say so with
+//! Each case runs against an embedded server of its own, once for each release that differs in what they test, and against a build
+//! that differs from all of these; or all run against the server that `DFLOCKD_TEST_SERVER=host:port` names (give it room: `--max-locks 100000`; if its read timeout is not 23 s, say so with
 //! `DFLOCKD_TEST_READ_TIMEOUT=seconds`). What that server lacks is probed on connections of their own, and cases that
 //! need it are reported as ignored, by name.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
@@ -32,10 +32,14 @@ fn main() -> ExitCode {
     };
     let trials = match factory.is_external() {
         true => of(&factory, ""),
-        false => RELEASES
-            .iter()
-            .flat_map(|release| of(&factory.playing(*release), &format!("{release}::")))
-            .collect(),
+        false => {
+            let releases = RELEASES.iter();
+            let build = runtime.block_on(factory.of_a_build_with_named_fences());
+            releases
+                .flat_map(|release| of(&factory.playing(*release), &format!("{release}::")))
+                .chain(of(&build, "named_fences::"))
+                .collect()
+        }
     };
     // Cases mostly wait: more of them at once than there are cores.
     let arguments = Arguments {

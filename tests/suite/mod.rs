@@ -9,6 +9,7 @@
 )]
 
 pub mod api;
+pub mod build;
 pub mod cases;
 mod composites;
 pub mod low;

@@ -9,6 +9,7 @@ use dflockd_client::server::{Release, Server};
 use dflockd_client::{ClientBuilder, Key};
 
 use super::api::{Api, Client};
+use super::build;
 use super::low::Wire;
 use crate::support::raw::{Heard, RawConnection};
 
@@ -72,9 +73,8 @@ impl Abilities {
         let key = peer.key("fence");
         let first = peer.ask_alone(&format!("l\n{key}\n0 1\n")).await;
         let second = peer.ask_alone(&format!("l\n{key}\n5 1\n")).await;
-        let prefix = |line: &str| u64::from_str_radix(line.get(3..19).unwrap_or("x"), 16);
         // Random prefixes grow by less than a million about once in 10^13 times.
-        if let (Ok(first), Ok(second)) = (prefix(&first), prefix(&second)) {
+        if let (Some(first), Some(second)) = (fence_of(&first), fence_of(&second)) {
             if second > first && second - first < 1_000_000 {
                 abilities.push(Ability::Fences);
             }
@@ -88,6 +88,17 @@ impl Abilities {
             Ability::DroppedCalls => api == Api::Async,
             other => self.0.contains(&other),
         }
+    }
+}
+
+/// The fence of a grant as the server answered it: some builds name it as a third number, others have it as the first half of the
+/// token.
+pub fn fence_of(answer: &str) -> Option<u64> {
+    let mut fields = answer.strip_prefix("ok ")?.split(' ');
+    let (token, _ttl, fence) = (fields.next()?, fields.next()?, fields.next());
+    match fence {
+        Some(fence) => fence.parse().ok(),
+        None => u64::from_str_radix(token.get(..16)?, 16).ok(),
     }
 }
 
@@ -136,6 +147,13 @@ impl PeerFactory {
             read_timeout,
             next: first_key(),
         }
+    }
+
+    /// Peers that share a build that names the fence in its grants.
+    pub async fn of_a_build_with_named_fences(&self) -> Self {
+        let server = Server::builder().port(0).max_locks(100_000);
+        let server = server.read_timeout(self.read_timeout).start().await.unwrap();
+        Self::of(&build::start(server).await, self.read_timeout)
     }
 
     /// A peer whose clients are of that kind.
@@ -205,7 +223,8 @@ impl Peer {
         Wire::connect(self.api, &self.address).await
     }
 
-    async fn ask_alone(&self, request: &str) -> String {
+    /// The answer to a request on a connection of its own, which is closed then.
+    pub async fn ask_alone(&self, request: &str) -> String {
         let mut connection = RawConnection::open(&self.address).await;
         connection.send(request).await;
         match connection.hear(SOON).await {
