@@ -27,10 +27,9 @@ pub async fn a_place_in_the_queue_is_taken_first_and_waited_at_later(peer: Peer)
     let second = ticket.wait(LONG).await.unwrap();
     assert!(second.is_held());
     second.release().await.unwrap();
-    assert!(
-        lock.try_acquire().await.unwrap().is_some(),
-        "the late place was given up"
-    );
+    // Releases before 1.15 notice that a waiter has gone when its turn comes. Not to notice it would cost the lease's TTL, which is longer.
+    let third = lock.acquire_timeout(LONG).acquire().await;
+    drop(third.expect("the late place was given up"));
 }
 
 pub async fn several_locks_are_taken_all_or_none(peer: Peer) {
