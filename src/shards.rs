@@ -52,8 +52,8 @@ impl Shard {
         Self::new(Policy::Single, [address])
     }
 
-    /// The members of one cluster (releases 3.x), which share their state, in any order. The client talks to the one that
-    /// leads, and finds the next when that changes:
+    /// The members of one cluster (of builds with clusters, which are later than release 2.1), which share their state, in any order. The
+    /// client talks to the one that leads, and finds the next when that changes:
     ///
     /// - A member that says who leads is believed if that one is among `members`, spelled as here (the case of letters does not
     ///   matter); otherwise, and while no member leads, they are asked in turn. The client connects to nobody else.
@@ -63,6 +63,11 @@ impl Shard {
     ///   the same place.
     /// - A request that a member refused because another one leads is asked again there, at most
     ///   [`max_redirects`](crate::ClientBuilder::max_redirects) times.
+    ///
+    /// **Independent** servers are no cluster, nor is one that stands alone: each grants what the others have granted. A server that
+    /// shows that it is no member is never used. Its error is [fatal](crate::Error::is_fatal), of kind
+    /// [`Connect`](crate::ErrorKind::Connect), and names it; callers get it if all of `members` fail so. What shows it, and what
+    /// cannot be told, is in `docs/failover.md`.
     ///
     /// A cluster knows no signals.
     pub fn cluster<A: Into<String>>(members: impl IntoIterator<Item = A>) -> Self {

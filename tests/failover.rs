@@ -334,6 +334,7 @@ async fn a_request_is_asked_anew_so_often_and_no_more() {
             while let Some([command, ..]) = connection.request().await {
                 let answer = match command.as_str() {
                     "n" => "error\n",
+                    "stats" => "ok {\"cluster\":{}}\n",
                     "l" | "e" => "error_not_leader\n",
                     _ => "ok\n",
                 };

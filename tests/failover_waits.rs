@@ -342,6 +342,7 @@ async fn without_sessions_a_wait_ends_with_its_leader_and_is_not_asked_twice() {
                 while let Some([command, ..]) = connection.request().await {
                     match command.as_str() {
                         "stable-ref" | "n" => connection.say("error\n").await,
+                        "stats" => connection.say("ok {\"cluster\":{}}\n").await,
                         "l" => {
                             *waits.lock().unwrap() += 1;
                             if hangs_up {

@@ -8,11 +8,13 @@ use tokio::time::timeout;
 use super::abilities::{Abilities, KnownServers};
 use super::auth::Credentials;
 use super::endpoint::Endpoint;
+use super::membership::{Membership, no_member};
 use super::reach::{Resolver, reach};
 use super::stream::Stream;
 use crate::error::{Error, ErrorKind, Result};
 use crate::protocol::functions::Wire;
 use crate::protocol::{AuthToken, Call, Pattern, StableRef};
+use crate::stats::ClusterStats;
 use crate::tls::{TlsConnector, explain_disconnect};
 use crate::types::{Key, Kind, Token, Ttl};
 
@@ -27,9 +29,9 @@ const NOBODYS_KEY: &str = "dflockd-client-probe";
 pub(crate) enum Purpose {
     /// Requests of any kind.
     Requests,
-    /// Requests that only the leader of a cluster serves: one that does not lead is refused. Where the server remembers sessions it
-    /// is a new one each time, of which nothing is ever asked back: what the connection owns then outlives it for a while, and
-    /// goes on by its tokens.
+    /// Requests that only the leader of a cluster serves: a member that does not lead is refused, and so is a server that is no
+    /// member. Where the server remembers sessions the connection names a new one each time, which is never resumed: what the
+    /// connection owns then outlives it for a while, and goes on by its tokens.
     Leading(StableRef),
     /// Waits in a cluster, under a name by which another member knows them again, where the server remembers such.
     Session(StableRef),
@@ -41,8 +43,15 @@ pub(crate) enum Purpose {
 #[derive(Debug)]
 pub(crate) struct Connected {
     pub(crate) stream: Stream,
-    /// Of its server.
+    pub(crate) shown: Shown,
+}
+
+/// What the greeting has shown of a server.
+#[derive(Debug)]
+pub(crate) struct Shown {
     pub(crate) abilities: Abilities,
+    /// What it says of its cluster, if it was asked.
+    pub(crate) cluster: Option<Box<ClusterStats>>,
 }
 
 /// How to connect.
@@ -113,6 +122,7 @@ impl ConnectOptions {
         let endpoint = self.endpoint.as_text();
         let mut abilities = self.servers.abilities(endpoint);
         let mut wire = self.greet(token).await?;
+        let mut cluster = None;
         // Whether the server has answered on this connection.
         let mut answered = token.is_some();
         if self.asks_for_ping(abilities) {
@@ -140,11 +150,57 @@ impl ConnectOptions {
         match &self.purpose {
             Purpose::Requests | Purpose::Session(_) if answered => {}
             Purpose::Requests | Purpose::Session(_) => self.answers(&mut wire).await?,
-            Purpose::Leading(_) => self.renew_nothing(&mut wire).await?,
+            Purpose::Leading(_) => {
+                self.renew_nothing(&mut wire).await?;
+                (wire, cluster) = self.is_a_member(wire, token, abilities).await?;
+            }
             Purpose::Signals => self.knows_signals(&mut wire).await?,
         }
         let stream = wire.into_stream()?;
-        Ok(Connected { stream, abilities })
+        let shown = Shown { abilities, cluster };
+        Ok(Connected { stream, shown })
+    }
+
+    /// Refuses a server that is no member of a cluster, as far as that can be told (see [`membership`](super::membership)). It has
+    /// just said that it leads, or stands alone. Asked on each connection, as another server may have taken its place; the question may
+    /// cost the connection, then another is made.
+    async fn is_a_member(
+        &self,
+        mut wire: Wire<Stream>,
+        token: Option<&AuthToken>,
+        abilities: Abilities,
+    ) -> Result<(Wire<Stream>, Option<Box<ClusterStats>>)> {
+        let no_answer = match wire.run(Call::stats()).await.map(Membership::shown_by) {
+            Ok(Membership::None) => return Err(no_member()),
+            Ok(Membership::Member(cluster)) => return Ok((wire, Some(cluster))),
+            Err(error) => error,
+        };
+        // The server does not know the question and may have hung up on it; or the answer is too long, or is none.
+        if !matches!(
+            no_answer.kind(),
+            ErrorKind::Unsupported | ErrorKind::Protocol | ErrorKind::Disconnected
+        ) {
+            return Err(no_answer);
+        }
+        wire = self.greet(token).await?;
+        match self.session(abilities) {
+            Some(reference) if abilities.sessions == Some(true) => {
+                self.ask(&mut wire, Call::stable_ref(reference)).await?;
+            }
+            _ if self.knows(&mut wire, Call::barrier()).await? => {}
+            _ => return Err(no_member()),
+        }
+        if no_answer.kind() == ErrorKind::Disconnected {
+            // Builds that can be members know the question, so the connection broke for another reason: it may answer the next time.
+            let message = "the connection was lost before the server said whether it is a member of a cluster";
+            return Err(Error::new(ErrorKind::Connect, message).caused_by(no_answer));
+        }
+        tracing::warn!(
+            endpoint = %self.endpoint,
+            error = %no_answer,
+            "it cannot be told whether this server is a member of a cluster: its stats cannot be read"
+        );
+        Ok((wire, None))
     }
 
     /// Whether `ping` is asked first: not of a server that is known to be too old. Nor where another question follows and nothing but

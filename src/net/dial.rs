@@ -6,8 +6,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 
-use super::abilities::Abilities;
-use super::connect::{ConnectOptions, Purpose};
+use super::connect::{ConnectOptions, Purpose, Shown};
 use super::lane::{self, Caller, Command, LaneEnd, LaneSettings, Report};
 use super::metrics::LaneMetrics;
 use crate::error::Error;
@@ -27,7 +26,7 @@ pub(crate) struct Dial {
 /// What happens on a connection.
 pub(crate) enum LaneEvent<T> {
     /// It is ready.
-    Up(Abilities),
+    Up(Shown),
     /// It could not be established.
     Failed(Error),
     /// Answers came, or signals.
@@ -55,14 +54,15 @@ impl Dial {
             Ok(connected) => connected,
             Err(error) => return tell(LaneEvent::Failed(error)),
         };
-        tell(LaneEvent::Up(connected.abilities));
+        let abilities = connected.shown.abilities;
+        tell(LaneEvent::Up(connected.shown));
         let settings = LaneSettings {
             keepalive: self.keepalive,
             reply_timeout: self.reply_timeout,
             max_in_flight: self.max_in_flight,
             hears_signals: self.hears_signals,
             has_to_lead: matches!(self.connect.purpose, Purpose::Leading(_)),
-            abilities: connected.abilities,
+            abilities,
             metrics: self.metrics,
         };
         let end = lane::run(connected.stream, queue, settings, |report| {

@@ -9,6 +9,7 @@ pub(crate) mod endpoint;
 pub(crate) mod failover;
 mod happy_eyeballs;
 pub(crate) mod lane;
+pub(crate) mod membership;
 pub(crate) mod metrics;
 pub(crate) mod pipeline;
 pub(crate) mod reach;

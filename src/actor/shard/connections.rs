@@ -14,7 +14,7 @@ use crate::error::{Error, ErrorKind};
 use crate::health::ConnectionState;
 use crate::lease::cell::LostReason;
 use crate::lease::registry::{LaneId, Survival};
-use crate::net::connect::Purpose;
+use crate::net::connect::{Purpose, Shown};
 use crate::net::dial::{Dial, LaneEvent};
 use crate::net::failover::Pace;
 use crate::net::lane::{Caller, LaneEnd};
@@ -75,9 +75,9 @@ impl Shard {
             LaneEvent::Report(_) => {}
         }
         match event {
-            LaneEvent::Up(_) if id == self.main => self.main_up(),
+            LaneEvent::Up(shown) if id == self.main => self.main_up(shown),
             LaneEvent::Up(_) if self.is_aside(id) => self.aside_up(id),
-            LaneEvent::Up(abilities) => self.exclusive_up(id, abilities),
+            LaneEvent::Up(shown) => self.exclusive_up(id, shown.abilities),
             LaneEvent::Failed(error) if id == self.main => self.main_failed(error),
             LaneEvent::Failed(error) if self.is_aside(id) => self.aside_failed(id, &error),
             LaneEvent::Failed(error) => self.exclusive_failed(id, error),
@@ -107,7 +107,7 @@ impl Shard {
         }
     }
 
-    fn main_up(&mut self) {
+    fn main_up(&mut self, shown: Shown) {
         let away = self.away.take().unwrap_or_else(Span::none);
         away.record("attempts", self.attempts.made());
         away.record("endpoint", tracing::field::display(self.endpoint()));
@@ -124,6 +124,9 @@ impl Shard {
         self.last_error = None;
         self.hopeless_in_a_row = 0;
         self.hopeless = false;
+        if let Some(cluster) = shown.cluster {
+            self.saw_cluster(cluster);
+        }
         if let Some(switch) = self.failover.connected() {
             self.switched(switch);
         }

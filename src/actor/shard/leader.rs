@@ -22,6 +22,7 @@ use crate::error::Error;
 use crate::lease::registry::{LaneId, Survival};
 use crate::net::failover::Switch;
 use crate::protocol::Status;
+use crate::stats::ClusterStats;
 
 impl Shard {
     /// A member refused it because another one leads, `leader` as it says.
@@ -103,6 +104,19 @@ impl Shard {
         match self.main_is_up && from != self.main {
             true => self.send(pending),
             false => self.unsent(pending),
+        }
+    }
+
+    /// The leader has said what it knows of its cluster. Warns if that is another than the one of the leader before.
+    pub(super) fn saw_cluster(&mut self, cluster: Box<ClusterStats>) {
+        let endpoint = Arc::clone(self.endpoint().as_text());
+        if let Some(before) = self.clusters.see(&endpoint, cluster) {
+            tracing::warn!(
+                shard = self.index,
+                %endpoint,
+                %before,
+                "two members of this shard are of different clusters: each grants what the other has granted"
+            );
         }
     }
 

@@ -47,6 +47,7 @@ use crate::lease::registry::{LaneId, Registry};
 use crate::net::backoff::Attempts;
 use crate::net::endpoint::Endpoint;
 use crate::net::failover::{Failover, FailoverReason, Guard};
+use crate::net::membership::SeenClusters;
 use crate::net::metrics::LaneMetrics;
 use crate::shards::ShardPlan;
 use crate::telemetry::sink::ShardSink;
@@ -87,6 +88,8 @@ pub(crate) struct Shard {
     /// Since when it is up.
     main_since: Instant,
     aside: Aside,
+    /// What the members that led said of their clusters.
+    clusters: SeenClusters,
     attempts: Attempts,
     /// Why the last attempt failed, or the connection was lost; while it is not up.
     last_error: Option<Error>,
@@ -181,6 +184,7 @@ impl Shard {
             main_is_up: false,
             main_since: Instant::now(),
             aside: Aside::default(),
+            clusters: SeenClusters::default(),
             attempts: config.reconnect.start(),
             last_error: None,
             hopeless: false,

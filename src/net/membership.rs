@@ -1,0 +1,101 @@
+//! Whether a server is a member of a cluster. Independent servers that are taken for one grant the same key twice.
+//!
+//! | what a server does | what it is |
+//! | --- | --- |
+//! | says that it does not lead | a member: no other server says that |
+//! | sends a `cluster` object in its `stats` | a member |
+//! | sends `stats` without one | no member, also if it is of a cluster build and takes `stable-ref` and `barrier` |
+//! | sends no `stats` that can be read, and refuses `stable-ref` and `barrier` | no member: all builds with clusters know one of them |
+//! | sends no `stats` that can be read, and takes one of them | unknown: taken for a member, as the user says |
+
+use std::sync::Arc;
+
+use crate::error::{Error, ErrorKind};
+use crate::stats::{ClusterStats, Stats};
+
+/// What is known.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Membership {
+    /// It is a member, and says this of its cluster.
+    Member(Box<ClusterStats>),
+    /// It is none.
+    None,
+}
+
+impl Membership {
+    /// What `stats` show.
+    pub(crate) fn shown_by(stats: Stats) -> Self {
+        stats.cluster.map_or(Self::None, Self::Member)
+    }
+}
+
+/// The error of a server that is no member of a cluster.
+pub(crate) fn no_member() -> Error {
+    Error::new(
+        ErrorKind::Connect,
+        "the server is no member of a cluster, and servers that are independent of each other grant the same key twice: give a \
+         server that stands alone as Shard::single (or with ClientBuilder::servers), independent servers of which one is in use at a \
+         time as Shard::standby, or check that this is the address of a cluster's member",
+    )
+    .hopeless()
+}
+
+/// The members of a shard, as far as they have said something of their cluster.
+#[derive(Default)]
+pub(crate) struct SeenClusters(Option<(Arc<str>, Box<ClusterStats>)>);
+
+impl SeenClusters {
+    /// Notes what a member says. Returns the member that said so before, if the two are of different clusters.
+    pub(crate) fn see(&mut self, endpoint: &Arc<str>, cluster: Box<ClusterStats>) -> Option<Arc<str>> {
+        let other = self.0.as_ref().and_then(|(before, seen)| {
+            let apart = before != endpoint && are_apart(seen, &cluster);
+            apart.then(|| Arc::clone(before))
+        });
+        self.0 = Some((Arc::clone(endpoint), cluster));
+        other
+    }
+}
+
+/// Whether two members are of different clusters: each names its voters, and they have none in common. Clusters whose members have
+/// the same names cannot be told apart.
+fn are_apart(one: &ClusterStats, other: &ClusterStats) -> bool {
+    let names_voters = |cluster: &ClusterStats| !cluster.voters.is_empty();
+    names_voters(one) && names_voters(other) && !one.voters.iter().any(|voter| other.voters.contains(voter))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cluster<const N: usize>(voters: [&str; N]) -> Box<ClusterStats> {
+        Box::new(ClusterStats {
+            voters: voters.map(str::to_owned).into(),
+            ..ClusterStats::default()
+        })
+    }
+
+    #[test]
+    fn a_member_is_known_by_its_cluster_object_however_little_that_says() {
+        let with = |cluster| Stats {
+            cluster,
+            ..Stats::default()
+        };
+        assert_eq!(Membership::shown_by(with(None)), Membership::None);
+        assert_eq!(
+            Membership::shown_by(with(Some(Box::default()))),
+            Membership::Member(Box::default())
+        );
+    }
+
+    #[test]
+    fn members_whose_voters_have_nothing_in_common_are_of_different_clusters() {
+        let [a, b, c]: [Arc<str>; 3] = ["a:1".into(), "b:1".into(), "c:1".into()];
+        let mut seen = SeenClusters::default();
+        assert_eq!(seen.see(&a, cluster(["n1", "n2", "n3"])), None, "the first");
+        assert_eq!(seen.see(&b, cluster(["n3", "n4", "n5"])), None, "members were replaced");
+        assert_eq!(seen.see(&c, cluster([])), None, "it says nothing");
+        assert_eq!(seen.see(&a, cluster(["n1"])), None, "nor did the one before");
+        assert_eq!(seen.see(&b, cluster(["m1", "m2"])), Some(a.clone()));
+        assert_eq!(seen.see(&b, cluster(["n1"])), None, "the same address");
+    }
+}
