@@ -12,7 +12,6 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 use tower::Service;
 
-use crate::actor::message::{ShardMessage, Shutdown, ShutdownReport};
 use crate::builder::ClientBuilder;
 use crate::clock::after;
 use crate::config::Config;
@@ -25,6 +24,7 @@ use crate::multi_lock::MultiLock;
 use crate::protocol::{Channel, Pattern, Payload};
 use crate::semaphore::Semaphore;
 use crate::service::{ClientStack, Core, Request, Response, SubscribeRequest, execute, for_client};
+use crate::shard::input::{Input, Shutdown, ShutdownReport};
 use crate::signal::SignalConn;
 use crate::stats::Stats;
 use crate::types::{Limit, Target};
@@ -360,7 +360,7 @@ impl Client {
                 told: Some(told),
             };
             // A shard that is gone holds nothing.
-            if shard.tell(ShardMessage::Shutdown(shutdown)).is_ok() {
+            if shard.tell(Input::Shutdown(shutdown)).is_ok() {
                 answers.push(answer);
             }
         }

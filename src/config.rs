@@ -11,6 +11,7 @@ use crate::net::backoff::ReconnectPolicy;
 use crate::net::connect::{ConnectOptions, Purpose};
 use crate::net::endpoint::Endpoint;
 use crate::net::reach::Resolver;
+use crate::shard::Settings;
 use crate::sharding::{CheckedStrategy, DEFAULT_SERVERS, ShardingStrategy};
 use crate::shards::{Shard, ShardPlan, check_all};
 use crate::telemetry::key_class::Classifier;
@@ -135,6 +136,23 @@ pub(crate) struct ShardConfig {
 }
 
 impl ShardConfig {
+    /// What the shard's state machine needs to know.
+    pub(crate) fn settings(&self) -> Settings {
+        Settings {
+            schedule: self.schedule,
+            reconnect: self.reconnect.clone(),
+            fail_fast: self.on_unavailable == OnUnavailable::FailFast,
+            server_read_timeout: self.server_read_timeout,
+            survives_disconnect: self.survives_disconnect,
+            pipelined: 1,
+            exclusive: self.exclusive_lanes,
+            exclusive_per_key: self.exclusive_lanes_per_key,
+            idle_timeout: self.idle_lane_timeout,
+            lease_ttl: self.lease_ttl,
+            max_redirects: self.max_redirects,
+        }
+    }
+
     /// How to reach an endpoint of the shard, for a connection whose longest silence is `keepalive`.
     pub(crate) fn reach(&self, endpoint: &Endpoint, keepalive: Duration, purpose: Purpose) -> ConnectOptions {
         ConnectOptions {

@@ -9,10 +9,10 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use crate::actor::message::Lease as ActorLease;
 use crate::error::{Error, ErrorKind, Result};
 use crate::lease::cell::{LeaseState, LostReason};
 use crate::service::{Core, Request, Response, execute};
+use crate::shard::input::Lease as ActorLease;
 #[cfg(feature = "blocking")]
 use crate::take::Take;
 use crate::types::{Fence, Key, Kind, Token, Ttl};
@@ -37,7 +37,7 @@ impl Lease {
     /// Sends the release at once; the receiver gets the server's answer.
     pub(crate) fn give_back(self) -> (Key, oneshot::Receiver<Result<()>>) {
         let key = self.held.cell.key.clone();
-        (key, self.held.give_back())
+        (key, self.held.release())
     }
 
     /// What is held.
@@ -180,7 +180,7 @@ impl Lease {
 
     pub(crate) async fn release(mut self) -> Result<()> {
         // First of all: no layer of the user's can hold it up, and a waiter may be waiting for it.
-        self.held.begin_to_give_back();
+        self.held.begin_release();
         let core = Arc::clone(&self.core);
         match execute(&core, Request::Release(self)).await? {
             Response::Released => Ok(()),

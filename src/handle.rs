@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::client::Client;
 use crate::error::Result;
 use crate::guard::Lease;
-use crate::lease::registry::RenewPolicy;
+use crate::lease::policy::RenewPolicy;
 use crate::lease::schedule::RenewRatio;
 use crate::service::{AcquireRequest, Core, Request, Response, busy, execute};
 use crate::ticket::{Enqueued, Ticket};

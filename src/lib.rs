@@ -99,6 +99,7 @@ mod semaphore;
 #[cfg(feature = "server")]
 pub mod server;
 mod service;
+mod shard;
 mod sharding;
 mod shards;
 mod signal;
@@ -122,7 +123,6 @@ pub use rustls;
 /// The version of this crate.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-pub use actor::message::ShutdownReport;
 pub use builder::ClientBuilder;
 pub use client::{Client, ResponseFuture};
 pub use config::OnUnavailable;
@@ -141,6 +141,7 @@ pub use semaphore::Semaphore;
 pub use service::{
     AcquireRequest, ClientService, Operation, Request, Response, SubscribeRequest, Timeout, TimeoutFuture, TimeoutLayer,
 };
+pub use shard::input::ShutdownReport;
 pub use sharding::{DEFAULT_SERVERS, ShardingStrategy, stable_hash_shard};
 pub use shards::Shard;
 pub use signal::{Overflow, SignalConn, SignalEvent, SignalHandle, SignalOptions, Signals};

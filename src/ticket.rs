@@ -4,10 +4,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::actor::message::Ticket as ActorTicket;
 use crate::error::Result;
 use crate::guard::Lease;
 use crate::service::{Core, Request, Response, busy, execute};
+use crate::shard::input::Ticket as ActorTicket;
 #[cfg(feature = "blocking")]
 use crate::take::Take;
 use crate::types::{Key, Kind};

@@ -1,10 +1,5 @@
-//! The actors: one per shard that owns its connections and leases, and a router above them that keeps them alive.
+//! The actors: one per shard that runs the shard's machine and its connections, and a router above them that keeps them alive.
 
-mod lanes;
-pub(crate) mod message;
-mod metrics;
-pub(crate) mod progress;
 pub(crate) mod router;
 pub(crate) mod shard;
 pub(crate) mod topology;
-mod waits;

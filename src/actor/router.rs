@@ -6,12 +6,13 @@ use ractor::{Actor, ActorProcessingErr, ActorRef, ActorRuntime, SupervisionEvent
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::message::{ShardMessage, Shutdown};
-use super::shard::{ShardActor, ShardArguments, Will};
+use super::shard::{Run, ShardActor, ShardArguments};
 use super::topology::{ShardPlace, Topology};
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::health::ShardHealth;
+use crate::shard::effect::Handover;
+use crate::shard::input::{Input, Mailbox, Shutdown};
 use crate::telemetry::sink::ShardSink;
 
 /// What the router is told.
@@ -42,7 +43,7 @@ pub(crate) fn start(config: &Config) -> Result<(ActorRef<RouterMessage>, Arc<Top
             config: config.shard.clone(),
             health: watch::Sender::new(ShardHealth::connecting(index, plan.first())),
             sink: ShardSink::new(config.sink.clone(), index),
-            will: Will::default(),
+            handover: watch::Sender::new(Handover::default()),
         })
         .collect();
     // The router is told of a shard's death by its mailbox, which exists as soon as the router is spawned; but it takes
@@ -51,8 +52,7 @@ pub(crate) fn start(config: &Config) -> Result<(ActorRef<RouterMessage>, Arc<Top
     let (router, _) = ActorRuntime::spawn_instant(None, RouterActor, taken_over).map_err(not_started)?;
     let mut shards = Vec::with_capacity(arguments.len());
     for shard in &arguments {
-        let (actor, _) = ActorRuntime::spawn_linked_instant(None, ShardActor, shard.clone(), router.get_cell())
-            .map_err(not_started)?;
+        let actor = start_shard(shard, &router).map_err(not_started)?;
         shards.push(ShardPlace::new(
             shard.index,
             actor,
@@ -72,6 +72,19 @@ pub(crate) fn start(config: &Config) -> Result<(ActorRef<RouterMessage>, Arc<Top
     };
     drop(hand_over.send(state));
     Ok((router, topology))
+}
+
+/// Starts a shard's actor, and has it run.
+fn start_shard(
+    arguments: &ShardArguments,
+    router: &ActorRef<RouterMessage>,
+) -> std::result::Result<(ActorRef<Run>, Mailbox), ractor::SpawnErr> {
+    let (mailbox, inputs) = Mailbox::new();
+    let arguments = (arguments.clone(), mailbox.clone(), inputs);
+    let (actor, _) = ActorRuntime::spawn_linked_instant(None, ShardActor, arguments, router.get_cell())?;
+    // If it has ended already, the router is told.
+    drop(actor.send_message(Run));
+    Ok((actor, mailbox))
 }
 
 /// Actors are started on the current runtime.
@@ -115,7 +128,7 @@ impl Actor for RouterActor {
             RouterMessage::Close { until } => {
                 for shard in &router.topology.shards {
                     // One that is dead holds nothing.
-                    drop(shard.tell(ShardMessage::Shutdown(Shutdown { until, told: None })));
+                    drop(shard.tell(Input::Shutdown(Shutdown { until, told: None })));
                 }
             }
         }
@@ -152,8 +165,8 @@ impl Router {
             return;
         };
         tracing::error!(shard = place.index, endpoint = %place.endpoint(), error, "a shard's actor died: restarting it");
-        match ActorRuntime::spawn_linked_instant(None, ShardActor, arguments.clone(), myself.get_cell()) {
-            Ok((actor, _)) => place.replace(actor),
+        match start_shard(arguments, myself) {
+            Ok(actor) => place.replace(actor),
             Err(error) => tracing::error!(shard = place.index, %error, "a shard's actor could not be restarted"),
         }
     }
@@ -199,7 +212,7 @@ mod tests {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
 
-        client.core().topology.shards[0].tell(ShardMessage::Die).unwrap();
+        client.core().topology.shards[0].tell(Input::Die).unwrap();
 
         assert_eq!(doomed.lost().await, LostReason::ShardGone);
         let error = waiting.await.unwrap().unwrap_err();

@@ -8,9 +8,10 @@ use std::sync::{Arc, PoisonError, RwLock};
 use ractor::ActorRef;
 use tokio::sync::{Semaphore, watch};
 
-use super::message::ShardMessage;
+use super::shard::Run;
 use crate::error::{Error, ErrorKind, Result};
 use crate::health::ShardHealth;
+use crate::shard::input::{Input, Mailbox};
 use crate::sharding::CheckedStrategy;
 use crate::types::Key;
 
@@ -23,7 +24,7 @@ pub(crate) struct Topology {
 /// What callers need to know of a shard. All but the actor outlives the actor's death.
 pub(crate) struct ShardPlace {
     pub(crate) index: usize,
-    actor: RwLock<ActorRef<ShardMessage>>,
+    actor: RwLock<(ActorRef<Run>, Mailbox)>,
     pub(crate) health: watch::Receiver<ShardHealth>,
     /// Room for requests that do not wait on the server.
     pub(crate) room: Arc<Semaphore>,
@@ -34,7 +35,7 @@ pub(crate) struct ShardPlace {
 impl ShardPlace {
     pub(crate) fn new(
         index: usize,
-        actor: ActorRef<ShardMessage>,
+        actor: (ActorRef<Run>, Mailbox),
         health: watch::Receiver<ShardHealth>,
         max_in_flight: usize,
         max_waiters: usize,
@@ -53,10 +54,10 @@ impl ShardPlace {
         Arc::clone(&self.health.borrow().endpoint)
     }
 
-    /// Tells the shard's actor.
-    pub(crate) fn tell(&self, message: ShardMessage) -> Result<()> {
+    /// Tells the shard.
+    pub(crate) fn tell(&self, input: Input) -> Result<()> {
         let actor = self.actor.read().unwrap_or_else(PoisonError::into_inner);
-        actor.send_message(message).map_err(|_| self.gone())
+        actor.1.send(input).map_err(|_| self.gone())
     }
 
     /// The actor died with a request in its hands.
@@ -72,11 +73,11 @@ impl ShardPlace {
     }
 
     pub(crate) fn is_actor(&self, id: ractor::ActorId) -> bool {
-        self.actor.read().unwrap_or_else(PoisonError::into_inner).get_id() == id
+        self.actor.read().unwrap_or_else(PoisonError::into_inner).0.get_id() == id
     }
 
     /// Puts a new actor into the place of one that died.
-    pub(crate) fn replace(&self, actor: ActorRef<ShardMessage>) {
+    pub(crate) fn replace(&self, actor: (ActorRef<Run>, Mailbox)) {
         *self.actor.write().unwrap_or_else(PoisonError::into_inner) = actor;
     }
 }

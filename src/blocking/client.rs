@@ -8,12 +8,12 @@ use super::process::Ours;
 use super::runtime::{block_on, enter};
 use super::semaphore::Semaphore;
 use super::signal::SignalConn;
-use crate::actor::message::ShutdownReport;
 use crate::builder::ClientBuilder;
 use crate::client;
 use crate::error::Result;
 use crate::health::ShardHealth;
 use crate::service::SubscribeRequest;
+use crate::shard::input::ShutdownReport;
 use crate::stats::Stats;
 
 /// The client of one or more dflockd servers; see [`crate::Client`].

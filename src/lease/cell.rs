@@ -120,8 +120,8 @@ const RELEASED: u8 = 2;
 const LOST: u8 = 3;
 
 impl LeaseCell {
-    pub(crate) fn new(key: Key, kind: Kind, grant: Grant, deadline: Instant) -> Self {
-        let got_at = Instant::now();
+    /// Creates the state of a lease that was taken up at `got_at`.
+    pub(crate) fn new(key: Key, kind: Kind, grant: Grant, got_at: Instant, deadline: Instant) -> Self {
         Self {
             key,
             kind,
@@ -138,12 +138,17 @@ impl LeaseCell {
 
     /// What is known now. A lease whose deadline has passed counts as lost even if nobody had the time to say so.
     pub(crate) fn state(&self) -> LeaseState {
+        self.state_at(Instant::now())
+    }
+
+    /// As [`state`](Self::state), at a moment that the caller names.
+    pub(crate) fn state_at(&self, now: Instant) -> LeaseState {
         match self.state.load(Ordering::Acquire) {
-            held @ (HELD | SUSPECT) if self.remaining().is_zero() => {
+            held @ (HELD | SUSPECT) if self.remaining_at(now).is_zero() => {
                 if self.change(held, code(LostReason::Expired)) {
                     self.tell();
                 }
-                self.state()
+                self.state_at(now)
             }
             HELD => LeaseState::Held,
             SUSPECT => LeaseState::Suspect,
@@ -153,14 +158,19 @@ impl LeaseCell {
     }
 
     /// For how long it has been there.
-    pub(crate) fn age(&self) -> Duration {
-        Instant::now().saturating_duration_since(self.got_at)
+    pub(crate) fn age_at(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.got_at)
     }
 
     /// How long the lease is sure to be held if nothing more is heard from the server.
     pub(crate) fn remaining(&self) -> Duration {
+        self.remaining_at(Instant::now())
+    }
+
+    /// As [`remaining`](Self::remaining), at a moment that the caller names.
+    pub(crate) fn remaining_at(&self, now: Instant) -> Duration {
         let deadline = Duration::from_nanos(self.deadline.load(Ordering::Acquire));
-        deadline.saturating_sub(self.age())
+        deadline.saturating_sub(self.age_at(now))
     }
 
     /// Resolves with the reason once the lease is lost; never if it is released.
@@ -189,10 +199,10 @@ impl LeaseCell {
 
     // What follows is for the shard's actor alone.
 
-    /// Renewed: held until `deadline`. False if somebody saw it lost before.
-    pub(crate) fn extend(&self, deadline: Instant) -> bool {
+    /// Renewed: held until `deadline`. False if it was seen lost before.
+    pub(crate) fn extend(&self, deadline: Instant, now: Instant) -> bool {
         // Looked at before the deadline is moved, so that a lease whose time is up stays lost.
-        match self.state() {
+        match self.state_at(now) {
             LeaseState::Held | LeaseState::Suspect => {}
             LeaseState::Lost(_) | LeaseState::Released => return false,
         }
@@ -271,7 +281,10 @@ mod tests {
         let token = Token::new("00000000000000070123456789abcdef").unwrap();
         let key = Key::new("k").unwrap();
         let ttl = Ttl::from_secs(10).unwrap();
-        LeaseCell::new(key, Kind::Lock, Grant::new(token, ttl), Instant::now() + lasts)
+        {
+            let now = Instant::now();
+            LeaseCell::new(key, Kind::Lock, Grant::new(token, ttl), now, now + lasts)
+        }
     }
 
     #[test]

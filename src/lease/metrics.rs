@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use metrics::{Counter, Histogram};
+use tokio::time::Instant;
 
 use super::cell::{LeaseCell, LostReason};
 use crate::telemetry::catalog;
@@ -65,16 +66,16 @@ impl LeaseMetrics {
         self.of(kind).change(1);
     }
 
-    pub(crate) fn released(&mut self, cell: &LeaseCell) {
+    pub(crate) fn released(&mut self, cell: &LeaseCell, now: Instant) {
         let metrics = self.of(cell.kind);
         metrics.change(-1);
-        metrics.hold_released.record(Lazy(|| cell.age().as_secs_f64()));
+        metrics.hold_released.record(Lazy(|| cell.age_at(now).as_secs_f64()));
     }
 
-    pub(crate) fn lost(&mut self, cell: &LeaseCell, why: LostReason) {
+    pub(crate) fn lost(&mut self, cell: &LeaseCell, why: LostReason, now: Instant) {
         let metrics = self.of(cell.kind);
         metrics.change(-1);
-        metrics.hold_lost.record(Lazy(|| cell.age().as_secs_f64()));
+        metrics.hold_lost.record(Lazy(|| cell.age_at(now).as_secs_f64()));
         if let Some(counter) = metrics.lost.get(why.index()) {
             counter.increment(1);
         }

@@ -1,7 +1,6 @@
 //! What is held: when each lease must be renewed, when it must be given up as lost, and who is told.
 
 pub(crate) mod cell;
-mod holdings;
 pub(crate) mod metrics;
-pub(crate) mod registry;
+pub(crate) mod policy;
 pub(crate) mod schedule;

@@ -135,33 +135,81 @@ where
     T: Caller,
 {
     let mut lane = Lane::new(stream, commands, settings);
-    let begun = Instant::now();
-    let mut sleep = std::pin::pin!(sleep_until(lane.wake_at()));
-    let cause = poll_fn(|cx| lane.poll_turn(cx, sleep.as_mut(), &mut deliver))
-        .await
-        .err();
-    // What was sent to the lane and not taken up was not written either.
-    lane.commands.close();
-    let heard = lane.pipeline.heard().unwrap_or(begun);
-    let was_silent = lane.was_silent;
-    let mut leftovers = lane.pipeline.into_leftovers();
-    while let Ok(command) = lane.commands.try_recv() {
-        lane.backlog.extend(command);
+    poll_fn(|cx| lane.poll_turn(cx, &mut deliver)).await
+}
+
+/// Where the commands of a lane come from.
+pub(crate) trait Commands<T> {
+    /// The next command; `None` if no more will come.
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Command<T>>>;
+
+    /// Takes what was sent and not taken up. Nothing more can be sent from here on.
+    fn close(&mut self) -> Vec<Outgoing<T>>;
+}
+
+/// From another task.
+impl<T> Commands<T> for mpsc::UnboundedReceiver<Command<T>> {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Command<T>>> {
+        self.poll_recv(cx)
     }
-    leftovers
-        .unwritten
-        .extend(lane.backlog.into_iter().map(|outgoing| outgoing.tag));
-    LaneEnd {
-        cause: cause.flatten(),
-        leftovers,
-        was_silent,
-        heard,
+
+    fn close(&mut self) -> Vec<Outgoing<T>> {
+        mpsc::UnboundedReceiver::close(self);
+        let mut left = Vec::new();
+        while let Ok(command) = self.try_recv() {
+            left.extend(command);
+        }
+        left
     }
 }
 
-struct Lane<S, T> {
+/// From the task that polls the lane: it polls again after it has sent something.
+#[derive(Debug)]
+pub(crate) struct OwnCommands<T> {
+    queue: VecDeque<Command<T>>,
+    closed: bool,
+}
+
+impl<T> OwnCommands<T> {
+    pub(crate) fn new() -> Self {
+        Self {
+            queue: VecDeque::new(),
+            closed: false,
+        }
+    }
+}
+
+impl<T> Commands<T> for OwnCommands<T> {
+    fn poll_next(&mut self, _: &mut Context<'_>) -> Poll<Option<Command<T>>> {
+        match self.queue.pop_front() {
+            Some(command) => Poll::Ready(Some(command)),
+            None if self.closed => Poll::Ready(None),
+            None => Poll::Pending,
+        }
+    }
+
+    fn close(&mut self) -> Vec<Outgoing<T>> {
+        self.closed = true;
+        self.queue.drain(..).flatten().collect()
+    }
+}
+
+/// A lane that is polled by the task that sends to it.
+impl<S, T> Lane<S, T, OwnCommands<T>> {
+    pub(crate) fn tell(&mut self, command: Command<T>) {
+        self.commands.queue.push_back(command);
+    }
+
+    /// No more commands come: it ends when all is answered.
+    pub(crate) fn finish(&mut self) {
+        self.commands.closed = true;
+    }
+}
+
+/// One connection at work.
+pub(crate) struct Lane<S, T, C> {
     stream: S,
-    commands: mpsc::UnboundedReceiver<Command<T>>,
+    commands: C,
     /// Taken from `commands`, but there was no room in the pipeline yet.
     backlog: VecDeque<Outgoing<T>>,
     pipeline: Pipeline<T>,
@@ -175,24 +223,31 @@ struct Lane<S, T> {
     was_silent: bool,
     /// The wait in flight may be cut short by closing: until when the server waits by itself.
     closable_until: Option<Instant>,
+    begun: Instant,
+    sleep: Pin<Box<Sleep>>,
 }
 
 /// Why a lane stops: an error, or nothing (asked to, or a wait was given up).
 type Stop = Option<Error>;
 
-impl<S, T> Lane<S, T>
+impl<S, T, C> Lane<S, T, C>
 where
     S: AsyncRead + AsyncWrite + Unpin,
     T: Caller,
+    C: Commands<T>,
 {
-    fn new(stream: S, commands: mpsc::UnboundedReceiver<Command<T>>, settings: LaneSettings) -> Self {
+    /// Sets to work. Needs a tokio runtime with a timer.
+    pub(crate) fn new(stream: S, commands: C, settings: LaneSettings) -> Self {
+        let begun = Instant::now();
         Self {
+            begun,
+            sleep: Box::pin(sleep_until(begun + settings.keepalive)),
+            last_written: begun,
             stream,
             commands,
             backlog: VecDeque::new(),
             pipeline: Pipeline::new(settings.reply_timeout).hearing_signals(settings.hears_signals),
             settings,
-            last_written: Instant::now(),
             closing: false,
             hung_up: false,
             was_silent: false,
@@ -200,13 +255,9 @@ where
         }
     }
 
-    /// One turn: take what is queued, write it, read what has come, look at the clock. Ready when the lane is over.
-    fn poll_turn(
-        &mut self,
-        cx: &mut Context<'_>,
-        mut sleep: Pin<&mut Sleep>,
-        deliver: &mut impl FnMut(Report<T>),
-    ) -> Poll<Result<(), Stop>> {
+    /// One turn: take what is queued, write it, read what has come, look at the clock. Ready when the lane is over; it must
+    /// not be polled again then.
+    pub(crate) fn poll_turn(&mut self, cx: &mut Context<'_>, deliver: &mut impl FnMut(Report<T>)) -> Poll<LaneEnd<T>> {
         let mut report = Report {
             received: Received::nothing(),
             skipped: Vec::new(),
@@ -226,7 +277,7 @@ where
             if self.hung_up || self.wait_was_given_up(cx) {
                 break Err(None);
             }
-            match self.look_at_the_clock(cx, sleep.as_mut()) {
+            match self.look_at_the_clock(cx) {
                 Err(error) => break Err(Some(error)),
                 Ok(true) => continue,
                 Ok(false) => {}
@@ -242,7 +293,22 @@ where
         if !report.is_nothing() {
             deliver(report);
         }
-        Poll::Ready(end)
+        Poll::Ready(self.end(end.err().flatten()))
+    }
+
+    /// What the lane leaves behind. What was sent to it and not taken up was not written.
+    fn end(&mut self, cause: Stop) -> LaneEnd<T> {
+        let pipeline = std::mem::replace(&mut self.pipeline, Pipeline::new(self.settings.reply_timeout));
+        let heard = pipeline.heard().unwrap_or(self.begun);
+        let mut leftovers = pipeline.into_leftovers();
+        let untaken = self.backlog.drain(..).chain(self.commands.close());
+        leftovers.unwritten.extend(untaken.map(|outgoing| outgoing.tag));
+        LaneEnd {
+            cause,
+            leftovers,
+            was_silent: self.was_silent,
+            heard,
+        }
     }
 
     fn has_room(&self) -> bool {
@@ -269,7 +335,7 @@ where
             if self.closing {
                 return false;
             }
-            match self.commands.poll_recv(cx) {
+            match self.commands.poll_next(cx) {
                 Poll::Ready(Some(Command::Send(outgoing))) => self.encode(outgoing, now, skipped),
                 Poll::Ready(Some(Command::SendAll(all))) => self.backlog.extend(all),
                 Poll::Ready(Some(Command::HangUp)) => {
@@ -354,7 +420,7 @@ where
     }
 
     /// Whether there is something new to write: a keepalive, or the request that tells an answer from a farewell.
-    fn look_at_the_clock(&mut self, cx: &mut Context<'_>, mut sleep: Pin<&mut Sleep>) -> Result<bool, Error> {
+    fn look_at_the_clock(&mut self, cx: &mut Context<'_>) -> Result<bool, Error> {
         if self.pipeline.wants_confirmation() {
             self.ask_for_a_sign_of_life();
             return Ok(true);
@@ -362,10 +428,10 @@ where
         loop {
             let wake_at = self.wake_at();
             // The timer is left alone while it is early enough: it is moved once a pause, not once a request.
-            if wake_at < sleep.deadline() || sleep.is_elapsed() {
-                sleep.as_mut().reset(wake_at);
+            if wake_at < self.sleep.deadline() || self.sleep.is_elapsed() {
+                self.sleep.as_mut().reset(wake_at);
             }
-            if sleep.as_mut().poll(cx).is_pending() {
+            if self.sleep.as_mut().poll(cx).is_pending() {
                 return Ok(false);
             }
             if self.wake_at() > Instant::now() {

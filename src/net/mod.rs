@@ -13,8 +13,9 @@ pub(crate) mod membership;
 pub(crate) mod metrics;
 pub(crate) mod pipeline;
 pub(crate) mod reach;
+pub(crate) mod reconnect;
 mod socket;
-mod stream;
+pub(crate) mod stream;
 #[cfg(unix)]
 mod unix;
 #[cfg(not(unix))]

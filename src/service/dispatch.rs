@@ -18,13 +18,14 @@ use tower::Service;
 use super::core::{Core, ready_too_late, shard_is_away};
 use super::request::{AcquireRequest, Operation, Request, Response, SubscribeRequest};
 use super::timeout::{About, unanswered};
-use crate::actor::message::{Acquire, Acquired, Ask, Lease as ActorLease, Patience, ShardMessage};
-use crate::actor::progress::{Progress, Refusal, WaitsFor};
 use crate::actor::topology::ShardPlace;
 use crate::clock::after;
 use crate::error::{Budget, Error, ErrorKind, Result};
 use crate::guard::Lease;
-use crate::protocol::{Channel, Group, Payload};
+use crate::protocol::{Call, Channel, Group, Payload};
+use crate::shard::input::{Acquire, Acquired, Ask, Input, Lease as ActorLease, Patience};
+use crate::shard::progress::{Progress, Refusal, WaitsFor};
+use crate::shard::question::Question;
 use crate::signal::SignalConn;
 use crate::ticket::QueuePlace;
 
@@ -164,7 +165,7 @@ async fn acquire(core: impl Borrow<Arc<Core>>, request: AcquireRequest, reserved
     if request.wait.is_zero() {
         let asked = ask(place, &place.room, reserved, |ask| {
             request.waits_for(WaitsFor::Answer);
-            place.tell(ShardMessage::Acquire(acquire_message(&request, ask), Patience::Try))
+            place.tell(Input::Acquire(acquire_message(&request, ask), Patience::Try))
         });
         let answer = asked.await;
         request.waits_for(WaitsFor::Layers);
@@ -179,7 +180,7 @@ async fn acquire(core: impl Borrow<Arc<Core>>, request: AcquireRequest, reserved
     let attempts = async {
         let asked = ask(place, &place.room, reserved, |ask| {
             was_sent = true;
-            place.tell(ShardMessage::Acquire(
+            place.tell(Input::Acquire(
                 acquire_message(&request, ask),
                 Patience::TryThenWait,
             ))
@@ -194,7 +195,7 @@ async fn acquire(core: impl Borrow<Arc<Core>>, request: AcquireRequest, reserved
         let asked = ask(place, &place.waiting_room, None, |ask| {
             let mut acquire = acquire_message(&request, ask);
             acquire.progress = Some(progress.clone());
-            place.tell(ShardMessage::Acquire(acquire, Patience::Until(until, refused)))
+            place.tell(Input::Acquire(acquire, Patience::Until(until, refused)))
         });
         match asked.await? {
             Acquired::Lease(held) => Ok(granted(held, true, core)),
@@ -229,7 +230,7 @@ async fn enqueue(core: impl Borrow<Arc<Core>>, request: AcquireRequest) -> Resul
     let asked = ask(place, &place.waiting_room, None, |ask| {
         let mut acquire = acquire_message(&request, ask);
         acquire.progress.clone_from(&request.progress);
-        place.tell(ShardMessage::Acquire(acquire, Patience::Enqueue))
+        place.tell(Input::Acquire(acquire, Patience::Enqueue))
     });
     let answer = asked.await;
     request.waits_for(WaitsFor::Layers);
@@ -282,7 +283,9 @@ async fn release(core: impl Borrow<Arc<Core>>, lease: Lease) -> Result<Response>
 async fn stats(core: impl Borrow<Arc<Core>>, shard: usize, reserved: Reserved) -> Result<Response> {
     let core = core.borrow();
     let place = core.topology.shard(shard)?;
-    let asked = ask(place, &place.room, reserved, |ask| place.tell(ShardMessage::Stats(ask)));
+    let asked = ask(place, &place.room, reserved, |ask| {
+        place.tell(Input::Ask(Question::of_any(Call::stats(), ask)))
+    });
     asked.await.map(Response::Stats)
 }
 
@@ -290,7 +293,7 @@ async fn barrier(core: impl Borrow<Arc<Core>>, shard: usize, reserved: Reserved)
     let core = core.borrow();
     let place = core.topology.shard(shard)?;
     let asked = ask(place, &place.room, reserved, |ask| {
-        place.tell(ShardMessage::Barrier(ask))
+        place.tell(Input::Ask(Question::of_the_leader(Call::barrier(), ask)))
     });
     asked.await.map(|()| Response::Visible)
 }
@@ -298,9 +301,7 @@ async fn barrier(core: impl Borrow<Arc<Core>>, shard: usize, reserved: Reserved)
 async fn failback(core: impl Borrow<Arc<Core>>, shard: usize, reserved: Reserved) -> Result<Response> {
     let core = core.borrow();
     let place = core.topology.shard(shard)?;
-    let asked = ask(place, &place.room, reserved, |ask| {
-        place.tell(ShardMessage::Failback(ask))
-    });
+    let asked = ask(place, &place.room, reserved, |ask| place.tell(Input::Failback(ask)));
     asked.await.map(Response::FailingBack)
 }
 

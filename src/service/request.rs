@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::actor::progress::{Progress, WaitsFor};
 use crate::error::{Budget, Error, ErrorKind};
 use crate::guard::Lease;
-use crate::lease::registry::RenewPolicy;
+use crate::lease::policy::RenewPolicy;
 use crate::protocol::{Channel, Group, Pattern, Payload};
 use crate::signal::{SignalConn, SignalOptions};
 use crate::stats::Stats;

@@ -16,8 +16,6 @@ use super::buffer::Buffer;
 use super::follow::{ShardWatch, follow};
 use super::message::{LinkLaneId, LinkMessage, Pending, Subscription};
 use super::metrics::{LinkMetrics, SignalCounters};
-use crate::actor::message::Ask;
-use crate::actor::shard::unavailable;
 use crate::config::OnUnavailable;
 use crate::error::{Error, ErrorKind, Result};
 use crate::health::{ConnectionState, ShardHealth};
@@ -26,7 +24,9 @@ use crate::net::dial::{Dial, LaneEvent};
 use crate::net::failover::{Failover, FailoverReason, Pace};
 use crate::net::lane::{Caller, Command, LaneEnd, OnAbandon, Outgoing};
 use crate::net::pipeline::Reply;
+use crate::net::reconnect::unavailable;
 use crate::protocol::{Call, Response};
+use crate::shard::input::Ask;
 use crate::shards::ShardPlan;
 use crate::telemetry::sink::ShardSink;
 

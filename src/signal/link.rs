@@ -10,7 +10,6 @@ use super::actor::{LinkActor, LinkArguments, closed};
 use super::buffer::Buffer;
 use super::follow::ShardWatch;
 use super::message::{LinkMessage, Subscription};
-use crate::actor::message::Ask;
 use crate::actor::router::needs_a_runtime;
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
@@ -20,6 +19,7 @@ use crate::net::dial::Dial;
 use crate::net::failover::Policy;
 use crate::net::metrics::LaneMetrics;
 use crate::protocol::{Channel, Payload};
+use crate::shard::input::Ask;
 use crate::telemetry::sink::ShardSink;
 
 /// A connection for signals to one shard. It is closed when this is dropped.

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use crate::actor::message::Ask;
 use crate::net::dial::LaneEvent;
 use crate::net::failover::FailoverReason;
 use crate::net::lane::Caller;
 use crate::protocol::{Channel, Group, Pattern, Payload, Request};
+use crate::shard::input::Ask;
 
 /// What a connection may listen to once.
 pub(crate) type Subscription = (Pattern, Option<Group>);

@@ -1,27 +1,19 @@
 //! All leases of one shard, in order of what is due next. Pure: the caller brings the clock and does the I/O.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::cell::{LeaseCell, LostReason};
 use super::holdings::Holdings;
-use super::metrics::{LeaseMetrics, RenewalOutcome};
-use super::schedule::{RenewRatio, Schedule};
+use super::ids::{LaneId, LeaseId};
 use crate::clock::after;
+use crate::lease::cell::{LeaseCell, LostReason};
+use crate::lease::metrics::{LeaseMetrics, RenewalOutcome};
+use crate::lease::policy::RenewPolicy;
+use crate::lease::schedule::{RenewRatio, Schedule};
 use crate::types::{Grant, Key, Kind, Ttl};
-
-/// Names a lease of one shard. Never used again for another lease.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct LeaseId {
-    slot: u32,
-    generation: u32,
-}
-
-/// Which connection a lease was acquired over.
-pub(crate) type LaneId = u64;
 
 /// What is kept for each lease.
 #[derive(Debug)]
@@ -40,6 +32,9 @@ struct Entry {
     deadline: Instant,
     /// Its place in the timer.
     timer: Option<Instant>,
+    /// Its neighbours among the leases of its owner.
+    before: Option<u32>,
+    behind: Option<u32>,
 }
 
 /// Where a lease stands between grant and end.
@@ -64,17 +59,6 @@ impl Phase {
     }
 }
 
-/// How the leases of one acquire behave.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct RenewPolicy {
-    /// Do not renew at all.
-    pub(crate) never: bool,
-    /// Renew for so long, from the grant on.
-    pub(crate) max_hold: Option<Duration>,
-    /// Renew at another part of the TTL than the client's other leases.
-    pub(crate) ratio: Option<RenewRatio>,
-}
-
 /// What a tick brings to light.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Due {
@@ -85,6 +69,8 @@ pub(crate) struct Due {
 }
 
 /// The leases of one shard.
+///
+/// Each change takes `now`: nothing here reads a clock.
 #[derive(Debug)]
 pub(crate) struct Registry {
     schedule: Schedule,
@@ -92,6 +78,12 @@ pub(crate) struct Registry {
     free: Vec<u32>,
     timer: BTreeSet<(Instant, LeaseId)>,
     holdings: Holdings,
+    /// Leases whose renewal is due and cannot be sent.
+    overdue: BTreeSet<LeaseId>,
+    /// The first slot of each connection's leases, which are chained through their entries: what the end of a connection
+    /// costs is proportional to what it owned.
+    owned: HashMap<LaneId, u32>,
+    jitter: fastrand::Rng,
     metrics: LeaseMetrics,
 }
 
@@ -106,6 +98,14 @@ struct Slot {
 pub(crate) struct Claim {
     pub(crate) cell: Arc<LeaseCell>,
     pub(crate) owner: LaneId,
+}
+
+/// When a grant was asked for, and when it was taken up.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct GrantTimes {
+    /// A moment before the request was given to the socket.
+    pub(crate) sent_at: Instant,
+    pub(crate) now: Instant,
 }
 
 /// How long the leases of a connection outlive its end, if nothing is heard of them.
@@ -123,25 +123,20 @@ impl Entry {
     fn renews(&self) -> bool {
         self.renew_until.is_none_or(|until| self.renew_at < until)
     }
-
-    /// It must be renewed before it is sure that it is held.
-    fn suspect(&mut self, survive: Survival) {
-        self.phase = Phase::Overdue;
-        if let Survival::Until(until) = survive {
-            self.deadline = self.deadline.min(until);
-        }
-        self.cell.suspect(self.deadline);
-    }
 }
 
 impl Registry {
-    pub(crate) fn new(schedule: Schedule, metrics: LeaseMetrics) -> Self {
+    /// Creates an empty registry. `jitter` spreads the renewals.
+    pub(crate) fn new(schedule: Schedule, jitter: fastrand::Rng, metrics: LeaseMetrics) -> Self {
         Self {
             schedule,
             slots: Vec::new(),
             free: Vec::new(),
             timer: BTreeSet::new(),
             holdings: Holdings::default(),
+            overdue: BTreeSet::new(),
+            owned: HashMap::new(),
+            jitter,
             metrics,
         }
     }
@@ -152,12 +147,13 @@ impl Registry {
         key: Key,
         kind: Kind,
         grant: Grant,
-        sent_at: Instant,
+        times: GrantTimes,
         owner: LaneId,
         policy: RenewPolicy,
     ) -> (LeaseId, Arc<LeaseCell>) {
+        let GrantTimes { sent_at, now } = times;
         let deadline = self.schedule.deadline(sent_at, grant.ttl);
-        let cell = Arc::new(LeaseCell::new(key, kind, grant, deadline));
+        let cell = Arc::new(LeaseCell::new(key, kind, grant, now, deadline));
         let renew_until = if policy.never {
             Some(sent_at)
         } else {
@@ -171,10 +167,12 @@ impl Registry {
             renew_ratio: policy.ratio,
             renew_at: self
                 .schedule
-                .renew_at(sent_at, grant.ttl, policy.ratio, fastrand::f64()),
+                .renew_at(sent_at, grant.ttl, policy.ratio, self.jitter.f64()),
             ends: deadline,
             deadline,
             timer: None,
+            before: None,
+            behind: None,
         };
         let slot = self.free.pop().unwrap_or_else(|| {
             self.slots.push(Slot {
@@ -189,6 +187,7 @@ impl Registry {
             slot,
             generation: place.generation,
         };
+        self.chain(slot, owner);
         self.metrics.taken(kind);
         self.holdings.add(kind, &cell.key);
         self.arm(id);
@@ -201,7 +200,7 @@ impl Registry {
     }
 
     /// Reports as lost what has run out, and names what must be renewed. `connected`: whether renewals can be sent;
-    /// where they cannot, they are kept for [`overdue`](Self::overdue). Renewals that are due within `together` are
+    /// where they cannot, they are kept for [`take_overdue`](Self::take_overdue). Renewals that are due within `together` are
     /// brought forward, so that they leave with the others.
     pub(crate) fn tick(&mut self, now: Instant, together: Duration, connected: bool) -> Due {
         let mut due = Due::default();
@@ -213,10 +212,10 @@ impl Registry {
             self.timer.remove(&(when, id));
             let Some(entry) = self.entry_mut(id) else { continue };
             if entry.deadline <= now {
-                self.lose(id, LostReason::Expired);
+                self.lose(id, LostReason::Expired, now);
                 due.expired += 1;
             } else if entry.phase == Phase::Waiting && entry.renews() {
-                entry.phase = if connected { Phase::Renewing } else { Phase::Overdue };
+                self.set_phase(id, if connected { Phase::Renewing } else { Phase::Overdue });
                 if connected {
                     due.renew.push(id);
                 }
@@ -230,26 +229,20 @@ impl Registry {
         due
     }
 
-    /// The connection is back: names what must be renewed at once, the suspects among it.
-    pub(crate) fn overdue(&mut self) -> Vec<LeaseId> {
-        let ids: Vec<LeaseId> = self.ids().collect();
-        ids.into_iter().filter(|id| self.begin_overdue(*id)).collect()
-    }
-
-    fn begin_overdue(&mut self, id: LeaseId) -> bool {
-        match self.entry_mut(id) {
-            Some(entry) if entry.phase == Phase::Overdue => {
-                entry.phase = Phase::Renewing;
-                true
-            }
-            _ => false,
+    /// There is a connection again: names what must be renewed at once, the suspects among it.
+    pub(crate) fn take_overdue(&mut self) -> Vec<LeaseId> {
+        let ids: Vec<LeaseId> = std::mem::take(&mut self.overdue).into_iter().collect();
+        for id in &ids {
+            self.set_phase(*id, Phase::Renewing);
         }
+        ids
     }
 
     /// A renewal that was sent at `sent_at` succeeded; the server says that `left` is left of the lease.
     /// Changes nothing if the lease is not held any more.
-    pub(crate) fn renewed(&mut self, id: LeaseId, sent_at: Instant, left: Option<u64>) {
+    pub(crate) fn renewed(&mut self, id: LeaseId, sent_at: Instant, left: Option<u64>, now: Instant) {
         let schedule = self.schedule;
+        let random = self.jitter.f64();
         let Some(entry) = self.entry_mut(id).filter(|entry| entry.phase == Phase::Renewing) else {
             return;
         };
@@ -257,34 +250,34 @@ impl Registry {
             Some(ttl) => ttl,
             None => return self.renewal_failed(id),
         };
-        let (asked, left) = (entry.cell.ttl, entry.cell.remaining());
+        let (asked, left) = (entry.cell.ttl, entry.cell.remaining_at(now));
         entry.phase = Phase::Waiting;
-        // One that is not to be renewed was only asked after: it ends when it was to end.
+        // A lease that is not renewed keeps its end: this was a probe.
         if entry.renews() {
             entry.ends = schedule.deadline(sent_at, ttl);
-            entry.renew_at = schedule.renew_at(sent_at, ttl, entry.renew_ratio, fastrand::f64());
+            entry.renew_at = schedule.renew_at(sent_at, ttl, entry.renew_ratio, random);
         }
         entry.deadline = entry.ends;
-        if entry.cell.extend(entry.deadline) {
+        if entry.cell.extend(entry.deadline, now) {
             self.metrics.renewal(RenewalOutcome::Renewed { left, ttl: asked });
             self.arm(id);
         } else {
             self.metrics.renewal(RenewalOutcome::Unanswered);
-            self.lose(id, LostReason::Expired);
+            self.lose(id, LostReason::Expired, now);
         }
     }
 
-    /// The server says that a lease whose renewal it was sent is not held. Whether that was news.
-    pub(crate) fn renewal_rejected(&mut self, id: LeaseId) -> bool {
+    /// The server says that a lease whose renewal it was sent is not held. Returns whether that was news.
+    pub(crate) fn renewal_rejected(&mut self, id: LeaseId, now: Instant) -> bool {
         self.metrics.renewal(RenewalOutcome::Rejected);
-        self.lose(id, LostReason::Rejected)
+        self.lose(id, LostReason::Rejected, now)
     }
 
     /// A renewal was not answered, or refused for a reason that passes: it stays due.
     pub(crate) fn renewal_failed(&mut self, id: LeaseId) {
         self.metrics.renewal(RenewalOutcome::Unanswered);
-        if let Some(entry) = self.entry_mut(id).filter(|entry| entry.phase == Phase::Renewing) {
-            entry.phase = Phase::Overdue;
+        if self.phase(id) == Some(Phase::Renewing) {
+            self.set_phase(id, Phase::Overdue);
             self.arm(id);
         }
     }
@@ -300,121 +293,128 @@ impl Registry {
     }
 
     /// Reports a lease as lost, unless it is lost or given back already. The entry stays until its guard is gone.
-    pub(crate) fn lose(&mut self, id: LeaseId, why: LostReason) -> bool {
-        let Some(entry) = self.entry_mut(id) else { return false };
-        if !entry.phase.is_held() {
+    pub(crate) fn lose(&mut self, id: LeaseId, why: LostReason, now: Instant) -> bool {
+        if !self.phase(id).is_some_and(Phase::is_held) {
             return false;
         }
-        entry.phase = Phase::Lost;
+        self.set_phase(id, Phase::Lost);
+        self.disarm(id);
+        let Some(entry) = self.entry_mut(id) else { return false };
         entry.cell.lose(why);
         let cell = Arc::clone(&entry.cell);
         tracing::debug!(key = %cell.key, kind = cell.kind.as_str(), token = %cell.token, reason = why.as_str(), "lease lost");
-        self.metrics.lost(&cell, why);
+        self.metrics.lost(&cell, why, now);
         self.holdings.remove(cell.kind, &cell.key);
-        self.disarm(id);
         true
     }
 
-    /// A connection is gone. Its leases are either lost, or suspect until `overdue` has them renewed over another one, though no
-    /// longer than they `survive`. Gives back what was lost.
-    pub(crate) fn owner_gone(&mut self, owner: LaneId, survive: Survival, why: LostReason) -> Vec<Claim> {
-        let ids: Vec<LeaseId> = self.ids().collect();
+    /// A connection is gone. Its leases are either lost, or suspect until `take_overdue` has them renewed over another one,
+    /// though no longer than they `survive`. Returns what was lost. Costs as much as the connection owned.
+    pub(crate) fn owner_gone(&mut self, owner: LaneId, survive: Survival, why: LostReason, now: Instant) -> Vec<Claim> {
         let mut lost = Vec::new();
-        for id in ids {
-            let Some(entry) = self.entry_mut(id).filter(|entry| entry.owner == owner) else {
-                continue;
-            };
-            if !entry.phase.is_held() {
+        for id in self.owned_by(owner) {
+            if !self.phase(id).is_some_and(Phase::is_held) {
                 continue;
             }
             if survive == Survival::None {
                 lost.extend(self.claim(id));
-                self.lose(id, why);
+                self.lose(id, why, now);
             } else {
-                entry.suspect(survive);
-                self.arm(id);
+                self.suspect(id, survive);
             }
         }
         lost
     }
 
     /// All connections may have to be made anew, and the server remembers its leases: all that is held is suspect until
-    /// `overdue` has it renewed, though no longer than it survives.
+    /// `take_overdue` has it renewed, though no longer than it survives.
     pub(crate) fn suspect_all(&mut self, survive: Survival) {
         let ids: Vec<LeaseId> = self.ids().collect();
         for id in ids {
-            if let Some(entry) = self.entry_mut(id).filter(|entry| entry.phase.is_held()) {
-                entry.suspect(survive);
-                self.arm(id);
+            if self.phase(id).is_some_and(Phase::is_held) {
+                self.suspect(id, survive);
             }
         }
     }
 
-    /// Reports everything that is held as lost: how much that was.
-    pub(crate) fn lose_all(&mut self, why: LostReason) -> usize {
-        let ids: Vec<LeaseId> = self.ids().collect();
-        ids.into_iter().filter(|id| self.lose(*id, why)).count()
+    /// A lease must be renewed before it is sure that it is held.
+    fn suspect(&mut self, id: LeaseId, survive: Survival) {
+        self.set_phase(id, Phase::Overdue);
+        if let Some(entry) = self.entry_mut(id) {
+            if let Survival::Until(until) = survive {
+                entry.deadline = entry.deadline.min(until);
+            }
+            entry.cell.suspect(entry.deadline);
+        }
+        self.arm(id);
     }
 
-    /// Brings the next renewal forward to now; if it cannot be sent, it is kept for [`overdue`](Self::overdue). Not where the
-    /// lease is not to be renewed. Whether it is to be sent.
+    /// Reports everything that is held as lost: how much that was.
+    pub(crate) fn lose_all(&mut self, why: LostReason, now: Instant) -> usize {
+        let ids: Vec<LeaseId> = self.ids().collect();
+        ids.into_iter().filter(|id| self.lose(*id, why, now)).count()
+    }
+
+    /// Brings the next renewal forward to now; if it cannot be sent, it is kept for [`take_overdue`](Self::take_overdue). Not
+    /// where the lease is not renewed. Returns whether to send it.
     pub(crate) fn renew_now(&mut self, id: LeaseId, connected: bool) -> bool {
-        let Some(entry) = self
-            .entry_mut(id)
-            .filter(|entry| entry.phase == Phase::Waiting && entry.renews())
-        else {
+        if !self
+            .entry(id)
+            .is_some_and(|entry| entry.phase == Phase::Waiting && entry.renews())
+        {
             return false;
-        };
-        entry.phase = if connected { Phase::Renewing } else { Phase::Overdue };
+        }
+        self.set_phase(id, if connected { Phase::Renewing } else { Phase::Overdue });
         self.arm(id);
         connected
     }
 
-    /// Another connection owns a lease now. Which one did before, if that is another and the lease is held.
+    /// Another connection owns a lease now. Returns the one that did before, if that is another and the lease is held.
     pub(crate) fn change_owner(&mut self, id: LeaseId, owner: LaneId) -> Option<LaneId> {
-        let entry = self.entry_mut(id).filter(|entry| entry.phase.is_held())?;
-        let before = std::mem::replace(&mut entry.owner, owner);
-        (before != owner).then_some(before)
+        let before = self.entry(id).filter(|entry| entry.phase.is_held())?.owner;
+        if before == owner {
+            return None;
+        }
+        self.unchain(id.slot);
+        if let Some(entry) = self.entry_mut(id) {
+            entry.owner = owner;
+        }
+        self.chain(id.slot, owner);
+        Some(before)
     }
 
     /// Begins to give a lease back: from now on it is neither renewed nor reported.
-    pub(crate) fn begin_release(&mut self, id: LeaseId) -> Option<Claim> {
-        let entry = self.entry_mut(id)?;
-        if entry.phase == Phase::Releasing {
-            return None;
-        }
-        let was_held = entry.phase.is_held();
-        entry.cell.release();
-        entry.phase = Phase::Releasing;
+    pub(crate) fn begin_release(&mut self, id: LeaseId, now: Instant) -> Option<Claim> {
+        let was = self.phase(id).filter(|phase| *phase != Phase::Releasing)?;
+        self.set_phase(id, Phase::Releasing);
         self.disarm(id);
         let claim = self.claim(id)?;
-        if was_held {
-            self.metrics.released(&claim.cell);
+        claim.cell.release();
+        if was.is_held() {
+            self.metrics.released(&claim.cell, now);
             self.holdings.remove(claim.cell.kind, &claim.cell.key);
         }
         Some(claim)
     }
 
     /// Forgets a lease.
-    pub(crate) fn remove(&mut self, id: LeaseId) {
-        self.disarm(id);
-        let Some(slot) = self
-            .slots
-            .get_mut(id.slot as usize)
-            .filter(|slot| slot.generation == id.generation)
-        else {
+    pub(crate) fn remove(&mut self, id: LeaseId, now: Instant) {
+        if self.entry(id).is_none() {
             return;
-        };
-        let Some(entry) = slot.entry.take() else { return };
+        }
+        self.disarm(id);
+        self.overdue.remove(&id);
+        self.unchain(id.slot);
+        let slot = &mut self.slots[id.slot as usize];
         slot.generation = slot.generation.wrapping_add(1);
         self.free.push(id.slot);
-        if entry.phase.is_held() {
-            self.metrics.released(&entry.cell);
+        if let Some(entry) = slot.entry.take().filter(|entry| entry.phase.is_held()) {
+            self.metrics.released(&entry.cell, now);
             self.holdings.remove(entry.cell.kind, &entry.cell.key);
         }
     }
 
-    /// A grant came when nobody waited for it any more, and is given back.
+    /// A grant came when no caller waited for it any more, and is given back.
     pub(crate) fn orphaned(&mut self, kind: Kind) {
         self.metrics.orphan(kind);
     }
@@ -449,6 +449,62 @@ impl Registry {
         })
     }
 
+    /// The leases of one connection, the lost ones included.
+    fn owned_by(&self, owner: LaneId) -> Vec<LeaseId> {
+        let mut ids = Vec::new();
+        let mut next = self.owned.get(&owner).copied();
+        while let Some(index) = next {
+            let Some(slot) = self.slots.get(index as usize) else {
+                break;
+            };
+            ids.push(LeaseId {
+                slot: index,
+                generation: slot.generation,
+            });
+            next = slot.entry.as_ref().and_then(|entry| entry.behind);
+        }
+        ids
+    }
+
+    /// Puts the lease in a slot in front of those of its owner.
+    fn chain(&mut self, slot: u32, owner: LaneId) {
+        let behind = self.owned.insert(owner, slot);
+        if let Some(entry) = behind.and_then(|slot| self.at(slot)) {
+            entry.before = Some(slot);
+        }
+        if let Some(entry) = self.at(slot) {
+            entry.before = None;
+            entry.behind = behind;
+        }
+    }
+
+    /// Takes the lease in a slot out of the chain of its owner.
+    fn unchain(&mut self, slot: u32) {
+        let Some((owner, before, behind)) = self.at(slot).map(|entry| (entry.owner, entry.before, entry.behind)) else {
+            return;
+        };
+        if let Some(entry) = behind.and_then(|slot| self.at(slot)) {
+            entry.before = before;
+        }
+        match (before, behind) {
+            (Some(before), _) => {
+                if let Some(entry) = self.at(before) {
+                    entry.behind = behind;
+                }
+            }
+            (None, Some(behind)) => {
+                self.owned.insert(owner, behind);
+            }
+            (None, None) => {
+                self.owned.remove(&owner);
+            }
+        }
+    }
+
+    fn at(&mut self, slot: u32) -> Option<&mut Entry> {
+        self.slots.get_mut(slot as usize)?.entry.as_mut()
+    }
+
     fn entry(&self, id: LeaseId) -> Option<&Entry> {
         let slot = self.slots.get(id.slot as usize)?;
         slot.entry.as_ref().filter(|_| slot.generation == id.generation)
@@ -458,6 +514,21 @@ impl Registry {
         let slot = self.slots.get_mut(id.slot as usize)?;
         let generation = slot.generation;
         slot.entry.as_mut().filter(|_| generation == id.generation)
+    }
+
+    fn phase(&self, id: LeaseId) -> Option<Phase> {
+        self.entry(id).map(|entry| entry.phase)
+    }
+
+    /// Changes the phase, and with it whether the lease is among the overdue.
+    fn set_phase(&mut self, id: LeaseId, phase: Phase) {
+        let Some(entry) = self.entry_mut(id) else { return };
+        let before = std::mem::replace(&mut entry.phase, phase);
+        if phase == Phase::Overdue {
+            self.overdue.insert(id);
+        } else if before == Phase::Overdue {
+            self.overdue.remove(&id);
+        }
     }
 
     /// Puts a held lease where it belongs in the timer.
@@ -488,16 +559,6 @@ fn granted_ttl(asked: Ttl, left: Option<u64>) -> Option<Ttl> {
     match left {
         Some(left) if left + 1 < asked.as_secs() => Ttl::from_secs(left),
         Some(_) | None => Some(asked),
-    }
-}
-
-/// The actor died, or its runtime ended: nobody renews these any more, and their holders must know.
-impl Drop for Registry {
-    fn drop(&mut self) {
-        let ids: Vec<LeaseId> = self.ids().collect();
-        for id in ids {
-            self.lose(id, LostReason::ShardGone);
-        }
     }
 }
 

@@ -12,7 +12,11 @@ fn registry(renew_ratio: f64) -> Registry {
         renew_ratio: RenewRatio::new(renew_ratio).unwrap(),
         margin: None,
     };
-    Registry::new(schedule, LeaseMetrics::new(&ShardSink::nowhere()))
+    Registry::new(
+        schedule,
+        fastrand::Rng::with_seed(7),
+        LeaseMetrics::new(&ShardSink::nowhere()),
+    )
 }
 
 fn ttl(secs: u64) -> Ttl {
@@ -21,7 +25,8 @@ fn ttl(secs: u64) -> Ttl {
 
 fn insert(registry: &mut Registry, secs: u64, sent_at: Instant, policy: RenewPolicy) -> (LeaseId, Arc<LeaseCell>) {
     let grant = Grant::new(Token::compose(Fence(1), 2), ttl(secs));
-    registry.insert(Key::new("k").unwrap(), Kind::Lock, grant, sent_at, 1, policy)
+    let times = GrantTimes { sent_at, now: sent_at };
+    registry.insert(Key::new("k").unwrap(), Kind::Lock, grant, times, 1, policy)
 }
 
 fn secs(secs: f64) -> Duration {
@@ -38,7 +43,7 @@ async fn renewed_in_time_and_lost_before_the_server_may_grant_it_to_others() {
     tokio::time::advance(due - start).await;
     assert_eq!(registry.tick(due, TOGETHER, true).renew, vec![id]);
 
-    registry.renewed(id, due, Some(10));
+    registry.renewed(id, due, Some(10), Instant::now());
     assert!(registry.next_due() >= Some(due + secs(4.5)));
     let second = registry.next_due().unwrap();
     assert_eq!(registry.tick(second, TOGETHER, true).renew, vec![id]);
@@ -53,7 +58,7 @@ async fn renewed_in_time_and_lost_before_the_server_may_grant_it_to_others() {
     assert_eq!(registry.tick(due + secs(9.5), TOGETHER, true).expired, 1);
     assert_eq!(cell.state(), LeaseState::Lost(LostReason::Expired));
     // The late answer changes nothing.
-    registry.renewed(id, second, Some(10));
+    registry.renewed(id, second, Some(10), Instant::now());
     assert_eq!(cell.state(), LeaseState::Lost(LostReason::Expired));
     assert_eq!((registry.held(), registry.next_due()), (0, None));
 }
@@ -66,7 +71,7 @@ async fn a_lease_seen_lost_by_the_clock_is_not_revived_by_an_answer() {
     registry.tick(start + secs(5.0), TOGETHER, true);
     tokio::time::advance(secs(9.6)).await;
     assert_eq!(cell.state(), LeaseState::Lost(LostReason::Expired));
-    registry.renewed(id, start + secs(5.0), Some(10));
+    registry.renewed(id, start + secs(5.0), Some(10), Instant::now());
     assert_eq!(cell.state(), LeaseState::Lost(LostReason::Expired));
     assert_eq!(registry.held(), 0);
 }
@@ -77,10 +82,10 @@ async fn without_a_connection_renewals_are_kept_for_the_next() {
     let start = Instant::now();
     let (id, _cell) = insert(&mut registry, 10, start, RenewPolicy::default());
     assert_eq!(registry.tick(start + secs(5.0), TOGETHER, false).renew, vec![]);
-    assert_eq!(registry.overdue(), vec![id]);
-    assert_eq!(registry.overdue(), vec![], "once");
+    assert_eq!(registry.take_overdue(), vec![id]);
+    assert_eq!(registry.take_overdue(), vec![], "once");
     registry.renewal_failed(id);
-    assert_eq!(registry.overdue(), vec![id]);
+    assert_eq!(registry.take_overdue(), vec![id]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -90,21 +95,23 @@ async fn a_lost_connection_takes_its_leases_with_it_or_leaves_them_in_doubt() {
     let (id, cell) = insert(&mut registry, 10, start, RenewPolicy::default());
     assert!(
         registry
-            .owner_gone(2, Survival::None, LostReason::Disconnected)
+            .owner_gone(2, Survival::None, LostReason::Disconnected, Instant::now())
             .is_empty(),
         "another connection"
     );
     assert!(
         registry
-            .owner_gone(1, Survival::WholeTtl, LostReason::Disconnected)
+            .owner_gone(1, Survival::WholeTtl, LostReason::Disconnected, Instant::now())
             .is_empty()
     );
     assert_eq!(cell.state(), LeaseState::Suspect);
-    assert_eq!(registry.overdue(), vec![id]);
-    registry.renewed(id, start, Some(10));
+    assert_eq!(registry.take_overdue(), vec![id]);
+    registry.renewed(id, start, Some(10), Instant::now());
     assert_eq!(cell.state(), LeaseState::Held);
     assert_eq!(
-        registry.owner_gone(1, Survival::None, LostReason::Disconnected).len(),
+        registry
+            .owner_gone(1, Survival::None, LostReason::Disconnected, Instant::now())
+            .len(),
         1
     );
     assert_eq!(cell.state(), LeaseState::Lost(LostReason::Disconnected));
@@ -129,7 +136,7 @@ async fn renewals_stop_where_they_are_told_to() {
     let (id, _cell) = insert(&mut registry, 10, start, hold);
     let due = registry.next_due().unwrap();
     assert_eq!(registry.tick(due, TOGETHER, true).renew, vec![id]);
-    registry.renewed(id, due, Some(10));
+    registry.renewed(id, due, Some(10), Instant::now());
     assert_eq!(
         registry.next_due(),
         Some(due + secs(9.5)),
@@ -151,7 +158,7 @@ async fn a_lease_with_a_ratio_of_its_own_keeps_it() {
         let due = registry.next_due().unwrap();
         assert!(due >= sent_at + secs(1.8) && due <= sent_at + secs(2.0));
         assert_eq!(registry.tick(due, Duration::ZERO, true).renew, vec![id]);
-        registry.renewed(id, due, Some(10));
+        registry.renewed(id, due, Some(10), Instant::now());
         sent_at = due;
     }
 }
@@ -162,10 +169,10 @@ async fn a_released_lease_is_neither_renewed_nor_reported() {
     let start = Instant::now();
     let (id, cell) = insert(&mut registry, 10, start, RenewPolicy::default());
     registry.tick(start + secs(5.0), TOGETHER, true);
-    assert!(registry.begin_release(id).is_some());
-    registry.renewed(id, start + secs(5.0), Some(10));
+    assert!(registry.begin_release(id, Instant::now()).is_some());
+    registry.renewed(id, start + secs(5.0), Some(10), Instant::now());
     assert_eq!((cell.state(), registry.next_due()), (LeaseState::Released, None));
-    registry.remove(id);
+    registry.remove(id, Instant::now());
     let (other, _) = insert(&mut registry, 10, start, RenewPolicy::default());
     assert_ne!(id, other);
     assert!(registry.claim(id).is_none(), "an old name does not reach a new lease");
@@ -189,7 +196,7 @@ fn the_servers_word_counts_where_it_gave_less_but_rounding_down_is_no_less() {
 async fn when_the_registry_ends_its_holders_know() {
     let mut registry = registry(0.5);
     let (_, cell) = insert(&mut registry, 10, Instant::now(), RenewPolicy::default());
-    drop(registry);
+    registry.lose_all(LostReason::ShardGone, Instant::now());
     assert_eq!(cell.state(), LeaseState::Lost(LostReason::ShardGone));
 }
 
@@ -198,14 +205,14 @@ async fn nothing_is_sent_behind_a_release_and_it_begins_once() {
     let mut registry = registry(0.5);
     let start = Instant::now();
     let (id, _cell) = insert(&mut registry, 10, start, RenewPolicy::default());
-    assert!(registry.begin_release(id).is_some());
+    assert!(registry.begin_release(id, Instant::now()).is_some());
     assert_eq!(registry.next_due(), None);
     assert_eq!(registry.tick(start + secs(9.9), TOGETHER, true), Due::default());
     assert!(
-        registry.overdue().is_empty(),
+        registry.take_overdue().is_empty(),
         "a reconnect renews nothing that is on its way back"
     );
-    assert!(registry.begin_release(id).is_none());
+    assert!(registry.begin_release(id, Instant::now()).is_none());
     assert_eq!(registry.held(), 0);
 }
 
@@ -218,9 +225,9 @@ async fn what_is_in_doubt_lasts_no_longer_than_its_server_keeps_it_unless_it_is_
     assert_eq!(cell.state(), LeaseState::Suspect);
     assert_eq!(cell.remaining(), secs(20.0));
     assert_eq!(registry.next_due(), Some(now + secs(20.0)));
-    assert_eq!(registry.overdue(), [id]);
+    assert_eq!(registry.take_overdue(), [id]);
     tokio::time::advance(secs(1.0)).await;
-    registry.renewed(id, Instant::now(), None);
+    registry.renewed(id, Instant::now(), None, Instant::now());
     assert_eq!((cell.state(), cell.remaining()), (LeaseState::Held, secs(95.0)));
     // Where the leader has changed it is known there; and nothing makes it longer than it is.
     registry.suspect_all(Survival::WholeTtl);
@@ -230,7 +237,7 @@ async fn what_is_in_doubt_lasts_no_longer_than_its_server_keeps_it_unless_it_is_
     registry.suspect_all(Survival::Until(now + secs(2.0)));
     tokio::time::advance(secs(1.0)).await;
     assert_eq!(cell.state(), LeaseState::Lost(LostReason::Expired), "without any I/O");
-    registry.renewed(id, Instant::now(), None);
+    registry.renewed(id, Instant::now(), None, Instant::now());
     assert_eq!(registry.tick(Instant::now(), secs(0.0), true).expired, 1);
 }
 
@@ -245,10 +252,10 @@ async fn what_is_not_to_be_renewed_is_asked_after_and_ends_when_it_was_to() {
     let (id, cell) = insert(&mut registry, 100, now, never);
     tokio::time::advance(secs(50.0)).await;
     registry.suspect_all(Survival::Until(now + secs(60.0)));
-    assert_eq!(registry.overdue(), [id], "whether it is still held must be known");
-    registry.renewed(id, Instant::now(), None);
+    assert_eq!(registry.take_overdue(), [id], "whether it is still held must be known");
+    registry.renewed(id, Instant::now(), None, Instant::now());
     assert_eq!((cell.state(), cell.remaining()), (LeaseState::Held, secs(45.0)));
-    assert!(registry.overdue().is_empty());
+    assert!(registry.take_overdue().is_empty());
     assert_eq!(registry.next_due(), Some(now + secs(95.0)));
 }
 
@@ -268,7 +275,7 @@ async fn a_lease_is_taken_over_by_renewing_it_now_unless_it_is_not_to_be_renewed
     assert_eq!(registry.change_owner(id, 7), Some(1));
     assert_eq!(registry.change_owner(id, 7), None, "that is no change");
     assert_eq!(registry.claim(id).unwrap().owner, 7);
-    assert_eq!(registry.lose_all(LostReason::Failback), 2);
+    assert_eq!(registry.lose_all(LostReason::Failback, Instant::now()), 2);
     assert_eq!(registry.change_owner(id, 8), None, "nobody owns it any more");
-    assert_eq!(registry.lose_all(LostReason::Failback), 0);
+    assert_eq!(registry.lose_all(LostReason::Failback, Instant::now()), 0);
 }

@@ -2,7 +2,8 @@
 
 use metrics::{Counter, SharedString};
 
-use super::lanes::{LaneCount, Role};
+use super::connections::LaneCount;
+use super::effect::Role;
 use crate::error::Error;
 use crate::net::endpoint::Endpoint;
 use crate::net::failover::FailoverReason;

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::actor::message::ShardMessage;
 use crate::builder::ClientBuilder;
 use crate::client::Client;
 use crate::guard::LockGuard;
@@ -12,6 +11,7 @@ use crate::lease::cell::LostReason;
 use crate::net::backoff::ReconnectPolicy;
 use crate::net::failover::FailoverReason;
 use crate::server::{EventKind, Server};
+use crate::shard::input::Input;
 use crate::shards::Shard;
 
 async fn server(port: u16) -> Server {
@@ -46,7 +46,7 @@ async fn acquire(client: &Client) -> LockGuard {
 
 /// Has the actor die; holders of its leases are told.
 async fn die(client: &Client, held: &LockGuard) {
-    client.core().topology.shards[0].tell(ShardMessage::Die).unwrap();
+    client.core().topology.shards[0].tell(Input::Die).unwrap();
     let lost = timeout(Duration::from_secs(30), held.lost()).await;
     assert_eq!(lost, Ok(LostReason::ShardGone));
 }
@@ -92,7 +92,7 @@ async fn an_actor_that_dies_on_the_way_back_does_not_arrive_earlier() {
     let primary = server(port).await;
     let asked = Instant::now();
     assert_eq!(client.failback(0).await.unwrap(), delay);
-    client.core().topology.shards[0].tell(ShardMessage::Die).unwrap();
+    client.core().topology.shards[0].tell(Input::Die).unwrap();
     drop(acquire(&client).await);
     let granted = first_grant(&primary);
     assert!(granted >= asked + delay, "after {:?}", granted - asked);

@@ -8,23 +8,17 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use tokio::time::Instant;
 
+use super::ids::{Arrival, WaitKey};
 use super::progress::is_fresh;
 use crate::net::lane::Caller;
-use crate::types::{Key, Kind};
-
-/// What is waited for: a key in its namespace.
-pub(crate) type Subject = (Kind, Key);
-
-/// A wait's place in the order of arrival.
-pub(crate) type Place = u64;
 
 /// The waits that have no connection yet, and how many of each key have one.
 #[derive(Debug)]
 pub(crate) struct WaitQueue<W> {
-    subjects: HashMap<Subject, SubjectQueue<W>>,
+    subjects: HashMap<WaitKey, SubjectQueue<W>>,
     /// Of each subject that may occupy one more connection: the place of its first wait.
-    ready: BTreeMap<Place, Subject>,
-    next_place: Place,
+    ready: BTreeMap<Arrival, WaitKey>,
+    next_place: Arrival,
     most_per_subject: usize,
     /// How many are in all queues together, and how many have a connection.
     queued: usize,
@@ -33,7 +27,7 @@ pub(crate) struct WaitQueue<W> {
 
 #[derive(Debug)]
 struct SubjectQueue<W> {
-    waiting: VecDeque<(Place, W)>,
+    waiting: VecDeque<(Arrival, W)>,
     running: usize,
     /// When a server last said that it is held.
     refused_at: Option<Instant>,
@@ -57,7 +51,7 @@ impl<W: Caller> WaitQueue<W> {
     }
 
     /// Queues a wait behind all others.
-    pub(crate) fn push(&mut self, subject: Subject, wait: W) {
+    pub(crate) fn push(&mut self, subject: WaitKey, wait: W) {
         let place = self.next_place;
         self.next_place += 1;
         let queue = self.subjects.entry(subject.clone()).or_insert_with(|| SubjectQueue {
@@ -81,7 +75,7 @@ impl<W: Caller> WaitQueue<W> {
     }
 
     /// Puts a wait that [`pop`](Self::pop) gave out back to its place: it has not begun after all.
-    pub(crate) fn put_back(&mut self, subject: Subject, place: Place, wait: W) {
+    pub(crate) fn put_back(&mut self, subject: WaitKey, place: Arrival, wait: W) {
         if let Some(queue) = self.subjects.get_mut(&subject) {
             if let Some((first, _)) = queue.waiting.front() {
                 self.ready.remove(first);
@@ -94,7 +88,7 @@ impl<W: Caller> WaitQueue<W> {
     }
 
     /// The wait whose turn it is; it occupies a connection from now on, until [`finished`](Self::finished).
-    pub(crate) fn pop(&mut self) -> Option<(Subject, Place, W)> {
+    pub(crate) fn pop(&mut self) -> Option<(WaitKey, Arrival, W)> {
         loop {
             let (_, subject) = self.ready.pop_first()?;
             let Some(queue) = self.subjects.get_mut(&subject) else {
@@ -120,7 +114,7 @@ impl<W: Caller> WaitQueue<W> {
     }
 
     /// A wait for this subject is over.
-    pub(crate) fn finished(&mut self, subject: &Subject) {
+    pub(crate) fn finished(&mut self, subject: &WaitKey) {
         if let Some(queue) = self.subjects.get_mut(subject) {
             if queue.running > 0 {
                 queue.running -= 1;
@@ -131,7 +125,7 @@ impl<W: Caller> WaitQueue<W> {
     }
 
     /// A server has said that a key is held. That is of interest while a caller waits for the key.
-    pub(crate) fn refused(&mut self, subject: &Subject, at: Instant) {
+    pub(crate) fn refused(&mut self, subject: &WaitKey, at: Instant) {
         if let Some(queue) = self.subjects.get_mut(subject) {
             queue.refused_at = queue.refused_at.max(Some(at));
         }
@@ -139,7 +133,7 @@ impl<W: Caller> WaitQueue<W> {
 
     /// Returns when a server said that a key is held, if a caller waits for it here and another may take that for an answer of
     /// its own: for a short while, or as long as a caller waits for a connection, whom the other must not overtake.
-    pub(crate) fn refused_at(&self, subject: &Subject, now: Instant) -> Option<Instant> {
+    pub(crate) fn refused_at(&self, subject: &WaitKey, now: Instant) -> Option<Instant> {
         let queue = self.subjects.get(subject)?;
         let waits_here = || queue.waiting.iter().any(|(_, wait)| !wait.is_gone());
         queue.refused_at.filter(|at| is_fresh(*at, now) || waits_here())
@@ -159,7 +153,7 @@ impl<W: Caller> WaitQueue<W> {
     pub(crate) fn drain(&mut self) -> Vec<W> {
         self.ready.clear();
         self.queued = 0;
-        let mut all: Vec<(Place, W)> = Vec::new();
+        let mut all: Vec<(Arrival, W)> = Vec::new();
         self.subjects.retain(|_, queue| {
             all.extend(queue.waiting.drain(..));
             queue.running > 0
@@ -169,7 +163,7 @@ impl<W: Caller> WaitQueue<W> {
     }
 
     /// Makes `ready` say the truth about a subject, and forgets it if there is nothing to say.
-    fn refresh(&mut self, subject: &Subject) {
+    fn refresh(&mut self, subject: &WaitKey) {
         let Some(queue) = self.subjects.get(subject) else {
             return;
         };
@@ -195,6 +189,7 @@ mod tests {
     use std::task::{Context, Poll};
 
     use super::*;
+    use crate::types::{Key, Kind};
 
     #[derive(Debug)]
     struct Wait(u32, Rc<Cell<bool>>);
@@ -213,7 +208,7 @@ mod tests {
         Wait(number, Rc::new(Cell::new(false)))
     }
 
-    fn subject(key: &str) -> Subject {
+    fn subject(key: &str) -> WaitKey {
         (Kind::Lock, Key::new(key).unwrap())
     }
 

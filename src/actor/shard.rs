@@ -1,0 +1,437 @@
+//! The actor of one shard: one task that runs the state machine and does the I/O of its pipelined connections.
+//!
+//! A turn: take what callers have sent, run the machine, write, read, run it again with what came. So a request passes from
+//! its caller's task to the socket in one hop, and its answer back in one. Connections for single waits are tasks of their own,
+//! which report to the mailbox.
+
+use std::collections::HashMap;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::config::ShardConfig;
+use crate::error::{Error, ErrorKind, Result};
+use crate::health::ShardHealth;
+use crate::net::connect::{Connected, Purpose};
+use crate::net::dial::{Dial, LaneEvent};
+use crate::net::lane::{Command, Lane, LaneSettings, OwnCommands};
+use crate::net::metrics::LaneMetrics;
+use crate::net::stream::Stream;
+use crate::protocol::StableRef;
+use crate::shard::effect::{Answer, Effect, Effects, Handover, Opening, Outcome, Role};
+use crate::shard::ids::LaneId;
+use crate::shard::input::{Acquired, Ask, Input, Lease, Mailbox, Ticket};
+use crate::shard::request::Pending;
+use crate::shard::{Refs, Setup, Shard};
+use crate::shards::ShardPlan;
+use crate::telemetry::sink::ShardSink;
+
+/// What a shard's actor is made of.
+#[derive(Clone)]
+pub(crate) struct ShardArguments {
+    pub(crate) index: usize,
+    pub(crate) plan: ShardPlan,
+    pub(crate) config: ShardConfig,
+    pub(crate) health: watch::Sender<ShardHealth>,
+    pub(crate) sink: ShardSink,
+    /// Shared with the actors before and after.
+    pub(crate) handover: watch::Sender<Handover>,
+}
+
+/// The behaviour. Its only message has it run until the shard is over.
+pub(crate) struct ShardActor;
+
+/// Told once, when the actor has been started.
+pub(crate) struct Run;
+
+impl Actor for ShardActor {
+    type Msg = Run;
+    type State = Option<Driver>;
+    type Arguments = (ShardArguments, Mailbox, mpsc::UnboundedReceiver<Input>);
+
+    async fn pre_start(
+        &self,
+        _myself: ActorRef<Run>,
+        (arguments, mailbox, inputs): Self::Arguments,
+    ) -> std::result::Result<Option<Driver>, ActorProcessingErr> {
+        Ok(Some(Driver::start(arguments, mailbox, inputs)))
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<Run>,
+        Run: Run,
+        driver: &mut Option<Driver>,
+    ) -> std::result::Result<(), ActorProcessingErr> {
+        if let Some(mut driver) = driver.take() {
+            // It yields by itself, after each of its turns.
+            tokio::task::unconstrained(poll_fn(|cx| driver.poll_turns(cx))).await;
+        }
+        myself.stop(None);
+        Ok(())
+    }
+}
+
+/// The machine, and everything that it acts on.
+pub(crate) struct Driver {
+    shard: Shard,
+    effects: Effects,
+    inputs: mpsc::UnboundedReceiver<Input>,
+    mailbox: Mailbox,
+    config: ShardConfig,
+    health: watch::Sender<ShardHealth>,
+    handover: watch::Sender<Handover>,
+    metrics: LaneMetrics,
+    /// The pipelined connections.
+    own: Vec<(LaneId, Own)>,
+    /// The others.
+    tasks: HashMap<LaneId, TaskLane>,
+    timer: Pin<Box<Sleep>>,
+    is_over: bool,
+}
+
+/// A connection whose I/O is done here.
+enum Own {
+    /// `has_to_lead`: its server is of use only while it leads its cluster.
+    Connecting {
+        attempt: AbortOnDropHandle<Result<Connected>>,
+        has_to_lead: bool,
+    },
+    Up(Box<Lane<Stream, Pending, OwnCommands<Pending>>>),
+}
+
+/// A connection that is a task.
+struct TaskLane {
+    /// `None` once nothing more may be sent.
+    commands: Option<mpsc::UnboundedSender<Command<Pending>>>,
+    /// What was sent when it had just ended: its end tells of it.
+    unsent: Vec<Pending>,
+    /// Ends the connection when this does, however that happens.
+    _task: AbortOnDropHandle<()>,
+}
+
+/// So many inputs are taken before the connections are looked at.
+const INPUTS_A_TURN: usize = 256;
+
+/// So many turns are made before other tasks get theirs.
+const TURNS_IN_A_ROW: usize = 8;
+
+impl Driver {
+    fn start(arguments: ShardArguments, mailbox: Mailbox, inputs: mpsc::UnboundedReceiver<Input>) -> Self {
+        let ShardArguments {
+            index,
+            plan,
+            config,
+            health,
+            sink,
+            handover,
+        } = arguments;
+        let now = Instant::now();
+        let setup = Setup {
+            index,
+            plan,
+            settings: config.settings(),
+            sink: sink.clone(),
+            jitter: fastrand::Rng::new(),
+            refs: Refs::new(StableRef::random()),
+            health: health.borrow().clone(),
+            handover: *handover.borrow(),
+        };
+        let mut effects = Effects::default();
+        let shard = Shard::new(setup, now, &mut effects);
+        let mut driver = Self {
+            shard,
+            effects,
+            inputs,
+            mailbox,
+            metrics: LaneMetrics::new(&sink),
+            config,
+            health,
+            handover,
+            own: Vec::new(),
+            tasks: HashMap::new(),
+            timer: Box::pin(sleep_until(now)),
+            is_over: false,
+        };
+        driver.apply();
+        driver
+    }
+
+    /// Ready when the shard is over.
+    fn poll_turns(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        for _ in 0..TURNS_IN_A_ROW {
+            let more = self.take_inputs(cx);
+            let news = self.poll_connections(cx);
+            let due = self.poll_timer(cx);
+            if self.is_over {
+                return Poll::Ready(());
+            }
+            if !(more || news || due) {
+                self.shard.show();
+                return Poll::Pending;
+            }
+        }
+        self.shard.show();
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Takes what callers and connections have sent. Returns whether there may be more.
+    fn take_inputs(&mut self, cx: &mut Context<'_>) -> bool {
+        let now = Instant::now();
+        for _ in 0..INPUTS_A_TURN {
+            match self.inputs.poll_recv(cx) {
+                Poll::Ready(Some(input)) => {
+                    let input = self.completed(input);
+                    self.shard.handle(input, now, &mut self.effects);
+                    self.apply();
+                }
+                Poll::Ready(None) | Poll::Pending => return false,
+            }
+        }
+        true
+    }
+
+    /// Runs the pipelined connections, and the machine with what came over them. Returns whether anything did.
+    fn poll_connections(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut events = Vec::new();
+        self.own.retain_mut(|(id, own)| {
+            let (event, goes_on) = own.poll(cx, &self.config, &self.metrics, |event| events.push((*id, event)));
+            events.extend(event.map(|event| (*id, event)));
+            goes_on
+        });
+        let is_news = !events.is_empty();
+        let now = Instant::now();
+        for (id, event) in events {
+            self.shard.handle(Input::Lane(id, event), now, &mut self.effects);
+            self.apply();
+        }
+        is_news
+    }
+
+    /// Tells the machine when something is due. Returns whether it was.
+    fn poll_timer(&mut self, cx: &mut Context<'_>) -> bool {
+        let now = Instant::now();
+        let Some(due) = self.shard.next_due(now) else {
+            return false;
+        };
+        if due <= now {
+            self.shard.handle(Input::Tick, now, &mut self.effects);
+            self.apply();
+            return true;
+        }
+        // The timer is left alone while it is early enough.
+        if due < self.timer.deadline() || self.timer.is_elapsed() {
+            self.timer.as_mut().reset(due);
+        }
+        // Early, and nothing is due: it is set anew.
+        self.timer.as_mut().poll(cx).is_ready()
+    }
+
+    /// An input as the machine takes it: the end of a connection tells of everything that was sent to it.
+    fn completed(&mut self, mut input: Input) -> Input {
+        if let Input::Lane(id, event @ (LaneEvent::Ended(_) | LaneEvent::Failed(_))) = &mut input {
+            if let (Some(lane), LaneEvent::Ended(end)) = (self.tasks.remove(id), event) {
+                end.leftovers.unwritten.extend(lane.unsent);
+            }
+        }
+        input
+    }
+
+    /// Does what the machine wants done.
+    fn apply(&mut self) {
+        // What is done makes no new effects, but for connections that end in being told to.
+        let mut effects = std::mem::take(&mut self.effects);
+        for effect in effects.drain() {
+            match effect {
+                Effect::Open(id, opening) => self.open(id, *opening),
+                Effect::Send(id, outgoing) => self.tell(id, Command::Send(outgoing)),
+                Effect::Finish(id) => self.finish(id),
+                Effect::HangUp(id) => {
+                    self.tell(id, Command::HangUp);
+                    self.finish(id);
+                }
+                Effect::Close(id) => self.close(id),
+                Effect::Answer(answer) => self.answer(answer),
+                Effect::Publish(health) => drop(self.health.send_replace(health)),
+                Effect::HandOver(handover) => drop(self.handover.send_replace(handover)),
+                Effect::ProbeFirst(ask) => self.probe_first(ask),
+                Effect::End(told, report) => {
+                    if let Some(told) = told {
+                        drop(told.send(report));
+                    }
+                    self.is_over = true;
+                }
+            }
+        }
+        // Keeps its room for the next turn.
+        self.effects = effects;
+    }
+
+    fn open(&mut self, id: LaneId, opening: Opening) {
+        let Opening {
+            role,
+            pause,
+            endpoint,
+            purpose,
+            known,
+        } = opening;
+        let max_in_flight = match purpose {
+            Purpose::Session(_) => EXCLUSIVE_IN_FLIGHT,
+            _ => self.config.max_in_flight,
+        };
+        let endpoint = self.shard.endpoint_at(endpoint);
+        let dial = Dial {
+            connect: self.config.reach(endpoint, self.config.keepalive, purpose),
+            known,
+            keepalive: self.config.keepalive,
+            reply_timeout: self.config.reply_timeout,
+            max_in_flight,
+            hears_signals: false,
+            metrics: self.metrics.clone(),
+        };
+        if role == Role::Pipelined {
+            let has_to_lead = matches!(dial.connect.purpose, Purpose::Leading(_));
+            let attempt = tokio::spawn(async move {
+                if !pause.is_zero() {
+                    sleep(pause).await;
+                }
+                dial.connect.connect(dial.known).await
+            });
+            let attempt = AbortOnDropHandle::new(attempt);
+            self.own.push((id, Own::Connecting { attempt, has_to_lead }));
+            return;
+        }
+        let (commands, queue) = mpsc::unbounded_channel();
+        let mailbox = self.mailbox.clone();
+        // If the shard is gone, this task is about to be aborted.
+        let tell = move |event| drop(mailbox.send(Input::Lane(id, event)));
+        let lane = TaskLane {
+            commands: Some(commands),
+            unsent: Vec::new(),
+            _task: AbortOnDropHandle::new(tokio::spawn(dial.run(pause, queue, tell))),
+        };
+        self.tasks.insert(id, lane);
+    }
+
+    fn own(&mut self, id: LaneId) -> Option<&mut Own> {
+        self.own.iter_mut().find(|(known, _)| *known == id).map(|(_, own)| own)
+    }
+
+    fn tell(&mut self, id: LaneId, command: Command<Pending>) {
+        if let Some(Own::Up(lane)) = self.own(id) {
+            return lane.tell(command);
+        }
+        let Some(lane) = self.tasks.get_mut(&id) else { return };
+        if let Some(commands) = &lane.commands {
+            if let Err(refused) = commands.send(command) {
+                // It has just ended, and its end is on its way.
+                lane.unsent.extend(refused.0.into_iter().map(|outgoing| outgoing.tag));
+            }
+        }
+    }
+
+    fn finish(&mut self, id: LaneId) {
+        match self.own(id) {
+            Some(Own::Up(lane)) => lane.finish(),
+            Some(Own::Connecting { .. }) => self.close(id),
+            None => {
+                if let Some(lane) = self.tasks.get_mut(&id) {
+                    lane.commands = None;
+                }
+            }
+        }
+    }
+
+    fn close(&mut self, id: LaneId) {
+        self.own.retain(|(known, _)| *known != id);
+        self.tasks.remove(&id);
+    }
+
+    fn answer(&self, answer: Answer) {
+        match answer {
+            Answer::Acquire(ask, outcome) => {
+                let acquired = outcome.map(|outcome| match outcome {
+                    Outcome::Lease(id, cell) => Acquired::Lease(Lease::new(cell, id, self.mailbox.clone())),
+                    Outcome::Busy(refusal) => Acquired::Busy(refusal),
+                    Outcome::Queued(id, target, key, refusal) => {
+                        Acquired::Queued(Ticket::new(id, target, key, refusal, self.mailbox.clone()))
+                    }
+                });
+                ask.tell(acquired);
+            }
+            Answer::Release(told, outcome) => drop(told.send(outcome)),
+            Answer::Question(question, answer, at) => question.tell(answer, &at),
+            Answer::Failback(ask, answer) => ask.tell(answer),
+        }
+    }
+
+    fn probe_first(&self, ask: Ask<std::time::Duration>) {
+        let first = self.shard.endpoint_at(0);
+        let connect = self.config.reach(first, self.config.keepalive, Purpose::Requests);
+        let mailbox = self.mailbox.clone();
+        tokio::spawn(async move {
+            let outcome = connect.connect(None).await.map(drop);
+            // If the shard is gone, so is the caller's answer.
+            drop(mailbox.send(Input::FirstIsThere(outcome, ask)));
+        });
+    }
+}
+
+/// However the shard ends, its holders are told.
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.shard.abandon(Instant::now());
+    }
+}
+
+/// A connection for waits carries few requests.
+const EXCLUSIVE_IN_FLIGHT: usize = 8;
+
+impl Own {
+    /// Runs the connection. Returns what has become of it, and whether it goes on; what comes over it is delivered.
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        config: &ShardConfig,
+        metrics: &LaneMetrics,
+        mut deliver: impl FnMut(LaneEvent<Pending>),
+    ) -> (Option<LaneEvent<Pending>>, bool) {
+        match self {
+            Self::Up(lane) => match lane.poll_turn(cx, &mut |report| deliver(LaneEvent::Report(report))) {
+                Poll::Pending => (None, true),
+                Poll::Ready(end) => (Some(LaneEvent::Ended(Box::new(end))), false),
+            },
+            Self::Connecting { attempt, has_to_lead } => match Pin::new(attempt).poll(cx) {
+                Poll::Pending => (None, true),
+                Poll::Ready(Ok(Ok(connected))) => {
+                    let abilities = connected.abilities;
+                    let settings = LaneSettings {
+                        keepalive: config.keepalive,
+                        reply_timeout: config.reply_timeout,
+                        max_in_flight: config.max_in_flight,
+                        hears_signals: false,
+                        has_to_lead: *has_to_lead,
+                        abilities,
+                        metrics: metrics.clone(),
+                    };
+                    *self = Self::Up(Box::new(Lane::new(connected.stream, OwnCommands::new(), settings)));
+                    (Some(LaneEvent::Up(abilities)), true)
+                }
+                Poll::Ready(Ok(Err(error))) => (Some(LaneEvent::Failed(error)), false),
+                Poll::Ready(Err(ended)) => {
+                    let error = Error::new(ErrorKind::Connect, "the attempt to connect panicked").caused_by(ended);
+                    (Some(LaneEvent::Failed(error)), false)
+                }
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,250 @@
+//! What the answers of a server mean: what callers are told, and what is held from then on.
+
+use tokio::time::Instant;
+
+use super::Shard;
+use super::effect::{Outcome, Turn};
+use super::ids::LaneId;
+use super::input::Acquire;
+use super::places::QueuePlace;
+use super::progress::Refusal;
+use super::registry::GrantTimes;
+use super::request::Pending;
+use super::shutdown::shut_down;
+use crate::error::{Error, ErrorKind};
+use crate::lease::schedule::Schedule;
+use crate::net::lane::OnAbandon;
+use crate::net::pipeline::Reply;
+use crate::protocol::{Response, Status};
+use crate::types::{Grant, Key, Kind};
+
+impl Shard {
+    /// An answer came over the connection `from`.
+    pub(super) fn reply(&mut self, from: LaneId, reply: Reply<Pending>, turn: &mut Turn<'_>) {
+        let Reply { tag, response, sent_at } = reply;
+        match &response {
+            Response::Refused(Status::Draining) => {
+                if let Some(connection) = self.connections.get_mut(from) {
+                    connection.draining = true;
+                }
+            }
+            Response::Refused(Status::NotLeader(leader)) => {
+                self.metrics.redirected();
+                if self.serving.is_cluster() {
+                    return self.not_led_here(from, tag, leader.as_deref(), turn);
+                }
+            }
+            // Its member led, did not for a while, and does so again: it knows the place by the session only.
+            Response::Refused(Status::NotEnqueued)
+                if matches!(tag, Pending::Collect { .. } | Pending::GiveUp(..)) && self.is_in_a_session(from) =>
+            {
+                let error = self.at_lane(from, Status::NotEnqueued.to_error(""));
+                return self.wait_anew(from, tag, error, turn);
+            }
+            _ => {}
+        }
+        match tag {
+            Pending::Try(acquire) => match response {
+                Response::TimedOut => self.is_held(acquire, turn),
+                other => self.acquire_answered(acquire, other, sent_at, from, turn),
+            },
+            Pending::Wait(acquire, _) => {
+                self.wait_ended(from, turn);
+                self.wait_answered(acquire, response, sent_at, from, turn);
+            }
+            Pending::Enqueue(acquire) => self.enqueue_answered(acquire, response, sent_at, from, turn),
+            Pending::Collect {
+                acquire, enqueued_at, ..
+            } => {
+                self.wait_ended(from, turn);
+                self.wait_answered(acquire, response, enqueued_at, from, turn);
+            }
+            Pending::Rejoin(ticket, _) => self.rejoin_answered(ticket, &response, from, turn),
+            Pending::GiveUp(target, key, _) => {
+                self.wait_ended(from, turn);
+                if let Response::Granted(grant) = response {
+                    self.connections.own(from);
+                    self.give_back_grant(target.kind(), key, grant, from, turn);
+                }
+            }
+            Pending::Settle(..) => self.wait_ended(from, turn),
+            Pending::Confirm { acquire, grant, owner } if self.is_stale_connection(from) => {
+                self.reject_stale_grant(acquire, *grant, owner, from, turn);
+            }
+            Pending::Confirm { acquire, grant, owner } => {
+                let owner = self.owned_by_now(owner, from, &response, turn);
+                self.confirm_answered(acquire, *grant, owner, response, sent_at, turn);
+            }
+            Pending::Renew(renewal) => self.renewal_answered(&renewal, &response, sent_at, from, turn),
+            Pending::Release(release) => self.release_answered(release, &response, turn),
+            Pending::Ask(question) => {
+                let at = self.endpoint_of(from).as_text().clone();
+                turn.push(super::effect::Effect::Answer(super::effect::Answer::Question(
+                    question,
+                    Ok(response),
+                    at,
+                )));
+            }
+        }
+    }
+
+    fn wait_answered(
+        &mut self,
+        acquire: Acquire,
+        response: Response,
+        sent_at: Instant,
+        from: LaneId,
+        turn: &mut Turn<'_>,
+    ) {
+        match response {
+            Response::TimedOut => self.is_held(acquire, turn),
+            other => self.acquire_answered(acquire, other, sent_at, from, turn),
+        }
+    }
+
+    /// The server says that a key is held.
+    fn is_held(&mut self, acquire: Acquire, turn: &mut Turn<'_>) {
+        let kind = acquire.target.kind();
+        let refusal = self.refusal_of(kind, &acquire.key, turn.now);
+        self.waits.refused(&(kind, acquire.key), refusal.at);
+        turn.tell(acquire.ask, Ok(Outcome::Busy(refusal)));
+    }
+
+    /// What the server has just said of a key, and what is known here.
+    pub(super) fn refusal_of(&self, kind: Kind, key: &Key, now: Instant) -> Refusal {
+        Refusal {
+            at: now,
+            own: self.leases.own(kind, key),
+        }
+    }
+
+    fn acquire_answered(
+        &mut self,
+        acquire: Acquire,
+        response: Response,
+        sent_at: Instant,
+        from: LaneId,
+        turn: &mut Turn<'_>,
+    ) {
+        match response {
+            Response::Granted(grant) => self.granted(acquire, grant, sent_at, from, turn),
+            other => {
+                let error = self.refused(&acquire, &other);
+                turn.tell(acquire.ask, Err(error));
+            }
+        }
+    }
+
+    /// The server has granted it. Its caller gets it, unless too much of the lease may be over already.
+    fn granted(&mut self, acquire: Acquire, grant: Grant, sent_at: Instant, owner: LaneId, turn: &mut Turn<'_>) {
+        self.connections.own(owner);
+        if acquire.ask.is_gone() || self.is_closing() {
+            self.give_back_orphan(&acquire, grant, owner, turn);
+            turn.tell(acquire.ask, Err(shut_down()));
+        } else if self.is_stale_connection(owner) {
+            self.reject_stale_grant(acquire, grant, owner, owner, turn);
+        } else if acquire.session.is_none() && Schedule::is_fresh(sent_at, grant.ttl, turn.now) {
+            self.hand_out(acquire, grant, sent_at, owner, turn);
+        } else {
+            // In a session it may have been granted long before it was asked for this time.
+            self.submit(confirm(acquire, grant, owner), turn);
+        }
+    }
+
+    fn confirm_answered(
+        &mut self,
+        acquire: Acquire,
+        grant: Grant,
+        owner: LaneId,
+        response: Response,
+        sent_at: Instant,
+        turn: &mut Turn<'_>,
+    ) {
+        match response {
+            Response::Renewed(_) if Schedule::is_fresh(sent_at, grant.ttl, turn.now) => {
+                self.hand_out(acquire, grant, sent_at, owner, turn);
+            }
+            // The answer took so long that the same question stands again.
+            Response::Renewed(_) => self.submit(confirm(acquire, grant, owner), turn),
+            Response::Refused(Status::Error) => {
+                self.connections.disown(owner);
+                let error = Status::LeaseExpired.to_error(acquire.key.as_str());
+                let error = self.here(error);
+                turn.tell(acquire.ask, Err(error));
+            }
+            other => {
+                self.give_back_orphan(&acquire, grant, owner, turn);
+                let error = self.refused(&acquire, &other);
+                turn.tell(acquire.ask, Err(error));
+            }
+        }
+    }
+
+    /// Takes up the lease and gives it to its caller. If the caller has gone meanwhile, the lease is dropped with the answer,
+    /// and so comes back as a release.
+    fn hand_out(&mut self, acquire: Acquire, grant: Grant, sent_at: Instant, owner: LaneId, turn: &mut Turn<'_>) {
+        let kind = acquire.target.kind();
+        let handover = self.serving.saw_ttl(grant.ttl.as_duration());
+        self.hand_over(handover, turn);
+        let times = GrantTimes { sent_at, now: turn.now };
+        let (id, cell) = self
+            .leases
+            .insert(acquire.key, kind, grant, times, owner, acquire.policy);
+        turn.tell(acquire.ask, Ok(Outcome::Lease(id, cell)));
+        if self.serving.is_cluster() && !self.connections.has_slot(owner) {
+            self.adopt(id, turn);
+        }
+    }
+
+    fn refused(&self, acquire: &Acquire, response: &Response) -> Error {
+        self.here(match response {
+            Response::Refused(status) => status.to_error(acquire.key.as_str()),
+            other => Error::new(ErrorKind::Protocol, format!("{other:?} is no answer to an acquire")),
+        })
+    }
+
+    /// The answer to an `e` came over the connection `from`.
+    fn enqueue_answered(
+        &mut self,
+        acquire: Acquire,
+        response: Response,
+        sent_at: Instant,
+        from: LaneId,
+        turn: &mut Turn<'_>,
+    ) {
+        match response {
+            Response::Acquired(grant) => {
+                // The server keeps the grant for a `w` and refuses another `e` for the key on this connection until then.
+                // So it is collected at once; the answer is the same grant again. The caller need not wait for that.
+                let settle = Pending::Settle(acquire.target.kind(), acquire.key.clone());
+                self.send_on(from, settle, OnAbandon::Finish, turn);
+                self.granted(acquire, grant, sent_at, from, turn);
+            }
+            Response::Queued => self.give_ticket(acquire, sent_at, from, turn),
+            other => {
+                self.wait_ended(from, turn);
+                self.acquire_answered(acquire, other, sent_at, from, turn);
+            }
+        }
+    }
+
+    /// The connection stays with the ticket until that is used or dropped. If its caller has gone meanwhile, the ticket is
+    /// dropped with the answer, and so gives its place up.
+    fn give_ticket(&mut self, acquire: Acquire, enqueued_at: Instant, from: LaneId, turn: &mut Turn<'_>) {
+        let Some(connection) = self.connections.get_mut(from) else {
+            let error = Error::new(ErrorKind::Disconnected, "the connection was closed");
+            let error = self.here(error);
+            return turn.tell(acquire.ask, Err(error));
+        };
+        let id = self.places.insert(QueuePlace::of(&acquire, Some(from), enqueued_at));
+        connection.hold_ticket(id, turn.now);
+        let refusal = self.refusal_of(acquire.target.kind(), &acquire.key, turn.now);
+        let outcome = Outcome::Queued(id, acquire.target, acquire.key, refusal);
+        turn.tell(acquire.ask, Ok(outcome));
+    }
+}
+
+fn confirm(acquire: Acquire, grant: Grant, owner: LaneId) -> Pending {
+    let grant = Box::new(grant);
+    Pending::Confirm { acquire, grant, owner }
+}

@@ -1,0 +1,179 @@
+//! Connections that end, and what becomes of what was on them. [`RequestKind::rules`](super::request::RequestKind::rules) says
+//! what becomes of a request; this carries it out.
+
+use tokio::time::Instant;
+
+use super::Shard;
+use super::connections::Work;
+use super::effect::{Role, Turn};
+use super::ids::{Arrival, LaneId, WaitKey};
+use super::registry::Survival;
+use super::request::{Fate, Pending, Release};
+use crate::clock::after;
+use crate::error::{Error, ErrorKind};
+use crate::lease::cell::LostReason;
+use crate::net::lane::LaneEnd;
+use crate::protocol::StableRef;
+
+/// The part of the server's read timeout by which leases in doubt are given up early.
+const READ_TIMEOUT_MARGIN: u32 = 20;
+
+/// A connection that ended, while what is left of it is taken care of.
+struct Ended {
+    /// It served.
+    served: bool,
+    session: Option<StableRef>,
+    /// The wait that it carried, until that was taken care of.
+    wait: Option<(WaitKey, Arrival)>,
+}
+
+impl Shard {
+    pub(super) fn lane_ended(&mut self, id: LaneId, end: LaneEnd<Pending>, turn: &mut Turn<'_>) {
+        let served = self.connections.has_slot(id);
+        let Some(connection) = self.connections.remove(id) else {
+            return;
+        };
+        let LaneEnd {
+            cause,
+            leftovers,
+            was_silent,
+            heard,
+        } = end;
+        if cause.is_some()
+            && connection.role == Role::Exclusive
+            && !connection.has_answered()
+            && !connection.is_retired()
+        {
+            // A server that accepts connections and then says nothing is not asked again and again without a pause.
+            self.exclusive_not_before = turn.now + self.exclusive_attempts.failed();
+        }
+        let cause = cause
+            .unwrap_or_else(|| Error::new(ErrorKind::Disconnected, "the connection was closed"))
+            .at(self.endpoint_at(connection.endpoint).as_text());
+        // First the holders: their leases go with the connection.
+        if served && self.serving.is_cluster() && !self.connections.is_serving() {
+            let survival = self.survival(heard);
+            self.leases.suspect_all(survival);
+        } else if !connection.is_retired() || !self.serving.is_cluster() {
+            self.owner_gone(id, connection.draining, heard, &cause, turn);
+        }
+        let up_since = connection.up_since();
+        let mut ended = Ended {
+            served,
+            session: connection.session,
+            wait: None,
+        };
+        match connection.work {
+            Work::Opening(key, arrival, wait) => self.waits.put_back(key, arrival, wait),
+            Work::Waiting(key, arrival) => ended.wait = Some((key, arrival)),
+            Work::Ticket(key, arrival, ticket) => match self.ticket_lost(ticket, ended.session.clone()) {
+                Some(rejoin) => self.waits.put_back(key, arrival, rejoin),
+                None => ended.wait = Some((key, arrival)),
+            },
+            Work::Idle(_) => {}
+        }
+        for pending in leftovers.unwritten {
+            let fate = pending.rules().unwritten;
+            self.settle(pending, fate, &mut ended, &cause, turn);
+        }
+        for pending in leftovers.unknown {
+            let fate = pending.rules().unknown;
+            self.settle(pending, fate, &mut ended, &cause, turn);
+        }
+        if let Some((key, _)) = ended.wait {
+            self.waits.finished(&key);
+        }
+        if served {
+            self.serving_lost(cause, up_since, was_silent, turn);
+        }
+        if self.connections.is_serving() {
+            self.renew_overdue(turn);
+            self.send_pending_releases(turn);
+        }
+        self.start_waits(turn);
+    }
+
+    /// What becomes of a request whose connection ended before it was answered.
+    fn settle(&mut self, pending: Pending, fate: Fate, ended: &mut Ended, cause: &Error, turn: &mut Turn<'_>) {
+        match (fate, pending) {
+            (Fate::SendAgain | Fate::SendAgainBounded, pending) => self.send(pending, turn),
+            (Fate::PutBack, pending) => match ended.wait.take() {
+                Some((key, arrival)) => self.waits.put_back(key, arrival, pending),
+                None => self.queue(pending),
+            },
+            (Fate::AskAgainInSession, pending) => {
+                let Some(session) = ended.session.clone() else {
+                    return self.fail(pending, cause.clone(), turn);
+                };
+                match (
+                    self.asked_anew(pending, Some(session), cause.clone(), turn),
+                    ended.wait.take(),
+                ) {
+                    (Some(wait), Some((key, arrival))) => self.waits.put_back(key, arrival, wait),
+                    (Some(wait), None) => self.queue(wait),
+                    (None, begun) => ended.wait = begun,
+                }
+            }
+            // Sent again it could take two grants.
+            (Fate::Fail, pending) => self.fail(pending, cause.clone(), turn),
+            (Fate::Repeat, Pending::Release(release)) => {
+                let repeated = true;
+                self.send(Pending::Release(Release { repeated, ..release }), turn);
+            }
+            // Where another connection has taken over, the lease is due there already.
+            (Fate::StaysDue, Pending::Renew(renewal)) if !ended.served => {
+                renewal.span.record("outcome", "unanswered");
+            }
+            (Fate::StaysDue, Pending::Renew(renewal)) => self.renewal_unanswered(&renewal),
+            (Fate::Repeat | Fate::StaysDue | Fate::Forget, _) => {}
+        }
+    }
+
+    /// Its fate is unknown, or it means nothing any more: the caller gets the error.
+    pub(super) fn fail(&mut self, pending: Pending, error: Error, turn: &mut Turn<'_>) {
+        match pending {
+            Pending::Try(acquire)
+            | Pending::Wait(acquire, _)
+            | Pending::Enqueue(acquire)
+            | Pending::Collect { acquire, .. } => turn.tell(acquire.ask, Err(error)),
+            Pending::Rejoin(ticket, _) => self.ticket_refused(ticket, error, turn),
+            Pending::Ask(question) => self.answer(question, Err(error), turn),
+            Pending::GiveUp(..)
+            | Pending::Settle(..)
+            | Pending::Confirm { .. }
+            | Pending::Renew(_)
+            | Pending::Release(_) => {}
+        }
+    }
+
+    /// How long leases outlive a connection to a server that was heard of then. If the leader of a cluster is gone, the next
+    /// knows them; but if it is there, and only cannot be reached, it gives them up when it has read nothing for its read
+    /// timeout.
+    fn survival(&self, heard: Instant) -> Survival {
+        if self.settings.survives_disconnect {
+            return Survival::WholeTtl;
+        }
+        if !self.serving.is_cluster() {
+            return Survival::None;
+        }
+        let patience = self.settings.server_read_timeout;
+        Survival::Until(after(heard, patience - patience / READ_TIMEOUT_MARGIN))
+    }
+
+    /// A connection is gone, and with it what the server counts to it.
+    fn owner_gone(&mut self, id: LaneId, was_draining: bool, heard: Instant, cause: &Error, turn: &mut Turn<'_>) {
+        let why = match was_draining {
+            true => LostReason::ServerDraining,
+            false => LostReason::Disconnected,
+        };
+        let lost = self.leases.owner_gone(id, self.survival(heard), why, turn.now);
+        if !lost.is_empty() {
+            let endpoint = cause.endpoint().unwrap_or_default();
+            tracing::warn!(shard = self.index, endpoint, leases = lost.len(), %cause, "leases lost");
+        }
+        // In case the server still holds them; their guards have nothing more to give back.
+        for claim in lost {
+            self.begin_release(Release::of(&claim, None, true, None, turn.now), turn);
+        }
+    }
+}

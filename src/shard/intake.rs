@@ -1,0 +1,272 @@
+//! Requests on their way in: sent, kept until there is a connection, or refused.
+
+use super::Shard;
+use super::connections::Work;
+use super::effect::{Answer, Effect, Outcome, Turn};
+use super::input::{Acquire, Patience};
+use super::progress::Refusal;
+use super::question::Question;
+use super::request::{Carrier, Pending};
+use super::shutdown::shut_down;
+use crate::error::{Error, Result};
+use crate::net::lane::{Caller, OnAbandon};
+use crate::protocol::{Request, Response};
+use crate::types::{Key, WaitSecs};
+
+/// Fewer parked requests than this are not worth cleaning.
+pub(super) const CLEAN_AT_LEAST: usize = 64;
+
+impl Shard {
+    pub(super) fn acquire(&mut self, acquire: Acquire, patience: Patience, turn: &mut Turn<'_>) {
+        if let Some(ttl) = acquire.ttl {
+            let handover = self.serving.saw_ttl(ttl.as_duration());
+            self.hand_over(handover, turn);
+        }
+        match patience {
+            Patience::Try => self.submit(Pending::Try(acquire), turn),
+            Patience::TryThenWait => {
+                let key = (acquire.target.kind(), acquire.key.clone());
+                // A caller here waits for it, and the server has said that it is held: a try would only hear that again.
+                match self.waits.refused_at(&key, turn.now) {
+                    Some(at) => {
+                        let own = self.leases.own(key.0, &key.1);
+                        turn.tell(acquire.ask, Ok(Outcome::Busy(Refusal { at, own })));
+                    }
+                    None => self.submit(Pending::Try(acquire), turn),
+                }
+            }
+            Patience::Until(until, refusal) => {
+                let key = (acquire.target.kind(), acquire.key.clone());
+                self.submit(Pending::Wait(acquire, until), turn);
+                self.waits.refused(&key, refusal.at);
+            }
+            Patience::Enqueue => self.submit(Pending::Enqueue(acquire), turn),
+        }
+    }
+
+    /// Sends a request as soon as it can be sent, or refuses it if callers do not want to wait for that.
+    pub(super) fn submit(&mut self, pending: Pending, turn: &mut Turn<'_>) {
+        if let Some(error) = self.refusal() {
+            return self.refuse(pending, error, turn);
+        }
+        match pending.rules().carrier {
+            Carrier::Own => {
+                self.queue(pending);
+                self.start_waits(turn);
+            }
+            Carrier::Pipelined | Carrier::Disposable | Carrier::ThatOfThePlace => self.send(pending, turn),
+        }
+    }
+
+    /// Why requests are refused rather than kept, if they are.
+    pub(super) fn refusal(&self) -> Option<Error> {
+        match self.is_closing() {
+            true => Some(shut_down()),
+            false => self.serving.reconnect.refusal(),
+        }
+    }
+
+    /// A request is not sent: its caller gets the error, and what it was about is given back or stays due.
+    pub(super) fn refuse(&mut self, pending: Pending, error: Error, turn: &mut Turn<'_>) {
+        match pending {
+            Pending::Try(acquire) | Pending::Collect { acquire, .. } => turn.tell(acquire.ask, Err(error)),
+            wait @ (Pending::Wait(..) | Pending::Enqueue(_) | Pending::Rejoin(..)) => {
+                self.refuse_wait(wait, error, turn);
+            }
+            // The place went with its connection.
+            Pending::GiveUp(..) | Pending::Settle(..) => {}
+            Pending::Ask(question) => self.answer(question, Err(error), turn),
+            Pending::Confirm { acquire, grant, owner } => {
+                self.give_back_orphan(&acquire, *grant, owner, turn);
+                turn.tell(acquire.ask, Err(error));
+            }
+            Pending::Renew(renewal) => self.renewal_unanswered(&renewal),
+            Pending::Release(release) => self.releases.keep(release),
+        }
+    }
+
+    /// Sends a request over the connection that carries its kind, or keeps it until there is one.
+    pub(super) fn send(&mut self, pending: Pending, turn: &mut Turn<'_>) {
+        if pending.rules().carrier == Carrier::Disposable {
+            return self.send_disposable(pending, turn);
+        }
+        let Some(request) = self.request(&pending, turn) else {
+            return;
+        };
+        let lane = request_key(&request).and_then(|key| self.connections.serving(key));
+        let unsent = match lane {
+            Some(lane) => self.connections.send(lane, request, pending, OnAbandon::Finish, turn),
+            None => Some(pending),
+        };
+        if let Some(pending) = unsent {
+            self.keep(pending, turn);
+        }
+    }
+
+    /// There is no connection for a request: it waits for the next, unless callers do not want that.
+    fn keep(&mut self, pending: Pending, turn: &mut Turn<'_>) {
+        match pending {
+            Pending::Renew(renewal) => self.renewal_unanswered(&renewal),
+            Pending::Release(release) => {
+                self.keep_house(turn);
+                self.releases.keep(release);
+            }
+            other => match self.refusal() {
+                Some(error) => self.refuse(other, error, turn),
+                None => self.park(other),
+            },
+        }
+    }
+
+    fn park(&mut self, pending: Pending) {
+        self.parked.push_back(pending);
+        if self.parked.len() >= self.clean_parked_at {
+            self.parked.retain(|pending| !pending.is_gone());
+            self.clean_parked_at = (self.parked.len() * 2).max(CLEAN_AT_LEAST);
+        }
+    }
+
+    /// A connection is there: sends what waited for it.
+    pub(super) fn send_parked(&mut self, turn: &mut Turn<'_>) {
+        for pending in std::mem::take(&mut self.parked) {
+            if !pending.is_gone() {
+                self.send(pending, turn);
+            }
+        }
+    }
+
+    /// Refuses what waits for a connection, where callers do not want to wait for that.
+    pub(super) fn refuse_parked(&mut self, turn: &mut Turn<'_>) {
+        let parked = std::mem::take(&mut self.parked).into_iter();
+        let parked: Vec<Pending> = parked.chain(std::mem::take(&mut self.parked_disposable)).collect();
+        for pending in parked {
+            match self.refusal() {
+                Some(error) => self.refuse(pending, error, turn),
+                None => self.parked.push_back(pending),
+            }
+        }
+    }
+
+    /// Sends a request over a connection on which nothing depends.
+    fn send_disposable(&mut self, pending: Pending, turn: &mut Turn<'_>) {
+        let (here, serves) = (self.serving.at(), self.connections.is_serving());
+        let lane = self.connections.disposable();
+        let connection = lane.and_then(|id| self.connections.get_mut(id));
+        match (lane, connection) {
+            (Some(_), Some(connection)) if !connection.is_up() => self.parked_disposable.push(pending),
+            (Some(id), Some(connection)) if connection.endpoint == here && !connection.is_retired() => {
+                connection.work = Work::Idle(turn.now);
+                if let Some(request) = self.request(&pending, turn) {
+                    self.connections.send(id, request, pending, OnAbandon::Finish, turn);
+                }
+            }
+            _ if serves => {
+                self.parked_disposable.push(pending);
+                self.open_disposable(turn);
+            }
+            _ => return self.keep(pending, turn),
+        }
+        self.keep_house(turn);
+    }
+
+    /// The disposable connection is there: sends what waited for it.
+    pub(super) fn send_parked_disposable(&mut self, turn: &mut Turn<'_>) {
+        for pending in std::mem::take(&mut self.parked_disposable) {
+            if !pending.is_gone() {
+                self.send_disposable(pending, turn);
+            }
+        }
+        self.keep_house(turn);
+    }
+
+    /// The disposable connection could not be established.
+    pub(super) fn disposable_failed(&mut self, error: &Error, turn: &mut Turn<'_>) {
+        for pending in std::mem::take(&mut self.parked_disposable) {
+            self.refuse(pending, error.clone(), turn);
+        }
+    }
+
+    /// Whether requests wait for the disposable connection.
+    pub(super) fn wants_disposable(&self) -> bool {
+        !self.parked_disposable.is_empty()
+    }
+
+    /// Tells a caller what its question brought.
+    pub(super) fn answer(&mut self, question: Question, answer: Result<Response>, turn: &mut Turn<'_>) {
+        let at = self.endpoint().as_text().clone();
+        turn.push(Effect::Answer(Answer::Question(question, answer, at)));
+    }
+
+    /// What is sent for a request; `None` if nothing is left to do.
+    pub(super) fn request(&self, pending: &Pending, turn: &Turn<'_>) -> Option<Request> {
+        let left = |until: &tokio::time::Instant| WaitSecs::covering(until.saturating_duration_since(turn.now));
+        Some(match pending {
+            Pending::Try(acquire) => acquire_request(acquire, WaitSecs::TRY),
+            Pending::Wait(acquire, until) => acquire_request(acquire, left(until)),
+            Pending::Enqueue(acquire) => Request::Enqueue {
+                target: acquire.target,
+                key: acquire.key.clone(),
+                ttl: acquire.ttl,
+            },
+            Pending::Collect { acquire, until, .. } => Request::Wait {
+                kind: acquire.target.kind(),
+                key: acquire.key.clone(),
+                wait: left(until),
+            },
+            Pending::Rejoin(ticket, _) => self.places.request(*ticket)?,
+            Pending::GiveUp(target, key, _) => Request::Wait {
+                kind: target.kind(),
+                key: key.clone(),
+                wait: WaitSecs::TRY,
+            },
+            Pending::Settle(kind, key) => Request::Wait {
+                kind: *kind,
+                key: key.clone(),
+                wait: WaitSecs::TRY,
+            },
+            Pending::Confirm { acquire, grant, .. } => Request::Renew {
+                kind: acquire.target.kind(),
+                key: acquire.key.clone(),
+                token: grant.token,
+                ttl: Some(grant.ttl),
+            },
+            Pending::Renew(renewal) => {
+                let cell = self.leases.claim(renewal.id)?.cell;
+                Request::Renew {
+                    kind: cell.kind,
+                    key: cell.key.clone(),
+                    token: cell.token,
+                    // Never left out: the server would set its own default.
+                    ttl: Some(cell.ttl),
+                }
+            }
+            Pending::Release(release) => Request::Release {
+                kind: release.kind,
+                key: release.key.clone(),
+                token: release.token,
+            },
+            Pending::Ask(question) => question.request.clone(),
+        })
+    }
+}
+
+fn acquire_request(acquire: &Acquire, wait: WaitSecs) -> Request {
+    Request::Acquire {
+        target: acquire.target,
+        key: acquire.key.clone(),
+        wait,
+        ttl: acquire.ttl,
+    }
+}
+
+/// The key of a request that a pipelined connection carries.
+fn request_key(request: &Request) -> Option<&Key> {
+    match request {
+        Request::Acquire { key, .. }
+        | Request::Release { key, .. }
+        | Request::Renew { key, .. }
+        | Request::Enqueue { key, .. }
+        | Request::Wait { key, .. } => Some(key),
+        _ => None,
+    }
+}

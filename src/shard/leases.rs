@@ -1,0 +1,243 @@
+//! Leases that are kept: renewed, taken over by the pipelined connections of a cluster, given back.
+
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+use tracing::field;
+
+use super::Shard;
+use super::effect::{Answer, Effect, Turn};
+use super::ids::{LaneId, LeaseId};
+use super::input::Acquire;
+use super::request::{Pending, Release, Renewal};
+use crate::clock::after;
+use crate::error::{Error, ErrorKind, Result};
+use crate::lease::cell::{LeaseState, LostReason};
+use crate::protocol::{Response, Status};
+use crate::types::{Grant, Key, Kind};
+
+/// A server that refuses a renewal for a reason that passes is asked again after this.
+const RENEW_AGAIN: Duration = Duration::from_millis(500);
+
+impl Shard {
+    /// Sends the renewals of these leases; they leave in one write.
+    pub(super) fn renew_all(&mut self, ids: Vec<LeaseId>, turn: &mut Turn<'_>) {
+        for id in ids {
+            let renewal = self.renewal(id);
+            self.send(Pending::Renew(renewal), turn);
+        }
+    }
+
+    /// Renews everything that is due and could not be renewed when it became so.
+    pub(super) fn renew_overdue(&mut self, turn: &mut Turn<'_>) {
+        let overdue = self.leases.take_overdue();
+        self.renew_all(overdue, turn);
+    }
+
+    /// A renewal, with the span that covers it until it is answered.
+    fn renewal(&self, id: LeaseId) -> Renewal {
+        let span = match self.leases.claim(id) {
+            Some(claim) if tracing::enabled!(tracing::Level::TRACE) => {
+                let cell = claim.cell;
+                tracing::trace_span!(
+                    "renew",
+                    shard = self.index,
+                    key = %cell.key,
+                    kind = cell.kind.as_str(),
+                    token = %cell.token,
+                    outcome = field::Empty
+                )
+            }
+            _ => tracing::Span::none(),
+        };
+        Renewal { id, span }
+    }
+
+    pub(super) fn renewal_answered(
+        &mut self,
+        renewal: &Renewal,
+        response: &Response,
+        sent_at: Instant,
+        from: LaneId,
+        turn: &mut Turn<'_>,
+    ) {
+        let Renewal { id, span } = renewal;
+        let outcome = match response {
+            Response::Renewed(left) => {
+                self.leases.renewed(*id, sent_at, *left, turn.now);
+                if self.serving.is_cluster() && self.connections.has_slot(from) {
+                    self.renewed_over(*id, from, turn);
+                }
+                "renewed"
+            }
+            Response::Refused(Status::Error | Status::LeaseExpired) => {
+                if self.leases.renewal_rejected(*id, turn.now) {
+                    if let Some(claim) = self.leases.claim(*id) {
+                        tracing::warn!(
+                            shard = self.index,
+                            endpoint = %self.endpoint(),
+                            key = %claim.cell.key,
+                            token = %claim.cell.token,
+                            "lease lost: the server says that it is not held"
+                        );
+                    }
+                }
+                "rejected"
+            }
+            _ => {
+                self.leases.renew_again_at(*id, turn.now + RENEW_AGAIN);
+                "put_off"
+            }
+        };
+        span.record("outcome", outcome);
+    }
+
+    /// It was not sent, or its answer was lost: the lease stays due.
+    pub(super) fn renewal_unanswered(&mut self, renewal: &Renewal) {
+        renewal.span.record("outcome", "unanswered");
+        self.leases.renewal_failed(renewal.id);
+    }
+
+    // In a cluster, the connection that renews a lease owns it. So the pipelined connections take over what was acquired over
+    // others: those are then free to come and go.
+
+    /// Has a pipelined connection take over a lease that was acquired over another.
+    pub(super) fn adopt(&mut self, id: LeaseId, turn: &mut Turn<'_>) {
+        if self.leases.renew_now(id, self.connections.is_serving()) {
+            self.renew_all(vec![id], turn);
+        }
+    }
+
+    fn renewed_over(&mut self, id: LeaseId, by: LaneId, turn: &mut Turn<'_>) {
+        if let Some(before) = self.leases.change_owner(id, by) {
+            self.connections.pass_on(before, by, turn);
+        }
+    }
+
+    /// Who owns a grant that was confirmed over this connection.
+    pub(super) fn owned_by_now(
+        &mut self,
+        before: LaneId,
+        by: LaneId,
+        response: &Response,
+        turn: &mut Turn<'_>,
+    ) -> LaneId {
+        if !self.serving.is_cluster() || before == by || !matches!(response, Response::Renewed(_)) {
+            return before;
+        }
+        self.connections.pass_on(before, by, turn);
+        by
+    }
+
+    // Releases.
+
+    /// A guard gives its lease back, or was dropped.
+    pub(super) fn release(&mut self, id: LeaseId, told: Option<oneshot::Sender<Result<()>>>, turn: &mut Turn<'_>) {
+        let Some(claim) = self.leases.claim(id) else {
+            // A lease that was lost with its connection: there is nothing to give back.
+            return;
+        };
+        let LeaseState::Lost(why) = claim.cell.state_at(turn.now) else {
+            if self.leases.begin_release(id, turn.now).is_some() {
+                let release = Release::of(&claim, Some(id), false, told, turn.now);
+                self.begin_release(release, turn);
+            }
+            return;
+        };
+        if let Some(told) = told {
+            let error = Error::new(
+                ErrorKind::LeaseLost,
+                format!("the lease of {} was lost before it was released: {why}", claim.cell.key),
+            );
+            turn.push(Effect::Answer(Answer::Release(told, Err(self.here(error)))));
+        }
+        // Where time alone took it, the server may hold it still.
+        if why == LostReason::Expired && self.leases.begin_release(id, turn.now).is_some() {
+            let release = Release::of(&claim, Some(id), true, None, turn.now);
+            self.begin_release(release, turn);
+        } else {
+            self.leases.remove(id, turn.now);
+            self.connections.disown(claim.owner);
+        }
+    }
+
+    /// Sends a release now, or as soon as there is a connection.
+    pub(super) fn begin_release(&mut self, release: Release, turn: &mut Turn<'_>) {
+        self.releases.begin();
+        self.send(Pending::Release(release), turn);
+    }
+
+    pub(super) fn send_pending_releases(&mut self, turn: &mut Turn<'_>) {
+        for release in self.releases.take_pending() {
+            self.send(Pending::Release(release), turn);
+        }
+    }
+
+    pub(super) fn release_answered(&mut self, release: Release, response: &Response, turn: &mut Turn<'_>) {
+        let outcome: Result<()> = match response {
+            Response::Done => Ok(()),
+            // It was sent before, and the answer was lost: it arrived.
+            Response::Refused(Status::Error) if release.repeated => Ok(()),
+            Response::Refused(Status::Error) => Err(Error::new(
+                ErrorKind::NotHeld,
+                format!("{:?} was not held any more when it was released", release.key),
+            )),
+            Response::Refused(status) => Err(status.to_error(release.key.as_str())),
+            other => Err(Error::new(
+                ErrorKind::Protocol,
+                format!("{other:?} is no answer to a release"),
+            )),
+        };
+        let outcome = outcome.map_err(|error| self.here(error));
+        self.end_release(release, outcome, turn);
+    }
+
+    /// A release is over, one way or the other.
+    pub(super) fn end_release(&mut self, release: Release, outcome: Result<()>, turn: &mut Turn<'_>) {
+        self.releases.end();
+        if let Some(id) = release.id {
+            self.leases.remove(id, turn.now);
+        }
+        self.connections.disown(release.owner);
+        if let Some(closing) = &mut self.closing {
+            closing.count(&release.key, outcome.is_ok());
+        }
+        if let Some(told) = release.told {
+            turn.push(Effect::Answer(Answer::Release(told, outcome)));
+        }
+    }
+
+    /// Ends releases whose lease the server has ended by itself before they could be sent.
+    pub(super) fn end_overdue_releases(&mut self, turn: &mut Turn<'_>) {
+        for release in self.releases.take_over(turn.now) {
+            let error = Error::new(
+                ErrorKind::Unavailable,
+                "the release could not be sent: the lease ended with its TTL",
+            );
+            let error = self.here(error);
+            self.end_release(release, Err(error), turn);
+        }
+    }
+
+    /// Gives back what was granted when no caller waited for it any more.
+    pub(super) fn give_back_orphan(&mut self, acquire: &Acquire, grant: Grant, owner: LaneId, turn: &mut Turn<'_>) {
+        self.give_back_grant(acquire.target.kind(), acquire.key.clone(), grant, owner, turn);
+    }
+
+    pub(super) fn give_back_grant(&mut self, kind: Kind, key: Key, grant: Grant, owner: LaneId, turn: &mut Turn<'_>) {
+        tracing::debug!(shard = self.index, %key, token = %grant.token, "granted, but no caller waits for it any more: given back");
+        self.leases.orphaned(kind);
+        let release = Release {
+            kind,
+            key,
+            token: grant.token,
+            id: None,
+            owner,
+            until: after(turn.now, grant.ttl.as_duration()),
+            repeated: true,
+            told: None,
+        };
+        self.begin_release(release, turn);
+    }
+}

@@ -1,0 +1,351 @@
+//! One shard: which server serves it, over which connections, who holds and who waits.
+//!
+//! A pure state machine. [`Shard::handle`] takes one input and the time, and says what is to be done ([`Effect`]): open, send,
+//! close, answer a caller, publish the health. [`Shard::next_due`] says when it wants to be told [`Input::Tick`]. It reads no
+//! clock, spawns nothing, and makes no channel; randomness comes in with [`Setup`]. What is asked of a caller is whether it
+//! still waits.
+//!
+//! | part | owns |
+//! | --- | --- |
+//! | [`connections`] | the connections and what each is doing |
+//! | [`waits`](wait_queue) | waits that have no connection yet |
+//! | [`places`] | tickets, and places that are being taken back |
+//! | [`registry`] | leases: when each is renewed, lost, released |
+//! | [`releases`] | releases under way |
+//! | [`serving`] | which server serves, reconnecting, the takeover delay |
+//! | [`shutdown`] | the end |
+//!
+//! This type coordinates them: `intake` takes requests in, `answers` says what answers mean, `endings` what becomes of
+//! requests that get none, `connecting` follows servers, `waiting` and `sessions` see to waits, `leases` to leases.
+
+mod answers;
+mod connecting;
+mod connections;
+pub(crate) mod effect;
+mod endings;
+mod holdings;
+pub(crate) mod ids;
+pub(crate) mod input;
+mod intake;
+mod leases;
+mod metrics;
+mod places;
+pub(crate) mod progress;
+pub(crate) mod question;
+pub(crate) mod registry;
+mod releases;
+pub(crate) mod request;
+mod serving;
+mod sessions;
+mod shutdown;
+mod wait_queue;
+mod waiting;
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tracing::Span;
+
+use self::connections::Connections;
+use self::effect::{Effect, Effects, Handover, Role, Turn};
+use self::ids::LaneId;
+use self::input::Input;
+use self::metrics::{Population, ShardMetrics};
+use self::places::Places;
+use self::registry::Registry;
+use self::releases::Releases;
+use self::request::Pending;
+use self::serving::Serving;
+use self::shutdown::Closing;
+use self::wait_queue::WaitQueue;
+use crate::error::Error;
+use crate::health::{ConnectionState, ShardHealth};
+use crate::lease::cell::LostReason;
+use crate::lease::metrics::LeaseMetrics;
+use crate::lease::schedule::Schedule;
+use crate::net::backoff::{Attempts, ReconnectPolicy};
+use crate::net::endpoint::Endpoint;
+use crate::net::failover::{Failover, Guard};
+use crate::net::reconnect::Reconnect;
+use crate::protocol::StableRef;
+use crate::shards::ShardPlan;
+use crate::telemetry::sink::ShardSink;
+use crate::types::Ttl;
+
+/// How often what is kept is looked through, while there is something.
+const HOUSEKEEPING: Duration = Duration::from_secs(1);
+
+/// Renewals that are due within this time of each other leave together: a little early, never late.
+const TOGETHER: Duration = Duration::from_millis(10);
+
+/// What a shard is set up with.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) schedule: Schedule,
+    pub(crate) reconnect: ReconnectPolicy,
+    /// Whether requests are refused rather than kept while the shard is away.
+    pub(crate) fail_fast: bool,
+    pub(crate) server_read_timeout: Duration,
+    pub(crate) survives_disconnect: bool,
+    pub(crate) pipelined: usize,
+    pub(crate) exclusive: usize,
+    pub(crate) exclusive_per_key: usize,
+    pub(crate) idle_timeout: Duration,
+    /// What callers ask for who ask for no TTL of their own.
+    pub(crate) lease_ttl: Option<Ttl>,
+    /// How often a request that was refused by a member that does not lead is asked again.
+    pub(crate) max_redirects: u32,
+}
+
+/// What a shard begins with.
+pub(crate) struct Setup {
+    pub(crate) index: usize,
+    pub(crate) plan: ShardPlan,
+    pub(crate) settings: Settings,
+    pub(crate) sink: ShardSink,
+    /// Spreads renewals.
+    pub(crate) jitter: fastrand::Rng,
+    /// Names sessions: no other client has any of these.
+    pub(crate) refs: Refs,
+    /// The health and what was handed over by the shard whose place this one takes; those of a new one otherwise.
+    pub(crate) health: ShardHealth,
+    pub(crate) handover: Handover,
+}
+
+/// Names for sessions, each used once.
+#[derive(Debug)]
+pub(crate) struct Refs {
+    prefix: StableRef,
+    given: u64,
+}
+
+impl Refs {
+    /// Names that begin with `prefix`, of 32 characters at most, which no other client has.
+    pub(crate) fn new(prefix: StableRef) -> Self {
+        Self { prefix, given: 0 }
+    }
+
+    fn next(&mut self) -> StableRef {
+        self.given += 1;
+        let name = format!("{}-{}", self.prefix.expose(), self.given);
+        // 53 printable characters at most: always valid.
+        StableRef::new(name).unwrap_or_else(|_| self.prefix.clone())
+    }
+}
+
+/// The state of a shard.
+pub(crate) struct Shard {
+    index: usize,
+    settings: Settings,
+    refs: Refs,
+    serving: Serving,
+    connections: Connections,
+    leases: Registry,
+    releases: Releases,
+    waits: WaitQueue<Pending>,
+    /// Pauses between attempts to open exclusive connections, and when the next may be made.
+    exclusive_attempts: Attempts,
+    exclusive_not_before: Instant,
+    places: Places,
+    /// Requests that wait for a pipelined connection.
+    parked: VecDeque<Pending>,
+    /// The length at which parked requests whose callers are gone are thrown out.
+    clean_parked_at: usize,
+    /// Requests that wait for the disposable connection.
+    parked_disposable: Vec<Pending>,
+    /// Pauses between attempts to open further pipelined connections.
+    further_attempts: Attempts,
+    /// When to look through what is kept: idle connections, releases that wait for a connection.
+    housekeeping_at: Option<Instant>,
+    closing: Option<Closing>,
+    over: bool,
+    metrics: ShardMetrics,
+    /// Open from the loss of the last pipelined connection, or the first failed attempt, until there is one.
+    away: Option<Span>,
+}
+
+impl Shard {
+    /// Creates a shard, which begins to connect.
+    pub(crate) fn new(setup: Setup, now: Instant, effects: &mut Effects) -> Self {
+        let Setup {
+            index,
+            plan,
+            settings,
+            sink,
+            jitter,
+            refs,
+            health,
+            handover,
+        } = setup;
+        let metrics = ShardMetrics::new(sink.clone(), &plan.endpoints);
+        let failover = Failover::new(plan.policy, plan.endpoints, &health.endpoint);
+        let ttl = settings.lease_ttl.unwrap_or(Ttl::DEFAULT).as_duration();
+        let mut takeover = Guard::new(plan.takeover_delay, ttl, now);
+        takeover.saw(handover.longest_ttl);
+        let reconnect = Reconnect::new(index, failover, settings.reconnect.clone(), settings.fail_fast, &health);
+        let mut shard = Self {
+            index,
+            refs,
+            exclusive_attempts: reconnect.pauses(),
+            further_attempts: reconnect.pauses(),
+            serving: Serving::new(reconnect, takeover, handover.hold_back.unwrap_or(now)),
+            connections: Connections::new(settings.pipelined),
+            leases: Registry::new(settings.schedule, jitter, LeaseMetrics::new(&sink)),
+            releases: Releases::default(),
+            waits: WaitQueue::new(settings.exclusive_per_key),
+            exclusive_not_before: now,
+            places: Places::default(),
+            parked: VecDeque::new(),
+            clean_parked_at: intake::CLEAN_AT_LEAST,
+            parked_disposable: Vec::new(),
+            housekeeping_at: None,
+            closing: None,
+            over: false,
+            metrics,
+            away: None,
+            settings,
+        };
+        let turn = &mut Turn { now, effects };
+        shard.set_health(ConnectionState::Connecting, turn);
+        shard.open_first(shard.serving.held_back_for(now), turn);
+        shard
+    }
+
+    /// Takes one input. What is to be done because of it is appended to `effects`.
+    pub(crate) fn handle(&mut self, input: Input, now: Instant, effects: &mut Effects) {
+        if self.over {
+            // What comes now is dropped, and its callers see that the shard is gone.
+            return;
+        }
+        let turn = &mut Turn { now, effects };
+        match input {
+            Input::Acquire(acquire, patience) => self.acquire(acquire, patience, turn),
+            Input::Collect(ticket, until, ask) => self.collect(ticket, until, ask, turn),
+            Input::GiveUp(ticket) => self.give_up(ticket, turn),
+            Input::Ask(question) => self.submit(Pending::Ask(question), turn),
+            Input::Failback(ask) => self.failback(ask, turn),
+            Input::FirstIsThere(outcome, ask) => self.first_is_there(outcome, ask, turn),
+            Input::Release { id, told } => self.release(id, told, turn),
+            Input::Lane(lane, event) => self.lane_event(lane, event, turn),
+            Input::Tick => self.tick(turn),
+            Input::Shutdown(shutdown) => self.shut_down(shutdown, turn),
+            #[cfg(test)]
+            #[allow(clippy::panic)]
+            Input::Die => panic!("told to die"),
+        }
+        self.end_if_done(turn);
+    }
+
+    /// When it wants to be told [`Input::Tick`].
+    pub(crate) fn next_due(&self, now: Instant) -> Option<Instant> {
+        let reopen = (self.waits.has_ready() && self.connections.is_serving()).then_some(self.exclusive_not_before);
+        [
+            self.leases.next_due(),
+            self.housekeeping_at,
+            self.closing.as_ref().map(Closing::until),
+            reopen.filter(|when| *when > now),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    /// The shard ends without having been shut down: its holders are told.
+    pub(crate) fn abandon(&mut self, now: Instant) {
+        self.leases.lose_all(LostReason::ShardGone, now);
+    }
+
+    /// Publishes how many there are of everything that is counted.
+    pub(crate) fn show(&mut self) {
+        if self.metrics.is_recorded() {
+            self.metrics.show(&Population {
+                served_by: self.connections.is_serving().then(|| self.serving.at()),
+                connections: Role::ALL.map(|role| self.connections.count(role)),
+                waiting_here: self.waits.queued(),
+                waiting_on_server: self.waits.running(),
+                queued: self.parked.len() + self.releases.pending(),
+            });
+        }
+    }
+
+    /// The server that an endpoint's index names.
+    pub(crate) fn endpoint_at(&self, index: usize) -> &Endpoint {
+        self.serving.failover().endpoint(index)
+    }
+
+    fn tick(&mut self, turn: &mut Turn<'_>) {
+        let due = self.leases.tick(turn.now, TOGETHER, self.connections.is_serving());
+        if due.expired > 0 {
+            tracing::warn!(shard = self.index, endpoint = %self.endpoint(), leases = due.expired, "leases expired");
+        }
+        self.renew_all(due.renew, turn);
+        self.clean_up(turn);
+        self.start_waits(turn);
+    }
+
+    /// Makes sure that what is kept here is looked through before long.
+    fn keep_house(&mut self, turn: &Turn<'_>) {
+        if self.housekeeping_at.is_none() {
+            self.housekeeping_at = Some(turn.now + HOUSEKEEPING);
+        }
+    }
+
+    /// Closes connections that are not needed, and ends releases that the server has made needless by itself.
+    fn clean_up(&mut self, turn: &mut Turn<'_>) {
+        if self.housekeeping_at.is_none_or(|when| when > turn.now) {
+            return;
+        }
+        self.housekeeping_at = None;
+        let idle_left = match turn.now.checked_sub(self.settings.idle_timeout) {
+            Some(before) => self.connections.close_idle(before, turn),
+            None => true,
+        };
+        self.end_overdue_releases(turn);
+        if idle_left || self.releases.pending() > 0 {
+            self.keep_house(turn);
+        }
+    }
+
+    fn is_closing(&self) -> bool {
+        self.closing.is_some()
+    }
+
+    /// The endpoint that serves, or is tried.
+    fn endpoint(&self) -> &Endpoint {
+        self.serving.reconnect.endpoint()
+    }
+
+    /// The endpoint that a connection leads to.
+    fn endpoint_of(&self, lane: LaneId) -> &Endpoint {
+        match self.connections.get(lane) {
+            Some(connection) => self.endpoint_at(connection.endpoint),
+            None => self.endpoint(),
+        }
+    }
+
+    /// An error that a server told over this connection.
+    fn at_lane(&self, lane: LaneId, error: Error) -> Error {
+        error.at(self.endpoint_of(lane).as_text())
+    }
+
+    fn here(&self, error: Error) -> Error {
+        error.at(self.endpoint().as_text())
+    }
+
+    /// Once the shutdown has begun the health stays `Closed`: callers whose requests end with its connections shall know why.
+    fn set_health(&self, state: ConnectionState, turn: &mut Turn<'_>) {
+        let state = match self.is_closing() {
+            true => ConnectionState::Closed,
+            false => state,
+        };
+        let health = self.serving.reconnect.health(state, turn.now);
+        turn.push(Effect::Publish(health));
+    }
+
+    fn hand_over(&self, handover: Option<Handover>, turn: &mut Turn<'_>) {
+        if let Some(handover) = handover {
+            turn.push(Effect::HandOver(handover));
+        }
+    }
+}

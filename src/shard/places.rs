@@ -1,0 +1,210 @@
+//! Places in the servers' queues whose tickets callers hold, each on the connection that took it.
+
+use std::collections::HashMap;
+
+use tokio::time::Instant;
+
+use super::ids::{LaneId, TicketId, WaitKey};
+use super::input::{Acquire, Acquired, Ask};
+use crate::lease::policy::RenewPolicy;
+use crate::protocol::Request;
+use crate::types::{Key, Target, Ttl};
+
+/// The tickets that were given out and not used yet, and the places that are being taken back.
+#[derive(Default)]
+pub(super) struct Places {
+    all: HashMap<TicketId, QueuePlace>,
+    last: TicketId,
+}
+
+/// A place in a queue, and on which terms it was taken.
+pub(super) struct QueuePlace {
+    /// The connection that has it; `None` while it is being taken back.
+    lane: Option<LaneId>,
+    next: Next,
+    /// How often it was taken back.
+    rejoined: u32,
+    pub(super) target: Target,
+    pub(super) key: Key,
+    ttl: Option<Ttl>,
+    policy: RenewPolicy,
+    /// When its `e` was sent: the grant, and with it the lease, may be as old as that.
+    enqueued_at: Instant,
+}
+
+/// What is done with a place once it is taken back.
+pub(super) enum Next {
+    /// It is kept for the holder of the ticket.
+    Keep,
+    /// What is granted there, until then, goes to a caller.
+    Collect(Instant, Ask<Acquired>),
+    /// It is given up.
+    GiveUp,
+}
+
+/// What a place that is used has to be asked.
+pub(super) enum Use {
+    /// On this connection, now.
+    On(LaneId, QueuePlace),
+    /// Once the place is taken back.
+    Later,
+}
+
+impl QueuePlace {
+    /// The place of an acquire, on a connection or on none.
+    pub(super) fn of(acquire: &Acquire, lane: Option<LaneId>, enqueued_at: Instant) -> Self {
+        Self {
+            lane,
+            next: Next::Keep,
+            rejoined: acquire.redirects,
+            target: acquire.target,
+            key: acquire.key.clone(),
+            ttl: acquire.ttl,
+            policy: acquire.policy,
+            enqueued_at,
+        }
+    }
+
+    /// A place that no caller wants any more, and that must be taken back before it can be given up.
+    pub(super) fn to_give_up(target: Target, key: Key, rejoined: u32, now: Instant) -> Self {
+        Self {
+            lane: None,
+            next: Next::GiveUp,
+            rejoined,
+            target,
+            key,
+            ttl: None,
+            policy: RenewPolicy::default(),
+            enqueued_at: now,
+        }
+    }
+
+    /// The same, but what is granted there goes to a caller.
+    pub(super) fn then_collect(mut self, until: Instant, ask: Ask<Acquired>) -> Self {
+        self.next = Next::Collect(until, ask);
+        self
+    }
+
+    pub(super) fn rejoined(&self) -> u32 {
+        self.rejoined
+    }
+
+    pub(super) fn enqueued_at(&self) -> Instant {
+        self.enqueued_at
+    }
+
+    /// The acquire that collects what is granted there.
+    pub(super) fn into_acquire(self, ask: Ask<Acquired>) -> Acquire {
+        let acquire = Acquire::new(self.target, self.key, self.ttl, self.policy, ask);
+        Acquire {
+            redirects: self.rejoined,
+            ..acquire
+        }
+    }
+
+    /// The caller that waits for what is granted there.
+    pub(super) fn into_caller(self) -> Option<Ask<Acquired>> {
+        match self.next {
+            Next::Collect(_, ask) => Some(ask),
+            Next::Keep | Next::GiveUp => None,
+        }
+    }
+
+    pub(super) fn is_to_give_up(&self) -> bool {
+        matches!(self.next, Next::GiveUp)
+    }
+}
+
+impl Places {
+    pub(super) fn insert(&mut self, place: QueuePlace) -> TicketId {
+        self.last += 1;
+        self.all.insert(self.last, place);
+        self.last
+    }
+
+    pub(super) fn remove(&mut self, id: TicketId) -> Option<QueuePlace> {
+        self.all.remove(&id)
+    }
+
+    /// Forgets all of them.
+    pub(super) fn clear(&mut self) {
+        self.all.clear();
+    }
+
+    /// The caller of a ticket wants what is granted at its place. Gives the caller back if there is no such place.
+    pub(super) fn collect(
+        &mut self,
+        id: TicketId,
+        until: Instant,
+        ask: Ask<Acquired>,
+    ) -> Result<(Use, Option<Ask<Acquired>>), Ask<Acquired>> {
+        let Some(place) = self.all.get_mut(&id) else {
+            return Err(ask);
+        };
+        match place.lane {
+            None => {
+                place.next = Next::Collect(until, ask);
+                Ok((Use::Later, None))
+            }
+            Some(lane) => match self.all.remove(&id) {
+                Some(place) => Ok((Use::On(lane, place), Some(ask))),
+                None => Err(ask),
+            },
+        }
+    }
+
+    /// The ticket was dropped. `None` if there is no such place.
+    pub(super) fn give_up(&mut self, id: TicketId) -> Option<Use> {
+        let place = self.all.get_mut(&id)?;
+        match place.lane {
+            None => {
+                place.next = Next::GiveUp;
+                Some(Use::Later)
+            }
+            Some(lane) => self.all.remove(&id).map(|place| Use::On(lane, place)),
+        }
+    }
+
+    /// The connection of a place is gone, but its session is known: the place is being taken back.
+    pub(super) fn leave_connection(&mut self, id: TicketId) -> bool {
+        match self.all.get_mut(&id) {
+            Some(place) => {
+                place.lane = None;
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// A place is taken back, on this connection. Returns what is done with it.
+    pub(super) fn taken_back(&mut self, id: TicketId, lane: LaneId) -> Option<Next> {
+        let place = self.all.get_mut(&id)?;
+        place.lane = Some(lane);
+        Some(std::mem::replace(&mut place.next, Next::Keep))
+    }
+
+    pub(super) fn is_to_give_up(&self, id: TicketId) -> bool {
+        self.all.get(&id).is_some_and(QueuePlace::is_to_give_up)
+    }
+
+    /// Counts another rejoin and returns the total.
+    pub(super) fn count_rejoin(&mut self, id: TicketId) -> Option<u32> {
+        let place = self.all.get_mut(&id)?;
+        place.rejoined += 1;
+        Some(place.rejoined)
+    }
+
+    /// What it is a place for.
+    pub(super) fn wait_key(&self, id: TicketId) -> Option<WaitKey> {
+        self.all.get(&id).map(|place| (place.target.kind(), place.key.clone()))
+    }
+
+    /// What takes a place back.
+    pub(super) fn request(&self, id: TicketId) -> Option<Request> {
+        self.all.get(&id).map(|place| Request::Enqueue {
+            target: place.target,
+            key: place.key.clone(),
+            ttl: place.ttl,
+        })
+    }
+}

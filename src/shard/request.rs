@@ -1,0 +1,379 @@
+//! The kinds of request, and the one table of what becomes of each.
+//!
+//! [`RequestKind::rules`] is the table. `docs/design.md` shows it as text, and a test holds the two together.
+
+use std::task::{Context, Poll};
+
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+use tracing::Span;
+
+use super::ids::{LaneId, LeaseId, TicketId};
+use super::input::Acquire;
+use super::progress::WaitsFor;
+use super::question::Question;
+use crate::clock::after;
+use crate::error::Result;
+use crate::net::lane::Caller;
+use crate::protocol::StableRef;
+use crate::shard::registry::Claim;
+use crate::types::{Grant, Key, Kind, Target, Token};
+
+/// A request under way, and what its answer is for.
+pub(crate) enum Pending {
+    /// `l` with timeout 0.
+    Try(Acquire),
+    /// `l` with a timeout: blocks its connection.
+    Wait(Acquire, Instant),
+    /// `e`.
+    Enqueue(Acquire),
+    /// `w` at the place of a ticket, which may have been granted since `enqueued_at`.
+    Collect {
+        acquire: Acquire,
+        until: Instant,
+        enqueued_at: Instant,
+    },
+    /// `e` under the name of a session, to take back the place of a ticket that was lost with its connection.
+    Rejoin(TicketId, StableRef),
+    /// `w` with timeout 0, to give up the place of a ticket, and what was granted there. How often it was taken back for that.
+    GiveUp(Target, Key, u32),
+    /// `w` with timeout 0 behind an `e` that was granted at once: ends the server's book-keeping of it.
+    Settle(Kind, Key),
+    /// `n` for a grant of whose TTL too little is sure to be left: sent before a caller gets it.
+    Confirm {
+        acquire: Acquire,
+        grant: Box<Grant>,
+        owner: LaneId,
+    },
+    /// `n` for a lease.
+    Renew(Renewal),
+    /// `r`.
+    Release(Release),
+    /// Something that touches no lease.
+    Ask(Question),
+}
+
+/// What kind of request it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum RequestKind {
+    Try,
+    Wait,
+    Enqueue,
+    Collect,
+    Rejoin,
+    GiveUp,
+    Settle,
+    Confirm,
+    Renew,
+    Release,
+    Ask,
+}
+
+/// Which connection carries a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Carrier {
+    /// A pipelined connection.
+    Pipelined,
+    /// A connection of its own, while it waits.
+    Own,
+    /// The connection that has the place in the queue, and no other.
+    ThatOfThePlace,
+    /// A connection that may be lost: nothing depends on it.
+    Disposable,
+}
+
+/// What becomes of a request that was not answered, or refused because the member does not lead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// It is sent over the next connection.
+    SendAgain,
+    /// As `SendAgain`, but only as often as redirects are followed; then the caller gets the error.
+    SendAgainBounded,
+    /// It goes back to its position among the waits.
+    PutBack,
+    /// If its connection stood for a session, it is asked again under the session's name, as often as redirects are followed.
+    /// Otherwise it fails.
+    AskAgainInSession,
+    /// The caller gets the error.
+    Fail,
+    /// It is sent over the next connection; "not held" then counts as released.
+    Repeat,
+    /// The lease stays due.
+    StaysDue,
+    /// Nothing is left to do.
+    Forget,
+}
+
+/// What becomes of a request whose caller is gone before it was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Abandoned {
+    /// It is not sent.
+    Skip,
+    /// As `Skip`, unless it may have a place in a session: that must be given up.
+    SkipUnlessInSession,
+    /// It is sent: it keeps, or gives back, what is held.
+    GoesOn,
+}
+
+/// One row of the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Rules {
+    /// What is sent.
+    pub(crate) sends: &'static str,
+    pub(crate) carrier: Carrier,
+    /// Its connection ended before a byte of it was written.
+    pub(crate) unwritten: Fate,
+    /// Its connection ended after it was written.
+    pub(crate) unknown: Fate,
+    /// It was refused because the member does not lead its cluster.
+    pub(crate) not_led: Fate,
+    /// What another refusal means.
+    pub(crate) refused: &'static str,
+    pub(crate) abandoned: Abandoned,
+}
+
+impl RequestKind {
+    /// All of them.
+    #[cfg(test)]
+    pub(crate) const ALL: [Self; 11] = [
+        Self::Try,
+        Self::Wait,
+        Self::Enqueue,
+        Self::Collect,
+        Self::Rejoin,
+        Self::GiveUp,
+        Self::Settle,
+        Self::Confirm,
+        Self::Renew,
+        Self::Release,
+        Self::Ask,
+    ];
+
+    /// Its row of the table.
+    pub(crate) const fn rules(self) -> Rules {
+        use Abandoned::{GoesOn, Skip, SkipUnlessInSession};
+        use Carrier::{Disposable, Own, Pipelined, ThatOfThePlace};
+        use Fate::{AskAgainInSession, Fail, Forget, PutBack, Repeat, SendAgain, SendAgainBounded, StaysDue};
+        match self {
+            Self::Try => Rules {
+                sends: "`l` with timeout 0",
+                carrier: Pipelined,
+                unwritten: SendAgain,
+                // Sent again it could take two grants.
+                unknown: Fail,
+                not_led: SendAgainBounded,
+                refused: "the caller is told",
+                abandoned: Skip,
+            },
+            Self::Wait => Rules {
+                sends: "`l` with the time that is left",
+                carrier: Own,
+                unwritten: PutBack,
+                unknown: AskAgainInSession,
+                not_led: AskAgainInSession,
+                refused: "the caller is told",
+                abandoned: SkipUnlessInSession,
+            },
+            Self::Enqueue => Rules {
+                sends: "`e`",
+                ..Self::Wait.rules()
+            },
+            Self::Collect => Rules {
+                sends: "`w` with the time that is left",
+                carrier: ThatOfThePlace,
+                // The place went with its connection.
+                unwritten: AskAgainInSession,
+                unknown: AskAgainInSession,
+                not_led: AskAgainInSession,
+                refused: "the caller is told",
+                abandoned: GoesOn,
+            },
+            Self::Rejoin => Rules {
+                sends: "`e` under the session's name",
+                carrier: Own,
+                unwritten: PutBack,
+                unknown: AskAgainInSession,
+                not_led: AskAgainInSession,
+                refused: "the ticket is lost",
+                abandoned: GoesOn,
+            },
+            Self::GiveUp => Rules {
+                sends: "`w` with timeout 0",
+                carrier: ThatOfThePlace,
+                unwritten: AskAgainInSession,
+                unknown: AskAgainInSession,
+                not_led: AskAgainInSession,
+                refused: "there is no place any more",
+                abandoned: GoesOn,
+            },
+            Self::Settle => Rules {
+                sends: "`w` with timeout 0",
+                carrier: ThatOfThePlace,
+                unwritten: Forget,
+                unknown: Forget,
+                not_led: Forget,
+                refused: "nothing",
+                abandoned: GoesOn,
+            },
+            Self::Confirm => Rules {
+                sends: "`n` with the TTL asked for",
+                carrier: Pipelined,
+                unwritten: SendAgain,
+                unknown: SendAgain,
+                not_led: SendAgain,
+                refused: "there is no grant: `LeaseExpired`",
+                abandoned: GoesOn,
+            },
+            Self::Renew => Rules {
+                sends: "`n` with the TTL asked for",
+                carrier: Pipelined,
+                unwritten: StaysDue,
+                unknown: StaysDue,
+                not_led: StaysDue,
+                refused: "the lease is lost: `Rejected`",
+                abandoned: GoesOn,
+            },
+            Self::Release => Rules {
+                sends: "`r`",
+                carrier: Pipelined,
+                unwritten: SendAgain,
+                unknown: Repeat,
+                not_led: SendAgain,
+                refused: "`NotHeld`; released, if it was sent before",
+                abandoned: GoesOn,
+            },
+            Self::Ask => Rules {
+                sends: "what is asked",
+                carrier: Disposable,
+                unwritten: SendAgain,
+                unknown: Fail,
+                not_led: SendAgainBounded,
+                refused: "the caller is told",
+                abandoned: Skip,
+            },
+        }
+    }
+}
+
+/// A renewal under way.
+pub(crate) struct Renewal {
+    pub(crate) id: LeaseId,
+    pub(crate) span: Span,
+}
+
+/// A lease on its way back to the server. It is repeated over reconnects until it is answered or its TTL is over.
+pub(crate) struct Release {
+    pub(crate) kind: Kind,
+    pub(crate) key: Key,
+    pub(crate) token: Token,
+    /// The registry's entry, where there still is one.
+    pub(crate) id: Option<LeaseId>,
+    /// The connection that the server counts it to.
+    pub(crate) owner: LaneId,
+    /// When the server has forgotten it by itself.
+    pub(crate) until: Instant,
+    /// It was sent before and the answer was lost: "not held" then means that it arrived.
+    pub(crate) repeated: bool,
+    pub(crate) told: Option<oneshot::Sender<Result<()>>>,
+}
+
+impl Release {
+    /// Creates the release of what the registry keeps.
+    pub(crate) fn of(
+        claim: &Claim,
+        id: Option<LeaseId>,
+        repeated: bool,
+        told: Option<oneshot::Sender<Result<()>>>,
+        now: Instant,
+    ) -> Self {
+        let cell = &claim.cell;
+        Self {
+            kind: cell.kind,
+            key: cell.key.clone(),
+            token: cell.token,
+            id,
+            owner: claim.owner,
+            until: after(now, cell.ttl.as_duration()),
+            repeated,
+            told,
+        }
+    }
+}
+
+impl Pending {
+    pub(crate) fn kind(&self) -> RequestKind {
+        match self {
+            Self::Try(_) => RequestKind::Try,
+            Self::Wait(..) => RequestKind::Wait,
+            Self::Enqueue(_) => RequestKind::Enqueue,
+            Self::Collect { .. } => RequestKind::Collect,
+            Self::Rejoin(..) => RequestKind::Rejoin,
+            Self::GiveUp(..) => RequestKind::GiveUp,
+            Self::Settle(..) => RequestKind::Settle,
+            Self::Confirm { .. } => RequestKind::Confirm,
+            Self::Renew(_) => RequestKind::Renew,
+            Self::Release(_) => RequestKind::Release,
+            Self::Ask(_) => RequestKind::Ask,
+        }
+    }
+
+    pub(crate) fn rules(&self) -> Rules {
+        self.kind().rules()
+    }
+
+    /// Notes what a wait waits for from now on.
+    pub(crate) fn waits_for(&self, what: WaitsFor) {
+        if let Self::Wait(acquire, _) | Self::Enqueue(acquire) = self {
+            acquire.waits_for(what);
+        }
+    }
+
+    /// The session under whose name it has to be sent, if it was sent before.
+    pub(crate) fn session(&self) -> Option<&StableRef> {
+        match self {
+            Self::Wait(acquire, _) | Self::Enqueue(acquire) => acquire.session.as_deref(),
+            Self::Rejoin(_, session) => Some(session),
+            _ => None,
+        }
+    }
+
+    /// The acquire whose caller it serves.
+    fn acquire(&self) -> Option<&Acquire> {
+        match self {
+            Self::Try(acquire)
+            | Self::Wait(acquire, _)
+            | Self::Enqueue(acquire)
+            | Self::Collect { acquire, .. }
+            | Self::Confirm { acquire, .. } => Some(acquire),
+            _ => None,
+        }
+    }
+
+    fn caller_is_gone(&self) -> bool {
+        match self {
+            Self::Ask(question) => question.is_gone(),
+            other => other.acquire().is_some_and(|acquire| acquire.ask.is_gone()),
+        }
+    }
+}
+
+impl Caller for Pending {
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match self {
+            Self::Try(acquire) | Self::Wait(acquire, _) | Self::Enqueue(acquire) | Self::Collect { acquire, .. } => {
+                acquire.ask.told.poll_closed(cx)
+            }
+            Self::Ask(question) => question.poll_gone(cx),
+            _ => Poll::Pending,
+        }
+    }
+
+    /// Whether it may be forgotten, as long as it was not sent.
+    fn is_gone(&self) -> bool {
+        match self.rules().abandoned {
+            Abandoned::Skip => self.caller_is_gone(),
+            Abandoned::SkipUnlessInSession => self.session().is_none() && self.caller_is_gone(),
+            Abandoned::GoesOn => false,
+        }
+    }
+}
