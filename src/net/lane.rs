@@ -43,8 +43,6 @@ pub(crate) struct Outgoing<T> {
 pub(crate) enum Command<T> {
     /// A request.
     Send(Outgoing<T>),
-    /// Requests that belong into one write.
-    SendAll(Vec<Outgoing<T>>),
     /// End now, whatever is not answered.
     HangUp,
 }
@@ -75,13 +73,12 @@ impl<T> Report<T> {
 
 impl<T> IntoIterator for Command<T> {
     type Item = Outgoing<T>;
-    type IntoIter = std::vec::IntoIter<Outgoing<T>>;
+    type IntoIter = std::option::IntoIter<Outgoing<T>>;
 
     fn into_iter(self) -> Self::IntoIter {
         match self {
-            Self::Send(outgoing) => vec![outgoing].into_iter(),
-            Self::SendAll(all) => all.into_iter(),
-            Self::HangUp => Vec::new().into_iter(),
+            Self::Send(outgoing) => Some(outgoing).into_iter(),
+            Self::HangUp => None.into_iter(),
         }
     }
 }
@@ -210,8 +207,6 @@ impl<S, T> Lane<S, T, OwnCommands<T>> {
 pub(crate) struct Lane<S, T, C> {
     stream: S,
     commands: C,
-    /// Taken from `commands`, but there was no room in the pipeline yet.
-    backlog: VecDeque<Outgoing<T>>,
     pipeline: Pipeline<T>,
     settings: LaneSettings,
     last_written: Instant,
@@ -245,7 +240,6 @@ where
             last_written: begun,
             stream,
             commands,
-            backlog: VecDeque::new(),
             pipeline: Pipeline::new(settings.reply_timeout).hearing_signals(settings.hears_signals),
             settings,
             closing: false,
@@ -271,7 +265,7 @@ where
             if let Err(error) = read {
                 break Err(Some(error));
             }
-            if self.closing && self.backlog.is_empty() && self.pipeline.len() == 0 {
+            if self.closing && self.pipeline.len() == 0 {
                 break Ok(());
             }
             if self.hung_up || self.wait_was_given_up(cx) {
@@ -301,7 +295,7 @@ where
         let pipeline = std::mem::replace(&mut self.pipeline, Pipeline::new(self.settings.reply_timeout));
         let heard = pipeline.heard().unwrap_or(self.begun);
         let mut leftovers = pipeline.into_leftovers();
-        let untaken = self.backlog.drain(..).chain(self.commands.close());
+        let untaken = self.commands.close().into_iter();
         leftovers.unwritten.extend(untaken.map(|outgoing| outgoing.tag));
         LaneEnd {
             cause,
@@ -328,16 +322,11 @@ where
         // Taken before anything of this turn is written: whatever the server does, it does later.
         let now = Instant::now();
         while self.has_room() {
-            if let Some(outgoing) = self.backlog.pop_front() {
-                self.encode(outgoing, now, skipped);
-                continue;
-            }
             if self.closing {
                 return false;
             }
             match self.commands.poll_next(cx) {
                 Poll::Ready(Some(Command::Send(outgoing))) => self.encode(outgoing, now, skipped),
-                Poll::Ready(Some(Command::SendAll(all))) => self.backlog.extend(all),
                 Poll::Ready(Some(Command::HangUp)) => {
                     self.hung_up = true;
                     return false;

@@ -85,11 +85,6 @@ impl Reconnect {
         self.failover.current()
     }
 
-    /// How many attempts have failed since a connection was last of use.
-    pub(crate) fn attempts(&self) -> u32 {
-        self.attempts.made()
-    }
-
     /// A new sequence of pauses, for connections beside this one.
     pub(crate) fn pauses(&self) -> Attempts {
         self.policy.start()

@@ -117,10 +117,6 @@ impl Effects {
     pub(crate) fn drain(&mut self) -> std::vec::Drain<'_, Effect> {
         self.0.drain(..)
     }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
 }
 
 /// One call of [`Shard::handle`](super::Shard::handle): the moment, and what it brings about.

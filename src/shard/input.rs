@@ -162,11 +162,6 @@ impl Mailbox {
     pub(crate) fn send(&self, input: Input) -> std::result::Result<(), Input> {
         self.0.send(input).map_err(|refused| refused.0)
     }
-
-    /// Whether both lead to the same shard.
-    pub(crate) fn is_same(&self, other: &Self) -> bool {
-        self.0.same_channel(&other.0)
-    }
 }
 
 /// A place in a queue, in the hands of a caller. Dropping it gives the place up.

@@ -19,12 +19,12 @@ use super::metrics::{LinkMetrics, SignalCounters};
 use crate::config::OnUnavailable;
 use crate::error::{Error, ErrorKind, Result};
 use crate::health::{ConnectionState, ShardHealth};
-use crate::net::backoff::{Attempts, ReconnectPolicy};
+use crate::net::backoff::ReconnectPolicy;
 use crate::net::dial::{Dial, LaneEvent};
-use crate::net::failover::{Failover, FailoverReason, Pace};
+use crate::net::failover::{Failover, FailoverReason};
 use crate::net::lane::{Caller, Command, LaneEnd, OnAbandon, Outgoing};
 use crate::net::pipeline::Reply;
-use crate::net::reconnect::unavailable;
+use crate::net::reconnect::{Reconnect, Retry};
 use crate::protocol::{Call, Response};
 use crate::shard::input::Ask;
 use crate::shards::ShardPlan;
@@ -50,26 +50,15 @@ pub(super) struct LinkActor;
 pub(super) struct Link {
     myself: ActorRef<LinkMessage>,
     index: usize,
-    failover: Failover,
+    reconnect: Reconnect,
     /// Tells where the shard is; without, it finds its way by itself.
     guide: Option<AbortOnDropHandle<()>>,
-    failovers: u64,
-    last_failover: Option<FailoverReason>,
     dial: Dial,
-    reconnect: ReconnectPolicy,
-    on_unavailable: OnUnavailable,
     buffer: Arc<Buffer>,
     health: watch::Sender<ShardHealth>,
     metrics: LinkMetrics,
     counters: SignalCounters,
     lane: LinkLane,
-    attempts: Attempts,
-    /// Why there is no connection, while there is none.
-    last_error: Option<Error>,
-    /// The last attempt at each of the endpoints failed for a reason that waiting does not cure.
-    hopeless: bool,
-    /// So many attempts in a row failed for such a reason.
-    hopeless_in_a_row: usize,
     /// It was connected before, and its consumer was told of the loss.
     lost: bool,
     /// What the server has confirmed, and has to be told anew when the connection was lost.
@@ -117,6 +106,9 @@ impl Link {
         let plan = arguments.plan;
         let at = Arc::clone(arguments.dial.connect.endpoint.as_text());
         let failover = Failover::new(plan.policy, plan.endpoints, &at);
+        let fail_fast = arguments.on_unavailable == OnUnavailable::FailFast;
+        let seen = arguments.health.borrow().clone();
+        let reconnect = Reconnect::new(arguments.index, failover, arguments.reconnect, fail_fast, &seen);
         let guide = arguments.shard.map(|shard| follow(shard, myself.clone()));
         let metrics = LinkMetrics::new(arguments.sink);
         let counters = metrics.counters();
@@ -129,24 +121,16 @@ impl Link {
             &counters,
         );
         Self {
-            attempts: arguments.reconnect.start(),
             myself,
             index: arguments.index,
-            failover,
+            reconnect,
             guide,
-            failovers: 0,
-            last_failover: None,
             dial: arguments.dial,
-            reconnect: arguments.reconnect,
-            on_unavailable: arguments.on_unavailable,
             buffer: arguments.buffer,
             health: arguments.health,
             metrics,
             counters,
             lane,
-            last_error: None,
-            hopeless: false,
-            hopeless_in_a_row: 0,
             lost: false,
             subscriptions: HashSet::new(),
             renewing: 0,
@@ -175,7 +159,7 @@ impl Link {
         if self.lane.up {
             return self.send(pending);
         }
-        match self.refusal() {
+        match self.reconnect.refusal() {
             Some(error) => refuse(pending, &error),
             None => {
                 self.parked.retain(|parked| !parked.is_gone());
@@ -200,15 +184,6 @@ impl Link {
         ask.tell(Ok(()));
     }
 
-    /// Why requests are refused rather than kept, if they are.
-    fn refusal(&self) -> Option<Error> {
-        let error = self.last_error.as_ref()?;
-        if self.hopeless {
-            return Some(error.clone());
-        }
-        (self.on_unavailable == OnUnavailable::FailFast).then(|| unavailable(self.index, self.endpoint(), error))
-    }
-
     fn send(&mut self, pending: Pending) {
         let outgoing = Outgoing {
             request: pending.request(),
@@ -226,18 +201,13 @@ impl Link {
             LaneEvent::Up(_) => self.up(),
             LaneEvent::Failed(error) => {
                 self.metrics.connect_failed(&error);
-                self.hopeless_in_a_row = match error.is_fatal() {
-                    true => self.hopeless_in_a_row + 1,
-                    false => 0,
-                };
-                self.hopeless = self.hopeless_in_a_row >= self.failover.len();
                 // Nothing is granted over it, so no server has to be waited for, unless the shard waits for it.
                 let now = Instant::now();
-                let pace = match self.guide {
-                    Some(_) => Pace::AfterAPause,
-                    None => self.failover.failed(now, now),
+                let retry = match self.guide {
+                    Some(_) => self.reconnect.attempt_failed_there(&error),
+                    None => self.reconnect.attempt_failed(&error, now, now),
                 };
-                self.away(error, pace);
+                self.away(error, retry);
             }
             LaneEvent::Report(report) => {
                 for reply in report.received.replies {
@@ -268,17 +238,9 @@ impl Link {
         if self.renewing > 0 || !self.lane.up {
             return;
         }
-        let attempts = self.attempts.made();
+        let attempts = self.reconnect.connected().attempts;
+        self.reconnect.proved();
         tracing::info!(shard = self.index, endpoint = %self.endpoint(), attempts, "connected for signals");
-        self.attempts = self.reconnect.start();
-        self.failover.proved();
-        if let Some(switch) = self.failover.connected() {
-            self.failovers += 1;
-            self.last_failover = Some(switch.why);
-        }
-        self.last_error = None;
-        self.hopeless_in_a_row = 0;
-        self.hopeless = false;
         if std::mem::take(&mut self.lost) {
             self.buffer.restored(self.index);
         }
@@ -286,15 +248,8 @@ impl Link {
     }
 
     /// There is no connection: try again after a pause.
-    fn away(&mut self, error: Error, pace: Pace) {
-        let pause = match pace {
-            Pace::AtOnce => {
-                self.attempts.failed_here();
-                Duration::ZERO
-            }
-            Pace::AfterAPause => self.attempts.failed(),
-        };
-        let attempt = self.attempts.made();
+    fn away(&mut self, error: Error, retry: Retry) {
+        let Retry { pause, attempt, state } = retry;
         tracing::warn!(
             shard = self.index,
             endpoint = error.endpoint().unwrap_or_default(),
@@ -303,15 +258,10 @@ impl Link {
             %error,
             "not connected for signals"
         );
-        // While another endpoint may be there in a moment, the shard is not away.
-        if pace == Pace::AfterAPause || self.hopeless {
-            self.last_error = Some(error.clone());
+        if let Some(state) = state {
+            self.set_health(state);
         }
-        if self.lost || self.last_error.is_some() {
-            let last_error = error;
-            self.set_health(ConnectionState::Reconnecting { attempt, last_error });
-        }
-        if let Some(error) = self.refusal() {
+        if let Some(error) = self.reconnect.refusal() {
             for pending in std::mem::take(&mut self.parked) {
                 refuse(pending, &error);
             }
@@ -321,7 +271,7 @@ impl Link {
 
     /// The shard is served there now, and whoever listens or emits is to be there too.
     fn shard_is_at(&mut self, endpoint: &str, why: Option<FailoverReason>) {
-        if !self.failover.follow(endpoint, why) {
+        if !self.reconnect.follow(endpoint, why) {
             return;
         }
         if self.lane.up {
@@ -334,7 +284,7 @@ impl Link {
 
     /// Begins to connect, in place of what was there.
     fn open(&mut self, pause: Duration) {
-        self.dial.connect.endpoint = self.failover.current().clone();
+        self.dial.connect.endpoint = self.reconnect.endpoint().clone();
         self.lane = LinkLane::open(
             self.lane.id + 1,
             pause,
@@ -384,8 +334,8 @@ impl Link {
         }
         parked.append(&mut self.parked);
         self.parked = parked;
-        let pace = self.failover.lost(true);
-        self.away(cause, pace);
+        let retry = self.reconnect.lost(&cause, true);
+        self.away(cause, retry);
     }
 
     fn reply(&mut self, reply: Reply<Pending>) {
@@ -440,18 +390,11 @@ impl Link {
     }
 
     fn endpoint(&self) -> &Arc<str> {
-        self.failover.current().as_text()
+        self.reconnect.endpoint().as_text()
     }
 
     fn set_health(&self, state: ConnectionState) {
-        self.health.send_replace(ShardHealth {
-            shard: self.index,
-            endpoint: Arc::clone(self.endpoint()),
-            failovers: self.failovers,
-            last_failover: self.last_failover,
-            state,
-            since: Instant::now(),
-        });
+        self.health.send_replace(self.reconnect.health(state, Instant::now()));
     }
 }
 
