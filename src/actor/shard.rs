@@ -184,9 +184,12 @@ impl Driver {
     /// Takes what callers and connections have sent. Returns whether there may be more.
     fn take_inputs(&mut self, cx: &mut Context<'_>) -> bool {
         let now = Instant::now();
-        for _ in 0..INPUTS_A_TURN {
+        for taken in 0..INPUTS_A_TURN {
             match self.inputs.poll_recv(cx) {
                 Poll::Ready(Some(input)) => {
+                    if taken == 0 {
+                        self.notice_ends();
+                    }
                     let input = self.completed(input);
                     self.shard.handle(input, now, &mut self.effects);
                     self.apply();
@@ -195,6 +198,21 @@ impl Driver {
             }
         }
         true
+    }
+
+    /// A server that hung up while nothing was in flight is noticed before something is sent to it.
+    fn notice_ends(&mut self) {
+        let mut ends = Vec::new();
+        self.own.retain_mut(|(id, own)| {
+            let end = match own {
+                Own::Up(lane) => lane.ended_while_idle(),
+                Own::Connecting { .. } => None,
+            };
+            let goes_on = end.is_none();
+            ends.extend(end.map(|end| (*id, LaneEvent::Ended(Box::new(end)))));
+            goes_on
+        });
+        self.take_events(ends);
     }
 
     /// Runs the pipelined connections, and the machine with what came over them. Returns whether anything did.
@@ -206,12 +224,16 @@ impl Driver {
             goes_on
         });
         let is_news = !events.is_empty();
+        self.take_events(events);
+        is_news
+    }
+
+    fn take_events(&mut self, events: Vec<(LaneId, LaneEvent<Pending>)>) {
         let now = Instant::now();
         for (id, event) in events {
             self.shard.handle(Input::Lane(id, event), now, &mut self.effects);
             self.apply();
         }
-        is_news
     }
 
     /// Tells the machine when something is due. Returns whether it was.

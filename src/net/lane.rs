@@ -17,6 +17,7 @@ use tokio_util::io::poll_read_buf;
 use super::abilities::Abilities;
 use super::metrics::LaneMetrics;
 use super::pipeline::{Leftovers, Pipeline, Received};
+use super::stream::Stream;
 use crate::error::{Error, ErrorKind};
 use crate::protocol::Request;
 use crate::types::{Key, Kind, Token, Ttl};
@@ -200,6 +201,17 @@ impl<S, T> Lane<S, T, OwnCommands<T>> {
     /// No more commands come: it ends when all is answered.
     pub(crate) fn finish(&mut self) {
         self.commands.closed = true;
+    }
+}
+
+impl<T: Caller> Lane<Stream, T, OwnCommands<T>> {
+    /// Looks whether the peer has closed the connection while nothing was in flight: then what is sent next would be lost, and
+    /// its fate unknown. Returns the end if so; the lane must not be polled any more.
+    pub(crate) fn ended_while_idle(&mut self) -> Option<LaneEnd<T>> {
+        if self.pipeline.len() > 0 || !self.stream.is_closed() {
+            return None;
+        }
+        Some(self.end(Some(lost("the server closed it"))))
     }
 }
 

@@ -1,10 +1,12 @@
 //! What bytes travel over: TCP, or a socket in the file system.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
@@ -23,6 +25,15 @@ impl Socket {
         match self {
             Self::Tcp(stream) => stream.peer_addr().is_ok_and(|peer| is_loopback(peer.ip())),
             Self::Unix(_) => true,
+        }
+    }
+
+    /// Looks whether the peer has closed the connection.
+    pub(crate) fn is_closed(&self) -> bool {
+        let Self::Tcp(stream) = self else { return false };
+        match SockRef::from(stream).peek(&mut [MaybeUninit::uninit()]) {
+            Ok(bytes) => bytes == 0,
+            Err(error) => !matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted),
         }
     }
 }

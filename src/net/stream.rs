@@ -24,6 +24,15 @@ impl Stream {
             Self::Tls(_) => false,
         }
     }
+
+    /// Looks whether the peer has closed the connection, past what the runtime has noticed by now. Costs a system call. What the
+    /// peer said before, such as a farewell in TLS, hides the end.
+    pub(crate) fn is_closed(&self) -> bool {
+        match self {
+            Self::Plain(socket) => socket.is_closed(),
+            Self::Tls(_) => false,
+        }
+    }
 }
 
 impl AsyncRead for Stream {
