@@ -301,7 +301,6 @@ impl Driver {
             pause,
             endpoint,
             purpose,
-            known,
         } = opening;
         let max_in_flight = match purpose {
             Purpose::Session(_) => EXCLUSIVE_IN_FLIGHT,
@@ -310,7 +309,6 @@ impl Driver {
         let endpoint = self.shard.endpoint_at(endpoint);
         let dial = Dial {
             connect: self.config.reach(endpoint, self.config.keepalive, purpose),
-            known,
             keepalive: self.config.keepalive,
             reply_timeout: self.config.reply_timeout,
             max_in_flight,
@@ -323,7 +321,7 @@ impl Driver {
                 if !pause.is_zero() {
                     sleep(pause).await;
                 }
-                dial.connect.connect(dial.known).await
+                dial.connect.connect().await
             });
             let attempt = AbortOnDropHandle::new(attempt);
             self.own.push((id, Own::Connecting { attempt, has_to_lead }));
@@ -398,7 +396,7 @@ impl Driver {
         let connect = self.config.reach(first, self.config.keepalive, Purpose::Requests);
         let mailbox = self.mailbox.clone();
         tokio::spawn(async move {
-            let outcome = connect.connect(None).await.map(drop);
+            let outcome = connect.connect().await.map(drop);
             // If the shard is gone, so is the caller's answer.
             drop(mailbox.send(Input::FirstIsThere(outcome, ask)));
         });

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::actor::progress::{Progress, WaitsFor};
+use crate::shard::progress::{Progress, WaitsFor};
 use crate::error::{Budget, Error, ErrorKind};
 use crate::guard::Lease;
 use crate::lease::policy::RenewPolicy;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::actor::progress::{Progress, WaitsFor};
+use crate::shard::progress::{Progress, WaitsFor};
 use crate::clock::after;
 use crate::error::{Budget, Error, ErrorKind};
 use crate::protocol::Channel;
