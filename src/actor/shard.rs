@@ -330,7 +330,9 @@ impl Driver {
         let (commands, queue) = mpsc::unbounded_channel();
         let mailbox = self.mailbox.clone();
         // If the shard is gone, this task is about to be aborted.
-        let tell = move |event| drop(mailbox.send(Input::Lane(id, event)));
+        let tell = move |event| {
+            mailbox.send(Input::Lane(id, event));
+        };
         let lane = TaskLane {
             commands: Some(commands),
             unsent: Vec::new(),
@@ -398,7 +400,7 @@ impl Driver {
         tokio::spawn(async move {
             let outcome = connect.connect().await.map(drop);
             // If the shard is gone, so is the caller's answer.
-            drop(mailbox.send(Input::FirstIsThere(outcome, ask)));
+            mailbox.send(Input::FirstIsThere(outcome, ask));
         });
     }
 }
@@ -430,7 +432,7 @@ impl Own {
             Self::Connecting { attempt, has_to_lead } => match Pin::new(attempt).poll(cx) {
                 Poll::Pending => (None, true),
                 Poll::Ready(Ok(Ok(connected))) => {
-                    let abilities = connected.abilities;
+                    let abilities = connected.shown.abilities;
                     let settings = LaneSettings {
                         keepalive: config.keepalive,
                         reply_timeout: config.reply_timeout,
@@ -441,7 +443,7 @@ impl Own {
                         metrics: metrics.clone(),
                     };
                     *self = Self::Up(Box::new(Lane::new(connected.stream, OwnCommands::new(), settings)));
-                    (Some(LaneEvent::Up(abilities)), true)
+                    (Some(LaneEvent::Up(connected.shown)), true)
                 }
                 Poll::Ready(Ok(Err(error))) => (Some(LaneEvent::Failed(error)), false),
                 Poll::Ready(Err(ended)) => {

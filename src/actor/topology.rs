@@ -57,7 +57,7 @@ impl ShardPlace {
     /// Tells the shard.
     pub(crate) fn tell(&self, input: Input) -> Result<()> {
         let actor = self.actor.read().unwrap_or_else(PoisonError::into_inner);
-        actor.1.send(input).map_err(|_| self.gone())
+        if actor.1.send(input) { Ok(()) } else { Err(self.gone()) }
     }
 
     /// The actor died with a request in its hands.

@@ -180,10 +180,7 @@ async fn acquire(core: impl Borrow<Arc<Core>>, request: AcquireRequest, reserved
     let attempts = async {
         let asked = ask(place, &place.room, reserved, |ask| {
             was_sent = true;
-            place.tell(Input::Acquire(
-                acquire_message(&request, ask),
-                Patience::TryThenWait,
-            ))
+            place.tell(Input::Acquire(acquire_message(&request, ask), Patience::TryThenWait))
         });
         let refused = match asked.await? {
             Acquired::Lease(held) => return Ok(granted(held, false, core)),

@@ -3,11 +3,11 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::shard::progress::{Progress, WaitsFor};
 use crate::error::{Budget, Error, ErrorKind};
 use crate::guard::Lease;
 use crate::lease::policy::RenewPolicy;
 use crate::protocol::{Channel, Group, Pattern, Payload};
+use crate::shard::progress::{Progress, WaitsFor};
 use crate::signal::{SignalConn, SignalOptions};
 use crate::stats::Stats;
 use crate::ticket::QueuePlace;

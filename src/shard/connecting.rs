@@ -27,11 +27,12 @@ use super::shutdown::shut_down;
 use crate::error::{Error, ErrorKind, Result};
 use crate::health::ConnectionState;
 use crate::lease::cell::LostReason;
-use crate::net::connect::Purpose;
+use crate::net::connect::{Purpose, Shown};
 use crate::net::dial::LaneEvent;
 use crate::net::failover::Switch;
 use crate::net::reconnect::Retry;
 use crate::protocol::Status;
+use crate::stats::ClusterStats;
 use crate::types::Grant;
 
 impl Shard {
@@ -41,11 +42,11 @@ impl Shard {
             return;
         };
         match event {
-            LaneEvent::Up(abilities) => {
+            LaneEvent::Up(shown) => {
                 self.metrics.connected(role);
                 match role {
-                    Role::Pipelined => self.pipelined_up(id, turn),
-                    Role::Exclusive => self.exclusive_up(id, abilities, turn),
+                    Role::Pipelined => self.pipelined_up(id, shown, turn),
+                    Role::Exclusive => self.exclusive_up(id, shown.abilities, turn),
                     Role::Disposable => {
                         self.connections.up(id, turn.now);
                         self.send_parked_disposable(turn);
@@ -137,10 +138,13 @@ impl Shard {
         self.connections.open(opened, turn);
     }
 
-    fn pipelined_up(&mut self, id: LaneId, turn: &mut Turn<'_>) {
+    fn pipelined_up(&mut self, id: LaneId, shown: Shown, turn: &mut Turn<'_>) {
         let is_first = !self.connections.is_serving();
         self.connections.up(id, turn.now);
         self.further_attempts = self.serving.reconnect.pauses();
+        if let Some(cluster) = shown.cluster {
+            self.saw_cluster(cluster);
+        }
         if is_first {
             self.found_server(turn);
         }
@@ -343,6 +347,19 @@ impl Shard {
         self.metrics.redirected();
         if self.serving.is_cluster() && self.is_news(from) {
             self.depose(leader, turn);
+        }
+    }
+
+    /// The leader has said what it knows of its cluster. Warns if that is another than the one of the leader before.
+    fn saw_cluster(&mut self, cluster: Box<ClusterStats>) {
+        let endpoint = Arc::clone(self.endpoint().as_text());
+        if let Some(before) = self.clusters.see(&endpoint, cluster) {
+            tracing::warn!(
+                shard = self.index,
+                %endpoint,
+                %before,
+                "two members of this shard are of different clusters: each grants what the other has granted"
+            );
         }
     }
 

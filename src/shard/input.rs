@@ -158,9 +158,9 @@ impl Mailbox {
         (Self(sender), receiver)
     }
 
-    /// Tells the shard. Returns what could not be delivered because the shard is gone.
-    pub(crate) fn send(&self, input: Input) -> std::result::Result<(), Input> {
-        self.0.send(input).map_err(|refused| refused.0)
+    /// Tells the shard. Returns whether it is there to be told.
+    pub(crate) fn send(&self, input: Input) -> bool {
+        self.0.send(input).is_ok()
     }
 }
 
@@ -190,7 +190,7 @@ impl Ticket {
     /// Waits at its place; the answer comes through `ask`, whose receiver sees a closed channel if the shard is gone.
     pub(crate) fn collect(mut self, until: Instant, ask: Ask<Acquired>) {
         self.used = true;
-        drop(self.shard.send(Input::Collect(self.id, until, ask)));
+        self.shard.send(Input::Collect(self.id, until, ask));
     }
 }
 
@@ -207,7 +207,7 @@ impl crate::take::Take for Ticket {
 impl Drop for Ticket {
     fn drop(&mut self) {
         if !self.used {
-            drop(self.shard.send(Input::GiveUp(self.id)));
+            self.shard.send(Input::GiveUp(self.id));
         }
     }
 }
@@ -256,7 +256,7 @@ impl Lease {
 
     fn send(&mut self, told: Option<oneshot::Sender<Result<()>>>) {
         self.given_back = true;
-        drop(self.shard.send(Input::Release { id: self.id, told }));
+        self.shard.send(Input::Release { id: self.id, told });
     }
 }
 

@@ -67,6 +67,7 @@ use crate::lease::schedule::Schedule;
 use crate::net::backoff::{Attempts, ReconnectPolicy};
 use crate::net::endpoint::Endpoint;
 use crate::net::failover::{Failover, Guard};
+use crate::net::membership::SeenClusters;
 use crate::net::reconnect::Reconnect;
 use crate::protocol::StableRef;
 use crate::shards::ShardPlan;
@@ -158,6 +159,8 @@ pub(crate) struct Shard {
     further_attempts: Attempts,
     /// When to look through what is kept: idle connections, releases that wait for a connection.
     housekeeping_at: Option<Instant>,
+    /// What the members that led said of their clusters.
+    clusters: SeenClusters,
     closing: Option<Closing>,
     over: bool,
     metrics: ShardMetrics,
@@ -200,6 +203,7 @@ impl Shard {
             clean_parked_at: intake::CLEAN_AT_LEAST,
             parked_disposable: Vec::new(),
             housekeeping_at: None,
+            clusters: SeenClusters::default(),
             closing: None,
             over: false,
             metrics,

@@ -377,3 +377,55 @@ impl Caller for Pending {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The row of a kind, as `docs/design.md` shows it.
+    fn row(kind: RequestKind) -> String {
+        let rules = kind.rules();
+        let carrier = match rules.carrier {
+            Carrier::Pipelined => "pipelined",
+            Carrier::Own => "its own",
+            Carrier::ThatOfThePlace => "that of the place",
+            Carrier::Disposable => "disposable",
+        };
+        let fate = |fate| match fate {
+            Fate::SendAgain => "sent again",
+            Fate::SendAgainBounded => "sent again, so often",
+            Fate::PutBack => "waits again",
+            Fate::AskAgainInSession => "asked again in its session, or fails",
+            Fate::Fail => "fails",
+            Fate::Repeat => "repeated",
+            Fate::StaysDue => "stays due",
+            Fate::Forget => "forgotten",
+        };
+        let abandoned = match rules.abandoned {
+            Abandoned::Skip => "not sent",
+            Abandoned::SkipUnlessInSession => "not sent, unless in a session",
+            Abandoned::GoesOn => "sent",
+        };
+        format!(
+            "| `{kind:?}` | {} | {carrier} | {} | {} | {} | {} | {abandoned} |",
+            rules.sends,
+            fate(rules.unwritten),
+            fate(rules.unknown),
+            fate(rules.not_led),
+            rules.refused
+        )
+    }
+
+    #[test]
+    fn the_design_document_shows_this_table() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/design.md");
+        let document = std::fs::read_to_string(path).unwrap();
+        for kind in RequestKind::ALL {
+            assert!(
+                document.contains(&row(kind)),
+                "docs/design.md lacks the row\n{}",
+                row(kind)
+            );
+        }
+    }
+}

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::shard::progress::{Progress, WaitsFor};
 use crate::clock::after;
 use crate::error::{Budget, Error, ErrorKind};
 use crate::protocol::Channel;
 use crate::service::request::{Operation, Request};
+use crate::shard::progress::{Progress, WaitsFor};
 use crate::types::Key;
 
 /// What a request was about, for when it is gone.
