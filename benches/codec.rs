@@ -40,7 +40,7 @@ fn responses() -> BytesMut {
         let response = if number % 2 == 0 {
             let token = Token::new(format!("{number:016x}0123456789abcdef")).unwrap();
             let mut grant = Grant::new(token, Ttl::DEFAULT);
-            grant.fence = Fence(number);
+            grant.fence = Some(Fence(number));
             Response::Granted(grant)
         } else {
             Response::Done

@@ -82,7 +82,7 @@ where
         Box::pin(async move {
             let answer = answer.await;
             let outcome = match &answer {
-                Ok(Response::Granted(lease)) => format!("granted, fence {}", lease.fence()),
+                Ok(Response::Granted(lease)) => format!("granted, token {}", lease.token()),
                 Ok(response) => format!("{response:?}"),
                 Err(error) => format!("failed: {error}"),
             };

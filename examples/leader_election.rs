@@ -4,7 +4,8 @@
 //!
 //! Each node is a task here; in life it is a process. Nodes campaign for ever, lead for as long as they are leaders,
 //! and campaign again. What a leader writes carries its term, so that a store can refuse the writes of one that was
-//! stalled.
+//! stalled. Terms are fences: this needs servers from release 2.1 on. With an earlier one it ends at once and says so, as without
+//! terms the store would have to take every write, or refuse good ones.
 
 mod common;
 
@@ -12,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use common::Story;
-use dflockd_client::{Election, Error, Fence};
+use dflockd_client::{Election, Error, Fence, Fencing};
 
 /// What leaders write to. It refuses what comes from a term that is over.
 #[derive(Default)]
@@ -35,7 +36,7 @@ impl Store {
 #[tokio::main]
 async fn main() -> Result<(), Error> {
     let story = Story::begin();
-    let (client, _server) = common::connect().await?;
+    let (client, _server) = common::connect(Fencing::Required).await?;
     let store = Arc::new(Mutex::new(Store::default()));
 
     let mut nodes = tokio::task::JoinSet::new();
@@ -44,9 +45,11 @@ async fn main() -> Result<(), Error> {
         let store = Arc::clone(&store);
         nodes.spawn(async move {
             let leadership = election.campaign().await?;
-            story.tell(format!("{name} leads, term {}", leadership.term()));
+            // Every leader has a term, because the client requires fences.
+            let term = leadership.require_fence()?;
+            story.tell(format!("{name} leads, term {term}"));
             // Stopped in the middle if the office is lost.
-            let led = leadership.run(lead(&store, leadership.term())).await;
+            let led = leadership.run(lead(&store, term)).await;
             match led {
                 Ok(()) => {
                     story.tell(format!("{name} steps down"));

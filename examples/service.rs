@@ -13,11 +13,16 @@
 //! | `DFLOCKD_SERVERS` | an embedded server | lock servers, `host:port,…` |
 //! | `RUST_LOG` | `info` | what is logged |
 //!
+//! The lock servers must make fences: release 2.1 or later. With an earlier one the service does not start, and says so: on such a server
+//! the numbers are random, and every second deposit would be refused. One that is put in the place of a good one later is not used:
+//! deposits are refused with 503, and `/health` says why.
+//!
 //! A deposit is a read, some work and a write, with nothing but the lock to keep others from doing the same in between.
 //! SIGTERM or Ctrl-C: no new requests, those under way may finish for ten seconds, and then all leases are given back.
 
 use std::error::Error;
 use std::io::Write;
+use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -28,7 +33,7 @@ use axum::routing::{get, post, put};
 use axum::{Json, Router};
 use dflockd_client::prometheus::PrometheusHandle;
 use dflockd_client::server::Server;
-use dflockd_client::{Client, ErrorKind, Fence, LockGuard, prometheus};
+use dflockd_client::{Client, ErrorKind, Fence, Fencing, LockGuard, prometheus};
 use rusqlite::{Connection, OptionalExtension};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
@@ -37,7 +42,17 @@ use tokio_util::sync::CancellationToken;
 const GRACE: Duration = Duration::from_secs(10);
 
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn Error>> {
+async fn main() -> ExitCode {
+    match serve().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("service: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn serve() -> Result<(), Box<dyn Error>> {
     tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into()))
         .with_writer(std::io::stderr)
@@ -48,6 +63,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let client = Client::builder()
         .servers(servers)
         .lease_ttl(Duration::from_secs(10))
+        // The database compares fences, so a lock without one is of no use.
+        .fencing(Fencing::Required)
         // The first part of a key says what it is about, and has few values.
         .key_class(|key| key.split('/').next().unwrap_or("other"))
         .connect()
@@ -145,7 +162,7 @@ async fn work(service: &Service, guard: &LockGuard, id: u32, deposit: Deposit) -
     // Here somebody else could have written, were it not for the lock.
     tokio::time::sleep(Duration::from_millis(deposit.work_ms)).await;
     let balance = before.balance + deposit.amount;
-    service.accounts.write(id, balance, guard.fence()).map(Json)
+    service.accounts.write(id, balance, guard.require_fence()?).map(Json)
 }
 
 async fn balance(State(service): State<Service>, Path(id): Path<u32>) -> Result<Json<Balance>, Refusal> {
@@ -208,11 +225,14 @@ impl Accounts {
 
     /// One statement: the comparison of the fences and the write cannot come apart.
     fn write(&self, id: u32, balance: i64, fence: Fence) -> Result<Balance, Refusal> {
+        // SQLite compares signed numbers. No server counts that far.
+        let signed =
+            i64::try_from(fence.0).map_err(|_| Refusal(StatusCode::BAD_REQUEST, format!("{fence} is no fence")))?;
         let database = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let changed = database.execute(
             "INSERT INTO accounts (id, balance, fence) VALUES (?1, ?2, ?3)
              ON CONFLICT (id) DO UPDATE SET balance = ?2, fence = ?3 WHERE fence <= ?3",
-            (id, balance, fence.0 as i64),
+            (id, balance, signed),
         )?;
         match changed {
             0 => Err(Refusal(

@@ -10,13 +10,13 @@ mod common;
 use std::time::Duration;
 
 use common::Story;
-use dflockd_client::{Client, Enqueued, Error, ErrorKind};
+use dflockd_client::{Client, Enqueued, Error, ErrorKind, Fencing};
 use tokio::sync::mpsc;
 
 #[tokio::main]
 async fn main() -> Result<(), Error> {
     let story = Story::begin();
-    let (client, _server) = common::connect().await?;
+    let (client, _server) = common::connect(Fencing::IfKnown).await?;
     // The way to the user: a mail, a socket, a row in a table.
     let (notify, mut notices) = mpsc::unbounded_channel::<String>();
     let user = tokio::spawn(async move {

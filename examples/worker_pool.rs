@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use common::Story;
-use dflockd_client::Error;
+use dflockd_client::{Error, Fencing};
 
 const SLOTS: u32 = 3;
 const WORKERS: u32 = 6;
@@ -25,7 +25,7 @@ const PERIOD: Duration = Duration::from_millis(200);
 #[tokio::main]
 async fn main() -> Result<(), Error> {
     let story = Story::begin();
-    let (client, _server) = common::connect().await?;
+    let (client, _server) = common::connect(Fencing::IfKnown).await?;
     let slots = client
         .semaphore("recipes/workers", SLOTS)?
         .acquire_timeout(Duration::from_secs(60));

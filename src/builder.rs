@@ -14,6 +14,7 @@ use crate::config::{Config, OnUnavailable, Options};
 use crate::error::{Error, Result};
 use crate::net::auth::AuthSource;
 use crate::net::backoff::ReconnectPolicy;
+use crate::net::fencing::Fencing;
 use crate::service::{ClientService, Core, Request, Response, UserLayer};
 use crate::sharding::{CheckedStrategy, ShardingStrategy};
 use crate::shards::Shard;
@@ -195,6 +196,20 @@ impl ClientBuilder {
         self
     }
 
+    /// What becomes of [fences](crate::Fence), which servers make from release 2.1 on. Say [`Fencing::Required`] if something that a lock
+    /// protects compares them: leases of a server that makes none are refused then, instead of being without. Default:
+    /// [`Fencing::IfKnown`].
+    ///
+    /// ```
+    /// use dflockd_client::{Client, Fencing};
+    ///
+    /// let builder = Client::builder().fencing(Fencing::Required);
+    /// ```
+    pub fn fencing(mut self, fencing: Fencing) -> Self {
+        self.options.fencing = fencing;
+        self
+    }
+
     /// How many requests of one shard may be on their way at once; further ones wait for room. Default: 4096.
     pub fn max_in_flight(mut self, requests: usize) -> Self {
         self.options.max_in_flight = requests;
@@ -323,7 +338,8 @@ impl ClientBuilder {
     ///
     /// As `build`, and if the first attempt to connect to any of the servers fails:
     /// [`Connect`](crate::ErrorKind::Connect), [`Auth`](crate::ErrorKind::Auth) if the token is wrong, missing, not
-    /// wanted or cannot be read, [`Protocol`](crate::ErrorKind::Protocol) if the peer is no dflockd server.
+    /// wanted or cannot be read, [`Protocol`](crate::ErrorKind::Protocol) if the peer is no dflockd server,
+    /// [`Unsupported`](crate::ErrorKind::Unsupported) if it makes no fences and they are [required](Fencing::Required).
     ///
     /// # Cancel safety
     ///

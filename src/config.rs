@@ -10,6 +10,7 @@ use crate::net::auth::{AuthSource, Credentials};
 use crate::net::backoff::ReconnectPolicy;
 use crate::net::connect::{ConnectOptions, Purpose};
 use crate::net::endpoint::Endpoint;
+use crate::net::fencing::Fencing;
 use crate::net::reach::Resolver;
 use crate::shard::Settings;
 use crate::sharding::{CheckedStrategy, DEFAULT_SERVERS, ShardingStrategy};
@@ -52,6 +53,7 @@ pub(crate) struct Options {
     pub(crate) reconnect: ReconnectPolicy,
     pub(crate) on_unavailable: OnUnavailable,
     pub(crate) survives_disconnect: bool,
+    pub(crate) fencing: Fencing,
     pub(crate) max_in_flight: usize,
     pub(crate) max_waiters: usize,
     pub(crate) exclusive_lanes: usize,
@@ -83,6 +85,7 @@ impl Default for Options {
             reconnect: ReconnectPolicy::default(),
             on_unavailable: OnUnavailable::default(),
             survives_disconnect: false,
+            fencing: Fencing::default(),
             max_in_flight: 4096,
             max_waiters: 65_536,
             exclusive_lanes: 64,
@@ -125,6 +128,7 @@ pub(crate) struct ShardConfig {
     pub(crate) on_unavailable: OnUnavailable,
     pub(crate) server_read_timeout: Duration,
     pub(crate) survives_disconnect: bool,
+    pub(crate) fencing: Fencing,
     pub(crate) max_in_flight: usize,
     pub(crate) exclusive_lanes: usize,
     pub(crate) exclusive_lanes_per_key: usize,
@@ -144,6 +148,7 @@ impl ShardConfig {
             fail_fast: self.on_unavailable == OnUnavailable::FailFast,
             server_read_timeout: self.server_read_timeout,
             survives_disconnect: self.survives_disconnect,
+            fencing: self.fencing,
             pipelined: 1,
             exclusive: self.exclusive_lanes,
             exclusive_per_key: self.exclusive_lanes_per_key,
@@ -161,6 +166,7 @@ impl ShardConfig {
             tls: self.tls.clone(),
             credentials: Arc::clone(&self.credentials),
             servers: Arc::clone(&self.servers),
+            fencing: self.fencing,
             connect_timeout: self.connect_timeout,
             dead_peer_timeout: keepalive + self.reply_timeout,
             purpose,
@@ -247,6 +253,7 @@ impl Options {
                 on_unavailable: self.on_unavailable,
                 server_read_timeout: self.server_read_timeout,
                 survives_disconnect: self.survives_disconnect,
+                fencing: self.fencing,
                 max_in_flight: self.max_in_flight,
                 exclusive_lanes: self.exclusive_lanes,
                 exclusive_lanes_per_key: per_key,

@@ -80,7 +80,7 @@ pub enum ErrorKind {
     NotLeader,
     /// The server answered a bare `error`: it did not accept the request.
     Refused,
-    /// The server does not know the command.
+    /// The server does not know the command, or makes no fences where they are [required](crate::Fencing::Required).
     Unsupported,
     /// The actor of this shard died and is being restarted. Whether the request was carried out is unknown.
     ShardGone,

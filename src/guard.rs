@@ -58,11 +58,53 @@ impl Lease {
         &self.held.cell.token
     }
 
-    /// A number that grows with every grant of this key: hand it to whatever the lock protects, and have it refuse
-    /// what comes with a smaller one. Needs a server from 2.1 on; see [`Fence`].
+    /// A number that grows with every grant of this key: hand it to whatever the lock protects, and have it refuse what comes
+    /// with a smaller one. `None` if the server is not known to make fences, as servers do from release 2.1 on; see [`Fencing`].
+    ///
+    /// By default the first grant over a new connection may have none. What depends on fences insists on them:
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), dflockd_client::Error> {
+    /// # let server = dflockd_client::server::Server::builder().port(0).start().await?;
+    /// # let address = server.local_addr().to_string();
+    /// use dflockd_client::{Client, Fencing};
+    ///
+    /// let client = Client::builder()
+    ///     .servers([address])
+    ///     .fencing(Fencing::Required)
+    ///     .connect()
+    ///     .await?;
+    /// let guard = client.lock("orders/42")?.acquire().await?;
+    /// let fence = guard.require_fence()?;
+    /// # assert_eq!(guard.fence(), Some(fence));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// [`Fencing`]: crate::Fencing
     #[must_use]
-    pub fn fence(&self) -> Fence {
+    pub fn fence(&self) -> Option<Fence> {
         self.held.cell.fence
+    }
+
+    /// Returns the [`fence`](Self::fence), or an error that says what is missing. With
+    /// [`Fencing::Required`](crate::Fencing::Required) every lease has one.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Unsupported`] if the server is not known to make fences.
+    pub fn require_fence(&self) -> Result<Fence> {
+        self.fence().ok_or_else(|| {
+            Error::new(
+                ErrorKind::Unsupported,
+                format!(
+                    "the lease of {:?} has no fence, because its server is not known to make fences (servers do from release 2.1 on): \
+                     insist on them with ClientBuilder::fencing(Fencing::Required)",
+                    self.key()
+                ),
+            )
+        })
     }
 
     /// How long the server keeps the lease after each renewal.

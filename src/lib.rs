@@ -54,7 +54,7 @@
 //! that got or renewed the lease was *sent*, plus the TTL, less a [margin](ClientBuilder::loss_margin). If the connection
 //! over which it was acquired ends, the server gives it up, and the holder is told at once; what the server did in the
 //! moment before nobody can know. For that, and for a process that is stopped while it holds a lock, there is the
-//! [`Fence`].
+//! [`Fence`], which servers make from release 2.1 on: what needs it says so with [`ClientBuilder::fencing`].
 //!
 //! # Cancel safety
 //!
@@ -136,6 +136,7 @@ pub use lock::Lock;
 pub use multi_lock::{MultiLock, MultiLockGuard};
 pub use net::backoff::ReconnectPolicy;
 pub use net::failover::FailoverReason;
+pub use net::fencing::Fencing;
 pub use protocol::{Channel, Group, Pattern, Payload, Signal};
 pub use semaphore::Semaphore;
 pub use service::{

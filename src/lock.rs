@@ -173,13 +173,13 @@ impl Lock {
     /// use dflockd_client::Error;
     ///
     /// let lock = client.lock("orders/42")?;
-    /// let fence = lock
+    /// let ttl = lock
     ///     .with_lock(async |guard| {
     ///         // The work that needs it; any error type that `Error` can be turned into will do.
-    ///         Ok::<_, Error>(guard.fence())
+    ///         Ok::<_, Error>(guard.lease_ttl())
     ///     })
     ///     .await?;
-    /// assert!(fence.0 > 0);
+    /// assert_eq!(ttl.as_secs(), 33);
     /// # Ok(())
     /// # }
     /// ```

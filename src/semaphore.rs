@@ -174,13 +174,13 @@ impl Semaphore {
     /// use dflockd_client::Error;
     ///
     /// let slots = client.semaphore("workers", 8)?;
-    /// let fence = slots
+    /// let ttl = slots
     ///     .with_permit(async |permit| {
     ///         // The work that needs it; any error type that `Error` can be turned into will do.
-    ///         Ok::<_, Error>(permit.fence())
+    ///         Ok::<_, Error>(permit.lease_ttl())
     ///     })
     ///     .await?;
-    /// assert!(fence.0 > 0);
+    /// assert_eq!(ttl.as_secs(), 33);
     /// # Ok(())
     /// # }
     /// ```

@@ -147,10 +147,11 @@ impl Token {
         std::str::from_utf8(&self.0).unwrap_or_default()
     }
 
-    /// What the first 16 digits say as a number: see [`Fence`].
+    /// The first 16 digits as a number. Servers from 2.1 on put the [`Fence`] there; those of earlier servers are random, and one token
+    /// does not tell which it is.
     #[must_use]
-    pub fn fence(&self) -> Fence {
-        Fence(u64::from_str_radix(&self.as_str()[..16], 16).unwrap_or_default())
+    pub fn first_half(&self) -> u64 {
+        u64::from_str_radix(&self.as_str()[..16], 16).unwrap_or_default()
     }
 }
 
@@ -168,11 +169,19 @@ impl fmt::Debug for Token {
 
 /// A number that grows with every grant of a key, to fence off the writes of earlier holders.
 ///
-/// Servers from 2.1 on put it into the first 16 digits of each token. Tokens of earlier servers are random
-/// throughout, and one token does not tell which it is: use fences only where the server is known
-/// to be 2.1 or later (or the embedded one). Fences of different keys are not comparable, nor are those of servers that know
-/// nothing of each other (a [standby](crate::Shard::standby) and its primary): each counts for itself. The members of a
-/// cluster count together.
+/// Servers from 2.1 on make fences: they count their grants, and put the number into the first half of each token. Tokens of earlier
+/// servers are random throughout. A [lease](crate::Lease::fence) has a fence only where its server is known to make them, which is found
+/// out as [`Fencing`](crate::Fencing) says. Some builds between 1.10 and 2.0 name the fence beside the token; those count, too.
+///
+/// What a fence guards must be a write to one place that compares: it keeps the largest fence that it has seen, and refuses
+/// smaller ones. Fences are comparable
+///
+/// - between grants of the same key only;
+/// - of one server, or of the members of one cluster, which count together. Servers that know nothing of each other (a
+///   [standby](crate::Shard::standby) and its primary) count each for itself;
+/// - over a restart of a server that stands alone as long as its clock does not go back, or if it runs with `--fence-state-file`: it
+///   begins to count at the time of its start. A cluster begins at 0, so what has seen the fences of a server that stands alone refuses
+///   those of a cluster that takes its place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Fence(pub u64);
 
@@ -340,18 +349,18 @@ pub struct Grant {
     pub token: Token,
     /// The lease: what the server says counts, not what was asked for.
     pub ttl: Ttl,
-    /// The fence: the grant's own third field where the server sends one, else what the token's prefix says.
-    pub fence: Fence,
+    /// The fence, if the grant names it as a third number. It may be in the token if not: see [`Token::first_half`].
+    pub fence: Option<Fence>,
 }
 
 impl Grant {
-    /// A grant whose fence is the token's prefix.
+    /// A grant that names no fence beside its token.
     #[must_use]
     pub fn new(token: Token, ttl: Ttl) -> Self {
         Self {
             token,
             ttl,
-            fence: token.fence(),
+            fence: None,
         }
     }
 }
@@ -399,9 +408,9 @@ mod tests {
     }
 
     #[test]
-    fn tokens_are_shortened_and_carry_the_fence() {
+    fn tokens_are_shortened() {
         let token = Token::new("00000000000000ffDEADBEEFdeadbeef").unwrap_or_else(|e| panic!("{e}"));
-        assert_eq!(token.fence(), Fence(255));
+        assert_eq!(token.first_half(), 255);
         assert_eq!(format!("{token} {token:?}"), "00000000… Token(00000000…)");
         assert!(Token::new("xyz").is_err_and(|e| !e.to_string().contains("xyz")));
         assert!(Token::new("g".repeat(32)).is_err());

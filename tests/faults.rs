@@ -137,7 +137,7 @@ async fn a_cut_connection_is_told_at_once_and_the_next_acquire_goes_over_a_new_o
     scene.proxy.cut();
     assert_eq!(guard.lost().await, LostReason::Disconnected);
     let again = client.lock("k").unwrap().acquire().await.unwrap();
-    assert!(again.is_held() && again.fence() > guard.fence());
+    assert!(again.is_held() && again.token().first_half() > guard.token().first_half());
     let error = guard.release().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::LeaseLost, "{error}");
     assert!(again.is_held(), "the release of the lost lease touched the new one");

@@ -51,7 +51,8 @@ async fn locks() {
     let (heard, grant) = exchange(&granted, async |w| wire::acquire(w, &key(), five(), ttl(30)).await).await;
     assert_eq!(heard, "l\norders/42\n5 30\n");
     let grant = grant.unwrap();
-    assert_eq!((grant.token, grant.ttl.as_secs(), grant.fence.0), (token(), 30, 7));
+    assert_eq!((grant.token, grant.ttl.as_secs(), grant.fence), (token(), 30, None));
+    assert_eq!(grant.token.first_half(), 7);
 
     let (heard, _) = exchange(&granted, async |w| wire::acquire(w, &key(), WaitSecs::TRY, None).await).await;
     assert_eq!(heard, "l\norders/42\n0\n");

@@ -104,9 +104,7 @@ fn request() -> impl Strategy<Value = Request> {
 fn grant() -> impl Strategy<Value = Grant> {
     (token(), ttl(), proptest::option::of(any::<u64>())).prop_map(|(token, ttl, fence)| {
         let mut grant = Grant::new(token, ttl);
-        if let Some(fence) = fence {
-            grant.fence = Fence(fence);
-        }
+        grant.fence = fence.map(Fence);
         grant
     })
 }

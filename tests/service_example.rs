@@ -209,3 +209,37 @@ async fn who_does_not_finish_in_time_is_stopped_before_his_lock_is_given_back() 
         .unwrap();
     assert_eq!(rows, 0);
 }
+
+/// On a server whose tokens are random every second deposit would be refused.
+#[tokio::test(flavor = "multi_thread")]
+async fn examples_that_need_fences_say_so_where_there_are_none() {
+    let locks = Server::builder().port(0).release("2.0").unwrap().start().await.unwrap();
+    let address = locks.local_addr().to_string();
+    for name in ["service", "leader_election", "daily_job"] {
+        let mut command = Command::new(example(name));
+        command
+            .env("SERVICE_LISTEN", "127.0.0.1:0")
+            .env("DFLOCKD_SERVERS", &address)
+            .env("RUST_LOG", "off")
+            .stdin(Stdio::null());
+        let output = spawn_blocking(move || command.output().unwrap()).await.unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{name}: {said}");
+        for part in ["fences", "2.1", &address] {
+            assert!(said.contains(part), "{name}: {said} without {part}");
+        }
+    }
+    assert!(locks.stats().idle_locks.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_write_of_a_leader_is_lost_where_there_are_fences() {
+    let mut command = Command::new(example("leader_election"));
+    command.env_remove("DFLOCKD_SERVERS").stdin(Stdio::null());
+    let output = spawn_blocking(move || command.output().unwrap()).await.unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{said}");
+    for line in ["9 writes", "a write of a term long over is taken: false"] {
+        assert!(said.contains(line), "{said} without {line}");
+    }
+}

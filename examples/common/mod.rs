@@ -3,11 +3,11 @@
 use std::time::Instant;
 
 use dflockd_client::server::Server;
-use dflockd_client::{Client, Error};
+use dflockd_client::{Client, Error, Fencing};
 
 /// A client of the servers that `DFLOCKD_SERVERS=host:port,…` names, or of an embedded one that lives as long as what is
-/// returned.
-pub(crate) async fn connect() -> Result<(Client, Option<Server>), Error> {
+/// returned. With [`Fencing::Required`] servers that make no fences (before release 2.1) are an error.
+pub(crate) async fn connect(fencing: Fencing) -> Result<(Client, Option<Server>), Error> {
     let (servers, embedded) = match std::env::var("DFLOCKD_SERVERS") {
         Ok(list) => (list.split(',').map(|server| server.trim().to_owned()).collect(), None),
         Err(_) => {
@@ -15,7 +15,7 @@ pub(crate) async fn connect() -> Result<(Client, Option<Server>), Error> {
             (vec![server.local_addr().to_string()], Some(server))
         }
     };
-    let client = Client::builder().servers(servers).connect().await?;
+    let client = Client::builder().servers(servers).fencing(fencing).connect().await?;
     Ok((client, embedded))
 }
 

@@ -395,7 +395,7 @@ impl Driver {
 
     fn probe_first(&self, ask: Ask<std::time::Duration>) {
         let first = self.shard.endpoint_at(0);
-        let connect = self.config.reach(first, self.config.keepalive, Purpose::Requests);
+        let connect = self.config.reach(first, self.config.keepalive, Purpose::Pipelined);
         let mailbox = self.mailbox.clone();
         tokio::spawn(async move {
             let outcome = connect.connect().await.map(drop);

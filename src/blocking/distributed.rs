@@ -12,7 +12,7 @@ use crate::builder::ClientBuilder;
 use crate::distributed::{self, EnqueueStatus};
 use crate::error::{Error, Result};
 use crate::guard::Guard;
-use crate::types::{Key, Token, Ttl};
+use crate::types::{Fence, Key, Token, Ttl};
 
 /// A lock that is an object, as in the Python client; see [`crate::DistributedLock`].
 ///
@@ -176,6 +176,12 @@ impl<G: Guard> Holder<G> {
     #[must_use]
     pub fn token(&self) -> Option<&Token> {
         self.0.token()
+    }
+
+    /// The fence of what is held, if the server is known to make fences; see [`Lease::fence`](crate::Lease::fence).
+    #[must_use]
+    pub fn fence(&self) -> Option<Fence> {
+        self.0.fence()
     }
 
     /// How long the server keeps what is held after each renewal.

@@ -88,9 +88,10 @@ impl Leadership {
         }
     }
 
-    /// The number of this term of office: it grows from each leader to the next.
+    /// The number of this term of office: it grows from each leader to the next. `None` if the server is not known to make
+    /// fences: see [`Lease::fence`](crate::Lease::fence). A client with [`Fencing::Required`](crate::Fencing::Required) elects no leader without.
     #[must_use]
-    pub fn term(&self) -> Fence {
+    pub fn term(&self) -> Option<Fence> {
         self.guard.fence()
     }
 

@@ -16,7 +16,7 @@ use crate::handle::Handle;
 #[cfg(doc)]
 use crate::lock::Lock;
 use crate::ticket::{Enqueued, Ticket};
-use crate::types::{Key, Target, Token, Ttl};
+use crate::types::{Fence, Key, Target, Token, Ttl};
 
 pub use lock::DistributedLock;
 pub use semaphore::DistributedSemaphore;
@@ -309,6 +309,12 @@ impl<G: Guard> Holder<G> {
     #[must_use]
     pub fn token(&self) -> Option<&Token> {
         self.guard().filter(|guard| guard.is_held()).map(|guard| guard.token())
+    }
+
+    /// The fence of what is held, if the server is known to make fences; see [`Lease::fence`](crate::Lease::fence).
+    #[must_use]
+    pub fn fence(&self) -> Option<Fence> {
+        self.guard().filter(|guard| guard.is_held())?.fence()
     }
 
     /// How long the server keeps what is held after each renewal.

@@ -101,7 +101,7 @@ pub(crate) struct LeaseCell {
     pub(crate) key: Key,
     pub(crate) kind: Kind,
     pub(crate) token: Token,
-    pub(crate) fence: Fence,
+    pub(crate) fence: Option<Fence>,
     pub(crate) ttl: Ttl,
     /// Moments are kept as nanoseconds since this one.
     got_at: Instant,

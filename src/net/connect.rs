@@ -8,6 +8,7 @@ use tokio::time::timeout;
 use super::abilities::{Abilities, KnownServers};
 use super::auth::Credentials;
 use super::endpoint::Endpoint;
+use super::fencing::{FencesShown, Fencing};
 use super::membership::{Membership, no_member};
 use super::reach::{Resolver, reach};
 use super::stream::Stream;
@@ -29,6 +30,9 @@ const NOBODYS_KEY: &str = "dflockd-client-probe";
 pub(crate) enum Purpose {
     /// Requests of any kind.
     Requests,
+    /// The same over the pipelined connection of a server that stands alone: whether it makes fences is found out first, where they are
+    /// required.
+    Pipelined,
     /// Requests that only the leader of a cluster serves: a member that does not lead is refused, and so is a server that is no
     /// member. Where the server remembers sessions the connection names a new one each time, which is never resumed: what the
     /// connection owns then outlives it for a while, and goes on by its tokens.
@@ -52,6 +56,7 @@ pub(crate) struct Shown {
     pub(crate) abilities: Abilities,
     /// What it says of its cluster, if it was asked.
     pub(crate) cluster: Option<Box<ClusterStats>>,
+    pub(crate) fences: FencesShown,
 }
 
 /// How to connect.
@@ -62,6 +67,7 @@ pub(crate) struct ConnectOptions {
     pub(crate) tls: Option<TlsConnector>,
     pub(crate) credentials: Arc<Credentials>,
     pub(crate) servers: Arc<KnownServers>,
+    pub(crate) fencing: Fencing,
     /// For everything from reading the auth token to the last answer of the handshake.
     pub(crate) connect_timeout: Duration,
     /// What the kernel may take to see that nobody is there any more.
@@ -148,16 +154,28 @@ impl ConnectOptions {
             }
         }
         match &self.purpose {
-            Purpose::Requests | Purpose::Session(_) if answered => {}
-            Purpose::Requests | Purpose::Session(_) => self.answers(&mut wire).await?,
+            Purpose::Requests | Purpose::Pipelined | Purpose::Session(_) if answered => {}
+            Purpose::Requests | Purpose::Pipelined | Purpose::Session(_) => self.answers(&mut wire).await?,
             Purpose::Leading(_) => {
                 self.renew_nothing(&mut wire).await?;
                 (wire, cluster) = self.is_a_member(wire, token, abilities).await?;
             }
             Purpose::Signals => self.knows_signals(&mut wire).await?,
         }
+        let fences = match &self.purpose {
+            // All builds with clusters are later than the first release that makes fences.
+            Purpose::Leading(_) if cluster.is_some() || abilities.sessions == Some(true) => FencesShown::Counted(None),
+            Purpose::Pipelined | Purpose::Leading(_) if self.fencing == Fencing::Required => {
+                self.find_fences(&mut wire).await?
+            }
+            _ => FencesShown::Nothing,
+        };
         let stream = wire.into_stream()?;
-        let shown = Shown { abilities, cluster };
+        let shown = Shown {
+            abilities,
+            cluster,
+            fences,
+        };
         Ok(Connected { stream, shown })
     }
 
@@ -218,7 +236,7 @@ impl ConnectOptions {
         match &self.purpose {
             Purpose::Leading(reference) => Some(reference.clone()),
             Purpose::Session(reference) if abilities.sessions != Some(false) => Some(reference.clone()),
-            Purpose::Session(_) | Purpose::Requests | Purpose::Signals => None,
+            Purpose::Session(_) | Purpose::Requests | Purpose::Pipelined | Purpose::Signals => None,
         }
     }
 
@@ -292,7 +310,7 @@ impl ConnectOptions {
     }
 
     /// One question of the greeting. If the connection ends before it is answered, that is a failure to connect.
-    async fn ask<T>(&self, wire: &mut Wire<Stream>, call: Call<T>) -> Result<T> {
+    pub(super) async fn ask<T>(&self, wire: &mut Wire<Stream>, call: Call<T>) -> Result<T> {
         let error = match wire.run(call).await {
             Ok(answer) => return Ok(answer),
             Err(error) => error,

@@ -7,6 +7,8 @@ pub(crate) mod connect;
 pub(crate) mod dial;
 pub(crate) mod endpoint;
 pub(crate) mod failover;
+mod fence_probe;
+pub(crate) mod fencing;
 mod happy_eyeballs;
 pub(crate) mod lane;
 pub(crate) mod membership;

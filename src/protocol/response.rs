@@ -118,9 +118,9 @@ fn encode_grant(out: &mut BytesMut, status: &[u8], grant: &Grant) {
     out.extend_from_slice(grant.token.as_str().as_bytes());
     out.put_u8(b' ');
     number(out, grant.ttl.as_secs());
-    if grant.fence != grant.token.fence() {
+    if let Some(fence) = grant.fence {
         out.put_u8(b' ');
-        number(out, grant.fence.0);
+        number(out, fence.0);
     }
 }
 
@@ -129,11 +129,7 @@ fn read_grant(fields: &str) -> Option<Grant> {
     let token = Token::parse(fields.next()?.as_bytes())?;
     let ttl = Ttl::from_secs(read_number(fields.next()?)?)?;
     let fence = fields.next().and_then(|field| field.parse().ok()).map(Fence);
-    Some(Grant {
-        token,
-        ttl,
-        fence: fence.unwrap_or_else(|| token.fence()),
-    })
+    Some(Grant { token, ttl, fence })
 }
 
 fn first_field(fields: &str) -> &str {
@@ -183,11 +179,11 @@ mod tests {
         let Ok(Response::Granted(grant)) = Response::decode(Expect::Grant, &line) else {
             panic!("{}", text(Expect::Grant, &line));
         };
-        assert_eq!((grant.ttl.as_secs(), grant.fence), (10, Fence(99)));
+        assert_eq!((grant.ttl.as_secs(), grant.fence), (10, Some(Fence(99))));
         let Ok(Response::Granted(grant)) = Response::decode(Expect::Grant, &format!("ok {TOKEN} 10 later")) else {
             panic!("a third field that is no number is no fence, but no error either");
         };
-        assert_eq!(grant.fence, Fence(7));
+        assert_eq!(grant.fence, None);
         assert_eq!(
             Response::decode(Expect::Renewal, "ok 20 x"),
             Ok(Response::Renewed(Some(20)))

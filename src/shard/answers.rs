@@ -186,6 +186,10 @@ impl Shard {
         let kind = acquire.target.kind();
         let handover = self.serving.saw_ttl(grant.ttl.as_duration());
         self.hand_over(handover, turn);
+        let grant = match self.fences.fence(self.settings.fencing, &acquire.key, &grant) {
+            Ok(fence) => Grant { fence, ..grant },
+            Err(refusal) => return self.refuse_grant(acquire, grant, owner, refusal, turn),
+        };
         let times = GrantTimes { sent_at, now: turn.now };
         let (id, cell) = self
             .leases
@@ -194,6 +198,14 @@ impl Shard {
         if self.serving.is_cluster() && !self.connections.has_slot(owner) {
             self.adopt(id, turn);
         }
+    }
+
+    /// Gives back a grant without the fence that its caller must have.
+    fn refuse_grant(&mut self, acquire: Acquire, grant: Grant, owner: LaneId, refusal: Error, turn: &mut Turn<'_>) {
+        let refusal = self.at_lane(owner, refusal);
+        tracing::debug!(shard = self.index, token = %grant.token, error = %refusal, "granted without a fence: given back");
+        self.release_grant(acquire.target.kind(), acquire.key, grant, owner, turn);
+        turn.tell(acquire.ask, Err(refusal));
     }
 
     fn refused(&self, acquire: &Acquire, response: &Response) -> Error {

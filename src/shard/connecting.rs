@@ -114,7 +114,9 @@ impl Shard {
     fn open_pipelined(&mut self, pause: Duration, turn: &mut Turn<'_>) {
         let purpose = match self.serving.is_cluster() {
             true => Purpose::Leading(self.refs.next()),
-            false => Purpose::Requests,
+            // A further connection leads to the server that is known.
+            false if self.connections.is_serving() => Purpose::Requests,
+            false => Purpose::Pipelined,
         };
         let opened = Opened {
             role: Role::Pipelined,
@@ -146,6 +148,7 @@ impl Shard {
             self.saw_cluster(cluster);
         }
         if is_first {
+            self.fences.connected(shown.fences);
             self.found_server(turn);
         }
         // First what is held, then what is given back, then what is wanted.

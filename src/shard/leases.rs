@@ -228,6 +228,11 @@ impl Shard {
     pub(super) fn give_back_grant(&mut self, kind: Kind, key: Key, grant: Grant, owner: LaneId, turn: &mut Turn<'_>) {
         tracing::debug!(shard = self.index, %key, token = %grant.token, "granted, but no caller waits for it any more: given back");
         self.leases.orphaned(kind);
+        self.release_grant(kind, key, grant, owner, turn);
+    }
+
+    /// Releases a grant that no caller has.
+    pub(super) fn release_grant(&mut self, kind: Kind, key: Key, grant: Grant, owner: LaneId, turn: &mut Turn<'_>) {
         let release = Release {
             kind,
             key,

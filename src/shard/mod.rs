@@ -67,6 +67,7 @@ use crate::lease::schedule::Schedule;
 use crate::net::backoff::{Attempts, ReconnectPolicy};
 use crate::net::endpoint::Endpoint;
 use crate::net::failover::{Failover, Guard};
+use crate::net::fencing::{FenceEvidence, Fencing};
 use crate::net::membership::SeenClusters;
 use crate::net::reconnect::Reconnect;
 use crate::protocol::StableRef;
@@ -89,6 +90,7 @@ pub(crate) struct Settings {
     pub(crate) fail_fast: bool,
     pub(crate) server_read_timeout: Duration,
     pub(crate) survives_disconnect: bool,
+    pub(crate) fencing: Fencing,
     pub(crate) pipelined: usize,
     pub(crate) exclusive: usize,
     pub(crate) exclusive_per_key: usize,
@@ -159,6 +161,8 @@ pub(crate) struct Shard {
     further_attempts: Attempts,
     /// When to look through what is kept: idle connections, releases that wait for a connection.
     housekeeping_at: Option<Instant>,
+    /// What is known of the fences of the server that serves.
+    fences: FenceEvidence,
     /// What the members that led said of their clusters.
     clusters: SeenClusters,
     closing: Option<Closing>,
@@ -203,6 +207,7 @@ impl Shard {
             clean_parked_at: intake::CLEAN_AT_LEAST,
             parked_disposable: Vec::new(),
             housekeeping_at: None,
+            fences: FenceEvidence::default(),
             clusters: SeenClusters::default(),
             closing: None,
             over: false,

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use dflockd_client::protocol::Enqueued;
-use dflockd_client::{ErrorKind, Key, LeaseState, Limit, LostReason, Token, Ttl, WaitSecs};
+use dflockd_client::{ErrorKind, Fencing, Key, LeaseState, Limit, LostReason, Token, Ttl, WaitSecs};
 
 use super::api::Client;
 use super::composites::{
@@ -260,7 +260,8 @@ async fn low_level_limit_mismatch(peer: Peer) {
 /// grants before and after, as they are heard without the client.
 async fn fences_grow(peer: Peer) {
     let key = peer.key("k");
-    let lock = peer.client().await.lock(&key);
+    let builder = peer.builder().fencing(Fencing::Required);
+    let lock = Client::connect(peer.api, builder).await.lock(&key);
     let heard = async || {
         // Waits for the end of a connection that was closed just now.
         let answer = peer.ask_alone(&format!("l\n{key}\n5 10\n")).await;
@@ -269,7 +270,7 @@ async fn fences_grow(peer: Peer) {
     let mut last = heard().await;
     for _ in 0..3 {
         let guard = lock.acquire().await.unwrap();
-        let fence = guard.fence().0;
+        let fence = guard.require_fence().unwrap().0;
         guard.release().await.unwrap();
         let next = heard().await;
         assert!(last < fence && fence < next, "{last} {fence} {next}");

@@ -282,7 +282,7 @@ impl Court<'_> {
     fn holder(&self, holder: &Holder) -> String {
         format!(
             "grant {} (connection {} of {:?}, since {})",
-            holder.token.fence(),
+            holder.token.first_half(),
             holder.connection,
             self.names[holder.record],
             self.time(holder.since)
@@ -292,7 +292,7 @@ impl Court<'_> {
     fn violation(&mut self, record: usize, step: &Step, what: &str) {
         let grant = step
             .token
-            .map(|token| format!(" grant {}", token.fence()))
+            .map(|token| format!(" grant {}", token.first_half()))
             .unwrap_or_default();
         let place = step.place.map(|place| format!(" place {place}")).unwrap_or_default();
         self.violations.push(format!(

@@ -247,7 +247,7 @@ fn fences_grow_over_all_keys_and_tokens_start_with_them() {
         bench.token(1, slots(2), "b"),
         bench.token(2, slots(2), "b"),
     ];
-    let fences: Vec<u64> = tokens.iter().map(|token| token.fence().0).collect();
+    let fences: Vec<u64> = tokens.iter().map(|token| token.first_half()).collect();
     assert_eq!(fences, [1, 2, 3]);
     assert!(tokens[2].as_str().starts_with("0000000000000003"));
 }

@@ -106,7 +106,7 @@ fn a_new_leader_knows_the_tokens_and_the_old_one_sends_its_waiters_there() {
     assert_eq!(bench.renew(4, "k", token, 30), Response::Renewed(Some(30)));
     assert_eq!(bench.release(4, Kind::Lock, "k", token), Response::Done);
     let next = bench.token(4, Target::Lock, "k");
-    assert!(next.fence() > token.fence());
+    assert!(next.first_half() > token.first_half());
     // It leads already: nothing happens.
     let mut waiting = bench.waiting(4, Target::Lock, "k");
     bench.lead(1);
@@ -264,7 +264,10 @@ fn without_a_leader_the_state_rests_but_time_does_not() {
     assert_eq!(bench.renew(1, "k", token, 30), ERROR);
     let again = bench.connect(0, "r");
     let next = bench.token(again, Target::Lock, "k");
-    assert!(next.fence() > token.fence(), "the place was served, and taken back");
+    assert!(
+        next.first_half() > token.first_half(),
+        "the place was served, and taken back"
+    );
 }
 
 #[test]

@@ -1,0 +1,328 @@
+//! Whether a server makes fences, judged by the tokens of its grants.
+//!
+//! Servers from 2.1 on count their grants, and put the number into the first half of each token. Earlier ones fill that half at random,
+//! and no answer tells the release. Nor does one token: a server that stands alone begins to count at the nanosecond of its start, a
+//! cluster at 0, so no number is too small or too large for a fence. What tells is the distance between two grants. Numbers that were
+//! counted are near each other; random ones hardly ever are, however many there are of them, since only the first pairs of a
+//! connection are compared.
+//!
+//! | what is known | fence |
+//! | --- | --- |
+//! | the grant names its fence as a third number (some builds between 1.10 and 2.0) | that number, whatever the token |
+//! | the server is of a build with clusters, all of which are later than 2.1 | the first half of the token |
+//! | two grants were near each other: see [`NEAR`] | the first half, from the second of them on |
+//! | two grants over one connection were not | none |
+//! | one grant, or none | none |
+//! | the server counted, and this grant is far from the one before | none: another server answers there |
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::types::{Fence, Grant, Key};
+
+/// What a client makes of fences: see [`ClientBuilder::fencing`](crate::ClientBuilder::fencing).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Fencing {
+    /// Every lease has a [`Fence`]. A server that makes none is not used: to [connect](crate::ClientBuilder::connect) fails, and so do
+    /// acquires, at once, with an error of kind [`Unsupported`](ErrorKind::Unsupported) that names the server. It is fatal. Should a
+    /// grant have no fence all the same, because the server was replaced unnoticed, it is given back, and its caller gets an error.
+    ///
+    /// Whether a server makes fences is found out on each new pipelined connection: two slots of a semaphore that all clients
+    /// share, `dflockd-client-fences`, are taken and given back, which takes four round trips. It counts as one key against the
+    /// server's `--max-locks`, for a minute; a server that has no room for it cannot be used until it has. Members of clusters are
+    /// known to make fences, and are not asked.
+    Required,
+    /// A lease has a [`Fence`] if its server is known to make them. Nothing is asked for that: the server's grants are compared,
+    /// so the first grant over a new connection may have none. Members of clusters, and servers that name fences beside the token,
+    /// are known from the first grant on.
+    #[default]
+    IfKnown,
+    /// No lease has a [`Fence`].
+    Off,
+}
+
+/// Two first halves that are at most this far apart were counted. Of two random ones the same is true once in 134 million times (2^37
+/// of 2^64). A server that makes 100,000 grants a second takes eight days for so many.
+const NEAR: u64 = 1 << 36;
+
+/// The same for two grants that are asked for one directly after the other, of which the second must be the larger: of random ones that
+/// is true once in 10^12 times (2^24 of 2^64).
+const NEXT: u64 = 1 << 24;
+
+/// What the greeting has shown of a server's fences.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum FencesShown {
+    /// It was not asked.
+    #[default]
+    Nothing,
+    /// It counts its grants. The number of the last one, if that was heard.
+    Counted(Option<u64>),
+    /// It names its fences beside the tokens.
+    Named,
+}
+
+impl FencesShown {
+    /// What two grants show that a server made one directly after the other.
+    pub(crate) fn by_grants(first: &Grant, second: &Grant) -> Self {
+        if first.fence.is_some() && second.fence.is_some() {
+            return Self::Named;
+        }
+        let [before, after] = [first, second].map(|grant| grant.token.first_half());
+        match after > before && after - before <= NEXT {
+            true => Self::Counted(Some(after)),
+            false => Self::Nothing,
+        }
+    }
+}
+
+/// What is known of the fences of the server that serves a shard.
+#[derive(Debug, Default)]
+pub(crate) struct FenceEvidence {
+    known: Known,
+    /// The first half of the last grant's token.
+    last: Option<u64>,
+    /// That grant came over the connections of the server that serves now.
+    last_is_of_this_server: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Known {
+    #[default]
+    Nothing,
+    Counts,
+    DoesNotCount,
+}
+
+impl FenceEvidence {
+    /// A new pipelined connection: it may lead to another server than before. The last grant is still compared, as what is near it was
+    /// counted, whichever server made it.
+    pub(crate) fn connected(&mut self, shown: FencesShown) {
+        self.last_is_of_this_server = false;
+        match shown {
+            FencesShown::Counted(last) => {
+                self.known = Known::Counts;
+                self.last = last;
+            }
+            FencesShown::Nothing | FencesShown::Named => self.known = Known::Nothing,
+        }
+    }
+
+    /// The fence of a grant, where it has one that may be shown.
+    ///
+    /// # Errors
+    ///
+    /// Where fences are required and it has none. The grant must be given back then.
+    pub(crate) fn fence(&mut self, fencing: Fencing, key: &Key, grant: &Grant) -> Result<Option<Fence>> {
+        let counted = self.known == Known::Counts;
+        let fence = self.judge(grant);
+        match fencing {
+            Fencing::Off => Ok(None),
+            Fencing::Required if fence.is_none() => Err(refusal(key, counted)),
+            Fencing::Required | Fencing::IfKnown => Ok(fence),
+        }
+    }
+
+    fn judge(&mut self, grant: &Grant) -> Option<Fence> {
+        if grant.fence.is_some() {
+            return grant.fence;
+        }
+        let half = grant.token.first_half();
+        let before = self.last.replace(half);
+        let same_server = std::mem::replace(&mut self.last_is_of_this_server, true);
+        let is_near = before.map(|before| before.abs_diff(half) <= NEAR);
+        self.known = match (self.known, is_near) {
+            (Known::Counts, Some(false)) => Known::Nothing,
+            // The same token again says nothing.
+            (Known::Nothing, Some(true)) if before != Some(half) => Known::Counts,
+            (Known::Nothing, Some(false)) if same_server => Known::DoesNotCount,
+            (known, _) => known,
+        };
+        (self.known == Known::Counts).then_some(Fence(half))
+    }
+}
+
+/// A server was asked whether it makes fences, and does not.
+pub(crate) fn makes_none() -> Error {
+    Error::new(
+        ErrorKind::Unsupported,
+        "the server is not used, because its tokens carry no fences and fencing is Required: servers make fences from release 2.1 on. \
+         Use such a server, or a ClientBuilder::fencing that goes without",
+    )
+}
+
+/// It was granted, but has no fence.
+fn refusal(key: &Key, counted: bool) -> Error {
+    let (kind, why) = match counted {
+        true => (
+            ErrorKind::Disconnected,
+            "its number does not follow those of the grants before, so another server answers at this address by now",
+        ),
+        false => (
+            ErrorKind::Unsupported,
+            "the server is not known to make fences (servers do from release 2.1 on)",
+        ),
+    };
+    Error::new(
+        kind,
+        format!("{key:?} was granted without a fence and was given back, because fencing is Required: {why}"),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{Token, Ttl};
+
+    fn grant(first_half: u64) -> Grant {
+        let token = Token::new(format!("{first_half:016x}{:016x}", fastrand::u64(..))).unwrap();
+        Grant::new(token, Ttl::DEFAULT)
+    }
+
+    /// What is shown for grants over one connection.
+    fn shown(evidence: &mut FenceEvidence, halves: &[u64]) -> Vec<Option<u64>> {
+        let fences = halves.iter().map(|half| evidence.judge(&grant(*half)));
+        fences.map(|fence| fence.map(|fence| fence.0)).collect()
+    }
+
+    fn connected() -> FenceEvidence {
+        let mut evidence = FenceEvidence::default();
+        evidence.connected(FencesShown::Nothing);
+        evidence
+    }
+
+    /// Begun at 0, at the nanoseconds of today, and anywhere.
+    const COUNTERS: [u64; 4] = [1, 1_790_000_000_000_000_000, 1 << 48, u64::MAX - NEAR - 3];
+
+    #[test]
+    fn numbers_that_were_counted_are_fences_from_the_second_on() {
+        for first in COUNTERS {
+            let halves = [first, first + 1, first + 2, first + 2 + NEAR];
+            let fences = [None, Some(halves[1]), Some(halves[2]), Some(halves[3])];
+            assert_eq!(shown(&mut connected(), &halves), fences, "{first}");
+        }
+    }
+
+    #[test]
+    fn the_order_in_which_grants_are_heard_does_not_matter() {
+        assert_eq!(shown(&mut connected(), &[9, 7, 8]), [None, Some(7), Some(8)]);
+        assert_eq!(shown(&mut connected(), &[9, 9, 10]), [None, None, Some(10)]);
+    }
+
+    #[test]
+    fn random_halves_are_never_fences() {
+        // Seen on a server of release 1.10.
+        let seen = [
+            5_534_528_162_369_677_836,
+            2_139_844_681_355_570_311,
+            17_204_283_224_735_815_010,
+        ];
+        assert_eq!(shown(&mut connected(), &seen), [None; 3]);
+        // However many there are, and even if two that are not the first are near each other.
+        let mut evidence = connected();
+        for _ in 0..100_000 {
+            assert_eq!(evidence.judge(&grant(fastrand::u64(..))), None);
+        }
+        assert_eq!(shown(&mut evidence, &[7, 8, 9]), [None; 3]);
+        // Only the first pair of a connection has the chance, and the pair with the last grant of the connection before.
+        evidence.connected(FencesShown::Nothing);
+        assert_eq!(shown(&mut evidence, &[1 << 60, 1, 2, 3]), [None; 4]);
+    }
+
+    #[test]
+    fn a_server_that_was_only_cut_off_is_known_at_its_next_grant() {
+        for first in COUNTERS {
+            let mut evidence = connected();
+            shown(&mut evidence, &[first]);
+            evidence.connected(FencesShown::Nothing);
+            assert_eq!(shown(&mut evidence, &[first + 5]), [Some(first + 5)]);
+        }
+    }
+
+    #[test]
+    fn a_server_that_was_restarted_is_known_at_its_second_grant() {
+        let mut evidence = connected();
+        shown(&mut evidence, &[1 << 60, (1 << 60) + 1]);
+        evidence.connected(FencesShown::Nothing);
+        let later = (1 << 60) + (1 << 50);
+        assert_eq!(shown(&mut evidence, &[later, later + 1]), [None, Some(later + 1)]);
+    }
+
+    #[test]
+    fn a_server_that_was_replaced_by_an_earlier_one_has_no_fences_noticed_or_not() {
+        let mut evidence = connected();
+        shown(&mut evidence, &[7, 8]);
+        let random = [1 << 63, 1 << 61, 1 << 62, (1 << 62) + 1];
+        assert_eq!(shown(&mut evidence, &random), [None; 4], "over connections of before");
+        let mut evidence = connected();
+        shown(&mut evidence, &[7, 8]);
+        evidence.connected(FencesShown::Nothing);
+        assert_eq!(shown(&mut evidence, &random), [None; 4]);
+    }
+
+    #[test]
+    fn a_client_that_was_idle_for_very_long_learns_anew() {
+        let mut evidence = connected();
+        let later = 8 + NEAR + 1;
+        assert_eq!(
+            shown(&mut evidence, &[7, 8, later, later + 1]),
+            [None, Some(8), None, Some(later + 1)]
+        );
+    }
+
+    #[test]
+    fn what_the_greeting_has_shown_counts_from_the_first_grant_on() {
+        let mut evidence = connected();
+        shown(&mut evidence, &[1 << 60]);
+        evidence.connected(FencesShown::Counted(None));
+        assert_eq!(shown(&mut evidence, &[7, 8]), [Some(7), Some(8)]);
+        evidence.connected(FencesShown::Counted(Some(1 << 60)));
+        assert_eq!(shown(&mut evidence, &[7]), [None], "of another server");
+        assert_eq!(shown(&mut evidence, &[8]), [Some(8)]);
+    }
+
+    #[test]
+    fn two_grants_one_after_the_other_show_whether_they_were_counted() {
+        let by = |first, second| FencesShown::by_grants(&grant(first), &grant(second));
+        for first in COUNTERS {
+            for step in [1, 1000, NEXT] {
+                assert_eq!(by(first, first + step), FencesShown::Counted(Some(first + step)));
+            }
+        }
+        for (first, second) in [(8, 7), (7, 7), (7, 8 + NEXT), (1 << 60, 1 << 61)] {
+            assert_eq!(by(first, second), FencesShown::Nothing, "{first} {second}");
+        }
+        for _ in 0..100_000 {
+            assert_eq!(by(fastrand::u64(..), fastrand::u64(..)), FencesShown::Nothing);
+        }
+    }
+
+    #[test]
+    fn a_number_beside_the_token_is_a_fence_whatever_the_token() {
+        let named = |number| Grant {
+            fence: Some(Fence(number)),
+            ..grant(fastrand::u64(..))
+        };
+        let mut evidence = connected();
+        for number in [9, 3, u64::MAX] {
+            assert_eq!(evidence.judge(&named(number)), Some(Fence(number)));
+        }
+        assert_eq!(FencesShown::by_grants(&named(1), &named(2)), FencesShown::Named);
+        assert_eq!(FencesShown::by_grants(&named(1), &grant(1)), FencesShown::Nothing);
+    }
+
+    #[test]
+    fn where_fences_are_required_a_grant_without_one_is_refused_and_the_reason_told() {
+        let key = Key::new("orders/42").unwrap();
+        let mut evidence = connected();
+        let mut ask = |fencing, half| evidence.fence(fencing, &key, &grant(half));
+        let error = ask(Fencing::Required, 7).unwrap_err();
+        assert!(error.is_fatal() && error.to_string().contains("2.1"), "{error}");
+        assert_eq!(ask(Fencing::Required, 8).unwrap(), Some(Fence(8)));
+        assert_eq!(ask(Fencing::Off, 9).unwrap(), None);
+        let error = ask(Fencing::Required, 1 << 60).unwrap_err();
+        assert!(
+            error.is_retryable() && error.to_string().contains("another server"),
+            "{error}"
+        );
+        assert_eq!(ask(Fencing::IfKnown, 1 << 62).unwrap(), None);
+    }
+}
