@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use dflockd_client::server::Server;
-use dflockd_client::{Client, ClientBuilder, Election, ErrorKind, blocking};
+use dflockd_client::{Client, ClientBuilder, Election, ErrorKind, Fencing, blocking};
 use support::fake::FakeServer;
 use support::proxy::Proxy;
 use support::until;
@@ -24,9 +24,10 @@ fn options(address: &str) -> ClientBuilder {
     Client::builder().servers([address]).acquire_timeout(SHORT)
 }
 
-/// A candidate of its own, with a lease of so long.
+/// A candidate of its own, with a lease of so long. Its terms have numbers.
 async fn candidate(address: &str, ttl: Duration) -> Election {
-    let client = options(address).connect().await.unwrap();
+    let options = options(address).fencing(Fencing::Required);
+    let client = options.connect().await.unwrap();
     Election::new(client.lock("leader").unwrap().lease_ttl(ttl).unwrap())
 }
 
@@ -51,7 +52,7 @@ async fn one_leads_until_it_resigns_and_each_term_is_greater() {
                 // Longer than the others keep their places.
                 tokio::time::sleep(SHORT * 2).await;
                 leading.fetch_sub(1, Ordering::SeqCst);
-                terms.push((Instant::now(), leadership.term()));
+                terms.push((Instant::now(), leadership.term().expect("it is required")));
                 leadership.resign().await.unwrap();
             }
             terms
@@ -102,7 +103,7 @@ async fn a_leader_that_is_cut_off_knows_before_another_leads() {
     proxy.change(|weather| (weather.stall_up, weather.stall_down) = (true, true));
     let (told_at, (elected_at, new)) = (told.await.unwrap(), elected.await.unwrap());
     assert!(told_at < elected_at);
-    assert!(new.term() > old.term() && !old.is_held());
+    assert!(old.term().is_some() && new.term() > old.term() && !old.is_held());
     let error = old.run(std::future::pending::<()>()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::LeaseLost);
 }
@@ -178,7 +179,8 @@ async fn threads_campaign_with_patience_or_without() {
     let address = server.local_addr().to_string();
     let (done, finished) = tokio::sync::oneshot::channel();
     std::thread::spawn(move || {
-        let client = options(&address).connect_blocking().unwrap();
+        let options = options(&address).fencing(Fencing::Required);
+        let client = options.connect_blocking().unwrap();
         let (first, second) = (client.lock("leader").unwrap(), client.lock("leader").unwrap());
         let (first, second) = (blocking::Election::new(first), blocking::Election::new(second));
         let leadership = first.campaign(LONG).unwrap().unwrap();
@@ -189,7 +191,7 @@ async fn threads_campaign_with_patience_or_without() {
         assert!(leadership.wait_lost(SHORT).unwrap().is_none());
         leadership.resign().unwrap();
         let next = next.join().unwrap();
-        assert!(next.is_held() && next.term() > term);
+        assert!(next.is_held() && term.is_some() && next.term() > term);
         drop(next);
         done.send(()).unwrap();
     });
