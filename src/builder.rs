@@ -152,7 +152,7 @@ impl ClientBuilder {
         self
     }
 
-    /// The longest silence on a connection. Default: 10 s.
+    /// The longest silence on a connection. With the [reply timeout](Self::reply_timeout) at most 24 days. Default: 10 s.
     pub fn keepalive(mut self, interval: Duration) -> Self {
         self.options.keepalive = interval;
         self
@@ -165,9 +165,9 @@ impl ClientBuilder {
         self
     }
 
-    /// The `--read-timeout` that the servers run with. Keepalive interval and reply timeout must together stay below it,
-    /// so that a connection that a black hole swallowed is given up, and its leases with it, before the server gives
-    /// them to others. Default: 23 s, as the servers'.
+    /// The `--read-timeout` that the servers run with. Keepalive interval and reply timeout must together stay below it by a second
+    /// (by a tenth of it, where it is shorter than 10 s), so that a connection that a black hole swallowed is given up, and its
+    /// leases with it, before the server gives them to others. Default: 23 s, as the servers'.
     pub fn server_read_timeout(mut self, timeout: Duration) -> Self {
         self.options.server_read_timeout = timeout;
         self

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
+use crate::human::human;
 use crate::lease::schedule::{RenewRatio, Schedule};
 use crate::net::abilities::KnownServers;
 use crate::net::auth::{AuthSource, Credentials};
@@ -19,6 +20,14 @@ use crate::telemetry::key_class::Classifier;
 use crate::telemetry::sink::Sink;
 use crate::tls::{Tls, TlsConnector};
 use crate::types::Ttl;
+
+/// The longest time after which a system can be told to give up a connection that has fallen silent, 24 days: Linux counts it in
+/// milliseconds, in 31 bits.
+pub(crate) const LONGEST_SILENCE: Duration = Duration::from_secs(24 * 24 * 3600);
+
+/// By how much a dead connection must be noticed before its server gives its leases away: time for what is slow at either end. Where
+/// the servers' read timeout is shorter than ten seconds, a tenth of that.
+const READ_TIMEOUT_MARGIN: Duration = Duration::from_secs(1);
 
 /// What callers meet while the shard of their key is not connected.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -168,7 +177,7 @@ impl ShardConfig {
             servers: Arc::clone(&self.servers),
             fencing: self.fencing,
             connect_timeout: self.connect_timeout,
-            dead_peer_timeout: keepalive + self.reply_timeout,
+            dead_peer_timeout: keepalive.saturating_add(self.reply_timeout),
             purpose,
         }
     }
@@ -197,18 +206,10 @@ impl Options {
         positive("keepalive interval", self.keepalive)?;
         positive("reply timeout", self.reply_timeout)?;
         positive("idle lane timeout", self.idle_lane_timeout)?;
-        if self.keepalive.saturating_add(self.reply_timeout) >= self.server_read_timeout {
-            return Err(Error::invalid(
-                "keepalive interval + reply timeout of",
-                self.keepalive.saturating_add(self.reply_timeout),
-                &format!(
-                    "together they must stay below the server's read timeout, {:?}, or the server could give leases to \
-                     others before a dead connection is noticed; if the server runs with another --read-timeout, say so \
-                     with server_read_timeout",
-                    self.server_read_timeout
-                ),
-            ));
-        }
+        notices_dead_connections(
+            self.keepalive.saturating_add(self.reply_timeout),
+            self.server_read_timeout,
+        )?;
         let at_least_one = "give at least 1";
         for (what, value) in [
             ("max_in_flight", self.max_in_flight),
@@ -265,6 +266,32 @@ impl Options {
     }
 }
 
+/// A connection that is given up after so long a silence is given up in time, and the system can be told to look for it.
+fn notices_dead_connections(silence: Duration, patience: Duration) -> Result<()> {
+    let margin = READ_TIMEOUT_MARGIN.min(patience / 10);
+    if silence.saturating_add(margin) > patience {
+        return Err(Error::invalid(
+            "keepalive interval + reply timeout of",
+            silence,
+            &format!(
+                "together they must stay below the server's read timeout of {} by {} at least, or the server could give \
+                 leases to others before a dead connection is noticed; if the server runs with another --read-timeout, \
+                 say so with server_read_timeout",
+                human(patience),
+                human(margin)
+            ),
+        ));
+    }
+    if silence > LONGEST_SILENCE {
+        return Err(Error::invalid(
+            "keepalive interval + reply timeout of",
+            silence,
+            "a socket takes no more than 24 days for both together",
+        ));
+    }
+    Ok(())
+}
+
 fn positive(what: &str, duration: Duration) -> Result<()> {
     if duration.is_zero() {
         return Err(Error::invalid(what, duration, "give more than nothing"));
@@ -316,12 +343,62 @@ mod tests {
     #[test]
     fn a_dead_connection_must_be_noticed_before_the_server_gives_its_leases_away() {
         let text = refusal(|o| o.keepalive = Duration::from_secs(13));
-        assert!(text.contains("23s") && text.contains("server_read_timeout"), "{text}");
+        assert!(
+            text.contains("23s by 1s at least") && text.contains("server_read_timeout"),
+            "{text}"
+        );
+        assert!(text.contains("reply timeout of 23s is not acceptable"), "{text}");
         let longer = Options {
             keepalive: Duration::from_secs(13),
             server_read_timeout: Duration::from_secs(60),
             ..Options::default()
         };
         assert!(longer.check().is_ok());
+    }
+
+    #[test]
+    fn it_is_noticed_a_second_before_that_or_a_tenth_of_a_short_read_timeout() {
+        let check = |keepalive, reply, patience| {
+            let options = Options {
+                keepalive: Duration::from_millis(keepalive),
+                reply_timeout: Duration::from_millis(reply),
+                server_read_timeout: Duration::from_millis(patience),
+                ..Options::default()
+            };
+            options.check().map(drop).map_err(|error| error.to_string())
+        };
+        assert_eq!(check(12_000, 10_000, 23_000), Ok(()));
+        let error = check(12_900, 10_000, 23_000).unwrap_err();
+        assert!(
+            error.contains("22.9s") && error.contains("23s by 1s at least"),
+            "{error}"
+        );
+        assert!(check(12_001, 10_000, 23_000).is_err());
+        assert_eq!(check(100, 440, 600), Ok(()));
+        let error = check(100, 441, 600).unwrap_err();
+        assert!(error.contains("600ms by 60ms at least"), "{error}");
+    }
+
+    #[test]
+    fn no_more_is_taken_than_a_socket_takes() {
+        let silence = |keepalive: Duration, reply_timeout: Duration| {
+            let options = Options {
+                keepalive,
+                reply_timeout,
+                server_read_timeout: Duration::MAX,
+                ..Options::default()
+            };
+            options.check().map(drop).map_err(|error| error.to_string())
+        };
+        let (second, day) = (Duration::from_secs(1), Duration::from_secs(24 * 3600));
+        assert_eq!(silence(24 * day - second, second), Ok(()));
+        for (keepalive, reply_timeout) in [
+            (24 * day, second),
+            (second, 30 * day),
+            (Duration::MAX / 2, Duration::MAX / 3),
+        ] {
+            let error = silence(keepalive, reply_timeout).unwrap_err();
+            assert!(error.contains("no more than 24 days for both together"), "{error}");
+        }
     }
 }

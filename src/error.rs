@@ -6,6 +6,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::escape::Escaped;
 use crate::human::human;
 
 /// Shorthand for results of this crate.
@@ -27,8 +28,18 @@ struct Repr {
     source: Option<Arc<dyn StdError + Send + Sync>>,
     budget: Option<Budget>,
     leader: Option<Arc<str>>,
-    /// Though its kind passes by itself as a rule, this one does not.
-    hopeless: bool,
+    outlook: Outlook,
+}
+
+/// Whether what went wrong passes by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outlook {
+    /// As the kind does.
+    OfItsKind,
+    /// It passes, though its kind does not as a rule.
+    Passes,
+    /// It stays, though its kind passes as a rule.
+    Stays,
 }
 
 /// What layers of tower call an error.
@@ -74,7 +85,7 @@ pub enum ErrorKind {
     NotHeld,
     /// The lease was lost while it was in use.
     LeaseLost,
-    /// The server is shutting down.
+    /// The server is shutting down, or it ended a wait as servers do that are shutting down.
     Draining,
     /// This member of a cluster is not the leader; the message names the one that is, where the server says so.
     NotLeader,
@@ -199,7 +210,7 @@ impl Error {
             source: None,
             budget: None,
             leader: None,
-            hopeless: false,
+            outlook: Outlook::OfItsKind,
         }))
     }
 
@@ -216,7 +227,7 @@ impl Error {
         match error.downcast::<Self>() {
             Ok(ours) => *ours,
             Err(other) => {
-                let message = format!("a layer of this client refused the request or failed: {other}");
+                let message = "a layer of this client refused the request or failed";
                 Self::new(ErrorKind::Layer, message).with(|repr| repr.source = Some(other.into()))
             }
         }
@@ -226,6 +237,12 @@ impl Error {
     #[must_use]
     pub(crate) fn caused_by(self, source: impl StdError + Send + Sync + 'static) -> Self {
         self.with(|repr| repr.source = Some(Arc::new(source)))
+    }
+
+    /// The same error, for the same cause as another, whose message is a part of this one's.
+    #[must_use]
+    pub(crate) fn for_the_cause_of(self, other: &Self) -> Self {
+        self.with(|repr| repr.source.clone_from(&other.0.source))
     }
 
     /// The same error, saying which server it comes from.
@@ -249,12 +266,23 @@ impl Error {
     /// The same error, which a person must do something about: whatever its kind is as a rule, this one does not pass.
     #[must_use]
     pub(crate) fn hopeless(self) -> Self {
-        self.with(|repr| repr.hopeless = true)
+        self.with(|repr| repr.outlook = Outlook::Stays)
+    }
+
+    /// The same error, which passes by itself: whatever its kind is as a rule, the same call may succeed later.
+    #[must_use]
+    pub(crate) fn passing(self) -> Self {
+        self.with(|repr| repr.outlook = Outlook::Passes)
     }
 
     fn with(mut self, change: impl FnOnce(&mut Repr)) -> Self {
         change(Arc::make_mut(&mut self.0));
         self
+    }
+
+    /// Shows the error and its sources, for a log.
+    pub(crate) fn chain(&self) -> impl fmt::Display + '_ {
+        Chain(self)
     }
 
     /// What happened, without where.
@@ -305,17 +333,22 @@ impl Error {
 
     /// Whether the same call may succeed if it is simply made again, later.
     ///
-    /// True for what passes by itself: a lost or missing connection, a draining server, a full server. Not for a connection
-    /// that failed for its certificates: see [`is_fatal`](Self::is_fatal).
-    /// Nothing is held after any error, so that trying again never takes a second grant.
+    /// True for what passes by itself: a held key, a lost or missing connection, a draining server, a full server. Not for a connection
+    /// that failed for its certificates: see [`is_fatal`](Self::is_fatal). Nothing is held after any error of an acquire, so that
+    /// trying again never takes a second grant. A signal that was [emitted](crate::Client::emit) may be delivered twice then.
+    /// Some errors are neither retryable nor fatal: what was asked for cannot be had any more, as with a lease that was lost, or only
+    /// its caller knows. The table is in
+    /// [`docs/errors.md`](https://docs.rs/crate/dflockd-client/latest/source/docs/errors.md).
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         use ErrorKind::{
             Connect, Disconnected, Draining, LeaseExpired, MaxLocks, MaxWaiters, NotLeader, ShardGone, Timeout,
             Unavailable,
         };
-        !self.0.hopeless
-            && matches!(
+        match self.0.outlook {
+            Outlook::Passes => true,
+            Outlook::Stays => false,
+            Outlook::OfItsKind => matches!(
                 self.0.kind,
                 Timeout
                     | Unavailable
@@ -327,26 +360,45 @@ impl Error {
                     | MaxWaiters
                     | NotLeader
                     | ShardGone
-            )
+            ),
+        }
     }
 
     /// Whether trying again is useless until a person changes something (an argument, a token, an address, a certificate).
     #[must_use]
     pub fn is_fatal(&self) -> bool {
         use ErrorKind::{Auth, InvalidInput, LimitMismatch, Misuse, Protocol, Shutdown, Unsupported};
-        self.0.hopeless
-            || matches!(
+        match self.0.outlook {
+            Outlook::Passes => false,
+            Outlook::Stays => true,
+            Outlook::OfItsKind => matches!(
                 self.0.kind,
                 InvalidInput | Misuse | Auth | Protocol | LimitMismatch | Unsupported | Shutdown
-            )
+            ),
+        }
     }
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0.message)?;
+        write!(f, "{}", Escaped(&self.0.message))?;
         if let Some(endpoint) = &self.0.endpoint {
-            write!(f, " (server {endpoint})")?;
+            write!(f, " (server {})", Escaped(endpoint))?;
+        }
+        Ok(())
+    }
+}
+
+/// An error and its sources.
+struct Chain<'a>(&'a Error);
+
+impl fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self.0, f)?;
+        let mut source = self.0.source();
+        while let Some(error) = source {
+            write!(f, ": {}", Escaped(&error.to_string()))?;
+            source = error.source();
         }
         Ok(())
     }
@@ -392,10 +444,30 @@ mod tests {
     }
 
     #[test]
+    fn what_others_chose_is_shown_escaped() {
+        let error = Error::new(ErrorKind::Protocol, "\u{1b}[31mred\nline").at(&"unix:/\u{7}".into());
+        assert_eq!(error.to_string(), "\\u{1b}[31mred\\nline (server unix:/\\u{7})");
+    }
+
+    #[test]
     fn what_does_not_pass_by_itself_is_fatal_whatever_its_kind() {
         let error = Error::new(ErrorKind::Connect, "the certificate has expired").hopeless();
         assert!(error.is_fatal() && !error.is_retryable());
         assert_eq!(error.kind(), ErrorKind::Connect);
+    }
+
+    #[test]
+    fn every_kind_has_an_outlook_unless_only_its_caller_knows() {
+        use ErrorKind::{AlreadyEnqueued, Layer, LeaseLost, NotEnqueued, NotHeld, Refused};
+        for kind in ErrorKind::ALL {
+            let error = Error::new(kind, "");
+            let callers_own = [AlreadyEnqueued, Layer, LeaseLost, NotEnqueued, NotHeld, Refused].contains(&kind);
+            assert!(!(error.is_retryable() && error.is_fatal()), "{kind:?}");
+            assert_eq!(!error.is_retryable() && !error.is_fatal(), callers_own, "{kind:?}");
+            let (passes, stays) = (error.clone().passing(), error.hopeless());
+            assert!(passes.is_retryable() && !passes.is_fatal(), "{kind:?}");
+            assert!(stays.is_fatal() && !stays.is_retryable(), "{kind:?}");
+        }
     }
 
     #[test]
@@ -421,8 +493,10 @@ mod tests {
         assert_eq!(Error::of_layer(ours.into()).kind(), ErrorKind::Draining);
         let theirs = Error::of_layer(std::io::Error::other("not today").into());
         assert_eq!(theirs.kind(), ErrorKind::Layer);
-        assert!(theirs.to_string().contains("not today"), "{theirs}");
-        assert!(theirs.source().is_some_and(|source| source.is::<std::io::Error>()));
+        let source = theirs.source().unwrap();
+        assert!(source.is::<std::io::Error>() && source.to_string() == "not today");
+        assert!(!theirs.to_string().contains("not today"), "the source says that");
+        assert!(theirs.chain().to_string().ends_with("failed: not today"));
         assert!(
             !theirs.is_retryable() && !theirs.is_fatal(),
             "what a layer means only its author knows"

@@ -216,7 +216,7 @@ impl Lease {
     fn lost_because(&self, reason: LostReason) -> Error {
         Error::new(
             ErrorKind::LeaseLost,
-            format!("the lease of {} was lost: {reason}", self.key()),
+            format!("the lease of {:?} was lost: {reason}", self.key()),
         )
     }
 

@@ -100,7 +100,7 @@ impl MultiLock {
             let lock = lock.clone().acquire_timeout(left);
             tokio::select! {
                 biased;
-                (key, reason) = held.lost() => return Err(lost_meanwhile(&key, reason)),
+                (key, reason) = held.lost() => return Err(lost_meanwhile(&key, reason).passing()),
                 guard = lock.acquire() => held.guards.push(guard?),
             }
         }
@@ -214,7 +214,8 @@ impl MultiLockGuard {
     fn check(self) -> Result<Self> {
         let lost = self.guards.iter().find(|guard| !guard.is_held());
         match lost.map(|guard| (guard.key(), guard.state())) {
-            Some((key, crate::lease::cell::LeaseState::Lost(reason))) => Err(lost_meanwhile(key, reason)),
+            // The same call may well succeed later.
+            Some((key, crate::lease::cell::LeaseState::Lost(reason))) => Err(lost_meanwhile(key, reason).passing()),
             _ => Ok(self),
         }
     }
@@ -237,5 +238,5 @@ impl fmt::Debug for MultiLockGuard {
 }
 
 fn lost_meanwhile(key: &Key, reason: LostReason) -> Error {
-    Error::new(ErrorKind::LeaseLost, format!("the lease of {key} was lost: {reason}"))
+    Error::new(ErrorKind::LeaseLost, format!("the lease of {key:?} was lost: {reason}"))
 }

@@ -29,6 +29,7 @@ use metrics_exporter_prometheus::{BuildError, Matcher};
 pub use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::io_words::io_failed;
 use crate::telemetry::catalog::{ALL, Shape};
 
 /// How often what was recorded is put into buckets while nobody scrapes.
@@ -55,11 +56,11 @@ pub fn install() -> Result<PrometheusHandle> {
             }
         })
         .map_err(|error| {
-            Error::new(
+            io_failed(
                 ErrorKind::InvalidInput,
-                format!("no thread for the metrics could be started: {error}"),
+                "no thread for the metrics could be started",
+                error,
             )
-            .caused_by(error)
         })?;
     Ok(handle)
 }
@@ -108,5 +109,4 @@ fn not_installed(error: BuildError) -> Error {
         ErrorKind::InvalidInput,
         format!("the Prometheus exporter was not installed: {error}"),
     )
-    .caused_by(error)
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
+use crate::escape::Escaped;
 
 /// The longest line that every server takes for a key or a pattern, in bytes.
 pub const MAX_KEY_BYTES: usize = 256;
@@ -70,9 +71,10 @@ impl fmt::Debug for Shortened<'_> {
     }
 }
 
+/// The name, with everything escaped that would not be seen; [`Key::as_str`] is the name as it is.
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        fmt::Display::fmt(&Escaped(&self.0), f)
     }
 }
 

@@ -184,7 +184,7 @@ impl fmt::Debug for Credentials {
             Source::Nothing => f.write_str("Credentials(none)"),
             Source::Value(_) => f.write_str("Credentials(…)"),
             Source::Environment(name) => write!(f, "Credentials(environment variable {name})"),
-            Source::File(path) => write!(f, "Credentials(file {})", path.display()),
+            Source::File(path) => write!(f, "Credentials(file {:?})", path.display().to_string()),
         }
     }
 }

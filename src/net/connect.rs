@@ -1,9 +1,10 @@
 //! From an address to a connection that may carry requests: open a socket, make it secure, authenticate, probe.
 
+use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::abilities::{Abilities, KnownServers};
 use super::auth::Credentials;
@@ -13,14 +14,18 @@ use super::membership::{Membership, no_member};
 use super::reach::{Resolver, reach};
 use super::stream::Stream;
 use crate::error::{Error, ErrorKind, Result};
+use crate::human::human;
 use crate::protocol::functions::Wire;
 use crate::protocol::{AuthToken, Call, Pattern, StableRef};
 use crate::stats::ClusterStats;
-use crate::tls::{TlsConnector, explain_disconnect};
+use crate::tls::{TlsConnector, explain_disconnect, no_tls};
 use crate::types::{Key, Kind, Token, Ttl};
 
 /// A pattern that nobody listens to.
 const SIGNALS_PROBE: &str = "dflockd-client.probe";
+
+/// How long a TLS handshake may go unanswered before it is looked whether the server speaks TLS at all.
+const PLAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// A key that nobody holds.
 const NOBODYS_KEY: &str = "dflockd-client-probe";
@@ -106,9 +111,9 @@ impl ConnectOptions {
         Error::new(
             ErrorKind::Connect,
             format!(
-                "no {peer} answered within the connect timeout of {:?}: \
-                 check the address, and that the server is up{tls} and no proxy swallows the connection",
-                self.connect_timeout
+                "no {peer} answered within the connect timeout of {}: check the address, and that the server is up{tls} and no \
+                 proxy swallows the connection",
+                human(self.connect_timeout)
             ),
         )
     }
@@ -275,8 +280,31 @@ impl ConnectOptions {
         let socket = reach(&self.endpoint, &self.resolver, self.dead_peer_timeout).await?;
         match &self.tls {
             None => Ok(Stream::Plain(socket)),
-            Some(tls) => tls.handshake(socket, self.endpoint.host()).await.map(Stream::Tls),
+            Some(tls) => tokio::select! {
+                biased;
+                stream = tls.handshake(socket, self.endpoint.host()) => stream.map(Stream::Tls),
+                () = self.answers_without_tls() => Err(no_tls()),
+            },
         }
+    }
+
+    /// Resolves if a dflockd server answers here without TLS. Such a server takes the beginning of a handshake for a line that has no end
+    /// yet, and says nothing. So while a handshake is not answered, a second connection asks in plain text, with a request that says nothing
+    /// and changes nothing.
+    async fn answers_without_tls(&self) {
+        sleep(PLAIN_AFTER).await;
+        if let Ok(socket) = reach(&self.endpoint, &self.resolver, self.dead_peer_timeout).await {
+            let mut wire = Wire::new(Stream::Plain(socket));
+            let said = match renewal_of_nothing() {
+                Ok(renewal) => wire.run(renewal).await.map(drop),
+                Err(error) => Err(error),
+            };
+            let is_none = |error: &Error| matches!(error.kind(), ErrorKind::Protocol | ErrorKind::Disconnected);
+            if !said.is_err_and(|error| is_none(&error)) {
+                return;
+            }
+        }
+        pending().await
     }
 
     /// Takes back a subscription that was never made: that changes nothing where signals are known, and is refused where not.
@@ -293,9 +321,7 @@ impl ConnectOptions {
     /// Renews a lease that does not exist. All releases know that: a leader, or a server without a cluster, says that the lease is
     /// not held, and a member that does not lead says so.
     async fn renew_nothing(&self, wire: &mut Wire<Stream>) -> Result<()> {
-        let key = Key::new(NOBODYS_KEY)?;
-        let renew = Call::renew(Kind::Lock, key, Token::OF_NOTHING, Some(Ttl::DEFAULT));
-        match self.ask(wire, renew).await {
+        match self.ask(wire, renewal_of_nothing()?).await {
             Err(error) if matches!(error.kind(), ErrorKind::NotHeld | ErrorKind::LeaseExpired) => Ok(()),
             other => other.map(drop),
         }
@@ -340,6 +366,11 @@ impl ConnectOptions {
         )
         .caused_by(error))
     }
+}
+
+fn renewal_of_nothing() -> Result<Call<Option<u64>>> {
+    let key = Key::new(NOBODYS_KEY)?;
+    Ok(Call::renew(Kind::Lock, key, Token::OF_NOTHING, Some(Ttl::DEFAULT)))
 }
 
 /// What a server says in TLS to somebody who does not speak it.

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
+use crate::escape::is_hidden;
 use crate::types::Shortened;
 
 /// `host:port`, `1.2.3.4:port`, `[v6]:port` or `unix:/path`. Names are resolved anew at each connect.
@@ -59,7 +60,7 @@ impl Endpoint {
 }
 
 fn parse_unix(text: &str, path: &str) -> Result<Place> {
-    if !path.starts_with('/') || path.contains('\0') {
+    if !path.starts_with('/') || path.contains(is_hidden) {
         let remedy = "write unix: and the whole path of the socket, for example unix:/run/dflockd.sock";
         return Err(Error::invalid("server address", Shortened(text), remedy));
     }
@@ -67,8 +68,14 @@ fn parse_unix(text: &str, path: &str) -> Result<Place> {
 }
 
 fn parse_tcp(text: &str) -> Result<Place> {
-    let refuse = |remedy: &str| Error::invalid("server address", Shortened(text), remedy);
+    // What stands before an @ may be a secret.
+    let shown = text.rsplit_once('@').map(|(_, host)| format!("…@{host}"));
+    let shown = shown.as_deref().unwrap_or(text);
+    let refuse = |remedy: &str| Error::invalid("server address", Shortened(shown), remedy);
     let form = "write host:port, for example 127.0.0.1:6388 or [::1]:6388";
+    if let Some(remedy) = mistake(text) {
+        return Err(refuse(remedy));
+    }
     let (host, port) = text.rsplit_once(':').ok_or_else(|| refuse(form))?;
     let port = match port.parse::<u16>() {
         Ok(0) | Err(_) => return Err(refuse("the port must be a number from 1 to 65535")),
@@ -82,16 +89,41 @@ fn parse_tcp(text: &str) -> Result<Place> {
                 .map_err(|_| refuse("what stands between [ and ] is no IPv6 address"))?;
             inner
         }
-        None if host.contains(':') => return Err(refuse("write an IPv6 address in brackets, like [::1]:6388")),
+        None if is_like_ipv6(host) => return Err(refuse("write an IPv6 address in brackets, like [::1]:6388")),
+        None if host.contains(':') => return Err(refuse(form)),
         None => host,
     };
-    if host.is_empty() || host.contains(|c: char| c.is_whitespace() || c.is_control() || c == '/') {
+    if host.is_empty() || host.contains(|c: char| c.is_whitespace() || is_hidden(c)) {
         return Err(refuse(form));
     }
     Ok(Place::Tcp {
         host: host.into(),
         port,
     })
+}
+
+/// What an address is likely to be that is not one, and what to write instead.
+fn mistake(text: &str) -> Option<&'static str> {
+    if text.contains("://") {
+        return Some("write host:port alone, without a scheme; TLS is asked for with ClientBuilder::tls");
+    }
+    if text.contains([',', ';']) || text.split_whitespace().count() > 1 {
+        return Some("give each server by itself, as an item of the list of servers");
+    }
+    if text.contains('/') {
+        return Some("write host:port alone, without a path");
+    }
+    text.contains('@')
+        .then_some("write host:port alone, without a user; the secret is given with ClientBuilder::auth_token")
+}
+
+fn is_like_ipv6(host: &str) -> bool {
+    let digits = |c: char| c.is_ascii_hexdigit() || matches!(c, ':' | '.');
+    host.matches(':').count() > 1
+        && host
+            .split('%')
+            .next()
+            .is_some_and(|address| address.chars().all(digits))
 }
 
 impl fmt::Display for Endpoint {
@@ -136,6 +168,34 @@ mod tests {
     }
 
     #[test]
+    fn says_what_an_address_is_that_is_mistaken_for_one() {
+        for (text, said) in [
+            (
+                "dflockd://h:6388",
+                "without a scheme; TLS is asked for with ClientBuilder::tls",
+            ),
+            ("tcp://127.0.0.1:6388", "without a scheme"),
+            ("https://h", "without a scheme"),
+            ("a:1,b:2", "each server by itself, as an item of the list"),
+            ("a:1, b:2", "each server by itself"),
+            ("a:1;b:2", "each server by itself"),
+            ("a:1 b:2", "each server by itself"),
+            ("h:6388/db", "without a path"),
+            ("user:secret@h:6388", "without a user"),
+            ("::1:6388", "IPv6 address in brackets"),
+            ("fe80::1:6388", "IPv6 address in brackets"),
+            ("fe80::1%eth0:6388", "IPv6 address in brackets"),
+            ("::ffff:10.0.0.1:6388", "IPv6 address in brackets"),
+            ("h:1:2", "write host:port, for example"),
+        ] {
+            let error = Endpoint::parse(text).err().map(|e| e.to_string()).unwrap_or_default();
+            assert!(error.contains(said), "{text}: {error}");
+            assert_eq!(error.contains("brackets"), said.contains("brackets"), "{text}: {error}");
+            assert!(!error.contains("secret@"), "{error}");
+        }
+    }
+
+    #[test]
     fn refuses_what_is_no_address_and_shows_it() {
         for text in [
             "",
@@ -152,6 +212,8 @@ mod tests {
             "unix:",
             "unix:relative.sock",
             "unix:6388",
+            "unix:/run/\u{1b}[31m.sock",
+            "h\u{202e}:1",
         ] {
             let error = Endpoint::parse(text).err().map(|e| e.to_string());
             assert!(

@@ -19,6 +19,7 @@ use super::metrics::LaneMetrics;
 use super::pipeline::{Leftovers, Pipeline, Received};
 use super::stream::Stream;
 use crate::error::{Error, ErrorKind};
+use crate::human::human;
 use crate::protocol::Request;
 use crate::types::{Key, Kind, Token, Ttl};
 
@@ -441,8 +442,8 @@ where
             if self.pipeline.answer_by().is_some() {
                 self.was_silent = true;
                 return Err(lost(&format!(
-                    "the server left a request unanswered for the reply timeout of {:?}",
-                    self.settings.reply_timeout
+                    "the server left a request unanswered for the reply timeout of {}",
+                    human(self.settings.reply_timeout)
                 )));
             }
             self.ask_for_a_sign_of_life();

@@ -267,12 +267,11 @@ fn confirmed<T>(unconfirmed: &mut Option<InFlight<T>>) -> Option<Reply<T>> {
     entry.into_reply(Response::Refused(Status::Error))
 }
 
-fn not_dflockd(cause: impl std::error::Error + Send + Sync + 'static) -> Error {
+fn not_dflockd(cause: impl std::fmt::Display) -> Error {
     Error::new(
         ErrorKind::Protocol,
         format!("the peer is no dflockd server, or out of step: {cause}"),
     )
-    .caused_by(cause)
 }
 
 /// A line that answers nothing. A bare `error` is what a server says before it closes a silent connection.

@@ -15,6 +15,7 @@ use super::happy_eyeballs::{interleave, race};
 use super::socket::Socket;
 use super::unix::UnixStream;
 use crate::error::{Error, ErrorKind, Result};
+use crate::io_words::io_failed;
 
 /// Finds the addresses of a name.
 #[derive(Clone)]
@@ -77,11 +78,14 @@ pub(crate) async fn reach(endpoint: &Endpoint, resolver: &Resolver, dead_peer_ti
     }
 }
 
+/// The longest time between probes that Linux takes.
+const LONGEST_PROBE_INTERVAL: Duration = Duration::from_secs(32_767);
+
 /// Small requests leave at once, and a peer that is gone is noticed by the kernel as well.
 fn set_up(stream: &TcpStream, dead_peer_timeout: Duration) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let socket = SockRef::from(stream);
-    let probe_every = (dead_peer_timeout / 4).max(Duration::from_secs(1));
+    let probe_every = (dead_peer_timeout / 4).clamp(Duration::from_secs(1), LONGEST_PROBE_INTERVAL);
     socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(probe_every).with_interval(probe_every))?;
     #[cfg(target_os = "linux")]
     socket.set_tcp_user_timeout(Some(dead_peer_timeout))?;
@@ -101,18 +105,18 @@ fn none_reached(host: &str, mut failures: Vec<(SocketAddr, io::Error)>) -> Error
     match failures.pop() {
         None => Error::new(ErrorKind::Connect, format!("the host name {host:?} has no address")),
         Some((_, error)) if all == 1 => cannot("connect", error),
-        Some((_, error)) => {
+        Some(_) => {
             let message = format!(
                 "cannot connect to any of the {all} addresses of {host:?}: {}",
                 told.join("; ")
             );
-            Error::new(ErrorKind::Connect, message).caused_by(error)
+            Error::new(ErrorKind::Connect, message)
         }
     }
 }
 
 fn cannot(what: &str, error: io::Error) -> Error {
-    Error::new(ErrorKind::Connect, format!("cannot {what}: {error}")).caused_by(error)
+    io_failed(ErrorKind::Connect, &format!("cannot {what}"), error)
 }
 
 #[cfg(test)]

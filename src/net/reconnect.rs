@@ -213,6 +213,6 @@ pub(crate) fn unavailable(shard: usize, endpoint: &Arc<str>, cause: &Error) -> E
         ErrorKind::Unavailable,
         format!("shard {shard} is not connected: {}", cause.message()),
     )
-    .caused_by(cause.clone())
+    .for_the_cause_of(cause)
     .at(endpoint)
 }

@@ -6,7 +6,7 @@ use super::request::Request;
 use super::response::Response;
 use super::signal::Payload;
 use super::stable_ref::StableRef;
-use super::status::Status;
+use super::status::{Namespaces, Status, limit_mismatch};
 use crate::error::{Error, ErrorKind, Result};
 use crate::stats::Stats;
 use crate::types::{Grant, Key, Kind, Target, Token, Ttl, WaitSecs};
@@ -53,6 +53,10 @@ impl Call<()> {
         Self {
             request: Request::Auth { token },
             read: |request, response| match response {
+                Response::Refused(Status::Auth) => Err(Error::new(
+                    ErrorKind::Auth,
+                    "the server refused the authentication token: give this client the one that the server was started with",
+                )),
                 Response::Refused(Status::Error) => Err(Error::new(
                     ErrorKind::Auth,
                     "the server takes no authentication token: it was started without one; give this client none",
@@ -186,7 +190,7 @@ impl Call<Option<u64>> {
             request: Request::Renew { kind, key, token, ttl },
             read: |request, response| match response {
                 Response::Renewed(left) => Ok(left),
-                Response::Refused(Status::Error) => Err(not_held(request)),
+                Response::Refused(Status::Error | Status::LeaseExpired) => Err(not_held(request)),
                 other => Err(refused(request, &other)),
             },
         }
@@ -278,9 +282,13 @@ fn not_held(request: &Request) -> Error {
 }
 
 fn refused(request: &Request, response: &Response) -> Error {
-    match response {
-        Response::Refused(status) => status.to_error(request.subject()),
+    match (request, response) {
+        (
+            Request::Acquire { target, key, .. } | Request::Enqueue { target, key, .. },
+            Response::Refused(Status::LimitMismatch),
+        ) => limit_mismatch(key, *target, Namespaces::Unknown),
+        (_, Response::Refused(status)) => status.to_error(request.subject()),
         // The decoder lets only the shapes pass that the request expects.
-        other => Error::new(ErrorKind::Protocol, format!("{other:?} is no answer to {request:?}")),
+        (_, other) => Error::new(ErrorKind::Protocol, format!("{other:?} is no answer to {request:?}")),
     }
 }

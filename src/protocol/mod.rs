@@ -32,6 +32,7 @@ pub use response::{BadResponse, Response};
 pub use signal::{Payload, Signal};
 pub use stable_ref::StableRef;
 pub use status::Status;
+pub(crate) use status::{Namespaces, limit_mismatch};
 
 /// The longest response line that is accepted: `stats` grows with the number of keys.
 pub const MAX_RESPONSE_LINE: usize = 1024 * 1024;

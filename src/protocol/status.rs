@@ -4,6 +4,7 @@ use std::fmt;
 
 use super::MAX_SHORT_LINE;
 use crate::error::{Error, ErrorKind};
+use crate::types::{Key, Target};
 
 /// A refusal.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -11,7 +12,7 @@ use crate::error::{Error, ErrorKind};
 pub enum Status {
     /// `error`: the token does not hold, the lease ran out before the renewal, or the request is malformed.
     Error,
-    /// `error_auth`: wrong or missing token; the server closes.
+    /// `error_auth`: in answer to `auth`, the token is wrong; in answer to anything else, none was presented. The server closes.
     Auth,
     /// `error_max_locks`: the cap on distinct keys.
     MaxLocks,
@@ -64,7 +65,8 @@ impl Status {
             ),
             Self::Auth => (
                 ErrorKind::Auth,
-                "the server refused the authentication token, or wants one: set the auth token it was started with"
+                "this connection presented no authentication token, and the server wants one: give this client the one that \
+                 the server was started with (ClientBuilder::auth_token)"
                     .to_owned(),
             ),
             Self::MaxLocks => (
@@ -80,7 +82,10 @@ impl Status {
             ),
             Self::LimitMismatch => (
                 ErrorKind::LimitMismatch,
-                format!("semaphore {subject:?} exists with another limit: every user of a key must give the same"),
+                format!(
+                    "{subject:?} exists with another limit: every user of a semaphore must give the same, and before release 1.14 \
+                     a lock is a semaphore of limit 1"
+                ),
             ),
             Self::NotEnqueued => (
                 ErrorKind::NotEnqueued,
@@ -114,6 +119,43 @@ impl Status {
             _ => error,
         }
     }
+}
+
+/// Whether the locks and semaphores of a server share their keys, as those of releases before 1.14 do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Namespaces {
+    /// They do not.
+    Apart,
+    /// A lock is a semaphore of limit 1.
+    Shared,
+    /// Which release the server is of is not known.
+    Unknown,
+}
+
+/// Returns the error of an acquire whose key the server knows with another limit than the one that was given.
+pub(crate) fn limit_mismatch(key: &Key, target: Target, namespaces: Namespaces) -> Error {
+    let (what, namespace) = match target {
+        Target::Semaphore(limit) => (
+            format!(
+                "semaphore {key:?} exists with another limit than {}: every user of a semaphore must give the same",
+                limit.get()
+            ),
+            match namespaces {
+                Namespaces::Apart => "",
+                Namespaces::Shared => {
+                    "; or it is in use as a lock: this server is older than 1.14, where a lock is a semaphore of limit 1"
+                }
+                Namespaces::Unknown => {
+                    "; or it is in use as a lock, if the server is older than 1.14, where a lock is a semaphore of limit 1"
+                }
+            },
+        ),
+        Target::Lock => (
+            format!("{key:?} cannot be locked: it is in use as a semaphore of another limit than 1"),
+            "; servers before 1.14 keep locks and semaphores in one namespace: use different keys",
+        ),
+    };
+    Error::new(ErrorKind::LimitMismatch, format!("{what}{namespace}"))
 }
 
 /// It ends up in messages and logs, so nothing that an address cannot be gets through: a server could say a megabyte of it.

@@ -79,15 +79,17 @@ pub(super) fn closed(request: &Request) -> Error {
     )
 }
 
+/// No call over this stream will ever succeed again.
 fn out_of_step() -> Error {
     Error::new(
         ErrorKind::Disconnected,
         "this stream is out of step: an earlier call was dropped or failed half-way; open a new one",
     )
+    .hopeless()
 }
 
-fn protocol_error(cause: impl std::error::Error + Send + Sync + 'static) -> Error {
-    Error::new(ErrorKind::Protocol, format!("this is no dflockd server: {cause}")).caused_by(cause)
+fn protocol_error(cause: impl std::fmt::Display) -> Error {
+    Error::new(ErrorKind::Protocol, format!("this is no dflockd server: {cause}"))
 }
 
 impl<S> Wire<S> {

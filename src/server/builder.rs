@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::listener::Server;
 use super::release::Release;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::protocol::AuthToken;
 use crate::tls::TlsAcceptor;
 use crate::types::Ttl;
@@ -74,6 +74,22 @@ impl Default for ServerBuilder {
             port: 6388,
             options: Options::default(),
         }
+    }
+}
+
+impl Options {
+    /// A timeout of nothing would end every connection at once.
+    pub(super) fn check(&self) -> Result<()> {
+        for (what, timeout) in [
+            ("read timeout", self.read_timeout),
+            ("write timeout", self.write_timeout),
+        ] {
+            if timeout.is_zero() {
+                let remedy = "the server would close every connection at once; give more than nothing";
+                return Err(Error::invalid(&format!("{what} of the server"), timeout, remedy));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -233,6 +249,7 @@ impl ServerBuilder {
     ///
     /// # Errors
     ///
+    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) if the read or the write timeout is zero,
     /// [`ErrorKind::Connect`](crate::ErrorKind::Connect) if the address cannot be bound.
     ///
     /// # Cancel safety

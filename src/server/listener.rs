@@ -17,7 +17,8 @@ use super::connection;
 use super::event::Event;
 use super::random::Random;
 use super::state::State;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{ErrorKind, Result};
+use crate::io_words::io_failed;
 use crate::stats::Stats;
 use crate::tls::TlsAcceptor;
 
@@ -56,6 +57,7 @@ impl Server {
 
     pub(super) async fn start(builder: ServerBuilder) -> Result<Self> {
         let ServerBuilder { host, port, options } = builder;
+        options.check()?;
         let (listener, address) = listen(&host, port).await?;
         let state = State::new(options.clone(), Random::new()?);
         Ok(Self::serve(
@@ -148,9 +150,8 @@ impl Server {
 
 /// Binds an address.
 pub(super) async fn listen(host: &str, port: u16) -> Result<(TcpListener, SocketAddr)> {
-    let cannot_listen = |error: std::io::Error| {
-        Error::new(ErrorKind::Connect, format!("cannot listen on {host}:{port}: {error}")).caused_by(error)
-    };
+    let cannot_listen =
+        |error: std::io::Error| io_failed(ErrorKind::Connect, &format!("cannot listen on {host}:{port}"), error);
     let listener = TcpListener::bind((host, port)).await.map_err(cannot_listen)?;
     let address = listener.local_addr().map_err(cannot_listen)?;
     Ok((listener, address))

@@ -16,6 +16,7 @@ use super::outcome::Outcome;
 use super::request::{Operation, Request, Response};
 use super::routes::Routes;
 use crate::error::{Error, Result};
+use crate::human::human;
 use crate::types::{Key, Kind};
 
 /// Opens a span for each request to a service. `R` points to the routes, as `M` of the metrics layer does to the metrics.
@@ -85,15 +86,15 @@ fn span(request: &Request, routes: &Routes) -> Span {
         _ => key,
     };
     let kind = request.kind().map_or("none", Kind::as_str);
-    let wait = request.wait();
+    let wait = human(request.wait());
     let (outcome, contended) = (field::Empty, field::Empty);
     match request.operation() {
         Operation::Acquire => {
-            tracing::debug_span!("acquire", shard, key, kind, ?wait, contended, outcome)
+            tracing::debug_span!("acquire", shard, key, kind, %wait, contended, outcome)
         }
         Operation::TryAcquire => tracing::debug_span!("try_acquire", shard, key, kind, contended, outcome),
         Operation::Enqueue => tracing::debug_span!("enqueue", shard, key, kind, contended, outcome),
-        Operation::Collect => tracing::debug_span!("collect", shard, key, kind, ?wait, contended, outcome),
+        Operation::Collect => tracing::debug_span!("collect", shard, key, kind, %wait, contended, outcome),
         Operation::Release => tracing::debug_span!("release", shard, key, kind, outcome),
         Operation::Stats => tracing::debug_span!("stats", shard, outcome),
         Operation::Barrier => tracing::debug_span!("barrier", shard, outcome),
@@ -128,7 +129,7 @@ impl<F: Future<Output = Result<Response>>> Future for TraceFuture<F> {
                 span.record("contended", lease.was_contended());
             }
             Ok(_) => {}
-            Err(error) => tracing::debug!(%error, "failed"),
+            Err(error) => tracing::debug!(error = %error.chain(), "failed"),
         }
         Poll::Ready(answer)
     }

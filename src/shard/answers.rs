@@ -15,7 +15,7 @@ use crate::error::{Error, ErrorKind};
 use crate::lease::schedule::Schedule;
 use crate::net::lane::OnAbandon;
 use crate::net::pipeline::Reply;
-use crate::protocol::{Response, Status};
+use crate::protocol::{Namespaces, Response, Status, limit_mismatch};
 use crate::types::{Grant, Key, Kind};
 
 impl Shard {
@@ -98,6 +98,10 @@ impl Shard {
     ) {
         match response {
             Response::TimedOut => self.is_held(acquire, turn),
+            Response::Refused(Status::Error) => {
+                let error = self.at_lane(from, wait_ended_by_server(&acquire.key));
+                turn.tell(acquire.ask, Err(error));
+            }
             other => self.acquire_answered(acquire, other, sent_at, from, turn),
         }
     }
@@ -166,7 +170,7 @@ impl Shard {
             }
             // The answer took so long that the same question stands again.
             Response::Renewed(_) => self.submit(confirm(acquire, grant, owner), turn),
-            Response::Refused(Status::Error) => {
+            Response::Refused(Status::Error | Status::LeaseExpired) => {
                 self.connections.disown(owner);
                 let error = Status::LeaseExpired.to_error(acquire.key.as_str());
                 let error = self.here(error);
@@ -208,8 +212,18 @@ impl Shard {
         turn.tell(acquire.ask, Err(refusal));
     }
 
+    /// Whether the server has one namespace for locks and semaphores: that of a release that does not know `ping`.
+    fn namespaces(&self) -> Namespaces {
+        match self.knows_ping {
+            Some(true) => Namespaces::Apart,
+            Some(false) => Namespaces::Shared,
+            None => Namespaces::Unknown,
+        }
+    }
+
     fn refused(&self, acquire: &Acquire, response: &Response) -> Error {
         self.here(match response {
+            Response::Refused(Status::LimitMismatch) => limit_mismatch(&acquire.key, acquire.target, self.namespaces()),
             Response::Refused(status) => status.to_error(acquire.key.as_str()),
             other => Error::new(ErrorKind::Protocol, format!("{other:?} is no answer to an acquire")),
         })
@@ -254,6 +268,15 @@ impl Shard {
         let outcome = Outcome::Queued(id, acquire.target, acquire.key, refusal);
         turn.tell(acquire.ask, Ok(outcome));
     }
+}
+
+/// A request that waits was well-formed: the server has refused a try of it before, or given it a place. So a bare `error` does not
+/// refuse it. Servers that shut down answer their waits so.
+fn wait_ended_by_server(key: &Key) -> Error {
+    let message = format!(
+        "the server ended the wait for {key:?} with a bare `error`, as servers do that are shutting down: try again"
+    );
+    Error::new(ErrorKind::Draining, message)
 }
 
 fn confirm(acquire: Acquire, grant: Grant, owner: LaneId) -> Pending {

@@ -26,6 +26,7 @@ use super::serving::was_of_use;
 use super::shutdown::shut_down;
 use crate::error::{Error, ErrorKind, Result};
 use crate::health::ConnectionState;
+use crate::human::human;
 use crate::lease::cell::LostReason;
 use crate::net::connect::{Purpose, Shown};
 use crate::net::dial::LaneEvent;
@@ -44,6 +45,7 @@ impl Shard {
         match event {
             LaneEvent::Up(shown) => {
                 self.metrics.connected(role);
+                self.knows_ping = shown.abilities.ping;
                 match role {
                     Role::Pipelined => self.pipelined_up(id, shown, turn),
                     Role::Exclusive => self.exclusive_up(id, shown.abilities, turn),
@@ -192,7 +194,7 @@ impl Shard {
                 return self.depose(error.leader(), turn);
             }
             let pause = self.further_attempts.failed();
-            tracing::debug!(shard = self.index, endpoint = %self.endpoint(), retry_in = ?pause, %error, "no further connection");
+            tracing::debug!(shard = self.index, endpoint = %self.endpoint(), retry_in = %human(pause), %error, "no further connection");
             return self.open_further(pause, turn);
         }
         let guarded_until = self.serving.guarded_until();
@@ -217,7 +219,7 @@ impl Shard {
             tracing::warn!(
                 shard = self.index,
                 endpoint = cause.endpoint().unwrap_or_default(),
-                retry_in = ?pause,
+                retry_in = %human(pause),
                 %cause,
                 "one of several connections lost"
             );
@@ -240,7 +242,7 @@ impl Shard {
         });
         away.in_scope(|| {
             let endpoint = error.endpoint().unwrap_or_default();
-            tracing::warn!(shard, endpoint, attempt, retry_in = ?pause, %error, "not connected");
+            tracing::warn!(shard, endpoint, attempt, retry_in = %human(pause), %error, "not connected");
         });
         if let Some(state) = retry.state {
             self.set_health(state, turn);
@@ -518,7 +520,10 @@ impl Shard {
         let delay = self.serving.hold_back(turn.now);
         let error = Error::new(
             ErrorKind::Unavailable,
-            format!("the shard goes back to its first server, which is asked for nothing for {delay:?}"),
+            format!(
+                "the shard goes back to its first server, which is asked for nothing for {}",
+                human(delay)
+            ),
         );
         let error = self.here(error);
         let retry = self.serving.reconnect.go_back(&error);

@@ -148,7 +148,10 @@ impl Shard {
         if let Some(told) = told {
             let error = Error::new(
                 ErrorKind::LeaseLost,
-                format!("the lease of {} was lost before it was released: {why}", claim.cell.key),
+                format!(
+                    "the lease of {:?} was lost before it was released: {why}",
+                    claim.cell.key
+                ),
             );
             turn.push(Effect::Answer(Answer::Release(told, Err(self.here(error)))));
         }
@@ -178,8 +181,8 @@ impl Shard {
         let outcome: Result<()> = match response {
             Response::Done => Ok(()),
             // It was sent before, and the answer was lost: it arrived.
-            Response::Refused(Status::Error) if release.repeated => Ok(()),
-            Response::Refused(Status::Error) => Err(Error::new(
+            Response::Refused(Status::Error | Status::LeaseExpired) if release.repeated => Ok(()),
+            Response::Refused(Status::Error | Status::LeaseExpired) => Err(Error::new(
                 ErrorKind::NotHeld,
                 format!("{:?} was not held any more when it was released", release.key),
             )),
@@ -211,10 +214,11 @@ impl Shard {
     /// Ends releases whose lease the server has ended by itself before they could be sent.
     pub(super) fn end_overdue_releases(&mut self, turn: &mut Turn<'_>) {
         for release in self.releases.take_over(turn.now) {
-            let error = Error::new(
-                ErrorKind::Unavailable,
-                "the release could not be sent: the lease ended with its TTL",
+            let message = format!(
+                "the lease of {:?} ended with its TTL before its release could be sent",
+                release.key
             );
+            let error = Error::new(ErrorKind::LeaseLost, message);
             let error = self.here(error);
             self.end_release(release, Err(error), turn);
         }

@@ -157,6 +157,8 @@ pub(crate) struct Shard {
     clean_parked_at: usize,
     /// Requests that wait for the disposable connection.
     parked_disposable: Vec<Pending>,
+    /// Whether the server knows `ping`, as far as is known.
+    knows_ping: Option<bool>,
     /// Pauses between attempts to open further pipelined connections.
     further_attempts: Attempts,
     /// When to look through what is kept: idle connections, releases that wait for a connection.
@@ -206,6 +208,7 @@ impl Shard {
             parked: VecDeque::new(),
             clean_parked_at: intake::CLEAN_AT_LEAST,
             parked_disposable: Vec::new(),
+            knows_ping: None,
             housekeeping_at: None,
             fences: FenceEvidence::default(),
             clusters: SeenClusters::default(),

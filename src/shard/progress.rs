@@ -203,18 +203,18 @@ mod tests {
             (
                 Target::Lock,
                 0,
-                "\"k\" was not granted within 1 s: another holder has it",
+                "\"k\" was not granted within 1s: another holder has it",
             ),
             (
                 Target::Lock,
                 1,
-                "\"k\" was not granted within 1 s: this client held it itself when it asked, and locks are not reentrant",
+                "\"k\" was not granted within 1s: this client held it itself when it asked, and locks are not reentrant",
             ),
-            (slots, 0, "no slot of \"k\" was granted within 1 s: all slots are taken"),
+            (slots, 0, "no slot of \"k\" was granted within 1s: all slots are taken"),
             (
                 slots,
                 2,
-                "no slot of \"k\" was granted within 1 s: all slots are taken, 2 of the 3 by this client itself when it asked",
+                "no slot of \"k\" was granted within 1s: all slots are taken, 2 of the 3 by this client itself when it asked",
             ),
         ] {
             let error = refusal(own).not_granted(target, &key(), SECOND, WaitsFor::Turn);

@@ -19,6 +19,7 @@ use super::metrics::{LinkMetrics, SignalCounters};
 use crate::config::OnUnavailable;
 use crate::error::{Error, ErrorKind, Result};
 use crate::health::{ConnectionState, ShardHealth};
+use crate::human::human;
 use crate::net::backoff::ReconnectPolicy;
 use crate::net::dial::{Dial, LaneEvent};
 use crate::net::failover::{Failover, FailoverReason};
@@ -254,7 +255,7 @@ impl Link {
             shard = self.index,
             endpoint = error.endpoint().unwrap_or_default(),
             attempt,
-            retry_in = ?pause,
+            retry_in = %human(pause),
             %error,
             "not connected for signals"
         );

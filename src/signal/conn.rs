@@ -372,7 +372,7 @@ impl SignalHandle {
                         ErrorKind::Unavailable,
                         format!("not connected for signals: {}", why.message()),
                     )
-                    .caused_by(why),
+                    .for_the_cause_of(&why),
                     None => Error::new(
                         ErrorKind::Unavailable,
                         format!("{what} was not answered within {budget}"),

@@ -144,6 +144,7 @@ impl Link {
                 self.index
             ),
         )
+        .hopeless()
         .at(&self.health.borrow().endpoint)
     }
 }

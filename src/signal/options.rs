@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use crate::config::LONGEST_SILENCE;
 use crate::error::{Error, Result};
+use crate::human::human;
 
 /// What becomes of signals that a consumer is too slow for. They are counted, whatever becomes of them:
 /// [`SignalConn::dropped`](super::SignalConn::dropped).
@@ -76,10 +78,18 @@ impl SignalOptions {
             .unwrap_or_else(|| HEARTBEAT.min(server_read_timeout.mul_f64(2.0 / 3.0)));
         if heartbeat.is_zero() || heartbeat >= server_read_timeout {
             let remedy = format!(
-                "give more than nothing and less than the servers' read timeout of {server_read_timeout:?} \
-                 (server_read_timeout): they close a connection that is silent for so long"
+                "give more than nothing and less than the servers' read timeout of {} (server_read_timeout): they close a \
+                 connection that is silent for so long",
+                human(server_read_timeout)
             );
             return Err(Error::invalid("signal heartbeat", heartbeat, &remedy));
+        }
+        if heartbeat > LONGEST_SILENCE {
+            return Err(Error::invalid(
+                "signal heartbeat",
+                heartbeat,
+                "a socket takes no more than 24 days",
+            ));
         }
         Ok((self, heartbeat))
     }
@@ -88,6 +98,15 @@ impl SignalOptions {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_heartbeat_is_one_that_a_socket_takes() {
+        let day = Duration::from_secs(24 * 3600);
+        let checked = |heartbeat| SignalOptions::default().heartbeat(heartbeat).check(Duration::MAX);
+        assert!(checked(24 * day).is_ok());
+        let error = checked(25 * day).unwrap_err().to_string();
+        assert!(error.contains("2160000s") && error.contains("24 days"), "{error}");
+    }
 
     #[test]
     fn the_heartbeat_stays_below_the_read_timeout() {

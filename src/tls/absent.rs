@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 
 /// There is no way to ask for TLS.
 #[derive(Clone, Debug)]
@@ -61,6 +61,11 @@ impl<IO: Unpin> AsyncWrite for TlsStream<IO> {
 /// No connection was lost because of it either.
 pub(crate) fn explain_disconnect(_error: &Error) -> Option<Error> {
     None
+}
+
+/// Nor was any asked for in vain.
+pub(crate) fn no_tls() -> Error {
+    Error::new(ErrorKind::Connect, "the peer does not speak TLS").hopeless()
 }
 
 /// Nor does a server serve it.

@@ -4,9 +4,10 @@ use std::error::Error as StdError;
 use std::io;
 
 use rustls::pki_types::UnixTime;
-use rustls::{AlertDescription, CertificateError, InvalidMessage};
+use rustls::{AlertDescription, CertificateError, InvalidMessage, OtherError};
 
 use crate::error::{Error, ErrorKind};
+use crate::io_words::io_failed;
 use crate::types::Shortened;
 
 /// Of the names in a certificate so many are told: the peer made it, and may have put thousands into it.
@@ -14,14 +15,23 @@ const NAMES_TOLD: usize = 4;
 
 /// A handshake failed.
 pub(super) fn explain(error: io::Error) -> Error {
-    let explained = match cause(&error) {
+    match cause(&error) {
         Some(cause) => failed(cause),
-        None => Error::new(
+        None => io_failed(
             ErrorKind::Connect,
-            format!("the connection was lost in the TLS handshake: {error}"),
+            "the connection was lost in the TLS handshake",
+            error,
         ),
-    };
-    explained.caused_by(error)
+    }
+}
+
+/// The server answers without TLS.
+pub(crate) fn no_tls() -> Error {
+    Error::new(
+        ErrorKind::Connect,
+        "the peer does not speak TLS: check the port, and that the server serves TLS on it; if it does not, give this client none",
+    )
+    .hopeless()
 }
 
 /// A connection was lost before anything was answered on it. With TLS 1.3 that is how a server refuses a client's certificate,
@@ -30,7 +40,7 @@ pub(crate) fn explain_disconnect(error: &Error) -> Option<Error> {
     let mut source = error.source();
     while let Some(inner) = source {
         if let Some(cause) = inner.downcast_ref::<io::Error>().and_then(cause) {
-            return Some(failed(cause).caused_by(error.clone()));
+            return Some(failed(cause));
         }
         source = inner.source();
     }
@@ -41,17 +51,13 @@ fn cause(error: &io::Error) -> Option<&rustls::Error> {
     error.get_ref()?.downcast_ref()
 }
 
-/// What it means, and whether a person has to do something about it.
+/// What it means, and whether a person has to do something about it. All that is known is in the message, so there is no source.
 fn failed(cause: &rustls::Error) -> Error {
     use rustls::Error as Tls;
     let (message, passes) = match cause {
         Tls::InvalidCertificate(problem) => (certificate(problem), false),
         Tls::AlertReceived(alert) => alerted(*alert),
-        Tls::InvalidMessage(InvalidMessage::InvalidContentType) => (
-            "the peer does not speak TLS: check the port, and that the server serves TLS; if it does not, give this client none"
-                .to_owned(),
-            false,
-        ),
+        Tls::InvalidMessage(InvalidMessage::InvalidContentType) => return no_tls(),
         Tls::PeerIncompatible(problem) => (
             format!("the server and this client have no way of TLS in common (1.2 or 1.3): {problem:?}"),
             false,
@@ -95,8 +101,28 @@ fn certificate(problem: &CertificateError) -> String {
              Tls::ca_file; if not, somebody stands between this client and the server"
                 .to_owned()
         }
+        CertificateError::BadEncoding => "the server's certificate cannot be read: it is not encoded as one".to_owned(),
+        CertificateError::Revoked => "the server's certificate has been revoked: renew it".to_owned(),
+        CertificateError::BadSignature => {
+            "the server's certificate is not signed by the key of its issuer: present the whole chain, of one authority"
+                .to_owned()
+        }
+        CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
+            "the server's certificate is not for servers: issue one whose extended key usage is serverAuth".to_owned()
+        }
+        CertificateError::Other(other) if is_an_authority(other) => {
+            "the server presents the certificate of an authority (CA:TRUE) as its own, as `openssl req -x509` makes them: make one \
+             with `-addext basicConstraints=critical,CA:FALSE` and trust that with Tls::ca_file, or have the authority issue one"
+                .to_owned()
+        }
+        CertificateError::Other(other) => format!("the server's certificate cannot be accepted: {other}"),
         other => format!("the server's certificate cannot be accepted: {other}"),
     }
+}
+
+/// The verifier says that only by the name of its own error.
+fn is_an_authority(error: &OtherError) -> bool {
+    error.to_string() == "CaUsedAsEndEntity"
 }
 
 /// What the server says it does not like, and whether that may pass.
@@ -134,7 +160,7 @@ fn names(presented: &[String]) -> String {
     let mut told: Vec<String> = presented
         .iter()
         .take(NAMES_TOLD)
-        .map(|name| format!("{:?}", Shortened(name)))
+        .map(|name| format!("{:?}", Shortened(plain(name))))
         .collect();
     match presented.len() {
         0 => return "no name at all".to_owned(),
@@ -142,6 +168,14 @@ fn names(presented: &[String]) -> String {
         _ => {}
     }
     told.join(", ")
+}
+
+/// A name out of the way in which the verifier writes it, `DnsName("…")` or `IpAddress(…)`.
+fn plain(name: &str) -> &str {
+    let inner = name.split_once('(').and_then(|(_, rest)| rest.strip_suffix(')'));
+    let inner = inner.unwrap_or(name);
+    let quoted = inner.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+    quoted.unwrap_or(inner)
 }
 
 /// How long, in words.
@@ -165,6 +199,14 @@ mod tests {
         let told = names(&many);
         assert!(told.ends_with("996 more") && told.len() < 500, "{told}");
         assert_eq!(names(&[]), "no name at all");
+        let few = [
+            "DnsName(\"localhost\")",
+            "IpAddress(127.0.0.1)",
+            "DirectoryName",
+            "DnsName(\"a\u{1b}b\")",
+        ];
+        let told = names(&few.map(str::to_owned));
+        assert_eq!(told, r#""localhost", "127.0.0.1", "DirectoryName", "a\u{1b}b""#);
     }
 
     #[test]

@@ -18,7 +18,7 @@ use rustls::crypto::CryptoProvider;
 #[cfg(feature = "server")]
 pub(crate) use acceptor::TlsAcceptor;
 pub(crate) use connector::{TlsConnector, TlsStream};
-pub(crate) use explain::explain_disconnect;
+pub(crate) use explain::{explain_disconnect, no_tls};
 pub use options::Tls;
 #[cfg(feature = "server")]
 pub(crate) use pem::Pem;

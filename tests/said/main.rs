@@ -4,4 +4,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod chain;
+mod every_kind;
+mod mistakes;
 mod silent;

@@ -87,6 +87,15 @@ impl FakeConnection {
         }
     }
 
+    /// Ends the connection with a reset.
+    pub fn reset(self) {
+        let stream = self.stream.into_inner();
+        // Closing with nothing to linger for sends a reset.
+        socket2::SockRef::from(&stream)
+            .set_linger(Some(std::time::Duration::ZERO))
+            .unwrap();
+    }
+
     /// Stays until the client hangs up, and answers nothing.
     pub async fn until_hung_up(mut self) {
         while self.request().await.is_some() {}

@@ -53,6 +53,14 @@ impl Authority {
         self.sign(names, |params| params.not_before = date_time_ymd(2500, 1, 1))
     }
 
+    /// The authority's own certificate and key, in the hands of a server: what `openssl req -x509` makes.
+    pub fn as_a_server(&self) -> Identity {
+        Identity {
+            certificate: self.pem(),
+            key: self.0.key().serialize_pem(),
+        }
+    }
+
     fn sign(&self, names: &[&str], change: impl FnOnce(&mut CertificateParams)) -> Identity {
         let names: Vec<String> = names.iter().map(ToString::to_string).collect();
         let mut params = CertificateParams::new(names).unwrap();

@@ -46,7 +46,7 @@ impl ClusterBuilder {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) without members,
+    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) without members, and as [`ServerBuilder::start`],
     /// [`ErrorKind::Connect`](crate::ErrorKind::Connect) if the address cannot be bound.
     ///
     /// # Cancel safety
@@ -57,6 +57,7 @@ impl ClusterBuilder {
             return Err(Error::invalid("number of members", 0, "somebody has to lead"));
         }
         let mut options = self.each.options;
+        options.check()?;
         options.release = Release::Cluster;
         let mut ports = Vec::new();
         let mut listeners = Vec::new();

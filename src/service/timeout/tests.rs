@@ -62,8 +62,8 @@ async fn a_request_ends_with_its_own_wait_plus_the_request_timeout() {
             "{took:?}"
         );
         let text = error.to_string();
-        assert!(text.contains(said) && text.contains("request timeout of 5 s"), "{text}");
-        assert_eq!(text.contains("its wait of 10 s"), !wait.is_zero(), "{text}");
+        assert!(text.contains(said) && text.contains("request timeout of 5s"), "{text}");
+        assert_eq!(text.contains("its wait of 10s"), !wait.is_zero(), "{text}");
     }
 }
 
