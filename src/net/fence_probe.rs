@@ -48,11 +48,14 @@ impl ConnectOptions {
             // It knows no semaphores, so it is older than any release that makes fences.
             ErrorKind::Refused => makes_none().caused_by(error),
             ErrorKind::Connect | ErrorKind::NotLeader | ErrorKind::Protocol | ErrorKind::Draining => error,
+            // No program can act on the reason, so it is told in the message only.
             _ => Error::new(
                 ErrorKind::Connect,
-                format!("it cannot be told whether the server makes fences, and fencing is Required: {error}"),
-            )
-            .caused_by(error),
+                format!(
+                    "it cannot be told whether the server makes fences, and fencing is Required: {}",
+                    error.message()
+                ),
+            ),
         })
     }
 }
