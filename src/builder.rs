@@ -173,7 +173,7 @@ impl ClientBuilder {
         self
     }
 
-    /// The pauses between attempts to reconnect. Default: 50 ms, doubling up to 5 s, with jitter.
+    /// The pauses between attempts to reconnect. Default: 50 to 100 ms at first, doubling up to 2.5 to 5 s, with jitter.
     pub fn reconnect(mut self, policy: ReconnectPolicy) -> Self {
         self.options.reconnect = policy;
         self

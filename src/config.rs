@@ -177,6 +177,7 @@ impl ShardConfig {
             servers: Arc::clone(&self.servers),
             fencing: self.fencing,
             connect_timeout: self.connect_timeout,
+            give_up_at: None,
             dead_peer_timeout: keepalive.saturating_add(self.reply_timeout),
             purpose,
         }

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use dflockd_client::server::Server;
 use dflockd_client::{
-    Client, ErrorKind, FailoverReason, LeaseState, LockGuard, LostReason, OnUnavailable, Result, Shard, ShardHealth,
+    Client, ErrorKind, FailoverReason, LeaseState, LockGuard, LostReason, OnUnavailable, ReconnectPolicy, Result,
+    Shard, ShardHealth,
 };
 use support::pair::{PRIMARY, Pair, STANDBY, of};
 use support::proxy::Proxy;
@@ -100,6 +101,64 @@ async fn a_delay_that_was_set_is_kept_whatever_was_granted() {
     let first = pair.grants(STANDBY)[0].at;
     assert!(first >= killed + delay, "after {:?}", first - killed);
     assert!(guard.is_held());
+}
+
+/// Pauses so long that an attempt which only they brought about would come too late.
+fn seldom() -> ReconnectPolicy {
+    ReconnectPolicy::exponential(NEVER, NEVER)
+}
+
+/// The pauses between attempts have grown by then. They are no reason to come later.
+#[tokio::test]
+async fn the_standby_is_asked_when_the_delay_is_over_whatever_the_pauses() {
+    let mut pair = Pair::start().await;
+    let delay = Duration::from_millis(1500);
+    let builder = of(pair.shard().takeover_delay(delay)).reconnect(seldom());
+    let client = builder.acquire_timeout(PATIENCE).connect().await.unwrap();
+    let killed = pair.kill(PRIMARY).await;
+    let guard = client.lock("k").unwrap().acquire().await.unwrap();
+    let first = pair.grants(STANDBY)[0].at;
+    assert!(first >= killed + delay, "after {:?}", first - killed);
+    assert!(guard.is_held());
+}
+
+/// A client that has never reached the primary has the same delay.
+#[tokio::test]
+async fn so_it_is_by_a_client_that_begins_while_the_primary_is_away() {
+    let mut pair = Pair::start().await;
+    pair.kill(PRIMARY).await;
+    let shard = pair.shard().takeover_delay(Duration::from_millis(500));
+    let client = of(shard).reconnect(seldom()).acquire_timeout(PATIENCE).build().unwrap();
+    assert!(client.lock("k").unwrap().acquire().await.unwrap().is_held());
+}
+
+/// Nor is an attempt that is still under way then.
+#[tokio::test]
+async fn a_primary_that_says_nothing_holds_up_no_takeover() {
+    let pair = Pair::start().await;
+    let proxy = Proxy::start(&pair.addresses[PRIMARY]).await;
+    let shard = Shard::standby([&proxy.address, &pair.addresses[STANDBY]]).takeover_delay(Duration::from_millis(1500));
+    let builder = of(shard).connect_timeout(NEVER);
+    let client = builder.acquire_timeout(PATIENCE).connect().await.unwrap();
+    proxy.change(|weather| weather.stall_down = true);
+    proxy.cut();
+    away(&client).await;
+    let guard = client.lock("k").unwrap().acquire().await.unwrap();
+    assert!(guard.is_held());
+    assert_eq!(client.health()[0].failovers, 1);
+}
+
+/// A primary that came back during a long pause is asked before the standby is.
+#[tokio::test]
+async fn before_the_standby_is_asked_the_primary_is_asked_once_more() {
+    let mut pair = Pair::start().await;
+    let builder = of(pair.shard().takeover_delay(Duration::from_secs(3))).reconnect(seldom());
+    let client = builder.acquire_timeout(PATIENCE).connect().await.unwrap();
+    pair.kill(PRIMARY).await;
+    pair.restart(PRIMARY).await;
+    let guard = client.lock("k").unwrap().acquire().await.unwrap();
+    assert_eq!(health(&client), (pair.addresses[PRIMARY].clone(), 0, None));
+    assert_eq!(pair.grants(PRIMARY)[0].token.as_ref(), Some(guard.token()));
 }
 
 /// Others may hold something of a server that this client has never reached.

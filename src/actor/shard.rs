@@ -299,6 +299,7 @@ impl Driver {
         let Opening {
             role,
             pause,
+            give_up_at,
             endpoint,
             purpose,
         } = opening;
@@ -307,8 +308,10 @@ impl Driver {
             _ => self.config.max_in_flight,
         };
         let endpoint = self.shard.endpoint_at(endpoint);
+        let mut connect = self.config.reach(endpoint, self.config.keepalive, purpose);
+        connect.give_up_at = give_up_at;
         let dial = Dial {
-            connect: self.config.reach(endpoint, self.config.keepalive, purpose),
+            connect,
             keepalive: self.config.keepalive,
             reply_timeout: self.config.reply_timeout,
             max_in_flight,

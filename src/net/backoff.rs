@@ -6,38 +6,56 @@ use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 
-/// The pauses between attempts to reconnect: jittered, growing, and never the end of trying.
+/// The pauses between attempts to reconnect: jittered, growing up to a bound, and never the end of trying.
 ///
-/// The default starts at 50 ms and doubles up to 5 s; each pause is then made longer by a random part of itself, so that
-/// clients which lost a server together do not come back together.
+/// By default the first pause takes 50 to 100 ms, the second 100 to 200 ms, and so on, up to 2.5 to 5 s. Where in its range a pause lies is
+/// random, so that clients which lost a server together do not come back together.
 #[derive(Clone)]
 pub struct ReconnectPolicy(Arc<dyn Fn() -> Pauses + Send + Sync>);
 
 /// One sequence of pauses, begun anew whenever a connection was lost.
 pub(crate) type Pauses = Box<dyn Iterator<Item = Duration> + Send>;
 
-/// What is waited if a policy of the user's has no more to say.
+/// The pause if a policy of the user's names none.
 const LAST_RESORT: Duration = Duration::from_secs(5);
 
+/// The longest pause that is made, whatever a policy says: a moment that far ahead is one that every clock can count to.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
+
 impl ReconnectPolicy {
-    /// Pauses that start at `first`, double each time, and stop growing at `longest`, plus jitter.
+    /// Returns a policy whose first pause is at least `first` and less than twice that. Each further pause is twice as long, until it would
+    /// exceed `longest`; all others last between half of `longest` and `longest`. No pause is longer than `longest`, nor
+    /// shorter than half a millisecond. A `longest` below `first` counts as `first`.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use dflockd_client::{Client, ReconnectPolicy};
+    ///
+    /// let policy = ReconnectPolicy::exponential(Duration::from_millis(10), Duration::from_secs(1));
+    /// let builder = Client::builder().reconnect(policy);
+    /// ```
     #[must_use]
     pub fn exponential(first: Duration, longest: Duration) -> Self {
         let first = first.max(Duration::from_millis(1));
-        let builder = ExponentialBuilder::default()
-            .with_min_delay(first)
-            .with_max_delay(longest.max(first))
+        let longest = longest.max(first);
+        let bounds = ExponentialBuilder::default()
+            .with_min_delay(first.saturating_mul(2).min(longest))
+            .with_max_delay(longest)
             .with_factor(2.0)
-            .with_jitter()
             .without_max_times();
-        // Without the standard library, `backon` has one seed for all: every client would make the same pauses.
+        // The crate's own jitter comes on top of its bound.
         Self(Arc::new(move || {
-            Box::new(builder.with_jitter_seed(fastrand::u64(..)).build())
+            let bounds = bounds.build();
+            Box::new(bounds.map(|bound| below(bound, fastrand::f64())))
         }))
     }
 
-    /// The pauses of a policy of the `backoff` crate; `new` makes one for each sequence, which is
-    /// [reset](backoff::backoff::Backoff::reset) first. Where it has no more to say, 5 s.
+    /// Returns a policy that makes the pauses of one of the `backoff` crate. `new` makes one for each sequence, which is
+    /// [reset](backoff::backoff::Backoff::reset) first. Where it names no pause (its `max_elapsed_time` is over), 5 s.
+    ///
+    /// The pauses are its own, jitter included: those of [`ExponentialBackoff`](backoff::ExponentialBackoff) are up to
+    /// `max_interval · (1 + randomization_factor)` long, 90 s by default.
     ///
     /// ```
     /// use backoff::ExponentialBackoff;
@@ -70,6 +88,11 @@ impl ReconnectPolicy {
     }
 }
 
+/// A pause between half of `bound` and `bound`; `random` is in [0, 1).
+fn below(bound: Duration, random: f64) -> Duration {
+    bound - (bound / 2).mul_f64(random)
+}
+
 impl Default for ReconnectPolicy {
     fn default() -> Self {
         Self::exponential(Duration::from_millis(50), Duration::from_secs(5))
@@ -92,7 +115,7 @@ impl Attempts {
     /// An attempt failed: how long to wait before the next.
     pub(crate) fn failed(&mut self) -> Duration {
         self.made = self.made.saturating_add(1);
-        self.pauses.next().unwrap_or(LAST_RESORT)
+        self.pauses.next().unwrap_or(LAST_RESORT).min(LONGEST)
     }
 
     /// An attempt failed, and the next is made at once, somewhere else.
@@ -111,15 +134,57 @@ mod tests {
     use super::*;
 
     #[test]
-    fn grows_to_its_bound_with_jitter_and_never_ends() {
-        let policy = ReconnectPolicy::exponential(Duration::from_millis(100), Duration::from_secs(1));
-        let mut attempts = policy.start();
-        let pauses: Vec<Duration> = (0..50).map(|_| attempts.failed()).collect();
-        assert!(pauses[0] >= Duration::from_millis(100) && pauses[0] <= Duration::from_millis(200));
-        assert!(pauses.iter().all(|p| *p <= Duration::from_secs(2)), "{pauses:?}");
-        assert!(pauses[10..].iter().all(|p| *p >= Duration::from_secs(1)), "{pauses:?}");
-        assert!(pauses[10..].iter().any(|p| *p != pauses[10]), "no jitter: {pauses:?}");
-        assert_eq!(attempts.made(), 50);
+    fn pauses_grow_to_their_bound_stay_within_it_and_never_end() {
+        let ms = Duration::from_millis;
+        for (first, longest) in [
+            (ms(50), ms(5_000)),
+            (ms(100), ms(1_000)),
+            (ms(7), ms(7)),
+            (ms(5), ms(1)),
+            (ms(0), ms(0)),
+        ] {
+            let (least, most) = (first.max(ms(1)), longest.max(first).max(ms(1)));
+            let policy = ReconnectPolicy::exponential(first, longest);
+            let mut at_the_bound = Vec::new();
+            for _ in 0..200 {
+                let mut attempts = policy.start();
+                for number in 0..40 {
+                    let (pause, doubled) = (attempts.failed(), least * 2_u32.saturating_pow(number.min(20) + 1));
+                    let bound = doubled.min(most);
+                    assert!(pause <= bound && pause >= bound / 2, "{number}: {pause:?} of {bound:?}");
+                    if bound == most {
+                        at_the_bound.push(pause);
+                    }
+                }
+                assert_eq!(attempts.made(), 40);
+            }
+            let (shortest, longest) = (at_the_bound.iter().min().unwrap(), at_the_bound.iter().max().unwrap());
+            assert!(
+                *longest - *shortest > most.mul_f64(0.45),
+                "jitter: {shortest:?} to {longest:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_default_is_what_the_documents_say() {
+        let ms = Duration::from_millis;
+        let pauses: Vec<Vec<Duration>> = (0..2_000)
+            .map(|_| {
+                let mut attempts = ReconnectPolicy::default().start();
+                (0..20).map(|_| attempts.failed()).collect()
+            })
+            .collect();
+        assert!(pauses.iter().all(|pauses| pauses[0] >= ms(50) && pauses[0] <= ms(100)));
+        assert!(pauses.iter().flatten().all(|pause| *pause <= ms(5_000)));
+        assert!(pauses.iter().all(|pauses| pauses[19] >= ms(2_500)));
+    }
+
+    #[test]
+    fn pauses_that_no_clock_can_count_are_cut() {
+        let policy = ReconnectPolicy::exponential(Duration::MAX, Duration::MAX);
+        let pause = policy.start().failed();
+        assert!(std::time::Instant::now().checked_add(pause).is_some(), "{pause:?}");
     }
 
     #[test]

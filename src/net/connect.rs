@@ -4,7 +4,7 @@ use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::abilities::{Abilities, KnownServers};
 use super::auth::Credentials;
@@ -75,6 +75,8 @@ pub(crate) struct ConnectOptions {
     pub(crate) fencing: Fencing,
     /// For everything from reading the auth token to the last answer of the handshake.
     pub(crate) connect_timeout: Duration,
+    /// When it is given up even if the connect timeout is not over.
+    pub(crate) give_up_at: Option<Instant>,
     /// What the kernel may take to see that nobody is there any more.
     pub(crate) dead_peer_timeout: Duration,
     pub(crate) purpose: Purpose,
@@ -93,27 +95,34 @@ impl ConnectOptions {
     ///
     /// Safe: a connection that is not returned is closed, and nothing was acquired over it.
     pub(crate) async fn connect(&self) -> Result<Connected> {
-        let connected = match timeout(self.connect_timeout, self.authenticated()).await {
+        let left = self
+            .give_up_at
+            .map(|when| when.saturating_duration_since(Instant::now()));
+        let limit = left.map_or(self.connect_timeout, |left| left.min(self.connect_timeout));
+        let connected = match timeout(limit, self.authenticated()).await {
             Ok(result) => result,
             Err(_) => {
                 self.servers.forget(self.endpoint.as_text());
-                Err(self.timed_out())
+                Err(self.timed_out(limit))
             }
         };
         connected.map_err(|error| error.at(self.endpoint.as_text()))
     }
 
-    fn timed_out(&self) -> Error {
+    fn timed_out(&self, limit: Duration) -> Error {
         let (peer, tls) = match self.tls {
             Some(_) => ("dflockd server that speaks TLS", ", that it serves TLS on this port"),
             None => ("dflockd server", ""),
         };
+        let limit = match limit == self.connect_timeout {
+            true => format!("the connect timeout of {}", human(limit)),
+            false => format!("{}, when the next server is asked", human(limit)),
+        };
         Error::new(
             ErrorKind::Connect,
             format!(
-                "no {peer} answered within the connect timeout of {}: check the address, and that the server is up{tls} and no \
-                 proxy swallows the connection",
-                human(self.connect_timeout)
+                "no {peer} answered within {limit}: check the address, and that the server is up{tls} and no proxy swallows the \
+                 connection"
             ),
         )
     }

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::backoff::Attempts;
 use super::endpoint::Endpoint;
 use crate::clock::after;
 
@@ -61,6 +62,28 @@ pub(crate) enum Pace {
     AtOnce,
     /// After the next pause of the reconnect policy.
     AfterAPause,
+    /// The same, but after this time at the latest.
+    AfterAPauseOfAtMost(Duration),
+}
+
+/// An attempt that begins when the next server may be asked gets so much time.
+const LAST_CHANCE: Duration = Duration::from_millis(200);
+
+/// The least pause before a connection that was lost is made again, unless the reconnect policy makes a shorter one.
+const BREATH: Duration = Duration::from_millis(50);
+
+impl Pace {
+    /// Returns the time to the next attempt, and counts the one that failed.
+    pub(crate) fn pause(self, attempts: &mut Attempts) -> Duration {
+        match self {
+            Self::AtOnce => {
+                attempts.failed_here();
+                Duration::ZERO
+            }
+            Self::AfterAPause => attempts.failed(),
+            Self::AfterAPauseOfAtMost(longest) => attempts.failed().min(longest),
+        }
+    }
 }
 
 /// The state of one shard's choice.
@@ -144,22 +167,31 @@ impl Failover {
     }
 
     /// The connection was lost. A leader that was cut off may still lead, so it is asked first. `proved`: it was of use.
-    pub(crate) fn lost(&mut self, proved: bool) -> Pace {
+    /// `guarded_until`: before that, no other server may be asked for what this one may have granted.
+    pub(crate) fn lost(&mut self, proved: bool, now: Instant, guarded_until: Instant) -> Pace {
         self.why.get_or_insert(FailoverReason::Lost);
         match self.policy {
             Policy::Cluster if proved && self.endpoints.len() > 1 => Pace::AtOnce,
             Policy::Cluster => self.next(),
+            Policy::Standby if now < guarded_until => Pace::AfterAPauseOfAtMost((guarded_until - now).max(BREATH)),
             Policy::Single | Policy::Standby => Pace::AfterAPause,
         }
     }
 
-    /// An attempt failed. `guarded_until`: before that, no other server may be asked for what this one may have granted.
+    /// An attempt failed. `guarded_until`: as in [`lost`](Self::lost). The last attempt before that begins right then, so that the next
+    /// server is asked in time, however long the pauses of the reconnect policy are by now.
     pub(crate) fn failed(&mut self, now: Instant, guarded_until: Instant) -> Pace {
         match self.policy {
             Policy::Single => Pace::AfterAPause,
-            Policy::Standby if now < guarded_until => Pace::AfterAPause,
+            Policy::Standby if now < guarded_until => Pace::AfterAPauseOfAtMost(guarded_until - now),
             Policy::Cluster | Policy::Standby => self.next(),
         }
+    }
+
+    /// When an attempt that begins then is given up even if the connect timeout is not over: because the next server may be asked.
+    pub(crate) fn give_up_at(&self, begins: Instant, guarded_until: Instant) -> Option<Instant> {
+        let is_guarded = self.is_standby() && begins <= guarded_until;
+        is_guarded.then(|| guarded_until.max(after(begins, LAST_CHANCE)))
     }
 
     /// The member that was asked does not lead; it may have said who does. Only a member is believed in, and only so often in
@@ -267,6 +299,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::net::backoff::ReconnectPolicy;
 
     fn failover(policy: Policy, endpoints: usize) -> Failover {
         let endpoints = (0..endpoints).map(|index| Endpoint::parse(&format!("m{index}:6388")).unwrap());
@@ -277,6 +310,11 @@ mod tests {
         let now = Instant::now();
         let pace = failover.failed(now, now);
         (failover.current().to_string(), pace)
+    }
+
+    fn lost(failover: &mut Failover, proved: bool) -> Pace {
+        let now = Instant::now();
+        failover.lost(proved, now, now)
     }
 
     fn redirected(failover: &mut Failover, leader: Option<&str>) -> (String, Pace) {
@@ -291,7 +329,7 @@ mod tests {
     #[test]
     fn a_single_endpoint_is_tried_again_after_a_pause() {
         let mut failover = failover(Policy::Single, 1);
-        assert_eq!(failover.lost(true), Pace::AfterAPause);
+        assert_eq!(lost(&mut failover, true), Pace::AfterAPause);
         assert_eq!(failed(&mut failover), at("m0", Pace::AfterAPause));
         assert_eq!(redirected(&mut failover, Some("m1:6388")), at("m0", Pace::AfterAPause));
     }
@@ -300,7 +338,7 @@ mod tests {
     fn all_members_of_a_cluster_are_tried_before_a_pause() {
         let mut failover = failover(Policy::Cluster, 3);
         assert_eq!(failover.connected(), None, "the first is no change");
-        assert_eq!(failover.lost(true), Pace::AtOnce);
+        assert_eq!(lost(&mut failover, true), Pace::AtOnce);
         assert_eq!(failed(&mut failover), at("m1", Pace::AtOnce));
         assert_eq!(failed(&mut failover), at("m2", Pace::AtOnce));
         assert_eq!(failed(&mut failover), at("m0", Pace::AfterAPause));
@@ -356,12 +394,10 @@ mod tests {
         failover.connected();
         let lost = Instant::now();
         let guarded = lost + Duration::from_secs(35);
-        assert_eq!(failover.lost(true), Pace::AfterAPause);
+        let left = |secs| Pace::AfterAPauseOfAtMost(Duration::from_secs(35 - secs));
+        assert_eq!(failover.lost(true, lost, guarded), left(0));
         for secs in [0, 10, 34] {
-            assert_eq!(
-                failover.failed(lost + Duration::from_secs(secs), guarded),
-                Pace::AfterAPause
-            );
+            assert_eq!(failover.failed(lost + Duration::from_secs(secs), guarded), left(secs));
             assert_eq!(failover.current().to_string(), "m0:6388", "{secs}");
         }
         assert_eq!(failover.failed(guarded, guarded), Pace::AtOnce);
@@ -374,16 +410,62 @@ mod tests {
         assert_eq!(failover.current().to_string(), "m0:6388");
     }
 
+    /// However the attempts at the primary fail, and whatever the reconnect policy.
+    #[test]
+    fn a_standby_is_asked_as_soon_as_it_may_be() {
+        let secs = Duration::from_secs;
+        let policies = [(0, 0), (0, 5), (2, 2), (3600, 3600)]
+            .map(|(first, longest)| ReconnectPolicy::exponential(secs(first), secs(longest)));
+        for (policy, takes) in policies
+            .iter()
+            .flat_map(|policy| [(policy, Duration::ZERO), (policy, secs(10))])
+        {
+            for delay in [
+                Duration::from_millis(1050),
+                Duration::from_millis(3150),
+                secs(33),
+                secs(3600),
+            ] {
+                let (mut failover, mut attempts) = (failover(Policy::Standby, 2), policy.start());
+                failover.connected();
+                let mut now = Instant::now();
+                let guarded = now + delay;
+                let mut pace = failover.lost(true, now, guarded);
+                while failover.at() == 0 {
+                    now += pace.pause(&mut attempts);
+                    let given_up = failover.give_up_at(now, guarded).map_or(takes, |when| when - now);
+                    now += takes.min(given_up).max(Duration::from_millis(1));
+                    pace = failover.failed(now, guarded);
+                }
+                assert_eq!(pace, Pace::AtOnce);
+                let late = now - guarded;
+                assert!(late <= LAST_CHANCE, "{late:?} after {delay:?}");
+            }
+        }
+    }
+
+    /// A connection that is lost again and again is not made again without a pause, however short the delay.
+    #[test]
+    fn a_short_delay_makes_no_storm() {
+        let policy = ReconnectPolicy::exponential(Duration::from_secs(1), Duration::from_secs(1));
+        let mut failover = failover(Policy::Standby, 2);
+        let now = Instant::now();
+        for delay in [Duration::ZERO, Duration::from_nanos(1), BREATH / 2] {
+            let pause = failover.lost(true, now, now + delay).pause(&mut policy.start());
+            assert!(pause >= BREATH, "{delay:?}: {pause:?}");
+        }
+    }
+
     #[test]
     fn a_member_that_connects_and_is_of_no_use_is_not_asked_again_before_the_others() {
         let mut failover = failover(Policy::Cluster, 2);
         failover.connected();
-        assert_eq!((failover.lost(false), failover.at()), (Pace::AtOnce, 1));
+        assert_eq!((lost(&mut failover, false), failover.at()), (Pace::AtOnce, 1));
         failover.connected();
-        assert_eq!((failover.lost(false), failover.at()), (Pace::AfterAPause, 0));
+        assert_eq!((lost(&mut failover, false), failover.at()), (Pace::AfterAPause, 0));
         failover.connected();
         failover.proved();
-        assert_eq!((failover.lost(true), failover.at()), (Pace::AtOnce, 0));
+        assert_eq!((lost(&mut failover, true), failover.at()), (Pace::AtOnce, 0));
     }
 
     #[test]

@@ -129,8 +129,9 @@ impl Reconnect {
     }
 
     /// The connection was lost. `of_use`: it has been [proved](Self::proved).
-    pub(crate) fn lost(&mut self, cause: &Error, of_use: bool) -> Retry {
-        let pace = self.failover.lost(of_use);
+    /// `guarded_until`: as in [`attempt_failed`](Self::attempt_failed).
+    pub(crate) fn lost(&mut self, cause: &Error, of_use: bool, now: Instant, guarded_until: Instant) -> Retry {
+        let pace = self.failover.lost(of_use, now, guarded_until);
         self.retry(cause, pace)
     }
 
@@ -143,6 +144,7 @@ impl Reconnect {
     /// The first server is to serve again.
     pub(crate) fn go_back(&mut self, error: &Error) -> Retry {
         self.failover.go_back();
+        self.attempts = self.policy.start();
         self.retry(error, Pace::AfterAPause)
     }
 
@@ -186,16 +188,10 @@ impl Reconnect {
     }
 
     fn retry(&mut self, error: &Error, pace: Pace) -> Retry {
-        let pause = match pace {
-            Pace::AtOnce => {
-                self.attempts.failed_here();
-                Duration::ZERO
-            }
-            Pace::AfterAPause => self.attempts.failed(),
-        };
+        let pause = pace.pause(&mut self.attempts);
         let attempt = self.attempts.made();
         // While another server may be found in a moment, the shard is not away.
-        if pace == Pace::AfterAPause || self.is_fatal() {
+        if pace != Pace::AtOnce || self.is_fatal() {
             self.last_error = Some(error.clone());
         }
         let is_away = self.was_connected || self.last_error.is_some();

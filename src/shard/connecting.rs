@@ -24,6 +24,7 @@ use super::registry::Survival;
 use super::request::{Fate, Pending, Release};
 use super::serving::was_of_use;
 use super::shutdown::shut_down;
+use crate::clock::after;
 use crate::error::{Error, ErrorKind, Result};
 use crate::health::ConnectionState;
 use crate::human::human;
@@ -120,10 +121,15 @@ impl Shard {
             false if self.connections.is_serving() => Purpose::Requests,
             false => Purpose::Pipelined,
         };
+        let give_up_at = match self.connections.is_serving() {
+            true => None,
+            false => self.serving.give_up_at(after(turn.now, pause)),
+        };
         let opened = Opened {
             role: Role::Pipelined,
             work: Work::Idle(turn.now),
             pause,
+            give_up_at,
             endpoint: self.serving.at(),
             purpose,
         };
@@ -136,6 +142,7 @@ impl Shard {
             role: Role::Disposable,
             work: Work::Idle(turn.now),
             pause: Duration::ZERO,
+            give_up_at: None,
             endpoint: self.serving.at(),
             purpose: Purpose::Requests,
         };
@@ -229,7 +236,8 @@ impl Shard {
             self.serving.reconnect.proved();
         }
         self.serving.heard(turn.now);
-        let retry = self.serving.reconnect.lost(&cause, of_use);
+        let guarded_until = self.serving.guarded_until();
+        let retry = self.serving.reconnect.lost(&cause, of_use, turn.now, guarded_until);
         self.away(cause, retry, turn);
     }
 

@@ -130,6 +130,7 @@ pub(super) struct Opened {
     pub(super) role: Role,
     pub(super) work: Work,
     pub(super) pause: Duration,
+    pub(super) give_up_at: Option<Instant>,
     pub(super) endpoint: usize,
     pub(super) purpose: Purpose,
 }
@@ -153,6 +154,7 @@ impl Connections {
             role,
             work,
             pause,
+            give_up_at,
             endpoint,
             purpose,
         } = opened;
@@ -184,6 +186,7 @@ impl Connections {
         let opening = Opening {
             role,
             pause,
+            give_up_at,
             endpoint,
             purpose,
         };

@@ -49,6 +49,8 @@ pub(crate) struct Opening {
     pub(crate) role: Role,
     /// Before the attempt.
     pub(crate) pause: Duration,
+    /// When the attempt is given up even if the connect timeout is not over.
+    pub(crate) give_up_at: Option<Instant>,
     /// Which of the shard's endpoints.
     pub(crate) endpoint: usize,
     pub(crate) purpose: Purpose,

@@ -61,6 +61,11 @@ impl Serving {
         self.takeover.until()
     }
 
+    /// When an attempt that begins then is given up, whatever the connect timeout: because another server may be asked.
+    pub(super) fn give_up_at(&self, begins: Instant) -> Option<Instant> {
+        self.failover().give_up_at(begins, self.takeover.until())
+    }
+
     /// Nothing is asked of the first server until all leases of the one that serves must be over. Returns for how long.
     pub(super) fn hold_back(&mut self, now: Instant) -> Duration {
         self.takeover.lost_contact(now);

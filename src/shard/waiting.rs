@@ -39,6 +39,7 @@ impl Shard {
                     role: Role::Exclusive,
                     work: Work::Opening(key, arrival, wait),
                     pause: Duration::ZERO,
+                    give_up_at: None,
                     endpoint: self.serving.at(),
                     purpose: self.purpose_of_waits(session),
                 };

@@ -335,7 +335,8 @@ impl Link {
         }
         parked.append(&mut self.parked);
         self.parked = parked;
-        let retry = self.reconnect.lost(&cause, true);
+        let now = Instant::now();
+        let retry = self.reconnect.lost(&cause, true, now, now);
         self.away(cause, retry);
     }
 
