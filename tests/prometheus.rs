@@ -16,6 +16,27 @@ async fn scrape(address: SocketAddr) -> String {
         .unwrap()
 }
 
+fn failed_installs_free_their_port() {
+    let before = threads();
+    for _ in 0..3 {
+        let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
+        let error = prometheus::install_with_listener(address).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
+        drop(std::net::TcpListener::bind(address).expect("the port is free again"));
+        prometheus::install().unwrap_err();
+    }
+    if let (Some(before), Some(after)) = (before, threads()) {
+        assert_eq!(before, after, "threads of failed installs");
+    }
+}
+
+/// How many threads of this process attend to metrics, where that can be told.
+fn threads() -> Option<usize> {
+    let tasks = std::fs::read_dir("/proc/self/task").ok()?;
+    let names = tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok());
+    Some(names.filter(|name| name.starts_with("dflockd-metrics")).count())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn one_call_installs_it_and_serves_what_is_recorded_in_fitting_buckets() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -28,6 +49,12 @@ async fn one_call_installs_it_and_serves_what_is_recorded_in_fitting_buckets() {
     prometheus::install_with_listener(address).unwrap();
     let error = prometheus::install().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
+    // An install that fails leaves nothing behind, whichever runtime it was called in, or none.
+    failed_installs_free_their_port();
+    tokio::task::spawn_blocking(failed_installs_free_their_port)
+        .await
+        .unwrap();
+    std::thread::spawn(failed_installs_free_their_port).join().unwrap();
 
     let server = Server::builder().port(0).start().await.unwrap();
     let client = Client::builder()
