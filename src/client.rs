@@ -83,11 +83,14 @@ impl Client {
         MultiLock::new(self, keys)
     }
 
-    /// The semaphore on a key. Every user of the key must give the same limit.
+    /// Returns the semaphore on a key. Every user of the key must give the same limit.
+    ///
+    /// Servers before release 1.14 keep locks and semaphores in one namespace, where a lock is a semaphore of limit 1: use different keys
+    /// for both there. See [`Semaphore`].
     ///
     /// # Errors
     ///
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the key is none (see [`Key::new`](crate::Key::new)), or the limit
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the key is invalid (see [`Key::new`](crate::Key::new)), or the limit
     /// is 0.
     pub fn semaphore(&self, key: impl AsRef<str>, limit: u32) -> Result<Semaphore> {
         let target = Target::Semaphore(Limit::new(limit)?);

@@ -233,9 +233,13 @@ impl Error {
         }
     }
 
-    /// The same error with its cause.
+    /// The same error with its cause. A cause whose text is a part of the message already is left out: printing an error with its
+    /// sources tells each fact once.
     #[must_use]
     pub(crate) fn caused_by(self, source: impl StdError + Send + Sync + 'static) -> Self {
+        if self.0.message.contains(&source.to_string()) {
+            return self;
+        }
         self.with(|repr| repr.source = Some(Arc::new(source)))
     }
 
@@ -441,6 +445,13 @@ mod tests {
         assert_eq!(error.endpoint(), Some("127.0.0.1:6388"));
         assert_eq!(error.source().map(ToString::to_string).as_deref(), Some("refused"));
         assert!(error.is_retryable() && !error.is_fatal());
+    }
+
+    #[test]
+    fn a_cause_that_the_message_tells_is_left_out() {
+        let cause = std::io::Error::other("refused");
+        let error = Error::new(ErrorKind::Connect, format!("cannot connect: {cause}")).caused_by(cause);
+        assert!(error.source().is_none(), "{}", error.chain());
     }
 
     #[test]

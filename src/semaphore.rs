@@ -12,6 +12,11 @@ use crate::types::Key;
 ///
 /// Made by [`Client::semaphore`](crate::Client::semaphore); cheap to clone and to keep. It holds nothing by itself: each acquire gives a
 /// [`SemaphorePermit`] that does. Every user of a key must give the same limit.
+///
+/// From release 1.14 on, a lock and a semaphore of the same key have nothing to do with each other. Servers before that keep both in one
+/// namespace, where a lock is a semaphore of limit 1. There a semaphore of another limit on a key that is in use as a lock, and a lock on
+/// a key that is in use as such a semaphore, are refused with [`LimitMismatch`](crate::ErrorKind::LimitMismatch), and a semaphore
+/// of limit 1 excludes a lock of the same key. Use different keys for both where such a server may be met.
 #[derive(Clone, Debug)]
 pub struct Semaphore(pub(crate) Handle);
 

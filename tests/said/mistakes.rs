@@ -277,7 +277,20 @@ async fn another_limit_is_named_and_so_is_the_namespace_of_old_servers() {
         ],
     );
 
-    // And there a lock meets it as well.
+    // And there a lock meets it as well: on the embedded server of that release, and on one that knows even less.
+    let (_server, address) = start(Server::builder().release("1.10").unwrap()).await;
+    let client = builder(&address).connect().await.unwrap();
+    let both = ["before 1.14", "use different keys"];
+    let lock = client.lock("l").unwrap().acquire().await.unwrap();
+    let outcome = client.semaphore("l", 5).unwrap().acquire().await;
+    said(
+        outcome,
+        kind,
+        &["than 5", "or it is in use as a lock: this server is older than 1.14"],
+    );
+    let slot = client.semaphore("s", 3).unwrap().acquire().await.unwrap();
+    said(client.lock("s").unwrap().acquire().await, kind, &both);
+    drop((lock, slot));
     let fake = FakeServer::start(|mut connection, _| async move {
         while let Some([command, ..]) = connection.request().await {
             connection
