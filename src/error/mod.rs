@@ -1,13 +1,16 @@
 //! One error type for the whole crate: what happened, where, and what to do next.
 
+mod budget;
+mod kind;
+
 use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
+pub use self::budget::Budget;
+pub use self::kind::ErrorKind;
 use crate::escape::Escaped;
-use crate::human::human;
 
 /// Shorthand for results of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -44,161 +47,6 @@ enum Outlook {
 
 /// What layers of tower call an error.
 pub(crate) type BoxError = Box<dyn StdError + Send + Sync>;
-
-/// The category of an [`Error`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum ErrorKind {
-    /// A value given by the caller is not acceptable. Nothing was sent.
-    InvalidInput,
-    /// The time that the caller allowed for the operation ran out, and a server had said that the key is held:
-    /// [`budget`](Error::budget) is [`Budget::Wait`]. With [`Budget::Total`] it ran out in a layer that was added to the client, or for
-    /// want of a connection. Nothing is held.
-    Timeout,
-    /// No server answered: the shard is not connected, its server did not answer in the time that the caller allowed, or there
-    /// was no room for the request. Whether the key is held is not known. Nothing is held by the caller: a grant that comes after
-    /// all is given back.
-    Unavailable,
-    /// A connection could not be established: resolving, connecting or the first exchange failed.
-    Connect,
-    /// The connection was lost after the request had been written: whether the server carried it
-    /// out is unknown. A grant that came of it was released by the server's disconnect rule, or is
-    /// released by its lease.
-    Disconnected,
-    /// The server wants an authentication token, refused the one it got, or takes none.
-    Auth,
-    /// The peer said something that a dflockd server does not say. Its connection was closed.
-    Protocol,
-    /// The server's cap on distinct keys is reached (`--max-locks`).
-    MaxLocks,
-    /// The server's cap on waiters of this key is reached (`--max-waiters`).
-    MaxWaiters,
-    /// The semaphore exists with another limit.
-    LimitMismatch,
-    /// A wait without an enqueue on the same connection.
-    NotEnqueued,
-    /// A second enqueue for the same key on the same connection.
-    AlreadyEnqueued,
-    /// The lease ran out before its grant reached the caller: nothing is held.
-    LeaseExpired,
-    /// The lease that was to be released or renewed is not held: it expired, was lost or was released before.
-    NotHeld,
-    /// The lease was lost while it was in use.
-    LeaseLost,
-    /// The server is shutting down, or it ended a wait as servers do that are shutting down.
-    Draining,
-    /// This member of a cluster is not the leader; the message names the one that is, where the server says so.
-    NotLeader,
-    /// The server answered a bare `error`: it did not accept the request.
-    Refused,
-    /// The server does not know the command, or makes no fences where they are [required](crate::Fencing::Required).
-    Unsupported,
-    /// The actor of this shard died and is being restarted. Whether the request was carried out is unknown.
-    ShardGone,
-    /// The client is shut down.
-    Shutdown,
-    /// The call is not allowed here or now, by its caller's own doing; the message says why. Nothing was sent.
-    Misuse,
-    /// A layer that was added to the client (see [`ClientBuilder::layer`](crate::ClientBuilder::layer)) refused the
-    /// request or failed; the [source](StdError::source) is its own error.
-    Layer,
-}
-
-impl ErrorKind {
-    /// All of them, in the order of their declaration.
-    pub(crate) const ALL: [Self; 23] = [
-        Self::InvalidInput,
-        Self::Timeout,
-        Self::Unavailable,
-        Self::Connect,
-        Self::Disconnected,
-        Self::Auth,
-        Self::Protocol,
-        Self::MaxLocks,
-        Self::MaxWaiters,
-        Self::LimitMismatch,
-        Self::NotEnqueued,
-        Self::AlreadyEnqueued,
-        Self::LeaseExpired,
-        Self::NotHeld,
-        Self::LeaseLost,
-        Self::Draining,
-        Self::NotLeader,
-        Self::Refused,
-        Self::Unsupported,
-        Self::ShardGone,
-        Self::Shutdown,
-        Self::Misuse,
-        Self::Layer,
-    ];
-
-    /// Its name as metrics and spans carry it.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::InvalidInput => "invalid_input",
-            Self::Timeout => "timeout",
-            Self::Unavailable => "unavailable",
-            Self::Connect => "connect",
-            Self::Disconnected => "disconnected",
-            Self::Auth => "auth",
-            Self::Protocol => "protocol",
-            Self::MaxLocks => "max_locks",
-            Self::MaxWaiters => "max_waiters",
-            Self::LimitMismatch => "limit_mismatch",
-            Self::NotEnqueued => "not_enqueued",
-            Self::AlreadyEnqueued => "already_enqueued",
-            Self::LeaseExpired => "lease_expired",
-            Self::NotHeld => "not_held",
-            Self::LeaseLost => "lease_lost",
-            Self::Draining => "draining",
-            Self::NotLeader => "not_leader",
-            Self::Refused => "refused",
-            Self::Unsupported => "unsupported",
-            Self::ShardGone => "shard_gone",
-            Self::Shutdown => "shutdown",
-            Self::Misuse => "misuse",
-            Self::Layer => "layer",
-        }
-    }
-}
-
-/// Which of the times that a caller allowed for an operation ran out: see [`Error::budget`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Budget {
-    /// The operation's own wait: the acquire timeout, or what a ticket was waited for. A server had said that the key is held.
-    Wait(Duration),
-    /// The operation's own wait, in which no server said anything about the key: whether it is held is not known.
-    Unanswered(Duration),
-    /// All of it: the operation's own wait, if it has one, plus the
-    /// [request timeout](crate::ClientBuilder::request_timeout). No answer came.
-    Total {
-        /// The operation's own wait.
-        wait: Duration,
-        /// What was allowed on top of it.
-        request_timeout: Duration,
-    },
-}
-
-impl fmt::Display for Budget {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Wait(wait) | Self::Unanswered(wait) => write!(f, "{}", human(*wait)),
-            Self::Total { wait, request_timeout } if wait.is_zero() => {
-                write!(f, "the request timeout of {}", human(*request_timeout))
-            }
-            Self::Total { wait, request_timeout } => {
-                write!(
-                    f,
-                    "its wait of {} plus the request timeout of {}",
-                    human(*wait),
-                    human(*request_timeout)
-                )
-            }
-        }
-    }
-}
 
 impl Error {
     /// An error of this kind that says `message`.
@@ -487,15 +335,6 @@ mod tests {
         assert_eq!(error.kind(), ErrorKind::InvalidInput);
         assert_eq!(error.to_string(), "limit 0 is not acceptable: give at least 1");
         assert!(error.is_fatal());
-    }
-
-    #[test]
-    fn kinds_have_names_of_their_own_and_are_counted_in_order() {
-        let names: std::collections::BTreeSet<&str> = ErrorKind::ALL.into_iter().map(ErrorKind::as_str).collect();
-        assert_eq!(names.len(), ErrorKind::ALL.len());
-        for (index, kind) in ErrorKind::ALL.into_iter().enumerate() {
-            assert_eq!(kind as usize, index, "{kind:?}");
-        }
     }
 
     #[test]
