@@ -216,6 +216,17 @@ impl ClientBuilder {
         self
     }
 
+    /// How many pipelined connections each shard has, from 1 to 16. Default: 1.
+    ///
+    /// A server works on one request of a connection at a time. Where it takes long for each, or runs one thread for each
+    /// connection, more connections give more throughput; where it does not, they cost a little. A key always uses the same
+    /// connection while that is up. A lease belongs to the connection that acquired it, so a connection that is cut costs its
+    /// own leases only.
+    pub fn pipelined_connections(mut self, connections: usize) -> Self {
+        self.options.pipelined = connections;
+        self
+    }
+
     /// How many callers of one shard may wait for other holders at once; further ones wait for room, with their timeout
     /// running. Default: 65,536.
     pub fn max_waiters(mut self, waiters: usize) -> Self {

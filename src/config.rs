@@ -40,6 +40,9 @@ pub enum OnUnavailable {
     FailFast,
 }
 
+/// The most pipelined connections that a shard may have.
+const MOST_PIPELINED: usize = 16;
+
 /// What was asked for, unchecked. Not `Debug`: it holds the secret as it was given.
 #[derive(Clone)]
 pub(crate) struct Options {
@@ -63,6 +66,7 @@ pub(crate) struct Options {
     pub(crate) on_unavailable: OnUnavailable,
     pub(crate) survives_disconnect: bool,
     pub(crate) fencing: Fencing,
+    pub(crate) pipelined: usize,
     pub(crate) max_in_flight: usize,
     pub(crate) max_waiters: usize,
     pub(crate) exclusive_lanes: usize,
@@ -95,6 +99,7 @@ impl Default for Options {
             on_unavailable: OnUnavailable::default(),
             survives_disconnect: false,
             fencing: Fencing::default(),
+            pipelined: 1,
             max_in_flight: 4096,
             max_waiters: 65_536,
             exclusive_lanes: 64,
@@ -139,6 +144,7 @@ pub(crate) struct ShardConfig {
     pub(crate) survives_disconnect: bool,
     pub(crate) fencing: Fencing,
     pub(crate) max_in_flight: usize,
+    pub(crate) pipelined: usize,
     pub(crate) exclusive_lanes: usize,
     pub(crate) exclusive_lanes_per_key: usize,
     pub(crate) idle_lane_timeout: Duration,
@@ -158,7 +164,7 @@ impl ShardConfig {
             server_read_timeout: self.server_read_timeout,
             survives_disconnect: self.survives_disconnect,
             fencing: self.fencing,
-            pipelined: 1,
+            pipelined: self.pipelined,
             exclusive: self.exclusive_lanes,
             exclusive_per_key: self.exclusive_lanes_per_key,
             idle_timeout: self.idle_lane_timeout,
@@ -211,6 +217,13 @@ impl Options {
             self.keepalive.saturating_add(self.reply_timeout),
             self.server_read_timeout,
         )?;
+        if !(1..=MOST_PIPELINED).contains(&self.pipelined) {
+            return Err(Error::invalid(
+                "pipelined_connections",
+                self.pipelined,
+                &format!("give 1 to {MOST_PIPELINED}"),
+            ));
+        }
         let at_least_one = "give at least 1";
         for (what, value) in [
             ("max_in_flight", self.max_in_flight),
@@ -257,6 +270,7 @@ impl Options {
                 survives_disconnect: self.survives_disconnect,
                 fencing: self.fencing,
                 max_in_flight: self.max_in_flight,
+                pipelined: self.pipelined,
                 exclusive_lanes: self.exclusive_lanes,
                 exclusive_lanes_per_key: per_key,
                 idle_lane_timeout: self.idle_lane_timeout,
@@ -336,6 +350,10 @@ mod tests {
         let nothing = AuthSource::Value(String::new().into());
         assert!(refusal(|o| o.auth = Some(nothing)).contains("auth token"));
         assert!(refusal(|o| o.auth_retry = Duration::ZERO).contains("auth retry"));
+        for count in [0, 17] {
+            let text = refusal(|o| o.pipelined = count);
+            assert!(text.contains(&format!("pipelined_connections {count}")), "{text}");
+        }
         assert!(refusal(|o| o.exclusive_lanes = 0).contains("exclusive_lanes 0"));
         assert!(refusal(|o| o.max_in_flight = usize::MAX).contains("max_in_flight"));
         assert!(refusal(|o| o.connect_timeout = Duration::ZERO).contains("connect timeout"));

@@ -92,6 +92,10 @@ pub(crate) struct Driver {
     /// The others.
     tasks: HashMap<LaneId, TaskLane>,
     timer: Pin<Box<Sleep>>,
+    /// How many answers came last over the pipelined connections.
+    answered: usize,
+    /// Inputs were left alone once.
+    has_waited: bool,
     is_over: bool,
 }
 
@@ -156,6 +160,8 @@ impl Driver {
             own: Vec::new(),
             tasks: HashMap::new(),
             timer: Box::pin(sleep_until(now)),
+            answered: 0,
+            has_waited: false,
             is_over: false,
         };
         driver.apply();
@@ -165,13 +171,20 @@ impl Driver {
     /// Ready when the shard is over.
     fn poll_turns(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         for _ in 0..TURNS_IN_A_ROW {
-            let more = self.take_inputs(cx);
-            let news = self.poll_connections(cx);
+            let mut news = self.poll_connections(cx);
+            if self.waits_for_company() {
+                break;
+            }
+            let taken = self.take_inputs(cx);
+            if taken > 0 {
+                // What was taken is written at once.
+                news |= self.poll_connections(cx);
+            }
             let due = self.poll_timer(cx);
             if self.is_over {
                 return Poll::Ready(());
             }
-            if !(more || news || due) {
+            if !(taken == INPUTS_A_TURN || news || due) {
                 self.shard.show();
                 return Poll::Pending;
             }
@@ -181,8 +194,18 @@ impl Driver {
         Poll::Pending
     }
 
-    /// Takes what callers and connections have sent. Returns whether there may be more.
-    fn take_inputs(&mut self, cx: &mut Context<'_>) -> bool {
+    /// Whether inputs are left alone until other tasks have had their turn. Where several callers were answered at once, or
+    /// wait for answers, the first that sends its next request is about to be followed by others: all of them go out in one
+    /// write. A lone caller does not wait.
+    fn waits_for_company(&mut self) -> bool {
+        let has_company = self.answered.max(self.shard.in_flight()) > 1;
+        let waits = has_company && !self.has_waited && !self.inputs.is_empty();
+        self.has_waited = waits;
+        waits
+    }
+
+    /// Takes what callers and connections have sent. Returns how much that was.
+    fn take_inputs(&mut self, cx: &mut Context<'_>) -> usize {
         let now = Instant::now();
         for taken in 0..INPUTS_A_TURN {
             match self.inputs.poll_recv(cx) {
@@ -194,10 +217,10 @@ impl Driver {
                     self.shard.handle(input, now, &mut self.effects);
                     self.apply();
                 }
-                Poll::Ready(None) | Poll::Pending => return false,
+                Poll::Ready(None) | Poll::Pending => return taken,
             }
         }
-        true
+        INPUTS_A_TURN
     }
 
     /// A server that hung up while nothing was in flight is noticed before something is sent to it.
@@ -231,6 +254,9 @@ impl Driver {
     fn take_events(&mut self, events: Vec<(LaneId, LaneEvent<Pending>)>) {
         let now = Instant::now();
         for (id, event) in events {
+            if let LaneEvent::Report(report) = &event {
+                self.answered = report.received.replies.len();
+            }
             self.shard.handle(Input::Lane(id, event), now, &mut self.effects);
             self.apply();
         }

@@ -121,6 +121,8 @@ pub(super) struct Connections {
     slots: Box<[Option<LaneId>]>,
     /// How many of them are up.
     serving: usize,
+    /// How many requests are not answered yet on the pipelined connections, and on those that were such before.
+    in_flight_pipelined: usize,
     /// The disposable connection.
     disposable: Option<LaneId>,
 }
@@ -144,6 +146,7 @@ impl Connections {
             counts: Default::default(),
             slots: vec![None; pipelined.max(1)].into(),
             serving: 0,
+            in_flight_pipelined: 0,
             disposable: None,
         }
     }
@@ -221,6 +224,9 @@ impl Connections {
         count.all -= 1;
         count.up -= usize::from(connection.is_up());
         self.vacate(id, connection.is_up());
+        if connection.role == Role::Pipelined {
+            self.in_flight_pipelined -= connection.in_flight;
+        }
         if self.disposable == Some(id) {
             self.disposable = None;
         }
@@ -299,11 +305,7 @@ impl Connections {
 
     /// How many requests are not answered yet, on the pipelined connections and on those that were such before.
     pub(super) fn in_flight_pipelined(&self) -> usize {
-        let pipelined = self
-            .all
-            .values()
-            .filter(|connection| connection.role == Role::Pipelined);
-        pipelined.map(|connection| connection.in_flight).sum()
+        self.in_flight_pipelined
     }
 
     /// The disposable connection, if there is one.
@@ -330,6 +332,7 @@ impl Connections {
         match self.all.get_mut(&id) {
             Some(connection) if !connection.retired => {
                 connection.in_flight += 1;
+                self.in_flight_pipelined += usize::from(connection.role == Role::Pipelined);
                 turn.send(id, request, tag, on_abandon);
                 None
             }
@@ -342,7 +345,11 @@ impl Connections {
         let Some(connection) = self.all.get_mut(&id) else {
             return false;
         };
-        connection.in_flight = connection.in_flight.saturating_sub(replies + skipped);
+        let done = connection.in_flight.min(replies + skipped);
+        connection.in_flight -= done;
+        if connection.role == Role::Pipelined {
+            self.in_flight_pipelined -= done;
+        }
         replies > 0 && !std::mem::replace(&mut connection.has_answered, true)
     }
 

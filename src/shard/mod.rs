@@ -281,6 +281,11 @@ impl Shard {
         }
     }
 
+    /// How many requests are not answered yet on the pipelined connections.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.connections.in_flight_pipelined()
+    }
+
     /// The server that an endpoint's index names.
     pub(crate) fn endpoint_at(&self, index: usize) -> &Endpoint {
         self.serving.failover().endpoint(index)

@@ -28,6 +28,8 @@ pub struct Weather {
     pub reset: bool,
     /// When one side ends its connection, the other does not hear of it: as where a machine is cut off.
     pub stall_ends: bool,
+    /// The connection that is ended, in their order from 0.
+    pub cut_one: Option<usize>,
     /// Connections made before this generation are over.
     generation: usize,
 }
@@ -50,11 +52,11 @@ impl Proxy {
         let task = tokio::spawn(async move {
             loop {
                 let (client, _) = listener.accept().await.unwrap();
-                counted.fetch_add(1, Ordering::SeqCst);
+                let number = counted.fetch_add(1, Ordering::SeqCst);
                 if forecast.borrow().refuse {
                     continue;
                 }
-                tokio::spawn(carry(client, server.clone(), forecast.clone()));
+                tokio::spawn(carry(number, client, server.clone(), forecast.clone()));
             }
         });
         Self {
@@ -98,7 +100,7 @@ impl Drop for Proxy {
     }
 }
 
-async fn carry(client: TcpStream, server: String, mut forecast: watch::Receiver<Weather>) {
+async fn carry(number: usize, client: TcpStream, server: String, mut forecast: watch::Receiver<Weather>) {
     let born = forecast.borrow_and_update().generation;
     let Ok(server) = TcpStream::connect(server).await else {
         return;
@@ -115,7 +117,7 @@ async fn carry(client: TcpStream, server: String, mut forecast: watch::Receiver<
     let down = pump(from_server, to_client, forecast.clone(), |weather| {
         (weather.stall_down, weather.cut_down_after)
     });
-    let over = forecast.wait_for(|weather| weather.generation != born);
+    let over = forecast.wait_for(|weather| weather.generation != born || weather.cut_one == Some(number));
     tokio::select! {
         () = up => {}
         () = down => {}
