@@ -569,3 +569,54 @@ async fn a_timeout_layer_of_ones_own_ends_a_request_earlier() {
     };
     assert_eq!((error.kind(), error.budget()), (ErrorKind::Timeout, Some(budget)));
 }
+
+/// A request sets what a handle sets, and each setting does what it says.
+#[tokio::test]
+async fn a_request_says_how_its_lease_is_renewed() {
+    use dflockd_client::server::EventKind;
+    use dflockd_client::{AcquireRequest, Key, Target, Ttl};
+
+    let server = Server::builder().port(0).record_events(true).start().await.unwrap();
+    let builder = Client::builder().servers([server.local_addr().to_string()]);
+    let mut client = builder.connect().await.unwrap();
+    let request = |key: &str| {
+        let request = AcquireRequest::new(Target::Lock, Key::new(key).unwrap());
+        request.lease_ttl(Ttl::from_secs(2).unwrap())
+    };
+    let requests = [
+        request("never").renew(false),
+        request("early").renew_ratio(0.1).unwrap(),
+        request("hold").max_hold(Duration::from_millis(1500)),
+        request("usual"),
+    ];
+    let mut leases = Vec::new();
+    for request in requests {
+        match client
+            .ready()
+            .await
+            .unwrap()
+            .call(Request::Acquire(request))
+            .await
+            .unwrap()
+        {
+            Response::Granted(lease) => leases.push(lease),
+            other => panic!("{other:?}"),
+        }
+    }
+    let renewed = |key: &str| {
+        let events = server.events();
+        let of_it =
+            |event: &&dflockd_client::server::Event| event.kind == EventKind::Renewed && event.key.as_str() == key;
+        events.iter().filter(of_it).count()
+    };
+    until("the early one is far ahead", || renewed("early") >= 20).await;
+    until("what is not renewed is lost", || {
+        !leases[0].is_held() && !leases[2].is_held()
+    })
+    .await;
+    assert!(leases[1].is_held() && leases[3].is_held());
+    assert_eq!((renewed("never"), renewed("hold")), (0, 1));
+    assert!((2..renewed("early")).contains(&renewed("usual")));
+    let error = request("k").renew_ratio(1.5).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+}

@@ -3,9 +3,10 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::error::{Budget, Error, ErrorKind};
+use crate::error::{Budget, Error, ErrorKind, Result};
 use crate::guard::Lease;
 use crate::lease::policy::RenewPolicy;
+use crate::lease::schedule::RenewRatio;
 use crate::protocol::{Channel, Group, Pattern, Payload};
 use crate::shard::progress::{Progress, WaitsFor};
 use crate::signal::{SignalConn, SignalOptions};
@@ -292,6 +293,31 @@ impl AcquireRequest {
     #[must_use]
     pub fn lease_ttl(mut self, ttl: Ttl) -> Self {
         self.ttl = Some(ttl);
+        self
+    }
+
+    /// Whether the lease is renewed. Default: yes.
+    #[must_use]
+    pub fn renew(mut self, renew: bool) -> Self {
+        self.policy.never = !renew;
+        self
+    }
+
+    /// After which part of its TTL the lease is renewed, where that differs from the client's
+    /// [`renew_ratio`](crate::ClientBuilder::renew_ratio).
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) unless it is more than 0 and less than 1.
+    pub fn renew_ratio(mut self, ratio: f64) -> Result<Self> {
+        self.policy.ratio = Some(RenewRatio::new(ratio)?);
+        Ok(self)
+    }
+
+    /// Stops renewing the lease when it has been held for so long; it then ends with its TTL.
+    #[must_use]
+    pub fn max_hold(mut self, max_hold: Duration) -> Self {
+        self.policy.max_hold = Some(max_hold);
         self
     }
 }
