@@ -291,6 +291,8 @@ impl ClientBuilder {
 
     /// Where this client's metrics go. Default: the recorder that is installed for the process, which must be there when the
     /// client is built (what is registered before is recorded nowhere).
+    ///
+    /// It is called by the client's own tasks. One that panics there costs the connection that the task serves, or all leases of the shard.
     pub fn metrics_recorder(mut self, recorder: impl Recorder + Send + Sync + 'static) -> Self {
         self.options.sink = Sink::Own(Arc::new(recorder));
         self
@@ -299,7 +301,7 @@ impl ClientBuilder {
     /// Puts the label `key_class` on the metrics of requests: what `classify` makes of their keys. Keys themselves are never
     /// labels, so choose something that has few values: a prefix, a tenant's plan. Beyond
     /// [`MAX_KEY_CLASSES`](crate::MAX_KEY_CLASSES) values, for an empty one and for one of more than 64 bytes it is `other`.
-    /// It runs in the caller's task on every request: keep it quick. Default: no such label.
+    /// It runs in the caller's task on every request: keep it quick, and do not panic. Default: no such label.
     ///
     /// ```
     /// let builder = dflockd_client::Client::builder().key_class(|key| key.split('/').next().unwrap_or("other"));
@@ -337,7 +339,8 @@ impl ClientBuilder {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput), naming the value, or the file, and what would be right.
+    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput), naming the value, or the file, and what would be right; also
+    /// without a runtime, or on one without timers or sockets, and for a metrics recorder that panics.
     pub fn build(self) -> Result<Client> {
         let core = Core::start(self.options.check()?, &self.layers)?;
         Ok(Client::of(core))

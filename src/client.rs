@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use pin_project_lite::pin_project;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tower::Service;
 
@@ -24,7 +24,7 @@ use crate::multi_lock::MultiLock;
 use crate::protocol::{Channel, Pattern, Payload};
 use crate::semaphore::Semaphore;
 use crate::service::{ClientStack, Core, Request, Response, SubscribeRequest, execute, for_client};
-use crate::shard::input::{Input, Shutdown, ShutdownReport};
+use crate::shard::input::ShutdownReport;
 use crate::signal::SignalConn;
 use crate::stats::Stats;
 use crate::types::{Limit, Target};
@@ -332,7 +332,10 @@ impl Client {
 
     /// Releases everything that is held, in one burst per shard, and closes. Holders are told
     /// [`LostReason::Shutdown`](crate::LostReason::Shutdown) first; callers that wait get
-    /// [`Shutdown`](crate::ErrorKind::Shutdown), and so does everybody who comes later.
+    /// [`Shutdown`](crate::ErrorKind::Shutdown), and so does every later request, signals included.
+    ///
+    /// The signal connections of this client ([`subscribe`](Self::subscribe)) are closed with it: what has come can still be taken, and
+    /// then their streams end. Those that were [opened](SignalConn::open) by themselves go on.
     ///
     /// The report names the keys whose release no server confirmed within `timeout`.
     ///
@@ -355,25 +358,20 @@ impl Client {
     /// ```
     pub async fn shutdown(&self, timeout: Duration) -> ShutdownReport {
         let until = after(Instant::now(), timeout);
-        let mut answers = Vec::new();
-        for shard in &self.core().topology.shards {
-            let (told, answer) = oneshot::channel();
-            let shutdown = Shutdown {
-                until,
-                told: Some(told),
-            };
-            // A shard that is gone holds nothing.
-            if shard.tell(Input::Shutdown(shutdown)).is_ok() {
-                answers.push(answer);
-            }
-        }
+        let (reports, signals) = self.core().shut_down(until);
         let mut all = ShutdownReport::default();
-        for answer in answers {
-            if let Ok(report) = answer.await {
+        for report in reports {
+            if let Ok(report) = report.await {
                 all.released += report.released;
                 all.unreleased.extend(report.unreleased);
             }
         }
+        for shard in &self.core().topology.shards {
+            // One whose actor has died is closed by the router.
+            let mut health = shard.health.clone();
+            drop(health.wait_for(|health| health.closed_because().is_some()).await);
+        }
+        signals.await;
         all
     }
 
@@ -386,7 +384,7 @@ impl Client {
                 .await
                 .map_err(|_| shard.gone())?
                 .clone();
-            if let Some(error) = settled.last_error() {
+            if let Some(error) = settled.last_error().or(settled.closed_because()) {
                 return Err(error.clone());
             }
         }

@@ -82,6 +82,7 @@ mod distributed;
 #[cfg(doctest)]
 mod doctests;
 mod election;
+mod ending;
 mod error;
 mod escape;
 mod guard;
@@ -97,6 +98,7 @@ mod net;
 #[cfg(feature = "prometheus")]
 pub mod prometheus;
 pub mod protocol;
+mod runtime;
 mod semaphore;
 #[cfg(feature = "server")]
 pub mod server;
@@ -117,6 +119,7 @@ mod tls;
 #[path = "tls/absent.rs"]
 mod tls;
 mod types;
+mod unwind;
 
 /// The release of rustls whose configurations [`Tls::config`], and `ServerBuilder::tls` of the embedded server, take.
 #[cfg(feature = "tls")]

@@ -798,6 +798,7 @@ async fn spans_and_lines_are_those_of_the_document_and_tell_no_secret() {
         );
     }
     assert!(!everything.contains(&token[8..]), "a token was told whole");
+    assert!(spans.foreign().is_empty(), "{:?}", spans.foreign());
 }
 
 /// Every line that the source can log stands in the document with its level, and the other way round.

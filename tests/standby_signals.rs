@@ -138,18 +138,25 @@ async fn who_follows_no_shard_goes_on_at_once() {
 /// And so does one whose client is gone.
 #[tokio::test]
 async fn who_outlives_the_client_goes_on_alone() {
-    for shut_down in [true, false] {
-        let mut pair = Pair::start_with(Server::builder().release("1.16").unwrap()).await;
-        let client = of(pair.shard().takeover_delay(DELAY)).connect().await.unwrap();
-        let mut heard = client.subscribe("news.*").await.unwrap();
-        if shut_down {
-            client.shutdown(Duration::from_secs(5)).await;
-        }
-        drop(client);
-        until("the client is gone", || pair.server(PRIMARY).stats().connections == 1).await;
-        pair.kill(PRIMARY).await;
-        hears_of_a_gap(&mut heard).await;
-        assert_eq!(emit_at(&pair, STANDBY, "first").await, 1);
-        hears(&mut heard, "first").await;
-    }
+    let mut pair = Pair::start_with(Server::builder().release("1.16").unwrap()).await;
+    let client = of(pair.shard().takeover_delay(DELAY)).connect().await.unwrap();
+    let mut heard = client.subscribe("news.*").await.unwrap();
+    drop(client);
+    until("the client is gone", || pair.server(PRIMARY).stats().connections == 1).await;
+    pair.kill(PRIMARY).await;
+    hears_of_a_gap(&mut heard).await;
+    assert_eq!(emit_at(&pair, STANDBY, "first").await, 1);
+    hears(&mut heard, "first").await;
+}
+
+/// A client that is shut down takes its signals along.
+#[tokio::test]
+async fn who_listens_ends_with_the_shutdown_of_the_client() {
+    let pair = Pair::start_with(Server::builder().release("1.16").unwrap()).await;
+    let client = of(pair.shard().takeover_delay(DELAY)).connect().await.unwrap();
+    let mut heard = client.subscribe("news.*").await.unwrap();
+    client.shutdown(PATIENCE).await;
+    assert!(timeout(PATIENCE, heard.next_event()).await.expect("it ends").is_none());
+    assert_eq!(heard.closed_because().unwrap().kind(), ErrorKind::Shutdown);
+    until("nothing is connected", || pair.server(PRIMARY).stats().connections == 0).await;
 }

@@ -1,38 +1,86 @@
-//! The router: owns the topology and supervises the shards' actors.
+//! The router: owns the topology, supervises the shards' actors, and has the client end.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use ractor::{Actor, ActorProcessingErr, ActorRef, ActorRuntime, SupervisionEvent};
+use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, ActorRuntime, SupervisionEvent};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::restarts::Restarts;
 use super::shard::{Run, ShardActor, ShardArguments};
 use super::topology::{ShardPlace, Topology};
 use crate::config::Config;
+use crate::ending::{Ending, runtime_ended, shut_down};
 use crate::error::{Error, ErrorKind, Result};
 use crate::health::ShardHealth;
+use crate::human::human;
+use crate::net::backoff::ReconnectPolicy;
 use crate::shard::effect::Handover;
 use crate::shard::input::{Input, Mailbox, Shutdown};
+use crate::telemetry::actor_span::ActorSpan;
 use crate::telemetry::sink::ShardSink;
+use crate::unwind::catch;
 
 /// What the router is told.
 pub(crate) enum RouterMessage {
-    /// The last client is gone: have every shard give back what it holds, and end.
+    /// The last client is gone, or is shut down: have every shard give back what it holds, and end.
     Close { until: Instant },
+    /// The pause before an actor is replaced is over.
+    Restart { shard: usize },
 }
 
-pub(crate) struct RouterActor;
+/// The behaviour; the state is [`Router`].
+struct RouterActor;
 
-pub(crate) struct Router {
+/// The state of the router.
+struct Router {
     topology: Arc<Topology>,
-    arguments: Vec<ShardArguments>,
-    /// How many shards have not ended yet.
-    running: usize,
+    shards: Vec<Supervised>,
+    ending: Ending,
+    span: ActorSpan,
 }
 
-/// Starts the router and one actor per shard. Needs a tokio runtime; does not wait for any connection.
-pub(crate) fn start(config: &Config) -> Result<(ActorRef<RouterMessage>, Arc<Topology>)> {
-    needs_a_runtime("a client")?;
+/// A shard, as its supervisor sees it.
+struct Supervised {
+    arguments: ShardArguments,
+    restarts: Restarts,
+    stage: Stage,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Its actor lives, since then.
+    Running(Instant),
+    /// Its actor died; another is started after a pause.
+    Pausing,
+    /// It was shut down.
+    Ended,
+}
+
+/// The way to the router of a client. Dropping it closes the client: that only sends a message, so it works outside of a runtime,
+/// and during a panic.
+pub(crate) struct RouterRef(ActorRef<RouterMessage>);
+
+/// How long the shards may take to give back what is on its way when the last user of a client is gone.
+const LAST_RELEASES: Duration = Duration::from_secs(5);
+
+impl RouterRef {
+    /// Has every shard end, those included whose actors have died.
+    pub(crate) fn close(&self, until: Instant) {
+        // If the router is gone, so are the shards.
+        drop(self.0.send_message(RouterMessage::Close { until }));
+    }
+}
+
+impl Drop for RouterRef {
+    fn drop(&mut self) {
+        self.close(Instant::now() + LAST_RELEASES);
+    }
+}
+
+/// Starts the router and one actor per shard, on the current runtime; does not wait for any connection.
+pub(crate) fn start(config: &Config, ending: &Ending) -> Result<(RouterRef, Arc<Topology>)> {
     let arguments: Vec<ShardArguments> = config
         .shards
         .iter()
@@ -44,15 +92,17 @@ pub(crate) fn start(config: &Config) -> Result<(ActorRef<RouterMessage>, Arc<Top
             health: watch::Sender::new(ShardHealth::connecting(index, plan.first())),
             sink: ShardSink::new(config.sink.clone(), index),
             handover: watch::Sender::new(Handover::default()),
+            ending: ending.clone(),
         })
         .collect();
     // The router is told of a shard's death by its mailbox, which exists as soon as the router is spawned; but it takes
     // its state, the topology, when it starts. So the shards are spawned in between.
     let (hand_over, taken_over) = tokio::sync::oneshot::channel();
     let (router, _) = ActorRuntime::spawn_instant(None, RouterActor, taken_over).map_err(not_started)?;
+    let router = RouterRef(router);
     let mut shards = Vec::with_capacity(arguments.len());
     for shard in &arguments {
-        let actor = start_shard(shard, &router).map_err(not_started)?;
+        let actor = start_shard(shard, &router.0).map_err(not_started)?;
         shards.push(ShardPlace::new(
             shard.index,
             actor,
@@ -65,10 +115,16 @@ pub(crate) fn start(config: &Config) -> Result<(ActorRef<RouterMessage>, Arc<Top
         strategy: config.strategy.clone(),
         shards,
     });
+    let supervised = |arguments| Supervised {
+        arguments,
+        restarts: Restarts::new(ReconnectPolicy::default()),
+        stage: Stage::Running(Instant::now()),
+    };
     let state = Router {
         topology: Arc::clone(&topology),
-        running: arguments.len(),
-        arguments,
+        shards: arguments.into_iter().map(supervised).collect(),
+        ending: ending.clone(),
+        span: ActorSpan::none(),
     };
     drop(hand_over.send(state));
     Ok((router, topology))
@@ -80,22 +136,11 @@ fn start_shard(
     router: &ActorRef<RouterMessage>,
 ) -> std::result::Result<(ActorRef<Run>, Mailbox), ractor::SpawnErr> {
     let (mailbox, inputs) = Mailbox::new();
-    let arguments = (arguments.clone(), mailbox.clone(), inputs);
-    let (actor, _) = ActorRuntime::spawn_linked_instant(None, ShardActor, arguments, router.get_cell())?;
+    let parts = (arguments.clone(), mailbox.clone(), inputs);
+    let (actor, _) = ActorRuntime::spawn_linked_instant(None, ShardActor, parts, router.get_cell())?;
     // If it has ended already, the router is told.
     drop(actor.send_message(Run));
     Ok((actor, mailbox))
-}
-
-/// Actors are started on the current runtime.
-pub(crate) fn needs_a_runtime(what: &str) -> Result<()> {
-    if tokio::runtime::Handle::try_current().is_ok() {
-        return Ok(());
-    }
-    Err(Error::new(
-        ErrorKind::InvalidInput,
-        format!("{what} needs a tokio runtime: make it inside one (`#[tokio::main]`, or `runtime.enter()`)"),
-    ))
 }
 
 fn not_started(error: ractor::SpawnErr) -> Error {
@@ -112,26 +157,28 @@ impl Actor for RouterActor {
 
     async fn pre_start(
         &self,
-        _myself: ActorRef<RouterMessage>,
+        _: ActorRef<RouterMessage>,
         state: tokio::sync::oneshot::Receiver<Router>,
     ) -> Result<Router, ActorProcessingErr> {
         Ok(state.await?)
     }
 
+    async fn post_start(&self, _: ActorRef<RouterMessage>, router: &mut Router) -> Result<(), ActorProcessingErr> {
+        router.span = ActorSpan::current();
+        Ok(())
+    }
+
     async fn handle(
         &self,
-        _myself: ActorRef<RouterMessage>,
+        myself: ActorRef<RouterMessage>,
         message: RouterMessage,
         router: &mut Router,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            RouterMessage::Close { until } => {
-                for shard in &router.topology.shards {
-                    // One that is dead holds nothing.
-                    drop(shard.tell(Input::Shutdown(Shutdown { until, told: None })));
-                }
-            }
+            RouterMessage::Close { until } => router.close(until),
+            RouterMessage::Restart { shard } => router.restart(&myself, shard),
         }
+        router.end_if_done(&myself);
         Ok(())
     }
 
@@ -142,32 +189,112 @@ impl Actor for RouterActor {
         router: &mut Router,
     ) -> Result<(), ActorProcessingErr> {
         match event {
-            SupervisionEvent::ActorFailed(who, error) => router.restart(&myself, who.get_id(), &error.to_string()),
-            // Shards end by themselves only when the client is shut down.
-            SupervisionEvent::ActorTerminated(..) => {
-                router.running = router.running.saturating_sub(1);
-                if router.running == 0 {
-                    myself.stop(None);
-                }
+            SupervisionEvent::ActorFailed(who, error) => {
+                router.shard_is_gone(&myself, who.get_id(), &error.to_string())
+            }
+            SupervisionEvent::ActorTerminated(who, _, reason) => {
+                router.shard_is_gone(&myself, who.get_id(), reason.as_deref().unwrap_or("it ended"));
             }
             _ => {}
         }
+        router.end_if_done(&myself);
         Ok(())
     }
 }
 
 impl Router {
-    /// A shard's actor died. Its connections and leases died with it, and whoever depends on them was told; a new one
-    /// starts from nothing.
-    fn restart(&mut self, myself: &ActorRef<RouterMessage>, who: ractor::ActorId, error: &str) {
-        let place = self.topology.shards.iter().find(|place| place.is_actor(who));
-        let Some((place, arguments)) = place.and_then(|place| Some((place, self.arguments.get(place.index)?))) else {
+    /// A shard's actor died, or was shut down. Its connections and leases are gone with it, and whoever depends on them was told; a
+    /// new one starts from nothing.
+    fn shard_is_gone(&mut self, myself: &ActorRef<RouterMessage>, who: ActorId, error: &str) {
+        let Some(index) = self.topology.shards.iter().position(|place| place.is_actor(who)) else {
             return;
         };
-        tracing::error!(shard = place.index, endpoint = %place.endpoint(), error, "a shard's actor died: restarting it");
-        match start_shard(arguments, myself) {
-            Ok(actor) => place.replace(actor),
-            Err(error) => tracing::error!(shard = place.index, %error, "a shard's actor could not be restarted"),
+        let Some(shard) = self.shards.get_mut(index) else {
+            return;
+        };
+        let Stage::Running(since) = shard.stage else { return };
+        if self.ending.cause().is_some() {
+            return self.ended(index);
+        }
+        let pause = shard.restarts.died_after(since.elapsed());
+        shard.stage = Stage::Pausing;
+        let endpoint = Arc::clone(&shard.arguments.health.borrow().endpoint);
+        // The log is the user's code: whatever it does, the shard is restarted.
+        drop(catch(|| {
+            self.span.outside(|| {
+                tracing::error!(shard = index, %endpoint, error, restart_in = %human(pause), "a shard's actor died: another takes its place");
+            });
+        }));
+        match pause.is_zero() {
+            true => self.restart(myself, index),
+            false => drop(myself.send_after(pause, move || RouterMessage::Restart { shard: index })),
+        }
+    }
+
+    fn restart(&mut self, myself: &ActorRef<RouterMessage>, index: usize) {
+        let (Some(shard), Some(place)) = (self.shards.get_mut(index), self.topology.shards.get(index)) else {
+            return;
+        };
+        if shard.stage != Stage::Pausing {
+            return;
+        }
+        if self.ending.cause().is_some() {
+            return self.ended(index);
+        }
+        match start_shard(&shard.arguments, myself) {
+            Ok(actor) => {
+                shard.stage = Stage::Running(Instant::now());
+                place.replace(actor);
+            }
+            // It has no name that could be taken.
+            Err(_) => drop(myself.send_after(shard.restarts.died_after(Duration::ZERO), move || {
+                RouterMessage::Restart { shard: index }
+            })),
+        }
+    }
+
+    /// Has all shards end. Those that were told before take no notice.
+    fn close(&mut self, until: Instant) {
+        self.ending.begin(shut_down());
+        for index in 0..self.shards.len() {
+            if self
+                .shards
+                .get(index)
+                .is_some_and(|shard| shard.stage == Stage::Pausing)
+            {
+                self.ended(index);
+            }
+        }
+        for place in &self.topology.shards {
+            // One that has just died is not started again.
+            drop(place.tell(Input::Shutdown(Shutdown { until, told: None })));
+        }
+    }
+
+    /// A shard has no actor, and gets none any more.
+    fn ended(&mut self, index: usize) {
+        let Some(shard) = self.shards.get_mut(index) else {
+            return;
+        };
+        shard.stage = Stage::Ended;
+        if let Some(cause) = self.ending.cause() {
+            shard.arguments.health.send_if_modified(|health| health.close(cause));
+        }
+    }
+
+    fn end_if_done(&self, myself: &ActorRef<RouterMessage>) {
+        if self.shards.iter().all(|shard| shard.stage == Stage::Ended) {
+            myself.stop(None);
+        }
+    }
+}
+
+/// Without a router no shard is started any more: all that is not over ends with it. Where it was not told to end, its runtime has.
+impl Drop for Router {
+    fn drop(&mut self) {
+        self.ending.begin(runtime_ended("client"));
+        for index in 0..self.shards.len() {
+            self.ended(index);
         }
     }
 }

@@ -4,19 +4,22 @@
 //! its caller's task to the socket in one hop, and its answer back in one. Connections for single waits are tasks of their own,
 //! which report to the mailbox.
 
+mod shell;
+
 use std::collections::HashMap;
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 use tokio_util::task::AbortOnDropHandle;
 
+pub(crate) use self::shell::{Run, ShardActor};
 use crate::config::ShardConfig;
+use crate::ending::{Ending, shut_down};
 use crate::error::{Error, ErrorKind, Result};
-use crate::health::ShardHealth;
+use crate::health::{ConnectionState, ShardHealth};
 use crate::net::connect::{Connected, Purpose};
 use crate::net::dial::{Dial, LaneEvent};
 use crate::net::lane::{Command, Lane, LaneSettings, OwnCommands};
@@ -41,44 +44,12 @@ pub(crate) struct ShardArguments {
     pub(crate) sink: ShardSink,
     /// Shared with the actors before and after.
     pub(crate) handover: watch::Sender<Handover>,
-}
-
-/// The behaviour. Its only message has it run until the shard is over.
-pub(crate) struct ShardActor;
-
-/// Told once, when the actor has been started.
-pub(crate) struct Run;
-
-impl Actor for ShardActor {
-    type Msg = Run;
-    type State = Option<Driver>;
-    type Arguments = (ShardArguments, Mailbox, mpsc::UnboundedReceiver<Input>);
-
-    async fn pre_start(
-        &self,
-        _myself: ActorRef<Run>,
-        (arguments, mailbox, inputs): Self::Arguments,
-    ) -> std::result::Result<Option<Driver>, ActorProcessingErr> {
-        Ok(Some(Driver::start(arguments, mailbox, inputs)))
-    }
-
-    async fn handle(
-        &self,
-        myself: ActorRef<Run>,
-        Run: Run,
-        driver: &mut Option<Driver>,
-    ) -> std::result::Result<(), ActorProcessingErr> {
-        if let Some(mut driver) = driver.take() {
-            // It yields by itself, after each of its turns.
-            tokio::task::unconstrained(poll_fn(|cx| driver.poll_turns(cx))).await;
-        }
-        myself.stop(None);
-        Ok(())
-    }
+    /// Of the client.
+    pub(crate) ending: Ending,
 }
 
 /// The machine, and everything that it acts on.
-pub(crate) struct Driver {
+struct Driver {
     shard: Shard,
     effects: Effects,
     inputs: mpsc::UnboundedReceiver<Input>,
@@ -86,6 +57,7 @@ pub(crate) struct Driver {
     config: ShardConfig,
     health: watch::Sender<ShardHealth>,
     handover: watch::Sender<Handover>,
+    ending: Ending,
     metrics: LaneMetrics,
     /// The pipelined connections.
     own: Vec<(LaneId, Own)>,
@@ -126,7 +98,7 @@ const INPUTS_A_TURN: usize = 256;
 const TURNS_IN_A_ROW: usize = 8;
 
 impl Driver {
-    fn start(arguments: ShardArguments, mailbox: Mailbox, inputs: mpsc::UnboundedReceiver<Input>) -> Self {
+    fn start((arguments, mailbox, inputs): (ShardArguments, Mailbox, mpsc::UnboundedReceiver<Input>)) -> Self {
         let ShardArguments {
             index,
             plan,
@@ -134,6 +106,7 @@ impl Driver {
             health,
             sink,
             handover,
+            ending,
         } = arguments;
         let now = Instant::now();
         let setup = Setup {
@@ -157,6 +130,7 @@ impl Driver {
             config,
             health,
             handover,
+            ending,
             own: Vec::new(),
             tasks: HashMap::new(),
             timer: Box::pin(sleep_until(now)),
@@ -265,7 +239,7 @@ impl Driver {
     /// Tells the machine when something is due. Returns whether it was.
     fn poll_timer(&mut self, cx: &mut Context<'_>) -> bool {
         let now = Instant::now();
-        let Some(due) = self.shard.next_due(now) else {
+        let Some(due) = self.shard.next_due() else {
             return false;
         };
         if due <= now {
@@ -306,7 +280,7 @@ impl Driver {
                 }
                 Effect::Close(id) => self.close(id),
                 Effect::Answer(answer) => self.answer(answer),
-                Effect::Publish(health) => drop(self.health.send_replace(health)),
+                Effect::Publish(health) => self.publish(health),
                 Effect::HandOver(handover) => drop(self.handover.send_replace(handover)),
                 Effect::ProbeFirst(ask) => self.probe_first(ask),
                 Effect::End(told, report) => {
@@ -319,6 +293,17 @@ impl Driver {
         }
         // Keeps its room for the next turn.
         self.effects = effects;
+    }
+
+    /// Publishes what the machine says of itself. That it is closed it says as soon as it is shut down.
+    fn publish(&self, said: ShardHealth) {
+        let closed = matches!(said.state, ConnectionState::Closed);
+        self.health.send_modify(|health| {
+            health.become_like(said);
+            if closed {
+                health.close(self.ending.cause().unwrap_or(&shut_down()));
+            }
+        });
     }
 
     fn open(&mut self, id: LaneId, opening: Opening) {
@@ -434,7 +419,7 @@ impl Driver {
     }
 }
 
-/// However the shard ends, its holders are told.
+/// However the shard ends, its holders are told, before its connections are closed.
 impl Drop for Driver {
     fn drop(&mut self) {
         self.shard.abandon(Instant::now());
@@ -476,8 +461,9 @@ impl Own {
                 }
                 Poll::Ready(Ok(Err(error))) => (Some(LaneEvent::Failed(error)), false),
                 Poll::Ready(Err(ended)) => {
-                    let error = Error::new(ErrorKind::Connect, "the attempt to connect panicked").caused_by(ended);
-                    (Some(LaneEvent::Failed(error)), false)
+                    // What panics while it connects says so itself.
+                    let message = format!("the attempt to connect ended with its task: {ended}");
+                    (Some(LaneEvent::Failed(Error::new(ErrorKind::Connect, message))), false)
                 }
             },
         }

@@ -4,9 +4,11 @@
 //! way: it keeps this table true, which costs a caller a read lock that is taken for writing only when an actor has died.
 
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use ractor::ActorRef;
 use tokio::sync::{Semaphore, watch};
+use tokio::time::timeout;
 
 use super::shard::Run;
 use crate::error::{Error, ErrorKind, Result};
@@ -14,6 +16,9 @@ use crate::health::ShardHealth;
 use crate::shard::input::{Input, Mailbox};
 use crate::sharding::CheckedStrategy;
 use crate::types::Key;
+
+/// What a request that was lost waits for the cause.
+const A_MOMENT: Duration = Duration::from_secs(1);
 
 /// All shards, and the rule which key belongs to which.
 pub(crate) struct Topology {
@@ -60,16 +65,26 @@ impl ShardPlace {
         if actor.1.send(input) { Ok(()) } else { Err(self.gone()) }
     }
 
-    /// The actor died with a request in its hands.
+    /// The shard is closed, or its actor died with a request in its hands.
     pub(crate) fn gone(&self) -> Error {
-        if matches!(self.health.borrow().state, crate::health::ConnectionState::Closed) {
-            return Error::new(ErrorKind::Shutdown, "the client is shut down");
+        let health = self.health.borrow();
+        if let Some(cause) = health.closed_because().or(health.death()) {
+            return cause.clone();
         }
         Error::new(
             ErrorKind::ShardGone,
-            format!("the actor of shard {} died; it is being restarted", self.index),
+            format!("the actor of shard {} died; another takes its place", self.index),
         )
-        .at(&self.endpoint())
+        .at(&health.endpoint)
+    }
+
+    /// As [`gone`](Self::gone), for a request that the shard had in its hands: what ended it may be about to say so.
+    pub(crate) async fn lost(&self) -> Error {
+        let mut health = self.health.clone();
+        let told = health.wait_for(|health| health.closed_because().or(health.death()).is_some());
+        // Without an answer there is an older one, or none: it is not worth more of the caller's time.
+        drop(timeout(A_MOMENT, told).await);
+        self.gone()
     }
 
     pub(crate) fn is_actor(&self, id: ractor::ActorId) -> bool {

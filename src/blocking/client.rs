@@ -170,7 +170,8 @@ impl Client {
     }
 }
 
-/// Uses the connections of an async client, which live as long as *its* runtime.
+/// Uses the connections of an async client, which live as long as *its* runtime: once that has ended, every call fails with
+/// [`Shutdown`](crate::ErrorKind::Shutdown).
 impl From<client::Client> for Client {
     fn from(client: client::Client) -> Self {
         Self(Ours::new(client))

@@ -48,9 +48,11 @@ pub enum ErrorKind {
     Refused,
     /// The server does not know the command, or makes no fences where they are [required](crate::Fencing::Required).
     Unsupported,
-    /// The actor of this shard died and is being restarted. Whether the request was carried out is unknown.
+    /// The actor of this shard panicked (the message says why), and another takes its place. Whether the request was carried out
+    /// is unknown.
     ShardGone,
-    /// The client is shut down.
+    /// The client, or the signal connection, is closed for ever: it was shut down, or the runtime on which it was made has ended. The
+    /// message says which.
     Shutdown,
     /// The call is not allowed here or now, by its caller's own doing; the message says why. Nothing was sent.
     Misuse,

@@ -27,7 +27,7 @@ pub enum LostReason {
     Disconnected,
     /// As `Disconnected`, by a server that was shutting down.
     ServerDraining,
-    /// The actor that kept it died.
+    /// The actor that kept it panicked, or ended with its runtime.
     ShardGone,
     /// The client was shut down.
     Shutdown,

@@ -6,10 +6,14 @@ use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 
+use crate::unwind::{Panic, catch};
+
 /// The pauses between attempts to reconnect: jittered, growing up to a bound, and never the end of trying.
 ///
 /// By default the first pause takes 50 to 100 ms, the second 100 to 200 ms, and so on, up to 2.5 to 5 s. Where in its range a pause lies is
 /// random, so that clients which lost a server together do not come back together.
+///
+/// A policy that panics is not asked again in that sequence: its pauses take 5 s from there on.
 #[derive(Clone)]
 pub struct ReconnectPolicy(Arc<dyn Fn() -> Pauses + Send + Sync>);
 
@@ -21,6 +25,10 @@ const LAST_RESORT: Duration = Duration::from_secs(5);
 
 /// The longest pause that is made, whatever a policy says: a moment that far ahead is one that every clock can count to.
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// A connection that stood for so long was of use. One that ends sooner, or in silence, is no reason to begin anew with the pauses
+/// between attempts, nor to ask the same server again first.
+pub(crate) const OF_USE_AFTER: Duration = Duration::from_secs(1);
 
 impl ReconnectPolicy {
     /// Returns a policy whose first pause is at least `first` and less than twice that. Each further pause is twice as long, until it would
@@ -82,7 +90,7 @@ impl ReconnectPolicy {
     /// A new sequence.
     pub(crate) fn start(&self) -> Attempts {
         Attempts {
-            pauses: (self.0)(),
+            pauses: catch(&*self.0).unwrap_or_else(no_more_to_say),
             made: 0,
         }
     }
@@ -105,6 +113,11 @@ impl fmt::Debug for ReconnectPolicy {
     }
 }
 
+/// A policy that has panicked is not asked again.
+fn no_more_to_say(_: Panic) -> Pauses {
+    Box::new(std::iter::empty())
+}
+
 /// The attempts since a connection was lost.
 pub(crate) struct Attempts {
     pauses: Pauses,
@@ -115,7 +128,11 @@ impl Attempts {
     /// An attempt failed: how long to wait before the next.
     pub(crate) fn failed(&mut self) -> Duration {
         self.made = self.made.saturating_add(1);
-        self.pauses.next().unwrap_or(LAST_RESORT).min(LONGEST)
+        let next = catch(|| self.pauses.next()).unwrap_or_else(|panic| {
+            self.pauses = no_more_to_say(panic);
+            None
+        });
+        next.unwrap_or(LAST_RESORT).min(LONGEST)
     }
 
     /// An attempt failed, and the next is made at once, somewhere else.
@@ -185,6 +202,20 @@ mod tests {
         let policy = ReconnectPolicy::exponential(Duration::MAX, Duration::MAX);
         let pause = policy.start().failed();
         assert!(std::time::Instant::now().checked_add(pause).is_some(), "{pause:?}");
+    }
+
+    #[test]
+    fn a_policy_that_panics_has_no_more_to_say() {
+        let unwilling = ReconnectPolicy(Arc::new(|| panic!("no pauses")));
+        assert_eq!(unwilling.start().failed(), LAST_RESORT);
+        let tired = ReconnectPolicy(Arc::new(|| {
+            let first = std::iter::once(Duration::from_millis(7));
+            Box::new(first.chain(std::iter::from_fn(|| panic!("no more"))))
+        }));
+        let mut attempts = tired.start();
+        let pauses = [attempts.failed(), attempts.failed(), attempts.failed()];
+        assert_eq!(pauses, [Duration::from_millis(7), LAST_RESORT, LAST_RESORT]);
+        assert_eq!(attempts.made(), 3);
     }
 
     #[test]

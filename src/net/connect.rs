@@ -20,6 +20,7 @@ use crate::protocol::{AuthToken, Call, Pattern, StableRef};
 use crate::stats::ClusterStats;
 use crate::tls::{TlsConnector, explain_disconnect, no_tls};
 use crate::types::{Key, Kind, Token, Ttl};
+use crate::unwind::catch_async;
 
 /// A pattern that nobody listens to.
 const SIGNALS_PROBE: &str = "dflockd-client.probe";
@@ -88,8 +89,8 @@ impl ConnectOptions {
     ///
     /// # Errors
     ///
-    /// `Connect` (with the operating system's reason, or that of TLS), `Auth`, or `Protocol` if somebody else than a dflockd
-    /// server answers.
+    /// `Connect` (with the operating system's reason, or that of TLS, or what a panic said), `Auth`, or `Protocol` if the peer is
+    /// no dflockd server.
     ///
     /// # Cancel safety
     ///
@@ -99,12 +100,17 @@ impl ConnectOptions {
             .give_up_at
             .map(|when| when.saturating_duration_since(Instant::now()));
         let limit = left.map_or(self.connect_timeout, |left| left.min(self.connect_timeout));
-        let connected = match timeout(limit, self.authenticated()).await {
-            Ok(result) => result,
-            Err(_) => {
+        let connected = match catch_async(timeout(limit, self.authenticated())).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(_)) => {
                 self.servers.forget(self.endpoint.as_text());
                 Err(self.timed_out(limit))
             }
+            // A verifier of certificates, say, that the user wrote.
+            Err(panic) => Err(Error::new(
+                ErrorKind::Connect,
+                format!("the attempt to connect panicked: {panic}"),
+            )),
         };
         connected.map_err(|error| error.at(self.endpoint.as_text()))
     }

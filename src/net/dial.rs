@@ -1,15 +1,17 @@
-//! The life of one connection in a task of its own: a pause, the connecting, the work, the end. What happens is told to
-//! whoever opened it.
+//! The life of one connection in a task of its own: a pause, the connecting, the work, the end. What happens is told to the
+//! owner of the connection.
 
+use std::marker::PhantomData;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
-use super::connect::{ConnectOptions, Purpose, Shown};
+use super::connect::{ConnectOptions, Connected, Purpose, Shown};
 use super::lane::{self, Caller, Command, LaneEnd, LaneSettings, Report};
 use super::metrics::LaneMetrics;
-use crate::error::Error;
+use super::pipeline::Leftovers;
+use crate::error::{Error, ErrorKind, Result};
 
 /// How to reach a server, and how to treat the connection.
 #[derive(Clone)]
@@ -23,7 +25,7 @@ pub(crate) struct Dial {
     pub(crate) metrics: LaneMetrics,
 }
 
-/// What happens on a connection.
+/// What happens on a connection. The last event is `Failed` or `Ended`, and there is always one.
 pub(crate) enum LaneEvent<T> {
     /// It is ready.
     Up(Shown),
@@ -36,39 +38,117 @@ pub(crate) enum LaneEvent<T> {
 }
 
 impl Dial {
-    /// Connects after a pause and works on what `queue` brings, until that is closed or the connection fails.
+    /// Connects after a pause and works on what `queue` brings, until that is closed or the connection fails. The end is told
+    /// however it comes about: also if this panics, and if it is dropped, begun or not.
     ///
     /// # Cancel safety
     ///
     /// Dropping it closes the connection.
-    pub(crate) async fn run<T: Caller>(
+    pub(crate) fn run<T, F>(
         self,
         pause: Duration,
         queue: mpsc::UnboundedReceiver<Command<T>>,
-        tell: impl Fn(LaneEvent<T>),
-    ) {
+        tell: F,
+    ) -> impl Future<Output = ()> + use<T, F>
+    where
+        T: Caller,
+        F: Fn(LaneEvent<T>),
+    {
+        let mut owner = Owner::new(tell);
+        async move {
+            let connected = match self.connected(pause).await {
+                Ok(connected) => connected,
+                Err(error) => return owner.failed(error),
+            };
+            let abilities = connected.shown.abilities;
+            owner.up(connected.shown);
+            let settings = LaneSettings {
+                keepalive: self.keepalive,
+                reply_timeout: self.reply_timeout,
+                max_in_flight: self.max_in_flight,
+                hears_signals: self.hears_signals,
+                has_to_lead: matches!(self.connect.purpose, Purpose::Leading(_)),
+                abilities,
+                metrics: self.metrics,
+            };
+            let end = lane::run(connected.stream, queue, settings, |report| owner.report(report)).await;
+            owner.ended(end);
+        }
+    }
+
+    async fn connected(&self, pause: Duration) -> Result<Connected> {
         if !pause.is_zero() {
             sleep(pause).await;
         }
-        let connected = match self.connect.connect().await {
-            Ok(connected) => connected,
-            Err(error) => return tell(LaneEvent::Failed(error)),
-        };
-        let abilities = connected.shown.abilities;
-        tell(LaneEvent::Up(connected.shown));
-        let settings = LaneSettings {
-            keepalive: self.keepalive,
-            reply_timeout: self.reply_timeout,
-            max_in_flight: self.max_in_flight,
-            hears_signals: self.hears_signals,
-            has_to_lead: matches!(self.connect.purpose, Purpose::Leading(_)),
-            abilities,
-            metrics: self.metrics,
-        };
-        let end = lane::run(connected.stream, queue, settings, |report| {
-            tell(LaneEvent::Report(report))
-        })
-        .await;
-        tell(LaneEvent::Ended(Box::new(end)));
+        self.connect.connect().await
     }
 }
+
+/// The owner of a connection, as its task sees it: it hears of the end exactly once, whatever ends the task.
+struct Owner<T, F: Fn(LaneEvent<T>)> {
+    tell: F,
+    stage: Stage,
+    event: PhantomData<fn(T)>,
+}
+
+#[derive(Clone, Copy)]
+enum Stage {
+    Connecting,
+    /// Since then.
+    Up(Instant),
+    /// The end was told.
+    Over,
+}
+
+impl<T, F: Fn(LaneEvent<T>)> Owner<T, F> {
+    fn new(tell: F) -> Self {
+        Self {
+            tell,
+            stage: Stage::Connecting,
+            event: PhantomData,
+        }
+    }
+
+    fn up(&mut self, shown: Shown) {
+        self.stage = Stage::Up(Instant::now());
+        (self.tell)(LaneEvent::Up(shown));
+    }
+
+    fn report(&self, report: Report<T>) {
+        (self.tell)(LaneEvent::Report(report));
+    }
+
+    fn failed(&mut self, error: Error) {
+        self.stage = Stage::Over;
+        (self.tell)(LaneEvent::Failed(error));
+    }
+
+    fn ended(&mut self, end: LaneEnd<T>) {
+        self.stage = Stage::Over;
+        (self.tell)(LaneEvent::Ended(Box::new(end)));
+    }
+}
+
+/// The task was dropped, and with it what was in flight: its callers see their channels closed.
+impl<T, F: Fn(LaneEvent<T>)> Drop for Owner<T, F> {
+    fn drop(&mut self) {
+        let what = match std::thread::panicking() {
+            true => "its task panicked",
+            false => "its task was dropped, as where a runtime ends",
+        };
+        match self.stage {
+            Stage::Connecting => self.failed(Error::new(ErrorKind::Connect, format!("not connected: {what}"))),
+            Stage::Up(since) => self.ended(LaneEnd {
+                cause: Some(lane::lost(what)),
+                leftovers: Leftovers::nothing(),
+                was_silent: false,
+                // Nothing later is known.
+                heard: since,
+            }),
+            Stage::Over => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -68,8 +68,12 @@ where
         match finished {
             Some(Ok((_, Ok(connected)))) => return Ok(connected),
             Some(Ok((address, Err(error)))) => failures.push((address, error)),
-            // A runtime that shuts down ends its tasks.
-            Some(Err(_)) => {}
+            // A runtime that shuts down ends its tasks; a panic is one of the caller's.
+            Some(Err(ended)) => {
+                if let Ok(panic) = ended.try_into_panic() {
+                    std::panic::resume_unwind(panic);
+                }
+            }
             None => return Err(failures),
         }
     }

@@ -22,6 +22,7 @@ use crate::error::{Error, ErrorKind};
 use crate::human::human;
 use crate::protocol::Request;
 use crate::types::{Key, Kind, Token, Ttl};
+use crate::unwind::{Panic, catch};
 
 /// Who waits for an answer.
 pub(crate) trait Caller {
@@ -68,6 +69,13 @@ pub(crate) struct Report<T> {
 }
 
 impl<T> Report<T> {
+    fn nothing() -> Self {
+        Self {
+            received: Received::nothing(),
+            skipped: Vec::new(),
+        }
+    }
+
     pub(crate) fn is_nothing(&self) -> bool {
         self.received.is_nothing() && self.skipped.is_empty()
     }
@@ -117,7 +125,8 @@ pub(crate) struct LaneSettings {
 /// An abandoned wait that the server ends by itself this soon is left to run out: cheaper than a new connection.
 const LET_RUN_OUT: Duration = Duration::from_millis(50);
 
-/// Runs a connection until `commands` is closed and everything in flight is answered, or until it fails.
+/// Runs a connection until `commands` is closed and everything in flight is answered, or until it fails. A panic is a failure
+/// like any other: what had been answered before is delivered, and what was in flight comes back with the end.
 ///
 /// # Cancel safety
 ///
@@ -263,44 +272,54 @@ where
     }
 
     /// One turn: take what is queued, write it, read what has come, look at the clock. Ready when the lane is over; it must
-    /// not be polled again then.
+    /// not be polled again then. A panic ends it like any failure.
     pub(crate) fn poll_turn(&mut self, cx: &mut Context<'_>, deliver: &mut impl FnMut(Report<T>)) -> Poll<LaneEnd<T>> {
-        let mut report = Report {
-            received: Received::nothing(),
-            skipped: Vec::new(),
+        // Not the turn's own: a panic must not take along what was answered before it.
+        let mut report = Report::nothing();
+        let mut turn = match catch(|| self.turn(cx, &mut report)) {
+            Ok(turn) => turn,
+            Err(panic) => Poll::Ready(self.panicked(&panic)),
         };
-        let end = loop {
+        if !report.is_nothing() {
+            if let (Err(panic), Poll::Pending) = (catch(|| deliver(report)), &turn) {
+                turn = Poll::Ready(self.panicked(&panic));
+            }
+        }
+        turn.map(|stop| self.end(stop))
+    }
+
+    /// A turn broke off, nobody knows where. What was taken up may have been written.
+    fn panicked(&mut self, panic: &Panic) -> Stop {
+        self.pipeline.may_have_been_written();
+        Some(lost(&format!("its task panicked: {panic}")))
+    }
+
+    fn turn(&mut self, cx: &mut Context<'_>, report: &mut Report<T>) -> Poll<Stop> {
+        loop {
             let was_full = self.take_commands(cx, &mut report.skipped);
             if let Err(error) = self.write(cx) {
-                break Err(Some(error));
+                return Poll::Ready(Some(error));
             }
             let read = self.read(cx, &mut report.received);
             if let Err(error) = read {
-                break Err(Some(error));
+                return Poll::Ready(Some(error));
             }
             if self.closing && self.pipeline.len() == 0 {
-                break Ok(());
+                return Poll::Ready(None);
             }
             if self.hung_up || self.wait_was_given_up(cx) {
-                break Err(None);
+                return Poll::Ready(None);
             }
             match self.look_at_the_clock(cx) {
-                Err(error) => break Err(Some(error)),
+                Err(error) => return Poll::Ready(Some(error)),
                 Ok(true) => continue,
                 Ok(false) => {}
             }
             if was_full && self.has_room() {
                 continue;
             }
-            if !report.is_nothing() {
-                deliver(report);
-            }
             return Poll::Pending;
-        };
-        if !report.is_nothing() {
-            deliver(report);
         }
-        Poll::Ready(self.end(end.err().flatten()))
     }
 
     /// What the lane leaves behind. What was sent to it and not taken up was not written.
@@ -469,7 +488,7 @@ where
     }
 }
 
-fn lost(what: &str) -> Error {
+pub(super) fn lost(what: &str) -> Error {
     Error::new(ErrorKind::Disconnected, format!("the connection was lost: {what}"))
 }
 

@@ -99,6 +99,15 @@ pub(crate) struct Leftovers<T> {
     pub(crate) unwritten: Vec<T>,
 }
 
+impl<T> Leftovers<T> {
+    pub(crate) fn nothing() -> Self {
+        Self {
+            unknown: Vec::new(),
+            unwritten: Vec::new(),
+        }
+    }
+}
+
 impl<T> Pipeline<T> {
     /// An empty pipeline. `reply_timeout` is what a server may take to answer, on top of the wait it was asked for.
     pub(crate) fn new(reply_timeout: Duration) -> Self {
@@ -178,15 +187,13 @@ impl<T> Pipeline<T> {
                     continue;
                 }
             }
-            let Some(entry) = self.in_flight.pop_front() else {
+            // Decoded before it is taken: whatever happens meanwhile, nothing in flight is forgotten.
+            let Some(oldest) = self.in_flight.front() else {
                 return Err(unasked(line));
             };
-            let response = match Response::decode(entry.expect, line) {
-                Ok(response) => response,
-                Err(error) => {
-                    self.in_flight.push_front(entry);
-                    return Err(not_dflockd(error));
-                }
+            let response = Response::decode(oldest.expect, line).map_err(not_dflockd)?;
+            let Some(entry) = self.in_flight.pop_front() else {
+                return Ok(());
             };
             // Another line came, so the connection goes on, and the `error` before it was an answer.
             into.extend(confirmed(&mut self.unconfirmed));
@@ -234,12 +241,14 @@ impl<T> Pipeline<T> {
         self.in_flight.len() + usize::from(self.unconfirmed.is_some())
     }
 
+    /// How much was given to the socket is not known: it may have been all that was encoded.
+    pub(crate) fn may_have_been_written(&mut self) {
+        self.written = self.encoded;
+    }
+
     /// The connection is over: everything that was not answered, oldest first.
     pub(crate) fn into_leftovers(self) -> Leftovers<T> {
-        let mut leftovers = Leftovers {
-            unknown: Vec::new(),
-            unwritten: Vec::new(),
-        };
+        let mut leftovers = Leftovers::nothing();
         for entry in self.unconfirmed.into_iter().chain(self.in_flight) {
             if entry.starts_at < self.written {
                 leftovers.unknown.extend(entry.tag);

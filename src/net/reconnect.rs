@@ -172,6 +172,8 @@ impl Reconnect {
             last_failover: self.last_failover,
             state,
             since: now,
+            closed_because: None,
+            death: None,
         }
     }
 

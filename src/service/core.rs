@@ -1,10 +1,9 @@
 //! What all clones of a client, and all its leases, keep alive together.
 
-use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use metrics::Gauge;
-use ractor::ActorRef;
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::dispatch::{CoreRef, Dispatch};
@@ -13,16 +12,19 @@ use super::metrics::RequestMetrics;
 use super::request::Operation;
 use super::routes::Routes;
 use super::timeout::{About, Explain, Subject};
-use crate::actor::router::RouterMessage;
+use crate::actor::router::{self, RouterRef};
 use crate::actor::topology::{ShardPlace, Topology};
 use crate::config::Config;
+use crate::ending::{Ending, shut_down};
 use crate::error::{Budget, Error, ErrorKind, Result};
 use crate::health::ConnectionState;
 use crate::net::reconnect::unavailable;
-use crate::signal::{Buffer, Link, ShardWatch, SignalOptions};
+use crate::shard::input::{Input, Shutdown, ShutdownReport};
+use crate::signal::{Buffer, Family, Link, SignalOptions};
 use crate::telemetry::catalog;
 use crate::telemetry::level::Level;
 use crate::telemetry::sink::Sink;
+use crate::unwind::catch;
 
 /// The heart of a client.
 ///
@@ -35,27 +37,35 @@ pub(crate) struct Core {
     /// Where requests are counted, if anybody records it.
     pub(crate) metrics: Option<Arc<RequestMetrics>>,
     pub(crate) explainer: Arc<Explainer>,
+    /// Its signal connections.
+    pub(crate) signals: Family,
     emitters: Arc<Emitters>,
-    router: ActorRef<RouterMessage>,
+    ending: Ending,
+    /// Closes the client when it is dropped: nobody uses it any more then.
+    router: RouterRef,
     layered: Option<ClientService>,
     /// Shown for as long as the client lives.
     _build_info: Level,
 }
 
-/// How long the shards may take to give back what is on its way when the last user of a client is gone.
-const LAST_RELEASES: Duration = Duration::from_secs(5);
-
 impl Core {
     pub(crate) fn start(config: Config, layers: &[UserLayer]) -> Result<Arc<Self>> {
-        config.sink.describe_all();
-        let (router, topology) = crate::actor::router::start(&config)?;
+        let runtime = crate::runtime::current("a client")?;
         let routes = Routes {
-            strategy: topology.strategy.clone(),
-            shards: topology.shards.len(),
+            strategy: config.strategy.clone(),
+            shards: config.shards.len(),
         };
-        let build_info = build_info(&config.sink);
-        let metrics = RequestMetrics::new(&config.sink, routes.clone(), config.key_class.clone());
-        let metrics = build_info.is_recorded().then_some(metrics);
+        // Before anything is started: the recorder is the user's code.
+        let (build_info, metrics) = catch(|| measure(&config, &routes)).map_err(|panic| {
+            Error::new(
+                ErrorKind::InvalidInput,
+                format!("the metrics recorder cannot be used: it panicked: {panic}"),
+            )
+        })?;
+        let ending = Ending::default();
+        let (router, topology) = router::start(&config, &ending)?;
+        let shards = topology.shards.iter().map(|shard| shard.health.clone()).collect();
+        let signals = Family::new(runtime, shards, ending.clone());
         let emitters = Arc::new(Emitters::new(routes.shards));
         let explainer = Explainer {
             topology: Arc::clone(&topology),
@@ -68,7 +78,9 @@ impl Core {
             routes: Arc::new(routes),
             metrics: metrics.map(Arc::new),
             explainer: Arc::new(explainer),
+            signals,
             emitters,
+            ending,
             router,
             layered: wrap(layers, Dispatch::new(core.clone())),
             _build_info: build_info,
@@ -77,9 +89,30 @@ impl Core {
     }
 
     /// The connection over which a shard's signals are emitted.
-    pub(super) fn emitter(&self, shard: usize) -> Result<&Link> {
-        let place = self.topology.shard(shard)?;
-        self.emitters.get(shard, &self.config, place.health.clone())
+    pub(super) fn emitter(&self, shard: usize) -> Result<Arc<Link>> {
+        self.emitters.get(shard, &self.config, &self.signals)
+    }
+
+    /// Has everything end: from now on nothing is started any more. What the shards report, each for itself, and when the signal
+    /// connections are closed. Dropping these makes no difference.
+    pub(crate) fn shut_down(
+        &self,
+        until: Instant,
+    ) -> (Vec<oneshot::Receiver<ShutdownReport>>, impl Future<Output = ()> + use<>) {
+        // First of all: a shard that ends before that would count as dead, and be started again.
+        self.ending.begin(shut_down());
+        let mut reports = Vec::new();
+        for shard in &self.topology.shards {
+            let (told, report) = oneshot::channel();
+            let told = Some(told);
+            // A shard that is gone holds nothing.
+            if shard.tell(Input::Shutdown(Shutdown { until, told })).is_ok() {
+                reports.push(report);
+            }
+        }
+        // It knows those whose actors have died.
+        self.router.close(until);
+        (reports, self.signals.close(&shut_down()))
     }
 
     /// Whether users put layers around the dispatch.
@@ -96,12 +129,13 @@ impl Core {
     }
 }
 
-/// Nobody uses the client any more. Only sends a message: works outside of a runtime, and during a panic.
-impl Drop for Core {
-    fn drop(&mut self) {
-        let until = Instant::now() + LAST_RELEASES;
-        drop(self.router.send_message(RouterMessage::Close { until }));
-    }
+/// Tells the recorder what there is to record; whether there is one; what is counted of requests, if so.
+fn measure(config: &Config, routes: &Routes) -> (Level, Option<RequestMetrics>) {
+    config.sink.describe_all();
+    let build_info = build_info(&config.sink);
+    let is_recorded = build_info.is_recorded();
+    let metrics = is_recorded.then(|| RequestMetrics::new(&config.sink, routes.clone(), config.key_class.clone()));
+    (build_info, metrics)
 }
 
 fn build_info(sink: &Sink) -> Level {
@@ -111,33 +145,34 @@ fn build_info(sink: &Sink) -> Level {
     level
 }
 
-/// The connections over which signals are emitted, one for each shard, made when it is first needed. They own nothing, and nothing
-/// comes over them.
-struct Emitters(Box<[OnceLock<Link>]>);
+/// The connections over which signals are emitted, one for each shard, made when it is first needed, and anew when it has died. They own
+/// nothing, and nothing comes over them.
+struct Emitters(Box<[Mutex<Option<Arc<Link>>>]>);
 
 impl Emitters {
     fn new(shards: usize) -> Self {
-        Self((0..shards).map(|_| OnceLock::new()).collect())
+        Self((0..shards).map(|_| Mutex::default()).collect())
     }
 
-    fn get(&self, shard: usize, config: &Config, followed: ShardWatch) -> Result<&Link> {
+    fn get(&self, shard: usize, config: &Config, family: &Family) -> Result<Arc<Link>> {
         let place = self
             .0
             .get(shard)
             .ok_or_else(|| Error::invalid("shard index", shard, "there is no such shard"))?;
-        if let Some(link) = place.get() {
-            return Ok(link);
+        let mut place = place.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(link) = place.as_ref().filter(|link| !link.is_closed()) {
+            return Ok(Arc::clone(link));
         }
         let buffer = Arc::new(Buffer::new(&SignalOptions::default()));
-        let link = Link::start(config, shard, config.shard.keepalive, buffer, Some(followed))?;
-        // If two begin at once, one of them is closed again.
-        Ok(place.get_or_init(|| link))
+        let link = Link::start(config, shard, config.shard.keepalive, buffer, Some(family))?;
+        Ok(Arc::clone(place.insert(Arc::new(link))))
     }
 
     /// Why a shard's is not connected, if it is not.
     fn last_error(&self, shard: usize) -> Option<Error> {
-        let link = self.0.get(shard)?.get()?;
-        link.health.borrow().last_error().cloned()
+        let place = self.0.get(shard)?.lock().unwrap_or_else(PoisonError::into_inner);
+        let health = place.as_ref()?.health.borrow();
+        health.last_error().cloned()
     }
 }
 
@@ -183,7 +218,7 @@ impl Explain for Arc<Explainer> {
     }
 }
 
-/// The shard is not connected, and why.
+/// The shard is not connected, or closed, and why.
 pub(super) fn shard_is_away(place: &ShardPlace) -> Option<Error> {
     let health = place.health.borrow();
     match &health.state {
@@ -197,8 +232,8 @@ pub(super) fn shard_is_away(place: &ShardPlace) -> Option<Error> {
             );
             Some(Error::new(ErrorKind::Unavailable, message).at(&health.endpoint))
         }
-        // What is shut down says so by itself.
-        ConnectionState::Connected | ConnectionState::Closed => None,
+        ConnectionState::Closed => health.closed_because().cloned(),
+        ConnectionState::Connected => None,
     }
 }
 

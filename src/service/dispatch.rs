@@ -274,7 +274,10 @@ async fn release(core: impl Borrow<Arc<Core>>, lease: Lease) -> Result<Response>
     // If it is not on its way yet, it is now.
     let (key, answer) = lease.give_back();
     let place = core.topology.route(&key)?;
-    answer.await.map_err(|_| place.gone())?.map(|()| Response::Released)
+    match answer.await {
+        Ok(released) => released.map(|()| Response::Released),
+        Err(_) => Err(place.lost().await),
+    }
 }
 
 async fn stats(core: impl Borrow<Arc<Core>>, shard: usize, reserved: Reserved) -> Result<Response> {
@@ -311,9 +314,7 @@ async fn emit(core: impl Borrow<Arc<Core>>, channel: Channel, payload: Payload) 
 
 async fn subscribe(core: impl Borrow<Arc<Core>>, request: SubscribeRequest) -> Result<Response> {
     let core = core.borrow();
-    let shards = core.topology.shards.iter().map(|shard| shard.health.clone());
-    let shards: Vec<_> = shards.collect();
-    let signals = SignalConn::start(&core.config, request.options, &shards)?;
+    let signals = SignalConn::start(&core.config, request.options, Some(&core.signals))?;
     let group = request.group.as_ref().map(Group::as_str);
     signals.listen(request.pattern.as_str(), group).await?;
     Ok(Response::Subscribed(signals))
@@ -337,7 +338,10 @@ async fn ask<T>(
     let (told, answer) = oneshot::channel();
     let _room = take_room(place, room, reserved).await?;
     send(Ask { told, _room })?;
-    answer.await.map_err(|_| place.gone())?
+    match answer.await {
+        Ok(answer) => answer,
+        Err(_) => Err(place.lost().await),
+    }
 }
 
 async fn take_room(place: &ShardPlace, room: &Arc<Semaphore>, reserved: Reserved) -> Result<OwnedSemaphorePermit> {

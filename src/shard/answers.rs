@@ -10,7 +10,7 @@ use super::places::QueuePlace;
 use super::progress::Refusal;
 use super::registry::GrantTimes;
 use super::request::Pending;
-use super::shutdown::shut_down;
+use crate::ending::shut_down;
 use crate::error::{Error, ErrorKind};
 use crate::lease::schedule::Schedule;
 use crate::net::lane::OnAbandon;

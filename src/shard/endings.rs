@@ -45,7 +45,7 @@ impl Shard {
             && !connection.is_retired()
         {
             // A server that accepts connections and then says nothing is not asked again and again without a pause.
-            self.exclusive_not_before = after(turn.now, self.exclusive_attempts.failed());
+            self.pause_exclusive(turn);
         }
         let cause = cause
             .unwrap_or_else(|| Error::new(ErrorKind::Disconnected, "the connection was closed"))

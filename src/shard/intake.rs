@@ -7,7 +7,7 @@ use super::input::{Acquire, Patience};
 use super::progress::Refusal;
 use super::question::Question;
 use super::request::{Carrier, Pending};
-use super::shutdown::shut_down;
+use crate::ending::shut_down;
 use crate::error::{Error, Result};
 use crate::net::lane::{Caller, OnAbandon};
 use crate::protocol::{Request, Response};

@@ -59,9 +59,9 @@ use self::request::Pending;
 use self::serving::Serving;
 use self::shutdown::Closing;
 use self::wait_queue::WaitQueue;
+use crate::clock::after;
 use crate::error::Error;
 use crate::health::{ConnectionState, ShardHealth};
-use crate::lease::cell::LostReason;
 use crate::lease::metrics::LeaseMetrics;
 use crate::lease::schedule::Schedule;
 use crate::net::backoff::{Attempts, ReconnectPolicy};
@@ -150,6 +150,8 @@ pub(crate) struct Shard {
     /// Pauses between attempts to open exclusive connections, and when the next may be made.
     exclusive_attempts: Attempts,
     exclusive_not_before: Instant,
+    /// The same, until waits have been given connections then.
+    reopen_at: Option<Instant>,
     places: Places,
     /// Requests that wait for a pipelined connection.
     parked: VecDeque<Pending>,
@@ -204,6 +206,7 @@ impl Shard {
             releases: Releases::default(),
             waits: WaitQueue::new(settings.exclusive_per_key),
             exclusive_not_before: now,
+            reopen_at: None,
             places: Places::default(),
             parked: VecDeque::new(),
             clean_parked_at: intake::CLEAN_AT_LEAST,
@@ -250,13 +253,13 @@ impl Shard {
     }
 
     /// When it wants to be told [`Input::Tick`].
-    pub(crate) fn next_due(&self, now: Instant) -> Option<Instant> {
-        let reopen = (self.waits.has_ready() && self.connections.is_serving()).then_some(self.exclusive_not_before);
+    pub(crate) fn next_due(&self) -> Option<Instant> {
+        let waits = self.waits.has_ready() && self.connections.is_serving();
         [
             self.leases.next_due(),
             self.housekeeping_at,
             self.closing.as_ref().map(Closing::until),
-            reopen.filter(|when| *when > now),
+            self.reopen_at.filter(|_| waits),
         ]
         .into_iter()
         .flatten()
@@ -265,7 +268,7 @@ impl Shard {
 
     /// The shard ends without having been shut down: its holders are told.
     pub(crate) fn abandon(&mut self, now: Instant) {
-        self.leases.lose_all(LostReason::ShardGone, now);
+        self.leases.abandon(now);
     }
 
     /// Publishes how many there are of everything that is counted.
@@ -298,7 +301,16 @@ impl Shard {
         }
         self.renew_all(due.renew, turn);
         self.clean_up(turn);
+        self.reopen_at = self.reopen_at.filter(|when| *when > turn.now);
         self.start_waits(turn);
+    }
+
+    /// An exclusive connection could not be opened, or was of no use: the next is opened after a pause, which is returned.
+    fn pause_exclusive(&mut self, turn: &Turn<'_>) -> Duration {
+        let pause = self.exclusive_attempts.failed();
+        self.exclusive_not_before = after(turn.now, pause);
+        self.reopen_at = Some(self.exclusive_not_before);
+        pause
     }
 
     /// Makes sure that what is kept here is looked through before long.

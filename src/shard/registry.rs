@@ -14,6 +14,7 @@ use crate::lease::metrics::{LeaseMetrics, RenewalOutcome};
 use crate::lease::policy::RenewPolicy;
 use crate::lease::schedule::{RenewRatio, Schedule};
 use crate::types::{Grant, Key, Kind, Ttl};
+use crate::unwind::catch;
 
 /// What is kept for each lease.
 #[derive(Debug)]
@@ -353,6 +354,19 @@ impl Registry {
     pub(crate) fn lose_all(&mut self, why: LostReason, now: Instant) -> usize {
         let ids: Vec<LeaseId> = self.ids().collect();
         ids.into_iter().filter(|id| self.lose(*id, why, now)).count()
+    }
+
+    /// The shard ends without having been shut down: these leases are kept no more, and their holders are told.
+    pub(crate) fn abandon(&mut self, now: Instant) {
+        let ids: Vec<LeaseId> = self.ids().collect();
+        let entries = self.slots.iter().filter_map(|slot| slot.entry.as_ref());
+        // First the holders: what is recorded and logged below runs users' code, which may panic.
+        for entry in entries.filter(|entry| entry.phase.is_held()) {
+            entry.cell.lose(LostReason::ShardGone);
+        }
+        for id in ids {
+            drop(catch(|| self.lose(id, LostReason::ShardGone, now)));
+        }
     }
 
     /// Brings the next renewal forward to now; if it cannot be sent, it is kept for [`take_overdue`](Self::take_overdue). Not

@@ -5,12 +5,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::effect::Handover;
+use crate::net::backoff::OF_USE_AFTER;
 use crate::net::failover::{Failover, Guard};
 use crate::net::reconnect::Reconnect;
-
-/// A pipelined connection that stood for so long was of use. One that ends sooner, or in silence, is no reason to begin anew
-/// with short pauses, nor to ask the same server first.
-const OF_USE_AFTER: Duration = Duration::from_secs(1);
 
 /// Who serves.
 pub(super) struct Serving {

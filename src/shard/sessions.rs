@@ -15,7 +15,7 @@ use super::input::{Acquire, Acquired, Ask};
 use super::places::{Next, QueuePlace, Use};
 use super::progress::WaitsFor;
 use super::request::Pending;
-use super::shutdown::shut_down;
+use crate::ending::shut_down;
 use crate::error::{Error, ErrorKind};
 use crate::net::lane::OnAbandon;
 use crate::protocol::{Response, StableRef};

@@ -8,7 +8,7 @@ use super::connections::Work;
 use super::effect::{Effect, Turn};
 use super::input::{Acquire, Shutdown, ShutdownReport};
 use super::request::{Pending, Release};
-use crate::error::{Error, ErrorKind};
+use crate::ending::shut_down;
 use crate::health::ConnectionState;
 use crate::lease::cell::LostReason;
 use crate::protocol::StableRef;
@@ -142,9 +142,4 @@ impl Shard {
             turn.push(Effect::End(told, report));
         }
     }
-}
-
-/// The client is shut down.
-pub(super) fn shut_down() -> Error {
-    Error::new(ErrorKind::Shutdown, "the client is shut down")
 }

@@ -8,7 +8,6 @@ use super::effect::{Role, Turn};
 use super::ids::{Arrival, LaneId, WaitKey};
 use super::progress::WaitsFor;
 use super::request::Pending;
-use crate::clock::after;
 use crate::error::{Error, ErrorKind};
 use crate::human::human;
 use crate::net::abilities::Abilities;
@@ -159,9 +158,8 @@ impl Shard {
     }
 
     pub(super) fn exclusive_failed(&mut self, id: LaneId, error: Error, turn: &mut Turn<'_>) {
-        let pause = self.exclusive_attempts.failed();
+        let pause = self.pause_exclusive(turn);
         tracing::debug!(shard = self.index, endpoint = %self.endpoint_of(id), retry_in = %human(pause), %error, "no exclusive connection");
-        self.exclusive_not_before = after(turn.now, pause);
         if let Some(Work::Opening(key, arrival, wait)) = self.connections.remove(id).map(|connection| connection.work) {
             self.waits.put_back(key, arrival, wait);
         }

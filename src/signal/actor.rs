@@ -7,36 +7,38 @@ use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ractor::{Actor, ActorProcessingErr, ActorRef};
+use ractor::ActorRef;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::buffer::Buffer;
-use super::follow::{ShardWatch, follow};
+use super::family::HealthWatch;
+use super::follow::follow;
 use super::message::{LinkLaneId, LinkMessage, Pending, Subscription};
 use super::metrics::{LinkMetrics, SignalCounters};
 use crate::config::OnUnavailable;
 use crate::error::{Error, ErrorKind, Result};
 use crate::health::{ConnectionState, ShardHealth};
 use crate::human::human;
-use crate::net::backoff::ReconnectPolicy;
+use crate::net::backoff::{OF_USE_AFTER, ReconnectPolicy};
 use crate::net::dial::{Dial, LaneEvent};
 use crate::net::failover::{Failover, FailoverReason};
 use crate::net::lane::{Caller, Command, LaneEnd, OnAbandon, Outgoing};
-use crate::net::pipeline::Reply;
+use crate::net::pipeline::{Leftovers, Reply};
 use crate::net::reconnect::{Reconnect, Retry};
 use crate::protocol::{Call, Response};
 use crate::shard::input::Ask;
 use crate::shards::ShardPlan;
 use crate::telemetry::sink::ShardSink;
+use crate::unwind::Panic;
 
 /// What a link is made of.
 pub(super) struct LinkArguments {
     pub(super) index: usize,
     pub(super) plan: ShardPlan,
     /// What it follows.
-    pub(super) shard: Option<ShardWatch>,
+    pub(super) shard: Option<HealthWatch>,
     pub(super) dial: Dial,
     pub(super) reconnect: ReconnectPolicy,
     pub(super) on_unavailable: OnUnavailable,
@@ -45,9 +47,7 @@ pub(super) struct LinkArguments {
     pub(super) sink: ShardSink,
 }
 
-/// The behaviour; the state is [`Link`].
-pub(super) struct LinkActor;
-
+/// The state of a link.
 pub(super) struct Link {
     myself: ActorRef<LinkMessage>,
     index: usize,
@@ -68,42 +68,21 @@ pub(super) struct Link {
     renewing: usize,
     /// What waits for a connection.
     parked: VecDeque<Pending>,
+    /// It was closed.
+    over: bool,
 }
 
 /// The connection that is up, or being established.
 struct LinkLane {
     id: LinkLaneId,
-    up: bool,
+    /// Since when it is up, if it is.
+    up: Option<Instant>,
     commands: mpsc::UnboundedSender<Command<Pending>>,
     _task: AbortOnDropHandle<()>,
 }
 
-impl Actor for LinkActor {
-    type Msg = LinkMessage;
-    type State = Link;
-    type Arguments = LinkArguments;
-
-    async fn pre_start(
-        &self,
-        myself: ActorRef<LinkMessage>,
-        arguments: LinkArguments,
-    ) -> Result<Link, ActorProcessingErr> {
-        Ok(Link::start(myself, arguments))
-    }
-
-    async fn handle(
-        &self,
-        _myself: ActorRef<LinkMessage>,
-        message: LinkMessage,
-        link: &mut Link,
-    ) -> Result<(), ActorProcessingErr> {
-        link.handle(message);
-        Ok(())
-    }
-}
-
 impl Link {
-    fn start(myself: ActorRef<LinkMessage>, arguments: LinkArguments) -> Self {
+    pub(super) fn start(myself: ActorRef<LinkMessage>, arguments: LinkArguments) -> Self {
         let plan = arguments.plan;
         let at = Arc::clone(arguments.dial.connect.endpoint.as_text());
         let failover = Failover::new(plan.policy, plan.endpoints, &at);
@@ -136,10 +115,11 @@ impl Link {
             subscriptions: HashSet::new(),
             renewing: 0,
             parked: VecDeque::new(),
+            over: false,
         }
     }
 
-    fn handle(&mut self, message: LinkMessage) {
+    pub(super) fn handle(&mut self, message: LinkMessage) {
         match message {
             LinkMessage::Listen(subscription, ask) => self.submit(Pending::Listen(subscription, ask)),
             LinkMessage::Unlisten(subscription, ask) => self.unlisten(subscription, ask),
@@ -150,14 +130,34 @@ impl Link {
             LinkMessage::ShardIsAt(endpoint, why) => self.shard_is_at(&endpoint, why),
             LinkMessage::ShardIsGone => self.guide = None,
             LinkMessage::Overflowed => self.end(self.buffer.ended().unwrap_or_else(closed)),
-            LinkMessage::Close => self.end(closed()),
+            LinkMessage::Close(why) => self.end(why),
         }
-        self.metrics.show(self.lane.up, self.subscriptions.len());
+        self.metrics.show(self.lane.is_up(), self.subscriptions.len());
+    }
+
+    /// A message could not be handled to its end: the connection is given up, and made anew with all subscriptions.
+    pub(super) fn panicked(&mut self, panic: &Panic) {
+        let lost = |kind| Error::new(kind, format!("the connection was lost: its actor panicked: {panic}"));
+        match self.lane.up {
+            _ if self.over => {}
+            None => self.lane_event(LaneEvent::Failed(lost(ErrorKind::Connect))),
+            Some(since) => self.ended(LaneEnd {
+                cause: Some(lost(ErrorKind::Disconnected)),
+                leftovers: Leftovers::nothing(),
+                was_silent: false,
+                heard: since,
+            }),
+        }
+    }
+
+    /// Whether it was closed.
+    pub(super) fn is_over(&self) -> bool {
+        self.over
     }
 
     /// Sends a request as soon as it can be sent, or refuses it if callers do not want to wait for that.
     fn submit(&mut self, pending: Pending) {
-        if self.lane.up {
+        if self.lane.is_up() {
             return self.send(pending);
         }
         match self.reconnect.refusal() {
@@ -171,7 +171,7 @@ impl Link {
 
     /// Without a connection it is enough to forget the subscription: nobody hears it now, and it is not renewed.
     fn unlisten(&mut self, subscription: Subscription, ask: Ask<()>) {
-        if self.lane.up {
+        if self.lane.is_up() {
             return self.send(Pending::Unlisten(subscription, ask));
         }
         self.subscriptions.remove(&subscription);
@@ -223,7 +223,7 @@ impl Link {
     /// First everything that was subscribed is subscribed again; only then the connection counts as there.
     fn up(&mut self) {
         self.metrics.connected();
-        self.lane.up = true;
+        self.lane.up = Some(Instant::now());
         self.renewing = self.subscriptions.len();
         let renewals: Vec<Subscription> = self.subscriptions.iter().cloned().collect();
         for subscription in renewals {
@@ -236,11 +236,10 @@ impl Link {
     }
 
     fn there_if_all_is_renewed(&mut self) {
-        if self.renewing > 0 || !self.lane.up {
+        if self.renewing > 0 || !self.lane.is_up() {
             return;
         }
         let attempts = self.reconnect.connected().attempts;
-        self.reconnect.proved();
         tracing::info!(shard = self.index, endpoint = %self.endpoint(), attempts, "connected for signals");
         if std::mem::take(&mut self.lost) {
             self.buffer.restored(self.index);
@@ -275,7 +274,7 @@ impl Link {
         if !self.reconnect.follow(endpoint, why) {
             return;
         }
-        if self.lane.up {
+        if self.lane.is_up() {
             // Its end says what was on its way. If it has just ended, it is about to say so.
             drop(self.lane.commands.send(Command::HangUp));
         } else {
@@ -336,7 +335,15 @@ impl Link {
         parked.append(&mut self.parked);
         self.parked = parked;
         let now = Instant::now();
-        let retry = self.reconnect.lost(&cause, true, now, now);
+        // One that ends as soon as it is there is no reason to begin anew with the pauses.
+        let of_use = self
+            .lane
+            .up
+            .is_some_and(|since| now.saturating_duration_since(since) >= OF_USE_AFTER);
+        if of_use {
+            self.reconnect.proved();
+        }
+        let retry = self.reconnect.lost(&cause, of_use, now, now);
         self.away(cause, retry);
     }
 
@@ -386,8 +393,9 @@ impl Link {
         for pending in std::mem::take(&mut self.parked) {
             refuse(pending, &why);
         }
+        self.over = true;
+        self.health.send_if_modified(|health| health.close(&why));
         self.buffer.end(why);
-        self.set_health(ConnectionState::Closed);
         self.myself.stop(None);
     }
 
@@ -396,21 +404,16 @@ impl Link {
     }
 
     fn set_health(&self, state: ConnectionState) {
-        self.health.send_replace(self.reconnect.health(state, Instant::now()));
-    }
-}
-
-/// However it ends, its consumer is told.
-impl Drop for Link {
-    fn drop(&mut self) {
-        self.buffer.end(Error::new(
-            ErrorKind::ShardGone,
-            format!("the actor of the signals of shard {} died", self.index),
-        ));
+        let now = self.reconnect.health(state, Instant::now());
+        self.health.send_modify(|health| health.become_like(now));
     }
 }
 
 impl LinkLane {
+    fn is_up(&self) -> bool {
+        self.up.is_some()
+    }
+
     fn open(
         id: LinkLaneId,
         pause: Duration,
@@ -427,20 +430,21 @@ impl LinkLane {
                 let signals = std::mem::take(&mut report.received.signals);
                 let count = signals.len();
                 let taken = buffer.put(signals);
-                counters.received(count, taken);
                 if taken.overflowed {
                     drop(link.send_message(LinkMessage::Overflowed));
                 }
-                if report.is_nothing() {
-                    return;
+                if !report.is_nothing() {
+                    drop(link.send_message(LinkMessage::Lane(id, event)));
                 }
+                // Last: the recorder is the user's code, and a panic in it must not take answers along.
+                return counters.received(count, taken);
             }
             drop(link.send_message(LinkMessage::Lane(id, event)));
         };
         let task = tokio::spawn(dial.clone().run(pause, queue, tell));
         Self {
             id,
-            up: false,
+            up: None,
             commands,
             _task: AbortOnDropHandle::new(task),
         }
@@ -459,6 +463,7 @@ fn refuse(pending: Pending, error: &Error) {
     }
 }
 
+/// It was asked for.
 pub(super) fn closed() -> Error {
     Error::new(ErrorKind::Shutdown, "this signal connection is closed")
 }

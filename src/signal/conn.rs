@@ -12,7 +12,7 @@ use tokio::time::timeout;
 
 use super::buffer::Buffer;
 use super::event::SignalEvent;
-use super::follow::ShardWatch;
+use super::family::Family;
 use super::link::Link;
 use super::options::SignalOptions;
 use crate::builder::ClientBuilder;
@@ -117,22 +117,19 @@ impl SignalConn {
     /// # }
     /// ```
     pub async fn open(settings: ClientBuilder, options: SignalOptions) -> Result<Self> {
-        let signals = Self::start(&settings.check()?, options, &[])?;
+        let signals = Self::start(&settings.check()?, options, None)?;
         for connected in join_all(signals.handle.shared.links.iter().map(Link::connected)).await {
             connected?;
         }
         Ok(signals)
     }
 
-    /// Starts the connections to all shards. `shards`: those of the client that it is of, if it is.
-    pub(crate) fn start(config: &Config, options: SignalOptions, shards: &[ShardWatch]) -> Result<Self> {
+    /// Starts the connections to all shards. `family`: of the client that it belongs to, if it does.
+    pub(crate) fn start(config: &Config, options: SignalOptions, family: Option<&Family>) -> Result<Self> {
         let (options, heartbeat) = options.check(config.server_read_timeout)?;
         let buffer = Arc::new(Buffer::new(&options));
         let links = (0..config.shards.len())
-            .map(|index| {
-                let shard = shards.get(index).cloned();
-                Link::start(config, index, heartbeat, Arc::clone(&buffer), shard)
-            })
+            .map(|index| Link::start(config, index, heartbeat, Arc::clone(&buffer), family))
             .collect::<Result<Vec<_>>>()?;
         let shared = Shared {
             links,
@@ -262,8 +259,9 @@ impl SignalConn {
         self.handle.health()
     }
 
-    /// Why nothing more comes, once it is closed: it was asked to ([`Shutdown`](ErrorKind::Shutdown)), the consumer was too slow
-    /// and wanted that, or a server that knows no signals came back in the place of one that did.
+    /// Why nothing more comes, once it is closed: it was asked to, its client was shut down, or its runtime has ended (all
+    /// [`Shutdown`](ErrorKind::Shutdown)); the consumer was too slow and wanted that; or a server that knows no signals came back in
+    /// the place of one that did.
     #[must_use]
     pub fn closed_because(&self) -> Option<Error> {
         self.handle.shared.buffer.ended()

@@ -4,17 +4,14 @@
 use std::sync::Arc;
 
 use ractor::ActorRef;
-use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::family::HealthWatch;
 use super::message::LinkMessage;
-use crate::health::{ConnectionState, ShardHealth};
-
-/// The shard's.
-pub(crate) type ShardWatch = watch::Receiver<ShardHealth>;
+use crate::health::ConnectionState;
 
 /// Tells a link by which server its shard is served, from now on, until the client is gone.
-pub(super) fn follow(mut shard: ShardWatch, link: ActorRef<LinkMessage>) -> AbortOnDropHandle<()> {
+pub(super) fn follow(mut shard: HealthWatch, link: ActorRef<LinkMessage>) -> AbortOnDropHandle<()> {
     AbortOnDropHandle::new(tokio::spawn(async move {
         while let Some(message) = news(&mut shard) {
             let is_gone = message.is_some_and(|message| link.send_message(message).is_err());
@@ -27,7 +24,7 @@ pub(super) fn follow(mut shard: ShardWatch, link: ActorRef<LinkMessage>) -> Abor
 }
 
 /// What there is to tell; `None` if nothing ever will be.
-fn news(shard: &mut ShardWatch) -> Option<Option<LinkMessage>> {
+fn news(shard: &mut HealthWatch) -> Option<Option<LinkMessage>> {
     let health = shard.borrow_and_update();
     match health.state {
         ConnectionState::Connected => {

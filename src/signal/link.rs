@@ -6,12 +6,13 @@ use std::time::Duration;
 use ractor::{ActorRef, ActorRuntime};
 use tokio::sync::{Semaphore, oneshot, watch};
 
-use super::actor::{LinkActor, LinkArguments, closed};
+use super::actor::{LinkArguments, closed};
 use super::buffer::Buffer;
-use super::follow::ShardWatch;
+use super::family::{Family, HealthWatch, Member, is_closed, until_closed};
 use super::message::{LinkMessage, Subscription};
-use crate::actor::router::needs_a_runtime;
+use super::shell::LinkActor;
 use crate::config::Config;
+use crate::ending::runtime_ended;
 use crate::error::{Error, ErrorKind, Result};
 use crate::health::{ConnectionState, ShardHealth};
 use crate::net::connect::Purpose;
@@ -24,9 +25,8 @@ use crate::telemetry::sink::ShardSink;
 
 /// A connection for signals to one shard. It is closed when this is dropped.
 pub(crate) struct Link {
-    index: usize,
     actor: ActorRef<LinkMessage>,
-    pub(crate) health: watch::Receiver<ShardHealth>,
+    pub(crate) health: HealthWatch,
     /// Room for requests.
     room: Arc<Semaphore>,
 }
@@ -34,19 +34,27 @@ pub(crate) struct Link {
 impl Link {
     /// Starts it; it connects in the background. Needs a tokio runtime.
     ///
-    /// `shard`: the client's, which it follows where servers stand in reserve for each other.
+    /// `family`: of the client that it belongs to, if it does. Then it runs where that runs, follows its shard where servers stand in
+    /// reserve for each other, and is closed with it.
     pub(crate) fn start(
         config: &Config,
         index: usize,
         heartbeat: Duration,
         buffer: Arc<Buffer>,
-        shard: Option<ShardWatch>,
+        family: Option<&Family>,
     ) -> Result<Self> {
-        needs_a_runtime("a signal connection")?;
+        let runtime = match family {
+            Some(family) => {
+                family.check()?;
+                family.runtime.clone()
+            }
+            None => crate::runtime::current("a signal connection")?,
+        };
         let plan = config
             .shards
             .get(index)
             .ok_or_else(|| Error::invalid("shard index", index, "there is no such shard"))?;
+        let shard = family.and_then(|family| family.shards.get(index).cloned());
         let shard = shard.filter(|_| plan.policy == Policy::Standby);
         let at = shard.as_ref().map(|shard| Arc::clone(&shard.borrow().endpoint));
         let first = plan.endpoint_at(at.as_deref());
@@ -72,18 +80,25 @@ impl Link {
             health,
             sink,
         };
+        let _entered = runtime.enter();
         let (actor, _) = ActorRuntime::spawn_instant(None, LinkActor, arguments).map_err(|error| {
             Error::new(
                 ErrorKind::ShardGone,
                 format!("the actor of signals could not be started: {error}"),
             )
         })?;
-        Ok(Self {
-            index,
+        let link = Self {
             actor,
             health: told,
             room: Arc::new(Semaphore::new(config.max_in_flight)),
-        })
+        };
+        if let Some(family) = family {
+            family.add(Member {
+                actor: link.actor.clone(),
+                health: link.health.clone(),
+            })?;
+        }
+        Ok(link)
     }
 
     pub(super) async fn listen(&self, subscription: Subscription) -> Result<()> {
@@ -115,7 +130,7 @@ impl Link {
             .wait_for(|health| !matches!(health.state, ConnectionState::Connecting))
             .await
             .map_err(|_| self.gone())?;
-        match settled.last_error() {
+        match settled.last_error().or(settled.closed_because()) {
             Some(error) => Err(error.clone()),
             None => Ok(()),
         }
@@ -123,35 +138,40 @@ impl Link {
 
     /// Closes it, and waits until it is.
     pub(super) async fn close(&self) {
-        drop(self.actor.send_message(LinkMessage::Close));
-        let mut health = self.health.clone();
-        // An error means that the actor is gone: closed as well.
-        drop(
-            health
-                .wait_for(|health| matches!(health.state, ConnectionState::Closed))
-                .await,
-        );
+        drop(self.actor.send_message(LinkMessage::Close(closed())));
+        until_closed(self.health.clone()).await;
     }
 
+    /// Whether it is closed, for whatever reason.
+    pub(crate) fn is_closed(&self) -> bool {
+        is_closed(&self.health)
+    }
+
+    /// No answer will come.
     fn gone(&self) -> Error {
-        if matches!(self.health.borrow().state, ConnectionState::Closed) {
-            return closed();
-        }
-        Error::new(
-            ErrorKind::ShardGone,
-            format!(
-                "the actor of the signals of shard {} died: open another connection",
-                self.index
+        let is_closed = self.is_closed();
+        let health = self.health.borrow();
+        match health.closed_because() {
+            Some(why) if why.is_fatal() => why.clone(),
+            // It was closed for something that would pass, but this connection is not made again.
+            Some(why) => Error::new(
+                ErrorKind::Shutdown,
+                format!("this signal connection is closed: {}", why.message()),
             ),
-        )
-        .hopeless()
-        .at(&self.health.borrow().endpoint)
+            // It did not even begin.
+            None if is_closed => runtime_ended("signal connection"),
+            None => Error::new(
+                ErrorKind::Disconnected,
+                "the connection for signals was lost before an answer came",
+            )
+            .at(&health.endpoint),
+        }
     }
 }
 
 /// Only sends a message: works anywhere, never blocks, never panics.
 impl Drop for Link {
     fn drop(&mut self) {
-        drop(self.actor.send_message(LinkMessage::Close));
+        drop(self.actor.send_message(LinkMessage::Close(closed())));
     }
 }

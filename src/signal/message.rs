@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use crate::error::Error;
 use crate::net::dial::LaneEvent;
 use crate::net::failover::FailoverReason;
 use crate::net::lane::Caller;
@@ -31,8 +32,8 @@ pub(crate) enum LinkMessage {
     ShardIsGone,
     /// The consumer was too slow, and wants to be disconnected then.
     Overflowed,
-    /// End.
-    Close,
+    /// End, for this reason.
+    Close(Error),
 }
 
 /// Whose a request is, and what its answer is for.

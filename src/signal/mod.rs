@@ -8,15 +8,17 @@ mod actor;
 mod buffer;
 mod conn;
 mod event;
+mod family;
 mod follow;
 mod link;
 mod message;
 mod metrics;
 mod options;
+mod shell;
 
 pub(crate) use buffer::Buffer;
 pub use conn::{SignalConn, SignalHandle, Signals};
 pub use event::SignalEvent;
-pub(crate) use follow::ShardWatch;
+pub(crate) use family::Family;
 pub(crate) use link::Link;
 pub use options::{Overflow, SignalOptions};

@@ -3,6 +3,7 @@
 use metrics::Gauge;
 
 use super::lazy::is_recorded;
+use crate::unwind::catch;
 
 /// Publishes how a number changes.
 ///
@@ -36,9 +37,10 @@ impl Level {
     }
 }
 
+/// A recorder that panics here would end the process if another panic is what drops this.
 impl Drop for Level {
     fn drop(&mut self) {
-        self.show(0);
+        drop(catch(|| self.show(0)));
     }
 }
 
@@ -63,6 +65,42 @@ mod tests {
         fn set(&self, _: f64) {
             panic!("that would wipe out what others show");
         }
+    }
+
+    /// Works so often, and then no more.
+    struct Worn(std::sync::atomic::AtomicUsize);
+
+    impl Worn {
+        fn wear(&self) {
+            use std::sync::atomic::Ordering::SeqCst;
+            let left = self.0.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1));
+            assert!(left.is_ok(), "worn out");
+        }
+    }
+
+    impl GaugeFn for Worn {
+        fn increment(&self, _: f64) {
+            self.wear();
+        }
+        fn decrement(&self, _: f64) {
+            self.wear();
+        }
+        fn set(&self, _: f64) {}
+    }
+
+    #[test]
+    fn a_recorder_that_panics_harms_nobody_who_only_drops_a_level_even_in_a_panic() {
+        let level = |lasts: usize| {
+            let mut level = Level::new(Gauge::from_arc(Arc::new(Worn(lasts.into()))));
+            level.show(1);
+            level
+        };
+        drop(level(2));
+        let unwound = std::panic::catch_unwind(|| {
+            let _levels = [level(2), level(2)];
+            level(1)
+        });
+        assert!(unwound.is_err());
     }
 
     #[test]

@@ -22,6 +22,8 @@ struct Seen {
     /// The fields of those that are closed, as `name=value`, a line each.
     closed: BTreeMap<String, String>,
     everything: String,
+    /// The spans of other crates in which this crate logged something.
+    foreign: BTreeSet<String>,
 }
 
 /// The values of a span so far.
@@ -50,6 +52,11 @@ impl Spans {
     /// The level and the fields of each span that was opened.
     pub fn fields(&self) -> BTreeMap<String, (String, BTreeSet<String>)> {
         self.0.lock().unwrap().fields.clone()
+    }
+
+    /// The spans of other crates in which this crate logged something.
+    pub fn foreign(&self) -> BTreeSet<String> {
+        self.0.lock().unwrap().foreign.clone()
     }
 
     /// Every value that was told.
@@ -83,11 +90,15 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Spans {
         }
     }
 
-    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+    fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
         if is_ours(event.metadata()) {
             let mut values = Values(String::new());
             event.record(&mut values);
-            writeln!(self.0.lock().unwrap().everything, "{}", values.0).unwrap();
+            let around = context.event_scope(event).into_iter().flatten();
+            let foreign = around.filter(|span| !is_ours(span.metadata()));
+            let mut seen = self.0.lock().unwrap();
+            seen.foreign.extend(foreign.map(|span| span.name().to_owned()));
+            writeln!(seen.everything, "{}", values.0).unwrap();
         }
     }
 

@@ -59,17 +59,11 @@ async fn answer_in_turn<S: AsyncRead + AsyncWrite + Unpin>(stream: S) -> impl Si
     stream
 }
 
-/// Sends everything at once and takes every answer.
-async fn ask_all(stream: impl AsyncRead + AsyncWrite + Unpin) {
-    let (commands, queue) = mpsc::unbounded_channel();
-    for number in 0..REQUESTS {
-        commands.send(try_lock(number)).unwrap();
-    }
-    drop(commands);
-    let settings = LaneSettings {
+fn settings(max_in_flight: usize) -> LaneSettings {
+    LaneSettings {
         keepalive: Duration::from_secs(10),
         reply_timeout: Duration::from_secs(60),
-        max_in_flight: 4_096,
+        max_in_flight,
         hears_signals: false,
         has_to_lead: false,
         abilities: Abilities {
@@ -77,9 +71,18 @@ async fn ask_all(stream: impl AsyncRead + AsyncWrite + Unpin) {
             sessions: None,
         },
         metrics: LaneMetrics::new(&ShardSink::new(Sink::default(), 0)),
-    };
+    }
+}
+
+/// Sends everything at once and takes every answer.
+async fn ask_all(stream: impl AsyncRead + AsyncWrite + Unpin) {
+    let (commands, queue) = mpsc::unbounded_channel();
+    for number in 0..REQUESTS {
+        commands.send(try_lock(number)).unwrap();
+    }
+    drop(commands);
     let mut answered = Vec::new();
-    let end = run(stream, queue, settings, |report| {
+    let end = run(stream, queue, settings(4_096), |report| {
         answered.extend(report.received.replies.into_iter().map(|reply| reply.tag.0));
     });
     let end = end.await;
@@ -109,4 +112,75 @@ async fn nor_does_tls_over_such_a_pipe() {
     timeout(Duration::from_secs(60), both)
         .await
         .expect("neither waits for the other");
+}
+
+/// Takes everything, answers the first request, and then has a bug.
+struct Treacherous {
+    answer: Vec<u8>,
+}
+
+impl AsyncWrite for Treacherous {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncRead for Treacherous {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        buffer: &mut tokio::io::ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        assert!(!self.answer.is_empty(), "a bug in the stream");
+        buffer.put_slice(&std::mem::take(&mut self.answer));
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[tokio::test]
+async fn a_panic_ends_it_with_what_was_answered_delivered_and_what_was_in_flight_in_doubt() {
+    let (commands, queue) = mpsc::unbounded_channel();
+    for number in 0..3 {
+        commands.send(try_lock(number)).unwrap();
+    }
+    let answer = format!("ok {:032x} 33\n", 0).into_bytes();
+    let mut delivered = Vec::new();
+    let end = run(Treacherous { answer }, queue, settings(2), |report| {
+        delivered.extend(report.received.replies.into_iter().map(|reply| reply.tag.0));
+    });
+    let end = end.await;
+    let cause = end.cause.unwrap();
+    assert_eq!(cause.kind(), ErrorKind::Disconnected);
+    let text = cause.to_string();
+    assert!(text.contains("panicked: a bug in the stream"), "{text}");
+    let tags = |left: Vec<Patient>| left.into_iter().map(|patient| patient.0).collect::<Vec<_>>();
+    let (unknown, unwritten) = (tags(end.leftovers.unknown), tags(end.leftovers.unwritten));
+    assert_eq!(
+        (delivered, unknown, unwritten),
+        (vec![0], vec![1], vec![2]),
+        "there was no room for the third"
+    );
+    assert!(commands.is_closed());
+}
+
+#[tokio::test]
+async fn a_panic_of_whoever_is_told_ends_it_too() {
+    let (commands, queue) = mpsc::unbounded_channel();
+    for number in 0..2 {
+        commands.send(try_lock(number)).unwrap();
+    }
+    let (near, mut far) = duplex(1024);
+    let answer = format!("ok {:032x} 33\n", 0);
+    far.write_all(answer.as_bytes()).await.unwrap();
+    let end = run(near, queue, settings(8), |_| panic!("not now")).await;
+    assert!(end.cause.unwrap().to_string().contains("panicked: not now"));
+    assert_eq!(end.leftovers.unknown.len(), 1);
 }

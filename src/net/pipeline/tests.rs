@@ -207,6 +207,15 @@ fn what_was_not_written_at_all_is_told_apart() {
 }
 
 #[test]
+fn where_it_is_not_known_what_was_written_all_of_it_may_have_been() {
+    let mut pipeline: Pipeline<usize> = Pipeline::new(Duration::from_secs(10));
+    pipeline.push(&acquire("a"), 0, Instant::now());
+    pipeline.push(&acquire("b"), 1, Instant::now());
+    pipeline.may_have_been_written();
+    assert_eq!(pipeline.into_leftovers().unknown, vec![0, 1]);
+}
+
+#[test]
 fn a_blocking_request_may_take_its_wait_on_top() {
     let now = Instant::now();
     let mut pipeline = Pipeline::new(Duration::from_secs(10));

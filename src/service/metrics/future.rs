@@ -13,6 +13,7 @@ use crate::error::Result;
 use crate::service::outcome::Outcome;
 use crate::service::request::{Operation, Request, Response};
 use crate::types::Kind;
+use crate::unwind::catch;
 
 pin_project! {
     /// Passes the answer on, and takes note of it.
@@ -85,10 +86,11 @@ impl<M: Deref<Target = RequestMetrics>> InFlight<M> {
     }
 }
 
+/// A recorder that panics here would end the process if another panic is what drops this.
 impl<M: Deref<Target = RequestMetrics>> Drop for InFlight<M> {
     fn drop(&mut self) {
         if !self.ended {
-            self.record(Outcome::Dropped, self.since.elapsed());
+            drop(catch(|| self.record(Outcome::Dropped, self.since.elapsed())));
         }
     }
 }

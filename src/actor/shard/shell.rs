@@ -1,0 +1,134 @@
+//! What stands between ractor and a [`Driver`]: starts it, runs it, and takes care of its end, however that comes.
+//!
+//! | the end | what is told |
+//! | --- | --- |
+//! | it was shut down | all of it by the shard itself |
+//! | a panic, here or in what users wrote | its leases are lost, its callers get an error that names the panic; the router starts another |
+//! | its task was dropped | the runtime has ended: the client is closed, and all its errors say so |
+
+use std::future::poll_fn;
+use std::task::Poll;
+
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use tokio::sync::{mpsc, watch};
+
+use super::{Driver, ShardArguments};
+use crate::ending::{Ending, runtime_ended};
+use crate::error::{Error, ErrorKind, Result};
+use crate::health::ShardHealth;
+use crate::shard::input::{Input, Mailbox};
+use crate::telemetry::actor_span::ActorSpan;
+use crate::unwind::{Panic, catch};
+
+/// The behaviour. Its only message has it run until the shard is over.
+pub(crate) struct ShardActor;
+
+/// Told once, when the actor has been started.
+pub(crate) struct Run;
+
+/// What an actor is started with.
+type Parts = (ShardArguments, Mailbox, mpsc::UnboundedReceiver<Input>);
+
+/// The state of the actor.
+pub(crate) struct Shell {
+    index: usize,
+    health: watch::Sender<ShardHealth>,
+    ending: Ending,
+    stage: Stage,
+}
+
+enum Stage {
+    Starting(Box<Parts>),
+    Running(Box<Driver>),
+    /// It was shut down, or it panicked, and that was told.
+    Over,
+}
+
+impl Actor for ShardActor {
+    type Msg = Run;
+    type State = Shell;
+    type Arguments = Parts;
+
+    /// Starts nothing yet: the router is not told of a failure here.
+    async fn pre_start(&self, _: ActorRef<Run>, parts: Parts) -> std::result::Result<Shell, ActorProcessingErr> {
+        Ok(Shell {
+            index: parts.0.index,
+            health: parts.0.health.clone(),
+            ending: parts.0.ending.clone(),
+            stage: Stage::Starting(Box::new(parts)),
+        })
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<Run>,
+        Run: Run,
+        shell: &mut Shell,
+    ) -> std::result::Result<(), ActorProcessingErr> {
+        shell.run().await?;
+        myself.stop(None);
+        Ok(())
+    }
+}
+
+impl Shell {
+    /// Runs until the shard is over, or has died.
+    async fn run(&mut self) -> Result<()> {
+        let Stage::Starting(parts) = std::mem::replace(&mut self.stage, Stage::Over) else {
+            return Ok(());
+        };
+        let span = ActorSpan::current();
+        match span.outside(|| catch(|| Driver::start(*parts))) {
+            Ok(driver) => self.stage = Stage::Running(Box::new(driver)),
+            Err(panic) => return Err(span.outside(|| self.died(&panic))),
+        }
+        let turns = poll_fn(|cx| match &mut self.stage {
+            Stage::Running(driver) => match span.outside(|| catch(|| driver.poll_turns(cx))) {
+                Ok(turns) => turns.map(Ok),
+                Err(panic) => Poll::Ready(Err(panic)),
+            },
+            Stage::Starting(_) | Stage::Over => Poll::Ready(Ok(())),
+        });
+        // It yields by itself, after each of its turns.
+        let outcome = tokio::task::unconstrained(turns).await;
+        span.outside(|| {
+            outcome.map_err(|panic| self.died(&panic))?;
+            self.stage = Stage::Over;
+            Ok(())
+        })
+    }
+
+    /// The cause is known before the shard's callers see their channels closed, and its connections are closed before another shard
+    /// is started.
+    fn died(&mut self, panic: &Panic) -> Error {
+        let error = Error::new(
+            ErrorKind::ShardGone,
+            format!(
+                "the actor of shard {} panicked: {panic}; another takes its place",
+                self.index
+            ),
+        );
+        let error = error.at(&self.health.borrow().endpoint);
+        self.health.send_modify(|health| health.died(error.clone()));
+        let before = std::mem::replace(&mut self.stage, Stage::Over);
+        drop(catch(|| drop(before)));
+        error
+    }
+}
+
+/// A shard that neither died nor was shut down goes only with its task.
+impl Drop for Shell {
+    fn drop(&mut self) {
+        let ended = match &self.stage {
+            Stage::Starting(_) => true,
+            Stage::Running(driver) => !driver.is_over,
+            Stage::Over => false,
+        };
+        if ended {
+            self.ending.begin(runtime_ended("client"));
+            if let Some(cause) = self.ending.cause() {
+                self.health.send_if_modified(|health| health.close(cause));
+            }
+        }
+    }
+}

@@ -1,0 +1,122 @@
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+
+use super::*;
+use crate::builder::ClientBuilder;
+use crate::net::reach::Resolver;
+use crate::server::Server;
+use crate::telemetry::sink::ShardSink;
+
+/// A request that nobody makes here.
+struct Nobody;
+
+impl Caller for Nobody {
+    fn poll_gone(&mut self, _: &mut Context<'_>) -> Poll<()> {
+        Poll::Pending
+    }
+
+    fn is_gone(&self) -> bool {
+        false
+    }
+}
+
+fn dial(builder: ClientBuilder) -> Dial {
+    let config = builder.check().unwrap();
+    let keepalive = Duration::from_secs(10);
+    Dial {
+        connect: config
+            .shard
+            .reach(config.shards[0].first(), keepalive, Purpose::Requests),
+        keepalive,
+        reply_timeout: Duration::from_secs(10),
+        max_in_flight: 8,
+        hears_signals: false,
+        metrics: LaneMetrics::new(&ShardSink::nowhere()),
+    }
+}
+
+/// What was told of a connection.
+#[derive(Clone, Default)]
+struct Told(Arc<Mutex<Vec<LaneEvent<Nobody>>>>);
+
+impl Told {
+    fn teller(&self) -> impl Fn(LaneEvent<Nobody>) + Send + use<> {
+        let told = Arc::clone(&self.0);
+        move |event| told.lock().unwrap().push(event)
+    }
+
+    /// The only end that was told, and nothing but that and `Up`.
+    fn end(&self) -> (usize, Error) {
+        let mut events = std::mem::take(&mut *self.0.lock().unwrap());
+        let end = match events.pop() {
+            Some(LaneEvent::Failed(error)) => error,
+            Some(LaneEvent::Ended(end)) => end.cause.unwrap(),
+            _ => panic!("no end was told"),
+        };
+        assert!(events.iter().all(|event| matches!(event, LaneEvent::Up(_))));
+        (events.len(), end)
+    }
+
+    fn is_up(&self) -> bool {
+        let events = self.0.lock().unwrap();
+        matches!(events.first(), Some(LaneEvent::Up(_)))
+    }
+}
+
+fn queue() -> mpsc::UnboundedReceiver<Command<Nobody>> {
+    // Open for as long as the test runs.
+    let (commands, queue) = mpsc::unbounded_channel();
+    std::mem::forget(commands);
+    queue
+}
+
+fn of_nowhere(resolver: Resolver) -> Dial {
+    dial(ClientBuilder::default().servers(["nowhere:1"]).resolver(resolver))
+}
+
+#[tokio::test]
+async fn a_panic_while_connecting_is_a_failure_that_says_what_the_panic_said() {
+    let told = Told::default();
+    let resolver = Resolver::of(|_, _| panic!("the resolver has a bug"));
+    of_nowhere(resolver).run(Duration::ZERO, queue(), told.teller()).await;
+    let (ups, error) = told.end();
+    assert_eq!((ups, error.kind()), (0, ErrorKind::Connect));
+    assert_eq!(error.endpoint(), Some("nowhere:1"));
+    let text = error.to_string();
+    assert!(text.contains("panicked: the resolver has a bug"), "{text}");
+}
+
+#[tokio::test]
+async fn a_task_that_is_dropped_before_it_is_connected_has_failed() {
+    let resolver = || Resolver::of(|_, _| Ok(Vec::new()));
+    let hour = Duration::from_secs(3600);
+    let told = Told::default();
+    drop(of_nowhere(resolver()).run(hour, queue(), told.teller()));
+    assert_eq!(told.end().1.kind(), ErrorKind::Connect, "it had not begun");
+
+    let task = tokio::spawn(of_nowhere(resolver()).run(hour, queue(), told.teller()));
+    tokio::task::yield_now().await;
+    task.abort();
+    assert!(task.await.unwrap_err().is_cancelled());
+    assert_eq!(told.end().1.kind(), ErrorKind::Connect, "it made a pause");
+}
+
+#[tokio::test]
+async fn a_task_that_is_dropped_when_it_is_up_has_ended() {
+    let server = Server::builder().port(0).start().await.unwrap();
+    let told = Told::default();
+    let dial = dial(ClientBuilder::default().servers([server.local_addr().to_string()]));
+    let task = tokio::spawn(dial.run(Duration::ZERO, queue(), told.teller()));
+    while !told.is_up() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let dropped = Instant::now();
+    task.abort();
+    assert!(task.await.unwrap_err().is_cancelled());
+    let LaneEvent::Ended(end) = told.0.lock().unwrap().pop().unwrap() else {
+        panic!("it was up");
+    };
+    assert!(end.heard <= dropped);
+    assert_eq!(end.cause.unwrap().kind(), ErrorKind::Disconnected);
+    assert_eq!(told.0.lock().unwrap().len(), 1);
+}

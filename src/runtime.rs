@@ -1,0 +1,49 @@
+//! The runtime on which the tasks of a client run.
+
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::unwind::catch;
+
+/// Returns the current runtime, on which `what` is about to be made.
+///
+/// # Errors
+///
+/// `InvalidInput` if there is none, or if it lacks what connections need: better now than a panic in each task. tokio tells of what a
+/// runtime lacks by a panic only, which is caught here.
+pub(crate) fn current(what: &str) -> Result<Handle> {
+    let Ok(runtime) = Handle::try_current() else {
+        return Err(Error::new(
+            ErrorKind::InvalidInput,
+            format!("{what} needs a tokio runtime: make it inside one (`#[tokio::main]`, or `runtime.enter()`)"),
+        ));
+    };
+    let missing = match (has_timers(), has_sockets()) {
+        (true, true) => return Ok(runtime),
+        (false, true) => "timers: build it with `enable_time`, or `enable_all`",
+        (true, false) => "sockets: build it with `enable_io`, or `enable_all`",
+        (false, false) => "timers and sockets: build it with `enable_all`",
+    };
+    Err(Error::new(
+        ErrorKind::InvalidInput,
+        format!("{what} needs a tokio runtime with {missing}"),
+    ))
+}
+
+fn has_timers() -> bool {
+    catch(|| drop(tokio::time::sleep(Duration::ZERO))).is_ok()
+}
+
+/// A socket that the system does not give proves nothing.
+#[cfg(unix)]
+fn has_sockets() -> bool {
+    catch(|| drop(tokio::net::UnixDatagram::unbound())).is_ok()
+}
+
+/// The first attempt to connect will tell.
+#[cfg(not(unix))]
+fn has_sockets() -> bool {
+    true
+}

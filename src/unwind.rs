@@ -1,0 +1,100 @@
+//! Panics, caught where they must not take more with them than the work in which they happened.
+//!
+//! Users' code runs inside of this crate: recorders of metrics, verifiers of certificates, reconnect policies, subscribers of the log.
+//! A panic in it, or a bug of this crate, ends the piece of work that it happened in. Whoever catches it must drop what that work was
+//! changing, or put it in order: nothing here checks that.
+
+use std::any::Any;
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::task::Poll;
+
+use crate::escape::Escaped;
+
+/// A panic that was caught; it displays as what it said, with everything escaped that would not be seen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Panic(Box<str>);
+
+impl Panic {
+    fn of(payload: Box<dyn Any + Send>) -> Self {
+        let payload = match payload.downcast::<String>() {
+            Ok(said) => return Self(said.into_boxed_str()),
+            Err(other) => other,
+        };
+        match payload.downcast::<&'static str>() {
+            Ok(said) => Self((*said).into()),
+            Err(other) => {
+                // It may panic when it is dropped.
+                std::mem::forget(other);
+                Self("without a message".into())
+            }
+        }
+    }
+}
+
+impl fmt::Display for Panic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&Escaped(&self.0), f)
+    }
+}
+
+/// Does some work; a panic in it becomes an error.
+///
+/// In a destructor this works during a panic, too: what is caught before it leaves the destructor does not end the process.
+pub(crate) fn catch<T>(work: impl FnOnce() -> T) -> Result<T, Panic> {
+    catch_unwind(AssertUnwindSafe(work)).map_err(Panic::of)
+}
+
+/// Awaits a future; a panic in it becomes an error.
+///
+/// # Cancel safety
+///
+/// As the future's.
+pub(crate) async fn catch_async<F: Future>(future: F) -> Result<F::Output, Panic> {
+    let mut future = pin!(future);
+    poll_fn(|cx| match catch(|| future.as_mut().poll(cx)) {
+        Ok(poll) => poll.map(Ok),
+        Err(panic) => Poll::Ready(Err(panic)),
+    })
+    .await
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::panic_any;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_was_said_is_told_at_once_and_after_a_while() {
+        assert_eq!(catch(|| 1), Ok(1));
+        let number = 7;
+        assert_eq!(catch(|| panic!("as it is")).unwrap_err().to_string(), "as it is");
+        assert_eq!(catch(|| panic!("number {number}")).unwrap_err().to_string(), "number 7");
+        assert_eq!(catch(|| panic!("\x1b[2J")).unwrap_err().to_string(), "\\u{1b}[2J");
+        assert_eq!(catch(|| panic_any(7)).unwrap_err().to_string(), "without a message");
+        assert_eq!(catch_async(async { 1 }).await, Ok(1));
+        let later = async {
+            tokio::task::yield_now().await;
+            panic!("later")
+        };
+        assert_eq!(catch_async(later).await.unwrap_err().to_string(), "later");
+    }
+
+    #[test]
+    fn a_destructor_that_catches_its_panic_is_safe_while_another_unwinds() {
+        struct Careful;
+        impl Drop for Careful {
+            fn drop(&mut self) {
+                assert!(catch(|| panic!("the second")).is_err());
+            }
+        }
+        let first = catch(|| {
+            let _careful = Careful;
+            panic!("the first");
+        });
+        assert_eq!(first.unwrap_err().to_string(), "the first");
+    }
+}

@@ -1,0 +1,169 @@
+//! A recorder of metrics that panics when a test wants it to.
+
+use std::sync::{Arc, Mutex};
+
+use metrics::{
+    Counter, CounterFn, Gauge, GaugeFn, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder, SharedString, Unit,
+};
+
+/// What its panics say.
+pub const SAID: &str = "the recorder has a bug";
+
+/// Records nothing. Clones share what they are told to do.
+#[derive(Clone, Default)]
+pub struct Faulty(Arc<Mutex<State>>);
+
+#[derive(Default)]
+struct State {
+    faults: Vec<Fault>,
+    panics: usize,
+    registered: usize,
+}
+
+/// Which records panic.
+#[derive(Clone, Copy)]
+pub struct Fault {
+    /// The name of the metric, or a part of it.
+    metric: &'static str,
+    /// Only with this value of the label `shard`.
+    shard: Option<&'static str>,
+    /// So many pass first.
+    spared: usize,
+    /// So many panic.
+    left: usize,
+}
+
+impl Fault {
+    /// The next record of this metric.
+    pub fn once(metric: &'static str) -> Self {
+        Self {
+            metric,
+            shard: None,
+            spared: 0,
+            left: 1,
+        }
+    }
+
+    /// Each record from now on.
+    pub fn always(metric: &'static str) -> Self {
+        Self {
+            left: usize::MAX,
+            ..Self::once(metric)
+        }
+    }
+
+    /// Only those of this shard.
+    pub fn of_shard(self, shard: &'static str) -> Self {
+        Self {
+            shard: Some(shard),
+            ..self
+        }
+    }
+
+    /// So many of them pass first.
+    pub fn after(self, spared: usize) -> Self {
+        Self { spared, ..self }
+    }
+
+    fn is_about(&self, key: &Key) -> bool {
+        let of_shard = |shard| {
+            key.labels()
+                .any(|label| label.key() == "shard" && label.value() == shard)
+        };
+        key.name().contains(self.metric) && self.shard.is_none_or(of_shard)
+    }
+}
+
+impl Faulty {
+    /// From now on there is this fault, too.
+    pub fn has(&self, fault: Fault) {
+        self.0.lock().unwrap().faults.push(fault);
+    }
+
+    /// It is well again.
+    pub fn is_mended(&self) {
+        self.0.lock().unwrap().faults.clear();
+    }
+
+    /// How many records have panicked.
+    pub fn panics(&self) -> usize {
+        self.0.lock().unwrap().panics
+    }
+
+    /// How many series were registered.
+    pub fn registered(&self) -> usize {
+        self.0.lock().unwrap().registered
+    }
+
+    fn record(&self, key: &Key) {
+        let mut state = self.0.lock().unwrap();
+        let mut panics = false;
+        for fault in state.faults.iter_mut().filter(|fault| fault.is_about(key)) {
+            if fault.spared > 0 {
+                fault.spared -= 1;
+            } else if fault.left > 0 {
+                fault.left -= 1;
+                panics = true;
+            }
+        }
+        state.panics += usize::from(panics);
+        // Not under the lock: it would be poisoned.
+        drop(state);
+        assert!(!panics, "{SAID}");
+    }
+
+    fn series(&self, key: &Key) -> Arc<Series> {
+        self.0.lock().unwrap().registered += 1;
+        Arc::new(Series(self.clone(), key.clone()))
+    }
+}
+
+struct Series(Faulty, Key);
+
+impl CounterFn for Series {
+    fn increment(&self, _: u64) {
+        self.0.record(&self.1);
+    }
+    fn absolute(&self, _: u64) {
+        self.0.record(&self.1);
+    }
+}
+
+impl GaugeFn for Series {
+    fn increment(&self, _: f64) {
+        self.0.record(&self.1);
+    }
+    fn decrement(&self, _: f64) {
+        self.0.record(&self.1);
+    }
+    fn set(&self, _: f64) {
+        self.0.record(&self.1);
+    }
+}
+
+impl HistogramFn for Series {
+    fn record(&self, _: f64) {
+        self.0.record(&self.1);
+    }
+}
+
+impl Recorder for Faulty {
+    fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {
+        self.record(&Key::from_static_name("describe"));
+    }
+    fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {
+        self.record(&Key::from_static_name("describe"));
+    }
+    fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {
+        self.record(&Key::from_static_name("describe"));
+    }
+    fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
+        Counter::from_arc(self.series(key))
+    }
+    fn register_gauge(&self, key: &Key, _: &Metadata<'_>) -> Gauge {
+        Gauge::from_arc(self.series(key))
+    }
+    fn register_histogram(&self, key: &Key, _: &Metadata<'_>) -> Histogram {
+        Histogram::from_arc(self.series(key))
+    }
+}
