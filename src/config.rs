@@ -6,19 +6,19 @@ use std::time::Duration;
 use crate::error::{Error, Result};
 use crate::human::human;
 use crate::lease::schedule::{RenewRatio, Schedule};
-use crate::net::abilities::KnownServers;
 use crate::net::auth::{AuthSource, Credentials};
 use crate::net::backoff::ReconnectPolicy;
 use crate::net::connect::{ConnectOptions, Purpose};
 use crate::net::endpoint::Endpoint;
 use crate::net::fencing::Fencing;
 use crate::net::reach::Resolver;
+use crate::net::settings::ConnectionSettings;
 use crate::shard::Settings;
 use crate::sharding::{CheckedStrategy, DEFAULT_SERVERS, ShardingStrategy};
 use crate::shards::{Shard, ShardPlan, check_all};
 use crate::telemetry::key_class::Classifier;
 use crate::telemetry::sink::Sink;
-use crate::tls::{Tls, TlsConnector};
+use crate::tls::Tls;
 use crate::types::Ttl;
 
 /// The longest time after which a system can be told to give up a connection that has fallen silent, 24 days: Linux counts it in
@@ -118,10 +118,7 @@ pub(crate) struct Config {
     pub(crate) strategy: CheckedStrategy,
     pub(crate) request_timeout: Duration,
     pub(crate) acquire_timeout: Duration,
-    pub(crate) lease_ttl: Option<Ttl>,
-    pub(crate) max_in_flight: usize,
     pub(crate) max_waiters: usize,
-    pub(crate) server_read_timeout: Duration,
     pub(crate) sink: Sink,
     pub(crate) key_class: Option<Classifier>,
     pub(crate) shard: ShardConfig,
@@ -130,61 +127,17 @@ pub(crate) struct Config {
 /// What a shard's actor needs to know.
 #[derive(Clone, Debug)]
 pub(crate) struct ShardConfig {
-    pub(crate) credentials: Arc<Credentials>,
-    pub(crate) servers: Arc<KnownServers>,
-    pub(crate) tls: Option<TlsConnector>,
-    pub(crate) resolver: Resolver,
-    pub(crate) connect_timeout: Duration,
-    pub(crate) schedule: Schedule,
-    pub(crate) keepalive: Duration,
-    pub(crate) reply_timeout: Duration,
-    pub(crate) reconnect: ReconnectPolicy,
-    pub(crate) on_unavailable: OnUnavailable,
-    pub(crate) server_read_timeout: Duration,
-    pub(crate) survives_disconnect: bool,
-    pub(crate) fencing: Fencing,
-    pub(crate) max_in_flight: usize,
-    pub(crate) pipelined: usize,
-    pub(crate) exclusive_lanes: usize,
-    pub(crate) exclusive_lanes_per_key: usize,
-    pub(crate) idle_lane_timeout: Duration,
-    /// What callers ask for who ask for no TTL of their own.
-    pub(crate) lease_ttl: Option<Ttl>,
-    /// How often a request that was refused by a member that does not lead is asked again.
-    pub(crate) max_redirects: u32,
+    pub(crate) connection: Arc<ConnectionSettings>,
+    pub(crate) machine: Settings,
 }
 
 impl ShardConfig {
-    /// What the shard's state machine needs to know.
-    pub(crate) fn settings(&self) -> Settings {
-        Settings {
-            schedule: self.schedule,
-            reconnect: self.reconnect.clone(),
-            fail_fast: self.on_unavailable == OnUnavailable::FailFast,
-            server_read_timeout: self.server_read_timeout,
-            survives_disconnect: self.survives_disconnect,
-            fencing: self.fencing,
-            pipelined: self.pipelined,
-            exclusive: self.exclusive_lanes,
-            exclusive_per_key: self.exclusive_lanes_per_key,
-            idle_timeout: self.idle_lane_timeout,
-            lease_ttl: self.lease_ttl,
-            max_redirects: self.max_redirects,
-        }
-    }
-
-    /// How to reach an endpoint of the shard, for a connection whose longest silence is `keepalive`.
-    pub(crate) fn reach(&self, endpoint: &Endpoint, keepalive: Duration, purpose: Purpose) -> ConnectOptions {
+    /// How to reach an endpoint of the shard.
+    pub(crate) fn reach(&self, endpoint: &Endpoint, purpose: Purpose) -> ConnectOptions {
         ConnectOptions {
+            settings: Arc::clone(&self.connection),
             endpoint: endpoint.clone(),
-            resolver: self.resolver.clone(),
-            tls: self.tls.clone(),
-            credentials: Arc::clone(&self.credentials),
-            servers: Arc::clone(&self.servers),
-            fencing: self.fencing,
-            connect_timeout: self.connect_timeout,
             give_up_at: None,
-            dead_peer_timeout: keepalive.saturating_add(self.reply_timeout),
             purpose,
         }
     }
@@ -246,36 +199,38 @@ impl Options {
             strategy: self.strategy,
             request_timeout: self.request_timeout,
             acquire_timeout: self.acquire_timeout,
-            lease_ttl,
-            max_in_flight: self.max_in_flight,
             max_waiters: self.max_waiters,
-            server_read_timeout: self.server_read_timeout,
             sink: self.sink,
             key_class: self.key_class,
             shard: ShardConfig {
-                credentials: Arc::new(credentials),
-                servers: Arc::default(),
-                tls,
-                resolver: self.resolver,
-                connect_timeout: self.connect_timeout,
-                schedule: Schedule {
-                    renew_ratio,
-                    margin: self.loss_margin,
+                connection: Arc::new(ConnectionSettings {
+                    credentials: Arc::new(credentials),
+                    servers: Arc::default(),
+                    tls,
+                    resolver: self.resolver,
+                    fencing: self.fencing,
+                    connect_timeout: self.connect_timeout,
+                    keepalive: self.keepalive,
+                    reply_timeout: self.reply_timeout,
+                    max_in_flight: self.max_in_flight,
+                }),
+                machine: Settings {
+                    schedule: Schedule {
+                        renew_ratio,
+                        margin: self.loss_margin,
+                    },
+                    reconnect: self.reconnect,
+                    fail_fast: self.on_unavailable == OnUnavailable::FailFast,
+                    server_read_timeout: self.server_read_timeout,
+                    survives_disconnect: self.survives_disconnect,
+                    fencing: self.fencing,
+                    pipelined: self.pipelined,
+                    exclusive: self.exclusive_lanes,
+                    exclusive_per_key: per_key,
+                    idle_timeout: self.idle_lane_timeout,
+                    lease_ttl,
+                    max_redirects: self.max_redirects,
                 },
-                keepalive: self.keepalive,
-                reply_timeout: self.reply_timeout,
-                reconnect: self.reconnect,
-                on_unavailable: self.on_unavailable,
-                server_read_timeout: self.server_read_timeout,
-                survives_disconnect: self.survives_disconnect,
-                fencing: self.fencing,
-                max_in_flight: self.max_in_flight,
-                pipelined: self.pipelined,
-                exclusive_lanes: self.exclusive_lanes,
-                exclusive_lanes_per_key: per_key,
-                idle_lane_timeout: self.idle_lane_timeout,
-                lease_ttl,
-                max_redirects: self.max_redirects,
             },
         })
     }
@@ -335,7 +290,7 @@ mod tests {
     fn the_defaults_are_good() {
         let config = Options::default().check().unwrap();
         assert_eq!(config.shards.len(), 1);
-        assert_eq!(config.shard.exclusive_lanes_per_key, 16);
+        assert_eq!(config.shard.machine.exclusive_per_key, 16);
     }
 
     #[test]

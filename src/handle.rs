@@ -31,7 +31,7 @@ impl Handle {
             target,
             key: Key::new(key)?,
             wait: config.acquire_timeout,
-            ttl: config.lease_ttl,
+            ttl: config.shard.machine.lease_ttl,
             policy: RenewPolicy::default(),
             core: Arc::clone(client.core()),
         })

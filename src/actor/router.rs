@@ -107,7 +107,7 @@ pub(crate) fn start(config: &Config, ending: &Ending) -> Result<(RouterRef, Arc<
             shard.index,
             actor,
             shard.health.subscribe(),
-            config.max_in_flight,
+            config.shard.connection.max_in_flight,
             config.max_waiters,
         ));
     }

@@ -20,7 +20,7 @@ use crate::config::ShardConfig;
 use crate::ending::{Ending, shut_down};
 use crate::error::{Error, ErrorKind, Result};
 use crate::health::{ConnectionState, ShardHealth};
-use crate::net::connect::{Connected, Purpose};
+use crate::net::connect::{ConnectOptions, Connected, Purpose};
 use crate::net::dial::{Dial, LaneEvent};
 use crate::net::lane::{Command, Lane, LaneSettings, OwnCommands};
 use crate::net::metrics::LaneMetrics;
@@ -73,11 +73,7 @@ struct Driver {
 
 /// A connection whose I/O is done here.
 enum Own {
-    /// `has_to_lead`: its server is of use only while it leads its cluster.
-    Connecting {
-        attempt: AbortOnDropHandle<Result<Connected>>,
-        has_to_lead: bool,
-    },
+    Connecting(AbortOnDropHandle<Result<(Connected, LaneSettings)>>),
     Up(Box<Lane<Stream, Pending, OwnCommands<Pending>>>),
 }
 
@@ -112,7 +108,7 @@ impl Driver {
         let setup = Setup {
             index,
             plan,
-            settings: config.settings(),
+            settings: config.machine.clone(),
             sink: sink.clone(),
             jitter: fastrand::Rng::new(),
             refs: Refs::new(StableRef::random()),
@@ -203,7 +199,7 @@ impl Driver {
         self.own.retain_mut(|(id, own)| {
             let end = match own {
                 Own::Up(lane) => lane.ended_while_idle(),
-                Own::Connecting { .. } => None,
+                Own::Connecting(_) => None,
             };
             let goes_on = end.is_none();
             ends.extend(end.map(|end| (*id, LaneEvent::Ended(Box::new(end)))));
@@ -216,7 +212,7 @@ impl Driver {
     fn poll_connections(&mut self, cx: &mut Context<'_>) -> bool {
         let mut events = Vec::new();
         self.own.retain_mut(|(id, own)| {
-            let (event, goes_on) = own.poll(cx, &self.config, &self.metrics, |event| events.push((*id, event)));
+            let (event, goes_on) = own.poll(cx, |event| events.push((*id, event)));
             events.extend(event.map(|event| (*id, event)));
             goes_on
         });
@@ -314,31 +310,24 @@ impl Driver {
             endpoint,
             purpose,
         } = opening;
-        let max_in_flight = match purpose {
-            Purpose::Session(_) => EXCLUSIVE_IN_FLIGHT,
-            _ => self.config.max_in_flight,
+        let connect = ConnectOptions {
+            give_up_at,
+            ..self.config.reach(self.shard.endpoint_at(endpoint), purpose)
         };
-        let endpoint = self.shard.endpoint_at(endpoint);
-        let mut connect = self.config.reach(endpoint, self.config.keepalive, purpose);
-        connect.give_up_at = give_up_at;
         let dial = Dial {
             connect,
-            keepalive: self.config.keepalive,
-            reply_timeout: self.config.reply_timeout,
-            max_in_flight,
-            hears_signals: false,
             metrics: self.metrics.clone(),
         };
         if role == Role::Pipelined {
-            let has_to_lead = matches!(dial.connect.purpose, Purpose::Leading(_));
             let attempt = tokio::spawn(async move {
                 if !pause.is_zero() {
                     sleep(pause).await;
                 }
-                dial.connect.connect().await
+                let connected = dial.connect.connect().await?;
+                let settings = dial.connect.lane_settings(connected.shown.abilities, dial.metrics);
+                Ok((connected, settings))
             });
-            let attempt = AbortOnDropHandle::new(attempt);
-            self.own.push((id, Own::Connecting { attempt, has_to_lead }));
+            self.own.push((id, Own::Connecting(AbortOnDropHandle::new(attempt))));
             return;
         }
         let (commands, queue) = mpsc::unbounded_channel();
@@ -375,7 +364,7 @@ impl Driver {
     fn finish(&mut self, id: LaneId) {
         match self.own(id) {
             Some(Own::Up(lane)) => lane.finish(),
-            Some(Own::Connecting { .. }) => self.close(id),
+            Some(Own::Connecting(_)) => self.close(id),
             None => {
                 if let Some(lane) = self.tasks.get_mut(&id) {
                     lane.commands = None;
@@ -409,7 +398,7 @@ impl Driver {
 
     fn probe_first(&self, ask: Ask<std::time::Duration>) {
         let first = self.shard.endpoint_at(0);
-        let connect = self.config.reach(first, self.config.keepalive, Purpose::Pipelined);
+        let connect = self.config.reach(first, Purpose::Pipelined);
         let mailbox = self.mailbox.clone();
         tokio::spawn(async move {
             let outcome = connect.connect().await.map(drop);
@@ -426,16 +415,11 @@ impl Drop for Driver {
     }
 }
 
-/// A connection for waits carries few requests.
-const EXCLUSIVE_IN_FLIGHT: usize = 8;
-
 impl Own {
     /// Runs the connection. Returns what has become of it, and whether it goes on; what comes over it is delivered.
     fn poll(
         &mut self,
         cx: &mut Context<'_>,
-        config: &ShardConfig,
-        metrics: &LaneMetrics,
         mut deliver: impl FnMut(LaneEvent<Pending>),
     ) -> (Option<LaneEvent<Pending>>, bool) {
         match self {
@@ -443,19 +427,9 @@ impl Own {
                 Poll::Pending => (None, true),
                 Poll::Ready(end) => (Some(LaneEvent::Ended(Box::new(end))), false),
             },
-            Self::Connecting { attempt, has_to_lead } => match Pin::new(attempt).poll(cx) {
+            Self::Connecting(attempt) => match Pin::new(attempt).poll(cx) {
                 Poll::Pending => (None, true),
-                Poll::Ready(Ok(Ok(connected))) => {
-                    let abilities = connected.shown.abilities;
-                    let settings = LaneSettings {
-                        keepalive: config.keepalive,
-                        reply_timeout: config.reply_timeout,
-                        max_in_flight: config.max_in_flight,
-                        hears_signals: false,
-                        has_to_lead: *has_to_lead,
-                        abilities,
-                        metrics: metrics.clone(),
-                    };
+                Poll::Ready(Ok(Ok((connected, settings)))) => {
                     *self = Self::Up(Box::new(Lane::new(connected.stream, OwnCommands::new(), settings)));
                     (Some(LaneEvent::Up(connected.shown)), true)
                 }

@@ -6,19 +6,21 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout};
 
-use super::abilities::{Abilities, KnownServers};
-use super::auth::Credentials;
+use super::abilities::Abilities;
 use super::endpoint::Endpoint;
 use super::fencing::{FencesShown, Fencing};
+use super::lane::LaneSettings;
 use super::membership::{Membership, no_member};
-use super::reach::{Resolver, reach};
+use super::metrics::LaneMetrics;
+use super::reach::reach;
+use super::settings::ConnectionSettings;
 use super::stream::Stream;
 use crate::error::{Error, ErrorKind, Result};
 use crate::human::human;
 use crate::protocol::functions::Wire;
 use crate::protocol::{AuthToken, Call, Pattern, StableRef};
 use crate::stats::ClusterStats;
-use crate::tls::{TlsConnector, explain_disconnect, no_tls};
+use crate::tls::{explain_disconnect, no_tls};
 use crate::types::{Key, Kind, Token, Ttl};
 use crate::unwind::catch_async;
 
@@ -68,22 +70,33 @@ pub(crate) struct Shown {
 /// How to connect.
 #[derive(Clone, Debug)]
 pub(crate) struct ConnectOptions {
+    pub(crate) settings: Arc<ConnectionSettings>,
     pub(crate) endpoint: Endpoint,
-    pub(crate) resolver: Resolver,
-    pub(crate) tls: Option<TlsConnector>,
-    pub(crate) credentials: Arc<Credentials>,
-    pub(crate) servers: Arc<KnownServers>,
-    pub(crate) fencing: Fencing,
-    /// For everything from reading the auth token to the last answer of the handshake.
-    pub(crate) connect_timeout: Duration,
     /// When it is given up even if the connect timeout is not over.
     pub(crate) give_up_at: Option<Instant>,
-    /// What the kernel may take to see that nobody is there any more.
-    pub(crate) dead_peer_timeout: Duration,
     pub(crate) purpose: Purpose,
 }
 
+/// A connection for waits carries few requests.
+const IN_FLIGHT_OF_A_SESSION: usize = 8;
+
 impl ConnectOptions {
+    /// How the connection behaves once it is established.
+    pub(crate) fn lane_settings(&self, abilities: Abilities, metrics: LaneMetrics) -> LaneSettings {
+        LaneSettings {
+            keepalive: self.settings.keepalive,
+            reply_timeout: self.settings.reply_timeout,
+            max_in_flight: match self.purpose {
+                Purpose::Session(_) => IN_FLIGHT_OF_A_SESSION.min(self.settings.max_in_flight),
+                _ => self.settings.max_in_flight,
+            },
+            hears_signals: matches!(self.purpose, Purpose::Signals),
+            has_to_lead: matches!(self.purpose, Purpose::Leading(_)),
+            abilities,
+            metrics,
+        }
+    }
+
     /// Connects. The server has answered at least one request when the connection is returned, so it is neither full nor
     /// unreachable behind a proxy. What it can do is asked only if that is not known yet, or costs it nothing.
     ///
@@ -99,11 +112,13 @@ impl ConnectOptions {
         let left = self
             .give_up_at
             .map(|when| when.saturating_duration_since(Instant::now()));
-        let limit = left.map_or(self.connect_timeout, |left| left.min(self.connect_timeout));
+        let limit = left.map_or(self.settings.connect_timeout, |left| {
+            left.min(self.settings.connect_timeout)
+        });
         let connected = match catch_async(timeout(limit, self.authenticated())).await {
             Ok(Ok(result)) => result,
             Ok(Err(_)) => {
-                self.servers.forget(self.endpoint.as_text());
+                self.settings.servers.forget(self.endpoint.as_text());
                 Err(self.timed_out(limit))
             }
             // A verifier of certificates, say, that the user wrote.
@@ -116,11 +131,11 @@ impl ConnectOptions {
     }
 
     fn timed_out(&self, limit: Duration) -> Error {
-        let (peer, tls) = match self.tls {
+        let (peer, tls) = match self.settings.tls {
             Some(_) => ("dflockd server that speaks TLS", ", that it serves TLS on this port"),
             None => ("dflockd server", ""),
         };
-        let limit = match limit == self.connect_timeout {
+        let limit = match limit == self.settings.connect_timeout {
             true => format!("the connect timeout of {}", human(limit)),
             false => format!("{}, when the next server is asked", human(limit)),
         };
@@ -135,18 +150,18 @@ impl ConnectOptions {
 
     async fn authenticated(&self) -> Result<Connected> {
         let endpoint = self.endpoint.as_text();
-        if let (Purpose::Signals, Some(refusal)) = (&self.purpose, self.servers.signals_refusal(endpoint)) {
+        if let (Purpose::Signals, Some(refusal)) = (&self.purpose, self.settings.servers.signals_refusal(endpoint)) {
             return Err(refusal);
         }
-        let token = self.credentials.to_present(endpoint).await?;
+        let token = self.settings.credentials.to_present(endpoint).await?;
         let outcome = self.attempt(token.as_ref()).await;
-        self.credentials.presented(endpoint, token, &outcome);
+        self.settings.credentials.presented(endpoint, token, &outcome);
         outcome
     }
 
     async fn attempt(&self, token: Option<&AuthToken>) -> Result<Connected> {
         let endpoint = self.endpoint.as_text();
-        let mut abilities = self.servers.abilities(endpoint);
+        let mut abilities = self.settings.servers.abilities(endpoint);
         let mut wire = self.greet(token).await?;
         let mut cluster = None;
         // Whether the server has answered on this connection.
@@ -154,7 +169,9 @@ impl ConnectOptions {
         if self.asks_for_ping(abilities) {
             let knows = self.knows(&mut wire, Call::ping()).await?;
             abilities.ping = Some(knows);
-            self.servers.learn(endpoint, |abilities| abilities.ping = Some(knows));
+            self.settings
+                .servers
+                .learn(endpoint, |abilities| abilities.ping = Some(knows));
             answered = knows;
             // Some servers close the connection after a command that they do not know, so take a fresh one.
             if !knows {
@@ -165,7 +182,8 @@ impl ConnectOptions {
         if let Some(reference) = self.session(abilities) {
             let knows = self.knows(&mut wire, Call::stable_ref(reference)).await?;
             abilities.sessions = Some(knows);
-            self.servers
+            self.settings
+                .servers
                 .learn(endpoint, |abilities| abilities.sessions = Some(knows));
             answered = true;
             if !knows {
@@ -185,7 +203,7 @@ impl ConnectOptions {
         let fences = match &self.purpose {
             // All builds with clusters are later than the first release that makes fences.
             Purpose::Leading(_) if cluster.is_some() || abilities.sessions == Some(true) => FencesShown::Counted(None),
-            Purpose::Pipelined | Purpose::Leading(_) if self.fencing == Fencing::Required => {
+            Purpose::Pipelined | Purpose::Leading(_) if self.settings.fencing == Fencing::Required => {
                 self.find_fences(&mut wire).await?
             }
             _ => FencesShown::Nothing,
@@ -276,7 +294,7 @@ impl ConnectOptions {
         let mut wire = Wire::new(stream);
         if let Some(token) = token {
             if is_exposed {
-                self.credentials.is_exposed(self.endpoint.as_text());
+                self.settings.credentials.is_exposed(self.endpoint.as_text());
             }
             self.ask(&mut wire, Call::auth(token.clone())).await?;
         }
@@ -286,14 +304,19 @@ impl ConnectOptions {
     async fn open(&self) -> Result<Stream> {
         let opened = self.open_stream().await;
         if opened.is_err() {
-            self.servers.forget(self.endpoint.as_text());
+            self.settings.servers.forget(self.endpoint.as_text());
         }
         opened
     }
 
     async fn open_stream(&self) -> Result<Stream> {
-        let socket = reach(&self.endpoint, &self.resolver, self.dead_peer_timeout).await?;
-        match &self.tls {
+        let socket = reach(
+            &self.endpoint,
+            &self.settings.resolver,
+            self.settings.dead_peer_timeout(),
+        )
+        .await?;
+        match &self.settings.tls {
             None => Ok(Stream::Plain(socket)),
             Some(tls) => tokio::select! {
                 biased;
@@ -308,7 +331,13 @@ impl ConnectOptions {
     /// and changes nothing.
     async fn answers_without_tls(&self) {
         sleep(PLAIN_AFTER).await;
-        if let Ok(socket) = reach(&self.endpoint, &self.resolver, self.dead_peer_timeout).await {
+        if let Ok(socket) = reach(
+            &self.endpoint,
+            &self.settings.resolver,
+            self.settings.dead_peer_timeout(),
+        )
+        .await
+        {
             let mut wire = Wire::new(Stream::Plain(socket));
             let said = match renewal_of_nothing() {
                 Ok(renewal) => wire.run(renewal).await.map(drop),
@@ -328,7 +357,7 @@ impl ConnectOptions {
         let probe = Call::unlisten(Pattern::new(SIGNALS_PROBE)?, None);
         self.ask(wire, probe).await.inspect_err(|error| {
             if error.kind() == ErrorKind::Unsupported {
-                self.servers.refuses_signals(endpoint, error.clone());
+                self.settings.servers.refuses_signals(endpoint, error.clone());
             }
         })
     }
@@ -365,14 +394,18 @@ impl ConnectOptions {
         if let Some(explained) = explained {
             return Err(explained);
         }
-        if self.tls.is_none() && is_tls_alert(&last_words.bytes) {
+        if self.settings.tls.is_none() && is_tls_alert(&last_words.bytes) {
             return Err(Error::new(
                 ErrorKind::Connect,
                 "the server speaks TLS: give this client TLS, with ClientBuilder::tls",
             )
             .hopeless());
         }
-        let or_tls = if self.tls.is_none() { ", or want TLS" } else { "" };
+        let or_tls = if self.settings.tls.is_none() {
+            ", or want TLS"
+        } else {
+            ""
+        };
         Err(Error::new(
             ErrorKind::Connect,
             format!(

@@ -7,8 +7,8 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 
-use super::connect::{ConnectOptions, Connected, Purpose, Shown};
-use super::lane::{self, Caller, Command, LaneEnd, LaneSettings, Report};
+use super::connect::{ConnectOptions, Connected, Shown};
+use super::lane::{self, Caller, Command, LaneEnd, Report};
 use super::metrics::LaneMetrics;
 use super::pipeline::Leftovers;
 use crate::error::{Error, ErrorKind, Result};
@@ -17,11 +17,6 @@ use crate::error::{Error, ErrorKind, Result};
 #[derive(Clone)]
 pub(crate) struct Dial {
     pub(crate) connect: ConnectOptions,
-    pub(crate) keepalive: Duration,
-    pub(crate) reply_timeout: Duration,
-    pub(crate) max_in_flight: usize,
-    /// Whether signals may come between the answers.
-    pub(crate) hears_signals: bool,
     pub(crate) metrics: LaneMetrics,
 }
 
@@ -62,15 +57,7 @@ impl Dial {
             };
             let abilities = connected.shown.abilities;
             owner.up(connected.shown);
-            let settings = LaneSettings {
-                keepalive: self.keepalive,
-                reply_timeout: self.reply_timeout,
-                max_in_flight: self.max_in_flight,
-                hears_signals: self.hears_signals,
-                has_to_lead: matches!(self.connect.purpose, Purpose::Leading(_)),
-                abilities,
-                metrics: self.metrics,
-            };
+            let settings = self.connect.lane_settings(abilities, self.metrics);
             let end = lane::run(connected.stream, queue, settings, |report| owner.report(report)).await;
             owner.ended(end);
         }

@@ -164,7 +164,7 @@ impl Emitters {
             return Ok(Arc::clone(link));
         }
         let buffer = Arc::new(Buffer::new(&SignalOptions::default()));
-        let link = Link::start(config, shard, config.shard.keepalive, buffer, Some(family))?;
+        let link = Link::start(config, shard, config.shard.connection.keepalive, buffer, Some(family))?;
         Ok(Arc::clone(place.insert(Arc::new(link))))
     }
 

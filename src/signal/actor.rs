@@ -17,7 +17,6 @@ use super::family::HealthWatch;
 use super::follow::follow;
 use super::message::{LinkLaneId, LinkMessage, Pending, Subscription};
 use super::metrics::{LinkMetrics, SignalCounters};
-use crate::config::OnUnavailable;
 use crate::error::{Error, ErrorKind, Result};
 use crate::health::{ConnectionState, ShardHealth};
 use crate::human::human;
@@ -41,7 +40,7 @@ pub(super) struct LinkArguments {
     pub(super) shard: Option<HealthWatch>,
     pub(super) dial: Dial,
     pub(super) reconnect: ReconnectPolicy,
-    pub(super) on_unavailable: OnUnavailable,
+    pub(super) fail_fast: bool,
     pub(super) buffer: Arc<Buffer>,
     pub(super) health: watch::Sender<ShardHealth>,
     pub(super) sink: ShardSink,
@@ -86,9 +85,14 @@ impl Link {
         let plan = arguments.plan;
         let at = Arc::clone(arguments.dial.connect.endpoint.as_text());
         let failover = Failover::new(plan.policy, plan.endpoints, &at);
-        let fail_fast = arguments.on_unavailable == OnUnavailable::FailFast;
         let seen = arguments.health.borrow().clone();
-        let reconnect = Reconnect::new(arguments.index, failover, arguments.reconnect, fail_fast, &seen);
+        let reconnect = Reconnect::new(
+            arguments.index,
+            failover,
+            arguments.reconnect,
+            arguments.fail_fast,
+            &seen,
+        );
         let guide = arguments.shard.map(|shard| follow(shard, myself.clone()));
         let metrics = LinkMetrics::new(arguments.sink);
         let counters = metrics.counters();

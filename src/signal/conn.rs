@@ -126,7 +126,7 @@ impl SignalConn {
 
     /// Starts the connections to all shards. `family`: of the client that it belongs to, if it does.
     pub(crate) fn start(config: &Config, options: SignalOptions, family: Option<&Family>) -> Result<Self> {
-        let (options, heartbeat) = options.check(config.server_read_timeout)?;
+        let (options, heartbeat) = options.check(config.shard.machine.server_read_timeout)?;
         let buffer = Arc::new(Buffer::new(&options));
         let links = (0..config.shards.len())
             .map(|index| Link::start(config, index, heartbeat, Arc::clone(&buffer), family))

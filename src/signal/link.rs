@@ -59,12 +59,10 @@ impl Link {
         let at = shard.as_ref().map(|shard| Arc::clone(&shard.borrow().endpoint));
         let first = plan.endpoint_at(at.as_deref());
         let sink = ShardSink::new(config.sink.clone(), index);
+        let mut connect = config.shard.reach(first, Purpose::Signals);
+        connect.settings = Arc::new(connect.settings.with_keepalive(heartbeat));
         let dial = Dial {
-            connect: config.shard.reach(first, heartbeat, Purpose::Signals),
-            keepalive: heartbeat,
-            reply_timeout: config.shard.reply_timeout,
-            max_in_flight: config.max_in_flight,
-            hears_signals: true,
+            connect,
             metrics: LaneMetrics::new(&sink),
         };
         let health = watch::Sender::new(ShardHealth::connecting(index, first));
@@ -74,8 +72,8 @@ impl Link {
             plan: plan.clone(),
             shard,
             dial,
-            reconnect: config.shard.reconnect.clone(),
-            on_unavailable: config.shard.on_unavailable,
+            reconnect: config.shard.machine.reconnect.clone(),
+            fail_fast: config.shard.machine.fail_fast,
             buffer,
             health,
             sink,
@@ -90,7 +88,7 @@ impl Link {
         let link = Self {
             actor,
             health: told,
-            room: Arc::new(Semaphore::new(config.max_in_flight)),
+            room: Arc::new(Semaphore::new(config.shard.connection.max_in_flight)),
         };
         if let Some(family) = family {
             family.add(Member {

@@ -3,6 +3,7 @@ use std::task::{Context, Poll};
 
 use super::*;
 use crate::builder::ClientBuilder;
+use crate::net::connect::Purpose;
 use crate::net::reach::Resolver;
 use crate::server::Server;
 use crate::telemetry::sink::ShardSink;
@@ -22,15 +23,8 @@ impl Caller for Nobody {
 
 fn dial(builder: ClientBuilder) -> Dial {
     let config = builder.check().unwrap();
-    let keepalive = Duration::from_secs(10);
     Dial {
-        connect: config
-            .shard
-            .reach(config.shards[0].first(), keepalive, Purpose::Requests),
-        keepalive,
-        reply_timeout: Duration::from_secs(10),
-        max_in_flight: 8,
-        hears_signals: false,
+        connect: config.shard.reach(config.shards[0].first(), Purpose::Requests),
         metrics: LaneMetrics::new(&ShardSink::nowhere()),
     }
 }
