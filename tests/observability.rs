@@ -801,6 +801,28 @@ async fn spans_and_lines_are_those_of_the_document_and_tell_no_secret() {
     assert!(spans.foreign().is_empty(), "{:?}", spans.foreign());
 }
 
+/// The last string literal before the parenthesis that ends the call.
+fn last_literal(call: &str) -> Option<&str> {
+    let (mut depth, mut last, mut rest) = (1, None, call);
+    loop {
+        let at = rest.find(['(', ')', '"'])?;
+        let (found, behind) = (&rest[at..=at], &rest[at + 1..]);
+        rest = behind;
+        match found {
+            "(" => depth += 1,
+            ")" => depth -= 1,
+            _ => {
+                let end = behind.find('"')?;
+                last = Some(&behind[..end]);
+                rest = &behind[end + 1..];
+            }
+        }
+        if depth == 0 {
+            return last;
+        }
+    }
+}
+
 /// Every line that the source can log stands in the document with its level, and the other way round.
 #[test]
 fn every_log_line_is_documented() {
@@ -816,11 +838,7 @@ fn every_log_line_is_documented() {
                 let source = std::fs::read_to_string(&path).unwrap();
                 for level in ["error", "warn", "info", "debug", "trace"] {
                     for call in source.split(&format!("tracing::{level}!(")).skip(1) {
-                        let arguments = call.split(';').next().unwrap();
-                        let message = arguments
-                            .rsplit('"')
-                            .nth(1)
-                            .unwrap_or_else(|| panic!("{path:?}: {arguments}"));
+                        let message = last_literal(call).unwrap_or_else(|| panic!("{path:?}: {call:.200}"));
                         in_source.insert(message.to_owned(), level.to_owned());
                     }
                 }

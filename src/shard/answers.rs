@@ -198,6 +198,15 @@ impl Shard {
         let (id, cell) = self
             .leases
             .insert(acquire.key, kind, grant, times, owner, acquire.policy);
+        tracing::debug!(
+            shard = self.index,
+            endpoint = %self.endpoint_of(owner),
+            key = %cell.key,
+            kind = kind.as_str(),
+            token = %cell.token,
+            ttl = cell.ttl.as_secs(),
+            "granted"
+        );
         turn.tell(acquire.ask, Ok(Outcome::Lease(id, cell)));
         if self.serving.is_cluster() && !self.connections.has_slot(owner) {
             self.adopt(id, turn);
@@ -207,7 +216,14 @@ impl Shard {
     /// Gives back a grant without the fence that its caller must have.
     fn refuse_grant(&mut self, acquire: Acquire, grant: Grant, owner: LaneId, refusal: Error, turn: &mut Turn<'_>) {
         let refusal = self.at_lane(owner, refusal);
-        tracing::debug!(shard = self.index, token = %grant.token, error = %refusal, "granted without a fence: given back");
+        tracing::debug!(
+            shard = self.index,
+            endpoint = %self.endpoint_of(owner),
+            key = %acquire.key,
+            token = %grant.token,
+            error = %refusal,
+            "granted without a fence: given back"
+        );
         self.release_grant(acquire.target.kind(), acquire.key, grant, owner, turn);
         turn.tell(acquire.ask, Err(refusal));
     }

@@ -29,6 +29,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::health::ConnectionState;
 use crate::human::human;
 use crate::lease::cell::LostReason;
+use crate::lease::lost_keys::LostKeys;
 use crate::net::connect::{Purpose, Shown};
 use crate::net::dial::LaneEvent;
 use crate::net::failover::Switch;
@@ -424,10 +425,12 @@ impl Shard {
     /// this is about those that outlive one.
     fn drop_leases_of_previous_primary(&mut self, turn: &mut Turn<'_>) {
         let lost = self.leases.lose_all(LostReason::Disconnected, turn.now);
-        if lost > 0 {
+        if !lost.is_empty() {
             tracing::warn!(
                 shard = self.index,
-                leases = lost,
+                endpoint = %self.endpoint(),
+                leases = lost.count(),
+                keys = %lost,
                 "leases lost: another server took over"
             );
         }
@@ -517,12 +520,23 @@ impl Shard {
             Ok(()) => {}
         }
         let ids: Vec<LeaseId> = self.leases.ids().collect();
+        let mut lost = LostKeys::default();
         for id in ids {
             if self.leases.lose(id, LostReason::Failback, turn.now) {
                 if let Some(claim) = self.leases.claim(id) {
+                    lost.push(&claim.cell.key);
                     self.begin_release(Release::of(&claim, None, false, None, turn.now), turn);
                 }
             }
+        }
+        if !lost.is_empty() {
+            tracing::warn!(
+                shard = self.index,
+                endpoint = %self.endpoint(),
+                leases = lost.count(),
+                keys = %lost,
+                "leases lost: the shard goes back to its first server"
+            );
         }
         self.retire_pipelined(turn);
         let delay = self.serving.hold_back(turn.now);

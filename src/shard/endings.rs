@@ -12,6 +12,7 @@ use super::request::{Fate, Pending, Release};
 use crate::clock::after;
 use crate::error::{Error, ErrorKind};
 use crate::lease::cell::LostReason;
+use crate::lease::lost_keys::LostKeys;
 use crate::net::lane::LaneEnd;
 use crate::protocol::StableRef;
 
@@ -169,7 +170,8 @@ impl Shard {
         let lost = self.leases.owner_gone(id, self.survival(heard), why, turn.now);
         if !lost.is_empty() {
             let endpoint = cause.endpoint().unwrap_or_default();
-            tracing::warn!(shard = self.index, endpoint, leases = lost.len(), %cause, "leases lost");
+            let keys: LostKeys = lost.iter().map(|claim| &claim.cell.key).collect();
+            tracing::warn!(shard = self.index, endpoint, leases = lost.len(), %keys, %cause, "leases lost");
         }
         // In case the server still holds them; their guards have nothing more to give back.
         for claim in lost {

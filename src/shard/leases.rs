@@ -65,7 +65,9 @@ impl Shard {
         let Renewal { id, span } = renewal;
         let outcome = match response {
             Response::Renewed(left) => {
-                self.leases.renewed(*id, sent_at, *left, turn.now);
+                if self.leases.renewed(*id, sent_at, *left, turn.now) {
+                    self.tell_renewal(*id, from);
+                }
                 if self.serving.is_cluster() && self.connections.has_slot(from) {
                     self.renewed_over(*id, from, turn);
                 }
@@ -85,12 +87,41 @@ impl Shard {
                 }
                 "rejected"
             }
-            _ => {
+            refused => {
                 self.leases.renew_again_at(*id, turn.now + RENEW_AGAIN);
+                self.tell_refused_renewal(*id, from, refused);
                 "put_off"
             }
         };
         span.record("outcome", outcome);
+    }
+
+    fn tell_renewal(&self, id: LeaseId, from: LaneId) {
+        if !tracing::enabled!(tracing::Level::DEBUG) {
+            return;
+        }
+        let Some(claim) = self.leases.claim(id) else { return };
+        tracing::debug!(
+            shard = self.index,
+            endpoint = %self.endpoint_of(from),
+            key = %claim.cell.key,
+            kind = claim.cell.kind.as_str(),
+            token = %claim.cell.token,
+            "renewed"
+        );
+    }
+
+    fn tell_refused_renewal(&self, id: LeaseId, from: LaneId, answer: &Response) {
+        let Some(claim) = self.leases.claim(id) else { return };
+        tracing::debug!(
+            shard = self.index,
+            endpoint = %self.endpoint_of(from),
+            key = %claim.cell.key,
+            kind = claim.cell.kind.as_str(),
+            token = %claim.cell.token,
+            ?answer,
+            "not renewed: tried again in a moment"
+        );
     }
 
     /// It was not sent, or its answer was lost: the lease stays due.
@@ -206,8 +237,18 @@ impl Shard {
         if let Some(closing) = &mut self.closing {
             closing.count(&release.key, outcome.is_ok());
         }
+        self.tell_release(&release, &outcome);
         if let Some(told) = release.told {
             turn.push(Effect::Answer(Answer::Release(told, outcome)));
+        }
+    }
+
+    fn tell_release(&self, release: &Release, outcome: &Result<()>) {
+        let Release { kind, key, token, .. } = release;
+        let (shard, endpoint, kind) = (self.index, self.endpoint(), kind.as_str());
+        match outcome {
+            Ok(()) => tracing::debug!(shard, %endpoint, %key, kind, %token, "released"),
+            Err(error) => tracing::debug!(shard, %endpoint, %key, kind, %token, %error, "not released"),
         }
     }
 
@@ -230,7 +271,14 @@ impl Shard {
     }
 
     pub(super) fn give_back_grant(&mut self, kind: Kind, key: Key, grant: Grant, owner: LaneId, turn: &mut Turn<'_>) {
-        tracing::debug!(shard = self.index, %key, token = %grant.token, "granted, but no caller waits for it any more: given back");
+        tracing::debug!(
+            shard = self.index,
+            endpoint = %self.endpoint_of(owner),
+            %key,
+            kind = kind.as_str(),
+            token = %grant.token,
+            "granted, but no caller waits for it any more: given back"
+        );
         self.leases.orphaned(kind);
         self.release_grant(kind, key, grant, owner, turn);
     }

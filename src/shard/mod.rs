@@ -74,6 +74,7 @@ use crate::protocol::StableRef;
 use crate::shards::ShardPlan;
 use crate::telemetry::sink::ShardSink;
 use crate::types::Ttl;
+use crate::unwind::catch;
 
 /// How often what is kept is looked through, while there is something.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
@@ -268,7 +269,19 @@ impl Shard {
 
     /// The shard ends without having been shut down: its holders are told.
     pub(crate) fn abandon(&mut self, now: Instant) {
-        self.leases.abandon(now);
+        let lost = self.leases.abandon(now);
+        if lost.is_empty() {
+            return;
+        }
+        drop(catch(|| {
+            tracing::warn!(
+                shard = self.index,
+                endpoint = %self.endpoint(),
+                leases = lost.count(),
+                keys = %lost,
+                "leases lost: the shard's actor ended"
+            );
+        }));
     }
 
     /// Publishes how many there are of everything that is counted.
@@ -296,8 +309,14 @@ impl Shard {
 
     fn tick(&mut self, turn: &mut Turn<'_>) {
         let due = self.leases.tick(turn.now, TOGETHER, self.connections.is_serving());
-        if due.expired > 0 {
-            tracing::warn!(shard = self.index, endpoint = %self.endpoint(), leases = due.expired, "leases expired");
+        if !due.expired.is_empty() {
+            tracing::warn!(
+                shard = self.index,
+                endpoint = %self.endpoint(),
+                leases = due.expired.count(),
+                keys = %due.expired,
+                "leases expired"
+            );
         }
         self.renew_all(due.renew, turn);
         self.clean_up(turn);

@@ -10,6 +10,7 @@ use super::holdings::Holdings;
 use super::ids::{LaneId, LeaseId};
 use crate::clock::after;
 use crate::lease::cell::{LeaseCell, LostReason};
+use crate::lease::lost_keys::LostKeys;
 use crate::lease::metrics::{LeaseMetrics, RenewalOutcome};
 use crate::lease::policy::RenewPolicy;
 use crate::lease::schedule::{RenewRatio, Schedule};
@@ -66,7 +67,7 @@ pub(crate) struct Due {
     /// To be renewed now.
     pub(crate) renew: Vec<LeaseId>,
     /// Reported lost just now.
-    pub(crate) expired: usize,
+    pub(crate) expired: LostKeys,
 }
 
 /// The leases of one shard.
@@ -213,8 +214,9 @@ impl Registry {
             self.timer.remove(&(when, id));
             let Some(entry) = self.entry_mut(id) else { continue };
             if entry.deadline <= now {
+                let key = entry.cell.key.clone();
                 self.lose(id, LostReason::Expired, now);
-                due.expired += 1;
+                due.expired.push(&key);
             } else if entry.phase == Phase::Waiting && entry.renews() {
                 self.set_phase(id, if connected { Phase::Renewing } else { Phase::Overdue });
                 if connected {
@@ -240,16 +242,16 @@ impl Registry {
     }
 
     /// A renewal that was sent at `sent_at` succeeded; the server says that `left` is left of the lease.
-    /// Changes nothing if the lease is not held any more.
-    pub(crate) fn renewed(&mut self, id: LeaseId, sent_at: Instant, left: Option<u64>, now: Instant) {
+    /// Changes nothing if the lease is not held any more. Returns whether the lease goes on.
+    pub(crate) fn renewed(&mut self, id: LeaseId, sent_at: Instant, left: Option<u64>, now: Instant) -> bool {
         let schedule = self.schedule;
         let random = self.jitter.f64();
         let Some(entry) = self.entry_mut(id).filter(|entry| entry.phase == Phase::Renewing) else {
-            return;
+            return false;
         };
-        let ttl = match granted_ttl(entry.cell.ttl, left) {
-            Some(ttl) => ttl,
-            None => return self.renewal_failed(id),
+        let Some(ttl) = granted_ttl(entry.cell.ttl, left) else {
+            self.renewal_failed(id);
+            return false;
         };
         let (asked, left) = (entry.cell.ttl, entry.cell.remaining_at(now));
         entry.phase = Phase::Waiting;
@@ -259,13 +261,15 @@ impl Registry {
             entry.renew_at = schedule.renew_at(sent_at, ttl, entry.renew_ratio, random);
         }
         entry.deadline = entry.ends;
-        if entry.cell.extend(entry.deadline, now) {
+        let goes_on = entry.cell.extend(entry.deadline, now);
+        if goes_on {
             self.metrics.renewal(RenewalOutcome::Renewed { left, ttl: asked });
             self.arm(id);
         } else {
             self.metrics.renewal(RenewalOutcome::Unanswered);
             self.lose(id, LostReason::Expired, now);
         }
+        goes_on
     }
 
     /// The server says that a lease whose renewal it was sent is not held. Returns whether that was news.
@@ -350,23 +354,32 @@ impl Registry {
         self.arm(id);
     }
 
-    /// Reports everything that is held as lost: how much that was.
-    pub(crate) fn lose_all(&mut self, why: LostReason, now: Instant) -> usize {
+    /// Reports everything that is held as lost. Returns what that was.
+    pub(crate) fn lose_all(&mut self, why: LostReason, now: Instant) -> LostKeys {
+        let mut lost = LostKeys::default();
         let ids: Vec<LeaseId> = self.ids().collect();
-        ids.into_iter().filter(|id| self.lose(*id, why, now)).count()
+        for id in ids {
+            if self.lose(id, why, now) {
+                self.entry(id).into_iter().for_each(|entry| lost.push(&entry.cell.key));
+            }
+        }
+        lost
     }
 
-    /// The shard ends without having been shut down: these leases are kept no more, and their holders are told.
-    pub(crate) fn abandon(&mut self, now: Instant) {
+    /// The shard ends without having been shut down: these leases are kept no more, and their holders are told. Returns what was lost.
+    pub(crate) fn abandon(&mut self, now: Instant) -> LostKeys {
         let ids: Vec<LeaseId> = self.ids().collect();
         let entries = self.slots.iter().filter_map(|slot| slot.entry.as_ref());
         // First the holders: what is recorded and logged below runs users' code, which may panic.
+        let mut lost = LostKeys::default();
         for entry in entries.filter(|entry| entry.phase.is_held()) {
             entry.cell.lose(LostReason::ShardGone);
+            lost.push(&entry.cell.key);
         }
         for id in ids {
             drop(catch(|| self.lose(id, LostReason::ShardGone, now)));
         }
+        lost
     }
 
     /// Brings the next renewal forward to now; if it cannot be sent, it is kept for [`take_overdue`](Self::take_overdue). Not

@@ -24,6 +24,28 @@ struct Seen {
     everything: String,
     /// The spans of other crates in which this crate logged something.
     foreign: BTreeSet<String>,
+    lines: Vec<Line>,
+}
+
+/// A log line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Line {
+    pub level: String,
+    pub message: String,
+    /// Without the message.
+    pub fields: BTreeMap<String, String>,
+}
+
+#[derive(Default)]
+struct Fields(BTreeMap<String, String>);
+
+impl Visit for Fields {
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        self.0.insert(field.name().to_owned(), format!("{value:?}"));
+    }
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.0.insert(field.name().to_owned(), value.to_owned());
+    }
 }
 
 /// The values of a span so far.
@@ -59,6 +81,12 @@ impl Spans {
         self.0.lock().unwrap().foreign.clone()
     }
 
+    /// The lines with this message, in order.
+    pub fn lines(&self, message: &str) -> Vec<Line> {
+        let lines = self.0.lock().unwrap().lines.clone();
+        lines.into_iter().filter(|line| line.message == message).collect()
+    }
+
     /// Every value that was told.
     pub fn everything(&self) -> String {
         self.0.lock().unwrap().everything.clone()
@@ -92,13 +120,19 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Spans {
 
     fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
         if is_ours(event.metadata()) {
-            let mut values = Values(String::new());
+            let (mut values, mut fields) = (Values(String::new()), Fields::default());
             event.record(&mut values);
+            event.record(&mut fields);
             let around = context.event_scope(event).into_iter().flatten();
             let foreign = around.filter(|span| !is_ours(span.metadata()));
             let mut seen = self.0.lock().unwrap();
             seen.foreign.extend(foreign.map(|span| span.name().to_owned()));
             writeln!(seen.everything, "{}", values.0).unwrap();
+            seen.lines.push(Line {
+                level: event.metadata().level().as_str().to_lowercase(),
+                message: fields.0.remove("message").unwrap_or_default(),
+                fields: fields.0,
+            });
         }
     }
 
