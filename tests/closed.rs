@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use dflockd_client::server::Server;
 use dflockd_client::{
-    Client, ConnectionState, DistributedLock, Election, Enqueued, Error, ErrorKind, LostReason, OnUnavailable,
+    Client, ConnectionState, DistributedLock, Election, Enqueued, Error, ErrorKind, LostReason, OnUnavailable, Shard,
     SignalConn, SignalEvent, SignalOptions, blocking,
 };
 use support::fake::FakeServer;
+use support::proxy::Proxy;
 use support::{until, until_now};
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::timeout;
@@ -362,6 +363,78 @@ fn a_client_whose_runtime_ends_at_once_says_so_too() {
     until_now("it connects", || silent.accepted() == 2);
     drop(its_own);
     elsewhere.block_on(is_over(&client));
+}
+
+/// An object has a client of its own, which it makes anew after it was closed.
+#[test]
+fn an_object_whose_runtime_has_ended_can_be_closed_and_used_elsewhere() {
+    let elsewhere = Runtime::new().unwrap();
+    let server = elsewhere.block_on(serve());
+    let options = Client::builder().servers([server.local_addr().to_string()]);
+    let mut lock = DistributedLock::with_options("k", options).unwrap();
+    let its_own = Runtime::new().unwrap();
+    assert!(its_own.block_on(lock.acquire()).unwrap());
+    drop(its_own);
+    assert!(!lock.is_held());
+    elsewhere.block_on(async {
+        has_lost_its_runtime(&soon("an answer", lock.release()).await.unwrap_err());
+        has_lost_its_runtime(&soon("an answer", lock.acquire()).await.unwrap_err());
+        soon("the end", lock.close()).await;
+        assert!(soon("a grant", lock.acquire()).await.unwrap());
+        assert!(lock.release().await.unwrap());
+    });
+}
+
+/// A lease that was lost before was reported then, whatever becomes of its guard.
+#[tokio::test]
+async fn a_shutdown_reports_nothing_that_was_lost_before() {
+    let server = serve().await;
+    let proxy = Proxy::start(&server.local_addr().to_string()).await;
+    let client = Client::builder().servers([&proxy.address]).connect().await.unwrap();
+    let lost = client.lock("lost").unwrap().acquire().await.unwrap();
+    proxy.cut();
+    soon("the loss", lost.lost()).await;
+    until("it is connected again", || client.health()[0].is_connected()).await;
+    let held = client.lock("held").unwrap().acquire().await.unwrap();
+    let report = soon("the shutdown", client.shutdown(PATIENCE)).await;
+    assert!(report.unreleased.is_empty(), "{report:?}");
+    drop((lost, held));
+}
+
+/// What looks whether the first server of a standby is there ends with the rest.
+#[tokio::test]
+async fn a_shutdown_ends_the_way_back_to_the_first_server() {
+    let (first, standby) = (serve().await, serve().await);
+    let address = first.local_addr();
+    let shard = Shard::standby([address.to_string(), standby.local_addr().to_string()]);
+    let client = Client::builder()
+        .shards([shard.takeover_delay(Duration::from_millis(50))])
+        .connect_timeout(2 * PATIENCE)
+        .connect()
+        .await
+        .unwrap();
+    first.kill().await;
+    until("the other serves", || {
+        client.health()[0].failovers == 1 && client.health()[0].is_connected()
+    })
+    .await;
+    // It takes connections, and says nothing. The port may be taken for a moment.
+    let silent = loop {
+        match std::net::TcpListener::bind(address) {
+            Ok(silent) => break silent,
+            Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+        }
+    };
+    let back = tokio::spawn({
+        let client = client.clone();
+        async move { client.failback(0).await }
+    });
+    let accepted = tokio::task::spawn_blocking(move || silent.accept().unwrap().0);
+    let mut probe = soon("it is asked", accepted).await.unwrap();
+    soon("the shutdown", client.shutdown(PATIENCE)).await;
+    is_shut_down(soon("an answer", back).await.unwrap());
+    let hung_up = tokio::task::spawn_blocking(move || drop(std::io::copy(&mut probe, &mut std::io::sink())));
+    soon("its end", hung_up).await.unwrap();
 }
 
 /// What was shut down before its runtime ended was shut down.

@@ -5,9 +5,9 @@
 mod support;
 
 use std::future::Future;
-use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::SeqCst;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use dflockd_client::rustls::client::Resumption;
@@ -18,8 +18,8 @@ use dflockd_client::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use dflockd_client::rustls::{self, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use dflockd_client::server::{Server, ServerTls};
 use dflockd_client::{
-    Client, ClientBuilder, Enqueued, Error, ErrorKind, LostReason, ReconnectPolicy, Shard, SignalConn, SignalEvent,
-    SignalOptions, Tls, blocking,
+    Client, ClientBuilder, Enqueued, Error, ErrorKind, LostReason, ReconnectPolicy, Shard, ShardHealth, SignalConn,
+    SignalEvent, SignalOptions, Tls, blocking,
 };
 use support::faulty::{Fault, Faulty, SAID};
 use support::pki::{Authority, HERE};
@@ -28,6 +28,7 @@ use support::spans::Spans;
 use support::{until, until_now};
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::{Instant, sleep, timeout};
+use tracing_subscriber::layer::SubscriberExt;
 
 /// Nothing here takes so long, unless it hangs.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -154,6 +155,7 @@ fn threads_are_told_as_tasks_are() {
     recorder.has(Fault::once("leases_held").of_shard("0"));
     let error = client.semaphore("a/slots", 1).unwrap().acquire().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::ShardGone, "{error:?}");
+    names_the_cause(&error);
     assert_eq!(lock.wait_lost(PATIENCE).unwrap(), Some(LostReason::ShardGone));
     assert!(other.is_held());
     until_now("it is connected again", || client.health()[0].is_connected());
@@ -270,6 +272,7 @@ async fn an_actor_that_panics_is_replaced_its_holders_and_callers_are_told_and_n
         .await
         .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::ShardGone, "{error:?}");
+    names_the_cause(&error);
     let changed = soon("the health changes", health.wait_for(|health| !health.is_connected())).await;
     drop(changed.unwrap());
     assert_eq!(soon("the loss", lock.lost()).await, LostReason::ShardGone);
@@ -414,6 +417,111 @@ async fn a_recorder_that_panics_in_a_request_ends_its_caller_and_gives_back_what
     recorder.is_mended();
     until("it was given back", || server.stats().locks.is_empty()).await;
     drop(client.lock("k").unwrap().acquire().await.unwrap());
+}
+
+/// They run in their caller's task, and what the caller had is given back.
+#[tokio::test]
+async fn functions_of_users_that_panic_end_their_caller_alone() {
+    fn says_no(key: &str) {
+        assert!(!key.contains("panic"), "{SAID}");
+    }
+    fn class(key: &str) -> &str {
+        says_no(key);
+        "all"
+    }
+    fn strategy(key: &str, shards: usize) -> usize {
+        says_no(key);
+        by_first_letter(key, shards)
+    }
+    let servers = [serve().await, serve().await];
+    let settings = || builder(&[&servers[0], &servers[1]], &Faulty::default());
+    let by_class = settings().key_class(class).connect().await.unwrap();
+    let by_strategy = settings().sharding_strategy(strategy).connect().await.unwrap();
+    for client in [by_class, by_strategy] {
+        let held = client.lock("a/held").unwrap().acquire().await.unwrap();
+        for key in ["a/panic", "b/panic"] {
+            let lock = client.lock(key).unwrap();
+            let caller = tokio::spawn(async move { lock.acquire().await.map(drop) });
+            assert!(soon("its end", caller).await.unwrap_err().is_panic());
+        }
+        assert!(held.is_held() && client.health().iter().all(|shard| shard.is_connected()));
+        let other = soon("an answer", client.lock("b/other").unwrap().acquire()).await;
+        other.unwrap().release().await.unwrap();
+        held.release().await.unwrap();
+    }
+    let threads = settings().sharding_strategy(strategy).build_blocking().unwrap();
+    let work = move || {
+        let held = threads.semaphore("a/held", 1).unwrap().acquire().unwrap();
+        let caller = std::thread::spawn({
+            let threads = threads.clone();
+            move || threads.lock("a/panic").unwrap().acquire().map(drop)
+        });
+        assert!(caller.join().is_err());
+        held.release().unwrap();
+        threads.lock("b/next").unwrap().acquire().unwrap().release().unwrap();
+    };
+    // A thread that knows of no runtime.
+    let worked = tokio::task::spawn_blocking(|| std::thread::spawn(work).join().is_ok());
+    assert!(soon("its end", worked).await.unwrap());
+    until("nothing is held", || {
+        servers.iter().all(|server| server.stats().locks.is_empty())
+    })
+    .await;
+}
+
+/// Panics at the event that it is told.
+#[derive(Clone, Default)]
+struct Unwilling(Arc<Mutex<&'static str>>);
+
+impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for Unwilling {
+    fn on_event(&self, event: &tracing::Event<'_>, _: tracing_subscriber::layer::Context<'_, S>) {
+        struct Says(&'static str, bool);
+        impl tracing::field::Visit for Says {
+            fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
+                self.1 |= field.name() == "message" && format!("{value:?}") == self.0;
+            }
+        }
+        let unwanted = *self.0.lock().unwrap();
+        let mut says = Says(unwanted, false);
+        event.record(&mut says);
+        assert!(!says.1, "{SAID}");
+    }
+}
+
+/// It costs what a recorder costs that panics: not in destructors, where it would end the process, and not in the router, which has to go
+/// on. On one thread, so that a subscriber of this thread sees all.
+#[tokio::test(flavor = "current_thread")]
+async fn a_subscriber_of_the_log_may_panic_anywhere() {
+    let unwilling = Unwilling::default();
+    let unwanted = |line| *unwilling.0.lock().unwrap() = line;
+    let subscriber = tracing_subscriber::registry().with(unwilling.clone());
+    let _installed = tracing::subscriber::set_default(subscriber);
+    let server = serve().await;
+    let proxy = Proxy::start(&server.local_addr().to_string()).await;
+    let recorder = Faulty::default();
+    let settings = builder(&[&server], &recorder).servers([&proxy.address]);
+    let client = settings.connect().await.unwrap();
+    for line in ["leases lost", "not connected", "connected", "lease lost"] {
+        let guard = client.lock("k").unwrap().acquire().await.unwrap();
+        unwanted(line);
+        proxy.cut();
+        soon("the loss", guard.lost()).await;
+        let mut health = client.watch_health(0).unwrap();
+        let died = |health: &ShardHealth| {
+            let cause = health.last_error().filter(|error| error.kind() == ErrorKind::ShardGone);
+            cause.is_some_and(|cause| cause.to_string().contains(SAID))
+        };
+        drop(soon("the death", health.wait_for(died)).await.unwrap());
+        unwanted("");
+        until("it is connected again", || client.health()[0].is_connected()).await;
+    }
+    unwanted("a shard's actor died: another takes its place");
+    recorder.has(Fault::once("leases_held"));
+    soon("an answer", client.lock("k").unwrap().acquire())
+        .await
+        .unwrap_err();
+    until("it is connected again", || client.health()[0].is_connected()).await;
+    drop(soon("it is free", client.lock("k").unwrap().acquire()).await.unwrap());
 }
 
 #[tokio::test]

@@ -12,6 +12,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -63,6 +64,8 @@ struct Driver {
     own: Vec<(LaneId, Own)>,
     /// The others.
     tasks: HashMap<LaneId, TaskLane>,
+    /// What looks whether the first endpoint can be reached.
+    probes: JoinSet<()>,
     timer: Pin<Box<Sleep>>,
     /// How many answers came last over the pipelined connections.
     answered: usize,
@@ -129,6 +132,7 @@ impl Driver {
             ending,
             own: Vec::new(),
             tasks: HashMap::new(),
+            probes: JoinSet::new(),
             timer: Box::pin(sleep_until(now)),
             answered: 0,
             has_waited: false,
@@ -396,13 +400,14 @@ impl Driver {
         }
     }
 
-    fn probe_first(&self, ask: Ask<std::time::Duration>) {
+    fn probe_first(&mut self, ask: Ask<std::time::Duration>) {
         let first = self.shard.endpoint_at(0);
         let connect = self.config.reach(first, Purpose::Pipelined);
         let mailbox = self.mailbox.clone();
-        tokio::spawn(async move {
+        // Those that are done.
+        while self.probes.try_join_next().is_some() {}
+        self.probes.spawn(async move {
             let outcome = connect.connect().await.map(drop);
-            // If the shard is gone, so is the caller's answer.
             mailbox.send(Input::FirstIsThere(outcome, ask));
         });
     }

@@ -454,6 +454,13 @@ impl Registry {
         })
     }
 
+    /// Returns the keys of leases that are on their way back.
+    pub(crate) fn releasing(&self) -> impl Iterator<Item = Key> + '_ {
+        let entries = self.slots.iter().filter_map(|slot| slot.entry.as_ref());
+        let releasing = entries.filter(|entry| entry.phase == Phase::Releasing);
+        releasing.map(|entry| entry.cell.key.clone())
+    }
+
     /// Returns how many leases on a key are held (suspects included).
     pub(crate) fn own(&self, kind: Kind, key: &Key) -> u32 {
         self.holdings.count(kind, key)

@@ -136,9 +136,9 @@ impl Shard {
         }
         self.over = true;
         self.connections.close_all(turn);
-        let left: Vec<_> = self.leases.ids().filter_map(|id| self.leases.claim(id)).collect();
         if let Some(closing) = self.closing.take() {
-            let (told, report) = closing.finish(left.into_iter().map(|claim| claim.cell.key.clone()));
+            // What was lost before was reported then.
+            let (told, report) = closing.finish(self.leases.releasing());
             turn.push(Effect::End(told, report));
         }
     }
