@@ -75,6 +75,7 @@ mod actor;
 #[cfg(feature = "blocking")]
 pub mod blocking;
 mod builder;
+mod channel;
 mod client;
 mod clock;
 mod config;

@@ -29,7 +29,7 @@ use crate::net::stream::Stream;
 use crate::protocol::StableRef;
 use crate::shard::effect::{Answer, Effect, Effects, Handover, Opening, Outcome, Role};
 use crate::shard::ids::LaneId;
-use crate::shard::input::{Acquired, Ask, Input, Lease, Mailbox, Ticket};
+use crate::shard::input::{Acquired, Ask, Input, Inputs, Lease, Mailbox, Ticket};
 use crate::shard::request::Pending;
 use crate::shard::{Refs, Setup, Shard};
 use crate::shards::ShardPlan;
@@ -53,7 +53,7 @@ pub(crate) struct ShardArguments {
 struct Driver {
     shard: Shard,
     effects: Effects,
-    inputs: mpsc::UnboundedReceiver<Input>,
+    inputs: Inputs,
     mailbox: Mailbox,
     config: ShardConfig,
     health: watch::Sender<ShardHealth>,
@@ -97,7 +97,7 @@ const INPUTS_A_TURN: usize = 256;
 const TURNS_IN_A_ROW: usize = 8;
 
 impl Driver {
-    fn start((arguments, mailbox, inputs): (ShardArguments, Mailbox, mpsc::UnboundedReceiver<Input>)) -> Self {
+    fn start((arguments, mailbox, inputs): (ShardArguments, Mailbox, Inputs)) -> Self {
         let ShardArguments {
             index,
             plan,

@@ -18,6 +18,7 @@ use super::abilities::Abilities;
 use super::metrics::LaneMetrics;
 use super::pipeline::{Leftovers, Pipeline, Received};
 use super::stream::Stream;
+use crate::channel;
 use crate::error::{Error, ErrorKind};
 use crate::human::human;
 use crate::protocol::Request;
@@ -162,12 +163,7 @@ impl<T> Commands<T> for mpsc::UnboundedReceiver<Command<T>> {
     }
 
     fn close(&mut self) -> Vec<Outgoing<T>> {
-        mpsc::UnboundedReceiver::close(self);
-        let mut left = Vec::new();
-        while let Ok(command) = self.try_recv() {
-            left.extend(command);
-        }
-        left
+        channel::close(self).into_iter().flatten().collect()
     }
 }
 

@@ -1,6 +1,7 @@
 //! What a shard is told, and what its callers hold.
 
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
@@ -10,6 +11,7 @@ use super::ids::{LaneId, LeaseId, TicketId};
 use super::progress::{Progress, Refusal, WaitsFor};
 use super::question::Question;
 use super::request::Pending;
+use crate::channel;
 use crate::error::Result;
 use crate::lease::cell::LeaseCell;
 use crate::lease::policy::RenewPolicy;
@@ -153,14 +155,33 @@ pub(crate) struct Mailbox(mpsc::UnboundedSender<Input>);
 
 impl Mailbox {
     /// Creates a mailbox and its receiving end.
-    pub(crate) fn new() -> (Self, mpsc::UnboundedReceiver<Input>) {
+    pub(crate) fn new() -> (Self, Inputs) {
         let (sender, receiver) = mpsc::unbounded_channel();
-        (Self(sender), receiver)
+        (Self(sender), Inputs(receiver))
     }
 
     /// Tells the shard. Returns whether it is there to be told.
     pub(crate) fn send(&self, input: Input) -> bool {
         self.0.send(input).is_ok()
+    }
+}
+
+/// The receiving end of a mailbox. Whenever it is dropped, the callers of all that was sent see that the shard is gone.
+pub(crate) struct Inputs(mpsc::UnboundedReceiver<Input>);
+
+impl Inputs {
+    pub(crate) fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Option<Input>> {
+        self.0.poll_recv(cx)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl Drop for Inputs {
+    fn drop(&mut self) {
+        drop(channel::close(&mut self.0));
     }
 }
 

@@ -118,7 +118,12 @@ impl Link {
         self.actor
             .send_message(message(Ask { told, _room }))
             .map_err(|_| self.gone())?;
-        answer.await.map_err(|_| self.gone())?
+        tokio::select! {
+            biased;
+            answer = answer => answer.unwrap_or_else(|_| Err(self.gone())),
+            // What was sent to an actor that was ending may have been left in its mailbox.
+            () = until_closed(self.health.clone()) => Err(self.gone()),
+        }
     }
 
     /// Waits until it is connected, or has failed.

@@ -10,13 +10,13 @@ use std::future::poll_fn;
 use std::task::Poll;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 
 use super::{Driver, ShardArguments};
 use crate::ending::{Ending, runtime_ended};
 use crate::error::{Error, ErrorKind, Result};
 use crate::health::ShardHealth;
-use crate::shard::input::{Input, Mailbox};
+use crate::shard::input::{Inputs, Mailbox};
 use crate::telemetry::actor_span::ActorSpan;
 use crate::unwind::{Panic, catch};
 
@@ -27,7 +27,7 @@ pub(crate) struct ShardActor;
 pub(crate) struct Run;
 
 /// What an actor is started with.
-type Parts = (ShardArguments, Mailbox, mpsc::UnboundedReceiver<Input>);
+type Parts = (ShardArguments, Mailbox, Inputs);
 
 /// The state of the actor.
 pub(crate) struct Shell {

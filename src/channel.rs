@@ -1,0 +1,70 @@
+//! The end of a channel.
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::task::unconstrained;
+
+/// A sender needs a moment for its two steps. One that is stopped between them is not waited for longer than so many looks.
+const LOOKS: usize = 100_000;
+
+/// Closes a channel and takes all that was sent, what is being sent at this moment included: its senders were told that it arrives.
+///
+/// A receiver that is only dropped may leave such a message in the channel for as long as there are senders, and its caller
+/// without an answer.
+pub(crate) fn close<T>(receiver: &mut UnboundedReceiver<T>) -> Vec<T> {
+    receiver.close();
+    let mut left = Vec::new();
+    let mut cx = Context::from_waker(Waker::noop());
+    for _ in 0..LOOKS {
+        // However much the task has done in this turn.
+        match pin!(unconstrained(poll_fn(|cx| receiver.poll_recv(cx)))).poll(&mut cx) {
+            Poll::Ready(Some(message)) => left.push(message),
+            Poll::Ready(None) => break,
+            Poll::Pending => std::thread::yield_now(),
+        }
+    }
+    left
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Barrier};
+
+    use tokio::sync::mpsc;
+
+    use super::*;
+
+    #[test]
+    fn what_was_sent_is_there_whenever_it_was_sent() {
+        for _ in 0..2_000 {
+            let (sender, mut receiver) = mpsc::unbounded_channel();
+            let start = Arc::new(Barrier::new(3));
+            let senders: Vec<_> = (0..2)
+                .map(|_| {
+                    let (sender, start) = (sender.clone(), Arc::clone(&start));
+                    std::thread::spawn(move || {
+                        start.wait();
+                        (0..1_000).take_while(|number| sender.send(*number).is_ok()).count()
+                    })
+                })
+                .collect();
+            start.wait();
+            let taken = close(&mut receiver).len();
+            let sent: usize = senders.into_iter().map(|sender| sender.join().unwrap()).sum();
+            assert_eq!(taken, sent);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_task_that_has_done_much_gets_all_of_it() {
+        let (sender, mut receiver) = mpsc::unbounded_channel();
+        for number in 0..10_000 {
+            sender.send(number).unwrap();
+        }
+        assert_eq!(close(&mut receiver).len(), 10_000);
+        assert!(sender.send(0).is_err());
+    }
+}
