@@ -3,8 +3,12 @@
 use std::fmt;
 use std::time::Duration;
 
+use tracing::{Span, field};
+
 use crate::error::{Budget, Error, ErrorKind, Result};
+use crate::escape::Escaped;
 use crate::guard::Lease;
+use crate::human::human;
 use crate::lease::policy::RenewPolicy;
 use crate::lease::schedule::RenewRatio;
 use crate::protocol::{Channel, Group, Pattern, Payload};
@@ -178,6 +182,41 @@ impl Request {
         }
     }
 
+    /// The shard that it names, if it is about one.
+    pub(crate) fn shard(&self) -> Option<usize> {
+        match self {
+            Self::Stats { shard } | Self::Barrier { shard } | Self::Failback { shard } => Some(*shard),
+            _ => None,
+        }
+    }
+
+    /// The span that covers it. Names of spans are fixed where they are written, so each operation has its line.
+    pub(super) fn span(&self, shard: Option<usize>) -> Span {
+        let key = Escaped(self.key().map(Key::as_str).unwrap_or_default());
+        let subject = Escaped(match self {
+            Self::Emit { channel, .. } => channel.as_str(),
+            Self::Subscribe(subscribe) => subscribe.pattern.as_str(),
+            _ => "",
+        });
+        let kind = self.kind().map_or("none", Kind::as_str);
+        let wait = human(self.wait());
+        let (outcome, contended) = (field::Empty, field::Empty);
+        match self.operation() {
+            Operation::Acquire => {
+                tracing::debug_span!("acquire", shard, %key, kind, %wait, contended, outcome)
+            }
+            Operation::TryAcquire => tracing::debug_span!("try_acquire", shard, %key, kind, contended, outcome),
+            Operation::Enqueue => tracing::debug_span!("enqueue", shard, %key, kind, contended, outcome),
+            Operation::Collect => tracing::debug_span!("collect", shard, %key, kind, %wait, contended, outcome),
+            Operation::Release => tracing::debug_span!("release", shard, %key, kind, outcome),
+            Operation::Stats => tracing::debug_span!("stats", shard, outcome),
+            Operation::Barrier => tracing::debug_span!("barrier", shard, outcome),
+            Operation::Failback => tracing::debug_span!("failback", shard, outcome),
+            Operation::Emit => tracing::debug_span!("emit", shard, channel = %subject, outcome),
+            Operation::Subscribe => tracing::debug_span!("subscribe", pattern = %subject, outcome),
+        }
+    }
+
     /// The key that it is about; none for what is about a shard, and for signals.
     #[must_use]
     pub fn key(&self) -> Option<&Key> {
@@ -185,8 +224,7 @@ impl Request {
             Self::Acquire(acquire) | Self::Enqueue(acquire) => Some(&acquire.key),
             Self::Collect { place, .. } => Some(place.key()),
             Self::Release(lease) => Some(lease.key()),
-            Self::Stats { .. } | Self::Barrier { .. } | Self::Failback { .. } => None,
-            Self::Emit { .. } | Self::Subscribe(_) => None,
+            _ => None,
         }
     }
 
@@ -197,8 +235,7 @@ impl Request {
             Self::Acquire(acquire) | Self::Enqueue(acquire) => Some(acquire.target.kind()),
             Self::Collect { place, .. } => Some(place.kind()),
             Self::Release(lease) => Some(lease.kind()),
-            Self::Stats { .. } | Self::Barrier { .. } | Self::Failback { .. } => None,
-            Self::Emit { .. } | Self::Subscribe(_) => None,
+            _ => None,
         }
     }
 

@@ -2,6 +2,7 @@
 
 use super::request::Request;
 use crate::sharding::CheckedStrategy;
+use crate::types::Key;
 
 /// The rule, and how many shards there are.
 #[derive(Clone, Debug)]
@@ -13,11 +14,14 @@ pub(crate) struct Routes {
 impl Routes {
     /// The index of the shard; none if there is no such shard.
     pub(crate) fn shard_of(&self, request: &Request) -> Option<usize> {
-        let index = match (request, request.key()) {
-            (Request::Stats { shard } | Request::Barrier { shard } | Request::Failback { shard }, _) => *shard,
-            (Request::Emit { channel, .. }, _) => self.strategy.shard(channel.as_str(), self.shards).ok()?,
-            (_, Some(key)) => self.strategy.shard(key.as_str(), self.shards).ok()?,
-            (_, None) => return None,
+        let routed = match request {
+            Request::Emit { channel, .. } => Some(channel.as_str()),
+            other => other.key().map(Key::as_str),
+        };
+        let index = match (request.shard(), routed) {
+            (Some(shard), _) => shard,
+            (None, Some(routed)) => self.strategy.shard(routed, self.shards).ok()?,
+            (None, None) => return None,
         };
         (index < self.shards).then_some(index)
     }

@@ -10,15 +10,12 @@ use std::task::{Context, Poll, ready};
 
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
-use tracing::{Level, Span, field};
+use tracing::{Level, Span};
 
 use super::outcome::Outcome;
-use super::request::{Operation, Request, Response};
+use super::request::{Request, Response};
 use super::routes::Routes;
 use crate::error::{Error, Result};
-use crate::escape::Escaped;
-use crate::human::human;
-use crate::types::{Key, Kind};
 
 /// Opens a span for each request to a service. `R` points to the routes, as `M` of the metrics layer does to the metrics.
 #[derive(Clone)]
@@ -60,7 +57,7 @@ where
             let inner = self.inner.call(request);
             return TraceFuture { inner, span: None };
         }
-        let span = span(&request, &self.routes);
+        let span = request.span(self.routes.shard_of(&request));
         let inner = span.in_scope(|| self.inner.call(request));
         TraceFuture {
             inner,
@@ -74,34 +71,6 @@ impl<S: fmt::Debug, R> fmt::Debug for Trace<S, R> {
         f.debug_struct("Trace")
             .field("inner", &self.inner)
             .finish_non_exhaustive()
-    }
-}
-
-/// Names of spans are fixed where they are written, so each operation has its line.
-fn span(request: &Request, routes: &Routes) -> Span {
-    let shard = routes.shard_of(request);
-    let key = Escaped(request.key().map(Key::as_str).unwrap_or_default());
-    let subject = Escaped(match request {
-        Request::Emit { channel, .. } => channel.as_str(),
-        Request::Subscribe(subscribe) => subscribe.pattern.as_str(),
-        _ => "",
-    });
-    let kind = request.kind().map_or("none", Kind::as_str);
-    let wait = human(request.wait());
-    let (outcome, contended) = (field::Empty, field::Empty);
-    match request.operation() {
-        Operation::Acquire => {
-            tracing::debug_span!("acquire", shard, %key, kind, %wait, contended, outcome)
-        }
-        Operation::TryAcquire => tracing::debug_span!("try_acquire", shard, %key, kind, contended, outcome),
-        Operation::Enqueue => tracing::debug_span!("enqueue", shard, %key, kind, contended, outcome),
-        Operation::Collect => tracing::debug_span!("collect", shard, %key, kind, %wait, contended, outcome),
-        Operation::Release => tracing::debug_span!("release", shard, %key, kind, outcome),
-        Operation::Stats => tracing::debug_span!("stats", shard, outcome),
-        Operation::Barrier => tracing::debug_span!("barrier", shard, outcome),
-        Operation::Failback => tracing::debug_span!("failback", shard, outcome),
-        Operation::Emit => tracing::debug_span!("emit", shard, channel = %subject, outcome),
-        Operation::Subscribe => tracing::debug_span!("subscribe", pattern = %subject, outcome),
     }
 }
 

@@ -25,12 +25,10 @@ impl Subject {
     pub(crate) fn of(request: &Request) -> Self {
         Self {
             operation: request.operation(),
-            about: match request {
-                Request::Stats { shard } | Request::Barrier { shard } | Request::Failback { shard } => {
-                    About::Shard(*shard)
-                }
-                Request::Emit { channel, .. } => About::Channel(channel.clone()),
-                _ => request.key().cloned().map_or(About::All, About::Key),
+            about: match (request, request.shard()) {
+                (_, Some(shard)) => About::Shard(shard),
+                (Request::Emit { channel, .. }, None) => About::Channel(channel.clone()),
+                (_, None) => request.key().cloned().map_or(About::All, About::Key),
             },
             wait: request.wait(),
             progress: match request {
@@ -74,10 +72,11 @@ pub(crate) fn unanswered(operation: Operation, about: &About, budget: Budget) ->
         Operation::Release => {
             format!("the server did not answer the release of {about} within {budget}; it is still on its way")
         }
-        Operation::Stats | Operation::Barrier => format!("the server did not answer within {budget}"),
         Operation::Failback => format!("the first server was not there within {budget}"),
         Operation::Emit => format!("the server did not answer the signal to {about} within {budget}"),
         Operation::Subscribe => format!("not all servers answered the subscription within {budget}"),
+        // What is asked of one server.
+        _ => format!("the server did not answer within {budget}"),
     };
     Error::new(ErrorKind::Unavailable, message).out_of(budget)
 }
@@ -164,10 +163,11 @@ impl<X: Explain> Limit<X> {
             Operation::Release => {
                 format!("the release of {about} was not answered within {budget}; it is still on its way")
             }
-            Operation::Stats | Operation::Barrier => format!("the server did not answer within {budget}"),
             Operation::Failback => format!("the first server was not there within {budget}"),
             Operation::Emit => format!("the signal to {about} was not answered within {budget}"),
             Operation::Subscribe => format!("the subscription was not answered by all servers within {budget}"),
+            // What is asked of one server.
+            _ => format!("the server did not answer within {budget}"),
         }
     }
 }
