@@ -18,9 +18,10 @@ use dflockd_client::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use dflockd_client::rustls::{self, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use dflockd_client::server::{Server, ServerTls};
 use dflockd_client::{
-    Client, ClientBuilder, Enqueued, Error, ErrorKind, LostReason, ReconnectPolicy, Shard, ShardHealth, SignalConn,
-    SignalEvent, SignalOptions, Tls, blocking,
+    Client, ClientBuilder, Enqueued, Error, ErrorKind, LeaseState, LostReason, ReconnectPolicy, Shard, ShardHealth,
+    SignalConn, SignalEvent, SignalOptions, Tls, blocking,
 };
+use support::cluster::{ClusterScene, patient};
 use support::faulty::{Fault, Faulty, SAID};
 use support::pki::{Authority, HERE};
 use support::proxy::Proxy;
@@ -122,6 +123,92 @@ async fn a_connection_whose_task_panics_is_lost_with_its_leases_and_no_other_sha
     assert_eq!(recorder.panics(), 1);
     drop((lost, lost_slot));
     assert!(client.shutdown(PATIENCE).await.unreleased.is_empty());
+}
+
+/// A release that was taken up may have arrived: it is repeated, and then it counts as done.
+#[tokio::test]
+async fn a_release_whose_connection_panics_is_repeated() {
+    let server = serve().await;
+    let recorder = Faulty::default();
+    let client = builder(&[&server], &recorder).connect().await.unwrap();
+    let guard = client.lock("k").unwrap().acquire().await.unwrap();
+    let permit = client.semaphore("s", 1).unwrap().acquire().await.unwrap();
+    recorder.has(Fault::once("batch_size"));
+    let released = async { tokio::join!(guard.release(), permit.release()) };
+    let (lock, semaphore) = soon("the answers", released).await;
+    lock.unwrap();
+    // It is held as long as its connection: lost, or given back before.
+    assert!(semaphore.is_ok() || semaphore.is_err_and(|error| error.kind() == ErrorKind::LeaseLost));
+    assert_eq!(recorder.panics(), 1);
+    until("nothing is held", || {
+        let stats = server.stats();
+        stats.locks.is_empty() && stats.semaphores.is_empty()
+    })
+    .await;
+}
+
+/// Where leases outlive their connections, one that panics costs none of them.
+#[tokio::test]
+async fn leases_that_survive_a_disconnect_survive_a_panic() {
+    let keeps = Server::builder().auto_release_on_disconnect(false);
+    let server = keeps.port(0).start().await.unwrap();
+    let recorder = Faulty::default();
+    let client = builder(&[&server], &recorder).survives_disconnect(true);
+    let client = client.connect().await.unwrap();
+    survives(&client, &recorder).await;
+
+    let scene = ClusterScene::set(patient()).await;
+    let recorder = Faulty::default();
+    let client = scene.builder().metrics_recorder(recorder.clone()).lease_ttl(TTL);
+    let client = client.connect().await.unwrap();
+    survives(&client, &recorder).await;
+}
+
+async fn survives(client: &Client, recorder: &Faulty) {
+    let guard = client.lock("k").unwrap().acquire().await.unwrap();
+    recorder.has(Fault::once("batch_size"));
+    let error = soon("an answer", client.lock("next").unwrap().try_acquire())
+        .await
+        .unwrap_err();
+    names_the_cause(&error);
+    assert!(guard.is_held());
+    until("it is renewed", || guard.state() == LeaseState::Held).await;
+    guard.release().await.unwrap();
+    assert!(client.shutdown(PATIENCE).await.unreleased.is_empty());
+}
+
+/// Of several connections one alone is lost.
+#[tokio::test]
+async fn one_of_several_pipelined_connections_panics() {
+    let server = serve().await;
+    let recorder = Faulty::default();
+    let client = builder(&[&server], &recorder).pipelined_connections(3);
+    let client = client.connect().await.unwrap();
+    until("all are there", || server.stats().connections == 3).await;
+    let mut guards = Vec::new();
+    let mut owners = || {
+        let owners: std::collections::HashSet<_> = server.stats().locks.iter().map(|lock| lock.owner_conn_id).collect();
+        owners.len()
+    };
+    while owners() < 2 {
+        let key = format!("k{}", guards.len());
+        guards.push(client.lock(key).unwrap().acquire().await.unwrap());
+        assert!(guards.len() < 1_000, "one connection has all");
+    }
+    recorder.has(Fault::once("batch_size"));
+    let error = soon("an answer", client.lock("next").unwrap().try_acquire())
+        .await
+        .unwrap_err();
+    names_the_cause(&error);
+    let held = guards.iter().filter(|guard| guard.is_held()).count();
+    assert!(held > 0 && client.health()[0].is_connected());
+    until("all are there again", || server.stats().connections == 3).await;
+    until("the server knows the same", || server.stats().locks.len() == held).await;
+    drop(
+        soon("it is free", client.lock("next").unwrap().acquire())
+            .await
+            .unwrap(),
+    );
 }
 
 #[test]
