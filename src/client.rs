@@ -17,10 +17,10 @@ use crate::clock::after;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::handle::Handle;
-use crate::health::{ConnectionState, ShardHealth};
 use crate::join::join_all;
 use crate::lock::Lock;
 use crate::multi_lock::MultiLock;
+use crate::net::health::{ConnectionState, ShardHealth};
 use crate::protocol::{Channel, Pattern, Payload};
 use crate::semaphore::Semaphore;
 use crate::service::{ClientStack, Core, Request, Response, SubscribeRequest, execute, for_client};
@@ -70,7 +70,7 @@ impl Client {
     ///
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the key is none; see [`Key::new`](crate::Key::new).
     pub fn lock(&self, key: impl AsRef<str>) -> Result<Lock> {
-        Handle::new(self, Target::Lock, key.as_ref()).map(Lock)
+        Handle::new(&self.core, Target::Lock, key.as_ref()).map(Lock)
     }
 
     /// Locks on several keys, of one shard or many, taken all or not at all. A key that is given twice counts once.
@@ -80,7 +80,7 @@ impl Client {
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if one of the keys is none (see [`Key::new`](crate::Key::new)), or there
     /// are none.
     pub fn lock_all<K: AsRef<str>>(&self, keys: impl IntoIterator<Item = K>) -> Result<MultiLock> {
-        MultiLock::new(self, keys)
+        MultiLock::new(&self.core, keys)
     }
 
     /// Returns the semaphore on a key. Every user of the key must give the same limit.
@@ -94,7 +94,7 @@ impl Client {
     /// is 0.
     pub fn semaphore(&self, key: impl AsRef<str>, limit: u32) -> Result<Semaphore> {
         let target = Target::Semaphore(Limit::new(limit)?);
-        Handle::new(self, target, key.as_ref()).map(Semaphore)
+        Handle::new(&self.core, target, key.as_ref()).map(Semaphore)
     }
 
     /// The state of all servers, merged: connections are added up, keys stand side by side.

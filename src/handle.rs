@@ -4,7 +4,6 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::client::Client;
 use crate::error::Result;
 use crate::guard::Lease;
 use crate::lease::policy::RenewPolicy;
@@ -25,15 +24,15 @@ pub(crate) struct Handle {
 }
 
 impl Handle {
-    pub(crate) fn new(client: &Client, target: Target, key: &str) -> Result<Self> {
-        let config = client.config();
+    pub(crate) fn new(core: &Arc<Core>, target: Target, key: &str) -> Result<Self> {
+        let config = &core.config;
         Ok(Self {
             target,
             key: Key::new(key)?,
             wait: config.acquire_timeout,
             ttl: config.shard.machine.lease_ttl,
             policy: RenewPolicy::default(),
-            core: Arc::clone(client.core()),
+            core: Arc::clone(core),
         })
     }
 

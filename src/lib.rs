@@ -88,7 +88,6 @@ mod error;
 mod escape;
 mod guard;
 mod handle;
-mod health;
 mod human;
 mod io_words;
 mod join;
@@ -96,6 +95,7 @@ mod lease;
 mod lock;
 mod multi_lock;
 mod net;
+mod own_signals;
 #[cfg(feature = "prometheus")]
 pub mod prometheus;
 pub mod protocol;
@@ -136,13 +136,13 @@ pub use distributed::{DistributedLock, DistributedSemaphore, EnqueueStatus, Hold
 pub use election::{Election, Leadership};
 pub use error::{Budget, Error, ErrorKind, Result};
 pub use guard::{Guard, Lease, LockGuard, SemaphorePermit};
-pub use health::{ConnectionState, ShardHealth};
 pub use lease::cell::{LeaseState, LostReason};
 pub use lock::Lock;
 pub use multi_lock::{MultiLock, MultiLockGuard};
 pub use net::backoff::ReconnectPolicy;
 pub use net::failover::FailoverReason;
 pub use net::fencing::Fencing;
+pub use net::health::{ConnectionState, ShardHealth};
 pub use protocol::{Channel, Group, Pattern, Payload, Signal};
 pub use semaphore::Semaphore;
 pub use service::{

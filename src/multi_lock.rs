@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::future::{Future, poll_fn};
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::client::Client;
 use crate::clock::after;
 use crate::error::{Error, ErrorKind, Result};
 use crate::guard::LockGuard;
@@ -16,6 +16,7 @@ use crate::handle::Handle;
 use crate::join::join_all;
 use crate::lease::cell::LostReason;
 use crate::lock::Lock;
+use crate::service::Core;
 use crate::types::{Key, Target};
 
 /// Locks on several keys, taken all or not at all.
@@ -31,10 +32,10 @@ pub struct MultiLock {
 }
 
 impl MultiLock {
-    pub(crate) fn new<K: AsRef<str>>(client: &Client, keys: impl IntoIterator<Item = K>) -> Result<Self> {
+    pub(crate) fn new<K: AsRef<str>>(core: &Arc<Core>, keys: impl IntoIterator<Item = K>) -> Result<Self> {
         let mut locks = BTreeMap::new();
         for key in keys {
-            let handle = Handle::new(client, Target::Lock, key.as_ref())?;
+            let handle = Handle::new(core, Target::Lock, key.as_ref())?;
             locks.insert(handle.key.as_str().to_owned(), Lock(handle));
         }
         if locks.is_empty() {
@@ -42,7 +43,7 @@ impl MultiLock {
         }
         Ok(Self {
             locks: locks.into_values().collect(),
-            acquire_timeout: client.config().acquire_timeout,
+            acquire_timeout: core.config.acquire_timeout,
         })
     }
 

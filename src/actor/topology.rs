@@ -12,7 +12,7 @@ use tokio::time::timeout;
 
 use super::shard::Run;
 use crate::error::{Error, ErrorKind, Result};
-use crate::health::ShardHealth;
+use crate::net::health::ShardHealth;
 use crate::shard::input::{Input, Mailbox};
 use crate::sharding::CheckedStrategy;
 use crate::types::Key;

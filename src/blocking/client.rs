@@ -11,7 +11,7 @@ use super::signal::SignalConn;
 use crate::builder::ClientBuilder;
 use crate::client;
 use crate::error::Result;
-use crate::health::ShardHealth;
+use crate::net::health::ShardHealth;
 use crate::service::SubscribeRequest;
 use crate::shard::input::ShutdownReport;
 use crate::stats::Stats;

@@ -7,7 +7,7 @@ use super::process::Ours;
 use super::runtime::block_on;
 use crate::builder::ClientBuilder;
 use crate::error::{Error, Result};
-use crate::health::ShardHealth;
+use crate::net::health::ShardHealth;
 use crate::protocol::Signal;
 use crate::signal::{self, SignalEvent, SignalOptions};
 

@@ -352,7 +352,7 @@ impl<G: Guard> Holder<G> {
                 let handle = match started.take() {
                     Some(handle) => handle,
                     None => Handle::new(
-                        &ClientBuilder::clone(options).connect().await?,
+                        ClientBuilder::clone(options).connect().await?.core(),
                         self.target,
                         self.key.as_str(),
                     )?,

@@ -10,6 +10,7 @@ pub(crate) mod failover;
 mod fence_probe;
 pub(crate) mod fencing;
 mod happy_eyeballs;
+pub(crate) mod health;
 pub(crate) mod lane;
 pub(crate) mod membership;
 pub(crate) mod metrics;

@@ -12,7 +12,7 @@ use super::backoff::{Attempts, ReconnectPolicy};
 use super::endpoint::Endpoint;
 use super::failover::{Failover, FailoverReason, Pace, Switch};
 use crate::error::{Error, ErrorKind};
-use crate::health::{ConnectionState, ShardHealth};
+use crate::net::health::{ConnectionState, ShardHealth};
 
 /// The state of reconnecting.
 pub(crate) struct Reconnect {

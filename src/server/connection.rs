@@ -13,9 +13,10 @@ use tokio::sync::oneshot;
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::listener::Shared;
+use super::ids::Subject;
+use super::shared::Shared;
 use super::signals::{Cut, Inbox};
-use super::state::{Answer, State, Subject};
+use super::state::{Answer, State};
 use crate::clock::after;
 use crate::protocol::{AuthToken, Request, RequestDecoder, RequestError, Response, Status};
 

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
@@ -12,10 +12,12 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::builder::{Options, ServerBuilder};
+use super::builder::ServerBuilder;
 use super::connection;
 use super::event::Event;
+use super::options::Options;
 use super::random::Random;
+use super::shared::Shared;
 use super::state::State;
 use crate::error::{ErrorKind, Result};
 use crate::io_words::io_failed;
@@ -27,26 +29,6 @@ pub struct Server {
     address: SocketAddr,
     shared: Arc<Shared>,
     tasks: TaskTracker,
-}
-
-/// What the tasks of a server share.
-pub(super) struct Shared {
-    pub(super) options: Options,
-    /// Of one server, or of all members of a cluster.
-    state: Arc<Mutex<State>>,
-    /// Which of the members this is; 0 for a server of its own.
-    member: usize,
-    /// No new connections.
-    draining: CancellationToken,
-    /// Everything ends.
-    pub(super) stopped: CancellationToken,
-}
-
-impl Shared {
-    /// The state, for a moment: never kept across an await.
-    pub(super) fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl Server {

@@ -32,9 +32,12 @@ mod builder;
 mod cluster;
 mod connection;
 mod event;
+mod ids;
 mod listener;
+mod options;
 mod random;
 mod release;
+mod shared;
 mod signals;
 mod state;
 #[cfg(feature = "tls")]

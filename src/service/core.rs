@@ -17,7 +17,7 @@ use crate::actor::topology::{ShardPlace, Topology};
 use crate::config::Config;
 use crate::ending::{Ending, shut_down};
 use crate::error::{Budget, Error, ErrorKind, Result};
-use crate::health::ConnectionState;
+use crate::net::health::ConnectionState;
 use crate::net::reconnect::unavailable;
 use crate::shard::input::{Input, Shutdown, ShutdownReport};
 use crate::signal::{Buffer, Family, Link, SignalOptions};

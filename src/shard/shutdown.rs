@@ -9,8 +9,8 @@ use super::effect::{Effect, Turn};
 use super::input::{Acquire, Shutdown, ShutdownReport};
 use super::request::{Pending, Release};
 use crate::ending::shut_down;
-use crate::health::ConnectionState;
 use crate::lease::cell::LostReason;
+use crate::net::health::ConnectionState;
 use crate::protocol::StableRef;
 use crate::types::{Key, Target};
 

@@ -15,11 +15,10 @@ use super::event::SignalEvent;
 use super::family::Family;
 use super::link::Link;
 use super::options::SignalOptions;
-use crate::builder::ClientBuilder;
 use crate::config::Config;
 use crate::error::{Budget, Error, ErrorKind, Result};
-use crate::health::ShardHealth;
 use crate::join::join_all;
+use crate::net::health::ShardHealth;
 use crate::protocol::{Channel, Group, Pattern, Payload, Signal};
 use crate::sharding::CheckedStrategy;
 
@@ -69,61 +68,6 @@ struct Shared {
 }
 
 impl SignalConn {
-    /// Connects to a server, on default terms.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::InvalidInput`] if the address is none, [`Connect`](ErrorKind::Connect) and [`Auth`](ErrorKind::Auth) if it
-    /// cannot be connected, [`Unsupported`](ErrorKind::Unsupported) if the server knows no signals.
-    ///
-    /// # Cancel safety
-    ///
-    /// Safe: the connection is closed.
-    ///
-    /// An example is with [`SignalConn`].
-    pub async fn connect(server: impl Into<String>) -> Result<Self> {
-        Self::open(
-            ClientBuilder::default().servers([server.into()]),
-            SignalOptions::default(),
-        )
-        .await
-    }
-
-    /// Connects to all servers that a client with this description would use, on its terms: authentication, timeouts, pauses
-    /// between attempts, sharding. Each server is a shard.
-    ///
-    /// Of a shard with servers in reserve it uses the next at once when it loses one, and does not come back by itself; one that
-    /// is of a client ([`Client::subscribe`](crate::Client::subscribe)) goes where the client's locks go.
-    ///
-    /// # Errors
-    ///
-    /// As [`connect`](Self::connect), for the first shard that fails; [`InvalidInput`](ErrorKind::InvalidInput) for what the
-    /// description or the options have wrong.
-    ///
-    /// # Cancel safety
-    ///
-    /// Safe: the connections are closed.
-    ///
-    /// ```
-    /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> Result<(), dflockd_client::Error> {
-    /// use dflockd_client::{Client, Overflow, SignalConn, SignalOptions};
-    ///
-    /// # let server = dflockd_client::server::Server::builder().release("1.16")?.port(0).start().await?;
-    /// # let address = server.local_addr().to_string();
-    /// let options = SignalOptions::default().buffer(10_000).overflow(Overflow::DropOldest);
-    /// let signals = SignalConn::open(Client::builder().servers([address]), options).await?;
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub async fn open(settings: ClientBuilder, options: SignalOptions) -> Result<Self> {
-        let signals = Self::start(&settings.check()?, options, None)?;
-        for connected in join_all(signals.handle.shared.links.iter().map(Link::connected)).await {
-            connected?;
-        }
-        Ok(signals)
-    }
-
     /// Starts the connections to all shards. `family`: of the client that it belongs to, if it does.
     pub(crate) fn start(config: &Config, options: SignalOptions, family: Option<&Family>) -> Result<Self> {
         let (options, heartbeat) = options.check(config.shard.machine.server_read_timeout)?;
@@ -142,6 +86,14 @@ impl SignalConn {
                 shared: Arc::new(shared),
             },
         })
+    }
+
+    /// Waits until all shards are connected, or one of them cannot be.
+    pub(crate) async fn connected(&self) -> Result<()> {
+        for connected in join_all(self.handle.shared.links.iter().map(Link::connected)).await {
+            connected?;
+        }
+        Ok(())
     }
 
     /// The same once more. There is one consumer only: for a process that must not drop what it has.

@@ -9,8 +9,8 @@ use tokio::sync::watch;
 use super::message::LinkMessage;
 use crate::ending::Ending;
 use crate::error::{Error, Result};
-use crate::health::ShardHealth;
 use crate::join::join_all;
+use crate::net::health::ShardHealth;
 
 /// The health of a shard, or of a link.
 pub(super) type HealthWatch = watch::Receiver<ShardHealth>;

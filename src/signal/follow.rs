@@ -8,7 +8,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::family::HealthWatch;
 use super::message::LinkMessage;
-use crate::health::ConnectionState;
+use crate::net::health::ConnectionState;
 
 /// Tells a link by which server its shard is served, from now on, until the client is gone.
 pub(super) fn follow(mut shard: HealthWatch, link: ActorRef<LinkMessage>) -> AbortOnDropHandle<()> {

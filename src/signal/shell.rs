@@ -13,7 +13,7 @@ use super::buffer::Buffer;
 use super::message::LinkMessage;
 use crate::ending::runtime_ended;
 use crate::error::{Error, ErrorKind, Result};
-use crate::health::ShardHealth;
+use crate::net::health::ShardHealth;
 use crate::telemetry::actor_span::ActorSpan;
 use crate::unwind::{Panic, catch};
 

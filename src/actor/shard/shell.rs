@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use super::{Driver, ShardArguments};
 use crate::ending::{Ending, runtime_ended};
 use crate::error::{Error, ErrorKind, Result};
-use crate::health::ShardHealth;
+use crate::net::health::ShardHealth;
 use crate::shard::input::{Inputs, Mailbox};
 use crate::telemetry::actor_span::ActorSpan;
 use crate::unwind::{Panic, catch};

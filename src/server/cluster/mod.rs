@@ -10,9 +10,9 @@ use tokio::time::Instant;
 
 pub use self::builder::ClusterBuilder;
 use self::port::Port;
-use super::builder::Options;
 use super::event::Event;
 use super::listener::Server;
+use super::options::Options;
 use super::state::State;
 use crate::error::{Error, Result};
 use crate::stats::Stats;

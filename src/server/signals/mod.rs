@@ -16,7 +16,7 @@ use self::audience::{Audience, Seat};
 use self::mailbox::Outbox;
 pub(super) use self::mailbox::{Cut, Inbox};
 use self::trie::PatternTrie;
-use super::state::Connection;
+use super::ids::Connection;
 use crate::protocol::{Channel, Group, Pattern, Payload, Signal};
 use crate::stats::SignalChannelStats;
 

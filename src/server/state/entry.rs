@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::orphans::Absence;
 use super::{Connection, LeaseId, Place, Subject};
 use crate::protocol::{Response, StableRef};
 use crate::types::{Grant, Kind, Ttl};
@@ -50,6 +49,15 @@ pub(super) struct Client {
     pub(super) has_asked: bool,
     /// Set once it is not connected any more, and remembered for those who come after it.
     pub(super) absent: Option<Absence>,
+}
+
+/// Why a client is absent.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Absence {
+    /// Its connection has ended. When it is given up, its leases end.
+    Ended,
+    /// Another member leads now. When it is given up, its leases run on: their tokens are good with any leader.
+    LeftBehind,
 }
 
 #[derive(Clone, Copy)]

@@ -7,11 +7,12 @@ use std::net::SocketAddr;
 
 use tokio::time::Instant;
 
-use super::orphans::{Absence, in_term};
+use super::entry::Absence;
 use super::{Client, Connection, State};
 use crate::clock::after;
 use crate::protocol::{Request, Response, Status};
 use crate::server::event::EventKind;
+use crate::server::ids::in_term;
 use crate::stats::{ClusterStats, Stats};
 
 /// What members know of each other.

@@ -14,29 +14,18 @@ use std::net::SocketAddr;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use self::entry::{Client, Entry, Ticket, Waiter};
+use self::entry::{Absence, Client, Entry, Ticket, Waiter};
 use self::membership::Membership;
-use self::orphans::{Absence, Sessions};
+use self::orphans::Sessions;
 use self::report::About;
 use crate::clock::after;
 use crate::protocol::{Request, Response, Status};
-use crate::server::builder::Options;
 use crate::server::event::{Event, EventKind};
+use crate::server::ids::{Connection, LeaseId, Place, Subject};
+use crate::server::options::Options;
 use crate::server::random::Random;
 use crate::server::signals::{Inbox, Signals};
 use crate::types::{Grant, Key, Kind, Limit, Target, Ttl, WaitSecs};
-
-/// A key in its namespace.
-pub(in crate::server) type Subject = (Kind, Key);
-
-/// Names a connection, or what is left of one: see [`orphans`].
-pub(in crate::server) type Connection = u64;
-
-/// Names a lease, in the order in which leases were granted.
-type LeaseId = u64;
-
-/// Names a place in a queue, in the order in which places were taken.
-type Place = u64;
 
 /// The answer to a request.
 pub(in crate::server) enum Answer {

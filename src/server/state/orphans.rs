@@ -9,7 +9,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use tokio::time::Instant;
 
-use super::entry::Ticket;
+use super::entry::{Absence, Ticket};
 use super::report::About;
 use super::{Client, Connection, LeaseId, Place, State, Subject, Taken};
 use crate::clock::after;
@@ -24,29 +24,6 @@ pub(super) struct Sessions {
     by_ref: HashMap<StableRef, BTreeSet<Connection>>,
     /// The absent ones, and when they are given up.
     until: BTreeSet<(Instant, Connection)>,
-}
-
-/// Why a client is absent.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Absence {
-    /// Its connection has ended. When it is given up, its leases end.
-    Ended,
-    /// Another member leads now. When it is given up, its leases run on: their tokens are good with any leader.
-    LeftBehind,
-}
-
-/// A connection that is left behind by a leader may go on, and do so again in a later term: what it had then is another
-/// client, whose name says when that was in the upper bits.
-const NUMBER_BITS: u32 = 40;
-
-/// The client that a connection was in that term.
-pub(super) fn in_term(connection: Connection, term: u64) -> Connection {
-    term << NUMBER_BITS | connection
-}
-
-/// The number of a client's connection.
-pub(super) fn number(client: Connection) -> u64 {
-    client & ((1 << NUMBER_BITS) - 1)
 }
 
 impl Sessions {

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::orphans::number;
 use super::{Connection, Place, State, Subject};
 use crate::protocol::{Response, Status};
 use crate::server::event::{Event, EventKind};
+use crate::server::ids::number;
 use crate::server::signals::Signals;
 use crate::stats::{IdleStats, LockStats, SemaphoreStats, Stats};
 use crate::types::{Kind, Token};

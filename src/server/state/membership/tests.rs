@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::super::bench::{Bench, SECOND, key, slots};
 use crate::protocol::{Request, Response, Status};
 use crate::server::event::EventKind as Happened;
-use crate::server::state::{Connection, orphans};
+use crate::server::ids::{Connection, number};
 use crate::types::{Kind, Target, WaitSecs};
 
 const ERROR: Response = Response::Refused(Status::Error);
@@ -423,10 +423,7 @@ fn changes_of_leaders_leave_nothing_behind() {
         bench.state.expire(bench.now);
     }
     let live: Vec<Connection> = bench.state.clients.keys().copied().collect();
-    for connection in live
-        .into_iter()
-        .filter(|connection| *connection == orphans::number(*connection))
-    {
+    for connection in live.into_iter().filter(|connection| *connection == number(*connection)) {
         bench.disconnect(connection);
     }
     for _ in 0..3 {

@@ -1,0 +1,29 @@
+//! What the state of a server counts: keys, connections, leases and places.
+
+use crate::types::{Key, Kind};
+
+/// A key in its namespace.
+pub(super) type Subject = (Kind, Key);
+
+/// Names a connection, or what is left of one: see [`in_term`].
+pub(super) type Connection = u64;
+
+/// Names a lease, in the order in which leases were granted.
+pub(super) type LeaseId = u64;
+
+/// Names a place in a queue, in the order in which places were taken.
+pub(super) type Place = u64;
+
+/// A connection that is left behind by a leader may go on, and do so again in a later term: what it had then is another
+/// client, whose name says when that was in the upper bits.
+const NUMBER_BITS: u32 = 40;
+
+/// The client that a connection was in that term.
+pub(super) fn in_term(connection: Connection, term: u64) -> Connection {
+    term << NUMBER_BITS | connection
+}
+
+/// The number of a client's connection.
+pub(super) fn number(client: Connection) -> u64 {
+    client & ((1 << NUMBER_BITS) - 1)
+}

@@ -1,0 +1,73 @@
+//! What a running server needs to know.
+
+use std::time::Duration;
+
+use super::release::Release;
+use crate::error::{Error, Result};
+use crate::protocol::AuthToken;
+use crate::tls::TlsAcceptor;
+use crate::types::Ttl;
+
+/// What the running server needs to know.
+#[derive(Clone)]
+pub(super) struct Options {
+    pub(super) max_locks: usize,
+    pub(super) max_waiters: usize,
+    pub(super) max_connections: usize,
+    pub(super) default_lease_ttl: Ttl,
+    pub(super) lease_sweep_interval: Duration,
+    pub(super) gc_interval: Duration,
+    pub(super) gc_max_idle: Duration,
+    pub(super) auto_release_on_disconnect: bool,
+    pub(super) release: Release,
+    pub(super) orphan_ttl: Duration,
+    pub(super) read_timeout: Duration,
+    pub(super) write_timeout: Duration,
+    pub(super) shutdown_timeout: Duration,
+    pub(super) auth_token: Option<AuthToken>,
+    pub(super) tls: Option<TlsAcceptor>,
+    pub(super) max_subscriptions: usize,
+    pub(super) signal_buffer: usize,
+    pub(super) record_events: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            max_locks: 1024,
+            max_waiters: 0,
+            max_connections: 0,
+            default_lease_ttl: Ttl::DEFAULT,
+            lease_sweep_interval: Duration::from_secs(1),
+            gc_interval: Duration::from_secs(5),
+            gc_max_idle: Duration::from_secs(60),
+            auto_release_on_disconnect: true,
+            release: Release::NEWEST,
+            orphan_ttl: Duration::ZERO,
+            read_timeout: Duration::from_secs(23),
+            write_timeout: Duration::from_secs(5),
+            shutdown_timeout: Duration::from_secs(30),
+            auth_token: None,
+            tls: None,
+            max_subscriptions: 0,
+            signal_buffer: 64,
+            record_events: false,
+        }
+    }
+}
+
+impl Options {
+    /// A timeout of nothing would end every connection at once.
+    pub(super) fn check(&self) -> Result<()> {
+        for (what, timeout) in [
+            ("read timeout", self.read_timeout),
+            ("write timeout", self.write_timeout),
+        ] {
+            if timeout.is_zero() {
+                let remedy = "the server would close every connection at once; give more than nothing";
+                return Err(Error::invalid(&format!("{what} of the server"), timeout, remedy));
+            }
+        }
+        Ok(())
+    }
+}
