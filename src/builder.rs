@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::net::auth::AuthSource;
 use crate::net::backoff::ReconnectPolicy;
 use crate::net::fencing::Fencing;
-use crate::service::{ClientService, Core, Request, Response, UserLayer};
+use crate::service::{ClientService, Request, Response, UserLayer};
 use crate::sharding::{CheckedStrategy, ShardingStrategy};
 use crate::shards::Shard;
 use crate::telemetry::key_class::Classifier;
@@ -342,7 +342,7 @@ impl ClientBuilder {
     /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput), naming the value, or the file, and what would be right; also
     /// without a runtime, or on one without timers or sockets, and for a metrics recorder that panics.
     pub fn build(self) -> Result<Client> {
-        let core = Core::start(self.options.check()?, &self.layers)?;
+        let core = crate::service::start(self.options.check()?, &self.layers)?;
         Ok(Client::of(core))
     }
 

@@ -5,10 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::Result;
-use crate::guard::Lease;
 use crate::lease::policy::RenewPolicy;
 use crate::lease::schedule::RenewRatio;
-use crate::service::{AcquireRequest, Core, Request, Response, busy, execute};
+use crate::service::{AcquireRequest, Core, Lease, Request, Response, busy, execute};
 use crate::ticket::{Enqueued, Ticket};
 use crate::types::{Key, Target, Ttl};
 

@@ -135,7 +135,7 @@ pub use config::OnUnavailable;
 pub use distributed::{DistributedLock, DistributedSemaphore, EnqueueStatus, Holder};
 pub use election::{Election, Leadership};
 pub use error::{Budget, Error, ErrorKind, Result};
-pub use guard::{Guard, Lease, LockGuard, SemaphorePermit};
+pub use guard::{Guard, LockGuard, SemaphorePermit};
 pub use lease::cell::{LeaseState, LostReason};
 pub use lock::Lock;
 pub use multi_lock::{MultiLock, MultiLockGuard};
@@ -146,7 +146,8 @@ pub use net::health::{ConnectionState, ShardHealth};
 pub use protocol::{Channel, Group, Pattern, Payload, Signal};
 pub use semaphore::Semaphore;
 pub use service::{
-    AcquireRequest, ClientService, Operation, Request, Response, SubscribeRequest, Timeout, TimeoutFuture, TimeoutLayer,
+    AcquireRequest, ClientService, Lease, Operation, QueuePlace, Request, Response, SubscribeRequest, Timeout,
+    TimeoutFuture, TimeoutLayer,
 };
 pub use shard::input::ShutdownReport;
 pub use sharding::{DEFAULT_SERVERS, ShardingStrategy, stable_hash_shard};
@@ -154,7 +155,7 @@ pub use shards::Shard;
 pub use signal::{Overflow, SignalConn, SignalEvent, SignalHandle, SignalOptions, Signals};
 pub use stats::{ClusterStats, IdleStats, LockStats, SemaphoreStats, SignalChannelStats, Stats};
 pub use telemetry::key_class::MAX_KEY_CLASSES;
-pub use ticket::{Enqueued, QueuePlace, Ticket};
+pub use ticket::{Enqueued, Ticket};
 #[cfg(feature = "tls")]
 pub use tls::Tls;
 pub use types::{Fence, Grant, Key, Kind, Limit, MAX_KEY_BYTES, MAX_SECONDS, Target, Token, Ttl, WaitSecs};

@@ -1,16 +1,13 @@
 //! A place in a queue: the first phase of an acquire in two.
 
 use std::fmt;
-use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::Result;
-use crate::guard::Lease;
-use crate::service::{Core, Request, Response, busy, execute};
-use crate::shard::input::Ticket as ActorTicket;
+use crate::service::{Lease, QueuePlace};
 #[cfg(feature = "blocking")]
 use crate::take::Take;
-use crate::types::{Key, Kind};
+use crate::types::Key;
 
 /// What came of an `enqueue`.
 #[derive(Debug)]
@@ -58,62 +55,19 @@ impl<G> Ticket<G> {
     ///
     /// Safe: dropping the future gives up the place, and gives back what was granted meanwhile.
     pub async fn wait(self, timeout: Duration) -> Result<G> {
-        let Self { place, guard } = self;
-        let core = Arc::clone(&place.core);
-        let key = place.key().clone();
-        match execute(&core, Request::Collect { place, wait: timeout }).await? {
-            Response::Granted(lease) => Ok(guard(lease)),
-            Response::Busy => Err(busy(&key)),
-            other => Err(other.out_of_place()),
-        }
+        self.place.collect(timeout).await.map(self.guard)
     }
 }
 
 #[cfg(feature = "blocking")]
 impl<G> Take for Ticket<G> {
     fn take(&mut self) -> Self {
-        let place = QueuePlace::new(self.place.held.take(), Arc::clone(&self.place.core));
-        Self::new(place, self.guard)
+        Self::new(self.place.take(), self.guard)
     }
 }
 
 impl<G> fmt::Debug for Ticket<G> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(&self.place, f)
-    }
-}
-
-/// A place in a queue, as the service hands it out. [`Ticket`] is this, for users of the handles.
-pub struct QueuePlace {
-    held: ActorTicket,
-    // Dropped after `held`, so that the place is given up before the client may end.
-    core: Arc<Core>,
-}
-
-impl QueuePlace {
-    pub(crate) fn new(held: ActorTicket, core: Arc<Core>) -> Self {
-        Self { held, core }
-    }
-
-    /// What is waited for.
-    #[must_use]
-    pub fn key(&self) -> &Key {
-        &self.held.key
-    }
-
-    /// Whether it is a lock or a slot of a semaphore.
-    #[must_use]
-    pub fn kind(&self) -> Kind {
-        self.held.target.kind()
-    }
-
-    pub(crate) fn into_inner(self) -> ActorTicket {
-        self.held
-    }
-}
-
-impl fmt::Debug for QueuePlace {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("QueuePlace").field(self.key()).finish()
     }
 }

@@ -9,6 +9,7 @@ mod shell;
 use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use tokio::sync::{mpsc, watch};
@@ -27,9 +28,11 @@ use crate::net::lane::{Command, Lane, LaneSettings, OwnCommands};
 use crate::net::metrics::LaneMetrics;
 use crate::net::stream::Stream;
 use crate::protocol::StableRef;
+use crate::shard::ask::Ask;
 use crate::shard::effect::{Answer, Effect, Effects, Handover, Opening, Outcome, Role};
+use crate::shard::held::{Acquired, FromHolder, HeldLease, HeldPlace};
 use crate::shard::ids::LaneId;
-use crate::shard::input::{Acquired, Ask, Input, Inputs, Lease, Mailbox, Ticket};
+use crate::shard::input::{Input, Inputs, Mailbox};
 use crate::shard::request::Pending;
 use crate::shard::{Refs, Setup, Shard};
 use crate::shards::ShardPlan;
@@ -55,6 +58,8 @@ struct Driver {
     effects: Effects,
     inputs: Inputs,
     mailbox: Mailbox,
+    /// The same, for what callers hold.
+    holders: Arc<dyn FromHolder>,
     config: ShardConfig,
     health: watch::Sender<ShardHealth>,
     handover: watch::Sender<Handover>,
@@ -124,6 +129,7 @@ impl Driver {
             shard,
             effects,
             inputs,
+            holders: Arc::new(mailbox.clone()),
             mailbox,
             metrics: LaneMetrics::new(&sink),
             config,
@@ -386,10 +392,10 @@ impl Driver {
         match answer {
             Answer::Acquire(ask, outcome) => {
                 let acquired = outcome.map(|outcome| match outcome {
-                    Outcome::Lease(id, cell) => Acquired::Lease(Lease::new(cell, id, self.mailbox.clone())),
+                    Outcome::Lease(id, cell) => Acquired::Lease(HeldLease::new(cell, id, Arc::clone(&self.holders))),
                     Outcome::Busy(refusal) => Acquired::Busy(refusal),
                     Outcome::Queued(id, target, key, refusal) => {
-                        Acquired::Queued(Ticket::new(id, target, key, refusal, self.mailbox.clone()))
+                        Acquired::Queued(HeldPlace::new(id, target, key, refusal, Arc::clone(&self.holders)))
                     }
                 });
                 ask.tell(acquired);

@@ -11,8 +11,9 @@ use tokio::task::{AbortHandle, spawn_blocking};
 use super::process::Ours;
 use super::runtime::{allow_in_runtime, block_on, spawn};
 use crate::error::{Error, Result};
-use crate::guard::{Guard, Lease};
+use crate::guard::Guard;
 use crate::lease::cell::LostReason;
+use crate::service::Lease;
 use crate::take::Take;
 
 /// A lock that is held; see [`crate::LockGuard`].

@@ -6,9 +6,9 @@ use std::time::Duration;
 use super::process::Ours;
 use super::runtime::block_on;
 use crate::error::Result;
-use crate::guard::Lease;
 use crate::lease::cell::LostReason;
 use crate::multi_lock;
+use crate::service::Lease;
 use crate::types::Key;
 
 /// Locks on several keys, taken all or not at all; see [`crate::MultiLock`].

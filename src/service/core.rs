@@ -1,17 +1,16 @@
 //! What all clones of a client, and all its leases, keep alive together.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use metrics::Gauge;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::dispatch::{CoreRef, Dispatch};
-use super::layered::{ClientService, Inner, UserLayer, wrap};
 use super::metrics::RequestMetrics;
 use super::request::Operation;
 use super::routes::Routes;
 use super::timeout::{About, Explain, Subject};
+use super::user_layer::ClientService;
 use crate::actor::router::{self, RouterRef};
 use crate::actor::topology::{ShardPlace, Topology};
 use crate::config::Config;
@@ -43,13 +42,19 @@ pub(crate) struct Core {
     ending: Ending,
     /// Closes the client when it is dropped: nobody uses it any more then.
     router: RouterRef,
-    layered: Option<ClientService>,
+    /// The dispatch with the layers of the user's around it, if there are any.
+    pub(super) layered: Option<ClientService>,
     /// Shown for as long as the client lives.
     _build_info: Level,
 }
 
 impl Core {
-    pub(crate) fn start(config: Config, layers: &[UserLayer]) -> Result<Arc<Self>> {
+    /// `wrap`: puts the layers of the user's around the dispatch to this core, if there are any.
+    pub(super) fn start(
+        config: Config,
+        is_direct: bool,
+        wrap: impl FnOnce(Weak<Self>) -> Option<ClientService>,
+    ) -> Result<Arc<Self>> {
         let runtime = crate::runtime::current("a client")?;
         let routes = Routes {
             strategy: config.strategy.clone(),
@@ -71,7 +76,7 @@ impl Core {
             topology: Arc::clone(&topology),
             routes: routes.clone(),
             emitters: Arc::clone(&emitters),
-            is_direct: layers.is_empty(),
+            is_direct,
         };
         Ok(Arc::new_cyclic(|core| Self {
             topology,
@@ -82,7 +87,7 @@ impl Core {
             emitters,
             ending,
             router,
-            layered: wrap(layers, Dispatch::new(core.clone())),
+            layered: wrap(core.clone()),
             _build_info: build_info,
             config,
         }))
@@ -118,14 +123,6 @@ impl Core {
     /// Whether users put layers around the dispatch.
     pub(crate) fn has_layers(&self) -> bool {
         self.layered.is_some()
-    }
-
-    /// A way to the dispatch, through the layers that users added.
-    pub(crate) fn inner<'a, C: CoreRef<'a>>(&self, core: C) -> Inner<C> {
-        match &self.layered {
-            Some(layered) => Inner::Layered(layered.clone()),
-            None => Inner::Plain(Dispatch::new(core)),
-        }
     }
 }
 

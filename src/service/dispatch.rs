@@ -16,18 +16,20 @@ use tokio_util::sync::PollSemaphore;
 use tower::Service;
 
 use super::core::{Core, ready_too_late, shard_is_away};
+use super::held::{Lease, Origin, QueuePlace};
 use super::request::{AcquireRequest, Operation, Request, Response, SubscribeRequest};
 use super::timeout::{About, unanswered};
 use crate::actor::topology::ShardPlace;
 use crate::clock::after;
 use crate::error::{Budget, Error, ErrorKind, Result};
-use crate::guard::Lease;
 use crate::protocol::{Call, Channel, Group, Payload};
-use crate::shard::input::{Acquire, Acquired, Ask, Input, Lease as ActorLease, Patience};
+use crate::shard::acquire::{Acquire, Patience};
+use crate::shard::ask::Ask;
+use crate::shard::held::{Acquired, HeldLease};
+use crate::shard::input::Input;
 use crate::shard::progress::{Progress, Refusal, WaitsFor};
 use crate::shard::question::Question;
 use crate::signal::SignalConn;
-use crate::ticket::QueuePlace;
 
 /// The answer to a request, on its way.
 pub(crate) type Answer<'a> = Pin<Box<dyn Future<Output = Result<Response>> + Send + 'a>>;
@@ -233,7 +235,7 @@ async fn enqueue(core: impl Borrow<Arc<Core>>, request: AcquireRequest) -> Resul
     request.waits_for(WaitsFor::Layers);
     Ok(match answer? {
         Acquired::Lease(lease) => granted(lease, false, core),
-        Acquired::Queued(ticket) => Response::Queued(QueuePlace::new(ticket, Arc::clone(core))),
+        Acquired::Queued(ticket) => Response::Queued(QueuePlace::new(ticket, origin(core))),
         Acquired::Busy(_) => Response::Busy,
     })
 }
@@ -320,8 +322,12 @@ async fn subscribe(core: impl Borrow<Arc<Core>>, request: SubscribeRequest) -> R
     Ok(Response::Subscribed(signals))
 }
 
-fn granted(held: ActorLease, contended: bool, core: &Arc<Core>) -> Response {
-    Response::Granted(Lease::new(held, contended, Arc::clone(core)))
+fn origin(core: &Arc<Core>) -> Arc<dyn Origin> {
+    Arc::<Core>::clone(core)
+}
+
+fn granted(held: HeldLease, contended: bool, core: &Arc<Core>) -> Response {
+    Response::Granted(Lease::new(held, contended, origin(core)))
 }
 
 fn acquire_message(request: &AcquireRequest, ask: Ask<Acquired>) -> Acquire {

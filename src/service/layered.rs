@@ -1,52 +1,24 @@
-//! The layers that users add, around the dispatch: of any type, behind one.
+//! The layers that users add, around the dispatch.
 
-use std::fmt;
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 
+use tower::Service;
 use tower::util::BoxCloneSyncService;
-use tower::{Layer, Service, ServiceExt};
 
 use super::core::Core;
 use super::dispatch::{Answer, CoreRef, Dispatch};
 use super::request::{Request, Response};
-use crate::error::{BoxError, Error, Result};
-
-/// A service of a client, whatever layers it is made of: what a layer that is added to a client wraps.
-pub type ClientService = BoxCloneSyncService<Request, Response, Error>;
-
-/// A layer of the user's.
-#[derive(Clone)]
-pub(crate) struct UserLayer(Arc<dyn Fn(ClientService) -> ClientService + Send + Sync>);
-
-impl UserLayer {
-    pub(crate) fn new<L>(layer: L) -> Self
-    where
-        L: Layer<ClientService> + Send + Sync + 'static,
-        L::Service: Service<Request, Response = Response> + Clone + Send + Sync + 'static,
-        <L::Service as Service<Request>>::Error: Into<BoxError>,
-        <L::Service as Service<Request>>::Future: Send,
-    {
-        Self(Arc::new(move |inner| {
-            let service = layer.layer(inner).map_err(|error| Error::of_layer(error.into()));
-            BoxCloneSyncService::new(service)
-        }))
-    }
-}
-
-impl fmt::Debug for UserLayer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("UserLayer")
-    }
-}
+use super::user_layer::{ClientService, UserLayer};
+use crate::error::{Error, Result};
 
 /// Puts layers around the dispatch, the first outermost. Nothing if there are none.
-pub(crate) fn wrap(layers: &[UserLayer], dispatch: Dispatch<Weak<Core>>) -> Option<ClientService> {
+pub(super) fn wrap(layers: &[UserLayer], dispatch: Dispatch<Weak<Core>>) -> Option<ClientService> {
     if layers.is_empty() {
         return None;
     }
     let innermost = BoxCloneSyncService::new(dispatch);
-    Some(layers.iter().rev().fold(innermost, |inner, layer| (layer.0)(inner)))
+    Some(layers.iter().rev().fold(innermost, |inner, layer| layer.around(inner)))
 }
 
 /// The dispatch, with or without layers around it. A client without any has no box to go through.
@@ -57,6 +29,14 @@ pub(crate) enum Inner<C> {
 }
 
 impl<C> Inner<C> {
+    /// The way to the dispatch of a core, through the layers that users added.
+    pub(super) fn of(core: &Core, reference: C) -> Self {
+        match &core.layered {
+            Some(layered) => Self::Layered(layered.clone()),
+            None => Self::Plain(Dispatch::new(reference)),
+        }
+    }
+
     fn poll_ready<'a>(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>>
     where
         C: CoreRef<'a>,

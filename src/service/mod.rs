@@ -4,6 +4,7 @@
 
 mod core;
 mod dispatch;
+mod held;
 mod layered;
 mod metrics;
 mod outcome;
@@ -13,11 +14,13 @@ mod routes;
 mod stack;
 mod timeout;
 mod trace;
+mod user_layer;
 
 pub(crate) use self::core::Core;
-pub use layered::ClientService;
-pub(crate) use layered::UserLayer;
+pub use held::{Lease, QueuePlace};
 pub(crate) use request::busy;
 pub use request::{AcquireRequest, Operation, Request, Response, SubscribeRequest};
-pub(crate) use stack::{ClientStack, execute, for_client};
+pub(crate) use stack::{ClientStack, execute, for_client, start};
 pub use timeout::{Timeout, TimeoutFuture, TimeoutLayer};
+pub use user_layer::ClientService;
+pub(crate) use user_layer::UserLayer;

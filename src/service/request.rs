@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use tracing::{Span, field};
 
+use super::held::{Lease, QueuePlace};
 use crate::error::{Budget, Error, ErrorKind, Result};
 use crate::escape::Escaped;
-use crate::guard::Lease;
 use crate::human::human;
 use crate::lease::policy::RenewPolicy;
 use crate::lease::schedule::RenewRatio;
@@ -15,7 +15,6 @@ use crate::protocol::{Channel, Group, Pattern, Payload};
 use crate::shard::progress::{Progress, WaitsFor};
 use crate::signal::{SignalConn, SignalOptions};
 use crate::stats::Stats;
-use crate::ticket::QueuePlace;
 use crate::types::{Key, Kind, Target, Ttl};
 
 /// An operation. The handles ([`Lock`](crate::Lock) and the others) make these.

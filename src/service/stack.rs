@@ -4,17 +4,22 @@
 //! a reference count that all cores fight for would cost more than all the layers do.
 
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use tower::{Layer, Service};
 
 use super::core::{Core, Explainer};
-use super::layered::Inner;
+use super::dispatch::Dispatch;
+use super::held::{Lease, Origin, OriginFuture, QueuePlace};
+use super::layered::{Inner, wrap};
 use super::metrics::{Metrics, MetricsLayer, RequestMetrics};
 use super::ready_first::ReadyFirst;
-use super::request::{Request, Response};
+use super::request::{Request, Response, busy};
 use super::routes::Routes;
 use super::timeout::{Timeout, TimeoutLayer};
 use super::trace::{Trace, TraceLayer};
+use super::user_layer::UserLayer;
+use crate::config::Config;
 use crate::error::Result;
 
 /// The layers around a service, each with what it refers to.
@@ -26,8 +31,13 @@ pub(crate) type ClientStack = Layers<Inner<Weak<Core>>, Arc<Explainer>, Arc<Requ
 /// The service of a single call, which waits by itself until it is ready.
 type CallStack<'a> = Layers<ReadyFirst<Inner<&'a Arc<Core>>>, &'a Explainer, &'a RequestMetrics, &'a Routes>;
 
+/// Starts a client, with the layers of the user's, the first outermost.
+pub(crate) fn start(config: Config, layers: &[UserLayer]) -> Result<Arc<Core>> {
+    Core::start(config, layers.is_empty(), |core| wrap(layers, Dispatch::new(core)))
+}
+
 pub(crate) fn for_client(core: &Arc<Core>) -> ClientStack {
-    let inner = core.inner(Arc::downgrade(core));
+    let inner = Inner::of(core, Arc::downgrade(core));
     let timeout = TimeoutLayer::new(core.config.request_timeout).explained_by(Arc::clone(&core.explainer));
     let metrics = MetricsLayer(core.metrics.clone());
     TraceLayer(Arc::clone(&core.routes)).layer(metrics.layer(timeout.layer(inner)))
@@ -40,11 +50,33 @@ pub(crate) async fn execute(core: &Arc<Core>, request: Request) -> Result<Respon
 }
 
 fn for_call(core: &Arc<Core>) -> CallStack<'_> {
-    let inner = ReadyFirst(core.inner(core));
+    let inner = ReadyFirst(Inner::of(core, core));
     let timeout = TimeoutLayer::new(core.config.request_timeout)
         .explained_by(&*core.explainer)
         // The dispatch ends waits by itself, and so does `ReadyFirst`: only layers in between could take longer.
         .where_waits_end(!core.has_layers());
     let metrics = MetricsLayer(core.metrics.as_deref());
     TraceLayer(&*core.routes).layer(metrics.layer(timeout.layer(inner)))
+}
+
+impl Origin for Core {
+    fn release(self: Arc<Self>, lease: Lease) -> OriginFuture<()> {
+        Box::pin(async move {
+            match execute(&self, Request::Release(lease)).await? {
+                Response::Released => Ok(()),
+                other => Err(other.out_of_place()),
+            }
+        })
+    }
+
+    fn collect(self: Arc<Self>, place: QueuePlace, wait: Duration) -> OriginFuture<Lease> {
+        Box::pin(async move {
+            let key = place.key().clone();
+            match execute(&self, Request::Collect { place, wait }).await? {
+                Response::Granted(lease) => Ok(lease),
+                Response::Busy => Err(busy(&key)),
+                other => Err(other.out_of_place()),
+            }
+        })
+    }
 }

@@ -3,9 +3,9 @@
 use tokio::time::Instant;
 
 use super::Shard;
+use super::acquire::Acquire;
 use super::effect::{Outcome, Turn};
 use super::ids::LaneId;
-use super::input::Acquire;
 use super::places::QueuePlace;
 use super::progress::Refusal;
 use super::registry::GrantTimes;

@@ -16,10 +16,11 @@ use tokio::time::Instant;
 use tracing::{Span, field};
 
 use super::Shard;
+use super::acquire::Acquire;
+use super::ask::Ask;
 use super::connections::{Opened, Work};
 use super::effect::{Answer, Effect, Role, Turn};
 use super::ids::{LaneId, LeaseId};
-use super::input::{Acquire, Ask};
 use super::registry::Survival;
 use super::request::{Fate, Pending, Release};
 use super::serving::was_of_use;

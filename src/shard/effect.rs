@@ -6,8 +6,10 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use super::ask::Ask;
+use super::held::Acquired;
 use super::ids::{LaneId, LeaseId, TicketId};
-use super::input::{Acquired, Ask, ShutdownReport};
+use super::input::ShutdownReport;
 use super::progress::Refusal;
 use super::question::Question;
 use super::request::Pending;

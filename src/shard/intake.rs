@@ -1,9 +1,9 @@
 //! Requests on their way in: sent, kept until there is a connection, or refused.
 
 use super::Shard;
+use super::acquire::{Acquire, Patience};
 use super::connections::Work;
 use super::effect::{Answer, Effect, Outcome, Turn};
-use super::input::{Acquire, Patience};
 use super::progress::Refusal;
 use super::question::Question;
 use super::request::{Carrier, Pending};

@@ -7,9 +7,9 @@ use tokio::time::Instant;
 use tracing::field;
 
 use super::Shard;
+use super::acquire::Acquire;
 use super::effect::{Answer, Effect, Turn};
 use super::ids::{LaneId, LeaseId};
-use super::input::Acquire;
 use super::request::{Pending, Release, Renewal};
 use crate::clock::after;
 use crate::error::{Error, ErrorKind, Result};

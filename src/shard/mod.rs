@@ -18,11 +18,14 @@
 //! This type coordinates them: `intake` takes requests in, `answers` says what answers mean, `endings` what becomes of
 //! requests that get none, `connecting` follows servers, `waiting` and `sessions` see to waits, `leases` to leases.
 
+pub(crate) mod acquire;
 mod answers;
+pub(crate) mod ask;
 mod connecting;
 mod connections;
 pub(crate) mod effect;
 mod endings;
+pub(crate) mod held;
 mod holdings;
 pub(crate) mod ids;
 pub(crate) mod input;

@@ -4,8 +4,10 @@ use std::collections::HashMap;
 
 use tokio::time::Instant;
 
+use super::acquire::Acquire;
+use super::ask::Ask;
+use super::held::Acquired;
 use super::ids::{LaneId, TicketId, WaitKey};
-use super::input::{Acquire, Acquired, Ask};
 use crate::lease::policy::RenewPolicy;
 use crate::protocol::Request;
 use crate::types::{Key, Target, Ttl};

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use super::input::Ask;
+use super::ask::Ask;
 use crate::error::Result;
 use crate::protocol::{Call, Request, Response};
 

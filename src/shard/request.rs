@@ -8,8 +8,8 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tracing::Span;
 
+use super::acquire::Acquire;
 use super::ids::{LaneId, LeaseId, TicketId};
-use super::input::Acquire;
 use super::progress::WaitsFor;
 use super::question::Question;
 use crate::clock::after;

@@ -9,9 +9,11 @@
 use tokio::time::Instant;
 
 use super::Shard;
+use super::acquire::Acquire;
+use super::ask::Ask;
 use super::effect::{Outcome, Turn};
+use super::held::Acquired;
 use super::ids::{LaneId, TicketId};
-use super::input::{Acquire, Acquired, Ask};
 use super::places::{Next, QueuePlace, Use};
 use super::progress::WaitsFor;
 use super::request::Pending;

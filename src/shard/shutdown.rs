@@ -4,9 +4,10 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::Shard;
+use super::acquire::Acquire;
 use super::connections::Work;
 use super::effect::{Effect, Turn};
-use super::input::{Acquire, Shutdown, ShutdownReport};
+use super::input::{Shutdown, ShutdownReport};
 use super::request::{Pending, Release};
 use crate::ending::shut_down;
 use crate::lease::cell::LostReason;

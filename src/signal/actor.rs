@@ -27,7 +27,7 @@ use crate::net::lane::{Caller, Command, LaneEnd, OnAbandon, Outgoing};
 use crate::net::pipeline::{Leftovers, Reply};
 use crate::net::reconnect::{Reconnect, Retry};
 use crate::protocol::{Call, Response};
-use crate::shard::input::Ask;
+use crate::shard::ask::Ask;
 use crate::shards::ShardPlan;
 use crate::telemetry::sink::ShardSink;
 use crate::unwind::Panic;

@@ -20,7 +20,7 @@ use crate::net::failover::Policy;
 use crate::net::health::{ConnectionState, ShardHealth};
 use crate::net::metrics::LaneMetrics;
 use crate::protocol::{Channel, Payload};
-use crate::shard::input::Ask;
+use crate::shard::ask::Ask;
 use crate::telemetry::sink::ShardSink;
 
 /// A connection for signals to one shard. It is closed when this is dropped.

@@ -8,7 +8,7 @@ use crate::net::dial::LaneEvent;
 use crate::net::failover::FailoverReason;
 use crate::net::lane::Caller;
 use crate::protocol::{Channel, Group, Pattern, Payload, Request};
-use crate::shard::input::Ask;
+use crate::shard::ask::Ask;
 
 /// What a connection may listen to once.
 pub(crate) type Subscription = (Pattern, Option<Group>);

@@ -1,0 +1,61 @@
+//! What a caller wants when it acquires.
+
+use tokio::time::Instant;
+
+use super::ask::Ask;
+use super::held::Acquired;
+use super::progress::{Progress, Refusal, WaitsFor};
+use crate::lease::policy::RenewPolicy;
+use crate::protocol::StableRef;
+use crate::types::{Key, Target, Ttl};
+
+/// Whether an acquire may wait on the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Patience {
+    /// One try.
+    Try,
+    /// One try, before a wait: spared where another caller of this client waits already.
+    TryThenWait,
+    /// Until then; a server has said before that the key is held.
+    Until(Instant, Refusal),
+    /// A place in the queue is enough.
+    Enqueue,
+}
+
+/// An acquire under way.
+pub(crate) struct Acquire {
+    pub(crate) target: Target,
+    pub(crate) key: Key,
+    pub(crate) ttl: Option<Ttl>,
+    pub(crate) policy: RenewPolicy,
+    /// How often it was asked anew, because another member of the cluster leads.
+    pub(crate) redirects: u32,
+    /// The session in which it waits at a server already, or did: asked anew under that name, it keeps its place.
+    pub(crate) session: Option<Box<StableRef>>,
+    /// What its caller can see of it.
+    pub(crate) progress: Option<Progress>,
+    pub(crate) ask: Ask<Acquired>,
+}
+
+impl Acquire {
+    /// Creates an acquire that was not asked of any server yet.
+    pub(crate) fn new(target: Target, key: Key, ttl: Option<Ttl>, policy: RenewPolicy, ask: Ask<Acquired>) -> Self {
+        Self {
+            target,
+            key,
+            ttl,
+            policy,
+            redirects: 0,
+            session: None,
+            progress: None,
+            ask,
+        }
+    }
+
+    /// Notes what it waits for from now on, if its caller wants to know.
+    pub(crate) fn waits_for(&self, what: WaitsFor) {
+        if let Some(progress) = &self.progress {
+            progress.waits_for(what);
+        }
+    }
+}
