@@ -1,0 +1,402 @@
+//! Modules import one way, in the order that docs/design.md gives. Test code and links of the documentation are exempt, and so are
+//! a parent and its children, and what a builder makes.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+
+/// Pairs that know each other: `X::builder()` and `XBuilder::build()`.
+const BUILDERS: [(&str, &str); 2] = [("builder", "client"), ("server::builder", "server::listener")];
+
+/// The source of each module, by its path in the crate; the root's is empty.
+type Sources = BTreeMap<String, String>;
+
+/// Which siblings a module, or one of its children, imports; and one place where it does.
+type Imports = BTreeMap<String, BTreeMap<String, String>>;
+
+#[test]
+fn no_modules_import_each_other() {
+    let imports = imports(&sources());
+    assert!(imports.len() > 50, "only {} modules were read", imports.len());
+    assert_eq!(cycle(&imports), None);
+}
+
+#[test]
+fn the_order_of_the_layers_is_that_of_the_design_document() {
+    let design = fs::read_to_string(root().join("docs/design.md")).unwrap();
+    let rows = rows(&design);
+    let sources = sources();
+    let modules: BTreeSet<&str> = sources
+        .keys()
+        .map(|module| top(module))
+        .filter(|top| !top.is_empty())
+        .collect();
+    let listed: BTreeSet<&str> = rows.keys().map(String::as_str).collect();
+    assert_eq!(
+        listed, modules,
+        "docs/design.md, \"Imports\", must list exactly the modules of src/lib.rs"
+    );
+    let mut wrong = Vec::new();
+    for (module, imported) in imports(&sources).iter().filter(|(module, _)| !module.contains("::")) {
+        for (other, place) in imported {
+            if !is_builder(module, other) && rows[module] <= rows[other] {
+                wrong.push(format!("{module} imports {other} ({place}), which is not above it"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn the_server_imports_little_of_the_client() {
+    let imports = imports(&sources());
+    let imported: Vec<&str> = imports["server"].keys().map(String::as_str).collect();
+    assert_eq!(
+        imported,
+        ["clock", "error", "io_words", "protocol", "stats", "tls", "types"]
+    );
+}
+
+#[test]
+fn a_planted_circle_is_found() {
+    let circles = [
+        [("a", "use crate::b::X;"), ("b", "use crate::a::Y;")],
+        [("a", "use crate::{b::{X, Z as W}};"), ("b::c", "use super::super::a;")],
+        [
+            ("a", "fn f() { crate::b::f() }"),
+            ("b::c", "pub(crate) use crate::{a::Y, q};"),
+        ],
+        [("p::a", "use super::b::X;"), ("p::b", "use crate::p::a::{self, Y};")],
+    ];
+    for circle in circles {
+        let found = cycle(&imports(&modules(&circle)));
+        assert!(found.is_some(), "{circle:?}");
+    }
+    let through_a_reexport = [
+        ("a", "use crate::p::X;"),
+        ("p", "pub use b::X;"),
+        ("p::b", "use crate::a::Y;"),
+    ];
+    let found = cycle(&imports(&modules(&through_a_reexport)));
+    assert!(found.is_some(), "through a re-export");
+}
+
+#[test]
+fn what_is_exempt_is_no_circle() {
+    let fine = [
+        [("a", "use crate::b::X;"), ("b", "// use crate::a::Y;\nfn f() {}")],
+        [
+            ("a", "use crate::b::X;"),
+            ("b", "#[cfg(test)]\nmod tests {\n    use crate::a::Y;\n    fn f() {}\n}"),
+        ],
+        [
+            ("a", "use crate::b::X;"),
+            ("b", "#[cfg(test)]\n#[allow(x)]\nuse crate::{a::Y, c};\nuse crate::c;"),
+        ],
+        [("a", "use crate::b::X;"), ("b", "#[cfg(doc)]\nuse crate::a::Y;")],
+        [("p", "use self::a::X;"), ("p::a", "use super::Y;")],
+        [
+            ("builder", "use crate::client::X;"),
+            ("client", "use crate::builder::Y;"),
+        ],
+    ];
+    for modules_of in fine {
+        assert_eq!(cycle(&imports(&modules(&modules_of))), None, "{modules_of:?}");
+    }
+    // The file of a module that is only there for tests.
+    let mut files = modules(&[("a", "use crate::b::X;"), ("b", "#[cfg(test)]\nmod tests;")]);
+    files.insert("b::tests".to_owned(), "use crate::a::Y;".to_owned());
+    assert_eq!(cycle(&imports(&files)), None);
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn modules(sources: &[(&str, &str)]) -> Sources {
+    let sources = sources
+        .iter()
+        .map(|(name, text)| ((*name).to_owned(), (*text).to_owned()));
+    sources.collect()
+}
+
+/// The rows of the table under the heading "Imports" and where each module stands, from the top.
+fn rows(design: &str) -> BTreeMap<String, usize> {
+    let section = design
+        .split("### Imports\n")
+        .nth(1)
+        .expect("docs/design.md has the heading \"### Imports\"");
+    let table = section.lines().skip_while(|line| !line.starts_with("    "));
+    let rows = table.take_while(|line| line.starts_with("    ")).enumerate();
+    let named = rows.flat_map(|(row, line)| line.split_whitespace().map(move |module| (module.to_owned(), row)));
+    named.collect()
+}
+
+/// Reads src. A file's module is its path: that is enough for the two modules that have files for other builds.
+fn sources() -> Sources {
+    fn read(folder: &Path, prefix: &str, sources: &mut Sources) {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let stem = path.file_stem().unwrap().to_str().unwrap();
+            let below = if prefix.is_empty() {
+                stem.to_owned()
+            } else {
+                format!("{prefix}::{stem}")
+            };
+            if path.is_dir() {
+                read(&path, &below, sources);
+            } else if stem == "mod" || stem == "lib" {
+                sources.insert(prefix.to_owned(), fs::read_to_string(&path).unwrap());
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                sources.insert(below, fs::read_to_string(&path).unwrap());
+            }
+        }
+    }
+    let mut sources = Sources::new();
+    read(&root().join("src"), "", &mut sources);
+    // Compiled only as documentation.
+    sources.remove("doctests");
+    sources
+}
+
+/// Leaves out comments, and the items that are only there for tests or documentation.
+fn compiled(source: &str) -> String {
+    let lines = source.lines().map(|line| line.split("//").next().unwrap_or_default());
+    let mut rest = lines.collect::<Vec<_>>().join("\n");
+    while let Some(start) = ["#[cfg(test)]", "#[cfg(doc)]", "#[cfg(doctest)]"]
+        .iter()
+        .filter_map(|cfg| rest.find(cfg))
+        .min()
+    {
+        let end = start + item(&rest[start..]);
+        rest.replace_range(start..end, "");
+    }
+    rest
+}
+
+/// The length of the item at the start of the text, with its attributes: up to a `;` or `,`, or the end of its block.
+fn item(text: &str) -> usize {
+    let mut depth = 0;
+    let mut in_block = false;
+    for (index, c) in text.char_indices() {
+        match c {
+            '{' if depth == 0 => (depth, in_block) = (1, true),
+            '(' | '[' | '{' => depth += 1,
+            ')' | ']' | '}' if depth > 0 => {
+                depth -= 1;
+                if depth == 0 && in_block {
+                    // `use a::{b};`
+                    return index + 1 + usize::from(text[index + 1..].starts_with(';'));
+                }
+            }
+            ';' | ',' if depth == 0 => return index + 1,
+            '}' => return index,
+            _ => {}
+        }
+    }
+    text.len()
+}
+
+/// The modules whose files are only there for tests.
+fn test_modules(sources: &Sources) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for (module, source) in sources {
+        for after in source.split("#[cfg(test)]").skip(1) {
+            let declared = after
+                .trim_start()
+                .strip_prefix("mod ")
+                .and_then(|rest| rest.split_once(';'));
+            if let Some((name, _)) = declared.filter(|(name, _)| name.chars().all(|c| c.is_alphanumeric() || c == '_'))
+            {
+                found.insert(join(module, name));
+            }
+        }
+    }
+    found
+}
+
+fn imports(sources: &Sources) -> Imports {
+    let tests = test_modules(sources);
+    let mut uses: BTreeMap<&str, BTreeSet<(String, String)>> = BTreeMap::new();
+    // What a name stands for in a module that imports it: (module, name) to a path.
+    let mut names: BTreeMap<(String, String), (String, String)> = BTreeMap::new();
+    for (module, source) in sources.iter().filter(|(module, _)| !tests.contains(*module)) {
+        let source = compiled(source);
+        let found = uses.entry(module).or_default();
+        for path in used(&source) {
+            if let Some(target) = resolve(module, &path, sources) {
+                if !target.1.is_empty() {
+                    names.insert((module.clone(), target.1.clone()), target.clone());
+                }
+                found.insert(target);
+            }
+        }
+        for path in inline_paths(&source) {
+            found.extend(resolve(module, &path, sources));
+        }
+    }
+    let mut imports = Imports::new();
+    for module in sources.keys() {
+        imports.entry(top(module).to_owned()).or_default();
+        imports.entry(module.clone()).or_default();
+    }
+    for (module, targets) in uses {
+        for first in targets {
+            let mut target = &first;
+            let mut seen = BTreeSet::new();
+            while let Some(next) = names
+                .get(target)
+                .filter(|next| *next != target && seen.insert((*next).clone()))
+            {
+                target = next;
+            }
+            if let Some((from, to)) = siblings(module, &target.0) {
+                let place = format!("{module}: {}::{}", target.0, target.1);
+                imports.entry(from).or_default().entry(to).or_insert(place);
+            }
+        }
+    }
+    imports
+}
+
+/// All paths of the `use` declarations.
+fn used(source: &str) -> Vec<String> {
+    let mut paths = Vec::new();
+    for declaration in source.split(';') {
+        let Some(start) = declaration.rfind("use ") else {
+            continue;
+        };
+        let is_word = declaration[..start].chars().next_back().is_none_or(char::is_whitespace);
+        if is_word {
+            expand("", &declaration[start + 4..], &mut paths);
+        }
+    }
+    paths
+}
+
+/// `a::{b, c::{d, e as f}}` is `a::b`, `a::c::d` and `a::c::e`.
+fn expand(prefix: &str, tree: &str, paths: &mut Vec<String>) {
+    let tree = tree.trim();
+    let Some((path, group)) = tree.split_once('{') else {
+        let path = tree.split(" as ").next().unwrap_or_default().trim();
+        paths.push(format!("{prefix}{path}"));
+        return;
+    };
+    let prefix = format!("{prefix}{}", path.trim());
+    let group = group.rsplit_once('}').map_or(group, |(group, _)| group);
+    let (mut depth, mut start) = (0, 0);
+    for (index, c) in group.char_indices() {
+        match c {
+            '{' => depth += 1,
+            '}' => depth -= 1,
+            ',' if depth == 0 => {
+                expand(&prefix, &group[start..index], paths);
+                start = index + 1;
+            }
+            _ => {}
+        }
+    }
+    if !group[start..].trim().is_empty() {
+        expand(&prefix, &group[start..], paths);
+    }
+}
+
+/// Paths from the crate or from a parent, wherever they stand.
+fn inline_paths(source: &str) -> Vec<String> {
+    let mut paths = Vec::new();
+    for start in ["crate::", "super::"] {
+        for (index, _) in source.match_indices(start) {
+            let is_inside = source[..index].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == ':');
+            let end = source[index..].find(|c: char| !(c.is_alphanumeric() || c == '_' || c == ':'));
+            let path = &source[index..end.map_or(source.len(), |end| index + end)];
+            if !is_inside {
+                paths.push(path.trim_end_matches(':').to_owned());
+            }
+        }
+    }
+    paths
+}
+
+/// The module that a path leads to, and the name in it; nothing for paths to other crates.
+fn resolve(module: &str, path: &str, sources: &Sources) -> Option<(String, String)> {
+    let mut parts = path.split("::").peekable();
+    let mut current = match *parts.peek()? {
+        "crate" => String::new(),
+        "self" | "super" => module.to_owned(),
+        child if sources.contains_key(&join(module, child)) => module.to_owned(),
+        _ => return None,
+    };
+    parts.next_if_eq(&"crate");
+    parts.next_if_eq(&"self");
+    while parts.next_if_eq(&"super").is_some() {
+        current.truncate(current.rfind("::").unwrap_or_default());
+    }
+    while let Some(child) =
+        parts.next_if(|part| sources.contains_key(&join(&current, part)) || is_folder(&join(&current, part), sources))
+    {
+        current = join(&current, child);
+    }
+    let name = parts.next().filter(|name| *name != "self").unwrap_or_default();
+    Some((current, name.to_owned()))
+}
+
+fn is_folder(module: &str, sources: &Sources) -> bool {
+    let prefix = format!("{module}::");
+    sources.keys().any(|name| name.starts_with(&prefix))
+}
+
+fn join(module: &str, child: &str) -> String {
+    if module.is_empty() {
+        child.to_owned()
+    } else {
+        format!("{module}::{child}")
+    }
+}
+
+fn top(module: &str) -> &str {
+    module.split("::").next().unwrap_or_default()
+}
+
+/// Where two modules part: the siblings that they are, or are in. Nothing if one is in the other.
+fn siblings(from: &str, to: &str) -> Option<(String, String)> {
+    let (a, b): (Vec<_>, Vec<_>) = (from.split("::").collect(), to.split("::").collect());
+    let common = a.iter().zip(&b).take_while(|(a, b)| a == b).count();
+    let is_inside = common == a.len() || common == b.len() || from.is_empty() || to.is_empty();
+    (!is_inside).then(|| (a[..=common].join("::"), b[..=common].join("::")))
+}
+
+fn is_builder(a: &str, b: &str) -> bool {
+    BUILDERS.contains(&(a, b)) || BUILDERS.contains(&(b, a))
+}
+
+/// A circle of imports, if there is one.
+fn cycle(imports: &Imports) -> Option<String> {
+    fn visit<'a>(
+        module: &'a str,
+        imports: &'a Imports,
+        way: &mut Vec<&'a str>,
+        done: &mut BTreeSet<&'a str>,
+    ) -> Option<String> {
+        if let Some(start) = way.iter().position(|on_the_way| *on_the_way == module) {
+            let circle = way[start..].iter().zip(way[start + 1..].iter().chain([&module]));
+            let told = circle.map(|(from, to)| format!("{from} imports {to} ({})", imports[*from][*to]));
+            return Some(told.collect::<Vec<_>>().join(", "));
+        }
+        if !done.insert(module) {
+            return None;
+        }
+        way.push(module);
+        let imported = imports.get(module).into_iter().flat_map(BTreeMap::keys);
+        let found = imported
+            .filter(|other| !is_builder(module, other))
+            .find_map(|other| visit(other, imports, way, done));
+        way.pop();
+        found
+    }
+    let mut done = BTreeSet::new();
+    imports
+        .keys()
+        .find_map(|module| visit(module, imports, &mut Vec::new(), &mut done))
+}
