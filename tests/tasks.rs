@@ -186,7 +186,7 @@ async fn one_of_several_pipelined_connections_panics() {
     let client = client.connect().await.unwrap();
     until("all are there", || server.stats().connections == 3).await;
     let mut guards = Vec::new();
-    let mut owners = || {
+    let owners = || {
         let owners: std::collections::HashSet<_> = server.stats().locks.iter().map(|lock| lock.owner_conn_id).collect();
         owners.len()
     };
