@@ -234,16 +234,33 @@ impl ClientBuilder {
         self
     }
 
-    /// How many connections of one shard may carry waits: a wait blocks its connection, so this is how many wait *on the
-    /// server* at once. Further ones queue here, in order, and take their place on the server when a connection is free.
-    /// Default: 64.
+    /// How many connections of one shard may carry waits. A wait blocks its connection, so this is how many wait *on the
+    /// server* at once. Connections are opened when they are needed, up to 190 in a second, and closed when they are
+    /// [idle](Self::idle_connection_timeout). Those that own leases and carry no wait do not count; there may be as many of
+    /// them again. Default: 1024.
+    ///
+    /// **Without a connection** a wait has no place in the server's queue. Its key is tried instead: at once when this client
+    /// releases it, otherwise every 0.4 to 0.8 s, and a shard makes at most 20,000 tries in a second. So a caller gets a
+    /// key that is free within a second, however many other waits there are. But callers of other clients that stand in the server's
+    /// queue come first. Among the callers of this client the order for a key is that of their arrival, always.
+    ///
+    /// **The next connection** goes to a key of whose callers one holds other locks of a [`lock_all`](Client::lock_all), then to
+    /// keys without a connection, and last to keys that this client holds itself.
+    ///
+    /// **A wait whose future was dropped** leaves its place in the server's queue to the next caller of its key, whatever TTL that
+    /// caller asks for. The connection is closed if no caller has wanted the place for a second, unless the wait is about to end
+    /// by itself: up to 140 in a second. Servers before 1.15 count a closed connection until its wait ends; there are never more of these than this
+    /// bound. So such a server never counts more than twice as many waits.
+    ///
+    /// A warning is logged when all connections are in use for the first time; `dflockd_client_wait_connections_exhausted_total`
+    /// counts how often that happens.
     pub fn exclusive_connections(mut self, connections: usize) -> Self {
         self.options.exclusive_lanes = connections;
         self
     }
 
-    /// How many of these the waits for one key may occupy, so that a hot key leaves some to the others. Default: a
-    /// quarter of them.
+    /// How many of these the waits for one key may occupy, so that a hot key leaves some to the others. Further waits for that key
+    /// stand behind them here, in order. Default: 16, or a quarter of all if that is less.
     pub fn exclusive_connections_per_key(mut self, connections: usize) -> Self {
         self.options.exclusive_lanes_per_key = Some(connections);
         self

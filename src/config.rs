@@ -102,7 +102,7 @@ impl Default for Options {
             pipelined: 1,
             max_in_flight: 4096,
             max_waiters: 65_536,
-            exclusive_lanes: 64,
+            exclusive_lanes: 1024,
             exclusive_lanes_per_key: None,
             idle_lane_timeout: Duration::from_secs(30),
             sink: Sink::default(),
@@ -193,7 +193,7 @@ impl Options {
         }
         let per_key = self
             .exclusive_lanes_per_key
-            .unwrap_or_else(|| (self.exclusive_lanes / 4).max(1));
+            .unwrap_or_else(|| (self.exclusive_lanes / 4).clamp(1, 16));
         Ok(Config {
             shards,
             strategy: self.strategy,
@@ -290,7 +290,21 @@ mod tests {
     fn the_defaults_are_good() {
         let config = Options::default().check().unwrap();
         assert_eq!(config.shards.len(), 1);
-        assert_eq!(config.shard.machine.exclusive_per_key, 16);
+        assert_eq!(
+            (config.shard.machine.exclusive, config.shard.machine.exclusive_per_key),
+            (1024, 16)
+        );
+        for (all, per_key) in [(1, 1), (7, 1), (8, 2), (64, 16), (4096, 16)] {
+            let options = Options {
+                exclusive_lanes: all,
+                ..Options::default()
+            };
+            assert_eq!(
+                options.check().unwrap().shard.machine.exclusive_per_key,
+                per_key,
+                "{all}"
+            );
+        }
     }
 
     #[test]

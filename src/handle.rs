@@ -20,6 +20,8 @@ pub(crate) struct Handle {
     pub(crate) wait: Duration,
     ttl: Option<Ttl>,
     policy: RenewPolicy,
+    /// The caller holds other leases of this client meanwhile.
+    holding: bool,
 }
 
 impl Handle {
@@ -31,6 +33,7 @@ impl Handle {
             wait: config.acquire_timeout,
             ttl: config.shard.machine.lease_ttl,
             policy: RenewPolicy::default(),
+            holding: false,
             core: Arc::clone(core),
         })
     }
@@ -57,6 +60,12 @@ impl Handle {
 
     pub(crate) fn max_hold(mut self, max_hold: Duration) -> Self {
         self.policy.max_hold = Some(max_hold);
+        self
+    }
+
+    /// Says that the caller holds other leases of this client meanwhile, so that it comes first where connections are scarce.
+    pub(crate) fn while_holding(mut self, holding: bool) -> Self {
+        self.holding = holding;
         self
     }
 
@@ -108,6 +117,7 @@ impl Handle {
             wait,
             ttl: self.ttl,
             policy: self.policy,
+            holding: self.holding,
             progress: None,
         }
     }

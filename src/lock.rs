@@ -119,12 +119,14 @@ impl Lock {
 
     /// First phase of two: takes the lock if it is free, and a place in its queue if not. Does not wait for other holders;
     /// [`Ticket::wait`](crate::Ticket::wait) does, when you are ready to. A place keeps a connection to itself, so there can only
-    /// be as many as [`exclusive_connections_per_key`](crate::ClientBuilder::exclusive_connections_per_key) for one key.
+    /// be as many as [`exclusive_connections_per_key`](crate::ClientBuilder::exclusive_connections_per_key) for one key, and
+    /// [`exclusive_connections`](crate::ClientBuilder::exclusive_connections) for all. Where none is free, this waits for one, and
+    /// meanwhile takes what becomes free.
     ///
     /// # Errors
     ///
     /// As [`try_acquire`](Self::try_acquire); [`Timeout`](crate::ErrorKind::Timeout) means that no connection was free for it
-    /// within the request timeout.
+    /// within the request timeout, [`Unavailable`](crate::ErrorKind::Unavailable) that the server took no more of them.
     ///
     /// # Cancel safety
     ///

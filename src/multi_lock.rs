@@ -98,7 +98,12 @@ impl MultiLock {
         let mut held = MultiLockGuard { guards: Vec::new() };
         for lock in &self.locks {
             let left = until.saturating_duration_since(Instant::now());
-            let lock = lock.clone().acquire_timeout(left);
+            let lock = Lock(
+                lock.0
+                    .clone()
+                    .acquire_timeout(left)
+                    .while_holding(!held.guards.is_empty()),
+            );
             tokio::select! {
                 biased;
                 (key, reason) = held.lost() => return Err(lost_meanwhile(&key, reason).passing()),

@@ -133,8 +133,23 @@ async fn more_waiters_than_connections(recorded: &Recorded) {
     }
     scene.until_value("waiters", &[("state", "local")], 2.0).await;
     scene.until_value("waiters", &[("state", "server")], 1.0).await;
+    let exhausted = |reason| recorded.value("wait_connections_exhausted_total", &[("reason", reason)]);
+    assert_eq!(exhausted("limit"), 0.0, "the key has its share, and no other needs one");
+    let other = scene.client.lock("other").unwrap();
+    let held_too = other.acquire().await.unwrap();
+    waiting.spawn(async move { other.acquire().await.unwrap().release().await.unwrap() });
+    scene.until_value("waiters", &[("state", "local")], 3.0).await;
+    scene
+        .until_value("wait_connections_exhausted_total", &[("reason", "limit")], 1.0)
+        .await;
+    // It is tried once it is released here.
+    held_too.release().await.unwrap();
+    scene
+        .until_value("wait_tries_total", &[("outcome", "granted")], 1.0)
+        .await;
     held.release().await.unwrap();
     waiting.join_all().await;
+    assert_eq!(exhausted("server_full") + exhausted("not_established"), 0.0);
     scene.until_value("waiters", &[], 0.0).await;
 }
 

@@ -178,6 +178,16 @@ impl Error {
         self.0.kind == ErrorKind::Timeout
     }
 
+    /// Whether a server accepted a connection and closed it without a word, as one does that takes no more of them.
+    pub(crate) fn is_turned_away(&self) -> bool {
+        let cause = self
+            .0
+            .source
+            .as_deref()
+            .and_then(|source| source.downcast_ref::<Self>());
+        self.0.kind == ErrorKind::Connect && cause.is_some_and(|cause| cause.0.kind == ErrorKind::Disconnected)
+    }
+
     /// Whether a key was not granted in time because it is held, as a server says.
     pub(crate) fn says_that_it_is_held(&self) -> bool {
         self.is_timeout() && matches!(self.0.budget, Some(Budget::Wait(_)))

@@ -27,9 +27,6 @@ use crate::unwind::{Panic, catch};
 
 /// Who waits for an answer.
 pub(crate) trait Caller {
-    /// Ready once nobody waits any more; registers for it otherwise.
-    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()>;
-
     /// Whether nobody waits any more.
     fn is_gone(&self) -> bool;
 }
@@ -39,7 +36,6 @@ pub(crate) trait Caller {
 pub(crate) struct Outgoing<T> {
     pub(crate) request: Request,
     pub(crate) tag: T,
-    pub(crate) on_abandon: OnAbandon,
 }
 
 /// What a lane is told.
@@ -49,15 +45,6 @@ pub(crate) enum Command<T> {
     Send(Outgoing<T>),
     /// End now, whatever is not answered.
     HangUp,
-}
-
-/// What to do about a request that was written and whose caller then goes away.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum OnAbandon {
-    /// Nothing: its answer is consumed, and what it brings is given back.
-    Finish,
-    /// Close the connection, if that shortens the wait on the server. Only for a connection that owns nothing.
-    Close,
 }
 
 /// What happened in one turn.
@@ -97,7 +84,7 @@ impl<T> IntoIterator for Command<T> {
 /// How a lane ended, and what it leaves.
 #[derive(Debug)]
 pub(crate) struct LaneEnd<T> {
-    /// Why; `None` if it was asked to, or gave up a wait.
+    /// Why; `None` if it was asked to.
     pub(crate) cause: Option<Error>,
     pub(crate) leftovers: Leftovers<T>,
     /// The server stood the connection and did not answer any more.
@@ -122,9 +109,6 @@ pub(crate) struct LaneSettings {
     pub(crate) abilities: Abilities,
     pub(crate) metrics: LaneMetrics,
 }
-
-/// An abandoned wait that the server ends by itself this soon is left to run out: cheaper than a new connection.
-const LET_RUN_OUT: Duration = Duration::from_millis(50);
 
 /// Runs a connection until `commands` is closed and everything in flight is answered, or until it fails. A panic is a failure
 /// like any other: what had been answered before is delivered, and what was in flight comes back with the end.
@@ -234,13 +218,11 @@ pub(crate) struct Lane<S, T, C> {
     hung_up: bool,
     /// A request was left unanswered.
     was_silent: bool,
-    /// The wait in flight may be cut short by closing: until when the server waits by itself.
-    closable_until: Option<Instant>,
     begun: Instant,
     sleep: Pin<Box<Sleep>>,
 }
 
-/// Why a lane stops: an error, or nothing (asked to, or a wait was given up).
+/// Why a lane stops: an error, or nothing (it was asked to).
 type Stop = Option<Error>;
 
 impl<S, T, C> Lane<S, T, C>
@@ -263,7 +245,6 @@ where
             closing: false,
             hung_up: false,
             was_silent: false,
-            closable_until: None,
         }
     }
 
@@ -303,7 +284,7 @@ where
             if self.closing && self.pipeline.len() == 0 {
                 return Poll::Ready(None);
             }
-            if self.hung_up || self.wait_was_given_up(cx) {
+            if self.hung_up {
                 return Poll::Ready(None);
             }
             match self.look_at_the_clock(cx) {
@@ -371,10 +352,6 @@ where
             skipped.push(outgoing.tag);
             return;
         }
-        self.closable_until = match outgoing.on_abandon {
-            OnAbandon::Close => now.checked_add(outgoing.request.blocks().as_duration()),
-            OnAbandon::Finish => None,
-        };
         self.pipeline.push(&outgoing.request, outgoing.tag, now);
     }
 
@@ -414,17 +391,6 @@ where
             self.pipeline.read_space()
         ))?;
         Poll::Ready(Ok(count))
-    }
-
-    /// The caller of a wait is gone, and closing is what ends the wait on the server.
-    fn wait_was_given_up(&mut self, cx: &mut Context<'_>) -> bool {
-        let Some(until) = self.closable_until else {
-            return false;
-        };
-        match self.pipeline.oldest() {
-            None => false,
-            Some(caller) => caller.poll_gone(cx).is_ready() && Instant::now() + LET_RUN_OUT < until,
-        }
     }
 
     /// When something is due next.

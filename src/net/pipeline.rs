@@ -231,11 +231,6 @@ impl<T> Pipeline<T> {
         self.heard
     }
 
-    /// The oldest request that awaits its answer.
-    pub(crate) fn oldest(&mut self) -> Option<&mut T> {
-        self.in_flight.front_mut().and_then(|entry| entry.tag.as_mut())
-    }
-
     /// How many requests are in flight.
     pub(crate) fn len(&self) -> usize {
         self.in_flight.len() + usize::from(self.unconfirmed.is_some())

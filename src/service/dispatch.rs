@@ -331,7 +331,9 @@ fn granted(held: HeldLease, contended: bool, core: &Arc<Core>) -> Response {
 }
 
 fn acquire_message(request: &AcquireRequest, ask: Ask<Acquired>) -> Acquire {
-    Acquire::new(request.target, request.key.clone(), request.ttl, request.policy, ask)
+    let mut acquire = Acquire::new(request.target, request.key.clone(), request.ttl, request.policy, ask);
+    acquire.holding = request.holding;
+    acquire
 }
 
 /// Waits for room, sends a message, and waits for its answer.

@@ -291,6 +291,8 @@ pub struct AcquireRequest {
     pub(crate) wait: Duration,
     pub(crate) ttl: Option<Ttl>,
     pub(crate) policy: RenewPolicy,
+    /// Its caller holds other leases of this client meanwhile.
+    pub(crate) holding: bool,
     /// What it waits for, while the timeout layer wants to know.
     pub(crate) progress: Option<Progress>,
 }
@@ -305,6 +307,7 @@ impl AcquireRequest {
             wait: Duration::ZERO,
             ttl: None,
             policy: RenewPolicy::default(),
+            holding: false,
             progress: None,
         }
     }

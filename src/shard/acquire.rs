@@ -4,6 +4,7 @@ use tokio::time::Instant;
 
 use super::ask::Ask;
 use super::held::Acquired;
+use super::ids::WaitKey;
 use super::progress::{Progress, Refusal, WaitsFor};
 use crate::lease::policy::RenewPolicy;
 use crate::protocol::StableRef;
@@ -30,8 +31,10 @@ pub(crate) struct Acquire {
     pub(crate) policy: RenewPolicy,
     /// How often it was asked anew, because another member of the cluster leads.
     pub(crate) redirects: u32,
-    /// The session in which it waits at a server already, or did: asked anew under that name, it keeps its place.
+    /// The session in which its `e` was sent to a server already: asked anew under that name, it keeps its place.
     pub(crate) session: Option<Box<StableRef>>,
+    /// Its caller holds other leases of this client meanwhile.
+    pub(crate) holding: bool,
     /// What its caller can see of it.
     pub(crate) progress: Option<Progress>,
     pub(crate) ask: Ask<Acquired>,
@@ -47,9 +50,15 @@ impl Acquire {
             policy,
             redirects: 0,
             session: None,
+            holding: false,
             progress: None,
             ask,
         }
+    }
+
+    /// What it waits for.
+    pub(crate) fn wait_key(&self) -> WaitKey {
+        (self.target, self.key.clone())
     }
 
     /// Notes what it waits for from now on, if its caller wants to know.

@@ -5,18 +5,18 @@ use tokio::time::Instant;
 use super::Shard;
 use super::acquire::Acquire;
 use super::effect::{Outcome, Turn};
-use super::ids::LaneId;
+use super::ids::{LaneId, TicketId, WaitKey};
+use super::metrics::Tried;
 use super::places::QueuePlace;
 use super::progress::Refusal;
-use super::registry::GrantTimes;
-use super::request::Pending;
+use super::registry::{GrantTimes, granted_ttl};
+use super::request::{Pending, Probe, ServerWait, Wait};
 use crate::ending::shut_down;
 use crate::error::{Error, ErrorKind};
 use crate::lease::schedule::Schedule;
-use crate::net::lane::OnAbandon;
 use crate::net::pipeline::Reply;
 use crate::protocol::{Namespaces, Response, Status, limit_mismatch};
-use crate::types::{Grant, Key, Kind};
+use crate::types::{Grant, Key, Kind, Target, Ttl};
 
 impl Shard {
     /// An answer came over the connection `from`.
@@ -24,7 +24,7 @@ impl Shard {
         let Reply { tag, response, sent_at } = reply;
         match &response {
             Response::Refused(Status::Draining) => {
-                if let Some(connection) = self.connections.get_mut(from) {
+                if let Some(mut connection) = self.connections.get_mut(from) {
                     connection.draining = true;
                 }
             }
@@ -36,7 +36,7 @@ impl Shard {
             }
             // Its member led, did not for a while, and does so again: it knows the place by the session only.
             Response::Refused(Status::NotEnqueued)
-                if matches!(tag, Pending::Collect { .. } | Pending::GiveUp(..)) && self.is_in_a_session(from) =>
+                if matches!(tag, Pending::Collect(..) | Pending::GiveUp(..)) && self.is_in_a_session(from) =>
             {
                 let error = self.at_lane(from, Status::NotEnqueued.to_error(""));
                 return self.wait_anew(from, tag, error, turn);
@@ -48,23 +48,16 @@ impl Shard {
                 Response::TimedOut => self.is_held(acquire, turn),
                 other => self.acquire_answered(acquire, other, sent_at, from, turn),
             },
-            Pending::Wait(acquire, _) => {
-                self.wait_ended(from, turn);
-                self.wait_answered(acquire, response, sent_at, from, turn);
-            }
+            Pending::Probe(probe) => self.probe_answered(*probe, response, sent_at, from, turn),
+            Pending::Wait(wait) => self.wait_answered(*wait, response, sent_at, from, turn),
             Pending::Enqueue(acquire) => self.enqueue_answered(acquire, response, sent_at, from, turn),
-            Pending::Collect {
-                acquire, enqueued_at, ..
-            } => {
-                self.wait_ended(from, turn);
-                self.wait_answered(acquire, response, enqueued_at, from, turn);
-            }
+            Pending::Collect(ticket, _) => self.collect_answered(ticket, response, from, turn),
             Pending::Rejoin(ticket, _) => self.rejoin_answered(ticket, &response, from, turn),
             Pending::GiveUp(target, key, _) => {
                 self.wait_ended(from, turn);
                 if let Response::Granted(grant) = response {
                     self.connections.own(from);
-                    self.give_back_grant(target.kind(), key, grant, from, turn);
+                    self.give_back_grant(target, key, grant, from, turn);
                 }
             }
             Pending::Settle(..) => self.wait_ended(from, turn),
@@ -88,29 +81,171 @@ impl Shard {
         }
     }
 
-    fn wait_answered(
+    /// A key was tried whose callers have no server wait.
+    fn probe_answered(
         &mut self,
-        acquire: Acquire,
+        probe: Probe,
         response: Response,
         sent_at: Instant,
         from: LaneId,
         turn: &mut Turn<'_>,
     ) {
+        let Probe { key, ttl } = probe;
+        self.waits.tried(&key, turn.now);
         match response {
-            Response::TimedOut => self.is_held(acquire, turn),
+            Response::TimedOut => {
+                self.metrics.tried(Tried::Busy);
+                self.waits.refused(&key, turn.now);
+            }
+            Response::Granted(grant) => {
+                self.metrics.tried(Tried::Granted);
+                let granted = Granted {
+                    asked: ttl,
+                    is_resumed: false,
+                    sent_at,
+                };
+                self.deliver(&key, grant, granted, from, turn);
+            }
+            other => {
+                self.metrics.tried(Tried::Refused);
+                if let Some(Wait::Caller(acquire, _) | Wait::Ticket(acquire)) = self.waits.claim(&key, turn.now) {
+                    let error = self.refused(acquire.target, &acquire.key, &other);
+                    turn.tell(acquire.ask, Err(error));
+                }
+            }
+        }
+    }
+
+    /// A try was not sent, or not answered.
+    pub(super) fn probe_unanswered(&mut self, key: &WaitKey, now: Instant) {
+        self.metrics.tried(Tried::Unanswered);
+        self.waits.tried(key, now);
+    }
+
+    /// A wait on the server is over.
+    fn wait_answered(
+        &mut self,
+        wait: ServerWait,
+        response: Response,
+        sent_at: Instant,
+        from: LaneId,
+        turn: &mut Turn<'_>,
+    ) {
+        let key = wait.wait_key();
+        let was_cut = self.connections.get(from).is_some_and(|connection| connection.cut);
+        self.wait_ended(from, turn);
+        match response {
+            // It crossed with the end of its connection, and so ends with that.
+            Response::Granted(grant) if was_cut => {
+                self.connections.own(from);
+                self.give_back_grant(wait.target, wait.key, grant, from, turn);
+            }
+            Response::Granted(grant) => {
+                let granted = Granted {
+                    asked: wait.ttl,
+                    is_resumed: wait.session.is_some(),
+                    sent_at,
+                };
+                self.deliver(&key, grant, granted, from, turn);
+            }
+            Response::TimedOut => self.tell_overdue(&key, turn),
+            _ if was_cut => {}
             Response::Refused(Status::Error) => {
+                let error = self.at_lane(from, wait_ended_by_server(&wait.key));
+                self.tell_uncovered(&key, error, turn);
+            }
+            other => {
+                let error = self.refused(wait.target, &wait.key, &other);
+                self.tell_uncovered(&key, error, turn);
+            }
+        }
+    }
+
+    /// The server says that a key is held, when the time of callers may be over.
+    fn tell_overdue(&mut self, key: &WaitKey, turn: &mut Turn<'_>) {
+        self.waits.refused(key, turn.now);
+        while let Some(Wait::Caller(_, until)) = self.waits.uncovered(key, turn.now) {
+            if *until > turn.now {
+                return;
+            }
+            if let Some(Wait::Caller(acquire, _)) = self.waits.take_uncovered(key, turn.now) {
+                self.is_held(acquire, turn);
+            }
+        }
+    }
+
+    /// A server wait ended without a grant: the caller that has none any more gets the error.
+    pub(super) fn tell_uncovered(&mut self, key: &WaitKey, error: Error, turn: &mut Turn<'_>) {
+        if let Some(Wait::Caller(acquire, _)) = self.waits.take_uncovered(key, turn.now) {
+            turn.tell(acquire.ask, Err(error));
+        }
+    }
+
+    /// The answer to the `w` at the place of a ticket. If its caller has gone, a grant goes to the next caller of the key.
+    fn collect_answered(&mut self, ticket: TicketId, response: Response, from: LaneId, turn: &mut Turn<'_>) {
+        let was_cut = self.connections.get(from).is_some_and(|connection| connection.cut);
+        self.wait_ended(from, turn);
+        let Some(place) = self.places.remove(ticket) else {
+            return;
+        };
+        let (key, enqueued_at, asked) = (place.wait_key(), place.enqueued_at(), place.ttl());
+        let acquire = place.into_acquire().filter(|acquire| !acquire.ask.is_gone());
+        match (response, acquire) {
+            (Response::Granted(grant), _) if was_cut => {
+                self.connections.own(from);
+                self.give_back_grant(key.0, key.1, grant, from, turn);
+            }
+            (Response::TimedOut, Some(acquire)) => self.is_held(acquire, turn),
+            (Response::Refused(Status::Error), Some(acquire)) => {
                 let error = self.at_lane(from, wait_ended_by_server(&acquire.key));
                 turn.tell(acquire.ask, Err(error));
             }
-            other => self.acquire_answered(acquire, other, sent_at, from, turn),
+            (response, Some(acquire)) => self.acquire_answered(acquire, response, enqueued_at, from, turn),
+            (Response::Granted(grant), None) => {
+                let granted = Granted {
+                    asked,
+                    is_resumed: false,
+                    sent_at: enqueued_at,
+                };
+                self.deliver(&key, grant, granted, from, turn);
+            }
+            (_, None) => {}
+        }
+    }
+
+    /// A grant came that belongs to no caller in particular. The first caller of the key gets it, on its own terms. If there is
+    /// none, it is given back.
+    fn deliver(&mut self, key: &WaitKey, mut grant: Grant, granted: Granted, from: LaneId, turn: &mut Turn<'_>) {
+        self.connections.own(from);
+        self.saw_default_ttl(granted.asked, &grant);
+        let claimed = match self.is_closing() {
+            true => None,
+            false => self.waits.claim(key, turn.now),
+        };
+        let Some(Wait::Caller(acquire, _) | Wait::Ticket(acquire)) = claimed else {
+            return self.give_back_grant(key.0, key.1.clone(), grant, from, turn);
+        };
+        let ttl = match acquire.ttl == granted.asked {
+            true => grant.ttl,
+            false => acquire.ttl.or(self.default_ttl).unwrap_or(Ttl::DEFAULT),
+        };
+        // In a session it may have been granted long before it was asked for this time.
+        let is_sure = !granted.is_resumed && ttl == grant.ttl;
+        grant.ttl = ttl;
+        self.hand_over_grant(acquire, grant, granted.sent_at, is_sure, from, turn);
+    }
+
+    /// What the server gives where no TTL is asked for.
+    fn saw_default_ttl(&mut self, asked: Option<Ttl>, grant: &Grant) {
+        if asked.is_none() {
+            self.default_ttl = Some(grant.ttl);
         }
     }
 
     /// The server says that a key is held.
     fn is_held(&mut self, acquire: Acquire, turn: &mut Turn<'_>) {
-        let kind = acquire.target.kind();
-        let refusal = self.refusal_of(kind, &acquire.key, turn.now);
-        self.waits.refused(&(kind, acquire.key), refusal.at);
+        let refusal = self.refusal_of(acquire.target.kind(), &acquire.key, turn.now);
+        self.waits.refused(&acquire.wait_key(), refusal.at);
         turn.tell(acquire.ask, Ok(Outcome::Busy(refusal)));
     }
 
@@ -133,7 +268,7 @@ impl Shard {
         match response {
             Response::Granted(grant) => self.granted(acquire, grant, sent_at, from, turn),
             other => {
-                let error = self.refused(&acquire, &other);
+                let error = self.refused(acquire.target, &acquire.key, &other);
                 turn.tell(acquire.ask, Err(error));
             }
         }
@@ -142,15 +277,29 @@ impl Shard {
     /// The server has granted it. Its caller gets it, unless too much of the lease may be over already.
     fn granted(&mut self, acquire: Acquire, grant: Grant, sent_at: Instant, owner: LaneId, turn: &mut Turn<'_>) {
         self.connections.own(owner);
+        self.saw_default_ttl(acquire.ttl, &grant);
+        let is_sure = acquire.session.is_none();
+        self.hand_over_grant(acquire, grant, sent_at, is_sure, owner, turn);
+    }
+
+    /// Gives a caller its grant. `is_sure`: it was granted on these terms, and not before it was asked for this time.
+    fn hand_over_grant(
+        &mut self,
+        acquire: Acquire,
+        grant: Grant,
+        sent_at: Instant,
+        is_sure: bool,
+        owner: LaneId,
+        turn: &mut Turn<'_>,
+    ) {
         if acquire.ask.is_gone() || self.is_closing() {
             self.give_back_orphan(&acquire, grant, owner, turn);
             turn.tell(acquire.ask, Err(shut_down()));
         } else if self.is_stale_connection(owner) {
             self.reject_stale_grant(acquire, grant, owner, owner, turn);
-        } else if acquire.session.is_none() && Schedule::is_fresh(sent_at, grant.ttl, turn.now) {
+        } else if is_sure && Schedule::is_fresh(sent_at, grant.ttl, turn.now) {
             self.hand_out(acquire, grant, sent_at, owner, turn);
         } else {
-            // In a session it may have been granted long before it was asked for this time.
             self.submit(confirm(acquire, grant, owner), turn);
         }
     }
@@ -158,12 +307,24 @@ impl Shard {
     fn confirm_answered(
         &mut self,
         acquire: Acquire,
-        grant: Grant,
+        mut grant: Grant,
         owner: LaneId,
         response: Response,
         sent_at: Instant,
         turn: &mut Turn<'_>,
     ) {
+        if let Response::Renewed(left) = response {
+            match granted_ttl(grant.ttl, left) {
+                Some(ttl) => grant.ttl = ttl,
+                // It is as good as over.
+                None => {
+                    self.give_back_orphan(&acquire, grant, owner, turn);
+                    let error = Status::LeaseExpired.to_error(acquire.key.as_str());
+                    let error = self.here(error);
+                    return turn.tell(acquire.ask, Err(error));
+                }
+            }
+        }
         match response {
             Response::Renewed(_) if Schedule::is_fresh(sent_at, grant.ttl, turn.now) => {
                 self.hand_out(acquire, grant, sent_at, owner, turn);
@@ -178,7 +339,7 @@ impl Shard {
             }
             other => {
                 self.give_back_orphan(&acquire, grant, owner, turn);
-                let error = self.refused(&acquire, &other);
+                let error = self.refused(acquire.target, &acquire.key, &other);
                 turn.tell(acquire.ask, Err(error));
             }
         }
@@ -187,7 +348,7 @@ impl Shard {
     /// Takes up the lease and gives it to its caller. If the caller has gone meanwhile, the lease is dropped with the answer,
     /// and so comes back as a release.
     fn hand_out(&mut self, acquire: Acquire, grant: Grant, sent_at: Instant, owner: LaneId, turn: &mut Turn<'_>) {
-        let kind = acquire.target.kind();
+        let key = acquire.wait_key();
         let handover = self.serving.saw_ttl(grant.ttl.as_duration());
         self.hand_over(handover, turn);
         let grant = match self.fences.fence(self.settings.fencing, &acquire.key, &grant) {
@@ -197,12 +358,15 @@ impl Shard {
         let times = GrantTimes { sent_at, now: turn.now };
         let (id, cell) = self
             .leases
-            .insert(acquire.key, kind, grant, times, owner, acquire.policy);
+            .insert(acquire.key, acquire.target, grant, times, owner, acquire.policy);
+        if !self.waits.is_empty() && self.leases.holds_all_of(&key) {
+            self.waits.is_ours(&key, turn.now);
+        }
         tracing::debug!(
             shard = self.index,
             endpoint = %self.endpoint_of(owner),
             key = %cell.key,
-            kind = kind.as_str(),
+            kind = cell.kind.as_str(),
             token = %cell.token,
             ttl = cell.ttl.as_secs(),
             "granted"
@@ -224,7 +388,7 @@ impl Shard {
             error = %refusal,
             "granted without a fence: given back"
         );
-        self.release_grant(acquire.target.kind(), acquire.key, grant, owner, turn);
+        self.release_grant(acquire.target, acquire.key, grant, owner, turn);
         turn.tell(acquire.ask, Err(refusal));
     }
 
@@ -237,10 +401,10 @@ impl Shard {
         }
     }
 
-    fn refused(&self, acquire: &Acquire, response: &Response) -> Error {
+    fn refused(&self, target: Target, key: &Key, response: &Response) -> Error {
         self.here(match response {
-            Response::Refused(Status::LimitMismatch) => limit_mismatch(&acquire.key, acquire.target, self.namespaces()),
-            Response::Refused(status) => status.to_error(acquire.key.as_str()),
+            Response::Refused(Status::LimitMismatch) => limit_mismatch(key, target, self.namespaces()),
+            Response::Refused(status) => status.to_error(key.as_str()),
             other => Error::new(ErrorKind::Protocol, format!("{other:?} is no answer to an acquire")),
         })
     }
@@ -259,7 +423,7 @@ impl Shard {
                 // The server keeps the grant for a `w` and refuses another `e` for the key on this connection until then.
                 // So it is collected at once; the answer is the same grant again. The caller need not wait for that.
                 let settle = Pending::Settle(acquire.target.kind(), acquire.key.clone());
-                self.send_on(from, settle, OnAbandon::Finish, turn);
+                self.send_on(from, settle, turn);
                 self.granted(acquire, grant, sent_at, from, turn);
             }
             Response::Queued => self.give_ticket(acquire, sent_at, from, turn),
@@ -273,17 +437,28 @@ impl Shard {
     /// The connection stays with the ticket until that is used or dropped. If its caller has gone meanwhile, the ticket is
     /// dropped with the answer, and so gives its place up.
     fn give_ticket(&mut self, acquire: Acquire, enqueued_at: Instant, from: LaneId, turn: &mut Turn<'_>) {
-        let Some(connection) = self.connections.get_mut(from) else {
+        let Some(mut connection) = self.connections.get_mut(from) else {
             let error = Error::new(ErrorKind::Disconnected, "the connection was closed");
             let error = self.here(error);
             return turn.tell(acquire.ask, Err(error));
         };
         let id = self.places.insert(QueuePlace::of(&acquire, Some(from), enqueued_at));
         connection.hold_ticket(id, turn.now);
+        drop(connection);
         let refusal = self.refusal_of(acquire.target.kind(), &acquire.key, turn.now);
         let outcome = Outcome::Queued(id, acquire.target, acquire.key, refusal);
         turn.tell(acquire.ask, Ok(outcome));
     }
+}
+
+/// How a grant was got that belongs to no caller in particular.
+struct Granted {
+    /// The TTL that was asked for.
+    asked: Option<Ttl>,
+    /// It was asked for again in its session.
+    is_resumed: bool,
+    /// A moment before the server can have granted it.
+    sent_at: Instant,
 }
 
 /// A request that waits was well-formed: the server has refused a try of it before, or given it a place. So a bare `error` does not

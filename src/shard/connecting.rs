@@ -81,14 +81,13 @@ impl Shard {
                     self.reply(id, reply, turn);
                 }
                 for pending in report.skipped {
-                    if let Pending::Wait(..) | Pending::Enqueue(_) = pending {
+                    if let Pending::Enqueue(_) = pending {
                         self.wait_ended(id, turn);
                     }
                 }
                 if let Some(leader) = report.received.not_leader {
                     self.leads_no_more(id, leader.as_deref(), turn);
                 }
-                self.start_waits(turn);
             }
             LaneEvent::Ended(end) => {
                 if let Some(cause) = &end.cause {
@@ -167,7 +166,6 @@ impl Shard {
         self.send_pending_releases(turn);
         self.send_parked(turn);
         self.open_further(Duration::ZERO, turn);
-        self.start_waits(turn);
     }
 
     fn found_server(&mut self, turn: &mut Turn<'_>) {
@@ -259,10 +257,10 @@ impl Shard {
         }
         if self.refusal().is_some() {
             self.refuse_parked(turn);
-            for wait in self.waits.drain() {
+            for wait in self.waits.drain(turn.now) {
                 match self.refusal() {
-                    Some(error) => self.refuse(wait, error, turn),
-                    None => self.queue(wait),
+                    Some(error) => self.refuse_wait(wait, error, turn),
+                    None => self.queue(wait, None, turn.now),
                 }
             }
         }
@@ -280,8 +278,8 @@ impl Shard {
             self.drop_leases_of_previous_primary(turn);
         }
         let here = self.serving.at();
-        for (key, arrival, wait) in self.connections.stop_opening_elsewhere(here, turn) {
-            self.waits.put_back(key, arrival, wait);
+        for bound in self.connections.stop_opening_elsewhere(here, turn) {
+            self.put_back(bound, turn.now);
         }
         self.replace_disposable(turn);
         self.connections.hang_up_elsewhere(here, turn);
@@ -332,6 +330,7 @@ impl Shard {
             (Fate::StaysDue, Pending::Renew(renewal)) => {
                 renewal.span.record("outcome", "unanswered");
             }
+            (Fate::Forget, Pending::Probe(probe)) => self.probe_unanswered(&probe.key, turn.now),
             (Fate::Forget, _) => self.wait_ended(from, turn),
             (Fate::AskAgainInSession | Fate::PutBack, wait) => self.wait_anew(from, wait, refusal, turn),
             (Fate::Fail | Fate::Repeat | Fate::StaysDue, pending) => self.fail(pending, refusal, turn),

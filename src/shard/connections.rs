@@ -1,17 +1,20 @@
 //! The shard's connections, and what each of them is doing.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
+use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::connection::Standing;
+pub(super) use super::connection::{Connection, Work};
 use super::effect::{Effect, Opening, Role, Turn};
-use super::ids::{Arrival, LaneId, TicketId, WaitKey};
-use super::request::Pending;
+use super::ids::{LaneId, WaitKey};
+use super::request::{Pending, Wait};
+use super::waits::Bound;
 use crate::net::connect::Purpose;
-use crate::net::lane::OnAbandon;
-use crate::protocol::{Request, StableRef};
-use crate::types::{Key, Target};
+use crate::protocol::Request;
+use crate::types::Key;
 
 /// How many connections of a role there are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -19,97 +22,6 @@ pub(crate) struct LaneCount {
     /// Those being established included.
     pub(crate) all: usize,
     pub(crate) up: usize,
-}
-
-/// What a connection is doing.
-pub(super) enum Work {
-    /// Nothing, since then.
-    Idle(Instant),
-    /// It is being established for this wait.
-    Opening(WaitKey, Arrival, Pending),
-    /// It waits on the server.
-    Waiting(WaitKey, Arrival),
-    /// It has a place in a queue, whose ticket a caller holds.
-    Ticket(WaitKey, Arrival, TicketId),
-}
-
-/// One connection.
-pub(super) struct Connection {
-    pub(super) role: Role,
-    pub(super) work: Work,
-    /// Its server said that it is shutting down.
-    pub(super) draining: bool,
-    /// Which of the shard's endpoints it leads to.
-    pub(super) endpoint: usize,
-    /// The name of its session, by which another member of the cluster would know it again.
-    pub(super) session: Option<StableRef>,
-    /// What it waits for, or did last, in its session.
-    pub(super) target: Option<Target>,
-    /// All that it has waited for, in its session.
-    asked_for: HashSet<WaitKey>,
-    /// Nothing more is sent over it, and its end is no news.
-    retired: bool,
-    /// It has brought an answer.
-    has_answered: bool,
-    /// How many leases the server counts to it.
-    owns: usize,
-    up_since: Option<Instant>,
-    /// Sent and not answered yet.
-    in_flight: usize,
-}
-
-impl Connection {
-    pub(super) fn is_up(&self) -> bool {
-        self.up_since.is_some()
-    }
-
-    pub(super) fn up_since(&self) -> Option<Instant> {
-        self.up_since
-    }
-
-    pub(super) fn is_retired(&self) -> bool {
-        self.retired
-    }
-
-    pub(super) fn has_answered(&self) -> bool {
-        self.has_answered
-    }
-
-    pub(super) fn owns(&self) -> usize {
-        self.owns
-    }
-
-    fn is_idle(&self) -> bool {
-        let may_be_used = self.is_up() && !self.retired && self.role != Role::Pipelined;
-        may_be_used && self.in_flight == 0 && matches!(self.work, Work::Idle(_))
-    }
-
-    /// Its wait has a place in the queue, whose ticket a caller holds.
-    pub(super) fn hold_ticket(&mut self, id: TicketId, now: Instant) {
-        self.work = match std::mem::replace(&mut self.work, Work::Idle(now)) {
-            Work::Waiting(key, arrival) => Work::Ticket(key, arrival, id),
-            other => other,
-        };
-    }
-
-    /// The ticket of its place is used: what is sent next ends its wait.
-    pub(super) fn leave_ticket(&mut self, now: Instant) {
-        self.work = match std::mem::replace(&mut self.work, Work::Idle(now)) {
-            Work::Ticket(key, arrival, _) => Work::Waiting(key, arrival),
-            other => other,
-        };
-    }
-
-    /// Its wait, or the ticket whose place it has, is over as far as this connection goes.
-    pub(super) fn stop_waiting(&mut self, now: Instant) -> Option<(WaitKey, Arrival)> {
-        match std::mem::replace(&mut self.work, Work::Idle(now)) {
-            Work::Waiting(key, arrival) | Work::Ticket(key, arrival, _) => Some((key, arrival)),
-            other => {
-                self.work = other;
-                None
-            }
-        }
-    }
 }
 
 /// All connections of a shard.
@@ -125,6 +37,67 @@ pub(super) struct Connections {
     in_flight_pipelined: usize,
     /// The disposable connection.
     disposable: Option<LaneId>,
+    idle: Idle,
+}
+
+/// The exclusive connections by what they may be used for.
+#[derive(Default)]
+struct Idle {
+    clean: BTreeSet<LaneId>,
+    owning: BTreeSet<LaneId>,
+    opening: usize,
+}
+
+impl Idle {
+    fn enter(&mut self, id: LaneId, standing: Standing) {
+        match standing {
+            Standing::Clean => drop(self.clean.insert(id)),
+            Standing::Owning => drop(self.owning.insert(id)),
+            Standing::Opening => self.opening += 1,
+            Standing::NotForWaits | Standing::InUse => {}
+        }
+    }
+
+    fn leave(&mut self, id: LaneId, standing: Standing) {
+        match standing {
+            Standing::Clean => drop(self.clean.remove(&id)),
+            Standing::Owning => drop(self.owning.remove(&id)),
+            Standing::Opening => self.opening -= 1,
+            Standing::NotForWaits | Standing::InUse => {}
+        }
+    }
+}
+
+/// A connection that may be changed. What it may be used for is looked at when this is dropped.
+pub(super) struct ConnectionMut<'a> {
+    id: LaneId,
+    connection: &'a mut Connection,
+    before: Standing,
+    idle: &'a mut Idle,
+}
+
+impl Deref for ConnectionMut<'_> {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        self.connection
+    }
+}
+
+impl DerefMut for ConnectionMut<'_> {
+    fn deref_mut(&mut self) -> &mut Connection {
+        self.connection
+    }
+}
+
+impl Drop for ConnectionMut<'_> {
+    fn drop(&mut self) {
+        let after = self.connection.standing();
+        if self.before != after {
+            self.idle.leave(self.id, self.before);
+            self.idle.enter(self.id, after);
+        }
+    }
 }
 
 /// What opening a connection needs to know.
@@ -148,6 +121,7 @@ impl Connections {
             serving: 0,
             in_flight_pipelined: 0,
             disposable: None,
+            idle: Idle::default(),
         }
     }
 
@@ -167,20 +141,8 @@ impl Connections {
             Purpose::Session(reference) => Some(reference.clone()),
             _ => None,
         };
-        let connection = Connection {
-            role,
-            work,
-            draining: false,
-            endpoint,
-            session,
-            target: None,
-            asked_for: HashSet::new(),
-            retired: false,
-            has_answered: false,
-            owns: 0,
-            up_since: None,
-            in_flight: 0,
-        };
+        let connection = Connection::new(role, work, endpoint, session);
+        self.idle.enter(id, connection.standing());
         self.counts[role as usize].all += 1;
         self.all.insert(id, connection);
         if role == Role::Disposable {
@@ -201,18 +163,26 @@ impl Connections {
         self.all.get(&id)
     }
 
-    pub(super) fn get_mut(&mut self, id: LaneId) -> Option<&mut Connection> {
-        self.all.get_mut(&id)
+    pub(super) fn get_mut(&mut self, id: LaneId) -> Option<ConnectionMut<'_>> {
+        let connection = self.all.get_mut(&id)?;
+        Some(ConnectionMut {
+            id,
+            before: connection.standing(),
+            connection,
+            idle: &mut self.idle,
+        })
     }
 
     /// The connection is established.
     pub(super) fn up(&mut self, id: LaneId, now: Instant) {
-        let Some(connection) = self.all.get_mut(&id) else {
+        let Some(mut connection) = self.get_mut(id) else {
             return;
         };
         if connection.up_since.is_none() {
             connection.up_since = Some(now);
-            self.counts[connection.role as usize].up += 1;
+            let role = connection.role;
+            drop(connection);
+            self.counts[role as usize].up += 1;
             self.serving += usize::from(self.slots.contains(&Some(id)));
         }
     }
@@ -220,9 +190,8 @@ impl Connections {
     /// The connection has ended, or could not be established.
     pub(super) fn remove(&mut self, id: LaneId) -> Option<Connection> {
         let connection = self.all.remove(&id)?;
-        let count = &mut self.counts[connection.role as usize];
-        count.all -= 1;
-        count.up -= usize::from(connection.is_up());
+        self.idle.leave(id, connection.standing());
+        connection.uncount(&mut self.counts);
         self.vacate(id, connection.is_up());
         if connection.role == Role::Pipelined {
             self.in_flight_pipelined -= connection.in_flight;
@@ -321,50 +290,47 @@ impl Connections {
     // Sending.
 
     /// Sends a request over a connection. Gives it back if nothing may be sent there.
-    pub(super) fn send(
-        &mut self,
-        id: LaneId,
-        request: Request,
-        tag: Pending,
-        on_abandon: OnAbandon,
-        turn: &mut Turn<'_>,
-    ) -> Option<Pending> {
-        match self.all.get_mut(&id) {
-            Some(connection) if !connection.retired => {
-                connection.in_flight += 1;
-                self.in_flight_pipelined += usize::from(connection.role == Role::Pipelined);
-                turn.send(id, request, tag, on_abandon);
-                None
-            }
-            _ => Some(tag),
-        }
+    pub(super) fn send(&mut self, id: LaneId, request: Request, tag: Pending, turn: &mut Turn<'_>) -> Option<Pending> {
+        let connection = self.get_mut(id);
+        let Some(mut connection) = connection.filter(|connection| !connection.retired && !connection.cut) else {
+            return Some(tag);
+        };
+        connection.in_flight += 1;
+        let is_pipelined = connection.role == Role::Pipelined;
+        drop(connection);
+        self.in_flight_pipelined += usize::from(is_pipelined);
+        turn.send(id, request, tag);
+        None
     }
 
     /// So many requests of a connection were answered, or skipped. Returns whether the answers were its first.
     pub(super) fn answered(&mut self, id: LaneId, replies: usize, skipped: usize) -> bool {
-        let Some(connection) = self.all.get_mut(&id) else {
+        let Some(mut connection) = self.get_mut(id) else {
             return false;
         };
         let done = connection.in_flight.min(replies + skipped);
         connection.in_flight -= done;
-        if connection.role == Role::Pipelined {
+        let is_first = replies > 0 && !std::mem::replace(&mut connection.has_answered, true);
+        let is_pipelined = connection.role == Role::Pipelined;
+        drop(connection);
+        if is_pipelined {
             self.in_flight_pipelined -= done;
         }
-        replies > 0 && !std::mem::replace(&mut connection.has_answered, true)
+        is_first
     }
 
     // Ownership, as the server counts it.
 
     /// The server counts one more lease to this connection.
     pub(super) fn own(&mut self, id: LaneId) {
-        if let Some(connection) = self.all.get_mut(&id) {
+        if let Some(mut connection) = self.get_mut(id) {
             connection.owns += 1;
         }
     }
 
     /// The server counts one lease less to this connection.
     pub(super) fn disown(&mut self, id: LaneId) {
-        if let Some(connection) = self.all.get_mut(&id) {
+        if let Some(mut connection) = self.get_mut(id) {
             connection.owns = connection.owns.saturating_sub(1);
         }
     }
@@ -383,11 +349,13 @@ impl Connections {
 
     /// Another endpoint serves. What is on its way is answered; nothing more is sent.
     pub(super) fn retire(&mut self, id: LaneId, turn: &mut Turn<'_>) {
-        let Some(connection) = self.all.get_mut(&id) else {
+        let Some(mut connection) = self.get_mut(id) else {
             return;
         };
         let was_up = connection.is_up();
-        if !std::mem::replace(&mut connection.retired, true) {
+        let was_retired = std::mem::replace(&mut connection.retired, true);
+        drop(connection);
+        if !was_retired {
             self.vacate(id, was_up);
             turn.push(Effect::Finish(id));
         }
@@ -400,23 +368,31 @@ impl Connections {
         };
         let ids: Vec<LaneId> = self.all.iter().filter_map(elsewhere).collect();
         for id in ids {
-            if let Some(connection) = self.all.get_mut(&id) {
+            let was_up = self.get_mut(id).is_some_and(|mut connection| {
                 connection.retired = true;
-                let was_up = connection.is_up();
-                self.vacate(id, was_up);
-            }
+                connection.is_up()
+            });
+            self.vacate(id, was_up);
             turn.push(Effect::HangUp(id));
         }
     }
 
-    /// Closes what has been idle since `before` and owns nothing. Returns whether idle connections are left.
-    pub(super) fn close_idle(&mut self, before: Instant, turn: &mut Turn<'_>) -> bool {
+    /// Ends a connection to give up its wait. What was not answered comes back with its end.
+    pub(super) fn cut(&mut self, id: LaneId, turn: &mut Turn<'_>) {
+        if let Some(mut connection) = self.get_mut(id) {
+            connection.cut = true;
+            turn.push(Effect::HangUp(id));
+        }
+    }
+
+    /// Closes what has been idle since `before` and owns nothing, at most so many. Returns whether idle connections are left.
+    pub(super) fn close_idle(&mut self, before: Instant, most: usize, turn: &mut Turn<'_>) -> bool {
         let is_over = |connection: &Connection| {
             connection.is_idle()
                 && connection.owns == 0
                 && matches!(connection.work, Work::Idle(since) if since <= before)
         };
-        for id in self.ids_of(is_over) {
+        for id in self.ids_of(is_over).into_iter().take(most) {
             self.close(id, turn);
         }
         self.has_idle_of_any_role()
@@ -430,7 +406,7 @@ impl Connections {
     /// Closes what waits on the server, or is about to, and owns nothing; or all of it, whatever it owns. Returns what that was.
     pub(super) fn close_waiting(&mut self, whatever_it_owns: bool, turn: &mut Turn<'_>) -> Vec<Connection> {
         let waits = |connection: &Connection| {
-            !matches!(connection.work, Work::Idle(_)) && (connection.owns == 0 || whatever_it_owns)
+            !matches!(connection.work, Work::Idle(_) | Work::Ending) && (connection.owns == 0 || whatever_it_owns)
         };
         let ids = self.ids_of(waits);
         ids.into_iter().filter_map(|id| self.close(id, turn)).collect()
@@ -457,42 +433,42 @@ impl Connections {
 
     // Waits.
 
-    /// An idle exclusive connection for a wait: one that owns nothing (its waits can be given up by closing it), or any. But
-    /// none whose session may own just that: asked for it again, the server would say that it has it already.
-    pub(super) fn idle(&self, clean: bool, key: &WaitKey) -> Option<LaneId> {
-        let has_had = |connection: &Connection| connection.session.is_some() && connection.asked_for.contains(key);
-        let is_fit = |connection: &Connection| connection.owns == 0 || !clean && !has_had(connection);
-        self.all
-            .iter()
-            .filter(|(_, connection)| connection.role == Role::Exclusive && connection.is_idle() && is_fit(connection))
-            .map(|(id, _)| *id)
-            .min()
+    /// How many exclusive connections carry waits, or are there for them. Those that are idle and own leases do not count.
+    pub(super) fn for_waits(&self) -> usize {
+        self.count(Role::Exclusive).all - self.idle.owning.len()
     }
 
-    /// Whether any exclusive connection is idle.
-    pub(super) fn has_idle(&self) -> bool {
-        self.all
-            .values()
-            .any(|connection| connection.role == Role::Exclusive && connection.is_idle())
+    /// How many exclusive connections are being established, for what is next when they are there.
+    pub(super) fn opening(&self) -> usize {
+        self.idle.opening
     }
 
-    /// A wait begins on a connection.
-    pub(super) fn begin_wait(&mut self, id: LaneId, key: WaitKey, arrival: Arrival, target: Option<Target>) {
-        let Some(connection) = self.all.get_mut(&id) else {
-            return;
-        };
-        if connection.session.is_some() {
-            connection.target = target;
-            connection.asked_for.insert(key.clone());
-        }
-        connection.work = Work::Waiting(key, arrival);
+    /// An idle exclusive connection that owns nothing: the same one again and again, so that the others are closed.
+    pub(super) fn idle(&self) -> Option<LaneId> {
+        self.idle.clean.first().copied()
     }
 
-    /// The wait for which a connection was opened, once that is established.
-    pub(super) fn take_opening(&mut self, id: LaneId, now: Instant) -> Option<(WaitKey, Arrival, Pending)> {
-        let connection = self.all.get_mut(&id)?;
+    /// An idle exclusive connection that owns leases, for a wait that then cannot be given up. But none whose session may own
+    /// just that: asked for it again, the server would say that it has it already.
+    pub(super) fn idle_owner(&self, key: &WaitKey) -> Option<LaneId> {
+        let mut owners = self.idle.owning.iter().copied();
+        owners.find(|id| self.get(*id).is_some_and(|connection| !connection.may_have_had(key)))
+    }
+
+    /// The connections whose waits for this key may be given up by closing them, the newest first. Not those whose wait the server
+    /// ends before `soon`.
+    pub(super) fn closable(&self, key: &WaitKey, soon: Instant) -> Vec<LaneId> {
+        let waits = |connection: &Connection| matches!(&connection.work, Work::Waiting(other) if other == key);
+        let mut ids = self.ids_of(|connection| waits(connection) && connection.is_closable(soon));
+        ids.reverse();
+        ids
+    }
+
+    /// What a connection was opened for in particular, once it is established.
+    pub(super) fn take_opening(&mut self, id: LaneId, now: Instant) -> Option<Bound<Wait>> {
+        let mut connection = self.get_mut(id)?;
         match std::mem::replace(&mut connection.work, Work::Idle(now)) {
-            Work::Opening(key, arrival, wait) => Some((key, arrival, wait)),
+            Work::Opening(bound) => bound.map(|bound| *bound),
             other => {
                 connection.work = other;
                 None
@@ -500,55 +476,18 @@ impl Connections {
         }
     }
 
-    /// There is a connection for this wait. Of those for the same key whose connections are still being established the first
-    /// takes it, and that one's goes to this wait: so they come to the server in their order, whichever connection is there
-    /// first. A wait that goes on in its session has a connection of its own.
-    pub(super) fn first_of_its_key(&mut self, key: &WaitKey, arrival: Arrival, wait: Pending) -> (Arrival, Pending) {
-        if wait.session().is_some() {
-            return (arrival, wait);
-        }
-        let before = |connection: &Connection| match &connection.work {
-            Work::Opening(other, before, wait) if *before < arrival && other == key && wait.session().is_none() => {
-                Some(*before)
-            }
-            _ => None,
-        };
-        let first = self
-            .all
-            .iter()
-            .filter_map(|(id, connection)| Some((before(connection)?, *id)))
-            .min();
-        match first.and_then(|(_, id)| self.all.get_mut(&id)) {
-            Some(Connection {
-                work: Work::Opening(_, its_arrival, its_wait),
-                ..
-            }) => (
-                std::mem::replace(its_arrival, arrival),
-                std::mem::replace(its_wait, wait),
-            ),
-            _ => (arrival, wait),
-        }
-    }
-
-    /// Gives up the exclusive connections that are being established to elsewhere than this endpoint. Returns the waits for
-    /// which that was done.
-    pub(super) fn stop_opening_elsewhere(
-        &mut self,
-        endpoint: usize,
-        turn: &mut Turn<'_>,
-    ) -> Vec<(WaitKey, Arrival, Pending)> {
+    /// Gives up the exclusive connections that are being established to elsewhere than this endpoint. Returns what they were
+    /// opened for in particular.
+    pub(super) fn stop_opening_elsewhere(&mut self, endpoint: usize, turn: &mut Turn<'_>) -> Vec<Bound<Wait>> {
         let is_one =
-            |connection: &Connection| connection.endpoint != endpoint && matches!(connection.work, Work::Opening(..));
-        let closed: Vec<Connection> = self
-            .ids_of(is_one)
-            .into_iter()
-            .filter_map(|id| self.close(id, turn))
-            .collect();
-        let waits = closed.into_iter().filter_map(|connection| match connection.work {
-            Work::Opening(key, arrival, wait) => Some((key, arrival, wait)),
+            |connection: &Connection| connection.endpoint != endpoint && matches!(connection.work, Work::Opening(_));
+        let ids = self.ids_of(is_one).into_iter();
+        let closed: Vec<Connection> = ids.filter_map(|id| self.close(id, turn)).collect();
+        let bound = closed.into_iter().filter_map(|connection| match connection.work {
+            Work::Opening(bound) => bound.map(|bound| *bound),
             _ => None,
         });
-        waits.collect()
+        bound.collect()
     }
 }
 

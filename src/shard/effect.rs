@@ -17,7 +17,7 @@ use crate::error::Result;
 use crate::lease::cell::LeaseCell;
 use crate::net::connect::Purpose;
 use crate::net::health::ShardHealth;
-use crate::net::lane::{OnAbandon, Outgoing};
+use crate::net::lane::Outgoing;
 use crate::protocol::{Request, Response};
 use crate::types::{Key, Target};
 
@@ -134,13 +134,8 @@ impl Turn<'_> {
         self.effects.push(effect);
     }
 
-    pub(super) fn send(&mut self, lane: LaneId, request: Request, tag: Pending, on_abandon: OnAbandon) {
-        let outgoing = Outgoing {
-            request,
-            tag,
-            on_abandon,
-        };
-        self.push(Effect::Send(lane, outgoing));
+    pub(super) fn send(&mut self, lane: LaneId, request: Request, tag: Pending) {
+        self.push(Effect::Send(lane, Outgoing { request, tag }));
     }
 
     pub(super) fn tell(&mut self, ask: Ask<Acquired>, outcome: Result<Outcome>) {

@@ -6,9 +6,10 @@ use tokio::time::Instant;
 use super::Shard;
 use super::connections::Work;
 use super::effect::{Role, Turn};
-use super::ids::{Arrival, LaneId, WaitKey};
+use super::ids::{Arrival, LaneId};
 use super::registry::Survival;
-use super::request::{Fate, Pending, Release};
+use super::request::{Fate, Pending, Release, Wait};
+use super::waits::Seat;
 use crate::clock::after;
 use crate::error::{Error, ErrorKind};
 use crate::lease::cell::LostReason;
@@ -23,9 +24,11 @@ const READ_TIMEOUT_MARGIN: u32 = 20;
 struct Ended {
     /// It served.
     served: bool,
+    /// It was closed to give up its wait.
+    was_cut: bool,
     session: Option<StableRef>,
-    /// The wait that it carried, until that was taken care of.
-    wait: Option<(WaitKey, Arrival)>,
+    /// Where its unanswered request about a ticket's place stood, until that was taken care of.
+    asked: Option<Arrival>,
 }
 
 impl Shard {
@@ -46,7 +49,7 @@ impl Shard {
             && !connection.is_retired()
         {
             // A server that accepts connections and then says nothing is not asked again and again without a pause.
-            self.pause_exclusive(turn);
+            self.pause_exclusive(turn.now);
         }
         let cause = cause
             .unwrap_or_else(|| Error::new(ErrorKind::Disconnected, "the connection was closed"))
@@ -61,17 +64,24 @@ impl Shard {
         let up_since = connection.up_since();
         let mut ended = Ended {
             served,
+            was_cut: connection.cut,
             session: connection.session,
-            wait: None,
+            asked: None,
         };
         match connection.work {
-            Work::Opening(key, arrival, wait) => self.waits.put_back(key, arrival, wait),
-            Work::Waiting(key, arrival) => ended.wait = Some((key, arrival)),
-            Work::Ticket(key, arrival, ticket) => match self.ticket_lost(ticket, ended.session.clone()) {
-                Some(rejoin) => self.waits.put_back(key, arrival, rejoin),
-                None => ended.wait = Some((key, arrival)),
-            },
-            Work::Idle(_) => {}
+            Work::Opening(Some(bound)) => self.put_back(*bound, turn.now),
+            Work::Waiting(key) => self.waits.ended(&key, Seat::Wait, turn.now),
+            Work::Asking(key, arrival) => {
+                self.waits.ended(&key, Seat::Ticket, turn.now);
+                ended.asked = Some(arrival);
+            }
+            Work::Ticket(key, arrival, ticket) => {
+                self.waits.ended(&key, Seat::Ticket, turn.now);
+                if let Some(wait) = self.ticket_lost(ticket, ended.session.clone(), &cause, turn) {
+                    self.queue(wait, Some(arrival), turn.now);
+                }
+            }
+            Work::Opening(None) | Work::Idle(_) | Work::Ending => {}
         }
         for pending in leftovers.unwritten {
             let fate = pending.rules().unwritten;
@@ -81,9 +91,6 @@ impl Shard {
             let fate = pending.rules().unknown;
             self.settle(pending, fate, &mut ended, &cause, turn);
         }
-        if let Some((key, _)) = ended.wait {
-            self.waits.finished(&key);
-        }
         if served {
             self.serving_lost(cause, up_since, was_silent, turn);
         }
@@ -91,28 +98,28 @@ impl Shard {
             self.renew_overdue(turn);
             self.send_pending_releases(turn);
         }
-        self.start_waits(turn);
     }
 
     /// What becomes of a request whose connection ended before it was answered.
     fn settle(&mut self, pending: Pending, fate: Fate, ended: &mut Ended, cause: &Error, turn: &mut Turn<'_>) {
         match (fate, pending) {
             (Fate::SendAgain | Fate::SendAgainBounded, pending) => self.send(pending, turn),
-            (Fate::PutBack, pending) => match ended.wait.take() {
-                Some((key, arrival)) => self.waits.put_back(key, arrival, pending),
-                None => self.queue(pending),
-            },
+            (Fate::PutBack, Pending::Wait(wait)) => self.put_back_wait(wait, turn.now),
+            (Fate::PutBack, Pending::Enqueue(acquire)) => {
+                self.queue(Wait::Ticket(acquire), ended.asked.take(), turn.now);
+            }
+            (Fate::PutBack, Pending::Rejoin(ticket, session)) => {
+                self.queue(Wait::Rejoin(ticket, session), ended.asked.take(), turn.now);
+            }
+            (Fate::PutBack, _) => {}
+            // It was given up, and no session may have its place.
+            (Fate::AskAgainInSession, Pending::Wait(_)) if ended.was_cut && ended.session.is_none() => {}
             (Fate::AskAgainInSession, pending) => {
                 let Some(session) = ended.session.clone() else {
                     return self.fail(pending, cause.clone(), turn);
                 };
-                match (
-                    self.asked_anew(pending, Some(session), cause.clone(), turn),
-                    ended.wait.take(),
-                ) {
-                    (Some(wait), Some((key, arrival))) => self.waits.put_back(key, arrival, wait),
-                    (Some(wait), None) => self.queue(wait),
-                    (None, begun) => ended.wait = begun,
+                if let Some(wait) = self.asked_anew(pending, Some(session), cause.clone(), turn) {
+                    self.queue(wait, ended.asked.take(), turn.now);
                 }
             }
             // Sent again it could take two grants.
@@ -126,6 +133,7 @@ impl Shard {
                 renewal.span.record("outcome", "unanswered");
             }
             (Fate::StaysDue, Pending::Renew(renewal)) => self.renewal_unanswered(&renewal),
+            (Fate::Forget, Pending::Probe(probe)) => self.probe_unanswered(&probe.key, turn.now),
             (Fate::Repeat | Fate::StaysDue | Fate::Forget, _) => {}
         }
     }
@@ -133,11 +141,16 @@ impl Shard {
     /// Its fate is unknown, or it means nothing any more: the caller gets the error.
     pub(super) fn fail(&mut self, pending: Pending, error: Error, turn: &mut Turn<'_>) {
         match pending {
-            Pending::Try(acquire)
-            | Pending::Wait(acquire, _)
-            | Pending::Enqueue(acquire)
-            | Pending::Collect { acquire, .. } => turn.tell(acquire.ask, Err(error)),
-            Pending::Rejoin(ticket, _) => self.ticket_refused(ticket, error, turn),
+            Pending::Try(acquire) | Pending::Enqueue(acquire) => turn.tell(acquire.ask, Err(error)),
+            Pending::Probe(probe) => {
+                self.probe_unanswered(&probe.key, turn.now);
+                let first = self.waits.claim(&probe.key, turn.now);
+                if let Some(Wait::Caller(acquire, _) | Wait::Ticket(acquire)) = first {
+                    turn.tell(acquire.ask, Err(error));
+                }
+            }
+            Pending::Wait(wait) => self.tell_uncovered(&wait.wait_key(), error, turn),
+            Pending::Rejoin(ticket, _) | Pending::Collect(ticket, _) => self.ticket_refused(ticket, error, turn),
             Pending::Ask(question) => self.answer(question, Err(error), turn),
             Pending::GiveUp(..)
             | Pending::Settle(..)

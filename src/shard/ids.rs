@@ -1,6 +1,6 @@
 //! What the shard's connections, leases and places in queues are called.
 
-use crate::types::{Key, Kind};
+use crate::types::{Key, Target};
 
 /// Names a connection of one shard. A later connection has a greater name.
 pub(crate) type LaneId = u64;
@@ -8,8 +8,8 @@ pub(crate) type LaneId = u64;
 /// Names a ticket of one shard.
 pub(crate) type TicketId = u64;
 
-/// What a caller waits for: a key in its namespace.
-pub(crate) type WaitKey = (Kind, Key);
+/// What a caller waits for: a key, as a lock or as a semaphore of that limit.
+pub(crate) type WaitKey = (Target, Key);
 
 /// A wait's position in the order of arrival within this client.
 pub(crate) type Arrival = u64;

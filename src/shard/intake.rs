@@ -6,10 +6,10 @@ use super::connections::Work;
 use super::effect::{Answer, Effect, Outcome, Turn};
 use super::progress::Refusal;
 use super::question::Question;
-use super::request::{Carrier, Pending};
+use super::request::{Carrier, Pending, Wait};
 use crate::ending::shut_down;
 use crate::error::{Error, Result};
-use crate::net::lane::{Caller, OnAbandon};
+use crate::net::lane::Caller;
 use crate::protocol::{Request, Response};
 use crate::types::{Key, WaitSecs};
 
@@ -25,22 +25,30 @@ impl Shard {
         match patience {
             Patience::Try => self.submit(Pending::Try(acquire), turn),
             Patience::TryThenWait => {
-                let key = (acquire.target.kind(), acquire.key.clone());
+                let key = acquire.wait_key();
                 // A caller here waits for it, and the server has said that it is held: a try would only hear that again.
                 match self.waits.refused_at(&key, turn.now) {
                     Some(at) => {
-                        let own = self.leases.own(key.0, &key.1);
+                        let own = self.leases.own(key.0.kind(), &key.1);
                         turn.tell(acquire.ask, Ok(Outcome::Busy(Refusal { at, own })));
                     }
                     None => self.submit(Pending::Try(acquire), turn),
                 }
             }
             Patience::Until(until, refusal) => {
-                let key = (acquire.target.kind(), acquire.key.clone());
-                self.submit(Pending::Wait(acquire, until), turn);
+                let key = acquire.wait_key();
+                self.wait(Wait::Caller(acquire, until), turn);
                 self.waits.refused(&key, refusal.at);
             }
-            Patience::Enqueue => self.submit(Pending::Enqueue(acquire), turn),
+            Patience::Enqueue => self.wait(Wait::Ticket(acquire), turn),
+        }
+    }
+
+    /// Has a caller wait, or refuses that if callers do not want to wait for a connection.
+    fn wait(&mut self, wait: Wait, turn: &mut Turn<'_>) {
+        match self.refusal() {
+            Some(error) => self.refuse_wait(wait, error, turn),
+            None => self.queue(wait, None, turn.now),
         }
     }
 
@@ -49,13 +57,7 @@ impl Shard {
         if let Some(error) = self.refusal() {
             return self.refuse(pending, error, turn);
         }
-        match pending.rules().carrier {
-            Carrier::Own => {
-                self.queue(pending);
-                self.start_waits(turn);
-            }
-            Carrier::Pipelined | Carrier::Disposable | Carrier::ThatOfThePlace => self.send(pending, turn),
-        }
+        self.send(pending, turn);
     }
 
     /// Why requests are refused rather than kept, if they are.
@@ -69,10 +71,13 @@ impl Shard {
     /// A request is not sent: its caller gets the error, and what it was about is given back or stays due.
     pub(super) fn refuse(&mut self, pending: Pending, error: Error, turn: &mut Turn<'_>) {
         match pending {
-            Pending::Try(acquire) | Pending::Collect { acquire, .. } => turn.tell(acquire.ask, Err(error)),
-            wait @ (Pending::Wait(..) | Pending::Enqueue(_) | Pending::Rejoin(..)) => {
-                self.refuse_wait(wait, error, turn);
-            }
+            Pending::Try(acquire) => turn.tell(acquire.ask, Err(error)),
+            // Its callers are told separately.
+            Pending::Probe(probe) => self.probe_unanswered(&probe.key, turn.now),
+            Pending::Wait(wait) => self.refuse_wait(Wait::Resume(wait), error, turn),
+            Pending::Enqueue(acquire) => self.refuse_wait(Wait::Ticket(acquire), error, turn),
+            Pending::Rejoin(ticket, session) => self.refuse_wait(Wait::Rejoin(ticket, session), error, turn),
+            Pending::Collect(ticket, _) => self.ticket_refused(ticket, error, turn),
             // The place went with its connection.
             Pending::GiveUp(..) | Pending::Settle(..) => {}
             Pending::Ask(question) => self.answer(question, Err(error), turn),
@@ -95,7 +100,7 @@ impl Shard {
         };
         let lane = request_key(&request).and_then(|key| self.connections.serving(key));
         let unsent = match lane {
-            Some(lane) => self.connections.send(lane, request, pending, OnAbandon::Finish, turn),
+            Some(lane) => self.connections.send(lane, request, pending, turn),
             None => Some(pending),
         };
         if let Some(pending) = unsent {
@@ -107,6 +112,7 @@ impl Shard {
     fn keep(&mut self, pending: Pending, turn: &mut Turn<'_>) {
         match pending {
             Pending::Renew(renewal) => self.renewal_unanswered(&renewal),
+            Pending::Probe(probe) => self.probe_unanswered(&probe.key, turn.now),
             Pending::Release(release) => {
                 self.keep_house(turn);
                 self.releases.keep(release);
@@ -151,13 +157,15 @@ impl Shard {
     fn send_disposable(&mut self, pending: Pending, turn: &mut Turn<'_>) {
         let (here, serves) = (self.serving.at(), self.connections.is_serving());
         let lane = self.connections.disposable();
-        let connection = lane.and_then(|id| self.connections.get_mut(id));
+        let connection = lane.and_then(|id| self.connections.get(id));
         match (lane, connection) {
             (Some(_), Some(connection)) if !connection.is_up() => self.parked_disposable.push(pending),
             (Some(id), Some(connection)) if connection.endpoint == here && !connection.is_retired() => {
-                connection.work = Work::Idle(turn.now);
+                if let Some(mut connection) = self.connections.get_mut(id) {
+                    connection.work = Work::Idle(turn.now);
+                }
                 if let Some(request) = self.request(&pending, turn) {
-                    self.connections.send(id, request, pending, OnAbandon::Finish, turn);
+                    self.connections.send(id, request, pending, turn);
                 }
             }
             _ if serves => {
@@ -202,17 +210,31 @@ impl Shard {
         let left = |until: &tokio::time::Instant| WaitSecs::covering(until.saturating_duration_since(turn.now));
         Some(match pending {
             Pending::Try(acquire) => acquire_request(acquire, WaitSecs::TRY),
-            Pending::Wait(acquire, until) => acquire_request(acquire, left(until)),
+            Pending::Probe(probe) => Request::Acquire {
+                target: probe.key.0,
+                key: probe.key.1.clone(),
+                wait: WaitSecs::TRY,
+                ttl: probe.ttl,
+            },
+            Pending::Wait(wait) => Request::Acquire {
+                target: wait.target,
+                key: wait.key.clone(),
+                wait: left(&wait.until),
+                ttl: wait.ttl,
+            },
             Pending::Enqueue(acquire) => Request::Enqueue {
                 target: acquire.target,
                 key: acquire.key.clone(),
                 ttl: acquire.ttl,
             },
-            Pending::Collect { acquire, until, .. } => Request::Wait {
-                kind: acquire.target.kind(),
-                key: acquire.key.clone(),
-                wait: left(until),
-            },
+            Pending::Collect(ticket, until) => {
+                let (target, key) = self.places.wait_key(*ticket)?;
+                Request::Wait {
+                    kind: target.kind(),
+                    key,
+                    wait: left(until),
+                }
+            }
             Pending::Rejoin(ticket, _) => self.places.request(*ticket)?,
             Pending::GiveUp(target, key, _) => Request::Wait {
                 kind: target.kind(),
@@ -241,7 +263,7 @@ impl Shard {
                 }
             }
             Pending::Release(release) => Request::Release {
-                kind: release.kind,
+                kind: release.target.kind(),
                 key: release.key.clone(),
                 token: release.token,
             },

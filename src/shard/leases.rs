@@ -15,7 +15,7 @@ use crate::clock::after;
 use crate::error::{Error, ErrorKind, Result};
 use crate::lease::cell::{LeaseState, LostReason};
 use crate::protocol::{Response, Status};
-use crate::types::{Grant, Key, Kind};
+use crate::types::{Grant, Key, Target};
 
 /// A server that refuses a renewal for a reason that passes is asked again after this.
 const RENEW_AGAIN: Duration = Duration::from_millis(500);
@@ -199,7 +199,12 @@ impl Shard {
     /// Sends a release now, or as soon as there is a connection.
     pub(super) fn begin_release(&mut self, release: Release, turn: &mut Turn<'_>) {
         self.releases.begin();
+        let key = (!self.waits.is_empty()).then(|| (release.target, release.key.clone()));
         self.send(Pending::Release(release), turn);
+        // What is tried from now on comes to the server behind the release.
+        if let Some(key) = key.filter(|_| self.connections.is_serving()) {
+            self.waits.released(&key, turn.now);
+        }
     }
 
     pub(super) fn send_pending_releases(&mut self, turn: &mut Turn<'_>) {
@@ -244,8 +249,8 @@ impl Shard {
     }
 
     fn tell_release(&self, release: &Release, outcome: &Result<()>) {
-        let Release { kind, key, token, .. } = release;
-        let (shard, endpoint, kind) = (self.index, self.endpoint(), kind.as_str());
+        let Release { target, key, token, .. } = release;
+        let (shard, endpoint, kind) = (self.index, self.endpoint(), target.kind().as_str());
         match outcome {
             Ok(()) => tracing::debug!(shard, %endpoint, %key, kind, %token, "released"),
             Err(error) => tracing::debug!(shard, %endpoint, %key, kind, %token, %error, "not released"),
@@ -267,26 +272,33 @@ impl Shard {
 
     /// Gives back what was granted when no caller waited for it any more.
     pub(super) fn give_back_orphan(&mut self, acquire: &Acquire, grant: Grant, owner: LaneId, turn: &mut Turn<'_>) {
-        self.give_back_grant(acquire.target.kind(), acquire.key.clone(), grant, owner, turn);
+        self.give_back_grant(acquire.target, acquire.key.clone(), grant, owner, turn);
     }
 
-    pub(super) fn give_back_grant(&mut self, kind: Kind, key: Key, grant: Grant, owner: LaneId, turn: &mut Turn<'_>) {
+    pub(super) fn give_back_grant(
+        &mut self,
+        target: Target,
+        key: Key,
+        grant: Grant,
+        owner: LaneId,
+        turn: &mut Turn<'_>,
+    ) {
         tracing::debug!(
             shard = self.index,
             endpoint = %self.endpoint_of(owner),
             %key,
-            kind = kind.as_str(),
+            kind = target.kind().as_str(),
             token = %grant.token,
             "granted, but no caller waits for it any more: given back"
         );
-        self.leases.orphaned(kind);
-        self.release_grant(kind, key, grant, owner, turn);
+        self.leases.orphaned(target.kind());
+        self.release_grant(target, key, grant, owner, turn);
     }
 
     /// Releases a grant that no caller has.
-    pub(super) fn release_grant(&mut self, kind: Kind, key: Key, grant: Grant, owner: LaneId, turn: &mut Turn<'_>) {
+    pub(super) fn release_grant(&mut self, target: Target, key: Key, grant: Grant, owner: LaneId, turn: &mut Turn<'_>) {
         let release = Release {
-            kind,
+            target,
             key,
             token: grant.token,
             id: None,

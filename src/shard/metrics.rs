@@ -11,6 +11,52 @@ use crate::telemetry::catalog;
 use crate::telemetry::level::Level;
 use crate::telemetry::sink::{LabelValue, ShardSink};
 
+/// Why there is no connection for a wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Exhausted {
+    /// As many as there may be are in use.
+    Limit,
+    /// The server takes no more.
+    ServerFull,
+    /// None could be established, for another reason.
+    NotEstablished,
+}
+
+impl Exhausted {
+    const ALL: [Self; 3] = [Self::Limit, Self::ServerFull, Self::NotEstablished];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Limit => "limit",
+            Self::ServerFull => "server_full",
+            Self::NotEstablished => "not_established",
+        }
+    }
+}
+
+/// What came of a try for callers that have no connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tried {
+    Granted,
+    Busy,
+    Refused,
+    /// The connection was lost, or it was not sent.
+    Unanswered,
+}
+
+impl Tried {
+    const ALL: [Self; 4] = [Self::Granted, Self::Busy, Self::Refused, Self::Unanswered];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Granted => "granted",
+            Self::Busy => "busy",
+            Self::Refused => "refused",
+            Self::Unanswered => "unanswered",
+        }
+    }
+}
+
 /// One shard.
 pub(crate) struct ShardMetrics {
     sink: ShardSink,
@@ -25,6 +71,8 @@ pub(crate) struct ShardMetrics {
     connections: [(Level, Level); Role::ALL.len()],
     waiting_here: Level,
     waiting_on_server: Level,
+    tries: [Counter; Tried::ALL.len()],
+    exhausted: [Counter; Exhausted::ALL.len()],
     queued: Level,
     reconnects: Counter,
     redirects: Counter,
@@ -75,6 +123,14 @@ impl ShardMetrics {
             connections: Role::ALL.map(|role| (connections(role, "connecting"), connections(role, "up"))),
             waiting_here: waiters("local"),
             waiting_on_server: waiters("server"),
+            tries: Tried::ALL.map(|tried| {
+                let labels: [LabelValue; 1] = [("outcome", tried.as_str().into())];
+                sink.counter(&catalog::WAIT_TRIES, &labels)
+            }),
+            exhausted: Exhausted::ALL.map(|why| {
+                let labels: [LabelValue; 1] = [("reason", why.as_str().into())];
+                sink.counter(&catalog::WAIT_CONNECTIONS_EXHAUSTED, &labels)
+            }),
             queued: Level::new(sink.gauge(&catalog::REQUESTS_QUEUED, &[])),
             reconnects: sink.counter(&catalog::RECONNECTS, &[]),
             redirects: sink.counter(&catalog::REDIRECTS, &[]),
@@ -119,6 +175,16 @@ impl ShardMetrics {
     pub(crate) fn disconnected(&self, role: Role, cause: &Error) {
         let labels: [LabelValue; 2] = [("kind", role.as_str().into()), ("reason", cause.kind().as_str().into())];
         self.sink.counter(&catalog::DISCONNECTS, &labels).increment(1);
+    }
+
+    /// A key was tried for callers that have no server wait.
+    pub(crate) fn tried(&self, outcome: Tried) {
+        self.tries[outcome as usize].increment(1);
+    }
+
+    /// There are no connections for waits any more.
+    pub(crate) fn exhausted(&self, why: Exhausted) {
+        self.exhausted[why as usize].increment(1);
     }
 
     pub(crate) fn reconnected(&self) {

@@ -8,7 +8,7 @@
 //! | part | owns |
 //! | --- | --- |
 //! | [`connections`] | the connections and what each is doing |
-//! | [`waits`](wait_queue) | waits that have no connection yet |
+//! | [`waits`] | callers that wait, and what waits for them on the server |
 //! | [`places`] | tickets, and places that are being taken back |
 //! | [`registry`] | leases: when each is renewed, lost, released |
 //! | [`releases`] | releases under way |
@@ -22,6 +22,7 @@ pub(crate) mod acquire;
 mod answers;
 pub(crate) mod ask;
 mod connecting;
+mod connection;
 mod connections;
 pub(crate) mod effect;
 mod endings;
@@ -41,8 +42,8 @@ pub(crate) mod request;
 mod serving;
 mod sessions;
 mod shutdown;
-mod wait_queue;
 mod waiting;
+mod waits;
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -54,15 +55,14 @@ use self::connections::Connections;
 use self::effect::{Effect, Effects, Handover, Role, Turn};
 use self::ids::LaneId;
 use self::input::Input;
-use self::metrics::{Population, ShardMetrics};
+use self::metrics::{Exhausted, Population, ShardMetrics};
 use self::places::Places;
 use self::registry::Registry;
 use self::releases::Releases;
-use self::request::Pending;
+use self::request::{Pending, Wait};
 use self::serving::Serving;
 use self::shutdown::Closing;
-use self::wait_queue::WaitQueue;
-use crate::clock::after;
+use self::waits::{Lingering, TokenBucket, Waits};
 use crate::error::Error;
 use crate::lease::metrics::LeaseMetrics;
 use crate::lease::schedule::Schedule;
@@ -81,6 +81,12 @@ use crate::unwind::catch;
 
 /// How often what is kept is looked through, while there is something.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
+
+/// How often callers that are gone are looked for, while any wait.
+const CLEAN_WAITS: Duration = Duration::from_millis(400);
+
+/// The most idle connections that are closed together.
+const CLOSED_TOGETHER: usize = 100;
 
 /// Renewals that are due within this time of each other leave together: a little early, never late.
 const TOGETHER: Duration = Duration::from_millis(10);
@@ -150,12 +156,26 @@ pub(crate) struct Shard {
     connections: Connections,
     leases: Registry,
     releases: Releases,
-    waits: WaitQueue<Pending>,
+    waits: Waits<Wait>,
+    /// When a connection may be opened for a wait, or a key is tried.
+    waits_due_at: Option<Instant>,
+    /// When callers that are gone are thrown out next, and queue positions that no caller wants are given up.
+    clean_waits_at: Option<Instant>,
+    /// Bounds how many exclusive connections are opened in a second.
+    connects: TokenBucket,
+    /// Bounds how many waits are given up in a second by closing their connections.
+    closes: TokenBucket,
+    /// The waits that were given up so.
+    lingering: Lingering,
+    /// Why there are no connections for waits now, if there are none.
+    exhausted: Option<Exhausted>,
+    /// The reasons that were logged.
+    said_exhausted: Vec<Exhausted>,
+    /// The TTL that the server gives where none is asked for, as far as it was seen.
+    default_ttl: Option<Ttl>,
     /// Pauses between attempts to open exclusive connections, and when the next may be made.
     exclusive_attempts: Attempts,
     exclusive_not_before: Instant,
-    /// The same, until waits have been given connections then.
-    reopen_at: Option<Instant>,
     places: Places,
     /// Requests that wait for a pipelined connection.
     parked: VecDeque<Pending>,
@@ -188,7 +208,7 @@ impl Shard {
             plan,
             settings,
             sink,
-            jitter,
+            mut jitter,
             refs,
             health,
             handover,
@@ -206,11 +226,18 @@ impl Shard {
             further_attempts: reconnect.pauses(),
             serving: Serving::new(reconnect, takeover, handover.hold_back.unwrap_or(now)),
             connections: Connections::new(settings.pipelined),
+            waits: Waits::new(settings.exclusive_per_key, jitter.u64(..)),
+            waits_due_at: None,
+            clean_waits_at: None,
+            connects: TokenBucket::new(waiting::CONNECTS_AT_ONCE, waiting::CONNECTS_PER_SECOND),
+            closes: TokenBucket::new(waiting::CLOSES_AT_ONCE, waiting::CLOSES_PER_SECOND),
+            lingering: Lingering::default(),
+            exhausted: None,
+            said_exhausted: Vec::new(),
+            default_ttl: None,
             leases: Registry::new(settings.schedule, jitter, LeaseMetrics::new(&sink)),
             releases: Releases::default(),
-            waits: WaitQueue::new(settings.exclusive_per_key),
             exclusive_not_before: now,
-            reopen_at: None,
             places: Places::default(),
             parked: VecDeque::new(),
             clean_parked_at: intake::CLEAN_AT_LEAST,
@@ -253,17 +280,21 @@ impl Shard {
             #[allow(clippy::panic)]
             Input::Die => panic!("told to die"),
         }
+        self.start_waits(turn);
+        if self.clean_waits_at.is_none() && !self.waits.is_empty() {
+            self.clean_waits_at = Some(now + CLEAN_WAITS);
+        }
         self.end_if_done(turn);
     }
 
     /// When it wants to be told [`Input::Tick`].
     pub(crate) fn next_due(&self) -> Option<Instant> {
-        let waits = self.waits.has_ready() && self.connections.is_serving();
         [
             self.leases.next_due(),
             self.housekeeping_at,
             self.closing.as_ref().map(Closing::until),
-            self.reopen_at.filter(|_| waits),
+            self.clean_waits_at,
+            self.waits_due_at,
         ]
         .into_iter()
         .flatten()
@@ -293,8 +324,8 @@ impl Shard {
             self.metrics.show(&Population {
                 served_by: self.connections.is_serving().then(|| self.serving.at()),
                 connections: Role::ALL.map(|role| self.connections.count(role)),
-                waiting_here: self.waits.queued(),
-                waiting_on_server: self.waits.running(),
+                waiting_here: self.waits.local(),
+                waiting_on_server: self.waits.at_server(),
                 queued: self.parked.len() + self.releases.pending(),
             });
         }
@@ -323,16 +354,16 @@ impl Shard {
         }
         self.renew_all(due.renew, turn);
         self.clean_up(turn);
-        self.reopen_at = self.reopen_at.filter(|when| *when > turn.now);
-        self.start_waits(turn);
+        self.clean_waits(turn);
     }
 
-    /// An exclusive connection could not be opened, or was of no use: the next is opened after a pause, which is returned.
-    fn pause_exclusive(&mut self, turn: &Turn<'_>) -> Duration {
-        let pause = self.exclusive_attempts.failed();
-        self.exclusive_not_before = after(turn.now, pause);
-        self.reopen_at = Some(self.exclusive_not_before);
-        pause
+    /// Throws out callers that are gone, and gives up queue positions that no caller wants.
+    fn clean_waits(&mut self, turn: &mut Turn<'_>) {
+        if self.clean_waits_at.is_some_and(|when| when <= turn.now) {
+            self.clean_waits_at = None;
+            self.waits.clean(turn.now);
+            self.give_up_unclaimed(turn);
+        }
     }
 
     /// Makes sure that what is kept here is looked through before long.
@@ -349,7 +380,7 @@ impl Shard {
         }
         self.housekeeping_at = None;
         let idle_left = match turn.now.checked_sub(self.settings.idle_timeout) {
-            Some(before) => self.connections.close_idle(before, turn),
+            Some(before) => self.connections.close_idle(before, CLOSED_TOGETHER, turn),
             None => true,
         };
         self.end_overdue_releases(turn);

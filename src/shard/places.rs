@@ -24,6 +24,8 @@ pub(super) struct QueuePlace {
     /// The connection that has it; `None` while it is being taken back.
     lane: Option<LaneId>,
     next: Next,
+    /// Since when the caller that waits there is known to be gone.
+    abandoned: Option<Instant>,
     /// How often it was taken back.
     rejoined: u32,
     pub(super) target: Target,
@@ -58,6 +60,7 @@ impl QueuePlace {
         Self {
             lane,
             next: Next::Keep,
+            abandoned: None,
             rejoined: acquire.redirects,
             target: acquire.target,
             key: acquire.key.clone(),
@@ -72,6 +75,7 @@ impl QueuePlace {
         Self {
             lane: None,
             next: Next::GiveUp,
+            abandoned: None,
             rejoined,
             target,
             key,
@@ -79,12 +83,6 @@ impl QueuePlace {
             policy: RenewPolicy::default(),
             enqueued_at: now,
         }
-    }
-
-    /// The same, but what is granted there goes to a caller.
-    pub(super) fn then_collect(mut self, until: Instant, ask: Ask<Acquired>) -> Self {
-        self.next = Next::Collect(until, ask);
-        self
     }
 
     pub(super) fn rejoined(&self) -> u32 {
@@ -95,13 +93,19 @@ impl QueuePlace {
         self.enqueued_at
     }
 
-    /// The acquire that collects what is granted there.
-    pub(super) fn into_acquire(self, ask: Ask<Acquired>) -> Acquire {
-        let acquire = Acquire::new(self.target, self.key, self.ttl, self.policy, ask);
-        Acquire {
-            redirects: self.rejoined,
-            ..acquire
-        }
+    pub(super) fn ttl(&self) -> Option<Ttl> {
+        self.ttl
+    }
+
+    pub(super) fn wait_key(&self) -> WaitKey {
+        (self.target, self.key.clone())
+    }
+
+    /// The acquire of the caller that waits for what is granted there.
+    pub(super) fn into_acquire(self) -> Option<Acquire> {
+        let (target, key, ttl, policy) = (self.target, self.key.clone(), self.ttl, self.policy);
+        let ask = self.into_caller()?;
+        Some(Acquire::new(target, key, ttl, policy, ask))
     }
 
     /// The caller that waits for what is granted there.
@@ -128,31 +132,19 @@ impl Places {
         self.all.remove(&id)
     }
 
-    /// Forgets all of them.
-    pub(super) fn clear(&mut self) {
-        self.all.clear();
-    }
-
-    /// The caller of a ticket wants what is granted at its place. Gives the caller back if there is no such place.
+    /// The caller of a ticket wants what is granted at its place. Returns the connection that has the place; `None` if the place
+    /// is being taken back. Gives the caller back if there is no such place.
     pub(super) fn collect(
         &mut self,
         id: TicketId,
         until: Instant,
         ask: Ask<Acquired>,
-    ) -> Result<(Use, Option<Ask<Acquired>>), Ask<Acquired>> {
+    ) -> Result<Option<LaneId>, Ask<Acquired>> {
         let Some(place) = self.all.get_mut(&id) else {
             return Err(ask);
         };
-        match place.lane {
-            None => {
-                place.next = Next::Collect(until, ask);
-                Ok((Use::Later, None))
-            }
-            Some(lane) => match self.all.remove(&id) {
-                Some(place) => Ok((Use::On(lane, place), Some(ask))),
-                None => Err(ask),
-            },
-        }
+        place.next = Next::Collect(until, ask);
+        Ok(place.lane)
     }
 
     /// The ticket was dropped. `None` if there is no such place.
@@ -198,7 +190,35 @@ impl Places {
 
     /// What it is a place for.
     pub(super) fn wait_key(&self, id: TicketId) -> Option<WaitKey> {
-        self.all.get(&id).map(|place| (place.target.kind(), place.key.clone()))
+        self.all.get(&id).map(QueuePlace::wait_key)
+    }
+
+    /// Whether a caller waits for what is granted at a place, or did.
+    pub(super) fn is_collected(&self, id: TicketId) -> bool {
+        self.all
+            .get(&id)
+            .is_some_and(|place| matches!(place.next, Next::Collect(..)))
+    }
+
+    /// The connections of places whose callers have been gone since `since`, as far as that was noticed.
+    pub(super) fn abandoned(&mut self, now: Instant, since: Instant) -> Vec<LaneId> {
+        let abandoned = self.all.values_mut().filter_map(|place| match &place.next {
+            Next::Collect(_, ask) if ask.is_gone() => {
+                let gone = *place.abandoned.get_or_insert(now);
+                place.lane.filter(|_| gone <= since)
+            }
+            _ => None,
+        });
+        let mut lanes: Vec<LaneId> = abandoned.collect();
+        lanes.sort_unstable();
+        lanes
+    }
+
+    /// Takes the callers that wait for what is granted at their places, and forgets all places.
+    pub(super) fn take_callers(&mut self) -> Vec<Ask<Acquired>> {
+        let mut all: Vec<_> = self.all.drain().collect();
+        all.sort_unstable_by_key(|(id, _)| *id);
+        all.into_iter().filter_map(|(_, place)| place.into_caller()).collect()
     }
 
     /// What takes a place back.

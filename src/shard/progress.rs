@@ -20,8 +20,10 @@ pub(crate) enum WaitsFor {
     Layers,
     /// A connection of its own: as many as there may be are in use, and `ahead` other waits came before it.
     Connection { ahead: u32 },
-    /// The connection that is being established for it.
+    /// A connection of its own: none could be established so far.
     Opening,
+    /// A connection of its own: the server takes no more of them.
+    Full,
     /// The server's answer.
     Answer,
     /// Its turn: the server blocks the request until then.
@@ -39,6 +41,7 @@ impl WaitsFor {
             Self::Opening => (2, 0),
             Self::Answer => (3, 0),
             Self::Turn => (4, 0),
+            Self::Full => (5, 0),
         };
         stage << Self::AHEAD | u64::from(ahead)
     }
@@ -49,6 +52,7 @@ impl WaitsFor {
             2 => Self::Opening,
             3 => Self::Answer,
             4 => Self::Turn,
+            5 => Self::Full,
             _ => Self::Layers,
         }
     }
@@ -64,6 +68,10 @@ impl fmt::Display for WaitsFor {
                  exclusive_connections_per_key)"
             ),
             Self::Opening => f.write_str("no connection for its wait could be established in time"),
+            Self::Full => f.write_str(
+                "the server takes no more connections (its --max-connections, as a rule), so its wait had no place in the \
+                 server's queue",
+            ),
             Self::Layers | Self::Answer | Self::Turn => Ok(()),
         }
     }
@@ -135,7 +143,7 @@ impl Refusal {
             ),
         };
         let and = match waits_for {
-            WaitsFor::Connection { .. } | WaitsFor::Opening => format!("; {waits_for}"),
+            WaitsFor::Connection { .. } | WaitsFor::Opening | WaitsFor::Full => format!("; {waits_for}"),
             WaitsFor::Layers | WaitsFor::Answer | WaitsFor::Turn => String::new(),
         };
         Error::new(ErrorKind::Timeout, format!("{what}: {holder}{and}")).out_of(budget)
@@ -187,6 +195,7 @@ mod tests {
             WaitsFor::Connection { ahead: 0 },
             WaitsFor::Connection { ahead: u32::MAX },
             WaitsFor::Opening,
+            WaitsFor::Full,
             WaitsFor::Answer,
             WaitsFor::Turn,
             WaitsFor::Layers,
@@ -235,6 +244,12 @@ mod tests {
         assert!(text.contains("behind 7 others (see exclusive_connections"), "{text}");
         let error = refusal(0).not_granted(Target::Lock, &key(), SECOND, WaitsFor::Opening);
         assert!(error.to_string().ends_with("could be established in time"), "{error}");
+        let error = refusal(0).not_granted(Target::Lock, &key(), SECOND, WaitsFor::Full);
+        let text = error.to_string();
+        assert!(
+            text.contains("another holder has it; the server takes no more connections"),
+            "{text}"
+        );
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,7 +1,6 @@
 //! Requests that touch no lease: what is sent, and who gets the answer.
 
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
 use super::ask::Ask;
 use crate::error::Result;
@@ -22,7 +21,6 @@ trait Told: Send {
     /// `at`: the server that answered, or could not be asked.
     fn tell(self: Box<Self>, answer: Result<Response>, at: &Arc<str>);
     fn is_gone(&self) -> bool;
-    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()>;
 }
 
 struct Caller<T> {
@@ -39,10 +37,6 @@ impl<T: Send> Told for Caller<T> {
 
     fn is_gone(&self) -> bool {
         self.ask.is_gone()
-    }
-
-    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        self.ask.told.poll_closed(cx)
     }
 }
 
@@ -73,9 +67,5 @@ impl Question {
     /// Whether the caller does not wait any more.
     pub(crate) fn is_gone(&self) -> bool {
         self.told.is_gone()
-    }
-
-    pub(crate) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        self.told.poll_gone(cx)
     }
 }

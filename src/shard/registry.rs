@@ -7,20 +7,21 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::holdings::Holdings;
-use super::ids::{LaneId, LeaseId};
+use super::ids::{LaneId, LeaseId, WaitKey};
 use crate::clock::after;
 use crate::lease::cell::{LeaseCell, LostReason};
 use crate::lease::lost_keys::LostKeys;
 use crate::lease::metrics::{LeaseMetrics, RenewalOutcome};
 use crate::lease::policy::RenewPolicy;
 use crate::lease::schedule::{RenewRatio, Schedule};
-use crate::types::{Grant, Key, Kind, Ttl};
+use crate::types::{Grant, Key, Kind, Target, Ttl};
 use crate::unwind::catch;
 
 /// What is kept for each lease.
 #[derive(Debug)]
 struct Entry {
     cell: Arc<LeaseCell>,
+    target: Target,
     owner: LaneId,
     phase: Phase,
     /// No renewal is sent from then on.
@@ -99,6 +100,7 @@ struct Slot {
 #[derive(Clone, Debug)]
 pub(crate) struct Claim {
     pub(crate) cell: Arc<LeaseCell>,
+    pub(crate) target: Target,
     pub(crate) owner: LaneId,
 }
 
@@ -147,13 +149,14 @@ impl Registry {
     pub(crate) fn insert(
         &mut self,
         key: Key,
-        kind: Kind,
+        target: Target,
         grant: Grant,
         times: GrantTimes,
         owner: LaneId,
         policy: RenewPolicy,
     ) -> (LeaseId, Arc<LeaseCell>) {
         let GrantTimes { sent_at, now } = times;
+        let kind = target.kind();
         let deadline = self.schedule.deadline(sent_at, grant.ttl);
         let cell = Arc::new(LeaseCell::new(key, kind, grant, now, deadline));
         let renew_until = if policy.never {
@@ -163,6 +166,7 @@ impl Registry {
         };
         let entry = Entry {
             cell: Arc::clone(&cell),
+            target,
             owner,
             phase: Phase::Waiting,
             renew_until,
@@ -450,6 +454,7 @@ impl Registry {
     pub(crate) fn claim(&self, id: LeaseId) -> Option<Claim> {
         self.entry(id).map(|entry| Claim {
             cell: Arc::clone(&entry.cell),
+            target: entry.target,
             owner: entry.owner,
         })
     }
@@ -464,6 +469,15 @@ impl Registry {
     /// Returns how many leases on a key are held (suspects included).
     pub(crate) fn own(&self, kind: Kind, key: &Key) -> u32 {
         self.holdings.count(kind, key)
+    }
+
+    /// Whether all that can be held of a key is held here, so that no server can grant it before it is released.
+    pub(crate) fn holds_all_of(&self, key: &WaitKey) -> bool {
+        let limit = match key.0 {
+            Target::Lock => 1,
+            Target::Semaphore(limit) => limit.get(),
+        };
+        self.own(key.0.kind(), &key.1) >= limit
     }
 
     /// How many leases are held (suspects included).
@@ -589,7 +603,7 @@ impl Registry {
 /// The lease that a renewal for `asked` brought, of which the server says that `left` seconds are left. Its word counts
 /// where it gave less than it was asked for; but servers that round down (seen: the Python server 0.5.0) say one less
 /// than they gave. Less than a second is as good as nothing.
-fn granted_ttl(asked: Ttl, left: Option<u64>) -> Option<Ttl> {
+pub(super) fn granted_ttl(asked: Ttl, left: Option<u64>) -> Option<Ttl> {
     match left {
         Some(left) if left + 1 < asked.as_secs() => Ttl::from_secs(left),
         Some(_) | None => Some(asked),

@@ -2,37 +2,34 @@
 //!
 //! [`RequestKind::rules`] is the table. `docs/design.md` shows it as text, and a test holds the two together.
 
-use std::task::{Context, Poll};
-
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tracing::Span;
 
 use super::acquire::Acquire;
-use super::ids::{LaneId, LeaseId, TicketId};
+use super::ids::{LaneId, LeaseId, TicketId, WaitKey};
 use super::progress::WaitsFor;
 use super::question::Question;
+use super::waits::Waiter;
 use crate::clock::after;
 use crate::error::Result;
 use crate::net::lane::Caller;
 use crate::protocol::StableRef;
 use crate::shard::registry::Claim;
-use crate::types::{Grant, Key, Kind, Target, Token};
+use crate::types::{Grant, Key, Kind, Target, Token, Ttl};
 
 /// A request under way, and what its answer is for.
 pub(crate) enum Pending {
     /// `l` with timeout 0.
     Try(Acquire),
+    /// `l` with timeout 0, for callers that have no server wait.
+    Probe(Box<Probe>),
     /// `l` with a timeout: blocks its connection.
-    Wait(Acquire, Instant),
+    Wait(Box<ServerWait>),
     /// `e`.
     Enqueue(Acquire),
-    /// `w` at the place of a ticket, which may have been granted since `enqueued_at`.
-    Collect {
-        acquire: Acquire,
-        until: Instant,
-        enqueued_at: Instant,
-    },
+    /// `w` at the place of a ticket, until then.
+    Collect(TicketId, Instant),
     /// `e` under the name of a session, to take back the place of a ticket that was lost with its connection.
     Rejoin(TicketId, StableRef),
     /// `w` with timeout 0, to give up the place of a ticket, and what was granted there. How often it was taken back for that.
@@ -53,10 +50,83 @@ pub(crate) enum Pending {
     Ask(Question),
 }
 
+/// A wait on the server. What it is granted goes to the first caller of its key.
+#[derive(Debug)]
+pub(crate) struct ServerWait {
+    pub(crate) target: Target,
+    pub(crate) key: Key,
+    /// The TTL that was asked for.
+    pub(crate) ttl: Option<Ttl>,
+    pub(crate) until: Instant,
+    /// How often it was asked anew, because another member of the cluster leads.
+    pub(crate) redirects: u32,
+    /// The session in which it was sent to a server already.
+    pub(crate) session: Option<StableRef>,
+}
+
+impl ServerWait {
+    /// What it waits for.
+    pub(crate) fn wait_key(&self) -> WaitKey {
+        (self.target, self.key.clone())
+    }
+}
+
+/// A try of a key for callers that have no server wait.
+#[derive(Debug)]
+pub(crate) struct Probe {
+    pub(crate) key: WaitKey,
+    /// The TTL that was asked for.
+    pub(crate) ttl: Option<Ttl>,
+}
+
+/// What waits for a connection, or for what a connection brings.
+pub(crate) enum Wait {
+    /// A caller that wants a grant, until then.
+    Caller(Acquire, Instant),
+    /// A caller that wants a ticket.
+    Ticket(Acquire),
+    /// The place of a ticket that was lost with its connection: it is taken back in its session.
+    Rejoin(TicketId, StableRef),
+    /// A wait on the server that was lost with its connection: it is asked again in its session.
+    Resume(Box<ServerWait>),
+}
+
+impl Wait {
+    /// The session under whose name it has to be sent, if it was sent before.
+    pub(crate) fn session(&self) -> Option<&StableRef> {
+        match self {
+            Self::Caller(..) => None,
+            Self::Ticket(acquire) => acquire.session.as_deref(),
+            Self::Rejoin(_, session) => Some(session),
+            Self::Resume(wait) => wait.session.as_ref(),
+        }
+    }
+}
+
+impl Caller for Wait {
+    fn is_gone(&self) -> bool {
+        match self {
+            Self::Caller(acquire, _) => acquire.ask.is_gone(),
+            // What was sent in a session must be given up there, even if its caller is gone.
+            Self::Ticket(acquire) => acquire.session.is_none() && acquire.ask.is_gone(),
+            Self::Rejoin(..) | Self::Resume(_) => false,
+        }
+    }
+}
+
+impl Waiter for Wait {
+    fn waits_for(&self, what: WaitsFor) {
+        if let Self::Caller(acquire, _) | Self::Ticket(acquire) = self {
+            acquire.waits_for(what);
+        }
+    }
+}
+
 /// What kind of request it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum RequestKind {
     Try,
+    Probe,
     Wait,
     Enqueue,
     Collect,
@@ -135,8 +205,9 @@ pub(crate) struct Rules {
 impl RequestKind {
     /// All of them.
     #[cfg(test)]
-    pub(crate) const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 12] = [
         Self::Try,
+        Self::Probe,
         Self::Wait,
         Self::Enqueue,
         Self::Collect,
@@ -165,25 +236,38 @@ impl RequestKind {
                 refused: "the caller is told",
                 abandoned: Skip,
             },
+            Self::Probe => Rules {
+                sends: "`l` with timeout 0",
+                carrier: Pipelined,
+                // Its callers wait on.
+                unwritten: Forget,
+                // Sent again it could take two grants.
+                unknown: Fail,
+                not_led: Forget,
+                refused: "the first caller is told",
+                abandoned: GoesOn,
+            },
             Self::Wait => Rules {
                 sends: "`l` with the time that is left",
                 carrier: Own,
                 unwritten: PutBack,
                 unknown: AskAgainInSession,
                 not_led: AskAgainInSession,
-                refused: "the caller is told",
-                abandoned: SkipUnlessInSession,
+                refused: "a caller is told",
+                abandoned: GoesOn,
             },
             Self::Enqueue => Rules {
                 sends: "`e`",
+                refused: "the caller is told",
+                abandoned: SkipUnlessInSession,
                 ..Self::Wait.rules()
             },
             Self::Collect => Rules {
                 sends: "`w` with the time that is left",
                 carrier: ThatOfThePlace,
-                // The place went with its connection.
-                unwritten: AskAgainInSession,
-                unknown: AskAgainInSession,
+                // The place went with its connection, and what becomes of it was decided with that.
+                unwritten: Forget,
+                unknown: Forget,
                 not_led: AskAgainInSession,
                 refused: "the caller is told",
                 abandoned: GoesOn,
@@ -263,7 +347,7 @@ pub(crate) struct Renewal {
 
 /// A lease on its way back to the server. It is repeated over reconnects until it is answered or its TTL is over.
 pub(crate) struct Release {
-    pub(crate) kind: Kind,
+    pub(crate) target: Target,
     pub(crate) key: Key,
     pub(crate) token: Token,
     /// The registry's entry, where there still is one.
@@ -288,7 +372,7 @@ impl Release {
     ) -> Self {
         let cell = &claim.cell;
         Self {
-            kind: cell.kind,
+            target: claim.target,
             key: cell.key.clone(),
             token: cell.token,
             id,
@@ -304,9 +388,10 @@ impl Pending {
     pub(crate) fn kind(&self) -> RequestKind {
         match self {
             Self::Try(_) => RequestKind::Try,
-            Self::Wait(..) => RequestKind::Wait,
+            Self::Probe(_) => RequestKind::Probe,
+            Self::Wait(_) => RequestKind::Wait,
             Self::Enqueue(_) => RequestKind::Enqueue,
-            Self::Collect { .. } => RequestKind::Collect,
+            Self::Collect(..) => RequestKind::Collect,
             Self::Rejoin(..) => RequestKind::Rejoin,
             Self::GiveUp(..) => RequestKind::GiveUp,
             Self::Settle(..) => RequestKind::Settle,
@@ -321,32 +406,17 @@ impl Pending {
         self.kind().rules()
     }
 
-    /// Notes what a wait waits for from now on.
-    pub(crate) fn waits_for(&self, what: WaitsFor) {
-        if let Self::Wait(acquire, _) | Self::Enqueue(acquire) = self {
-            acquire.waits_for(what);
-        }
-    }
-
-    /// The session under whose name it has to be sent, if it was sent before.
-    pub(crate) fn session(&self) -> Option<&StableRef> {
-        match self {
-            Self::Wait(acquire, _) | Self::Enqueue(acquire) => acquire.session.as_deref(),
-            Self::Rejoin(_, session) => Some(session),
-            _ => None,
-        }
-    }
-
     /// The acquire whose caller it serves.
     fn acquire(&self) -> Option<&Acquire> {
         match self {
-            Self::Try(acquire)
-            | Self::Wait(acquire, _)
-            | Self::Enqueue(acquire)
-            | Self::Collect { acquire, .. }
-            | Self::Confirm { acquire, .. } => Some(acquire),
+            Self::Try(acquire) | Self::Enqueue(acquire) | Self::Confirm { acquire, .. } => Some(acquire),
             _ => None,
         }
+    }
+
+    /// Whether it was sent in a session before.
+    fn is_in_session(&self) -> bool {
+        self.acquire().is_some_and(|acquire| acquire.session.is_some())
     }
 
     fn caller_is_gone(&self) -> bool {
@@ -358,21 +428,11 @@ impl Pending {
 }
 
 impl Caller for Pending {
-    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        match self {
-            Self::Try(acquire) | Self::Wait(acquire, _) | Self::Enqueue(acquire) | Self::Collect { acquire, .. } => {
-                acquire.ask.told.poll_closed(cx)
-            }
-            Self::Ask(question) => question.poll_gone(cx),
-            _ => Poll::Pending,
-        }
-    }
-
     /// Whether it may be forgotten, as long as it was not sent.
     fn is_gone(&self) -> bool {
         match self.rules().abandoned {
             Abandoned::Skip => self.caller_is_gone(),
-            Abandoned::SkipUnlessInSession => self.session().is_none() && self.caller_is_gone(),
+            Abandoned::SkipUnlessInSession => !self.is_in_session() && self.caller_is_gone(),
             Abandoned::GoesOn => false,
         }
     }

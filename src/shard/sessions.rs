@@ -11,15 +11,15 @@ use tokio::time::Instant;
 use super::Shard;
 use super::acquire::Acquire;
 use super::ask::Ask;
-use super::effect::{Outcome, Turn};
+use super::effect::Turn;
 use super::held::Acquired;
-use super::ids::{LaneId, TicketId};
+use super::ids::{Arrival, LaneId, TicketId, WaitKey};
 use super::places::{Next, QueuePlace, Use};
-use super::progress::WaitsFor;
-use super::request::Pending;
+use super::request::{Pending, ServerWait, Wait};
+use super::waits::Seat;
+use crate::clock::after;
 use crate::ending::shut_down;
 use crate::error::{Error, ErrorKind};
-use crate::net::lane::OnAbandon;
 use crate::protocol::{Response, StableRef};
 use crate::types::{Key, Target};
 
@@ -29,18 +29,8 @@ impl Shard {
     /// Waits at the place of a ticket.
     pub(super) fn collect(&mut self, id: TicketId, until: Instant, ask: Ask<Acquired>, turn: &mut Turn<'_>) {
         match self.places.collect(id, until, ask) {
-            Ok((Use::On(lane, place), Some(ask))) => {
-                let enqueued_at = place.enqueued_at();
-                let collect = Pending::Collect {
-                    acquire: place.into_acquire(ask),
-                    until,
-                    enqueued_at,
-                };
-                let on_abandon = self.on_abandon(lane);
-                self.leave_ticket(lane, turn.now);
-                self.send_on(lane, collect, on_abandon, turn);
-            }
-            Ok(_) => {}
+            Ok(Some(lane)) => self.send_on(lane, Pending::Collect(id, until), turn),
+            Ok(None) => {}
             Err(ask) => {
                 let error = match self.is_closing() {
                     true => shut_down(),
@@ -60,25 +50,39 @@ impl Shard {
         if let Some(Use::On(lane, place)) = self.places.give_up(id) {
             self.leave_ticket(lane, turn.now);
             let give_up = Pending::GiveUp(place.target, place.key.clone(), place.rejoined());
-            self.send_on(lane, give_up, OnAbandon::Finish, turn);
+            self.send_on(lane, give_up, turn);
         }
     }
 
     /// No caller has a ticket for this connection any more; what is sent next ends its wait.
     fn leave_ticket(&mut self, id: LaneId, now: Instant) {
-        if let Some(connection) = self.connections.get_mut(id) {
+        if let Some(mut connection) = self.connections.get_mut(id) {
             connection.leave_ticket(now);
         }
     }
 
     /// The connection of a place is gone. Returns what takes the place back, if its session is known; otherwise it is lost.
-    pub(super) fn ticket_lost(&mut self, id: TicketId, session: Option<StableRef>) -> Option<Pending> {
+    pub(super) fn ticket_lost(
+        &mut self,
+        id: TicketId,
+        session: Option<StableRef>,
+        cause: &Error,
+        turn: &mut Turn<'_>,
+    ) -> Option<Wait> {
         match session {
             Some(session) if !self.is_closing() => {
-                self.places.leave_connection(id).then_some(Pending::Rejoin(id, session))
+                let is_collected = self.places.is_collected(id);
+                if !self.places.leave_connection(id) {
+                    return None;
+                }
+                // A place that is only kept is taken back as often as leaders change.
+                match is_collected {
+                    true => self.asked_anew(Pending::Rejoin(id, session), None, cause.clone(), turn),
+                    false => Some(Wait::Rejoin(id, session)),
+                }
             }
             _ => {
-                self.places.remove(id);
+                self.ticket_refused(id, cause.clone(), turn);
                 None
             }
         }
@@ -95,13 +99,12 @@ impl Shard {
             let error = self.at_lane(from, error);
             return self.ticket_refused(id, error, turn);
         };
-        let Some(connection) = self.connections.get_mut(from) else {
-            return;
-        };
         let Some(next) = self.places.taken_back(id, from) else {
             return self.wait_ended(from, turn);
         };
-        connection.hold_ticket(id, turn.now);
+        if let Some(mut connection) = self.connections.get_mut(from) {
+            connection.hold_ticket(id, turn.now);
+        }
         match next {
             Next::Keep => {}
             Next::Collect(until, ask) if !ask.is_gone() => self.collect(id, until, ask, turn),
@@ -117,14 +120,25 @@ impl Shard {
     }
 
     /// Sends what belongs on this connection and no other.
-    pub(super) fn send_on(&mut self, id: LaneId, pending: Pending, on_abandon: OnAbandon, turn: &mut Turn<'_>) {
+    pub(super) fn send_on(&mut self, id: LaneId, pending: Pending, turn: &mut Turn<'_>) {
         let Some(request) = self.request(&pending, turn) else {
             return;
         };
-        if let Some(pending) = self.connections.send(id, request, pending, on_abandon, turn) {
-            let error = Error::new(ErrorKind::Disconnected, "the connection was closed");
-            let error = self.at_lane(id, error);
-            self.wait_anew(id, pending, error, turn);
+        let blocks = request.blocks().as_duration();
+        let until = matches!(pending, Pending::Collect(..)).then(|| after(turn.now, blocks));
+        let unsent = self.connections.send(id, request, pending, turn);
+        if let Some(mut connection) = self.connections.get_mut(id) {
+            connection.waits_until = until;
+        }
+        match unsent {
+            // The connection is about to end, and what becomes of the place is decided then.
+            Some(Pending::Collect(..)) if self.connections.get(id).is_some() => {}
+            Some(pending) => {
+                let error = Error::new(ErrorKind::Disconnected, "the connection was closed");
+                let error = self.at_lane(id, error);
+                self.wait_anew(id, pending, error, turn);
+            }
+            None => {}
         }
     }
 
@@ -132,61 +146,71 @@ impl Shard {
 
     /// A wait comes back from its connection. Its session goes with it, so that connection is of no more use.
     pub(super) fn wait_anew(&mut self, from: LaneId, wait: Pending, refusal: Error, turn: &mut Turn<'_>) {
-        let Some(connection) = self.connections.get_mut(from) else {
+        let Some(mut connection) = self.connections.get_mut(from) else {
             return self.refuse(wait, refusal, turn);
         };
         let (session, begun) = (connection.session.clone(), connection.stop_waiting(turn.now));
+        drop(connection);
         if session.is_some() {
             self.connections.close(from, turn);
         }
-        match (self.asked_anew(wait, session, refusal, turn), begun) {
-            (Some(wait), Some((key, arrival))) => self.waits.put_back(key, arrival, wait),
-            (Some(wait), None) => self.queue(wait),
-            (None, Some((key, _))) => self.waits.finished(&key),
-            (None, None) => {}
+        let arrival = begun.and_then(|(key, arrival, seat)| {
+            self.waits.ended(&key, seat, turn.now);
+            arrival
+        });
+        if let Some(wait) = self.asked_anew(wait, session, refusal, turn) {
+            self.queue(wait, arrival, turn.now);
         }
         self.keep_house(turn);
     }
 
-    /// The wait as it is asked anew: in its session, if it has one. Where that was done too often, its caller gets the refusal;
-    /// and where the session may have a place all the same, what is asked is to be rid of that.
+    /// Returns what is asked anew for a wait, if anything: in its session, if it has one. Where that was done too often, its caller
+    /// gets the refusal; and where the session may have a place all the same, what is asked is to be rid of that.
     pub(super) fn asked_anew(
         &mut self,
         mut wait: Pending,
         session: Option<StableRef>,
         refusal: Error,
         turn: &mut Turn<'_>,
-    ) -> Option<Pending> {
+    ) -> Option<Wait> {
         let goes_on = self.counts_once_more(&mut wait) && (!self.is_closing() || self.gives_up(&wait));
         match wait {
-            Pending::Wait(acquire, until) if goes_on => Some(Pending::Wait(in_session(acquire, session), until)),
-            Pending::Enqueue(acquire) if goes_on => Some(Pending::Enqueue(in_session(acquire, session))),
-            Pending::Wait(acquire, _) | Pending::Enqueue(acquire) => {
+            Pending::Wait(mut wait) => match session.or(wait.session.take()) {
+                Some(session) if goes_on => {
+                    wait.session = Some(session);
+                    Some(Wait::Resume(wait))
+                }
+                Some(session) => {
+                    self.tell_uncovered(&wait.wait_key(), refusal, turn);
+                    Some(self.giving_up(wait.target, wait.key, session, turn.now))
+                }
+                None => {
+                    self.caller_asks_anew(&wait.wait_key(), refusal, turn);
+                    None
+                }
+            },
+            Pending::Enqueue(acquire) if goes_on => Some(Wait::Ticket(in_session(acquire, session))),
+            Pending::Enqueue(acquire) => {
                 let session = session.or(acquire.session.map(|session| *session));
                 turn.tell(acquire.ask, Err(refusal));
                 Some(self.giving_up(acquire.target, acquire.key, session?, turn.now))
             }
-            Pending::Collect {
-                acquire,
-                until,
-                enqueued_at,
-            } => {
-                let Some(session) = session else {
-                    turn.tell(acquire.ask, Err(refusal));
-                    return None;
-                };
-                if !goes_on || acquire.ask.is_gone() {
-                    turn.tell(acquire.ask, Err(refusal));
-                    return Some(self.giving_up(acquire.target, acquire.key, session, turn.now));
+            Pending::Collect(ticket, _) => match session {
+                Some(session) if goes_on => self
+                    .places
+                    .leave_connection(ticket)
+                    .then_some(Wait::Rejoin(ticket, session)),
+                Some(session) => self.instead_of(ticket, session, refusal, turn),
+                None => {
+                    self.ticket_refused(ticket, refusal, turn);
+                    None
                 }
-                let place = QueuePlace::of(&acquire, None, enqueued_at).then_collect(until, acquire.ask);
-                Some(Pending::Rejoin(self.places.insert(place), session))
-            }
+            },
             Pending::GiveUp(target, key, times) if goes_on => {
                 let place = QueuePlace::to_give_up(target, key, times, turn.now);
-                Some(Pending::Rejoin(self.places.insert(place), session?))
+                Some(Wait::Rejoin(self.places.insert(place), session?))
             }
-            Pending::Rejoin(id, before) if goes_on => Some(Pending::Rejoin(id, session.unwrap_or(before))),
+            Pending::Rejoin(id, before) if goes_on => Some(Wait::Rejoin(id, session.unwrap_or(before))),
             Pending::Rejoin(id, before) => self.instead_of(id, session.unwrap_or(before), refusal, turn),
             // Tried often enough: the server ends it when the time of the session, or of the lease, is over.
             Pending::GiveUp(..) => None,
@@ -197,8 +221,20 @@ impl Shard {
         }
     }
 
+    /// A server wait without a session was refused because its member does not lead. The caller that lost it waits for the next, unless
+    /// that happened too often.
+    fn caller_asks_anew(&mut self, key: &WaitKey, refusal: Error, turn: &mut Turn<'_>) {
+        let most = self.settings.max_redirects;
+        if let Some(Wait::Caller(acquire, _)) = self.waits.uncovered(key, turn.now) {
+            acquire.redirects += 1;
+            if acquire.redirects > most {
+                self.tell_uncovered(key, refusal, turn);
+            }
+        }
+    }
+
     /// A place that should be taken back is not: its holder gets the refusal, and what is asked instead is to be rid of it.
-    fn instead_of(&mut self, id: TicketId, session: StableRef, refusal: Error, turn: &mut Turn<'_>) -> Option<Pending> {
+    fn instead_of(&mut self, id: TicketId, session: StableRef, refusal: Error, turn: &mut Turn<'_>) -> Option<Wait> {
         let place = self.places.remove(id)?;
         if place.is_to_give_up() {
             return None;
@@ -211,61 +247,65 @@ impl Shard {
     }
 
     /// A wait is refused here, without a word to any server. If its session has a place, that is kept in mind.
-    pub(super) fn refuse_wait(&mut self, wait: Pending, refusal: Error, turn: &mut Turn<'_>) {
+    pub(super) fn refuse_wait(&mut self, wait: Wait, refusal: Error, turn: &mut Turn<'_>) {
         let instead = match wait {
-            Pending::Wait(acquire, _) | Pending::Enqueue(acquire) => {
+            Wait::Caller(acquire, _) => {
+                turn.tell(acquire.ask, Err(refusal));
+                None
+            }
+            Wait::Ticket(acquire) => {
                 turn.tell(acquire.ask, Err(refusal));
                 let session = acquire.session;
                 session.map(|session| self.giving_up(acquire.target, acquire.key, *session, turn.now))
             }
-            give_up @ Pending::Rejoin(..) if self.gives_up(&give_up) => Some(give_up),
-            Pending::Rejoin(id, session) => self.instead_of(id, session, refusal, turn),
-            _ => None,
+            Wait::Rejoin(id, session) if self.places.is_to_give_up(id) => Some(Wait::Rejoin(id, session)),
+            Wait::Rejoin(id, session) => self.instead_of(id, session, refusal, turn),
+            // Its callers are told, each for itself.
+            Wait::Resume(wait) => {
+                let ServerWait {
+                    target, key, session, ..
+                } = *wait;
+                session.map(|session| self.giving_up(target, key, session, turn.now))
+            }
         };
         if let Some(give_up) = instead {
-            self.queue(give_up);
+            self.queue(give_up, None, turn.now);
+        }
+    }
+
+    /// The session of a wait is not remembered: there is nothing to take back, nor to give up.
+    pub(super) fn lost_with_its_session(&mut self, wait: Wait, lost: Error, turn: &mut Turn<'_>) {
+        match wait {
+            Wait::Caller(acquire, _) | Wait::Ticket(acquire) => turn.tell(acquire.ask, Err(lost)),
+            Wait::Rejoin(id, _) => self.ticket_refused(id, lost, turn),
+            Wait::Resume(wait) => self.tell_uncovered(&wait.wait_key(), lost, turn),
         }
     }
 
     /// What takes a place back in order to give it up.
-    pub(super) fn giving_up(&mut self, target: Target, key: Key, session: StableRef, now: Instant) -> Pending {
+    pub(super) fn giving_up(&mut self, target: Target, key: Key, session: StableRef, now: Instant) -> Wait {
         let place = QueuePlace::to_give_up(target, key, 0, now);
-        Pending::Rejoin(self.places.insert(place), session)
+        Wait::Rejoin(self.places.insert(place), session)
     }
 
-    /// A wait as it is sent. If its caller does not wait any more, its session's place is taken back only to be given up: a
-    /// zero-wait `l` neither takes it back nor ends it.
-    pub(super) fn as_it_is_sent(&mut self, wait: Pending, turn: &mut Turn<'_>) -> Pending {
-        match wait {
-            Pending::Wait(
-                Acquire {
-                    target,
-                    key,
-                    session: Some(session),
-                    ask,
-                    ..
-                },
-                until,
-            ) if ask.is_gone() || until <= turn.now => {
-                let refusal = self.refusal_of(target.kind(), &key, turn.now);
-                turn.tell(ask, Ok(Outcome::Busy(refusal)));
-                self.giving_up(target, key, *session, turn.now)
-            }
-            wait => wait,
-        }
-    }
-
-    /// Queues a wait behind all others for its key.
-    pub(super) fn queue(&mut self, wait: Pending) {
+    /// Queues a wait, at the position that it had, or behind all others.
+    pub(super) fn queue(&mut self, wait: Wait, arrival: Option<Arrival>, now: Instant) {
         let key = match &wait {
-            Pending::Wait(acquire, _) | Pending::Enqueue(acquire) => Some((acquire.target.kind(), acquire.key.clone())),
-            Pending::Rejoin(id, _) => self.places.wait_key(*id),
-            _ => None,
+            Wait::Caller(acquire, _) | Wait::Ticket(acquire) => Some(acquire.wait_key()),
+            Wait::Resume(wait) => Some(wait.wait_key()),
+            Wait::Rejoin(id, _) => self.places.wait_key(*id),
         };
-        if let Some(key) = key {
-            let ahead = u32::try_from(self.waits.queued()).unwrap_or(u32::MAX);
-            wait.waits_for(WaitsFor::Connection { ahead });
-            self.waits.push(key, wait);
+        let Some(key) = key else { return };
+        match wait {
+            Wait::Caller(ref acquire, _) => {
+                let (holding, ours) = (acquire.holding, self.leases.holds_all_of(&key));
+                self.waits.push(key, wait, holding, ours, now);
+            }
+            Wait::Ticket(ref acquire) if acquire.session.is_none() => {
+                self.waits.push_ticket(key, arrival, wait, now);
+            }
+            Wait::Ticket(_) | Wait::Rejoin(..) => self.waits.push_bound(key, arrival, wait, Seat::Ticket, now),
+            Wait::Resume(_) => self.waits.push_bound(key, arrival, wait, Seat::Wait, now),
         }
     }
 
@@ -281,11 +321,10 @@ impl Shard {
     /// Counts that a wait is asked anew. Returns whether it may be.
     fn counts_once_more(&mut self, wait: &mut Pending) -> bool {
         match wait {
-            Pending::Wait(acquire, _) | Pending::Enqueue(acquire) | Pending::Collect { acquire, .. } => {
-                self.counts_redirect(&mut acquire.redirects)
-            }
+            Pending::Wait(wait) => self.counts_redirect(&mut wait.redirects),
+            Pending::Enqueue(acquire) => self.counts_redirect(&mut acquire.redirects),
             Pending::GiveUp(_, _, times) => self.counts_redirect(times),
-            Pending::Rejoin(id, _) => {
+            Pending::Rejoin(id, _) | Pending::Collect(id, _) => {
                 let most = self.settings.max_redirects;
                 self.places.count_rejoin(*id).is_some_and(|times| times <= most)
             }

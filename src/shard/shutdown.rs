@@ -4,11 +4,11 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::Shard;
-use super::acquire::Acquire;
 use super::connections::Work;
 use super::effect::{Effect, Turn};
 use super::input::{Shutdown, ShutdownReport};
-use super::request::{Pending, Release};
+use super::request::{Release, ServerWait, Wait};
+use super::waits::Seat;
 use crate::ending::shut_down;
 use crate::lease::cell::LostReason;
 use crate::net::health::ConnectionState;
@@ -77,49 +77,55 @@ impl Shard {
     /// What waits is told, and what its sessions have at the servers is given up, as far as time allows.
     fn give_up_all_waits(&mut self, turn: &mut Turn<'_>) {
         let mut places: Vec<(Target, Key, StableRef)> = Vec::new();
+        let mut waits: Vec<Wait> = Vec::new();
         let is_cluster = self.serving.is_cluster();
         for connection in self.connections.close_waiting(is_cluster, turn) {
-            let key = match connection.work {
-                Work::Waiting(key, _) | Work::Ticket(key, ..) => key,
-                Work::Opening(key, _, wait) => {
-                    self.waits.finished(&key);
-                    self.queue(wait);
+            let (key, seat) = match connection.work {
+                Work::Waiting(key) => (key, Seat::Wait),
+                Work::Asking(key, _) | Work::Ticket(key, ..) => (key, Seat::Ticket),
+                Work::Opening(Some(bound)) => {
+                    self.waits.ended(&bound.key, bound.seat, turn.now);
+                    waits.push(bound.wait);
                     continue;
                 }
-                Work::Idle(_) => continue,
+                Work::Opening(None) | Work::Idle(_) | Work::Ending => continue,
             };
-            self.waits.finished(&key);
+            self.waits.ended(&key, seat, turn.now);
             if let (Some(target), Some(session)) = (connection.target, connection.session) {
                 places.push((target, key.1, session));
             }
         }
-        for wait in self.waits.drain() {
-            let (place, ask) = match wait {
-                Pending::Wait(acquire, _) | Pending::Enqueue(acquire) => {
-                    let Acquire {
-                        target,
-                        key,
-                        session,
-                        ask,
-                        ..
-                    } = acquire;
-                    (session.map(|session| (target, key, *session)), Some(ask))
+        waits.extend(self.waits.drain_all(turn.now));
+        for wait in waits {
+            let place = match wait {
+                Wait::Caller(acquire, _) => {
+                    turn.tell(acquire.ask, Err(shut_down()));
+                    None
                 }
-                Pending::Rejoin(id, session) => match self.places.remove(id) {
-                    Some(place) => (Some((place.target, place.key.clone(), session)), place.into_caller()),
-                    None => (None, None),
-                },
-                _ => (None, None),
+                Wait::Ticket(acquire) => {
+                    turn.tell(acquire.ask, Err(shut_down()));
+                    let session = acquire.session;
+                    session.map(|session| (acquire.target, acquire.key, *session))
+                }
+                Wait::Rejoin(id, session) => {
+                    let key = self.places.wait_key(id);
+                    key.map(|(target, key)| (target, key, session))
+                }
+                Wait::Resume(wait) => {
+                    let ServerWait {
+                        target, key, session, ..
+                    } = *wait;
+                    session.map(|session| (target, key, session))
+                }
             };
             places.extend(place);
-            if let Some(ask) = ask {
-                turn.tell(ask, Err(shut_down()));
-            }
         }
-        self.places.clear();
+        for ask in self.places.take_callers() {
+            turn.tell(ask, Err(shut_down()));
+        }
         for (target, key, session) in places {
             let give_up = self.giving_up(target, key, session, turn.now);
-            self.queue(give_up);
+            self.queue(give_up, None, turn.now);
         }
         self.start_waits(turn);
     }
@@ -129,7 +135,7 @@ impl Shard {
         let done = self.closing.as_ref().is_some_and(|closing| {
             // What is in flight may still bring a grant that has to be given back.
             let gave_back = self.releases.is_done() && self.connections.in_flight_pipelined() == 0;
-            let gave_up = !self.serving.is_cluster() || self.waits.queued() + self.waits.running() == 0;
+            let gave_up = !self.serving.is_cluster() || self.waits.is_empty();
             gave_back && gave_up || closing.until() <= turn.now
         });
         if !done {

@@ -1,174 +1,447 @@
-//! Waits, and the exclusive connections that carry them.
+//! The exclusive connections, each of which carries one wait, and the tries for callers that have none. What is next, and when a
+//! key is tried, is decided in [`waits`](super::waits); this opens, sends and closes.
 
 use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::Shard;
 use super::connections::{Opened, Work};
 use super::effect::{Role, Turn};
 use super::ids::{Arrival, LaneId, WaitKey};
+use super::metrics::Exhausted;
 use super::progress::WaitsFor;
-use super::request::Pending;
+use super::request::{Pending, Probe, ServerWait, Wait};
+use super::waits::{Bound, KEPT_UNCLAIMED, Lack, Seat, Start};
+use crate::clock::after;
 use crate::error::{Error, ErrorKind};
 use crate::human::human;
 use crate::net::abilities::Abilities;
 use crate::net::connect::Purpose;
-use crate::net::lane::OnAbandon;
-use crate::protocol::{Request, StableRef};
+
+/// The most exclusive connections that are opened at once, and in a second: together less than two hundred in any second.
+pub(super) const CONNECTS_AT_ONCE: u32 = 40;
+pub(super) const CONNECTS_PER_SECOND: u32 = 150;
+
+/// The most waits that are given up at once, and in a second, by closing their connections.
+pub(super) const CLOSES_AT_ONCE: u32 = 40;
+pub(super) const CLOSES_PER_SECOND: u32 = 100;
+
+/// A wait that the server ends by itself this soon is left to run out: cheaper than a new connection.
+const LET_RUN_OUT: Duration = Duration::from_secs(2);
 
 impl Shard {
-    /// Gives connections to waits, as far as there are any.
+    /// Starts what can be started: over connections that are idle, over new ones, and as tries over the pipelined connections.
     pub(super) fn start_waits(&mut self, turn: &mut Turn<'_>) {
+        self.waits_due_at = None;
         // Without a leader there is no queue to wait in.
         if self.serving.is_cluster() && !self.connections.is_serving() {
             return;
         }
-        let mut passed_over = Vec::new();
-        while self.waits.has_ready() && (self.may_open_exclusive(turn) || self.connections.has_idle()) {
-            let Some((key, arrival, wait)) = self.waits.pop() else {
+        self.start_bound(turn);
+        self.start_on_idle(turn);
+        self.open_for_waits(turn);
+        self.send_tries(turn);
+        let due = [self.opens_at(turn.now), self.tries_at(turn.now)];
+        self.waits_due_at = due.into_iter().flatten().min();
+    }
+
+    /// When a connection may be opened for what waits for one, if that is a matter of time.
+    fn opens_at(&self, now: Instant) -> Option<Instant> {
+        let waits = self.waits.startable() > self.connections.opening() || self.waits.has_bound();
+        let when = self.exclusive_not_before.max(self.connects.ready_at(now));
+        (waits && self.connections.is_serving() && self.has_room() && when > now).then_some(when)
+    }
+
+    /// When the next key is tried.
+    fn tries_at(&self, now: Instant) -> Option<Instant> {
+        let tries = self.connections.is_serving() && !self.is_closing();
+        self.waits.next_try(now).filter(|_| tries)
+    }
+
+    /// What goes on in its session needs a connection of its own. It has a place already, so it does not wait for others.
+    fn start_bound(&mut self, turn: &mut Turn<'_>) {
+        while self.waits.has_bound() && self.may_connect(turn.now) && (self.has_room() || self.make_room(turn)) {
+            let Some(bound) = self.waits.begin_bound(turn.now) else {
                 break;
             };
-            let session = wait.session().cloned();
-            // A connection that owns something is taken only when there is no other: its waits cannot be cut short.
-            let idle = |shard: &Self, clean| shard.connections.idle(clean, &key).filter(|_| session.is_none());
-            if let Some(lane) = idle(self, true) {
-                self.wait_on(lane, key, arrival, wait, turn);
-            } else if self.may_open_exclusive(turn) || self.make_room_for(session.as_ref(), &key, turn) {
-                wait.waits_for(WaitsFor::Opening);
-                let opened = Opened {
-                    role: Role::Exclusive,
-                    work: Work::Opening(key, arrival, wait),
-                    pause: Duration::ZERO,
-                    give_up_at: None,
-                    endpoint: self.serving.at(),
-                    purpose: self.purpose_of_waits(session),
-                };
-                self.connections.open(opened, turn);
-            } else if let Some(lane) = idle(self, false) {
-                self.wait_on(lane, key, arrival, wait, turn);
-            } else {
-                passed_over.push((key, arrival, wait));
+            let purpose = match bound.wait.session() {
+                Some(session) => Purpose::Session(session.clone()),
+                None => self.purpose_of_waits(),
+            };
+            self.connects.force(turn.now);
+            self.open_exclusive(Some(bound), purpose, turn);
+        }
+    }
+
+    fn start_on_idle(&mut self, turn: &mut Turn<'_>) {
+        while self.waits.has_ready() {
+            let Some(lane) = self.connections.idle() else { break };
+            let Some(start) = self.waits.begin(turn.now) else { break };
+            self.start_on(lane, start, turn);
+        }
+        // Where no more can be opened, connections that own leases serve as well, though their waits cannot be given up.
+        while self.waits.has_ready()
+            && self.connections.for_waits() < self.settings.exclusive
+            && !(self.may_connect(turn.now) && self.has_room())
+        {
+            let Some(key) = self.waits.next(turn.now) else { break };
+            let Some(lane) = self.connections.idle_owner(key) else {
+                break;
+            };
+            let Some(start) = self.waits.begin(turn.now) else { break };
+            self.start_on(lane, start, turn);
+        }
+    }
+
+    /// Opens a connection for everything that waits for one, as far as there may be more.
+    fn open_for_waits(&mut self, turn: &mut Turn<'_>) {
+        while self.waits.startable() > self.connections.opening() {
+            if !self.has_room() {
+                return self.is_exhausted(Exhausted::Limit);
             }
+            if !self.may_connect(turn.now) || !self.connects.take(turn.now) {
+                return;
+            }
+            let purpose = self.purpose_of_waits();
+            self.open_exclusive(None, purpose, turn);
         }
-        for (key, arrival, wait) in passed_over {
-            self.waits.put_back(key, arrival, wait);
+        if self.exhausted == Some(Exhausted::Limit) {
+            self.is_not_exhausted();
         }
     }
 
-    fn may_open_exclusive(&self, turn: &Turn<'_>) -> bool {
-        self.may_connect_exclusive(turn) && self.connections.count(Role::Exclusive).all < self.settings.exclusive
+    fn open_exclusive(&mut self, bound: Option<Bound<Wait>>, purpose: Purpose, turn: &mut Turn<'_>) {
+        let opened = Opened {
+            role: Role::Exclusive,
+            work: Work::Opening(bound.map(Box::new)),
+            pause: Duration::ZERO,
+            give_up_at: None,
+            endpoint: self.serving.at(),
+            purpose,
+        };
+        self.connections.open(opened, turn);
     }
 
-    fn may_connect_exclusive(&self, turn: &Turn<'_>) -> bool {
-        self.connections.is_serving() && turn.now >= self.exclusive_not_before
+    /// Whether a connection may be opened now. After a failure only one at a time is: a server that takes no more is not stormed.
+    fn may_connect(&self, now: Instant) -> bool {
+        let count = self.connections.count(Role::Exclusive);
+        let one_at_a_time = self.exclusive_attempts.made() > 0;
+        self.connections.is_serving() && now >= self.exclusive_not_before && (!one_at_a_time || count.all == count.up)
     }
 
-    /// A wait that goes on in its session needs a connection of its own, and others are idle.
-    fn make_room_for(&mut self, session: Option<&StableRef>, key: &WaitKey, turn: &mut Turn<'_>) -> bool {
-        if session.is_none() || !self.may_connect_exclusive(turn) {
-            return false;
-        }
-        let idle = self.connections.idle(true, key);
+    /// Whether there may be one more connection. Those that own leases and carry no wait do not count against the bound on
+    /// waits; there may be as many of them again.
+    fn has_room(&self) -> bool {
+        let most = self.settings.exclusive;
+        self.connections.for_waits() < most && self.connections.count(Role::Exclusive).all < most.saturating_mul(2)
+    }
+
+    /// Closes a connection that is idle.
+    fn make_room(&mut self, turn: &mut Turn<'_>) -> bool {
+        let idle = self.connections.idle();
         idle.is_some_and(|idle| self.connections.close(idle, turn).is_some())
     }
 
     /// Where the cluster remembers sessions, as far as is known, each connection that may wait has one of its own.
-    fn purpose_of_waits(&mut self, session: Option<StableRef>) -> Purpose {
-        match session {
-            Some(session) => Purpose::Session(session),
-            None if self.serving.is_cluster() => Purpose::Session(self.refs.next()),
-            None => Purpose::Requests,
+    fn purpose_of_waits(&mut self) -> Purpose {
+        match self.serving.is_cluster() {
+            true => Purpose::Session(self.refs.next()),
+            false => Purpose::Requests,
         }
     }
 
-    fn wait_on(&mut self, id: LaneId, key: WaitKey, arrival: Arrival, wait: Pending, turn: &mut Turn<'_>) {
-        let (arrival, wait) = self.connections.first_of_its_key(&key, arrival, wait);
-        let wait = self.as_it_is_sent(wait, turn);
-        let on_abandon = match wait {
-            // Answered at once.
-            Pending::Enqueue(_) | Pending::Rejoin(..) => OnAbandon::Finish,
-            _ => self.on_abandon(id),
+    fn start_on(&mut self, lane: LaneId, start: Start<Wait>, turn: &mut Turn<'_>) {
+        match start {
+            Start::Wait(key) => match self.waits.last_covered(&key) {
+                Some(Wait::Caller(acquire, until)) => {
+                    let wait = ServerWait {
+                        target: key.0,
+                        key: key.1,
+                        ttl: acquire.ttl,
+                        until: *until,
+                        redirects: 0,
+                        session: None,
+                    };
+                    self.wait_on(lane, Box::new(wait), turn);
+                }
+                _ => self.waits.ended(&key, Seat::Wait, turn.now),
+            },
+            Start::Ticket(key, arrival, wait) => self.ask_for_place(lane, key, arrival, wait, turn),
+        }
+    }
+
+    /// Sends a wait.
+    fn wait_on(&mut self, lane: LaneId, wait: Box<ServerWait>, turn: &mut Turn<'_>) {
+        let key = wait.wait_key();
+        let pending = Pending::Wait(wait);
+        let Some(request) = self.request(&pending, turn) else {
+            return;
         };
-        let Some(request) = self.request(&wait, turn) else {
-            return self.waits.finished(&key);
-        };
-        wait.waits_for(match wait {
-            Pending::Wait(..) => WaitsFor::Turn,
-            _ => WaitsFor::Answer,
-        });
-        let target = match &request {
-            Request::Acquire { target, .. } | Request::Enqueue { target, .. } => Some(*target),
-            _ => None,
-        };
-        self.connections.begin_wait(id, key.clone(), arrival, target);
-        if let Some(wait) = self.connections.send(id, request, wait, on_abandon, turn) {
-            if let Some(connection) = self.connections.get_mut(id) {
-                connection.stop_waiting(turn.now);
+        let until = after(turn.now, request.blocks().as_duration());
+        if let Some(mut connection) = self.connections.get_mut(lane) {
+            connection.begin(Work::Waiting(key.clone()), &key, Some(until));
+        }
+        if let Some(Pending::Wait(wait)) = self.connections.send(lane, request, pending, turn) {
+            self.give_up_connection(lane);
+            self.waits.ended(&key, Seat::Wait, turn.now);
+            self.put_back_wait(wait, turn.now);
+        }
+    }
+
+    /// Sends what is about a ticket's place, and is answered at once.
+    fn ask_for_place(&mut self, lane: LaneId, key: WaitKey, arrival: Arrival, wait: Wait, turn: &mut Turn<'_>) {
+        let pending = match wait {
+            Wait::Ticket(acquire) => {
+                acquire.waits_for(WaitsFor::Answer);
+                Pending::Enqueue(acquire)
             }
-            self.waits.put_back(key, arrival, wait);
+            Wait::Rejoin(ticket, session) => Pending::Rejoin(ticket, session),
+            Wait::Caller(..) | Wait::Resume(_) => return self.waits.ended(&key, Seat::Ticket, turn.now),
+        };
+        let Some(request) = self.request(&pending, turn) else {
+            return self.waits.ended(&key, Seat::Ticket, turn.now);
+        };
+        if let Some(mut connection) = self.connections.get_mut(lane) {
+            connection.begin(Work::Asking(key.clone(), arrival), &key, None);
+        }
+        let wait = match self.connections.send(lane, request, pending, turn) {
+            Some(Pending::Enqueue(acquire)) => Wait::Ticket(acquire),
+            Some(Pending::Rejoin(ticket, session)) => Wait::Rejoin(ticket, session),
+            _ => return,
+        };
+        self.give_up_connection(lane);
+        let seat = Seat::Ticket;
+        let bound = Bound {
+            key,
+            arrival,
+            wait,
+            seat,
+        };
+        self.put_back(bound, turn.now);
+    }
+
+    /// Nothing can be sent over a connection: its end is on its way.
+    fn give_up_connection(&mut self, lane: LaneId) {
+        if let Some(mut connection) = self.connections.get_mut(lane) {
+            connection.work = Work::Ending;
         }
     }
 
-    /// Whether a wait may be given up by closing its connection: not if leases would go with it. Nor where a grant survives
-    /// the disconnect: one that crosses with it would belong to no caller until its TTL is over. In a session it is taken back
-    /// then, and given up.
-    pub(super) fn on_abandon(&self, id: LaneId) -> OnAbandon {
-        let owns = self.connections.get(id).is_some_and(|connection| connection.owns() > 0);
-        if owns || self.settings.survives_disconnect {
-            OnAbandon::Finish
-        } else {
-            OnAbandon::Close
+    /// What occupied a connection, or was about to, waits for the next.
+    pub(super) fn put_back(&mut self, bound: Bound<Wait>, now: Instant) {
+        self.waits.ended(&bound.key, bound.seat, now);
+        self.queue(bound.wait, Some(bound.arrival), now);
+    }
+
+    /// A server wait was not written: its callers start another, unless it has a place in a session.
+    pub(super) fn put_back_wait(&mut self, wait: Box<ServerWait>, now: Instant) {
+        if wait.session.is_some() {
+            self.queue(Wait::Resume(wait), None, now);
         }
     }
 
     /// The wait on a connection is over.
     pub(super) fn wait_ended(&mut self, id: LaneId, turn: &mut Turn<'_>) {
-        let Some(connection) = self.connections.get_mut(id) else {
+        let Some(mut connection) = self.connections.get_mut(id) else {
             return;
         };
-        if let Work::Waiting(key, _) = std::mem::replace(&mut connection.work, Work::Idle(turn.now)) {
-            self.waits.finished(&key);
+        let ended = connection.stop_waiting(turn.now);
+        drop(connection);
+        if let Some((key, _, seat)) = ended {
+            self.waits.ended(&key, seat, turn.now);
         }
         self.keep_house(turn);
     }
 
     pub(super) fn exclusive_up(&mut self, id: LaneId, abilities: Abilities, turn: &mut Turn<'_>) {
         self.connections.up(id, turn.now);
-        let Some(connection) = self.connections.get_mut(id) else {
-            return;
-        };
         let remembered = abilities.sessions == Some(true);
-        if !remembered {
-            connection.session = None;
+        if let Some(mut connection) = self.connections.get_mut(id) {
+            if !remembered {
+                connection.session = None;
+            }
         }
-        let Some((key, arrival, wait)) = self.connections.take_opening(id, turn.now) else {
+        self.exclusive_attempts = self.serving.reconnect.pauses();
+        if self.exhausted.is_some_and(|why| why != Exhausted::Limit) {
+            self.is_not_exhausted();
+        }
+        self.keep_house(turn);
+        let Some(bound) = self.connections.take_opening(id, turn.now) else {
             return;
         };
-        if wait.session().is_some() && !remembered {
-            // Nor is there a place that would have to be given up.
-            self.waits.finished(&key);
-            let lost = Error::new(
-                ErrorKind::Disconnected,
-                "the place in the queue was lost with its connection: the leader remembers no sessions",
-            );
-            let lost = self.at_lane(id, lost);
-            self.fail(wait, lost, turn);
-            return self.start_waits(turn);
+        let Bound {
+            key,
+            arrival,
+            wait,
+            seat,
+        } = bound;
+        match wait {
+            wait if !remembered => {
+                // Nor is there a place that would have to be given up.
+                self.waits.ended(&key, seat, turn.now);
+                let lost = Error::new(
+                    ErrorKind::Disconnected,
+                    "the place in the queue was lost with its connection: the leader remembers no sessions",
+                );
+                let lost = self.at_lane(id, lost);
+                self.lost_with_its_session(wait, lost, turn);
+            }
+            Wait::Resume(wait) => self.resume(id, key, arrival, wait, turn),
+            wait => self.ask_for_place(id, key, arrival, wait, turn),
         }
-        self.wait_on(id, key, arrival, wait, turn);
+    }
+
+    /// A wait is asked again in its session. If it has no caller any more, its place is taken back only to be given up: a zero-wait
+    /// `l` neither takes it back nor ends it.
+    fn resume(&mut self, id: LaneId, key: WaitKey, arrival: Arrival, mut wait: Box<ServerWait>, turn: &mut Turn<'_>) {
+        if self.waits.has_surplus(&key, turn.now) {
+            if let Some(session) = wait.session {
+                self.waits.reseat(&key, turn.now);
+                let give_up = self.giving_up(wait.target, wait.key, session, turn.now);
+                self.ask_for_place(id, key, arrival, give_up, turn);
+            }
+            return;
+        }
+        if let Some(Wait::Caller(_, until)) = self.waits.last_covered(&key) {
+            wait.until = *until;
+        }
+        self.wait_on(id, wait, turn);
     }
 
     pub(super) fn exclusive_failed(&mut self, id: LaneId, error: Error, turn: &mut Turn<'_>) {
-        let pause = self.pause_exclusive(turn);
+        self.pause_exclusive(turn.now);
+        let pause = self.exclusive_not_before.saturating_duration_since(turn.now);
         tracing::debug!(shard = self.index, endpoint = %self.endpoint_of(id), retry_in = %human(pause), %error, "no exclusive connection");
-        if let Some(Work::Opening(key, arrival, wait)) = self.connections.remove(id).map(|connection| connection.work) {
-            self.waits.put_back(key, arrival, wait);
+        let connection = self.connections.remove(id);
+        if let Some(Work::Opening(Some(bound))) = connection.map(|connection| connection.work) {
+            self.put_back(*bound, turn.now);
         }
+        self.is_exhausted(match error.is_turned_away() {
+            true => Exhausted::ServerFull,
+            false => Exhausted::NotEstablished,
+        });
         if error.is_fatal() {
             // The server that is connected takes no further connection of this client: callers that need one are told why at once.
-            for pending in self.waits.drain() {
-                self.refuse(pending, error.clone(), turn);
+            for wait in self.waits.drain(turn.now) {
+                self.refuse_wait(wait, error.clone(), turn);
             }
         }
-        self.start_waits(turn);
+    }
+
+    /// An exclusive connection could not be opened, or was of no use: the next is opened after a pause. Those that were opened
+    /// together fail together: that is one failure.
+    pub(super) fn pause_exclusive(&mut self, now: Instant) {
+        if now >= self.exclusive_not_before {
+            self.exclusive_not_before = after(now, self.exclusive_attempts.failed());
+        }
+    }
+
+    /// There are no connections for waits any more. Said once for each reason.
+    fn is_exhausted(&mut self, why: Exhausted) {
+        if self.exhausted.replace(why) == Some(why) {
+            return;
+        }
+        self.metrics.exhausted(why);
+        self.waits.lacks(match why {
+            Exhausted::Limit => Lack::InUse,
+            Exhausted::ServerFull => Lack::Full,
+            Exhausted::NotEstablished => Lack::NotEstablished,
+        });
+        if self.said_exhausted.contains(&why) {
+            return;
+        }
+        self.said_exhausted.push(why);
+        let connections = self.connections.count(Role::Exclusive).up;
+        match why {
+            Exhausted::Limit => tracing::warn!(
+                shard = self.index,
+                endpoint = %self.endpoint(),
+                connections,
+                "all connections for waits are in use: see exclusive_connections"
+            ),
+            Exhausted::ServerFull => tracing::warn!(
+                shard = self.index,
+                endpoint = %self.endpoint(),
+                connections,
+                "the server takes no more connections: waits share those that there are"
+            ),
+            // Each failure has a line of its own.
+            Exhausted::NotEstablished => {}
+        }
+    }
+
+    fn is_not_exhausted(&mut self) {
+        self.exhausted = None;
+        self.waits.lacks(Lack::NotEstablished);
+    }
+
+    /// Tries the keys that are due, whose callers have no server wait.
+    fn send_tries(&mut self, turn: &mut Turn<'_>) {
+        if !self.connections.is_serving() || self.is_closing() {
+            return;
+        }
+        loop {
+            let leases = &self.leases;
+            let Some(key) = self.waits.take_due(turn.now, |key| leases.holds_all_of(key)) else {
+                return;
+            };
+            let ttl = match self.waits.first(&key, turn.now) {
+                Some(Wait::Caller(acquire, _) | Wait::Ticket(acquire)) => acquire.ttl,
+                _ => None,
+            };
+            self.send(Pending::Probe(Box::new(Probe { key, ttl })), turn);
+        }
+    }
+
+    /// Gives up the waits on the server that no caller has wanted for a while. A server that does not notice when a connection
+    /// is closed counts it until the wait's own time is over: so there may be only so many of these, and only so many more in a
+    /// second.
+    pub(super) fn give_up_unclaimed(&mut self, turn: &mut Turn<'_>) {
+        // Where grants survive the connection, one that crosses with its end would belong to no caller until its TTL is over.
+        if self.settings.survives_disconnect {
+            return;
+        }
+        let soon = turn.now + LET_RUN_OUT;
+        let mut closable: Vec<LaneId> = Vec::new();
+        for (key, count) in self.waits.take_unclaimed(turn.now) {
+            closable.extend(self.connections.closable(&key, soon).into_iter().take(count));
+        }
+        if let Some(since) = turn.now.checked_sub(KEPT_UNCLAIMED) {
+            let abandoned = self.places.abandoned(turn.now, since).into_iter();
+            closable.extend(abandoned.filter(|id| {
+                let connection = self.connections.get(*id);
+                connection.is_some_and(|connection| connection.is_closable(soon))
+            }));
+        }
+        for id in closable {
+            if self.lingering.count(turn.now) >= self.settings.exclusive || !self.closes.take(turn.now) {
+                return;
+            }
+            self.cut(id, turn);
+        }
+    }
+
+    fn cut(&mut self, id: LaneId, turn: &mut Turn<'_>) {
+        let Some(mut connection) = self.connections.get_mut(id) else {
+            return;
+        };
+        // Servers that remember sessions notice the end of a connection.
+        let lingers = connection.waits_until.filter(|_| connection.session.is_none());
+        let waited_for = match &connection.work {
+            Work::Waiting(key) => Some(key.clone()),
+            _ => None,
+        };
+        if waited_for.is_some() {
+            connection.work = Work::Ending;
+        }
+        drop(connection);
+        if let Some(key) = waited_for {
+            self.waits.ended(&key, Seat::Wait, turn.now);
+        }
+        if let Some(until) = lingers {
+            self.lingering.add(until);
+        }
+        self.connections.cut(id, turn);
     }
 }

@@ -23,7 +23,7 @@ use crate::net::backoff::{OF_USE_AFTER, ReconnectPolicy};
 use crate::net::dial::{Dial, LaneEvent};
 use crate::net::failover::{Failover, FailoverReason};
 use crate::net::health::{ConnectionState, ShardHealth};
-use crate::net::lane::{Caller, Command, LaneEnd, OnAbandon, Outgoing};
+use crate::net::lane::{Caller, Command, LaneEnd, Outgoing};
 use crate::net::pipeline::{Leftovers, Reply};
 use crate::net::reconnect::{Reconnect, Retry};
 use crate::protocol::{Call, Response};
@@ -193,7 +193,6 @@ impl Link {
         let outgoing = Outgoing {
             request: pending.request(),
             tag: pending,
-            on_abandon: OnAbandon::Finish,
         };
         if let Err(refused) = self.lane.commands.send(Command::Send(outgoing)) {
             // It has just ended, and is about to say so.

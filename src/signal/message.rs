@@ -1,7 +1,6 @@
 //! What a signal connection's actor is told, and what travels over its connection.
 
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
 use crate::error::Error;
 use crate::net::dial::LaneEvent;
@@ -67,14 +66,6 @@ impl Pending {
 }
 
 impl Caller for Pending {
-    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        match self {
-            Self::Listen(_, ask) => ask.told.poll_closed(cx),
-            Self::Emit(_, _, ask) => ask.told.poll_closed(cx),
-            Self::Renew(_) | Self::Unlisten(..) | Self::Withdraw(_) => Poll::Pending,
-        }
-    }
-
     fn is_gone(&self) -> bool {
         match self {
             Self::Listen(_, ask) => ask.is_gone(),

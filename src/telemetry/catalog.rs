@@ -126,6 +126,14 @@ pub(crate) const WAITERS: Family = Family::gauge(
     "dflockd_client_waiters",
     "Callers that wait for a key: locally for a connection, or on the server for their turn.",
 );
+pub(crate) const WAIT_TRIES: Family = Family::counter(
+    "dflockd_client_wait_tries_total",
+    "Tries of keys whose callers wait without a place in the server's queue, by outcome.",
+);
+pub(crate) const WAIT_CONNECTIONS_EXHAUSTED: Family = Family::counter(
+    "dflockd_client_wait_connections_exhausted_total",
+    "Times that there was no connection any more for waits, by reason.",
+);
 pub(crate) const REQUESTS_QUEUED: Family = Family::gauge(
     "dflockd_client_requests_queued",
     "Requests that are kept until the shard is connected.",
@@ -203,6 +211,8 @@ pub(crate) const ALL: &[Family] = &[
     RENEWAL_HEADROOM_RATIO,
     ORPHANS_RELEASED,
     WAITERS,
+    WAIT_TRIES,
+    WAIT_CONNECTIONS_EXHAUSTED,
     REQUESTS_QUEUED,
     CONNECTIONS,
     CONNECTS,

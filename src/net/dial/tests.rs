@@ -1,5 +1,4 @@
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll};
 
 use super::*;
 use crate::builder::ClientBuilder;
@@ -12,10 +11,6 @@ use crate::telemetry::sink::ShardSink;
 struct Nobody;
 
 impl Caller for Nobody {
-    fn poll_gone(&mut self, _: &mut Context<'_>) -> Poll<()> {
-        Poll::Pending
-    }
-
     fn is_gone(&self) -> bool {
         false
     }

@@ -1,4 +1,3 @@
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader, duplex};
@@ -15,10 +14,6 @@ use crate::types::{Key, Target, WaitSecs};
 struct Patient(usize);
 
 impl Caller for Patient {
-    fn poll_gone(&mut self, _: &mut Context<'_>) -> Poll<()> {
-        Poll::Pending
-    }
-
     fn is_gone(&self) -> bool {
         false
     }
@@ -38,7 +33,6 @@ fn try_lock(number: usize) -> Command<Patient> {
             ttl: None,
         },
         tag: Patient(number),
-        on_abandon: OnAbandon::Finish,
     })
 }
 

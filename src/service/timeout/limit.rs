@@ -137,9 +137,9 @@ impl<X: Explain> Limit<X> {
         let Subject { operation, about, .. } = &self.subject;
         match self.subject.progress.as_ref().map(Progress::get) {
             Some(WaitsFor::Answer) => unanswered(*operation, about, budget),
-            Some(why @ (WaitsFor::Connection { .. } | WaitsFor::Opening)) => {
+            Some(why @ (WaitsFor::Connection { .. } | WaitsFor::Opening | WaitsFor::Full)) => {
                 let kind = match why {
-                    WaitsFor::Opening => ErrorKind::Unavailable,
+                    WaitsFor::Opening | WaitsFor::Full => ErrorKind::Unavailable,
                     _ => ErrorKind::Timeout,
                 };
                 Error::new(

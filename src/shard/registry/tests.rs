@@ -26,7 +26,7 @@ fn ttl(secs: u64) -> Ttl {
 fn insert(registry: &mut Registry, secs: u64, sent_at: Instant, policy: RenewPolicy) -> (LeaseId, Arc<LeaseCell>) {
     let grant = Grant::new(Token::compose(Fence(1), 2), ttl(secs));
     let times = GrantTimes { sent_at, now: sent_at };
-    registry.insert(Key::new("k").unwrap(), Kind::Lock, grant, times, 1, policy)
+    registry.insert(Key::new("k").unwrap(), Target::Lock, grant, times, 1, policy)
 }
 
 fn secs(secs: f64) -> Duration {

@@ -1,0 +1,367 @@
+//! The waits for one key.
+
+use std::collections::VecDeque;
+
+use tokio::time::Instant;
+
+use super::{Lack, Seat, Urgency, Waiter};
+use crate::shard::ids::Arrival;
+use crate::shard::progress::{WaitsFor, is_fresh};
+
+/// Something that waits.
+#[derive(Debug)]
+pub(super) struct Entry<W> {
+    pub(super) arrival: Arrival,
+    pub(super) wait: W,
+    /// Its caller holds other leases of this client meanwhile.
+    holding: bool,
+    /// How many waited for a connection when it came.
+    ahead: u32,
+    told: Told,
+}
+
+/// What a caller was told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Told {
+    /// It stands behind other callers.
+    Behind,
+    /// It is the next, but there is no connection for it, for this reason. Whether its key has its share of them.
+    Next(Lack, bool),
+    /// It has a server wait.
+    Covered,
+}
+
+impl<W: Waiter> Entry<W> {
+    pub(super) fn new(arrival: Arrival, wait: W, holding: bool, ahead: u32) -> Self {
+        wait.waits_for(WaitsFor::Connection { ahead });
+        Self {
+            arrival,
+            wait,
+            holding,
+            ahead,
+            told: Told::Behind,
+        }
+    }
+
+    fn tell(&mut self, what: Told) {
+        if self.told == what {
+            return;
+        }
+        self.told = what;
+        self.wait.waits_for(match what {
+            Told::Behind | Told::Next(Lack::InUse, _) | Told::Next(_, true) => {
+                WaitsFor::Connection { ahead: self.ahead }
+            }
+            Told::Next(Lack::NotEstablished, false) => WaitsFor::Opening,
+            Told::Next(Lack::Full, false) => WaitsFor::Full,
+            Told::Covered => WaitsFor::Turn,
+        });
+    }
+}
+
+/// What waits for one key.
+#[derive(Debug)]
+pub(super) struct KeyQueue<W> {
+    /// Callers that want a grant, in order. The first of them, as many as there are server waits, are covered.
+    callers: VecDeque<Entry<W>>,
+    /// Callers that want a ticket, in order.
+    tickets: VecDeque<Entry<W>>,
+    /// What must be sent again in its session, in order, and what it will be counted as.
+    bound: VecDeque<(Entry<W>, Seat)>,
+    /// How many server waits there are.
+    server_waits: usize,
+    /// Server waits among `bound`.
+    resuming: usize,
+    /// How many connections stand for one ticket each.
+    own: usize,
+    /// How many of the callers hold other leases.
+    holding: usize,
+    /// When a server last said that the key is held.
+    refused_at: Option<Instant>,
+    /// This client holds all that can be held of the key: no server can grant it before this client has released it.
+    ours: bool,
+    /// At least so many server waits have had no caller, since then.
+    unclaimed: Option<(Instant, usize)>,
+    /// What [`Waits`](super::Waits) keeps in mind of it.
+    pub(super) shown: Figures,
+}
+
+/// What there is to know of a key's queue from outside.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Figures {
+    /// The next that may be sent over any connection.
+    pub(super) ready: Option<(Urgency, Arrival)>,
+    /// The next that needs a connection in its own session.
+    pub(super) bound: Option<Arrival>,
+    /// How many more connections it could use now.
+    pub(super) startable: usize,
+    /// How many have no queue position on the server.
+    pub(super) local: usize,
+    /// How many have one.
+    pub(super) at_server: usize,
+    /// Someone waits, and nothing on the server will tell when the key is free.
+    pub(super) wants_tries: bool,
+}
+
+impl<W: Waiter> KeyQueue<W> {
+    pub(super) fn new() -> Self {
+        Self {
+            callers: VecDeque::new(),
+            tickets: VecDeque::new(),
+            bound: VecDeque::new(),
+            server_waits: 0,
+            resuming: 0,
+            own: 0,
+            holding: 0,
+            refused_at: None,
+            ours: false,
+            unclaimed: None,
+            shown: Figures::default(),
+        }
+    }
+
+    pub(super) fn push_caller(&mut self, entry: Entry<W>) {
+        self.holding += usize::from(entry.holding);
+        self.callers.push_back(entry);
+    }
+
+    pub(super) fn push_ticket(&mut self, entry: Entry<W>) {
+        let index = self.tickets.partition_point(|other| other.arrival < entry.arrival);
+        self.tickets.insert(index, entry);
+    }
+
+    pub(super) fn push_bound(&mut self, arrival: Arrival, wait: W, seat: Seat) {
+        self.resuming += usize::from(seat == Seat::Wait);
+        let entry = Entry::new(arrival, wait, false, 0);
+        let index = self.bound.partition_point(|(other, _)| other.arrival < arrival);
+        self.bound.insert(index, (entry, seat));
+    }
+
+    /// The next starts, over any connection. Returns the ticket; `None` if it is a server wait for the first caller without one.
+    pub(super) fn begin(&mut self) -> Option<Entry<W>> {
+        let (_, arrival) = self.shown.ready?;
+        if self.tickets.front().is_some_and(|ticket| ticket.arrival == arrival) {
+            self.own += 1;
+            return self.tickets.pop_front();
+        }
+        self.server_waits += 1;
+        None
+    }
+
+    /// The next starts that needs a connection in its own session.
+    pub(super) fn begin_bound(&mut self) -> Option<(Entry<W>, Seat)> {
+        let (entry, seat) = self.bound.pop_front()?;
+        match seat {
+            Seat::Wait => {
+                self.resuming -= 1;
+                self.server_waits += 1;
+            }
+            Seat::Ticket => self.own += 1,
+        }
+        Some((entry, seat))
+    }
+
+    pub(super) fn ended(&mut self, seat: Seat) {
+        let count = match seat {
+            Seat::Wait => &mut self.server_waits,
+            Seat::Ticket => &mut self.own,
+        };
+        *count = count.saturating_sub(1);
+    }
+
+    /// A server wait becomes an errand that gives its queue position up.
+    pub(super) fn reseat(&mut self) {
+        self.ended(Seat::Wait);
+        self.own += 1;
+    }
+
+    /// Takes out the caller that gets a grant: the first one, whichever request brought the grant.
+    pub(super) fn claim(&mut self) -> Option<Entry<W>> {
+        let caller = self.callers.front().map(|entry| entry.arrival);
+        let ticket = self.tickets.front().map(|entry| entry.arrival);
+        match (caller, ticket) {
+            (Some(caller), Some(ticket)) if ticket < caller => self.tickets.pop_front(),
+            (None, _) => self.tickets.pop_front(),
+            (Some(_), _) => self.take_caller(0),
+        }
+    }
+
+    /// The first who would get a grant.
+    pub(super) fn first(&self) -> Option<&W> {
+        let all = [self.callers.front(), self.tickets.front()];
+        let first = all.into_iter().flatten().min_by_key(|entry| entry.arrival);
+        first.map(|entry| &entry.wait)
+    }
+
+    /// Returns the last caller that is covered: the one for which the last server wait was started.
+    pub(super) fn last_covered(&self) -> Option<&W> {
+        let index = self.covered().checked_sub(1)?;
+        self.callers.get(index).map(|entry| &entry.wait)
+    }
+
+    /// Returns the first caller that is not covered.
+    pub(super) fn uncovered(&mut self) -> Option<&mut W> {
+        let index = self.server_waits + self.resuming;
+        self.callers.get_mut(index).map(|entry| &mut entry.wait)
+    }
+
+    pub(super) fn take_uncovered(&mut self) -> Option<Entry<W>> {
+        self.take_caller(self.server_waits + self.resuming)
+    }
+
+    /// Whether there are more server waits than callers.
+    pub(super) fn has_surplus(&self) -> bool {
+        self.callers.len() < self.server_waits
+    }
+
+    pub(super) fn set_ours(&mut self, ours: bool) {
+        self.ours = ours;
+    }
+
+    pub(super) fn refused(&mut self, at: Instant) {
+        self.refused_at = self.refused_at.max(Some(at));
+    }
+
+    /// When a server said that the key is held, if another caller may take that for an answer of its own: for a short while, or as
+    /// long as a caller waits that is not covered, whom the other must not overtake.
+    pub(super) fn refused_at(&self, now: Instant) -> Option<Instant> {
+        let waits_here = self.callers.len() > self.covered() || !self.tickets.is_empty();
+        self.refused_at.filter(|at| waits_here || is_fresh(*at, now))
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.callers.is_empty()
+            && self.tickets.is_empty()
+            && self.bound.is_empty()
+            && self.server_waits == 0
+            && self.own == 0
+    }
+
+    /// Throws out callers that are gone, of those that could be next. All that are covered, and the first that is not, are there
+    /// afterwards.
+    pub(super) fn prune(&mut self) {
+        let mut index = 0;
+        while index <= self.server_waits + self.resuming {
+            match self.callers.get(index) {
+                None => break,
+                Some(entry) if entry.wait.is_gone() => drop(self.take_caller(index)),
+                Some(_) => index += 1,
+            }
+        }
+        while self.tickets.front().is_some_and(|entry| entry.wait.is_gone()) {
+            self.tickets.pop_front();
+        }
+    }
+
+    /// Tells callers what they wait for, where that has changed.
+    pub(super) fn tell(&mut self, lack: Lack, most: usize) {
+        let (covered, next) = (self.covered(), Told::Next(lack, self.is_full(most)));
+        for (index, entry) in self.callers.iter_mut().enumerate() {
+            match index {
+                _ if index < covered => entry.tell(Told::Covered),
+                _ if index == covered => entry.tell(next),
+                // Those behind were never told otherwise.
+                _ if entry.told == Told::Behind => break,
+                _ => entry.tell(Told::Behind),
+            }
+        }
+        for ticket in &mut self.tickets {
+            ticket.tell(next);
+        }
+    }
+
+    /// Whether the key occupies as many connections as it may.
+    fn is_full(&self, most: usize) -> bool {
+        self.server_waits + self.own >= most
+    }
+
+    /// Throws out all that are gone.
+    pub(super) fn prune_all(&mut self) {
+        self.callers.retain(|entry| !entry.wait.is_gone());
+        self.tickets.retain(|entry| !entry.wait.is_gone());
+        self.holding = self.callers.iter().filter(|entry| entry.holding).count();
+        // What is kept for a crowd that has gone is given back.
+        for queue in [&mut self.callers, &mut self.tickets] {
+            if queue.capacity() > 64 && queue.capacity() / 4 > queue.len() {
+                queue.shrink_to_fit();
+            }
+        }
+    }
+
+    /// Notes how many server waits have no caller, and since when. Must be called when a caller comes: the least number counts.
+    pub(super) fn note_unclaimed(&mut self, now: Instant) {
+        let unclaimed = self.server_waits.saturating_sub(self.callers.len());
+        self.unclaimed = match self.unclaimed {
+            _ if unclaimed == 0 => None,
+            None => Some((now, unclaimed)),
+            Some((since, least)) => Some((since, least.min(unclaimed))),
+        };
+    }
+
+    /// Takes how many server waits no caller has wanted since `since`, or longer. The others count anew.
+    pub(super) fn take_unclaimed(&mut self, since: Instant, now: Instant) -> usize {
+        let unclaimed = match self.unclaimed {
+            Some((from, least)) if from <= since => least,
+            _ => return 0,
+        };
+        let left = self.server_waits.saturating_sub(self.callers.len() + unclaimed);
+        self.unclaimed = Some((now, left)).filter(|(_, left)| *left > 0);
+        unclaimed
+    }
+
+    /// Takes out the callers that are not covered, the tickets, and what is bound.
+    pub(super) fn drain(&mut self) -> impl Iterator<Item = Entry<W>> {
+        let covered = self.callers.len().min(self.server_waits);
+        let callers = self.callers.split_off(covered);
+        self.holding = self.callers.iter().filter(|entry| entry.holding).count();
+        self.resuming = 0;
+        let bound = std::mem::take(&mut self.bound).into_iter().map(|(entry, _)| entry);
+        callers
+            .into_iter()
+            .chain(std::mem::take(&mut self.tickets))
+            .chain(bound)
+    }
+
+    /// Takes out the callers that are covered.
+    pub(super) fn drain_covered(&mut self) -> VecDeque<Entry<W>> {
+        self.holding = 0;
+        std::mem::take(&mut self.callers)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.callers.len() + self.tickets.len()
+    }
+
+    pub(super) fn figures(&self, most: usize) -> Figures {
+        let covered = self.covered();
+        let room = most.saturating_sub(self.server_waits + self.own);
+        let uncovered = self.callers.len() - covered;
+        let urgency = match self.server_waits > 0 || self.ours {
+            _ if self.holding > 0 => Urgency::Holding,
+            true => Urgency::Late,
+            false => Urgency::First,
+        };
+        let caller = self.callers.get(covered).map(|entry| (urgency, entry.arrival));
+        let ticket = self.tickets.front().map(|entry| (Urgency::First, entry.arrival));
+        let next = [caller, ticket].into_iter().flatten().min();
+        Figures {
+            ready: next.filter(|_| room > 0),
+            bound: self.bound.front().map(|(entry, _)| entry.arrival),
+            startable: room.min(uncovered + self.tickets.len()),
+            local: uncovered + self.tickets.len() + self.bound.len() - self.resuming,
+            at_server: covered + self.own,
+            wants_tries: self.server_waits == 0 && self.len() > 0,
+        }
+    }
+
+    /// How many callers have a server wait each.
+    fn covered(&self) -> usize {
+        self.callers.len().min(self.server_waits + self.resuming)
+    }
+
+    fn take_caller(&mut self, index: usize) -> Option<Entry<W>> {
+        let entry = self.callers.remove(index)?;
+        self.holding -= usize::from(entry.holding);
+        Some(entry)
+    }
+}

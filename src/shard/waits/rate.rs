@@ -1,0 +1,128 @@
+//! Bounds on what a shard does to its server: so many a second, and so many at once. Pure: the caller brings the clock.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// Lets so many through at once, and so many a second in the long run.
+#[derive(Debug)]
+pub(crate) struct TokenBucket {
+    /// The time after which one more is let through.
+    every: Duration,
+    /// How far ahead of that pace a burst may run.
+    tolerance: Duration,
+    /// When all that was let through would have been, at an even pace.
+    paid_until: Option<Instant>,
+}
+
+impl TokenBucket {
+    /// A bucket that is full.
+    pub(crate) fn new(burst: u32, per_second: u32) -> Self {
+        let every = Duration::from_secs(1) / per_second.max(1);
+        Self {
+            every,
+            tolerance: every * burst.max(1).saturating_sub(1),
+            paid_until: None,
+        }
+    }
+
+    /// Whether one more may pass now. If so, it counts.
+    pub(crate) fn take(&mut self, now: Instant) -> bool {
+        let may = self.ready_at(now) <= now;
+        if may {
+            self.force(now);
+        }
+        may
+    }
+
+    /// Counts one that passes whether or not it may.
+    pub(crate) fn force(&mut self, now: Instant) {
+        let from = self.paid_until.map_or(now, |until| until.max(now));
+        self.paid_until = Some(from + self.every);
+    }
+
+    /// When the next may pass: now, or later.
+    pub(crate) fn ready_at(&self, now: Instant) -> Instant {
+        let ahead = self.paid_until.map(|until| until.saturating_duration_since(now));
+        now + ahead.unwrap_or_default().saturating_sub(self.tolerance)
+    }
+}
+
+/// Waits whose connections were closed here, and that a server which does not notice that still counts, each until its own
+/// time is over.
+#[derive(Debug, Default)]
+pub(crate) struct Lingering(BinaryHeap<Reverse<Instant>>);
+
+impl Lingering {
+    /// One more, that the server ends by itself at `until`.
+    pub(crate) fn add(&mut self, until: Instant) {
+        self.0.push(Reverse(until));
+    }
+
+    /// How many there may be now.
+    pub(crate) fn count(&mut self, now: Instant) -> usize {
+        while self.0.peek().is_some_and(|Reverse(until)| *until <= now) {
+            self.0.pop();
+        }
+        self.0.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_second_sees_more_than_the_burst_and_the_rate() {
+        let start = Instant::now();
+        let mut bucket = TokenBucket::new(40, 150);
+        let mut passed = Vec::new();
+        for milli in 0..5_000 {
+            let now = start + Duration::from_millis(milli);
+            while bucket.take(now) {
+                passed.push(milli);
+            }
+        }
+        assert_eq!(passed.iter().filter(|at| **at == 0).count(), 40);
+        for from in 0..4_000 {
+            let second = passed.iter().filter(|at| (from..from + 1_000).contains(*at)).count();
+            assert!(second <= 190, "{second} from {from} ms on");
+        }
+        assert!((740..=790).contains(&passed.len()), "{}", passed.len());
+    }
+
+    #[test]
+    fn tells_when_the_next_may_pass_and_fills_up_again() {
+        let start = Instant::now();
+        let mut bucket = TokenBucket::new(2, 10);
+        assert!(bucket.take(start) && bucket.take(start) && !bucket.take(start));
+        let next = bucket.ready_at(start);
+        assert_eq!(next, start + Duration::from_millis(100));
+        assert!(bucket.take(next) && !bucket.take(next));
+        let later = start + Duration::from_secs(60);
+        assert!(bucket.take(later) && bucket.take(later) && !bucket.take(later));
+    }
+
+    #[test]
+    fn what_passes_anyway_is_paid_for_later() {
+        let start = Instant::now();
+        let mut bucket = TokenBucket::new(1, 10);
+        for _ in 0..10 {
+            bucket.force(start);
+        }
+        assert_eq!(bucket.ready_at(start), start + Duration::from_secs(1));
+    }
+
+    #[test]
+    fn waits_linger_until_their_own_time() {
+        let start = Instant::now();
+        let mut lingering = Lingering::default();
+        for seconds in [3, 1, 2] {
+            lingering.add(start + Duration::from_secs(seconds));
+        }
+        let counts = [0, 1, 2, 3].map(|seconds| lingering.count(start + Duration::from_secs(seconds)));
+        assert_eq!(counts, [3, 2, 1, 0]);
+    }
+}

@@ -1,0 +1,168 @@
+//! Far more waits than connections.
+
+use std::time::Duration;
+
+use dflockd_client::server::Server;
+use dflockd_client::{Client, LockGuard, SemaphorePermit};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout};
+
+use super::{LONG, Scene, address, pass_through};
+use crate::support::{until, until_now};
+
+/// Nothing that is free is had later than this. The bar is a second; the rest is what a machine may be late that does other work.
+const LATEST: Duration = Duration::from_secs(10);
+
+/// How many keys are held by one client, and waited for by another.
+const MANY: usize = 10_000;
+
+enum Held {
+    Lock(LockGuard),
+    Slot(SemaphorePermit),
+}
+
+impl Held {
+    async fn release(self) {
+        match self {
+            Self::Lock(guard) => guard.release().await.unwrap(),
+            Self::Slot(permit) => permit.release().await.unwrap(),
+        }
+    }
+}
+
+/// Locks have even numbers, semaphores odd ones.
+async fn acquire(client: &Client, number: usize) -> Held {
+    if number % 2 == 0 {
+        Held::Lock(client.lock(format!("k{number}")).unwrap().acquire().await.unwrap())
+    } else {
+        let semaphore = client.semaphore(format!("k{number}"), 1).unwrap();
+        Held::Slot(semaphore.acquire().await.unwrap())
+    }
+}
+
+/// Locks and semaphores on two shards, each with one waiter; every fortieth is released.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_becomes_free_is_had_soon_whatever_other_waits_there_are() {
+    let scene = Scene::set().await;
+    let other = Server::builder().max_locks(100_000).port(0).start().await.unwrap();
+    let servers = [address(&scene.server), address(&other)];
+    let holder = Client::builder().servers(servers.clone()).connect().await.unwrap();
+    let client = scene.builder().servers(servers).exclusive_connections(256);
+    let client = client.connect().await.unwrap();
+    let mut held = Vec::new();
+    for number in 0..MANY {
+        held.push(acquire(&holder, number).await);
+    }
+    let mut waiting: JoinSet<(usize, Instant)> = JoinSet::new();
+    for number in 0..MANY {
+        let client = client.clone();
+        waiting.spawn(async move {
+            let held = acquire(&client, number).await;
+            let at = Instant::now();
+            held.release().await;
+            (number, at)
+        });
+    }
+    scene.until_waiting("server", 512).await;
+    scene.until_waiting("local", MANY - 512).await;
+    let mut released = std::collections::HashMap::new();
+    for (number, held) in held.into_iter().enumerate() {
+        if number % 40 < 2 {
+            released.insert(number, Instant::now());
+            held.release().await;
+        } else {
+            std::mem::forget(held);
+        }
+    }
+    let mut took = Vec::new();
+    while took.len() < released.len() {
+        let (number, at) = timeout(LATEST, waiting.join_next()).await.unwrap().unwrap().unwrap();
+        took.push(at - released[&number]);
+    }
+    took.sort();
+    println!(
+        "half of them within {:?}, all within {:?}",
+        took[took.len() / 2],
+        took.last()
+    );
+    assert!(scene.recorded.value("wait_tries_total", &[("outcome", "granted")]) > 0.0);
+    assert!(
+        scene
+            .recorded
+            .value("wait_connections_exhausted_total", &[("reason", "limit")])
+            >= 1.0
+    );
+}
+
+/// The default bound: half of the keys are released, and none of their waiters is left over.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_thousand_keys_with_a_waiter_each_half_of_them_released() {
+    let scene = Scene::set().await;
+    let client = scene.builder().connect().await.unwrap();
+    let mut held = Vec::new();
+    for number in 0..2_000 {
+        held.push(acquire(&scene.holder, number).await);
+    }
+    let mut waiting = JoinSet::new();
+    for number in 0..2_000 {
+        let client = client.clone();
+        waiting.spawn(async move { acquire(&client, number).await });
+    }
+    let all = || scene.recorded.value("waiters", &[]) == 2_000.0;
+    until("all wait, on the server or here", all).await;
+    let kept = held.split_off(1_000);
+    for held in held {
+        held.release().await;
+    }
+    let mut got = Vec::new();
+    while got.len() < 1_000 {
+        got.push(timeout(LONG, waiting.join_next()).await.unwrap().unwrap().unwrap());
+    }
+    assert!(scene.connects() <= 1024.0);
+    drop((kept, got));
+}
+
+/// Threads on few connections.
+#[test]
+fn threads_get_what_is_free_too() {
+    const KEYS: usize = 40;
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let scene = runtime.block_on(Scene::set());
+    let servers = [address(&scene.server)];
+    let holder = Client::builder().servers(servers).connect_blocking().unwrap();
+    let client = scene.builder().exclusive_connections(4).connect_blocking().unwrap();
+    let held: Vec<_> = (0..KEYS)
+        .map(|number| holder.lock(format!("k{number}")).unwrap().acquire().unwrap())
+        .collect();
+    let waiting: Vec<_> = (0..KEYS)
+        .map(|number| {
+            let client = client.clone();
+            std::thread::spawn(move || {
+                let lock = client.lock(format!("k{number}")).unwrap();
+                lock.acquire().unwrap().release().unwrap();
+            })
+        })
+        .collect();
+    until_now("all wait", || scene.recorded.value("waiters", &[]) == KEYS as f64);
+    drop(held);
+    for thread in waiting {
+        thread.join().unwrap();
+    }
+}
+
+/// Everyone wants the same few keys, of which this client alone has any.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crowd_that_only_waits_for_itself_needs_few_tries() {
+    let scene = Scene::set().await;
+    let client = scene.builder().exclusive_connections(2).connect().await.unwrap();
+    let started = Instant::now();
+    let mut running = JoinSet::new();
+    for number in 0..400 {
+        running.spawn(pass_through(client.lock(format!("k{}", number % 8)).unwrap()));
+    }
+    timeout(LONG, running.join_all()).await.unwrap();
+    println!("400 passed through 8 keys in {:?}", started.elapsed());
+    // Each is tried when it was released, and not while it is held here.
+    let tries = scene.recorded.value("wait_tries_total", &[]);
+    assert!(tries <= 400.0 * 1.5, "{tries} tries");
+}
