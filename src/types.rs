@@ -30,6 +30,27 @@ impl Key {
         Ok(Self(name.as_ref().into()))
     }
 
+    /// A key that is shown in place of one that a client could not send: U+FFFD stands for what is not valid in it, and what is too
+    /// long is cut.
+    #[cfg(feature = "server")]
+    pub(crate) fn lossy(key: &[u8]) -> Self {
+        const INVALID: char = char::REPLACEMENT_CHARACTER;
+        let text = String::from_utf8_lossy(key);
+        let valid = text.chars().map(|c| match c {
+            '\0' => INVALID,
+            c if c.is_whitespace() => INVALID,
+            c => c,
+        });
+        let mut name = String::with_capacity(key.len());
+        for c in valid {
+            if name.len() + c.len_utf8() > MAX_KEY_BYTES {
+                break;
+            }
+            name.push(c);
+        }
+        Self(name.into())
+    }
+
     /// The name.
     #[must_use]
     pub fn as_str(&self) -> &str {

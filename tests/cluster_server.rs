@@ -319,7 +319,7 @@ async fn servers_of_their_own_know_barriers_and_refs_if_their_release_does() {
         let server = builder.orphan_ttl(Duration::from_secs(600)).start().await.unwrap();
         let address = server.local_addr().to_string();
         let mut first = RawConnection::open(&address).await;
-        assert_eq!(first.request("barrier", "_", "").await, "ok");
+        assert_eq!(first.request("barrier", "_", "").await, answer);
         assert_eq!(first.request("stable-ref", "r", "").await, answer);
         let held = token(&first.request("l", "k", "0 300").await);
         first.hang_up().await;

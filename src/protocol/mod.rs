@@ -12,8 +12,10 @@ mod auth_token;
 pub mod blocking;
 mod call;
 mod channel;
+mod fields;
 pub mod functions;
 mod line;
+mod raw_request;
 mod request;
 mod request_decoder;
 mod response;
@@ -25,7 +27,11 @@ mod wire;
 pub use auth_token::AuthToken;
 pub use call::{Call, Enqueued};
 pub use channel::{Channel, Group, Pattern};
+#[cfg(feature = "server")]
+pub(crate) use fields::trim;
 pub use line::{LineBuffer, LineError};
+#[cfg(feature = "server")]
+pub(crate) use raw_request::{RawRequest, RequestLines};
 pub use request::{Expect, Request};
 pub use request_decoder::{RequestDecoder, RequestError};
 pub use response::{BadResponse, Response};

@@ -6,6 +6,7 @@ use bytes::{BufMut, BytesMut};
 
 use super::auth_token::AuthToken;
 use super::channel::{Channel, Group, Pattern};
+use super::raw_request::{RawRequest, RequestLines};
 use super::signal::Payload;
 use super::stable_ref::StableRef;
 use crate::types::{Key, Kind, Limit, MAX_SECONDS, Target, Token, Ttl, WaitSecs};
@@ -219,69 +220,74 @@ impl Request {
         }
     }
 
-    /// Reads the three lines of a request, as a server does. `None` is what servers answer `error` to.
+    /// Reads the three lines of a request, as a server does. `None` is what servers answer `error` to, and what they take
+    /// although it is not valid here, such as a key with a NUL.
     #[must_use]
     pub fn decode(command: &str, key: &str, argument: &str) -> Option<Self> {
-        let kind = if command.starts_with('s') {
-            Kind::Semaphore
-        } else {
-            Kind::Lock
-        };
-        Some(match command {
-            "auth" => Self::Auth {
-                token: AuthToken::new(argument).ok()?,
+        Self::read(RequestLines {
+            command: command.as_bytes(),
+            key: key.as_bytes(),
+            argument: argument.as_bytes(),
+        })
+    }
+
+    pub(super) fn read(lines: RequestLines<'_>) -> Option<Self> {
+        Some(match RawRequest::read(lines)? {
+            RawRequest::Auth { token } => Self::Auth {
+                token: AuthToken::new(as_text(token)?).ok()?,
             },
-            "l" | "sl" => {
-                let (wait, fields) = split_field(argument);
-                let wait = WaitSecs::from_secs(read_number(wait)?)?;
-                let (target, ttl) = read_limit_and_ttl(kind, fields)?;
-                let key = Key::new(key).ok()?;
-                Self::Acquire { target, key, wait, ttl }
-            }
-            "e" | "se" => {
-                let (target, ttl) = read_limit_and_ttl(kind, Some(argument).filter(|a| !a.is_empty()))?;
-                let key = Key::new(key).ok()?;
-                Self::Enqueue { target, key, ttl }
-            }
-            "w" | "sw" => Self::Wait {
+            RawRequest::Acquire {
                 kind,
-                key: Key::new(key).ok()?,
-                wait: WaitSecs::from_secs(read_number(argument)?)?,
+                key,
+                limit,
+                wait,
+                ttl,
+            } => Self::Acquire {
+                target: target(kind, limit)?,
+                key: read_key(key)?,
+                wait,
+                ttl,
             },
-            "r" | "sr" => Self::Release {
+            RawRequest::Enqueue { kind, key, limit, ttl } => Self::Enqueue {
+                target: target(kind, limit)?,
+                key: read_key(key)?,
+                ttl,
+            },
+            RawRequest::Wait { kind, key, wait } => Self::Wait {
                 kind,
-                key: Key::new(key).ok()?,
-                token: Token::parse(argument.as_bytes())?,
+                key: read_key(key)?,
+                wait,
             },
-            "n" | "sn" => {
-                let (token, ttl) = split_field(argument);
-                Self::Renew {
-                    kind,
-                    key: Key::new(key).ok()?,
-                    token: Token::parse(token.as_bytes())?,
-                    ttl: read_ttl(ttl)?,
-                }
-            }
-            "stats" => Self::Stats,
-            "ping" => Self::Ping,
-            "barrier" if argument.is_empty() => Self::Barrier,
-            "stable-ref" if argument.is_empty() => Self::StableRef {
-                reference: StableRef::new(key).ok()?,
+            RawRequest::Release { kind, key, token } => Self::Release {
+                kind,
+                key: read_key(key)?,
+                token,
             },
-            "listen" => Self::Listen {
-                pattern: Pattern::new(key).ok()?,
-                group: read_group(argument)?,
+            RawRequest::Renew { kind, key, token, ttl } => Self::Renew {
+                kind,
+                key: read_key(key)?,
+                token,
+                ttl,
             },
-            "unlisten" => Self::Unlisten {
-                pattern: Pattern::new(key).ok()?,
-                group: read_group(argument)?,
+            RawRequest::Stats => Self::Stats,
+            RawRequest::Ping => Self::Ping,
+            RawRequest::Barrier => Self::Barrier,
+            RawRequest::StableRef { reference } => Self::StableRef {
+                reference: StableRef::new(as_text(reference)?).ok()?,
             },
-            "signal" => {
-                let channel = Channel::new(key).ok()?;
-                let payload = Payload::new(&channel, argument).ok()?;
+            RawRequest::Listen { pattern, group } => Self::Listen {
+                pattern: Pattern::new(as_text(pattern)?).ok()?,
+                group: read_group(group)?,
+            },
+            RawRequest::Unlisten { pattern, group } => Self::Unlisten {
+                pattern: Pattern::new(as_text(pattern)?).ok()?,
+                group: read_group(group)?,
+            },
+            RawRequest::Signal { channel, payload } => {
+                let channel = Channel::new(as_text(channel)?).ok()?;
+                let payload = Payload::new(&channel, as_text(payload)?).ok()?;
                 Self::Signal { channel, payload }
             }
-            _ => return None,
         })
     }
 }
@@ -339,14 +345,6 @@ fn either(kind: Kind, lock: &'static str, semaphore: &'static str) -> &'static s
     }
 }
 
-/// The field before the first blank, and what follows it, if there is a blank.
-fn split_field(line: &str) -> (&str, Option<&str>) {
-    match line.split_once(' ') {
-        Some((field, rest)) => (field, Some(rest)),
-        None => (line, None),
-    }
-}
-
 /// Decimal digits only: no sign, no blank, no fraction.
 pub(super) fn read_number(field: &str) -> Option<u64> {
     if field.is_empty() || !field.bytes().all(|b| b.is_ascii_digit()) {
@@ -355,29 +353,26 @@ pub(super) fn read_number(field: &str) -> Option<u64> {
     field.parse().ok().filter(|number| *number <= MAX_SECONDS)
 }
 
-fn read_ttl(field: Option<&str>) -> Option<Option<Ttl>> {
-    match field {
-        None => Some(None),
-        Some(field) => Ttl::from_secs(read_number(field)?).map(Some),
-    }
+fn as_text(line: &[u8]) -> Option<&str> {
+    std::str::from_utf8(line).ok()
 }
 
-fn read_limit_and_ttl(kind: Kind, fields: Option<&str>) -> Option<(Target, Option<Ttl>)> {
-    match kind {
-        Kind::Lock => Some((Target::Lock, read_ttl(fields)?)),
-        Kind::Semaphore => {
-            let (limit, ttl) = split_field(fields?);
-            let limit = Limit::new(u32::try_from(read_number(limit)?).ok()?).ok()?;
-            Some((Target::Semaphore(limit), read_ttl(ttl)?))
-        }
-    }
+fn read_key(line: &[u8]) -> Option<Key> {
+    Key::new(as_text(line)?).ok()
 }
 
 /// An empty line is no group.
-fn read_group(line: &str) -> Option<Option<Group>> {
+fn read_group(line: &[u8]) -> Option<Option<Group>> {
     match line {
-        "" => Some(None),
-        name => Group::new(name).ok().map(Some),
+        [] => Some(None),
+        name => Group::new(as_text(name)?).ok().map(Some),
+    }
+}
+
+fn target(kind: Kind, limit: u64) -> Option<Target> {
+    match kind {
+        Kind::Lock => Some(Target::Lock),
+        Kind::Semaphore => Limit::new(limit.try_into().ok()?).ok().map(Target::Semaphore),
     }
 }
 

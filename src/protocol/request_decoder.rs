@@ -1,17 +1,33 @@
 //! Requests out of bytes: the reading side of a server.
 
-use super::line::{LineBuffer, LineError};
+use bytes::{Buf, BytesMut};
+
+use super::line::LineError;
+use super::raw_request::RequestLines;
 use super::request::Request;
 use super::{MAX_LONG_LINE, MAX_SHORT_LINE};
-use bytes::BytesMut;
 
-/// Collects bytes and gives out the complete requests among them.
+/// Collects bytes and gives out the complete requests among them, as servers read them.
+///
+/// The bytes before a `\n` are a line. Its length includes all `\r` before the `\n`, which then are dropped. A line that is too long
+/// is refused when it ends; until then, its bytes are dropped as they come.
 #[derive(Debug)]
 pub struct RequestDecoder {
-    longest_argument: usize,
-    lines: LineBuffer,
-    command: Option<Box<str>>,
-    key: Option<Box<str>>,
+    longest_secret: usize,
+    longest_payload: usize,
+    bytes: BytesMut,
+    /// How much of `bytes` belongs to requests that were given out already.
+    consumed: usize,
+    /// Where the complete lines of the next request end.
+    ends: [usize; 2],
+    /// How many of them there are.
+    complete: usize,
+    /// How much of `bytes` is known to hold no further `\n`.
+    searched: usize,
+    /// The line that is under way is too long.
+    too_long: bool,
+    /// All lines since the start.
+    lines: u64,
 }
 
 /// Why a request cannot be read.
@@ -31,59 +47,203 @@ impl From<LineError> for RequestError {
 
 impl Default for RequestDecoder {
     fn default() -> Self {
-        Self::with_longest_argument(MAX_LONG_LINE)
+        Self::with_longest_arguments(MAX_LONG_LINE, MAX_LONG_LINE)
     }
 }
 
 impl RequestDecoder {
-    /// A decoder that takes argument lines of `auth` and `signal` up to so many bytes. Servers before 1.15 take no more than
-    /// [`MAX_SHORT_LINE`]; the default is [`MAX_LONG_LINE`].
+    /// A decoder that takes so many bytes as the argument of `auth`, and as that of `signal`. By default it is
+    /// [`MAX_LONG_LINE`] for both; servers before 1.15 take [`MAX_SHORT_LINE`].
     #[must_use]
-    pub fn with_longest_argument(bytes: usize) -> Self {
+    pub fn with_longest_arguments(auth: usize, signal: usize) -> Self {
         Self {
-            longest_argument: bytes,
-            lines: LineBuffer::new(),
-            command: None,
-            key: None,
+            longest_secret: auth,
+            longest_payload: signal,
+            bytes: BytesMut::new(),
+            consumed: 0,
+            ends: [0; 2],
+            complete: 0,
+            searched: 0,
+            too_long: false,
+            lines: 0,
         }
     }
 
     /// The place to read more bytes into. Only append.
     pub fn read_space(&mut self) -> &mut BytesMut {
-        self.lines.read_space()
+        self.bytes.advance(self.consumed);
+        self.searched -= self.consumed;
+        for end in &mut self.ends[..self.complete] {
+            *end -= self.consumed;
+        }
+        self.consumed = 0;
+        if self.bytes.capacity() - self.bytes.len() < 4096 {
+            self.bytes.reserve(16 * 1024);
+        }
+        &mut self.bytes
     }
 
     /// The next complete request, if there is one.
     ///
     /// # Errors
     ///
-    /// [`RequestError`]; after [`RequestError::Malformed`] the decoder goes on with the next request.
+    /// [`RequestError`]; after [`RequestError::Malformed`] the decoder goes on with the next request. Servers take some requests
+    /// that [`Request`] cannot be, such as keys that are not UTF-8; these are malformed here.
     pub fn next_request(&mut self) -> Result<Option<Request>, RequestError> {
-        if self.command.is_none() {
-            match self.lines.next_line(MAX_SHORT_LINE)? {
-                Some(line) => self.command = Some(line.into()),
-                None => return Ok(None),
-            }
+        match self.next_lines()? {
+            None => Ok(None),
+            Some(lines) => Request::read(lines).map(Some).ok_or(RequestError::Malformed),
         }
-        if self.key.is_none() {
-            match self.lines.next_line(MAX_SHORT_LINE)? {
-                Some(line) => self.key = Some(line.into()),
-                None => return Ok(None),
+    }
+
+    /// The lines of the next complete request, if there is one.
+    pub(crate) fn next_lines(&mut self) -> Result<Option<RequestLines<'_>>, LineError> {
+        let mut start = self.line_start();
+        loop {
+            let limit = self.limit();
+            let Some(offset) = memchr::memchr(b'\n', &self.bytes[self.searched..]) else {
+                self.too_long |= self.bytes.len() - start > limit;
+                if self.too_long {
+                    self.bytes.truncate(start);
+                }
+                self.searched = self.bytes.len();
+                return Ok(None);
+            };
+            let end = self.searched + offset;
+            self.searched = end + 1;
+            self.lines += 1;
+            if std::mem::take(&mut self.too_long) || end - start > limit {
+                self.begin_request(end + 1);
+                return Err(LineError::TooLong { limit });
             }
+            if let Some(of_line) = self.ends.get_mut(self.complete) {
+                *of_line = end;
+                self.complete += 1;
+                start = end + 1;
+                continue;
+            }
+            let from = self.consumed;
+            self.begin_request(end + 1);
+            return Ok(Some(RequestLines {
+                command: trimmed(&self.bytes[from..self.ends[0]]),
+                key: trimmed(&self.bytes[self.ends[0] + 1..self.ends[1]]),
+                argument: trimmed(&self.bytes[self.ends[1] + 1..end]),
+            }));
         }
-        let limit = match self.command.as_deref() {
-            Some("auth" | "signal") => self.longest_argument,
+    }
+
+    /// How many bytes there are behind the request that was given out last.
+    pub(crate) fn pending(&self) -> usize {
+        self.bytes.len() - self.consumed
+    }
+
+    /// How many lines have been completed since the start.
+    pub(crate) fn lines(&self) -> u64 {
+        self.lines
+    }
+
+    /// Whether the line that is under way is too long already.
+    pub(crate) fn is_too_long(&self) -> bool {
+        self.too_long
+    }
+
+    fn begin_request(&mut self, at: usize) {
+        self.consumed = at;
+        self.complete = 0;
+    }
+
+    /// Where the line that is under way starts.
+    fn line_start(&self) -> usize {
+        match self.complete {
+            0 => self.consumed,
+            complete => self.ends[complete - 1] + 1,
+        }
+    }
+
+    /// How long the line that is under way may be.
+    fn limit(&self) -> usize {
+        if self.complete < self.ends.len() {
+            return MAX_SHORT_LINE;
+        }
+        match trimmed(&self.bytes[self.consumed..self.ends[0]]) {
+            b"auth" => self.longest_secret,
+            b"signal" => self.longest_payload,
             _ => MAX_SHORT_LINE,
+        }
+    }
+}
+
+/// Without the `\r` at its end, however many there are.
+fn trimmed(mut line: &[u8]) -> &[u8] {
+    while let [rest @ .., b'\r'] = line {
+        line = rest;
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What comes of bytes that arrive in pieces: each request, joined, or `too long`.
+    fn requests(pieces: &[&[u8]]) -> Vec<String> {
+        let mut decoder = RequestDecoder::with_longest_arguments(300, 256);
+        let mut out = Vec::new();
+        for piece in pieces {
+            decoder.read_space().extend_from_slice(piece);
+            loop {
+                match decoder.next_lines() {
+                    Ok(None) => break,
+                    Ok(Some(lines)) => {
+                        let lines = [lines.command, lines.key, lines.argument];
+                        out.push(lines.map(|line| String::from_utf8_lossy(line).into_owned()).join("|"));
+                    }
+                    Err(_) => out.push("too long".to_owned()),
+                }
+            }
+        }
+        out
+    }
+
+    #[test]
+    fn carriage_returns_are_dropped_at_the_end_only_and_count() {
+        assert_eq!(requests(&[b"l\r\nk\r\r\r\n\r0\n"]), ["l|k|\r0"]);
+        let longest = format!("l\nk\n{}\n", "0".repeat(256));
+        assert_eq!(requests(&[longest.as_bytes()]).len(), 1);
+        let with_return = longest.replace("0\n", "0\r\n");
+        assert_eq!(requests(&[with_return.as_bytes()]), ["too long"]);
+    }
+
+    #[test]
+    fn a_line_that_is_too_long_is_refused_at_its_end() {
+        let long = "x".repeat(300);
+        let pieces = [long.as_bytes(), long.as_bytes(), b"x\nl\nk\n0\n"];
+        let mut decoder = RequestDecoder::default();
+        for piece in &pieces[..2] {
+            decoder.read_space().extend_from_slice(piece);
+            assert_eq!(decoder.next_lines(), Ok(None));
+            assert!(decoder.is_too_long() && decoder.pending() == 0);
+        }
+        assert_eq!(requests(&pieces), ["too long", "l|k|0"]);
+    }
+
+    #[test]
+    fn the_limit_of_an_argument_depends_on_its_command() {
+        let argument = |command: &str, length: usize| {
+            let request = format!("{command}\r\n_\n{}\n", "x".repeat(length));
+            requests(&[request.as_bytes()])[0] != "too long"
         };
-        let Some(argument) = self.lines.next_line(limit)? else {
-            return Ok(None);
-        };
-        let request = match (&self.command, &self.key) {
-            (Some(command), Some(key)) => Request::decode(command, key, argument),
-            _ => None,
-        };
-        self.command = None;
-        self.key = None;
-        request.map(Some).ok_or(RequestError::Malformed)
+        assert!(argument("auth", 300) && !argument("auth", 301));
+        assert!(argument("signal", 256) && !argument("signal", 257));
+        assert!(argument("r", 256) && !argument("r", 257));
+    }
+
+    #[test]
+    fn lines_that_are_no_text_are_given_out() {
+        let mut decoder = RequestDecoder::default();
+        decoder.read_space().extend_from_slice(b"l\n\xff\n0\nping\n_\n_\n");
+        assert_eq!(decoder.next_request(), Err(RequestError::Malformed));
+        assert_eq!(decoder.next_request(), Ok(Some(Request::Ping)));
+        assert_eq!((decoder.lines(), decoder.pending()), (6, 0));
     }
 }

@@ -4,7 +4,6 @@
 //! never inside an answer: what was signalled before a request was worked on stands before its answer, what it brought
 //! about itself behind it.
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -18,10 +17,10 @@ use super::shared::Shared;
 use super::signals::{Cut, Inbox};
 use super::state::{Answer, State};
 use crate::clock::after;
-use crate::protocol::{AuthToken, Request, RequestDecoder, RequestError, Response, Status};
+use crate::protocol::{RawRequest, RequestDecoder, RequestLines, Response, Status};
 
-/// So much may be read ahead while a request blocks; a client that sends more is dropped (as releases from 1.15 do).
-const MOST_READ_AHEAD: usize = 64 * 1024;
+/// A client that sends so much behind a request that blocks is dropped by releases from 1.15 on: that is their read buffer.
+const READ_BUFFER: usize = 4096;
 
 /// Once so much is to be written it is, before further requests are worked on.
 const MOST_UNWRITTEN: usize = 256 * 1024;
@@ -29,7 +28,7 @@ const MOST_UNWRITTEN: usize = 256 * 1024;
 /// A wrong secret is answered, and the connection closed this much later (as the real server does).
 const AFTER_WRONG_SECRET: Duration = Duration::from_millis(100);
 
-/// Why a connection ends: nothing that anybody needs to be told.
+/// Why a connection ends: there is nothing to say about it.
 struct Over;
 
 impl From<Cut> for Over {
@@ -40,17 +39,20 @@ impl From<Cut> for Over {
 
 /// Serves a connection until it ends.
 pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(stream: S, number: u64, shared: &Shared) {
+    let release = shared.options.release;
     let connection = Connection {
         stream,
-        number,
-        shared,
-        decoder: RequestDecoder::with_longest_argument(shared.options.release.longest_argument()),
-        requests: VecDeque::new(),
-        out: BytesMut::new(),
-        inbox: None,
-        delivered: 0,
-        authenticated: shared.options.auth_token.is_none(),
+        decoder: RequestDecoder::with_longest_arguments(release.longest_secret(), release.longest_payload()),
+        line: (0, Instant::now()),
         ended: false,
+        session: Session {
+            number,
+            shared,
+            out: BytesMut::new(),
+            inbox: None,
+            delivered: 0,
+            authenticated: shared.options.auth_token.is_none(),
+        },
     };
     // Ends with `Over`, always.
     connection.run().await.unwrap_or(());
@@ -58,20 +60,25 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(stream: S, number: 
 
 struct Connection<'a, S> {
     stream: S,
+    decoder: RequestDecoder,
+    /// How many lines were complete when the one under way was first waited for, and when that was.
+    line: (u64, Instant),
+    /// The client sends no more.
+    ended: bool,
+    session: Session<'a>,
+}
+
+/// The part of a connection that answers requests.
+struct Session<'a> {
     number: u64,
     shared: &'a Shared,
-    decoder: RequestDecoder,
-    /// Read, but not answered yet.
-    requests: VecDeque<Result<Request, RequestError>>,
     /// Answers and signals that are not written yet.
     out: BytesMut,
     /// Where signals arrive, once it has listened. Before, it pays nothing for them.
     inbox: Option<Inbox>,
-    /// How many signals of this connection were delivered to somebody since others had a turn.
+    /// How many signals of this connection were delivered since other tasks had a turn.
     delivered: usize,
     authenticated: bool,
-    /// The client sends no more.
-    ended: bool,
 }
 
 /// What to do when all answers so far are written.
@@ -80,9 +87,9 @@ enum Next {
     Read,
     /// This one is answered later.
     Wait(Blocked),
-    /// Let others run: those who got signals, those who wait behind large answers.
+    /// Let other tasks run: connections that got signals, or that wait behind large answers.
     Yield,
-    /// The last answer was `error`, and the client out of step; or the server is no more.
+    /// The last answer was an error, and no other is given.
     End,
     /// The last answer was `error_auth`.
     Farewell,
@@ -98,13 +105,11 @@ struct Blocked {
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
     async fn run(mut self) -> Result<(), Over> {
         loop {
-            self.decode();
             // All that can be answered at once is answered with one write.
             let next = self.answer_all();
             self.flush().await?;
             match next {
-                Next::Read if self.ended && self.authenticated => return Err(Over),
-                Next::Read if self.ended => return Err(self.end_with_refusal().await),
+                Next::Read if self.ended => return Err(self.end_of_input().await),
                 Next::Read => self.read().await?,
                 Next::Wait(blocked) => self.wait(blocked).await?,
                 Next::Yield => yield_now().await,
@@ -117,63 +122,153 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
         }
     }
 
-    fn decode(&mut self) {
+    /// Answers requests until there are no more, or something else comes first, under one lock of the state.
+    fn answer_all(&mut self) -> Next {
+        let mut request = self.decoder.next_lines();
+        if let Ok(None) = request {
+            return Next::Read;
+        }
+        let now = Instant::now();
+        let session = &mut self.session;
+        let mut state = session.shared.state();
+        if state.is_killed() {
+            return Next::End;
+        }
+        session.take_signals();
         loop {
-            match self.decoder.next_request() {
-                Ok(None) => return,
-                Ok(Some(request)) => self.requests.push_back(Ok(request)),
-                Err(RequestError::Malformed) => self.requests.push_back(Err(RequestError::Malformed)),
-                Err(error) => {
-                    self.requests.push_back(Err(error));
-                    return;
+            let next = match request {
+                Ok(None) => return Next::Read,
+                Ok(Some(lines)) => session.answer(lines, &mut state, now),
+                Err(_) => Some(session.refuse_to_go_on()),
+            };
+            session.take_signals();
+            if let Some(next) = next {
+                return next;
+            }
+            // A request of ten bytes can have an answer of a megabyte, and there may be a thousand of them.
+            if session.out.len() >= MOST_UNWRITTEN {
+                return Next::Yield;
+            }
+            request = self.decoder.next_lines();
+        }
+    }
+
+    async fn flush(&mut self) -> Result<(), Over> {
+        let session = &mut self.session;
+        if session.out.is_empty() {
+            return Ok(());
+        }
+        let write = async {
+            self.stream.write_all(&session.out).await?;
+            self.stream.flush().await
+        };
+        let write = timeout(session.shared.options.write_timeout, write);
+        let written = match &session.inbox {
+            None => write.await,
+            Some(inbox) => tokio::select! {
+                biased;
+                cut = inbox.cut() => return Err(cut.into()),
+                written = write => written,
+            },
+        };
+        session.out.clear();
+        match written {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err(Over),
+        }
+    }
+
+    /// Reads more, and passes signals on meanwhile. That they come is no sign of life: a client is left that does not
+    /// complete a line in time. Its time begins when the server begins to wait for that line, as in the real ones.
+    async fn read(&mut self) -> Result<(), Over> {
+        if self.line.0 != self.decoder.lines() {
+            self.line = (self.decoder.lines(), Instant::now());
+        }
+        let until = after(self.line.1, self.session.shared.options.read_timeout);
+        loop {
+            let Session { inbox, out, .. } = &mut self.session;
+            tokio::select! {
+                biased;
+                read = self.stream.read_buf(self.decoder.read_space()) => {
+                    self.ended = read.map_err(|_| Over)? == 0;
+                    return Ok(());
+                }
+                () = sleep_until(until) => return Err(self.end_with_refusal().await),
+                signals = arrive(inbox, out), if inbox.is_some() => {
+                    signals?;
+                    self.flush().await?;
                 }
             }
         }
     }
 
-    /// Answers requests until there are no more, or something else comes first, under one lock of the state.
-    fn answer_all(&mut self) -> Next {
-        if self.requests.is_empty() {
-            return Next::Read;
-        }
-        let now = Instant::now();
-        let shared = self.shared;
-        let mut state = shared.state();
-        if state.is_killed() {
-            return Next::End;
-        }
-        self.take_signals();
-        while let Some(request) = self.requests.pop_front() {
-            let next = self.answer(request, &mut state, now);
-            self.take_signals();
-            if let Some(next) = next {
-                return next;
+    /// Waits for a grant, or for its time to be over, and passes signals on. Releases from 1.15 on watch for a client that
+    /// hangs up meanwhile; earlier ones read nothing, so they notice it with the next read.
+    async fn wait(&mut self, mut blocked: Blocked) -> Result<(), Over> {
+        let Session { number, shared, .. } = self.session;
+        let watches = shared.options.release.watches_blocked_connections();
+        let response = loop {
+            if watches && self.decoder.pending() >= READ_BUFFER {
+                return Err(Over);
             }
-            // A request of ten bytes can have an answer of a megabyte, and there may be a thousand of them.
-            if self.out.len() >= MOST_UNWRITTEN && !self.requests.is_empty() {
-                return Next::Yield;
-            }
-        }
-        Next::Read
-    }
-
-    /// Answers one request. What comes next, if it is not the next request.
-    fn answer(&mut self, request: Result<Request, RequestError>, state: &mut State, now: Instant) -> Option<Next> {
-        let request = match request {
-            Ok(request) => request,
-            Err(_) if !self.authenticated => return self.turn_away(),
-            Err(RequestError::Malformed) => return self.say(&Response::Refused(Status::Error)),
-            Err(RequestError::Line(_)) => {
-                self.say(&Response::Refused(Status::Error));
-                return Some(Next::End);
+            let Session { inbox, out, .. } = &mut self.session;
+            tokio::select! {
+                biased;
+                granted = &mut blocked.granted => break granted.map_err(|_| Over)?,
+                () = sleep_until(blocked.until) => {
+                    // The grant may have come in this very moment: then it counts.
+                    let gave_up = shared.state().give_up(number, &blocked.subject, Instant::now());
+                    break match blocked.granted.try_recv() {
+                        Ok(granted) if !gave_up => granted,
+                        _ => Response::TimedOut,
+                    };
+                }
+                read = self.stream.read_buf(self.decoder.read_space()), if watches => match read {
+                    Ok(0) | Err(_) => return Err(Over),
+                    Ok(_) => {}
+                },
+                signals = arrive(inbox, out), if inbox.is_some() => {
+                    signals?;
+                    self.flush().await?;
+                }
             }
         };
+        self.session.say(&response);
+        Ok(())
+    }
+
+    /// The client has said all that it will. It is answered where that was not a whole request, but something that the server
+    /// would have refused however it went on.
+    async fn end_of_input(&mut self) -> Over {
+        match self.session.authenticated && !self.decoder.is_too_long() {
+            true => Over,
+            false => self.end_with_refusal().await,
+        }
+    }
+
+    /// Answers a client that has not completed its request, and does not go on with it.
+    async fn end_with_refusal(&mut self) -> Over {
+        let next = self.session.refuse_to_go_on();
+        if let (Ok(()), Next::Farewell) = (self.flush().await, next) {
+            sleep(AFTER_WRONG_SECRET).await;
+        }
+        Over
+    }
+}
+
+impl Session<'_> {
+    /// Answers one request. What comes next, if it is not the next request.
+    fn answer(&mut self, lines: RequestLines<'_>, state: &mut State, now: Instant) -> Option<Next> {
+        let request = RawRequest::read(lines);
         if !self.authenticated {
-            self.authenticated = is_right(&request, self.shared.options.auth_token.as_ref());
-            return match self.authenticated {
-                true => self.say(&Response::Done),
-                false => self.turn_away(),
-            };
+            return self.authenticate(request);
+        }
+        let Some(request) = request else {
+            return self.say(&Response::Refused(Status::Error));
+        };
+        if state.turns_requests_away() {
+            self.say(&Response::Refused(Status::Draining));
+            return Some(Next::End);
         }
         match state.request(self.number, request, now) {
             Answer::Now(Response::Count(deliveries)) if deliveries > 0 => {
@@ -197,30 +292,41 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
         }
     }
 
+    /// Only the right secret will do.
+    fn authenticate(&mut self, request: Option<RawRequest<'_>>) -> Option<Next> {
+        let options = &self.shared.options;
+        let secret = options
+            .auth_token
+            .as_ref()
+            .map(|secret| match options.release.trims_its_secret() {
+                true => secret.expose().trim(),
+                false => secret.expose(),
+            });
+        match (request, secret) {
+            (Some(RawRequest::Auth { token }), Some(secret)) if same(token, secret.as_bytes()) => {
+                self.authenticated = true;
+                self.say(&Response::Done)
+            }
+            _ => Some(self.refuse_to_go_on()),
+        }
+    }
+
+    /// Answers what comes of a client that cannot be understood any more, or that has not authenticated.
+    fn refuse_to_go_on(&mut self) -> Next {
+        let (status, next) = match self.authenticated {
+            true => (Status::Error, Next::End),
+            false => (Status::Auth, Next::Farewell),
+        };
+        self.say(&Response::Refused(status));
+        next
+    }
+
     fn say(&mut self, response: &Response) -> Option<Next> {
         response.encode(&mut self.out);
         None
     }
 
-    /// Answers a client that has not finished its request, and does not go on with it.
-    async fn end_with_refusal(&mut self) -> Over {
-        let farewell = match self.authenticated {
-            true => self.say(&Response::Refused(Status::Error)),
-            false => self.turn_away(),
-        };
-        let flushed = self.flush().await;
-        if let (Ok(()), Some(Next::Farewell)) = (flushed, farewell) {
-            sleep(AFTER_WRONG_SECRET).await;
-        }
-        Over
-    }
-
-    fn turn_away(&mut self) -> Option<Next> {
-        self.say(&Response::Refused(Status::Auth));
-        Some(Next::Farewell)
-    }
-
-    /// Signals that come in one write are worked on faster than anybody can read them. So that a client is not cut because
+    /// Signals that come in one write are worked on faster than any client can read them. So that a client is not cut because
     /// its task had no turn, it gets one long before its buffer is full.
     fn paced(&mut self) -> Option<Next> {
         self.delivered += 1;
@@ -236,88 +342,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
             inbox.take(&mut self.out);
         }
     }
-
-    async fn flush(&mut self) -> Result<(), Over> {
-        if self.out.is_empty() {
-            return Ok(());
-        }
-        let write = async {
-            self.stream.write_all(&self.out).await?;
-            self.stream.flush().await
-        };
-        let write = timeout(self.shared.options.write_timeout, write);
-        let written = match &self.inbox {
-            None => write.await,
-            Some(inbox) => tokio::select! {
-                biased;
-                cut = inbox.cut() => return Err(cut.into()),
-                written = write => written,
-            },
-        };
-        self.out.clear();
-        match written {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) | Err(_) => Err(Over),
-        }
-    }
-
-    /// Reads more, and passes signals on meanwhile. That they come is no sign of life: a client that says nothing for too
-    /// long is left.
-    async fn read(&mut self) -> Result<(), Over> {
-        let until = after(Instant::now(), self.shared.options.read_timeout);
-        loop {
-            tokio::select! {
-                biased;
-                read = self.stream.read_buf(self.decoder.read_space()) => {
-                    self.ended = read.map_err(|_| Over)? == 0;
-                    return Ok(());
-                }
-                () = sleep_until(until) => {
-                    return Err(self.end_with_refusal().await);
-                }
-                signals = arrive(&mut self.inbox, &mut self.out), if self.inbox.is_some() => {
-                    signals?;
-                    self.flush().await?;
-                }
-            }
-        }
-    }
-
-    /// Waits for a grant, or for its time to be over, and passes signals on. Releases from 1.15 on watch for a client that
-    /// hangs up meanwhile; earlier ones read nothing, so they notice it with the next read.
-    async fn wait(&mut self, mut blocked: Blocked) -> Result<(), Over> {
-        let watches = self.shared.options.release.watches_blocked_connections();
-        let mut read_ahead = 0;
-        let response = loop {
-            tokio::select! {
-                biased;
-                granted = &mut blocked.granted => break granted.map_err(|_| Over)?,
-                () = sleep_until(blocked.until) => {
-                    // The grant may have come in this very moment: then it counts.
-                    let gave_up = self.shared.state().give_up(self.number, &blocked.subject, Instant::now());
-                    break match blocked.granted.try_recv() {
-                        Ok(granted) if !gave_up => granted,
-                        _ => Response::TimedOut,
-                    };
-                }
-                read = self.stream.read_buf(self.decoder.read_space()), if watches => match read {
-                    Ok(0) | Err(_) => return Err(Over),
-                    Ok(count) => {
-                        read_ahead += count;
-                        if read_ahead > MOST_READ_AHEAD {
-                            return Err(Over);
-                        }
-                    }
-                },
-                signals = arrive(&mut self.inbox, &mut self.out), if self.inbox.is_some() => {
-                    signals?;
-                    self.flush().await?;
-                }
-            }
-        };
-        self.say(&response);
-        Ok(())
-    }
 }
 
 /// Waits for signals, and moves all that are there to `out`.
@@ -325,13 +349,6 @@ async fn arrive(inbox: &mut Option<Inbox>, out: &mut BytesMut) -> Result<(), Ove
     match inbox {
         Some(inbox) => Ok(inbox.wait(out).await?),
         None => std::future::pending().await,
-    }
-}
-
-fn is_right(request: &Request, secret: Option<&AuthToken>) -> bool {
-    match (request, secret) {
-        (Request::Auth { token }, Some(secret)) => same(token.expose().as_bytes(), secret.expose().as_bytes()),
-        _ => false,
     }
 }
 

@@ -15,10 +15,10 @@ pub struct Event {
     pub kind: EventKind,
     /// The namespace of the key.
     pub namespace: Kind,
-    /// The key.
+    /// The key. Servers take some that are not valid as a [`Key`]: in these, U+FFFD stands for what is not.
     pub key: Key,
     /// How many may hold the key at once: 1 for a lock.
-    pub limit: u32,
+    pub limit: u64,
     /// The grant that it is about, where there is one.
     pub token: Option<Token>,
     /// The place in a queue that it is about, where there is one: what was taken, left, or granted. Places are numbered in

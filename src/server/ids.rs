@@ -1,9 +1,10 @@
 //! What the state of a server counts: keys, connections, leases and places.
 
-use crate::types::{Key, Kind};
+use super::name::Name;
+use crate::types::Kind;
 
 /// A key in its namespace.
-pub(super) type Subject = (Kind, Key);
+pub(super) type Subject = (Kind, Name);
 
 /// Names a connection, or what is left of one: see [`in_term`].
 pub(super) type Connection = u64;

@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::Mutex;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -41,7 +41,7 @@ impl Server {
         let ServerBuilder { host, port, options } = builder;
         options.check()?;
         let (listener, address) = listen(&host, port).await?;
-        let state = State::new(options.clone(), Random::new()?);
+        let state = State::new(options.clone(), Random::new()?).fences_above(nanoseconds());
         Ok(Self::serve(
             (listener, address),
             options,
@@ -92,9 +92,10 @@ impl Server {
         self.shared.state().events().to_vec()
     }
 
-    /// Shuts down as the real server does when it is told to end: takes no new connections, answers whoever waits or
-    /// wants to acquire with `error_draining`, serves what else its clients ask for until they hang up or the shutdown
-    /// timeout is over, and then closes what is left.
+    /// Shuts down as the real server does when it is told to end. It takes no new connections, and answers waits that block with
+    /// `error`. From 1.16 on it answers every further request with `error_draining` and closes its connection; earlier releases
+    /// serve them, except that none waits. It ends when its clients have hung up. What is left when the shutdown timeout is over
+    /// is closed.
     ///
     /// # Cancel safety
     ///
@@ -128,6 +129,12 @@ impl Server {
         tasks.close();
         tasks.wait().await;
     }
+}
+
+/// The time of day, which no earlier server of this machine has reached with its fences.
+pub(super) fn nanoseconds() -> u64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    now.map_or(0, |since| since.as_nanos() as u64)
 }
 
 /// Binds an address.

@@ -34,6 +34,7 @@ mod connection;
 mod event;
 mod ids;
 mod listener;
+mod name;
 mod options;
 mod random;
 mod release;

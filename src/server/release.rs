@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::error::{Error, Result};
+use crate::protocol::{MAX_LONG_LINE, MAX_SHORT_LINE};
 use crate::types::Shortened;
 
 /// A release of the real server: see [`ServerBuilder::release`](super::ServerBuilder::release) for what each does otherwise.
@@ -112,13 +113,52 @@ impl Release {
         self >= Self::V1_15
     }
 
-    /// The longest argument line of `auth` and `signal`, in bytes.
-    pub(super) fn longest_argument(self) -> usize {
-        use crate::protocol::{MAX_LONG_LINE, MAX_SHORT_LINE};
-        if self >= Self::V1_15 {
-            MAX_LONG_LINE
-        } else {
-            MAX_SHORT_LINE
+    /// The longest argument line of `auth`, in bytes.
+    pub(super) fn longest_secret(self) -> usize {
+        match self >= Self::V1_15 {
+            true => MAX_LONG_LINE,
+            false => MAX_SHORT_LINE,
+        }
+    }
+
+    /// The longest argument line of `signal`, in bytes.
+    pub(super) fn longest_payload(self) -> usize {
+        match self >= Self::V1_15 && self.knows_signals() {
+            true => MAX_LONG_LINE,
+            false => MAX_SHORT_LINE,
+        }
+    }
+
+    /// Signals of blanks, and `unlisten` of a pattern that is invalid, are errors; a list of no listeners is empty, not `null`.
+    pub(super) fn checks_signals_well(self) -> bool {
+        self >= Self::V1_11_2
+    }
+
+    /// The places of a connection that has ended are given up even if what it holds is not.
+    pub(super) fn always_gives_up_places(self) -> bool {
+        self >= Self::V1_15
+    }
+
+    /// A grant that was made in the queue is noted in its ticket at once. Before, its `w` finds it, whatever has become of it.
+    pub(super) fn knows_grants_of_tickets(self) -> bool {
+        self >= Self::V1_15
+    }
+
+    /// While it shuts down, every request is answered with `error_draining` and its connection is closed.
+    pub(super) fn turns_requests_away(self) -> bool {
+        self >= Self::V1_16
+    }
+
+    /// The server's own secret is without the blanks around it. Before, a secret with blanks around it fits none that is presented.
+    pub(super) fn trims_its_secret(self) -> bool {
+        self >= Self::V1_16
+    }
+
+    /// The greatest limit of a semaphore.
+    pub(super) fn greatest_limit(self) -> u64 {
+        match self.is_cluster_build() {
+            true => 1 << 20,
+            false => u64::MAX,
         }
     }
 

@@ -22,7 +22,7 @@ pub struct Step {
     pub kind: EventKind,
     pub namespace: Kind,
     pub key: String,
-    pub limit: u32,
+    pub limit: u64,
     pub token: Option<Token>,
     pub place: Option<u64>,
     pub connection: u64,

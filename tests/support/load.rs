@@ -97,7 +97,7 @@ impl Witness {
             kind,
             namespace: held.kind(),
             key: held.key().to_string(),
-            limit,
+            limit: limit.into(),
             token: Some(*held.token()),
             place: None,
             connection: self.client as u64,

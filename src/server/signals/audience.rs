@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound::{Excluded, Unbounded};
 
 use super::Connection;
-use crate::protocol::Group;
+use super::pattern::Group;
 
 /// Names a subscription, in the order in which they were made.
 pub(super) type Seat = u64;

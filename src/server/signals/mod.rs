@@ -6,18 +6,19 @@
 
 mod audience;
 mod mailbox;
+mod pattern;
 mod trie;
 
 use std::collections::HashMap;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 
 use self::audience::{Audience, Seat};
 use self::mailbox::Outbox;
 pub(super) use self::mailbox::{Cut, Inbox};
+pub(super) use self::pattern::{Group, Pattern, has_wildcards};
 use self::trie::PatternTrie;
 use super::ids::Connection;
-use crate::protocol::{Channel, Group, Pattern, Payload, Signal};
 use crate::stats::SignalChannelStats;
 
 /// All subscriptions of a server.
@@ -113,8 +114,8 @@ impl Signals {
     ///
     /// A connection whose buffer is full does not read: it is cut, and gets nothing. The turn of a group passes to its
     /// next member then.
-    pub(super) fn publish(&mut self, channel: Channel, payload: Payload) -> u64 {
-        let (patterns, _) = self.matching(channel.as_str());
+    pub(super) fn publish(&mut self, channel: &[u8], payload: &[u8]) -> u64 {
+        let (patterns, _) = self.matching(channel);
         if patterns.is_empty() {
             return 0;
         }
@@ -162,8 +163,8 @@ impl Signals {
         audiences
             .flat_map(|(pattern, audience)| {
                 audience.sizes().map(|(group, listeners)| SignalChannelStats {
-                    pattern: pattern.as_str().to_owned(),
-                    group: group.map(|group| group.as_str().to_owned()),
+                    pattern: pattern.to_string(),
+                    group: group.map(|group| String::from_utf8_lossy(group).into_owned()),
                     listeners: listeners as u64,
                 })
             })
@@ -171,7 +172,7 @@ impl Signals {
     }
 
     /// The patterns that a channel matches, and how many places were looked at to find them.
-    fn matching(&self, channel: &str) -> (Vec<Pattern>, usize) {
+    fn matching(&self, channel: &[u8]) -> (Vec<Pattern>, usize) {
         // A channel has no wildcards, so a pattern of the same text has none either.
         let exact = self.audiences.get_key_value(channel);
         let mut patterns: Vec<Pattern> = exact.map(|(pattern, _)| pattern.clone()).into_iter().collect();
@@ -231,9 +232,13 @@ impl Delivery<'_> {
 }
 
 /// Encoded once, shared by all who get it.
-fn line(channel: Channel, payload: Payload) -> Bytes {
-    let mut line = BytesMut::new();
-    Signal::new(channel, payload).encode(&mut line);
+fn line(channel: &[u8], payload: &[u8]) -> Bytes {
+    let mut line = BytesMut::with_capacity(channel.len() + payload.len() + 6);
+    line.extend_from_slice(b"sig ");
+    line.extend_from_slice(channel);
+    line.put_u8(b' ');
+    line.extend_from_slice(payload);
+    line.put_u8(b'\n');
     line.freeze()
 }
 

@@ -10,8 +10,13 @@ struct Bench {
     inboxes: BTreeMap<Connection, Inbox>,
 }
 
-fn channel(name: &str) -> Channel {
-    Channel::new(name).unwrap()
+fn pattern(name: &str) -> Pattern {
+    Pattern::read(name.as_bytes()).unwrap()
+}
+
+/// None, if it has no name.
+fn group(name: &str) -> Option<Group> {
+    (!name.is_empty()).then(|| name.as_bytes().into())
 }
 
 impl Bench {
@@ -23,9 +28,8 @@ impl Bench {
     }
 
     /// False if it is refused.
-    fn listen(&mut self, connection: Connection, pattern: &str, group: &str) -> bool {
-        let group = Group::new(group).ok();
-        match self.signals.listen(connection, Pattern::new(pattern).unwrap(), group) {
+    fn listen(&mut self, connection: Connection, name: &str, of: &str) -> bool {
+        match self.signals.listen(connection, pattern(name), group(of)) {
             Ok(Some(inbox)) => {
                 assert!(self.inboxes.insert(connection, inbox).is_none(), "it has one already");
                 true
@@ -35,15 +39,12 @@ impl Bench {
         }
     }
 
-    fn unlisten(&mut self, connection: Connection, pattern: &str, group: &str) {
-        let pattern = Pattern::new(pattern).unwrap();
-        self.signals.unlisten(connection, pattern, Group::new(group).ok());
+    fn unlisten(&mut self, connection: Connection, name: &str, of: &str) {
+        self.signals.unlisten(connection, pattern(name), group(of));
     }
 
     fn publish(&mut self, name: &str, payload: &str) -> u64 {
-        let channel = channel(name);
-        let payload = Payload::new(&channel, payload).unwrap();
-        self.signals.publish(channel, payload)
+        self.signals.publish(name.as_bytes(), payload.as_bytes())
     }
 
     /// What a connection has got since it was asked last.
@@ -71,7 +72,7 @@ impl Bench {
     }
 
     fn looked_at(&self, name: &str) -> usize {
-        self.signals.matching(name).1
+        self.signals.matching(name.as_bytes()).1
     }
 
     fn is_empty(&self) -> bool {

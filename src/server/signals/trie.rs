@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::protocol::Pattern;
+use super::pattern::{Pattern, tokens};
 
 /// A set of patterns in which a channel finds those that match it without looking at the others: each step goes from a
 /// token of the channel to the child of that name and to that of `*`.
@@ -18,7 +18,7 @@ struct Node {
     /// The pattern whose tokens lead here, and `>`.
     rest: Option<Pattern>,
     /// By the next token, if it is not `*`.
-    named: HashMap<Box<str>, Node>,
+    named: HashMap<Box<[u8]>, Node>,
     /// By the next token, `*`.
     any: Option<Box<Node>>,
 }
@@ -27,13 +27,13 @@ impl PatternTrie {
     /// Adds a pattern. Once is enough.
     pub(super) fn insert(&mut self, pattern: &Pattern) {
         let mut node = &mut self.root;
-        for token in pattern.as_str().split('.') {
+        for token in pattern.tokens() {
             node = match token {
-                ">" => {
+                b">" => {
                     node.rest = Some(pattern.clone());
                     return;
                 }
-                "*" => node.any.get_or_insert_default(),
+                b"*" => node.any.get_or_insert_default(),
                 name => node.named.entry(name.into()).or_default(),
             };
         }
@@ -42,12 +42,12 @@ impl PatternTrie {
 
     /// Removes a pattern, and what led to it alone.
     pub(super) fn remove(&mut self, pattern: &Pattern) {
-        self.root.remove(pattern.as_str().split('.'));
+        self.root.remove(pattern.tokens());
     }
 
     /// Finds the patterns that a channel matches. How many nodes that took.
-    pub(super) fn each_match<'a>(&'a self, channel: &str, mut found: impl FnMut(&'a Pattern)) -> usize {
-        self.root.find(channel.split('.'), &mut found)
+    pub(super) fn each_match<'a>(&'a self, channel: &[u8], mut found: impl FnMut(&'a Pattern)) -> usize {
+        self.root.find(tokens(channel), &mut found)
     }
 
     #[cfg(test)]
@@ -59,7 +59,7 @@ impl PatternTrie {
 impl Node {
     fn find<'a, 'c, F: FnMut(&'a Pattern)>(
         &'a self,
-        mut tokens: impl Iterator<Item = &'c str> + Clone,
+        mut tokens: impl Iterator<Item = &'c [u8]> + Clone,
         found: &mut F,
     ) -> usize {
         let Some(token) = tokens.next() else {
@@ -72,11 +72,11 @@ impl Node {
         1 + children.map(|child| child.find(tokens.clone(), found)).sum::<usize>()
     }
 
-    fn remove<'c>(&mut self, mut tokens: impl Iterator<Item = &'c str>) {
+    fn remove<'c>(&mut self, mut tokens: impl Iterator<Item = &'c [u8]>) {
         match tokens.next() {
             None => self.ends = None,
-            Some(">") => self.rest = None,
-            Some("*") => {
+            Some(b">") => self.rest = None,
+            Some(b"*") => {
                 if let Some(child) = &mut self.any {
                     child.remove(tokens);
                     if child.is_empty() {

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use super::*;
-use crate::protocol::StableRef;
+use crate::protocol::{Request, RequestDecoder, StableRef};
 use crate::server::event::EventKind as Happened;
 use crate::server::release::Release;
-use crate::types::Token;
+use crate::types::{Key, Limit, Target, Token};
 
 /// A state, and a clock that moves when it is told to.
 pub(super) struct Bench {
@@ -115,8 +115,17 @@ impl Bench {
         self.ask(connection, request)
     }
 
+    /// Sends a request, as it is read from the wire.
+    pub(super) fn send(&mut self, connection: Connection, request: Request) -> Answer {
+        let mut decoder = RequestDecoder::default();
+        request.encode(decoder.read_space());
+        let lines = decoder.next_lines().unwrap().expect("it is complete");
+        let request = RawRequest::read(lines).expect("it is well-formed");
+        self.state.request(connection, request, self.now)
+    }
+
     pub(super) fn ask(&mut self, connection: Connection, request: Request) -> Response {
-        match self.state.request(connection, request, self.now) {
+        match self.send(connection, request) {
             Answer::Now(response) => response,
             Answer::Later { subject, .. } => panic!("it waits for {subject:?}"),
             Answer::Listening(_) => panic!("it listens"),
@@ -137,7 +146,7 @@ impl Bench {
             wait: secs(wait),
             ttl: Ttl::from_secs(ttl),
         };
-        self.state.request(connection, request, self.now)
+        self.send(connection, request)
     }
 
     pub(super) fn acquire(&mut self, connection: Connection, target: Target, name: &str) -> Response {

@@ -8,7 +8,7 @@ use crate::protocol::{Response, Status};
 use crate::server::event::EventKind;
 
 impl State {
-    /// Shutting down: whoever waits is told, and nobody acquires any more.
+    /// Shutting down: waits that block are answered with `error`, and no wait blocks any more.
     pub(in crate::server) fn drain(&mut self, now: Instant) {
         self.draining = true;
         let waits: Vec<(Connection, Subject, Place)> = self
@@ -27,7 +27,7 @@ impl State {
                 continue;
             };
             if let Some(told) = waiter.told {
-                drop(told.send(Response::Refused(Status::Draining)));
+                drop(told.send(Response::Refused(Status::Error)));
             }
             self.record(EventKind::Left, &subject, About::Place(place), connection, now);
         }
@@ -43,6 +43,11 @@ impl State {
             self.end_lease(&subject, lease, EventKind::Disconnected, now);
         }
         self.clients.clear();
+    }
+
+    /// Whether a request is answered with `error_draining`, whatever it asks for, and its connection closed.
+    pub(in crate::server) fn turns_requests_away(&self) -> bool {
+        self.draining && self.options.release.turns_requests_away()
     }
 
     /// Whether no request is answered any more.

@@ -7,11 +7,11 @@ use tokio::time::Instant;
 
 use super::{Connection, LeaseId, Place, Subject};
 use crate::protocol::{Response, StableRef};
-use crate::types::{Grant, Kind, Ttl};
+use crate::types::{Grant, Ttl};
 
 /// A key that is used, or was lately.
 pub(super) struct Entry {
-    pub(super) limit: u32,
+    pub(super) limit: u64,
     pub(super) holders: Vec<Holder>,
     /// In order.
     pub(super) waiters: BTreeMap<Place, Waiter>,
@@ -63,7 +63,15 @@ pub(super) enum Absence {
 #[derive(Clone, Copy)]
 pub(super) enum Ticket {
     Queued(Place),
-    Granted(Grant),
+    Granted(Uncollected),
+}
+
+/// A grant that no `w` has answered yet.
+#[derive(Clone, Copy)]
+pub(super) struct Uncollected {
+    pub(super) grant: Grant,
+    /// It was granted by the answer to its `e`, not in the queue.
+    pub(super) at_once: bool,
 }
 
 impl Ticket {
@@ -86,16 +94,8 @@ impl Client {
 }
 
 impl Entry {
-    /// Whether it is a lock or a semaphore. Where they share one namespace, the limit tells.
-    pub(super) fn kind(&self, subject: &Subject, namespaces_are_separate: bool) -> Kind {
-        match subject.0 {
-            Kind::Semaphore if !namespaces_are_separate && self.limit == 1 => Kind::Lock,
-            kind => kind,
-        }
-    }
-
     pub(super) fn has_room(&self) -> bool {
-        self.holders.len() < self.limit as usize
+        (self.holders.len() as u64) < self.limit
     }
 
     pub(super) fn is_idle(&self) -> bool {

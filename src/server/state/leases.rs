@@ -2,7 +2,7 @@
 
 use tokio::time::Instant;
 
-use super::entry::{Holder, Ticket};
+use super::entry::{Holder, Ticket, Uncollected};
 use super::report::About;
 use super::{Connection, LeaseId, Place, State, Subject};
 use crate::clock::after;
@@ -12,18 +12,16 @@ use crate::types::{Fence, Grant, Token, Ttl};
 
 impl State {
     pub(super) fn release(&mut self, subject: &Subject, token: Token, now: Instant) -> Response {
-        self.expire_entry(subject, now);
+        // A single server takes back what has expired, as long as it was not swept.
+        if self.options.release.is_cluster_build() {
+            self.expire_entry(subject, now);
+        }
         let Some(holder) = self.holder(subject, token) else {
             return Response::Refused(Status::Error);
         };
-        let (lease, connection) = (holder.lease, holder.connection);
-        if let Some(client) = self.clients.get_mut(&connection) {
-            client.holds.remove(&(subject.clone(), lease));
-            // A grant that was never collected by a `w` needs none any more.
-            if matches!(client.tickets.get(subject), Some(Ticket::Granted(grant)) if grant.token == token) {
-                client.tickets.remove(subject);
-            }
-        }
+        let lease = holder.lease;
+        self.disown(subject, lease);
+        self.drop_ticket(subject, lease);
         self.end_lease(subject, lease, EventKind::Released, now);
         Response::Done
     }
@@ -36,7 +34,7 @@ impl State {
         ttl: Option<Ttl>,
         now: Instant,
     ) -> Response {
-        self.expire_entry(subject, now);
+        let release = self.options.release;
         let ttl = ttl.unwrap_or(self.options.default_lease_ttl);
         let ends = after(now, ttl.as_duration());
         let Some(entry) = self.entries.get_mut(subject) else {
@@ -45,14 +43,21 @@ impl State {
         let Some(holder) = entry.holders.iter_mut().find(|holder| holder.grant.token == token) else {
             return Response::Refused(Status::Error);
         };
-        entry.last_used = now;
         let lease = holder.lease;
+        if holder.ends <= now {
+            self.expire_lease(subject, lease, now);
+            return Response::Refused(match release.is_cluster_build() {
+                true => Status::LeaseExpired,
+                false => Status::Error,
+            });
+        }
+        entry.last_used = now;
         let mut owner = holder.connection;
         holder.grant.ttl = ttl;
         let before = std::mem::replace(&mut holder.ends, ends);
         self.ends.remove(&(before, lease, subject.clone()));
         self.ends.insert((ends, lease, subject.clone()));
-        if self.options.release.is_cluster_build() {
+        if release.is_cluster_build() {
             self.move_lease(subject, lease, connection);
             owner = connection;
         }
@@ -70,9 +75,41 @@ impl State {
             if ends > now {
                 return;
             }
-            self.disown(&subject, lease);
-            self.end_lease(&subject, lease, EventKind::Expired, now);
+            self.expire_lease(&subject, lease, now);
         }
+    }
+
+    /// Ends a lease whose time is over, and the ticket that it was granted to if it was not collected.
+    pub(super) fn expire_lease(&mut self, subject: &Subject, lease: LeaseId, now: Instant) {
+        self.disown(subject, lease);
+        // With clusters, the ticket stays and tells its `w` what has become of it.
+        if !self.options.release.is_cluster_build() {
+            self.drop_ticket(subject, lease);
+        }
+        self.end_lease(subject, lease, EventKind::Expired, now);
+    }
+
+    /// Drops the ticket of a grant that was not collected, if it is one that ends with its lease.
+    fn drop_ticket(&mut self, subject: &Subject, lease: LeaseId) {
+        let Some(holder) = self.holder_of(subject, lease) else {
+            return;
+        };
+        let (owner, token) = (holder.connection, holder.grant.token);
+        let client = self.clients.get(&owner);
+        let ticket = client.and_then(|client| client.tickets.get(subject).copied());
+        let Some(Ticket::Granted(ticket)) = ticket else {
+            return;
+        };
+        if ticket.grant.token == token && self.follows_lease(ticket) {
+            if let Some(client) = self.clients.get_mut(&owner) {
+                client.tickets.remove(subject);
+            }
+        }
+    }
+
+    fn holder_of(&self, subject: &Subject, lease: LeaseId) -> Option<&Holder> {
+        let holders = &self.entries.get(subject)?.holders;
+        holders.iter().find(|holder| holder.lease == lease)
     }
 
     pub(super) fn holder(&self, subject: &Subject, token: Token) -> Option<&Holder> {
@@ -117,7 +154,7 @@ impl State {
     /// A token for a new lease. Its number is the fence, in releases that make fences.
     fn token(&mut self, lease: LeaseId) -> Token {
         let first = match self.options.release.makes_fences() {
-            true => lease,
+            true => self.last_fence_before.wrapping_add(lease),
             false => self.random.next(),
         };
         Token::compose(Fence(first), self.random.next())
@@ -146,25 +183,17 @@ impl State {
             };
             let connection = waiter.connection;
             let grant = self.grant(connection, subject, Some(place), waiter.ttl, now);
-            let Some(client) = self.clients.get_mut(&connection) else {
-                continue;
-            };
             match waiter.told {
                 Some(told) => {
-                    client.waits = None;
+                    if let Some(client) = self.clients.get_mut(&connection) {
+                        client.waits = None;
+                    }
                     // A connection that has just ended is about to give this back.
                     drop(told.send(Response::Granted(grant)));
                 }
                 None => {
-                    let queued = client.tickets.get_mut(subject);
-                    // Without one it is the place of somebody who waited, and is absent now.
-                    if let Some(ticket @ Ticket::Queued(_)) = queued {
-                        debug_assert!(
-                            ticket.is_for(place),
-                            "a connection waits behind what it has enqueued for"
-                        );
-                        *ticket = Ticket::Granted(grant);
-                    }
+                    let at_once = false;
+                    self.promote_ticket(connection, subject, place, Uncollected { grant, at_once });
                 }
             }
         }
@@ -180,17 +209,13 @@ impl State {
             let Some(lease) = over.map(|holder| holder.lease) else {
                 return;
             };
-            self.disown(subject, lease);
-            self.end_lease(subject, lease, EventKind::Expired, now);
+            self.expire_lease(subject, lease, now);
         }
     }
 
     pub(super) fn disown(&mut self, subject: &Subject, lease: LeaseId) {
-        let holder = self
-            .entries
-            .get(subject)
-            .and_then(|entry| entry.holders.iter().find(|holder| holder.lease == lease));
-        if let Some(client) = holder.and_then(|holder| self.clients.get_mut(&holder.connection)) {
+        let owner = self.holder_of(subject, lease).map(|holder| holder.connection);
+        if let Some(client) = owner.and_then(|owner| self.clients.get_mut(&owner)) {
             client.holds.remove(&(subject.clone(), lease));
         }
     }

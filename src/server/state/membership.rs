@@ -8,12 +8,13 @@ use std::net::SocketAddr;
 use tokio::time::Instant;
 
 use super::entry::Absence;
+use super::report::Report;
 use super::{Client, Connection, State};
 use crate::clock::after;
-use crate::protocol::{Request, Response, Status};
+use crate::protocol::{RawRequest, Response, Status};
 use crate::server::event::EventKind;
 use crate::server::ids::in_term;
-use crate::stats::{ClusterStats, Stats};
+use crate::stats::ClusterStats;
 
 /// What members know of each other.
 pub(in crate::server) struct Membership {
@@ -122,19 +123,19 @@ impl State {
 
     /// What a member that does not lead answers to a request that is the leader's to answer. And notes that something was
     /// asked for, whoever is to answer.
-    pub(super) fn refused_by_member(&mut self, connection: Connection, request: &Request) -> Option<Response> {
+    pub(super) fn refused_by_member(&mut self, connection: Connection, request: &RawRequest<'_>) -> Option<Response> {
         let client = self.clients.get_mut(&connection)?;
-        client.has_asked |= matches!(request, Request::Acquire { .. } | Request::Enqueue { .. });
+        client.has_asked |= matches!(request, RawRequest::Acquire { .. } | RawRequest::Enqueue { .. });
         let membership = self.membership.as_ref()?;
         let refused = is_the_leaders(request) && membership.leader != Some(client.member);
         refused.then(|| membership.refusal_of(client.member))
     }
 
     /// Adds what the member says that a connection leads to.
-    pub(super) fn seen_by_member(&self, membership: &Membership, connection: Connection, stats: &mut Stats) {
+    pub(super) fn seen_by_member(&self, membership: &Membership, connection: Connection, report: &mut Report) {
         let member = self.clients.get(&connection).map_or(0, |client| client.member);
-        stats.connections = self.connections_to(member) as u64;
-        stats.cluster = Some(Box::new(membership.seen_by(member)));
+        report.connections = self.connections_to(member) as u64;
+        report.cluster = Some(Box::new(membership.seen_by(member)));
     }
 
     /// From now on this member leads.
@@ -251,21 +252,21 @@ fn node_id(member: usize) -> String {
 }
 
 /// Whether a request may change the state, or must see all changes.
-fn is_the_leaders(request: &Request) -> bool {
+fn is_the_leaders(request: &RawRequest<'_>) -> bool {
     match request {
-        Request::Acquire { .. }
-        | Request::Enqueue { .. }
-        | Request::Wait { .. }
-        | Request::Release { .. }
-        | Request::Renew { .. }
-        | Request::Barrier => true,
-        Request::Auth { .. }
-        | Request::Stats
-        | Request::Ping
-        | Request::StableRef { .. }
-        | Request::Listen { .. }
-        | Request::Unlisten { .. }
-        | Request::Signal { .. } => false,
+        RawRequest::Acquire { .. }
+        | RawRequest::Enqueue { .. }
+        | RawRequest::Wait { .. }
+        | RawRequest::Release { .. }
+        | RawRequest::Renew { .. }
+        | RawRequest::Barrier => true,
+        RawRequest::Auth { .. }
+        | RawRequest::Stats
+        | RawRequest::Ping
+        | RawRequest::StableRef { .. }
+        | RawRequest::Listen { .. }
+        | RawRequest::Unlisten { .. }
+        | RawRequest::Signal { .. } => false,
     }
 }
 

@@ -7,6 +7,7 @@ mod membership;
 mod orphans;
 mod report;
 mod signals;
+mod tickets;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
@@ -14,18 +15,19 @@ use std::net::SocketAddr;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use self::entry::{Absence, Client, Entry, Ticket, Waiter};
+use self::entry::{Absence, Client, Entry, Waiter};
 use self::membership::Membership;
 use self::orphans::Sessions;
 use self::report::About;
 use crate::clock::after;
-use crate::protocol::{Request, Response, Status};
+use crate::protocol::{RawRequest, Response, StableRef, Status};
 use crate::server::event::{Event, EventKind};
 use crate::server::ids::{Connection, LeaseId, Place, Subject};
+use crate::server::name::Name;
 use crate::server::options::Options;
 use crate::server::random::Random;
 use crate::server::signals::{Inbox, Signals};
-use crate::types::{Grant, Key, Kind, Limit, Target, Ttl, WaitSecs};
+use crate::types::{Grant, Kind, Ttl, WaitSecs};
 
 /// The answer to a request.
 pub(in crate::server) enum Answer {
@@ -51,6 +53,8 @@ pub(in crate::server) struct State {
     ends: BTreeSet<(Instant, LeaseId, Subject)>,
     last_connection: Connection,
     last_lease: LeaseId,
+    /// The fence before the first.
+    last_fence_before: u64,
     last_place: Place,
     draining: bool,
     killed: bool,
@@ -77,6 +81,7 @@ impl State {
             ends: BTreeSet::new(),
             last_connection: 0,
             last_lease: 0,
+            last_fence_before: 0,
             last_place: 0,
             draining: false,
             killed: false,
@@ -93,6 +98,13 @@ impl State {
             membership: Some(Membership::new(addresses)),
             ..Self::new(options, random)
         }
+    }
+
+    /// Makes fences above this number. Real servers begin with the time in nanoseconds, so that one that is started again goes on
+    /// with greater ones.
+    pub(in crate::server) fn fences_above(mut self, fence: u64) -> Self {
+        self.last_fence_before = fence;
+        self
     }
 
     /// A new connection, to one of the members where there are several, if there is room for it.
@@ -126,10 +138,13 @@ impl State {
         let Some(client) = self.remove_client(connection) else {
             return;
         };
-        for (subject, place) in client.places() {
-            self.leave(connection, &subject, place, now);
+        let releases = self.options.auto_release_on_disconnect;
+        if releases || self.options.release.always_gives_up_places() {
+            for (subject, place) in client.places() {
+                self.leave(connection, &subject, place, now);
+            }
         }
-        if self.options.auto_release_on_disconnect && client.absent != Some(Absence::LeftBehind) {
+        if releases && client.absent != Some(Absence::LeftBehind) {
             for (subject, lease) in client.holds {
                 self.end_lease(&subject, lease, EventKind::Disconnected, now);
             }
@@ -137,156 +152,112 @@ impl State {
     }
 
     /// Works on one request.
-    pub(in crate::server) fn request(&mut self, connection: Connection, request: Request, now: Instant) -> Answer {
-        if self.options.release.is_cluster_build() {
+    pub(in crate::server) fn request(
+        &mut self,
+        connection: Connection,
+        request: RawRequest<'_>,
+        now: Instant,
+    ) -> Answer {
+        let release = self.options.release;
+        if release.is_cluster_build() {
             if let Some(refusal) = self.refused_by_member(connection, &request) {
                 return Answer::Now(refusal);
             }
         }
         Answer::Now(match request {
-            Request::Acquire { target, key, wait, ttl } => {
-                return self.acquire(connection, target, key, wait, ttl, now);
+            RawRequest::Acquire {
+                kind,
+                key,
+                limit,
+                wait,
+                ttl,
+            } => {
+                let wanted = self.wanted(kind, key, limit, ttl);
+                return self.acquire(connection, wanted, wait, now);
             }
-            Request::Wait { kind, key, wait } => return self.wait(connection, self.subject(kind, key), wait, now),
-            Request::Enqueue { target, key, ttl } => self.enqueue(connection, target, key, ttl, now),
-            Request::Release { kind, key, token } => self.release(&self.subject(kind, key), token, now),
-            Request::Renew { kind, key, token, ttl } => {
+            RawRequest::Enqueue { kind, key, limit, ttl } => {
+                let wanted = self.wanted(kind, key, limit, ttl);
+                self.enqueue(connection, wanted, now)
+            }
+            RawRequest::Wait { kind, key, wait } => return self.wait(connection, self.subject(kind, key), wait, now),
+            RawRequest::Release { kind, key, token } => self.release(&self.subject(kind, key), token, now),
+            RawRequest::Renew { kind, key, token, ttl } => {
                 self.renew(connection, &self.subject(kind, key), token, ttl, now)
             }
-            Request::Ping if !self.options.release.knows_ping() => Response::Refused(Status::Error),
+            RawRequest::Stats => self.report(connection, now),
+            RawRequest::Ping if release.knows_ping() => Response::Done,
             // There is one state only: everything is visible at once.
-            Request::Ping | Request::Barrier => Response::Done,
-            Request::Stats => self.report(connection, now),
-            Request::StableRef { reference } => self.stable_ref(connection, reference),
-            Request::Listen { pattern, group } => return self.listen(connection, pattern, group),
-            Request::Unlisten { pattern, group } => self.unlisten(connection, pattern, group),
-            Request::Signal { channel, payload } => self.signal(channel, payload),
-            // Out of place once authenticated.
-            Request::Auth { .. } => Response::Refused(Status::Error),
+            RawRequest::Barrier if release.is_cluster_build() => Response::Done,
+            RawRequest::StableRef { reference } => match std::str::from_utf8(reference).map(StableRef::new) {
+                Ok(Ok(reference)) => self.stable_ref(connection, reference),
+                _ => Response::Refused(Status::Error),
+            },
+            RawRequest::Listen { pattern, group } => return self.listen(connection, pattern, group),
+            RawRequest::Unlisten { pattern, group } => self.unlisten(connection, pattern, group),
+            RawRequest::Signal { channel, payload } => self.signal(channel, payload),
+            // A secret is out of place once the connection is authenticated, or if none is wanted.
+            RawRequest::Ping | RawRequest::Barrier | RawRequest::Auth { .. } => Response::Refused(Status::Error),
         })
     }
 
     /// What a key names. Where locks and semaphores share one namespace, a lock is a semaphore of limit 1.
-    fn subject(&self, kind: Kind, key: Key) -> Subject {
+    fn subject(&self, kind: Kind, key: &[u8]) -> Subject {
         match self.options.release.separates_namespaces() {
-            true => (kind, key),
-            false => (Kind::Semaphore, key),
+            true => (kind, Name::new(key)),
+            false => (Kind::Semaphore, Name::new(key)),
         }
     }
 
-    fn acquire(
-        &mut self,
-        connection: Connection,
-        target: Target,
-        key: Key,
-        wait: WaitSecs,
-        ttl: Option<Ttl>,
-        now: Instant,
-    ) -> Answer {
-        let subject = self.subject(target.kind(), key);
-        let ttl = ttl.unwrap_or(self.options.default_lease_ttl);
-        match self.take_or_queue(connection, target, &subject, ttl, now, wait > WaitSecs::TRY) {
+    fn wanted(&self, kind: Kind, key: &[u8], limit: u64, ttl: Option<Ttl>) -> Wanted {
+        Wanted {
+            subject: self.subject(kind, key),
+            limit,
+            ttl: ttl.unwrap_or(self.options.default_lease_ttl),
+        }
+    }
+
+    fn acquire(&mut self, connection: Connection, wanted: Wanted, wait: WaitSecs, now: Instant) -> Answer {
+        let waits = wait > WaitSecs::TRY && !self.draining;
+        match self.take_or_queue(connection, &wanted, waits, now) {
             Err(status) => Answer::Now(Response::Refused(status)),
             Ok(Taken::Granted(grant)) => Answer::Now(Response::Granted(grant)),
+            Ok(Taken::Busy) if self.draining => Answer::Now(Response::Refused(Status::Error)),
             Ok(Taken::Busy) => Answer::Now(Response::TimedOut),
-            Ok(Taken::Queued(place)) => self.block(connection, subject, place, wait, now),
+            Ok(Taken::Queued(place)) => self.block(connection, wanted.subject, place, wait, now),
         }
     }
 
-    fn enqueue(
-        &mut self,
-        connection: Connection,
-        target: Target,
-        key: Key,
-        ttl: Option<Ttl>,
-        now: Instant,
-    ) -> Response {
-        let subject = self.subject(target.kind(), key);
-        if self
-            .clients
-            .get(&connection)
-            .is_some_and(|client| client.tickets.contains_key(&subject))
-        {
-            return Response::Refused(Status::AlreadyEnqueued);
-        }
-        let ttl = ttl.unwrap_or(self.options.default_lease_ttl);
-        let (ticket, response) = match self.take_or_queue(connection, target, &subject, ttl, now, true) {
-            Err(status) => return Response::Refused(status),
-            Ok(Taken::Granted(grant)) => (Ticket::Granted(grant), Response::Acquired(grant)),
-            Ok(Taken::Queued(place)) => (Ticket::Queued(place), Response::Queued),
-            Ok(Taken::Busy) => return Response::TimedOut,
-        };
-        if let Some(client) = self.clients.get_mut(&connection) {
-            client.tickets.insert(subject, ticket);
-        }
-        response
-    }
-
-    fn wait(&mut self, connection: Connection, subject: Subject, wait: WaitSecs, now: Instant) -> Answer {
-        let ticket = self
-            .clients
-            .get_mut(&connection)
-            .and_then(|client| client.tickets.remove(&subject));
-        match ticket {
-            None => Answer::Now(Response::Refused(Status::NotEnqueued)),
-            Some(Ticket::Granted(grant)) => {
-                self.expire_entry(&subject, now);
-                let held = self.holder(&subject, grant.token).is_some();
-                Answer::Now(if held || !self.options.release.refuses_stale_grants() {
-                    Response::Granted(grant)
-                } else {
-                    Response::Refused(Status::LeaseExpired)
-                })
-            }
-            Some(Ticket::Queued(place)) if self.draining => {
-                self.leave(connection, &subject, place, now);
-                Answer::Now(Response::Refused(Status::Draining))
-            }
-            Some(Ticket::Queued(place)) if wait == WaitSecs::TRY => {
-                self.leave(connection, &subject, place, now);
-                Answer::Now(Response::TimedOut)
-            }
-            Some(Ticket::Queued(place)) => self.block(connection, subject, place, wait, now),
-        }
-    }
-
-    /// Takes it if it is free and nobody waits for it; else, if asked to, a place in the queue.
+    /// Takes it if it is free and has no waiters; else, if asked to, a place in the queue.
     fn take_or_queue(
         &mut self,
         connection: Connection,
-        target: Target,
-        subject: &Subject,
-        ttl: Ttl,
-        now: Instant,
+        wanted: &Wanted,
         queue: bool,
+        now: Instant,
     ) -> Result<Taken, Status> {
-        if self.draining {
-            return Err(Status::Draining);
+        let Wanted { subject, limit, ttl } = wanted;
+        if *limit > self.options.release.greatest_limit() {
+            return Err(Status::Error);
         }
-        let limit = match target {
-            Target::Lock => 1,
-            Target::Semaphore(limit) => Limit::get(limit),
-        };
+        match self.entries.get(subject) {
+            Some(entry) if entry.limit != *limit => return Err(Status::LimitMismatch),
+            None if self.entries.len() >= self.options.max_locks => return Err(Status::MaxLocks),
+            _ => {}
+        }
         self.expire_entry(subject, now);
-        if let Some(taken) = self.take_back(connection, subject, limit, ttl, queue, now) {
+        if let Some(taken) = self.take_back(connection, wanted, queue, now) {
             return Ok(taken);
-        }
-        if !self.entries.contains_key(subject) && self.entries.len() >= self.options.max_locks {
-            return Err(Status::MaxLocks);
         }
         let max_waiters = self.options.max_waiters;
         let entry = self.entries.entry(subject.clone()).or_insert_with(|| Entry {
-            limit,
+            limit: *limit,
             holders: Vec::new(),
             waiters: BTreeMap::new(),
             last_used: now,
         });
-        if entry.limit != limit {
-            return Err(Status::LimitMismatch);
-        }
         entry.last_used = now;
         if entry.has_room() && entry.waiters.is_empty() {
-            return Ok(Taken::Granted(self.grant(connection, subject, None, ttl, now)));
+            return Ok(Taken::Granted(self.grant(connection, subject, None, *ttl, now)));
         }
         if max_waiters > 0 && entry.waiters.len() >= max_waiters {
             return Err(Status::MaxWaiters);
@@ -297,7 +268,7 @@ impl State {
         self.last_place += 1;
         let waiter = Waiter {
             connection,
-            ttl,
+            ttl: *ttl,
             told: None,
         };
         entry.waiters.insert(self.last_place, waiter);
@@ -360,6 +331,14 @@ impl State {
         self.entries
             .retain(|_, entry| !entry.is_idle() || now.saturating_duration_since(entry.last_used) < idle);
     }
+}
+
+/// What a connection asks for.
+struct Wanted {
+    subject: Subject,
+    /// 1 for a lock.
+    limit: u64,
+    ttl: Ttl,
 }
 
 /// What came of asking for something.

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::entry::{Absence, Ticket};
 use super::report::About;
-use super::{Client, Connection, LeaseId, Place, State, Subject, Taken};
+use super::{Client, Connection, LeaseId, Place, State, Subject, Taken, Wanted};
 use crate::clock::after;
 use crate::protocol::{Response, StableRef, Status};
 use crate::server::event::EventKind;
@@ -124,18 +124,17 @@ impl State {
     pub(super) fn take_back(
         &mut self,
         connection: Connection,
-        subject: &Subject,
-        limit: u32,
-        ttl: Ttl,
+        wanted: &Wanted,
         queue: bool,
         now: Instant,
     ) -> Option<Taken> {
+        let Wanted { subject, limit, ttl } = wanted;
         if self.options.orphan_ttl.is_zero() {
             return None;
         }
         self.give_up_orphans(now);
         let session = self.clients.get(&connection)?.session.as_ref()?;
-        if self.entries.get(subject)?.limit != limit {
+        if self.entries.get(subject)?.limit != *limit {
             return None;
         }
         let clients = self.sessions.by_ref.get(session)?;
@@ -157,7 +156,7 @@ impl State {
         }
         let places = others.iter().filter_map(|client| self.first_place(*client, subject));
         let (place, former) = places.min()?;
-        self.move_place(subject, place, former, connection, ttl);
+        self.move_place(subject, place, former, connection, *ttl);
         self.record(EventKind::Reclaimed, subject, About::Place(place), connection, now);
         Some(Taken::Queued(place))
     }

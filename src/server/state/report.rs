@@ -2,15 +2,17 @@
 
 use std::time::Duration;
 
+use serde::Serialize;
 use tokio::time::Instant;
 
+use super::entry::Entry;
 use super::{Connection, Place, State, Subject};
 use crate::protocol::{Response, Status};
 use crate::server::event::{Event, EventKind};
 use crate::server::ids::number;
 use crate::server::signals::Signals;
-use crate::stats::{IdleStats, LockStats, SemaphoreStats, Stats};
-use crate::types::{Kind, Token};
+use crate::stats::{ClusterStats, IdleStats, LockStats, SemaphoreStats, SignalChannelStats, Stats};
+use crate::types::{Key, Kind, Token};
 
 /// What an event is about.
 pub(super) enum About {
@@ -20,55 +22,138 @@ pub(super) enum About {
     Place(Place),
 }
 
+/// The answer to `stats`, with the names, the order and the fractions of a real server's.
+#[derive(Serialize)]
+pub(super) struct Report {
+    pub(super) connections: u64,
+    locks: Vec<LockReport>,
+    semaphores: Vec<SemaphoreStats>,
+    idle_locks: Vec<IdleReport>,
+    idle_semaphores: Vec<IdleReport>,
+    /// `null` where the list is empty and the release does not make it one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    signal_channels: Option<Option<Vec<SignalChannelStats>>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) cluster: Option<Box<ClusterStats>>,
+}
+
+#[derive(Serialize)]
+struct LockReport {
+    key: String,
+    owner_conn_id: u64,
+    lease_expires_in_s: f64,
+    waiters: u64,
+}
+
+#[derive(Serialize)]
+struct IdleReport {
+    key: String,
+    idle_s: f64,
+}
+
+impl From<Report> for Stats {
+    fn from(report: Report) -> Self {
+        let locks = report.locks.into_iter().map(|lock| LockStats {
+            key: lock.key,
+            owner_conn_id: lock.owner_conn_id,
+            lease_expires_in_s: lock.lease_expires_in_s as u64,
+            waiters: lock.waiters,
+        });
+        let idle = |list: Vec<IdleReport>| {
+            let idle = list.into_iter().map(|idle| IdleStats {
+                key: idle.key,
+                idle_s: idle.idle_s as u64,
+            });
+            idle.collect()
+        };
+        Self {
+            connections: report.connections,
+            locks: locks.collect(),
+            semaphores: report.semaphores,
+            idle_locks: idle(report.idle_locks),
+            idle_semaphores: idle(report.idle_semaphores),
+            signal_channels: report.signal_channels.flatten().unwrap_or_default(),
+            cluster: report.cluster,
+        }
+    }
+}
+
 impl State {
     /// The answer to `stats`.
     pub(super) fn report(&self, connection: Connection, now: Instant) -> Response {
-        let mut stats = self.stats(now);
+        let mut report = self.make_report(now);
         if let Some(membership) = &self.membership {
-            self.seen_by_member(membership, connection, &mut stats);
+            self.seen_by_member(membership, connection, &mut report);
         }
-        let json = serde_json::to_string(&stats);
+        let json = serde_json::to_string(&report);
         json.map_or(Response::Refused(Status::Error), |json| Response::Json(json.into()))
     }
 
-    /// The state: all of it, whoever is asked.
+    /// The state: all of it, whichever member is asked.
     pub(in crate::server) fn stats(&self, now: Instant) -> Stats {
-        let mut stats = Stats {
+        self.make_report(now).into()
+    }
+
+    fn make_report(&self, now: Instant) -> Report {
+        let mut report = Report {
             connections: self.connections() as u64,
-            signal_channels: self.signals.as_ref().map(Signals::stats).unwrap_or_default(),
-            ..Stats::default()
+            locks: Vec::new(),
+            semaphores: Vec::new(),
+            idle_locks: Vec::new(),
+            idle_semaphores: Vec::new(),
+            signal_channels: self.signals.as_ref().map(|signals| self.listeners(signals)),
+            cluster: None,
         };
-        let separate = self.options.release.separates_namespaces();
-        for (subject, entry) in &self.entries {
-            let kind = entry.kind(subject, separate);
+        let mut entries: Vec<(&Subject, &Entry)> = self.entries.iter().collect();
+        entries.sort_unstable_by_key(|(subject, _)| (self.shard(subject), *subject));
+        for (subject, entry) in entries {
             let key = subject.1.to_string();
             let waiters = entry.waiters.len() as u64;
-            match (kind, entry.holders.first()) {
-                (_, None) if entry.waiters.is_empty() => {
-                    let idle_s = now.saturating_duration_since(entry.last_used).as_secs();
-                    let idle = match kind {
-                        Kind::Lock => &mut stats.idle_locks,
-                        Kind::Semaphore => &mut stats.idle_semaphores,
-                    };
-                    idle.push(IdleStats { key, idle_s });
+            // In stats, a semaphore of limit 1 is a lock with every release.
+            match entry.limit {
+                1 if entry.is_idle() => report.idle_locks.push(idle(key, entry, now)),
+                _ if entry.is_idle() => report.idle_semaphores.push(idle(key, entry, now)),
+                1 => {
+                    let holder = entry.holders.first();
+                    report.locks.push(LockReport {
+                        key,
+                        owner_conn_id: holder.map_or(0, |holder| number(holder.connection)),
+                        lease_expires_in_s: holder
+                            .map_or(Duration::ZERO, |holder| holder.ends.saturating_duration_since(now))
+                            .as_secs_f64(),
+                        waiters,
+                    });
                 }
-                (Kind::Lock, holder) => stats.locks.push(LockStats {
+                limit => report.semaphores.push(SemaphoreStats {
                     key,
-                    owner_conn_id: holder.map_or(0, |holder| number(holder.connection)),
-                    lease_expires_in_s: holder
-                        .map_or(Duration::ZERO, |h| h.ends.saturating_duration_since(now))
-                        .as_secs(),
-                    waiters,
-                }),
-                (Kind::Semaphore, _) => stats.semaphores.push(SemaphoreStats {
-                    key,
-                    limit: u64::from(entry.limit),
+                    limit,
                     holders: entry.holders.len() as u64,
                     waiters,
                 }),
             }
         }
-        stats
+        report
+    }
+
+    fn listeners(&self, signals: &Signals) -> Option<Vec<SignalChannelStats>> {
+        let listeners = signals.stats();
+        let is_null = listeners.is_empty() && !self.options.release.checks_signals_well();
+        (!is_null).then_some(listeners)
+    }
+
+    /// Real servers keep keys in 64 maps, by the FNV-1a hash of the key, and tell of one map after the other. Within a map they have
+    /// no order; here they are in that of their bytes.
+    fn shard(&self, (kind, name): &Subject) -> u32 {
+        let prefix: &[u8] = match kind {
+            _ if !self.options.release.separates_namespaces() => b"",
+            Kind::Lock => b"lock:",
+            Kind::Semaphore => b"sem:",
+        };
+        let bytes = prefix.iter().chain(name.as_bytes());
+        let hash = bytes.fold(0x811c_9dc5_u32, |hash, byte| {
+            (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193)
+        });
+        hash % 64
     }
 
     pub(in crate::server) fn events(&self) -> &[Event] {
@@ -91,17 +176,28 @@ impl State {
             About::Lease(token) => (Some(token), None),
             About::Place(place) => (None, Some(place)),
         };
-        let entry = self.entries.get(subject);
-        let separate = self.options.release.separates_namespaces();
+        let limit = self.entries.get(subject).map_or(1, |entry| entry.limit);
+        let namespace = match subject.0 {
+            Kind::Semaphore if limit == 1 && !self.options.release.separates_namespaces() => Kind::Lock,
+            kind => kind,
+        };
         self.events.push(Event {
             at,
             kind,
-            namespace: entry.map_or(subject.0, |entry| entry.kind(subject, separate)),
-            key: subject.1.clone(),
-            limit: entry.map_or(1, |entry| entry.limit),
+            namespace,
+            key: Key::lossy(subject.1.as_bytes()),
+            limit,
             token,
             place,
             connection: number(connection),
         });
+    }
+}
+
+fn idle(key: String, entry: &Entry, now: Instant) -> IdleReport {
+    let idle = now.saturating_duration_since(entry.last_used);
+    IdleReport {
+        key,
+        idle_s: idle.as_secs_f64(),
     }
 }

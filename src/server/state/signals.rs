@@ -1,30 +1,50 @@
 //! Signals: what a server answers that knows them, or does not.
 
 use super::{Answer, Connection, State};
-use crate::protocol::{Channel, Group, Pattern, Payload, Response, Status};
+use crate::protocol::{MAX_LONG_LINE, Response, Status, trim};
+use crate::server::signals::{Group, Pattern, has_wildcards};
+
+const REFUSED: Response = Response::Refused(Status::Error);
 
 impl State {
-    pub(super) fn listen(&mut self, connection: Connection, pattern: Pattern, group: Option<Group>) -> Answer {
-        let signals = self.signals.as_mut();
-        match signals.map(|signals| signals.listen(connection, pattern, group)) {
-            Some(Ok(Some(inbox))) => Answer::Listening(inbox),
-            Some(Ok(None)) => Answer::Now(Response::Done),
-            Some(Err(_)) | None => Answer::Now(Response::Refused(Status::Error)),
+    pub(super) fn listen(&mut self, connection: Connection, pattern: &[u8], group: &[u8]) -> Answer {
+        let (Some(signals), Some(pattern)) = (&mut self.signals, Pattern::read(pattern)) else {
+            return Answer::Now(REFUSED);
+        };
+        match signals.listen(connection, pattern, group_of(group)) {
+            Ok(Some(inbox)) => Answer::Listening(inbox),
+            Ok(None) => Answer::Now(Response::Done),
+            Err(_) => Answer::Now(REFUSED),
         }
     }
 
-    pub(super) fn unlisten(&mut self, connection: Connection, pattern: Pattern, group: Option<Group>) -> Response {
+    pub(super) fn unlisten(&mut self, connection: Connection, pattern: &[u8], group: &[u8]) -> Response {
         let Some(signals) = &mut self.signals else {
-            return Response::Refused(Status::Error);
+            return REFUSED;
         };
-        signals.unlisten(connection, pattern, group);
+        match Pattern::read(pattern) {
+            Some(pattern) => signals.unlisten(connection, pattern, group_of(group)),
+            None if self.options.release.checks_signals_well() => return REFUSED,
+            // No connection listens to that.
+            None => {}
+        }
         Response::Done
     }
 
-    pub(super) fn signal(&mut self, channel: Channel, payload: Payload) -> Response {
-        match &mut self.signals {
-            Some(signals) => Response::Count(signals.publish(channel, payload)),
-            None => Response::Refused(Status::Error),
+    pub(super) fn signal(&mut self, channel: &[u8], payload: &[u8]) -> Response {
+        let Some(signals) = &mut self.signals else {
+            return REFUSED;
+        };
+        let is_blank = self.options.release.checks_signals_well() && trim(payload).is_empty();
+        let length = b"sig  ".len() + channel.len() + payload.len();
+        if has_wildcards(channel) || is_blank || length > MAX_LONG_LINE {
+            return REFUSED;
         }
+        Response::Count(signals.publish(channel, payload))
     }
+}
+
+/// An empty name is no group.
+fn group_of(name: &[u8]) -> Option<Group> {
+    (!name.is_empty()).then(|| name.into())
 }

@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use super::bench::{Bench, SECOND, Waiting, key, slots};
 use super::*;
+use crate::protocol::Request;
 use crate::server::event::EventKind as Happened;
 use crate::server::release::Release;
+use crate::types::Target;
 
 #[test]
 fn strict_order_of_arrival() {
@@ -127,15 +129,36 @@ fn a_disconnect_gives_up_what_was_held_and_every_place() {
 }
 
 #[test]
-fn without_auto_release_a_disconnect_gives_up_places_only() {
-    let mut bench = Bench::new(|options| options.auto_release_on_disconnect = false);
-    let token = bench.token(1, Target::Lock, "k");
-    bench.token(5, Target::Lock, "other");
-    let _place = bench.waiting(1, Target::Lock, "other");
-    bench.state.disconnect(1, bench.now);
-    assert_eq!(bench.acquire(2, Target::Lock, "k"), Response::TimedOut);
-    assert!(bench.state.stats(bench.now).locks.iter().all(|lock| lock.waiters == 0));
-    assert_eq!(bench.release(2, Kind::Lock, "k", token), Response::Done);
+fn without_auto_release_a_disconnect_gives_up_places_only_and_before_1_15_nothing() {
+    for release in Release::ALL {
+        let mut bench = Bench::new(|options| {
+            options.release = release;
+            options.auto_release_on_disconnect = false;
+        });
+        let token = bench.token(1, Target::Lock, "k");
+        let other = bench.token(5, Target::Lock, "other");
+        assert_eq!(bench.enqueue(1, "other", 10), Response::Queued);
+        bench.state.disconnect(1, bench.now);
+        assert_eq!(bench.acquire(2, Target::Lock, "k"), Response::TimedOut, "{release}");
+        assert_eq!(bench.release(2, Kind::Lock, "k", token), Response::Done, "{release}");
+        let places = bench
+            .state
+            .stats(bench.now)
+            .locks
+            .iter()
+            .map(|lock| lock.waiters)
+            .sum::<u64>();
+        let given_up = release >= Release::V1_15;
+        assert_eq!(places == 0, given_up, "{release}");
+        // A place that stays is granted in its turn, and held for its TTL.
+        bench.release(5, Kind::Lock, "other", other);
+        let answer = bench.acquire(2, Target::Lock, "other");
+        assert_eq!(answer != Response::TimedOut, given_up, "{release}");
+        bench.pass(10 * SECOND);
+        if !given_up {
+            bench.token(2, Target::Lock, "other");
+        }
+    }
 }
 
 #[test]
@@ -193,19 +216,153 @@ fn two_phases() {
     assert_eq!(bench.enqueue(3, "k", 30), Response::Queued, "it gave its place up");
 }
 
+/// What a `w` is told whose grant has expired: one that was made at once, and one that was made in the queue, each before
+/// and after the sweep.
 #[test]
-fn a_grant_that_nobody_collected_in_time() {
-    for release in [Release::NEWEST, Release::V1_10] {
-        let mut bench = Bench::new(|options| options.release = release);
-        assert!(matches!(bench.enqueue(1, "k", 2), Response::Acquired(_)));
-        bench.pass(2 * SECOND);
-        let collected = bench.collect(1, "k");
-        if release == Release::V1_10 {
-            assert!(matches!(collected, Response::Granted(_)), "{collected:?}");
-        } else {
-            assert_eq!(collected, Response::Refused(Status::LeaseExpired));
+fn a_grant_that_was_not_collected_in_time() {
+    #[derive(Clone, Copy, Debug, PartialEq)]
+    enum Told {
+        /// The old token, and the lease begins anew.
+        Renewed,
+        /// The old token, which holds nothing.
+        Stale,
+        LeaseExpired,
+        NotEnqueued,
+    }
+    use Told::*;
+    for (release, at_once, in_queue) in [
+        (Release::V1_10, [LeaseExpired, NotEnqueued], [Renewed, Stale]),
+        (Release::V1_10_1, [LeaseExpired, NotEnqueued], [Renewed, LeaseExpired]),
+        (Release::V1_14, [LeaseExpired, NotEnqueued], [Renewed, LeaseExpired]),
+        (Release::V1_15, [LeaseExpired, NotEnqueued], [LeaseExpired, NotEnqueued]),
+        (Release::V2_1, [LeaseExpired, NotEnqueued], [LeaseExpired, NotEnqueued]),
+        (
+            Release::Cluster,
+            [LeaseExpired, LeaseExpired],
+            [LeaseExpired, LeaseExpired],
+        ),
+    ] {
+        for (queued, swept) in [(false, false), (false, true), (true, false), (true, true)] {
+            let mut bench = Bench::new(|options| options.release = release);
+            if queued {
+                let first = bench.token(1, Target::Lock, "k");
+                assert_eq!(bench.enqueue(2, "k", 2), Response::Queued);
+                bench.release(1, Kind::Lock, "k", first);
+            } else {
+                assert!(matches!(bench.enqueue(2, "k", 2), Response::Acquired(_)));
+            }
+            bench.pass(2 * SECOND);
+            if swept {
+                bench.state.expire(bench.now);
+            }
+            let told = match bench.collect(2, "k") {
+                Response::Granted(grant) => match bench.release(2, Kind::Lock, "k", grant.token) {
+                    Response::Done => Renewed,
+                    _ => Stale,
+                },
+                Response::Refused(Status::LeaseExpired) => LeaseExpired,
+                Response::Refused(Status::NotEnqueued) => NotEnqueued,
+                other => panic!("{other:?}"),
+            };
+            let expected = if queued { in_queue } else { at_once }[usize::from(swept)];
+            assert_eq!(told, expected, "{release}, queued {queued}, swept {swept}");
+            // Whatever it was told, the place is another's now.
+            bench.token(3, Target::Lock, "k");
+            assert_eq!(bench.enqueue(2, "k", 2), Response::Queued);
         }
+    }
+}
+
+#[test]
+fn an_enqueue_behind_a_grant_that_expired_is_a_new_one_once_it_was_swept() {
+    for release in Release::ALL.into_iter().filter(|release| *release != Release::Cluster) {
+        let mut bench = Bench::new(|options| options.release = release);
+        let already = Response::Refused(Status::AlreadyEnqueued);
+        assert!(matches!(bench.enqueue(1, "k", 1), Response::Acquired(_)));
+        bench.pass(SECOND);
+        assert_eq!(bench.enqueue(1, "k", 1), already, "{release}: not before the sweep");
+        bench.state.expire(bench.now);
+        assert!(matches!(bench.enqueue(1, "k", 1), Response::Acquired(_)), "{release}");
+        bench.pass(SECOND);
+        // Another's request is as good as a sweep.
         bench.token(2, Target::Lock, "k");
+        assert_eq!(bench.enqueue(1, "k", 1), Response::Queued, "{release}");
+        assert_eq!(bench.enqueue(1, "k", 1), already, "{release}");
+    }
+}
+
+#[test]
+fn the_limit_that_others_gave_counts_once_an_expired_ticket_is_gone() {
+    let enqueue = |limit| Request::Enqueue {
+        target: slots(limit),
+        key: key("s"),
+        ttl: Ttl::from_secs(1),
+    };
+    let mut bench = Bench::new(|_| {});
+    assert!(matches!(bench.ask(1, enqueue(2)), Response::Acquired(_)));
+    assert_eq!(
+        bench.ask(1, enqueue(3)),
+        Response::Refused(Status::AlreadyEnqueued),
+        "whatever the limit"
+    );
+    bench.pass(SECOND);
+    assert!(matches!(bench.ask(2, enqueue(2)), Response::Acquired(_)));
+    assert_eq!(bench.ask(1, enqueue(3)), Response::Refused(Status::LimitMismatch));
+}
+
+#[test]
+fn a_lease_begins_anew_when_its_ticket_is_collected() {
+    for (queued, release) in [
+        (false, Release::V1_10),
+        (true, Release::V1_10),
+        (false, Release::V2_1),
+        (true, Release::V2_1),
+    ] {
+        let mut bench = Bench::new(|options| options.release = release);
+        if queued {
+            let first = bench.token(1, Target::Lock, "k");
+            assert_eq!(bench.enqueue(2, "k", 10), Response::Queued);
+            bench.release(1, Kind::Lock, "k", first);
+        } else {
+            assert!(matches!(bench.enqueue(2, "k", 10), Response::Acquired(_)));
+        }
+        bench.pass(9 * SECOND);
+        assert!(matches!(bench.collect(2, "k"), Response::Granted(_)));
+        bench.pass(9 * SECOND);
+        bench.state.expire(bench.now);
+        assert_eq!(
+            bench.acquire(3, Target::Lock, "k"),
+            Response::TimedOut,
+            "{release} {queued}"
+        );
+        bench.pass(SECOND);
+        bench.token(3, Target::Lock, "k");
+    }
+}
+
+/// Between the end of a lease and the sweep.
+#[test]
+fn a_lease_that_was_not_swept_yet_may_be_released_but_not_renewed() {
+    for release in Release::ALL {
+        let mut bench = Bench::new(|options| options.release = release);
+        let token = bench.token(1, Target::Lock, "k");
+        bench.pass(30 * SECOND);
+        let refused = match release {
+            Release::Cluster => Status::LeaseExpired,
+            _ => Status::Error,
+        };
+        let renewed = bench.renew(1, "k", token, 30);
+        assert_eq!(renewed, Response::Refused(refused), "{release}");
+        assert_eq!(
+            bench.renew(1, "k", token, 30),
+            Response::Refused(Status::Error),
+            "{release}: it is gone"
+        );
+        let token = bench.token(1, Target::Lock, "k");
+        bench.pass(30 * SECOND);
+        let released = bench.release(1, Kind::Lock, "k", token);
+        let done = release != Release::Cluster;
+        assert_eq!(released == Response::Done, done, "{release}");
     }
 }
 
@@ -223,20 +380,24 @@ fn a_wait_whose_time_is_over_gives_its_place_up_unless_the_grant_was_first() {
 
 #[test]
 fn draining() {
-    let mut bench = Bench::new(|_| {});
+    let mut bench = Bench::new(|options| options.release = Release::V1_15);
     let token = bench.token(1, Target::Lock, "k");
     assert_eq!(bench.enqueue(2, "k", 30), Response::Queued);
     let mut waiting = bench.waiting(3, Target::Lock, "k");
     bench.state.drain(bench.now);
-    let draining = Response::Refused(Status::Draining);
-    assert_eq!(waiting.answer().as_ref(), Some(&draining));
-    assert_eq!(bench.acquire(4, Target::Lock, "free"), draining);
-    assert_eq!(bench.collect(2, "k"), draining);
-    assert_eq!(
-        bench.release(1, Kind::Lock, "k", token),
-        Response::Done,
-        "who holds may still give back"
-    );
+    let error = Response::Refused(Status::Error);
+    assert_eq!(waiting.answer().as_ref(), Some(&error));
+    assert_eq!(bench.acquire(4, Target::Lock, "k"), error, "it would have to wait");
+    assert_eq!(bench.collect(2, "k"), error);
+    bench.token(4, Target::Lock, "free");
+    assert_eq!(bench.release(1, Kind::Lock, "k", token), Response::Done);
+    assert!(!bench.state.turns_requests_away());
+    for (release, away) in [(Release::V1_15, false), (Release::V1_16, true), (Release::V2_1, true)] {
+        let mut bench = Bench::new(|options| options.release = release);
+        assert!(!bench.state.turns_requests_away());
+        bench.state.drain(bench.now);
+        assert_eq!(bench.state.turns_requests_away(), away, "{release}");
+    }
 }
 
 #[test]
@@ -259,7 +420,9 @@ fn what_is_over_leaves_nothing_behind() {
         let name = format!("k{round}");
         let token = bench.token(1, Target::Lock, &name);
         let _waits = bench.waiting(2, Target::Lock, &name);
-        bench.state.give_up(2, &(Kind::Lock, key(&name)), bench.now);
+        bench
+            .state
+            .give_up(2, &(Kind::Lock, Name::new(name.as_bytes())), bench.now);
         if round % 2 == 0 {
             bench.release(1, Kind::Lock, &name, token);
         }

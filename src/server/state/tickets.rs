@@ -1,0 +1,117 @@
+//! Two-phase acquires: a place in the queue now, the grant later.
+
+use tokio::time::Instant;
+
+use super::entry::{Ticket, Uncollected};
+use super::{Answer, Connection, Place, State, Subject, Taken, Wanted};
+use crate::clock::after;
+use crate::protocol::{Response, Status};
+use crate::types::{Grant, WaitSecs};
+
+impl State {
+    pub(super) fn enqueue(&mut self, connection: Connection, wanted: Wanted, now: Instant) -> Response {
+        let client = self.clients.get(&connection);
+        if client.is_some_and(|client| client.tickets.contains_key(&wanted.subject)) {
+            return Response::Refused(Status::AlreadyEnqueued);
+        }
+        let (ticket, response) = match self.take_or_queue(connection, &wanted, true, now) {
+            Err(status) => return Response::Refused(status),
+            Ok(Taken::Granted(grant)) => {
+                let at_once = true;
+                (
+                    Ticket::Granted(Uncollected { grant, at_once }),
+                    Response::Acquired(grant),
+                )
+            }
+            Ok(Taken::Queued(place)) => (Ticket::Queued(place), Response::Queued),
+            Ok(Taken::Busy) => return Response::TimedOut,
+        };
+        if let Some(client) = self.clients.get_mut(&connection) {
+            client.tickets.insert(wanted.subject, ticket);
+        }
+        response
+    }
+
+    pub(super) fn wait(&mut self, connection: Connection, subject: Subject, wait: WaitSecs, now: Instant) -> Answer {
+        let client = self.clients.get_mut(&connection);
+        match client.and_then(|client| client.tickets.remove(&subject)) {
+            None => Answer::Now(Response::Refused(Status::NotEnqueued)),
+            Some(Ticket::Granted(uncollected)) => Answer::Now(self.hand_out(&subject, uncollected, now)),
+            Some(Ticket::Queued(place)) if self.draining => {
+                self.leave(connection, &subject, place, now);
+                Answer::Now(Response::Refused(Status::Error))
+            }
+            Some(Ticket::Queued(place)) if wait == WaitSecs::TRY => {
+                self.leave(connection, &subject, place, now);
+                Answer::Now(Response::TimedOut)
+            }
+            Some(Ticket::Queued(place)) => self.block(connection, subject, place, wait, now),
+        }
+    }
+
+    /// The answer to a `w` for what was granted before it.
+    fn hand_out(&mut self, subject: &Subject, ticket: Uncollected, now: Instant) -> Response {
+        let release = self.options.release;
+        let grant = ticket.grant;
+        if release.is_cluster_build() {
+            self.expire_entry(subject, now);
+            return match self.holder(subject, grant.token) {
+                Some(_) => Response::Granted(grant),
+                None => Response::Refused(Status::LeaseExpired),
+            };
+        }
+        let holder = self
+            .holder(subject, grant.token)
+            .map(|holder| (holder.lease, holder.ends));
+        let looks_at_lease = self.follows_lease(ticket);
+        match holder {
+            Some((lease, ends)) if ends <= now && looks_at_lease => {
+                self.expire_lease(subject, lease, now);
+                Response::Refused(Status::LeaseExpired)
+            }
+            Some(_) => {
+                self.restart_lease(subject, grant, now);
+                Response::Granted(grant)
+            }
+            None if looks_at_lease || release.refuses_stale_grants() => Response::Refused(Status::LeaseExpired),
+            None => Response::Granted(grant),
+        }
+    }
+
+    /// Whether what becomes of the lease is looked at before the ticket is honoured. Then the ticket ends with the lease, too.
+    pub(super) fn follows_lease(&self, ticket: Uncollected) -> bool {
+        ticket.at_once || self.options.release.knows_grants_of_tickets()
+    }
+
+    /// A lease begins anew with the answer to its `w`.
+    fn restart_lease(&mut self, subject: &Subject, Grant { token, ttl, .. }: Grant, now: Instant) {
+        let Some(entry) = self.entries.get_mut(subject) else {
+            return;
+        };
+        entry.last_used = now;
+        let holder = entry.holders.iter_mut().find(|holder| holder.grant.token == token);
+        let Some(holder) = holder else {
+            return;
+        };
+        let (lease, ends) = (holder.lease, after(now, ttl.as_duration()));
+        let before = std::mem::replace(&mut holder.ends, ends);
+        self.ends.remove(&(before, lease, subject.clone()));
+        self.ends.insert((ends, lease, subject.clone()));
+    }
+
+    /// What was granted at a place may be collected now, if the place is that of a ticket.
+    pub(super) fn promote_ticket(
+        &mut self,
+        connection: Connection,
+        subject: &Subject,
+        place: Place,
+        ticket: Uncollected,
+    ) {
+        let client = self.clients.get_mut(&connection);
+        let queued = client.and_then(|client| client.tickets.get_mut(subject));
+        // Without one it is the place of a waiter that is absent now.
+        if let Some(queued) = queued.filter(|queued| queued.is_for(place)) {
+            *queued = Ticket::Granted(ticket);
+        }
+    }
+}
