@@ -170,17 +170,16 @@ async fn silence_is_answered_with_an_error_and_the_end() {
 }
 
 #[tokio::test]
-async fn a_line_that_is_too_long_or_no_text_is_the_end() {
+async fn a_line_that_is_too_long_is_the_end_and_one_that_is_no_text_is_not() {
     let (_server, address) = start(Server::builder()).await;
     let mut long = RawConnection::open(&address).await;
     long.send(&format!("l\n{}\n0\n", "k".repeat(300))).await;
     assert_eq!(long.hear(SOON).await, Heard::Line("error".to_owned()));
     assert_eq!(long.hear(SOON).await, Heard::Closed);
-    let mut binary = TcpStream::connect(&address).await.unwrap();
-    binary.write_all(b"\xff\xfe\n\n\n").await.unwrap();
-    let mut answer = String::new();
-    binary.read_to_string(&mut answer).await.unwrap();
-    assert_eq!(answer, "error\n");
+    let mut binary = RawConnection::open(&address).await;
+    binary.send_bytes(b"\xff\xfe\n\n\nping\n_\n_\n").await;
+    assert_eq!(binary.hear(SOON).await, Heard::Line("error".to_owned()));
+    assert_eq!(binary.hear(SOON).await, Heard::Line("ok".to_owned()));
 }
 
 #[tokio::test]
@@ -217,7 +216,7 @@ async fn a_secret_is_asked_for_first_and_once() {
 }
 
 #[tokio::test]
-async fn a_shutdown_lets_those_who_hold_finish_and_turns_the_others_away() {
+async fn a_shutdown_turns_every_request_away() {
     let (server, address) = start(Server::builder()).await;
     let mut holder = RawConnection::open(&address).await;
     let held = holder.request("l", "k", "0 30").await;
@@ -226,8 +225,33 @@ async fn a_shutdown_lets_those_who_hold_finish_and_turns_the_others_away() {
     waiter.send("l\nk\n300 30\n").await;
     until("it waits", || waiters(&server) == 1).await;
     let shutdown = tokio::spawn(server.shutdown());
-    assert_eq!(waiter.hear(SOON).await, Heard::Line("error_draining".to_owned()));
-    assert_eq!(holder.request("l", "free", "0 30").await, "error_draining");
+    assert_eq!(waiter.hear(SOON).await, Heard::Line("error".to_owned()));
+    assert!(TcpStream::connect(&address).await.is_err(), "nobody new is let in");
+    assert!(!shutdown.is_finished(), "two connections are open");
+    for (connection, command, argument) in [(&mut holder, "r", token.as_str()), (&mut waiter, "ping", "_")] {
+        assert_eq!(connection.request("r", "k", "").await, "error", "no request");
+        assert_eq!(connection.request(command, "k", argument).await, "error_draining");
+        assert_eq!(connection.hear(SOON).await, Heard::Closed);
+    }
+    tokio::time::timeout(SOON, shutdown)
+        .await
+        .expect("they are gone")
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_shutdown_before_1_16_lets_clients_finish_but_not_wait() {
+    let (server, address) = start(Server::builder().release("1.15").unwrap()).await;
+    let mut holder = RawConnection::open(&address).await;
+    let held = holder.request("l", "k", "0 30").await;
+    let token = held.split(' ').nth(1).unwrap().to_owned();
+    let mut waiter = RawConnection::open(&address).await;
+    waiter.send("l\nk\n300 30\n").await;
+    until("it waits", || waiters(&server) == 1).await;
+    let shutdown = tokio::spawn(server.shutdown());
+    assert_eq!(waiter.hear(SOON).await, Heard::Line("error".to_owned()));
+    assert_eq!(waiter.request("l", "k", "30").await, "error");
+    assert!(waiter.request("l", "free", "30").await.starts_with("ok "));
     assert_eq!(holder.request("r", "k", &token).await, "ok");
     assert!(TcpStream::connect(&address).await.is_err(), "nobody new is let in");
     assert!(!shutdown.is_finished(), "two connections are open");
@@ -312,29 +336,42 @@ fn command(flags: &[&str]) -> Child {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_command_serves_and_drains_on_sigterm() {
-    let mut server = command(&["--default-lease-ttl", "7", "--shutdown-timeout", "20"]);
-    let address = first_line(&mut server, "listening on ");
-    let client = Client::builder().servers([&address]).connect().await.unwrap();
-    let guard = client.lock("k").unwrap().acquire().await.unwrap();
-    assert_eq!(guard.lease_ttl().as_secs(), 7);
-    let terminated = Command::new("kill").arg(server.id().to_string()).status().unwrap();
-    assert!(terminated.success());
-    // It drains: what is held may be given back.
-    loop {
-        match client.lock("other").unwrap().try_acquire().await {
-            Err(error) if error.kind() == ErrorKind::Draining => break,
-            Ok(_) => tokio::time::sleep(Duration::from_millis(5)).await,
-            Err(error) => panic!("{error}"),
+    for release in ["1.15", "2.1"] {
+        let flags = [
+            "--default-lease-ttl",
+            "7",
+            "--shutdown-timeout",
+            "20",
+            "--release",
+            release,
+        ];
+        let mut server = command(&flags);
+        let address = first_line(&mut server, "listening on ");
+        let client = Client::builder().servers([&address]).connect().await.unwrap();
+        let guard = client.lock("k").unwrap().acquire().await.unwrap();
+        assert_eq!(guard.lease_ttl().as_secs(), 7);
+        let terminated = Command::new("kill").arg(server.id().to_string()).status().unwrap();
+        assert!(terminated.success());
+        until("nobody new is let in", || {
+            std::net::TcpStream::connect(&address).is_err()
+        })
+        .await;
+        if release == "1.15" {
+            guard.release().await.unwrap();
+        } else {
+            let error = client.lock("other").unwrap().try_acquire().await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Draining, "{error}");
+            // The connection was closed with that answer.
+            guard.lost().await;
         }
+        drop(client);
+        let ended = tokio::task::spawn_blocking(move || server.wait().unwrap());
+        let status = tokio::time::timeout(SOON, ended)
+            .await
+            .expect("its clients are gone")
+            .unwrap();
+        assert!(status.success(), "{status}");
     }
-    guard.release().await.unwrap();
-    drop(client);
-    let ended = tokio::task::spawn_blocking(move || server.wait().unwrap());
-    let status = tokio::time::timeout(SOON, ended)
-        .await
-        .expect("its clients are gone")
-        .unwrap();
-    assert!(status.success(), "{status}");
 }
 
 #[test]

@@ -310,8 +310,10 @@ async fn what_a_connection_listened_to_goes_with_it() {
 }
 
 #[tokio::test]
-async fn signals_go_on_while_the_server_drains() {
-    let (server, address) = start(Server::builder().shutdown_timeout(Duration::from_secs(60))).await;
+async fn signals_go_on_while_a_server_before_1_16_drains() {
+    let builder = Server::builder().shutdown_timeout(Duration::from_secs(60));
+    let server = builder.release("1.15").unwrap().port(0).start().await.unwrap();
+    let address = server.local_addr().to_string();
     let mut subscriber = listening(&address, "a").await;
     let mut publisher = RawConnection::open(&address).await;
     assert_eq!(publisher.request("signal", "a", "before").await, "ok 1");
@@ -415,7 +417,7 @@ async fn stats_tell_who_listens() {
 async fn a_wrong_subscription_changes_nothing() {
     let (server, address) = start(Server::builder()).await;
     let mut connection = RawConnection::open(&address).await;
-    for (pattern, group) in [("a", "two words"), ("a.>.b", ""), ("a*", ""), ("", ""), ("a", "nul\0")] {
+    for (pattern, group) in [("a.>.b", ""), ("a*", ""), ("", ""), ("a b", ""), ("a\tb", "")] {
         assert_eq!(
             connection.request("listen", pattern, group).await,
             "error",

@@ -151,7 +151,7 @@ async fn enqueues_dropped_anywhere_leave_nothing() {
 /// The grant came while nobody waited, and its lease ran out: no guard may come of it, whatever the server says.
 #[tokio::test]
 async fn a_grant_that_ran_out_before_it_was_collected_is_none() {
-    for release in ["2.1", "1.10"] {
+    for release in ["2.1", "1.14", "1.10", "cluster"] {
         let builder = Server::builder()
             .release(release)
             .unwrap()

@@ -9,6 +9,7 @@ mod support;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::Arc;
 use std::time::Duration;
 
 use dflockd_client::server::{Release, Server, ServerBuilder};
@@ -16,6 +17,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use support::process::ServerProcess;
 use support::raw::{Heard, RawConnection};
+use tokio::sync::Semaphore;
 
 #[derive(Deserialize)]
 struct Conversation {
@@ -262,6 +264,10 @@ async fn play(conversation: Conversation, release: Release) -> Result<(), String
     Ok(())
 }
 
+/// So many conversations are played at once. They tell the order of requests of several connections by short silences, which a machine
+/// that has more to do does not keep.
+const AT_ONCE: usize = 50;
+
 /// Plays each conversation on each release, and returns how many conversations there are.
 async fn replay(file: &str, releases: impl IntoIterator<Item = Release>) -> usize {
     let mut releases: Vec<Release> = releases.into_iter().collect();
@@ -270,11 +276,16 @@ async fn replay(file: &str, releases: impl IntoIterator<Item = Release>) -> usiz
     }
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(file);
     let text = std::fs::read_to_string(path).unwrap();
+    let turns = Arc::new(Semaphore::new(AT_ONCE));
     let mut playing = tokio::task::JoinSet::new();
     for line in text.lines() {
         for release in &releases {
             let conversation: Conversation = serde_json::from_str(line).unwrap();
-            playing.spawn(play(conversation, *release));
+            let (release, turns) = (*release, Arc::clone(&turns));
+            playing.spawn(async move {
+                let _turn = turns.acquire_owned().await.unwrap();
+                play(conversation, release).await
+            });
         }
     }
     let played = playing.len();

@@ -151,4 +151,19 @@ mod tests {
             assert_eq!(number(text.as_bytes()), None, "{text}");
         }
     }
+
+    proptest::proptest! {
+        /// Rust's own blanks and numbers are the servers'.
+        #[test]
+        fn lines_of_text_are_read_as_rust_reads_them(line in "[ \\t\\x0b\\x0c\u{a0}\u{85}\u{2003}\u{3000}0-9+a\u{e9}-]{0,40}") {
+            let expected: Vec<&str> = line.split_whitespace().collect();
+            proptest::prop_assert_eq!(fields(&line), expected);
+            proptest::prop_assert_eq!(trim(line.as_bytes()), line.trim().as_bytes());
+        }
+
+        #[test]
+        fn numbers_are_read_as_rust_reads_them(text in "[+-]{0,2}[0-9_]{0,21}") {
+            proptest::prop_assert_eq!(number(text.as_bytes()), text.parse().ok());
+        }
+    }
 }

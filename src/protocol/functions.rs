@@ -178,14 +178,14 @@ pub async fn enqueue<S: AsyncRead + AsyncWrite + Unpin>(
     wire.run(Call::enqueue(Target::Lock, key.clone(), ttl)).await
 }
 
-/// Second phase: waits at the place that [`enqueue`] took over the same stream. The lease runs from the grant, not from
-/// this call.
+/// Second phase: waits at the place that [`enqueue`] took over the same stream. The lease runs from the grant; single servers
+/// let it begin anew with this call's answer if the grant came before it.
 ///
 /// # Errors
 ///
-/// [`Timeout`](ErrorKind::Timeout) (the place is given up then), [`NotEnqueued`](ErrorKind::NotEnqueued),
-/// [`LeaseExpired`](ErrorKind::LeaseExpired) if the grant ran out before it was collected. Servers before 1.14 do not tell
-/// the last one: check with [`renew`].
+/// [`Timeout`](ErrorKind::Timeout) (the place is given up then). If the grant expired before it was collected,
+/// [`LeaseExpired`](ErrorKind::LeaseExpired), or [`NotEnqueued`](ErrorKind::NotEnqueued) once the server has dropped it. Release 1.10 does not
+/// tell: check with [`renew`].
 ///
 /// # Cancel safety
 ///

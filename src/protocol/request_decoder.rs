@@ -246,4 +246,50 @@ mod tests {
         assert_eq!(decoder.next_request(), Ok(Some(Request::Ping)));
         assert_eq!((decoder.lines(), decoder.pending()), (6, 0));
     }
+
+    /// The same as [`requests`], of all bytes at once and by the rules alone.
+    fn by_the_rules(bytes: &[u8]) -> Vec<String> {
+        let mut lines: Vec<&[u8]> = bytes.split(|byte| *byte == b'\n').collect();
+        // What is behind the last end of a line is none.
+        lines.pop();
+        let mut out = Vec::new();
+        let mut request: Vec<String> = Vec::new();
+        for line in lines {
+            let limit = match request.as_slice() {
+                [command, _] if command == "auth" => 300,
+                _ => 256,
+            };
+            if line.len() > limit {
+                out.push("too long".to_owned());
+                request.clear();
+                continue;
+            }
+            request.push(String::from_utf8_lossy(line).trim_end_matches('\r').to_owned());
+            if request.len() == 3 {
+                out.push(request.join("|"));
+                request.clear();
+            }
+        }
+        out
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn however_they_arrive_the_rules_hold(
+            lines in proptest::collection::vec("[a-c\\r]{0,4}|auth\\r{0,2}|signal|x{250,310}", 0..12),
+            cuts in proptest::collection::vec(proptest::prelude::any::<proptest::sample::Index>(), 0..8),
+        ) {
+            let bytes = lines.join("\n").into_bytes();
+            let mut ends: Vec<usize> = cuts.iter().map(|cut| cut.index(bytes.len() + 1)).collect();
+            ends.sort_unstable();
+            ends.push(bytes.len());
+            let mut start = 0;
+            let mut pieces = Vec::new();
+            for end in ends {
+                pieces.push(&bytes[start..end]);
+                start = end;
+            }
+            proptest::prop_assert_eq!(requests(&pieces), by_the_rules(&bytes));
+        }
+    }
 }

@@ -132,7 +132,7 @@ impl Server {
 }
 
 /// The time of day, which no earlier server of this machine has reached with its fences.
-pub(super) fn nanoseconds() -> u64 {
+fn nanoseconds() -> u64 {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     now.map_or(0, |since| since.as_nanos() as u64)
 }

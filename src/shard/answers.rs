@@ -190,6 +190,11 @@ impl Shard {
         };
         let (key, enqueued_at, asked) = (place.wait_key(), place.enqueued_at(), place.ttl());
         let acquire = place.into_acquire().filter(|acquire| !acquire.ask.is_gone());
+        let response = match response {
+            // The place was taken over this connection. So it was granted, and the server has dropped it with its lease.
+            Response::Refused(Status::NotEnqueued) => Response::Refused(Status::LeaseExpired),
+            other => other,
+        };
         match (response, acquire) {
             (Response::Granted(grant), _) if was_cut => {
                 self.connections.own(from);

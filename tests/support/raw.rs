@@ -36,8 +36,12 @@ impl RawConnection {
     }
 
     /// Errors are left to the next [`hear`](Self::hear).
-    pub async fn send(&mut self, bytes: &str) {
-        drop(self.writer.write_all(bytes.as_bytes()).await);
+    pub async fn send(&mut self, text: &str) {
+        self.send_bytes(text.as_bytes()).await;
+    }
+
+    pub async fn send_bytes(&mut self, bytes: &[u8]) {
+        drop(self.writer.write_all(bytes).await);
     }
 
     /// Says that nothing more will be sent, and goes on listening.

@@ -6,7 +6,6 @@ use super::port::Port;
 use super::{Cluster, Member};
 use crate::error::{Error, Result};
 use crate::server::builder::ServerBuilder;
-use crate::server::listener::nanoseconds;
 use crate::server::random::Random;
 use crate::server::release::Release;
 use crate::server::state::State;
@@ -68,7 +67,7 @@ impl ClusterBuilder {
             listeners.push(listener);
         }
         let addresses = ports.iter().map(Port::address).collect();
-        let state = State::of_cluster(options.clone(), Random::new()?, addresses).fences_above(nanoseconds());
+        let state = State::of_cluster(options.clone(), Random::new()?, addresses);
         let members = ports.into_iter().map(|port| Member {
             port,
             running: Mutex::default(),

@@ -484,3 +484,5 @@ fn a_killed_server_ends_everything_and_serves_nobody() {
         ]
     );
 }
+
+mod books;

@@ -1,0 +1,160 @@
+//! What the parts of the state say of each other agrees, whatever was asked.
+
+use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
+
+use super::super::bench::{Bench, Waiting, key, secs, slots};
+use super::super::*;
+use crate::protocol::Request;
+use crate::server::release::Release;
+use crate::types::{Target, Token};
+
+fn books_agree(bench: &Bench) {
+    let state = &bench.state;
+    let mut ends = BTreeSet::new();
+    for (subject, entry) in &state.entries {
+        assert!(
+            entry.holders.len() as u64 <= entry.limit,
+            "{subject:?} has too many holders"
+        );
+        assert!(
+            !entry.has_room() || entry.waiters.is_empty(),
+            "{subject:?} is free, and has waiters"
+        );
+        for holder in &entry.holders {
+            ends.insert((holder.ends, holder.lease, subject.clone()));
+            if let Some(client) = state.clients.get(&holder.connection) {
+                assert!(client.holds.contains(&(subject.clone(), holder.lease)), "{subject:?}");
+            }
+        }
+    }
+    assert_eq!(ends, state.ends);
+    for (connection, client) in &state.clients {
+        for (subject, lease) in &client.holds {
+            let holders = state.entries.get(subject).into_iter().flat_map(|entry| &entry.holders);
+            let mut own = holders.filter(|holder| holder.connection == *connection);
+            assert!(
+                own.any(|holder| holder.lease == *lease),
+                "{connection} holds {subject:?}"
+            );
+        }
+        for (subject, place) in client.places() {
+            let waiter = state.entries.get(&subject).and_then(|entry| entry.waiters.get(&place));
+            assert!(
+                waiter.is_some_and(|waiter| waiter.connection == *connection),
+                "{subject:?}"
+            );
+        }
+    }
+}
+
+/// Five connections, at random.
+struct Crowd {
+    bench: Bench,
+    random: fastrand::Rng,
+    connections: Vec<Connection>,
+    /// Those that are inside a request that blocks, which ask for nothing else.
+    blocked: HashMap<Connection, Waiting>,
+    tokens: Vec<Token>,
+}
+
+impl Crowd {
+    fn new(release: Release, auto_release: bool, seed: u64) -> Self {
+        let bench = Bench::new(|options| {
+            options.release = release;
+            options.auto_release_on_disconnect = auto_release;
+            options.max_locks = 4;
+            options.max_waiters = 3;
+        });
+        Self {
+            bench,
+            random: fastrand::Rng::with_seed(seed),
+            connections: (1..=5).collect(),
+            blocked: HashMap::new(),
+            tokens: Vec::new(),
+        }
+    }
+
+    fn step(&mut self) {
+        let tokens = &mut self.tokens;
+        self.blocked.retain(|_, waiting| match waiting.answer() {
+            Some(Response::Granted(grant)) => {
+                tokens.push(grant.token);
+                false
+            }
+            Some(other) => panic!("{other:?}"),
+            None => true,
+        });
+        let which = self.random.usize(..self.connections.len());
+        let connection = self.connections[which];
+        match self.random.u8(..40) {
+            0 => {
+                self.blocked.remove(&connection);
+                self.bench.disconnect(connection);
+                self.connections[which] = self.bench.state.connect(0).expect("there is room");
+            }
+            1..=4 => {
+                self.bench.pass(Duration::from_millis(self.random.u64(..1500)));
+            }
+            5..=6 => self.bench.state.expire(self.bench.now),
+            7 => self.bench.state.collect(self.bench.now),
+            _ => match self.blocked.get(&connection) {
+                // Its time is over, now and then.
+                Some(Waiting(subject, _)) if self.random.bool() => {
+                    let subject = subject.clone();
+                    self.bench.state.give_up(connection, &subject, self.bench.now);
+                    self.blocked.remove(&connection);
+                }
+                Some(_) => {}
+                None => {
+                    let request = self.request();
+                    match self.bench.send(connection, request) {
+                        Answer::Now(Response::Granted(grant) | Response::Acquired(grant)) => {
+                            self.tokens.push(grant.token);
+                        }
+                        Answer::Later { subject, granted, .. } => {
+                            self.blocked.insert(connection, Waiting(subject, granted));
+                        }
+                        Answer::Now(_) | Answer::Listening(_) => {}
+                    }
+                }
+            },
+        }
+    }
+
+    fn request(&mut self) -> Request {
+        let random = &mut self.random;
+        let target = match random.u8(..3) {
+            0 => slots(2),
+            _ => Target::Lock,
+        };
+        let (kind, key) = (target.kind(), key(["a", "b", "c"][random.usize(..3)]));
+        let ttl = Ttl::from_secs(random.u64(1..4));
+        let wait = secs(random.u64(..2));
+        let token = match random.usize(..self.tokens.len() + 1) {
+            0 => Token::OF_NOTHING,
+            held => self.tokens[held - 1],
+        };
+        match random.u8(..10) {
+            0..=3 => Request::Acquire { target, key, wait, ttl },
+            4..=5 => Request::Enqueue { target, key, ttl },
+            6..=7 => Request::Wait { kind, key, wait },
+            8 => Request::Release { kind, key, token },
+            _ => Request::Renew { kind, key, token, ttl },
+        }
+    }
+}
+
+#[test]
+fn whatever_is_asked() {
+    for release in Release::ALL {
+        for (seed, auto_release) in (0..20).flat_map(|seed| [(seed, true), (seed, false)]) {
+            let mut crowd = Crowd::new(release, auto_release, seed);
+            for _ in 0..1000 {
+                crowd.step();
+                books_agree(&crowd.bench);
+            }
+            assert!(crowd.tokens.len() > 20, "nothing was tested");
+        }
+    }
+}
