@@ -184,7 +184,7 @@ impl Client {
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), dflockd_client::Error> {
-    /// # let server = dflockd_client::server::Server::builder().port(0).start().await?;
+    /// # let server = dflockd_client::server::Server::builder().release("cluster")?.port(0).start().await?;
     /// # let client = dflockd_client::Client::builder().servers([server.local_addr().to_string()]).build()?;
     /// client.barrier().await?;
     /// let held = client.stats().await?.locks;

@@ -215,7 +215,7 @@ async fn where_they_are_required_every_lease_has_one_and_one_key_is_all_that_it_
         until_free(&server).await;
         let stats = server.stats();
         let keys: Vec<&str> = stats.idle_semaphores.iter().map(|idle| idle.key.as_str()).collect();
-        assert!(keys.contains(&PROBE) && keys.len() == 2, "{keys:?}");
+        assert_eq!(keys, [PROBE]);
     }
 }
 

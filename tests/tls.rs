@@ -270,9 +270,12 @@ fn client_config(
 #[tokio::test]
 async fn a_peer_without_tls_is_told_apart_from_either_side() {
     let authority = Authority::new("ours");
-    let plain = Server::builder().port(0).start().await.unwrap();
-    let address = plain.local_addr().to_string();
-    is_turned_away(&address, trusting(&authority), &["does not speak TLS"]).await;
+    // As a plain server answers if what a TLS client says has a line end in it. Otherwise it says nothing: see `tests/said`.
+    let plain = FakeServer::start(|mut connection, _| async move {
+        connection.say("error\n").await;
+    })
+    .await;
+    is_turned_away(&plain.address, trusting(&authority), &["does not speak TLS"]).await;
     let web = FakeServer::start(|mut connection, _| async move {
         connection.say("HTTP/1.1 400 Bad Request\r\n\r\n").await;
         connection.until_hung_up().await;

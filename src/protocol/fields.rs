@@ -68,7 +68,8 @@ impl<'a> Iterator for Fields<'a> {
         if self.is_empty() {
             return None;
         }
-        let end = (0..self.0.len()).find(|at| blank(&self.0[*at..]) > 0);
+        let may_be_blank = |byte: u8| byte <= b' ' || byte >= 0xC2;
+        let end = (0..self.0.len()).find(|at| may_be_blank(self.0[*at]) && blank(&self.0[*at..]) > 0);
         let (field, rest) = self.0.split_at(end.unwrap_or(self.0.len()));
         self.0 = rest;
         Some(field)

@@ -132,21 +132,6 @@ impl RequestDecoder {
         }
     }
 
-    /// How many bytes there are behind the request that was given out last.
-    pub(crate) fn pending(&self) -> usize {
-        self.bytes.len() - self.consumed
-    }
-
-    /// How many lines have been completed since the start.
-    pub(crate) fn lines(&self) -> u64 {
-        self.lines
-    }
-
-    /// Whether the line that is under way is too long already.
-    pub(crate) fn is_too_long(&self) -> bool {
-        self.too_long
-    }
-
     fn begin_request(&mut self, at: usize) {
         self.consumed = at;
         self.complete = 0;
@@ -170,6 +155,25 @@ impl RequestDecoder {
             b"signal" => self.longest_payload,
             _ => MAX_SHORT_LINE,
         }
+    }
+}
+
+/// What only a server asks.
+#[cfg(any(test, feature = "server"))]
+impl RequestDecoder {
+    /// How many bytes there are behind the request that was given out last.
+    pub(crate) fn pending(&self) -> usize {
+        self.bytes.len() - self.consumed
+    }
+
+    /// How many lines have been completed since the start.
+    pub(crate) fn lines(&self) -> u64 {
+        self.lines
+    }
+
+    /// Whether the line that is under way is too long already.
+    pub(crate) fn is_too_long(&self) -> bool {
+        self.too_long
     }
 }
 

@@ -85,7 +85,8 @@ impl ServerBuilder {
         self
     }
 
-    /// Whether a connection that ends gives up what was acquired over it. Its waits are given up in any case. Default: true.
+    /// Whether a connection that ends gives up what was acquired over it. Its places in queues are given up in any case from
+    /// [release](Self::release) 1.15 on. Default: true.
     pub fn auto_release_on_disconnect(mut self, release: bool) -> Self {
         self.options.auto_release_on_disconnect = release;
         self
@@ -94,18 +95,28 @@ impl ServerBuilder {
     /// Which release of the real server it plays: `1.10` to `1.16`, `2.0`, `2.1`, or `cluster` for the builds that can form
     /// clusters. A number may have a third part, see [`Release`]. Default: [`Release::NEWEST`].
     ///
-    /// | what | before | from then on |
+    /// | since | what it does | what was before |
     /// | --- | --- | --- |
-    /// | a `w` for a grant whose lease has ended | before 1.10.1 it gets the old grant | `error_lease_expired` |
-    /// | `listen`, `unlisten`, `signal` | errors before 1.11, and from 2.0 on | known from 1.11 to 1.16 |
-    /// | `ping` | an error before 1.14 | `ok` |
-    /// | locks and semaphores | before 1.14 they share one namespace, in which a lock is a semaphore of limit 1 | two namespaces |
-    /// | a client that closes its connection while a request blocks on it | before 1.15 this is noticed when the request ends: the place in the queue stays, and so does what the connection holds | noticed at once |
-    /// | the argument lines of `auth` and `signal` | at most 256 bytes before 1.15 | at most 64 KiB |
-    /// | tokens | random before 2.1 | a fence, and a random half |
-    /// | `stable-ref`; a renewal moves the ownership of a lease to the connection that sent it | not before `cluster` | in `cluster` |
+    /// | 1.10.1 | `w` for a grant that was made in the queue and swept away since is `error_lease_expired` | `ok` with the old token |
+    /// | 1.11 | `listen`, `unlisten` and `signal` are known; from 2.0 on they are errors again | errors |
+    /// | 1.11.2 | a payload of blanks, and `unlisten` of an invalid pattern, are errors; `stats` tells of no listeners by an empty list | `ok`; `null` |
+    /// | 1.14 | `ping` is known | an error |
+    /// | 1.14 | locks and semaphores have a namespace each | they share one, in which a lock is a semaphore of limit 1 |
+    /// | 1.15 | a connection is closed as soon as its client closes it, or its sending half, even if a request blocks on it | that is noticed when the request ends: it keeps its place, the connection what it holds, and a client that closed its sending half gets the answer |
+    /// | 1.15 | a connection is closed if 4,096 bytes come behind a request that blocks | they wait |
+    /// | 1.15 | a place in a queue ends with its connection | without [`auto_release_on_disconnect`](Self::auto_release_on_disconnect) it stays, and is granted in its turn |
+    /// | 1.15 | `w` for a grant that was made in the queue and has expired is `error_lease_expired`, and `error_not_enqueued` once it was swept, as always for a grant that was made at once | the lease begins anew if it was not swept yet |
+    /// | 1.15 | the argument line of `auth`, and that of `signal`, may have 64 KiB | 256 bytes |
+    /// | 1.16 | a server that [shuts down](Server::shutdown) answers requests with `error_draining`, and closes the connection | it serves them, except that none waits |
+    /// | 1.16 | blanks around the server's own [secret](Self::auth_token) do not count | no client can present such a secret |
+    /// | 2.1 | the first half of a token is its fence; fences begin at the nanosecond of the server's start | tokens are random |
+    /// | `cluster` | `barrier` and `stable-ref` are known | errors |
+    /// | `cluster` | a lease that has expired cannot be released any more, and its renewal is `error_lease_expired`, swept or not | until it is swept, it can be released; its renewal is `error` |
+    /// | `cluster` | a lease that was granted before its `w` runs on | it begins anew with the answer to the `w` |
+    /// | `cluster` | a lease belongs to the connection that renewed it last | to the one that acquired it |
+    /// | `cluster` | a semaphore has a limit of at most 1,048,576 | up to 9,223,372,036,854,775,807 |
     ///
-    /// A [`Cluster`](super::Cluster) plays `cluster`, whatever is set here.
+    /// A [`Cluster`](super::Cluster) plays `cluster`, whatever is set here; its fences begin at 1.
     ///
     /// # Errors
     ///
@@ -123,8 +134,9 @@ impl ServerBuilder {
         self
     }
 
-    /// How long a connection may be silent, except while it waits for the server. Signals that it gets are no sign of life.
-    /// Default: 23 s.
+    /// How long a client may take for a line of a request. The time begins when the server begins to wait for that line: after the
+    /// answer to the request before, or after the line before. A client that takes longer is answered with `error`, and its
+    /// connection closed. Signals that it gets do not count. Default: 23 s.
     pub fn read_timeout(mut self, timeout: Duration) -> Self {
         self.options.read_timeout = timeout;
         self
