@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use super::listener::Server;
 use super::options::Options;
+#[cfg(doc)]
+use super::release::Release;
 use crate::error::Result;
 use crate::protocol::AuthToken;
 use crate::tls::TlsAcceptor;

@@ -4,13 +4,20 @@ use std::collections::HashSet;
 
 use tokio::time::Instant;
 
-use super::connections::LaneCount;
 use super::effect::Role;
 use super::ids::{Arrival, TicketId, WaitKey};
 use super::request::Wait;
 use super::waits::{Bound, Seat};
 use crate::protocol::StableRef;
 use crate::types::{Key, Kind, Target};
+
+/// How many connections of a role there are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct LaneCount {
+    /// Those being established included.
+    pub(crate) all: usize,
+    pub(crate) up: usize,
+}
 
 /// What a connection is doing.
 pub(super) enum Work {

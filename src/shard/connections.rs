@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::connection::Standing;
 pub(super) use super::connection::{Connection, Work};
+use super::connection::{LaneCount, Standing};
 use super::effect::{Effect, Opening, Role, Turn};
 use super::ids::{LaneId, WaitKey};
 use super::request::{Pending, Wait};
@@ -15,14 +15,6 @@ use super::waits::Bound;
 use crate::net::connect::Purpose;
 use crate::protocol::Request;
 use crate::types::Key;
-
-/// How many connections of a role there are.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct LaneCount {
-    /// Those being established included.
-    pub(crate) all: usize,
-    pub(crate) up: usize,
-}
 
 /// All connections of a shard.
 pub(super) struct Connections {

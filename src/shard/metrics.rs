@@ -2,7 +2,7 @@
 
 use metrics::{Counter, SharedString};
 
-use super::connections::LaneCount;
+use super::connection::LaneCount;
 use super::effect::Role;
 use crate::error::Error;
 use crate::net::endpoint::Endpoint;
