@@ -249,8 +249,9 @@ impl ClientBuilder {
     ///
     /// **A wait whose future was dropped** leaves its place in the server's queue to the next caller of its key, whatever TTL that
     /// caller asks for. The connection is closed if no caller has wanted the place for a second, unless the wait is about to end
-    /// by itself: up to 140 in a second. Servers before 1.15 count a closed connection until its wait ends; there are never more of these than this
-    /// bound. So such a server never counts more than twice as many waits.
+    /// by itself: up to 140 in a second. Servers before 1.15 count a closed connection until its wait ends. There are never more of
+    /// these than this bound, so such a server never counts more than twice as many waits. A server counts as one of them unless it is
+    /// known to make fences, or is a member of a cluster.
     ///
     /// A warning is logged when all connections are in use for the first time; `dflockd_client_wait_connections_exhausted_total`
     /// counts how often that happens.

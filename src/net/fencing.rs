@@ -106,6 +106,11 @@ impl FenceEvidence {
         }
     }
 
+    /// Whether the server is known to count its grants, as releases from 2.1 on do.
+    pub(crate) fn is_counting(&self) -> bool {
+        self.known == Known::Counts
+    }
+
     /// The fence of a grant, where it has one that may be shown.
     ///
     /// # Errors

@@ -180,11 +180,4 @@ impl Connection {
             }
         }
     }
-
-    /// It is about to go.
-    pub(super) fn uncount(&self, counts: &mut [LaneCount; Role::ALL.len()]) {
-        let count = &mut counts[self.role as usize];
-        count.all -= 1;
-        count.up -= usize::from(self.is_up());
-    }
 }

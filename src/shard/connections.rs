@@ -183,7 +183,9 @@ impl Connections {
     pub(super) fn remove(&mut self, id: LaneId) -> Option<Connection> {
         let connection = self.all.remove(&id)?;
         self.idle.leave(id, connection.standing());
-        connection.uncount(&mut self.counts);
+        let count = &mut self.counts[connection.role as usize];
+        count.all -= 1;
+        count.up -= usize::from(connection.is_up());
         self.vacate(id, connection.is_up());
         if connection.role == Role::Pipelined {
             self.in_flight_pipelined -= connection.in_flight;

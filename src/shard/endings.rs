@@ -6,7 +6,7 @@ use tokio::time::Instant;
 use super::Shard;
 use super::connections::Work;
 use super::effect::{Role, Turn};
-use super::ids::{Arrival, LaneId};
+use super::ids::{Arrival, LaneId, WaitKey};
 use super::registry::Survival;
 use super::request::{Fate, Pending, Release, Wait};
 use super::waits::Seat;
@@ -27,6 +27,8 @@ struct Ended {
     /// It was closed to give up its wait.
     was_cut: bool,
     session: Option<StableRef>,
+    /// The wait that it carried, until that was taken care of.
+    waited_for: Option<WaitKey>,
     /// Where its unanswered request about a ticket's place stood, until that was taken care of.
     asked: Option<Arrival>,
 }
@@ -66,11 +68,15 @@ impl Shard {
             served,
             was_cut: connection.cut,
             session: connection.session,
+            waited_for: None,
             asked: None,
         };
         match connection.work {
             Work::Opening(Some(bound)) => self.put_back(*bound, turn.now),
-            Work::Waiting(key) => self.waits.ended(&key, Seat::Wait, turn.now),
+            Work::Waiting(key) => {
+                self.waits.ended(&key, Seat::Wait, turn.now);
+                ended.waited_for = Some(key);
+            }
             Work::Asking(key, arrival) => {
                 self.waits.ended(&key, Seat::Ticket, turn.now);
                 ended.asked = Some(arrival);
@@ -91,6 +97,14 @@ impl Shard {
             let fate = pending.rules().unknown;
             self.settle(pending, fate, &mut ended, &cause, turn);
         }
+        // Its task was dropped, and with it what it carried.
+        if let Some(key) = ended.waited_for {
+            self.tell_uncovered(&key, cause.clone(), turn);
+            if let Some(session) = ended.session {
+                let give_up = self.giving_up(key.0, key.1, session, turn.now);
+                self.queue(give_up, None, turn.now);
+            }
+        }
         if served {
             self.serving_lost(cause, up_since, was_silent, turn);
         }
@@ -102,6 +116,9 @@ impl Shard {
 
     /// What becomes of a request whose connection ended before it was answered.
     fn settle(&mut self, pending: Pending, fate: Fate, ended: &mut Ended, cause: &Error, turn: &mut Turn<'_>) {
+        if let Pending::Wait(_) = &pending {
+            ended.waited_for = None;
+        }
         match (fate, pending) {
             (Fate::SendAgain | Fate::SendAgainBounded, pending) => self.send(pending, turn),
             (Fate::PutBack, Pending::Wait(wait)) => self.put_back_wait(wait, turn.now),

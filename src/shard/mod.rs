@@ -163,6 +163,8 @@ pub(crate) struct Shard {
     clean_waits_at: Option<Instant>,
     /// Bounds how many exclusive connections are opened in a second.
     connects: TokenBucket,
+    /// The same for those that take back what was lost with a connection.
+    resumes: TokenBucket,
     /// Bounds how many waits are given up in a second by closing their connections.
     closes: TokenBucket,
     /// The waits that were given up so.
@@ -230,6 +232,7 @@ impl Shard {
             waits_due_at: None,
             clean_waits_at: None,
             connects: TokenBucket::new(waiting::CONNECTS_AT_ONCE, waiting::CONNECTS_PER_SECOND),
+            resumes: TokenBucket::new(waiting::RESUMES_AT_ONCE, waiting::RESUMES_PER_SECOND),
             closes: TokenBucket::new(waiting::CLOSES_AT_ONCE, waiting::CLOSES_PER_SECOND),
             lingering: Lingering::default(),
             exhausted: None,

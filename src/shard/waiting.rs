@@ -23,6 +23,10 @@ use crate::net::connect::Purpose;
 pub(super) const CONNECTS_AT_ONCE: u32 = 40;
 pub(super) const CONNECTS_PER_SECOND: u32 = 150;
 
+/// The same for those that take back what was lost with a connection in a session: the server keeps it for a while only.
+pub(super) const RESUMES_AT_ONCE: u32 = 100;
+pub(super) const RESUMES_PER_SECOND: u32 = 400;
+
 /// The most waits that are given up at once, and in a second, by closing their connections.
 pub(super) const CLOSES_AT_ONCE: u32 = 40;
 pub(super) const CLOSES_PER_SECOND: u32 = 100;
@@ -48,9 +52,13 @@ impl Shard {
 
     /// When a connection may be opened for what waits for one, if that is a matter of time.
     fn opens_at(&self, now: Instant) -> Option<Instant> {
-        let waits = self.waits.startable() > self.connections.opening() || self.waits.has_bound();
-        let when = self.exclusive_not_before.max(self.connects.ready_at(now));
-        (waits && self.connections.is_serving() && self.has_room() && when > now).then_some(when)
+        if !self.connections.is_serving() || !self.has_room() {
+            return None;
+        }
+        let bound = self.waits.has_bound().then(|| self.resumes.ready_at(now));
+        let others = (self.waits.startable() > self.connections.opening()).then(|| self.connects.ready_at(now));
+        let when = bound.into_iter().chain(others).min()?.max(self.exclusive_not_before);
+        (when > now).then_some(when)
     }
 
     /// When the next key is tried.
@@ -59,9 +67,14 @@ impl Shard {
         self.waits.next_try(now).filter(|_| tries)
     }
 
-    /// What goes on in its session needs a connection of its own. It has a place already, so it does not wait for others.
+    /// What goes on in its session needs a connection of its own. It has a place already, so it comes before others.
     fn start_bound(&mut self, turn: &mut Turn<'_>) {
-        while self.waits.has_bound() && self.may_connect(turn.now) && (self.has_room() || self.make_room(turn)) {
+        while self.waits.has_bound()
+            && self.may_connect(turn.now)
+            && self.resumes.ready_at(turn.now) <= turn.now
+            && (self.has_room() || self.make_room(turn))
+            && self.resumes.take(turn.now)
+        {
             let Some(bound) = self.waits.begin_bound(turn.now) else {
                 break;
             };
@@ -69,7 +82,6 @@ impl Shard {
                 Some(session) => Purpose::Session(session.clone()),
                 None => self.purpose_of_waits(),
             };
-            self.connects.force(turn.now);
             self.open_exclusive(Some(bound), purpose, turn);
         }
     }
@@ -394,8 +406,8 @@ impl Shard {
         }
     }
 
-    /// Gives up the waits on the server that no caller has wanted for a while. A server that does not notice when a connection
-    /// is closed counts it until the wait's own time is over: so there may be only so many of these, and only so many more in a
+    /// Gives up the waits on the server that no caller has wanted for a while. Servers before 1.15 do not notice when a connection
+    /// is closed, and count it until the wait's own time is over: so there may be only so many of these, and only so many more in a
     /// second.
     pub(super) fn give_up_unclaimed(&mut self, turn: &mut Turn<'_>) {
         // Where grants survive the connection, one that crosses with its end would belong to no caller until its TTL is over.
@@ -426,7 +438,6 @@ impl Shard {
         let Some(mut connection) = self.connections.get_mut(id) else {
             return;
         };
-        // Servers that remember sessions notice the end of a connection.
         let lingers = connection.waits_until.filter(|_| connection.session.is_none());
         let waited_for = match &connection.work {
             Work::Waiting(key) => Some(key.clone()),
@@ -439,7 +450,8 @@ impl Shard {
         if let Some(key) = waited_for {
             self.waits.ended(&key, Seat::Wait, turn.now);
         }
-        if let Some(until) = lingers {
+        // Those that count their grants, or remember sessions, notice the end of a connection.
+        if let Some(until) = lingers.filter(|_| !self.fences.is_counting()) {
             self.lingering.add(until);
         }
         self.connections.cut(id, turn);

@@ -9,7 +9,7 @@ use dflockd_client::{Client, Lock, LockGuard};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{LONG, Scene, address, pass_through};
+use super::{LONG, SOON, Scene, address, pass_through};
 use crate::support::until;
 
 fn waits(lock: &Lock) -> JoinHandle<LockGuard> {
@@ -105,7 +105,7 @@ async fn the_next_caller_takes_the_place_over_whatever_its_ttl() {
     let next = waits(&client.lock("k").unwrap().lease_ttl(Duration::from_secs(50)).unwrap());
     scene.until_waiting("server", 1).await;
     held.release().await.unwrap();
-    let guard = timeout(LONG, next).await.unwrap().unwrap();
+    let guard = timeout(SOON, next).await.unwrap().unwrap();
     assert!(!behind.is_finished(), "it stands behind the place that was taken over");
     assert_eq!(guard.lease_ttl().as_secs(), 50);
     let lock = &scene.server.stats().locks[0];
@@ -130,7 +130,7 @@ async fn the_next_caller_gets_the_servers_ttl_if_it_asks_for_none() {
     let next = waits(&client.lock("k").unwrap());
     scene.until_waiting("server", 1).await;
     held.release().await.unwrap();
-    let guard = timeout(LONG, next).await.unwrap().unwrap();
+    let guard = timeout(SOON, next).await.unwrap().unwrap();
     assert_eq!((known.lease_ttl().as_secs(), guard.lease_ttl().as_secs()), (20, 20));
 }
 
@@ -175,7 +175,7 @@ async fn callers_of_one_key_keep_their_order_whoever_of_them_goes() {
     held.release().await.unwrap();
     let mut got = Vec::new();
     for _ in 0..5 {
-        got.push(timeout(LONG, order.recv()).await.unwrap().unwrap());
+        got.push(timeout(SOON, order.recv()).await.unwrap().unwrap());
     }
     assert_eq!(got, [1, 2, 4, 5, 6]);
     assert_eq!(
@@ -200,7 +200,7 @@ async fn a_caller_with_more_time_than_the_wait_that_it_took_over_goes_on() {
     until("it waits anew", || scene.events(EventKind::Queued, "k").len() == 2).await;
     assert!(!next.is_finished());
     held.release().await.unwrap();
-    timeout(LONG, next).await.unwrap().unwrap().release().await.unwrap();
+    timeout(SOON, next).await.unwrap().unwrap().release().await.unwrap();
     assert_eq!(scene.events(EventKind::Left, "k").len(), 1);
 }
 
@@ -238,7 +238,7 @@ async fn what_a_dropped_wait_is_granted_is_given_back() {
     scene.until_waiters(2).await;
     dropped.abort();
     held.release().await.unwrap();
-    timeout(LONG, behind).await.unwrap().unwrap();
+    timeout(SOON, behind).await.unwrap().unwrap();
     scene.until_free().await;
 }
 
@@ -261,10 +261,10 @@ async fn the_next_caller_takes_the_place_over_in_a_cluster() {
     sleep(Duration::from_millis(50)).await;
     scene.cluster.move_leader(1).unwrap();
     held.release().await.unwrap();
-    let guard = timeout(LONG, next).await.unwrap().unwrap();
+    let guard = timeout(SOON, next).await.unwrap().unwrap();
     assert!(!behind.is_finished());
     guard.release().await.unwrap();
-    timeout(LONG, behind).await.unwrap().unwrap().release().await.unwrap();
+    timeout(SOON, behind).await.unwrap().unwrap().release().await.unwrap();
     scene.until_free().await;
     assert_eq!(scene.judge().grants, 3);
 }

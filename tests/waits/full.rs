@@ -7,7 +7,7 @@ use dflockd_client::{Enqueued, ErrorKind, ReconnectPolicy};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::{LONG, Scene, pass_through};
+use super::{SOON, Scene, pass_through};
 use crate::support::until;
 
 #[tokio::test]
@@ -42,7 +42,7 @@ async fn waits_share_the_connections_that_a_full_server_takes() {
         .await;
         // None of them ends with an error.
         held.clear();
-        timeout(LONG, waiting.join_all()).await.unwrap();
+        timeout(SOON, waiting.join_all()).await.unwrap();
         scene.until_free().await;
         assert_eq!(scene.server.stats().connections, connections as u64);
     }
@@ -112,5 +112,5 @@ async fn a_full_server_is_asked_again_with_pauses_and_used_when_it_has_room() {
     drop(bystander);
     until("there is room for one", || scene.waiters() == 1).await;
     held.release().await.unwrap();
-    timeout(LONG, waiting.join_all()).await.unwrap();
+    timeout(SOON, waiting.join_all()).await.unwrap();
 }

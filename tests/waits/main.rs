@@ -17,8 +17,11 @@ use dflockd_client::{Client, ClientBuilder, Lock};
 use self::support::recorder::Recorded;
 use self::support::until;
 
-/// Longer than any wait of these tests takes, unless it hangs.
-const LONG: Duration = Duration::from_secs(60);
+/// How long callers wait in these tests, as far as it does not matter.
+const LONG: Duration = Duration::from_secs(120);
+
+/// Nothing takes so long that does not hang, or wait for what it must not wait for.
+const SOON: Duration = Duration::from_secs(30);
 
 /// A server, what a client of it recorded, and a client of another process.
 struct Scene {

@@ -6,7 +6,7 @@ use dflockd_client::{Enqueued, ErrorKind, LockGuard};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{LONG, Scene, pass_through};
+use super::{SOON, Scene, pass_through};
 use crate::support::until;
 
 /// Tasks that hold one lock and acquire a second do not starve behind those that wait for what they hold.
@@ -32,7 +32,7 @@ async fn eighty_tasks_take_two_locks_each(exclusive_connections: Option<usize>) 
     // Four hold one and wait for another.
     until("all wait", || scene.recorded.value("waiters", &[]) == 80.0).await;
     held.clear();
-    timeout(LONG, running.join_all()).await.unwrap();
+    timeout(SOON, running.join_all()).await.unwrap();
     println!("with {exclusive_connections:?} connections in {:?}", started.elapsed());
     scene.until_free().await;
 }
@@ -75,12 +75,12 @@ async fn four_hot_keys_keep_no_other_out() {
     assert!(error.to_string().contains("exclusive_connections"), "{error}");
     scene.until_waiting("local", 17).await;
     drop(held.split_off(4));
-    timeout(LONG, cold).await.unwrap().unwrap();
+    timeout(SOON, cold).await.unwrap().unwrap();
     // What is free at once is had at once.
     let guard = client.lock("free").unwrap().acquire().await.unwrap();
     assert!(!guard.was_contended());
     held.clear();
-    timeout(LONG, hot.join_all()).await.unwrap();
+    timeout(SOON, hot.join_all()).await.unwrap();
     let tries = |outcome| scene.recorded.value("wait_tries_total", &[("outcome", outcome)]);
     assert!(tries("granted") >= 1.0 && tries("refused") + tries("unanswered") == 0.0);
 }
@@ -110,7 +110,7 @@ async fn tickets_on_all_connections_keep_no_wait_out_and_further_ones_say_so() {
     let waiting = tokio::spawn(pass_through(client.lock("cold").unwrap()));
     scene.until_waiting("local", 1).await;
     cold.release().await.unwrap();
-    timeout(LONG, waiting).await.unwrap().unwrap();
+    timeout(SOON, waiting).await.unwrap().unwrap();
     // A ticket for one that is free needs no place.
     let free = client.lock("cold").unwrap();
     let mut attempts = 0;
@@ -149,7 +149,7 @@ async fn leases_do_not_use_up_the_connections_for_waits() {
         let waiting = tokio::spawn(async move { lock.acquire().await.unwrap() });
         scene.until_waiters(1).await;
         held.release().await.unwrap();
-        kept.push(timeout(LONG, waiting).await.unwrap().unwrap());
+        kept.push(timeout(SOON, waiting).await.unwrap().unwrap());
     }
     assert!(kept.iter().all(|guard| guard.is_held()));
     let connections = scene.server.stats().connections;
@@ -181,7 +181,7 @@ async fn a_wait_that_cannot_be_cut(survives_disconnect: bool) {
         let waiting = tokio::spawn(async move { lock.acquire().await.unwrap() });
         scene.until_waiters(1).await;
         held.release().await.unwrap();
-        kept.push(timeout(LONG, waiting).await.unwrap().unwrap());
+        kept.push(timeout(SOON, waiting).await.unwrap().unwrap());
     }
     let dropped = holder.lock("dropped").unwrap().acquire().await.unwrap();
     let other = holder.lock("other").unwrap().acquire().await.unwrap();
@@ -193,14 +193,14 @@ async fn a_wait_that_cannot_be_cut(survives_disconnect: bool) {
     let waiting = tokio::spawn(pass_through(client.lock("other").unwrap()));
     scene.until_waiting("local", 1).await;
     other.release().await.unwrap();
-    timeout(LONG, waiting).await.unwrap().unwrap();
+    timeout(SOON, waiting).await.unwrap().unwrap();
     // The place is kept for the next caller of its key.
     let next = client.lock("dropped").unwrap();
     let next = tokio::spawn(async move { next.acquire().await.unwrap() });
     scene.until_waiting("server", 1).await;
     assert_eq!(scene.waiters(), 1);
     dropped.release().await.unwrap();
-    let guard = timeout(LONG, next).await.unwrap().unwrap();
+    let guard = timeout(SOON, next).await.unwrap().unwrap();
     guard.release().await.unwrap();
     // And if there is none, what it is granted is given back at once.
     let dropped = holder.lock("dropped").unwrap().acquire().await.unwrap();
@@ -211,7 +211,7 @@ async fn a_wait_that_cannot_be_cut(survives_disconnect: bool) {
     let behind = tokio::spawn(pass_through(holder.lock("dropped").unwrap()));
     scene.until_waiters(2).await;
     dropped.release().await.unwrap();
-    timeout(LONG, behind).await.unwrap().unwrap();
+    timeout(SOON, behind).await.unwrap().unwrap();
     drop(kept);
     scene.until_free().await;
 }
@@ -261,7 +261,7 @@ async fn a_dropped_wait_that_had_no_connection_is_no_waiter_and_keeps_nothing() 
     let before = Instant::now();
     for number in 0..500 {
         let lock = client.lock(format!("k{number}")).unwrap();
-        let guard = timeout(LONG, lock.acquire()).await.unwrap().unwrap();
+        let guard = timeout(SOON, lock.acquire()).await.unwrap().unwrap();
         assert!(!guard.was_contended(), "k{number}");
         guard.release().await.unwrap();
     }
