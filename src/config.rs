@@ -218,6 +218,8 @@ impl Options {
                     schedule: Schedule {
                         renew_ratio,
                         margin: self.loss_margin,
+                        longest_suspend: (!self.survives_disconnect)
+                            .then(|| longest_suspend(self.keepalive, self.server_read_timeout)),
                     },
                     reconnect: self.reconnect,
                     fail_fast: self.on_unavailable == OnUnavailable::FailFast,
@@ -234,6 +236,13 @@ impl Options {
             },
         })
     }
+}
+
+/// For how long the machine may be suspended at most without a server giving up its connections, and their leases with them: it may
+/// have heard nothing for a keepalive interval already. Less a twentieth of its patience, if so much is left.
+fn longest_suspend(keepalive: Duration, server_read_timeout: Duration) -> Duration {
+    let left = server_read_timeout.saturating_sub(keepalive);
+    left - (server_read_timeout / 20).min(left / 2)
 }
 
 /// A connection that is given up after so long a silence is given up in time, and the system can be told to look for it.
@@ -388,5 +397,14 @@ mod tests {
             let error = silence(keepalive, reply_timeout).unwrap_err();
             assert!(error.contains("no more than 24 days for both together"), "{error}");
         }
+    }
+
+    #[test]
+    fn a_machine_may_be_suspended_for_less_than_a_server_waits() {
+        let secs = Duration::from_secs;
+        assert_eq!(longest_suspend(secs(10), secs(23)), Duration::from_millis(11_850));
+        assert_eq!(longest_suspend(secs(1), secs(60)), secs(56));
+        // However little is left, it is something.
+        assert_eq!(longest_suspend(secs(58), secs(60)), secs(1));
     }
 }

@@ -11,6 +11,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -18,6 +19,7 @@ use tokio::time::{Instant, Sleep, sleep, sleep_until};
 use tokio_util::task::AbortOnDropHandle;
 
 pub(crate) use self::shell::{Run, ShardActor};
+use crate::clock::{SUSPEND_IS_KNOWN, suspended};
 use crate::config::ShardConfig;
 use crate::ending::{Ending, shut_down};
 use crate::error::{Error, ErrorKind, Result};
@@ -98,6 +100,9 @@ struct TaskLane {
 /// So many inputs are taken before the connections are looked at.
 const INPUTS_A_TURN: usize = 256;
 
+/// While there are leases, suspends are looked for so often: timers stand still in a suspend.
+const LOOK_FOR_SUSPENDS: Duration = Duration::from_secs(1);
+
 /// So many turns are made before other tasks get theirs.
 const TURNS_IN_A_ROW: usize = 8;
 
@@ -151,6 +156,7 @@ impl Driver {
     /// Ready when the shard is over.
     fn poll_turns(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         for _ in 0..TURNS_IN_A_ROW {
+            self.shard.was_suspended(suspended(), Instant::now());
             let mut news = self.poll_connections(cx);
             if self.waits_for_company() {
                 break;
@@ -253,9 +259,13 @@ impl Driver {
             self.apply();
             return true;
         }
+        let wake_at = match SUSPEND_IS_KNOWN && self.shard.keeps_leases() {
+            true => due.min(now + LOOK_FOR_SUSPENDS),
+            false => due,
+        };
         // The timer is left alone while it is early enough.
-        if due < self.timer.deadline() || self.timer.is_elapsed() {
-            self.timer.as_mut().reset(due);
+        if wake_at < self.timer.deadline() || self.timer.is_elapsed() {
+            self.timer.as_mut().reset(wake_at);
         }
         // Early, and nothing is due: it is set anew.
         self.timer.as_mut().poll(cx).is_ready()
@@ -406,7 +416,7 @@ impl Driver {
         }
     }
 
-    fn probe_first(&mut self, ask: Ask<std::time::Duration>) {
+    fn probe_first(&mut self, ask: Ask<Duration>) {
         let first = self.shard.endpoint_at(0);
         let connect = self.config.reach(first, Purpose::Pipelined);
         let mailbox = self.mailbox.clone();
@@ -457,3 +467,6 @@ impl Own {
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+mod suspend_tests;

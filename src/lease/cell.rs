@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::clock::Moment;
 use crate::types::{Fence, Grant, Key, Kind, Token, Ttl};
 
 /// Why a lease was lost.
@@ -96,6 +97,16 @@ pub enum LeaseState {
     Released,
 }
 
+/// The times of a lease that is taken up.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct CellTimes {
+    pub(crate) got: Moment,
+    /// As it is seen from that moment.
+    pub(crate) deadline: Instant,
+    /// For how long the machine will have been suspended when the lease is lost by that alone.
+    pub(crate) lost_when_suspended: Duration,
+}
+
 /// The shared state.
 pub(crate) struct LeaseCell {
     pub(crate) key: Key,
@@ -103,10 +114,12 @@ pub(crate) struct LeaseCell {
     pub(crate) token: Token,
     pub(crate) fence: Option<Fence>,
     pub(crate) ttl: Ttl,
-    /// Moments are kept as nanoseconds since this one.
+    /// Times are kept as nanoseconds since this moment. Those for which the machine was suspended, in all, count.
     got_at: Instant,
     /// When the lease has to be given up as lost.
     deadline: AtomicU64,
+    /// The lease has to be given up as lost, too, once the machine has been suspended for so many nanoseconds in all.
+    lost_when_suspended: AtomicU64,
     state: AtomicU8,
     changed: Notify,
     /// Made when it is first asked for.
@@ -120,16 +133,18 @@ const RELEASED: u8 = 2;
 const LOST: u8 = 3;
 
 impl LeaseCell {
-    /// Creates the state of a lease that was taken up at `got_at`.
-    pub(crate) fn new(key: Key, kind: Kind, grant: Grant, got_at: Instant, deadline: Instant) -> Self {
+    /// Creates the state of a lease.
+    pub(crate) fn new(key: Key, kind: Kind, grant: Grant, times: CellTimes) -> Self {
+        let CellTimes { got, deadline, .. } = times;
         Self {
             key,
             kind,
             token: grant.token,
             fence: grant.fence,
             ttl: grant.ttl,
-            got_at,
-            deadline: AtomicU64::new(nanos_between(got_at, deadline)),
+            got_at: got.at,
+            deadline: AtomicU64::new(nanos_between(got.at, deadline, got.suspended)),
+            lost_when_suspended: AtomicU64::new(nanos(times.lost_when_suspended)),
             state: AtomicU8::new(HELD),
             changed: Notify::new(),
             cancellation: OnceLock::new(),
@@ -138,11 +153,11 @@ impl LeaseCell {
 
     /// What is known now. A lease whose deadline has passed counts as lost even if nobody had the time to say so.
     pub(crate) fn state(&self) -> LeaseState {
-        self.state_at(Instant::now())
+        self.state_at(Moment::now())
     }
 
     /// As [`state`](Self::state), at a moment that the caller names.
-    pub(crate) fn state_at(&self, now: Instant) -> LeaseState {
+    pub(crate) fn state_at(&self, now: Moment) -> LeaseState {
         match self.state.load(Ordering::Acquire) {
             held @ (HELD | SUSPECT) if self.remaining_at(now).is_zero() => {
                 if self.change(held, code(LostReason::Expired)) {
@@ -164,13 +179,17 @@ impl LeaseCell {
 
     /// How long the lease is sure to be held if nothing more is heard from the server.
     pub(crate) fn remaining(&self) -> Duration {
-        self.remaining_at(Instant::now())
+        self.remaining_at(Moment::now())
     }
 
     /// As [`remaining`](Self::remaining), at a moment that the caller names.
-    pub(crate) fn remaining_at(&self, now: Instant) -> Duration {
-        let deadline = Duration::from_nanos(self.deadline.load(Ordering::Acquire));
-        deadline.saturating_sub(self.age_at(now))
+    pub(crate) fn remaining_at(&self, now: Moment) -> Duration {
+        let suspended = nanos(now.suspended);
+        if suspended >= self.lost_when_suspended.load(Ordering::Acquire) {
+            return Duration::ZERO;
+        }
+        let deadline = self.deadline.load(Ordering::Acquire).saturating_sub(suspended);
+        Duration::from_nanos(deadline).saturating_sub(self.age_at(now.at))
     }
 
     /// Resolves with the reason once the lease is lost; never if it is released.
@@ -200,21 +219,28 @@ impl LeaseCell {
     // What follows is for the shard's actor alone.
 
     /// Renewed: held until `deadline`. False if it was seen lost before.
-    pub(crate) fn extend(&self, deadline: Instant, now: Instant) -> bool {
+    pub(crate) fn extend(&self, deadline: Instant, now: Moment) -> bool {
         // Looked at before the deadline is moved, so that a lease whose time is up stays lost.
         match self.state_at(now) {
             LeaseState::Held | LeaseState::Suspect => {}
             LeaseState::Lost(_) | LeaseState::Released => return false,
         }
         self.deadline
-            .store(nanos_between(self.got_at, deadline), Ordering::Release);
+            .store(nanos_between(self.got_at, deadline, now.suspended), Ordering::Release);
         self.change(HELD, HELD) || self.change(SUSPECT, HELD)
     }
 
-    /// Held as far as is known, until `deadline`, and not lost already.
-    pub(crate) fn suspect(&self, deadline: Instant) {
+    /// The connection that owns it stood: it is lost by suspends alone only once they have taken so long in all.
+    pub(crate) fn stood(&self, lost_when_suspended: Duration) {
+        self.lost_when_suspended
+            .fetch_max(nanos(lost_when_suspended), Ordering::AcqRel);
+    }
+
+    /// Held as far as is known, until `deadline`, as that is seen after the machine was `suspended` for so long, and not lost
+    /// already.
+    pub(crate) fn suspect(&self, deadline: Instant, suspended: Duration) {
         self.deadline
-            .fetch_min(nanos_between(self.got_at, deadline), Ordering::AcqRel);
+            .fetch_min(nanos_between(self.got_at, deadline, suspended), Ordering::AcqRel);
         self.change(HELD, SUSPECT);
     }
 
@@ -255,8 +281,13 @@ fn reason(code: u8) -> LostReason {
         .unwrap_or(LostReason::Expired)
 }
 
-fn nanos_between(start: Instant, end: Instant) -> u64 {
-    u64::try_from(end.saturating_duration_since(start).as_nanos()).unwrap_or(u64::MAX)
+/// The time between two instants, and that for which the machine was suspended.
+fn nanos_between(start: Instant, end: Instant, suspended: Duration) -> u64 {
+    nanos(end.saturating_duration_since(start).saturating_add(suspended))
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// Without the token.
@@ -281,10 +312,13 @@ mod tests {
         let token = Token::new("00000000000000070123456789abcdef").unwrap();
         let key = Key::new("k").unwrap();
         let ttl = Ttl::from_secs(10).unwrap();
-        {
-            let now = Instant::now();
-            LeaseCell::new(key, Kind::Lock, Grant::new(token, ttl), now, now + lasts)
-        }
+        let got = Moment::now();
+        let times = CellTimes {
+            got,
+            deadline: got.at + lasts,
+            lost_when_suspended: got.suspended + Duration::from_secs(8),
+        };
+        LeaseCell::new(key, Kind::Lock, Grant::new(token, ttl), times)
     }
 
     #[test]
@@ -324,6 +358,39 @@ mod tests {
         }
         assert_eq!(cell.lost().await, LostReason::Rejected);
         assert!(token.is_cancelled() && cell.cancellation_token().is_cancelled());
+    }
+
+    #[test]
+    fn a_suspend_counts_as_time_and_a_long_one_ends_a_lease() {
+        let (long, short) = (cell(Duration::from_secs(600)), cell(Duration::from_secs(5)));
+        let now = Moment::now();
+        let after = |secs| Moment {
+            suspended: now.suspended + Duration::from_secs(secs),
+            ..now
+        };
+        let left = |cell: &LeaseCell, secs| cell.remaining_at(after(secs)).as_secs_f64().round();
+        assert_eq!((left(&long, 0), left(&long, 4)), (600.0, 596.0));
+        assert_eq!((left(&short, 0), left(&short, 4)), (5.0, 1.0));
+        assert_eq!(short.state_at(after(5)), LeaseState::Lost(LostReason::Expired));
+        // The server may have given up a connection of which it heard nothing for so long.
+        assert_eq!(long.state_at(after(7)), LeaseState::Held);
+        assert_eq!(long.remaining_at(after(8)), Duration::ZERO);
+        long.stood(after(15).suspended);
+        assert_eq!((left(&long, 14), left(&long, 15)), (586.0, 0.0));
+    }
+
+    #[test]
+    fn what_is_extended_after_a_suspend_counts_from_there() {
+        let cell = cell(Duration::from_secs(10));
+        let mut now = Moment::now();
+        now.suspended += Duration::from_secs(6);
+        assert!(cell.extend(now.at + Duration::from_secs(10), now));
+        let left = cell.remaining_at(now).as_secs_f64().round();
+        assert!((left - 10.0).abs() < 0.5, "{left}");
+        cell.suspect(now.at + Duration::from_secs(3), now.suspended);
+        assert!(cell.remaining_at(now) <= Duration::from_secs(3));
+        now.suspended += Duration::from_secs(1);
+        assert!(cell.remaining_at(now) <= Duration::from_secs(2));
     }
 
     #[test]

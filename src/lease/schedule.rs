@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::clock::after;
+use crate::clock::{Moment, after};
 use crate::error::{Error, Result};
 use crate::types::Ttl;
 
@@ -18,6 +18,9 @@ pub(crate) struct Schedule {
     pub(crate) renew_ratio: RenewRatio,
     /// How long before the server may grant it to somebody else the holder is told; `None` for the default.
     pub(crate) margin: Option<Duration>,
+    /// For how long the machine may be suspended before a server that hears nothing gives up the connection, and with it the lease;
+    /// `None` where leases outlive their connections.
+    pub(crate) longest_suspend: Option<Duration>,
 }
 
 /// Which part of its TTL passes before a lease is renewed: more than 0 and less than 1.
@@ -78,6 +81,15 @@ impl Schedule {
         after(sent_at, wanted.min(lifetime.mul_f64(0.9)))
     }
 
+    /// The time for which the machine will have been suspended when the server may have given up a connection over which something
+    /// was sent at that moment, because it heard nothing.
+    pub(crate) fn lost_when_suspended(&self, sent: Moment) -> Duration {
+        match self.longest_suspend {
+            Some(longest) => sent.suspended.saturating_add(longest),
+            None => Duration::MAX,
+        }
+    }
+
     /// Whether a grant may be handed out as it is: more than half of its TTL is sure to be left. Otherwise it has to be
     /// confirmed by a renewal first.
     pub(crate) fn is_fresh(sent_at: Instant, ttl: Ttl, now: Instant) -> bool {
@@ -93,6 +105,7 @@ mod tests {
         Schedule {
             renew_ratio: RenewRatio::new(renew_ratio).unwrap(),
             margin: None,
+            longest_suspend: None,
         }
     }
 

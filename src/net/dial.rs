@@ -5,12 +5,13 @@ use std::marker::PhantomData;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
 use super::connect::{ConnectOptions, Connected, Shown};
 use super::lane::{self, Caller, Command, LaneEnd, Report};
 use super::metrics::LaneMetrics;
 use super::pipeline::Leftovers;
+use crate::clock::Moment;
 use crate::error::{Error, ErrorKind, Result};
 
 /// How to reach a server, and how to treat the connection.
@@ -82,7 +83,7 @@ struct Owner<T, F: Fn(LaneEvent<T>)> {
 enum Stage {
     Connecting,
     /// Since then.
-    Up(Instant),
+    Up(Moment),
     /// The end was told.
     Over,
 }
@@ -97,7 +98,7 @@ impl<T, F: Fn(LaneEvent<T>)> Owner<T, F> {
     }
 
     fn up(&mut self, shown: Shown) {
-        self.stage = Stage::Up(Instant::now());
+        self.stage = Stage::Up(Moment::now());
         (self.tell)(LaneEvent::Up(shown));
     }
 

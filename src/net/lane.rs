@@ -19,6 +19,7 @@ use super::metrics::LaneMetrics;
 use super::pipeline::{Leftovers, Pipeline, Received};
 use super::stream::Stream;
 use crate::channel;
+use crate::clock::Moment;
 use crate::error::{Error, ErrorKind};
 use crate::human::human;
 use crate::protocol::Request;
@@ -90,7 +91,7 @@ pub(crate) struct LaneEnd<T> {
     /// The server stood the connection and did not answer any more.
     pub(crate) was_silent: bool,
     /// The server was there at that time, or later.
-    pub(crate) heard: Instant,
+    pub(crate) heard: Moment,
 }
 
 /// How a lane behaves.
@@ -218,7 +219,7 @@ pub(crate) struct Lane<S, T, C> {
     hung_up: bool,
     /// A request was left unanswered.
     was_silent: bool,
-    begun: Instant,
+    begun: Moment,
     sleep: Pin<Box<Sleep>>,
 }
 
@@ -233,11 +234,11 @@ where
 {
     /// Sets to work. Needs a tokio runtime with a timer.
     pub(crate) fn new(stream: S, commands: C, settings: LaneSettings) -> Self {
-        let begun = Instant::now();
+        let begun = Moment::now();
         Self {
             begun,
-            sleep: Box::pin(sleep_until(begun + settings.keepalive)),
-            last_written: begun,
+            sleep: Box::pin(sleep_until(begun.at + settings.keepalive)),
+            last_written: begun.at,
             stream,
             commands,
             pipeline: Pipeline::new(settings.reply_timeout).hearing_signals(settings.hears_signals),
@@ -329,7 +330,7 @@ where
 
     fn take_while_there_is_room(&mut self, cx: &mut Context<'_>, skipped: &mut Vec<T>) -> bool {
         // Taken before anything of this turn is written: whatever the server does, it does later.
-        let now = Instant::now();
+        let now = Moment::now();
         while self.has_room() {
             if self.closing {
                 return false;
@@ -347,7 +348,7 @@ where
         true
     }
 
-    fn encode(&mut self, outgoing: Outgoing<T>, now: Instant, skipped: &mut Vec<T>) {
+    fn encode(&mut self, outgoing: Outgoing<T>, now: Moment, skipped: &mut Vec<T>) {
         if outgoing.tag.is_gone() {
             skipped.push(outgoing.tag);
             return;
@@ -446,7 +447,7 @@ where
             },
             _ => Request::Ping,
         };
-        self.pipeline.push_own(&request, Instant::now());
+        self.pipeline.push_own(&request, Moment::now());
     }
 }
 

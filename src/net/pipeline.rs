@@ -20,7 +20,7 @@ use std::time::Duration;
 use bytes::{Buf, BytesMut};
 use tokio::time::Instant;
 
-use crate::clock::after;
+use crate::clock::{Moment, after};
 use crate::error::{Error, ErrorKind};
 use crate::protocol::{Expect, LineBuffer, MAX_RESPONSE_LINE, Request, Response, Signal, Status};
 use crate::types::Shortened;
@@ -40,7 +40,7 @@ pub(crate) struct Pipeline<T> {
     reply_timeout: Duration,
     hears_signals: bool,
     /// When the last of the requests that were answered was sent.
-    heard: Option<Instant>,
+    heard: Option<Moment>,
     /// A `ping` of the pipeline's own was answered with `error`.
     has_refused_ping: bool,
 }
@@ -50,7 +50,7 @@ struct InFlight<T> {
     /// `None`: the pipeline's own (keepalive, confirmation).
     tag: Option<T>,
     expect: Expect,
-    sent_at: Instant,
+    sent_at: Moment,
     answer_by: Instant,
     /// Where in the stream its first byte stands.
     starts_at: u64,
@@ -87,7 +87,7 @@ pub(crate) struct Reply<T> {
     pub(crate) tag: T,
     pub(crate) response: Response,
     /// A moment before the request was given to the socket: whatever the server did because of it, it did later.
-    pub(crate) sent_at: Instant,
+    pub(crate) sent_at: Moment,
 }
 
 /// What becomes of the requests that a dying connection leaves behind.
@@ -132,16 +132,16 @@ impl<T> Pipeline<T> {
     }
 
     /// Encodes a request behind the others.
-    pub(crate) fn push(&mut self, request: &Request, tag: T, now: Instant) {
+    pub(crate) fn push(&mut self, request: &Request, tag: T, now: Moment) {
         self.push_entry(request, Some(tag), now);
     }
 
     /// Encodes a request whose answer nobody waits for: its arrival is what counts.
-    pub(crate) fn push_own(&mut self, request: &Request, now: Instant) {
+    pub(crate) fn push_own(&mut self, request: &Request, now: Moment) {
         self.push_entry(request, None, now);
     }
 
-    fn push_entry(&mut self, request: &Request, tag: Option<T>, now: Instant) {
+    fn push_entry(&mut self, request: &Request, tag: Option<T>, now: Moment) {
         let before = self.out.len();
         request.encode(&mut self.out);
         let allowed = request.blocks().as_duration().saturating_add(self.reply_timeout);
@@ -149,7 +149,7 @@ impl<T> Pipeline<T> {
             tag,
             expect: request.expect(),
             sent_at: now,
-            answer_by: after(now, allowed),
+            answer_by: after(now.at, allowed),
             starts_at: self.encoded,
         });
         self.encoded += (self.out.len() - before) as u64;
@@ -227,7 +227,7 @@ impl<T> Pipeline<T> {
     }
 
     /// When the last of the requests that were answered was sent: the server was there at that time, or later.
-    pub(crate) fn heard(&self) -> Option<Instant> {
+    pub(crate) fn heard(&self) -> Option<Moment> {
         self.heard
     }
 

@@ -136,8 +136,12 @@ impl Lease {
         }
     }
 
-    /// Whether it is held, as far as can be known here. Looks at the clock, so it is right even while the runtime is
+    /// Returns whether it is held, as far as can be known here. Looks at the clock, so it is right even while the runtime is
     /// stalled.
+    ///
+    /// On Linux and Android the time for which the machine was suspended counts, so it is right as soon as the machine wakes. On other
+    /// systems the clock may stand still in a suspend. On all of them the machine can be suspended right after this has returned `true`:
+    /// whatever the lease protects should check the [`fence`](Self::fence).
     #[must_use]
     pub fn is_held(&self) -> bool {
         matches!(self.state(), LeaseState::Held | LeaseState::Suspect)
@@ -161,6 +165,9 @@ impl Lease {
     ///
     /// The future does not borrow the guard. It can be had any number of times, also after the fact, and never resolves
     /// once the lease was released.
+    ///
+    /// After a suspend of the machine it resolves within a second of the wake-up on Linux and Android, where the time of the suspend
+    /// counts. See [`is_held`](Self::is_held) for other systems.
     ///
     /// # Cancel safety
     ///

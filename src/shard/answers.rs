@@ -11,6 +11,7 @@ use super::places::QueuePlace;
 use super::progress::Refusal;
 use super::registry::{GrantTimes, granted_ttl};
 use super::request::{Pending, Probe, ServerWait, Wait};
+use crate::clock::Moment;
 use crate::ending::shut_down;
 use crate::error::{Error, ErrorKind};
 use crate::lease::schedule::Schedule;
@@ -82,14 +83,7 @@ impl Shard {
     }
 
     /// A key was tried whose callers have no server wait.
-    fn probe_answered(
-        &mut self,
-        probe: Probe,
-        response: Response,
-        sent_at: Instant,
-        from: LaneId,
-        turn: &mut Turn<'_>,
-    ) {
+    fn probe_answered(&mut self, probe: Probe, response: Response, sent_at: Moment, from: LaneId, turn: &mut Turn<'_>) {
         let Probe { key, ttl } = probe;
         self.waits.tried(&key, turn.now);
         match response {
@@ -127,7 +121,7 @@ impl Shard {
         &mut self,
         wait: ServerWait,
         response: Response,
-        sent_at: Instant,
+        sent_at: Moment,
         from: LaneId,
         turn: &mut Turn<'_>,
     ) {
@@ -266,7 +260,7 @@ impl Shard {
         &mut self,
         acquire: Acquire,
         response: Response,
-        sent_at: Instant,
+        sent_at: Moment,
         from: LaneId,
         turn: &mut Turn<'_>,
     ) {
@@ -280,7 +274,7 @@ impl Shard {
     }
 
     /// The server has granted it. Its caller gets it, unless too much of the lease may be over already.
-    fn granted(&mut self, acquire: Acquire, grant: Grant, sent_at: Instant, owner: LaneId, turn: &mut Turn<'_>) {
+    fn granted(&mut self, acquire: Acquire, grant: Grant, sent_at: Moment, owner: LaneId, turn: &mut Turn<'_>) {
         self.connections.own(owner);
         self.saw_default_ttl(acquire.ttl, &grant);
         let is_sure = acquire.session.is_none();
@@ -292,7 +286,7 @@ impl Shard {
         &mut self,
         acquire: Acquire,
         grant: Grant,
-        sent_at: Instant,
+        sent_at: Moment,
         is_sure: bool,
         owner: LaneId,
         turn: &mut Turn<'_>,
@@ -302,7 +296,7 @@ impl Shard {
             turn.tell(acquire.ask, Err(shut_down()));
         } else if self.is_stale_connection(owner) {
             self.reject_stale_grant(acquire, grant, owner, owner, turn);
-        } else if is_sure && Schedule::is_fresh(sent_at, grant.ttl, turn.now) {
+        } else if is_sure && Schedule::is_fresh(self.leases.seen(sent_at), grant.ttl, turn.now) {
             self.hand_out(acquire, grant, sent_at, owner, turn);
         } else {
             self.submit(confirm(acquire, grant, owner), turn);
@@ -315,7 +309,7 @@ impl Shard {
         mut grant: Grant,
         owner: LaneId,
         response: Response,
-        sent_at: Instant,
+        sent_at: Moment,
         turn: &mut Turn<'_>,
     ) {
         if let Response::Renewed(left) = response {
@@ -331,7 +325,7 @@ impl Shard {
             }
         }
         match response {
-            Response::Renewed(_) if Schedule::is_fresh(sent_at, grant.ttl, turn.now) => {
+            Response::Renewed(_) if Schedule::is_fresh(self.leases.seen(sent_at), grant.ttl, turn.now) => {
                 self.hand_out(acquire, grant, sent_at, owner, turn);
             }
             // The answer took so long that the same question stands again.
@@ -352,7 +346,7 @@ impl Shard {
 
     /// Takes up the lease and gives it to its caller. If the caller has gone meanwhile, the lease is dropped with the answer,
     /// and so comes back as a release.
-    fn hand_out(&mut self, acquire: Acquire, grant: Grant, sent_at: Instant, owner: LaneId, turn: &mut Turn<'_>) {
+    fn hand_out(&mut self, acquire: Acquire, grant: Grant, sent_at: Moment, owner: LaneId, turn: &mut Turn<'_>) {
         let key = acquire.wait_key();
         let handover = self.serving.saw_ttl(grant.ttl.as_duration());
         self.hand_over(handover, turn);
@@ -419,7 +413,7 @@ impl Shard {
         &mut self,
         acquire: Acquire,
         response: Response,
-        sent_at: Instant,
+        sent_at: Moment,
         from: LaneId,
         turn: &mut Turn<'_>,
     ) {
@@ -441,7 +435,7 @@ impl Shard {
 
     /// The connection stays with the ticket until that is used or dropped. If its caller has gone meanwhile, the ticket is
     /// dropped with the answer, and so gives its place up.
-    fn give_ticket(&mut self, acquire: Acquire, enqueued_at: Instant, from: LaneId, turn: &mut Turn<'_>) {
+    fn give_ticket(&mut self, acquire: Acquire, enqueued_at: Moment, from: LaneId, turn: &mut Turn<'_>) {
         let Some(mut connection) = self.connections.get_mut(from) else {
             let error = Error::new(ErrorKind::Disconnected, "the connection was closed");
             let error = self.here(error);
@@ -463,7 +457,7 @@ struct Granted {
     /// It was asked for again in its session.
     is_resumed: bool,
     /// A moment before the server can have granted it.
-    sent_at: Instant,
+    sent_at: Moment,
 }
 
 /// A request that waits was well-formed: the server has refused a try of it before, or given it a place. So a bare `error` does not

@@ -1,8 +1,6 @@
 //! Connections that end, and what becomes of what was on them. [`RequestKind::rules`](super::request::RequestKind::rules) says
 //! what becomes of a request; this carries it out.
 
-use tokio::time::Instant;
-
 use super::Shard;
 use super::connections::Work;
 use super::effect::{Role, Turn};
@@ -10,7 +8,7 @@ use super::ids::{Arrival, LaneId, WaitKey};
 use super::registry::Survival;
 use super::request::{Fate, Pending, Release, Wait};
 use super::waits::Seat;
-use crate::clock::after;
+use crate::clock::{Moment, after};
 use crate::error::{Error, ErrorKind};
 use crate::lease::cell::LostReason;
 use crate::lease::lost_keys::LostKeys;
@@ -180,7 +178,7 @@ impl Shard {
     /// How long leases outlive a connection to a server that was heard of then. If the leader of a cluster is gone, the next
     /// knows them; but if it is there, and only cannot be reached, it gives them up when it has read nothing for its read
     /// timeout.
-    fn survival(&self, heard: Instant) -> Survival {
+    fn survival(&self, heard: Moment) -> Survival {
         if self.settings.survives_disconnect {
             return Survival::WholeTtl;
         }
@@ -188,11 +186,14 @@ impl Shard {
             return Survival::None;
         }
         let patience = self.settings.server_read_timeout;
-        Survival::Until(after(heard, patience - patience / READ_TIMEOUT_MARGIN))
+        Survival::Until(after(
+            self.leases.seen(heard),
+            patience - patience / READ_TIMEOUT_MARGIN,
+        ))
     }
 
     /// A connection is gone, and with it what the server counts to it.
-    fn owner_gone(&mut self, id: LaneId, was_draining: bool, heard: Instant, cause: &Error, turn: &mut Turn<'_>) {
+    fn owner_gone(&mut self, id: LaneId, was_draining: bool, heard: Moment, cause: &Error, turn: &mut Turn<'_>) {
         let why = match was_draining {
             true => LostReason::ServerDraining,
             false => LostReason::Disconnected,

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use tokio::sync::oneshot;
-use tokio::time::Instant;
 use tracing::field;
 
 use super::Shard;
@@ -11,7 +10,7 @@ use super::acquire::Acquire;
 use super::effect::{Answer, Effect, Turn};
 use super::ids::{LaneId, LeaseId};
 use super::request::{Pending, Release, Renewal};
-use crate::clock::after;
+use crate::clock::{Moment, after};
 use crate::error::{Error, ErrorKind, Result};
 use crate::lease::cell::{LeaseState, LostReason};
 use crate::protocol::{Response, Status};
@@ -58,14 +57,14 @@ impl Shard {
         &mut self,
         renewal: &Renewal,
         response: &Response,
-        sent_at: Instant,
+        sent_at: Moment,
         from: LaneId,
         turn: &mut Turn<'_>,
     ) {
         let Renewal { id, span } = renewal;
         let outcome = match response {
             Response::Renewed(left) => {
-                if self.leases.renewed(*id, sent_at, *left, turn.now) {
+                if self.leases.renewed(*id, from, sent_at, *left, turn.now) {
                     self.tell_renewal(*id, from);
                 }
                 if self.serving.is_cluster() && self.connections.has_slot(from) {
@@ -169,7 +168,7 @@ impl Shard {
             // A lease that was lost with its connection: there is nothing to give back.
             return;
         };
-        let LeaseState::Lost(why) = claim.cell.state_at(turn.now) else {
+        let LeaseState::Lost(why) = claim.cell.state_at(self.leases.moment(turn.now)) else {
             if self.leases.begin_release(id, turn.now).is_some() {
                 let release = Release::of(&claim, Some(id), false, told, turn.now);
                 self.begin_release(release, turn);

@@ -261,6 +261,16 @@ impl Shard {
         shard
     }
 
+    /// The machine has been suspended for so long by now, in all. What is due because of that is due at once.
+    pub(crate) fn was_suspended(&mut self, suspended: Duration, now: Instant) {
+        self.leases.was_suspended(suspended, now);
+    }
+
+    /// Whether there are leases whose end must be noticed.
+    pub(crate) fn keeps_leases(&self) -> bool {
+        self.leases.next_due().is_some()
+    }
+
     /// Takes one input. What is to be done because of it is appended to `effects`.
     pub(crate) fn handle(&mut self, input: Input, now: Instant, effects: &mut Effects) {
         if self.over {

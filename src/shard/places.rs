@@ -8,6 +8,7 @@ use super::acquire::Acquire;
 use super::ask::Ask;
 use super::held::Acquired;
 use super::ids::{LaneId, TicketId, WaitKey};
+use crate::clock::Moment;
 use crate::lease::policy::RenewPolicy;
 use crate::protocol::Request;
 use crate::types::{Key, Target, Ttl};
@@ -33,7 +34,7 @@ pub(super) struct QueuePlace {
     ttl: Option<Ttl>,
     policy: RenewPolicy,
     /// When its `e` was sent: the grant, and with it the lease, may be as old as that.
-    enqueued_at: Instant,
+    enqueued_at: Moment,
 }
 
 /// What is done with a place once it is taken back.
@@ -56,7 +57,7 @@ pub(super) enum Use {
 
 impl QueuePlace {
     /// The place of an acquire, on a connection or on none.
-    pub(super) fn of(acquire: &Acquire, lane: Option<LaneId>, enqueued_at: Instant) -> Self {
+    pub(super) fn of(acquire: &Acquire, lane: Option<LaneId>, enqueued_at: Moment) -> Self {
         Self {
             lane,
             next: Next::Keep,
@@ -71,7 +72,7 @@ impl QueuePlace {
     }
 
     /// A place that no caller wants any more, and that must be taken back before it can be given up.
-    pub(super) fn to_give_up(target: Target, key: Key, rejoined: u32, now: Instant) -> Self {
+    pub(super) fn to_give_up(target: Target, key: Key, rejoined: u32, now: Moment) -> Self {
         Self {
             lane: None,
             next: Next::GiveUp,
@@ -89,7 +90,7 @@ impl QueuePlace {
         self.rejoined
     }
 
-    pub(super) fn enqueued_at(&self) -> Instant {
+    pub(super) fn enqueued_at(&self) -> Moment {
         self.enqueued_at
     }
 

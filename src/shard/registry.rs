@@ -8,8 +8,8 @@ use tokio::time::Instant;
 
 use super::holdings::Holdings;
 use super::ids::{LaneId, LeaseId, WaitKey};
-use crate::clock::after;
-use crate::lease::cell::{LeaseCell, LostReason};
+use crate::clock::{Moment, after, before};
+use crate::lease::cell::{CellTimes, LeaseCell, LeaseState, LostReason};
 use crate::lease::lost_keys::LostKeys;
 use crate::lease::metrics::{LeaseMetrics, RenewalOutcome};
 use crate::lease::policy::RenewPolicy;
@@ -86,6 +86,8 @@ pub(crate) struct Registry {
     /// The first slot of each connection's leases, which are chained through their entries: what the end of a connection
     /// costs is proportional to what it owned.
     owned: HashMap<LaneId, u32>,
+    /// For how long the machine has been suspended, as far as was heard. All instants here are as they are seen after that.
+    suspended: Duration,
     jitter: fastrand::Rng,
     metrics: LeaseMetrics,
 }
@@ -108,7 +110,7 @@ pub(crate) struct Claim {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct GrantTimes {
     /// A moment before the request was given to the socket.
-    pub(crate) sent_at: Instant,
+    pub(crate) sent_at: Moment,
     pub(crate) now: Instant,
 }
 
@@ -140,6 +142,7 @@ impl Registry {
             holdings: Holdings::default(),
             overdue: BTreeSet::new(),
             owned: HashMap::new(),
+            suspended: Duration::ZERO,
             jitter,
             metrics,
         }
@@ -155,10 +158,16 @@ impl Registry {
         owner: LaneId,
         policy: RenewPolicy,
     ) -> (LeaseId, Arc<LeaseCell>) {
-        let GrantTimes { sent_at, now } = times;
+        let GrantTimes { sent_at: sent, now } = times;
+        let sent_at = self.seen(sent);
         let kind = target.kind();
         let deadline = self.schedule.deadline(sent_at, grant.ttl);
-        let cell = Arc::new(LeaseCell::new(key, kind, grant, now, deadline));
+        let times = CellTimes {
+            got: self.moment(now),
+            deadline,
+            lost_when_suspended: self.schedule.lost_when_suspended(sent),
+        };
+        let cell = Arc::new(LeaseCell::new(key, kind, grant, times));
         let renew_until = if policy.never {
             Some(sent_at)
         } else {
@@ -198,6 +207,43 @@ impl Registry {
         self.holdings.add(kind, &cell.key);
         self.arm(id);
         (id, cell)
+    }
+
+    /// An instant of now as a moment.
+    pub(crate) fn moment(&self, now: Instant) -> Moment {
+        Moment {
+            at: now,
+            suspended: self.suspended,
+        }
+    }
+
+    /// A moment as an instant, as it is seen now.
+    pub(crate) fn seen(&self, moment: Moment) -> Instant {
+        moment.seen_after(self.suspended)
+    }
+
+    /// The machine has been suspended for so long by now. Everything that was due is due sooner by what is new of that. What was lost
+    /// meanwhile is due at once.
+    pub(crate) fn was_suspended(&mut self, suspended: Duration, now: Instant) {
+        let Some(since) = suspended.checked_sub(self.suspended).filter(|since| !since.is_zero()) else {
+            return;
+        };
+        self.suspended = suspended;
+        let moment = self.moment(now);
+        let ids: Vec<LeaseId> = self.ids().collect();
+        for id in ids {
+            let Some(entry) = self.entry_mut(id).filter(|entry| entry.phase.is_held()) else {
+                continue;
+            };
+            entry.renew_at = before(entry.renew_at, since);
+            entry.ends = before(entry.ends, since);
+            entry.deadline = before(entry.deadline, since);
+            entry.renew_until = entry.renew_until.map(|until| before(until, since));
+            if let LeaseState::Lost(_) = entry.cell.state_at(moment) {
+                entry.deadline = entry.deadline.min(now);
+            }
+            self.arm(id);
+        }
     }
 
     /// When something is due next.
@@ -245,10 +291,10 @@ impl Registry {
         ids
     }
 
-    /// A renewal that was sent at `sent_at` succeeded; the server says that `left` is left of the lease.
+    /// A renewal that was sent at `sent_at` over the connection `from` succeeded; the server says that `left` is left of the lease.
     /// Changes nothing if the lease is not held any more. Returns whether the lease goes on.
-    pub(crate) fn renewed(&mut self, id: LeaseId, sent_at: Instant, left: Option<u64>, now: Instant) -> bool {
-        let schedule = self.schedule;
+    pub(crate) fn renewed(&mut self, id: LeaseId, from: LaneId, sent: Moment, left: Option<u64>, now: Instant) -> bool {
+        let (schedule, sent_at, now) = (self.schedule, self.seen(sent), self.moment(now));
         let random = self.jitter.f64();
         let Some(entry) = self.entry_mut(id).filter(|entry| entry.phase == Phase::Renewing) else {
             return false;
@@ -265,13 +311,17 @@ impl Registry {
             entry.renew_at = schedule.renew_at(sent_at, ttl, entry.renew_ratio, random);
         }
         entry.deadline = entry.ends;
+        // The connection that owns it stood when this was sent. Of others that says nothing.
+        if entry.owner == from {
+            entry.cell.stood(schedule.lost_when_suspended(sent));
+        }
         let goes_on = entry.cell.extend(entry.deadline, now);
         if goes_on {
             self.metrics.renewal(RenewalOutcome::Renewed { left, ttl: asked });
             self.arm(id);
         } else {
             self.metrics.renewal(RenewalOutcome::Unanswered);
-            self.lose(id, LostReason::Expired, now);
+            self.lose(id, LostReason::Expired, now.at);
         }
         goes_on
     }
@@ -349,11 +399,12 @@ impl Registry {
     /// A lease must be renewed before it is sure that it is held.
     fn suspect(&mut self, id: LeaseId, survive: Survival) {
         self.set_phase(id, Phase::Overdue);
+        let suspended = self.suspended;
         if let Some(entry) = self.entry_mut(id) {
             if let Survival::Until(until) = survive {
                 entry.deadline = entry.deadline.min(until);
             }
-            entry.cell.suspect(entry.deadline);
+            entry.cell.suspect(entry.deadline, suspended);
         }
         self.arm(id);
     }

@@ -207,7 +207,7 @@ impl Shard {
                 }
             },
             Pending::GiveUp(target, key, times) if goes_on => {
-                let place = QueuePlace::to_give_up(target, key, times, turn.now);
+                let place = QueuePlace::to_give_up(target, key, times, self.leases.moment(turn.now));
                 Some(Wait::Rejoin(self.places.insert(place), session?))
             }
             Pending::Rejoin(id, before) if goes_on => Some(Wait::Rejoin(id, session.unwrap_or(before))),
@@ -284,7 +284,7 @@ impl Shard {
 
     /// What takes a place back in order to give it up.
     pub(super) fn giving_up(&mut self, target: Target, key: Key, session: StableRef, now: Instant) -> Wait {
-        let place = QueuePlace::to_give_up(target, key, 0, now);
+        let place = QueuePlace::to_give_up(target, key, 0, self.leases.moment(now));
         Wait::Rejoin(self.places.insert(place), session)
     }
 

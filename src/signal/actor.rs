@@ -17,6 +17,7 @@ use super::family::HealthWatch;
 use super::follow::follow;
 use super::message::{LinkLaneId, LinkMessage, Pending, Subscription};
 use super::metrics::{LinkMetrics, SignalCounters};
+use crate::clock::Moment;
 use crate::error::{Error, ErrorKind, Result};
 use crate::human::human;
 use crate::net::backoff::{OF_USE_AFTER, ReconnectPolicy};
@@ -149,7 +150,10 @@ impl Link {
                 cause: Some(lost(ErrorKind::Disconnected)),
                 leftovers: Leftovers::nothing(),
                 was_silent: false,
-                heard: since,
+                heard: Moment {
+                    at: since,
+                    suspended: Duration::ZERO,
+                },
             }),
         }
     }

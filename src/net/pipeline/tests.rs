@@ -26,7 +26,7 @@ fn release() -> Request {
 fn in_flight(requests: &[Request]) -> Pipeline<usize> {
     let mut pipeline = Pipeline::new(Duration::from_secs(10));
     for (tag, request) in requests.iter().enumerate() {
-        pipeline.push(request, tag, Instant::now());
+        pipeline.push(request, tag, Moment::now());
     }
     let all = pipeline.unwritten().len();
     pipeline.wrote(all);
@@ -118,7 +118,7 @@ fn a_bare_error_counts_once_the_next_line_confirms_it() {
     );
     assert_eq!(replies, vec![(0, Response::Refused(Status::Error))]);
     assert!(pipeline.wants_confirmation());
-    pipeline.push_own(&Request::Ping, Instant::now());
+    pipeline.push_own(&Request::Ping, Moment::now());
     let (replies, _) = feed(
         &mut pipeline,
         "ok
@@ -188,16 +188,16 @@ ok
 #[test]
 fn what_was_not_written_at_all_is_told_apart() {
     let mut pipeline: Pipeline<usize> = Pipeline::new(Duration::from_secs(10));
-    pipeline.push(&acquire("a"), 0, Instant::now());
+    pipeline.push(&acquire("a"), 0, Moment::now());
     let first = pipeline.unwritten().len();
-    pipeline.push(&acquire("b"), 1, Instant::now());
-    pipeline.push(&acquire("c"), 2, Instant::now());
+    pipeline.push(&acquire("b"), 1, Moment::now());
+    pipeline.push(&acquire("c"), 2, Moment::now());
     pipeline.wrote(first);
     let left = pipeline.into_leftovers();
     assert_eq!((left.unknown, left.unwritten), (vec![0], vec![1, 2]));
 
     let mut pipeline: Pipeline<usize> = Pipeline::new(Duration::from_secs(10));
-    pipeline.push(&acquire("a"), 0, Instant::now());
+    pipeline.push(&acquire("a"), 0, Moment::now());
     pipeline.wrote(1);
     assert_eq!(
         pipeline.into_leftovers().unknown,
@@ -209,15 +209,15 @@ fn what_was_not_written_at_all_is_told_apart() {
 #[test]
 fn where_it_is_not_known_what_was_written_all_of_it_may_have_been() {
     let mut pipeline: Pipeline<usize> = Pipeline::new(Duration::from_secs(10));
-    pipeline.push(&acquire("a"), 0, Instant::now());
-    pipeline.push(&acquire("b"), 1, Instant::now());
+    pipeline.push(&acquire("a"), 0, Moment::now());
+    pipeline.push(&acquire("b"), 1, Moment::now());
     pipeline.may_have_been_written();
     assert_eq!(pipeline.into_leftovers().unknown, vec![0, 1]);
 }
 
 #[test]
 fn a_blocking_request_may_take_its_wait_on_top() {
-    let now = Instant::now();
+    let now = Moment::now();
     let mut pipeline = Pipeline::new(Duration::from_secs(10));
     let wait = Request::Wait {
         kind: Kind::Lock,
@@ -225,7 +225,7 @@ fn a_blocking_request_may_take_its_wait_on_top() {
         wait: WaitSecs::covering(Duration::from_secs(7)),
     };
     pipeline.push(&wait, 0, now);
-    assert_eq!(pipeline.answer_by(), Some(now + Duration::from_secs(17)));
+    assert_eq!(pipeline.answer_by(), Some(now.at + Duration::from_secs(17)));
     let forever = WaitSecs::covering(Duration::MAX);
     let mut pipeline = Pipeline::new(Duration::MAX);
     pipeline.push(
@@ -237,5 +237,20 @@ fn a_blocking_request_may_take_its_wait_on_top() {
         0,
         now,
     );
-    assert!(pipeline.answer_by() > Some(now));
+    assert!(pipeline.answer_by() > Some(now.at));
+}
+
+/// A suspend between the two is told by that.
+#[test]
+fn an_answer_tells_for_how_long_the_machine_had_been_suspended_when_it_was_asked_for() {
+    let mut pipeline: Pipeline<usize> = Pipeline::new(Duration::from_secs(10));
+    let sent = Moment::now();
+    pipeline.push(&release(), 0, sent);
+    let all = pipeline.unwritten().len();
+    pipeline.wrote(all);
+    crate::clock::testing::suspend_for(Duration::from_secs(7));
+    pipeline.read_space().extend_from_slice(b"ok\n");
+    let mut received = Received::nothing();
+    pipeline.receive(&mut received).unwrap();
+    assert_eq!((received.replies[0].sent_at, pipeline.heard()), (sent, Some(sent)));
 }

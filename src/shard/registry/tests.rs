@@ -11,6 +11,7 @@ fn registry(renew_ratio: f64) -> Registry {
     let schedule = Schedule {
         renew_ratio: RenewRatio::new(renew_ratio).unwrap(),
         margin: None,
+        longest_suspend: None,
     };
     Registry::new(
         schedule,
@@ -25,7 +26,10 @@ fn ttl(secs: u64) -> Ttl {
 
 fn insert(registry: &mut Registry, secs: u64, sent_at: Instant, policy: RenewPolicy) -> (LeaseId, Arc<LeaseCell>) {
     let grant = Grant::new(Token::compose(Fence(1), 2), ttl(secs));
-    let times = GrantTimes { sent_at, now: sent_at };
+    let times = GrantTimes {
+        sent_at: sent_at.into(),
+        now: sent_at,
+    };
     registry.insert(Key::new("k").unwrap(), Target::Lock, grant, times, 1, policy)
 }
 
@@ -43,7 +47,7 @@ async fn renewed_in_time_and_lost_before_the_server_may_grant_it_to_others() {
     tokio::time::advance(due - start).await;
     assert_eq!(registry.tick(due, TOGETHER, true).renew, vec![id]);
 
-    registry.renewed(id, due, Some(10), Instant::now());
+    registry.renewed(id, 1, due.into(), Some(10), Instant::now());
     assert!(registry.next_due() >= Some(due + secs(4.5)));
     let second = registry.next_due().unwrap();
     assert_eq!(registry.tick(second, TOGETHER, true).renew, vec![id]);
@@ -58,7 +62,7 @@ async fn renewed_in_time_and_lost_before_the_server_may_grant_it_to_others() {
     assert_eq!(registry.tick(due + secs(9.5), TOGETHER, true).expired.count(), 1);
     assert_eq!(cell.state(), LeaseState::Lost(LostReason::Expired));
     // The late answer changes nothing.
-    registry.renewed(id, second, Some(10), Instant::now());
+    registry.renewed(id, 1, second.into(), Some(10), Instant::now());
     assert_eq!(cell.state(), LeaseState::Lost(LostReason::Expired));
     assert_eq!((registry.held(), registry.next_due()), (0, None));
 }
@@ -71,7 +75,7 @@ async fn a_lease_seen_lost_by_the_clock_is_not_revived_by_an_answer() {
     registry.tick(start + secs(5.0), TOGETHER, true);
     tokio::time::advance(secs(9.6)).await;
     assert_eq!(cell.state(), LeaseState::Lost(LostReason::Expired));
-    registry.renewed(id, start + secs(5.0), Some(10), Instant::now());
+    registry.renewed(id, 1, (start + secs(5.0)).into(), Some(10), Instant::now());
     assert_eq!(cell.state(), LeaseState::Lost(LostReason::Expired));
     assert_eq!(registry.held(), 0);
 }
@@ -106,7 +110,7 @@ async fn a_lost_connection_takes_its_leases_with_it_or_leaves_them_in_doubt() {
     );
     assert_eq!(cell.state(), LeaseState::Suspect);
     assert_eq!(registry.take_overdue(), vec![id]);
-    registry.renewed(id, start, Some(10), Instant::now());
+    registry.renewed(id, 1, start.into(), Some(10), Instant::now());
     assert_eq!(cell.state(), LeaseState::Held);
     assert_eq!(
         registry
@@ -136,7 +140,7 @@ async fn renewals_stop_where_they_are_told_to() {
     let (id, _cell) = insert(&mut registry, 10, start, hold);
     let due = registry.next_due().unwrap();
     assert_eq!(registry.tick(due, TOGETHER, true).renew, vec![id]);
-    registry.renewed(id, due, Some(10), Instant::now());
+    registry.renewed(id, 1, due.into(), Some(10), Instant::now());
     assert_eq!(
         registry.next_due(),
         Some(due + secs(9.5)),
@@ -158,7 +162,7 @@ async fn a_lease_with_a_ratio_of_its_own_keeps_it() {
         let due = registry.next_due().unwrap();
         assert!(due >= sent_at + secs(1.8) && due <= sent_at + secs(2.0));
         assert_eq!(registry.tick(due, Duration::ZERO, true).renew, vec![id]);
-        registry.renewed(id, due, Some(10), Instant::now());
+        registry.renewed(id, 1, due.into(), Some(10), Instant::now());
         sent_at = due;
     }
 }
@@ -170,7 +174,7 @@ async fn a_released_lease_is_neither_renewed_nor_reported() {
     let (id, cell) = insert(&mut registry, 10, start, RenewPolicy::default());
     registry.tick(start + secs(5.0), TOGETHER, true);
     assert!(registry.begin_release(id, Instant::now()).is_some());
-    registry.renewed(id, start + secs(5.0), Some(10), Instant::now());
+    registry.renewed(id, 1, (start + secs(5.0)).into(), Some(10), Instant::now());
     assert_eq!((cell.state(), registry.next_due()), (LeaseState::Released, None));
     registry.remove(id, Instant::now());
     let (other, _) = insert(&mut registry, 10, start, RenewPolicy::default());
@@ -227,7 +231,7 @@ async fn what_is_in_doubt_lasts_no_longer_than_its_server_keeps_it_unless_it_is_
     assert_eq!(registry.next_due(), Some(now + secs(20.0)));
     assert_eq!(registry.take_overdue(), [id]);
     tokio::time::advance(secs(1.0)).await;
-    registry.renewed(id, Instant::now(), None, Instant::now());
+    registry.renewed(id, 1, Instant::now().into(), None, Instant::now());
     assert_eq!((cell.state(), cell.remaining()), (LeaseState::Held, secs(95.0)));
     // Where the leader has changed it is known there; and nothing makes it longer than it is.
     registry.suspect_all(Survival::WholeTtl);
@@ -237,7 +241,7 @@ async fn what_is_in_doubt_lasts_no_longer_than_its_server_keeps_it_unless_it_is_
     registry.suspect_all(Survival::Until(now + secs(2.0)));
     tokio::time::advance(secs(1.0)).await;
     assert_eq!(cell.state(), LeaseState::Lost(LostReason::Expired), "without any I/O");
-    registry.renewed(id, Instant::now(), None, Instant::now());
+    registry.renewed(id, 1, Instant::now().into(), None, Instant::now());
     assert_eq!(registry.tick(Instant::now(), secs(0.0), true).expired.count(), 1);
 }
 
@@ -253,7 +257,7 @@ async fn what_is_not_to_be_renewed_is_asked_after_and_ends_when_it_was_to() {
     tokio::time::advance(secs(50.0)).await;
     registry.suspect_all(Survival::Until(now + secs(60.0)));
     assert_eq!(registry.take_overdue(), [id], "whether it is still held must be known");
-    registry.renewed(id, Instant::now(), None, Instant::now());
+    registry.renewed(id, 1, Instant::now().into(), None, Instant::now());
     assert_eq!((cell.state(), cell.remaining()), (LeaseState::Held, secs(45.0)));
     assert!(registry.take_overdue().is_empty());
     assert_eq!(registry.next_due(), Some(now + secs(95.0)));
@@ -278,4 +282,86 @@ async fn a_lease_is_taken_over_by_renewing_it_now_unless_it_is_not_to_be_renewed
     assert_eq!(registry.lose_all(LostReason::Failback, Instant::now()).count(), 2);
     assert_eq!(registry.change_owner(id, 8), None, "nobody owns it any more");
     assert_eq!(registry.lose_all(LostReason::Failback, Instant::now()).count(), 0);
+}
+
+/// All that was due is due sooner, and what was sent before counts from before.
+#[tokio::test(start_paused = true)]
+async fn a_suspend_brings_everything_forward() {
+    let mut registry = registry(0.5);
+    let start = Instant::now();
+    let (id, cell) = insert(&mut registry, 10, start, RenewPolicy::default());
+    let (_, other) = insert(&mut registry, 10, start, RenewPolicy::default());
+    let renewal = registry.next_due().unwrap();
+    registry.was_suspended(secs(3.0), start);
+    assert_eq!(registry.next_due(), Some(renewal - secs(3.0)));
+    registry.was_suspended(secs(3.0), start);
+    assert_eq!(registry.next_due(), Some(renewal - secs(3.0)), "it is the same one");
+    let due = registry.tick(start + secs(2.0), TOGETHER, true);
+    assert_eq!(due.renew.len(), 2);
+    // Sent before a suspend of 4 s, answered behind it.
+    let sent = registry.moment(start + secs(2.0));
+    registry.was_suspended(secs(7.0), start + secs(2.0));
+    assert!(registry.renewed(id, 1, sent, Some(10), start + secs(2.0)));
+    let now = registry.moment(start + secs(2.0));
+    assert_eq!(cell.remaining_at(now), secs(9.5 - 4.0));
+    // The other was not renewed: 9 s are over.
+    assert_eq!(other.remaining_at(now), secs(0.5));
+    registry.was_suspended(secs(7.5), start + secs(2.0));
+    assert_eq!(registry.tick(start + secs(2.0), secs(0.0), true).expired.count(), 1);
+    assert_eq!(
+        other.state_at(registry.moment(start)),
+        LeaseState::Lost(LostReason::Expired)
+    );
+}
+
+/// However long its TTL is: the server may have given up its connection.
+#[tokio::test(start_paused = true)]
+async fn a_long_suspend_ends_leases_that_depend_on_their_connection() {
+    let start = Instant::now();
+    let (insert, of) = (
+        |registry: &mut Registry| {
+            let times = GrantTimes {
+                sent_at: start.into(),
+                now: start,
+            };
+            let grant = Grant::new(Token::OF_NOTHING, Ttl::from_secs(600).unwrap());
+            registry.insert(
+                Key::new("k").unwrap(),
+                Target::Lock,
+                grant,
+                times,
+                1,
+                RenewPolicy::default(),
+            )
+        },
+        |longest_suspend| {
+            let mut registry = registry(0.5);
+            registry.schedule.longest_suspend = longest_suspend;
+            registry
+        },
+    );
+    let mut depends = of(Some(secs(12.0)));
+    let (id, cell) = insert(&mut depends);
+    depends.was_suspended(secs(11.0), start);
+    assert_eq!(depends.tick(start, TOGETHER, true), Due::default());
+    // What was sent since shows that the connection stood: if it went over that one.
+    for (from, is_lost) in [(1, false), (2, true)] {
+        assert!(depends.renew_now(id, true));
+        let sent = depends.moment(start);
+        assert!(depends.renewed(id, from, sent, None, start));
+        let total = depends.suspended + secs(11.0);
+        depends.was_suspended(total, start);
+        let expired = depends.tick(start, secs(0.0), true).expired.count();
+        assert_eq!(expired, usize::from(is_lost), "{from}");
+        let state = cell.state_at(depends.moment(start));
+        assert_eq!(
+            matches!(state, LeaseState::Lost(LostReason::Expired)),
+            is_lost,
+            "{from}"
+        );
+    }
+    let mut survives = of(None);
+    let (_, cell) = insert(&mut survives);
+    survives.was_suspended(secs(500.0), start);
+    assert_eq!(cell.state_at(survives.moment(start)), LeaseState::Held);
 }

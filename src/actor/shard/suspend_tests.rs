@@ -1,0 +1,148 @@
+//! A machine that is suspended while leases are held. The suspend is pretended, in this thread alone, in which all of the client runs.
+
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use crate::builder::ClientBuilder;
+use crate::client::Client;
+use crate::clock::{SUSPEND_IS_KNOWN, testing::suspend_for};
+use crate::guard::LockGuard;
+use crate::lease::cell::{LeaseState, LostReason};
+use crate::server::{EventKind, Server};
+
+/// Nothing takes so long, unless it hangs.
+const SOON: Duration = Duration::from_secs(30);
+
+async fn hold(ttl: u64, change: impl FnOnce(ClientBuilder) -> ClientBuilder) -> (Server, Client, LockGuard) {
+    let server = Server::builder().port(0).record_events(true).start().await.unwrap();
+    let builder = Client::builder().servers([server.local_addr().to_string()]);
+    let client = change(builder)
+        .lease_ttl(Duration::from_secs(ttl))
+        .connect()
+        .await
+        .unwrap();
+    let guard = client.lock("k").unwrap().acquire().await.unwrap();
+    (server, client, guard)
+}
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// Nothing of the client's is due in the time of a test, and no suspend of a test is too long for its server.
+fn quiet(builder: ClientBuilder) -> ClientBuilder {
+    builder
+        .keepalive(HOUR / 2)
+        .reply_timeout(HOUR)
+        .server_read_timeout(HOUR * 10)
+}
+
+/// Waits for the loss of a lease from now on.
+async fn waits_for_loss(guard: &LockGuard) -> JoinHandle<LostReason> {
+    let begun = Arc::new(Notify::new());
+    let waiting = tokio::spawn({
+        let (begun, lost) = (Arc::clone(&begun), guard.lost());
+        async move {
+            let mut lost = std::pin::pin!(lost);
+            let first = std::future::poll_fn(|cx| Poll::Ready(lost.as_mut().poll(cx))).await;
+            assert!(first.is_pending());
+            begun.notify_one();
+            lost.await
+        }
+    });
+    begun.notified().await;
+    waiting
+}
+
+fn renewals(server: &Server) -> usize {
+    let events = server.events();
+    events.iter().filter(|event| event.kind == EventKind::Renewed).count()
+}
+
+async fn why_lost(guard: &LockGuard) -> LostReason {
+    timeout(SOON, guard.lost()).await.expect("it is told")
+}
+
+/// Before anything of the client has run; and then whoever waits for it is told.
+#[tokio::test]
+async fn a_lease_whose_time_is_over_is_lost_at_once() {
+    let (_server, _client, guard) = hold(30, |builder| builder).await;
+    assert!(guard.is_held());
+    suspend_for(Duration::from_secs(30));
+    assert!(!guard.is_held());
+    assert_eq!(guard.state(), LeaseState::Lost(LostReason::Expired));
+    assert_eq!(why_lost(&guard).await, LostReason::Expired);
+}
+
+#[tokio::test]
+async fn whoever_waits_for_the_loss_is_told_though_timers_stood_still() {
+    let (_server, client, guard) = hold(3600, quiet).await;
+    let waiting = waits_for_loss(&guard).await;
+    suspend_for(HOUR);
+    if SUSPEND_IS_KNOWN {
+        let told = timeout(SOON, waiting).await.expect("it is told");
+        assert_eq!(told.unwrap(), LostReason::Expired);
+    }
+    // What the server may hold still is given back, and the client goes on.
+    drop(guard);
+    let again = client.lock("k").unwrap().acquire().await.unwrap();
+    assert!(again.is_held());
+}
+
+/// Where something is left it is less by the suspend, and the renewal that is due by now is sent.
+#[tokio::test]
+async fn a_lease_of_which_something_is_left_is_renewed() {
+    let (server, _client, guard) = hold(3600, quiet).await;
+    let before = guard.remaining();
+    suspend_for(HOUR * 2 / 3);
+    let left = guard.remaining();
+    assert!(guard.is_held() && before - left >= HOUR * 2 / 3, "{before:?} {left:?}");
+    if SUSPEND_IS_KNOWN {
+        let renewed = async {
+            while renewals(&server) == 0 || guard.remaining() <= left {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(SOON, renewed).await.expect("half of its time is over");
+        assert!(guard.remaining() > HOUR / 2);
+    }
+}
+
+/// A server that heard nothing for so long may have given up the connection, and with it the lease.
+#[tokio::test]
+async fn a_long_suspend_ends_leases_however_long_their_ttl() {
+    let (_server, _client, guard) = hold(3600, |builder| builder).await;
+    suspend_for(Duration::from_secs(60));
+    assert!(!guard.is_held());
+    let (_server, _client, survives) = hold(3600, |builder| builder.survives_disconnect(true)).await;
+    suspend_for(Duration::from_secs(60));
+    assert!(survives.is_held());
+}
+
+/// The turn came before the suspend, and was told after it.
+#[tokio::test]
+async fn a_grant_counts_from_before_the_suspend_in_which_it_was_asked_for() {
+    let (_server, client, holder) = hold(30, |builder| builder).await;
+    let waiting = tokio::spawn({
+        let lock = client.lock("k").unwrap();
+        async move { lock.acquire().await }
+    });
+    let stats = async {
+        while client.stats().await.unwrap().locks.iter().all(|lock| lock.waiters == 0) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(SOON, stats).await.expect("it waits");
+    suspend_for(Duration::from_secs(60));
+    holder.release().await.unwrap_err();
+    let guard = timeout(SOON, waiting).await.expect("it is granted").unwrap().unwrap();
+    // It was confirmed by a renewal before it was handed out, so it is whole.
+    assert!(
+        guard.is_held() && guard.remaining() > Duration::from_secs(20),
+        "{:?}",
+        guard.remaining()
+    );
+}

@@ -1,0 +1,102 @@
+//! For how long the machine was suspended, as Linux tells it: `CLOCK_BOOTTIME` goes on in a suspend, and `CLOCK_MONOTONIC`, the
+//! clock of `Instant`, does not. They differ in nothing else, so their difference grows by suspends alone.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use rustix::time::{ClockId, Timespec, clock_gettime};
+
+/// Whether it can be told at all.
+pub(crate) const IS_KNOWN: bool = true;
+
+static SUSPENDS: Suspends = Suspends::new();
+
+/// So often the clocks are looked at the first time: a look that is interrupted between the two sees too small a difference.
+const FIRST_LOOKS: usize = 8;
+
+pub(super) fn suspended() -> Duration {
+    let first = || (0..FIRST_LOOKS).map(|_| look()).max().unwrap_or_default();
+    Duration::from_nanos(SUSPENDS.see(look(), first))
+}
+
+/// The difference of the clocks in nanoseconds, or a little less: the one that is ahead is looked at first. So what is told is never
+/// longer than what was.
+fn look() -> u64 {
+    let ahead = nanos(clock_gettime(ClockId::Boottime));
+    ahead.saturating_sub(nanos(clock_gettime(ClockId::Monotonic)))
+}
+
+fn nanos(time: Timespec) -> u64 {
+    let (secs, nanos) = (u64::try_from(time.tv_sec), u64::try_from(time.tv_nsec));
+    secs.unwrap_or_default()
+        .saturating_mul(1_000_000_000)
+        .saturating_add(nanos.unwrap_or_default())
+}
+
+/// What was seen of the difference. Nothing here waits: it works in a signal's shadow and after a fork.
+#[derive(Debug)]
+struct Suspends {
+    /// The difference at the first look, and one more; zero before that.
+    first: AtomicU64,
+    /// The most that it has grown by.
+    most: AtomicU64,
+}
+
+impl Suspends {
+    const fn new() -> Self {
+        Self {
+            first: AtomicU64::new(0),
+            most: AtomicU64::new(0),
+        }
+    }
+
+    /// The difference is seen now. Returns how much it has grown since the first look.
+    fn see(&self, difference: u64, first_look: impl FnOnce() -> u64) -> u64 {
+        let first = match self.first.load(Ordering::Acquire) {
+            0 => self.set_first(first_look().max(difference)),
+            known => known - 1,
+        };
+        let grown = difference.saturating_sub(first);
+        self.most.fetch_max(grown, Ordering::AcqRel).max(grown)
+    }
+
+    /// Returns what counts as the first, as several threads may look first.
+    fn set_first(&self, difference: u64) -> u64 {
+        let set = self
+            .first
+            .compare_exchange(0, difference.saturating_add(1), Ordering::AcqRel, Ordering::Acquire);
+        set.map_or_else(|known| known - 1, |_| difference)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_it_grows_by_counts_and_stays() {
+        let suspends = Suspends::new();
+        let see = |difference| suspends.see(difference, || difference);
+        // It was suspended before this process was there.
+        assert_eq!(see(5_000), 0);
+        assert_eq!(see(5_000), 0);
+        assert_eq!(see(5_700), 700);
+        assert_eq!(see(5_200), 700, "a look that was interrupted sees less");
+        assert_eq!(see(4_000), 700);
+        assert_eq!(see(9_000), 4_000);
+    }
+
+    #[test]
+    fn a_first_look_that_was_interrupted_is_none() {
+        let suspends = Suspends::new();
+        assert_eq!(suspends.see(100, || 5_000), 0);
+        assert_eq!(suspends.see(5_001, || 0), 1);
+    }
+
+    #[test]
+    fn the_clocks_of_this_machine_can_be_compared() {
+        let before = super::suspended();
+        assert!(super::suspended() >= before);
+        assert!(look() < u64::MAX / 2);
+    }
+}
