@@ -9,7 +9,6 @@ use super::options::Options;
 use super::release::Release;
 use crate::error::Result;
 use crate::protocol::AuthToken;
-use crate::tls::TlsAcceptor;
 use crate::types::Ttl;
 
 /// Describes a server. Names and defaults are those of the real server's flags, unless an option says otherwise.
@@ -171,7 +170,7 @@ impl ServerBuilder {
     /// from the start. Default: no TLS.
     #[cfg(feature = "tls")]
     pub fn tls(mut self, config: std::sync::Arc<rustls::ServerConfig>) -> Self {
-        self.options.tls = Some(TlsAcceptor::new(config));
+        self.options.tls = Some(crate::tls::TlsAcceptor::new(config));
         self
     }
 
