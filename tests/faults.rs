@@ -4,13 +4,16 @@
 
 mod support;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use dflockd_client::server::{Event, EventKind, Server, ServerBuilder};
 use dflockd_client::{Client, ClientBuilder, ErrorKind, LeaseState, LostReason, OnUnavailable, ReconnectPolicy};
+use support::fake::{FakeConnection, FakeServer};
 use support::proxy::Proxy;
 use support::until;
-use tokio::time::{Instant, sleep};
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep, timeout};
 
 struct Scene {
     server: Server,
@@ -273,6 +276,45 @@ async fn a_release_whose_answer_was_lost_is_repeated_and_counts() {
     scene.proxy.clear_up();
     releasing.await.unwrap().unwrap();
     scene.until_free().await;
+}
+
+/// A grant that no caller waits for comes together with the end of its connection: its release goes over the next one.
+#[tokio::test]
+async fn what_an_answer_calls_for_is_not_lost_with_its_connection() {
+    let (asked, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let (released, mut releases) = tokio::sync::mpsc::unbounded_channel();
+    let script = {
+        let (asked, go_on) = (Arc::clone(&asked), Arc::clone(&go_on));
+        move |mut connection: FakeConnection, number| {
+            let (asked, go_on, released) = (Arc::clone(&asked), Arc::clone(&go_on), released.clone());
+            async move {
+                connection.handshake().await;
+                if number == 0 {
+                    connection.request().await.unwrap();
+                    asked.notify_one();
+                    go_on.notified().await;
+                    // One task runs at a time, so the client sees both at once.
+                    return connection.say("ok 00000000000000070123456789abcdef 30\n").await;
+                }
+                while let Some(request) = connection.request().await {
+                    released.send(request).unwrap();
+                    connection.say("ok\n").await;
+                }
+            }
+        }
+    };
+    let server = FakeServer::start(script).await;
+    let client = Client::builder().servers([&server.address]).connect().await.unwrap();
+    let lock = client.lock("k").unwrap();
+    tokio::select! {
+        _ = lock.try_acquire() => panic!("it is not answered yet"),
+        () = asked.notified() => {}
+    }
+    go_on.notify_one();
+    let release = timeout(Duration::from_secs(30), releases.recv())
+        .await
+        .expect("it is released");
+    assert_eq!(release.unwrap(), ["r", "k", "00000000000000070123456789abcdef"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

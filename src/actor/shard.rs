@@ -85,6 +85,8 @@ struct Driver {
 enum Own {
     Connecting(AbortOnDropHandle<Result<(Connected, LaneSettings)>>),
     Up(Box<Lane<Stream, Pending, OwnCommands<Pending>>>),
+    /// It has ended, and the machine has not been told yet. What was sent to it meanwhile: its end tells of it.
+    Over(Vec<Pending>),
 }
 
 /// A connection that is a task.
@@ -212,26 +214,26 @@ impl Driver {
     /// A server that hung up while nothing was in flight is noticed before something is sent to it.
     fn notice_ends(&mut self) {
         let mut ends = Vec::new();
-        self.own.retain_mut(|(id, own)| {
+        for (id, own) in &mut self.own {
             let end = match own {
                 Own::Up(lane) => lane.ended_while_idle(),
-                Own::Connecting(_) => None,
+                Own::Connecting(_) | Own::Over(_) => None,
             };
-            let goes_on = end.is_none();
-            ends.extend(end.map(|end| (*id, LaneEvent::Ended(Box::new(end)))));
-            goes_on
-        });
+            if let Some(end) = end {
+                *own = Own::Over(Vec::new());
+                ends.push((*id, LaneEvent::Ended(Box::new(end))));
+            }
+        }
         self.take_events(ends);
     }
 
     /// Runs the pipelined connections, and the machine with what came over them. Returns whether anything did.
     fn poll_connections(&mut self, cx: &mut Context<'_>) -> bool {
         let mut events = Vec::new();
-        self.own.retain_mut(|(id, own)| {
-            let (event, goes_on) = own.poll(cx, |event| events.push((*id, event)));
+        for (id, own) in &mut self.own {
+            let event = own.poll(cx, |event| events.push((*id, event)));
             events.extend(event.map(|event| (*id, event)));
-            goes_on
-        });
+        }
         let is_news = !events.is_empty();
         self.take_events(events);
         is_news
@@ -243,7 +245,8 @@ impl Driver {
             if let LaneEvent::Report(report) = &event {
                 self.answered = report.received.replies.len();
             }
-            self.shard.handle(Input::Lane(id, event), now, &mut self.effects);
+            let input = self.completed(Input::Lane(id, event));
+            self.shard.handle(input, now, &mut self.effects);
             self.apply();
         }
     }
@@ -274,11 +277,24 @@ impl Driver {
     /// An input as the machine takes it: the end of a connection tells of everything that was sent to it.
     fn completed(&mut self, mut input: Input) -> Input {
         if let Input::Lane(id, event @ (LaneEvent::Ended(_) | LaneEvent::Failed(_))) = &mut input {
-            if let (Some(lane), LaneEvent::Ended(end)) = (self.tasks.remove(id), event) {
-                end.leftovers.unwritten.extend(lane.unsent);
+            let unsent = self.remove(*id);
+            if let LaneEvent::Ended(end) = event {
+                end.leftovers.unwritten.extend(unsent);
             }
         }
         input
+    }
+
+    /// Forgets a connection. Returns what was sent to it when it had just ended.
+    fn remove(&mut self, id: LaneId) -> Vec<Pending> {
+        if let Some(lane) = self.tasks.remove(&id) {
+            return lane.unsent;
+        }
+        let index = self.own.iter().position(|(known, _)| *known == id);
+        match index.map(|index| self.own.remove(index)) {
+            Some((_, Own::Over(unsent))) => unsent,
+            _ => Vec::new(),
+        }
     }
 
     /// Does what the machine wants done.
@@ -369,8 +385,10 @@ impl Driver {
     }
 
     fn tell(&mut self, id: LaneId, command: Command<Pending>) {
-        if let Some(Own::Up(lane)) = self.own(id) {
-            return lane.tell(command);
+        match self.own(id) {
+            Some(Own::Up(lane)) => return lane.tell(command),
+            Some(Own::Over(unsent)) => return unsent.extend(command.into_iter().map(|outgoing| outgoing.tag)),
+            Some(Own::Connecting(_)) | None => {}
         }
         let Some(lane) = self.tasks.get_mut(&id) else { return };
         if let Some(commands) = &lane.commands {
@@ -385,6 +403,7 @@ impl Driver {
         match self.own(id) {
             Some(Own::Up(lane)) => lane.finish(),
             Some(Own::Connecting(_)) => self.close(id),
+            Some(Own::Over(_)) => {}
             None => {
                 if let Some(lane) = self.tasks.get_mut(&id) {
                     lane.commands = None;
@@ -394,8 +413,7 @@ impl Driver {
     }
 
     fn close(&mut self, id: LaneId) {
-        self.own.retain(|(known, _)| *known != id);
-        self.tasks.remove(&id);
+        self.remove(id);
     }
 
     fn answer(&self, answer: Answer) {
@@ -437,31 +455,35 @@ impl Drop for Driver {
 }
 
 impl Own {
-    /// Runs the connection. Returns what has become of it, and whether it goes on; what comes over it is delivered.
+    /// Runs the connection. Returns what has become of it, if anything; what comes over it is delivered.
     fn poll(
         &mut self,
         cx: &mut Context<'_>,
         mut deliver: impl FnMut(LaneEvent<Pending>),
-    ) -> (Option<LaneEvent<Pending>>, bool) {
-        match self {
+    ) -> Option<LaneEvent<Pending>> {
+        let (after, event) = match self {
             Self::Up(lane) => match lane.poll_turn(cx, &mut |report| deliver(LaneEvent::Report(report))) {
-                Poll::Pending => (None, true),
-                Poll::Ready(end) => (Some(LaneEvent::Ended(Box::new(end))), false),
+                Poll::Pending => return None,
+                Poll::Ready(end) => (Self::Over(Vec::new()), LaneEvent::Ended(Box::new(end))),
             },
             Self::Connecting(attempt) => match Pin::new(attempt).poll(cx) {
-                Poll::Pending => (None, true),
+                Poll::Pending => return None,
                 Poll::Ready(Ok(Ok((connected, settings)))) => {
-                    *self = Self::Up(Box::new(Lane::new(connected.stream, OwnCommands::new(), settings)));
-                    (Some(LaneEvent::Up(connected.shown)), true)
+                    let lane = Lane::new(connected.stream, OwnCommands::new(), settings);
+                    (Self::Up(Box::new(lane)), LaneEvent::Up(connected.shown))
                 }
-                Poll::Ready(Ok(Err(error))) => (Some(LaneEvent::Failed(error)), false),
+                Poll::Ready(Ok(Err(error))) => (Self::Over(Vec::new()), LaneEvent::Failed(error)),
                 Poll::Ready(Err(ended)) => {
                     // What panics while it connects says so itself.
                     let message = format!("the attempt to connect ended with its task: {ended}");
-                    (Some(LaneEvent::Failed(Error::new(ErrorKind::Connect, message))), false)
+                    let error = Error::new(ErrorKind::Connect, message);
+                    (Self::Over(Vec::new()), LaneEvent::Failed(error))
                 }
             },
-        }
+            Self::Over(_) => return None,
+        };
+        *self = after;
+        Some(event)
     }
 }
 
