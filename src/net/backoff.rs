@@ -87,6 +87,12 @@ impl ReconnectPolicy {
         }))
     }
 
+    /// Pauses that a test chooses; `new` makes one sequence.
+    #[cfg(test)]
+    pub(crate) fn of(new: impl Fn() -> Pauses + Send + Sync + 'static) -> Self {
+        Self(Arc::new(new))
+    }
+
     /// A new sequence.
     pub(crate) fn start(&self) -> Attempts {
         Attempts {

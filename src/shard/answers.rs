@@ -65,10 +65,10 @@ impl Shard {
             Pending::Confirm { acquire, grant, owner } if self.is_stale_connection(from) => {
                 self.reject_stale_grant(acquire, *grant, owner, from, turn);
             }
-            Pending::Confirm { acquire, grant, owner } => {
-                let owner = self.owned_by_now(owner, from, &response, turn);
-                self.confirm_answered(acquire, *grant, owner, response, sent_at, turn);
-            }
+            Pending::Confirm { acquire, grant, owner } => match self.owned_by_now(owner, from, &response, turn) {
+                Some(owner) => self.confirm_answered(acquire, *grant, owner, response, sent_at, turn),
+                None => self.lost_while_confirmed(acquire, *grant, owner, turn),
+            },
             Pending::Renew(renewal) => self.renewal_answered(&renewal, &response, sent_at, from, turn),
             Pending::Release(release) => self.release_answered(release, &response, turn),
             Pending::Ask(question) => {
@@ -325,6 +325,11 @@ impl Shard {
             }
         }
         match response {
+            // Nothing is handed out any more.
+            Response::Renewed(_) if self.is_closing() => {
+                self.give_back_orphan(&acquire, grant, owner, turn);
+                turn.tell(acquire.ask, Err(shut_down()));
+            }
             Response::Renewed(_) if Schedule::is_fresh(self.leases.seen(sent_at), grant.ttl, turn.now) => {
                 self.hand_out(acquire, grant, sent_at, owner, turn);
             }
@@ -342,6 +347,18 @@ impl Shard {
                 turn.tell(acquire.ask, Err(error));
             }
         }
+    }
+
+    /// The connection that owned a grant ended while the grant was confirmed, and the grant with it. In case the server still has it,
+    /// it is given back.
+    fn lost_while_confirmed(&mut self, acquire: Acquire, grant: Grant, owner: LaneId, turn: &mut Turn<'_>) {
+        let message = format!(
+            "the connection that {:?} was granted to was lost before the grant was confirmed",
+            acquire.key
+        );
+        let error = self.here(Error::new(ErrorKind::Disconnected, message));
+        self.give_back_orphan(&acquire, grant, owner, turn);
+        turn.tell(acquire.ask, Err(error));
     }
 
     /// Takes up the lease and gives it to its caller. If the caller has gone meanwhile, the lease is dropped with the answer,

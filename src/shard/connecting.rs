@@ -80,6 +80,10 @@ impl Shard {
                 for reply in replies {
                     self.reply(id, reply, turn);
                 }
+                if role == Role::Disposable {
+                    // It may be idle from now on.
+                    self.keep_house(turn);
+                }
                 for pending in report.skipped {
                     if let Pending::Enqueue(_) = pending {
                         self.wait_ended(id, turn);

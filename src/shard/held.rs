@@ -44,6 +44,11 @@ pub(crate) struct HeldPlace {
 }
 
 impl HeldPlace {
+    #[cfg(test)]
+    pub(crate) fn id(&self) -> TicketId {
+        self.id
+    }
+
     pub(crate) fn new(id: TicketId, target: Target, key: Key, refusal: Refusal, shard: Arc<dyn FromHolder>) -> Self {
         Self {
             id,
@@ -97,6 +102,11 @@ pub(crate) struct HeldLease {
 }
 
 impl HeldLease {
+    #[cfg(test)]
+    pub(crate) fn id(&self) -> LeaseId {
+        self.id
+    }
+
     pub(crate) fn new(cell: Arc<LeaseCell>, id: LeaseId, shard: Arc<dyn FromHolder>) -> Self {
         Self {
             cell,

@@ -69,6 +69,8 @@ impl Shard {
                 }
                 if self.serving.is_cluster() && self.connections.has_slot(from) {
                     self.renewed_over(*id, from, turn);
+                } else if self.settings.survives_disconnect {
+                    self.count_to(*id, from);
                 }
                 "renewed"
             }
@@ -145,19 +147,39 @@ impl Shard {
         }
     }
 
-    /// Who owns a grant that was confirmed over this connection.
+    /// Who owns a grant that was confirmed over this connection. `None` if its owner ended meanwhile, and the grant with it.
     pub(super) fn owned_by_now(
         &mut self,
         before: LaneId,
         by: LaneId,
         response: &Response,
         turn: &mut Turn<'_>,
-    ) -> LaneId {
-        if !self.serving.is_cluster() || before == by || !matches!(response, Response::Renewed(_)) {
-            return before;
+    ) -> Option<LaneId> {
+        if before == by || !matches!(response, Response::Renewed(_)) {
+            return Some(before);
         }
-        self.connections.pass_on(before, by, turn);
-        by
+        if self.serving.is_cluster() {
+            self.connections.pass_on(before, by, turn);
+            return Some(by);
+        }
+        match self.connections.get(before) {
+            Some(_) => Some(before),
+            None if self.settings.survives_disconnect => {
+                self.connections.own(by);
+                Some(by)
+            }
+            None => None,
+        }
+    }
+
+    /// A lease was renewed whose owner has ended: where leases survive that, it counts to the connection that renewed it. When that
+    /// ends, the lease is in doubt again.
+    fn count_to(&mut self, id: LeaseId, by: LaneId) {
+        let owner = self.leases.claim(id).map(|claim| claim.owner);
+        let has_ended = owner.is_some_and(|owner| self.connections.get(owner).is_none());
+        if has_ended && self.leases.change_owner(id, by).is_some() {
+            self.connections.own(by);
+        }
     }
 
     // Releases.
@@ -189,7 +211,7 @@ impl Shard {
         if why == LostReason::Expired && self.leases.begin_release(id, turn.now).is_some() {
             let release = Release::of(&claim, Some(id), true, None, turn.now);
             self.begin_release(release, turn);
-        } else {
+        } else if !self.leases.is_on_its_way_back(id) {
             self.leases.remove(id, turn.now);
             self.connections.disown(claim.owner);
         }

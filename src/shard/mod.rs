@@ -444,3 +444,6 @@ impl Shard {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

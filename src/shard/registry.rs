@@ -479,6 +479,11 @@ impl Registry {
         Some(claim)
     }
 
+    /// Whether a lease is being given back.
+    pub(crate) fn is_on_its_way_back(&self, id: LeaseId) -> bool {
+        self.phase(id) == Some(Phase::Releasing)
+    }
+
     /// Forgets a lease.
     pub(crate) fn remove(&mut self, id: LeaseId, now: Instant) {
         if self.entry(id).is_none() {
