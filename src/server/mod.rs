@@ -53,6 +53,8 @@ mod connection;
 mod event;
 mod ids;
 mod listener;
+#[cfg(test)]
+pub(crate) mod model;
 mod name;
 mod options;
 mod random;

@@ -6,6 +6,9 @@ use crate::error::{Error, ErrorKind, Result};
 #[derive(Debug, Default)]
 pub(super) struct Random {
     pool: Vec<u64>,
+    /// Numbers that can be predicted, for tests whose runs repeat.
+    #[cfg(test)]
+    seeded: Option<fastrand::Rng>,
 }
 
 const BATCH: usize = 128;
@@ -23,8 +26,21 @@ impl Random {
         Ok(random)
     }
 
+    /// A generator whose numbers follow from `seed`.
+    #[cfg(test)]
+    pub(super) fn seeded(seed: u64) -> Self {
+        Self {
+            seeded: Some(fastrand::Rng::with_seed(seed)),
+            ..Self::default()
+        }
+    }
+
     /// The next number.
     pub(super) fn next(&mut self) -> u64 {
+        #[cfg(test)]
+        if let Some(seeded) = &mut self.seeded {
+            return seeded.u64(..);
+        }
         if self.pool.is_empty() && self.refill().is_err() {
             // It worked when the server was started. The fence in front keeps tokens unique all the same.
             return fastrand::u64(..);

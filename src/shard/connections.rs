@@ -357,11 +357,7 @@ impl Connections {
 
     /// Hangs up everything that leads elsewhere than to this endpoint, but what is only finishing.
     pub(super) fn hang_up_elsewhere(&mut self, endpoint: usize, turn: &mut Turn<'_>) {
-        let elsewhere = |(id, connection): (&LaneId, &Connection)| {
-            (connection.endpoint != endpoint && !connection.retired).then_some(*id)
-        };
-        let ids: Vec<LaneId> = self.all.iter().filter_map(elsewhere).collect();
-        for id in ids {
+        for id in self.ids_of(|connection| connection.endpoint != endpoint && !connection.retired) {
             let was_up = self.get_mut(id).is_some_and(|mut connection| {
                 connection.retired = true;
                 connection.is_up()
@@ -369,6 +365,15 @@ impl Connections {
             self.vacate(id, was_up);
             turn.push(Effect::HangUp(id));
         }
+    }
+
+    /// How many requests are not answered yet, and how many leases are counted to connections.
+    #[cfg(test)]
+    pub(super) fn in_flight_and_owned(&self) -> (usize, usize) {
+        let all = self.all.values();
+        all.fold((0, 0), |sum, connection| {
+            (sum.0 + connection.in_flight, sum.1 + connection.owns)
+        })
     }
 
     /// Ends a connection to give up its wait. What was not answered comes back with its end.

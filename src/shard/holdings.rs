@@ -35,6 +35,12 @@ impl Holdings {
         }
     }
 
+    /// How many keys are held.
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.locks.len() + self.slots.len()
+    }
+
     fn of(&mut self, kind: Kind) -> &mut HashMap<Key, u32> {
         match kind {
             Kind::Lock => &mut self.locks,

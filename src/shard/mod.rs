@@ -33,6 +33,8 @@ pub(crate) mod input;
 mod intake;
 mod leases;
 mod metrics;
+#[cfg(all(test, feature = "server"))]
+mod model;
 mod places;
 pub(crate) mod progress;
 pub(crate) mod question;

@@ -133,6 +133,12 @@ impl Places {
         self.all.remove(&id)
     }
 
+    /// How many there are.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.all.len()
+    }
+
     /// The caller of a ticket wants what is granted at its place. Returns the connection that has the place; `None` if the place
     /// is being taken back. Gives the caller back if there is no such place.
     pub(super) fn collect(

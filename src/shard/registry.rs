@@ -543,6 +543,12 @@ impl Registry {
         entries.filter(|entry| entry.phase.is_held()).count()
     }
 
+    /// How many leases are counted to keys.
+    #[cfg(test)]
+    pub(crate) fn held_by_key(&self) -> usize {
+        self.holdings.len()
+    }
+
     /// All leases, the lost ones included.
     pub(crate) fn ids(&self) -> impl Iterator<Item = LeaseId> + '_ {
         self.slots.iter().enumerate().filter_map(|(index, slot)| {

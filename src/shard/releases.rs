@@ -49,6 +49,12 @@ impl Releases {
         self.pending.len()
     }
 
+    /// How many are not answered.
+    #[cfg(test)]
+    pub(super) fn under_way(&self) -> usize {
+        self.under_way
+    }
+
     /// Whether all are answered.
     pub(super) fn is_done(&self) -> bool {
         self.under_way == 0

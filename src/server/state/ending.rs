@@ -11,7 +11,7 @@ impl State {
     /// Shutting down: waits that block are answered with `error`, and no wait blocks any more.
     pub(in crate::server) fn drain(&mut self, now: Instant) {
         self.draining = true;
-        let waits: Vec<(Connection, Subject, Place)> = self
+        let mut waits: Vec<(Connection, Subject, Place)> = self
             .clients
             .iter_mut()
             .filter_map(|(connection, client)| {
@@ -21,6 +21,8 @@ impl State {
                     .map(|(subject, place)| (*connection, subject, place))
             })
             .collect();
+        // In their order, so that equal histories have equal outcomes.
+        waits.sort_unstable_by_key(|(.., place)| *place);
         for (connection, subject, place) in waits {
             let entry = self.entries.get_mut(&subject);
             let Some(waiter) = entry.and_then(|entry| entry.waiters.remove(&place)) else {

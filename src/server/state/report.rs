@@ -160,6 +160,20 @@ impl State {
         &self.events
     }
 
+    /// Takes the events recorded so far.
+    #[cfg(test)]
+    pub(in crate::server) fn take_events(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.events)
+    }
+
+    /// How many leases there are, and how many places in queues.
+    #[cfg(test)]
+    pub(in crate::server) fn leases_and_waiters(&self) -> (usize, usize) {
+        let entries = self.entries.values();
+        let counts = entries.map(|entry| (entry.holders.len(), entry.waiters.len()));
+        counts.fold((0, 0), |sum, (leases, waiters)| (sum.0 + leases, sum.1 + waiters))
+    }
+
     pub(super) fn record(
         &mut self,
         kind: EventKind,

@@ -1,0 +1,193 @@
+//! What callers have: calls that are not answered, leases, tickets.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use tokio::sync::{Semaphore, oneshot};
+use tokio::time::Instant;
+
+use super::agenda::ClientId;
+use crate::error::Result;
+use crate::lease::cell::{LeaseCell, LeaseState};
+use crate::lease::policy::RenewPolicy;
+use crate::shard::acquire::Acquire;
+use crate::shard::ask::Ask;
+use crate::shard::held::{Acquired, HeldLease, HeldPlace};
+use crate::shard::progress::Refusal;
+use crate::types::{Key, Target, Token, Ttl};
+
+/// Names a call.
+pub(super) type CallId = u64;
+
+/// What an acquire asks for.
+#[derive(Clone, Debug)]
+pub(super) struct Wanted {
+    pub(super) target: Target,
+    pub(super) key: Key,
+    pub(super) ttl: Option<Ttl>,
+    pub(super) policy: RenewPolicy,
+    /// Its caller holds other leases meanwhile.
+    pub(super) holding: bool,
+}
+
+/// What a call is.
+#[derive(Clone, Debug)]
+pub(super) enum What {
+    Try(Wanted),
+    /// The try that comes before a wait, which lasts until then.
+    First(Wanted),
+    Wait(Wanted, Refusal),
+    Enqueue(Wanted),
+    Collect(Target, Key),
+    /// Something that touches no lease.
+    Ask,
+    Release(Arc<LeaseCell>),
+}
+
+/// Where the answer comes.
+pub(super) enum Receiver {
+    Acquired(oneshot::Receiver<Result<Acquired>>),
+    Stats(oneshot::Receiver<Result<crate::Stats>>),
+    Done(oneshot::Receiver<Result<()>>),
+    Delay(oneshot::Receiver<Result<std::time::Duration>>),
+}
+
+/// A caller that waits for an answer.
+pub(super) struct Call {
+    pub(super) client: ClientId,
+    pub(super) what: What,
+    /// When the caller gives up.
+    pub(super) until: Instant,
+    pub(super) receiver: Receiver,
+    /// The room that it takes up in the shard; it has none of its own.
+    pub(super) room: Option<Arc<Semaphore>>,
+}
+
+/// A caller that has given up, until the shard gives its room back.
+pub(super) struct Abandoned {
+    pub(super) call: CallId,
+    pub(super) client: ClientId,
+    pub(super) at: Instant,
+    room: Arc<Semaphore>,
+}
+
+/// A lease in the hands of a caller.
+pub(super) struct Held {
+    pub(super) client: ClientId,
+    pub(super) token: Token,
+    pub(super) lease: HeldLease,
+    /// Whether the server's book has it.
+    pub(super) in_book: bool,
+}
+
+/// A ticket in the hands of a caller.
+pub(super) struct HeldTicket {
+    pub(super) client: ClientId,
+    pub(super) ticket: HeldPlace,
+}
+
+#[derive(Default)]
+pub(super) struct Callers {
+    pub(super) calls: BTreeMap<CallId, Call>,
+    pub(super) held: Vec<Held>,
+    pub(super) tickets: Vec<HeldTicket>,
+    pub(super) abandoned: Vec<Abandoned>,
+    /// The calls that wait for the shard, by their room.
+    by_room: HashMap<usize, CallId>,
+    last: CallId,
+}
+
+impl Held {
+    /// Whether its holder believes that it holds it.
+    pub(super) fn state(&self, now: Instant) -> LeaseState {
+        self.lease.cell.state_at(now.into())
+    }
+
+    pub(super) fn is_believed(&self, now: Instant) -> bool {
+        matches!(self.state(now), LeaseState::Held | LeaseState::Suspect)
+    }
+}
+
+impl Wanted {
+    pub(super) fn acquire(&self, ask: Ask<Acquired>) -> Acquire {
+        let acquire = Acquire::new(self.target, self.key.clone(), self.ttl, self.policy, ask);
+        Acquire {
+            holding: self.holding,
+            ..acquire
+        }
+    }
+}
+
+impl What {
+    /// What it is about, where it may bring a lease.
+    pub(super) fn wants(&self) -> Option<(Target, &Key)> {
+        match self {
+            Self::Try(wanted) | Self::First(wanted) | Self::Wait(wanted, _) | Self::Enqueue(wanted) => {
+                Some((wanted.target, &wanted.key))
+            }
+            Self::Collect(target, key) => Some((*target, key)),
+            Self::Ask | Self::Release(_) => None,
+        }
+    }
+}
+
+impl Callers {
+    /// The name of the next call.
+    pub(super) fn next_id(&mut self) -> CallId {
+        self.last += 1;
+        self.last
+    }
+
+    /// Makes what a shard is asked with.
+    pub(super) fn ask<T>(&mut self, id: CallId) -> (Ask<T>, oneshot::Receiver<Result<T>>, Arc<Semaphore>) {
+        let room = Arc::new(Semaphore::new(1));
+        self.by_room.insert(Arc::as_ptr(&room) as usize, id);
+        let (told, receiver) = oneshot::channel();
+        let permit = Arc::clone(&room).try_acquire_owned().unwrap();
+        (Ask { told, _room: permit }, receiver, room)
+    }
+
+    /// The call that a shard was asked with.
+    pub(super) fn of_ask<T>(&self, ask: &Ask<T>) -> Option<CallId> {
+        let room = Arc::as_ptr(ask._room.semaphore()) as usize;
+        self.by_room.get(&room).copied()
+    }
+
+    /// Whether a caller waits for what one of these may bring: a client that wants it.
+    pub(super) fn is_wanted(&self, client: ClientId, kind: crate::types::Kind, key: &Key) -> bool {
+        let asked = self.calls.values().any(|call| {
+            let wants = call.what.wants();
+            call.client == client && wants.is_some_and(|(target, wanted)| target.kind() == kind && wanted == key)
+        });
+        let is_ticket =
+            |held: &HeldTicket| held.client == client && held.ticket.target.kind() == kind && held.ticket.key == *key;
+        asked || self.tickets.iter().any(is_ticket)
+    }
+
+    /// The caller waits no more. Its room is watched until it is given back.
+    pub(super) fn end(&mut self, id: CallId, now: Instant) -> Option<Call> {
+        let mut call = self.calls.remove(&id)?;
+        if let Some(room) = call.room.take() {
+            let abandoned = Abandoned {
+                call: id,
+                client: call.client,
+                at: now,
+                room,
+            };
+            self.abandoned.push(abandoned);
+        }
+        Some(call)
+    }
+
+    /// Forgets the calls whose room was given back.
+    pub(super) fn tidy(&mut self) {
+        let by_room = &mut self.by_room;
+        self.abandoned.retain(|abandoned| {
+            let is_back = abandoned.room.available_permits() > 0;
+            if is_back {
+                by_room.remove(&(Arc::as_ptr(&abandoned.room) as usize));
+            }
+            !is_back
+        });
+    }
+}

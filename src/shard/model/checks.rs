@@ -1,0 +1,209 @@
+//! Invariants that have a bound in time, and those of a client that ends.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::agenda::ClientId;
+use super::client::Client;
+use super::lane::Lane;
+use super::network::{Network, Wire};
+use super::plan::{LONGEST_STALL, LONGEST_WAIT, Plan, REQUEST_TIMEOUT};
+use super::trace::grant;
+use super::world::World;
+use crate::lease::cell::{LeaseState, LostReason};
+use crate::shard::ids::LaneId;
+
+impl Plan {
+    /// How long it may take a client to notice that a server has given a connection up.
+    pub(super) fn noticed_within(&self) -> Duration {
+        LONGEST_WAIT + self.lanes.keepalive + self.lanes.reply_timeout + LONGEST_STALL + self.slack()
+    }
+
+    /// How long a few messages may take where nothing is wrong.
+    pub(super) fn slack(&self) -> Duration {
+        Duration::from_millis(500) + self.latency.most() * 8
+    }
+
+    /// How long a grant that no caller wants may be in the book of a server, where nothing is wrong.
+    fn orphaned_for(&self) -> Duration {
+        // Looked at with each sweep, so one passes before it is noticed.
+        self.slack() + self.terms.lease_sweep_interval
+    }
+
+    /// The same, whatever is wrong: nothing renews it.
+    fn orphaned_at_most(&self) -> Duration {
+        // A confirmation may be on its way when the last caller goes away.
+        self.longest_lease() * 2 + self.terms.lease_sweep_interval + LONGEST_STALL
+    }
+
+    /// How long a caller that has gone may take up room, where nothing is wrong. A wait that cannot be cut short runs out, and
+    /// one that waits for a connection stands behind others that do.
+    fn room_back_within(&self) -> Duration {
+        LONGEST_WAIT * 3 + REQUEST_TIMEOUT + self.slack()
+    }
+}
+
+/// Since when nothing has been wrong with a client, if nothing is.
+fn calm_since(clients: &[Client], network: &Network, id: ClientId) -> Option<Instant> {
+    let client = clients.get(id.index)?;
+    let is_there = client.id == id && !client.is_over && client.closing.is_none();
+    let is_hurt = |lane: &Lane| {
+        let wire = lane.wire.and_then(|wire| network.get(wire));
+        lane.wire.is_some() && wire.is_none_or(Wire::is_hurt)
+    };
+    let is_calm = is_there && client.health.is_connected() && !client.lanes.values().any(is_hurt);
+    is_calm.then_some(client.calm_since)
+}
+
+impl World {
+    /// A client's shard has heard of the end of a connection.
+    pub(super) fn told_of_end(&mut self, index: usize, lane: LaneId) {
+        let now = self.now();
+        let client = &self.clients[index];
+        let survives = self.plan.survives_disconnect;
+        let has_left = |server: u32| {
+            let mut wires = client.lanes.values().filter_map(|lane| lane.wire);
+            wires.any(|wire| wire.server <= server)
+        };
+        self.book.told(now, |given_up| match given_up.owner {
+            Some((owner, _)) if survives => owner == client.id && !has_left(given_up.server),
+            owner => owner.is_none_or(|owner| owner == (client.id, lane)),
+        });
+    }
+
+    /// Grants that no caller wants are given back.
+    pub(super) fn check_orphans(&mut self) {
+        let now = self.now();
+        let mut broken = None;
+        for granted in &mut self.book.grants {
+            let held = self.callers.held.iter().find(|held| held.token == granted.token);
+            let is_wanted = held.is_some_and(|held| held.is_believed(now))
+                || granted
+                    .owner
+                    .is_some_and(|(client, _)| self.callers.is_wanted(client, granted.kind, &granted.key));
+            if is_wanted {
+                granted.wanted_at = now;
+                continue;
+            }
+            // Where time alone took it, it is given back when its guard is dropped.
+            let has_guard = held.is_some_and(|held| held.state(now) == LeaseState::Lost(LostReason::Expired));
+            let bound = match granted.owner {
+                Some((client, lane)) if !has_guard => match calm_since(&self.clients, &self.network, client) {
+                    Some(since) if self.clients[client.index].lanes.contains_key(&lane) => {
+                        (granted.wanted_at.max(since), self.plan.orphaned_for())
+                    }
+                    _ => (granted.wanted_at, self.plan.orphaned_at_most()),
+                },
+                _ => (granted.wanted_at, self.plan.orphaned_at_most()),
+            };
+            if now.saturating_duration_since(bound.0) > bound.1 {
+                broken = Some((grant(granted.token), granted.key.clone(), now - granted.wanted_at));
+            }
+        }
+        if let Some((token, key, time)) = broken {
+            self.broken(|| format!("{token} of {key:?} is in the book, and no caller has wanted it for {time:?}"));
+        }
+        let forget_before = self.plan.noticed_within() * 2;
+        self.book
+            .given_up
+            .retain(|given_up| now.saturating_duration_since(given_up.at) < forget_before);
+    }
+
+    /// Callers that have gone take up no room for long, and clients that are shut down end.
+    pub(super) fn check_callers(&mut self) {
+        self.callers.tidy();
+        let now = self.now();
+        let mut broken = None;
+        for abandoned in &self.callers.abandoned {
+            let client = &self.clients[abandoned.client.index];
+            if client.id != abandoned.client || client.is_over {
+                broken = Some(format!("call {} takes up room in a shard that is over", abandoned.call));
+            } else if let Some(calm_since) = calm_since(&self.clients, &self.network, abandoned.client) {
+                let since = abandoned.at.max(calm_since);
+                if now.saturating_duration_since(since) > self.plan.room_back_within() {
+                    broken = Some(format!(
+                        "call {} still takes up room, {:?} after its caller went",
+                        abandoned.call,
+                        now - abandoned.at
+                    ));
+                }
+            }
+        }
+        for client in &self.clients {
+            let late = |until: Instant| until.max(client.stalled_until) + Duration::from_millis(100) < now;
+            if client.closing.as_ref().is_some_and(|closing| late(closing.until)) && !client.is_over {
+                broken = Some(format!("client {} is not over, though its time is", client.id.index));
+            }
+        }
+        if let Some(what) = broken {
+            self.broken(|| what);
+        }
+    }
+
+    /// A client that was shut down has ended: what it says that it gave back is free.
+    pub(super) fn check_end(&mut self, index: usize) {
+        let Some(closing) = self.clients[index].closing.as_mut() else {
+            return;
+        };
+        let tokens = std::mem::take(&mut closing.tokens);
+        let Ok(report) = closing.report.try_recv() else {
+            return self.broken(|| format!("client {index} has ended without a report"));
+        };
+        let is_unreleased = |granted: &super::book::Granted| report.unreleased.contains(&granted.key);
+        let left = self
+            .book
+            .grants
+            .iter()
+            .find(|granted| tokens.contains(&granted.token) && !is_unreleased(granted));
+        let left = left.map(|granted| (grant(granted.token), granted.key.clone()));
+        if let Some((token, key)) = left {
+            self.broken(|| {
+                format!("client {index} has reported {token} of {key:?} as released, but it is in the book")
+            });
+        }
+        let held = tokens.len();
+        let counted = report.released + report.unreleased.len();
+        if counted < held {
+            self.broken(|| format!("client {index} had {held} leases, and reports of {counted}"));
+        }
+    }
+
+    /// What must hold for each lease in the hands of a caller, at each moment.
+    pub(super) fn check_believers(&mut self) {
+        let now = self.now();
+        let mut broken = None;
+        for held in &self.callers.held {
+            let is_alive = self.is_alive(held.client);
+            if held.in_book && is_alive {
+                continue;
+            }
+            let state = held.state(now);
+            if !matches!(state, LeaseState::Held | LeaseState::Suspect) {
+                continue;
+            }
+            if !is_alive {
+                broken = Some((grant(held.token), held.client.index, state, "its shard is over"));
+                break;
+            }
+            let excuse = self.book.given_up(held.token);
+            let is_excused = excuse.is_some_and(|given_up| match given_up.told_at {
+                None => now <= given_up.at + self.plan.noticed_within(),
+                // The connection is known to be gone. In doubt it may be, if that is said.
+                Some(_) => state == LeaseState::Suspect && self.plan.survives_disconnect,
+            });
+            if !is_excused {
+                broken = Some((
+                    grant(held.token),
+                    held.client.index,
+                    state,
+                    "no server has it in its book",
+                ));
+                break;
+            }
+        }
+        if let Some((token, client, state, but)) = broken {
+            self.broken(|| format!("{token} is {state:?} for client {client}, but {but}"));
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! What goes wrong: wires that are cut, stall or swallow, servers that end, clients whose tasks do not run.
+
+use std::time::Duration;
+
+use super::agenda::Event;
+use super::network::WireId;
+use super::plan::{LONGEST_STALL, up_to};
+use super::world::World;
+
+impl World {
+    /// Something goes wrong, and the next fault is planned.
+    pub(super) fn fault(&mut self) -> bool {
+        let Some(pause) = self.plan.fault_pause.filter(|_| self.goes_on) else {
+            return false;
+        };
+        self.add_in(pause, Event::Fault);
+        match self.rng.u8(0..20) {
+            0..=5 => self.cut_one(),
+            6..=9 => self.stall_one(),
+            10 | 11 => self.partition_one(),
+            12 => {
+                let is_silent = self.rng.u8(0..4) == 0;
+                self.kill_server(is_silent);
+                self.add_in(Duration::from_secs(3), Event::Start);
+            }
+            13 => self.drain_server(),
+            14 | 15 => self.stall_a_client(),
+            16 => {
+                let index = self.rng.usize(0..self.clients.len());
+                if self.rng.u8(0..4) == 0 && !self.clients[index].is_over {
+                    self.die(index);
+                }
+            }
+            17 => {
+                self.unreachable_until = self.now() + up_to(Duration::from_secs(2), &mut self.rng);
+                for index in 0..self.clients.len() {
+                    self.disturbed(index);
+                }
+            }
+            _ => {}
+        }
+        true
+    }
+
+    /// A connection breaks. Both ends hear of it, or one, or none.
+    fn cut_one(&mut self) {
+        if let Some(id) = self.network.any(&mut self.rng) {
+            let (client_hears, server_hears) = (self.rng.u8(0..5) > 0, self.rng.u8(0..5) > 0);
+            self.cut(id, client_hears, server_hears);
+        }
+    }
+
+    fn cut(&mut self, id: WireId, client_hears: bool, server_hears: bool) {
+        let now = self.now();
+        let most = Duration::from_millis(if self.rng.bool() { 2 } else { 400 });
+        let delays = [up_to(most, &mut self.rng), up_to(most, &mut self.rng)];
+        let Some(wire) = self.network.get_mut(id) else { return };
+        let kept = [self.rng.usize(0..=wire.up.len()), self.rng.usize(0..=wire.down.len())];
+        let (client, lane) = (wire.client, wire.lane);
+        let numbers = [
+            client.index as u64,
+            lane,
+            u64::from(client_hears),
+            u64::from(server_hears),
+        ];
+        self.trace.log(now, "wire is cut", &numbers, String::new);
+        match server_hears {
+            true => {
+                if let Some(at) = wire.up.reset(kept[0], now, delays[0]) {
+                    self.add(at, Event::Serve(id));
+                }
+            }
+            false => wire.up.swallow(kept[0]),
+        }
+        let Some(wire) = self.network.get_mut(id) else { return };
+        match client_hears {
+            true => {
+                if let Some(at) = wire.down.reset(kept[1], now, delays[1]) {
+                    self.wake_lane(client, lane, at);
+                }
+            }
+            false => wire.down.swallow(kept[1]),
+        }
+        self.disturbed(client.index);
+    }
+
+    /// One direction of a wire, or both, does not get on for a while.
+    fn stall_one(&mut self) {
+        if let Some(id) = self.network.any(&mut self.rng) {
+            let (up, down) = [(true, false), (false, true), (true, true)][self.rng.usize(0..3)];
+            let most = if self.rng.bool() { 300 } else { 3_000 };
+            let time = up_to(Duration::from_millis(most), &mut self.rng);
+            self.stall(id, up, down, time);
+        }
+    }
+
+    fn stall(&mut self, id: WireId, up: bool, down: bool, time: Duration) {
+        let now = self.now();
+        let until = now + time;
+        let Some(wire) = self.network.get_mut(id) else { return };
+        let (client, lane) = (wire.client, wire.lane);
+        if up {
+            wire.up.hold(until);
+        }
+        if down {
+            wire.down.hold(until);
+        }
+        let numbers = [
+            client.index as u64,
+            lane,
+            u64::from(up),
+            u64::from(down),
+            time.as_micros() as u64,
+        ];
+        self.trace.log(now, "wire stalls", &numbers, String::new);
+        self.add(until, Event::Serve(id));
+        self.wake_lane(client, lane, until);
+        self.disturbed_until(client.index, until);
+    }
+
+    /// A client cannot reach the server for a while, over no connection.
+    fn partition_one(&mut self) {
+        let index = self.rng.usize(0..self.clients.len());
+        let time = up_to(Duration::from_secs(4), &mut self.rng);
+        self.unreachable_until = self.unreachable_until.max(self.now() + time);
+        for id in self.network.ids() {
+            if self.network.get(id).is_some_and(|wire| wire.client.index == index) {
+                self.stall(id, true, true, time);
+            }
+        }
+        for index in 0..self.clients.len() {
+            self.disturbed_until(index, self.unreachable_until);
+        }
+    }
+
+    fn stall_a_client(&mut self) {
+        let index = self.rng.usize(0..self.clients.len());
+        let until = self.now() + up_to(LONGEST_STALL, &mut self.rng);
+        let now = self.now();
+        self.trace.log(now, "client stalls", &[index as u64], String::new);
+        self.clients[index].stalled_until = until;
+        self.disturbed_until(index, until);
+    }
+
+    fn disturbed_until(&mut self, index: usize, until: tokio::time::Instant) {
+        let client = &mut self.clients[index];
+        client.calm_since = client.calm_since.max(until);
+    }
+
+    /// Nothing is wrong from now on, but for what is lost.
+    pub(super) fn heal(&mut self) {
+        let now = self.now();
+        self.goes_on = false;
+        self.unreachable_until = now;
+        for index in 0..self.clients.len() {
+            self.clients[index].stalled_until = now;
+            self.clients[index].calm_since = now;
+        }
+        for id in self.network.ids() {
+            let Some(wire) = self.network.get_mut(id) else { continue };
+            let (client, lane) = (wire.client, wire.lane);
+            let (up, down) = (wire.up.let_go(now), wire.down.let_go(now));
+            if let Some(at) = up {
+                self.add(at, Event::Serve(id));
+            }
+            if let Some(at) = down {
+                self.wake_lane(client, lane, at);
+            }
+        }
+        if self.draining {
+            self.kill_server(false);
+        }
+        self.start_server();
+    }
+}

@@ -1,0 +1,330 @@
+//! The servers' side: connections that are admitted and served, and what the book says of it.
+
+use std::time::Duration;
+
+use super::agenda::{ClientId, Event};
+use super::book::{GivenUp, Granted};
+use super::network::{Chunk, WireId};
+use super::world::World;
+use crate::server::EventKind;
+use crate::server::model::ModelServer;
+use crate::shard::ids::LaneId;
+
+impl World {
+    pub(super) fn start_server(&mut self) -> bool {
+        if self.server.is_some() {
+            return false;
+        }
+        let now = self.now();
+        self.servers += 1;
+        self.draining = false;
+        let seed = self.rng.u64(..);
+        let server = ModelServer::new(self.plan.terms.clone(), seed, now);
+        self.trace
+            .log(now, "server starts", &[u64::from(self.servers)], String::new);
+        self.add(server.sweep_at(), Event::Sweep(self.servers));
+        self.server = Some(server);
+        true
+    }
+
+    /// The server is gone, and what it knew. Its clients hear of it soon, or not at all.
+    pub(super) fn kill_server(&mut self, is_silent: bool) {
+        let now = self.now();
+        let Some(mut server) = self.server.take() else { return };
+        self.trace
+            .log(now, "server is killed", &[u64::from(is_silent)], String::new);
+        server.kill(now);
+        // What was granted is void, whatever its events say of who would have been next.
+        for granted in std::mem::take(&mut self.book.grants) {
+            self.give_up(granted);
+        }
+        for id in self.network.ids() {
+            let (most, kept) = (Duration::from_millis(300), self.rng.usize(0..3));
+            let delay = super::plan::up_to(most, &mut self.rng);
+            let Some(wire) = self.network.get_mut(id) else { continue };
+            if wire.server_is_gone {
+                continue;
+            }
+            wire.server_is_gone = true;
+            let (client, lane) = (wire.client, wire.lane);
+            if is_silent {
+                wire.down.swallow(kept);
+            } else if let Some(at) = wire.down.reset(kept, now, delay) {
+                self.wake_lane(client, lane, at);
+            }
+            self.network.forget_if_gone(id);
+        }
+        for index in 0..self.clients.len() {
+            self.disturbed(index);
+        }
+    }
+
+    /// A server that drains has waited long enough.
+    pub(super) fn stop_server(&mut self, server: u32) -> bool {
+        if server != self.servers || self.server.is_none() {
+            return false;
+        }
+        self.kill_server(false);
+        self.add_in(Duration::from_secs(2), Event::Start);
+        true
+    }
+
+    pub(super) fn drain_server(&mut self) {
+        let now = self.now();
+        let Some(server) = &mut self.server else { return };
+        self.trace.log(now, "server drains", &[], String::new);
+        server.drain(now);
+        self.draining = true;
+        self.after_server();
+        let stop = Event::Stop(self.servers);
+        self.add_in(Duration::from_secs(2), stop);
+        for index in 0..self.clients.len() {
+            self.disturbed(index);
+        }
+    }
+
+    /// A client begins to connect.
+    pub(super) fn dial(&mut self, client: ClientId, lane: LaneId) -> bool {
+        let is_dialling = |lane: &super::lane::Lane| lane.is_dialling();
+        if !self.clients[client.index].lanes.get(&lane).is_some_and(is_dialling) {
+            return false;
+        }
+        let at = self.now() + self.plan.latency.draw(&mut self.rng);
+        self.add(at, Event::Arrive(client, lane));
+        true
+    }
+
+    /// An attempt to connect has come to the server.
+    pub(super) fn arrive(&mut self, client: ClientId, id: LaneId) -> bool {
+        let now = self.now();
+        let Some(lane) = self.clients[client.index].lanes.get_mut(&id) else {
+            return false;
+        };
+        let connect_by = lane.connect_by();
+        if self.unreachable_until > now {
+            // It is tried until it is given up.
+            let at = self.unreachable_until.min(connect_by);
+            match at == connect_by {
+                true => self.wake_lane(client, id, at),
+                false => self.add(at, Event::Arrive(client, id)),
+            }
+            return false;
+        }
+        let admitted = match &mut self.server {
+            Some(server) if !self.draining => server.connect(now).ok_or("the server closed it without a word"),
+            _ => Err("connection refused"),
+        };
+        self.trace
+            .log(now, "arrives", &[client.index as u64, id], || format!("{admitted:?}"));
+        match admitted {
+            Ok(number) => {
+                let wire = WireId {
+                    server: self.servers,
+                    number,
+                };
+                lane.admitted(wire);
+                self.network.add(wire, client, id);
+                self.wake_lane(client, id, now);
+                // It may never say anything.
+                self.add(now, Event::Serve(wire));
+            }
+            Err(why) => {
+                let event = lane.failed(why);
+                self.lane_news(client.index, id, event);
+            }
+        }
+        true
+    }
+
+    /// Sends something to the server.
+    pub(super) fn send_up(&mut self, wire: Option<WireId>, chunk: Chunk) {
+        let (now, delay) = (self.now(), self.plan.latency.draw(&mut self.rng));
+        let Some((id, wire)) = wire.and_then(|id| Some((id, self.network.get_mut(id)?))) else {
+            return;
+        };
+        if wire.server_is_gone || wire.client_is_gone {
+            return;
+        }
+        if let Some(at) = wire.up.send(chunk, now, delay) {
+            self.add(at, Event::Serve(id));
+        }
+    }
+
+    /// Sends something to a client.
+    fn send_down(&mut self, id: WireId, chunk: Chunk) {
+        let (now, delay) = (self.now(), self.plan.latency.draw(&mut self.rng));
+        let Some(wire) = self.network.get_mut(id) else { return };
+        if wire.client_is_gone {
+            return;
+        }
+        let (client, lane) = (wire.client, wire.lane);
+        if let Some(at) = wire.down.send(chunk, now, delay) {
+            self.wake_lane(client, lane, at);
+        }
+    }
+
+    /// A turn of a connection, at the server's end.
+    pub(super) fn serve(&mut self, id: WireId) -> bool {
+        let now = self.now();
+        let (Some(server), Some(wire)) = (&mut self.server, self.network.get_mut(id)) else {
+            return false;
+        };
+        if id.server != self.servers || wire.server_is_gone {
+            return false;
+        }
+        let arrived = wire.up.arrived(now);
+        let has_arrived = !arrived.is_empty();
+        let mut is_broken = false;
+        for chunk in arrived {
+            match chunk {
+                Chunk::Bytes(bytes) => server.receive(id.number, &bytes),
+                Chunk::End => server.end_of_input(id.number),
+                Chunk::Reset => is_broken = true,
+            }
+        }
+        if is_broken {
+            server.hang_up(id.number, now);
+            self.server_hung_up(id);
+            self.after_server();
+            return true;
+        }
+        let Some(turn) = server.turn(id.number, now) else {
+            return false;
+        };
+        let did = has_arrived || !turn.out.is_empty() || turn.is_over;
+        if !turn.out.is_empty() {
+            let numbers = [id.number, turn.out.len() as u64];
+            self.trace.log(now, "server says", &numbers, || {
+                let said = String::from_utf8_lossy(&turn.out).replace('\n', " / ");
+                said.chars().take(200).collect()
+            });
+        }
+        // In pieces: a client may see the first half of an answer, and the end after it.
+        let mut out = turn.out;
+        while !out.is_empty() {
+            let count = match self.plan.pieces && self.rng.u8(0..6) == 0 {
+                true => self.rng.usize(1..=out.len()),
+                false => out.len(),
+            };
+            self.send_down(id, Chunk::Bytes(out.split_to(count)));
+        }
+        if turn.is_over {
+            self.send_down(id, Chunk::End);
+            self.server_hung_up(id);
+        } else {
+            self.arm_server(id, turn.wake_at);
+        }
+        self.after_server();
+        did
+    }
+
+    /// Has a connection of the server woken then, unless it is woken sooner.
+    fn arm_server(&mut self, id: WireId, at: tokio::time::Instant) {
+        let now = self.now();
+        let Some(wire) = self.network.get_mut(id) else { return };
+        if wire.serve_at.is_none_or(|armed| armed <= now || armed > at) {
+            wire.serve_at = Some(at);
+            self.add(at, Event::Serve(id));
+        }
+    }
+
+    fn server_hung_up(&mut self, id: WireId) {
+        let now = self.now();
+        self.trace.log(now, "server hangs up", &[id.number], String::new);
+        if let Some(wire) = self.network.get_mut(id) {
+            wire.server_is_gone = true;
+            let index = wire.client.index;
+            self.disturbed(index);
+        }
+        self.network.forget_if_gone(id);
+    }
+
+    pub(super) fn sweep(&mut self, number: u32) -> bool {
+        let now = self.now();
+        let Some(server) = &mut self.server else { return false };
+        if number != self.servers {
+            return false;
+        }
+        server.sweep(now);
+        let at = server.sweep_at();
+        self.add(at, Event::Sweep(number));
+        self.after_server();
+        self.check_orphans();
+        true
+    }
+
+    /// The server has done something: writes the book, and has those served who were waited for.
+    pub(super) fn after_server(&mut self) {
+        let now = self.now();
+        let Some(server) = &mut self.server else { return };
+        let (events, answered) = (server.take_events(), server.answered());
+        for number in answered {
+            let wire = WireId {
+                server: self.servers,
+                number,
+            };
+            self.add(now, Event::Serve(wire));
+        }
+        for event in events {
+            let numbers = [event.kind as u64, event.connection];
+            self.trace.log(now, "book", &numbers, || {
+                format!(
+                    "{:?} {:?} {:?}",
+                    event.kind,
+                    event.key,
+                    event.token.map(super::trace::grant)
+                )
+            });
+            let Some(token) = event.token else { continue };
+            match event.kind {
+                EventKind::Granted => self.granted(&event),
+                EventKind::Renewed => {}
+                EventKind::Disconnected => {
+                    if let Some(granted) = self.book.ended(token) {
+                        self.give_up(granted);
+                    }
+                }
+                _ => {
+                    self.book.ended(token);
+                    for held in self.callers.held.iter_mut().filter(|held| held.token == token) {
+                        held.in_book = false;
+                    }
+                }
+            }
+        }
+    }
+
+    fn granted(&mut self, event: &crate::server::Event) {
+        let Some(token) = event.token else { return };
+        let wire = WireId {
+            server: self.servers,
+            number: event.connection,
+        };
+        let owner = self.network.get(wire).map(|wire| (wire.client, wire.lane));
+        let granted = Granted {
+            token,
+            kind: event.namespace,
+            key: event.key.clone(),
+            owner,
+            wanted_at: self.now(),
+        };
+        let holders = self.book.granted(granted);
+        if holders > event.limit as usize {
+            self.broken(|| format!("the server has granted {:?} {holders} times", event.key));
+        }
+    }
+
+    /// A grant ended with its connection, or its server.
+    fn give_up(&mut self, granted: Granted) {
+        for held in self.callers.held.iter_mut().filter(|held| held.token == granted.token) {
+            held.in_book = false;
+        }
+        self.book.given_up.push(GivenUp {
+            token: granted.token,
+            owner: granted.owner,
+            server: self.servers,
+            at: self.now(),
+            told_at: None,
+        });
+    }
+}

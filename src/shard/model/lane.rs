@@ -1,0 +1,393 @@
+//! A connection at its client's end: what `net::dial` and `net::lane` do around a [`Pipeline`], in the model's time.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tokio::time::Instant;
+
+use super::network::{Chunk, WireId};
+use crate::clock::Moment;
+use crate::error::{Error, ErrorKind};
+use crate::net::abilities::Abilities;
+use crate::net::connect::Shown;
+use crate::net::dial::LaneEvent;
+use crate::net::fencing::FencesShown;
+use crate::net::lane::{Caller, Command, LaneEnd, Outgoing, Report};
+use crate::net::pipeline::{Pipeline, Received};
+use crate::protocol::{LineBuffer, MAX_RESPONSE_LINE, Request};
+use crate::shard::effect::Role;
+use crate::shard::request::Pending;
+
+/// How connections behave.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LaneTerms {
+    pub(super) keepalive: Duration,
+    pub(super) reply_timeout: Duration,
+    pub(super) connect_timeout: Duration,
+    pub(super) max_in_flight: usize,
+}
+
+/// A connection, from the wish for it to the moment at which the shard has heard of its end.
+pub(super) struct Lane {
+    pub(super) role: Role,
+    /// Once a server has admitted it.
+    pub(super) wire: Option<WireId>,
+    terms: LaneTerms,
+    stage: Stage,
+    commands: VecDeque<Command<Pending>>,
+    /// No more commands come.
+    finished: bool,
+    /// When the attempt to connect is given up.
+    connect_by: Instant,
+    /// When it is woken, if that is planned.
+    woken_at: Option<Instant>,
+}
+
+enum Stage {
+    /// Before the server has admitted it.
+    Dialling,
+    /// The server is asked what it can do.
+    Greeting(Greeting),
+    Up(Box<Work>),
+    /// It has ended; the shard has not heard of that. What was sent to it meanwhile belongs to what its end leaves.
+    Over(Vec<Pending>),
+}
+
+struct Greeting {
+    out: BytesMut,
+    lines: LineBuffer,
+}
+
+struct Work {
+    pipeline: Pipeline<Pending>,
+    last_written: Instant,
+    begun: Moment,
+    was_silent: bool,
+    hung_up: bool,
+    closing: bool,
+}
+
+/// What one turn brings about.
+pub(super) struct LaneTurn {
+    /// What is given to the wire, each piece as one.
+    pub(super) written: Vec<BytesMut>,
+    pub(super) events: Vec<LaneEvent<Pending>>,
+    /// When something is due, if nothing comes before; `None` once it is over.
+    pub(super) wake_at: Option<Instant>,
+    /// The socket took less than there was: another turn follows soon.
+    pub(super) is_full: bool,
+}
+
+impl LaneTurn {
+    fn nothing() -> Self {
+        Self {
+            written: Vec::new(),
+            events: Vec::new(),
+            wake_at: None,
+            is_full: false,
+        }
+    }
+}
+
+impl Lane {
+    pub(super) fn new(role: Role, terms: LaneTerms, dial_at: Instant, give_up_at: Option<Instant>) -> Self {
+        let connect_by = dial_at + terms.connect_timeout;
+        Self {
+            role,
+            wire: None,
+            terms,
+            stage: Stage::Dialling,
+            commands: VecDeque::new(),
+            finished: false,
+            connect_by: give_up_at.map_or(connect_by, |give_up_at| give_up_at.min(connect_by)),
+            woken_at: None,
+        }
+    }
+
+    /// When the attempt to connect is given up.
+    pub(super) fn connect_by(&self) -> Instant {
+        self.connect_by
+    }
+
+    /// It is woken now.
+    pub(super) fn woken(&mut self, now: Instant) {
+        self.woken_at = self.woken_at.filter(|at| *at > now);
+    }
+
+    /// It wants to be woken then. Returns when to wake it, if that is not planned already.
+    pub(super) fn arm(&mut self, at: Option<Instant>) -> Option<Instant> {
+        let at = at.filter(|at| self.woken_at.is_none_or(|planned| planned > *at))?;
+        self.woken_at = Some(at);
+        Some(at)
+    }
+
+    pub(super) fn is_dialling(&self) -> bool {
+        matches!(self.stage, Stage::Dialling)
+    }
+
+    pub(super) fn is_up(&self) -> bool {
+        matches!(self.stage, Stage::Up(_))
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        matches!(self.stage, Stage::Over(_))
+    }
+
+    /// Whether nothing is in flight on it: then a look at the socket shows whether the peer has closed it.
+    pub(super) fn is_idle(&self) -> bool {
+        matches!(&self.stage, Stage::Up(work) if work.pipeline.len() == 0)
+    }
+
+    /// A server has admitted it.
+    pub(super) fn admitted(&mut self, wire: WireId) {
+        self.wire = Some(wire);
+        let mut out = BytesMut::new();
+        Request::Ping.encode(&mut out);
+        self.stage = Stage::Greeting(Greeting {
+            out,
+            lines: LineBuffer::new(),
+        });
+    }
+
+    /// The attempt to connect has failed.
+    pub(super) fn failed(&mut self, why: &str) -> LaneEvent<Pending> {
+        self.stage = Stage::Over(Vec::new());
+        LaneEvent::Failed(Error::new(ErrorKind::Connect, why.to_owned()))
+    }
+
+    pub(super) fn tell(&mut self, command: Command<Pending>) {
+        match (&mut self.stage, command) {
+            (Stage::Over(unsent), Command::Send(outgoing)) => unsent.push(outgoing.tag),
+            (Stage::Over(_), Command::HangUp) => {}
+            (_, command) => self.commands.push_back(command),
+        }
+    }
+
+    pub(super) fn finish(&mut self) {
+        self.finished = true;
+    }
+
+    /// What was sent to it after it had ended.
+    pub(super) fn take_unsent(&mut self) -> Vec<Pending> {
+        match &mut self.stage {
+            Stage::Over(unsent) => std::mem::take(unsent),
+            _ => Vec::new(),
+        }
+    }
+
+    /// The peer has closed it while nothing was in flight.
+    pub(super) fn ended_while_idle(&mut self) -> Option<LaneEvent<Pending>> {
+        self.end(Some(lost("the server closed it")))
+    }
+
+    /// One turn: take what is queued, write it, read what has arrived, look at the clock. `takes` says how many of so many bytes
+    /// the socket takes.
+    pub(super) fn turn(&mut self, arrived: Vec<Chunk>, now: Instant, takes: impl FnMut(usize) -> usize) -> LaneTurn {
+        match &self.stage {
+            Stage::Dialling if self.connect_by <= now => {
+                let mut turn = LaneTurn::nothing();
+                turn.events.push(self.failed("no answer within the connect timeout"));
+                turn
+            }
+            Stage::Dialling => LaneTurn {
+                wake_at: Some(self.connect_by),
+                ..LaneTurn::nothing()
+            },
+            Stage::Greeting(_) => self.greet(arrived, now),
+            Stage::Up(_) => self.work(arrived, now, takes),
+            Stage::Over(_) => LaneTurn::nothing(),
+        }
+    }
+
+    fn greet(&mut self, arrived: Vec<Chunk>, now: Instant) -> LaneTurn {
+        let mut turn = LaneTurn::nothing();
+        let Stage::Greeting(greeting) = &mut self.stage else {
+            return turn;
+        };
+        if !greeting.out.is_empty() {
+            turn.written.push(greeting.out.split());
+        }
+        let mut has_ended = false;
+        for chunk in arrived {
+            match chunk {
+                Chunk::Bytes(bytes) => greeting.lines.extend(&bytes),
+                Chunk::End | Chunk::Reset => has_ended = true,
+            }
+        }
+        let answered = matches!(greeting.lines.next_line(MAX_RESPONSE_LINE), Ok(Some("ok")));
+        if has_ended {
+            turn.events
+                .push(self.failed("the server closed the connection without a word"));
+        } else if answered {
+            self.stage = Stage::Up(Box::new(Work {
+                pipeline: Pipeline::new(self.terms.reply_timeout),
+                last_written: now,
+                begun: now.into(),
+                was_silent: false,
+                hung_up: false,
+                closing: false,
+            }));
+            turn.events.push(LaneEvent::Up(Shown {
+                abilities: Abilities {
+                    ping: Some(true),
+                    sessions: None,
+                },
+                cluster: None,
+                fences: FencesShown::Nothing,
+            }));
+            // At work from the next turn on.
+            turn.wake_at = Some(now);
+        } else if self.connect_by <= now {
+            turn.events.push(self.failed("no answer within the connect timeout"));
+        } else {
+            turn.wake_at = Some(self.connect_by);
+        }
+        turn
+    }
+
+    fn work(&mut self, arrived: Vec<Chunk>, now: Instant, mut takes: impl FnMut(usize) -> usize) -> LaneTurn {
+        let mut turn = LaneTurn::nothing();
+        let mut report = Report {
+            received: Received::nothing(),
+            skipped: Vec::new(),
+        };
+        let mut arrived = arrived.into_iter();
+        let end = loop {
+            let was_full = self.take_commands(now, &mut report.skipped);
+            let Stage::Up(work) = &mut self.stage else {
+                return turn;
+            };
+            turn.is_full = !work.write(now, &mut takes, &mut turn.written);
+            if let Err(error) = work.read(&mut arrived, &mut report.received) {
+                break Some(Some(error));
+            }
+            if work.closing && work.pipeline.len() == 0 {
+                break Some(None);
+            }
+            if work.hung_up {
+                break Some(None);
+            }
+            match work.look_at_the_clock(now, self.terms) {
+                Err(error) => break Some(Some(error)),
+                Ok(None) => continue,
+                Ok(Some(wake_at)) => turn.wake_at = Some(wake_at),
+            }
+            if was_full && work.pipeline.len() < self.terms.max_in_flight {
+                continue;
+            }
+            break None;
+        };
+        if !report.is_nothing() {
+            turn.events.push(LaneEvent::Report(report));
+        }
+        if let Some(cause) = end {
+            turn.events.extend(self.end(cause));
+            turn.wake_at = None;
+        }
+        turn
+    }
+
+    /// Encodes what is queued, as far as there is room. Whether it stopped for want of room.
+    fn take_commands(&mut self, now: Instant, skipped: &mut Vec<Pending>) -> bool {
+        let Stage::Up(work) = &mut self.stage else {
+            return false;
+        };
+        while work.pipeline.len() < self.terms.max_in_flight {
+            if work.closing {
+                return false;
+            }
+            match self.commands.pop_front() {
+                Some(Command::Send(outgoing)) => work.encode(outgoing, now, skipped),
+                Some(Command::HangUp) => {
+                    work.hung_up = true;
+                    return false;
+                }
+                None if self.finished => work.closing = true,
+                None => return false,
+            }
+        }
+        true
+    }
+
+    fn end(&mut self, cause: Option<Error>) -> Option<LaneEvent<Pending>> {
+        let Stage::Up(work) = std::mem::replace(&mut self.stage, Stage::Over(Vec::new())) else {
+            return None;
+        };
+        let heard = work.pipeline.heard().unwrap_or(work.begun);
+        let mut leftovers = work.pipeline.into_leftovers();
+        let untaken = self.commands.drain(..).flatten();
+        leftovers.unwritten.extend(untaken.map(|outgoing| outgoing.tag));
+        Some(LaneEvent::Ended(Box::new(LaneEnd {
+            cause,
+            leftovers,
+            was_silent: work.was_silent,
+            heard,
+        })))
+    }
+}
+
+impl Work {
+    fn encode(&mut self, outgoing: Outgoing<Pending>, now: Instant, skipped: &mut Vec<Pending>) {
+        if outgoing.tag.is_gone() {
+            return skipped.push(outgoing.tag);
+        }
+        self.pipeline.push(&outgoing.request, outgoing.tag, now.into());
+    }
+
+    /// Writes as much as the socket takes. Returns whether that was all.
+    fn write(&mut self, now: Instant, takes: &mut impl FnMut(usize) -> usize, written: &mut Vec<BytesMut>) -> bool {
+        while !self.pipeline.unwritten().is_empty() {
+            let count = takes(self.pipeline.unwritten().len());
+            if count == 0 {
+                return false;
+            }
+            written.push(self.pipeline.unwritten()[..count].into());
+            self.pipeline.wrote(count);
+            self.last_written = now;
+        }
+        true
+    }
+
+    fn read(
+        &mut self,
+        arrived: &mut impl Iterator<Item = Chunk>,
+        received: &mut Received<Pending>,
+    ) -> Result<(), Error> {
+        for chunk in arrived {
+            match chunk {
+                Chunk::Bytes(bytes) => {
+                    self.pipeline.read_space().extend_from_slice(&bytes);
+                    self.pipeline.receive(received)?;
+                }
+                Chunk::End => return Err(lost("the server closed it")),
+                Chunk::Reset => return Err(lost("reading failed")),
+            }
+        }
+        Ok(())
+    }
+
+    /// When something is due next; `None` if there is something new to write.
+    fn look_at_the_clock(&mut self, now: Instant, terms: LaneTerms) -> Result<Option<Instant>, Error> {
+        if self.pipeline.wants_confirmation() {
+            self.pipeline.push_own(&Request::Ping, now.into());
+            return Ok(None);
+        }
+        match self.pipeline.answer_by() {
+            Some(answer_by) if answer_by > now => Ok(Some(answer_by)),
+            Some(_) => {
+                self.was_silent = true;
+                Err(lost("the server left a request unanswered for the reply timeout"))
+            }
+            None if self.last_written + terms.keepalive > now => Ok(Some(self.last_written + terms.keepalive)),
+            None => {
+                self.pipeline.push_own(&Request::Ping, now.into());
+                Ok(None)
+            }
+        }
+    }
+}
+
+fn lost(what: &str) -> Error {
+    Error::new(ErrorKind::Disconnected, format!("the connection was lost: {what}"))
+}

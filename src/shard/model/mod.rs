@@ -1,0 +1,63 @@
+//! The shard against the server, in a model of everything between and around them: clock, network, callers, faults. All of it follows
+//! from a seed.
+//!
+//! The shard and the server's state are the real ones, and so are the framing and matching of requests and answers
+//! ([`Pipeline`](crate::net::pipeline::Pipeline), the request decoder). What stands for I/O is the model's: `lane` for `net::dial` and
+//! `net::lane`, `client` for the driver in `actor::shard`, `server::model` for the server's listener and connections.
+//!
+//! | part | is |
+//! | --- | --- |
+//! | `plan` | what a seed decides beforehand |
+//! | `agenda`, `trace` | the clock, and what has happened |
+//! | `network`, `lane`, `host`, `faults` | wires, their ends, and what goes wrong with them |
+//! | `client`, `effects` | shards, and what their drivers do |
+//! | `callers`, `acts` | who uses them |
+//! | `describe` | what histories say |
+//! | `book`, `order`, `checks`, `settle` | what must hold |
+//!
+//! # What must hold
+//!
+//! A *believer* is a lease in the hands of a caller whose state is `Held` or `Suspect`.
+//!
+//! 1. Each believer's grant is in the server's book, and the book never grants a key more often than its limit. So no key is
+//!    believed to be held twice, by one client or by several. One exception, which the contract makes: where a server gave a lease
+//!    up because its connection ended, or ended itself, the client must have been told when its shard has heard of the end of that
+//!    connection, which must be soon. From then on the lease is lost. Where leases are known to survive their connections it is a server
+//!    that ended itself, and the shard has heard of that when all of its connections to it have ended; from then on the lease is
+//!    lost or `Suspect`.
+//!    A lease that the server let expire is lost before, without any exception.
+//! 2. A grant that no caller wants is given back at once where nothing is wrong, and never renewed.
+//! 3. A call is answered, or its channel closed with its shard; its room is given back.
+//! 4. No renewal is sent after the release of the same lease, and none is held after its release was answered.
+//! 5. When nothing is wrong and no caller wants anything, there is nothing left but idle pipelined connections, at both ends.
+//! 6. Callers of a client that wait for the same key get it in the order in which they came.
+//! 7. A shard that is shut down is over when its time is, and what it reports as released is free.
+//! 8. An input has no more effects than there are things to do something about, and a shard that was told the time does not want to be
+//!    told the same time again.
+//! 9. Nothing is sent over a connection that is not up, and no caller gets an error that no correct server causes.
+//!
+//! # Running it
+//!
+//! `cargo test --lib shard::model`. A seed that fails is printed, with the end of its history; `MODEL_SEED=7 cargo test --lib
+//! shard::model` runs that one alone and prints all of it. `MODEL_SEEDS=100000` runs so many, `MODEL_FROM=5000` from there on,
+//! `MODEL_STEPS=5000` each so long.
+
+mod acts;
+mod agenda;
+mod book;
+mod callers;
+mod checks;
+mod client;
+mod describe;
+mod effects;
+mod faults;
+mod host;
+mod lane;
+mod network;
+mod order;
+mod plan;
+mod settle;
+mod trace;
+mod world;
+
+mod tests;

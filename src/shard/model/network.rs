@@ -1,0 +1,181 @@
+//! The wires between clients and servers: bytes that take their time, or never arrive.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tokio::time::Instant;
+
+use super::agenda::ClientId;
+use crate::shard::ids::LaneId;
+
+/// Names a connection that a server has admitted: which server, and its number there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct WireId {
+    pub(super) server: u32,
+    pub(super) number: u64,
+}
+
+/// What is on its way.
+#[derive(Clone, Debug)]
+pub(super) enum Chunk {
+    Bytes(BytesMut),
+    /// The peer sends no more.
+    End,
+    /// The connection is broken.
+    Reset,
+}
+
+/// One direction of a wire.
+#[derive(Default)]
+pub(super) struct Pipe {
+    chunks: VecDeque<(Instant, Chunk)>,
+    /// Nothing arrives before that.
+    held_until: Option<Instant>,
+    /// What is sent from now on never arrives.
+    swallows: bool,
+    /// Nothing more can be sent.
+    closed: bool,
+}
+
+/// A connection.
+pub(super) struct Wire {
+    pub(super) client: ClientId,
+    pub(super) lane: LaneId,
+    /// From the client to the server.
+    pub(super) up: Pipe,
+    /// From the server to the client.
+    pub(super) down: Pipe,
+    pub(super) client_is_gone: bool,
+    pub(super) server_is_gone: bool,
+    /// When the server's end is woken, if that is planned.
+    pub(super) serve_at: Option<Instant>,
+}
+
+/// All wires of which an end is left.
+#[derive(Default)]
+pub(super) struct Network {
+    wires: BTreeMap<WireId, Wire>,
+}
+
+impl Pipe {
+    /// Sends something that takes at least so long. Returns when it arrives, if it does.
+    pub(super) fn send(&mut self, chunk: Chunk, now: Instant, delay: Duration) -> Option<Instant> {
+        if self.swallows || self.closed {
+            return None;
+        }
+        self.closed = matches!(chunk, Chunk::End | Chunk::Reset);
+        let last = self.chunks.back().map_or(now, |(at, _)| *at);
+        let at = (now + delay).max(last);
+        self.chunks.push_back((at, chunk));
+        Some(self.held_until.map_or(at, |until| until.max(at)))
+    }
+
+    /// Takes what has arrived.
+    pub(super) fn arrived(&mut self, now: Instant) -> Vec<Chunk> {
+        let mut arrived = Vec::new();
+        while self.has_arrived(now) {
+            arrived.extend(self.chunks.pop_front().map(|(_, chunk)| chunk));
+        }
+        arrived
+    }
+
+    /// Whether the next thing that has arrived is the end.
+    pub(super) fn has_ended(&self, now: Instant) -> bool {
+        self.has_arrived(now) && !matches!(self.chunks.front(), Some((_, Chunk::Bytes(_))))
+    }
+
+    fn has_arrived(&self, now: Instant) -> bool {
+        let held = self.held_until.is_some_and(|until| until > now);
+        !held && self.chunks.front().is_some_and(|(at, _)| *at <= now)
+    }
+
+    /// Holds back what is on its way, and what comes after it.
+    pub(super) fn hold(&mut self, until: Instant) {
+        self.held_until = self.held_until.max(Some(until));
+    }
+
+    /// Lets go what is held back. Returns when the next of it arrives.
+    pub(super) fn let_go(&mut self, now: Instant) -> Option<Instant> {
+        self.held_until = None;
+        self.chunks.front().map(|(at, _)| (*at).max(now))
+    }
+
+    /// What is on its way is lost, but for the first `kept` pieces; what is sent later too.
+    pub(super) fn swallow(&mut self, kept: usize) {
+        self.chunks.truncate(kept);
+        self.swallows = true;
+    }
+
+    /// What is on its way is lost, but for the first `kept` pieces, and the other end hears that the connection is broken.
+    /// Returns when.
+    pub(super) fn reset(&mut self, kept: usize, now: Instant, delay: Duration) -> Option<Instant> {
+        self.chunks.truncate(kept);
+        self.closed = false;
+        self.held_until = None;
+        let at = self.send(Chunk::Reset, now, delay);
+        self.swallows = true;
+        at
+    }
+
+    /// Whether what is sent never arrives.
+    pub(super) fn is_dead(&self) -> bool {
+        self.swallows
+    }
+
+    /// How many pieces are on their way.
+    pub(super) fn len(&self) -> usize {
+        self.chunks.len()
+    }
+}
+
+impl Wire {
+    /// Whether something is wrong with it.
+    pub(super) fn is_hurt(&self) -> bool {
+        self.client_is_gone || self.server_is_gone || self.up.is_dead() || self.down.is_dead()
+    }
+}
+
+impl Network {
+    pub(super) fn add(&mut self, id: WireId, client: ClientId, lane: LaneId) {
+        let wire = Wire {
+            client,
+            lane,
+            up: Pipe::default(),
+            down: Pipe::default(),
+            client_is_gone: false,
+            server_is_gone: false,
+            serve_at: None,
+        };
+        self.wires.insert(id, wire);
+    }
+
+    pub(super) fn get(&self, id: WireId) -> Option<&Wire> {
+        self.wires.get(&id)
+    }
+
+    pub(super) fn get_mut(&mut self, id: WireId) -> Option<&mut Wire> {
+        self.wires.get_mut(&id)
+    }
+
+    pub(super) fn ids(&self) -> Vec<WireId> {
+        self.wires.keys().copied().collect()
+    }
+
+    /// One of the wires.
+    pub(super) fn any(&self, rng: &mut fastrand::Rng) -> Option<WireId> {
+        let which = rng.usize(0..self.wires.len().max(1));
+        self.wires.keys().nth(which).copied()
+    }
+
+    /// Forgets a wire that has no end left.
+    pub(super) fn forget_if_gone(&mut self, id: WireId) {
+        if self
+            .wires
+            .get(&id)
+            .is_some_and(|wire| wire.client_is_gone && wire.server_is_gone)
+        {
+            self.wires.remove(&id);
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! The end of a run: nothing is wrong any more, no caller wants anything, and the books agree.
+
+use std::time::Duration;
+
+use super::agenda::Event;
+use super::plan::LONGEST_WAIT;
+use super::world::World;
+use crate::shard::Shard;
+use crate::shard::effect::Role;
+
+/// How much there is of everything that a shard keeps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in crate::shard) struct Books {
+    pub(in crate::shard) leases: usize,
+    pub(in crate::shard) held_by_key: usize,
+    pub(in crate::shard) releases: usize,
+    pub(in crate::shard) waits_here: usize,
+    pub(in crate::shard) waits_at_server: usize,
+    pub(in crate::shard) has_waits: bool,
+    pub(in crate::shard) places: usize,
+    pub(in crate::shard) parked: usize,
+    pub(in crate::shard) in_flight: usize,
+    pub(in crate::shard) owned: usize,
+    /// By role: all, and those that are up.
+    pub(in crate::shard) connections: [(usize, usize); Role::ALL.len()],
+}
+
+impl Shard {
+    /// How much there is.
+    pub(super) fn books(&self) -> Books {
+        let mut books = Books {
+            leases: self.leases.ids().count(),
+            held_by_key: self.leases.held_by_key(),
+            releases: self.releases.under_way(),
+            waits_here: self.waits.local(),
+            waits_at_server: self.waits.at_server(),
+            has_waits: !self.waits.is_empty(),
+            places: self.places.len(),
+            parked: self.parked.len() + self.parked_disposable.len(),
+            ..Books::default()
+        };
+        (books.in_flight, books.owned) = self.connections.in_flight_and_owned();
+        books.connections = Role::ALL.map(|role| {
+            let count = self.connections.count(role);
+            (count.all, count.up)
+        });
+        books
+    }
+}
+
+impl World {
+    /// Nothing is wrong any more. All clients are shut down, or all callers let go of what they have; then the books must agree.
+    pub(super) fn settle(&mut self) {
+        self.heal();
+        if self.rng.u8(0..3) == 0 {
+            for index in 0..self.clients.len() {
+                self.shut_down(index, Duration::from_secs(5));
+            }
+            let until = self.now() + Duration::from_secs(6);
+            self.run_until(until, |world| world.clients.iter().all(|client| client.is_over));
+            self.check_callers();
+            self.let_go();
+        } else {
+            self.let_go();
+        }
+        let time = self.plan.terms.read_timeout + self.plan.noticed_within() + self.plan.longest_lease() * 2;
+        let until = self.now() + time + LONGEST_WAIT + self.plan.idle_timeout;
+        self.run_until(until, |world| world.unsettled().is_none());
+        if let Some(what) = self.unsettled() {
+            return self.broken(|| format!("all is quiet, but {what}"));
+        }
+        // Nothing but signs of life from here on.
+        for index in 0..self.clients.len() {
+            self.shut_down(index, Duration::from_secs(5));
+        }
+        let is_over = |world: &Self| world.clients.iter().all(|client| client.is_over);
+        let until = self.now() + self.plan.slack();
+        self.run_until(until, is_over);
+        if !is_over(self) {
+            return self.broken(|| "clients that have nothing are shut down, but are not over at once".to_owned());
+        }
+        // Over a wire that swallows everything the server hears nothing of that.
+        let until = self.now() + self.plan.slack() + self.plan.terms.read_timeout;
+        let connections = |world: &Self| world.server.as_ref().map_or(0, |server| server.population().0);
+        self.run_until(until, |world| connections(world) == 0);
+        if connections(self) > 0 {
+            self.broken(|| "all clients are over, but the server has connections".to_owned());
+        }
+    }
+
+    fn run_until(&mut self, until: tokio::time::Instant, mut is_enough: impl FnMut(&Self) -> bool) {
+        let mut steps = 0_u32;
+        while self.violation().is_none() && self.agenda.next_at().is_some_and(|at| at <= until) {
+            self.step();
+            steps += 1;
+            if steps % 16 == 0 {
+                self.callers.tidy();
+                if is_enough(self) {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Callers give up everything.
+    fn let_go(&mut self) {
+        let now = self.now();
+        let ids: Vec<_> = self.callers.calls.keys().copied().collect();
+        for id in ids {
+            self.add(now, Event::Call(id));
+            if let Some(call) = self.callers.calls.get_mut(&id) {
+                call.until = now;
+            }
+        }
+        self.callers.held.clear();
+        self.callers.tickets.clear();
+        self.notice_inputs();
+    }
+
+    /// What does not agree yet.
+    fn unsettled(&self) -> Option<String> {
+        if !self.callers.calls.is_empty() || !self.callers.abandoned.is_empty() || !self.callers.held.is_empty() {
+            let calls: Vec<_> = self.callers.abandoned.iter().map(|abandoned| abandoned.call).collect();
+            return Some(format!("callers wait, or take up room: {calls:?}"));
+        }
+        let (connections, leases, waiters) = self.server.as_ref()?.population();
+        if leases + waiters > 0 {
+            return Some(format!("the server has {leases} leases and {waiters} waiters"));
+        }
+        let mut up = 0;
+        for client in self.clients.iter().filter(|client| !client.is_over) {
+            let pipelined = self.plan.pipelined;
+            let mut expected = Books::default();
+            expected.connections[Role::Pipelined as usize] = (pipelined, pipelined);
+            let books = client.books();
+            if books != expected {
+                return Some(format!("client {} has {books:?}", client.id.index));
+            }
+            if client.lanes.len() != pipelined {
+                return Some(format!(
+                    "client {} has {} connections",
+                    client.id.index,
+                    client.lanes.len()
+                ));
+            }
+            up += pipelined;
+        }
+        (connections != up).then(|| format!("the server has {connections} connections, and its clients {up}"))
+    }
+}

@@ -1,0 +1,148 @@
+//! Everything that there is in a run, and how it goes on: one event after the other.
+
+use tokio::time::Instant;
+
+use super::agenda::{Agenda, ClientId, Event};
+use super::book::Book;
+use super::callers::Callers;
+use super::client::Client;
+use super::network::Network;
+use super::plan::{Plan, up_to};
+use super::trace::Trace;
+use crate::server::model::ModelServer;
+use crate::shard::ids::LaneId;
+
+pub(super) struct World {
+    pub(super) plan: Plan,
+    pub(super) rng: fastrand::Rng,
+    pub(super) agenda: Agenda,
+    pub(super) trace: Trace,
+    pub(super) network: Network,
+    pub(super) clients: Vec<Client>,
+    pub(super) callers: Callers,
+    pub(super) book: Book,
+    /// The server, while it is up.
+    pub(super) server: Option<ModelServer>,
+    /// How many servers there were, this one included.
+    pub(super) servers: u32,
+    /// It admits no more connections.
+    pub(super) draining: bool,
+    /// Nothing reaches the server before that, of new connections.
+    pub(super) unreachable_until: Instant,
+    /// Acts and faults go on.
+    pub(super) goes_on: bool,
+    /// The first invariant that was broken, and how.
+    violation: Option<String>,
+}
+
+impl World {
+    pub(super) fn new(seed: u64, with_text: bool) -> Self {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let plan = Plan::new(&mut rng);
+        // Far from the beginning of the clock, so that moments before the run exist.
+        let begun = Instant::now() + std::time::Duration::from_secs(24 * 3600);
+        let mut world = Self {
+            plan,
+            rng,
+            agenda: Agenda::new(begun),
+            trace: Trace::new(begun, with_text),
+            network: Network::default(),
+            clients: Vec::new(),
+            callers: Callers::default(),
+            book: Book::default(),
+            server: None,
+            servers: 0,
+            draining: false,
+            unreachable_until: begun,
+            goes_on: true,
+            violation: None,
+        };
+        world.trace.log(begun, "plan", &[seed], || format!("{:?}", world.plan));
+        world.start_server();
+        for index in 0..world.plan.clients {
+            world.start_client(index, None);
+        }
+        world.add_in(world.plan.pause, Event::Act);
+        if let Some(pause) = world.plan.fault_pause {
+            world.add_in(pause, Event::Fault);
+        }
+        world
+    }
+
+    pub(super) fn now(&self) -> Instant {
+        self.agenda.now()
+    }
+
+    pub(super) fn add(&mut self, at: Instant, event: Event) {
+        self.agenda.add(at, event, &mut self.rng);
+    }
+
+    /// Something will happen within that time.
+    pub(super) fn add_in(&mut self, most: std::time::Duration, event: Event) {
+        let at = self.now() + up_to(most, &mut self.rng);
+        self.add(at, event);
+    }
+
+    /// The broken invariant, if there is one.
+    pub(super) fn violation(&self) -> Option<&str> {
+        self.violation.as_deref()
+    }
+
+    /// An invariant is broken. The first is kept.
+    pub(super) fn broken(&mut self, what: impl FnOnce() -> String) {
+        if self.violation.is_none() {
+            let what = what();
+            let now = self.now();
+            self.trace.log(now, "BROKEN", &[], || what.clone());
+            self.violation = Some(what);
+        }
+    }
+
+    /// The next event. Returns whether there was one that did anything.
+    pub(super) fn step(&mut self) -> bool {
+        let Some(event) = self.agenda.next() else {
+            return false;
+        };
+        let did = match event {
+            Event::Act => self.act(),
+            Event::Fault => self.fault(),
+            Event::Inputs(client) => self.when_it_runs(client, event) && self.take_inputs(client.index),
+            Event::Tick(client) => self.when_it_runs(client, event) && self.tick(client.index),
+            Event::Dial(client, lane) => self.is_alive(client) && self.dial(client, lane),
+            Event::Arrive(client, lane) => self.is_alive(client) && self.arrive(client, lane),
+            Event::Lane(client, lane) => self.when_it_runs(client, event) && self.lane_turn(client, lane),
+            Event::Serve(wire) => self.serve(wire),
+            Event::Sweep(server) => self.sweep(server),
+            Event::Stop(server) => self.stop_server(server),
+            Event::Start => self.start_server(),
+            Event::Call(call) => self.look_for_answer(call),
+        };
+        if did {
+            self.check_believers();
+        }
+        did
+    }
+
+    /// Whether a client still lives.
+    pub(super) fn is_alive(&self, client: ClientId) -> bool {
+        let current = self.clients.get(client.index);
+        current.is_some_and(|current| current.id == client && !current.is_over)
+    }
+
+    /// Whether a client's task is run now. If not, the event comes again when it is.
+    fn when_it_runs(&mut self, client: ClientId, event: Event) -> bool {
+        if !self.is_alive(client) {
+            return false;
+        }
+        let stalled_until = self.clients[client.index].stalled_until;
+        if stalled_until > self.now() {
+            self.add(stalled_until, event);
+            return false;
+        }
+        true
+    }
+
+    pub(super) fn wake_lane(&mut self, client: ClientId, lane: LaneId, at: Instant) {
+        self.add(at, Event::Lane(client, lane));
+    }
+}
