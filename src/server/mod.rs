@@ -54,6 +54,7 @@ mod event;
 mod ids;
 mod listener;
 #[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 pub(crate) mod model;
 mod name;
 mod options;

@@ -1,7 +1,7 @@
 //! A server for the model of the shard: what `listener` and `connection` do around a state, step by step. No sockets, no tasks, no
 //! clock but the caller's, and no randomness but the caller's: the same steps have the same outcome.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -15,7 +15,7 @@ use super::random::Random;
 use super::release::Release;
 use super::state::{Answer, State};
 use crate::clock::after;
-use crate::protocol::{Request, RequestDecoder, RequestError, Response, Status};
+use crate::protocol::{RawRequest, RequestDecoder, Response, Status};
 use crate::types::Ttl;
 
 /// What a model chooses of a server.
@@ -44,7 +44,6 @@ pub(crate) struct ModelServer {
 
 struct Connection {
     decoder: RequestDecoder,
-    requests: VecDeque<Result<Request, RequestError>>,
     out: BytesMut,
     blocked: Option<Blocked>,
     /// When it has been silent for too long.
@@ -103,7 +102,6 @@ impl ModelServer {
         let number = self.state.connect(0)?;
         let connection = Connection {
             decoder: RequestDecoder::default(),
-            requests: VecDeque::new(),
             out: BytesMut::new(),
             blocked: None,
             read_until: after(now, self.terms.read_timeout),
@@ -132,7 +130,6 @@ impl ModelServer {
     /// Serves a connection as far as that goes. `None` if there is none of that number.
     pub(crate) fn turn(&mut self, number: u64, now: Instant) -> Option<Turn> {
         let connection = self.connections.get_mut(&number)?;
-        connection.decode();
         let watches = self.terms.release.watches_blocked_connections();
         let read_timeout = self.terms.read_timeout;
         let (is_over, wake_at) = loop {
@@ -156,32 +153,37 @@ impl ModelServer {
                 connection.has_read = true;
                 continue;
             }
-            match connection.requests.pop_front() {
-                Some(Ok(request)) => match self.state.request(number, request, now) {
-                    Answer::Now(response) => response.encode(&mut connection.out),
-                    Answer::Later {
-                        subject,
-                        until,
-                        granted,
-                    } => {
-                        connection.blocked = Some(Blocked {
+            match connection.decoder.next_lines() {
+                Ok(Some(lines)) => {
+                    let Some(request) = RawRequest::read(lines) else {
+                        refused().encode(&mut connection.out);
+                        continue;
+                    };
+                    match self.state.request(number, request, now) {
+                        Answer::Now(response) => response.encode(&mut connection.out),
+                        Answer::Later {
                             subject,
                             until,
                             granted,
-                            outcome: None,
-                        });
-                        self.blocked.insert(number);
+                        } => {
+                            connection.blocked = Some(Blocked {
+                                subject,
+                                until,
+                                granted,
+                                outcome: None,
+                            });
+                            self.blocked.insert(number);
+                        }
+                        // No client of the model listens.
+                        Answer::Listening(_) => Response::Done.encode(&mut connection.out),
                     }
-                    // No client of the model listens.
-                    Answer::Listening(_) => Response::Done.encode(&mut connection.out),
-                },
-                Some(Err(RequestError::Malformed)) => refused().encode(&mut connection.out),
-                Some(Err(RequestError::Line(_))) => {
+                }
+                Err(_) => {
                     refused().encode(&mut connection.out);
                     break (true, now);
                 }
-                None if connection.ended => break (true, now),
-                None => {
+                Ok(None) if connection.ended => break (true, now),
+                Ok(None) => {
                     if std::mem::take(&mut connection.has_read) {
                         connection.read_until = after(now, read_timeout);
                     }
@@ -261,17 +263,6 @@ impl ModelServer {
 }
 
 impl Connection {
-    fn decode(&mut self) {
-        loop {
-            match self.decoder.next_request() {
-                Ok(None) => return,
-                Ok(Some(request)) => self.requests.push_back(Ok(request)),
-                Err(RequestError::Malformed) => self.requests.push_back(Err(RequestError::Malformed)),
-                Err(error) => return self.requests.push_back(Err(error)),
-            }
-        }
-    }
-
     fn unblock(&mut self, response: &Response) {
         response.encode(&mut self.out);
         self.blocked = None;

@@ -34,6 +34,7 @@ mod intake;
 mod leases;
 mod metrics;
 #[cfg(all(test, feature = "server"))]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod model;
 mod places;
 pub(crate) mod progress;

@@ -44,6 +44,7 @@ impl Bench {
     fn connected(change: impl FnOnce(&mut Settings)) -> Self {
         let mut settings = Settings {
             schedule: Schedule {
+                longest_suspend: None,
                 renew_ratio: RenewRatio::new(0.5).unwrap(),
                 margin: None,
             },

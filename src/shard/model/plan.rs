@@ -165,6 +165,7 @@ impl Plan {
         });
         Settings {
             schedule: Schedule {
+                longest_suspend: None,
                 renew_ratio: RenewRatio::new(0.5).unwrap(),
                 margin: None,
             },
