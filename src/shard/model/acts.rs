@@ -388,8 +388,9 @@ impl World {
             | ErrorKind::NotEnqueued
             | ErrorKind::NotLeader
             | ErrorKind::Auth
-            | ErrorKind::Unsupported
             | ErrorKind::ShardGone => true,
+            // Servers that stand alone know no `barrier`; all that is asked else, they know.
+            ErrorKind::Unsupported => !error.message().contains("`barrier`"),
             ErrorKind::LimitMismatch => !self.plan.wrong_limits,
             _ => false,
         };

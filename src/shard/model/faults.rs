@@ -138,7 +138,8 @@ impl World {
         let until = self.now() + up_to(LONGEST_STALL, &mut self.rng);
         let now = self.now();
         self.trace.log(now, "client stalls", &[index as u64], String::new);
-        self.clients[index].stalled_until = until;
+        let client = &mut self.clients[index];
+        client.stalled_until = client.stalled_until.max(until);
         self.disturbed_until(index, until);
     }
 
