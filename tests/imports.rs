@@ -108,6 +108,7 @@ fn what_is_exempt_is_no_circle() {
     // The file of a module that is only there for tests.
     let mut files = modules(&[("a", "use crate::b::X;"), ("b", "#[cfg(test)]\nmod tests;")]);
     files.insert("b::tests".to_owned(), "use crate::a::Y;".to_owned());
+    files.insert("b::tests::part".to_owned(), "use crate::a::Y;".to_owned());
     assert_eq!(cycle(&imports(&files)), None);
 }
 
@@ -222,7 +223,12 @@ fn imports(sources: &Sources) -> Imports {
     let mut uses: BTreeMap<&str, BTreeSet<(String, String)>> = BTreeMap::new();
     // What a name stands for in a module that imports it: (module, name) to a path.
     let mut names: BTreeMap<(String, String), (String, String)> = BTreeMap::new();
-    for (module, source) in sources.iter().filter(|(module, _)| !tests.contains(*module)) {
+    let is_a_test = |module: &str| {
+        tests
+            .iter()
+            .any(|test| module == test || module.starts_with(&format!("{test}::")))
+    };
+    for (module, source) in sources.iter().filter(|(module, _)| !is_a_test(module)) {
         let source = compiled(source);
         let found = uses.entry(module).or_default();
         for path in used(&source) {

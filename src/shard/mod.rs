@@ -33,8 +33,9 @@ pub(crate) mod input;
 mod intake;
 mod leases;
 mod metrics;
-#[cfg(all(test, feature = "server"))]
+#[cfg(feature = "server")]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#[cfg(test)]
 mod model;
 mod places;
 pub(crate) mod progress;
