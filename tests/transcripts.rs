@@ -1,7 +1,8 @@
 //! Replays conversations recorded from a real server (`tests/data`), line by line.
 //!
 //! Against the embedded server, started anew for each, with every release that must answer so; or, with
-//! `DFLOCKD_TEST_BINARY=path`, once against that server binary, started with each conversation's flags.
+//! `DFLOCKD_TEST_BINARY=path`, once against that server binary, started with each conversation's flags; with
+//! `DFLOCKD_TEST_BINARY_RELEASE_FLAG=--release` it is told which release to play.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod support;
@@ -64,6 +65,9 @@ impl Peer {
             Some(binary) => {
                 let mut command = Command::new(binary);
                 command.args(flags);
+                if let Some(flag) = std::env::var_os("DFLOCKD_TEST_BINARY_RELEASE_FLAG") {
+                    command.arg(flag).arg(release.to_string());
+                }
                 Self::Process(
                     tokio::task::spawn_blocking(move || ServerProcess::start(command))
                         .await
