@@ -10,7 +10,7 @@ use tower::{Layer, Service};
 use zeroize::Zeroizing;
 
 use crate::client::Client;
-use crate::config::{Config, OnUnavailable, Options};
+use crate::config::{ClientOptions, Config, OnUnavailable};
 use crate::error::{Error, Result};
 use crate::net::auth::AuthSource;
 use crate::net::backoff::ReconnectPolicy;
@@ -26,7 +26,7 @@ use crate::types::Key;
 #[derive(Clone, Default)]
 #[must_use = "a builder does nothing until it is built"]
 pub struct ClientBuilder {
-    options: Options,
+    options: ClientOptions,
     layers: Vec<UserLayer>,
 }
 

@@ -45,7 +45,7 @@ const MOST_PIPELINED: usize = 16;
 
 /// What was asked for, unchecked. Not `Debug`: it holds the secret as it was given.
 #[derive(Clone)]
-pub(crate) struct Options {
+pub(crate) struct ClientOptions {
     pub(crate) shards: Vec<Shard>,
     pub(crate) max_redirects: u32,
     pub(crate) auth: Option<AuthSource>,
@@ -76,7 +76,7 @@ pub(crate) struct Options {
     pub(crate) key_class: Option<Classifier>,
 }
 
-impl Default for Options {
+impl Default for ClientOptions {
     fn default() -> Self {
         Self {
             shards: DEFAULT_SERVERS.iter().map(|server| Shard::single(*server)).collect(),
@@ -143,7 +143,7 @@ impl ShardConfig {
     }
 }
 
-impl Options {
+impl ClientOptions {
     pub(crate) fn shard_by(&mut self, strategy: impl ShardingStrategy + 'static) {
         self.strategy = CheckedStrategy::new(strategy);
     }
@@ -283,8 +283,8 @@ mod tests {
     use super::*;
     use crate::ErrorKind;
 
-    fn refusal(change: impl FnOnce(&mut Options)) -> String {
-        let mut options = Options::default();
+    fn refusal(change: impl FnOnce(&mut ClientOptions)) -> String {
+        let mut options = ClientOptions::default();
         change(&mut options);
         match options.check() {
             Ok(_) => panic!("was taken"),
@@ -297,16 +297,16 @@ mod tests {
 
     #[test]
     fn the_defaults_are_good() {
-        let config = Options::default().check().unwrap();
+        let config = ClientOptions::default().check().unwrap();
         assert_eq!(config.shards.len(), 1);
         assert_eq!(
             (config.shard.machine.exclusive, config.shard.machine.exclusive_per_key),
             (1024, 16)
         );
         for (all, per_key) in [(1, 1), (7, 1), (8, 2), (64, 16), (4096, 16)] {
-            let options = Options {
+            let options = ClientOptions {
                 exclusive_lanes: all,
-                ..Options::default()
+                ..ClientOptions::default()
             };
             assert_eq!(
                 options.check().unwrap().shard.machine.exclusive_per_key,
@@ -345,10 +345,10 @@ mod tests {
             "{text}"
         );
         assert!(text.contains("reply timeout of 23s is not acceptable"), "{text}");
-        let longer = Options {
+        let longer = ClientOptions {
             keepalive: Duration::from_secs(13),
             server_read_timeout: Duration::from_secs(60),
-            ..Options::default()
+            ..ClientOptions::default()
         };
         assert!(longer.check().is_ok());
     }
@@ -356,11 +356,11 @@ mod tests {
     #[test]
     fn it_is_noticed_a_second_before_that_or_a_tenth_of_a_short_read_timeout() {
         let check = |keepalive, reply, patience| {
-            let options = Options {
+            let options = ClientOptions {
                 keepalive: Duration::from_millis(keepalive),
                 reply_timeout: Duration::from_millis(reply),
                 server_read_timeout: Duration::from_millis(patience),
-                ..Options::default()
+                ..ClientOptions::default()
             };
             options.check().map(drop).map_err(|error| error.to_string())
         };
@@ -379,11 +379,11 @@ mod tests {
     #[test]
     fn no_more_is_taken_than_a_socket_takes() {
         let silence = |keepalive: Duration, reply_timeout: Duration| {
-            let options = Options {
+            let options = ClientOptions {
                 keepalive,
                 reply_timeout,
                 server_read_timeout: Duration::MAX,
-                ..Options::default()
+                ..ClientOptions::default()
             };
             options.check().map(drop).map_err(|error| error.to_string())
         };

@@ -31,12 +31,12 @@ use crate::net::metrics::LaneMetrics;
 use crate::net::stream::Stream;
 use crate::protocol::StableRef;
 use crate::shard::ask::Ask;
-use crate::shard::effect::{Answer, Effect, Effects, Handover, Opening, Outcome, Role};
+use crate::shard::effect::{AcquireOutcome, Answer, Effect, Effects, Handover, Opening, Role};
 use crate::shard::held::{Acquired, FromHolder, HeldLease, HeldPlace};
 use crate::shard::ids::LaneId;
 use crate::shard::input::{Input, Inputs, Mailbox};
 use crate::shard::request::Pending;
-use crate::shard::{Refs, Setup, Shard};
+use crate::shard::{Refs, Setup, ShardMachine};
 use crate::shards::ShardPlan;
 use crate::telemetry::sink::ShardSink;
 
@@ -56,7 +56,7 @@ pub(crate) struct ShardArguments {
 
 /// The machine, and everything that it acts on.
 struct Driver {
-    shard: Shard,
+    shard: ShardMachine,
     effects: Effects,
     inputs: Inputs,
     mailbox: Mailbox,
@@ -131,7 +131,7 @@ impl Driver {
             handover: *handover.borrow(),
         };
         let mut effects = Effects::default();
-        let shard = Shard::new(setup, now, &mut effects);
+        let shard = ShardMachine::new(setup, now, &mut effects);
         let mut driver = Self {
             shard,
             effects,
@@ -158,7 +158,7 @@ impl Driver {
     /// Ready when the shard is over.
     fn poll_turns(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         for _ in 0..TURNS_IN_A_ROW {
-            self.shard.was_suspended(suspended(), Instant::now());
+            self.shard.note_suspended(suspended(), Instant::now());
             let mut news = self.poll_connections(cx);
             if self.waits_for_company() {
                 break;
@@ -420,9 +420,11 @@ impl Driver {
         match answer {
             Answer::Acquire(ask, outcome) => {
                 let acquired = outcome.map(|outcome| match outcome {
-                    Outcome::Lease(id, cell) => Acquired::Lease(HeldLease::new(cell, id, Arc::clone(&self.holders))),
-                    Outcome::Busy(refusal) => Acquired::Busy(refusal),
-                    Outcome::Queued(id, target, key, refusal) => {
+                    AcquireOutcome::Lease(id, cell) => {
+                        Acquired::Lease(HeldLease::new(cell, id, Arc::clone(&self.holders)))
+                    }
+                    AcquireOutcome::Busy(refusal) => Acquired::Busy(refusal),
+                    AcquireOutcome::Queued(id, target, key, refusal) => {
                         Acquired::Queued(HeldPlace::new(id, target, key, refusal, Arc::clone(&self.holders)))
                     }
                 });

@@ -48,16 +48,16 @@ impl fmt::Display for EnqueueStatus {
 ///
 /// Dropping it gives back what it holds in the background, from any thread, inside a runtime or not.
 pub struct Holder<G> {
-    held: Held<G>,
+    held: HeldState<G>,
     // Dropped after `held`, so that what is held is on its way back before the client may end.
-    source: Source,
+    source: ClientSource,
     target: Target,
     key: Key,
 }
 
 /// What an object has.
 #[derive(Default)]
-enum Held<G> {
+enum HeldState<G> {
     #[default]
     Nothing,
     Guard(G),
@@ -66,7 +66,7 @@ enum Held<G> {
 
 /// Through which client it acquires.
 #[derive(Clone)]
-enum Source {
+enum ClientSource {
     Shared(Handle),
     /// Started at the first use, and ended by `close`.
     Own {
@@ -78,12 +78,12 @@ enum Source {
 impl<G: Guard> Holder<G> {
     fn with_own_client(target: Target, key: &str, options: ClientBuilder) -> Result<Self> {
         let key = Key::new(key)?;
-        let source = Source::Own {
+        let source = ClientSource::Own {
             options: Box::new(options.for_key(&key)?),
             started: None,
         };
         Ok(Self {
-            held: Held::Nothing,
+            held: HeldState::Nothing,
             source,
             target,
             key,
@@ -92,10 +92,10 @@ impl<G: Guard> Holder<G> {
 
     fn with_handle(handle: Handle) -> Self {
         Self {
-            held: Held::Nothing,
+            held: HeldState::Nothing,
             target: handle.target,
             key: handle.key.clone(),
-            source: Source::Shared(handle),
+            source: ClientSource::Shared(handle),
         }
     }
 
@@ -129,7 +129,7 @@ impl<G: Guard> Holder<G> {
         let Some(lease) = self.handle().await?.acquire_in_time().await? else {
             return Ok(false);
         };
-        self.held = Held::Guard(G::of(lease));
+        self.held = HeldState::Guard(G::of(lease));
         Ok(true)
     }
 
@@ -161,7 +161,7 @@ impl<G: Guard> Holder<G> {
     /// # }
     /// ```
     pub async fn enqueue(&mut self) -> Result<EnqueueStatus> {
-        if let Held::Place(_) = self.held {
+        if let HeldState::Place(_) = self.held {
             return Err(Error::new(
                 ErrorKind::AlreadyEnqueued,
                 format!(
@@ -172,8 +172,8 @@ impl<G: Guard> Holder<G> {
         }
         self.must_have_nothing()?;
         let (held, status) = match self.handle().await?.enqueue(G::of).await? {
-            Enqueued::Acquired(guard) => (Held::Guard(guard), EnqueueStatus::Acquired),
-            Enqueued::Queued(ticket) => (Held::Place(ticket), EnqueueStatus::Queued),
+            Enqueued::Acquired(guard) => (HeldState::Guard(guard), EnqueueStatus::Acquired),
+            Enqueued::Queued(ticket) => (HeldState::Place(ticket), EnqueueStatus::Queued),
         };
         self.held = held;
         Ok(status)
@@ -195,26 +195,26 @@ impl<G: Guard> Holder<G> {
     /// An example is with [`enqueue`](Self::enqueue).
     pub async fn wait(&mut self, timeout: impl Into<Option<Duration>>) -> Result<bool> {
         match &self.held {
-            Held::Nothing => {
+            HeldState::Nothing => {
                 return Err(Error::new(
                     ErrorKind::NotEnqueued,
                     format!("there is no place in the queue of {:?}: enqueue first", self.key),
                 ));
             }
-            Held::Guard(guard) => return guard.check().map(|()| true),
-            Held::Place(_) => {}
+            HeldState::Guard(guard) => return guard.check().map(|()| true),
+            HeldState::Place(_) => {}
         }
         let timeout = match timeout.into() {
             Some(timeout) => timeout,
             None => self.handle().await?.wait,
         };
         // Taken out before the wait, so that a wait that is dropped leaves nothing.
-        let Held::Place(ticket) = std::mem::take(&mut self.held) else {
+        let HeldState::Place(ticket) = std::mem::take(&mut self.held) else {
             return Ok(false);
         };
         match ticket.wait(timeout).await {
             Ok(guard) => {
-                self.held = Held::Guard(guard);
+                self.held = HeldState::Guard(guard);
                 Ok(true)
             }
             Err(error) if error.says_that_it_is_held() => Ok(false),
@@ -247,9 +247,9 @@ impl<G: Guard> Holder<G> {
     /// ```
     pub async fn release(&mut self) -> Result<bool> {
         match std::mem::take(&mut self.held) {
-            Held::Guard(guard) => guard.into_lease().release().await.map(|()| true),
+            HeldState::Guard(guard) => guard.into_lease().release().await.map(|()| true),
             // Dropped, and so given up.
-            Held::Place(_) | Held::Nothing => Ok(false),
+            HeldState::Place(_) | HeldState::Nothing => Ok(false),
         }
     }
 
@@ -276,7 +276,7 @@ impl<G: Guard> Holder<G> {
     pub async fn close(&mut self) {
         // What could not be given back in time goes on in the background.
         drop(self.release().await);
-        if let Source::Own { started, .. } = &mut self.source {
+        if let ClientSource::Own { started, .. } = &mut self.source {
             if let Some(handle) = started.take() {
                 let client = Client::of(handle.core);
                 client.shutdown(client.config().request_timeout).await;
@@ -294,8 +294,8 @@ impl<G: Guard> Holder<G> {
     #[must_use]
     pub fn guard(&self) -> Option<&G> {
         match &self.held {
-            Held::Guard(guard) => Some(guard),
-            Held::Nothing | Held::Place(_) => None,
+            HeldState::Guard(guard) => Some(guard),
+            HeldState::Nothing | HeldState::Place(_) => None,
         }
     }
 
@@ -333,9 +333,9 @@ impl<G: Guard> Holder<G> {
 
     fn must_have_nothing(&self) -> Result<()> {
         let has = match &self.held {
-            Held::Guard(guard) if guard.is_held() => "holds it already: release it first",
-            Held::Place(_) => "has a place in its queue: wait at it, or release it",
-            Held::Guard(_) | Held::Nothing => return Ok(()),
+            HeldState::Guard(guard) if guard.is_held() => "holds it already: release it first",
+            HeldState::Place(_) => "has a place in its queue: wait at it, or release it",
+            HeldState::Guard(_) | HeldState::Nothing => return Ok(()),
         };
         Err(Error::new(
             ErrorKind::Misuse,
@@ -347,8 +347,8 @@ impl<G: Guard> Holder<G> {
     /// error at once.
     async fn handle(&mut self) -> Result<&Handle> {
         match &mut self.source {
-            Source::Shared(handle) => Ok(handle),
-            Source::Own { options, started } => {
+            ClientSource::Shared(handle) => Ok(handle),
+            ClientSource::Own { options, started } => {
                 let handle = match started.take() {
                     Some(handle) => handle,
                     None => Handle::new(
@@ -380,9 +380,9 @@ impl<G: fmt::Debug> fmt::Debug for Holder<G> {
         let mut out = f.debug_struct("Holder");
         out.field("key", &self.key);
         match &self.held {
-            Held::Nothing => out.finish_non_exhaustive(),
-            Held::Guard(guard) => out.field("held", guard).finish_non_exhaustive(),
-            Held::Place(ticket) => out.field("queued", ticket).finish_non_exhaustive(),
+            HeldState::Nothing => out.finish_non_exhaustive(),
+            HeldState::Guard(guard) => out.field("held", guard).finish_non_exhaustive(),
+            HeldState::Place(ticket) => out.field("queued", ticket).finish_non_exhaustive(),
         }
     }
 }

@@ -117,7 +117,7 @@ impl Error {
 
     /// The same error, which a person must do something about: whatever its kind is as a rule, this one does not pass.
     #[must_use]
-    pub(crate) fn hopeless(self) -> Self {
+    pub(crate) fn fatal(self) -> Self {
         self.with(|repr| repr.outlook = Outlook::Stays)
     }
 
@@ -320,7 +320,7 @@ mod tests {
 
     #[test]
     fn what_does_not_pass_by_itself_is_fatal_whatever_its_kind() {
-        let error = Error::new(ErrorKind::Connect, "the certificate has expired").hopeless();
+        let error = Error::new(ErrorKind::Connect, "the certificate has expired").fatal();
         assert!(error.is_fatal() && !error.is_retryable());
         assert_eq!(error.kind(), ErrorKind::Connect);
     }
@@ -333,7 +333,7 @@ mod tests {
             let callers_own = [AlreadyEnqueued, Layer, LeaseLost, NotEnqueued, NotHeld, Refused].contains(&kind);
             assert!(!(error.is_retryable() && error.is_fatal()), "{kind:?}");
             assert_eq!(!error.is_retryable() && !error.is_fatal(), callers_own, "{kind:?}");
-            let (passes, stays) = (error.clone().passing(), error.hopeless());
+            let (passes, stays) = (error.clone().passing(), error.fatal());
             assert!(passes.is_retryable() && !passes.is_fatal(), "{kind:?}");
             assert!(stays.is_fatal() && !stays.is_retryable(), "{kind:?}");
         }

@@ -30,10 +30,10 @@ pub(crate) struct Abilities {
 /// - That a server does *not* know it is believed until the endpoint cannot be reached. Until then connections are kept alive by
 ///   requests that all releases know.
 #[derive(Default)]
-pub(crate) struct KnownServers(Mutex<HashMap<Arc<str>, Known>>);
+pub(crate) struct KnownServers(Mutex<HashMap<Arc<str>, KnownServer>>);
 
 #[derive(Default)]
-struct Known {
+struct KnownServer {
     abilities: Abilities,
     /// When it last refused a request that is about signals, and how.
     refused_signals: Option<(Instant, Error)>,
@@ -68,11 +68,11 @@ impl KnownServers {
         self.lock().remove(endpoint);
     }
 
-    fn with<T>(&self, endpoint: &Arc<str>, work: impl FnOnce(&mut Known) -> T) -> T {
+    fn with<T>(&self, endpoint: &Arc<str>, work: impl FnOnce(&mut KnownServer) -> T) -> T {
         work(self.lock().entry(Arc::clone(endpoint)).or_default())
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Arc<str>, Known>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Arc<str>, KnownServer>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

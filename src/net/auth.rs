@@ -26,7 +26,7 @@ pub(crate) enum AuthSource {
 
 /// The same, checked.
 #[derive(Clone)]
-enum Source {
+enum TokenSource {
     Nothing,
     Value(AuthToken),
     Environment(Arc<str>),
@@ -35,17 +35,17 @@ enum Source {
 
 /// The secret of a client, and what its servers said about it. There is one for all shards.
 pub(crate) struct Credentials {
-    source: Source,
+    source: TokenSource,
     /// How long a secret that a server refused is not presented to it again.
     retry_after: Duration,
     /// By endpoint: what it refused last.
-    refusals: Mutex<HashMap<Arc<str>, Refusal>>,
+    refusals: Mutex<HashMap<Arc<str>, Rejection>>,
     /// It was told that the secret can be read on its way.
     warned: AtomicBool,
 }
 
 /// A server refused the secret, or that there is none.
-struct Refusal {
+struct Rejection {
     presented: Option<AuthToken>,
     at: Instant,
     error: Error,
@@ -60,8 +60,8 @@ impl Credentials {
     /// `InvalidInput` for a value that no server can take, and for a variable or a file without a name.
     pub(crate) fn new(source: Option<AuthSource>, retry_after: Duration) -> Result<Self> {
         let source = match source {
-            None => Source::Nothing,
-            Some(AuthSource::Value(value)) => Source::Value(AuthToken::new(value.as_str())?),
+            None => TokenSource::Nothing,
+            Some(AuthSource::Value(value)) => TokenSource::Value(AuthToken::new(value.as_str())?),
             Some(AuthSource::Environment(name)) if name.is_empty() || name.contains(['=', '\0']) => {
                 return Err(Error::invalid(
                     "name of an environment variable for the auth token",
@@ -69,11 +69,11 @@ impl Credentials {
                     "give a name without = and NUL",
                 ));
             }
-            Some(AuthSource::Environment(name)) => Source::Environment(name.into()),
+            Some(AuthSource::Environment(name)) => TokenSource::Environment(name.into()),
             Some(AuthSource::File(path)) if path.as_os_str().is_empty() => {
                 return Err(Error::invalid("auth token file", path, "give its path"));
             }
-            Some(AuthSource::File(path)) => Source::File(path.into()),
+            Some(AuthSource::File(path)) => TokenSource::File(path.into()),
         };
         Ok(Self {
             source,
@@ -112,7 +112,7 @@ impl Credentials {
                 refusals.remove(endpoint);
             }
             Err(error) if error.kind() == ErrorKind::Auth => {
-                let refusal = Refusal {
+                let refusal = Rejection {
                     presented: token,
                     at: Instant::now(),
                     error: error.clone(),
@@ -125,14 +125,14 @@ impl Credentials {
     }
 
     /// The secret is about to go where others can read it: that is told once.
-    pub(crate) fn is_exposed(&self, endpoint: &Arc<str>) {
+    pub(crate) fn warn_of_exposure(&self, endpoint: &Arc<str>) {
         if !self.warned.swap(true, Ordering::Relaxed) {
             tracing::warn!(%endpoint, "the auth token goes over the network without TLS: whoever is on the way can read it");
         }
     }
 }
 
-impl Source {
+impl TokenSource {
     async fn read(&self) -> Result<Option<AuthToken>> {
         match self {
             Self::Nothing => Ok(None),
@@ -181,10 +181,10 @@ fn unreadable(problem: &str) -> Error {
 impl fmt::Debug for Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.source {
-            Source::Nothing => f.write_str("Credentials(none)"),
-            Source::Value(_) => f.write_str("Credentials(…)"),
-            Source::Environment(name) => write!(f, "Credentials(environment variable {name})"),
-            Source::File(path) => write!(f, "Credentials(file {:?})", path.display().to_string()),
+            TokenSource::Nothing => f.write_str("Credentials(none)"),
+            TokenSource::Value(_) => f.write_str("Credentials(…)"),
+            TokenSource::Environment(name) => write!(f, "Credentials(environment variable {name})"),
+            TokenSource::File(path) => write!(f, "Credentials(file {:?})", path.display().to_string()),
         }
     }
 }
@@ -280,7 +280,7 @@ mod tests {
         tracing::subscriber::with_default(subscriber.finish(), || {
             let credentials = with(value("sesame"));
             for endpoint in ["a:1", "b:1", "a:1"] {
-                credentials.is_exposed(&endpoint.into());
+                credentials.warn_of_exposure(&endpoint.into());
             }
         });
         let told = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();

@@ -294,7 +294,7 @@ impl ConnectOptions {
         let mut wire = Wire::new(stream);
         if let Some(token) = token {
             if is_exposed {
-                self.settings.credentials.is_exposed(self.endpoint.as_text());
+                self.settings.credentials.warn_of_exposure(self.endpoint.as_text());
             }
             self.ask(&mut wire, Call::auth(token.clone())).await?;
         }
@@ -399,7 +399,7 @@ impl ConnectOptions {
                 ErrorKind::Connect,
                 "the server speaks TLS: give this client TLS, with ClientBuilder::tls",
             )
-            .hopeless());
+            .fatal());
         }
         let or_tls = if self.settings.tls.is_none() {
             ", or want TLS"

@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use tokio::time::sleep;
 
 use super::connect::{ConnectOptions, Connected, Shown};
-use super::lane::{self, Caller, Command, LaneEnd, Report};
+use super::lane::{self, Caller, Command, LaneEnd, LaneReport};
 use super::metrics::LaneMetrics;
 use super::pipeline::Leftovers;
 use crate::clock::Moment;
@@ -28,7 +28,7 @@ pub(crate) enum LaneEvent<T> {
     /// It could not be established.
     Failed(Error),
     /// Answers came, or signals.
-    Report(Report<T>),
+    Report(LaneReport<T>),
     /// It is over.
     Ended(Box<LaneEnd<T>>),
 }
@@ -75,12 +75,12 @@ impl Dial {
 /// The owner of a connection, as its task sees it: it hears of the end exactly once, whatever ends the task.
 struct Owner<T, F: Fn(LaneEvent<T>)> {
     tell: F,
-    stage: Stage,
+    stage: DialStage,
     event: PhantomData<fn(T)>,
 }
 
 #[derive(Clone, Copy)]
-enum Stage {
+enum DialStage {
     Connecting,
     /// Since then.
     Up(Moment),
@@ -92,27 +92,27 @@ impl<T, F: Fn(LaneEvent<T>)> Owner<T, F> {
     fn new(tell: F) -> Self {
         Self {
             tell,
-            stage: Stage::Connecting,
+            stage: DialStage::Connecting,
             event: PhantomData,
         }
     }
 
     fn up(&mut self, shown: Shown) {
-        self.stage = Stage::Up(Moment::now());
+        self.stage = DialStage::Up(Moment::now());
         (self.tell)(LaneEvent::Up(shown));
     }
 
-    fn report(&self, report: Report<T>) {
+    fn report(&self, report: LaneReport<T>) {
         (self.tell)(LaneEvent::Report(report));
     }
 
     fn failed(&mut self, error: Error) {
-        self.stage = Stage::Over;
+        self.stage = DialStage::Over;
         (self.tell)(LaneEvent::Failed(error));
     }
 
     fn ended(&mut self, end: LaneEnd<T>) {
-        self.stage = Stage::Over;
+        self.stage = DialStage::Over;
         (self.tell)(LaneEvent::Ended(Box::new(end)));
     }
 }
@@ -125,15 +125,15 @@ impl<T, F: Fn(LaneEvent<T>)> Drop for Owner<T, F> {
             false => "its task was dropped, as where a runtime ends",
         };
         match self.stage {
-            Stage::Connecting => self.failed(Error::new(ErrorKind::Connect, format!("not connected: {what}"))),
-            Stage::Up(since) => self.ended(LaneEnd {
+            DialStage::Connecting => self.failed(Error::new(ErrorKind::Connect, format!("not connected: {what}"))),
+            DialStage::Up(since) => self.ended(LaneEnd {
                 cause: Some(lane::lost(what)),
                 leftovers: Leftovers::nothing(),
                 was_silent: false,
                 // Nothing later is known.
                 heard: since,
             }),
-            Stage::Over => {}
+            DialStage::Over => {}
         }
     }
 }

@@ -12,12 +12,12 @@ use crate::types::Shortened;
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Endpoint {
     text: Arc<str>,
-    place: Place,
+    place: Address,
 }
 
 /// Where an endpoint is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum Address {
     /// On a network.
     Tcp {
         /// A name, or an address without brackets.
@@ -46,28 +46,28 @@ impl Endpoint {
         &self.text
     }
 
-    pub(crate) fn place(&self) -> &Place {
+    pub(crate) fn address(&self) -> &Address {
         &self.place
     }
 
     /// The name or address of the host, where it has one.
     pub(crate) fn host(&self) -> Option<&str> {
         match &self.place {
-            Place::Tcp { host, .. } => Some(host),
-            Place::Unix(_) => None,
+            Address::Tcp { host, .. } => Some(host),
+            Address::Unix(_) => None,
         }
     }
 }
 
-fn parse_unix(text: &str, path: &str) -> Result<Place> {
+fn parse_unix(text: &str, path: &str) -> Result<Address> {
     if !path.starts_with('/') || path.contains(is_hidden) {
         let remedy = "write unix: and the whole path of the socket, for example unix:/run/dflockd.sock";
         return Err(Error::invalid("server address", Shortened(text), remedy));
     }
-    Ok(Place::Unix(Path::new(path).into()))
+    Ok(Address::Unix(Path::new(path).into()))
 }
 
-fn parse_tcp(text: &str) -> Result<Place> {
+fn parse_tcp(text: &str) -> Result<Address> {
     // What stands before an @ may be a secret.
     let shown = text.rsplit_once('@').map(|(_, host)| format!("…@{host}"));
     let shown = shown.as_deref().unwrap_or(text);
@@ -96,7 +96,7 @@ fn parse_tcp(text: &str) -> Result<Place> {
     if host.is_empty() || host.contains(|c: char| c.is_whitespace() || is_hidden(c)) {
         return Err(refuse(form));
     }
-    Ok(Place::Tcp {
+    Ok(Address::Tcp {
         host: host.into(),
         port,
     })
@@ -152,7 +152,7 @@ mod tests {
         ] {
             let endpoint = Endpoint::parse(text).unwrap();
             let host = Arc::from(host);
-            assert_eq!(*endpoint.place(), Place::Tcp { host, port });
+            assert_eq!(*endpoint.address(), Address::Tcp { host, port });
             assert_eq!(endpoint.to_string(), text);
         }
     }
@@ -160,7 +160,10 @@ mod tests {
     #[test]
     fn reads_sockets_in_the_file_system() {
         let endpoint = Endpoint::parse("unix:/run/dflockd.sock").unwrap();
-        assert_eq!(*endpoint.place(), Place::Unix(Path::new("/run/dflockd.sock").into()));
+        assert_eq!(
+            *endpoint.address(),
+            Address::Unix(Path::new("/run/dflockd.sock").into())
+        );
         assert_eq!(
             (endpoint.host(), endpoint.to_string().as_str()),
             (None, "unix:/run/dflockd.sock")

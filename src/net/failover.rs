@@ -245,7 +245,7 @@ impl Failover {
 
 /// How long no lease may outlive its last renewal, as far as is known here: the longest TTL in use, with a margin on top.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Guard {
+pub(crate) struct TakeoverDelay {
     /// Set by the user, whatever is seen.
     fixed: Option<Duration>,
     longest_ttl: Duration,
@@ -255,7 +255,7 @@ pub(crate) struct Guard {
 /// The part of the longest TTL that is added to it: clocks do not run equally fast.
 const GUARD_MARGIN_PART: u32 = 20;
 
-impl Guard {
+impl TakeoverDelay {
     /// Before the client was there, others may have been: their leases are guarded from `now` on.
     pub(crate) fn new(fixed: Option<Duration>, longest_ttl: Duration, now: Instant) -> Self {
         Self {
@@ -266,7 +266,7 @@ impl Guard {
     }
 
     /// A lease of this TTL was granted. Whether none before was as long.
-    pub(crate) fn saw(&mut self, ttl: Duration) -> bool {
+    pub(crate) fn note_ttl(&mut self, ttl: Duration) -> bool {
         let is_longer = ttl > self.longest_ttl;
         self.longest_ttl = self.longest_ttl.max(ttl);
         is_longer
@@ -491,14 +491,14 @@ mod tests {
     fn the_guard_covers_the_longest_lease_and_a_margin_unless_it_is_fixed() {
         let start = Instant::now();
         let secs = Duration::from_secs;
-        let mut guard = Guard::new(None, secs(40), start);
-        assert!(!guard.saw(secs(10)));
+        let mut guard = TakeoverDelay::new(None, secs(40), start);
+        assert!(!guard.note_ttl(secs(10)));
         assert_eq!(guard.until(), start + secs(42));
-        assert!(guard.saw(secs(100)));
+        assert!(guard.note_ttl(secs(100)));
         guard.lost_contact(start + secs(7));
         assert_eq!(guard.until(), start + secs(7) + secs(105));
-        let mut fixed = Guard::new(Some(secs(3)), secs(40), start);
-        fixed.saw(secs(100));
+        let mut fixed = TakeoverDelay::new(Some(secs(3)), secs(40), start);
+        fixed.note_ttl(secs(100));
         assert_eq!(fixed.until(), start + secs(3));
     }
 }

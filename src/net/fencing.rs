@@ -77,7 +77,7 @@ impl FencesShown {
 /// What is known of the fences of the server that serves a shard.
 #[derive(Debug, Default)]
 pub(crate) struct FenceEvidence {
-    known: Known,
+    known: FenceKnowledge,
     /// The first half of the last grant's token.
     last: Option<u64>,
     /// That grant came over the connections of the server that serves now.
@@ -85,7 +85,7 @@ pub(crate) struct FenceEvidence {
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Known {
+enum FenceKnowledge {
     #[default]
     Nothing,
     Counts,
@@ -99,16 +99,16 @@ impl FenceEvidence {
         self.last_is_of_this_server = false;
         match shown {
             FencesShown::Counted(last) => {
-                self.known = Known::Counts;
+                self.known = FenceKnowledge::Counts;
                 self.last = last;
             }
-            FencesShown::Nothing | FencesShown::Named => self.known = Known::Nothing,
+            FencesShown::Nothing | FencesShown::Named => self.known = FenceKnowledge::Nothing,
         }
     }
 
     /// Whether the server is known to count its grants, as releases from 2.1 on do.
     pub(crate) fn is_counting(&self) -> bool {
-        self.known == Known::Counts
+        self.known == FenceKnowledge::Counts
     }
 
     /// The fence of a grant, where it has one that may be shown.
@@ -117,7 +117,7 @@ impl FenceEvidence {
     ///
     /// Where fences are required and it has none. The grant must be given back then.
     pub(crate) fn fence(&mut self, fencing: Fencing, key: &Key, grant: &Grant) -> Result<Option<Fence>> {
-        let counted = self.known == Known::Counts;
+        let counted = self.known == FenceKnowledge::Counts;
         let fence = self.judge(grant);
         match fencing {
             Fencing::Off => Ok(None),
@@ -135,13 +135,13 @@ impl FenceEvidence {
         let same_server = std::mem::replace(&mut self.last_is_of_this_server, true);
         let is_near = before.map(|before| before.abs_diff(half) <= NEAR);
         self.known = match (self.known, is_near) {
-            (Known::Counts, Some(false)) => Known::Nothing,
+            (FenceKnowledge::Counts, Some(false)) => FenceKnowledge::Nothing,
             // The same token again says nothing.
-            (Known::Nothing, Some(true)) if before != Some(half) => Known::Counts,
-            (Known::Nothing, Some(false)) if same_server => Known::DoesNotCount,
+            (FenceKnowledge::Nothing, Some(true)) if before != Some(half) => FenceKnowledge::Counts,
+            (FenceKnowledge::Nothing, Some(false)) if same_server => FenceKnowledge::DoesNotCount,
             (known, _) => known,
         };
-        (self.known == Known::Counts).then_some(Fence(half))
+        (self.known == FenceKnowledge::Counts).then_some(Fence(half))
     }
 }
 

@@ -50,14 +50,14 @@ pub(crate) enum Command<T> {
 
 /// What happened in one turn.
 #[derive(Debug)]
-pub(crate) struct Report<T> {
+pub(crate) struct LaneReport<T> {
     /// Answers and signals, each in order.
     pub(crate) received: Received<T>,
     /// Requests that were not sent because nobody waited for them any more.
     pub(crate) skipped: Vec<T>,
 }
 
-impl<T> Report<T> {
+impl<T> LaneReport<T> {
     fn nothing() -> Self {
         Self {
             received: Received::nothing(),
@@ -122,7 +122,7 @@ pub(crate) async fn run<S, T>(
     stream: S,
     commands: mpsc::UnboundedReceiver<Command<T>>,
     settings: LaneSettings,
-    mut deliver: impl FnMut(Report<T>),
+    mut deliver: impl FnMut(LaneReport<T>),
 ) -> LaneEnd<T>
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -251,9 +251,13 @@ where
 
     /// One turn: take what is queued, write it, read what has come, look at the clock. Ready when the lane is over; it must
     /// not be polled again then. A panic ends it like any failure.
-    pub(crate) fn poll_turn(&mut self, cx: &mut Context<'_>, deliver: &mut impl FnMut(Report<T>)) -> Poll<LaneEnd<T>> {
+    pub(crate) fn poll_turn(
+        &mut self,
+        cx: &mut Context<'_>,
+        deliver: &mut impl FnMut(LaneReport<T>),
+    ) -> Poll<LaneEnd<T>> {
         // Not the turn's own: a panic must not take along what was answered before it.
-        let mut report = Report::nothing();
+        let mut report = LaneReport::nothing();
         let mut turn = match catch(|| self.turn(cx, &mut report)) {
             Ok(turn) => turn,
             Err(panic) => Poll::Ready(self.panicked(&panic)),
@@ -268,11 +272,11 @@ where
 
     /// A turn broke off, nobody knows where. What was taken up may have been written.
     fn panicked(&mut self, panic: &Panic) -> Stop {
-        self.pipeline.may_have_been_written();
+        self.pipeline.assume_written();
         Some(lost(&format!("its task panicked: {panic}")))
     }
 
-    fn turn(&mut self, cx: &mut Context<'_>, report: &mut Report<T>) -> Poll<Stop> {
+    fn turn(&mut self, cx: &mut Context<'_>, report: &mut LaneReport<T>) -> Poll<Stop> {
         loop {
             let was_full = self.take_commands(cx, &mut report.skipped);
             if let Err(error) = self.write(cx) {

@@ -37,7 +37,7 @@ pub(crate) fn no_member() -> Error {
          server that stands alone as Shard::single (or with ClientBuilder::servers), independent servers of which one is in use at a \
          time as Shard::standby, or check that this is the address of a cluster's member",
     )
-    .hopeless()
+    .fatal()
 }
 
 /// The members of a shard, as far as they have said something of their cluster.

@@ -237,7 +237,7 @@ impl<T> Pipeline<T> {
     }
 
     /// How much was given to the socket is not known: it may have been all that was encoded.
-    pub(crate) fn may_have_been_written(&mut self) {
+    pub(crate) fn assume_written(&mut self) {
         self.written = self.encoded;
     }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 
-use super::endpoint::{Endpoint, Place};
+use super::endpoint::{Address, Endpoint};
 use super::happy_eyeballs::{interleave, race};
 use super::socket::Socket;
 use super::unix::UnixStream;
@@ -60,12 +60,12 @@ const FAILURES_TOLD: usize = 8;
 ///
 /// Safe: whatever was opened is closed.
 pub(crate) async fn reach(endpoint: &Endpoint, resolver: &Resolver, dead_peer_timeout: Duration) -> Result<Socket> {
-    match endpoint.place() {
-        Place::Unix(path) => match UnixStream::connect(path).await {
+    match endpoint.address() {
+        Address::Unix(path) => match UnixStream::connect(path).await {
             Ok(stream) => Ok(Socket::Unix(stream)),
             Err(error) => Err(cannot("connect", error)),
         },
-        Place::Tcp { host, port } => {
+        Address::Tcp { host, port } => {
             let addresses = (resolver.0)(Arc::clone(host), *port)
                 .await
                 .map_err(|error| cannot(&format!("resolve the host name {host:?}"), error))?;

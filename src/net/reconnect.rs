@@ -47,7 +47,7 @@ pub(crate) struct Found {
     /// Another server than before serves.
     pub(crate) switch: Option<Switch>,
     /// A connection was lost before this one.
-    pub(crate) again: bool,
+    pub(crate) is_reconnect: bool,
     /// How many attempts failed before.
     pub(crate) attempts: u32,
 }
@@ -101,7 +101,7 @@ impl Reconnect {
         }
         Found {
             switch,
-            again: std::mem::replace(&mut self.was_connected, true),
+            is_reconnect: std::mem::replace(&mut self.was_connected, true),
             attempts: self.attempts.made(),
         }
     }

@@ -85,7 +85,7 @@ fn out_of_step() -> Error {
         ErrorKind::Disconnected,
         "this stream is out of step: an earlier call was dropped or failed half-way; open a new one",
     )
-    .hopeless()
+    .fatal()
 }
 
 fn protocol_error(cause: impl std::fmt::Display) -> Error {

@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::listener::Server;
-use super::options::Options;
+use super::options::ServerOptions;
 #[cfg(doc)]
 use super::release::Release;
 use crate::error::Result;
@@ -17,7 +17,7 @@ use crate::types::Ttl;
 pub struct ServerBuilder {
     pub(super) host: String,
     pub(super) port: u16,
-    pub(super) options: Options,
+    pub(super) options: ServerOptions,
 }
 
 impl Default for ServerBuilder {
@@ -25,7 +25,7 @@ impl Default for ServerBuilder {
         Self {
             host: "127.0.0.1".to_owned(),
             port: 6388,
-            options: Options::default(),
+            options: ServerOptions::default(),
         }
     }
 }

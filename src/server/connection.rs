@@ -12,10 +12,10 @@ use tokio::sync::oneshot;
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::ids::Subject;
+use super::ids::QualifiedKey;
 use super::shared::Shared;
 use super::signals::{Cut, Inbox};
-use super::state::{Answer, State};
+use super::state::{ServerAnswer, State};
 use crate::clock::after;
 use crate::protocol::{RawRequest, RequestDecoder, RequestLines, Response, Status};
 
@@ -40,7 +40,7 @@ impl From<Cut> for Over {
 /// Serves a connection until it ends.
 pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(stream: S, number: u64, shared: &Shared) {
     let release = shared.options.release;
-    let connection = Connection {
+    let connection = ServedConnection {
         stream,
         decoder: RequestDecoder::with_longest_arguments(release.longest_secret(), release.longest_payload()),
         line: (0, Instant::now()),
@@ -58,7 +58,7 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(stream: S, number: 
     connection.run().await.unwrap_or(());
 }
 
-struct Connection<'a, S> {
+struct ServedConnection<'a, S> {
     stream: S,
     decoder: RequestDecoder,
     /// How many lines were complete when the one under way was first waited for, and when that was.
@@ -82,7 +82,7 @@ struct Session<'a> {
 }
 
 /// What to do when all answers so far are written.
-enum Next {
+enum NextStep {
     /// All requests are answered.
     Read,
     /// This one is answered later.
@@ -97,24 +97,24 @@ enum Next {
 
 /// A request that the server answers later.
 struct Blocked {
-    subject: Subject,
+    subject: QualifiedKey,
     until: Instant,
     granted: oneshot::Receiver<Response>,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> ServedConnection<'_, S> {
     async fn run(mut self) -> Result<(), Over> {
         loop {
             // All that can be answered at once is answered with one write.
             let next = self.answer_all();
             self.flush().await?;
             match next {
-                Next::Read if self.ended => return Err(self.end_of_input().await),
-                Next::Read => self.read().await?,
-                Next::Wait(blocked) => self.wait(blocked).await?,
-                Next::Yield => yield_now().await,
-                Next::End => return Err(Over),
-                Next::Farewell => {
+                NextStep::Read if self.ended => return Err(self.end_of_input().await),
+                NextStep::Read => self.read().await?,
+                NextStep::Wait(blocked) => self.wait(blocked).await?,
+                NextStep::Yield => yield_now().await,
+                NextStep::End => return Err(Over),
+                NextStep::Farewell => {
                     sleep(AFTER_WRONG_SECRET).await;
                     return Err(Over);
                 }
@@ -123,21 +123,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
     }
 
     /// Answers requests until there are no more, or something else comes first, under one lock of the state.
-    fn answer_all(&mut self) -> Next {
+    fn answer_all(&mut self) -> NextStep {
         let mut request = self.decoder.next_lines();
         if let Ok(None) = request {
-            return Next::Read;
+            return NextStep::Read;
         }
         let now = Instant::now();
         let session = &mut self.session;
         let mut state = session.shared.state();
         if state.is_killed() {
-            return Next::End;
+            return NextStep::End;
         }
         session.take_signals();
         loop {
             let next = match request {
-                Ok(None) => return Next::Read,
+                Ok(None) => return NextStep::Read,
                 Ok(Some(lines)) => session.answer(lines, &mut state, now),
                 Err(_) => Some(session.refuse_to_go_on()),
             };
@@ -147,7 +147,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
             }
             // A request of ten bytes can have an answer of a megabyte, and there may be a thousand of them.
             if session.out.len() >= MOST_UNWRITTEN {
-                return Next::Yield;
+                return NextStep::Yield;
             }
             request = self.decoder.next_lines();
         }
@@ -249,7 +249,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
     /// Answers a client that has not completed its request, and does not go on with it.
     async fn end_with_refusal(&mut self) -> Over {
         let next = self.session.refuse_to_go_on();
-        if let (Ok(()), Next::Farewell) = (self.flush().await, next) {
+        if let (Ok(()), NextStep::Farewell) = (self.flush().await, next) {
             sleep(AFTER_WRONG_SECRET).await;
         }
         Over
@@ -258,7 +258,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
 
 impl Session<'_> {
     /// Answers one request. What comes next, if it is not the next request.
-    fn answer(&mut self, lines: RequestLines<'_>, state: &mut State, now: Instant) -> Option<Next> {
+    fn answer(&mut self, lines: RequestLines<'_>, state: &mut State, now: Instant) -> Option<NextStep> {
         let request = RawRequest::read(lines);
         if !self.authenticated {
             return self.authenticate(request);
@@ -268,23 +268,23 @@ impl Session<'_> {
         };
         if state.turns_requests_away() {
             self.say(&Response::Refused(Status::Draining));
-            return Some(Next::End);
+            return Some(NextStep::End);
         }
         match state.request(self.number, request, now) {
-            Answer::Now(Response::Count(deliveries)) if deliveries > 0 => {
+            ServerAnswer::Now(Response::Count(deliveries)) if deliveries > 0 => {
                 self.say(&Response::Count(deliveries));
                 self.paced()
             }
-            Answer::Now(response) => self.say(&response),
-            Answer::Listening(inbox) => {
+            ServerAnswer::Now(response) => self.say(&response),
+            ServerAnswer::Listening(inbox) => {
                 self.inbox = Some(inbox);
                 self.say(&Response::Done)
             }
-            Answer::Later {
+            ServerAnswer::Later {
                 subject,
                 until,
                 granted,
-            } => Some(Next::Wait(Blocked {
+            } => Some(NextStep::Wait(Blocked {
                 subject,
                 until,
                 granted,
@@ -293,7 +293,7 @@ impl Session<'_> {
     }
 
     /// Only the right secret will do.
-    fn authenticate(&mut self, request: Option<RawRequest<'_>>) -> Option<Next> {
+    fn authenticate(&mut self, request: Option<RawRequest<'_>>) -> Option<NextStep> {
         let options = &self.shared.options;
         let secret = options
             .auth_token
@@ -312,29 +312,29 @@ impl Session<'_> {
     }
 
     /// Answers what comes of a client that cannot be understood any more, or that has not authenticated.
-    fn refuse_to_go_on(&mut self) -> Next {
+    fn refuse_to_go_on(&mut self) -> NextStep {
         let (status, next) = match self.authenticated {
-            true => (Status::Error, Next::End),
-            false => (Status::Auth, Next::Farewell),
+            true => (Status::Error, NextStep::End),
+            false => (Status::Auth, NextStep::Farewell),
         };
         self.say(&Response::Refused(status));
         next
     }
 
-    fn say(&mut self, response: &Response) -> Option<Next> {
+    fn say(&mut self, response: &Response) -> Option<NextStep> {
         response.encode(&mut self.out);
         None
     }
 
     /// Signals that come in one write are worked on faster than any client can read them. So that a client is not cut because
     /// its task had no turn, it gets one long before its buffer is full.
-    fn paced(&mut self) -> Option<Next> {
+    fn paced(&mut self) -> Option<NextStep> {
         self.delivered += 1;
         if self.delivered < self.shared.options.signal_buffer / 8 {
             return None;
         }
         self.delivered = 0;
-        Some(Next::Yield)
+        Some(NextStep::Yield)
     }
 
     fn take_signals(&mut self) {

@@ -4,13 +4,13 @@ use super::name::Name;
 use crate::types::Kind;
 
 /// A key in its namespace.
-pub(super) type Subject = (Kind, Name);
+pub(super) type QualifiedKey = (Kind, Name);
 
 /// Names a connection, or what is left of one: see [`in_term`].
-pub(super) type Connection = u64;
+pub(super) type ConnectionId = u64;
 
 /// Names a lease, in the order in which leases were granted.
-pub(super) type LeaseId = u64;
+pub(super) type GrantId = u64;
 
 /// Names a place in a queue, in the order in which places were taken.
 pub(super) type Place = u64;
@@ -20,11 +20,11 @@ pub(super) type Place = u64;
 const NUMBER_BITS: u32 = 40;
 
 /// The client that a connection was in that term.
-pub(super) fn in_term(connection: Connection, term: u64) -> Connection {
+pub(super) fn in_term(connection: ConnectionId, term: u64) -> ConnectionId {
     term << NUMBER_BITS | connection
 }
 
 /// The number of a client's connection.
-pub(super) fn number(client: Connection) -> u64 {
+pub(super) fn number(client: ConnectionId) -> u64 {
     client & ((1 << NUMBER_BITS) - 1)
 }

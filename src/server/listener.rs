@@ -15,7 +15,7 @@ use tokio_util::task::TaskTracker;
 use super::builder::ServerBuilder;
 use super::connection;
 use super::event::Event;
-use super::options::Options;
+use super::options::ServerOptions;
 use super::random::Random;
 use super::shared::Shared;
 use super::state::State;
@@ -53,7 +53,7 @@ impl Server {
     /// Serves a state, as one of its members.
     pub(super) fn serve(
         (listener, address): (TcpListener, SocketAddr),
-        options: Options,
+        options: ServerOptions,
         state: Arc<Mutex<State>>,
         member: usize,
     ) -> Self {

@@ -9,11 +9,11 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::event::Event;
-use super::ids::Subject;
-use super::options::Options;
+use super::ids::QualifiedKey;
+use super::options::ServerOptions;
 use super::random::Random;
 use super::release::Release;
-use super::state::{Answer, State};
+use super::state::{ServerAnswer, State};
 use crate::clock::after;
 use crate::protocol::{RawRequest, RequestDecoder, Response, Status};
 use crate::types::Ttl;
@@ -36,13 +36,13 @@ pub(crate) struct Terms {
 pub(crate) struct ModelServer {
     state: State,
     terms: Terms,
-    connections: BTreeMap<u64, Connection>,
+    connections: BTreeMap<u64, ModelConnection>,
     /// Those whose request is answered later.
     blocked: BTreeSet<u64>,
     sweep_at: Instant,
 }
 
-struct Connection {
+struct ModelConnection {
     decoder: RequestDecoder,
     out: BytesMut,
     blocked: Option<Blocked>,
@@ -55,7 +55,7 @@ struct Connection {
 }
 
 struct Blocked {
-    subject: Subject,
+    subject: QualifiedKey,
     until: Instant,
     granted: oneshot::Receiver<Response>,
     /// What came of it, once that is known: `None` if it will never be answered.
@@ -64,7 +64,7 @@ struct Blocked {
 
 /// What one turn of a connection has brought.
 #[derive(Debug)]
-pub(crate) struct Turn {
+pub(crate) struct ModelTurn {
     /// To be written.
     pub(crate) out: BytesMut,
     /// The connection has ended on this side, once that is written.
@@ -76,7 +76,7 @@ pub(crate) struct Turn {
 impl ModelServer {
     /// Starts a server. The random halves of its tokens come from `seed`.
     pub(crate) fn new(terms: Terms, seed: u64, now: Instant) -> Self {
-        let options = Options {
+        let options = ServerOptions {
             release: terms.release,
             auto_release_on_disconnect: terms.auto_release_on_disconnect,
             read_timeout: terms.read_timeout,
@@ -86,7 +86,7 @@ impl ModelServer {
             default_lease_ttl: terms.default_lease_ttl,
             gc_max_idle: terms.gc_max_idle,
             record_events: true,
-            ..Options::default()
+            ..ServerOptions::default()
         };
         Self {
             state: State::new(options, Random::seeded(seed)),
@@ -100,7 +100,7 @@ impl ModelServer {
     /// Admits a connection, and returns its number; `None` if there is no room for it.
     pub(crate) fn connect(&mut self, now: Instant) -> Option<u64> {
         let number = self.state.connect(0)?;
-        let connection = Connection {
+        let connection = ModelConnection {
             decoder: RequestDecoder::default(),
             out: BytesMut::new(),
             blocked: None,
@@ -128,7 +128,7 @@ impl ModelServer {
     }
 
     /// Serves a connection as far as that goes. `None` if there is none of that number.
-    pub(crate) fn turn(&mut self, number: u64, now: Instant) -> Option<Turn> {
+    pub(crate) fn turn(&mut self, number: u64, now: Instant) -> Option<ModelTurn> {
         let connection = self.connections.get_mut(&number)?;
         let watches = self.terms.release.watches_blocked_connections();
         let read_timeout = self.terms.read_timeout;
@@ -160,8 +160,8 @@ impl ModelServer {
                         continue;
                     };
                     match self.state.request(number, request, now) {
-                        Answer::Now(response) => response.encode(&mut connection.out),
-                        Answer::Later {
+                        ServerAnswer::Now(response) => response.encode(&mut connection.out),
+                        ServerAnswer::Later {
                             subject,
                             until,
                             granted,
@@ -175,7 +175,7 @@ impl ModelServer {
                             self.blocked.insert(number);
                         }
                         // No client of the model listens.
-                        Answer::Listening(_) => Response::Done.encode(&mut connection.out),
+                        ServerAnswer::Listening(_) => Response::Done.encode(&mut connection.out),
                     }
                 }
                 Err(_) => {
@@ -199,7 +199,7 @@ impl ModelServer {
         if is_over {
             self.hang_up(number, now);
         }
-        Some(Turn { out, is_over, wake_at })
+        Some(ModelTurn { out, is_over, wake_at })
     }
 
     /// Ends a connection: what it has is given up.
@@ -262,7 +262,7 @@ impl ModelServer {
     }
 }
 
-impl Connection {
+impl ModelConnection {
     fn unblock(&mut self, response: &Response) {
         response.encode(&mut self.out);
         self.blocked = None;

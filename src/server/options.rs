@@ -10,7 +10,7 @@ use crate::types::Ttl;
 
 /// What the running server needs to know.
 #[derive(Clone)]
-pub(super) struct Options {
+pub(super) struct ServerOptions {
     pub(super) max_locks: usize,
     pub(super) max_waiters: usize,
     pub(super) max_connections: usize,
@@ -31,7 +31,7 @@ pub(super) struct Options {
     pub(super) record_events: bool,
 }
 
-impl Default for Options {
+impl Default for ServerOptions {
     fn default() -> Self {
         Self {
             max_locks: 1024,
@@ -56,7 +56,7 @@ impl Default for Options {
     }
 }
 
-impl Options {
+impl ServerOptions {
     /// A timeout of nothing would end every connection at once.
     pub(super) fn check(&self) -> Result<()> {
         for (what, timeout) in [

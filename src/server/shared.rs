@@ -4,12 +4,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio_util::sync::CancellationToken;
 
-use super::options::Options;
+use super::options::ServerOptions;
 use super::state::State;
 
 /// What the tasks of a server share.
 pub(super) struct Shared {
-    pub(super) options: Options,
+    pub(super) options: ServerOptions,
     /// Of one server, or of all members of a cluster.
     pub(super) state: Arc<Mutex<State>>,
     /// Which of the members this is; 0 for a server of its own.

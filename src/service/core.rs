@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::metrics::RequestMetrics;
 use super::request::Operation;
 use super::routes::Routes;
-use super::timeout::{About, Explain, Subject};
+use super::timeout::{Explain, RequestSummary, Scope};
 use super::user_layer::ClientService;
 use crate::actor::router::{self, RouterRef};
 use crate::actor::topology::{ShardPlace, Topology};
@@ -183,18 +183,18 @@ pub(crate) struct Explainer {
 }
 
 impl Explain for &Explainer {
-    fn explain(&self, subject: &Subject, budget: Budget) -> Option<Error> {
+    fn explain(&self, subject: &RequestSummary, budget: Budget) -> Option<Error> {
         let by_strategy = |name: &str| self.routes.strategy.shard(name, self.routes.shards).ok();
         let index = match &subject.about {
-            About::Key(key) => by_strategy(key.as_str())?,
-            About::Channel(channel) => {
+            Scope::Key(key) => by_strategy(key.as_str())?,
+            Scope::Channel(channel) => {
                 let index = by_strategy(channel.as_str())?;
                 let error = self.emitters.last_error(index)?;
                 let place = self.topology.shards.get(index)?;
                 return Some(unavailable(index, &place.endpoint(), &error));
             }
-            About::Shard(shard) => *shard,
-            About::All => return self.topology.shards.iter().find_map(shard_is_away),
+            Scope::Shard(shard) => *shard,
+            Scope::All => return self.topology.shards.iter().find_map(shard_is_away),
         };
         let place = self.topology.shards.get(index)?;
         shard_is_away(place).or_else(|| no_room(place, subject.operation, budget))
@@ -206,7 +206,7 @@ impl Explain for &Explainer {
 }
 
 impl Explain for Arc<Explainer> {
-    fn explain(&self, subject: &Subject, budget: Budget) -> Option<Error> {
+    fn explain(&self, subject: &RequestSummary, budget: Budget) -> Option<Error> {
         (&**self).explain(subject, budget)
     }
 

@@ -18,7 +18,7 @@ use tower::Service;
 use super::core::{Core, ready_too_late, shard_is_away};
 use super::held::{Lease, Origin, QueuePlace};
 use super::request::{AcquireRequest, Operation, Request, Response, SubscribeRequest};
-use super::timeout::{About, unanswered};
+use super::timeout::{Scope, unanswered};
 use crate::actor::topology::ShardPlace;
 use crate::clock::after;
 use crate::error::{Budget, Error, ErrorKind, Result};
@@ -32,7 +32,7 @@ use crate::shard::question::Question;
 use crate::signal::SignalConn;
 
 /// The answer to a request, on its way.
-pub(crate) type Answer<'a> = Pin<Box<dyn Future<Output = Result<Response>> + Send + 'a>>;
+pub(crate) type AnswerFuture<'a> = Pin<Box<dyn Future<Output = Result<Response>> + Send + 'a>>;
 
 /// How a dispatch gets at its core: borrowed for a single call, or weakly by one that lives on, since that may stand within
 /// the core's own layers.
@@ -109,7 +109,7 @@ impl<C> Dispatch<C> {
         Poll::Pending
     }
 
-    pub(crate) fn call<'a>(&mut self, request: Request) -> Answer<'a>
+    pub(crate) fn call<'a>(&mut self, request: Request) -> AnswerFuture<'a>
     where
         C: CoreRef<'a>,
     {
@@ -141,13 +141,13 @@ impl<C: Clone> Clone for Dispatch<C> {
 impl Service<Request> for Dispatch<Weak<Core>> {
     type Response = Response;
     type Error = Error;
-    type Future = Answer<'static>;
+    type Future = AnswerFuture<'static>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
         Self::poll_ready(self, cx)
     }
 
-    fn call(&mut self, request: Request) -> Answer<'static> {
+    fn call(&mut self, request: Request) -> AnswerFuture<'static> {
         Self::call(self, request)
     }
 }
@@ -209,7 +209,7 @@ async fn acquire(core: impl Borrow<Arc<Core>>, request: AcquireRequest, reserved
             (Some(away), _) => away.out_of(budget),
             (None, Some(refused)) => not_granted(place, &request, refused, progress.get()),
             (None, None) if was_sent => {
-                let about = About::Key(request.key.clone());
+                let about = Scope::Key(request.key.clone());
                 unanswered(Operation::Acquire, &about, budget).at(&place.endpoint())
             }
             (None, None) => ready_too_late(budget).at(&place.endpoint()),

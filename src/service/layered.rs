@@ -7,7 +7,7 @@ use tower::Service;
 use tower::util::BoxCloneSyncService;
 
 use super::core::Core;
-use super::dispatch::{Answer, CoreRef, Dispatch};
+use super::dispatch::{AnswerFuture, CoreRef, Dispatch};
 use super::request::{Request, Response};
 use super::user_layer::{ClientService, UserLayer};
 use crate::error::{Error, Result};
@@ -47,7 +47,7 @@ impl<C> Inner<C> {
         }
     }
 
-    fn call<'a>(&mut self, request: Request) -> Answer<'a>
+    fn call<'a>(&mut self, request: Request) -> AnswerFuture<'a>
     where
         C: CoreRef<'a>,
     {
@@ -62,13 +62,13 @@ impl<C> Inner<C> {
 impl<'a> Service<Request> for Inner<&'a Arc<Core>> {
     type Response = Response;
     type Error = Error;
-    type Future = Answer<'a>;
+    type Future = AnswerFuture<'a>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
         Self::poll_ready(self, cx)
     }
 
-    fn call(&mut self, request: Request) -> Answer<'a> {
+    fn call(&mut self, request: Request) -> AnswerFuture<'a> {
         Self::call(self, request)
     }
 }
@@ -77,13 +77,13 @@ impl<'a> Service<Request> for Inner<&'a Arc<Core>> {
 impl Service<Request> for Inner<Weak<Core>> {
     type Response = Response;
     type Error = Error;
-    type Future = Answer<'static>;
+    type Future = AnswerFuture<'static>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
         Self::poll_ready(self, cx)
     }
 
-    fn call(&mut self, request: Request) -> Answer<'static> {
+    fn call(&mut self, request: Request) -> AnswerFuture<'static> {
         Self::call(self, request)
     }
 }

@@ -2,12 +2,12 @@
 
 use tokio::time::Instant;
 
-use super::Shard;
+use super::ShardMachine;
 use super::acquire::Acquire;
-use super::effect::{Outcome, Turn};
+use super::effect::{AcquireOutcome, Turn};
 use super::ids::{LaneId, TicketId, WaitKey};
 use super::metrics::Tried;
-use super::places::QueuePlace;
+use super::places::TakenPlace;
 use super::progress::Refusal;
 use super::registry::{GrantTimes, granted_ttl};
 use super::request::{Pending, Probe, ServerWait, Wait};
@@ -19,7 +19,7 @@ use crate::net::pipeline::Reply;
 use crate::protocol::{Namespaces, Response, Status, limit_mismatch};
 use crate::types::{Grant, Key, Kind, Target, Ttl};
 
-impl Shard {
+impl ShardMachine {
     /// An answer came over the connection `from`.
     pub(super) fn reply(&mut self, from: LaneId, reply: Reply<Pending>, turn: &mut Turn<'_>) {
         let Reply { tag, response, sent_at } = reply;
@@ -40,13 +40,13 @@ impl Shard {
                 if matches!(tag, Pending::Collect(..) | Pending::GiveUp(..)) && self.is_in_a_session(from) =>
             {
                 let error = self.at_lane(from, Status::NotEnqueued.to_error(""));
-                return self.wait_anew(from, tag, error, turn);
+                return self.retry_wait(from, tag, error, turn);
             }
             _ => {}
         }
         match tag {
             Pending::Try(acquire) => match response {
-                Response::TimedOut => self.is_held(acquire, turn),
+                Response::TimedOut => self.answer_busy(acquire, turn),
                 other => self.acquire_answered(acquire, other, sent_at, from, turn),
             },
             Pending::Probe(probe) => self.probe_answered(*probe, response, sent_at, from, turn),
@@ -93,7 +93,7 @@ impl Shard {
             }
             Response::Granted(grant) => {
                 self.metrics.tried(Tried::Granted);
-                let granted = Granted {
+                let granted = UnclaimedGrant {
                     asked: ttl,
                     is_resumed: false,
                     sent_at,
@@ -135,7 +135,7 @@ impl Shard {
                 self.give_back_grant(wait.target, wait.key, grant, from, turn);
             }
             Response::Granted(grant) => {
-                let granted = Granted {
+                let granted = UnclaimedGrant {
                     asked: wait.ttl,
                     is_resumed: wait.session.is_some(),
                     sent_at,
@@ -163,7 +163,7 @@ impl Shard {
                 return;
             }
             if let Some(Wait::Caller(acquire, _)) = self.waits.take_uncovered(key, turn.now) {
-                self.is_held(acquire, turn);
+                self.answer_busy(acquire, turn);
             }
         }
     }
@@ -194,14 +194,14 @@ impl Shard {
                 self.connections.own(from);
                 self.give_back_grant(key.0, key.1, grant, from, turn);
             }
-            (Response::TimedOut, Some(acquire)) => self.is_held(acquire, turn),
+            (Response::TimedOut, Some(acquire)) => self.answer_busy(acquire, turn),
             (Response::Refused(Status::Error), Some(acquire)) => {
                 let error = self.at_lane(from, wait_ended_by_server(&acquire.key));
                 turn.tell(acquire.ask, Err(error));
             }
             (response, Some(acquire)) => self.acquire_answered(acquire, response, enqueued_at, from, turn),
             (Response::Granted(grant), None) => {
-                let granted = Granted {
+                let granted = UnclaimedGrant {
                     asked,
                     is_resumed: false,
                     sent_at: enqueued_at,
@@ -214,9 +214,9 @@ impl Shard {
 
     /// A grant came that belongs to no caller in particular. The first caller of the key gets it, on its own terms. If there is
     /// none, it is given back.
-    fn deliver(&mut self, key: &WaitKey, mut grant: Grant, granted: Granted, from: LaneId, turn: &mut Turn<'_>) {
+    fn deliver(&mut self, key: &WaitKey, mut grant: Grant, granted: UnclaimedGrant, from: LaneId, turn: &mut Turn<'_>) {
         self.connections.own(from);
-        self.saw_default_ttl(granted.asked, &grant);
+        self.note_default_ttl(granted.asked, &grant);
         let claimed = match self.is_closing() {
             true => None,
             false => self.waits.claim(key, turn.now),
@@ -235,17 +235,17 @@ impl Shard {
     }
 
     /// What the server gives where no TTL is asked for.
-    fn saw_default_ttl(&mut self, asked: Option<Ttl>, grant: &Grant) {
+    fn note_default_ttl(&mut self, asked: Option<Ttl>, grant: &Grant) {
         if asked.is_none() {
             self.default_ttl = Some(grant.ttl);
         }
     }
 
     /// The server says that a key is held.
-    fn is_held(&mut self, acquire: Acquire, turn: &mut Turn<'_>) {
+    fn answer_busy(&mut self, acquire: Acquire, turn: &mut Turn<'_>) {
         let refusal = self.refusal_of(acquire.target.kind(), &acquire.key, turn.now);
         self.waits.refused(&acquire.wait_key(), refusal.at);
-        turn.tell(acquire.ask, Ok(Outcome::Busy(refusal)));
+        turn.tell(acquire.ask, Ok(AcquireOutcome::Busy(refusal)));
     }
 
     /// What the server has just said of a key, and what is known here.
@@ -276,7 +276,7 @@ impl Shard {
     /// The server has granted it. Its caller gets it, unless too much of the lease may be over already.
     fn granted(&mut self, acquire: Acquire, grant: Grant, sent_at: Moment, owner: LaneId, turn: &mut Turn<'_>) {
         self.connections.own(owner);
-        self.saw_default_ttl(acquire.ttl, &grant);
+        self.note_default_ttl(acquire.ttl, &grant);
         let is_sure = acquire.session.is_none();
         self.hand_over_grant(acquire, grant, sent_at, is_sure, owner, turn);
     }
@@ -365,7 +365,7 @@ impl Shard {
     /// and so comes back as a release.
     fn hand_out(&mut self, acquire: Acquire, grant: Grant, sent_at: Moment, owner: LaneId, turn: &mut Turn<'_>) {
         let key = acquire.wait_key();
-        let handover = self.serving.saw_ttl(grant.ttl.as_duration());
+        let handover = self.serving.note_ttl(grant.ttl.as_duration());
         self.hand_over(handover, turn);
         let grant = match self.fences.fence(self.settings.fencing, &acquire.key, &grant) {
             Ok(fence) => Grant { fence, ..grant },
@@ -376,7 +376,7 @@ impl Shard {
             .leases
             .insert(acquire.key, acquire.target, grant, times, owner, acquire.policy);
         if !self.waits.is_empty() && self.leases.holds_all_of(&key) {
-            self.waits.is_ours(&key, turn.now);
+            self.waits.mark_ours(&key, turn.now);
         }
         tracing::debug!(
             shard = self.index,
@@ -387,7 +387,7 @@ impl Shard {
             ttl = cell.ttl.as_secs(),
             "granted"
         );
-        turn.tell(acquire.ask, Ok(Outcome::Lease(id, cell)));
+        turn.tell(acquire.ask, Ok(AcquireOutcome::Lease(id, cell)));
         if self.serving.is_cluster() && !self.connections.has_slot(owner) {
             self.adopt(id, turn);
         }
@@ -458,17 +458,17 @@ impl Shard {
             let error = self.here(error);
             return turn.tell(acquire.ask, Err(error));
         };
-        let id = self.places.insert(QueuePlace::of(&acquire, Some(from), enqueued_at));
+        let id = self.places.insert(TakenPlace::of(&acquire, Some(from), enqueued_at));
         connection.hold_ticket(id, turn.now);
         drop(connection);
         let refusal = self.refusal_of(acquire.target.kind(), &acquire.key, turn.now);
-        let outcome = Outcome::Queued(id, acquire.target, acquire.key, refusal);
+        let outcome = AcquireOutcome::Queued(id, acquire.target, acquire.key, refusal);
         turn.tell(acquire.ask, Ok(outcome));
     }
 }
 
 /// How a grant was got that belongs to no caller in particular.
-struct Granted {
+struct UnclaimedGrant {
     /// The TTL that was asked for.
     asked: Option<Ttl>,
     /// It was asked for again in its session.

@@ -15,14 +15,14 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::{Span, field};
 
-use super::Shard;
+use super::ShardMachine;
 use super::acquire::Acquire;
 use super::ask::Ask;
 use super::connections::{Opened, Work};
 use super::effect::{Answer, Effect, Role, Turn};
 use super::ids::{LaneId, LeaseId};
 use super::registry::Survival;
-use super::request::{Fate, Pending, Release};
+use super::request::{Fate, Pending, PendingRelease};
 use super::serving::was_of_use;
 use crate::clock::after;
 use crate::ending::shut_down;
@@ -39,7 +39,7 @@ use crate::protocol::Status;
 use crate::stats::ClusterStats;
 use crate::types::Grant;
 
-impl Shard {
+impl ShardMachine {
     pub(super) fn lane_event(&mut self, id: LaneId, event: LaneEvent<Pending>, turn: &mut Turn<'_>) {
         // What a connection had to tell that was given up meanwhile is no news.
         let Some(role) = self.connections.get(id).map(|connection| connection.role) else {
@@ -107,7 +107,7 @@ impl Shard {
 
     /// Begins to connect to the server that serves, or is to.
     pub(super) fn open_first(&mut self, pause: Duration, turn: &mut Turn<'_>) {
-        for id in self.connections.seated() {
+        for id in self.connections.in_slots() {
             self.connections.close(id, turn);
         }
         self.open_pipelined(pause, turn);
@@ -139,7 +139,7 @@ impl Shard {
             purpose,
         };
         let id = self.connections.open(opened, turn);
-        self.connections.seat(id);
+        self.connections.fill_slot(id);
     }
 
     pub(super) fn open_disposable(&mut self, turn: &mut Turn<'_>) {
@@ -159,7 +159,7 @@ impl Shard {
         self.connections.up(id, turn.now);
         self.further_attempts = self.serving.reconnect.pauses();
         if let Some(cluster) = shown.cluster {
-            self.saw_cluster(cluster);
+            self.note_cluster(cluster);
         }
         if is_first {
             self.fences.connected(shown.fences);
@@ -181,7 +181,7 @@ impl Shard {
         away.in_scope(|| {
             tracing::info!(shard = self.index, endpoint = %self.endpoint(), attempts, "connected");
         });
-        if found.again {
+        if found.is_reconnect {
             self.metrics.reconnected();
         }
         if let Some(switch) = found.switch {
@@ -327,8 +327,8 @@ impl Shard {
         }
         let refusal = self.at_lane(from, not_leader(leader));
         match (pending.rules().not_led, pending) {
-            (Fate::SendAgain, pending) => self.send(pending, turn),
-            (Fate::SendAgainBounded, pending) => self.redirect(pending, refusal, turn),
+            (Fate::Retry, pending) => self.send(pending, turn),
+            (Fate::RetryBounded, pending) => self.redirect(pending, refusal, turn),
             (Fate::StaysDue, Pending::Renew(renewal)) if served => self.renewal_unanswered(&renewal),
             // Due at the new leader with all others.
             (Fate::StaysDue, Pending::Renew(renewal)) => {
@@ -336,7 +336,7 @@ impl Shard {
             }
             (Fate::Forget, Pending::Probe(probe)) => self.probe_unanswered(&probe.key, turn.now),
             (Fate::Forget, _) => self.wait_ended(from, turn),
-            (Fate::AskAgainInSession | Fate::PutBack, wait) => self.wait_anew(from, wait, refusal, turn),
+            (Fate::RetryInSession | Fate::PutBack, wait) => self.retry_wait(from, wait, refusal, turn),
             (Fate::Fail | Fate::Repeat | Fate::StaysDue, pending) => self.fail(pending, refusal, turn),
         }
     }
@@ -344,8 +344,8 @@ impl Shard {
     /// Sends a request to the leader, as often as redirects are followed.
     fn redirect(&mut self, mut pending: Pending, refusal: Error, turn: &mut Turn<'_>) {
         let goes_on = match &mut pending {
-            Pending::Try(acquire) => self.counts_redirect(&mut acquire.redirects),
-            Pending::Ask(question) => question.of_the_leader && self.counts_redirect(&mut question.redirects),
+            Pending::Try(acquire) => self.count_redirect(&mut acquire.redirects),
+            Pending::Ask(question) => question.of_the_leader && self.count_redirect(&mut question.redirects),
             _ => false,
         };
         match goes_on {
@@ -355,7 +355,7 @@ impl Shard {
     }
 
     /// Counts another redirect. Returns whether it is followed.
-    pub(super) fn counts_redirect(&self, times: &mut u32) -> bool {
+    pub(super) fn count_redirect(&self, times: &mut u32) -> bool {
         *times += 1;
         *times <= self.settings.max_redirects
     }
@@ -369,7 +369,7 @@ impl Shard {
     }
 
     /// The leader has said what it knows of its cluster. Warns if that is another than the one of the leader before.
-    fn saw_cluster(&mut self, cluster: Box<ClusterStats>) {
+    fn note_cluster(&mut self, cluster: Box<ClusterStats>) {
         let endpoint = Arc::clone(self.endpoint().as_text());
         if let Some(before) = self.clusters.see(&endpoint, cluster) {
             tracing::warn!(
@@ -415,7 +415,7 @@ impl Shard {
 
     /// What is sent goes out, what is on its way is answered; nothing more is sent over the pipelined connections.
     fn retire_pipelined(&mut self, turn: &mut Turn<'_>) {
-        for id in self.connections.seated() {
+        for id in self.connections.in_slots() {
             match self.connections.get(id).is_some_and(|connection| connection.is_up()) {
                 true => self.connections.retire(id, turn),
                 false => drop(self.connections.close(id, turn)),
@@ -529,7 +529,7 @@ impl Shard {
             if self.leases.lose(id, LostReason::Failback, turn.now) {
                 if let Some(claim) = self.leases.claim(id) {
                     lost.push(&claim.cell.key);
-                    self.begin_release(Release::of(&claim, None, false, None, turn.now), turn);
+                    self.begin_release(PendingRelease::of(&claim, None, false, None, turn.now), turn);
                 }
             }
         }

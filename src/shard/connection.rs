@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::effect::Role;
 use super::ids::{Arrival, TicketId, WaitKey};
 use super::request::Wait;
-use super::waits::{Bound, Seat};
+use super::waits::{Bound, Occupant};
 use crate::protocol::StableRef;
 use crate::types::{Key, Kind, Target};
 
@@ -169,11 +169,11 @@ impl Connection {
     }
 
     /// What it waits for is over as far as this connection goes. Returns what that was, where it stood, and what it was counted as.
-    pub(super) fn stop_waiting(&mut self, now: Instant) -> Option<(WaitKey, Option<Arrival>, Seat)> {
+    pub(super) fn stop_waiting(&mut self, now: Instant) -> Option<(WaitKey, Option<Arrival>, Occupant)> {
         self.waits_until = None;
         match std::mem::replace(&mut self.work, Work::Idle(now)) {
-            Work::Waiting(key) => Some((key, None, Seat::Wait)),
-            Work::Asking(key, arrival) | Work::Ticket(key, arrival, _) => Some((key, Some(arrival), Seat::Ticket)),
+            Work::Waiting(key) => Some((key, None, Occupant::Wait)),
+            Work::Asking(key, arrival) | Work::Ticket(key, arrival, _) => Some((key, Some(arrival), Occupant::Ticket)),
             other => {
                 self.work = other;
                 None

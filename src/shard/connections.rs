@@ -233,14 +233,14 @@ impl Connections {
     }
 
     /// Gives a pipelined connection its slot.
-    pub(super) fn seat(&mut self, id: LaneId) {
+    pub(super) fn fill_slot(&mut self, id: LaneId) {
         if let Some(slot) = self.slots.iter_mut().find(|slot| slot.is_none()) {
             *slot = Some(id);
         }
     }
 
     /// The pipelined connections that have a slot.
-    pub(super) fn seated(&self) -> Vec<LaneId> {
+    pub(super) fn in_slots(&self) -> Vec<LaneId> {
         self.slots.iter().flatten().copied().collect()
     }
 

@@ -95,14 +95,14 @@ pub(crate) struct Handover {
 
 /// A caller, and what it is told.
 pub(crate) enum Answer {
-    Acquire(Ask<Acquired>, Result<Outcome>),
+    Acquire(Ask<Acquired>, Result<AcquireOutcome>),
     Release(oneshot::Sender<Result<()>>, Result<()>),
     Question(Question, Result<Response>, Arc<str>),
     Failback(Ask<Duration>, Result<Duration>),
 }
 
 /// What came of an acquire.
-pub(crate) enum Outcome {
+pub(crate) enum AcquireOutcome {
     Lease(LeaseId, Arc<LeaseCell>),
     Busy(Refusal),
     Queued(TicketId, Target, Key, Refusal),
@@ -123,7 +123,7 @@ impl Effects {
     }
 }
 
-/// One call of [`Shard::handle`](super::Shard::handle): the moment, and what it brings about.
+/// One call of [`ShardMachine::handle`](super::ShardMachine::handle): the moment, and what it brings about.
 pub(super) struct Turn<'a> {
     pub(super) now: Instant,
     pub(super) effects: &'a mut Effects,
@@ -138,7 +138,7 @@ impl Turn<'_> {
         self.push(Effect::Send(lane, Outgoing { request, tag }));
     }
 
-    pub(super) fn tell(&mut self, ask: Ask<Acquired>, outcome: Result<Outcome>) {
+    pub(super) fn tell(&mut self, ask: Ask<Acquired>, outcome: Result<AcquireOutcome>) {
         self.push(Effect::Answer(Answer::Acquire(ask, outcome)));
     }
 }

@@ -1,13 +1,13 @@
 //! Connections that end, and what becomes of what was on them. [`RequestKind::rules`](super::request::RequestKind::rules) says
 //! what becomes of a request; this carries it out.
 
-use super::Shard;
+use super::ShardMachine;
 use super::connections::Work;
 use super::effect::{Role, Turn};
 use super::ids::{Arrival, LaneId, WaitKey};
 use super::registry::Survival;
-use super::request::{Fate, Pending, Release, Wait};
-use super::waits::Seat;
+use super::request::{Fate, Pending, PendingRelease, Wait};
+use super::waits::Occupant;
 use crate::clock::{Moment, after};
 use crate::error::{Error, ErrorKind};
 use crate::lease::cell::LostReason;
@@ -31,7 +31,7 @@ struct Ended {
     asked: Option<Arrival>,
 }
 
-impl Shard {
+impl ShardMachine {
     pub(super) fn lane_ended(&mut self, id: LaneId, end: LaneEnd<Pending>, turn: &mut Turn<'_>) {
         let served = self.connections.has_slot(id);
         let Some(connection) = self.connections.remove(id) else {
@@ -72,15 +72,15 @@ impl Shard {
         match connection.work {
             Work::Opening(Some(bound)) => self.put_back(*bound, turn.now),
             Work::Waiting(key) => {
-                self.waits.ended(&key, Seat::Wait, turn.now);
+                self.waits.ended(&key, Occupant::Wait, turn.now);
                 ended.waited_for = Some(key);
             }
             Work::Asking(key, arrival) => {
-                self.waits.ended(&key, Seat::Ticket, turn.now);
+                self.waits.ended(&key, Occupant::Ticket, turn.now);
                 ended.asked = Some(arrival);
             }
             Work::Ticket(key, arrival, ticket) => {
-                self.waits.ended(&key, Seat::Ticket, turn.now);
+                self.waits.ended(&key, Occupant::Ticket, turn.now);
                 if let Some(wait) = self.ticket_lost(ticket, ended.session.clone(), &cause, turn) {
                     self.queue(wait, Some(arrival), turn.now);
                 }
@@ -118,7 +118,7 @@ impl Shard {
             ended.waited_for = None;
         }
         match (fate, pending) {
-            (Fate::SendAgain | Fate::SendAgainBounded, pending) => self.send(pending, turn),
+            (Fate::Retry | Fate::RetryBounded, pending) => self.send(pending, turn),
             (Fate::PutBack, Pending::Wait(wait)) => self.put_back_wait(wait, turn.now),
             (Fate::PutBack, Pending::Enqueue(acquire)) => {
                 self.queue(Wait::Ticket(acquire), ended.asked.take(), turn.now);
@@ -128,12 +128,12 @@ impl Shard {
             }
             (Fate::PutBack, _) => {}
             // It was given up, and no session may have its place.
-            (Fate::AskAgainInSession, Pending::Wait(_)) if ended.was_cut && ended.session.is_none() => {}
-            (Fate::AskAgainInSession, pending) => {
+            (Fate::RetryInSession, Pending::Wait(_)) if ended.was_cut && ended.session.is_none() => {}
+            (Fate::RetryInSession, pending) => {
                 let Some(session) = ended.session.clone() else {
                     return self.fail(pending, cause.clone(), turn);
                 };
-                if let Some(wait) = self.asked_anew(pending, Some(session), cause.clone(), turn) {
+                if let Some(wait) = self.retry_or_refuse(pending, Some(session), cause.clone(), turn) {
                     self.queue(wait, ended.asked.take(), turn.now);
                 }
             }
@@ -141,7 +141,7 @@ impl Shard {
             (Fate::Fail, pending) => self.fail(pending, cause.clone(), turn),
             (Fate::Repeat, Pending::Release(release)) => {
                 let repeated = true;
-                self.send(Pending::Release(Release { repeated, ..release }), turn);
+                self.send(Pending::Release(PendingRelease { repeated, ..release }), turn);
             }
             // Where another connection has taken over, the lease is due there already.
             (Fate::StaysDue, Pending::Renew(renewal)) if !ended.served => {
@@ -206,7 +206,7 @@ impl Shard {
         }
         // In case the server still holds them; their guards have nothing more to give back.
         for claim in lost {
-            self.begin_release(Release::of(&claim, None, true, None, turn.now), turn);
+            self.begin_release(PendingRelease::of(&claim, None, true, None, turn.now), turn);
         }
     }
 }

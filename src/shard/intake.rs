@@ -1,9 +1,9 @@
 //! Requests on their way in: sent, kept until there is a connection, or refused.
 
-use super::Shard;
+use super::ShardMachine;
 use super::acquire::{Acquire, Patience};
 use super::connections::Work;
-use super::effect::{Answer, Effect, Outcome, Turn};
+use super::effect::{AcquireOutcome, Answer, Effect, Turn};
 use super::progress::Refusal;
 use super::question::Question;
 use super::request::{Carrier, Pending, Wait};
@@ -16,10 +16,10 @@ use crate::types::{Key, WaitSecs};
 /// Fewer parked requests than this are not worth cleaning.
 pub(super) const CLEAN_AT_LEAST: usize = 64;
 
-impl Shard {
+impl ShardMachine {
     pub(super) fn acquire(&mut self, acquire: Acquire, patience: Patience, turn: &mut Turn<'_>) {
         if let Some(ttl) = acquire.ttl {
-            let handover = self.serving.saw_ttl(ttl.as_duration());
+            let handover = self.serving.note_ttl(ttl.as_duration());
             self.hand_over(handover, turn);
         }
         match patience {
@@ -30,7 +30,7 @@ impl Shard {
                 match self.waits.refused_at(&key, turn.now) {
                     Some(at) => {
                         let own = self.leases.own(key.0.kind(), &key.1);
-                        turn.tell(acquire.ask, Ok(Outcome::Busy(Refusal { at, own })));
+                        turn.tell(acquire.ask, Ok(AcquireOutcome::Busy(Refusal { at, own })));
                     }
                     None => self.submit(Pending::Try(acquire), turn),
                 }

@@ -5,11 +5,11 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tracing::field;
 
-use super::Shard;
+use super::ShardMachine;
 use super::acquire::Acquire;
 use super::effect::{Answer, Effect, Turn};
 use super::ids::{LaneId, LeaseId};
-use super::request::{Pending, Release, Renewal};
+use super::request::{Pending, PendingRelease, Renewal};
 use crate::clock::{Moment, after};
 use crate::error::{Error, ErrorKind, Result};
 use crate::lease::cell::{LeaseState, LostReason};
@@ -17,9 +17,9 @@ use crate::protocol::{Response, Status};
 use crate::types::{Grant, Key, Target};
 
 /// A server that refuses a renewal for a reason that passes is asked again after this.
-const RENEW_AGAIN: Duration = Duration::from_millis(500);
+const RENEWAL_RETRY: Duration = Duration::from_millis(500);
 
-impl Shard {
+impl ShardMachine {
     /// Sends the renewals of these leases; they leave in one write.
     pub(super) fn renew_all(&mut self, ids: Vec<LeaseId>, turn: &mut Turn<'_>) {
         for id in ids {
@@ -89,7 +89,7 @@ impl Shard {
                 "rejected"
             }
             refused => {
-                self.leases.renew_again_at(*id, turn.now + RENEW_AGAIN);
+                self.leases.retry_renewal_at(*id, turn.now + RENEWAL_RETRY);
                 self.tell_refused_renewal(*id, from, refused);
                 "put_off"
             }
@@ -192,7 +192,7 @@ impl Shard {
         };
         let LeaseState::Lost(why) = claim.cell.state_at(self.leases.moment(turn.now)) else {
             if self.leases.begin_release(id, turn.now).is_some() {
-                let release = Release::of(&claim, Some(id), false, told, turn.now);
+                let release = PendingRelease::of(&claim, Some(id), false, told, turn.now);
                 self.begin_release(release, turn);
             }
             return;
@@ -209,7 +209,7 @@ impl Shard {
         }
         // Where time alone took it, the server may hold it still.
         if why == LostReason::Expired && self.leases.begin_release(id, turn.now).is_some() {
-            let release = Release::of(&claim, Some(id), true, None, turn.now);
+            let release = PendingRelease::of(&claim, Some(id), true, None, turn.now);
             self.begin_release(release, turn);
         } else if !self.leases.is_on_its_way_back(id) {
             self.leases.remove(id, turn.now);
@@ -218,7 +218,7 @@ impl Shard {
     }
 
     /// Sends a release now, or as soon as there is a connection.
-    pub(super) fn begin_release(&mut self, release: Release, turn: &mut Turn<'_>) {
+    pub(super) fn begin_release(&mut self, release: PendingRelease, turn: &mut Turn<'_>) {
         self.releases.begin();
         let key = (!self.waits.is_empty()).then(|| (release.target, release.key.clone()));
         self.send(Pending::Release(release), turn);
@@ -234,7 +234,7 @@ impl Shard {
         }
     }
 
-    pub(super) fn release_answered(&mut self, release: Release, response: &Response, turn: &mut Turn<'_>) {
+    pub(super) fn release_answered(&mut self, release: PendingRelease, response: &Response, turn: &mut Turn<'_>) {
         let outcome: Result<()> = match response {
             Response::Done => Ok(()),
             // It was sent before, and the answer was lost: it arrived.
@@ -254,7 +254,7 @@ impl Shard {
     }
 
     /// A release is over, one way or the other.
-    pub(super) fn end_release(&mut self, release: Release, outcome: Result<()>, turn: &mut Turn<'_>) {
+    pub(super) fn end_release(&mut self, release: PendingRelease, outcome: Result<()>, turn: &mut Turn<'_>) {
         self.releases.end();
         if let Some(id) = release.id {
             self.leases.remove(id, turn.now);
@@ -269,8 +269,8 @@ impl Shard {
         }
     }
 
-    fn tell_release(&self, release: &Release, outcome: &Result<()>) {
-        let Release { target, key, token, .. } = release;
+    fn tell_release(&self, release: &PendingRelease, outcome: &Result<()>) {
+        let PendingRelease { target, key, token, .. } = release;
         let (shard, endpoint, kind) = (self.index, self.endpoint(), target.kind().as_str());
         match outcome {
             Ok(()) => tracing::debug!(shard, %endpoint, %key, kind, %token, "released"),
@@ -318,7 +318,7 @@ impl Shard {
 
     /// Releases a grant that no caller has.
     pub(super) fn release_grant(&mut self, target: Target, key: Key, grant: Grant, owner: LaneId, turn: &mut Turn<'_>) {
-        let release = Release {
+        let release = PendingRelease {
             target,
             key,
             token: grant.token,

@@ -1,7 +1,7 @@
 //! One shard: which server serves it, over which connections, who holds and who waits.
 //!
-//! A pure state machine. [`Shard::handle`] takes one input and the time, and says what is to be done ([`Effect`]): open, send,
-//! close, answer a caller, publish the health. [`Shard::next_due`] says when it wants to be told [`Input::Tick`]. It reads no
+//! A pure state machine. [`ShardMachine::handle`] takes one input and the time, and says what is to be done ([`Effect`]): open, send,
+//! close, answer a caller, publish the health. [`ShardMachine::next_due`] says when it wants to be told [`Input::Tick`]. It reads no
 //! clock, spawns nothing, and makes no channel; randomness comes in with [`Setup`]. What is asked of a caller is whether it
 //! still waits.
 //!
@@ -72,7 +72,7 @@ use crate::lease::metrics::LeaseMetrics;
 use crate::lease::schedule::Schedule;
 use crate::net::backoff::{Attempts, ReconnectPolicy};
 use crate::net::endpoint::Endpoint;
-use crate::net::failover::{Failover, Guard};
+use crate::net::failover::{Failover, TakeoverDelay};
 use crate::net::fencing::{FenceEvidence, Fencing};
 use crate::net::health::{ConnectionState, ShardHealth};
 use crate::net::membership::SeenClusters;
@@ -152,7 +152,7 @@ impl Refs {
 }
 
 /// The state of a shard.
-pub(crate) struct Shard {
+pub(crate) struct ShardMachine {
     index: usize,
     settings: Settings,
     refs: Refs,
@@ -206,7 +206,7 @@ pub(crate) struct Shard {
     away: Option<Span>,
 }
 
-impl Shard {
+impl ShardMachine {
     /// Creates a shard, which begins to connect.
     pub(crate) fn new(setup: Setup, now: Instant, effects: &mut Effects) -> Self {
         let Setup {
@@ -222,8 +222,8 @@ impl Shard {
         let metrics = ShardMetrics::new(sink.clone(), &plan.endpoints);
         let failover = Failover::new(plan.policy, plan.endpoints, &health.endpoint);
         let ttl = settings.lease_ttl.unwrap_or(Ttl::DEFAULT).as_duration();
-        let mut takeover = Guard::new(plan.takeover_delay, ttl, now);
-        takeover.saw(handover.longest_ttl);
+        let mut takeover = TakeoverDelay::new(plan.takeover_delay, ttl, now);
+        takeover.note_ttl(handover.longest_ttl);
         let reconnect = Reconnect::new(index, failover, settings.reconnect.clone(), settings.fail_fast, &health);
         let mut shard = Self {
             index,
@@ -266,8 +266,8 @@ impl Shard {
     }
 
     /// The machine has been suspended for so long by now, in all. What is due because of that is due at once.
-    pub(crate) fn was_suspended(&mut self, suspended: Duration, now: Instant) {
-        self.leases.was_suspended(suspended, now);
+    pub(crate) fn note_suspended(&mut self, suspended: Duration, now: Instant) {
+        self.leases.note_suspended(suspended, now);
     }
 
     /// Whether there are leases whose end must be noticed.

@@ -16,15 +16,15 @@ use crate::types::{Key, Target, Ttl};
 /// The tickets that were given out and not used yet, and the places that are being taken back.
 #[derive(Default)]
 pub(super) struct Places {
-    all: HashMap<TicketId, QueuePlace>,
+    all: HashMap<TicketId, TakenPlace>,
     last: TicketId,
 }
 
 /// A place in a queue, and on which terms it was taken.
-pub(super) struct QueuePlace {
+pub(super) struct TakenPlace {
     /// The connection that has it; `None` while it is being taken back.
     lane: Option<LaneId>,
-    next: Next,
+    next: AfterRejoin,
     /// Since when the caller that waits there is known to be gone.
     abandoned: Option<Instant>,
     /// How often it was taken back.
@@ -38,7 +38,7 @@ pub(super) struct QueuePlace {
 }
 
 /// What is done with a place once it is taken back.
-pub(super) enum Next {
+pub(super) enum AfterRejoin {
     /// It is kept for the holder of the ticket.
     Keep,
     /// What is granted there, until then, goes to a caller.
@@ -50,17 +50,17 @@ pub(super) enum Next {
 /// What a place that is used has to be asked.
 pub(super) enum Use {
     /// On this connection, now.
-    On(LaneId, QueuePlace),
+    On(LaneId, TakenPlace),
     /// Once the place is taken back.
     Later,
 }
 
-impl QueuePlace {
+impl TakenPlace {
     /// The place of an acquire, on a connection or on none.
     pub(super) fn of(acquire: &Acquire, lane: Option<LaneId>, enqueued_at: Moment) -> Self {
         Self {
             lane,
-            next: Next::Keep,
+            next: AfterRejoin::Keep,
             abandoned: None,
             rejoined: acquire.redirects,
             target: acquire.target,
@@ -75,7 +75,7 @@ impl QueuePlace {
     pub(super) fn to_give_up(target: Target, key: Key, rejoined: u32, now: Moment) -> Self {
         Self {
             lane: None,
-            next: Next::GiveUp,
+            next: AfterRejoin::GiveUp,
             abandoned: None,
             rejoined,
             target,
@@ -112,24 +112,24 @@ impl QueuePlace {
     /// The caller that waits for what is granted there.
     pub(super) fn into_caller(self) -> Option<Ask<Acquired>> {
         match self.next {
-            Next::Collect(_, ask) => Some(ask),
-            Next::Keep | Next::GiveUp => None,
+            AfterRejoin::Collect(_, ask) => Some(ask),
+            AfterRejoin::Keep | AfterRejoin::GiveUp => None,
         }
     }
 
     pub(super) fn is_to_give_up(&self) -> bool {
-        matches!(self.next, Next::GiveUp)
+        matches!(self.next, AfterRejoin::GiveUp)
     }
 }
 
 impl Places {
-    pub(super) fn insert(&mut self, place: QueuePlace) -> TicketId {
+    pub(super) fn insert(&mut self, place: TakenPlace) -> TicketId {
         self.last += 1;
         self.all.insert(self.last, place);
         self.last
     }
 
-    pub(super) fn remove(&mut self, id: TicketId) -> Option<QueuePlace> {
+    pub(super) fn remove(&mut self, id: TicketId) -> Option<TakenPlace> {
         self.all.remove(&id)
     }
 
@@ -150,7 +150,7 @@ impl Places {
         let Some(place) = self.all.get_mut(&id) else {
             return Err(ask);
         };
-        place.next = Next::Collect(until, ask);
+        place.next = AfterRejoin::Collect(until, ask);
         Ok(place.lane)
     }
 
@@ -159,7 +159,7 @@ impl Places {
         let place = self.all.get_mut(&id)?;
         match place.lane {
             None => {
-                place.next = Next::GiveUp;
+                place.next = AfterRejoin::GiveUp;
                 Some(Use::Later)
             }
             Some(lane) => self.all.remove(&id).map(|place| Use::On(lane, place)),
@@ -178,14 +178,14 @@ impl Places {
     }
 
     /// A place is taken back, on this connection. Returns what is done with it.
-    pub(super) fn taken_back(&mut self, id: TicketId, lane: LaneId) -> Option<Next> {
+    pub(super) fn taken_back(&mut self, id: TicketId, lane: LaneId) -> Option<AfterRejoin> {
         let place = self.all.get_mut(&id)?;
         place.lane = Some(lane);
-        Some(std::mem::replace(&mut place.next, Next::Keep))
+        Some(std::mem::replace(&mut place.next, AfterRejoin::Keep))
     }
 
     pub(super) fn is_to_give_up(&self, id: TicketId) -> bool {
-        self.all.get(&id).is_some_and(QueuePlace::is_to_give_up)
+        self.all.get(&id).is_some_and(TakenPlace::is_to_give_up)
     }
 
     /// Counts another rejoin and returns the total.
@@ -197,20 +197,20 @@ impl Places {
 
     /// What it is a place for.
     pub(super) fn wait_key(&self, id: TicketId) -> Option<WaitKey> {
-        self.all.get(&id).map(QueuePlace::wait_key)
+        self.all.get(&id).map(TakenPlace::wait_key)
     }
 
     /// Whether a caller waits for what is granted at a place, or did.
     pub(super) fn is_collected(&self, id: TicketId) -> bool {
         self.all
             .get(&id)
-            .is_some_and(|place| matches!(place.next, Next::Collect(..)))
+            .is_some_and(|place| matches!(place.next, AfterRejoin::Collect(..)))
     }
 
     /// The connections of places whose callers have been gone since `since`, as far as that was noticed.
     pub(super) fn abandoned(&mut self, now: Instant, since: Instant) -> Vec<LaneId> {
         let abandoned = self.all.values_mut().filter_map(|place| match &place.next {
-            Next::Collect(_, ask) if ask.is_gone() => {
+            AfterRejoin::Collect(_, ask) if ask.is_gone() => {
                 let gone = *place.abandoned.get_or_insert(now);
                 place.lane.filter(|_| gone <= since)
             }

@@ -13,22 +13,22 @@ pub(crate) struct Question {
     pub(crate) of_the_leader: bool,
     /// How often that was done.
     pub(crate) redirects: u32,
-    told: Box<dyn Told>,
+    told: Box<dyn AnswerSink>,
 }
 
 /// Who gets the answer.
-trait Told: Send {
+trait AnswerSink: Send {
     /// `at`: the server that answered, or could not be asked.
     fn tell(self: Box<Self>, answer: Result<Response>, at: &Arc<str>);
     fn is_gone(&self) -> bool;
 }
 
-struct Caller<T> {
+struct TypedSink<T> {
     ask: Ask<T>,
     call: Call<T>,
 }
 
-impl<T: Send> Told for Caller<T> {
+impl<T: Send> AnswerSink for TypedSink<T> {
     fn tell(self: Box<Self>, answer: Result<Response>, at: &Arc<str>) {
         let Self { ask, call } = *self;
         let answer = answer.and_then(|response| call.finish(response));
@@ -47,7 +47,7 @@ impl Question {
             request: call.request().clone(),
             of_the_leader: false,
             redirects: 0,
-            told: Box::new(Caller { ask, call }),
+            told: Box::new(TypedSink { ask, call }),
         }
     }
 

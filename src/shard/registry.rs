@@ -19,7 +19,7 @@ use crate::unwind::catch;
 
 /// What is kept for each lease.
 #[derive(Debug)]
-struct Entry {
+struct LeaseEntry {
     cell: Arc<LeaseCell>,
     target: Target,
     owner: LaneId,
@@ -77,7 +77,7 @@ pub(crate) struct Due {
 #[derive(Debug)]
 pub(crate) struct Registry {
     schedule: Schedule,
-    slots: Vec<Slot>,
+    slots: Vec<LeaseSlot>,
     free: Vec<u32>,
     timer: BTreeSet<(Instant, LeaseId)>,
     holdings: Holdings,
@@ -93,9 +93,9 @@ pub(crate) struct Registry {
 }
 
 #[derive(Debug)]
-struct Slot {
+struct LeaseSlot {
     generation: u32,
-    entry: Option<Entry>,
+    entry: Option<LeaseEntry>,
 }
 
 /// What has to be told to a server to give a lease back or to renew it.
@@ -125,7 +125,7 @@ pub(crate) enum Survival {
     WholeTtl,
 }
 
-impl Entry {
+impl LeaseEntry {
     fn renews(&self) -> bool {
         self.renew_until.is_none_or(|until| self.renew_at < until)
     }
@@ -173,7 +173,7 @@ impl Registry {
         } else {
             policy.max_hold.map(|hold| after(sent_at, hold))
         };
-        let entry = Entry {
+        let entry = LeaseEntry {
             cell: Arc::clone(&cell),
             target,
             owner,
@@ -190,7 +190,7 @@ impl Registry {
             behind: None,
         };
         let slot = self.free.pop().unwrap_or_else(|| {
-            self.slots.push(Slot {
+            self.slots.push(LeaseSlot {
                 generation: 0,
                 entry: None,
             });
@@ -224,7 +224,7 @@ impl Registry {
 
     /// The machine has been suspended for so long by now. Everything that was due is due sooner by what is new of that. What was lost
     /// meanwhile is due at once.
-    pub(crate) fn was_suspended(&mut self, suspended: Duration, now: Instant) {
+    pub(crate) fn note_suspended(&mut self, suspended: Duration, now: Instant) {
         let Some(since) = suspended.checked_sub(self.suspended).filter(|since| !since.is_zero()) else {
             return;
         };
@@ -342,7 +342,7 @@ impl Registry {
     }
 
     /// A renewal was refused for now by a server that is there: try again after a pause, while the lease lasts.
-    pub(crate) fn renew_again_at(&mut self, id: LeaseId, when: Instant) {
+    pub(crate) fn retry_renewal_at(&mut self, id: LeaseId, when: Instant) {
         if let Some(entry) = self.entry_mut(id).filter(|entry| entry.phase == Phase::Renewing) {
             entry.phase = Phase::Waiting;
             entry.renew_at = when;
@@ -611,16 +611,16 @@ impl Registry {
         }
     }
 
-    fn at(&mut self, slot: u32) -> Option<&mut Entry> {
+    fn at(&mut self, slot: u32) -> Option<&mut LeaseEntry> {
         self.slots.get_mut(slot as usize)?.entry.as_mut()
     }
 
-    fn entry(&self, id: LeaseId) -> Option<&Entry> {
+    fn entry(&self, id: LeaseId) -> Option<&LeaseEntry> {
         let slot = self.slots.get(id.slot as usize)?;
         slot.entry.as_ref().filter(|_| slot.generation == id.generation)
     }
 
-    fn entry_mut(&mut self, id: LeaseId) -> Option<&mut Entry> {
+    fn entry_mut(&mut self, id: LeaseId) -> Option<&mut LeaseEntry> {
         let slot = self.slots.get_mut(id.slot as usize)?;
         let generation = slot.generation;
         slot.entry.as_mut().filter(|_| generation == id.generation)

@@ -2,13 +2,13 @@
 
 use tokio::time::Instant;
 
-use super::request::Release;
+use super::request::PendingRelease;
 
 /// The releases of a shard that are not answered yet.
 #[derive(Default)]
 pub(super) struct Releases {
     /// Those that wait for a connection.
-    pending: Vec<Release>,
+    pending: Vec<PendingRelease>,
     /// Those that wait, and those that were sent.
     under_way: usize,
 }
@@ -20,7 +20,7 @@ impl Releases {
     }
 
     /// One that is under way has no connection: it waits for the next.
-    pub(super) fn keep(&mut self, release: Release) {
+    pub(super) fn keep(&mut self, release: PendingRelease) {
         self.pending.push(release);
     }
 
@@ -30,12 +30,12 @@ impl Releases {
     }
 
     /// Takes those that wait for a connection.
-    pub(super) fn take_pending(&mut self) -> Vec<Release> {
+    pub(super) fn take_pending(&mut self) -> Vec<PendingRelease> {
         std::mem::take(&mut self.pending)
     }
 
     /// Takes those that wait for a connection and whose lease the server has ended by itself.
-    pub(super) fn take_over(&mut self, now: Instant) -> Vec<Release> {
+    pub(super) fn take_over(&mut self, now: Instant) -> Vec<PendingRelease> {
         let (over, pending) = self
             .take_pending()
             .into_iter()

@@ -45,7 +45,7 @@ pub(crate) enum Pending {
     /// `n` for a lease.
     Renew(Renewal),
     /// `r`.
-    Release(Release),
+    Release(PendingRelease),
     /// Something that touches no lease.
     Ask(Question),
 }
@@ -156,14 +156,14 @@ pub(crate) enum Carrier {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fate {
     /// It is sent over the next connection.
-    SendAgain,
-    /// As `SendAgain`, but only as often as redirects are followed; then the caller gets the error.
-    SendAgainBounded,
+    Retry,
+    /// As `Retry`, but only as often as redirects are followed; then the caller gets the error.
+    RetryBounded,
     /// It goes back to its position among the waits.
     PutBack,
     /// If its connection stood for a session, it is asked again under the session's name, as often as redirects are followed.
     /// Otherwise it fails.
-    AskAgainInSession,
+    RetryInSession,
     /// The caller gets the error.
     Fail,
     /// It is sent over the next connection; "not held" then counts as released.
@@ -224,15 +224,15 @@ impl RequestKind {
     pub(crate) const fn rules(self) -> Rules {
         use Abandoned::{GoesOn, Skip, SkipUnlessInSession};
         use Carrier::{Disposable, Own, Pipelined, ThatOfThePlace};
-        use Fate::{AskAgainInSession, Fail, Forget, PutBack, Repeat, SendAgain, SendAgainBounded, StaysDue};
+        use Fate::{Fail, Forget, PutBack, Repeat, Retry, RetryBounded, RetryInSession, StaysDue};
         match self {
             Self::Try => Rules {
                 sends: "`l` with timeout 0",
                 carrier: Pipelined,
-                unwritten: SendAgain,
+                unwritten: Retry,
                 // Sent again it could take two grants.
                 unknown: Fail,
-                not_led: SendAgainBounded,
+                not_led: RetryBounded,
                 refused: "the caller is told",
                 abandoned: Skip,
             },
@@ -251,8 +251,8 @@ impl RequestKind {
                 sends: "`l` with the time that is left",
                 carrier: Own,
                 unwritten: PutBack,
-                unknown: AskAgainInSession,
-                not_led: AskAgainInSession,
+                unknown: RetryInSession,
+                not_led: RetryInSession,
                 refused: "a caller is told",
                 abandoned: GoesOn,
             },
@@ -268,7 +268,7 @@ impl RequestKind {
                 // The place went with its connection, and what becomes of it was decided with that.
                 unwritten: Forget,
                 unknown: Forget,
-                not_led: AskAgainInSession,
+                not_led: RetryInSession,
                 refused: "the caller is told",
                 abandoned: GoesOn,
             },
@@ -276,17 +276,17 @@ impl RequestKind {
                 sends: "`e` under the session's name",
                 carrier: Own,
                 unwritten: PutBack,
-                unknown: AskAgainInSession,
-                not_led: AskAgainInSession,
+                unknown: RetryInSession,
+                not_led: RetryInSession,
                 refused: "the ticket is lost",
                 abandoned: GoesOn,
             },
             Self::GiveUp => Rules {
                 sends: "`w` with timeout 0",
                 carrier: ThatOfThePlace,
-                unwritten: AskAgainInSession,
-                unknown: AskAgainInSession,
-                not_led: AskAgainInSession,
+                unwritten: RetryInSession,
+                unknown: RetryInSession,
+                not_led: RetryInSession,
                 refused: "there is no place any more",
                 abandoned: GoesOn,
             },
@@ -302,9 +302,9 @@ impl RequestKind {
             Self::Confirm => Rules {
                 sends: "`n` with the TTL asked for",
                 carrier: Pipelined,
-                unwritten: SendAgain,
-                unknown: SendAgain,
-                not_led: SendAgain,
+                unwritten: Retry,
+                unknown: Retry,
+                not_led: Retry,
                 refused: "there is no grant: `LeaseExpired`",
                 abandoned: GoesOn,
             },
@@ -320,18 +320,18 @@ impl RequestKind {
             Self::Release => Rules {
                 sends: "`r`",
                 carrier: Pipelined,
-                unwritten: SendAgain,
+                unwritten: Retry,
                 unknown: Repeat,
-                not_led: SendAgain,
+                not_led: Retry,
                 refused: "`NotHeld`; released, if it was sent before",
                 abandoned: GoesOn,
             },
             Self::Ask => Rules {
                 sends: "what is asked",
                 carrier: Disposable,
-                unwritten: SendAgain,
+                unwritten: Retry,
                 unknown: Fail,
-                not_led: SendAgainBounded,
+                not_led: RetryBounded,
                 refused: "the caller is told",
                 abandoned: Skip,
             },
@@ -346,7 +346,7 @@ pub(crate) struct Renewal {
 }
 
 /// A lease on its way back to the server. It is repeated over reconnects until it is answered or its TTL is over.
-pub(crate) struct Release {
+pub(crate) struct PendingRelease {
     pub(crate) target: Target,
     pub(crate) key: Key,
     pub(crate) token: Token,
@@ -361,7 +361,7 @@ pub(crate) struct Release {
     pub(crate) told: Option<oneshot::Sender<Result<()>>>,
 }
 
-impl Release {
+impl PendingRelease {
     /// Creates the release of what the registry keeps.
     pub(crate) fn of(
         claim: &Claim,
@@ -452,10 +452,10 @@ mod tests {
             Carrier::Disposable => "disposable",
         };
         let fate = |fate| match fate {
-            Fate::SendAgain => "sent again",
-            Fate::SendAgainBounded => "sent again, so often",
+            Fate::Retry => "sent again",
+            Fate::RetryBounded => "sent again, so often",
             Fate::PutBack => "waits again",
-            Fate::AskAgainInSession => "asked again in its session, or fails",
+            Fate::RetryInSession => "asked again in its session, or fails",
             Fate::Fail => "fails",
             Fate::Repeat => "repeated",
             Fate::StaysDue => "stays due",

@@ -6,19 +6,19 @@ use tokio::time::Instant;
 
 use super::effect::Handover;
 use crate::net::backoff::OF_USE_AFTER;
-use crate::net::failover::{Failover, Guard};
+use crate::net::failover::{Failover, TakeoverDelay};
 use crate::net::reconnect::Reconnect;
 
 /// Who serves.
 pub(super) struct Serving {
     pub(super) reconnect: Reconnect,
-    takeover: Guard,
+    takeover: TakeoverDelay,
     /// No pipelined connection is opened before that.
     hold_back: Instant,
 }
 
 impl Serving {
-    pub(super) fn new(reconnect: Reconnect, takeover: Guard, hold_back: Instant) -> Self {
+    pub(super) fn new(reconnect: Reconnect, takeover: TakeoverDelay, hold_back: Instant) -> Self {
         Self {
             reconnect,
             takeover,
@@ -44,8 +44,8 @@ impl Serving {
     }
 
     /// A lease of this TTL may be granted. Returns what to hand over if none before was as long.
-    pub(super) fn saw_ttl(&mut self, ttl: Duration) -> Option<Handover> {
-        self.takeover.saw(ttl).then(|| self.handover())
+    pub(super) fn note_ttl(&mut self, ttl: Duration) -> Option<Handover> {
+        self.takeover.note_ttl(ttl).then(|| self.handover())
     }
 
     /// The server that serves was heard of no later than now.

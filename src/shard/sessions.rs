@@ -8,22 +8,22 @@
 
 use tokio::time::Instant;
 
-use super::Shard;
+use super::ShardMachine;
 use super::acquire::Acquire;
 use super::ask::Ask;
 use super::effect::Turn;
 use super::held::Acquired;
 use super::ids::{Arrival, LaneId, TicketId, WaitKey};
-use super::places::{Next, QueuePlace, Use};
+use super::places::{AfterRejoin, TakenPlace, Use};
 use super::request::{Pending, ServerWait, Wait};
-use super::waits::Seat;
+use super::waits::Occupant;
 use crate::clock::after;
 use crate::ending::shut_down;
 use crate::error::{Error, ErrorKind};
 use crate::protocol::{Response, StableRef};
 use crate::types::{Key, Target};
 
-impl Shard {
+impl ShardMachine {
     // Tickets.
 
     /// Waits at the place of a ticket.
@@ -77,7 +77,7 @@ impl Shard {
                 }
                 // A place that is only kept is taken back as often as leaders change.
                 match is_collected {
-                    true => self.asked_anew(Pending::Rejoin(id, session), None, cause.clone(), turn),
+                    true => self.retry_or_refuse(Pending::Rejoin(id, session), None, cause.clone(), turn),
                     false => Some(Wait::Rejoin(id, session)),
                 }
             }
@@ -106,15 +106,15 @@ impl Shard {
             connection.hold_ticket(id, turn.now);
         }
         match next {
-            Next::Keep => {}
-            Next::Collect(until, ask) if !ask.is_gone() => self.collect(id, until, ask, turn),
-            Next::Collect(..) | Next::GiveUp => self.give_up(id, turn),
+            AfterRejoin::Keep => {}
+            AfterRejoin::Collect(until, ask) if !ask.is_gone() => self.collect(id, until, ask, turn),
+            AfterRejoin::Collect(..) | AfterRejoin::GiveUp => self.give_up(id, turn),
         }
     }
 
     /// A place could not be taken back.
     pub(super) fn ticket_refused(&mut self, id: TicketId, error: Error, turn: &mut Turn<'_>) {
-        if let Some(ask) = self.places.remove(id).and_then(QueuePlace::into_caller) {
+        if let Some(ask) = self.places.remove(id).and_then(TakenPlace::into_caller) {
             turn.tell(ask, Err(error));
         }
     }
@@ -136,7 +136,7 @@ impl Shard {
             Some(pending) => {
                 let error = Error::new(ErrorKind::Disconnected, "the connection was closed");
                 let error = self.at_lane(id, error);
-                self.wait_anew(id, pending, error, turn);
+                self.retry_wait(id, pending, error, turn);
             }
             None => {}
         }
@@ -145,7 +145,7 @@ impl Shard {
     // Waits that are asked anew.
 
     /// A wait comes back from its connection. Its session goes with it, so that connection is of no more use.
-    pub(super) fn wait_anew(&mut self, from: LaneId, wait: Pending, refusal: Error, turn: &mut Turn<'_>) {
+    pub(super) fn retry_wait(&mut self, from: LaneId, wait: Pending, refusal: Error, turn: &mut Turn<'_>) {
         let Some(mut connection) = self.connections.get_mut(from) else {
             return self.refuse(wait, refusal, turn);
         };
@@ -154,11 +154,11 @@ impl Shard {
         if session.is_some() {
             self.connections.close(from, turn);
         }
-        let arrival = begun.and_then(|(key, arrival, seat)| {
-            self.waits.ended(&key, seat, turn.now);
+        let arrival = begun.and_then(|(key, arrival, occupant)| {
+            self.waits.ended(&key, occupant, turn.now);
             arrival
         });
-        if let Some(wait) = self.asked_anew(wait, session, refusal, turn) {
+        if let Some(wait) = self.retry_or_refuse(wait, session, refusal, turn) {
             self.queue(wait, arrival, turn.now);
         }
         self.keep_house(turn);
@@ -166,14 +166,14 @@ impl Shard {
 
     /// Returns what is asked anew for a wait, if anything: in its session, if it has one. Where that was done too often, its caller
     /// gets the refusal; and where the session may have a place all the same, what is asked is to be rid of that.
-    pub(super) fn asked_anew(
+    pub(super) fn retry_or_refuse(
         &mut self,
         mut wait: Pending,
         session: Option<StableRef>,
         refusal: Error,
         turn: &mut Turn<'_>,
     ) -> Option<Wait> {
-        let goes_on = self.counts_once_more(&mut wait) && (!self.is_closing() || self.gives_up(&wait));
+        let goes_on = self.count_retry(&mut wait) && (!self.is_closing() || self.gives_up(&wait));
         match wait {
             Pending::Wait(mut wait) => match session.or(wait.session.take()) {
                 Some(session) if goes_on => {
@@ -185,7 +185,7 @@ impl Shard {
                     Some(self.giving_up(wait.target, wait.key, session, turn.now))
                 }
                 None => {
-                    self.caller_asks_anew(&wait.wait_key(), refusal, turn);
+                    self.retry_for_caller(&wait.wait_key(), refusal, turn);
                     None
                 }
             },
@@ -207,7 +207,7 @@ impl Shard {
                 }
             },
             Pending::GiveUp(target, key, times) if goes_on => {
-                let place = QueuePlace::to_give_up(target, key, times, self.leases.moment(turn.now));
+                let place = TakenPlace::to_give_up(target, key, times, self.leases.moment(turn.now));
                 Some(Wait::Rejoin(self.places.insert(place), session?))
             }
             Pending::Rejoin(id, before) if goes_on => Some(Wait::Rejoin(id, session.unwrap_or(before))),
@@ -223,7 +223,7 @@ impl Shard {
 
     /// A server wait without a session was refused because its member does not lead. The caller that lost it waits for the next, unless
     /// that happened too often.
-    fn caller_asks_anew(&mut self, key: &WaitKey, refusal: Error, turn: &mut Turn<'_>) {
+    fn retry_for_caller(&mut self, key: &WaitKey, refusal: Error, turn: &mut Turn<'_>) {
         let most = self.settings.max_redirects;
         if let Some(Wait::Caller(acquire, _)) = self.waits.uncovered(key, turn.now) {
             acquire.redirects += 1;
@@ -284,7 +284,7 @@ impl Shard {
 
     /// What takes a place back in order to give it up.
     pub(super) fn giving_up(&mut self, target: Target, key: Key, session: StableRef, now: Instant) -> Wait {
-        let place = QueuePlace::to_give_up(target, key, 0, self.leases.moment(now));
+        let place = TakenPlace::to_give_up(target, key, 0, self.leases.moment(now));
         Wait::Rejoin(self.places.insert(place), session)
     }
 
@@ -304,8 +304,8 @@ impl Shard {
             Wait::Ticket(ref acquire) if acquire.session.is_none() => {
                 self.waits.push_ticket(key, arrival, wait, now);
             }
-            Wait::Ticket(_) | Wait::Rejoin(..) => self.waits.push_bound(key, arrival, wait, Seat::Ticket, now),
-            Wait::Resume(_) => self.waits.push_bound(key, arrival, wait, Seat::Wait, now),
+            Wait::Ticket(_) | Wait::Rejoin(..) => self.waits.push_bound(key, arrival, wait, Occupant::Ticket, now),
+            Wait::Resume(_) => self.waits.push_bound(key, arrival, wait, Occupant::Wait, now),
         }
     }
 
@@ -319,11 +319,11 @@ impl Shard {
     }
 
     /// Counts that a wait is asked anew. Returns whether it may be.
-    fn counts_once_more(&mut self, wait: &mut Pending) -> bool {
+    fn count_retry(&mut self, wait: &mut Pending) -> bool {
         match wait {
-            Pending::Wait(wait) => self.counts_redirect(&mut wait.redirects),
-            Pending::Enqueue(acquire) => self.counts_redirect(&mut acquire.redirects),
-            Pending::GiveUp(_, _, times) => self.counts_redirect(times),
+            Pending::Wait(wait) => self.count_redirect(&mut wait.redirects),
+            Pending::Enqueue(acquire) => self.count_redirect(&mut acquire.redirects),
+            Pending::GiveUp(_, _, times) => self.count_redirect(times),
             Pending::Rejoin(id, _) | Pending::Collect(id, _) => {
                 let most = self.settings.max_redirects;
                 self.places.count_rejoin(*id).is_some_and(|times| times <= most)

@@ -3,12 +3,12 @@
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::Shard;
+use super::ShardMachine;
 use super::connections::Work;
 use super::effect::{Effect, Turn};
 use super::input::{Shutdown, ShutdownReport};
-use super::request::{Release, ServerWait, Wait};
-use super::waits::Seat;
+use super::request::{PendingRelease, ServerWait, Wait};
+use super::waits::Occupant;
 use crate::ending::shut_down;
 use crate::lease::cell::LostReason;
 use crate::net::health::ConnectionState;
@@ -54,7 +54,7 @@ impl Closing {
     }
 }
 
-impl Shard {
+impl ShardMachine {
     /// Gives everything back, and ends when that is done, or when its time is over.
     pub(super) fn shut_down(&mut self, shutdown: Shutdown, turn: &mut Turn<'_>) {
         if self.is_closing() {
@@ -67,7 +67,7 @@ impl Shard {
         for id in ids {
             if self.leases.lose(id, LostReason::Shutdown, turn.now) {
                 if let Some(claim) = self.leases.begin_release(id, turn.now) {
-                    self.begin_release(Release::of(&claim, Some(id), false, None, turn.now), turn);
+                    self.begin_release(PendingRelease::of(&claim, Some(id), false, None, turn.now), turn);
                 }
             }
         }
@@ -80,17 +80,17 @@ impl Shard {
         let mut waits: Vec<Wait> = Vec::new();
         let is_cluster = self.serving.is_cluster();
         for connection in self.connections.close_waiting(is_cluster, turn) {
-            let (key, seat) = match connection.work {
-                Work::Waiting(key) => (key, Seat::Wait),
-                Work::Asking(key, _) | Work::Ticket(key, ..) => (key, Seat::Ticket),
+            let (key, occupant) = match connection.work {
+                Work::Waiting(key) => (key, Occupant::Wait),
+                Work::Asking(key, _) | Work::Ticket(key, ..) => (key, Occupant::Ticket),
                 Work::Opening(Some(bound)) => {
-                    self.waits.ended(&bound.key, bound.seat, turn.now);
+                    self.waits.ended(&bound.key, bound.occupant, turn.now);
                     waits.push(bound.wait);
                     continue;
                 }
                 Work::Opening(None) | Work::Idle(_) | Work::Ending => continue,
             };
-            self.waits.ended(&key, seat, turn.now);
+            self.waits.ended(&key, occupant, turn.now);
             if let (Some(target), Some(session)) = (connection.target, connection.session) {
                 places.push((target, key.1, session));
             }

@@ -6,7 +6,7 @@ use tokio::sync::{Semaphore, oneshot};
 
 use super::acquire::{Acquire, Patience};
 use super::ask::Ask;
-use super::effect::{Answer, Opening, Outcome};
+use super::effect::{AcquireOutcome, Answer, Opening};
 use super::held::{Acquired, HeldLease, HeldPlace};
 use super::input::{Inputs, Mailbox, Shutdown, ShutdownReport};
 use super::question::Question;
@@ -20,7 +20,7 @@ use crate::net::abilities::Abilities;
 use crate::net::connect::Shown;
 use crate::net::dial::LaneEvent;
 use crate::net::fencing::{FencesShown, Fencing};
-use crate::net::lane::{LaneEnd, Outgoing, Report};
+use crate::net::lane::{LaneEnd, LaneReport, Outgoing};
 use crate::net::pipeline::{Leftovers, Received, Reply};
 use crate::protocol::{Call, Response, StableRef};
 use crate::types::{Fence, Grant, Key, Target, Token};
@@ -29,7 +29,7 @@ const SECOND: Duration = Duration::from_secs(1);
 
 /// A shard, and what it wants done.
 struct Bench {
-    shard: Shard,
+    shard: ShardMachine,
     now: Instant,
     mailbox: Mailbox,
     opened: Vec<(LaneId, Opening)>,
@@ -78,7 +78,7 @@ impl Bench {
             handover: Handover::default(),
         };
         let mut effects = Effects::default();
-        let shard = Shard::new(setup, now, &mut effects);
+        let shard = ShardMachine::new(setup, now, &mut effects);
         let (mailbox, inputs) = Mailbox::new();
         let mut bench = Self {
             shard,
@@ -110,11 +110,11 @@ impl Bench {
                 Effect::Send(lane, outgoing) => self.sent.push((lane, outgoing)),
                 Effect::End(_, report) => self.report = Some(report),
                 Effect::Answer(Answer::Acquire(ask, outcome)) => ask.tell(outcome.map(|outcome| match outcome {
-                    Outcome::Lease(id, cell) => {
+                    AcquireOutcome::Lease(id, cell) => {
                         Acquired::Lease(HeldLease::new(cell, id, Arc::new(self.mailbox.clone())))
                     }
-                    Outcome::Busy(refusal) => Acquired::Busy(refusal),
-                    Outcome::Queued(id, target, key, refusal) => {
+                    AcquireOutcome::Busy(refusal) => Acquired::Busy(refusal),
+                    AcquireOutcome::Queued(id, target, key, refusal) => {
                         Acquired::Queued(HeldPlace::new(id, target, key, refusal, Arc::new(self.mailbox.clone())))
                     }
                 })),
@@ -157,7 +157,7 @@ impl Bench {
         let mut received = Received::nothing();
         received.replies.push(reply);
         let skipped = Vec::new();
-        self.handle(Input::Lane(lane, LaneEvent::Report(Report { received, skipped })));
+        self.handle(Input::Lane(lane, LaneEvent::Report(LaneReport { received, skipped })));
     }
 
     /// A connection breaks on which nothing is under way.
@@ -315,7 +315,7 @@ fn where_leases_survive_it_a_renewed_lease_counts_to_the_connection_that_renewed
     let mut bench = Bench::connected(|settings| settings.survives_disconnect = true);
     let lease = bench.hold("k");
     for _ in 0..2 {
-        let pipelined = bench.shard.connections.seated()[0];
+        let pipelined = bench.shard.connections.in_slots()[0];
         bench.cut(pipelined);
         assert_eq!(lease.cell.state_at(bench.now.into()), LeaseState::Suspect);
         let again = bench.opened();

@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::Shard;
+use super::ShardMachine;
 use super::connections::{Opened, Work};
 use super::effect::{Role, Turn};
 use super::ids::{Arrival, LaneId, WaitKey};
 use super::metrics::Exhausted;
 use super::progress::WaitsFor;
 use super::request::{Pending, Probe, ServerWait, Wait};
-use super::waits::{Bound, KEPT_UNCLAIMED, Lack, Seat, Start};
+use super::waits::{Bound, KEPT_UNCLAIMED, Lack, Occupant, Start};
 use crate::clock::after;
 use crate::error::{Error, ErrorKind};
 use crate::human::human;
@@ -34,7 +34,7 @@ pub(super) const CLOSES_PER_SECOND: u32 = 100;
 /// A wait that the server ends by itself this soon is left to run out: cheaper than a new connection.
 const LET_RUN_OUT: Duration = Duration::from_secs(2);
 
-impl Shard {
+impl ShardMachine {
     /// Starts what can be started: over connections that are idle, over new ones, and as tries over the pipelined connections.
     pub(super) fn start_waits(&mut self, turn: &mut Turn<'_>) {
         self.waits_due_at = None;
@@ -110,7 +110,7 @@ impl Shard {
     fn open_for_waits(&mut self, turn: &mut Turn<'_>) {
         while self.waits.startable() > self.connections.opening() {
             if !self.has_room() {
-                return self.is_exhausted(Exhausted::Limit);
+                return self.note_exhausted(Exhausted::Limit);
             }
             if !self.may_connect(turn.now) || !self.connects.take(turn.now) {
                 return;
@@ -119,7 +119,7 @@ impl Shard {
             self.open_exclusive(None, purpose, turn);
         }
         if self.exhausted == Some(Exhausted::Limit) {
-            self.is_not_exhausted();
+            self.clear_exhausted();
         }
     }
 
@@ -177,7 +177,7 @@ impl Shard {
                     };
                     self.wait_on(lane, Box::new(wait), turn);
                 }
-                _ => self.waits.ended(&key, Seat::Wait, turn.now),
+                _ => self.waits.ended(&key, Occupant::Wait, turn.now),
             },
             Start::Ticket(key, arrival, wait) => self.ask_for_place(lane, key, arrival, wait, turn),
         }
@@ -196,7 +196,7 @@ impl Shard {
         }
         if let Some(Pending::Wait(wait)) = self.connections.send(lane, request, pending, turn) {
             self.give_up_connection(lane);
-            self.waits.ended(&key, Seat::Wait, turn.now);
+            self.waits.ended(&key, Occupant::Wait, turn.now);
             self.put_back_wait(wait, turn.now);
         }
     }
@@ -209,10 +209,10 @@ impl Shard {
                 Pending::Enqueue(acquire)
             }
             Wait::Rejoin(ticket, session) => Pending::Rejoin(ticket, session),
-            Wait::Caller(..) | Wait::Resume(_) => return self.waits.ended(&key, Seat::Ticket, turn.now),
+            Wait::Caller(..) | Wait::Resume(_) => return self.waits.ended(&key, Occupant::Ticket, turn.now),
         };
         let Some(request) = self.request(&pending, turn) else {
-            return self.waits.ended(&key, Seat::Ticket, turn.now);
+            return self.waits.ended(&key, Occupant::Ticket, turn.now);
         };
         if let Some(mut connection) = self.connections.get_mut(lane) {
             connection.begin(Work::Asking(key.clone(), arrival), &key, None);
@@ -223,12 +223,12 @@ impl Shard {
             _ => return,
         };
         self.give_up_connection(lane);
-        let seat = Seat::Ticket;
+        let occupant = Occupant::Ticket;
         let bound = Bound {
             key,
             arrival,
             wait,
-            seat,
+            occupant,
         };
         self.put_back(bound, turn.now);
     }
@@ -242,7 +242,7 @@ impl Shard {
 
     /// What occupied a connection, or was about to, waits for the next.
     pub(super) fn put_back(&mut self, bound: Bound<Wait>, now: Instant) {
-        self.waits.ended(&bound.key, bound.seat, now);
+        self.waits.ended(&bound.key, bound.occupant, now);
         self.queue(bound.wait, Some(bound.arrival), now);
     }
 
@@ -260,8 +260,8 @@ impl Shard {
         };
         let ended = connection.stop_waiting(turn.now);
         drop(connection);
-        if let Some((key, _, seat)) = ended {
-            self.waits.ended(&key, seat, turn.now);
+        if let Some((key, _, occupant)) = ended {
+            self.waits.ended(&key, occupant, turn.now);
         }
         self.keep_house(turn);
     }
@@ -276,7 +276,7 @@ impl Shard {
         }
         self.exclusive_attempts = self.serving.reconnect.pauses();
         if self.exhausted.is_some_and(|why| why != Exhausted::Limit) {
-            self.is_not_exhausted();
+            self.clear_exhausted();
         }
         self.keep_house(turn);
         let Some(bound) = self.connections.take_opening(id, turn.now) else {
@@ -286,12 +286,12 @@ impl Shard {
             key,
             arrival,
             wait,
-            seat,
+            occupant,
         } = bound;
         match wait {
             wait if !remembered => {
                 // Nor is there a place that would have to be given up.
-                self.waits.ended(&key, seat, turn.now);
+                self.waits.ended(&key, occupant, turn.now);
                 let lost = Error::new(
                     ErrorKind::Disconnected,
                     "the place in the queue was lost with its connection: the leader remembers no sessions",
@@ -307,9 +307,9 @@ impl Shard {
     /// A wait is asked again in its session. If it has no caller any more, its place is taken back only to be given up: a zero-wait
     /// `l` neither takes it back nor ends it.
     fn resume(&mut self, id: LaneId, key: WaitKey, arrival: Arrival, mut wait: Box<ServerWait>, turn: &mut Turn<'_>) {
-        if self.waits.has_surplus(&key, turn.now) {
+        if self.waits.check_surplus(&key, turn.now) {
             if let Some(session) = wait.session {
-                self.waits.reseat(&key, turn.now);
+                self.waits.turn_into_errand(&key, turn.now);
                 let give_up = self.giving_up(wait.target, wait.key, session, turn.now);
                 self.ask_for_place(id, key, arrival, give_up, turn);
             }
@@ -329,7 +329,7 @@ impl Shard {
         if let Some(Work::Opening(Some(bound))) = connection.map(|connection| connection.work) {
             self.put_back(*bound, turn.now);
         }
-        self.is_exhausted(match error.is_turned_away() {
+        self.note_exhausted(match error.is_turned_away() {
             true => Exhausted::ServerFull,
             false => Exhausted::NotEstablished,
         });
@@ -350,7 +350,7 @@ impl Shard {
     }
 
     /// There are no connections for waits any more. Said once for each reason.
-    fn is_exhausted(&mut self, why: Exhausted) {
+    fn note_exhausted(&mut self, why: Exhausted) {
         if self.exhausted.replace(why) == Some(why) {
             return;
         }
@@ -383,7 +383,7 @@ impl Shard {
         }
     }
 
-    fn is_not_exhausted(&mut self) {
+    fn clear_exhausted(&mut self) {
         self.exhausted = None;
         self.waits.lacks(Lack::NotEstablished);
     }
@@ -448,7 +448,7 @@ impl Shard {
         }
         drop(connection);
         if let Some(key) = waited_for {
-            self.waits.ended(&key, Seat::Wait, turn.now);
+            self.waits.ended(&key, Occupant::Wait, turn.now);
         }
         // Those that count their grants, or remember sessions, notice the end of a connection.
         if let Some(until) = lingers.filter(|_| !self.fences.is_counting()) {

@@ -15,7 +15,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::buffer::Buffer;
 use super::family::HealthWatch;
 use super::follow::follow;
-use super::message::{LinkLaneId, LinkMessage, Pending, Subscription};
+use super::message::{LinkLaneId, LinkMessage, LinkRequest, Subscription};
 use super::metrics::{LinkMetrics, SignalCounters};
 use crate::clock::Moment;
 use crate::error::{Error, ErrorKind, Result};
@@ -48,7 +48,7 @@ pub(super) struct LinkArguments {
 }
 
 /// The state of a link.
-pub(super) struct Link {
+pub(super) struct LinkMachine {
     myself: ActorRef<LinkMessage>,
     index: usize,
     reconnect: Reconnect,
@@ -67,7 +67,7 @@ pub(super) struct Link {
     /// How many of these it has not confirmed on this connection yet.
     renewing: usize,
     /// What waits for a connection.
-    parked: VecDeque<Pending>,
+    parked: VecDeque<LinkRequest>,
     /// It was closed.
     over: bool,
 }
@@ -77,11 +77,11 @@ struct LinkLane {
     id: LinkLaneId,
     /// Since when it is up, if it is.
     up: Option<Instant>,
-    commands: mpsc::UnboundedSender<Command<Pending>>,
+    commands: mpsc::UnboundedSender<Command<LinkRequest>>,
     _task: AbortOnDropHandle<()>,
 }
 
-impl Link {
+impl LinkMachine {
     pub(super) fn start(myself: ActorRef<LinkMessage>, arguments: LinkArguments) -> Self {
         let plan = arguments.plan;
         let at = Arc::clone(arguments.dial.connect.endpoint.as_text());
@@ -126,9 +126,9 @@ impl Link {
 
     pub(super) fn handle(&mut self, message: LinkMessage) {
         match message {
-            LinkMessage::Listen(subscription, ask) => self.submit(Pending::Listen(subscription, ask)),
+            LinkMessage::Listen(subscription, ask) => self.submit(LinkRequest::Listen(subscription, ask)),
             LinkMessage::Unlisten(subscription, ask) => self.unlisten(subscription, ask),
-            LinkMessage::Emit(channel, payload, ask) => self.submit(Pending::Emit(channel, payload, ask)),
+            LinkMessage::Emit(channel, payload, ask) => self.submit(LinkRequest::Emit(channel, payload, ask)),
             LinkMessage::Lane(id, event) if id == self.lane.id => self.lane_event(event),
             // Of a connection that was given up.
             LinkMessage::Lane(..) => {}
@@ -164,7 +164,7 @@ impl Link {
     }
 
     /// Sends a request as soon as it can be sent, or refuses it if callers do not want to wait for that.
-    fn submit(&mut self, pending: Pending) {
+    fn submit(&mut self, pending: LinkRequest) {
         if self.lane.is_up() {
             return self.send(pending);
         }
@@ -180,20 +180,20 @@ impl Link {
     /// Without a connection it is enough to forget the subscription: nobody hears it now, and it is not renewed.
     fn unlisten(&mut self, subscription: Subscription, ask: Ask<()>) {
         if self.lane.is_up() {
-            return self.send(Pending::Unlisten(subscription, ask));
+            return self.send(LinkRequest::Unlisten(subscription, ask));
         }
         self.subscriptions.remove(&subscription);
         // Whoever asked for it earlier had it, for no time at all.
         for pending in std::mem::take(&mut self.parked) {
             match pending {
-                Pending::Listen(parked, listener) if parked == subscription => listener.tell(Ok(())),
+                LinkRequest::Listen(parked, listener) if parked == subscription => listener.tell(Ok(())),
                 other => self.parked.push_back(other),
             }
         }
         ask.tell(Ok(()));
     }
 
-    fn send(&mut self, pending: Pending) {
+    fn send(&mut self, pending: LinkRequest) {
         let outgoing = Outgoing {
             request: pending.request(),
             tag: pending,
@@ -204,7 +204,7 @@ impl Link {
         }
     }
 
-    fn lane_event(&mut self, event: LaneEvent<Pending>) {
+    fn lane_event(&mut self, event: LaneEvent<LinkRequest>) {
         match event {
             LaneEvent::Up(_) => self.up(),
             LaneEvent::Failed(error) => {
@@ -234,7 +234,7 @@ impl Link {
         self.renewing = self.subscriptions.len();
         let renewals: Vec<Subscription> = self.subscriptions.iter().cloned().collect();
         for subscription in renewals {
-            self.send(Pending::Renew(subscription));
+            self.send(LinkRequest::Renew(subscription));
         }
         for pending in std::mem::take(&mut self.parked) {
             self.send(pending);
@@ -302,7 +302,7 @@ impl Link {
         );
     }
 
-    fn ended(&mut self, end: LaneEnd<Pending>) {
+    fn ended(&mut self, end: LaneEnd<LinkRequest>) {
         let cause = end
             .cause
             .unwrap_or_else(|| Error::new(ErrorKind::Disconnected, "the connection was closed"))
@@ -319,23 +319,23 @@ impl Link {
         for pending in end.leftovers.unknown {
             match pending {
                 // Never sent again: that could deliver it twice.
-                Pending::Emit(_, _, ask) => ask.tell(Err(cause.clone())),
+                LinkRequest::Emit(_, _, ask) => ask.tell(Err(cause.clone())),
                 // Subscribed or not, it went with the connection.
-                Pending::Unlisten(subscription, ask) => {
+                LinkRequest::Unlisten(subscription, ask) => {
                     self.subscriptions.remove(&subscription);
                     ask.tell(Ok(()));
                 }
-                Pending::Renew(_) | Pending::Withdraw(_) => {}
-                listen @ Pending::Listen(..) => parked.push_back(listen),
+                LinkRequest::Renew(_) | LinkRequest::Withdraw(_) => {}
+                listen @ LinkRequest::Listen(..) => parked.push_back(listen),
             }
         }
         for pending in end.leftovers.unwritten {
             match pending {
-                Pending::Unlisten(subscription, ask) => {
+                LinkRequest::Unlisten(subscription, ask) => {
                     self.subscriptions.remove(&subscription);
                     ask.tell(Ok(()));
                 }
-                Pending::Renew(_) | Pending::Withdraw(_) => {}
+                LinkRequest::Renew(_) | LinkRequest::Withdraw(_) => {}
                 other => parked.push_back(other),
             }
         }
@@ -354,14 +354,14 @@ impl Link {
         self.away(cause, retry);
     }
 
-    fn reply(&mut self, reply: Reply<Pending>) {
+    fn reply(&mut self, reply: Reply<LinkRequest>) {
         let Reply { tag, response, .. } = reply;
         match tag {
-            Pending::Listen(subscription, ask) => match subscribed(&subscription, response) {
-                Ok(()) => self.has_subscribed(subscription, ask),
+            LinkRequest::Listen(subscription, ask) => match subscribed(&subscription, response) {
+                Ok(()) => self.confirm_subscription(subscription, ask),
                 Err(error) => ask.tell(Err(error.at(self.endpoint()))),
             },
-            Pending::Renew(subscription) => match subscribed(&subscription, response) {
+            LinkRequest::Renew(subscription) => match subscribed(&subscription, response) {
                 Ok(()) => {
                     self.renewing = self.renewing.saturating_sub(1);
                     self.there_if_all_is_renewed();
@@ -369,14 +369,14 @@ impl Link {
                 // Another server is there now. To go on without the subscription would be a gap without an end.
                 Err(error) => self.end(error.at(self.endpoint())),
             },
-            Pending::Unlisten(subscription, ask) => {
+            LinkRequest::Unlisten(subscription, ask) => {
                 self.subscriptions.remove(&subscription);
                 let (pattern, group) = subscription;
                 let outcome = Call::unlisten(pattern, group).finish(response);
                 ask.tell(outcome.map_err(|error| error.at(self.endpoint())));
             }
-            Pending::Withdraw(_) => {}
-            Pending::Emit(channel, payload, ask) => {
+            LinkRequest::Withdraw(_) => {}
+            LinkRequest::Emit(channel, payload, ask) => {
                 let outcome = Call::emit(channel, payload).finish(response);
                 ask.tell(outcome.map_err(|error| error.at(self.endpoint())));
             }
@@ -384,12 +384,12 @@ impl Link {
     }
 
     /// The server has confirmed it. If its caller has gone meanwhile, nobody knows of it, and it is taken back.
-    fn has_subscribed(&mut self, subscription: Subscription, ask: Ask<()>) {
+    fn confirm_subscription(&mut self, subscription: Subscription, ask: Ask<()>) {
         if self.subscriptions.contains(&subscription) {
             return ask.tell(Ok(()));
         }
         if ask.is_gone() {
-            return self.send(Pending::Withdraw(subscription));
+            return self.send(LinkRequest::Withdraw(subscription));
         }
         self.subscriptions.insert(subscription);
         ask.tell(Ok(()));
@@ -462,11 +462,11 @@ fn subscribed((pattern, group): &Subscription, response: Response) -> Result<()>
     Call::listen(pattern.clone(), group.clone()).finish(response)
 }
 
-fn refuse(pending: Pending, error: &Error) {
+fn refuse(pending: LinkRequest, error: &Error) {
     match pending {
-        Pending::Listen(_, ask) | Pending::Unlisten(_, ask) => ask.tell(Err(error.clone())),
-        Pending::Emit(_, _, ask) => ask.tell(Err(error.clone())),
-        Pending::Renew(_) | Pending::Withdraw(_) => {}
+        LinkRequest::Listen(_, ask) | LinkRequest::Unlisten(_, ask) => ask.tell(Err(error.clone())),
+        LinkRequest::Emit(_, _, ask) => ask.tell(Err(error.clone())),
+        LinkRequest::Renew(_) | LinkRequest::Withdraw(_) => {}
     }
 }
 

@@ -15,12 +15,12 @@ use crate::protocol::Signal;
 
 /// The buffer of one consumer.
 pub(crate) struct Buffer {
-    state: Mutex<State>,
+    state: Mutex<BufferState>,
     capacity: usize,
     overflow: Overflow,
 }
 
-struct State {
+struct BufferState {
     events: VecDeque<SignalEvent>,
     /// How many of them are signals.
     signals: usize,
@@ -32,7 +32,7 @@ struct State {
 
 /// What became of signals that were put in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Taken {
+pub(crate) struct PutReport {
     /// How many were dropped, these or older ones.
     pub(crate) dropped: u64,
     /// The policy is to disconnect, and there was no room.
@@ -42,7 +42,7 @@ pub(crate) struct Taken {
 impl Buffer {
     pub(crate) fn new(options: &SignalOptions) -> Self {
         Self {
-            state: Mutex::new(State {
+            state: Mutex::new(BufferState {
                 events: VecDeque::new(),
                 signals: 0,
                 dropped: 0,
@@ -55,7 +55,7 @@ impl Buffer {
     }
 
     /// Signals have come.
-    pub(crate) fn put(&self, signals: Vec<Signal>) -> Taken {
+    pub(crate) fn put(&self, signals: Vec<Signal>) -> PutReport {
         let mut state = self.state();
         let before = state.dropped;
         for signal in signals {
@@ -78,7 +78,7 @@ impl Buffer {
                 }
             }
         }
-        let taken = Taken {
+        let taken = PutReport {
             dropped: state.dropped - before,
             overflowed: self.overflow == Overflow::Disconnect && state.dropped > before,
         };
@@ -140,13 +140,13 @@ impl Buffer {
         self.state().dropped
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, BufferState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Wakes the consumer, after the lock is given back.
-fn wake(mut state: MutexGuard<'_, State>) {
+fn wake(mut state: MutexGuard<'_, BufferState>) {
     let consumer = match state.events.is_empty() && state.ended.is_none() {
         true => None,
         false => state.consumer.take(),
@@ -157,7 +157,7 @@ fn wake(mut state: MutexGuard<'_, State>) {
     }
 }
 
-impl State {
+impl BufferState {
     fn push(&mut self, signal: Signal) {
         self.events.push_back(SignalEvent::Signal(signal));
         self.signals += 1;
@@ -273,7 +273,7 @@ mod tests {
         assert_eq!(buffer.put(signals([6])).dropped, 1);
         assert_eq!((buffer.waiting(), buffer.dropped()), (3, 3));
         assert_eq!(take(&buffer), "1 2 3 -3");
-        assert_eq!(buffer.put(signals([7])), Taken::default());
+        assert_eq!(buffer.put(signals([7])), PutReport::default());
         assert_eq!(take(&buffer), "7");
     }
 
@@ -293,7 +293,7 @@ mod tests {
     #[test]
     fn who_asked_for_it_is_disconnected_and_gets_what_there_is_first() {
         let buffer = buffer(2, Overflow::Disconnect);
-        assert_eq!(buffer.put(signals([1, 2])), Taken::default());
+        assert_eq!(buffer.put(signals([1, 2])), PutReport::default());
         let taken = buffer.put(signals([3, 4]));
         assert!(taken.overflowed && taken.dropped == 1, "{taken:?}");
         assert_eq!(take(&buffer), "1 2 end");

@@ -21,11 +21,11 @@ pub(crate) struct Family {
     /// Of each shard.
     pub(super) shards: Vec<HealthWatch>,
     ending: Ending,
-    open: Mutex<Vec<Member>>,
+    open: Mutex<Vec<OpenLink>>,
 }
 
 /// A link, as long as it is open.
-pub(super) struct Member {
+pub(super) struct OpenLink {
     pub(super) actor: ActorRef<LinkMessage>,
     pub(super) health: HealthWatch,
 }
@@ -46,7 +46,7 @@ impl Family {
     }
 
     /// One more is open. If the client has come to its end meanwhile it is refused, and is to be closed.
-    pub(super) fn add(&self, member: Member) -> Result<()> {
+    pub(super) fn add(&self, member: OpenLink) -> Result<()> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         // Under the lock: whoever ends the client looks at those that are open after its end has begun.
         self.check()?;

@@ -8,7 +8,7 @@ use tokio::sync::{Semaphore, oneshot, watch};
 
 use super::actor::{LinkArguments, closed};
 use super::buffer::Buffer;
-use super::family::{Family, HealthWatch, Member, is_closed, until_closed};
+use super::family::{Family, HealthWatch, OpenLink, is_closed, until_closed};
 use super::message::{LinkMessage, Subscription};
 use super::shell::LinkActor;
 use crate::config::Config;
@@ -91,7 +91,7 @@ impl Link {
             room: Arc::new(Semaphore::new(config.shard.connection.max_in_flight)),
         };
         if let Some(family) = family {
-            family.add(Member {
+            family.add(OpenLink {
                 actor: link.actor.clone(),
                 health: link.health.clone(),
             })?;

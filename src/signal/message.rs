@@ -24,7 +24,7 @@ pub(crate) enum LinkMessage {
     /// A signal is to be sent.
     Emit(Channel, Payload, Ask<u64>),
     /// Something happened on a connection.
-    Lane(LinkLaneId, LaneEvent<Pending>),
+    Lane(LinkLaneId, LaneEvent<LinkRequest>),
     /// The shard that it follows is served there, and why not where it was before.
     ShardIsAt(Arc<str>, Option<FailoverReason>),
     /// There is no shard to follow any more.
@@ -36,7 +36,7 @@ pub(crate) enum LinkMessage {
 }
 
 /// Whose a request is, and what its answer is for.
-pub(crate) enum Pending {
+pub(crate) enum LinkRequest {
     Listen(Subscription, Ask<()>),
     /// A subscription that was there before the connection was lost.
     Renew(Subscription),
@@ -46,7 +46,7 @@ pub(crate) enum Pending {
     Emit(Channel, Payload, Ask<u64>),
 }
 
-impl Pending {
+impl LinkRequest {
     pub(super) fn request(&self) -> Request {
         match self {
             Self::Listen((pattern, group), _) | Self::Renew((pattern, group)) => Request::Listen {
@@ -65,7 +65,7 @@ impl Pending {
     }
 }
 
-impl Caller for Pending {
+impl Caller for LinkRequest {
     fn is_gone(&self) -> bool {
         match self {
             Self::Listen(_, ask) => ask.is_gone(),

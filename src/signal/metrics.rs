@@ -2,7 +2,7 @@
 
 use metrics::Counter;
 
-use super::buffer::Taken;
+use super::buffer::PutReport;
 use crate::error::Error;
 use crate::telemetry::catalog;
 use crate::telemetry::level::Level;
@@ -81,7 +81,7 @@ impl LinkMetrics {
 }
 
 impl SignalCounters {
-    pub(super) fn received(&self, signals: usize, taken: Taken) {
+    pub(super) fn received(&self, signals: usize, taken: PutReport) {
         self.received.increment(signals as u64);
         self.dropped.increment(taken.dropped);
     }

@@ -1,4 +1,4 @@
-//! What stands between ractor and a [`Link`]: starts it, hands it its messages, and takes care of its end, however that comes.
+//! What stands between ractor and a [`LinkMachine`]: starts it, hands it its messages, and takes care of its end, however that comes.
 //!
 //! A panic is the loss of the connection, which is made anew with all its subscriptions. Only where that panics as well it is the end,
 //! and the consumer is told. A link whose task is dropped has lost its runtime.
@@ -8,7 +8,7 @@ use std::sync::Arc;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::watch;
 
-use super::actor::{Link, LinkArguments};
+use super::actor::{LinkArguments, LinkMachine};
 use super::buffer::Buffer;
 use super::message::LinkMessage;
 use crate::ending::runtime_ended;
@@ -30,7 +30,7 @@ pub(super) struct Shell {
 
 enum Stage {
     Starting(Box<LinkArguments>),
-    Running(Box<Link>, ActorSpan),
+    Running(Box<LinkMachine>, ActorSpan),
     /// It panicked, and that was told.
     Died,
 }
@@ -69,7 +69,7 @@ impl Shell {
             return Ok(());
         };
         let span = ActorSpan::current();
-        match span.outside(|| catch(|| Link::start(myself, *arguments))) {
+        match span.outside(|| catch(|| LinkMachine::start(myself, *arguments))) {
             Ok(link) => {
                 self.stage = Stage::Running(Box::new(link), span);
                 Ok(())
@@ -91,7 +91,7 @@ impl Shell {
             ErrorKind::ShardGone,
             format!("the actor of the signals of shard {} panicked: {panic}", self.index),
         );
-        let error = error.hopeless().at(&self.health.borrow().endpoint);
+        let error = error.fatal().at(&self.health.borrow().endpoint);
         self.end(&error);
         let before = std::mem::replace(&mut self.stage, Stage::Died);
         drop(catch(|| drop(before)));

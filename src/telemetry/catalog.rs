@@ -8,7 +8,7 @@ pub(crate) const PREFIX: &str = "dflockd_client_";
 
 /// One metric, of which there is a series for each combination of its labels.
 #[derive(Debug)]
-pub(crate) struct Family {
+pub(crate) struct MetricFamily {
     pub(crate) name: &'static str,
     pub(crate) shape: Shape,
     pub(crate) unit: Unit,
@@ -24,7 +24,7 @@ pub(crate) enum Shape {
     Histogram(#[cfg_attr(not(feature = "prometheus"), allow(dead_code))] &'static [f64]),
 }
 
-impl Family {
+impl MetricFamily {
     const fn counter(name: &'static str, help: &'static str) -> Self {
         Self {
             name,
@@ -77,129 +77,131 @@ const COUNTS: &[f64] = &[
     1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0, 4096.0,
 ];
 
-pub(crate) const REQUESTS: Family = Family::counter(
+pub(crate) const REQUESTS: MetricFamily = MetricFamily::counter(
     "dflockd_client_requests_total",
     "Requests that were answered, failed or given up, by operation and outcome.",
 );
-pub(crate) const REQUEST_DURATION: Family = Family::histogram(
+pub(crate) const REQUEST_DURATION: MetricFamily = MetricFamily::histogram(
     "dflockd_client_request_duration_seconds",
     Unit::Seconds,
     WAITS,
     "Time from the call to its end, by operation and outcome.",
 );
-pub(crate) const ACQUIRE_WAIT: Family = Family::histogram(
+pub(crate) const ACQUIRE_WAIT: MetricFamily = MetricFamily::histogram(
     "dflockd_client_acquire_wait_seconds",
     Unit::Seconds,
     WAITS,
     "Time that successful acquires took, by whether the key was held at first.",
 );
-pub(crate) const HOLD: Family = Family::histogram(
+pub(crate) const HOLD: MetricFamily = MetricFamily::histogram(
     "dflockd_client_hold_duration_seconds",
     Unit::Seconds,
     HOLDS,
     "Time that leases were held, by how that ended.",
 );
-pub(crate) const LEASES_HELD: Family = Family::gauge("dflockd_client_leases_held", "Leases that are held now.");
-pub(crate) const LEASES_LOST: Family = Family::counter(
+pub(crate) const LEASES_HELD: MetricFamily =
+    MetricFamily::gauge("dflockd_client_leases_held", "Leases that are held now.");
+pub(crate) const LEASES_LOST: MetricFamily = MetricFamily::counter(
     "dflockd_client_leases_lost_total",
     "Leases that were lost while they were held, by reason.",
 );
-pub(crate) const RENEWALS: Family =
-    Family::counter("dflockd_client_renewals_total", "Renewals that were sent, by outcome.");
-pub(crate) const RENEWAL_HEADROOM: Family = Family::histogram(
+pub(crate) const RENEWALS: MetricFamily =
+    MetricFamily::counter("dflockd_client_renewals_total", "Renewals that were sent, by outcome.");
+pub(crate) const RENEWAL_HEADROOM: MetricFamily = MetricFamily::histogram(
     "dflockd_client_renewal_headroom_seconds",
     Unit::Seconds,
     HEADROOM,
     "Time that was left until a lease would have been reported lost, when its renewal was confirmed.",
 );
-pub(crate) const RENEWAL_HEADROOM_RATIO: Family = Family::histogram(
+pub(crate) const RENEWAL_HEADROOM_RATIO: MetricFamily = MetricFamily::histogram(
     "dflockd_client_renewal_headroom_ratio",
     Unit::Count,
     RATIOS,
     "The same as a part of the lease's TTL.",
 );
-pub(crate) const ORPHANS_RELEASED: Family = Family::counter(
+pub(crate) const ORPHANS_RELEASED: MetricFamily = MetricFamily::counter(
     "dflockd_client_orphan_grants_released_total",
     "Grants that came when nobody waited for them any more, and were given back.",
 );
-pub(crate) const WAITERS: Family = Family::gauge(
+pub(crate) const WAITERS: MetricFamily = MetricFamily::gauge(
     "dflockd_client_waiters",
     "Callers that wait for a key: locally for a connection, or on the server for their turn.",
 );
-pub(crate) const WAIT_TRIES: Family = Family::counter(
+pub(crate) const WAIT_TRIES: MetricFamily = MetricFamily::counter(
     "dflockd_client_wait_tries_total",
     "Tries of keys whose callers wait without a place in the server's queue, by outcome.",
 );
-pub(crate) const WAIT_CONNECTIONS_EXHAUSTED: Family = Family::counter(
+pub(crate) const WAIT_CONNECTIONS_EXHAUSTED: MetricFamily = MetricFamily::counter(
     "dflockd_client_wait_connections_exhausted_total",
     "Times that there was no connection any more for waits, by reason.",
 );
-pub(crate) const REQUESTS_QUEUED: Family = Family::gauge(
+pub(crate) const REQUESTS_QUEUED: MetricFamily = MetricFamily::gauge(
     "dflockd_client_requests_queued",
     "Requests that are kept until the shard is connected.",
 );
-pub(crate) const CONNECTIONS: Family = Family::gauge("dflockd_client_connections", "Connections, by kind and state.");
-pub(crate) const CONNECTS: Family = Family::counter(
+pub(crate) const CONNECTIONS: MetricFamily =
+    MetricFamily::gauge("dflockd_client_connections", "Connections, by kind and state.");
+pub(crate) const CONNECTS: MetricFamily = MetricFamily::counter(
     "dflockd_client_connects_total",
     "Attempts to connect that ended, by kind of connection and outcome.",
 );
-pub(crate) const RECONNECTS: Family = Family::counter(
+pub(crate) const RECONNECTS: MetricFamily = MetricFamily::counter(
     "dflockd_client_reconnects_total",
     "Times that a shard was connected again after its pipelined connection was lost.",
 );
-pub(crate) const DISCONNECTS: Family = Family::counter(
+pub(crate) const DISCONNECTS: MetricFamily = MetricFamily::counter(
     "dflockd_client_disconnects_total",
     "Connections that were lost, by kind of connection and reason.",
 );
-pub(crate) const REDIRECTS: Family = Family::counter(
+pub(crate) const REDIRECTS: MetricFamily = MetricFamily::counter(
     "dflockd_client_redirects_total",
     "Answers of a cluster member that it is not the leader.",
 );
-pub(crate) const FAILOVERS: Family = Family::counter(
+pub(crate) const FAILOVERS: MetricFamily = MetricFamily::counter(
     "dflockd_client_failovers_total",
     "Times that another server of a shard took over, by reason.",
 );
-pub(crate) const SERVING: Family = Family::gauge(
+pub(crate) const SERVING: MetricFamily = MetricFamily::gauge(
     "dflockd_client_serving",
     "1 for the server that a shard is connected to, 0 for its others.",
 );
-pub(crate) const SHARD_CONNECTED: Family = Family::gauge(
+pub(crate) const SHARD_CONNECTED: MetricFamily = MetricFamily::gauge(
     "dflockd_client_shards_connected",
     "1 while the shard's pipelined connection is up, 0 while it is not.",
 );
-pub(crate) const PIPELINE_DEPTH: Family = Family::histogram(
+pub(crate) const PIPELINE_DEPTH: MetricFamily = MetricFamily::histogram(
     "dflockd_client_pipeline_depth",
     Unit::Count,
     COUNTS,
     "Requests in flight on a connection, looked at whenever some are sent.",
 );
-pub(crate) const BATCH_SIZE: Family = Family::histogram(
+pub(crate) const BATCH_SIZE: MetricFamily = MetricFamily::histogram(
     "dflockd_client_batch_size",
     Unit::Count,
     COUNTS,
     "Requests that left a connection together.",
 );
-pub(crate) const SIGNALS_RECEIVED: Family = Family::counter(
+pub(crate) const SIGNALS_RECEIVED: MetricFamily = MetricFamily::counter(
     "dflockd_client_signals_received_total",
     "Signals that came, whatever became of them.",
 );
-pub(crate) const SIGNALS_DROPPED: Family = Family::counter(
+pub(crate) const SIGNALS_DROPPED: MetricFamily = MetricFamily::counter(
     "dflockd_client_signals_dropped_total",
     "Signals that were dropped because their consumer was too slow.",
 );
-pub(crate) const SIGNAL_GAPS: Family = Family::counter(
+pub(crate) const SIGNAL_GAPS: MetricFamily = MetricFamily::counter(
     "dflockd_client_signal_gaps_total",
     "Times that a connection for signals was lost, so that signals may have been missed.",
 );
-pub(crate) const SIGNAL_SUBSCRIPTIONS: Family =
-    Family::gauge("dflockd_client_signal_subscriptions", "Subscriptions to signals.");
-pub(crate) const BUILD_INFO: Family = Family::gauge(
+pub(crate) const SIGNAL_SUBSCRIPTIONS: MetricFamily =
+    MetricFamily::gauge("dflockd_client_signal_subscriptions", "Subscriptions to signals.");
+pub(crate) const BUILD_INFO: MetricFamily = MetricFamily::gauge(
     "dflockd_client_build_info",
     "1 for each client of the process, labelled with the version of this crate.",
 );
 
 /// All of them.
-pub(crate) const ALL: &[Family] = &[
+pub(crate) const ALL: &[MetricFamily] = &[
     REQUESTS,
     REQUEST_DURATION,
     ACQUIRE_WAIT,

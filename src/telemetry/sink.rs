@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Label, Level, Metadata, Recorder, SharedString};
 
-use super::catalog::{ALL, Family, Shape};
+use super::catalog::{ALL, MetricFamily, Shape};
 
 /// A recorder.
 #[derive(Clone, Default)]
@@ -45,23 +45,23 @@ impl Sink {
         });
     }
 
-    pub(crate) fn counter(&self, family: &Family, labels: &[LabelValue]) -> Counter {
+    pub(crate) fn counter(&self, family: &MetricFamily, labels: &[LabelValue]) -> Counter {
         debug_assert!(matches!(family.shape, Shape::Counter), "{}", family.name);
         self.with(|recorder| recorder.register_counter(&key(family, labels), &METADATA))
     }
 
-    pub(crate) fn gauge(&self, family: &Family, labels: &[LabelValue]) -> Gauge {
+    pub(crate) fn gauge(&self, family: &MetricFamily, labels: &[LabelValue]) -> Gauge {
         debug_assert!(matches!(family.shape, Shape::Gauge), "{}", family.name);
         self.with(|recorder| recorder.register_gauge(&key(family, labels), &METADATA))
     }
 
-    pub(crate) fn histogram(&self, family: &Family, labels: &[LabelValue]) -> Histogram {
+    pub(crate) fn histogram(&self, family: &MetricFamily, labels: &[LabelValue]) -> Histogram {
         debug_assert!(matches!(family.shape, Shape::Histogram(_)), "{}", family.name);
         self.with(|recorder| recorder.register_histogram(&key(family, labels), &METADATA))
     }
 }
 
-fn key(family: &Family, labels: &[LabelValue]) -> Key {
+fn key(family: &MetricFamily, labels: &[LabelValue]) -> Key {
     let labels: Vec<Label> = labels
         .iter()
         .map(|(name, value)| Label::new(*name, value.clone()))
@@ -99,15 +99,15 @@ impl ShardSink {
         Self::new(Sink::Own(Arc::new(metrics::NoopRecorder)), 0)
     }
 
-    pub(crate) fn counter(&self, family: &Family, labels: &[LabelValue]) -> Counter {
+    pub(crate) fn counter(&self, family: &MetricFamily, labels: &[LabelValue]) -> Counter {
         self.sink.counter(family, &self.labels(labels))
     }
 
-    pub(crate) fn gauge(&self, family: &Family, labels: &[LabelValue]) -> Gauge {
+    pub(crate) fn gauge(&self, family: &MetricFamily, labels: &[LabelValue]) -> Gauge {
         self.sink.gauge(family, &self.labels(labels))
     }
 
-    pub(crate) fn histogram(&self, family: &Family, labels: &[LabelValue]) -> Histogram {
+    pub(crate) fn histogram(&self, family: &MetricFamily, labels: &[LabelValue]) -> Histogram {
         self.sink.histogram(family, &self.labels(labels))
     }
 

@@ -65,7 +65,7 @@ pub(crate) fn explain_disconnect(_error: &Error) -> Option<Error> {
 
 /// Nor was any asked for in vain.
 pub(crate) fn no_tls() -> Error {
-    Error::new(ErrorKind::Connect, "the peer does not speak TLS").hopeless()
+    Error::new(ErrorKind::Connect, "the peer does not speak TLS").fatal()
 }
 
 /// Nor does a server serve it.

@@ -19,12 +19,12 @@ use crate::types::Shortened;
 /// Makes secure streams out of others. Clones share the configuration, and with it the sessions that can be resumed.
 #[derive(Clone)]
 pub(crate) struct TlsConnector {
-    source: Arc<Source>,
+    source: Arc<ConfigSource>,
     /// Instead of the name that the server is addressed by.
     name: Option<ServerName<'static>>,
 }
 
-enum Source {
+enum ConfigSource {
     /// The user's own.
     Given(Arc<ClientConfig>),
     /// Put together here, and anew when a file has changed.
@@ -38,7 +38,7 @@ enum Source {
 impl TlsConnector {
     pub(super) fn given(config: Arc<ClientConfig>, name: Option<ServerName<'static>>) -> Self {
         Self {
-            source: Arc::new(Source::Given(config)),
+            source: Arc::new(ConfigSource::Given(config)),
             name,
         }
     }
@@ -51,7 +51,7 @@ impl TlsConnector {
         };
         let reading = material.read()?;
         let config = Arc::new(material.configure(&reading, system_roots.clone())?);
-        let source = Source::Made {
+        let source = ConfigSource::Made {
             material,
             system_roots,
             current: Mutex::new(Configured { reading, config }),
@@ -101,11 +101,11 @@ impl TlsConnector {
     /// The configuration that counts now. Files are looked at off the runtime's own threads.
     async fn config(&self) -> Result<Arc<ClientConfig>> {
         match &*self.source {
-            Source::Given(config) => Ok(Arc::clone(config)),
-            Source::Made { material, current, .. } if !material.has_files() => Ok(Arc::clone(
+            ConfigSource::Given(config) => Ok(Arc::clone(config)),
+            ConfigSource::Made { material, current, .. } if !material.has_files() => Ok(Arc::clone(
                 &current.lock().unwrap_or_else(PoisonError::into_inner).config,
             )),
-            Source::Made { .. } => {
+            ConfigSource::Made { .. } => {
                 let source = Arc::clone(&self.source);
                 let current = tokio::task::spawn_blocking(move || source.refreshed()).await;
                 current
@@ -121,7 +121,7 @@ impl TlsConnector {
     }
 }
 
-impl Source {
+impl ConfigSource {
     /// Reads the files again, and makes a new configuration of them if any has changed.
     fn refreshed(&self) -> Result<Arc<ClientConfig>, String> {
         let Self::Made {

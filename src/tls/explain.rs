@@ -31,7 +31,7 @@ pub(crate) fn no_tls() -> Error {
         ErrorKind::Connect,
         "the peer does not speak TLS: check the port, and that the server serves TLS on it; if it does not, give this client none",
     )
-    .hopeless()
+    .fatal()
 }
 
 /// A connection was lost before anything was answered on it. With TLS 1.3 that is how a server refuses a client's certificate,
@@ -65,7 +65,7 @@ fn failed(cause: &rustls::Error) -> Error {
         other => (format!("the TLS handshake failed: {other}"), true),
     };
     let error = Error::new(ErrorKind::Connect, message);
-    if passes { error } else { error.hopeless() }
+    if passes { error } else { error.fatal() }
 }
 
 fn certificate(problem: &CertificateError) -> String {

@@ -211,7 +211,7 @@ fn where_it_is_not_known_what_was_written_all_of_it_may_have_been() {
     let mut pipeline: Pipeline<usize> = Pipeline::new(Duration::from_secs(10));
     pipeline.push(&acquire("a"), 0, Moment::now());
     pipeline.push(&acquire("b"), 1, Moment::now());
-    pipeline.may_have_been_written();
+    pipeline.assume_written();
     assert_eq!(pipeline.into_leftovers().unknown, vec![0, 1]);
 }
 

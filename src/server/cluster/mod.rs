@@ -12,7 +12,7 @@ pub use self::builder::ClusterBuilder;
 use self::port::Port;
 use super::event::Event;
 use super::listener::Server;
-use super::options::Options;
+use super::options::ServerOptions;
 use super::state::State;
 use crate::error::{Error, Result};
 use crate::stats::Stats;
@@ -96,7 +96,7 @@ use crate::stats::Stats;
 /// the same token for the same key. That is what comes of breaking the rule: one ref, one session.
 pub struct Cluster {
     state: Arc<Mutex<State>>,
-    options: Options,
+    options: ServerOptions,
     members: Vec<Member>,
 }
 

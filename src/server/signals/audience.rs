@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound::{Excluded, Unbounded};
 
-use super::Connection;
-use super::pattern::Group;
+use super::ConnectionId;
+use super::pattern::RawGroup;
 
 /// Names a subscription, in the order in which they were made.
 pub(super) type Seat = u64;
@@ -12,21 +12,21 @@ pub(super) type Seat = u64;
 /// The subscriptions to one pattern.
 #[derive(Default)]
 pub(super) struct Audience {
-    alone: BTreeMap<Seat, Connection>,
+    alone: BTreeMap<Seat, ConnectionId>,
     /// None of them is empty.
-    groups: HashMap<Group, Members>,
+    groups: HashMap<RawGroup, Members>,
 }
 
 /// The members of a group. Each signal goes to one of them.
 #[derive(Default)]
 pub(super) struct Members {
-    by_seat: BTreeMap<Seat, Connection>,
+    by_seat: BTreeMap<Seat, ConnectionId>,
     /// Who got the last signal. It may have left since.
     last: Seat,
 }
 
 impl Audience {
-    pub(super) fn join(&mut self, connection: Connection, group: Option<&Group>, seat: Seat) {
+    pub(super) fn join(&mut self, connection: ConnectionId, group: Option<&RawGroup>, seat: Seat) {
         let members = match group {
             None => &mut self.alone,
             Some(group) => &mut self.groups.entry(group.clone()).or_default().by_seat,
@@ -34,7 +34,7 @@ impl Audience {
         members.insert(seat, connection);
     }
 
-    pub(super) fn leave(&mut self, group: Option<&Group>, seat: Seat) {
+    pub(super) fn leave(&mut self, group: Option<&RawGroup>, seat: Seat) {
         let Some(group) = group else {
             self.alone.remove(&seat);
             return;
@@ -48,7 +48,7 @@ impl Audience {
     }
 
     /// The connections that are in no group.
-    pub(super) fn alone(&self) -> impl Iterator<Item = Connection> {
+    pub(super) fn alone(&self) -> impl Iterator<Item = ConnectionId> {
         self.alone.values().copied()
     }
 
@@ -57,7 +57,7 @@ impl Audience {
     }
 
     /// How many are in each group, and in none.
-    pub(super) fn sizes(&self) -> impl Iterator<Item = (Option<&Group>, usize)> {
+    pub(super) fn sizes(&self) -> impl Iterator<Item = (Option<&RawGroup>, usize)> {
         let alone = (!self.alone.is_empty()).then_some((None, self.alone.len()));
         let groups = self
             .groups
@@ -74,7 +74,7 @@ impl Audience {
 impl Members {
     /// Offers something to one after the other, in order of arrival, from the one behind whoever got the last thing,
     /// until one takes it.
-    pub(super) fn pass_on(&mut self, mut offer: impl FnMut(Connection) -> bool) {
+    pub(super) fn pass_on(&mut self, mut offer: impl FnMut(ConnectionId) -> bool) {
         let behind = self.by_seat.range((Excluded(self.last), Unbounded));
         let round = behind.chain(self.by_seat.range(..=self.last));
         for (seat, connection) in round {

@@ -16,22 +16,22 @@ use bytes::{BufMut, Bytes, BytesMut};
 use self::audience::{Audience, Seat};
 use self::mailbox::Outbox;
 pub(super) use self::mailbox::{Cut, Inbox};
-pub(super) use self::pattern::{Group, Pattern, has_wildcards};
+pub(super) use self::pattern::{RawGroup, RawPattern, has_wildcards};
 use self::trie::PatternTrie;
-use super::ids::Connection;
+use super::ids::ConnectionId;
 use crate::stats::SignalChannelStats;
 
 /// All subscriptions of a server.
-pub(super) struct Signals {
+pub(super) struct SignalHub {
     /// How many signals may wait for one connection.
     buffer: usize,
     /// How many subscriptions a connection may have; 0 for any number.
     most_of_one: usize,
     /// Who listens to what. None of them is empty.
-    audiences: HashMap<Pattern, Audience>,
+    audiences: HashMap<RawPattern, Audience>,
     /// Those of the patterns that have wildcards.
     wild: PatternTrie,
-    subscribers: HashMap<Connection, Subscriber>,
+    subscribers: HashMap<ConnectionId, Subscriber>,
     last_seat: Seat,
 }
 
@@ -43,12 +43,12 @@ struct Subscriber {
 }
 
 /// What a connection may have once.
-type Subscription = (Pattern, Option<Group>);
+type Subscription = (RawPattern, Option<RawGroup>);
 
 /// A `listen` that is refused: the connection has as many subscriptions as it may, or is cut.
 pub(super) struct NoRoom;
 
-impl Signals {
+impl SignalHub {
     pub(super) fn new(buffer: usize, most_of_one: usize) -> Self {
         Self {
             buffer,
@@ -64,9 +64,9 @@ impl Signals {
     /// will arrive.
     pub(super) fn listen(
         &mut self,
-        connection: Connection,
-        pattern: Pattern,
-        group: Option<Group>,
+        connection: ConnectionId,
+        pattern: RawPattern,
+        group: Option<RawGroup>,
     ) -> Result<Option<Inbox>, NoRoom> {
         let mut opened = None;
         let subscriber = self.subscribers.entry(connection).or_insert_with(|| {
@@ -101,7 +101,7 @@ impl Signals {
     }
 
     /// Takes a subscription back, if there is one.
-    pub(super) fn unlisten(&mut self, connection: Connection, pattern: Pattern, group: Option<Group>) {
+    pub(super) fn unlisten(&mut self, connection: ConnectionId, pattern: RawPattern, group: Option<RawGroup>) {
         let subscription = (pattern, group);
         let subscriber = self.subscribers.get_mut(&connection);
         if let Some(seat) = subscriber.and_then(|subscriber| subscriber.subscriptions.remove(&subscription)) {
@@ -125,7 +125,7 @@ impl Signals {
             full: Vec::new(),
             count: 0,
         };
-        let mut alone: Vec<Connection> = Vec::new();
+        let mut alone: Vec<ConnectionId> = Vec::new();
         for pattern in &patterns {
             let Some(audience) = self.audiences.get_mut(pattern) else {
                 continue;
@@ -151,7 +151,7 @@ impl Signals {
     }
 
     /// A connection has ended.
-    pub(super) fn disconnect(&mut self, connection: Connection) {
+    pub(super) fn disconnect(&mut self, connection: ConnectionId) {
         if let Some(subscriber) = self.subscribers.remove(&connection) {
             self.leave_all(subscriber.subscriptions);
         }
@@ -172,16 +172,16 @@ impl Signals {
     }
 
     /// The patterns that a channel matches, and how many places were looked at to find them.
-    fn matching(&self, channel: &[u8]) -> (Vec<Pattern>, usize) {
+    fn matching(&self, channel: &[u8]) -> (Vec<RawPattern>, usize) {
         // A channel has no wildcards, so a pattern of the same text has none either.
         let exact = self.audiences.get_key_value(channel);
-        let mut patterns: Vec<Pattern> = exact.map(|(pattern, _)| pattern.clone()).into_iter().collect();
+        let mut patterns: Vec<RawPattern> = exact.map(|(pattern, _)| pattern.clone()).into_iter().collect();
         let visited = self.wild.each_match(channel, |pattern| patterns.push(pattern.clone()));
         (patterns, 1 + visited)
     }
 
     /// Ends a connection that does not read.
-    fn cut(&mut self, connection: Connection) {
+    fn cut(&mut self, connection: ConnectionId) {
         if let Some(subscriber) = self.subscribers.get_mut(&connection) {
             subscriber.outbox = None;
             let subscriptions = std::mem::take(&mut subscriber.subscriptions);
@@ -212,14 +212,14 @@ impl Signals {
 /// One signal on its way.
 struct Delivery<'a> {
     line: Bytes,
-    subscribers: &'a HashMap<Connection, Subscriber>,
+    subscribers: &'a HashMap<ConnectionId, Subscriber>,
     /// Connections that did not take it.
-    full: Vec<Connection>,
+    full: Vec<ConnectionId>,
     count: u64,
 }
 
 impl Delivery<'_> {
-    fn offer(&mut self, connection: Connection) -> bool {
+    fn offer(&mut self, connection: ConnectionId) -> bool {
         let outbox = self.subscribers.get(&connection).and_then(|s| s.outbox.as_ref());
         let taken = outbox.is_some_and(|outbox| outbox.put(self.line.clone()));
         if taken {

@@ -5,13 +5,13 @@ use std::fmt;
 use std::sync::Arc;
 
 /// The name of a group.
-pub(in crate::server) type Group = Arc<[u8]>;
+pub(in crate::server) type RawGroup = Arc<[u8]>;
 
 /// A pattern, by the rules of [`protocol::Pattern`](crate::protocol::Pattern) for its wildcards.
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub(in crate::server) struct Pattern(Arc<[u8]>);
+pub(in crate::server) struct RawPattern(Arc<[u8]>);
 
-impl Pattern {
+impl RawPattern {
     /// Checks a pattern: a wildcard is a whole token, and `>` the last one.
     pub(in crate::server) fn read(pattern: &[u8]) -> Option<Self> {
         let mut tokens = tokens(pattern).peekable();
@@ -47,14 +47,14 @@ pub(in crate::server) fn has_wildcards(name: &[u8]) -> bool {
 }
 
 /// Patterns in maps are found by their bytes.
-impl Borrow<[u8]> for Pattern {
+impl Borrow<[u8]> for RawPattern {
     fn borrow(&self) -> &[u8] {
         &self.0
     }
 }
 
 /// As `stats` shows it: U+FFFD stands for what is not UTF-8.
-impl fmt::Display for Pattern {
+impl fmt::Display for RawPattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&String::from_utf8_lossy(&self.0))
     }

@@ -6,29 +6,29 @@ use super::*;
 
 /// Subscriptions, and what arrived where.
 struct Bench {
-    signals: Signals,
-    inboxes: BTreeMap<Connection, Inbox>,
+    signals: SignalHub,
+    inboxes: BTreeMap<ConnectionId, Inbox>,
 }
 
-fn pattern(name: &str) -> Pattern {
-    Pattern::read(name.as_bytes()).unwrap()
+fn pattern(name: &str) -> RawPattern {
+    RawPattern::read(name.as_bytes()).unwrap()
 }
 
 /// None, if it has no name.
-fn group(name: &str) -> Option<Group> {
+fn group(name: &str) -> Option<RawGroup> {
     (!name.is_empty()).then(|| name.as_bytes().into())
 }
 
 impl Bench {
     fn new(buffer: usize, most_of_one: usize) -> Self {
         Self {
-            signals: Signals::new(buffer, most_of_one),
+            signals: SignalHub::new(buffer, most_of_one),
             inboxes: BTreeMap::new(),
         }
     }
 
     /// False if it is refused.
-    fn listen(&mut self, connection: Connection, name: &str, of: &str) -> bool {
+    fn listen(&mut self, connection: ConnectionId, name: &str, of: &str) -> bool {
         match self.signals.listen(connection, pattern(name), group(of)) {
             Ok(Some(inbox)) => {
                 assert!(self.inboxes.insert(connection, inbox).is_none(), "it has one already");
@@ -39,7 +39,7 @@ impl Bench {
         }
     }
 
-    fn unlisten(&mut self, connection: Connection, name: &str, of: &str) {
+    fn unlisten(&mut self, connection: ConnectionId, name: &str, of: &str) {
         self.signals.unlisten(connection, pattern(name), group(of));
     }
 
@@ -48,7 +48,7 @@ impl Bench {
     }
 
     /// What a connection has got since it was asked last.
-    fn got(&mut self, connection: Connection) -> Vec<String> {
+    fn got(&mut self, connection: ConnectionId) -> Vec<String> {
         let mut out = BytesMut::new();
         self.inboxes.get_mut(&connection).unwrap().take(&mut out);
         let text = String::from_utf8(out.to_vec()).unwrap();
@@ -56,10 +56,10 @@ impl Bench {
     }
 
     /// Publishes, and says who got it.
-    fn receivers(&mut self, name: &str) -> Vec<Connection> {
+    fn receivers(&mut self, name: &str) -> Vec<ConnectionId> {
         let count = self.publish(name, "x");
-        let connections: Vec<Connection> = self.inboxes.keys().copied().collect();
-        let receivers: Vec<Connection> = connections
+        let connections: Vec<ConnectionId> = self.inboxes.keys().copied().collect();
+        let receivers: Vec<ConnectionId> = connections
             .into_iter()
             .flat_map(|connection| self.got(connection).into_iter().map(move |_| connection))
             .collect();
@@ -67,7 +67,7 @@ impl Bench {
         receivers
     }
 
-    fn is_cut(&mut self, connection: Connection) -> bool {
+    fn is_cut(&mut self, connection: ConnectionId) -> bool {
         self.inboxes[&connection].is_cut()
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::pattern::{Pattern, tokens};
+use super::pattern::{RawPattern, tokens};
 
 /// A set of patterns in which a channel finds those that match it without looking at the others: each step goes from a
 /// token of the channel to the child of that name and to that of `*`.
@@ -14,9 +14,9 @@ pub(super) struct PatternTrie {
 #[derive(Default)]
 struct Node {
     /// The pattern whose tokens lead here.
-    ends: Option<Pattern>,
+    ends: Option<RawPattern>,
     /// The pattern whose tokens lead here, and `>`.
-    rest: Option<Pattern>,
+    rest: Option<RawPattern>,
     /// By the next token, if it is not `*`.
     named: HashMap<Box<[u8]>, Node>,
     /// By the next token, `*`.
@@ -25,7 +25,7 @@ struct Node {
 
 impl PatternTrie {
     /// Adds a pattern. Once is enough.
-    pub(super) fn insert(&mut self, pattern: &Pattern) {
+    pub(super) fn insert(&mut self, pattern: &RawPattern) {
         let mut node = &mut self.root;
         for token in pattern.tokens() {
             node = match token {
@@ -41,12 +41,12 @@ impl PatternTrie {
     }
 
     /// Removes a pattern, and what led to it alone.
-    pub(super) fn remove(&mut self, pattern: &Pattern) {
+    pub(super) fn remove(&mut self, pattern: &RawPattern) {
         self.root.remove(pattern.tokens());
     }
 
     /// Finds the patterns that a channel matches. How many nodes that took.
-    pub(super) fn each_match<'a>(&'a self, channel: &[u8], mut found: impl FnMut(&'a Pattern)) -> usize {
+    pub(super) fn each_match<'a>(&'a self, channel: &[u8], mut found: impl FnMut(&'a RawPattern)) -> usize {
         self.root.find(tokens(channel), &mut found)
     }
 
@@ -57,7 +57,7 @@ impl PatternTrie {
 }
 
 impl Node {
-    fn find<'a, 'c, F: FnMut(&'a Pattern)>(
+    fn find<'a, 'c, F: FnMut(&'a RawPattern)>(
         &'a self,
         mut tokens: impl Iterator<Item = &'c [u8]> + Clone,
         found: &mut F,

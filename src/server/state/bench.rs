@@ -15,7 +15,7 @@ pub(super) struct Bench {
 }
 
 /// An acquire that waits.
-pub(super) struct Waiting(pub(super) Subject, pub(super) oneshot::Receiver<Response>);
+pub(super) struct Waiting(pub(super) QualifiedKey, pub(super) oneshot::Receiver<Response>);
 
 impl Waiting {
     pub(super) fn answer(&mut self) -> Option<Response> {
@@ -49,10 +49,10 @@ pub(super) fn slots(limit: u32) -> Target {
 }
 
 impl Bench {
-    pub(super) fn new(change: impl FnOnce(&mut Options)) -> Self {
-        let mut options = Options {
+    pub(super) fn new(change: impl FnOnce(&mut ServerOptions)) -> Self {
+        let mut options = ServerOptions {
             record_events: true,
-            ..Options::default()
+            ..ServerOptions::default()
         };
         change(&mut options);
         let mut state = State::new(options, Random::default());
@@ -66,12 +66,12 @@ impl Bench {
     }
 
     /// Three members. Connections 1 to 3 are to the first, which leads, 4 to the second, 5 to the third.
-    pub(super) fn cluster(change: impl FnOnce(&mut Options)) -> Self {
-        let mut options = Options {
+    pub(super) fn cluster(change: impl FnOnce(&mut ServerOptions)) -> Self {
+        let mut options = ServerOptions {
             record_events: true,
             release: Release::Cluster,
             orphan_ttl: 10 * SECOND,
-            ..Options::default()
+            ..ServerOptions::default()
         };
         change(&mut options);
         let addresses = (1..=3).map(|port| SocketAddr::from(([127, 0, 0, 1], port))).collect();
@@ -86,18 +86,18 @@ impl Bench {
     }
 
     /// A new connection of a session.
-    pub(super) fn connect(&mut self, member: usize, session: &str) -> Connection {
+    pub(super) fn connect(&mut self, member: usize, session: &str) -> ConnectionId {
         let connection = self.state.connect(member).expect("there is room");
         assert_eq!(self.present(connection, session), Response::Done);
         connection
     }
 
-    pub(super) fn present(&mut self, connection: Connection, session: &str) -> Response {
+    pub(super) fn present(&mut self, connection: ConnectionId, session: &str) -> Response {
         let reference = StableRef::new(session).unwrap();
         self.ask(connection, Request::StableRef { reference })
     }
 
-    pub(super) fn disconnect(&mut self, connection: Connection) {
+    pub(super) fn disconnect(&mut self, connection: ConnectionId) {
         self.state.disconnect(connection, self.now);
     }
 
@@ -105,7 +105,7 @@ impl Bench {
         self.state.lead(member, self.now);
     }
 
-    pub(super) fn renew(&mut self, connection: Connection, name: &str, token: Token, ttl: u64) -> Response {
+    pub(super) fn renew(&mut self, connection: ConnectionId, name: &str, token: Token, ttl: u64) -> Response {
         let request = Request::Renew {
             kind: Kind::Lock,
             key: key(name),
@@ -116,7 +116,7 @@ impl Bench {
     }
 
     /// Sends a request, as it is read from the wire.
-    pub(super) fn send(&mut self, connection: Connection, request: Request) -> Answer {
+    pub(super) fn send(&mut self, connection: ConnectionId, request: Request) -> ServerAnswer {
         let mut decoder = RequestDecoder::default();
         request.encode(decoder.read_space());
         let lines = decoder.next_lines().unwrap().expect("it is complete");
@@ -124,22 +124,22 @@ impl Bench {
         self.state.request(connection, request, self.now)
     }
 
-    pub(super) fn ask(&mut self, connection: Connection, request: Request) -> Response {
+    pub(super) fn ask(&mut self, connection: ConnectionId, request: Request) -> Response {
         match self.send(connection, request) {
-            Answer::Now(response) => response,
-            Answer::Later { subject, .. } => panic!("it waits for {subject:?}"),
-            Answer::Listening(_) => panic!("it listens"),
+            ServerAnswer::Now(response) => response,
+            ServerAnswer::Later { subject, .. } => panic!("it waits for {subject:?}"),
+            ServerAnswer::Listening(_) => panic!("it listens"),
         }
     }
 
     pub(super) fn acquire_for(
         &mut self,
-        connection: Connection,
+        connection: ConnectionId,
         target: Target,
         name: &str,
         wait: u64,
         ttl: u64,
-    ) -> Answer {
+    ) -> ServerAnswer {
         let request = Request::Acquire {
             target,
             key: key(name),
@@ -149,34 +149,34 @@ impl Bench {
         self.send(connection, request)
     }
 
-    pub(super) fn acquire(&mut self, connection: Connection, target: Target, name: &str) -> Response {
+    pub(super) fn acquire(&mut self, connection: ConnectionId, target: Target, name: &str) -> Response {
         match self.acquire_for(connection, target, name, 0, 30) {
-            Answer::Now(response) => response,
-            Answer::Later { .. } | Answer::Listening(_) => panic!("a try does not wait"),
+            ServerAnswer::Now(response) => response,
+            ServerAnswer::Later { .. } | ServerAnswer::Listening(_) => panic!("a try does not wait"),
         }
     }
 
-    pub(super) fn token(&mut self, connection: Connection, target: Target, name: &str) -> Token {
+    pub(super) fn token(&mut self, connection: ConnectionId, target: Target, name: &str) -> Token {
         match self.acquire(connection, target, name) {
             Response::Granted(grant) => grant.token,
             other => panic!("{other:?}"),
         }
     }
 
-    pub(super) fn waiting(&mut self, connection: Connection, target: Target, name: &str) -> Waiting {
+    pub(super) fn waiting(&mut self, connection: ConnectionId, target: Target, name: &str) -> Waiting {
         match self.acquire_for(connection, target, name, 60, 30) {
-            Answer::Later { subject, granted, .. } => Waiting(subject, granted),
-            Answer::Now(response) => panic!("it was answered at once: {response:?}"),
-            Answer::Listening(_) => panic!("it listens"),
+            ServerAnswer::Later { subject, granted, .. } => Waiting(subject, granted),
+            ServerAnswer::Now(response) => panic!("it was answered at once: {response:?}"),
+            ServerAnswer::Listening(_) => panic!("it listens"),
         }
     }
 
-    pub(super) fn release(&mut self, connection: Connection, kind: Kind, name: &str, token: Token) -> Response {
+    pub(super) fn release(&mut self, connection: ConnectionId, kind: Kind, name: &str, token: Token) -> Response {
         let key = key(name);
         self.ask(connection, Request::Release { kind, key, token })
     }
 
-    pub(super) fn enqueue(&mut self, connection: Connection, name: &str, ttl: u64) -> Response {
+    pub(super) fn enqueue(&mut self, connection: ConnectionId, name: &str, ttl: u64) -> Response {
         let request = Request::Enqueue {
             target: Target::Lock,
             key: key(name),
@@ -185,7 +185,7 @@ impl Bench {
         self.ask(connection, request)
     }
 
-    pub(super) fn collect(&mut self, connection: Connection, name: &str) -> Response {
+    pub(super) fn collect(&mut self, connection: ConnectionId, name: &str) -> Response {
         let request = Request::Wait {
             kind: Kind::Lock,
             key: key(name),
@@ -203,7 +203,7 @@ impl Bench {
         self.kinds().iter().filter(|(happened, _)| *happened == kind).count()
     }
 
-    pub(super) fn kinds(&self) -> Vec<(Happened, Connection)> {
+    pub(super) fn kinds(&self) -> Vec<(Happened, ConnectionId)> {
         let events = self.state.events().iter();
         events.map(|event| (event.kind, event.connection)).collect()
     }

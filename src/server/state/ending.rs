@@ -3,7 +3,7 @@
 use tokio::time::Instant;
 
 use super::report::About;
-use super::{Connection, Place, State, Subject};
+use super::{ConnectionId, Place, QualifiedKey, State};
 use crate::protocol::{Response, Status};
 use crate::server::event::EventKind;
 
@@ -11,7 +11,7 @@ impl State {
     /// Shutting down: waits that block are answered with `error`, and no wait blocks any more.
     pub(in crate::server) fn drain(&mut self, now: Instant) {
         self.draining = true;
-        let mut waits: Vec<(Connection, Subject, Place)> = self
+        let mut waits: Vec<(ConnectionId, QualifiedKey, Place)> = self
             .clients
             .iter_mut()
             .filter_map(|(connection, client)| {

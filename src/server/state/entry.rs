@@ -5,28 +5,28 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::{Connection, LeaseId, Place, Subject};
+use super::{ConnectionId, GrantId, Place, QualifiedKey};
 use crate::protocol::{Response, StableRef};
 use crate::types::{Grant, Ttl};
 
 /// A key that is used, or was lately.
-pub(super) struct Entry {
+pub(super) struct KeyEntry {
     pub(super) limit: u64,
-    pub(super) holders: Vec<Holder>,
+    pub(super) holders: Vec<Holding>,
     /// In order.
     pub(super) waiters: BTreeMap<Place, Waiter>,
     pub(super) last_used: Instant,
 }
 
-pub(super) struct Holder {
-    pub(super) lease: LeaseId,
+pub(super) struct Holding {
+    pub(super) lease: GrantId,
     pub(super) grant: Grant,
-    pub(super) connection: Connection,
+    pub(super) connection: ConnectionId,
     pub(super) ends: Instant,
 }
 
 pub(super) struct Waiter {
-    pub(super) connection: Connection,
+    pub(super) connection: ConnectionId,
     pub(super) ttl: Ttl,
     /// Where the grant is told, once somebody waits for it. Without, it is kept for a later `w`.
     pub(super) told: Option<oneshot::Sender<Response>>,
@@ -34,15 +34,15 @@ pub(super) struct Waiter {
 
 /// What a connection has to do with which keys.
 #[derive(Default)]
-pub(super) struct Client {
+pub(super) struct Peer {
     /// The member that it is connected to. A server of its own is member 0.
     pub(super) member: usize,
     /// What it acquired and did not release.
-    pub(super) holds: BTreeSet<(Subject, LeaseId)>,
+    pub(super) holds: BTreeSet<(QualifiedKey, GrantId)>,
     /// What it enqueued for.
-    pub(super) tickets: HashMap<Subject, Ticket>,
+    pub(super) tickets: HashMap<QualifiedKey, TwoPhase>,
     /// Where it waits inside a blocking request.
-    pub(super) waits: Option<(Subject, Place)>,
+    pub(super) waits: Option<(QualifiedKey, Place)>,
     /// The session that it carries on, if it has said so.
     pub(super) session: Option<StableRef>,
     /// It has asked for a lock or slot: too late to say so.
@@ -61,7 +61,7 @@ pub(super) enum Absence {
 }
 
 #[derive(Clone, Copy)]
-pub(super) enum Ticket {
+pub(super) enum TwoPhase {
     Queued(Place),
     Granted(Uncollected),
 }
@@ -74,26 +74,26 @@ pub(super) struct Uncollected {
     pub(super) at_once: bool,
 }
 
-impl Ticket {
+impl TwoPhase {
     pub(super) fn is_for(self, place: Place) -> bool {
         matches!(self, Self::Queued(queued) if queued == place)
     }
 }
 
-impl Client {
+impl Peer {
     /// Its places in queues, in the order in which it took them. Some may be granted meanwhile.
-    pub(super) fn places(&self) -> Vec<(Subject, Place)> {
+    pub(super) fn places(&self) -> Vec<(QualifiedKey, Place)> {
         let queued = self.tickets.iter().filter_map(|(subject, ticket)| match ticket {
-            Ticket::Queued(place) => Some((subject.clone(), *place)),
-            Ticket::Granted(_) => None,
+            TwoPhase::Queued(place) => Some((subject.clone(), *place)),
+            TwoPhase::Granted(_) => None,
         });
-        let mut places: Vec<(Subject, Place)> = queued.chain(self.waits.clone()).collect();
+        let mut places: Vec<(QualifiedKey, Place)> = queued.chain(self.waits.clone()).collect();
         places.sort_unstable_by_key(|(_, place)| *place);
         places
     }
 }
 
-impl Entry {
+impl KeyEntry {
     pub(super) fn has_room(&self) -> bool {
         (self.holders.len() as u64) < self.limit
     }

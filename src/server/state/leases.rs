@@ -2,16 +2,16 @@
 
 use tokio::time::Instant;
 
-use super::entry::{Holder, Ticket, Uncollected};
+use super::entry::{Holding, TwoPhase, Uncollected};
 use super::report::About;
-use super::{Connection, LeaseId, Place, State, Subject};
+use super::{ConnectionId, GrantId, Place, QualifiedKey, State};
 use crate::clock::after;
 use crate::protocol::{Response, Status};
 use crate::server::event::EventKind;
 use crate::types::{Fence, Grant, Token, Ttl};
 
 impl State {
-    pub(super) fn release(&mut self, subject: &Subject, token: Token, now: Instant) -> Response {
+    pub(super) fn release(&mut self, subject: &QualifiedKey, token: Token, now: Instant) -> Response {
         // A single server takes back what has expired, as long as it was not swept.
         if self.options.release.is_cluster_build() {
             self.expire_entry(subject, now);
@@ -28,8 +28,8 @@ impl State {
 
     pub(super) fn renew(
         &mut self,
-        connection: Connection,
-        subject: &Subject,
+        connection: ConnectionId,
+        subject: &QualifiedKey,
         token: Token,
         ttl: Option<Ttl>,
         now: Instant,
@@ -80,7 +80,7 @@ impl State {
     }
 
     /// Ends a lease whose time is over, and the ticket that it was granted to if it was not collected.
-    pub(super) fn expire_lease(&mut self, subject: &Subject, lease: LeaseId, now: Instant) {
+    pub(super) fn expire_lease(&mut self, subject: &QualifiedKey, lease: GrantId, now: Instant) {
         self.disown(subject, lease);
         // With clusters, the ticket stays and tells its `w` what has become of it.
         if !self.options.release.is_cluster_build() {
@@ -90,14 +90,14 @@ impl State {
     }
 
     /// Drops the ticket of a grant that was not collected, if it is one that ends with its lease.
-    fn drop_ticket(&mut self, subject: &Subject, lease: LeaseId) {
+    fn drop_ticket(&mut self, subject: &QualifiedKey, lease: GrantId) {
         let Some(holder) = self.holder_of(subject, lease) else {
             return;
         };
         let (owner, token) = (holder.connection, holder.grant.token);
         let client = self.clients.get(&owner);
         let ticket = client.and_then(|client| client.tickets.get(subject).copied());
-        let Some(Ticket::Granted(ticket)) = ticket else {
+        let Some(TwoPhase::Granted(ticket)) = ticket else {
             return;
         };
         if ticket.grant.token == token && self.follows_lease(ticket) {
@@ -107,12 +107,12 @@ impl State {
         }
     }
 
-    fn holder_of(&self, subject: &Subject, lease: LeaseId) -> Option<&Holder> {
+    fn holder_of(&self, subject: &QualifiedKey, lease: GrantId) -> Option<&Holding> {
         let holders = &self.entries.get(subject)?.holders;
         holders.iter().find(|holder| holder.lease == lease)
     }
 
-    pub(super) fn holder(&self, subject: &Subject, token: Token) -> Option<&Holder> {
+    pub(super) fn holder(&self, subject: &QualifiedKey, token: Token) -> Option<&Holding> {
         self.entries
             .get(subject)?
             .holders
@@ -123,8 +123,8 @@ impl State {
     /// Makes somebody a holder, who may have waited at a place. There must be room.
     pub(super) fn grant(
         &mut self,
-        connection: Connection,
-        subject: &Subject,
+        connection: ConnectionId,
+        subject: &QualifiedKey,
         place: Option<Place>,
         ttl: Ttl,
         now: Instant,
@@ -135,7 +135,7 @@ impl State {
         let ends = after(now, ttl.as_duration());
         if let Some(entry) = self.entries.get_mut(subject) {
             entry.last_used = now;
-            entry.holders.push(Holder {
+            entry.holders.push(Holding {
                 lease,
                 grant,
                 connection,
@@ -152,7 +152,7 @@ impl State {
     }
 
     /// A token for a new lease. Its number is the fence, in releases that make fences.
-    fn token(&mut self, lease: LeaseId) -> Token {
+    fn token(&mut self, lease: GrantId) -> Token {
         let first = match self.options.release.makes_fences() {
             true => self.last_fence_before.wrapping_add(lease),
             false => self.random.next(),
@@ -161,7 +161,7 @@ impl State {
     }
 
     /// Ends a lease and gives what became free to those who wait.
-    pub(super) fn end_lease(&mut self, subject: &Subject, lease: LeaseId, why: EventKind, now: Instant) {
+    pub(super) fn end_lease(&mut self, subject: &QualifiedKey, lease: GrantId, why: EventKind, now: Instant) {
         let Some(entry) = self.entries.get_mut(subject) else {
             return;
         };
@@ -176,7 +176,7 @@ impl State {
         self.serve_waiters(subject, now);
     }
 
-    pub(super) fn serve_waiters(&mut self, subject: &Subject, now: Instant) {
+    pub(super) fn serve_waiters(&mut self, subject: &QualifiedKey, now: Instant) {
         while let Some(entry) = self.entries.get_mut(subject).filter(|entry| entry.has_room()) {
             let Some((place, waiter)) = entry.waiters.pop_first() else {
                 return;
@@ -200,7 +200,7 @@ impl State {
     }
 
     /// A lease that has run out counts no more when somebody asks for its key, swept or not.
-    pub(super) fn expire_entry(&mut self, subject: &Subject, now: Instant) {
+    pub(super) fn expire_entry(&mut self, subject: &QualifiedKey, now: Instant) {
         loop {
             let over = self
                 .entries
@@ -213,7 +213,7 @@ impl State {
         }
     }
 
-    pub(super) fn disown(&mut self, subject: &Subject, lease: LeaseId) {
+    pub(super) fn disown(&mut self, subject: &QualifiedKey, lease: GrantId) {
         let owner = self.holder_of(subject, lease).map(|holder| holder.connection);
         if let Some(client) = owner.and_then(|owner| self.clients.get_mut(&owner)) {
             client.holds.remove(&(subject.clone(), lease));

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::entry::Absence;
 use super::report::Report;
-use super::{Client, Connection, State};
+use super::{ConnectionId, Peer, State};
 use crate::clock::after;
 use crate::protocol::{RawRequest, Response, Status};
 use crate::server::event::EventKind;
@@ -17,7 +17,7 @@ use crate::server::ids::in_term;
 use crate::stats::ClusterStats;
 
 /// What members know of each other.
-pub(in crate::server) struct Membership {
+pub(in crate::server) struct MemberTable {
     leader: Option<usize>,
     /// How many leaders there were before.
     term: u64,
@@ -28,7 +28,7 @@ pub(in crate::server) struct Membership {
     forgets_tokens: bool,
 }
 
-impl Membership {
+impl MemberTable {
     pub(super) fn new(addresses: Vec<SocketAddr>) -> Self {
         Self {
             leader: Some(0),
@@ -91,7 +91,7 @@ impl Membership {
 
 impl State {
     /// For tests that give orders to a cluster.
-    pub(in crate::server) fn membership(&mut self) -> Option<&mut Membership> {
+    pub(in crate::server) fn membership(&mut self) -> Option<&mut MemberTable> {
         self.membership.as_mut()
     }
 
@@ -123,7 +123,7 @@ impl State {
 
     /// What a member that does not lead answers to a request that is the leader's to answer. And notes that something was
     /// asked for, whoever is to answer.
-    pub(super) fn refused_by_member(&mut self, connection: Connection, request: &RawRequest<'_>) -> Option<Response> {
+    pub(super) fn refused_by_member(&mut self, connection: ConnectionId, request: &RawRequest<'_>) -> Option<Response> {
         let client = self.clients.get_mut(&connection)?;
         client.has_asked |= matches!(request, RawRequest::Acquire { .. } | RawRequest::Enqueue { .. });
         let membership = self.membership.as_ref()?;
@@ -132,7 +132,7 @@ impl State {
     }
 
     /// Adds what the member says that a connection leads to.
-    pub(super) fn seen_by_member(&self, membership: &Membership, connection: Connection, report: &mut Report) {
+    pub(super) fn seen_by_member(&self, membership: &MemberTable, connection: ConnectionId, report: &mut Report) {
         let member = self.clients.get(&connection).map_or(0, |client| client.member);
         report.connections = self.connections_to(member) as u64;
         report.cluster = Some(Box::new(membership.seen_by(member)));
@@ -170,7 +170,7 @@ impl State {
         membership.term += 1;
         let clients = self.clients.iter();
         let connected = clients.filter(|(_, client)| client.member == member && client.absent.is_none());
-        let mut connected: Vec<Connection> = connected.map(|(connection, _)| *connection).collect();
+        let mut connected: Vec<ConnectionId> = connected.map(|(connection, _)| *connection).collect();
         // In the same order always.
         connected.sort_unstable();
         for connection in connected {
@@ -178,13 +178,13 @@ impl State {
         }
     }
 
-    fn cut_off(&mut self, connection: Connection, tell: bool, now: Instant) {
+    fn cut_off(&mut self, connection: ConnectionId, tell: bool, now: Instant) {
         let (Some(membership), Some(client)) = (&self.membership, self.clients.get_mut(&connection)) else {
             return;
         };
         let name = in_term(connection, membership.term);
         let refusal = membership.refusal_of(client.member);
-        let former = Client {
+        let former = Peer {
             member: client.member,
             holds: std::mem::take(&mut client.holds),
             tickets: std::mem::take(&mut client.tickets),
@@ -233,7 +233,7 @@ impl State {
             }
         } else {
             // It has to wait as long as one that was there when they went.
-            self.sessions.begin_anew(after(now, self.options.orphan_ttl));
+            self.sessions.restart(after(now, self.options.orphan_ttl));
         }
         if forgets_tokens {
             for (_, lease, subject) in self.ends.clone() {

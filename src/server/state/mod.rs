@@ -15,27 +15,27 @@ use std::net::SocketAddr;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use self::entry::{Absence, Client, Entry, Waiter};
-use self::membership::Membership;
+use self::entry::{Absence, KeyEntry, Peer, Waiter};
+use self::membership::MemberTable;
 use self::orphans::Sessions;
 use self::report::About;
 use crate::clock::after;
 use crate::protocol::{RawRequest, Response, StableRef, Status};
 use crate::server::event::{Event, EventKind};
-use crate::server::ids::{Connection, LeaseId, Place, Subject};
+use crate::server::ids::{ConnectionId, GrantId, Place, QualifiedKey};
 use crate::server::name::Name;
-use crate::server::options::Options;
+use crate::server::options::ServerOptions;
 use crate::server::random::Random;
-use crate::server::signals::{Inbox, Signals};
+use crate::server::signals::{Inbox, SignalHub};
 use crate::types::{Grant, Kind, Ttl, WaitSecs};
 
 /// The answer to a request.
-pub(in crate::server) enum Answer {
+pub(in crate::server) enum ServerAnswer {
     /// This.
     Now(Response),
     /// It comes when it comes. If it has not by then, the connection gives the place up.
     Later {
-        subject: Subject,
+        subject: QualifiedKey,
         until: Instant,
         granted: oneshot::Receiver<Response>,
     },
@@ -45,14 +45,14 @@ pub(in crate::server) enum Answer {
 
 /// All that a server knows.
 pub(in crate::server) struct State {
-    options: Options,
+    options: ServerOptions,
     random: Random,
-    entries: HashMap<Subject, Entry>,
-    clients: HashMap<Connection, Client>,
+    entries: HashMap<QualifiedKey, KeyEntry>,
+    clients: HashMap<ConnectionId, Peer>,
     /// All leases, the first to end first.
-    ends: BTreeSet<(Instant, LeaseId, Subject)>,
-    last_connection: Connection,
-    last_lease: LeaseId,
+    ends: BTreeSet<(Instant, GrantId, QualifiedKey)>,
+    last_connection: ConnectionId,
+    last_lease: GrantId,
     /// The fence before the first.
     last_fence_before: u64,
     last_place: Place,
@@ -60,19 +60,19 @@ pub(in crate::server) struct State {
     killed: bool,
     events: Vec<Event>,
     /// `None` where signals are not known.
-    signals: Option<Signals>,
+    signals: Option<SignalHub>,
     /// Empty where connections do not say which session they carry on.
     sessions: Sessions,
     /// `None` for a server of its own.
-    membership: Option<Membership>,
+    membership: Option<MemberTable>,
 }
 
 impl State {
-    pub(in crate::server) fn new(options: Options, random: Random) -> Self {
+    pub(in crate::server) fn new(options: ServerOptions, random: Random) -> Self {
         let signals = options
             .release
             .knows_signals()
-            .then(|| Signals::new(options.signal_buffer, options.max_subscriptions));
+            .then(|| SignalHub::new(options.signal_buffer, options.max_subscriptions));
         Self {
             options,
             random,
@@ -93,9 +93,9 @@ impl State {
     }
 
     /// The state that the members of a cluster share. The first of them leads.
-    pub(in crate::server) fn of_cluster(options: Options, random: Random, addresses: Vec<SocketAddr>) -> Self {
+    pub(in crate::server) fn of_cluster(options: ServerOptions, random: Random, addresses: Vec<SocketAddr>) -> Self {
         Self {
-            membership: Some(Membership::new(addresses)),
+            membership: Some(MemberTable::new(addresses)),
             ..Self::new(options, random)
         }
     }
@@ -108,15 +108,15 @@ impl State {
     }
 
     /// A new connection, to one of the members where there are several, if there is room for it.
-    pub(in crate::server) fn connect(&mut self, member: usize) -> Option<Connection> {
+    pub(in crate::server) fn connect(&mut self, member: usize) -> Option<ConnectionId> {
         let cap = self.options.max_connections;
         if self.killed || cap > 0 && self.connections_to(member) >= cap {
             return None;
         }
         self.last_connection += 1;
-        let client = Client {
+        let client = Peer {
             member,
-            ..Client::default()
+            ..Peer::default()
         };
         self.clients.insert(self.last_connection, client);
         Some(self.last_connection)
@@ -124,7 +124,7 @@ impl State {
 
     /// A connection has ended: its subscriptions and waits are given up, and what it holds too, unless that is switched
     /// off. Or they are kept for the next connection of its session.
-    pub(in crate::server) fn disconnect(&mut self, connection: Connection, now: Instant) {
+    pub(in crate::server) fn disconnect(&mut self, connection: ConnectionId, now: Instant) {
         if let Some(signals) = &mut self.signals {
             signals.disconnect(connection);
         }
@@ -134,7 +134,7 @@ impl State {
     }
 
     /// A client will not come back.
-    fn give_up_all(&mut self, connection: Connection, now: Instant) {
+    fn give_up_all(&mut self, connection: ConnectionId, now: Instant) {
         let Some(client) = self.remove_client(connection) else {
             return;
         };
@@ -154,17 +154,17 @@ impl State {
     /// Works on one request.
     pub(in crate::server) fn request(
         &mut self,
-        connection: Connection,
+        connection: ConnectionId,
         request: RawRequest<'_>,
         now: Instant,
-    ) -> Answer {
+    ) -> ServerAnswer {
         let release = self.options.release;
         if release.is_cluster_build() {
             if let Some(refusal) = self.refused_by_member(connection, &request) {
-                return Answer::Now(refusal);
+                return ServerAnswer::Now(refusal);
             }
         }
-        Answer::Now(match request {
+        ServerAnswer::Now(match request {
             RawRequest::Acquire {
                 kind,
                 key,
@@ -201,7 +201,7 @@ impl State {
     }
 
     /// What a key names. Where locks and semaphores share one namespace, a lock is a semaphore of limit 1.
-    fn subject(&self, kind: Kind, key: &[u8]) -> Subject {
+    fn subject(&self, kind: Kind, key: &[u8]) -> QualifiedKey {
         match self.options.release.separates_namespaces() {
             true => (kind, Name::new(key)),
             false => (Kind::Semaphore, Name::new(key)),
@@ -216,13 +216,13 @@ impl State {
         }
     }
 
-    fn acquire(&mut self, connection: Connection, wanted: Wanted, wait: WaitSecs, now: Instant) -> Answer {
+    fn acquire(&mut self, connection: ConnectionId, wanted: Wanted, wait: WaitSecs, now: Instant) -> ServerAnswer {
         let waits = wait > WaitSecs::TRY && !self.draining;
         match self.take_or_queue(connection, &wanted, waits, now) {
-            Err(status) => Answer::Now(Response::Refused(status)),
-            Ok(Taken::Granted(grant)) => Answer::Now(Response::Granted(grant)),
-            Ok(Taken::Busy) if self.draining => Answer::Now(Response::Refused(Status::Error)),
-            Ok(Taken::Busy) => Answer::Now(Response::TimedOut),
+            Err(status) => ServerAnswer::Now(Response::Refused(status)),
+            Ok(Taken::Granted(grant)) => ServerAnswer::Now(Response::Granted(grant)),
+            Ok(Taken::Busy) if self.draining => ServerAnswer::Now(Response::Refused(Status::Error)),
+            Ok(Taken::Busy) => ServerAnswer::Now(Response::TimedOut),
             Ok(Taken::Queued(place)) => self.block(connection, wanted.subject, place, wait, now),
         }
     }
@@ -230,7 +230,7 @@ impl State {
     /// Takes it if it is free and has no waiters; else, if asked to, a place in the queue.
     fn take_or_queue(
         &mut self,
-        connection: Connection,
+        connection: ConnectionId,
         wanted: &Wanted,
         queue: bool,
         now: Instant,
@@ -249,7 +249,7 @@ impl State {
             return Ok(taken);
         }
         let max_waiters = self.options.max_waiters;
-        let entry = self.entries.entry(subject.clone()).or_insert_with(|| Entry {
+        let entry = self.entries.entry(subject.clone()).or_insert_with(|| KeyEntry {
             limit: *limit,
             holders: Vec::new(),
             waiters: BTreeMap::new(),
@@ -280,12 +280,12 @@ impl State {
     /// From now on the connection waits at its place.
     fn block(
         &mut self,
-        connection: Connection,
-        subject: Subject,
+        connection: ConnectionId,
+        subject: QualifiedKey,
         place: Place,
         wait: WaitSecs,
         now: Instant,
-    ) -> Answer {
+    ) -> ServerAnswer {
         let (told, granted) = oneshot::channel();
         let waiter = self
             .entries
@@ -297,7 +297,7 @@ impl State {
         if let Some(client) = self.clients.get_mut(&connection) {
             client.waits = Some((subject.clone(), place));
         }
-        Answer::Later {
+        ServerAnswer::Later {
             subject,
             until: after(now, wait.as_duration()),
             granted,
@@ -305,7 +305,12 @@ impl State {
     }
 
     /// The time of a blocking request is over. False if its grant came first.
-    pub(in crate::server) fn give_up(&mut self, connection: Connection, subject: &Subject, now: Instant) -> bool {
+    pub(in crate::server) fn give_up(
+        &mut self,
+        connection: ConnectionId,
+        subject: &QualifiedKey,
+        now: Instant,
+    ) -> bool {
         let waits = self.clients.get_mut(&connection).and_then(|client| client.waits.take());
         match waits {
             Some((waited, place)) if waited == *subject => self.leave(connection, subject, place, now),
@@ -313,7 +318,7 @@ impl State {
         }
     }
 
-    fn leave(&mut self, connection: Connection, subject: &Subject, place: Place, now: Instant) -> bool {
+    fn leave(&mut self, connection: ConnectionId, subject: &QualifiedKey, place: Place, now: Instant) -> bool {
         let Some(entry) = self.entries.get_mut(subject) else {
             return false;
         };
@@ -335,7 +340,7 @@ impl State {
 
 /// What a connection asks for.
 struct Wanted {
-    subject: Subject,
+    subject: QualifiedKey,
     /// 1 for a lock.
     limit: u64,
     ttl: Ttl,

@@ -9,9 +9,9 @@ use std::collections::{BTreeSet, HashMap};
 
 use tokio::time::Instant;
 
-use super::entry::{Absence, Ticket};
+use super::entry::{Absence, TwoPhase};
 use super::report::About;
-use super::{Client, Connection, LeaseId, Place, State, Subject, Taken, Wanted};
+use super::{ConnectionId, GrantId, Peer, Place, QualifiedKey, State, Taken, Wanted};
 use crate::clock::after;
 use crate::protocol::{Response, StableRef, Status};
 use crate::server::event::EventKind;
@@ -21,9 +21,9 @@ use crate::types::{Grant, Ttl};
 #[derive(Default)]
 pub(super) struct Sessions {
     /// The clients of each, absent ones included.
-    by_ref: HashMap<StableRef, BTreeSet<Connection>>,
+    by_ref: HashMap<StableRef, BTreeSet<ConnectionId>>,
     /// The absent ones, and when they are given up.
-    until: BTreeSet<(Instant, Connection)>,
+    until: BTreeSet<(Instant, ConnectionId)>,
 }
 
 impl Sessions {
@@ -38,11 +38,11 @@ impl Sessions {
     }
 
     /// From now on the client is one of the session.
-    fn join(&mut self, session: StableRef, client: Connection) {
+    fn join(&mut self, session: StableRef, client: ConnectionId) {
         self.by_ref.entry(session).or_default().insert(client);
     }
 
-    fn leave(&mut self, session: &StableRef, client: Connection) {
+    fn leave(&mut self, session: &StableRef, client: ConnectionId) {
         if let Some(clients) = self.by_ref.get_mut(session) {
             clients.remove(&client);
             if clients.is_empty() {
@@ -52,13 +52,13 @@ impl Sessions {
     }
 
     /// Everybody who is absent gets so much time from now.
-    pub(super) fn begin_anew(&mut self, until: Instant) {
+    pub(super) fn restart(&mut self, until: Instant) {
         let absent = std::mem::take(&mut self.until);
         self.until = absent.into_iter().map(|(_, client)| (until, client)).collect();
     }
 
     /// Nobody is waited for any more. Those who were absent.
-    pub(super) fn forget(&mut self) -> Vec<Connection> {
+    pub(super) fn forget(&mut self) -> Vec<ConnectionId> {
         let absent = std::mem::take(&mut self.until);
         absent.into_iter().map(|(_, client)| client).collect()
     }
@@ -66,7 +66,7 @@ impl Sessions {
 
 impl State {
     /// A connection says which session it carries on.
-    pub(super) fn stable_ref(&mut self, connection: Connection, reference: StableRef) -> Response {
+    pub(super) fn stable_ref(&mut self, connection: ConnectionId, reference: StableRef) -> Response {
         let refused = Response::Refused(Status::Error);
         if !self.options.release.is_cluster_build() {
             return refused;
@@ -82,7 +82,7 @@ impl State {
     }
 
     /// Keeps what a client has, if there is somebody to keep it for. From now on it is absent.
-    pub(super) fn orphan(&mut self, client: Connection, absence: Absence, now: Instant) -> bool {
+    pub(super) fn orphan(&mut self, client: ConnectionId, absence: Absence, now: Instant) -> bool {
         let ttl = self.options.orphan_ttl;
         if ttl.is_zero() {
             return false;
@@ -92,7 +92,7 @@ impl State {
         };
         gone.absent = Some(absence);
         let places = gone.places();
-        let leases: Vec<(Subject, LeaseId)> = gone.holds.iter().cloned().collect();
+        let leases: Vec<(QualifiedKey, GrantId)> = gone.holds.iter().cloned().collect();
         if places.is_empty() && leases.is_empty() {
             return false;
         }
@@ -123,7 +123,7 @@ impl State {
     /// queue.
     pub(super) fn take_back(
         &mut self,
-        connection: Connection,
+        connection: ConnectionId,
         wanted: &Wanted,
         queue: bool,
         now: Instant,
@@ -139,7 +139,7 @@ impl State {
         }
         let clients = self.sessions.by_ref.get(session)?;
         let others = clients.iter().copied().filter(|client| *client != connection);
-        let others: Vec<Connection> = others.collect();
+        let others: Vec<ConnectionId> = others.collect();
         let leases = others.iter().filter_map(|client| self.first_lease(*client, subject));
         if let Some((lease, former)) = leases.min() {
             let grant = self.move_lease(subject, lease, connection)?;
@@ -162,7 +162,7 @@ impl State {
     }
 
     /// Makes a client the owner of a lease, whoever was it before.
-    pub(super) fn move_lease(&mut self, subject: &Subject, lease: LeaseId, to: Connection) -> Option<Grant> {
+    pub(super) fn move_lease(&mut self, subject: &QualifiedKey, lease: GrantId, to: ConnectionId) -> Option<Grant> {
         let entry = self.entries.get_mut(subject)?;
         let holder = entry.holders.iter_mut().find(|holder| holder.lease == lease)?;
         let from = std::mem::replace(&mut holder.connection, to);
@@ -177,7 +177,7 @@ impl State {
     }
 
     /// Puts a client at another's place in a queue.
-    fn move_place(&mut self, subject: &Subject, place: Place, from: Connection, to: Connection, ttl: Ttl) {
+    fn move_place(&mut self, subject: &QualifiedKey, place: Place, from: ConnectionId, to: ConnectionId, ttl: Ttl) {
         if let Some(former) = self.clients.get_mut(&from) {
             if former.tickets.get(subject).is_some_and(|ticket| ticket.is_for(place)) {
                 former.tickets.remove(subject);
@@ -193,7 +193,7 @@ impl State {
     }
 
     /// Removes a client and nothing else.
-    pub(super) fn remove_client(&mut self, client: Connection) -> Option<Client> {
+    pub(super) fn remove_client(&mut self, client: ConnectionId) -> Option<Peer> {
         let removed = self.clients.remove(&client)?;
         if let Some(session) = &removed.session {
             self.sessions.leave(session, client);
@@ -202,26 +202,26 @@ impl State {
     }
 
     /// Adds what a connection had in an earlier term.
-    pub(super) fn insert_former(&mut self, name: Connection, former: Client) {
+    pub(super) fn insert_former(&mut self, name: ConnectionId, former: Peer) {
         if let Some(session) = &former.session {
             self.sessions.join(session.clone(), name);
         }
         self.clients.insert(name, former);
     }
 
-    fn first_lease(&self, client: Connection, subject: &Subject) -> Option<(LeaseId, Connection)> {
+    fn first_lease(&self, client: ConnectionId, subject: &QualifiedKey) -> Option<(GrantId, ConnectionId)> {
         let holds = &self.clients.get(&client)?.holds;
-        let (first, last) = ((subject.clone(), LeaseId::MIN), (subject.clone(), LeaseId::MAX));
+        let (first, last) = ((subject.clone(), GrantId::MIN), (subject.clone(), GrantId::MAX));
         let (_, lease) = holds.range(first..=last).next()?;
         Some((*lease, client))
     }
 
-    fn first_place(&self, client: Connection, subject: &Subject) -> Option<(Place, Connection)> {
+    fn first_place(&self, client: ConnectionId, subject: &QualifiedKey) -> Option<(Place, ConnectionId)> {
         let entry = self.entries.get(subject)?;
         let client_here = self.clients.get(&client)?;
         let ticket = client_here.tickets.get(subject).and_then(|ticket| match ticket {
-            Ticket::Queued(place) => Some(*place),
-            Ticket::Granted(_) => None,
+            TwoPhase::Queued(place) => Some(*place),
+            TwoPhase::Granted(_) => None,
         });
         let waits = client_here.waits.as_ref().filter(|(waits, _)| waits == subject);
         let places = ticket.into_iter().chain(waits.map(|(_, place)| *place));
@@ -230,7 +230,7 @@ impl State {
         Some((place, client))
     }
 
-    fn grant_of(&self, subject: &Subject, lease: LeaseId) -> Option<Grant> {
+    fn grant_of(&self, subject: &QualifiedKey, lease: GrantId) -> Option<Grant> {
         let holders = &self.entries.get(subject)?.holders;
         holders
             .iter()

@@ -5,12 +5,12 @@ use std::time::Duration;
 use serde::Serialize;
 use tokio::time::Instant;
 
-use super::entry::Entry;
-use super::{Connection, Place, State, Subject};
+use super::entry::KeyEntry;
+use super::{ConnectionId, Place, QualifiedKey, State};
 use crate::protocol::{Response, Status};
 use crate::server::event::{Event, EventKind};
 use crate::server::ids::number;
-use crate::server::signals::Signals;
+use crate::server::signals::SignalHub;
 use crate::stats::{ClusterStats, IdleStats, LockStats, SemaphoreStats, SignalChannelStats, Stats};
 use crate::types::{Key, Kind, Token};
 
@@ -80,7 +80,7 @@ impl From<Report> for Stats {
 
 impl State {
     /// The answer to `stats`.
-    pub(super) fn report(&self, connection: Connection, now: Instant) -> Response {
+    pub(super) fn report(&self, connection: ConnectionId, now: Instant) -> Response {
         let mut report = self.make_report(now);
         if let Some(membership) = &self.membership {
             self.seen_by_member(membership, connection, &mut report);
@@ -104,7 +104,7 @@ impl State {
             signal_channels: self.signals.as_ref().map(|signals| self.listeners(signals)),
             cluster: None,
         };
-        let mut entries: Vec<(&Subject, &Entry)> = self.entries.iter().collect();
+        let mut entries: Vec<(&QualifiedKey, &KeyEntry)> = self.entries.iter().collect();
         entries.sort_unstable_by_key(|(subject, _)| (self.shard(subject), *subject));
         for (subject, entry) in entries {
             let key = subject.1.to_string();
@@ -135,7 +135,7 @@ impl State {
         report
     }
 
-    fn listeners(&self, signals: &Signals) -> Option<Vec<SignalChannelStats>> {
+    fn listeners(&self, signals: &SignalHub) -> Option<Vec<SignalChannelStats>> {
         let listeners = signals.stats();
         let is_null = listeners.is_empty() && !self.options.release.checks_signals_well();
         (!is_null).then_some(listeners)
@@ -143,7 +143,7 @@ impl State {
 
     /// Real servers keep keys in 64 maps, by the FNV-1a hash of the key, and tell of one map after the other. Within a map they have
     /// no order; here they are in that of their bytes.
-    fn shard(&self, (kind, name): &Subject) -> u32 {
+    fn shard(&self, (kind, name): &QualifiedKey) -> u32 {
         let prefix: &[u8] = match kind {
             _ if !self.options.release.separates_namespaces() => b"",
             Kind::Lock => b"lock:",
@@ -177,9 +177,9 @@ impl State {
     pub(super) fn record(
         &mut self,
         kind: EventKind,
-        subject: &Subject,
+        subject: &QualifiedKey,
         about: About,
-        connection: Connection,
+        connection: ConnectionId,
         at: Instant,
     ) {
         if !self.options.record_events {
@@ -208,7 +208,7 @@ impl State {
     }
 }
 
-fn idle(key: String, entry: &Entry, now: Instant) -> IdleReport {
+fn idle(key: String, entry: &KeyEntry, now: Instant) -> IdleReport {
     let idle = now.saturating_duration_since(entry.last_used);
     IdleReport {
         key,

@@ -1,28 +1,28 @@
 //! Signals: what a server answers that knows them, or does not.
 
-use super::{Answer, Connection, State};
+use super::{ConnectionId, ServerAnswer, State};
 use crate::protocol::{MAX_LONG_LINE, Response, Status, trim};
-use crate::server::signals::{Group, Pattern, has_wildcards};
+use crate::server::signals::{RawGroup, RawPattern, has_wildcards};
 
 const REFUSED: Response = Response::Refused(Status::Error);
 
 impl State {
-    pub(super) fn listen(&mut self, connection: Connection, pattern: &[u8], group: &[u8]) -> Answer {
-        let (Some(signals), Some(pattern)) = (&mut self.signals, Pattern::read(pattern)) else {
-            return Answer::Now(REFUSED);
+    pub(super) fn listen(&mut self, connection: ConnectionId, pattern: &[u8], group: &[u8]) -> ServerAnswer {
+        let (Some(signals), Some(pattern)) = (&mut self.signals, RawPattern::read(pattern)) else {
+            return ServerAnswer::Now(REFUSED);
         };
         match signals.listen(connection, pattern, group_of(group)) {
-            Ok(Some(inbox)) => Answer::Listening(inbox),
-            Ok(None) => Answer::Now(Response::Done),
-            Err(_) => Answer::Now(REFUSED),
+            Ok(Some(inbox)) => ServerAnswer::Listening(inbox),
+            Ok(None) => ServerAnswer::Now(Response::Done),
+            Err(_) => ServerAnswer::Now(REFUSED),
         }
     }
 
-    pub(super) fn unlisten(&mut self, connection: Connection, pattern: &[u8], group: &[u8]) -> Response {
+    pub(super) fn unlisten(&mut self, connection: ConnectionId, pattern: &[u8], group: &[u8]) -> Response {
         let Some(signals) = &mut self.signals else {
             return REFUSED;
         };
-        match Pattern::read(pattern) {
+        match RawPattern::read(pattern) {
             Some(pattern) => signals.unlisten(connection, pattern, group_of(group)),
             None if self.options.release.checks_signals_well() => return REFUSED,
             // No connection listens to that.
@@ -45,6 +45,6 @@ impl State {
 }
 
 /// An empty name is no group.
-fn group_of(name: &[u8]) -> Option<Group> {
+fn group_of(name: &[u8]) -> Option<RawGroup> {
     (!name.is_empty()).then(|| name.into())
 }

@@ -182,7 +182,7 @@ fn caps() {
     bench.state.collect(bench.now);
     bench.token(1, Target::Lock, "c");
     let _waits = bench.waiting(2, Target::Lock, "c");
-    let Answer::Now(refused) = bench.acquire_for(3, Target::Lock, "c", 9, 9) else {
+    let ServerAnswer::Now(refused) = bench.acquire_for(3, Target::Lock, "c", 9, 9) else {
         panic!("one waiter too many");
     };
     assert_eq!(refused, Response::Refused(Status::MaxWaiters));

@@ -2,14 +2,14 @@
 
 use tokio::time::Instant;
 
-use super::entry::{Ticket, Uncollected};
-use super::{Answer, Connection, Place, State, Subject, Taken, Wanted};
+use super::entry::{TwoPhase, Uncollected};
+use super::{ConnectionId, Place, QualifiedKey, ServerAnswer, State, Taken, Wanted};
 use crate::clock::after;
 use crate::protocol::{Response, Status};
 use crate::types::{Grant, WaitSecs};
 
 impl State {
-    pub(super) fn enqueue(&mut self, connection: Connection, wanted: Wanted, now: Instant) -> Response {
+    pub(super) fn enqueue(&mut self, connection: ConnectionId, wanted: Wanted, now: Instant) -> Response {
         let client = self.clients.get(&connection);
         if client.is_some_and(|client| client.tickets.contains_key(&wanted.subject)) {
             return Response::Refused(Status::AlreadyEnqueued);
@@ -19,11 +19,11 @@ impl State {
             Ok(Taken::Granted(grant)) => {
                 let at_once = true;
                 (
-                    Ticket::Granted(Uncollected { grant, at_once }),
+                    TwoPhase::Granted(Uncollected { grant, at_once }),
                     Response::Acquired(grant),
                 )
             }
-            Ok(Taken::Queued(place)) => (Ticket::Queued(place), Response::Queued),
+            Ok(Taken::Queued(place)) => (TwoPhase::Queued(place), Response::Queued),
             Ok(Taken::Busy) => return Response::TimedOut,
         };
         if let Some(client) = self.clients.get_mut(&connection) {
@@ -32,25 +32,31 @@ impl State {
         response
     }
 
-    pub(super) fn wait(&mut self, connection: Connection, subject: Subject, wait: WaitSecs, now: Instant) -> Answer {
+    pub(super) fn wait(
+        &mut self,
+        connection: ConnectionId,
+        subject: QualifiedKey,
+        wait: WaitSecs,
+        now: Instant,
+    ) -> ServerAnswer {
         let client = self.clients.get_mut(&connection);
         match client.and_then(|client| client.tickets.remove(&subject)) {
-            None => Answer::Now(Response::Refused(Status::NotEnqueued)),
-            Some(Ticket::Granted(uncollected)) => Answer::Now(self.hand_out(&subject, uncollected, now)),
-            Some(Ticket::Queued(place)) if self.draining => {
+            None => ServerAnswer::Now(Response::Refused(Status::NotEnqueued)),
+            Some(TwoPhase::Granted(uncollected)) => ServerAnswer::Now(self.hand_out(&subject, uncollected, now)),
+            Some(TwoPhase::Queued(place)) if self.draining => {
                 self.leave(connection, &subject, place, now);
-                Answer::Now(Response::Refused(Status::Error))
+                ServerAnswer::Now(Response::Refused(Status::Error))
             }
-            Some(Ticket::Queued(place)) if wait == WaitSecs::TRY => {
+            Some(TwoPhase::Queued(place)) if wait == WaitSecs::TRY => {
                 self.leave(connection, &subject, place, now);
-                Answer::Now(Response::TimedOut)
+                ServerAnswer::Now(Response::TimedOut)
             }
-            Some(Ticket::Queued(place)) => self.block(connection, subject, place, wait, now),
+            Some(TwoPhase::Queued(place)) => self.block(connection, subject, place, wait, now),
         }
     }
 
     /// The answer to a `w` for what was granted before it.
-    fn hand_out(&mut self, subject: &Subject, ticket: Uncollected, now: Instant) -> Response {
+    fn hand_out(&mut self, subject: &QualifiedKey, ticket: Uncollected, now: Instant) -> Response {
         let release = self.options.release;
         let grant = ticket.grant;
         if release.is_cluster_build() {
@@ -84,7 +90,7 @@ impl State {
     }
 
     /// A lease begins anew with the answer to its `w`.
-    fn restart_lease(&mut self, subject: &Subject, Grant { token, ttl, .. }: Grant, now: Instant) {
+    fn restart_lease(&mut self, subject: &QualifiedKey, Grant { token, ttl, .. }: Grant, now: Instant) {
         let Some(entry) = self.entries.get_mut(subject) else {
             return;
         };
@@ -102,8 +108,8 @@ impl State {
     /// What was granted at a place may be collected now, if the place is that of a ticket.
     pub(super) fn promote_ticket(
         &mut self,
-        connection: Connection,
-        subject: &Subject,
+        connection: ConnectionId,
+        subject: &QualifiedKey,
         place: Place,
         ticket: Uncollected,
     ) {
@@ -111,7 +117,7 @@ impl State {
         let queued = client.and_then(|client| client.tickets.get_mut(subject));
         // Without one it is the place of a waiter that is absent now.
         if let Some(queued) = queued.filter(|queued| queued.is_for(place)) {
-            *queued = Ticket::Granted(ticket);
+            *queued = TwoPhase::Granted(ticket);
         }
     }
 }

@@ -20,12 +20,12 @@ pin_project! {
     pub(crate) struct MetricsFuture<F, M: Deref<Target = RequestMetrics>> {
         #[pin]
         inner: F,
-        in_flight: Option<InFlight<M>>,
+        in_flight: Option<RequestTimer<M>>,
     }
 }
 
 impl<F, M: Deref<Target = RequestMetrics>> MetricsFuture<F, M> {
-    pub(super) fn new(inner: F, in_flight: Option<InFlight<M>>) -> Self {
+    pub(super) fn new(inner: F, in_flight: Option<RequestTimer<M>>) -> Self {
         Self { inner, in_flight }
     }
 }
@@ -48,7 +48,7 @@ where
 }
 
 /// A request that has not ended. Dropping it is an end, too.
-pub(super) struct InFlight<M: Deref<Target = RequestMetrics>> {
+pub(super) struct RequestTimer<M: Deref<Target = RequestMetrics>> {
     metrics: M,
     series: SeriesId,
     operation: Operation,
@@ -57,7 +57,7 @@ pub(super) struct InFlight<M: Deref<Target = RequestMetrics>> {
     ended: bool,
 }
 
-impl<M: Deref<Target = RequestMetrics>> InFlight<M> {
+impl<M: Deref<Target = RequestMetrics>> RequestTimer<M> {
     pub(super) fn begin(metrics: M, request: &Request) -> Self {
         Self {
             series: metrics.series_of(request),
@@ -87,7 +87,7 @@ impl<M: Deref<Target = RequestMetrics>> InFlight<M> {
 }
 
 /// A recorder that panics here would end the process if another panic is what drops this.
-impl<M: Deref<Target = RequestMetrics>> Drop for InFlight<M> {
+impl<M: Deref<Target = RequestMetrics>> Drop for RequestTimer<M> {
     fn drop(&mut self) {
         if !self.ended {
             drop(catch(|| self.record(Outcome::Dropped, self.since.elapsed())));

@@ -9,8 +9,8 @@ use std::task::{Context, Poll};
 
 use tower::{Layer, Service};
 
-use self::future::InFlight;
 pub(crate) use self::future::MetricsFuture;
+use self::future::RequestTimer;
 pub(crate) use self::series::RequestMetrics;
 use super::request::{Request, Response};
 use crate::error::{Error, Result};
@@ -52,7 +52,10 @@ where
     }
 
     fn call(&mut self, request: Request) -> Self::Future {
-        let in_flight = self.metrics.clone().map(|metrics| InFlight::begin(metrics, &request));
+        let in_flight = self
+            .metrics
+            .clone()
+            .map(|metrics| RequestTimer::begin(metrics, &request));
         MetricsFuture::new(self.inner.call(request), in_flight)
     }
 }

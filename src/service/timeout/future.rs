@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use pin_project_lite::pin_project;
 use tokio::time::{Sleep, sleep_until};
 
-use super::limit::{Explain, Limit};
+use super::limit::{Explain, TimeLimit};
 use crate::error::{BoxError, Error, Result};
 use crate::service::request::Response;
 
@@ -18,7 +18,7 @@ pin_project! {
         #[pin]
         inner: F,
         // None: it needs no end.
-        limit: Option<Limit<X>>,
+        limit: Option<TimeLimit<X>>,
         // Set when the answer is not there at once.
         #[pin]
         alarm: Option<Sleep>,
@@ -26,7 +26,7 @@ pin_project! {
 }
 
 impl<F, X> TimeoutFuture<F, X> {
-    pub(super) fn new(inner: F, limit: Option<Limit<X>>) -> Self {
+    pub(super) fn new(inner: F, limit: Option<TimeLimit<X>>) -> Self {
         Self {
             inner,
             limit,

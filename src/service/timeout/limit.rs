@@ -14,21 +14,21 @@ use crate::types::Key;
 
 /// What a request was about, for when it is gone.
 #[derive(Clone, Debug)]
-pub struct Subject {
+pub struct RequestSummary {
     pub(crate) operation: Operation,
-    pub(crate) about: About,
+    pub(crate) about: Scope,
     pub(crate) wait: Duration,
     progress: Option<Progress>,
 }
 
-impl Subject {
+impl RequestSummary {
     pub(crate) fn of(request: &Request) -> Self {
         Self {
             operation: request.operation(),
             about: match (request, request.shard()) {
-                (_, Some(shard)) => About::Shard(shard),
-                (Request::Emit { channel, .. }, None) => About::Channel(channel.clone()),
-                (_, None) => request.key().cloned().map_or(About::All, About::Key),
+                (_, Some(shard)) => Scope::Shard(shard),
+                (Request::Emit { channel, .. }, None) => Scope::Channel(channel.clone()),
+                (_, None) => request.key().cloned().map_or(Scope::All, Scope::Key),
             },
             wait: request.wait(),
             progress: match request {
@@ -41,7 +41,7 @@ impl Subject {
 
 /// What a request was about.
 #[derive(Clone, Debug)]
-pub(crate) enum About {
+pub(crate) enum Scope {
     Key(Key),
     Channel(Channel),
     Shard(usize),
@@ -50,7 +50,7 @@ pub(crate) enum About {
 }
 
 /// As messages name it.
-impl fmt::Display for About {
+impl fmt::Display for Scope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Key(key) => write!(f, "{:?}", key.as_str()),
@@ -62,7 +62,7 @@ impl fmt::Display for About {
 }
 
 /// Returns the error of a request that a server left unanswered.
-pub(crate) fn unanswered(operation: Operation, about: &About, budget: Budget) -> Error {
+pub(crate) fn unanswered(operation: Operation, about: &Scope, budget: Budget) -> Error {
     let message = match operation {
         Operation::Acquire | Operation::TryAcquire => {
             format!("the server did not answer the acquire of {about} within {budget}")
@@ -84,7 +84,7 @@ pub(crate) fn unanswered(operation: Operation, about: &About, budget: Budget) ->
 /// Knows why no answer may have come.
 pub trait Explain {
     /// More than that the time is over, where more is known.
-    fn explain(&self, subject: &Subject, budget: Budget) -> Option<Error>;
+    fn explain(&self, subject: &RequestSummary, budget: Budget) -> Option<Error>;
 
     /// Whether nothing stands between this layer and the servers that could hold a request up.
     fn is_direct(&self) -> bool {
@@ -94,21 +94,21 @@ pub trait Explain {
 
 /// Nothing is known.
 impl Explain for () {
-    fn explain(&self, _: &Subject, _: Budget) -> Option<Error> {
+    fn explain(&self, _: &RequestSummary, _: Budget) -> Option<Error> {
         None
     }
 }
 
 /// How long a request may take.
-pub(super) struct Limit<X> {
-    subject: Subject,
+pub(super) struct TimeLimit<X> {
+    subject: RequestSummary,
     request_timeout: Duration,
     called_at: Instant,
     explain: X,
 }
 
-impl<X: Explain> Limit<X> {
-    pub(super) fn new(subject: Subject, request_timeout: Duration, explain: X) -> Self {
+impl<X: Explain> TimeLimit<X> {
+    pub(super) fn new(subject: RequestSummary, request_timeout: Duration, explain: X) -> Self {
         Self {
             subject,
             request_timeout,
@@ -134,7 +134,7 @@ impl<X: Explain> Limit<X> {
 
     /// No answer came: of a server, of a layer, or for want of a connection.
     fn no_answer(&self, budget: Budget) -> Error {
-        let Subject { operation, about, .. } = &self.subject;
+        let RequestSummary { operation, about, .. } = &self.subject;
         match self.subject.progress.as_ref().map(Progress::get) {
             Some(WaitsFor::Answer) => unanswered(*operation, about, budget),
             Some(why @ (WaitsFor::Connection { .. } | WaitsFor::Opening | WaitsFor::Full)) => {

@@ -12,8 +12,8 @@ use tower::Service;
 
 pub use self::future::TimeoutFuture;
 pub use self::layer::TimeoutLayer;
-use self::limit::Limit;
-pub(crate) use self::limit::{About, Explain, Subject, unanswered};
+use self::limit::TimeLimit;
+pub(crate) use self::limit::{Explain, RequestSummary, Scope, unanswered};
 use super::request::{Operation, Request, Response};
 use crate::error::{BoxError, Error, Result};
 
@@ -49,7 +49,7 @@ where
             if !self.waits_end || request.operation() == Operation::Enqueue {
                 request.track();
             }
-            Limit::new(Subject::of(&request), self.request_timeout, self.explain.clone())
+            TimeLimit::new(RequestSummary::of(&request), self.request_timeout, self.explain.clone())
         });
         TimeoutFuture::new(self.inner.call(request), limit)
     }

@@ -116,7 +116,7 @@ async fn who_knows_more_is_asked_why() {
     #[derive(Clone)]
     struct Away;
     impl Explain for Away {
-        fn explain(&self, subject: &Subject, _: Budget) -> Option<Error> {
+        fn explain(&self, subject: &RequestSummary, _: Budget) -> Option<Error> {
             let what = format!("{} of {:?}: away", subject.operation, subject.about);
             Some(Error::new(ErrorKind::Unavailable, what))
         }

@@ -5,8 +5,8 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::agenda::{ClientId, Event};
-use super::callers::{Call, CallId, Held, HeldTicket, Receiver, Wanted, What};
+use super::agenda::{ClientId, SimEvent};
+use super::callers::{CallId, HeldTicket, Receiver, SimCall, SimHeld, Wanted, What};
 use super::client::ClosingClient;
 use super::plan::{LONGEST_TTL, LONGEST_WAIT, REQUEST_TIMEOUT, up_to};
 use super::trace::grant;
@@ -32,7 +32,7 @@ impl World {
             1..=6 => Duration::ZERO,
             _ => self.plan.pause,
         };
-        self.add_in(pause, Event::Act);
+        self.add_in(pause, SimEvent::Act);
         let index = self.rng.usize(0..self.clients.len());
         match self.rng.u8(0..32) {
             0..=4 => self.acquire(index, 0),
@@ -105,7 +105,7 @@ impl World {
             What::Collect(..) | What::Ask | What::Release(_) => return id,
         };
         self.clients[client.index].mailbox.send(input);
-        let call = Call {
+        let call = SimCall {
             client,
             what,
             until,
@@ -113,7 +113,7 @@ impl World {
             room: Some(room),
         };
         self.callers.calls.insert(id, call);
-        self.add(until, Event::Call(id));
+        self.add(until, SimEvent::Call(id));
         id
     }
 
@@ -139,7 +139,7 @@ impl World {
             format!("{:?}", ticket.key)
         });
         ticket.collect(turn_by, ask);
-        let call = Call {
+        let call = SimCall {
             client,
             what,
             until,
@@ -147,7 +147,7 @@ impl World {
             room: Some(room),
         };
         self.callers.calls.insert(id, call);
-        self.add(until, Event::Call(id));
+        self.add(until, SimEvent::Call(id));
     }
 
     fn release_one(&mut self) {
@@ -155,7 +155,7 @@ impl World {
             return;
         }
         let which = self.rng.usize(0..self.callers.held.len());
-        let Held {
+        let SimHeld {
             client, lease, token, ..
         } = self.callers.held.swap_remove(which);
         let now = self.now();
@@ -171,7 +171,7 @@ impl World {
         let receiver = lease.release();
         let id = self.callers.next_id();
         let until = now + REQUEST_TIMEOUT;
-        let call = Call {
+        let call = SimCall {
             client,
             what: What::Release(cell),
             until,
@@ -179,7 +179,7 @@ impl World {
             room: None,
         };
         self.callers.calls.insert(id, call);
-        self.add(until, Event::Call(id));
+        self.add(until, SimEvent::Call(id));
     }
 
     fn give_up_a_call(&mut self) {
@@ -230,7 +230,7 @@ impl World {
         };
         self.clients[index].mailbox.send(input);
         let until = self.now() + REQUEST_TIMEOUT;
-        let call = Call {
+        let call = SimCall {
             client,
             what: What::Ask,
             until,
@@ -238,7 +238,7 @@ impl World {
             room: Some(room),
         };
         self.callers.calls.insert(id, call);
-        self.add(until, Event::Call(id));
+        self.add(until, SimEvent::Call(id));
     }
 
     fn maybe_shut_down(&mut self, index: usize) {
@@ -278,7 +278,7 @@ impl World {
     /// A call may have been answered.
     pub(super) fn wake_call(&mut self, id: CallId) {
         let at = self.now() + Duration::from_micros(self.rng.u64(0..100) * self.rng.u64(0..3));
-        self.add(at, Event::Call(id));
+        self.add(at, SimEvent::Call(id));
     }
 
     /// A release of a client's leases was answered.
@@ -292,7 +292,7 @@ impl World {
     }
 
     fn wake_calls(&mut self, client: ClientId, which: impl Fn(&What) -> bool) {
-        let is_it = |call: &Call| call.client == client && which(&call.what);
+        let is_it = |call: &SimCall| call.client == client && which(&call.what);
         let calls = self.callers.calls.iter().filter(|(_, call)| is_it(call));
         let ids: Vec<CallId> = calls.map(|(id, _)| *id).collect();
         for id in ids {
@@ -339,9 +339,9 @@ impl World {
     }
 
     /// A caller has its answer.
-    fn heard(&mut self, id: CallId, call: Call, heard: Heard) {
+    fn heard(&mut self, id: CallId, call: SimCall, heard: Heard) {
         let now = self.now();
-        let Call {
+        let SimCall {
             client, what, until, ..
         } = call;
         match (what, heard) {
@@ -350,7 +350,7 @@ impl World {
                     self.broken(|| format!("{} is held, though its release was answered", grant(cell.token)));
                 }
             }
-            (_, Heard::Other(Err(error))) | (_, Heard::Acquired(Err(error))) => self.is_plausible(id, &error),
+            (_, Heard::Other(Err(error))) | (_, Heard::Acquired(Err(error))) => self.check_plausible(id, &error),
             (_, Heard::Other(Ok(()))) => {}
             (what, Heard::Acquired(Ok(acquired))) => match acquired {
                 // It was on its way when its caller let go of everything.
@@ -360,7 +360,7 @@ impl World {
                     self.trace.log(now, "has", &[client.index as u64, id], || {
                         format!("{:?} {}", lease.cell.key, grant(token))
                     });
-                    self.callers.held.push(Held {
+                    self.callers.held.push(SimHeld {
                         client,
                         token,
                         lease,
@@ -380,7 +380,7 @@ impl World {
     }
 
     /// A correct server leads to no such error.
-    fn is_plausible(&mut self, id: CallId, error: &Error) {
+    fn check_plausible(&mut self, id: CallId, error: &Error) {
         let is_wrong = match error.kind() {
             ErrorKind::Protocol
             | ErrorKind::Misuse

@@ -18,7 +18,7 @@ pub(super) struct ClientId {
 
 /// Something that will happen.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Event {
+pub(super) enum SimEvent {
     /// A caller does something.
     Act,
     /// Something goes wrong.
@@ -48,15 +48,15 @@ pub(super) enum Event {
 /// Events in order of time. Those of one moment come in an order that the seed chooses.
 pub(super) struct Agenda {
     now: Instant,
-    heap: BinaryHeap<Reverse<Entry>>,
+    heap: BinaryHeap<Reverse<AgendaEntry>>,
     sequence: u64,
 }
 
-struct Entry {
+struct AgendaEntry {
     at: Instant,
     order: u16,
     sequence: u64,
-    event: Event,
+    event: SimEvent,
 }
 
 impl Agenda {
@@ -73,9 +73,9 @@ impl Agenda {
     }
 
     /// Something will happen then, or now if that is past.
-    pub(super) fn add(&mut self, at: Instant, event: Event, rng: &mut fastrand::Rng) {
+    pub(super) fn add(&mut self, at: Instant, event: SimEvent, rng: &mut fastrand::Rng) {
         self.sequence += 1;
-        self.heap.push(Reverse(Entry {
+        self.heap.push(Reverse(AgendaEntry {
             at: at.max(self.now),
             order: rng.u16(..),
             sequence: self.sequence,
@@ -89,34 +89,34 @@ impl Agenda {
     }
 
     /// The next thing. Its time is now, from here on.
-    pub(super) fn next(&mut self) -> Option<Event> {
+    pub(super) fn next(&mut self) -> Option<SimEvent> {
         let Reverse(entry) = self.heap.pop()?;
         self.now = entry.at;
         Some(entry.event)
     }
 }
 
-impl Entry {
+impl AgendaEntry {
     fn key(&self) -> (Instant, u16, u64) {
         (self.at, self.order, self.sequence)
     }
 }
 
-impl PartialEq for Entry {
+impl PartialEq for AgendaEntry {
     fn eq(&self, other: &Self) -> bool {
         self.key() == other.key()
     }
 }
 
-impl Eq for Entry {}
+impl Eq for AgendaEntry {}
 
-impl PartialOrd for Entry {
+impl PartialOrd for AgendaEntry {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl Ord for Entry {
+impl Ord for AgendaEntry {
     fn cmp(&self, other: &Self) -> Ordering {
         self.key().cmp(&other.key())
     }

@@ -9,12 +9,12 @@ use crate::types::{Key, Kind, Token};
 /// What is granted at this moment, and what was given up with a connection whose client may not know that.
 #[derive(Default)]
 pub(super) struct Book {
-    pub(super) grants: Vec<Granted>,
+    pub(super) grants: Vec<GrantRecord>,
     pub(super) given_up: Vec<GivenUp>,
 }
 
 /// A grant that a server has in its book.
-pub(super) struct Granted {
+pub(super) struct GrantRecord {
     pub(super) token: Token,
     pub(super) kind: Kind,
     pub(super) key: Key,
@@ -38,10 +38,10 @@ pub(super) struct GivenUp {
 
 impl Book {
     /// A server has granted it. Returns how many have the key now.
-    pub(super) fn granted(&mut self, granted: Granted) -> usize {
+    pub(super) fn granted(&mut self, granted: GrantRecord) -> usize {
         let (kind, key) = (granted.kind, granted.key.clone());
         self.grants.push(granted);
-        let same = |grant: &&Granted| grant.kind == kind && grant.key == key;
+        let same = |grant: &&GrantRecord| grant.kind == kind && grant.key == key;
         self.grants.iter().filter(same).count()
     }
 
@@ -50,7 +50,7 @@ impl Book {
     }
 
     /// It is granted no more.
-    pub(super) fn ended(&mut self, token: Token) -> Option<Granted> {
+    pub(super) fn ended(&mut self, token: Token) -> Option<GrantRecord> {
         let index = self.grants.iter().position(|grant| grant.token == token)?;
         Some(self.grants.swap_remove(index))
     }

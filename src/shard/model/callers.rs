@@ -53,7 +53,7 @@ pub(super) enum Receiver {
 }
 
 /// A caller that waits for an answer.
-pub(super) struct Call {
+pub(super) struct SimCall {
     pub(super) client: ClientId,
     pub(super) what: What,
     /// When the caller gives up.
@@ -64,7 +64,7 @@ pub(super) struct Call {
 }
 
 /// A caller that has given up, until the shard gives its room back.
-pub(super) struct Abandoned {
+pub(super) struct AbandonedCall {
     pub(super) call: CallId,
     pub(super) client: ClientId,
     pub(super) at: Instant,
@@ -72,7 +72,7 @@ pub(super) struct Abandoned {
 }
 
 /// A lease in the hands of a caller.
-pub(super) struct Held {
+pub(super) struct SimHeld {
     pub(super) client: ClientId,
     pub(super) token: Token,
     pub(super) lease: HeldLease,
@@ -88,16 +88,16 @@ pub(super) struct HeldTicket {
 
 #[derive(Default)]
 pub(super) struct Callers {
-    pub(super) calls: BTreeMap<CallId, Call>,
-    pub(super) held: Vec<Held>,
+    pub(super) calls: BTreeMap<CallId, SimCall>,
+    pub(super) held: Vec<SimHeld>,
     pub(super) tickets: Vec<HeldTicket>,
-    pub(super) abandoned: Vec<Abandoned>,
+    pub(super) abandoned: Vec<AbandonedCall>,
     /// The calls that wait for the shard, by their room.
     by_room: HashMap<usize, CallId>,
     last: CallId,
 }
 
-impl Held {
+impl SimHeld {
     /// Whether its holder believes that it holds it.
     pub(super) fn state(&self, now: Instant) -> LeaseState {
         self.lease.cell.state_at(now.into())
@@ -165,10 +165,10 @@ impl Callers {
     }
 
     /// The caller waits no more. Its room is watched until it is given back.
-    pub(super) fn end(&mut self, id: CallId, now: Instant) -> Option<Call> {
+    pub(super) fn end(&mut self, id: CallId, now: Instant) -> Option<SimCall> {
         let mut call = self.calls.remove(&id)?;
         if let Some(room) = call.room.take() {
-            let abandoned = Abandoned {
+            let abandoned = AbandonedCall {
                 call: id,
                 client: call.client,
                 at: now,

@@ -5,9 +5,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::agenda::ClientId;
-use super::client::Client;
-use super::lane::Lane;
-use super::network::{Network, Wire};
+use super::client::SimClient;
+use super::lane::SimLane;
+use super::network::{Network, SimWire};
 use super::plan::{LONGEST_STALL, LONGEST_WAIT, Plan, REQUEST_TIMEOUT};
 use super::trace::grant;
 use super::world::World;
@@ -45,12 +45,12 @@ impl Plan {
 }
 
 /// Since when nothing has been wrong with a client, if nothing is.
-fn calm_since(clients: &[Client], network: &Network, id: ClientId) -> Option<Instant> {
+fn calm_since(clients: &[SimClient], network: &Network, id: ClientId) -> Option<Instant> {
     let client = clients.get(id.index)?;
     let is_there = client.id == id && !client.is_over && client.closing.is_none();
-    let is_hurt = |lane: &Lane| {
+    let is_hurt = |lane: &SimLane| {
         let wire = lane.wire.and_then(|wire| network.get(wire));
-        lane.wire.is_some() && wire.is_none_or(Wire::is_hurt)
+        lane.wire.is_some() && wire.is_none_or(SimWire::is_hurt)
     };
     let is_calm = is_there && client.health.is_connected() && !client.lanes.values().any(is_hurt);
     is_calm.then_some(client.calm_since)
@@ -150,7 +150,7 @@ impl World {
         let Ok(report) = closing.report.try_recv() else {
             return self.broken(|| format!("client {index} has ended without a report"));
         };
-        let is_unreleased = |granted: &super::book::Granted| report.unreleased.contains(&granted.key);
+        let is_unreleased = |granted: &super::book::GrantRecord| report.unreleased.contains(&granted.key);
         let left = self
             .book
             .grants

@@ -7,9 +7,9 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::agenda::{ClientId, Event};
+use super::agenda::{ClientId, SimEvent};
 use super::describe::{describe, name_of};
-use super::lane::Lane;
+use super::lane::SimLane;
 use super::order::Order;
 use super::settle::Books;
 use super::trace::grant;
@@ -23,16 +23,16 @@ use crate::shard::effect::{Effects, Handover, Role};
 use crate::shard::ids::LaneId;
 use crate::shard::input::{Input, Inputs, Mailbox, ShutdownReport};
 use crate::shard::request::Pending;
-use crate::shard::{Refs, Setup, Shard};
+use crate::shard::{Refs, Setup, ShardMachine};
 use crate::shards::ShardPlan;
 use crate::telemetry::sink::ShardSink;
 use crate::types::Token;
 
 /// A client.
-pub(super) struct Client {
+pub(super) struct SimClient {
     pub(super) id: ClientId,
     /// `None` once it has ended.
-    pub(super) shard: Option<Shard>,
+    pub(super) shard: Option<ShardMachine>,
     pub(super) is_over: bool,
     pub(super) mailbox: Mailbox,
     /// `None` once its shard has ended.
@@ -41,7 +41,7 @@ pub(super) struct Client {
     inputs_at: Option<Instant>,
     /// When it is told the time, if that is planned.
     tick_at: Option<Instant>,
-    pub(super) lanes: BTreeMap<LaneId, Lane>,
+    pub(super) lanes: BTreeMap<LaneId, SimLane>,
     pub(super) health: ShardHealth,
     pub(super) handover: Handover,
     /// Its task is not run before that.
@@ -61,7 +61,7 @@ pub(super) struct ClosingClient {
     pub(super) report: oneshot::Receiver<ShutdownReport>,
 }
 
-impl Client {
+impl SimClient {
     fn next_due(&self) -> Option<Instant> {
         self.shard.as_ref()?.next_due()
     }
@@ -76,7 +76,7 @@ impl Client {
 
     /// How much its shard keeps.
     pub(super) fn books(&self) -> Books {
-        self.shard.as_ref().map_or_else(Books::default, Shard::books)
+        self.shard.as_ref().map_or_else(Books::default, ShardMachine::books)
     }
 }
 
@@ -110,9 +110,9 @@ impl World {
             handover,
         };
         let mut effects = Effects::default();
-        let shard = Shard::new(setup, now, &mut effects);
+        let shard = ShardMachine::new(setup, now, &mut effects);
         let (mailbox, inputs) = Mailbox::new();
-        let client = Client {
+        let client = SimClient {
             id,
             shard: Some(shard),
             is_over: false,
@@ -195,7 +195,7 @@ impl World {
             let id = client.id;
             let at = self.now() + Duration::from_micros(self.rng.u64(0..50) * self.rng.u64(0..3));
             self.clients[index].inputs_at = Some(at);
-            self.add(at, Event::Inputs(id));
+            self.add(at, SimEvent::Inputs(id));
         }
     }
 
@@ -265,7 +265,7 @@ impl World {
         }
         let (at, id) = (due.max(now), client.id);
         client.tick_at = Some(at);
-        self.add(at, Event::Tick(id));
+        self.add(at, SimEvent::Tick(id));
     }
 
     /// Something happened on a connection: the pipelined ones are polled with the shard, the others tell its mailbox.

@@ -3,15 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::agenda::{ClientId, Event};
+use super::agenda::{ClientId, SimEvent};
 use super::describe::{describe_answer, fence_of};
-use super::lane::Lane;
+use super::lane::SimLane;
 use super::network::{Chunk, WireId};
 use super::trace::grant;
 use super::world::World;
 use crate::net::lane::Command;
 use crate::protocol::Request;
-use crate::shard::effect::{Answer, Effect, Opening, Outcome, Role};
+use crate::shard::effect::{AcquireOutcome, Answer, Effect, Opening, Role};
 use crate::shard::held::{Acquired, FromHolder, HeldLease, HeldPlace};
 use crate::shard::ids::LaneId;
 use crate::shard::request::Pending;
@@ -70,12 +70,12 @@ impl World {
         let numbers = [index as u64, lane, pause.as_micros() as u64];
         self.trace.log(now, "opens", &numbers, || format!("{role:?}"));
         let dial_at = now + pause;
-        let opened = Lane::new(role, self.plan.lanes, dial_at, give_up_at);
+        let opened = SimLane::new(role, self.plan.lanes, dial_at, give_up_at);
         let before = self.clients[index].lanes.insert(lane, opened);
         if before.is_some() {
             self.broken(|| format!("client {index} opens connection {lane} twice"));
         }
-        self.add(dial_at, Event::Dial(id, lane));
+        self.add(dial_at, SimEvent::Dial(id, lane));
     }
 
     /// A request is about to be sent.
@@ -147,16 +147,16 @@ impl World {
             Answer::Acquire(ask, outcome) => {
                 let call = self.callers.of_ask(&ask).unwrap_or_default();
                 let client = &mut self.clients[index];
-                let is_granted = matches!(outcome, Ok(Outcome::Lease(..))) && client.health.is_connected();
+                let is_granted = matches!(outcome, Ok(AcquireOutcome::Lease(..))) && client.health.is_connected();
                 let passed_over = client.order.granted(&self.callers, call).filter(|_| is_granted);
                 client.order.answered(call);
                 if let Some(passed_over) = passed_over {
                     self.broken(|| format!("call {call} gets a lease before call {passed_over}, which came before it"));
                 }
                 let acquired = outcome.map(|outcome| match outcome {
-                    Outcome::Lease(id, cell) => Acquired::Lease(HeldLease::new(cell, id, holders)),
-                    Outcome::Busy(refusal) => Acquired::Busy(refusal),
-                    Outcome::Queued(id, target, key, refusal) => {
+                    AcquireOutcome::Lease(id, cell) => Acquired::Lease(HeldLease::new(cell, id, holders)),
+                    AcquireOutcome::Busy(refusal) => Acquired::Busy(refusal),
+                    AcquireOutcome::Queued(id, target, key, refusal) => {
                         Acquired::Queued(HeldPlace::new(id, target, key, refusal, holders))
                     }
                 });

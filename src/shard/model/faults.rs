@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::agenda::Event;
+use super::agenda::SimEvent;
 use super::network::WireId;
 use super::plan::{LONGEST_STALL, up_to};
 use super::world::World;
@@ -13,7 +13,7 @@ impl World {
         let Some(pause) = self.plan.fault_pause.filter(|_| self.goes_on) else {
             return false;
         };
-        self.add_in(pause, Event::Fault);
+        self.add_in(pause, SimEvent::Fault);
         match self.rng.u8(0..20) {
             0..=5 => self.cut_one(),
             6..=9 => self.stall_one(),
@@ -21,7 +21,7 @@ impl World {
             12 => {
                 let is_silent = self.rng.u8(0..4) == 0;
                 self.kill_server(is_silent);
-                self.add_in(Duration::from_secs(3), Event::Start);
+                self.add_in(Duration::from_secs(3), SimEvent::Start);
             }
             13 => self.drain_server(),
             14 | 15 => self.stall_a_client(),
@@ -67,7 +67,7 @@ impl World {
         match server_hears {
             true => {
                 if let Some(at) = wire.up.reset(kept[0], now, delays[0]) {
-                    self.add(at, Event::Serve(id));
+                    self.add(at, SimEvent::Serve(id));
                 }
             }
             false => wire.up.swallow(kept[0]),
@@ -113,7 +113,7 @@ impl World {
             time.as_micros() as u64,
         ];
         self.trace.log(now, "wire stalls", &numbers, String::new);
-        self.add(until, Event::Serve(id));
+        self.add(until, SimEvent::Serve(id));
         self.wake_lane(client, lane, until);
         self.disturbed_until(client.index, until);
     }
@@ -162,7 +162,7 @@ impl World {
             let (client, lane) = (wire.client, wire.lane);
             let (up, down) = (wire.up.let_go(now), wire.down.let_go(now));
             if let Some(at) = up {
-                self.add(at, Event::Serve(id));
+                self.add(at, SimEvent::Serve(id));
             }
             if let Some(at) = down {
                 self.wake_lane(client, lane, at);

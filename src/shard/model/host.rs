@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::agenda::{ClientId, Event};
-use super::book::{GivenUp, Granted};
+use super::agenda::{ClientId, SimEvent};
+use super::book::{GivenUp, GrantRecord};
 use super::network::{Chunk, WireId};
 use super::world::World;
 use crate::server::EventKind;
@@ -22,7 +22,7 @@ impl World {
         let server = ModelServer::new(self.plan.terms.clone(), seed, now);
         self.trace
             .log(now, "server starts", &[u64::from(self.servers)], String::new);
-        self.add(server.sweep_at(), Event::Sweep(self.servers));
+        self.add(server.sweep_at(), SimEvent::Sweep(self.servers));
         self.server = Some(server);
         true
     }
@@ -65,7 +65,7 @@ impl World {
             return false;
         }
         self.kill_server(false);
-        self.add_in(Duration::from_secs(2), Event::Start);
+        self.add_in(Duration::from_secs(2), SimEvent::Start);
         true
     }
 
@@ -76,7 +76,7 @@ impl World {
         server.drain(now);
         self.draining = true;
         self.after_server();
-        let stop = Event::Stop(self.servers);
+        let stop = SimEvent::Stop(self.servers);
         self.add_in(Duration::from_secs(2), stop);
         for index in 0..self.clients.len() {
             self.disturbed(index);
@@ -85,12 +85,12 @@ impl World {
 
     /// A client begins to connect.
     pub(super) fn dial(&mut self, client: ClientId, lane: LaneId) -> bool {
-        let is_dialling = |lane: &super::lane::Lane| lane.is_dialling();
+        let is_dialling = |lane: &super::lane::SimLane| lane.is_dialling();
         if !self.clients[client.index].lanes.get(&lane).is_some_and(is_dialling) {
             return false;
         }
         let at = self.now() + self.plan.latency.draw(&mut self.rng);
-        self.add(at, Event::Arrive(client, lane));
+        self.add(at, SimEvent::Arrive(client, lane));
         true
     }
 
@@ -106,7 +106,7 @@ impl World {
             let at = self.unreachable_until.min(connect_by);
             match at == connect_by {
                 true => self.wake_lane(client, id, at),
-                false => self.add(at, Event::Arrive(client, id)),
+                false => self.add(at, SimEvent::Arrive(client, id)),
             }
             return false;
         }
@@ -126,7 +126,7 @@ impl World {
                 self.network.add(wire, client, id);
                 self.wake_lane(client, id, now);
                 // It may never say anything.
-                self.add(now, Event::Serve(wire));
+                self.add(now, SimEvent::Serve(wire));
             }
             Err(why) => {
                 let event = lane.failed(why);
@@ -146,7 +146,7 @@ impl World {
             return;
         }
         if let Some(at) = wire.up.send(chunk, now, delay) {
-            self.add(at, Event::Serve(id));
+            self.add(at, SimEvent::Serve(id));
         }
     }
 
@@ -224,7 +224,7 @@ impl World {
         let Some(wire) = self.network.get_mut(id) else { return };
         if wire.serve_at.is_none_or(|armed| armed <= now || armed > at) {
             wire.serve_at = Some(at);
-            self.add(at, Event::Serve(id));
+            self.add(at, SimEvent::Serve(id));
         }
     }
 
@@ -247,7 +247,7 @@ impl World {
         }
         server.sweep(now);
         let at = server.sweep_at();
-        self.add(at, Event::Sweep(number));
+        self.add(at, SimEvent::Sweep(number));
         self.after_server();
         self.check_orphans();
         true
@@ -263,7 +263,7 @@ impl World {
                 server: self.servers,
                 number,
             };
-            self.add(now, Event::Serve(wire));
+            self.add(now, SimEvent::Serve(wire));
         }
         for event in events {
             let numbers = [event.kind as u64, event.connection];
@@ -301,7 +301,7 @@ impl World {
             number: event.connection,
         };
         let owner = self.network.get(wire).map(|wire| (wire.client, wire.lane));
-        let granted = Granted {
+        let granted = GrantRecord {
             token,
             kind: event.namespace,
             key: event.key.clone(),
@@ -315,7 +315,7 @@ impl World {
     }
 
     /// A grant ended with its connection, or its server.
-    fn give_up(&mut self, granted: Granted) {
+    fn give_up(&mut self, granted: GrantRecord) {
         for held in self.callers.held.iter_mut().filter(|held| held.token == granted.token) {
             held.in_book = false;
         }

@@ -13,7 +13,7 @@ use crate::net::abilities::Abilities;
 use crate::net::connect::Shown;
 use crate::net::dial::LaneEvent;
 use crate::net::fencing::FencesShown;
-use crate::net::lane::{Caller, Command, LaneEnd, Outgoing, Report};
+use crate::net::lane::{Caller, Command, LaneEnd, LaneReport, Outgoing};
 use crate::net::pipeline::{Pipeline, Received};
 use crate::protocol::{LineBuffer, MAX_RESPONSE_LINE, Request};
 use crate::shard::effect::Role;
@@ -29,12 +29,12 @@ pub(super) struct LaneTerms {
 }
 
 /// A connection, from the wish for it to the moment at which the shard has heard of its end.
-pub(super) struct Lane {
+pub(super) struct SimLane {
     pub(super) role: Role,
     /// Once a server has admitted it.
     pub(super) wire: Option<WireId>,
     terms: LaneTerms,
-    stage: Stage,
+    stage: LaneStage,
     commands: VecDeque<Command<Pending>>,
     /// No more commands come.
     finished: bool,
@@ -44,12 +44,12 @@ pub(super) struct Lane {
     woken_at: Option<Instant>,
 }
 
-enum Stage {
+enum LaneStage {
     /// Before the server has admitted it.
     Dialling,
     /// The server is asked what it can do.
     Greeting(Greeting),
-    Up(Box<Work>),
+    Up(Box<LaneWork>),
     /// It has ended; the shard has not heard of that. What was sent to it meanwhile belongs to what its end leaves.
     Over(Vec<Pending>),
 }
@@ -59,7 +59,7 @@ struct Greeting {
     lines: LineBuffer,
 }
 
-struct Work {
+struct LaneWork {
     pipeline: Pipeline<Pending>,
     last_written: Instant,
     begun: Moment,
@@ -90,14 +90,14 @@ impl LaneTurn {
     }
 }
 
-impl Lane {
+impl SimLane {
     pub(super) fn new(role: Role, terms: LaneTerms, dial_at: Instant, give_up_at: Option<Instant>) -> Self {
         let connect_by = dial_at + terms.connect_timeout;
         Self {
             role,
             wire: None,
             terms,
-            stage: Stage::Dialling,
+            stage: LaneStage::Dialling,
             commands: VecDeque::new(),
             finished: false,
             connect_by: give_up_at.map_or(connect_by, |give_up_at| give_up_at.min(connect_by)),
@@ -123,20 +123,20 @@ impl Lane {
     }
 
     pub(super) fn is_dialling(&self) -> bool {
-        matches!(self.stage, Stage::Dialling)
+        matches!(self.stage, LaneStage::Dialling)
     }
 
     pub(super) fn is_up(&self) -> bool {
-        matches!(self.stage, Stage::Up(_))
+        matches!(self.stage, LaneStage::Up(_))
     }
 
     pub(super) fn is_over(&self) -> bool {
-        matches!(self.stage, Stage::Over(_))
+        matches!(self.stage, LaneStage::Over(_))
     }
 
     /// Whether nothing is in flight on it: then a look at the socket shows whether the peer has closed it.
     pub(super) fn is_idle(&self) -> bool {
-        matches!(&self.stage, Stage::Up(work) if work.pipeline.len() == 0)
+        matches!(&self.stage, LaneStage::Up(work) if work.pipeline.len() == 0)
     }
 
     /// A server has admitted it.
@@ -144,7 +144,7 @@ impl Lane {
         self.wire = Some(wire);
         let mut out = BytesMut::new();
         Request::Ping.encode(&mut out);
-        self.stage = Stage::Greeting(Greeting {
+        self.stage = LaneStage::Greeting(Greeting {
             out,
             lines: LineBuffer::new(),
         });
@@ -152,14 +152,14 @@ impl Lane {
 
     /// The attempt to connect has failed.
     pub(super) fn failed(&mut self, why: &str) -> LaneEvent<Pending> {
-        self.stage = Stage::Over(Vec::new());
+        self.stage = LaneStage::Over(Vec::new());
         LaneEvent::Failed(Error::new(ErrorKind::Connect, why.to_owned()))
     }
 
     pub(super) fn tell(&mut self, command: Command<Pending>) {
         match (&mut self.stage, command) {
-            (Stage::Over(unsent), Command::Send(outgoing)) => unsent.push(outgoing.tag),
-            (Stage::Over(_), Command::HangUp) => {}
+            (LaneStage::Over(unsent), Command::Send(outgoing)) => unsent.push(outgoing.tag),
+            (LaneStage::Over(_), Command::HangUp) => {}
             (_, command) => self.commands.push_back(command),
         }
     }
@@ -171,7 +171,7 @@ impl Lane {
     /// What was sent to it after it had ended.
     pub(super) fn take_unsent(&mut self) -> Vec<Pending> {
         match &mut self.stage {
-            Stage::Over(unsent) => std::mem::take(unsent),
+            LaneStage::Over(unsent) => std::mem::take(unsent),
             _ => Vec::new(),
         }
     }
@@ -185,24 +185,24 @@ impl Lane {
     /// the socket takes.
     pub(super) fn turn(&mut self, arrived: Vec<Chunk>, now: Instant, takes: impl FnMut(usize) -> usize) -> LaneTurn {
         match &self.stage {
-            Stage::Dialling if self.connect_by <= now => {
+            LaneStage::Dialling if self.connect_by <= now => {
                 let mut turn = LaneTurn::nothing();
                 turn.events.push(self.failed("no answer within the connect timeout"));
                 turn
             }
-            Stage::Dialling => LaneTurn {
+            LaneStage::Dialling => LaneTurn {
                 wake_at: Some(self.connect_by),
                 ..LaneTurn::nothing()
             },
-            Stage::Greeting(_) => self.greet(arrived, now),
-            Stage::Up(_) => self.work(arrived, now, takes),
-            Stage::Over(_) => LaneTurn::nothing(),
+            LaneStage::Greeting(_) => self.greet(arrived, now),
+            LaneStage::Up(_) => self.work(arrived, now, takes),
+            LaneStage::Over(_) => LaneTurn::nothing(),
         }
     }
 
     fn greet(&mut self, arrived: Vec<Chunk>, now: Instant) -> LaneTurn {
         let mut turn = LaneTurn::nothing();
-        let Stage::Greeting(greeting) = &mut self.stage else {
+        let LaneStage::Greeting(greeting) = &mut self.stage else {
             return turn;
         };
         if !greeting.out.is_empty() {
@@ -220,7 +220,7 @@ impl Lane {
             turn.events
                 .push(self.failed("the server closed the connection without a word"));
         } else if answered {
-            self.stage = Stage::Up(Box::new(Work {
+            self.stage = LaneStage::Up(Box::new(LaneWork {
                 pipeline: Pipeline::new(self.terms.reply_timeout),
                 last_written: now,
                 begun: now.into(),
@@ -248,14 +248,14 @@ impl Lane {
 
     fn work(&mut self, arrived: Vec<Chunk>, now: Instant, mut takes: impl FnMut(usize) -> usize) -> LaneTurn {
         let mut turn = LaneTurn::nothing();
-        let mut report = Report {
+        let mut report = LaneReport {
             received: Received::nothing(),
             skipped: Vec::new(),
         };
         let mut arrived = arrived.into_iter();
         let end = loop {
             let was_full = self.take_commands(now, &mut report.skipped);
-            let Stage::Up(work) = &mut self.stage else {
+            let LaneStage::Up(work) = &mut self.stage else {
                 return turn;
             };
             turn.is_full = !work.write(now, &mut takes, &mut turn.written);
@@ -290,7 +290,7 @@ impl Lane {
 
     /// Encodes what is queued, as far as there is room. Whether it stopped for want of room.
     fn take_commands(&mut self, now: Instant, skipped: &mut Vec<Pending>) -> bool {
-        let Stage::Up(work) = &mut self.stage else {
+        let LaneStage::Up(work) = &mut self.stage else {
             return false;
         };
         while work.pipeline.len() < self.terms.max_in_flight {
@@ -311,7 +311,7 @@ impl Lane {
     }
 
     fn end(&mut self, cause: Option<Error>) -> Option<LaneEvent<Pending>> {
-        let Stage::Up(work) = std::mem::replace(&mut self.stage, Stage::Over(Vec::new())) else {
+        let LaneStage::Up(work) = std::mem::replace(&mut self.stage, LaneStage::Over(Vec::new())) else {
             return None;
         };
         let heard = work.pipeline.heard().unwrap_or(work.begun);
@@ -327,7 +327,7 @@ impl Lane {
     }
 }
 
-impl Work {
+impl LaneWork {
     fn encode(&mut self, outgoing: Outgoing<Pending>, now: Instant, skipped: &mut Vec<Pending>) {
         if outgoing.tag.is_gone() {
             return skipped.push(outgoing.tag);

@@ -39,7 +39,7 @@ pub(super) struct Pipe {
 }
 
 /// A connection.
-pub(super) struct Wire {
+pub(super) struct SimWire {
     pub(super) client: ClientId,
     pub(super) lane: LaneId,
     /// From the client to the server.
@@ -55,7 +55,7 @@ pub(super) struct Wire {
 /// All wires of which an end is left.
 #[derive(Default)]
 pub(super) struct Network {
-    wires: BTreeMap<WireId, Wire>,
+    wires: BTreeMap<WireId, SimWire>,
 }
 
 impl Pipe {
@@ -129,7 +129,7 @@ impl Pipe {
     }
 }
 
-impl Wire {
+impl SimWire {
     /// Whether something is wrong with it.
     pub(super) fn is_hurt(&self) -> bool {
         self.client_is_gone || self.server_is_gone || self.up.is_dead() || self.down.is_dead()
@@ -138,7 +138,7 @@ impl Wire {
 
 impl Network {
     pub(super) fn add(&mut self, id: WireId, client: ClientId, lane: LaneId) {
-        let wire = Wire {
+        let wire = SimWire {
             client,
             lane,
             up: Pipe::default(),
@@ -150,11 +150,11 @@ impl Network {
         self.wires.insert(id, wire);
     }
 
-    pub(super) fn get(&self, id: WireId) -> Option<&Wire> {
+    pub(super) fn get(&self, id: WireId) -> Option<&SimWire> {
         self.wires.get(&id)
     }
 
-    pub(super) fn get_mut(&mut self, id: WireId) -> Option<&mut Wire> {
+    pub(super) fn get_mut(&mut self, id: WireId) -> Option<&mut SimWire> {
         self.wires.get_mut(&id)
     }
 

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use super::agenda::Event;
+use super::agenda::SimEvent;
 use super::plan::LONGEST_WAIT;
 use super::world::World;
-use crate::shard::Shard;
+use crate::shard::ShardMachine;
 use crate::shard::effect::Role;
 
 /// How much there is of everything that a shard keeps.
@@ -25,7 +25,7 @@ pub(in crate::shard) struct Books {
     pub(in crate::shard) connections: [(usize, usize); Role::ALL.len()],
 }
 
-impl Shard {
+impl ShardMachine {
     /// How much there is.
     pub(super) fn books(&self) -> Books {
         let mut books = Books {
@@ -107,7 +107,7 @@ impl World {
         let now = self.now();
         let ids: Vec<_> = self.callers.calls.keys().copied().collect();
         for id in ids {
-            self.add(now, Event::Call(id));
+            self.add(now, SimEvent::Call(id));
             if let Some(call) = self.callers.calls.get_mut(&id) {
                 call.until = now;
             }

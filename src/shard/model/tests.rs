@@ -15,7 +15,7 @@ const STEPS: u64 = 2_000;
 
 /// How a run went.
 #[derive(Debug)]
-struct Outcome {
+struct RunOutcome {
     hash: u64,
     steps: u64,
     violation: Option<String>,
@@ -23,7 +23,7 @@ struct Outcome {
 }
 
 /// Runs a seed. `lines`: how much of the history is wanted.
-fn run(seed: u64, steps: u64, lines: usize) -> Outcome {
+fn run(seed: u64, steps: u64, lines: usize) -> RunOutcome {
     let mut world = World::new(seed, lines > 0);
     let run = catch_unwind(AssertUnwindSafe(|| {
         let mut taken = 0;
@@ -43,7 +43,7 @@ fn run(seed: u64, steps: u64, lines: usize) -> Outcome {
             (0, Some(format!("a panic: {}", text.unwrap_or_default())))
         }
     };
-    Outcome {
+    RunOutcome {
         hash: world.trace.hash(),
         steps: taken,
         violation: panic.or_else(|| world.violation().map(str::to_owned)),
@@ -61,7 +61,7 @@ fn steps() -> u64 {
 
 /// What is said of a seed that failed. Run again with its history.
 fn report(seed: u64, steps: u64, lines: usize) -> String {
-    let Outcome { violation, history, .. } = run(seed, steps, lines);
+    let RunOutcome { violation, history, .. } = run(seed, steps, lines);
     let what = violation.unwrap_or_else(|| "nothing when it was run again".to_owned());
     format!("seed {seed}: {what}\n{history}MODEL_SEED={seed} runs it alone")
 }

@@ -13,14 +13,14 @@ pub(super) fn grant(token: Token) -> String {
 }
 
 /// The history of a run.
-pub(super) struct Trace {
+pub(super) struct SimTrace {
     begun: Instant,
     hash: u64,
     /// `None` where only the hash is wanted.
     lines: Option<Vec<(Duration, String)>>,
 }
 
-impl Trace {
+impl SimTrace {
     pub(super) fn new(begun: Instant, with_text: bool) -> Self {
         Self {
             begun,

@@ -2,13 +2,13 @@
 
 use tokio::time::Instant;
 
-use super::agenda::{Agenda, ClientId, Event};
+use super::agenda::{Agenda, ClientId, SimEvent};
 use super::book::Book;
 use super::callers::Callers;
-use super::client::Client;
+use super::client::SimClient;
 use super::network::Network;
 use super::plan::{Plan, up_to};
-use super::trace::Trace;
+use super::trace::SimTrace;
 use crate::server::model::ModelServer;
 use crate::shard::ids::LaneId;
 
@@ -16,9 +16,9 @@ pub(super) struct World {
     pub(super) plan: Plan,
     pub(super) rng: fastrand::Rng,
     pub(super) agenda: Agenda,
-    pub(super) trace: Trace,
+    pub(super) trace: SimTrace,
     pub(super) network: Network,
-    pub(super) clients: Vec<Client>,
+    pub(super) clients: Vec<SimClient>,
     pub(super) callers: Callers,
     pub(super) book: Book,
     /// The server, while it is up.
@@ -45,7 +45,7 @@ impl World {
             plan,
             rng,
             agenda: Agenda::new(begun),
-            trace: Trace::new(begun, with_text),
+            trace: SimTrace::new(begun, with_text),
             network: Network::default(),
             clients: Vec::new(),
             callers: Callers::default(),
@@ -62,9 +62,9 @@ impl World {
         for index in 0..world.plan.clients {
             world.start_client(index, None);
         }
-        world.add_in(world.plan.pause, Event::Act);
+        world.add_in(world.plan.pause, SimEvent::Act);
         if let Some(pause) = world.plan.fault_pause {
-            world.add_in(pause, Event::Fault);
+            world.add_in(pause, SimEvent::Fault);
         }
         world
     }
@@ -73,12 +73,12 @@ impl World {
         self.agenda.now()
     }
 
-    pub(super) fn add(&mut self, at: Instant, event: Event) {
+    pub(super) fn add(&mut self, at: Instant, event: SimEvent) {
         self.agenda.add(at, event, &mut self.rng);
     }
 
     /// Something will happen within that time.
-    pub(super) fn add_in(&mut self, most: std::time::Duration, event: Event) {
+    pub(super) fn add_in(&mut self, most: std::time::Duration, event: SimEvent) {
         let at = self.now() + up_to(most, &mut self.rng);
         self.add(at, event);
     }
@@ -104,18 +104,18 @@ impl World {
             return false;
         };
         let did = match event {
-            Event::Act => self.act(),
-            Event::Fault => self.fault(),
-            Event::Inputs(client) => self.when_it_runs(client, event) && self.take_inputs(client.index),
-            Event::Tick(client) => self.when_it_runs(client, event) && self.tick(client.index),
-            Event::Dial(client, lane) => self.is_alive(client) && self.dial(client, lane),
-            Event::Arrive(client, lane) => self.is_alive(client) && self.arrive(client, lane),
-            Event::Lane(client, lane) => self.when_it_runs(client, event) && self.lane_turn(client, lane),
-            Event::Serve(wire) => self.serve(wire),
-            Event::Sweep(server) => self.sweep(server),
-            Event::Stop(server) => self.stop_server(server),
-            Event::Start => self.start_server(),
-            Event::Call(call) => self.look_for_answer(call),
+            SimEvent::Act => self.act(),
+            SimEvent::Fault => self.fault(),
+            SimEvent::Inputs(client) => self.when_it_runs(client, event) && self.take_inputs(client.index),
+            SimEvent::Tick(client) => self.when_it_runs(client, event) && self.tick(client.index),
+            SimEvent::Dial(client, lane) => self.is_alive(client) && self.dial(client, lane),
+            SimEvent::Arrive(client, lane) => self.is_alive(client) && self.arrive(client, lane),
+            SimEvent::Lane(client, lane) => self.when_it_runs(client, event) && self.lane_turn(client, lane),
+            SimEvent::Serve(wire) => self.serve(wire),
+            SimEvent::Sweep(server) => self.sweep(server),
+            SimEvent::Stop(server) => self.stop_server(server),
+            SimEvent::Start => self.start_server(),
+            SimEvent::Call(call) => self.look_for_answer(call),
         };
         if did {
             self.check_believers();
@@ -130,7 +130,7 @@ impl World {
     }
 
     /// Whether a client's task is run now. If not, the event comes again when it is.
-    fn when_it_runs(&mut self, client: ClientId, event: Event) -> bool {
+    fn when_it_runs(&mut self, client: ClientId, event: SimEvent) -> bool {
         if !self.is_alive(client) {
             return false;
         }
@@ -143,6 +143,6 @@ impl World {
     }
 
     pub(super) fn wake_lane(&mut self, client: ClientId, lane: LaneId, at: Instant) {
-        self.add(at, Event::Lane(client, lane));
+        self.add(at, SimEvent::Lane(client, lane));
     }
 }

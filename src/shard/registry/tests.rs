@@ -292,21 +292,21 @@ async fn a_suspend_brings_everything_forward() {
     let (id, cell) = insert(&mut registry, 10, start, RenewPolicy::default());
     let (_, other) = insert(&mut registry, 10, start, RenewPolicy::default());
     let renewal = registry.next_due().unwrap();
-    registry.was_suspended(secs(3.0), start);
+    registry.note_suspended(secs(3.0), start);
     assert_eq!(registry.next_due(), Some(renewal - secs(3.0)));
-    registry.was_suspended(secs(3.0), start);
+    registry.note_suspended(secs(3.0), start);
     assert_eq!(registry.next_due(), Some(renewal - secs(3.0)), "it is the same one");
     let due = registry.tick(start + secs(2.0), TOGETHER, true);
     assert_eq!(due.renew.len(), 2);
     // Sent before a suspend of 4 s, answered behind it.
     let sent = registry.moment(start + secs(2.0));
-    registry.was_suspended(secs(7.0), start + secs(2.0));
+    registry.note_suspended(secs(7.0), start + secs(2.0));
     assert!(registry.renewed(id, 1, sent, Some(10), start + secs(2.0)));
     let now = registry.moment(start + secs(2.0));
     assert_eq!(cell.remaining_at(now), secs(9.5 - 4.0));
     // The other was not renewed: 9 s are over.
     assert_eq!(other.remaining_at(now), secs(0.5));
-    registry.was_suspended(secs(7.5), start + secs(2.0));
+    registry.note_suspended(secs(7.5), start + secs(2.0));
     assert_eq!(registry.tick(start + secs(2.0), secs(0.0), true).expired.count(), 1);
     assert_eq!(
         other.state_at(registry.moment(start)),
@@ -342,7 +342,7 @@ async fn a_long_suspend_ends_leases_that_depend_on_their_connection() {
     );
     let mut depends = of(Some(secs(12.0)));
     let (id, cell) = insert(&mut depends);
-    depends.was_suspended(secs(11.0), start);
+    depends.note_suspended(secs(11.0), start);
     assert_eq!(depends.tick(start, TOGETHER, true), Due::default());
     // What was sent since shows that the connection stood: if it went over that one.
     for (from, is_lost) in [(1, false), (2, true)] {
@@ -350,7 +350,7 @@ async fn a_long_suspend_ends_leases_that_depend_on_their_connection() {
         let sent = depends.moment(start);
         assert!(depends.renewed(id, from, sent, None, start));
         let total = depends.suspended + secs(11.0);
-        depends.was_suspended(total, start);
+        depends.note_suspended(total, start);
         let expired = depends.tick(start, secs(0.0), true).expired.count();
         assert_eq!(expired, usize::from(is_lost), "{from}");
         let state = cell.state_at(depends.moment(start));
@@ -362,6 +362,6 @@ async fn a_long_suspend_ends_leases_that_depend_on_their_connection() {
     }
     let mut survives = of(None);
     let (_, cell) = insert(&mut survives);
-    survives.was_suspended(secs(500.0), start);
+    survives.note_suspended(secs(500.0), start);
     assert_eq!(cell.state_at(survives.moment(start)), LeaseState::Held);
 }

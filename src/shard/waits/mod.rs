@@ -41,7 +41,7 @@ pub(crate) trait Waiter: Caller {
 
 /// What occupies a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Seat {
+pub(crate) enum Occupant {
     /// A server wait.
     Wait,
     /// The queue position of one ticket.
@@ -85,7 +85,7 @@ pub(crate) struct Bound<W> {
     pub(crate) key: WaitKey,
     pub(crate) arrival: Arrival,
     pub(crate) wait: W,
-    pub(crate) seat: Seat,
+    pub(crate) occupant: Occupant,
 }
 
 /// How long a server wait is kept that has no caller.
@@ -153,9 +153,16 @@ impl<W: Waiter> Waits<W> {
     }
 
     /// Something must be sent again in its session. `arrival`: where it stood before, if it did.
-    pub(crate) fn push_bound(&mut self, key: WaitKey, arrival: Option<Arrival>, wait: W, seat: Seat, now: Instant) {
+    pub(crate) fn push_bound(
+        &mut self,
+        key: WaitKey,
+        arrival: Option<Arrival>,
+        wait: W,
+        occupant: Occupant,
+        now: Instant,
+    ) {
         let arrival = arrival.unwrap_or_else(|| self.take_arrival());
-        self.change(key, now, |queue| queue.push_bound(arrival, wait, seat));
+        self.change(key, now, |queue| queue.push_bound(arrival, wait, occupant));
     }
 
     /// Whether anything waits that any connection would do for.
@@ -202,13 +209,13 @@ impl<W: Waiter> Waits<W> {
     pub(crate) fn begin_bound(&mut self, now: Instant) -> Option<Bound<W>> {
         let key = self.bound.first_key_value()?.1.clone();
         self.sync(&key, now);
-        let (entry, seat) = self.keys.get_mut(&key)?.begin_bound()?;
+        let (entry, occupant) = self.keys.get_mut(&key)?.begin_bound()?;
         self.sync(&key, now);
         Some(Bound {
             key,
             arrival: entry.arrival,
             wait: entry.wait,
-            seat,
+            occupant,
         })
     }
 
@@ -218,19 +225,19 @@ impl<W: Waiter> Waits<W> {
     }
 
     /// A connection does not wait for this key any more.
-    pub(crate) fn ended(&mut self, key: &WaitKey, seat: Seat, now: Instant) {
-        self.change_if_there(key, now, |queue| queue.ended(seat));
+    pub(crate) fn ended(&mut self, key: &WaitKey, occupant: Occupant, now: Instant) {
+        self.change_if_there(key, now, |queue| queue.ended(occupant));
     }
 
     /// Whether a key has more server waits than callers.
-    pub(crate) fn has_surplus(&mut self, key: &WaitKey, now: Instant) -> bool {
+    pub(crate) fn check_surplus(&mut self, key: &WaitKey, now: Instant) -> bool {
         self.sync(key, now);
         self.keys.get(key).is_none_or(KeyQueue::has_surplus)
     }
 
     /// A server wait that no caller wants becomes an errand that gives its queue position up.
-    pub(crate) fn reseat(&mut self, key: &WaitKey, now: Instant) {
-        self.change_if_there(key, now, KeyQueue::reseat);
+    pub(crate) fn turn_into_errand(&mut self, key: &WaitKey, now: Instant) {
+        self.change_if_there(key, now, KeyQueue::turn_into_errand);
     }
 
     /// Takes out the caller that gets a grant of this key.
@@ -284,7 +291,7 @@ impl<W: Waiter> Waits<W> {
     }
 
     /// This client has taken all that can be held of a key.
-    pub(crate) fn is_ours(&mut self, key: &WaitKey, now: Instant) {
+    pub(crate) fn mark_ours(&mut self, key: &WaitKey, now: Instant) {
         self.change_if_there(key, now, |queue| queue.set_ours(true));
     }
 
@@ -381,7 +388,7 @@ impl<W: Waiter> Waits<W> {
         })
     }
 
-    fn drain_with(&mut self, now: Instant, take: impl Fn(&mut KeyQueue<W>) -> Vec<queue::Entry<W>>) -> Vec<W> {
+    fn drain_with(&mut self, now: Instant, take: impl Fn(&mut KeyQueue<W>) -> Vec<queue::WaitEntry<W>>) -> Vec<W> {
         let keys: Vec<WaitKey> = self.keys.keys().cloned().collect();
         let mut drained = Vec::new();
         for key in keys {
@@ -395,10 +402,10 @@ impl<W: Waiter> Waits<W> {
         self.local + self.at_server
     }
 
-    fn enter(&mut self, arrival: Option<Arrival>, wait: W, holding: bool) -> queue::Entry<W> {
+    fn enter(&mut self, arrival: Option<Arrival>, wait: W, holding: bool) -> queue::WaitEntry<W> {
         let arrival = arrival.unwrap_or_else(|| self.take_arrival());
         let ahead = u32::try_from(self.local).unwrap_or(u32::MAX);
-        queue::Entry::new(arrival, wait, holding, ahead)
+        queue::WaitEntry::new(arrival, wait, holding, ahead)
     }
 
     fn take_arrival(&mut self) -> Arrival {

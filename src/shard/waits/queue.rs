@@ -4,13 +4,13 @@ use std::collections::VecDeque;
 
 use tokio::time::Instant;
 
-use super::{Lack, Seat, Urgency, Waiter};
+use super::{Lack, Occupant, Urgency, Waiter};
 use crate::shard::ids::Arrival;
 use crate::shard::progress::{WaitsFor, is_fresh};
 
 /// Something that waits.
 #[derive(Debug)]
-pub(super) struct Entry<W> {
+pub(super) struct WaitEntry<W> {
     pub(super) arrival: Arrival,
     pub(super) wait: W,
     /// Its caller holds other leases of this client meanwhile.
@@ -31,7 +31,7 @@ enum Told {
     Covered,
 }
 
-impl<W: Waiter> Entry<W> {
+impl<W: Waiter> WaitEntry<W> {
     pub(super) fn new(arrival: Arrival, wait: W, holding: bool, ahead: u32) -> Self {
         wait.waits_for(WaitsFor::Connection { ahead });
         Self {
@@ -63,11 +63,11 @@ impl<W: Waiter> Entry<W> {
 #[derive(Debug)]
 pub(super) struct KeyQueue<W> {
     /// Callers that want a grant, in order. The first of them, as many as there are server waits, are covered.
-    callers: VecDeque<Entry<W>>,
+    callers: VecDeque<WaitEntry<W>>,
     /// Callers that want a ticket, in order.
-    tickets: VecDeque<Entry<W>>,
+    tickets: VecDeque<WaitEntry<W>>,
     /// What must be sent again in its session, in order, and what it will be counted as.
-    bound: VecDeque<(Entry<W>, Seat)>,
+    bound: VecDeque<(WaitEntry<W>, Occupant)>,
     /// How many server waits there are.
     server_waits: usize,
     /// Server waits among `bound`.
@@ -120,25 +120,25 @@ impl<W: Waiter> KeyQueue<W> {
         }
     }
 
-    pub(super) fn push_caller(&mut self, entry: Entry<W>) {
+    pub(super) fn push_caller(&mut self, entry: WaitEntry<W>) {
         self.holding += usize::from(entry.holding);
         self.callers.push_back(entry);
     }
 
-    pub(super) fn push_ticket(&mut self, entry: Entry<W>) {
+    pub(super) fn push_ticket(&mut self, entry: WaitEntry<W>) {
         let index = self.tickets.partition_point(|other| other.arrival < entry.arrival);
         self.tickets.insert(index, entry);
     }
 
-    pub(super) fn push_bound(&mut self, arrival: Arrival, wait: W, seat: Seat) {
-        self.resuming += usize::from(seat == Seat::Wait);
-        let entry = Entry::new(arrival, wait, false, 0);
+    pub(super) fn push_bound(&mut self, arrival: Arrival, wait: W, occupant: Occupant) {
+        self.resuming += usize::from(occupant == Occupant::Wait);
+        let entry = WaitEntry::new(arrival, wait, false, 0);
         let index = self.bound.partition_point(|(other, _)| other.arrival < arrival);
-        self.bound.insert(index, (entry, seat));
+        self.bound.insert(index, (entry, occupant));
     }
 
     /// The next starts, over any connection. Returns the ticket; `None` if it is a server wait for the first caller without one.
-    pub(super) fn begin(&mut self) -> Option<Entry<W>> {
+    pub(super) fn begin(&mut self) -> Option<WaitEntry<W>> {
         let (_, arrival) = self.shown.ready?;
         if self.tickets.front().is_some_and(|ticket| ticket.arrival == arrival) {
             self.own += 1;
@@ -149,34 +149,34 @@ impl<W: Waiter> KeyQueue<W> {
     }
 
     /// The next starts that needs a connection in its own session.
-    pub(super) fn begin_bound(&mut self) -> Option<(Entry<W>, Seat)> {
-        let (entry, seat) = self.bound.pop_front()?;
-        match seat {
-            Seat::Wait => {
+    pub(super) fn begin_bound(&mut self) -> Option<(WaitEntry<W>, Occupant)> {
+        let (entry, occupant) = self.bound.pop_front()?;
+        match occupant {
+            Occupant::Wait => {
                 self.resuming -= 1;
                 self.server_waits += 1;
             }
-            Seat::Ticket => self.own += 1,
+            Occupant::Ticket => self.own += 1,
         }
-        Some((entry, seat))
+        Some((entry, occupant))
     }
 
-    pub(super) fn ended(&mut self, seat: Seat) {
-        let count = match seat {
-            Seat::Wait => &mut self.server_waits,
-            Seat::Ticket => &mut self.own,
+    pub(super) fn ended(&mut self, occupant: Occupant) {
+        let count = match occupant {
+            Occupant::Wait => &mut self.server_waits,
+            Occupant::Ticket => &mut self.own,
         };
         *count = count.saturating_sub(1);
     }
 
     /// A server wait becomes an errand that gives its queue position up.
-    pub(super) fn reseat(&mut self) {
-        self.ended(Seat::Wait);
+    pub(super) fn turn_into_errand(&mut self) {
+        self.ended(Occupant::Wait);
         self.own += 1;
     }
 
     /// Takes out the caller that gets a grant: the first one, whichever request brought the grant.
-    pub(super) fn claim(&mut self) -> Option<Entry<W>> {
+    pub(super) fn claim(&mut self) -> Option<WaitEntry<W>> {
         let caller = self.callers.front().map(|entry| entry.arrival);
         let ticket = self.tickets.front().map(|entry| entry.arrival);
         match (caller, ticket) {
@@ -205,7 +205,7 @@ impl<W: Waiter> KeyQueue<W> {
         self.callers.get_mut(index).map(|entry| &mut entry.wait)
     }
 
-    pub(super) fn take_uncovered(&mut self) -> Option<Entry<W>> {
+    pub(super) fn take_uncovered(&mut self) -> Option<WaitEntry<W>> {
         self.take_caller(self.server_waits + self.resuming)
     }
 
@@ -310,7 +310,7 @@ impl<W: Waiter> KeyQueue<W> {
     }
 
     /// Takes out the callers that are not covered, the tickets, and what is bound.
-    pub(super) fn drain(&mut self) -> impl Iterator<Item = Entry<W>> {
+    pub(super) fn drain(&mut self) -> impl Iterator<Item = WaitEntry<W>> {
         let covered = self.callers.len().min(self.server_waits);
         let callers = self.callers.split_off(covered);
         self.holding = self.callers.iter().filter(|entry| entry.holding).count();
@@ -323,7 +323,7 @@ impl<W: Waiter> KeyQueue<W> {
     }
 
     /// Takes out the callers that are covered.
-    pub(super) fn drain_covered(&mut self) -> VecDeque<Entry<W>> {
+    pub(super) fn drain_covered(&mut self) -> VecDeque<WaitEntry<W>> {
         self.holding = 0;
         std::mem::take(&mut self.callers)
     }
@@ -359,7 +359,7 @@ impl<W: Waiter> KeyQueue<W> {
         self.callers.len().min(self.server_waits + self.resuming)
     }
 
-    fn take_caller(&mut self, index: usize) -> Option<Entry<W>> {
+    fn take_caller(&mut self, index: usize) -> Option<WaitEntry<W>> {
         let entry = self.callers.remove(index)?;
         self.holding -= usize::from(entry.holding);
         Some(entry)

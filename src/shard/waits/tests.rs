@@ -90,7 +90,7 @@ impl Scene {
     }
 
     fn ended(&mut self, name: &str) {
-        self.waits.ended(&key(name), Seat::Wait, self.now);
+        self.waits.ended(&key(name), Occupant::Wait, self.now);
     }
 
     /// A server wait is granted. Returns which caller gets it.
@@ -232,7 +232,7 @@ fn what_is_released_here_is_not_held_here_any_more() {
     scene.waits.released(&key("ours"), scene.now);
     assert_eq!(scene.begin().unwrap(), "ours");
     scene.come_as("taken", false, false);
-    scene.waits.is_ours(&key("taken"), scene.now);
+    scene.waits.mark_ours(&key("taken"), scene.now);
     assert_eq!(scene.begin().unwrap(), "cold");
     assert_eq!(scene.begin().unwrap(), "taken");
 }
@@ -249,10 +249,10 @@ fn tickets_take_connections_in_their_order() {
     };
     assert_eq!(scene.begin(), None, "the key has its share");
     // It did not start after all.
-    scene.waits.ended(&ticket_key, Seat::Ticket, scene.now);
+    scene.waits.ended(&ticket_key, Occupant::Ticket, scene.now);
     scene.waits.push_ticket(ticket_key, Some(arrival), wait, scene.now);
     assert_eq!(scene.begin().unwrap(), "k for 100");
-    scene.waits.ended(&key("k"), Seat::Ticket, scene.now);
+    scene.waits.ended(&key("k"), Occupant::Ticket, scene.now);
     assert_eq!(scene.begin().unwrap(), "k");
     assert_eq!([scene.granted("k"), scene.granted("k")], [Some(0), Some(1)]);
     assert!(scene.is_empty());
@@ -355,18 +355,18 @@ fn what_was_lost_in_a_session_keeps_its_caller_covered_until_it_is_asked_again()
     scene.ended("k");
     scene
         .waits
-        .push_bound(key("k"), None, Wait::new(100), Seat::Wait, scene.now);
+        .push_bound(key("k"), None, Wait::new(100), Occupant::Wait, scene.now);
     assert_eq!(scene.begin(), None, "it is not asked a second time");
     assert!(scene.waits.has_bound() && caller.told() == WaitsFor::Turn);
     let bound = scene.waits.begin_bound(scene.now).unwrap();
-    assert_eq!((bound.wait.0.number, bound.seat), (100, Seat::Wait));
-    assert!(!scene.waits.has_surplus(&key("k"), scene.now) && !scene.waits.has_bound());
+    assert_eq!((bound.wait.0.number, bound.occupant), (100, Occupant::Wait));
+    assert!(!scene.waits.check_surplus(&key("k"), scene.now) && !scene.waits.has_bound());
     caller.go();
-    assert!(scene.waits.has_surplus(&key("k"), scene.now));
+    assert!(scene.waits.check_surplus(&key("k"), scene.now));
     // It becomes the errand that gives the position up.
-    scene.waits.reseat(&key("k"), scene.now);
+    scene.waits.turn_into_errand(&key("k"), scene.now);
     assert_eq!(scene.waits.at_server(), 1);
-    scene.waits.ended(&key("k"), Seat::Ticket, scene.now);
+    scene.waits.ended(&key("k"), Occupant::Ticket, scene.now);
     assert!(scene.is_empty());
 }
 
@@ -445,7 +445,7 @@ fn drained_in_order_of_arrival_all_but_those_that_have_a_position() {
     scene.waits.push_ticket(key("c"), None, Wait::new(100), scene.now);
     scene
         .waits
-        .push_bound(key("d"), None, Wait::new(101), Seat::Wait, scene.now);
+        .push_bound(key("d"), None, Wait::new(101), Occupant::Wait, scene.now);
     let drained = |waits: Vec<Wait>| waits.iter().map(|wait| wait.0.number).collect::<Vec<_>>();
     let now = scene.now;
     assert_eq!(drained(scene.waits.drain(now)), [1, 2, 100, 101]);

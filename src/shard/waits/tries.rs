@@ -34,7 +34,7 @@ const MOST_TOGETHER: u32 = 512;
 /// The times at which keys are tried.
 #[derive(Debug)]
 pub(crate) struct TryTimes {
-    keys: HashMap<WaitKey, State>,
+    keys: HashMap<WaitKey, TryState>,
     due: BTreeMap<(Instant, u64), WaitKey>,
     /// Tells entries apart that are due at the same moment.
     last: u64,
@@ -44,7 +44,7 @@ pub(crate) struct TryTimes {
 }
 
 #[derive(Clone, Copy, Debug)]
-enum State {
+enum TryState {
     Due(Instant, u64),
     InFlight {
         /// To be tried again when this is over.
@@ -69,8 +69,8 @@ impl TryTimes {
     /// A key is to be tried, from now on, until it is not wanted any more.
     pub(crate) fn want(&mut self, key: &WaitKey, now: Instant) {
         match self.keys.get_mut(key) {
-            Some(State::InFlight { wanted, .. }) => *wanted = true,
-            Some(State::Due(..)) => {}
+            Some(TryState::InFlight { wanted, .. }) => *wanted = true,
+            Some(TryState::Due(..)) => {}
             None => self.put_off(key.clone(), now),
         }
     }
@@ -78,8 +78,8 @@ impl TryTimes {
     /// A key needs no tries any more.
     pub(crate) fn unwant(&mut self, key: &WaitKey) {
         match self.keys.get_mut(key) {
-            Some(State::InFlight { wanted, .. }) => *wanted = false,
-            Some(State::Due(when, number)) => {
+            Some(TryState::InFlight { wanted, .. }) => *wanted = false,
+            Some(TryState::Due(when, number)) => {
                 self.due.remove(&(*when, *number));
                 self.keys.remove(key);
             }
@@ -90,8 +90,8 @@ impl TryTimes {
     /// A key that is to be tried was released: it is tried at once.
     pub(crate) fn hurry(&mut self, key: &WaitKey, now: Instant) {
         match self.keys.get_mut(key) {
-            Some(State::InFlight { hurry, .. }) => *hurry = true,
-            Some(State::Due(when, number)) => {
+            Some(TryState::InFlight { hurry, .. }) => *hurry = true,
+            Some(TryState::Due(when, number)) => {
                 self.due.remove(&(*when, *number));
                 self.set_due(key.clone(), now);
             }
@@ -113,7 +113,7 @@ impl TryTimes {
                 return None;
             }
             let key = entry.remove();
-            let state = State::InFlight {
+            let state = TryState::InFlight {
                 wanted: true,
                 hurry: false,
             };
@@ -125,7 +125,7 @@ impl TryTimes {
 
     /// The try of a key is over: the next comes after a pause, or at once if it was released meanwhile.
     pub(crate) fn ended(&mut self, key: &WaitKey, now: Instant) {
-        let Some(State::InFlight { wanted, hurry }) = self.keys.get(key).copied() else {
+        let Some(TryState::InFlight { wanted, hurry }) = self.keys.get(key).copied() else {
             return;
         };
         self.in_flight -= 1;
@@ -154,7 +154,7 @@ impl TryTimes {
 
     fn set_due(&mut self, key: WaitKey, when: Instant) {
         self.last += 1;
-        self.keys.insert(key.clone(), State::Due(when, self.last));
+        self.keys.insert(key.clone(), TryState::Due(when, self.last));
         self.due.insert((when, self.last), key);
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::super::bench::{Bench, SECOND, key, slots};
 use crate::protocol::{Request, Response, Status};
 use crate::server::event::EventKind as Happened;
-use crate::server::ids::{Connection, number};
+use crate::server::ids::{ConnectionId, number};
 use crate::types::{Kind, Target, WaitSecs};
 
 const ERROR: Response = Response::Refused(Status::Error);
@@ -422,7 +422,7 @@ fn changes_of_leaders_leave_nothing_behind() {
         bench.pass(SECOND);
         bench.state.expire(bench.now);
     }
-    let live: Vec<Connection> = bench.state.clients.keys().copied().collect();
+    let live: Vec<ConnectionId> = bench.state.clients.keys().copied().collect();
     for connection in live.into_iter().filter(|connection| *connection == number(*connection)) {
         bench.disconnect(connection);
     }

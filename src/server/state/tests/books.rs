@@ -52,9 +52,9 @@ fn books_agree(bench: &Bench) {
 struct Crowd {
     bench: Bench,
     random: fastrand::Rng,
-    connections: Vec<Connection>,
+    connections: Vec<ConnectionId>,
     /// Those that are inside a request that blocks, which ask for nothing else.
-    blocked: HashMap<Connection, Waiting>,
+    blocked: HashMap<ConnectionId, Waiting>,
     tokens: Vec<Token>,
 }
 
@@ -109,13 +109,13 @@ impl Crowd {
                 None => {
                     let request = self.request();
                     match self.bench.send(connection, request) {
-                        Answer::Now(Response::Granted(grant) | Response::Acquired(grant)) => {
+                        ServerAnswer::Now(Response::Granted(grant) | Response::Acquired(grant)) => {
                             self.tokens.push(grant.token);
                         }
-                        Answer::Later { subject, granted, .. } => {
+                        ServerAnswer::Later { subject, granted, .. } => {
                             self.blocked.insert(connection, Waiting(subject, granted));
                         }
-                        Answer::Now(_) | Answer::Listening(_) => {}
+                        ServerAnswer::Now(_) | ServerAnswer::Listening(_) => {}
                     }
                 }
             },
