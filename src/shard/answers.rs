@@ -28,18 +28,30 @@ impl ShardMachine {
                 if let Some(mut connection) = self.connections.get_mut(from) {
                     connection.draining = true;
                 }
+                // It was not carried out, and another member leads before long.
+                if self.serving.is_cluster() {
+                    return self.not_led_here(from, tag, Status::Draining.to_error(""), turn);
+                }
             }
             Response::Refused(Status::NotLeader(leader)) => {
                 self.metrics.redirected();
                 if self.serving.is_cluster() {
-                    return self.not_led_here(from, tag, leader.as_deref(), turn);
+                    return self.not_led_here(from, tag, not_leader(leader.as_deref()), turn);
                 }
             }
             // Its member led, did not for a while, and does so again: it knows the place by the session only.
             Response::Refused(Status::NotEnqueued)
-                if matches!(tag, Pending::Collect(..) | Pending::GiveUp(..)) && self.is_in_a_session(from) =>
+                if matches!(tag, Pending::Collect(..)) && self.is_in_a_session(from) =>
             {
                 let error = self.at_lane(from, Status::NotEnqueued.to_error(""));
+                return self.retry_wait(from, tag, error, turn);
+            }
+            // A leader that shuts down ends what is blocked with a bare `error`: it goes on at the next.
+            Response::Refused(Status::Error)
+                if matches!(tag, Pending::Wait(_) | Pending::Collect(..)) && self.goes_on_in_its_session(from) =>
+            {
+                self.pause_exclusive(turn.now);
+                let error = self.at_lane(from, wait_ended_by_server(self.key_of(&tag).as_ref()));
                 return self.retry_wait(from, tag, error, turn);
             }
             _ => {}
@@ -82,6 +94,15 @@ impl ShardMachine {
         }
     }
 
+    /// The key that a wait is for.
+    fn key_of(&self, wait: &Pending) -> Option<Key> {
+        match wait {
+            Pending::Wait(wait) => Some(wait.key.clone()),
+            Pending::Collect(ticket, _) => self.places.wait_key(*ticket).map(|(_, key)| key),
+            _ => None,
+        }
+    }
+
     /// A key was tried whose callers have no server wait.
     fn probe_answered(&mut self, probe: Probe, response: Response, sent_at: Moment, from: LaneId, turn: &mut Turn<'_>) {
         let Probe { key, ttl } = probe;
@@ -93,9 +114,10 @@ impl ShardMachine {
             }
             Response::Granted(grant) => {
                 self.metrics.tried(Tried::Granted);
+                self.note_default_ttl(ttl, &grant);
                 let granted = UnclaimedGrant {
                     asked: ttl,
-                    is_resumed: false,
+                    is_sure: true,
                     sent_at,
                 };
                 self.deliver(&key, grant, granted, from, turn);
@@ -135,17 +157,24 @@ impl ShardMachine {
                 self.give_back_grant(wait.target, wait.key, grant, from, turn);
             }
             Response::Granted(grant) => {
+                self.note_default_ttl(wait.ttl, &grant);
                 let granted = UnclaimedGrant {
                     asked: wait.ttl,
-                    is_resumed: wait.session.is_some(),
+                    // In a session it may have been granted long before it was asked for this time.
+                    is_sure: wait.session.is_none(),
                     sent_at,
                 };
                 self.deliver(&key, grant, granted, from, turn);
             }
-            Response::TimedOut => self.tell_overdue(&key, turn),
+            Response::TimedOut => {
+                if !was_cut || wait.session.is_some() {
+                    self.end_place(from, wait.target, wait.key, turn);
+                }
+                self.tell_overdue(&key, turn);
+            }
             _ if was_cut => {}
             Response::Refused(Status::Error) => {
-                let error = self.at_lane(from, wait_ended_by_server(&wait.key));
+                let error = self.at_lane(from, wait_ended_by_server(Some(&wait.key)));
                 self.tell_uncovered(&key, error, turn);
             }
             other => {
@@ -179,6 +208,9 @@ impl ShardMachine {
     fn collect_answered(&mut self, ticket: TicketId, response: Response, from: LaneId, turn: &mut Turn<'_>) {
         let was_cut = self.connections.get(from).is_some_and(|connection| connection.cut);
         self.wait_ended(from, turn);
+        if let (Response::TimedOut, false, Some((target, key))) = (&response, was_cut, self.places.wait_key(ticket)) {
+            self.end_place(from, target, key, turn);
+        }
         let Some(place) = self.places.remove(ticket) else {
             return;
         };
@@ -187,8 +219,15 @@ impl ShardMachine {
         let response = match response {
             // The place was taken over this connection. So it was granted, and the server has dropped it with its lease.
             Response::Refused(Status::NotEnqueued) => Response::Refused(Status::LeaseExpired),
+            // What a `w` names is no TTL: it may be what is left of it.
+            Response::Granted(grant) => Response::Granted(Grant {
+                ttl: asked.or(self.default_ttl).unwrap_or(Ttl::DEFAULT),
+                ..grant
+            }),
             other => other,
         };
+        // The lease counts from its `e`, if it was asked for on these terms then. A cluster may have begun it anew meanwhile, or ended it.
+        let is_sure = asked.is_some() && !self.serving.is_cluster();
         match (response, acquire) {
             (Response::Granted(grant), _) if was_cut => {
                 self.connections.own(from);
@@ -196,14 +235,18 @@ impl ShardMachine {
             }
             (Response::TimedOut, Some(acquire)) => self.answer_busy(acquire, turn),
             (Response::Refused(Status::Error), Some(acquire)) => {
-                let error = self.at_lane(from, wait_ended_by_server(&acquire.key));
+                let error = self.at_lane(from, wait_ended_by_server(Some(&acquire.key)));
                 turn.tell(acquire.ask, Err(error));
+            }
+            (Response::Granted(grant), Some(acquire)) => {
+                self.connections.own(from);
+                self.hand_over_grant(acquire, grant, enqueued_at, is_sure, from, turn);
             }
             (response, Some(acquire)) => self.acquire_answered(acquire, response, enqueued_at, from, turn),
             (Response::Granted(grant), None) => {
                 let granted = UnclaimedGrant {
                     asked,
-                    is_resumed: false,
+                    is_sure,
                     sent_at: enqueued_at,
                 };
                 self.deliver(&key, grant, granted, from, turn);
@@ -216,7 +259,6 @@ impl ShardMachine {
     /// none, it is given back.
     fn deliver(&mut self, key: &WaitKey, mut grant: Grant, granted: UnclaimedGrant, from: LaneId, turn: &mut Turn<'_>) {
         self.connections.own(from);
-        self.note_default_ttl(granted.asked, &grant);
         let claimed = match self.is_closing() {
             true => None,
             false => self.waits.claim(key, turn.now),
@@ -225,11 +267,11 @@ impl ShardMachine {
             return self.give_back_grant(key.0, key.1.clone(), grant, from, turn);
         };
         let ttl = match acquire.ttl == granted.asked {
-            true => grant.ttl,
+            true if granted.is_sure => grant.ttl,
+            true => granted.asked.unwrap_or(grant.ttl),
             false => acquire.ttl.or(self.default_ttl).unwrap_or(Ttl::DEFAULT),
         };
-        // In a session it may have been granted long before it was asked for this time.
-        let is_sure = !granted.is_resumed && ttl == grant.ttl;
+        let is_sure = granted.is_sure && ttl == grant.ttl;
         grant.ttl = ttl;
         self.hand_over_grant(acquire, grant, granted.sent_at, is_sure, from, turn);
     }
@@ -274,10 +316,20 @@ impl ShardMachine {
     }
 
     /// The server has granted it. Its caller gets it, unless too much of the lease may be over already.
-    fn granted(&mut self, acquire: Acquire, grant: Grant, sent_at: Moment, owner: LaneId, turn: &mut Turn<'_>) {
+    pub(super) fn granted(
+        &mut self,
+        acquire: Acquire,
+        mut grant: Grant,
+        sent_at: Moment,
+        owner: LaneId,
+        turn: &mut Turn<'_>,
+    ) {
         self.connections.own(owner);
         self.note_default_ttl(acquire.ttl, &grant);
         let is_sure = acquire.session.is_none();
+        if let (false, Some(asked)) = (is_sure, acquire.ttl) {
+            grant.ttl = asked;
+        }
         self.hand_over_grant(acquire, grant, sent_at, is_sure, owner, turn);
     }
 
@@ -471,19 +523,24 @@ impl ShardMachine {
 struct UnclaimedGrant {
     /// The TTL that was asked for.
     asked: Option<Ttl>,
-    /// It was asked for again in its session.
-    is_resumed: bool,
+    /// It was granted on these terms, and not before it was asked for this time.
+    is_sure: bool,
     /// A moment before the server can have granted it.
     sent_at: Moment,
 }
 
 /// A request that waits was well-formed: the server has refused a try of it before, or given it a place. So a bare `error` does not
 /// refuse it. Servers that shut down answer their waits so.
-fn wait_ended_by_server(key: &Key) -> Error {
-    let message = format!(
-        "the server ended the wait for {key:?} with a bare `error`, as servers do that are shutting down: try again"
-    );
+fn wait_ended_by_server(key: Option<&Key>) -> Error {
+    let wait = key.map_or_else(|| "the wait".to_owned(), |key| format!("the wait for {key:?}"));
+    let message =
+        format!("the server ended {wait} with a bare `error`, as servers do that are shutting down: try again");
     Error::new(ErrorKind::Draining, message)
+}
+
+/// The error of a member that does not lead.
+pub(super) fn not_leader(leader: Option<&str>) -> Error {
+    Status::NotLeader(leader.map(Box::from)).to_error("")
 }
 
 fn confirm(acquire: Acquire, grant: Grant, owner: LaneId) -> Pending {

@@ -17,6 +17,7 @@ use tracing::{Span, field};
 
 use super::ShardMachine;
 use super::acquire::Acquire;
+use super::answers::not_leader;
 use super::ask::Ask;
 use super::connections::{Opened, Work};
 use super::effect::{Answer, Effect, Role, Turn};
@@ -35,7 +36,6 @@ use crate::net::dial::LaneEvent;
 use crate::net::failover::Switch;
 use crate::net::health::ConnectionState;
 use crate::net::reconnect::Retry;
-use crate::protocol::Status;
 use crate::stats::ClusterStats;
 use crate::types::Grant;
 
@@ -202,7 +202,7 @@ impl ShardMachine {
         }
         if self.connections.is_serving() {
             if does_not_lead {
-                return self.depose(error.leader(), turn);
+                return self.depose(&error, turn);
             }
             let pause = self.further_attempts.failed();
             tracing::debug!(shard = self.index, endpoint = %self.endpoint(), retry_in = %human(pause), %error, "no further connection");
@@ -311,8 +311,8 @@ impl ShardMachine {
 
     // The leader of a cluster.
 
-    /// A member refused a request because another one leads, `leader` as it says.
-    pub(super) fn not_led_here(&mut self, from: LaneId, pending: Pending, leader: Option<&str>, turn: &mut Turn<'_>) {
+    /// A member refused a request because another one leads, or will before long.
+    pub(super) fn not_led_here(&mut self, from: LaneId, pending: Pending, refusal: Error, turn: &mut Turn<'_>) {
         let is_news = self.is_news(from);
         let served = self.connections.has_slot(from);
         if self
@@ -322,10 +322,10 @@ impl ShardMachine {
         {
             self.connections.retire(from, turn);
         }
+        let refusal = self.at_lane(from, refusal);
         if is_news {
-            self.depose(leader, turn);
+            self.depose(&refusal, turn);
         }
-        let refusal = self.at_lane(from, not_leader(leader));
         match (pending.rules().not_led, pending) {
             (Fate::Retry, pending) => self.send(pending, turn),
             (Fate::RetryBounded, pending) => self.redirect(pending, refusal, turn),
@@ -337,6 +337,7 @@ impl ShardMachine {
             (Fate::Forget, Pending::Probe(probe)) => self.probe_unanswered(&probe.key, turn.now),
             (Fate::Forget, _) => self.wait_ended(from, turn),
             (Fate::RetryInSession | Fate::PutBack, wait) => self.retry_wait(from, wait, refusal, turn),
+            (Fate::Repeat, Pending::Release(release)) => self.repeat_release(release, turn),
             (Fate::Fail | Fate::Repeat | Fate::StaysDue, pending) => self.fail(pending, refusal, turn),
         }
     }
@@ -364,7 +365,7 @@ impl ShardMachine {
     fn leads_no_more(&mut self, from: LaneId, leader: Option<&str>, turn: &mut Turn<'_>) {
         self.metrics.redirected();
         if self.serving.is_cluster() && self.is_news(from) {
-            self.depose(leader, turn);
+            self.depose(&not_leader(leader).at(self.endpoint().as_text()), turn);
         }
     }
 
@@ -387,6 +388,12 @@ impl ShardMachine {
         self.serving.is_cluster() && connection.is_some_and(|connection| connection.session.is_some())
     }
 
+    /// Whether what a leader ended on a connection goes on at the next: unless it was given up.
+    pub(super) fn goes_on_in_its_session(&self, lane: LaneId) -> bool {
+        let was_cut = self.connections.get(lane).is_some_and(|connection| connection.cut);
+        self.is_in_a_session(lane) && !was_cut
+    }
+
     /// Whether what a connection says of the leader is news: not if another has been found since it was opened.
     fn is_news(&self, from: LaneId) -> bool {
         let here = self.serving.at();
@@ -396,8 +403,7 @@ impl ShardMachine {
     }
 
     /// The member that led does not any more. What is on its way there is still answered.
-    fn depose(&mut self, leader: Option<&str>, turn: &mut Turn<'_>) {
-        let error = not_leader(leader).at(self.endpoint().as_text());
+    pub(super) fn depose(&mut self, error: &Error, turn: &mut Turn<'_>) {
         let oldest = self
             .connections
             .oldest_serving()
@@ -409,8 +415,8 @@ impl ShardMachine {
         self.leases.suspect_all(Survival::WholeTtl);
         self.retire_pipelined(turn);
         self.serving.heard(turn.now);
-        let retry = self.serving.reconnect.deposed(&error, leader);
-        self.away(error, retry, turn);
+        let retry = self.serving.reconnect.deposed(error, error.leader());
+        self.away(error.clone(), retry, turn);
     }
 
     /// What is sent goes out, what is on its way is answered; nothing more is sent over the pipelined connections.
@@ -560,8 +566,4 @@ impl ShardMachine {
         self.away(error, retry, turn);
         turn.push(Effect::Answer(Answer::Failback(ask, Ok(delay))));
     }
-}
-
-fn not_leader(leader: Option<&str>) -> Error {
-    Status::NotLeader(leader.map(Box::from)).to_error("")
 }

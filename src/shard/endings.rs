@@ -139,10 +139,7 @@ impl ShardMachine {
             }
             // Sent again it could take two grants.
             (Fate::Fail, pending) => self.fail(pending, cause.clone(), turn),
-            (Fate::Repeat, Pending::Release(release)) => {
-                let repeated = true;
-                self.send(Pending::Release(PendingRelease { repeated, ..release }), turn);
-            }
+            (Fate::Repeat, Pending::Release(release)) => self.repeat_release(release, turn),
             // Where another connection has taken over, the lease is due there already.
             (Fate::StaysDue, Pending::Renew(renewal)) if !ended.served => {
                 renewal.span.record("outcome", "unanswered");

@@ -228,6 +228,12 @@ impl ShardMachine {
         }
     }
 
+    /// It may have been carried out: "not held" counts as released from now on.
+    pub(super) fn repeat_release(&mut self, release: PendingRelease, turn: &mut Turn<'_>) {
+        let repeated = true;
+        self.send(Pending::Release(PendingRelease { repeated, ..release }), turn);
+    }
+
     pub(super) fn send_pending_releases(&mut self, turn: &mut Turn<'_>) {
         for release in self.releases.take_pending() {
             self.send(Pending::Release(release), turn);

@@ -450,4 +450,10 @@ impl ShardMachine {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod bench;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod cluster_tests;
+#[cfg(test)]
 mod tests;

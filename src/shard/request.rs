@@ -322,7 +322,7 @@ impl RequestKind {
                 carrier: Pipelined,
                 unwritten: Retry,
                 unknown: Repeat,
-                not_led: Retry,
+                not_led: Repeat,
                 refused: "`NotHeld`; released, if it was sent before",
                 abandoned: GoesOn,
             },

@@ -144,6 +144,14 @@ impl ShardMachine {
 
     // Waits that are asked anew.
 
+    /// The server says that the time of a wait is over. That does not end a place that was taken back, nor one at a member that has
+    /// ceased to lead: it is given up, over the connection that has it.
+    pub(super) fn end_place(&mut self, lane: LaneId, target: Target, key: Key, turn: &mut Turn<'_>) {
+        if self.is_in_a_session(lane) {
+            self.send_on(lane, Pending::GiveUp(target, key, 0), turn);
+        }
+    }
+
     /// A wait comes back from its connection. Its session goes with it, so that connection is of no more use.
     pub(super) fn retry_wait(&mut self, from: LaneId, wait: Pending, refusal: Error, turn: &mut Turn<'_>) {
         let Some(mut connection) = self.connections.get_mut(from) else {

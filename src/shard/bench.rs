@@ -1,0 +1,268 @@
+//! A shard on a bench: what it is told, and what it wants done.
+
+use std::sync::Arc;
+
+use tokio::sync::{Semaphore, oneshot};
+
+use super::acquire::{Acquire, Patience};
+use super::ask::Ask;
+use super::effect::{AcquireOutcome, Answer, Opening};
+use super::held::{Acquired, HeldLease, HeldPlace};
+use super::input::{Inputs, Mailbox, ShutdownReport};
+use super::request::RequestKind;
+use super::*;
+use crate::error::{ErrorKind, Result};
+use crate::lease::policy::RenewPolicy;
+use crate::lease::schedule::RenewRatio;
+use crate::net::abilities::Abilities;
+use crate::net::connect::Shown;
+use crate::net::dial::LaneEvent;
+use crate::net::failover::Policy;
+use crate::net::fencing::{FencesShown, Fencing};
+use crate::net::lane::{LaneEnd, LaneReport, Outgoing};
+use crate::net::pipeline::{Leftovers, Received, Reply};
+use crate::protocol::{Response, StableRef};
+use crate::types::{Fence, Grant, Key, Target, Token};
+
+pub(super) const SECOND: Duration = Duration::from_secs(1);
+
+/// A shard, and what it wants done.
+pub(super) struct Bench {
+    pub(super) shard: ShardMachine,
+    pub(super) now: Instant,
+    pub(super) mailbox: Mailbox,
+    pub(super) opened: Vec<(LaneId, Opening)>,
+    pub(super) closed: Vec<LaneId>,
+    /// Those over which nothing more is sent.
+    pub(super) finished: Vec<LaneId>,
+    pub(super) sent: Vec<(LaneId, Outgoing<Pending>)>,
+    pub(super) report: Option<ShutdownReport>,
+    /// On which terms is acquired.
+    pub(super) target: Target,
+    pub(super) ttl: Option<Ttl>,
+    pub(super) policy: RenewPolicy,
+    _inputs: Inputs,
+}
+
+impl Bench {
+    /// A shard on one server, whose pipelined connection is up.
+    pub(super) fn connected(change: impl FnOnce(&mut Settings)) -> Self {
+        Self::of(Policy::Single, &["a:1"], change)
+    }
+
+    /// A shard on a cluster of three, whose pipelined connection is up.
+    pub(super) fn cluster(change: impl FnOnce(&mut Settings)) -> Self {
+        Self::of(Policy::Cluster, &["a:1", "b:1", "c:1"], change)
+    }
+
+    fn of(policy: Policy, endpoints: &[&str], change: impl FnOnce(&mut Settings)) -> Self {
+        let mut settings = Settings {
+            schedule: Schedule {
+                longest_suspend: None,
+                renew_ratio: RenewRatio::new(0.5).unwrap(),
+                margin: None,
+            },
+            reconnect: ReconnectPolicy::of(|| Box::new(std::iter::repeat(SECOND))),
+            fail_fast: false,
+            fencing: Fencing::IfKnown,
+            server_read_timeout: 23 * SECOND,
+            survives_disconnect: false,
+            pipelined: 1,
+            exclusive: 4,
+            exclusive_per_key: 4,
+            idle_timeout: 5 * SECOND,
+            lease_ttl: None,
+            max_redirects: 3,
+        };
+        change(&mut settings);
+        let endpoints: Vec<_> = endpoints.iter().map(|text| Endpoint::parse(text).unwrap()).collect();
+        let endpoint = endpoints[0].clone();
+        let now = Instant::now();
+        let setup = Setup {
+            index: 0,
+            plan: ShardPlan {
+                policy,
+                endpoints,
+                takeover_delay: None,
+            },
+            settings,
+            sink: ShardSink::nowhere(),
+            jitter: fastrand::Rng::with_seed(7),
+            refs: Refs::new(StableRef::new("test").unwrap()),
+            health: ShardHealth::connecting(0, &endpoint),
+            handover: Handover::default(),
+        };
+        let mut effects = Effects::default();
+        let shard = ShardMachine::new(setup, now, &mut effects);
+        let (mailbox, inputs) = Mailbox::new();
+        let mut bench = Self {
+            shard,
+            now,
+            mailbox,
+            opened: Vec::new(),
+            closed: Vec::new(),
+            finished: Vec::new(),
+            sent: Vec::new(),
+            report: None,
+            target: Target::Lock,
+            ttl: Ttl::from_secs(10),
+            policy: RenewPolicy::default(),
+            _inputs: inputs,
+        };
+        bench.apply(effects);
+        let (first, _) = bench.opened.remove(0);
+        bench.up(first);
+        bench
+    }
+
+    pub(super) fn handle(&mut self, input: Input) {
+        let mut effects = Effects::default();
+        self.shard.handle(input, self.now, &mut effects);
+        self.apply(effects);
+    }
+
+    pub(super) fn apply(&mut self, mut effects: Effects) {
+        for effect in effects.drain() {
+            match effect {
+                Effect::Open(lane, opening) => self.opened.push((lane, *opening)),
+                Effect::Close(lane) => self.closed.push(lane),
+                Effect::Finish(lane) => self.finished.push(lane),
+                Effect::Send(lane, outgoing) => self.sent.push((lane, outgoing)),
+                Effect::End(_, report) => self.report = Some(report),
+                Effect::Answer(Answer::Acquire(ask, outcome)) => ask.tell(outcome.map(|outcome| match outcome {
+                    AcquireOutcome::Lease(id, cell) => {
+                        Acquired::Lease(HeldLease::new(cell, id, Arc::new(self.mailbox.clone())))
+                    }
+                    AcquireOutcome::Busy(refusal) => Acquired::Busy(refusal),
+                    AcquireOutcome::Queued(id, target, key, refusal) => {
+                        Acquired::Queued(HeldPlace::new(id, target, key, refusal, Arc::new(self.mailbox.clone())))
+                    }
+                })),
+                Effect::Answer(Answer::Release(told, outcome)) => drop(told.send(outcome)),
+                Effect::Answer(Answer::Question(question, answer, at)) => question.tell(answer, &at),
+                _ => {}
+            }
+        }
+    }
+
+    pub(super) fn up(&mut self, lane: LaneId) {
+        let shown = Shown {
+            abilities: Abilities {
+                ping: Some(true),
+                sessions: self.shard.serving.is_cluster().then_some(true),
+            },
+            cluster: None,
+            fences: FencesShown::Nothing,
+        };
+        self.handle(Input::Lane(lane, LaneEvent::Up(shown)));
+    }
+
+    /// The connection that was opened last.
+    pub(super) fn opened(&mut self) -> LaneId {
+        self.opened.pop().expect("a connection is opened").0
+    }
+
+    /// The request of this kind that was sent last, and the connection that carries it.
+    pub(super) fn sent(&mut self, kind: RequestKind) -> (LaneId, Outgoing<Pending>) {
+        let index = self.sent.iter().rposition(|(_, outgoing)| outgoing.tag.kind() == kind);
+        self.sent
+            .remove(index.unwrap_or_else(|| panic!("no {kind:?} was sent")))
+    }
+
+    /// The request of this kind that was sent last, over this connection.
+    pub(super) fn sent_on(&mut self, lane: LaneId, kind: RequestKind) -> Outgoing<Pending> {
+        let (on, outgoing) = self.sent(kind);
+        assert_eq!(on, lane);
+        outgoing
+    }
+
+    /// Whether a request of this kind was sent that the test has not taken.
+    pub(super) fn has_sent(&self, kind: RequestKind) -> bool {
+        self.sent.iter().any(|(_, outgoing)| outgoing.tag.kind() == kind)
+    }
+
+    pub(super) fn answer(&mut self, lane: LaneId, request: Outgoing<Pending>, response: Response) {
+        let reply = Reply {
+            tag: request.tag,
+            response,
+            sent_at: self.now.into(),
+        };
+        let mut received = Received::nothing();
+        received.replies.push(reply);
+        let skipped = Vec::new();
+        self.handle(Input::Lane(lane, LaneEvent::Report(LaneReport { received, skipped })));
+    }
+
+    /// A connection breaks on which nothing is under way.
+    pub(super) fn cut(&mut self, lane: LaneId) {
+        self.cut_with(lane, Vec::new());
+    }
+
+    /// A connection breaks when these requests were written and not answered.
+    pub(super) fn cut_with(&mut self, lane: LaneId, unknown: Vec<Outgoing<Pending>>) {
+        let end = LaneEnd {
+            cause: Some(Error::new(ErrorKind::Disconnected, "cut")),
+            leftovers: Leftovers {
+                unknown: unknown.into_iter().map(|outgoing| outgoing.tag).collect(),
+                unwritten: Vec::new(),
+            },
+            was_silent: false,
+            heard: self.now.into(),
+        };
+        self.handle(Input::Lane(lane, LaneEvent::Ended(Box::new(end))));
+    }
+
+    /// The pipelined connection that serves, or is being established.
+    pub(super) fn pipelined(&self) -> LaneId {
+        self.shard.connections.in_slots()[0]
+    }
+
+    /// The connection that is being established in the place of the pipelined one leads to the leader.
+    pub(super) fn leader_is_found(&mut self) -> LaneId {
+        let lane = self.pipelined();
+        self.opened.retain(|(opened, _)| *opened != lane);
+        self.up(lane);
+        lane
+    }
+
+    pub(super) fn acquire(&mut self, name: &str, patience: Patience) -> oneshot::Receiver<Result<Acquired>> {
+        let (ask, receiver) = ask();
+        let acquire = Acquire::new(self.target, key(name), self.ttl, self.policy, ask);
+        self.handle(Input::Acquire(acquire, patience));
+        receiver
+    }
+
+    /// A lease, granted to a try.
+    pub(super) fn hold(&mut self, name: &str) -> HeldLease {
+        let mut receiver = self.acquire(name, Patience::Try);
+        let (lane, request) = self.sent(RequestKind::Try);
+        self.answer(lane, request, Response::Granted(grant(1)));
+        match receiver.try_recv().unwrap().unwrap() {
+            Acquired::Lease(lease) => lease,
+            _ => panic!("it was granted"),
+        }
+    }
+
+    pub(super) fn pass(&mut self, time: Duration) {
+        let until = self.now + time;
+        while let Some(due) = self.shard.next_due().filter(|due| *due <= until) {
+            self.now = due.max(self.now);
+            self.handle(Input::Tick);
+        }
+        self.now = until;
+    }
+}
+
+pub(super) fn key(name: &str) -> Key {
+    Key::new(name).unwrap()
+}
+
+pub(super) fn grant(number: u64) -> Grant {
+    Grant::new(Token::compose(Fence(number), number), Ttl::from_secs(10).unwrap())
+}
+
+pub(super) fn ask<T>() -> (Ask<T>, oneshot::Receiver<Result<T>>) {
+    let (told, receiver) = oneshot::channel();
+    let room = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
+    (Ask { told, _room: room }, receiver)
+}

@@ -1,0 +1,281 @@
+//! The shard of a cluster, step by step: what it makes of the answers that members give.
+
+use super::acquire::Patience;
+use super::bench::{Bench, SECOND, ask, grant};
+use super::held::{Acquired, HeldLease};
+use super::request::RequestKind;
+use super::*;
+use crate::error::{ErrorKind, Result};
+use crate::lease::cell::LeaseState;
+use crate::lease::policy::RenewPolicy;
+use crate::net::lane::Outgoing;
+use crate::protocol::{Request, Response, Status};
+use crate::types::Grant;
+
+type Caller = tokio::sync::oneshot::Receiver<Result<Acquired>>;
+
+fn lease(caller: &mut Caller) -> HeldLease {
+    match caller.try_recv() {
+        Ok(Ok(Acquired::Lease(lease))) => lease,
+        Ok(Ok(_)) => panic!("it is busy, or queued"),
+        Ok(Err(error)) => panic!("{error}"),
+        Err(error) => panic!("{error}"),
+    }
+}
+
+fn state(bench: &Bench, lease: &HeldLease) -> LeaseState {
+    lease.cell.state_at(bench.now.into())
+}
+
+fn is_busy(caller: &mut Caller) -> bool {
+    matches!(caller.try_recv(), Ok(Ok(Acquired::Busy(_))))
+}
+
+fn is_waiting(caller: &mut Caller) -> bool {
+    matches!(caller.try_recv(), Err(tokio::sync::oneshot::error::TryRecvError::Empty))
+}
+
+fn failed(caller: &mut Caller) -> ErrorKind {
+    match caller.try_recv() {
+        Ok(Err(error)) => error.kind(),
+        _ => panic!("no error"),
+    }
+}
+
+fn names_ttl(request: &Outgoing<Pending>) -> u64 {
+    match request.request {
+        Request::Renew { ttl: Some(ttl), .. } => ttl.as_secs(),
+        _ => panic!("it is no renewal with a TTL"),
+    }
+}
+
+/// A grant as a `w` tells it: with what is left of it.
+fn left_of(number: u64, left: u64) -> Response {
+    Response::Granted(Grant {
+        ttl: Ttl::from_secs(left).unwrap(),
+        ..grant(number)
+    })
+}
+
+/// A wait on the server, over the connection that is returned.
+fn waits(bench: &mut Bench, name: &str) -> (LaneId, Caller) {
+    let until = bench.now + 60 * SECOND;
+    let refusal = progress::Refusal { at: bench.now, own: 0 };
+    let caller = bench.acquire(name, Patience::Until(until, refusal));
+    let lane = bench.opened();
+    bench.up(lane);
+    (lane, caller)
+}
+
+/// A ticket's place on a connection, and a caller that waits there.
+fn collects(bench: &mut Bench, after: Duration) -> (LaneId, Caller) {
+    let mut queued = bench.acquire("k", Patience::Enqueue);
+    let lane = bench.opened();
+    bench.up(lane);
+    let request = bench.sent_on(lane, RequestKind::Enqueue);
+    bench.answer(lane, request, Response::Queued);
+    let Ok(Ok(Acquired::Queued(ticket))) = queued.try_recv() else {
+        panic!("it is queued")
+    };
+    bench.pass(after);
+    let (ask, caller) = ask();
+    bench.handle(Input::Collect(ticket.id(), bench.now + 60 * SECOND, ask));
+    std::mem::forget(ticket);
+    (lane, caller)
+}
+
+// Tickets.
+
+#[test]
+fn a_ticket_is_renewed_with_the_ttl_that_was_asked_for_and_not_with_what_is_left() {
+    for policy in [
+        RenewPolicy::default(),
+        RenewPolicy {
+            never: true,
+            ..RenewPolicy::default()
+        },
+    ] {
+        let mut bench = Bench::cluster(|_| {});
+        bench.ttl = Ttl::from_secs(30);
+        bench.policy = policy;
+        let (lane, mut caller) = collects(&mut bench, 29 * SECOND + SECOND / 2);
+        let request = bench.sent_on(lane, RequestKind::Collect);
+        // Less than a second is left, which is told as nothing, and that as the server's default.
+        bench.answer(lane, request, left_of(1, 33));
+        assert!(is_waiting(&mut caller), "nobody gets it before it is confirmed");
+        let pipelined = bench.pipelined();
+        let request = bench.sent_on(pipelined, RequestKind::Confirm);
+        assert_eq!(names_ttl(&request), 30);
+        bench.answer(pipelined, request, Response::Renewed(Some(30)));
+        assert_eq!(lease(&mut caller).cell.ttl.as_secs(), 30);
+    }
+}
+
+#[test]
+fn a_ticket_that_was_granted_just_now_is_confirmed_in_a_cluster_all_the_same() {
+    let mut bench = Bench::cluster(|_| {});
+    let (lane, mut caller) = collects(&mut bench, Duration::ZERO);
+    let request = bench.sent_on(lane, RequestKind::Collect);
+    bench.answer(lane, request, left_of(1, 9));
+    let pipelined = bench.pipelined();
+    let request = bench.sent_on(pipelined, RequestKind::Confirm);
+    assert_eq!(names_ttl(&request), 10);
+    bench.answer(pipelined, request, Response::Refused(Status::LeaseExpired));
+    assert_eq!(failed(&mut caller), ErrorKind::LeaseExpired);
+}
+
+#[test]
+fn a_ticket_without_a_ttl_has_that_of_the_server_as_an_acquire_was_told_it() {
+    for (told, expected) in [(Some(20), 20), (None, 33)] {
+        let mut bench = Bench::connected(|_| {});
+        bench.ttl = None;
+        if let Some(told) = told {
+            let caller = bench.acquire("other", Patience::Try);
+            let pipelined = bench.pipelined();
+            let request = bench.sent_on(pipelined, RequestKind::Try);
+            bench.answer(pipelined, request, left_of(7, told));
+            std::mem::forget(caller);
+        }
+        let (lane, mut caller) = collects(&mut bench, SECOND);
+        let request = bench.sent_on(lane, RequestKind::Collect);
+        bench.answer(lane, request, left_of(1, 4));
+        let pipelined = bench.pipelined();
+        let request = bench.sent_on(pipelined, RequestKind::Confirm);
+        assert_eq!(names_ttl(&request), expected);
+        bench.answer(pipelined, request, Response::Renewed(Some(expected)));
+        assert_eq!(lease(&mut caller).cell.ttl.as_secs(), expected);
+    }
+}
+
+// An orderly shutdown of the leader.
+
+#[test]
+fn a_wait_that_a_leader_ends_with_a_bare_error_goes_on_at_the_next() {
+    let mut bench = Bench::cluster(|_| {});
+    let (lane, mut caller) = waits(&mut bench, "k");
+    let request = bench.sent_on(lane, RequestKind::Wait);
+    bench.answer(lane, request, Response::Refused(Status::Error));
+    assert!(is_waiting(&mut caller));
+    bench.pass(2 * SECOND);
+    let again = bench.opened();
+    bench.up(again);
+    let request = bench.sent_on(again, RequestKind::Wait);
+    bench.answer(again, request, Response::Granted(grant(1)));
+    let pipelined = bench.pipelined();
+    let request = bench.sent_on(pipelined, RequestKind::Confirm);
+    bench.answer(pipelined, request, Response::Renewed(Some(10)));
+    assert_eq!(state(&bench, &lease(&mut caller)), LeaseState::Held);
+}
+
+#[test]
+fn a_ticket_whose_wait_a_leader_ends_with_a_bare_error_goes_on_at_the_next() {
+    let mut bench = Bench::cluster(|_| {});
+    let (lane, mut caller) = collects(&mut bench, SECOND);
+    let request = bench.sent_on(lane, RequestKind::Collect);
+    bench.answer(lane, request, Response::Refused(Status::Error));
+    assert!(is_waiting(&mut caller));
+    bench.pass(2 * SECOND);
+    let again = bench.opened();
+    bench.up(again);
+    let request = bench.sent_on(again, RequestKind::Rejoin);
+    bench.answer(again, request, Response::Queued);
+    let request = bench.sent_on(again, RequestKind::Collect);
+    bench.answer(again, request, Response::Granted(grant(1)));
+    let pipelined = bench.pipelined();
+    let request = bench.sent_on(pipelined, RequestKind::Confirm);
+    bench.answer(pipelined, request, Response::Renewed(Some(10)));
+    lease(&mut caller);
+}
+
+#[test]
+fn a_server_that_stands_alone_and_ends_a_wait_with_a_bare_error_costs_the_waiter() {
+    let mut bench = Bench::connected(|_| {});
+    let (lane, mut caller) = waits(&mut bench, "k");
+    let request = bench.sent_on(lane, RequestKind::Wait);
+    bench.answer(lane, request, Response::Refused(Status::Error));
+    assert_eq!(failed(&mut caller), ErrorKind::Draining);
+}
+
+#[test]
+fn a_release_that_a_draining_leader_refuses_goes_on_at_the_next_and_counts_as_done_if_nothing_is_held() {
+    let mut bench = Bench::cluster(|_| {});
+    let held = bench.hold("k");
+    let id = held.id();
+    let (told, mut answer) = tokio::sync::oneshot::channel();
+    bench.handle(Input::Release { id, told: Some(told) });
+    let draining = bench.pipelined();
+    let request = bench.sent_on(draining, RequestKind::Release);
+    bench.answer(draining, request, Response::Refused(Status::Draining));
+    let next = bench.leader_is_found();
+    let request = bench.sent_on(next, RequestKind::Release);
+    // The connection that owned it has ended, and the lease with it.
+    bench.answer(next, request, Response::Refused(Status::Error));
+    assert!(answer.try_recv().unwrap().is_ok());
+}
+
+// Waits whose time is over.
+
+#[test]
+fn a_place_is_given_up_when_the_time_of_its_wait_is_over_and_what_comes_of_it_is_given_back() {
+    let mut bench = Bench::cluster(|_| {});
+    let (lane, mut caller) = waits(&mut bench, "k");
+    let request = bench.sent_on(lane, RequestKind::Wait);
+    bench.cut_with(lane, vec![request]);
+    bench.pass(2 * SECOND);
+    let again = bench.opened();
+    bench.up(again);
+    let request = bench.sent_on(again, RequestKind::Wait);
+    bench.pass(60 * SECOND);
+    bench.answer(again, request, Response::TimedOut);
+    assert!(is_busy(&mut caller));
+    let request = bench.sent_on(again, RequestKind::GiveUp);
+    bench.answer(again, request, Response::Granted(grant(1)));
+    let pipelined = bench.pipelined();
+    bench.sent_on(pipelined, RequestKind::Release);
+}
+
+#[test]
+fn a_place_that_is_over_is_not_asked_for_again() {
+    let mut bench = Bench::cluster(|_| {});
+    let (lane, mut caller) = waits(&mut bench, "k");
+    let request = bench.sent_on(lane, RequestKind::Wait);
+    bench.pass(60 * SECOND);
+    bench.answer(lane, request, Response::TimedOut);
+    assert!(is_busy(&mut caller));
+    // It may be that its member has ceased to lead, and so did not end it.
+    let request = bench.sent_on(lane, RequestKind::GiveUp);
+    bench.answer(lane, request, Response::Refused(Status::NotEnqueued));
+    assert!(!bench.has_sent(RequestKind::Rejoin) && bench.opened.is_empty());
+}
+
+#[test]
+fn a_member_that_does_not_lead_any_more_ends_no_place_so_the_next_leader_is_told() {
+    let mut bench = Bench::cluster(|_| {});
+    let (lane, mut caller) = waits(&mut bench, "k");
+    let request = bench.sent_on(lane, RequestKind::Wait);
+    bench.pass(60 * SECOND);
+    bench.answer(lane, request, Response::TimedOut);
+    assert!(is_busy(&mut caller));
+    let request = bench.sent_on(lane, RequestKind::GiveUp);
+    bench.answer(lane, request, Response::Refused(Status::NotLeader(None)));
+    bench.leader_is_found();
+    let errand = bench.opened();
+    bench.up(errand);
+    let request = bench.sent_on(errand, RequestKind::Rejoin);
+    bench.answer(errand, request, Response::Queued);
+    bench.sent_on(errand, RequestKind::GiveUp);
+}
+
+#[test]
+fn the_place_of_a_ticket_is_given_up_when_the_time_of_its_wait_is_over() {
+    let mut bench = Bench::cluster(|_| {});
+    let (lane, mut caller) = collects(&mut bench, SECOND);
+    let request = bench.sent_on(lane, RequestKind::Collect);
+    bench.pass(60 * SECOND);
+    bench.answer(lane, request, Response::TimedOut);
+    assert!(is_busy(&mut caller));
+    let request = bench.sent_on(lane, RequestKind::GiveUp);
+    bench.answer(lane, request, Response::Granted(grant(1)));
+    let pipelined = bench.pipelined();
+    bench.sent_on(pipelined, RequestKind::Release);
+}
