@@ -15,12 +15,12 @@ use tokio::task::JoinSet;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    // Places in the queue outlive their connections by the orphan TTL: without one, those who wait would get an error.
-    let each = Server::builder()
-        .orphan_ttl(Duration::from_secs(60))
-        .record_events(true);
+    // What a connection leaves behind outlives it by the orphan TTL. The client is told of that: otherwise a lease is lost with its
+    // connection.
+    const KEPT: Duration = Duration::from_secs(60);
+    let each = Server::builder().orphan_ttl(KEPT).record_events(true);
     let cluster = Cluster::builder().options(each).start().await?;
-    let shard = Shard::cluster(cluster.addresses());
+    let shard = Shard::cluster(cluster.addresses()).orphan_ttl(KEPT);
     let client = Client::builder().shards([shard]).connect().await?;
     let mut health = client.watch_health(0).ok_or("there is a shard")?;
     tell(&health.borrow());

@@ -78,12 +78,14 @@ async fn main() -> Result<(), Box<dyn Error>> {
 }
 
 async fn lose_the_leader(how: End, arguments: &Arguments) -> Result<Round, Box<dyn Error>> {
+    let kept = Duration::from_secs(arguments.ttl);
     let each = Server::builder()
+        .orphan_ttl(kept)
         .max_locks(arguments.leases.saturating_mul(2))
         .record_events(true);
     let cluster = Cluster::builder().options(each).start().await?;
     let client = Client::builder()
-        .shards([Shard::cluster(cluster.addresses())])
+        .shards([Shard::cluster(cluster.addresses()).orphan_ttl(kept)])
         .lease_ttl(Duration::from_secs(arguments.ttl))
         .connect()
         .await?;

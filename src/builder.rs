@@ -185,12 +185,10 @@ impl ClientBuilder {
         self
     }
 
-    /// Whether the servers let leases live on when the connection that acquired them ends: cluster members do, and
-    /// servers that run with `--auto-release-on-disconnect=false`. Leases of a lost connection are then
+    /// Whether the servers let leases live on to the end of their TTL when the connection that acquired them ends, as servers and
+    /// clusters do that run with `--auto-release-on-disconnect=false`. Leases of a lost connection are then
     /// [`Suspect`](crate::LeaseState::Suspect) until they are renewed over a new one; otherwise they are reported lost at
-    /// once. Default: false. In [clusters](Shard::cluster) they are `Suspect` in any case, but by default no longer than a leader that
-    /// is well and only cannot be reached keeps them, its [read timeout](Self::server_read_timeout); with this to the end of
-    /// their TTL.
+    /// once. Default: false. Of [clusters](Shard::cluster) that keep them for a while only, say how long with [`Shard::orphan_ttl`].
     pub fn survives_disconnect(mut self, survives: bool) -> Self {
         self.options.survives_disconnect = survives;
         self

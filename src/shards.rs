@@ -27,6 +27,7 @@ pub struct Shard {
     policy: Policy,
     endpoints: Vec<String>,
     takeover_delay: Option<Duration>,
+    orphan_ttl: Option<Duration>,
 }
 
 /// The same, checked.
@@ -36,6 +37,7 @@ pub(crate) struct ShardPlan {
     /// There is at least one.
     pub(crate) endpoints: Vec<Endpoint>,
     pub(crate) takeover_delay: Option<Duration>,
+    pub(crate) orphan_ttl: Option<Duration>,
 }
 
 impl Shard {
@@ -44,6 +46,7 @@ impl Shard {
             policy,
             endpoints: endpoints.into_iter().map(Into::into).collect(),
             takeover_delay: None,
+            orphan_ttl: None,
         }
     }
 
@@ -57,8 +60,9 @@ impl Shard {
     ///
     /// - A member that says who leads is believed if that one is among `members`, spelled as here (the case of letters does not
     ///   matter); otherwise, and while no member leads, they are asked in turn. The client connects to nobody else.
-    /// - Leases survive: they become [`Suspect`](crate::LeaseState::Suspect), are renewed by their tokens at the new leader
-    ///   before anything else is asked of it, and stay held if it knows them.
+    /// - When the leadership moves on, leases become [`Suspect`](crate::LeaseState::Suspect), are renewed by their tokens at the new
+    ///   leader before anything else is asked of it, and stay held if it knows them. When their connection ends they are lost, unless
+    ///   the cluster is known to keep them: see [`orphan_ttl`](Self::orphan_ttl).
     /// - Places in the queue survive where the servers remember sessions (`--orphan-ttl`): whoever waits goes on waiting at
     ///   the same place.
     /// - A request that a member refused because another one leads is asked again there, at most
@@ -104,6 +108,20 @@ impl Shard {
         self
     }
 
+    /// For clusters: for how long the members keep what a connection leaves behind, which is their `--orphan-ttl` (of all members the
+    /// shortest). Whole seconds, as they are given it there.
+    ///
+    /// A lease whose connection ended is then [`Suspect`](crate::LeaseState::Suspect) for that long, less a twentieth, counted from the
+    /// last word of its server; renewed by the leader meanwhile, it goes on. Without this it is lost at once
+    /// ([`Disconnected`](crate::LostReason::Disconnected)): a leader that keeps nothing gives it to the next as soon as it sees the
+    /// connection end. **A longer time than the members keep shows leases as held that others have.**
+    ///
+    /// It means nothing to other shards.
+    pub fn orphan_ttl(mut self, kept: Duration) -> Self {
+        self.orphan_ttl = Some(kept);
+        self
+    }
+
     pub(crate) fn check(&self) -> Result<ShardPlan> {
         if self.endpoints.is_empty() {
             return Err(Error::invalid(
@@ -117,6 +135,7 @@ impl Shard {
             policy: self.policy,
             endpoints: endpoints.collect::<Result<_>>()?,
             takeover_delay: self.takeover_delay,
+            orphan_ttl: self.orphan_ttl.filter(|kept| !kept.is_zero()),
         })
     }
 }

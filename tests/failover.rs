@@ -143,13 +143,13 @@ async fn leases_outlive_a_connection_to_a_leader_that_is_well_if_it_keeps_what_i
     scene.until_free().await;
     assert_eq!(scene.judge().grants, 20);
 
-    // One that keeps nothing has given them to others, or will: that is told when it is asked.
+    // One that keeps nothing has given them to others, or will.
     let scene = ClusterScene::set(Server::builder()).await;
     let cut = Cut::of(&scene).await;
-    let client = cut.client().await;
+    let client = cut.builder().shards([cut.shard()]).connect().await.unwrap();
     let guard = client.lock("k").unwrap().acquire().await.unwrap();
     cut.proxies[0].cut();
-    assert_eq!(timeout(LONG, guard.lost()).await.unwrap(), LostReason::Rejected);
+    assert_eq!(timeout(LONG, guard.lost()).await.unwrap(), LostReason::Disconnected);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -159,6 +159,7 @@ async fn a_leader_that_cannot_be_reached_is_expected_to_give_leases_up_and_their
     let cut = Cut::of(&scene).await;
     let builder = cut
         .builder()
+        .shards([cut.shard()])
         .server_read_timeout(patience)
         .keepalive(Duration::from_millis(500));
     let builder = builder
@@ -171,7 +172,7 @@ async fn a_leader_that_cannot_be_reached_is_expected_to_give_leases_up_and_their
     let next = tokio::spawn(async move { next.acquire().await });
     scene.until_waiters(1).await;
     cut.black_hole();
-    assert_eq!(timeout(LONG, guard.lost()).await.unwrap(), LostReason::Expired);
+    assert_eq!(timeout(LONG, guard.lost()).await.unwrap(), LostReason::Disconnected);
     let told = tokio::time::Instant::now();
     let next = timeout(LONG, next).await.unwrap().unwrap().unwrap();
     let granted = scene.events(EventKind::Granted);

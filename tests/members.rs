@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use dflockd_client::server::{Cluster, Server};
 use dflockd_client::{Client, ClientBuilder, Error, ErrorKind, LeaseState, Shard};
-use support::cluster::{ClusterScene, patient, soon, until_served_by};
+use support::cluster::{ClusterScene, KEPT, patient, soon, until_served_by};
 use support::fake::FakeServer;
 use support::recorder::Recorded;
 use support::spans::Spans;
@@ -27,7 +27,8 @@ async fn alone(release: &str) -> (Server, String) {
 }
 
 fn of<const N: usize>(members: [&str; N]) -> ClientBuilder {
-    Client::builder().shards([Shard::cluster(members)]).reconnect(soon())
+    let shard = Shard::cluster(members).orphan_ttl(KEPT);
+    Client::builder().shards([shard]).reconnect(soon())
 }
 
 /// It says which server is meant, what is wrong, and what to do. The server is one of `members`.

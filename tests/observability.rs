@@ -386,10 +386,12 @@ fn failovers(recorded: &Recorded) -> [f64; 3] {
 
 /// The leadership of a cluster moves on; then the leader dies.
 async fn leaders_that_change(recorded: &Recorded) {
-    let cluster = Cluster::builder().start().await.unwrap();
+    let kept = Duration::from_secs(600);
+    let each = Server::builder().orphan_ttl(kept);
+    let cluster = Cluster::builder().options(each).start().await.unwrap();
     let addresses = cluster.addresses();
     let [a, b, c] = [0, 1, 2].map(|member| addresses[member].as_str());
-    let client = builder(recorded).shards([Shard::cluster([a, b, c])]);
+    let client = builder(recorded).shards([Shard::cluster([a, b, c]).orphan_ttl(kept)]);
     let client = client.connect().await.unwrap();
     let guard = client.lock("k").unwrap().acquire().await.unwrap();
     until("the first leads", || serving(recorded, [a, b, c]) == [1.0, 0.0, 0.0]).await;

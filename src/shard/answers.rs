@@ -388,7 +388,7 @@ impl ShardMachine {
             // The answer took so long that the same question stands again.
             Response::Renewed(_) => self.submit(confirm(acquire, grant, owner), turn),
             Response::Refused(Status::Error | Status::LeaseExpired) => {
-                self.connections.disown(owner);
+                self.connections.disown(owner, turn);
                 let error = Status::LeaseExpired.to_error(acquire.key.as_str());
                 let error = self.here(error);
                 turn.tell(acquire.ask, Err(error));

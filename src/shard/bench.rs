@@ -47,15 +47,25 @@ pub(super) struct Bench {
 impl Bench {
     /// A shard on one server, whose pipelined connection is up.
     pub(super) fn connected(change: impl FnOnce(&mut Settings)) -> Self {
-        Self::of(Policy::Single, &["a:1"], change)
+        Self::of(Policy::Single, &["a:1"], None, change)
     }
 
     /// A shard on a cluster of three, whose pipelined connection is up.
     pub(super) fn cluster(change: impl FnOnce(&mut Settings)) -> Self {
-        Self::of(Policy::Cluster, &["a:1", "b:1", "c:1"], change)
+        Self::of(Policy::Cluster, &["a:1", "b:1", "c:1"], None, change)
     }
 
-    fn of(policy: Policy, endpoints: &[&str], change: impl FnOnce(&mut Settings)) -> Self {
+    /// The same, of members that keep what a connection leaves behind.
+    pub(super) fn keeping(orphan_ttl: Duration) -> Self {
+        Self::of(Policy::Cluster, &["a:1", "b:1", "c:1"], Some(orphan_ttl), |_| {})
+    }
+
+    fn of(
+        policy: Policy,
+        endpoints: &[&str],
+        orphan_ttl: Option<Duration>,
+        change: impl FnOnce(&mut Settings),
+    ) -> Self {
         let mut settings = Settings {
             schedule: Schedule {
                 longest_suspend: None,
@@ -84,6 +94,7 @@ impl Bench {
                 policy,
                 endpoints,
                 takeover_delay: None,
+                orphan_ttl,
             },
             settings,
             sink: ShardSink::nowhere(),

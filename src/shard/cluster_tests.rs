@@ -6,7 +6,7 @@ use super::held::{Acquired, HeldLease};
 use super::request::RequestKind;
 use super::*;
 use crate::error::{ErrorKind, Result};
-use crate::lease::cell::LeaseState;
+use crate::lease::cell::{LeaseState, LostReason};
 use crate::lease::policy::RenewPolicy;
 use crate::net::lane::Outgoing;
 use crate::protocol::{Request, Response, Status};
@@ -278,4 +278,114 @@ fn the_place_of_a_ticket_is_given_up_when_the_time_of_its_wait_is_over() {
     bench.answer(lane, request, Response::Granted(grant(1)));
     let pipelined = bench.pipelined();
     bench.sent_on(pipelined, RequestKind::Release);
+}
+
+// Leases in doubt.
+
+fn is_lost(bench: &Bench, lease: &HeldLease, why: LostReason) -> bool {
+    state(bench, lease) == LeaseState::Lost(why)
+}
+
+/// Answers the renewal that is under way.
+fn renewed(bench: &mut Bench, over: LaneId) {
+    let request = bench.sent_on(over, RequestKind::Renew);
+    bench.answer(over, request, Response::Renewed(Some(10)));
+}
+
+#[test]
+fn a_lease_whose_connection_ended_is_lost_at_once_where_the_cluster_is_not_known_to_keep_it() {
+    let mut bench = Bench::cluster(|_| {});
+    let lease = bench.hold("k");
+    bench.cut(bench.pipelined());
+    assert!(is_lost(&bench, &lease, LostReason::Disconnected));
+    // In case the cluster has it still.
+    let next = bench.leader_is_found();
+    bench.sent_on(next, RequestKind::Release);
+}
+
+#[test]
+fn a_lease_is_in_doubt_for_as_long_as_the_cluster_is_said_to_keep_it_and_no_longer() {
+    let mut bench = Bench::keeping(4 * SECOND);
+    let lease = bench.hold("k");
+    bench.cut(bench.pipelined());
+    assert_eq!(state(&bench, &lease), LeaseState::Suspect);
+    bench.pass(3 * SECOND);
+    assert_eq!(state(&bench, &lease), LeaseState::Suspect);
+    bench.pass(SECOND);
+    assert!(is_lost(&bench, &lease, LostReason::Expired));
+}
+
+#[test]
+fn a_lease_in_doubt_that_a_leader_confirms_goes_on_to_its_own_end() {
+    let mut bench = Bench::keeping(4 * SECOND);
+    let lease = bench.hold("k");
+    bench.cut(bench.pipelined());
+    let next = bench.leader_is_found();
+    renewed(&mut bench, next);
+    assert_eq!(state(&bench, &lease), LeaseState::Held);
+    bench.pass(4 * SECOND);
+    assert_eq!(state(&bench, &lease), LeaseState::Held);
+}
+
+#[test]
+fn what_survives_a_disconnect_is_in_doubt_to_its_own_end() {
+    let mut bench = Bench::cluster(|settings| settings.survives_disconnect = true);
+    let lease = bench.hold("k");
+    bench.cut(bench.pipelined());
+    bench.pass(9 * SECOND);
+    assert_eq!(state(&bench, &lease), LeaseState::Suspect);
+    bench.pass(SECOND);
+    assert!(is_lost(&bench, &lease, LostReason::Expired));
+}
+
+#[test]
+fn the_connection_to_a_deposed_leader_stands_until_the_next_has_taken_over_the_leases() {
+    let mut bench = Bench::cluster(|_| {});
+    let lease = bench.hold("k");
+    let before = bench.pipelined();
+    let mut caller = bench.acquire("other", Patience::Try);
+    let request = bench.sent_on(before, RequestKind::Try);
+    bench.answer(before, request, Response::Refused(Status::NotLeader(None)));
+    assert_eq!(state(&bench, &lease), LeaseState::Suspect);
+    bench.pass(2 * SECOND);
+    assert!(
+        bench.finished.is_empty(),
+        "it might lead again, and release what its connection owned"
+    );
+    let next = bench.leader_is_found();
+    renewed(&mut bench, next);
+    assert_eq!(
+        (state(&bench, &lease), bench.finished.clone()),
+        (LeaseState::Held, vec![before])
+    );
+    bench.cut(before);
+    assert_eq!(state(&bench, &lease), LeaseState::Held);
+    assert!(is_waiting(&mut caller));
+}
+
+#[test]
+fn a_lease_is_lost_with_the_connection_to_a_deposed_leader_if_no_other_has_confirmed_it() {
+    let mut bench = Bench::cluster(|_| {});
+    let lease = bench.hold("k");
+    let before = bench.pipelined();
+    let caller = bench.acquire("other", Patience::Try);
+    let request = bench.sent_on(before, RequestKind::Try);
+    bench.answer(before, request, Response::Refused(Status::NotLeader(None)));
+    bench.cut(before);
+    assert!(is_lost(&bench, &lease, LostReason::Disconnected));
+    drop(caller);
+}
+
+#[test]
+fn a_connection_that_stands_for_leases_that_are_lost_is_closed() {
+    let mut bench = Bench::cluster(|_| {});
+    let lease = bench.hold("k");
+    let before = bench.pipelined();
+    let caller = bench.acquire("other", Patience::Try);
+    let request = bench.sent_on(before, RequestKind::Try);
+    bench.answer(before, request, Response::Refused(Status::NotLeader(None)));
+    bench.pass(12 * SECOND);
+    assert!(is_lost(&bench, &lease, LostReason::Expired));
+    assert_eq!(bench.finished, [before]);
+    drop(caller);
 }

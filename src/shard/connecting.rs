@@ -286,7 +286,8 @@ impl ShardMachine {
             self.put_back(bound, turn.now);
         }
         self.replace_disposable(turn);
-        self.connections.hang_up_elsewhere(here, turn);
+        self.connections
+            .hang_up_elsewhere(here, self.serving.is_cluster(), turn);
         self.exclusive_attempts = self.serving.reconnect.pauses();
         self.exclusive_not_before = turn.now;
     }
@@ -427,6 +428,7 @@ impl ShardMachine {
                 false => drop(self.connections.close(id, turn)),
             }
         }
+        self.keep_house(turn);
     }
 
     // Servers that know nothing of each other, one of which serves.
@@ -560,7 +562,7 @@ impl ShardMachine {
         let error = self.here(error);
         let retry = self.serving.reconnect.go_back(&error);
         let here = self.serving.at();
-        self.connections.hang_up_elsewhere(here, turn);
+        self.connections.hang_up_elsewhere(here, false, turn);
         let handover = self.serving.handover();
         self.hand_over(Some(handover), turn);
         self.away(error, retry, turn);

@@ -66,8 +66,10 @@ pub(super) struct Connection {
     pub(super) target: Option<Target>,
     /// All that it has waited for, in its session.
     asked_for: HashSet<(Kind, Key)>,
-    /// Nothing more is sent over it, and its end is no news.
+    /// Nothing more is sent over it.
     pub(super) retired: bool,
+    /// It ends when all is answered.
+    pub(super) finishing: bool,
     /// It was closed to give up its wait: what it still brings does not count.
     pub(super) cut: bool,
     /// It has brought an answer.
@@ -92,6 +94,7 @@ impl Connection {
             target: None,
             asked_for: HashSet::new(),
             retired: false,
+            finishing: false,
             cut: false,
             has_answered: false,
             owns: 0,

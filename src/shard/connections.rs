@@ -323,16 +323,17 @@ impl Connections {
     }
 
     /// The server counts one lease less to this connection.
-    pub(super) fn disown(&mut self, id: LaneId) {
+    pub(super) fn disown(&mut self, id: LaneId, turn: &mut Turn<'_>) {
         if let Some(mut connection) = self.get_mut(id) {
             connection.owns = connection.owns.saturating_sub(1);
         }
+        self.finish_if_free(id, turn);
     }
 
     /// The server counts a lease to another connection.
     pub(super) fn pass_on(&mut self, before: LaneId, by: LaneId, turn: &mut Turn<'_>) {
         self.own(by);
-        self.disown(before);
+        self.disown(before, turn);
         // Its session has had this key: asked for it once more, the server might say that it has it already.
         if self.get(before).is_some_and(|connection| connection.session.is_some()) {
             self.retire(before, turn);
@@ -341,7 +342,8 @@ impl Connections {
 
     // Ending.
 
-    /// Another endpoint serves. What is on its way is answered; nothing more is sent.
+    /// Another endpoint serves. What is on its way is answered; nothing more is sent. It stands until the server counts no lease to it:
+    /// a member that leads again would take its end for that of its leases.
     pub(super) fn retire(&mut self, id: LaneId, turn: &mut Turn<'_>) {
         let Some(mut connection) = self.get_mut(id) else {
             return;
@@ -351,13 +353,43 @@ impl Connections {
         drop(connection);
         if !was_retired {
             self.vacate(id, was_up);
+            self.finish_if_free(id, turn);
+        }
+    }
+
+    /// Ends a connection that is retired and owns nothing, when all is answered.
+    fn finish_if_free(&mut self, id: LaneId, turn: &mut Turn<'_>) {
+        let is_free = |connection: &Connection| connection.retired && !connection.finishing && connection.owns == 0;
+        if self.get(id).is_some_and(is_free) {
+            self.finish(id, turn);
+        }
+    }
+
+    /// Ends a connection when all is answered.
+    pub(super) fn finish(&mut self, id: LaneId, turn: &mut Turn<'_>) {
+        if let Some(mut connection) = self.get_mut(id) {
+            connection.finishing = true;
             turn.push(Effect::Finish(id));
         }
     }
 
-    /// Hangs up everything that leads elsewhere than to this endpoint, but what is only finishing.
-    pub(super) fn hang_up_elsewhere(&mut self, endpoint: usize, turn: &mut Turn<'_>) {
+    /// The connections that are retired, and stand for the sake of what they own; and how much that is.
+    pub(super) fn kept_for_leases(&self) -> Vec<(LaneId, usize)> {
+        let ids = self
+            .ids_of(|connection| connection.retired && !connection.finishing)
+            .into_iter();
+        ids.filter_map(|id| Some((id, self.get(id)?.owns))).collect()
+    }
+
+    /// Hangs up everything that leads elsewhere than to this endpoint, but what is only finishing. `keep_owners`: what is idle and owns
+    /// leases is retired.
+    pub(super) fn hang_up_elsewhere(&mut self, endpoint: usize, keep_owners: bool, turn: &mut Turn<'_>) {
         for id in self.ids_of(|connection| connection.endpoint != endpoint && !connection.retired) {
+            let owns = |connection: &Connection| connection.standing() == Standing::Owning;
+            if keep_owners && self.get(id).is_some_and(owns) {
+                self.retire(id, turn);
+                continue;
+            }
             let was_up = self.get_mut(id).is_some_and(|mut connection| {
                 connection.retired = true;
                 connection.is_up()

@@ -15,8 +15,9 @@ use crate::lease::lost_keys::LostKeys;
 use crate::net::lane::LaneEnd;
 use crate::protocol::StableRef;
 
-/// The part of the server's read timeout by which leases in doubt are given up early.
-const READ_TIMEOUT_MARGIN: u32 = 20;
+/// The part of the time for which a cluster keeps what a connection left behind by which that is given up early: clocks do not run equally
+/// fast.
+const ORPHAN_MARGIN: u32 = 20;
 
 /// A connection that ended, while what is left of it is taken care of.
 struct Ended {
@@ -55,11 +56,10 @@ impl ShardMachine {
             .unwrap_or_else(|| Error::new(ErrorKind::Disconnected, "the connection was closed"))
             .at(self.endpoint_at(connection.endpoint).as_text());
         // First the holders: their leases go with the connection.
+        self.owner_gone(id, connection.draining, heard, &cause, turn);
         if served && self.serving.is_cluster() && !self.connections.is_serving() {
-            let survival = self.survival(heard);
-            self.leases.suspect_all(survival);
-        } else if !connection.is_retired() || !self.serving.is_cluster() {
-            self.owner_gone(id, connection.draining, heard, &cause, turn);
+            // Another member may lead. Leases of connections that stand are renewed there before anything else.
+            self.leases.suspect_all(Survival::WholeTtl);
         }
         let up_since = connection.up_since();
         let mut ended = Ended {
@@ -172,21 +172,14 @@ impl ShardMachine {
         }
     }
 
-    /// How long leases outlive a connection to a server that was heard of then. If the leader of a cluster is gone, the next
-    /// knows them; but if it is there, and only cannot be reached, it gives them up when it has read nothing for its read
-    /// timeout.
+    /// How long leases outlive a connection to a server that was heard of then, and so has seen its end later. A leader that is well
+    /// gives them to others as soon as it sees that, unless it is known to keep them; and nothing tells it from one that is gone.
     fn survival(&self, heard: Moment) -> Survival {
-        if self.settings.survives_disconnect {
-            return Survival::WholeTtl;
+        match self.orphan_ttl.filter(|_| self.serving.is_cluster()) {
+            _ if self.settings.survives_disconnect => Survival::WholeTtl,
+            Some(kept) => Survival::Until(after(self.leases.seen(heard), kept - kept / ORPHAN_MARGIN)),
+            None => Survival::None,
         }
-        if !self.serving.is_cluster() {
-            return Survival::None;
-        }
-        let patience = self.settings.server_read_timeout;
-        Survival::Until(after(
-            self.leases.seen(heard),
-            patience - patience / READ_TIMEOUT_MARGIN,
-        ))
     }
 
     /// A connection is gone, and with it what the server counts to it.

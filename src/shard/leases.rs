@@ -213,7 +213,7 @@ impl ShardMachine {
             self.begin_release(release, turn);
         } else if !self.leases.is_on_its_way_back(id) {
             self.leases.remove(id, turn.now);
-            self.connections.disown(claim.owner);
+            self.connections.disown(claim.owner, turn);
         }
     }
 
@@ -265,7 +265,7 @@ impl ShardMachine {
         if let Some(id) = release.id {
             self.leases.remove(id, turn.now);
         }
-        self.connections.disown(release.owner);
+        self.connections.disown(release.owner, turn);
         if let Some(closing) = &mut self.closing {
             closing.count(&release.key, outcome.is_ok());
         }

@@ -155,6 +155,8 @@ impl Refs {
 pub(crate) struct ShardMachine {
     index: usize,
     settings: Settings,
+    /// For how long the cluster keeps what a connection leaves behind, as far as is known.
+    orphan_ttl: Option<Duration>,
     refs: Refs,
     serving: Serving,
     connections: Connections,
@@ -220,6 +222,7 @@ impl ShardMachine {
             handover,
         } = setup;
         let metrics = ShardMetrics::new(sink.clone(), &plan.endpoints);
+        let orphan_ttl = plan.orphan_ttl;
         let failover = Failover::new(plan.policy, plan.endpoints, &health.endpoint);
         let ttl = settings.lease_ttl.unwrap_or(Ttl::DEFAULT).as_duration();
         let mut takeover = TakeoverDelay::new(plan.takeover_delay, ttl, now);
@@ -227,6 +230,7 @@ impl ShardMachine {
         let reconnect = Reconnect::new(index, failover, settings.reconnect.clone(), settings.fail_fast, &health);
         let mut shard = Self {
             index,
+            orphan_ttl,
             refs,
             exclusive_attempts: reconnect.pauses(),
             further_attempts: reconnect.pauses(),
@@ -401,9 +405,22 @@ impl ShardMachine {
             None => true,
         };
         self.end_overdue_releases(turn);
-        if idle_left || self.releases.pending() > 0 {
+        let kept_left = self.finish_kept_for_nothing(turn);
+        if idle_left || kept_left || self.releases.pending() > 0 {
             self.keep_house(turn);
         }
+    }
+
+    /// Ends the retired connections whose leases are all lost. Returns whether others are left.
+    fn finish_kept_for_nothing(&mut self, turn: &mut Turn<'_>) -> bool {
+        let mut left = false;
+        for (id, owns) in self.connections.kept_for_leases() {
+            match owns > self.leases.lost_of(id) {
+                true => left = true,
+                false => self.connections.finish(id, turn),
+            }
+        }
+        left
     }
 
     fn is_closing(&self) -> bool {

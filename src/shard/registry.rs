@@ -559,6 +559,12 @@ impl Registry {
         })
     }
 
+    /// How many leases of one connection are lost, and not given back yet.
+    pub(crate) fn lost_of(&self, owner: LaneId) -> usize {
+        let ids = self.owned_by(owner).into_iter();
+        ids.filter(|id| self.phase(*id) == Some(Phase::Lost)).count()
+    }
+
     /// The leases of one connection, the lost ones included.
     fn owned_by(&self, owner: LaneId) -> Vec<LeaseId> {
         let mut ids = Vec::new();

@@ -14,9 +14,12 @@ pub struct ClusterScene {
     pub cluster: Cluster,
 }
 
+/// For how long a patient cluster keeps what a connection leaves behind: longer than any test takes.
+pub const KEPT: Duration = Duration::from_secs(600);
+
 /// Orphans are kept for longer than any test takes.
 pub fn patient() -> ServerBuilder {
-    Server::builder().orphan_ttl(Duration::from_secs(600))
+    Server::builder().orphan_ttl(KEPT)
 }
 
 /// Pauses that no test has to wait long for.
@@ -31,9 +34,9 @@ impl ClusterScene {
         Self { cluster }
     }
 
-    /// Describes a client of the cluster.
+    /// Describes a client of the cluster, which was told that that is patient.
     pub fn builder(&self) -> ClientBuilder {
-        let shard = Shard::cluster(self.cluster.addresses());
+        let shard = Shard::cluster(self.cluster.addresses()).orphan_ttl(KEPT);
         Client::builder().shards([shard]).reconnect(soon())
     }
 
@@ -96,9 +99,16 @@ impl Cut {
         Self { proxies }
     }
 
+    /// Describes a client of a patient cluster.
     pub fn builder(&self) -> ClientBuilder {
-        let addresses = self.proxies.iter().map(|proxy| proxy.address.clone());
-        Client::builder().shards([Shard::cluster(addresses)]).reconnect(soon())
+        Client::builder()
+            .shards([self.shard().orphan_ttl(KEPT)])
+            .reconnect(soon())
+    }
+
+    /// The members, of which it is not known whether they keep anything.
+    pub fn shard(&self) -> Shard {
+        Shard::cluster(self.proxies.iter().map(|proxy| proxy.address.clone()))
     }
 
     pub async fn client(&self) -> Client {

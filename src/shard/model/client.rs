@@ -101,6 +101,7 @@ impl World {
                 policy: Policy::Single,
                 endpoints: vec![endpoint],
                 takeover_delay: None,
+                orphan_ttl: None,
             },
             settings: self.plan.settings(self.rng.u64(..)),
             sink: ShardSink::nowhere(),
