@@ -161,10 +161,10 @@ impl World {
             let Some(wire) = self.network.get_mut(id) else { continue };
             let (client, lane) = (wire.client, wire.lane);
             let (up, down) = (wire.up.let_go(now), wire.down.let_go(now));
-            if let Some(at) = up {
+            for at in up {
                 self.add(at, SimEvent::Serve(id));
             }
-            if let Some(at) = down {
+            for at in down {
                 self.wake_lane(client, lane, at);
             }
         }

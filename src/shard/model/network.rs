@@ -95,10 +95,10 @@ impl Pipe {
         self.held_until = self.held_until.max(Some(until));
     }
 
-    /// Lets go what is held back. Returns when the next of it arrives.
-    pub(super) fn let_go(&mut self, now: Instant) -> Option<Instant> {
+    /// Lets go what is held back. Returns when each piece of it arrives.
+    pub(super) fn let_go(&mut self, now: Instant) -> Vec<Instant> {
         self.held_until = None;
-        self.chunks.front().map(|(at, _)| (*at).max(now))
+        self.chunks.iter().map(|(at, _)| (*at).max(now)).collect()
     }
 
     /// What is on its way is lost, but for the first `kept` pieces; what is sent later too.
