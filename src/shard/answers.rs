@@ -62,6 +62,7 @@ impl ShardMachine {
                 other => self.acquire_answered(acquire, other, sent_at, from, turn),
             },
             Pending::Probe(probe) => self.probe_answered(*probe, response, sent_at, from, turn),
+            Pending::Repeat(repeat) => self.repeat_answered(*repeat, response, sent_at, from, turn),
             Pending::Wait(wait) => self.wait_answered(*wait, response, sent_at, from, turn),
             Pending::Enqueue(acquire) => self.enqueue_answered(acquire, response, sent_at, from, turn),
             Pending::Collect(ticket, _) => self.collect_answered(ticket, response, from, turn),
@@ -72,6 +73,7 @@ impl ShardMachine {
                     self.connections.own(from);
                     self.give_back_grant(target, key, grant, from, turn);
                 }
+                self.send_repeats(from, turn);
             }
             Pending::Settle(..) => self.wait_ended(from, turn),
             Pending::Confirm { acquire, grant, owner } if self.is_stale_connection(from) => {
@@ -257,7 +259,14 @@ impl ShardMachine {
 
     /// A grant came that belongs to no caller in particular. The first caller of the key gets it, on its own terms. If there is
     /// none, it is given back.
-    fn deliver(&mut self, key: &WaitKey, mut grant: Grant, granted: UnclaimedGrant, from: LaneId, turn: &mut Turn<'_>) {
+    pub(super) fn deliver(
+        &mut self,
+        key: &WaitKey,
+        mut grant: Grant,
+        granted: UnclaimedGrant,
+        from: LaneId,
+        turn: &mut Turn<'_>,
+    ) {
         self.connections.own(from);
         let claimed = match self.is_closing() {
             true => None,
@@ -284,7 +293,7 @@ impl ShardMachine {
     }
 
     /// The server says that a key is held.
-    fn answer_busy(&mut self, acquire: Acquire, turn: &mut Turn<'_>) {
+    pub(super) fn answer_busy(&mut self, acquire: Acquire, turn: &mut Turn<'_>) {
         let refusal = self.refusal_of(acquire.target.kind(), &acquire.key, turn.now);
         self.waits.refused(&acquire.wait_key(), refusal.at);
         turn.tell(acquire.ask, Ok(AcquireOutcome::Busy(refusal)));
@@ -469,7 +478,7 @@ impl ShardMachine {
         }
     }
 
-    fn refused(&self, target: Target, key: &Key, response: &Response) -> Error {
+    pub(super) fn refused(&self, target: Target, key: &Key, response: &Response) -> Error {
         self.here(match response {
             Response::Refused(Status::LimitMismatch) => limit_mismatch(key, target, self.namespaces()),
             Response::Refused(status) => status.to_error(key.as_str()),
@@ -520,13 +529,13 @@ impl ShardMachine {
 }
 
 /// How a grant was got that belongs to no caller in particular.
-struct UnclaimedGrant {
+pub(super) struct UnclaimedGrant {
     /// The TTL that was asked for.
-    asked: Option<Ttl>,
+    pub(super) asked: Option<Ttl>,
     /// It was granted on these terms, and not before it was asked for this time.
-    is_sure: bool,
+    pub(super) is_sure: bool,
     /// A moment before the server can have granted it.
-    sent_at: Moment,
+    pub(super) sent_at: Moment,
 }
 
 /// A request that waits was well-formed: the server has refused a try of it before, or given it a place. So a bare `error` does not

@@ -168,6 +168,12 @@ impl Bench {
         self.handle(Input::Lane(lane, LaneEvent::Up(shown)));
     }
 
+    /// A connection cannot be established.
+    pub(super) fn fail(&mut self, lane: LaneId) {
+        let error = Error::new(ErrorKind::Connect, "refused");
+        self.handle(Input::Lane(lane, LaneEvent::Failed(error)));
+    }
+
     /// The connection that was opened last.
     pub(super) fn opened(&mut self) -> LaneId {
         self.opened.pop().expect("a connection is opened").0

@@ -8,9 +8,10 @@ use super::*;
 use crate::error::{ErrorKind, Result};
 use crate::lease::cell::{LeaseState, LostReason};
 use crate::lease::policy::RenewPolicy;
+use crate::net::connect::Purpose;
 use crate::net::lane::Outgoing;
 use crate::protocol::{Request, Response, Status};
-use crate::types::Grant;
+use crate::types::{Grant, Target};
 
 type Caller = tokio::sync::oneshot::Receiver<Result<Acquired>>;
 
@@ -388,4 +389,255 @@ fn a_connection_that_stands_for_leases_that_are_lost_is_closed() {
     assert!(is_lost(&bench, &lease, LostReason::Expired));
     assert_eq!(bench.finished, [before]);
     drop(caller);
+}
+
+// Tries that may have been carried out.
+
+/// The connection that was opened last, and the name under which it is to find something.
+fn opened_as(bench: &mut Bench) -> (LaneId, String) {
+    let (lane, opening) = bench.opened.pop().expect("a connection is opened");
+    match opening.purpose {
+        Purpose::Session(name) => (lane, name.expose().to_owned()),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn name_of(bench: &Bench, pipelined: LaneId) -> String {
+    let connection = bench.shard.connections.get(pipelined).unwrap();
+    connection.name.clone().unwrap().expose().to_owned()
+}
+
+/// A try whose connection breaks before it is answered; then the next leader is found. Returns the connection that asks again.
+fn lost_try(bench: &mut Bench, caller: impl FnOnce(&mut Bench) -> Caller) -> (LaneId, Caller) {
+    let caller = caller(bench);
+    let before = bench.pipelined();
+    let name = name_of(bench, before);
+    let request = bench.sent_on(before, RequestKind::Try);
+    bench.cut_with(before, vec![request]);
+    bench.leader_is_found();
+    let (lane, presented) = opened_as(bench);
+    assert_eq!(presented, name, "under any other it would be granted to nobody");
+    assert_ne!(name_of(bench, bench.pipelined()), name);
+    bench.up(lane);
+    (lane, caller)
+}
+
+fn tries(bench: &mut Bench) -> Caller {
+    bench.acquire("k", Patience::Try)
+}
+
+/// Confirms the grant that was found.
+fn confirmed(bench: &mut Bench) {
+    let pipelined = bench.pipelined();
+    let request = bench.sent_on(pipelined, RequestKind::Confirm);
+    bench.answer(pipelined, request, Response::Renewed(Some(10)));
+}
+
+#[test]
+fn a_try_whose_connection_broke_is_asked_again_under_the_same_name_and_its_grant_is_found() {
+    let mut bench = Bench::cluster(|_| {});
+    let (lane, mut caller) = lost_try(&mut bench, tries);
+    let request = bench.sent_on(lane, RequestKind::Repeat);
+    bench.answer(lane, request, Response::Granted(grant(5)));
+    assert!(is_waiting(&mut caller), "its age is not known before it is confirmed");
+    confirmed(&mut bench);
+    let lease = lease(&mut caller);
+    assert_eq!(lease.cell.token, grant(5).token);
+    // It belongs to the pipelined connection now, so that the other may go.
+    assert_eq!(bench.finished, [lane]);
+    bench.cut(lane);
+    assert_eq!(state(&bench, &lease), LeaseState::Held);
+}
+
+#[test]
+fn a_try_that_a_deposed_leader_refused_is_asked_again_under_the_same_name() {
+    let mut bench = Bench::cluster(|_| {});
+    for (number, refused) in [(5, Status::NotLeader(None)), (6, Status::Draining)] {
+        let mut caller = tries(&mut bench);
+        let before = bench.pipelined();
+        let name = name_of(&bench, before);
+        let request = bench.sent_on(before, RequestKind::Try);
+        bench.answer(before, request, Response::Refused(refused));
+        assert!(!bench.has_sent(RequestKind::Repeat));
+        bench.leader_is_found();
+        let (lane, presented) = opened_as(&mut bench);
+        assert_eq!(presented, name);
+        bench.up(lane);
+        let request = bench.sent_on(lane, RequestKind::Repeat);
+        bench.answer(lane, request, Response::Granted(grant(number)));
+        confirmed(&mut bench);
+        lease(&mut caller);
+        bench.sent.clear();
+    }
+}
+
+#[test]
+fn what_is_found_of_a_try_whose_caller_is_gone_is_given_back() {
+    let mut bench = Bench::cluster(|_| {});
+    let (lane, caller) = lost_try(&mut bench, tries);
+    drop(caller);
+    let request = bench.sent_on(lane, RequestKind::Repeat);
+    bench.answer(lane, request, Response::Granted(grant(5)));
+    bench.sent(RequestKind::Release);
+}
+
+#[test]
+fn a_try_that_was_not_carried_out_hears_that_the_key_is_held_and_leaves_no_place() {
+    let mut bench = Bench::cluster(|_| {});
+    let (lane, mut caller) = lost_try(&mut bench, tries);
+    let request = bench.sent_on(lane, RequestKind::Repeat);
+    bench.answer(lane, request, Response::TimedOut);
+    assert!(is_busy(&mut caller));
+    let request = bench.sent_on(lane, RequestKind::GiveUp);
+    assert!(bench.finished.is_empty());
+    bench.answer(lane, request, Response::Refused(Status::NotEnqueued));
+    bench.pass(10 * SECOND);
+    assert!(bench.closed.contains(&lane) || bench.finished.contains(&lane));
+}
+
+#[test]
+fn a_try_is_asked_again_as_often_as_redirects_are_followed() {
+    let mut bench = Bench::cluster(|_| {});
+    let (mut lane, mut caller) = lost_try(&mut bench, tries);
+    for _ in 0..2 {
+        let request = bench.sent_on(lane, RequestKind::Repeat);
+        bench.cut_with(lane, vec![request]);
+        bench.pass(2 * SECOND);
+        lane = opened_as(&mut bench).0;
+        bench.up(lane);
+    }
+    let request = bench.sent_on(lane, RequestKind::Repeat);
+    bench.cut_with(lane, vec![request]);
+    assert_eq!(failed(&mut caller), ErrorKind::Disconnected);
+    assert!(bench.shard.repeats.is_empty());
+}
+
+#[test]
+fn a_server_that_stands_alone_remembers_no_name_so_a_lost_try_fails() {
+    let mut bench = Bench::connected(|_| {});
+    let mut caller = tries(&mut bench);
+    let before = bench.pipelined();
+    let request = bench.sent_on(before, RequestKind::Try);
+    bench.cut_with(before, vec![request]);
+    assert_eq!(failed(&mut caller), ErrorKind::Disconnected);
+}
+
+#[test]
+fn a_key_that_waits_for_its_turn_gets_what_a_lost_try_of_it_was_granted() {
+    let mut bench = Bench::cluster(|settings| settings.exclusive = 1);
+    let (_, _other) = waits(&mut bench, "other");
+    let until = bench.now + 60 * SECOND;
+    let refusal = progress::Refusal { at: bench.now, own: 0 };
+    let mut caller = bench.acquire("k", Patience::Until(until, refusal));
+    bench.pass(SECOND);
+    let before = bench.pipelined();
+    let request = bench.sent_on(before, RequestKind::Probe);
+    bench.cut_with(before, vec![request]);
+    bench.leader_is_found();
+    let (lane, _) = opened_as(&mut bench);
+    bench.up(lane);
+    let request = bench.sent_on(lane, RequestKind::Repeat);
+    bench.answer(lane, request, Response::Granted(grant(5)));
+    confirmed(&mut bench);
+    assert_eq!(lease(&mut caller).cell.token, grant(5).token);
+}
+
+/// A lease on `k` that goes on at the next leader, and a try of the key that was lost.
+fn held_and_lost(target: Target) -> (Bench, HeldLease, LaneId, Caller) {
+    let mut bench = Bench::keeping(60 * SECOND);
+    bench.target = target;
+    bench.ttl = Ttl::from_secs(10);
+    let lease = bench.hold("k");
+    let (lane, caller) = lost_try(&mut bench, |bench| {
+        bench.ttl = Ttl::from_secs(2);
+        tries(bench)
+    });
+    let pipelined = bench.pipelined();
+    renewed(&mut bench, pipelined);
+    (bench, lease, lane, caller)
+}
+
+#[test]
+fn a_lease_that_a_lost_try_finds_is_not_handed_out_twice() {
+    let (mut bench, lease, lane, mut caller) = held_and_lost(Target::Lock);
+    let request = bench.sent_on(lane, RequestKind::Repeat);
+    // As builds do whose renewals do not move a lease from its connection.
+    bench.answer(lane, request, Response::Granted(grant(1)));
+    assert!(is_busy(&mut caller), "this client holds it itself");
+    // It was begun anew with the TTL of the try, and has to have its own again.
+    assert!(lease.cell.remaining_at(bench.now.into()) <= 2 * SECOND);
+    let pipelined = bench.pipelined();
+    let request = bench.sent_on(pipelined, RequestKind::Renew);
+    assert_eq!(names_ttl(&request), 10);
+    bench.answer(pipelined, request, Response::Renewed(Some(10)));
+    assert_eq!(state(&bench, &lease), LeaseState::Held);
+    assert!(lease.cell.remaining_at(bench.now.into()) > 9 * SECOND);
+}
+
+#[test]
+fn of_a_semaphore_a_lost_try_asks_on_until_it_finds_what_nobody_has() {
+    let target = Target::Semaphore(crate::types::Limit::new(3).unwrap());
+    let (mut bench, held, lane, mut caller) = held_and_lost(target);
+    let request = bench.sent_on(lane, RequestKind::Repeat);
+    bench.answer(lane, request, Response::Granted(grant(1)));
+    assert!(is_waiting(&mut caller));
+    let request = bench.sent_on(lane, RequestKind::Repeat);
+    bench.answer(lane, request, Response::Granted(grant(2)));
+    confirmed(&mut bench);
+    let found = lease(&mut caller);
+    assert_ne!(found.cell.token, held.cell.token);
+}
+
+#[test]
+fn what_is_on_its_way_back_is_not_found_as_the_grant_of_a_lost_try() {
+    let mut bench = Bench::keeping(60 * SECOND);
+    let held = bench.hold("k");
+    bench.handle(Input::Release {
+        id: held.id(),
+        told: None,
+    });
+    std::mem::forget(held);
+    let (lane, mut caller) = lost_try(&mut bench, tries);
+    let request = bench.sent_on(lane, RequestKind::Repeat);
+    bench.answer(lane, request, Response::Granted(grant(1)));
+    assert!(is_waiting(&mut caller));
+    let request = bench.sent_on(lane, RequestKind::Repeat);
+    bench.answer(lane, request, Response::Granted(grant(2)));
+    confirmed(&mut bench);
+    assert_eq!(lease(&mut caller).cell.token, grant(2).token);
+}
+
+#[test]
+fn callers_that_do_not_wait_for_a_leader_hear_so_and_what_is_found_for_them_is_given_back() {
+    let mut bench = Bench::cluster(|settings| settings.fail_fast = true);
+    let mut caller = tries(&mut bench);
+    let before = bench.pipelined();
+    let request = bench.sent_on(before, RequestKind::Try);
+    bench.cut_with(before, vec![request]);
+    for _ in 0..3 {
+        let lane = bench.pipelined();
+        bench.fail(lane);
+    }
+    assert_eq!(failed(&mut caller), ErrorKind::Unavailable);
+    bench.leader_is_found();
+    let (lane, _) = opened_as(&mut bench);
+    bench.up(lane);
+    let request = bench.sent_on(lane, RequestKind::Repeat);
+    bench.answer(lane, request, Response::Granted(grant(5)));
+    bench.sent(RequestKind::Release);
+}
+
+#[test]
+fn a_shutdown_waits_for_what_lost_tries_have_found_and_gives_it_back() {
+    let mut bench = Bench::cluster(|_| {});
+    let (lane, mut caller) = lost_try(&mut bench, tries);
+    let until = bench.now + 5 * SECOND;
+    bench.handle(Input::Shutdown(input::Shutdown { until, told: None }));
+    assert!(bench.report.is_none());
+    let request = bench.sent_on(lane, RequestKind::Repeat);
+    bench.answer(lane, request, Response::Granted(grant(5)));
+    assert_eq!(failed(&mut caller), ErrorKind::Shutdown);
+    let (over, request) = bench.sent(RequestKind::Release);
+    bench.answer(over, request, Response::Done);
+    assert!(bench.report.is_some());
 }

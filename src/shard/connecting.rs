@@ -157,6 +157,11 @@ impl ShardMachine {
     fn pipelined_up(&mut self, id: LaneId, shown: Shown, turn: &mut Turn<'_>) {
         let is_first = !self.connections.is_serving();
         self.connections.up(id, turn.now);
+        if shown.abilities.sessions != Some(true) {
+            if let Some(mut connection) = self.connections.get_mut(id) {
+                connection.name = None;
+            }
+        }
         self.further_attempts = self.serving.reconnect.pauses();
         if let Some(cluster) = shown.cluster {
             self.note_cluster(cluster);
@@ -261,6 +266,7 @@ impl ShardMachine {
         }
         if self.refusal().is_some() {
             self.refuse_parked(turn);
+            self.forsake_repeats(turn);
             for wait in self.waits.drain(turn.now) {
                 match self.refusal() {
                     Some(error) => self.refuse_wait(wait, error, turn),
@@ -322,6 +328,7 @@ impl ShardMachine {
             .is_some_and(|connection| connection.role == Role::Exclusive)
         {
             self.connections.retire(from, turn);
+            self.repeats.left(from);
         }
         let refusal = self.at_lane(from, refusal);
         if is_news {
@@ -337,6 +344,13 @@ impl ShardMachine {
             }
             (Fate::Forget, Pending::Probe(probe)) => self.probe_unanswered(&probe.key, turn.now),
             (Fate::Forget, _) => self.wait_ended(from, turn),
+            (Fate::RetryInSession, pending @ (Pending::Try(_) | Pending::Probe(_) | Pending::Repeat(_))) => {
+                let name = self
+                    .connections
+                    .get(from)
+                    .and_then(|connection| connection.name.clone());
+                self.retry_try(pending, name, refusal, turn);
+            }
             (Fate::RetryInSession | Fate::PutBack, wait) => self.retry_wait(from, wait, refusal, turn),
             (Fate::Repeat, Pending::Release(release)) => self.repeat_release(release, turn),
             (Fate::Fail | Fate::Repeat | Fate::StaysDue, pending) => self.fail(pending, refusal, turn),
@@ -346,7 +360,6 @@ impl ShardMachine {
     /// Sends a request to the leader, as often as redirects are followed.
     fn redirect(&mut self, mut pending: Pending, refusal: Error, turn: &mut Turn<'_>) {
         let goes_on = match &mut pending {
-            Pending::Try(acquire) => self.count_redirect(&mut acquire.redirects),
             Pending::Ask(question) => question.of_the_leader && self.count_redirect(&mut question.redirects),
             _ => false,
         };

@@ -31,6 +31,8 @@ pub(super) enum Work {
     Asking(WaitKey, Arrival),
     /// It has a place in a queue, which belongs to a ticket.
     Ticket(WaitKey, Arrival, TicketId),
+    /// It is for what is asked again under its name.
+    Repeating,
     /// It is over, and its end is on its way.
     Ending,
 }
@@ -62,6 +64,9 @@ pub(super) struct Connection {
     pub(super) endpoint: usize,
     /// The name of its session, by which another member of the cluster would know it again.
     pub(super) session: Option<StableRef>,
+    /// The name that it presented as a pipelined connection, if its server remembers such: what it may have been granted unheard is
+    /// found under that.
+    pub(super) name: Option<StableRef>,
     /// What it waits for, or did last, in its session.
     pub(super) target: Option<Target>,
     /// All that it has waited for, in its session.
@@ -91,6 +96,7 @@ impl Connection {
             draining: false,
             endpoint,
             session,
+            name: None,
             target: None,
             asked_for: HashSet::new(),
             retired: false,

@@ -133,7 +133,10 @@ impl Connections {
             Purpose::Session(reference) => Some(reference.clone()),
             _ => None,
         };
-        let connection = Connection::new(role, work, endpoint, session);
+        let mut connection = Connection::new(role, work, endpoint, session);
+        if let Purpose::Leading(name) = &purpose {
+            connection.name = Some(name.clone());
+        }
         self.idle.enter(id, connection.standing());
         self.counts[role as usize].all += 1;
         self.all.insert(id, connection);
@@ -335,7 +338,9 @@ impl Connections {
         self.own(by);
         self.disown(before, turn);
         // Its session has had this key: asked for it once more, the server might say that it has it already.
-        if self.get(before).is_some_and(|connection| connection.session.is_some()) {
+        let had_it =
+            |connection: &Connection| connection.session.is_some() && !matches!(connection.work, Work::Repeating);
+        if self.get(before).is_some_and(had_it) {
             self.retire(before, turn);
         }
     }
@@ -437,7 +442,8 @@ impl Connections {
     /// Closes what waits on the server, or is about to, and owns nothing; or all of it, whatever it owns. Returns what that was.
     pub(super) fn close_waiting(&mut self, whatever_it_owns: bool, turn: &mut Turn<'_>) -> Vec<Connection> {
         let waits = |connection: &Connection| {
-            !matches!(connection.work, Work::Idle(_) | Work::Ending) && (connection.owns == 0 || whatever_it_owns)
+            !matches!(connection.work, Work::Idle(_) | Work::Repeating | Work::Ending)
+                && (connection.owns == 0 || whatever_it_owns)
         };
         let ids = self.ids_of(waits);
         ids.into_iter().filter_map(|id| self.close(id, turn)).collect()

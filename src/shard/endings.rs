@@ -26,6 +26,7 @@ struct Ended {
     /// It was closed to give up its wait.
     was_cut: bool,
     session: Option<StableRef>,
+    name: Option<StableRef>,
     /// The wait that it carried, until that was taken care of.
     waited_for: Option<WaitKey>,
     /// Where its unanswered request about a ticket's place stood, until that was taken care of.
@@ -66,6 +67,7 @@ impl ShardMachine {
             served,
             was_cut: connection.cut,
             session: connection.session,
+            name: connection.name,
             waited_for: None,
             asked: None,
         };
@@ -85,6 +87,7 @@ impl ShardMachine {
                     self.queue(wait, Some(arrival), turn.now);
                 }
             }
+            Work::Repeating => self.repeats.left(id),
             Work::Opening(None) | Work::Idle(_) | Work::Ending => {}
         }
         for pending in leftovers.unwritten {
@@ -129,6 +132,9 @@ impl ShardMachine {
             (Fate::PutBack, _) => {}
             // It was given up, and no session may have its place.
             (Fate::RetryInSession, Pending::Wait(_)) if ended.was_cut && ended.session.is_none() => {}
+            (Fate::RetryInSession, pending @ (Pending::Try(_) | Pending::Probe(_) | Pending::Repeat(_))) => {
+                self.retry_try(pending, ended.name.clone(), cause.clone(), turn);
+            }
             (Fate::RetryInSession, pending) => {
                 let Some(session) = ended.session.clone() else {
                     return self.fail(pending, cause.clone(), turn);
@@ -161,6 +167,7 @@ impl ShardMachine {
                     turn.tell(acquire.ask, Err(error));
                 }
             }
+            Pending::Repeat(repeat) => self.not_found(*repeat, error, turn),
             Pending::Wait(wait) => self.tell_uncovered(&wait.wait_key(), error, turn),
             Pending::Rejoin(ticket, _) | Pending::Collect(ticket, _) => self.ticket_refused(ticket, error, turn),
             Pending::Ask(question) => self.answer(question, Err(error), turn),

@@ -74,6 +74,7 @@ impl ShardMachine {
             Pending::Try(acquire) => turn.tell(acquire.ask, Err(error)),
             // Its callers are told separately.
             Pending::Probe(probe) => self.probe_unanswered(&probe.key, turn.now),
+            Pending::Repeat(repeat) => self.not_found(*repeat, error, turn),
             Pending::Wait(wait) => self.refuse_wait(Wait::Resume(wait), error, turn),
             Pending::Enqueue(acquire) => self.refuse_wait(Wait::Ticket(acquire), error, turn),
             Pending::Rejoin(ticket, session) => self.refuse_wait(Wait::Rejoin(ticket, session), error, turn),
@@ -215,6 +216,12 @@ impl ShardMachine {
                 key: probe.key.1.clone(),
                 wait: WaitSecs::TRY,
                 ttl: probe.ttl,
+            },
+            Pending::Repeat(repeat) => Request::Acquire {
+                target: repeat.key.0,
+                key: repeat.key.1.clone(),
+                wait: WaitSecs::TRY,
+                ttl: repeat.ttl,
             },
             Pending::Wait(wait) => Request::Acquire {
                 target: wait.target,

@@ -219,7 +219,7 @@ impl ShardMachine {
 
     /// Sends a release now, or as soon as there is a connection.
     pub(super) fn begin_release(&mut self, release: PendingRelease, turn: &mut Turn<'_>) {
-        self.releases.begin();
+        self.releases.begin(&release.token);
         let key = (!self.waits.is_empty()).then(|| (release.target, release.key.clone()));
         self.send(Pending::Release(release), turn);
         // What is tried from now on comes to the server behind the release.
@@ -261,7 +261,7 @@ impl ShardMachine {
 
     /// A release is over, one way or the other.
     pub(super) fn end_release(&mut self, release: PendingRelease, outcome: Result<()>, turn: &mut Turn<'_>) {
-        self.releases.end();
+        self.releases.end(&release.token);
         if let Some(id) = release.id {
             self.leases.remove(id, turn.now);
         }

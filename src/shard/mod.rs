@@ -12,6 +12,7 @@
 //! | [`places`] | tickets, and places that are being taken back |
 //! | [`registry`] | leases: when each is renewed, lost, released |
 //! | [`releases`] | releases under way |
+//! | [`repeats`] | tries that may have been carried out unheard |
 //! | [`serving`] | which server serves, reconnecting, the takeover delay |
 //! | [`shutdown`] | the end |
 //!
@@ -42,6 +43,7 @@ pub(crate) mod progress;
 pub(crate) mod question;
 pub(crate) mod registry;
 mod releases;
+mod repeats;
 pub(crate) mod request;
 mod serving;
 mod sessions;
@@ -63,6 +65,7 @@ use self::metrics::{Exhausted, Population, ShardMetrics};
 use self::places::Places;
 use self::registry::Registry;
 use self::releases::Releases;
+use self::repeats::Repeats;
 use self::request::{Pending, Wait};
 use self::serving::Serving;
 use self::shutdown::Closing;
@@ -162,6 +165,7 @@ pub(crate) struct ShardMachine {
     connections: Connections,
     leases: Registry,
     releases: Releases,
+    repeats: Repeats,
     waits: Waits<Wait>,
     /// When a connection may be opened for a wait, or a key is tried.
     waits_due_at: Option<Instant>,
@@ -248,6 +252,7 @@ impl ShardMachine {
             default_ttl: None,
             leases: Registry::new(settings.schedule, jitter, LeaseMetrics::new(&sink)),
             releases: Releases::default(),
+            repeats: Repeats::default(),
             exclusive_not_before: now,
             places: Places::default(),
             parked: VecDeque::new(),

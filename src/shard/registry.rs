@@ -14,7 +14,7 @@ use crate::lease::lost_keys::LostKeys;
 use crate::lease::metrics::{LeaseMetrics, RenewalOutcome};
 use crate::lease::policy::RenewPolicy;
 use crate::lease::schedule::{RenewRatio, Schedule};
-use crate::types::{Grant, Key, Kind, Target, Ttl};
+use crate::types::{Grant, Key, Kind, Target, Token, Ttl};
 use crate::unwind::catch;
 
 /// What is kept for each lease.
@@ -112,6 +112,17 @@ pub(crate) struct GrantTimes {
     /// A moment before the request was given to the socket.
     pub(crate) sent_at: Moment,
     pub(crate) now: Instant,
+}
+
+/// What is known here of a lease, by its token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Known {
+    Not,
+    Held(LeaseId),
+    /// It is lost, and its guard still there.
+    Lost,
+    /// It is on its way back.
+    Releasing,
 }
 
 /// How long the leases of a connection outlive its end, if nothing is heard of them.
@@ -557,6 +568,30 @@ impl Registry {
                 generation: slot.generation,
             })
         })
+    }
+
+    /// What is known of the lease of a token. Looks at all leases.
+    pub(crate) fn know(&self, kind: Kind, key: &Key, token: &Token) -> Known {
+        let is_it = |id: &LeaseId| {
+            self.entry(*id).is_some_and(|entry| {
+                let cell = &entry.cell;
+                (cell.kind, &cell.key, &cell.token) == (kind, key, token)
+            })
+        };
+        match self.ids().find(is_it).map(|id| (id, self.phase(id))) {
+            None | Some((_, None)) => Known::Not,
+            Some((_, Some(Phase::Lost))) => Known::Lost,
+            Some((_, Some(Phase::Releasing))) => Known::Releasing,
+            Some((id, Some(_))) => Known::Held(id),
+        }
+    }
+
+    /// The server has begun a lease anew with this TTL, by a request that was sent at `sent` over the connection `from`: it must be renewed
+    /// with its own, before that is over. Returns the connection that owned it.
+    pub(crate) fn taken_back(&mut self, id: LeaseId, from: LaneId, sent: Moment, ttl: Ttl) -> Option<LaneId> {
+        let until = self.schedule.deadline(self.seen(sent), ttl);
+        self.suspect(id, Survival::Until(until));
+        self.change_owner(id, from)
     }
 
     /// How many leases of one connection are lost, and not given back yet.

@@ -1,22 +1,25 @@
 //! Leases on their way back to the server.
 
+use std::collections::HashMap;
+
 use tokio::time::Instant;
 
 use super::request::PendingRelease;
+use crate::types::Token;
 
 /// The releases of a shard that are not answered yet.
 #[derive(Default)]
 pub(super) struct Releases {
     /// Those that wait for a connection.
     pending: Vec<PendingRelease>,
-    /// Those that wait, and those that were sent.
-    under_way: usize,
+    /// The tokens of those that wait, and of those that were sent, and of how many.
+    under_way: HashMap<Token, u32>,
 }
 
 impl Releases {
     /// One more is under way.
-    pub(super) fn begin(&mut self) {
-        self.under_way += 1;
+    pub(super) fn begin(&mut self, token: &Token) {
+        *self.under_way.entry(*token).or_default() += 1;
     }
 
     /// One that is under way has no connection: it waits for the next.
@@ -25,8 +28,16 @@ impl Releases {
     }
 
     /// One is over, one way or the other.
-    pub(super) fn end(&mut self) {
-        self.under_way = self.under_way.saturating_sub(1);
+    pub(super) fn end(&mut self, token: &Token) {
+        match self.under_way.get_mut(token) {
+            Some(count) if *count > 1 => *count -= 1,
+            _ => drop(self.under_way.remove(token)),
+        }
+    }
+
+    /// Whether the lease of this token is on its way back.
+    pub(super) fn is_under_way(&self, token: &Token) -> bool {
+        self.under_way.contains_key(token)
     }
 
     /// Takes those that wait for a connection.
@@ -52,11 +63,11 @@ impl Releases {
     /// How many are not answered.
     #[cfg(test)]
     pub(super) fn under_way(&self) -> usize {
-        self.under_way
+        self.under_way.values().map(|count| *count as usize).sum()
     }
 
     /// Whether all are answered.
     pub(super) fn is_done(&self) -> bool {
-        self.under_way == 0
+        self.under_way.is_empty()
     }
 }

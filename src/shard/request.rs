@@ -10,6 +10,7 @@ use super::acquire::Acquire;
 use super::ids::{LaneId, LeaseId, TicketId, WaitKey};
 use super::progress::WaitsFor;
 use super::question::Question;
+use super::repeats::Repeat;
 use super::waits::Waiter;
 use crate::clock::after;
 use crate::error::Result;
@@ -24,6 +25,8 @@ pub(crate) enum Pending {
     Try(Acquire),
     /// `l` with timeout 0, for callers that have no server wait.
     Probe(Box<Probe>),
+    /// `l` with timeout 0 under the name of the connection to which it was written before: it may have been granted then.
+    Repeat(Box<Repeat>),
     /// `l` with a timeout: blocks its connection.
     Wait(Box<ServerWait>),
     /// `e`.
@@ -127,6 +130,7 @@ impl Waiter for Wait {
 pub(crate) enum RequestKind {
     Try,
     Probe,
+    Repeat,
     Wait,
     Enqueue,
     Collect,
@@ -205,9 +209,10 @@ pub(crate) struct Rules {
 impl RequestKind {
     /// All of them.
     #[cfg(test)]
-    pub(crate) const ALL: [Self; 12] = [
+    pub(crate) const ALL: [Self; 13] = [
         Self::Try,
         Self::Probe,
+        Self::Repeat,
         Self::Wait,
         Self::Enqueue,
         Self::Collect,
@@ -230,9 +235,9 @@ impl RequestKind {
                 sends: "`l` with timeout 0",
                 carrier: Pipelined,
                 unwritten: Retry,
-                // Sent again it could take two grants.
-                unknown: Fail,
-                not_led: RetryBounded,
+                // Sent again under another name it could take two grants.
+                unknown: RetryInSession,
+                not_led: RetryInSession,
                 refused: "the caller is told",
                 abandoned: Skip,
             },
@@ -241,10 +246,19 @@ impl RequestKind {
                 carrier: Pipelined,
                 // Its callers wait on.
                 unwritten: Forget,
-                // Sent again it could take two grants.
-                unknown: Fail,
-                not_led: Forget,
+                // Sent again under another name it could take two grants.
+                unknown: RetryInSession,
+                not_led: RetryInSession,
                 refused: "the first caller is told",
+                abandoned: GoesOn,
+            },
+            Self::Repeat => Rules {
+                sends: "`l` with timeout 0 under its connection's name",
+                carrier: Own,
+                unwritten: RetryInSession,
+                unknown: RetryInSession,
+                not_led: RetryInSession,
+                refused: "the caller is told",
                 abandoned: GoesOn,
             },
             Self::Wait => Rules {
@@ -389,6 +403,7 @@ impl Pending {
         match self {
             Self::Try(_) => RequestKind::Try,
             Self::Probe(_) => RequestKind::Probe,
+            Self::Repeat(_) => RequestKind::Repeat,
             Self::Wait(_) => RequestKind::Wait,
             Self::Enqueue(_) => RequestKind::Enqueue,
             Self::Collect(..) => RequestKind::Collect,

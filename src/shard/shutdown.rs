@@ -63,6 +63,7 @@ impl ShardMachine {
         self.closing = Some(Closing::new(shutdown));
         self.set_health(ConnectionState::Closed, turn);
         self.refuse_parked(turn);
+        self.forsake_repeats(turn);
         let ids: Vec<_> = self.leases.ids().collect();
         for id in ids {
             if self.leases.lose(id, LostReason::Shutdown, turn.now) {
@@ -88,7 +89,7 @@ impl ShardMachine {
                     waits.push(bound.wait);
                     continue;
                 }
-                Work::Opening(None) | Work::Idle(_) | Work::Ending => continue,
+                Work::Opening(None) | Work::Idle(_) | Work::Repeating | Work::Ending => continue,
             };
             self.waits.ended(&key, occupant, turn.now);
             if let (Some(target), Some(session)) = (connection.target, connection.session) {
@@ -135,7 +136,7 @@ impl ShardMachine {
         let done = self.closing.as_ref().is_some_and(|closing| {
             // What is in flight may still bring a grant that has to be given back.
             let gave_back = self.releases.is_done() && self.connections.in_flight_pipelined() == 0;
-            let gave_up = !self.serving.is_cluster() || self.waits.is_empty();
+            let gave_up = !self.serving.is_cluster() || self.waits.is_empty() && self.repeats.is_empty();
             gave_back && gave_up || closing.until() <= turn.now
         });
         if !done {

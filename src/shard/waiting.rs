@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::ShardMachine;
-use super::connections::{Opened, Work};
+use super::connections::{Connection, Opened, Work};
 use super::effect::{Role, Turn};
 use super::ids::{Arrival, LaneId, WaitKey};
 use super::metrics::Exhausted;
@@ -42,11 +42,17 @@ impl ShardMachine {
         if self.serving.is_cluster() && !self.connections.is_serving() {
             return;
         }
+        self.start_repeats(turn);
         self.start_bound(turn);
         self.start_on_idle(turn);
         self.open_for_waits(turn);
         self.send_tries(turn);
-        let due = [self.opens_at(turn.now), self.tries_at(turn.now)];
+        let repeats = self.repeats_wait().then_some(self.exclusive_not_before);
+        let due = [
+            self.opens_at(turn.now),
+            self.tries_at(turn.now),
+            repeats.filter(|when| *when > turn.now),
+        ];
         self.waits_due_at = due.into_iter().flatten().min();
     }
 
@@ -136,7 +142,7 @@ impl ShardMachine {
     }
 
     /// Whether a connection may be opened now. After a failure only one at a time is: a server that takes no more is not stormed.
-    fn may_connect(&self, now: Instant) -> bool {
+    pub(super) fn may_connect(&self, now: Instant) -> bool {
         let count = self.connections.count(Role::Exclusive);
         let one_at_a_time = self.exclusive_attempts.made() > 0;
         self.connections.is_serving() && now >= self.exclusive_not_before && (!one_at_a_time || count.all == count.up)
@@ -279,6 +285,10 @@ impl ShardMachine {
             self.clear_exhausted();
         }
         self.keep_house(turn);
+        let is_for_repeats = |connection: &Connection| matches!(connection.work, Work::Repeating);
+        if self.connections.get(id).is_some_and(is_for_repeats) {
+            return self.repeats_up(id, remembered, turn);
+        }
         let Some(bound) = self.connections.take_opening(id, turn.now) else {
             return;
         };
@@ -326,6 +336,7 @@ impl ShardMachine {
         let pause = self.exclusive_not_before.saturating_duration_since(turn.now);
         tracing::debug!(shard = self.index, endpoint = %self.endpoint_of(id), retry_in = %human(pause), %error, "no exclusive connection");
         let connection = self.connections.remove(id);
+        self.repeats.left(id);
         if let Some(Work::Opening(Some(bound))) = connection.map(|connection| connection.work) {
             self.put_back(*bound, turn.now);
         }
