@@ -150,6 +150,16 @@ pub struct ClusterStats {
     pub voters: Vec<String>,
 }
 
+impl ClusterStats {
+    /// Whether the member leads, if it says so.
+    pub(crate) fn leads(&self) -> Option<bool> {
+        match self.role.as_str() {
+            "" => None,
+            role => Some(role == "leader"),
+        }
+    }
+}
+
 /// Reads a value that may be `null`: so servers that are written in Go send a list that was never filled.
 fn or_empty<'de, D, T>(deserializer: D) -> Result<T, D::Error>
 where

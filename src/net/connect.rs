@@ -91,7 +91,6 @@ impl ConnectOptions {
                 _ => self.settings.max_in_flight,
             },
             hears_signals: matches!(self.purpose, Purpose::Signals),
-            has_to_lead: matches!(self.purpose, Purpose::Leading(_)),
             abilities,
             metrics,
         }

@@ -105,8 +105,6 @@ pub(crate) struct LaneSettings {
     pub(crate) max_in_flight: usize,
     /// Whether signals may come between the answers.
     pub(crate) hears_signals: bool,
-    /// Whether its server is of use only while it leads its cluster.
-    pub(crate) has_to_lead: bool,
     pub(crate) abilities: Abilities,
     pub(crate) metrics: LaneMetrics,
 }
@@ -439,11 +437,11 @@ where
 
     /// Asks for something that changes nothing on any server. A server that does not know `ping`, as it said when it was connected to or
     /// on this connection, might close the connection after one more. It is asked to renew a lease that does not exist, which
-    /// it answers with a plain `error`. So is one that has to lead, which says so if it does not.
+    /// it answers with a plain `error`. That is not for all: the leader of a cluster writes it to its log.
     fn ask_for_a_sign_of_life(&mut self) {
         let knows_ping = self.settings.abilities.ping == Some(true) && !self.pipeline.has_refused_ping();
         let request = match Key::new("dflockd-client-keepalive") {
-            Ok(key) if !knows_ping || self.settings.has_to_lead => Request::Renew {
+            Ok(key) if !knows_ping => Request::Renew {
                 kind: Kind::Lock,
                 key,
                 token: Token::OF_NOTHING,

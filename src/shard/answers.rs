@@ -56,6 +56,9 @@ impl ShardMachine {
             }
             _ => {}
         }
+        if self.connections.has_slot(from) {
+            self.led_at = turn.now;
+        }
         match tag {
             Pending::Try(acquire) => match response {
                 Response::TimedOut => self.answer_busy(acquire, turn),
@@ -85,6 +88,7 @@ impl ShardMachine {
             },
             Pending::Renew(renewal) => self.renewal_answered(&renewal, &response, sent_at, from, turn),
             Pending::Release(release) => self.release_answered(release, &response, turn),
+            Pending::Look => self.looked(response, from, turn),
             Pending::Ask(question) => {
                 let at = self.endpoint_of(from).as_text().clone();
                 turn.push(super::effect::Effect::Answer(super::effect::Answer::Question(

@@ -246,7 +246,8 @@ fn a_place_that_is_over_is_not_asked_for_again() {
     // It may be that its member has ceased to lead, and so did not end it.
     let request = bench.sent_on(lane, RequestKind::GiveUp);
     bench.answer(lane, request, Response::Refused(Status::NotEnqueued));
-    assert!(!bench.has_sent(RequestKind::Rejoin) && bench.opened.is_empty());
+    assert!(!bench.has_sent(RequestKind::Rejoin));
+    assert!(bench.opened.iter().all(|(_, opening)| opening.role != Role::Exclusive));
 }
 
 #[test]
@@ -640,4 +641,53 @@ fn a_shutdown_waits_for_what_lost_tries_have_found_and_gives_it_back() {
     let (over, request) = bench.sent(RequestKind::Release);
     bench.answer(over, request, Response::Done);
     assert!(bench.report.is_some());
+}
+
+// Who leads.
+
+/// What a member says of itself.
+fn stats_of(role: &str) -> Response {
+    Response::Json(format!("{{\"cluster\":{{\"role\":\"{role}\"}}}}").into())
+}
+
+#[test]
+fn a_member_at_which_callers_wait_is_asked_what_it_is_when_nothing_else_has_shown_it() {
+    let mut bench = Bench::cluster(|_| {});
+    let (lane, mut caller) = waits(&mut bench, "k");
+    let request = bench.sent_on(lane, RequestKind::Wait);
+    bench.pass(11 * SECOND);
+    let aside = bench.opened();
+    bench.up(aside);
+    let look = bench.sent_on(aside, RequestKind::Look);
+    bench.answer(aside, look, stats_of("leader"));
+    assert!(bench.shard.connections.is_serving());
+    bench.pass(11 * SECOND);
+    let aside = bench.opened();
+    bench.up(aside);
+    let look = bench.sent_on(aside, RequestKind::Look);
+    bench.answer(aside, look, stats_of("follower"));
+    assert!(!bench.shard.connections.is_serving());
+    bench.leader_is_found();
+    // What it tells of is over: its connection leads elsewhere.
+    bench.cut_with(lane, vec![request]);
+    let again = bench.opened();
+    bench.up(again);
+    bench.sent_on(again, RequestKind::Wait);
+    assert!(is_waiting(&mut caller));
+}
+
+#[test]
+fn nobody_is_asked_who_leads_while_nobody_waits_or_answers_show_it() {
+    let mut bench = Bench::cluster(|_| {});
+    bench.pass(60 * SECOND);
+    let (_, _caller) = waits(&mut bench, "k");
+    let _lease = bench.hold("renewed");
+    for _ in 0..20 {
+        bench.pass(SECOND);
+        if bench.has_sent(RequestKind::Renew) {
+            let pipelined = bench.pipelined();
+            renewed(&mut bench, pipelined);
+        }
+    }
+    assert!(bench.opened.is_empty(), "no connection is opened to ask");
 }

@@ -36,8 +36,12 @@ use crate::net::dial::LaneEvent;
 use crate::net::failover::Switch;
 use crate::net::health::ConnectionState;
 use crate::net::reconnect::Retry;
+use crate::protocol::{Call, Response};
 use crate::stats::ClusterStats;
 use crate::types::Grant;
+
+/// For how long the member that serves need not have shown that it leads, while callers wait there.
+const LOOK_AFTER: Duration = Duration::from_secs(10);
 
 impl ShardMachine {
     pub(super) fn lane_event(&mut self, id: LaneId, event: LaneEvent<Pending>, turn: &mut Turn<'_>) {
@@ -381,6 +385,35 @@ impl ShardMachine {
         if self.serving.is_cluster() && self.is_news(from) {
             self.depose(&not_leader(leader).at(self.endpoint().as_text()), turn);
         }
+    }
+
+    /// A member that has ceased to lead tells those nothing that wait there. So where nothing else has shown it, it is asked whether it
+    /// leads: by `stats`, which no member writes to its log.
+    pub(super) fn look_for_the_leader(&mut self, turn: &mut Turn<'_>) {
+        let is_due = turn.now.saturating_duration_since(self.led_at) >= LOOK_AFTER;
+        let may_wait_in_vain = self.serving.is_cluster() && self.waits.at_server() > 0;
+        if is_due && may_wait_in_vain && self.connections.is_serving() && !self.is_closing() {
+            self.led_at = turn.now;
+            self.send(Pending::Look, turn);
+        }
+    }
+
+    /// A member has said what it is.
+    pub(super) fn looked(&mut self, response: Response, from: LaneId, turn: &mut Turn<'_>) {
+        let cluster = Call::stats().finish(response).ok().and_then(|stats| stats.cluster);
+        let here = self.serving.at();
+        let serves = self.connections.is_serving()
+            && self
+                .connections
+                .get(from)
+                .is_some_and(|connection| connection.endpoint == here);
+        let Some(cluster) = cluster.filter(|cluster| serves && cluster.leads() == Some(false)) else {
+            return;
+        };
+        self.metrics.redirected();
+        let refusal = not_leader(cluster.leader_addr.as_deref());
+        let refusal = self.at_lane(from, refusal);
+        self.depose(&refusal, turn);
     }
 
     /// The leader has said what it knows of its cluster. Warns if that is another than the one of the leader before.

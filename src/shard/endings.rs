@@ -175,7 +175,8 @@ impl ShardMachine {
             | Pending::Settle(..)
             | Pending::Confirm { .. }
             | Pending::Renew(_)
-            | Pending::Release(_) => {}
+            | Pending::Release(_)
+            | Pending::Look => {}
         }
     }
 

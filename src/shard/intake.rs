@@ -81,6 +81,7 @@ impl ShardMachine {
             Pending::Collect(ticket, _) => self.ticket_refused(ticket, error, turn),
             // The place went with its connection.
             Pending::GiveUp(..) | Pending::Settle(..) => {}
+            Pending::Look => {}
             Pending::Ask(question) => self.answer(question, Err(error), turn),
             Pending::Confirm { acquire, grant, owner } => {
                 self.give_back_orphan(&acquire, *grant, owner, turn);
@@ -118,6 +119,7 @@ impl ShardMachine {
                 self.keep_house(turn);
                 self.releases.keep(release);
             }
+            Pending::Look => {}
             other => match self.refusal() {
                 Some(error) => self.refuse(other, error, turn),
                 None => self.park(other),
@@ -274,6 +276,7 @@ impl ShardMachine {
                 key: release.key.clone(),
                 token: release.token,
             },
+            Pending::Look => Request::Stats,
             Pending::Ask(question) => question.request.clone(),
         })
     }

@@ -169,6 +169,8 @@ pub(crate) struct ShardMachine {
     waits: Waits<Wait>,
     /// When a connection may be opened for a wait, or a key is tried.
     waits_due_at: Option<Instant>,
+    /// When the member that serves last answered what only the leader of a cluster does.
+    led_at: Instant,
     /// When callers that are gone are thrown out next, and queue positions that no caller wants are given up.
     clean_waits_at: Option<Instant>,
     /// Bounds how many exclusive connections are opened in a second.
@@ -242,6 +244,7 @@ impl ShardMachine {
             connections: Connections::new(settings.pipelined),
             waits: Waits::new(settings.exclusive_per_key, jitter.u64(..)),
             waits_due_at: None,
+            led_at: now,
             clean_waits_at: None,
             connects: TokenBucket::new(waiting::CONNECTS_AT_ONCE, waiting::CONNECTS_PER_SECOND),
             resumes: TokenBucket::new(waiting::RESUMES_AT_ONCE, waiting::RESUMES_PER_SECOND),
@@ -389,6 +392,7 @@ impl ShardMachine {
             self.clean_waits_at = None;
             self.waits.clean(turn.now);
             self.give_up_unclaimed(turn);
+            self.look_for_the_leader(turn);
         }
     }
 

@@ -49,6 +49,8 @@ pub(crate) enum Pending {
     Renew(Renewal),
     /// `r`.
     Release(PendingRelease),
+    /// `stats`, to see whether the member that serves still leads.
+    Look,
     /// Something that touches no lease.
     Ask(Question),
 }
@@ -140,6 +142,7 @@ pub(crate) enum RequestKind {
     Confirm,
     Renew,
     Release,
+    Look,
     Ask,
 }
 
@@ -209,7 +212,7 @@ pub(crate) struct Rules {
 impl RequestKind {
     /// All of them.
     #[cfg(test)]
-    pub(crate) const ALL: [Self; 13] = [
+    pub(crate) const ALL: [Self; 14] = [
         Self::Try,
         Self::Probe,
         Self::Repeat,
@@ -222,6 +225,7 @@ impl RequestKind {
         Self::Confirm,
         Self::Renew,
         Self::Release,
+        Self::Look,
         Self::Ask,
     ];
 
@@ -340,6 +344,15 @@ impl RequestKind {
                 refused: "`NotHeld`; released, if it was sent before",
                 abandoned: GoesOn,
             },
+            Self::Look => Rules {
+                sends: "`stats`",
+                carrier: Disposable,
+                unwritten: Forget,
+                unknown: Forget,
+                not_led: Forget,
+                refused: "nothing",
+                abandoned: GoesOn,
+            },
             Self::Ask => Rules {
                 sends: "what is asked",
                 carrier: Disposable,
@@ -413,6 +426,7 @@ impl Pending {
             Self::Confirm { .. } => RequestKind::Confirm,
             Self::Renew(_) => RequestKind::Renew,
             Self::Release(_) => RequestKind::Release,
+            Self::Look => RequestKind::Look,
             Self::Ask(_) => RequestKind::Ask,
         }
     }

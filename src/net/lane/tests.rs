@@ -59,7 +59,6 @@ fn settings(max_in_flight: usize) -> LaneSettings {
         reply_timeout: Duration::from_secs(60),
         max_in_flight,
         hears_signals: false,
-        has_to_lead: false,
         abilities: Abilities {
             ping: Some(true),
             sessions: None,
