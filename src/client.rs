@@ -175,7 +175,7 @@ impl Client {
     /// # Errors
     ///
     /// The first error that any shard gives; [`NotLeader`](crate::ErrorKind::NotLeader) if the leadership has just moved (ask
-    /// again), [`Unsupported`](crate::ErrorKind::Unsupported) if a server is older than the cluster releases (3.x).
+    /// again), [`Unsupported`](crate::ErrorKind::Unsupported) if a server is no cluster build (unreleased after 2.1.1).
     ///
     /// # Cancel safety
     ///

@@ -101,7 +101,7 @@ impl Call<()> {
             read: |request, response| match response {
                 Response::Refused(Status::Error) => Err(Error::new(
                     ErrorKind::Unsupported,
-                    "the server does not know `barrier`: it is older than the cluster releases (3.x)",
+                    "the server does not know `barrier`: it is no cluster build (unreleased after 2.1.1)",
                 )),
                 other => done(request, other),
             },
@@ -117,7 +117,7 @@ impl Call<()> {
                 // The ref is one that servers take, so this is about the server or the moment.
                 Response::Refused(Status::Error) => Err(Error::new(
                     ErrorKind::Unsupported,
-                    "the server does not take a `stable-ref`: it is older than the cluster releases (3.x), or this \
+                    "the server does not take a `stable-ref`: it is no cluster build (unreleased after 2.1.1), or this \
                      connection has presented one or acquired something before",
                 )),
                 other => done(request, other),

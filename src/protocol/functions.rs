@@ -13,7 +13,7 @@
 //! | [`stats`] | [`Stats`] | `stats` |
 //! | [`sig_emit`] | deliveries | `sig_emit` |
 //! | [`auth`], [`ping`] | `()` | |
-//! | [`barrier`], [`stable_ref`] (cluster releases) | `()` | |
+//! | [`barrier`], [`stable_ref`] (cluster builds) | `()` | |
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")]
@@ -86,7 +86,7 @@ pub async fn ping<S: AsyncRead + AsyncWrite + Unpin>(wire: &mut Wire<S>) -> Resu
 ///
 /// # Errors
 ///
-/// [`Unsupported`](ErrorKind::Unsupported) before the cluster releases (3.x), [`NotLeader`](ErrorKind::NotLeader).
+/// [`Unsupported`](ErrorKind::Unsupported) before the cluster builds (unreleased after 2.1.1), [`NotLeader`](ErrorKind::NotLeader).
 ///
 /// # Cancel safety
 ///
@@ -100,7 +100,7 @@ pub async fn barrier<S: AsyncRead + AsyncWrite + Unpin>(wire: &mut Wire<S>) -> R
 ///
 /// # Errors
 ///
-/// [`Unsupported`](ErrorKind::Unsupported) before the cluster releases (3.x), and where it comes too late or twice.
+/// [`Unsupported`](ErrorKind::Unsupported) before the cluster builds (unreleased after 2.1.1), and where it comes too late or twice.
 ///
 /// # Cancel safety
 ///

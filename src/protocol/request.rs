@@ -73,10 +73,10 @@ pub enum Request {
     Stats,
     /// `ping`: nothing, answered with `ok`. Unknown before release 1.14.
     Ping,
-    /// `barrier`: answered with `ok` once every write that was committed before is visible here. Known to cluster releases.
+    /// `barrier`: answered with `ok` once every write that was committed before is visible here. Known to cluster builds.
     Barrier,
     /// `stable-ref`: names the session that this connection carries on, so that the next one under the same ref gets back
-    /// what this one leaves. At most once a connection, and before it acquires anything. Known to cluster releases.
+    /// what this one leaves. At most once a connection, and before it acquires anything. Known to cluster builds.
     StableRef {
         /// The session.
         reference: StableRef,
