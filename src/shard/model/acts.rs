@@ -108,6 +108,7 @@ impl World {
         let call = SimCall {
             client,
             what,
+            since: self.now(),
             until,
             receiver: Receiver::Acquired(receiver),
             room: Some(room),
@@ -142,6 +143,7 @@ impl World {
         let call = SimCall {
             client,
             what,
+            since: self.now(),
             until,
             receiver: Receiver::Acquired(receiver),
             room: Some(room),
@@ -174,6 +176,7 @@ impl World {
         let call = SimCall {
             client,
             what: What::Release(cell),
+            since: self.now(),
             until,
             receiver: Receiver::Done(receiver),
             room: None,
@@ -233,6 +236,7 @@ impl World {
         let call = SimCall {
             client,
             what: What::Ask,
+            since: self.now(),
             until,
             receiver,
             room: Some(room),

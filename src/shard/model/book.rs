@@ -1,5 +1,7 @@
 //! The servers' book as their events tell it, beside what clients have been told.
 
+use std::collections::HashMap;
+
 use tokio::time::Instant;
 
 use super::agenda::ClientId;
@@ -11,6 +13,8 @@ use crate::types::{Key, Kind, Token};
 pub(super) struct Book {
     pub(super) grants: Vec<GrantRecord>,
     pub(super) given_up: Vec<GivenUp>,
+    /// When a grant of a key last ended.
+    ended_at: HashMap<(Kind, Key), Instant>,
 }
 
 /// A grant that a server has in its book.
@@ -50,9 +54,22 @@ impl Book {
     }
 
     /// It is granted no more.
-    pub(super) fn ended(&mut self, token: Token) -> Option<GrantRecord> {
+    pub(super) fn ended(&mut self, token: Token, now: Instant) -> Option<GrantRecord> {
         let index = self.grants.iter().position(|grant| grant.token == token)?;
-        Some(self.grants.swap_remove(index))
+        let granted = self.grants.swap_remove(index);
+        self.ended_at.insert((granted.kind, granted.key.clone()), now);
+        Some(granted)
+    }
+
+    /// Whether fewer than `limit` have the key.
+    pub(super) fn is_free(&self, kind: Kind, key: &Key, limit: usize) -> bool {
+        let same = |grant: &&GrantRecord| grant.kind == kind && grant.key == *key;
+        self.grants.iter().filter(same).count() < limit
+    }
+
+    /// When a grant of the key last ended.
+    pub(super) fn last_ended(&self, kind: Kind, key: &Key) -> Option<Instant> {
+        self.ended_at.get(&(kind, key.clone())).copied()
     }
 
     /// A client has heard of ends of connections: it was told of what `is_it` says.

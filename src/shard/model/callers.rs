@@ -56,6 +56,8 @@ pub(super) enum Receiver {
 pub(super) struct SimCall {
     pub(super) client: ClientId,
     pub(super) what: What,
+    /// When it was made.
+    pub(super) since: Instant,
     /// When the caller gives up.
     pub(super) until: Instant,
     pub(super) receiver: Receiver,
@@ -119,6 +121,14 @@ impl Wanted {
 }
 
 impl What {
+    /// What a caller wants that waits, or tries, for a lease of no place of its own.
+    pub(super) fn acquires(&self) -> Option<&Wanted> {
+        match self {
+            Self::Try(wanted) | Self::First(wanted) | Self::Wait(wanted, _) => Some(wanted),
+            Self::Enqueue(_) | Self::Collect(..) | Self::Ask | Self::Release(_) => None,
+        }
+    }
+
     /// What it is about, where it may bring a lease.
     pub(super) fn wants(&self) -> Option<(Target, &Key)> {
         match self {

@@ -13,6 +13,7 @@ use super::trace::grant;
 use super::world::World;
 use crate::lease::cell::{LeaseState, LostReason};
 use crate::shard::ids::LaneId;
+use crate::types::Target;
 
 impl Plan {
     /// How long it may take a client to notice that a server has given a connection up.
@@ -23,6 +24,11 @@ impl Plan {
     /// How long a few messages may take where nothing is wrong.
     pub(super) fn slack(&self) -> Duration {
         Duration::from_millis(500) + self.latency.most() * 8
+    }
+
+    /// How long a key may be free though a caller wants it, where nothing is wrong.
+    fn granted_within(&self) -> Duration {
+        Duration::from_secs(1) + self.slack()
     }
 
     /// How long a grant that no caller wants may be in the book of a server, where nothing is wrong.
@@ -110,6 +116,39 @@ impl World {
             .retain(|given_up| now.saturating_duration_since(given_up.at) < forget_before);
     }
 
+    /// A caller gets a key that is free, whatever else waits.
+    pub(super) fn check_free_keys(&mut self) {
+        if self.server.is_none() || self.draining {
+            return;
+        }
+        let now = self.now();
+        let calm_since = |client: &SimClient| calm_since(&self.clients, &self.network, client.id);
+        let calm: Vec<_> = self.clients.iter().map(calm_since).collect();
+        let mut broken = None;
+        for (id, call) in &self.callers.calls {
+            let (Some(wanted), Some(calm_since)) = (call.what.acquires(), calm[call.client.index]) else {
+                continue;
+            };
+            let limit = match wanted.target {
+                Target::Lock => 1,
+                // Which limit the server goes by is not known.
+                Target::Semaphore(_) if self.plan.wrong_limits => continue,
+                Target::Semaphore(limit) => limit.get() as usize,
+            };
+            let kind = wanted.target.kind();
+            let is_free = self.is_alive(call.client) && self.book.is_free(kind, &wanted.key, limit);
+            let ended = self.book.last_ended(kind, &wanted.key).unwrap_or(call.since);
+            let since = call.since.max(calm_since).max(ended);
+            let waited = now.saturating_duration_since(since);
+            if is_free && waited > self.plan.granted_within() {
+                broken = Some((*id, wanted.key.clone(), waited));
+            }
+        }
+        if let Some((call, key, waited)) = broken {
+            self.broken(|| format!("call {call} has wanted {key:?} for {waited:?}, and it is free"));
+        }
+    }
+
     /// Callers that have gone take up no room for long, and clients that are shut down end.
     pub(super) fn check_callers(&mut self) {
         self.callers.tidy();
@@ -188,7 +227,11 @@ impl World {
             }
             let excuse = self.book.given_up(held.token);
             let is_excused = excuse.is_some_and(|given_up| match given_up.told_at {
-                None => now <= given_up.at + self.plan.noticed_within(),
+                None => {
+                    // A process that is stopped hears of nothing before it goes on.
+                    let could_hear_at = given_up.at.max(self.clients[held.client.index].stalled_until);
+                    now <= could_hear_at + self.plan.noticed_within()
+                }
                 // The connection is known to be gone. In doubt it may be, if that is said.
                 Some(_) => state == LeaseState::Suspect && self.plan.survives_disconnect,
             });

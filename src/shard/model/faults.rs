@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use super::agenda::SimEvent;
 use super::network::WireId;
-use super::plan::{LONGEST_STALL, up_to};
+use super::plan::{LONGEST_PAUSE, LONGEST_STALL, up_to};
 use super::world::World;
+use crate::shard::ids::LaneId;
 
 impl World {
     /// Something goes wrong, and the next fault is planned.
@@ -24,7 +25,7 @@ impl World {
                 self.add_in(Duration::from_secs(3), SimEvent::Start);
             }
             13 => self.drain_server(),
-            14 | 15 => self.stall_a_client(),
+            14 | 15 => self.stall_a_client(LONGEST_STALL),
             16 => {
                 let index = self.rng.usize(0..self.clients.len());
                 if self.rng.u8(0..4) == 0 && !self.clients[index].is_over {
@@ -37,6 +38,7 @@ impl World {
                     self.disturbed(index);
                 }
             }
+            18 => self.stall_a_client(LONGEST_PAUSE),
             _ => {}
         }
         true
@@ -133,9 +135,10 @@ impl World {
         }
     }
 
-    fn stall_a_client(&mut self) {
+    /// A client takes no turn for a while: its runtime is busy, or its process is stopped. Then the time has jumped.
+    fn stall_a_client(&mut self, longest: Duration) {
         let index = self.rng.usize(0..self.clients.len());
-        let until = self.now() + up_to(LONGEST_STALL, &mut self.rng);
+        let until = self.now() + up_to(longest, &mut self.rng);
         let now = self.now();
         self.trace.log(now, "client stalls", &[index as u64], String::new);
         let client = &mut self.clients[index];
@@ -148,6 +151,17 @@ impl World {
         client.calm_since = client.calm_since.max(until);
     }
 
+    /// What was put off until the end of a stall happens now.
+    fn wake_client(&mut self, index: usize) {
+        let (now, client) = (self.now(), &self.clients[index]);
+        let (id, lanes): (_, Vec<LaneId>) = (client.id, client.lanes.keys().copied().collect());
+        self.add(now, SimEvent::Inputs(id));
+        self.add(now, SimEvent::Tick(id));
+        for lane in lanes {
+            self.wake_lane(id, lane, now);
+        }
+    }
+
     /// Nothing is wrong from now on, but for what is lost.
     pub(super) fn heal(&mut self) {
         let now = self.now();
@@ -156,6 +170,7 @@ impl World {
         for index in 0..self.clients.len() {
             self.clients[index].stalled_until = now;
             self.clients[index].calm_since = now;
+            self.wake_client(index);
         }
         for id in self.network.ids() {
             let Some(wire) = self.network.get_mut(id) else { continue };

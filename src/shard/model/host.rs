@@ -250,6 +250,7 @@ impl World {
         self.add(at, SimEvent::Sweep(number));
         self.after_server();
         self.check_orphans();
+        self.check_free_keys();
         true
     }
 
@@ -280,12 +281,12 @@ impl World {
                 EventKind::Granted => self.granted(&event),
                 EventKind::Renewed => {}
                 EventKind::Disconnected => {
-                    if let Some(granted) = self.book.ended(token) {
+                    if let Some(granted) = self.book.ended(token, now) {
                         self.give_up(granted);
                     }
                 }
                 _ => {
-                    self.book.ended(token);
+                    self.book.ended(token, now);
                     for held in self.callers.held.iter_mut().filter(|held| held.token == token) {
                         held.in_book = false;
                     }

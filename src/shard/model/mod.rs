@@ -35,6 +35,10 @@
 //! 8. An input has no more effects than there are things to do something about, and a shard that was told the time does not want to be
 //!    told the same time again.
 //! 9. Nothing is sent over a connection that is not up, and no caller gets an error that no correct server causes.
+//! 10. A key that is free is granted within a second to a caller that waits for it, or tries to get it, whatever else waits; plus what a
+//!     few messages take. Tickets are excepted: they need a connection of their own.
+//!
+//! A client's process may stop for longer than leases last, and go on as if nothing had happened: all of this holds then, too.
 //!
 //! # Running it
 //!

@@ -24,6 +24,9 @@ pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(3);
 /// The longest time for which a client's task is not run.
 pub(super) const LONGEST_STALL: Duration = Duration::from_millis(800);
 
+/// The longest time for which a client's process is stopped: longer than most leases.
+pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(12);
+
 #[derive(Debug)]
 pub(super) struct Plan {
     pub(super) clients: usize,
