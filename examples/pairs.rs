@@ -4,9 +4,11 @@
 //!     cargo run --release --example pairs -- --tasks 8 --blocking
 //!     cargo run --release --example pairs -- --tasks 100 --servers 127.0.0.1:6388,127.0.0.1:6389
 //!     cargo run --release --example pairs -- --tasks 100 --tls
+//!     cargo run --release --example pairs -- --tasks 1 --bare
 //!
 //! Without `--servers` it starts an embedded server in this process, on the same cores. Every task has keys of its own:
-//! this measures the way to the server and back, not contention. With `--blocking` the tasks are threads.
+//! this measures the way to the server and back, not contention. With `--blocking` the tasks are threads. With `--bare` each
+//! task writes the same two requests to a socket of its own, in the same kind of runtime: what the client is compared with.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -23,6 +25,8 @@ use dflockd_client::rustls::sign::CertifiedKey;
 use dflockd_client::server::Server;
 use dflockd_client::{Client, Error as ClientError, Tls, blocking};
 use hdrhistogram::Histogram;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufStream};
+use tokio::net::TcpStream;
 
 #[derive(Parser)]
 struct Arguments {
@@ -35,6 +39,9 @@ struct Arguments {
     /// Threads and the blocking client, instead of tasks and the async one.
     #[arg(long)]
     blocking: bool,
+    /// A bare tokio socket a task, without the client.
+    #[arg(long, conflicts_with_all = ["blocking", "tls"])]
+    bare: bool,
     /// The servers, as host:port; an embedded one if there are none.
     #[arg(long, value_delimiter = ',')]
     servers: Vec<String>,
@@ -96,12 +103,20 @@ async fn main() -> Result<(), Box<dyn Error>> {
         Some(server) => vec![server.local_addr().to_string()],
         None => arguments.servers,
     };
+    let first = servers.first().cloned();
     let builder = builder.servers(servers);
     // A tenth of the work first, so that everything is warm.
     let tasks = arguments.tasks;
     let each = (arguments.pairs / tasks).max(1);
     let warm_up = each.div_ceil(10);
     let (latencies, elapsed, connections) = match arguments.blocking {
+        false if arguments.bare => {
+            let server = first.ok_or("--servers names no server")?;
+            over_sockets(&server, tasks, warm_up).await?;
+            let started = Instant::now();
+            let latencies = over_sockets(&server, tasks, each).await?;
+            (latencies, started.elapsed(), tasks as u64)
+        }
         false => {
             let client = builder.connect().await?;
             in_tasks(&client, tasks, warm_up).await?;
@@ -159,6 +174,50 @@ async fn in_tasks(client: &Client, tasks: usize, each: usize) -> Result<Latencie
         all.add(finished??)?;
     }
     Ok(all)
+}
+
+/// Lets each task make `each` pairs over a socket of its own.
+async fn over_sockets(server: &str, tasks: usize, each: usize) -> Result<Latencies, Box<dyn Error>> {
+    let mut running = tokio::task::JoinSet::new();
+    for task in 0..tasks {
+        let stream = TcpStream::connect(server).await?;
+        stream.set_nodelay(true)?;
+        running.spawn(async move {
+            let (mut latencies, mut stream, mut line) = (empty(), BufStream::new(stream), String::new());
+            let acquire = format!("l\nbare/{task}\n10\n");
+            for _ in 0..each {
+                let started = Instant::now();
+                let answer = ask(&mut stream, &acquire, &mut line).await?;
+                let token = answer.split(' ').nth(1).ok_or("a grant without a token")?;
+                let release = format!("r\nbare/{task}\n{token}\n");
+                ask(&mut stream, &release, &mut line).await?;
+                latencies.saturating_record(started.elapsed().as_nanos() as u64);
+            }
+            Ok::<_, Box<dyn Error + Send + Sync>>(latencies)
+        });
+    }
+    let mut all = empty();
+    while let Some(finished) = running.join_next().await {
+        all.add(finished?.map_err(|error| error.to_string())?)?;
+    }
+    Ok(all)
+}
+
+/// Writes a request and reads the line that answers it, which must be `ok`.
+async fn ask<'a>(
+    stream: &mut BufStream<TcpStream>,
+    request: &str,
+    line: &'a mut String,
+) -> Result<&'a str, Box<dyn Error + Send + Sync>> {
+    stream.write_all(request.as_bytes()).await?;
+    stream.flush().await?;
+    line.clear();
+    stream.read_line(line).await?;
+    let line = line.trim_end();
+    if line.split(' ').next() != Some("ok") {
+        return Err(format!("the server answered {line:?}").into());
+    }
+    Ok(line)
 }
 
 /// Lets each thread make `each` pairs.
