@@ -6,7 +6,7 @@
 
 mod shell;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -70,7 +70,7 @@ struct Driver {
     /// The pipelined connections.
     own: Vec<(LaneId, Own)>,
     /// The others.
-    tasks: HashMap<LaneId, TaskLane>,
+    tasks: BTreeMap<LaneId, TaskLane>,
     /// What looks whether the first endpoint can be reached.
     probes: JoinSet<()>,
     timer: Pin<Box<Sleep>>,
@@ -99,8 +99,9 @@ struct TaskLane {
     _task: AbortOnDropHandle<()>,
 }
 
-/// So many inputs are taken before the connections are looked at.
-const INPUTS_A_TURN: usize = 256;
+/// The most inputs that are taken before the connections are written to and read. It is much less than a crowd of callers sends at
+/// once, so that the server works on the first of their requests while the others are still being encoded.
+const INPUTS_A_TURN: usize = 32;
 
 /// While there are leases, suspends are looked for so often: timers stand still in a suspend.
 const LOOK_FOR_SUSPENDS: Duration = Duration::from_secs(1);
@@ -144,7 +145,7 @@ impl Driver {
             handover,
             ending,
             own: Vec::new(),
-            tasks: HashMap::new(),
+            tasks: BTreeMap::new(),
             probes: JoinSet::new(),
             timer: Box::pin(sleep_until(now)),
             answered: 0,

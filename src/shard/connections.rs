@@ -1,6 +1,6 @@
 //! The shard's connections, and what each of them is doing.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use crate::types::Key;
 
 /// All connections of a shard.
 pub(super) struct Connections {
-    all: HashMap<LaneId, Connection>,
+    all: BTreeMap<LaneId, Connection>,
     last: LaneId,
     counts: [LaneCount; Role::ALL.len()],
     /// The pipelined connections: those that are up and serve, or are being established.
@@ -106,7 +106,7 @@ impl Connections {
     /// Creates the books of a shard with so many pipelined connections.
     pub(super) fn new(pipelined: usize) -> Self {
         Self {
-            all: HashMap::new(),
+            all: BTreeMap::new(),
             last: 0,
             counts: Default::default(),
             slots: vec![None; pipelined.max(1)].into(),

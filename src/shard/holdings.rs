@@ -1,6 +1,7 @@
 //! How many leases on a key this client holds. Pure.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use crate::types::{Key, Kind};
 
@@ -28,10 +29,10 @@ impl Holdings {
 
     /// Counts one less.
     pub(crate) fn remove(&mut self, kind: Kind, key: &Key) {
-        let held = self.of(kind);
-        match held.get_mut(key) {
-            Some(count) if *count > 1 => *count -= 1,
-            _ => drop(held.remove(key)),
+        match self.of(kind).entry(key.clone()) {
+            Entry::Occupied(mut held) if *held.get() > 1 => *held.get_mut() -= 1,
+            Entry::Occupied(held) => drop(held.remove()),
+            Entry::Vacant(_) => {}
         }
     }
 

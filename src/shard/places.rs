@@ -1,6 +1,6 @@
 //! Places in the servers' queues whose tickets callers hold, each on the connection that took it.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use tokio::time::Instant;
 
@@ -16,7 +16,7 @@ use crate::types::{Key, Target, Ttl};
 /// The tickets that were given out and not used yet, and the places that are being taken back.
 #[derive(Default)]
 pub(super) struct Places {
-    all: HashMap<TicketId, TakenPlace>,
+    all: BTreeMap<TicketId, TakenPlace>,
     last: TicketId,
 }
 
@@ -223,9 +223,8 @@ impl Places {
 
     /// Takes the callers that wait for what is granted at their places, and forgets all places.
     pub(super) fn take_callers(&mut self) -> Vec<Ask<Acquired>> {
-        let mut all: Vec<_> = self.all.drain().collect();
-        all.sort_unstable_by_key(|(id, _)| *id);
-        all.into_iter().filter_map(|(_, place)| place.into_caller()).collect()
+        let all = std::mem::take(&mut self.all).into_values();
+        all.filter_map(TakenPlace::into_caller).collect()
     }
 
     /// What takes a place back.

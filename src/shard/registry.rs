@@ -1,6 +1,6 @@
 //! All leases of one shard, in order of what is due next. Pure: the caller brings the clock and does the I/O.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -85,7 +85,7 @@ pub(crate) struct Registry {
     overdue: BTreeSet<LeaseId>,
     /// The first slot of each connection's leases, which are chained through their entries: what the end of a connection
     /// costs is proportional to what it owned.
-    owned: HashMap<LaneId, u32>,
+    owned: BTreeMap<LaneId, u32>,
     /// For how long the machine has been suspended, as far as was heard. All instants here are as they are seen after that.
     suspended: Duration,
     jitter: fastrand::Rng,
@@ -152,7 +152,7 @@ impl Registry {
             timer: BTreeSet::new(),
             holdings: Holdings::default(),
             overdue: BTreeSet::new(),
-            owned: HashMap::new(),
+            owned: BTreeMap::new(),
             suspended: Duration::ZERO,
             jitter,
             metrics,
