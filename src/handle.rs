@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::lease::policy::RenewPolicy;
 use crate::lease::schedule::RenewRatio;
 use crate::service::{AcquireRequest, Core, Lease, Request, Response, busy, execute};
@@ -74,6 +74,19 @@ impl Handle {
             Response::Granted(lease) => Ok(lease),
             Response::Busy => Err(busy(&self.key)),
             other => Err(other.out_of_place()),
+        }
+    }
+
+    /// Whether what it holds can be taken back by a later process.
+    pub(crate) fn require_stable_ref(&self) -> Result<()> {
+        let mut shards = self.core.config.shards.iter();
+        match shards.any(|plan| plan.stable_ref.is_some()) {
+            true => Ok(()),
+            false => Err(Error::invalid(
+                "reclaim of",
+                &self.key,
+                "give the cluster a name with Shard::stable_ref: under a random one nothing can be taken back",
+            )),
         }
     }
 

@@ -117,6 +117,24 @@ impl Lock {
         Ok(self.0.try_acquire().await?.map(LockGuard::new))
     }
 
+    /// Takes back the lock that a process before this one held under the same [name](crate::Shard::stable_ref), if the cluster keeps it
+    /// still; otherwise takes it if it is free. `None`: another holder has it.
+    ///
+    /// No answer tells which of both it was, but [the fence](crate::Lease::fence): a lock that is taken back has the fence that it had. So whoever
+    /// has to know keeps that where the next process finds it. The lease begins anew, with the TTL that is asked for now.
+    ///
+    /// # Errors
+    ///
+    /// As [`try_acquire`](Self::try_acquire); [`InvalidInput`](crate::ErrorKind::InvalidInput) if no shard of this client has such a name.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: what is granted after the future was dropped is given back.
+    pub async fn reclaim(&self) -> Result<Option<LockGuard>> {
+        self.0.require_stable_ref()?;
+        self.try_acquire().await
+    }
+
     /// First phase of two: takes the lock if it is free, and a place in its queue if not. Does not wait for other holders;
     /// [`Ticket::wait`](crate::Ticket::wait) does, when you are ready to. A place keeps a connection to itself, so there can only
     /// be as many as [`exclusive_connections_per_key`](crate::ClientBuilder::exclusive_connections_per_key) for one key, and

@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::error::{Error, Result};
 use crate::net::endpoint::Endpoint;
 use crate::net::failover::Policy;
+use crate::protocol::StableRef;
 use crate::types::Shortened;
 
 /// Where one shard is served: by one server, by the leader of a cluster, or by a server that has others in reserve. Keys are
@@ -28,6 +29,7 @@ pub struct Shard {
     endpoints: Vec<String>,
     takeover_delay: Option<Duration>,
     orphan_ttl: Option<Duration>,
+    stable_ref: Option<StableRef>,
 }
 
 /// The same, checked.
@@ -38,6 +40,8 @@ pub(crate) struct ShardPlan {
     pub(crate) endpoints: Vec<Endpoint>,
     pub(crate) takeover_delay: Option<Duration>,
     pub(crate) orphan_ttl: Option<Duration>,
+    /// The name that its pipelined connections present.
+    pub(crate) stable_ref: Option<StableRef>,
 }
 
 impl Shard {
@@ -47,6 +51,7 @@ impl Shard {
             endpoints: endpoints.into_iter().map(Into::into).collect(),
             takeover_delay: None,
             orphan_ttl: None,
+            stable_ref: None,
         }
     }
 
@@ -122,6 +127,22 @@ impl Shard {
         self
     }
 
+    /// For clusters: the name under which this client holds, in place of a random one. A process that begins under the name of one that
+    /// has ended, within the members' `--orphan-ttl`, takes back what that held: see [`Lock::reclaim`](crate::Lock::reclaim).
+    ///
+    /// - **No two processes may use one name at the same time**, nor two shards or two clients of one process: each would be handed the
+    ///   leases of the other.
+    /// - Every try of a key takes back what the name holds of it, and no answer tells whether it did: so it does not show that the work which the
+    ///   process before has begun was finished. The [fence](crate::Lease::fence) tells: it is that of the grant which was taken back.
+    /// - Whoever knows the name can take the leases. Keep it as secret as a token, and make it from what is not guessed.
+    /// - Every grant of a try is confirmed by a renewal before it is handed out: one round trip more.
+    ///
+    /// It means nothing to other shards.
+    pub fn stable_ref(mut self, name: StableRef) -> Self {
+        self.stable_ref = Some(name);
+        self
+    }
+
     pub(crate) fn check(&self) -> Result<ShardPlan> {
         if self.endpoints.is_empty() {
             return Err(Error::invalid(
@@ -136,6 +157,7 @@ impl Shard {
             endpoints: endpoints.collect::<Result<_>>()?,
             takeover_delay: self.takeover_delay,
             orphan_ttl: self.orphan_ttl.filter(|kept| !kept.is_zero()),
+            stable_ref: self.stable_ref.clone(),
         })
     }
 }

@@ -6,12 +6,13 @@ mod support;
 use std::collections::HashSet;
 use std::time::Duration;
 
+use dflockd_client::protocol::StableRef;
 use dflockd_client::server::{EventKind, Server};
 use dflockd_client::{
     Client, ConnectionState, ErrorKind, FailoverReason, LeaseState, LockGuard, LostReason, OnUnavailable, Shard,
     ShardHealth, Token,
 };
-use support::cluster::{ClusterScene, Cut, health, patient, until_served_by};
+use support::cluster::{ClusterScene, Cut, KEPT, health, patient, until_served_by};
 use support::fake::FakeServer;
 use support::until;
 use tokio::task::JoinSet;
@@ -178,6 +179,37 @@ async fn a_leader_that_cannot_be_reached_is_expected_to_give_leases_up_and_their
     let granted = scene.events(EventKind::Granted);
     assert_eq!(granted[1].token, Some(*next.token()));
     assert!(told < granted[1].at, "the holder was told first");
+}
+
+#[tokio::test]
+async fn a_process_that_begins_again_takes_back_what_it_held_under_its_name() {
+    let scene = ClusterScene::set(patient()).await;
+    let cut = Cut::of(&scene).await;
+    let name = StableRef::random();
+    let process = |shard: Shard| {
+        let shard = shard.orphan_ttl(KEPT).stable_ref(name.clone());
+        Client::builder()
+            .shards([shard])
+            .reconnect(support::cluster::soon())
+            .connect()
+    };
+    let before = process(cut.shard()).await.unwrap();
+    let held = before.lock("k").unwrap().acquire().await.unwrap();
+    let other = scene.client().await;
+    // It ends without a word.
+    cut.off();
+    until("what it held is kept", || scene.count(EventKind::Orphaned) > 0).await;
+    assert!(other.lock("k").unwrap().try_acquire().await.unwrap().is_none());
+    let error = other.lock("k").unwrap().reclaim().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput, "it has no name");
+
+    let again = process(Shard::cluster(scene.cluster.addresses())).await.unwrap();
+    let reclaimed = again.lock("k").unwrap().reclaim().await.unwrap().unwrap();
+    assert_eq!(reclaimed.token(), held.token());
+    assert!(again.lock("k").unwrap().reclaim().await.unwrap().is_none(), "it has it");
+    reclaimed.release().await.unwrap();
+    scene.until_free().await;
+    assert_eq!(scene.judge().grants, 1);
 }
 
 #[tokio::test]

@@ -87,6 +87,15 @@ impl Lock {
         Ok(block_on(|| self.0.try_acquire())??.map(LockGuard::new))
     }
 
+    /// Takes back the lock that a process before this one held under the same name.
+    ///
+    /// # Errors
+    ///
+    /// As [`crate::Lock::reclaim`], and [`Misuse`](crate::ErrorKind::Misuse) where a thread must not wait.
+    pub fn reclaim(&self) -> Result<Option<LockGuard>> {
+        Ok(block_on(|| self.0.reclaim())??.map(LockGuard::new))
+    }
+
     /// First phase of two: takes the lock if it is free, and a place in its queue if not.
     ///
     /// # Errors

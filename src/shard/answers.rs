@@ -62,19 +62,31 @@ impl ShardMachine {
         match tag {
             Pending::Try(acquire) => match response {
                 Response::TimedOut => self.answer_busy(acquire, turn),
+                Response::Granted(grant) if self.stable_ref.is_some() => {
+                    self.stable_try_granted(Pending::Try(acquire), grant, sent_at, from, turn);
+                }
                 other => self.acquire_answered(acquire, other, sent_at, from, turn),
             },
-            Pending::Probe(probe) => self.probe_answered(*probe, response, sent_at, from, turn),
+            Pending::Probe(probe) => match response {
+                Response::Granted(grant) if self.stable_ref.is_some() => {
+                    self.stable_try_granted(Pending::Probe(probe), grant, sent_at, from, turn);
+                }
+                response => self.probe_answered(*probe, response, sent_at, from, turn),
+            },
             Pending::Repeat(repeat) => self.repeat_answered(*repeat, response, sent_at, from, turn),
             Pending::Wait(wait) => self.wait_answered(*wait, response, sent_at, from, turn),
             Pending::Enqueue(acquire) => self.enqueue_answered(acquire, response, sent_at, from, turn),
             Pending::Collect(ticket, _) => self.collect_answered(ticket, response, from, turn),
             Pending::Rejoin(ticket, _) => self.rejoin_answered(ticket, &response, from, turn),
-            Pending::GiveUp(target, key, _) => {
+            Pending::GiveUp(target, key, times) => {
                 self.wait_ended(from, turn);
-                if let Response::Granted(grant) = response {
-                    self.connections.own(from);
-                    self.give_back_grant(target, key, grant, from, turn);
+                match response {
+                    Response::Granted(grant) => {
+                        self.connections.own(from);
+                        self.give_back_grant(target, key, grant, from, turn);
+                    }
+                    Response::TimedOut => self.end_place_again(from, target, key, times, turn),
+                    _ => {}
                 }
                 self.send_repeats(from, turn);
             }

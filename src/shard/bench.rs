@@ -47,23 +47,30 @@ pub(super) struct Bench {
 impl Bench {
     /// A shard on one server, whose pipelined connection is up.
     pub(super) fn connected(change: impl FnOnce(&mut Settings)) -> Self {
-        Self::of(Policy::Single, &["a:1"], None, change)
+        Self::of(Policy::Single, &["a:1"], None, None, change)
     }
 
     /// A shard on a cluster of three, whose pipelined connection is up.
     pub(super) fn cluster(change: impl FnOnce(&mut Settings)) -> Self {
-        Self::of(Policy::Cluster, &["a:1", "b:1", "c:1"], None, change)
+        Self::of(Policy::Cluster, &["a:1", "b:1", "c:1"], None, None, change)
     }
 
     /// The same, of members that keep what a connection leaves behind.
     pub(super) fn keeping(orphan_ttl: Duration) -> Self {
-        Self::of(Policy::Cluster, &["a:1", "b:1", "c:1"], Some(orphan_ttl), |_| {})
+        Self::of(Policy::Cluster, &["a:1", "b:1", "c:1"], Some(orphan_ttl), None, |_| {})
+    }
+
+    /// The same, under one name.
+    pub(super) fn named(orphan_ttl: Duration, name: &str) -> Self {
+        let members = &["a:1", "b:1", "c:1"];
+        Self::of(Policy::Cluster, members, Some(orphan_ttl), Some(name), |_| {})
     }
 
     fn of(
         policy: Policy,
         endpoints: &[&str],
         orphan_ttl: Option<Duration>,
+        stable_ref: Option<&str>,
         change: impl FnOnce(&mut Settings),
     ) -> Self {
         let mut settings = Settings {
@@ -95,6 +102,7 @@ impl Bench {
                 endpoints,
                 takeover_delay: None,
                 orphan_ttl,
+                stable_ref: stable_ref.map(|name| StableRef::new(name).unwrap()),
             },
             settings,
             sink: ShardSink::nowhere(),

@@ -265,7 +265,12 @@ fn a_member_that_does_not_lead_any_more_ends_no_place_so_the_next_leader_is_told
     bench.up(errand);
     let request = bench.sent_on(errand, RequestKind::Rejoin);
     bench.answer(errand, request, Response::Queued);
-    bench.sent_on(errand, RequestKind::GiveUp);
+    // Behind an `e` that took a place back, the first `w` does not end it.
+    let request = bench.sent_on(errand, RequestKind::GiveUp);
+    bench.answer(errand, request, Response::TimedOut);
+    let request = bench.sent_on(errand, RequestKind::GiveUp);
+    bench.answer(errand, request, Response::Refused(Status::NotEnqueued));
+    assert!(!bench.has_sent(RequestKind::GiveUp));
 }
 
 #[test]
@@ -690,4 +695,42 @@ fn nobody_is_asked_who_leads_while_nobody_waits_or_answers_show_it() {
         }
     }
     assert!(bench.opened.is_empty(), "no connection is opened to ask");
+}
+
+// One name for all that a client holds.
+
+#[test]
+fn a_client_with_a_name_takes_back_what_an_earlier_one_held_once_it_is_confirmed() {
+    let mut bench = Bench::named(60 * SECOND, "the-worker");
+    assert_eq!(name_of(&bench, bench.pipelined()), "the-worker");
+    let mut caller = tries(&mut bench);
+    let pipelined = bench.pipelined();
+    let request = bench.sent_on(pipelined, RequestKind::Try);
+    bench.answer(pipelined, request, Response::Granted(grant(7)));
+    assert!(is_waiting(&mut caller));
+    confirmed(&mut bench);
+    assert_eq!(lease(&mut caller).cell.token, grant(7).token);
+    bench.cut(pipelined);
+    bench.leader_is_found();
+    assert_eq!(name_of(&bench, bench.pipelined()), "the-worker");
+}
+
+#[test]
+fn a_client_with_a_name_is_not_handed_its_own_lease_a_second_time() {
+    let mut bench = Bench::named(60 * SECOND, "the-worker");
+    let mut first = tries(&mut bench);
+    let pipelined = bench.pipelined();
+    let request = bench.sent_on(pipelined, RequestKind::Try);
+    bench.answer(pipelined, request, Response::Granted(grant(1)));
+    confirmed(&mut bench);
+    let held = lease(&mut first);
+    bench.cut(pipelined);
+    let next = bench.leader_is_found();
+    let mut second = tries(&mut bench);
+    let request = bench.sent_on(next, RequestKind::Try);
+    // Before its renewal has come to this connection.
+    bench.answer(next, request, Response::Granted(grant(1)));
+    assert!(is_busy(&mut second));
+    renewed(&mut bench, next);
+    assert_eq!(state(&bench, &held), LeaseState::Held);
 }

@@ -125,7 +125,7 @@ impl ShardMachine {
 
     fn open_pipelined(&mut self, pause: Duration, turn: &mut Turn<'_>) {
         let purpose = match self.serving.is_cluster() {
-            true => Purpose::Leading(self.refs.next()),
+            true => Purpose::Leading(self.stable_ref.clone().unwrap_or_else(|| self.refs.next())),
             // A further connection leads to the server that is known.
             false if self.connections.is_serving() => Purpose::Requests,
             false => Purpose::Pipelined,

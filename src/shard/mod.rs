@@ -160,6 +160,8 @@ pub(crate) struct ShardMachine {
     settings: Settings,
     /// For how long the cluster keeps what a connection leaves behind, as far as is known.
     orphan_ttl: Option<Duration>,
+    /// The name that pipelined connections present, if that is not a new one each time.
+    stable_ref: Option<StableRef>,
     refs: Refs,
     serving: Serving,
     connections: Connections,
@@ -228,7 +230,7 @@ impl ShardMachine {
             handover,
         } = setup;
         let metrics = ShardMetrics::new(sink.clone(), &plan.endpoints);
-        let orphan_ttl = plan.orphan_ttl;
+        let (orphan_ttl, stable_ref) = (plan.orphan_ttl, plan.stable_ref);
         let failover = Failover::new(plan.policy, plan.endpoints, &health.endpoint);
         let ttl = settings.lease_ttl.unwrap_or(Ttl::DEFAULT).as_duration();
         let mut takeover = TakeoverDelay::new(plan.takeover_delay, ttl, now);
@@ -237,6 +239,7 @@ impl ShardMachine {
         let mut shard = Self {
             index,
             orphan_ttl,
+            stable_ref,
             refs,
             exclusive_attempts: reconnect.pauses(),
             further_attempts: reconnect.pauses(),

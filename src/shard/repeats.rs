@@ -257,6 +257,28 @@ impl ShardMachine {
         self.send_repeats(from, turn);
     }
 
+    /// A try was granted under a name that is used again and again: that may be a lease which the name had before.
+    pub(super) fn stable_try_granted(
+        &mut self,
+        tried: Pending,
+        grant: Grant,
+        sent_at: Moment,
+        from: LaneId,
+        turn: &mut Turn<'_>,
+    ) {
+        let name = self
+            .connections
+            .get(from)
+            .and_then(|connection| connection.name.clone());
+        let name = name.or_else(|| self.stable_ref.clone());
+        let repeat = match (tried, name) {
+            (Pending::Try(acquire), Some(name)) => Repeat::of_try(acquire, name),
+            (Pending::Probe(probe), Some(name)) => Repeat::of_probe(*probe, name),
+            _ => return,
+        };
+        self.repeat_granted(repeat, grant, sent_at, from, turn);
+    }
+
     fn repeat_granted(&mut self, repeat: Repeat, grant: Grant, sent_at: Moment, from: LaneId, turn: &mut Turn<'_>) {
         let (target, key) = repeat.key.clone();
         let known = match self.releases.is_under_way(&grant.token) {

@@ -152,6 +152,20 @@ impl ShardMachine {
         }
     }
 
+    /// Behind an `e` that took a place back, the first `w` does not end it. So it is given up until the server knows none.
+    pub(super) fn end_place_again(
+        &mut self,
+        lane: LaneId,
+        target: Target,
+        key: Key,
+        mut times: u32,
+        turn: &mut Turn<'_>,
+    ) {
+        if self.is_in_a_session(lane) && self.count_redirect(&mut times) {
+            self.send_on(lane, Pending::GiveUp(target, key, times), turn);
+        }
+    }
+
     /// A wait comes back from its connection. Its session goes with it, so that connection is of no more use.
     pub(super) fn retry_wait(&mut self, from: LaneId, wait: Pending, refusal: Error, turn: &mut Turn<'_>) {
         let Some(mut connection) = self.connections.get_mut(from) else {

@@ -102,6 +102,7 @@ impl World {
                 endpoints: vec![endpoint],
                 takeover_delay: None,
                 orphan_ttl: None,
+                stable_ref: None,
             },
             settings: self.plan.settings(self.rng.u64(..)),
             sink: ShardSink::nowhere(),
