@@ -50,11 +50,11 @@ impl<'a> Fields<'a> {
         Self(line)
     }
 
-    /// Whether there are no more fields.
-    pub(super) fn is_empty(&mut self) -> bool {
+    /// Passes over the blanks before the next field. Returns whether there is one.
+    pub(super) fn skip_blanks(&mut self) -> bool {
         loop {
             match blank(self.0) {
-                0 => return self.0.is_empty(),
+                0 => return !self.0.is_empty(),
                 length => self.0 = &self.0[length..],
             }
         }
@@ -65,7 +65,7 @@ impl<'a> Iterator for Fields<'a> {
     type Item = &'a [u8];
 
     fn next(&mut self) -> Option<&'a [u8]> {
-        if self.is_empty() {
+        if !self.skip_blanks() {
             return None;
         }
         let may_be_blank = |byte: u8| byte <= b' ' || byte >= 0xC2;

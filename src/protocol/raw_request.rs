@@ -135,7 +135,7 @@ impl<'a> RawRequest<'a> {
             }
             _ => return None,
         };
-        fields.is_empty().then_some(request)
+        (!fields.skip_blanks()).then_some(request)
     }
 }
 

@@ -9,7 +9,7 @@ use super::ask::Ask;
 use super::effect::{AcquireOutcome, Answer, Opening};
 use super::held::{Acquired, HeldLease, HeldPlace};
 use super::input::{Inputs, Mailbox, ShutdownReport};
-use super::request::RequestKind;
+use super::rules::RequestKind;
 use super::*;
 use crate::error::{ErrorKind, Result};
 use crate::lease::policy::RenewPolicy;

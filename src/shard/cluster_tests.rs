@@ -3,7 +3,7 @@
 use super::acquire::Patience;
 use super::bench::{Bench, SECOND, ask, grant};
 use super::held::{Acquired, HeldLease};
-use super::request::RequestKind;
+use super::rules::RequestKind;
 use super::*;
 use crate::error::{ErrorKind, Result};
 use crate::lease::cell::{LeaseState, LostReason};

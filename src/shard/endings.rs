@@ -1,4 +1,4 @@
-//! Connections that end, and what becomes of what was on them. [`RequestKind::rules`](super::request::RequestKind::rules) says
+//! Connections that end, and what becomes of what was on them. [`RequestKind::rules`](super::rules::RequestKind::rules) says
 //! what becomes of a request; this carries it out.
 
 use super::ShardMachine;
@@ -6,7 +6,8 @@ use super::connections::Work;
 use super::effect::{Role, Turn};
 use super::ids::{Arrival, LaneId, WaitKey};
 use super::registry::Survival;
-use super::request::{Fate, Pending, PendingRelease, Wait};
+use super::request::{Pending, PendingRelease, Wait};
+use super::rules::Fate;
 use super::waits::Occupant;
 use crate::clock::{Moment, after};
 use crate::error::{Error, ErrorKind};

@@ -17,7 +17,7 @@
 //! | [`shutdown`] | the end |
 //!
 //! This type coordinates them: `intake` takes requests in, `answers` says what answers mean, `endings` what becomes of
-//! requests that get none, `connecting` follows servers, `waiting` and `sessions` see to waits, `leases` to leases.
+//! requests that get none, `connecting` opens connections, `leaders` and `standby` follow servers, `waiting` and `sessions` see to waits, `leases` to leases.
 
 pub(crate) mod acquire;
 mod answers;
@@ -32,6 +32,7 @@ mod holdings;
 pub(crate) mod ids;
 pub(crate) mod input;
 mod intake;
+mod leaders;
 mod leases;
 mod metrics;
 #[cfg(feature = "server")]
@@ -45,9 +46,11 @@ pub(crate) mod registry;
 mod releases;
 mod repeats;
 pub(crate) mod request;
+mod rules;
 mod serving;
 mod sessions;
 mod shutdown;
+mod standby;
 mod waiting;
 mod waits;
 

@@ -1,66 +1,30 @@
 //! All leases of one shard, in order of what is due next. Pure: the caller brings the clock and does the I/O.
 
+mod entry;
+mod losing;
+mod owners;
+mod releasing;
+mod renewing;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use self::entry::{LeaseEntry, Phase};
+pub(crate) use self::losing::Survival;
+pub(crate) use self::releasing::Claim;
+pub(super) use self::renewing::granted_ttl;
 use super::holdings::Holdings;
 use super::ids::{LaneId, LeaseId, WaitKey};
 use crate::clock::{Moment, after, before};
 use crate::lease::cell::{CellTimes, LeaseCell, LeaseState, LostReason};
 use crate::lease::lost_keys::LostKeys;
-use crate::lease::metrics::{LeaseMetrics, RenewalOutcome};
+use crate::lease::metrics::LeaseMetrics;
 use crate::lease::policy::RenewPolicy;
-use crate::lease::schedule::{RenewRatio, Schedule};
-use crate::types::{Grant, Key, Kind, Target, Token, Ttl};
-use crate::unwind::catch;
-
-/// What is kept for each lease.
-#[derive(Debug)]
-struct LeaseEntry {
-    cell: Arc<LeaseCell>,
-    target: Target,
-    owner: LaneId,
-    phase: Phase,
-    /// No renewal is sent from then on.
-    renew_until: Option<Instant>,
-    /// Its own ratio, if it has one.
-    renew_ratio: Option<RenewRatio>,
-    renew_at: Instant,
-    /// When it is over, as far as its last grant or renewal goes.
-    ends: Instant,
-    /// When it is reported lost: then, or sooner if it is in doubt.
-    deadline: Instant,
-    /// Its place in the timer.
-    timer: Option<Instant>,
-    /// Its neighbours among the leases of its owner.
-    before: Option<u32>,
-    behind: Option<u32>,
-}
-
-/// Where a lease stands between grant and end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
-    /// Held; the next renewal is in the future.
-    Waiting,
-    /// Held; a renewal is on its way.
-    Renewing,
-    /// Held; a renewal is due but there is no connection to send it over.
-    Overdue,
-    /// Lost; kept until its guard is gone, to give back what the server may still hold.
-    Lost,
-    /// On its way back to the server. Nothing is renewed and nothing is reported any more.
-    Releasing,
-}
-
-impl Phase {
-    /// Whether it is held, as far as is known.
-    fn is_held(self) -> bool {
-        !matches!(self, Self::Lost | Self::Releasing)
-    }
-}
+use crate::lease::schedule::Schedule;
+use crate::types::{Grant, Key, Kind, Target, Token};
 
 /// What a tick brings to light.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -98,14 +62,6 @@ struct LeaseSlot {
     entry: Option<LeaseEntry>,
 }
 
-/// What has to be told to a server to give a lease back or to renew it.
-#[derive(Clone, Debug)]
-pub(crate) struct Claim {
-    pub(crate) cell: Arc<LeaseCell>,
-    pub(crate) target: Target,
-    pub(crate) owner: LaneId,
-}
-
 /// When a grant was asked for, and when it was taken up.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct GrantTimes {
@@ -123,23 +79,6 @@ pub(crate) enum Known {
     Lost,
     /// It is on its way back.
     Releasing,
-}
-
-/// How long the leases of a connection outlive its end, if nothing is heard of them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Survival {
-    /// Not at all.
-    None,
-    /// Until then, or to the end of their TTL if that is sooner: when the server must have given them up.
-    Until(Instant),
-    /// To the end of their TTL.
-    WholeTtl,
-}
-
-impl LeaseEntry {
-    fn renews(&self) -> bool {
-        self.renew_until.is_none_or(|until| self.renew_at < until)
-    }
 }
 
 impl Registry {
@@ -228,6 +167,22 @@ impl Registry {
         }
     }
 
+    /// What is known of the lease of a token. Looks at all leases.
+    pub(crate) fn know(&self, kind: Kind, key: &Key, token: &Token) -> Known {
+        let is_it = |id: &LeaseId| {
+            self.entry(*id).is_some_and(|entry| {
+                let cell = &entry.cell;
+                (cell.kind, &cell.key, &cell.token) == (kind, key, token)
+            })
+        };
+        match self.ids().find(is_it).map(|id| (id, self.phase(id))) {
+            None | Some((_, None)) => Known::Not,
+            Some((_, Some(Phase::Lost))) => Known::Lost,
+            Some((_, Some(Phase::Releasing))) => Known::Releasing,
+            Some((id, Some(_))) => Known::Held(id),
+        }
+    }
+
     /// A moment as an instant, as it is seen now.
     pub(crate) fn seen(&self, moment: Moment) -> Instant {
         moment.seen_after(self.suspended)
@@ -302,237 +257,6 @@ impl Registry {
         ids
     }
 
-    /// A renewal that was sent at `sent_at` over the connection `from` succeeded; the server says that `left` is left of the lease.
-    /// Changes nothing if the lease is not held any more. Returns whether the lease goes on.
-    pub(crate) fn renewed(&mut self, id: LeaseId, from: LaneId, sent: Moment, left: Option<u64>, now: Instant) -> bool {
-        let (schedule, sent_at, now) = (self.schedule, self.seen(sent), self.moment(now));
-        let random = self.jitter.f64();
-        let Some(entry) = self.entry_mut(id).filter(|entry| entry.phase == Phase::Renewing) else {
-            return false;
-        };
-        let Some(ttl) = granted_ttl(entry.cell.ttl, left) else {
-            self.renewal_failed(id);
-            return false;
-        };
-        let (asked, left) = (entry.cell.ttl, entry.cell.remaining_at(now));
-        entry.phase = Phase::Waiting;
-        // A lease that is not renewed keeps its end: this was a probe.
-        if entry.renews() {
-            entry.ends = schedule.deadline(sent_at, ttl);
-            entry.renew_at = schedule.renew_at(sent_at, ttl, entry.renew_ratio, random);
-        }
-        entry.deadline = entry.ends;
-        // The connection that owns it stood when this was sent. Of others that says nothing.
-        if entry.owner == from {
-            entry.cell.stood(schedule.lost_when_suspended(sent));
-        }
-        let goes_on = entry.cell.extend(entry.deadline, now);
-        if goes_on {
-            self.metrics.renewal(RenewalOutcome::Renewed { left, ttl: asked });
-            self.arm(id);
-        } else {
-            self.metrics.renewal(RenewalOutcome::Unanswered);
-            self.lose(id, LostReason::Expired, now.at);
-        }
-        goes_on
-    }
-
-    /// The server says that a lease whose renewal it was sent is not held. Returns whether that was news.
-    pub(crate) fn renewal_rejected(&mut self, id: LeaseId, now: Instant) -> bool {
-        self.metrics.renewal(RenewalOutcome::Rejected);
-        self.lose(id, LostReason::Rejected, now)
-    }
-
-    /// A renewal was not answered, or refused for a reason that passes: it stays due.
-    pub(crate) fn renewal_failed(&mut self, id: LeaseId) {
-        self.metrics.renewal(RenewalOutcome::Unanswered);
-        if self.phase(id) == Some(Phase::Renewing) {
-            self.set_phase(id, Phase::Overdue);
-            self.arm(id);
-        }
-    }
-
-    /// A renewal was refused for now by a server that is there: try again after a pause, while the lease lasts.
-    pub(crate) fn retry_renewal_at(&mut self, id: LeaseId, when: Instant) {
-        if let Some(entry) = self.entry_mut(id).filter(|entry| entry.phase == Phase::Renewing) {
-            entry.phase = Phase::Waiting;
-            entry.renew_at = when;
-            self.metrics.renewal(RenewalOutcome::PutOff);
-            self.arm(id);
-        }
-    }
-
-    /// Reports a lease as lost, unless it is lost or given back already. The entry stays until its guard is gone.
-    pub(crate) fn lose(&mut self, id: LeaseId, why: LostReason, now: Instant) -> bool {
-        if !self.phase(id).is_some_and(Phase::is_held) {
-            return false;
-        }
-        self.set_phase(id, Phase::Lost);
-        self.disarm(id);
-        let Some(entry) = self.entry_mut(id) else { return false };
-        entry.cell.lose(why);
-        let cell = Arc::clone(&entry.cell);
-        tracing::debug!(key = %cell.key, kind = cell.kind.as_str(), token = %cell.token, reason = why.as_str(), "lease lost");
-        self.metrics.lost(&cell, why, now);
-        self.holdings.remove(cell.kind, &cell.key);
-        true
-    }
-
-    /// A connection is gone. Its leases are either lost, or suspect until `take_overdue` has them renewed over another one,
-    /// though no longer than they `survive`. Returns what was lost. Costs as much as the connection owned.
-    pub(crate) fn owner_gone(&mut self, owner: LaneId, survive: Survival, why: LostReason, now: Instant) -> Vec<Claim> {
-        let mut lost = Vec::new();
-        for id in self.owned_by(owner) {
-            if !self.phase(id).is_some_and(Phase::is_held) {
-                continue;
-            }
-            if survive == Survival::None {
-                lost.extend(self.claim(id));
-                self.lose(id, why, now);
-            } else {
-                self.suspect(id, survive);
-            }
-        }
-        lost
-    }
-
-    /// All connections may have to be made anew, and the server remembers its leases: all that is held is suspect until
-    /// `take_overdue` has it renewed, though no longer than it survives.
-    pub(crate) fn suspect_all(&mut self, survive: Survival) {
-        let ids: Vec<LeaseId> = self.ids().collect();
-        for id in ids {
-            if self.phase(id).is_some_and(Phase::is_held) {
-                self.suspect(id, survive);
-            }
-        }
-    }
-
-    /// A lease must be renewed before it is sure that it is held.
-    fn suspect(&mut self, id: LeaseId, survive: Survival) {
-        self.set_phase(id, Phase::Overdue);
-        let suspended = self.suspended;
-        if let Some(entry) = self.entry_mut(id) {
-            if let Survival::Until(until) = survive {
-                entry.deadline = entry.deadline.min(until);
-            }
-            entry.cell.suspect(entry.deadline, suspended);
-        }
-        self.arm(id);
-    }
-
-    /// Reports everything that is held as lost. Returns what that was.
-    pub(crate) fn lose_all(&mut self, why: LostReason, now: Instant) -> LostKeys {
-        let mut lost = LostKeys::default();
-        let ids: Vec<LeaseId> = self.ids().collect();
-        for id in ids {
-            if self.lose(id, why, now) {
-                self.entry(id).into_iter().for_each(|entry| lost.push(&entry.cell.key));
-            }
-        }
-        lost
-    }
-
-    /// The shard ends without having been shut down: these leases are kept no more, and their holders are told. Returns what was lost.
-    pub(crate) fn abandon(&mut self, now: Instant) -> LostKeys {
-        let ids: Vec<LeaseId> = self.ids().collect();
-        let entries = self.slots.iter().filter_map(|slot| slot.entry.as_ref());
-        // First the holders: what is recorded and logged below runs users' code, which may panic.
-        let mut lost = LostKeys::default();
-        for entry in entries.filter(|entry| entry.phase.is_held()) {
-            entry.cell.lose(LostReason::ShardGone);
-            lost.push(&entry.cell.key);
-        }
-        for id in ids {
-            drop(catch(|| self.lose(id, LostReason::ShardGone, now)));
-        }
-        lost
-    }
-
-    /// Brings the next renewal forward to now; if it cannot be sent, it is kept for [`take_overdue`](Self::take_overdue). Not
-    /// where the lease is not renewed. Returns whether to send it.
-    pub(crate) fn renew_now(&mut self, id: LeaseId, connected: bool) -> bool {
-        if !self
-            .entry(id)
-            .is_some_and(|entry| entry.phase == Phase::Waiting && entry.renews())
-        {
-            return false;
-        }
-        self.set_phase(id, if connected { Phase::Renewing } else { Phase::Overdue });
-        self.arm(id);
-        connected
-    }
-
-    /// Another connection owns a lease now. Returns the one that did before, if that is another and the lease is held.
-    pub(crate) fn change_owner(&mut self, id: LeaseId, owner: LaneId) -> Option<LaneId> {
-        let before = self.entry(id).filter(|entry| entry.phase.is_held())?.owner;
-        if before == owner {
-            return None;
-        }
-        self.unchain(id.slot);
-        if let Some(entry) = self.entry_mut(id) {
-            entry.owner = owner;
-        }
-        self.chain(id.slot, owner);
-        Some(before)
-    }
-
-    /// Begins to give a lease back: from now on it is neither renewed nor reported.
-    pub(crate) fn begin_release(&mut self, id: LeaseId, now: Instant) -> Option<Claim> {
-        let was = self.phase(id).filter(|phase| *phase != Phase::Releasing)?;
-        self.set_phase(id, Phase::Releasing);
-        self.disarm(id);
-        let claim = self.claim(id)?;
-        claim.cell.release();
-        if was.is_held() {
-            self.metrics.released(&claim.cell, now);
-            self.holdings.remove(claim.cell.kind, &claim.cell.key);
-        }
-        Some(claim)
-    }
-
-    /// Whether a lease is being given back.
-    pub(crate) fn is_on_its_way_back(&self, id: LeaseId) -> bool {
-        self.phase(id) == Some(Phase::Releasing)
-    }
-
-    /// Forgets a lease.
-    pub(crate) fn remove(&mut self, id: LeaseId, now: Instant) {
-        if self.entry(id).is_none() {
-            return;
-        }
-        self.disarm(id);
-        self.overdue.remove(&id);
-        self.unchain(id.slot);
-        let slot = &mut self.slots[id.slot as usize];
-        slot.generation = slot.generation.wrapping_add(1);
-        self.free.push(id.slot);
-        if let Some(entry) = slot.entry.take().filter(|entry| entry.phase.is_held()) {
-            self.metrics.released(&entry.cell, now);
-            self.holdings.remove(entry.cell.kind, &entry.cell.key);
-        }
-    }
-
-    /// A grant came when no caller waited for it any more, and is given back.
-    pub(crate) fn orphaned(&mut self, kind: Kind) {
-        self.metrics.orphan(kind);
-    }
-
-    /// What the server needs to hear about a lease.
-    pub(crate) fn claim(&self, id: LeaseId) -> Option<Claim> {
-        self.entry(id).map(|entry| Claim {
-            cell: Arc::clone(&entry.cell),
-            target: entry.target,
-            owner: entry.owner,
-        })
-    }
-
-    /// Returns the keys of leases that are on their way back.
-    pub(crate) fn releasing(&self) -> impl Iterator<Item = Key> + '_ {
-        let entries = self.slots.iter().filter_map(|slot| slot.entry.as_ref());
-        let releasing = entries.filter(|entry| entry.phase == Phase::Releasing);
-        releasing.map(|entry| entry.cell.key.clone())
-    }
-
     /// Returns how many leases on a key are held (suspects included).
     pub(crate) fn own(&self, kind: Kind, key: &Key) -> u32 {
         self.holdings.count(kind, key)
@@ -568,88 +292,6 @@ impl Registry {
                 generation: slot.generation,
             })
         })
-    }
-
-    /// What is known of the lease of a token. Looks at all leases.
-    pub(crate) fn know(&self, kind: Kind, key: &Key, token: &Token) -> Known {
-        let is_it = |id: &LeaseId| {
-            self.entry(*id).is_some_and(|entry| {
-                let cell = &entry.cell;
-                (cell.kind, &cell.key, &cell.token) == (kind, key, token)
-            })
-        };
-        match self.ids().find(is_it).map(|id| (id, self.phase(id))) {
-            None | Some((_, None)) => Known::Not,
-            Some((_, Some(Phase::Lost))) => Known::Lost,
-            Some((_, Some(Phase::Releasing))) => Known::Releasing,
-            Some((id, Some(_))) => Known::Held(id),
-        }
-    }
-
-    /// The server has begun a lease anew with this TTL, by a request that was sent at `sent` over the connection `from`: it must be renewed
-    /// with its own, before that is over. Returns the connection that owned it.
-    pub(crate) fn taken_back(&mut self, id: LeaseId, from: LaneId, sent: Moment, ttl: Ttl) -> Option<LaneId> {
-        let until = self.schedule.deadline(self.seen(sent), ttl);
-        self.suspect(id, Survival::Until(until));
-        self.change_owner(id, from)
-    }
-
-    /// How many leases of one connection are lost, and not given back yet.
-    pub(crate) fn lost_of(&self, owner: LaneId) -> usize {
-        let ids = self.owned_by(owner).into_iter();
-        ids.filter(|id| self.phase(*id) == Some(Phase::Lost)).count()
-    }
-
-    /// The leases of one connection, the lost ones included.
-    fn owned_by(&self, owner: LaneId) -> Vec<LeaseId> {
-        let mut ids = Vec::new();
-        let mut next = self.owned.get(&owner).copied();
-        while let Some(index) = next {
-            let Some(slot) = self.slots.get(index as usize) else {
-                break;
-            };
-            ids.push(LeaseId {
-                slot: index,
-                generation: slot.generation,
-            });
-            next = slot.entry.as_ref().and_then(|entry| entry.behind);
-        }
-        ids
-    }
-
-    /// Puts the lease in a slot in front of those of its owner.
-    fn chain(&mut self, slot: u32, owner: LaneId) {
-        let behind = self.owned.insert(owner, slot);
-        if let Some(entry) = behind.and_then(|slot| self.at(slot)) {
-            entry.before = Some(slot);
-        }
-        if let Some(entry) = self.at(slot) {
-            entry.before = None;
-            entry.behind = behind;
-        }
-    }
-
-    /// Takes the lease in a slot out of the chain of its owner.
-    fn unchain(&mut self, slot: u32) {
-        let Some((owner, before, behind)) = self.at(slot).map(|entry| (entry.owner, entry.before, entry.behind)) else {
-            return;
-        };
-        if let Some(entry) = behind.and_then(|slot| self.at(slot)) {
-            entry.before = before;
-        }
-        match (before, behind) {
-            (Some(before), _) => {
-                if let Some(entry) = self.at(before) {
-                    entry.behind = behind;
-                }
-            }
-            (None, Some(behind)) => {
-                self.owned.insert(owner, behind);
-            }
-            (None, None) => {
-                self.owned.remove(&owner);
-            }
-        }
     }
 
     fn at(&mut self, slot: u32) -> Option<&mut LeaseEntry> {
@@ -700,16 +342,6 @@ impl Registry {
         if let Some(when) = armed {
             self.timer.remove(&(when, id));
         }
-    }
-}
-
-/// The lease that a renewal for `asked` brought, of which the server says that `left` seconds are left. Its word counts
-/// where it gave less than it was asked for; but servers that round down (seen: the Python server 0.5.0) say one less
-/// than they gave. Less than a second is as good as nothing.
-pub(super) fn granted_ttl(asked: Ttl, left: Option<u64>) -> Option<Ttl> {
-    match left {
-        Some(left) if left + 1 < asked.as_secs() => Ttl::from_secs(left),
-        Some(_) | None => Some(asked),
     }
 }
 

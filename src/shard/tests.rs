@@ -7,7 +7,7 @@ use super::bench::{Bench, SECOND, ask, grant, key};
 use super::held::Acquired;
 use super::input::Shutdown;
 use super::question::Question;
-use super::request::RequestKind;
+use super::rules::RequestKind;
 use super::*;
 use crate::error::{ErrorKind, Result};
 use crate::lease::cell::LeaseState;

@@ -3,31 +3,35 @@
 //! It never waits for anything. Signals do not pass through it: the task of the connection puts them into the consumer's
 //! buffer, which is bounded; only answers, losses and returns come here.
 
+mod answers;
+mod lane;
+
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use ractor::ActorRef;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
+use self::answers::refuse;
+use self::lane::LinkLane;
 use super::buffer::Buffer;
 use super::family::HealthWatch;
 use super::follow::follow;
-use super::message::{LinkLaneId, LinkMessage, LinkRequest, Subscription};
+use super::message::{LinkMessage, LinkRequest, Subscription};
 use super::metrics::{LinkMetrics, SignalCounters};
 use crate::clock::Moment;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind};
 use crate::human::human;
-use crate::net::backoff::{OF_USE_AFTER, ReconnectPolicy};
+use crate::net::backoff::ReconnectPolicy;
 use crate::net::dial::{Dial, LaneEvent};
 use crate::net::failover::{Failover, FailoverReason};
 use crate::net::health::{ConnectionState, ShardHealth};
 use crate::net::lane::{Caller, Command, LaneEnd, Outgoing};
-use crate::net::pipeline::{Leftovers, Reply};
+use crate::net::pipeline::Leftovers;
 use crate::net::reconnect::{Reconnect, Retry};
-use crate::protocol::{Call, Response};
 use crate::shard::ask::Ask;
 use crate::shards::ShardPlan;
 use crate::telemetry::sink::ShardSink;
@@ -70,15 +74,6 @@ pub(super) struct LinkMachine {
     parked: VecDeque<LinkRequest>,
     /// It was closed.
     over: bool,
-}
-
-/// The connection that is up, or being established.
-struct LinkLane {
-    id: LinkLaneId,
-    /// Since when it is up, if it is.
-    up: Option<Instant>,
-    commands: mpsc::UnboundedSender<Command<LinkRequest>>,
-    _task: AbortOnDropHandle<()>,
 }
 
 impl LinkMachine {
@@ -302,99 +297,6 @@ impl LinkMachine {
         );
     }
 
-    fn ended(&mut self, end: LaneEnd<LinkRequest>) {
-        let cause = end
-            .cause
-            .unwrap_or_else(|| Error::new(ErrorKind::Disconnected, "the connection was closed"))
-            .at(self.endpoint());
-        self.metrics.disconnected(&cause);
-        if !std::mem::replace(&mut self.lost, true) {
-            if !self.subscriptions.is_empty() {
-                self.metrics.gap();
-            }
-            self.buffer.lost(self.index, cause.clone());
-        }
-        self.renewing = 0;
-        let mut parked = VecDeque::new();
-        for pending in end.leftovers.unknown {
-            match pending {
-                // Never sent again: that could deliver it twice.
-                LinkRequest::Emit(_, _, ask) => ask.tell(Err(cause.clone())),
-                // Subscribed or not, it went with the connection.
-                LinkRequest::Unlisten(subscription, ask) => {
-                    self.subscriptions.remove(&subscription);
-                    ask.tell(Ok(()));
-                }
-                LinkRequest::Renew(_) | LinkRequest::Withdraw(_) => {}
-                listen @ LinkRequest::Listen(..) => parked.push_back(listen),
-            }
-        }
-        for pending in end.leftovers.unwritten {
-            match pending {
-                LinkRequest::Unlisten(subscription, ask) => {
-                    self.subscriptions.remove(&subscription);
-                    ask.tell(Ok(()));
-                }
-                LinkRequest::Renew(_) | LinkRequest::Withdraw(_) => {}
-                other => parked.push_back(other),
-            }
-        }
-        parked.append(&mut self.parked);
-        self.parked = parked;
-        let now = Instant::now();
-        // One that ends as soon as it is there is no reason to begin anew with the pauses.
-        let of_use = self
-            .lane
-            .up
-            .is_some_and(|since| now.saturating_duration_since(since) >= OF_USE_AFTER);
-        if of_use {
-            self.reconnect.proved();
-        }
-        let retry = self.reconnect.lost(&cause, of_use, now, now);
-        self.away(cause, retry);
-    }
-
-    fn reply(&mut self, reply: Reply<LinkRequest>) {
-        let Reply { tag, response, .. } = reply;
-        match tag {
-            LinkRequest::Listen(subscription, ask) => match subscribed(&subscription, response) {
-                Ok(()) => self.confirm_subscription(subscription, ask),
-                Err(error) => ask.tell(Err(error.at(self.endpoint()))),
-            },
-            LinkRequest::Renew(subscription) => match subscribed(&subscription, response) {
-                Ok(()) => {
-                    self.renewing = self.renewing.saturating_sub(1);
-                    self.there_if_all_is_renewed();
-                }
-                // Another server is there now. To go on without the subscription would be a gap without an end.
-                Err(error) => self.end(error.at(self.endpoint())),
-            },
-            LinkRequest::Unlisten(subscription, ask) => {
-                self.subscriptions.remove(&subscription);
-                let (pattern, group) = subscription;
-                let outcome = Call::unlisten(pattern, group).finish(response);
-                ask.tell(outcome.map_err(|error| error.at(self.endpoint())));
-            }
-            LinkRequest::Withdraw(_) => {}
-            LinkRequest::Emit(channel, payload, ask) => {
-                let outcome = Call::emit(channel, payload).finish(response);
-                ask.tell(outcome.map_err(|error| error.at(self.endpoint())));
-            }
-        }
-    }
-
-    /// The server has confirmed it. If its caller has gone meanwhile, nobody knows of it, and it is taken back.
-    fn confirm_subscription(&mut self, subscription: Subscription, ask: Ask<()>) {
-        if self.subscriptions.contains(&subscription) {
-            return ask.tell(Ok(()));
-        }
-        if ask.is_gone() {
-            return self.send(LinkRequest::Withdraw(subscription));
-        }
-        self.subscriptions.insert(subscription);
-        ask.tell(Ok(()));
-    }
-
     /// Nothing more is sent or received.
     fn end(&mut self, why: Error) {
         for pending in std::mem::take(&mut self.parked) {
@@ -413,60 +315,6 @@ impl LinkMachine {
     fn set_health(&self, state: ConnectionState) {
         let now = self.reconnect.health(state, Instant::now());
         self.health.send_modify(|health| health.become_like(now));
-    }
-}
-
-impl LinkLane {
-    fn is_up(&self) -> bool {
-        self.up.is_some()
-    }
-
-    fn open(
-        id: LinkLaneId,
-        pause: Duration,
-        dial: &Dial,
-        link: &ActorRef<LinkMessage>,
-        buffer: &Arc<Buffer>,
-        counters: &SignalCounters,
-    ) -> Self {
-        let (commands, queue) = mpsc::unbounded_channel();
-        let (link, buffer, counters) = (link.clone(), Arc::clone(buffer), counters.clone());
-        // The actor may be gone: then the task is about to be aborted, and nobody is left to tell.
-        let tell = move |mut event| {
-            if let LaneEvent::Report(report) = &mut event {
-                let signals = std::mem::take(&mut report.received.signals);
-                let count = signals.len();
-                let taken = buffer.put(signals);
-                if taken.overflowed {
-                    drop(link.send_message(LinkMessage::Overflowed));
-                }
-                if !report.is_nothing() {
-                    drop(link.send_message(LinkMessage::Lane(id, event)));
-                }
-                // Last: the recorder is the user's code, and a panic in it must not take answers along.
-                return counters.received(count, taken);
-            }
-            drop(link.send_message(LinkMessage::Lane(id, event)));
-        };
-        let task = tokio::spawn(dial.clone().run(pause, queue, tell));
-        Self {
-            id,
-            up: None,
-            commands,
-            _task: AbortOnDropHandle::new(task),
-        }
-    }
-}
-
-fn subscribed((pattern, group): &Subscription, response: Response) -> Result<()> {
-    Call::listen(pattern.clone(), group.clone()).finish(response)
-}
-
-fn refuse(pending: LinkRequest, error: &Error) {
-    match pending {
-        LinkRequest::Listen(_, ask) | LinkRequest::Unlisten(_, ask) => ask.tell(Err(error.clone())),
-        LinkRequest::Emit(_, _, ask) => ask.tell(Err(error.clone())),
-        LinkRequest::Renew(_) | LinkRequest::Withdraw(_) => {}
     }
 }
 

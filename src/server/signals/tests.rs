@@ -67,7 +67,7 @@ impl Bench {
         receivers
     }
 
-    fn is_cut(&mut self, connection: ConnectionId) -> bool {
+    fn is_cut(&self, connection: ConnectionId) -> bool {
         self.inboxes[&connection].is_cut()
     }
 

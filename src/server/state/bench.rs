@@ -31,7 +31,7 @@ impl Waiting {
     }
 
     /// It will never be answered: its connection ends.
-    pub(super) fn is_cut_off(&mut self) -> bool {
+    pub(super) fn take_cut_off(&mut self) -> bool {
         self.1.try_recv() == Err(oneshot::error::TryRecvError::Closed)
     }
 }

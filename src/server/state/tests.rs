@@ -470,7 +470,7 @@ fn a_killed_server_ends_everything_and_serves_nobody() {
     bench.token(1, Target::Lock, "k");
     let mut waiting = bench.waiting(2, Target::Lock, "k");
     bench.state.kill(bench.now);
-    assert!(waiting.is_cut_off());
+    assert!(waiting.take_cut_off());
     assert!(bench.state.is_killed());
     bench.state.disconnect(1, bench.now);
     bench.state.disconnect(2, bench.now);

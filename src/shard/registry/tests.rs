@@ -2,8 +2,9 @@
 
 use super::*;
 use crate::lease::cell::LeaseState;
+use crate::lease::schedule::RenewRatio;
 use crate::telemetry::sink::ShardSink;
-use crate::types::{Fence, Token};
+use crate::types::{Fence, Token, Ttl};
 
 const TOGETHER: Duration = Duration::from_millis(10);
 

@@ -15,81 +15,24 @@
 //! those; then to a key without a server wait; then to the others, and to keys that this client holds itself, which only
 //! it can release. Within each of these groups it is first come, first served.
 
+mod claims;
+mod cleaning;
+mod kinds;
 mod queue;
 mod rate;
 mod tries;
 
 use std::collections::hash_map::Entry as KeyEntry;
 use std::collections::{BTreeMap, HashMap};
-use std::time::Duration;
 
 use tokio::time::Instant;
 
+pub(crate) use self::cleaning::KEPT_UNCLAIMED;
+pub(crate) use self::kinds::{Bound, Lack, Occupant, Start, Urgency, Waiter};
 use self::queue::{Figures, KeyQueue};
 pub(crate) use self::rate::{Lingering, TokenBucket};
 use self::tries::TryTimes;
 use super::ids::{Arrival, WaitKey};
-use super::progress::WaitsFor;
-use crate::net::lane::Caller;
-use crate::types::Target;
-
-/// Something that waits, and that can be told for what.
-pub(crate) trait Waiter: Caller {
-    /// Notes what it waits for from now on.
-    fn waits_for(&self, what: WaitsFor);
-}
-
-/// What occupies a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Occupant {
-    /// A server wait.
-    Wait,
-    /// The queue position of one ticket.
-    Ticket,
-}
-
-/// Why a wait has no connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Lack {
-    /// None could be established for it so far.
-    NotEstablished,
-    /// As many as there may be are in use.
-    InUse,
-    /// The server takes no more.
-    Full,
-}
-
-/// How soon a key gets a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Urgency {
-    /// One of its callers holds other leases of this client.
-    Holding,
-    /// It has no server wait yet, or a ticket is wanted.
-    First,
-    /// It has one, or this client holds it itself.
-    Late,
-}
-
-/// What starts over a connection.
-#[derive(Debug)]
-pub(crate) enum Start<W> {
-    /// A server wait, on the terms of [`last_covered`](Waits::last_covered).
-    Wait(WaitKey),
-    /// A ticket.
-    Ticket(WaitKey, Arrival, W),
-}
-
-/// Something that was bound to a session, and starts again in it.
-#[derive(Debug)]
-pub(crate) struct Bound<W> {
-    pub(crate) key: WaitKey,
-    pub(crate) arrival: Arrival,
-    pub(crate) wait: W,
-    pub(crate) occupant: Occupant,
-}
-
-/// How long a server wait is kept that has no caller.
-pub(crate) const KEPT_UNCLAIMED: Duration = Duration::from_secs(1);
 
 /// Fewer waits than this are not worth looking through for callers that are gone.
 const CLEAN_AT_LEAST: usize = 1024;
@@ -219,11 +162,6 @@ impl<W: Waiter> Waits<W> {
         })
     }
 
-    /// Returns the caller for which the last server wait of a key was started.
-    pub(crate) fn last_covered(&self, key: &WaitKey) -> Option<&W> {
-        self.keys.get(key)?.last_covered()
-    }
-
     /// A connection does not wait for this key any more.
     pub(crate) fn ended(&mut self, key: &WaitKey, occupant: Occupant, now: Instant) {
         self.change_if_there(key, now, |queue| queue.ended(occupant));
@@ -238,48 +176,6 @@ impl<W: Waiter> Waits<W> {
     /// A server wait that no caller wants becomes an errand that gives its queue position up.
     pub(crate) fn turn_into_errand(&mut self, key: &WaitKey, now: Instant) {
         self.change_if_there(key, now, KeyQueue::turn_into_errand);
-    }
-
-    /// Takes out the caller that gets a grant of this key.
-    pub(crate) fn claim(&mut self, key: &WaitKey, now: Instant) -> Option<W> {
-        self.sync(key, now);
-        let claimed = self.keys.get_mut(key)?.claim();
-        self.sync(key, now);
-        claimed.map(|entry| entry.wait)
-    }
-
-    /// Returns the caller that would get a grant of this key.
-    pub(crate) fn first(&mut self, key: &WaitKey, now: Instant) -> Option<&W> {
-        self.sync(key, now);
-        self.keys.get(key)?.first()
-    }
-
-    /// Returns the first caller without a server wait: when one has ended, the caller that has lost it.
-    pub(crate) fn uncovered(&mut self, key: &WaitKey, now: Instant) -> Option<&mut W> {
-        self.sync(key, now);
-        self.keys.get_mut(key)?.uncovered()
-    }
-
-    /// Takes out the first caller without a server wait: when one has ended without a grant, the caller that has lost it.
-    pub(crate) fn take_uncovered(&mut self, key: &WaitKey, now: Instant) -> Option<W> {
-        self.sync(key, now);
-        let taken = self.keys.get_mut(key)?.take_uncovered();
-        self.sync(key, now);
-        taken.map(|entry| entry.wait)
-    }
-
-    /// A server has said that a key is held. That is of interest while a caller waits for the key.
-    pub(crate) fn refused(&mut self, key: &WaitKey, at: Instant) {
-        if let Some(queue) = self.keys.get_mut(key) {
-            queue.refused(at);
-        }
-    }
-
-    /// Returns when a server said that a key is held, if a caller waits for it here and another may take that for an answer of its
-    /// own: see [`KeyQueue::refused_at`].
-    pub(crate) fn refused_at(&mut self, key: &WaitKey, now: Instant) -> Option<Instant> {
-        self.sync(key, now);
-        self.keys.get(key)?.refused_at(now)
     }
 
     /// Why those have no connection that have none, from now on. They are told.
@@ -327,39 +223,6 @@ impl<W: Waiter> Waits<W> {
         self.tries.next_due(now)
     }
 
-    /// Throws out all callers that are gone.
-    pub(crate) fn clean(&mut self, now: Instant) {
-        let keys: Vec<WaitKey> = self.keys.keys().cloned().collect();
-        for key in keys {
-            self.change_if_there(&key, now, KeyQueue::prune_all);
-        }
-        if self.keys.capacity() > 1024 && self.keys.capacity() / 4 > self.keys.len() {
-            self.keys.shrink_to_fit();
-        }
-        self.clean_at = (2 * self.len()).max(CLEAN_AT_LEAST);
-    }
-
-    /// Takes how many server waits of which keys no caller has wanted for [`KEPT_UNCLAIMED`], in the order of the keys. The others
-    /// count anew.
-    pub(crate) fn take_unclaimed(&mut self, now: Instant) -> Vec<(WaitKey, usize)> {
-        let Some(since) = now.checked_sub(KEPT_UNCLAIMED) else {
-            return Vec::new();
-        };
-        let all = self.keys.iter_mut();
-        let mut unclaimed: Vec<_> = all
-            .map(|(key, queue)| (key, queue.take_unclaimed(since, now)))
-            .filter(|(_, count)| *count > 0)
-            .map(|(key, count)| (key.clone(), count))
-            .collect();
-        // So that equal histories have equal effects.
-        let limit = |target| match target {
-            Target::Lock => 0,
-            Target::Semaphore(limit) => limit.get(),
-        };
-        unclaimed.sort_by(|(a, _), (b, _)| a.1.cmp(&b.1).then_with(|| limit(a.0).cmp(&limit(b.0))));
-        unclaimed
-    }
-
     /// Returns how many wait without a queue position on the server. Some of their callers may be gone.
     pub(crate) fn local(&self) -> usize {
         self.local
@@ -375,29 +238,6 @@ impl<W: Waiter> Waits<W> {
         self.keys.is_empty()
     }
 
-    /// Takes out all that have no queue position on the server, and what is bound, in order of arrival.
-    pub(crate) fn drain(&mut self, now: Instant) -> Vec<W> {
-        self.drain_with(now, |queue| queue.drain().collect())
-    }
-
-    /// Takes out all callers, and what is bound, in order of arrival.
-    pub(crate) fn drain_all(&mut self, now: Instant) -> Vec<W> {
-        self.drain_with(now, |queue| {
-            let uncovered: Vec<_> = queue.drain().collect();
-            queue.drain_covered().into_iter().chain(uncovered).collect()
-        })
-    }
-
-    fn drain_with(&mut self, now: Instant, take: impl Fn(&mut KeyQueue<W>) -> Vec<queue::WaitEntry<W>>) -> Vec<W> {
-        let keys: Vec<WaitKey> = self.keys.keys().cloned().collect();
-        let mut drained = Vec::new();
-        for key in keys {
-            self.change_if_there(&key, now, |queue| drained.extend(take(queue)));
-        }
-        drained.sort_by_key(|entry| entry.arrival);
-        drained.into_iter().map(|entry| entry.wait).collect()
-    }
-
     fn len(&self) -> usize {
         self.local + self.at_server
     }
@@ -411,14 +251,6 @@ impl<W: Waiter> Waits<W> {
     fn take_arrival(&mut self) -> Arrival {
         self.next_arrival += 1;
         self.next_arrival
-    }
-
-    /// Each is looked at once for every one that came since: a constant cost, and those that are gone never outnumber the others
-    /// for long.
-    fn clean_if_many(&mut self, now: Instant) {
-        if self.len() >= self.clean_at {
-            self.clean(now);
-        }
     }
 
     fn change(&mut self, key: WaitKey, now: Instant, change: impl FnOnce(&mut KeyQueue<W>)) {

@@ -1,7 +1,10 @@
 use std::cell::Cell;
 use std::rc::Rc;
+use std::time::Duration;
 
 use super::*;
+use crate::net::lane::Caller;
+use crate::shard::progress::WaitsFor;
 use crate::types::{Key, Limit, Target};
 
 /// A caller, or what it left: a number, whether it is gone, and what it was told last.

@@ -276,7 +276,7 @@ fn a_leader_that_is_stopped_answers_nobody_and_gives_nothing_up() {
     let token = bench.token(1, Target::Lock, "k");
     let mut cut = bench.waiting(2, Target::Lock, "k");
     bench.state.crash(0, bench.now);
-    assert!(cut.is_cut_off());
+    assert!(cut.take_cut_off());
     for connection in 1..=3 {
         bench.disconnect(connection);
     }

@@ -321,7 +321,7 @@ fn one_ref_is_one_session_whether_or_not_its_last_connection_has_ended() {
     let new = bench.connect(0, "r");
     assert_eq!(bench.token(new, Target::Lock, "held"), held);
     let mut waits = bench.waiting(new, Target::Lock, "contended");
-    assert!(cut.is_cut_off(), "its connection ends");
+    assert!(cut.take_cut_off(), "its connection ends");
     // What it had is not its any more.
     bench.disconnect(old);
     assert_eq!(cut.answer(), None);
@@ -347,7 +347,7 @@ fn what_was_taken_from_an_open_connection_is_not_there_any_more() {
     // A wait there is cut off by an enqueue, too.
     let newest = bench.connect(0, "r");
     assert_eq!(bench.enqueue(newest, "k", 30), Response::Queued);
-    assert!(waits.is_cut_off());
+    assert!(waits.take_cut_off());
     bench.release(1, Kind::Lock, "k", token);
     assert!(matches!(bench.collect(newest, "k"), Response::Granted(_)));
 }

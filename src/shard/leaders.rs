@@ -1,0 +1,174 @@
+//! The leader of a cluster: requests that a member refused, and leaders that change.
+//!
+//! When the leader of a cluster changes:
+//!
+//! | | what is known | what becomes of it |
+//! | --- | --- | --- |
+//! | a lease | the cluster remembers it | suspect; renewed by its token at the new leader before anything else |
+//! | a wait, a ticket's place, in a session | the cluster remembers the session | asked again under the session's name |
+//! | a place that no caller wants any more, in a session | the cluster keeps it | taken back, and given up: see `sessions` |
+//! | a request | the table in `rules` | |
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::ShardMachine;
+use super::answers::not_leader;
+use super::effect::{Role, Turn};
+use super::ids::LaneId;
+use super::registry::Survival;
+use super::request::Pending;
+use super::rules::Fate;
+use super::serving::was_of_use;
+use crate::error::Error;
+use crate::protocol::{Call, Response};
+use crate::stats::ClusterStats;
+
+/// For how long the member that serves need not have shown that it leads, while callers wait there.
+const LOOK_AFTER: Duration = Duration::from_secs(10);
+
+impl ShardMachine {
+    /// A member refused a request because another one leads, or will before long.
+    pub(super) fn not_led_here(&mut self, from: LaneId, pending: Pending, refusal: Error, turn: &mut Turn<'_>) {
+        let is_news = self.is_news(from);
+        let served = self.connections.has_slot(from);
+        if self
+            .connections
+            .get(from)
+            .is_some_and(|connection| connection.role == Role::Exclusive)
+        {
+            self.connections.retire(from, turn);
+            self.repeats.left(from);
+        }
+        let refusal = self.at_lane(from, refusal);
+        if is_news {
+            self.depose(&refusal, turn);
+        }
+        match (pending.rules().not_led, pending) {
+            (Fate::Retry, pending) => self.send(pending, turn),
+            (Fate::RetryBounded, pending) => self.redirect(pending, refusal, turn),
+            (Fate::StaysDue, Pending::Renew(renewal)) if served => self.renewal_unanswered(&renewal),
+            // Due at the new leader with all others.
+            (Fate::StaysDue, Pending::Renew(renewal)) => {
+                renewal.span.record("outcome", "unanswered");
+            }
+            (Fate::Forget, Pending::Probe(probe)) => self.probe_unanswered(&probe.key, turn.now),
+            (Fate::Forget, _) => self.wait_ended(from, turn),
+            (Fate::RetryInSession, pending @ (Pending::Try(_) | Pending::Probe(_) | Pending::Repeat(_))) => {
+                let name = self
+                    .connections
+                    .get(from)
+                    .and_then(|connection| connection.name.clone());
+                self.retry_try(pending, name, refusal, turn);
+            }
+            (Fate::RetryInSession | Fate::PutBack, wait) => self.retry_wait(from, wait, refusal, turn),
+            (Fate::Repeat, Pending::Release(release)) => self.repeat_release(release, turn),
+            (Fate::Fail | Fate::Repeat | Fate::StaysDue, pending) => self.fail(pending, refusal, turn),
+        }
+    }
+
+    /// Sends a request to the leader, as often as redirects are followed.
+    fn redirect(&mut self, mut pending: Pending, refusal: Error, turn: &mut Turn<'_>) {
+        let goes_on = match &mut pending {
+            Pending::Ask(question) => question.of_the_leader && self.count_redirect(&mut question.redirects),
+            _ => false,
+        };
+        match goes_on {
+            true => self.send(pending, turn),
+            false => self.fail(pending, refusal, turn),
+        }
+    }
+
+    /// Counts another redirect. Returns whether it is followed.
+    pub(super) fn count_redirect(&self, times: &mut u32) -> bool {
+        *times += 1;
+        *times <= self.settings.max_redirects
+    }
+
+    /// A member says so without having been asked for anything in particular.
+    pub(super) fn leads_no_more(&mut self, from: LaneId, leader: Option<&str>, turn: &mut Turn<'_>) {
+        self.metrics.redirected();
+        if self.serving.is_cluster() && self.is_news(from) {
+            self.depose(&not_leader(leader).at(self.endpoint().as_text()), turn);
+        }
+    }
+
+    /// A member that has ceased to lead tells those nothing that wait there. So where nothing else has shown it, it is asked whether it
+    /// leads: by `stats`, which no member writes to its log.
+    pub(super) fn look_for_the_leader(&mut self, turn: &mut Turn<'_>) {
+        let is_due = turn.now.saturating_duration_since(self.led_at) >= LOOK_AFTER;
+        let may_wait_in_vain = self.serving.is_cluster() && self.waits.at_server() > 0;
+        if is_due && may_wait_in_vain && self.connections.is_serving() && !self.is_closing() {
+            self.led_at = turn.now;
+            self.send(Pending::Look, turn);
+        }
+    }
+
+    /// A member has said what it is.
+    pub(super) fn looked(&mut self, response: Response, from: LaneId, turn: &mut Turn<'_>) {
+        let cluster = Call::stats().finish(response).ok().and_then(|stats| stats.cluster);
+        let here = self.serving.at();
+        let serves = self.connections.is_serving()
+            && self
+                .connections
+                .get(from)
+                .is_some_and(|connection| connection.endpoint == here);
+        let Some(cluster) = cluster.filter(|cluster| serves && cluster.leads() == Some(false)) else {
+            return;
+        };
+        self.metrics.redirected();
+        let refusal = not_leader(cluster.leader_addr.as_deref());
+        let refusal = self.at_lane(from, refusal);
+        self.depose(&refusal, turn);
+    }
+
+    /// The leader has said what it knows of its cluster. Warns if that is another than the one of the leader before.
+    pub(super) fn note_cluster(&mut self, cluster: Box<ClusterStats>) {
+        let endpoint = Arc::clone(self.endpoint().as_text());
+        if let Some(before) = self.clusters.see(&endpoint, cluster) {
+            tracing::warn!(
+                shard = self.index,
+                %endpoint,
+                %before,
+                "two members of this shard are of different clusters: each grants what the other has granted"
+            );
+        }
+    }
+
+    /// Whether a connection stands for a session of the cluster.
+    pub(super) fn is_in_a_session(&self, lane: LaneId) -> bool {
+        let connection = self.connections.get(lane);
+        self.serving.is_cluster() && connection.is_some_and(|connection| connection.session.is_some())
+    }
+
+    /// Whether what a leader ended on a connection goes on at the next: unless it was given up.
+    pub(super) fn goes_on_in_its_session(&self, lane: LaneId) -> bool {
+        let was_cut = self.connections.get(lane).is_some_and(|connection| connection.cut);
+        self.is_in_a_session(lane) && !was_cut
+    }
+
+    /// Whether what a connection says of the leader is news: not if another has been found since it was opened.
+    fn is_news(&self, from: LaneId) -> bool {
+        let here = self.serving.at();
+        let connection = self.connections.get(from);
+        self.connections.oldest_serving().is_some_and(|oldest| from >= oldest)
+            && connection.is_some_and(|connection| !connection.is_retired() && connection.endpoint == here)
+    }
+
+    /// The member that led does not any more. What is on its way there is still answered.
+    pub(super) fn depose(&mut self, error: &Error, turn: &mut Turn<'_>) {
+        let oldest = self
+            .connections
+            .oldest_serving()
+            .and_then(|id| self.connections.get(id));
+        if was_of_use(oldest.and_then(|connection| connection.up_since()), false, turn.now) {
+            self.serving.reconnect.proved();
+        }
+        // The leader knows them, whichever it is and whatever becomes of the connections.
+        self.leases.suspect_all(Survival::WholeTtl);
+        self.retire_pipelined(turn);
+        self.serving.heard(turn.now);
+        let retry = self.serving.reconnect.deposed(error, error.leader());
+        self.away(error.clone(), retry, turn);
+    }
+}

@@ -1,0 +1,61 @@
+//! What is kept for each lease.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use crate::lease::cell::LeaseCell;
+use crate::lease::schedule::RenewRatio;
+use crate::shard::ids::LaneId;
+use crate::types::Target;
+
+/// What is kept for each lease.
+#[derive(Debug)]
+pub(super) struct LeaseEntry {
+    pub(super) cell: Arc<LeaseCell>,
+    pub(super) target: Target,
+    pub(super) owner: LaneId,
+    pub(super) phase: Phase,
+    /// No renewal is sent from then on.
+    pub(super) renew_until: Option<Instant>,
+    /// Its own ratio, if it has one.
+    pub(super) renew_ratio: Option<RenewRatio>,
+    pub(super) renew_at: Instant,
+    /// When it is over, as far as its last grant or renewal goes.
+    pub(super) ends: Instant,
+    /// When it is reported lost: then, or sooner if it is in doubt.
+    pub(super) deadline: Instant,
+    /// Its place in the timer.
+    pub(super) timer: Option<Instant>,
+    /// Its neighbours among the leases of its owner.
+    pub(super) before: Option<u32>,
+    pub(super) behind: Option<u32>,
+}
+
+/// Where a lease stands between grant and end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Held; the next renewal is in the future.
+    Waiting,
+    /// Held; a renewal is on its way.
+    Renewing,
+    /// Held; a renewal is due but there is no connection to send it over.
+    Overdue,
+    /// Lost; kept until its guard is gone, to give back what the server may still hold.
+    Lost,
+    /// On its way back to the server. Nothing is renewed and nothing is reported any more.
+    Releasing,
+}
+
+impl Phase {
+    /// Whether it is held, as far as is known.
+    pub(super) fn is_held(self) -> bool {
+        !matches!(self, Self::Lost | Self::Releasing)
+    }
+}
+
+impl LeaseEntry {
+    pub(super) fn renews(&self) -> bool {
+        self.renew_until.is_none_or(|until| self.renew_at < until)
+    }
+}

@@ -1,0 +1,78 @@
+//! Which connection owns which leases, as the server counts it.
+
+use super::{Phase, Registry};
+use crate::shard::ids::{LaneId, LeaseId};
+
+impl Registry {
+    /// Another connection owns a lease now. Returns the one that did before, if that is another and the lease is held.
+    pub(crate) fn change_owner(&mut self, id: LeaseId, owner: LaneId) -> Option<LaneId> {
+        let before = self.entry(id).filter(|entry| entry.phase.is_held())?.owner;
+        if before == owner {
+            return None;
+        }
+        self.unchain(id.slot);
+        if let Some(entry) = self.entry_mut(id) {
+            entry.owner = owner;
+        }
+        self.chain(id.slot, owner);
+        Some(before)
+    }
+
+    /// How many leases of one connection are lost, and not given back yet.
+    pub(crate) fn lost_of(&self, owner: LaneId) -> usize {
+        let ids = self.owned_by(owner).into_iter();
+        ids.filter(|id| self.phase(*id) == Some(Phase::Lost)).count()
+    }
+
+    /// The leases of one connection, the lost ones included.
+    pub(super) fn owned_by(&self, owner: LaneId) -> Vec<LeaseId> {
+        let mut ids = Vec::new();
+        let mut next = self.owned.get(&owner).copied();
+        while let Some(index) = next {
+            let Some(slot) = self.slots.get(index as usize) else {
+                break;
+            };
+            ids.push(LeaseId {
+                slot: index,
+                generation: slot.generation,
+            });
+            next = slot.entry.as_ref().and_then(|entry| entry.behind);
+        }
+        ids
+    }
+
+    /// Puts the lease in a slot in front of those of its owner.
+    pub(super) fn chain(&mut self, slot: u32, owner: LaneId) {
+        let behind = self.owned.insert(owner, slot);
+        if let Some(entry) = behind.and_then(|slot| self.at(slot)) {
+            entry.before = Some(slot);
+        }
+        if let Some(entry) = self.at(slot) {
+            entry.before = None;
+            entry.behind = behind;
+        }
+    }
+
+    /// Takes the lease in a slot out of the chain of its owner.
+    pub(super) fn unchain(&mut self, slot: u32) {
+        let Some((owner, before, behind)) = self.at(slot).map(|entry| (entry.owner, entry.before, entry.behind)) else {
+            return;
+        };
+        if let Some(entry) = behind.and_then(|slot| self.at(slot)) {
+            entry.before = before;
+        }
+        match (before, behind) {
+            (Some(before), _) => {
+                if let Some(entry) = self.at(before) {
+                    entry.behind = behind;
+                }
+            }
+            (None, Some(behind)) => {
+                self.owned.insert(owner, behind);
+            }
+            (None, None) => {
+                self.owned.remove(&owner);
+            }
+        }
+    }
+}

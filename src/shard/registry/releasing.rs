@@ -1,0 +1,77 @@
+//! Leases on their way back.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::{Phase, Registry};
+use crate::lease::cell::LeaseCell;
+use crate::shard::ids::{LaneId, LeaseId};
+use crate::types::{Key, Kind, Target};
+
+/// What has to be told to a server to give a lease back or to renew it.
+#[derive(Clone, Debug)]
+pub(crate) struct Claim {
+    pub(crate) cell: Arc<LeaseCell>,
+    pub(crate) target: Target,
+    pub(crate) owner: LaneId,
+}
+
+impl Registry {
+    /// Begins to give a lease back: from now on it is neither renewed nor reported.
+    pub(crate) fn begin_release(&mut self, id: LeaseId, now: Instant) -> Option<Claim> {
+        let was = self.phase(id).filter(|phase| *phase != Phase::Releasing)?;
+        self.set_phase(id, Phase::Releasing);
+        self.disarm(id);
+        let claim = self.claim(id)?;
+        claim.cell.release();
+        if was.is_held() {
+            self.metrics.released(&claim.cell, now);
+            self.holdings.remove(claim.cell.kind, &claim.cell.key);
+        }
+        Some(claim)
+    }
+
+    /// Whether a lease is being given back.
+    pub(crate) fn is_on_its_way_back(&self, id: LeaseId) -> bool {
+        self.phase(id) == Some(Phase::Releasing)
+    }
+
+    /// Forgets a lease.
+    pub(crate) fn remove(&mut self, id: LeaseId, now: Instant) {
+        if self.entry(id).is_none() {
+            return;
+        }
+        self.disarm(id);
+        self.overdue.remove(&id);
+        self.unchain(id.slot);
+        let slot = &mut self.slots[id.slot as usize];
+        slot.generation = slot.generation.wrapping_add(1);
+        self.free.push(id.slot);
+        if let Some(entry) = slot.entry.take().filter(|entry| entry.phase.is_held()) {
+            self.metrics.released(&entry.cell, now);
+            self.holdings.remove(entry.cell.kind, &entry.cell.key);
+        }
+    }
+
+    /// A grant came when no caller waited for it any more, and is given back.
+    pub(crate) fn orphaned(&mut self, kind: Kind) {
+        self.metrics.orphan(kind);
+    }
+
+    /// What the server needs to hear about a lease.
+    pub(crate) fn claim(&self, id: LeaseId) -> Option<Claim> {
+        self.entry(id).map(|entry| Claim {
+            cell: Arc::clone(&entry.cell),
+            target: entry.target,
+            owner: entry.owner,
+        })
+    }
+
+    /// Returns the keys of leases that are on their way back.
+    pub(crate) fn releasing(&self) -> impl Iterator<Item = Key> + '_ {
+        let entries = self.slots.iter().filter_map(|slot| slot.entry.as_ref());
+        let releasing = entries.filter(|entry| entry.phase == Phase::Releasing);
+        releasing.map(|entry| entry.cell.key.clone())
+    }
+}

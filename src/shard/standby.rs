@@ -1,0 +1,148 @@
+//! Servers that know nothing of each other, one of which serves: what the last one granted, and the way back to the first.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::ShardMachine;
+use super::acquire::Acquire;
+use super::ask::Ask;
+use super::effect::{Answer, Effect, Turn};
+use super::ids::{LaneId, LeaseId};
+use super::request::PendingRelease;
+use crate::ending::shut_down;
+use crate::error::{Error, ErrorKind, Result};
+use crate::human::human;
+use crate::lease::cell::LostReason;
+use crate::lease::lost_keys::LostKeys;
+use crate::types::Grant;
+
+impl ShardMachine {
+    /// Another server has taken over, which knows of no lease of the one before. As a rule they were lost with its connection;
+    /// this is about those that outlive one.
+    pub(super) fn drop_leases_of_previous_primary(&mut self, turn: &mut Turn<'_>) {
+        let lost = self.leases.lose_all(LostReason::Disconnected, turn.now);
+        if !lost.is_empty() {
+            tracing::warn!(
+                shard = self.index,
+                endpoint = %self.endpoint(),
+                leases = lost.count(),
+                keys = %lost,
+                "leases lost: another server took over"
+            );
+        }
+        for release in self.releases.take_pending() {
+            let error = Error::new(
+                ErrorKind::LeaseLost,
+                format!(
+                    "the server that granted {:?} was lost before it was released",
+                    release.key
+                ),
+            );
+            let error = self.here(error);
+            self.end_release(release, Err(error), turn);
+        }
+    }
+
+    /// Whether a connection leads to a standby server that does not serve any more. What that one grants now is not renewed, and
+    /// may be over before its holder is told.
+    pub(super) fn is_stale_connection(&self, id: LaneId) -> bool {
+        let here = self.serving.at();
+        let connection = self.connections.get(id);
+        self.serving.is_standby()
+            && connection.is_none_or(|connection| connection.is_retired() || connection.endpoint != here)
+    }
+
+    /// A server that does not serve any more has granted it. It ends there with its connection or its TTL, or is given back if
+    /// that server is the next to serve again.
+    pub(super) fn reject_stale_grant(
+        &mut self,
+        acquire: Acquire,
+        grant: Grant,
+        owner: LaneId,
+        from: LaneId,
+        turn: &mut Turn<'_>,
+    ) {
+        self.give_back_orphan(&acquire, grant, owner, turn);
+        let error = Error::new(
+            ErrorKind::Disconnected,
+            format!(
+                "{:?} was granted by a server that does not serve the shard any more",
+                acquire.key
+            ),
+        );
+        let error = self.at_lane(from, error);
+        turn.tell(acquire.ask, Err(error));
+    }
+
+    /// The first server is to serve again. First find out whether it can be reached: nothing is given up for nothing.
+    pub(super) fn failback(&mut self, ask: Ask<Duration>, turn: &mut Turn<'_>) {
+        match self.no_way_back(turn.now) {
+            Some(answer) => turn.push(Effect::Answer(Answer::Failback(ask, answer))),
+            None => turn.push(Effect::ProbeFirst(ask)),
+        }
+    }
+
+    /// The answer, if there is nothing to go back from.
+    fn no_way_back(&self, now: Instant) -> Option<Result<Duration>> {
+        if !self.serving.is_standby() {
+            let remedy = "only a shard that was given as Shard::standby has a server to go back to";
+            return Some(Err(Error::invalid("shard index", self.index, remedy)));
+        }
+        if self.is_closing() {
+            return Some(Err(shut_down()));
+        }
+        // Nothing is left of the delay, unless it has gone back just now.
+        (self.serving.at() == 0).then_some(Ok(self.serving.held_back_for(now)))
+    }
+
+    /// It can be reached: what is held is given up here, and nothing is asked there before every lease of this server must be
+    /// over, since other clients may hold some.
+    pub(super) fn first_is_there(&mut self, outcome: Result<()>, ask: Ask<Duration>, turn: &mut Turn<'_>) {
+        if let Some(answer) = self.no_way_back(turn.now) {
+            return turn.push(Effect::Answer(Answer::Failback(ask, answer)));
+        }
+        match outcome {
+            Err(error) => return turn.push(Effect::Answer(Answer::Failback(ask, Err(error)))),
+            // The caller has given up meanwhile.
+            Ok(()) if ask.is_gone() => return,
+            Ok(()) => {}
+        }
+        let ids: Vec<LeaseId> = self.leases.ids().collect();
+        let mut lost = LostKeys::default();
+        for id in ids {
+            if self.leases.lose(id, LostReason::Failback, turn.now) {
+                if let Some(claim) = self.leases.claim(id) {
+                    lost.push(&claim.cell.key);
+                    self.begin_release(PendingRelease::of(&claim, None, false, None, turn.now), turn);
+                }
+            }
+        }
+        if !lost.is_empty() {
+            tracing::warn!(
+                shard = self.index,
+                endpoint = %self.endpoint(),
+                leases = lost.count(),
+                keys = %lost,
+                "leases lost: the shard goes back to its first server"
+            );
+        }
+        self.retire_pipelined(turn);
+        let delay = self.serving.hold_back(turn.now);
+        let error = Error::new(
+            ErrorKind::Unavailable,
+            format!(
+                "the shard goes back to its first server, which is asked for nothing for {}",
+                human(delay)
+            ),
+        );
+        let error = self.here(error);
+        let retry = self.serving.reconnect.go_back(&error);
+        let here = self.serving.at();
+        self.connections.hang_up_elsewhere(here, false, turn);
+        let handover = self.serving.handover();
+        self.hand_over(Some(handover), turn);
+        self.away(error, retry, turn);
+        turn.push(Effect::Answer(Answer::Failback(ask, Ok(delay))));
+    }
+}

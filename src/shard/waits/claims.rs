@@ -1,0 +1,55 @@
+//! Which caller gets a grant, and which has lost its server wait.
+
+use tokio::time::Instant;
+
+use super::{Waiter, Waits};
+use crate::shard::ids::WaitKey;
+
+impl<W: Waiter> Waits<W> {
+    /// Returns the caller for which the last server wait of a key was started.
+    pub(crate) fn last_covered(&self, key: &WaitKey) -> Option<&W> {
+        self.keys.get(key)?.last_covered()
+    }
+
+    /// Takes out the caller that gets a grant of this key.
+    pub(crate) fn claim(&mut self, key: &WaitKey, now: Instant) -> Option<W> {
+        self.sync(key, now);
+        let claimed = self.keys.get_mut(key)?.claim();
+        self.sync(key, now);
+        claimed.map(|entry| entry.wait)
+    }
+
+    /// Returns the caller that would get a grant of this key.
+    pub(crate) fn first(&mut self, key: &WaitKey, now: Instant) -> Option<&W> {
+        self.sync(key, now);
+        self.keys.get(key)?.first()
+    }
+
+    /// Returns the first caller without a server wait: when one has ended, the caller that has lost it.
+    pub(crate) fn uncovered(&mut self, key: &WaitKey, now: Instant) -> Option<&mut W> {
+        self.sync(key, now);
+        self.keys.get_mut(key)?.uncovered()
+    }
+
+    /// Takes out the first caller without a server wait: when one has ended without a grant, the caller that has lost it.
+    pub(crate) fn take_uncovered(&mut self, key: &WaitKey, now: Instant) -> Option<W> {
+        self.sync(key, now);
+        let taken = self.keys.get_mut(key)?.take_uncovered();
+        self.sync(key, now);
+        taken.map(|entry| entry.wait)
+    }
+
+    /// A server has said that a key is held. That is of interest while a caller waits for the key.
+    pub(crate) fn refused(&mut self, key: &WaitKey, at: Instant) {
+        if let Some(queue) = self.keys.get_mut(key) {
+            queue.refused(at);
+        }
+    }
+
+    /// Returns when a server said that a key is held, if a caller waits for it here and another may take that for an answer of its
+    /// own: see [`KeyQueue::refused_at`].
+    pub(crate) fn refused_at(&mut self, key: &WaitKey, now: Instant) -> Option<Instant> {
+        self.sync(key, now);
+        self.keys.get(key)?.refused_at(now)
+    }
+}

@@ -1,0 +1,121 @@
+//! What a server has answered, or left unanswered when its connection ended.
+
+use std::collections::VecDeque;
+
+use tokio::time::Instant;
+
+use super::LinkMachine;
+use crate::error::{Error, ErrorKind, Result};
+use crate::net::backoff::OF_USE_AFTER;
+use crate::net::lane::LaneEnd;
+use crate::net::pipeline::Reply;
+use crate::protocol::{Call, Response};
+use crate::shard::ask::Ask;
+use crate::signal::message::{LinkRequest, Subscription};
+
+impl LinkMachine {
+    pub(super) fn ended(&mut self, end: LaneEnd<LinkRequest>) {
+        let cause = end
+            .cause
+            .unwrap_or_else(|| Error::new(ErrorKind::Disconnected, "the connection was closed"))
+            .at(self.endpoint());
+        self.metrics.disconnected(&cause);
+        if !std::mem::replace(&mut self.lost, true) {
+            if !self.subscriptions.is_empty() {
+                self.metrics.gap();
+            }
+            self.buffer.lost(self.index, cause.clone());
+        }
+        self.renewing = 0;
+        let mut parked = VecDeque::new();
+        for pending in end.leftovers.unknown {
+            match pending {
+                // Never sent again: that could deliver it twice.
+                LinkRequest::Emit(_, _, ask) => ask.tell(Err(cause.clone())),
+                // Subscribed or not, it went with the connection.
+                LinkRequest::Unlisten(subscription, ask) => {
+                    self.subscriptions.remove(&subscription);
+                    ask.tell(Ok(()));
+                }
+                LinkRequest::Renew(_) | LinkRequest::Withdraw(_) => {}
+                listen @ LinkRequest::Listen(..) => parked.push_back(listen),
+            }
+        }
+        for pending in end.leftovers.unwritten {
+            match pending {
+                LinkRequest::Unlisten(subscription, ask) => {
+                    self.subscriptions.remove(&subscription);
+                    ask.tell(Ok(()));
+                }
+                LinkRequest::Renew(_) | LinkRequest::Withdraw(_) => {}
+                other => parked.push_back(other),
+            }
+        }
+        parked.append(&mut self.parked);
+        self.parked = parked;
+        let now = Instant::now();
+        // One that ends as soon as it is there is no reason to begin anew with the pauses.
+        let of_use = self
+            .lane
+            .up
+            .is_some_and(|since| now.saturating_duration_since(since) >= OF_USE_AFTER);
+        if of_use {
+            self.reconnect.proved();
+        }
+        let retry = self.reconnect.lost(&cause, of_use, now, now);
+        self.away(cause, retry);
+    }
+
+    pub(super) fn reply(&mut self, reply: Reply<LinkRequest>) {
+        let Reply { tag, response, .. } = reply;
+        match tag {
+            LinkRequest::Listen(subscription, ask) => match subscribed(&subscription, response) {
+                Ok(()) => self.confirm_subscription(subscription, ask),
+                Err(error) => ask.tell(Err(error.at(self.endpoint()))),
+            },
+            LinkRequest::Renew(subscription) => match subscribed(&subscription, response) {
+                Ok(()) => {
+                    self.renewing = self.renewing.saturating_sub(1);
+                    self.there_if_all_is_renewed();
+                }
+                // Another server is there now. To go on without the subscription would be a gap without an end.
+                Err(error) => self.end(error.at(self.endpoint())),
+            },
+            LinkRequest::Unlisten(subscription, ask) => {
+                self.subscriptions.remove(&subscription);
+                let (pattern, group) = subscription;
+                let outcome = Call::unlisten(pattern, group).finish(response);
+                ask.tell(outcome.map_err(|error| error.at(self.endpoint())));
+            }
+            LinkRequest::Withdraw(_) => {}
+            LinkRequest::Emit(channel, payload, ask) => {
+                let outcome = Call::emit(channel, payload).finish(response);
+                ask.tell(outcome.map_err(|error| error.at(self.endpoint())));
+            }
+        }
+    }
+
+    /// The server has confirmed it. If its caller has gone meanwhile, nobody knows of it, and it is taken back.
+    fn confirm_subscription(&mut self, subscription: Subscription, ask: Ask<()>) {
+        if self.subscriptions.contains(&subscription) {
+            return ask.tell(Ok(()));
+        }
+        if ask.is_gone() {
+            return self.send(LinkRequest::Withdraw(subscription));
+        }
+        self.subscriptions.insert(subscription);
+        ask.tell(Ok(()));
+    }
+}
+
+fn subscribed((pattern, group): &Subscription, response: Response) -> Result<()> {
+    Call::listen(pattern.clone(), group.clone()).finish(response)
+}
+
+pub(super) fn refuse(pending: LinkRequest, error: &Error) {
+    match pending {
+        LinkRequest::Listen(_, ask) | LinkRequest::Unlisten(_, ask) => ask.tell(Err(error.clone())),
+        LinkRequest::Emit(_, _, ask) => ask.tell(Err(error.clone())),
+        LinkRequest::Renew(_) | LinkRequest::Withdraw(_) => {}
+    }
+}

@@ -1,0 +1,66 @@
+//! The connection of a link: up, or being established.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ractor::ActorRef;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::net::dial::{Dial, LaneEvent};
+use crate::net::lane::Command;
+use crate::signal::buffer::Buffer;
+use crate::signal::message::{LinkLaneId, LinkMessage, LinkRequest};
+use crate::signal::metrics::SignalCounters;
+
+/// The connection that is up, or being established.
+pub(super) struct LinkLane {
+    pub(super) id: LinkLaneId,
+    /// Since when it is up, if it is.
+    pub(super) up: Option<Instant>,
+    pub(super) commands: mpsc::UnboundedSender<Command<LinkRequest>>,
+    _task: AbortOnDropHandle<()>,
+}
+
+impl LinkLane {
+    pub(super) fn is_up(&self) -> bool {
+        self.up.is_some()
+    }
+
+    pub(super) fn open(
+        id: LinkLaneId,
+        pause: Duration,
+        dial: &Dial,
+        link: &ActorRef<LinkMessage>,
+        buffer: &Arc<Buffer>,
+        counters: &SignalCounters,
+    ) -> Self {
+        let (commands, queue) = mpsc::unbounded_channel();
+        let (link, buffer, counters) = (link.clone(), Arc::clone(buffer), counters.clone());
+        // The actor may be gone: then the task is about to be aborted, and nobody is left to tell.
+        let tell = move |mut event| {
+            if let LaneEvent::Report(report) = &mut event {
+                let signals = std::mem::take(&mut report.received.signals);
+                let count = signals.len();
+                let taken = buffer.put(signals);
+                if taken.overflowed {
+                    drop(link.send_message(LinkMessage::Overflowed));
+                }
+                if !report.is_nothing() {
+                    drop(link.send_message(LinkMessage::Lane(id, event)));
+                }
+                // Last: the recorder is the user's code, and a panic in it must not take answers along.
+                return counters.received(count, taken);
+            }
+            drop(link.send_message(LinkMessage::Lane(id, event)));
+        };
+        let task = tokio::spawn(dial.clone().run(pause, queue, tell));
+        Self {
+            id,
+            up: None,
+            commands,
+            _task: AbortOnDropHandle::new(task),
+        }
+    }
+}
