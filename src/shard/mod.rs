@@ -44,6 +44,7 @@ pub(crate) mod progress;
 pub(crate) mod question;
 pub(crate) mod registry;
 mod releases;
+mod repeat;
 mod repeats;
 pub(crate) mod request;
 mod rules;

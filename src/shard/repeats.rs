@@ -15,58 +15,15 @@ use super::acquire::Acquire;
 use super::answers::UnclaimedGrant;
 use super::connections::{Connection, Opened, Work};
 use super::effect::{Role, Turn};
-use super::ids::{LaneId, WaitKey};
+use super::ids::LaneId;
 use super::registry::Known;
-use super::request::{Pending, Probe, Wait};
+use super::repeat::{Recipient, Repeat};
+use super::request::{Pending, Wait};
 use crate::clock::Moment;
 use crate::error::{Error, ErrorKind};
 use crate::net::connect::Purpose;
 use crate::protocol::{Response, StableRef};
-use crate::types::{Grant, Target, Ttl};
-
-/// A try that is asked again.
-pub(crate) struct Repeat {
-    pub(super) key: WaitKey,
-    /// The TTL that was asked for.
-    pub(super) ttl: Option<Ttl>,
-    wanted: Wanted,
-    /// The name of the connection that it was written to first.
-    name: StableRef,
-    /// How often it was asked again.
-    times: u32,
-}
-
-/// Who gets what is found.
-enum Wanted {
-    /// The caller that tried.
-    By(Acquire),
-    /// The first caller that waits for the key.
-    ByTheFirst,
-    /// It is given back.
-    ByNobody,
-}
-
-impl Repeat {
-    fn of_try(acquire: Acquire, name: StableRef) -> Self {
-        Self {
-            key: acquire.wait_key(),
-            ttl: acquire.ttl,
-            times: acquire.redirects,
-            wanted: Wanted::By(acquire),
-            name,
-        }
-    }
-
-    fn of_probe(probe: Probe, name: StableRef) -> Self {
-        Self {
-            key: probe.key,
-            ttl: probe.ttl,
-            times: 0,
-            wanted: Wanted::ByTheFirst,
-            name,
-        }
-    }
-}
+use crate::types::{Grant, Target};
 
 /// What is to be asked again under one name.
 struct Named {
@@ -130,13 +87,15 @@ impl Repeats {
     fn take_callers(&mut self) -> Vec<Acquire> {
         let waiting = self.0.iter_mut().flat_map(|named| &mut named.waiting);
         waiting
-            .filter_map(|repeat| match std::mem::replace(&mut repeat.wanted, Wanted::ByNobody) {
-                Wanted::By(acquire) => Some(acquire),
-                other => {
-                    repeat.wanted = other;
-                    None
-                }
-            })
+            .filter_map(
+                |repeat| match std::mem::replace(&mut repeat.recipient, Recipient::ByNobody) {
+                    Recipient::By(acquire) => Some(acquire),
+                    other => {
+                        repeat.recipient = other;
+                        None
+                    }
+                },
+            )
             .collect()
     }
 }
@@ -148,7 +107,7 @@ impl ShardMachine {
         let mut repeat = match (pending, name) {
             (Pending::Repeat(repeat), _) => *repeat,
             (Pending::Try(acquire), Some(name)) => Repeat::of_try(acquire, name),
-            (Pending::Probe(probe), Some(name)) => Repeat::of_probe(*probe, name),
+            (Pending::Probe(probe), Some(name)) => Repeat::of_probe(probe.key, probe.ttl, name),
             (other, _) => return self.fail(other, cause, turn),
         };
         if !self.count_redirect(&mut repeat.times) {
@@ -273,7 +232,7 @@ impl ShardMachine {
         let name = name.or_else(|| self.stable_ref.clone());
         let repeat = match (tried, name) {
             (Pending::Try(acquire), Some(name)) => Repeat::of_try(acquire, name),
-            (Pending::Probe(probe), Some(name)) => Repeat::of_probe(*probe, name),
+            (Pending::Probe(probe), Some(name)) => Repeat::of_probe(probe.key, probe.ttl, name),
             _ => return,
         };
         self.repeat_granted(repeat, grant, sent_at, from, turn);
@@ -315,12 +274,12 @@ impl ShardMachine {
     /// It was granted, then or now.
     fn found(&mut self, repeat: Repeat, grant: Grant, sent_at: Moment, from: LaneId, turn: &mut Turn<'_>) {
         let Repeat { key, ttl, name, .. } = repeat;
-        match repeat.wanted {
-            Wanted::By(mut acquire) => {
+        match repeat.recipient {
+            Recipient::By(mut acquire) => {
                 acquire.session = Some(Box::new(name));
                 self.granted(acquire, grant, sent_at, from, turn);
             }
-            Wanted::ByTheFirst => {
+            Recipient::ByTheFirst => {
                 self.waits.tried(&key, turn.now);
                 let granted = UnclaimedGrant {
                     asked: ttl,
@@ -329,7 +288,7 @@ impl ShardMachine {
                 };
                 self.deliver(&key, grant, granted, from, turn);
             }
-            Wanted::ByNobody => {
+            Recipient::ByNobody => {
                 self.connections.own(from);
                 self.give_back_grant(key.0, key.1, grant, from, turn);
             }
@@ -338,28 +297,28 @@ impl ShardMachine {
 
     /// The key is held.
     fn repeat_refused(&mut self, repeat: Repeat, turn: &mut Turn<'_>) {
-        match repeat.wanted {
-            Wanted::By(acquire) => self.answer_busy(acquire, turn),
-            Wanted::ByTheFirst => {
+        match repeat.recipient {
+            Recipient::By(acquire) => self.answer_busy(acquire, turn),
+            Recipient::ByTheFirst => {
                 self.waits.tried(&repeat.key, turn.now);
                 self.waits.refused(&repeat.key, turn.now);
             }
-            Wanted::ByNobody => {}
+            Recipient::ByNobody => {}
         }
     }
 
     /// It cannot be found out what became of it.
     pub(super) fn not_found(&mut self, repeat: Repeat, error: Error, turn: &mut Turn<'_>) {
-        match repeat.wanted {
-            Wanted::By(acquire) => turn.tell(acquire.ask, Err(error)),
-            Wanted::ByTheFirst => {
+        match repeat.recipient {
+            Recipient::By(acquire) => turn.tell(acquire.ask, Err(error)),
+            Recipient::ByTheFirst => {
                 self.probe_unanswered(&repeat.key, turn.now);
                 let first = self.waits.claim(&repeat.key, turn.now);
                 if let Some(Wait::Caller(acquire, _) | Wait::Ticket(acquire)) = first {
                     turn.tell(acquire.ask, Err(error));
                 }
             }
-            Wanted::ByNobody => {}
+            Recipient::ByNobody => {}
         }
     }
 }

@@ -8,7 +8,7 @@ use super::acquire::Acquire;
 use super::ids::{LaneId, LeaseId, TicketId, WaitKey};
 use super::progress::WaitsFor;
 use super::question::Question;
-use super::repeats::Repeat;
+use super::repeat::Repeat;
 use super::rules::{Abandoned, RequestKind, Rules};
 use super::waits::Waiter;
 use crate::clock::after;
