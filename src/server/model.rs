@@ -159,6 +159,10 @@ impl ModelServer {
                         refused().encode(&mut connection.out);
                         continue;
                     };
+                    if self.state.turns_requests_away() {
+                        Response::Refused(Status::Draining).encode(&mut connection.out);
+                        break (true, now);
+                    }
                     match self.state.request(number, request, now) {
                         ServerAnswer::Now(response) => response.encode(&mut connection.out),
                         ServerAnswer::Later {

@@ -70,6 +70,8 @@ pub(super) struct AbandonedCall {
     pub(super) call: CallId,
     pub(super) client: ClientId,
     pub(super) at: Instant,
+    /// It had no place of its own at the server.
+    pub(super) had_no_place: bool,
     room: Arc<Semaphore>,
 }
 
@@ -182,6 +184,7 @@ impl Callers {
                 call: id,
                 client: call.client,
                 at: now,
+                had_no_place: call.what.acquires().is_some(),
                 room,
             };
             self.abandoned.push(abandoned);

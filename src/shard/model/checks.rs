@@ -43,9 +43,12 @@ impl Plan {
         self.longest_lease() * 2 + self.terms.lease_sweep_interval + LONGEST_STALL
     }
 
-    /// How long a caller that has gone may take up room, where nothing is wrong. A wait that cannot be cut short runs out, and
-    /// one that waits for a connection stands behind others that do.
-    fn room_back_within(&self) -> Duration {
+    /// How long a caller that has gone may take up room, where nothing is wrong. What goes to its place cannot be cut short: it runs
+    /// out, and what waits for a connection stands behind others that do. The other waits belong to no caller: it is forgotten.
+    fn room_back_within(&self, had_no_place: bool) -> Duration {
+        if had_no_place {
+            return Duration::from_secs(2) + self.slack();
+        }
         LONGEST_WAIT * 3 + REQUEST_TIMEOUT + self.slack()
     }
 }
@@ -160,7 +163,7 @@ impl World {
                 broken = Some(format!("call {} takes up room in a shard that is over", abandoned.call));
             } else if let Some(calm_since) = calm_since(&self.clients, &self.network, abandoned.client) {
                 let since = abandoned.at.max(calm_since);
-                if now.saturating_duration_since(since) > self.plan.room_back_within() {
+                if now.saturating_duration_since(since) > self.plan.room_back_within(abandoned.had_no_place) {
                     broken = Some(format!(
                         "call {} still takes up room, {:?} after its caller went",
                         abandoned.call,
