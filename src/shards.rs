@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
+use crate::net::admission::Admission;
 use crate::net::endpoint::Endpoint;
 use crate::net::failover::Policy;
 use crate::protocol::StableRef;
@@ -28,6 +29,7 @@ pub struct Shard {
     policy: Policy,
     endpoints: Vec<String>,
     takeover_delay: Option<Duration>,
+    allowed_hosts: Vec<String>,
     orphan_ttl: Option<Duration>,
     stable_ref: Option<StableRef>,
 }
@@ -39,6 +41,8 @@ pub(crate) struct ShardPlan {
     /// There is at least one.
     pub(crate) endpoints: Vec<Endpoint>,
     pub(crate) takeover_delay: Option<Duration>,
+    /// Where a cluster's members may be found that are not among the endpoints.
+    pub(crate) admission: Admission,
     pub(crate) orphan_ttl: Option<Duration>,
     /// The name that its pipelined connections present.
     pub(crate) stable_ref: Option<StableRef>,
@@ -50,6 +54,7 @@ impl Shard {
             policy,
             endpoints: endpoints.into_iter().map(Into::into).collect(),
             takeover_delay: None,
+            allowed_hosts: Vec::new(),
             orphan_ttl: None,
             stable_ref: None,
         }
@@ -64,7 +69,8 @@ impl Shard {
     /// client talks to the one that leads, and finds the next when that changes:
     ///
     /// - A member that says who leads is believed if that one is among `members`, spelled as here (the case of letters does not
-    ///   matter); otherwise, and while no member leads, they are asked in turn. The client connects to nobody else.
+    ///   matter), or at an [allowed host](Self::allowed_hosts); otherwise, and while no member leads, they are asked in turn. The client
+    ///   connects to no other server.
     /// - When the leadership moves on, leases become [`Suspect`](crate::LeaseState::Suspect), are renewed by their tokens at the new
     ///   leader before anything else is asked of it, and stay held if it knows them. When their connection ends they are lost, unless
     ///   the cluster is known to keep them: see [`orphan_ttl`](Self::orphan_ttl).
@@ -81,6 +87,29 @@ impl Shard {
     /// A cluster knows no signals.
     pub fn cluster<A: Into<String>>(members: impl IntoIterator<Item = A>) -> Self {
         Self::new(Policy::Cluster, members)
+    }
+
+    /// For clusters whose members join and leave at run time: the hosts at which the client may find members that were not given.
+    /// A rule is a name (`a.example.org`), all names of a domain (`*.locks.example.org`), an IP address, or a network (`10.1.0.0/16`,
+    /// `fd00::/8`). Names are compared as they are written and never resolved for this; an address is compared with networks only.
+    ///
+    /// By default there are none, and the client connects only to addresses that it was given. With this it follows a redirect to an
+    /// allowed host, at any port, and tries the members that a leader's `stats` name by their addresses. **What connects also sends
+    /// the auth token**, so allow no host at which others may run a server. With TLS the certificate must be good for the host.
+    ///
+    /// Up to 16 such members are known at a time. A member that has left stays known until others take its place, and costs an attempt
+    /// when the leader is looked for.
+    ///
+    /// It means nothing to other shards. A rule that cannot be read is an error when the client is built.
+    ///
+    /// ```
+    /// use dflockd_client::Shard;
+    ///
+    /// let shard = Shard::cluster(["locks-0.dflockd.svc:6388", "locks-1.dflockd.svc:6388"]).allowed_hosts(["*.dflockd.svc"]);
+    /// ```
+    pub fn allowed_hosts<H: Into<String>>(mut self, hosts: impl IntoIterator<Item = H>) -> Self {
+        self.allowed_hosts = hosts.into_iter().map(Into::into).collect();
+        self
     }
 
     /// **Independent** servers, of which one serves and the others are in reserve. The first is the primary.
@@ -156,6 +185,7 @@ impl Shard {
             policy: self.policy,
             endpoints: endpoints.collect::<Result<_>>()?,
             takeover_delay: self.takeover_delay,
+            admission: Admission::parse(self.allowed_hosts.iter().map(String::as_str))?,
             orphan_ttl: self.orphan_ttl.filter(|kept| !kept.is_zero()),
             stable_ref: self.stable_ref.clone(),
         })

@@ -3,7 +3,7 @@
 //! | policy | endpoints | when the one in use is lost |
 //! | --- | --- | --- |
 //! | single | one | tried again |
-//! | cluster | members that share their state | tried again, then the next; whoever names the leader is believed if it names a member |
+//! | cluster | members that share their state | tried again, then the next; a member that names the leader is believed if that is a member, or [may become one](Admission) |
 //! | standby | servers that know nothing of each other | tried again until every lease of its may be over; only then the next |
 
 use std::fmt;
@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::admission::Admission;
 use super::backoff::Attempts;
 use super::endpoint::Endpoint;
 use crate::clock::after;
@@ -69,6 +70,9 @@ pub(crate) enum Pace {
 /// An attempt that begins when the next server may be asked gets so much time.
 const LAST_CHANCE: Duration = Duration::from_millis(200);
 
+/// The most members that are known besides those that were given.
+const MOST_FOUND: usize = 16;
+
 /// The least pause before a connection that was lost is made again, unless the reconnect policy makes a shorter one.
 const BREATH: Duration = Duration::from_millis(50);
 
@@ -90,8 +94,14 @@ impl Pace {
 #[derive(Clone, Debug)]
 pub(crate) struct Failover {
     policy: Policy,
-    /// There is at least one.
+    /// There is at least one. Those that were given come first, then those that were found.
     endpoints: Vec<Endpoint>,
+    /// How many were given.
+    given: usize,
+    /// Where members may be found that were not given.
+    admission: Admission,
+    /// Which of those that were found is replaced next, if there are too many.
+    replaced: usize,
     current: usize,
     /// How many attempts in a row failed without a pause.
     tried: usize,
@@ -116,6 +126,9 @@ impl Failover {
         let current = endpoints.iter().position(|endpoint| &**endpoint.as_text() == at);
         Self {
             policy,
+            given: endpoints.len(),
+            admission: Admission::default(),
+            replaced: 0,
             endpoints,
             current: current.unwrap_or_default(),
             tried: 0,
@@ -123,6 +136,15 @@ impl Failover {
             served: None,
             why: None,
         }
+    }
+
+    /// Lets members be found that were not given. `at`: where to begin, if it is one of these.
+    pub(crate) fn admitting(mut self, admission: Admission, at: &str) -> Self {
+        self.admission = admission;
+        if let Some(found) = self.find(at) {
+            self.current = found;
+        }
+        self
     }
 
     pub(crate) fn is_cluster(&self) -> bool {
@@ -198,10 +220,7 @@ impl Failover {
     /// a row: members that point at each other are no better than members that know nothing.
     pub(crate) fn redirected(&mut self, leader: Option<&str>) -> Pace {
         self.why.get_or_insert(FailoverReason::Deposed);
-        let known = leader.and_then(|leader| {
-            let same = |endpoint: &Endpoint| endpoint.as_text().eq_ignore_ascii_case(leader);
-            self.endpoints.iter().position(same)
-        });
+        let known = leader.and_then(|leader| self.find(leader));
         match known {
             Some(member) if member != self.current && self.followed < self.endpoints.len() => {
                 self.followed += 1;
@@ -228,6 +247,37 @@ impl Failover {
         self.why = why;
         self.current = chosen;
         true
+    }
+
+    /// The leader names the members of its cluster. Those that may join are from here on tried like those that were given. Names that
+    /// are no addresses say nothing.
+    pub(crate) fn note_members<'a>(&mut self, members: impl IntoIterator<Item = &'a str>) {
+        for member in members {
+            self.find(member);
+        }
+    }
+
+    /// The index of an address: of one that is known, whatever the case of its letters, or of one that may join, which is known from here
+    /// on. When there are too many, it takes the place of one that was found before and is not in use.
+    fn find(&mut self, address: &str) -> Option<usize> {
+        let same = |endpoint: &Endpoint| endpoint.as_text().eq_ignore_ascii_case(address);
+        if let Some(known) = self.endpoints.iter().position(same) {
+            return Some(known);
+        }
+        let endpoint = Endpoint::parse(address).ok()?;
+        if !self.is_cluster() || !self.admission.admits(&endpoint) {
+            return None;
+        }
+        if self.endpoints.len() < self.given + MOST_FOUND {
+            self.endpoints.push(endpoint);
+            return Some(self.endpoints.len() - 1);
+        }
+        let is_in_use = |index: usize| index == self.current || Some(index) == self.served;
+        let found = (0..MOST_FOUND).map(|after| self.given + (self.replaced + after) % MOST_FOUND);
+        let replaced = found.into_iter().find(|index| !is_in_use(*index))?;
+        self.replaced = replaced - self.given + 1;
+        self.endpoints[replaced] = endpoint;
+        Some(replaced)
     }
 
     /// The next in turn: a pause is made when all were tried.
@@ -371,6 +421,55 @@ mod tests {
             at("m0", Pace::AfterAPause),
             "it named itself"
         );
+    }
+
+    fn admitting(endpoints: usize, rule: &str) -> Failover {
+        failover(Policy::Cluster, endpoints).admitting(Admission::parse([rule]).unwrap(), "m0:6388")
+    }
+
+    #[test]
+    fn a_leader_at_an_allowed_host_joins_the_members() {
+        let mut failover = admitting(2, "*.joined");
+        assert_eq!(
+            redirected(&mut failover, Some("a.joined:1")),
+            ("a.joined:1".into(), Pace::AtOnce)
+        );
+        assert_eq!(redirected(&mut failover, Some("b.elsewhere:1")), at("m0", Pace::AtOnce));
+        assert_eq!(failed(&mut failover), at("m1", Pace::AtOnce));
+        assert_eq!(failed(&mut failover), ("a.joined:1".into(), Pace::AfterAPause));
+        assert_eq!(failover.len(), 3);
+    }
+
+    #[test]
+    fn members_that_the_leader_names_are_tried_as_far_as_their_hosts_are_allowed() {
+        let mut failover = admitting(1, "10.0.0.0/8");
+        failover.note_members(["10.0.0.1:1", "M0:6388", "n2", "11.0.0.1:1", "10.0.0.1:1"]);
+        assert_eq!(failover.len(), 2);
+        assert_eq!(failed(&mut failover), ("10.0.0.1:1".into(), Pace::AtOnce));
+        let mut standby = super::Failover::new(Policy::Standby, failover.endpoints.clone(), "");
+        standby.note_members(["10.0.0.9:1"]);
+        assert_eq!(standby.len(), 2, "only clusters have members that join");
+    }
+
+    #[test]
+    fn so_many_members_are_found_and_the_one_in_use_is_not_forgotten() {
+        let mut failover = admitting(1, "10.0.0.0/8");
+        let address = |last: usize| format!("10.0.0.{last}:1");
+        assert_eq!(failover.redirected(Some(&address(0))), Pace::AtOnce);
+        failover.connected();
+        for last in 1..100 {
+            failover.note_members([&*address(last)]);
+            assert!(failover.len() <= 1 + MOST_FOUND);
+            assert_eq!(failover.current().to_string(), address(0));
+        }
+        let known = |wanted: String| failover.endpoints.iter().any(|known| **known.as_text() == wanted);
+        assert!(known("m0:6388".into()) && known(address(99)) && known(address(0)) && !known(address(50)));
+    }
+
+    #[test]
+    fn one_that_starts_again_goes_on_at_a_member_that_was_found() {
+        let failover = failover(Policy::Cluster, 2).admitting(Admission::parse(["*.joined"]).unwrap(), "a.joined:1");
+        assert_eq!(failover.current().to_string(), "a.joined:1");
     }
 
     #[test]

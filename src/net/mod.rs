@@ -1,6 +1,7 @@
 //! Connections: reaching a server, and talking to it without blocking anybody.
 
 pub(crate) mod abilities;
+pub(crate) mod admission;
 pub(crate) mod auth;
 pub(crate) mod backoff;
 pub(crate) mod connect;

@@ -153,6 +153,11 @@ impl Reconnect {
         self.failover.follow(endpoint, why)
     }
 
+    /// The leader names the members of its cluster.
+    pub(crate) fn note_members<'a>(&mut self, members: impl IntoIterator<Item = &'a str>) {
+        self.failover.note_members(members);
+    }
+
     /// Why requests are refused rather than kept, if they are.
     pub(crate) fn refusal(&self) -> Option<Error> {
         let error = self.last_error.as_ref()?;

@@ -15,6 +15,7 @@ use crate::error::{ErrorKind, Result};
 use crate::lease::policy::RenewPolicy;
 use crate::lease::schedule::RenewRatio;
 use crate::net::abilities::Abilities;
+use crate::net::admission::Admission;
 use crate::net::connect::Shown;
 use crate::net::dial::LaneEvent;
 use crate::net::failover::Policy;
@@ -101,6 +102,7 @@ impl Bench {
                 policy,
                 endpoints,
                 takeover_delay: None,
+                admission: Admission::default(),
                 orphan_ttl,
                 stable_ref: stable_ref.map(|name| StableRef::new(name).unwrap()),
             },

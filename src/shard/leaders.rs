@@ -124,6 +124,8 @@ impl ShardMachine {
 
     /// The leader has said what it knows of its cluster. Warns if that is another than the one of the leader before.
     pub(super) fn note_cluster(&mut self, cluster: Box<ClusterStats>) {
+        let members = cluster.voters.iter().map(String::as_str);
+        self.serving.reconnect.note_members(members);
         let endpoint = Arc::clone(self.endpoint().as_text());
         if let Some(before) = self.clusters.see(&endpoint, cluster) {
             tracing::warn!(

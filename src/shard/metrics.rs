@@ -1,5 +1,7 @@
 //! What is measured of a shard: its connections, and who waits.
 
+use std::sync::Arc;
+
 use metrics::{Counter, SharedString};
 
 use super::connection::LaneCount;
@@ -63,8 +65,8 @@ pub(crate) struct ShardMetrics {
     /// Whether anybody looks at the levels.
     recorded: bool,
     connected: Level,
-    /// By endpoint: whether it serves.
-    serving: Vec<Level>,
+    /// By endpoint, those that were given first: whether it serves.
+    serving: Vec<(Arc<str>, Level)>,
     /// Why another endpoint took over, and how often.
     failovers: Vec<(FailoverReason, Counter)>,
     /// By role: those being established, those that are up.
@@ -79,9 +81,9 @@ pub(crate) struct ShardMetrics {
 }
 
 /// How many there are of everything that is counted.
-pub(crate) struct Population {
+pub(crate) struct Population<'a> {
     /// The endpoint to which the pipelined connection leads, if that is up.
-    pub(crate) served_by: Option<usize>,
+    pub(crate) served_by: Option<&'a Arc<str>>,
     /// By role.
     pub(crate) connections: [LaneCount; Role::ALL.len()],
     /// Waits that have no connection yet.
@@ -92,6 +94,12 @@ pub(crate) struct Population {
     pub(crate) queued: usize,
 }
 
+/// The gauge of one endpoint.
+fn serving(sink: &ShardSink, endpoint: &Arc<str>) -> Level {
+    let endpoint = SharedString::from(endpoint.to_string());
+    Level::new(sink.gauge(&catalog::SERVING, &[("endpoint", endpoint)]))
+}
+
 impl ShardMetrics {
     pub(crate) fn new(sink: ShardSink, endpoints: &[Endpoint]) -> Self {
         let connections = |role: Role, state: &'static str| {
@@ -99,10 +107,7 @@ impl ShardMetrics {
             Level::new(sink.gauge(&catalog::CONNECTIONS, &labels))
         };
         let waiters = |state: &'static str| Level::new(sink.gauge(&catalog::WAITERS, &[("state", state.into())]));
-        let serving = |endpoint: &Endpoint| {
-            let endpoint = SharedString::from(endpoint.to_string());
-            Level::new(sink.gauge(&catalog::SERVING, &[("endpoint", endpoint)]))
-        };
+        let serving = |endpoint: &Endpoint| (Arc::clone(endpoint.as_text()), serving(&sink, endpoint.as_text()));
         let failovers = |why: FailoverReason| {
             let labels: [LabelValue; 1] = [("reason", why.as_str().into())];
             (why, sink.counter(&catalog::FAILOVERS, &labels))
@@ -144,11 +149,9 @@ impl ShardMetrics {
     }
 
     /// Publishes how many there are now of everything that is counted.
-    pub(crate) fn show(&mut self, now: &Population) {
+    pub(crate) fn show(&mut self, now: &Population<'_>) {
         self.connected.show(usize::from(now.served_by.is_some()));
-        for (index, level) in self.serving.iter_mut().enumerate() {
-            level.show(usize::from(now.served_by == Some(index)));
-        }
+        self.show_serving(now.served_by);
         for ((connecting, up), count) in self.connections.iter_mut().zip(now.connections) {
             connecting.show(count.all - count.up);
             up.show(count.up);
@@ -156,6 +159,17 @@ impl ShardMetrics {
         self.waiting_here.show(now.waiting_here);
         self.waiting_on_server.show(now.waiting_on_server);
         self.queued.show(now.queued);
+    }
+
+    /// A server that was found at run time has a gauge from the first time that it serves.
+    fn show_serving(&mut self, by: Option<&Arc<str>>) {
+        let is_known = |by: &Arc<str>| self.serving.iter().any(|(endpoint, _)| endpoint == by);
+        if let Some(found) = by.filter(|by| !is_known(by)) {
+            self.serving.push((Arc::clone(found), serving(&self.sink, found)));
+        }
+        for (endpoint, level) in &mut self.serving {
+            level.show(usize::from(by == Some(endpoint)));
+        }
     }
 
     pub(crate) fn connected(&self, role: Role) {

@@ -235,7 +235,8 @@ impl ShardMachine {
         } = setup;
         let metrics = ShardMetrics::new(sink.clone(), &plan.endpoints);
         let (orphan_ttl, stable_ref) = (plan.orphan_ttl, plan.stable_ref);
-        let failover = Failover::new(plan.policy, plan.endpoints, &health.endpoint);
+        let failover =
+            Failover::new(plan.policy, plan.endpoints, &health.endpoint).admitting(plan.admission, &health.endpoint);
         let ttl = settings.lease_ttl.unwrap_or(Ttl::DEFAULT).as_duration();
         let mut takeover = TakeoverDelay::new(plan.takeover_delay, ttl, now);
         takeover.note_ttl(handover.longest_ttl);
@@ -358,7 +359,10 @@ impl ShardMachine {
     pub(crate) fn show(&mut self) {
         if self.metrics.is_recorded() {
             self.metrics.show(&Population {
-                served_by: self.connections.is_serving().then(|| self.serving.at()),
+                served_by: self
+                    .connections
+                    .is_serving()
+                    .then(|| self.serving.reconnect.endpoint().as_text()),
                 connections: Role::ALL.map(|role| self.connections.count(role)),
                 waiting_here: self.waits.local(),
                 waiting_on_server: self.waits.at_server(),

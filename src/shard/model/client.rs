@@ -14,6 +14,7 @@ use super::order::Order;
 use super::settle::Books;
 use super::trace::grant;
 use super::world::World;
+use crate::net::admission::Admission;
 use crate::net::dial::LaneEvent;
 use crate::net::endpoint::Endpoint;
 use crate::net::failover::Policy;
@@ -103,6 +104,7 @@ impl World {
                 takeover_delay: None,
                 orphan_ttl: None,
                 stable_ref: None,
+                admission: Admission::default(),
             },
             settings: self.plan.settings(self.rng.u64(..)),
             sink: ShardSink::nowhere(),
