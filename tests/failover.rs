@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use dflockd_client::protocol::StableRef;
-use dflockd_client::server::{EventKind, Server};
+use dflockd_client::server::{Cluster, EventKind, Server};
 use dflockd_client::{
     Client, ConnectionState, ErrorKind, FailoverReason, LeaseState, LockGuard, LostReason, OnUnavailable, Shard,
     ShardHealth, Token,
@@ -156,7 +156,9 @@ async fn leases_outlive_a_connection_to_a_leader_that_is_well_if_it_keeps_what_i
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leader_that_cannot_be_reached_is_expected_to_give_leases_up_and_their_holder_is_told_before() {
     let patience = Duration::from_secs(4);
-    let scene = ClusterScene::set(Server::builder().read_timeout(patience)).await;
+    // Only a leader that times idle connections out gives leases up that it sees no end of.
+    let builder = Cluster::builder().closes_idle_connections(true);
+    let scene = ClusterScene::of(builder, Server::builder().read_timeout(patience)).await;
     let cut = Cut::of(&scene).await;
     let builder = cut
         .builder()

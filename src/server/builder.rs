@@ -111,7 +111,8 @@ impl ServerBuilder {
     /// | 1.16 | a server that [shuts down](Server::shutdown) answers requests with `error_draining`, and closes the connection | it serves them, except that none waits |
     /// | 1.16 | blanks around the server's own [secret](Self::auth_token) do not count | no client can present such a secret |
     /// | 2.1 | the first half of a token is its fence; fences begin at the nanosecond of the server's start | tokens are random |
-    /// | `cluster` | `barrier` and `stable-ref` are known | errors |
+    /// | `cluster` | `barrier` and `stable-ref` are known, and mean nothing for a single server | errors |
+    /// | `cluster` | the read timeout begins with the first byte of a request | with the answer to the request before |
     /// | `cluster` | a lease that has expired cannot be released any more, and its renewal is `error_lease_expired`, swept or not | until it is swept, it can be released; its renewal is `error` |
     /// | `cluster` | a lease that was granted before its `w` runs on | it begins anew with the answer to the `w` |
     /// | `cluster` | a lease belongs to the connection that renewed it last | to the one that acquired it |
@@ -127,9 +128,8 @@ impl ServerBuilder {
         Ok(self)
     }
 
-    /// With [`release("cluster")`](Self::release): how long the leases and the places in queues of a connection that
-    /// presented a `stable-ref` are kept when it ends, for the next one under the same ref; zero not to keep them. See
-    /// [`Cluster`](super::Cluster) for what that means. Default: zero.
+    /// For a [`Cluster`](super::Cluster): how long the leases and places of a connection that the leader has seen end are kept for its
+    /// session; zero not to keep them. Single servers keep nothing. Default: zero.
     pub fn orphan_ttl(mut self, ttl: Duration) -> Self {
         self.options.orphan_ttl = ttl;
         self

@@ -97,7 +97,8 @@ enum NextStep {
 
 /// A request that the server answers later.
 struct Blocked {
-    subject: QualifiedKey,
+    /// The key that it waits for. `None` if it waits for nothing that will come.
+    subject: Option<QualifiedKey>,
     until: Instant,
     granted: oneshot::Receiver<Response>,
 }
@@ -179,21 +180,28 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ServedConnection<'_, S> {
     }
 
     /// Reads more, and passes signals on meanwhile. That they come is no sign of life: a client is left that does not
-    /// complete a line in time. Its time begins when the server begins to wait for that line, as in the real ones.
+    /// complete a line in time. Its time begins when the server begins to wait for that line, as in the real ones; in builds that let
+    /// connections be idle, that of a request's first line begins with its first byte.
     async fn read(&mut self) -> Result<(), Over> {
-        if self.line.0 != self.decoder.lines() {
+        let options = &self.session.shared.options;
+        let is_idle = self.decoder.pending() == 0 && self.session.authenticated;
+        let may_be_idle = is_idle && !options.closes_idle_connections();
+        if self.line.0 != self.decoder.lines() || may_be_idle {
             self.line = (self.decoder.lines(), Instant::now());
         }
-        let until = after(self.line.1, self.session.shared.options.read_timeout);
+        let until = after(self.line.1, options.read_timeout);
         loop {
             let Session { inbox, out, .. } = &mut self.session;
             tokio::select! {
                 biased;
                 read = self.stream.read_buf(self.decoder.read_space()) => {
                     self.ended = read.map_err(|_| Over)? == 0;
+                    if may_be_idle {
+                        self.line.1 = Instant::now();
+                    }
                     return Ok(());
                 }
-                () = sleep_until(until) => return Err(self.end_with_refusal().await),
+                () = sleep_until(until), if !may_be_idle => return Err(self.end_with_refusal().await),
                 signals = arrive(inbox, out), if inbox.is_some() => {
                     signals?;
                     self.flush().await?;
@@ -207,6 +215,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ServedConnection<'_, S> {
     async fn wait(&mut self, mut blocked: Blocked) -> Result<(), Over> {
         let Session { number, shared, .. } = self.session;
         let watches = shared.options.release.watches_blocked_connections();
+        let mut is_forgotten = false;
         let response = loop {
             if watches && self.decoder.pending() >= READ_BUFFER {
                 return Err(Over);
@@ -214,10 +223,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ServedConnection<'_, S> {
             let Session { inbox, out, .. } = &mut self.session;
             tokio::select! {
                 biased;
-                granted = &mut blocked.granted => break granted.map_err(|_| Over)?,
+                granted = &mut blocked.granted, if !is_forgotten => match granted {
+                    Ok(granted) => break granted,
+                    Err(_) if shared.state().is_killed() => return Err(Over),
+                    // Its place is gone, and nothing is said of it before its time is over.
+                    Err(_) => is_forgotten = true,
+                },
                 () = sleep_until(blocked.until) => {
                     // The grant may have come in this very moment: then it counts.
-                    let gave_up = shared.state().give_up(number, &blocked.subject, Instant::now());
+                    let Some(subject) = &blocked.subject else {
+                        break Response::Refused(Status::Error);
+                    };
+                    let gave_up = shared.state().give_up(number, subject, Instant::now());
                     break match blocked.granted.try_recv() {
                         Ok(granted) if !gave_up => granted,
                         _ => Response::TimedOut,
@@ -266,7 +283,7 @@ impl Session<'_> {
         let Some(request) = request else {
             return self.say(&Response::Refused(Status::Error));
         };
-        if state.turns_requests_away() {
+        if state.turns_requests_away(self.number) {
             self.say(&Response::Refused(Status::Draining));
             return Some(NextStep::End);
         }
@@ -285,9 +302,14 @@ impl Session<'_> {
                 until,
                 granted,
             } => Some(NextStep::Wait(Blocked {
-                subject,
+                subject: Some(subject),
                 until,
                 granted,
+            })),
+            ServerAnswer::Hangs { until, told } => Some(NextStep::Wait(Blocked {
+                subject: None,
+                until,
+                granted: told,
             })),
         }
     }

@@ -46,10 +46,10 @@ pub enum EventKind {
     Disconnected,
     /// Its lease ran out.
     Expired,
-    /// Kept for the next connection under the same ref, a lease or a place in the queue: its connection ended, or another
-    /// member of the cluster leads now.
+    /// Kept for the next connection under the same ref, a lease or a place in the queue: the leader has seen its connection
+    /// end.
     Orphaned,
-    /// What was kept under a ref went to the connection that presented it.
+    /// What a session had went to another connection under its ref.
     Reclaimed,
     /// A new leader did not know of the lease, as it was [told](super::Cluster::forgets_tokens) not to.
     Forgotten,

@@ -101,10 +101,15 @@ impl Server {
     ///
     /// Dropping the future stops the server at once.
     pub async fn shutdown(self) {
+        self.drain().await;
+        // What is left when the time is over is closed by the drop.
+    }
+
+    /// Takes no new connections, turns the others away, and waits for them to end, for so long and no longer.
+    pub(super) async fn drain(&self) {
         self.shared.draining.cancel();
-        self.shared.state().drain(Instant::now());
+        self.shared.state().drain(self.shared.member, Instant::now());
         self.tasks.close();
-        // Whoever is left when the time is over is closed by the drop.
         drop(timeout(self.shared.options.shutdown_timeout, self.tasks.wait()).await);
     }
 

@@ -21,7 +21,7 @@
 //! # }
 //! ```
 //!
-//! With `release("cluster")` it takes `stable-ref`, and a renewal moves the ownership of a lease. [`Cluster`] is several of
+//! With `release("cluster")` it takes `stable-ref`, and gives nothing back for it; a renewal moves the ownership of a lease. [`Cluster`] is several of
 //! them on one state, with a leader that changes on command and members that stop, for tests of clients that have to cope.
 //!
 //! # What differs from a real server

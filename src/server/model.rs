@@ -159,7 +159,7 @@ impl ModelServer {
                         refused().encode(&mut connection.out);
                         continue;
                     };
-                    if self.state.turns_requests_away() {
+                    if self.state.turns_requests_away(number) {
                         Response::Refused(Status::Draining).encode(&mut connection.out);
                         break (true, now);
                     }
@@ -178,6 +178,8 @@ impl ModelServer {
                             });
                             self.blocked.insert(number);
                         }
+                        // Only members of clusters do.
+                        ServerAnswer::Hangs { .. } => refused().encode(&mut connection.out),
                         // No client of the model listens.
                         ServerAnswer::Listening(_) => Response::Done.encode(&mut connection.out),
                     }
@@ -244,7 +246,7 @@ impl ModelServer {
 
     /// Begins to shut down: waits are refused.
     pub(crate) fn drain(&mut self, now: Instant) {
-        self.state.drain(now);
+        self.state.drain(0, now);
     }
 
     /// Ends at once. What was held ends with it.

@@ -21,6 +21,13 @@ pub(super) struct ServerOptions {
     pub(super) auto_release_on_disconnect: bool,
     pub(super) release: Release,
     pub(super) orphan_ttl: Duration,
+    /// Of clusters: the builds before sessions were told apart by their processes.
+    pub(super) earlier_builds: bool,
+    /// Of clusters: a leader that was deposed tells the requests that block there nothing; a `w` behind a repeated `e` that runs out
+    /// of time leaves the place; and what a connection had whose end no leader saw is not taken back at the same process.
+    pub(super) as_read: bool,
+    /// A connection on which nothing is read for the read timeout is closed, even between requests. Unset, as in the release.
+    pub(super) closes_idle_connections: Option<bool>,
     pub(super) read_timeout: Duration,
     pub(super) write_timeout: Duration,
     pub(super) shutdown_timeout: Duration,
@@ -44,6 +51,9 @@ impl Default for ServerOptions {
             auto_release_on_disconnect: true,
             release: Release::NEWEST,
             orphan_ttl: Duration::ZERO,
+            earlier_builds: false,
+            as_read: false,
+            closes_idle_connections: None,
             read_timeout: Duration::from_secs(23),
             write_timeout: Duration::from_secs(5),
             shutdown_timeout: Duration::from_secs(30),
@@ -57,6 +67,12 @@ impl Default for ServerOptions {
 }
 
 impl ServerOptions {
+    /// Whether the read timeout runs between requests, too.
+    pub(super) fn closes_idle_connections(&self) -> bool {
+        self.closes_idle_connections
+            .unwrap_or_else(|| self.release.closes_idle_connections())
+    }
+
     /// A timeout of nothing would end every connection at once.
     pub(super) fn check(&self) -> Result<()> {
         for (what, timeout) in [

@@ -144,6 +144,11 @@ impl Release {
         self >= Self::V1_15
     }
 
+    /// A connection on which nothing is read for the read timeout is closed. Later, that time begins with a request's first byte.
+    pub(super) fn closes_idle_connections(self) -> bool {
+        !self.is_cluster_build()
+    }
+
     /// While it shuts down, every request is answered with `error_draining` and its connection is closed.
     pub(super) fn turns_requests_away(self) -> bool {
         self >= Self::V1_16

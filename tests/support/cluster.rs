@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dflockd_client::server::{Cluster, Event, EventKind, Server, ServerBuilder};
+use dflockd_client::server::{Cluster, ClusterBuilder, Event, EventKind, Server, ServerBuilder};
 use dflockd_client::{Client, ClientBuilder, ReconnectPolicy, Shard, ShardHealth};
 
 use super::checker::{Checker, Verdict};
@@ -29,8 +29,13 @@ pub fn soon() -> ReconnectPolicy {
 
 impl ClusterScene {
     pub async fn set(each: ServerBuilder) -> Self {
+        Self::of(Cluster::builder(), each).await
+    }
+
+    /// The same, of members that are told more than a server is.
+    pub async fn of(builder: ClusterBuilder, each: ServerBuilder) -> Self {
         let each = each.record_events(true);
-        let cluster = Cluster::builder().options(each).start().await.unwrap();
+        let cluster = builder.options(each).start().await.unwrap();
         Self { cluster }
     }
 

@@ -16,6 +16,9 @@ use crate::server::state::State;
 pub struct ClusterBuilder {
     members: usize,
     each: ServerBuilder,
+    earlier_builds: bool,
+    as_read: bool,
+    closes_idle_connections: bool,
 }
 
 impl Default for ClusterBuilder {
@@ -23,6 +26,9 @@ impl Default for ClusterBuilder {
         Self {
             members: 3,
             each: ServerBuilder::default(),
+            earlier_builds: false,
+            as_read: false,
+            closes_idle_connections: false,
         }
     }
 }
@@ -39,6 +45,31 @@ impl ClusterBuilder {
     /// the one state; one on connections is each member's. Default: as [`Server::builder`](crate::server::Server::builder).
     pub fn options(mut self, each: ServerBuilder) -> Self {
         self.each = each;
+        self
+    }
+
+    /// Plays the earlier builds of clusters. Without [`orphan_ttl`](ServerBuilder::orphan_ttl) they give nothing back to a
+    /// session. With it they match by ref alone, so that a session takes what it has even from a connection that is open. A
+    /// renewal moves nothing, and a place whose request ran out of time stays in the queue, that of a try too. Default: false.
+    pub fn earlier_builds(mut self, earlier: bool) -> Self {
+        self.earlier_builds = earlier;
+        self
+    }
+
+    /// Plays members that close a connection over which they have read nothing for the
+    /// [read timeout](ServerBuilder::read_timeout), as single servers up to 2.1 do. Otherwise connections may be idle, and that time
+    /// begins with the first byte of a request. Default: false.
+    pub fn closes_idle_connections(mut self, closes: bool) -> Self {
+        self.closes_idle_connections = closes;
+        self
+    }
+
+    /// Whether three things are as they were read: a leader that is deposed says nothing to the requests that block there; a `w` behind
+    /// a repeated `e` that runs out of time leaves the place; and what a connection had whose end no leader saw is not taken back at
+    /// the same process. Default: false.
+    #[doc(hidden)]
+    pub fn as_read(mut self, as_read: bool) -> Self {
+        self.as_read = as_read;
         self
     }
 
@@ -59,6 +90,9 @@ impl ClusterBuilder {
         let mut options = self.each.options;
         options.check()?;
         options.release = Release::Cluster;
+        options.earlier_builds = self.earlier_builds;
+        options.as_read = self.as_read;
+        options.closes_idle_connections = Some(self.closes_idle_connections);
         let mut ports = Vec::new();
         let mut listeners = Vec::new();
         for _ in 0..self.members {

@@ -17,7 +17,7 @@ use super::state::State;
 use crate::error::{Error, Result};
 use crate::stats::Stats;
 
-/// For tests: servers that play the members of one cluster of release 3.x, in this process, on one state. Who leads is
+/// For tests: servers that play the members of one cluster, in this process, on one state. Who leads is
 /// not elected but [said](Self::move_leader), and so is what goes wrong. Dropping it ends all members at once.
 ///
 /// ```
@@ -45,55 +45,54 @@ use crate::stats::Stats;
 ///
 /// The leader answers everything. The others answer `ping`, `auth`, `stats` and `stable-ref`. Whatever could change the
 /// state, or must have seen all changes (`l`, `e`, `w`, `r`, `n`, those of semaphores, `barrier`), they answer with
-/// `error_not_leader` and the leader's address, without one while nobody leads.
+/// `error_not_leader` and the leader's address, without one while no member leads.
 ///
 /// `stats` tells of the one state, and of the connections of the member that is asked. It adds a `cluster` object
-/// ([`ClusterStats`](crate::ClusterStats)), in which members are called `n0`, `n1` and so on, and whose indexes are 0, as there is no
-/// log. `barrier` is answered at once, as there is one state
-/// only. Signals are not known, as in all releases from 2.0 on.
+/// ([`ClusterStats`](crate::ClusterStats)), in which members are called `n0`, `n1` and so on. `commit_index` and `last_log_index` count
+/// what members had to agree on: each request of the leader's is an entry, even a renewal of a token that it does not know; a request
+/// that ran out of time is one more, and so is the end of a connection to the leader, and each new leader. `barrier` is answered at
+/// once, as there is one state only. Signals are not known, as in all releases from 2.0 on.
+///
+/// Connections may be idle for as long as they like, unless
+/// [`closes_idle_connections`](ClusterBuilder::closes_idle_connections) says otherwise.
 ///
 /// # When the leader changes
 ///
-/// Connections stay open. Waits that are blocked at the old leader are answered `error_not_leader`; after that the
-/// connection is as good as any to that member. Leases run on, and their tokens are good for renew and release with the
-/// new leader. Fences keep growing.
+/// Connections stay open, and go on owning what they have: if their member leads again, their end releases it. While it does not lead,
+/// their end releases nothing. Leases run on, and their tokens are good for renew and release with the new leader. Places stay in
+/// their queues until it is their turn, and then for a TTL. Fences keep growing.
 ///
-/// But no connection owns a lease any more, not even if its member leads again later: the end of a connection gives up
-/// what was acquired, renewed or taken back over it since its member leads, and nothing else. Places in queues are given up
-/// unless a ref keeps them (see below), those of tickets included: a `w` finds none.
+/// While no member leads the state rests: no lease is swept, no orphan given up. But time goes on: a lease whose TTL is over
+/// ends as soon as a member leads.
 ///
-/// While nobody leads the state rests. No lease is swept, no orphan given up. But time goes on: a lease whose TTL is over
-/// ends as soon as somebody leads.
+/// A leader that is [stopped](Self::stop) is one that changes, except that its connections end. One that is
+/// [shut down](Self::shutdown) leads until its clients are gone. No majority is asked for: with two of three members stopped, a leader
+/// that is left goes on. A test that wants it otherwise says [`depose`](Self::depose), or [`isolate`](Self::isolate).
 ///
-/// A leader that is [stopped](Self::stop) is one that changes, except that its connections end, and that nobody is told
-/// anything. No majority is asked for: with two of three members stopped, a leader that is left goes on. A test that wants
-/// it otherwise says [`depose`](Self::depose).
+/// # The end of a connection
 ///
-/// # Refs and orphans
+/// When the leader sees a connection end, it gives up the place at which a request blocks there. What else the connection owns, leases
+/// and places, is released at once, or kept for the [`orphan_ttl`](super::ServerBuilder::orphan_ttl), whether or not the connection
+/// presented a ref. (A renewal makes the connection that sent it the owner.) Without
+/// [`auto_release_on_disconnect`](super::ServerBuilder::auto_release_on_disconnect) leases run on until their TTL.
 ///
-/// `stable-ref` is taken once a connection, by any member, before the connection has asked for a lock or slot, even one
-/// that was refused. Otherwise the answer is `error`, and nothing changes.
+/// # Refs
 ///
-/// When a connection to the leader ends, the leases that it owns are released and its places in queues given up. (A renewal
-/// makes the connection that sent it the owner.) If it presented a ref, and there is an
-/// [`orphan_ttl`](super::ServerBuilder::orphan_ttl), they are kept for that long instead, as orphans. The same goes for what
-/// any session has when the leader changes. Orphans are like everything else: leases run on, places move up and are granted
-/// in their turn. When their time is over, places are given up, and leases are released if their connection ended; those
-/// that only a change of leaders made orphans run on until their TTL. Each new leader gives all orphans their whole time
-/// again.
+/// `stable-ref` is taken once a connection, by any member. A connection that has presented one and asks for a key (`l`, `sl`, `e`
+/// or `se`, with the same limit) takes back what its session has of that key, if the leader has seen the former connection end,
+/// or if that led to another member, or to this one before it was started again:
 ///
-/// A connection that has presented the same ref, and repeats its `l`, `sl`, `e` or `se` for the key, with the same limit,
-/// gets what its session has of that key:
+/// - a lease first, a semaphore's oldest: the same token. Its time begins anew, with the TTL that is asked for now;
+/// - else the first place in the queue. The grant will have the new TTL. A try (timeout 0) takes it back, too, and leaves it where it
+///   is. So does any request that took a place back and ran out of time: it is told `timeout`, and the place stays. A further `w`
+///   on the connection, with timeout 0 if need be, ends it.
 ///
-/// - a lease first, a semaphore's oldest: the same token, and the TTL that it was given last. It is *not* renewed by that:
-///   it runs since it was granted or renewed, so whoever means to keep it renews it. A place that was granted meanwhile is a
-///   lease, too;
-/// - else the first place in the queue. The wait goes on there, for as long as the new request says, and the grant will have
-///   its TTL. A try (timeout 0) takes no place back, and leaves it where it is.
+/// What a connection to the same process has is not taken, even if that connection has ended
+/// [unnoticed](Self::overlooks_ends): a wait stands behind its own ghost.
 ///
-/// What a session has is taken even from a connection that is still open, since a server may be late to notice its end: a
-/// wait there is cut off, and that connection closed. So two connections that share a ref take each other's places, and get
-/// the same token for the same key. That is what comes of breaking the rule: one ref, one session.
+/// `w` finds what the session has of a key, whether or not there was an `e` on the connection, and answers a grant again and again until
+/// it is released or expires. It tells the seconds that are left of it, rounded down, and the
+/// [default TTL](super::ServerBuilder::default_lease_ttl) where that is none.
 pub struct Cluster {
     state: Arc<Mutex<State>>,
     options: ServerOptions,
@@ -141,7 +140,15 @@ impl Cluster {
         if running.is_none() {
             return Err(Error::invalid("member", to, "it is stopped; start it before it leads"));
         }
-        self.state().lead(to, Instant::now());
+        let mut state = self.state();
+        if state.membership().is_some_and(|members| !members.reaches(to)) {
+            return Err(Error::invalid(
+                "member",
+                to,
+                "it is isolated; let it rejoin before it leads",
+            ));
+        }
+        state.lead(to, Instant::now());
         Ok(())
     }
 
@@ -164,11 +171,34 @@ impl Cluster {
     pub async fn stop(&self, member: usize) -> Result<()> {
         let server = {
             let mut running = self.member(member)?.running();
-            self.state().crash(member, Instant::now());
+            self.state().crash(member);
             running.take()
         };
         if let Some(server) = server {
             server.stop().await;
+        }
+        Ok(())
+    }
+
+    /// Shuts a member down in order, as SIGTERM does. It takes no new connections. Requests that block there are answered with
+    /// `error`, and their places given up; further requests are answered with `error_draining`, and their connections closed. If it
+    /// leads, it goes on leading until its connections have ended, for the
+    /// [shutdown timeout](super::ServerBuilder::shutdown_timeout) at most: the end of each gives up what the connection owns, as
+    /// always. Then no member leads until [`move_leader`](Self::move_leader). Nothing happens if it is stopped already.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) if there is no such member.
+    ///
+    /// # Cancel safety
+    ///
+    /// The member ends at once if this is dropped, and leads no more as soon as another is told to.
+    pub async fn shutdown(&self, member: usize) -> Result<()> {
+        let server = self.member(member)?.running().take();
+        if let Some(server) = server {
+            server.drain().await;
+            server.stop().await;
+            self.state().crash(member);
         }
         Ok(())
     }
@@ -189,6 +219,9 @@ impl Cluster {
             return Ok(());
         }
         let listener = stopped.port.listen().await?;
+        if let Some(members) = self.state().membership() {
+            members.begin_process(member);
+        }
         *stopped.running() = Some(self.serve(member, listener));
         Ok(())
     }
@@ -234,20 +267,74 @@ impl Cluster {
         Ok(())
     }
 
-    /// Misbehaviour: whoever leads next knows no refs. Orphans are nobody's then: places are given up, and leases, those of
-    /// ended connections included, run on until their TTL, their tokens good.
+    /// Cuts a member off from the others. If it led, no other member leads until [`move_leader`](Self::move_leader), and it goes on
+    /// believing that it does: what it would have to agree on with the others (`n`, `r`, `e`, …) it answers with `error`, when the
+    /// [read timeout](super::ServerBuilder::read_timeout) is over. Requests that block there hear of no grant.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) if there is no such member.
+    pub fn isolate(&self, member: usize) -> Result<()> {
+        self.member(member)?;
+        self.state().isolate(member);
+        Ok(())
+    }
+
+    /// Lets an isolated member see the others again. It follows then. What waits for them there is answered with
+    /// `error_not_leader`, and requests that block hear of grants that were made meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) if there is no such member.
+    pub fn rejoin(&self, member: usize) -> Result<()> {
+        self.member(member)?;
+        self.state().rejoin(member);
+        Ok(())
+    }
+
+    /// Lets leadership be lost while the next request of the leader's is under way: it is carried out, and answered with
+    /// `error_not_leader` all the same. Then `next` leads, or no member does.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) if there is no such member.
+    pub fn move_leader_in_flight(&self, next: Option<usize>) -> Result<()> {
+        if let Some(next) = next {
+            self.member(next)?;
+        }
+        if let Some(members) = self.state().membership() {
+            members.trouble.fall_in_flight(next);
+        }
+        Ok(())
+    }
+
+    /// Misbehaviour: no member notices any more that a connection has ended. The connection keeps what it has, and its blocked
+    /// request its place until its time is over. Told otherwise, members notice all that they have overlooked.
+    pub fn overlooks_ends(&self, overlooks: bool) {
+        self.state().overlook_ends(overlooks, Instant::now());
+    }
+
+    /// Misbehaviour: acquires and enqueues are answered with `error`, as if the number of a fence could not be written down.
+    pub fn fails_to_persist(&self, fails: bool) {
+        if let Some(members) = self.state().membership() {
+            members.trouble.fail_to_persist(fails);
+        }
+    }
+
+    /// Misbehaviour: the next leader knows no refs and no connections. All places are given up, and leases run on until their TTL,
+    /// their tokens good.
     pub fn forgets_refs(&self, forgets: bool) {
         if let Some(membership) = self.state().membership() {
-            membership.forget_refs(forgets);
+            membership.trouble.forget_refs(forgets);
         }
     }
 
     /// Misbehaviour: whoever leads next does not know what is held. All leases end, recorded as
-    /// [`Forgotten`](super::EventKind::Forgotten); their tokens hold nothing, and the keys go to those whose places were
-    /// kept, or are free.
+    /// [`Forgotten`](super::EventKind::Forgotten); their tokens hold nothing, and the keys go to those that wait, or are
+    /// free.
     pub fn forgets_tokens(&self, forgets: bool) {
         if let Some(membership) = self.state().membership() {
-            membership.forget_tokens(forgets);
+            membership.trouble.forget_tokens(forgets);
         }
     }
 

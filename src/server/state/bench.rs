@@ -128,6 +128,7 @@ impl Bench {
         match self.send(connection, request) {
             ServerAnswer::Now(response) => response,
             ServerAnswer::Later { subject, .. } => panic!("it waits for {subject:?}"),
+            ServerAnswer::Hangs { .. } => panic!("it hangs"),
             ServerAnswer::Listening(_) => panic!("it listens"),
         }
     }
@@ -152,7 +153,9 @@ impl Bench {
     pub(super) fn acquire(&mut self, connection: ConnectionId, target: Target, name: &str) -> Response {
         match self.acquire_for(connection, target, name, 0, 30) {
             ServerAnswer::Now(response) => response,
-            ServerAnswer::Later { .. } | ServerAnswer::Listening(_) => panic!("a try does not wait"),
+            ServerAnswer::Later { .. } | ServerAnswer::Hangs { .. } | ServerAnswer::Listening(_) => {
+                panic!("a try does not wait")
+            }
         }
     }
 
@@ -167,6 +170,7 @@ impl Bench {
         match self.acquire_for(connection, target, name, 60, 30) {
             ServerAnswer::Later { subject, granted, .. } => Waiting(subject, granted),
             ServerAnswer::Now(response) => panic!("it was answered at once: {response:?}"),
+            ServerAnswer::Hangs { .. } => panic!("it hangs"),
             ServerAnswer::Listening(_) => panic!("it listens"),
         }
     }

@@ -8,27 +8,32 @@ use crate::protocol::{Response, Status};
 use crate::server::event::EventKind;
 
 impl State {
-    /// Shutting down: waits that block are answered with `error`, and no wait blocks any more.
-    pub(in crate::server) fn drain(&mut self, now: Instant) {
+    /// A server shuts down: waits that block are answered with `error`, and no wait blocks any more.
+    pub(in crate::server) fn drain(&mut self, member: usize, now: Instant) {
+        if self.membership.is_some() {
+            self.drain_member(member, now);
+            return;
+        }
         self.draining = true;
         let mut waits: Vec<(ConnectionId, QualifiedKey, Place)> = self
             .clients
             .iter_mut()
             .filter_map(|(connection, client)| {
-                client
-                    .waits
-                    .take()
-                    .map(|(subject, place)| (*connection, subject, place))
+                let blocked = client.waits.take()?;
+                Some((*connection, blocked.subject, blocked.place))
             })
             .collect();
         // In their order, so that equal histories have equal outcomes.
         waits.sort_unstable_by_key(|(.., place)| *place);
         for (connection, subject, place) in waits {
             let entry = self.entries.get_mut(&subject);
-            let Some(waiter) = entry.and_then(|entry| entry.waiters.remove(&place)) else {
+            let Some(waiter) = entry.and_then(|entry| entry.remove_waiter(place)) else {
                 continue;
             };
-            if let Some(told) = waiter.told {
+            if let Some(client) = self.clients.get_mut(&connection) {
+                client.places.remove(&(place, subject.clone()));
+            }
+            for (_, told) in waiter.told {
                 drop(told.send(Response::Refused(Status::Error)));
             }
             self.record(EventKind::Left, &subject, About::Place(place), connection, now);
@@ -48,8 +53,9 @@ impl State {
     }
 
     /// Whether a request is answered with `error_draining`, whatever it asks for, and its connection closed.
-    pub(in crate::server) fn turns_requests_away(&self) -> bool {
-        self.draining && self.options.release.turns_requests_away()
+    pub(in crate::server) fn turns_requests_away(&self, connection: ConnectionId) -> bool {
+        let drains = self.draining || self.is_at_draining_member(connection);
+        drains && self.options.release.turns_requests_away()
     }
 
     /// Whether no request is answered any more.

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use super::claim::Claim;
 use super::{ConnectionId, GrantId, Place, QualifiedKey};
 use crate::protocol::{Response, StableRef};
 use crate::types::{Grant, Ttl};
@@ -16,20 +17,35 @@ pub(super) struct KeyEntry {
     /// In order.
     pub(super) waiters: BTreeMap<Place, Waiter>,
     pub(super) last_used: Instant,
+    /// The places of those that have presented a ref.
+    by_ref: HashMap<StableRef, BTreeSet<Place>>,
 }
 
 pub(super) struct Holding {
     pub(super) lease: GrantId,
     pub(super) grant: Grant,
     pub(super) connection: ConnectionId,
+    pub(super) claim: Claim,
     pub(super) ends: Instant,
 }
 
 pub(super) struct Waiter {
     pub(super) connection: ConnectionId,
+    pub(super) claim: Claim,
     pub(super) ttl: Ttl,
-    /// Where the grant is told, once somebody waits for it. Without, it is kept for a later `w`.
-    pub(super) told: Option<oneshot::Sender<Response>>,
+    /// Where the grant is told, and by which member. Empty if no request blocks: then it is kept for a later `w`. Several, if a
+    /// session has taken its place back at another member while the first one waits on.
+    pub(super) told: Vec<(usize, oneshot::Sender<Response>)>,
+}
+
+/// A request that blocks at a place.
+#[derive(Clone)]
+pub(super) struct Blocked {
+    pub(super) subject: QualifiedKey,
+    pub(super) place: Place,
+    pub(super) until: Instant,
+    /// Its end gives the place up. In a cluster, that of a request which has taken the place back does not.
+    pub(super) gives_up: bool,
 }
 
 /// What a connection has to do with which keys.
@@ -39,31 +55,28 @@ pub(super) struct Peer {
     pub(super) member: usize,
     /// What it acquired and did not release.
     pub(super) holds: BTreeSet<(QualifiedKey, GrantId)>,
+    /// Its places in queues, in the order in which they were taken.
+    pub(super) places: BTreeSet<(Place, QualifiedKey)>,
     /// What it enqueued for.
     pub(super) tickets: HashMap<QualifiedKey, TwoPhase>,
     /// Where it waits inside a blocking request.
-    pub(super) waits: Option<(QualifiedKey, Place)>,
-    /// The session that it carries on, if it has said so.
-    pub(super) session: Option<StableRef>,
-    /// It has asked for a lock or slot: too late to say so.
-    pub(super) has_asked: bool,
-    /// Set once it is not connected any more, and remembered for those who come after it.
-    pub(super) absent: Option<Absence>,
-}
-
-/// Why a client is absent.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Absence {
-    /// Its connection has ended. When it is given up, its leases end.
-    Ended,
-    /// Another member leads now. When it is given up, its leases run on: their tokens are good with any leader.
-    LeftBehind,
+    pub(super) waits: Option<Blocked>,
+    /// What it says of itself to the keys that it asks for.
+    pub(super) claim: Claim,
 }
 
 #[derive(Clone, Copy)]
 pub(super) enum TwoPhase {
-    Queued(Place),
+    Queued(QueuedTicket),
     Granted(Uncollected),
+}
+
+/// A place that no `w` has brought to an end yet.
+#[derive(Clone, Copy)]
+pub(super) struct QueuedTicket {
+    pub(super) place: Place,
+    /// The next `w` that runs out of time leaves the place where it is: an `e` has taken it back.
+    pub(super) outlives_wait: bool,
 }
 
 /// A grant that no `w` has answered yet.
@@ -76,24 +89,53 @@ pub(super) struct Uncollected {
 
 impl TwoPhase {
     pub(super) fn is_for(self, place: Place) -> bool {
-        matches!(self, Self::Queued(queued) if queued == place)
-    }
-}
-
-impl Peer {
-    /// Its places in queues, in the order in which it took them. Some may be granted meanwhile.
-    pub(super) fn places(&self) -> Vec<(QualifiedKey, Place)> {
-        let queued = self.tickets.iter().filter_map(|(subject, ticket)| match ticket {
-            TwoPhase::Queued(place) => Some((subject.clone(), *place)),
-            TwoPhase::Granted(_) => None,
-        });
-        let mut places: Vec<(QualifiedKey, Place)> = queued.chain(self.waits.clone()).collect();
-        places.sort_unstable_by_key(|(_, place)| *place);
-        places
+        matches!(self, Self::Queued(queued) if queued.place == place)
     }
 }
 
 impl KeyEntry {
+    pub(super) fn new(limit: u64, now: Instant) -> Self {
+        Self {
+            limit,
+            holders: Vec::new(),
+            waiters: BTreeMap::new(),
+            last_used: now,
+            by_ref: HashMap::new(),
+        }
+    }
+
+    pub(super) fn add_waiter(&mut self, place: Place, waiter: Waiter) {
+        if let Some(reference) = &waiter.claim.reference {
+            self.by_ref.entry(reference.clone()).or_default().insert(place);
+        }
+        self.waiters.insert(place, waiter);
+    }
+
+    pub(super) fn remove_waiter(&mut self, place: Place) -> Option<Waiter> {
+        let waiter = self.waiters.remove(&place)?;
+        if let Some(reference) = &waiter.claim.reference {
+            if let Some(places) = self.by_ref.get_mut(reference) {
+                places.remove(&place);
+                if places.is_empty() {
+                    self.by_ref.remove(reference);
+                }
+            }
+        }
+        Some(waiter)
+    }
+
+    /// The first of those that wait.
+    pub(super) fn pop_waiter(&mut self) -> Option<(Place, Waiter)> {
+        let place = *self.waiters.keys().next()?;
+        Some((place, self.remove_waiter(place)?))
+    }
+
+    /// The places of a ref, in order.
+    pub(super) fn places_of(&self, reference: &StableRef) -> impl Iterator<Item = (Place, &Waiter)> {
+        let places = self.by_ref.get(reference).into_iter().flatten();
+        places.filter_map(|place| Some((*place, self.waiters.get(place)?)))
+    }
+
     pub(super) fn has_room(&self) -> bool {
         (self.holders.len() as u64) < self.limit
     }

@@ -2,6 +2,7 @@
 
 use tokio::time::Instant;
 
+use super::claim::Claim;
 use super::entry::{Holding, TwoPhase, Uncollected};
 use super::report::About;
 use super::{ConnectionId, GrantId, Place, QualifiedKey, State};
@@ -20,7 +21,6 @@ impl State {
             return Response::Refused(Status::Error);
         };
         let lease = holder.lease;
-        self.disown(subject, lease);
         self.drop_ticket(subject, lease);
         self.end_lease(subject, lease, EventKind::Released, now);
         Response::Done
@@ -57,7 +57,7 @@ impl State {
         let before = std::mem::replace(&mut holder.ends, ends);
         self.ends.remove(&(before, lease, subject.clone()));
         self.ends.insert((ends, lease, subject.clone()));
-        if release.is_cluster_build() {
+        if release.is_cluster_build() && !self.options.earlier_builds {
             self.move_lease(subject, lease, connection);
             owner = connection;
         }
@@ -70,6 +70,7 @@ impl State {
         if !self.is_led() {
             return;
         }
+        self.time_out_ghosts(now);
         self.give_up_orphans(now);
         while let Some((ends, lease, subject)) = self.ends.first().cloned() {
             if ends > now {
@@ -81,7 +82,6 @@ impl State {
 
     /// Ends a lease whose time is over, and the ticket that it was granted to if it was not collected.
     pub(super) fn expire_lease(&mut self, subject: &QualifiedKey, lease: GrantId, now: Instant) {
-        self.disown(subject, lease);
         // With clusters, the ticket stays and tells its `w` what has become of it.
         if !self.options.release.is_cluster_build() {
             self.drop_ticket(subject, lease);
@@ -123,7 +123,7 @@ impl State {
     /// Makes somebody a holder, who may have waited at a place. There must be room.
     pub(super) fn grant(
         &mut self,
-        connection: ConnectionId,
+        (connection, claim): (ConnectionId, Claim),
         subject: &QualifiedKey,
         place: Option<Place>,
         ttl: Ttl,
@@ -139,6 +139,7 @@ impl State {
                 lease,
                 grant,
                 connection,
+                claim,
                 ends,
             });
         }
@@ -170,6 +171,12 @@ impl State {
         };
         let holder = entry.holders.swap_remove(index);
         entry.last_used = now;
+        if let Some(client) = self.clients.get_mut(&holder.connection) {
+            client.holds.remove(&(subject.clone(), lease));
+        }
+        if self.membership.is_some() {
+            self.drop_ticket_of(holder.connection, subject, holder.grant.token);
+        }
         self.ends.remove(&(holder.ends, lease, subject.clone()));
         let about = About::Lease(holder.grant.token);
         self.record(why, subject, about, holder.connection, now);
@@ -178,22 +185,24 @@ impl State {
 
     pub(super) fn serve_waiters(&mut self, subject: &QualifiedKey, now: Instant) {
         while let Some(entry) = self.entries.get_mut(subject).filter(|entry| entry.has_room()) {
-            let Some((place, waiter)) = entry.waiters.pop_first() else {
+            let Some((place, waiter)) = entry.pop_waiter() else {
                 return;
             };
             let connection = waiter.connection;
-            let grant = self.grant(connection, subject, Some(place), waiter.ttl, now);
-            match waiter.told {
-                Some(told) => {
-                    if let Some(client) = self.clients.get_mut(&connection) {
-                        client.waits = None;
-                    }
+            let owner = (connection, waiter.claim.promoted());
+            let grant = self.grant(owner, subject, Some(place), waiter.ttl, now);
+            let at_once = false;
+            self.promote_ticket(connection, subject, place, Uncollected { grant, at_once });
+            if let Some(client) = self.clients.get_mut(&connection) {
+                client.places.remove(&(place, subject.clone()));
+                client.waits.take_if(|blocked| blocked.place == place);
+            }
+            for (member, told) in waiter.told {
+                let told_of = Response::Granted(grant);
+                match &mut self.membership {
+                    Some(members) => members.partition.tell(member, told, told_of),
                     // A connection that has just ended is about to give this back.
-                    drop(told.send(Response::Granted(grant)));
-                }
-                None => {
-                    let at_once = false;
-                    self.promote_ticket(connection, subject, place, Uncollected { grant, at_once });
+                    None => drop(told.send(told_of)),
                 }
             }
         }
@@ -213,10 +222,14 @@ impl State {
         }
     }
 
-    pub(super) fn disown(&mut self, subject: &QualifiedKey, lease: GrantId) {
-        let owner = self.holder_of(subject, lease).map(|holder| holder.connection);
-        if let Some(client) = owner.and_then(|owner| self.clients.get_mut(&owner)) {
-            client.holds.remove(&(subject.clone(), lease));
+    /// Drops a connection's ticket for a grant.
+    pub(super) fn drop_ticket_of(&mut self, connection: ConnectionId, subject: &QualifiedKey, token: Token) {
+        let Some(client) = self.clients.get_mut(&connection) else {
+            return;
+        };
+        let ticket = client.tickets.get(subject);
+        if matches!(ticket, Some(TwoPhase::Granted(uncollected)) if uncollected.grant.token == token) {
+            client.tickets.remove(subject);
         }
     }
 }

@@ -1,23 +1,29 @@
 //! The behaviour of a server, without sockets and clocks: who holds what, who waits for what, and until when.
 
+mod claim;
 mod ending;
 mod entry;
 mod leases;
 mod membership;
 mod orphans;
+mod partition;
+mod replicated;
 mod report;
+mod sessions;
 mod signals;
 mod tickets;
+mod trouble;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
 
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use self::entry::{Absence, KeyEntry, Peer, Waiter};
-use self::membership::MemberTable;
-use self::orphans::Sessions;
+use self::claim::Claim;
+use self::entry::{Blocked, KeyEntry, Peer, Waiter};
+use self::membership::{MemberTable, is_the_leaders};
+use self::orphans::Orphans;
 use self::report::About;
 use crate::clock::after;
 use crate::protocol::{RawRequest, Response, StableRef, Status};
@@ -38,6 +44,11 @@ pub(in crate::server) enum ServerAnswer {
         subject: QualifiedKey,
         until: Instant,
         granted: oneshot::Receiver<Response>,
+    },
+    /// Nothing comes of it: when its time is over, the answer is `error`. Or before, if the member learns why.
+    Hangs {
+        until: Instant,
+        told: oneshot::Receiver<Response>,
     },
     /// `ok`, and from now on signals arrive here.
     Listening(Inbox),
@@ -61,8 +72,8 @@ pub(in crate::server) struct State {
     events: Vec<Event>,
     /// `None` where signals are not known.
     signals: Option<SignalHub>,
-    /// Empty where connections do not say which session they carry on.
-    sessions: Sessions,
+    /// Empty outside of clusters.
+    orphans: Orphans,
     /// `None` for a server of its own.
     membership: Option<MemberTable>,
 }
@@ -87,7 +98,7 @@ impl State {
             killed: false,
             events: Vec::new(),
             signals,
-            sessions: Sessions::default(),
+            orphans: Orphans::default(),
             membership: None,
         }
     }
@@ -114,8 +125,13 @@ impl State {
             return None;
         }
         self.last_connection += 1;
+        let process = self.membership.as_ref().map_or(0, |members| members.process(member));
         let client = Peer {
             member,
+            claim: Claim {
+                process,
+                ..Claim::default()
+            },
             ..Peer::default()
         };
         self.clients.insert(self.last_connection, client);
@@ -123,28 +139,25 @@ impl State {
     }
 
     /// A connection has ended: its subscriptions and waits are given up, and what it holds too, unless that is switched
-    /// off. Or they are kept for the next connection of its session.
+    /// off. A cluster has rules of its own.
     pub(in crate::server) fn disconnect(&mut self, connection: ConnectionId, now: Instant) {
         if let Some(signals) = &mut self.signals {
             signals.disconnect(connection);
         }
-        if !self.orphan(connection, Absence::Ended, now) {
-            self.give_up_all(connection, now);
+        if self.membership.is_some() {
+            self.disconnect_from_member(connection, now);
+            return;
         }
-    }
-
-    /// A client will not come back.
-    fn give_up_all(&mut self, connection: ConnectionId, now: Instant) {
-        let Some(client) = self.remove_client(connection) else {
+        let Some(client) = self.clients.remove(&connection) else {
             return;
         };
         let releases = self.options.auto_release_on_disconnect;
         if releases || self.options.release.always_gives_up_places() {
-            for (subject, place) in client.places() {
+            for (place, subject) in client.places {
                 self.leave(connection, &subject, place, now);
             }
         }
-        if releases && client.absent != Some(Absence::LeftBehind) {
+        if releases {
             for (subject, lease) in client.holds {
                 self.end_lease(&subject, lease, EventKind::Disconnected, now);
             }
@@ -159,10 +172,8 @@ impl State {
         now: Instant,
     ) -> ServerAnswer {
         let release = self.options.release;
-        if release.is_cluster_build() {
-            if let Some(refusal) = self.refused_by_member(connection, &request) {
-                return ServerAnswer::Now(refusal);
-            }
+        if self.membership.is_some() && is_the_leaders(&request) {
+            return self.propose(connection, request, now);
         }
         ServerAnswer::Now(match request {
             RawRequest::Acquire {
@@ -223,7 +234,9 @@ impl State {
             Ok(Taken::Granted(grant)) => ServerAnswer::Now(Response::Granted(grant)),
             Ok(Taken::Busy) if self.draining => ServerAnswer::Now(Response::Refused(Status::Error)),
             Ok(Taken::Busy) => ServerAnswer::Now(Response::TimedOut),
-            Ok(Taken::Queued(place)) => self.block(connection, wanted.subject, place, wait, now),
+            Ok(Taken::Queued(place) | Taken::Resumed(place)) => {
+                self.block(connection, wanted.subject, (place, true), wait, now)
+            }
         }
     }
 
@@ -245,19 +258,17 @@ impl State {
             _ => {}
         }
         self.expire_entry(subject, now);
-        if let Some(taken) = self.take_back(connection, wanted, queue, now) {
+        if let Some(taken) = self.take_back(connection, wanted, now) {
             return Ok(taken);
         }
         let max_waiters = self.options.max_waiters;
-        let entry = self.entries.entry(subject.clone()).or_insert_with(|| KeyEntry {
-            limit: *limit,
-            holders: Vec::new(),
-            waiters: BTreeMap::new(),
-            last_used: now,
-        });
+        let entry = self.entries.entry(subject.clone());
+        let entry = entry.or_insert_with(|| KeyEntry::new(*limit, now));
         entry.last_used = now;
         if entry.has_room() && entry.waiters.is_empty() {
-            return Ok(Taken::Granted(self.grant(connection, subject, None, *ttl, now)));
+            let claim = self.clients.get(&connection).map(|client| client.claim.clone());
+            let owner = (connection, claim.unwrap_or_default());
+            return Ok(Taken::Granted(self.grant(owner, subject, None, *ttl, now)));
         }
         if max_waiters > 0 && entry.waiters.len() >= max_waiters {
             return Err(Status::MaxWaiters);
@@ -266,12 +277,17 @@ impl State {
             return Ok(Taken::Busy);
         }
         self.last_place += 1;
+        let claim = self.clients.get(&connection).map(|client| client.claim.clone());
         let waiter = Waiter {
             connection,
+            claim: claim.unwrap_or_default(),
             ttl: *ttl,
-            told: None,
+            told: Vec::new(),
         };
-        entry.waiters.insert(self.last_place, waiter);
+        entry.add_waiter(self.last_place, waiter);
+        if let Some(client) = self.clients.get_mut(&connection) {
+            client.places.insert((self.last_place, subject.clone()));
+        }
         let about = About::Place(self.last_place);
         self.record(EventKind::Queued, subject, about, connection, now);
         Ok(Taken::Queued(self.last_place))
@@ -282,24 +298,31 @@ impl State {
         &mut self,
         connection: ConnectionId,
         subject: QualifiedKey,
-        place: Place,
+        (place, gives_up): (Place, bool),
         wait: WaitSecs,
         now: Instant,
     ) -> ServerAnswer {
         let (told, granted) = oneshot::channel();
+        let until = after(now, wait.as_duration());
+        let member = self.clients.get(&connection).map_or(0, |client| client.member);
         let waiter = self
             .entries
             .get_mut(&subject)
             .and_then(|entry| entry.waiters.get_mut(&place));
         if let Some(waiter) = waiter {
-            waiter.told = Some(told);
+            waiter.told.push((member, told));
         }
         if let Some(client) = self.clients.get_mut(&connection) {
-            client.waits = Some((subject.clone(), place));
+            client.waits = Some(Blocked {
+                subject: subject.clone(),
+                place,
+                until,
+                gives_up,
+            });
         }
         ServerAnswer::Later {
             subject,
-            until: after(now, wait.as_duration()),
+            until,
             granted,
         }
     }
@@ -313,7 +336,8 @@ impl State {
     ) -> bool {
         let waits = self.clients.get_mut(&connection).and_then(|client| client.waits.take());
         match waits {
-            Some((waited, place)) if waited == *subject => self.leave(connection, subject, place, now),
+            Some(blocked) if self.membership.is_some() => self.cancel(connection, &blocked, now),
+            Some(blocked) if blocked.subject == *subject => self.leave(connection, subject, blocked.place, now),
             _ => false,
         }
     }
@@ -323,8 +347,14 @@ impl State {
             return false;
         };
         entry.last_used = now;
-        let left = entry.waiters.remove(&place).is_some();
+        let left = entry.remove_waiter(place).is_some();
         if left {
+            if let Some(client) = self.clients.get_mut(&connection) {
+                client.places.remove(&(place, subject.clone()));
+                client
+                    .tickets
+                    .retain(|enqueued, ticket| enqueued != subject || !ticket.is_for(place));
+            }
             self.record(EventKind::Left, subject, About::Place(place), connection, now);
         }
         left
@@ -350,6 +380,8 @@ struct Wanted {
 enum Taken {
     Granted(Grant),
     Queued(Place),
+    /// A place that the session had.
+    Resumed(Place),
     Busy,
 }
 

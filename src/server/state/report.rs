@@ -9,7 +9,6 @@ use super::entry::KeyEntry;
 use super::{ConnectionId, Place, QualifiedKey, State};
 use crate::protocol::{Response, Status};
 use crate::server::event::{Event, EventKind};
-use crate::server::ids::number;
 use crate::server::signals::SignalHub;
 use crate::stats::{ClusterStats, IdleStats, LockStats, SemaphoreStats, SignalChannelStats, Stats};
 use crate::types::{Key, Kind, Token};
@@ -96,7 +95,7 @@ impl State {
 
     fn make_report(&self, now: Instant) -> Report {
         let mut report = Report {
-            connections: self.connections() as u64,
+            connections: self.clients.len() as u64,
             locks: Vec::new(),
             semaphores: Vec::new(),
             idle_locks: Vec::new(),
@@ -117,7 +116,7 @@ impl State {
                     let holder = entry.holders.first();
                     report.locks.push(LockReport {
                         key,
-                        owner_conn_id: holder.map_or(0, |holder| number(holder.connection)),
+                        owner_conn_id: holder.map_or(0, |holder| holder.connection),
                         lease_expires_in_s: holder
                             .map_or(Duration::ZERO, |holder| holder.ends.saturating_duration_since(now))
                             .as_secs_f64(),
@@ -203,7 +202,7 @@ impl State {
             limit,
             token,
             place,
-            connection: number(connection),
+            connection,
         });
     }
 }

@@ -384,19 +384,19 @@ fn draining() {
     let token = bench.token(1, Target::Lock, "k");
     assert_eq!(bench.enqueue(2, "k", 30), Response::Queued);
     let mut waiting = bench.waiting(3, Target::Lock, "k");
-    bench.state.drain(bench.now);
+    bench.state.drain(0, bench.now);
     let error = Response::Refused(Status::Error);
     assert_eq!(waiting.answer().as_ref(), Some(&error));
     assert_eq!(bench.acquire(4, Target::Lock, "k"), error, "it would have to wait");
     assert_eq!(bench.collect(2, "k"), error);
     bench.token(4, Target::Lock, "free");
     assert_eq!(bench.release(1, Kind::Lock, "k", token), Response::Done);
-    assert!(!bench.state.turns_requests_away());
+    assert!(!bench.state.turns_requests_away(1));
     for (release, away) in [(Release::V1_15, false), (Release::V1_16, true), (Release::V2_1, true)] {
         let mut bench = Bench::new(|options| options.release = release);
-        assert!(!bench.state.turns_requests_away());
-        bench.state.drain(bench.now);
-        assert_eq!(bench.state.turns_requests_away(), away, "{release}");
+        assert!(!bench.state.turns_requests_away(1));
+        bench.state.drain(0, bench.now);
+        assert_eq!(bench.state.turns_requests_away(1), away, "{release}");
     }
 }
 
@@ -432,13 +432,10 @@ fn what_is_over_leaves_nothing_behind() {
     bench.pass(60 * SECOND);
     bench.state.collect(bench.now);
     assert!(bench.state.entries.is_empty() && bench.state.ends.is_empty());
-    assert!(
-        bench
-            .state
-            .clients
-            .values()
-            .all(|client| client.holds.is_empty() && client.tickets.is_empty() && client.waits.is_none())
-    );
+    assert!(bench.state.clients.values().all(|client| client.holds.is_empty()
+        && client.tickets.is_empty()
+        && client.places.is_empty()
+        && client.waits.is_none()));
 }
 
 #[test]

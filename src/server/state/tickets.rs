@@ -2,7 +2,7 @@
 
 use tokio::time::Instant;
 
-use super::entry::{TwoPhase, Uncollected};
+use super::entry::{QueuedTicket, TwoPhase, Uncollected};
 use super::{ConnectionId, Place, QualifiedKey, ServerAnswer, State, Taken, Wanted};
 use crate::clock::after;
 use crate::protocol::{Response, Status};
@@ -23,7 +23,20 @@ impl State {
                     Response::Acquired(grant),
                 )
             }
-            Ok(Taken::Queued(place)) => (TwoPhase::Queued(place), Response::Queued),
+            Ok(Taken::Queued(place)) => {
+                let outlives_wait = false;
+                (
+                    TwoPhase::Queued(QueuedTicket { place, outlives_wait }),
+                    Response::Queued,
+                )
+            }
+            Ok(Taken::Resumed(place)) => {
+                let outlives_wait = self.options.as_read;
+                (
+                    TwoPhase::Queued(QueuedTicket { place, outlives_wait }),
+                    Response::Queued,
+                )
+            }
             Ok(Taken::Busy) => return Response::TimedOut,
         };
         if let Some(client) = self.clients.get_mut(&connection) {
@@ -43,15 +56,17 @@ impl State {
         match client.and_then(|client| client.tickets.remove(&subject)) {
             None => ServerAnswer::Now(Response::Refused(Status::NotEnqueued)),
             Some(TwoPhase::Granted(uncollected)) => ServerAnswer::Now(self.hand_out(&subject, uncollected, now)),
-            Some(TwoPhase::Queued(place)) if self.draining => {
+            Some(TwoPhase::Queued(QueuedTicket { place, .. })) if self.draining => {
                 self.leave(connection, &subject, place, now);
                 ServerAnswer::Now(Response::Refused(Status::Error))
             }
-            Some(TwoPhase::Queued(place)) if wait == WaitSecs::TRY => {
+            Some(TwoPhase::Queued(QueuedTicket { place, .. })) if wait == WaitSecs::TRY => {
                 self.leave(connection, &subject, place, now);
                 ServerAnswer::Now(Response::TimedOut)
             }
-            Some(TwoPhase::Queued(place)) => self.block(connection, subject, place, wait, now),
+            Some(TwoPhase::Queued(QueuedTicket { place, .. })) => {
+                self.block(connection, subject, (place, true), wait, now)
+            }
         }
     }
 

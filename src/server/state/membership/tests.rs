@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::super::bench::{Bench, SECOND, key, slots};
 use crate::protocol::{Request, Response, Status};
 use crate::server::event::EventKind as Happened;
-use crate::server::ids::{ConnectionId, number};
+use crate::server::state::ServerAnswer;
 use crate::types::{Kind, Target, WaitSecs};
 
 const ERROR: Response = Response::Refused(Status::Error);
@@ -84,251 +84,9 @@ fn followers_answer_what_changes_nothing_and_name_the_leader_for_the_rest() {
         panic!("all members tell");
     };
     assert!(
-        json.contains(r#""role":"follower","term":2,"leader_id":"","commit_index":0"#),
+        json.contains(r#""role":"follower","term":2,"leader_id":"","commit_index":15"#),
         "{json}"
     );
-}
-
-#[test]
-fn a_new_leader_knows_the_tokens_and_the_old_one_sends_its_waiters_there() {
-    let mut bench = Bench::cluster(|_| {});
-    let token = bench.token(1, Target::Lock, "k");
-    let mut waiting = bench.waiting(2, Target::Lock, "k");
-    assert_eq!(bench.enqueue(3, "k", 30), Response::Queued);
-    bench.lead(1);
-    assert_eq!(waiting.answer(), Some(moved_to("127.0.0.1:2")));
-    assert_eq!(bench.collect(3, "k"), moved_to("127.0.0.1:2"));
-    assert_eq!(bench.count(Happened::Left), 2, "without a ref a place is given up");
-    assert_eq!(bench.renew(1, "k", token, 30), moved_to("127.0.0.1:2"));
-    // Its leader gone, a connection owns nothing any more.
-    bench.disconnect(1);
-    assert_eq!(bench.acquire(4, Target::Lock, "k"), Response::TimedOut);
-    assert_eq!(bench.renew(4, "k", token, 30), Response::Renewed(Some(30)));
-    assert_eq!(bench.release(4, Kind::Lock, "k", token), Response::Done);
-    let next = bench.token(4, Target::Lock, "k");
-    assert!(next.first_half() > token.first_half());
-    // It leads already: nothing happens.
-    let mut waiting = bench.waiting(4, Target::Lock, "k");
-    bench.lead(1);
-    assert_eq!(waiting.answer(), None);
-}
-
-#[test]
-fn a_leader_that_returns_finds_no_connection_that_owns_what_was_held_before() {
-    let mut bench = Bench::cluster(|_| {});
-    let held = bench.token(1, Target::Lock, "held");
-    let renewed = bench.token(1, Target::Lock, "renewed");
-    assert!(matches!(bench.enqueue(1, "free", 30), Response::Acquired(_)));
-    bench.lead(1);
-    bench.lead(0);
-    assert_eq!(
-        bench.collect(1, "free"),
-        Response::Refused(Status::NotEnqueued),
-        "its tickets are gone"
-    );
-    assert_eq!(bench.renew(1, "renewed", renewed, 30), Response::Renewed(Some(30)));
-    bench.disconnect(1);
-    assert_eq!(bench.acquire(2, Target::Lock, "held"), Response::TimedOut, "it runs on");
-    bench.token(2, Target::Lock, "renewed");
-    assert_eq!(bench.release(2, Kind::Lock, "held", held), Response::Done);
-}
-
-#[test]
-fn a_session_gets_its_lease_and_its_place_back_from_the_new_leader() {
-    let mut bench = Bench::cluster(|_| {});
-    let session = bench.connect(0, "r");
-    let held = bench.token(session, Target::Lock, "held");
-    let token = bench.token(1, Target::Lock, "contended");
-    let mut cut = bench.waiting(session, Target::Lock, "contended");
-    let _other = bench.waiting(2, Target::Lock, "contended");
-    bench.lead(2);
-    assert_eq!(cut.answer(), Some(moved_to("127.0.0.1:3")));
-    let mut newcomer = bench.waiting(5, Target::Lock, "contended");
-    let again = bench.connect(2, "r");
-    assert_eq!(bench.token(again, Target::Lock, "held"), held);
-    let mut back = bench.waiting(again, Target::Lock, "contended");
-    bench.release(5, Kind::Lock, "contended", token);
-    back.granted();
-    assert_eq!(newcomer.answer(), None);
-}
-
-#[test]
-fn what_was_taken_back_and_released_is_nobodys_any_more() {
-    let mut bench = Bench::cluster(|_| {});
-    let session = bench.connect(0, "r");
-    let token = bench.token(session, Target::Lock, "k");
-    bench.lead(1);
-    let again = bench.connect(1, "r");
-    assert_eq!(bench.token(again, Target::Lock, "k"), token);
-    assert_eq!(bench.release(again, Kind::Lock, "k", token), Response::Done);
-    let token = bench.token(4, Target::Lock, "k");
-    let _cut = bench.waiting(again, Target::Lock, "k");
-    bench.disconnect(again);
-    let newcomer = bench.connect(1, "another");
-    let mut last = bench.waiting(newcomer, Target::Lock, "k");
-    // It is the place that its session has of this key, and not the lease that it had.
-    let third = bench.connect(1, "r");
-    let mut first = bench.waiting(third, Target::Lock, "k");
-    bench.release(4, Kind::Lock, "k", token);
-    first.granted();
-    assert_eq!(last.answer(), None);
-}
-
-#[test]
-fn a_connection_that_stayed_takes_its_own_back_when_its_leader_returns() {
-    let mut bench = Bench::cluster(|_| {});
-    let session = bench.connect(0, "r");
-    let held = bench.token(session, Target::Lock, "held");
-    let token = bench.token(1, Target::Lock, "k");
-    assert_eq!(bench.enqueue(session, "k", 30), Response::Queued);
-    let mut last = bench.waiting(2, Target::Lock, "k");
-    bench.lead(1);
-    assert_eq!(last.answer(), Some(moved_to("127.0.0.1:2")));
-    bench.lead(0);
-    let mut newcomer = bench.waiting(2, Target::Lock, "k");
-    assert_eq!(bench.enqueue(session, "k", 30), Response::Queued);
-    assert_eq!(bench.token(session, Target::Lock, "held"), held);
-    bench.release(1, Kind::Lock, "k", token);
-    assert!(matches!(bench.collect(session, "k"), Response::Granted(_)));
-    assert_eq!(newcomer.answer(), None);
-    // It owns both again: its end makes them orphans, as connections' ends do.
-    bench.disconnect(session);
-    bench.pass(10 * SECOND);
-    bench.state.expire(bench.now);
-    newcomer.granted();
-    bench.token(3, Target::Lock, "held");
-}
-
-#[test]
-fn each_new_leader_gives_orphans_their_whole_time() {
-    let mut bench = Bench::cluster(|_| {});
-    let ended = bench.connect(0, "ended");
-    let left = bench.connect(0, "left");
-    let [_, lease, _] = [(ended, "ended"), (left, "left"), (1, "k")].map(|(connection, name)| {
-        let token = bench.token(connection, Target::Lock, name);
-        assert_eq!(bench.renew(connection, name, token, 300), Response::Renewed(Some(300)));
-        token
-    });
-    let _place = bench.waiting(left, Target::Lock, "k");
-    bench.disconnect(ended);
-    for leader in [Some(1), None, Some(2)] {
-        bench.pass(9 * SECOND);
-        bench.state.expire(bench.now);
-        match leader {
-            Some(leader) => bench.lead(leader),
-            None => bench.state.depose(bench.now),
-        }
-    }
-    // While nobody leads nothing is given up.
-    bench.state.depose(bench.now);
-    bench.pass(60 * SECOND);
-    bench.state.expire(bench.now);
-    bench.lead(1);
-    bench.pass(10 * SECOND - Duration::from_nanos(1));
-    bench.state.expire(bench.now);
-    assert_eq!(bench.count(Happened::Left) + bench.count(Happened::Disconnected), 0);
-    bench.pass(Duration::from_nanos(1));
-    bench.state.expire(bench.now);
-    assert_eq!(bench.count(Happened::Left), 1, "the place is given up");
-    bench.token(4, Target::Lock, "ended");
-    assert_eq!(
-        bench.acquire(4, Target::Lock, "left"),
-        Response::TimedOut,
-        "this one runs on"
-    );
-    let late = bench.connect(1, "left");
-    assert_eq!(
-        bench.acquire(late, Target::Lock, "left"),
-        Response::TimedOut,
-        "but is nobody's"
-    );
-    assert_eq!(
-        bench.renew(late, "left", lease, 30),
-        Response::Renewed(Some(30)),
-        "save who has its token"
-    );
-}
-
-#[test]
-fn without_a_leader_the_state_rests_but_time_does_not() {
-    let mut bench = Bench::cluster(|_| {});
-    let session = bench.connect(0, "r");
-    let token = bench.token(1, Target::Lock, "k");
-    let _cut = bench.waiting(session, Target::Lock, "k");
-    bench.state.depose(bench.now);
-    bench.pass(30 * SECOND);
-    bench.state.expire(bench.now);
-    assert_eq!(bench.count(Happened::Expired), 0);
-    bench.lead(0);
-    assert_eq!(bench.count(Happened::Expired), 1);
-    assert_eq!(bench.renew(1, "k", token, 30), ERROR);
-    let again = bench.connect(0, "r");
-    let next = bench.token(again, Target::Lock, "k");
-    assert!(
-        next.first_half() > token.first_half(),
-        "the place was served, and taken back"
-    );
-}
-
-#[test]
-fn a_leader_that_is_stopped_answers_nobody_and_gives_nothing_up() {
-    let mut bench = Bench::cluster(|_| {});
-    let token = bench.token(1, Target::Lock, "k");
-    let mut cut = bench.waiting(2, Target::Lock, "k");
-    bench.state.crash(0, bench.now);
-    assert!(cut.take_cut_off());
-    for connection in 1..=3 {
-        bench.disconnect(connection);
-    }
-    assert_eq!(bench.ask(4, Request::Barrier), nobody_leads());
-    // One that does not lead may go unnoticed.
-    bench.state.crash(2, bench.now);
-    bench.lead(1);
-    bench.state.crash(2, bench.now);
-    assert_eq!(bench.state.leader(), Some(1));
-    assert_eq!(bench.acquire(4, Target::Lock, "k"), Response::TimedOut);
-    assert_eq!(bench.release(4, Kind::Lock, "k", token), Response::Done);
-}
-
-#[test]
-fn what_a_leader_was_told_to_forget() {
-    for (refs, tokens) in [(false, false), (true, false), (false, true), (true, true)] {
-        let mut bench = Bench::cluster(|_| {});
-        let membership = bench.state.membership().expect("it is a cluster");
-        membership.forget_refs(refs);
-        membership.forget_tokens(tokens);
-        let ended = bench.connect(0, "ended");
-        bench.token(ended, Target::Lock, "ended");
-        bench.disconnect(ended);
-        let session = bench.connect(0, "r");
-        let held = bench.token(session, Target::Lock, "held");
-        let token = bench.token(1, Target::Lock, "k");
-        let _cut = bench.waiting(session, Target::Lock, "k");
-        bench.lead(1);
-        let again = bench.connect(1, "r");
-        let back = bench.acquire(again, Target::Lock, "held");
-        let known = bench.renew(again, "k", token, 30);
-        assert_eq!(known == ERROR, tokens, "{refs} {tokens}: {known:?}");
-        match (refs, tokens) {
-            (false, false) => assert!(matches!(back, Response::Granted(grant) if grant.token == held)),
-            (true, false) => assert_eq!(back, Response::TimedOut),
-            (_, true) => assert!(matches!(back, Response::Granted(grant) if grant.token != held)),
-        }
-        // The place.
-        let place = bench.acquire(again, Target::Lock, "k");
-        match (refs, tokens) {
-            // Its turn came when the lease was forgotten, and so it did for a newcomer.
-            (_, true) => assert!(matches!(place, Response::Granted(_)), "{place:?}"),
-            (_, false) => assert_eq!(place, Response::TimedOut),
-        }
-        assert_eq!(bench.count(Happened::Left), usize::from(refs), "{refs} {tokens}");
-        assert_eq!(bench.count(Happened::Forgotten), if tokens { 3 } else { 0 });
-        // Nobody gives up in anybody's name what is nobody's.
-        bench.pass(10 * SECOND);
-        bench.state.expire(bench.now);
-        let released = usize::from(!refs && !tokens);
-        assert_eq!(bench.count(Happened::Disconnected), released, "{refs} {tokens}");
-    }
 }
 
 #[test]
@@ -363,30 +121,6 @@ fn misdirections_are_what_followers_say() {
 }
 
 #[test]
-fn events_and_stats_speak_of_connections_whatever_became_of_them() {
-    let mut bench = Bench::cluster(|_| {});
-    let session = bench.connect(0, "r");
-    bench.token(session, Target::Lock, "k");
-    assert_eq!(bench.state.stats(bench.now).connections, 6);
-    bench.lead(1);
-    assert_eq!(
-        bench.state.stats(bench.now).connections,
-        6,
-        "what it had is no connection"
-    );
-    assert_eq!(bench.state.stats(bench.now).locks[0].owner_conn_id, session);
-    bench.disconnect(session);
-    assert_eq!(bench.state.stats(bench.now).connections, 5);
-    bench.pass(30 * SECOND);
-    bench.state.expire(bench.now);
-    let kinds = bench.kinds();
-    assert_eq!(
-        kinds,
-        [Happened::Granted, Happened::Orphaned, Happened::Expired].map(|kind| (kind, session))
-    );
-}
-
-#[test]
 fn a_cap_on_connections_is_each_members() {
     let mut bench = Bench::cluster(|options| options.max_connections = 3);
     assert_eq!(bench.state.connect(0), None);
@@ -402,8 +136,259 @@ fn a_cap_on_connections_is_each_members() {
 }
 
 #[test]
-fn changes_of_leaders_leave_nothing_behind() {
+fn fact_17_a_deposed_leader_tells_its_waits_nothing_and_cancels_none() {
+    let mut bench = Bench::cluster(|options| options.as_read = true);
+    let token = bench.token(1, Target::Lock, "k");
+    let mut granted = bench.waiting(2, Target::Lock, "k");
+    let mut late = bench.waiting(3, Target::Lock, "k");
+    bench.lead(1);
+    assert_eq!((granted.answer(), late.answer()), (None, None));
+    assert!(!bench.state.give_up(3, &late.0, bench.now), "its time is over");
+    assert_eq!(bench.state.stats(bench.now).locks[0].waiters, 2, "its place is there");
+    assert_eq!(bench.release(4, Kind::Lock, "k", token), Response::Done);
+    let token = granted.granted();
+    assert_eq!(bench.release(4, Kind::Lock, "k", token), Response::Done);
+    assert_eq!(
+        bench.acquire(4, Target::Lock, "k"),
+        Response::TimedOut,
+        "granted to a place of none"
+    );
+}
+
+#[test]
+fn a_place_that_is_taken_back_is_told_at_both_members() {
+    let mut bench = Bench::cluster(|options| options.as_read = true);
+    let token = bench.token(1, Target::Lock, "k");
+    let session = bench.connect(0, "r");
+    let mut old = bench.waiting(session, Target::Lock, "k");
+    bench.lead(1);
+    let again = bench.connect(1, "r");
+    let mut new = bench.waiting(again, Target::Lock, "k");
+    bench.release(4, Kind::Lock, "k", token);
+    assert_eq!(old.granted(), new.granted());
+    assert_eq!(bench.count(Happened::Granted), 2);
+}
+
+#[test]
+fn fact_14_the_next_leader_gives_a_session_back_what_it_had_without_time_for_orphans() {
+    let mut bench = Bench::cluster(|options| options.orphan_ttl = Duration::ZERO);
+    let session = bench.connect(0, "r");
+    let held = bench.token(session, Target::Lock, "held");
+    let token = bench.token(1, Target::Lock, "contended");
+    let _cut = bench.waiting(session, Target::Lock, "contended");
+    let _other = bench.waiting(2, Target::Lock, "contended");
+    bench.state.crash(0);
+    for connection in [session, 1, 2, 3] {
+        bench.disconnect(connection);
+    }
+    assert_eq!(bench.ask(4, Request::Barrier), nobody_leads());
+    bench.lead(2);
+    let mut newcomer = bench.waiting(5, Target::Lock, "contended");
+    let again = bench.connect(2, "r");
+    assert_eq!(bench.token(again, Target::Lock, "held"), held);
+    let mut back = bench.waiting(again, Target::Lock, "contended");
+    bench.release(5, Kind::Lock, "contended", token);
+    let token = back.granted();
+    // The place of the connection that died is served in its turn, and its lease lasts for a TTL.
+    bench.release(again, Kind::Lock, "contended", token);
+    assert_eq!(newcomer.answer(), None);
+    bench.pass(30 * SECOND);
+    bench.state.expire(bench.now);
+    newcomer.granted();
+}
+
+#[test]
+fn fact_23_a_member_that_leads_again_still_knows_its_connections() {
+    let mut bench = Bench::cluster(|options| {
+        options.as_read = true;
+        options.orphan_ttl = Duration::ZERO;
+    });
+    bench.token(1, Target::Lock, "held");
+    assert!(matches!(bench.enqueue(1, "free", 30), Response::Acquired(_)));
+    bench.lead(1);
+    bench.lead(0);
+    assert!(
+        matches!(bench.collect(1, "free"), Response::Granted(_)),
+        "its tickets, too"
+    );
+    bench.disconnect(1);
+    bench.token(2, Target::Lock, "held");
+    // But what it did not see end is left to the TTL, and is a ghost's for its sessions.
+    let session = bench.connect(0, "r");
+    bench.token(session, Target::Lock, "ghost");
+    bench.lead(1);
+    bench.disconnect(session);
+    bench.lead(0);
+    let again = bench.connect(0, "r");
+    assert_eq!(bench.acquire(again, Target::Lock, "ghost"), Response::TimedOut);
+}
+
+#[test]
+fn fact_1_what_is_answered_not_leader_in_flight_was_carried_out() {
+    let mut bench = Bench::cluster(|options| options.orphan_ttl = Duration::ZERO);
+    let fall = |bench: &mut Bench, next| {
+        let members = bench.state.membership().expect("it is a cluster");
+        members.trouble.fall_in_flight(next);
+    };
+    let session = bench.connect(0, "r");
+    fall(&mut bench, Some(1));
+    assert_eq!(bench.acquire(session, Target::Lock, "k"), moved_to("127.0.0.1:2"));
+    let again = bench.connect(1, "r");
+    let token = bench.token(again, Target::Lock, "k");
+    assert_eq!(bench.count(Happened::Granted), 1, "the same ref gets the same grant");
+    assert_eq!(bench.acquire(4, Target::Lock, "k"), Response::TimedOut);
+    // A try leaves its place, since it cannot be cancelled any more.
+    fall(&mut bench, Some(2));
+    assert_eq!(bench.acquire(4, Target::Lock, "k"), moved_to("127.0.0.1:3"));
+    assert_eq!(bench.state.stats(bench.now).locks[0].waiters, 1);
+    // A release that may have happened.
+    fall(&mut bench, None);
+    assert_eq!(bench.release(5, Kind::Lock, "k", token), nobody_leads());
+    bench.lead(2);
+    assert_eq!(bench.release(5, Kind::Lock, "k", token), ERROR);
+}
+
+#[test]
+fn fact_20_a_leader_in_a_minority_hangs_and_hears_of_nothing() {
+    let mut bench = Bench::cluster(|options| options.as_read = true);
+    let token = bench.token(1, Target::Lock, "k");
+    let mut waits = bench.waiting(2, Target::Lock, "k");
+    bench.state.isolate(0);
+    bench.lead(1);
+    let request = Request::Renew {
+        kind: Kind::Lock,
+        key: key("k"),
+        token,
+        ttl: None,
+    };
+    let ServerAnswer::Hangs { until, mut told } = bench.send(1, request) else {
+        panic!("it believes that it leads");
+    };
+    assert_eq!(until, bench.now + 23 * SECOND);
+    for (connection, role) in [(1, r#""role":"leader","term":1"#), (4, r#""role":"leader","term":2"#)] {
+        let Response::Json(json) = bench.ask(connection, Request::Stats) else {
+            panic!("all members tell");
+        };
+        assert!(json.contains(role), "{connection}: {json}");
+    }
+    // What it sees end is nothing that the others hear of.
+    bench.disconnect(3);
+    assert_eq!(bench.release(4, Kind::Lock, "k", token), Response::Done);
+    assert_eq!(waits.answer(), None);
+    assert_eq!(
+        bench.acquire(4, Target::Lock, "k"),
+        Response::TimedOut,
+        "the place was served"
+    );
+    bench.state.rejoin(0);
+    waits.granted();
+    assert_eq!(told.try_recv().ok(), Some(moved_to("127.0.0.1:2")));
+    assert_eq!(bench.ask(1, Request::Barrier), moved_to("127.0.0.1:2"));
+}
+
+#[test]
+fn fact_18_a_leader_that_shuts_down_cancels_what_blocks_and_turns_requests_away() {
+    let mut bench = Bench::cluster(|options| options.orphan_ttl = Duration::ZERO);
+    bench.token(1, Target::Lock, "k");
+    let mut waits = bench.waiting(2, Target::Lock, "k");
+    bench.state.drain(0, bench.now);
+    assert_eq!(waits.answer(), Some(ERROR));
+    assert_eq!(bench.count(Happened::Left), 1);
+    assert!(bench.state.turns_requests_away(1) && !bench.state.turns_requests_away(4));
+    assert_eq!(bench.state.leader(), Some(0), "until it is done");
+    bench.disconnect(1);
+    assert_eq!(bench.count(Happened::Disconnected), 1);
+}
+
+#[test]
+fn fact_19_what_is_agreed_on_is_counted() {
     let mut bench = Bench::cluster(|_| {});
+    let entries = |bench: &mut Bench| {
+        let Response::Json(json) = bench.ask(1, Request::Stats) else {
+            panic!("all members tell");
+        };
+        let from = json.split(r#""last_log_index":"#).nth(1).expect("it is there");
+        from.split(',')
+            .next()
+            .and_then(|number| number.parse::<u64>().ok())
+            .expect("a number")
+    };
+    bench.ask(1, Request::Ping);
+    assert_eq!(entries(&mut bench), 0);
+    assert_eq!(bench.renew(1, "k", crate::types::Token::OF_NOTHING, 30), ERROR);
+    assert_eq!(entries(&mut bench), 1, "a renewal of nothing is an entry");
+    bench.token(1, Target::Lock, "k");
+    assert_eq!(bench.acquire(2, Target::Lock, "k"), Response::TimedOut);
+    assert_eq!(entries(&mut bench), 4, "a try that was refused is two");
+    bench.disconnect(3);
+    assert_eq!(entries(&mut bench), 5);
+}
+
+#[test]
+fn fact_11_a_fence_that_cannot_be_written_down_is_an_error() {
+    let mut bench = Bench::cluster(|_| {});
+    let fail = |bench: &mut Bench, fails| {
+        let members = bench.state.membership().expect("it is a cluster");
+        members.trouble.fail_to_persist(fails);
+    };
+    fail(&mut bench, true);
+    assert_eq!(bench.acquire(1, Target::Lock, "k"), ERROR);
+    assert_eq!(bench.enqueue(1, "k", 30), ERROR);
+    fail(&mut bench, false);
+    bench.token(1, Target::Lock, "k");
+}
+
+#[test]
+fn without_a_leader_the_state_rests_but_time_does_not() {
+    let mut bench = Bench::cluster(|_| {});
+    let session = bench.connect(0, "r");
+    let token = bench.token(1, Target::Lock, "k");
+    assert_eq!(bench.enqueue(session, "k", 30), Response::Queued);
+    bench.state.depose(bench.now);
+    bench.pass(30 * SECOND);
+    bench.state.expire(bench.now);
+    assert_eq!(bench.count(Happened::Expired), 0);
+    bench.lead(1);
+    assert_eq!(bench.count(Happened::Expired), 1);
+    assert_eq!(bench.renew(4, "k", token, 30), ERROR);
+    let again = bench.connect(1, "r");
+    let next = bench.token(again, Target::Lock, "k");
+    assert!(
+        next.first_half() > token.first_half(),
+        "the place was served, and taken back"
+    );
+}
+
+#[test]
+fn what_a_leader_was_told_to_forget() {
+    for (refs, tokens) in [(false, false), (true, false), (false, true), (true, true)] {
+        let mut bench = Bench::cluster(|_| {});
+        let membership = bench.state.membership().expect("it is a cluster");
+        membership.trouble.forget_refs(refs);
+        membership.trouble.forget_tokens(tokens);
+        let session = bench.connect(0, "r");
+        let held = bench.token(session, Target::Lock, "held");
+        let token = bench.token(1, Target::Lock, "k");
+        let _cut = bench.waiting(session, Target::Lock, "k");
+        bench.lead(1);
+        let again = bench.connect(1, "r");
+        let back = bench.acquire(again, Target::Lock, "held");
+        let known = bench.renew(again, "k", token, 30);
+        assert_eq!(known == ERROR, tokens, "{refs} {tokens}: {known:?}");
+        match (refs, tokens) {
+            (false, false) => assert!(matches!(back, Response::Granted(grant) if grant.token == held)),
+            (true, false) => assert_eq!(back, Response::TimedOut),
+            (_, true) => assert!(matches!(back, Response::Granted(grant) if grant.token != held)),
+        }
+        assert_eq!(bench.count(Happened::Left), usize::from(refs), "{refs} {tokens}");
+        assert_eq!(bench.count(Happened::Forgotten), if tokens { 2 } else { 0 });
+    }
+}
+
+#[test]
+fn changes_of_leaders_leave_nothing_behind() {
+    let mut bench = Bench::cluster(|options| options.as_read = true);
+    let mut live = Vec::new();
     for round in 0..100_usize {
         let leader = round % 3;
         bench.lead(leader);
@@ -413,20 +398,15 @@ fn changes_of_leaders_leave_nothing_behind() {
         let plain = bench.state.connect(leader).expect("there is room");
         let _waits = bench.waiting(plain, Target::Lock, &name);
         let other = bench.connect(leader, &format!("s{round}"));
-        let _waits = bench.waiting(other, Target::Lock, &name);
-        for (index, connection) in [session, plain, other].into_iter().enumerate() {
-            if (round + index) % 2 == 0 {
-                bench.disconnect(connection);
-            }
-        }
+        assert_eq!(bench.enqueue(other, &name, 30), Response::Queued);
+        live.extend([session, plain, other]);
         bench.pass(SECOND);
         bench.state.expire(bench.now);
     }
-    let live: Vec<ConnectionId> = bench.state.clients.keys().copied().collect();
-    for connection in live.into_iter().filter(|connection| *connection == number(*connection)) {
+    for connection in live.into_iter().chain(1..=5) {
         bench.disconnect(connection);
     }
-    for _ in 0..3 {
+    for _ in 0..4 {
         bench.pass(30 * SECOND);
         bench.state.expire(bench.now);
     }
@@ -434,5 +414,5 @@ fn changes_of_leaders_leave_nothing_behind() {
     bench.state.collect(bench.now);
     assert!(bench.state.entries.is_empty() && bench.state.ends.is_empty());
     assert_eq!(bench.state.clients.len(), 0);
-    assert!(bench.state.sessions.is_empty());
+    assert!(bench.state.orphans.is_empty());
 }

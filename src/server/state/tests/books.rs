@@ -38,7 +38,7 @@ fn books_agree(bench: &Bench) {
                 "{connection} holds {subject:?}"
             );
         }
-        for (subject, place) in client.places() {
+        for (place, subject) in client.places.clone() {
             let waiter = state.entries.get(&subject).and_then(|entry| entry.waiters.get(&place));
             assert!(
                 waiter.is_some_and(|waiter| waiter.connection == *connection),
@@ -115,7 +115,7 @@ impl Crowd {
                         ServerAnswer::Later { subject, granted, .. } => {
                             self.blocked.insert(connection, Waiting(subject, granted));
                         }
-                        ServerAnswer::Now(_) | ServerAnswer::Listening(_) => {}
+                        ServerAnswer::Now(_) | ServerAnswer::Hangs { .. } | ServerAnswer::Listening(_) => {}
                     }
                 }
             },

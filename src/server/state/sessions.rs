@@ -1,0 +1,130 @@
+//! Sessions: what a connection had goes to the next one that presents the same ref.
+//!
+//! Leases and places carry the [`Claim`] of the connection that they belong to. One of them can be taken back by a connection
+//! under the same ref if the leader has seen the former connection end, or if that led to another process: to a leader that is
+//! no more, or to this member before it was started again. A connection to the same process that has ended unnoticed keeps
+//! what it has.
+
+use tokio::time::Instant;
+
+use super::claim::Claim;
+use super::report::About;
+use super::{ConnectionId, GrantId, Place, QualifiedKey, State, Taken, Wanted};
+use crate::clock::after;
+use crate::protocol::{Response, StableRef, Status};
+use crate::server::event::EventKind;
+use crate::types::{Grant, Ttl};
+
+impl State {
+    /// A connection says which session it carries on.
+    pub(super) fn stable_ref(&mut self, connection: ConnectionId, reference: StableRef) -> Response {
+        let client = self.clients.get_mut(&connection);
+        match client.filter(|client| client.claim.reference.is_none()) {
+            Some(client) if self.options.release.is_cluster_build() => {
+                client.claim.reference = Some(reference);
+                Response::Done
+            }
+            _ => Response::Refused(Status::Error),
+        }
+    }
+
+    /// What this connection's session has of a key and may be taken back: its oldest lease, which begins anew, else its first
+    /// place in the queue.
+    pub(super) fn take_back(&mut self, connection: ConnectionId, wanted: &Wanted, now: Instant) -> Option<Taken> {
+        let Wanted { subject, ttl, .. } = wanted;
+        let earlier = self.options.earlier_builds;
+        if self.membership.is_none() || earlier && self.options.orphan_ttl.is_zero() {
+            return None;
+        }
+        let claim = &self.clients.get(&connection)?.claim;
+        let reference = claim.reference.as_ref()?;
+        let is_open = |owner: ConnectionId, other: &Claim| {
+            let is_gone = !self.options.as_read && !self.clients.contains_key(&owner);
+            earlier || is_gone || other.is_open_to(claim)
+        };
+        let entry = self.entries.get(subject)?;
+        let own = entry.holders.iter().filter(|holder| {
+            let of_session = holder.claim.reference.as_ref() == Some(reference);
+            of_session && is_open(holder.connection, &holder.claim)
+        });
+        if let Some(lease) = own.map(|holder| holder.lease).min() {
+            self.move_lease(subject, lease, connection)?;
+            let grant = self.restart_for(subject, lease, *ttl, now)?;
+            let about = About::Lease(grant.token);
+            self.record(EventKind::Reclaimed, subject, about, connection, now);
+            return Some(Taken::Granted(grant));
+        }
+        let place = {
+            let mut places = entry
+                .places_of(reference)
+                .filter(|(_, waiter)| is_open(waiter.connection, &waiter.claim));
+            places.next().map(|(place, _)| place)?
+        };
+        self.move_place(subject, place, connection, Some(*ttl), now);
+        Some(Taken::Resumed(place))
+    }
+
+    /// Makes a connection the owner of a lease, whatever connection was it before.
+    pub(super) fn move_lease(&mut self, subject: &QualifiedKey, lease: GrantId, to: ConnectionId) -> Option<Grant> {
+        let claim = self.clients.get(&to)?.claim.clone();
+        let entry = self.entries.get_mut(subject)?;
+        let holder = entry.holders.iter_mut().find(|holder| holder.lease == lease)?;
+        holder.claim = claim;
+        let from = std::mem::replace(&mut holder.connection, to);
+        let grant = holder.grant;
+        if from != to && self.membership.is_some() {
+            self.drop_ticket_of(from, subject, grant.token);
+        }
+        let held = (subject.clone(), lease);
+        if let Some(client) = self.clients.get_mut(&from) {
+            client.holds.remove(&held);
+        }
+        if let Some(client) = self.clients.get_mut(&to) {
+            client.holds.insert(held);
+        }
+        Some(grant)
+    }
+
+    /// A lease begins anew, with this TTL.
+    fn restart_for(&mut self, subject: &QualifiedKey, lease: GrantId, ttl: Ttl, now: Instant) -> Option<Grant> {
+        let entry = self.entries.get_mut(subject)?;
+        let holder = entry.holders.iter_mut().find(|holder| holder.lease == lease)?;
+        let ends = after(now, ttl.as_duration());
+        holder.grant.ttl = ttl;
+        let before = std::mem::replace(&mut holder.ends, ends);
+        let grant = holder.grant;
+        self.ends.remove(&(before, lease, subject.clone()));
+        self.ends.insert((ends, lease, subject.clone()));
+        Some(grant)
+    }
+
+    /// Puts a connection at another's place in a queue. A request that blocks there is told all the same when its turn comes.
+    pub(super) fn move_place(
+        &mut self,
+        subject: &QualifiedKey,
+        place: Place,
+        to: ConnectionId,
+        ttl: Option<Ttl>,
+        now: Instant,
+    ) {
+        let Some(client) = self.clients.get(&to) else { return };
+        let entry = self.entries.get_mut(subject);
+        let Some(waiter) = entry.and_then(|entry| entry.waiters.get_mut(&place)) else {
+            return;
+        };
+        let from = std::mem::replace(&mut waiter.connection, to);
+        waiter.claim = client.claim.clone();
+        waiter.ttl = ttl.unwrap_or(waiter.ttl);
+        let kept = (place, subject.clone());
+        if let Some(former) = self.clients.get_mut(&from).filter(|_| from != to) {
+            former.places.remove(&kept);
+            if former.tickets.get(subject).is_some_and(|ticket| ticket.is_for(place)) {
+                former.tickets.remove(subject);
+            }
+        }
+        if let Some(client) = self.clients.get_mut(&to) {
+            client.places.insert(kept);
+        }
+        self.record(EventKind::Reclaimed, subject, About::Place(place), to, now);
+    }
+}

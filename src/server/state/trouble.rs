@@ -1,0 +1,77 @@
+//! What a test has told the members of a cluster to do wrong.
+
+use std::collections::BTreeSet;
+
+use tokio::time::Instant;
+
+use super::{ConnectionId, State};
+
+/// What a test has told the members of a cluster to do wrong.
+#[derive(Default)]
+pub(in crate::server) struct Trouble {
+    forgets_refs: bool,
+    forgets_tokens: bool,
+    /// Leadership is lost while the next request is agreed on. To which member it goes, if to any.
+    pub(super) falls_in_flight: Option<Option<usize>>,
+    /// Acquires fail.
+    pub(super) fails_to_persist: bool,
+    overlooks_ends: bool,
+    /// Connections that have ended, which no member has noticed.
+    ghosts: BTreeSet<ConnectionId>,
+}
+
+impl Trouble {
+    pub(in crate::server) fn forget_refs(&mut self, forgets: bool) {
+        self.forgets_refs = forgets;
+    }
+
+    pub(in crate::server) fn forget_tokens(&mut self, forgets: bool) {
+        self.forgets_tokens = forgets;
+    }
+
+    pub(in crate::server) fn fall_in_flight(&mut self, next: Option<usize>) {
+        self.falls_in_flight = Some(next);
+    }
+
+    pub(in crate::server) fn fail_to_persist(&mut self, fails: bool) {
+        self.fails_to_persist = fails;
+    }
+
+    /// Whether the next leader knows no refs, and whether it knows no tokens.
+    pub(super) fn forgets(&self) -> (bool, bool) {
+        (self.forgets_refs, self.forgets_tokens)
+    }
+
+    /// Whether a connection's end goes unnoticed. Then it is a ghost.
+    pub(super) fn overlooks(&mut self, connection: ConnectionId) -> bool {
+        if self.overlooks_ends {
+            self.ghosts.insert(connection);
+        }
+        self.overlooks_ends
+    }
+}
+
+impl State {
+    /// Ends of connections go unnoticed, or are noticed from now on, with those that were overlooked.
+    pub(in crate::server) fn overlook_ends(&mut self, overlooks: bool, now: Instant) {
+        let Some(membership) = &mut self.membership else { return };
+        membership.trouble.overlooks_ends = overlooks;
+        if !overlooks {
+            for ghost in std::mem::take(&mut membership.trouble.ghosts) {
+                self.disconnect(ghost, now);
+            }
+        }
+    }
+
+    /// What ghosts wait for runs out as if they were there.
+    pub(super) fn time_out_ghosts(&mut self, now: Instant) {
+        let Some(membership) = &self.membership else { return };
+        for ghost in membership.trouble.ghosts.clone() {
+            let waits = self.clients.get(&ghost).and_then(|client| client.waits.as_ref());
+            if let Some(over) = waits.filter(|waits| waits.until <= now) {
+                let subject = over.subject.clone();
+                self.give_up(ghost, &subject, now);
+            }
+        }
+    }
+}
