@@ -74,7 +74,6 @@
 mod actor;
 #[cfg(feature = "blocking")]
 pub mod blocking;
-mod builder;
 mod channel;
 mod client;
 mod clock;
@@ -82,25 +81,20 @@ mod config;
 mod distributed;
 #[cfg(doctest)]
 mod doctests;
-mod election;
 mod ending;
 mod error;
 mod escape;
-mod guard;
 mod handle;
 mod human;
 mod io_words;
 mod join;
 mod lease;
-mod lock;
-mod multi_lock;
 mod net;
 mod own_signals;
 #[cfg(feature = "prometheus")]
 pub mod prometheus;
 pub mod protocol;
 mod runtime;
-mod semaphore;
 #[cfg(feature = "server")]
 pub mod server;
 mod service;
@@ -113,7 +107,6 @@ mod stats;
 #[cfg(feature = "blocking")]
 mod take;
 mod telemetry;
-mod ticket;
 #[cfg(feature = "tls")]
 mod tls;
 #[cfg(not(feature = "tls"))]
@@ -129,22 +122,23 @@ pub use rustls;
 /// The version of this crate.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-pub use builder::ClientBuilder;
+pub use client::builder::ClientBuilder;
 pub use client::{Client, ResponseFuture};
 pub use config::OnUnavailable;
 pub use distributed::{DistributedLock, DistributedSemaphore, EnqueueStatus, Holder};
-pub use election::{Election, Leadership};
 pub use error::{Budget, Error, ErrorKind, Result};
-pub use guard::{Guard, LockGuard, SemaphorePermit};
+pub use handle::election::{Election, Leadership};
+pub use handle::guard::{Guard, LockGuard, SemaphorePermit};
+pub use handle::lock::Lock;
+pub use handle::multi_lock::{MultiLock, MultiLockGuard};
+pub use handle::semaphore::Semaphore;
+pub use handle::ticket::{Enqueued, Ticket};
 pub use lease::cell::{LeaseState, LostReason};
-pub use lock::Lock;
-pub use multi_lock::{MultiLock, MultiLockGuard};
 pub use net::backoff::ReconnectPolicy;
 pub use net::failover::FailoverReason;
 pub use net::fencing::Fencing;
 pub use net::health::{ConnectionState, ShardHealth};
 pub use protocol::{Channel, Group, Pattern, Payload, Signal};
-pub use semaphore::Semaphore;
 pub use service::{
     AcquireRequest, ClientService, Lease, Operation, QueuePlace, Request, Response, SubscribeRequest, Timeout,
     TimeoutFuture, TimeoutLayer,
@@ -155,7 +149,6 @@ pub use shards::Shard;
 pub use signal::{Overflow, SignalConn, SignalEvent, SignalHandle, SignalOptions, Signals};
 pub use stats::{ClusterStats, IdleStats, LockStats, SemaphoreStats, SignalChannelStats, Stats};
 pub use telemetry::key_class::MAX_KEY_CLASSES;
-pub use ticket::{Enqueued, Ticket};
 #[cfg(feature = "tls")]
 pub use tls::Tls;
 pub use types::{Fence, Grant, Key, Kind, Limit, MAX_KEY_BYTES, MAX_SECONDS, Target, Token, Ttl, WaitSecs};

@@ -1,6 +1,6 @@
 //! Connections for signals without a client: described as a client is.
 
-use crate::builder::ClientBuilder;
+use crate::client::builder::ClientBuilder;
 #[cfg(doc)]
 use crate::error::ErrorKind;
 use crate::error::Result;

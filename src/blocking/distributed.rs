@@ -8,10 +8,10 @@ use super::lock::Lock;
 use super::process::Ours;
 use super::runtime::block_on;
 use super::semaphore::Semaphore;
-use crate::builder::ClientBuilder;
+use crate::client::builder::ClientBuilder;
 use crate::distributed::{self, EnqueueStatus};
 use crate::error::{Error, Result};
-use crate::guard::Guard;
+use crate::handle::guard::Guard;
 use crate::types::{Fence, Key, Token, Ttl};
 
 /// A lock that is an object, as in the Python client; see [`crate::DistributedLock`].

@@ -7,8 +7,8 @@ use std::time::Duration;
 use super::guard::LockGuard;
 use super::lock::Lock;
 use super::runtime::block_on;
-use crate::election;
 use crate::error::Result;
+use crate::handle::election;
 use crate::types::{Fence, Key};
 
 /// One leader at a time among all who campaign on the same lock; see [`crate::Election`].

@@ -11,7 +11,7 @@ use tokio::task::{AbortHandle, spawn_blocking};
 use super::process::Ours;
 use super::runtime::{allow_in_runtime, block_on, spawn};
 use crate::error::{Error, Result};
-use crate::guard::Guard;
+use crate::handle::guard::Guard;
 use crate::lease::cell::LostReason;
 use crate::service::Lease;
 use crate::take::Take;

@@ -7,7 +7,7 @@ use super::process::Ours;
 use super::runtime::block_on;
 use super::ticket::Enqueued;
 use crate::error::{Error, Result};
-use crate::lock;
+use crate::handle::lock;
 use crate::types::Key;
 
 /// A lock on one key; see [`crate::Lock`].

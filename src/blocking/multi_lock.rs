@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::process::Ours;
 use super::runtime::block_on;
 use crate::error::Result;
+use crate::handle::multi_lock;
 use crate::lease::cell::LostReason;
-use crate::multi_lock;
 use crate::service::Lease;
 use crate::types::Key;
 

@@ -4,9 +4,9 @@ use std::fmt;
 use std::ops::{Deref, DerefMut};
 
 use crate::client::Client;
-use crate::lock::Lock;
-use crate::multi_lock::MultiLock;
-use crate::semaphore::Semaphore;
+use crate::handle::lock::Lock;
+use crate::handle::multi_lock::MultiLock;
+use crate::handle::semaphore::Semaphore;
 use crate::signal::{SignalConn, SignalHandle};
 use crate::take::Take;
 

@@ -7,7 +7,7 @@ use super::process::Ours;
 use super::runtime::block_on;
 use super::ticket::Enqueued;
 use crate::error::{Error, Result};
-use crate::semaphore;
+use crate::handle::semaphore;
 use crate::types::Key;
 
 /// A semaphore on one key; see [`crate::Semaphore`].

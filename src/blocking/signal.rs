@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::process::Ours;
 use super::runtime::block_on;
-use crate::builder::ClientBuilder;
+use crate::client::builder::ClientBuilder;
 use crate::error::{Error, Result};
 use crate::net::health::ShardHealth;
 use crate::protocol::Signal;

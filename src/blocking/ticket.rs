@@ -7,8 +7,8 @@ use super::guard::Held;
 use super::process::Ours;
 use super::runtime::block_on;
 use crate::error::Result;
-use crate::guard::Guard;
-use crate::ticket;
+use crate::handle::guard::Guard;
+use crate::handle::ticket;
 use crate::types::Key;
 
 /// What came of an `enqueue`; `G` is the guard of the async client.

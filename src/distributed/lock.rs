@@ -1,13 +1,13 @@
 //! The lock as an object.
 
 use super::Holder;
-use crate::builder::ClientBuilder;
 use crate::client::Client;
+use crate::client::builder::ClientBuilder;
 #[cfg(doc)]
 use crate::error::ErrorKind;
 use crate::error::{Error, Result};
-use crate::guard::{LockGuard, hold};
-use crate::lock::Lock;
+use crate::handle::guard::{LockGuard, hold};
+use crate::handle::lock::Lock;
 #[cfg(doc)]
 use crate::types::Key;
 use crate::types::Target;

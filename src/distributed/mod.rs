@@ -6,16 +6,16 @@ mod semaphore;
 use std::fmt;
 use std::time::Duration;
 
-use crate::builder::ClientBuilder;
 use crate::client::Client;
+use crate::client::builder::ClientBuilder;
 use crate::error::{Error, ErrorKind, Result};
-use crate::guard::Guard;
+use crate::handle::guard::Guard;
 #[cfg(doc)]
-use crate::guard::LockGuard;
-use crate::handle::Handle;
+use crate::handle::guard::LockGuard;
 #[cfg(doc)]
-use crate::lock::Lock;
-use crate::ticket::{Enqueued, Ticket};
+use crate::handle::lock::Lock;
+use crate::handle::terms::Handle;
+use crate::handle::ticket::{Enqueued, Ticket};
 use crate::types::{Fence, Key, Target, Token, Ttl};
 
 pub use lock::DistributedLock;

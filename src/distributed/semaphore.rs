@@ -3,15 +3,15 @@
 #[cfg(doc)]
 use super::DistributedLock;
 use super::Holder;
-use crate::builder::ClientBuilder;
 use crate::client::Client;
+use crate::client::builder::ClientBuilder;
 #[cfg(doc)]
 use crate::error::ErrorKind;
 use crate::error::{Error, Result};
 #[cfg(doc)]
-use crate::guard::LockGuard;
-use crate::guard::{SemaphorePermit, hold};
-use crate::semaphore::Semaphore;
+use crate::handle::guard::LockGuard;
+use crate::handle::guard::{SemaphorePermit, hold};
+use crate::handle::semaphore::Semaphore;
 #[cfg(doc)]
 use crate::types::Key;
 use crate::types::{Limit, Target};

@@ -124,7 +124,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
-    use crate::builder::ClientBuilder;
+    use crate::client::builder::ClientBuilder;
     use crate::net::backoff::ReconnectPolicy;
     use crate::server::Server;
 

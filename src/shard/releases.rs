@@ -1,6 +1,7 @@
 //! Leases on their way back to the server.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use tokio::time::Instant;
 
@@ -29,9 +30,10 @@ impl Releases {
 
     /// One is over, one way or the other.
     pub(super) fn end(&mut self, token: &Token) {
-        match self.under_way.get_mut(token) {
-            Some(count) if *count > 1 => *count -= 1,
-            _ => drop(self.under_way.remove(token)),
+        match self.under_way.entry(*token) {
+            Entry::Occupied(mut count) if *count.get() > 1 => *count.get_mut() -= 1,
+            Entry::Occupied(last) => drop(last.remove()),
+            Entry::Vacant(_) => {}
         }
     }
 

@@ -8,10 +8,10 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use crate::builder::ClientBuilder;
 use crate::client::Client;
+use crate::client::builder::ClientBuilder;
 use crate::clock::{SUSPEND_IS_KNOWN, testing::suspend_for};
-use crate::guard::LockGuard;
+use crate::handle::guard::LockGuard;
 use crate::lease::cell::{LeaseState, LostReason};
 use crate::server::{EventKind, Server};
 

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::builder::ClientBuilder;
 use crate::client::Client;
-use crate::guard::LockGuard;
+use crate::client::builder::ClientBuilder;
+use crate::handle::guard::LockGuard;
 use crate::lease::cell::LostReason;
 use crate::net::backoff::ReconnectPolicy;
 use crate::net::failover::FailoverReason;

@@ -1,7 +1,7 @@
 use std::sync::{Arc, Mutex};
 
 use super::*;
-use crate::builder::ClientBuilder;
+use crate::client::builder::ClientBuilder;
 use crate::net::connect::Purpose;
 use crate::net::reach::Resolver;
 use crate::server::Server;

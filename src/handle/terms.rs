@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
+use crate::handle::ticket::{Enqueued, Ticket};
 use crate::lease::policy::RenewPolicy;
 use crate::lease::schedule::RenewRatio;
 use crate::service::{AcquireRequest, Core, Lease, Request, Response, busy, execute};
-use crate::ticket::{Enqueued, Ticket};
 use crate::types::{Key, Target, Ttl};
 
 /// The terms of the acquires of one handle.

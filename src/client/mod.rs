@@ -1,5 +1,7 @@
 //! The client: a cheap clone through which everything goes.
 
+pub(crate) mod builder;
+
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -12,17 +14,17 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tower::Service;
 
-use crate::builder::ClientBuilder;
+use self::builder::ClientBuilder;
 use crate::clock::after;
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::handle::Handle;
+use crate::handle::lock::Lock;
+use crate::handle::multi_lock::MultiLock;
+use crate::handle::semaphore::Semaphore;
+use crate::handle::terms::Handle;
 use crate::join::join_all;
-use crate::lock::Lock;
-use crate::multi_lock::MultiLock;
 use crate::net::health::{ConnectionState, ShardHealth};
 use crate::protocol::{Channel, Pattern, Payload};
-use crate::semaphore::Semaphore;
 use crate::service::{ClientStack, Core, Request, Response, SubscribeRequest, execute, for_client};
 use crate::shard::input::ShutdownReport;
 use crate::signal::SignalConn;

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use crate::error::{Error, Result};
-use crate::guard::{SemaphorePermit, hold};
-use crate::handle::Handle;
-use crate::ticket::Enqueued;
+use crate::handle::guard::{SemaphorePermit, hold};
+use crate::handle::terms::Handle;
+use crate::handle::ticket::Enqueued;
 use crate::types::Key;
 
 /// A semaphore on one key: as many holders at once as its limit.

@@ -11,11 +11,11 @@ use tokio::time::Instant;
 
 use crate::clock::after;
 use crate::error::{Error, ErrorKind, Result};
-use crate::guard::LockGuard;
-use crate::handle::Handle;
+use crate::handle::guard::LockGuard;
+use crate::handle::lock::Lock;
+use crate::handle::terms::Handle;
 use crate::join::join_all;
 use crate::lease::cell::LostReason;
-use crate::lock::Lock;
 use crate::service::Core;
 use crate::types::{Key, Target};
 

@@ -7,8 +7,8 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
 use crate::error::Result;
-use crate::guard::LockGuard;
-use crate::lock::Lock;
+use crate::handle::guard::LockGuard;
+use crate::handle::lock::Lock;
 use crate::types::{Fence, Key};
 
 /// One leader at a time among all who campaign on the same lock.

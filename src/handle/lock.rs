@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use crate::error::{Error, Result};
-use crate::guard::{LockGuard, hold};
-use crate::handle::Handle;
-use crate::ticket::Enqueued;
+use crate::handle::guard::{LockGuard, hold};
+use crate::handle::terms::Handle;
+use crate::handle::ticket::Enqueued;
 use crate::types::Key;
 
 /// A lock on one key.

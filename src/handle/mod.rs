@@ -1,0 +1,9 @@
+//! What callers hold in their hands: locks, semaphores and elections, and the guards and tickets that these give out.
+
+pub(crate) mod election;
+pub(crate) mod guard;
+pub(crate) mod lock;
+pub(crate) mod multi_lock;
+pub(crate) mod semaphore;
+pub(crate) mod terms;
+pub(crate) mod ticket;
