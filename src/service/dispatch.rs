@@ -330,7 +330,7 @@ fn granted(held: HeldLease, contended: bool, core: &Arc<Core>) -> Response {
     Response::Granted(Lease::new(held, contended, origin(core)))
 }
 
-fn acquire_message(request: &AcquireRequest, ask: Ask<Acquired>) -> Acquire {
+fn acquire_message(request: &AcquireRequest, ask: Ask<Acquired>) -> Box<Acquire> {
     let mut acquire = Acquire::new(request.target, request.key.clone(), request.ttl, request.policy, ask);
     acquire.holding = request.holding;
     acquire

@@ -23,7 +23,7 @@ pub(crate) enum Patience {
     Enqueue,
 }
 
-/// An acquire under way.
+/// An acquire under way. It is passed on in a box, from its caller's task through the shard: so what moves is small.
 pub(crate) struct Acquire {
     pub(crate) target: Target,
     pub(crate) key: Key,
@@ -42,8 +42,14 @@ pub(crate) struct Acquire {
 
 impl Acquire {
     /// Creates an acquire that was not asked of any server yet.
-    pub(crate) fn new(target: Target, key: Key, ttl: Option<Ttl>, policy: RenewPolicy, ask: Ask<Acquired>) -> Self {
-        Self {
+    pub(crate) fn new(
+        target: Target,
+        key: Key,
+        ttl: Option<Ttl>,
+        policy: RenewPolicy,
+        ask: Ask<Acquired>,
+    ) -> Box<Self> {
+        Box::new(Self {
             target,
             key,
             ttl,
@@ -53,7 +59,7 @@ impl Acquire {
             holding: false,
             progress: None,
             ask,
-        }
+        })
     }
 
     /// What it waits for.

@@ -309,7 +309,7 @@ impl ShardMachine {
     }
 
     /// The server says that a key is held.
-    pub(super) fn answer_busy(&mut self, acquire: Acquire, turn: &mut Turn<'_>) {
+    pub(super) fn answer_busy(&mut self, acquire: Box<Acquire>, turn: &mut Turn<'_>) {
         let refusal = self.refusal_of(acquire.target.kind(), &acquire.key, turn.now);
         self.waits.refused(&acquire.wait_key(), refusal.at);
         turn.tell(acquire.ask, Ok(AcquireOutcome::Busy(refusal)));
@@ -325,7 +325,7 @@ impl ShardMachine {
 
     fn acquire_answered(
         &mut self,
-        acquire: Acquire,
+        acquire: Box<Acquire>,
         response: Response,
         sent_at: Moment,
         from: LaneId,
@@ -343,7 +343,7 @@ impl ShardMachine {
     /// The server has granted it. Its caller gets it, unless too much of the lease may be over already.
     pub(super) fn granted(
         &mut self,
-        acquire: Acquire,
+        acquire: Box<Acquire>,
         mut grant: Grant,
         sent_at: Moment,
         owner: LaneId,
@@ -361,7 +361,7 @@ impl ShardMachine {
     /// Gives a caller its grant. `is_sure`: it was granted on these terms, and not before it was asked for this time.
     fn hand_over_grant(
         &mut self,
-        acquire: Acquire,
+        acquire: Box<Acquire>,
         grant: Grant,
         sent_at: Moment,
         is_sure: bool,
@@ -382,7 +382,7 @@ impl ShardMachine {
 
     fn confirm_answered(
         &mut self,
-        acquire: Acquire,
+        acquire: Box<Acquire>,
         mut grant: Grant,
         owner: LaneId,
         response: Response,
@@ -428,7 +428,7 @@ impl ShardMachine {
 
     /// The connection that owned a grant ended while the grant was confirmed, and the grant with it. In case the server still has it,
     /// it is given back.
-    fn lost_while_confirmed(&mut self, acquire: Acquire, grant: Grant, owner: LaneId, turn: &mut Turn<'_>) {
+    fn lost_while_confirmed(&mut self, acquire: Box<Acquire>, grant: Grant, owner: LaneId, turn: &mut Turn<'_>) {
         let message = format!(
             "the connection that {:?} was granted to was lost before the grant was confirmed",
             acquire.key
@@ -440,7 +440,7 @@ impl ShardMachine {
 
     /// Takes up the lease and gives it to its caller. If the caller has gone meanwhile, the lease is dropped with the answer,
     /// and so comes back as a release.
-    fn hand_out(&mut self, acquire: Acquire, grant: Grant, sent_at: Moment, owner: LaneId, turn: &mut Turn<'_>) {
+    fn hand_out(&mut self, acquire: Box<Acquire>, grant: Grant, sent_at: Moment, owner: LaneId, turn: &mut Turn<'_>) {
         let key = acquire.wait_key();
         let handover = self.serving.note_ttl(grant.ttl.as_duration());
         self.hand_over(handover, turn);
@@ -471,7 +471,14 @@ impl ShardMachine {
     }
 
     /// Gives back a grant without the fence that its caller must have.
-    fn refuse_grant(&mut self, acquire: Acquire, grant: Grant, owner: LaneId, refusal: Error, turn: &mut Turn<'_>) {
+    fn refuse_grant(
+        &mut self,
+        acquire: Box<Acquire>,
+        grant: Grant,
+        owner: LaneId,
+        refusal: Error,
+        turn: &mut Turn<'_>,
+    ) {
         let refusal = self.at_lane(owner, refusal);
         tracing::debug!(
             shard = self.index,
@@ -505,7 +512,7 @@ impl ShardMachine {
     /// The answer to an `e` came over the connection `from`.
     fn enqueue_answered(
         &mut self,
-        acquire: Acquire,
+        acquire: Box<Acquire>,
         response: Response,
         sent_at: Moment,
         from: LaneId,
@@ -529,7 +536,7 @@ impl ShardMachine {
 
     /// The connection stays with the ticket until that is used or dropped. If its caller has gone meanwhile, the ticket is
     /// dropped with the answer, and so gives its place up.
-    fn give_ticket(&mut self, acquire: Acquire, enqueued_at: Moment, from: LaneId, turn: &mut Turn<'_>) {
+    fn give_ticket(&mut self, acquire: Box<Acquire>, enqueued_at: Moment, from: LaneId, turn: &mut Turn<'_>) {
         let Some(mut connection) = self.connections.get_mut(from) else {
             let error = Error::new(ErrorKind::Disconnected, "the connection was closed");
             let error = self.here(error);
@@ -568,7 +575,7 @@ pub(super) fn not_leader(leader: Option<&str>) -> Error {
     Status::NotLeader(leader.map(Box::from)).to_error("")
 }
 
-fn confirm(acquire: Acquire, grant: Grant, owner: LaneId) -> Pending {
+fn confirm(acquire: Box<Acquire>, grant: Grant, owner: LaneId) -> Pending {
     let grant = Box::new(grant);
     Pending::Confirm { acquire, grant, owner }
 }

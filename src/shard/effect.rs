@@ -97,7 +97,7 @@ pub(crate) struct Handover {
 pub(crate) enum Answer {
     Acquire(Ask<Acquired>, Result<AcquireOutcome>),
     Release(oneshot::Sender<Result<()>>, Result<()>),
-    Question(Question, Result<Response>, Arc<str>),
+    Question(Box<Question>, Result<Response>, Arc<str>),
     Failback(Ask<Duration>, Result<Duration>),
 }
 

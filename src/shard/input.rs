@@ -20,13 +20,13 @@ use crate::types::Key;
 /// What a shard is told.
 pub(crate) enum Input {
     /// A caller wants a lock or slot.
-    Acquire(Acquire, Patience),
+    Acquire(Box<Acquire>, Patience),
     /// The holder of a ticket wants what is granted there, until then.
     Collect(TicketId, Instant, Ask<Acquired>),
     /// A ticket was dropped: its place is given up.
     GiveUp(TicketId),
     /// A caller asks the server something that touches no lease.
-    Ask(Question),
+    Ask(Box<Question>),
     /// The first endpoint of a standby shard is to serve again. The answer: for how long no server is asked for anything.
     Failback(Ask<Duration>),
     /// Whether the first endpoint can be reached.

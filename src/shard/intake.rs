@@ -18,7 +18,7 @@ use crate::types::{Key, WaitSecs};
 pub(super) const CLEAN_AT_LEAST: usize = 64;
 
 impl ShardMachine {
-    pub(super) fn acquire(&mut self, acquire: Acquire, patience: Patience, turn: &mut Turn<'_>) {
+    pub(super) fn acquire(&mut self, acquire: Box<Acquire>, patience: Patience, turn: &mut Turn<'_>) {
         if let Some(ttl) = acquire.ttl {
             let handover = self.serving.note_ttl(ttl.as_duration());
             self.hand_over(handover, turn);
@@ -204,7 +204,7 @@ impl ShardMachine {
     }
 
     /// Tells a caller what its question brought.
-    pub(super) fn answer(&mut self, question: Question, answer: Result<Response>, turn: &mut Turn<'_>) {
+    pub(super) fn answer(&mut self, question: Box<Question>, answer: Result<Response>, turn: &mut Turn<'_>) {
         let at = self.endpoint().as_text().clone();
         turn.push(Effect::Answer(Answer::Question(question, answer, at)));
     }

@@ -218,7 +218,7 @@ impl ShardMachine {
     }
 
     /// Sends a release now, or as soon as there is a connection.
-    pub(super) fn begin_release(&mut self, release: PendingRelease, turn: &mut Turn<'_>) {
+    pub(super) fn begin_release(&mut self, release: Box<PendingRelease>, turn: &mut Turn<'_>) {
         self.releases.begin(&release.token);
         let key = (!self.waits.is_empty()).then(|| (release.target, release.key.clone()));
         self.send(Pending::Release(release), turn);
@@ -229,9 +229,9 @@ impl ShardMachine {
     }
 
     /// It may have been carried out: "not held" counts as released from now on.
-    pub(super) fn repeat_release(&mut self, release: PendingRelease, turn: &mut Turn<'_>) {
-        let repeated = true;
-        self.send(Pending::Release(PendingRelease { repeated, ..release }), turn);
+    pub(super) fn repeat_release(&mut self, mut release: Box<PendingRelease>, turn: &mut Turn<'_>) {
+        release.repeated = true;
+        self.send(Pending::Release(release), turn);
     }
 
     pub(super) fn send_pending_releases(&mut self, turn: &mut Turn<'_>) {
@@ -240,7 +240,7 @@ impl ShardMachine {
         }
     }
 
-    pub(super) fn release_answered(&mut self, release: PendingRelease, response: &Response, turn: &mut Turn<'_>) {
+    pub(super) fn release_answered(&mut self, release: Box<PendingRelease>, response: &Response, turn: &mut Turn<'_>) {
         let outcome: Result<()> = match response {
             Response::Done => Ok(()),
             // It was sent before, and the answer was lost: it arrived.
@@ -260,7 +260,7 @@ impl ShardMachine {
     }
 
     /// A release is over, one way or the other.
-    pub(super) fn end_release(&mut self, release: PendingRelease, outcome: Result<()>, turn: &mut Turn<'_>) {
+    pub(super) fn end_release(&mut self, release: Box<PendingRelease>, outcome: Result<()>, turn: &mut Turn<'_>) {
         self.releases.end(&release.token);
         if let Some(id) = release.id {
             self.leases.remove(id, turn.now);
@@ -324,7 +324,7 @@ impl ShardMachine {
 
     /// Releases a grant that no caller has.
     pub(super) fn release_grant(&mut self, target: Target, key: Key, grant: Grant, owner: LaneId, turn: &mut Turn<'_>) {
-        let release = PendingRelease {
+        let release = Box::new(PendingRelease {
             target,
             key,
             token: grant.token,
@@ -333,7 +333,7 @@ impl ShardMachine {
             until: after(turn.now, grant.ttl.as_duration()),
             repeated: true,
             told: None,
-        };
+        });
         self.begin_release(release, turn);
     }
 }

@@ -103,7 +103,7 @@ impl TakenPlace {
     }
 
     /// The acquire of the caller that waits for what is granted there.
-    pub(super) fn into_acquire(self) -> Option<Acquire> {
+    pub(super) fn into_acquire(self) -> Option<Box<Acquire>> {
         let (target, key, ttl, policy) = (self.target, self.key.clone(), self.ttl, self.policy);
         let ask = self.into_caller()?;
         Some(Acquire::new(target, key, ttl, policy, ask))

@@ -42,21 +42,22 @@ impl<T: Send> AnswerSink for TypedSink<T> {
 
 impl Question {
     /// Asks what any server answers.
-    pub(crate) fn of_any<T: Send + 'static>(call: Call<T>, ask: Ask<T>) -> Self {
-        Self {
-            request: call.request().clone(),
-            of_the_leader: false,
-            redirects: 0,
-            told: Box::new(TypedSink { ask, call }),
-        }
+    pub(crate) fn of_any<T: Send + 'static>(call: Call<T>, ask: Ask<T>) -> Box<Self> {
+        Self::new(call, ask, false)
     }
 
     /// Asks what, in a cluster, only the leader answers.
-    pub(crate) fn of_the_leader<T: Send + 'static>(call: Call<T>, ask: Ask<T>) -> Self {
-        Self {
-            of_the_leader: true,
-            ..Self::of_any(call, ask)
-        }
+    pub(crate) fn of_the_leader<T: Send + 'static>(call: Call<T>, ask: Ask<T>) -> Box<Self> {
+        Self::new(call, ask, true)
+    }
+
+    fn new<T: Send + 'static>(call: Call<T>, ask: Ask<T>, of_the_leader: bool) -> Box<Self> {
+        Box::new(Self {
+            request: call.request().clone(),
+            of_the_leader,
+            redirects: 0,
+            told: Box::new(TypedSink { ask, call }),
+        })
     }
 
     /// Tells the caller what the server at `at` answered, or why it could not be asked.

@@ -12,7 +12,7 @@ use crate::types::Token;
 #[derive(Default)]
 pub(super) struct Releases {
     /// Those that wait for a connection.
-    pending: Vec<PendingRelease>,
+    pending: Vec<Box<PendingRelease>>,
     /// The tokens of those that wait, and of those that were sent, and of how many.
     under_way: HashMap<Token, u32>,
 }
@@ -24,7 +24,7 @@ impl Releases {
     }
 
     /// One that is under way has no connection: it waits for the next.
-    pub(super) fn keep(&mut self, release: PendingRelease) {
+    pub(super) fn keep(&mut self, release: Box<PendingRelease>) {
         self.pending.push(release);
     }
 
@@ -43,12 +43,12 @@ impl Releases {
     }
 
     /// Takes those that wait for a connection.
-    pub(super) fn take_pending(&mut self) -> Vec<PendingRelease> {
+    pub(super) fn take_pending(&mut self) -> Vec<Box<PendingRelease>> {
         std::mem::take(&mut self.pending)
     }
 
     /// Takes those that wait for a connection and whose lease the server has ended by itself.
-    pub(super) fn take_over(&mut self, now: Instant) -> Vec<PendingRelease> {
+    pub(super) fn take_over(&mut self, now: Instant) -> Vec<Box<PendingRelease>> {
         let (over, pending) = self
             .take_pending()
             .into_iter()

@@ -20,7 +20,7 @@ pub(crate) struct Repeat {
 /// Who gets what is found.
 pub(super) enum Recipient {
     /// The caller that tried.
-    By(Acquire),
+    By(Box<Acquire>),
     /// The first caller that waits for the key.
     ByTheFirst,
     /// It is given back.
@@ -28,7 +28,7 @@ pub(super) enum Recipient {
 }
 
 impl Repeat {
-    pub(super) fn of_try(acquire: Acquire, name: StableRef) -> Self {
+    pub(super) fn of_try(acquire: Box<Acquire>, name: StableRef) -> Self {
         Self {
             key: acquire.wait_key(),
             ttl: acquire.ttl,

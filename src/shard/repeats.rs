@@ -84,7 +84,7 @@ impl Repeats {
     }
 
     /// Takes the callers that wait for what is found: it is given back instead.
-    fn take_callers(&mut self) -> Vec<Acquire> {
+    fn take_callers(&mut self) -> Vec<Box<Acquire>> {
         let waiting = self.0.iter_mut().flat_map(|named| &mut named.waiting);
         waiting
             .filter_map(

@@ -21,7 +21,7 @@ use crate::types::{Grant, Key, Kind, Target, Token, Ttl};
 /// A request under way, and what its answer is for.
 pub(crate) enum Pending {
     /// `l` with timeout 0.
-    Try(Acquire),
+    Try(Box<Acquire>),
     /// `l` with timeout 0, for callers that have no server wait.
     Probe(Box<Probe>),
     /// `l` with timeout 0 under the name of the connection to which it was written before: it may have been granted then.
@@ -29,7 +29,7 @@ pub(crate) enum Pending {
     /// `l` with a timeout: blocks its connection.
     Wait(Box<ServerWait>),
     /// `e`.
-    Enqueue(Acquire),
+    Enqueue(Box<Acquire>),
     /// `w` at the place of a ticket, until then.
     Collect(TicketId, Instant),
     /// `e` under the name of a session, to take back the place of a ticket that was lost with its connection.
@@ -40,18 +40,18 @@ pub(crate) enum Pending {
     Settle(Kind, Key),
     /// `n` for a grant of whose TTL too little is sure to be left: sent before a caller gets it.
     Confirm {
-        acquire: Acquire,
+        acquire: Box<Acquire>,
         grant: Box<Grant>,
         owner: LaneId,
     },
     /// `n` for a lease.
     Renew(Renewal),
     /// `r`.
-    Release(PendingRelease),
+    Release(Box<PendingRelease>),
     /// `stats`, to see whether the member that serves still leads.
     Look,
     /// Something that touches no lease.
-    Ask(Question),
+    Ask(Box<Question>),
 }
 
 /// A wait on the server. What it is granted goes to the first caller of its key.
@@ -86,9 +86,9 @@ pub(crate) struct Probe {
 /// What waits for a connection, or for what a connection brings.
 pub(crate) enum Wait {
     /// A caller that wants a grant, until then.
-    Caller(Acquire, Instant),
+    Caller(Box<Acquire>, Instant),
     /// A caller that wants a ticket.
-    Ticket(Acquire),
+    Ticket(Box<Acquire>),
     /// The place of a ticket that was lost with its connection: it is taken back in its session.
     Rejoin(TicketId, StableRef),
     /// A wait on the server that was lost with its connection: it is asked again in its session.
@@ -156,9 +156,9 @@ impl PendingRelease {
         repeated: bool,
         told: Option<oneshot::Sender<Result<()>>>,
         now: Instant,
-    ) -> Self {
+    ) -> Box<Self> {
         let cell = &claim.cell;
-        Self {
+        Box::new(Self {
             target: claim.target,
             key: cell.key.clone(),
             token: cell.token,
@@ -167,7 +167,7 @@ impl PendingRelease {
             until: after(now, cell.ttl.as_duration()),
             repeated,
             told,
-        }
+        })
     }
 }
 

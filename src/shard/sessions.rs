@@ -276,9 +276,15 @@ impl ShardMachine {
                 None
             }
             Wait::Ticket(acquire) => {
-                turn.tell(acquire.ask, Err(refusal));
-                let session = acquire.session;
-                session.map(|session| self.giving_up(acquire.target, acquire.key, *session, turn.now))
+                let Acquire {
+                    target,
+                    key,
+                    session,
+                    ask,
+                    ..
+                } = *acquire;
+                turn.tell(ask, Err(refusal));
+                session.map(|session| self.giving_up(target, key, *session, turn.now))
             }
             Wait::Rejoin(id, session) if self.places.is_to_give_up(id) => Some(Wait::Rejoin(id, session)),
             Wait::Rejoin(id, session) => self.instead_of(id, session, refusal, turn),
@@ -355,7 +361,7 @@ impl ShardMachine {
     }
 }
 
-fn in_session(mut acquire: Acquire, session: Option<StableRef>) -> Acquire {
+fn in_session(mut acquire: Box<Acquire>, session: Option<StableRef>) -> Box<Acquire> {
     acquire.session = session.map(Box::new).or(acquire.session);
     acquire
 }

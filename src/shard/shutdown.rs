@@ -4,6 +4,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::ShardMachine;
+use super::acquire::Acquire;
 use super::connections::Work;
 use super::effect::{Effect, Turn};
 use super::input::{Shutdown, ShutdownReport};
@@ -104,9 +105,15 @@ impl ShardMachine {
                     None
                 }
                 Wait::Ticket(acquire) => {
-                    turn.tell(acquire.ask, Err(shut_down()));
-                    let session = acquire.session;
-                    session.map(|session| (acquire.target, acquire.key, *session))
+                    let Acquire {
+                        target,
+                        key,
+                        session,
+                        ask,
+                        ..
+                    } = *acquire;
+                    turn.tell(ask, Err(shut_down()));
+                    session.map(|session| (target, key, *session))
                 }
                 Wait::Rejoin(id, session) => {
                     let key = self.places.wait_key(id);

@@ -57,7 +57,7 @@ impl ShardMachine {
     /// that server is the next to serve again.
     pub(super) fn reject_stale_grant(
         &mut self,
-        acquire: Acquire,
+        acquire: Box<Acquire>,
         grant: Grant,
         owner: LaneId,
         from: LaneId,

@@ -113,12 +113,10 @@ impl SimHeld {
 }
 
 impl Wanted {
-    pub(super) fn acquire(&self, ask: Ask<Acquired>) -> Acquire {
-        let acquire = Acquire::new(self.target, self.key.clone(), self.ttl, self.policy, ask);
-        Acquire {
-            holding: self.holding,
-            ..acquire
-        }
+    pub(super) fn acquire(&self, ask: Ask<Acquired>) -> Box<Acquire> {
+        let mut acquire = Acquire::new(self.target, self.key.clone(), self.ttl, self.policy, ask);
+        acquire.holding = self.holding;
+        acquire
     }
 }
 
