@@ -170,11 +170,18 @@ impl Token {
         std::str::from_utf8(&self.0).unwrap_or_default()
     }
 
+    /// All 32 digits, for the wire.
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
     /// The first 16 digits as a number. Servers from 2.1 on put the [`Fence`] there; those of earlier servers are random, and one token
     /// does not tell which it is.
     #[must_use]
     pub fn first_half(&self) -> u64 {
-        u64::from_str_radix(&self.as_str()[..16], 16).unwrap_or_default()
+        // The digits were checked to be hexadecimal. In a letter the low bits count from 1.
+        let value = |digit: u8| u64::from(digit & 0xf) + 9 * u64::from(digit >> 6);
+        self.0[..16].iter().fold(0, |half, digit| (half << 4) | value(*digit))
     }
 }
 
@@ -434,6 +441,10 @@ mod tests {
     fn tokens_are_shortened() {
         let token = Token::new("00000000000000ffDEADBEEFdeadbeef").unwrap_or_else(|e| panic!("{e}"));
         assert_eq!(token.first_half(), 255);
+        let all = Token::new("0123456789abcdefFEDCBA9876543210").unwrap();
+        assert_eq!(all.first_half(), 0x0123_4567_89ab_cdef);
+        let upper = Token::new("FEDCBA9876543210ffffffffffffffff").unwrap();
+        assert_eq!(upper.first_half(), 0xfedc_ba98_7654_3210);
         assert_eq!(format!("{token} {token:?}"), "00000000… Token(00000000…)");
         assert!(Token::new("xyz").is_err_and(|e| !e.to_string().contains("xyz")));
         assert!(Token::new("g".repeat(32)).is_err());

@@ -199,10 +199,10 @@ impl Request {
                 number(out, wait.as_secs());
             }),
             Self::Release { kind, key, token } => three(out, either(*kind, "r", "sr"), key.as_str(), |out| {
-                text(out, token.as_str());
+                out.extend_from_slice(token.as_bytes());
             }),
             Self::Renew { kind, key, token, ttl } => three(out, either(*kind, "n", "sn"), key.as_str(), |out| {
-                text(out, token.as_str());
+                out.extend_from_slice(token.as_bytes());
                 if let Some(ttl) = ttl {
                     out.put_u8(b' ');
                     number(out, ttl.as_secs());

@@ -237,6 +237,7 @@ impl ShardMachine {
         let (orphan_ttl, stable_ref) = (plan.orphan_ttl, plan.stable_ref);
         let failover =
             Failover::new(plan.policy, plan.endpoints, &health.endpoint).admitting(plan.admission, &health.endpoint);
+        let is_cluster = failover.is_cluster();
         let ttl = settings.lease_ttl.unwrap_or(Ttl::DEFAULT).as_duration();
         let mut takeover = TakeoverDelay::new(plan.takeover_delay, ttl, now);
         takeover.note_ttl(handover.longest_ttl);
@@ -262,7 +263,7 @@ impl ShardMachine {
             said_exhausted: Vec::new(),
             default_ttl: None,
             leases: Registry::new(settings.schedule, jitter, LeaseMetrics::new(&sink)),
-            releases: Releases::default(),
+            releases: Releases::new(is_cluster),
             repeats: Repeats::default(),
             exclusive_not_before: now,
             places: Places::default(),

@@ -9,18 +9,31 @@ use super::request::PendingRelease;
 use crate::types::Token;
 
 /// The releases of a shard that are not answered yet.
-#[derive(Default)]
 pub(super) struct Releases {
     /// Those that wait for a connection.
     pending: Vec<Box<PendingRelease>>,
-    /// The tokens of those that wait, and of those that were sent, and of how many.
-    under_way: HashMap<Token, u32>,
+    /// How many wait, or were sent.
+    under_way: usize,
+    /// Their tokens, and of how many each is. In clusters only: elsewhere no server gives a token twice.
+    tokens: Option<HashMap<Token, u32>>,
 }
 
 impl Releases {
+    /// Creates an empty collection. `in_cluster`: whether it remembers tokens.
+    pub(super) fn new(in_cluster: bool) -> Self {
+        Self {
+            pending: Vec::new(),
+            under_way: 0,
+            tokens: in_cluster.then(HashMap::new),
+        }
+    }
+
     /// One more is under way.
     pub(super) fn begin(&mut self, token: &Token) {
-        *self.under_way.entry(*token).or_default() += 1;
+        self.under_way += 1;
+        if let Some(tokens) = &mut self.tokens {
+            *tokens.entry(*token).or_default() += 1;
+        }
     }
 
     /// One that is under way has no connection: it waits for the next.
@@ -30,16 +43,18 @@ impl Releases {
 
     /// One is over, one way or the other.
     pub(super) fn end(&mut self, token: &Token) {
-        match self.under_way.entry(*token) {
+        self.under_way = self.under_way.saturating_sub(1);
+        let Some(tokens) = &mut self.tokens else { return };
+        match tokens.entry(*token) {
             Entry::Occupied(mut count) if *count.get() > 1 => *count.get_mut() -= 1,
             Entry::Occupied(last) => drop(last.remove()),
             Entry::Vacant(_) => {}
         }
     }
 
-    /// Whether the lease of this token is on its way back.
+    /// Whether the lease of this token is on its way back. In clusters only.
     pub(super) fn is_under_way(&self, token: &Token) -> bool {
-        self.under_way.contains_key(token)
+        self.tokens.as_ref().is_some_and(|tokens| tokens.contains_key(token))
     }
 
     /// Takes those that wait for a connection.
@@ -65,11 +80,11 @@ impl Releases {
     /// How many are not answered.
     #[cfg(test)]
     pub(super) fn under_way(&self) -> usize {
-        self.under_way.values().map(|count| *count as usize).sum()
+        self.under_way
     }
 
     /// Whether all are answered.
     pub(super) fn is_done(&self) -> bool {
-        self.under_way.is_empty()
+        self.under_way == 0
     }
 }
