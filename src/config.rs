@@ -223,6 +223,7 @@ impl ClientOptions {
                     },
                     reconnect: self.reconnect,
                     fail_fast: self.on_unavailable == OnUnavailable::FailFast,
+                    keepalive: self.keepalive,
                     server_read_timeout: self.server_read_timeout,
                     survives_disconnect: self.survives_disconnect,
                     fencing: self.fencing,

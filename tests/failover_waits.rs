@@ -427,14 +427,14 @@ async fn the_place_of_a_wait_that_was_refused_for_want_of_a_leader_is_given_up_a
     let client = client.connect().await.unwrap();
     let held = holder.lock("k").unwrap().acquire().await.unwrap();
     let lock = patiently(&client, "k");
-    let ticket = queued(&lock).await;
+    let ticket = queued(&patiently(&scene.client().await, "k")).await;
     let wait = tokio::spawn(async move { lock.acquire().await.map(drop) });
     scene.until_waiters(2).await;
-    scene.cluster.depose();
+    scene.cluster.stop(0).await.unwrap();
     let error = timeout(LONG, wait).await.unwrap().unwrap().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     scene.cluster.move_leader(2).unwrap();
-    // The place of the ticket is somebody's still.
+    // That of the ticket is still its holder's.
     until("one place is left", || {
         scene.count(EventKind::Left) == 1 && scene.waiters() == 1
     })

@@ -152,7 +152,8 @@ impl ClientBuilder {
         self
     }
 
-    /// The longest silence on a connection. With the [reply timeout](Self::reply_timeout) at most 24 days. Default: 10 s.
+    /// The longest silence on a connection. A cluster's member at which callers wait, and that has shown for so long by no answer that
+    /// it leads, is asked. With the [reply timeout](Self::reply_timeout) at most 24 days. Default: 10 s.
     pub fn keepalive(mut self, interval: Duration) -> Self {
         self.options.keepalive = interval;
         self

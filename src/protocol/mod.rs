@@ -5,7 +5,7 @@
 //! reading side. [`functions`] puts the protocol on any async stream, one call at a time, and `blocking` (feature
 //! `blocking`) on any other.
 //!
-//! Source of every rule: the servers' observed behaviour, releases 0.5 to 3.x.
+//! Source of every rule: the servers' observed behaviour, releases 0.5 to 2.1.1, and the code of cluster builds (unreleased after 2.1.1).
 
 mod auth_token;
 #[cfg(feature = "blocking")]

@@ -23,9 +23,6 @@ pub(super) struct ServerOptions {
     pub(super) orphan_ttl: Duration,
     /// Of clusters: the builds before sessions were told apart by their processes.
     pub(super) earlier_builds: bool,
-    /// Of clusters: a leader that was deposed tells the requests that block there nothing; a `w` behind a repeated `e` that runs out
-    /// of time leaves the place; and what a connection had whose end no leader saw is not taken back at the same process.
-    pub(super) as_read: bool,
     /// A connection on which nothing is read for the read timeout is closed, even between requests. Unset, as in the release.
     pub(super) closes_idle_connections: Option<bool>,
     pub(super) read_timeout: Duration,
@@ -52,7 +49,6 @@ impl Default for ServerOptions {
             release: Release::NEWEST,
             orphan_ttl: Duration::ZERO,
             earlier_builds: false,
-            as_read: false,
             closes_idle_connections: None,
             read_timeout: Duration::from_secs(23),
             write_timeout: Duration::from_secs(5),

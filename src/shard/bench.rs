@@ -83,6 +83,7 @@ impl Bench {
             reconnect: ReconnectPolicy::of(|| Box::new(std::iter::repeat(SECOND))),
             fail_fast: false,
             fencing: Fencing::IfKnown,
+            keepalive: 10 * SECOND,
             server_read_timeout: 23 * SECOND,
             survives_disconnect: false,
             pipelined: 1,

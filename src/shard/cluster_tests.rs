@@ -263,9 +263,8 @@ fn a_member_that_does_not_lead_any_more_ends_no_place_so_the_next_leader_is_told
     bench.leader_is_found();
     let errand = bench.opened();
     bench.up(errand);
-    let request = bench.sent_on(errand, RequestKind::Rejoin);
-    bench.answer(errand, request, Response::Queued);
-    // Behind an `e` that took a place back, the first `w` does not end it.
+    // Without an `e`: behind that the first `w` would not end it.
+    assert!(!bench.has_sent(RequestKind::Rejoin));
     let request = bench.sent_on(errand, RequestKind::GiveUp);
     bench.answer(errand, request, Response::TimedOut);
     let request = bench.sent_on(errand, RequestKind::GiveUp);

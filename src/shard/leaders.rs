@@ -10,7 +10,6 @@
 //! | a request | the table in `rules` | |
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::ShardMachine;
 use super::answers::not_leader;
@@ -23,9 +22,6 @@ use super::serving::was_of_use;
 use crate::error::Error;
 use crate::protocol::{Call, Response};
 use crate::stats::ClusterStats;
-
-/// For how long the member that serves need not have shown that it leads, while callers wait there.
-const LOOK_AFTER: Duration = Duration::from_secs(10);
 
 impl ShardMachine {
     /// A member refused a request because another one leads, or will before long.
@@ -96,7 +92,7 @@ impl ShardMachine {
     /// A member that has ceased to lead tells those nothing that wait there. So where nothing else has shown it, it is asked whether it
     /// leads: by `stats`, which no member writes to its log.
     pub(super) fn look_for_the_leader(&mut self, turn: &mut Turn<'_>) {
-        let is_due = turn.now.saturating_duration_since(self.led_at) >= LOOK_AFTER;
+        let is_due = turn.now.saturating_duration_since(self.led_at) >= self.settings.keepalive;
         let may_wait_in_vain = self.serving.is_cluster() && self.waits.at_server() > 0;
         if is_due && may_wait_in_vain && self.connections.is_serving() && !self.is_closing() {
             self.led_at = turn.now;

@@ -109,6 +109,8 @@ pub(crate) struct Settings {
     pub(crate) reconnect: ReconnectPolicy,
     /// Whether requests are refused rather than kept while the shard is away.
     pub(crate) fail_fast: bool,
+    /// For how long the member that serves need not have shown that it leads, while callers wait there.
+    pub(crate) keepalive: Duration,
     pub(crate) server_read_timeout: Duration,
     pub(crate) survives_disconnect: bool,
     pub(crate) fencing: Fencing,

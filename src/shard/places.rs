@@ -71,7 +71,7 @@ impl TakenPlace {
         }
     }
 
-    /// A place that no caller wants any more, and that must be taken back before it can be given up.
+    /// A place that no caller wants any more, to be given up over a connection under its session's name.
     pub(super) fn to_give_up(target: Target, key: Key, rejoined: u32, now: Moment) -> Self {
         Self {
             lane: None,
@@ -182,6 +182,14 @@ impl Places {
         let place = self.all.get_mut(&id)?;
         place.lane = Some(lane);
         Some(std::mem::replace(&mut place.next, AfterRejoin::Keep))
+    }
+
+    /// Takes a place that no caller wants any more.
+    pub(super) fn take_to_give_up(&mut self, id: TicketId) -> Option<TakenPlace> {
+        match self.is_to_give_up(id) {
+            true => self.all.remove(&id),
+            false => None,
+        }
     }
 
     pub(super) fn is_to_give_up(&self, id: TicketId) -> bool {

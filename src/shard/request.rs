@@ -34,7 +34,7 @@ pub(crate) enum Pending {
     Collect(TicketId, Instant),
     /// `e` under the name of a session, to take back the place of a ticket that was lost with its connection.
     Rejoin(TicketId, StableRef),
-    /// `w` with timeout 0, to give up the place of a ticket, and what was granted there. How often it was taken back for that.
+    /// `w` with timeout 0, to give up the place of a session, and what was granted there. How often that was asked for.
     GiveUp(Target, Key, u32),
     /// `w` with timeout 0 behind an `e` that was granted at once: ends the server's book-keeping of it.
     Settle(Kind, Key),
@@ -89,7 +89,7 @@ pub(crate) enum Wait {
     Caller(Box<Acquire>, Instant),
     /// A caller that wants a ticket.
     Ticket(Box<Acquire>),
-    /// The place of a ticket that was lost with its connection: it is taken back in its session.
+    /// A place that was lost with its connection: it is taken back in its session, or given up.
     Rejoin(TicketId, StableRef),
     /// A wait on the server that was lost with its connection: it is asked again in its session.
     Resume(Box<ServerWait>),

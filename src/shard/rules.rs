@@ -30,6 +30,8 @@ pub(crate) enum Carrier {
     Own,
     /// The connection that has the place in the queue, and no other.
     ThatOfThePlace,
+    /// A connection under the name of the session that has the place.
+    OfTheSession,
     /// A connection that may be lost: nothing depends on it.
     Disposable,
 }
@@ -107,7 +109,7 @@ impl RequestKind {
     /// Its row of the table.
     pub(crate) const fn rules(self) -> Rules {
         use Abandoned::{GoesOn, Skip, SkipUnlessInSession};
-        use Carrier::{Disposable, Own, Pipelined, ThatOfThePlace};
+        use Carrier::{Disposable, OfTheSession, Own, Pipelined, ThatOfThePlace};
         use Fate::{Fail, Forget, PutBack, Repeat, Retry, RetryBounded, RetryInSession, StaysDue};
         match self {
             Self::Try => Rules {
@@ -175,8 +177,8 @@ impl RequestKind {
                 abandoned: GoesOn,
             },
             Self::GiveUp => Rules {
-                sends: "`w` with timeout 0",
-                carrier: ThatOfThePlace,
+                sends: "`w` with timeout 0, until the answer is no `timeout`",
+                carrier: OfTheSession,
                 unwritten: RetryInSession,
                 unknown: RetryInSession,
                 not_led: RetryInSession,
@@ -252,6 +254,7 @@ mod tests {
             Carrier::Pipelined => "pipelined",
             Carrier::Own => "its own",
             Carrier::ThatOfThePlace => "that of the place",
+            Carrier::OfTheSession => "one of its session",
             Carrier::Disposable => "disposable",
         };
         let fate = |fate| match fate {

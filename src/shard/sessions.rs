@@ -152,7 +152,8 @@ impl ShardMachine {
         }
     }
 
-    /// Behind an `e` that took a place back, the first `w` does not end it. So it is given up until the server knows none.
+    /// A member may have answered so without ending the place: one behind whose `e` that was taken back while its ticket was dropped, and
+    /// one that has ceased to lead. So it is given up until the server knows none.
     pub(super) fn end_place_again(
         &mut self,
         lane: LaneId,
@@ -228,10 +229,7 @@ impl ShardMachine {
                     None
                 }
             },
-            Pending::GiveUp(target, key, times) if goes_on => {
-                let place = TakenPlace::to_give_up(target, key, times, self.leases.moment(turn.now));
-                Some(Wait::Rejoin(self.places.insert(place), session?))
-            }
+            Pending::GiveUp(target, key, times) if goes_on => Some(self.errand(target, key, times, session?, turn.now)),
             Pending::Rejoin(id, before) if goes_on => Some(Wait::Rejoin(id, session.unwrap_or(before))),
             Pending::Rejoin(id, before) => self.instead_of(id, session.unwrap_or(before), refusal, turn),
             // Tried often enough: the server ends it when the time of the session, or of the lease, is over.
@@ -310,9 +308,15 @@ impl ShardMachine {
         }
     }
 
-    /// What takes a place back in order to give it up.
+    /// What gives up a place that a session may have. The next `w` under its name finds the place, or what was granted there: without
+    /// an `e`, which would take a new place if there is none, and behind which the first `w` ends none that there is.
     pub(super) fn giving_up(&mut self, target: Target, key: Key, session: StableRef, now: Instant) -> Wait {
-        let place = TakenPlace::to_give_up(target, key, 0, self.leases.moment(now));
+        self.errand(target, key, 0, session, now)
+    }
+
+    /// The same, where that was asked so many times.
+    pub(super) fn errand(&mut self, target: Target, key: Key, times: u32, session: StableRef, now: Instant) -> Wait {
+        let place = TakenPlace::to_give_up(target, key, times, self.leases.moment(now));
         Wait::Rejoin(self.places.insert(place), session)
     }
 

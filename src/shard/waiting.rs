@@ -214,7 +214,10 @@ impl ShardMachine {
                 acquire.waits_for(WaitsFor::Answer);
                 Pending::Enqueue(acquire)
             }
-            Wait::Rejoin(ticket, session) => Pending::Rejoin(ticket, session),
+            Wait::Rejoin(ticket, session) => match self.places.take_to_give_up(ticket) {
+                Some(place) => Pending::GiveUp(place.target, place.key.clone(), place.rejoined()),
+                None => Pending::Rejoin(ticket, session),
+            },
             Wait::Caller(..) | Wait::Resume(_) => return self.waits.ended(&key, Occupant::Ticket, turn.now),
         };
         let Some(request) = self.request(&pending, turn) else {
@@ -226,6 +229,13 @@ impl ShardMachine {
         let wait = match self.connections.send(lane, request, pending, turn) {
             Some(Pending::Enqueue(acquire)) => Wait::Ticket(acquire),
             Some(Pending::Rejoin(ticket, session)) => Wait::Rejoin(ticket, session),
+            Some(Pending::GiveUp(target, key, times)) => {
+                let connection = self.connections.get(lane);
+                let Some(session) = connection.and_then(|connection| connection.session.clone()) else {
+                    return;
+                };
+                self.errand(target, key, times, session, turn.now)
+            }
             _ => return,
         };
         self.give_up_connection(lane);
@@ -314,8 +324,8 @@ impl ShardMachine {
         }
     }
 
-    /// A wait is asked again in its session. If it has no caller any more, its place is taken back only to be given up: a zero-wait
-    /// `l` neither takes it back nor ends it.
+    /// A wait is asked again in its session. If it has no caller any more, its place is only given up: a zero-wait `l` would take it
+    /// back, and leave it where it is.
     fn resume(&mut self, id: LaneId, key: WaitKey, arrival: Arrival, mut wait: Box<ServerWait>, turn: &mut Turn<'_>) {
         if self.waits.check_surplus(&key, turn.now) {
             if let Some(session) = wait.session {

@@ -8,10 +8,10 @@ use super::support::raw::{Heard, RawConnection};
 use super::support::until;
 use super::{SOON, count, line, not_leader, patient, session, start, token, wait_at, waiters};
 
-/// A cluster whose deposed leaders say nothing.
-async fn silent(describe: fn(ClusterBuilder) -> ClusterBuilder) -> (Cluster, Vec<String>) {
+/// A cluster whose record is kept.
+async fn recorded(describe: fn(ClusterBuilder) -> ClusterBuilder) -> (Cluster, Vec<String>) {
     let builder = Cluster::builder().options(Server::builder().record_events(true));
-    let cluster = describe(builder.as_read(true)).start().await.unwrap();
+    let cluster = describe(builder).start().await.unwrap();
     let addresses = cluster.addresses();
     (cluster, addresses)
 }
@@ -227,7 +227,7 @@ async fn fact_16_what_is_seen_to_end_is_free_at_once() {
 
 #[tokio::test]
 async fn fact_17_a_deposed_leader_tells_its_waits_nothing() {
-    let (cluster, addresses) = silent(|builder| builder).await;
+    let (cluster, addresses) = recorded(|builder| builder).await;
     let mut holder = RawConnection::open(&addresses[0]).await;
     let held = token(&holder.request("l", "k", "0 300").await);
     let mut granted = RawConnection::open(&addresses[0]).await;
@@ -326,7 +326,7 @@ async fn fact_21_without_auto_release_leases_outlive_their_connections() {
 
 #[tokio::test]
 async fn fact_22_earlier_builds() {
-    let (cluster, addresses) = silent(|builder| builder.earlier_builds(true)).await;
+    let (cluster, addresses) = recorded(|builder| builder.earlier_builds(true)).await;
     let mut first = session(&addresses[0], "mine").await;
     first.request("l", "k", "0 300").await;
     let mut waits = RawConnection::open(&addresses[0]).await;
@@ -343,7 +343,7 @@ async fn fact_22_earlier_builds() {
 
 #[tokio::test]
 async fn fact_23_a_member_that_leads_again_knows_its_connections() {
-    let (cluster, addresses) = silent(|builder| builder).await;
+    let (cluster, addresses) = recorded(|builder| builder).await;
     let mut first = RawConnection::open(&addresses[0]).await;
     first.request("l", "k", "0 300").await;
     cluster.move_leader(1).unwrap();

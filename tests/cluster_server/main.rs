@@ -148,7 +148,7 @@ async fn while_nobody_leads_nobody_is_named() {
     wait_at(&cluster, &mut waiter, "k").await;
     cluster.depose();
     assert_eq!(cluster.leader(), None);
-    assert_eq!(waiter.hear(SOON).await, line("error_not_leader"));
+    assert_eq!(waiter.hear(Duration::from_millis(20)).await, Heard::Nothing);
     for address in &addresses {
         let mut connection = RawConnection::open(address).await;
         assert_eq!(connection.request("l", "free", "0 30").await, "error_not_leader");
@@ -157,10 +157,11 @@ async fn while_nobody_leads_nobody_is_named() {
     // And it may be the one that was.
     cluster.move_leader(0).unwrap();
     assert_eq!(first.request("r", "k", &held).await, "ok");
+    assert!(matches!(waiter.hear(SOON).await, Heard::Line(line) if line.starts_with("ok ")));
 }
 
 #[tokio::test]
-async fn a_leader_that_changes_sends_its_waiters_on_and_keeps_their_connections() {
+async fn a_leader_that_changes_tells_its_waiters_nothing_and_keeps_their_connections() {
     let (cluster, addresses) = start(Server::builder().record_events(true)).await;
     let mut holder = RawConnection::open(&addresses[0]).await;
     holder.request("l", "k", "0 30").await;
@@ -168,13 +169,10 @@ async fn a_leader_that_changes_sends_its_waiters_on_and_keeps_their_connections(
     wait_at(&cluster, &mut waiter, "k").await;
     let mut enqueued = RawConnection::open(&addresses[0]).await;
     assert_eq!(enqueued.request("e", "k", "30").await, "queued");
-    // What was sent behind the wait has its turn then.
-    waiter.send("ping\n_\n_\n").await;
     cluster.move_leader(1).unwrap();
     assert_eq!(cluster.leader(), Some(1));
     let moved = not_leader(&addresses[1]);
-    assert_eq!(waiter.hear(SOON).await, line(&moved));
-    assert_eq!(waiter.hear(SOON).await, line("ok"));
+    assert_eq!(waiter.hear(Duration::from_millis(20)).await, Heard::Nothing);
     assert_eq!(enqueued.request("w", "k", "5").await, moved);
     assert_eq!(holder.request("r", "k", &"0".repeat(32)).await, moved);
     // The places stay, and a member that leads again knows its connections.
@@ -365,9 +363,6 @@ async fn fifty_waiters_keep_their_order_whoever_is_back_first() {
         waiting.push(connection);
     }
     cluster.move_leader(1).unwrap();
-    for connection in &mut waiting {
-        assert_eq!(connection.hear(SOON).await, line(&not_leader(&addresses[1])));
-    }
     let mut newcomer = RawConnection::open(&addresses[1]).await;
     wait_at(&cluster, &mut newcomer, "k").await;
     let mut back = HashMap::new();

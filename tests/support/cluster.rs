@@ -22,6 +22,9 @@ pub fn patient() -> ServerBuilder {
     Server::builder().orphan_ttl(KEPT)
 }
 
+/// For how long a client need not have heard that its member leads, where callers wait.
+pub const SOON_SEEN: Duration = Duration::from_millis(500);
+
 /// Pauses that no test has to wait long for.
 pub fn soon() -> ReconnectPolicy {
     ReconnectPolicy::exponential(Duration::from_millis(2), Duration::from_millis(20))
@@ -39,10 +42,10 @@ impl ClusterScene {
         Self { cluster }
     }
 
-    /// Describes a client of the cluster, which was told that that is patient.
+    /// Describes a client of the cluster, which was told that that is patient. Where callers wait, it soon sees that another leads.
     pub fn builder(&self) -> ClientBuilder {
         let shard = Shard::cluster(self.cluster.addresses()).orphan_ttl(KEPT);
-        Client::builder().shards([shard]).reconnect(soon())
+        Client::builder().shards([shard]).reconnect(soon()).keepalive(SOON_SEEN)
     }
 
     pub async fn client(&self) -> Client {

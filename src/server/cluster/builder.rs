@@ -17,7 +17,6 @@ pub struct ClusterBuilder {
     members: usize,
     each: ServerBuilder,
     earlier_builds: bool,
-    as_read: bool,
     closes_idle_connections: bool,
 }
 
@@ -27,7 +26,6 @@ impl Default for ClusterBuilder {
             members: 3,
             each: ServerBuilder::default(),
             earlier_builds: false,
-            as_read: false,
             closes_idle_connections: false,
         }
     }
@@ -64,15 +62,6 @@ impl ClusterBuilder {
         self
     }
 
-    /// Whether three things are as they were read: a leader that is deposed says nothing to the requests that block there; a `w` behind
-    /// a repeated `e` that runs out of time leaves the place; and what a connection had whose end no leader saw is not taken back at
-    /// the same process. Default: false.
-    #[doc(hidden)]
-    pub fn as_read(mut self, as_read: bool) -> Self {
-        self.as_read = as_read;
-        self
-    }
-
     /// Starts all members, on the current tokio runtime. The first leads.
     ///
     /// # Errors
@@ -91,7 +80,6 @@ impl ClusterBuilder {
         options.check()?;
         options.release = Release::Cluster;
         options.earlier_builds = self.earlier_builds;
-        options.as_read = self.as_read;
         options.closes_idle_connections = Some(self.closes_idle_connections);
         let mut ports = Vec::new();
         let mut listeners = Vec::new();

@@ -59,7 +59,8 @@ use crate::stats::Stats;
 /// # When the leader changes
 ///
 /// Connections stay open, and go on owning what they have: if their member leads again, their end releases it. While it does not lead,
-/// their end releases nothing. Leases run on, and their tokens are good for renew and release with the new leader. Places stay in
+/// their end releases nothing, and what they had is no other connection's of that process. Requests that block there hear nothing but a grant,
+/// or `timeout` without being cancelled. Leases run on, and their tokens are good for renew and release with the new leader. Places stay in
 /// their queues until it is their turn, and then for a TTL. Fences keep growing.
 ///
 /// While no member leads the state rests: no lease is swept, no orphan given up. But time goes on: a lease whose TTL is over
@@ -154,7 +155,7 @@ impl Cluster {
 
     /// From now on nobody leads. Whoever asks is told so, without an address.
     pub fn depose(&self) {
-        self.state().depose(Instant::now());
+        self.state().depose();
     }
 
     /// Ends a member as if it were killed: its connections end, without an answer to what they wait for, and new ones are

@@ -140,10 +140,8 @@ impl MemberTable {
     }
 
     /// Takes leadership from whichever member has it.
-    fn take_leadership(&mut self) -> Option<usize> {
-        let before = self.leader.take();
-        self.term += u64::from(before.is_some());
-        before
+    fn take_leadership(&mut self) {
+        self.term += u64::from(self.leader.take().is_some());
     }
 }
 
@@ -185,18 +183,18 @@ impl State {
         if membership.leader == Some(to) {
             return;
         }
-        let before = membership.take_leadership();
+        membership.take_leadership();
         membership.leader = Some(to);
         // It begins with an entry of its own.
         membership.append();
-        self.tell_deposed(before);
         self.take_over(now);
     }
 
     /// From now on no member leads.
-    pub(in crate::server) fn depose(&mut self, _now: Instant) {
-        let before = self.membership.as_mut().and_then(MemberTable::take_leadership);
-        self.tell_deposed(before);
+    pub(in crate::server) fn depose(&mut self) {
+        if let Some(membership) = &mut self.membership {
+            membership.take_leadership();
+        }
     }
 
     /// A member is to end at once. If it leads, no member does from now on.
@@ -273,23 +271,6 @@ impl State {
                 true => drop(told.send(response.clone())),
                 false => waiter.told.push((at, told)),
             }
-        }
-    }
-
-    /// Tells what blocks at a member that does not lead any more, unless it is played as it was read.
-    fn tell_deposed(&mut self, member: Option<usize>) {
-        let (Some(member), Some(membership)) = (member, &self.membership) else {
-            return;
-        };
-        if self.options.as_read {
-            return;
-        }
-        let refusal = membership.refusal_of(member);
-        for (connection, blocked) in self.blocked_at(member) {
-            if let Some(client) = self.clients.get_mut(&connection) {
-                client.waits = None;
-            }
-            self.tell(member, &blocked, &refusal);
         }
     }
 

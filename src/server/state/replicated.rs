@@ -75,7 +75,7 @@ impl State {
         }
         match next {
             Some(next) => self.lead(next, now),
-            None => self.depose(now),
+            None => self.depose(),
         }
         let member = self.clients.get(&connection).map_or(0, |client| client.member);
         let members = self.membership.as_ref();

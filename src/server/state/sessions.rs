@@ -38,14 +38,11 @@ impl State {
         }
         let claim = &self.clients.get(&connection)?.claim;
         let reference = claim.reference.as_ref()?;
-        let is_open = |owner: ConnectionId, other: &Claim| {
-            let is_gone = !self.options.as_read && !self.clients.contains_key(&owner);
-            earlier || is_gone || other.is_open_to(claim)
-        };
+        let is_open = |other: &Claim| earlier || other.is_open_to(claim);
         let entry = self.entries.get(subject)?;
         let own = entry.holders.iter().filter(|holder| {
             let of_session = holder.claim.reference.as_ref() == Some(reference);
-            of_session && is_open(holder.connection, &holder.claim)
+            of_session && is_open(&holder.claim)
         });
         if let Some(lease) = own.map(|holder| holder.lease).min() {
             self.move_lease(subject, lease, connection)?;
@@ -55,9 +52,7 @@ impl State {
             return Some(Taken::Granted(grant));
         }
         let place = {
-            let mut places = entry
-                .places_of(reference)
-                .filter(|(_, waiter)| is_open(waiter.connection, &waiter.claim));
+            let mut places = entry.places_of(reference).filter(|(_, waiter)| is_open(&waiter.claim));
             places.next().map(|(place, _)| place)?
         };
         self.move_place(subject, place, connection, Some(*ttl), now);

@@ -31,7 +31,7 @@ impl State {
                 )
             }
             Ok(Taken::Resumed(place)) => {
-                let outlives_wait = self.options.as_read;
+                let outlives_wait = true;
                 (
                     TwoPhase::Queued(QueuedTicket { place, outlives_wait }),
                     Response::Queued,

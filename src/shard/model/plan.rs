@@ -175,6 +175,7 @@ impl Plan {
             reconnect,
             fail_fast: self.fail_fast,
             fencing: Fencing::IfKnown,
+            keepalive: self.lanes.keepalive,
             server_read_timeout: self.terms.read_timeout,
             survives_disconnect: self.survives_disconnect,
             pipelined: self.pipelined,

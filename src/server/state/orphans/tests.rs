@@ -157,7 +157,7 @@ fn fact_13_an_end_that_was_not_noticed_leaves_a_ghost() {
 
 #[test]
 fn fact_2_a_place_that_was_taken_back_outlives_timeouts_until_a_second_wait_ends_it() {
-    let mut bench = Bench::cluster(|options| options.as_read = true);
+    let mut bench = Bench::cluster(|_| {});
     bench.token(1, Target::Lock, "k");
     let gone = bench.connect(0, "r");
     assert_eq!(bench.enqueue(gone, "k", 300), Response::Queued);
