@@ -158,8 +158,8 @@ impl Driver {
 
     /// Ready when the shard is over.
     fn poll_turns(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.shard.note_suspended(suspended(), Instant::now());
         for _ in 0..TURNS_IN_A_ROW {
-            self.shard.note_suspended(suspended(), Instant::now());
             let mut news = self.poll_connections(cx);
             if self.waits_for_company() {
                 break;
@@ -195,13 +195,14 @@ impl Driver {
 
     /// Takes what callers and connections have sent. Returns how much that was.
     fn take_inputs(&mut self, cx: &mut Context<'_>) -> usize {
-        let now = Instant::now();
+        let mut turn_began = None;
         for taken in 0..INPUTS_A_TURN {
             match self.inputs.poll_recv(cx) {
                 Poll::Ready(Some(input)) => {
                     if taken == 0 {
                         self.notice_ends();
                     }
+                    let now = *turn_began.get_or_insert_with(Instant::now);
                     let input = self.completed(input);
                     self.shard.handle(input, now, &mut self.effects);
                     self.apply();
@@ -241,6 +242,9 @@ impl Driver {
     }
 
     fn take_events(&mut self, events: Vec<(LaneId, LaneEvent<Pending>)>) {
+        if events.is_empty() {
+            return;
+        }
         let now = Instant::now();
         for (id, event) in events {
             if let LaneEvent::Report(report) = &event {

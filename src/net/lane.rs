@@ -331,14 +331,17 @@ where
     }
 
     fn take_while_there_is_room(&mut self, cx: &mut Context<'_>, skipped: &mut Vec<T>) -> bool {
-        // Taken before anything of this turn is written: whatever the server does, it does later.
-        let now = Moment::now();
+        // Read before anything of this turn is written: whatever the server does, it does later.
+        let mut turn_began = None;
         while self.has_room() {
             if self.closing {
                 return false;
             }
             match self.commands.poll_next(cx) {
-                Poll::Ready(Some(Command::Send(outgoing))) => self.encode(outgoing, now, skipped),
+                Poll::Ready(Some(Command::Send(outgoing))) => {
+                    let now = *turn_began.get_or_insert_with(Moment::now);
+                    self.encode(outgoing, now, skipped);
+                }
                 Poll::Ready(Some(Command::HangUp)) => {
                     self.hung_up = true;
                     return false;
