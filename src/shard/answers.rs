@@ -50,7 +50,7 @@ impl ShardMachine {
             Response::Refused(Status::Error)
                 if matches!(tag, Pending::Wait(_) | Pending::Collect(..)) && self.goes_on_in_its_session(from) =>
             {
-                self.pause_exclusive(turn.now);
+                self.wait_pace.failed(turn.now);
                 let error = self.at_lane(from, wait_ended_by_server(self.key_of(&tag).as_ref()));
                 return self.retry_wait(from, tag, error, turn);
             }

@@ -57,7 +57,7 @@ impl ShardMachine {
                     self.heard_over(id, turn.now);
                 }
                 if self.connections.answered(id, replies.len(), report.skipped.len()) && role == Role::Exclusive {
-                    self.exclusive_attempts = self.serving.reconnect.pauses();
+                    self.wait_pace.succeeded(self.serving.reconnect.pauses());
                 }
                 for reply in replies {
                     self.reply(id, reply, turn);
@@ -276,8 +276,7 @@ impl ShardMachine {
         self.replace_disposable(turn);
         self.connections
             .hang_up_elsewhere(here, self.serving.is_cluster(), turn);
-        self.exclusive_attempts = self.serving.reconnect.pauses();
-        self.exclusive_not_before = turn.now;
+        self.wait_pace.restart(self.serving.reconnect.pauses(), turn.now);
     }
 
     /// Another endpoint serves: what waits for the disposable connection does not wait for one that leads elsewhere.

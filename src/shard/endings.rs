@@ -52,7 +52,7 @@ impl ShardMachine {
             && !connection.is_retired()
         {
             // A server that accepts connections and then says nothing is not asked again and again without a pause.
-            self.pause_exclusive(turn.now);
+            self.wait_pace.failed(turn.now);
         }
         let cause = cause
             .unwrap_or_else(|| Error::new(ErrorKind::Disconnected, "the connection was closed"))

@@ -10,12 +10,8 @@ use super::request::{Pending, Wait};
 use super::rules::Carrier;
 use crate::ending::shut_down;
 use crate::error::{Error, Result};
-use crate::net::lane::Caller;
 use crate::protocol::{Request, Response};
 use crate::types::{Key, WaitSecs};
-
-/// Fewer parked requests than this are not worth cleaning.
-pub(super) const CLEAN_AT_LEAST: usize = 64;
 
 impl ShardMachine {
     pub(super) fn acquire(&mut self, acquire: Box<Acquire>, patience: Patience, turn: &mut Turn<'_>) {
@@ -123,36 +119,25 @@ impl ShardMachine {
             Pending::Look => {}
             other => match self.refusal() {
                 Some(error) => self.refuse(other, error, turn),
-                None => self.park(other),
+                None => self.parked.keep(other),
             },
-        }
-    }
-
-    fn park(&mut self, pending: Pending) {
-        self.parked.push_back(pending);
-        if self.parked.len() >= self.clean_parked_at {
-            self.parked.retain(|pending| !pending.is_gone());
-            self.clean_parked_at = (self.parked.len() * 2).max(CLEAN_AT_LEAST);
         }
     }
 
     /// A connection is there: sends what waited for it.
     pub(super) fn send_parked(&mut self, turn: &mut Turn<'_>) {
-        for pending in std::mem::take(&mut self.parked) {
-            if !pending.is_gone() {
-                self.send(pending, turn);
-            }
+        for pending in self.parked.take() {
+            self.send(pending, turn);
         }
     }
 
     /// Refuses what waits for a connection, where callers do not want to wait for that.
     pub(super) fn refuse_parked(&mut self, turn: &mut Turn<'_>) {
-        let parked = std::mem::take(&mut self.parked).into_iter();
-        let parked: Vec<Pending> = parked.chain(std::mem::take(&mut self.parked_disposable)).collect();
-        for pending in parked {
+        let parked = self.parked.take();
+        for pending in parked.chain(self.parked.take_disposable()) {
             match self.refusal() {
                 Some(error) => self.refuse(pending, error, turn),
-                None => self.parked.push_back(pending),
+                None => self.parked.keep(pending),
             }
         }
     }
@@ -163,7 +148,7 @@ impl ShardMachine {
         let lane = self.connections.disposable();
         let connection = lane.and_then(|id| self.connections.get(id));
         match (lane, connection) {
-            (Some(_), Some(connection)) if !connection.is_up() => self.parked_disposable.push(pending),
+            (Some(_), Some(connection)) if !connection.is_up() => self.parked.keep_disposable(pending),
             (Some(id), Some(connection)) if connection.endpoint == here && !connection.is_retired() => {
                 if let Some(mut connection) = self.connections.get_mut(id) {
                     connection.work = Work::Idle(turn.now);
@@ -173,7 +158,7 @@ impl ShardMachine {
                 }
             }
             _ if serves => {
-                self.parked_disposable.push(pending);
+                self.parked.keep_disposable(pending);
                 self.open_disposable(turn);
             }
             _ => return self.keep(pending, turn),
@@ -183,24 +168,22 @@ impl ShardMachine {
 
     /// The disposable connection is there: sends what waited for it.
     pub(super) fn send_parked_disposable(&mut self, turn: &mut Turn<'_>) {
-        for pending in std::mem::take(&mut self.parked_disposable) {
-            if !pending.is_gone() {
-                self.send_disposable(pending, turn);
-            }
+        for pending in self.parked.take_disposable() {
+            self.send_disposable(pending, turn);
         }
         self.keep_house(turn);
     }
 
     /// The disposable connection could not be established.
     pub(super) fn disposable_failed(&mut self, error: &Error, turn: &mut Turn<'_>) {
-        for pending in std::mem::take(&mut self.parked_disposable) {
+        for pending in self.parked.take_disposable() {
             self.refuse(pending, error.clone(), turn);
         }
     }
 
     /// Whether requests wait for the disposable connection.
     pub(super) fn wants_disposable(&self) -> bool {
-        !self.parked_disposable.is_empty()
+        self.parked.wants_disposable()
     }
 
     /// Tells a caller what its question brought.

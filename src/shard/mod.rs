@@ -13,6 +13,9 @@
 //! | [`registry`] | leases: when each is renewed, lost, released |
 //! | [`releases`] | releases under way |
 //! | [`repeats`] | tries that may have been carried out unheard |
+//! | [`parked`] | requests that wait for a connection |
+//! | [`wait_pace`] | how fast connections for waits are opened and closed |
+//! | [`shortage`] | why waits have no connection |
 //! | [`serving`] | which server serves, reconnecting, the takeover delay |
 //! | [`shutdown`] | the end |
 //!
@@ -39,6 +42,7 @@ mod metrics;
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 #[cfg(test)]
 mod model;
+mod parked;
 mod places;
 pub(crate) mod progress;
 pub(crate) mod question;
@@ -50,12 +54,13 @@ pub(crate) mod request;
 mod rules;
 mod serving;
 mod sessions;
+mod shortage;
 mod shutdown;
 mod standby;
+mod wait_pace;
 mod waiting;
 mod waits;
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -65,15 +70,18 @@ use self::connections::Connections;
 use self::effect::{Effect, Effects, Handover, Role, Turn};
 use self::ids::LaneId;
 use self::input::Input;
-use self::metrics::{Exhausted, Population, ShardMetrics};
+use self::metrics::{Population, ShardMetrics};
+use self::parked::Parked;
 use self::places::Places;
 use self::registry::Registry;
 use self::releases::Releases;
 use self::repeats::Repeats;
 use self::request::{Pending, Wait};
 use self::serving::Serving;
+use self::shortage::Shortage;
 use self::shutdown::Closing;
-use self::waits::{Lingering, TokenBucket, Waits};
+use self::wait_pace::WaitPace;
+use self::waits::Waits;
 use crate::error::Error;
 use crate::lease::metrics::LeaseMetrics;
 use crate::lease::schedule::Schedule;
@@ -181,30 +189,12 @@ pub(crate) struct ShardMachine {
     led_at: Instant,
     /// When callers that are gone are thrown out next, and queue positions that no caller wants are given up.
     clean_waits_at: Option<Instant>,
-    /// Bounds how many exclusive connections are opened in a second.
-    connects: TokenBucket,
-    /// The same for those that take back what was lost with a connection.
-    resumes: TokenBucket,
-    /// Bounds how many waits are given up in a second by closing their connections.
-    closes: TokenBucket,
-    /// The waits that were given up so.
-    lingering: Lingering,
-    /// Why there are no connections for waits now, if there are none.
-    exhausted: Option<Exhausted>,
-    /// The reasons that were logged.
-    said_exhausted: Vec<Exhausted>,
+    wait_pace: WaitPace,
+    shortage: Shortage,
     /// The TTL that the server gives where none is asked for, as far as it was seen.
     default_ttl: Option<Ttl>,
-    /// Pauses between attempts to open exclusive connections, and when the next may be made.
-    exclusive_attempts: Attempts,
-    exclusive_not_before: Instant,
     places: Places,
-    /// Requests that wait for a pipelined connection.
-    parked: VecDeque<Pending>,
-    /// The length at which parked requests whose callers are gone are thrown out.
-    clean_parked_at: usize,
-    /// Requests that wait for the disposable connection.
-    parked_disposable: Vec<Pending>,
+    parked: Parked,
     /// Whether the server knows `ping`, as far as is known.
     knows_ping: Option<bool>,
     /// Pauses between attempts to open further pipelined connections.
@@ -249,7 +239,7 @@ impl ShardMachine {
             orphan_ttl,
             stable_ref,
             refs,
-            exclusive_attempts: reconnect.pauses(),
+            wait_pace: WaitPace::new(reconnect.pauses(), now),
             further_attempts: reconnect.pauses(),
             serving: Serving::new(reconnect, takeover, handover.hold_back.unwrap_or(now)),
             connections: Connections::new(settings.pipelined),
@@ -257,21 +247,13 @@ impl ShardMachine {
             waits_due_at: None,
             led_at: now,
             clean_waits_at: None,
-            connects: TokenBucket::new(waiting::CONNECTS_AT_ONCE, waiting::CONNECTS_PER_SECOND),
-            resumes: TokenBucket::new(waiting::RESUMES_AT_ONCE, waiting::RESUMES_PER_SECOND),
-            closes: TokenBucket::new(waiting::CLOSES_AT_ONCE, waiting::CLOSES_PER_SECOND),
-            lingering: Lingering::default(),
-            exhausted: None,
-            said_exhausted: Vec::new(),
+            shortage: Shortage::default(),
             default_ttl: None,
             leases: Registry::new(settings.schedule, jitter, LeaseMetrics::new(&sink)),
             releases: Releases::new(is_cluster),
             repeats: Repeats::default(),
-            exclusive_not_before: now,
             places: Places::default(),
-            parked: VecDeque::new(),
-            clean_parked_at: intake::CLEAN_AT_LEAST,
-            parked_disposable: Vec::new(),
+            parked: Parked::new(),
             knows_ping: None,
             housekeeping_at: None,
             fences: FenceEvidence::default(),

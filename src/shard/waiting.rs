@@ -19,18 +19,6 @@ use crate::human::human;
 use crate::net::abilities::Abilities;
 use crate::net::connect::Purpose;
 
-/// The most exclusive connections that are opened at once, and in a second: together less than two hundred in any second.
-pub(super) const CONNECTS_AT_ONCE: u32 = 40;
-pub(super) const CONNECTS_PER_SECOND: u32 = 150;
-
-/// The same for those that take back what was lost with a connection in a session: the server keeps it for a while only.
-pub(super) const RESUMES_AT_ONCE: u32 = 100;
-pub(super) const RESUMES_PER_SECOND: u32 = 400;
-
-/// The most waits that are given up at once, and in a second, by closing their connections.
-pub(super) const CLOSES_AT_ONCE: u32 = 40;
-pub(super) const CLOSES_PER_SECOND: u32 = 100;
-
 /// A wait that the server ends by itself this soon is left to run out: cheaper than a new connection.
 const LET_RUN_OUT: Duration = Duration::from_secs(2);
 
@@ -47,7 +35,7 @@ impl ShardMachine {
         self.start_on_idle(turn);
         self.open_for_waits(turn);
         self.send_tries(turn);
-        let repeats = self.repeats_wait().then_some(self.exclusive_not_before);
+        let repeats = self.repeats_wait().then_some(self.wait_pace.not_before());
         let due = [
             self.opens_at(turn.now),
             self.tries_at(turn.now),
@@ -61,9 +49,9 @@ impl ShardMachine {
         if !self.connections.is_serving() || !self.has_room() {
             return None;
         }
-        let bound = self.waits.has_bound().then(|| self.resumes.ready_at(now));
-        let others = (self.waits.startable() > self.connections.opening()).then(|| self.connects.ready_at(now));
-        let when = bound.into_iter().chain(others).min()?.max(self.exclusive_not_before);
+        let bound = self.waits.has_bound().then(|| self.wait_pace.resumes_at(now));
+        let others = (self.waits.startable() > self.connections.opening()).then(|| self.wait_pace.connects_at(now));
+        let when = bound.into_iter().chain(others).min()?.max(self.wait_pace.not_before());
         (when > now).then_some(when)
     }
 
@@ -77,9 +65,9 @@ impl ShardMachine {
     fn start_bound(&mut self, turn: &mut Turn<'_>) {
         while self.waits.has_bound()
             && self.may_connect(turn.now)
-            && self.resumes.ready_at(turn.now) <= turn.now
+            && self.wait_pace.resumes_at(turn.now) <= turn.now
             && (self.has_room() || self.make_room(turn))
-            && self.resumes.take(turn.now)
+            && self.wait_pace.take_resume(turn.now)
         {
             let Some(bound) = self.waits.begin_bound(turn.now) else {
                 break;
@@ -118,13 +106,13 @@ impl ShardMachine {
             if !self.has_room() {
                 return self.note_exhausted(Exhausted::Limit);
             }
-            if !self.may_connect(turn.now) || !self.connects.take(turn.now) {
+            if !self.may_connect(turn.now) || !self.wait_pace.take_connect(turn.now) {
                 return;
             }
             let purpose = self.purpose_of_waits();
             self.open_exclusive(None, purpose, turn);
         }
-        if self.exhausted == Some(Exhausted::Limit) {
+        if self.shortage.why() == Some(Exhausted::Limit) {
             self.clear_exhausted();
         }
     }
@@ -144,8 +132,8 @@ impl ShardMachine {
     /// Whether a connection may be opened now. After a failure only one at a time is: a server that takes no more is not stormed.
     pub(super) fn may_connect(&self, now: Instant) -> bool {
         let count = self.connections.count(Role::Exclusive);
-        let one_at_a_time = self.exclusive_attempts.made() > 0;
-        self.connections.is_serving() && now >= self.exclusive_not_before && (!one_at_a_time || count.all == count.up)
+        let one_at_a_time = self.wait_pace.has_failed();
+        self.connections.is_serving() && now >= self.wait_pace.not_before() && (!one_at_a_time || count.all == count.up)
     }
 
     /// Whether there may be one more connection. Those that own leases and carry no wait do not count against the bound on
@@ -290,8 +278,8 @@ impl ShardMachine {
                 connection.session = None;
             }
         }
-        self.exclusive_attempts = self.serving.reconnect.pauses();
-        if self.exhausted.is_some_and(|why| why != Exhausted::Limit) {
+        self.wait_pace.succeeded(self.serving.reconnect.pauses());
+        if self.shortage.why().is_some_and(|why| why != Exhausted::Limit) {
             self.clear_exhausted();
         }
         self.keep_house(turn);
@@ -342,8 +330,8 @@ impl ShardMachine {
     }
 
     pub(super) fn exclusive_failed(&mut self, id: LaneId, error: Error, turn: &mut Turn<'_>) {
-        self.pause_exclusive(turn.now);
-        let pause = self.exclusive_not_before.saturating_duration_since(turn.now);
+        self.wait_pace.failed(turn.now);
+        let pause = self.wait_pace.not_before().saturating_duration_since(turn.now);
         tracing::debug!(shard = self.index, endpoint = %self.endpoint_of(id), retry_in = %human(pause), %error, "no exclusive connection");
         let connection = self.connections.remove(id);
         self.repeats.left(id);
@@ -362,17 +350,9 @@ impl ShardMachine {
         }
     }
 
-    /// An exclusive connection could not be opened, or was of no use: the next is opened after a pause. Those that were opened
-    /// together fail together: that is one failure.
-    pub(super) fn pause_exclusive(&mut self, now: Instant) {
-        if now >= self.exclusive_not_before {
-            self.exclusive_not_before = after(now, self.exclusive_attempts.failed());
-        }
-    }
-
     /// There are no connections for waits any more. Said once for each reason.
     fn note_exhausted(&mut self, why: Exhausted) {
-        if self.exhausted.replace(why) == Some(why) {
+        if !self.shortage.begin(why) {
             return;
         }
         self.metrics.exhausted(why);
@@ -381,10 +361,9 @@ impl ShardMachine {
             Exhausted::ServerFull => Lack::Full,
             Exhausted::NotEstablished => Lack::NotEstablished,
         });
-        if self.said_exhausted.contains(&why) {
+        if !self.shortage.note_logged(why) {
             return;
         }
-        self.said_exhausted.push(why);
         let connections = self.connections.count(Role::Exclusive).up;
         match why {
             Exhausted::Limit => tracing::warn!(
@@ -405,7 +384,7 @@ impl ShardMachine {
     }
 
     fn clear_exhausted(&mut self) {
-        self.exhausted = None;
+        self.shortage.end();
         self.waits.lacks(Lack::NotEstablished);
     }
 
@@ -448,7 +427,7 @@ impl ShardMachine {
             }));
         }
         for id in closable {
-            if self.lingering.count(turn.now) >= self.settings.exclusive || !self.closes.take(turn.now) {
+            if !self.wait_pace.take_close(turn.now, self.settings.exclusive) {
                 return;
             }
             self.cut(id, turn);
@@ -473,7 +452,7 @@ impl ShardMachine {
         }
         // Those that count their grants, or remember sessions, notice the end of a connection.
         if let Some(until) = lingers.filter(|_| !self.fences.is_counting()) {
-            self.lingering.add(until);
+            self.wait_pace.lingers(until);
         }
         self.connections.cut(id, turn);
     }

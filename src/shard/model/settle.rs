@@ -36,7 +36,7 @@ impl ShardMachine {
             waits_at_server: self.waits.at_server(),
             has_waits: !self.waits.is_empty(),
             places: self.places.len(),
-            parked: self.parked.len() + self.parked_disposable.len(),
+            parked: self.parked.count(),
             ..Books::default()
         };
         (books.in_flight, books.owned) = self.connections.in_flight_and_owned();

@@ -1,0 +1,128 @@
+//! Requests that wait for a connection. Those whose callers have gone are thrown out now and then, so that they do not pile up.
+
+use std::collections::VecDeque;
+
+use super::request::Pending;
+use crate::net::lane::Caller;
+
+/// The least number of requests among which those of gone callers are looked for.
+const CLEAN_AT_LEAST: usize = 64;
+
+/// What waits.
+pub(super) struct Parked {
+    /// For a pipelined connection, oldest first.
+    requests: VecDeque<Pending>,
+    /// At this length requests of gone callers are thrown out.
+    clean_at: usize,
+    /// For the disposable connection, oldest first.
+    disposable: Vec<Pending>,
+}
+
+impl Parked {
+    pub(super) fn new() -> Self {
+        Self {
+            requests: VecDeque::new(),
+            clean_at: CLEAN_AT_LEAST,
+            disposable: Vec::new(),
+        }
+    }
+
+    /// Keeps a request until there is a pipelined connection.
+    pub(super) fn keep(&mut self, pending: Pending) {
+        self.requests.push_back(pending);
+        if self.requests.len() >= self.clean_at {
+            self.requests.retain(|pending| !pending.is_gone());
+            self.clean_at = (self.requests.len() * 2).max(CLEAN_AT_LEAST);
+        }
+    }
+
+    /// Keeps a request until there is a disposable connection.
+    pub(super) fn keep_disposable(&mut self, pending: Pending) {
+        self.disposable.push(pending);
+    }
+
+    /// Takes what waits for a pipelined connection and is still wanted.
+    pub(super) fn take(&mut self) -> impl Iterator<Item = Pending> + use<> {
+        let requests = std::mem::take(&mut self.requests).into_iter();
+        requests.filter(|pending| !pending.is_gone())
+    }
+
+    /// Takes what waits for the disposable connection and is still wanted.
+    pub(super) fn take_disposable(&mut self) -> impl Iterator<Item = Pending> + use<> {
+        let requests = std::mem::take(&mut self.disposable).into_iter();
+        requests.filter(|pending| !pending.is_gone())
+    }
+
+    /// How many requests wait for a pipelined connection.
+    pub(super) fn len(&self) -> usize {
+        self.requests.len()
+    }
+
+    /// Whether requests wait for the disposable connection.
+    pub(super) fn wants_disposable(&self) -> bool {
+        !self.disposable.is_empty()
+    }
+
+    /// How many wait in all.
+    #[cfg(test)]
+    pub(super) fn count(&self) -> usize {
+        self.requests.len() + self.disposable.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tokio::sync::{Semaphore, oneshot};
+
+    use super::*;
+    use crate::error::Result;
+    use crate::protocol::{Call, Response};
+    use crate::shard::ask::Ask;
+    use crate::shard::question::Question;
+
+    fn question() -> (Pending, oneshot::Receiver<Result<()>>) {
+        let (tell, told) = oneshot::channel();
+        let room = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
+        let ask = Ask {
+            told: tell,
+            _room: room,
+        };
+        (Pending::Ask(Question::of_any(Call::ping(), ask)), told)
+    }
+
+    #[test]
+    fn requests_of_gone_callers_are_thrown_out_and_the_others_keep_their_order() {
+        let mut parked = Parked::new();
+        let mut callers = Vec::new();
+        for index in 0..10 * CLEAN_AT_LEAST {
+            let (pending, told) = question();
+            if index % 100 == 0 {
+                callers.push(told);
+            }
+            parked.keep(pending);
+            assert!(parked.len() <= CLEAN_AT_LEAST, "{index}");
+        }
+        for pending in parked.take() {
+            let Pending::Ask(question) = pending else {
+                panic!("another kind")
+            };
+            question.tell(Ok(Response::Done), &"a:1".into());
+            assert!(callers.remove(0).try_recv().is_ok());
+        }
+        assert!(callers.is_empty() && parked.count() == 0);
+    }
+
+    #[test]
+    fn what_waits_for_the_disposable_connection_waits_apart() {
+        let mut parked = Parked::new();
+        let ((first, _told), (second, gone)) = (question(), question());
+        parked.keep_disposable(first);
+        parked.keep_disposable(second);
+        drop(gone);
+        assert!(parked.wants_disposable() && parked.len() == 0);
+        assert_eq!(parked.take_disposable().count(), 1);
+        assert!(!parked.wants_disposable());
+    }
+}
