@@ -23,6 +23,17 @@ pub(crate) enum Patience {
     Enqueue,
 }
 
+/// What becomes of an acquire whose grant is gone before its caller got it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Again {
+    /// Its caller is told.
+    Not,
+    /// It is tried again.
+    Tries,
+    /// It waits again, until then.
+    Waits(Instant),
+}
+
 /// An acquire under way. It is passed on in a box, from its caller's task through the shard: so what moves is small.
 pub(crate) struct Acquire {
     pub(crate) target: Target,
@@ -33,6 +44,7 @@ pub(crate) struct Acquire {
     pub(crate) redirects: u32,
     /// The session in which its `e` was sent to a server already: asked anew under that name, it keeps its place.
     pub(crate) session: Option<Box<StableRef>>,
+    pub(crate) again: Again,
     /// Its caller holds other leases of this client meanwhile.
     pub(crate) holding: bool,
     /// What its caller can see of it.
@@ -56,10 +68,20 @@ impl Acquire {
             policy,
             redirects: 0,
             session: None,
+            again: Again::Not,
             holding: false,
             progress: None,
             ask,
         })
+    }
+
+    /// How it is asked for again, if its grant is gone before its caller got it.
+    pub(crate) fn asked_with(&mut self, patience: Patience) {
+        self.again = match patience {
+            Patience::Try | Patience::TryThenWait => Again::Tries,
+            Patience::Until(until, _) => Again::Waits(until),
+            Patience::Enqueue => Again::Not,
+        };
     }
 
     /// What it waits for.

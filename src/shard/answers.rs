@@ -3,7 +3,7 @@
 use tokio::time::Instant;
 
 use super::ShardMachine;
-use super::acquire::Acquire;
+use super::acquire::{Acquire, Again};
 use super::effect::{AcquireOutcome, Turn};
 use super::ids::{LaneId, TicketId, WaitKey};
 use super::metrics::Tried;
@@ -414,13 +414,28 @@ impl ShardMachine {
             Response::Renewed(_) => self.submit(confirm(acquire, grant, owner), turn),
             Response::Refused(Status::Error | Status::LeaseExpired) => {
                 self.connections.disown(owner, turn);
-                let error = Status::LeaseExpired.to_error(acquire.key.as_str());
-                let error = self.here(error);
-                turn.tell(acquire.ask, Err(error));
+                self.granted_in_vain(acquire, turn);
             }
             other => {
                 self.give_back_orphan(&acquire, grant, owner, turn);
                 let error = self.refused(acquire.target, &acquire.key, &other);
+                turn.tell(acquire.ask, Err(error));
+            }
+        }
+    }
+
+    /// A grant is gone before its caller got it: as when a leader shuts down, with the connections of what it granted last. In a cluster it is
+    /// asked for again, as often as redirects are followed.
+    fn granted_in_vain(&mut self, mut acquire: Box<Acquire>, turn: &mut Turn<'_>) {
+        let goes_on = self.serving.is_cluster() && !self.is_closing() && self.count_redirect(&mut acquire.redirects);
+        // What was to be found under that name is gone.
+        acquire.session = None;
+        match acquire.again {
+            Again::Tries if goes_on => self.submit(Pending::Try(acquire), turn),
+            Again::Waits(until) if goes_on && until > turn.now => self.wait(Wait::Caller(acquire, until), turn),
+            _ => {
+                let error = Status::LeaseExpired.to_error(acquire.key.as_str());
+                let error = self.here(error);
                 turn.tell(acquire.ask, Err(error));
             }
         }

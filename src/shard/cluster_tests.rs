@@ -214,6 +214,47 @@ fn a_release_that_a_draining_leader_refuses_goes_on_at_the_next_and_counts_as_do
     assert!(answer.try_recv().unwrap().is_ok());
 }
 
+#[test]
+fn a_wait_whose_grant_is_gone_with_a_draining_leader_before_it_is_confirmed_goes_on_at_the_next() {
+    let mut bench = Bench::cluster(|_| {});
+    let (lane, mut caller) = waits(&mut bench, "k");
+    let request = bench.sent_on(lane, RequestKind::Wait);
+    bench.cut_with(lane, vec![request]);
+    bench.pass(2 * SECOND);
+    let again = bench.opened();
+    bench.up(again);
+    let request = bench.sent_on(again, RequestKind::Wait);
+    bench.answer(again, request, Response::Granted(grant(1)));
+    let draining = bench.pipelined();
+    let request = bench.sent_on(draining, RequestKind::Confirm);
+    bench.answer(draining, request, Response::Refused(Status::Draining));
+    bench.cut(again);
+    let next = bench.leader_is_found();
+    let request = bench.sent_on(next, RequestKind::Confirm);
+    bench.answer(next, request, Response::Refused(Status::Error));
+    assert!(is_waiting(&mut caller), "it has time left");
+    let lane = bench.opened();
+    bench.up(lane);
+    let request = bench.sent_on(lane, RequestKind::Wait);
+    bench.answer(lane, request, Response::Granted(grant(2)));
+    assert_eq!(lease(&mut caller).cell.token, grant(2).token);
+}
+
+#[test]
+fn a_try_whose_grant_is_gone_before_it_is_confirmed_is_made_again() {
+    let mut bench = Bench::cluster(|_| {});
+    let (lane, mut caller) = lost_try(&mut bench, tries);
+    let request = bench.sent_on(lane, RequestKind::Repeat);
+    bench.answer(lane, request, Response::Granted(grant(5)));
+    let pipelined = bench.pipelined();
+    let request = bench.sent_on(pipelined, RequestKind::Confirm);
+    bench.answer(pipelined, request, Response::Refused(Status::Error));
+    assert!(is_waiting(&mut caller));
+    let request = bench.sent_on(pipelined, RequestKind::Try);
+    bench.answer(pipelined, request, Response::TimedOut);
+    assert!(is_busy(&mut caller));
+}
+
 // Waits whose time is over.
 
 #[test]

@@ -14,7 +14,8 @@ use crate::protocol::{Request, Response};
 use crate::types::{Key, WaitSecs};
 
 impl ShardMachine {
-    pub(super) fn acquire(&mut self, acquire: Box<Acquire>, patience: Patience, turn: &mut Turn<'_>) {
+    pub(super) fn acquire(&mut self, mut acquire: Box<Acquire>, patience: Patience, turn: &mut Turn<'_>) {
+        acquire.asked_with(patience);
         if let Some(ttl) = acquire.ttl {
             let handover = self.serving.note_ttl(ttl.as_duration());
             self.hand_over(handover, turn);
@@ -42,7 +43,7 @@ impl ShardMachine {
     }
 
     /// Has a caller wait, or refuses that if callers do not want to wait for a connection.
-    fn wait(&mut self, wait: Wait, turn: &mut Turn<'_>) {
+    pub(super) fn wait(&mut self, wait: Wait, turn: &mut Turn<'_>) {
         match self.refusal() {
             Some(error) => self.refuse_wait(wait, error, turn),
             None => self.queue(wait, None, turn.now),

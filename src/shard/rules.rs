@@ -200,7 +200,7 @@ impl RequestKind {
                 unwritten: Retry,
                 unknown: Retry,
                 not_led: Retry,
-                refused: "there is no grant: `LeaseExpired`",
+                refused: "there is no grant: asked for again, or `LeaseExpired`",
                 abandoned: GoesOn,
             },
             Self::Renew => Rules {
