@@ -130,6 +130,11 @@ async fn fifty_keep_their_order_when_most_of_them_have_no_connection_yet() {
 }
 
 #[tokio::test]
+async fn fifty_keep_their_order_when_most_of_them_have_no_connection_and_the_leader_is_deposed() {
+    fifty_keep_their_order(Loss::Deposed, |builder| builder.exclusive_connections_per_key(4), 4).await;
+}
+
+#[tokio::test]
 async fn fifty_keep_their_order_when_the_leader_stays_and_connections_come_and_go() {
     fifty_keep_their_order(Loss::Never, |builder| builder.exclusive_connections_per_key(4), 4).await;
 }

@@ -53,22 +53,22 @@ async fn at_earlier_builds_nothing_is_held_twice_and_all_come_to_an_end_whatever
         let mut working = JoinSet::new();
         for _ in 0..2 {
             let client = short_leases(&scene).await;
-            for task in 0..4 {
-                let lock = patiently(&client, &format!("k{}", task % 2));
+            for task in 0..2 {
+                let lock = patiently(&client, &format!("k{task}"));
                 working.spawn(async move {
-                    for _ in 0..3 {
+                    for _ in 0..2 {
                         given_back(lock.acquire().await.unwrap()).await;
                     }
                 });
             }
         }
-        for flap in 1..=6 {
+        for flap in 1..=4 {
             tokio::time::sleep(Duration::from_millis(20)).await;
             scene.cluster.move_leader(flap % 3).unwrap();
         }
         timeout(LONG, working.join_all()).await.unwrap();
         scene.until_free().await;
-        assert!(scene.judge().grants >= 24);
+        assert!(scene.judge().grants >= 8);
     }
 }
 

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod builds;
+mod documented;
 mod in_flight;
 mod leases;
 mod places;

@@ -11,21 +11,30 @@ use super::{LONG, forgetful, patiently, queued};
 
 #[tokio::test]
 async fn an_orderly_shutdown_costs_no_waiter_and_no_release() {
+    for at_server in [5, 2] {
+        shut_down_with_waits(at_server).await;
+    }
+}
+
+/// Five wait, so many of them at the server, and one at the place of a ticket.
+async fn shut_down_with_waits(at_server: usize) {
     let scene = ClusterScene::set(patient()).await;
     let holder = scene.client().await;
-    let client = scene.client().await;
+    let client = scene.builder().exclusive_connections_per_key(at_server);
+    let client = client.connect().await.unwrap();
     let held = holder.lock("k").unwrap().acquire().await.unwrap();
     let mut waits = Vec::new();
     for count in 1..=5 {
         let lock = patiently(&client, "k");
         waits.push(tokio::spawn(async move { lock.acquire().await?.release().await }));
-        scene.until_waiters(count).await;
+        tokio::task::yield_now().await;
+        scene.until_waiters(at_server.min(count) as u64).await;
     }
-    let collected = queued(&patiently(&client, "k")).await;
+    let collected = queued(&patiently(&holder, "k")).await;
     waits.push(tokio::spawn(async move { collected.wait(LONG).await?.release().await }));
-    scene.until_waiters(6).await;
+    scene.until_waiters(at_server as u64 + 1).await;
     let next = async {
-        until("the waits are ended", || scene.count(EventKind::Left) >= 5).await;
+        until("the waits are ended", || scene.count(EventKind::Left) >= at_server).await;
         let release = tokio::spawn(held.release());
         until("no member leads", || scene.cluster.leader().is_none()).await;
         scene.cluster.move_leader(1).unwrap();
