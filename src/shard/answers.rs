@@ -81,6 +81,9 @@ impl ShardMachine {
             Pending::GiveUp(target, key, times) => {
                 self.wait_ended(from, turn);
                 match response {
+                    Response::Granted(grant) if self.is_accounted_for(from, target.kind(), &key, &grant.token) => {
+                        self.end_place_again(from, target, key, times, turn);
+                    }
                     Response::Granted(grant) => {
                         self.connections.own(from);
                         self.give_back_grant(target, key, grant, from, turn);
@@ -88,7 +91,6 @@ impl ShardMachine {
                     Response::TimedOut => self.end_place_again(from, target, key, times, turn),
                     _ => {}
                 }
-                self.send_repeats(from, turn);
             }
             Pending::Settle(..) => self.wait_ended(from, turn),
             Pending::Confirm { acquire, grant, owner } if self.is_stale_connection(from) => {

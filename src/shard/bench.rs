@@ -210,13 +210,20 @@ impl Bench {
     }
 
     pub(super) fn answer(&mut self, lane: LaneId, request: Outgoing<Pending>, response: Response) {
-        let reply = Reply {
-            tag: request.tag,
-            response,
-            sent_at: self.now.into(),
-        };
+        self.answer_all(lane, vec![(request, response)]);
+    }
+
+    /// Several answers come at once.
+    pub(super) fn answer_all(&mut self, lane: LaneId, answers: Vec<(Outgoing<Pending>, Response)>) {
         let mut received = Received::nothing();
-        received.replies.push(reply);
+        let sent_at = self.now.into();
+        received
+            .replies
+            .extend(answers.into_iter().map(|(request, response)| Reply {
+                tag: request.tag,
+                response,
+                sent_at,
+            }));
         let skipped = Vec::new();
         self.handle(Input::Lane(lane, LaneEvent::Report(LaneReport { received, skipped })));
     }

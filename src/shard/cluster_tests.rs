@@ -11,7 +11,7 @@ use crate::lease::policy::RenewPolicy;
 use crate::net::connect::Purpose;
 use crate::net::lane::Outgoing;
 use crate::protocol::{Request, Response, Status};
-use crate::types::{Grant, Target};
+use crate::types::{Grant, Limit, Target};
 
 type Caller = tokio::sync::oneshot::Receiver<Result<Acquired>>;
 
@@ -515,6 +515,82 @@ fn a_try_that_a_deposed_leader_refused_is_asked_again_under_the_same_name() {
         lease(&mut caller);
         bench.sent.clear();
     }
+}
+
+#[test]
+fn what_a_name_has_found_for_a_caller_is_not_given_back_with_the_place_of_another() {
+    let mut bench = Bench::cluster(|_| {});
+    bench.target = Target::Semaphore(Limit::new(2).unwrap());
+    let before = bench.pipelined();
+    let mut callers = [tries(&mut bench), tries(&mut bench)];
+    let mut lost = [bench.sent(RequestKind::Try).1, bench.sent(RequestKind::Try).1];
+    lost.reverse();
+    bench.cut_with(before, lost.into());
+    bench.leader_is_found();
+    let (lane, _) = opened_as(&mut bench);
+    bench.up(lane);
+    let second = bench.sent_on(lane, RequestKind::Repeat);
+    let first = bench.sent_on(lane, RequestKind::Repeat);
+    bench.answer(lane, first, Response::Granted(grant(5)));
+    bench.answer(lane, second, Response::TimedOut);
+    // The server tells what the session has, as long as that is not another connection's.
+    let request = bench.sent_on(lane, RequestKind::GiveUp);
+    bench.answer(lane, request, Response::Granted(grant(5)));
+    assert!(!bench.has_sent(RequestKind::Release));
+    confirmed(&mut bench);
+    let lease = lease(&mut callers[0]);
+    let request = bench.sent_on(lane, RequestKind::GiveUp);
+    bench.answer(lane, request, Response::Granted(grant(5)));
+    assert!(!bench.has_sent(RequestKind::Release));
+    assert_eq!(state(&bench, &lease), LeaseState::Held);
+    let request = bench.sent_on(lane, RequestKind::GiveUp);
+    bench.answer(lane, request, Response::TimedOut);
+    assert!(is_busy(&mut callers[1]));
+}
+
+#[test]
+fn what_a_name_has_found_is_no_grant_if_it_was_given_back_meanwhile() {
+    let mut bench = Bench::keeping(60 * SECOND);
+    let lease = bench.hold("k");
+    let (lane, mut caller) = lost_try(&mut bench, tries);
+    drop(lease);
+    let id = bench.shard.leases.ids().next().unwrap();
+    bench.handle(Input::Release { id, told: None });
+    let release = bench.sent_on(bench.pipelined(), RequestKind::Release);
+    bench.answer(bench.pipelined(), release, Response::Done);
+    let request = bench.sent_on(lane, RequestKind::Repeat);
+    bench.answer(lane, request, Response::Granted(grant(1)));
+    assert!(!bench.has_sent(RequestKind::Confirm));
+    let request = bench.sent_on(lane, RequestKind::Repeat);
+    bench.answer(lane, request, Response::TimedOut);
+    assert!(is_busy(&mut caller));
+}
+
+#[test]
+fn a_name_goes_with_its_last_answer_and_not_before() {
+    let mut bench = Bench::cluster(|_| {});
+    let before = bench.pipelined();
+    let mut callers = [0; 4].map(|_| tries(&mut bench));
+    let lost = [0; 4].map(|_| bench.sent(RequestKind::Try).1);
+    bench.cut_with(before, lost.into());
+    bench.leader_is_found();
+    let (lane, _) = opened_as(&mut bench);
+    bench.up(lane);
+    let repeats = [0; 4].map(|_| bench.sent_on(lane, RequestKind::Repeat));
+    let granted = Response::Granted(grant(5));
+    let answers = [
+        Response::TimedOut,
+        granted.clone(),
+        Response::TimedOut,
+        Response::TimedOut,
+    ];
+    bench.answer_all(lane, repeats.into_iter().zip(answers).collect());
+    let ends = [0; 3].map(|_| bench.sent_on(lane, RequestKind::GiveUp));
+    let answers = [Response::Refused(Status::NotEnqueued), granted.clone(), granted];
+    bench.answer_all(lane, ends.into_iter().zip(answers).collect());
+    assert!(!bench.has_sent(RequestKind::Release));
+    confirmed(&mut bench);
+    assert!(callers.iter_mut().any(|caller| !is_busy(caller)));
 }
 
 #[test]

@@ -62,6 +62,8 @@ impl ShardMachine {
                 for reply in replies {
                     self.reply(id, reply, turn);
                 }
+                // Not before all of them are looked at: what one says may be about what another has found.
+                self.send_repeats(id, turn);
                 if role == Role::Disposable {
                     // It may be idle from now on.
                     self.keep_house(turn);

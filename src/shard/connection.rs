@@ -9,7 +9,7 @@ use super::ids::{Arrival, TicketId, WaitKey};
 use super::request::Wait;
 use super::waits::{Bound, Occupant};
 use crate::protocol::StableRef;
-use crate::types::{Key, Kind, Target};
+use crate::types::{Key, Kind, Target, Token};
 
 /// How many connections of a role there are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -71,6 +71,8 @@ pub(super) struct Connection {
     pub(super) target: Option<Target>,
     /// All that it has waited for, in its session.
     asked_for: HashSet<(Kind, Key)>,
+    /// What was found under its name, and has a caller or is given back already.
+    pub(super) found: Vec<Token>,
     /// Nothing more is sent over it.
     pub(super) retired: bool,
     /// It ends when all is answered.
@@ -99,6 +101,7 @@ impl Connection {
             name: None,
             target: None,
             asked_for: HashSet::new(),
+            found: Vec::new(),
             retired: false,
             finishing: false,
             cut: false,

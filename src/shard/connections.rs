@@ -17,6 +17,7 @@ use super::ids::LaneId;
 use super::request::Pending;
 use crate::net::connect::Purpose;
 use crate::protocol::Request;
+use crate::types::Token;
 
 /// All connections of a shard.
 pub(super) struct Connections {
@@ -288,6 +289,15 @@ impl Connections {
             |connection: &Connection| connection.session.is_some() && !matches!(connection.work, Work::Repeating);
         if self.get(before).is_some_and(had_it) {
             self.retire(before, turn);
+        }
+    }
+
+    /// A release is over. What asks again under a name may be told of the lease all the same, from before.
+    pub(super) fn note_released(&mut self, token: Token) {
+        for connection in self.all.values_mut() {
+            if let Work::Repeating = connection.work {
+                connection.found.push(token);
+            }
         }
     }
 

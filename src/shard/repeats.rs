@@ -23,7 +23,7 @@ use crate::clock::Moment;
 use crate::error::{Error, ErrorKind};
 use crate::net::connect::Purpose;
 use crate::protocol::{Response, StableRef};
-use crate::types::{Grant, Target};
+use crate::types::{Grant, Key, Kind, Target, Token};
 
 /// What is to be asked again under one name.
 struct Named {
@@ -77,6 +77,12 @@ impl Repeats {
             named.lane = None;
         }
         self.0.retain(|named| named.lane.is_some() || !named.waiting.is_empty());
+    }
+
+    /// How many wait to be asked.
+    #[cfg(test)]
+    pub(super) fn waiting(&self) -> usize {
+        self.0.iter().map(|named| named.waiting.len()).sum()
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -213,7 +219,6 @@ impl ShardMachine {
                 self.not_found(repeat, error, turn);
             }
         }
-        self.send_repeats(from, turn);
     }
 
     /// A try was granted under a name that is used again and again: that may be a lease which the name had before.
@@ -240,7 +245,9 @@ impl ShardMachine {
 
     fn repeat_granted(&mut self, repeat: Repeat, grant: Grant, sent_at: Moment, from: LaneId, turn: &mut Turn<'_>) {
         let (target, key) = repeat.key.clone();
-        let known = match self.releases.is_under_way(&grant.token) {
+        let connection = self.connections.get(from);
+        let was_found = connection.is_some_and(|connection| connection.found.contains(&grant.token));
+        let known = match was_found || self.releases.is_under_way(&grant.token) {
             true => Known::Releasing,
             false => self.leases.know(target.kind(), &key, &grant.token),
         };
@@ -271,9 +278,20 @@ impl ShardMachine {
         self.retry_try(Pending::Repeat(Box::new(repeat)), None, cause, turn);
     }
 
+    /// Whether a grant that the server tells of to end a place is another's: `w` tells what the session has, and comes to the place only
+    /// when that belongs to another connection.
+    pub(super) fn is_accounted_for(&self, from: LaneId, kind: Kind, key: &Key, token: &Token) -> bool {
+        let connection = self.connections.get(from);
+        connection.is_some_and(|connection| connection.found.contains(token))
+            || matches!(self.leases.know(kind, key, token), Known::Held(_) | Known::Releasing)
+    }
+
     /// It was granted, then or now.
     fn found(&mut self, repeat: Repeat, grant: Grant, sent_at: Moment, from: LaneId, turn: &mut Turn<'_>) {
         let Repeat { key, ttl, name, .. } = repeat;
+        if let Some(mut connection) = self.connections.get_mut(from) {
+            connection.found.push(grant.token);
+        }
         match repeat.recipient {
             Recipient::By(mut acquire) => {
                 acquire.session = Some(Box::new(name));
