@@ -2,6 +2,7 @@
 //! clock but the caller's, and no randomness but the caller's: the same steps have the same outcome.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -30,9 +31,19 @@ pub(crate) struct Terms {
     pub(crate) default_lease_ttl: Ttl,
     pub(crate) lease_sweep_interval: Duration,
     pub(crate) gc_max_idle: Duration,
+    /// `None` for a server that stands alone.
+    pub(crate) cluster: Option<ClusterTerms>,
 }
 
-/// A server, as long as it is up.
+/// What a model chooses of a cluster.
+#[derive(Clone, Debug)]
+pub(crate) struct ClusterTerms {
+    pub(crate) members: Vec<SocketAddr>,
+    /// How long what a connection leaves behind is kept.
+    pub(crate) orphan_ttl: Duration,
+}
+
+/// A server, as long as it is up; or the members of a cluster.
 pub(crate) struct ModelServer {
     state: State,
     terms: Terms,
@@ -43,6 +54,8 @@ pub(crate) struct ModelServer {
 }
 
 struct ModelConnection {
+    /// The member that it leads to. A server that stands alone is member 0.
+    member: usize,
     decoder: RequestDecoder,
     out: BytesMut,
     blocked: Option<Blocked>,
@@ -55,11 +68,20 @@ struct ModelConnection {
 }
 
 struct Blocked {
-    subject: QualifiedKey,
+    /// `None` if it waits for nothing that will come.
+    subject: Option<QualifiedKey>,
     until: Instant,
     granted: oneshot::Receiver<Response>,
-    /// What came of it, once that is known: `None` if it will never be answered.
-    outcome: Option<Option<Response>>,
+    /// What came of it, once that is known.
+    outcome: Option<Outcome>,
+}
+
+enum Outcome {
+    Answered(Response),
+    /// It will never be answered: its server is gone.
+    Never,
+    /// Its place is gone, and nothing is said of it before its time is over.
+    Forgotten,
 }
 
 /// What one turn of a connection has brought.
@@ -70,7 +92,7 @@ pub(crate) struct ModelTurn {
     /// The connection has ended on this side, once that is written.
     pub(crate) is_over: bool,
     /// When something is due, if nothing comes before.
-    pub(crate) wake_at: Instant,
+    pub(crate) wake_at: Option<Instant>,
 }
 
 impl ModelServer {
@@ -85,11 +107,19 @@ impl ModelServer {
             max_waiters: terms.max_waiters,
             default_lease_ttl: terms.default_lease_ttl,
             gc_max_idle: terms.gc_max_idle,
+            orphan_ttl: terms
+                .cluster
+                .as_ref()
+                .map_or(Duration::ZERO, |cluster| cluster.orphan_ttl),
             record_events: true,
             ..ServerOptions::default()
         };
+        let random = Random::seeded(seed);
         Self {
-            state: State::new(options, Random::seeded(seed)),
+            state: match &terms.cluster {
+                Some(cluster) => State::of_cluster(options, random, cluster.members.clone()),
+                None => State::new(options, random),
+            },
             connections: BTreeMap::new(),
             blocked: BTreeSet::new(),
             sweep_at: now + terms.lease_sweep_interval,
@@ -97,10 +127,11 @@ impl ModelServer {
         }
     }
 
-    /// Admits a connection, and returns its number; `None` if there is no room for it.
-    pub(crate) fn connect(&mut self, now: Instant) -> Option<u64> {
-        let number = self.state.connect(0)?;
+    /// Admits a connection to a member, and returns its number; `None` if there is no room for it.
+    pub(crate) fn connect(&mut self, member: usize, now: Instant) -> Option<u64> {
+        let number = self.state.connect(member)?;
         let connection = ModelConnection {
+            member,
             decoder: RequestDecoder::default(),
             out: BytesMut::new(),
             blocked: None,
@@ -132,22 +163,30 @@ impl ModelServer {
         let connection = self.connections.get_mut(&number)?;
         let watches = self.terms.release.watches_blocked_connections();
         let read_timeout = self.terms.read_timeout;
+        let may_be_idle = !self.terms.release.closes_idle_connections();
+        let is_cluster = self.terms.cluster.is_some();
         let (is_over, wake_at) = loop {
             if let Some(blocked) = &mut connection.blocked {
-                blocked.look();
-                match blocked.outcome.take() {
-                    Some(None) => break (true, now),
-                    Some(Some(response)) => connection.unblock(&response),
-                    None if blocked.until <= now => {
-                        let gave_up = self.state.give_up(number, &blocked.subject, now);
-                        let response = match blocked.granted.try_recv() {
-                            Ok(granted) if !gave_up => granted,
-                            _ => Response::TimedOut,
+                blocked.look(is_cluster);
+                match &blocked.outcome {
+                    Some(Outcome::Never) => break (true, None),
+                    Some(Outcome::Answered(response)) => {
+                        let response = response.clone();
+                        connection.unblock(&response);
+                    }
+                    None | Some(Outcome::Forgotten) if blocked.until <= now => {
+                        let gave_up = |subject| self.state.give_up(number, subject, now);
+                        let response = match blocked.subject.as_ref().map(gave_up) {
+                            None => refused(),
+                            Some(gave_up) => match blocked.granted.try_recv() {
+                                Ok(granted) if !gave_up => granted,
+                                _ => Response::TimedOut,
+                            },
                         };
                         connection.unblock(&response);
                     }
-                    None if connection.ended && watches => break (true, now),
-                    None => break (false, blocked.until),
+                    None | Some(Outcome::Forgotten) if connection.ended && watches => break (true, None),
+                    None | Some(Outcome::Forgotten) => break (false, Some(blocked.until)),
                 }
                 self.blocked.remove(&number);
                 connection.has_read = true;
@@ -161,7 +200,7 @@ impl ModelServer {
                     };
                     if self.state.turns_requests_away(number) {
                         Response::Refused(Status::Draining).encode(&mut connection.out);
-                        break (true, now);
+                        break (true, None);
                     }
                     match self.state.request(number, request, now) {
                         ServerAnswer::Now(response) => response.encode(&mut connection.out),
@@ -171,33 +210,44 @@ impl ModelServer {
                             granted,
                         } => {
                             connection.blocked = Some(Blocked {
-                                subject,
+                                subject: Some(subject),
                                 until,
                                 granted,
                                 outcome: None,
                             });
                             self.blocked.insert(number);
                         }
-                        // Only members of clusters do.
-                        ServerAnswer::Hangs { .. } => refused().encode(&mut connection.out),
+                        ServerAnswer::Hangs { until, told } => {
+                            connection.blocked = Some(Blocked {
+                                subject: None,
+                                until,
+                                granted: told,
+                                outcome: None,
+                            });
+                            self.blocked.insert(number);
+                        }
                         // No client of the model listens.
                         ServerAnswer::Listening(_) => Response::Done.encode(&mut connection.out),
                     }
                 }
                 Err(_) => {
                     refused().encode(&mut connection.out);
-                    break (true, now);
+                    break (true, None);
                 }
-                Ok(None) if connection.ended => break (true, now),
+                Ok(None) if connection.ended => break (true, None),
                 Ok(None) => {
+                    if may_be_idle && connection.decoder.pending() == 0 {
+                        connection.has_read = true;
+                        break (false, None);
+                    }
                     if std::mem::take(&mut connection.has_read) {
                         connection.read_until = after(now, read_timeout);
                     }
                     if connection.read_until <= now {
                         refused().encode(&mut connection.out);
-                        break (true, now);
+                        break (true, None);
                     }
-                    break (false, connection.read_until);
+                    break (false, Some(connection.read_until));
                 }
             }
         };
@@ -218,12 +268,13 @@ impl ModelServer {
 
     /// The blocked connections whose answer has come: each has a turn to make. Named once.
     pub(crate) fn answered(&mut self) -> Vec<u64> {
+        let is_cluster = self.terms.cluster.is_some();
         let connections = &mut self.connections;
         let mut is_answered = |number: &u64| {
             let blocked = connections
                 .get_mut(number)
                 .and_then(|connection| connection.blocked.as_mut());
-            blocked.is_some_and(|blocked| blocked.outcome.is_none() && blocked.look())
+            blocked.is_some_and(|blocked| blocked.outcome.is_none() && blocked.look(is_cluster))
         };
         self.blocked
             .iter()
@@ -244,9 +295,9 @@ impl ModelServer {
         self.state.collect(now);
     }
 
-    /// Begins to shut down: waits are refused.
-    pub(crate) fn drain(&mut self, now: Instant) {
-        self.state.drain(0, now);
+    /// A member begins to shut down: waits are refused.
+    pub(crate) fn drain(&mut self, member: usize, now: Instant) {
+        self.state.drain(member, now);
     }
 
     /// Ends at once. What was held ends with it.
@@ -254,6 +305,49 @@ impl ModelServer {
         self.state.kill(now);
         self.connections.clear();
         self.blocked.clear();
+    }
+
+    // Clusters.
+
+    /// Which member leads.
+    pub(crate) fn leader(&self) -> Option<usize> {
+        self.state.leader()
+    }
+
+    /// From now on this member leads, or none does.
+    pub(crate) fn lead(&mut self, to: Option<usize>, now: Instant) {
+        match to {
+            Some(to) => self.state.lead(to, now),
+            None => self.state.depose(),
+        }
+    }
+
+    /// A member ends at once, and its connections with it.
+    pub(crate) fn crash(&mut self, member: usize, now: Instant) {
+        self.state.crash(member);
+        let all = self.connections.iter();
+        let own: Vec<u64> = all
+            .filter(|(_, connection)| connection.member == member)
+            .map(|(number, _)| *number)
+            .collect();
+        for number in own {
+            self.hang_up(number, now);
+        }
+    }
+
+    /// A member that had ended starts again.
+    pub(crate) fn begin(&mut self, member: usize) {
+        self.state.rejoin(member);
+        if let Some(members) = self.state.membership() {
+            members.begin_process(member);
+        }
+    }
+
+    /// A member names this address in place of the leader's, or the leader's again.
+    pub(crate) fn redirect(&mut self, member: usize, to: Option<Box<str>>) {
+        if let Some(members) = self.state.membership() {
+            members.redirect(member, to);
+        }
     }
 
     /// Takes what has happened since the last call.
@@ -277,15 +371,16 @@ impl ModelConnection {
 
 impl Blocked {
     /// Looks whether the answer has come. Returns whether it has.
-    fn look(&mut self) -> bool {
+    fn look(&mut self, is_cluster: bool) -> bool {
         if self.outcome.is_none() {
             self.outcome = match self.granted.try_recv() {
-                Ok(response) => Some(Some(response)),
-                Err(oneshot::error::TryRecvError::Closed) => Some(None),
+                Ok(response) => Some(Outcome::Answered(response)),
+                Err(oneshot::error::TryRecvError::Closed) if is_cluster => Some(Outcome::Forgotten),
+                Err(oneshot::error::TryRecvError::Closed) => Some(Outcome::Never),
                 Err(oneshot::error::TryRecvError::Empty) => None,
             };
         }
-        self.outcome.is_some()
+        matches!(self.outcome, Some(Outcome::Answered(_) | Outcome::Never))
     }
 }
 

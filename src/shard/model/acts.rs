@@ -390,9 +390,10 @@ impl World {
             | ErrorKind::Misuse
             | ErrorKind::AlreadyEnqueued
             | ErrorKind::NotEnqueued
-            | ErrorKind::NotLeader
             | ErrorKind::Auth
             | ErrorKind::ShardGone => true,
+            // Leadership may move on more often than redirects are followed.
+            ErrorKind::NotLeader => !self.is_cluster(),
             // Servers that stand alone know no `barrier`; all that is asked else, they know.
             ErrorKind::Unsupported => !error.message().contains("`barrier`"),
             ErrorKind::LimitMismatch => !self.plan.wrong_limits,

@@ -41,6 +41,12 @@ pub(super) enum SimEvent {
     Stop(u32),
     /// A server is started.
     Start,
+    /// The members of a cluster agree on a leader, if none leads.
+    Elect,
+    /// A member that shuts down stops to wait for its clients.
+    StopMember(usize),
+    /// A member is started again.
+    StartMember(usize),
     /// A caller looks for its answer.
     Call(CallId),
 }

@@ -1,10 +1,11 @@
 //! The servers' book as their events tell it, beside what clients have been told.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use tokio::time::Instant;
 
 use super::agenda::ClientId;
+use crate::protocol::StableRef;
 use crate::shard::ids::LaneId;
 use crate::types::{Key, Kind, Token};
 
@@ -13,6 +14,13 @@ use crate::types::{Key, Kind, Token};
 pub(super) struct Book {
     pub(super) grants: Vec<GrantRecord>,
     pub(super) given_up: Vec<GivenUp>,
+    /// All that there were to a cluster.
+    connections: HashMap<u64, ClusterConnection>,
+    /// The names that were presented again while a ghost had something.
+    haunted: HashSet<StableRef>,
+    /// When the process of a member last led.
+    led_at: HashMap<u32, Instant>,
+    pub(super) left: Left,
     /// When a grant of a key last ended.
     ended_at: HashMap<(Kind, Key), Instant>,
 }
@@ -22,10 +30,14 @@ pub(super) struct GrantRecord {
     pub(super) token: Token,
     pub(super) kind: Kind,
     pub(super) key: Key,
+    /// The connection that owns it.
+    pub(super) connection: u64,
     /// The client of the connection that it was granted to, and the name of that connection there.
     pub(super) owner: Option<(ClientId, LaneId)>,
     /// When a caller last had it, or waited for it.
     pub(super) wanted_at: Instant,
+    /// When it was granted, or a caller last had it, or a ticket for it.
+    pub(super) in_hands_at: Instant,
 }
 
 /// A grant that a server gave up because its connection ended, or with itself.
@@ -40,7 +52,128 @@ pub(super) struct GivenUp {
     pub(super) told_at: Option<Instant>,
 }
 
+/// How many grants of clusters ran out that no caller had, by what kept them from being given back.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Left {
+    /// Its client was over, or another life of it had begun.
+    pub(super) client_over: u64,
+    /// Its session could not take it back: see [`Book::cannot_be_taken_back`].
+    pub(super) out_of_reach: u64,
+    /// Something was wrong with the client's connections, or with the cluster.
+    pub(super) disturbed: u64,
+}
+
+impl Left {
+    /// These, and others.
+    pub(super) fn add(&mut self, others: Self) {
+        self.client_over += others.client_over;
+        self.out_of_reach += others.out_of_reach;
+        self.disturbed += others.disturbed;
+    }
+}
+
+/// A connection to a member of a cluster.
+struct ClusterConnection {
+    owner: (ClientId, LaneId),
+    /// The name that it presents, if it may be presented again.
+    session: Option<StableRef>,
+    /// The process that it leads to.
+    process: u32,
+    /// When its client has closed its end, if it has.
+    closed_at: Option<Instant>,
+    /// A leader has seen that, and released or kept what it had.
+    is_seen: bool,
+    /// A request over it was carried out when its client had closed it.
+    is_late: bool,
+}
+
+impl ClusterConnection {
+    /// Whether the process that it led to has led since its client closed it, and did not see that. Then no other connection of its
+    /// session was given what it had.
+    fn is_ghost(&self, led_at: &HashMap<u32, Instant>) -> bool {
+        let led_at = led_at.get(&self.process);
+        let led_since = self.closed_at.zip(led_at).is_some_and(|(closed, led)| *led >= closed);
+        led_since && !self.is_seen
+    }
+}
+
 impl Book {
+    /// A member of a cluster has admitted a connection.
+    pub(super) fn connected(
+        &mut self,
+        number: u64,
+        owner: (ClientId, LaneId),
+        session: Option<StableRef>,
+        process: u32,
+    ) {
+        let led_at = &self.led_at;
+        let is_haunting =
+            |former: &ClusterConnection| session.is_some() && former.session == session && former.is_ghost(led_at);
+        if self.connections.values().any(is_haunting) {
+            self.haunted.extend(session.clone());
+        }
+        let connection = ClusterConnection {
+            owner,
+            session,
+            process,
+            closed_at: None,
+            is_seen: false,
+            is_late: false,
+        };
+        self.connections.insert(number, connection);
+    }
+
+    /// A client has closed its end of a connection.
+    pub(super) fn closed(&mut self, number: u64, now: Instant) {
+        if let Some(connection) = self.connections.get_mut(&number) {
+            connection.closed_at.get_or_insert(now);
+        }
+    }
+
+    /// A leader has seen the end of a connection.
+    pub(super) fn seen(&mut self, number: u64) {
+        if let Some(connection) = self.connections.get_mut(&number) {
+            connection.is_seen = true;
+        }
+    }
+
+    /// A request over a connection was carried out.
+    pub(super) fn carried_out(&mut self, number: u64) {
+        if let Some(connection) = self.connections.get_mut(&number) {
+            connection.is_late |= connection.closed_at.is_some();
+        }
+    }
+
+    /// A process leads, or led until now.
+    pub(super) fn leads(&mut self, process: u32, now: Instant) {
+        self.led_at.insert(process, now);
+    }
+
+    /// To whom a connection belongs, or belonged.
+    pub(super) fn owner_of(&self, number: u64) -> Option<(ClientId, LaneId)> {
+        self.connections.get(&number).map(|connection| connection.owner)
+    }
+
+    /// Whether what was granted at the place of a connection cannot be taken back by its session, or not for certain: its end was not seen
+    /// by the process that led, then or when the session's name was presented again; or it was asked for after its client had gone on.
+    pub(super) fn cannot_be_taken_back(&self, number: u64) -> bool {
+        self.connections.get(&number).is_some_and(|connection| {
+            let is_haunted = |session| self.haunted.contains(session);
+            connection.is_late
+                || connection.is_ghost(&self.led_at)
+                || connection.session.as_ref().is_some_and(is_haunted)
+        })
+    }
+
+    /// A lease belongs to another connection.
+    pub(super) fn moved(&mut self, token: Token, to: u64) {
+        let owner = self.owner_of(to);
+        if let Some(granted) = self.grants.iter_mut().find(|grant| grant.token == token) {
+            granted.connection = to;
+            granted.owner = owner;
+        }
+    }
+
     /// A server has granted it. Returns how many have the key now.
     pub(super) fn granted(&mut self, granted: GrantRecord) -> usize {
         let (kind, key) = (granted.kind, granted.key.clone());

@@ -7,6 +7,7 @@ use tokio::sync::{Semaphore, oneshot};
 use tokio::time::Instant;
 
 use super::agenda::ClientId;
+use super::book::GrantRecord;
 use crate::error::Result;
 use crate::lease::cell::{LeaseCell, LeaseState};
 use crate::lease::policy::RenewPolicy;
@@ -172,6 +173,24 @@ impl Callers {
         let is_ticket =
             |held: &HeldTicket| held.client == client && held.ticket.target.kind() == kind && held.ticket.key == *key;
         asked || self.tickets.iter().any(is_ticket)
+    }
+
+    /// Whether a caller has a grant, or a ticket that it may be for.
+    pub(super) fn has_in_hands(&self, granted: &GrantRecord) -> bool {
+        let is_its_own = |client: ClientId| granted.owner.is_none_or(|(owner, _)| owner == client);
+        let is_for = |target: Target, key: &Key| target.kind() == granted.kind && *key == granted.key;
+        let is_collected = |call: &SimCall| match &call.what {
+            What::Collect(target, key) => is_for(*target, key),
+            What::Enqueue(wanted) => is_for(wanted.target, &wanted.key),
+            _ => false,
+        };
+        let mut tickets = self.tickets.iter();
+        self.held.iter().any(|held| held.token == granted.token)
+            || tickets.any(|held| is_its_own(held.client) && is_for(held.ticket.target, &held.ticket.key))
+            || self
+                .calls
+                .values()
+                .any(|call| is_its_own(call.client) && is_collected(call))
     }
 
     /// The caller waits no more. Its room is watched until it is given back.

@@ -13,7 +13,7 @@ use super::trace::grant;
 use super::world::World;
 use crate::lease::cell::{LeaseState, LostReason};
 use crate::shard::ids::LaneId;
-use crate::types::Target;
+use crate::types::{Target, Token};
 
 impl Plan {
     /// How long it may take a client to notice that a server has given a connection up.
@@ -81,13 +81,63 @@ impl World {
         });
     }
 
+    /// A lease has run out. If no caller had it, it could have been given back, unless something was wrong.
+    pub(super) fn check_left(&mut self, token: Token) {
+        let now = self.now();
+        if !self.is_cluster() {
+            return;
+        }
+        let Some(granted) = self.book.grants.iter().find(|granted| granted.token == token) else {
+            return;
+        };
+        if self.callers.has_in_hands(granted) {
+            return;
+        }
+        if self.book.cannot_be_taken_back(granted.connection) {
+            self.book.left.out_of_reach += 1;
+            return;
+        }
+        let since = granted
+            .owner
+            .map(|(client, _)| (client, calm_since(&self.clients, &self.network, client)));
+        let name = (grant(token), granted.key.clone(), granted.owner);
+        let could_at = match since {
+            Some((client, Some(since))) if self.is_alive(client) => {
+                since.max(granted.in_hands_at) + self.plan.orphaned_for()
+            }
+            Some((client, None)) if self.is_alive(client) => {
+                self.book.left.disturbed += 1;
+                return;
+            }
+            _ => {
+                self.book.left.client_over += 1;
+                return;
+            }
+        };
+        if could_at >= now {
+            self.book.left.disturbed += 1;
+            return;
+        }
+        self.broken(|| format!("{name:?} was left to its TTL, and no caller had it"));
+    }
+
     /// Grants that no caller wants are given back.
     pub(super) fn check_orphans(&mut self) {
         let now = self.now();
         let mut broken = None;
-        for granted in &mut self.book.grants {
+        // Time goes on, but nothing can be given back.
+        let is_without_leader = self.is_cluster() && self.leader().is_none();
+        let grants = self.book.grants.iter();
+        let out_of_reach: Vec<bool> = grants
+            .map(|granted| self.book.cannot_be_taken_back(granted.connection))
+            .collect();
+        for (granted, is_out_of_reach) in self.book.grants.iter_mut().zip(out_of_reach) {
             let held = self.callers.held.iter().find(|held| held.token == granted.token);
-            let is_wanted = held.is_some_and(|held| held.is_believed(now))
+            if self.callers.has_in_hands(granted) {
+                granted.in_hands_at = now;
+            }
+            let is_wanted = is_without_leader
+                || held.is_some_and(|held| held.is_believed(now))
                 || granted
                     .owner
                     .is_some_and(|(client, _)| self.callers.is_wanted(client, granted.kind, &granted.key));
@@ -98,12 +148,14 @@ impl World {
             // Where time alone took it, it is given back when its guard is dropped.
             let has_guard = held.is_some_and(|held| held.state(now) == LeaseState::Lost(LostReason::Expired));
             let bound = match granted.owner {
-                Some((client, lane)) if !has_guard => match calm_since(&self.clients, &self.network, client) {
-                    Some(since) if self.clients[client.index].lanes.contains_key(&lane) => {
-                        (granted.wanted_at.max(since), self.plan.orphaned_for())
+                Some((client, lane)) if !has_guard && !is_out_of_reach => {
+                    match calm_since(&self.clients, &self.network, client) {
+                        Some(since) if self.clients[client.index].lanes.contains_key(&lane) => {
+                            (granted.wanted_at.max(since), self.plan.orphaned_for())
+                        }
+                        _ => (granted.wanted_at, self.plan.orphaned_at_most()),
                     }
-                    _ => (granted.wanted_at, self.plan.orphaned_at_most()),
-                },
+                }
                 _ => (granted.wanted_at, self.plan.orphaned_at_most()),
             };
             if now.saturating_duration_since(bound.0) > bound.1 {
@@ -121,7 +173,8 @@ impl World {
 
     /// A caller gets a key that is free, whatever else waits.
     pub(super) fn check_free_keys(&mut self) {
-        if self.server.is_none() || self.draining {
+        let is_without_leader = self.is_cluster() && self.leader().is_none();
+        if self.server.is_none() || self.draining || is_without_leader {
             return;
         }
         let now = self.now();

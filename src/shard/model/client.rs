@@ -16,7 +16,6 @@ use super::trace::grant;
 use super::world::World;
 use crate::net::admission::Admission;
 use crate::net::dial::LaneEvent;
-use crate::net::endpoint::Endpoint;
 use crate::net::failover::Policy;
 use crate::net::health::ShardHealth;
 use crate::protocol::StableRef;
@@ -90,7 +89,8 @@ impl World {
         let now = self.now();
         let life = self.clients.get(index).map_or(0, |client| client.id.life + 1);
         let id = ClientId { index, life };
-        let endpoint = Endpoint::parse("model:1").unwrap();
+        let endpoints = self.plan.endpoints();
+        let endpoint = endpoints[0].clone();
         let (health, handover) = before.unwrap_or_else(|| {
             let mut health = ShardHealth::connecting(0, &endpoint);
             health.since = now;
@@ -99,10 +99,13 @@ impl World {
         let setup = Setup {
             index: 0,
             plan: ShardPlan {
-                policy: Policy::Single,
-                endpoints: vec![endpoint],
+                policy: match self.plan.terms.cluster.is_some() {
+                    true => Policy::Cluster,
+                    false => Policy::Single,
+                },
+                endpoints,
                 takeover_delay: None,
-                orphan_ttl: None,
+                orphan_ttl: self.plan.orphan_ttl,
                 stable_ref: None,
                 admission: Admission::default(),
             },
@@ -343,9 +346,10 @@ impl World {
         let Input::Lane(id, event @ (LaneEvent::Ended(_) | LaneEvent::Failed(_))) = input else {
             return None;
         };
-        let lane = client.lanes.remove(id);
-        if let (Some(mut lane), LaneEvent::Ended(end)) = (lane, &mut *event) {
-            end.leftovers.unwritten.extend(lane.take_unsent());
+        if let Some(mut lane) = client.lanes.remove(id) {
+            if let LaneEvent::Ended(end) = &mut *event {
+                end.leftovers.unwritten.extend(lane.take_unsent());
+            }
             let wire = lane.wire;
             self.hang_up_wire(wire);
         }
@@ -359,7 +363,14 @@ impl World {
         let calls = self.callers.calls.values().filter(|call| call.client == id).count();
         let abandoned = self.callers.abandoned.iter().filter(|call| call.client == id).count();
         let held = self.callers.held.iter().filter(|held| held.client == id).count();
-        let granted = self.book.grants.len() + self.clients[index].books().leases;
-        calls + abandoned + held + granted + self.callers.tickets.len() + self.clients[index].lanes.len()
+        let books = self.clients[index].books();
+        let granted = self.book.grants.len() + books.leases;
+        books.repeats
+            + calls
+            + abandoned
+            + held
+            + granted
+            + self.callers.tickets.len()
+            + self.clients[index].lanes.len()
     }
 }

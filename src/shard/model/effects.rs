@@ -64,13 +64,15 @@ impl World {
             role,
             pause,
             give_up_at,
-            ..
+            endpoint,
+            purpose,
         } = opening;
         let (now, id) = (self.now(), self.clients[index].id);
         let numbers = [index as u64, lane, pause.as_micros() as u64];
-        self.trace.log(now, "opens", &numbers, || format!("{role:?}"));
+        self.trace
+            .log(now, "opens", &numbers, || format!("{role:?} {endpoint} {purpose:?}"));
         let dial_at = now + pause;
-        let opened = SimLane::new(role, self.plan.lanes, dial_at, give_up_at);
+        let opened = SimLane::new(role, (endpoint, purpose), self.plan.lanes, dial_at, give_up_at);
         let before = self.clients[index].lanes.insert(lane, opened);
         if before.is_some() {
             self.broken(|| format!("client {index} opens connection {lane} twice"));
@@ -228,10 +230,14 @@ impl World {
 
     /// The client's end of a wire is closed.
     pub(super) fn hang_up_wire(&mut self, wire: Option<WireId>) {
+        let now = self.now();
         self.send_up(wire, Chunk::End);
         if let Some(id) = wire {
             if let Some(wire) = self.network.get_mut(id) {
                 wire.client_is_gone = true;
+                let (index, member) = (wire.client.index, wire.member);
+                self.book.closed(id.number, now);
+                self.left_member(index, member);
             }
             self.network.forget_if_gone(id);
         }

@@ -19,6 +19,7 @@ impl World {
             0..=5 => self.cut_one(),
             6..=9 => self.stall_one(),
             10 | 11 => self.partition_one(),
+            12 | 13 | 19 if self.is_cluster() => self.cluster_fault(),
             12 => {
                 let is_silent = self.rng.u8(0..4) == 0;
                 self.kill_server(is_silent);
@@ -56,6 +57,7 @@ impl World {
         let now = self.now();
         let most = Duration::from_millis(if self.rng.bool() { 2 } else { 400 });
         let delays = [up_to(most, &mut self.rng), up_to(most, &mut self.rng)];
+        let (is_cluster, found_dead) = (self.is_cluster(), self.plan.terms.read_timeout);
         let Some(wire) = self.network.get_mut(id) else { return };
         let kept = [self.rng.usize(0..=wire.up.len()), self.rng.usize(0..=wire.down.len())];
         let (client, lane) = (wire.client, wire.lane);
@@ -67,8 +69,16 @@ impl World {
         ];
         self.trace.log(now, "wire is cut", &numbers, String::new);
         match server_hears {
+            // Its end is known already, or will be.
+            _ if is_cluster && wire.up.is_dead() => {}
             true => {
                 if let Some(at) = wire.up.reset(kept[0], now, delays[0]) {
+                    self.add(at, SimEvent::Serve(id));
+                }
+            }
+            // A member looks after connections that say nothing, and so finds those that are no more.
+            false if is_cluster => {
+                if let Some(at) = wire.up.reset(kept[0], now, found_dead) {
                     self.add(at, SimEvent::Serve(id));
                 }
             }
@@ -187,5 +197,6 @@ impl World {
             self.kill_server(false);
         }
         self.start_server();
+        self.heal_cluster();
     }
 }

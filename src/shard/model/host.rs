@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use super::agenda::{ClientId, SimEvent};
 use super::book::{GivenUp, GrantRecord};
+use super::cluster::SimMember;
 use super::network::{Chunk, WireId};
 use super::world::World;
 use crate::server::EventKind;
 use crate::server::model::ModelServer;
 use crate::shard::ids::LaneId;
+use crate::types::Token;
 
 impl World {
     pub(super) fn start_server(&mut self) -> bool {
@@ -24,10 +26,11 @@ impl World {
             .log(now, "server starts", &[u64::from(self.servers)], String::new);
         self.add(server.sweep_at(), SimEvent::Sweep(self.servers));
         self.server = Some(server);
+        self.found_cluster();
         true
     }
 
-    /// The server is gone, and what it knew. Its clients hear of it soon, or not at all.
+    /// The server is gone, and what it knew.
     pub(super) fn kill_server(&mut self, is_silent: bool) {
         let now = self.now();
         let Some(mut server) = self.server.take() else { return };
@@ -38,7 +41,21 @@ impl World {
         for granted in std::mem::take(&mut self.book.grants) {
             self.give_up(granted);
         }
+        self.wires_end(None, is_silent);
+        for index in 0..self.clients.len() {
+            self.disturbed(index);
+        }
+    }
+
+    /// The server, or one member of a cluster, is gone. Its clients hear of it soon, or not at all.
+    pub(super) fn wires_end(&mut self, member: Option<usize>, is_silent: bool) {
+        let now = self.now();
         for id in self.network.ids() {
+            if let (Some(member), Some(wire)) = (member, self.network.get(id)) {
+                if wire.member != member {
+                    continue;
+                }
+            }
             let (most, kept) = (Duration::from_millis(300), self.rng.usize(0..3));
             let delay = super::plan::up_to(most, &mut self.rng);
             let Some(wire) = self.network.get_mut(id) else { continue };
@@ -46,16 +63,17 @@ impl World {
                 continue;
             }
             wire.server_is_gone = true;
-            let (client, lane) = (wire.client, wire.lane);
+            let (client, lane, is_of_cluster) = (wire.client, wire.lane, member.is_some());
+            if is_of_cluster {
+                self.disturbed(client.index);
+            }
+            let Some(wire) = self.network.get_mut(id) else { continue };
             if is_silent {
                 wire.down.swallow(kept);
             } else if let Some(at) = wire.down.reset(kept, now, delay) {
                 self.wake_lane(client, lane, at);
             }
             self.network.forget_if_gone(id);
-        }
-        for index in 0..self.clients.len() {
-            self.disturbed(index);
         }
     }
 
@@ -73,7 +91,7 @@ impl World {
         let now = self.now();
         let Some(server) = &mut self.server else { return };
         self.trace.log(now, "server drains", &[], String::new);
-        server.drain(now);
+        server.drain(0, now);
         self.draining = true;
         self.after_server();
         let stop = SimEvent::Stop(self.servers);
@@ -97,6 +115,7 @@ impl World {
     /// An attempt to connect has come to the server.
     pub(super) fn arrive(&mut self, client: ClientId, id: LaneId) -> bool {
         let now = self.now();
+        self.note_leader();
         let Some(lane) = self.clients[client.index].lanes.get_mut(&id) else {
             return false;
         };
@@ -110,8 +129,10 @@ impl World {
             }
             return false;
         }
+        let member = lane.endpoint;
+        let is_up = !self.draining && self.members.get(member).is_none_or(SimMember::admits);
         let admitted = match &mut self.server {
-            Some(server) if !self.draining => server.connect(now).ok_or("the server closed it without a word"),
+            Some(server) if is_up => server.connect(member, now).ok_or("the server closed it without a word"),
             _ => Err("connection refused"),
         };
         self.trace
@@ -123,7 +144,10 @@ impl World {
                     number,
                 };
                 lane.admitted(wire);
-                self.network.add(wire, client, id);
+                self.network.add(wire, member, client, id);
+                if let Some(at) = self.members.get(member) {
+                    self.book.connected(number, (client, id), lane.session(), at.process());
+                }
                 self.wake_lane(client, id, now);
                 // It may never say anything.
                 self.add(now, SimEvent::Serve(wire));
@@ -212,7 +236,9 @@ impl World {
             self.send_down(id, Chunk::End);
             self.server_hung_up(id);
         } else {
-            self.arm_server(id, turn.wake_at);
+            if let Some(at) = turn.wake_at {
+                self.arm_server(id, at);
+            }
         }
         self.after_server();
         did
@@ -231,8 +257,12 @@ impl World {
     fn server_hung_up(&mut self, id: WireId) {
         let now = self.now();
         self.trace.log(now, "server hangs up", &[id.number], String::new);
+        let leader = self.leader();
         if let Some(wire) = self.network.get_mut(id) {
             wire.server_is_gone = true;
+            if leader == Some(wire.member) {
+                self.book.seen(id.number);
+            }
             let index = wire.client.index;
             self.disturbed(index);
         }
@@ -249,6 +279,7 @@ impl World {
         let at = server.sweep_at();
         self.add(at, SimEvent::Sweep(number));
         self.after_server();
+        self.look_at_leaders();
         self.check_orphans();
         self.check_free_keys();
         true
@@ -257,6 +288,7 @@ impl World {
     /// The server has done something: writes the book, and has those served who were waited for.
     pub(super) fn after_server(&mut self) {
         let now = self.now();
+        self.note_leader();
         let Some(server) = &mut self.server else { return };
         let (events, answered) = (server.take_events(), server.answered());
         for number in answered {
@@ -276,23 +308,43 @@ impl World {
                     event.token.map(super::trace::grant)
                 )
             });
+            let is_at_once =
+                event.kind == EventKind::Queued || event.kind == EventKind::Granted && event.place.is_none();
+            if is_at_once {
+                self.book.carried_out(event.connection);
+            }
             let Some(token) = event.token else { continue };
             match event.kind {
                 EventKind::Granted => self.granted(&event),
+                EventKind::Orphaned => {}
+                EventKind::Renewed | EventKind::Reclaimed if self.plan.terms.cluster.is_some() => {
+                    self.book.moved(token, event.connection);
+                }
                 EventKind::Renewed => {}
+                EventKind::Expired => self.expired(token),
                 EventKind::Disconnected => {
                     if let Some(granted) = self.book.ended(token, now) {
                         self.give_up(granted);
                     }
                 }
-                _ => {
-                    self.book.ended(token, now);
-                    for held in self.callers.held.iter_mut().filter(|held| held.token == token) {
-                        held.in_book = false;
-                    }
-                }
+                _ => self.ended(token),
             }
         }
+    }
+
+    /// A grant has ended, and not with its connection.
+    fn ended(&mut self, token: Token) {
+        let now = self.now();
+        self.book.ended(token, now);
+        for held in self.callers.held.iter_mut().filter(|held| held.token == token) {
+            held.in_book = false;
+        }
+    }
+
+    /// A lease has run out.
+    fn expired(&mut self, token: Token) {
+        self.check_left(token);
+        self.ended(token);
     }
 
     fn granted(&mut self, event: &crate::server::Event) {
@@ -302,12 +354,15 @@ impl World {
             number: event.connection,
         };
         let owner = self.network.get(wire).map(|wire| (wire.client, wire.lane));
+        let owner = owner.or_else(|| self.book.owner_of(event.connection));
         let granted = GrantRecord {
             token,
             kind: event.namespace,
             key: event.key.clone(),
+            connection: event.connection,
             owner,
             wanted_at: self.now(),
+            in_hands_at: self.now(),
         };
         let holders = self.book.granted(granted);
         if holders > event.limit as usize {

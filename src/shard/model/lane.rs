@@ -10,14 +10,15 @@ use super::network::{Chunk, WireId};
 use crate::clock::Moment;
 use crate::error::{Error, ErrorKind};
 use crate::net::abilities::Abilities;
-use crate::net::connect::Shown;
+use crate::net::connect::{Purpose, Shown};
 use crate::net::dial::LaneEvent;
 use crate::net::fencing::FencesShown;
 use crate::net::lane::{Caller, Command, LaneEnd, LaneReport, Outgoing};
 use crate::net::pipeline::{Pipeline, Received};
-use crate::protocol::{LineBuffer, MAX_RESPONSE_LINE, Request};
+use crate::protocol::{LineBuffer, MAX_RESPONSE_LINE, Request, StableRef, Status};
 use crate::shard::effect::Role;
 use crate::shard::request::Pending;
+use crate::types::{Key, Kind, Token, Ttl};
 
 /// How connections behave.
 #[derive(Clone, Copy, Debug)]
@@ -31,6 +32,9 @@ pub(super) struct LaneTerms {
 /// A connection, from the wish for it to the moment at which the shard has heard of its end.
 pub(super) struct SimLane {
     pub(super) role: Role,
+    /// The server that it leads to, of those that its client was told of.
+    pub(super) endpoint: usize,
+    purpose: Purpose,
     /// Once a server has admitted it.
     pub(super) wire: Option<WireId>,
     terms: LaneTerms,
@@ -57,6 +61,70 @@ enum LaneStage {
 struct Greeting {
     out: BytesMut,
     lines: LineBuffer,
+    /// What is being asked.
+    asked: Question,
+    /// What is to be asked then.
+    further: VecDeque<Question>,
+    /// Whether the server remembers sessions, once that is known.
+    sessions: Option<bool>,
+}
+
+/// What a server is asked before a connection is used.
+enum Question {
+    Ping,
+    Name(StableRef),
+    /// To renew a lease that does not exist: only a leader refuses that.
+    RenewNothing,
+}
+
+impl Question {
+    fn request(&self) -> Request {
+        match self {
+            Self::Ping => Request::Ping,
+            Self::Name(reference) => Request::StableRef {
+                reference: reference.clone(),
+            },
+            Self::RenewNothing => Request::Renew {
+                kind: Kind::Lock,
+                key: Key::new("nobodys").unwrap(),
+                token: Token::OF_NOTHING,
+                ttl: Some(Ttl::DEFAULT),
+            },
+        }
+    }
+
+    /// Why the answer is none that lets the connection be used, if so.
+    fn refusal_by(&self, answer: &str) -> Option<Error> {
+        let is_fine = match self {
+            Self::Ping | Self::Name(_) => answer == "ok",
+            Self::RenewNothing => matches!(answer, "error" | "error_lease_expired"),
+        };
+        if is_fine {
+            return None;
+        }
+        Some(match answer.strip_prefix("error_not_leader") {
+            Some(leader) => {
+                let leader = leader.trim();
+                Status::NotLeader((!leader.is_empty()).then(|| leader.into())).to_error("")
+            }
+            None if answer == "error_draining" => Status::Draining.to_error(""),
+            None => Error::new(ErrorKind::Connect, format!("the server answers {answer:?}")),
+        })
+    }
+}
+
+/// What a connection is asked for its purpose.
+fn questions(purpose: &Purpose) -> VecDeque<Question> {
+    let questions = match purpose {
+        Purpose::Leading(reference) => vec![
+            Question::Ping,
+            Question::Name(reference.clone()),
+            Question::RenewNothing,
+        ],
+        Purpose::Session(reference) => vec![Question::Name(reference.clone())],
+        Purpose::Requests | Purpose::Pipelined | Purpose::Signals => vec![Question::Ping],
+    };
+    questions.into()
 }
 
 struct LaneWork {
@@ -91,10 +159,18 @@ impl LaneTurn {
 }
 
 impl SimLane {
-    pub(super) fn new(role: Role, terms: LaneTerms, dial_at: Instant, give_up_at: Option<Instant>) -> Self {
+    pub(super) fn new(
+        role: Role,
+        (endpoint, purpose): (usize, Purpose),
+        terms: LaneTerms,
+        dial_at: Instant,
+        give_up_at: Option<Instant>,
+    ) -> Self {
         let connect_by = dial_at + terms.connect_timeout;
         Self {
             role,
+            endpoint,
+            purpose,
             wire: None,
             terms,
             stage: LaneStage::Dialling,
@@ -102,6 +178,14 @@ impl SimLane {
             finished: false,
             connect_by: give_up_at.map_or(connect_by, |give_up_at| give_up_at.min(connect_by)),
             woken_at: None,
+        }
+    }
+
+    /// The name that it presents, if another connection may present that, too.
+    pub(super) fn session(&self) -> Option<StableRef> {
+        match &self.purpose {
+            Purpose::Leading(reference) | Purpose::Session(reference) => Some(reference.clone()),
+            Purpose::Requests | Purpose::Pipelined | Purpose::Signals => None,
         }
     }
 
@@ -142,11 +226,16 @@ impl SimLane {
     /// A server has admitted it.
     pub(super) fn admitted(&mut self, wire: WireId) {
         self.wire = Some(wire);
+        let mut further = questions(&self.purpose);
+        let asked = further.pop_front().unwrap_or(Question::Ping);
         let mut out = BytesMut::new();
-        Request::Ping.encode(&mut out);
+        asked.request().encode(&mut out);
         self.stage = LaneStage::Greeting(Greeting {
             out,
             lines: LineBuffer::new(),
+            asked,
+            further,
+            sessions: None,
         });
     }
 
@@ -205,9 +294,6 @@ impl SimLane {
         let LaneStage::Greeting(greeting) = &mut self.stage else {
             return turn;
         };
-        if !greeting.out.is_empty() {
-            turn.written.push(greeting.out.split());
-        }
         let mut has_ended = false;
         for chunk in arrived {
             match chunk {
@@ -215,8 +301,32 @@ impl SimLane {
                 Chunk::End | Chunk::Reset => has_ended = true,
             }
         }
-        let answered = matches!(greeting.lines.next_line(MAX_RESPONSE_LINE), Ok(Some("ok")));
-        if has_ended {
+        let mut answered = false;
+        let mut refusal = None;
+        while let Ok(Some(answer)) = greeting.lines.next_line(MAX_RESPONSE_LINE) {
+            refusal = greeting.asked.refusal_by(answer);
+            if refusal.is_some() {
+                break;
+            }
+            if let Question::Name(_) = greeting.asked {
+                greeting.sessions = Some(true);
+            }
+            match greeting.further.pop_front() {
+                Some(next) => {
+                    next.request().encode(&mut greeting.out);
+                    greeting.asked = next;
+                }
+                None => answered = true,
+            }
+        }
+        if !greeting.out.is_empty() {
+            turn.written.push(greeting.out.split());
+        }
+        let sessions = greeting.sessions;
+        if let Some(refusal) = refusal {
+            self.stage = LaneStage::Over(Vec::new());
+            turn.events.push(LaneEvent::Failed(refusal));
+        } else if has_ended {
             turn.events
                 .push(self.failed("the server closed the connection without a word"));
         } else if answered {
@@ -231,7 +341,7 @@ impl SimLane {
             turn.events.push(LaneEvent::Up(Shown {
                 abilities: Abilities {
                     ping: Some(true),
-                    sessions: None,
+                    sessions,
                 },
                 cluster: None,
                 fences: FencesShown::Nothing,

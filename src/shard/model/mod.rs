@@ -10,6 +10,7 @@
 //! | `plan` | what a seed decides beforehand |
 //! | `agenda`, `trace` | the clock, and what has happened |
 //! | `network`, `lane`, `host`, `faults` | wires, their ends, and what goes wrong with them |
+//! | `cluster` | the members of a cluster, and what goes wrong with them and their leadership |
 //! | `client`, `effects` | shards, and what their drivers do |
 //! | `callers`, `acts` | who uses them |
 //! | `describe` | what histories say |
@@ -38,6 +39,21 @@
 //! 10. A key that is free is granted within a second to a caller that waits for it, or tries to get it, whatever else waits; plus what a
 //!     few messages take. Tickets are excepted: they need a connection of their own.
 //!
+//! # Clusters
+//!
+//! One seed of three has a cluster of three members on one state. Their leadership moves on, with and without a member that says where
+//! to; members that lead die, or are shut down in order; others are named than lead. All of the above holds then, too, as long as a member
+//! leads, and in addition:
+//!
+//! 11. A grant that no caller has is not left to its TTL, unless the server makes that unavoidable. That is so where
+//!     - something was wrong with its client's connections, or with the cluster, until it was too late, or its client was over;
+//!     - the end of the connection that it was granted to was not seen by the process that leads, or that led after it: no other
+//!       connection of the session is given what a connection to the same process has. A session whose name was presented again
+//!       meanwhile may have two places, and is given one of them for each time that it asks;
+//!     - the request was carried out when its client had closed the connection and gone on.
+//!
+//!     These are counted, and the test says how many there were.
+//!
 //! A client's process may stop for longer than leases last, and go on as if nothing had happened: all of this holds then, too.
 //!
 //! # Running it
@@ -52,6 +68,7 @@ mod book;
 mod callers;
 mod checks;
 mod client;
+mod cluster;
 mod describe;
 mod effects;
 mod faults;

@@ -40,6 +40,8 @@ pub(super) struct Pipe {
 
 /// A connection.
 pub(super) struct SimWire {
+    /// The member that it leads to.
+    pub(super) member: usize,
     pub(super) client: ClientId,
     pub(super) lane: LaneId,
     /// From the client to the server.
@@ -137,8 +139,9 @@ impl SimWire {
 }
 
 impl Network {
-    pub(super) fn add(&mut self, id: WireId, client: ClientId, lane: LaneId) {
+    pub(super) fn add(&mut self, id: WireId, member: usize, client: ClientId, lane: LaneId) {
         let wire = SimWire {
+            member,
             client,
             lane,
             up: Pipe::default(),

@@ -1,16 +1,21 @@
 //! What a seed decides before anything happens: servers, clients, network, and what goes wrong how often.
 
+use std::net::SocketAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use super::lane::LaneTerms;
 use crate::lease::schedule::{RenewRatio, Schedule};
 use crate::net::backoff::ReconnectPolicy;
+use crate::net::endpoint::Endpoint;
 use crate::net::fencing::Fencing;
 use crate::server::Release;
-use crate::server::model::Terms;
+use crate::server::model::{ClusterTerms, Terms};
 use crate::shard::Settings;
 use crate::types::{Key, Limit, Target, Ttl};
+
+/// How many members a cluster has.
+pub(super) const MEMBERS: u16 = 3;
 
 /// The longest TTL that a caller asks for, in seconds.
 pub(super) const LONGEST_TTL: u64 = 6;
@@ -40,6 +45,8 @@ pub(super) struct Plan {
     exclusive_per_key: usize,
     pub(super) idle_timeout: Duration,
     pub(super) survives_disconnect: bool,
+    /// What clients are told of the orphan TTL of a cluster's members.
+    pub(super) orphan_ttl: Option<Duration>,
     fail_fast: bool,
     lease_ttl: Option<Ttl>,
     /// Some callers name no TTL. Then a lease may be as long as the client takes the server's default to be.
@@ -77,7 +84,32 @@ pub(super) fn up_to(most: Duration, rng: &mut fastrand::Rng) -> Duration {
 }
 
 impl Plan {
-    pub(super) fn new(rng: &mut fastrand::Rng) -> Self {
+    /// One seed of three has a cluster.
+    pub(super) fn new(seed: u64, rng: &mut fastrand::Rng) -> Self {
+        let plan = Self::of_one_server(rng);
+        match seed % 3 {
+            1 => plan.of_cluster(rng),
+            _ => plan,
+        }
+    }
+
+    fn of_cluster(mut self, rng: &mut fastrand::Rng) -> Self {
+        let orphan_ttl = Duration::from_secs([0, 0, 3, 8, 40][rng.usize(0..5)]);
+        // Clients know how long their members keep what a connection leaves behind, or they do not.
+        self.orphan_ttl = (!orphan_ttl.is_zero() && rng.u8(0..4) > 0).then_some(orphan_ttl);
+        self.survives_disconnect = false;
+        self.terms.auto_release_on_disconnect = true;
+        self.terms.release = Release::Cluster;
+        self.terms.cluster = Some(ClusterTerms {
+            members: (1..=MEMBERS)
+                .map(|port| SocketAddr::from(([127, 0, 0, 1], port)))
+                .collect(),
+            orphan_ttl,
+        });
+        self
+    }
+
+    fn of_one_server(rng: &mut fastrand::Rng) -> Self {
         let one_of =
             |rng: &mut fastrand::Rng, millis: &[u64]| Duration::from_millis(millis[rng.usize(0..millis.len())]);
         let clients = rng.usize(1..=3);
@@ -105,6 +137,7 @@ impl Plan {
             default_lease_ttl: Ttl::from_secs(rng.u64(1..=LONGEST_TTL)).unwrap_or(Ttl::DEFAULT),
             lease_sweep_interval: one_of(rng, &[200, 1_000]),
             gc_max_idle: Duration::from_secs(2),
+            cluster: None,
         };
         let latency = match rng.u8(0..4) {
             0 => (1_000, 1_000),
@@ -131,6 +164,7 @@ impl Plan {
             exclusive_per_key: rng.usize(1..=exclusive.div_ceil(2)),
             idle_timeout: one_of(rng, &[500, 2_000]),
             survives_disconnect,
+            orphan_ttl: None,
             fail_fast: rng.u8(0..5) == 0,
             lease_ttl: (rng.u8(0..2) == 0).then_some(Ttl::from_secs(3)).flatten(),
             unnamed_ttls: rng.bool(),
@@ -143,6 +177,25 @@ impl Plan {
             },
             pieces: rng.u8(0..3) > 0,
             wrong_limits: rng.u8(0..5) == 0,
+        }
+    }
+
+    /// How long a cluster keeps what a connection leaves behind.
+    pub(super) fn kept_for(&self) -> Duration {
+        self.terms
+            .cluster
+            .as_ref()
+            .map_or(Duration::ZERO, |cluster| cluster.orphan_ttl)
+    }
+
+    /// Where the servers are that a client is told of.
+    pub(super) fn endpoints(&self) -> Vec<Endpoint> {
+        let members = self.terms.cluster.iter().flat_map(|cluster| &cluster.members);
+        let texts = members.map(SocketAddr::to_string);
+        let endpoints: Vec<_> = texts.filter_map(|text| Endpoint::parse(&text).ok()).collect();
+        match endpoints.is_empty() {
+            true => vec![Endpoint::parse("model:1").unwrap()],
+            false => endpoints,
         }
     }
 

@@ -14,6 +14,7 @@ pub(in crate::shard) struct Books {
     pub(in crate::shard) leases: usize,
     pub(in crate::shard) held_by_key: usize,
     pub(in crate::shard) releases: usize,
+    pub(in crate::shard) repeats: usize,
     pub(in crate::shard) waits_here: usize,
     pub(in crate::shard) waits_at_server: usize,
     pub(in crate::shard) has_waits: bool,
@@ -32,6 +33,7 @@ impl ShardMachine {
             leases: self.leases.ids().count(),
             held_by_key: self.leases.held_by_key(),
             releases: self.releases.under_way(),
+            repeats: self.repeats.waiting(),
             waits_here: self.waits.local(),
             waits_at_server: self.waits.at_server(),
             has_waits: !self.waits.is_empty(),
@@ -63,7 +65,10 @@ impl World {
         } else {
             self.let_go();
         }
-        let time = self.plan.terms.read_timeout + self.plan.noticed_within() + self.plan.longest_lease() * 2;
+        let time = self.plan.kept_for()
+            + self.plan.terms.read_timeout
+            + self.plan.noticed_within()
+            + self.plan.longest_lease() * 2;
         let until = self.now() + time + LONGEST_WAIT + self.plan.idle_timeout;
         self.run_until(until, |world| world.unsettled().is_none());
         if let Some(what) = self.unsettled() {

@@ -1,8 +1,10 @@
 //! Seeds, run.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::book::Left;
 use super::world::World;
 
 /// So many seeds, …
@@ -17,6 +19,7 @@ struct RunOutcome {
     hash: u64,
     steps: u64,
     violation: Option<String>,
+    left: Left,
     history: String,
 }
 
@@ -44,6 +47,7 @@ fn run(seed: u64, steps: u64, lines: usize) -> RunOutcome {
     RunOutcome {
         hash: world.trace.hash(),
         steps: taken,
+        left: world.book.left,
         violation: panic.or_else(|| world.violation().map(str::to_owned)),
         history: world.trace.text(lines),
     }
@@ -76,6 +80,7 @@ fn shards_keep_their_promises_whatever_happens() {
     let first = from_environment("MODEL_FROM").unwrap_or(0);
     let last = first + from_environment("MODEL_SEEDS").unwrap_or(SEEDS);
     let (next, failed, taken) = (AtomicU64::new(first), AtomicU64::new(u64::MAX), AtomicU64::new(0));
+    let left = Mutex::new(Left::default());
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
         for _ in 0..threads {
@@ -87,6 +92,7 @@ fn shards_keep_their_promises_whatever_happens() {
                     }
                     let outcome = run(seed, steps, 0);
                     taken.fetch_add(outcome.steps, Ordering::Relaxed);
+                    left.lock().unwrap().add(outcome.left);
                     if outcome.violation.is_some() {
                         failed.fetch_min(seed, Ordering::Relaxed);
                     }
@@ -96,6 +102,10 @@ fn shards_keep_their_promises_whatever_happens() {
     });
     let failed = failed.into_inner();
     assert!(failed == u64::MAX, "{}", report(failed, steps, 120));
+    println!(
+        "grants that ran out and that no caller had: {:?}",
+        left.into_inner().unwrap()
+    );
     // A run in which nothing happens any more would prove nothing.
     assert_eq!(taken.into_inner(), (last - first) * steps);
 }

@@ -6,6 +6,7 @@ use super::agenda::{Agenda, ClientId, SimEvent};
 use super::book::Book;
 use super::callers::Callers;
 use super::client::SimClient;
+use super::cluster::SimMember;
 use super::network::Network;
 use super::plan::{Plan, up_to};
 use super::trace::SimTrace;
@@ -27,6 +28,8 @@ pub(super) struct World {
     pub(super) servers: u32,
     /// It admits no more connections.
     pub(super) draining: bool,
+    /// The members of a cluster.
+    pub(super) members: Vec<SimMember>,
     /// Nothing reaches the server before that, of new connections.
     pub(super) unreachable_until: Instant,
     /// Acts and faults go on.
@@ -38,7 +41,7 @@ pub(super) struct World {
 impl World {
     pub(super) fn new(seed: u64, with_text: bool) -> Self {
         let mut rng = fastrand::Rng::with_seed(seed);
-        let plan = Plan::new(&mut rng);
+        let plan = Plan::new(seed, &mut rng);
         // Far from the beginning of the clock, so that moments before the run exist.
         let begun = Instant::now() + std::time::Duration::from_secs(24 * 3600);
         let mut world = Self {
@@ -53,6 +56,7 @@ impl World {
             server: None,
             servers: 0,
             draining: false,
+            members: Vec::new(),
             unreachable_until: begun,
             goes_on: true,
             violation: None,
@@ -115,6 +119,9 @@ impl World {
             SimEvent::Sweep(server) => self.sweep(server),
             SimEvent::Stop(server) => self.stop_server(server),
             SimEvent::Start => self.start_server(),
+            SimEvent::Elect => self.elect(),
+            SimEvent::StopMember(member) => self.stop_member(member),
+            SimEvent::StartMember(member) => self.start_member(member),
             SimEvent::Call(call) => self.look_for_answer(call),
         };
         if did {
