@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use dflockd_client::Shard;
 use dflockd_client::server::{EventKind, Server};
+use dflockd_client::{Client, ClientBuilder, Shard};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::support::cluster::{ClusterScene, Cut, SOON_SEEN, patient, soon};
@@ -74,8 +74,18 @@ async fn an_idle_client_costs_the_cluster_no_entry_of_its_log() {
     drop(ticket);
 }
 
+/// A client that gives a silent member up soon.
+fn quick_to_notice(builder: ClientBuilder) -> ClientBuilder {
+    let patience = Duration::from_secs(1);
+    builder
+        .reconnect(soon())
+        .keepalive(SOON_SEEN)
+        .reply_timeout(patience)
+        .connect_timeout(patience)
+}
+
 /// A leader that reaches no other member, and a client that reaches no other member either.
-async fn with_the_minority() -> (ClusterScene, Cut, dflockd_client::Client) {
+async fn with_the_minority() -> (ClusterScene, Cut, Client) {
     // What the leader would answer comes later than any test waits.
     let options = Server::builder()
         .read_timeout(Duration::from_secs(600))
@@ -83,14 +93,8 @@ async fn with_the_minority() -> (ClusterScene, Cut, dflockd_client::Client) {
     let scene = ClusterScene::set(options).await;
     let cut = Cut::of(&scene).await;
     let shard = Shard::cluster(cut.proxies.iter().map(|proxy| proxy.address.clone()));
-    let client = dflockd_client::Client::builder()
-        .shards([shard])
-        .reconnect(soon())
-        .keepalive(SOON_SEEN)
-        .reply_timeout(SOON_SEEN)
-        .connect_timeout(SOON_SEEN)
-        .lease_ttl(Duration::from_secs(2));
-    let client = client.connect().await.unwrap();
+    let client = Client::builder().shards([shard]).lease_ttl(Duration::from_secs(2));
+    let client = quick_to_notice(client).connect().await.unwrap();
     (scene, cut, client)
 }
 
@@ -98,7 +102,7 @@ async fn with_the_minority() -> (ClusterScene, Cut, dflockd_client::Client) {
 async fn a_leader_without_a_majority_lets_nobody_hold_for_longer_than_is_safe() {
     let (scene, cut, client) = with_the_minority().await;
     let held = client.lock("k").unwrap().acquire().await.unwrap();
-    let other = scene.client().await;
+    let other = quick_to_notice(scene.builder()).connect().await.unwrap();
     let lock = patiently(&other, "k");
     for proxy in &cut.proxies[1..] {
         proxy.change(|weather| weather.refuse = true);

@@ -68,6 +68,24 @@ async fn a_ticket_whose_time_is_over_after_a_change_of_leaders_leaves_no_place()
 }
 
 #[tokio::test]
+async fn a_ticket_that_is_dropped_after_its_place_was_taken_back_leaves_none() {
+    let scene = forgetful().await;
+    let holder = scene.client().await;
+    let client = scene.client().await;
+    let held = holder.lock("k").unwrap().acquire().await.unwrap();
+    let ticket = queued(&client.lock("k").unwrap()).await;
+    scene.cluster.move_leader(1).unwrap();
+    client.barrier().await.unwrap();
+    until("its place is taken back", || scene.count(EventKind::Reclaimed) == 1).await;
+    // The first `w` behind the `e` that did so does not end it.
+    drop(ticket);
+    scene.until_waiters(0).await;
+    held.release().await.unwrap();
+    scene.until_free().await;
+    assert_eq!(scene.judge().grants, 1);
+}
+
+#[tokio::test]
 async fn a_wait_behind_its_own_ghost_goes_on_when_the_leader_sees_that_the_connection_has_ended() {
     let scene = ClusterScene::set(patient()).await;
     let holder = scene.client().await;
