@@ -437,6 +437,30 @@ fn a_connection_that_stands_for_leases_that_are_lost_is_closed() {
     drop(caller);
 }
 
+#[test]
+fn a_connection_whose_wait_is_ended_by_a_shutdown_stands_as_long_as_it_owns_leases() {
+    let mut bench = Bench::cluster(|settings| settings.exclusive = 1);
+    bench.policy.never = true;
+    let mut leases = Vec::new();
+    for (name, number) in [("k", 1), ("another", 2)] {
+        let (lane, mut holder) = waits(&mut bench, name);
+        let request = bench.sent_on(lane, RequestKind::Wait);
+        bench.answer(lane, request, Response::Granted(grant(number)));
+        leases.push((lane, lease(&mut holder)));
+    }
+    let (lane, lease) = leases.swap_remove(0);
+    let until = bench.now + 60 * SECOND;
+    let refusal = progress::Refusal { at: bench.now, own: 0 };
+    let _waiting = bench.acquire("other", Patience::Until(until, refusal));
+    // There is no room for one more connection.
+    let request = bench.sent_on(lane, RequestKind::Wait);
+    bench.answer(lane, request, Response::Refused(Status::Error));
+    assert!(!bench.closed.contains(&lane), "the server would release what it owns");
+    assert_eq!(state(&bench, &lease), LeaseState::Held);
+    bench.cut(lane);
+    assert!(is_lost(&bench, &lease, LostReason::Disconnected));
+}
+
 // Tries that may have been carried out.
 
 /// The connection that was opened last, and the name under which it is to find something.

@@ -167,15 +167,19 @@ impl ShardMachine {
         }
     }
 
-    /// A wait comes back from its connection. Its session goes with it, so that connection is of no more use.
+    /// A wait comes back from its connection. Its session goes with it, so that connection is of no more use, unless it owns leases: it
+    /// stands for these, as the server releases them with it.
     pub(super) fn retry_wait(&mut self, from: LaneId, wait: Pending, refusal: Error, turn: &mut Turn<'_>) {
         let Some(mut connection) = self.connections.get_mut(from) else {
             return self.refuse(wait, refusal, turn);
         };
         let (session, begun) = (connection.session.clone(), connection.stop_waiting(turn.now));
+        let owns = connection.owns > 0;
         drop(connection);
-        if session.is_some() {
-            self.connections.close(from, turn);
+        match session {
+            Some(_) if owns => self.connections.retire(from, turn),
+            Some(_) => drop(self.connections.close(from, turn)),
+            None => {}
         }
         let arrival = begun.and_then(|(key, arrival, occupant)| {
             self.waits.ended(&key, occupant, turn.now);
