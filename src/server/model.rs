@@ -343,6 +343,23 @@ impl ModelServer {
         }
     }
 
+    /// Leadership is lost while the next request of the leader's is under way.
+    pub(crate) fn fall_in_flight(&mut self) {
+        if let Some(members) = self.state.membership() {
+            members.trouble.fall_in_flight(None);
+        }
+    }
+
+    /// A member loses sight of the others. If it leads, it goes on believing so.
+    pub(crate) fn isolate(&mut self, member: usize) {
+        self.state.isolate(member);
+    }
+
+    /// A member sees the others again.
+    pub(crate) fn rejoin(&mut self, member: usize) {
+        self.state.rejoin(member);
+    }
+
     /// A member names this address in place of the leader's, or the leader's again.
     pub(crate) fn redirect(&mut self, member: usize, to: Option<Box<str>>) {
         if let Some(members) = self.state.membership() {

@@ -45,6 +45,8 @@ pub(super) enum SimEvent {
     Elect,
     /// A member that shuts down stops to wait for its clients.
     StopMember(usize),
+    /// A member sees the others again.
+    Rejoin(usize),
     /// A member is started again.
     StartMember(usize),
     /// A caller looks for its answer.

@@ -13,6 +13,8 @@ pub(super) struct SimMember {
     is_up: bool,
     /// It shuts down.
     drains: bool,
+    /// It does not see the others.
+    is_cut_off: bool,
     /// Another one each time it starts.
     process: u32,
 }
@@ -22,6 +24,7 @@ impl SimMember {
         Self {
             is_up: true,
             drains: false,
+            is_cut_off: false,
             process,
         }
     }
@@ -45,6 +48,7 @@ impl World {
     pub(super) fn found_cluster(&mut self) {
         if self.is_cluster() {
             self.members = (0..u32::from(MEMBERS)).map(SimMember::new).collect();
+            self.led_by = self.leader();
             self.note_leader();
         }
     }
@@ -56,7 +60,7 @@ impl World {
 
     /// Something goes wrong with a member, or with the leadership.
     pub(super) fn cluster_fault(&mut self) {
-        match self.rng.u8(0..10) {
+        match self.rng.u8(0..14) {
             0..=2 => self.move_leader(),
             3 => self.lead(None),
             4 | 5 => {
@@ -70,8 +74,46 @@ impl World {
                 let member = self.leader().unwrap_or_default();
                 self.drain_member(member);
             }
+            9 | 10 => {
+                if let Some(server) = &mut self.server {
+                    server.fall_in_flight();
+                }
+            }
+            11 | 12 => {
+                let member = self.leader().filter(|_| self.rng.u8(0..4) > 0);
+                let member = member.unwrap_or_else(|| self.rng.usize(0..self.members.len()));
+                self.isolate(member);
+            }
             _ => {}
         }
+    }
+
+    /// A member sees no other for a while.
+    fn isolate(&mut self, member: usize) {
+        let now = self.now();
+        let Some(server) = &mut self.server else { return };
+        if !self.members[member].admits() || self.members.iter().any(|member| member.is_cut_off) {
+            return;
+        }
+        self.trace.log(now, "member is cut off", &[member as u64], String::new);
+        self.members[member].is_cut_off = true;
+        server.isolate(member);
+        self.after_server();
+        self.add_in(Duration::from_secs(8), SimEvent::Rejoin(member));
+    }
+
+    pub(super) fn rejoin(&mut self, member: usize) -> bool {
+        let now = self.now();
+        let (Some(server), Some(at)) = (&mut self.server, self.members.get_mut(member)) else {
+            return false;
+        };
+        if !std::mem::take(&mut at.is_cut_off) {
+            return false;
+        }
+        self.trace.log(now, "member rejoins", &[member as u64], String::new);
+        server.rejoin(member);
+        self.after_server();
+        true
     }
 
     /// A member says that another one leads, or that none does.
@@ -106,7 +148,7 @@ impl World {
     fn candidates(&self) -> impl Iterator<Item = usize> {
         let members = self.members.iter().enumerate();
         let candidates: Vec<usize> = members
-            .filter(|(_, member)| member.admits())
+            .filter(|(_, member)| member.admits() && !member.is_cut_off)
             .map(|(member, _)| member)
             .collect();
         candidates.into_iter()
@@ -122,7 +164,8 @@ impl World {
         self.note_leader();
         let Some(server) = &mut self.server else { return };
         server.lead(to, now);
-        self.leaders_changed();
+        self.note_leader();
+        self.after_server();
     }
 
     /// Writes down which process leads now.
@@ -133,14 +176,17 @@ impl World {
         }
     }
 
-    /// Another member leads, or none.
-    fn leaders_changed(&mut self) {
-        self.note_leader();
-        self.after_server();
+    /// Another member may lead than before, or none.
+    pub(super) fn note_change(&mut self) {
+        let leader = self.leader();
+        if leader == self.led_by {
+            return;
+        }
+        self.led_by = leader;
         for index in 0..self.clients.len() {
             self.disturbed(index);
         }
-        if self.leader().is_none() {
+        if leader.is_none() {
             self.add_in(Duration::from_secs(2), SimEvent::Elect);
         }
     }
@@ -171,13 +217,9 @@ impl World {
         self.trace.log(now, "member ends", &numbers, String::new);
         self.members[member].is_up = false;
         let Some(server) = &mut self.server else { return };
-        let led = server.leader() == Some(member);
         server.crash(member, now);
         self.wires_end(Some(member), is_silent);
-        match led {
-            true => self.leaders_changed(),
-            false => self.after_server(),
-        }
+        self.after_server();
         self.add_in(Duration::from_secs(4), SimEvent::StartMember(member));
     }
 
@@ -227,6 +269,7 @@ impl World {
     /// All members are there from now on, and one of them leads.
     pub(super) fn heal_cluster(&mut self) {
         for member in 0..self.members.len() {
+            self.rejoin(member);
             self.stop_member(member);
             self.start_member(member);
             if let Some(server) = &mut self.server {

@@ -190,6 +190,7 @@ impl World {
     /// A turn of a connection, at the server's end.
     pub(super) fn serve(&mut self, id: WireId) -> bool {
         let now = self.now();
+        self.note_leader();
         let (Some(server), Some(wire)) = (&mut self.server, self.network.get_mut(id)) else {
             return false;
         };
@@ -289,6 +290,7 @@ impl World {
     pub(super) fn after_server(&mut self) {
         let now = self.now();
         self.note_leader();
+        self.note_change();
         let Some(server) = &mut self.server else { return };
         let (events, answered) = (server.take_events(), server.answered());
         for number in answered {

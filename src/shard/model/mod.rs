@@ -42,7 +42,8 @@
 //! # Clusters
 //!
 //! One seed of three has a cluster of three members on one state. Their leadership moves on, with and without a member that says where
-//! to; members that lead die, or are shut down in order; others are named than lead. All of the above holds then, too, as long as a member
+//! to; members that lead die, are shut down in order, fall with a request under way, or go on believing in a minority; others are named
+//! than lead. All of the above holds then, too, as long as a member
 //! leads, and in addition:
 //!
 //! 11. A grant that no caller has is not left to its TTL, unless the server makes that unavoidable. That is so where

@@ -28,6 +28,8 @@ pub(super) struct World {
     pub(super) servers: u32,
     /// It admits no more connections.
     pub(super) draining: bool,
+    /// The member that led when that was looked at last.
+    pub(super) led_by: Option<usize>,
     /// The members of a cluster.
     pub(super) members: Vec<SimMember>,
     /// Nothing reaches the server before that, of new connections.
@@ -56,6 +58,7 @@ impl World {
             server: None,
             servers: 0,
             draining: false,
+            led_by: None,
             members: Vec::new(),
             unreachable_until: begun,
             goes_on: true,
@@ -121,6 +124,7 @@ impl World {
             SimEvent::Start => self.start_server(),
             SimEvent::Elect => self.elect(),
             SimEvent::StopMember(member) => self.stop_member(member),
+            SimEvent::Rejoin(member) => self.rejoin(member),
             SimEvent::StartMember(member) => self.start_member(member),
             SimEvent::Call(call) => self.look_for_answer(call),
         };
