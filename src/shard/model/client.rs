@@ -366,6 +366,7 @@ impl World {
         let books = self.clients[index].books();
         let granted = self.book.grants.len() + books.leases;
         books.repeats
+            + books.in_flight
             + calls
             + abandoned
             + held
