@@ -461,6 +461,26 @@ fn a_connection_whose_wait_is_ended_by_a_shutdown_stands_as_long_as_it_owns_leas
     assert!(is_lost(&bench, &lease, LostReason::Disconnected));
 }
 
+#[test]
+fn a_place_is_given_up_until_a_leader_has_answered() {
+    let mut bench = Bench::cluster(|_| {});
+    let (mut lane, caller) = waits(&mut bench, "k");
+    let request = bench.sent_on(lane, RequestKind::Wait);
+    drop(caller);
+    bench.answer(lane, request, Response::TimedOut);
+    for _ in 0..6 {
+        let request = bench.sent_on(lane, RequestKind::GiveUp);
+        bench.cut_with(lane, vec![request]);
+        bench.pass(2 * SECOND);
+        bench
+            .opened
+            .retain(|(_, opening)| matches!(opening.purpose, Purpose::Session(_)));
+        lane = opened_as(&mut bench).0;
+        bench.up(lane);
+    }
+    bench.sent_on(lane, RequestKind::GiveUp);
+}
+
 // Tries that may have been carried out.
 
 /// The connection that was opened last, and the name under which it is to find something.

@@ -359,7 +359,8 @@ impl ShardMachine {
         match wait {
             Pending::Wait(wait) => self.count_redirect(&mut wait.redirects),
             Pending::Enqueue(acquire) => self.count_redirect(&mut acquire.redirects),
-            Pending::GiveUp(_, _, times) => self.count_redirect(times),
+            // No caller waits for it, and the server would keep the place.
+            Pending::GiveUp(..) => true,
             Pending::Rejoin(id, _) | Pending::Collect(id, _) => {
                 let most = self.settings.max_redirects;
                 self.places.count_rejoin(*id).is_some_and(|times| times <= most)
