@@ -155,26 +155,32 @@ async fn leases_that_survive_a_disconnect_survive_a_panic() {
     let recorder = Faulty::default();
     let client = builder(&[&server], &recorder).survives_disconnect(true);
     let client = client.connect().await.unwrap();
-    survives(&client, &recorder).await;
+    let error = survives(&client, &recorder).await.unwrap_err();
+    names_the_cause(&error);
 
     let scene = ClusterScene::set(patient()).await;
     let recorder = Faulty::default();
     let client = scene.builder().metrics_recorder(recorder.clone()).lease_ttl(TTL);
     let client = client.connect().await.unwrap();
-    survives(&client, &recorder).await;
+    // A cluster tells under the name of the connection what became of the try.
+    assert!(survives(&client, &recorder).await.unwrap(), "the key is free");
 }
 
-async fn survives(client: &Client, recorder: &Faulty) {
+/// A lease survives a panic. Returns what the try brought that was under way.
+async fn survives(client: &Client, recorder: &Faulty) -> Result<bool, Error> {
     let guard = client.lock("k").unwrap().acquire().await.unwrap();
     recorder.has(Fault::once("batch_size"));
-    let error = soon("an answer", client.lock("next").unwrap().try_acquire())
-        .await
-        .unwrap_err();
-    names_the_cause(&error);
+    let tried = soon("an answer", client.lock("next").unwrap().try_acquire()).await;
     assert!(guard.is_held());
     until("it is renewed", || guard.state() == LeaseState::Held).await;
     guard.release().await.unwrap();
+    let outcome = match tried {
+        Ok(Some(next)) => next.release().await.map(|()| true),
+        Ok(None) => Ok(false),
+        Err(error) => Err(error),
+    };
     assert!(client.shutdown(PATIENCE).await.unreleased.is_empty());
+    outcome
 }
 
 /// Of several connections one alone is lost.

@@ -22,6 +22,9 @@
 //! This type coordinates them: `intake` takes requests in, `answers` says what answers mean, `endings` what becomes of
 //! requests that get none, `connecting` opens connections, `leaders` and `standby` follow servers, `waiting` and `sessions` see to waits, `leases` to leases.
 
+// What is large is passed on in its box, from the caller's task to the connection and back: so what moves is small.
+#![allow(clippy::boxed_local, clippy::vec_box)]
+
 pub(crate) mod acquire;
 mod answers;
 pub(crate) mod ask;
