@@ -113,10 +113,13 @@ async fn lose_the_leader(how: End, arguments: &Arguments) -> Result<Round, Box<d
         return Err("leases were lost".into());
     }
 
+    let held: HashSet<_> = guards.iter().map(|guard| guard.key().clone()).collect();
     let mut renewed = HashSet::new();
     let mut times = Vec::new();
     for event in cluster.events() {
-        if event.kind == EventKind::Renewed && event.at >= led && renewed.insert(event.key) {
+        // The request that changes nothing is a grant that is confirmed by a renewal, if its first answer was lost.
+        let is_held = held.contains(&event.key);
+        if event.kind == EventKind::Renewed && event.at >= led && is_held && renewed.insert(event.key) {
             times.push(event.at);
         }
     }
