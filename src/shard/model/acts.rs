@@ -104,6 +104,9 @@ impl World {
             What::Wait(wanted, refusal) => Input::Acquire(wanted.acquire(ask), Patience::Until(until, *refusal)),
             What::Collect(..) | What::Ask | What::Release(_) => return id,
         };
+        if let What::Enqueue(wanted) = &what {
+            self.book.wants_ticket(client, wanted.target.kind(), &wanted.key);
+        }
         self.clients[client.index].mailbox.send(input);
         let call = SimCall {
             client,

@@ -10,7 +10,7 @@ use super::network::WireId;
 use crate::shard::ids::LaneId;
 
 /// One life of a client: from the start of its shard to the end of that.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct ClientId {
     pub(super) index: usize,
     pub(super) life: u32,

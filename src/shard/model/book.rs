@@ -1,6 +1,6 @@
 //! The servers' book as their events tell it, beside what clients have been told.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use tokio::time::Instant;
 
@@ -23,6 +23,22 @@ pub(super) struct Book {
     pub(super) left: Left,
     /// When a grant of a key last ended.
     ended_at: HashMap<(Kind, Key), Instant>,
+    /// Places in queues, by their number.
+    places: BTreeMap<u64, PlaceRecord>,
+    /// The keys of which clients have wanted tickets: theirs are not told from other places.
+    ticketed: HashSet<(ClientId, Kind, Key)>,
+}
+
+/// A place in a queue of a cluster.
+#[derive(Clone)]
+pub(super) struct PlaceRecord {
+    pub(super) client: ClientId,
+    pub(super) kind: Kind,
+    pub(super) key: Key,
+    /// When it was taken.
+    pub(super) at: Instant,
+    /// Leadership that has changed since, so often.
+    pub(super) outlived: u32,
 }
 
 /// A grant that a server has in its book.
@@ -163,6 +179,51 @@ impl Book {
                 || connection.is_ghost(&self.led_at)
                 || connection.session.as_ref().is_some_and(is_haunted)
         })
+    }
+
+    /// A caller wants a ticket.
+    pub(super) fn wants_ticket(&mut self, client: ClientId, kind: Kind, key: &Key) {
+        self.ticketed.insert((client, kind, key.clone()));
+    }
+
+    /// Whether all places of a key that a client has had are those of waits.
+    pub(super) fn has_no_tickets(&self, place: &PlaceRecord) -> bool {
+        !self.ticketed.contains(&(place.client, place.kind, place.key.clone()))
+    }
+
+    /// A place was taken over a connection.
+    pub(super) fn queued(&mut self, place: u64, connection: u64, kind: Kind, key: Key, at: Instant) {
+        if let Some((client, _)) = self.owner_of(connection) {
+            self.places.insert(
+                place,
+                PlaceRecord {
+                    client,
+                    kind,
+                    key,
+                    at,
+                    outlived: 0,
+                },
+            );
+        }
+    }
+
+    /// The leadership has changed.
+    pub(super) fn outlive(&mut self) {
+        for place in self.places.values_mut() {
+            place.outlived += 1;
+        }
+    }
+
+    /// A place was granted, or left.
+    pub(super) fn unqueued(&mut self, place: u64) -> Option<PlaceRecord> {
+        self.places.remove(&place)
+    }
+
+    /// How many places of a key a client has that it took before then.
+    pub(super) fn places_before(&self, client: ClientId, kind: Kind, key: &Key, then: Instant) -> usize {
+        let is_one =
+            |place: &&PlaceRecord| place.client == client && place.kind == kind && place.key == *key && place.at < then;
+        self.places.values().filter(is_one).count()
     }
 
     /// A lease belongs to another connection.

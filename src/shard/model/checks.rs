@@ -5,9 +5,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::agenda::ClientId;
+use super::callers::{SimCall, Wanted, What};
 use super::client::SimClient;
 use super::lane::SimLane;
-use super::network::{Network, SimWire};
+use super::network::{Network, SimWire, WireId};
 use super::plan::{LONGEST_STALL, LONGEST_WAIT, Plan, REQUEST_TIMEOUT};
 use super::trace::grant;
 use super::world::World;
@@ -119,6 +120,40 @@ impl World {
             return;
         }
         self.broken(|| format!("{name:?} was left to its TTL, and no caller had it"));
+    }
+
+    /// A place was left. One that has outlived a change of leaders is not given up over a connection that stands while callers wait that
+    /// need it. Not looked at are clients that want tickets of the key, whose places are not told from others.
+    pub(super) fn check_left_place(&mut self, place: u64, connection: u64) {
+        let now = self.now();
+        let Some(left) = self.book.unqueued(place) else { return };
+        let calm_since = calm_since(&self.clients, &self.network, left.client);
+        let number = WireId {
+            server: self.servers,
+            number: connection,
+        };
+        let stands = self.network.get(number).is_some_and(|wire| !wire.is_hurt());
+        let is_calm = calm_since.is_some() && stands;
+        // A wait is asked again as often as redirects are followed.
+        let has_outlived = (1..=2).contains(&left.outlived);
+        if !self.is_alive(left.client) || !is_calm || !has_outlived || !self.book.has_no_tickets(&left) {
+            return;
+        }
+        let needs_it = |call: &&SimCall| {
+            let waits = matches!(&call.what, What::Wait(..));
+            let same = |wanted: &Wanted| wanted.target.kind() == left.kind && wanted.key == left.key;
+            let is_old = call.client == left.client && call.since <= left.at && call.until > now + self.plan.slack();
+            waits && is_old && call.what.acquires().is_some_and(same)
+        };
+        let callers = self.callers.calls.values().filter(needs_it).count();
+        let places = self
+            .book
+            .places_before(left.client, left.kind, &left.key, self.led_since);
+        if callers > places {
+            self.broken(|| {
+                format!("place {place} of {:?} was given up, though {callers} callers of client {} wait for it with {places} places", left.key, left.client.index)
+            });
+        }
     }
 
     /// Grants that no caller wants are given back.

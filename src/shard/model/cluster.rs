@@ -183,6 +183,8 @@ impl World {
             return;
         }
         self.led_by = leader;
+        self.led_since = self.now();
+        self.book.outlive();
         for index in 0..self.clients.len() {
             self.disturbed(index);
         }

@@ -315,6 +315,17 @@ impl World {
             if is_at_once {
                 self.book.carried_out(event.connection);
             }
+            if let Some(place) = event.place {
+                match event.kind {
+                    EventKind::Queued => {
+                        let (kind, key) = (event.namespace, event.key.clone());
+                        self.book.queued(place, event.connection, kind, key, now);
+                    }
+                    EventKind::Granted => drop(self.book.unqueued(place)),
+                    EventKind::Left => self.check_left_place(place, event.connection),
+                    _ => {}
+                }
+            }
             let Some(token) = event.token else { continue };
             match event.kind {
                 EventKind::Granted => self.granted(&event),

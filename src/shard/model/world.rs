@@ -30,6 +30,8 @@ pub(super) struct World {
     pub(super) draining: bool,
     /// The member that led when that was looked at last.
     pub(super) led_by: Option<usize>,
+    /// When another member began to lead, or none.
+    pub(super) led_since: Instant,
     /// The members of a cluster.
     pub(super) members: Vec<SimMember>,
     /// Nothing reaches the server before that, of new connections.
@@ -59,6 +61,7 @@ impl World {
             servers: 0,
             draining: false,
             led_by: None,
+            led_since: begun,
             members: Vec::new(),
             unreachable_until: begun,
             goes_on: true,
