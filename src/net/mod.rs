@@ -21,6 +21,7 @@ pub(crate) mod reconnect;
 pub(crate) mod settings;
 mod socket;
 pub(crate) mod stream;
+pub(crate) mod takeover;
 #[cfg(unix)]
 mod unix;
 #[cfg(not(unix))]

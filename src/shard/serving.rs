@@ -6,8 +6,9 @@ use tokio::time::Instant;
 
 use super::effect::Handover;
 use crate::net::backoff::OF_USE_AFTER;
-use crate::net::failover::{Failover, TakeoverDelay};
+use crate::net::failover::Failover;
 use crate::net::reconnect::Reconnect;
+use crate::net::takeover::TakeoverDelay;
 
 /// Who serves.
 pub(super) struct Serving {
