@@ -16,6 +16,7 @@ use super::request::Pending;
 use crate::error::Result;
 use crate::lease::cell::LeaseCell;
 use crate::net::connect::Purpose;
+use crate::net::endpoint::Endpoint;
 use crate::net::health::ShardHealth;
 use crate::net::lane::Outgoing;
 use crate::protocol::{Request, Response};
@@ -140,5 +141,10 @@ impl Turn<'_> {
 
     pub(super) fn tell(&mut self, ask: Ask<Acquired>, outcome: Result<AcquireOutcome>) {
         self.push(Effect::Answer(Answer::Acquire(ask, outcome)));
+    }
+
+    /// Tells a caller what its question brought, and from which endpoint.
+    pub(super) fn answer(&mut self, question: Box<Question>, answer: Result<Response>, at: &Endpoint) {
+        self.push(Effect::Answer(Answer::Question(question, answer, at.as_text().clone())));
     }
 }

@@ -171,7 +171,7 @@ impl ShardMachine {
             Pending::Repeat(repeat) => self.not_found(*repeat, error, turn),
             Pending::Wait(wait) => self.tell_uncovered(&wait.wait_key(), error, turn),
             Pending::Rejoin(ticket, _) | Pending::Collect(ticket, _) => self.ticket_refused(ticket, error, turn),
-            Pending::Ask(question) => self.answer(question, Err(error), turn),
+            Pending::Ask(question) => turn.answer(question, Err(error), self.endpoint()),
             Pending::GiveUp(..)
             | Pending::Settle(..)
             | Pending::Confirm { .. }

@@ -3,14 +3,13 @@
 use super::ShardMachine;
 use super::acquire::{Acquire, Patience};
 use super::connections::Work;
-use super::effect::{AcquireOutcome, Answer, Effect, Turn};
+use super::effect::{AcquireOutcome, Turn};
 use super::progress::Refusal;
-use super::question::Question;
 use super::request::{Pending, Wait};
 use super::rules::Carrier;
 use crate::ending::shut_down;
-use crate::error::{Error, Result};
-use crate::protocol::{Request, Response};
+use crate::error::Error;
+use crate::protocol::Request;
 use crate::types::{Key, WaitSecs};
 
 impl ShardMachine {
@@ -80,7 +79,7 @@ impl ShardMachine {
             // The place went with its connection.
             Pending::GiveUp(..) | Pending::Settle(..) => {}
             Pending::Look => {}
-            Pending::Ask(question) => self.answer(question, Err(error), turn),
+            Pending::Ask(question) => turn.answer(question, Err(error), self.endpoint()),
             Pending::Confirm { acquire, grant, owner } => {
                 self.give_back_orphan(&acquire, *grant, owner, turn);
                 turn.tell(acquire.ask, Err(error));
@@ -185,12 +184,6 @@ impl ShardMachine {
     /// Whether requests wait for the disposable connection.
     pub(super) fn wants_disposable(&self) -> bool {
         self.parked.wants_disposable()
-    }
-
-    /// Tells a caller what its question brought.
-    pub(super) fn answer(&mut self, question: Box<Question>, answer: Result<Response>, turn: &mut Turn<'_>) {
-        let at = self.endpoint().as_text().clone();
-        turn.push(Effect::Answer(Answer::Question(question, answer, at)));
     }
 
     /// What is sent for a request; `None` if nothing is left to do.

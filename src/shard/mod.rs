@@ -19,7 +19,7 @@
 //! | [`serving`] | which server serves, reconnecting, the takeover delay |
 //! | [`shutdown`] | the end |
 //!
-//! This type coordinates them: `intake` takes requests in, `answers` says what answers mean, `endings` what becomes of
+//! This type coordinates them: `intake` takes requests in, `answers` and `wait_answers` say what answers mean, `grants` gives callers what was granted, `endings` what becomes of
 //! requests that get none, `connecting` opens connections, `leaders` and `standby` follow servers, `waiting` and `sessions` see to waits, `leases` to leases.
 
 // What is large is passed on in its box, from the caller's task to the connection and back: so what moves is small.
@@ -33,6 +33,7 @@ mod connection;
 mod connections;
 pub(crate) mod effect;
 mod endings;
+mod grants;
 pub(crate) mod held;
 mod holdings;
 pub(crate) mod ids;
@@ -60,6 +61,7 @@ mod sessions;
 mod shortage;
 mod shutdown;
 mod standby;
+mod wait_answers;
 mod wait_pace;
 mod waiting;
 mod waits;

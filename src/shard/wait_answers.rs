@@ -1,0 +1,227 @@
+//! What the answers to those mean that wait: in the server's queue, with a ticket, or for a try of their key.
+
+use tokio::time::Instant;
+
+use super::ShardMachine;
+use super::acquire::Acquire;
+use super::answers::{UnclaimedGrant, wait_ended_by_server};
+use super::effect::{AcquireOutcome, Turn};
+use super::ids::{LaneId, TicketId, WaitKey};
+use super::metrics::Tried;
+use super::places::TakenPlace;
+use super::request::{Pending, Probe, ServerWait, Wait};
+use crate::clock::Moment;
+use crate::error::{Error, ErrorKind};
+use crate::protocol::{Response, Status};
+use crate::types::{Grant, Key, Ttl};
+
+impl ShardMachine {
+    /// The key that a wait is for.
+    pub(super) fn key_of(&self, wait: &Pending) -> Option<Key> {
+        match wait {
+            Pending::Wait(wait) => Some(wait.key.clone()),
+            Pending::Collect(ticket, _) => self.places.wait_key(*ticket).map(|(_, key)| key),
+            _ => None,
+        }
+    }
+
+    /// A key was tried whose callers have no server wait.
+    pub(super) fn probe_answered(
+        &mut self,
+        probe: Probe,
+        response: Response,
+        sent_at: Moment,
+        from: LaneId,
+        turn: &mut Turn<'_>,
+    ) {
+        let Probe { key, ttl } = probe;
+        self.waits.tried(&key, turn.now);
+        match response {
+            Response::TimedOut => {
+                self.metrics.tried(Tried::Busy);
+                self.waits.refused(&key, turn.now);
+            }
+            Response::Granted(grant) => {
+                self.metrics.tried(Tried::Granted);
+                self.note_default_ttl(ttl, &grant);
+                let granted = UnclaimedGrant {
+                    asked: ttl,
+                    is_sure: true,
+                    sent_at,
+                };
+                self.deliver(&key, grant, granted, from, turn);
+            }
+            other => {
+                self.metrics.tried(Tried::Refused);
+                if let Some(Wait::Caller(acquire, _) | Wait::Ticket(acquire)) = self.waits.claim(&key, turn.now) {
+                    let error = self.refused(acquire.target, &acquire.key, &other);
+                    turn.tell(acquire.ask, Err(error));
+                }
+            }
+        }
+    }
+
+    /// A try was not sent, or not answered.
+    pub(super) fn probe_unanswered(&mut self, key: &WaitKey, now: Instant) {
+        self.metrics.tried(Tried::Unanswered);
+        self.waits.tried(key, now);
+    }
+
+    /// A wait on the server is over.
+    pub(super) fn wait_answered(
+        &mut self,
+        wait: ServerWait,
+        response: Response,
+        sent_at: Moment,
+        from: LaneId,
+        turn: &mut Turn<'_>,
+    ) {
+        let key = wait.wait_key();
+        let was_cut = self.connections.get(from).is_some_and(|connection| connection.cut);
+        self.wait_ended(from, turn);
+        match response {
+            // It crossed with the end of its connection, and so ends with that.
+            Response::Granted(grant) if was_cut => {
+                self.connections.own(from);
+                self.give_back_grant(wait.target, wait.key, grant, from, turn);
+            }
+            Response::Granted(grant) => {
+                self.note_default_ttl(wait.ttl, &grant);
+                let granted = UnclaimedGrant {
+                    asked: wait.ttl,
+                    // In a session it may have been granted long before it was asked for this time.
+                    is_sure: wait.session.is_none(),
+                    sent_at,
+                };
+                self.deliver(&key, grant, granted, from, turn);
+            }
+            Response::TimedOut => {
+                if !was_cut || wait.session.is_some() {
+                    self.end_place(from, wait.target, wait.key, turn);
+                }
+                self.tell_overdue(&key, turn);
+            }
+            _ if was_cut => {}
+            Response::Refused(Status::Error) => {
+                let error = self.at_lane(from, wait_ended_by_server(Some(&wait.key)));
+                self.tell_uncovered(&key, error, turn);
+            }
+            other => {
+                let error = self.refused(wait.target, &wait.key, &other);
+                self.tell_uncovered(&key, error, turn);
+            }
+        }
+    }
+
+    /// The server says that a key is held, when the time of callers may be over.
+    fn tell_overdue(&mut self, key: &WaitKey, turn: &mut Turn<'_>) {
+        self.waits.refused(key, turn.now);
+        while let Some(Wait::Caller(_, until)) = self.waits.uncovered(key, turn.now) {
+            if *until > turn.now {
+                return;
+            }
+            if let Some(Wait::Caller(acquire, _)) = self.waits.take_uncovered(key, turn.now) {
+                self.answer_busy(acquire, turn);
+            }
+        }
+    }
+
+    /// A server wait ended without a grant: the caller that has none any more gets the error.
+    pub(super) fn tell_uncovered(&mut self, key: &WaitKey, error: Error, turn: &mut Turn<'_>) {
+        if let Some(Wait::Caller(acquire, _)) = self.waits.take_uncovered(key, turn.now) {
+            turn.tell(acquire.ask, Err(error));
+        }
+    }
+
+    /// The answer to the `w` at the place of a ticket. If its caller has gone, a grant goes to the next caller of the key.
+    pub(super) fn collect_answered(&mut self, ticket: TicketId, response: Response, from: LaneId, turn: &mut Turn<'_>) {
+        let was_cut = self.connections.get(from).is_some_and(|connection| connection.cut);
+        self.wait_ended(from, turn);
+        if let (Response::TimedOut, false, Some((target, key))) = (&response, was_cut, self.places.wait_key(ticket)) {
+            self.end_place(from, target, key, turn);
+        }
+        let Some(place) = self.places.remove(ticket) else {
+            return;
+        };
+        let (key, enqueued_at, asked) = (place.wait_key(), place.enqueued_at(), place.ttl());
+        let acquire = place.into_acquire().filter(|acquire| !acquire.ask.is_gone());
+        let response = match response {
+            // The place was taken over this connection. So it was granted, and the server has dropped it with its lease.
+            Response::Refused(Status::NotEnqueued) => Response::Refused(Status::LeaseExpired),
+            // What a `w` names is no TTL: it may be what is left of it.
+            Response::Granted(grant) => Response::Granted(Grant {
+                ttl: asked.or(self.default_ttl).unwrap_or(Ttl::DEFAULT),
+                ..grant
+            }),
+            other => other,
+        };
+        // The lease counts from its `e`, if it was asked for on these terms then. A cluster may have begun it anew meanwhile, or ended it.
+        let is_sure = asked.is_some() && !self.serving.is_cluster();
+        match (response, acquire) {
+            (Response::Granted(grant), _) if was_cut => {
+                self.connections.own(from);
+                self.give_back_grant(key.0, key.1, grant, from, turn);
+            }
+            (Response::TimedOut, Some(acquire)) => self.answer_busy(acquire, turn),
+            (Response::Refused(Status::Error), Some(acquire)) => {
+                let error = self.at_lane(from, wait_ended_by_server(Some(&acquire.key)));
+                turn.tell(acquire.ask, Err(error));
+            }
+            (Response::Granted(grant), Some(acquire)) => {
+                self.connections.own(from);
+                self.hand_over_grant(acquire, grant, enqueued_at, is_sure, from, turn);
+            }
+            (response, Some(acquire)) => self.acquire_answered(acquire, response, enqueued_at, from, turn),
+            (Response::Granted(grant), None) => {
+                let granted = UnclaimedGrant {
+                    asked,
+                    is_sure,
+                    sent_at: enqueued_at,
+                };
+                self.deliver(&key, grant, granted, from, turn);
+            }
+            (_, None) => {}
+        }
+    }
+
+    /// The answer to an `e` came over the connection `from`.
+    pub(super) fn enqueue_answered(
+        &mut self,
+        acquire: Box<Acquire>,
+        response: Response,
+        sent_at: Moment,
+        from: LaneId,
+        turn: &mut Turn<'_>,
+    ) {
+        match response {
+            Response::Acquired(grant) => {
+                // The server keeps the grant for a `w` and refuses another `e` for the key on this connection until then.
+                // So it is collected at once; the answer is the same grant again. The caller need not wait for that.
+                let settle = Pending::Settle(acquire.target.kind(), acquire.key.clone());
+                self.send_on(from, settle, turn);
+                self.granted(acquire, grant, sent_at, from, turn);
+            }
+            Response::Queued => self.give_ticket(acquire, sent_at, from, turn),
+            other => {
+                self.wait_ended(from, turn);
+                self.acquire_answered(acquire, other, sent_at, from, turn);
+            }
+        }
+    }
+
+    /// The connection stays with the ticket until that is used or dropped. If its caller has gone meanwhile, the ticket is
+    /// dropped with the answer, and so gives its place up.
+    fn give_ticket(&mut self, acquire: Box<Acquire>, enqueued_at: Moment, from: LaneId, turn: &mut Turn<'_>) {
+        let Some(mut connection) = self.connections.get_mut(from) else {
+            let error = Error::new(ErrorKind::Disconnected, "the connection was closed");
+            let error = self.here(error);
+            return turn.tell(acquire.ask, Err(error));
+        };
+        let id = self.places.insert(TakenPlace::of(&acquire, Some(from), enqueued_at));
+        connection.hold_ticket(id, turn.now);
+        drop(connection);
+        let refusal = self.refusal_of(acquire.target.kind(), &acquire.key, turn.now);
+        let outcome = AcquireOutcome::Queued(id, acquire.target, acquire.key, refusal);
+        turn.tell(acquire.ask, Ok(outcome));
+    }
+}
