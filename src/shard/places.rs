@@ -244,3 +244,6 @@ impl Places {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

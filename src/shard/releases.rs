@@ -88,3 +88,97 @@ impl Releases {
         self.under_way == 0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shard::bench::{SECOND, grant, key};
+    use crate::types::Target;
+
+    fn release(name: &str, until: Instant) -> Box<PendingRelease> {
+        Box::new(PendingRelease {
+            target: Target::Lock,
+            key: key(name),
+            token: grant(1).token,
+            id: None,
+            owner: 1,
+            until,
+            repeated: false,
+            told: None,
+        })
+    }
+
+    fn keys(releases: &[Box<PendingRelease>]) -> Vec<&str> {
+        releases.iter().map(|release| release.key.as_str()).collect()
+    }
+
+    #[test]
+    fn what_waits_for_a_connection_leaves_in_its_order_and_is_under_way_until_it_ends() {
+        let now = Instant::now();
+        let mut releases = Releases::new(false);
+        assert!(releases.is_done() && releases.take_pending().is_empty());
+        for name in ["b", "a", "c"] {
+            releases.begin(&grant(1).token);
+            releases.keep(release(name, now));
+        }
+        assert_eq!((releases.pending(), releases.under_way()), (3, 3));
+        assert_eq!(keys(&releases.take_pending()), ["b", "a", "c"]);
+        assert_eq!((releases.pending(), releases.under_way()), (0, 3), "sent, not answered");
+        releases.end(&grant(1).token);
+        releases.end(&grant(1).token);
+        assert!(!releases.is_done());
+        releases.end(&grant(1).token);
+        assert!(releases.is_done());
+    }
+
+    #[test]
+    fn an_end_too_many_counts_nothing_below_none() {
+        let mut releases = Releases::new(true);
+        releases.end(&grant(1).token);
+        assert!(releases.is_done());
+        releases.begin(&grant(1).token);
+        assert!(!releases.is_done());
+    }
+
+    #[test]
+    fn those_whose_leases_the_server_has_ended_leave_from_that_instant_on() {
+        let start = Instant::now();
+        let mut releases = Releases::new(false);
+        for (name, secs) in [("a", 2), ("b", 1), ("c", 3), ("d", 1)] {
+            releases.begin(&grant(1).token);
+            releases.keep(release(name, start + secs * SECOND));
+        }
+        assert!(releases.take_over(start + SECOND / 2).is_empty());
+        assert_eq!(keys(&releases.take_over(start + SECOND)), ["b", "d"]);
+        assert_eq!(
+            (releases.pending(), releases.under_way()),
+            (2, 4),
+            "the caller ends them"
+        );
+        assert_eq!(keys(&releases.take_pending()), ["a", "c"]);
+    }
+
+    #[test]
+    fn in_a_cluster_a_token_is_known_until_its_last_release_is_over() {
+        let mut releases = Releases::new(true);
+        let (first, second) = (grant(1).token, grant(2).token);
+        releases.begin(&first);
+        releases.begin(&first);
+        releases.begin(&second);
+        releases.end(&second);
+        assert!(releases.is_under_way(&first) && !releases.is_under_way(&second));
+        releases.end(&first);
+        assert!(releases.is_under_way(&first), "one more");
+        releases.end(&first);
+        assert!(!releases.is_under_way(&first) && releases.is_done());
+        releases.begin(&first);
+        assert!(releases.is_under_way(&first), "counted anew");
+    }
+
+    #[test]
+    fn elsewhere_no_token_is_remembered() {
+        let mut releases = Releases::new(false);
+        releases.begin(&grant(1).token);
+        assert!(!releases.is_under_way(&grant(1).token) && releases.under_way() == 1);
+    }
+}

@@ -347,3 +347,6 @@ fn lost_try() -> Error {
         "the connection was lost before the try was answered, and what became of it cannot be told from other leases of this client",
     )
 }
+
+#[cfg(test)]
+mod tests;

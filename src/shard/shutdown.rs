@@ -158,3 +158,38 @@ impl ShardMachine {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shard::bench::{SECOND, key};
+
+    #[test]
+    fn the_report_says_what_was_released_and_what_was_not() {
+        let until = Instant::now() + SECOND;
+        let mut closing = Closing::new(Shutdown { until, told: None });
+        assert_eq!(closing.until(), until);
+        closing.count(&key("a"), true);
+        closing.count(&key("b"), false);
+        closing.count(&key("c"), true);
+        assert_eq!(closing.until(), until, "no answer prolongs it");
+        let (told, report) = closing.finish([key("d"), key("e")].into_iter());
+        assert!(told.is_none());
+        assert_eq!(
+            (report.released, report.unreleased),
+            (2, vec![key("b"), key("d"), key("e")])
+        );
+    }
+
+    #[test]
+    fn a_shutdown_with_nothing_to_release_has_an_empty_report_for_its_own_caller() {
+        let (tell, mut caller) = oneshot::channel();
+        let shutdown = Shutdown {
+            until: Instant::now(),
+            told: Some(tell),
+        };
+        let (told, report) = Closing::new(shutdown).finish(std::iter::empty());
+        told.expect("it is waited for").send(report).expect("its caller");
+        assert_eq!(caller.try_recv(), Ok(ShutdownReport::default()));
+    }
+}

@@ -1,0 +1,196 @@
+//! The places alone.
+
+use tokio::sync::oneshot;
+
+use super::*;
+use crate::error::Result;
+use crate::shard::bench::{SECOND, ask, key};
+use crate::types::Limit;
+
+type Caller = oneshot::Receiver<Result<Acquired>>;
+
+fn place(lane: Option<LaneId>) -> TakenPlace {
+    let (ask, _) = ask();
+    let ttl = Some(Ttl::from_secs(7).unwrap());
+    let mut acquire = Acquire::new(slot(), key("k"), ttl, policy(), ask);
+    acquire.redirects = 2;
+    TakenPlace::of(&acquire, lane, Instant::now().into())
+}
+
+fn slot() -> Target {
+    Target::Semaphore(Limit::new(3).unwrap())
+}
+
+fn policy() -> RenewPolicy {
+    RenewPolicy {
+        never: true,
+        ..RenewPolicy::default()
+    }
+}
+
+/// A place on a connection whose ticket is used.
+fn collected(places: &mut Places, lane: LaneId) -> (TicketId, Caller) {
+    let id = places.insert(place(Some(lane)));
+    let (ask, caller) = ask();
+    assert_eq!(places.collect(id, Instant::now(), ask).ok(), Some(Some(lane)));
+    (id, caller)
+}
+
+#[test]
+fn a_place_keeps_the_terms_on_which_it_was_taken() {
+    let (ask, _caller) = ask();
+    let mut acquire = Acquire::new(slot(), key("k"), Some(Ttl::from_secs(7).unwrap()), policy(), ask);
+    acquire.redirects = 2;
+    let enqueued_at = Moment::from(Instant::now());
+    let place = TakenPlace::of(&acquire, Some(1), enqueued_at);
+    assert_eq!((place.ttl(), place.rejoined()), (acquire.ttl, 2));
+    assert_eq!(place.enqueued_at(), enqueued_at);
+    assert_eq!(place.wait_key(), (slot(), key("k")));
+    assert!(!place.is_to_give_up());
+
+    let mut places = Places::default();
+    let id = places.insert(place);
+    assert_eq!(places.wait_key(id), Some((slot(), key("k"))));
+    let enqueue = Request::Enqueue {
+        target: slot(),
+        key: key("k"),
+        ttl: acquire.ttl,
+    };
+    assert!(
+        places.request(id) == Some(enqueue),
+        "it is taken back on the same terms"
+    );
+    assert!(places.remove(id).is_some() && places.remove(id).is_none());
+    assert!(places.wait_key(id).is_none() && places.request(id).is_none());
+}
+
+#[test]
+fn no_ticket_has_the_name_of_one_before() {
+    let mut places = Places::default();
+    let first = places.insert(place(None));
+    places.remove(first);
+    let second = places.insert(place(None));
+    places.take_callers();
+    let third = places.insert(place(None));
+    assert!(first < second && second < third);
+}
+
+#[test]
+fn a_caller_collects_on_the_connection_of_its_place() {
+    let mut places = Places::default();
+    let id = places.insert(place(Some(3)));
+    assert!(!places.is_collected(id));
+    let (ask_first, mut caller) = ask();
+    assert_eq!(places.collect(id, Instant::now(), ask_first).ok(), Some(Some(3)));
+    assert!(places.is_collected(id) && places.len() == 1);
+
+    let taken = places.remove(id).unwrap();
+    let acquire = taken.into_acquire().expect("its caller waits");
+    assert_eq!((acquire.wait_key(), acquire.policy), ((slot(), key("k")), policy()));
+    assert_eq!(acquire.ttl, Some(Ttl::from_secs(7).unwrap()));
+    acquire.ask.tell(Err(crate::ending::shut_down()));
+    assert!(
+        matches!(caller.try_recv(), Ok(Err(_))),
+        "the caller that collects is told"
+    );
+
+    let (ask_late, _caller) = ask();
+    assert!(places.collect(id, Instant::now(), ask_late).is_err(), "it comes back");
+    assert!(!places.is_collected(id));
+}
+
+#[test]
+fn a_caller_that_collects_while_its_place_is_taken_back_waits_for_that() {
+    let mut places = Places::default();
+    let id = places.insert(place(Some(3)));
+    assert!(places.leave_connection(id));
+    let until = Instant::now() + SECOND;
+    let (ask, _caller) = ask();
+    assert_eq!(places.collect(id, until, ask).ok(), Some(None));
+    match places.taken_back(id, 4) {
+        Some(AfterRejoin::Collect(then, ask)) => assert!(then == until && !ask.is_gone()),
+        _ => panic!("it is collected"),
+    }
+    assert!(!places.is_collected(id), "once");
+    assert!(matches!(places.taken_back(id, 5), Some(AfterRejoin::Keep)));
+    assert!(matches!(places.give_up(id), Some(Use::On(5, _))), "where it is now");
+    assert!(!places.leave_connection(id) && places.taken_back(id, 6).is_none());
+}
+
+#[test]
+fn a_place_is_given_up_on_its_connection_or_once_it_is_taken_back() {
+    let mut places = Places::default();
+    let id = places.insert(place(Some(3)));
+    assert!(matches!(places.give_up(id), Some(Use::On(3, _))));
+    assert!(places.give_up(id).is_none() && places.len() == 0);
+
+    let id = places.insert(place(Some(3)));
+    places.leave_connection(id);
+    assert!(places.take_to_give_up(id).is_none(), "its ticket is kept");
+    assert!(matches!(places.give_up(id), Some(Use::Later)));
+    assert!(places.is_to_give_up(id));
+    let taken = places.take_to_give_up(id).expect("no caller wants it");
+    assert!(taken.is_to_give_up() && taken.into_acquire().is_none());
+    assert!(places.take_to_give_up(id).is_none() && !places.is_to_give_up(id));
+}
+
+#[test]
+fn a_place_that_no_caller_wants_needs_no_ticket_to_be_given_up() {
+    let mut places = Places::default();
+    let now = Moment::from(Instant::now());
+    let id = places.insert(TakenPlace::to_give_up(Target::Lock, key("k"), 5, now));
+    assert!(places.is_to_give_up(id) && !places.is_collected(id));
+    assert_eq!(places.count_rejoin(id), Some(6));
+    assert!(matches!(places.taken_back(id, 1), Some(AfterRejoin::GiveUp)));
+}
+
+#[test]
+fn rejoins_are_counted_from_the_redirects_of_the_acquire_on() {
+    let mut places = Places::default();
+    let id = places.insert(place(None));
+    assert_eq!((places.count_rejoin(id), places.count_rejoin(id)), (Some(3), Some(4)));
+    assert_eq!(places.remove(id).unwrap().rejoined(), 4);
+    assert_eq!(places.count_rejoin(id), None);
+}
+
+#[test]
+fn a_place_is_abandoned_once_its_caller_was_seen_gone_for_long_enough() {
+    let start = Instant::now();
+    let mut places = Places::default();
+    let (_, gone_later) = collected(&mut places, 9);
+    let (_, gone) = collected(&mut places, 4);
+    let (_, _there) = collected(&mut places, 5);
+    let (lost, gone_and_lost) = collected(&mut places, 6);
+    places.insert(place(Some(7)));
+    places.leave_connection(lost);
+    assert!(places.abandoned(start, start).is_empty(), "all are there");
+    drop((gone, gone_and_lost));
+
+    let noticed = start + SECOND;
+    assert!(places.abandoned(noticed, start).is_empty(), "noticed just now");
+    drop(gone_later);
+    let later = start + 2 * SECOND;
+    assert_eq!(
+        places.abandoned(later, noticed),
+        [4],
+        "not the one that has no connection"
+    );
+    assert!(places.abandoned(later + SECOND, noticed - SECOND / 2).is_empty());
+    assert_eq!(places.abandoned(later + SECOND, later), [4, 9], "in their order");
+    assert_eq!(places.len(), 5, "they are only looked for");
+}
+
+#[test]
+fn the_callers_that_collect_are_taken_and_all_places_forgotten() {
+    let mut places = Places::default();
+    let (_, mut on_connection) = collected(&mut places, 1);
+    let (lost, mut without) = collected(&mut places, 2);
+    places.leave_connection(lost);
+    places.insert(place(Some(3)));
+    let callers = places.take_callers();
+    assert_eq!((callers.len(), places.len()), (2, 0));
+    for ask in callers {
+        ask.tell(Err(crate::ending::shut_down()));
+    }
+    assert!(matches!(on_connection.try_recv(), Ok(Err(_))) && matches!(without.try_recv(), Ok(Err(_))));
+}

@@ -1,0 +1,120 @@
+//! The tries that are asked again, alone.
+
+use super::*;
+use crate::lease::policy::RenewPolicy;
+use crate::shard::bench::{ask, key};
+
+fn name(name: &str) -> StableRef {
+    StableRef::new(name).unwrap()
+}
+
+/// A try of no caller, written over a connection of this name.
+fn probe(key_name: &str, under: &str) -> Repeat {
+    Repeat::of_probe((Target::Lock, key(key_name)), None, name(under))
+}
+
+fn keys<'a>(repeats: impl IntoIterator<Item = &'a Repeat>) -> Vec<&'a str> {
+    repeats.into_iter().map(|repeat| repeat.key.1.as_str()).collect()
+}
+
+fn repeats(tries: &[(&str, &str)]) -> Repeats {
+    let mut repeats = Repeats::default();
+    for (key_name, under) in tries {
+        repeats.push(probe(key_name, under));
+    }
+    repeats
+}
+
+/// The next name gets a connection. Returns the name.
+fn present(repeats: &mut Repeats, lane: LaneId) -> Option<String> {
+    let named = repeats.next()?;
+    named.lane = Some(lane);
+    Some(named.name.expose().to_owned())
+}
+
+#[test]
+fn each_name_gets_one_connection_that_takes_its_tries_in_their_order() {
+    let mut repeats = repeats(&[("b", "n1"), ("x", "n2"), ("a", "n1"), ("c", "n1"), ("w", "n2")]);
+    assert!(repeats.wants_connection() && repeats.waiting() == 5);
+    assert_eq!(present(&mut repeats, 1).as_deref(), Some("n1"), "the first first");
+    assert!(repeats.wants_connection());
+    assert_eq!(present(&mut repeats, 2).as_deref(), Some("n2"));
+    assert!(!repeats.wants_connection());
+    assert_eq!(present(&mut repeats, 3), None, "none has two");
+    assert_eq!(keys(&repeats.take(2)), ["x", "w"]);
+    assert_eq!(keys(&repeats.take(1)), ["b", "a", "c"]);
+    assert!(repeats.take(1).is_empty() && repeats.take(3).is_empty());
+    assert_eq!(repeats.waiting(), 0);
+    assert!(!repeats.is_empty(), "their answers are to come");
+}
+
+#[test]
+fn a_try_under_a_name_that_is_presented_waits_for_that_connection() {
+    let mut repeats = repeats(&[("a", "n")]);
+    present(&mut repeats, 1);
+    repeats.take(1);
+    repeats.push(probe("b", "n"));
+    assert!(!repeats.wants_connection() && repeats.next().is_none());
+    assert_eq!(keys(&repeats.take(1)), ["b"]);
+}
+
+#[test]
+fn a_name_whose_connection_left_is_forgotten_unless_something_waits_under_it() {
+    let mut repeats = repeats(&[("a", "n1"), ("x", "n2"), ("b", "n1")]);
+    present(&mut repeats, 1);
+    present(&mut repeats, 2);
+    repeats.left(3);
+    assert!(!repeats.wants_connection(), "another connection");
+    // The connection ends before they are written.
+    repeats.left(1);
+    assert!(repeats.wants_connection());
+    assert_eq!(present(&mut repeats, 4).as_deref(), Some("n1"));
+    assert!(repeats.take(1).is_empty(), "it presents the name no more");
+    assert_eq!(keys(&repeats.take(4)), ["a", "b"], "still in their order");
+    repeats.left(4);
+    assert!(!repeats.is_empty(), "the other name");
+    repeats.take(2);
+    repeats.left(2);
+    assert!(repeats.is_empty() && !repeats.wants_connection());
+}
+
+#[test]
+fn callers_are_taken_in_their_order_and_what_is_found_for_them_is_given_back() {
+    let mut repeats = repeats(&[("first", "n1")]);
+    let mut callers = Vec::new();
+    for (key_name, under) in [("a", "n1"), ("x", "n2"), ("b", "n1")] {
+        let (ask, caller) = ask();
+        callers.push(caller);
+        let acquire = Acquire::new(Target::Lock, key(key_name), None, RenewPolicy::default(), ask);
+        repeats.push(Repeat::of_try(acquire, name(under)));
+    }
+    let taken = repeats.take_callers();
+    let taken: Vec<&str> = taken.iter().map(|acquire| acquire.key.as_str()).collect();
+    assert_eq!(taken, ["a", "b", "x"]);
+    assert!(repeats.take_callers().is_empty(), "once");
+    assert_eq!(repeats.waiting(), 4, "they are asked all the same");
+    present(&mut repeats, 1);
+    let waiting = repeats.take(1);
+    assert_eq!(keys(&waiting), ["first", "a", "b"]);
+    let by_nobody = |repeat: &&Repeat| matches!(repeat.recipient, Recipient::ByNobody);
+    assert_eq!(keys(waiting.iter().filter(by_nobody)), ["a", "b"]);
+    assert!(
+        matches!(waiting[0].recipient, Recipient::ByTheFirst),
+        "it has no caller of its own"
+    );
+}
+
+#[test]
+fn a_try_keeps_its_terms_and_how_often_it_was_asked() {
+    let (ask, _caller) = ask();
+    let ttl = Some(crate::types::Ttl::from_secs(7).unwrap());
+    let mut acquire = Acquire::new(Target::Lock, key("k"), ttl, RenewPolicy::default(), ask);
+    acquire.redirects = 2;
+    let repeat = Repeat::of_try(acquire, name("n"));
+    assert_eq!(
+        (repeat.key, repeat.ttl, repeat.times),
+        ((Target::Lock, key("k")), ttl, 2)
+    );
+    let repeat = Repeat::of_probe((Target::Lock, key("k")), ttl, name("n"));
+    assert_eq!((repeat.ttl, repeat.times), (ttl, 0));
+}
