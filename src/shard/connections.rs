@@ -313,3 +313,6 @@ impl Connections {
         ids
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,284 @@
+//! The connections alone: what is counted, which is chosen, and what ends.
+
+mod choosing;
+mod ending;
+mod owning;
+mod pipelined;
+
+use super::*;
+use crate::protocol::StableRef;
+use crate::shard::bench::{SECOND, grant, key};
+use crate::shard::effect::Effects;
+use crate::shard::ids::{TicketId, WaitKey};
+use crate::shard::request::Wait;
+use crate::shard::waits::{Bound, Occupant};
+use crate::types::{Key, Limit, Target};
+
+/// What is to be done with a connection that was opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Done {
+    Sent(LaneId),
+    Finished(LaneId),
+    HungUp(LaneId),
+    Closed(LaneId),
+}
+
+/// The connections of a shard, and a clock.
+struct Scene {
+    connections: Connections,
+    effects: Effects,
+    now: Instant,
+}
+
+impl Deref for Scene {
+    type Target = Connections;
+
+    fn deref(&self) -> &Connections {
+        &self.connections
+    }
+}
+
+impl DerefMut for Scene {
+    fn deref_mut(&mut self) -> &mut Connections {
+        &mut self.connections
+    }
+}
+
+impl Scene {
+    fn new(pipelined: usize) -> Self {
+        Self {
+            connections: Connections::new(pipelined),
+            effects: Effects::default(),
+            now: Instant::now(),
+        }
+    }
+
+    fn act<R>(&mut self, act: impl FnOnce(&mut Connections, &mut Turn<'_>) -> R) -> R {
+        let mut turn = Turn {
+            now: self.now,
+            effects: &mut self.effects,
+        };
+        act(&mut self.connections, &mut turn)
+    }
+
+    /// What was to be done since it was asked last.
+    fn done(&mut self) -> Vec<Done> {
+        let effects = self.effects.drain();
+        let done = effects.filter_map(|effect| match effect {
+            Effect::Open(..) => None,
+            Effect::Send(id, _) => Some(Done::Sent(id)),
+            Effect::Finish(id) => Some(Done::Finished(id)),
+            Effect::HangUp(id) => Some(Done::HungUp(id)),
+            Effect::Close(id) => Some(Done::Closed(id)),
+            _ => panic!("not about a connection"),
+        });
+        done.collect()
+    }
+
+    fn open_with(&mut self, role: Role, work: Work, endpoint: usize, purpose: Purpose) -> LaneId {
+        let opened = Opened {
+            role,
+            work,
+            pause: SECOND,
+            give_up_at: None,
+            endpoint,
+            purpose,
+        };
+        self.act(|connections, turn| connections.open(opened, turn))
+    }
+
+    fn open(&mut self, role: Role, work: Work) -> LaneId {
+        self.open_with(role, work, 0, Purpose::Requests)
+    }
+
+    fn rise(&mut self, id: LaneId) {
+        let now = self.now;
+        self.up(id, now);
+    }
+
+    /// A pipelined connection with a slot, which is not up yet.
+    fn opening_pipelined(&mut self) -> LaneId {
+        let id = self.open(Role::Pipelined, Work::Idle(self.now));
+        self.fill_slot(id);
+        id
+    }
+
+    fn pipelined(&mut self) -> LaneId {
+        let id = self.opening_pipelined();
+        self.rise(id);
+        id
+    }
+
+    /// An exclusive connection that is up and does this.
+    fn exclusive(&mut self, work: Work) -> LaneId {
+        let id = self.open(Role::Exclusive, work);
+        self.rise(id);
+        id
+    }
+
+    fn idle_one(&mut self) -> LaneId {
+        self.exclusive(Work::Idle(self.now))
+    }
+
+    /// One that is idle and owns leases.
+    fn owner(&mut self, leases: usize) -> LaneId {
+        let id = self.idle_one();
+        (0..leases).for_each(|_| self.own(id));
+        id
+    }
+
+    /// An exclusive connection in a session.
+    fn in_session(&mut self, work: Work) -> LaneId {
+        let id = self.open_with(Role::Exclusive, work, 0, Purpose::Session(name("session")));
+        self.rise(id);
+        id
+    }
+
+    /// One that waits on the server until then.
+    fn waiting(&mut self, name: &str, until: Instant) -> LaneId {
+        let id = self.idle_one();
+        let key = lock(name);
+        self.change(id).begin(Work::Waiting(key.clone()), &key, Some(until));
+        id
+    }
+
+    fn change(&mut self, id: LaneId) -> ConnectionMut<'_> {
+        self.connections.get_mut(id).expect("it is there")
+    }
+
+    fn look(&self, id: LaneId) -> &Connection {
+        self.connections.get(id).expect("it is there")
+    }
+
+    /// Returns whether it was sent.
+    fn send_one(&mut self, id: LaneId) -> bool {
+        self.act(|connections, turn| connections.send(id, Request::Stats, Pending::Look, turn))
+            .is_none()
+    }
+
+    fn retire_one(&mut self, id: LaneId) {
+        self.act(|connections, turn| connections.retire(id, turn));
+    }
+
+    fn cut_one(&mut self, id: LaneId) {
+        self.act(|connections, turn| connections.cut(id, turn));
+    }
+
+    fn disown_one(&mut self, id: LaneId) {
+        self.act(|connections, turn| connections.disown(id, turn));
+    }
+}
+
+fn name(name: &str) -> StableRef {
+    StableRef::new(name).unwrap()
+}
+
+fn lock(name: &str) -> WaitKey {
+    (Target::Lock, key(name))
+}
+
+fn count(all: usize, up: usize) -> LaneCount {
+    LaneCount { all, up }
+}
+
+/// A ticket's place that is bound to a session.
+fn bound(id: TicketId) -> Box<Bound<Wait>> {
+    Box::new(Bound {
+        key: lock("k"),
+        arrival: 1,
+        wait: Wait::Rejoin(id, name("session")),
+        occupant: Occupant::Ticket,
+    })
+}
+
+/// Keys enough that some go to each of a few slots.
+fn many_keys() -> Vec<Key> {
+    (0..64).map(|index| key(&format!("key-{index}"))).collect()
+}
+
+#[test]
+fn a_connection_is_counted_by_its_role_from_itsopening_to_its_end() {
+    let mut scene = Scene::new(1);
+    let id = scene.open(Role::Exclusive, Work::Opening(None));
+    assert_eq!(scene.count(Role::Exclusive), count(1, 0));
+    assert!(!scene.look(id).is_up());
+    scene.rise(id);
+    let since = scene.now;
+    scene.now += SECOND;
+    scene.rise(id);
+    assert_eq!(scene.count(Role::Exclusive), count(1, 1), "up once");
+    assert_eq!(scene.look(id).up_since(), Some(since));
+    let never_up = scene.open(Role::Exclusive, Work::Opening(None));
+    assert_eq!(scene.count(Role::Exclusive), count(2, 1));
+    assert_eq!(scene.count(Role::Pipelined), count(0, 0));
+    assert!(scene.remove(never_up).is_some());
+    assert_eq!(scene.count(Role::Exclusive), count(1, 1));
+    assert!(scene.remove(id).is_some() && scene.remove(id).is_none());
+    assert_eq!(scene.count(Role::Exclusive), count(0, 0));
+    scene.rise(id);
+    assert_eq!(scene.count(Role::Exclusive), count(0, 0), "too late");
+    assert!(scene.get(id).is_none() && scene.done().is_empty());
+    let next = scene.open(Role::Disposable, Work::Idle(since));
+    assert!(next > never_up, "a later connection has a greater name");
+}
+
+#[test]
+fn it_is_opened_as_it_was_asked_for_and_keeps_the_name_that_it_presents() {
+    let mut scene = Scene::new(1);
+    let give_up_at = Some(scene.now + SECOND);
+    let purposes = [
+        Purpose::Session(name("s")),
+        Purpose::Leading(name("l")),
+        Purpose::Requests,
+    ];
+    for purpose in purposes {
+        let opened = Opened {
+            role: Role::Exclusive,
+            work: Work::Opening(None),
+            pause: SECOND,
+            give_up_at,
+            endpoint: 2,
+            purpose: purpose.clone(),
+        };
+        let id = scene.act(|connections, turn| connections.open(opened, turn));
+        let Some(Effect::Open(opened, opening)) = scene.effects.drain().next() else {
+            panic!("it is to be opened")
+        };
+        assert_eq!((opened, opening.role, opening.endpoint), (id, Role::Exclusive, 2));
+        assert_eq!((opening.pause, opening.give_up_at), (SECOND, give_up_at));
+        let connection = scene.look(id);
+        let presented = (connection.session.clone(), connection.name.clone());
+        let expected = match purpose {
+            Purpose::Session(session) => (Some(session), None),
+            Purpose::Leading(name) => (None, Some(name)),
+            _ => (None, None),
+        };
+        assert!(presented == expected && connection.endpoint == 2);
+    }
+}
+
+#[test]
+fn closing_ends_it_without_news() {
+    let mut scene = Scene::new(1);
+    let id = scene.idle_one();
+    assert!(scene.act(|connections, turn| connections.close(id, turn)).is_some());
+    assert!(scene.act(|connections, turn| connections.close(id, turn)).is_none());
+    assert_eq!(scene.done(), [Done::Closed(id)]);
+    assert_eq!((scene.count(Role::Exclusive), scene.idle()), (count(0, 0), None));
+}
+
+#[test]
+fn the_last_disposable_connection_is_known_until_it_ends_or_is_forgotten() {
+    let mut scene = Scene::new(1);
+    assert_eq!(scene.disposable(), None);
+    let now = scene.now;
+    let first = scene.open(Role::Disposable, Work::Idle(now));
+    assert_eq!(scene.disposable(), Some(first), "from its opening on");
+    scene.forget_disposable();
+    assert_eq!((scene.disposable(), scene.count(Role::Disposable).all), (None, 1));
+    let second = scene.open(Role::Disposable, Work::Idle(now));
+    scene.remove(first);
+    assert_eq!(scene.disposable(), Some(second), "not for the end of another");
+    scene.remove(second);
+    assert_eq!(scene.disposable(), None);
+}
