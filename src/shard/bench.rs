@@ -190,6 +190,13 @@ impl Bench {
         self.opened.pop().expect("a connection is opened").0
     }
 
+    /// The connection that was opened last is established.
+    pub(super) fn opens(&mut self) -> LaneId {
+        let lane = self.opened();
+        self.up(lane);
+        lane
+    }
+
     /// The request of this kind that was sent last, and the connection that carries it.
     pub(super) fn sent(&mut self, kind: RequestKind) -> (LaneId, Outgoing<Pending>) {
         let index = self.sent.iter().rposition(|(_, outgoing)| outgoing.tag.kind() == kind);
@@ -211,6 +218,12 @@ impl Bench {
 
     pub(super) fn answer(&mut self, lane: LaneId, request: Outgoing<Pending>, response: Response) {
         self.answer_all(lane, vec![(request, response)]);
+    }
+
+    /// An answer comes to the request of this kind that was sent last, over this connection.
+    pub(super) fn answer_to(&mut self, lane: LaneId, kind: RequestKind, response: Response) {
+        let request = self.sent_on(lane, kind);
+        self.answer(lane, request, response);
     }
 
     /// Several answers come at once.
@@ -245,6 +258,12 @@ impl Bench {
             heard: self.now.into(),
         };
         self.handle(Input::Lane(lane, LaneEvent::Ended(Box::new(end))));
+    }
+
+    /// A connection breaks before the request of this kind that was sent last, over it, is answered.
+    pub(super) fn cut_unanswered(&mut self, lane: LaneId, kind: RequestKind) {
+        let request = self.sent_on(lane, kind);
+        self.cut_with(lane, vec![request]);
     }
 
     /// The pipelined connection that serves, or is being established.

@@ -6,14 +6,15 @@ use std::path::Path;
 /// The text of a test target, or of the shard's unit tests.
 fn source_of(target: &str) -> String {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    if target == "unit" {
-        return read_to_string(root.join("src/shard/cluster_tests.rs")).unwrap();
-    }
     let file = root.join(format!("tests/{target}.rs"));
     if file.exists() {
         return read_to_string(file).unwrap();
     }
-    let files = read_dir(root.join("tests").join(target)).unwrap();
+    let directory = match target {
+        "unit" => root.join("src/shard/cluster_tests"),
+        _ => root.join("tests").join(target),
+    };
+    let files = read_dir(directory).unwrap();
     files
         .map(|file| read_to_string(file.unwrap().path()).unwrap())
         .collect()

@@ -1,0 +1,44 @@
+//! Who leads.
+
+use super::*;
+
+/// What a member says of itself.
+fn stats_of(role: &str) -> Response {
+    Response::Json(format!("{{\"cluster\":{{\"role\":\"{role}\"}}}}").into())
+}
+
+#[test]
+fn a_member_at_which_callers_wait_is_asked_what_it_is_when_nothing_else_has_shown_it() {
+    let mut bench = Bench::cluster(|_| {});
+    let (lane, mut caller) = waits(&mut bench, "k");
+    let request = bench.sent_on(lane, RequestKind::Wait);
+    bench.pass(11 * SECOND);
+    let aside = bench.opens();
+    bench.answer_to(aside, RequestKind::Look, stats_of("leader"));
+    assert!(bench.shard.connections.is_serving());
+    bench.pass(11 * SECOND);
+    let aside = bench.opens();
+    bench.answer_to(aside, RequestKind::Look, stats_of("follower"));
+    assert!(!bench.shard.connections.is_serving());
+    bench.leader_is_found();
+    // What it tells of is over: its connection leads elsewhere.
+    bench.cut_with(lane, vec![request]);
+    let again = bench.opens();
+    bench.sent_on(again, RequestKind::Wait);
+    assert!(is_waiting(&mut caller));
+}
+
+#[test]
+fn nobody_is_asked_who_leads_while_nobody_waits_or_answers_show_it() {
+    let mut bench = Bench::cluster(|_| {});
+    bench.pass(60 * SECOND);
+    let (_, _caller) = waits(&mut bench, "k");
+    let _lease = bench.hold("renewed");
+    for _ in 0..20 {
+        bench.pass(SECOND);
+        if bench.has_sent(RequestKind::Renew) {
+            renewed(&mut bench);
+        }
+    }
+    assert!(bench.opened.is_empty(), "no connection is opened to ask");
+}

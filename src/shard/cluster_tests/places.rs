@@ -1,0 +1,75 @@
+//! Places of waits whose time is over, or whose callers are gone.
+
+use super::*;
+
+/// The time of a caller is over, and the answer to its wait says that the key is held.
+fn time_is_over(bench: &mut Bench, lane: LaneId, kind: RequestKind, caller: &mut Caller) {
+    let request = bench.sent_on(lane, kind);
+    bench.pass(60 * SECOND);
+    bench.answer(lane, request, Response::TimedOut);
+    assert!(is_busy(caller));
+}
+
+#[test]
+fn a_place_is_given_up_when_the_time_of_its_wait_is_over_and_what_comes_of_it_is_given_back() {
+    let mut bench = Bench::cluster(|_| {});
+    let (lane, mut caller) = waits(&mut bench, "k");
+    bench.cut_unanswered(lane, RequestKind::Wait);
+    let again = goes_on(&mut bench);
+    time_is_over(&mut bench, again, RequestKind::Wait, &mut caller);
+    bench.answer_to(again, RequestKind::GiveUp, Response::Granted(grant(1)));
+    bench.sent_on(bench.pipelined(), RequestKind::Release);
+}
+
+#[test]
+fn a_place_that_is_over_is_not_asked_for_again() {
+    let mut bench = Bench::cluster(|_| {});
+    let (lane, mut caller) = waits(&mut bench, "k");
+    time_is_over(&mut bench, lane, RequestKind::Wait, &mut caller);
+    // It may be that its member has ceased to lead, and so did not end it.
+    bench.answer_to(lane, RequestKind::GiveUp, Response::Refused(Status::NotEnqueued));
+    assert!(!bench.has_sent(RequestKind::Rejoin));
+    assert!(bench.opened.iter().all(|(_, opening)| opening.role != Role::Exclusive));
+}
+
+#[test]
+fn a_member_that_does_not_lead_any_more_ends_no_place_so_the_next_leader_is_told() {
+    let mut bench = Bench::cluster(|_| {});
+    let (lane, mut caller) = waits(&mut bench, "k");
+    time_is_over(&mut bench, lane, RequestKind::Wait, &mut caller);
+    bench.answer_to(lane, RequestKind::GiveUp, Response::Refused(Status::NotLeader(None)));
+    bench.leader_is_found();
+    let errand = bench.opens();
+    // Without an `e`: behind that the first `w` would not end it.
+    assert!(!bench.has_sent(RequestKind::Rejoin));
+    bench.answer_to(errand, RequestKind::GiveUp, Response::TimedOut);
+    bench.answer_to(errand, RequestKind::GiveUp, Response::Refused(Status::NotEnqueued));
+    assert!(!bench.has_sent(RequestKind::GiveUp));
+}
+
+#[test]
+fn the_place_of_a_ticket_is_given_up_when_the_time_of_its_wait_is_over() {
+    let mut bench = Bench::cluster(|_| {});
+    let (lane, mut caller) = collects(&mut bench, SECOND);
+    time_is_over(&mut bench, lane, RequestKind::Collect, &mut caller);
+    bench.answer_to(lane, RequestKind::GiveUp, Response::Granted(grant(1)));
+    bench.sent_on(bench.pipelined(), RequestKind::Release);
+}
+
+#[test]
+fn a_place_is_given_up_until_a_leader_has_answered() {
+    let mut bench = Bench::cluster(|_| {});
+    let (mut lane, caller) = waits(&mut bench, "k");
+    let request = bench.sent_on(lane, RequestKind::Wait);
+    drop(caller);
+    bench.answer(lane, request, Response::TimedOut);
+    for _ in 0..6 {
+        bench.cut_unanswered(lane, RequestKind::GiveUp);
+        bench.pass(2 * SECOND);
+        bench
+            .opened
+            .retain(|(_, opening)| matches!(opening.purpose, Purpose::Session(_)));
+        lane = reopened(&mut bench).0;
+    }
+    bench.sent_on(lane, RequestKind::GiveUp);
+}

@@ -1,0 +1,68 @@
+//! Tickets: the TTL of what is granted to them.
+
+use super::*;
+
+/// A grant as a `w` tells it: with what is left of it.
+fn left_of(number: u64, left: u64) -> Response {
+    Response::Granted(Grant {
+        ttl: Ttl::from_secs(left).unwrap(),
+        ..grant(number)
+    })
+}
+
+#[test]
+fn a_ticket_is_renewed_with_the_ttl_that_was_asked_for_and_not_with_what_is_left() {
+    for policy in [
+        RenewPolicy::default(),
+        RenewPolicy {
+            never: true,
+            ..RenewPolicy::default()
+        },
+    ] {
+        let mut bench = Bench::cluster(|_| {});
+        bench.ttl = Ttl::from_secs(30);
+        bench.policy = policy;
+        let (lane, mut caller) = collects(&mut bench, 29 * SECOND + SECOND / 2);
+        // Less than a second is left, which is told as nothing, and that as the server's default.
+        bench.answer_to(lane, RequestKind::Collect, left_of(1, 33));
+        assert!(is_waiting(&mut caller), "nobody gets it before it is confirmed");
+        answers_with_ttl(&mut bench, RequestKind::Confirm, 30, Response::Renewed(Some(30)));
+        assert_eq!(lease(&mut caller).cell.ttl.as_secs(), 30);
+    }
+}
+
+#[test]
+fn a_ticket_that_was_granted_just_now_is_confirmed_in_a_cluster_all_the_same() {
+    let mut bench = Bench::cluster(|_| {});
+    let (lane, mut caller) = collects(&mut bench, Duration::ZERO);
+    bench.answer_to(lane, RequestKind::Collect, left_of(1, 9));
+    answers_with_ttl(
+        &mut bench,
+        RequestKind::Confirm,
+        10,
+        Response::Refused(Status::LeaseExpired),
+    );
+    assert_eq!(failed(&mut caller), ErrorKind::LeaseExpired);
+}
+
+#[test]
+fn a_ticket_without_a_ttl_has_that_of_the_server_as_an_acquire_was_told_it() {
+    for (told, expected) in [(Some(20), 20), (None, 33)] {
+        let mut bench = Bench::connected(|_| {});
+        bench.ttl = None;
+        if let Some(told) = told {
+            let caller = bench.acquire("other", Patience::Try);
+            bench.answer_to(bench.pipelined(), RequestKind::Try, left_of(7, told));
+            std::mem::forget(caller);
+        }
+        let (lane, mut caller) = collects(&mut bench, SECOND);
+        bench.answer_to(lane, RequestKind::Collect, left_of(1, 4));
+        answers_with_ttl(
+            &mut bench,
+            RequestKind::Confirm,
+            expected,
+            Response::Renewed(Some(expected)),
+        );
+        assert_eq!(lease(&mut caller).cell.ttl.as_secs(), expected);
+    }
+}
