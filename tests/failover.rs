@@ -125,8 +125,7 @@ async fn leases_that_a_new_leader_does_not_know_are_lost_and_told() {
 
 #[tokio::test]
 async fn leases_outlive_a_connection_to_a_leader_that_is_well_if_it_keeps_what_is_left_behind() {
-    let scene = ClusterScene::set(patient()).await;
-    let cut = Cut::of(&scene).await;
+    let (scene, cut) = Cut::of_patient().await;
     let client = cut.client().await;
     let guards = take(&client, 20).await;
     for _ in 0..3 {
@@ -185,8 +184,7 @@ async fn a_leader_that_cannot_be_reached_is_expected_to_give_leases_up_and_their
 
 #[tokio::test]
 async fn a_process_that_begins_again_takes_back_what_it_held_under_its_name() {
-    let scene = ClusterScene::set(patient()).await;
-    let cut = Cut::of(&scene).await;
+    let (scene, cut) = Cut::of_patient().await;
     let name = StableRef::random();
     let process = |shard: Shard| {
         let shard = shard.orphan_ttl(KEPT).stable_ref(name.clone());
@@ -216,8 +214,7 @@ async fn a_process_that_begins_again_takes_back_what_it_held_under_its_name() {
 
 #[tokio::test]
 async fn a_member_that_falls_silent_is_not_the_first_to_be_asked() {
-    let scene = ClusterScene::set(patient()).await;
-    let cut = Cut::of(&scene).await;
+    let (scene, cut) = Cut::of_patient().await;
     let builder = cut
         .builder()
         .keepalive(Duration::from_millis(200))

@@ -7,14 +7,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use dflockd_client::server::{EventKind, Server};
-use dflockd_client::{Client, ClientBuilder, Enqueued, ErrorKind, Lock, LockGuard, OnUnavailable, Shard, Ticket};
-use support::cluster::{ClusterScene, Cut, health, patient, soon, until_served_by};
+use dflockd_client::{Client, ClientBuilder, ErrorKind, Lock, OnUnavailable, Shard};
+use support::cluster::{ClusterScene, Cut, LONG, health, patient, patiently, queued, soon, until_served_by};
 use support::fake::FakeServer;
 use support::until;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
-
-const LONG: Duration = Duration::from_secs(60);
 
 /// In which order they got it.
 type Order = Arc<Mutex<Vec<usize>>>;
@@ -35,17 +33,6 @@ async fn queue_up(scene: &ClusterScene, lock: &Lock, count: usize, at_server: us
         scene.until_waiters((number + 1).min(at_server) as u64).await;
     }
     tasks
-}
-
-fn patiently(client: &Client, key: &str) -> Lock {
-    client.lock(key).unwrap().acquire_timeout(LONG)
-}
-
-async fn queued(lock: &Lock) -> Ticket<LockGuard> {
-    match lock.enqueue().await.unwrap() {
-        Enqueued::Queued(ticket) => ticket,
-        Enqueued::Acquired(guard) => panic!("{guard:?} was free"),
-    }
 }
 
 /// How the leader is lost.
@@ -176,8 +163,7 @@ async fn waits_for_many_keys_and_for_semaphores_go_on_too() {
     for wait in waits {
         timeout(LONG, wait).await.unwrap().unwrap();
     }
-    scene.until_free().await;
-    assert_eq!(scene.judge().grants, 28);
+    scene.ends_with_grants(28).await;
 }
 
 #[tokio::test]
@@ -243,11 +229,9 @@ async fn tickets_and_waits_that_are_dropped_without_a_leader_leave_nothing_behin
 
 #[tokio::test]
 async fn what_was_granted_while_nobody_could_be_told_is_handed_out_afterwards() {
-    let scene = ClusterScene::set(patient()).await;
-    let holder = scene.client().await;
-    let cut = Cut::of(&scene).await;
+    let (scene, cut) = Cut::of_patient().await;
     let client = cut.client().await;
-    let held = holder.lock("k").unwrap().acquire().await.unwrap();
+    let held = scene.hold("k").await;
     let lock = patiently(&client, "k");
     let ticket = queued(&lock).await;
     let wait = tokio::spawn(async move { lock.acquire().await });
@@ -275,20 +259,14 @@ async fn what_was_granted_while_nobody_could_be_told_is_handed_out_afterwards() 
         .release()
         .await
         .unwrap();
-    scene.until_free().await;
-    assert_eq!(scene.judge().grants, 3);
+    scene.ends_with_grants(3).await;
 }
 
 #[tokio::test]
 async fn what_was_granted_while_nobody_could_be_told_is_given_back_if_nobody_wants_it_any_more() {
-    let scene = ClusterScene::set(patient()).await;
-    let holder = scene.client().await;
-    let cut = Cut::of(&scene).await;
+    let (scene, cut) = Cut::of_patient().await;
     let client = cut.client().await;
-    let held = [
-        holder.lock("k").unwrap().acquire().await.unwrap(),
-        holder.lock("l").unwrap().acquire().await.unwrap(),
-    ];
+    let held = [scene.hold("k").await, scene.hold("l").await];
     let lock = patiently(&client, "k");
     let ticket = queued(&lock).await;
     let lock = patiently(&client, "l");
@@ -335,8 +313,7 @@ async fn a_leader_that_has_forgotten_the_places_gives_new_ones() {
     let mut got = order.lock().unwrap().clone();
     got.sort_unstable();
     assert_eq!(got, (0..10).collect::<Vec<_>>(), "in whatever order");
-    scene.until_free().await;
-    assert_eq!(scene.judge().grants, 11);
+    scene.ends_with_grants(11).await;
 }
 
 #[tokio::test]
@@ -470,8 +447,7 @@ async fn a_wait_that_is_dropped_gives_up_its_place_and_its_connection() {
     scene.until_waiters(0).await;
     held.release().await.unwrap();
     other.release().await.unwrap();
-    scene.until_free().await;
-    assert_eq!(scene.judge().grants, 2);
+    scene.ends_with_grants(2).await;
 }
 
 #[tokio::test]
@@ -491,8 +467,7 @@ async fn leases_that_are_not_renewed_do_not_keep_others_from_waiting() {
     }
     assert!(kept.iter().all(|guard| guard.is_held()));
     drop(kept);
-    scene.until_free().await;
-    assert_eq!(scene.judge().grants, 12);
+    scene.ends_with_grants(12).await;
 }
 
 #[tokio::test]

@@ -7,8 +7,7 @@ use dflockd_client::{Client, ErrorKind, LockGuard};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::support::cluster::{ClusterScene, patient, until_served_by};
-use super::{LONG, patiently, queued};
+use super::support::cluster::{ClusterScene, LONG, patient, patiently, queued, until_served_by};
 
 /// What earlier builds leave behind is granted to nobody for so long.
 const SHORT: Duration = Duration::from_secs(1);

@@ -3,9 +3,9 @@
 use dflockd_client::server::EventKind;
 use tokio::time::timeout;
 
-use super::support::cluster::health;
+use super::forgetful;
+use super::support::cluster::{LONG, health, patiently};
 use super::support::until;
-use super::{LONG, forgetful, patiently};
 
 #[tokio::test]
 async fn a_try_that_was_granted_unheard_is_found_and_leaves_no_second_grant() {

@@ -6,10 +6,9 @@ use dflockd_client::server::{EventKind, Server};
 use dflockd_client::{Client, ClientBuilder, Shard};
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::support::cluster::{ClusterScene, Cut, SOON_SEEN, patient, soon};
+use super::support::cluster::{ClusterScene, Cut, LONG, SOON_SEEN, patient, patiently, queued, soon};
 use super::support::raw::RawConnection;
 use super::support::until;
-use super::{LONG, patiently, queued};
 
 #[tokio::test]
 async fn a_ticket_that_is_collected_late_has_the_ttl_that_was_asked_for_and_not_what_its_answer_names() {

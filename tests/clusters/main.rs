@@ -14,25 +14,10 @@ mod support;
 use std::time::Duration;
 
 use dflockd_client::server::Server;
-use dflockd_client::{Client, Enqueued, Lock, LockGuard, Ticket};
 use support::cluster::ClusterScene;
-
-/// Nothing here takes so long, unless it hangs.
-const LONG: Duration = Duration::from_secs(60);
 
 /// Something else is to show that the leader has changed.
 const NOT_LOOKED: Duration = Duration::from_secs(10);
-
-fn patiently(client: &Client, key: &str) -> Lock {
-    client.lock(key).unwrap().acquire_timeout(LONG)
-}
-
-async fn queued(lock: &Lock) -> Ticket<LockGuard> {
-    match lock.enqueue().await.unwrap() {
-        Enqueued::Queued(ticket) => ticket,
-        Enqueued::Acquired(guard) => panic!("{guard:?} was free"),
-    }
-}
 
 /// A cluster that keeps nothing of what a living leader saw disconnect.
 async fn forgetful() -> ClusterScene {

@@ -6,16 +6,15 @@ use dflockd_client::ErrorKind;
 use dflockd_client::server::EventKind;
 use tokio::time::timeout;
 
-use super::support::cluster::{ClusterScene, Cut, patient, until_served_by};
+use super::support::cluster::{ClusterScene, Cut, LONG, patiently, queued, until_served_by};
 use super::support::until;
-use super::{LONG, NOT_LOOKED, forgetful, patiently, queued};
+use super::{NOT_LOOKED, forgetful};
 
 /// A key that is held, and a wait of two seconds for it whose leader is deposed.
 async fn a_wait_whose_leader_falls(keepalive: Duration) -> (ClusterScene, EventKindCounts) {
     let scene = forgetful().await;
-    let holder = scene.client().await;
     let client = scene.builder().keepalive(keepalive).connect().await.unwrap();
-    let held = holder.lock("k").unwrap().acquire().await.unwrap();
+    let held = scene.hold("k").await;
     let lock = client.lock("k").unwrap().acquire_timeout(Duration::from_secs(2));
     let wait = tokio::spawn(async move { lock.acquire().await.map(drop) });
     scene.until_waiters(1).await;
@@ -51,9 +50,8 @@ async fn a_wait_that_ran_out_of_time_at_a_deposed_leader_gives_its_place_up_at_t
 #[tokio::test]
 async fn a_ticket_whose_time_is_over_after_a_change_of_leaders_leaves_no_place() {
     let scene = forgetful().await;
-    let holder = scene.client().await;
     let client = scene.client().await;
-    let held = holder.lock("k").unwrap().acquire().await.unwrap();
+    let held = scene.hold("k").await;
     let ticket = queued(&client.lock("k").unwrap()).await;
     scene.cluster.move_leader(1).unwrap();
     let error = timeout(LONG, ticket.wait(Duration::from_secs(1)))
@@ -63,16 +61,14 @@ async fn a_ticket_whose_time_is_over_after_a_change_of_leaders_leaves_no_place()
     assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
     scene.until_waiters(0).await;
     held.release().await.unwrap();
-    scene.until_free().await;
-    assert_eq!(scene.judge().grants, 1);
+    scene.ends_with_grants(1).await;
 }
 
 #[tokio::test]
 async fn a_ticket_that_is_dropped_after_its_place_was_taken_back_leaves_none() {
     let scene = forgetful().await;
-    let holder = scene.client().await;
     let client = scene.client().await;
-    let held = holder.lock("k").unwrap().acquire().await.unwrap();
+    let held = scene.hold("k").await;
     let ticket = queued(&client.lock("k").unwrap()).await;
     scene.cluster.move_leader(1).unwrap();
     client.barrier().await.unwrap();
@@ -81,17 +77,14 @@ async fn a_ticket_that_is_dropped_after_its_place_was_taken_back_leaves_none() {
     drop(ticket);
     scene.until_waiters(0).await;
     held.release().await.unwrap();
-    scene.until_free().await;
-    assert_eq!(scene.judge().grants, 1);
+    scene.ends_with_grants(1).await;
 }
 
 #[tokio::test]
 async fn a_wait_behind_its_own_ghost_goes_on_when_the_leader_sees_that_the_connection_has_ended() {
-    let scene = ClusterScene::set(patient()).await;
-    let holder = scene.client().await;
-    let cut = Cut::of(&scene).await;
+    let (scene, cut) = Cut::of_patient().await;
     let client = cut.client().await;
-    let held = holder.lock("k").unwrap().acquire().await.unwrap();
+    let held = scene.hold("k").await;
     let lock = patiently(&client, "k");
     let wait = tokio::spawn(async move { lock.acquire().await });
     scene.until_waiters(1).await;
@@ -111,11 +104,9 @@ async fn a_wait_behind_its_own_ghost_goes_on_when_the_leader_sees_that_the_conne
 
 #[tokio::test]
 async fn a_ghost_that_is_never_seen_to_end_costs_a_lease_and_then_it_is_the_waits_turn() {
-    let scene = ClusterScene::set(patient()).await;
-    let holder = scene.client().await;
-    let cut = Cut::of(&scene).await;
+    let (scene, cut) = Cut::of_patient().await;
     let client = cut.builder().lease_ttl(Duration::from_secs(1)).connect().await.unwrap();
-    let held = holder.lock("k").unwrap().acquire().await.unwrap();
+    let held = scene.hold("k").await;
     let lock = patiently(&client, "k");
     let wait = tokio::spawn(async move { lock.acquire().await });
     scene.until_waiters(1).await;
@@ -130,16 +121,14 @@ async fn a_ghost_that_is_never_seen_to_end_costs_a_lease_and_then_it_is_the_wait
     let guard = timeout(LONG, wait).await.unwrap().unwrap().unwrap();
     assert_eq!(scene.count(EventKind::Expired), 1, "what the ghost was granted ran out");
     guard.release().await.unwrap();
-    scene.until_free().await;
-    assert_eq!(scene.judge().grants, 3);
+    scene.ends_with_grants(3).await;
 }
 
 #[tokio::test]
 async fn waits_at_a_leader_that_is_deposed_are_found_by_looking_and_keep_their_order() {
     let scene = forgetful().await;
-    let holder = scene.client().await;
     let client = scene.client().await;
-    let held = holder.lock("k").unwrap().acquire().await.unwrap();
+    let held = scene.hold("k").await;
     let mut waits = Vec::new();
     for count in 1..=3 {
         let lock = patiently(&client, "k");
@@ -154,6 +143,5 @@ async fn waits_at_a_leader_that_is_deposed_are_found_by_looking_and_keep_their_o
         let guard = timeout(LONG, wait).await.unwrap().unwrap().unwrap();
         guard.release().await.unwrap();
     }
-    scene.until_free().await;
-    assert_eq!(scene.judge().grants, 4);
+    scene.ends_with_grants(4).await;
 }

@@ -4,10 +4,10 @@ use dflockd_client::server::EventKind;
 use dflockd_client::{LostReason, Shard};
 use tokio::time::timeout;
 
-use super::support::cluster::{ClusterScene, patient};
+use super::forgetful;
+use super::support::cluster::{ClusterScene, LONG, patient, patiently, queued};
 use super::support::raw::{Heard, RawConnection};
 use super::support::until;
-use super::{LONG, forgetful, patiently, queued};
 
 #[tokio::test]
 async fn an_orderly_shutdown_costs_no_waiter_and_no_release() {

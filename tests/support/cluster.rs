@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use dflockd_client::server::{Cluster, ClusterBuilder, Event, EventKind, Server, ServerBuilder};
-use dflockd_client::{Client, ClientBuilder, ReconnectPolicy, Shard, ShardHealth};
+use dflockd_client::{Client, ClientBuilder, Enqueued, Lock, LockGuard, ReconnectPolicy, Shard, ShardHealth, Ticket};
 
 use super::checker::{Checker, Verdict};
 use super::proxy::Proxy;
@@ -30,6 +30,20 @@ pub fn soon() -> ReconnectPolicy {
     ReconnectPolicy::exponential(Duration::from_millis(2), Duration::from_millis(20))
 }
 
+/// Nothing takes so long in a cluster of a test, unless it hangs.
+pub const LONG: Duration = Duration::from_secs(60);
+
+pub fn patiently(client: &Client, key: &str) -> Lock {
+    client.lock(key).unwrap().acquire_timeout(LONG)
+}
+
+pub async fn queued(lock: &Lock) -> Ticket<LockGuard> {
+    match lock.enqueue().await.unwrap() {
+        Enqueued::Queued(ticket) => ticket,
+        Enqueued::Acquired(guard) => panic!("{guard:?} was free"),
+    }
+}
+
 impl ClusterScene {
     pub async fn set(each: ServerBuilder) -> Self {
         Self::of(Cluster::builder(), each).await
@@ -50,6 +64,11 @@ impl ClusterScene {
 
     pub async fn client(&self) -> Client {
         self.builder().connect().await.unwrap()
+    }
+
+    /// A key that a client of its own holds, which lives as long.
+    pub async fn hold(&self, key: &str) -> LockGuard {
+        self.client().await.lock(key).unwrap().acquire().await.unwrap()
     }
 
     /// How often something happened, to whatever key.
@@ -84,6 +103,12 @@ impl ClusterScene {
         .await;
     }
 
+    /// Nothing is held any more, nobody waits, and so much was granted in all.
+    pub async fn ends_with_grants(&self, grants: usize) {
+        self.until_free().await;
+        assert_eq!(self.judge().grants, grants);
+    }
+
     /// No key was held by two at once, and nobody was passed over.
     pub fn judge(&self) -> Verdict {
         Checker::default()
@@ -99,6 +124,13 @@ pub struct Cut {
 }
 
 impl Cut {
+    /// A patient cluster, and such a way to it.
+    pub async fn of_patient() -> (ClusterScene, Self) {
+        let scene = ClusterScene::set(patient()).await;
+        let cut = Self::of(&scene).await;
+        (scene, cut)
+    }
+
     pub async fn of(scene: &ClusterScene) -> Self {
         let mut proxies = Vec::new();
         for address in scene.cluster.addresses() {

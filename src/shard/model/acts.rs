@@ -1,8 +1,9 @@
 //! What callers do: ask, wait, hold, release, and give up at any time.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 use tokio::time::Instant;
 
 use super::agenda::{ClientId, SimEvent};
@@ -108,17 +109,30 @@ impl World {
             self.book.wants_ticket(client, wanted.target.kind(), &wanted.key);
         }
         self.clients[client.index].mailbox.send(input);
+        self.register(id, client, what, until, Receiver::Acquired(receiver), Some(room));
+        id
+    }
+
+    /// Notes a call that is made now. `until`: when its caller gives up.
+    fn register(
+        &mut self,
+        id: CallId,
+        client: ClientId,
+        what: What,
+        until: Instant,
+        receiver: Receiver,
+        room: Option<Arc<Semaphore>>,
+    ) {
         let call = SimCall {
             client,
             what,
             since: self.now(),
             until,
-            receiver: Receiver::Acquired(receiver),
-            room: Some(room),
+            receiver,
+            room,
         };
         self.callers.calls.insert(id, call);
         self.add(until, SimEvent::Call(id));
-        id
     }
 
     fn collect(&mut self) {
@@ -143,16 +157,7 @@ impl World {
             format!("{:?}", ticket.key)
         });
         ticket.collect(turn_by, ask);
-        let call = SimCall {
-            client,
-            what,
-            since: self.now(),
-            until,
-            receiver: Receiver::Acquired(receiver),
-            room: Some(room),
-        };
-        self.callers.calls.insert(id, call);
-        self.add(until, SimEvent::Call(id));
+        self.register(id, client, what, until, Receiver::Acquired(receiver), Some(room));
     }
 
     fn release_one(&mut self) {
@@ -172,20 +177,11 @@ impl World {
         if !told {
             return drop(lease);
         }
-        let cell = std::sync::Arc::clone(&lease.cell);
+        let cell = Arc::clone(&lease.cell);
         let receiver = lease.release();
         let id = self.callers.next_id();
         let until = now + REQUEST_TIMEOUT;
-        let call = SimCall {
-            client,
-            what: What::Release(cell),
-            since: self.now(),
-            until,
-            receiver: Receiver::Done(receiver),
-            room: None,
-        };
-        self.callers.calls.insert(id, call);
-        self.add(until, SimEvent::Call(id));
+        self.register(id, client, What::Release(cell), until, Receiver::Done(receiver), None);
     }
 
     fn give_up_a_call(&mut self) {
@@ -236,16 +232,7 @@ impl World {
         };
         self.clients[index].mailbox.send(input);
         let until = self.now() + REQUEST_TIMEOUT;
-        let call = SimCall {
-            client,
-            what: What::Ask,
-            since: self.now(),
-            until,
-            receiver,
-            room: Some(room),
-        };
-        self.callers.calls.insert(id, call);
-        self.add(until, SimEvent::Call(id));
+        self.register(id, client, What::Ask, until, receiver, Some(room));
     }
 
     fn maybe_shut_down(&mut self, index: usize) {
