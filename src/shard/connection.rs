@@ -193,3 +193,119 @@ impl Connection {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shard::bench::{SECOND, key};
+    use crate::types::Limit;
+
+    fn lock(name: &str) -> WaitKey {
+        (Target::Lock, key(name))
+    }
+
+    fn connection(role: Role, session: Option<&str>, now: Instant) -> Connection {
+        let session = session.map(|name| StableRef::new(name).unwrap());
+        let mut connection = Connection::new(role, Work::Idle(now), 0, session);
+        connection.up_since = Some(now);
+        connection
+    }
+
+    #[test]
+    fn a_wait_ends_with_what_it_was_for_and_leaves_the_connection_idle() {
+        let now = Instant::now();
+        let mut connection = connection(Role::Exclusive, None, now);
+        connection.begin(Work::Waiting(lock("k")), &lock("k"), Some(now + SECOND));
+        assert!(connection.standing() == Standing::InUse && connection.is_closable(now));
+        let stopped = connection.stop_waiting(now + SECOND);
+        assert_eq!(stopped, Some((lock("k"), None, Occupant::Wait)));
+        assert!(!connection.is_closable(now) && connection.standing() == Standing::Clean);
+        assert!(matches!(connection.work, Work::Idle(since) if since == now + SECOND));
+        assert_eq!(connection.stop_waiting(now + 2 * SECOND), None, "once");
+        assert!(matches!(connection.work, Work::Idle(since) if since == now + SECOND));
+    }
+
+    #[test]
+    fn a_place_belongs_to_its_ticket_from_the_answer_until_the_ticket_is_used() {
+        let now = Instant::now();
+        let mut connection = connection(Role::Exclusive, None, now);
+        connection.hold_ticket(9, now);
+        connection.leave_ticket(now);
+        assert!(connection.is_idle(), "it has no place");
+        connection.begin(Work::Asking(lock("k"), 5), &lock("k"), None);
+        connection.hold_ticket(9, now);
+        assert!(matches!(&connection.work, Work::Ticket(key, 5, 9) if *key == lock("k")));
+        connection.leave_ticket(now);
+        assert!(matches!(&connection.work, Work::Asking(key, 5) if *key == lock("k")));
+        connection.hold_ticket(9, now);
+        assert_eq!(
+            connection.stop_waiting(now),
+            Some((lock("k"), Some(5), Occupant::Ticket))
+        );
+        connection.begin(Work::Asking(lock("k"), 6), &lock("k"), None);
+        assert_eq!(
+            connection.stop_waiting(now),
+            Some((lock("k"), Some(6), Occupant::Ticket))
+        );
+    }
+
+    #[test]
+    fn a_session_remembers_all_that_it_has_waited_for_and_its_last_target() {
+        let now = Instant::now();
+        let slot = (Target::Semaphore(Limit::new(2).unwrap()), key("k"));
+        let wider_slot = (Target::Semaphore(Limit::new(3).unwrap()), key("k"));
+        for session in [Some("session"), None] {
+            let mut connection = connection(Role::Exclusive, session, now);
+            for wait in [lock("a"), slot.clone()] {
+                connection.begin(Work::Waiting(wait.clone()), &wait, None);
+                connection.stop_waiting(now);
+            }
+            let has_session = session.is_some();
+            assert_eq!(connection.target, has_session.then_some(slot.0));
+            assert_eq!(connection.may_have_had(&lock("a")), has_session);
+            assert_eq!(connection.may_have_had(&wider_slot), has_session, "whatever the limit");
+            assert!(
+                !connection.may_have_had(&lock("k")),
+                "the semaphore of that name is another"
+            );
+        }
+    }
+
+    #[test]
+    fn what_it_may_be_used_for_follows_what_it_does_and_owns() {
+        let now = Instant::now();
+        let mut exclusive = connection(Role::Exclusive, None, now);
+        assert_eq!(exclusive.standing(), Standing::Clean);
+        exclusive.owns = 1;
+        assert_eq!(exclusive.standing(), Standing::Owning);
+        exclusive.in_flight = 1;
+        assert_eq!(exclusive.standing(), Standing::InUse);
+        exclusive.in_flight = 0;
+        exclusive.retired = true;
+        assert_eq!(exclusive.standing(), Standing::InUse);
+        let opening = Connection::new(Role::Exclusive, Work::Opening(None), 0, None);
+        assert_eq!(opening.standing(), Standing::Opening);
+        for role in [Role::Pipelined, Role::Disposable] {
+            let other = connection(role, None, now);
+            assert_eq!(other.standing(), Standing::NotForWaits);
+            assert_eq!(other.is_idle(), role == Role::Disposable);
+        }
+    }
+
+    #[test]
+    fn a_wait_is_given_up_only_where_that_costs_nothing_and_saves_some_time() {
+        let now = Instant::now();
+        let change = |change: fn(&mut Connection)| {
+            let mut connection = connection(Role::Exclusive, None, now);
+            connection.begin(Work::Waiting(lock("k")), &lock("k"), Some(now + SECOND));
+            change(&mut connection);
+            connection
+        };
+        let wait = change(|_| {});
+        assert!(wait.is_closable(now) && !wait.is_closable(now + SECOND));
+        assert!(!change(|connection| connection.owns = 1).is_closable(now));
+        assert!(!change(|connection| connection.cut = true).is_closable(now));
+        assert!(!change(|connection| connection.retired = true).is_closable(now));
+        assert!(!change(|connection| connection.waits_until = None).is_closable(now));
+    }
+}
