@@ -95,7 +95,7 @@ impl LeaseMetrics {
         }
     }
 
-    /// A grant came when nobody waited for it any more.
+    /// A grant came when no caller waited for it any more.
     pub(crate) fn orphan(&mut self, kind: Kind) {
         self.of(kind).orphans.increment(1);
     }

@@ -121,7 +121,7 @@ pub(crate) const RENEWAL_HEADROOM_RATIO: MetricFamily = MetricFamily::histogram(
 );
 pub(crate) const ORPHANS_RELEASED: MetricFamily = MetricFamily::counter(
     "dflockd_client_orphan_grants_released_total",
-    "Grants that came when nobody waited for them any more, and were given back.",
+    "Grants that came when no caller waited for them any more, and were given back.",
 );
 pub(crate) const WAITERS: MetricFamily = MetricFamily::gauge(
     "dflockd_client_waiters",

@@ -66,7 +66,7 @@ async fn why_lost(guard: &LockGuard) -> LostReason {
     timeout(SOON, guard.lost()).await.expect("it is told")
 }
 
-/// Before anything of the client has run; and then whoever waits for it is told.
+/// The state shows the loss before a task of the client has run; then the waiting caller is told.
 #[tokio::test]
 async fn a_lease_whose_time_is_over_is_lost_at_once() {
     let (_server, _client, guard) = hold(30, |builder| builder).await;
