@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use super::agenda::ClientId;
 use super::callers::{SimCall, Wanted, What};
 use super::client::SimClient;
+use super::cluster::SimMember;
 use super::lane::SimLane;
 use super::network::{Network, SimWire, WireId};
 use super::plan::{LONGEST_STALL, LONGEST_WAIT, Plan, REQUEST_TIMEOUT};
@@ -133,7 +134,8 @@ impl World {
             number: connection,
         };
         let stands = self.network.get(number).is_some_and(|wire| !wire.is_hurt());
-        let is_calm = calm_since.is_some() && stands;
+        let drains = self.members.iter().any(SimMember::drains);
+        let is_calm = calm_since.is_some() && stands && !drains;
         // A wait is asked again as often as redirects are followed.
         let has_outlived = (1..=2).contains(&left.outlived);
         if !self.is_alive(left.client) || !is_calm || !has_outlived || !self.book.has_no_tickets(&left) {

@@ -106,7 +106,9 @@ impl World {
                 endpoints,
                 takeover_delay: None,
                 orphan_ttl: self.plan.orphan_ttl,
-                stable_ref: None,
+                // A name of its own for each life: what another life holds is not asked for.
+                stable_ref: (self.plan.terms.cluster.is_some() && index == 1)
+                    .then(|| StableRef::new(format!("named-{index}-{life}")).unwrap()),
                 admission: Admission::default(),
             },
             settings: self.plan.settings(self.rng.u64(..)),

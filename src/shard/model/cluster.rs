@@ -33,6 +33,11 @@ impl SimMember {
         self.process
     }
 
+    /// Whether it shuts down, which ends the places of what is blocked there.
+    pub(super) fn drains(&self) -> bool {
+        self.drains
+    }
+
     /// Whether it takes connections.
     pub(super) fn admits(&self) -> bool {
         self.is_up && !self.drains
