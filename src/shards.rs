@@ -74,8 +74,8 @@ impl Shard {
     /// - When the leadership moves on, leases become [`Suspect`](crate::LeaseState::Suspect), are renewed by their tokens at the new
     ///   leader before anything else is asked of it, and stay held if it knows them. When their connection ends they are lost, unless
     ///   the cluster is known to keep them: see [`orphan_ttl`](Self::orphan_ttl).
-    /// - Places in the queue survive where the servers remember sessions (`--orphan-ttl`): whoever waits goes on waiting at
-    ///   the same place.
+    /// - A wait goes on: at the same queue position when the leader died or was deposed, at the end of the queue when a living leader
+    ///   saw its connection end.
     /// - A request that a member refused because another one leads is asked again there, at most
     ///   [`max_redirects`](crate::ClientBuilder::max_redirects) times.
     ///
@@ -143,12 +143,12 @@ impl Shard {
     }
 
     /// For clusters: for how long the members keep what a connection leaves behind, which is their `--orphan-ttl` (of all members the
-    /// shortest). Whole seconds, as they are given it there.
+    /// shortest). The members take whole seconds.
     ///
     /// A lease whose connection ended is then [`Suspect`](crate::LeaseState::Suspect) for that long, less a twentieth, counted from the
     /// last word of its server; renewed by the leader meanwhile, it goes on. Without this it is lost at once
-    /// ([`Disconnected`](crate::LostReason::Disconnected)): a leader that keeps nothing gives it to the next as soon as it sees the
-    /// connection end. **A longer time than the members keep shows leases as held that others have.**
+    /// ([`Disconnected`](crate::LostReason::Disconnected)): a leader without `--orphan-ttl` releases the leases of a
+    /// connection as soon as it sees the connection end. **A longer time than the members keep shows leases as held that others have.**
     ///
     /// It means nothing to other shards.
     pub fn orphan_ttl(mut self, kept: Duration) -> Self {
@@ -161,9 +161,10 @@ impl Shard {
     ///
     /// - **No two processes may use one name at the same time**, nor two shards or two clients of one process: each would be handed the
     ///   leases of the other.
-    /// - Every try of a key takes back what the name holds of it, and no answer tells whether it did: so it does not show that the work which the
-    ///   process before has begun was finished. The [fence](crate::Lease::fence) tells: it is that of the grant which was taken back.
-    /// - Whoever knows the name can take the leases. Keep it as secret as a token, and make it from what is not guessed.
+    /// - Every try of a key takes back what the name holds of it. The answer does not say so, nor whether the previous process finished its
+    ///   work. Compare the [fence](crate::Lease::fence): a lease that is taken back has its old one.
+    /// - A lease with renewals off that was granted to a wait is not taken back: it stays under the name of that wait's connection.
+    /// - A client that knows the name can take the leases. Keep it as secret as a token, and make it from what is not guessed.
     /// - Every grant of a try is confirmed by a renewal before it is handed out: one round trip more.
     ///
     /// It means nothing to other shards.
@@ -181,13 +182,14 @@ impl Shard {
             ));
         }
         let endpoints = self.endpoints.iter().map(|endpoint| Endpoint::parse(endpoint));
+        let is_cluster = self.policy == Policy::Cluster;
         Ok(ShardPlan {
             policy: self.policy,
             endpoints: endpoints.collect::<Result<_>>()?,
             takeover_delay: self.takeover_delay,
             admission: Admission::parse(self.allowed_hosts.iter().map(String::as_str))?,
-            orphan_ttl: self.orphan_ttl.filter(|kept| !kept.is_zero()),
-            stable_ref: self.stable_ref.clone(),
+            orphan_ttl: self.orphan_ttl.filter(|kept| is_cluster && !kept.is_zero()),
+            stable_ref: self.stable_ref.clone().filter(|_| is_cluster),
         })
     }
 }
@@ -279,6 +281,19 @@ mod tests {
         ] {
             assert!(refusal(&twice).contains("\"a:1\""), "{twice:?}");
         }
+    }
+
+    #[test]
+    fn what_is_said_of_clusters_means_nothing_to_other_shards() {
+        let described = |shard: Shard| {
+            let name = StableRef::new("the-worker").unwrap();
+            let described = shard.stable_ref(name).orphan_ttl(Duration::from_secs(9));
+            let plan = described.check().unwrap();
+            (plan.stable_ref.is_some(), plan.orphan_ttl.is_some())
+        };
+        assert_eq!(described(Shard::cluster(["a:1"])), (true, true));
+        assert_eq!(described(Shard::single("a:1")), (false, false));
+        assert_eq!(described(Shard::standby(["a:1", "b:1"])), (false, false));
     }
 
     #[test]

@@ -30,6 +30,7 @@ async fn a_leader_at_an_allowed_host_is_followed_and_serves_like_any_other() {
     until("it is renewed", || guard.state() == LeaseState::Held).await;
     assert_eq!(recorded.value("serving", &[("endpoint", &addresses[2])]), 1.0);
     assert_eq!(recorded.value("serving", &[("endpoint", &addresses[0])]), 0.0);
+    assert_eq!(recorded.value("failovers_total", &[("reason", "deposed")]), 1.0);
 
     // The members that were given are still tried, and those that were found are remembered.
     scene.cluster.stop(2).await.unwrap();

@@ -118,14 +118,14 @@ impl Lock {
     }
 
     /// Takes back the lock that a process before this one held under the same [name](crate::Shard::stable_ref), if the cluster keeps it
-    /// still; otherwise takes it if it is free. `None`: another holder has it.
+    /// still; otherwise takes it if it is free. `None`: another holder has it, or this client holds it already.
     ///
-    /// No answer tells which of both it was, but [the fence](crate::Lease::fence): a lock that is taken back has the fence that it had. So whoever
-    /// has to know keeps that where the next process finds it. The lease begins anew, with the TTL that is asked for now.
+    /// The answer does not say which of the two happened. [The fence](crate::Lease::fence) does: a lock that is taken back keeps its fence. A
+    /// process that must know stores the fence where the next one can read it. The lease begins anew, with the TTL that is asked for now.
     ///
     /// # Errors
     ///
-    /// As [`try_acquire`](Self::try_acquire); [`InvalidInput`](crate::ErrorKind::InvalidInput) if no shard of this client has such a name.
+    /// As [`try_acquire`](Self::try_acquire); [`InvalidInput`](crate::ErrorKind::InvalidInput) if the shard of this key has no such name.
     ///
     /// # Cancel safety
     ///

@@ -77,15 +77,16 @@ impl Handle {
         }
     }
 
-    /// Whether what it holds can be taken back by a later process.
+    /// Refuses a key whose shard has no name under which a later process could take it back.
     pub(crate) fn require_stable_ref(&self) -> Result<()> {
-        let mut shards = self.core.config.shards.iter();
-        match shards.any(|plan| plan.stable_ref.is_some()) {
-            true => Ok(()),
-            false => Err(Error::invalid(
+        let config = &self.core.config;
+        let shard = config.strategy.shard(self.key.as_str(), config.shards.len())?;
+        match config.shards.get(shard).and_then(|plan| plan.stable_ref.as_ref()) {
+            Some(_) => Ok(()),
+            None => Err(Error::invalid(
                 "reclaim of",
                 &self.key,
-                "give the cluster a name with Shard::stable_ref: under a random one nothing can be taken back",
+                "give the cluster of its shard a name with Shard::stable_ref: under a random one nothing can be taken back",
             )),
         }
     }

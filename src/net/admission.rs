@@ -27,6 +27,11 @@ impl Admission {
         rules.into_iter().map(Allowed::parse).collect::<Result<_>>().map(Self)
     }
 
+    /// Whether members may be found at all.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Whether a member may be there. An address is compared with networks, a name with names: a name is not resolved to find out.
     pub(crate) fn admits(&self, endpoint: &Endpoint) -> bool {
         let Some(host) = endpoint.host() else { return false };

@@ -7,6 +7,7 @@ use super::acquire::Acquire;
 use super::effect::{AcquireOutcome, Turn};
 use super::ids::LaneId;
 use super::progress::Refusal;
+use super::repeat::Repeat;
 use super::request::Pending;
 use crate::clock::Moment;
 use crate::error::{Error, ErrorKind};
@@ -55,18 +56,19 @@ impl ShardMachine {
             self.led_at = turn.now;
         }
         match tag {
-            Pending::Try(acquire) => match response {
-                Response::TimedOut => self.answer_busy(acquire, turn),
-                Response::Granted(grant) if self.stable_ref.is_some() => {
-                    self.stable_try_granted(Pending::Try(acquire), grant, sent_at, from, turn);
+            Pending::Try(acquire) => match (response, self.stable_ref.clone()) {
+                (Response::TimedOut, _) => self.answer_busy(acquire, turn),
+                (Response::Granted(grant), Some(name)) => {
+                    self.repeat_granted(Repeat::of_try(acquire, name), grant, sent_at, from, turn);
                 }
-                other => self.acquire_answered(acquire, other, sent_at, from, turn),
+                (other, _) => self.acquire_answered(acquire, other, sent_at, from, turn),
             },
-            Pending::Probe(probe) => match response {
-                Response::Granted(grant) if self.stable_ref.is_some() => {
-                    self.stable_try_granted(Pending::Probe(probe), grant, sent_at, from, turn);
+            Pending::Probe(probe) => match (response, self.stable_ref.clone()) {
+                (Response::Granted(grant), Some(name)) => {
+                    let repeat = Repeat::of_probe(probe.key, probe.ttl, name);
+                    self.repeat_granted(repeat, grant, sent_at, from, turn);
                 }
-                response => self.probe_answered(*probe, response, sent_at, from, turn),
+                (response, _) => self.probe_answered(*probe, response, sent_at, from, turn),
             },
             Pending::Repeat(repeat) => self.repeat_answered(*repeat, response, sent_at, from, turn),
             Pending::Wait(wait) => self.wait_answered(*wait, response, sent_at, from, turn),
@@ -76,7 +78,7 @@ impl ShardMachine {
             Pending::GiveUp(target, key, times) => {
                 self.wait_ended(from, turn);
                 match response {
-                    Response::Granted(grant) if self.is_accounted_for(from, target.kind(), &key, &grant.token) => {
+                    Response::Granted(grant) if self.is_accounted_for(from, &grant.token) => {
                         self.end_place_again(from, target, key, times, turn);
                     }
                     Response::Granted(grant) => {

@@ -181,7 +181,10 @@ impl Bench {
 
     /// A connection cannot be established.
     pub(super) fn fail(&mut self, lane: LaneId) {
-        let error = Error::new(ErrorKind::Connect, "refused");
+        self.fail_with(lane, Error::new(ErrorKind::Connect, "refused"));
+    }
+
+    pub(super) fn fail_with(&mut self, lane: LaneId, error: Error) {
         self.handle(Input::Lane(lane, LaneEvent::Failed(error)));
     }
 
@@ -228,8 +231,23 @@ impl Bench {
 
     /// Several answers come at once.
     pub(super) fn answer_all(&mut self, lane: LaneId, answers: Vec<(Outgoing<Pending>, Response)>) {
+        self.answer_all_sent_at(lane, answers, self.now);
+    }
+
+    /// An answer comes to a request that was sent then.
+    pub(super) fn answer_from(
+        &mut self,
+        lane: LaneId,
+        request: Outgoing<Pending>,
+        response: Response,
+        sent_at: Instant,
+    ) {
+        self.answer_all_sent_at(lane, vec![(request, response)], sent_at);
+    }
+
+    fn answer_all_sent_at(&mut self, lane: LaneId, answers: Vec<(Outgoing<Pending>, Response)>, sent_at: Instant) {
         let mut received = Received::nothing();
-        let sent_at = self.now.into();
+        let sent_at = sent_at.into();
         received
             .replies
             .extend(answers.into_iter().map(|(request, response)| Reply {

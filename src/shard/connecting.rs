@@ -248,9 +248,9 @@ impl ShardMachine {
         if let Some(state) = retry.state {
             self.set_health(state, turn);
         }
-        if self.refusal().is_some() {
+        if let Some(refusal) = self.refusal() {
             self.refuse_parked(turn);
-            self.forsake_repeats(turn);
+            self.forsake_repeats(&refusal, turn);
             for wait in self.waits.drain(turn.now) {
                 match self.refusal() {
                     Some(error) => self.refuse_wait(wait, error, turn),

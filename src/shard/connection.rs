@@ -69,9 +69,9 @@ pub(super) struct Connection {
     pub(super) name: Option<StableRef>,
     /// What it waits for, or did last, in its session.
     pub(super) target: Option<Target>,
-    /// All that it has waited for, in its session.
+    /// All that it has waited for in its session since it last owned nothing.
     asked_for: HashSet<(Kind, Key)>,
-    /// What was found under its name, and has a caller or is given back already.
+    /// Where tries are asked again over it: what was found under its name, and has a caller or is given back already.
     pub(super) found: Vec<Token>,
     /// Nothing more is sent over it.
     pub(super) retired: bool,
@@ -152,6 +152,10 @@ impl Connection {
     /// A wait begins on it.
     pub(super) fn begin(&mut self, work: Work, key: &WaitKey, until: Option<Instant>) {
         if self.session.is_some() {
+            // What it had before and owns no more, the server does not say again.
+            if self.owns == 0 {
+                self.asked_for.clear();
+            }
             self.target = Some(key.0);
             self.asked_for.insert((key.0.kind(), key.1.clone()));
         }
@@ -162,6 +166,13 @@ impl Connection {
     /// Whether its session, if it has one, may have had this key: asked for it again, the server might say that it has it already.
     pub(super) fn may_have_had(&self, key: &WaitKey) -> bool {
         self.session.is_some() && self.asked_for.contains(&(key.0.kind(), key.1.clone()))
+    }
+
+    /// A lease has a caller, or was given back. Tries that are asked again may be told of it all the same, from before.
+    pub(super) fn note_found(&mut self, token: Token) {
+        if let Work::Repeating = self.work {
+            self.found.push(token);
+        }
     }
 
     /// Its wait has a place in the queue, which belongs to a ticket.
@@ -250,12 +261,20 @@ mod tests {
     }
 
     #[test]
-    fn a_session_remembers_all_that_it_has_waited_for_and_its_last_target() {
+    fn a_session_that_owns_something_remembers_all_that_it_has_waited_for_since_and_its_last_target() {
         let now = Instant::now();
         let slot = (Target::Semaphore(Limit::new(2).unwrap()), key("k"));
         let wider_slot = (Target::Semaphore(Limit::new(3).unwrap()), key("k"));
         for session in [Some("session"), None] {
             let mut connection = connection(Role::Exclusive, session, now);
+            let first = lock("before");
+            connection.begin(Work::Waiting(first.clone()), &first, None);
+            connection.stop_waiting(now);
+            assert_eq!(connection.may_have_had(&first), session.is_some());
+            let again = lock("a");
+            connection.begin(Work::Waiting(again.clone()), &again, None);
+            assert!(!connection.may_have_had(&first), "it owned nothing in between");
+            connection.owns = 1;
             for wait in [lock("a"), slot.clone()] {
                 connection.begin(Work::Waiting(wait.clone()), &wait, None);
                 connection.stop_waiting(now);

@@ -292,12 +292,10 @@ impl Connections {
         }
     }
 
-    /// A release is over. What asks again under a name may be told of the lease all the same, from before.
+    /// A release is over. Looks at all connections.
     pub(super) fn note_released(&mut self, token: Token) {
         for connection in self.all.values_mut() {
-            if let Work::Repeating = connection.work {
-                connection.found.push(token);
-            }
+            connection.note_found(token);
         }
     }
 

@@ -184,7 +184,7 @@ impl ShardMachine {
     /// How long leases outlive a connection to a server that was heard of then, and so has seen its end later. A leader that is well
     /// gives them to others as soon as it sees that, unless it is known to keep them; and nothing tells it from one that is gone.
     fn survival(&self, heard: Moment) -> Survival {
-        match self.orphan_ttl.filter(|_| self.serving.is_cluster()) {
+        match self.orphan_ttl {
             _ if self.settings.survives_disconnect => Survival::WholeTtl,
             Some(kept) => Survival::Until(after(self.leases.seen(heard), kept - kept / ORPHAN_MARGIN)),
             None => Survival::None,

@@ -86,7 +86,7 @@ impl ShardMachine {
         } else if is_sure && Schedule::is_fresh(self.leases.seen(sent_at), grant.ttl, turn.now) {
             self.hand_out(acquire, grant, sent_at, owner, turn);
         } else {
-            self.submit(confirm(acquire, grant, owner), turn);
+            self.confirm(acquire, grant, owner, turn);
         }
     }
 
@@ -121,7 +121,7 @@ impl ShardMachine {
                 self.hand_out(acquire, grant, sent_at, owner, turn);
             }
             // The answer took so long that the same question stands again.
-            Response::Renewed(_) => self.submit(confirm(acquire, grant, owner), turn),
+            Response::Renewed(_) => self.confirm(acquire, grant, owner, turn),
             Response::Refused(Status::Error | Status::LeaseExpired) => {
                 self.connections.disown(owner, turn);
                 self.granted_in_vain(acquire, turn);
@@ -222,9 +222,10 @@ impl ShardMachine {
         self.release_grant(acquire.target, acquire.key, grant, owner, turn);
         turn.tell(acquire.ask, Err(refusal));
     }
-}
 
-fn confirm(acquire: Box<Acquire>, grant: Grant, owner: LaneId) -> Pending {
-    let grant = Box::new(grant);
-    Pending::Confirm { acquire, grant, owner }
+    /// Asks for a renewal before the caller gets the grant.
+    fn confirm(&mut self, acquire: Box<Acquire>, grant: Grant, owner: LaneId, turn: &mut Turn<'_>) {
+        let grant = self.confirming.begin(grant);
+        self.submit(Pending::Confirm { acquire, grant, owner }, turn);
+    }
 }

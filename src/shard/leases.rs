@@ -262,7 +262,10 @@ impl ShardMachine {
     /// A release is over, one way or the other.
     pub(super) fn end_release(&mut self, release: Box<PendingRelease>, outcome: Result<()>, turn: &mut Turn<'_>) {
         self.releases.end(&release.token);
-        self.connections.note_released(release.token);
+        // Only then is there a connection that may be told of it again.
+        if !self.repeats.is_empty() {
+            self.connections.note_released(release.token);
+        }
         if let Some(id) = release.id {
             self.leases.remove(id, turn.now);
         }

@@ -101,7 +101,8 @@ fn serving(sink: &ShardSink, endpoint: &Arc<str>) -> Level {
 }
 
 impl ShardMetrics {
-    pub(crate) fn new(sink: ShardSink, endpoints: &[Endpoint]) -> Self {
+    /// Registers the metrics. `is_all`: whether there will be no other endpoints than these.
+    pub(crate) fn new(sink: ShardSink, endpoints: &[Endpoint], is_all: bool) -> Self {
         let connections = |role: Role, state: &'static str| {
             let labels = [("kind", role.as_str().into()), ("state", state.into())];
             Level::new(sink.gauge(&catalog::CONNECTIONS, &labels))
@@ -114,7 +115,7 @@ impl ShardMetrics {
         };
         // Registered before there is one, so that the first is seen as an increase. Where there is one endpoint alone no other
         // can take over.
-        let reasons = if endpoints.len() > 1 {
+        let reasons = if endpoints.len() > 1 || !is_all {
             &FailoverReason::ALL[..]
         } else {
             &[]

@@ -11,6 +11,7 @@
 //! | [`waits`] | callers that wait, and what waits for them on the server |
 //! | [`places`] | tickets, and places that are being taken back |
 //! | [`registry`] | leases: when each is renewed, lost, released |
+//! | [`confirming`] | grants that are being confirmed |
 //! | [`releases`] | releases under way |
 //! | [`repeats`] | tries that may have been carried out unheard |
 //! | [`parked`] | requests that wait for a connection |
@@ -28,6 +29,7 @@
 pub(crate) mod acquire;
 mod answers;
 pub(crate) mod ask;
+mod confirming;
 mod connecting;
 mod connection;
 mod connections;
@@ -71,6 +73,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::Span;
 
+use self::confirming::Confirming;
 use self::connections::Connections;
 use self::effect::{Effect, Effects, Handover, Role, Turn};
 use self::ids::LaneId;
@@ -187,6 +190,7 @@ pub(crate) struct ShardMachine {
     connections: Connections,
     leases: Registry,
     releases: Releases,
+    confirming: Confirming,
     repeats: Repeats,
     waits: Waits<Wait>,
     /// When a connection may be opened for a wait, or a key is tried.
@@ -231,7 +235,7 @@ impl ShardMachine {
             health,
             handover,
         } = setup;
-        let metrics = ShardMetrics::new(sink.clone(), &plan.endpoints);
+        let metrics = ShardMetrics::new(sink.clone(), &plan.endpoints, plan.admission.is_empty());
         let (orphan_ttl, stable_ref) = (plan.orphan_ttl, plan.stable_ref);
         let failover =
             Failover::new(plan.policy, plan.endpoints, &health.endpoint).admitting(plan.admission, &health.endpoint);
@@ -255,8 +259,9 @@ impl ShardMachine {
             clean_waits_at: None,
             shortage: Shortage::default(),
             default_ttl: None,
-            leases: Registry::new(settings.schedule, jitter, LeaseMetrics::new(&sink)),
+            leases: Registry::new(settings.schedule, jitter, LeaseMetrics::new(&sink)).knowing_tokens(is_cluster),
             releases: Releases::new(is_cluster),
+            confirming: Confirming::default(),
             repeats: Repeats::default(),
             places: Places::default(),
             parked: Parked::new(),

@@ -6,7 +6,7 @@ mod owners;
 mod releasing;
 mod renewing;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -50,6 +50,8 @@ pub(crate) struct Registry {
     /// The first slot of each connection's leases, which are chained through their entries: what the end of a connection
     /// costs is proportional to what it owned.
     owned: BTreeMap<LaneId, u32>,
+    /// In clusters: the lease of each token.
+    tokens: Option<HashMap<Token, LeaseId>>,
     /// For how long the machine has been suspended, as far as was heard. All instants here are as they are seen after that.
     suspended: Duration,
     jitter: fastrand::Rng,
@@ -92,10 +94,17 @@ impl Registry {
             holdings: Holdings::default(),
             overdue: BTreeSet::new(),
             owned: BTreeMap::new(),
+            tokens: None,
             suspended: Duration::ZERO,
             jitter,
             metrics,
         }
+    }
+
+    /// The same, for a cluster, where the leases of tokens are [known](Self::know).
+    pub(crate) fn knowing_tokens(mut self, in_cluster: bool) -> Self {
+        self.tokens = in_cluster.then(HashMap::new);
+        self
     }
 
     /// Takes up a lease that was got by a request sent at `sent_at` over the connection `owner`.
@@ -152,6 +161,9 @@ impl Registry {
             slot,
             generation: place.generation,
         };
+        if let Some(tokens) = &mut self.tokens {
+            tokens.insert(grant.token, id);
+        }
         self.chain(slot, owner);
         self.metrics.taken(kind);
         self.holdings.add(kind, &cell.key);
@@ -167,15 +179,10 @@ impl Registry {
         }
     }
 
-    /// What is known of the lease of a token. Looks at all leases.
-    pub(crate) fn know(&self, kind: Kind, key: &Key, token: &Token) -> Known {
-        let is_it = |id: &LeaseId| {
-            self.entry(*id).is_some_and(|entry| {
-                let cell = &entry.cell;
-                (cell.kind, &cell.key, &cell.token) == (kind, key, token)
-            })
-        };
-        match self.ids().find(is_it).map(|id| (id, self.phase(id))) {
+    /// What is known of the lease of a token. In clusters only: elsewhere no server gives a token twice.
+    pub(crate) fn know(&self, token: &Token) -> Known {
+        let id = self.tokens.as_ref().and_then(|tokens| tokens.get(token).copied());
+        match id.map(|id| (id, self.phase(id))) {
             None | Some((_, None)) => Known::Not,
             Some((_, Some(Phase::Lost))) => Known::Lost,
             Some((_, Some(Phase::Releasing))) => Known::Releasing,

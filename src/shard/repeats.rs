@@ -23,7 +23,7 @@ use crate::clock::Moment;
 use crate::error::{Error, ErrorKind};
 use crate::net::connect::Purpose;
 use crate::protocol::{Response, StableRef};
-use crate::types::{Grant, Key, Kind, Target, Token};
+use crate::types::{Grant, Target, Token};
 
 /// What is to be asked again under one name.
 struct Named {
@@ -120,18 +120,15 @@ impl ShardMachine {
             return self.not_found(repeat, cause, turn);
         }
         self.repeats.push(repeat);
-        if self.refusal().is_some() {
-            self.forsake_repeats(turn);
+        if let Some(refusal) = self.refusal() {
+            self.forsake_repeats(&refusal, turn);
         }
     }
 
-    /// Callers do not want to wait for a leader: what is found for them is given back.
-    pub(super) fn forsake_repeats(&mut self, turn: &mut Turn<'_>) {
-        let callers = self.repeats.take_callers();
-        if let Some(refusal) = self.refusal() {
-            for acquire in callers {
-                turn.tell(acquire.ask, Err(refusal.clone()));
-            }
+    /// Callers get the error: what is found for them is given back.
+    pub(super) fn forsake_repeats(&mut self, error: &Error, turn: &mut Turn<'_>) {
+        for acquire in self.repeats.take_callers() {
+            turn.tell(acquire.ask, Err(error.clone()));
         }
     }
 
@@ -221,37 +218,18 @@ impl ShardMachine {
         }
     }
 
-    /// A try was granted under a name that is used again and again: that may be a lease which the name had before.
-    pub(super) fn stable_try_granted(
+    /// A try was granted. Under a name that is used again and again that may be a lease which the name had before.
+    pub(super) fn repeat_granted(
         &mut self,
-        tried: Pending,
+        repeat: Repeat,
         grant: Grant,
         sent_at: Moment,
         from: LaneId,
         turn: &mut Turn<'_>,
     ) {
-        let name = self
-            .connections
-            .get(from)
-            .and_then(|connection| connection.name.clone());
-        let name = name.or_else(|| self.stable_ref.clone());
-        let repeat = match (tried, name) {
-            (Pending::Try(acquire), Some(name)) => Repeat::of_try(acquire, name),
-            (Pending::Probe(probe), Some(name)) => Repeat::of_probe(probe.key, probe.ttl, name),
-            _ => return,
-        };
-        self.repeat_granted(repeat, grant, sent_at, from, turn);
-    }
-
-    fn repeat_granted(&mut self, repeat: Repeat, grant: Grant, sent_at: Moment, from: LaneId, turn: &mut Turn<'_>) {
         let (target, key) = repeat.key.clone();
-        let connection = self.connections.get(from);
-        let was_found = connection.is_some_and(|connection| connection.found.contains(&grant.token));
-        let known = match was_found || self.releases.is_under_way(&grant.token) {
-            true => Known::Releasing,
-            false => self.leases.know(target.kind(), &key, &grant.token),
-        };
-        match known {
+        match self.leases.know(&grant.token) {
+            Known::Not if self.is_spoken_for(from, &grant.token) => {}
             Known::Not => return self.found(repeat, grant, sent_at, from, turn),
             // The server has begun it anew, on the terms of the try, and counts it to this connection.
             Known::Held(id) => {
@@ -280,17 +258,24 @@ impl ShardMachine {
 
     /// Whether a grant that the server tells of to end a place is another's: `w` tells what the session has, and comes to the place only
     /// when that belongs to another connection.
-    pub(super) fn is_accounted_for(&self, from: LaneId, kind: Kind, key: &Key, token: &Token) -> bool {
+    pub(super) fn is_accounted_for(&self, from: LaneId, token: &Token) -> bool {
+        matches!(self.leases.know(token), Known::Held(_) | Known::Releasing) || self.is_spoken_for(from, token)
+    }
+
+    /// Whether a grant that is no lease yet, or none any more, belongs to another caller: it is being confirmed or on its way back, or
+    /// was found over this connection before.
+    fn is_spoken_for(&self, from: LaneId, token: &Token) -> bool {
         let connection = self.connections.get(from);
-        connection.is_some_and(|connection| connection.found.contains(token))
-            || matches!(self.leases.know(kind, key, token), Known::Held(_) | Known::Releasing)
+        self.confirming.has(token)
+            || self.releases.is_under_way(token)
+            || connection.is_some_and(|connection| connection.found.contains(token))
     }
 
     /// It was granted, then or now.
     fn found(&mut self, repeat: Repeat, grant: Grant, sent_at: Moment, from: LaneId, turn: &mut Turn<'_>) {
         let Repeat { key, ttl, name, .. } = repeat;
         if let Some(mut connection) = self.connections.get_mut(from) {
-            connection.found.push(grant.token);
+            connection.note_found(grant.token);
         }
         match repeat.recipient {
             Recipient::By(mut acquire) => {

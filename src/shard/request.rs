@@ -1,5 +1,7 @@
 //! Requests under way: what each is for, and who gets its answer. [`RequestKind::rules`] says what becomes of each kind.
 
+use std::sync::Arc;
+
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tracing::Span;
@@ -41,7 +43,7 @@ pub(crate) enum Pending {
     /// `n` for a grant of whose TTL too little is sure to be left: sent before a caller gets it.
     Confirm {
         acquire: Box<Acquire>,
-        grant: Box<Grant>,
+        grant: Arc<Grant>,
         owner: LaneId,
     },
     /// `n` for a lease.

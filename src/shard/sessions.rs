@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::ShardMachine;
 use super::acquire::Acquire;
 use super::ask::Ask;
+use super::connections::Work;
 use super::effect::Turn;
 use super::held::Acquired;
 use super::ids::{Arrival, LaneId, TicketId, WaitKey};
@@ -167,17 +168,17 @@ impl ShardMachine {
         }
     }
 
-    /// A wait comes back from its connection. Its session goes with it, so that connection is of no more use, unless it owns leases: it
-    /// stands for these, as the server releases them with it.
+    /// A wait comes back from its connection. Its session goes with it, so that connection is of no more use, unless it owns leases, which
+    /// the server releases with it, or carries other tries of its session: then it stands until that is over.
     pub(super) fn retry_wait(&mut self, from: LaneId, wait: Pending, refusal: Error, turn: &mut Turn<'_>) {
         let Some(mut connection) = self.connections.get_mut(from) else {
             return self.refuse(wait, refusal, turn);
         };
         let (session, begun) = (connection.session.clone(), connection.stop_waiting(turn.now));
-        let owns = connection.owns > 0;
+        let stands = connection.owns > 0 || matches!(connection.work, Work::Repeating);
         drop(connection);
         match session {
-            Some(_) if owns => self.connections.retire(from, turn),
+            Some(_) if stands => self.connections.retire(from, turn),
             Some(_) => drop(self.connections.close(from, turn)),
             None => {}
         }
@@ -233,11 +234,10 @@ impl ShardMachine {
                     None
                 }
             },
-            Pending::GiveUp(target, key, times) if goes_on => Some(self.errand(target, key, times, session?, turn.now)),
+            // However often: no caller waits for it, and the server would keep the place.
+            Pending::GiveUp(target, key, times) => Some(self.errand(target, key, times, session?, turn.now)),
             Pending::Rejoin(id, before) if goes_on => Some(Wait::Rejoin(id, session.unwrap_or(before))),
             Pending::Rejoin(id, before) => self.instead_of(id, session.unwrap_or(before), refusal, turn),
-            // Tried often enough: the server ends it when the time of the session, or of the lease, is over.
-            Pending::GiveUp(..) => None,
             other => {
                 self.refuse(other, refusal, turn);
                 None
@@ -359,8 +359,7 @@ impl ShardMachine {
         match wait {
             Pending::Wait(wait) => self.count_redirect(&mut wait.redirects),
             Pending::Enqueue(acquire) => self.count_redirect(&mut acquire.redirects),
-            // No caller waits for it, and the server would keep the place.
-            Pending::GiveUp(..) => true,
+            Pending::Rejoin(id, _) if self.places.is_to_give_up(*id) => true,
             Pending::Rejoin(id, _) | Pending::Collect(id, _) => {
                 let most = self.settings.max_redirects;
                 self.places.count_rejoin(*id).is_some_and(|times| times <= most)

@@ -347,6 +347,7 @@ impl ShardMachine {
             for wait in self.waits.drain(turn.now) {
                 self.refuse_wait(wait, error.clone(), turn);
             }
+            self.forsake_repeats(&error, turn);
         }
     }
 

@@ -1,6 +1,7 @@
 //! Names: those under which lost tries are asked again, and one for all that a client holds.
 
 use super::*;
+use crate::net::lane::Outgoing;
 
 #[test]
 fn what_a_name_has_found_for_a_caller_is_not_given_back_with_the_place_of_another() {
@@ -90,4 +91,131 @@ fn a_client_with_a_name_is_not_handed_its_own_lease_a_second_time() {
     assert!(is_busy(&mut second));
     renewed(&mut bench);
     assert_eq!(state(&bench, &held), LeaseState::Held);
+}
+
+/// A grant is being confirmed for the first caller when its connection breaks, with a try of the second under way. The confirmation goes on
+/// over the next one; the connection that is returned asks again for the second. Returns the confirmation as well.
+fn found_while_it_is_confirmed(bench: &mut Bench, is_late: bool) -> ([Caller; 2], LaneId, Outgoing<Pending>) {
+    let before = bench.pipelined();
+    let first = tries(bench);
+    let request = bench.sent_on(before, RequestKind::Try);
+    let sent_at = bench.now;
+    if is_late {
+        bench.pass(6 * SECOND);
+    }
+    bench.answer_from(before, request, Response::Granted(grant(1)), sent_at);
+    let confirm = bench.sent_on(before, RequestKind::Confirm);
+    let second = tries(bench);
+    let tried = bench.sent_on(before, RequestKind::Try);
+    bench.cut_with(before, vec![confirm, tried]);
+    let next = bench.leader_is_found();
+    let confirm = bench.sent_on(next, RequestKind::Confirm);
+    let (lane, _) = reopened(bench);
+    ([first, second], lane, confirm)
+}
+
+#[test]
+fn a_grant_that_is_being_confirmed_for_a_caller_is_not_handed_to_another() {
+    for (mut bench, is_late) in [
+        (Bench::cluster(|_| {}), true),
+        (Bench::named(60 * SECOND, "the-worker"), false),
+    ] {
+        let ([mut first, mut second], lane, confirm) = found_while_it_is_confirmed(&mut bench, is_late);
+        // It comes to the leader before the confirmation does, over another connection.
+        bench.answer_to(lane, RequestKind::Repeat, Response::Granted(grant(1)));
+        assert!(!bench.has_sent(RequestKind::Confirm), "it is another caller's");
+        let pipelined = bench.pipelined();
+        bench.answer(pipelined, confirm, Response::Renewed(Some(10)));
+        assert_eq!(lease(&mut first).cell.token, grant(1).token);
+        bench.answer_to(lane, RequestKind::Repeat, Response::Granted(grant(1)));
+        assert!(is_busy(&mut second));
+    }
+}
+
+#[test]
+fn a_grant_that_is_being_confirmed_is_not_given_back_with_the_place_of_another_caller() {
+    let mut bench = Bench::cluster(|_| {});
+    let ([mut first, mut second], lane, confirm) = found_while_it_is_confirmed(&mut bench, true);
+    bench.answer_to(lane, RequestKind::Repeat, Response::TimedOut);
+    assert!(is_busy(&mut second));
+    bench.answer_to(lane, RequestKind::GiveUp, Response::Granted(grant(1)));
+    assert!(!bench.has_sent(RequestKind::Release));
+    let pipelined = bench.pipelined();
+    bench.answer(pipelined, confirm, Response::Renewed(Some(10)));
+    assert_eq!(lease(&mut first).cell.token, grant(1).token);
+}
+
+#[test]
+fn a_client_with_a_name_keeps_nothing_of_leases_that_are_over() {
+    let mut bench = Bench::named(60 * SECOND, "the-worker");
+    let pipelined = bench.pipelined();
+    for number in 1..=100 {
+        let mut caller = tries(&mut bench);
+        bench.answer_to(pipelined, RequestKind::Try, Response::Granted(grant(number)));
+        confirmed(&mut bench);
+        drop(lease(&mut caller));
+        let id = bench.shard.leases.ids().next().unwrap();
+        bench.handle(Input::Release { id, told: None });
+        bench.answer_to(pipelined, RequestKind::Release, Response::Done);
+    }
+    assert_eq!(bench.shard.connections.get(pipelined).unwrap().found.len(), 0);
+}
+
+#[test]
+fn a_lease_that_is_held_is_found_as_such_over_the_connection_that_it_came_from() {
+    let mut bench = Bench::named(60 * SECOND, "the-worker");
+    let pipelined = bench.pipelined();
+    let mut first = tries(&mut bench);
+    bench.answer_to(pipelined, RequestKind::Try, Response::Granted(grant(1)));
+    confirmed(&mut bench);
+    let held = lease(&mut first);
+    let mut second = tries(&mut bench);
+    bench.answer_to(pipelined, RequestKind::Try, Response::Granted(grant(1)));
+    assert!(is_busy(&mut second));
+    assert!(state(&bench, &held) != LeaseState::Lost(LostReason::Disconnected));
+    assert_eq!(bench.shard.leases.ids().count(), 1);
+}
+
+#[test]
+fn a_place_that_cannot_be_ended_over_a_connection_costs_the_other_tries_on_it_nothing() {
+    let mut bench = Bench::cluster(|_| {});
+    let (lane, mut callers) = lost_tries::<2>(&mut bench);
+    let [second, first] = [0; 2].map(|_| bench.sent_on(lane, RequestKind::Repeat));
+    // Another member is found, while an answer is on its way from the one before.
+    let mut third = bench.acquire("x", Patience::Try);
+    let refusal = Response::Refused(Status::NotLeader(Some("b:1".into())));
+    bench.answer_to(bench.pipelined(), RequestKind::Try, refusal);
+    bench.leader_is_found();
+    bench.answer(lane, first, Response::TimedOut);
+    assert!(is_busy(&mut callers[0]));
+    bench.cut_with(lane, vec![second]);
+    // What is opened and sent from here on goes well.
+    for _ in 0..20 {
+        for (lane, _) in std::mem::take(&mut bench.opened) {
+            bench.up(lane);
+        }
+        for (lane, request) in std::mem::take(&mut bench.sent) {
+            let response = match request.tag.kind() {
+                RequestKind::GiveUp => Response::Refused(Status::NotEnqueued),
+                _ => Response::TimedOut,
+            };
+            bench.answer(lane, request, response);
+        }
+        bench.pass(SECOND);
+    }
+    assert!(is_busy(&mut callers[1]), "it is asked again under its name");
+    assert!(is_busy(&mut third));
+    assert!(bench.shard.repeats.is_empty());
+}
+
+#[test]
+fn a_fatal_error_is_told_to_tries_that_are_to_be_asked_again() {
+    let mut bench = Bench::cluster(|_| {});
+    let mut caller = tries(&mut bench);
+    let before = bench.pipelined();
+    bench.cut_unanswered(before, RequestKind::Try);
+    bench.leader_is_found();
+    let (lane, _) = bench.opened.pop().expect("a connection is opened");
+    bench.fail_with(lane, Error::new(ErrorKind::Auth, "the token is refused").fatal());
+    assert_eq!(failed(&mut caller), ErrorKind::Auth);
 }

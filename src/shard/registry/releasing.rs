@@ -48,7 +48,11 @@ impl Registry {
         let slot = &mut self.slots[id.slot as usize];
         slot.generation = slot.generation.wrapping_add(1);
         self.free.push(id.slot);
-        if let Some(entry) = slot.entry.take().filter(|entry| entry.phase.is_held()) {
+        let Some(entry) = slot.entry.take() else { return };
+        if let Some(tokens) = &mut self.tokens {
+            tokens.remove(&entry.cell.token);
+        }
+        if entry.phase.is_held() {
             self.metrics.released(&entry.cell, now);
             self.holdings.remove(entry.cell.kind, &entry.cell.key);
         }
