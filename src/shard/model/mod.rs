@@ -52,6 +52,7 @@
 //!       connection of the session is given what a connection to the same process has. A session whose name was presented again
 //!       meanwhile may have two places, and is given one of them for each time that it asks;
 //!     - the request was carried out when its client had closed the connection and gone on.
+//!
 //!     These are counted, and the test says how many there were.
 //! 12. A queue position that has outlived a change of leaders is not given up over a connection that stands while callers of its client
 //!     wait that have no other. Looked at are clients that want no tickets of the key, up to two changes, and times at
