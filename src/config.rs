@@ -11,7 +11,7 @@ use crate::net::backoff::ReconnectPolicy;
 use crate::net::connect::{ConnectOptions, Purpose};
 use crate::net::endpoint::Endpoint;
 use crate::net::fencing::Fencing;
-use crate::net::reach::Resolver;
+use crate::net::reach::Way;
 use crate::net::settings::ConnectionSettings;
 use crate::shard::Settings;
 use crate::sharding::{CheckedStrategy, DEFAULT_SERVERS, ShardingStrategy};
@@ -51,7 +51,7 @@ pub(crate) struct ClientOptions {
     pub(crate) auth: Option<AuthSource>,
     pub(crate) auth_retry: Duration,
     pub(crate) tls: Option<Tls>,
-    pub(crate) resolver: Resolver,
+    pub(crate) way: Way,
     pub(crate) strategy: CheckedStrategy,
     pub(crate) connect_timeout: Duration,
     pub(crate) request_timeout: Duration,
@@ -84,7 +84,7 @@ impl Default for ClientOptions {
             auth: None,
             auth_retry: Duration::from_secs(30),
             tls: None,
-            resolver: Resolver::default(),
+            way: Way::default(),
             strategy: CheckedStrategy::default(),
             connect_timeout: Duration::from_secs(10),
             request_timeout: Duration::from_secs(5),
@@ -207,7 +207,7 @@ impl ClientOptions {
                     credentials: Arc::new(credentials),
                     servers: Arc::default(),
                     tls,
-                    resolver: self.resolver,
+                    way: self.way,
                     fencing: self.fencing,
                     connect_timeout: self.connect_timeout,
                     keepalive: self.keepalive,

@@ -135,6 +135,7 @@ pub use handle::semaphore::Semaphore;
 pub use handle::ticket::{Enqueued, Ticket};
 pub use lease::cell::{LeaseState, LostReason};
 pub use net::backoff::ReconnectPolicy;
+pub use net::endpoint::Endpoint;
 pub use net::failover::FailoverReason;
 pub use net::fencing::Fencing;
 pub use net::health::{ConnectionState, ShardHealth};

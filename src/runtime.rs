@@ -7,20 +7,20 @@ use tokio::runtime::Handle;
 use crate::error::{Error, ErrorKind, Result};
 use crate::unwind::catch;
 
-/// Returns the current runtime, on which `what` is about to be made.
+/// Returns the current runtime, on which `what` is about to be made, and which needs sockets if that `opens_sockets`.
 ///
 /// # Errors
 ///
 /// `InvalidInput` if there is none, or if it lacks what connections need: better now than a panic in each task. tokio tells of what a
 /// runtime lacks by a panic only, which is caught here.
-pub(crate) fn current(what: &str) -> Result<Handle> {
+pub(crate) fn current(what: &str, opens_sockets: bool) -> Result<Handle> {
     let Ok(runtime) = Handle::try_current() else {
         return Err(Error::new(
             ErrorKind::InvalidInput,
             format!("{what} needs a tokio runtime: make it inside one (`#[tokio::main]`, or `runtime.enter()`)"),
         ));
     };
-    let missing = match (has_timers(), has_sockets()) {
+    let missing = match (has_timers(), !opens_sockets || has_sockets()) {
         (true, true) => return Ok(runtime),
         (false, true) => "timers: build it with `enable_time`, or `enable_all`",
         (true, false) => "sockets: build it with `enable_io`, or `enable_all`",

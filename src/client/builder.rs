@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use metrics::Recorder;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tower::{Layer, Service};
 use zeroize::Zeroizing;
 
@@ -14,7 +15,10 @@ use crate::config::{ClientOptions, Config, OnUnavailable};
 use crate::error::{Error, Result};
 use crate::net::auth::AuthSource;
 use crate::net::backoff::ReconnectPolicy;
+use crate::net::connector::Connector;
+use crate::net::endpoint::Endpoint;
 use crate::net::fencing::Fencing;
+use crate::net::reach::Way;
 use crate::service::{ClientService, Request, Response, UserLayer};
 use crate::sharding::{CheckedStrategy, ShardingStrategy};
 use crate::shards::Shard;
@@ -34,7 +38,7 @@ impl ClientBuilder {
     /// The servers, as `host:port`, `[v6]:port` or `unix:/path`. Each is a shard; a key belongs to one of them. All users of
     /// the same keys must give the same list in the same order. Default: [`DEFAULT_SERVERS`](crate::DEFAULT_SERVERS).
     ///
-    /// Names are resolved anew at each attempt to connect. All addresses of a name are tried, of both families in turn, each a
+    /// Unless there is a [connector](Self::connector), names are resolved anew at each attempt to connect. All addresses of a name are tried, of both families in turn, each a
     /// quarter of a second after the one before (RFC 8305). A `unix:` path is that of a socket behind which something, as a
     /// rule a proxy on this machine, passes everything on to a server.
     pub fn servers<S: Into<String>>(mut self, servers: impl IntoIterator<Item = S>) -> Self {
@@ -104,13 +108,71 @@ impl ClientBuilder {
         self
     }
 
+    /// Opens the connections to the servers in place of the system's sockets: a [`tower::Service`] that is called with an [`Endpoint`] and
+    /// gives a stream, for example through a proxy, over vsock, or to a server in this process. A connector of tower's
+    /// [`service_fn`](tower::service_fn) will do. Default: TCP, and sockets in the file system for `unix:` paths.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), dflockd_client::Error> {
+    /// use dflockd_client::{Client, Endpoint};
+    /// use tokio::net::TcpStream;
+    ///
+    /// # let server = dflockd_client::server::Server::builder().port(0).start().await?;
+    /// # let port = server.local_addr().port();
+    /// let connector = tower::service_fn(move |endpoint: Endpoint| async move {
+    ///     println!("on the way to {}", endpoint.host().unwrap_or_default());
+    ///     let stream = TcpStream::connect(("127.0.0.1", port)).await?;
+    ///     stream.set_nodelay(true)?;
+    ///     Ok::<_, std::io::Error>(stream)
+    /// });
+    /// let client = Client::builder()
+    ///     .servers(["locks.internal:6388"])
+    ///     .connector(connector)
+    ///     .connect()
+    ///     .await?;
+    /// client.lock("orders/42")?.acquire().await?.release().await
+    /// # }
+    /// ```
+    ///
+    /// **What it is called for.** Every connection: also those for waits, `stats` and signals, and to each server of a shard, be it the next in
+    /// reserve or a member that a cluster named. Addresses have the form that [`servers`](Self::servers) takes. They are not resolved, so
+    /// that a name need mean something to the connector only.
+    ///
+    /// **How it is called.** Each attempt to connect has a clone of its own, waits until that is ready, and calls it once; several attempts may
+    /// be under way at the same time. The [connect timeout](Self::connect_timeout) bounds all of it, and drops the future of an attempt
+    /// that takes longer. An error of the service, from `poll_ready` too, becomes one of kind [`Connect`](crate::ErrorKind::Connect) with
+    /// the service's own as its source; a panic becomes one that says what the panic said. After either the client tries again as its
+    /// [reconnect policy](Self::reconnect) says. Neither the service nor its streams may block the thread: they run in tasks of the client.
+    ///
+    /// **What it decides.** Options of sockets are the connector's: a TCP stream wants `TCP_NODELAY`, or requests wait for acknowledgements. The
+    /// client notices a stream whose peer is gone by its [keepalive](Self::keepalive) in any case. It flushes a stream after it has written, and
+    /// closes it by dropping it, without a shutdown.
+    ///
+    /// **TLS** of `ClientBuilder::tls` is put on top of the stream, and its certificate must be for the endpoint's host, as ever. While its
+    /// handshake has been unanswered for a second, a second stream is asked for, to find out whether the server speaks no TLS. A connector
+    /// that makes TLS itself is used without `tls`. The client cannot know what protects the streams of a connector, so it does not warn when
+    /// the servers' secret goes over one of them without `tls`.
+    ///
+    /// A runtime that has timers and no sockets is enough for a client with a connector.
+    pub fn connector<C>(mut self, connector: C) -> Self
+    where
+        C: Service<Endpoint> + Clone + Send + Sync + 'static,
+        C::Response: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        C::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+        C::Future: Send + 'static,
+    {
+        self.options.way = Way::Connector(Connector::new(connector));
+        self
+    }
+
     /// Which server a key belongs to. Default: [`stable_hash_shard`](crate::stable_hash_shard).
     pub fn sharding_strategy(mut self, strategy: impl ShardingStrategy + 'static) -> Self {
         self.options.shard_by(strategy);
         self
     }
 
-    /// For each attempt to connect, from resolving the name to the last answer of the handshake, that of TLS included.
+    /// For each attempt to connect, from resolving the name, or calling the [connector](Self::connector), to the last answer of the handshake, that of TLS included.
     /// Default: 10 s.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.options.connect_timeout = timeout;
@@ -347,7 +409,7 @@ impl ClientBuilder {
     /// Who finds the addresses of names.
     #[cfg(test)]
     pub(crate) fn resolver(mut self, resolver: crate::net::reach::Resolver) -> Self {
-        self.options.resolver = resolver;
+        self.options.way = Way::Sockets(resolver);
         self
     }
 
@@ -357,7 +419,7 @@ impl ClientBuilder {
     /// # Errors
     ///
     /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput), naming the value, or the file, and what would be right; also
-    /// without a runtime, or on one without timers or sockets, and for a metrics recorder that panics.
+    /// without a runtime, or on one without timers or sockets (with a [connector](Self::connector) timers are enough), and for a metrics recorder that panics.
     pub fn build(self) -> Result<Client> {
         let core = crate::service::start(self.options.check()?, &self.layers)?;
         Ok(Client::of(core))

@@ -45,7 +45,7 @@ enum Outlook {
     Stays,
 }
 
-/// What layers of tower call an error.
+/// What services of tower call an error.
 pub(crate) type BoxError = Box<dyn StdError + Send + Sync>;
 
 impl Error {
@@ -76,7 +76,7 @@ impl Error {
             Ok(ours) => *ours,
             Err(other) => {
                 let message = "a layer of this client refused the request or failed";
-                Self::new(ErrorKind::Layer, message).with(|repr| repr.source = Some(other.into()))
+                Self::new(ErrorKind::Layer, message).caused_by_other(other)
             }
         }
     }
@@ -89,6 +89,12 @@ impl Error {
             return self;
         }
         self.with(|repr| repr.source = Some(Arc::new(source)))
+    }
+
+    /// The same error with its cause, which code of the user's gave: it is kept whatever it says.
+    #[must_use]
+    pub(crate) fn caused_by_other(self, source: BoxError) -> Self {
+        self.with(|repr| repr.source = Some(source.into()))
     }
 
     /// The same error, for the same cause as another, whose message is a part of this one's.

@@ -12,8 +12,9 @@ use super::fencing::{FencesShown, Fencing};
 use super::lane::LaneSettings;
 use super::membership::{Membership, no_member};
 use super::metrics::LaneMetrics;
-use super::reach::reach;
+use super::reach::{Way, reach};
 use super::settings::ConnectionSettings;
+use super::socket::Socket;
 use super::stream::Stream;
 use crate::error::{Error, ErrorKind, Result};
 use crate::human::human;
@@ -120,7 +121,7 @@ impl ConnectOptions {
                 self.settings.servers.forget(self.endpoint.as_text());
                 Err(self.timed_out(limit))
             }
-            // A verifier of certificates, say, that the user wrote.
+            // Code of the user's: a connector, or a verifier of certificates.
             Err(panic) => Err(Error::new(
                 ErrorKind::Connect,
                 format!("the attempt to connect panicked: {panic}"),
@@ -138,10 +139,14 @@ impl ConnectOptions {
             true => format!("the connect timeout of {}", human(limit)),
             false => format!("{}, when the next server is asked", human(limit)),
         };
+        let what = match self.settings.way {
+            Way::Sockets(_) => "the address",
+            Way::Connector(_) => "the address and the connector",
+        };
         Error::new(
             ErrorKind::Connect,
             format!(
-                "no {peer} answered within {limit}: check the address, and that the server is up{tls} and no proxy swallows the \
+                "no {peer} answered within {limit}: check {what}, and that the server is up{tls} and no proxy swallows the \
                  connection"
             ),
         )
@@ -309,12 +314,7 @@ impl ConnectOptions {
     }
 
     async fn open_stream(&self) -> Result<Stream> {
-        let socket = reach(
-            &self.endpoint,
-            &self.settings.resolver,
-            self.settings.dead_peer_timeout(),
-        )
-        .await?;
+        let socket = self.reach().await?;
         match &self.settings.tls {
             None => Ok(Stream::Plain(socket)),
             Some(tls) => tokio::select! {
@@ -325,18 +325,17 @@ impl ConnectOptions {
         }
     }
 
+    async fn reach(&self) -> Result<Socket> {
+        let settings = &self.settings;
+        reach(&self.endpoint, &settings.way, settings.dead_peer_timeout()).await
+    }
+
     /// Resolves if a dflockd server answers here without TLS. Such a server takes the beginning of a handshake for a line that has no end
     /// yet, and says nothing. So while a handshake is not answered, a second connection asks in plain text, with a request that says nothing
     /// and changes nothing.
     async fn answers_without_tls(&self) {
         sleep(PLAIN_AFTER).await;
-        if let Ok(socket) = reach(
-            &self.endpoint,
-            &self.settings.resolver,
-            self.settings.dead_peer_timeout(),
-        )
-        .await
-        {
+        if let Ok(socket) = self.reach().await {
             let mut wire = Wire::new(Stream::Plain(socket));
             let said = match renewal_of_nothing() {
                 Ok(renewal) => wire.run(renewal).await.map(drop),

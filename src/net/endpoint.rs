@@ -2,21 +2,38 @@
 
 use std::fmt;
 use std::path::Path;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::escape::is_hidden;
 use crate::types::Shortened;
 
-/// `host:port`, `1.2.3.4:port`, `[v6]:port` or `unix:/path`. Names are resolved anew at each connect.
-#[derive(Clone, PartialEq, Eq)]
-pub(crate) struct Endpoint {
+/// The address of a server, as it was given to [`ClientBuilder::servers`](crate::ClientBuilder::servers) or
+/// [`Shard`](crate::Shard), or as a cluster named one of its members: `host:port`, `1.2.3.4:port`, `[v6]:port` or `unix:/path`. It is what a
+/// [connector](crate::ClientBuilder::connector) is asked for.
+///
+/// Cloning is cheap. Two of them are equal if they are written in the same way.
+///
+/// ```
+/// use dflockd_client::Endpoint;
+///
+/// let endpoint: Endpoint = "[::1]:6388".parse()?;
+/// assert_eq!((endpoint.host(), endpoint.port()), (Some("::1"), Some(6388)));
+/// assert_eq!(endpoint.to_string(), "[::1]:6388");
+///
+/// let endpoint: Endpoint = "unix:/run/dflockd.sock".parse()?;
+/// assert_eq!(endpoint.unix_path(), Some("/run/dflockd.sock".as_ref()));
+/// # Ok::<(), dflockd_client::Error>(())
+/// ```
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Endpoint {
     text: Arc<str>,
     place: Address,
 }
 
 /// Where an endpoint is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Address {
     /// On a network.
     Tcp {
@@ -50,12 +67,50 @@ impl Endpoint {
         &self.place
     }
 
-    /// The name or address of the host, where it has one.
-    pub(crate) fn host(&self) -> Option<&str> {
+    /// Returns the address as it was written.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// Returns the name or address of the host, an IPv6 address without its brackets. `None` for a `unix:` path.
+    #[must_use]
+    pub fn host(&self) -> Option<&str> {
         match &self.place {
             Address::Tcp { host, .. } => Some(host),
             Address::Unix(_) => None,
         }
+    }
+
+    /// Returns the port, which is not 0. `None` for a `unix:` path.
+    #[must_use]
+    pub fn port(&self) -> Option<u16> {
+        match &self.place {
+            Address::Tcp { port, .. } => Some(*port),
+            Address::Unix(_) => None,
+        }
+    }
+
+    /// Returns the path of a socket in the file system, which begins with `/`. `None` for an address with a host.
+    #[must_use]
+    pub fn unix_path(&self) -> Option<&Path> {
+        match &self.place {
+            Address::Tcp { .. } => None,
+            Address::Unix(path) => Some(path),
+        }
+    }
+}
+
+/// Reads an address as [`ClientBuilder::servers`](crate::ClientBuilder::servers) does.
+///
+/// # Errors
+///
+/// [`InvalidInput`](crate::ErrorKind::InvalidInput), naming the mistake.
+impl FromStr for Endpoint {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        Self::parse(text)
     }
 }
 

@@ -5,6 +5,7 @@ pub(crate) mod admission;
 pub(crate) mod auth;
 pub(crate) mod backoff;
 pub(crate) mod connect;
+pub(crate) mod connector;
 pub(crate) mod dial;
 pub(crate) mod endpoint;
 pub(crate) mod failover;

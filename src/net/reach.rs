@@ -1,4 +1,4 @@
-//! From an address to an open socket: resolve the name, try what it resolves to, set the socket up.
+//! From an address to an open socket: resolve the name, try what it resolves to, set the socket up; or ask the connector for it.
 
 use std::fmt;
 use std::io;
@@ -10,12 +10,28 @@ use std::time::Duration;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 
+use super::connector::Connector;
 use super::endpoint::{Address, Endpoint};
 use super::happy_eyeballs::{interleave, race};
 use super::socket::Socket;
 use super::unix::UnixStream;
 use crate::error::{Error, ErrorKind, Result};
 use crate::io_words::io_failed;
+
+/// How an endpoint is reached.
+#[derive(Clone, Debug)]
+pub(crate) enum Way {
+    /// Over the system's sockets.
+    Sockets(Resolver),
+    /// As the user's connector does.
+    Connector(Connector),
+}
+
+impl Default for Way {
+    fn default() -> Self {
+        Self::Sockets(Resolver::default())
+    }
+}
 
 /// Finds the addresses of a name.
 #[derive(Clone)]
@@ -54,12 +70,19 @@ const FAILURES_TOLD: usize = 8;
 ///
 /// # Errors
 ///
-/// `Connect`, with the operating system's reason for each address that was tried.
+/// `Connect`, with the operating system's reason for each address that was tried, or the connector's.
 ///
 /// # Cancel safety
 ///
 /// Safe: whatever was opened is closed.
-pub(crate) async fn reach(endpoint: &Endpoint, resolver: &Resolver, dead_peer_timeout: Duration) -> Result<Socket> {
+pub(crate) async fn reach(endpoint: &Endpoint, way: &Way, dead_peer_timeout: Duration) -> Result<Socket> {
+    match way {
+        Way::Sockets(resolver) => reach_by_socket(endpoint, resolver, dead_peer_timeout).await,
+        Way::Connector(connector) => connector.connect(endpoint).await.map(Socket::Connector),
+    }
+}
+
+async fn reach_by_socket(endpoint: &Endpoint, resolver: &Resolver, dead_peer_timeout: Duration) -> Result<Socket> {
     match endpoint.address() {
         Address::Unix(path) => match UnixStream::connect(path).await {
             Ok(stream) => Ok(Socket::Unix(stream)),

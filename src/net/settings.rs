@@ -6,13 +6,13 @@ use std::time::Duration;
 use super::abilities::KnownServers;
 use super::auth::Credentials;
 use super::fencing::Fencing;
-use super::reach::Resolver;
+use super::reach::Way;
 use crate::tls::TlsConnector;
 
 /// How servers are reached, and how connections to them are treated.
 #[derive(Clone, Debug)]
 pub(crate) struct ConnectionSettings {
-    pub(crate) resolver: Resolver,
+    pub(crate) way: Way,
     pub(crate) tls: Option<TlsConnector>,
     pub(crate) credentials: Arc<Credentials>,
     pub(crate) servers: Arc<KnownServers>,
@@ -31,6 +31,11 @@ impl ConnectionSettings {
     /// What the kernel may take to see that a peer is gone.
     pub(crate) fn dead_peer_timeout(&self) -> Duration {
         self.keepalive.saturating_add(self.reply_timeout)
+    }
+
+    /// Whether connections are sockets of the runtime: a connector opens what it likes, and may need none.
+    pub(crate) fn opens_sockets(&self) -> bool {
+        matches!(self.way, Way::Sockets(_))
     }
 
     /// The same, with another longest silence.

@@ -1,4 +1,4 @@
-//! What bytes travel over: TCP, or a socket in the file system.
+//! What bytes travel over: TCP, a socket in the file system, or what a connector has opened.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -10,25 +10,28 @@ use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use super::connector::ConnectorStream;
 use super::unix::UnixStream;
 
-/// An open socket.
+/// An open socket. Those of the system are called directly; only a connector's stream is behind a pointer.
 #[derive(Debug)]
 pub(crate) enum Socket {
     Tcp(TcpStream),
     Unix(UnixStream),
+    Connector(ConnectorStream),
 }
 
 impl Socket {
-    /// Whether what it carries never leaves this machine. A peer that has no address any more is taken for a stranger.
-    pub(crate) fn stays_here(&self) -> bool {
+    /// Whether what it carries could be read on its way. A peer that has no address any more is taken for a stranger. How a connector
+    /// protects its streams is its own matter.
+    pub(crate) fn is_exposed(&self) -> bool {
         match self {
-            Self::Tcp(stream) => stream.peer_addr().is_ok_and(|peer| is_loopback(peer.ip())),
-            Self::Unix(_) => true,
+            Self::Tcp(stream) => !stream.peer_addr().is_ok_and(|peer| is_loopback(peer.ip())),
+            Self::Unix(_) | Self::Connector(_) => false,
         }
     }
 
-    /// Looks whether the peer has closed the connection.
+    /// Looks whether the peer has closed the connection, where the system can be asked.
     pub(crate) fn is_closed(&self) -> bool {
         let Self::Tcp(stream) = self else { return false };
         match SockRef::from(stream).peek(&mut [MaybeUninit::uninit()]) {
@@ -47,6 +50,7 @@ impl AsyncRead for Socket {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buffer),
             Self::Unix(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Self::Connector(stream) => Pin::new(stream).poll_read(cx, buffer),
         }
     }
 }
@@ -56,6 +60,7 @@ impl AsyncWrite for Socket {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
             Self::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Connector(stream) => Pin::new(stream).poll_write(cx, bytes),
         }
     }
 
@@ -63,6 +68,7 @@ impl AsyncWrite for Socket {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_flush(cx),
             Self::Unix(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Connector(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
@@ -70,6 +76,7 @@ impl AsyncWrite for Socket {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Connector(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }

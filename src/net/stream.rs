@@ -20,7 +20,7 @@ impl Stream {
     /// Whether somebody between here and the server could read what it carries.
     pub(crate) fn is_exposed(&self) -> bool {
         match self {
-            Self::Plain(socket) => !socket.stays_here(),
+            Self::Plain(socket) => socket.is_exposed(),
             Self::Tls(_) => false,
         }
     }

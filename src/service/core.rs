@@ -55,7 +55,7 @@ impl Core {
         is_direct: bool,
         wrap: impl FnOnce(Weak<Self>) -> Option<ClientService>,
     ) -> Result<Arc<Self>> {
-        let runtime = crate::runtime::current("a client")?;
+        let runtime = crate::runtime::current("a client", config.shard.connection.opens_sockets())?;
         let routes = Routes {
             strategy: config.strategy.clone(),
             shards: config.shards.len(),

@@ -48,7 +48,7 @@ impl Link {
                 family.check()?;
                 family.runtime.clone()
             }
-            None => crate::runtime::current("a signal connection")?,
+            None => crate::runtime::current("a signal connection", config.shard.connection.opens_sockets())?,
         };
         let plan = config
             .shards
