@@ -12,6 +12,7 @@ pub mod checker;
 pub mod cluster;
 pub mod fake;
 pub mod faulty;
+pub mod history;
 pub mod load;
 pub mod old;
 pub mod pair;

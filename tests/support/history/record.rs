@@ -1,0 +1,393 @@
+//! The form of a record: one JSON object a line, each with its time and what happened. `docs/testing.md` describes it.
+//!
+//! Times and durations are whole nanoseconds. All lines that are judged together count from the same start, on one clock.
+
+use std::fmt;
+use std::ops::Deref;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// One line of a record.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Line {
+    /// Nanoseconds since the common start.
+    pub at: u64,
+    #[serde(flatten)]
+    pub what: What,
+}
+
+/// What a line tells. Its name is the field `what`; its own fields stand beside that.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "what", rename_all = "snake_case")]
+pub enum What {
+    /// A client process begins. A client in a simulation counts as one.
+    ProcessStarted(Process),
+    /// It ends in order: each of its operations has returned.
+    ProcessEnded(Process),
+    /// It ends where it is.
+    ProcessKilled(Process),
+    /// It runs no more, until it is thawed.
+    ProcessFrozen(Process),
+    ProcessThawed(Process),
+
+    /// An operation begins.
+    Invoke(Invoke),
+    /// An operation ends. Read the clock after that.
+    Return(Return),
+    /// A caller has a guard or a permit. Read the clock after that.
+    Acquired(Acquired),
+    /// A caller acts on what it holds. Read the clock before `is_held`.
+    Use(Use),
+    /// A caller was told that what it holds is lost. Read the clock after that.
+    Lost(Lost),
+    /// A guard or a ticket is dropped. Read the clock before that.
+    LetGo(LetGo),
+
+    /// A subscription begins: its `listen` was acknowledged.
+    Subscribed(Subscribed),
+    /// A subscription ends. Read the clock before that.
+    Unsubscribed(Subscription),
+    /// A subscription got a signal.
+    Received(Received),
+    /// A subscription was told that it may have missed signals.
+    Gap(Subscription),
+
+    /// A server begins, with nothing that an earlier one held.
+    ServerStarted(ServerStarted),
+    /// A server is no more. What it held is over.
+    ServerEnded(ServerId),
+    Queued(Entry),
+    Left(Entry),
+    Granted(Entry),
+    Renewed(Entry),
+    Released(Entry),
+    Disconnected(Entry),
+    Expired(Entry),
+    Orphaned(Entry),
+    Reclaimed(Entry),
+    Forgotten(Entry),
+    /// A renewal of a token that holds nothing.
+    RenewalRefused(Entry),
+    SignalAccepted(Accepted),
+    SignalDelivered(Delivered),
+
+    /// From here on something is broken that no client can mend: the network, a server, a leader.
+    TroubleBegun(Trouble),
+    /// It works again.
+    TroubleEnded(Trouble),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Process {
+    pub process: Name,
+}
+
+/// An operation of a client's caller.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Invoke {
+    pub process: Name,
+    /// The task that calls. Its operations do not overlap.
+    pub caller: u64,
+    /// The number of the operation: unique in its process.
+    pub op: u64,
+    pub action: Action,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<Kind>,
+    /// The key. None for an operation on several keys.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<Name>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u64>,
+    /// It returns within that time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<u64>,
+    /// The lease that is asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ttl: Option<u64>,
+    /// What is renewed or released.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub holder: Option<u64>,
+    /// The `enqueue` that is waited for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ticket: Option<u64>,
+    /// Where a signal is emitted, or the pattern that is listened to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub channel: Option<Name>,
+    /// What is emitted: each payload of a channel once in a record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub payload: Option<Name>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Action {
+    Acquire,
+    Try,
+    Enqueue,
+    Wait,
+    Reclaim,
+    Renew,
+    Release,
+    Emit,
+    Listen,
+    Unlisten,
+    /// What touches no lock and no signal.
+    Other,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Return {
+    pub process: Name,
+    pub op: u64,
+    pub outcome: Outcome,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<Token>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fence: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// The caller holds it: there is an `acquired` line for each key, before this one.
+    Granted,
+    /// The caller has a ticket, known by the number of this operation.
+    Queued,
+    /// A try found it held.
+    Busy,
+    TimedOut,
+    /// Renewed, released, emitted, ...: a server has acknowledged it.
+    Done,
+    Failed,
+    /// Its future was dropped.
+    Cancelled,
+}
+
+/// A holder: a guard or a permit in a caller's hands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Acquired {
+    pub process: Name,
+    /// The number of the holder: unique in its process.
+    pub holder: u64,
+    /// The operation that brought it.
+    pub op: u64,
+    pub kind: Kind,
+    pub key: Name,
+    pub limit: u64,
+    pub token: Token,
+    /// The fence that the client shows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fence: Option<u64>,
+    /// The caller waits to be told of a loss, and there is a `lost` line then.
+    pub watched: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Use {
+    pub process: Name,
+    pub holder: u64,
+    /// What `is_held` said.
+    pub held: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lost {
+    pub process: Name,
+    pub holder: u64,
+    /// Why, in the client's word: `disconnected`, `expired`, `rejected`, ...
+    pub reason: Name,
+}
+
+/// What is dropped: a holder, or the ticket of an `enqueue`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LetGo {
+    pub process: Name,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub holder: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ticket: Option<u64>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Subscribed {
+    pub process: Name,
+    /// The number of the subscription: unique in its process.
+    pub subscription: u64,
+    pub pattern: Name,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<Name>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Subscription {
+    pub process: Name,
+    pub subscription: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Received {
+    pub process: Name,
+    pub subscription: u64,
+    pub channel: Name,
+    pub payload: Name,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerStarted {
+    pub server: Name,
+    /// The server whose place it takes: its fences are greater than that one's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub succeeds: Option<Name>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerId {
+    pub server: Name,
+}
+
+/// What a server did with a lease or a place in a queue.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// One memory: a server from its start to its end, or a cluster, whichever of its members lead.
+    pub server: Name,
+    pub connection: u64,
+    pub kind: Kind,
+    pub key: Name,
+    /// How many may hold the key: 1 for a lock.
+    pub limit: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<Token>,
+    /// The fence, where the server makes them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fence: Option<u64>,
+    /// The place in the queue, numbered in the order in which they were taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub place: Option<u64>,
+    /// When the lease ends unless it is renewed, counted like `at`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ends: Option<u64>,
+}
+
+/// A server has taken a signal, for so many subscribers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Accepted {
+    pub server: Name,
+    pub connection: u64,
+    pub channel: Name,
+    pub payload: Name,
+    pub deliveries: u64,
+}
+
+/// A signal is on its way to a connection.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Delivered {
+    pub server: Name,
+    pub connection: u64,
+    pub channel: Name,
+    pub payload: Name,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trouble {
+    pub trouble: Name,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    Lock,
+    Semaphore,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Lock => "lock",
+            Self::Semaphore => "semaphore",
+        })
+    }
+}
+
+/// A name that is cheap to copy.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Name(Arc<str>);
+
+impl Deref for Name {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl<T: AsRef<str>> From<T> for Name {
+    fn from(name: T) -> Self {
+        Self(name.as_ref().into())
+    }
+}
+
+impl fmt::Debug for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&**self, f)
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self)
+    }
+}
+
+impl Serialize for Name {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Name {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer).map(Self::from)
+    }
+}
+
+/// A token: 32 hexadecimal digits.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Token(pub u128);
+
+impl FromStr for Token {
+    type Err = std::num::ParseIntError;
+
+    fn from_str(digits: &str) -> Result<Self, Self::Err> {
+        u128::from_str_radix(digits, 16).map(Self)
+    }
+}
+
+impl fmt::Display for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl Serialize for Token {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Token {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let digits = String::deserialize(deserializer)?;
+        digits.parse().map_err(D::Error::custom)
+    }
+}

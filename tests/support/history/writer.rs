@@ -1,0 +1,93 @@
+//! Writes records: into memory, for who judges in the same process, or as lines of JSON.
+
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::record::{Line, What};
+
+/// Takes down what happens, from any number of tasks and threads.
+pub struct Writer {
+    clock: Box<dyn Fn() -> u64 + Send + Sync>,
+    last_id: AtomicU64,
+    sink: Mutex<Sink>,
+}
+
+struct Sink {
+    lines: Vec<Line>,
+    out: Option<Box<dyn io::Write + Send>>,
+    /// Why the first line that was not written was not.
+    failure: Option<io::Error>,
+}
+
+impl Writer {
+    /// Keeps the lines. The clock gives the nanoseconds since the common start.
+    pub fn in_memory(clock: impl Fn() -> u64 + Send + Sync + 'static) -> Self {
+        Self::new(clock, None)
+    }
+
+    /// Writes each line at once and keeps none, so that a process which is killed has lost none. `out` should be a file without a buffer.
+    pub fn to(out: impl io::Write + Send + 'static, clock: impl Fn() -> u64 + Send + Sync + 'static) -> Self {
+        Self::new(clock, Some(Box::new(out)))
+    }
+
+    fn new(clock: impl Fn() -> u64 + Send + Sync + 'static, out: Option<Box<dyn io::Write + Send>>) -> Self {
+        let sink = Sink {
+            lines: Vec::new(),
+            out,
+            failure: None,
+        };
+        Self {
+            clock: Box::new(clock),
+            last_id: AtomicU64::new(0),
+            sink: Mutex::new(sink),
+        }
+    }
+
+    /// The time.
+    pub fn now(&self) -> u64 {
+        (self.clock)()
+    }
+
+    /// A number that this writer has not given out: for an operation, a holder, a subscription.
+    pub fn next_id(&self) -> u64 {
+        self.last_id.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Takes down what happens now.
+    pub fn note(&self, what: What) {
+        self.note_at(self.now(), what);
+    }
+
+    /// Takes down what happened at a time.
+    pub fn note_at(&self, at: u64, what: What) {
+        let line = Line { at, what };
+        let mut sink = self.sink();
+        let Some(out) = &mut sink.out else {
+            return sink.lines.push(line);
+        };
+        if let Err(error) = write(out, &line) {
+            sink.failure.get_or_insert(error);
+        }
+    }
+
+    /// The lines that were kept, in the order in which they were taken down. Fails if a line could not be written.
+    pub fn finish(&self) -> io::Result<Vec<Line>> {
+        let mut sink = self.sink();
+        match sink.failure.take() {
+            Some(failure) => Err(failure),
+            None => Ok(std::mem::take(&mut sink.lines)),
+        }
+    }
+
+    fn sink(&self) -> MutexGuard<'_, Sink> {
+        self.sink.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One write for the whole line.
+fn write(out: &mut dyn io::Write, line: &Line) -> io::Result<()> {
+    let mut written = serde_json::to_vec(line)?;
+    written.push(b'\n');
+    out.write_all(&written)
+}
