@@ -89,6 +89,9 @@ mod human;
 mod io_words;
 mod join;
 mod lease;
+#[cfg(feature = "__measure")]
+#[doc(hidden)]
+pub mod measure;
 mod net;
 mod own_signals;
 #[cfg(feature = "prometheus")]

@@ -14,6 +14,8 @@ pub(crate) mod fencing;
 mod happy_eyeballs;
 pub(crate) mod health;
 pub(crate) mod lane;
+#[cfg(feature = "__measure")]
+pub(crate) mod measure;
 pub(crate) mod membership;
 pub(crate) mod metrics;
 pub(crate) mod pipeline;

@@ -74,46 +74,20 @@ impl Bench {
         stable_ref: Option<&str>,
         change: impl FnOnce(&mut Settings),
     ) -> Self {
-        let mut settings = Settings {
-            schedule: Schedule {
-                longest_suspend: None,
-                renew_ratio: RenewRatio::new(0.5).unwrap(),
-                margin: None,
-            },
-            reconnect: ReconnectPolicy::of(|| Box::new(std::iter::repeat(SECOND))),
-            fail_fast: false,
-            fencing: Fencing::IfKnown,
-            keepalive: 10 * SECOND,
-            server_read_timeout: 23 * SECOND,
-            survives_disconnect: false,
-            pipelined: 1,
-            exclusive: 4,
-            exclusive_per_key: 4,
-            idle_timeout: 5 * SECOND,
-            lease_ttl: None,
-            max_redirects: 3,
-        };
+        let mut settings = sample::settings();
         change(&mut settings);
         let endpoints: Vec<_> = endpoints.iter().map(|text| Endpoint::parse(text).unwrap()).collect();
         let endpoint = endpoints[0].clone();
         let now = Instant::now();
-        let setup = Setup {
-            index: 0,
-            plan: ShardPlan {
-                policy,
-                endpoints,
-                takeover_delay: None,
-                admission: Admission::default(),
-                orphan_ttl,
-                stable_ref: stable_ref.map(|name| StableRef::new(name).unwrap()),
-            },
-            settings,
-            sink: ShardSink::nowhere(),
-            jitter: fastrand::Rng::with_seed(7),
-            refs: Refs::new(StableRef::new("test").unwrap()),
-            health: ShardHealth::connecting(0, &endpoint),
-            handover: Handover::default(),
+        let plan = ShardPlan {
+            policy,
+            endpoints,
+            takeover_delay: None,
+            admission: Admission::default(),
+            orphan_ttl,
+            stable_ref: stable_ref.map(|name| StableRef::new(name).unwrap()),
         };
+        let setup = sample::setup(plan, settings);
         let mut effects = Effects::default();
         let shard = ShardMachine::new(setup, now, &mut effects);
         let (mailbox, inputs) = Mailbox::new();

@@ -488,5 +488,11 @@ mod bench;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod cluster_tests;
+#[cfg(feature = "__measure")]
+#[allow(clippy::unwrap_used, clippy::panic)]
+pub(crate) mod measure;
+#[cfg(any(test, feature = "__measure"))]
+#[allow(clippy::unwrap_used)]
+mod sample;
 #[cfg(test)]
 mod tests;

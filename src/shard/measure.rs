@@ -1,0 +1,202 @@
+//! A shard without connections, and its registry of leases, for benchmarks.
+
+use std::sync::Arc;
+
+use tokio::sync::{Semaphore, oneshot};
+
+use super::acquire::{Acquire, Patience};
+use super::ask::Ask;
+use super::effect::{AcquireOutcome, Answer};
+use super::ids::LeaseId;
+use super::registry::GrantTimes;
+use super::*;
+use crate::lease::policy::RenewPolicy;
+use crate::net::abilities::Abilities;
+use crate::net::admission::Admission;
+use crate::net::connect::Shown;
+use crate::net::dial::LaneEvent;
+use crate::net::failover::Policy;
+use crate::net::fencing::FencesShown;
+use crate::net::lane::{LaneReport, Outgoing};
+use crate::net::pipeline::{Received, Reply};
+use crate::protocol::Response;
+use crate::types::{Fence, Grant, Key, Target, Token};
+
+/// A shard whose server answers at once.
+pub struct LoneShard {
+    shard: ShardMachine,
+    effects: Effects,
+    now: Instant,
+    lane: LaneId,
+    keys: Vec<Key>,
+    room: Arc<Semaphore>,
+    sent: Vec<Outgoing<Pending>>,
+    held: Vec<LeaseId>,
+}
+
+impl LoneShard {
+    /// Creates a shard for so many callers, each with a key of its own.
+    #[must_use]
+    pub fn new(callers: usize) -> Self {
+        let plan = ShardPlan {
+            policy: Policy::Single,
+            endpoints: vec![Endpoint::parse("a:1").unwrap()],
+            takeover_delay: None,
+            admission: Admission::default(),
+            orphan_ttl: None,
+            stable_ref: None,
+        };
+        let now = Instant::now();
+        let mut effects = Effects::default();
+        let shard = ShardMachine::new(sample::setup(plan, sample::settings()), now, &mut effects);
+        let opened = effects.drain().find_map(|effect| match effect {
+            Effect::Open(lane, _) => Some(lane),
+            _ => None,
+        });
+        let mut lone = Self {
+            shard,
+            effects,
+            now,
+            lane: opened.unwrap(),
+            keys: keys(callers),
+            room: Arc::new(Semaphore::new(callers)),
+            sent: Vec::new(),
+            held: Vec::new(),
+        };
+        let shown = Shown {
+            abilities: Abilities {
+                ping: Some(true),
+                sessions: None,
+            },
+            cluster: None,
+            fences: FencesShown::Nothing,
+        };
+        lone.handle(Input::Lane(lone.lane, LaneEvent::Up(shown)));
+        lone.sent.clear();
+        lone
+    }
+
+    /// Lets each caller acquire its key and release it. Returns how many inputs the shard took.
+    pub fn pairs(&mut self) -> usize {
+        let mut callers = Vec::with_capacity(self.keys.len());
+        for key in self.keys.clone() {
+            let (told, caller) = oneshot::channel();
+            callers.push(caller);
+            let room = Arc::clone(&self.room).try_acquire_owned().unwrap();
+            let ask = Ask { told, _room: room };
+            let acquire = Acquire::new(Target::Lock, key, Ttl::from_secs(30), RenewPolicy::default(), ask);
+            self.handle(Input::Acquire(acquire, Patience::TryThenWait));
+        }
+        self.answer(&Response::Granted(grant(1)));
+        let held = std::mem::take(&mut self.held);
+        for id in &held {
+            // Of a guard that was dropped.
+            let told = None;
+            self.handle(Input::Release { id: *id, told });
+        }
+        self.answer(&Response::Done);
+        2 * held.len() + 2
+    }
+
+    /// The server gives the same answer to all that was sent, in one read.
+    fn answer(&mut self, response: &Response) {
+        let mut received = Received::nothing();
+        let sent_at = crate::clock::Moment {
+            at: self.now,
+            suspended: Duration::ZERO,
+        };
+        received.replies.extend(self.sent.drain(..).map(|outgoing| Reply {
+            tag: outgoing.tag,
+            response: response.clone(),
+            sent_at,
+        }));
+        let skipped = Vec::new();
+        self.handle(Input::Lane(
+            self.lane,
+            LaneEvent::Report(LaneReport { received, skipped }),
+        ));
+    }
+
+    fn handle(&mut self, input: Input) {
+        self.shard.handle(input, self.now, &mut self.effects);
+        for effect in self.effects.drain() {
+            match effect {
+                Effect::Send(_, outgoing) => self.sent.push(outgoing),
+                Effect::Answer(Answer::Acquire(_, Ok(AcquireOutcome::Lease(id, _)))) => self.held.push(id),
+                _ => {}
+            }
+        }
+    }
+}
+
+/// So many leases, held, whose renewals are spread over their TTL.
+pub struct HeldLeases {
+    registry: Registry,
+    key: Key,
+    now: Instant,
+}
+
+const TTL_SECS: u64 = 30;
+
+impl HeldLeases {
+    /// Creates a registry that holds so many.
+    #[must_use]
+    pub fn new(leases: usize) -> Self {
+        let settings = sample::settings();
+        let sink = ShardSink::nowhere();
+        let registry = Registry::new(
+            settings.schedule,
+            fastrand::Rng::with_seed(7),
+            LeaseMetrics::new(&sink),
+        );
+        let began = Instant::now();
+        let mut held = Self {
+            registry,
+            key: Key::new("foreground").unwrap(),
+            now: began,
+        };
+        let ttl = Duration::from_secs(TTL_SECS);
+        for (index, key) in keys(leases).into_iter().enumerate() {
+            held.now = began + ttl.mul_f64(index as f64 / leases as f64 / 3.0);
+            held.insert(key);
+        }
+        held
+    }
+
+    /// Takes up one lease and forgets it.
+    pub fn insert_and_remove(&mut self) {
+        let id = self.insert(self.key.clone());
+        self.registry.remove(id, self.now);
+    }
+
+    /// Takes out what is renewed next, and notes that it was renewed. Returns how many leases that were.
+    pub fn renew_next(&mut self) -> usize {
+        let Some(due) = self.registry.next_due() else { return 0 };
+        self.now = due;
+        let renew = self.registry.tick(due, Duration::ZERO, true).renew;
+        let sent = self.registry.moment(due);
+        for id in &renew {
+            self.registry.renewed(*id, 1, sent, Some(TTL_SECS), due);
+        }
+        renew.len()
+    }
+
+    fn insert(&mut self, key: Key) -> LeaseId {
+        let times = GrantTimes {
+            sent_at: self.registry.moment(self.now),
+            now: self.now,
+        };
+        let policy = RenewPolicy::default();
+        self.registry.insert(key, Target::Lock, grant(1), times, 1, policy).0
+    }
+}
+
+fn keys(count: usize) -> Vec<Key> {
+    (0..count)
+        .map(|number| Key::new(format!("orders/{number}")).unwrap())
+        .collect()
+}
+
+fn grant(number: u64) -> Grant {
+    Grant::new(Token::compose(Fence(number), number), Ttl::from_secs(TTL_SECS).unwrap())
+}
