@@ -1,4 +1,4 @@
-//! The embedded server on the command line, with the flags of the real one and two of its own.
+//! The embedded server on the command line, with the flags of the real one and three of its own.
 //!
 //!     cargo run --example server -- --port 6388 --max-locks 100000
 //!
@@ -81,6 +81,9 @@ struct Flags {
     /// How many signals may wait for a connection before it is closed; the real server has no such flag
     #[arg(long, default_value_t = 64)]
     signal_buffer: usize,
+    /// For benchmarks: how many microseconds each request of a connection takes; the real server has no such flag
+    #[arg(long, default_value_t = 0)]
+    request_micros: u64,
 }
 
 #[tokio::main]
@@ -103,7 +106,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .shutdown_timeout(secs(flags.shutdown_timeout))
         .max_subscriptions(flags.max_subscriptions)
         .release(flags.release)?
-        .signal_buffer(flags.signal_buffer);
+        .signal_buffer(flags.signal_buffer)
+        .request_time(Duration::from_micros(flags.request_micros));
     let token = match flags.auth_token_file {
         Some(path) => {
             let text = std::fs::read_to_string(&path)

@@ -4,7 +4,7 @@
 mod support;
 
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dflockd_client::server::{EventKind, Server, ServerBuilder};
 use dflockd_client::{Client, ErrorKind};
@@ -44,6 +44,25 @@ async fn pipelined_requests_are_answered_in_order_with_one_write() {
     assert_eq!(ttls, expected);
     // One write on that side is one read on this, save where the requests arrived in two pieces.
     assert!(reads <= 4, "{reads} reads for answers that were ready together");
+}
+
+#[tokio::test]
+async fn requests_of_one_connection_take_their_time_one_after_the_other() {
+    let each = Duration::from_millis(3);
+    let (_server, address) = start(Server::builder().request_time(each)).await;
+    let mut connection = RawConnection::open(&address).await;
+    for requests in [1, 20] {
+        let began = Instant::now();
+        connection.send(&"ping\n_\n_\n".repeat(requests)).await;
+        for _ in 0..requests {
+            assert_eq!(connection.hear(SOON).await, Heard::Line("ok".to_owned()));
+        }
+        assert!(
+            began.elapsed() >= each * requests as u32,
+            "{requests}: {:?}",
+            began.elapsed()
+        );
+    }
 }
 
 #[tokio::test]

@@ -55,7 +55,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> PipelinedLane<S> {
         }
         let mut answered = 0;
         poll_fn(|cx| {
-            let turn = self.0.poll_turn(cx, &mut |report| answered += report.received.replies.len());
+            let turn = self
+                .0
+                .poll_turn(cx, &mut |report| answered += report.received.replies.len());
             match turn {
                 Poll::Ready(_) => Poll::Ready(answered),
                 Poll::Pending if answered >= asked => Poll::Ready(answered),

@@ -194,6 +194,15 @@ impl ServerBuilder {
         self
     }
 
+    /// For benchmarks: how long a request takes, whatever it asks for. The requests of a connection are worked on one after the other,
+    /// those of several connections at the same time. The server waits for this time to the microsecond and lets other tasks run
+    /// meanwhile, but its runtime is never idle then, so do not use it where time is paused. Not a flag of the real server. Default:
+    /// zero.
+    pub fn request_time(mut self, time: Duration) -> Self {
+        self.options.request_time = time;
+        self
+    }
+
     /// Binds the address and serves in the background, on the current tokio runtime.
     ///
     /// # Errors

@@ -51,6 +51,7 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(stream: S, number: 
             out: BytesMut::new(),
             inbox: None,
             delivered: 0,
+            answered: 0,
             authenticated: shared.options.auth_token.is_none(),
         },
     };
@@ -78,6 +79,8 @@ struct Session<'a> {
     inbox: Option<Inbox>,
     /// How many signals of this connection were delivered since other tasks had a turn.
     delivered: usize,
+    /// How many requests were worked on whose time was not taken yet.
+    answered: u32,
     authenticated: bool,
 }
 
@@ -108,6 +111,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ServedConnection<'_, S> {
         loop {
             // All that can be answered at once is answered with one write.
             let next = self.answer_all();
+            self.session.take_time().await;
             self.flush().await?;
             match next {
                 NextStep::Read if self.ended => return Err(self.end_of_input().await),
@@ -276,6 +280,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ServedConnection<'_, S> {
 impl Session<'_> {
     /// Answers one request. What comes next, if it is not the next request.
     fn answer(&mut self, lines: RequestLines<'_>, state: &mut State, now: Instant) -> Option<NextStep> {
+        self.answered += 1;
         let request = RawRequest::read(lines);
         if !self.authenticated {
             return self.authenticate(request);
@@ -311,6 +316,20 @@ impl Session<'_> {
                 until,
                 granted: told,
             })),
+        }
+    }
+
+    /// Takes the time of the requests that were worked on. Timers count milliseconds, so this asks the clock, and lets other tasks run in
+    /// between.
+    async fn take_time(&mut self) {
+        let worked_on = std::mem::take(&mut self.answered);
+        let each = self.shared.options.request_time;
+        if each.is_zero() || worked_on == 0 {
+            return;
+        }
+        let until = after(Instant::now(), each.saturating_mul(worked_on));
+        while Instant::now() < until {
+            yield_now().await;
         }
     }
 

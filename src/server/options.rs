@@ -33,6 +33,8 @@ pub(super) struct ServerOptions {
     pub(super) max_subscriptions: usize,
     pub(super) signal_buffer: usize,
     pub(super) record_events: bool,
+    /// For benchmarks: how long each request takes.
+    pub(super) request_time: Duration,
 }
 
 impl Default for ServerOptions {
@@ -58,6 +60,7 @@ impl Default for ServerOptions {
             max_subscriptions: 0,
             signal_buffer: 64,
             record_events: false,
+            request_time: Duration::ZERO,
         }
     }
 }

@@ -144,11 +144,7 @@ impl HeldLeases {
     pub fn new(leases: usize) -> Self {
         let settings = sample::settings();
         let sink = ShardSink::nowhere();
-        let registry = Registry::new(
-            settings.schedule,
-            fastrand::Rng::with_seed(7),
-            LeaseMetrics::new(&sink),
-        );
+        let registry = Registry::new(settings.schedule, fastrand::Rng::with_seed(7), LeaseMetrics::new(&sink));
         let began = Instant::now();
         let mut held = Self {
             registry,

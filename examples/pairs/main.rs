@@ -1,0 +1,129 @@
+//! How many acquire+release pairs a second go through the handles, and what they are compared with.
+//!
+//!     cargo run --release --example pairs -- --at-once 1,100
+//!     cargo run --release --example pairs -- --at-once 64 --ways tasks,threads --rounds 9
+//!     cargo run --release --example pairs -- --at-once 1 --ways bare,tasks --rounds 9
+//!     cargo run --release --example pairs -- --at-once 10,100 --ways tasks,tasks:4 --request-micros 15
+//!     cargo run --release --example pairs -- --at-once 100 --servers 127.0.0.1:6388,127.0.0.1:6389
+//!
+//! | way | what makes the pairs |
+//! | --- | --- |
+//! | `tasks`, `tasks:N` | tasks, and the async client with one or N pipelined connections |
+//! | `tls` | the same over TLS, with an embedded server |
+//! | `threads` | threads, and the blocking client |
+//! | `bare` | tasks that write the same two requests, each to a tokio socket of its own, in the same kind of runtime |
+//! | `socket` | threads that do the same, each on a blocking socket of its own |
+//!
+//! The ways take turns within each round, so that a machine whose speed drifts hurts all of them alike. The table has medians of the
+//! rounds; `x first` is the median of the ratios to the first way in the same round. Without `--servers` it starts an embedded server in
+//! this process, on the same cores, whose processor time counts too. Each worker has a key of its own: this measures the way to the
+//! server and back, not contention.
+
+mod round;
+mod way;
+
+use std::error::Error;
+use std::time::Duration;
+
+use clap::Parser;
+use dflockd_client::server::{Server, ServerTls};
+use dflockd_client::{Client, Tls};
+
+use self::round::{Round, median};
+use self::way::{Way, Workers};
+
+#[derive(Parser)]
+struct Arguments {
+    /// How many workers acquire and release at the same time; each number is measured.
+    #[arg(long, value_delimiter = ',', default_value = "100")]
+    at_once: Vec<usize>,
+    /// How many pairs all workers make together in a round.
+    #[arg(long, default_value_t = 200_000)]
+    pairs: usize,
+    /// What makes the pairs; the first is what the others are compared with.
+    #[arg(long, value_delimiter = ',', default_value = "tasks")]
+    ways: Vec<Way>,
+    /// How many rounds are counted; a tenth of one warms up.
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+    /// The servers, as host:port; an embedded one if there are none.
+    #[arg(long, value_delimiter = ',')]
+    servers: Vec<String>,
+    /// How many microseconds the embedded server takes for each request of a connection.
+    #[arg(long, default_value_t = 0, conflicts_with = "servers")]
+    request_micros: u64,
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let arguments = Arguments::parse();
+    let embedded = Server::builder()
+        .port(0)
+        .max_locks(1_000_000)
+        .request_time(Duration::from_micros(arguments.request_micros));
+    let plain = match arguments.servers.is_empty() {
+        true => Some(embedded.clone().start().await?),
+        false => None,
+    };
+    let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()])?;
+    let config = ServerTls::pem(made.cert.pem(), made.signing_key.serialize_pem()).config()?;
+    let secure = embedded.tls(config).start().await?;
+    let addresses = match &plain {
+        Some(server) => vec![server.local_addr().to_string()],
+        None => arguments.servers,
+    };
+    let mut workers = Vec::new();
+    for way in &arguments.ways {
+        let builder = match way {
+            Way::Tls => Client::builder()
+                .servers([secure.local_addr().to_string()])
+                .tls(Tls::new().ca_pem(made.cert.pem())),
+            _ => Client::builder().servers(addresses.clone()),
+        };
+        workers.push(Workers::start(*way, builder, &addresses).await?);
+    }
+    for at_once in arguments.at_once {
+        let each = (arguments.pairs / at_once).max(1);
+        let mut rounds: Vec<Vec<Round>> = arguments.ways.iter().map(|_| Vec::new()).collect();
+        for workers in &workers {
+            Round::of(workers, at_once, each.div_ceil(10)).await?;
+        }
+        for _ in 0..arguments.rounds.max(1) {
+            for (workers, rounds) in workers.iter().zip(&mut rounds) {
+                rounds.push(Round::of(workers, at_once, each).await?);
+            }
+        }
+        print(at_once, &arguments.ways, &rounds);
+    }
+    Ok(())
+}
+
+fn print(at_once: usize, ways: &[Way], rounds: &[Vec<Round>]) {
+    println!(
+        "{:<12}{:>12}{:>24}{:>9}{:>9}{:>9}{:>10}",
+        format!("{at_once} at once"),
+        "pairs/s",
+        "least to most",
+        "x first",
+        "p50 us",
+        "p99 us",
+        "CPU us"
+    );
+    for (way, own) in ways.iter().zip(rounds) {
+        let of = |what: fn(&Round) -> f64| own.iter().map(what);
+        let ratios = own.iter().zip(&rounds[0]).map(|(own, first)| own.rate() / first.rate());
+        let (least, most) = of(Round::rate).fold((f64::INFINITY, 0.0_f64), |(least, most), rate| {
+            (least.min(rate), most.max(rate))
+        });
+        println!(
+            "{:<12}{:>12.0}{:>24}{:>9.2}{:>9.0}{:>9.0}{:>10.2}",
+            way.to_string(),
+            median(of(Round::rate)),
+            format!("{least:.0} to {most:.0}"),
+            median(ratios),
+            median(of(|round| round.micros(0.5))),
+            median(of(|round| round.micros(0.99))),
+            median(of(Round::processor_micros)),
+        );
+    }
+}

@@ -1,0 +1,64 @@
+//! What came of one round.
+
+use std::error::Error;
+use std::time::{Duration, Instant};
+
+use hdrhistogram::Histogram;
+
+use crate::way::Workers;
+
+/// The time of each pair, in nanoseconds.
+pub(crate) type Latencies = Histogram<u64>;
+
+pub(crate) struct Round {
+    latencies: Latencies,
+    took: Duration,
+    /// Of this process, in seconds.
+    processor: f64,
+}
+
+impl Round {
+    /// Lets each of the workers make `each` pairs.
+    pub(crate) async fn of(workers: &Workers, at_once: usize, each: usize) -> Result<Self, Box<dyn Error>> {
+        let (began, used) = (Instant::now(), processor_seconds());
+        let latencies = workers.pairs(at_once, each).await?;
+        Ok(Self {
+            latencies,
+            took: began.elapsed(),
+            processor: processor_seconds() - used,
+        })
+    }
+
+    /// In pairs a second.
+    pub(crate) fn rate(&self) -> f64 {
+        self.latencies.len() as f64 / self.took.as_secs_f64()
+    }
+
+    pub(crate) fn micros(&self, quantile: f64) -> f64 {
+        self.latencies.value_at_quantile(quantile) as f64 / 1e3
+    }
+
+    /// The processor time of a pair.
+    pub(crate) fn processor_micros(&self) -> f64 {
+        self.processor * 1e6 / self.latencies.len() as f64
+    }
+}
+
+/// Of this process so far; zero where the system does not tell.
+fn processor_seconds() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    // Behind the name, which may hold anything: fields 14 and 15 are user and system time in hundredths of a second.
+    let behind = stat.rsplit_once(')').map_or("", |(_, behind)| behind);
+    let ticks = behind.split_whitespace().skip(11).take(2);
+    ticks.filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>() / 100.0
+}
+
+pub(crate) fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+pub(crate) fn no_latencies() -> Latencies {
+    Histogram::new_with_max(60_000_000_000, 3).unwrap_or_else(|error| unreachable!("the bounds are good: {error}"))
+}

@@ -1,0 +1,239 @@
+//! The ways to make a pair.
+
+use std::error::Error;
+use std::fmt;
+use std::io::{BufRead, BufReader, Write};
+use std::str::FromStr;
+use std::time::Instant;
+
+use dflockd_client::blocking::{self, allow_in_runtime};
+use dflockd_client::{Client, ClientBuilder, Error as ClientError};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufStream};
+use tokio::net::TcpStream;
+use tokio::task::{JoinSet, spawn_blocking};
+
+use crate::round::{Latencies, no_latencies};
+
+type Failure = Box<dyn Error + Send + Sync>;
+
+/// See the table in the documentation of this example.
+#[derive(Clone, Copy)]
+pub(crate) enum Way {
+    Tasks { connections: usize },
+    Tls,
+    Threads,
+    Bare,
+    Socket,
+}
+
+impl FromStr for Way {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Ok(match text {
+            "tasks" => Self::Tasks { connections: 1 },
+            "tls" => Self::Tls,
+            "threads" => Self::Threads,
+            "bare" => Self::Bare,
+            "socket" => Self::Socket,
+            _ => match text.strip_prefix("tasks:").map(str::parse) {
+                Some(Ok(connections)) => Self::Tasks { connections },
+                _ => return Err("the ways are tasks, tasks:N, tls, threads, bare and socket".to_owned()),
+            },
+        })
+    }
+}
+
+impl fmt::Display for Way {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tasks { connections: 1 } => f.write_str("tasks"),
+            Self::Tasks { connections } => write!(f, "tasks:{connections}"),
+            Self::Tls => f.write_str("tls"),
+            Self::Threads => f.write_str("threads"),
+            Self::Bare => f.write_str("bare"),
+            Self::Socket => f.write_str("socket"),
+        }
+    }
+}
+
+/// What a way needs to make pairs.
+pub(crate) enum Workers {
+    Tasks(Client),
+    Threads(blocking::Client),
+    Bare(String),
+    Sockets(String),
+}
+
+impl Workers {
+    pub(crate) async fn start(way: Way, builder: ClientBuilder, addresses: &[String]) -> Result<Self, Box<dyn Error>> {
+        let first = addresses.first().cloned().ok_or("--servers names no server")?;
+        Ok(match way {
+            Way::Tasks { connections } => Self::Tasks(builder.pipelined_connections(connections).connect().await?),
+            Way::Tls => Self::Tasks(builder.connect().await?),
+            Way::Threads => Self::Threads(spawn_blocking(|| allow_in_runtime(|| builder.connect_blocking())).await??),
+            Way::Bare => Self::Bare(first),
+            Way::Socket => Self::Sockets(first),
+        })
+    }
+
+    /// Lets `at_once` workers make `each` pairs.
+    pub(crate) async fn pairs(&self, at_once: usize, each: usize) -> Result<Latencies, Box<dyn Error>> {
+        let done = match self {
+            Self::Tasks(client) => in_tasks(client, at_once, each).await,
+            Self::Bare(server) => over_tokio_sockets(server, at_once, each).await,
+            // Threads are none of this runtime, so that its embedded server goes on meanwhile.
+            Self::Threads(client) => {
+                let client = client.clone();
+                in_threads(
+                    at_once,
+                    move |worker| {
+                        let lock = client.lock(key(worker))?;
+                        Ok(move || Ok(lock.acquire()?.release()?))
+                    },
+                    each,
+                )
+                .await
+            }
+            Self::Sockets(server) => {
+                let server = server.clone();
+                in_threads(at_once, move |worker| blocking_pair(&server, worker), each).await
+            }
+        };
+        done.map_err(|error| error.to_string().into())
+    }
+}
+
+fn key(worker: usize) -> String {
+    format!("pairs/{worker}")
+}
+
+async fn in_tasks(client: &Client, tasks: usize, each: usize) -> Result<Latencies, Failure> {
+    let mut running = JoinSet::new();
+    for task in 0..tasks {
+        let lock = client.lock(key(task))?;
+        running.spawn(async move {
+            let mut latencies = no_latencies();
+            for _ in 0..each {
+                let began = Instant::now();
+                lock.acquire().await?.release().await?;
+                latencies.saturating_record(began.elapsed().as_nanos() as u64);
+            }
+            Ok::<_, ClientError>(latencies)
+        });
+    }
+    let mut all = no_latencies();
+    while let Some(finished) = running.join_next().await {
+        all.add(finished??)?;
+    }
+    Ok(all)
+}
+
+async fn over_tokio_sockets(server: &str, tasks: usize, each: usize) -> Result<Latencies, Failure> {
+    let mut running = JoinSet::new();
+    for task in 0..tasks {
+        let stream = TcpStream::connect(server).await?;
+        stream.set_nodelay(true)?;
+        running.spawn(async move {
+            let (mut latencies, mut stream, mut line) = (no_latencies(), BufStream::new(stream), String::new());
+            let acquire = acquire(task);
+            for _ in 0..each {
+                let began = Instant::now();
+                for step in [Step::Acquire, Step::Release] {
+                    let request = step.request(&acquire, task, &line)?;
+                    stream.write_all(request.as_bytes()).await?;
+                    stream.flush().await?;
+                    line.clear();
+                    stream.read_line(&mut line).await?;
+                    check(&line)?;
+                }
+                latencies.saturating_record(began.elapsed().as_nanos() as u64);
+            }
+            Ok::<_, Failure>(latencies)
+        });
+    }
+    let mut all = no_latencies();
+    while let Some(finished) = running.join_next().await {
+        all.add(finished??)?;
+    }
+    Ok(all)
+}
+
+/// Lets each thread make `each` pairs; `make` makes what makes one.
+async fn in_threads<P>(
+    threads: usize,
+    make: impl Fn(usize) -> Result<P, Failure>,
+    each: usize,
+) -> Result<Latencies, Failure>
+where
+    P: FnMut() -> Result<(), Failure> + Send + 'static,
+{
+    let mut running = Vec::new();
+    for thread in 0..threads {
+        let mut pair = make(thread)?;
+        running.push(std::thread::spawn(move || {
+            let mut latencies = no_latencies();
+            for _ in 0..each {
+                let began = Instant::now();
+                pair()?;
+                latencies.saturating_record(began.elapsed().as_nanos() as u64);
+            }
+            Ok::<_, Failure>(latencies)
+        }));
+    }
+    let joined = spawn_blocking(move || {
+        let mut all = no_latencies();
+        for thread in running {
+            all.add(thread.join().map_err(|_| "a thread panicked")??)?;
+        }
+        Ok::<_, Failure>(all)
+    });
+    joined.await?
+}
+
+/// Makes pairs on a blocking socket.
+fn blocking_pair(server: &str, worker: usize) -> Result<impl FnMut() -> Result<(), Failure> + use<>, Failure> {
+    let stream = std::net::TcpStream::connect(server)?;
+    stream.set_nodelay(true)?;
+    let (mut stream, mut line, acquire) = (BufReader::new(stream), String::new(), acquire(worker));
+    Ok(move || {
+        for step in [Step::Acquire, Step::Release] {
+            let request = step.request(&acquire, worker, &line)?;
+            stream.get_mut().write_all(request.as_bytes())?;
+            line.clear();
+            stream.read_line(&mut line)?;
+            check(&line)?;
+        }
+        Ok(())
+    })
+}
+
+/// The requests of a pair.
+enum Step {
+    Acquire,
+    Release,
+}
+
+impl Step {
+    /// The request, after this answer.
+    fn request(&self, acquire: &str, worker: usize, answer: &str) -> Result<String, Failure> {
+        Ok(match self {
+            Self::Acquire => acquire.to_owned(),
+            Self::Release => {
+                let token = answer.split(' ').nth(1).ok_or("a grant without a token")?;
+                format!("r\n{}\n{token}\n", key(worker))
+            }
+        })
+    }
+}
+
+fn acquire(worker: usize) -> String {
+    format!("l\n{}\n10\n", key(worker))
+}
+
+fn check(line: &str) -> Result<(), Failure> {
+    match line.trim_end().split(' ').next() {
+        Some("ok") => Ok(()),
+        _ => Err(format!("the server answered {line:?}").into()),
+    }
+}
