@@ -8,7 +8,6 @@ use std::any::Any;
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::pin;
 use std::task::Poll;
 
 use crate::escape::Escaped;
@@ -47,18 +46,21 @@ pub(crate) fn catch<T>(work: impl FnOnce() -> T) -> Result<T, Panic> {
     catch_unwind(AssertUnwindSafe(work)).map_err(Panic::of)
 }
 
-/// Awaits a future; a panic in it becomes an error.
+/// Awaits a future; a panic in it, also in its destructor once it is ready, becomes an error.
 ///
 /// # Cancel safety
 ///
-/// As the future's.
+/// As the future's. A panic in the destructor of one that is dropped before it is ready is not caught.
 pub(crate) async fn catch_async<F: Future>(future: F) -> Result<F::Output, Panic> {
-    let mut future = pin!(future);
-    poll_fn(|cx| match catch(|| future.as_mut().poll(cx)) {
+    let mut future = Box::pin(future);
+    let output = poll_fn(|cx| match catch(|| future.as_mut().poll(cx)) {
         Ok(poll) => poll.map(Ok),
         Err(panic) => Poll::Ready(Err(panic)),
     })
-    .await
+    .await;
+    let dropped = catch(|| drop(future));
+    let output = output?;
+    dropped.map(|()| output)
 }
 
 #[cfg(test)]
@@ -81,6 +83,28 @@ mod tests {
             panic!("later")
         };
         assert_eq!(catch_async(later).await.unwrap_err().to_string(), "later");
+    }
+
+    #[tokio::test]
+    async fn a_destructor_is_caught_with_its_future() {
+        struct Bug;
+        impl Drop for Bug {
+            fn drop(&mut self) {
+                panic!("at the end");
+            }
+        }
+        let of = |first: Option<&'static str>| {
+            let bug = Bug;
+            poll_fn(move |_| {
+                let _kept = &bug;
+                match first {
+                    Some(said) => panic!("{said}"),
+                    None => Poll::Ready(1),
+                }
+            })
+        };
+        assert_eq!(catch_async(of(None)).await.unwrap_err().to_string(), "at the end");
+        assert_eq!(catch_async(of(Some("first"))).await.unwrap_err().to_string(), "first");
     }
 
     #[test]

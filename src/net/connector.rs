@@ -105,3 +105,24 @@ impl AsyncWrite for ConnectorStream {
         Pin::new(&mut self.0).poll_shutdown(cx)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tower::service_fn;
+
+    use super::*;
+    use crate::net::socket::Socket;
+
+    /// Only the connector knows what is true of its streams: nothing is warned of, and no system is asked.
+    #[tokio::test]
+    async fn its_streams_are_neither_exposed_nor_looked_into() {
+        let connector = Connector::new(service_fn(async |_| io::Result::Ok(tokio::io::empty())));
+        let endpoint = Endpoint::parse("a:1").unwrap();
+        let socket = Socket::Connector(connector.connect(&endpoint).await.unwrap());
+        assert!(!socket.is_exposed() && !socket.is_closed());
+        assert_eq!(
+            format!("{connector:?} {socket:?}"),
+            "Connector Connector(ConnectorStream)"
+        );
+    }
+}

@@ -11,8 +11,8 @@ use dflockd_client::{
     Client, ClientBuilder, ClientService, DistributedLock, Error, Key, OnUnavailable, ReconnectPolicy, Request,
     Response, Token, WaitSecs, blocking,
 };
-use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
-use tower::{Service, layer::layer_fn};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tower::{Service, layer::layer_fn, service_fn};
 
 use crate::support::fake::FakeServer;
 use crate::support::pki::{Authority, HERE, serve, trusting};
@@ -87,7 +87,7 @@ async fn said_by_servers() -> Vec<(&'static str, Error)> {
 }
 
 /// A stream whose other end reads a request and answers it so.
-fn peer(answer: &'static str) -> tokio::io::DuplexStream {
+fn peer(answer: &'static str) -> DuplexStream {
     let (near, mut far) = duplex(4096);
     tokio::spawn(async move {
         let mut request = [0; 1024];
@@ -137,6 +137,7 @@ async fn of_connecting() -> Vec<(&'static str, Error)> {
     let locked = Server::builder().port(0).auth_token("sesame").unwrap();
     let locked = locked.start().await.unwrap();
     let address = locked.local_addr().to_string();
+    let refuses = service_fn(async |_| Err::<DuplexStream, _>(std::io::Error::other("it is shut")));
     vec![
         ("no server", builder(&nobody).connect().await.unwrap_err()),
         (
@@ -150,6 +151,10 @@ async fn of_connecting() -> Vec<(&'static str, Error)> {
         (
             "no host",
             builder("no-such-host.invalid:1").connect().await.unwrap_err(),
+        ),
+        (
+            "a connector that fails",
+            builder(&nobody).connector(refuses).connect().await.unwrap_err(),
         ),
         ("an address that is taken", again.map(drop).unwrap_err()),
         ("no server, at once", lock.acquire().await.unwrap_err()),
