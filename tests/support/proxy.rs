@@ -1,13 +1,15 @@
 //! A TCP proxy that misbehaves on command.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::time::sleep;
 
 /// How a proxy treats connections.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,12 +32,47 @@ pub struct Weather {
     pub stall_ends: bool,
     /// The connection that is ended, in their order from 0.
     pub cut_one: Option<usize>,
+    /// Each connection ends at the next line that goes that way.
+    pub cut_at_line: Option<(Way, Cut)>,
+    /// Whatever comes is kept back for so long.
+    pub delay: Duration,
+    /// No more than so many bytes pass each way in a second.
+    pub bandwidth: Option<usize>,
     /// Connections made before this generation are over.
     generation: usize,
 }
 
+/// Where something goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    Up,
+    Down,
+}
+
+/// Where a connection ends, as seen from a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cut {
+    Before,
+    Within,
+    After,
+}
+
+impl Cut {
+    /// How many of these bytes still pass.
+    fn allows(self, bytes: &[u8]) -> usize {
+        let line = bytes.iter().position(|byte| *byte == b'\n');
+        let line = line.map_or(bytes.len(), |end| end + 1);
+        match self {
+            Self::Before => 0,
+            Self::Within => line / 2,
+            Self::After => line,
+        }
+    }
+}
+
 pub struct Proxy {
     pub address: String,
+    server: Arc<Mutex<String>>,
     weather: watch::Sender<Weather>,
     accepted: Arc<AtomicUsize>,
     task: JoinHandle<()>,
@@ -48,7 +85,8 @@ impl Proxy {
         let (weather, forecast) = watch::channel(Weather::default());
         let accepted = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&accepted);
-        let server = server.to_owned();
+        let server = Arc::new(Mutex::new(server.to_owned()));
+        let leads_to = Arc::clone(&server);
         let task = tokio::spawn(async move {
             loop {
                 let (client, _) = listener.accept().await.unwrap();
@@ -56,15 +94,22 @@ impl Proxy {
                 if forecast.borrow().refuse {
                     continue;
                 }
-                tokio::spawn(carry(number, client, server.clone(), forecast.clone()));
+                let server = leads_to.lock().unwrap().clone();
+                tokio::spawn(carry(number, client, server, forecast.clone()));
             }
         });
         Self {
             address,
+            server,
             weather,
             accepted,
             task,
         }
+    }
+
+    /// Connections that are made from now on go to another server.
+    pub fn lead_to(&self, server: &str) {
+        server.clone_into(&mut self.server.lock().unwrap());
     }
 
     /// Changes how connections are treated, those that are open included.
@@ -111,12 +156,8 @@ async fn carry(number: usize, client: TcpStream, server: String, mut forecast: w
     let server_reset = socket2::SockRef::from(&server).try_clone().unwrap();
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
-    let up = pump(from_client, to_server, forecast.clone(), |weather| {
-        (weather.stall_up, weather.cut_up_after)
-    });
-    let down = pump(from_server, to_client, forecast.clone(), |weather| {
-        (weather.stall_down, weather.cut_down_after)
-    });
+    let up = pump(Way::Up, from_client, to_server, forecast.clone());
+    let down = pump(Way::Down, from_server, to_client, forecast.clone());
     let over = forecast.wait_for(|weather| weather.generation != born || weather.cut_one == Some(number));
     tokio::select! {
         () = up => {}
@@ -125,18 +166,43 @@ async fn carry(number: usize, client: TcpStream, server: String, mut forecast: w
     }
     if forecast.borrow().reset {
         // Closing with nothing to linger for sends a reset.
-        drop(client_reset.set_linger(Some(std::time::Duration::ZERO)));
-        drop(server_reset.set_linger(Some(std::time::Duration::ZERO)));
+        drop(client_reset.set_linger(Some(Duration::ZERO)));
+        drop(server_reset.set_linger(Some(Duration::ZERO)));
+    }
+}
+
+impl Weather {
+    fn stalls(&self, way: Way) -> bool {
+        match way {
+            Way::Up => self.stall_up,
+            Way::Down => self.stall_down,
+        }
+    }
+
+    fn cuts_after(&self, way: Way) -> Option<usize> {
+        match way {
+            Way::Up => self.cut_up_after,
+            Way::Down => self.cut_down_after,
+        }
+    }
+
+    /// How many of these bytes may pass at once, of a connection over which so many have passed.
+    fn allows(&self, way: Way, passed: usize, bytes: &[u8]) -> usize {
+        const SLICES_PER_SECOND: usize = 50;
+        let until_cut = self
+            .cuts_after(way)
+            .map_or(usize::MAX, |most| most.saturating_sub(passed));
+        let slice = match (self.trickle, self.bandwidth) {
+            (true, _) => 1,
+            (false, Some(bandwidth)) => (bandwidth / SLICES_PER_SECOND).max(1),
+            (false, None) => usize::MAX,
+        };
+        bytes.len().min(until_cut).min(slice)
     }
 }
 
 /// Carries bytes one way until there are no more, or the weather ends it.
-async fn pump(
-    mut from: OwnedReadHalf,
-    mut to: OwnedWriteHalf,
-    mut forecast: watch::Receiver<Weather>,
-    here: impl Fn(&Weather) -> (bool, Option<usize>),
-) {
+async fn pump(way: Way, mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut forecast: watch::Receiver<Weather>) {
     let mut buffer = vec![0; 64 * 1024];
     let mut passed = 0;
     loop {
@@ -146,20 +212,24 @@ async fn pump(
             drop(forecast.wait_for(|weather| !weather.stall_ends).await);
             return;
         }
+        let delay = forecast.borrow().delay;
+        if !delay.is_zero() {
+            sleep(delay).await;
+        }
         let mut rest = &buffer[..count];
         while !rest.is_empty() {
             let Ok(weather) = forecast
-                .wait_for(|weather| !here(weather).0)
+                .wait_for(|weather| !weather.stalls(way))
                 .await
                 .map(|weather| *weather)
             else {
                 return;
             };
-            let allowed = here(&weather).1.map_or(usize::MAX, |most| most.saturating_sub(passed));
-            let now = rest
-                .len()
-                .min(allowed)
-                .min(if weather.trickle { 1 } else { usize::MAX });
+            if let Some((_, cut)) = weather.cut_at_line.filter(|(cut, _)| *cut == way) {
+                drop(to.write_all(&rest[..cut.allows(rest)]).await);
+                return;
+            }
+            let now = weather.allows(way, passed, rest);
             if now == 0 {
                 return;
             }
@@ -168,8 +238,11 @@ async fn pump(
             }
             passed += now;
             rest = &rest[now..];
-            if here(&weather).1.is_some_and(|most| passed >= most) {
+            if weather.cuts_after(way).is_some_and(|most| passed >= most) {
                 return;
+            }
+            if let Some(bandwidth) = weather.bandwidth {
+                sleep(Duration::from_secs(1).mul_f64(now as f64 / bandwidth as f64)).await;
             }
         }
     }

@@ -1,0 +1,213 @@
+//! What is measured: of this process, of that of the servers, of the load, and of the machine.
+
+use std::error::Error;
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use dflockd_client::protocol::functions::{Wire, acquire, release};
+use dflockd_client::{Key, WaitSecs};
+use hdrhistogram::Histogram;
+use tokio::net::TcpStream;
+use tokio::runtime::Handle;
+use tokio::time::sleep;
+
+use crate::meter::{LONGEST, Latency, Meter, Timed};
+
+/// What a process has of the system.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Process {
+    /// KiB.
+    pub(crate) resident: u64,
+    pub(crate) descriptors: u64,
+    pub(crate) threads: u64,
+    /// Of tokio, in this process.
+    pub(crate) tasks: u64,
+}
+
+impl Process {
+    /// This one.
+    pub(crate) fn here() -> Result<Self, Box<dyn Error>> {
+        Ok(Self {
+            resident: resident("self")?,
+            // One of them is the directory that is being read.
+            descriptors: fs::read_dir("/proc/self/fd")?.count().saturating_sub(1) as u64,
+            threads: fs::read_dir("/proc/self/task")?.count() as u64,
+            tasks: Handle::current().metrics().num_alive_tasks() as u64,
+        })
+    }
+
+    /// This one, as soon as it has no more descriptors and tasks than before, or after half a minute.
+    pub(crate) async fn settled_to(before: &Self) -> Result<Self, Box<dyn Error>> {
+        let give_up = Instant::now() + Duration::from_secs(30);
+        loop {
+            let now = Self::here()?;
+            let settled = now.descriptors <= before.descriptors && now.tasks <= before.tasks;
+            if settled || Instant::now() > give_up {
+                return Ok(now);
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
+/// KiB of memory of a process.
+fn resident(process: &str) -> Result<u64, Box<dyn Error>> {
+    let status = fs::read_to_string(format!("/proc/{process}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kilobytes = line.and_then(|line| line.split_whitespace().next());
+    Ok(kilobytes.ok_or("the system tells no VmRSS")?.parse()?)
+}
+
+/// Makes a pair now and then over a bare socket, with a server that does nothing else: how fast the machine is just now, whatever
+/// the client does.
+pub(crate) struct Probe {
+    latencies: Arc<Mutex<Histogram<u64>>>,
+}
+
+impl Probe {
+    pub(crate) async fn start(address: &str) -> Result<Self, Box<dyn Error>> {
+        const PAUSE: Duration = Duration::from_millis(20);
+        let latencies = Arc::new(Mutex::new(Histogram::new_with_bounds(1, LONGEST, 3)?));
+        let told = Arc::clone(&latencies);
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        let (mut wire, key) = (Wire::new(stream), Key::new("probe")?);
+        tokio::spawn(async move {
+            loop {
+                sleep(PAUSE).await;
+                let began = Instant::now();
+                let Ok(grant) = acquire(&mut wire, &key, WaitSecs::TRY, None).await else {
+                    return;
+                };
+                if release(&mut wire, &key, &grant.token).await.is_err() {
+                    return;
+                }
+                let micros = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
+                told.lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .saturating_record(micros);
+            }
+        });
+        Ok(Self { latencies })
+    }
+
+    fn take(&self) -> Latency {
+        let mut latencies = self.latencies.lock().unwrap_or_else(PoisonError::into_inner);
+        let latency = Latency::of(&latencies);
+        latencies.reset();
+        latency
+    }
+}
+
+/// One line of the table.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sample {
+    pub(crate) at: Duration,
+    pub(crate) client: Process,
+    /// KiB.
+    pub(crate) servers_resident: u64,
+    /// Of all operations since the beginning: done, failed.
+    pub(crate) operations: (u64, u64),
+    pub(crate) pair: Latency,
+    pub(crate) wait: Latency,
+    /// Of a bare socket.
+    pub(crate) bare: Latency,
+    /// What the system calls the load of the last minute.
+    pub(crate) machine: f64,
+}
+
+impl Sample {
+    pub(crate) fn take(at: Duration, meter: &Meter, probe: &Probe, servers: u32) -> Result<Self, Box<dyn Error>> {
+        let load = fs::read_to_string("/proc/loadavg")?;
+        Ok(Self {
+            at,
+            client: Process::here()?,
+            servers_resident: resident(&servers.to_string())?,
+            operations: meter.totals(),
+            pair: meter.take(Timed::Pair),
+            wait: meter.take(Timed::Wait),
+            bare: probe.take(),
+            machine: load.split_whitespace().next().unwrap_or_default().parse()?,
+        })
+    }
+}
+
+/// All samples; they are printed and written as they come.
+pub(crate) struct Table {
+    samples: Vec<Sample>,
+    file: Option<File>,
+}
+
+const HEADINGS: [&str; 15] = [
+    "seconds",
+    "rss_kib",
+    "fds",
+    "tasks",
+    "threads",
+    "server_rss",
+    "done",
+    "failed",
+    "pairs",
+    "pair_p50",
+    "pair_p99",
+    "wait_p50",
+    "wait_p99",
+    "bare_p50",
+    "bare_p99",
+];
+
+impl Table {
+    pub(crate) fn new(output: Option<&Path>) -> Result<Self, Box<dyn Error>> {
+        let file = match output {
+            Some(directory) => {
+                fs::create_dir_all(directory)?;
+                let mut file = File::create(directory.join("samples.csv"))?;
+                writeln!(file, "{},load", HEADINGS.join(","))?;
+                Some(file)
+            }
+            None => None,
+        };
+        println!(
+            "latencies in microseconds; bare: a pair over a socket without the client, to a server that does nothing else"
+        );
+        println!("{}  load", HEADINGS.map(|heading| format!("{heading:>10}")).join(" "));
+        Ok(Self {
+            samples: Vec::new(),
+            file,
+        })
+    }
+
+    pub(crate) fn add(&mut self, sample: Sample) -> std::io::Result<()> {
+        let numbers: [u64; HEADINGS.len()] = [
+            sample.at.as_secs(),
+            sample.client.resident,
+            sample.client.descriptors,
+            sample.client.tasks,
+            sample.client.threads,
+            sample.servers_resident,
+            sample.operations.0,
+            sample.operations.1,
+            sample.pair.count,
+            sample.pair.p50,
+            sample.pair.p99,
+            sample.wait.p50,
+            sample.wait.p99,
+            sample.bare.p50,
+            sample.bare.p99,
+        ];
+        let load = sample.machine;
+        println!("{} {load:>5}", numbers.map(|number| format!("{number:>10}")).join(" "));
+        if let Some(file) = &mut self.file {
+            writeln!(file, "{},{load}", numbers.map(|number| number.to_string()).join(","))?;
+        }
+        self.samples.push(sample);
+        Ok(())
+    }
+
+    pub(crate) fn samples(&self) -> &[Sample] {
+        &self.samples
+    }
+}
