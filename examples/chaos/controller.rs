@@ -1,0 +1,263 @@
+//! The run: it starts all processes, lets things go wrong, ends all in order, and has it judged.
+
+use std::error::Error;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::Mutex;
+use tokio::task::block_in_place;
+
+use crate::child::Process;
+use crate::faults::{self, Tally};
+use crate::history::record::{self, What};
+use crate::history::writer::Writer;
+use crate::job::{ClientJob, ClusterJob, Job, ServerJob};
+use crate::network::{Addresses, Network};
+use crate::resource::Resource;
+use crate::{Arguments, judge, witness};
+
+/// Everything that runs.
+pub(crate) struct World {
+    directory: PathBuf,
+    pub(crate) record: Writer,
+    pub(crate) network: Network,
+    pub(crate) clients: Vec<Mutex<ClientSlot>>,
+    /// The single servers, and behind them the one for signals.
+    pub(crate) servers: Vec<Mutex<ServerSlot>>,
+    pub(crate) cluster: Mutex<ClusterSlot>,
+    pub(crate) tally: Tally,
+}
+
+/// One client process after another.
+pub(crate) struct ClientSlot {
+    number: usize,
+    lives: u64,
+    seed: u64,
+    pub(crate) process: Process,
+    pub(crate) name: String,
+}
+
+/// One server process after another, on one port.
+pub(crate) struct ServerSlot {
+    letter: char,
+    lives: u64,
+    job: ServerJob,
+    pub(crate) process: Process,
+    pub(crate) name: String,
+}
+
+pub(crate) struct ClusterSlot {
+    pub(crate) process: Process,
+    pub(crate) leader: usize,
+}
+
+/// How many single servers there are beside that for signals.
+pub(crate) const SINGLES: usize = 2;
+pub(crate) const MEMBERS: usize = 3;
+const WITH_FENCES: &str = "2.1";
+const WITH_SIGNALS: &str = "1.16";
+
+pub(crate) async fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
+    let seed = arguments.seed.unwrap_or_else(|| fastrand::u64(..1_000_000));
+    let chosen = arguments.output.clone();
+    let directory =
+        chosen.unwrap_or_else(|| std::env::temp_dir().join(format!("dflockd-chaos-{}", std::process::id())));
+    fs::create_dir_all(&directory)?;
+    println!(
+        "seed {seed}, {} clients, records in {}",
+        arguments.clients,
+        directory.display()
+    );
+    let world = Arc::new(World::start(&directory, arguments.clients, seed).await?);
+
+    let began = Instant::now();
+    faults::rage(&world, seed, Duration::from_secs_f64(arguments.minutes * 60.0)).await;
+    println!("{}\nthey took {:.0?}", world.tally, began.elapsed());
+    let mut wrong = world.end().await?;
+    let world = Arc::into_inner(world).ok_or("a fault goes on")?;
+    world.record.finish()?;
+    drop(world);
+
+    wrong.extend(judge::judge(&directory)?);
+    if wrong.is_empty() {
+        println!("no violation");
+        if arguments.output.is_none() {
+            fs::remove_dir_all(&directory)?;
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    for violation in wrong.iter().take(20) {
+        println!("VIOLATION: {violation}");
+    }
+    println!(
+        "{} violations; seed {seed}; the records are in {}",
+        wrong.len(),
+        directory.display()
+    );
+    Ok(ExitCode::FAILURE)
+}
+
+impl World {
+    async fn start(directory: &Path, clients: usize, seed: u64) -> Result<Self, Box<dyn Error>> {
+        let record = witness::record(directory, "controller")?;
+        // It is made before any process opens it.
+        drop(Resource::open(directory)?);
+        let mut servers = Vec::new();
+        for number in 0..=SINGLES {
+            let (letter, release) = match number {
+                SINGLES => ('s', WITH_SIGNALS),
+                _ => ((b'a' + number as u8) as char, WITH_FENCES),
+            };
+            servers.push(ServerSlot::start(letter, release, &record)?);
+        }
+        let (cluster, members) = ClusterSlot::start()?;
+        let of = |server: &ServerSlot| format!("127.0.0.1:{}", server.job.port);
+        let addresses = Addresses {
+            singles: servers[..SINGLES].iter().map(of).collect(),
+            members,
+            signals: of(&servers[SINGLES]),
+        };
+        let network = Network::start(clients, &addresses).await;
+        let mut world = Self {
+            directory: directory.to_owned(),
+            record,
+            network,
+            clients: Vec::new(),
+            servers: servers.into_iter().map(Mutex::new).collect(),
+            cluster: Mutex::new(cluster),
+            tally: Tally::default(),
+        };
+        for number in 0..clients {
+            let seed = seed.wrapping_mul(1000).wrapping_add(number as u64);
+            let slot = ClientSlot {
+                number,
+                lives: 0,
+                seed,
+                name: format!("c{number}.0"),
+                process: Process::start(&world.client_job(number, 0, seed))?,
+            };
+            world.clients.push(Mutex::new(slot));
+        }
+        Ok(world)
+    }
+
+    fn client_job(&self, number: usize, life: u64, seed: u64) -> Job {
+        Job::Client(ClientJob {
+            name: format!("c{number}.{life}"),
+            seed: seed.wrapping_add(life.wrapping_mul(100)),
+            directory: self.directory.clone(),
+            ways: self.network.ways_of(number),
+        })
+    }
+
+    /// Ends a client where it is.
+    pub(crate) fn kill_client(&self, slot: &mut ClientSlot) -> Result<(), Box<dyn Error>> {
+        block_in_place(|| slot.process.kill())?;
+        let process = slot.name.as_str().into();
+        self.record.note(What::ProcessKilled(record::Process { process }));
+        Ok(())
+    }
+
+    /// Starts another in its place.
+    pub(crate) fn start_client(&self, slot: &mut ClientSlot) -> Result<(), Box<dyn Error>> {
+        slot.lives += 1;
+        slot.name = format!("c{}.{}", slot.number, slot.lives);
+        let job = self.client_job(slot.number, slot.lives, slot.seed);
+        slot.process = block_in_place(|| Process::start(&job))?;
+        Ok(())
+    }
+
+    /// Tells all processes to end, and what was wrong about that.
+    async fn end(&self) -> Result<Vec<String>, Box<dyn Error>> {
+        const PATIENCE: Duration = Duration::from_secs(60);
+        let mut wrong = Vec::new();
+        for slot in &self.clients {
+            slot.lock().await.process.end();
+        }
+        for slot in &self.clients {
+            let mut slot = slot.lock().await;
+            match slot.process.ended(PATIENCE).await? {
+                Some(status) if status.success() => {}
+                Some(status) => wrong.push(format!("the client {} ended with {status}", slot.name)),
+                None => wrong.push(format!("the client {} did not end within {PATIENCE:?}", slot.name)),
+            }
+        }
+        for slot in &self.servers {
+            let mut slot = slot.lock().await;
+            slot.process.end();
+            match slot.process.ended(PATIENCE).await? {
+                Some(status) if status.success() => {}
+                status => wrong.push(format!("the server {} ended with {status:?}", slot.name)),
+            }
+        }
+        let mut cluster = self.cluster.lock().await;
+        cluster.process.end();
+        match cluster.process.ended(PATIENCE).await? {
+            Some(status) if status.success() => {}
+            status => wrong.push(format!("the cluster ended with {status:?}")),
+        }
+        Ok(wrong)
+    }
+}
+
+impl ServerSlot {
+    fn start(letter: char, release: &str, record: &Writer) -> Result<Self, Box<dyn Error>> {
+        let mut job = ServerJob {
+            release: release.to_owned(),
+            port: 0,
+        };
+        let mut process = Process::start(&Job::Server(job.clone()))?;
+        let address = process.says()?;
+        job.port = address.rsplit(':').next().unwrap_or_default().parse()?;
+        let slot = Self {
+            letter,
+            lives: 0,
+            job,
+            process,
+            name: format!("{letter}.0"),
+        };
+        record.note(What::ServerStarted(record::ServerStarted {
+            server: slot.name.as_str().into(),
+            succeeds: None,
+        }));
+        Ok(slot)
+    }
+
+    /// Ends it where it is.
+    pub(crate) fn kill(&mut self, record: &Writer) -> Result<(), Box<dyn Error>> {
+        block_in_place(|| self.process.kill())?;
+        let server = self.name.as_str().into();
+        record.note(What::ServerEnded(record::ServerId { server }));
+        Ok(())
+    }
+
+    /// Starts another on the same port, which knows nothing of what the one before granted.
+    pub(crate) fn start_again(&mut self, record: &Writer) -> Result<(), Box<dyn Error>> {
+        self.lives += 1;
+        let before = std::mem::replace(&mut self.name, format!("{}.{}", self.letter, self.lives));
+        // Noted first: it may grant at once.
+        record.note(What::ServerStarted(record::ServerStarted {
+            server: self.name.as_str().into(),
+            succeeds: Some(before.into()),
+        }));
+        block_in_place(|| {
+            self.process = Process::start(&Job::Server(self.job.clone()))?;
+            self.process.says()?;
+            Ok(())
+        })
+    }
+}
+
+impl ClusterSlot {
+    fn start() -> Result<(Self, Vec<String>), Box<dyn Error>> {
+        let mut process = Process::start(&Job::Cluster(ClusterJob { members: MEMBERS }))?;
+        let mut members = Vec::new();
+        for _ in 0..MEMBERS {
+            members.push(process.says()?);
+        }
+        Ok((Self { process, leader: 0 }, members))
+    }
+}

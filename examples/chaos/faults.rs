@@ -1,0 +1,340 @@
+//! What goes wrong, drawn from a seed.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use fastrand::Rng;
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+
+use crate::controller::{MEMBERS, SINGLES, World};
+use crate::history::record::{Process, Trouble, What};
+use crate::job::Order;
+use crate::network::{Cut, Way, Weather};
+
+/// How often what went wrong.
+#[derive(Default)]
+pub(crate) struct Tally {
+    counts: Mutex<BTreeMap<&'static str, u64>>,
+    troubles: AtomicU64,
+}
+
+impl Tally {
+    fn count(&self, what: &'static str) {
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        *counts.entry(what).or_default() += 1;
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        write!(f, "faults: {}", counts.values().sum::<u64>())?;
+        for (what, count) in &*counts {
+            write!(f, "\n{count:>8} {what}")?;
+        }
+        Ok(())
+    }
+}
+
+/// A time in which something is broken: from its making to its end.
+struct Broken<'w> {
+    world: &'w World,
+    name: String,
+}
+
+impl<'w> Broken<'w> {
+    fn begins(world: &'w World, what: &'static str) -> Self {
+        world.tally.count(what);
+        let number = world.tally.troubles.fetch_add(1, Ordering::Relaxed);
+        let name = format!("{what} #{number}");
+        let trouble = name.as_str().into();
+        world.record.note(What::TroubleBegun(Trouble { trouble }));
+        Self { world, name }
+    }
+}
+
+impl Drop for Broken<'_> {
+    fn drop(&mut self) {
+        let trouble = self.name.as_str().into();
+        self.world.record.note(What::TroubleEnded(Trouble { trouble }));
+    }
+}
+
+/// Lets things go wrong for so long, several at a time; now and then all is well for a moment. When this returns, nothing is broken.
+pub(crate) async fn rage(world: &Arc<World>, seed: u64, long: Duration) {
+    const SPELL: Duration = Duration::from_secs(25);
+    const CALM: Duration = Duration::from_secs(4);
+    let mut random = Rng::with_seed(seed);
+    let end = Instant::now() + long;
+    while Instant::now() < end {
+        let calm = end.min(Instant::now() + SPELL);
+        let mut under_way = JoinSet::new();
+        while Instant::now() < calm {
+            let (world, fault) = (Arc::clone(world), random.fork());
+            under_way.spawn(async move {
+                if let Err(error) = one(&world, fault).await {
+                    eprintln!("a fault failed: {error}");
+                    world.tally.count("FAILED");
+                }
+            });
+            sleep(between(&mut random, 50, 900)).await;
+        }
+        while under_way.join_next().await.is_some() {}
+        sleep(CALM).await;
+    }
+}
+
+type Outcome = Result<(), Box<dyn Error + Send + Sync>>;
+
+fn between(random: &mut Rng, from: u64, to: u64) -> Duration {
+    Duration::from_millis(random.u64(from..=to))
+}
+
+/// One thing goes wrong, and is well again when this returns. Nothing happens if something is wrong with the same already.
+async fn one(world: &World, mut random: Rng) -> Outcome {
+    match random.u8(..100) {
+        0..6 => kill_client(world, &mut random).await,
+        6..14 => freeze_client(world, &mut random, "client stopped for less than a lease", (100, 1_500)).await,
+        14..20 => {
+            freeze_client(
+                world,
+                &mut random,
+                "client stopped for longer than a lease",
+                (3_500, 7_000),
+            )
+            .await
+        }
+        20..24 => kill_server(world, &mut random).await,
+        24..29 => freeze_server(world, &mut random, "server stopped for less than a lease", (100, 1_500)).await,
+        29..32 => {
+            freeze_server(
+                world,
+                &mut random,
+                "server stopped for longer than a lease",
+                (3_500, 6_000),
+            )
+            .await
+        }
+        32..46 => disturb_cluster(world, &mut random).await,
+        _ => disturb_network(world, &mut random).await,
+    }
+}
+
+fn told(error: Box<dyn Error>) -> Box<dyn Error + Send + Sync> {
+    error.to_string().into()
+}
+
+async fn kill_client(world: &World, random: &mut Rng) -> Outcome {
+    let Ok(mut slot) = world.clients[random.usize(..world.clients.len())].try_lock() else {
+        return Ok(());
+    };
+    world.tally.count("client killed");
+    world.kill_client(&mut slot).map_err(told)?;
+    sleep(between(random, 0, 1_500)).await;
+    world.start_client(&mut slot).map_err(told)
+}
+
+async fn freeze_client(world: &World, random: &mut Rng, what: &'static str, (from, to): (u64, u64)) -> Outcome {
+    let Ok(slot) = world.clients[random.usize(..world.clients.len())].try_lock() else {
+        return Ok(());
+    };
+    world.tally.count(what);
+    let itself = Process {
+        process: slot.name.as_str().into(),
+    };
+    slot.process.freeze();
+    world.record.note(What::ProcessFrozen(itself.clone()));
+    sleep(between(random, from, to)).await;
+    world.record.note(What::ProcessThawed(itself));
+    slot.process.thaw();
+    Ok(())
+}
+
+/// A server that stands alone dies, and comes again on the same port with nothing in its memory: at once, or later.
+async fn kill_server(world: &World, random: &mut Rng) -> Outcome {
+    let Ok(mut slot) = world.servers[random.usize(..world.servers.len())].try_lock() else {
+        return Ok(());
+    };
+    let (what, pause) = match random.bool() {
+        true => ("server killed and started again at once", Duration::ZERO),
+        false => ("server killed and started again later", between(random, 300, 4_000)),
+    };
+    let _broken = Broken::begins(world, what);
+    slot.kill(&world.record).map_err(told)?;
+    sleep(pause).await;
+    slot.start_again(&world.record).map_err(told)
+}
+
+async fn freeze_server(world: &World, random: &mut Rng, what: &'static str, (from, to): (u64, u64)) -> Outcome {
+    let number = random.usize(..=world.servers.len());
+    let long = between(random, from, to);
+    match world.servers.get(number) {
+        Some(slot) => {
+            let Ok(slot) = slot.try_lock() else {
+                return Ok(());
+            };
+            let _broken = Broken::begins(world, what);
+            slot.process.freeze();
+            sleep(long).await;
+            slot.process.thaw();
+        }
+        None => {
+            let Ok(cluster) = world.cluster.try_lock() else {
+                return Ok(());
+            };
+            let _broken = Broken::begins(world, what);
+            cluster.process.freeze();
+            sleep(long).await;
+            cluster.process.thaw();
+        }
+    }
+    Ok(())
+}
+
+async fn disturb_cluster(world: &World, random: &mut Rng) -> Outcome {
+    let Ok(mut cluster) = world.cluster.try_lock() else {
+        return Ok(());
+    };
+    let leader = cluster.leader;
+    let next = (leader + 1 + random.usize(..MEMBERS - 1)) % MEMBERS;
+    let (what, first, pause, then): (_, _, _, &[Order]) = match random.u8(..6) {
+        0 => ("leadership moves", Order::Lead(next), 1, &[]),
+        1 => (
+            "leadership moves with a request under way",
+            Order::FallInFlight(next),
+            1,
+            &[],
+        ),
+        2 => ("no leader for a while", Order::Depose, 2_000, &[Order::Lead(next)]),
+        3 => (
+            "leader stopped, another leads later",
+            Order::Stop(leader),
+            1_500,
+            &[Order::Lead(next), Order::Start(leader)],
+        ),
+        4 => (
+            "leader in a minority",
+            Order::Isolate(leader),
+            2_500,
+            &[Order::Lead(next), Order::Rejoin(leader)],
+        ),
+        _ => ("follower stopped", Order::Stop(next), 2_000, &[Order::Start(next)]),
+    };
+    let _broken = Broken::begins(world, what);
+    let moves = matches!(first, Order::Lead(_) | Order::FallInFlight(_))
+        || then.iter().any(|order| matches!(order, Order::Lead(_)));
+    if moves {
+        cluster.leader = next;
+    }
+    cluster.process.tell(&first).map_err(told)?;
+    sleep(between(random, pause / 10, pause)).await;
+    for order in then {
+        cluster.process.tell(order).map_err(told)?;
+        sleep(between(random, 0, 300)).await;
+    }
+    Ok(())
+}
+
+/// Between one client and one server, one client and all servers, or all clients and one server.
+async fn disturb_network(world: &World, random: &mut Rng) -> Outcome {
+    let network = &world.network;
+    let (client, server) = (random.usize(..network.clients()), random.usize(..network.each()));
+    // The members of the cluster share their fate, or a client would only go to the next.
+    let members = SINGLES..SINGLES + MEMBERS;
+    let servers: Vec<usize> = match members.contains(&server) && random.bool() {
+        true => members.collect(),
+        false => vec![server],
+    };
+    let ways: Vec<(usize, usize)> = match random.u8(..4) {
+        0 => (0..network.each()).map(|server| (client, server)).collect(),
+        1 => (0..network.clients())
+            .flat_map(|client| servers.iter().map(move |server| (client, *server)))
+            .collect(),
+        _ => servers.iter().map(|server| (client, *server)).collect(),
+    };
+    let (what, bad, cuts) = weather(random);
+    let long = between(random, 100, 4_000);
+    let _broken = Broken::begins(world, what);
+    for (client, server) in &ways {
+        let way = network.way(*client, *server);
+        way.change(|weather| bad(weather));
+        if cuts {
+            way.cut();
+        }
+    }
+    sleep(long).await;
+    for (client, server) in &ways {
+        network.way(*client, *server).clear_up();
+    }
+    Ok(())
+}
+
+type Change = Box<dyn Fn(&mut Weather) + Send + Sync>;
+
+/// What becomes of a way, and whether the connections that are open end at once.
+fn weather(random: &mut Rng) -> (&'static str, Change, bool) {
+    let boxed = |change: fn(&mut Weather)| -> Change { Box::new(change) };
+    match random.u8(..15) {
+        0 => ("network: connections cut", boxed(|_| {}), true),
+        1 => (
+            "network: connections reset",
+            boxed(|weather| weather.reset = true),
+            true,
+        ),
+        2 => (
+            "network: connections cut, new ones refused",
+            boxed(|weather| weather.refuse = true),
+            true,
+        ),
+        3 | 4 => (
+            "network: black hole both ways",
+            boxed(|weather| {
+                weather.stall_up = true;
+                weather.stall_down = true;
+                weather.stall_ends = true;
+            }),
+            false,
+        ),
+        5 => (
+            "network: black hole to the server",
+            boxed(|weather| weather.stall_up = true),
+            false,
+        ),
+        6 => (
+            "network: black hole to the client",
+            boxed(|weather| weather.stall_down = true),
+            false,
+        ),
+        7 => {
+            let delay = between(random, 5, 700);
+            ("network: delay", Box::new(move |weather| weather.delay = delay), false)
+        }
+        8 => {
+            let bandwidth = random.usize(200..20_000);
+            let slow: Change = Box::new(move |weather| weather.bandwidth = Some(bandwidth));
+            ("network: little bandwidth", slow, false)
+        }
+        9 => ("network: single bytes", boxed(|weather| weather.trickle = true), false),
+        10 => ("network: cut before a request", at_line(Way::Up, Cut::Before), false),
+        11 => ("network: cut in a request", at_line(Way::Up, Cut::Within), false),
+        12 => (
+            "network: cut behind a line of a request",
+            at_line(Way::Up, Cut::After),
+            false,
+        ),
+        13 => match random.bool() {
+            true => ("network: cut before an answer", at_line(Way::Down, Cut::Before), false),
+            false => ("network: cut in an answer", at_line(Way::Down, Cut::Within), false),
+        },
+        _ => ("network: cut behind an answer", at_line(Way::Down, Cut::After), false),
+    }
+}
+
+fn at_line(way: Way, cut: Cut) -> Change {
+    Box::new(move |weather| weather.cut_at_line = Some((way, cut)))
+}

@@ -1,0 +1,86 @@
+//! Chaos on real sockets: processes are killed and stopped, the network misbehaves, and what the clients believed is judged.
+//!
+//!     cargo run --release --example chaos -- --minutes 30 --seed 7
+//!
+//! This process is the controller. It starts itself again, as the clients and as the servers, and keeps a proxy for each way from a client
+//! to a server. At the end it prints the faults and the operations by kind, and judges the records of all processes and the resource that
+//! the locks protect. If something is wrong, it says where the records are, and exits with 1. `docs/testing.md` has the rules.
+
+#[cfg(unix)]
+mod child;
+#[cfg(unix)]
+mod client;
+#[cfg(unix)]
+mod controller;
+#[cfg(unix)]
+mod faults;
+#[cfg(unix)]
+mod job;
+#[cfg(unix)]
+mod judge;
+#[cfg(unix)]
+mod network;
+#[cfg(unix)]
+mod resource;
+#[cfg(unix)]
+mod server;
+#[cfg(unix)]
+mod tasks;
+#[cfg(unix)]
+mod witness;
+
+#[cfg(unix)]
+#[path = "../../tests/support/history/mod.rs"]
+mod history;
+
+use std::error::Error;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+#[derive(Parser)]
+struct Arguments {
+    /// For how long things go wrong.
+    #[arg(long, default_value_t = 5.0)]
+    minutes: f64,
+    /// What the faults are drawn from. A run is not repeated by it: the machine has its part in that.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// How many client processes there are.
+    #[arg(long, default_value_t = 4)]
+    clients: usize,
+    /// Where the records and the resource go: a directory, which is made. By default one that is removed if nothing is wrong.
+    #[arg(long)]
+    output: Option<PathBuf>,
+    /// Be another process.
+    #[arg(long, hide = true)]
+    job: Option<String>,
+}
+
+#[cfg(unix)]
+fn main() -> Result<ExitCode, Box<dyn Error>> {
+    let arguments = Arguments::parse();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
+    let outcome = runtime.block_on(async {
+        match &arguments.job {
+            None => controller::run(&arguments).await,
+            Some(job) => match serde_json::from_str(job)? {
+                job::Job::Client(job) => client::run(job).await,
+                job::Job::Server(job) => server::run(job).await,
+                job::Job::Cluster(job) => server::run_cluster(job).await,
+            },
+        }
+    });
+    runtime.shutdown_background();
+    outcome
+}
+
+#[cfg(not(unix))]
+fn main() -> Result<ExitCode, Box<dyn Error>> {
+    Arguments::parse();
+    Err("it stops processes and lets them go on, which this system cannot".into())
+}

@@ -1,0 +1,68 @@
+//! The ways from the clients to the servers, each with a proxy.
+
+#[path = "../../tests/support/proxy.rs"]
+#[allow(dead_code, unreachable_pub, clippy::unwrap_used, missing_docs)]
+mod proxy;
+
+pub(crate) use self::proxy::{Cut, Proxy, Way, Weather};
+use crate::job::Ways;
+
+/// The addresses of the servers.
+#[derive(Clone, Debug)]
+pub(crate) struct Addresses {
+    pub(crate) singles: Vec<String>,
+    pub(crate) members: Vec<String>,
+    pub(crate) signals: String,
+}
+
+/// The ways of all clients.
+pub(crate) struct Network {
+    /// Of each client: to the single servers, to the members, to the server for signals.
+    clients: Vec<Vec<Proxy>>,
+    singles: usize,
+    members: usize,
+}
+
+impl Network {
+    pub(crate) async fn start(clients: usize, addresses: &Addresses) -> Self {
+        let mut all = Vec::new();
+        for _ in 0..clients {
+            let mut ways = Vec::new();
+            let servers = addresses.singles.iter().chain(&addresses.members);
+            for server in servers.chain([&addresses.signals]) {
+                ways.push(Proxy::start(server).await);
+            }
+            all.push(ways);
+        }
+        Self {
+            clients: all,
+            singles: addresses.singles.len(),
+            members: addresses.members.len(),
+        }
+    }
+
+    pub(crate) fn ways_of(&self, client: usize) -> Ways {
+        let addresses: Vec<String> = self.clients[client].iter().map(|proxy| proxy.address.clone()).collect();
+        let (singles, rest) = addresses.split_at(self.singles);
+        let (members, signals) = rest.split_at(self.members);
+        Ways {
+            singles: singles.to_vec(),
+            members: members.to_vec(),
+            signals: signals.concat(),
+        }
+    }
+
+    /// How many ways each client has.
+    pub(crate) fn each(&self) -> usize {
+        self.singles + self.members + 1
+    }
+
+    /// The way of a client to a server.
+    pub(crate) fn way(&self, client: usize, server: usize) -> &Proxy {
+        &self.clients[client][server]
+    }
+
+    pub(crate) fn clients(&self) -> usize {
+        self.clients.len()
+    }
+}
