@@ -1,8 +1,10 @@
 //! The options of a server, named as the real server's flags.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::listen::Listener;
 use super::listener::Server;
 use super::options::ServerOptions;
 #[cfg(doc)]
@@ -203,6 +205,14 @@ impl ServerBuilder {
         self
     }
 
+    /// For tests whose runs repeat themselves: tokens follow from this number, and fences begin behind it, which is the time in
+    /// nanoseconds otherwise. A server that follows another needs a greater one, or it makes the fences of the first again.
+    /// Tokens can be guessed then. In a [`Cluster`](super::Cluster) fences begin at 1 all the same. Default: none.
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.options.seed = Some(seed);
+        self
+    }
+
     /// Binds the address and serves in the background, on the current tokio runtime.
     ///
     /// # Errors
@@ -215,6 +225,22 @@ impl ServerBuilder {
     /// Safe: nothing listens if it is dropped.
     pub async fn start(self) -> Result<Server> {
         Server::start(self).await
+    }
+
+    /// Serves what comes from a listener, which need not be a socket, in the background, on the current tokio runtime. That needs
+    /// a clock, and no I/O of its own. [`host`](Self::host) and [`port`](Self::port) do not count; the address is what
+    /// [`Server::local_addr`] tells. See [`Listener`] for an example.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) if the read or the write timeout is zero.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: nothing is served if it is dropped.
+    pub async fn start_on(self, listener: impl Listener, address: SocketAddr) -> Result<Server> {
+        self.options.check()?;
+        Server::serve_alone((listener, address), self.options)
     }
 }
 

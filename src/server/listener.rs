@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use std::time::{Duration, SystemTime};
 
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -15,12 +15,12 @@ use tokio_util::task::TaskTracker;
 use super::builder::ServerBuilder;
 use super::connection;
 use super::event::Event;
+use super::listen::{Listener, cannot_listen};
 use super::options::ServerOptions;
 use super::random::Random;
 use super::shared::Shared;
 use super::state::State;
-use crate::error::{ErrorKind, Result};
-use crate::io_words::io_failed;
+use crate::error::Result;
 use crate::stats::Stats;
 use crate::tls::TlsAcceptor;
 
@@ -29,6 +29,15 @@ pub struct Server {
     address: SocketAddr,
     shared: Arc<Shared>,
     tasks: TaskTracker,
+}
+
+/// What a server serves, and as what.
+pub(super) struct Served {
+    pub(super) options: ServerOptions,
+    /// Of one server, or of all members of a cluster.
+    pub(super) state: Arc<Mutex<State>>,
+    /// Which of the members it is; 0 for a server of its own.
+    pub(super) member: usize,
 }
 
 impl Server {
@@ -40,27 +49,34 @@ impl Server {
     pub(super) async fn start(builder: ServerBuilder) -> Result<Self> {
         let ServerBuilder { host, port, options } = builder;
         options.check()?;
-        let (listener, address) = listen(&host, port).await?;
-        let state = State::new(options.clone(), Random::new()?).fences_above(nanoseconds());
+        let listening = listen(&host, port).await?;
+        Self::serve_alone(listening, options)
+    }
+
+    /// Serves a state of its own.
+    pub(super) fn serve_alone(listening: (impl Listener, SocketAddr), options: ServerOptions) -> Result<Self> {
+        let first_fence = options.seed.unwrap_or_else(nanoseconds);
+        let state = State::new(options.clone(), Random::of(options.seed)?).fences_above(first_fence);
+        let state = Arc::new(Mutex::new(state));
         Ok(Self::serve(
-            (listener, address),
-            options,
-            Arc::new(Mutex::new(state)),
-            0,
+            listening,
+            Served {
+                options,
+                state,
+                member: 0,
+            },
         ))
     }
 
     /// Serves a state, as one of its members.
     pub(super) fn serve(
-        (listener, address): (TcpListener, SocketAddr),
-        options: ServerOptions,
-        state: Arc<Mutex<State>>,
-        member: usize,
+        (listener, address): (impl Listener, SocketAddr),
+        Served { options, state, member }: Served,
     ) -> Self {
         let shared = Arc::new(Shared {
+            options,
             state,
             member,
-            options,
             draining: CancellationToken::new(),
             stopped: CancellationToken::new(),
         });
@@ -95,14 +111,17 @@ impl Server {
     /// Shuts down as the real server does when it is told to end. It takes no new connections, and answers waits that block with
     /// `error`. From 1.16 on it answers every further request with `error_draining` and closes its connection; earlier releases
     /// serve them, except that none waits. It ends when its clients have hung up. What is left when the shutdown timeout is over
-    /// is closed.
+    /// is closed. Gives what [`events`](Self::events) gave, to the end.
     ///
     /// # Cancel safety
     ///
     /// Dropping the future stops the server at once.
-    pub async fn shutdown(self) {
+    pub async fn shutdown(self) -> Vec<Event> {
         self.drain().await;
-        // What is left when the time is over is closed by the drop.
+        let shared = Arc::clone(&self.shared);
+        // What is left when the time is over is closed.
+        self.stop().await;
+        shared.state().events().to_vec()
     }
 
     /// Takes no new connections, turns the others away, and waits for them to end, for so long and no longer.
@@ -144,10 +163,9 @@ fn nanoseconds() -> u64 {
 
 /// Binds an address.
 pub(super) async fn listen(host: &str, port: u16) -> Result<(TcpListener, SocketAddr)> {
-    let cannot_listen =
-        |error: std::io::Error| io_failed(ErrorKind::Connect, &format!("cannot listen on {host}:{port}"), error);
-    let listener = TcpListener::bind((host, port)).await.map_err(cannot_listen)?;
-    let address = listener.local_addr().map_err(cannot_listen)?;
+    let failed = |error| cannot_listen(&format!("{host}:{port}"), error);
+    let listener = TcpListener::bind((host, port)).await.map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
     Ok((listener, address))
 }
 
@@ -175,10 +193,10 @@ async fn until(end: CancellationToken, work: impl Future<Output = ()>) {
     }
 }
 
-async fn accept(listener: TcpListener, shared: Arc<Shared>, tasks: TaskTracker) {
+async fn accept(mut listener: impl Listener, shared: Arc<Shared>, tasks: TaskTracker) {
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => admit(stream, &shared, &tasks),
+            Ok(stream) => admit(stream, &shared, &tasks),
             Err(error) => {
                 // Out of file descriptors, as a rule: let some connections end.
                 tracing::warn!(%error, "cannot accept");
@@ -189,13 +207,10 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, tasks: TaskTracker) 
 }
 
 /// Serves a connection, if there is room for it. One too many is closed without a word.
-fn admit(stream: TcpStream, shared: &Arc<Shared>, tasks: &TaskTracker) {
+fn admit<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S, shared: &Arc<Shared>, tasks: &TaskTracker) {
     let Some(number) = shared.state().connect(shared.member) else {
         return;
     };
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "a connection is gone already");
-    }
     let shared = Arc::clone(shared);
     tasks.spawn(async move {
         match &shared.options.tls {
@@ -209,11 +224,11 @@ fn admit(stream: TcpStream, shared: &Arc<Shared>, tasks: &TaskTracker) {
 }
 
 /// The TLS handshake, which a client may not draw out.
-async fn secured(
+async fn secured<S: AsyncRead + AsyncWrite + Unpin>(
     tls: &TlsAcceptor,
-    stream: TcpStream,
+    stream: S,
     shared: &Shared,
-) -> Option<impl AsyncRead + AsyncWrite + Unpin + use<>> {
+) -> Option<impl AsyncRead + AsyncWrite + Unpin + use<S>> {
     let handshake = timeout(shared.options.read_timeout, tls.accept(stream));
     let accepted = shared.stopped.run_until_cancelled(handshake).await?;
     match accepted {

@@ -43,15 +43,16 @@
 //! Releases before 1.10, and the Python server 0.5.0, are not played: their behaviour is not known well enough.
 //!
 //! How it is made: `state` is the whole behaviour, without sockets and clocks, and `signals` the part of it that knows
-//! who hears what; `connection` reads requests, asks the state, and writes answers and signals; `listener` accepts,
-//! sweeps and shuts down; `cluster` runs several servers on one state. What differs from release to release is asked of
-//! `release`, at the place where it matters.
+//! who hears what; `connection` reads requests, asks the state, and writes answers and signals; `listen` says where
+//! connections come from; `listener` accepts, sweeps and shuts down; `cluster` runs several servers on one state. What differs
+//! from release to release is asked of `release`, at the place where it matters.
 
 mod builder;
 mod cluster;
 mod connection;
 mod event;
 mod ids;
+mod listen;
 mod listener;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -69,6 +70,7 @@ mod tls;
 pub use builder::ServerBuilder;
 pub use cluster::{Cluster, ClusterBuilder};
 pub use event::{Event, EventKind};
+pub use listen::Listener;
 pub use listener::Server;
 pub use release::Release;
 #[cfg(feature = "tls")]

@@ -35,6 +35,8 @@ pub(super) struct ServerOptions {
     pub(super) record_events: bool,
     /// For benchmarks: how long each request takes.
     pub(super) request_time: Duration,
+    /// What fences and tokens follow from, where a run is to repeat itself.
+    pub(super) seed: Option<u64>,
 }
 
 impl Default for ServerOptions {
@@ -61,6 +63,7 @@ impl Default for ServerOptions {
             signal_buffer: 64,
             record_events: false,
             request_time: Duration::ZERO,
+            seed: None,
         }
     }
 }

@@ -6,16 +6,22 @@ use crate::error::{Error, ErrorKind, Result};
 #[derive(Debug, Default)]
 pub(super) struct Random {
     pool: Vec<u64>,
-    /// Numbers that can be predicted, for tests whose runs repeat.
-    #[cfg(test)]
+    /// Numbers that can be predicted, for runs that repeat themselves.
     seeded: Option<fastrand::Rng>,
 }
 
 const BATCH: usize = 128;
 
 impl Random {
-    /// A generator that is known to work.
-    pub(super) fn new() -> Result<Self> {
+    /// A generator whose numbers follow from the seed, or one that is known to work.
+    pub(super) fn of(seed: Option<u64>) -> Result<Self> {
+        match seed {
+            Some(seed) => Ok(Self::seeded(seed)),
+            None => Self::unpredictable(),
+        }
+    }
+
+    fn unpredictable() -> Result<Self> {
         let mut random = Self::default();
         random.refill().map_err(|error| {
             Error::new(
@@ -27,7 +33,6 @@ impl Random {
     }
 
     /// A generator whose numbers follow from `seed`.
-    #[cfg(test)]
     pub(super) fn seeded(seed: u64) -> Self {
         Self {
             seeded: Some(fastrand::Rng::with_seed(seed)),
@@ -37,7 +42,6 @@ impl Random {
 
     /// The next number.
     pub(super) fn next(&mut self) -> u64 {
-        #[cfg(test)]
         if let Some(seeded) = &mut self.seeded {
             return seeded.u64(..);
         }

@@ -1,11 +1,15 @@
 //! What a cluster is made of.
 
+use std::io;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use super::port::Port;
 use super::{Cluster, Member};
 use crate::error::{Error, Result};
 use crate::server::builder::ServerBuilder;
+use crate::server::listen::Listener;
+use crate::server::listener::Server;
 use crate::server::random::Random;
 use crate::server::release::Release;
 use crate::server::state::State;
@@ -40,7 +44,7 @@ impl ClusterBuilder {
 
     /// What each member is like, as a server of its own would be. The port does not count, each gets one that is free;
     /// [`release`](ServerBuilder::release) is `cluster`. Caps on keys and waiters are those of
-    /// the one state; one on connections is each member's. Default: as [`Server::builder`](crate::server::Server::builder).
+    /// the one state; one on connections is each member's. Default: as [`Server::builder`].
     pub fn options(mut self, each: ServerBuilder) -> Self {
         self.each = each;
         self
@@ -73,14 +77,6 @@ impl ClusterBuilder {
     ///
     /// Safe: nothing listens if it is dropped.
     pub async fn start(self) -> Result<Cluster> {
-        if self.members == 0 {
-            return Err(Error::invalid("number of members", 0, "somebody has to lead"));
-        }
-        let mut options = self.each.options;
-        options.check()?;
-        options.release = Release::Cluster;
-        options.earlier_builds = self.earlier_builds;
-        options.closes_idle_connections = Some(self.closes_idle_connections);
         let mut ports = Vec::new();
         let mut listeners = Vec::new();
         for _ in 0..self.members {
@@ -88,20 +84,65 @@ impl ClusterBuilder {
             ports.push(port);
             listeners.push(listener);
         }
+        let cluster = self.of(ports)?;
+        for (number, listener) in listeners.into_iter().enumerate() {
+            let member = cluster.member(number)?;
+            let listening = (listener, member.port.address());
+            *member.running() = Some(Server::serve(listening, cluster.served_by(number)));
+        }
+        Ok(cluster)
+    }
+
+    /// Starts a member at each of these addresses, on listeners that need not be sockets, on the current tokio runtime. The first
+    /// leads. `listen` is called for each member now, and again when a member that was stopped is
+    /// [started](Cluster::start). [`members`](Self::members) does not count. See [`Listener`] for an example of one.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) without addresses, and as [`ServerBuilder::start_on`],
+    /// [`ErrorKind::Connect`](crate::ErrorKind::Connect) if `listen` fails.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: nothing is served if it is dropped.
+    pub async fn start_on<L: Listener>(
+        self,
+        addresses: impl IntoIterator<Item = SocketAddr>,
+        listen: impl Fn(SocketAddr) -> io::Result<L> + Send + Sync + 'static,
+    ) -> Result<Cluster> {
+        let listen = Arc::new(listen);
+        let ports = addresses.into_iter().map(|address| {
+            let listen = Arc::clone(&listen);
+            Port::given(address, move |address| listen(address))
+        });
+        let cluster = self.of(ports.collect())?;
+        for (number, member) in cluster.members.iter().enumerate() {
+            let server = member.port.serve(cluster.served_by(number)).await?;
+            *member.running() = Some(server);
+        }
+        Ok(cluster)
+    }
+
+    /// A cluster whose members do not run yet.
+    fn of(self, ports: Vec<Port>) -> Result<Cluster> {
+        if ports.is_empty() {
+            return Err(Error::invalid("number of members", 0, "somebody has to lead"));
+        }
+        let mut options = self.each.options;
+        options.check()?;
+        options.release = Release::Cluster;
+        options.earlier_builds = self.earlier_builds;
+        options.closes_idle_connections = Some(self.closes_idle_connections);
         let addresses = ports.iter().map(Port::address).collect();
-        let state = State::of_cluster(options.clone(), Random::new()?, addresses);
+        let state = State::of_cluster(options.clone(), Random::of(options.seed)?, addresses);
         let members = ports.into_iter().map(|port| Member {
             port,
             running: Mutex::default(),
         });
-        let cluster = Cluster {
+        Ok(Cluster {
             state: Arc::new(Mutex::new(state)),
             options,
             members: members.collect(),
-        };
-        for (number, listener) in listeners.into_iter().enumerate() {
-            *cluster.member(number)?.running() = Some(cluster.serve(number, listener));
-        }
-        Ok(cluster)
+        })
     }
 }

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 pub use self::builder::ClusterBuilder;
 use self::port::Port;
 use super::event::Event;
-use super::listener::Server;
+use super::listener::{Served, Server};
 use super::options::ServerOptions;
 use super::state::State;
 use crate::error::{Error, Result};
@@ -219,16 +219,20 @@ impl Cluster {
         if stopped.running().is_some() {
             return Ok(());
         }
-        let listener = stopped.port.listen().await?;
         if let Some(members) = self.state().membership() {
             members.begin_process(member);
         }
-        *stopped.running() = Some(self.serve(member, listener));
+        let server = stopped.port.serve(self.served_by(member)).await?;
+        *stopped.running() = Some(server);
         Ok(())
     }
 
-    fn serve(&self, member: usize, listener: port::Listener) -> Server {
-        Server::serve(listener, self.options.clone(), Arc::clone(&self.state), member)
+    fn served_by(&self, member: usize) -> Served {
+        Served {
+            options: self.options.clone(),
+            state: Arc::clone(&self.state),
+            member,
+        }
     }
 
     /// What has happened since the start, in order, whoever led, if the [options](ClusterBuilder::options) say

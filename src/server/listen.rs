@@ -1,0 +1,80 @@
+//! Where the connections of a server come from.
+
+use std::io;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+
+#[cfg(doc)]
+use super::builder::ServerBuilder;
+#[cfg(doc)]
+use super::cluster::ClusterBuilder;
+use crate::error::{Error, ErrorKind};
+use crate::io_words::io_failed;
+
+/// Where the connections of a server come from: TCP, as a rule, and anything else for [`ServerBuilder::start_on`] and
+/// [`ClusterBuilder::start_on`], such as connections in memory for tests without a socket.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use std::io;
+///
+/// use dflockd_client::protocol::functions::{Wire, acquire};
+/// use dflockd_client::server::{Listener, Server};
+/// use dflockd_client::{Key, WaitSecs};
+/// use tokio::io::{DuplexStream, duplex};
+/// use tokio::sync::mpsc;
+///
+/// /// Takes what is sent over a channel.
+/// struct InMemory(mpsc::Receiver<DuplexStream>);
+///
+/// impl Listener for InMemory {
+///     type Io = DuplexStream;
+///
+///     async fn accept(&mut self) -> io::Result<DuplexStream> {
+///         match self.0.recv().await {
+///             Some(stream) => Ok(stream),
+///             None => std::future::pending().await,
+///         }
+///     }
+/// }
+///
+/// let (connect, accepted) = mpsc::channel(1);
+/// let server = Server::builder().start_on(InMemory(accepted), "10.0.0.1:6388".parse()?).await?;
+/// let (ours, theirs) = duplex(4096);
+/// connect.send(theirs).await?;
+/// let mut wire = Wire::new(ours);
+/// acquire(&mut wire, &Key::new("orders/42")?, WaitSecs::TRY, None).await?;
+/// assert_eq!(server.stats().locks.len(), 1);
+/// # Ok(())
+/// # }
+/// ```
+pub trait Listener: Send + 'static {
+    /// A connection. It is dropped when the server is done with it, after [`shutdown`](tokio::io::AsyncWriteExt::shutdown).
+    type Io: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+
+    /// Waits for the next connection. After an error the server waits for 100 ms and asks again.
+    ///
+    /// # Cancel safety
+    ///
+    /// It has to be safe: the server drops it when it shuts down, and after that the listener.
+    fn accept(&mut self) -> impl Future<Output = io::Result<Self::Io>> + Send;
+}
+
+impl Listener for TcpListener {
+    type Io = TcpStream;
+
+    async fn accept(&mut self) -> io::Result<TcpStream> {
+        let (stream, _) = TcpListener::accept(self).await?;
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "a connection is gone already");
+        }
+        Ok(stream)
+    }
+}
+
+/// The error of an address that cannot be listened on.
+pub(super) fn cannot_listen(address: &str, error: io::Error) -> Error {
+    io_failed(ErrorKind::Connect, &format!("cannot listen on {address}"), error)
+}
