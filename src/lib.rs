@@ -71,6 +71,9 @@
 //! | `prometheus` | no | the Prometheus exporter with fitting buckets: `prometheus::install()` |
 //! | `backoff` | no | any `backoff::backoff::Backoff` as [`ReconnectPolicy`] (that crate is unmaintained: RUSTSEC-2025-0012) |
 
+// The order of a hash map is another in each process. What it decided would not happen again with the same seed.
+#![cfg_attr(not(test), deny(clippy::iter_over_hash_type))]
+
 mod actor;
 #[cfg(feature = "blocking")]
 pub mod blocking;

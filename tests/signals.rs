@@ -201,6 +201,42 @@ async fn a_lost_connection_is_told_and_everything_is_subscribed_again_before_it_
     assert_eq!(payload(&mut conn).await, "x");
 }
 
+/// Over each connection in the same order, so that equal histories look alike to a server.
+#[tokio::test]
+async fn patterns_are_subscribed_again_in_their_order() {
+    const PATTERNS: usize = 30;
+    let (told, mut heard) = tokio::sync::mpsc::unbounded_channel();
+    let server = FakeServer::start(move |mut connection, number| {
+        let told = told.clone();
+        async move {
+            let mut patterns = 0;
+            while let Some([command, pattern, _]) = connection.request().await {
+                connection.say("ok\n").await;
+                if command == "listen" {
+                    drop(told.send((number, pattern)));
+                    patterns += 1;
+                }
+                if number == 0 && patterns == PATTERNS {
+                    return;
+                }
+            }
+        }
+    })
+    .await;
+    let builder = Client::builder().servers([&server.address]);
+    let conn = SignalConn::open(builder, SignalOptions::default()).await.unwrap();
+    let patterns: Vec<String> = (0..PATTERNS).map(|number| format!("p{number:02}")).collect();
+    for pattern in patterns.iter().rev() {
+        conn.listen(pattern, None).await.unwrap();
+    }
+    let mut again = Vec::new();
+    while again.len() < PATTERNS {
+        let (number, pattern) = timeout(SOON, heard.recv()).await.unwrap().unwrap();
+        again.extend((number == 1).then_some(pattern));
+    }
+    assert_eq!(again, patterns);
+}
+
 /// The connection is cut a thousand times between signals and in the middle of them. Whatever is delivered is delivered once
 /// and in order; where something is missing, a gap was told before the next that came; nothing is subscribed twice, and
 /// nothing is forgotten.

@@ -14,6 +14,10 @@ static SUSPENDS: Suspends = Suspends::new();
 /// So often the clocks are looked at the first time: a look that is interrupted between the two sees too small a difference.
 const FIRST_LOOKS: usize = 8;
 
+/// In nanoseconds. Each look takes a moment between the two clocks, sometimes less than the first did: what grows by that is no suspend. Less
+/// than a timer of the runtime can tell, and far less than the margin of a lease.
+const GRAIN: u64 = 1_000_000;
+
 pub(super) fn suspended() -> Duration {
     let first = || (0..FIRST_LOOKS).map(|_| look()).max().unwrap_or_default();
     Duration::from_nanos(SUSPENDS.see(look(), first))
@@ -50,13 +54,14 @@ impl Suspends {
         }
     }
 
-    /// The difference is seen now. Returns how much it has grown since the first look.
+    /// The difference is seen now. Returns how much it has grown since the first look, in whole [grains](GRAIN).
     fn see(&self, difference: u64, first_look: impl FnOnce() -> u64) -> u64 {
         let first = match self.first.load(Ordering::Acquire) {
             0 => self.set_first(first_look().max(difference)),
             known => known - 1,
         };
         let grown = difference.saturating_sub(first);
+        let grown = grown - grown % GRAIN;
         self.most.fetch_max(grown, Ordering::AcqRel).max(grown)
     }
 
@@ -78,19 +83,30 @@ mod tests {
         let suspends = Suspends::new();
         let see = |difference| suspends.see(difference, || difference);
         // It was suspended before this process was there.
-        assert_eq!(see(5_000), 0);
-        assert_eq!(see(5_000), 0);
-        assert_eq!(see(5_700), 700);
-        assert_eq!(see(5_200), 700, "a look that was interrupted sees less");
-        assert_eq!(see(4_000), 700);
-        assert_eq!(see(9_000), 4_000);
+        assert_eq!(see(5 * GRAIN), 0);
+        assert_eq!(see(5 * GRAIN), 0);
+        assert_eq!(see(12 * GRAIN), 7 * GRAIN);
+        assert_eq!(see(7 * GRAIN), 7 * GRAIN, "a look that was interrupted sees less");
+        assert_eq!(see(4 * GRAIN), 7 * GRAIN);
+        assert_eq!(see(45 * GRAIN), 40 * GRAIN);
+    }
+
+    #[test]
+    fn what_a_quicker_look_sees_is_no_suspend() {
+        let suspends = Suspends::new();
+        let see = |difference| suspends.see(difference, || difference);
+        let first = 5 * GRAIN;
+        for quicker in [0, 30, 700, GRAIN - 1] {
+            assert_eq!(see(first + quicker), 0);
+        }
+        assert_eq!(see(first + 3 * GRAIN + 30), 3 * GRAIN);
     }
 
     #[test]
     fn a_first_look_that_was_interrupted_is_none() {
         let suspends = Suspends::new();
-        assert_eq!(suspends.see(100, || 5_000), 0);
-        assert_eq!(suspends.see(5_001, || 0), 1);
+        assert_eq!(suspends.see(100, || 5 * GRAIN), 0);
+        assert_eq!(suspends.see(6 * GRAIN, || 0), GRAIN);
     }
 
     #[test]

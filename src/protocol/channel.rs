@@ -46,7 +46,7 @@ impl Channel {
 /// one token, and `>`, as the last one, for all that follow, at least one.
 ///
 /// A pattern without wildcards matches the channel of that name, and no other.
-#[derive(Clone, PartialEq, Eq, Hash)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Pattern(Arc<str>);
 
 impl Pattern {
@@ -105,7 +105,7 @@ impl fmt::Debug for Pattern {
 /// rotation. 1 to 256 bytes without whitespace or NUL.
 ///
 /// The same name under two patterns is two groups.
-#[derive(Clone, PartialEq, Eq, Hash)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Group(Arc<str>);
 
 impl Group {

@@ -257,7 +257,9 @@ async fn sweep(shared: Arc<Shared>) {
     leases.set_missed_tick_behavior(MissedTickBehavior::Delay);
     idle.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
+        // Where both are due, what ends comes before what is forgotten.
         tokio::select! {
+            biased;
             _ = leases.tick() => shared.state().expire(Instant::now()),
             _ = idle.tick() => shared.state().collect(Instant::now()),
         }

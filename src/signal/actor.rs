@@ -6,7 +6,7 @@
 mod answers;
 mod lane;
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -67,7 +67,8 @@ pub(super) struct LinkMachine {
     /// It was connected before, and its consumer was told of the loss.
     lost: bool,
     /// What the server has confirmed, and has to be told anew when the connection was lost.
-    subscriptions: HashSet<Subscription>,
+    /// In the order in which they are made anew.
+    subscriptions: BTreeSet<Subscription>,
     /// How many of these it has not confirmed on this connection yet.
     renewing: usize,
     /// What waits for a connection.
@@ -112,7 +113,7 @@ impl LinkMachine {
             counters,
             lane,
             lost: false,
-            subscriptions: HashSet::new(),
+            subscriptions: BTreeSet::new(),
             renewing: 0,
             parked: VecDeque::new(),
             over: false,

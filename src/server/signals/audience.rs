@@ -1,6 +1,6 @@
 //! Who listens to one pattern.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::ops::Bound::{Excluded, Unbounded};
 
 use super::ConnectionId;
@@ -13,8 +13,8 @@ pub(super) type Seat = u64;
 #[derive(Default)]
 pub(super) struct Audience {
     alone: BTreeMap<Seat, ConnectionId>,
-    /// None of them is empty.
-    groups: HashMap<RawGroup, Members>,
+    /// By their names, which is the order in which a signal is offered to them. None of them is empty.
+    groups: BTreeMap<RawGroup, Members>,
 }
 
 /// The members of a group. Each signal goes to one of them.

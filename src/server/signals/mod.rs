@@ -9,7 +9,7 @@ mod mailbox;
 mod pattern;
 mod trie;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -39,7 +39,7 @@ pub(super) struct SignalHub {
 struct Subscriber {
     /// `None` once it was cut: it ends, and nothing more is for it.
     outbox: Option<Outbox>,
-    subscriptions: HashMap<Subscription, Seat>,
+    subscriptions: BTreeMap<Subscription, Seat>,
 }
 
 /// What a connection may have once.
@@ -74,7 +74,7 @@ impl SignalHub {
             opened = Some(inbox);
             Subscriber {
                 outbox: Some(outbox),
-                subscriptions: HashMap::new(),
+                subscriptions: BTreeMap::new(),
             }
         });
         if subscriber.outbox.is_none() {
@@ -157,10 +157,12 @@ impl SignalHub {
         }
     }
 
-    /// What `stats` tells.
+    /// What `stats` tells, by pattern and group.
     pub(super) fn stats(&self) -> Vec<SignalChannelStats> {
-        let audiences = self.audiences.iter();
+        let mut audiences: Vec<_> = self.audiences.iter().collect();
+        audiences.sort_unstable_by_key(|(pattern, _)| *pattern);
         audiences
+            .into_iter()
             .flat_map(|(pattern, audience)| {
                 audience.sizes().map(|(group, listeners)| SignalChannelStats {
                     pattern: pattern.to_string(),
@@ -189,7 +191,7 @@ impl SignalHub {
         }
     }
 
-    fn leave_all(&mut self, subscriptions: HashMap<Subscription, Seat>) {
+    fn leave_all(&mut self, subscriptions: BTreeMap<Subscription, Seat>) {
         for (subscription, seat) in subscriptions {
             self.leave(&subscription, seat);
         }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 pub(in crate::server) type RawGroup = Arc<[u8]>;
 
 /// A pattern, by the rules of [`protocol::Pattern`](crate::protocol::Pattern) for its wildcards.
-#[derive(Clone, PartialEq, Eq, Hash)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(in crate::server) struct RawPattern(Arc<[u8]>);
 
 impl RawPattern {

@@ -222,13 +222,12 @@ fn stats_tell_groups_apart() {
         bench.listen(connection, "a.>", group);
     }
     bench.listen(1, "b", "");
-    let mut told: Vec<(String, Option<String>, u64)> = bench
+    let told: Vec<(String, Option<String>, u64)> = bench
         .signals
         .stats()
         .into_iter()
         .map(|told| (told.pattern, told.group, told.listeners))
         .collect();
-    told.sort();
     let expected = [
         ("a.>", None, 1),
         ("a.>", Some("g"), 2),
@@ -236,6 +235,40 @@ fn stats_tell_groups_apart() {
         ("b", None, 1),
     ];
     assert_eq!(told, expected.map(|(p, g, n)| (p.to_owned(), g.map(str::to_owned), n)));
+}
+
+/// Equal histories have equal outcomes, whatever maps hash to.
+#[test]
+fn stats_are_in_the_order_of_patterns_and_groups() {
+    let mut bench = Bench::new(64, 0);
+    let names: Vec<String> = (10..40).map(|number| format!("p{number}")).collect();
+    for name in names.iter().rev() {
+        for of in ["h", "", "g"] {
+            bench.listen(1, name, of);
+        }
+    }
+    let told = bench.signals.stats().into_iter().map(|told| (told.pattern, told.group));
+    let expected = names
+        .iter()
+        .flat_map(|name| [None, Some("g"), Some("h")].map(|group| (name.clone(), group.map(str::to_owned))));
+    assert!(told.eq(expected));
+}
+
+#[test]
+fn groups_are_served_in_the_order_of_their_names() {
+    let groups: Vec<String> = (10..40).map(|number| format!("g{number}")).collect();
+    // A connection that has room for one signal is the first in each group. So the first group that is served gets it.
+    let mut bench = Bench::new(1, 0);
+    for of in groups.iter().rev() {
+        bench.listen(1, "jobs", of);
+    }
+    for (of, connection) in groups.iter().zip(2..) {
+        bench.listen(connection, "jobs", of);
+    }
+    assert_eq!(bench.publish("jobs", "x"), 30);
+    let got: Vec<usize> = (2..32).map(|connection| bench.got(connection).len()).collect();
+    assert_eq!(got[0], 0, "the first group's went to connection 1");
+    assert!(got[1..].iter().all(|got| *got == 1));
 }
 
 #[test]

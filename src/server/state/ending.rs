@@ -2,6 +2,7 @@
 
 use tokio::time::Instant;
 
+use super::entry::Waiter;
 use super::report::About;
 use super::{ConnectionId, Place, QualifiedKey, State};
 use crate::protocol::{Response, Status};
@@ -24,7 +25,7 @@ impl State {
             })
             .collect();
         // In their order, so that equal histories have equal outcomes.
-        waits.sort_unstable_by_key(|(.., place)| *place);
+        waits.sort_unstable_by_key(|(connection, _, place)| (*place, *connection));
         for (connection, subject, place) in waits {
             let entry = self.entries.get_mut(&subject);
             let Some(waiter) = entry.and_then(|entry| entry.remove_waiter(place)) else {
@@ -43,9 +44,11 @@ impl State {
     /// The end, at once: nobody is told anything, nobody gets what others had.
     pub(in crate::server) fn kill(&mut self, now: Instant) {
         self.killed = true;
-        for entry in self.entries.values_mut() {
-            entry.waiters.clear();
-        }
+        let entries = self.entries.values_mut();
+        let mut waiters: Vec<(Place, Waiter)> = entries.flat_map(|entry| std::mem::take(&mut entry.waiters)).collect();
+        // Each of them wakes its connection, so they end in their order, too.
+        waiters.sort_unstable_by_key(|(place, _)| *place);
+        waiters.into_iter().for_each(drop);
         for (_, lease, subject) in self.ends.clone() {
             self.end_lease(&subject, lease, EventKind::Disconnected, now);
         }

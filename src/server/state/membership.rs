@@ -256,7 +256,7 @@ impl State {
         let clients = self.clients.iter().filter(|(_, client)| client.member == member);
         let blocked = clients.filter_map(|(connection, client)| Some((*connection, client.waits.clone()?)));
         let mut blocked: Vec<(ConnectionId, Blocked)> = blocked.collect();
-        blocked.sort_unstable_by_key(|(_, blocked)| blocked.place);
+        blocked.sort_unstable_by_key(|(connection, blocked)| (blocked.place, *connection));
         blocked
     }
 
@@ -291,6 +291,7 @@ impl State {
     }
 
     /// No session is known any more: places are given up, and leases run on until their TTL.
+    #[expect(clippy::iter_over_hash_type, reason = "the places that are given up are sorted")]
     fn forget_refs(&mut self, now: Instant) {
         for client in self.clients.values_mut() {
             client.holds.clear();

@@ -1,5 +1,8 @@
 //! The server's behaviour against a clock that the test owns.
 
+use std::pin::pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
 use super::bench::{Bench, SECOND, Waiting, key, slots};
@@ -398,6 +401,33 @@ fn draining() {
         bench.state.drain(0, bench.now);
         assert_eq!(bench.state.turns_requests_away(1), away, "{release}");
     }
+}
+
+/// Who hears of the end first runs first.
+#[test]
+fn a_server_that_is_killed_leaves_waiters_in_the_order_of_their_places() {
+    struct Bell(usize, Arc<Mutex<Vec<usize>>>);
+    impl Wake for Bell {
+        fn wake(self: Arc<Self>) {
+            self.1.lock().unwrap().push(self.0);
+        }
+    }
+    let mut bench = Bench::new(|_| {});
+    let heard = Arc::default();
+    let waiting: Vec<Waiting> = (0..20)
+        .map(|number| {
+            let name = format!("k{number}");
+            bench.token(1, Target::Lock, &name);
+            let connection = bench.state.connect(0).unwrap();
+            let mut waiting = bench.waiting(connection, Target::Lock, &name);
+            let waker = Waker::from(Arc::new(Bell(number, Arc::clone(&heard))));
+            assert!(pin!(&mut waiting.1).poll(&mut Context::from_waker(&waker)).is_pending());
+            waiting
+        })
+        .collect();
+    bench.state.kill(bench.now);
+    assert_eq!(*heard.lock().unwrap(), (0..20).collect::<Vec<_>>());
+    drop(waiting);
 }
 
 #[test]
