@@ -4,9 +4,10 @@
 mod support;
 
 use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use dflockd_client::server::{EventKind, Server, ServerBuilder};
+use dflockd_client::server::{Event, EventKind, Server, ServerBuilder};
 use dflockd_client::{Client, ErrorKind};
 use support::process::{example, first_line, is_alone_with};
 use support::raw::{Heard, RawConnection};
@@ -331,6 +332,48 @@ async fn leases_are_swept_and_idle_keys_forgotten_by_themselves() {
     until("the key is forgotten", || server.stats().idle_locks.is_empty()).await;
     let events: Vec<EventKind> = server.events().iter().map(|event| event.kind).collect();
     assert_eq!(events, [EventKind::Granted, EventKind::Expired]);
+}
+
+#[tokio::test]
+async fn events_are_told_in_order_with_fences_and_the_ends_of_leases() {
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let sink = Arc::clone(&told);
+    let builder = Server::builder()
+        .record_events(true)
+        .on_event(move |event| sink.lock().unwrap().push(event.clone()));
+    let (server, address) = start(builder).await;
+    let mut holder = RawConnection::open(&address).await;
+    let mut waiter = RawConnection::open(&address).await;
+    let granted = holder.request("l", "k", "0 30").await;
+    let token = granted.split(' ').nth(1).unwrap();
+    assert_eq!(waiter.request("e", "k", "20").await, "queued");
+    assert!(holder.request("n", "k", &format!("{token} 40")).await.starts_with("ok"));
+    assert_eq!(holder.request("r", "k", token).await, "ok");
+    assert_eq!(holder.request("n", "k", token).await, "error");
+    assert!(waiter.request("w", "k", "9").await.starts_with("ok"));
+    let events = server.events();
+    assert_eq!(*told.lock().unwrap(), events);
+    let lease = |event: &Event| event.ends.map(|ends| (ends - event.at).as_secs());
+    let leases: Vec<(EventKind, Option<u64>)> = events.iter().map(|event| (event.kind, lease(event))).collect();
+    let expected = [
+        (EventKind::Granted, Some(30)),
+        (EventKind::Queued, None),
+        (EventKind::Renewed, Some(40)),
+        (EventKind::Released, None),
+        (EventKind::Granted, Some(20)),
+        (EventKind::RenewalRefused, None),
+        (EventKind::Collected, Some(20)),
+    ];
+    assert_eq!(leases, expected);
+    for event in &events {
+        let fence = event.token.map(|token| token.first_half());
+        assert_eq!(event.fence.map(|fence| fence.0), fence, "{event:?}");
+    }
+    drop(server);
+    let (server, address) = start(Server::builder().release("1.10").unwrap().record_events(true)).await;
+    let mut holder = RawConnection::open(&address).await;
+    assert!(holder.request("l", "k", "0 30").await.starts_with("ok"));
+    assert_eq!(server.events()[0].fence, None, "that release makes none");
 }
 
 #[tokio::test]

@@ -2,8 +2,10 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
+use super::event::Event;
 use super::listen::Listener;
 use super::listener::Server;
 use super::options::ServerOptions;
@@ -210,6 +212,14 @@ impl ServerBuilder {
     /// Tokens can be guessed then. In a [`Cluster`](super::Cluster) fences begin at 1 all the same. Default: none.
     pub fn seed(mut self, seed: u64) -> Self {
         self.options.seed = Some(seed);
+        self
+    }
+
+    /// For tests: calls this for each event, in order, while the server's state is locked and before any answer tells of it. So the record of a
+    /// process that is killed misses nothing that its clients know. It should return soon; if it panics, the connection or the
+    /// sweep that caused the event ends with it.
+    pub fn on_event(mut self, tell: impl Fn(&Event) + Send + Sync + 'static) -> Self {
+        self.options.on_event = Some(Arc::new(tell));
         self
     }
 

@@ -2,7 +2,7 @@
 
 use tokio::time::Instant;
 
-use crate::types::{Key, Kind, Token};
+use crate::types::{Fence, Key, Kind, Token};
 
 /// Something that happened, in order. The clock is that of the process, so it can be compared with what a client in the
 /// same process saw.
@@ -21,9 +21,13 @@ pub struct Event {
     pub limit: u64,
     /// The grant that it is about, where there is one.
     pub token: Option<Token>,
+    /// The fence of that grant, where the release makes fences.
+    pub fence: Option<Fence>,
     /// The place in a queue that it is about, where there is one: what was taken, left, or granted. Places are numbered in
     /// the order in which they were taken.
     pub place: Option<u64>,
+    /// When the lease of the grant ends unless it is renewed. `None` where a lease neither begins nor begins anew.
+    pub ends: Option<Instant>,
     /// The number of the connection that it is about.
     pub connection: u64,
 }
@@ -53,4 +57,8 @@ pub enum EventKind {
     Reclaimed,
     /// A new leader did not know of the lease, as it was [told](super::Cluster::forgets_tokens) not to.
     Forgotten,
+    /// What was granted in the queue was collected by its `w`: the lease begins anew.
+    Collected,
+    /// A renewal of a token that holds nothing was refused.
+    RenewalRefused,
 }

@@ -1,12 +1,17 @@
 //! What a running server needs to know.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use super::event::Event;
 use super::release::Release;
 use crate::error::{Error, Result};
 use crate::protocol::AuthToken;
 use crate::tls::TlsAcceptor;
 use crate::types::Ttl;
+
+/// What is told each event.
+pub(super) type EventSink = Arc<dyn Fn(&Event) + Send + Sync>;
 
 /// What the running server needs to know.
 #[derive(Clone)]
@@ -37,6 +42,7 @@ pub(super) struct ServerOptions {
     pub(super) request_time: Duration,
     /// What fences and tokens follow from, where a run is to repeat itself.
     pub(super) seed: Option<u64>,
+    pub(super) on_event: Option<EventSink>,
 }
 
 impl Default for ServerOptions {
@@ -64,6 +70,7 @@ impl Default for ServerOptions {
             record_events: false,
             request_time: Duration::ZERO,
             seed: None,
+            on_event: None,
         }
     }
 }

@@ -37,31 +37,36 @@ impl State {
         let release = self.options.release;
         let ttl = ttl.unwrap_or(self.options.default_lease_ttl);
         let ends = after(now, ttl.as_duration());
-        let Some(entry) = self.entries.get_mut(subject) else {
-            return Response::Refused(Status::Error);
-        };
-        let Some(holder) = entry.holders.iter_mut().find(|holder| holder.grant.token == token) else {
+        let entry = self.entries.get_mut(subject);
+        let mut holders = entry.into_iter().flat_map(|entry| &mut entry.holders);
+        let Some(holder) = holders.find(|holder| holder.grant.token == token) else {
+            let about = About::Lease(token);
+            self.record(EventKind::RenewalRefused, subject, about, connection, now);
             return Response::Refused(Status::Error);
         };
         let lease = holder.lease;
         if holder.ends <= now {
             self.expire_lease(subject, lease, now);
+            let about = About::Lease(token);
+            self.record(EventKind::RenewalRefused, subject, about, connection, now);
             return Response::Refused(match release.is_cluster_build() {
                 true => Status::LeaseExpired,
                 false => Status::Error,
             });
         }
-        entry.last_used = now;
         let mut owner = holder.connection;
         holder.grant.ttl = ttl;
         let before = std::mem::replace(&mut holder.ends, ends);
+        if let Some(entry) = self.entries.get_mut(subject) {
+            entry.last_used = now;
+        }
         self.ends.remove(&(before, lease, subject.clone()));
         self.ends.insert((ends, lease, subject.clone()));
         if release.is_cluster_build() && !self.options.earlier_builds {
             self.move_lease(subject, lease, connection);
             owner = connection;
         }
-        self.record(EventKind::Renewed, subject, About::Lease(token), owner, now);
+        self.record(EventKind::Renewed, subject, About::Anew(token), owner, now);
         Response::Renewed(Some(ttl.as_secs()))
     }
 

@@ -11,12 +11,14 @@ use crate::protocol::{Response, Status};
 use crate::server::event::{Event, EventKind};
 use crate::server::signals::SignalHub;
 use crate::stats::{ClusterStats, IdleStats, LockStats, SemaphoreStats, SignalChannelStats, Stats};
-use crate::types::{Key, Kind, Token};
+use crate::types::{Fence, Key, Kind, Token};
 
 /// What an event is about.
 pub(super) enum About {
     /// A grant, to somebody who waited at that place if there is one.
     Grant(Token, Option<Place>),
+    /// A lease that begins anew.
+    Anew(Token),
     Lease(Token),
     Place(Place),
 }
@@ -181,29 +183,43 @@ impl State {
         connection: ConnectionId,
         at: Instant,
     ) {
-        if !self.options.record_events {
+        let options = &self.options;
+        if !options.record_events && options.on_event.is_none() {
             return;
         }
         let (token, place) = match about {
             About::Grant(token, place) => (Some(token), place),
-            About::Lease(token) => (Some(token), None),
+            About::Anew(token) | About::Lease(token) => (Some(token), None),
             About::Place(place) => (None, Some(place)),
+        };
+        let begins = match about {
+            About::Grant(token, _) | About::Anew(token) => self.holder(subject, token),
+            About::Lease(_) | About::Place(_) => None,
         };
         let limit = self.entries.get(subject).map_or(1, |entry| entry.limit);
         let namespace = match subject.0 {
             Kind::Semaphore if limit == 1 && !self.options.release.separates_namespaces() => Kind::Lock,
             kind => kind,
         };
-        self.events.push(Event {
+        let makes_fences = options.release.makes_fences();
+        let event = Event {
             at,
             kind,
             namespace,
             key: Key::lossy(subject.1.as_bytes()),
             limit,
             token,
+            fence: token.filter(|_| makes_fences).map(|token| Fence(token.first_half())),
             place,
+            ends: begins.map(|holder| holder.ends),
             connection,
-        });
+        };
+        if let Some(on_event) = &options.on_event {
+            on_event(&event);
+        }
+        if options.record_events {
+            self.events.push(event);
+        }
     }
 }
 

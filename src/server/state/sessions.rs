@@ -47,7 +47,7 @@ impl State {
         if let Some(lease) = own.map(|holder| holder.lease).min() {
             self.move_lease(subject, lease, connection)?;
             let grant = self.restart_for(subject, lease, *ttl, now)?;
-            let about = About::Lease(grant.token);
+            let about = About::Anew(grant.token);
             self.record(EventKind::Reclaimed, subject, about, connection, now);
             return Some(Taken::Granted(grant));
         }

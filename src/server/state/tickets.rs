@@ -3,9 +3,11 @@
 use tokio::time::Instant;
 
 use super::entry::{QueuedTicket, TwoPhase, Uncollected};
+use super::report::About;
 use super::{ConnectionId, Place, QualifiedKey, ServerAnswer, State, Taken, Wanted};
 use crate::clock::after;
 use crate::protocol::{Response, Status};
+use crate::server::event::EventKind;
 use crate::types::{Grant, WaitSecs};
 
 impl State {
@@ -55,7 +57,9 @@ impl State {
         let client = self.clients.get_mut(&connection);
         match client.and_then(|client| client.tickets.remove(&subject)) {
             None => ServerAnswer::Now(Response::Refused(Status::NotEnqueued)),
-            Some(TwoPhase::Granted(uncollected)) => ServerAnswer::Now(self.hand_out(&subject, uncollected, now)),
+            Some(TwoPhase::Granted(uncollected)) => {
+                ServerAnswer::Now(self.hand_out(connection, &subject, uncollected, now))
+            }
             Some(TwoPhase::Queued(QueuedTicket { place, .. })) if self.draining => {
                 self.leave(connection, &subject, place, now);
                 ServerAnswer::Now(Response::Refused(Status::Error))
@@ -71,7 +75,13 @@ impl State {
     }
 
     /// The answer to a `w` for what was granted before it.
-    fn hand_out(&mut self, subject: &QualifiedKey, ticket: Uncollected, now: Instant) -> Response {
+    fn hand_out(
+        &mut self,
+        connection: ConnectionId,
+        subject: &QualifiedKey,
+        ticket: Uncollected,
+        now: Instant,
+    ) -> Response {
         let release = self.options.release;
         let grant = ticket.grant;
         if release.is_cluster_build() {
@@ -92,6 +102,8 @@ impl State {
             }
             Some(_) => {
                 self.restart_lease(subject, grant, now);
+                let about = About::Anew(grant.token);
+                self.record(EventKind::Collected, subject, about, connection, now);
                 Response::Granted(grant)
             }
             None if looks_at_lease || release.refuses_stale_grants() => Response::Refused(Status::LeaseExpired),

@@ -329,7 +329,7 @@ impl World {
             let Some(token) = event.token else { continue };
             match event.kind {
                 EventKind::Granted => self.granted(&event),
-                EventKind::Orphaned => {}
+                EventKind::Orphaned | EventKind::Collected | EventKind::RenewalRefused => {}
                 EventKind::Renewed | EventKind::Reclaimed if self.plan.terms.cluster.is_some() => {
                     self.book.moved(token, event.connection);
                 }
