@@ -13,13 +13,12 @@ use super::rules::RequestKind;
 use super::*;
 use crate::error::{ErrorKind, Result};
 use crate::lease::policy::RenewPolicy;
-use crate::lease::schedule::RenewRatio;
 use crate::net::abilities::Abilities;
 use crate::net::admission::Admission;
 use crate::net::connect::Shown;
 use crate::net::dial::LaneEvent;
 use crate::net::failover::Policy;
-use crate::net::fencing::{FencesShown, Fencing};
+use crate::net::fencing::FencesShown;
 use crate::net::lane::{LaneEnd, LaneReport, Outgoing};
 use crate::net::pipeline::{Leftovers, Received, Reply};
 use crate::protocol::{Response, StableRef};
@@ -77,7 +76,6 @@ impl Bench {
         let mut settings = sample::settings();
         change(&mut settings);
         let endpoints: Vec<_> = endpoints.iter().map(|text| Endpoint::parse(text).unwrap()).collect();
-        let endpoint = endpoints[0].clone();
         let now = Instant::now();
         let plan = ShardPlan {
             policy,

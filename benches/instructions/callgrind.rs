@@ -1,0 +1,87 @@
+//! A program under callgrind, and what its profile says.
+
+use std::collections::HashSet;
+use std::error::Error;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// What a program, or one of its operations, costs.
+#[derive(Clone, Copy)]
+pub(crate) struct Cost {
+    pub(crate) instructions: f64,
+    /// How often memory is asked for, be it new or more of it.
+    pub(crate) allocations: f64,
+}
+
+/// Runs this benchmark's program for so many operations, under callgrind.
+pub(crate) fn count(program: &str, operations: usize) -> Result<Cost, Box<dyn Error>> {
+    let profile = folder()?.join(format!("{}.{operations}", program.replace(' ', "_")));
+    let ran = Command::new("valgrind")
+        .args(["--quiet", "--tool=callgrind"])
+        .arg(format!("--callgrind-out-file={}", profile.display()))
+        .arg(std::env::current_exe()?)
+        .args(["--run", program, "--count", &operations.to_string()])
+        .output()
+        .map_err(|error| format!("valgrind cannot be run ({error}): install it, as with apt-get install valgrind"))?;
+    if !ran.status.success() {
+        return Err(format!("{program}: {}", String::from_utf8_lossy(&ran.stderr)).into());
+    }
+    Ok(Cost {
+        instructions: instructions(&profile)?,
+        allocations: allocations(&profile)?,
+    })
+}
+
+/// Beside the benchmark, below `target`.
+fn folder() -> Result<PathBuf, Box<dyn Error>> {
+    let executable = std::env::current_exe()?;
+    let target = executable
+        .ancestors()
+        .nth(3)
+        .ok_or("the benchmark is not below target")?;
+    let folder = target.join("instructions");
+    fs::create_dir_all(&folder)?;
+    Ok(folder)
+}
+
+/// The sum that the profile ends with.
+fn instructions(profile: &Path) -> Result<f64, Box<dyn Error>> {
+    let text = fs::read_to_string(profile)?;
+    let mut sums = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("totals: ").or(line.strip_prefix("summary: ")));
+    let sum = sums.next_back().ok_or("the profile has no sum")?;
+    Ok(sum.trim().parse()?)
+}
+
+/// How often the allocator was called. A profile names a function once, `cfn=(7) malloc`, and by its number from then on; the line behind
+/// tells how often it was called there.
+fn allocations(profile: &Path) -> Result<f64, Box<dyn Error>> {
+    let text = fs::read_to_string(profile)?;
+    let mut allocators = HashSet::new();
+    for line in text.lines() {
+        let named = line.strip_prefix("fn=").or_else(|| line.strip_prefix("cfn="));
+        if let Some((number, name)) = named.and_then(|named| named.split_once(' ')) {
+            if matches!(
+                name,
+                "malloc" | "calloc" | "realloc" | "posix_memalign" | "aligned_alloc"
+            ) {
+                allocators.insert(number);
+            }
+        }
+    }
+    if allocators.is_empty() {
+        return Err("the profile names no allocator".into());
+    }
+    let mut calls = 0.0;
+    let mut is_allocator = false;
+    for line in text.lines() {
+        if let Some(called) = line.strip_prefix("cfn=") {
+            is_allocator = allocators.contains(called.split(' ').next().unwrap_or(called));
+        } else if let Some(count) = line.strip_prefix("calls=").filter(|_| is_allocator) {
+            calls += count.split(' ').next().unwrap_or(count).parse::<f64>()?;
+        }
+    }
+    Ok(calls)
+}

@@ -1,0 +1,125 @@
+//! How many instructions the hot paths take, and how often they allocate, against figures that were recorded.
+//!
+//!     cargo bench --bench instructions
+//!     cargo bench --bench instructions -- --record
+//!
+//! Time on a busy machine tells nothing below 10 %. Instructions do: the programs of `programs.rs` run in one thread, over pipes in memory
+//! and in paused time, and valgrind's callgrind counts what they execute, client and embedded server together. Each program runs twice,
+//! for so many operations and for three times as many, and the difference counts, so that its start does not. What differs between runs is the
+//! random seed of the hash tables: less than 0.5 %.
+//!
+//! It fails if a program takes over 3 % more instructions than recorded, or allocates more often by over 3 %. The figures hold for one
+//! compiler, C library and architecture. Where one of them is another, the table is printed and nothing is compared: record anew, in a
+//! commit of its own. Profiles are left in `target/instructions`: `callgrind_annotate` shows which function took what.
+#![allow(missing_docs)]
+
+mod callgrind;
+mod programs;
+mod record;
+
+use std::error::Error;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use self::callgrind::Cost;
+use self::programs::{PROGRAMS, Program};
+use self::record::{Record, toolchain};
+
+/// How much more than recorded is too much.
+const BOUND: f64 = 1.03;
+
+/// How many times as many operations the longer of the two runs makes.
+const LONGER: usize = 3;
+
+#[derive(Parser)]
+struct Arguments {
+    /// Writes what was measured in place of what was recorded.
+    #[arg(long)]
+    record: bool,
+    /// Runs one program, without counting: what valgrind is given.
+    #[arg(long, requires = "count")]
+    run: Option<String>,
+    /// How many operations that program makes.
+    #[arg(long)]
+    count: Option<usize>,
+    /// What cargo passes.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+fn main() -> Result<ExitCode, Box<dyn Error>> {
+    let arguments = Arguments::parse();
+    if let (Some(name), Some(count)) = (arguments.run, arguments.count) {
+        let program = PROGRAMS.iter().find(|program| program.name == name);
+        program.ok_or("there is no such program")?.run(count)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let measured = PROGRAMS
+        .iter()
+        .map(|program| Ok((program.name.to_owned(), cost_of_one(program)?)))
+        .collect::<Result<Vec<_>, Box<dyn Error>>>()?;
+    let measured = Record {
+        toolchain: toolchain()?,
+        costs: measured,
+    };
+    if arguments.record {
+        measured.write()?;
+    }
+    compare(&Record::read()?, &measured)
+}
+
+/// Of one operation, without what the start costs.
+fn cost_of_one(program: &Program) -> Result<Cost, Box<dyn Error>> {
+    let short = callgrind::count(program.name, program.operations)?;
+    let long = callgrind::count(program.name, program.operations * LONGER)?;
+    let more = (program.operations * (LONGER - 1)) as f64;
+    Ok(Cost {
+        instructions: (long.instructions - short.instructions) / more,
+        allocations: (long.allocations - short.allocations) / more,
+    })
+}
+
+fn compare(recorded: &Record, measured: &Record) -> Result<ExitCode, Box<dyn Error>> {
+    println!(
+        "{:<44}{:>12}{:>12}{:>8}{:>14}{:>8}{:>8}",
+        "one", "recorded", "now", "ratio", "allocations", "now", "ratio"
+    );
+    let mut worse = Vec::new();
+    let mut better = Vec::new();
+    for (name, now) in &measured.costs {
+        let before = recorded.cost(name).unwrap_or(*now);
+        let ratios = [
+            now.instructions / before.instructions,
+            (now.allocations + 1.0) / (before.allocations + 1.0),
+        ];
+        println!(
+            "{name:<44}{:>12.0}{:>12.0}{:>8.3}{:>14.2}{:>8.2}{:>8.3}",
+            before.instructions, now.instructions, ratios[0], before.allocations, now.allocations, ratios[1],
+        );
+        if ratios.iter().any(|ratio| *ratio > BOUND) {
+            worse.push(name.as_str());
+        } else if ratios.iter().any(|ratio| ratio * BOUND < 1.0) || recorded.cost(name).is_none() {
+            better.push(name.as_str());
+        }
+    }
+    if recorded.toolchain != measured.toolchain {
+        println!(
+            "\nNOT COMPARED: the figures are those of another toolchain.\n  recorded: {}\n  here:     {}\n\
+             Record them anew: cargo bench --bench instructions -- --record",
+            recorded.toolchain, measured.toolchain
+        );
+        return Ok(ExitCode::SUCCESS);
+    }
+    if !better.is_empty() {
+        println!(
+            "\nless than recorded, or not recorded: {}; run with --record",
+            better.join(", ")
+        );
+    }
+    if worse.is_empty() {
+        return Ok(ExitCode::SUCCESS);
+    }
+    println!("\nover 3 % more than recorded: {}", worse.join(", "));
+    Ok(ExitCode::FAILURE)
+}
