@@ -13,6 +13,7 @@
 //! | `threads` | threads, and the blocking client |
 //! | `bare` | tasks that write the same two requests, each to a tokio socket of its own, in the same kind of runtime |
 //! | `socket` | threads that do the same, each on a blocking socket of its own |
+//! | `handoff` | no pairs: threads that twice ask a task and wait for its answer. What it costs threads to sleep and be woken |
 //!
 //! The ways take turns within each round, so that a machine whose speed drifts hurts all of them alike. The table has medians of the
 //! rounds; `x first` is the median of the ratios to the first way in the same round. Without `--servers` it starts an embedded server in

@@ -10,6 +10,7 @@ use dflockd_client::blocking::{self, allow_in_runtime};
 use dflockd_client::{Client, ClientBuilder, Error as ClientError};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufStream};
 use tokio::net::TcpStream;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinSet, spawn_blocking};
 
 use crate::round::{Latencies, no_latencies};
@@ -24,6 +25,7 @@ pub(crate) enum Way {
     Threads,
     Bare,
     Socket,
+    Handoff,
 }
 
 impl FromStr for Way {
@@ -36,9 +38,10 @@ impl FromStr for Way {
             "threads" => Self::Threads,
             "bare" => Self::Bare,
             "socket" => Self::Socket,
+            "handoff" => Self::Handoff,
             _ => match text.strip_prefix("tasks:").map(str::parse) {
                 Some(Ok(connections)) => Self::Tasks { connections },
-                _ => return Err("the ways are tasks, tasks:N, tls, threads, bare and socket".to_owned()),
+                _ => return Err("the ways are tasks, tasks:N, tls, threads, bare, socket and handoff".to_owned()),
             },
         })
     }
@@ -53,6 +56,7 @@ impl fmt::Display for Way {
             Self::Threads => f.write_str("threads"),
             Self::Bare => f.write_str("bare"),
             Self::Socket => f.write_str("socket"),
+            Self::Handoff => f.write_str("handoff"),
         }
     }
 }
@@ -63,6 +67,7 @@ pub(crate) enum Workers {
     Threads(blocking::Client),
     Bare(String),
     Sockets(String),
+    Handoffs(mpsc::UnboundedSender<oneshot::Sender<()>>),
 }
 
 impl Workers {
@@ -74,6 +79,15 @@ impl Workers {
             Way::Threads => Self::Threads(spawn_blocking(|| allow_in_runtime(|| builder.connect_blocking())).await??),
             Way::Bare => Self::Bare(first),
             Way::Socket => Self::Sockets(first),
+            Way::Handoff => {
+                let (asks, mut asked) = mpsc::unbounded_channel::<oneshot::Sender<()>>();
+                tokio::spawn(async move {
+                    while let Some(told) = asked.recv().await {
+                        let _ = told.send(());
+                    }
+                });
+                Self::Handoffs(asks)
+            }
         })
     }
 
@@ -98,6 +112,21 @@ impl Workers {
             Self::Sockets(server) => {
                 let server = server.clone();
                 in_threads(at_once, move |worker| blocking_pair(&server, worker), each).await
+            }
+            Self::Handoffs(asks) => {
+                let asks = asks.clone();
+                let make = move |_| {
+                    let asks = asks.clone();
+                    Ok(move || {
+                        for _ in 0..2 {
+                            let (told, answer) = oneshot::channel();
+                            asks.send(told)?;
+                            answer.blocking_recv()?;
+                        }
+                        Ok(())
+                    })
+                };
+                in_threads(at_once, make, each).await
             }
         };
         done.map_err(|error| error.to_string().into())

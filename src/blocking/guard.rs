@@ -3,7 +3,7 @@
 use std::fmt;
 use std::marker::PhantomData;
 use std::ops::Deref;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::task::{AbortHandle, spawn_blocking};
@@ -29,7 +29,8 @@ pub type SemaphorePermit = Held<crate::SemaphorePermit>;
 /// when its thread panics.
 #[must_use = "a guard that is dropped gives back at once what it holds"]
 pub struct Held<G> {
-    callbacks: Ours<Callbacks>,
+    /// Made when the first is added.
+    callbacks: OnceLock<Ours<Callbacks>>,
     lease: Ours<Lease>,
     kind: PhantomData<fn() -> G>,
 }
@@ -41,7 +42,7 @@ struct Callbacks(Mutex<Vec<AbortHandle>>);
 impl<G: Guard> Held<G> {
     pub(super) fn new(guard: G) -> Self {
         Self {
-            callbacks: Ours::new(Callbacks::default()),
+            callbacks: OnceLock::new(),
             lease: Ours::new(guard.into_lease()),
             kind: PhantomData,
         }
@@ -120,7 +121,8 @@ impl<G: Guard> Held<G> {
             // Goes on by itself: a callback that has begun is not stopped.
             drop(spawn_blocking(move || allow_in_runtime(|| callback(reason))));
         })?;
-        let mut callbacks = self.callbacks.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let callbacks = self.callbacks.get_or_init(|| Ours::new(Callbacks::default()));
+        let mut callbacks = callbacks.0.lock().unwrap_or_else(PoisonError::into_inner);
         callbacks.push(waiting);
         Ok(())
     }

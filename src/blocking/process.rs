@@ -32,7 +32,8 @@ impl Process {
 /// theirs that was taken when the process forked stays taken for ever. So there it is forgotten instead.
 pub(super) struct Ours<T: Take> {
     value: T,
-    process: Process,
+    /// `None` once the value was taken out: what is left gives nothing back.
+    process: Option<Process>,
 }
 
 impl<T: Take> Ours<T> {
@@ -41,18 +42,21 @@ impl<T: Take> Ours<T> {
     }
 
     fn of(value: T, process: Process) -> Self {
+        let process = Some(process);
         Self { value, process }
     }
 
     /// The thing itself, to be used up.
     pub(super) fn into_inner(mut self) -> T {
+        self.process = None;
         self.value.take()
     }
 }
 
 impl<T: Take> Drop for Ours<T> {
     fn drop(&mut self) {
-        if Process::current() != self.process {
+        // Asking for the process is a system call.
+        if self.process.is_some_and(|process| process != Process::current()) {
             std::mem::forget(self.value.take());
         }
     }
@@ -74,7 +78,10 @@ impl<T: Take> DerefMut for Ours<T> {
 
 impl<T: Take + Clone> Clone for Ours<T> {
     fn clone(&self) -> Self {
-        Self::of(self.value.clone(), self.process)
+        Self {
+            value: self.value.clone(),
+            process: self.process,
+        }
     }
 }
 
