@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::io::{BufRead, BufReader, Lines, Write};
+use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -18,7 +19,9 @@ pub(crate) struct Process {
 impl Process {
     /// Starts this program again.
     pub(crate) fn start(job: &Job) -> Result<Self, Box<dyn Error>> {
+        // A group of its own: a group that its shell leaves behind while one of its processes is stopped is ended by the system.
         let mut child = Command::new(std::env::current_exe()?)
+            .process_group(0)
             .args(["--job", &serde_json::to_string(job)?])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -17,9 +17,9 @@ use crate::witness::Witness;
 /// Works until standard input ends; an error if a task has panicked.
 pub(crate) async fn run(job: ClientJob) -> Result<ExitCode, Box<dyn Error>> {
     fastrand::seed(job.seed);
-    let witness = Witness::open(&job.directory, &job.name)?;
+    let witness = Witness::open(&job.record)?;
     witness.begins();
-    let resource = Resource::open(&job.directory)?;
+    let resource = Resource::open(&job.record.directory)?;
     // Not every client is like the others.
     let locks = of_locks(&job.ways)
         .pipelined_connections(fastrand::usize(1..=2))
@@ -33,7 +33,7 @@ pub(crate) async fn run(job: ClientJob) -> Result<ExitCode, Box<dyn Error>> {
     let signals = impatient().servers([&job.ways.signals]).build()?;
     let end = CancellationToken::new();
     let mut tasks = JoinSet::new();
-    let worker = Worker::new(&witness, resource, &job, [&locks, &signals], &end)?;
+    let worker = Worker::new(&witness, resource, &job.record, [&locks, &signals], &end)?;
     worker.spawn_all(&mut tasks);
     drop(worker);
 

@@ -14,7 +14,7 @@ use crate::child::Process;
 use crate::faults::{self, Tally};
 use crate::history::record::{self, What};
 use crate::history::writer::Writer;
-use crate::job::{ClientJob, ClusterJob, Job, ServerJob};
+use crate::job::{ClientJob, ClusterJob, Job, Record, ServerJob};
 use crate::network::{Addresses, Network};
 use crate::resource::Resource;
 use crate::{Arguments, judge, witness};
@@ -46,7 +46,6 @@ pub(crate) struct ServerSlot {
     lives: u64,
     job: ServerJob,
     pub(crate) process: Process,
-    pub(crate) name: String,
 }
 
 pub(crate) struct ClusterSlot {
@@ -74,7 +73,11 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error
     let world = Arc::new(World::start(&directory, arguments.clients, seed).await?);
 
     let began = Instant::now();
-    faults::rage(&world, seed, Duration::from_secs_f64(arguments.minutes * 60.0)).await;
+    tokio::select! {
+        () = faults::rage(&world, seed, Duration::from_secs_f64(arguments.minutes * 60.0)) => {}
+        // All processes end with the world; one that is stopped would not do so by itself.
+        interrupted = tokio::signal::ctrl_c() => return Err(interrupted.map_or_else(Into::into, |()| "interrupted".into())),
+    }
     println!("{}\nthey took {:.0?}", world.tally, began.elapsed());
     let mut wrong = world.end().await?;
     let world = Arc::into_inner(world).ok_or("a fault goes on")?;
@@ -102,7 +105,7 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error
 
 impl World {
     async fn start(directory: &Path, clients: usize, seed: u64) -> Result<Self, Box<dyn Error>> {
-        let record = witness::record(directory, "controller")?;
+        let record = witness::record(&record_of(directory, "controller".to_owned()))?;
         // It is made before any process opens it.
         drop(Resource::open(directory)?);
         let mut servers = Vec::new();
@@ -111,9 +114,9 @@ impl World {
                 SINGLES => ('s', WITH_SIGNALS),
                 _ => ((b'a' + number as u8) as char, WITH_FENCES),
             };
-            servers.push(ServerSlot::start(letter, release, &record)?);
+            servers.push(ServerSlot::start(letter, release, directory, &record)?);
         }
-        let (cluster, members) = ClusterSlot::start()?;
+        let (cluster, members) = ClusterSlot::start(directory, &record)?;
         let of = |server: &ServerSlot| format!("127.0.0.1:{}", server.job.port);
         let addresses = Addresses {
             singles: servers[..SINGLES].iter().map(of).collect(),
@@ -136,7 +139,7 @@ impl World {
                 number,
                 lives: 0,
                 seed,
-                name: format!("c{number}.0"),
+                name: format!("client-{number}.0"),
                 process: Process::start(&world.client_job(number, 0, seed))?,
             };
             world.clients.push(Mutex::new(slot));
@@ -146,9 +149,8 @@ impl World {
 
     fn client_job(&self, number: usize, life: u64, seed: u64) -> Job {
         Job::Client(ClientJob {
-            name: format!("c{number}.{life}"),
+            record: record_of(&self.directory, format!("client-{number}.{life}")),
             seed: seed.wrapping_add(life.wrapping_mul(100)),
-            directory: self.directory.clone(),
             ways: self.network.ways_of(number),
         })
     }
@@ -164,7 +166,7 @@ impl World {
     /// Starts another in its place.
     pub(crate) fn start_client(&self, slot: &mut ClientSlot) -> Result<(), Box<dyn Error>> {
         slot.lives += 1;
-        slot.name = format!("c{}.{}", slot.number, slot.lives);
+        slot.name = format!("client-{}.{}", slot.number, slot.lives);
         let job = self.client_job(slot.number, slot.lives, slot.seed);
         slot.process = block_in_place(|| Process::start(&job))?;
         Ok(())
@@ -190,7 +192,7 @@ impl World {
             slot.process.end();
             match slot.process.ended(PATIENCE).await? {
                 Some(status) if status.success() => {}
-                status => wrong.push(format!("the server {} ended with {status:?}", slot.name)),
+                status => wrong.push(format!("the server {} ended with {status:?}", slot.name())),
             }
         }
         let mut cluster = self.cluster.lock().await;
@@ -203,33 +205,47 @@ impl World {
     }
 }
 
+fn record_of(directory: &Path, name: String) -> Record {
+    let directory = directory.to_owned();
+    Record { directory, name }
+}
+
+/// Notes that a server begins. It is noted first: the server may grant at once.
+fn begins(record: &Writer, server: &str, succeeds: Option<&str>) {
+    record.note(What::ServerStarted(record::ServerStarted {
+        server: server.into(),
+        succeeds: succeeds.map(Into::into),
+    }));
+}
+
 impl ServerSlot {
-    fn start(letter: char, release: &str, record: &Writer) -> Result<Self, Box<dyn Error>> {
+    fn start(letter: char, release: &str, directory: &Path, record: &Writer) -> Result<Self, Box<dyn Error>> {
+        let name = format!("server-{letter}.0");
+        begins(record, &name, None);
         let mut job = ServerJob {
+            record: record_of(directory, name),
             release: release.to_owned(),
             port: 0,
         };
         let mut process = Process::start(&Job::Server(job.clone()))?;
         let address = process.says()?;
         job.port = address.rsplit(':').next().unwrap_or_default().parse()?;
-        let slot = Self {
+        Ok(Self {
             letter,
             lives: 0,
             job,
             process,
-            name: format!("{letter}.0"),
-        };
-        record.note(What::ServerStarted(record::ServerStarted {
-            server: slot.name.as_str().into(),
-            succeeds: None,
-        }));
-        Ok(slot)
+        })
+    }
+
+    fn name(&self) -> &str {
+        &self.job.record.name
     }
 
     /// Ends it where it is.
     pub(crate) fn kill(&mut self, record: &Writer) -> Result<(), Box<dyn Error>> {
         block_in_place(|| self.process.kill())?;
-        let server = self.name.as_str().into();
+        let server = self.name().into();
         record.note(What::ServerEnded(record::ServerId { server }));
         Ok(())
     }
@@ -237,12 +253,9 @@ impl ServerSlot {
     /// Starts another on the same port, which knows nothing of what the one before granted.
     pub(crate) fn start_again(&mut self, record: &Writer) -> Result<(), Box<dyn Error>> {
         self.lives += 1;
-        let before = std::mem::replace(&mut self.name, format!("{}.{}", self.letter, self.lives));
-        // Noted first: it may grant at once.
-        record.note(What::ServerStarted(record::ServerStarted {
-            server: self.name.as_str().into(),
-            succeeds: Some(before.into()),
-        }));
+        let name = format!("server-{}.{}", self.letter, self.lives);
+        begins(record, &name, Some(self.name()));
+        self.job.record.name = name;
         block_in_place(|| {
             self.process = Process::start(&Job::Server(self.job.clone()))?;
             self.process.says()?;
@@ -252,8 +265,13 @@ impl ServerSlot {
 }
 
 impl ClusterSlot {
-    fn start() -> Result<(Self, Vec<String>), Box<dyn Error>> {
-        let mut process = Process::start(&Job::Cluster(ClusterJob { members: MEMBERS }))?;
+    fn start(directory: &Path, record: &Writer) -> Result<(Self, Vec<String>), Box<dyn Error>> {
+        let name = "cluster".to_owned();
+        begins(record, &name, None);
+        let mut process = Process::start(&Job::Cluster(ClusterJob {
+            record: record_of(directory, name),
+            members: MEMBERS,
+        }))?;
         let mut members = Vec::new();
         for _ in 0..MEMBERS {
             members.push(process.says()?);

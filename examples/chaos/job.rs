@@ -22,13 +22,19 @@ pub(crate) enum Job {
     Cluster(ClusterJob),
 }
 
+/// Where a process writes its record.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Record {
+    /// The resource is there, too.
+    pub(crate) directory: PathBuf,
+    /// Of the process: unique in the run.
+    pub(crate) name: String,
+}
+
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct ClientJob {
-    /// Of this process: unique in the run.
-    pub(crate) name: String,
+    pub(crate) record: Record,
     pub(crate) seed: u64,
-    /// Where the record and the resource are.
-    pub(crate) directory: PathBuf,
     pub(crate) ways: Ways,
 }
 
@@ -45,6 +51,7 @@ pub(crate) struct Ways {
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct ServerJob {
+    pub(crate) record: Record,
     pub(crate) release: String,
     /// 0 for any that is free.
     pub(crate) port: u16,
@@ -52,6 +59,7 @@ pub(crate) struct ServerJob {
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct ClusterJob {
+    pub(crate) record: Record,
     pub(crate) members: usize,
 }
 

@@ -1,11 +1,11 @@
 //! What came of it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::error::Error;
 use std::fs;
 use std::path::Path;
 
-use crate::history::record::{Line, What};
+use crate::history::record::{Action, Line, Outcome, What};
 use crate::resource::Resource;
 
 /// Everything that is wrong.
@@ -13,7 +13,7 @@ pub(crate) fn judge(directory: &Path) -> Result<Vec<String>, Box<dyn Error>> {
     let lines = read(directory)?;
     println!("{}", operations(&lines));
     let mut wrong = Vec::new();
-    wrong.extend(resource(directory)?);
+    wrong.extend(resource(directory, &Attempts::of(&lines))?);
     Ok(wrong)
 }
 
@@ -75,8 +75,40 @@ fn operations(lines: &[Line]) -> String {
     text
 }
 
+/// Attempts to write to the resource, as their callers saw them.
+struct Attempts {
+    refused: usize,
+    /// Their process was killed before they returned, or they failed: the resource may have them.
+    uncertain: usize,
+}
+
+impl Attempts {
+    fn of(lines: &[Line]) -> Self {
+        let mut open = HashSet::new();
+        let mut attempts = Self {
+            refused: 0,
+            uncertain: 0,
+        };
+        for line in lines {
+            match &line.what {
+                What::Invoke(invoke) if invoke.action == Action::Other && invoke.key.is_some() => {
+                    open.insert((&invoke.process, invoke.op));
+                }
+                What::Return(returned) if open.remove(&(&returned.process, returned.op)) => match returned.outcome {
+                    Outcome::Done => {}
+                    Outcome::Busy => attempts.refused += 1,
+                    _ => attempts.uncertain += 1,
+                },
+                _ => {}
+            }
+        }
+        attempts.uncertain += open.len();
+        attempts
+    }
+}
+
 /// The resource must have all that it acknowledged, count all that it has, and never have taken an older fence after a newer one.
-fn resource(directory: &Path) -> Result<Vec<String>, Box<dyn Error>> {
+fn resource(directory: &Path, attempts: &Attempts) -> Result<Vec<String>, Box<dyn Error>> {
     let resource = Resource::open(directory)?;
     let increments = resource.increments()?;
     let mut wrong = Vec::new();
@@ -118,11 +150,15 @@ fn resource(directory: &Path) -> Result<Vec<String>, Box<dyn Error>> {
             }
         }
     }
-    // An attempt whose process was killed before it could write the acknowledgement down: at most one for each task that counts, and
-    // each time that a process was killed.
     println!(
-        "resource: {} increments, of which {acknowledged} were acknowledged and written down",
-        increments.len()
+        "resource: {} increments, of which {acknowledged} were acknowledged and written down; {} attempts were refused as stale, of {} it is \
+         not known",
+        increments.len(),
+        attempts.refused,
+        attempts.uncertain
     );
+    if increments.len() > acknowledged + attempts.uncertain {
+        wrong.push("the resource has increments that were not acknowledged, and whose process lived".to_owned());
+    }
     Ok(wrong)
 }

@@ -13,7 +13,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::history::record::{Action, Kind, Name, Outcome, Received, Subscribed, Subscription, What};
-use crate::job::{ClientJob, TTL};
+use crate::job::{Record, TTL};
 use crate::resource::{Added, Resource};
 use crate::witness::{Asked, Call, Guard, Held, SeveralHeld, Witness};
 
@@ -38,11 +38,11 @@ impl Worker {
     pub(crate) fn new(
         witness: &Arc<Witness>,
         resource: Resource,
-        job: &ClientJob,
+        record: &Record,
         [locks, signals]: [&Client; 2],
         end: &CancellationToken,
     ) -> Result<Self, Box<dyn Error>> {
-        let file = job.directory.join(format!("{}.acknowledged", job.name));
+        let file = record.directory.join(format!("{}.acknowledged", record.name));
         Ok(Self {
             witness: Arc::clone(witness),
             resource: Arc::new(resource),
@@ -418,7 +418,7 @@ impl Worker {
             };
             let call = self.witness.call(self.caller, Action::Emit, asked);
             call.done(&self.signals.emit(&channel, &payload).await);
-            self.pause(60).await;
+            self.pause(200).await;
         }
     }
 

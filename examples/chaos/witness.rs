@@ -3,7 +3,6 @@
 use std::fs::File;
 use std::future::Future;
 use std::io;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +12,7 @@ use crate::history::record::{
     Acquired, Action, Invoke, Kind, LetGo, Lost, Name, Outcome, Process, Return, Token, Use, What,
 };
 use crate::history::writer::Writer;
+use crate::job::Record;
 
 /// Nanoseconds of the clock that all processes of the machine share.
 pub(crate) fn now() -> u64 {
@@ -22,8 +22,8 @@ pub(crate) fn now() -> u64 {
 }
 
 /// Opens the record of a process. A process that is killed loses its last line at most.
-pub(crate) fn record(directory: &Path, name: &str) -> io::Result<Writer> {
-    let file = File::create(directory.join(format!("{name}.jsonl")))?;
+pub(crate) fn record(to: &Record) -> io::Result<Writer> {
+    let file = File::create(to.directory.join(format!("{}.jsonl", to.name)))?;
     Ok(Writer::to(file, now))
 }
 
@@ -48,10 +48,10 @@ pub(crate) struct Asked {
 }
 
 impl Witness {
-    pub(crate) fn open(directory: &Path, name: &str) -> io::Result<Arc<Self>> {
+    pub(crate) fn open(to: &Record) -> io::Result<Arc<Self>> {
         let witness = Self {
-            writer: record(directory, name)?,
-            process: name.into(),
+            writer: record(to)?,
+            process: Name::from(&to.name),
         };
         Ok(Arc::new(witness))
     }
