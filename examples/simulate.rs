@@ -1,0 +1,102 @@
+//! Runs simulated worlds, each from its seed, until one breaks a rule or all are through: `cargo run --release --example simulate -- --seeds 10000`.
+//!
+//! `--seed 7` runs one world, `--trace` prints everything that happened in it. `docs/testing.md` says what a world is.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+#[path = "../tests/simulation/world/mod.rs"]
+mod world;
+
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+
+/// Runs simulated worlds.
+#[derive(Parser)]
+struct Options {
+    /// How many worlds.
+    #[arg(long, default_value_t = 1000)]
+    seeds: u64,
+    /// The seed of the first.
+    #[arg(long, default_value_t = 0)]
+    from: u64,
+    /// How many run at the same time, each in a thread of its own.
+    #[arg(long, default_value_t = 1)]
+    jobs: usize,
+    /// Runs this one only.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Prints all that happened.
+    #[arg(long, requires = "seed")]
+    trace: bool,
+    /// Goes on after a world that broke a rule.
+    #[arg(long)]
+    keep_going: bool,
+}
+
+struct Progress {
+    outcome: world::Outcome,
+    failed: Vec<u64>,
+    told: Instant,
+}
+
+fn main() -> ExitCode {
+    let options = Options::parse();
+    let (from, seeds) = options.seed.map_or((options.from, options.seeds), |seed| (seed, 1));
+    let next = AtomicU64::new(from);
+    let started = Instant::now();
+    let progress = Mutex::new(Progress {
+        outcome: world::Outcome::default(),
+        failed: Vec::new(),
+        told: started,
+    });
+    std::thread::scope(|scope| {
+        for _ in 0..options.jobs.max(1) {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    let failed = !progress
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .failed
+                        .is_empty();
+                    if seed >= from + seeds || failed && !options.keep_going {
+                        return;
+                    }
+                    let report = world::run(seed, options.trace);
+                    let mut progress = progress.lock().unwrap_or_else(PoisonError::into_inner);
+                    take_down(&mut progress, seed, &report);
+                    if progress.told.elapsed() > Duration::from_secs(10) {
+                        progress.told = Instant::now();
+                        eprintln!(
+                            "{} of {seeds} worlds, {} broke rules",
+                            progress.outcome.seeds,
+                            progress.failed.len()
+                        );
+                    }
+                }
+            });
+        }
+    });
+    let Progress { outcome, failed, .. } = progress.into_inner().unwrap_or_else(PoisonError::into_inner);
+    println!("{outcome}in {:.1} s", started.elapsed().as_secs_f64());
+    match failed.is_empty() {
+        true => ExitCode::SUCCESS,
+        false => {
+            println!("seeds that broke rules: {failed:?}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn take_down(progress: &mut Progress, seed: u64, report: &world::Report) {
+    print!("{}", report.trace);
+    progress.outcome.add(&report.outcome);
+    if !report.violations.is_empty() {
+        println!("{}", report.told(seed));
+        println!("replay it: cargo run --release --example simulate -- --seed {seed} --trace");
+        progress.failed.push(seed);
+    }
+}

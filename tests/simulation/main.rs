@@ -1,0 +1,71 @@
+//! Whole clients and servers in simulated worlds: a network in memory, clocks that jump, faults, and everything from one seed.
+//!
+//! `SIMULATION_SEED=7` runs one world, and prints its history if it breaks a rule. `SIMULATION_SEEDS` and `SIMULATION_FROM` run more.
+//! `cargo run --release --example simulate -- --seeds 10000` runs many, in parallel.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+mod world;
+
+use std::env;
+use std::process::Command;
+
+/// Worlds that have broken a rule once, and what it was.
+const REGRESSIONS: [u64; 0] = [];
+
+const SEEDS: u64 = 60;
+
+/// Whose traces are compared.
+const REPEATED: u64 = 12;
+
+fn number(name: &str) -> Option<u64> {
+    env::var(name).ok().map(|number| number.parse().unwrap())
+}
+
+#[test]
+fn worlds_break_no_rule() {
+    let seeds: Vec<u64> = match number("SIMULATION_SEED") {
+        Some(seed) => vec![seed],
+        None => {
+            let from = number("SIMULATION_FROM").unwrap_or(0);
+            let until = from + number("SIMULATION_SEEDS").unwrap_or(SEEDS);
+            (from..until).chain(REGRESSIONS).collect()
+        }
+    };
+    let mut outcome = world::Outcome::default();
+    let mut failed = Vec::new();
+    for seed in seeds {
+        let report = world::run(seed, false);
+        outcome.add(&report.outcome);
+        if !report.violations.is_empty() {
+            eprintln!("{}", report.told(seed));
+            failed.push(seed);
+        }
+    }
+    eprintln!("{outcome}");
+    assert!(failed.is_empty(), "seeds {failed:?}: SIMULATION_SEED=... replays one");
+}
+
+/// What the traces of the first worlds come to, one a line.
+fn sums() -> String {
+    let sums = (0..REPEATED).map(|seed| {
+        let report = world::run(seed, false);
+        assert_ne!(report.sum, 0, "{:?}", report.violations);
+        format!("seed {seed} comes to {:016x}\n", report.sum)
+    });
+    sums.collect()
+}
+
+/// In this process, and in another, where addresses, hashes and the numbers of tasks are others.
+#[test]
+fn a_world_repeats_itself() {
+    let here = sums();
+    if env::var_os("SIMULATION_SUMS_ONLY").is_some() {
+        return println!("{here}");
+    }
+    assert_eq!(here, sums());
+    let mut again = Command::new(env::current_exe().unwrap());
+    again.args(["--exact", "a_world_repeats_itself", "--nocapture"]);
+    let output = again.env("SIMULATION_SUMS_ONLY", "1").output().unwrap();
+    let elsewhere = String::from_utf8(output.stdout).unwrap();
+    assert!(elsewhere.contains(&here), "{here} is not in {elsewhere}");
+}

@@ -1,0 +1,110 @@
+//! A host: a process with a runtime and a clock of its own. The world runs it for a slice of time, or lets it stand still.
+
+use std::time::Duration;
+
+use tokio::runtime::{Builder, EnterGuard, Runtime};
+use tokio::time::Instant;
+
+use super::net::Time;
+
+/// A process. Dropping it ends it where it is.
+pub struct Host {
+    runtime: Runtime,
+    clock: HostClock,
+    /// It stands still.
+    is_frozen: bool,
+}
+
+/// Tells the time of the world by a host's clock.
+#[derive(Clone, Copy)]
+pub struct HostClock {
+    began: Instant,
+    began_at: Time,
+}
+
+impl HostClock {
+    /// The time of the world at an instant of the host.
+    pub fn time_of(self, instant: Instant) -> Time {
+        self.began_at + instant.saturating_duration_since(self.began).as_nanos() as Time
+    }
+
+    /// The time. Asked for in the host.
+    pub fn now(self) -> Time {
+        self.time_of(Instant::now())
+    }
+
+    pub fn instant(self, time: Time) -> Instant {
+        self.began + Duration::from_nanos(time.saturating_sub(self.began_at))
+    }
+}
+
+impl Host {
+    pub fn begin(now: Time) -> Self {
+        let mut builder = Builder::new_current_thread();
+        let runtime = builder.enable_time().start_paused(true).build();
+        let runtime = runtime.expect("a runtime without I/O needs nothing of the system");
+        let began = {
+            let _inside = runtime.enter();
+            Instant::now()
+        };
+        Self {
+            runtime,
+            clock: HostClock { began, began_at: now },
+            is_frozen: false,
+        }
+    }
+
+    pub fn clock(&self) -> HostClock {
+        self.clock
+    }
+
+    /// For calls that need a runtime, or its clock.
+    pub fn enter(&self) -> EnterGuard<'_> {
+        self.runtime.enter()
+    }
+
+    pub fn spawn<F>(&self, task: F) -> tokio::task::JoinHandle<F::Output>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        self.runtime.spawn(task)
+    }
+
+    /// Runs it until a future is done, which should not take any time.
+    pub fn block_on<F: Future>(&self, future: F) -> F::Output {
+        self.runtime.block_on(future)
+    }
+
+    /// Runs it until then, unless it stands still.
+    pub fn run_until(&self, time: Time) {
+        if !self.is_frozen {
+            let slice = async { tokio::time::sleep_until(self.clock.instant(time)).await };
+            self.runtime.block_on(slice);
+        }
+    }
+
+    pub fn freeze(&mut self) {
+        self.is_frozen = true;
+    }
+
+    pub fn is_frozen(&self) -> bool {
+        self.is_frozen
+    }
+
+    /// It goes on. Its clock did not stand still, so that everything is late.
+    pub fn thaw(&mut self, now: Time) {
+        self.is_frozen = false;
+        let here = {
+            let _inside = self.runtime.enter();
+            self.clock.now()
+        };
+        let missed = Duration::from_nanos(now.saturating_sub(here));
+        self.runtime.block_on(async { tokio::time::advance(missed).await });
+    }
+
+    /// How many tasks there are.
+    pub fn tasks(&self) -> usize {
+        self.runtime.metrics().num_alive_tasks()
+    }
+}

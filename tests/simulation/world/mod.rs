@@ -1,0 +1,43 @@
+//! Worlds: clients and servers on a network in memory, each on a clock of its own, in one thread. Everything that happens in a world follows from its seed.
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    missing_docs
+)]
+
+mod caller;
+mod clients;
+mod faults;
+#[path = "../../support/history/mod.rs"]
+pub mod history;
+mod host;
+mod net;
+mod outcome;
+mod panics;
+mod plan;
+mod programs;
+mod servers;
+mod stream;
+mod trace;
+#[allow(clippy::module_inception)]
+mod world;
+
+use std::panic;
+
+pub use outcome::{Outcome, Report};
+use world::World;
+
+/// Runs the world of a seed to its end.
+pub fn run(seed: u64, keeps_trace: bool) -> Report {
+    let world = || World::new(seed, keeps_trace).run();
+    panic::catch_unwind(world).unwrap_or_else(|_| Report {
+        sum: 0,
+        trace: String::new(),
+        violations: panics::seen(),
+        outcome: Outcome::default(),
+        lines: Vec::new(),
+    })
+}

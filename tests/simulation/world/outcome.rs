@@ -1,0 +1,83 @@
+//! What became of worlds.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use super::history::record::Line;
+
+/// What became of a world.
+pub struct Report {
+    /// What its trace comes to: the same for the same seed.
+    pub sum: u64,
+    /// Its trace, if it was asked for.
+    pub trace: String,
+    /// What was wrong.
+    pub violations: Vec<String>,
+    pub outcome: Outcome,
+    /// Its history.
+    pub lines: Vec<Line>,
+}
+
+/// The last lines of a history that are told.
+const TOLD: usize = 60;
+
+impl Report {
+    /// What was wrong, and the end of the history.
+    pub fn told(&self, seed: u64) -> String {
+        let mut told = format!("seed {seed} breaks rules:\n");
+        for violation in &self.violations {
+            told += &format!("  {violation}\n");
+        }
+        let skipped = self.lines.len().saturating_sub(TOLD);
+        told += &format!("  its history, without the first {skipped} lines:\n");
+        for line in &self.lines[skipped..] {
+            told += &format!("  {:>10.3} ms {:?}\n", line.at as f64 / 1e6, line.what);
+        }
+        told
+    }
+}
+
+/// How much happened.
+#[derive(Clone, Debug, Default)]
+pub struct Outcome {
+    pub seeds: u64,
+    /// Simulated nanoseconds.
+    pub time: u64,
+    pub operations: u64,
+    /// Lines of the histories that were judged.
+    pub lines: u64,
+    pub connections: u64,
+    pub segments: u64,
+    /// How many there were of each kind.
+    pub faults: BTreeMap<&'static str, u64>,
+}
+
+impl Outcome {
+    pub fn add(&mut self, other: &Self) {
+        self.seeds += other.seeds;
+        self.time += other.time;
+        self.operations += other.operations;
+        self.lines += other.lines;
+        self.connections += other.connections;
+        self.segments += other.segments;
+        for (fault, count) in &other.faults {
+            *self.faults.entry(fault).or_default() += count;
+        }
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let hours = self.time as f64 / 3600e9;
+        let faults: u64 = self.faults.values().sum();
+        writeln!(
+            f,
+            "{} seeds, {hours:.2} simulated hours, {} operations, {} lines of history, {} connections, {} segments, {faults} faults:",
+            self.seeds, self.operations, self.lines, self.connections, self.segments
+        )?;
+        for (fault, count) in &self.faults {
+            writeln!(f, "{count:>8} {fault}")?;
+        }
+        Ok(())
+    }
+}

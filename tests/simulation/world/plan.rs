@@ -1,0 +1,382 @@
+//! What a world is made of, and what goes wrong in it. All of it follows from the seed.
+
+use std::time::Duration;
+
+use fastrand::Rng;
+
+use super::net::{Cut, Link, MS, SECOND, Time, Where};
+use super::programs::Program;
+
+/// A world.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Hosts are run for so long, one after another; nothing that is sent arrives sooner.
+    pub slice: Time,
+    pub base: Link,
+    /// How many keys the programs share.
+    pub keys: u64,
+    pub read_timeout: Duration,
+    pub shards: Vec<ShardPlan>,
+    pub clients: Vec<ClientPlan>,
+    pub faults: Vec<Fault>,
+    /// Nothing goes wrong any more.
+    pub faults_end: Time,
+    pub programs_end: Time,
+}
+
+/// The servers of a shard.
+#[derive(Clone, Debug)]
+pub struct ShardPlan {
+    /// A release, or `cluster`.
+    pub release: &'static str,
+    /// More than one for a cluster.
+    pub members: usize,
+    pub is_cluster: bool,
+    pub orphan_ttl: Option<Duration>,
+    pub auto_release: bool,
+    pub max_locks: usize,
+    pub max_waiters: usize,
+    pub max_connections: usize,
+    pub signal_buffer: usize,
+    pub shutdown_timeout: Duration,
+}
+
+/// A client process.
+#[derive(Clone, Debug)]
+pub struct ClientPlan {
+    pub programs: Vec<Program>,
+    pub cancels_one_in: u32,
+    pub lease_ttl: Option<Duration>,
+    pub acquire_timeout: Duration,
+    pub request_timeout: Duration,
+    pub connect_timeout: Duration,
+    pub renew_ratio: f64,
+    pub keepalive: Duration,
+    pub reply_timeout: Duration,
+    pub pipelined_connections: usize,
+    pub exclusive_connections: usize,
+    pub exclusive_connections_per_key: usize,
+    pub idle_connection_timeout: Duration,
+    pub max_in_flight: usize,
+    pub max_waiters: usize,
+    pub max_redirects: u32,
+    pub fails_fast: bool,
+    pub knows_fences: bool,
+}
+
+/// Something that goes wrong.
+#[derive(Clone, Debug)]
+pub struct Fault {
+    pub at: Time,
+    /// When it works again, for what lasts.
+    pub until: Time,
+    pub what: What,
+}
+
+/// What goes wrong. Clients and shards are counted; members are of clusters.
+#[derive(Clone, Copy, Debug)]
+pub enum What {
+    Partition {
+        client: usize,
+        shard: usize,
+        member: usize,
+    },
+    PartitionUp {
+        client: usize,
+        shard: usize,
+        member: usize,
+    },
+    PartitionDown {
+        client: usize,
+        shard: usize,
+        member: usize,
+    },
+    Delay {
+        client: usize,
+        shard: usize,
+        by: Time,
+    },
+    Narrow {
+        client: usize,
+        shard: usize,
+        bandwidth: u64,
+    },
+    ReorderConnects {
+        client: usize,
+        shard: usize,
+    },
+    RefuseConnects {
+        client: usize,
+        shard: usize,
+        member: usize,
+    },
+    HangConnects {
+        client: usize,
+        shard: usize,
+        member: usize,
+    },
+    Cut {
+        client: usize,
+        shard: usize,
+        member: usize,
+        place: Where,
+        cut: Cut,
+    },
+    KillServer {
+        shard: usize,
+    },
+    LoseServer {
+        shard: usize,
+    },
+    DrainServer {
+        shard: usize,
+    },
+    FreezeServer {
+        shard: usize,
+    },
+    StopMember {
+        shard: usize,
+        member: usize,
+    },
+    ShutDownMember {
+        shard: usize,
+        member: usize,
+    },
+    MoveLeader {
+        shard: usize,
+        member: usize,
+    },
+    MoveLeaderInFlight {
+        shard: usize,
+        member: usize,
+    },
+    Depose {
+        shard: usize,
+    },
+    IsolateLeader {
+        shard: usize,
+    },
+    FreezeClient {
+        client: usize,
+    },
+    KillClient {
+        client: usize,
+    },
+    LoseClient {
+        client: usize,
+    },
+    EndRuntime {
+        client: usize,
+    },
+    ShutDownClient {
+        client: usize,
+    },
+}
+
+impl What {
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Partition { .. } => "partition",
+            Self::PartitionUp { .. } => "partition to the server",
+            Self::PartitionDown { .. } => "partition from the server",
+            Self::Delay { .. } => "delay",
+            Self::Narrow { .. } => "narrow bandwidth",
+            Self::ReorderConnects { .. } => "reordered connects",
+            Self::RefuseConnects { .. } => "refused connects",
+            Self::HangConnects { .. } => "connects without an answer",
+            Self::Cut {
+                place: Where::Bytes(0), ..
+            } => "cut between lines",
+            Self::Cut {
+                place: Where::Bytes(_), ..
+            } => "cut in a line",
+            Self::Cut {
+                place: Where::Lines(_), ..
+            } => "cut behind a line",
+            Self::KillServer { .. } => "server killed",
+            Self::LoseServer { .. } => "server's machine lost",
+            Self::DrainServer { .. } => "server drained",
+            Self::FreezeServer { .. } => "server stopped",
+            Self::StopMember { .. } => "member killed",
+            Self::ShutDownMember { .. } => "member drained",
+            Self::MoveLeader { .. } => "leader moved",
+            Self::MoveLeaderInFlight { .. } => "leader moved in flight",
+            Self::Depose { .. } => "no leader",
+            Self::IsolateLeader { .. } => "minority leader",
+            Self::FreezeClient { .. } => "client stopped",
+            Self::KillClient { .. } => "client killed",
+            Self::LoseClient { .. } => "client's machine lost",
+            Self::EndRuntime { .. } => "runtime ended",
+            Self::ShutDownClient { .. } => "client shut down",
+        }
+    }
+}
+
+/// One of some.
+fn one<T: Copy>(random: &mut Rng, of: &[T]) -> T {
+    of[random.usize(..of.len())]
+}
+
+impl Plan {
+    pub fn draw(seed: u64) -> Self {
+        let random = &mut Rng::with_seed(seed);
+        let read_timeout = one(
+            random,
+            &[Duration::from_secs(6), Duration::from_secs(12), Duration::from_secs(23)],
+        );
+        let has_signals = random.u32(..3) == 0;
+        let shards: Vec<ShardPlan> = (0..random.usize(1..=2))
+            .map(|_| ShardPlan::draw(random, has_signals))
+            .collect();
+        let auto_release = shards.iter().all(|shard| shard.auto_release);
+        let shards: Vec<ShardPlan> = shards
+            .into_iter()
+            .map(|shard| ShardPlan { auto_release, ..shard })
+            .collect();
+        let clients: Vec<ClientPlan> = (0..random.usize(1..=4))
+            .map(|_| ClientPlan::draw(random, has_signals, read_timeout))
+            .collect();
+        let faults_end = SECOND * random.u64(15..=25);
+        let programs_end = faults_end + SECOND * random.u64(8..=12);
+        let faults = (0..random.usize(..=14)).map(|_| Fault::draw(random, faults_end, &shards, clients.len()));
+        let mut faults: Vec<Fault> = faults.collect();
+        faults.sort_by_key(|fault| fault.at);
+        Self {
+            slice: MS * random.u64(2..=6),
+            base: Link {
+                latency: MS * random.u64(1..=4),
+                jitter: one(random, &[0, MS, 6 * MS]),
+                ..Link::default()
+            },
+            keys: random.u64(2..=6),
+            read_timeout,
+            shards,
+            clients,
+            faults,
+            faults_end,
+            programs_end,
+        }
+    }
+}
+
+impl ShardPlan {
+    fn draw(random: &mut Rng, has_signals: bool) -> Self {
+        let is_cluster = !has_signals && random.u32(..5) < 2;
+        let release = match (is_cluster, has_signals) {
+            (true, _) => "cluster",
+            (_, true) => one(random, &["1.11", "1.15", "1.16"]),
+            _ => one(
+                random,
+                &["1.10", "1.14", "1.15", "1.16", "2.0", "2.1", "2.1", "cluster"],
+            ),
+        };
+        let is_scarce = random.u32(..5) == 0;
+        Self {
+            release,
+            members: if is_cluster { 3 } else { 1 },
+            is_cluster,
+            orphan_ttl: (is_cluster && random.bool()).then(|| Duration::from_secs(random.u64(2..10))),
+            auto_release: random.u32(..6) > 0,
+            max_locks: if is_scarce { random.usize(3..8) } else { 1024 },
+            max_waiters: if is_scarce { random.usize(..4) } else { 0 },
+            max_connections: if is_scarce { random.usize(3..24) } else { 0 },
+            signal_buffer: one(random, &[2, 8, 64]),
+            shutdown_timeout: Duration::from_secs(random.u64(1..4)),
+        }
+    }
+}
+
+impl ClientPlan {
+    fn draw(random: &mut Rng, has_signals: bool, read_timeout: Duration) -> Self {
+        let many = random.usize(2..=7);
+        let drawn = (0..many).map(|_| match has_signals && random.bool() {
+            true => one(random, &Program::SIGNALS),
+            false => one(random, &Program::LOCKS),
+        });
+        let programs = drawn.collect();
+        let exclusive = one(random, &[2, 4, 64, 1024]);
+        Self {
+            programs,
+            cancels_one_in: one(random, &[0, 3, 8, 30]),
+            lease_ttl: one(random, &[None, Some(1), Some(2), Some(4), Some(9)]).map(Duration::from_secs),
+            acquire_timeout: Duration::from_millis(random.u64(200..9_000)),
+            request_timeout: Duration::from_millis(random.u64(1_000..5_000)),
+            connect_timeout: Duration::from_millis(random.u64(500..5_000)),
+            renew_ratio: one(random, &[0.2, 0.5, 0.5, 0.8]),
+            keepalive: read_timeout.mul_f64(0.2 + 0.2 * random.f64()),
+            reply_timeout: read_timeout.mul_f64(0.1 + 0.3 * random.f64()),
+            pipelined_connections: one(random, &[1, 1, 2, 4]),
+            exclusive_connections: exclusive,
+            exclusive_connections_per_key: exclusive.min(one(random, &[1, 2, 16])),
+            idle_connection_timeout: Duration::from_millis(random.u64(100..20_000)),
+            max_in_flight: one(random, &[1, 4, 4096]),
+            max_waiters: one(random, &[1, 3, 65_536]),
+            max_redirects: random.u32(..4),
+            fails_fast: random.u32(..5) == 0,
+            knows_fences: random.bool(),
+        }
+    }
+}
+
+impl Fault {
+    fn draw(random: &mut Rng, end: Time, shards: &[ShardPlan], clients: usize) -> Self {
+        let at = random.u64(SECOND / 2..end - SECOND);
+        let longest = one(random, &[SECOND / 5, 2 * SECOND, 6 * SECOND, 15 * SECOND]);
+        let until = (at + random.u64(..longest)).min(end);
+        let shard = random.usize(..shards.len());
+        let member = random.usize(..shards[shard].members);
+        let client = random.usize(..clients);
+        let what = match random.u32(..20) {
+            0 | 1 => What::Partition { client, shard, member },
+            2 => What::PartitionUp { client, shard, member },
+            3 => What::PartitionDown { client, shard, member },
+            4 => What::Delay {
+                client,
+                shard,
+                by: random.u64(..2 * SECOND),
+            },
+            5 => What::Narrow {
+                client,
+                shard,
+                bandwidth: random.u64(1..50),
+            },
+            6 => What::ReorderConnects { client, shard },
+            7 => What::RefuseConnects { client, shard, member },
+            8 => What::HangConnects { client, shard, member },
+            9..=11 => What::Cut {
+                client,
+                shard,
+                member,
+                place: match random.u32(..3) {
+                    0 => Where::Bytes(0),
+                    1 => Where::Bytes(random.usize(1..60)),
+                    _ => Where::Lines(random.usize(1..6)),
+                },
+                cut: one(random, &[Cut::Reset, Cut::End, Cut::Silence]),
+            },
+            12..=15 if shards[shard].is_cluster => match random.u32(..7) {
+                0 => What::StopMember { shard, member },
+                1 => What::ShutDownMember { shard, member },
+                2 => What::MoveLeader { shard, member },
+                3 => What::MoveLeaderInFlight { shard, member },
+                4 => What::Depose { shard },
+                5 => What::IsolateLeader { shard },
+                _ => What::FreezeServer { shard },
+            },
+            12..=15 => match random.u32(..4) {
+                0 => What::KillServer { shard },
+                1 => What::LoseServer { shard },
+                2 => What::DrainServer { shard },
+                _ => What::FreezeServer { shard },
+            },
+            _ => match random.u32(..6) {
+                0 | 1 => What::FreezeClient { client },
+                2 => What::KillClient { client },
+                3 => What::LoseClient { client },
+                4 => What::EndRuntime { client },
+                _ => What::ShutDownClient { client },
+            },
+        };
+        Self { at, until, what }
+    }
+}

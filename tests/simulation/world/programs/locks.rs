@@ -1,0 +1,283 @@
+//! Programs that hold locks and permits.
+
+use std::time::Duration;
+
+use dflockd_client::{Election, Error, Lease, LockGuard, MultiLockGuard, Result};
+
+use super::super::caller::{Asked, Caller, Holder, Returned, Subject, failure};
+use super::super::history::record::{Action, Kind, Name, Outcome};
+
+/// The lock of a number.
+pub fn lock(number: u64) -> Subject {
+    Subject {
+        kind: Kind::Lock,
+        key: Name::from(format!("k{number}")),
+        limit: 1,
+    }
+}
+
+/// The semaphore of a number, whose limit follows from it.
+pub fn semaphore_of(number: u64) -> Subject {
+    Subject {
+        kind: Kind::Semaphore,
+        key: Name::from(format!("s{number}")),
+        limit: 2 + number % 2,
+    }
+}
+
+/// Between two rounds.
+pub async fn rest(caller: &mut Caller) {
+    let longest = match caller.random.u32(..4) {
+        0 => 0,
+        1 => 20,
+        2 => 300,
+        _ => 2_000,
+    };
+    caller.pause(Duration::from_millis(longest)).await;
+}
+
+pub async fn holder(caller: &mut Caller, keys: u64) {
+    let subject = lock(caller.random.u64(..keys));
+    if let Some((holder, guard)) = acquire_lock(caller, &subject).await {
+        hold(caller, &holder, &guard, Duration::from_secs(3)).await;
+        release(caller, &subject, holder, guard).await;
+    }
+    rest(caller).await;
+}
+
+async fn acquire_lock(caller: &mut Caller, subject: &Subject) -> Option<(Holder, LockGuard)> {
+    let within = caller.process.acquire_timeout + caller.process.request_timeout;
+    let lock = match caller.process.client.lock(&*subject.key) {
+        Ok(lock) => lock,
+        Err(error) => panic!("a key of the simulation is none: {error}"),
+    };
+    let asked = Asked::of(Action::Acquire, subject).within(within);
+    let returned = caller.call(asked, lock.acquire()).await;
+    granted(caller, subject, returned)
+}
+
+/// Takes down what an acquire brought.
+pub fn granted<G: std::ops::Deref<Target = Lease>>(
+    caller: &mut Caller,
+    subject: &Subject,
+    returned: Returned<G>,
+) -> Option<(Holder, G)> {
+    let op = returned.op;
+    match returned.result {
+        Some(Ok(guard)) => {
+            let holder = caller.acquired(op, subject, &guard);
+            caller.returned(op, Outcome::Granted, None);
+            Some((holder, guard))
+        }
+        Some(Err(error)) => {
+            caller.returned(op, failure(&error), Some(&error));
+            None
+        }
+        None => {
+            caller.returned(op, Outcome::Cancelled, None);
+            None
+        }
+    }
+}
+
+/// Works under a lock for a while, or until it is lost.
+pub async fn hold(caller: &mut Caller, holder: &Holder, lease: &Lease, longest: Duration) {
+    let longest = match caller.random.u32(..8) {
+        0 => Duration::ZERO,
+        1 => longest * 5,
+        2..=4 => longest / 20,
+        _ => longest,
+    };
+    let work = longest.mul_f64(caller.random.f64());
+    let until = caller.process.writer.now() + work.as_nanos() as u64;
+    while holder.uses(lease) && caller.process.writer.now() < until && !caller.is_done() {
+        caller.pause(Duration::from_millis(400).min(work)).await;
+    }
+}
+
+/// Lets go of a lock, in one of two ways.
+pub async fn release<G: Released>(caller: &mut Caller, subject: &Subject, holder: Holder, guard: G) {
+    if caller.random.u32(..3) == 0 {
+        holder.lets_go();
+        drop(guard);
+        return;
+    }
+    let mut asked = Asked::of(Action::Release, subject).within(caller.process.request_timeout);
+    asked.holder = Some(holder.number);
+    let returned = caller.call(asked, guard.release()).await;
+    drop(holder);
+    caller.ended(&returned);
+}
+
+/// What can be released.
+pub trait Released {
+    fn release(self) -> impl Future<Output = Result<()>> + Send;
+}
+
+impl Released for LockGuard {
+    async fn release(self) -> Result<()> {
+        LockGuard::release(self).await
+    }
+}
+
+impl Released for dflockd_client::SemaphorePermit {
+    async fn release(self) -> Result<()> {
+        dflockd_client::SemaphorePermit::release(self).await
+    }
+}
+
+pub async fn tries(caller: &mut Caller, keys: u64) {
+    let subject = lock(caller.random.u64(..keys));
+    let Ok(lock) = caller.process.client.lock(&*subject.key) else {
+        return;
+    };
+    let asked = Asked::of(Action::Try, &subject).within(caller.process.request_timeout);
+    let Returned { op, result } = caller.call(asked, lock.try_acquire()).await;
+    let result = match result {
+        Some(Ok(None)) => {
+            caller.returned(op, Outcome::Busy, None);
+            return rest(caller).await;
+        }
+        Some(Ok(Some(guard))) => Some(Ok(guard)),
+        Some(Err(error)) => Some(Err(error)),
+        None => None,
+    };
+    if let Some((holder, guard)) = granted(caller, &subject, Returned { op, result }) {
+        hold(caller, &holder, &guard, Duration::from_secs(1)).await;
+        release(caller, &subject, holder, guard).await;
+    }
+    rest(caller).await;
+}
+
+pub async fn several(caller: &mut Caller, keys: u64) {
+    let many = 2 + caller.random.u64(..2);
+    let mut numbers: Vec<u64> = (0..many).map(|_| caller.random.u64(..keys)).collect();
+    numbers.sort_unstable();
+    numbers.dedup();
+    let subjects: Vec<Subject> = numbers.into_iter().map(lock).collect();
+    let Ok(locks) = caller
+        .process
+        .client
+        .lock_all(subjects.iter().map(|subject| &*subject.key))
+    else {
+        return;
+    };
+    let within = caller.process.acquire_timeout + caller.process.request_timeout;
+    let asked = Asked::new(Action::Acquire).within(within);
+    let Returned { op, result } = caller.call(asked, locks.acquire()).await;
+    let all: MultiLockGuard = match result {
+        Some(Ok(all)) => all,
+        Some(Err(error)) => {
+            caller.returned(op, failure(&error), Some(&error));
+            return rest(caller).await;
+        }
+        None => {
+            caller.returned(op, Outcome::Cancelled, None);
+            return rest(caller).await;
+        }
+    };
+    let mut holders = Vec::new();
+    for guard in all.guards() {
+        let subject = Subject {
+            kind: Kind::Lock,
+            key: Name::from(guard.key().as_str()),
+            limit: 1,
+        };
+        holders.push(caller.acquired(op, &subject, guard));
+    }
+    caller.returned(op, Outcome::Granted, None);
+    let work = caller.random.u64(..2_000);
+    let until = caller.process.writer.now() + work * 1_000_000;
+    loop {
+        let held: Vec<bool> = holders
+            .iter()
+            .zip(all.guards())
+            .map(|(holder, guard)| holder.uses(guard))
+            .collect();
+        if held.contains(&false) || caller.process.writer.now() >= until || caller.is_done() {
+            break;
+        }
+        caller.pause(Duration::from_millis(work.min(300))).await;
+    }
+    holders.into_iter().for_each(Holder::lets_go);
+    if caller.random.bool() {
+        drop(all);
+    } else {
+        let asked = Asked::new(Action::Other).within(caller.process.request_timeout);
+        let returned = caller.call(asked, all.release()).await;
+        caller.ended(&returned);
+    }
+    rest(caller).await;
+}
+
+pub async fn election(caller: &mut Caller) {
+    let subject = Subject {
+        kind: Kind::Lock,
+        key: Name::from("leader"),
+        limit: 1,
+    };
+    let Ok(lock) = caller.process.client.lock(&*subject.key) else {
+        return;
+    };
+    let election = Election::new(lock);
+    // A campaign has no end of its own.
+    let patience = Duration::from_millis(caller.random.u64(100..15_000));
+    let campaign = async {
+        match tokio::time::timeout(patience, election.campaign()).await {
+            Ok(Ok(leadership)) => Ok(Some(leadership)),
+            Ok(Err(error)) => Err(error),
+            Err(_) => Ok(None),
+        }
+    };
+    let asked = Asked::of(Action::Acquire, &subject).within(patience);
+    let Returned { op, result } = caller.call(asked, campaign).await;
+    let leadership = match result {
+        Some(Ok(Some(leadership))) => leadership,
+        Some(Err(error)) => {
+            caller.returned(op, failure(&error), Some(&error));
+            return rest(caller).await;
+        }
+        Some(Ok(None)) | None => {
+            caller.returned(op, Outcome::Cancelled, None);
+            return rest(caller).await;
+        }
+    };
+    let guard = leadership.into_guard();
+    let holder = caller.acquired(op, &subject, &guard);
+    caller.returned(op, Outcome::Granted, None);
+    hold(caller, &holder, &guard, Duration::from_secs(6)).await;
+    release(caller, &subject, holder, guard).await;
+    rest(caller).await;
+}
+
+pub async fn semaphore(caller: &mut Caller, keys: u64, longest: Duration) {
+    let subject = semaphore_of(caller.random.u64(..keys));
+    let Ok(semaphore) = caller.process.client.semaphore(&*subject.key, subject.limit as u32) else {
+        return;
+    };
+    let within = caller.process.acquire_timeout + caller.process.request_timeout;
+    let asked = Asked::of(Action::Acquire, &subject).within(within);
+    let returned = caller.call(asked, semaphore.acquire()).await;
+    if let Some((holder, permit)) = granted(caller, &subject, returned) {
+        hold(caller, &holder, &permit, longest).await;
+        release(caller, &subject, holder, permit).await;
+    }
+    rest(caller).await;
+}
+
+pub async fn observer(caller: &mut Caller) {
+    let client = caller.process.client.clone();
+    let asked = Asked::new(Action::Other).within(caller.process.request_timeout);
+    let returned: Returned<()> = match caller.random.bool() {
+        true => {
+            let all = async {
+                drop(client.all_stats().await);
+                Ok::<(), Error>(())
+            };
+            caller.call(asked, all).await
+        }
+        false => caller.call(asked, client.barrier()).await,
+    };
+    caller.ended(&returned);
+    caller.pause(Duration::from_secs(2)).await;
+}

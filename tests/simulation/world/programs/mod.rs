@@ -1,0 +1,78 @@
+//! What users do.
+
+mod locks;
+mod queues;
+mod signals;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use fastrand::Rng;
+
+use super::caller::{Caller, Process};
+
+/// A program of a user's: one task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Program {
+    /// Takes a lock, holds it, lets go, again and again.
+    Holder,
+    /// Tries, and goes away where it is held.
+    Try,
+    /// Takes several locks at once.
+    Several,
+    /// Joins the queue first, and waits later.
+    TwoPhase,
+    Election,
+    Semaphore,
+    /// Takes permits for short jobs.
+    Worker,
+    Publisher,
+    Subscriber,
+    SlowSubscriber,
+    GroupMember,
+    /// Asks for statistics, and clusters for a barrier.
+    Observer,
+}
+
+impl Program {
+    /// Those that servers without signals can serve.
+    pub const LOCKS: [Self; 8] = [
+        Self::Holder,
+        Self::Try,
+        Self::Several,
+        Self::TwoPhase,
+        Self::Election,
+        Self::Semaphore,
+        Self::Worker,
+        Self::Observer,
+    ];
+
+    pub const SIGNALS: [Self; 4] = [
+        Self::Publisher,
+        Self::Subscriber,
+        Self::SlowSubscriber,
+        Self::GroupMember,
+    ];
+
+    pub async fn run(self, process: Arc<Process>, number: u64, random: Rng, keys: u64) {
+        let mut caller = Caller::new(&process, number, random);
+        // Not all at once.
+        caller.pause(Duration::from_millis(500)).await;
+        while !caller.is_done() {
+            match self {
+                Self::Holder => locks::holder(&mut caller, keys).await,
+                Self::Try => locks::tries(&mut caller, keys).await,
+                Self::Several => locks::several(&mut caller, keys).await,
+                Self::TwoPhase => queues::two_phase(&mut caller, keys).await,
+                Self::Election => locks::election(&mut caller).await,
+                Self::Semaphore => locks::semaphore(&mut caller, keys, Duration::from_secs(3)).await,
+                Self::Worker => locks::semaphore(&mut caller, 1, Duration::from_millis(50)).await,
+                Self::Publisher => signals::publisher(&mut caller).await,
+                Self::Subscriber => signals::subscriber(&mut caller, signals::Pace::Fast).await,
+                Self::SlowSubscriber => signals::subscriber(&mut caller, signals::Pace::Slow).await,
+                Self::GroupMember => signals::subscriber(&mut caller, signals::Pace::Shared).await,
+                Self::Observer => locks::observer(&mut caller).await,
+            }
+        }
+    }
+}

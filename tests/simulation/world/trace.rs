@@ -1,0 +1,54 @@
+//! What happened in a world, line by line: a sum of all of it, so that two runs can be compared, and the text if it is asked for.
+
+use std::fmt::{self, Write};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::net::Time;
+
+/// What happened. Clones share it.
+#[derive(Clone)]
+pub struct Trace(Arc<Mutex<Kept>>);
+
+struct Kept {
+    sum: u64,
+    line: String,
+    text: Option<String>,
+}
+
+impl Trace {
+    pub fn new(keeps_text: bool) -> Self {
+        Self(Arc::new(Mutex::new(Kept {
+            sum: 0xcbf2_9ce4_8422_2325,
+            line: String::new(),
+            text: keeps_text.then(String::new),
+        })))
+    }
+
+    pub fn note(&self, at: Time, what: fmt::Arguments<'_>) {
+        let mut kept = self.kept();
+        let Kept { sum, line, text } = &mut *kept;
+        line.clear();
+        let written = writeln!(line, "{:>10.3} {what}", at as f64 / 1e6);
+        debug_assert!(written.is_ok(), "a string takes everything");
+        for byte in line.bytes() {
+            *sum = (*sum ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+        if let Some(text) = text {
+            text.push_str(line);
+        }
+    }
+
+    /// What all lines come to.
+    pub fn sum(&self) -> u64 {
+        self.kept().sum
+    }
+
+    /// All lines, if they were kept.
+    pub fn text(&self) -> String {
+        self.kept().text.clone().unwrap_or_default()
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,263 @@
+//! A world: hosts, a network, and a clock that moves them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use dflockd_client::server::Cluster;
+use fastrand::Rng;
+
+use super::clients::{ClientProcess, Settings};
+use super::history::record::{Line, What};
+use super::net::{Link, MS, Network, SECOND, Time};
+use super::outcome::{Outcome, Report};
+use super::panics;
+use super::plan::Plan;
+use super::servers::Servers;
+use super::trace::Trace;
+
+/// A world.
+pub(super) struct World {
+    pub(super) network: Network,
+    pub(super) trace: Trace,
+    pub(super) base: Link,
+    pub(super) servers: Vec<Servers>,
+    pub(super) clients: Vec<ClientProcess>,
+    /// How many there were of each.
+    pub(super) faults: BTreeMap<&'static str, u64>,
+    lines: Vec<Line>,
+    random: Rng,
+    plan: Plan,
+    now: Time,
+    violations: Vec<String>,
+}
+
+/// After the programs' end everything has returned within so long: what a call may wait for, a shutdown of the client, and a margin.
+const PATIENCE: Time = 60 * SECOND;
+
+/// After that all is free within so long: the longest lease of a server, and of a session.
+const QUIET: Time = 60 * SECOND;
+
+impl World {
+    pub(super) fn new(seed: u64, keeps_trace: bool) -> Self {
+        // The client's jitter comes from this thread's generator.
+        fastrand::seed(seed);
+        panics::watch();
+        let plan = Plan::draw(seed);
+        let mut random = Rng::with_seed(seed ^ 0x5eed);
+        let trace = Trace::new(keeps_trace);
+        trace.note(0, format_args!("{plan:?}"));
+        let network = Network::new(random.fork(), trace.clone(), plan.base);
+        let mut servers: Vec<Servers> = plan
+            .shards
+            .iter()
+            .enumerate()
+            .map(|(number, shard)| Servers::new(number, number, shard.clone(), plan.read_timeout, &network))
+            .collect();
+        servers.iter_mut().for_each(|servers| servers.start(0));
+        let settings = Settings {
+            keys: plan.keys,
+            read_timeout: plan.read_timeout,
+            survives_disconnect: plan.shards.iter().all(|shard| !shard.auto_release),
+            programs_end: plan.programs_end,
+        };
+        let clients = plan.clients.iter().enumerate().map(|(number, client)| {
+            let shards = servers.iter().map(Servers::shard).collect();
+            let id = servers.len() + number;
+            ClientProcess::new(
+                number,
+                id,
+                client.clone(),
+                shards,
+                settings.clone(),
+                &network,
+                random.fork(),
+            )
+        });
+        let mut clients: Vec<ClientProcess> = clients.collect();
+        clients.iter_mut().for_each(|client| client.start(0));
+        Self {
+            network,
+            trace,
+            base: plan.base,
+            servers,
+            clients,
+            faults: BTreeMap::new(),
+            lines: Vec::new(),
+            random,
+            plan,
+            now: 0,
+            violations: Vec::new(),
+        }
+    }
+
+    /// Runs it to its end, and judges it.
+    pub(super) fn run(mut self) -> Report {
+        self.run_faults();
+        self.run_to_the_end();
+        self.judge()
+    }
+
+    fn run_faults(&mut self) {
+        let faults = std::mem::take(&mut self.plan.faults);
+        let mut begins = 0;
+        let mut under_way: Vec<usize> = Vec::new();
+        while self.now < self.plan.faults_end {
+            while faults.get(begins).is_some_and(|fault| fault.at <= self.now) {
+                self.begin_fault(begins, &faults[begins], self.now);
+                under_way.push(begins);
+                begins += 1;
+            }
+            let now = self.now;
+            let over: Vec<usize> = under_way
+                .iter()
+                .copied()
+                .filter(|number| faults[*number].until <= now)
+                .collect();
+            under_way.retain(|number| faults[*number].until > now);
+            for number in over {
+                self.end_fault(number, &faults[number], now);
+            }
+            self.step(self.plan.slice);
+        }
+        for number in under_way {
+            self.end_fault(number, &faults[number], self.now);
+        }
+        self.end_all_faults(self.now);
+    }
+
+    /// Programs go on for a while, and end; then everything is quiet.
+    fn run_to_the_end(&mut self) {
+        let faults_end = self.now;
+        let give_up = self.plan.programs_end + PATIENCE;
+        while !self.clients.iter().all(ClientProcess::has_finished) {
+            // A server that drains may end late.
+            if self.now < faults_end + 10 * SECOND {
+                for shard in 0..self.servers.len() {
+                    if self.servers[shard].has_ended() {
+                        self.restart_if_over(shard, self.now);
+                    }
+                    self.lead(shard);
+                }
+            }
+            if self.now > give_up {
+                let busy = self.clients.iter().filter(|client| !client.has_finished());
+                let busy: Vec<String> = busy.map(|client| client.name().to_string()).collect();
+                self.violations
+                    .push(format!("programs or shutdowns of {busy:?} have not ended"));
+                return;
+            }
+            self.step(self.plan.slice);
+        }
+        self.expect("the tasks of clients end", 5 * SECOND, |world| {
+            let tasks: Vec<usize> = world
+                .clients
+                .iter_mut()
+                .map(ClientProcess::tasks_without_client)
+                .collect();
+            match tasks.iter().all(|tasks| *tasks == 0) {
+                true => Ok(()),
+                false => Err(format!("{tasks:?} tasks are left")),
+            }
+        });
+        self.expect("connections of clients are closed", 5 * SECOND, |world| {
+            let clients = world.clients.iter();
+            let open: Vec<usize> = clients
+                .map(|client| world.network.connections_of(client.id()))
+                .collect();
+            match open.iter().all(|open| *open == 0) {
+                true => Ok(()),
+                false => Err(format!("{open:?} connections are open")),
+            }
+        });
+        self.expect("servers are free", QUIET, |world| {
+            for servers in &world.servers {
+                let Some(stats) = servers.stats() else { continue };
+                if !stats.locks.is_empty() || !stats.semaphores.is_empty() {
+                    return Err(format!("{:?} {:?}", stats.locks, stats.semaphores));
+                }
+            }
+            Ok(())
+        });
+    }
+
+    /// Runs on until something is so, but not for longer.
+    fn expect(&mut self, what: &str, within: Time, is_so: impl Fn(&mut Self) -> Result<(), String>) {
+        let give_up = self.now + within;
+        while let Err(problem) = is_so(self) {
+            if self.now > give_up {
+                self.violations.push(format!("in vain: {what}: {problem}"));
+                return;
+            }
+            self.step(20 * MS);
+        }
+    }
+
+    /// Lets arrive what is due, and runs every host for a slice, in an order of its own.
+    fn step(&mut self, slice: Time) {
+        self.network.advance(self.now);
+        let until = self.now + slice;
+        let servers = self.servers.len();
+        let mut order: Vec<usize> = (0..servers + self.clients.len()).collect();
+        self.random.shuffle(&mut order);
+        for host in order {
+            let host = match host.checked_sub(servers) {
+                None => self.servers[host].host(),
+                Some(client) => self.clients[client].host(),
+            };
+            if let Some(host) = host {
+                host.run_until(until);
+            }
+        }
+        self.now = until;
+    }
+
+    pub(super) fn note(&mut self, at: Time, what: What) {
+        self.lines.push(Line { at, what });
+    }
+
+    /// Spawns an order to a cluster, in its host.
+    pub(super) fn with_cluster<F>(&mut self, shard: usize, order: impl FnOnce(Arc<Cluster>) -> F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let servers = &mut self.servers[shard];
+        if let (Some(cluster), Some(host)) = (servers.cluster(), servers.host()) {
+            host.spawn(order(cluster));
+        }
+    }
+
+    fn judge(mut self) -> Report {
+        let mut lines = Vec::new();
+        for servers in &mut self.servers {
+            servers.end(self.now);
+            lines.extend(servers.take_lines());
+        }
+        for client in &mut self.clients {
+            client.kill(self.now, false);
+            lines.extend(client.take_lines());
+        }
+        lines.append(&mut self.lines);
+        lines.sort_by_key(|line| line.at);
+        for line in &lines {
+            self.trace.note(line.at, format_args!("{:?}", line.what));
+        }
+        let panics = panics::seen().into_iter().map(|panic| format!("panic: {panic}"));
+        self.violations.extend(panics);
+        let traffic = self.network.traffic();
+        Report {
+            sum: self.trace.sum(),
+            trace: self.trace.text(),
+            violations: self.violations,
+            outcome: Outcome {
+                seeds: 1,
+                time: self.now,
+                operations: self.clients.iter().map(|client| client.operations()).sum(),
+                lines: lines.len() as u64,
+                connections: traffic.connections,
+                segments: traffic.segments,
+                faults: self.faults,
+            },
+            lines,
+        }
+    }
+}
