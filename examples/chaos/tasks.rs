@@ -12,7 +12,7 @@ use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::history::record::{Action, Kind, Name, Outcome, Received, Subscribed, Subscription, What};
+use crate::history::record::{Action, Extent, Gap, Kind, Name, Outcome, Received, Subscribed, Subscription, What};
 use crate::job::{Record, TTL};
 use crate::resource::{Added, Resource};
 use crate::witness::{Asked, Call, Guard, Held, SeveralHeld, Witness};
@@ -459,9 +459,14 @@ impl Worker {
                         channel: Name::from(signal.channel()),
                         payload: Name::from(signal.payload()),
                     }),
-                    Some(_) => What::Gap(Subscription {
+                    Some(event) => What::Gap(Gap {
                         process: process.clone(),
                         subscription,
+                        extent: match event {
+                            SignalEvent::Lost { .. } => Extent::Begins,
+                            SignalEvent::Restored { .. } => Extent::Ends,
+                            _ => Extent::Here,
+                        },
                     }),
                     None => break,
                 };

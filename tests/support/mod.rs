@@ -14,6 +14,7 @@ pub mod fake;
 pub mod faulty;
 pub mod history;
 pub mod load;
+pub mod observed;
 pub mod old;
 pub mod pair;
 pub mod pki;

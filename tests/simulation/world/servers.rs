@@ -231,7 +231,7 @@ fn line(server: &Name, clock: HostClock, event: &Event) -> Line {
         EventKind::Queued => What::Queued(entry),
         EventKind::Left => What::Left(entry),
         EventKind::Granted => What::Granted(entry),
-        EventKind::Collected => What::Renewed(entry),
+        EventKind::Collected => What::Collected(entry),
         EventKind::Renewed => What::Renewed(entry),
         EventKind::RenewalRefused => What::RenewalRefused(entry),
         EventKind::Released => What::Released(entry),

@@ -39,21 +39,21 @@ pub enum What {
     Return(Return),
     /// A caller has a guard or a permit. Read the clock after that.
     Acquired(Acquired),
-    /// A caller acts on what it holds. Read the clock before `is_held`.
+    /// A caller acts on what it holds. Read the clock before `is_held`, and again behind it if that says no.
     Use(Use),
     /// A caller was told that what it holds is lost. Read the clock after that.
     Lost(Lost),
     /// A guard or a ticket is dropped. Read the clock before that.
     LetGo(LetGo),
 
-    /// A subscription begins: its `listen` was acknowledged.
+    /// A subscription has a pattern: the `listen` was acknowledged. It may have several.
     Subscribed(Subscribed),
-    /// A subscription ends. Read the clock before that.
+    /// A subscription has no more patterns. Read the clock before that.
     Unsubscribed(Subscription),
     /// A subscription got a signal.
     Received(Received),
     /// A subscription was told that it may have missed signals.
-    Gap(Subscription),
+    Gap(Gap),
 
     /// A server begins, with nothing that an earlier one held.
     ServerStarted(ServerStarted),
@@ -69,15 +69,44 @@ pub enum What {
     Orphaned(Entry),
     Reclaimed(Entry),
     Forgotten(Entry),
+    Collected(Entry),
     /// A renewal of a token that holds nothing.
     RenewalRefused(Entry),
-    SignalAccepted(Accepted),
-    SignalDelivered(Delivered),
 
     /// From here on something is broken that no client can mend: the network, a server, a leader.
     TroubleBegun(Trouble),
     /// It works again.
     TroubleEnded(Trouble),
+}
+
+impl What {
+    /// What a line of a server is about, if it is about a lease or a place.
+    pub fn entry(&self) -> Option<&Entry> {
+        match self {
+            Self::Queued(entry)
+            | Self::Left(entry)
+            | Self::Granted(entry)
+            | Self::Renewed(entry)
+            | Self::Released(entry)
+            | Self::Disconnected(entry)
+            | Self::Expired(entry)
+            | Self::Orphaned(entry)
+            | Self::Reclaimed(entry)
+            | Self::Forgotten(entry)
+            | Self::Collected(entry)
+            | Self::RenewalRefused(entry) => Some(entry),
+            _ => None,
+        }
+    }
+
+    /// The server that a line is about.
+    pub fn server(&self) -> Option<&Name> {
+        match self {
+            Self::ServerStarted(started) => Some(&started.server),
+            Self::ServerEnded(server) => Some(&server.server),
+            _ => self.entry().map(|entry| &entry.server),
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -237,6 +266,24 @@ pub struct Received {
     pub payload: Name,
 }
 
+/// A subscription is told that signals may be missing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gap {
+    pub process: Name,
+    pub subscription: u64,
+    pub extent: Extent,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Extent {
+    /// From here on, until it ends.
+    Begins,
+    Ends,
+    /// At this place only.
+    Here,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServerStarted {
     pub server: Name,
@@ -271,25 +318,6 @@ pub struct Entry {
     /// When the lease ends unless it is renewed, counted like `at`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ends: Option<u64>,
-}
-
-/// A server has taken a signal, for so many subscribers.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Accepted {
-    pub server: Name,
-    pub connection: u64,
-    pub channel: Name,
-    pub payload: Name,
-    pub deliveries: u64,
-}
-
-/// A signal is on its way to a connection.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Delivered {
-    pub server: Name,
-    pub connection: u64,
-    pub channel: Name,
-    pub payload: Name,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -4,7 +4,7 @@ use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::record::{Line, What};
+use super::record::{Line, Name, Use, What};
 
 /// Takes down what happens, from any number of tasks and threads.
 pub struct Writer {
@@ -69,6 +69,16 @@ impl Writer {
         if let Err(error) = write(out, &line) {
             sink.failure.get_or_insert(error);
         }
+    }
+
+    /// Takes down that a caller acts on what it holds, and whether it may.
+    pub fn note_use(&self, process: &Name, holder: u64, is_held: impl FnOnce() -> bool) -> bool {
+        let before = self.now();
+        let held = is_held();
+        let at = if held { before } else { self.now() };
+        let process = process.clone();
+        self.note_at(at, What::Use(Use { process, holder, held }));
+        held
     }
 
     /// The lines that were kept, in the order in which they were taken down. Fails if a line could not be written.

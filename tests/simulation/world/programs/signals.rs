@@ -5,7 +5,7 @@ use std::time::Duration;
 use dflockd_client::{Group, Pattern, SignalEvent, SignalOptions, SubscribeRequest};
 
 use super::super::caller::{Asked, Caller};
-use super::super::history::record::{Action, Name, Received, Subscribed, Subscription, What};
+use super::super::history::record::{Action, Extent, Gap, Name, Received, Subscribed, Subscription, What};
 use super::locks::rest;
 
 /// How a subscriber takes what comes.
@@ -78,7 +78,12 @@ pub async fn subscriber(caller: &mut Caller, pace: Pace) {
         match event {
             Err(_) => continue,
             Ok(None) => {
-                caller.note(What::Gap(Subscription { process, subscription }));
+                let extent = Extent::Begins;
+                caller.note(What::Gap(Gap {
+                    process,
+                    subscription,
+                    extent,
+                }));
                 break;
             }
             Ok(Some(SignalEvent::Signal(signal))) => caller.note(What::Received(Received {
@@ -87,7 +92,18 @@ pub async fn subscriber(caller: &mut Caller, pace: Pace) {
                 channel: Name::from(signal.channel()),
                 payload: Name::from(signal.payload()),
             })),
-            Ok(Some(_)) => caller.note(What::Gap(Subscription { process, subscription })),
+            Ok(Some(event)) => {
+                let extent = match event {
+                    SignalEvent::Lost { .. } => Extent::Begins,
+                    SignalEvent::Restored { .. } => Extent::Ends,
+                    _ => Extent::Here,
+                };
+                caller.note(What::Gap(Gap {
+                    process,
+                    subscription,
+                    extent,
+                }));
+            }
         }
         if pace == Pace::Slow {
             caller.pause(Duration::from_millis(800)).await;

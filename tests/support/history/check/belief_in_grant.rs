@@ -1,0 +1,58 @@
+//! What is believed in is granted: at each use at which `is_held` was true, a server had granted that token, and had not ended it.
+//!
+//! Assumes: where a record has lines of servers, it has those of all servers that clients talked to.
+//! Moments that are the same count as in order. Lets pass: a grant that its server ended of its own accord (the connection ended, the server is
+//! no more, a leader forgot it) may be believed in while its client cannot know, for at most `unnoticed` of the time in which the process ran, and
+//! never beyond the end of the lease.
+
+use super::super::verdict::Rule;
+use super::{Findings, about_key, named, time};
+
+pub fn check(findings: &mut Findings<'_>) {
+    let facts = findings.facts;
+    for holder in &facts.holders.all {
+        findings.counts.beliefs += holder.believed.len();
+        if !facts.servers_recorded {
+            continue;
+        }
+        let Some(grant) = facts.grants.of(holder.token) else {
+            if let Some((line, _)) = holder.believed.first() {
+                let what = format!("{} was used, and no server granted it", named(holder));
+                findings.violation(Rule::BeliefInGrant, *line, about_key(holder), what);
+            }
+            continue;
+        };
+        if (grant.kind, &grant.key) != (holder.kind, &holder.key) {
+            let what = format!(
+                "{} has what was granted for {} {:?}",
+                named(holder),
+                grant.kind,
+                grant.key
+            );
+            findings.violation(Rule::BeliefInGrant, holder.line, about_key(holder), what);
+            continue;
+        }
+        let early = holder.believed.iter().find(|(_, at)| *at < grant.at);
+        if let Some((line, _)) = early {
+            let what = format!("{} was used before its grant at {}", named(holder), time(grant.at));
+            findings.violation(Rule::BeliefInGrant, *line, about_key(holder), what);
+        }
+        let Some(end) = grant.end else { continue };
+        let mut is_stale = false;
+        for (line, at) in holder.believed.iter().filter(|(_, at)| *at > end.at) {
+            if findings.may_be_believed_until(holder, grant, *at) {
+                is_stale = true;
+                continue;
+            }
+            let what = format!(
+                "{} was used, which had ended at {} ({:?})",
+                named(holder),
+                time(end.at),
+                end.why
+            );
+            findings.violation(Rule::BeliefInGrant, *line, about_key(holder), what);
+            break;
+        }
+        findings.counts.stale += usize::from(is_stale);
+    }
+}

@@ -1,0 +1,66 @@
+//! Never more believers than the limit.
+//!
+//! A holder is believed in from the moment at which its caller has it to the last use at which `is_held` was true: a lease that is lost never
+//! comes back (`losses` looks after that), so each such use proves the time before it, and nothing proves the time behind the last
+//! one. Whether the process was stopped in between does not matter. Beliefs that only touch do not overlap.
+//!
+//! Lets pass: the part of a belief behind the end of its grant, where the client cannot know of that end, as in `belief_in_grant`. A record
+//! without lines of servers does not show that, so there is no such part in it.
+//!
+//! Assumes: a key is the same key at all servers of the record.
+
+use std::collections::HashMap;
+
+use super::super::record::{Kind, Name};
+use super::super::verdict::Rule;
+use super::{Findings, about_key, named, time};
+
+pub fn check(findings: &mut Findings<'_>) {
+    let facts = findings.facts;
+    // For each key the beliefs: their beginnings, ends and holders.
+    let mut beliefs: HashMap<(Kind, &Name), Vec<(u64, u64, usize)>> = HashMap::new();
+    for (number, holder) in facts.holders.all.iter().enumerate() {
+        let Some(until) = holder.last_belief() else { continue };
+        let excused = facts.grants.of(holder.token).and_then(|grant| {
+            let end = grant.end.filter(|end| end.at < until)?;
+            findings.may_be_believed_until(holder, grant, until).then_some(end.at)
+        });
+        let until = excused.unwrap_or(until);
+        if holder.at < until {
+            let of_key = beliefs.entry((holder.kind, &holder.key)).or_default();
+            of_key.push((holder.at, until, number));
+        }
+    }
+    for ((kind, _), mut of_key) in beliefs {
+        of_key.sort_unstable();
+        let mut current: Vec<(u64, usize)> = Vec::new();
+        for (since, until, number) in of_key {
+            current.retain(|(until, _)| *until > since);
+            let holder = &facts.holders.all[number];
+            let most = match kind {
+                Kind::Lock => 1,
+                Kind::Semaphore => holder.limit as usize,
+            };
+            if current.len() >= most {
+                let others: Vec<String> = current
+                    .iter()
+                    .map(|(until, other)| {
+                        format!(
+                            "{}, believed in until {}",
+                            named(&facts.holders.all[*other]),
+                            time(*until)
+                        )
+                    })
+                    .collect();
+                let what = format!(
+                    "{} was believed in until {}, together with {}; no more than {most} may be",
+                    named(holder),
+                    time(until),
+                    others.join(" and ")
+                );
+                findings.violation(Rule::Believers, holder.line, about_key(holder), what);
+            }
+            current.push((until, number));
+        }
+    }
+}

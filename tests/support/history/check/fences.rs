@@ -1,0 +1,92 @@
+//! Fences grow: each grant of a key has a greater one than every grant of it before, on one server or cluster and on the servers that took its place.
+//! A client shows the fence of its server, and none where that makes none.
+//!
+//! Assumes: `succeeds` names the server before one that was started at its address. Fences of other servers are not compared: a standby has its own.
+//! In a record without lines of servers the fences that clients show are compared, where one holder had gone before the next was asked for; it
+//! assumes one server a key.
+
+use std::collections::HashMap;
+
+use super::super::facts::holders::Holder;
+use super::super::record::{Kind, Name};
+use super::super::verdict::Rule;
+use super::{Findings, about_grant, about_key, named};
+
+pub fn check(findings: &mut Findings<'_>) {
+    match findings.facts.servers_recorded {
+        true => {
+            granted(findings);
+            shown(findings);
+        }
+        false => seen(findings),
+    }
+}
+
+/// What servers made.
+fn granted(findings: &mut Findings<'_>) {
+    let facts = findings.facts;
+    let mut last: HashMap<(&Name, Kind, &Name), u64> = HashMap::new();
+    for grant in &facts.grants.all {
+        let Some(fence) = grant.fence else { continue };
+        let subject = (facts.first_of(&grant.server), grant.kind, &grant.key);
+        let before = last.insert(subject, fence);
+        findings.counts.fences += usize::from(before.is_some());
+        if let Some(before) = before.filter(|before| *before >= fence) {
+            let what = format!("grant {} has fence {fence}, the one before has {before}", grant.token);
+            findings.violation(Rule::Fences, grant.line, about_grant(grant), what);
+        }
+    }
+}
+
+/// What clients showed of that.
+fn shown(findings: &mut Findings<'_>) {
+    let facts = findings.facts;
+    for holder in &facts.holders.all {
+        let (Some(fence), Some(grant)) = (holder.fence, facts.grants.of(holder.token)) else {
+            continue;
+        };
+        if grant.fence != Some(fence) {
+            let what = format!(
+                "{} shows fence {fence}, its server made {:?}",
+                named(holder),
+                grant.fence
+            );
+            findings.violation(Rule::Fences, holder.line, about_key(holder), what);
+        }
+    }
+}
+
+/// What clients showed, without servers to compare it with.
+fn seen(findings: &mut Findings<'_>) {
+    let facts = findings.facts;
+    let mut of_keys: HashMap<(Kind, &Name), Vec<(u64, u64, u64, &Holder)>> = HashMap::new();
+    for holder in &facts.holders.all {
+        let Some(fence) = holder.fence else { continue };
+        let asked = facts.operations.of(&holder.process, holder.op);
+        let asked = asked.map_or(holder.at, |operation| operation.at);
+        let of_key = of_keys.entry((holder.kind, &holder.key)).or_default();
+        of_key.push((asked, holder.at, fence, holder));
+    }
+    for of_key in of_keys.values_mut() {
+        of_key.sort_unstable_by_key(|(asked, ..)| *asked);
+        let mut had: Vec<(u64, u64)> = of_key.iter().map(|(_, at, fence, _)| (*at, *fence)).collect();
+        had.sort_unstable();
+        // The greatest fence of all that were had before the next one was asked for.
+        let (mut greatest, mut next) = (None, 0);
+        for (asked, _, fence, holder) in of_key.iter() {
+            while let Some((_, before)) = had.get(next).filter(|(at, _)| at < asked) {
+                greatest = greatest.max(Some(*before));
+                next += 1;
+            }
+            let Some(before) = greatest else { continue };
+            findings.counts.fences += 1;
+            if before >= *fence {
+                let what = format!(
+                    "{} shows fence {fence}, and {before} was shown before it was asked for",
+                    named(holder)
+                );
+                findings.violation(Rule::Fences, holder.line, about_key(holder), what);
+            }
+        }
+    }
+}

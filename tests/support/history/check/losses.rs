@@ -1,0 +1,84 @@
+//! Losses are told in time, and for good.
+//!
+//! For good: a holder of which its caller was told that it is lost, or at which `is_held` was false, is never believed in again.
+//!
+//! In time, of a caller that waits to be told (`watched`): before the server can grant the key to another. So it is told before the server lets
+//! the lease expire, and for a grant that the server ended of its own accord within `unnoticed`, but before the end of the lease. It may be late by `scheduling`, of the
+//! time in which its process ran. A holder that is dropped or released first need not be told.
+
+use super::super::facts::Facts;
+use super::super::facts::grants::{Ending, Grant};
+use super::super::facts::holders::Holder;
+use super::super::verdict::Rule;
+use super::{Findings, about_key, named, time};
+
+pub fn check(findings: &mut Findings<'_>) {
+    let facts = findings.facts;
+    for holder in &facts.holders.all {
+        findings.counts.losses += usize::from(holder.lost.is_some());
+        for_good(findings, holder);
+        if holder.watched {
+            in_time(findings, holder);
+        }
+    }
+}
+
+fn for_good(findings: &mut Findings<'_>, holder: &Holder) {
+    let lost = holder.lost.map(|(_, at)| (at, "its caller was told that it is lost"));
+    let doubted = holder.doubted.map(|at| (at, "is_held was false"));
+    let Some((over, why)) = lost.into_iter().chain(doubted).min() else {
+        return;
+    };
+    let again = holder.believed.iter().find(|(_, at)| *at > over);
+    if let Some((line, _)) = again {
+        let what = format!("{} was believed in again: at {} {why}", named(holder), time(over));
+        findings.violation(Rule::Losses, *line, about_key(holder), what);
+    }
+}
+
+fn in_time(findings: &mut Findings<'_>, holder: &Holder) {
+    let facts = findings.facts;
+    let Some(grant) = facts.grants.of(holder.token) else {
+        return;
+    };
+    let Some(due) = due(findings, grant) else { return };
+    let told = holder.given_up().unwrap_or_else(|| last_moment(facts, holder));
+    if facts.processes.ran(&holder.process, due, told) <= findings.bounds.scheduling {
+        return;
+    }
+    let line = match holder.lost {
+        Some((line, _)) => line,
+        None => grant.end.map_or(holder.line, |end| end.line),
+    };
+    let what = format!(
+        "{} was to be told by {} that it is lost, and was {}",
+        named(holder),
+        time(due),
+        match holder.lost {
+            Some((_, at)) => format!("at {}", time(at)),
+            None => "not".to_owned(),
+        }
+    );
+    findings.violation(Rule::Losses, line, about_key(holder), what);
+}
+
+/// By when the end of a grant must be known to its client.
+fn due(findings: &Findings<'_>, grant: &Grant) -> Option<u64> {
+    let end = grant.end?;
+    match end.why {
+        Ending::Released => None,
+        Ending::Expired => Some(end.at),
+        Ending::Disconnected | Ending::Forgotten | Ending::ServerEnded => {
+            let noticed = end.at.saturating_add(findings.bounds.unnoticed);
+            Some(
+                grant
+                    .lease_end
+                    .map_or(noticed, |lease_end| noticed.min(lease_end.max(end.at))),
+            )
+        }
+    }
+}
+
+fn last_moment(facts: &Facts<'_>, holder: &Holder) -> u64 {
+    facts.processes.last_moment(&holder.process, facts.end)
+}

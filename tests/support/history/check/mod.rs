@@ -1,0 +1,123 @@
+//! The rules, one file each. Each says what it assumes, and what it lets pass.
+
+mod belief_in_grant;
+mod believers;
+mod deadlines;
+mod fences;
+mod losses;
+mod owners;
+mod queue_order;
+mod renewals;
+mod servers;
+mod signals;
+
+use super::bounds::Bounds;
+use super::facts::Facts;
+use super::facts::grants::Grant;
+use super::facts::holders::Holder;
+use super::shortened::{Subject, around};
+use super::verdict::{Counts, Rule, Verdict, Violation};
+
+/// Of how many violations the history is shown: that of the first ones is enough to begin with.
+const WITH_HISTORY: usize = 10;
+
+/// What the rules judge by, and what they found.
+pub struct Findings<'a> {
+    pub facts: &'a Facts<'a>,
+    pub bounds: Bounds,
+    pub counts: Counts,
+    found: Vec<(Violation, Subject)>,
+}
+
+/// Judges by all rules.
+pub fn all(findings: &mut Findings<'_>) {
+    for (line, what) in &findings.facts.unfounded {
+        findings.violation(Rule::Record, *line, Subject::Nothing, (*what).to_owned());
+    }
+    servers::check(findings);
+    queue_order::check(findings);
+    fences::check(findings);
+    believers::check(findings);
+    belief_in_grant::check(findings);
+    losses::check(findings);
+    renewals::check(findings);
+    owners::check(findings);
+    deadlines::check(findings);
+    signals::check(findings);
+}
+
+impl<'a> Findings<'a> {
+    pub fn new(facts: &'a Facts<'a>, bounds: Bounds) -> Self {
+        let counts = Counts {
+            lines: facts.lines.len(),
+            operations: facts.operations.all.len(),
+            holders: facts.holders.all.len(),
+            grants: facts.grants.all.len(),
+            ..Counts::default()
+        };
+        Self {
+            facts,
+            bounds,
+            counts,
+            found: Vec::new(),
+        }
+    }
+
+    pub fn violation(&mut self, rule: Rule, line: usize, subject: Subject, what: String) {
+        let violation = Violation {
+            rule,
+            at: self.facts.lines.get(line).map_or(0, |line| line.at),
+            line,
+            what,
+            history: Vec::new(),
+        };
+        self.found.push((violation, subject));
+    }
+
+    pub fn verdict(self) -> Verdict {
+        let Self { facts, mut found, .. } = self;
+        found.sort_by_key(|(violation, _)| violation.line);
+        for (violation, subject) in found.iter_mut().take(WITH_HISTORY) {
+            violation.history = around(facts, subject, violation.line);
+        }
+        if found.is_empty() && facts.lines.is_empty() {
+            return Verdict::default();
+        }
+        Verdict {
+            counts: self.counts,
+            violations: found.into_iter().map(|(violation, _)| violation).collect(),
+        }
+    }
+
+    /// Until when a belief in a grant that has ended may last, where its server ended it at a moment that the client cannot know.
+    /// Not longer than the lease, and while the process runs not longer than a client takes to notice.
+    pub fn may_be_believed_until(&self, holder: &Holder, grant: &Grant, belief: u64) -> bool {
+        let Some(end) = grant.end.filter(|end| end.why.may_be_unnoticed()) else {
+            return false;
+        };
+        let ran = self.facts.processes.ran(&holder.process, end.at, belief);
+        ran <= self.bounds.unnoticed && grant.lease_end.is_none_or(|lease_end| belief <= lease_end)
+    }
+}
+
+/// Of a key.
+fn about_key(holder: &Holder) -> Subject {
+    Subject::Key(holder.kind, holder.key.clone())
+}
+
+fn about_grant(grant: &Grant) -> Subject {
+    Subject::Key(grant.kind, grant.key.clone())
+}
+
+/// A holder, for who reads.
+fn named(holder: &Holder) -> String {
+    format!(
+        "holder {} of {:?} (token {}, {} {:?})",
+        holder.holder, holder.process, holder.token, holder.kind, holder.key
+    )
+}
+
+/// A time, for who reads.
+fn time(at: u64) -> String {
+    format!("+{:.6} s", at as f64 / 1e9)
+}

@@ -1,0 +1,217 @@
+//! No grant is without an owner for longer than `unowned`, and none outlives its lease by more than that.
+//!
+//! Its owner is the caller that has it: from the invocation of the operation that brought it (of the `enqueue`, for a ticket) until it is dropped, its
+//! release begins, or its caller is told that it is lost. A grant that no caller ever had is on its way to one as long as an operation that may bring it has
+//! not returned, or a ticket is there; an operation that brought another grant is none of these.
+//!
+//! Time in which something was broken does not count, nor does that in which the process of an owner was frozen. A grant is left to its lease
+//! where its process was killed, or where it may belong to a request of unknown fate: that of an operation that failed, or during which something was
+//! broken.
+
+use std::collections::HashMap;
+
+use super::super::facts::Facts;
+use super::super::facts::grants::Grant;
+use super::super::facts::holders::Holder;
+use super::super::facts::operations::Operation;
+use super::super::record::{Kind, Name, Outcome};
+use super::super::verdict::Rule;
+use super::{Findings, about_grant, time};
+
+/// A time in which a grant has an owner.
+type Stretch = (u64, u64);
+
+pub fn check(findings: &mut Findings<'_>) {
+    let facts = findings.facts;
+    if facts.operations.all.is_empty() {
+        return;
+    }
+    let seekers = Seekers::of(facts);
+    for grant in &facts.grants.all {
+        findings.counts.owned += 1;
+        outlives_its_lease(findings, grant);
+        let mut holders = facts.holders.of_token(grant.token).peekable();
+        let owned = match holders.peek() {
+            Some(_) => had(facts, holders),
+            None => on_its_way(findings, &seekers, grant),
+        };
+        if let Some(owned) = owned {
+            unowned(findings, grant, owned);
+        }
+    }
+}
+
+/// When a grant has an owner, and whose time counts.
+struct Owned<'a> {
+    stretches: Vec<Stretch>,
+    processes: Vec<&'a Name>,
+}
+
+fn outlives_its_lease(findings: &mut Findings<'_>, grant: &Grant) {
+    let facts = findings.facts;
+    let Some(lease_end) = grant.lease_end else { return };
+    let until = grant.until(facts.end);
+    if facts.calm(lease_end, until) > findings.bounds.unowned {
+        let what = format!(
+            "grant {} was to end at {} and did not until {}",
+            grant.token,
+            time(lease_end),
+            time(until)
+        );
+        findings.violation(Rule::Owners, grant.line, about_grant(grant), what);
+    }
+}
+
+/// Of a grant that callers had. `None` if it is left to its lease.
+fn had<'a>(facts: &'a Facts<'_>, holders: impl Iterator<Item = &'a Holder>) -> Option<Owned<'a>> {
+    let mut owned = Owned {
+        stretches: Vec::new(),
+        processes: Vec::new(),
+    };
+    for holder in holders {
+        let until = match holder.given_up() {
+            Some(until) => until,
+            None if facts.processes.life(&holder.process).killed().is_some() => return None,
+            None => facts.processes.last_moment(&holder.process, facts.end),
+        };
+        owned.stretches.push((asked(facts, holder), until));
+        owned.processes.push(&holder.process);
+    }
+    Some(owned)
+}
+
+/// When what a holder has was asked for.
+fn asked(facts: &Facts<'_>, holder: &Holder) -> u64 {
+    let Some(operation) = facts.operations.of(&holder.process, holder.op) else {
+        return holder.at;
+    };
+    let enqueued = operation
+        .ticket
+        .and_then(|ticket| facts.operations.of(&holder.process, ticket));
+    enqueued.unwrap_or(operation).at
+}
+
+/// Of a grant that no caller had. `None` if it is left to its lease.
+fn on_its_way<'a>(findings: &Findings<'a>, seekers: &Seekers<'a>, grant: &'a Grant) -> Option<Owned<'a>> {
+    let facts = findings.facts;
+    let unowned = findings.bounds.unowned;
+    let mut owned = Owned {
+        stretches: Vec::new(),
+        processes: Vec::new(),
+    };
+    let until = grant.until(facts.end);
+    for seeker in seekers.between(grant, grant.at.saturating_sub(unowned), until) {
+        let (operation, end) = (seeker.operation, seeker.end);
+        if operation.at <= grant.at && is_of_unknown_fate(facts, operation, end, unowned) {
+            return None;
+        }
+        if operation.outcome() != Some(Outcome::Granted) {
+            owned.stretches.push((operation.at, end));
+            owned.processes.push(&operation.process);
+        }
+    }
+    Some(owned)
+}
+
+fn is_of_unknown_fate(facts: &Facts<'_>, operation: &Operation, end: u64, unowned: u64) -> bool {
+    let killed = facts.processes.life(&operation.process).killed();
+    match operation.outcome() {
+        Some(Outcome::Failed) => true,
+        _ if killed.is_some_and(|killed| killed <= end.saturating_add(unowned)) => true,
+        _ => facts.troubles.meet(operation.at, end.saturating_add(unowned)),
+    }
+}
+
+/// Looks for a time without an owner that is too long.
+fn unowned(findings: &mut Findings<'_>, grant: &Grant, mut owned: Owned<'_>) {
+    let facts = findings.facts;
+    let until = grant.until(facts.end);
+    let until = grant.lease_end.map_or(until, |lease_end| until.min(lease_end));
+    owned.stretches.sort_unstable();
+    owned.processes.sort_unstable();
+    owned.processes.dedup();
+    owned.stretches.push((until, until));
+    let mut since = grant.at;
+    for (from, to) in owned.stretches {
+        let from = from.min(until);
+        if from > since {
+            let frozen = owned
+                .processes
+                .iter()
+                .map(|process| facts.processes.life(process).frozen.within(since, from));
+            let alone = facts.calm(since, from).saturating_sub(frozen.sum());
+            let mut died = owned
+                .processes
+                .iter()
+                .filter_map(|process| facts.processes.life(process).killed());
+            let is_of_dead = died.any(|died| died.saturating_sub(since) <= findings.bounds.unowned);
+            if alone > findings.bounds.unowned && !is_of_dead {
+                let what = format!(
+                    "grant {} had no owner from {} to {}",
+                    grant.token,
+                    time(since),
+                    time(from)
+                );
+                findings.violation(Rule::Owners, grant.line, about_grant(grant), what);
+                return;
+            }
+        }
+        since = since.max(to);
+    }
+}
+
+/// Operations that may bring a grant of a key.
+struct Seekers<'a> {
+    /// In the order of their invocations, with their ends and the last end of all up to them.
+    of_keys: HashMap<(Kind, &'a Name), Vec<Seeker<'a>>>,
+    /// Those that do not say for which key.
+    of_any: Vec<Seeker<'a>>,
+}
+
+#[derive(Clone, Copy)]
+struct Seeker<'a> {
+    operation: &'a Operation,
+    end: u64,
+    last_end: u64,
+}
+
+impl<'a> Seekers<'a> {
+    fn of(facts: &'a Facts<'_>) -> Self {
+        let mut seekers = Self {
+            of_keys: HashMap::new(),
+            of_any: Vec::new(),
+        };
+        for operation in &facts.operations.all {
+            if !operation.asks_for_grants() {
+                continue;
+            }
+            let last_moment = facts.processes.last_moment(&operation.process, facts.end);
+            let end = operation.awaits_until().unwrap_or(last_moment);
+            let list = match (operation.kind, &operation.key) {
+                (Some(kind), Some(key)) => seekers.of_keys.entry((kind, key)).or_default(),
+                _ => &mut seekers.of_any,
+            };
+            let before = list.last().map_or(0, |seeker| seeker.last_end);
+            list.push(Seeker {
+                operation,
+                end,
+                last_end: before.max(end),
+            });
+        }
+        seekers
+    }
+
+    /// Those that may bring a grant and were under way at some time between.
+    fn between(&self, grant: &'a Grant, from: u64, to: u64) -> impl Iterator<Item = &Seeker<'a>> {
+        let of_key = self.of_keys.get(&(grant.kind, &grant.key));
+        let lists = [of_key.map_or(&[][..], Vec::as_slice), &self.of_any];
+        lists.into_iter().flat_map(move |list| {
+            let begun = list.partition_point(|seeker| seeker.operation.at <= to);
+            let under_way = list[..begun]
+                .iter()
+                .rev()
+                .take_while(move |seeker| seeker.last_end >= from);
+            under_way.filter(move |seeker| seeker.end >= from)
+        })
+    }
+}

@@ -1,0 +1,37 @@
+//! No renewal after an acknowledged release.
+//!
+//! Assumes: a renewal that was sent before is at its server within `transit` of the acknowledgement; what comes later was sent after it. Servers tell
+//! of renewals that they refuse, too (`renewal_refused`): after a release that is what they do.
+
+use std::collections::HashMap;
+
+use super::super::facts::holders::Holder;
+use super::super::record::{Token, What};
+use super::super::verdict::Rule;
+use super::{Findings, about_key, named, time};
+
+pub fn check(findings: &mut Findings<'_>) {
+    let facts = findings.facts;
+    let mut released: HashMap<Token, (u64, &Holder)> = HashMap::new();
+    for holder in &facts.holders.all {
+        if let Some(at) = holder.released {
+            released.insert(holder.token, (at, holder));
+        }
+    }
+    findings.counts.releases = released.len();
+    for (number, line) in facts.lines.iter().enumerate() {
+        let (What::Renewed(entry) | What::RenewalRefused(entry)) = &line.what else {
+            continue;
+        };
+        let released = entry.token.and_then(|token| released.get(&token));
+        let Some((at, holder)) = released.filter(|(at, _)| line.at > at.saturating_add(findings.bounds.transit)) else {
+            continue;
+        };
+        let what = format!(
+            "{} was renewed, and its release was acknowledged at {}",
+            named(holder),
+            time(*at)
+        );
+        findings.violation(Rule::Renewals, number, about_key(holder), what);
+    }
+}

@@ -1,0 +1,106 @@
+//! Servers' own records agree, with themselves and with each other.
+//!
+//! A token is granted once. What ends, or is renewed, collected, orphaned or taken back, is held at that server. Never more than the limit
+//! hold a key, over all servers and clusters of the record: what one has granted, no other may.
+//!
+//! At one server a grant is held until the record says that it ended. For other servers it is over with its lease, too, whenever its
+//! server writes that down; grants of different servers that only touch do not overlap.
+//!
+//! Assumes: all servers of a record serve the same keys. Where two services use the same names, judge them apart.
+
+use std::collections::{HashMap, HashSet};
+
+use super::super::facts::grants::Grant;
+use super::super::record::{Entry, Kind, Name, Token, What};
+use super::super::shortened::Subject;
+use super::super::verdict::Rule;
+use super::{Findings, about_grant, time};
+
+pub fn check(findings: &mut Findings<'_>) {
+    each(findings);
+    together(findings);
+}
+
+/// Each line by itself.
+fn each(findings: &mut Findings<'_>) {
+    let facts = findings.facts;
+    let mut granted: HashSet<Token> = HashSet::new();
+    let mut held: HashMap<&Name, HashSet<Token>> = HashMap::new();
+    for (number, line) in facts.lines.iter().enumerate() {
+        if let What::ServerEnded(server) = &line.what {
+            held.remove(&server.server);
+        }
+        let Some(entry) = line.what.entry() else { continue };
+        let wrong = match (&line.what, entry.token) {
+            (What::Granted(_), None) => Some("names no token"),
+            (What::Granted(_), Some(token)) => {
+                held.entry(&entry.server).or_default().insert(token);
+                (!granted.insert(token)).then_some("was granted before")
+            }
+            (What::RenewalRefused(_), _) | (_, None) => None,
+            (what, Some(token)) => {
+                let of_server = held.entry(&entry.server).or_default();
+                let was_held = match ends_a_lease(what) {
+                    true => of_server.remove(&token),
+                    false => of_server.contains(&token),
+                };
+                (!was_held).then_some("was not held")
+            }
+        };
+        if let Some(wrong) = wrong {
+            let what = format!("grant {:?} of {}: {wrong}", entry.token, of_server(entry));
+            let subject = Subject::Key(entry.kind, entry.key.clone());
+            findings.violation(Rule::Servers, number, subject, what);
+        }
+    }
+    findings.counts.held = held.values().map(HashSet::len).sum();
+}
+
+/// All grants of each key.
+fn together(findings: &mut Findings<'_>) {
+    let facts = findings.facts;
+    let mut held: HashMap<(Kind, &Name), Vec<&Grant>> = HashMap::new();
+    for grant in &facts.grants.all {
+        let current = held.entry((grant.kind, &grant.key)).or_default();
+        current.retain(|other| !is_over(other, grant));
+        if current.len() as u64 >= grant.most() {
+            let others: Vec<String> = current
+                .iter()
+                .map(|other| format!("{} of server {:?}, since {}", other.token, other.server, time(other.at)))
+                .collect();
+            let what = format!(
+                "grant {} of server {:?}, while it is held by {}; no more than {} may hold it",
+                grant.token,
+                grant.server,
+                others.join(" and "),
+                grant.most()
+            );
+            findings.violation(Rule::Servers, grant.line, about_grant(grant), what);
+        }
+        held.entry((grant.kind, &grant.key)).or_default().push(grant);
+    }
+    findings.counts.keys = held.len();
+}
+
+/// Whether a grant had ended when another came.
+fn is_over(earlier: &Grant, next: &Grant) -> bool {
+    let end = earlier.end;
+    match earlier.server == next.server {
+        true => end.is_some_and(|end| end.line < next.line),
+        false => {
+            let ended = end.map(|end| end.at);
+            ended.into_iter().chain(earlier.lease_end).any(|end| end <= next.at)
+        }
+    }
+}
+
+fn ends_a_lease(what: &What) -> bool {
+    matches!(
+        what,
+        What::Released(_) | What::Disconnected(_) | What::Expired(_) | What::Forgotten(_)
+    )
+}
+
+fn of_server(entry: &Entry) -> String {
+    format!("server {:?}, {} {:?}", entry.server, entry.kind, entry.key)
+}

@@ -1,0 +1,79 @@
+//! What one subscription heard: once, in order, not made up.
+
+use std::collections::{HashMap, HashSet};
+
+use super::super::super::facts::operations::Operation;
+use super::super::super::facts::signals::{Subscription, Told};
+use super::super::super::record::{Name, Outcome};
+use super::super::super::shortened::Subject;
+use super::super::super::verdict::Rule;
+use super::super::{Findings, time};
+use super::pattern::matches;
+use super::{Emitted, Signal};
+
+/// A publisher's signals to one channel.
+pub type Stream<'a> = (&'a Name, u64, &'a Name);
+
+/// What a subscription heard.
+#[derive(Default)]
+pub struct Heard<'a> {
+    /// How often each.
+    pub signals: HashMap<Signal<'a>, usize>,
+    /// The emits of each stream that were heard, and as how manieth thing that the subscription was told.
+    pub streams: HashMap<Stream<'a>, Vec<(usize, &'a Operation)>>,
+}
+
+pub fn check<'a>(findings: &mut Findings<'a>, emitted: &Emitted<'a>, subscription: &'a Subscription) -> Heard<'a> {
+    let mut heard = Heard::default();
+    // The last invocation of those that were heard of each stream.
+    let mut latest: HashMap<Stream<'_>, u64> = HashMap::new();
+    let mut wrong: Vec<(usize, &Name, String)> = Vec::new();
+    for (number, told) in subscription.heard.iter().enumerate() {
+        let Told::Signal { channel, payload } = &told.told else {
+            continue;
+        };
+        findings.counts.received += 1;
+        let mut is_wrong =
+            |what: String| wrong.push((told.line, channel, format!("{payload:?} on {channel:?} {what}")));
+        let times = heard.signals.entry((channel, payload)).or_default();
+        *times += 1;
+        if *times > 1 && *times > deliveries(subscription, channel) {
+            is_wrong(format!("was delivered {times} times"));
+        }
+        if deliveries(subscription, channel) == 0 {
+            is_wrong("matches no pattern of the subscription".to_owned());
+        }
+        let Some(emit) = emitted.of.get(&(channel, payload)) else {
+            is_wrong("was never emitted".to_owned());
+            continue;
+        };
+        if emit.at > told.at {
+            is_wrong(format!("was emitted later, at {}", time(emit.at)));
+        }
+        let stream = (&emit.process, emit.caller, channel);
+        heard.streams.entry(stream).or_default().push((number, emit));
+        let latest = latest.entry(stream).or_default();
+        if let Some(returned) = emit.returned.filter(|returned| returned.outcome == Outcome::Done) {
+            if returned.at < *latest && *times == 1 {
+                is_wrong("comes behind one that was emitted after it was acknowledged".to_owned());
+            }
+        }
+        *latest = emit.at.max(*latest);
+    }
+    for (line, channel, what) in wrong {
+        findings.violation(Rule::Signals, line, Subject::Channel(channel.clone()), what);
+    }
+    heard
+}
+
+/// How often a subscription may get a signal of a channel.
+fn deliveries(subscription: &Subscription, channel: &Name) -> usize {
+    let matching = subscription
+        .patterns
+        .iter()
+        .filter(|own| matches(&own.pattern, channel));
+    let ways: HashSet<_> = matching
+        .map(|own| own.group.as_ref().map(|group| (&own.pattern, group)))
+        .collect();
+    ways.len()
+}

@@ -1,0 +1,186 @@
+//! What subscriptions did not hear, though they had to.
+
+use std::collections::HashMap;
+
+use super::super::super::facts::Facts;
+use super::super::super::facts::operations::Operation;
+use super::super::super::facts::signals::{Subscription, Told};
+use super::super::super::record::{Extent, Name, Outcome};
+use super::super::super::shortened::Subject;
+use super::super::super::verdict::Rule;
+use super::super::Findings;
+use super::Emitted;
+use super::heard::Heard;
+use super::pattern::matches;
+
+/// A pattern and the name of its group.
+type Group<'a> = (&'a Name, &'a Name);
+
+/// A subscription and what it heard.
+type Listener<'a> = (&'a Subscription, Heard<'a>);
+
+pub fn check<'a>(findings: &mut Findings<'a>, emitted: &Emitted<'a>, all: &[Listener<'a>]) {
+    let mut groups: HashMap<Group<'_>, Vec<&Listener<'a>>> = HashMap::new();
+    for listener in all {
+        let subscription = listener.0;
+        for pattern in &subscription.patterns {
+            match &pattern.group {
+                None => {
+                    for emit in due(
+                        findings.facts,
+                        emitted,
+                        findings.bounds.delivery,
+                        subscription,
+                        &pattern.pattern,
+                    ) {
+                        alone(findings, listener, emit);
+                    }
+                }
+                Some(group) => groups.entry((&pattern.pattern, group)).or_default().push(listener),
+            }
+        }
+    }
+    for ((pattern, _), members) in groups {
+        if members.iter().all(|(member, _)| member.patterns.len() == 1) {
+            together(findings, emitted, pattern, &members);
+        }
+    }
+}
+
+/// Each signal for a subscription of its own.
+fn alone<'a>(findings: &mut Findings<'a>, listener: &Listener<'a>, emit: &'a Operation) {
+    let Some(signal) = emit.channel.as_ref().zip(emit.payload.as_ref()) else {
+        return;
+    };
+    if listener.1.signals.contains_key(&signal) {
+        return;
+    }
+    match is_covered(findings, listener, emit) {
+        true => findings.counts.in_gaps += 1,
+        false => is_missing(
+            findings,
+            emit,
+            &format!("by a subscription of {:?}", listener.0.process),
+        ),
+    }
+}
+
+/// Each signal for a group, whose members share it.
+fn together<'a>(findings: &mut Findings<'a>, emitted: &Emitted<'a>, pattern: &Name, members: &[&Listener<'a>]) {
+    let channels = emitted
+        .of_channels
+        .iter()
+        .filter(|(channel, _)| matches(pattern, channel));
+    for emit in channels.flat_map(|(_, emits)| emits) {
+        let Some(signal) = emit.channel.as_ref().zip(emit.payload.as_ref()) else {
+            continue;
+        };
+        let times: usize = members.iter().filter_map(|(_, heard)| heard.signals.get(&signal)).sum();
+        if times > 1 {
+            let what = format!(
+                "{:?} on {:?} was delivered {times} times to a group of {pattern:?}",
+                signal.1, signal.0
+            );
+            findings.violation(Rule::Signals, emit.line, Subject::Channel(signal.0.clone()), what);
+        }
+        let mut had_to = members
+            .iter()
+            .filter(|(member, _)| must_hear(findings.facts, member, emit, findings.bounds.delivery));
+        if times > 0 || had_to.next().is_none() {
+            continue;
+        }
+        match members.iter().any(|member| is_covered(findings, member, emit)) {
+            true => findings.counts.in_gaps += 1,
+            false => is_missing(findings, emit, &format!("by any member of a group of {pattern:?}")),
+        }
+    }
+}
+
+fn is_missing(findings: &mut Findings<'_>, emit: &Operation, of: &str) {
+    let (Some(channel), Some(payload)) = (&emit.channel, &emit.payload) else {
+        return;
+    };
+    let what = format!("{payload:?} on {channel:?} was not heard {of}, and no gap was told");
+    findings.violation(Rule::Signals, emit.line, Subject::Channel(channel.clone()), what);
+}
+
+/// What a subscription has to hear through a pattern.
+fn due<'a>(
+    facts: &Facts<'_>,
+    emitted: &Emitted<'a>,
+    delivery: u64,
+    subscription: &Subscription,
+    pattern: &Name,
+) -> Vec<&'a Operation> {
+    let channels = emitted
+        .of_channels
+        .iter()
+        .filter(|(channel, _)| matches(pattern, channel));
+    let emits = channels.flat_map(|(_, emits)| emits.iter().copied());
+    emits
+        .filter(|emit| must_hear(facts, subscription, emit, delivery))
+        .collect()
+}
+
+fn must_hear(facts: &Facts<'_>, subscription: &Subscription, emit: &Operation, delivery: u64) -> bool {
+    let Some(channel) = &emit.channel else { return false };
+    let mut matching = subscription
+        .patterns
+        .iter()
+        .filter(|own| matches(&own.pattern, channel));
+    let Some(done) = emit.returned.filter(|returned| returned.outcome == Outcome::Done) else {
+        return false;
+    };
+    matching.any(|own| own.since <= emit.at) && ran(facts, subscription, done.at) >= delivery
+}
+
+/// For how long a subscription could hear what came at that time.
+fn ran(facts: &Facts<'_>, subscription: &Subscription, at: u64) -> u64 {
+    let last_moment = facts.processes.last_moment(&subscription.process, facts.end);
+    let ended = subscription.ended.map_or(last_moment, |ended| ended.min(last_moment));
+    facts.processes.ran(&subscription.process, at, ended)
+}
+
+fn is_covered(findings: &Findings<'_>, (subscription, heard): &Listener<'_>, emit: &Operation) -> bool {
+    let facts = findings.facts;
+    let stream = emit
+        .channel
+        .as_ref()
+        .map(|channel| (&emit.process, emit.caller, channel));
+    let neighbours = stream
+        .and_then(|stream| heard.streams.get(&stream))
+        .map_or(&[][..], Vec::as_slice);
+    let before = neighbours
+        .iter()
+        .filter(|(_, other)| other.at < emit.at)
+        .map(|(number, _)| *number)
+        .max();
+    let behind = neighbours
+        .iter()
+        .filter(|(_, other)| other.at > emit.at)
+        .map(|(number, _)| *number)
+        .min();
+    let mut open = 0_usize;
+    for (number, told) in subscription.heard.iter().enumerate() {
+        let Told::Gap(extent) = &told.told else { continue };
+        let is_between = before.is_none_or(|before| number > before) && behind.is_none_or(|behind| number < behind);
+        if is_between && told.at >= emit.at {
+            return true;
+        }
+        match extent {
+            Extent::Begins if told.at <= emit.at => open += 1,
+            Extent::Ends if told.at <= emit.at => open = open.saturating_sub(1),
+            _ => {}
+        }
+    }
+    if open > 0 {
+        return true;
+    }
+    let done = emit.returned.map_or(emit.at, |returned| returned.at);
+    let unnoticed = findings.bounds.unnoticed;
+    let was_broken = facts.troubles.meet(
+        emit.at.saturating_sub(unnoticed),
+        done.saturating_add(findings.bounds.delivery),
+    );
+    was_broken && ran(facts, subscription, done) < unnoticed && behind.is_none()
+}

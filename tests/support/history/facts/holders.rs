@@ -1,0 +1,94 @@
+//! Guards and permits in callers' hands: what was believed of them, and until when.
+
+use std::collections::HashMap;
+
+use super::super::record::{Acquired, Kind, Name, Token};
+
+#[derive(Clone, Debug)]
+pub struct Holder {
+    pub process: Name,
+    pub holder: u64,
+    pub op: u64,
+    pub kind: Kind,
+    pub key: Name,
+    pub limit: u64,
+    pub token: Token,
+    pub fence: Option<u64>,
+    pub watched: bool,
+    pub line: usize,
+    pub at: u64,
+    /// When it was used and `is_held` was true: the lines and their times.
+    pub believed: Vec<(usize, u64)>,
+    /// When `is_held` was false for the first time.
+    pub doubted: Option<u64>,
+    /// When its caller was told that it is lost.
+    pub lost: Option<(usize, u64)>,
+    /// When it was dropped, or its release began.
+    pub let_go: Option<u64>,
+    /// When its release was acknowledged.
+    pub released: Option<u64>,
+}
+
+/// All holders, in the order in which they were acquired.
+#[derive(Debug, Default)]
+pub struct Holders {
+    pub all: Vec<Holder>,
+    by_id: HashMap<(Name, u64), usize>,
+    /// The first holder of each token.
+    by_token: HashMap<Token, Vec<usize>>,
+}
+
+impl Holders {
+    pub fn of(&self, process: &Name, holder: u64) -> Option<&Holder> {
+        self.all.get(*self.by_id.get(&(process.clone(), holder))?)
+    }
+
+    pub fn of_mut(&mut self, process: &Name, holder: u64) -> Option<&mut Holder> {
+        self.all.get_mut(*self.by_id.get(&(process.clone(), holder))?)
+    }
+
+    /// Those that were given this grant: one, unless a session took it back.
+    pub fn of_token(&self, token: Token) -> impl Iterator<Item = &Holder> {
+        let numbers = self.by_token.get(&token).into_iter().flatten();
+        numbers.filter_map(|number| self.all.get(*number))
+    }
+
+    /// False if there was one of that number before.
+    pub fn begin(&mut self, line: usize, at: u64, acquired: &Acquired) -> bool {
+        let number = self.all.len();
+        self.by_token.entry(acquired.token).or_default().push(number);
+        let before = self.by_id.insert((acquired.process.clone(), acquired.holder), number);
+        self.all.push(Holder {
+            process: acquired.process.clone(),
+            holder: acquired.holder,
+            op: acquired.op,
+            kind: acquired.kind,
+            key: acquired.key.clone(),
+            limit: acquired.limit,
+            token: acquired.token,
+            fence: acquired.fence,
+            watched: acquired.watched,
+            line,
+            at,
+            believed: Vec::new(),
+            doubted: None,
+            lost: None,
+            let_go: None,
+            released: None,
+        });
+        before.is_none()
+    }
+}
+
+impl Holder {
+    /// The last time at which it was believed in.
+    pub fn last_belief(&self) -> Option<u64> {
+        self.believed.iter().map(|(_, at)| *at).max()
+    }
+
+    /// When its caller had no more to do with it: it let go, or was told that it is lost.
+    pub fn given_up(&self) -> Option<u64> {
+        let lost = self.lost.map(|(_, at)| at);
+        self.let_go.into_iter().chain(lost).min()
+    }
+}

@@ -1,0 +1,189 @@
+//! What the lines of a record say together, put in order for the rules.
+
+pub mod grants;
+pub mod holders;
+pub mod operations;
+pub mod processes;
+pub mod signals;
+pub mod windows;
+
+use std::collections::HashMap;
+
+use self::grants::Grants;
+use self::holders::Holders;
+use self::operations::Operations;
+use self::processes::{Lives, Processes};
+use self::signals::Signals;
+use self::windows::Windows;
+use super::record::{Action, Line, Name, Outcome, Return, What};
+
+/// What all lines say.
+pub struct Facts<'a> {
+    pub lines: &'a [Line],
+    /// The time of the last line.
+    pub end: u64,
+    pub processes: Processes,
+    /// When something was broken.
+    pub troubles: Windows,
+    pub grants: Grants,
+    pub operations: Operations,
+    pub holders: Holders,
+    pub signals: Signals,
+    /// Whether there are lines of servers at all.
+    pub servers_recorded: bool,
+    /// The server whose place each one took, and so on back to the first.
+    pub first_of: HashMap<Name, Name>,
+    /// Lines about what no line before them began.
+    pub unfounded: Vec<(usize, &'static str)>,
+}
+
+impl<'a> Facts<'a> {
+    /// Reads lines that are in order.
+    pub fn gather(lines: &'a [Line]) -> Self {
+        let mut gathering = Gathering {
+            facts: Self {
+                lines,
+                end: lines.last().map_or(0, |line| line.at),
+                processes: Processes::default(),
+                troubles: Windows::default(),
+                grants: Grants::default(),
+                operations: Operations::default(),
+                holders: Holders::default(),
+                signals: Signals::default(),
+                servers_recorded: false,
+                first_of: HashMap::new(),
+                unfounded: Vec::new(),
+            },
+            lives: Lives::default(),
+            troubles: HashMap::new(),
+            broken: Vec::new(),
+        };
+        for (number, line) in lines.iter().enumerate() {
+            gathering.see(number, line);
+        }
+        gathering.finish()
+    }
+
+    /// How much of the time between was without trouble.
+    pub fn calm(&self, from: u64, to: u64) -> u64 {
+        self.troubles.outside(from, to)
+    }
+
+    /// The last one of the servers before a server of which it took the place.
+    pub fn first_of<'b>(&'b self, server: &'b Name) -> &'b Name {
+        self.first_of.get(server).unwrap_or(server)
+    }
+}
+
+struct Gathering<'a> {
+    facts: Facts<'a>,
+    lives: Lives,
+    troubles: HashMap<Name, u64>,
+    broken: Vec<(u64, u64)>,
+}
+
+impl<'a> Gathering<'a> {
+    fn see(&mut self, number: usize, line: &Line) {
+        let (at, facts) = (line.at, &mut self.facts);
+        let founded = match &line.what {
+            What::Invoke(invoke) => {
+                if let (Action::Release, Some(holder)) = (invoke.action, invoke.holder) {
+                    facts.let_go(at, &invoke.process, holder);
+                }
+                facts.operations.invoke(number, at, invoke)
+            }
+            What::Return(end) => facts.operation_ended(at, end),
+            What::Acquired(acquired) => facts.holders.begin(number, at, acquired),
+            What::Use(belief) => match facts.holders.of_mut(&belief.process, belief.holder) {
+                None => false,
+                Some(holder) => {
+                    match belief.held {
+                        true => holder.believed.push((number, at)),
+                        false => drop(holder.doubted.get_or_insert(at)),
+                    }
+                    true
+                }
+            },
+            What::Lost(lost) => match facts.holders.of_mut(&lost.process, lost.holder) {
+                None => false,
+                Some(holder) => {
+                    holder.lost.get_or_insert((number, at));
+                    true
+                }
+            },
+            What::LetGo(let_go) => {
+                if let Some(enqueued) = let_go.ticket {
+                    facts.operations.lose_ticket(at, &let_go.process, enqueued);
+                }
+                match let_go.holder {
+                    Some(holder) => facts.let_go(at, &let_go.process, holder),
+                    None => true,
+                }
+            }
+            What::TroubleBegun(trouble) => self.troubles.insert(trouble.trouble.clone(), at).is_none(),
+            What::TroubleEnded(trouble) => {
+                let since = self.troubles.remove(&trouble.trouble);
+                self.broken.extend(since.map(|since| (since, at)));
+                since.is_some()
+            }
+            What::ServerStarted(started) => {
+                if let Some(before) = &started.succeeds {
+                    let first = facts.first_of(before).clone();
+                    facts.first_of.insert(started.server.clone(), first);
+                }
+                true
+            }
+            What::ProcessStarted(_)
+            | What::ProcessEnded(_)
+            | What::ProcessKilled(_)
+            | What::ProcessFrozen(_)
+            | What::ProcessThawed(_) => {
+                self.lives.see(at, &line.what);
+                true
+            }
+            what if what.entry().is_some() || matches!(what, What::ServerEnded(_)) => {
+                facts.servers_recorded = true;
+                facts.grants.see(number, at, what);
+                true
+            }
+            what => facts.signals.see(number, at, what),
+        };
+        if !founded {
+            self.facts.unfounded.push((number, "follows from no line before it"));
+        }
+    }
+
+    fn finish(self) -> Facts<'a> {
+        let Self {
+            mut facts,
+            lives,
+            troubles,
+            mut broken,
+        } = self;
+        broken.extend(troubles.into_values().map(|since| (since, u64::MAX)));
+        facts.troubles = Windows::of(broken);
+        facts.processes = lives.collect();
+        facts
+    }
+}
+
+impl Facts<'_> {
+    fn let_go(&mut self, at: u64, process: &Name, holder: u64) -> bool {
+        let holder = self.holders.of_mut(process, holder);
+        holder.map(|holder| holder.let_go.get_or_insert(at)).is_some()
+    }
+
+    fn operation_ended(&mut self, at: u64, end: &Return) -> bool {
+        if !self.operations.end(at, end) {
+            return false;
+        }
+        let operation = self.operations.of(&end.process, end.op);
+        let released =
+            operation.filter(|operation| operation.action == Action::Release && end.outcome == Outcome::Done);
+        let holder = released.and_then(|operation| operation.holder);
+        if let Some(holder) = holder.and_then(|holder| self.holders.of_mut(&end.process, holder)) {
+            holder.released.get_or_insert(at);
+        }
+        true
+    }
+}

@@ -1,0 +1,97 @@
+//! The part of a record that shows what is wrong: the lines about one key around it.
+
+use super::facts::Facts;
+use super::record::{Kind, Name, What};
+
+/// How many lines are shown up to the one that shows it, and after it.
+const BEFORE: usize = 14;
+const AFTER: usize = 4;
+
+/// What a violation is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Subject {
+    Key(Kind, Name),
+    /// An operation of a process.
+    Operation(Name, u64),
+    Channel(Name),
+    Nothing,
+}
+
+/// The lines about a subject around a line, as they stand in the record.
+pub fn around(facts: &Facts<'_>, subject: &Subject, line: usize) -> Vec<String> {
+    let numbers = 0..facts.lines.len();
+    let is_about = |number: &usize| is_about(facts, subject, &facts.lines[*number].what);
+    let up_to = numbers.clone().take(line + 1).rev();
+    let up_to = up_to.filter(|number| *number == line || is_for_all(&facts.lines[*number].what) || is_about(number));
+    let mut shown: Vec<usize> = up_to.take(BEFORE).collect();
+    shown.reverse();
+    shown.extend(numbers.skip(line + 1).filter(is_about).take(AFTER));
+    let shown = shown.into_iter();
+    shown
+        .map(|number| {
+            let mark = if number == line { "> " } else { "  " };
+            let text = serde_json::to_string(&facts.lines[number]).unwrap_or_else(|error| error.to_string());
+            format!("{mark}{text}")
+        })
+        .collect()
+}
+
+fn is_about(facts: &Facts<'_>, subject: &Subject, what: &What) -> bool {
+    match subject {
+        Subject::Key(kind, key) => key_of(facts, what).is_some_and(|(of, name)| of == *kind && name == key),
+        Subject::Operation(process, op) => match what {
+            What::Invoke(invoke) => invoke.process == *process && invoke.op == *op,
+            What::Return(end) => end.process == *process && end.op == *op,
+            _ => false,
+        },
+        Subject::Channel(channel) => match what {
+            What::Invoke(invoke) => invoke.channel.as_ref() == Some(channel),
+            What::Received(received) => received.channel == *channel,
+            What::Subscribed(_) | What::Unsubscribed(_) | What::Gap(_) => true,
+            _ => false,
+        },
+        Subject::Nothing => false,
+    }
+}
+
+/// What happens to processes, servers and the network is part of every story.
+fn is_for_all(what: &What) -> bool {
+    matches!(
+        what,
+        What::ProcessStarted(_)
+            | What::ProcessEnded(_)
+            | What::ProcessKilled(_)
+            | What::ProcessFrozen(_)
+            | What::ProcessThawed(_)
+            | What::ServerStarted(_)
+            | What::ServerEnded(_)
+            | What::TroubleBegun(_)
+            | What::TroubleEnded(_)
+    )
+}
+
+/// The key that a line is about.
+fn key_of<'a>(facts: &'a Facts<'_>, what: &'a What) -> Option<(Kind, &'a Name)> {
+    if let Some(entry) = what.entry() {
+        return Some((entry.kind, &entry.key));
+    }
+    let holder = |process: &Name, holder: u64| {
+        let holder = facts.holders.of(process, holder)?;
+        Some((holder.kind, &holder.key))
+    };
+    match what {
+        What::Invoke(invoke) => match invoke.holder {
+            Some(number) => holder(&invoke.process, number),
+            None => Some((invoke.kind?, invoke.key.as_ref()?)),
+        },
+        What::Return(end) => {
+            let operation = facts.operations.of(&end.process, end.op)?;
+            Some((operation.kind?, operation.key.as_ref()?))
+        }
+        What::Acquired(acquired) => Some((acquired.kind, &acquired.key)),
+        What::Use(belief) => holder(&belief.process, belief.holder),
+        What::Lost(lost) => holder(&lost.process, lost.holder),
+        What::LetGo(let_go) => holder(&let_go.process, let_go.holder?),
+        _ => None,
+    }
+}

@@ -1,0 +1,342 @@
+//! Makes lines of a record: of what embedded servers tell, and of what a client's callers do. Only this file knows both sides; their judge knows
+//! lines only.
+
+use std::future::Future;
+use std::ops::Deref;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dflockd_client::server::{Event, EventKind};
+use dflockd_client::{Error, ErrorKind, Key, Lease, LockGuard, LostReason, Result, SemaphorePermit};
+use tokio::time::Instant;
+
+use super::history::bounds::nanoseconds;
+use super::history::record::{
+    Acquired, Action, Entry, Invoke, Kind, LetGo, Line, Lost, Name, Outcome, Return, Token, What,
+};
+use super::history::writer::Writer;
+
+/// The lines of a server's events.
+pub fn lines(server: &str, events: impl IntoIterator<Item = Event>, start: Instant) -> Vec<Line> {
+    let server = Name::from(server);
+    let events = events.into_iter();
+    events.filter_map(|event| line(&server, &event, start)).collect()
+}
+
+/// The line of an event, if it is of a kind that records know.
+pub fn line(server: &Name, event: &Event, start: Instant) -> Option<Line> {
+    let since_start = |at: Instant| nanoseconds(at.saturating_duration_since(start));
+    let entry = Entry {
+        server: server.clone(),
+        connection: event.connection,
+        kind: kind(event.namespace),
+        key: Name::from(event.key.as_str()),
+        limit: event.limit,
+        token: event.token.as_ref().map(token),
+        fence: event.fence.map(|fence| fence.0),
+        place: event.place,
+        ends: event.ends.map(since_start),
+    };
+    let what = match event.kind {
+        EventKind::Queued => What::Queued(entry),
+        EventKind::Left => What::Left(entry),
+        EventKind::Granted => What::Granted(entry),
+        EventKind::Renewed => What::Renewed(entry),
+        EventKind::Released => What::Released(entry),
+        EventKind::Disconnected => What::Disconnected(entry),
+        EventKind::Expired => What::Expired(entry),
+        EventKind::Orphaned => What::Orphaned(entry),
+        EventKind::Reclaimed => What::Reclaimed(entry),
+        EventKind::Forgotten => What::Forgotten(entry),
+        EventKind::Collected => What::Collected(entry),
+        EventKind::RenewalRefused => What::RenewalRefused(entry),
+        _ => return None,
+    };
+    let at = since_start(event.at);
+    Some(Line { at, what })
+}
+
+fn kind(kind: dflockd_client::Kind) -> Kind {
+    match kind {
+        dflockd_client::Kind::Lock => Kind::Lock,
+        dflockd_client::Kind::Semaphore => Kind::Semaphore,
+    }
+}
+
+fn token(token: &dflockd_client::Token) -> Token {
+    token.as_str().parse().unwrap()
+}
+
+/// A client process whose callers are observed.
+#[derive(Clone)]
+pub struct Observer {
+    writer: Arc<Writer>,
+    process: Name,
+    start: Instant,
+}
+
+/// A guard or a permit.
+pub enum Held {
+    Lock(LockGuard),
+    /// And how many may hold the semaphore.
+    Slot(SemaphorePermit, u32),
+}
+
+impl Deref for Held {
+    type Target = Lease;
+
+    fn deref(&self) -> &Lease {
+        match self {
+            Self::Lock(guard) => guard,
+            Self::Slot(permit, _) => permit,
+        }
+    }
+}
+
+/// What a caller asks for.
+#[derive(Clone, Copy)]
+pub struct Asked<'a> {
+    pub kind: Kind,
+    pub key: &'a str,
+    pub limit: u32,
+    /// It returns within that time.
+    pub timeout: Option<Duration>,
+}
+
+impl<'a> Asked<'a> {
+    pub fn lock(key: &'a str) -> Self {
+        Self {
+            kind: Kind::Lock,
+            key,
+            limit: 1,
+            timeout: None,
+        }
+    }
+
+    pub fn slot(key: &'a str, limit: u32) -> Self {
+        Self {
+            kind: Kind::Semaphore,
+            key,
+            limit,
+            timeout: None,
+        }
+    }
+
+    pub fn within(self, timeout: Duration) -> Self {
+        let timeout = Some(timeout);
+        Self { timeout, ..self }
+    }
+}
+
+impl Observer {
+    /// Observes a process. Times count from `start`, as in [`lines`].
+    pub fn new(process: &str, start: Instant) -> Self {
+        let clock = move || nanoseconds(start.elapsed());
+        Self {
+            writer: Arc::new(Writer::in_memory(clock)),
+            process: Name::from(process),
+            start,
+        }
+    }
+
+    /// Another process in the same record.
+    pub fn another(&self, process: &str) -> Self {
+        Self {
+            process: Name::from(process),
+            ..self.clone()
+        }
+    }
+
+    /// The lines so far. They are gone then.
+    pub fn finish(&self) -> Vec<Line> {
+        self.writer.finish().unwrap()
+    }
+
+    /// An acquire: its invocation, its return and what the caller holds then.
+    pub async fn acquire(
+        &self,
+        caller: u64,
+        asked: Asked<'_>,
+        acquire: impl Future<Output = Result<Held>>,
+    ) -> Result<Observed> {
+        let call = self.invoke(Invoke {
+            kind: Some(asked.kind),
+            key: Some(Name::from(asked.key)),
+            limit: Some(asked.limit.into()),
+            timeout: asked.timeout.map(nanoseconds),
+            ..self.call(caller, Action::Acquire)
+        });
+        match acquire.await {
+            Ok(held) => {
+                let holder = self.acquired(call.op, &held);
+                call.ended(Outcome::Granted, None);
+                Ok(Observed {
+                    observer: self.clone(),
+                    caller,
+                    holder,
+                    held: Some(held),
+                })
+            }
+            Err(error) => {
+                call.failed(&error);
+                Err(error)
+            }
+        }
+    }
+
+    fn acquired(&self, op: u64, held: &Held) -> u64 {
+        let limit = match held {
+            Held::Lock(_) => 1,
+            Held::Slot(_, limit) => u64::from(*limit),
+        };
+        let holder = self.writer.next_id();
+        self.writer.note(What::Acquired(Acquired {
+            process: self.process.clone(),
+            holder,
+            op,
+            kind: kind(held.kind()),
+            key: name(held.key()),
+            limit,
+            token: token(held.token()),
+            fence: held.fence().map(|fence| fence.0),
+            watched: false,
+        }));
+        holder
+    }
+
+    fn call(&self, caller: u64, action: Action) -> Invoke {
+        Invoke {
+            process: self.process.clone(),
+            caller,
+            op: self.writer.next_id(),
+            action,
+            kind: None,
+            key: None,
+            limit: None,
+            timeout: None,
+            ttl: None,
+            holder: None,
+            ticket: None,
+            channel: None,
+            payload: None,
+        }
+    }
+
+    fn invoke(&self, invoke: Invoke) -> Call {
+        let op = invoke.op;
+        self.writer.note(What::Invoke(invoke));
+        Call {
+            observer: self.clone(),
+            op,
+            ended: false,
+        }
+    }
+}
+
+/// An operation under way. Dropped, it was cancelled.
+struct Call {
+    observer: Observer,
+    op: u64,
+    ended: bool,
+}
+
+impl Call {
+    fn ended(mut self, outcome: Outcome, error: Option<String>) {
+        self.ended = true;
+        self.note(outcome, error);
+    }
+
+    fn failed(self, error: &Error) {
+        let outcome = match error.kind() {
+            ErrorKind::Timeout => Outcome::TimedOut,
+            _ => Outcome::Failed,
+        };
+        self.ended(outcome, Some(error.to_string()));
+    }
+
+    fn note(&self, outcome: Outcome, error: Option<String>) {
+        self.observer.writer.note(What::Return(Return {
+            process: self.observer.process.clone(),
+            op: self.op,
+            outcome,
+            token: None,
+            fence: None,
+            error,
+        }));
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.note(Outcome::Cancelled, None);
+        }
+    }
+}
+
+/// Something held by a caller who is observed.
+pub struct Observed {
+    observer: Observer,
+    caller: u64,
+    holder: u64,
+    held: Option<Held>,
+}
+
+impl Observed {
+    pub fn lease(&self) -> &Lease {
+        self.held.as_ref().expect("it is held until it is released")
+    }
+
+    /// Whether it is held, as the caller takes it to be.
+    pub fn is_held(&self) -> bool {
+        let lease = self.lease();
+        self.observer
+            .writer
+            .note_use(&self.observer.process, self.holder, || lease.is_held())
+    }
+
+    /// Its caller was told at that time that it is lost.
+    pub fn was_lost(&self, why: LostReason, at: Instant) {
+        let at = nanoseconds(at.saturating_duration_since(self.observer.start));
+        let lost = Lost {
+            process: self.observer.process.clone(),
+            holder: self.holder,
+            reason: Name::from(why.as_str()),
+        };
+        self.observer.writer.note_at(at, What::Lost(lost));
+    }
+
+    pub async fn release(mut self) -> Result<()> {
+        let Some(held) = self.held.take() else { return Ok(()) };
+        let call = self.observer.invoke(Invoke {
+            holder: Some(self.holder),
+            ..self.observer.call(self.caller, Action::Release)
+        });
+        let released = match held {
+            Held::Lock(guard) => guard.release().await,
+            Held::Slot(permit, _) => permit.release().await,
+        };
+        match &released {
+            Ok(()) => call.ended(Outcome::Done, None),
+            Err(error) => call.failed(error),
+        }
+        released
+    }
+}
+
+impl Drop for Observed {
+    fn drop(&mut self) {
+        if self.held.is_none() {
+            return;
+        }
+        self.observer.writer.note(What::LetGo(LetGo {
+            process: self.observer.process.clone(),
+            holder: Some(self.holder),
+            ticket: None,
+        }));
+    }
+}
+
+fn name(key: &Key) -> Name {
+    Name::from(key.as_str())
+}
