@@ -248,6 +248,17 @@ impl Holder {
         held
     }
 
+    /// Acts on it, whether it is held or not.
+    pub fn pretends(&self) {
+        let process = self.process.name.clone();
+        let holder = self.number;
+        self.process.writer.note(What::Use(Use {
+            process,
+            holder,
+            held: true,
+        }));
+    }
+
     /// Its guard is about to be dropped.
     pub fn lets_go(self) {
         self.process.writer.note(What::LetGo(LetGo {

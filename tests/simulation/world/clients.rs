@@ -240,6 +240,22 @@ impl ClientProcess {
         }
     }
 
+    /// Whether it has more connections or tasks than its settings allow.
+    pub fn is_too_large(&self) -> Option<String> {
+        let tasks = self.host.as_ref()?.tasks();
+        let connections = self.network.connections_of(self.id);
+        let most = self.plan.most_connections(self.shards.len());
+        // Each program may watch a lease for each of three locks, and cancel a call.
+        let most_tasks = 2 * most + 8 * self.plan.programs.len() + 16;
+        let is_too_large = connections > most || tasks > most_tasks;
+        is_too_large.then(|| {
+            format!(
+                "{}: {connections} connections of {most}, {tasks} tasks of {most_tasks}",
+                self.name
+            )
+        })
+    }
+
     /// How many tasks are left, when it holds no client any more.
     pub fn tasks_without_client(&mut self) -> usize {
         self.process = None;

@@ -22,17 +22,24 @@ mod programs;
 mod servers;
 mod stream;
 mod trace;
+mod verdict;
 #[allow(clippy::module_inception)]
 mod world;
 
 use std::panic;
 
 pub use outcome::{Outcome, Report};
+pub use programs::Program;
 use world::World;
 
 /// Runs the world of a seed to its end.
 pub fn run(seed: u64, keeps_trace: bool) -> Report {
-    let world = || World::new(seed, keeps_trace).run();
+    run_with(seed, keeps_trace, None)
+}
+
+/// The same, with one more program in its first client.
+pub fn run_with(seed: u64, keeps_trace: bool, planted: Option<Program>) -> Report {
+    let world = || World::new(seed, keeps_trace, planted).run();
     panic::catch_unwind(world).unwrap_or_else(|_| Report {
         sum: 0,
         trace: String::new(),

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use super::history::record::Line;
+use super::history::verdict::Counts;
 
 /// What became of a world.
 pub struct Report {
@@ -44,8 +45,8 @@ pub struct Outcome {
     /// Simulated nanoseconds.
     pub time: u64,
     pub operations: u64,
-    /// Lines of the histories that were judged.
-    pub lines: u64,
+    /// What was judged.
+    pub counts: Counts,
     pub connections: u64,
     pub segments: u64,
     /// How many there were of each kind.
@@ -57,7 +58,7 @@ impl Outcome {
         self.seeds += other.seeds;
         self.time += other.time;
         self.operations += other.operations;
-        self.lines += other.lines;
+        add(&mut self.counts, &other.counts);
         self.connections += other.connections;
         self.segments += other.segments;
         for (fault, count) in &other.faults {
@@ -66,15 +67,37 @@ impl Outcome {
     }
 }
 
+fn add(sum: &mut Counts, more: &Counts) {
+    sum.lines += more.lines;
+    sum.operations += more.operations;
+    sum.deadlines += more.deadlines;
+    sum.holders += more.holders;
+    sum.beliefs += more.beliefs;
+    sum.stale += more.stale;
+    sum.losses += more.losses;
+    sum.grants += more.grants;
+    sum.from_queues += more.from_queues;
+    sum.keys += more.keys;
+    sum.held += more.held;
+    sum.fences += more.fences;
+    sum.owned += more.owned;
+    sum.releases += more.releases;
+    sum.signals += more.signals;
+    sum.received += more.received;
+    sum.in_gaps += more.in_gaps;
+}
+
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let hours = self.time as f64 / 3600e9;
         let faults: u64 = self.faults.values().sum();
         writeln!(
             f,
-            "{} seeds, {hours:.2} simulated hours, {} operations, {} lines of history, {} connections, {} segments, {faults} faults:",
-            self.seeds, self.operations, self.lines, self.connections, self.segments
+            "{} seeds, {hours:.2} simulated hours, {} operations, {} connections, {} segments",
+            self.seeds, self.operations, self.connections, self.segments
         )?;
+        writeln!(f, "judged: {:?}", self.counts)?;
+        writeln!(f, "{faults} faults:")?;
         for (fault, count) in &self.faults {
             writeln!(f, "{count:>8} {fault}")?;
         }

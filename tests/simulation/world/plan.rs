@@ -318,6 +318,16 @@ impl ClientPlan {
     }
 }
 
+impl ClientPlan {
+    /// How many connections it may have at most: of each shard those for requests, for waits, as many again that own leases, one for
+    /// statistics and one to emit, and one of each subscriber.
+    pub fn most_connections(&self, shards: usize) -> usize {
+        // One that replaces another is there before that is gone.
+        let of_shard = 2 * (self.pipelined_connections + self.programs.len() + 2) + 3 * self.exclusive_connections;
+        shards * of_shard
+    }
+}
+
 impl Fault {
     fn draw(random: &mut Rng, end: Time, shards: &[ShardPlan], clients: usize) -> Self {
         let at = random.u64(SECOND / 2..end - SECOND);

@@ -7,13 +7,15 @@ use dflockd_client::server::Cluster;
 use fastrand::Rng;
 
 use super::clients::{ClientProcess, Settings};
-use super::history::record::{Line, What};
+use super::history::record::{Line, Name, Trouble, What};
 use super::net::{Link, MS, Network, SECOND, Time};
 use super::outcome::{Outcome, Report};
 use super::panics;
 use super::plan::Plan;
+use super::programs::Program;
 use super::servers::Servers;
 use super::trace::Trace;
+use super::verdict;
 
 /// A world.
 pub(super) struct World {
@@ -38,11 +40,12 @@ const PATIENCE: Time = 60 * SECOND;
 const QUIET: Time = 60 * SECOND;
 
 impl World {
-    pub(super) fn new(seed: u64, keeps_trace: bool) -> Self {
+    pub(super) fn new(seed: u64, keeps_trace: bool, planted: Option<Program>) -> Self {
         // The client's jitter comes from this thread's generator.
         fastrand::seed(seed);
         panics::watch();
-        let plan = Plan::draw(seed);
+        let mut plan = Plan::draw(seed);
+        plan.clients[0].programs.extend(planted);
         let mut random = Rng::with_seed(seed ^ 0x5eed);
         let trace = Trace::new(keeps_trace);
         trace.note(0, format_args!("{plan:?}"));
@@ -98,7 +101,7 @@ impl World {
     }
 
     fn run_faults(&mut self) {
-        let faults = std::mem::take(&mut self.plan.faults);
+        let faults = self.plan.faults.clone();
         let mut begins = 0;
         let mut under_way: Vec<usize> = Vec::new();
         while self.now < self.plan.faults_end {
@@ -209,6 +212,10 @@ impl World {
             }
         }
         self.now = until;
+        if self.now / SECOND > (until - slice) / SECOND {
+            self.violations
+                .extend(self.clients.iter().filter_map(ClientProcess::is_too_large));
+        }
     }
 
     pub(super) fn note(&mut self, at: Time, what: What) {
@@ -236,10 +243,24 @@ impl World {
             client.kill(self.now, false);
             lines.extend(client.take_lines());
         }
+        if self.plan.shards.iter().any(|shard| shard.max_connections > 0) {
+            // Whoever comes too late to a full server waits until others have gone, however long that takes.
+            let trouble = Trouble {
+                trouble: Name::from("full servers"),
+            };
+            lines.push(Line {
+                at: 0,
+                what: What::TroubleBegun(trouble),
+            });
+        }
         lines.append(&mut self.lines);
         lines.sort_by_key(|line| line.at);
         for line in &lines {
             self.trace.note(line.at, format_args!("{:?}", line.what));
+        }
+        let verdict = verdict::judge(&self.plan, lines.clone());
+        if !verdict.is_valid() {
+            self.violations.push(verdict.to_string());
         }
         let panics = panics::seen().into_iter().map(|panic| format!("panic: {panic}"));
         self.violations.extend(panics);
@@ -252,7 +273,7 @@ impl World {
                 seeds: 1,
                 time: self.now,
                 operations: self.clients.iter().map(|client| client.operations()).sum(),
-                lines: lines.len() as u64,
+                counts: verdict.counts,
                 connections: traffic.connections,
                 segments: traffic.segments,
                 faults: self.faults,

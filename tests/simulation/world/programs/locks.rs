@@ -47,10 +47,13 @@ pub async fn holder(caller: &mut Caller, keys: u64) {
 
 async fn acquire_lock(caller: &mut Caller, subject: &Subject) -> Option<(Holder, LockGuard)> {
     let within = caller.process.acquire_timeout + caller.process.request_timeout;
-    let lock = match caller.process.client.lock(&*subject.key) {
-        Ok(lock) => lock,
-        Err(error) => panic!("a key of the simulation is none: {error}"),
-    };
+    let lock = caller
+        .process
+        .client
+        .lock(&*subject.key)
+        .expect("a key of the simulation is none");
+    // Some leases run out under their holders.
+    let lock = lock.renew(caller.random.u32(..8) > 0);
     let asked = Asked::of(Action::Acquire, subject).within(within);
     let returned = caller.call(asked, lock.acquire()).await;
     granted(caller, subject, returned)
@@ -128,9 +131,11 @@ impl Released for dflockd_client::SemaphorePermit {
 
 pub async fn tries(caller: &mut Caller, keys: u64) {
     let subject = lock(caller.random.u64(..keys));
-    let Ok(lock) = caller.process.client.lock(&*subject.key) else {
-        return;
-    };
+    let lock = caller
+        .process
+        .client
+        .lock(&*subject.key)
+        .expect("a key of the simulation is none");
     let asked = Asked::of(Action::Try, &subject).within(caller.process.request_timeout);
     let Returned { op, result } = caller.call(asked, lock.try_acquire()).await;
     let result = match result {
@@ -147,6 +152,16 @@ pub async fn tries(caller: &mut Caller, keys: u64) {
         release(caller, &subject, holder, guard).await;
     }
     rest(caller).await;
+}
+
+/// A planted bug: its history breaks rules.
+pub async fn liar(caller: &mut Caller) {
+    let subject = lock(0);
+    if let Some((holder, guard)) = acquire_lock(caller, &subject).await {
+        drop(guard);
+        caller.pause(Duration::from_secs(1)).await;
+        holder.pretends();
+    }
 }
 
 pub async fn several(caller: &mut Caller, keys: u64) {
@@ -216,9 +231,11 @@ pub async fn election(caller: &mut Caller) {
         key: Name::from("leader"),
         limit: 1,
     };
-    let Ok(lock) = caller.process.client.lock(&*subject.key) else {
-        return;
-    };
+    let lock = caller
+        .process
+        .client
+        .lock(&*subject.key)
+        .expect("a key of the simulation is none");
     let election = Election::new(lock);
     // A campaign has no end of its own.
     let patience = Duration::from_millis(caller.random.u64(100..15_000));

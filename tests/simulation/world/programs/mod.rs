@@ -32,6 +32,11 @@ pub enum Program {
     GroupMember,
     /// Asks for statistics, and clusters for a barrier.
     Observer,
+    /// Believes that it holds what it has let go.
+    Liar,
+    /// Never ends.
+    Stuck,
+    Panics,
 }
 
 impl Program {
@@ -72,6 +77,9 @@ impl Program {
                 Self::SlowSubscriber => signals::subscriber(&mut caller, signals::Pace::Slow).await,
                 Self::GroupMember => signals::subscriber(&mut caller, signals::Pace::Shared).await,
                 Self::Observer => locks::observer(&mut caller).await,
+                Self::Liar => locks::liar(&mut caller).await,
+                Self::Stuck => std::future::pending().await,
+                Self::Panics => panic!("planted"),
             }
         }
     }

@@ -10,9 +10,11 @@ use super::locks::{granted, hold, lock, release, rest};
 
 pub async fn two_phase(caller: &mut Caller, keys: u64) {
     let subject = lock(caller.random.u64(..keys));
-    let Ok(lock) = caller.process.client.lock(&*subject.key) else {
-        return;
-    };
+    let lock = caller
+        .process
+        .client
+        .lock(&*subject.key)
+        .expect("a key of the simulation is none");
     let asked = Asked::of(Action::Enqueue, &subject).within(caller.process.request_timeout);
     let Returned { op, result } = caller.call(asked, lock.enqueue()).await;
     let held = match result {

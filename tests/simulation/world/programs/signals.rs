@@ -56,60 +56,67 @@ pub async fn subscriber(caller: &mut Caller, pace: Pace) {
     let mut asked = Asked::new(Action::Listen).within(caller.process.request_timeout);
     asked.channel = Some(Name::from(text));
     let client = caller.process.client.clone();
-    let returned = caller.call(asked, client.subscribe_with(request)).await;
     let process = caller.process.name.clone();
     let subscription = caller.process.writer.next_id();
+    // Servers may send it its share from here on, and until it is there, or has failed, that is lost.
+    caller.note(What::Subscribed(Subscribed {
+        process: process.clone(),
+        subscription,
+        pattern: Name::from(text),
+        group,
+    }));
+    gap(caller, subscription, Extent::Begins);
+    let returned = caller.call(asked, client.subscribe_with(request)).await;
     if let Some(Ok(_)) = returned.result {
-        caller.note(What::Subscribed(Subscribed {
-            process: process.clone(),
-            subscription,
-            pattern: Name::from(text),
-            group,
-        }));
+        gap(caller, subscription, Extent::Ends);
     }
     caller.ended(&returned);
     let Some(Ok(mut signals)) = returned.result else {
+        caller.note(What::Unsubscribed(Subscription { process, subscription }));
         return rest(caller).await;
     };
     let until = caller.process.writer.now() + caller.random.u64(..20_000) * 1_000_000;
     while !caller.is_done() && caller.process.writer.now() < until {
-        let event = tokio::time::timeout(Duration::from_millis(500), signals.next_event()).await;
-        let process = process.clone();
-        match event {
-            Err(_) => continue,
-            Ok(None) => {
-                let extent = Extent::Begins;
-                caller.note(What::Gap(Gap {
-                    process,
-                    subscription,
-                    extent,
-                }));
-                break;
-            }
-            Ok(Some(SignalEvent::Signal(signal))) => caller.note(What::Received(Received {
-                process,
-                subscription,
-                channel: Name::from(signal.channel()),
-                payload: Name::from(signal.payload()),
-            })),
-            Ok(Some(event)) => {
-                let extent = match event {
-                    SignalEvent::Lost { .. } => Extent::Begins,
-                    SignalEvent::Restored { .. } => Extent::Ends,
-                    _ => Extent::Here,
-                };
-                caller.note(What::Gap(Gap {
-                    process,
-                    subscription,
-                    extent,
-                }));
-            }
+        match tokio::time::timeout(Duration::from_millis(500), signals.next_event()).await {
+            Err(_) => {}
+            Ok(Some(event)) => take_down(caller, subscription, event),
+            // No more comes.
+            Ok(None) => break,
         }
         if pace == Pace::Slow {
             caller.pause(Duration::from_millis(800)).await;
         }
     }
+    // What is there already.
+    while let Ok(Some(event)) = tokio::time::timeout(Duration::ZERO, signals.next_event()).await {
+        take_down(caller, subscription, event);
+    }
     caller.note(What::Unsubscribed(Subscription { process, subscription }));
     drop(signals);
     rest(caller).await;
+}
+
+/// What a subscription was told.
+fn take_down(caller: &Caller, subscription: u64, event: SignalEvent) {
+    let process = caller.process.name.clone();
+    match event {
+        SignalEvent::Signal(signal) => caller.note(What::Received(Received {
+            process,
+            subscription,
+            channel: Name::from(signal.channel()),
+            payload: Name::from(signal.payload()),
+        })),
+        SignalEvent::Lost { .. } => gap(caller, subscription, Extent::Begins),
+        SignalEvent::Restored { .. } => gap(caller, subscription, Extent::Ends),
+        _ => gap(caller, subscription, Extent::Here),
+    }
+}
+
+/// Signals may be missing.
+fn gap(caller: &Caller, subscription: u64, extent: Extent) {
+    caller.note(What::Gap(Gap {
+        process: caller.process.name.clone(),
+        subscription,
+        extent,
+    }));
 }
