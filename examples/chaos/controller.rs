@@ -139,7 +139,7 @@ impl World {
                 number,
                 lives: 0,
                 seed,
-                name: format!("client-{number}.0"),
+                name: format!("client-{number}-0"),
                 process: Process::start(&world.client_job(number, 0, seed))?,
             };
             world.clients.push(Mutex::new(slot));
@@ -149,7 +149,7 @@ impl World {
 
     fn client_job(&self, number: usize, life: u64, seed: u64) -> Job {
         Job::Client(ClientJob {
-            record: record_of(&self.directory, format!("client-{number}.{life}")),
+            record: record_of(&self.directory, format!("client-{number}-{life}")),
             seed: seed.wrapping_add(life.wrapping_mul(100)),
             ways: self.network.ways_of(number),
         })
@@ -166,7 +166,7 @@ impl World {
     /// Starts another in its place.
     pub(crate) fn start_client(&self, slot: &mut ClientSlot) -> Result<(), Box<dyn Error>> {
         slot.lives += 1;
-        slot.name = format!("client-{}.{}", slot.number, slot.lives);
+        slot.name = format!("client-{}-{}", slot.number, slot.lives);
         let job = self.client_job(slot.number, slot.lives, slot.seed);
         slot.process = block_in_place(|| Process::start(&job))?;
         Ok(())
@@ -220,7 +220,7 @@ fn begins(record: &Writer, server: &str, succeeds: Option<&str>) {
 
 impl ServerSlot {
     fn start(letter: char, release: &str, directory: &Path, record: &Writer) -> Result<Self, Box<dyn Error>> {
-        let name = format!("server-{letter}.0");
+        let name = format!("server-{letter}-0");
         begins(record, &name, None);
         let mut job = ServerJob {
             record: record_of(directory, name),
@@ -253,7 +253,7 @@ impl ServerSlot {
     /// Starts another on the same port, which knows nothing of what the one before granted.
     pub(crate) fn start_again(&mut self, record: &Writer) -> Result<(), Box<dyn Error>> {
         self.lives += 1;
-        let name = format!("server-{}.{}", self.letter, self.lives);
+        let name = format!("server-{}-{}", self.letter, self.lives);
         begins(record, &name, Some(self.name()));
         self.job.record.name = name;
         block_in_place(|| {

@@ -14,6 +14,9 @@ pub(crate) const KEPT: Duration = Duration::from_secs(4);
 /// How long leases last, unless a task asks for something else.
 pub(crate) const TTL: Duration = Duration::from_secs(3);
 
+/// How long leases last of what is held for long.
+pub(crate) const LONG_TTL: Duration = Duration::from_secs(12);
+
 /// What a process is.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum Job {

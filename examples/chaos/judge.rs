@@ -2,40 +2,65 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::error::Error;
-use std::fs;
+use std::fs::{self, File};
+use std::io::BufReader;
 use std::path::Path;
+use std::time::Duration;
 
+use crate::history::bounds::{Bounds, nanoseconds};
 use crate::history::record::{Action, Line, Outcome, What};
+use crate::history::{History, reader};
 use crate::resource::Resource;
+
+/// The record of the controller.
+const CONTROLLER: &str = "controller.jsonl";
+
+/// How late what is promised may come here.
+fn bounds() -> Bounds {
+    Bounds {
+        scheduling: nanoseconds(Duration::from_secs(3)),
+        // A silence of a second, then a second without an answer, and a busy machine.
+        unnoticed: nanoseconds(Duration::from_secs(3)),
+        unowned: nanoseconds(Duration::from_secs(6)),
+        // The longest time for which a way or a server holds something back, of each one.
+        transit: nanoseconds(Duration::from_secs(12)),
+        delivery: nanoseconds(Duration::from_secs(12)),
+    }
+}
 
 /// Everything that is wrong.
 pub(crate) fn judge(directory: &Path) -> Result<Vec<String>, Box<dyn Error>> {
     let lines = read(directory)?;
     println!("{}", operations(&lines));
-    let mut wrong = Vec::new();
-    wrong.extend(resource(directory, &Attempts::of(&lines))?);
+    let mut wrong = resource(directory, &Attempts::of(&lines))?;
+    let verdict = History::default().with(lines).judge(&bounds());
+    println!("records: {:?}", verdict.counts);
+    wrong.extend(verdict.violations.iter().map(ToString::to_string));
     Ok(wrong)
 }
 
-/// The records of all processes, as one. The last line of a process that was killed may be torn.
+/// The records of all processes.
 fn read(directory: &Path) -> Result<Vec<Line>, Box<dyn Error>> {
     let mut lines: Vec<Line> = Vec::new();
+    let mut ends = Vec::new();
+    let mut records = Vec::new();
     for file in fs::read_dir(directory)? {
         let path = file?.path();
-        if path.extension().is_none_or(|ending| ending != "jsonl") {
-            continue;
-        }
-        let text = fs::read(&path)?;
-        // What stands behind the last end of a line is torn.
-        let whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
-        for line in text[..whole]
-            .split(|byte| *byte == b'\n')
-            .filter(|line| !line.is_empty())
-        {
-            lines.push(serde_json::from_slice(line)?);
+        if path.extension().is_some_and(|ending| ending == "jsonl") {
+            records.push(path);
         }
     }
-    lines.sort_by_key(|line| line.at);
+    // What the controller says of a server stands before what the server says, but for its end.
+    records.sort_by_key(|path| !path.ends_with(CONTROLLER));
+    for path in records {
+        for line in reader::read(BufReader::new(File::open(path)?))? {
+            match line.what {
+                What::ServerEnded(_) => ends.push(line),
+                _ => lines.push(line),
+            }
+        }
+    }
+    lines.extend(ends);
     Ok(lines)
 }
 

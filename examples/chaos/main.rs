@@ -32,6 +32,10 @@ mod witness;
 #[cfg(unix)]
 #[path = "../../tests/support/history/mod.rs"]
 mod history;
+#[cfg(unix)]
+#[path = "../../tests/support/observed.rs"]
+#[allow(dead_code, unreachable_pub, clippy::expect_used, clippy::unwrap_used)]
+mod observed;
 
 use std::error::Error;
 use std::path::PathBuf;

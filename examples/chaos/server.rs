@@ -3,14 +3,15 @@
 use std::error::Error;
 use std::io::Write;
 use std::process::ExitCode;
+use std::time::Duration;
 
-use dflockd_client::server::{Cluster, Event, EventKind, Server};
+use dflockd_client::server::{Cluster, Event, Server};
 use tokio::io::{AsyncBufReadExt, BufReader, stdin};
 use tokio::time::Instant;
 
-use crate::history::record::{Entry, Kind, Name, What};
+use crate::history::record::Name;
 use crate::job::{ClusterJob, KEPT_BY_MEMBERS, Order, Record, ServerJob};
-use crate::witness;
+use crate::{observed, witness};
 
 /// Serves until standard input ends.
 pub(crate) async fn run(job: ServerJob) -> Result<ExitCode, Box<dyn Error>> {
@@ -51,49 +52,17 @@ pub(crate) async fn run_cluster(job: ClusterJob) -> Result<ExitCode, Box<dyn Err
 }
 
 /// Writes each event down before any client can know of it.
-fn recorder(to: &Record) -> std::io::Result<impl Fn(&Event) + Send + Sync + 'static> {
+fn recorder(to: &Record) -> Result<impl Fn(&Event) + Send + Sync + 'static, Box<dyn Error>> {
     let writer = witness::record(to)?;
     let server = Name::from(&to.name);
     // Both are the same clock, of which one does not tell its number.
-    let (instant, number) = (Instant::now(), witness::now());
-    let nanoseconds = move |at: Instant| {
-        let since = u64::try_from(at.saturating_duration_since(instant).as_nanos());
-        number.saturating_add(since.unwrap_or(u64::MAX))
-    };
+    let start = Instant::now().checked_sub(Duration::from_nanos(witness::now()));
+    let start = start.ok_or("the clock goes back to its beginning")?;
     Ok(move |event: &Event| {
-        let entry = Entry {
-            server: server.clone(),
-            connection: event.connection,
-            kind: match event.namespace {
-                dflockd_client::Kind::Lock => Kind::Lock,
-                dflockd_client::Kind::Semaphore => Kind::Semaphore,
-            },
-            key: Name::from(&event.key),
-            limit: event.limit,
-            token: event.token.as_ref().and_then(|token| token.as_str().parse().ok()),
-            fence: event.fence.map(|fence| fence.0),
-            place: event.place,
-            ends: event.ends.map(nanoseconds),
-        };
-        writer.note_at(nanoseconds(event.at), named(event.kind)(entry));
+        if let Some(line) = observed::line(&server, event, start) {
+            writer.note_at(line.at, line.what);
+        }
     })
-}
-
-fn named(kind: EventKind) -> fn(Entry) -> What {
-    match kind {
-        EventKind::Queued => What::Queued,
-        EventKind::Left => What::Left,
-        EventKind::Granted => What::Granted,
-        EventKind::Released => What::Released,
-        EventKind::Disconnected => What::Disconnected,
-        EventKind::Expired => What::Expired,
-        EventKind::Orphaned => What::Orphaned,
-        EventKind::Reclaimed => What::Reclaimed,
-        EventKind::Forgotten => What::Forgotten,
-        EventKind::RenewalRefused => What::RenewalRefused,
-        // What was collected begins anew.
-        _ => What::Renewed,
-    }
 }
 
 fn say(line: &str) -> std::io::Result<()> {

@@ -13,7 +13,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::history::record::{Action, Extent, Gap, Kind, Name, Outcome, Received, Subscribed, Subscription, What};
-use crate::job::{Record, TTL};
+use crate::job::{LONG_TTL, Record, TTL};
 use crate::resource::{Added, Resource};
 use crate::witness::{Asked, Call, Guard, Held, SeveralHeld, Witness};
 
@@ -91,9 +91,10 @@ impl Worker {
     }
 
     /// A handle on a key, and what is asked for with it.
-    fn lock(&self, key: &str) -> Option<(Lock, Asked)> {
+    fn lock(&self, key: &str, ttl: Duration) -> Option<(Lock, Asked)> {
         let patience = Duration::from_millis(fastrand::u64(200..6_000));
         let lock = self.locks.lock(key).ok()?.acquire_timeout(patience);
+        let lock = lock.lease_ttl(ttl).ok()?;
         Some((
             lock,
             Asked {
@@ -101,14 +102,16 @@ impl Worker {
                 key: Some(key.into()),
                 limit: Some(1),
                 timeout: Some(patience),
-                ttl: Some(TTL),
+                ttl: Some(ttl),
                 ..Asked::default()
             },
         ))
     }
 
     async fn acquire(&self, key: &str, is_watched: bool) -> Option<Held> {
-        let (lock, asked) = self.lock(key)?;
+        // What is kept for long outlasts the time in which its client must notice that the connection is gone.
+        let ttl = if is_watched { LONG_TTL } else { TTL };
+        let (lock, asked) = self.lock(key, ttl)?;
         let call = self.witness.call(self.caller, Action::Acquire, asked);
         let acquired = lock.acquire().await;
         self.was_acquired(call, acquired, 1, is_watched).await
@@ -271,7 +274,7 @@ impl Worker {
     /// Takes a place in the queue first, and waits later, if at all.
     async fn take_tickets(self) {
         while self.goes_on() {
-            let Some((lock, asked)) = self.lock(&self.pick("turn", 1)) else {
+            let Some((lock, asked)) = self.lock(&self.pick("turn", 1), TTL) else {
                 return;
             };
             let call = self.witness.call(
@@ -363,7 +366,7 @@ impl Worker {
 
     async fn lead(self) {
         while self.goes_on() {
-            let Some((lock, asked)) = self.lock(&self.pick("leader", 1)) else {
+            let Some((lock, asked)) = self.lock(&self.pick("leader", 1), LONG_TTL) else {
                 return;
             };
             // A campaign goes on until it is won, or given up.
@@ -386,7 +389,7 @@ impl Worker {
     /// Never waits; what it gets is not renewed.
     async fn try_only(self) {
         while self.goes_on() {
-            let Some((lock, asked)) = self.lock(&self.pick("n", 2)) else {
+            let Some((lock, asked)) = self.lock(&self.pick("n", 2), TTL) else {
                 return;
             };
             let asked = Asked { timeout: None, ..asked };

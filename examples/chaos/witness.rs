@@ -221,8 +221,9 @@ impl Witness {
 
     /// Looks whether a lease is held, and notes what the caller acts on.
     fn looked(&self, holder: u64, is_held: impl FnOnce() -> bool) -> bool {
-        let at = self.writer.now();
+        let before = self.writer.now();
         let held = is_held();
+        let at = if held { before } else { self.writer.now() };
         let process = self.process.clone();
         self.writer.note_at(at, What::Use(Use { process, holder, held }));
         held

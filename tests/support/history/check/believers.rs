@@ -15,10 +15,12 @@ use super::super::record::{Kind, Name};
 use super::super::verdict::Rule;
 use super::{Findings, about_key, named, time};
 
+/// The beginning and end of a belief, and the number of its holder.
+type Belief = (u64, u64, usize);
+
 pub fn check(findings: &mut Findings<'_>) {
     let facts = findings.facts;
-    // For each key the beliefs: their beginnings, ends and holders.
-    let mut beliefs: HashMap<(Kind, &Name), Vec<(u64, u64, usize)>> = HashMap::new();
+    let mut beliefs: HashMap<(Kind, &Name), Vec<Belief>> = HashMap::new();
     for (number, holder) in facts.holders.all.iter().enumerate() {
         let Some(until) = holder.last_belief() else { continue };
         let excused = facts.grants.of(holder.token).and_then(|grant| {

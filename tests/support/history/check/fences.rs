@@ -56,10 +56,13 @@ fn shown(findings: &mut Findings<'_>) {
     }
 }
 
+/// When a holder was asked for and had, the fence that it shows, and the holder.
+type Shown<'a> = (u64, u64, u64, &'a Holder);
+
 /// What clients showed, without servers to compare it with.
 fn seen(findings: &mut Findings<'_>) {
     let facts = findings.facts;
-    let mut of_keys: HashMap<(Kind, &Name), Vec<(u64, u64, u64, &Holder)>> = HashMap::new();
+    let mut of_keys: HashMap<(Kind, &Name), Vec<Shown<'_>>> = HashMap::new();
     for holder in &facts.holders.all {
         let Some(fence) = holder.fence else { continue };
         let asked = facts.operations.of(&holder.process, holder.op);
