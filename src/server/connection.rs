@@ -133,9 +133,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ServedConnection<'_, S> {
         if let Ok(None) = request {
             return NextStep::Read;
         }
-        let now = Instant::now();
         let session = &mut self.session;
         let mut state = session.shared.state();
+        // Not before the lock is taken: what other connections did meanwhile was earlier.
+        let now = Instant::now();
         if state.is_killed() {
             return NextStep::End;
         }
