@@ -208,16 +208,18 @@ impl ServerBuilder {
     }
 
     /// For tests whose runs repeat themselves: tokens follow from this number, and fences begin behind it, which is the time in
-    /// nanoseconds otherwise. A server that follows another needs a greater one, or it makes the fences of the first again.
+    /// nanoseconds otherwise. The seed of a server that follows another must be at least the last fence of the first, or fences
+    /// come again.
     /// Tokens can be guessed then. In a [`Cluster`](super::Cluster) fences begin at 1 all the same. Default: none.
     pub fn seed(mut self, seed: u64) -> Self {
         self.options.seed = Some(seed);
         self
     }
 
-    /// For tests: calls this for each event, in order, while the server's state is locked and before any answer tells of it. So the record of a
-    /// process that is killed misses nothing that its clients know. It should return soon; if it panics, the connection or the
-    /// sweep that caused the event ends with it.
+    /// For tests: calls this for each event, in order, while the server's state is locked and before any answer tells of it. So
+    /// the record of a process that is killed misses nothing that its clients know. It should return soon, and must not call the
+    /// server ([`Server::stats`], [`Server::events`]), which would wait for itself. If it panics, that is logged, and the server
+    /// goes on.
     pub fn on_event(mut self, tell: impl Fn(&Event) + Send + Sync + 'static) -> Self {
         self.options.on_event = Some(Arc::new(tell));
         self
@@ -227,8 +229,9 @@ impl ServerBuilder {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) if the read or the write timeout is zero,
-    /// [`ErrorKind::Connect`](crate::ErrorKind::Connect) if the address cannot be bound.
+    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) if the read or the write timeout is zero, and without a
+    /// runtime, or on one without timers or sockets, [`ErrorKind::Connect`](crate::ErrorKind::Connect) if the address cannot be
+    /// bound.
     ///
     /// # Cancel safety
     ///
@@ -243,13 +246,15 @@ impl ServerBuilder {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) if the read or the write timeout is zero.
+    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) if the read or the write timeout is zero, and without a
+    /// runtime, or on one without timers.
     ///
     /// # Cancel safety
     ///
     /// Safe: nothing is served if it is dropped.
     pub async fn start_on(self, listener: impl Listener, address: SocketAddr) -> Result<Server> {
         self.options.check()?;
+        crate::runtime::current("a server", false)?;
         Server::serve_alone((listener, address), self.options)
     }
 }

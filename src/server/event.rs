@@ -13,13 +13,14 @@ pub struct Event {
     pub at: Instant,
     /// What.
     pub kind: EventKind,
-    /// The namespace of the key.
+    /// The namespace of the key. Releases in which locks and semaphores share one do not know that of a key that is not there: see
+    /// [`RenewalRefused`](EventKind::RenewalRefused).
     pub namespace: Kind,
     /// The key. Servers take some that are not valid as a [`Key`]: in these, U+FFFD stands for what is not.
     pub key: Key,
-    /// How many may hold the key at once: 1 for a lock.
+    /// How many may hold the key at once: 1 for a lock, and for a key that is not there.
     pub limit: u64,
-    /// The grant that it is about, where there is one.
+    /// The grant that it is about, where there is one; for a [`RenewalRefused`](EventKind::RenewalRefused) what the client sent.
     pub token: Option<Token>,
     /// The fence of that grant, where the release makes fences.
     pub fence: Option<Fence>,
@@ -57,8 +58,11 @@ pub enum EventKind {
     Reclaimed,
     /// A new leader did not know of the lease, as it was [told](super::Cluster::forgets_tokens) not to.
     Forgotten,
-    /// What was granted in the queue was collected by its `w`: the lease begins anew.
+    /// What a ticket was granted, at once or in the queue, was collected by its `w`: the lease begins anew. Clusters record none, as a
+    /// lease runs on there.
     Collected,
-    /// A renewal of a token that holds nothing was refused.
+    /// A renewal of a token that holds nothing was refused. It tells no fence. If the server does not know the key, the limit is 1
+    /// whatever it may have been, and in releases before 1.14 the namespace is that of locks. Renewals that clients send as signs
+    /// of life, of a token of 32 zeros, are not recorded.
     RenewalRefused,
 }

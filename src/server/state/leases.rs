@@ -40,15 +40,13 @@ impl State {
         let entry = self.entries.get_mut(subject);
         let mut holders = entry.into_iter().flat_map(|entry| &mut entry.holders);
         let Some(holder) = holders.find(|holder| holder.grant.token == token) else {
-            let about = About::Lease(token);
-            self.record(EventKind::RenewalRefused, subject, about, connection, now);
+            self.record_refused(connection, subject, token, now);
             return Response::Refused(Status::Error);
         };
         let lease = holder.lease;
         if holder.ends <= now {
             self.expire_lease(subject, lease, now);
-            let about = About::Lease(token);
-            self.record(EventKind::RenewalRefused, subject, about, connection, now);
+            self.record_refused(connection, subject, token, now);
             return Response::Refused(match release.is_cluster_build() {
                 true => Status::LeaseExpired,
                 false => Status::Error,
@@ -68,6 +66,14 @@ impl State {
         }
         self.record(EventKind::Renewed, subject, About::Anew(token), owner, now);
         Response::Renewed(Some(ttl.as_secs()))
+    }
+
+    /// Clients probe with a token of nothing: that is no renewal.
+    fn record_refused(&mut self, connection: ConnectionId, subject: &QualifiedKey, token: Token, now: Instant) {
+        if token != Token::OF_NOTHING {
+            let about = About::Lease(token);
+            self.record(EventKind::RenewalRefused, subject, about, connection, now);
+        }
     }
 
     /// Lets all leases expire whose time is over. Without a leader nothing happens: that is the next one's to do.

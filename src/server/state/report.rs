@@ -12,6 +12,7 @@ use crate::server::event::{Event, EventKind};
 use crate::server::signals::SignalHub;
 use crate::stats::{ClusterStats, IdleStats, LockStats, SemaphoreStats, SignalChannelStats, Stats};
 use crate::types::{Fence, Key, Kind, Token};
+use crate::unwind::catch;
 
 /// What an event is about.
 pub(super) enum About {
@@ -201,7 +202,9 @@ impl State {
             Kind::Semaphore if limit == 1 && !self.options.release.separates_namespaces() => Kind::Lock,
             kind => kind,
         };
-        let makes_fences = options.release.makes_fences();
+        // A client may renew any token: that of no grant has no fence.
+        let is_of_grant = kind != EventKind::RenewalRefused;
+        let granted = token.filter(|_| is_of_grant && options.release.makes_fences());
         let event = Event {
             at,
             kind,
@@ -209,13 +212,15 @@ impl State {
             key: Key::lossy(subject.1.as_bytes()),
             limit,
             token,
-            fence: token.filter(|_| makes_fences).map(|token| Fence(token.first_half())),
+            fence: granted.map(|token| Fence(token.first_half())),
             place,
             ends: begins.map(|holder| holder.ends),
             connection,
         };
         if let Some(on_event) = &options.on_event {
-            on_event(&event);
+            if let Err(panic) = catch(|| on_event(&event)) {
+                tracing::error!(%panic, "the callback for events panicked");
+            }
         }
         if options.record_events {
             self.events.push(event);
