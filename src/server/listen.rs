@@ -54,7 +54,7 @@ pub trait Listener: Send + 'static {
     /// A connection. It is dropped when the server is done with it, after [`shutdown`](tokio::io::AsyncWriteExt::shutdown).
     type Io: AsyncRead + AsyncWrite + Unpin + Send + 'static;
 
-    /// Waits for the next connection. After an error the server waits for 100 ms and asks again.
+    /// Waits for the next connection. After an error, or a panic, the server waits for 100 ms and asks again.
     ///
     /// # Cancel safety
     ///

@@ -23,6 +23,7 @@ use super::state::State;
 use crate::error::Result;
 use crate::stats::Stats;
 use crate::tls::TlsAcceptor;
+use crate::unwind::catch_async;
 
 /// An embedded server. Dropping it stops it at once; [`shutdown`](Self::shutdown) lets its clients finish.
 pub struct Server {
@@ -49,6 +50,7 @@ impl Server {
     pub(super) async fn start(builder: ServerBuilder) -> Result<Self> {
         let ServerBuilder { host, port, options } = builder;
         options.check()?;
+        crate::runtime::current("a server", true)?;
         let listening = listen(&host, port).await?;
         Self::serve_alone(listening, options)
     }
@@ -193,16 +195,21 @@ async fn until(end: CancellationToken, work: impl Future<Output = ()>) {
     }
 }
 
+/// How long nothing is accepted after that has failed.
+const PAUSE_OF_ACCEPT: Duration = Duration::from_millis(100);
+
 async fn accept(mut listener: impl Listener, shared: Arc<Shared>, tasks: TaskTracker) {
     loop {
-        match listener.accept().await {
-            Ok(stream) => admit(stream, &shared, &tasks),
-            Err(error) => {
-                // Out of file descriptors, as a rule: let some connections end.
-                tracing::warn!(%error, "cannot accept");
-                tokio::time::sleep(Duration::from_millis(100)).await;
+        match catch_async(listener.accept()).await {
+            Ok(Ok(stream)) => {
+                admit(stream, &shared, &tasks);
+                continue;
             }
+            // Out of file descriptors, as a rule: let some connections end.
+            Ok(Err(error)) => tracing::warn!(%error, "cannot accept"),
+            Err(panic) => tracing::error!(%panic, "the listener panicked"),
         }
+        tokio::time::sleep(PAUSE_OF_ACCEPT).await;
     }
 }
 

@@ -77,6 +77,7 @@ impl ClusterBuilder {
     ///
     /// Safe: nothing listens if it is dropped.
     pub async fn start(self) -> Result<Cluster> {
+        crate::runtime::current("a cluster", true)?;
         let mut ports = Vec::new();
         let mut listeners = Vec::new();
         for _ in 0..self.members {
@@ -95,7 +96,8 @@ impl ClusterBuilder {
 
     /// Starts a member at each of these addresses, on listeners that need not be sockets, on the current tokio runtime. The first
     /// leads. `listen` is called for each member now, and again when a member that was stopped is
-    /// [started](Cluster::start). [`members`](Self::members) does not count. See [`Listener`] for an example of one.
+    /// [started](Cluster::start); its future gives the listener. [`members`](Self::members) does not count. See [`Listener`] for
+    /// an example of one.
     ///
     /// # Errors
     ///
@@ -105,10 +107,10 @@ impl ClusterBuilder {
     /// # Cancel safety
     ///
     /// Safe: nothing is served if it is dropped.
-    pub async fn start_on<L: Listener>(
+    pub async fn start_on<L: Listener, F: Future<Output = io::Result<L>> + Send + 'static>(
         self,
         addresses: impl IntoIterator<Item = SocketAddr>,
-        listen: impl Fn(SocketAddr) -> io::Result<L> + Send + Sync + 'static,
+        listen: impl Fn(SocketAddr) -> F + Send + Sync + 'static,
     ) -> Result<Cluster> {
         let listen = Arc::new(listen);
         let ports = addresses.into_iter().map(|address| {
@@ -117,8 +119,8 @@ impl ClusterBuilder {
         });
         let cluster = self.of(ports.collect())?;
         for (number, member) in cluster.members.iter().enumerate() {
-            let server = member.port.serve(cluster.served_by(number)).await?;
-            *member.running() = Some(server);
+            let listening = member.port.listen().await?;
+            *member.running() = Some(listening(cluster.served_by(number)));
         }
         Ok(cluster)
     }

@@ -208,8 +208,8 @@ impl Cluster {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) if there is no such member,
-    /// [`ErrorKind::Connect`](crate::ErrorKind::Connect) if its address cannot be bound.
+    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) if there is no such member, and without a runtime,
+    /// [`ErrorKind::Connect`](crate::ErrorKind::Connect) if its address cannot be bound. The member stays stopped then.
     ///
     /// # Cancel safety
     ///
@@ -219,11 +219,14 @@ impl Cluster {
         if stopped.running().is_some() {
             return Ok(());
         }
-        if let Some(members) = self.state().membership() {
-            members.begin_process(member);
+        let listening = stopped.port.listen().await?;
+        let mut running = stopped.running();
+        if running.is_none() {
+            if let Some(members) = self.state().membership() {
+                members.begin_process(member);
+            }
+            *running = Some(listening(self.served_by(member)));
         }
-        let server = stopped.port.serve(self.served_by(member)).await?;
-        *stopped.running() = Some(server);
         Ok(())
     }
 

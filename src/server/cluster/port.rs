@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 
 use tokio::net::{TcpListener, TcpSocket};
 
@@ -9,20 +10,23 @@ use crate::error::Result;
 use crate::server::listen::{Listener, cannot_listen};
 use crate::server::listener::{Served, Server, listen};
 
-/// Serves a member at its address, on a listener of its own.
-type Serve = Box<dyn Fn(SocketAddr, Served) -> Result<Server> + Send + Sync>;
+/// Serves a member on what listens for it.
+pub(super) type Listening = Box<dyn FnOnce(Served) -> Server + Send>;
+
+/// Makes something listen at an address.
+type Listen = Box<dyn Fn(SocketAddr) -> Pin<Box<dyn Future<Output = Result<Listening>> + Send>> + Send + Sync>;
 
 /// The address of a member, which listens there again after it was stopped.
 pub(super) struct Port {
     address: SocketAddr,
-    listening: Listening,
+    kind: PortKind,
 }
 
-enum Listening {
+enum PortKind {
     /// Bound, but not listening: who connects is refused, and the system gives the port to no outgoing connection.
     Tcp { _taken: Option<TcpSocket> },
     /// The user's listeners.
-    Given(Serve),
+    Given(Listen),
 }
 
 impl Port {
@@ -39,22 +43,27 @@ impl Port {
     fn tcp(address: SocketAddr, taken: Option<TcpSocket>) -> Self {
         Self {
             address,
-            listening: Listening::Tcp { _taken: taken },
+            kind: PortKind::Tcp { _taken: taken },
         }
     }
 
     /// An address at which something listens that is no TCP socket.
-    pub(super) fn given<L: Listener>(
+    pub(super) fn given<L: Listener, F: Future<Output = io::Result<L>> + Send + 'static>(
         address: SocketAddr,
-        listen: impl Fn(SocketAddr) -> io::Result<L> + Send + Sync + 'static,
+        listen: impl Fn(SocketAddr) -> F + Send + Sync + 'static,
     ) -> Self {
-        let serve: Serve = Box::new(move |address, served| {
-            let listener = listen(address).map_err(|error| cannot_listen(&address.to_string(), error))?;
-            Ok(Server::serve((listener, address), served))
+        let listen: Listen = Box::new(move |address| {
+            let listens = listen(address);
+            Box::pin(async move {
+                let listener = listens
+                    .await
+                    .map_err(|error| cannot_listen(&address.to_string(), error))?;
+                Ok(serving((listener, address)))
+            })
         });
         Self {
             address,
-            listening: Listening::Given(serve),
+            kind: PortKind::Given(listen),
         }
     }
 
@@ -62,13 +71,18 @@ impl Port {
         self.address
     }
 
-    /// Listens there, and serves what comes.
-    pub(super) async fn serve(&self, served: Served) -> Result<Server> {
-        match &self.listening {
-            Listening::Tcp { .. } => Ok(Server::serve(listen_at(self.address).await?, served)),
-            Listening::Given(serve) => serve(self.address, served),
+    /// Listens there. What comes is served once the result is called, on the current runtime.
+    pub(super) async fn listen(&self) -> Result<Listening> {
+        crate::runtime::current("a member of a cluster", matches!(self.kind, PortKind::Tcp { .. }))?;
+        match &self.kind {
+            PortKind::Tcp { .. } => Ok(serving(listen_at(self.address).await?)),
+            PortKind::Given(listen) => listen(self.address).await,
         }
     }
+}
+
+fn serving(listening: (impl Listener, SocketAddr)) -> Listening {
+    Box::new(move |served| Server::serve(listening, served))
 }
 
 async fn listen_at(address: SocketAddr) -> Result<(TcpListener, SocketAddr)> {

@@ -1,5 +1,6 @@
 //! The servers of a shard: one, or the members of a cluster, in a host of their own.
 
+use std::future::ready;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -141,7 +142,7 @@ impl Servers {
                 )
             }
             true => {
-                let listen = move |address| SimListener::bind(&network, id, address);
+                let listen = move |address| ready(SimListener::bind(&network, id, address));
                 let builder = Cluster::builder().options(options);
                 let started = host.block_on(builder.start_on(self.addresses.clone(), listen));
                 Running::Cluster(Arc::new(started.expect("the cluster does not start")))
