@@ -9,11 +9,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use dflockd_client::server::{Cluster, EventKind, Server};
-use support::checker::Checker;
+use support::history::History;
+use support::history::bounds::{Bounds, nanoseconds};
+use support::history::record::{Acquired, Action, Invoke, Kind, Line, Name, Outcome, Return, Token, What};
+use support::history::writer::Writer;
+use support::observed;
 use support::raw::{Heard, RawConnection};
 use support::until;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 /// Nothing here takes so long, unless it hangs.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -80,20 +84,72 @@ impl Session {
     }
 }
 
-/// What the clients saw: how many of them hold each key, and how much was done.
-#[derive(Default)]
+/// What the clients saw, and how much was done.
 struct Seen {
-    holders: [AtomicUsize; KEYS],
+    writer: Writer,
     done: AtomicUsize,
 }
 
 impl Seen {
-    fn enter(&self, key: usize) {
-        assert_eq!(self.holders[key].fetch_add(1, Ordering::SeqCst), 0, "two hold k{key}");
+    fn new(start: Instant) -> Self {
+        Self {
+            writer: Writer::in_memory(move || nanoseconds(start.elapsed())),
+            done: AtomicUsize::new(0),
+        }
     }
 
-    fn leave(&self, key: usize) {
-        self.holders[key].fetch_sub(1, Ordering::SeqCst);
+    /// A session begins to acquire a key, or to release what it holds.
+    fn invoke(&self, session: &Name, action: Action, key: &str, holder: Option<u64>) -> u64 {
+        let op = self.writer.next_id();
+        self.writer.note(What::Invoke(Invoke {
+            process: session.clone(),
+            caller: 0,
+            op,
+            action,
+            kind: Some(Kind::Lock),
+            key: Some(key.into()),
+            limit: None,
+            timeout: None,
+            ttl: None,
+            holder,
+            ticket: None,
+            channel: None,
+            payload: None,
+        }));
+        op
+    }
+
+    fn returned(&self, session: &Name, op: u64, outcome: Outcome) {
+        self.writer.note(What::Return(Return {
+            process: session.clone(),
+            op,
+            outcome,
+            token: None,
+            fence: None,
+            error: None,
+        }));
+    }
+
+    fn acquired(&self, session: &Name, op: u64, key: &str, token: Token) -> u64 {
+        let holder = self.writer.next_id();
+        self.writer.note(What::Acquired(Acquired {
+            process: session.clone(),
+            holder,
+            op,
+            kind: Kind::Lock,
+            key: key.into(),
+            limit: 1,
+            token,
+            fence: None,
+            watched: false,
+        }));
+        self.returned(session, op, Outcome::Granted);
+        holder
+    }
+
+    /// Nothing takes a lease away here, and none runs out: so it is held.
+    fn uses(&self, session: &Name, holder: u64) {
+        self.writer.note_use(session, holder, || true);
     }
 
     fn done(&self) -> usize {
@@ -103,32 +159,37 @@ impl Seen {
 
 /// Acquires, holds and releases until it is told to end. How often.
 async fn work(mut session: Session, number: usize, seen: Arc<Seen>, end: Arc<AtomicUsize>, hangs_up: bool) -> usize {
+    let me = Name::from(session.reference.as_str());
     let mut rounds = 0;
     while end.load(Ordering::SeqCst) == 0 {
-        let key = (number + rounds) % KEYS;
+        let key = format!("k{}", (number + rounds) % KEYS);
         let hangs_up = hangs_up && (number + rounds) % 5 == 0;
-        let granted = session.ask(&format!("l\nk{key}\n60 60\n")).await;
+        let op = seen.invoke(&me, Action::Acquire, &key, None);
+        let granted = session.ask(&format!("l\n{key}\n60 60\n")).await;
         let token = granted
             .split(' ')
             .nth(1)
             .unwrap_or_else(|| panic!("{granted:?} is no grant"))
             .to_owned();
-        seen.enter(key);
+        let holder = seen.acquired(&me, op, &key, token.parse().unwrap());
+        seen.uses(&me, holder);
         if hangs_up {
             // Its place outlives that; and so does what it holds.
             if let Some(connection) = session.connection.take() {
                 // As long as the leader has not seen that, what it holds is the former connection's.
                 connection.hang_up().await;
             }
-            let again = session.ask(&format!("l\nk{key}\n60 60\n")).await;
+            let again = session.ask(&format!("l\n{key}\n60 60\n")).await;
             assert_eq!(again, granted, "the same holder");
         }
-        assert_eq!(session.ask(&format!("n\nk{key}\n{token} 60\n")).await, "ok 60");
+        assert_eq!(session.ask(&format!("n\n{key}\n{token} 60\n")).await, "ok 60");
         tokio::task::yield_now().await;
-        seen.leave(key);
-        let released = session.ask(&format!("r\nk{key}\n{token}\n")).await;
+        seen.uses(&me, holder);
+        let op = seen.invoke(&me, Action::Release, &key, Some(holder));
+        let released = session.ask(&format!("r\n{key}\n{token}\n")).await;
         // The answer to the first may be lost with its connection.
         assert!(["ok", "error"].contains(&released.as_str()), "{released}");
+        seen.returned(&me, op, Outcome::Done);
         rounds += 1;
         seen.done.fetch_add(1, Ordering::SeqCst);
     }
@@ -140,8 +201,9 @@ async fn under_load(hangs_up: bool, trouble: impl AsyncFnOnce(&Cluster, &Seen)) 
     let options = Server::builder()
         .record_events(true)
         .orphan_ttl(Duration::from_secs(600));
+    let start = Instant::now();
     let cluster = Cluster::builder().options(options).start().await.unwrap();
-    let (seen, end) = (Arc::new(Seen::default()), Arc::new(AtomicUsize::new(0)));
+    let (seen, end) = (Arc::new(Seen::new(start)), Arc::new(AtomicUsize::new(0)));
     let mut working = JoinSet::new();
     for number in 0..SESSIONS {
         let session = Session::new(&cluster, format!("session-{number}"));
@@ -150,10 +212,11 @@ async fn under_load(hangs_up: bool, trouble: impl AsyncFnOnce(&Cluster, &Seen)) 
     timeout(PATIENCE, trouble(&cluster, &seen)).await.expect("work goes on");
     end.store(1, Ordering::SeqCst);
     let rounds: Vec<usize> = timeout(PATIENCE, working.join_all()).await.expect("all come to an end");
-    let verdict = Checker::default()
-        .record("cluster", cluster.events())
-        .in_order()
-        .assert();
+    let of_sessions: Vec<Line> = seen.writer.finish().unwrap();
+    let of_cluster = observed::lines("cluster", cluster.events(), start);
+    let history = History::default().with(of_sessions).with(of_cluster);
+    let verdict = history.judge(&Bounds::default()).assert();
+    assert_eq!(verdict.beliefs, 2 * verdict.grants);
     // None lost, none doubled: a grant for each round, and each given back.
     assert_eq!((verdict.grants, verdict.held), (rounds.iter().sum(), 0));
     assert!(
@@ -235,8 +298,9 @@ async fn everything_at_once() {
 /// A primary that is killed, and a standby that knows nothing of it: the two records are judged together.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_primary_and_its_standby_never_grant_a_key_at_once() {
-    let start = async || Server::builder().port(0).record_events(true).start().await.unwrap();
-    let (primary, standby) = (start().await, start().await);
+    let start = Instant::now();
+    let server = async || Server::builder().port(0).record_events(true).start().await.unwrap();
+    let (primary, standby) = (server().await, server().await);
     let addresses = [primary.local_addr().to_string(), standby.local_addr().to_string()];
     let done = Arc::new(AtomicUsize::new(0));
     let mut working = JoinSet::new();
@@ -276,15 +340,12 @@ async fn a_killed_primary_and_its_standby_never_grant_a_key_at_once() {
     until("it is under load", || done.load(Ordering::SeqCst) > 500).await;
     let of_primary = primary.kill().await;
     let rounds: Vec<usize> = timeout(PATIENCE, working.join_all()).await.expect("all come to an end");
-    let at_primary = Checker::default()
-        .record("primary", of_primary.clone())
-        .in_order()
-        .assert();
-    let verdict = Checker::default()
-        .record("primary", of_primary)
-        .record("standby", standby.events())
-        .in_order()
-        .assert();
+    let of_primary = observed::lines("primary", of_primary, start);
+    let of_standby = observed::lines("standby", standby.events(), start);
+    let at_primary = History::default().with(of_primary.clone());
+    let at_primary = at_primary.judge(&Bounds::default()).assert();
+    let both = History::default().with(of_primary).with(of_standby);
+    let verdict = both.judge(&Bounds::default()).assert();
     assert_eq!(verdict.grants - at_primary.grants, 100 * SESSIONS);
     assert_eq!((verdict.keys, verdict.held), (KEYS, 0));
     // A grant whose answer the kill cut off is one that no client counted.

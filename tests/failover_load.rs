@@ -10,8 +10,11 @@ use std::time::Duration;
 
 use dflockd_client::server::{Cluster, EventKind};
 use dflockd_client::{Client, ErrorKind};
-use support::checker::Verdict;
 use support::cluster::{ClusterScene, health, patient};
+use support::history::History;
+use support::history::bounds::Bounds;
+use support::history::verdict::Counts;
+use support::observed::{Asked, Held, Observer};
 use support::until;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -27,8 +30,6 @@ const LIMIT: u32 = 3;
 /// What the holders saw, and how much was done.
 #[derive(Default)]
 struct Seen {
-    holders: [AtomicUsize; KEYS],
-    permits: AtomicUsize,
     rounds: AtomicUsize,
     /// Requests of which nobody knows what became, as their callers were told.
     unknown: AtomicUsize,
@@ -59,44 +60,46 @@ impl Seen {
 }
 
 /// Acquires, holds and releases until it is told to end; now and then it gives up while it waits.
-async fn work(client: Client, number: usize, seen: Arc<Seen>) {
+async fn work(client: Client, observer: Observer, number: usize, seen: Arc<Seen>) {
+    let caller = number as u64;
     let semaphore = client.semaphore("s", LIMIT).unwrap().acquire_timeout(PATIENCE);
     for round in number.. {
         if !seen.goes_on() {
             return;
         }
         if round % 7 == 0 {
-            match semaphore.acquire().await {
+            let acquire = async { semaphore.acquire().await.map(|permit| Held::Slot(permit, LIMIT)) };
+            let asked = Asked::slot("s", LIMIT).within(PATIENCE);
+            match observer.acquire(caller, asked, acquire).await {
                 Ok(permit) => {
-                    let others = seen.permits.fetch_add(1, Ordering::SeqCst);
-                    assert!(others < LIMIT as usize, "{} have a permit", others + 1);
+                    assert!(permit.is_held());
                     tokio::task::yield_now().await;
                     assert!(permit.is_held());
-                    seen.permits.fetch_sub(1, Ordering::SeqCst);
                     permit.release().await.unwrap();
                 }
                 Err(error) => seen.tolerate(&error),
             }
             continue;
         }
-        let key = round % KEYS;
-        let lock = client.lock(format!("k{key}")).unwrap().acquire_timeout(PATIENCE);
+        let key = format!("k{}", round % KEYS);
+        let lock = client.lock(&key).unwrap().acquire_timeout(PATIENCE);
+        let acquire = async { lock.acquire().await.map(Held::Lock) };
+        let acquire = observer.acquire(caller, Asked::lock(&key).within(PATIENCE), acquire);
         let acquired = if round % 5 == 0 {
             // Dropped wherever it is: before, while or after it was sent.
             let patience = Duration::from_micros(fastrand::u64(0..2000));
-            match timeout(patience, lock.acquire()).await {
+            match timeout(patience, acquire).await {
                 Ok(acquired) => acquired,
                 Err(_) => continue,
             }
         } else {
-            lock.acquire().await
+            acquire.await
         };
         match acquired {
             Ok(guard) => {
-                assert_eq!(seen.holders[key].fetch_add(1, Ordering::SeqCst), 0, "two hold k{key}");
+                assert!(guard.is_held());
                 tokio::task::yield_now().await;
-                assert!(guard.is_held(), "k{key} was lost: {:?}", guard.state());
-                seen.holders[key].fetch_sub(1, Ordering::SeqCst);
+                assert!(guard.is_held(), "{key} was lost: {:?}", guard.lease().state());
                 guard.release().await.unwrap();
                 seen.rounds.fetch_add(1, Ordering::SeqCst);
             }
@@ -107,7 +110,7 @@ async fn work(client: Client, number: usize, seen: Arc<Seen>) {
 
 struct Outcome {
     scene: ClusterScene,
-    verdict: Verdict,
+    verdict: Counts,
     unknown: usize,
     failovers: u64,
 }
@@ -118,7 +121,9 @@ async fn under_load(ttl: Duration, trouble: impl AsyncFnOnce(&Cluster, &Seen)) -
     let seen = Arc::new(Seen::default());
     let mut working = JoinSet::new();
     let mut clients = Vec::new();
-    for _ in 0..CLIENTS {
+    let observer = scene.observer("0");
+    for name in 0..CLIENTS {
+        let observer = observer.another(&name.to_string());
         let client = scene
             .builder()
             .lease_ttl(ttl)
@@ -127,7 +132,7 @@ async fn under_load(ttl: Duration, trouble: impl AsyncFnOnce(&Cluster, &Seen)) -
             .await
             .unwrap();
         for number in 0..TASKS {
-            working.spawn(work(client.clone(), number, Arc::clone(&seen)));
+            working.spawn(work(client.clone(), observer.clone(), number, Arc::clone(&seen)));
         }
         clients.push(client);
     }
@@ -137,8 +142,11 @@ async fn under_load(ttl: Duration, trouble: impl AsyncFnOnce(&Cluster, &Seen)) -
     seen.end.store(true, Ordering::SeqCst);
     timeout(PATIENCE, working.join_all()).await.expect("all come to an end");
     scene.until_free().await;
+    let history = History::default().with(observer.finish()).with(scene.lines());
+    let verdict = history.judge(&Bounds::default()).assert();
+    assert!(verdict.beliefs >= 2 * seen.rounds(), "{verdict:?}");
     Outcome {
-        verdict: scene.judge(),
+        verdict,
         unknown: seen.unknown.load(Ordering::SeqCst),
         failovers: clients.iter().map(|client| health(client).failovers).sum(),
         scene,

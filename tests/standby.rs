@@ -371,7 +371,7 @@ async fn a_primary_that_is_back_later_is_gone_back_to_only_when_the_standby_dies
         (pair.addresses[PRIMARY].clone(), 2, Some(FailoverReason::Lost))
     );
     guard.release().await.unwrap();
-    pair.checker().assert();
+    pair.judge();
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use dflockd_client::server::{Cluster, EventKind, Server, ServerBuilder};
 use dflockd_client::{ErrorKind, Ttl};
-use support::checker::Checker;
+use support::observed::judge;
 use support::raw::{Heard, RawConnection};
 use support::until;
 use tokio::net::TcpStream;
@@ -213,10 +213,7 @@ async fn a_thousand_tokens_are_good_with_the_next_leader_and_the_one_after() {
     for (n, token) in tokens.iter().enumerate() {
         assert_eq!(third.request("r", &format!("k{n}"), token).await, "ok");
     }
-    let verdict = Checker::default()
-        .record("cluster", cluster.events())
-        .in_order()
-        .assert();
+    let verdict = judge(cluster.events());
     assert_eq!((verdict.grants, verdict.held), (1000, 0));
     // Fences go on growing.
     let next = token(&third.request("l", "k0", "0 30").await);
@@ -309,10 +306,7 @@ async fn who_comes_back_under_its_ref_gets_its_holder() {
         assert_eq!(moved.request(release, "k", &held).await, "ok");
         cluster.move_leader(0).unwrap();
     }
-    Checker::default()
-        .record("cluster", cluster.events())
-        .in_order()
-        .assert();
+    judge(cluster.events());
 }
 
 #[tokio::test]
@@ -345,10 +339,7 @@ async fn a_place_outlives_its_connection_and_its_leader() {
     assert_eq!(newcomer.hear(Duration::from_millis(20)).await, Heard::Nothing);
     assert_eq!(releases.request("r", "k", &token(&got)).await, "ok");
     assert!(matches!(newcomer.hear(SOON).await, Heard::Line(line) if line.starts_with("ok ")));
-    Checker::default()
-        .record("cluster", cluster.events())
-        .in_order()
-        .assert();
+    judge(cluster.events());
 }
 
 #[tokio::test]
@@ -383,10 +374,7 @@ async fn fifty_waiters_keep_their_order_whoever_is_back_first() {
         held = token(&answer);
     }
     assert_eq!(newcomer.hear(Duration::from_millis(20)).await, Heard::Nothing);
-    let verdict = Checker::default()
-        .record("cluster", cluster.events())
-        .in_order()
-        .assert();
+    let verdict = judge(cluster.events());
     assert_eq!((verdict.grants, verdict.from_queues), (51, 50));
 }
 
@@ -489,10 +477,7 @@ async fn a_leader_that_knows_no_tokens_lets_others_have_what_was_held() {
     let mut waits = session(&addresses[1], "waits").await;
     token(&waits.request("l", "kept", "0 300").await);
     assert_eq!(count(&cluster, EventKind::Forgotten), 2);
-    Checker::default()
-        .record("cluster", cluster.events())
-        .in_order()
-        .assert();
+    judge(cluster.events());
     cluster.forgets_tokens(false);
     cluster.move_leader(0).unwrap();
     let mut first = RawConnection::open(&addresses[0]).await;
@@ -568,10 +553,7 @@ async fn a_stopped_member_is_gone_at_once_and_comes_back_where_it_was() {
     .await;
     assert_eq!(again.request("r", "k", &held).await, "ok");
     assert!(matches!(waiter.hear(SOON).await, Heard::Line(line) if line.starts_with("ok ")));
-    Checker::default()
-        .record("cluster", cluster.events())
-        .in_order()
-        .assert();
+    judge(cluster.events());
 }
 
 /// Without it another connection of this machine could get the port, and the member not come back.

@@ -5,13 +5,21 @@ use std::time::Duration;
 use dflockd_client::server::{Cluster, ClusterBuilder, Event, EventKind, Server, ServerBuilder};
 use dflockd_client::{Client, ClientBuilder, Enqueued, Lock, LockGuard, ReconnectPolicy, Shard, ShardHealth, Ticket};
 
-use super::checker::{Checker, Verdict};
+use tokio::time::Instant;
+
+use super::history::History;
+use super::history::bounds::Bounds;
+use super::history::record::Line;
+use super::history::verdict::Counts;
+use super::observed::{self, Observer};
 use super::proxy::Proxy;
 use super::until;
 
 /// A cluster of three whose record can be judged.
 pub struct ClusterScene {
     pub cluster: Cluster,
+    /// From when the times of its record count.
+    start: Instant,
 }
 
 /// For how long a patient cluster keeps what a connection leaves behind: longer than any test takes.
@@ -51,9 +59,10 @@ impl ClusterScene {
 
     /// The same, of members that are told more than a server is.
     pub async fn of(builder: ClusterBuilder, each: ServerBuilder) -> Self {
+        let start = Instant::now();
         let each = each.record_events(true);
         let cluster = builder.options(each).start().await.unwrap();
-        Self { cluster }
+        Self { cluster, start }
     }
 
     /// Describes a client of the cluster, which was told that that is patient. Where callers wait, it soon sees that another leads.
@@ -109,12 +118,19 @@ impl ClusterScene {
         assert_eq!(self.judge().grants, grants);
     }
 
+    /// Observes what the callers of a client do, for the same record.
+    pub fn observer(&self, process: &str) -> Observer {
+        Observer::new(process, self.start)
+    }
+
+    /// The cluster's record.
+    pub fn lines(&self) -> Vec<Line> {
+        observed::lines("cluster", self.cluster.events(), self.start)
+    }
+
     /// No key was held by two at once, and nobody was passed over.
-    pub fn judge(&self) -> Verdict {
-        Checker::default()
-            .record("cluster", self.cluster.events())
-            .in_order()
-            .assert()
+    pub fn judge(&self) -> Counts {
+        History::default().with(self.lines()).judge(&Bounds::default()).assert()
     }
 }
 

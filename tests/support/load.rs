@@ -1,19 +1,19 @@
-//! Clients with much to do on few keys, and what they saw themselves: a record that can be judged like those of servers.
+//! Clients with much to do on few keys, and what their callers saw: a record that is judged together with those of servers.
 
+use std::collections::HashSet;
 use std::future::{Future, poll_fn};
-use std::ops::Deref;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::Poll;
 use std::time::Duration;
 
-use dflockd_client::server::EventKind;
-use dflockd_client::{Client, Lease, LockGuard, LostReason, Result, SemaphorePermit};
+use dflockd_client::{Client, LostReason, Result};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
-use super::checker::{Checker, Step};
+use super::history::History;
+use super::observed::{Asked, Held, Observed, Observer};
 use super::told::Told;
 
 const LOCKS: usize = 3;
@@ -31,50 +31,23 @@ pub struct Load {
 }
 
 /// What the users of one client saw.
-#[derive(Default)]
 pub struct Witness {
-    client: usize,
-    steps: Mutex<Vec<Step>>,
+    observer: Observer,
+    grants: AtomicUsize,
+    /// The keys that are held.
+    held: Mutex<HashSet<String>>,
     losses: Mutex<Vec<(String, LostReason)>>,
-}
-
-enum Held {
-    Lock(LockGuard),
-    Slot(SemaphorePermit),
-}
-
-impl Deref for Held {
-    type Target = Lease;
-
-    fn deref(&self) -> &Lease {
-        match self {
-            Self::Lock(guard) => guard,
-            Self::Slot(permit) => permit,
-        }
-    }
-}
-
-impl Held {
-    async fn release(self) -> Result<()> {
-        match self {
-            Self::Lock(guard) => guard.release().await,
-            Self::Slot(permit) => permit.release().await,
-        }
-    }
 }
 
 impl Witness {
     /// How many grants were seen.
     pub fn grants(&self) -> usize {
-        let steps = self.steps.lock().unwrap();
-        steps.iter().filter(|step| step.kind == EventKind::Granted).count()
+        self.grants.load(Ordering::SeqCst)
     }
 
-    /// Whether the grant of a key that was seen last is held.
+    /// Whether a key is held.
     pub fn holds(&self, key: &str) -> bool {
-        let steps = self.steps.lock().unwrap();
-        let last = steps.iter().rev().find(|step| step.key == key);
-        last.is_some_and(|step| step.kind == EventKind::Granted)
+        self.held.lock().unwrap().contains(key)
     }
 
     /// Why leases of a key were lost.
@@ -87,51 +60,28 @@ impl Witness {
             .collect()
     }
 
-    fn saw(&self, kind: EventKind, held: &Held, at: Instant) {
-        let limit = match held {
-            Held::Lock(_) => 1,
-            Held::Slot(_) => SLOTS,
-        };
-        self.steps.lock().unwrap().push(Step {
-            at,
-            kind,
-            namespace: held.kind(),
-            key: held.key().to_string(),
-            limit: limit.into(),
-            token: Some(*held.token()),
-            place: None,
-            connection: self.client as u64,
-        });
-    }
-
-    /// Holds it until it is lost, or there is no reason any more. A lease is over when its holder is told so, and in any case
-    /// when its time is up as its holder knew it: a task that needs longer to wake up does not hold it longer.
-    async fn hold(&self, held: Held, goes_on: impl Fn() -> bool) {
-        let mut lost = Told::new(held.lost());
+    /// Holds it until it is lost, or there is no reason any more, and says again and again whether it is held.
+    async fn hold(&self, held: Observed, goes_on: impl Fn() -> bool) {
+        let key = held.lease().key().to_string();
+        let mut lost = Told::new(held.lease().lost());
         // From here on it is noted when it is lost. It may have been on its way here.
         let was_lost = poll_fn(|cx| Poll::Ready(Pin::new(&mut lost).poll(cx).is_ready())).await;
-        let since = Instant::now();
         if was_lost || !held.is_held() {
             return;
         }
-        self.saw(EventKind::Granted, &held, since);
-        let mut time_is_up = since + held.remaining();
-        let mut over = None;
-        while over.is_none() && (goes_on() || !held.is_held()) {
+        self.grants.fetch_add(1, Ordering::SeqCst);
+        self.held.lock().unwrap().insert(key.clone());
+        while !held.is_held() || goes_on() {
             tokio::select! {
                 (why, told) = &mut lost => {
-                    self.losses.lock().unwrap().push((held.key().to_string(), why));
-                    over = Some(told);
+                    held.was_lost(why, told);
+                    self.losses.lock().unwrap().push((key.clone(), why));
+                    break;
                 }
                 () = sleep(Duration::from_millis(2)) => {}
             }
-            let left = held.remaining();
-            if !left.is_zero() {
-                time_is_up = Instant::now() + left;
-            }
         }
-        let over = over.unwrap_or_else(Instant::now).min(time_is_up).max(since);
-        self.saw(EventKind::Released, &held, over);
+        self.held.lock().unwrap().remove(&key);
         // Of what was lost meanwhile it says that.
         drop(held.release().await);
     }
@@ -143,13 +93,8 @@ impl Witness {
                 return;
             }
             let acquired = match round % (LOCKS + 1) {
-                LOCKS => client
-                    .semaphore("slots", SLOTS)
-                    .unwrap()
-                    .acquire()
-                    .await
-                    .map(Held::Slot),
-                lock => client.lock(format!("k{lock}")).unwrap().acquire().await.map(Held::Lock),
+                LOCKS => self.slot(client, number).await,
+                lock => self.lock(client, number, &format!("k{lock}")).await,
             };
             let until = Instant::now() + Duration::from_millis((round % 7) as u64);
             self.was_acquired(acquired, || Instant::now() < until).await;
@@ -159,12 +104,27 @@ impl Witness {
     /// Acquires one key and keeps it until it is lost.
     async fn keep(&self, client: &Client, end: &AtomicBool) {
         while !end.load(Ordering::SeqCst) {
-            let acquired = client.lock(KEPT).unwrap().acquire().await.map(Held::Lock);
+            let acquired = self.lock(client, 0, KEPT).await;
             self.was_acquired(acquired, || !end.load(Ordering::SeqCst)).await;
         }
     }
 
-    async fn was_acquired(&self, acquired: Result<Held>, goes_on: impl Fn() -> bool) {
+    async fn lock(&self, client: &Client, caller: usize, key: &str) -> Result<Observed> {
+        let lock = client.lock(key).unwrap();
+        let acquire = async { lock.acquire().await.map(Held::Lock) };
+        self.observer
+            .acquire(caller as u64, Asked::lock(key).watched(), acquire)
+            .await
+    }
+
+    async fn slot(&self, client: &Client, caller: usize) -> Result<Observed> {
+        let slots = client.semaphore("slots", SLOTS).unwrap();
+        let acquire = async { slots.acquire().await.map(|permit| Held::Slot(permit, SLOTS)) };
+        let asked = Asked::slot("slots", SLOTS).watched();
+        self.observer.acquire(caller as u64, asked, acquire).await
+    }
+
+    async fn was_acquired(&self, acquired: Result<Observed>, goes_on: impl Fn() -> bool) {
         match acquired {
             Ok(held) => self.hold(held, goes_on).await,
             Err(error) => {
@@ -177,10 +137,12 @@ impl Witness {
 
 impl Load {
     /// Puts a client to work: so many tasks, and one that keeps what it gets.
-    pub fn add(&mut self, client: &Client, tasks: usize) -> Arc<Witness> {
+    pub fn add(&mut self, client: &Client, observer: Observer, tasks: usize) -> Arc<Witness> {
         let witness = Arc::new(Witness {
-            client: self.clients.len(),
-            ..Witness::default()
+            observer,
+            grants: AtomicUsize::new(0),
+            held: Mutex::default(),
+            losses: Mutex::default(),
         });
         for number in 0..=tasks {
             let (client, witness, end) = (client.clone(), Arc::clone(&witness), Arc::clone(&self.end));
@@ -201,15 +163,12 @@ impl Load {
     }
 
     /// Ends the work; what the clients saw, to be judged.
-    pub async fn end(self) -> Checker {
+    pub async fn end(self) -> History {
         self.end.store(true, Ordering::SeqCst);
         self.tasks.join_all().await;
-        let clients = self.clients.iter().enumerate();
-        clients.fold(Checker::default(), |checker, (number, witness)| {
-            let mut steps = witness.steps.lock().unwrap().clone();
-            // Its tasks wrote it together, and an end may be older than the moment in which it was seen.
-            steps.sort_by_key(|step| step.at);
-            checker.record(&format!("client {number}"), steps)
+        let clients = self.clients.iter();
+        clients.fold(History::default(), |history, witness| {
+            history.with(witness.observer.finish())
         })
     }
 }

@@ -8,7 +8,6 @@
     missing_docs
 )]
 
-pub mod checker;
 pub mod cluster;
 pub mod fake;
 pub mod faulty;

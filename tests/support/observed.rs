@@ -10,10 +10,12 @@ use dflockd_client::server::{Event, EventKind};
 use dflockd_client::{Error, ErrorKind, Key, Lease, LockGuard, LostReason, Result, SemaphorePermit};
 use tokio::time::Instant;
 
-use super::history::bounds::nanoseconds;
+use super::history::History;
+use super::history::bounds::{Bounds, nanoseconds};
 use super::history::record::{
     Acquired, Action, Entry, Invoke, Kind, LetGo, Line, Lost, Name, Outcome, Return, Token, What,
 };
+use super::history::verdict::Counts;
 use super::history::writer::Writer;
 
 /// The lines of a server's events.
@@ -21,6 +23,13 @@ pub fn lines(server: &str, events: impl IntoIterator<Item = Event>, start: Insta
     let server = Name::from(server);
     let events = events.into_iter();
     events.filter_map(|event| line(&server, &event, start)).collect()
+}
+
+/// Has the record of one server judged.
+pub fn judge(events: Vec<Event>) -> Counts {
+    let start = events.first().map_or_else(Instant::now, |first| first.at);
+    let history = History::default().with(lines("server", events, start));
+    history.judge(&Bounds::default()).assert()
 }
 
 /// The line of an event, if it is of a kind that records know.
@@ -101,6 +110,8 @@ pub struct Asked<'a> {
     pub limit: u32,
     /// It returns within that time.
     pub timeout: Option<Duration>,
+    /// Its caller waits to be told of a loss.
+    pub watched: bool,
 }
 
 impl<'a> Asked<'a> {
@@ -110,6 +121,7 @@ impl<'a> Asked<'a> {
             key,
             limit: 1,
             timeout: None,
+            watched: false,
         }
     }
 
@@ -119,12 +131,17 @@ impl<'a> Asked<'a> {
             key,
             limit,
             timeout: None,
+            watched: false,
         }
     }
 
     pub fn within(self, timeout: Duration) -> Self {
         let timeout = Some(timeout);
         Self { timeout, ..self }
+    }
+
+    pub fn watched(self) -> Self {
+        Self { watched: true, ..self }
     }
 }
 
@@ -168,7 +185,7 @@ impl Observer {
         });
         match acquire.await {
             Ok(held) => {
-                let holder = self.acquired(call.op, &held);
+                let holder = self.acquired(call.op, &held, asked.watched);
                 call.ended(Outcome::Granted, None);
                 Ok(Observed {
                     observer: self.clone(),
@@ -184,7 +201,7 @@ impl Observer {
         }
     }
 
-    fn acquired(&self, op: u64, held: &Held) -> u64 {
+    fn acquired(&self, op: u64, held: &Held, watched: bool) -> u64 {
         let limit = match held {
             Held::Lock(_) => 1,
             Held::Slot(_, limit) => u64::from(*limit),
@@ -199,7 +216,7 @@ impl Observer {
             limit,
             token: token(held.token()),
             fence: held.fence().map(|fence| fence.0),
-            watched: false,
+            watched,
         }));
         holder
     }

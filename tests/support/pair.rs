@@ -6,7 +6,11 @@ use dflockd_client::server::{Event, EventKind, Server, ServerBuilder};
 use dflockd_client::{Client, ClientBuilder, ErrorKind, ReconnectPolicy, Shard};
 use tokio::time::Instant;
 
-use super::checker::Checker;
+use super::history::History;
+use super::history::bounds::Bounds;
+use super::history::record::{Line, ServerStarted, What};
+use super::history::verdict::Counts;
+use super::observed::{self, Observer};
 
 pub const PRIMARY: usize = 0;
 pub const STANDBY: usize = 1;
@@ -17,6 +21,8 @@ pub struct Pair {
     servers: [Option<Server>; 2],
     /// What those that were killed had done.
     records: Vec<(String, Vec<Event>)>,
+    /// From when the times of all records count.
+    start: Instant,
 }
 
 impl Pair {
@@ -25,6 +31,7 @@ impl Pair {
     }
 
     pub async fn start_with(options: ServerBuilder) -> Self {
+        let since = Instant::now();
         let options = options.record_events(true).port(0);
         let start = async || options.clone().start().await.unwrap();
         let servers = [start().await, start().await];
@@ -33,6 +40,7 @@ impl Pair {
             servers: servers.map(Some),
             options,
             records: Vec::new(),
+            start: since,
         }
     }
 
@@ -54,7 +62,7 @@ impl Pair {
         let server = self.servers[which].take().expect("it was not killed before");
         let was_there = Instant::now();
         let record = server.kill().await;
-        self.records.push((name(which), record));
+        self.records.push((self.name(which), record));
         was_there
     }
 
@@ -82,17 +90,36 @@ impl Pair {
     pub fn records(&self) -> Vec<(String, Vec<Event>)> {
         let mut records = self.records.clone();
         for (which, server) in self.servers.iter().enumerate() {
-            records.extend(server.iter().map(|server| (name(which), server.events())));
+            records.extend(server.iter().map(|server| (self.name(which), server.events())));
         }
         records
     }
 
-    /// Has all records judged together.
-    pub fn checker(&self) -> Checker {
-        let all = self.records().into_iter();
-        all.fold(Checker::default(), |checker, (name, events)| {
-            checker.record(&name, events)
-        })
+    /// The same as lines of one record.
+    pub fn lines(&self) -> Vec<Line> {
+        let mut lines = Vec::new();
+        for (name, events) in self.records() {
+            lines.extend(started(&name));
+            lines.extend(observed::lines(&name, events, self.start));
+        }
+        lines
+    }
+
+    /// No key was held by two at once, at one server or both, and nobody was passed over.
+    pub fn judge(&self) -> Counts {
+        History::default().with(self.lines()).judge(&Bounds::default()).assert()
+    }
+
+    /// Observes what the callers of a client do, for the same record.
+    pub fn observer(&self, process: &str) -> Observer {
+        Observer::new(process, self.start)
+    }
+
+    /// A server's name in the record: another one each time it is started.
+    fn name(&self, which: usize) -> String {
+        let name = if which == PRIMARY { "primary" } else { "standby" };
+        let before = self.records.iter().filter(|(of, _)| of.starts_with(name)).count();
+        format!("{name} {}", before + 1)
     }
 }
 
@@ -102,6 +129,14 @@ pub fn of(shard: Shard) -> ClientBuilder {
     Client::builder().shards([shard]).reconnect(pauses)
 }
 
-fn name(which: usize) -> String {
-    if which == PRIMARY { "primary" } else { "standby" }.to_owned()
+/// A server that was started again takes the place of the one before.
+fn started(name: &str) -> Option<Line> {
+    let (which, number) = name.split_once(' ')?;
+    let before = number.parse::<u32>().ok()? - 1;
+    let started = ServerStarted {
+        server: name.into(),
+        succeeds: (before > 0).then(|| format!("{which} {before}").as_str().into()),
+    };
+    let what = What::ServerStarted(started);
+    Some(Line { at: 0, what })
 }
