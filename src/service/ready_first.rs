@@ -66,17 +66,19 @@ impl<S: Service<Request, Response = Response, Error = Error>> Waiting<S> {
         }
     }
 
+    /// Ready when the request can be sent, with what is left of its wait. Room that comes when that is over comes too late, as it does
+    /// to a process that was stopped meanwhile: a request that may not wait any more would be a try, which has no end of its own.
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        if let Poll::Ready(ready) = self.service.poll_ready(cx) {
-            return Poll::Ready(ready);
-        }
+        let (waited, wait) = (self.since.elapsed(), self.request.wait());
         let Some(alarm) = &mut self.alarm else {
-            return Poll::Pending;
+            return self.service.poll_ready(cx);
         };
-        alarm
-            .as_mut()
-            .poll(cx)
-            .map(|()| Err(ready_too_late(Budget::Unanswered(self.request.wait()))))
+        if waited >= wait || alarm.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Err(ready_too_late(Budget::Unanswered(wait))));
+        }
+        ready!(self.service.poll_ready(cx))?;
+        self.request.spend(waited);
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -110,9 +112,86 @@ where
             let Some(mut waiting) = this.waiting.take() else {
                 return Poll::Pending;
             };
-            waiting.request.spend(waiting.since.elapsed());
             let called = waiting.service.call(waiting.request);
             this.called.set(Some(called));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{Pending, pending, poll_fn};
+    use std::pin::pin;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::time::Duration;
+
+    use super::*;
+    use crate::error::ErrorKind;
+    use crate::service::request::AcquireRequest;
+    use crate::types::{Key, Target};
+
+    const WAIT: Duration = Duration::from_secs(1);
+
+    /// A service that is ready when it is told to be, and answers nothing.
+    #[derive(Clone, Default)]
+    struct Late {
+        is_ready: Arc<AtomicBool>,
+        was_called: Arc<AtomicBool>,
+    }
+
+    impl Service<Request> for Late {
+        type Response = Response;
+        type Error = Error;
+        type Future = Pending<Result<Response>>;
+
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<()>> {
+            match self.is_ready.load(Ordering::Relaxed) {
+                true => Poll::Ready(Ok(())),
+                false => Poll::Pending,
+            }
+        }
+
+        fn call(&mut self, request: Request) -> Self::Future {
+            assert!(
+                !request.wait().is_zero(),
+                "what has no time left is a try, which has no end of its own"
+            );
+            self.was_called.store(true, Ordering::Relaxed);
+            pending()
+        }
+    }
+
+    fn request() -> Request {
+        Request::Acquire(AcquireRequest::new(Target::Lock, Key::new("k").unwrap()).wait(WAIT))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn room_that_comes_when_the_wait_is_over_comes_too_late() {
+        for late in [Duration::ZERO, Duration::from_secs(5)] {
+            let service = Late::default();
+            let mut waiting = pin!(ReadyFirst(service.clone()).call(request()));
+            assert!(poll_fn(|cx| Poll::Ready(waiting.as_mut().poll(cx).is_pending())).await);
+            // The process was stopped: when it goes on, room and the end of the wait are there at once.
+            service.is_ready.store(true, Ordering::Relaxed);
+            tokio::time::advance(WAIT + late).await;
+            let answer = poll_fn(|cx| Poll::Ready(waiting.as_mut().poll(cx))).await;
+            let Poll::Ready(Err(error)) = answer else {
+                panic!("it goes on");
+            };
+            assert_eq!(error.kind(), ErrorKind::Unavailable);
+            assert!(!service.was_called.load(Ordering::Relaxed));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn room_that_comes_in_time_is_used() {
+        let service = Late::default();
+        let mut waiting = pin!(ReadyFirst(service.clone()).call(request()));
+        assert!(poll_fn(|cx| Poll::Ready(waiting.as_mut().poll(cx).is_pending())).await);
+        service.is_ready.store(true, Ordering::Relaxed);
+        tokio::time::advance(WAIT - Duration::from_millis(1)).await;
+        assert!(poll_fn(|cx| Poll::Ready(waiting.as_mut().poll(cx).is_pending())).await);
+        assert!(service.was_called.load(Ordering::Relaxed));
     }
 }

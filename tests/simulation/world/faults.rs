@@ -165,13 +165,24 @@ impl World {
     /// Starts servers that have ended.
     fn restart(&mut self, shard: usize, now: Time) {
         let servers = &mut self.servers[shard];
-        if servers.is_up() && !servers.has_ended() {
+        if !servers.has_ended() {
             // It takes its time to end in order, or was started by another fault.
+            if servers.is_draining() {
+                self.draining.insert(shard);
+            }
             return;
         }
+        self.draining.remove(&shard);
         self.network.bring_up(servers.id());
         servers.end(now);
         servers.start(now);
+    }
+
+    /// Starts those servers again that took their time to end in order.
+    pub(super) fn restart_drained(&mut self, now: Time) {
+        for shard in self.draining.clone() {
+            self.restart(shard, now);
+        }
     }
 
     /// A member leads that can, if none does.
@@ -192,7 +203,7 @@ impl World {
             {
                 host.thaw(now);
             }
-            self.restart_if_over(shard, now);
+            self.restart_all(shard, now);
         }
         for client in 0..self.clients.len() {
             self.clients[client].thaw(now);
@@ -204,18 +215,17 @@ impl World {
     }
 
     /// Starts a shard's servers, or members, where they have ended.
-    pub(super) fn restart_if_over(&mut self, shard: usize, now: Time) {
-        if self.servers[shard].is_cluster() {
-            self.with_cluster(shard, |cluster| async move {
-                for member in 0..3 {
-                    drop(cluster.start(member).await);
-                    drop(cluster.rejoin(member));
-                }
-            });
-            self.lead(shard);
-        } else if self.servers[shard].has_ended() {
-            self.restart(shard, now);
+    fn restart_all(&mut self, shard: usize, now: Time) {
+        if !self.servers[shard].is_cluster() {
+            return self.restart(shard, now);
         }
+        self.with_cluster(shard, |cluster| async move {
+            for member in 0..3 {
+                drop(cluster.start(member).await);
+                drop(cluster.rejoin(member));
+            }
+        });
+        self.lead(shard);
     }
 
     fn link(&mut self, client: usize, shard: usize, member: Option<usize>, change: impl Fn(&mut Link)) {

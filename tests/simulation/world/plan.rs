@@ -259,6 +259,13 @@ impl Plan {
     }
 }
 
+impl Plan {
+    /// Whether servers let leases live on when their connections end.
+    pub fn survives_disconnect(&self) -> bool {
+        self.shards.iter().all(|shard| !shard.auto_release)
+    }
+}
+
 impl ShardPlan {
     fn draw(random: &mut Rng, has_signals: bool) -> Self {
         let is_cluster = !has_signals && random.u32(..5) < 2;

@@ -38,7 +38,9 @@ enum Running {
     None,
     Single(Server),
     Cluster(Arc<Cluster>),
-    /// It has ended in order.
+    /// It ends in order.
+    Draining,
+    /// It has.
     Drained,
 }
 
@@ -156,8 +158,10 @@ impl Servers {
     pub fn end(&mut self, now: Time) {
         let Some(host) = self.host.take() else { return };
         self.network.close_all(self.id);
-        let server = self.name.clone();
-        self.note(now, What::ServerEnded(ServerId { server }));
+        if !self.is_drained() {
+            let server = self.name.clone();
+            self.note(now, What::ServerEnded(ServerId { server }));
+        }
         let running = std::mem::take(&mut *self.running());
         {
             let _inside = host.enter();
@@ -169,18 +173,34 @@ impl Servers {
     pub fn drain(&self) {
         let Some(host) = &self.host else { return };
         let slot = Arc::clone(&self.running);
-        let Running::Single(server) = std::mem::take(&mut *self.running()) else {
-            return;
+        let server = {
+            let mut running = self.running();
+            match std::mem::replace(&mut *running, Running::Draining) {
+                Running::Single(server) => server,
+                other => return *running = other,
+            }
         };
+        let (name, lines, clock) = (self.name.clone(), Arc::clone(&self.lines), host.clock());
         host.spawn(async move {
             server.shutdown().await;
+            let at = clock.now();
+            let what = What::ServerEnded(ServerId { server: name });
+            lines.lock().unwrap_or_else(PoisonError::into_inner).push(Line { at, what });
             *slot.lock().unwrap_or_else(PoisonError::into_inner) = Running::Drained;
         });
     }
 
     /// Whether it has ended in order, or is not there.
     pub fn has_ended(&self) -> bool {
-        self.host.is_none() || matches!(&*self.running(), Running::Drained)
+        self.host.is_none() || self.is_drained()
+    }
+
+    fn is_drained(&self) -> bool {
+        matches!(&*self.running(), Running::Drained)
+    }
+
+    pub fn is_draining(&self) -> bool {
+        matches!(&*self.running(), Running::Draining)
     }
 
     pub fn cluster(&self) -> Option<Arc<Cluster>> {
@@ -204,7 +224,7 @@ impl Servers {
         match &*self.running() {
             Running::Single(server) => Some(server.stats()),
             Running::Cluster(cluster) => Some(cluster.stats()),
-            Running::None | Running::Drained => None,
+            Running::None | Running::Draining | Running::Drained => None,
         }
     }
 

@@ -17,12 +17,23 @@ fn bounds(plan: &Plan) -> Bounds {
         .map(|client| client.keepalive + client.reply_timeout)
         .max();
     let slices = Duration::from_nanos(20 * plan.slice);
+    // Where leases outlive their connections, a client believes in them to their end, whatever became of the server.
+    let unnoticed = match plan.survives_disconnect() {
+        true => Duration::from_secs(60),
+        false => silence.unwrap_or_default() + Duration::from_secs(1),
+    };
+    // A member that ceases to lead, or has, may never see a client's end: what that waited for is granted to it for a lease.
+    let unowned = match plan.shards.iter().any(|shard| shard.is_cluster) {
+        true => Duration::from_secs(36),
+        false => Duration::from_secs(10),
+    };
     Bounds {
         scheduling: nanoseconds(slices),
-        unnoticed: nanoseconds(silence.unwrap_or_default() + Duration::from_secs(1)),
-        unowned: nanoseconds(Duration::from_secs(10)),
+        unnoticed: nanoseconds(unnoticed),
+        unowned: nanoseconds(unowned),
         transit: nanoseconds(Duration::from_secs(1)),
-        delivery: nanoseconds(Duration::from_secs(2)),
+        // A slow subscriber takes its time to come to a gap.
+        delivery: nanoseconds(Duration::from_secs(8)),
     }
 }
 

@@ -1,6 +1,6 @@
 //! A world: hosts, a network, and a clock that moves them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use dflockd_client::server::Cluster;
@@ -28,6 +28,8 @@ pub(super) struct World {
     pub(super) faults: BTreeMap<&'static str, u64>,
     lines: Vec<Line>,
     random: Rng,
+    /// Servers that are to be started again when they have ended in order.
+    pub(super) draining: BTreeSet<usize>,
     plan: Plan,
     now: Time,
     violations: Vec<String>,
@@ -60,7 +62,7 @@ impl World {
         let settings = Settings {
             keys: plan.keys,
             read_timeout: plan.read_timeout,
-            survives_disconnect: plan.shards.iter().all(|shard| !shard.auto_release),
+            survives_disconnect: plan.survives_disconnect(),
             programs_end: plan.programs_end,
         };
         let clients = plan.clients.iter().enumerate().map(|(number, client)| {
@@ -87,6 +89,7 @@ impl World {
             faults: BTreeMap::new(),
             lines: Vec::new(),
             random,
+            draining: BTreeSet::new(),
             plan,
             now: 0,
             violations: Vec::new(),
@@ -120,6 +123,7 @@ impl World {
             for number in over {
                 self.end_fault(number, &faults[number], now);
             }
+            self.restart_drained(self.now);
             self.step(self.plan.slice);
         }
         for number in under_way {
@@ -135,12 +139,8 @@ impl World {
         while !self.clients.iter().all(ClientProcess::has_finished) {
             // A server that drains may end late.
             if self.now < faults_end + 10 * SECOND {
-                for shard in 0..self.servers.len() {
-                    if self.servers[shard].has_ended() {
-                        self.restart_if_over(shard, self.now);
-                    }
-                    self.lead(shard);
-                }
+                (0..self.servers.len()).for_each(|shard| self.lead(shard));
+                self.restart_drained(self.now);
             }
             if self.now > give_up {
                 let busy = self.clients.iter().filter(|client| !client.has_finished());
