@@ -9,8 +9,9 @@ mod world;
 use std::env;
 use std::process::Command;
 
-/// Worlds that have broken a rule once, and what it was.
-const REGRESSIONS: [u64; 0] = [];
+/// Worlds that have broken a rule once: an acquire for which there was room only when its time was over, since its process had been stopped,
+/// began a try that nothing ended.
+const REGRESSIONS: [u64; 2] = [1695, 1866];
 
 const SEEDS: u64 = 40;
 

@@ -185,7 +185,10 @@ impl Servers {
             server.shutdown().await;
             let at = clock.now();
             let what = What::ServerEnded(ServerId { server: name });
-            lines.lock().unwrap_or_else(PoisonError::into_inner).push(Line { at, what });
+            lines
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push(Line { at, what });
             *slot.lock().unwrap_or_else(PoisonError::into_inner) = Running::Drained;
         });
     }
