@@ -32,4 +32,5 @@ fn twenty_seconds_of_chaos_end_without_a_violation() {
     assert!(counted("faults: ") > 10, "{said}");
     assert!(counted("operations: ") > 500, "{said}");
     assert!(counted("resource: ") > 50, "{said}");
+    assert!(counted("judged: ") > 3_000, "{said}");
 }

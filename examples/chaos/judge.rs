@@ -34,7 +34,7 @@ pub(crate) fn judge(directory: &Path) -> Result<Vec<String>, Box<dyn Error>> {
     println!("{}", operations(&lines));
     let mut wrong = resource(directory, &Attempts::of(&lines))?;
     let verdict = History::default().with(lines).judge(&bounds());
-    println!("records: {:?}", verdict.counts);
+    println!("judged: {} lines; {:?}", verdict.counts.lines, verdict.counts);
     wrong.extend(verdict.violations.iter().map(ToString::to_string));
     Ok(wrong)
 }

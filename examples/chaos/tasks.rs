@@ -183,9 +183,12 @@ impl Worker {
         };
         let call = self.witness.call(self.caller, Action::Other, asked);
         let (resource, acknowledged) = (Arc::clone(&self.resource), Arc::clone(&self.acknowledged));
+        // Now and then the acknowledgement takes its time, so that a kill comes between.
+        let slow = (fastrand::u8(..8) == 0).then(|| Duration::from_millis(fastrand::u64(..200)));
         let adding = spawn_blocking(move || {
             let added = resource.add(&key, fence, &id);
             if matches!(added, Ok(Added::Acknowledged)) {
+                std::thread::sleep(slow.unwrap_or_default());
                 let line = format!("{id}\t{key}\t{fence}\n");
                 let mut file = acknowledged.lock().unwrap_or_else(PoisonError::into_inner);
                 file.write_all(line.as_bytes())
