@@ -14,8 +14,8 @@ static SUSPENDS: Suspends = Suspends::new();
 /// So often the clocks are looked at the first time: a look that is interrupted between the two sees too small a difference.
 const FIRST_LOOKS: usize = 8;
 
-/// In nanoseconds. Each look takes a moment between the two clocks, sometimes less than the first did: what grows by that is no suspend. Less
-/// than a timer of the runtime can tell, and far less than the margin of a lease.
+/// In nanoseconds. Each look takes a moment between the two clocks, sometimes less than the first did: what grows by that is no
+/// suspend. No suspend is as short as this.
 const GRAIN: u64 = 1_000_000;
 
 pub(super) fn suspended() -> Duration {
@@ -54,14 +54,17 @@ impl Suspends {
         }
     }
 
-    /// The difference is seen now. Returns how much it has grown since the first look, in whole [grains](GRAIN).
+    /// The difference is seen now. Returns how much it has grown since the first look: nothing before that is a [grain](GRAIN), so that
+    /// without a suspend no two looks differ, and all of it from then on.
     fn see(&self, difference: u64, first_look: impl FnOnce() -> u64) -> u64 {
         let first = match self.first.load(Ordering::Acquire) {
             0 => self.set_first(first_look().max(difference)),
             known => known - 1,
         };
         let grown = difference.saturating_sub(first);
-        let grown = grown - grown % GRAIN;
+        if grown < GRAIN && self.most.load(Ordering::Acquire) == 0 {
+            return 0;
+        }
         self.most.fetch_max(grown, Ordering::AcqRel).max(grown)
     }
 
@@ -89,6 +92,11 @@ mod tests {
         assert_eq!(see(7 * GRAIN), 7 * GRAIN, "a look that was interrupted sees less");
         assert_eq!(see(4 * GRAIN), 7 * GRAIN);
         assert_eq!(see(45 * GRAIN), 40 * GRAIN);
+        assert_eq!(
+            see(45 * GRAIN + 700),
+            40 * GRAIN + 700,
+            "an interrupted look before told too little"
+        );
     }
 
     #[test]
@@ -99,7 +107,7 @@ mod tests {
         for quicker in [0, 30, 700, GRAIN - 1] {
             assert_eq!(see(first + quicker), 0);
         }
-        assert_eq!(see(first + 3 * GRAIN + 30), 3 * GRAIN);
+        assert_eq!(see(first + 3 * GRAIN + 30), 3 * GRAIN + 30, "of a suspend all counts");
     }
 
     #[test]
