@@ -156,7 +156,7 @@ impl ClientOptions {
         if let Some(tls) = &tls {
             for endpoint in shards.iter().flat_map(|shard| &shard.endpoints) {
                 tls.check_host(endpoint.host())
-                    .map_err(|error| error.at(endpoint.as_text()))?;
+                    .map_err(|error| error.at(endpoint.shared_text()))?;
             }
         }
         let lease_ttl = self.lease_ttl.map(Ttl::new).transpose()?;

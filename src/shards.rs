@@ -202,7 +202,7 @@ impl ShardPlan {
 
     /// The endpoint with that address, or the first.
     pub(crate) fn endpoint_at(&self, address: Option<&str>) -> &Endpoint {
-        let is_it = |endpoint: &&Endpoint| Some(&**endpoint.as_text()) == address;
+        let is_it = |endpoint: &&Endpoint| Some(&**endpoint.shared_text()) == address;
         self.endpoints.iter().find(is_it).unwrap_or_else(|| self.first())
     }
 }
@@ -219,10 +219,10 @@ pub(crate) fn check_all(shards: &[Shard]) -> Result<Vec<ShardPlan>> {
     let plans = shards.iter().map(Shard::check).collect::<Result<Vec<_>>>()?;
     let mut seen = std::collections::HashSet::new();
     for endpoint in plans.iter().flat_map(|plan| &plan.endpoints) {
-        if !seen.insert(endpoint.as_text()) {
+        if !seen.insert(endpoint.shared_text()) {
             return Err(Error::invalid(
                 "server list with a repeated",
-                Shortened(endpoint.as_text()),
+                Shortened(endpoint.shared_text()),
                 "name each server once: every shard has servers of its own",
             ));
         }

@@ -104,6 +104,23 @@ async fn a_grant_a_renewal_and_a_release_have_a_line_each() {
     );
 }
 
+/// What a connector says is the source of the error, which has words of its own.
+#[tokio::test]
+async fn an_attempt_that_failed_tells_all_its_causes() {
+    let spans = Spans::default();
+    let _installed = spans.install();
+    let refuses = async |_| Err::<tokio::net::TcpStream, _>(std::io::Error::other("the tunnel is closed"));
+    let builder = Client::builder().servers(["locks.internal:6388"]);
+    let client = builder.connector(tower::service_fn(refuses)).build().unwrap();
+    let subscriber = client.clone();
+    tokio::spawn(async move { subscriber.subscribe("orders").await.map(drop) });
+    for message in ["not connected", "not connected for signals"] {
+        until(message, || !spans.lines(message).is_empty()).await;
+        let line = spans.lines(message).remove(0);
+        assert!(line.fields["error"].ends_with(": the tunnel is closed"), "{line:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_release_that_is_refused_says_so() {
     let (scene, _installed) = Scene::set().await;

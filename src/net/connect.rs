@@ -118,7 +118,7 @@ impl ConnectOptions {
         let connected = match catch_async(timeout(limit, self.authenticated())).await {
             Ok(Ok(result)) => result,
             Ok(Err(_)) => {
-                self.settings.servers.forget(self.endpoint.as_text());
+                self.settings.servers.forget(self.endpoint.shared_text());
                 Err(self.timed_out(limit))
             }
             // Code of the user's: a connector, or a verifier of certificates.
@@ -127,7 +127,7 @@ impl ConnectOptions {
                 format!("the attempt to connect panicked: {panic}"),
             )),
         };
-        connected.map_err(|error| error.at(self.endpoint.as_text()))
+        connected.map_err(|error| error.at(self.endpoint.shared_text()))
     }
 
     fn timed_out(&self, limit: Duration) -> Error {
@@ -153,7 +153,7 @@ impl ConnectOptions {
     }
 
     async fn authenticated(&self) -> Result<Connected> {
-        let endpoint = self.endpoint.as_text();
+        let endpoint = self.endpoint.shared_text();
         if let (Purpose::Signals, Some(refusal)) = (&self.purpose, self.settings.servers.signals_refusal(endpoint)) {
             return Err(refusal);
         }
@@ -164,7 +164,7 @@ impl ConnectOptions {
     }
 
     async fn attempt(&self, token: Option<&AuthToken>) -> Result<Connected> {
-        let endpoint = self.endpoint.as_text();
+        let endpoint = self.endpoint.shared_text();
         let mut abilities = self.settings.servers.abilities(endpoint);
         let mut wire = self.greet(token).await?;
         let mut cluster = None;
@@ -298,7 +298,7 @@ impl ConnectOptions {
         let mut wire = Wire::new(stream);
         if let Some(token) = token {
             if is_exposed {
-                self.settings.credentials.warn_of_exposure(self.endpoint.as_text());
+                self.settings.credentials.warn_of_exposure(self.endpoint.shared_text());
             }
             self.ask(&mut wire, Call::auth(token.clone())).await?;
         }
@@ -308,7 +308,7 @@ impl ConnectOptions {
     async fn open(&self) -> Result<Stream> {
         let opened = self.open_stream().await;
         if opened.is_err() {
-            self.settings.servers.forget(self.endpoint.as_text());
+            self.settings.servers.forget(self.endpoint.shared_text());
         }
         opened
     }
@@ -351,7 +351,7 @@ impl ConnectOptions {
 
     /// Takes back a subscription that was never made: that changes nothing where signals are known, and is refused where not.
     async fn knows_signals(&self, wire: &mut Wire<Stream>) -> Result<()> {
-        let endpoint = self.endpoint.as_text();
+        let endpoint = self.endpoint.shared_text();
         let probe = Call::unlisten(Pattern::new(SIGNALS_PROBE)?, None);
         self.ask(wire, probe).await.inspect_err(|error| {
             if error.kind() == ErrorKind::Unsupported {

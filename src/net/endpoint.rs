@@ -10,8 +10,8 @@ use crate::escape::is_hidden;
 use crate::types::Shortened;
 
 /// The address of a server, as it was given to [`ClientBuilder::servers`](crate::ClientBuilder::servers) or
-/// [`Shard`](crate::Shard), or as a cluster named one of its members: `host:port`, `1.2.3.4:port`, `[v6]:port` or `unix:/path`. It is what a
-/// [connector](crate::ClientBuilder::connector) is asked for.
+/// [`Shard`](crate::Shard), or as a cluster named one of its members: `host:port`, `1.2.3.4:port`, `[v6]:port` or `unix:/path`.
+/// It is what a [connector](crate::ClientBuilder::connector) is asked for.
 ///
 /// Cloning is cheap. Two of them are equal if they are written in the same way.
 ///
@@ -58,8 +58,8 @@ impl Endpoint {
         })
     }
 
-    /// As it was written.
-    pub(crate) fn as_text(&self) -> &Arc<str> {
+    /// As it was written, to be kept without a copy.
+    pub(crate) fn shared_text(&self) -> &Arc<str> {
         &self.text
     }
 

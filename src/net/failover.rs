@@ -123,7 +123,7 @@ pub(crate) struct Switch {
 impl Failover {
     /// Begins with an endpoint that is among them, or else with the first.
     pub(crate) fn new(policy: Policy, endpoints: Vec<Endpoint>, at: &str) -> Self {
-        let current = endpoints.iter().position(|endpoint| &**endpoint.as_text() == at);
+        let current = endpoints.iter().position(|endpoint| &**endpoint.shared_text() == at);
         Self {
             policy,
             given: endpoints.len(),
@@ -240,7 +240,10 @@ impl Failover {
 
     /// Somebody else has chosen, if it is one of them: whether that is another than before.
     pub(crate) fn follow(&mut self, endpoint: &str, why: Option<FailoverReason>) -> bool {
-        let chosen = self.endpoints.iter().position(|known| &**known.as_text() == endpoint);
+        let chosen = self
+            .endpoints
+            .iter()
+            .position(|known| &**known.shared_text() == endpoint);
         let Some(chosen) = chosen.filter(|chosen| *chosen != self.current) else {
             return false;
         };
@@ -260,7 +263,7 @@ impl Failover {
     /// The index of an address that is known, whatever the case of its letters. One that is not known joins if it may, and so changes the
     /// list: when there are too many, it takes the place of one that was found before and is not in use.
     fn admit(&mut self, address: &str) -> Option<usize> {
-        let same = |endpoint: &Endpoint| endpoint.as_text().eq_ignore_ascii_case(address);
+        let same = |endpoint: &Endpoint| endpoint.shared_text().eq_ignore_ascii_case(address);
         if let Some(known) = self.endpoints.iter().position(same) {
             return Some(known);
         }

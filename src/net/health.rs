@@ -53,7 +53,7 @@ impl ShardHealth {
     pub(crate) fn connecting(shard: usize, endpoint: &Endpoint) -> Self {
         Self {
             shard,
-            endpoint: Arc::clone(endpoint.as_text()),
+            endpoint: Arc::clone(endpoint.shared_text()),
             failovers: 0,
             last_failover: None,
             state: ConnectionState::Connecting,

@@ -165,14 +165,14 @@ impl Reconnect {
             return Some(error.clone());
         }
         self.fail_fast
-            .then(|| unavailable(self.shard, self.endpoint().as_text(), error))
+            .then(|| unavailable(self.shard, self.endpoint().shared_text(), error))
     }
 
     /// The health to publish.
     pub(crate) fn health(&self, state: ConnectionState, now: Instant) -> ShardHealth {
         ShardHealth {
             shard: self.shard,
-            endpoint: Arc::clone(self.endpoint().as_text()),
+            endpoint: Arc::clone(self.endpoint().shared_text()),
             failovers: self.failovers,
             last_failover: self.last_failover,
             state,

@@ -13,14 +13,10 @@ use super::rules::RequestKind;
 use super::*;
 use crate::error::{ErrorKind, Result};
 use crate::lease::policy::RenewPolicy;
-use crate::net::abilities::Abilities;
-use crate::net::admission::Admission;
-use crate::net::connect::Shown;
 use crate::net::dial::LaneEvent;
 use crate::net::failover::Policy;
-use crate::net::fencing::FencesShown;
-use crate::net::lane::{LaneEnd, LaneReport, Outgoing};
-use crate::net::pipeline::{Leftovers, Received, Reply};
+use crate::net::lane::{LaneEnd, Outgoing};
+use crate::net::pipeline::Leftovers;
 use crate::protocol::{Response, StableRef};
 use crate::types::{Fence, Grant, Key, Target, Token};
 
@@ -33,6 +29,7 @@ pub(super) struct Bench {
     pub(super) mailbox: Mailbox,
     pub(super) opened: Vec<(LaneId, Opening)>,
     pub(super) closed: Vec<LaneId>,
+    pub(super) hung_up: Vec<LaneId>,
     /// Those over which nothing more is sent.
     pub(super) finished: Vec<LaneId>,
     pub(super) sent: Vec<(LaneId, Outgoing<Pending>)>,
@@ -75,15 +72,11 @@ impl Bench {
     ) -> Self {
         let mut settings = sample::settings();
         change(&mut settings);
-        let endpoints: Vec<_> = endpoints.iter().map(|text| Endpoint::parse(text).unwrap()).collect();
         let now = Instant::now();
         let plan = ShardPlan {
-            policy,
-            endpoints,
-            takeover_delay: None,
-            admission: Admission::default(),
             orphan_ttl,
             stable_ref: stable_ref.map(|name| StableRef::new(name).unwrap()),
+            ..sample::plan(policy, endpoints)
         };
         let setup = sample::setup(plan, settings);
         let mut effects = Effects::default();
@@ -95,6 +88,7 @@ impl Bench {
             mailbox,
             opened: Vec::new(),
             closed: Vec::new(),
+            hung_up: Vec::new(),
             finished: Vec::new(),
             sent: Vec::new(),
             report: None,
@@ -120,6 +114,7 @@ impl Bench {
             match effect {
                 Effect::Open(lane, opening) => self.opened.push((lane, *opening)),
                 Effect::Close(lane) => self.closed.push(lane),
+                Effect::HangUp(lane) => self.hung_up.push(lane),
                 Effect::Finish(lane) => self.finished.push(lane),
                 Effect::Send(lane, outgoing) => self.sent.push((lane, outgoing)),
                 Effect::End(_, report) => self.report = Some(report),
@@ -140,15 +135,8 @@ impl Bench {
     }
 
     pub(super) fn up(&mut self, lane: LaneId) {
-        let shown = Shown {
-            abilities: Abilities {
-                ping: Some(true),
-                sessions: self.shard.serving.is_cluster().then_some(true),
-            },
-            cluster: None,
-            fences: FencesShown::Nothing,
-        };
-        self.handle(Input::Lane(lane, LaneEvent::Up(shown)));
+        let shown = sample::shown(self.shard.serving.is_cluster().then_some(true));
+        self.handle(Input::Lane(lane, shown));
     }
 
     /// A connection cannot be established.
@@ -218,17 +206,7 @@ impl Bench {
     }
 
     fn answer_all_sent_at(&mut self, lane: LaneId, answers: Vec<(Outgoing<Pending>, Response)>, sent_at: Instant) {
-        let mut received = Received::nothing();
-        let sent_at = sent_at.into();
-        received
-            .replies
-            .extend(answers.into_iter().map(|(request, response)| Reply {
-                tag: request.tag,
-                response,
-                sent_at,
-            }));
-        let skipped = Vec::new();
-        self.handle(Input::Lane(lane, LaneEvent::Report(LaneReport { received, skipped })));
+        self.handle(Input::Lane(lane, sample::report(answers, sent_at)));
     }
 
     /// A connection breaks on which nothing is under way.
@@ -238,13 +216,22 @@ impl Bench {
 
     /// A connection breaks when these requests were written and not answered.
     pub(super) fn cut_with(&mut self, lane: LaneId, unknown: Vec<Outgoing<Pending>>) {
+        self.ends(lane, unknown, false);
+    }
+
+    /// A connection is given up because a sign of life that was asked for did not come.
+    pub(super) fn falls_silent(&mut self, lane: LaneId) {
+        self.ends(lane, Vec::new(), true);
+    }
+
+    fn ends(&mut self, lane: LaneId, unknown: Vec<Outgoing<Pending>>, was_silent: bool) {
         let end = LaneEnd {
             cause: Some(Error::new(ErrorKind::Disconnected, "cut")),
             leftovers: Leftovers {
                 unknown: unknown.into_iter().map(|outgoing| outgoing.tag).collect(),
                 unwritten: Vec::new(),
             },
-            was_silent: false,
+            was_silent,
             heard: self.now.into(),
         };
         self.handle(Input::Lane(lane, LaneEvent::Ended(Box::new(end))));

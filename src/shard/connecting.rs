@@ -194,7 +194,13 @@ impl ShardMachine {
                 return self.depose(&error, turn);
             }
             let pause = self.further_attempts.failed();
-            tracing::debug!(shard = self.index, endpoint = %self.endpoint(), retry_in = %human(pause), %error, "no further connection");
+            tracing::debug!(
+                shard = self.index,
+                endpoint = %self.endpoint(),
+                retry_in = %human(pause),
+                error = %error.chain(),
+                "no further connection"
+            );
             return self.open_further(pause, turn);
         }
         let guarded_until = self.serving.guarded_until();
@@ -220,7 +226,7 @@ impl ShardMachine {
                 shard = self.index,
                 endpoint = cause.endpoint().unwrap_or_default(),
                 retry_in = %human(pause),
-                %cause,
+                cause = %cause.chain(),
                 "one of several connections lost"
             );
             return self.open_further(pause, turn);
@@ -243,7 +249,7 @@ impl ShardMachine {
         });
         away.in_scope(|| {
             let endpoint = error.endpoint().unwrap_or_default();
-            tracing::warn!(shard, endpoint, attempt, retry_in = %human(pause), %error, "not connected");
+            tracing::warn!(shard, endpoint, attempt, retry_in = %human(pause), error = %error.chain(), "not connected");
         });
         if let Some(state) = retry.state {
             self.set_health(state, turn);
@@ -264,8 +270,8 @@ impl ShardMachine {
     /// Another endpoint than before serves.
     fn switched(&mut self, switch: Switch, turn: &mut Turn<'_>) {
         let Switch { from, why } = switch;
-        let from = Arc::clone(self.endpoint_at(from).as_text());
-        let (shard, to) = (self.index, self.endpoint().as_text());
+        let from = Arc::clone(self.endpoint_at(from).shared_text());
+        let (shard, to) = (self.index, self.endpoint().shared_text());
         tracing::info!(shard, %from, %to, reason = why.as_str(), "another server took over");
         self.metrics.failed_over(why);
         if self.serving.is_standby() {

@@ -145,6 +145,10 @@ impl Turn<'_> {
 
     /// Tells a caller what its question brought, and from which endpoint.
     pub(super) fn answer(&mut self, question: Box<Question>, answer: Result<Response>, at: &Endpoint) {
-        self.push(Effect::Answer(Answer::Question(question, answer, at.as_text().clone())));
+        self.push(Effect::Answer(Answer::Question(
+            question,
+            answer,
+            at.shared_text().clone(),
+        )));
     }
 }

@@ -56,7 +56,7 @@ impl ShardMachine {
         }
         let cause = cause
             .unwrap_or_else(|| Error::new(ErrorKind::Disconnected, "the connection was closed"))
-            .at(self.endpoint_at(connection.endpoint).as_text());
+            .at(self.endpoint_at(connection.endpoint).shared_text());
         // First the holders: their leases go with the connection.
         self.owner_gone(id, connection.draining, heard, &cause, turn);
         if served && self.serving.is_cluster() && !self.connections.is_serving() {
@@ -106,6 +106,9 @@ impl ShardMachine {
                 let give_up = self.giving_up(key.0, key.1, session, turn.now);
                 self.queue(give_up, None, turn.now);
             }
+        }
+        if was_silent && served && !self.connections.is_serving() {
+            self.leave_silent(connection.endpoint, turn);
         }
         if served {
             self.serving_lost(cause, up_since, was_silent, turn);
@@ -201,7 +204,14 @@ impl ShardMachine {
         if !lost.is_empty() {
             let endpoint = cause.endpoint().unwrap_or_default();
             let keys: LostKeys = lost.iter().map(|claim| &claim.cell.key).collect();
-            tracing::warn!(shard = self.index, endpoint, leases = lost.len(), %keys, %cause, "leases lost");
+            tracing::warn!(
+                shard = self.index,
+                endpoint,
+                leases = lost.len(),
+                %keys,
+                cause = %cause.chain(),
+                "leases lost"
+            );
         }
         // In case the server still holds them; their guards have nothing more to give back.
         for claim in lost {

@@ -85,7 +85,7 @@ impl ShardMachine {
     pub(super) fn leads_no_more(&mut self, from: LaneId, leader: Option<&str>, turn: &mut Turn<'_>) {
         self.metrics.redirected();
         if self.serving.is_cluster() && self.is_news(from) {
-            self.depose(&not_leader(leader).at(self.endpoint().as_text()), turn);
+            self.depose(&not_leader(leader).at(self.endpoint().shared_text()), turn);
         }
     }
 
@@ -122,7 +122,7 @@ impl ShardMachine {
     pub(super) fn note_cluster(&mut self, cluster: Box<ClusterStats>) {
         let members = cluster.voters.iter().map(String::as_str);
         self.serving.reconnect.note_members(members);
-        let endpoint = Arc::clone(self.endpoint().as_text());
+        let endpoint = Arc::clone(self.endpoint().shared_text());
         if let Some(before) = self.clusters.see(&endpoint, cluster) {
             tracing::warn!(
                 shard = self.index,

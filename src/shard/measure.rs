@@ -11,14 +11,8 @@ use super::ids::LeaseId;
 use super::registry::GrantTimes;
 use super::*;
 use crate::lease::policy::RenewPolicy;
-use crate::net::abilities::Abilities;
-use crate::net::admission::Admission;
-use crate::net::connect::Shown;
-use crate::net::dial::LaneEvent;
 use crate::net::failover::Policy;
-use crate::net::fencing::FencesShown;
-use crate::net::lane::{LaneReport, Outgoing};
-use crate::net::pipeline::{Received, Reply};
+use crate::net::lane::Outgoing;
 use crate::protocol::Response;
 use crate::types::{Fence, Grant, Key, Target, Token};
 
@@ -38,14 +32,7 @@ impl LoneShard {
     /// Creates a shard for so many callers, each with a key of its own.
     #[must_use]
     pub fn new(callers: usize) -> Self {
-        let plan = ShardPlan {
-            policy: Policy::Single,
-            endpoints: vec![Endpoint::parse("a:1").unwrap()],
-            takeover_delay: None,
-            admission: Admission::default(),
-            orphan_ttl: None,
-            stable_ref: None,
-        };
+        let plan = sample::plan(Policy::Single, &["a:1"]);
         let now = Instant::now();
         let mut effects = Effects::default();
         let shard = ShardMachine::new(sample::setup(plan, sample::settings()), now, &mut effects);
@@ -63,15 +50,7 @@ impl LoneShard {
             sent: Vec::new(),
             held: Vec::new(),
         };
-        let shown = Shown {
-            abilities: Abilities {
-                ping: Some(true),
-                sessions: None,
-            },
-            cluster: None,
-            fences: FencesShown::Nothing,
-        };
-        lone.handle(Input::Lane(lone.lane, LaneEvent::Up(shown)));
+        lone.handle(Input::Lane(lone.lane, sample::shown(None)));
         lone.sent.clear();
         lone
     }
@@ -100,21 +79,9 @@ impl LoneShard {
 
     /// The server gives the same answer to all that was sent, in one read.
     fn answer(&mut self, response: &Response) {
-        let mut received = Received::nothing();
-        let sent_at = crate::clock::Moment {
-            at: self.now,
-            suspended: Duration::ZERO,
-        };
-        received.replies.extend(self.sent.drain(..).map(|outgoing| Reply {
-            tag: outgoing.tag,
-            response: response.clone(),
-            sent_at,
-        }));
-        let skipped = Vec::new();
-        self.handle(Input::Lane(
-            self.lane,
-            LaneEvent::Report(LaneReport { received, skipped }),
-        ));
+        let sent = std::mem::take(&mut self.sent).into_iter();
+        let report = sample::report(sent.map(|request| (request, response.clone())), self.now);
+        self.handle(Input::Lane(self.lane, report));
     }
 
     fn handle(&mut self, input: Input) {

@@ -108,7 +108,12 @@ impl ShardMetrics {
             Level::new(sink.gauge(&catalog::CONNECTIONS, &labels))
         };
         let waiters = |state: &'static str| Level::new(sink.gauge(&catalog::WAITERS, &[("state", state.into())]));
-        let serving = |endpoint: &Endpoint| (Arc::clone(endpoint.as_text()), serving(&sink, endpoint.as_text()));
+        let serving = |endpoint: &Endpoint| {
+            (
+                Arc::clone(endpoint.shared_text()),
+                serving(&sink, endpoint.shared_text()),
+            )
+        };
         let failovers = |why: FailoverReason| {
             let labels: [LabelValue; 1] = [("reason", why.as_str().into())];
             (why, sink.counter(&catalog::FAILOVERS, &labels))

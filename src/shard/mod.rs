@@ -358,7 +358,7 @@ impl ShardMachine {
                 served_by: self
                     .connections
                     .is_serving()
-                    .then(|| self.serving.reconnect.endpoint().as_text()),
+                    .then(|| self.serving.reconnect.endpoint().shared_text()),
                 connections: Role::ALL.map(|role| self.connections.count(role)),
                 waiting_here: self.waits.local(),
                 waiting_on_server: self.waits.at_server(),
@@ -458,11 +458,11 @@ impl ShardMachine {
 
     /// An error that a server told over this connection.
     fn at_lane(&self, lane: LaneId, error: Error) -> Error {
-        error.at(self.endpoint_of(lane).as_text())
+        error.at(self.endpoint_of(lane).shared_text())
     }
 
     fn here(&self, error: Error) -> Error {
-        error.at(self.endpoint().as_text())
+        error.at(self.endpoint().shared_text())
     }
 
     /// Once the shutdown has begun the health stays `Closed`: callers whose requests end with its connections shall know why.

@@ -1,7 +1,17 @@
 //! What tests and benchmarks set up a shard with.
 
 use super::*;
+use crate::clock::Moment;
 use crate::lease::schedule::RenewRatio;
+use crate::net::abilities::Abilities;
+use crate::net::admission::Admission;
+use crate::net::connect::Shown;
+use crate::net::dial::LaneEvent;
+use crate::net::failover::Policy;
+use crate::net::fencing::FencesShown;
+use crate::net::lane::{LaneReport, Outgoing};
+use crate::net::pipeline::{Received, Reply};
+use crate::protocol::Response;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -25,6 +35,52 @@ pub(super) fn settings() -> Settings {
         lease_ttl: None,
         max_redirects: 3,
     }
+}
+
+/// A shard of these servers, of which nothing more is known.
+pub(super) fn plan(policy: Policy, endpoints: &[&str]) -> ShardPlan {
+    let endpoints = endpoints.iter().map(|text| Endpoint::parse(text).unwrap());
+    ShardPlan {
+        policy,
+        endpoints: endpoints.collect(),
+        takeover_delay: None,
+        admission: Admission::default(),
+        orphan_ttl: None,
+        stable_ref: None,
+    }
+}
+
+/// What a server of the newest release shows when it is connected to. `sessions`: whether it remembers them.
+pub(super) fn shown(sessions: Option<bool>) -> LaneEvent<Pending> {
+    LaneEvent::Up(Shown {
+        abilities: Abilities {
+            ping: Some(true),
+            sessions,
+        },
+        cluster: None,
+        fences: FencesShown::Nothing,
+    })
+}
+
+/// Answers that come in one read, to requests that were sent then.
+pub(super) fn report(
+    answers: impl IntoIterator<Item = (Outgoing<Pending>, Response)>,
+    sent_at: Instant,
+) -> LaneEvent<Pending> {
+    let mut received = Received::nothing();
+    let replies = answers.into_iter().map(|(request, response)| Reply {
+        tag: request.tag,
+        response,
+        sent_at: Moment {
+            at: sent_at,
+            suspended: Duration::ZERO,
+        },
+    });
+    received.replies.extend(replies);
+    LaneEvent::Report(LaneReport {
+        received,
+        skipped: Vec::new(),
+    })
 }
 
 /// For the first shard of a client, without a recorder of metrics, and with the same randomness each time.

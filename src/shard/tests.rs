@@ -6,6 +6,7 @@ use super::acquire::Patience;
 use super::bench::{Bench, SECOND, ask, grant, key};
 use super::held::Acquired;
 use super::input::Shutdown;
+use super::progress::Refusal;
 use super::question::Question;
 use super::rules::RequestKind;
 use super::*;
@@ -91,6 +92,63 @@ fn a_grant_that_is_confirmed_during_the_shutdown_is_given_back() {
     assert_eq!(bench.report, None, "the release is not answered yet");
     bench.answer(pipelined, request, Response::Done);
     assert!(bench.report.is_some());
+}
+
+/// A caller that waits on the server, and the connection of its wait.
+fn waiting(bench: &mut Bench, name: &str) -> (LaneId, oneshot::Receiver<Result<Acquired>>) {
+    let refusal = Refusal { at: bench.now, own: 0 };
+    let receiver = bench.acquire(name, Patience::Until(bench.now + 60 * SECOND, refusal));
+    (bench.opens(), receiver)
+}
+
+#[test]
+fn what_waits_at_a_server_that_fell_silent_waits_at_the_next_connection() {
+    let mut bench = Bench::connected(|_| {});
+    let (lane, mut receiver) = waiting(&mut bench, "k");
+    bench.falls_silent(bench.pipelined());
+    assert_eq!(bench.hung_up, [lane]);
+    bench.cut_unanswered(lane, RequestKind::Wait);
+    assert!(receiver.try_recv().is_err(), "its caller waits on");
+    let first = bench.opened();
+    assert!(!bench.has_sent(RequestKind::Wait));
+    bench.up(first);
+    bench.pass(2 * SECOND);
+    let again = bench.opens();
+    bench.answer_to(again, RequestKind::Wait, Response::Granted(grant(1)));
+    assert!(matches!(receiver.try_recv(), Ok(Ok(Acquired::Lease(_)))));
+}
+
+#[test]
+fn a_grant_of_a_server_that_was_thought_silent_is_given_back() {
+    let mut bench = Bench::connected(|_| {});
+    let (lane, mut receiver) = waiting(&mut bench, "k");
+    bench.falls_silent(bench.pipelined());
+    bench.answer_to(lane, RequestKind::Wait, Response::Granted(grant(1)));
+    bench.cut(lane);
+    let first = bench.opened();
+    bench.up(first);
+    assert!(receiver.try_recv().is_err(), "its caller waits on");
+    bench.sent_on(first, RequestKind::Release);
+}
+
+#[test]
+fn waits_stay_where_a_server_answers_or_leases_would_go_with_them() {
+    let mut bench = Bench::connected(|_| {});
+    let (lane, _receiver) = waiting(&mut bench, "k");
+    bench.cut(bench.pipelined());
+    assert!(bench.hung_up.is_empty(), "it was lost, and not by silence");
+    let first = bench.opened();
+    bench.up(first);
+    bench.shard.connections.own(lane);
+    bench.falls_silent(first);
+    assert!(bench.hung_up.is_empty(), "it owns a lease");
+
+    let mut bench = Bench::connected(|settings| settings.pipelined = 2);
+    let (_lane, _receiver) = waiting(&mut bench, "k");
+    let second = bench.shard.connections.in_slots()[1];
+    bench.up(second);
+    bench.falls_silent(bench.pipelined());
+    assert!(bench.hung_up.is_empty(), "another connection serves");
 }
 
 #[test]

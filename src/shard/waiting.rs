@@ -332,7 +332,13 @@ impl ShardMachine {
     pub(super) fn exclusive_failed(&mut self, id: LaneId, error: Error, turn: &mut Turn<'_>) {
         self.wait_pace.failed(turn.now);
         let pause = self.wait_pace.not_before().saturating_duration_since(turn.now);
-        tracing::debug!(shard = self.index, endpoint = %self.endpoint_of(id), retry_in = %human(pause), %error, "no exclusive connection");
+        tracing::debug!(
+            shard = self.index,
+            endpoint = %self.endpoint_of(id),
+            retry_in = %human(pause),
+            error = %error.chain(),
+            "no exclusive connection"
+        );
         let connection = self.connections.remove(id);
         self.repeats.left(id);
         if let Some(Work::Opening(Some(bound))) = connection.map(|connection| connection.work) {
@@ -432,6 +438,20 @@ impl ShardMachine {
                 return;
             }
             self.cut(id, turn);
+        }
+    }
+
+    /// The server at this endpoint was silent for too long. What blocks there would not notice before its time is over, unless the kernel
+    /// does: it goes on over the next connection, in its session where it has one. Otherwise its callers wait on, with a new place on the
+    /// server, and the place of a ticket is lost.
+    pub(super) fn leave_silent(&mut self, endpoint: usize, turn: &mut Turn<'_>) {
+        for id in self.connections.blocked_at(endpoint) {
+            let is_wait_alone =
+                |connection: &Connection| connection.session.is_none() && matches!(connection.work, Work::Waiting(_));
+            match self.connections.get(id).is_some_and(is_wait_alone) {
+                true => self.cut(id, turn),
+                false => self.connections.hang_up(id, turn),
+            }
         }
     }
 

@@ -80,7 +80,7 @@ pub(super) struct LinkMachine {
 impl LinkMachine {
     pub(super) fn start(myself: ActorRef<LinkMessage>, arguments: LinkArguments) -> Self {
         let plan = arguments.plan;
-        let at = Arc::clone(arguments.dial.connect.endpoint.as_text());
+        let at = Arc::clone(arguments.dial.connect.endpoint.shared_text());
         let failover = Failover::new(plan.policy, plan.endpoints, &at);
         let seen = arguments.health.borrow().clone();
         let reconnect = Reconnect::new(
@@ -258,7 +258,7 @@ impl LinkMachine {
             endpoint = error.endpoint().unwrap_or_default(),
             attempt,
             retry_in = %human(pause),
-            %error,
+            error = %error.chain(),
             "not connected for signals"
         );
         if let Some(state) = state {
@@ -310,7 +310,7 @@ impl LinkMachine {
     }
 
     fn endpoint(&self) -> &Arc<str> {
-        self.reconnect.endpoint().as_text()
+        self.reconnect.endpoint().shared_text()
     }
 
     fn set_health(&self, state: ConnectionState) {

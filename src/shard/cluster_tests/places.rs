@@ -22,6 +22,35 @@ fn a_place_is_given_up_when_the_time_of_its_wait_is_over_and_what_comes_of_it_is
 }
 
 #[test]
+fn a_wait_at_a_leader_that_fell_silent_goes_on_in_its_session() {
+    let mut bench = Bench::cluster(|_| {});
+    let (lane, mut caller) = waits(&mut bench, "k");
+    let session = bench.shard.connections.get(lane).unwrap().session.clone();
+    assert!(session.is_some());
+    bench.falls_silent(bench.pipelined());
+    assert_eq!(bench.hung_up, [lane]);
+    bench.cut_unanswered(lane, RequestKind::Wait);
+    bench.leader_is_found();
+    let again = goes_on(&mut bench);
+    assert_eq!(bench.shard.connections.get(again).unwrap().session, session);
+    bench.answer_to(again, RequestKind::Wait, Response::Granted(grant(1)));
+    confirmed(&mut bench);
+    assert!(caller.try_recv().unwrap().is_ok());
+}
+
+#[test]
+fn a_ticket_at_a_leader_that_fell_silent_goes_on_in_its_session() {
+    let mut bench = Bench::cluster(|_| {});
+    let (lane, _caller) = collects(&mut bench, SECOND);
+    bench.falls_silent(bench.pipelined());
+    assert_eq!(bench.hung_up, [lane]);
+    bench.cut_unanswered(lane, RequestKind::Collect);
+    bench.leader_is_found();
+    let again = goes_on(&mut bench);
+    bench.sent_on(again, RequestKind::Rejoin);
+}
+
+#[test]
 fn a_place_that_is_over_is_not_asked_for_again() {
     let mut bench = Bench::cluster(|_| {});
     let (lane, mut caller) = waits(&mut bench, "k");

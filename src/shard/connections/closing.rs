@@ -56,13 +56,18 @@ impl Connections {
                 self.retire(id, turn);
                 continue;
             }
-            let was_up = self.get_mut(id).is_some_and(|mut connection| {
-                connection.retired = true;
-                connection.is_up()
-            });
-            self.vacate(id, was_up);
-            turn.push(Effect::HangUp(id));
+            self.hang_up(id, turn);
         }
+    }
+
+    /// Ends a connection, whatever is on its way. What was not answered comes back with its end.
+    pub(in crate::shard) fn hang_up(&mut self, id: LaneId, turn: &mut Turn<'_>) {
+        let was_up = self.get_mut(id).is_some_and(|mut connection| {
+            connection.retired = true;
+            connection.is_up()
+        });
+        self.vacate(id, was_up);
+        turn.push(Effect::HangUp(id));
     }
 
     /// How many requests are not answered yet, and how many leases are counted to connections.

@@ -70,4 +70,21 @@ impl Connections {
         });
         bound.collect()
     }
+
+    /// The connections to this endpoint that own nothing, and on which a request blocks: for as long as that may wait, silence there tells
+    /// nothing.
+    pub(in crate::shard) fn blocked_at(&self, endpoint: usize) -> Vec<LaneId> {
+        self.ids_of(|connection| {
+            let is_blocked = match connection.work {
+                Work::Waiting(_) => true,
+                Work::Ticket(..) => connection.in_flight > 0,
+                _ => false,
+            };
+            is_blocked
+                && connection.endpoint == endpoint
+                && connection.owns == 0
+                && !connection.retired
+                && !connection.cut
+        })
+    }
 }

@@ -129,7 +129,7 @@ impl World {
             1 => {
                 let endpoints = self.plan.endpoints();
                 let which = self.rng.usize(0..endpoints.len());
-                Some(endpoints[which].as_text().as_ref().into())
+                Some(endpoints[which].shared_text().as_ref().into())
             }
             _ => None,
         };
