@@ -11,9 +11,11 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use dflockd_client::server::Server;
 use dflockd_client::{Client, Endpoint};
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 use tower::Service;
@@ -90,8 +92,11 @@ async fn open_tunnel(proxy: SocketAddr, endpoint: Endpoint) -> io::Result<BufRea
         return Err(io::Error::new(io::ErrorKind::Unsupported, "a proxy reaches hosts only"));
     }
     let mut stream = BufReader::new(TcpStream::connect(proxy).await?);
-    // Requests are small and leave at once.
+    // Requests are small and leave at once, and a peer that is gone is noticed while a request waits for a lock.
     stream.get_ref().set_nodelay(true)?;
+    let every = Duration::from_secs(5);
+    let keepalive = TcpKeepalive::new().with_time(every).with_interval(every);
+    SockRef::from(stream.get_ref()).set_tcp_keepalive(&keepalive)?;
     let request = format!("CONNECT {endpoint} HTTP/1.1\r\nHost: {endpoint}\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
     let answer = read_head(&mut stream).await?;

@@ -1,6 +1,7 @@
 //! Panics, caught where they must not take more with them than the work in which they happened.
 //!
-//! Users' code runs inside of this crate: recorders of metrics, verifiers of certificates, reconnect policies, subscribers of the log.
+//! Users' code runs inside of this crate: recorders of metrics, verifiers of certificates, reconnect policies, connectors and their
+//! streams, callbacks for events, listeners, subscribers of the log.
 //! A panic in it, or a bug of this crate, ends the piece of work that it happened in. Whoever catches it must drop what that work was
 //! changing, or put it in order: nothing here checks that.
 

@@ -38,9 +38,9 @@ impl ClientBuilder {
     /// The servers, as `host:port`, `[v6]:port` or `unix:/path`. Each is a shard; a key belongs to one of them. All users of
     /// the same keys must give the same list in the same order. Default: [`DEFAULT_SERVERS`](crate::DEFAULT_SERVERS).
     ///
-    /// Unless there is a [connector](Self::connector), names are resolved anew at each attempt to connect. All addresses of a name are tried, of both families in turn, each a
-    /// quarter of a second after the one before (RFC 8305). A `unix:` path is that of a socket behind which something, as a
-    /// rule a proxy on this machine, passes everything on to a server.
+    /// Unless there is a [connector](Self::connector), names are resolved anew at each attempt to connect. All addresses of a name
+    /// are tried, of both families in turn, each a quarter of a second after the one before (RFC 8305). A `unix:` path is that of a
+    /// socket behind which something, as a rule a proxy on this machine, passes everything on to a server.
     pub fn servers<S: Into<String>>(mut self, servers: impl IntoIterator<Item = S>) -> Self {
         self.options.shards = servers.into_iter().map(Shard::single).collect();
         self
@@ -135,24 +135,29 @@ impl ClientBuilder {
     /// # }
     /// ```
     ///
-    /// **What it is called for.** Every connection: also those for waits, `stats` and signals, and to each server of a shard, be it the next in
-    /// reserve or a member that a cluster named. Addresses have the form that [`servers`](Self::servers) takes. They are not resolved, so
-    /// that a name need mean something to the connector only.
+    /// **What it is called for.** Every connection: also those for waits, `stats` and signals, and to each server of a shard, be it the
+    /// next in reserve or a member that a cluster named. Addresses have the form that [`servers`](Self::servers) takes. They are not
+    /// resolved, so that a name need mean something to the connector only.
     ///
-    /// **How it is called.** Each attempt to connect has a clone of its own, waits until that is ready, and calls it once; several attempts may
-    /// be under way at the same time. The [connect timeout](Self::connect_timeout) bounds all of it, and drops the future of an attempt
-    /// that takes longer. An error of the service, from `poll_ready` too, becomes one of kind [`Connect`](crate::ErrorKind::Connect) with
-    /// the service's own as its source; a panic becomes one that says what the panic said. After either the client tries again as its
-    /// [reconnect policy](Self::reconnect) says. Neither the service nor its streams may block the thread: they run in tasks of the client.
+    /// **How it is called.** Each stream comes from a clone of the service, which is called once it is ready. An attempt to connect may ask
+    /// for several streams, one after the other, to find out what a server can do; several attempts may be under way at the same
+    /// time. The [connect timeout](Self::connect_timeout) bounds all of an attempt, and drops the future of one that takes longer. An
+    /// error of the service, from `poll_ready` too, becomes one of kind [`Connect`](crate::ErrorKind::Connect) with the service's own as
+    /// its source; a panic becomes one that says what the panic said. After either the client tries again as its
+    /// [reconnect policy](Self::reconnect) says. Neither the service nor its streams may block the thread: they run in tasks of the
+    /// client. The service has to be `Sync`: of tower's boxed services `BoxCloneSyncService` is, and `BoxCloneService` is not.
     ///
-    /// **What it decides.** Options of sockets are the connector's: a TCP stream wants `TCP_NODELAY`, or requests wait for acknowledgements. The
-    /// client notices a stream whose peer is gone by its [keepalive](Self::keepalive) in any case. It flushes a stream after it has written, and
-    /// closes it by dropping it, without a shutdown.
+    /// **What it decides.** Options of sockets are the connector's. A TCP stream wants `TCP_NODELAY`, or requests wait for
+    /// acknowledgements, and keepalives of the kernel, as the default's streams have. The client notices by its
+    /// [keepalive](Self::keepalive) that the server behind its streams is gone, and leaves the waits there. But while a request waits for
+    /// a lock, silence is what its stream is expected to carry: if that stream alone is dead, or its connection holds leases besides, the
+    /// kernel notices, or the wait ends at its own time. The client flushes a stream after it has written, and closes it by dropping
+    /// it, without a shutdown.
     ///
     /// **TLS** of `ClientBuilder::tls` is put on top of the stream, and its certificate must be for the endpoint's host, as ever. While its
-    /// handshake has been unanswered for a second, a second stream is asked for, to find out whether the server speaks no TLS. A connector
-    /// that makes TLS itself is used without `tls`. The client cannot know what protects the streams of a connector, so it does not warn when
-    /// the servers' secret goes over one of them without `tls`.
+    /// handshake has been unanswered for a second, a second stream is asked for, to find out whether the server speaks no TLS. A
+    /// connector that makes TLS itself is used without `tls`. The client cannot know what protects the streams of a connector, so it
+    /// does not warn when the servers' secret goes over one of them without `tls`.
     ///
     /// A runtime that has timers and no sockets is enough for a client with a connector.
     pub fn connector<C>(mut self, connector: C) -> Self
@@ -172,8 +177,8 @@ impl ClientBuilder {
         self
     }
 
-    /// For each attempt to connect, from resolving the name, or calling the [connector](Self::connector), to the last answer of the handshake, that of TLS included.
-    /// Default: 10 s.
+    /// For each attempt to connect, from resolving the name, or calling the [connector](Self::connector), to the last answer of the
+    /// handshake, that of TLS included. Default: 10 s.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.options.connect_timeout = timeout;
         self
@@ -419,7 +424,8 @@ impl ClientBuilder {
     /// # Errors
     ///
     /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput), naming the value, or the file, and what would be right; also
-    /// without a runtime, or on one without timers or sockets (with a [connector](Self::connector) timers are enough), and for a metrics recorder that panics.
+    /// without a runtime, or on one without timers or sockets (with a [connector](Self::connector) timers are enough), and for a
+    /// metrics recorder that panics.
     pub fn build(self) -> Result<Client> {
         let core = crate::service::start(self.options.check()?, &self.layers)?;
         Ok(Client::of(core))
