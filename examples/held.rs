@@ -52,7 +52,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let guards = acquire_all(&client, arguments.leases).await?;
     let taken = started.elapsed();
     let full = Usage::now();
-    println!("{} leases taken in {taken:.2?}", guards.len());
+    println!(
+        "{} leases taken in {taken:.2?}",
+        guards.iter().map(Vec::len).sum::<usize>()
+    );
     match client.stats().await {
         Ok(stats) => println!("connections: {}, that which asks included", stats.connections),
         Err(error) => println!("connections: not known ({error})"),
@@ -66,8 +69,12 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     let held_from = Instant::now();
     tokio::time::sleep(Duration::from_secs(arguments.seconds)).await;
-    let held = guards.iter().filter(|guard| guard.is_held()).count();
-    println!("{held} of {} are held after {:.0?}", guards.len(), held_from.elapsed());
+    let held = guards.iter().flatten().filter(|guard| guard.is_held()).count();
+    println!(
+        "{held} of {} are held after {:.0?}",
+        arguments.leases,
+        held_from.elapsed()
+    );
     if let (Some(full), Some(end)) = (&full, Usage::now()) {
         let used = end.processor - full.processor;
         println!(
@@ -88,23 +95,23 @@ async fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-async fn acquire_all(client: &Client, leases: usize) -> Result<Vec<LockGuard>, Box<dyn Error>> {
+/// Few tasks that hold many, as a service would. Each gives back its guards, in no more room than they take.
+async fn acquire_all(client: &Client, leases: usize) -> Result<Vec<Vec<LockGuard>>, Box<dyn Error>> {
     let mut running = tokio::task::JoinSet::new();
-    // Few tasks that hold many, as a service would.
     let tasks = 64;
     for task in 0..tasks {
         let client = client.clone();
         running.spawn(async move {
-            let mut guards = Vec::new();
+            let mut guards = Vec::with_capacity((task..leases).step_by(tasks).len());
             for number in (task..leases).step_by(tasks) {
                 guards.push(client.lock(format!("held/{number}"))?.acquire().await?);
             }
             Ok::<_, dflockd_client::Error>(guards)
         });
     }
-    let mut all = Vec::with_capacity(leases);
+    let mut all = Vec::with_capacity(tasks);
     while let Some(finished) = running.join_next().await {
-        all.extend(finished??);
+        all.push(finished??);
     }
     Ok(all)
 }

@@ -6,7 +6,7 @@
 
 use std::fmt;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering, fence};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -121,6 +121,12 @@ pub(crate) struct LeaseCell {
     /// The lease has to be given up as lost, too, once the machine has been suspended for so many nanoseconds in all.
     lost_when_suspended: AtomicU64,
     state: AtomicU8,
+    /// Made when it is first asked for: most leases are never waited for, and there may be very many.
+    watchers: OnceLock<Box<Watchers>>,
+}
+
+/// Those who want to be told when a lease is lost.
+struct Watchers {
     changed: Notify,
     /// Made when it is first asked for.
     cancellation: OnceLock<CancellationToken>,
@@ -146,9 +152,20 @@ impl LeaseCell {
             deadline: AtomicU64::new(nanos_between(got.at, deadline, got.suspended)),
             lost_when_suspended: AtomicU64::new(nanos(times.lost_when_suspended)),
             state: AtomicU8::new(HELD),
-            changed: Notify::new(),
-            cancellation: OnceLock::new(),
+            watchers: OnceLock::new(),
         }
+    }
+
+    /// A change of the state is followed by a look for watchers, and this by a look at the state, so one of them sees the other.
+    fn watchers(&self) -> &Watchers {
+        let watchers = self.watchers.get_or_init(|| {
+            Box::new(Watchers {
+                changed: Notify::new(),
+                cancellation: OnceLock::new(),
+            })
+        });
+        fence(Ordering::SeqCst);
+        watchers
     }
 
     /// What is known now. A lease whose deadline has passed counts as lost even if nobody had the time to say so.
@@ -194,8 +211,9 @@ impl LeaseCell {
 
     /// Resolves with the reason once the lease is lost; never if it is released.
     pub(crate) async fn lost(&self) -> LostReason {
+        let watchers = self.watchers();
         loop {
-            let changed = self.changed.notified();
+            let changed = watchers.changed.notified();
             tokio::pin!(changed);
             // Registered before the look, so that no change falls between the two.
             changed.as_mut().enable();
@@ -208,7 +226,8 @@ impl LeaseCell {
 
     /// A token that is cancelled when the lease is lost.
     pub(crate) fn cancellation_token(&self) -> CancellationToken {
-        let token = self.cancellation.get_or_init(CancellationToken::new).clone();
+        let token = self.watchers().cancellation.get_or_init(CancellationToken::new).clone();
+        fence(Ordering::SeqCst);
         // The loss may have come between: then nobody else will cancel it.
         if let LeaseState::Lost(_) = self.state() {
             token.cancel();
@@ -263,8 +282,10 @@ impl LeaseCell {
     }
 
     fn tell(&self) {
-        self.changed.notify_waiters();
-        if let Some(token) = self.cancellation.get() {
+        fence(Ordering::SeqCst);
+        let Some(watchers) = self.watchers.get() else { return };
+        watchers.changed.notify_waiters();
+        if let Some(token) = watchers.cancellation.get() {
             token.cancel();
         }
     }

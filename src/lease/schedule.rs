@@ -3,6 +3,7 @@
 //! Everything counts from the moment at which the request that got or renewed the lease was *sent*. The server's lease
 //! runs from the grant, which was later; so whatever is computed here comes early, never late.
 
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -24,14 +25,15 @@ pub(crate) struct Schedule {
 }
 
 /// Which part of its TTL passes before a lease is renewed: more than 0 and less than 1.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct RenewRatio(f64);
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RenewRatio(NonZeroU64);
 
 impl RenewRatio {
     /// Checks a ratio.
     pub(crate) fn new(ratio: f64) -> Result<Self> {
-        if ratio > 0.0 && ratio < 1.0 {
-            return Ok(Self(ratio));
+        // Its bits: those of no such number are all zero, so that an optional ratio takes no more room.
+        if let Some(bits) = NonZeroU64::new(ratio.to_bits()).filter(|_| ratio > 0.0 && ratio < 1.0) {
+            return Ok(Self(bits));
         }
         Err(Error::invalid(
             "renew ratio",
@@ -39,10 +41,11 @@ impl RenewRatio {
             "give the part of the TTL after which to renew: more than 0 and less than 1",
         ))
     }
-}
 
-/// Between 0 and 1 every number is equal to itself.
-impl Eq for RenewRatio {}
+    fn get(self) -> f64 {
+        f64::from_bits(self.0.get())
+    }
+}
 
 /// How much of the time to a renewal jitter may take away: renewals come early by up to a tenth, never late.
 const JITTER: f64 = 0.1;
@@ -75,7 +78,7 @@ impl Schedule {
     /// When to renew it, by a ratio of its own or by that of all. `random` is in [0, 1).
     pub(crate) fn renew_at(&self, sent_at: Instant, ttl: Ttl, own: Option<RenewRatio>, random: f64) -> Instant {
         let lifetime = ttl.as_duration() - self.margin(ttl);
-        let part = own.unwrap_or(self.renew_ratio).0 * (1.0 - JITTER * random);
+        let part = own.unwrap_or(self.renew_ratio).get() * (1.0 - JITTER * random);
         let wanted = ttl.as_duration().mul_f64(part.clamp(0.0, 1.0));
         // With a ratio close to 1 the renewal still needs some time before the deadline.
         after(sent_at, wanted.min(lifetime.mul_f64(0.9)))

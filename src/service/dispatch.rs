@@ -7,7 +7,7 @@ use std::borrow::Borrow;
 use std::future::{Future, ready};
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
-use std::task::{Context, Poll};
+use std::task::{self, Context, Poll};
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
@@ -31,14 +31,51 @@ use crate::shard::progress::{Progress, Refusal, WaitsFor};
 use crate::shard::question::Question;
 use crate::signal::SignalConn;
 
-/// The answer to a request, on its way.
-pub(crate) type AnswerFuture<'a> = Pin<Box<dyn Future<Output = Result<Response>> + Send + 'a>>;
+/// The answer to a request, on its way. That to a release needs no box: every guard asks for one.
+pub(crate) enum AnswerFuture<'a, C: CoreRef<'a>> {
+    Boxed(Pin<Box<dyn Future<Output = Result<Response>> + Send + 'a>>),
+    Release {
+        core: C::Held,
+        shard: usize,
+        answer: oneshot::Receiver<Result<()>>,
+    },
+}
+
+impl<'a, C: CoreRef<'a>> AnswerFuture<'a, C> {
+    fn boxed(answer: impl Future<Output = Result<Response>> + Send + 'a) -> Self {
+        Self::Boxed(Box::pin(answer))
+    }
+}
+
+impl<'a, C: CoreRef<'a>> Future for AnswerFuture<'a, C> {
+    type Output = Result<Response>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Response>> {
+        loop {
+            match &mut *self {
+                Self::Boxed(answer) => return answer.as_mut().poll(cx),
+                Self::Release { core, shard, answer } => {
+                    if let Ok(released) = task::ready!(Pin::new(answer).poll(cx)) {
+                        return Poll::Ready(released.map(|()| Response::Released));
+                    }
+                    let lost = lost(Arc::clone((*core).borrow()), *shard);
+                    *self = Self::boxed(lost);
+                }
+            }
+        }
+    }
+}
+
+/// The shard was gone before it answered.
+async fn lost(core: Arc<Core>, shard: usize) -> Result<Response> {
+    Err(core.topology.shard(shard)?.lost().await)
+}
 
 /// How a dispatch gets at its core: borrowed for a single call, or weakly by one that lives on, since that may stand within
 /// the core's own layers.
 pub(crate) trait CoreRef<'a>: Clone {
     /// What keeps the core while a request is under way.
-    type Held: Borrow<Arc<Core>> + Send + 'a;
+    type Held: Borrow<Arc<Core>> + Send + Unpin + 'a;
 
     /// The core, unless everybody who used it was dropped.
     fn hold(&self) -> Option<Self::Held>;
@@ -109,24 +146,24 @@ impl<C> Dispatch<C> {
         Poll::Pending
     }
 
-    pub(crate) fn call<'a>(&mut self, request: Request) -> AnswerFuture<'a>
+    pub(crate) fn call<'a>(&mut self, request: Request) -> AnswerFuture<'a, C>
     where
         C: CoreRef<'a>,
     {
         let Some(core) = self.core.hold() else {
-            return Box::pin(ready(Err(nobody_is_left())));
+            return AnswerFuture::boxed(ready(Err(nobody_is_left())));
         };
         let reserved = self.reserved.take();
         match request {
-            Request::Acquire(request) => Box::pin(acquire(core, request, reserved)),
-            Request::Enqueue(request) => Box::pin(enqueue(core, request)),
-            Request::Collect { place, wait } => Box::pin(collect(core, place, wait)),
-            Request::Release(lease) => Box::pin(release(core, lease)),
-            Request::Stats { shard } => Box::pin(stats(core, shard, reserved)),
-            Request::Barrier { shard } => Box::pin(barrier(core, shard, reserved)),
-            Request::Failback { shard } => Box::pin(failback(core, shard, reserved)),
-            Request::Emit { channel, payload } => Box::pin(emit(core, channel, payload)),
-            Request::Subscribe(request) => Box::pin(subscribe(core, request)),
+            Request::Acquire(request) => AnswerFuture::boxed(acquire(core, request, reserved)),
+            Request::Enqueue(request) => AnswerFuture::boxed(enqueue(core, request)),
+            Request::Collect { place, wait } => AnswerFuture::boxed(collect(core, place, wait)),
+            Request::Release(lease) => release(core, lease),
+            Request::Stats { shard } => AnswerFuture::boxed(stats(core, shard, reserved)),
+            Request::Barrier { shard } => AnswerFuture::boxed(barrier(core, shard, reserved)),
+            Request::Failback { shard } => AnswerFuture::boxed(failback(core, shard, reserved)),
+            Request::Emit { channel, payload } => AnswerFuture::boxed(emit(core, channel, payload)),
+            Request::Subscribe(request) => AnswerFuture::boxed(subscribe(core, request)),
         }
     }
 }
@@ -141,13 +178,13 @@ impl<C: Clone> Clone for Dispatch<C> {
 impl Service<Request> for Dispatch<Weak<Core>> {
     type Response = Response;
     type Error = Error;
-    type Future = AnswerFuture<'static>;
+    type Future = AnswerFuture<'static, Weak<Core>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
         Self::poll_ready(self, cx)
     }
 
-    fn call(&mut self, request: Request) -> AnswerFuture<'static> {
+    fn call(&mut self, request: Request) -> AnswerFuture<'static, Weak<Core>> {
         Self::call(self, request)
     }
 }
@@ -177,7 +214,8 @@ async fn acquire(core: impl Borrow<Arc<Core>>, request: AcquireRequest, reserved
         });
     }
     let until = after(Instant::now(), request.wait);
-    let progress = Progress::default();
+    // Known to the shard once it waits.
+    let mut progress = None;
     let (mut was_sent, mut refusal) = (false, None);
     let attempts = async {
         let asked = ask(place, &place.room, reserved, |ask| {
@@ -193,7 +231,7 @@ async fn acquire(core: impl Borrow<Arc<Core>>, request: AcquireRequest, reserved
         refusal = Some(refused);
         let asked = ask(place, &place.waiting_room, None, |ask| {
             let mut acquire = acquire_message(&request, ask);
-            acquire.progress = Some(progress.clone());
+            acquire.progress = Some(progress.insert(Progress::default()).clone());
             place.tell(Input::Acquire(acquire, Patience::Until(until, refused)))
         });
         match asked.await? {
@@ -207,7 +245,10 @@ async fn acquire(core: impl Borrow<Arc<Core>>, request: AcquireRequest, reserved
         let budget = Budget::Unanswered(request.wait);
         Err(match (shard_is_away(place), refusal) {
             (Some(away), _) => away.out_of(budget),
-            (None, Some(refused)) => not_granted(place, &request, refused, progress.get()),
+            (None, Some(refused)) => {
+                let waits_for = progress.map_or(WaitsFor::Layers, |progress| progress.get());
+                not_granted(place, &request, refused, waits_for)
+            }
             (None, None) if was_sent => {
                 let about = Scope::Key(request.key.clone());
                 unanswered(Operation::Acquire, &about, budget).at(&place.endpoint())
@@ -271,14 +312,13 @@ async fn collect(core: impl Borrow<Arc<Core>>, queued: QueuePlace, wait: Duratio
     })
 }
 
-async fn release(core: impl Borrow<Arc<Core>>, lease: Lease) -> Result<Response> {
-    let core = core.borrow();
-    // If it is not on its way yet, it is now.
+/// If it is not on its way yet, it is now.
+fn release<'a, C: CoreRef<'a>>(core: C::Held, lease: Lease) -> AnswerFuture<'a, C> {
     let (key, answer) = lease.give_back();
-    let place = core.topology.route(&key)?;
-    match answer.await {
-        Ok(released) => released.map(|()| Response::Released),
-        Err(_) => Err(place.lost().await),
+    let routed = core.borrow().topology.route(&key).map(|place| place.index);
+    match routed {
+        Ok(shard) => AnswerFuture::Release { core, shard, answer },
+        Err(error) => AnswerFuture::boxed(ready(Err(error))),
     }
 }
 

@@ -47,13 +47,13 @@ impl<C> Inner<C> {
         }
     }
 
-    fn call<'a>(&mut self, request: Request) -> AnswerFuture<'a>
+    fn call<'a>(&mut self, request: Request) -> AnswerFuture<'a, C>
     where
         C: CoreRef<'a>,
     {
         match self {
             Self::Plain(dispatch) => dispatch.call(request),
-            Self::Layered(service) => service.call(request),
+            Self::Layered(service) => AnswerFuture::Boxed(service.call(request)),
         }
     }
 }
@@ -62,13 +62,13 @@ impl<C> Inner<C> {
 impl<'a> Service<Request> for Inner<&'a Arc<Core>> {
     type Response = Response;
     type Error = Error;
-    type Future = AnswerFuture<'a>;
+    type Future = AnswerFuture<'a, &'a Arc<Core>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
         Self::poll_ready(self, cx)
     }
 
-    fn call(&mut self, request: Request) -> AnswerFuture<'a> {
+    fn call(&mut self, request: Request) -> AnswerFuture<'a, &'a Arc<Core>> {
         Self::call(self, request)
     }
 }
@@ -77,13 +77,13 @@ impl<'a> Service<Request> for Inner<&'a Arc<Core>> {
 impl Service<Request> for Inner<Weak<Core>> {
     type Response = Response;
     type Error = Error;
-    type Future = AnswerFuture<'static>;
+    type Future = AnswerFuture<'static, Weak<Core>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
         Self::poll_ready(self, cx)
     }
 
-    fn call(&mut self, request: Request) -> AnswerFuture<'static> {
+    fn call(&mut self, request: Request) -> AnswerFuture<'static, Weak<Core>> {
         Self::call(self, request)
     }
 }

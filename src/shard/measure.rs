@@ -110,9 +110,13 @@ impl HeldLeases {
     #[must_use]
     pub fn new(leases: usize) -> Self {
         let settings = sample::settings();
-        let sink = ShardSink::nowhere();
-        let registry = Registry::new(settings.schedule, fastrand::Rng::with_seed(7), LeaseMetrics::new(&sink));
-        let began = Instant::now();
+        let (sink, began) = (ShardSink::nowhere(), Instant::now());
+        let registry = Registry::new(
+            settings.schedule,
+            fastrand::Rng::with_seed(7),
+            LeaseMetrics::new(&sink),
+            began,
+        );
         let mut held = Self {
             registry,
             key: Key::new("foreground").unwrap(),

@@ -259,7 +259,7 @@ impl ShardMachine {
             clean_waits_at: None,
             shortage: Shortage::default(),
             default_ttl: None,
-            leases: Registry::new(settings.schedule, jitter, LeaseMetrics::new(&sink)).knowing_tokens(is_cluster),
+            leases: Registry::new(settings.schedule, jitter, LeaseMetrics::new(&sink), now).knowing_tokens(is_cluster),
             releases: Releases::new(is_cluster),
             confirming: Confirming::default(),
             repeats: Repeats::default(),

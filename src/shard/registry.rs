@@ -5,6 +5,8 @@ mod losing;
 mod owners;
 mod releasing;
 mod renewing;
+mod slots;
+mod stamp;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -16,9 +18,11 @@ use self::entry::{LeaseEntry, Phase};
 pub(crate) use self::losing::Survival;
 pub(crate) use self::releasing::Claim;
 pub(super) use self::renewing::granted_ttl;
+use self::slots::Slots;
+use self::stamp::{Epoch, Stamp};
 use super::holdings::Holdings;
 use super::ids::{LaneId, LeaseId, WaitKey};
-use crate::clock::{Moment, after, before};
+use crate::clock::{Moment, after};
 use crate::lease::cell::{CellTimes, LeaseCell, LeaseState, LostReason};
 use crate::lease::lost_keys::LostKeys;
 use crate::lease::metrics::LeaseMetrics;
@@ -41,9 +45,11 @@ pub(crate) struct Due {
 #[derive(Debug)]
 pub(crate) struct Registry {
     schedule: Schedule,
-    slots: Vec<LeaseSlot>,
+    slots: Slots,
     free: Vec<u32>,
-    timer: BTreeSet<(Instant, LeaseId)>,
+    /// What its stamps count from.
+    epoch: Epoch,
+    timer: BTreeSet<(Stamp, LeaseId)>,
     holdings: Holdings,
     /// Leases whose renewal is due and cannot be sent.
     overdue: BTreeSet<LeaseId>,
@@ -56,12 +62,6 @@ pub(crate) struct Registry {
     suspended: Duration,
     jitter: fastrand::Rng,
     metrics: LeaseMetrics,
-}
-
-#[derive(Debug)]
-struct LeaseSlot {
-    generation: u32,
-    entry: Option<LeaseEntry>,
 }
 
 /// When a grant was asked for, and when it was taken up.
@@ -85,11 +85,12 @@ pub(crate) enum Known {
 
 impl Registry {
     /// Creates an empty registry. `jitter` spreads the renewals.
-    pub(crate) fn new(schedule: Schedule, jitter: fastrand::Rng, metrics: LeaseMetrics) -> Self {
+    pub(crate) fn new(schedule: Schedule, jitter: fastrand::Rng, metrics: LeaseMetrics, now: Instant) -> Self {
         Self {
             schedule,
-            slots: Vec::new(),
+            slots: Slots::default(),
             free: Vec::new(),
+            epoch: Epoch(now),
             timer: BTreeSet::new(),
             holdings: Holdings::default(),
             overdue: BTreeSet::new(),
@@ -132,35 +133,28 @@ impl Registry {
         } else {
             policy.max_hold.map(|hold| after(sent_at, hold))
         };
+        let random = self.jitter.f64();
+        let renew_at = self.schedule.renew_at(sent_at, grant.ttl, policy.ratio, random);
         let entry = LeaseEntry {
             cell: Arc::clone(&cell),
             target,
             owner,
             phase: Phase::Waiting,
-            renew_until,
+            renew_until: renew_until.map(|until| self.epoch.stamp(until)),
             renew_ratio: policy.ratio,
-            renew_at: self
-                .schedule
-                .renew_at(sent_at, grant.ttl, policy.ratio, self.jitter.f64()),
-            ends: deadline,
-            deadline,
+            renew_at: self.epoch.stamp(renew_at),
+            ends: self.epoch.stamp(deadline),
+            deadline: self.epoch.stamp(deadline),
             timer: None,
             before: None,
             behind: None,
         };
-        let slot = self.free.pop().unwrap_or_else(|| {
-            self.slots.push(LeaseSlot {
-                generation: 0,
-                entry: None,
-            });
-            (self.slots.len() - 1) as u32
-        });
-        let place = &mut self.slots[slot as usize];
-        place.entry = Some(entry);
-        let id = LeaseId {
-            slot,
-            generation: place.generation,
-        };
+        let slot = self.free.pop().unwrap_or_else(|| self.slots.add());
+        let mut id = LeaseId { slot, generation: 0 };
+        if let Some(place) = self.slots.get_mut(slot) {
+            place.entry = Some(entry);
+            id.generation = place.generation;
+        }
         if let Some(tokens) = &mut self.tokens {
             tokens.insert(grant.token, id);
         }
@@ -202,16 +196,16 @@ impl Registry {
             return;
         };
         self.suspended = suspended;
-        let moment = self.moment(now);
+        let (moment, now) = (self.moment(now), self.epoch.stamp(now));
         let ids: Vec<LeaseId> = self.ids().collect();
         for id in ids {
             let Some(entry) = self.entry_mut(id).filter(|entry| entry.phase.is_held()) else {
                 continue;
             };
-            entry.renew_at = before(entry.renew_at, since);
-            entry.ends = before(entry.ends, since);
-            entry.deadline = before(entry.deadline, since);
-            entry.renew_until = entry.renew_until.map(|until| before(until, since));
+            entry.renew_at = entry.renew_at.earlier_by(since);
+            entry.ends = entry.ends.earlier_by(since);
+            entry.deadline = entry.deadline.earlier_by(since);
+            entry.renew_until = entry.renew_until.map(|until| until.earlier_by(since));
             if let LeaseState::Lost(_) = entry.cell.state_at(moment) {
                 entry.deadline = entry.deadline.min(now);
             }
@@ -221,7 +215,7 @@ impl Registry {
 
     /// When something is due next.
     pub(crate) fn next_due(&self) -> Option<Instant> {
-        self.timer.first().map(|(when, _)| *when)
+        self.timer.first().map(|(when, _)| self.epoch.instant(*when))
     }
 
     /// Reports as lost what has run out, and names what must be renewed. `connected`: whether renewals can be sent;
@@ -230,13 +224,14 @@ impl Registry {
     pub(crate) fn tick(&mut self, now: Instant, together: Duration, connected: bool) -> Due {
         let mut due = Due::default();
         let mut not_yet = Vec::new();
+        let (until, at) = (self.epoch.stamp(now + together), self.epoch.stamp(now));
         while let Some((when, id)) = self.timer.first().copied() {
-            if when > now + together {
+            if when > until {
                 break;
             }
             self.timer.remove(&(when, id));
             let Some(entry) = self.entry_mut(id) else { continue };
-            if entry.deadline <= now {
+            if entry.deadline <= at {
                 let key = entry.cell.key.clone();
                 self.lose(id, LostReason::Expired, now);
                 due.expired.push(&key);
@@ -302,16 +297,16 @@ impl Registry {
     }
 
     fn at(&mut self, slot: u32) -> Option<&mut LeaseEntry> {
-        self.slots.get_mut(slot as usize)?.entry.as_mut()
+        self.slots.get_mut(slot)?.entry.as_mut()
     }
 
     fn entry(&self, id: LeaseId) -> Option<&LeaseEntry> {
-        let slot = self.slots.get(id.slot as usize)?;
+        let slot = self.slots.get(id.slot)?;
         slot.entry.as_ref().filter(|_| slot.generation == id.generation)
     }
 
     fn entry_mut(&mut self, id: LeaseId) -> Option<&mut LeaseEntry> {
-        let slot = self.slots.get_mut(id.slot as usize)?;
+        let slot = self.slots.get_mut(id.slot)?;
         let generation = slot.generation;
         slot.entry.as_mut().filter(|_| generation == id.generation)
     }

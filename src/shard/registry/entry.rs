@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use tokio::time::Instant;
-
+use super::stamp::Stamp;
 use crate::lease::cell::LeaseCell;
 use crate::lease::schedule::RenewRatio;
 use crate::shard::ids::LaneId;
@@ -17,16 +16,16 @@ pub(super) struct LeaseEntry {
     pub(super) owner: LaneId,
     pub(super) phase: Phase,
     /// No renewal is sent from then on.
-    pub(super) renew_until: Option<Instant>,
+    pub(super) renew_until: Option<Stamp>,
     /// Its own ratio, if it has one.
     pub(super) renew_ratio: Option<RenewRatio>,
-    pub(super) renew_at: Instant,
+    pub(super) renew_at: Stamp,
     /// When it is over, as far as its last grant or renewal goes.
-    pub(super) ends: Instant,
+    pub(super) ends: Stamp,
     /// When it is reported lost: then, or sooner if it is in doubt.
-    pub(super) deadline: Instant,
+    pub(super) deadline: Stamp,
     /// Its place in the timer.
-    pub(super) timer: Option<Instant>,
+    pub(super) timer: Option<Stamp>,
     /// Its neighbours among the leases of its owner.
     pub(super) before: Option<u32>,
     pub(super) behind: Option<u32>,

@@ -80,12 +80,12 @@ impl Registry {
     /// A lease must be renewed before it is sure that it is held.
     fn suspect(&mut self, id: LeaseId, survive: Survival) {
         self.set_phase(id, Phase::Overdue);
-        let suspended = self.suspended;
+        let (suspended, epoch) = (self.suspended, self.epoch);
         if let Some(entry) = self.entry_mut(id) {
             if let Survival::Until(until) = survive {
-                entry.deadline = entry.deadline.min(until);
+                entry.deadline = entry.deadline.min(epoch.stamp(until));
             }
-            entry.cell.suspect(entry.deadline, suspended);
+            entry.cell.suspect(epoch.instant(entry.deadline), suspended);
         }
         self.arm(id);
     }

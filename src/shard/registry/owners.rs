@@ -29,7 +29,7 @@ impl Registry {
         let mut ids = Vec::new();
         let mut next = self.owned.get(&owner).copied();
         while let Some(index) = next {
-            let Some(slot) = self.slots.get(index as usize) else {
+            let Some(slot) = self.slots.get(index) else {
                 break;
             };
             ids.push(LeaseId {

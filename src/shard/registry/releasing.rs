@@ -45,7 +45,9 @@ impl Registry {
         self.disarm(id);
         self.overdue.remove(&id);
         self.unchain(id.slot);
-        let slot = &mut self.slots[id.slot as usize];
+        let Some(slot) = self.slots.get_mut(id.slot) else {
+            return;
+        };
         slot.generation = slot.generation.wrapping_add(1);
         self.free.push(id.slot);
         let Some(entry) = slot.entry.take() else { return };

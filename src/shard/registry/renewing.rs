@@ -13,7 +13,8 @@ impl Registry {
     /// A renewal that was sent at `sent_at` over the connection `from` succeeded; the server says that `left` is left of the lease.
     /// Changes nothing if the lease is not held any more. Returns whether the lease goes on.
     pub(crate) fn renewed(&mut self, id: LeaseId, from: LaneId, sent: Moment, left: Option<u64>, now: Instant) -> bool {
-        let (schedule, sent_at, now) = (self.schedule, self.seen(sent), self.moment(now));
+        let (schedule, epoch) = (self.schedule, self.epoch);
+        let (sent_at, now) = (self.seen(sent), self.moment(now));
         let random = self.jitter.f64();
         let Some(entry) = self.entry_mut(id).filter(|entry| entry.phase == Phase::Renewing) else {
             return false;
@@ -26,15 +27,15 @@ impl Registry {
         entry.phase = Phase::Waiting;
         // A lease that is not renewed keeps its end: this was a probe.
         if entry.renews() {
-            entry.ends = schedule.deadline(sent_at, ttl);
-            entry.renew_at = schedule.renew_at(sent_at, ttl, entry.renew_ratio, random);
+            entry.ends = epoch.stamp(schedule.deadline(sent_at, ttl));
+            entry.renew_at = epoch.stamp(schedule.renew_at(sent_at, ttl, entry.renew_ratio, random));
         }
         entry.deadline = entry.ends;
         // The connection that owns it stood when this was sent. Of others that says nothing.
         if entry.owner == from {
             entry.cell.stood(schedule.lost_when_suspended(sent));
         }
-        let goes_on = entry.cell.extend(entry.deadline, now);
+        let goes_on = entry.cell.extend(epoch.instant(entry.deadline), now);
         if goes_on {
             self.metrics.renewal(RenewalOutcome::Renewed { left, ttl: asked });
             self.arm(id);
@@ -62,6 +63,7 @@ impl Registry {
 
     /// A renewal was refused for now by a server that is there: try again after a pause, while the lease lasts.
     pub(crate) fn retry_renewal_at(&mut self, id: LeaseId, when: Instant) {
+        let when = self.epoch.stamp(when);
         if let Some(entry) = self.entry_mut(id).filter(|entry| entry.phase == Phase::Renewing) {
             entry.phase = Phase::Waiting;
             entry.renew_at = when;

@@ -18,6 +18,7 @@ fn registry(renew_ratio: f64) -> Registry {
         schedule,
         fastrand::Rng::with_seed(7),
         LeaseMetrics::new(&ShardSink::nowhere()),
+        Instant::now(),
     )
 }
 

@@ -1,0 +1,43 @@
+//! Where the leases of a registry stand. It grows by whole pieces: a list that doubles would leave up to half of its room empty.
+
+use super::entry::LeaseEntry;
+
+/// How many slots are made at once.
+const PIECE: usize = 256;
+
+#[derive(Debug, Default)]
+pub(super) struct Slots(Vec<Vec<LeaseSlot>>);
+
+#[derive(Debug, Default)]
+pub(super) struct LeaseSlot {
+    pub(super) generation: u32,
+    pub(super) entry: Option<LeaseEntry>,
+}
+
+impl Slots {
+    /// Makes an empty slot and returns its index.
+    pub(super) fn add(&mut self) -> u32 {
+        if self.0.last().is_none_or(|piece| piece.len() == PIECE) {
+            self.0.push(Vec::with_capacity(PIECE));
+        }
+        let before = (self.0.len() - 1) * PIECE;
+        let Some(piece) = self.0.last_mut() else { return 0 };
+        piece.push(LeaseSlot::default());
+        (before + piece.len() - 1) as u32
+    }
+
+    pub(super) fn get(&self, index: u32) -> Option<&LeaseSlot> {
+        let index = index as usize;
+        self.0.get(index / PIECE)?.get(index % PIECE)
+    }
+
+    pub(super) fn get_mut(&mut self, index: u32) -> Option<&mut LeaseSlot> {
+        let index = index as usize;
+        self.0.get_mut(index / PIECE)?.get_mut(index % PIECE)
+    }
+
+    /// All of them, by their indices.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &LeaseSlot> {
+        self.0.iter().flatten()
+    }
+}
