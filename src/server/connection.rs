@@ -13,6 +13,7 @@ use tokio::task::yield_now;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::ids::QualifiedKey;
+use super::pause::PreciseTimer;
 use super::shared::Shared;
 use super::signals::{Cut, Inbox};
 use super::state::{ServerAnswer, State};
@@ -51,7 +52,8 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(stream: S, number: 
             out: BytesMut::new(),
             inbox: None,
             delivered: 0,
-            answered: 0,
+            takes_time: false,
+            timer: PreciseTimer::default(),
             authenticated: shared.options.auth_token.is_none(),
         },
     };
@@ -79,8 +81,9 @@ struct Session<'a> {
     inbox: Option<Inbox>,
     /// How many signals of this connection were delivered since other tasks had a turn.
     delivered: usize,
-    /// How many requests were worked on whose time was not taken yet.
-    answered: u32,
+    /// A request was worked on whose time was not taken yet.
+    takes_time: bool,
+    timer: PreciseTimer,
     authenticated: bool,
 }
 
@@ -151,8 +154,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ServedConnection<'_, S> {
             if let Some(next) = next {
                 return next;
             }
-            // A request of ten bytes can have an answer of a megabyte, and there may be a thousand of them.
-            if session.out.len() >= MOST_UNWRITTEN {
+            // A request of ten bytes can have an answer of a megabyte, and there may be a thousand of them. One that takes time is
+            // answered by itself.
+            if session.out.len() >= MOST_UNWRITTEN || session.takes_time {
                 return NextStep::Yield;
             }
             request = self.decoder.next_lines();
@@ -281,7 +285,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ServedConnection<'_, S> {
 impl Session<'_> {
     /// Answers one request. What comes next, if it is not the next request.
     fn answer(&mut self, lines: RequestLines<'_>, state: &mut State, now: Instant) -> Option<NextStep> {
-        self.answered += 1;
+        self.takes_time = !self.shared.options.request_time.is_zero();
         let request = RawRequest::read(lines);
         if !self.authenticated {
             return self.authenticate(request);
@@ -320,17 +324,10 @@ impl Session<'_> {
         }
     }
 
-    /// Takes the time of the requests that were worked on. Timers count milliseconds, so this asks the clock, and lets other tasks run in
-    /// between.
+    /// Takes the time of the request that was worked on.
     async fn take_time(&mut self) {
-        let worked_on = std::mem::take(&mut self.answered);
-        let each = self.shared.options.request_time;
-        if each.is_zero() || worked_on == 0 {
-            return;
-        }
-        let until = after(Instant::now(), each.saturating_mul(worked_on));
-        while Instant::now() < until {
-            yield_now().await;
+        if std::mem::take(&mut self.takes_time) {
+            self.timer.wait(self.shared.options.request_time).await;
         }
     }
 

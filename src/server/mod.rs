@@ -59,6 +59,11 @@ mod listener;
 pub(crate) mod model;
 mod name;
 mod options;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+mod pause;
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+#[path = "pause_absent.rs"]
+mod pause;
 mod random;
 mod release;
 mod shared;
@@ -66,6 +71,7 @@ mod signals;
 mod state;
 #[cfg(feature = "tls")]
 mod tls;
+mod turns;
 
 pub use builder::ServerBuilder;
 pub use cluster::{Cluster, ClusterBuilder};
