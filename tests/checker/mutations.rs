@@ -1,4 +1,6 @@
 //! Histories that the model makes pass, and each way in which one is spoilt is found.
+// All mutations have one type.
+#![allow(clippy::ptr_arg)]
 
 use std::collections::HashSet;
 

@@ -2,31 +2,36 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::super::super::facts::operations::Operation;
 use super::super::super::facts::signals::{Subscription, Told};
 use super::super::super::record::{Name, Outcome};
 use super::super::super::shortened::Subject;
 use super::super::super::verdict::Rule;
 use super::super::{Findings, time};
+use super::gaps::Gaps;
 use super::pattern::matches;
+use super::stream::Stream;
 use super::{Emitted, Signal};
 
-/// A publisher's signals to one channel.
-pub type Stream<'a> = (&'a Name, u64, &'a Name);
+/// A caller and a channel.
+pub type Source<'a> = (&'a Name, u64, &'a Name);
 
 /// What a subscription heard.
 #[derive(Default)]
 pub struct Heard<'a> {
     /// How often each.
     pub signals: HashMap<Signal<'a>, usize>,
-    /// The emits of each stream that were heard, and as how manieth thing that the subscription was told.
-    pub streams: HashMap<Stream<'a>, Vec<(usize, &'a Operation)>>,
+    pub streams: HashMap<Source<'a>, Stream>,
+    pub gaps: Gaps,
 }
 
 pub fn check<'a>(findings: &mut Findings<'a>, emitted: &Emitted<'a>, subscription: &'a Subscription) -> Heard<'a> {
-    let mut heard = Heard::default();
+    let mut heard = Heard {
+        gaps: Gaps::of(subscription),
+        ..Heard::default()
+    };
+    let mut emits: HashMap<Source<'_>, Vec<(u64, usize)>> = HashMap::new();
     // The last invocation of those that were heard of each stream.
-    let mut latest: HashMap<Stream<'_>, u64> = HashMap::new();
+    let mut latest: HashMap<Source<'_>, u64> = HashMap::new();
     let mut wrong: Vec<(usize, &Name, String)> = Vec::new();
     for (number, told) in subscription.heard.iter().enumerate() {
         let Told::Signal { channel, payload } = &told.told else {
@@ -50,9 +55,9 @@ pub fn check<'a>(findings: &mut Findings<'a>, emitted: &Emitted<'a>, subscriptio
         if emit.at > told.at {
             is_wrong(format!("was emitted later, at {}", time(emit.at)));
         }
-        let stream = (&emit.process, emit.caller, channel);
-        heard.streams.entry(stream).or_default().push((number, emit));
-        let latest = latest.entry(stream).or_default();
+        let source = (&emit.process, emit.caller, channel);
+        emits.entry(source).or_default().push((emit.at, number));
+        let latest = latest.entry(source).or_default();
         if let Some(returned) = emit.returned.filter(|returned| returned.outcome == Outcome::Done) {
             if returned.at < *latest && *times == 1 {
                 is_wrong("comes behind one that was emitted after it was acknowledged".to_owned());
@@ -60,6 +65,8 @@ pub fn check<'a>(findings: &mut Findings<'a>, emitted: &Emitted<'a>, subscriptio
         }
         *latest = emit.at.max(*latest);
     }
+    let streams = emits.into_iter();
+    heard.streams = streams.map(|(source, emits)| (source, Stream::of(emits))).collect();
     for (line, channel, what) in wrong {
         findings.violation(Rule::Signals, line, Subject::Channel(channel.clone()), what);
     }

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use super::super::super::facts::Facts;
 use super::super::super::facts::operations::Operation;
-use super::super::super::facts::signals::{Subscription, Told};
-use super::super::super::record::{Extent, Name, Outcome};
+use super::super::super::facts::signals::Subscription;
+use super::super::super::record::{Name, Outcome};
 use super::super::super::shortened::Subject;
 use super::super::super::verdict::Rule;
 use super::super::Findings;
@@ -143,37 +143,13 @@ fn ran(facts: &Facts<'_>, subscription: &Subscription, at: u64) -> u64 {
 
 fn is_covered(findings: &Findings<'_>, (subscription, heard): &Listener<'_>, emit: &Operation) -> bool {
     let facts = findings.facts;
-    let stream = emit
+    let source = emit
         .channel
         .as_ref()
         .map(|channel| (&emit.process, emit.caller, channel));
-    let neighbours = stream
-        .and_then(|stream| heard.streams.get(&stream))
-        .map_or(&[][..], Vec::as_slice);
-    let before = neighbours
-        .iter()
-        .filter(|(_, other)| other.at < emit.at)
-        .map(|(number, _)| *number)
-        .max();
-    let behind = neighbours
-        .iter()
-        .filter(|(_, other)| other.at > emit.at)
-        .map(|(number, _)| *number)
-        .min();
-    let mut open = 0_usize;
-    for (number, told) in subscription.heard.iter().enumerate() {
-        let Told::Gap(extent) = &told.told else { continue };
-        let is_between = before.is_none_or(|before| number > before) && behind.is_none_or(|behind| number < behind);
-        if is_between && told.at >= emit.at {
-            return true;
-        }
-        match extent {
-            Extent::Begins if told.at <= emit.at => open += 1,
-            Extent::Ends if told.at <= emit.at => open = open.saturating_sub(1),
-            _ => {}
-        }
-    }
-    if open > 0 {
+    let stream = source.and_then(|source| heard.streams.get(&source));
+    let (before, behind) = stream.map_or((None, None), |stream| stream.neighbours(emit.at));
+    if heard.gaps.is_told(before, behind, emit.at) || heard.gaps.is_open(emit.at) {
         return true;
     }
     let done = emit.returned.map_or(emit.at, |returned| returned.at);

@@ -13,9 +13,11 @@
 //! Assumes: each payload is emitted to a channel once, a caller's operations do not overlap, and a subscription is read to the end before
 //! it is ended.
 
+mod gaps;
 mod heard;
 mod missing;
 mod pattern;
+mod stream;
 
 use std::collections::HashMap;
 

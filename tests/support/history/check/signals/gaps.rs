@@ -1,0 +1,51 @@
+//! The gaps that a subscription was told.
+
+use super::super::super::facts::signals::{Subscription, Told};
+use super::super::super::record::Extent;
+
+struct Gap {
+    /// As how manieth thing it was told.
+    number: usize,
+    at: u64,
+    /// How many are open behind it.
+    open: usize,
+}
+
+/// In the order in which they were told.
+#[derive(Default)]
+pub struct Gaps(Vec<Gap>);
+
+impl Gaps {
+    pub fn of(subscription: &Subscription) -> Self {
+        let mut gaps = Vec::new();
+        let mut open = 0_usize;
+        for (number, heard) in subscription.heard.iter().enumerate() {
+            let Told::Gap(extent) = &heard.told else { continue };
+            match extent {
+                Extent::Begins => open += 1,
+                Extent::Ends => open = open.saturating_sub(1),
+                Extent::Here => {}
+            }
+            let at = heard.at;
+            gaps.push(Gap { number, at, open });
+        }
+        Self(gaps)
+    }
+
+    /// Whether one was open at that time.
+    pub fn is_open(&self, at: u64) -> bool {
+        let told = self.0.partition_point(|gap| gap.at <= at);
+        let last = told.checked_sub(1).and_then(|last| self.0.get(last));
+        last.is_some_and(|gap| gap.open > 0)
+    }
+
+    /// Whether one was told between two things that were told, and not before that time.
+    pub fn is_told(&self, before: Option<usize>, behind: Option<usize>, since: u64) -> bool {
+        let late = self.0.partition_point(|gap| gap.at < since);
+        let after = self
+            .0
+            .partition_point(|gap| before.is_some_and(|before| gap.number <= before));
+        let first = self.0.get(late.max(after));
+        first.is_some_and(|gap| behind.is_none_or(|behind| gap.number < behind))
+    }
+}
