@@ -58,6 +58,8 @@ pub(super) struct Connection {
     pub(super) work: Work,
     /// When the server ends the wait in flight by itself.
     pub(super) waits_until: Option<Instant>,
+    /// The place of a ticket is being given up over it: a grant may have been made there already.
+    pub(super) leaving: bool,
     /// Its server said that it is shutting down.
     pub(super) draining: bool,
     /// Which of the shard's endpoints it leads to.
@@ -95,6 +97,7 @@ impl Connection {
             role,
             work,
             waits_until: None,
+            leaving: false,
             draining: false,
             endpoint,
             session,
@@ -183,10 +186,13 @@ impl Connection {
         };
     }
 
-    /// The ticket of its place is used: what is sent next ends its wait.
+    /// The ticket of its place is gone: what is sent next gives that up.
     pub(super) fn leave_ticket(&mut self, now: Instant) {
         self.work = match std::mem::replace(&mut self.work, Work::Idle(now)) {
-            Work::Ticket(key, arrival, _) => Work::Asking(key, arrival),
+            Work::Ticket(key, arrival, _) => {
+                self.leaving = true;
+                Work::Asking(key, arrival)
+            }
             other => other,
         };
     }
@@ -194,6 +200,7 @@ impl Connection {
     /// What it waits for is over as far as this connection goes. Returns what that was, where it stood, and what it was counted as.
     pub(super) fn stop_waiting(&mut self, now: Instant) -> Option<(WaitKey, Option<Arrival>, Occupant)> {
         self.waits_until = None;
+        self.leaving = false;
         match std::mem::replace(&mut self.work, Work::Idle(now)) {
             Work::Waiting(key) => Some((key, None, Occupant::Wait)),
             Work::Asking(key, arrival) | Work::Ticket(key, arrival, _) => Some((key, Some(arrival), Occupant::Ticket)),

@@ -81,7 +81,13 @@ impl ShardMachine {
         let mut places: Vec<(Target, Key, StableRef)> = Vec::new();
         let mut waits: Vec<Wait> = Vec::new();
         let is_cluster = self.serving.is_cluster();
-        for connection in self.connections.close_waiting(is_cluster, turn) {
+        let keeps_grants = self.leaves_grants_behind();
+        if keeps_grants {
+            for ticket in self.connections.idle_tickets() {
+                self.give_up(ticket, turn);
+            }
+        }
+        for connection in self.connections.close_waiting(is_cluster, keeps_grants, turn) {
             let (key, occupant) = match connection.work {
                 Work::Waiting(key) => (key, Occupant::Wait),
                 Work::Asking(key, _) | Work::Ticket(key, ..) => (key, Occupant::Ticket),
@@ -138,12 +144,21 @@ impl ShardMachine {
         self.start_waits(turn);
     }
 
+    /// Whether what the server grants at a place goes on when its connection ends: then a place is given up before that. Clusters have
+    /// sessions for it.
+    fn leaves_grants_behind(&self) -> bool {
+        self.settings.survives_disconnect && !self.serving.is_cluster()
+    }
+
     /// Ends the shard if everything is given back, or its time is over.
     pub(super) fn end_if_done(&mut self, turn: &mut Turn<'_>) {
         let done = self.closing.as_ref().is_some_and(|closing| {
             // What is in flight may still bring a grant that has to be given back.
             let gave_back = self.releases.is_done() && self.connections.in_flight_pipelined() == 0;
-            let gave_up = !self.serving.is_cluster() || self.waits.is_empty() && self.repeats.is_empty();
+            let gave_up = match self.serving.is_cluster() {
+                true => self.waits.is_empty() && self.repeats.is_empty(),
+                false => !(self.leaves_grants_behind() && self.connections.is_any_leaving()),
+            };
             gave_back && gave_up || closing.until() <= turn.now
         });
         if !done {

@@ -4,7 +4,7 @@ use tokio::sync::oneshot;
 
 use super::acquire::Patience;
 use super::bench::{Bench, SECOND, ask, grant, key};
-use super::held::Acquired;
+use super::held::{Acquired, HeldPlace};
 use super::input::Shutdown;
 use super::progress::Refusal;
 use super::question::Question;
@@ -179,4 +179,61 @@ fn where_leases_survive_it_a_renewed_lease_counts_to_the_connection_that_renewed
         bench.answer(lane, request, Response::Renewed(Some(10)));
         assert_eq!(lease.cell.state_at(bench.now.into()), LeaseState::Held);
     }
+}
+
+/// A ticket whose place is on a connection of its own.
+fn ticket(bench: &mut Bench) -> (LaneId, HeldPlace) {
+    let mut receiver = bench.acquire("k", Patience::Enqueue);
+    let owner = bench.opens();
+    bench.answer_to(owner, RequestKind::Enqueue, Response::Queued);
+    match receiver.try_recv() {
+        Ok(Ok(Acquired::Queued(ticket))) => (owner, ticket),
+        _ => panic!("it is queued"),
+    }
+}
+
+fn begin_shutdown(bench: &mut Bench) {
+    let until = bench.now + 5 * SECOND;
+    bench.handle(Input::Shutdown(Shutdown { until, told: None }));
+}
+
+#[test]
+fn where_leases_survive_it_a_shutdown_gives_back_what_is_granted_at_a_place_that_is_being_given_up() {
+    let mut bench = Bench::connected(|settings| settings.survives_disconnect = true);
+    let (owner, ticket) = ticket(&mut bench);
+    bench.handle(Input::GiveUp(ticket.id()));
+    begin_shutdown(&mut bench);
+    assert_eq!(bench.report, None, "what is granted there would be held by no caller");
+    bench.answer_to(owner, RequestKind::GiveUp, Response::Granted(grant(1)));
+    let (pipelined, request) = bench.sent(RequestKind::Release);
+    bench.answer(pipelined, request, Response::Done);
+    assert!(bench.report.is_some());
+}
+
+#[test]
+fn where_leases_survive_it_a_shutdown_gives_up_the_places_of_tickets() {
+    for granted in [false, true] {
+        let mut bench = Bench::connected(|settings| settings.survives_disconnect = true);
+        let (owner, _ticket) = ticket(&mut bench);
+        begin_shutdown(&mut bench);
+        assert_eq!(bench.report, None);
+        match granted {
+            false => bench.answer_to(owner, RequestKind::GiveUp, Response::TimedOut),
+            true => {
+                bench.answer_to(owner, RequestKind::GiveUp, Response::Granted(grant(1)));
+                let (pipelined, request) = bench.sent(RequestKind::Release);
+                bench.answer(pipelined, request, Response::Done);
+            }
+        }
+        assert!(bench.report.is_some());
+    }
+}
+
+#[test]
+fn where_leases_end_with_their_connections_a_shutdown_waits_for_no_place() {
+    let mut bench = Bench::connected(|_| {});
+    let (_, ticket) = ticket(&mut bench);
+    bench.handle(Input::GiveUp(ticket.id()));
+    begin_shutdown(&mut bench);
+    assert!(bench.report.is_some());
 }

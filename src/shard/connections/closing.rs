@@ -5,7 +5,7 @@ use tokio::time::Instant;
 use super::Connections;
 use crate::shard::connection::{Connection, Standing, Work};
 use crate::shard::effect::{Effect, Turn};
-use crate::shard::ids::LaneId;
+use crate::shard::ids::{LaneId, TicketId};
 
 impl Connections {
     /// Another endpoint serves. What is on its way is answered; nothing more is sent. It stands until the server counts no lease to it:
@@ -105,14 +105,36 @@ impl Connections {
         self.all.values().any(Connection::is_idle)
     }
 
-    /// Closes what waits on the server, or is about to, and owns nothing; or all of it, whatever it owns. Returns what that was.
-    pub(in crate::shard) fn close_waiting(&mut self, whatever_it_owns: bool, turn: &mut Turn<'_>) -> Vec<Connection> {
+    /// Closes what waits on the server, or is about to, and owns nothing; or all of it, whatever it owns. `keep_leaving`: but not that over
+    /// which a place is being given up. Returns what that was.
+    pub(in crate::shard) fn close_waiting(
+        &mut self,
+        whatever_it_owns: bool,
+        keep_leaving: bool,
+        turn: &mut Turn<'_>,
+    ) -> Vec<Connection> {
         let waits = |connection: &Connection| {
             !matches!(connection.work, Work::Idle(_) | Work::Repeating | Work::Ending)
                 && (connection.owns == 0 || whatever_it_owns)
+                && !(connection.leaving && keep_leaving)
         };
         let ids = self.ids_of(waits);
         ids.into_iter().filter_map(|id| self.close(id, turn)).collect()
+    }
+
+    /// The tickets whose places are on connections over which nothing is in flight.
+    pub(in crate::shard) fn idle_tickets(&self) -> Vec<TicketId> {
+        let connections = self.all.values().filter(|connection| connection.in_flight == 0);
+        let tickets = connections.filter_map(|connection| match connection.work {
+            Work::Ticket(_, _, ticket) => Some(ticket),
+            _ => None,
+        });
+        tickets.collect()
+    }
+
+    /// Whether a place is being given up over any of them.
+    pub(in crate::shard) fn is_any_leaving(&self) -> bool {
+        self.all.values().any(|connection| connection.leaving)
     }
 
     /// Closes all connections.

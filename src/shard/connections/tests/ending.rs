@@ -119,7 +119,7 @@ fn what_waits_is_closed_with_its_leases_only_where_they_survive_that() {
         let ticket = scene.exclusive(Work::Ticket(lock("k"), 1, 1));
         let asking = scene.exclusive(Work::Asking(lock("k"), 1));
         let (repeating, ending) = (scene.exclusive(Work::Repeating), scene.exclusive(Work::Ending));
-        let closed = scene.act(|connections, turn| connections.close_waiting(whatever_it_owns, turn));
+        let closed = scene.act(|connections, turn| connections.close_waiting(whatever_it_owns, false, turn));
         let mut ids = vec![waiting, owner, opening, ticket, asking];
         if !whatever_it_owns {
             ids.retain(|id| *id != owner);
