@@ -23,6 +23,9 @@ pub const SECOND: Time = 1_000 * MS;
 /// So long a segment that a partition swallowed takes to be sent again.
 const RETRANSMIT: Time = 40 * MS;
 
+/// After so long a system asks whether the other end of a connection is there.
+const KEEPALIVE: Time = 2 * SECOND;
+
 /// What a direction of a connection holds that was not read yet.
 const WINDOW: usize = 16 * 1024;
 
@@ -264,6 +267,7 @@ impl Network {
         for pipe in state.pipes.values_mut() {
             pipe.cut = None;
         }
+        state.probe(|pipe| pipe.is_void);
     }
 
     /// Ends one of the connections of a host to an address, in one direction of which something else is sent. Returns whether there was one.
@@ -341,6 +345,7 @@ impl Network {
                 pipe.is_void = false;
             }
         }
+        state.probe(|pipe| pipe.from == host && pipe.write_ended);
     }
 
     pub(super) fn listen(&self, host: HostId, address: SocketAddr) -> io::Result<()> {
@@ -698,6 +703,24 @@ impl State {
         pipe.last_due = due;
         pipe.chunks.push_back(Chunk::End(due, end));
         self.at(due, Happening::Arrive(id));
+    }
+
+    /// The systems of those at the other ends find out by their keepalive that nothing is there any more.
+    fn probe(&mut self, is_dead: impl Fn(&Pipe) -> bool) {
+        let due = self.now + KEEPALIVE;
+        let found = self.pipes.iter_mut().filter(|(_, pipe)| {
+            let hears_nothing = pipe.arrived_end.is_none() && pipe.chunks.is_empty();
+            hears_nothing && pipe.reader == Reader::There && is_dead(pipe)
+        });
+        let found: Vec<PipeId> = found
+            .map(|(id, pipe)| {
+                pipe.chunks.push_back(Chunk::End(due, End::Reset));
+                *id
+            })
+            .collect();
+        for id in found {
+            self.at(due, Happening::Arrive(id));
+        }
     }
 
     /// Ends both directions at once.

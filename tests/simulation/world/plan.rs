@@ -264,6 +264,15 @@ impl Plan {
     pub fn survives_disconnect(&self) -> bool {
         self.shards.iter().all(|shard| !shard.auto_release)
     }
+
+    /// Whether a place may stay in its queue though its client is gone: of a member that ceases to lead, or has, whose connections are never
+    /// seen to end, and of releases before 1.15 that let leases live on.
+    pub fn leaves_ghosts(&self) -> bool {
+        let before_1_15 = ["1.10", "1.11", "1.14"];
+        let leaves =
+            |shard: &ShardPlan| shard.is_cluster || !shard.auto_release && before_1_15.contains(&shard.release);
+        self.shards.iter().any(leaves)
+    }
 }
 
 impl ShardPlan {

@@ -22,8 +22,8 @@ fn bounds(plan: &Plan) -> Bounds {
         true => Duration::from_secs(60),
         false => silence.unwrap_or_default() + Duration::from_secs(1),
     };
-    // A member that ceases to lead, or has, may never see a client's end: what that waited for is granted to it for a lease.
-    let unowned = match plan.shards.iter().any(|shard| shard.is_cluster) {
+    // What stays of a client that is gone is granted to it for a lease.
+    let unowned = match plan.leaves_ghosts() {
         true => Duration::from_secs(36),
         false => Duration::from_secs(10),
     };

@@ -38,8 +38,11 @@ pub(super) struct World {
 /// After the programs' end everything has returned within so long: what a call may wait for, a shutdown of the client, and a margin.
 const PATIENCE: Time = 60 * SECOND;
 
-/// After that all is free within so long: the longest lease of a server, and of a session.
+/// After that all is free within so long: the longest lease of a server, and a margin.
 const QUIET: Time = 60 * SECOND;
+
+/// Places that nobody sees end are granted one after the other, each for a lease.
+const QUIET_AFTER_GHOSTS: Time = 10 * QUIET;
 
 impl World {
     pub(super) fn new(seed: u64, keeps_trace: bool, planted: Option<Program>) -> Self {
@@ -172,7 +175,11 @@ impl World {
                 false => Err(format!("{open:?} connections are open")),
             }
         });
-        self.expect("servers are free", QUIET, |world| {
+        let quiet = match self.plan.leaves_ghosts() {
+            true => QUIET_AFTER_GHOSTS,
+            false => QUIET,
+        };
+        self.expect("servers are free", quiet, |world| {
             for servers in &world.servers {
                 let Some(stats) = servers.stats() else { continue };
                 if !stats.locks.is_empty() || !stats.semaphores.is_empty() {
