@@ -4,6 +4,9 @@ use crate::hand::*;
 use crate::support::history::record::{Acquired, Entry, Kind, Line, What};
 use crate::support::history::verdict::{Counts, Rule};
 
+/// Makes a line of an entry.
+type Tell = fn(Entry) -> What;
+
 fn semaphore(entry: Entry) -> Entry {
     Entry {
         kind: Kind::Semaphore,
@@ -90,7 +93,7 @@ fn two_holders_of_a_lock_are_found_and_named_with_the_lines_that_show_it() {
 
 #[test]
 fn every_end_of_a_lease_is_one_and_nothing_else_is() {
-    let ends: [(fn(Entry) -> What, bool); 8] = [
+    let ends: [(Tell, bool); 8] = [
         (What::Released, true),
         (What::Expired, true),
         (What::Disconnected, true),
@@ -194,7 +197,7 @@ fn what_one_server_has_granted_no_other_may() {
 
 #[test]
 fn a_lease_that_was_renewed_is_held_longer() {
-    for (renew, wrong) in [(What::Renewed as fn(Entry) -> What, true), (What::Orphaned, false)] {
+    for (renew, wrong) in [(What::Renewed as Tell, true), (What::Orphaned, false)] {
         let lines = [
             at(0, What::Granted(until(30, of(1)))),
             at(20, renew(until(50, of(1)))),
