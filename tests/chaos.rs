@@ -9,7 +9,7 @@ use std::process::Command;
 use support::process::example;
 
 #[test]
-fn twenty_seconds_of_chaos_end_without_a_violation() {
+fn a_short_run_of_chaos_ends_without_a_violation() {
     let output = Command::new(example("chaos"))
         .args(["--minutes", "0.3", "--clients", "3"])
         .output()
