@@ -145,7 +145,7 @@ fn parse_tcp(text: &str) -> Result<Address> {
             inner
         }
         None if is_like_ipv6(host) => return Err(refuse("write an IPv6 address in brackets, like [::1]:6388")),
-        None if host.contains(':') => return Err(refuse(form)),
+        None if host.contains([':', '[', ']']) => return Err(refuse(form)),
         None => host,
     };
     if host.is_empty() || host.contains(|c: char| c.is_whitespace() || is_hidden(c)) {
@@ -272,6 +272,9 @@ mod tests {
             "unix:6388",
             "unix:/run/\u{1b}[31m.sock",
             "h\u{202e}:1",
+            "]:1",
+            "h]:1",
+            "h[1]:1",
         ] {
             let error = Endpoint::parse(text).err().map(|e| e.to_string());
             assert!(
