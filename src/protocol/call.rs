@@ -9,7 +9,7 @@ use super::stable_ref::StableRef;
 use super::status::{Namespaces, Status, limit_mismatch};
 use crate::error::{Error, ErrorKind, Result};
 use crate::stats::Stats;
-use crate::types::{Grant, Key, Kind, Target, Token, Ttl, WaitSecs};
+use crate::types::{Grant, Key, Kind, Shortened, Target, Token, Ttl, WaitSecs};
 
 /// A request, and what to make of its answer.
 ///
@@ -204,9 +204,7 @@ impl Call<Stats> {
         Self {
             request: Request::Stats,
             read: |request, response| match response {
-                Response::Json(json) => serde_json::from_str(&json).map_err(|error| {
-                    Error::new(ErrorKind::Protocol, "the answer to `stats` cannot be read").caused_by(error)
-                }),
+                Response::Json(json) => serde_json::from_str(&json).map_err(|error| unreadable(&error)),
                 Response::Refused(Status::Error) => Err(Error::new(
                     ErrorKind::Unsupported,
                     "the server does not know `stats`: it is older than 1.0",
@@ -233,6 +231,16 @@ impl Call<u64> {
             },
         }
     }
+}
+
+/// The parser's own error may quote all of what was answered.
+fn unreadable(error: &serde_json::Error) -> Error {
+    let message = format!(
+        "the answer to `stats` cannot be read at its byte {}: {:?}",
+        error.column(),
+        Shortened(&error.to_string())
+    );
+    Error::new(ErrorKind::Protocol, message)
 }
 
 fn granted(request: &Request, response: Response) -> Result<Grant> {
@@ -288,7 +296,36 @@ fn refused(request: &Request, response: &Response) -> Error {
             Response::Refused(Status::LimitMismatch),
         ) => limit_mismatch(key, *target, Namespaces::Unknown),
         (_, Response::Refused(status)) => status.to_error(request.subject()),
-        // The decoder lets only the shapes pass that the request expects.
+        // The decoder lets only the shapes pass that the request expects. JSON may be a megabyte long.
+        (_, Response::Json(_)) => Error::new(ErrorKind::Protocol, format!("JSON is no answer to {request:?}")),
         (_, other) => Error::new(ErrorKind::Protocol, format!("{other:?} is no answer to {request:?}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// All that an error keeps of an answer is what it shows.
+    fn shown<T: std::fmt::Debug>(outcome: Result<T>) -> String {
+        format!("{:?}", outcome.unwrap_err())
+    }
+
+    #[test]
+    fn of_stats_that_cannot_be_read_no_more_is_kept_than_is_told() {
+        let json = format!(r#"{{"connections":"{}"}}"#, "x".repeat(100_000));
+        let said = shown(Call::stats().finish(Response::Json(json.into())));
+        assert!(said.len() < 1_000, "{} bytes", said.len());
+        assert!(
+            said.contains("`stats` cannot be read") && said.contains("invalid type"),
+            "{said}"
+        );
+    }
+
+    #[test]
+    fn of_json_that_answers_something_else_nothing_is_kept() {
+        let json = format!("{{{}}}", "x".repeat(100_000));
+        let said = shown(Call::ping().finish(Response::Json(json.into())));
+        assert!(said.len() < 1_000, "{} bytes", said.len());
     }
 }
