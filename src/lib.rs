@@ -87,6 +87,11 @@ mod doctests;
 mod ending;
 mod error;
 mod escape;
+#[cfg(all(feature = "server", feature = "tls"))]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#[doc(hidden)]
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod handle;
 mod human;
 mod io_words;

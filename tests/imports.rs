@@ -10,6 +10,9 @@ use std::path::Path;
 /// Pairs that know each other: `X::builder()` and `XBuilder::build()`.
 const BUILDERS: [(&str, &str); 1] = [("server::builder", "server::listener")];
 
+/// What stands before an item that is only there for tests, or for them and fuzzers.
+const TESTS_ONLY: [&str; 2] = ["#[cfg(test)]", "#[cfg(any(test, fuzzing))]"];
+
 /// The source of each module, by its path in the crate; the root's is empty.
 type Sources = BTreeMap<String, String>;
 
@@ -110,6 +113,10 @@ fn what_is_exempt_is_no_circle() {
     files.insert("b::tests".to_owned(), "use crate::a::Y;".to_owned());
     files.insert("b::tests::part".to_owned(), "use crate::a::Y;".to_owned());
     assert_eq!(cycle(&imports(&files)), None);
+    let fuzzed = "#[cfg(any(test, fuzzing))]\n#[allow(x)]\npub(in crate::b) mod fuzzing;";
+    let mut files = modules(&[("a", "use crate::b::X;"), ("b", fuzzed)]);
+    files.insert("b::fuzzing".to_owned(), "use crate::a::Y;".to_owned());
+    assert_eq!(cycle(&imports(&files)), None);
 }
 
 fn root() -> &'static Path {
@@ -159,6 +166,8 @@ fn sources() -> Sources {
     read(&root().join("src"), "", &mut sources);
     // Compiled only as documentation.
     sources.remove("doctests");
+    // Compiled only for tests and fuzzers.
+    sources.retain(|module, _| top(module) != "fuzzing");
     sources
 }
 
@@ -166,7 +175,7 @@ fn sources() -> Sources {
 fn compiled(source: &str) -> String {
     let lines = source.lines().map(|line| line.split("//").next().unwrap_or_default());
     let mut rest = lines.collect::<Vec<_>>().join("\n");
-    while let Some(start) = ["#[cfg(test)]", "#[cfg(doc)]", "#[cfg(doctest)]"]
+    while let Some(start) = [TESTS_ONLY[0], TESTS_ONLY[1], "#[cfg(doc)]", "#[cfg(doctest)]"]
         .iter()
         .filter_map(|cfg| rest.find(cfg))
         .min()
@@ -204,13 +213,11 @@ fn item(text: &str) -> usize {
 fn test_modules(sources: &Sources) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     for (module, source) in sources {
-        for after in source.split("#[cfg(test)]").skip(1) {
-            let declared = after
-                .trim_start()
-                .strip_prefix("mod ")
-                .and_then(|rest| rest.split_once(';'));
-            if let Some((name, _)) = declared.filter(|(name, _)| name.chars().all(|c| c.is_alphanumeric() || c == '_'))
-            {
+        for after in TESTS_ONLY.iter().flat_map(|only| source.split(only).skip(1)) {
+            let mut lines = after.lines().map(str::trim);
+            let item = lines.find(|line| !line.is_empty() && !line.starts_with("#["));
+            let declared = item.and_then(|item| item.strip_suffix(';')?.split_once("mod "));
+            if let Some((_, name)) = declared.filter(|(before, _)| before.is_empty() || before.starts_with("pub")) {
                 found.insert(join(module, name));
             }
         }

@@ -88,7 +88,7 @@ impl ReconnectPolicy {
     }
 
     /// Pauses that a test chooses; `new` makes one sequence.
-    #[cfg(any(test, feature = "__measure"))]
+    #[cfg(any(test, fuzzing, feature = "__measure"))]
     pub(crate) fn of(new: impl Fn() -> Pauses + Send + Sync + 'static) -> Self {
         Self(Arc::new(new))
     }

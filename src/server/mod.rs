@@ -51,6 +51,9 @@ mod builder;
 mod cluster;
 mod connection;
 mod event;
+#[cfg(any(test, fuzzing))]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+pub(crate) mod fuzzing;
 mod ids;
 mod listen;
 mod listener;

@@ -35,6 +35,10 @@ mod connection;
 mod connections;
 pub(crate) mod effect;
 mod endings;
+#[cfg(all(feature = "server", feature = "tls"))]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod grants;
 pub(crate) mod held;
 mod holdings;

@@ -36,9 +36,12 @@ impl Parked {
         }
     }
 
-    /// Keeps a request until there is a disposable connection.
+    /// Keeps a request until there is a disposable connection. Of those that ask whether the member leads, one is enough.
     pub(super) fn keep_disposable(&mut self, pending: Pending) {
-        self.disposable.push(pending);
+        let is_look = |pending: &Pending| matches!(pending, Pending::Look);
+        if !is_look(&pending) || !self.disposable.iter().any(is_look) {
+            self.disposable.push(pending);
+        }
     }
 
     /// Takes what waits for a pipelined connection and is still wanted.
@@ -112,6 +115,20 @@ mod tests {
             assert!(callers.remove(0).try_recv().is_ok());
         }
         assert!(callers.is_empty() && parked.count() == 0);
+    }
+
+    #[test]
+    fn however_long_the_disposable_connection_takes_it_is_asked_once_who_leads() {
+        let mut parked = Parked::new();
+        let (question, _told) = question();
+        parked.keep_disposable(Pending::Look);
+        parked.keep_disposable(question);
+        for _ in 0..100 {
+            parked.keep_disposable(Pending::Look);
+        }
+        assert_eq!(parked.take_disposable().count(), 2);
+        parked.keep_disposable(Pending::Look);
+        assert!(parked.wants_disposable());
     }
 
     #[test]

@@ -94,7 +94,7 @@ impl ShardSink {
     }
 
     /// For what is tried out alone.
-    #[cfg(any(test, feature = "__measure"))]
+    #[cfg(any(test, fuzzing, feature = "__measure"))]
     pub(crate) fn nowhere() -> Self {
         Self::new(Sink::Own(Arc::new(metrics::NoopRecorder)), 0)
     }

@@ -237,3 +237,11 @@ fn one_that_starts_again_goes_on_where_it_was() {
     let at = |text| Failover::new(Policy::Standby, endpoints.clone(), text).at();
     assert_eq!((at("a:1"), at("b:1"), at("c:1")), (0, 1, 0));
 }
+
+#[test]
+fn each_reason_has_the_name_that_metrics_carry() {
+    assert_eq!(
+        FailoverReason::ALL.map(FailoverReason::as_str),
+        ["lost", "deposed", "requested"]
+    );
+}

@@ -207,6 +207,27 @@ fn what_was_not_written_at_all_is_told_apart() {
 }
 
 #[test]
+fn of_requests_that_were_encoded_together_each_is_in_doubt_from_its_first_byte_on() {
+    let requests = [acquire("a"), release(), acquire("a longer name"), release()];
+    let begins = |count: usize| {
+        let mut bytes = BytesMut::new();
+        requests[..count].iter().for_each(|request| request.encode(&mut bytes));
+        bytes.len()
+    };
+    for written in 0..=begins(requests.len()) {
+        let mut pipeline = Pipeline::new(Duration::from_secs(10));
+        for (tag, request) in requests.iter().enumerate() {
+            pipeline.push(request, tag, Moment::now());
+        }
+        pipeline.wrote(written);
+        let left = pipeline.into_leftovers();
+        let (unknown, unwritten): (Vec<usize>, Vec<usize>) =
+            (0..requests.len()).partition(|tag| begins(*tag) < written);
+        assert_eq!((left.unknown, left.unwritten), (unknown, unwritten), "{written} bytes");
+    }
+}
+
+#[test]
 fn where_it_is_not_known_what_was_written_all_of_it_may_have_been() {
     let mut pipeline: Pipeline<usize> = Pipeline::new(Duration::from_secs(10));
     pipeline.push(&acquire("a"), 0, Moment::now());

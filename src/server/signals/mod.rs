@@ -244,5 +244,8 @@ fn line(channel: &[u8], payload: &[u8]) -> Bytes {
     line.freeze()
 }
 
+#[cfg(any(test, fuzzing))]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+pub(in crate::server) mod fuzzing;
 #[cfg(test)]
 mod tests;

@@ -50,7 +50,7 @@ impl PatternTrie {
         self.root.find(tokens(channel), &mut found)
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(super) fn is_empty(&self) -> bool {
         self.root.is_empty()
     }

@@ -387,5 +387,8 @@ enum Taken {
 
 #[cfg(test)]
 mod bench;
+#[cfg(any(test, fuzzing))]
+#[allow(clippy::panic)]
+mod books;
 #[cfg(test)]
 mod tests;

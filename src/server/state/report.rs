@@ -169,7 +169,7 @@ impl State {
     }
 
     /// How many leases there are, and how many places in queues.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(in crate::server) fn leases_and_waiters(&self) -> (usize, usize) {
         let entries = self.entries.values();
         let counts = entries.map(|entry| (entry.holders.len(), entry.waiters.len()));

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::bench::{Bench, SECOND, Waiting, key, slots};
 use super::*;
-use crate::protocol::Request;
+use crate::protocol::{MAX_LONG_LINE, Request};
 use crate::server::event::EventKind as Happened;
 use crate::server::release::Release;
 use crate::types::Target;
@@ -66,6 +66,57 @@ fn the_limit_stays_until_the_key_is_forgotten() {
     bench.pass(60 * SECOND);
     bench.state.collect(bench.now);
     bench.token(2, slots(3), "s");
+}
+
+#[test]
+fn cluster_builds_take_limits_up_to_a_million_and_refuse_greater_ones() {
+    let mut bench = Bench::new(|options| options.release = Release::Cluster);
+    bench.token(1, slots(1 << 20), "s");
+    let refused = Response::Refused(Status::Error);
+    assert_eq!(bench.acquire(1, slots((1 << 20) + 1), "t"), refused);
+    assert_eq!(bench.acquire(1, slots(u32::MAX), "t"), refused);
+    Bench::new(|_| {}).token(1, slots(u32::MAX), "t");
+}
+
+#[test]
+fn a_wait_that_runs_out_leaves_the_ticket_of_its_key_alone() {
+    let mut bench = Bench::new(|_| {});
+    bench.token(1, Target::Lock, "k");
+    assert_eq!(bench.enqueue(2, "k", 30), Response::Queued);
+    let Waiting(subject, _granted) = bench.waiting(2, Target::Lock, "k");
+    assert!(bench.state.give_up(2, &subject, bench.now));
+    assert_eq!(bench.enqueue(2, "k", 30), Response::Refused(Status::AlreadyEnqueued));
+}
+
+#[test]
+fn stats_list_keys_in_the_order_of_the_64_maps_of_real_servers() {
+    let mut bench = Bench::new(|_| {});
+    let mut names: Vec<String> = (0..200).map(|number| format!("k{number}")).collect();
+    for name in &names {
+        bench.token(1, Target::Lock, name);
+    }
+    let map_of = |name: &String| {
+        let bytes = b"lock:".iter().chain(name.as_bytes());
+        bytes.fold(2_166_136_261_u32, |hash, byte| {
+            (hash ^ u32::from(*byte)).wrapping_mul(16_777_619)
+        }) % 64
+    };
+    names.sort_by_key(|name| (map_of(name), name.clone()));
+    let Response::Json(json) = bench.ask(1, Request::Stats) else {
+        panic!("stats are JSON")
+    };
+    let stats: crate::stats::Stats = serde_json::from_str(&json).unwrap();
+    let listed: Vec<String> = stats.locks.into_iter().map(|lock| lock.key).collect();
+    assert_eq!(listed, names);
+}
+
+#[test]
+fn a_signal_may_fill_the_longest_line_and_no_more() {
+    let mut bench = Bench::new(|options| options.release = Release::V1_16);
+    let most = MAX_LONG_LINE - "sig c ".len();
+    assert_eq!(bench.state.signal(b"c", &b"x".repeat(most)), Response::Count(0));
+    let refused = Response::Refused(Status::Error);
+    assert_eq!(bench.state.signal(b"c", &b"x".repeat(most + 1)), refused);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! What the parts of the state say of each other agrees, whatever was asked.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::time::Duration;
 
 use super::super::bench::{Bench, Waiting, key, secs, slots};
@@ -8,45 +8,6 @@ use super::super::*;
 use crate::protocol::Request;
 use crate::server::release::Release;
 use crate::types::{Target, Token};
-
-fn books_agree(bench: &Bench) {
-    let state = &bench.state;
-    let mut ends = BTreeSet::new();
-    for (subject, entry) in &state.entries {
-        assert!(
-            entry.holders.len() as u64 <= entry.limit,
-            "{subject:?} has too many holders"
-        );
-        assert!(
-            !entry.has_room() || entry.waiters.is_empty(),
-            "{subject:?} is free, and has waiters"
-        );
-        for holder in &entry.holders {
-            ends.insert((holder.ends, holder.lease, subject.clone()));
-            if let Some(client) = state.clients.get(&holder.connection) {
-                assert!(client.holds.contains(&(subject.clone(), holder.lease)), "{subject:?}");
-            }
-        }
-    }
-    assert_eq!(ends, state.ends);
-    for (connection, client) in &state.clients {
-        for (subject, lease) in &client.holds {
-            let holders = state.entries.get(subject).into_iter().flat_map(|entry| &entry.holders);
-            let mut own = holders.filter(|holder| holder.connection == *connection);
-            assert!(
-                own.any(|holder| holder.lease == *lease),
-                "{connection} holds {subject:?}"
-            );
-        }
-        for (place, subject) in client.places.clone() {
-            let waiter = state.entries.get(&subject).and_then(|entry| entry.waiters.get(&place));
-            assert!(
-                waiter.is_some_and(|waiter| waiter.connection == *connection),
-                "{subject:?}"
-            );
-        }
-    }
-}
 
 /// Five connections, at random.
 struct Crowd {
@@ -152,7 +113,7 @@ fn whatever_is_asked() {
             let mut crowd = Crowd::new(release, auto_release, seed);
             for _ in 0..1000 {
                 crowd.step();
-                books_agree(&crowd.bench);
+                crowd.bench.state.assert_that_books_agree();
             }
             assert!(crowd.tokens.len() > 20, "nothing was tested");
         }

@@ -1,0 +1,50 @@
+//! Addresses as users write them: read, or refused with a message that holds no secret.
+
+use crate::net::endpoint::{Address, Endpoint};
+
+/// More than any message says of an address.
+const LONGEST_MESSAGE: usize = 1_000;
+
+/// Reads text as the address of a server.
+pub fn address(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    match Endpoint::parse(&text) {
+        Ok(endpoint) => {
+            assert_eq!(&**endpoint.as_text(), &*text);
+            assert_eq!(endpoint.to_string(), *text);
+            assert_eq!(Endpoint::parse(&endpoint.to_string()).ok().as_ref(), Some(&endpoint));
+            assert!(!text.contains(char::is_control), "it would not be seen: {text:?}");
+            match endpoint.address() {
+                Address::Tcp { host, port } => {
+                    let digits = text.rsplit(':').next().unwrap();
+                    assert_eq!(digits.parse(), Ok(*port));
+                    assert!(*port > 0 && !host.is_empty());
+                    assert!(
+                        !host.contains(['/', '@', ',', ';', '[', ']']) && !host.contains(char::is_whitespace),
+                        "{host:?}"
+                    );
+                    assert!(
+                        *text == format!("{host}:{digits}") || *text == format!("[{host}]:{digits}"),
+                        "{host:?}"
+                    );
+                }
+                Address::Unix(path) => {
+                    assert!(path.is_absolute());
+                    assert_eq!(endpoint.host(), None);
+                }
+            }
+        }
+        Err(error) => {
+            let said = error.to_string();
+            assert!(said.len() <= LONGEST_MESSAGE, "{said}");
+            if let Some((secret, shown)) = text.rsplit_once('@').filter(|_| !text.starts_with("unix:")) {
+                // Long enough to be none of the message's own words, and not told behind the @ as well.
+                let is_telling = secret.len() >= 20 && secret.bytes().all(|byte| byte.is_ascii_alphanumeric());
+                assert!(
+                    !is_telling || shown.contains(secret) || !said.contains(secret),
+                    "{said}"
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,290 @@
+//! Connections of the embedded server whose clients say anything, and a state whose books must agree all the time.
+//!
+//! The first bytes of an input choose the release, the options, and how what is said is cut; the rest is said. There are three
+//! connections: `0xfe n` goes on with another, or lets something else happen, and `0xfd n` stands for a token that was granted.
+
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::connection::serve;
+use super::ids::ConnectionId;
+use super::options::ServerOptions;
+use super::random::Random;
+use super::release::Release;
+use super::shared::Shared;
+pub(crate) use super::signals::fuzzing::patterns;
+use super::state::State;
+use crate::fuzzing::pieces::pieces;
+use crate::fuzzing::socket::{Peer, Socket};
+use crate::protocol::{AuthToken, Expect, RequestDecoder, Response, Signal};
+use crate::types::{MAX_SECONDS, Token, Ttl};
+
+const SECRET: &str = "secret";
+
+const CONNECTIONS: usize = 3;
+
+/// How often connections are polled until none has more to do, at most.
+const MOST_ROUNDS: usize = 10_000;
+
+/// Serves clients that say what the bytes say.
+pub(crate) fn requests(data: &[u8]) {
+    let [release, flags, seed, said @ ..] = data else {
+        return;
+    };
+    same_in_pieces(said, *seed);
+    let release = Release::ALL[usize::from(*release) % Release::ALL.len()];
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .unwrap();
+    runtime.block_on(tokio::task::unconstrained(play(release, *flags, *seed, said)));
+}
+
+/// The decoder gives out the same, in whatever pieces the bytes come.
+fn same_in_pieces(said: &[u8], seed: u8) {
+    let read = |pieces: &mut dyn Iterator<Item = &[u8]>| {
+        let mut decoder = RequestDecoder::with_longest_arguments(300, 400);
+        let mut read = Vec::new();
+        for piece in pieces {
+            decoder.read_space().extend_from_slice(piece);
+            loop {
+                match decoder.next_lines() {
+                    Ok(None) => break,
+                    Ok(Some(lines)) => read.push([lines.command, lines.key, lines.argument].map(<[u8]>::to_vec)),
+                    Err(error) => read.push([error.to_string().into_bytes(), Vec::new(), Vec::new()]),
+                }
+            }
+            assert!(decoder.pending() <= 2 * 257 + 401, "what is too long is kept");
+        }
+        (read, decoder.lines(), decoder.pending(), decoder.is_too_long())
+    };
+    let whole = read(&mut std::iter::once(said));
+    assert_eq!(whole, read(&mut pieces(said, seed)), "the pieces make a difference");
+}
+
+async fn play(release: Release, flags: u8, seed: u8, said: &[u8]) {
+    let has = |flag: u8| flags >> flag & 1 == 1;
+    let options = ServerOptions {
+        release,
+        auto_release_on_disconnect: !has(0),
+        auth_token: has(1).then(|| AuthToken::new(SECRET).unwrap()),
+        max_locks: if has(2) { 2 } else { 1024 },
+        max_waiters: if has(3) { 1 } else { 0 },
+        max_subscriptions: if has(4) { 2 } else { 0 },
+        signal_buffer: if has(5) { 2 } else { 64 },
+        orphan_ttl: Duration::from_secs(if has(6) { 5 } else { 0 }),
+        default_lease_ttl: Ttl::from_secs(3).unwrap(),
+        ..ServerOptions::default()
+    };
+    let shared = Shared {
+        state: Arc::new(Mutex::new(State::new(options.clone(), Random::seeded(7)))),
+        options,
+        member: 0,
+        draining: CancellationToken::new(),
+        stopped: CancellationToken::new(),
+    };
+    let mut bench = Bench {
+        shared: &shared,
+        clients: std::array::from_fn(|_| None),
+        granted: Vec::new(),
+    };
+    let mut rest = said;
+    let mut current = 0;
+    while let Some(next) = rest.iter().position(|byte| matches!(byte, 0xfd | 0xfe)) {
+        bench.say(current, &rest[..next], seed);
+        let [escape, choice, behind @ ..] = &rest[next..] else {
+            return;
+        };
+        rest = behind;
+        let number = usize::from(choice / 8);
+        match (escape, choice % 8) {
+            (0xfd, _) => bench.say_token(current, usize::from(*choice)),
+            (_, which @ 0..=2) => current = usize::from(which),
+            (_, 3) => {
+                tokio::time::advance(Duration::from_millis(100) * u32::from(choice / 8)).await;
+                bench.serve();
+            }
+            (_, 4) => bench.end_input(current),
+            (_, 5) => bench.drop_client(current),
+            (_, 6) => bench.sweep(),
+            (_, _) if number == 31 => {
+                shared.state().drain(0, Instant::now());
+                bench.serve();
+            }
+            (_, _) => bench.pass_on(current, number),
+        }
+    }
+    bench.say(current, rest, seed);
+    // All leave: nothing of theirs is left but what stays where nothing is released on disconnect.
+    for which in 0..CONNECTIONS {
+        bench.drop_client(which);
+    }
+    if shared.options.auto_release_on_disconnect && release != Release::Cluster {
+        assert_eq!(shared.state().leases_and_waiters(), (0, 0));
+    }
+    // In the end each lease ends, also of those that are granted to places that nobody gave up.
+    for _ in 0..=said.len() {
+        if shared.state().leases_and_waiters().0 == 0 {
+            break;
+        }
+        tokio::time::advance(Duration::from_secs(MAX_SECONDS)).await;
+        shared.state().expire(Instant::now());
+        shared.state().assert_that_books_agree();
+    }
+    assert_eq!(shared.state().leases_and_waiters().0, 0, "a lease has no end");
+}
+
+/// A client, and the server's side of its connection.
+struct Client<'a> {
+    number: ConnectionId,
+    peer: Rc<Peer>,
+    /// What it has read of a line.
+    heard: BytesMut,
+    /// `None` once it is over.
+    served: Option<Pin<Box<dyn Future<Output = ()> + 'a>>>,
+}
+
+struct Bench<'a> {
+    shared: &'a Shared,
+    clients: [Option<Client<'a>>; CONNECTIONS],
+    granted: Vec<Token>,
+}
+
+/// Notes that a connection has more to do.
+#[derive(Default)]
+struct Woken(AtomicBool);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+impl<'a> Bench<'a> {
+    /// The client, which connects if there is none; `None` if it is not admitted.
+    fn client(&mut self, which: usize) -> Option<&mut Client<'a>> {
+        let shared = self.shared;
+        let place = &mut self.clients[which];
+        if place.is_none() {
+            let number = shared.state().connect(0)?;
+            let peer = Rc::new(Peer::default());
+            peer.takes.set(usize::MAX);
+            let socket = Socket(Rc::clone(&peer));
+            *place = Some(Client {
+                number,
+                peer,
+                heard: BytesMut::new(),
+                served: Some(Box::pin(serve(socket, number, shared))),
+            });
+        }
+        place.as_mut()
+    }
+
+    fn say(&mut self, which: usize, bytes: &[u8], seed: u8) {
+        for piece in pieces(bytes, seed) {
+            let Some(client) = self.client(which) else { return };
+            client.peer.say(piece);
+            self.serve();
+        }
+    }
+
+    fn say_token(&mut self, which: usize, choice: usize) {
+        let token = match self.granted.len() {
+            0 => Token::OF_NOTHING,
+            count => self.granted[choice % count],
+        };
+        self.say(which, token.as_str().as_bytes(), 3);
+    }
+
+    /// The socket takes only so many more bytes.
+    fn pass_on(&mut self, which: usize, number: usize) {
+        if let Some(client) = self.client(which) {
+            client.peer.takes.set(match number {
+                0 => usize::MAX,
+                number => number,
+            });
+            self.serve();
+        }
+    }
+
+    fn end_input(&mut self, which: usize) {
+        if let Some(client) = self.client(which) {
+            client.peer.closed.set(true);
+            self.serve();
+        }
+    }
+
+    /// The client is gone, and the next request of this number is another's.
+    fn drop_client(&mut self, which: usize) {
+        if let Some(client) = self.clients[which].take() {
+            drop(client.served);
+            self.shared.state().disconnect(client.number, Instant::now());
+            self.serve();
+        }
+    }
+
+    fn sweep(&mut self) {
+        let now = Instant::now();
+        let mut state = self.shared.state();
+        state.expire(now);
+        state.collect(now);
+        drop(state);
+        self.serve();
+    }
+
+    /// Serves all connections until none has more to do.
+    fn serve(&mut self) {
+        let woken = Arc::new(Woken::default());
+        let waker = Waker::from(Arc::clone(&woken));
+        let mut context = Context::from_waker(&waker);
+        for round in 0.. {
+            assert!(round < MOST_ROUNDS, "a connection never has enough");
+            woken.0.store(false, Ordering::Relaxed);
+            let mut has_written = false;
+            for client in self.clients.iter_mut().flatten() {
+                let Some(served) = &mut client.served else { continue };
+                if let Poll::Ready(()) = served.as_mut().poll(&mut context) {
+                    client.served = None;
+                    self.shared.state().disconnect(client.number, Instant::now());
+                    has_written = true;
+                }
+                let written = client.peer.written.take();
+                has_written |= !written.is_empty();
+                client.heard.extend_from_slice(&written);
+                while let Some(end) = client.heard.iter().position(|byte| *byte == b'\n') {
+                    let line = client.heard.split_to(end + 1);
+                    read_answer(&line[..end], &mut self.granted);
+                }
+            }
+            self.shared.state().assert_that_books_agree();
+            if !has_written && !woken.0.load(Ordering::Relaxed) {
+                return;
+            }
+        }
+    }
+}
+
+/// Every line that a server writes is an answer, or a signal. Notes what was granted.
+fn read_answer(line: &[u8], granted: &mut Vec<Token>) {
+    // Channels and payloads may be any bytes.
+    let Ok(line) = std::str::from_utf8(line) else { return };
+    if Signal::decode(line).is_some() {
+        return;
+    }
+    let shapes = [Expect::Grant, Expect::Place, Expect::Done, Expect::Json];
+    let mut read = shapes.iter().filter_map(|shape| Response::decode(*shape, line).ok());
+    match read.next() {
+        Some(Response::Granted(grant) | Response::Acquired(grant)) => granted.push(grant.token),
+        Some(_) => {}
+        None => panic!("no client understands {line:?}"),
+    }
+}

@@ -1,0 +1,46 @@
+//! What the parts of a state say of each other agrees. For tests and fuzzers.
+
+use std::collections::BTreeSet;
+
+use super::State;
+
+impl State {
+    /// Asserts that holders, waiters, connections and the order in which leases end say the same.
+    pub(in crate::server) fn assert_that_books_agree(&self) {
+        let mut ends = BTreeSet::new();
+        for (subject, entry) in &self.entries {
+            assert!(
+                entry.holders.len() as u64 <= entry.limit,
+                "{subject:?} has too many holders"
+            );
+            assert!(
+                !entry.has_room() || entry.waiters.is_empty(),
+                "{subject:?} is free, and has waiters"
+            );
+            for holder in &entry.holders {
+                ends.insert((holder.ends, holder.lease, subject.clone()));
+                if let Some(client) = self.clients.get(&holder.connection) {
+                    assert!(client.holds.contains(&(subject.clone(), holder.lease)), "{subject:?}");
+                }
+            }
+        }
+        assert_eq!(ends, self.ends);
+        for (connection, client) in &self.clients {
+            for (subject, lease) in &client.holds {
+                let holders = self.entries.get(subject).into_iter().flat_map(|entry| &entry.holders);
+                let mut own = holders.filter(|holder| holder.connection == *connection);
+                assert!(
+                    own.any(|holder| holder.lease == *lease),
+                    "{connection} holds {subject:?}"
+                );
+            }
+            for (place, subject) in client.places.clone() {
+                let waiter = self.entries.get(&subject).and_then(|entry| entry.waiters.get(&place));
+                assert!(
+                    waiter.is_some_and(|waiter| waiter.connection == *connection),
+                    "{subject:?}"
+                );
+            }
+        }
+    }
+}

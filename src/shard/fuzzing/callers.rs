@@ -1,0 +1,250 @@
+//! Callers, and what they hold.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, oneshot};
+use tokio::time::Instant;
+
+use crate::clock::Moment;
+use crate::error::Result;
+use crate::lease::cell::LeaseState;
+use crate::lease::policy::RenewPolicy;
+use crate::protocol::{Call, Request, Response};
+use crate::shard::acquire::Acquire;
+use crate::shard::ask::Ask;
+use crate::shard::held::{Acquired, HeldLease, HeldPlace};
+use crate::shard::ids::LaneId;
+use crate::shard::input::ShutdownReport;
+use crate::shard::progress::Refusal;
+use crate::shard::question::Question;
+use crate::types::{Fence, Key, Limit, Target, Token, Ttl};
+
+#[derive(Default)]
+pub(super) struct Callers {
+    /// Those that wait for what they asked for.
+    waiting: Vec<oneshot::Receiver<Result<Acquired>>>,
+    asking: Vec<oneshot::Receiver<Result<()>>>,
+    failing_back: Vec<oneshot::Receiver<Result<Duration>>>,
+    releasing: Vec<oneshot::Receiver<Result<()>>>,
+    shutting_down: Vec<oneshot::Receiver<ShutdownReport>>,
+    leases: Vec<HeldLease>,
+    places: Vec<HeldPlace>,
+    /// Probes of the first server that are under way.
+    pub(super) probes: Vec<Ask<Duration>>,
+    /// Until when the server keeps what stands for each token, and the connection that got it.
+    granted: HashMap<Token, (Instant, LaneId)>,
+    /// Those whose release was sent.
+    released: Vec<Token>,
+    /// How long the machine was suspended, in all.
+    pub(super) suspended: Duration,
+    count: usize,
+}
+
+fn target(what: u8) -> (Target, Key) {
+    let target = match what / 4 % 2 {
+        0 => Target::Lock,
+        _ => Target::Semaphore(Limit::new(2).unwrap()),
+    };
+    let name = ["a", "b", "c", "d"][usize::from(what % 4)];
+    (target, Key::new(name).unwrap())
+}
+
+impl Callers {
+    /// How many there were, in all.
+    pub(super) fn count(&self) -> usize {
+        self.count + self.granted.len()
+    }
+
+    fn new_ask<T>(&mut self) -> (Ask<T>, oneshot::Receiver<Result<T>>) {
+        self.count += 1;
+        let (told, receiver) = oneshot::channel();
+        let room = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
+        (Ask { told, _room: room }, receiver)
+    }
+
+    pub(super) fn acquire(&mut self, what: u8, ttl: u8) -> Box<Acquire> {
+        let (ask, receiver) = self.new_ask();
+        self.waiting.push(receiver);
+        let (target, key) = target(what);
+        let policy = RenewPolicy {
+            never: ttl >= 192,
+            max_hold: (ttl >= 128).then_some(Duration::from_secs(7)),
+            ratio: None,
+        };
+        let mut acquire = Acquire::new(target, key, Ttl::from_secs(u64::from(ttl % 32)), policy, ask);
+        acquire.holding = what >= 128;
+        acquire
+    }
+
+    /// What a server has said just now.
+    pub(super) fn refusal(now: Instant) -> Refusal {
+        Refusal { at: now, own: 0 }
+    }
+
+    pub(super) fn collect(&mut self, which: u8, until: Instant) {
+        if let Some(index) = usize::from(which).checked_rem(self.places.len()) {
+            let (ask, receiver) = self.new_ask();
+            self.waiting.push(receiver);
+            self.places.swap_remove(index).collect(until, ask);
+        }
+    }
+
+    pub(super) fn ask(&mut self, which: u8) -> Box<Question> {
+        let (ask, receiver) = self.new_ask();
+        self.asking.push(receiver);
+        match which % 2 {
+            0 => Question::of_any(Call::ping(), ask),
+            _ => Question::of_the_leader(Call::barrier(), ask),
+        }
+    }
+
+    pub(super) fn failback(&mut self) -> Ask<Duration> {
+        let (ask, receiver) = self.new_ask();
+        self.failing_back.push(receiver);
+        ask
+    }
+
+    pub(super) fn shutdown(&mut self) -> oneshot::Sender<ShutdownReport> {
+        let (told, receiver) = oneshot::channel();
+        self.shutting_down.push(receiver);
+        told
+    }
+
+    /// A caller does not wait any more. What it was given meanwhile is given back.
+    pub(super) fn leave(&mut self, which: u8) {
+        if let Some(index) = usize::from(which).checked_rem(self.waiting.len()) {
+            self.waiting.swap_remove(index);
+        }
+    }
+
+    pub(super) fn release(&mut self, which: u8) {
+        if let Some(index) = usize::from(which).checked_rem(self.leases.len()) {
+            let lease = self.leases.swap_remove(index);
+            match which >= 128 {
+                true => drop(lease),
+                false => self.releasing.push(lease.release()),
+            }
+        }
+    }
+
+    pub(super) fn drop_place(&mut self, which: u8) {
+        if let Some(index) = usize::from(which).checked_rem(self.places.len()) {
+            self.places.swap_remove(index);
+        }
+    }
+
+    pub(super) fn next_token(&mut self) -> Token {
+        let number = self.granted.len() as u64 + 1;
+        Token::compose(Fence(number), number)
+    }
+
+    /// A request was answered: until when does the server keep what it stands for?
+    pub(super) fn note(&mut self, request: &Request, response: &Response, lane: LaneId, sent_at: Instant) {
+        match (request, response) {
+            (_, Response::Granted(grant) | Response::Acquired(grant)) => {
+                self.granted
+                    .insert(grant.token, (sent_at + grant.ttl.as_duration(), lane));
+            }
+            (Request::Renew { token, ttl, .. }, Response::Renewed(left)) => {
+                let asked = ttl.map_or(Duration::ZERO, Ttl::as_duration);
+                let left = Duration::from_secs(left.unwrap_or_default());
+                if let Some((until, _)) = self.granted.get_mut(token) {
+                    *until = (*until).max(sent_at + asked.max(left));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// No lease is renewed once its release was sent.
+    pub(super) fn before_sending(&mut self, request: &Request) {
+        match request {
+            Request::Release { token, .. } => self.released.push(*token),
+            Request::Renew { token, .. } => assert!(!self.released.contains(token), "renewed behind its release"),
+            _ => {}
+        }
+    }
+
+    /// Callers take what they were told.
+    pub(super) fn take_answers(&mut self) {
+        let (leases, places) = (&mut self.leases, &mut self.places);
+        self.waiting.retain_mut(|receiver| match receiver.try_recv() {
+            Ok(Ok(Acquired::Lease(lease))) => {
+                leases.push(lease);
+                false
+            }
+            Ok(Ok(Acquired::Queued(place))) => {
+                places.push(place);
+                false
+            }
+            Ok(_) => false,
+            Err(oneshot::error::TryRecvError::Empty) => true,
+            Err(oneshot::error::TryRecvError::Closed) => false,
+        });
+    }
+
+    /// No caller believes in a lease that the server may have given to others by now.
+    pub(super) fn check_beliefs(&self, now: Instant) {
+        for lease in &self.leases {
+            let state = self.state(lease, now);
+            let (until, _) = self.granted[&lease.cell.token];
+            let believes = matches!(state, LeaseState::Held | LeaseState::Suspect);
+            assert!(!believes || now < until, "believed in behind its end");
+        }
+        for (index, lease) in self.leases.iter().enumerate() {
+            let is_again = self.leases[..index]
+                .iter()
+                .any(|other| other.cell.token == lease.cell.token);
+            assert!(!is_again, "one grant, two holders");
+        }
+    }
+
+    fn state(&self, lease: &HeldLease, now: Instant) -> LeaseState {
+        let suspended = self.suspended;
+        lease.cell.state_at(Moment { at: now, suspended })
+    }
+
+    /// A connection has ended, and its server gives what it owned to others.
+    pub(super) fn check_lost_with(&mut self, lane: LaneId, now: Instant) {
+        for lease in &self.leases {
+            let (_, owner) = self.granted[&lease.cell.token];
+            let state = self.state(lease, now);
+            let believes = matches!(state, LeaseState::Held | LeaseState::Suspect);
+            assert!(owner != lane || !believes, "believed in behind its connection");
+        }
+    }
+
+    /// The shard is gone.
+    pub(super) fn check_end(mut self, now: Instant) {
+        self.take_answers();
+        self.probes.clear();
+        assert!(self.waiting.is_empty(), "a caller waits for a shard that is gone");
+        for lease in &self.leases {
+            let believes = matches!(self.state(lease, now), LeaseState::Held | LeaseState::Suspect);
+            assert!(!believes, "believed in though its shard is gone");
+        }
+        let over = |state| state != oneshot::error::TryRecvError::Empty;
+        assert!(
+            self.asking
+                .iter_mut()
+                .all(|asked| asked.try_recv().err().is_none_or(over))
+        );
+        assert!(
+            self.releasing
+                .iter_mut()
+                .all(|asked| asked.try_recv().err().is_none_or(over))
+        );
+        assert!(
+            self.failing_back
+                .iter_mut()
+                .all(|asked| asked.try_recv().err().is_none_or(over))
+        );
+        assert!(
+            self.shutting_down
+                .iter_mut()
+                .all(|asked| asked.try_recv().err().is_none_or(over))
+        );
+    }
+}

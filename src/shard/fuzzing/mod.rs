@@ -1,0 +1,208 @@
+//! A shard, told anything that its driver may tell it: any callers, any well-formed answers, ends of connections at any time, and time
+//! that passes with and without turns. `model` has a server that keeps its promises; here it does not.
+
+mod act;
+mod answer;
+mod callers;
+mod lanes;
+mod terms;
+
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use arbitrary::{Arbitrary, Unstructured};
+use tokio::time::Instant;
+
+use self::act::Act;
+use self::callers::Callers;
+use self::lanes::Lanes;
+use self::terms::Terms;
+use super::ShardMachine;
+use super::effect::{AcquireOutcome, Answer, Effect, Effects};
+use super::held::{Acquired, HeldLease, HeldPlace};
+use super::ids::LaneId;
+use super::input::{Input, Inputs, Mailbox};
+use super::request::Pending;
+use crate::net::dial::LaneEvent;
+
+/// How many effects one input may have, on top of some for each thing that there is.
+const EFFECTS_OF_NOTHING: usize = 64;
+
+/// How often a shard may be told the time while a while passes. Renewals come every few milliseconds at most.
+const MOST_TICKS: usize = 20_000;
+
+/// How many things are done to one shard, at most.
+const MOST_ACTS: usize = 256;
+
+/// Plays what the bytes say on a shard.
+pub(crate) fn shard(data: &[u8]) {
+    let mut bytes = Unstructured::new(data);
+    let Ok(terms) = Terms::arbitrary(&mut bytes) else {
+        return;
+    };
+    let mut bench = Bench::new(&terms);
+    for _ in 0..MOST_ACTS {
+        if bytes.is_empty() || bench.is_over {
+            break;
+        }
+        let Ok(act) = Act::arbitrary(&mut bytes) else { break };
+        bench.act(act);
+        bench.check_leases();
+    }
+    bench.end();
+}
+
+struct Bench {
+    shard: ShardMachine,
+    now: Instant,
+    mailbox: Mailbox,
+    inputs: Inputs,
+    lanes: Lanes,
+    callers: Callers,
+    survives_disconnect: bool,
+    /// Until when the shard has to be over, once it was shut down.
+    ends_by: Option<Instant>,
+    is_over: bool,
+}
+
+impl Bench {
+    fn new(terms: &Terms) -> Self {
+        let now = Instant::now();
+        let mut effects = Effects::default();
+        let shard = ShardMachine::new(terms.setup(), now, &mut effects);
+        let (mailbox, inputs) = Mailbox::new();
+        let mut bench = Self {
+            shard,
+            now,
+            mailbox,
+            inputs,
+            lanes: Lanes::default(),
+            callers: Callers::default(),
+            survives_disconnect: terms.survives_disconnect(),
+            ends_by: None,
+            is_over: false,
+        };
+        for effect in effects.drain() {
+            bench.apply(effect);
+        }
+        bench
+    }
+
+    /// Tells the shard, and then what callers have sent because of that.
+    fn tell(&mut self, input: Input) {
+        self.handle(input);
+        while let Some(input) = self.next_input() {
+            self.handle(input);
+        }
+    }
+
+    fn next_input(&mut self) -> Option<Input> {
+        match self.inputs.poll_recv(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(input) => input,
+            Poll::Pending => None,
+        }
+    }
+
+    fn handle(&mut self, input: Input) {
+        let mut effects = Effects::default();
+        self.shard.handle(input, self.now, &mut effects);
+        let most = EFFECTS_OF_NOTHING + 4 * (self.callers.count() + self.lanes.count());
+        let mut count = 0;
+        for effect in effects.drain() {
+            count += 1;
+            self.apply(effect);
+        }
+        assert!(count <= most, "{count} effects of one input, where {most} are enough");
+    }
+
+    fn apply(&mut self, effect: Effect) {
+        assert!(!self.is_over, "it is over, and wants something done");
+        match effect {
+            Effect::Open(lane, opening) => self.lanes.open(lane, &opening),
+            Effect::Send(lane, outgoing) => {
+                self.callers.before_sending(&outgoing.request);
+                self.lanes.send(lane, outgoing);
+            }
+            Effect::Finish(lane) => self.lanes.finish(lane, false),
+            Effect::HangUp(lane) => self.lanes.finish(lane, true),
+            Effect::Close(lane) => self.lanes.close(lane),
+            Effect::Answer(answer) => self.answer(answer),
+            Effect::Publish(_) | Effect::HandOver(_) => {}
+            Effect::ProbeFirst(ask) => self.callers.probes.push(ask),
+            Effect::End(told, report) => {
+                if let Some(told) = told {
+                    drop(told.send(report));
+                }
+                self.is_over = true;
+            }
+        }
+    }
+
+    fn answer(&mut self, answer: Answer) {
+        match answer {
+            Answer::Acquire(ask, outcome) => ask.tell(outcome.map(|outcome| match outcome {
+                AcquireOutcome::Lease(id, cell) => {
+                    Acquired::Lease(HeldLease::new(cell, id, Arc::new(self.mailbox.clone())))
+                }
+                AcquireOutcome::Busy(refusal) => Acquired::Busy(refusal),
+                AcquireOutcome::Queued(id, target, key, refusal) => {
+                    let holders = Arc::new(self.mailbox.clone());
+                    Acquired::Queued(HeldPlace::new(id, target, key, refusal, holders))
+                }
+            })),
+            Answer::Release(told, outcome) => drop(told.send(outcome)),
+            Answer::Question(question, answer, at) => question.tell(answer, &at),
+            Answer::Failback(ask, answer) => ask.tell(answer),
+        }
+    }
+
+    /// Something happens on a connection.
+    fn lane_event(&mut self, lane: LaneId, event: LaneEvent<Pending>) {
+        let is_end = matches!(event, LaneEvent::Ended(_));
+        self.tell(Input::Lane(lane, event));
+        if is_end && !self.survives_disconnect {
+            self.callers.check_lost_with(lane, self.now);
+        }
+    }
+
+    /// Time passes, and the shard is told when something is due.
+    fn pass(&mut self, time: Duration) {
+        let until = self.now + time;
+        for ticks in 0.. {
+            assert!(ticks < MOST_TICKS, "it wants to be told the time for ever");
+            let Some(due) = self.shard.next_due().filter(|due| *due <= until && !self.is_over) else {
+                break;
+            };
+            self.now = due.max(self.now);
+            self.tick();
+        }
+        self.now = until;
+    }
+
+    fn tick(&mut self) {
+        self.handle(Input::Tick);
+        let due = self.shard.next_due();
+        assert!(
+            self.is_over || due.is_none_or(|due| due > self.now),
+            "it was told the time, and wants to be told it again"
+        );
+        let is_late = self.ends_by.is_some_and(|by| by <= self.now);
+        assert!(!is_late || self.is_over, "it does not end");
+    }
+
+    /// Callers believe in nothing that a server may have given to others.
+    fn check_leases(&mut self) {
+        self.callers.take_answers();
+        self.callers.check_beliefs(self.now);
+    }
+
+    /// The shard is gone: no caller waits for it, and no holder believes in it.
+    fn end(mut self) {
+        self.shard.abandon(self.now);
+        drop(self.shard);
+        drop(self.lanes);
+        drop(self.inputs);
+        self.callers.check_end(self.now);
+    }
+}
