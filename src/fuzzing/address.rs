@@ -10,7 +10,7 @@ pub fn address(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     match Endpoint::parse(&text) {
         Ok(endpoint) => {
-            assert_eq!(&**endpoint.as_text(), &*text);
+            assert_eq!(endpoint.as_str(), &*text);
             assert_eq!(endpoint.to_string(), *text);
             assert_eq!(Endpoint::parse(&endpoint.to_string()).ok().as_ref(), Some(&endpoint));
             assert!(!text.contains(char::is_control), "it would not be seen: {text:?}");

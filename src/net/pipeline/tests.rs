@@ -208,7 +208,7 @@ fn what_was_not_written_at_all_is_told_apart() {
 
 #[test]
 fn of_requests_that_were_encoded_together_each_is_in_doubt_from_its_first_byte_on() {
-    let requests = [acquire("a"), release(), acquire("a longer name"), release()];
+    let requests = [acquire("a"), release(), acquire("a-longer-name"), release()];
     let begins = |count: usize| {
         let mut bytes = BytesMut::new();
         requests[..count].iter().for_each(|request| request.encode(&mut bytes));
@@ -274,4 +274,32 @@ fn an_answer_tells_for_how_long_the_machine_had_been_suspended_when_it_was_asked
     let mut received = Received::nothing();
     pipeline.receive(&mut received).unwrap();
     assert_eq!((received.replies[0].sent_at, pipeline.heard()), (sent, Some(sent)));
+}
+
+#[test]
+fn only_the_refusal_of_a_ping_of_its_own_says_that_the_server_knows_none() {
+    let nothing = Request::Renew {
+        kind: Kind::Lock,
+        key: Key::new("k").unwrap(),
+        token: Token::OF_NOTHING,
+        ttl: None,
+    };
+    for (request, is_own, says_so) in [
+        (Request::Ping, true, true),
+        (nothing, true, false),
+        (Request::Ping, false, false),
+    ] {
+        let mut pipeline = Pipeline::new(Duration::from_secs(10));
+        match is_own {
+            true => pipeline.push_own(&request, Moment::now()),
+            false => pipeline.push(&request, 0, Moment::now()),
+        }
+        pipeline.push(&release(), 1, Moment::now());
+        let (_, end) = feed(&mut pipeline, "error\nok\n");
+        assert_eq!(
+            (end, pipeline.has_refused_ping()),
+            (None, says_so),
+            "{request:?} {is_own}"
+        );
+    }
 }

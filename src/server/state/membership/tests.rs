@@ -6,6 +6,7 @@ use super::super::bench::{Bench, SECOND, key, slots};
 use crate::protocol::{Request, Response, Status};
 use crate::server::event::EventKind as Happened;
 use crate::server::state::ServerAnswer;
+use crate::stats::Stats;
 use crate::types::{Kind, Target, WaitSecs};
 
 const ERROR: Response = Response::Refused(Status::Error);
@@ -410,4 +411,18 @@ fn changes_of_leaders_leave_nothing_behind() {
     assert!(bench.state.entries.is_empty() && bench.state.ends.is_empty());
     assert_eq!(bench.state.clients.len(), 0);
     assert!(bench.state.orphans.is_empty());
+}
+
+#[test]
+fn a_member_that_is_cut_off_asks_for_votes_until_it_sees_the_others_again() {
+    let mut bench = Bench::cluster(|_| {});
+    let role = |bench: &mut Bench| match bench.ask(5, Request::Stats) {
+        Response::Json(json) => serde_json::from_str::<Stats>(&json).unwrap().cluster.unwrap().role,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(role(&mut bench), "follower");
+    bench.state.isolate(2);
+    assert_eq!(role(&mut bench), "pre-candidate");
+    bench.state.rejoin(2);
+    assert_eq!(role(&mut bench), "follower");
 }
