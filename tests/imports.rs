@@ -58,7 +58,9 @@ fn the_server_imports_little_of_the_client() {
     let imported: Vec<&str> = imports["server"].keys().map(String::as_str).collect();
     assert_eq!(
         imported,
-        ["clock", "error", "io_words", "protocol", "stats", "tls", "types"]
+        [
+            "clock", "error", "io_words", "protocol", "runtime", "stats", "tls", "types", "unwind"
+        ]
     );
 }
 
