@@ -177,8 +177,8 @@ pub async fn several(caller: &mut Caller, keys: u64) {
     else {
         return;
     };
-    let within = caller.process.acquire_timeout + caller.process.request_timeout;
-    let asked = Asked::new(Action::Acquire).within(within);
+    // Each further lock is tried even when the time is over, for as long as a request may take: so it has no deadline of its own.
+    let asked = Asked::new(Action::Acquire);
     let Returned { op, result } = caller.call(asked, locks.acquire()).await;
     let all: MultiLockGuard = match result {
         Some(Ok(all)) => all,
