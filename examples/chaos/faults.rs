@@ -147,11 +147,11 @@ async fn freeze_client(world: &World, random: &mut Rng, what: &'static str, (fro
     let itself = Process {
         process: slot.name.as_str().into(),
     };
-    slot.process.freeze();
     world.record.note(What::ProcessFrozen(itself.clone()));
+    slot.process.freeze();
     sleep(between(random, from, to)).await;
-    world.record.note(What::ProcessThawed(itself));
     slot.process.thaw();
+    world.record.note(What::ProcessThawed(itself));
     Ok(())
 }
 

@@ -84,7 +84,7 @@ async fn soak(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
     ticks.tick().await;
     while began.elapsed() < run {
         ticks.tick().await;
-        table.add(Sample::take(began.elapsed(), &meter, &probe, servers.id())?)?;
+        table.add(Sample::take(began.elapsed(), &meter, &probe, &servers)?)?;
     }
     end.cancel();
     load.end().await?;

@@ -15,6 +15,7 @@ use tokio::runtime::Handle;
 use tokio::time::sleep;
 
 use crate::meter::{LONGEST, Latency, Meter, Timed};
+use crate::servers::{ServersHave, ServersProcess};
 
 /// What a process has of the system.
 #[derive(Clone, Copy, Debug)]
@@ -109,6 +110,7 @@ pub(crate) struct Sample {
     pub(crate) client: Process,
     /// KiB.
     pub(crate) servers_resident: u64,
+    pub(crate) servers: ServersHave,
     /// Of all operations since the beginning: done, failed.
     pub(crate) operations: (u64, u64),
     pub(crate) pair: Latency,
@@ -120,12 +122,18 @@ pub(crate) struct Sample {
 }
 
 impl Sample {
-    pub(crate) fn take(at: Duration, meter: &Meter, probe: &Probe, servers: u32) -> Result<Self, Box<dyn Error>> {
+    pub(crate) fn take(
+        at: Duration,
+        meter: &Meter,
+        probe: &Probe,
+        servers: &ServersProcess,
+    ) -> Result<Self, Box<dyn Error>> {
         let load = fs::read_to_string("/proc/loadavg")?;
         Ok(Self {
             at,
             client: Process::here()?,
-            servers_resident: resident(&servers.to_string())?,
+            servers_resident: resident(&servers.id().to_string())?,
+            servers: servers.have(),
             operations: meter.totals(),
             pair: meter.take(Timed::Pair),
             wait: meter.take(Timed::Wait),
@@ -141,13 +149,16 @@ pub(crate) struct Table {
     file: Option<File>,
 }
 
-const HEADINGS: [&str; 15] = [
+const HEADINGS: [&str; 18] = [
     "seconds",
     "rss_kib",
     "fds",
     "tasks",
     "threads",
     "server_rss",
+    "server_keys",
+    "server_fds",
+    "server_tasks",
     "done",
     "failed",
     "pairs",
@@ -173,7 +184,7 @@ impl Table {
         println!(
             "latencies in microseconds; bare: a pair over a socket without the client, to a server that does nothing else"
         );
-        println!("{}  load", HEADINGS.map(|heading| format!("{heading:>10}")).join(" "));
+        println!("{}  load", HEADINGS.map(|heading| format!("{heading:>12}")).join(" "));
         Ok(Self {
             samples: Vec::new(),
             file,
@@ -188,6 +199,9 @@ impl Table {
             sample.client.tasks,
             sample.client.threads,
             sample.servers_resident,
+            sample.servers.keys,
+            sample.servers.descriptors,
+            sample.servers.tasks,
             sample.operations.0,
             sample.operations.1,
             sample.pair.count,
@@ -199,7 +213,7 @@ impl Table {
             sample.bare.p99,
         ];
         let load = sample.machine;
-        println!("{} {load:>5}", numbers.map(|number| format!("{number:>10}")).join(" "));
+        println!("{} {load:>5}", numbers.map(|number| format!("{number:>12}")).join(" "));
         if let Some(file) = &mut self.file {
             writeln!(file, "{},{load}", numbers.map(|number| number.to_string()).join(","))?;
         }

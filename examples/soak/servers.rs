@@ -11,8 +11,10 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use dflockd_client::Stats;
 use dflockd_client::server::{Cluster, Server};
 use tokio::io::AsyncReadExt;
+use tokio::runtime::Handle;
 use tokio::time::sleep;
 
 use self::proxy::Proxy;
@@ -31,11 +33,22 @@ pub(crate) struct Addresses {
     pub(crate) control: String,
 }
 
+/// What the process of the servers has, as it tells itself.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct ServersHave {
+    /// Keys that are held, waited for, or not yet forgotten.
+    pub(crate) keys: u64,
+    pub(crate) descriptors: u64,
+    /// Of tokio; the proxies have theirs, too.
+    pub(crate) tasks: u64,
+}
+
 /// The process, as the client's sees it. It ends with what it is told through.
 pub(crate) struct ServersProcess {
     child: Child,
     addresses: Addresses,
     faults: Arc<Mutex<BTreeMap<String, u64>>>,
+    have: Arc<Mutex<ServersHave>>,
 }
 
 impl ServersProcess {
@@ -61,20 +74,24 @@ impl ServersProcess {
             }
         }
         let faults: Arc<Mutex<BTreeMap<String, u64>>> = Arc::default();
-        let counted = Arc::clone(&faults);
+        let have: Arc<Mutex<ServersHave>> = Arc::default();
+        let (counted, told) = (Arc::clone(&faults), Arc::clone(&have));
         std::thread::spawn(move || {
-            for fault in lines.map_while(Result::ok) {
-                *counted
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .entry(fault)
-                    .or_default() += 1;
+            for line in lines.map_while(Result::ok) {
+                match line.strip_prefix(HAVE) {
+                    Some(numbers) => *told.lock().unwrap_or_else(PoisonError::into_inner) = ServersHave::read(numbers),
+                    None => {
+                        let mut counted = counted.lock().unwrap_or_else(PoisonError::into_inner);
+                        *counted.entry(line).or_default() += 1;
+                    }
+                }
             }
         });
         Ok(Self {
             child,
             addresses,
             faults,
+            have,
         })
     }
 
@@ -86,11 +103,42 @@ impl ServersProcess {
         self.child.id()
     }
 
+    /// What it told last.
+    pub(crate) fn have(&self) -> ServersHave {
+        *self.have.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// How often went wrong what.
     pub(crate) fn faults(&self) -> String {
         let faults = self.faults.lock().unwrap_or_else(PoisonError::into_inner);
         let told: Vec<String> = faults.iter().map(|(fault, count)| format!("{fault} {count}")).collect();
         told.join(", ")
+    }
+}
+
+/// Before the numbers of a line that tells what the process has.
+const HAVE: &str = "have ";
+
+impl ServersHave {
+    fn read(numbers: &str) -> Self {
+        let mut numbers = numbers.split(' ').map(|number| number.parse().unwrap_or_default());
+        let mut next = || numbers.next().unwrap_or_default();
+        Self {
+            keys: next(),
+            descriptors: next(),
+            tasks: next(),
+        }
+    }
+
+    fn of(all: [Stats; 3]) -> std::io::Result<Self> {
+        let keys = |stats: &Stats| {
+            stats.locks.len() + stats.semaphores.len() + stats.idle_locks.len() + stats.idle_semaphores.len()
+        };
+        Ok(Self {
+            keys: all.iter().map(keys).sum::<usize>() as u64,
+            descriptors: std::fs::read_dir("/proc/self/fd")?.count() as u64,
+            tasks: Handle::current().metrics().num_alive_tasks() as u64,
+        })
     }
 }
 
@@ -139,6 +187,17 @@ pub(crate) async fn serve(leases: usize) -> Result<(), Box<dyn Error>> {
     tokio::select! {
         _ = input.read(&mut nothing) => Ok(()),
         outcome = trouble(&cluster, &ways) => outcome,
+        outcome = tell(|| ServersHave::of([single.stats(), cluster.stats(), signals.stats()])) => outcome,
+    }
+}
+
+/// Tells now and then what there is.
+async fn tell(have: impl Fn() -> std::io::Result<ServersHave>) -> Result<(), Box<dyn Error>> {
+    const PAUSE: Duration = Duration::from_secs(3);
+    loop {
+        let have = have()?;
+        say(&format!("{HAVE}{} {} {}", have.keys, have.descriptors, have.tasks))?;
+        sleep(PAUSE).await;
     }
 }
 

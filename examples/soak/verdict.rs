@@ -27,7 +27,7 @@ pub(crate) fn judge(samples: &[Sample], only_counts: bool) -> bool {
 
     let mut flat = true;
     println!(
-        "\n{:>20} {:>12} {:>12} {:>12}",
+        "\n{:>22} {:>12} {:>12} {:>12}",
         "", "2nd sixth", "last sixth", "allowed"
     );
     let counts: [Row; 3] = [
@@ -48,6 +48,25 @@ pub(crate) fn judge(samples: &[Sample], only_counts: bool) -> bool {
         4_096.0,
         1.0,
     );
+    let servers: [Row; 4] = [
+        ("servers: keys", |sample| sample.servers.keys as f64, 1.2, 2_000.0),
+        (
+            "servers: descriptors",
+            |sample| sample.servers.descriptors as f64,
+            1.1,
+            32.0,
+        ),
+        ("servers: tasks", |sample| sample.servers.tasks as f64, 1.1, 64.0),
+        (
+            "servers: memory, KiB",
+            |sample| sample.servers_resident as f64,
+            1.1,
+            4_096.0,
+        ),
+    ];
+    for (name, of, factor, more) in servers {
+        flat &= row(name, compare(of), factor, more, 1.0);
+    }
     flat &= slope(
         &samples[sixth..],
         median(early.iter().map(|sample| sample.client.resident as f64)),
@@ -58,7 +77,7 @@ pub(crate) fn judge(samples: &[Sample], only_counts: bool) -> bool {
         slower(compare(|sample| sample.bare.p50 as f64)),
         slower(compare(|sample| sample.bare.p99 as f64)),
     );
-    println!("{:>20} {half:>12.2} {most:>12.2}", "machine slower, x");
+    println!("{:>22} {half:>12.2} {most:>12.2}", "machine slower, x");
     let latencies: [(Row, f64); 4] = [
         (("pair p50, us", |sample| sample.pair.p50 as f64, 1.5, 500.0), half),
         (("pair p99, us", |sample| sample.pair.p99 as f64, 2.0, 5_000.0), most),
@@ -78,11 +97,12 @@ fn row(name: &str, (early, late): (f64, f64), factor: f64, more: f64, machine: f
     let allowed = early * factor * machine + more;
     let flat = late <= allowed;
     let said = if flat { "" } else { "  GREW" };
-    println!("{name:>20} {early:>12.0} {late:>12.0} {allowed:>12.0}{said}");
+    println!("{name:>22} {early:>12.0} {late:>12.0} {allowed:>12.0}{said}");
     flat
 }
 
-/// What memory would grow by in an hour, if it went on like this: no more than a twentieth, or 4 MiB.
+/// What memory would grow by in an hour, if it went on like this: no more than a twentieth, or 4 MiB. In a run that is much shorter 2 MiB are no
+/// growth, whatever they would be in an hour.
 fn slope(samples: &[Sample], resident: f64) -> bool {
     let mut slopes = Vec::new();
     for (number, first) in samples.iter().enumerate() {
@@ -92,11 +112,14 @@ fn slope(samples: &[Sample], resident: f64) -> bool {
         }
     }
     let grows = median(slopes);
-    let allowed = (resident * 0.05).max(4_096.0);
+    let first = samples.first().map(|sample| sample.at).unwrap_or_default();
+    let span = samples.last().map(|sample| sample.at - first).unwrap_or_default();
+    let at_least = 2_048.0 / (span.as_secs_f64() / 3_600.0);
+    let allowed = (resident * 0.05).max(4_096.0).max(at_least);
     let flat = grows <= allowed;
     let said = if flat { "" } else { "  GREW" };
     println!(
-        "{:>20} {:>12} {grows:>12.0} {allowed:>12.0}{said}",
+        "{:>22} {:>12} {grows:>12.0} {allowed:>12.0}{said}",
         "memory, KiB/hour", ""
     );
     flat

@@ -203,7 +203,8 @@ impl Weather {
 
 /// Carries bytes one way until there are no more, or the weather ends it.
 async fn pump(way: Way, mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut forecast: watch::Receiver<Weather>) {
-    let mut buffer = vec![0; 64 * 1024];
+    // Two a connection: large ones stay in the heap of a process long after their connections, between what is small.
+    let mut buffer = vec![0; 8 * 1024];
     let mut passed = 0;
     loop {
         let count = from.read(&mut buffer).await.unwrap_or_default();
