@@ -1,0 +1,419 @@
+//! What the network holds: connections with what is on its way over them, and what is to happen.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::io;
+use std::net::SocketAddr;
+use std::task::Waker;
+
+use fastrand::Rng;
+
+use super::super::trace::Trace;
+use super::{Connects, Cut, HostId, Link, MS, PipeId, SECOND, Time, Traffic, Where};
+
+/// So long a segment that a partition swallowed takes to be sent again.
+const RETRANSMIT: Time = 40 * MS;
+
+/// After so long a system asks whether the other end of a connection is there.
+const KEEPALIVE: Time = 2 * SECOND;
+
+pub(super) struct Pipe {
+    /// The host that writes, and the one that reads.
+    pub(super) from: HostId,
+    pub(super) to: HostId,
+    /// Whose link it is: that of the client host to the address of the server.
+    pub(super) link: (HostId, SocketAddr),
+    pub(super) is_up: bool,
+    pub(super) chunks: VecDeque<Chunk>,
+    pub(super) last_due: Time,
+    pub(super) arrived: VecDeque<u8>,
+    pub(super) arrived_end: Option<End>,
+    /// Bytes that are on their way or were not read.
+    pub(super) unread: usize,
+    /// Nothing that is sent arrives any more.
+    pub(super) is_void: bool,
+    pub(super) cut: Option<(Where, Cut)>,
+    /// The writer has said that it sends no more, or is gone.
+    pub(super) write_ended: bool,
+    /// The reader is gone.
+    pub(super) reader: Reader,
+    pub(super) read_waker: Option<Waker>,
+    pub(super) write_waker: Option<Waker>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reader {
+    There,
+    Gone,
+    /// With its machine: what is sent is not even refused, until that is up again.
+    Vanished,
+}
+
+pub(super) enum Chunk {
+    Data(Time, Vec<u8>),
+    End(Time, End),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    Fin,
+    Reset,
+}
+
+impl Chunk {
+    fn due(&self) -> Time {
+        match self {
+            Self::Data(due, _) | Self::End(due, _) => *due,
+        }
+    }
+}
+
+pub(super) struct Listening {
+    pub(super) host: HostId,
+    pub(super) waiting: VecDeque<PipeId>,
+    pub(super) waker: Option<Waker>,
+}
+
+pub(super) struct Attempt {
+    pub(super) from: HostId,
+    pub(super) to: SocketAddr,
+    pub(super) waker: Option<Waker>,
+    pub(super) outcome: Option<io::Result<PipeId>>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Happening {
+    Syn(u64),
+    Refuse(u64),
+    /// The attempt, and the number of the connection.
+    Establish(u64, PipeId),
+    Arrive(PipeId),
+}
+
+pub(super) struct State {
+    pub(super) now: Time,
+    pub(super) random: Rng,
+    pub(super) trace: Trace,
+    pub(super) links: BTreeMap<(HostId, SocketAddr), Link>,
+    pub(super) base: Link,
+    pub(super) listening: BTreeMap<SocketAddr, Listening>,
+    /// Whose machine is down.
+    pub(super) down: Vec<HostId>,
+    pub(super) pipes: BTreeMap<PipeId, Pipe>,
+    pub(super) attempts: BTreeMap<u64, Attempt>,
+    pub(super) next: u64,
+    pub(super) order: u64,
+    pub(super) agenda: BinaryHeap<Reverse<(Time, u64, Happening)>>,
+    pub(super) traffic: Traffic,
+}
+
+pub(super) type Wakers = [Option<Waker>; 3];
+
+impl State {
+    pub(super) fn next_id(&mut self) -> u64 {
+        self.next += 1;
+        self.next
+    }
+
+    pub(super) fn at(&mut self, due: Time, happening: Happening) {
+        self.order += 1;
+        self.agenda.push(Reverse((due, self.order, happening)));
+    }
+
+    pub(super) fn link(&self, link: (HostId, SocketAddr)) -> Link {
+        self.links.get(&link).copied().unwrap_or(self.base)
+    }
+
+    pub(super) fn delay(&mut self, link: &Link) -> Time {
+        link.latency + self.random.u64(..=link.jitter)
+    }
+
+    pub(super) fn happen(&mut self, happening: Happening) -> Wakers {
+        match happening {
+            Happening::Syn(attempt) => self.syn(attempt),
+            Happening::Refuse(attempt) => {
+                let Some(attempt) = self.attempts.get_mut(&attempt) else {
+                    return Wakers::default();
+                };
+                attempt.outcome = Some(Err(io::ErrorKind::ConnectionRefused.into()));
+                [attempt.waker.take(), None, None]
+            }
+            Happening::Establish(attempt, connection) => self.establish(attempt, connection),
+            Happening::Arrive(pipe) => self.arrive(pipe),
+        }
+    }
+
+    pub(super) fn syn(&mut self, id: u64) -> Wakers {
+        let nothing = Wakers::default();
+        let Some(attempt) = self.attempts.get(&id) else {
+            return nothing;
+        };
+        let (from, to) = (attempt.from, attempt.to);
+        let link = self.link((from, to));
+        let delay = self.delay(&link);
+        let is_down = self.down.contains(&from);
+        match link.connects {
+            Connects::Hang => return nothing,
+            Connects::Refused => {
+                self.at(self.now + delay, Happening::Refuse(id));
+                return nothing;
+            }
+            Connects::Served => {}
+        }
+        // The handshake needs both directions, and is tried again.
+        if link.up_is_cut || link.down_is_cut {
+            self.at(self.now + 5 * RETRANSMIT, Happening::Syn(id));
+            return nothing;
+        }
+        let number = (self.next_id() << 1) + (1 << 32);
+        let Some(listening) = self.listening.get_mut(&to) else {
+            // A machine that is down says nothing; one on which nothing listens refuses.
+            if !is_down {
+                self.at(self.now + delay, Happening::Refuse(id));
+            }
+            return nothing;
+        };
+        let server = listening.host;
+        listening.waiting.push_back(number);
+        let waker = listening.waker.take();
+        self.traffic.connections += 1;
+        self.trace
+            .note(self.now, format_args!("connection {number} of host {from} to {to}"));
+        for (pipe, (from, to_host)) in [(number, (from, server)), (number + 1, (server, from))] {
+            let pipe_state = Pipe {
+                from,
+                to: to_host,
+                link: (attempt_host(number, pipe, from, to_host), to),
+                is_up: pipe == number,
+                chunks: VecDeque::new(),
+                last_due: self.now,
+                arrived: VecDeque::new(),
+                arrived_end: None,
+                unread: 0,
+                is_void: false,
+                cut: None,
+                write_ended: false,
+                reader: Reader::There,
+                read_waker: None,
+                write_waker: None,
+            };
+            self.pipes.insert(pipe, pipe_state);
+        }
+        self.at(self.now + delay, Happening::Establish(id, number));
+        [waker, None, None]
+    }
+
+    pub(super) fn establish(&mut self, attempt: u64, connection: PipeId) -> Wakers {
+        match self.attempts.get_mut(&attempt) {
+            Some(attempt) => {
+                attempt.outcome = Some(Ok(connection));
+                [attempt.waker.take(), None, None]
+            }
+            // Whoever asked has gone.
+            None => {
+                if let Some(pipe) = self.pipes.get_mut(&(connection + 1)) {
+                    pipe.reader = Reader::Gone;
+                }
+                self.end(connection, End::Reset);
+                Wakers::default()
+            }
+        }
+    }
+
+    pub(super) fn send(&mut self, id: PipeId, bytes: &[u8]) {
+        let Some(pipe) = self.pipes.get(&id) else { return };
+        let link = self.link(pipe.link);
+        let delay = self.delay(&link) + bytes.len() as u64 * MS / link.bandwidth.max(1);
+        let mut sent = bytes;
+        let mut cut = None;
+        let Some(pipe) = self.pipes.get_mut(&id) else { return };
+        match &mut pipe.cut {
+            None => {}
+            Some((Where::Bytes(left), kind)) => match bytes.len() >= *left {
+                true => {
+                    sent = &bytes[..*left];
+                    cut = Some(*kind);
+                }
+                false => *left -= bytes.len(),
+            },
+            Some((Where::Lines(left), kind)) => {
+                let ends: Vec<usize> = bytes
+                    .iter()
+                    .enumerate()
+                    .filter(|(_, byte)| **byte == b'\n')
+                    .map(|(at, _)| at)
+                    .collect();
+                match ends.get(left.saturating_sub(1)) {
+                    Some(end) => {
+                        sent = &bytes[..=*end];
+                        cut = Some(*kind);
+                    }
+                    None => *left -= ends.len(),
+                }
+            }
+        }
+        // The writer does not notice: what it believes to have written is gone.
+        if !pipe.is_void && !sent.is_empty() {
+            let due = pipe.last_due.max(self.now + delay);
+            pipe.last_due = due;
+            pipe.unread += sent.len();
+            pipe.chunks.push_back(Chunk::Data(due, sent.to_vec()));
+            self.traffic.segments += 1;
+            self.traffic.bytes += sent.len() as u64;
+            self.at(due, Happening::Arrive(id));
+        }
+        if let Some(cut) = cut {
+            // Behind what was sent before it.
+            let pipe = self.pipes.get_mut(&id);
+            let due = pipe.map_or(self.now, |pipe| {
+                pipe.cut = None;
+                pipe.last_due
+            });
+            self.cut_at(id, cut, due);
+        }
+    }
+
+    /// The writer of a direction ends it.
+    pub(super) fn end(&mut self, id: PipeId, end: End) {
+        let now = self.now;
+        let Some(pipe) = self.pipes.get_mut(&id) else { return };
+        if pipe.is_void || pipe.write_ended && end == End::Fin {
+            pipe.write_ended = true;
+            return;
+        }
+        let link = pipe.link;
+        let link = self.link(link);
+        let delay = self.delay(&link);
+        let Some(pipe) = self.pipes.get_mut(&id) else { return };
+        pipe.write_ended = true;
+        let due = pipe.last_due.max(now + delay);
+        pipe.last_due = due;
+        pipe.chunks.push_back(Chunk::End(due, end));
+        self.at(due, Happening::Arrive(id));
+    }
+
+    /// The systems of those at the other ends find out by their keepalive that nothing is there any more.
+    pub(super) fn probe(&mut self, is_dead: impl Fn(&Pipe) -> bool) {
+        let due = self.now + KEEPALIVE;
+        let found = self.pipes.iter_mut().filter(|(_, pipe)| {
+            let hears_nothing = pipe.arrived_end.is_none() && pipe.chunks.is_empty();
+            hears_nothing && pipe.reader == Reader::There && is_dead(pipe)
+        });
+        let found: Vec<PipeId> = found
+            .map(|(id, pipe)| {
+                pipe.chunks.push_back(Chunk::End(due, End::Reset));
+                *id
+            })
+            .collect();
+        for id in found {
+            self.at(due, Happening::Arrive(id));
+        }
+    }
+
+    /// Ends both directions at once.
+    pub(super) fn cut_now(&mut self, id: PipeId, cut: Cut) -> Wakers {
+        self.trace.note(self.now, format_args!("cut {id}: {cut:?}"));
+        let mut wakers = Wakers::default();
+        for (index, id) in [id, id ^ 1].into_iter().enumerate() {
+            let Some(pipe) = self.pipes.get_mut(&id) else { continue };
+            pipe.is_void = true;
+            pipe.chunks.clear();
+            pipe.unread = pipe.arrived.len();
+            let end = match cut {
+                Cut::Silence => continue,
+                Cut::Reset => End::Reset,
+                Cut::End => End::Fin,
+            };
+            pipe.arrived_end.get_or_insert(end);
+            wakers[index] = pipe.read_waker.take();
+            pipe.write_ended = true;
+            if pipe.write_waker.is_some() {
+                wakers[2] = pipe.write_waker.take();
+            }
+        }
+        wakers
+    }
+
+    /// Nothing more gets through. What both ends hear of it comes later, behind what was sent.
+    pub(super) fn cut_at(&mut self, id: PipeId, cut: Cut, due: Time) {
+        self.trace
+            .note(self.now, format_args!("cut {id} behind what is sent: {cut:?}"));
+        for id in [id, id ^ 1] {
+            let Some(pipe) = self.pipes.get_mut(&id) else { continue };
+            pipe.is_void = true;
+            let end = match cut {
+                Cut::Silence => continue,
+                Cut::Reset => End::Reset,
+                Cut::End => End::Fin,
+            };
+            let due = pipe.last_due.max(due);
+            pipe.last_due = due;
+            pipe.chunks.push_back(Chunk::End(due, end));
+            self.at(due, Happening::Arrive(id));
+        }
+    }
+
+    pub(super) fn arrive(&mut self, id: PipeId) -> Wakers {
+        let mut wakers = Wakers::default();
+        let now = self.now;
+        let Some(pipe) = self.pipes.get(&id) else { return wakers };
+        let link = self.link(pipe.link);
+        let is_cut = match pipe.is_up {
+            true => link.up_is_cut,
+            false => link.down_is_cut,
+        };
+        if is_cut && !pipe.chunks.is_empty() {
+            self.at(now + RETRANSMIT, Happening::Arrive(id));
+            return wakers;
+        }
+        let Some(pipe) = self.pipes.get_mut(&id) else {
+            return wakers;
+        };
+        let mut refused = false;
+        while pipe.chunks.front().is_some_and(|chunk| chunk.due() <= now) {
+            let Some(chunk) = pipe.chunks.pop_front() else { break };
+            match (chunk, pipe.reader) {
+                (_, Reader::Vanished) => {}
+                (Chunk::Data(_, bytes), Reader::There) => {
+                    self.trace.note(now, format_args!("pipe {id}: {} bytes", bytes.len()));
+                    pipe.arrived.extend(bytes);
+                }
+                (Chunk::Data(..), Reader::Gone) => refused = true,
+                (Chunk::End(_, end), _) => {
+                    self.trace.note(now, format_args!("pipe {id}: {end:?}"));
+                    if pipe.arrived_end != Some(End::Reset) {
+                        pipe.arrived_end = Some(end);
+                    }
+                    // A writer that is blocked hears of a reset.
+                }
+            }
+        }
+        wakers[0] = pipe.read_waker.take();
+        if let Some(back) = self.pipes.get_mut(&(id ^ 1)) {
+            wakers[1] = back.write_waker.take();
+        }
+        if refused {
+            self.end(id ^ 1, End::Reset);
+        }
+        self.forget(id & !1);
+        wakers
+    }
+
+    /// Forgets a connection both of whose ends are gone.
+    pub(super) fn forget(&mut self, connection: PipeId) {
+        let is_over =
+            |pipe: Option<&Pipe>| pipe.is_none_or(|pipe| pipe.reader == Reader::Gone && pipe.chunks.is_empty());
+        if is_over(self.pipes.get(&connection)) && is_over(self.pipes.get(&(connection + 1))) {
+            self.pipes.remove(&connection);
+            self.pipes.remove(&(connection + 1));
+        }
+    }
+}
+
+/// The host at the client's end of a connection.
+fn attempt_host(connection: PipeId, pipe: PipeId, from: HostId, to: HostId) -> HostId {
+    match pipe == connection {
+        true => from,
+        false => to,
+    }
+}
