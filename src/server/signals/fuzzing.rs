@@ -61,7 +61,7 @@ fn group_name(choice: u8) -> Option<RawGroup> {
 
 /// A name of tokens that are likely to meet again.
 fn text(choices: &[u8]) -> Vec<u8> {
-    let tokens: Vec<&[u8]> = choices.iter().take(9).map(|choice| token(choice)).collect();
+    let tokens: Vec<&[u8]> = choices.iter().take(9).map(token).collect();
     tokens.join(&b'.')
 }
 
