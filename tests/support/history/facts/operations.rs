@@ -92,13 +92,6 @@ impl Operations {
 }
 
 impl Operation {
-    /// Whether it may bring a grant of this key.
-    pub fn may_bring(&self, kind: Kind, key: &Name) -> bool {
-        self.asks_for_grants()
-            && self.kind.is_none_or(|own| own == kind)
-            && self.key.as_ref().is_none_or(|own| own == key)
-    }
-
     pub fn asks_for_grants(&self) -> bool {
         matches!(
             self.action,

@@ -53,8 +53,4 @@ impl Windows {
             None => 0,
         }
     }
-
-    pub fn stretches(&self) -> impl Iterator<Item = (u64, u64)> {
-        self.stretches.iter().map(|(from, to, _)| (*from, *to))
-    }
 }
