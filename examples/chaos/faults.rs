@@ -53,7 +53,7 @@ impl<'w> Broken<'w> {
         let number = world.tally.troubles.fetch_add(1, Ordering::Relaxed);
         let name = format!("{what} #{number}");
         let trouble = name.as_str().into();
-        world.record.note(What::TroubleBegun(Trouble { trouble }));
+        world.record.note(What::TroubleBegun(Trouble { trouble, server: None }));
         Self { world, name }
     }
 }
@@ -61,7 +61,9 @@ impl<'w> Broken<'w> {
 impl Drop for Broken<'_> {
     fn drop(&mut self) {
         let trouble = self.name.as_str().into();
-        self.world.record.note(What::TroubleEnded(Trouble { trouble }));
+        self.world
+            .record
+            .note(What::TroubleEnded(Trouble { trouble, server: None }));
     }
 }
 

@@ -42,6 +42,25 @@ fn a_process_that_does_not_run_is_not_late() {
     assert_fine(&killed);
 }
 
+/// The first thaw makes it run, however often it was frozen.
+#[test]
+fn a_process_that_is_frozen_twice_runs_from_the_first_thaw() {
+    let frozen = |returned: u64| {
+        let mut lines = acquire(Some(returned));
+        lines.push(at(50, What::ProcessFrozen(process("p"))));
+        lines.push(at(60, What::ProcessFrozen(process("p"))));
+        lines.push(at(300, What::ProcessThawed(process("p"))));
+        lines
+    };
+    let twice = (Rule::Record, "frozen that is frozen already");
+    assert_broken(&frozen(310), &[twice]);
+    assert_broken(&frozen(311), &[(Rule::Deadlines, "returned at +0.311000 s"), twice]);
+    let mut thawed_twice = frozen(310);
+    thawed_twice.remove(3);
+    thawed_twice.push(at(305, What::ProcessThawed(process("p"))));
+    assert_broken(&thawed_twice, &[(Rule::Record, "thawed that is not frozen")]);
+}
+
 #[test]
 fn an_operation_without_a_timeout_may_wait_unless_its_process_ends_in_order() {
     let mut lines = vec![
@@ -91,6 +110,19 @@ fn what_is_broken_or_stopped_or_dead_lets_a_grant_be() {
     broken.push(at(110, What::TroubleBegun(trouble("cut"))));
     broken.push(at(170, What::TroubleEnded(trouble("cut"))));
     assert_fine(&broken);
+    let mut at_its_server = owned(100);
+    at_its_server.push(at(110, What::TroubleBegun(trouble_of("s", "cut"))));
+    at_its_server.push(at(170, What::TroubleEnded(trouble_of("s", "cut"))));
+    assert_fine(&at_its_server);
+    let mut before_it = owned(100);
+    before_it.push(at(1, started("s", "r")));
+    before_it.push(at(110, What::TroubleBegun(trouble_of("r", "cut"))));
+    before_it.push(at(170, What::TroubleEnded(trouble_of("r", "cut"))));
+    assert_fine(&before_it);
+    let mut elsewhere = owned(100);
+    elsewhere.push(at(110, What::TroubleBegun(trouble_of("t", "cut"))));
+    elsewhere.push(at(170, What::TroubleEnded(trouble_of("t", "cut"))));
+    assert_broken(&elsewhere, &[(Rule::Owners, "had no owner")]);
     let mut stopped = owned(100);
     stopped.push(at(110, What::ProcessFrozen(process("p"))));
     stopped.push(at(170, What::ProcessThawed(process("p"))));

@@ -95,7 +95,18 @@ pub(crate) fn started(name: &str, succeeds: &str) -> What {
 }
 
 pub(crate) fn trouble(name: &str) -> Trouble {
-    Trouble { trouble: name.into() }
+    Trouble {
+        trouble: name.into(),
+        server: None,
+    }
+}
+
+/// Of this server only.
+pub(crate) fn trouble_of(server: &str, name: &str) -> Trouble {
+    Trouble {
+        server: Some(server.into()),
+        ..trouble(name)
+    }
 }
 
 /// An operation of process `p` on lock `k`.

@@ -215,7 +215,8 @@ impl ClientProcess {
     }
 
     pub fn freeze(&mut self, now: Time) {
-        if let Some(host) = &mut self.host {
+        let Some(host) = &mut self.host else { return };
+        if !host.is_frozen() {
             host.freeze();
             self.process_line(now, What::ProcessFrozen);
         }

@@ -243,5 +243,6 @@ impl World {
 fn trouble(number: usize, fault: &Fault) -> Trouble {
     Trouble {
         trouble: Name::from(format!("{number}: {}", fault.what.name())),
+        server: None,
     }
 }

@@ -254,6 +254,7 @@ impl World {
             // Whoever comes too late to a full server waits until others have gone, however long that takes.
             let trouble = Trouble {
                 trouble: Name::from("full servers"),
+                server: None,
             };
             lines.push(Line {
                 at: 0,

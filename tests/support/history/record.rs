@@ -322,7 +322,11 @@ pub struct Entry {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Trouble {
+    /// Its name: one that has begun is not begun again before it has ended.
     pub trouble: Name,
+    /// The only server that it touches, with those before and after it at its address. None if it may touch all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server: Option<Name>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -51,7 +51,7 @@ fn outlives_its_lease(findings: &mut Findings<'_>, grant: &Grant) {
     let facts = findings.facts;
     let Some(lease_end) = grant.lease_end else { return };
     let until = grant.until(facts.end);
-    if facts.calm(lease_end, until) > findings.bounds.unowned {
+    if facts.troubles_of(&grant.server).outside(lease_end, until) > findings.bounds.unowned {
         let what = format!(
             "grant {} was to end at {} and did not until {}",
             grant.token,
@@ -102,7 +102,7 @@ fn on_its_way<'a>(findings: &Findings<'a>, seekers: &Seekers<'a>, grant: &'a Gra
     let until = grant.until(facts.end);
     for seeker in seekers.between(grant, grant.at.saturating_sub(unowned), until) {
         let (operation, end) = (seeker.operation, seeker.end);
-        if operation.at <= grant.at && is_of_unknown_fate(facts, operation, end, unowned) {
+        if operation.at <= grant.at && is_of_unknown_fate(facts, grant, seeker, unowned) {
             return None;
         }
         if operation.outcome() != Some(Outcome::Granted) {
@@ -113,12 +113,15 @@ fn on_its_way<'a>(findings: &Findings<'a>, seekers: &Seekers<'a>, grant: &'a Gra
     Some(owned)
 }
 
-fn is_of_unknown_fate(facts: &Facts<'_>, operation: &Operation, end: u64, unowned: u64) -> bool {
+fn is_of_unknown_fate(facts: &Facts<'_>, grant: &Grant, seeker: &Seeker<'_>, unowned: u64) -> bool {
+    let Seeker { operation, end, .. } = *seeker;
     let killed = facts.processes.life(&operation.process).killed();
     match operation.outcome() {
         Some(Outcome::Failed) => true,
         _ if killed.is_some_and(|killed| killed <= end.saturating_add(unowned)) => true,
-        _ => facts.troubles.meet(operation.at, end.saturating_add(unowned)),
+        _ => facts
+            .troubles_of(&grant.server)
+            .meet(operation.at, end.saturating_add(unowned)),
     }
 }
 
@@ -139,7 +142,10 @@ fn unowned(findings: &mut Findings<'_>, grant: &Grant, mut owned: Owned<'_>) {
                 .processes
                 .iter()
                 .map(|process| facts.processes.life(process).frozen.within(since, from));
-            let alone = facts.calm(since, from).saturating_sub(frozen.sum());
+            let alone = facts
+                .troubles_of(&grant.server)
+                .outside(since, from)
+                .saturating_sub(frozen.sum());
             let mut died = owned
                 .processes
                 .iter()

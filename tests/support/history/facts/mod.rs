@@ -5,6 +5,7 @@ pub mod holders;
 pub mod operations;
 pub mod processes;
 pub mod signals;
+pub mod troubles;
 pub mod windows;
 
 use std::collections::HashMap;
@@ -14,6 +15,7 @@ use self::holders::Holders;
 use self::operations::Operations;
 use self::processes::{Lives, Processes};
 use self::signals::Signals;
+use self::troubles::{Gathered, Troubles};
 use self::windows::Windows;
 use super::record::{Action, Line, Name, Outcome, Return, What};
 
@@ -24,7 +26,7 @@ pub struct Facts<'a> {
     pub end: u64,
     pub processes: Processes,
     /// When something was broken.
-    pub troubles: Windows,
+    pub troubles: Troubles,
     pub grants: Grants,
     pub operations: Operations,
     pub holders: Holders,
@@ -45,7 +47,7 @@ impl<'a> Facts<'a> {
                 lines,
                 end: lines.last().map_or(0, |line| line.at),
                 processes: Processes::default(),
-                troubles: Windows::default(),
+                troubles: Troubles::default(),
                 grants: Grants::default(),
                 operations: Operations::default(),
                 holders: Holders::default(),
@@ -55,8 +57,7 @@ impl<'a> Facts<'a> {
                 unfounded: Vec::new(),
             },
             lives: Lives::default(),
-            troubles: HashMap::new(),
-            broken: Vec::new(),
+            troubles: Gathered::default(),
         };
         for (number, line) in lines.iter().enumerate() {
             gathering.see(number, line);
@@ -64,9 +65,9 @@ impl<'a> Facts<'a> {
         gathering.finish()
     }
 
-    /// How much of the time between was without trouble.
-    pub fn calm(&self, from: u64, to: u64) -> u64 {
-        self.troubles.outside(from, to)
+    /// When something was broken that a server, or one before or after it at its address, has a part in.
+    pub fn troubles_of(&self, server: &Name) -> &Windows {
+        self.troubles.of(self.first_of(server))
     }
 
     /// The last one of the servers before a server of which it took the place.
@@ -78,8 +79,7 @@ impl<'a> Facts<'a> {
 struct Gathering<'a> {
     facts: Facts<'a>,
     lives: Lives,
-    troubles: HashMap<Name, u64>,
-    broken: Vec<(u64, u64)>,
+    troubles: Gathered,
 }
 
 impl<'a> Gathering<'a> {
@@ -120,12 +120,8 @@ impl<'a> Gathering<'a> {
                     None => true,
                 }
             }
-            What::TroubleBegun(trouble) => self.troubles.insert(trouble.trouble.clone(), at).is_none(),
-            What::TroubleEnded(trouble) => {
-                let since = self.troubles.remove(&trouble.trouble);
-                self.broken.extend(since.map(|since| (since, at)));
-                since.is_some()
-            }
+            What::TroubleBegun(trouble) => self.troubles.begin(at, trouble),
+            What::TroubleEnded(trouble) => self.troubles.end(at, trouble),
             What::ServerStarted(started) => {
                 if let Some(before) = &started.succeeds {
                     let first = facts.first_of(before).clone();
@@ -137,10 +133,7 @@ impl<'a> Gathering<'a> {
             | What::ProcessEnded(_)
             | What::ProcessKilled(_)
             | What::ProcessFrozen(_)
-            | What::ProcessThawed(_) => {
-                self.lives.see(at, &line.what);
-                true
-            }
+            | What::ProcessThawed(_) => self.lives.see(at, &line.what),
             what if what.entry().is_some() || matches!(what, What::ServerEnded(_)) => {
                 facts.servers_recorded = true;
                 facts.grants.see(number, at, what);
@@ -149,7 +142,13 @@ impl<'a> Gathering<'a> {
             what => facts.signals.see(number, at, what),
         };
         if !founded {
-            self.facts.unfounded.push((number, "follows from no line before it"));
+            let why = match &line.what {
+                What::ProcessFrozen(_) => "a process is frozen that is frozen already",
+                What::ProcessThawed(_) => "a process is thawed that is not frozen",
+                What::TroubleBegun(_) => "a trouble begins that has begun already",
+                _ => "follows from no line before it",
+            };
+            self.facts.unfounded.push((number, why));
         }
     }
 
@@ -158,10 +157,8 @@ impl<'a> Gathering<'a> {
             mut facts,
             lives,
             troubles,
-            mut broken,
         } = self;
-        broken.extend(troubles.into_values().map(|since| (since, u64::MAX)));
-        facts.troubles = Windows::of(broken);
+        facts.troubles = troubles.collect(|server| facts.first_of(server).clone());
         facts.processes = lives.collect();
         facts
     }

@@ -59,22 +59,31 @@ pub struct Lives {
 }
 
 impl Lives {
-    pub fn see(&mut self, at: u64, what: &What) {
+    /// False where a process is frozen that is frozen already, or thawed that is not: the first thaw makes it run, however often it was frozen.
+    pub fn see(&mut self, at: u64, what: &What) -> bool {
         match what {
             What::ProcessEnded(process) => drop(self.deaths.insert(process.process.clone(), (at, Death::Ended))),
             What::ProcessKilled(process) => drop(self.deaths.insert(process.process.clone(), (at, Death::Killed))),
             What::ProcessFrozen(process) => {
+                if self.open(&process.process).is_some() {
+                    return false;
+                }
                 let frozen = self.frozen.entry(process.process.clone()).or_default();
                 frozen.push((at, u64::MAX));
             }
-            What::ProcessThawed(process) => {
-                let frozen = self.frozen.get_mut(&process.process);
-                if let Some(last) = frozen.and_then(|frozen| frozen.last_mut()) {
-                    last.1 = last.1.min(at);
-                }
-            }
+            What::ProcessThawed(process) => match self.open(&process.process) {
+                Some(end) => *end = at,
+                None => return false,
+            },
             _ => {}
         }
+        true
+    }
+
+    /// The end of the stretch in which a process is frozen now.
+    fn open(&mut self, process: &Name) -> Option<&mut u64> {
+        let (_, end) = self.frozen.get_mut(process)?.last_mut()?;
+        (*end == u64::MAX).then_some(end)
     }
 
     pub fn collect(self) -> Processes {

@@ -154,7 +154,7 @@ fn is_covered(findings: &Findings<'_>, (subscription, heard): &Listener<'_>, emi
     }
     let done = emit.returned.map_or(emit.at, |returned| returned.at);
     let unnoticed = findings.bounds.unnoticed;
-    let was_broken = facts.troubles.meet(
+    let was_broken = facts.troubles.all.meet(
         emit.at.saturating_sub(unnoticed),
         done.saturating_add(findings.bounds.delivery),
     );
