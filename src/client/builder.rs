@@ -257,6 +257,10 @@ impl ClientBuilder {
     /// clusters do that run with `--auto-release-on-disconnect=false`. Leases of a lost connection are then
     /// [`Suspect`](crate::LeaseState::Suspect) until they are renewed over a new one; otherwise they are reported lost at
     /// once. Default: false. Of [clusters](Shard::cluster) that keep them for a while only, say how long with [`Shard::orphan_ttl`].
+    ///
+    /// At servers that stand alone, a [shutdown](crate::Client::shutdown) gives up the places of tickets, and gives back what was granted
+    /// there. A wait that blocks on the server cannot be recalled: its connection is closed, and a grant that crosses with that keeps its
+    /// key taken to the end of its TTL.
     pub fn survives_disconnect(mut self, survives: bool) -> Self {
         self.options.survives_disconnect = survives;
         self

@@ -216,21 +216,18 @@ impl Bench {
 
     /// A connection breaks when these requests were written and not answered.
     pub(super) fn cut_with(&mut self, lane: LaneId, unknown: Vec<Outgoing<Pending>>) {
-        self.ends(lane, unknown, false);
+        self.ends(lane, tags(unknown), Vec::new(), false);
     }
 
     /// A connection is given up because a sign of life that was asked for did not come.
     pub(super) fn falls_silent(&mut self, lane: LaneId) {
-        self.ends(lane, Vec::new(), true);
+        self.ends(lane, Vec::new(), Vec::new(), true);
     }
 
-    fn ends(&mut self, lane: LaneId, unknown: Vec<Outgoing<Pending>>, was_silent: bool) {
+    fn ends(&mut self, lane: LaneId, unknown: Vec<Pending>, unwritten: Vec<Pending>, was_silent: bool) {
         let end = LaneEnd {
             cause: Some(Error::new(ErrorKind::Disconnected, "cut")),
-            leftovers: Leftovers {
-                unknown: unknown.into_iter().map(|outgoing| outgoing.tag).collect(),
-                unwritten: Vec::new(),
-            },
+            leftovers: Leftovers { unknown, unwritten },
             was_silent,
             heard: self.now.into(),
         };
@@ -241,6 +238,12 @@ impl Bench {
     pub(super) fn cut_unanswered(&mut self, lane: LaneId, kind: RequestKind) {
         let request = self.sent_on(lane, kind);
         self.cut_with(lane, vec![request]);
+    }
+
+    /// A connection breaks before the request of this kind that was sent last, over it, is written.
+    pub(super) fn cut_unwritten(&mut self, lane: LaneId, kind: RequestKind) {
+        let request = self.sent_on(lane, kind);
+        self.ends(lane, Vec::new(), tags(vec![request]), false);
     }
 
     /// The pipelined connection that serves, or is being established.
@@ -282,6 +285,10 @@ impl Bench {
         }
         self.now = until;
     }
+}
+
+fn tags(requests: Vec<Outgoing<Pending>>) -> Vec<Pending> {
+    requests.into_iter().map(|outgoing| outgoing.tag).collect()
 }
 
 pub(super) fn key(name: &str) -> Key {

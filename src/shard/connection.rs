@@ -58,7 +58,7 @@ pub(super) struct Connection {
     pub(super) work: Work,
     /// When the server ends the wait in flight by itself.
     pub(super) waits_until: Option<Instant>,
-    /// The place of a ticket is being given up over it: a grant may have been made there already.
+    /// The place of a ticket is being given up over it, or will be once it is known: a grant may have been made there already.
     pub(super) leaving: bool,
     /// Its server said that it is shutting down.
     pub(super) draining: bool,

@@ -10,6 +10,7 @@ use super::request::{Pending, PendingRelease, Wait};
 use super::rules::Fate;
 use super::waits::Occupant;
 use crate::clock::{Moment, after};
+use crate::ending::shut_down;
 use crate::error::{Error, ErrorKind};
 use crate::lease::cell::LostReason;
 use crate::lease::lost_keys::LostKeys;
@@ -127,6 +128,7 @@ impl ShardMachine {
         match (fate, pending) {
             (Fate::Retry | Fate::RetryBounded, pending) => self.send(pending, turn),
             (Fate::PutBack, Pending::Wait(wait)) => self.put_back_wait(wait, turn.now),
+            (Fate::PutBack, Pending::Enqueue(acquire)) if self.is_closing() => turn.tell(acquire.ask, Err(shut_down())),
             (Fate::PutBack, Pending::Enqueue(acquire)) => {
                 self.queue(Wait::Ticket(acquire), ended.asked.take(), turn.now);
             }

@@ -86,6 +86,7 @@ impl ShardMachine {
             for ticket in self.connections.idle_tickets() {
                 self.give_up(ticket, turn);
             }
+            self.connections.leave_asked();
         }
         for connection in self.connections.close_waiting(is_cluster, keeps_grants, turn) {
             let (key, occupant) = match connection.work {

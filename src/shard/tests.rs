@@ -229,6 +229,98 @@ fn where_leases_survive_it_a_shutdown_gives_up_the_places_of_tickets() {
     }
 }
 
+/// A request for a ticket that is not answered yet, and its connection.
+fn asks_for_a_place(bench: &mut Bench) -> (LaneId, oneshot::Receiver<Result<Acquired>>) {
+    let receiver = bench.acquire("k", Patience::Enqueue);
+    (bench.opens(), receiver)
+}
+
+fn hears_of_the_shutdown(receiver: &mut oneshot::Receiver<Result<Acquired>>) {
+    match receiver.try_recv() {
+        Ok(Err(error)) => assert_eq!(error.kind(), ErrorKind::Shutdown),
+        _ => panic!("its client is shut down"),
+    }
+}
+
+#[test]
+fn where_leases_survive_it_a_shutdown_gives_back_what_a_ticket_in_flight_is_granted() {
+    let mut bench = Bench::connected(|settings| settings.survives_disconnect = true);
+    let (owner, mut receiver) = asks_for_a_place(&mut bench);
+    begin_shutdown(&mut bench);
+    assert!(
+        bench.closed.is_empty() && bench.report.is_none(),
+        "its answer is to come"
+    );
+    bench.answer_to(owner, RequestKind::Enqueue, Response::Acquired(grant(1)));
+    hears_of_the_shutdown(&mut receiver);
+    bench.answer_to(owner, RequestKind::Settle, Response::Granted(grant(1)));
+    assert_eq!(bench.report, None, "the release is not answered yet");
+    let (pipelined, request) = bench.sent(RequestKind::Release);
+    bench.answer(pipelined, request, Response::Done);
+    assert!(bench.report.is_some());
+}
+
+#[test]
+fn where_leases_survive_it_a_shutdown_gives_up_the_place_that_a_ticket_in_flight_gets() {
+    for granted in [false, true] {
+        let mut bench = Bench::connected(|settings| settings.survives_disconnect = true);
+        let (owner, mut receiver) = asks_for_a_place(&mut bench);
+        begin_shutdown(&mut bench);
+        bench.answer_to(owner, RequestKind::Enqueue, Response::Queued);
+        hears_of_the_shutdown(&mut receiver);
+        assert_eq!(bench.report, None, "its place is being given up");
+        match granted {
+            false => bench.answer_to(owner, RequestKind::GiveUp, Response::TimedOut),
+            true => {
+                bench.answer_to(owner, RequestKind::GiveUp, Response::Granted(grant(1)));
+                let (pipelined, request) = bench.sent(RequestKind::Release);
+                bench.answer(pipelined, request, Response::Done);
+            }
+        }
+        assert!(bench.report.is_some());
+    }
+}
+
+#[test]
+fn where_leases_survive_it_a_shutdown_waits_for_a_ticket_in_flight_no_longer_than_it_may() {
+    for breaks in [false, true] {
+        let mut bench = Bench::connected(|settings| settings.survives_disconnect = true);
+        let (owner, mut receiver) = asks_for_a_place(&mut bench);
+        begin_shutdown(&mut bench);
+        assert_eq!(bench.report, None, "its answer is to come");
+        match breaks {
+            true => {
+                bench.cut_unanswered(owner, RequestKind::Enqueue);
+                assert!(matches!(receiver.try_recv(), Ok(Err(_))));
+            }
+            false => bench.pass(5 * SECOND),
+        }
+        assert!(bench.report.is_some());
+    }
+}
+
+#[test]
+fn a_ticket_that_was_not_written_when_its_connection_broke_is_not_asked_for_during_the_shutdown() {
+    let mut bench = Bench::connected(|settings| settings.survives_disconnect = true);
+    let _lease = bench.hold("other");
+    let (owner, mut receiver) = asks_for_a_place(&mut bench);
+    begin_shutdown(&mut bench);
+    bench.cut_unwritten(owner, RequestKind::Enqueue);
+    hears_of_the_shutdown(&mut receiver);
+    assert!(bench.opened.is_empty(), "it waits for no other");
+}
+
+#[test]
+fn where_leases_survive_it_a_shutdown_closes_what_waits_at_once() {
+    let mut bench = Bench::connected(|settings| settings.survives_disconnect = true);
+    let (lane, _receiver) = waiting(&mut bench, "k");
+    begin_shutdown(&mut bench);
+    assert!(
+        bench.closed.contains(&lane) && bench.report.is_some(),
+        "the server takes no wait back"
+    );
+}
+
 #[test]
 fn where_leases_end_with_their_connections_a_shutdown_waits_for_no_place() {
     let mut bench = Bench::connected(|_| {});

@@ -11,6 +11,7 @@ use super::metrics::Tried;
 use super::places::TakenPlace;
 use super::request::{Pending, Probe, ServerWait, Wait};
 use crate::clock::Moment;
+use crate::ending::shut_down;
 use crate::error::{Error, ErrorKind};
 use crate::protocol::{Response, Status};
 use crate::types::{Grant, Key, Ttl};
@@ -210,8 +211,13 @@ impl ShardMachine {
     }
 
     /// The connection stays with the ticket until that is used or dropped. If its caller has gone meanwhile, the ticket is
-    /// dropped with the answer, and so gives its place up.
+    /// dropped with the answer, and so gives its place up. A shard that ends gives no tickets: the place is given up at once.
     fn give_ticket(&mut self, acquire: Box<Acquire>, enqueued_at: Moment, from: LaneId, turn: &mut Turn<'_>) {
+        if self.is_closing() {
+            let give_up = Pending::GiveUp(acquire.target, acquire.key.clone(), acquire.redirects);
+            self.send_on(from, give_up, turn);
+            return turn.tell(acquire.ask, Err(shut_down()));
+        }
         let Some(mut connection) = self.connections.get_mut(from) else {
             let error = Error::new(ErrorKind::Disconnected, "the connection was closed");
             let error = self.here(error);

@@ -106,7 +106,7 @@ impl Connections {
     }
 
     /// Closes what waits on the server, or is about to, and owns nothing; or all of it, whatever it owns. `keep_leaving`: but not that over
-    /// which a place is being given up. Returns what that was.
+    /// which a place is being given up, or will be. Returns what that was.
     pub(in crate::shard) fn close_waiting(
         &mut self,
         whatever_it_owns: bool,
@@ -132,7 +132,16 @@ impl Connections {
         tickets.collect()
     }
 
-    /// Whether a place is being given up over any of them.
+    /// What places in flight are answered with is given up or given back, too.
+    pub(in crate::shard) fn leave_asked(&mut self) {
+        for id in self.ids_of(|connection| matches!(connection.work, Work::Asking(..))) {
+            if let Some(mut connection) = self.get_mut(id) {
+                connection.leaving = true;
+            }
+        }
+    }
+
+    /// Whether a place is being given up over any of them, or will be.
     pub(in crate::shard) fn is_any_leaving(&self) -> bool {
         self.all.values().any(|connection| connection.leaving)
     }
