@@ -21,16 +21,41 @@ fn a_short_run_of_chaos_ends_without_a_violation() {
         String::from_utf8_lossy(&output.stderr)
     );
     // It was not for want of anything that could go wrong.
-    let counted = |prefix: &str| {
-        let line = said.lines().find_map(|line| line.strip_prefix(prefix));
-        let number = line.and_then(|line| line.split_whitespace().next());
+    let counted = |label: &str| {
+        let behind = said.split_once(label).map(|(_, behind)| behind);
+        let number = behind.and_then(|behind| behind.split(|letter: char| !letter.is_ascii_digit()).next());
         number
-            .unwrap_or_else(|| panic!("{prefix:?} is not in {said}"))
+            .unwrap_or_else(|| panic!("{label:?} is not in {said}"))
             .parse::<u64>()
             .unwrap()
     };
-    assert!(counted("faults: ") > 10, "{said}");
-    assert!(counted("operations: ") > 500, "{said}");
-    assert!(counted("resource: ") > 50, "{said}");
-    assert!(counted("judged: ") > 3_000, "{said}");
+    for (label, least) in [
+        ("faults: ", 10),
+        ("\noperations: ", 500),
+        ("\nresource: ", 50),
+        ("\njudged: ", 3_000),
+        (" deadlines: ", 300),
+        (" holders: ", 100),
+        (" beliefs: ", 500),
+        (" grants: ", 100),
+        (" from_queues: ", 30),
+        (" fences: ", 100),
+        (" releases: ", 50),
+        (" signals: ", 20),
+        (" received: ", 20),
+    ] {
+        assert!(counted(label) > least, "{label:?}: {said}");
+    }
+    for kinds in [
+        &["client killed"][..],
+        &["client stopped for less than a lease"],
+        &["client stopped for longer than a lease"],
+        &["server killed and started again"],
+        &["server stopped for less than a lease"],
+        &["server stopped for longer than a lease"],
+        &["leader", "follower stopped"],
+        &["network: "],
+    ] {
+        assert!(kinds.iter().any(|kind| said.contains(kind)), "{kinds:?}: {said}");
+    }
 }

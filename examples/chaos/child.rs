@@ -2,15 +2,18 @@
 
 use std::error::Error;
 use std::io::{BufRead, BufReader, Lines, Write};
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
+use tokio::task::block_in_place;
 
-use crate::job::Job;
+use crate::job::{Job, Record};
+use crate::panics;
 
 pub(crate) struct Process {
+    record: Record,
     child: Child,
     input: Option<ChildStdin>,
     output: Lines<BufReader<ChildStdout>>,
@@ -29,6 +32,7 @@ impl Process {
         let input = child.stdin.take();
         let output = child.stdout.take().ok_or("its output is piped")?;
         Ok(Self {
+            record: job.record().clone(),
             child,
             input,
             output: BufReader::new(output).lines(),
@@ -48,36 +52,58 @@ impl Process {
         Ok(())
     }
 
-    /// Stops it where it is, until it is thawed.
-    pub(crate) fn freeze(&self) {
+    /// Stops it where it is, until it is thawed. When this returns, it has stopped, or ended.
+    pub(crate) fn freeze(&self) -> std::io::Result<()> {
         self.signal(Signal::STOP);
+        let either = WaitIdOptions::STOPPED | WaitIdOptions::EXITED;
+        let itself = WaitId::Pid(Pid::from_child(&self.child));
+        // It is looked at only: how it ended is told later.
+        block_in_place(|| waitid(itself, either | WaitIdOptions::NOWAIT))?;
+        Ok(())
     }
 
     pub(crate) fn thaw(&self) {
         self.signal(Signal::CONT);
     }
 
-    /// Ends it where it is. When this returns, it is no more.
-    pub(crate) fn kill(&mut self) -> std::io::Result<()> {
+    /// Ends it where it is. When this returns, it is no more. Tells what was wrong: it had ended by itself.
+    pub(crate) fn kill(&mut self) -> std::io::Result<Option<String>> {
+        let before = self.child.try_wait()?;
         self.child.kill()?;
-        self.child.wait()?;
-        Ok(())
+        let status = self.child.wait()?;
+        let is_killed = before.is_none() && status.signal() == Some(Signal::KILL.as_raw());
+        let wrong = !is_killed || panics::message(&self.record).is_some();
+        Ok(wrong.then(|| format!("{} by itself", self.how_it_ended(status))))
     }
 
-    /// Tells it to end in order.
-    pub(crate) fn end(&mut self) {
+    /// Tells it to end in order. Tells what was wrong: it had ended by itself.
+    pub(crate) fn end(&mut self) -> std::io::Result<Option<String>> {
+        let before = self.child.try_wait()?;
         self.input = None;
+        Ok(before.map(|status| format!("{} by itself", self.how_it_ended(status))))
     }
 
-    /// How it has ended; `None` if it has not, in that time.
-    pub(crate) async fn ended(&mut self, within: Duration) -> Result<Option<ExitStatus>, Box<dyn Error>> {
-        let give_up = Instant::now() + within;
+    /// Waits for it to end in order. Tells what was wrong about that.
+    pub(crate) async fn ended(&mut self) -> std::io::Result<Option<String>> {
+        const PATIENCE: Duration = Duration::from_secs(60);
+        let give_up = Instant::now() + PATIENCE;
         loop {
-            let status = self.child.try_wait()?;
-            if status.is_some() || Instant::now() > give_up {
-                return Ok(status);
+            match self.child.try_wait()? {
+                Some(status) if status.success() => return Ok(None),
+                Some(status) => return Ok(Some(self.how_it_ended(status))),
+                None if Instant::now() > give_up => {
+                    return Ok(Some(format!("{} did not end within {PATIENCE:?}", self.record.name)));
+                }
+                None => tokio::time::sleep(Duration::from_millis(20)).await,
             }
-            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    fn how_it_ended(&self, status: ExitStatus) -> String {
+        let name = &self.record.name;
+        match panics::message(&self.record) {
+            Some(message) => format!("{name} panicked ({message}) and ended with {status}"),
+            None => format!("{name} ended with {status}"),
         }
     }
 

@@ -9,12 +9,12 @@ use tokio::io::AsyncReadExt;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::job::{ClientJob, KEPT, TTL, Ways};
+use crate::job::{ANSWER, ClientJob, KEPT, TTL, Ways};
 use crate::resource::Resource;
 use crate::tasks::Worker;
 use crate::witness::Witness;
 
-/// Works until standard input ends; an error if a task has panicked.
+/// Works until standard input ends.
 pub(crate) async fn run(job: ClientJob) -> Result<ExitCode, Box<dyn Error>> {
     fastrand::seed(job.seed);
     let witness = Witness::open(&job.record)?;
@@ -74,5 +74,5 @@ fn impatient() -> ClientBuilder {
         .connect_timeout(Duration::from_secs(1))
         .reply_timeout(Duration::from_secs(1))
         .keepalive(Duration::from_secs(1))
-        .request_timeout(Duration::from_secs(3))
+        .request_timeout(ANSWER)
 }

@@ -4,7 +4,7 @@ use std::error::Error;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Mutex;
@@ -17,7 +17,7 @@ use crate::history::writer::Writer;
 use crate::job::{ClientJob, ClusterJob, Job, Record, ServerJob};
 use crate::network::{Addresses, Network};
 use crate::resource::Resource;
-use crate::{Arguments, judge, witness};
+use crate::{Arguments, judge, panics, witness};
 
 /// Everything that runs.
 pub(crate) struct World {
@@ -29,6 +29,8 @@ pub(crate) struct World {
     pub(crate) servers: Vec<Mutex<ServerSlot>>,
     pub(crate) cluster: Mutex<ClusterSlot>,
     pub(crate) tally: Tally,
+    /// What was wrong with processes, and faults that could not be brought about.
+    wrong: std::sync::Mutex<Vec<String>>,
 }
 
 /// One client process after another.
@@ -70,6 +72,7 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error
         arguments.clients,
         directory.display()
     );
+    panics::end_the_process(&record_of(&directory, "controller".to_owned()));
     let world = Arc::new(World::start(&directory, arguments.clients, seed).await?);
 
     let began = Instant::now();
@@ -132,6 +135,7 @@ impl World {
             servers: servers.into_iter().map(Mutex::new).collect(),
             cluster: Mutex::new(cluster),
             tally: Tally::default(),
+            wrong: std::sync::Mutex::default(),
         };
         for number in 0..clients {
             let seed = seed.wrapping_mul(1000).wrapping_add(number as u64);
@@ -157,7 +161,8 @@ impl World {
 
     /// Ends a client where it is.
     pub(crate) fn kill_client(&self, slot: &mut ClientSlot) -> Result<(), Box<dyn Error>> {
-        block_in_place(|| slot.process.kill())?;
+        let wrong = block_in_place(|| slot.process.kill())?;
+        self.was_wrong(wrong);
         let process = slot.name.as_str().into();
         self.record.note(What::ProcessKilled(record::Process { process }));
         Ok(())
@@ -172,36 +177,38 @@ impl World {
         Ok(())
     }
 
-    /// Tells all processes to end, and what was wrong about that.
+    /// Notes what was wrong.
+    pub(crate) fn was_wrong(&self, what: impl IntoIterator<Item = String>) {
+        self.wrong.lock().unwrap_or_else(PoisonError::into_inner).extend(what);
+    }
+
+    /// Tells all processes to end, and what was wrong about that and before.
     async fn end(&self) -> Result<Vec<String>, Box<dyn Error>> {
-        const PATIENCE: Duration = Duration::from_secs(60);
-        let mut wrong = Vec::new();
-        for slot in &self.clients {
-            slot.lock().await.process.end();
-        }
+        let mut under_way = Vec::new();
         for slot in &self.clients {
             let mut slot = slot.lock().await;
-            match slot.process.ended(PATIENCE).await? {
-                Some(status) if status.success() => {}
-                Some(status) => wrong.push(format!("the client {} ended with {status}", slot.name)),
-                None => wrong.push(format!("the client {} did not end within {PATIENCE:?}", slot.name)),
+            match slot.process.end()? {
+                Some(wrong) => self.was_wrong([wrong]),
+                None => under_way.push(slot),
             }
+        }
+        for mut slot in under_way {
+            self.was_wrong(slot.process.ended().await?);
         }
         for slot in &self.servers {
-            let mut slot = slot.lock().await;
-            slot.process.end();
-            match slot.process.ended(PATIENCE).await? {
-                Some(status) if status.success() => {}
-                status => wrong.push(format!("the server {} ended with {status:?}", slot.name())),
-            }
+            self.was_wrong(end_at_once(&mut slot.lock().await.process).await?);
         }
-        let mut cluster = self.cluster.lock().await;
-        cluster.process.end();
-        match cluster.process.ended(PATIENCE).await? {
-            Some(status) if status.success() => {}
-            status => wrong.push(format!("the cluster ended with {status:?}")),
-        }
-        Ok(wrong)
+        self.was_wrong(end_at_once(&mut self.cluster.lock().await.process).await?);
+        let mut wrong = self.wrong.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(std::mem::take(&mut wrong))
+    }
+}
+
+/// Tells a process to end, and what was wrong about that.
+async fn end_at_once(process: &mut Process) -> std::io::Result<Vec<String>> {
+    match process.end()? {
+        Some(wrong) => Ok(vec![wrong]),
+        None => Ok(process.ended().await?.into_iter().collect()),
     }
 }
 
@@ -242,12 +249,12 @@ impl ServerSlot {
         &self.job.record.name
     }
 
-    /// Ends it where it is.
-    pub(crate) fn kill(&mut self, record: &Writer) -> Result<(), Box<dyn Error>> {
-        block_in_place(|| self.process.kill())?;
+    /// Ends it where it is. Tells what was wrong: it had ended by itself.
+    pub(crate) fn kill(&mut self, record: &Writer) -> Result<Option<String>, Box<dyn Error>> {
+        let wrong = block_in_place(|| self.process.kill())?;
         let server = self.name().into();
         record.note(What::ServerEnded(record::ServerId { server }));
-        Ok(())
+        Ok(wrong)
     }
 
     /// Starts another on the same port, which knows nothing of what the one before granted.

@@ -8,9 +8,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
+use tokio::sync::{Mutex as Slot, MutexGuard};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
+use crate::child;
 use crate::controller::{MEMBERS, SINGLES, World};
 use crate::history::record::{Process, Trouble, What};
 use crate::job::Order;
@@ -20,6 +22,8 @@ use crate::network::{Cut, Way, Weather};
 #[derive(Default)]
 pub(crate) struct Tally {
     counts: Mutex<BTreeMap<&'static str, u64>>,
+    /// Those that could not be brought about.
+    failed: AtomicU64,
     troubles: AtomicU64,
 }
 
@@ -37,7 +41,10 @@ impl fmt::Display for Tally {
         for (what, count) in &*counts {
             write!(f, "\n{count:>8} {what}")?;
         }
-        Ok(())
+        match self.failed.load(Ordering::Relaxed) {
+            0 => Ok(()),
+            failed => write!(f, "\n{failed:>8} more could not be brought about"),
+        }
     }
 }
 
@@ -49,7 +56,6 @@ struct Broken<'w> {
 
 impl<'w> Broken<'w> {
     fn begins(world: &'w World, what: &'static str) -> Self {
-        world.tally.count(what);
         let number = world.tally.troubles.fetch_add(1, Ordering::Relaxed);
         let name = format!("{what} #{number}");
         let trouble = name.as_str().into();
@@ -72,21 +78,29 @@ pub(crate) async fn rage(world: &Arc<World>, seed: u64, long: Duration) {
     const SPELL: Duration = Duration::from_secs(25);
     const CALM: Duration = Duration::from_secs(4);
     let mut random = Rng::with_seed(seed);
+    // Each kind comes once, then it is drawn how often. The cluster first: a server that is stopped may be it.
+    let mut due = [0, 6, 14, 20, 24, 29, 46];
+    random.shuffle(&mut due);
+    let mut due = due.into_iter().chain([32]).rev();
     let end = Instant::now() + long;
     while Instant::now() < end {
         let calm = end.min(Instant::now() + SPELL);
         let mut under_way = JoinSet::new();
         while Instant::now() < calm {
+            let kind = due.next().unwrap_or_else(|| random.u8(..100));
             let (world, fault) = (Arc::clone(world), random.fork());
-            under_way.spawn(async move {
-                if let Err(error) = one(&world, fault).await {
-                    eprintln!("a fault failed: {error}");
-                    world.tally.count("FAILED");
-                }
-            });
+            under_way.spawn(async move { one(&world, kind, fault).await.map_err(|error| error.to_string()) });
             sleep(between(&mut random, 50, 900)).await;
         }
-        while under_way.join_next().await.is_some() {}
+        while let Some(fault) = under_way.join_next().await {
+            let error = match fault {
+                Ok(Ok(())) => continue,
+                Ok(Err(error)) => error,
+                Err(panicked) => panicked.to_string(),
+            };
+            world.tally.failed.fetch_add(1, Ordering::Relaxed);
+            world.was_wrong([format!("a fault could not be brought about: {error}")]);
+        }
         sleep(CALM).await;
     }
 }
@@ -97,9 +111,15 @@ fn between(random: &mut Rng, from: u64, to: u64) -> Duration {
     Duration::from_millis(random.u64(from..=to))
 }
 
-/// One thing goes wrong, and is well again when this returns. Nothing happens if something is wrong with the same already.
-async fn one(world: &World, mut random: Rng) -> Outcome {
-    match random.u8(..100) {
+/// Any of them that has nothing wrong with it.
+fn free<'s, T>(slots: &'s [Slot<T>], random: &mut Rng) -> Option<MutexGuard<'s, T>> {
+    let (before, behind) = slots.split_at(random.usize(..slots.len()));
+    behind.iter().chain(before).find_map(|slot| slot.try_lock().ok())
+}
+
+/// One thing goes wrong, and is well again when this returns. Nothing happens if there is nothing left of its kind that is well.
+async fn one(world: &World, kind: u8, mut random: Rng) -> Outcome {
+    match kind {
         0..6 => kill_client(world, &mut random).await,
         6..14 => freeze_client(world, &mut random, "client stopped for less than a lease", (100, 1_500)).await,
         14..20 => {
@@ -132,34 +152,35 @@ fn told(error: Box<dyn Error>) -> Box<dyn Error + Send + Sync> {
 }
 
 async fn kill_client(world: &World, random: &mut Rng) -> Outcome {
-    let Ok(mut slot) = world.clients[random.usize(..world.clients.len())].try_lock() else {
+    let Some(mut slot) = free(&world.clients, random) else {
         return Ok(());
     };
-    world.tally.count("client killed");
     world.kill_client(&mut slot).map_err(told)?;
+    world.tally.count("client killed");
     sleep(between(random, 0, 1_500)).await;
     world.start_client(&mut slot).map_err(told)
 }
 
 async fn freeze_client(world: &World, random: &mut Rng, what: &'static str, (from, to): (u64, u64)) -> Outcome {
-    let Ok(slot) = world.clients[random.usize(..world.clients.len())].try_lock() else {
+    let Some(slot) = free(&world.clients, random) else {
         return Ok(());
     };
-    world.tally.count(what);
     let itself = Process {
         process: slot.name.as_str().into(),
     };
+    slot.process.freeze()?;
+    // What is told lies within the time in which it stood, since it excuses.
     world.record.note(What::ProcessFrozen(itself.clone()));
-    slot.process.freeze();
+    world.tally.count(what);
     sleep(between(random, from, to)).await;
-    slot.process.thaw();
     world.record.note(What::ProcessThawed(itself));
+    slot.process.thaw();
     Ok(())
 }
 
 /// A server that stands alone dies, and comes again on the same port with nothing in its memory: at once, or later.
 async fn kill_server(world: &World, random: &mut Rng) -> Outcome {
-    let Ok(mut slot) = world.servers[random.usize(..world.servers.len())].try_lock() else {
+    let Some(mut slot) = free(&world.servers, random) else {
         return Ok(());
     };
     let (what, pause) = match random.bool() {
@@ -167,7 +188,8 @@ async fn kill_server(world: &World, random: &mut Rng) -> Outcome {
         false => ("server killed and started again later", between(random, 300, 4_000)),
     };
     let _broken = Broken::begins(world, what);
-    slot.kill(&world.record).map_err(told)?;
+    world.was_wrong(slot.kill(&world.record).map_err(told)?);
+    world.tally.count(what);
     sleep(pause).await;
     slot.start_again(&world.record).map_err(told)
 }
@@ -175,26 +197,22 @@ async fn kill_server(world: &World, random: &mut Rng) -> Outcome {
 async fn freeze_server(world: &World, random: &mut Rng, what: &'static str, (from, to): (u64, u64)) -> Outcome {
     let number = random.usize(..=world.servers.len());
     let long = between(random, from, to);
-    match world.servers.get(number) {
-        Some(slot) => {
-            let Ok(slot) = slot.try_lock() else {
-                return Ok(());
-            };
-            let _broken = Broken::begins(world, what);
-            slot.process.freeze();
-            sleep(long).await;
-            slot.process.thaw();
-        }
-        None => {
-            let Ok(cluster) = world.cluster.try_lock() else {
-                return Ok(());
-            };
-            let _broken = Broken::begins(world, what);
-            cluster.process.freeze();
-            sleep(long).await;
-            cluster.process.thaw();
-        }
+    let cluster = (number == world.servers.len()).then(|| world.cluster.try_lock().ok());
+    match cluster.flatten() {
+        Some(cluster) => stand_still(world, &cluster.process, what, long).await,
+        None => match free(&world.servers, random) {
+            Some(slot) => stand_still(world, &slot.process, what, long).await,
+            None => Ok(()),
+        },
     }
+}
+
+async fn stand_still(world: &World, process: &child::Process, what: &'static str, long: Duration) -> Outcome {
+    let _broken = Broken::begins(world, what);
+    process.freeze()?;
+    world.tally.count(what);
+    sleep(long).await;
+    process.thaw();
     Ok(())
 }
 
@@ -234,6 +252,7 @@ async fn disturb_cluster(world: &World, random: &mut Rng) -> Outcome {
         cluster.leader = next;
     }
     cluster.process.tell(&first).map_err(told)?;
+    world.tally.count(what);
     sleep(between(random, pause / 10, pause)).await;
     for order in then {
         cluster.process.tell(order).map_err(told)?;
@@ -269,6 +288,7 @@ async fn disturb_network(world: &World, random: &mut Rng) -> Outcome {
             way.cut();
         }
     }
+    world.tally.count(what);
     sleep(long).await;
     for (client, server) in &ways {
         network.way(*client, *server).clear_up();

@@ -14,6 +14,9 @@ pub(crate) const KEPT: Duration = Duration::from_secs(4);
 /// How long leases last, unless a task asks for something else.
 pub(crate) const TTL: Duration = Duration::from_secs(3);
 
+/// How long an answer may take, beside what the request itself may wait.
+pub(crate) const ANSWER: Duration = Duration::from_secs(3);
+
 /// How long leases last of what is held for long.
 pub(crate) const LONG_TTL: Duration = Duration::from_secs(12);
 
@@ -23,6 +26,16 @@ pub(crate) enum Job {
     Client(ClientJob),
     Server(ServerJob),
     Cluster(ClusterJob),
+}
+
+impl Job {
+    pub(crate) fn record(&self) -> &Record {
+        match self {
+            Self::Client(job) => &job.record,
+            Self::Server(job) => &job.record,
+            Self::Cluster(job) => &job.record,
+        }
+    }
 }
 
 /// Where a process writes its record.

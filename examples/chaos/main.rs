@@ -21,6 +21,8 @@ mod judge;
 #[cfg(unix)]
 mod network;
 #[cfg(unix)]
+mod panics;
+#[cfg(unix)]
 mod resource;
 #[cfg(unix)]
 mod server;
@@ -72,11 +74,15 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     let outcome = runtime.block_on(async {
         match &arguments.job {
             None => controller::run(&arguments).await,
-            Some(job) => match serde_json::from_str(job)? {
-                job::Job::Client(job) => client::run(job).await,
-                job::Job::Server(job) => server::run(job).await,
-                job::Job::Cluster(job) => server::run_cluster(job).await,
-            },
+            Some(job) => {
+                let job: job::Job = serde_json::from_str(job)?;
+                panics::end_the_process(job.record());
+                match job {
+                    job::Job::Client(job) => client::run(job).await,
+                    job::Job::Server(job) => server::run(job).await,
+                    job::Job::Cluster(job) => server::run_cluster(job).await,
+                }
+            }
         }
     });
     runtime.shutdown_background();

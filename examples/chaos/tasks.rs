@@ -13,7 +13,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::history::record::{Action, Extent, Gap, Kind, Name, Outcome, Received, Subscribed, Subscription, What};
-use crate::job::{LONG_TTL, Record, TTL};
+use crate::job::{ANSWER, LONG_TTL, Record, TTL};
 use crate::resource::{Added, Resource};
 use crate::witness::{Asked, Call, Guard, Held, SeveralHeld, Witness};
 
@@ -284,7 +284,7 @@ impl Worker {
                 self.caller,
                 Action::Enqueue,
                 Asked {
-                    timeout: None,
+                    timeout: Some(ANSWER),
                     ..asked.clone()
                 },
             );
@@ -395,7 +395,10 @@ impl Worker {
             let Some((lock, asked)) = self.lock(&self.pick("n", 2), TTL) else {
                 return;
             };
-            let asked = Asked { timeout: None, ..asked };
+            let asked = Asked {
+                timeout: Some(ANSWER),
+                ..asked
+            };
             let call = self.witness.call(self.caller, Action::Try, asked);
             match lock.renew(false).try_acquire().await {
                 Ok(Some(guard)) => {
@@ -420,6 +423,7 @@ impl Worker {
             let asked = Asked {
                 channel: Some(channel.as_str().into()),
                 payload: Some(payload.as_str().into()),
+                timeout: Some(ANSWER),
                 ..Asked::default()
             };
             let call = self.witness.call(self.caller, Action::Emit, asked);
@@ -433,6 +437,7 @@ impl Worker {
         while self.goes_on() {
             let asked = Asked {
                 channel: Some(pattern.into()),
+                timeout: Some(ANSWER),
                 ..Asked::default()
             };
             let call = self.witness.call(self.caller, Action::Listen, asked);

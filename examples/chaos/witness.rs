@@ -12,7 +12,7 @@ use crate::history::record::{
     Acquired, Action, Invoke, Kind, LetGo, Lost, Name, Outcome, Process, Return, Token, Use, What,
 };
 use crate::history::writer::Writer;
-use crate::job::Record;
+use crate::job::{ANSWER, Record};
 
 /// Nanoseconds of the clock that all processes of the machine share.
 pub(crate) fn now() -> u64 {
@@ -229,6 +229,18 @@ impl Witness {
         held
     }
 
+    /// Notes that the release of a lease begins.
+    fn releases(&self, caller: u64, holder: u64, lease: &Lease) -> Call<'_> {
+        let asked = Asked {
+            holder: Some(holder),
+            kind: Some(kind_of(lease)),
+            key: Some(Name::from(lease.key())),
+            timeout: Some(ANSWER),
+            ..Asked::default()
+        };
+        self.call(caller, Action::Release, asked)
+    }
+
     fn let_go(&self, holder: u64) {
         self.writer.note(What::LetGo(LetGo {
             process: self.process.clone(),
@@ -290,14 +302,7 @@ impl Held {
         let Some(guard) = self.guard.take() else {
             return Ok(());
         };
-        let lease = guard.lease();
-        let asked = Asked {
-            holder: Some(self.holder),
-            kind: Some(kind_of(lease)),
-            key: Some(Name::from(lease.key())),
-            ..Asked::default()
-        };
-        let call = self.witness.call(caller, Action::Release, asked);
+        let call = self.witness.releases(caller, self.holder, guard.lease());
         let outcome = match guard {
             Guard::Lock(guard) => guard.release().await,
             Guard::Slot(permit) => permit.release().await,
@@ -344,10 +349,13 @@ impl SeveralHeld {
     }
 
     pub(crate) async fn release(self, caller: u64) {
-        for holder in &self.holders {
-            self.witness.let_go(*holder);
+        let all = self.holders.iter().zip(self.guards.guards());
+        let calls = all.map(|(holder, guard)| self.witness.releases(caller, *holder, guard));
+        let calls: Vec<Call<'_>> = calls.collect();
+        // Which of them an error is about it does not tell.
+        let outcome = self.guards.release().await;
+        for call in calls {
+            call.done(&outcome);
         }
-        let call = self.witness.call(caller, Action::Other, Asked::default());
-        call.done(&self.guards.release().await);
     }
 }

@@ -1,0 +1,28 @@
+//! Panics: none is right, wherever it is caught.
+
+use std::fs;
+use std::path::PathBuf;
+
+use crate::job::Record;
+
+fn file(of: &Record) -> PathBuf {
+    of.directory.join(format!("{}.panic", of.name))
+}
+
+/// From now on a panic of any thread or task ends this process, which leaves the message behind.
+pub(crate) fn end_the_process(record: &Record) {
+    let file = file(record);
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        usual(panic);
+        if let Err(error) = fs::write(&file, panic.to_string()) {
+            eprintln!("the message cannot be left behind: {error}");
+        }
+        std::process::abort();
+    }));
+}
+
+/// What a process left behind when it panicked.
+pub(crate) fn message(of: &Record) -> Option<String> {
+    fs::read_to_string(file(of)).ok()
+}
