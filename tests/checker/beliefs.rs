@@ -34,7 +34,7 @@ fn two_believers_in_a_lock_are_found() {
 fn beliefs_that_touch_or_are_not_proved_are_fine() {
     assert_fine(&two(&[5, 20]));
     assert_fine(&two(&[]));
-    // Nobody used it after the other had it, and where it was used it was lost.
+    // It was not used after the other had it, and where it was used it was lost.
     let mut lines = two(&[5]);
     lines.push(at(25, uses(1, false)));
     assert_fine(&lines);
@@ -68,8 +68,11 @@ fn a_semaphore_has_as_many_believers_as_its_limit() {
 }
 
 /// Grant 1, until it ends at 100 in this way, and a use of it at that time.
+/// Something was broken before it ended.
 fn used_after(end: impl Fn(Entry) -> What, ms: u64) -> Vec<Line> {
     vec![
+        at(10, What::TroubleBegun(trouble_of("s", "cut"))),
+        at(20, What::TroubleEnded(trouble_of("s", "cut"))),
         at(0, What::Granted(until(150, of(1)))),
         at(1, What::Acquired(acquired(1))),
         at(50, uses(1, true)),
@@ -94,7 +97,7 @@ fn what_a_client_cannot_know_may_be_believed_in_for_so_long_and_not_beyond_the_l
         assert_eq!(judge(&lines).assert().stale, 1);
         assert_broken(&used_after(end, 151), &[(Rule::BeliefInGrant, "which had ended")]);
         let mut long = used_after(end, 201);
-        long[0] = at(0, What::Granted(until(500, of(1))));
+        long[2] = at(0, What::Granted(until(500, of(1))));
         assert_broken(&long, &[(Rule::BeliefInGrant, "which had ended")]);
         // While it is stopped it cannot notice anything.
         long.push(at(120, What::ProcessFrozen(process("p"))));
@@ -103,6 +106,40 @@ fn what_a_client_cannot_know_may_be_believed_in_for_so_long_and_not_beyond_the_l
     }
     let killed = used_after(|_| What::ServerEnded(server_id("s")), 120);
     assert_fine(&killed);
+}
+
+/// A client that closes the connection of its lease must not go on believing.
+#[test]
+fn a_connection_that_ends_without_a_fault_is_no_excuse() {
+    let without_fault = |ms: u64| used_after(What::Disconnected, ms).split_off(2);
+    assert_broken(&without_fault(111), &[(Rule::BeliefInGrant, "which had ended")]);
+    assert_eq!(judge(&without_fault(110)).assert().stale, 0);
+    let next = [
+        at(112, What::Granted(of(2))),
+        at(113, What::Acquired(acquired(2))),
+        at(125, uses(2, true)),
+    ];
+    let mut beside = without_fault(120);
+    beside.extend(next);
+    let both = [
+        (Rule::Believers, "together with"),
+        (Rule::BeliefInGrant, "which had ended"),
+    ];
+    assert_broken(&beside, &both);
+    // At another server, or behind it.
+    for (server, from, to) in [("t", 10, 20), ("s", 101, 102)] {
+        let mut elsewhere = without_fault(111);
+        elsewhere.push(at(from, What::TroubleBegun(trouble_of(server, "cut"))));
+        elsewhere.push(at(to, What::TroubleEnded(trouble_of(server, "cut"))));
+        assert_broken(&elsewhere, &[(Rule::BeliefInGrant, "which had ended")]);
+    }
+    let mut frozen = without_fault(120);
+    frozen.push(at(30, What::ProcessFrozen(process("p"))));
+    frozen.push(at(40, What::ProcessThawed(process("p"))));
+    assert_eq!(judge(&frozen).assert().stale, 1);
+    let mut killed = without_fault(120);
+    killed.push(at(100, What::ServerEnded(server_id("s"))));
+    assert_eq!(judge(&killed).assert().stale, 1);
 }
 
 /// Where its client cannot know that a grant has ended, the next one is no second believer.
@@ -188,6 +225,8 @@ fn watched(end: fn(Entry) -> What, told: Option<u64>) -> Vec<Line> {
     let mut lines = vec![
         at(0, What::Granted(until(400, of(1)))),
         at(1, What::Acquired(watched)),
+        at(50, What::TroubleBegun(trouble("cut"))),
+        at(60, What::TroubleEnded(trouble("cut"))),
         at(100, end(of(1))),
         at(600, What::TroubleBegun(trouble("the end"))),
     ];
@@ -217,4 +256,11 @@ fn a_loss_is_told_in_time() {
         assert_fine(&frozen);
     }
     assert_fine(&watched(What::Released, None));
+    let without_fault = |told: u64| {
+        let mut lines = watched(What::Disconnected, Some(told));
+        lines.drain(2..4);
+        lines
+    };
+    assert_fine(&without_fault(110));
+    assert_broken(&without_fault(111), &[(Rule::Losses, "and was at")]);
 }

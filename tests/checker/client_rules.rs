@@ -179,7 +179,7 @@ fn a_grant_that_no_caller_waits_for_is_found() {
         &ends(Outcome::TimedOut, 20),
         &[(Rule::Owners, "had no owner from +0.020000 s")],
     );
-    // Nothing can be said of one whose fate nobody knows.
+    // Nothing can be said of one whose fate is unknown.
     assert_fine(&ends(Outcome::Failed, 20));
     let mut broken = ends(Outcome::Cancelled, 20);
     broken.push(at(15, What::TroubleBegun(trouble("cut"))));
@@ -203,6 +203,53 @@ fn a_grant_that_no_caller_waits_for_is_found() {
         at(199, returned(1, Outcome::TimedOut)),
     ]);
     assert_broken(&other, &[(Rule::Owners, "had no owner")]);
+}
+
+/// An acquire is cancelled at 20; what was granted to it at 10 for 30 s is given back then, or never.
+fn leaked(given_back: Option<u64>) -> Vec<Line> {
+    let mut lines = vec![
+        at(0, What::Invoke(invoke(1, Action::Acquire))),
+        at(10, What::Granted(until(30_000, of(1)))),
+        at(20, returned(1, Outcome::Cancelled)),
+        at(5_000, What::ProcessEnded(process("p"))),
+    ];
+    lines.extend(given_back.map(|ms| at(ms, What::Released(of(1)))));
+    lines
+}
+
+#[test]
+fn what_a_cancelled_acquire_leaves_behind_is_found_long_before_its_lease_ends() {
+    let found = [(Rule::Owners, "had no owner from +0.020000 s")];
+    assert_broken(&leaked(None), &found);
+    assert_broken(&leaked(Some(71)), &found);
+    assert_eq!(judge(&leaked(Some(70))).assert().owned, 1);
+    let broken = |server: &str, from: u64, to: u64| {
+        let mut lines = leaked(None);
+        lines.push(at(from, What::TroubleBegun(trouble_of(server, "cut"))));
+        lines.push(at(to, What::TroubleEnded(trouble_of(server, "cut"))));
+        lines
+    };
+    // Trouble later, or at another server, is no excuse.
+    assert_broken(&broken("s", 71, 72), &found);
+    assert_broken(&broken("t", 15, 16), &found);
+    // Trouble while it ran: it may be the grant of a request that the client knows nothing of, so that is not judged.
+    assert_eq!(judge(&broken("s", 15, 16)).assert().owned, 0);
+}
+
+/// Trouble that was over before the acquire may delay what is given back for `unnoticed`, and no longer.
+#[test]
+fn trouble_before_an_acquire_delays_what_is_given_back_for_so_long() {
+    let after_trouble = |given_back: u64| {
+        let mut lines = leaked(Some(given_back));
+        for line in &mut lines {
+            line.at += 50 * MS;
+        }
+        lines.push(at(10, What::TroubleBegun(trouble_of("s", "cut"))));
+        lines.push(at(20, What::TroubleEnded(trouble_of("s", "cut"))));
+        lines
+    };
+    assert_fine(&after_trouble(170));
+    assert_broken(&after_trouble(171), &[(Rule::Owners, "had no owner")]);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use crate::hand::{MS, process, token};
 use crate::support::history::bounds::Bounds;
 use crate::support::history::record::{
     Acquired, Action, Entry, Extent, Gap, Invoke, Kind, LetGo, Line, Lost, Name, Outcome, Received, Return, Subscribed,
-    Token, Use, What,
+    Token, Trouble, Use, What,
 };
 
 /// The bounds that the model keeps to.
@@ -68,6 +68,7 @@ pub(crate) struct Model {
     last_id: u64,
     last_fence: u64,
     last_place: u64,
+    cuts: u64,
     /// Signals that were emitted and not delivered, and whether a gap is open.
     on_the_way: VecDeque<u64>,
     gap: bool,
@@ -92,6 +93,7 @@ pub(crate) fn history(seed: u64) -> Vec<Line> {
         last_id: 0,
         last_fence: 0,
         last_place: 0,
+        cuts: 0,
         on_the_way: VecDeque::new(),
         gap: false,
         published: 0,
@@ -202,7 +204,7 @@ impl Model {
             State::Holds { .. } => match self.rng.u8(0..10) {
                 0..4 => self.use_it(caller),
                 4 | 5 => self.renew(caller),
-                6 => self.disconnect(caller),
+                6 if self.now < TICKS / 2 * MS => self.disconnect(caller),
                 _ => self.let_go(caller),
             },
         }
@@ -335,7 +337,14 @@ impl Model {
         }
         grant.unnoticed_until = Some(noticed.min(grant.ends.saturating_sub(MARGIN)));
         let (key, token) = (*key, grant.token);
+        self.cuts += 1;
+        let cut = Trouble {
+            trouble: format!("cut {}", self.cuts).as_str().into(),
+            server: Some("s".into()),
+        };
+        self.note(What::TroubleBegun(cut.clone()));
         self.end(caller, key, token, What::Disconnected);
+        self.note(What::TroubleEnded(cut));
     }
 
     /// A grant ends at the server, and the next has its turn.

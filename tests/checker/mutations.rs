@@ -325,8 +325,13 @@ fn disown_one(lines: &mut Vec<Line>, rng: &mut Rng) -> Option<()> {
     if lines[released].at < lines[acquired].at + 6 * MS {
         return None;
     }
-    // Another that waited meanwhile in vain might have had it.
     let (from, to) = (lines[acquired].at, lines[released].at);
+    // Trouble lets a grant be.
+    let troubled = |line: &Line| matches!(line.what, What::TroubleBegun(_)) && line.at + 100 * MS > from;
+    if lines.iter().any(troubled) {
+        return None;
+    }
+    // Another that waited meanwhile in vain might have had it.
     let in_vain = lines.iter().any(|line| {
         let What::Return(end) = &line.what else { return false };
         let began = lines

@@ -108,8 +108,24 @@ fn a_missing_signal_is_found_unless_a_gap_was_told_in_its_place() {
     assert_broken(&heard(3, "a.b", &over), &[(Rule::Signals, "no gap was told")]);
 }
 
+/// Without a signal behind it only the time tells that a gap stands in its place.
 #[test]
-fn nobody_has_to_hear_what_came_before_or_at_the_end_or_failed() {
+fn a_gap_that_is_told_much_later_covers_nothing() {
+    let told_at = |ms: u64| heard(1, "a.b", &[(ms, gap(1, Extent::Here))]);
+    assert_eq!(judge(&told_at(32)).assert().in_gaps, 1);
+    assert_broken(&told_at(33), &[(Rule::Signals, "no gap was told")]);
+    let broken = |ms: u64| {
+        let mut lines = told_at(ms);
+        lines.push(at(8, What::TroubleBegun(trouble("black hole"))));
+        lines.push(at(9, What::TroubleEnded(trouble("black hole"))));
+        lines
+    };
+    assert_fine(&broken(132));
+    assert_broken(&broken(133), &[(Rule::Signals, "no gap was told")]);
+}
+
+#[test]
+fn what_came_before_or_at_the_end_or_failed_need_not_be_heard() {
     let ended = |ms: u64| {
         let mut lines = heard(1, "a.b", &[]);
         lines.push(at(ms, unsubscribed(1)));

@@ -8,7 +8,7 @@ pub struct Bounds {
     /// How much later than it should a task of a living process may run.
     pub scheduling: u64,
     /// For how long a client may not know that a server ended a lease of its own accord: that the lease's connection has ended, or
-    /// that the server is no more.
+    /// that the server is no more. And for how much longer trouble may delay what is given back.
     pub unnoticed: u64,
     /// For how long a server may hold a grant that no caller has or waits for, while nothing is broken.
     pub unowned: u64,

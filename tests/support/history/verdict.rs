@@ -28,7 +28,7 @@ pub struct Counts {
     pub held: usize,
     /// Fences that were compared with one before.
     pub fences: usize,
-    /// Grants whose owners were looked for.
+    /// Grants whose time without an owner was measured: all but those that are left to their leases.
     pub owned: usize,
     /// Acknowledged releases behind which no renewal may come.
     pub releases: usize,

@@ -3,7 +3,7 @@
 //! Assumes: where a record has lines of servers, it has those of all servers that clients talked to.
 //! Moments that are the same count as in order. Lets pass: a grant that its server ended of its own accord (the connection ended, the server is
 //! no more, a leader forgot it) may be believed in while its client cannot know, for at most `unnoticed` of the time in which the process ran, and
-//! never beyond the end of the lease.
+//! never beyond the end of the lease. Where a connection ended and no fault can have hidden that, it is for `scheduling`, and does not count as stale.
 
 use super::super::verdict::Rule;
 use super::{Findings, about_key, named, time};
@@ -41,7 +41,7 @@ pub fn check(findings: &mut Findings<'_>) {
         let mut is_stale = false;
         for (line, at) in holder.believed.iter().filter(|(_, at)| *at > end.at) {
             if findings.may_be_believed_until(holder, grant, *at) {
-                is_stale = true;
+                is_stale = findings.is_hidden(&holder.process, grant);
                 continue;
             }
             let what = format!(

@@ -3,7 +3,7 @@
 //! For good: a holder of which its caller was told that it is lost, or at which `is_held` was false, is never believed in again.
 //!
 //! In time, of a caller that waits to be told (`watched`): before the server can grant the key to another. So it is told before the server lets
-//! the lease expire, and for a grant that the server ended of its own accord within `unnoticed`, but before the end of the lease. It may be late by `scheduling`, of the
+//! the lease expire, and for a grant that the server ended of its own accord at once, or within `unnoticed` where a fault can have hidden that, but before the end of the lease. It may be late by `scheduling`, of the
 //! time in which its process ran. A holder that is dropped or released first need not be told.
 
 use super::super::facts::Facts;
@@ -41,7 +41,9 @@ fn in_time(findings: &mut Findings<'_>, holder: &Holder) {
     let Some(grant) = facts.grants.of(holder.token) else {
         return;
     };
-    let Some(due) = due(findings, grant) else { return };
+    let Some(due) = due(findings, holder, grant) else {
+        return;
+    };
     let told = holder.given_up().unwrap_or_else(|| last_moment(facts, holder));
     if facts.processes.ran(&holder.process, due, told) <= findings.bounds.scheduling {
         return;
@@ -63,13 +65,17 @@ fn in_time(findings: &mut Findings<'_>, holder: &Holder) {
 }
 
 /// By when the end of a grant must be known to its client.
-fn due(findings: &Findings<'_>, grant: &Grant) -> Option<u64> {
+fn due(findings: &Findings<'_>, holder: &Holder, grant: &Grant) -> Option<u64> {
     let end = grant.end?;
     match end.why {
         Ending::Released => None,
         Ending::Expired => Some(end.at),
         Ending::Disconnected | Ending::Forgotten | Ending::ServerEnded => {
-            let noticed = end.at.saturating_add(findings.bounds.unnoticed);
+            let unnoticed = match findings.is_hidden(&holder.process, grant) {
+                true => findings.bounds.unnoticed,
+                false => 0,
+            };
+            let noticed = end.at.saturating_add(unnoticed);
             Some(
                 grant
                     .lease_end

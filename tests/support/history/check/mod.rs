@@ -13,8 +13,9 @@ mod signals;
 
 use super::bounds::Bounds;
 use super::facts::Facts;
-use super::facts::grants::Grant;
+use super::facts::grants::{Ending, Grant};
 use super::facts::holders::Holder;
+use super::record::Name;
 use super::shortened::{Subject, around};
 use super::verdict::{Counts, Rule, Verdict, Violation};
 
@@ -89,14 +90,38 @@ impl<'a> Findings<'a> {
         }
     }
 
-    /// Until when a belief in a grant that has ended may last, where its server ended it at a moment that the client cannot know.
-    /// Not longer than the lease, and while the process runs not longer than a client takes to notice.
+    /// Whether a grant that has ended may still be believed in at that time, since its server ended it at a moment that the client cannot
+    /// know. Not longer than the lease, and while the process runs not longer than `unnoticed`; where no fault can have hidden the
+    /// end, not longer than `scheduling`.
     pub fn may_be_believed_until(&self, holder: &Holder, grant: &Grant, belief: u64) -> bool {
         let Some(end) = grant.end.filter(|end| end.why.may_be_unnoticed()) else {
             return false;
         };
+        let most = match self.is_hidden(&holder.process, grant) {
+            true => self.bounds.unnoticed,
+            false => self.bounds.scheduling,
+        };
         let ran = self.facts.processes.ran(&holder.process, end.at, belief);
-        ran <= self.bounds.unnoticed && grant.lease_end.is_none_or(|lease_end| belief <= lease_end)
+        ran <= most && grant.lease_end.is_none_or(|lease_end| belief <= lease_end)
+    }
+
+    /// Whether a fault can have hidden the end of a grant from the process that had it. A server that is no more and a leader that
+    /// forgets are faults. A connection ends without one where the client closes it, or where the server does, and
+    /// that is told at once: it is hidden only if there was trouble at the server, the server ended, or the process was frozen, for `unnoticed` before it.
+    pub fn is_hidden(&self, process: &Name, grant: &Grant) -> bool {
+        let Some(end) = grant.end else { return false };
+        let since = end.at.saturating_sub(self.bounds.unnoticed);
+        match end.why {
+            Ending::Released | Ending::Expired => false,
+            Ending::Forgotten | Ending::ServerEnded => true,
+            Ending::Disconnected => {
+                let facts = self.facts;
+                let server_ended = facts.grants.server_ended(&grant.server);
+                facts.troubles_of(&grant.server).meet(since, end.at)
+                    || facts.processes.life(process).frozen.meet(since, end.at)
+                    || server_ended.is_some_and(|at| at <= end.at.saturating_add(self.bounds.scheduling))
+            }
+        }
     }
 }
 

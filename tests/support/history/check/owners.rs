@@ -4,12 +4,14 @@
 //! release begins, or its caller is told that it is lost. A grant that no caller ever had is on its way to one as long as an operation that may bring it has
 //! not returned, or a ticket is there; an operation that brought another grant is none of these.
 //!
-//! Time in which something was broken does not count, nor does that in which the process of an owner was frozen. A grant is left to its lease
+//! Time in which something was broken at its server does not count, nor does that in which the process of an owner was frozen. Where there was either shortly
+//! before or after the grant lost its owner, giving it back may take `unnoticed` more. A grant is left to its lease
 //! where its process was killed, or where it may belong to a request of unknown fate: that of an operation that failed, or during which something was
-//! broken.
+//! broken at that server. Such grants do not count as `owned`. What stays because its caller was told a loss is judged up to the end of the lease.
 
 use std::collections::HashMap;
 
+use super::super::bounds::Bounds;
 use super::super::facts::Facts;
 use super::super::facts::grants::Grant;
 use super::super::facts::holders::Holder;
@@ -28,7 +30,6 @@ pub fn check(findings: &mut Findings<'_>) {
     }
     let seekers = Seekers::of(facts);
     for grant in &facts.grants.all {
-        findings.counts.owned += 1;
         outlives_its_lease(findings, grant);
         let mut holders = facts.holders.of_token(grant.token).peekable();
         let owned = match holders.peek() {
@@ -36,6 +37,7 @@ pub fn check(findings: &mut Findings<'_>) {
             None => on_its_way(findings, &seekers, grant),
         };
         if let Some(owned) = owned {
+            findings.counts.owned += 1;
             unowned(findings, grant, owned);
         }
     }
@@ -45,6 +47,8 @@ pub fn check(findings: &mut Findings<'_>) {
 struct Owned<'a> {
     stretches: Vec<Stretch>,
     processes: Vec<&'a Name>,
+    /// Its caller was told that it is lost, and gives nothing back.
+    is_lost: bool,
 }
 
 fn outlives_its_lease(findings: &mut Findings<'_>, grant: &Grant) {
@@ -67,6 +71,7 @@ fn had<'a>(facts: &'a Facts<'_>, holders: impl Iterator<Item = &'a Holder>) -> O
     let mut owned = Owned {
         stretches: Vec::new(),
         processes: Vec::new(),
+        is_lost: false,
     };
     for holder in holders {
         let until = match holder.given_up() {
@@ -74,6 +79,7 @@ fn had<'a>(facts: &'a Facts<'_>, holders: impl Iterator<Item = &'a Holder>) -> O
             None if facts.processes.life(&holder.process).killed().is_some() => return None,
             None => facts.processes.last_moment(&holder.process, facts.end),
         };
+        owned.is_lost |= holder.lost.is_some();
         owned.stretches.push((asked(facts, holder), until));
         owned.processes.push(&holder.process);
     }
@@ -94,13 +100,16 @@ fn asked(facts: &Facts<'_>, holder: &Holder) -> u64 {
 /// Of a grant that no caller had. `None` if it is left to its lease.
 fn on_its_way<'a>(findings: &Findings<'a>, seekers: &Seekers<'a>, grant: &'a Grant) -> Option<Owned<'a>> {
     let facts = findings.facts;
-    let unowned = findings.bounds.unowned;
+    let Bounds { unowned, unnoticed, .. } = findings.bounds;
     let mut owned = Owned {
         stretches: Vec::new(),
         processes: Vec::new(),
+        is_lost: false,
     };
     let until = grant.until(facts.end);
-    for seeker in seekers.between(grant, grant.at.saturating_sub(unowned), until) {
+    // A request that something broken held back arrives when its operation is long over.
+    let since = grant.at.saturating_sub(unowned.max(unnoticed));
+    for seeker in seekers.between(grant, since, until) {
         let (operation, end) = (seeker.operation, seeker.end);
         if operation.at <= grant.at && is_of_unknown_fate(facts, grant, seeker, unowned) {
             return None;
@@ -116,9 +125,10 @@ fn on_its_way<'a>(findings: &Findings<'a>, seekers: &Seekers<'a>, grant: &'a Gra
 fn is_of_unknown_fate(facts: &Facts<'_>, grant: &Grant, seeker: &Seeker<'_>, unowned: u64) -> bool {
     let Seeker { operation, end, .. } = *seeker;
     let killed = facts.processes.life(&operation.process).killed();
+    let is_recent = end >= grant.at.saturating_sub(unowned);
     match operation.outcome() {
-        Some(Outcome::Failed) => true,
-        _ if killed.is_some_and(|killed| killed <= end.saturating_add(unowned)) => true,
+        Some(Outcome::Failed) if is_recent => true,
+        _ if is_recent && killed.is_some_and(|killed| killed <= end.saturating_add(unowned)) => true,
         _ => facts
             .troubles_of(&grant.server)
             .meet(operation.at, end.saturating_add(unowned)),
@@ -129,29 +139,27 @@ fn is_of_unknown_fate(facts: &Facts<'_>, grant: &Grant, seeker: &Seeker<'_>, uno
 fn unowned(findings: &mut Findings<'_>, grant: &Grant, mut owned: Owned<'_>) {
     let facts = findings.facts;
     let until = grant.until(facts.end);
-    let until = grant.lease_end.map_or(until, |lease_end| until.min(lease_end));
+    let lease_end = grant.lease_end.filter(|_| owned.is_lost);
+    let until = lease_end.map_or(until, |lease_end| until.min(lease_end));
     owned.stretches.sort_unstable();
     owned.processes.sort_unstable();
     owned.processes.dedup();
     owned.stretches.push((until, until));
     let mut since = grant.at;
-    for (from, to) in owned.stretches {
+    for (from, to) in std::mem::take(&mut owned.stretches) {
         let from = from.min(until);
         if from > since {
-            let frozen = owned
-                .processes
-                .iter()
-                .map(|process| facts.processes.life(process).frozen.within(since, from));
-            let alone = facts
-                .troubles_of(&grant.server)
-                .outside(since, from)
-                .saturating_sub(frozen.sum());
-            let mut died = owned
-                .processes
-                .iter()
-                .filter_map(|process| facts.processes.life(process).killed());
-            let is_of_dead = died.any(|died| died.saturating_sub(since) <= findings.bounds.unowned);
-            if alone > findings.bounds.unowned && !is_of_dead {
+            let Bounds { unowned, unnoticed, .. } = findings.bounds;
+            let troubles = facts.troubles_of(&grant.server);
+            let lives = || owned.processes.iter().map(|process| facts.processes.life(process));
+            let frozen: u64 = lives().map(|life| life.frozen.within(since, from)).sum();
+            let alone = troubles.outside(since, from).saturating_sub(frozen);
+            let (before, after) = (since.saturating_sub(unnoticed), since.saturating_add(unowned));
+            let is_hampered = troubles.meet(before, after) || lives().any(|life| life.frozen.meet(before, after));
+            let most = unowned.saturating_add(if is_hampered { unnoticed } else { 0 });
+            let mut died = lives().filter_map(|life| life.killed());
+            let is_of_dead = died.any(|died| died.saturating_sub(since) <= unowned);
+            if alone > most && !is_of_dead {
                 let what = format!(
                     "grant {} had no owner from {} to {}",
                     grant.token,

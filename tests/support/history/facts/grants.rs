@@ -51,11 +51,17 @@ pub struct Grants {
     pub all: Vec<Grant>,
     by_token: HashMap<Token, usize>,
     held_at: HashMap<Name, Vec<usize>>,
+    servers_ended: HashMap<Name, u64>,
 }
 
 impl Grants {
     pub fn of(&self, token: Token) -> Option<&Grant> {
         self.all.get(*self.by_token.get(&token)?)
+    }
+
+    /// When a server was no more.
+    pub fn server_ended(&self, server: &Name) -> Option<u64> {
+        self.servers_ended.get(server).copied()
     }
 
     pub fn see(&mut self, line: usize, at: u64, what: &What) {
@@ -72,6 +78,7 @@ impl Grants {
             What::Forgotten(entry) => self.end(line, at, entry, Ending::Forgotten),
             What::ServerEnded(server) => {
                 let why = Ending::ServerEnded;
+                self.servers_ended.entry(server.server.clone()).or_insert(at);
                 for held in self.held_at.remove(&server.server).unwrap_or_default() {
                     self.all[held].end.get_or_insert(End { line, at, why });
                 }

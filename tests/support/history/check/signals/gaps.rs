@@ -39,13 +39,15 @@ impl Gaps {
         last.is_some_and(|gap| gap.open > 0)
     }
 
-    /// Whether one was told between two things that were told, and not before that time.
-    pub fn is_told(&self, before: Option<usize>, behind: Option<usize>, since: u64) -> bool {
+    /// When the first one was told between two things that were told, and not before that time.
+    pub fn told(&self, before: Option<usize>, behind: Option<usize>, since: u64) -> Option<u64> {
         let late = self.0.partition_point(|gap| gap.at < since);
         let after = self
             .0
             .partition_point(|gap| before.is_some_and(|before| gap.number <= before));
         let first = self.0.get(late.max(after));
-        first.is_some_and(|gap| behind.is_none_or(|behind| gap.number < behind))
+        first
+            .filter(|gap| behind.is_none_or(|behind| gap.number < behind))
+            .map(|gap| gap.at)
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use super::super::super::bounds::Bounds;
 use super::super::super::facts::Facts;
 use super::super::super::facts::operations::Operation;
 use super::super::super::facts::signals::Subscription;
@@ -149,14 +150,21 @@ fn is_covered(findings: &Findings<'_>, (subscription, heard): &Listener<'_>, emi
         .map(|channel| (&emit.process, emit.caller, channel));
     let stream = source.and_then(|source| heard.streams.get(&source));
     let (before, behind) = stream.map_or((None, None), |stream| stream.neighbours(emit.at));
-    if heard.gaps.is_told(before, behind, emit.at) || heard.gaps.is_open(emit.at) {
+    if heard.gaps.is_open(emit.at) {
         return true;
     }
     let done = emit.returned.map_or(emit.at, |returned| returned.at);
-    let unnoticed = findings.bounds.unnoticed;
-    let was_broken = facts.troubles.all.meet(
-        emit.at.saturating_sub(unnoticed),
-        done.saturating_add(findings.bounds.delivery),
-    );
+    let Bounds {
+        unnoticed, delivery, ..
+    } = findings.bounds;
+    let was_broken = facts
+        .troubles
+        .all
+        .meet(emit.at.saturating_sub(unnoticed), done.saturating_add(delivery));
+    if let Some(told) = heard.gaps.told(before, behind, emit.at) {
+        // Where nothing that was heard stands behind it, only its time says that this gap is in the signal's place.
+        let most = delivery.saturating_add(if was_broken { unnoticed } else { 0 });
+        return behind.is_some() || facts.processes.ran(&subscription.process, done, told) <= most;
+    }
     was_broken && ran(facts, subscription, done) < unnoticed && behind.is_none()
 }

@@ -8,7 +8,8 @@
 //!
 //! Missing: a signal that was acknowledged has to be heard by each subscription that had a matching pattern before it was emitted and lived for `delivery`
 //! after the acknowledgement. Else a gap has to be told between its neighbours (those of the same caller and channel that were heard before and after
-//! it), not over when it was emitted. While something is broken the subscription may take `unnoticed` to learn of it.
+//! it), not over when it was emitted; without a later neighbour, within `delivery` of the acknowledgement. While something is broken the subscription may
+//! take `unnoticed` more to learn of it.
 //!
 //! Assumes: each payload is emitted to a channel once, a caller's operations do not overlap, and a subscription is read to the end before
 //! it is ended.
