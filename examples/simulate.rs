@@ -83,12 +83,22 @@ fn main() -> ExitCode {
     let Progress { outcome, failed, .. } = progress.into_inner().unwrap_or_else(PoisonError::into_inner);
     println!("{outcome}in {:.1} s", started.elapsed().as_secs_f64());
     match failed.is_empty() {
-        true => ExitCode::SUCCESS,
+        true => judge_amount(&outcome),
         false => {
             println!("seeds that broke rules: {failed:?}");
             ExitCode::FAILURE
         }
     }
+}
+
+/// Whether enough happened.
+fn judge_amount(outcome: &world::Outcome) -> ExitCode {
+    let shortfalls = outcome.shortfalls();
+    if outcome.seeds < 1000 || shortfalls.is_empty() {
+        return ExitCode::SUCCESS;
+    }
+    println!("too little happened: {shortfalls:?}");
+    ExitCode::FAILURE
 }
 
 fn take_down(progress: &mut Progress, seed: u64, report: &world::Report) {

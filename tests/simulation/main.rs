@@ -9,7 +9,8 @@ mod world;
 use std::env;
 use std::process::Command;
 
-/// Worlds that have broken a rule once. In the first two an acquire for which there was room only when its time was over, since its process had
+/// Seeds of worlds that have broken a rule once. What a seed draws has changed since: they stay, but may mean other worlds now; each bug has a test
+/// of its own besides (`docs/testing.md`). In the first two an acquire for which there was room only when its time was over, since its process had
 /// been stopped, began a try that nothing ended; in the third a grant to a ticket that was dropped crossed the end of the client.
 const REGRESSIONS: [u64; 3] = [1695, 1866, 3261];
 
@@ -18,8 +19,8 @@ const SEEDS: u64 = 40;
 /// Whose traces are compared.
 const REPEATED: u64 = 8;
 
-/// A world in which nothing is wrong until something is planted.
-const PLANTED_IN: u64 = 1;
+/// A world in which nothing is wrong until something is planted: nothing goes wrong in it but what lasts a moment.
+const PLANTED_IN: u64 = 4;
 
 fn number(name: &str) -> Option<u64> {
     env::var(name).ok().map(|number| number.parse().unwrap())
@@ -47,6 +48,9 @@ fn worlds_break_no_rule() {
     }
     eprintln!("{outcome}");
     assert!(failed.is_empty(), "seeds {failed:?}: SIMULATION_SEED=... replays one");
+    if outcome.seeds >= SEEDS {
+        assert_eq!(outcome.shortfalls(), [""; 0]);
+    }
 }
 
 /// What the traces of the first worlds come to, one a line.
@@ -79,6 +83,7 @@ fn a_world_repeats_itself() {
 fn planted_bugs_are_found() {
     let planted = [
         (world::Program::Liar, "belief in grant"),
+        (world::Program::Leak, "owners"),
         (world::Program::Stuck, "have not ended"),
         (world::Program::Panics, "panic"),
     ];

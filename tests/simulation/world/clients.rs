@@ -183,9 +183,41 @@ impl ClientProcess {
         });
     }
 
-    /// It ends where it is: its runtime first, if there is to be a client without one.
-    pub fn kill(&mut self, now: Time, runtime_first: bool) {
-        let Some(host) = self.host.take() else { return };
+    /// It ends where it is.
+    pub fn kill(&mut self, now: Time) {
+        let Some((host, process)) = self.end(now) else { return };
+        let inside = host.enter();
+        drop(process);
+        drop(inside);
+        drop(host);
+    }
+
+    /// Its runtime ends first; a task on another runtime calls the client afterwards. Returns what is wrong with the answer.
+    pub fn end_runtime(&mut self, now: Time) -> Option<String> {
+        let (host, process) = self.end(now)?;
+        drop(host);
+        let process = process?;
+        let elsewhere = Host::begin(now);
+        let call = async {
+            let lock = process.client.lock("k0").expect("a key of the simulation is none");
+            tokio::time::timeout(Duration::from_millis(1), lock.acquire()).await
+        };
+        let answer = match elsewhere.block_on(call) {
+            Ok(Err(_)) => None,
+            Ok(Ok(_)) => Some("acquired a lock"),
+            Err(_) => Some("waits"),
+        };
+        let inside = elsewhere.enter();
+        drop(process);
+        drop(inside);
+        drop(elsewhere);
+        self.network.close_all(self.id);
+        answer.map(|answer| format!("{}: a call {answer} after the end of the client's runtime", self.name))
+    }
+
+    /// The system closes its connections, and its history ends.
+    fn end(&mut self, now: Time) -> Option<(Host, Option<Arc<Process>>)> {
+        let host = self.host.take()?;
         let process = self.process.take();
         self.network.close_all(self.id);
         self.collect();
@@ -194,18 +226,7 @@ impl ClientProcess {
             false => What::ProcessKilled,
         };
         self.process_line(now, ended);
-        match runtime_first {
-            true => {
-                drop(host);
-                drop(process);
-            }
-            false => {
-                let inside = host.enter();
-                drop(process);
-                drop(inside);
-                drop(host);
-            }
-        }
+        Some((host, process))
     }
 
     fn collect(&mut self) {
@@ -230,15 +251,18 @@ impl ClientProcess {
         }
     }
 
-    /// Shuts the client down, while its programs run.
-    pub fn shut_down(&self) {
-        if let (Some(host), Some(process)) = (&self.host, &self.process) {
-            let process = Arc::clone(process);
-            host.spawn(async move {
-                process.client.shutdown(Duration::from_secs(3)).await;
-                process.is_over.store(true, Ordering::Relaxed);
-            });
-        }
+    /// Shuts the client down, while its programs run. Returns whether they did.
+    pub fn shut_down(&self) -> bool {
+        let (Some(host), Some(process)) = (&self.host, &self.process) else {
+            return false;
+        };
+        let was_running = !process.is_over.load(Ordering::Relaxed);
+        let process = Arc::clone(process);
+        host.spawn(async move {
+            process.client.shutdown(Duration::from_secs(3)).await;
+            process.is_over.store(true, Ordering::Relaxed);
+        });
+        was_running
     }
 
     /// Whether it has more connections or tasks than its settings allow.

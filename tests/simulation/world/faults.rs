@@ -1,9 +1,7 @@
 //! Brings about what goes wrong, and puts it right again.
 
-use std::net::SocketAddr;
-
 use super::history::record::{Name, Trouble, What as Told};
-use super::net::{Connects, Link, Time};
+use super::net::{Cut, SECOND, Time, Where};
 use super::plan::{Fault, What};
 use super::world::World;
 
@@ -14,36 +12,31 @@ impl World {
             now,
             format_args!("fault {number}: {:?} until {:.3}", fault.what, fault.until as f64 / 1e6),
         );
-        *self.faults.entry(fault.what.name()).or_default() += 1;
         self.note(now, Told::TroubleBegun(trouble(number, fault)));
-        match fault.what {
-            What::Partition { client, shard, member } => self.link(client, shard, Some(member), |link| {
-                link.up_is_cut = true;
-                link.down_is_cut = true;
-            }),
-            What::PartitionUp { client, shard, member } => {
-                self.link(client, shard, Some(member), |link| link.up_is_cut = true);
-            }
-            What::PartitionDown { client, shard, member } => {
-                self.link(client, shard, Some(member), |link| link.down_is_cut = true);
-            }
-            What::Delay { client, shard, by } => self.link(client, shard, None, |link| link.latency += by),
-            What::Narrow {
-                client,
-                shard,
-                bandwidth,
-            } => {
-                self.link(client, shard, None, |link| link.bandwidth = bandwidth);
-            }
-            What::ReorderConnects { client, shard } => {
-                self.link(client, shard, None, |link| link.connect_jitter = 400_000_000);
-            }
-            What::RefuseConnects { client, shard, member } => {
-                self.link(client, shard, Some(member), |link| link.connects = Connects::Refused);
-            }
-            What::HangConnects { client, shard, member } => {
-                self.link(client, shard, Some(member), |link| link.connects = Connects::Hang);
-            }
+        let is_first = !self.is_under_way(fault.what);
+        self.under_way.insert(number, fault.what);
+        if self.afflict(fault.what, is_first, now) {
+            *self.faults.entry(fault.what.name()).or_default() += 1;
+        }
+    }
+
+    /// Whether a fault that lasts has the same victim.
+    fn is_under_way(&self, what: What) -> bool {
+        let victim = what.victim();
+        victim.is_some() && self.under_way.values().any(|other| other.victim() == victim)
+    }
+
+    /// Returns whether it took effect, as it does not on a host that is down.
+    fn afflict(&mut self, what: What, is_first: bool, now: Time) -> bool {
+        match what {
+            What::Partition { client, shard, .. }
+            | What::PartitionUp { client, shard, .. }
+            | What::PartitionDown { client, shard, .. }
+            | What::Delay { client, shard, .. }
+            | What::Narrow { client, shard, .. }
+            | What::ReorderConnects { client, shard }
+            | What::RefuseConnects { client, shard, .. }
+            | What::HangConnects { client, shard, .. } => return self.set_links(client, shard),
             What::Cut {
                 client,
                 shard,
@@ -53,18 +46,27 @@ impl World {
             } => {
                 let address = self.servers[shard].addresses[member];
                 let host = self.clients[client].id();
-                self.network.cut(host, address, place, cut);
+                let is_cut = self.network.cut(host, address, place, cut);
+                // Those that wait for something to be sent are counted when they cut it.
+                return is_cut && matches!(place, Where::Bytes(0));
             }
-            What::KillServer { shard } => self.servers[shard].end(now),
+            What::KillServer { shard } => {
+                let was_up = self.servers[shard].is_up();
+                self.servers[shard].end(now);
+                return was_up;
+            }
             What::LoseServer { shard } => {
+                let was_up = self.servers[shard].is_up();
                 self.network.take_down(self.servers[shard].id());
                 self.servers[shard].end(now);
+                return was_up;
             }
-            What::DrainServer { shard } => self.servers[shard].drain(),
+            What::DrainServer { shard } => return self.servers[shard].drain(),
             What::FreezeServer { shard } => {
-                if let Some(host) = self.servers[shard].host() {
-                    host.freeze();
-                }
+                let Some(host) = self.servers[shard].host() else {
+                    return false;
+                };
+                host.freeze();
             }
             What::StopMember { shard, member } => self.with_cluster(shard, move |cluster| async move {
                 drop(cluster.stop(member).await);
@@ -73,63 +75,120 @@ impl World {
                 drop(cluster.shutdown(member).await);
             }),
             What::MoveLeader { shard, member } => {
-                self.servers[shard].order(|cluster| drop(cluster.move_leader(member)));
+                let moved = self.servers[shard]
+                    .order(|cluster| cluster.leader() != Some(member) && cluster.move_leader(member).is_ok());
+                return moved == Some(true);
             }
             What::MoveLeaderInFlight { shard, member } => {
-                self.servers[shard].order(|cluster| drop(cluster.move_leader_in_flight(Some(member))));
+                let moves = self.servers[shard].order(|cluster| {
+                    let leader = cluster.leader();
+                    let moves = leader.is_some() && leader != Some(member);
+                    moves && cluster.move_leader_in_flight(Some(member)).is_ok()
+                });
+                return moves == Some(true);
             }
             What::Depose { shard } => {
-                self.servers[shard].order(|cluster| cluster.depose());
+                let deposed = self.servers[shard].order(|cluster| {
+                    let led = cluster.leader().is_some();
+                    cluster.depose();
+                    led
+                });
+                return deposed == Some(true);
             }
             What::IsolateLeader { shard } => {
-                self.servers[shard].order(|cluster| {
-                    if let Some(leader) = cluster.leader() {
-                        drop(cluster.isolate(leader));
-                        drop(cluster.move_leader((leader + 1) % 3));
-                    }
+                let isolated = self.servers[shard].order(|cluster| {
+                    let leader = cluster.leader()?;
+                    cluster.isolate(leader).ok()?;
+                    cluster.move_leader((leader + 1) % 3).ok()
                 });
+                return isolated.flatten().is_some();
             }
-            What::FreezeClient { client } => self.clients[client].freeze(now),
-            What::KillClient { client } => self.clients[client].kill(now, false),
+            What::FreezeClient { client } => {
+                let was_up = self.clients[client].is_up();
+                self.clients[client].freeze(now);
+                return is_first && was_up;
+            }
+            What::KillClient { client } => {
+                let was_up = self.clients[client].is_up();
+                self.clients[client].kill(now);
+                return was_up;
+            }
             What::LoseClient { client } => {
+                let was_up = self.clients[client].is_up();
                 self.network.take_down(self.clients[client].id());
-                self.clients[client].kill(now, false);
+                self.clients[client].kill(now);
+                return was_up;
             }
-            What::EndRuntime { client } => self.clients[client].kill(now, true),
-            What::ShutDownClient { client } => self.clients[client].shut_down(),
+            What::EndRuntime { client } => {
+                let was_up = self.clients[client].is_up();
+                self.violations.extend(self.clients[client].end_runtime(now));
+                return was_up;
+            }
+            What::ShutDownClient { client } => return self.clients[client].shut_down(),
         }
+        is_first
     }
 
     /// It works again.
     pub(super) fn end_fault(&mut self, number: usize, fault: &Fault, now: Time) {
         self.trace.note(now, format_args!("end of fault {number}"));
-        match fault.what {
-            What::Partition { client, shard, member } => self.link(client, shard, Some(member), |link| {
-                link.up_is_cut = false;
-                link.down_is_cut = false;
-            }),
-            What::PartitionUp { client, shard, member } => {
-                self.link(client, shard, Some(member), |link| link.up_is_cut = false);
+        self.under_way.remove(&number);
+        // What else has the same victim puts it right.
+        if !self.is_under_way(fault.what) {
+            self.mend(fault.what, now);
+        }
+        self.lingering
+            .push((now + self.lingers(fault.what), trouble(number, fault)));
+    }
+
+    /// For how long after its end a fault may be felt.
+    fn lingers(&self, what: What) -> Time {
+        match what {
+            // A client gives up a connection that is silent after so long.
+            What::Cut {
+                client,
+                cut: Cut::Silence,
+                ..
+            } => self.silence(client) + SECOND / 2,
+            // Systems find out that a machine has forgotten their connections.
+            What::LoseServer { .. } | What::LoseClient { .. } => 3 * SECOND,
+            // It ends in order, and is started again only then.
+            What::DrainServer { .. } => 4 * SECOND,
+            _ => 0,
+        }
+    }
+
+    /// Tells the ends of troubles that are felt no more.
+    pub(super) fn end_troubles(&mut self) {
+        let now = self.now;
+        let (over, lingering) = std::mem::take(&mut self.lingering)
+            .into_iter()
+            .partition(|(until, _)| *until <= now);
+        self.lingering = lingering;
+        for (_, trouble) in over {
+            self.note(now, Told::TroubleEnded(trouble));
+        }
+    }
+
+    fn mend(&mut self, what: What, now: Time) {
+        match what {
+            What::Partition { client, shard, .. }
+            | What::PartitionUp { client, shard, .. }
+            | What::PartitionDown { client, shard, .. }
+            | What::Delay { client, shard, .. }
+            | What::Narrow { client, shard, .. }
+            | What::ReorderConnects { client, shard }
+            | What::RefuseConnects { client, shard, .. }
+            | What::HangConnects { client, shard, .. } => {
+                self.set_links(client, shard);
             }
-            What::PartitionDown { client, shard, member } => {
-                self.link(client, shard, Some(member), |link| link.down_is_cut = false);
+            What::Cut {
+                client, shard, member, ..
+            } => {
+                let address = self.servers[shard].addresses[member];
+                self.network.call_off_cuts(self.clients[client].id(), address);
             }
-            What::Delay { client, shard, .. } => {
-                let latency = self.base.latency;
-                self.link(client, shard, None, |link| link.latency = latency);
-            }
-            What::Narrow { client, shard, .. } => {
-                let bandwidth = self.base.bandwidth;
-                self.link(client, shard, None, |link| link.bandwidth = bandwidth);
-            }
-            What::ReorderConnects { client, shard } => self.link(client, shard, None, |link| link.connect_jitter = 0),
-            What::RefuseConnects { client, shard, member } | What::HangConnects { client, shard, member } => {
-                self.link(client, shard, Some(member), |link| link.connects = Connects::Served);
-            }
-            What::Cut { .. }
-            | What::MoveLeader { .. }
-            | What::MoveLeaderInFlight { .. }
-            | What::ShutDownClient { .. } => {}
+            What::MoveLeader { .. } | What::MoveLeaderInFlight { .. } | What::ShutDownClient { .. } => {}
             What::KillServer { shard } | What::LoseServer { shard } | What::DrainServer { shard } => {
                 self.restart(shard, now);
             }
@@ -159,7 +218,6 @@ impl World {
                 }
             }
         }
-        self.note(now, Told::TroubleEnded(trouble(number, fault)));
     }
 
     /// Starts servers that have ended.
@@ -228,15 +286,19 @@ impl World {
         self.lead(shard);
     }
 
-    fn link(&mut self, client: usize, shard: usize, member: Option<usize>, change: impl Fn(&mut Link)) {
+    /// The links of a client to a shard suffer what is under way. Returns whether that changes one of them.
+    fn set_links(&mut self, client: usize, shard: usize) -> bool {
         let host = self.clients[client].id();
-        let addresses: Vec<SocketAddr> = match member {
-            Some(member) => vec![self.servers[shard].addresses[member]],
-            None => self.servers[shard].addresses.clone(),
-        };
-        for address in addresses {
-            self.network.change(host, address, &change);
+        let mut has_changed = false;
+        for (member, address) in self.servers[shard].addresses.iter().enumerate() {
+            let mut link = self.base;
+            for what in self.under_way.values() {
+                what.afflict_link(&mut link, (client, shard, member));
+            }
+            has_changed |= self.network.link(host, *address) != link;
+            self.network.set(host, *address, link);
         }
+        has_changed
     }
 }
 

@@ -23,6 +23,7 @@ mod servers;
 mod stream;
 mod trace;
 mod verdict;
+mod watchdog;
 #[allow(clippy::module_inception)]
 mod world;
 
@@ -39,6 +40,7 @@ pub fn run(seed: u64, keeps_trace: bool) -> Report {
 
 /// The same, with one more program in its first client.
 pub fn run_with(seed: u64, keeps_trace: bool, planted: Option<Program>) -> Report {
+    let _under_way = watchdog::UnderWay::begin(seed);
     let world = || World::new(seed, keeps_trace, planted).run();
     panic::catch_unwind(world).unwrap_or_else(|_| Report {
         sum: 0,

@@ -33,7 +33,7 @@ pub type HostId = usize;
 pub type PipeId = u64;
 
 /// What connections between a host and an address suffer.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Link {
     /// The least time that a segment takes.
     pub latency: Time,
@@ -99,6 +99,9 @@ pub struct Traffic {
     pub connections: u64,
     pub segments: u64,
     pub bytes: u64,
+    /// Connections that were cut in what was sent after the fault had begun.
+    pub cuts_in_a_line: u64,
+    pub cuts_behind_a_line: u64,
 }
 
 /// The network. Clones share it.
@@ -114,6 +117,7 @@ impl Network {
             links: BTreeMap::new(),
             base,
             listening: BTreeMap::new(),
+            hosts: BTreeMap::new(),
             down: Vec::new(),
             pipes: BTreeMap::new(),
             attempts: BTreeMap::new(),
@@ -160,11 +164,14 @@ impl Network {
         ends.filter(|pipe| pipe.reader == Reader::There).count()
     }
 
-    /// Changes what the connections of a host to an address suffer.
-    pub fn change(&self, host: HostId, address: SocketAddr, change: impl FnOnce(&mut Link)) {
-        let mut state = self.state();
-        let base = state.base;
-        change(state.links.entry((host, address)).or_insert(base));
+    /// What the connections of a host to an address suffer.
+    pub fn link(&self, host: HostId, address: SocketAddr) -> Link {
+        self.state().link((host, address))
+    }
+
+    /// Sets what the connections of a host to an address suffer.
+    pub fn set(&self, host: HostId, address: SocketAddr, link: Link) {
+        self.state().links.insert((host, address), link);
     }
 
     /// All links are as they were.
@@ -203,6 +210,15 @@ impl Network {
             }
         }
         true
+    }
+
+    /// What was to be cut and was not yet goes on.
+    pub fn call_off_cuts(&self, host: HostId, address: SocketAddr) {
+        let mut state = self.state();
+        let pipes = state.pipes.values_mut();
+        pipes
+            .filter(|pipe| pipe.link == (host, address))
+            .for_each(|pipe| pipe.cut = None);
     }
 
     /// The process of a host ends: its system closes its connections, one after the other.
@@ -260,6 +276,7 @@ impl Network {
         if state.listening.contains_key(&address) {
             return Err(io::ErrorKind::AddrInUse.into());
         }
+        state.hosts.insert(address, host);
         state.listening.insert(
             address,
             Listening {

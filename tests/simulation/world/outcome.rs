@@ -5,6 +5,7 @@ use std::fmt;
 
 use super::history::record::Line;
 use super::history::verdict::Counts;
+use super::plan::FAULTS;
 
 /// What became of a world.
 pub struct Report {
@@ -64,6 +65,38 @@ impl Outcome {
         for (fault, count) in &other.faults {
             *self.faults.entry(fault).or_default() += count;
         }
+    }
+}
+
+/// Of how many worlds every kind of fault is to be expected.
+const ALL_FAULTS: u64 = 1000;
+
+impl Outcome {
+    /// What was judged less often than so many worlds let expect, and kinds of faults that are missing: each would mean that worlds prove less than they say.
+    pub fn shortfalls(&self) -> Vec<String> {
+        let counts = &self.counts;
+        // Of a hundred worlds: about a third of what there is.
+        let floors = [
+            ("grants", counts.grants, 5_000),
+            ("grants from queues", counts.from_queues, 700),
+            ("beliefs", counts.beliefs, 25_000),
+            ("losses", counts.losses, 25),
+            ("fences", counts.fences, 2_000),
+            ("releases", counts.releases, 3_000),
+            ("owned grants", counts.owned, 5_000),
+            ("deadlines", counts.deadlines, 20_000),
+            ("signals received", counts.received, 5_000),
+            ("signals in gaps", counts.in_gaps, 500),
+        ];
+        let few = floors.into_iter().filter_map(|(what, count, of_hundred)| {
+            let floor = of_hundred * self.seeds / 100;
+            ((count as u64) < floor).then(|| format!("{count} {what} of at least {floor}"))
+        });
+        let missing = FAULTS
+            .iter()
+            .filter(|fault| self.seeds >= ALL_FAULTS && self.faults.get(*fault).is_none_or(|count| *count == 0));
+        let missing = missing.map(|fault| format!("no fault of the kind `{fault}`"));
+        few.chain(missing).collect()
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
-use super::net::{Cut, Link, MS, SECOND, Time, Where};
+use super::net::{Connects, Cut, Link, MS, SECOND, Time, Where};
 use super::programs::Program;
 
 /// A world.
@@ -36,6 +36,7 @@ pub struct ShardPlan {
     pub auto_release: bool,
     pub max_locks: usize,
     pub max_waiters: usize,
+    /// 0 for no limit.
     pub max_connections: usize,
     pub signal_buffer: usize,
     pub shutdown_timeout: Duration,
@@ -189,10 +190,10 @@ impl What {
             } => "cut between lines",
             Self::Cut {
                 place: Where::Bytes(_), ..
-            } => "cut in a line",
+            } => CUT_IN_A_LINE,
             Self::Cut {
                 place: Where::Lines(_), ..
-            } => "cut behind a line",
+            } => CUT_BEHIND_A_LINE,
             Self::KillServer { .. } => "server killed",
             Self::LoseServer { .. } => "server's machine lost",
             Self::DrainServer { .. } => "server drained",
@@ -211,6 +212,109 @@ impl What {
         }
     }
 }
+
+/// What a fault that lasts takes away until all that take it away are over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Victim {
+    /// That the servers of a shard run.
+    Servers(usize),
+    /// That they go on.
+    ServersTime(usize),
+    Member(usize, usize),
+    Leader(usize),
+    Majority(usize),
+    Client(usize),
+    ClientTime(usize),
+}
+
+impl What {
+    /// None for what affects links, and what does not last.
+    pub fn victim(&self) -> Option<Victim> {
+        match *self {
+            Self::KillServer { shard } | Self::LoseServer { shard } | Self::DrainServer { shard } => {
+                Some(Victim::Servers(shard))
+            }
+            Self::FreezeServer { shard } => Some(Victim::ServersTime(shard)),
+            Self::StopMember { shard, member } | Self::ShutDownMember { shard, member } => {
+                Some(Victim::Member(shard, member))
+            }
+            Self::Depose { shard } => Some(Victim::Leader(shard)),
+            Self::IsolateLeader { shard } => Some(Victim::Majority(shard)),
+            Self::KillClient { client } | Self::LoseClient { client } | Self::EndRuntime { client } => {
+                Some(Victim::Client(client))
+            }
+            Self::FreezeClient { client } => Some(Victim::ClientTime(client)),
+            _ => None,
+        }
+    }
+
+    /// Adds what the link of a client to a member of a shard suffers from it.
+    pub fn afflict_link(&self, link: &mut Link, of: (usize, usize, usize)) {
+        let to_member = |client, shard, member| (client, shard, member) == of;
+        let to_shard = |client, shard| (client, shard) == (of.0, of.1);
+        match *self {
+            Self::Partition { client, shard, member } if to_member(client, shard, member) => {
+                link.up_is_cut = true;
+                link.down_is_cut = true;
+            }
+            Self::PartitionUp { client, shard, member } if to_member(client, shard, member) => {
+                link.up_is_cut = true;
+            }
+            Self::PartitionDown { client, shard, member } if to_member(client, shard, member) => {
+                link.down_is_cut = true;
+            }
+            Self::Delay { client, shard, by } if to_shard(client, shard) => link.latency += by,
+            Self::Narrow {
+                client,
+                shard,
+                bandwidth,
+            } if to_shard(client, shard) => link.bandwidth = link.bandwidth.min(bandwidth),
+            Self::ReorderConnects { client, shard } if to_shard(client, shard) => {
+                link.connect_jitter = 400 * MS;
+            }
+            Self::RefuseConnects { client, shard, member } if to_member(client, shard, member) => {
+                link.connects = Connects::Refused;
+            }
+            Self::HangConnects { client, shard, member } if to_member(client, shard, member) => {
+                link.connects = Connects::Hang;
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The names of all faults that are drawn.
+pub const FAULTS: [&str; 26] = [
+    "partition",
+    "partition to the server",
+    "partition from the server",
+    "delay",
+    "narrow bandwidth",
+    "reordered connects",
+    "refused connects",
+    "connects without an answer",
+    "cut between lines",
+    CUT_IN_A_LINE,
+    CUT_BEHIND_A_LINE,
+    "server killed",
+    "server's machine lost",
+    "server drained",
+    "server stopped",
+    "member killed",
+    "member drained",
+    "leader moved",
+    "leader moved in flight",
+    "no leader",
+    "minority leader",
+    "client stopped",
+    "client killed",
+    "client's machine lost",
+    "runtime ended",
+    "client shut down",
+];
+
+pub const CUT_IN_A_LINE: &str = "cut in a line";
+pub const CUT_BEHIND_A_LINE: &str = "cut behind a line";
 
 /// One of some.
 fn one<T: Copy>(random: &mut Rng, of: &[T]) -> T {
@@ -266,11 +370,13 @@ impl Plan {
     }
 
     /// Whether a place may stay in its queue though its client is gone: of a member that ceases to lead, or has, whose connections are never
-    /// seen to end, and of releases before 1.15 that let leases live on.
+    /// seen to end, which takes a fault, and of releases before 1.15 that let leases live on.
     pub fn leaves_ghosts(&self) -> bool {
         let before_1_15 = ["1.10", "1.11", "1.14"];
-        let leaves =
-            |shard: &ShardPlan| shard.is_cluster || !shard.auto_release && before_1_15.contains(&shard.release);
+        let has_faults = !self.faults.is_empty();
+        let leaves = |shard: &ShardPlan| {
+            shard.is_cluster && has_faults || !shard.auto_release && before_1_15.contains(&shard.release)
+        };
         self.shards.iter().any(leaves)
     }
 }
@@ -314,7 +420,7 @@ impl ClientPlan {
         Self {
             programs,
             cancels_one_in: one(random, &[0, 3, 8, 30]),
-            lease_ttl: one(random, &[None, Some(1), Some(2), Some(4), Some(9)]).map(Duration::from_secs),
+            lease_ttl: one(random, &[None, Some(1), Some(2), Some(4), Some(9), Some(30)]).map(Duration::from_secs),
             acquire_timeout: Duration::from_millis(random.u64(200..9_000)),
             request_timeout: Duration::from_millis(random.u64(1_000..5_000)),
             connect_timeout: Duration::from_millis(random.u64(500..5_000)),

@@ -81,6 +81,12 @@ impl Servers {
         self.id
     }
 
+    /// Whether as many connections are there as they take.
+    pub fn are_full(&self) -> bool {
+        let most = self.plan.max_connections;
+        most > 0 && self.network.connections_of(self.id) >= most
+    }
+
     pub fn is_cluster(&self) -> bool {
         self.plan.is_cluster
     }
@@ -169,15 +175,18 @@ impl Servers {
         }
     }
 
-    /// A single server ends in order.
-    pub fn drain(&self) {
-        let Some(host) = &self.host else { return };
+    /// A single server ends in order. Returns whether there was one that ran.
+    pub fn drain(&self) -> bool {
+        let Some(host) = &self.host else { return false };
         let slot = Arc::clone(&self.running);
         let server = {
             let mut running = self.running();
             match std::mem::replace(&mut *running, Running::Draining) {
                 Running::Single(server) => server,
-                other => return *running = other,
+                other => {
+                    *running = other;
+                    return false;
+                }
             }
         };
         let (name, lines, clock) = (self.name.clone(), Arc::clone(&self.lines), host.clock());
@@ -191,6 +200,7 @@ impl Servers {
                 .push(Line { at, what });
             *slot.lock().unwrap_or_else(PoisonError::into_inner) = Running::Drained;
         });
+        true
     }
 
     /// Whether it has ended in order, or is not there.

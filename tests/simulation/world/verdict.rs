@@ -25,7 +25,7 @@ fn bounds(plan: &Plan) -> Bounds {
     // What stays of a client that is gone is granted to it for a lease.
     let unowned = match plan.leaves_ghosts() {
         true => Duration::from_secs(36),
-        false => Duration::from_secs(10),
+        false => Duration::from_secs(2),
     };
     Bounds {
         scheduling: nanoseconds(slices),

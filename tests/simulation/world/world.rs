@@ -7,11 +7,11 @@ use dflockd_client::server::Cluster;
 use fastrand::Rng;
 
 use super::clients::{ClientProcess, Settings};
-use super::history::record::{Line, Name, Trouble, What};
+use super::history::record::{Line, Name, Trouble, What as Told};
 use super::net::{Link, MS, Network, SECOND, Time};
 use super::outcome::{Outcome, Report};
 use super::panics;
-use super::plan::Plan;
+use super::plan::{CUT_BEHIND_A_LINE, CUT_IN_A_LINE, Plan, What};
 use super::programs::Program;
 use super::servers::Servers;
 use super::trace::Trace;
@@ -26,23 +26,35 @@ pub(super) struct World {
     pub(super) clients: Vec<ClientProcess>,
     /// How many there were of each.
     pub(super) faults: BTreeMap<&'static str, u64>,
+    /// Faults that are not over, by their numbers.
+    pub(super) under_way: BTreeMap<usize, What>,
+    /// Shards whose servers are full, or were a moment ago: when they were last.
+    full: BTreeMap<usize, Time>,
+    /// Troubles whose causes are gone, and until when they may be felt.
+    pub(super) lingering: Vec<(Time, Trouble)>,
     lines: Vec<Line>,
     random: Rng,
     /// Servers that are to be started again when they have ended in order.
     pub(super) draining: BTreeSet<usize>,
     plan: Plan,
-    now: Time,
-    violations: Vec<String>,
+    pub(super) now: Time,
+    pub(super) violations: Vec<String>,
 }
 
 /// After the programs' end everything has returned within so long: what a call may wait for, a shutdown of the client, and a margin.
 const PATIENCE: Time = 60 * SECOND;
 
-/// After that all is free within so long: the longest lease of a server, and a margin.
-const QUIET: Time = 60 * SECOND;
+/// After that all is free within so long, where leases end with their connections: much less than a lease.
+const QUIET: Time = 2 * SECOND;
+
+/// Where they outlive them: the longest lease of a server, and a margin. The history checker looks for leases that no caller has.
+const QUIET_AFTER_LEASES: Time = 60 * SECOND;
+
+/// So long after a server was full a client that was refused has tried again.
+const FULL: Time = 5 * SECOND;
 
 /// Places that nobody sees end are granted one after the other, each for a lease.
-const QUIET_AFTER_GHOSTS: Time = 10 * QUIET;
+const QUIET_AFTER_GHOSTS: Time = 10 * QUIET_AFTER_LEASES;
 
 impl World {
     pub(super) fn new(seed: u64, keeps_trace: bool, planted: Option<Program>) -> Self {
@@ -90,6 +102,9 @@ impl World {
             servers,
             clients,
             faults: BTreeMap::new(),
+            under_way: BTreeMap::new(),
+            full: BTreeMap::new(),
+            lingering: Vec::new(),
             lines: Vec::new(),
             random,
             draining: BTreeSet::new(),
@@ -109,27 +124,21 @@ impl World {
     fn run_faults(&mut self) {
         let faults = self.plan.faults.clone();
         let mut begins = 0;
-        let mut under_way: Vec<usize> = Vec::new();
         while self.now < self.plan.faults_end {
             while faults.get(begins).is_some_and(|fault| fault.at <= self.now) {
                 self.begin_fault(begins, &faults[begins], self.now);
-                under_way.push(begins);
                 begins += 1;
             }
             let now = self.now;
-            let over: Vec<usize> = under_way
-                .iter()
-                .copied()
-                .filter(|number| faults[*number].until <= now)
-                .collect();
-            under_way.retain(|number| faults[*number].until > now);
+            let under_way = self.under_way.keys().copied();
+            let over: Vec<usize> = under_way.filter(|number| faults[*number].until <= now).collect();
             for number in over {
                 self.end_fault(number, &faults[number], now);
             }
             self.restart_drained(self.now);
             self.step(self.plan.slice);
         }
-        for number in under_way {
+        for number in self.under_way.keys().copied().collect::<Vec<usize>>() {
             self.end_fault(number, &faults[number], self.now);
         }
         self.end_all_faults(self.now);
@@ -177,6 +186,7 @@ impl World {
         });
         let quiet = match self.plan.leaves_ghosts() {
             true => QUIET_AFTER_GHOSTS,
+            false if self.plan.survives_disconnect() => QUIET_AFTER_LEASES,
             false => QUIET,
         };
         self.expect("servers are free", quiet, |world| {
@@ -219,13 +229,40 @@ impl World {
             }
         }
         self.now = until;
+        self.watch_full_servers();
+        self.end_troubles();
         if self.now / SECOND > (until - slice) / SECOND {
             self.violations
                 .extend(self.clients.iter().filter_map(ClientProcess::is_too_large));
         }
     }
 
-    pub(super) fn note(&mut self, at: Time, what: What) {
+    /// After so long a client gives up a connection over which nothing comes.
+    pub(super) fn silence(&self, client: usize) -> Time {
+        let plan = &self.plan.clients[client];
+        (plan.keepalive + plan.reply_timeout).as_nanos() as Time
+    }
+
+    /// A client that a full server refuses waits until others have gone, and tries again: that is trouble.
+    fn watch_full_servers(&mut self) {
+        let trouble = |shard: usize| Trouble {
+            trouble: Name::from(format!("server {shard} is full")),
+            // The first of all that were at its address.
+            server: Some(Name::from(format!("s{shard}.1"))),
+        };
+        for shard in 0..self.servers.len() {
+            if self.servers[shard].are_full() {
+                if self.full.insert(shard, self.now).is_none() {
+                    self.note(self.now, Told::TroubleBegun(trouble(shard)));
+                }
+            } else if self.full.get(&shard).is_some_and(|last| self.now - last > FULL) {
+                self.full.remove(&shard);
+                self.note(self.now, Told::TroubleEnded(trouble(shard)));
+            }
+        }
+    }
+
+    pub(super) fn note(&mut self, at: Time, what: Told) {
         self.lines.push(Line { at, what });
     }
 
@@ -247,19 +284,8 @@ impl World {
             lines.extend(servers.take_lines());
         }
         for client in &mut self.clients {
-            client.kill(self.now, false);
+            client.kill(self.now);
             lines.extend(client.take_lines());
-        }
-        if self.plan.shards.iter().any(|shard| shard.max_connections > 0) {
-            // Whoever comes too late to a full server waits until others have gone, however long that takes.
-            let trouble = Trouble {
-                trouble: Name::from("full servers"),
-                server: None,
-            };
-            lines.push(Line {
-                at: 0,
-                what: What::TroubleBegun(trouble),
-            });
         }
         lines.append(&mut self.lines);
         lines.sort_by_key(|line| line.at);
@@ -273,6 +299,12 @@ impl World {
         let panics = panics::seen().into_iter().map(|panic| format!("panic: {panic}"));
         self.violations.extend(panics);
         let traffic = self.network.traffic();
+        for (fault, cuts) in [
+            (CUT_IN_A_LINE, traffic.cuts_in_a_line),
+            (CUT_BEHIND_A_LINE, traffic.cuts_behind_a_line),
+        ] {
+            *self.faults.entry(fault).or_default() += cuts;
+        }
         Report {
             sum: self.trace.sum(),
             trace: self.trace.text(),

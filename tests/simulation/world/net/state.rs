@@ -97,7 +97,9 @@ pub(super) struct State {
     pub(super) links: BTreeMap<(HostId, SocketAddr), Link>,
     pub(super) base: Link,
     pub(super) listening: BTreeMap<SocketAddr, Listening>,
-    /// Whose machine is down.
+    /// Which host has an address, whether it listens or not.
+    pub(super) hosts: BTreeMap<SocketAddr, HostId>,
+    /// Hosts whose machines are down.
     pub(super) down: Vec<HostId>,
     pub(super) pipes: BTreeMap<PipeId, Pipe>,
     pub(super) attempts: BTreeMap<u64, Attempt>,
@@ -151,7 +153,7 @@ impl State {
         let (from, to) = (attempt.from, attempt.to);
         let link = self.link((from, to));
         let delay = self.delay(&link);
-        let is_down = self.down.contains(&from);
+        let is_down = self.hosts.get(&to).is_some_and(|host| self.down.contains(host));
         match link.connects {
             Connects::Hang => return nothing,
             Connects::Refused => {
@@ -160,17 +162,14 @@ impl State {
             }
             Connects::Served => {}
         }
-        // The handshake needs both directions, and is tried again.
-        if link.up_is_cut || link.down_is_cut {
+        // The handshake needs both directions and a machine that is there, and is tried again.
+        if link.up_is_cut || link.down_is_cut || is_down {
             self.at(self.now + 5 * RETRANSMIT, Happening::Syn(id));
             return nothing;
         }
         let number = (self.next_id() << 1) + (1 << 32);
         let Some(listening) = self.listening.get_mut(&to) else {
-            // A machine that is down says nothing; one on which nothing listens refuses.
-            if !is_down {
-                self.at(self.now + delay, Happening::Refuse(id));
-            }
+            self.at(self.now + delay, Happening::Refuse(id));
             return nothing;
         };
         let server = listening.host;
@@ -223,7 +222,7 @@ impl State {
     pub(super) fn send(&mut self, id: PipeId, bytes: &[u8]) {
         let Some(pipe) = self.pipes.get(&id) else { return };
         let link = self.link(pipe.link);
-        let delay = self.delay(&link) + bytes.len() as u64 * MS / link.bandwidth.max(1);
+        let delay = self.delay(&link);
         let mut sent = bytes;
         let mut cut = None;
         let Some(pipe) = self.pipes.get_mut(&id) else { return };
@@ -233,6 +232,7 @@ impl State {
                 true => {
                     sent = &bytes[..*left];
                     cut = Some(*kind);
+                    self.traffic.cuts_in_a_line += 1;
                 }
                 false => *left -= bytes.len(),
             },
@@ -247,6 +247,7 @@ impl State {
                     Some(end) => {
                         sent = &bytes[..=*end];
                         cut = Some(*kind);
+                        self.traffic.cuts_behind_a_line += 1;
                     }
                     None => *left -= ends.len(),
                 }
@@ -254,7 +255,9 @@ impl State {
         }
         // The writer does not notice: what it believes to have written is gone.
         if !pipe.is_void && !sent.is_empty() {
-            let due = pipe.last_due.max(self.now + delay);
+            // The way is busy while a segment goes over it.
+            let takes = sent.len() as u64 * MS / link.bandwidth.max(1);
+            let due = pipe.last_due.max(self.now + delay) + takes;
             pipe.last_due = due;
             pipe.unread += sent.len();
             pipe.chunks.push_back(Chunk::Data(due, sent.to_vec()));

@@ -154,6 +154,16 @@ pub async fn tries(caller: &mut Caller, keys: u64) {
     rest(caller).await;
 }
 
+/// A planted leak: the guard is never dropped, so that the client renews what no caller has.
+pub async fn leak(caller: &mut Caller) {
+    let subject = lock(0);
+    if let Some((holder, guard)) = acquire_lock(caller, &subject).await {
+        holder.lets_go();
+        std::mem::forget(guard);
+    }
+    rest(caller).await;
+}
+
 /// A planted bug: its history breaks rules.
 pub async fn liar(caller: &mut Caller) {
     let subject = lock(0);
@@ -177,8 +187,9 @@ pub async fn several(caller: &mut Caller, keys: u64) {
     else {
         return;
     };
-    // Each further lock is tried even when the time is over, for as long as a request may take: so it has no deadline of its own.
-    let asked = Asked::new(Action::Acquire);
+    // Each further lock is tried even when the time is over, for as long as a request may take.
+    let tries = caller.process.request_timeout * subjects.len() as u32;
+    let asked = Asked::new(Action::Acquire).within(caller.process.acquire_timeout + tries);
     let Returned { op, result } = caller.call(asked, locks.acquire()).await;
     let all: MultiLockGuard = match result {
         Some(Ok(all)) => all,

@@ -34,6 +34,8 @@ pub enum Program {
     Observer,
     /// Believes that it holds what it has let go.
     Liar,
+    /// Says that it has let go of what it keeps.
+    Leak,
     /// Never ends.
     Stuck,
     Panics,
@@ -78,6 +80,7 @@ impl Program {
                 Self::GroupMember => signals::subscriber(&mut caller, signals::Pace::Shared).await,
                 Self::Observer => locks::observer(&mut caller).await,
                 Self::Liar => locks::liar(&mut caller).await,
+                Self::Leak => locks::leak(&mut caller).await,
                 Self::Stuck => std::future::pending().await,
                 Self::Panics => panic!("planted"),
             }
