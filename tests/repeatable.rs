@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::future::ready;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -195,7 +196,7 @@ async fn live(network: &Network, seed: u64) -> Vec<String> {
     let listen = network.clone();
     let cluster = Cluster::builder()
         .options(Server::builder().seed(seed + 1).orphan_ttl(Duration::from_secs(20)))
-        .start_on([2, 3, 4].map(at), move |address| Ok(listen.listen(address)))
+        .start_on([2, 3, 4].map(at), move |address| ready(Ok(listen.listen(address))))
         .await
         .unwrap();
     let mut callers = JoinSet::new();

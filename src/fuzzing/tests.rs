@@ -3,9 +3,13 @@
 use std::fs;
 use std::path::Path;
 
-/// Runs a target on every file of its corpus.
+/// Runs a target on every file of its corpus. The package that is published has none.
 fn every_input_of(target: &str, run: fn(&[u8])) {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
+    let fuzz = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz");
+    if !fuzz.exists() {
+        return println!("not run: there is no {}", fuzz.display());
+    }
+    let folder = fuzz.join("corpus").join(target);
     let mut count = 0;
     for file in fs::read_dir(&folder).unwrap() {
         let path = file.unwrap().path();
