@@ -42,6 +42,27 @@ fn a_process_that_does_not_run_is_not_late() {
     assert_fine(&killed);
 }
 
+/// Which asks for the later ones when its time is over, too.
+#[test]
+fn an_acquire_of_several_keys_has_its_timeout_in_the_time_in_which_its_process_ran() {
+    let frozen = |returned_at: u64| {
+        let several = Invoke {
+            key: None,
+            ..invoke(1, Action::Acquire)
+        };
+        let mut lines = vec![
+            at(0, within(100, several)),
+            at(1000, What::TroubleBegun(trouble("the end"))),
+        ];
+        lines.push(at(50, What::ProcessFrozen(process("p"))));
+        lines.push(at(300, What::ProcessThawed(process("p"))));
+        lines.push(at(returned_at, returned(1, Outcome::TimedOut)));
+        lines
+    };
+    assert_fine(&frozen(360));
+    assert_broken(&frozen(361), &[(Rule::Deadlines, "returned at +0.361000 s")]);
+}
+
 /// The first thaw makes it run, however often it was frozen.
 #[test]
 fn a_process_that_is_frozen_twice_runs_from_the_first_thaw() {

@@ -3,10 +3,14 @@
 //! An operation is late by the time in which its process ran between its deadline and its return; more than `scheduling` is a violation. So a
 //! process that was stopped is judged by what it does when it goes on. What is broken outside is no excuse.
 //!
+//! An acquire of several keys (it names none) asks for one after another, for the later ones when their time is over, too. It is late
+//! by the time in which its process ran beyond its timeout: what comes behind a stop may still take as long as its requests may.
+//!
 //! An operation that has not returned is judged up to the death of its process, or the end of the record. Without a timeout it may wait
 //! for ever, but not beyond the end of a process that ended in order. Dropping its future is a return (`cancelled`).
 
 use super::super::facts::processes::Death;
+use super::super::record::Action;
 use super::super::shortened::Subject;
 use super::super::verdict::Rule;
 use super::{Findings, time};
@@ -31,7 +35,11 @@ pub fn check(findings: &mut Findings<'_>) {
         let Some(timeout) = operation.timeout else { continue };
         findings.counts.deadlines += 1;
         let deadline = operation.at.saturating_add(timeout);
-        if life.frozen.outside(deadline, until) <= findings.bounds.scheduling {
+        let late = match (operation.action, &operation.key) {
+            (Action::Acquire, None) => life.frozen.outside(operation.at, until).saturating_sub(timeout),
+            _ => life.frozen.outside(deadline, until),
+        };
+        if late <= findings.bounds.scheduling {
             continue;
         }
         let what = match returned {
