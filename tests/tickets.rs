@@ -55,6 +55,33 @@ async fn what_is_free_is_taken_again_and_again_over_the_same_connections() {
     assert!(server.stats().locks.is_empty());
 }
 
+/// Or its grant would wait for room behind those that wait for that grant.
+#[tokio::test]
+async fn a_ticket_is_waited_for_however_many_others_wait() {
+    let server = Server::builder().port(0).start().await.unwrap();
+    let servers = [server.local_addr().to_string()];
+    let client = Client::builder()
+        .servers(servers)
+        .max_waiters(1)
+        .connect()
+        .await
+        .unwrap();
+    let lock = client.lock("k").unwrap();
+    let holder = lock.acquire().await.unwrap();
+    let (first, second) = (queued(&lock).await, queued(&lock).await);
+    let other = client.lock("other").unwrap();
+    let _held = other.acquire().await.unwrap();
+    let waiting = tokio::spawn(async move { other.acquire().await.map(drop) });
+    until("it takes the only room", || waiters(&server) == 3).await;
+    let behind = tokio::spawn(second.wait(LONG));
+    holder.release().await.unwrap();
+    let guard = first.wait(LONG).await.unwrap();
+    assert!(!behind.is_finished());
+    guard.release().await.unwrap();
+    assert!(behind.await.unwrap().unwrap().is_held());
+    waiting.abort();
+}
+
 #[tokio::test]
 async fn a_place_is_kept_while_nobody_waits_at_it() {
     let (server, client) = scene(Server::builder()).await;

@@ -35,6 +35,9 @@ pub(crate) struct ShardPlace {
     pub(crate) room: Arc<Semaphore>,
     /// Room for those that do.
     pub(crate) waiting_room: Arc<Semaphore>,
+    /// Room for waits at places that are taken already. The connections bound those, so it is never full: a grant that is there must
+    /// not wait for room behind callers that wait for that grant.
+    pub(crate) ticket_room: Arc<Semaphore>,
 }
 
 impl ShardPlace {
@@ -51,6 +54,7 @@ impl ShardPlace {
             health,
             room: Arc::new(Semaphore::new(max_in_flight)),
             waiting_room: Arc::new(Semaphore::new(max_waiters)),
+            ticket_room: Arc::new(Semaphore::new(Semaphore::MAX_PERMITS)),
         }
     }
 

@@ -298,8 +298,7 @@ impl ClientBuilder {
     }
 
     /// How many callers of one shard may wait for other holders at once; further ones wait for room, with their timeout
-    /// running. So does the wait for a ticket, whose grant may run out meanwhile: let there be room for the waits of all tickets.
-    /// Default: 65,536.
+    /// running. Those that wait at the place of a ticket do not count. Default: 65,536.
     pub fn max_waiters(mut self, waiters: usize) -> Self {
         self.options.max_waiters = waiters;
         self

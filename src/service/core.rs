@@ -236,7 +236,8 @@ pub(super) fn shard_is_away(place: &ShardPlace) -> Option<Error> {
 
 fn no_room(place: &ShardPlace, operation: Operation, budget: Budget) -> Option<Error> {
     let room = match operation {
-        Operation::Enqueue | Operation::Collect => &place.waiting_room,
+        Operation::Enqueue => &place.waiting_room,
+        Operation::Collect => &place.ticket_room,
         _ => &place.room,
     };
     let full = room.available_permits() == 0;

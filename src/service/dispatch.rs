@@ -288,7 +288,7 @@ async fn collect(core: impl Borrow<Arc<Core>>, queued: QueuePlace, wait: Duratio
     let place = core.topology.route(&key)?;
     let until = after(Instant::now(), wait);
     let not_its_turn = |refused: Refusal| refused.not_its_turn(target, &key, wait).at(&place.endpoint());
-    let asked = ask(place, &place.waiting_room, None, |ask| {
+    let asked = ask(place, &place.ticket_room, None, |ask| {
         ticket.collect(until, ask);
         Ok(())
     });

@@ -415,12 +415,7 @@ impl ClientPlan {
             true => one(random, &Program::SIGNALS),
             false => one(random, &Program::LOCKS),
         });
-        let programs: Vec<Program> = drawn.collect();
-        // A ticket that was granted is of no use to a caller that has to wait for room, behind callers that wait for that ticket.
-        let least_waiters = match programs.iter().any(|program| matches!(program, Program::TwoPhase)) {
-            true => programs.len(),
-            false => 1,
-        };
+        let programs = drawn.collect();
         let exclusive = one(random, &[2, 4, 64, 1024]);
         Self {
             programs,
@@ -437,7 +432,7 @@ impl ClientPlan {
             exclusive_connections_per_key: exclusive.min(one(random, &[1, 2, 16])),
             idle_connection_timeout: Duration::from_millis(random.u64(100..20_000)),
             max_in_flight: one(random, &[1, 4, 4096]),
-            max_waiters: one(random, &[1, 3, 65_536]).max(least_waiters),
+            max_waiters: one(random, &[1, 3, 65_536]),
             max_redirects: random.u32(..4),
             fails_fast: random.u32(..5) == 0,
             knows_fences: random.bool(),
