@@ -37,7 +37,7 @@ impl Registry {
         self.phase(id) == Some(Phase::Releasing)
     }
 
-    /// Forgets a lease.
+    /// Forgets a lease. Its token may be that of a later one by now, which stays known.
     pub(crate) fn remove(&mut self, id: LeaseId, now: Instant) {
         if self.entry(id).is_none() {
             return;
@@ -51,8 +51,9 @@ impl Registry {
         slot.generation = slot.generation.wrapping_add(1);
         self.free.push(id.slot);
         let Some(entry) = slot.entry.take() else { return };
-        if let Some(tokens) = &mut self.tokens {
-            tokens.remove(&entry.cell.token);
+        let token = &entry.cell.token;
+        if let Some(tokens) = self.tokens.as_mut().filter(|tokens| tokens.get(token) == Some(&id)) {
+            tokens.remove(token);
         }
         if entry.phase.is_held() {
             self.metrics.released(&entry.cell, now);

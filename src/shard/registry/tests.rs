@@ -198,6 +198,21 @@ fn the_servers_word_counts_where_it_gave_less_but_rounding_down_is_no_less() {
     assert_eq!(given(10, Some(99)), Some(10));
 }
 
+/// Its holder keeps the lost one for as long as it likes, and the session may be granted the same token again meanwhile.
+#[tokio::test(start_paused = true)]
+async fn a_token_that_was_lost_and_granted_again_is_the_later_lease_whatever_becomes_of_the_first() {
+    let mut registry = registry(0.5).knowing_tokens(true);
+    let (now, token) = (Instant::now(), Token::compose(Fence(1), 2));
+    let (first, _lost) = insert(&mut registry, 10, now, RenewPolicy::default());
+    registry.lose(first, LostReason::Expired, now);
+    assert!(matches!(registry.know(&token), Known::Lost));
+    let (second, _held) = insert(&mut registry, 10, now, RenewPolicy::default());
+    registry.remove(first, now);
+    assert!(matches!(registry.know(&token), Known::Held(id) if id == second));
+    registry.remove(second, now);
+    assert!(matches!(registry.know(&token), Known::Not));
+}
+
 #[tokio::test]
 async fn when_the_registry_ends_its_holders_know() {
     let mut registry = registry(0.5);
