@@ -16,6 +16,7 @@ use dflockd_client::server::{Cluster, EventKind, Listener, Server, ServerBuilder
 use dflockd_client::{ErrorKind, Key, Ttl, WaitSecs};
 use tokio::io::{AsyncReadExt, DuplexStream, duplex};
 use tokio::sync::mpsc;
+use tokio::task::yield_now;
 use tokio::time::sleep;
 
 /// Where something listens in memory.
@@ -77,7 +78,9 @@ fn a_server_serves_what_any_listener_accepts() {
         release(&mut wire, &key, &grant.token).await.unwrap();
         // It hangs up at the end, and its listener is gone.
         let mut idle = hub.connect(address).unwrap();
-        sleep(Duration::from_millis(10)).await;
+        while server.stats().connections < 2 {
+            yield_now().await;
+        }
         server.kill().await;
         assert_eq!(idle.read(&mut [0; 8]).await.unwrap(), 0);
         assert!(hub.connect(address).is_none());

@@ -21,7 +21,7 @@ pub(crate) enum Added {
 }
 
 impl Resource {
-    /// Opens it, and makes it if there is none.
+    /// Opens the database in this directory, and creates it if it is missing.
     pub(crate) fn open(directory: &Path) -> rusqlite::Result<Self> {
         // A process that is stopped while it writes keeps all others out until it is thawed.
         const PATIENCE: Duration = Duration::from_secs(20);

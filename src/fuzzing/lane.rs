@@ -326,7 +326,7 @@ fn requests(bytes: &[u8]) -> Vec<Request> {
     std::iter::from_fn(|| decoder.next_request().unwrap()).collect()
 }
 
-/// The lines that were read, up to one that is none.
+/// The lines that were read, up to the first that is too long or no text.
 fn lines(bytes: &[u8]) -> Vec<String> {
     let mut buffer = LineBuffer::new();
     buffer.extend(bytes);

@@ -131,7 +131,7 @@ async fn play(release: Release, flags: u8, seed: u8, said: &[u8]) {
     if shared.options.auto_release_on_disconnect && release != Release::Cluster {
         assert_eq!(shared.state().leases_and_waiters(), (0, 0));
     }
-    // In the end each lease ends, also of those that are granted to places that nobody gave up.
+    // In the end each lease ends, those too that are granted to places which no client gave up.
     for _ in 0..=said.len() {
         if shared.state().leases_and_waiters().0 == 0 {
             break;
@@ -170,7 +170,7 @@ impl Wake for Woken {
 }
 
 impl<'a> Bench<'a> {
-    /// The client, which connects if there is none; `None` if it is not admitted.
+    /// Returns the client, connected first if it is not; `None` if the server does not admit it.
     fn client(&mut self, which: usize) -> Option<&mut Client<'a>> {
         let shared = self.shared;
         let place = &mut self.clients[which];

@@ -197,6 +197,16 @@ fn begin_shutdown(bench: &mut Bench) {
     bench.handle(Input::Shutdown(Shutdown { until, told: None }));
 }
 
+/// The server answers that. A grant that it tells of is given back.
+fn place_is_given_up(bench: &mut Bench, owner: LaneId, granted: bool) {
+    if !granted {
+        return bench.answer_to(owner, RequestKind::GiveUp, Response::TimedOut);
+    }
+    bench.answer_to(owner, RequestKind::GiveUp, Response::Granted(grant(1)));
+    let (pipelined, request) = bench.sent(RequestKind::Release);
+    bench.answer(pipelined, request, Response::Done);
+}
+
 #[test]
 fn where_leases_survive_it_a_shutdown_gives_back_what_is_granted_at_a_place_that_is_being_given_up() {
     let mut bench = Bench::connected(|settings| settings.survives_disconnect = true);
@@ -204,9 +214,7 @@ fn where_leases_survive_it_a_shutdown_gives_back_what_is_granted_at_a_place_that
     bench.handle(Input::GiveUp(ticket.id()));
     begin_shutdown(&mut bench);
     assert_eq!(bench.report, None, "what is granted there would be held by no caller");
-    bench.answer_to(owner, RequestKind::GiveUp, Response::Granted(grant(1)));
-    let (pipelined, request) = bench.sent(RequestKind::Release);
-    bench.answer(pipelined, request, Response::Done);
+    place_is_given_up(&mut bench, owner, true);
     assert!(bench.report.is_some());
 }
 
@@ -217,14 +225,7 @@ fn where_leases_survive_it_a_shutdown_gives_up_the_places_of_tickets() {
         let (owner, _ticket) = ticket(&mut bench);
         begin_shutdown(&mut bench);
         assert_eq!(bench.report, None);
-        match granted {
-            false => bench.answer_to(owner, RequestKind::GiveUp, Response::TimedOut),
-            true => {
-                bench.answer_to(owner, RequestKind::GiveUp, Response::Granted(grant(1)));
-                let (pipelined, request) = bench.sent(RequestKind::Release);
-                bench.answer(pipelined, request, Response::Done);
-            }
-        }
+        place_is_given_up(&mut bench, owner, granted);
         assert!(bench.report.is_some());
     }
 }
@@ -269,14 +270,7 @@ fn where_leases_survive_it_a_shutdown_gives_up_the_place_that_a_ticket_in_flight
         bench.answer_to(owner, RequestKind::Enqueue, Response::Queued);
         hears_of_the_shutdown(&mut receiver);
         assert_eq!(bench.report, None, "its place is being given up");
-        match granted {
-            false => bench.answer_to(owner, RequestKind::GiveUp, Response::TimedOut),
-            true => {
-                bench.answer_to(owner, RequestKind::GiveUp, Response::Granted(grant(1)));
-                let (pipelined, request) = bench.sent(RequestKind::Release);
-                bench.answer(pipelined, request, Response::Done);
-            }
-        }
+        place_is_given_up(&mut bench, owner, granted);
         assert!(bench.report.is_some());
     }
 }

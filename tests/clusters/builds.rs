@@ -9,7 +9,7 @@ use tokio::time::timeout;
 
 use super::support::cluster::{ClusterScene, LONG, patient, patiently, queued, until_served_by};
 
-/// What earlier builds leave behind is granted to nobody for so long.
+/// For so long what earlier builds leave behind is granted to no caller.
 const SHORT: Duration = Duration::from_secs(1);
 
 /// A renewal does not move a lease from the connection that was granted it, so the lease ends with that, and its holder hears so at the

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use dflockd_client::{Endpoint, ErrorKind, SignalConn, SignalOptions};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, DuplexStream, duplex};
-use tokio::runtime::Builder;
+use tokio::runtime::{Builder, Runtime};
 use tokio::time::Instant;
 use tower::service_fn;
 
@@ -35,14 +35,14 @@ async fn serve(stream: DuplexStream, renewals: Arc<AtomicU64>) {
     }
 }
 
+fn timers_only() -> Runtime {
+    let mut builder = Builder::new_current_thread();
+    builder.enable_time().start_paused(true).build().unwrap()
+}
+
 #[test]
 fn timers_are_enough() {
-    let runtime = Builder::new_current_thread()
-        .enable_time()
-        .start_paused(true)
-        .build()
-        .unwrap();
-    runtime.block_on(async {
+    timers_only().block_on(async {
         let renewals = Arc::new(AtomicU64::new(0));
         let connector = service_fn({
             let renewals = Arc::clone(&renewals);
@@ -101,12 +101,7 @@ impl Machines {
 /// No kernel tells that the machine behind such a stream is gone, and while a request waits for a lock the client expects to hear nothing.
 #[test]
 fn a_wait_does_not_stay_at_a_machine_that_is_gone() {
-    let runtime = Builder::new_current_thread()
-        .enable_time()
-        .start_paused(true)
-        .build()
-        .unwrap();
-    runtime.block_on(async {
+    timers_only().block_on(async {
         let machines = Machines::default();
         let connector = service_fn({
             let machines = machines.clone();

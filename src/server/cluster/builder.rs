@@ -128,7 +128,11 @@ impl ClusterBuilder {
     /// A cluster whose members do not run yet.
     fn of(self, ports: Vec<Port>) -> Result<Cluster> {
         if ports.is_empty() {
-            return Err(Error::invalid("number of members", 0, "somebody has to lead"));
+            return Err(Error::invalid(
+                "number of members",
+                0,
+                "a cluster needs at least one member, to lead it",
+            ));
         }
         let mut options = self.each.options;
         options.check()?;

@@ -146,7 +146,7 @@ fn lost_tries<const COUNT: usize>(bench: &mut Bench) -> (LaneId, [Caller; COUNT]
     bench.leader_is_found();
     let after = name_of(bench, bench.pipelined());
     let (lane, presented) = reopened(bench);
-    assert_eq!(presented, name, "under any other it would be granted to nobody");
+    assert_eq!(presented, name, "a grant under any other name reaches no caller");
     assert_ne!(after, name);
     (lane, callers)
 }

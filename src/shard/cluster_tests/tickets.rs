@@ -25,7 +25,7 @@ fn a_ticket_is_renewed_with_the_ttl_that_was_asked_for_and_not_with_what_is_left
         let (lane, mut caller) = collects(&mut bench, 29 * SECOND + SECOND / 2);
         // Less than a second is left, which is told as nothing, and that as the server's default.
         bench.answer_to(lane, RequestKind::Collect, left_of(1, 33));
-        assert!(is_waiting(&mut caller), "nobody gets it before it is confirmed");
+        assert!(is_waiting(&mut caller), "no caller gets it before it is confirmed");
         answers_with_ttl(&mut bench, RequestKind::Confirm, 30, Response::Renewed(Some(30)));
         assert_eq!(lease(&mut caller).cell.ttl.as_secs(), 30);
     }

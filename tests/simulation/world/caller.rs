@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use dflockd_client::{Client, Error, Lease};
+use dflockd_client::{Client, Error, Lease, Lock};
 use fastrand::Rng;
 
 use super::history::record::{Acquired, Action, Invoke, Kind, LetGo, Lost, Name, Outcome, Return, Use, What};
@@ -110,6 +110,12 @@ impl Caller {
 
     pub fn note(&self, what: What) {
         self.process.writer.note(what);
+    }
+
+    /// The client's lock of that key.
+    pub fn lock(&self, subject: &Subject) -> Lock {
+        let client = &self.process.client;
+        client.lock(&*subject.key).expect("the simulation's keys are valid")
     }
 
     /// Sleeps for up to so long.

@@ -47,11 +47,7 @@ pub async fn holder(caller: &mut Caller, keys: u64) {
 
 async fn acquire_lock(caller: &mut Caller, subject: &Subject) -> Option<(Holder, LockGuard)> {
     let within = caller.process.acquire_timeout + caller.process.request_timeout;
-    let lock = caller
-        .process
-        .client
-        .lock(&*subject.key)
-        .expect("a key of the simulation is none");
+    let lock = caller.lock(subject);
     // Some leases run out under their holders.
     let lock = lock.renew(caller.random.u32(..8) > 0);
     let asked = Asked::of(Action::Acquire, subject).within(within);
@@ -131,11 +127,7 @@ impl Released for dflockd_client::SemaphorePermit {
 
 pub async fn tries(caller: &mut Caller, keys: u64) {
     let subject = lock(caller.random.u64(..keys));
-    let lock = caller
-        .process
-        .client
-        .lock(&*subject.key)
-        .expect("a key of the simulation is none");
+    let lock = caller.lock(&subject);
     let asked = Asked::of(Action::Try, &subject).within(caller.process.request_timeout);
     let Returned { op, result } = caller.call(asked, lock.try_acquire()).await;
     let result = match result {
@@ -242,11 +234,7 @@ pub async fn election(caller: &mut Caller) {
         key: Name::from("leader"),
         limit: 1,
     };
-    let lock = caller
-        .process
-        .client
-        .lock(&*subject.key)
-        .expect("a key of the simulation is none");
+    let lock = caller.lock(&subject);
     let election = Election::new(lock);
     // A campaign has no end of its own.
     let patience = Duration::from_millis(caller.random.u64(100..15_000));

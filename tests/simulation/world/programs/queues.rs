@@ -10,11 +10,7 @@ use super::locks::{granted, hold, lock, release, rest};
 
 pub async fn two_phase(caller: &mut Caller, keys: u64) {
     let subject = lock(caller.random.u64(..keys));
-    let lock = caller
-        .process
-        .client
-        .lock(&*subject.key)
-        .expect("a key of the simulation is none");
+    let lock = caller.lock(&subject);
     let asked = Asked::of(Action::Enqueue, &subject).within(caller.process.request_timeout);
     let Returned { op, result } = caller.call(asked, lock.enqueue()).await;
     let held = match result {
