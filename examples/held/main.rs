@@ -1,9 +1,15 @@
-//! What it costs to hold many leases: connections, memory, processor time.
+//! What it costs to hold many leases: sockets, memory, processor time, and the pairs of a caller in the foreground.
 //!
 //!     cargo run --release --example server -- --max-locks 1000000 &
 //!     cargo run --release --example held -- --leases 100000 --ttl 30 --seconds 60 --servers 127.0.0.1:6388
 //!
-//! Without `--servers` it starts an embedded server in this process; memory and processor time then are those of both.
+//! A caller acquires and releases a key of its own every two milliseconds, first while the client is idle and then while it holds. What
+//! these pairs take of the processor is measured while the client is idle, and not counted later.
+//!
+//! Without `--servers` it starts an embedded server in this process; memory, sockets and processor time then are those of both.
+
+mod foreground;
+mod usage;
 
 use std::error::Error;
 use std::time::{Duration, Instant};
@@ -11,6 +17,9 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use dflockd_client::server::Server;
 use dflockd_client::{Client, LockGuard};
+
+use self::foreground::Foreground;
+use self::usage::Usage;
 
 #[derive(Parser)]
 struct Arguments {
@@ -23,6 +32,9 @@ struct Arguments {
     /// For how long to hold them, in seconds.
     #[arg(long, default_value_t = 10)]
     seconds: u64,
+    /// For how long the foreground is measured while nothing is held, in seconds.
+    #[arg(long, default_value_t = 5)]
+    idle_seconds: u64,
     /// The servers, as host:port; an embedded one if there are none.
     #[arg(long, value_delimiter = ',')]
     servers: Vec<String>,
@@ -46,6 +58,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .await?;
     // One pair first, so that what is there once and for all is not counted.
     client.lock("held/warm-up")?.acquire().await?.release().await?;
+    let began = Usage::now();
+    let idle = Foreground::during(&client, Duration::from_secs(arguments.idle_seconds)).await?;
     let empty = Usage::now();
 
     let started = Instant::now();
@@ -56,33 +70,42 @@ async fn main() -> Result<(), Box<dyn Error>> {
         "{} leases taken in {taken:.2?}",
         guards.iter().map(Vec::len).sum::<usize>()
     );
-    match client.stats().await {
-        Ok(stats) => println!("connections: {}, that which asks included", stats.connections),
-        Err(error) => println!("connections: not known ({error})"),
-    }
     if let (Some(empty), Some(full)) = (&empty, &full) {
         println!(
-            "memory: {} bytes per lease",
-            full.resident.saturating_sub(empty.resident) / arguments.leases.max(1)
+            "memory: {} bytes per lease; {} sockets",
+            full.resident.saturating_sub(empty.resident) / arguments.leases.max(1),
+            full.sockets
         );
     }
 
     let held_from = Instant::now();
-    tokio::time::sleep(Duration::from_secs(arguments.seconds)).await;
+    let busy = Foreground::during(&client, Duration::from_secs(arguments.seconds)).await?;
     let held = guards.iter().flatten().filter(|guard| guard.is_held()).count();
     println!(
         "{held} of {} are held after {:.0?}",
         arguments.leases,
         held_from.elapsed()
     );
-    if let (Some(full), Some(end)) = (&full, Usage::now()) {
+    if let (Some(began), Some(empty), Some(full), Some(end)) = (began, empty, full, Usage::now()) {
+        let of_a_pair = (empty.processor - began.processor) / idle.pairs().max(1) as f64;
         let used = end.processor - full.processor;
+        let by_leases = (used - of_a_pair * busy.pairs() as f64).max(0.0);
+        let share = |seconds: f64| 100.0 * seconds / held_from.elapsed().as_secs_f64();
         println!(
-            "processor: {used:.2} s in {:.0?}, {:.2} % of one core",
-            held_from.elapsed(),
-            100.0 * used / held_from.elapsed().as_secs_f64()
+            "processor: {:.2} % of one core, {:.2} % without the pairs of the foreground",
+            share(used),
+            share(by_leases)
         );
     }
+    for (when, pairs) in [("idle", &idle), ("holding", &busy)] {
+        println!(
+            "pairs of the foreground, {when}: {}, p50 {:.0} us, p99 {:.0} us",
+            pairs.pairs(),
+            pairs.micros(0.5),
+            pairs.micros(0.99)
+        );
+    }
+    println!("p99, holding to idle: {:.2}", busy.micros(0.99) / idle.micros(0.99));
 
     let started = Instant::now();
     let report = client.shutdown(Duration::from_secs(30)).await;
@@ -114,28 +137,4 @@ async fn acquire_all(client: &Client, leases: usize) -> Result<Vec<Vec<LockGuard
         all.push(finished??);
     }
     Ok(all)
-}
-
-/// What this process uses, where the system tells (Linux).
-struct Usage {
-    /// Bytes.
-    resident: usize,
-    /// Seconds.
-    processor: f64,
-}
-
-impl Usage {
-    fn now() -> Option<Self> {
-        let status = std::fs::read_to_string("/proc/self/status").ok()?;
-        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-        let kilobytes: usize = resident.split_whitespace().next()?.parse().ok()?;
-        let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
-        // Behind the name, which may hold anything: fields 14 and 15 are user and system time in hundredths of a second.
-        let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
-        let ticks = |index: usize| fields.get(index)?.parse::<f64>().ok();
-        Some(Self {
-            resident: kilobytes * 1024,
-            processor: (ticks(11)? + ticks(12)?) / 100.0,
-        })
-    }
 }
