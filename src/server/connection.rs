@@ -12,11 +12,10 @@ use tokio::sync::oneshot;
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::ids::QualifiedKey;
 use super::pause::PreciseTimer;
 use super::shared::Shared;
 use super::signals::{Cut, Inbox};
-use super::state::{ServerAnswer, State};
+use super::state::{KeyId, ServerAnswer, State};
 use crate::clock::after;
 use crate::protocol::{RawRequest, RequestDecoder, RequestLines, Response, Status};
 
@@ -104,7 +103,7 @@ enum NextStep {
 /// A request that the server answers later.
 struct Blocked {
     /// The key that it waits for. `None` if it waits for nothing that will come.
-    subject: Option<QualifiedKey>,
+    subject: Option<KeyId>,
     until: Instant,
     granted: oneshot::Receiver<Response>,
 }
@@ -240,7 +239,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ServedConnection<'_, S> {
                 },
                 () = sleep_until(blocked.until) => {
                     // The grant may have come in this very moment: then it counts.
-                    let Some(subject) = &blocked.subject else {
+                    let Some(subject) = blocked.subject else {
                         break Response::Refused(Status::Error);
                     };
                     let gave_up = shared.state().give_up(number, subject, Instant::now());

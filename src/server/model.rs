@@ -10,11 +10,10 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::event::Event;
-use super::ids::QualifiedKey;
 use super::options::ServerOptions;
 use super::random::Random;
 use super::release::Release;
-use super::state::{ServerAnswer, State};
+use super::state::{KeyId, ServerAnswer, State};
 use crate::clock::after;
 use crate::protocol::{RawRequest, RequestDecoder, Response, Status};
 use crate::types::Ttl;
@@ -69,7 +68,7 @@ struct ModelConnection {
 
 struct Blocked {
     /// `None` if it waits for nothing that will come.
-    subject: Option<QualifiedKey>,
+    subject: Option<KeyId>,
     until: Instant,
     granted: oneshot::Receiver<Response>,
     /// What came of it, once that is known.
@@ -176,7 +175,7 @@ impl ModelServer {
                     }
                     None | Some(Outcome::Forgotten) if blocked.until <= now => {
                         let gave_up = |subject| self.state.give_up(number, subject, now);
-                        let response = match blocked.subject.as_ref().map(gave_up) {
+                        let response = match blocked.subject.map(gave_up) {
                             None => refused(),
                             Some(gave_up) => match blocked.granted.try_recv() {
                                 Ok(granted) if !gave_up => granted,

@@ -1,5 +1,6 @@
 //! Keys as servers take them.
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -14,6 +15,13 @@ impl Name {
     }
 
     pub(super) fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// Equal, ordered and hashed as its bytes.
+impl Borrow<[u8]> for Name {
+    fn borrow(&self) -> &[u8] {
         &self.0
     }
 }

@@ -15,7 +15,7 @@ pub(super) struct Bench {
 }
 
 /// An acquire that waits.
-pub(super) struct Waiting(pub(super) QualifiedKey, pub(super) oneshot::Receiver<Response>);
+pub(super) struct Waiting(pub(super) KeyId, pub(super) oneshot::Receiver<Response>);
 
 impl Waiting {
     pub(super) fn answer(&mut self) -> Option<Response> {

@@ -1,14 +1,14 @@
 //! What the parts of a state say of each other agrees. For tests and fuzzers.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use super::State;
 
 impl State {
     /// Asserts that holders, waiters, connections and the order in which leases end say the same.
     pub(in crate::server) fn assert_that_books_agree(&self) {
-        let mut ends = BTreeSet::new();
-        for (subject, entry) in &self.entries {
+        let mut ends = BTreeMap::new();
+        for (subject, entry) in self.entries.iter() {
             assert!(
                 entry.holders.len() as u64 <= entry.limit,
                 "{subject:?} has too many holders"
@@ -18,16 +18,16 @@ impl State {
                 "{subject:?} is free, and has waiters"
             );
             for holder in &entry.holders {
-                ends.insert((holder.ends, holder.lease, subject.clone()));
+                ends.insert((holder.ends, holder.lease), subject);
                 if let Some(client) = self.clients.get(&holder.connection) {
-                    assert!(client.holds.contains(&(subject.clone(), holder.lease)), "{subject:?}");
+                    assert!(client.holds.get(&holder.lease) == Some(&subject), "{subject:?}");
                 }
             }
         }
         assert_eq!(ends, self.ends);
         for (connection, client) in &self.clients {
-            for (subject, lease) in &client.holds {
-                let holders = self.entries.get(subject).into_iter().flat_map(|entry| &entry.holders);
+            for (lease, subject) in &client.holds {
+                let holders = self.entries.get(*subject).into_iter().flat_map(|entry| &entry.holders);
                 let mut own = holders.filter(|holder| holder.connection == *connection);
                 assert!(
                     own.any(|holder| holder.lease == *lease),
@@ -35,7 +35,7 @@ impl State {
                 );
             }
             for (place, subject) in client.places.clone() {
-                let waiter = self.entries.get(&subject).and_then(|entry| entry.waiters.get(&place));
+                let waiter = self.entries.get(subject).and_then(|entry| entry.waiters.get(&place));
                 assert!(
                     waiter.is_some_and(|waiter| waiter.connection == *connection),
                     "{subject:?}"

@@ -4,7 +4,7 @@ use tokio::time::Instant;
 
 use super::entry::Waiter;
 use super::report::About;
-use super::{ConnectionId, Place, QualifiedKey, State};
+use super::{ConnectionId, KeyId, Place, State};
 use crate::protocol::{Response, Status};
 use crate::server::event::EventKind;
 
@@ -16,7 +16,7 @@ impl State {
             return;
         }
         self.draining = true;
-        let mut waits: Vec<(ConnectionId, QualifiedKey, Place)> = self
+        let mut waits: Vec<(ConnectionId, KeyId, Place)> = self
             .clients
             .iter_mut()
             .filter_map(|(connection, client)| {
@@ -27,30 +27,32 @@ impl State {
         // In their order, so that equal histories have equal outcomes.
         waits.sort_unstable_by_key(|(connection, _, place)| (*place, *connection));
         for (connection, subject, place) in waits {
-            let entry = self.entries.get_mut(&subject);
+            let entry = self.entries.get_mut(subject);
             let Some(waiter) = entry.and_then(|entry| entry.remove_waiter(place)) else {
                 continue;
             };
             if let Some(client) = self.clients.get_mut(&connection) {
-                client.places.remove(&(place, subject.clone()));
+                client.places.remove(&place);
             }
             for (_, told) in waiter.told {
                 drop(told.send(Response::Refused(Status::Error)));
             }
-            self.record(EventKind::Left, &subject, About::Place(place), connection, now);
+            self.record(EventKind::Left, subject, About::Place(place), connection, now);
         }
     }
 
     /// The end, at once: nobody is told anything, nobody gets what others had.
     pub(in crate::server) fn kill(&mut self, now: Instant) {
         self.killed = true;
-        let entries = self.entries.values_mut();
-        let mut waiters: Vec<(Place, Waiter)> = entries.flat_map(|entry| std::mem::take(&mut entry.waiters)).collect();
+        let entries = self.entries.iter_mut();
+        let mut waiters: Vec<(Place, Waiter)> = entries
+            .flat_map(|(_, entry)| std::mem::take(&mut entry.waiters))
+            .collect();
         // Each of them wakes its connection, so they end in their order, too.
         waiters.sort_unstable_by_key(|(place, _)| *place);
         waiters.into_iter().for_each(drop);
-        for (_, lease, subject) in self.ends.clone() {
-            self.end_lease(&subject, lease, EventKind::Disconnected, now);
+        for ((_, lease), subject) in self.ends.clone() {
+            self.end_lease(subject, lease, EventKind::Disconnected, now);
         }
         self.clients.clear();
     }

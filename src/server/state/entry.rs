@@ -6,12 +6,13 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::claim::Claim;
-use super::{ConnectionId, GrantId, Place, QualifiedKey};
+use super::{ConnectionId, GrantId, KeyId, Place, QualifiedKey};
 use crate::protocol::{Response, StableRef};
-use crate::types::{Grant, Ttl};
+use crate::types::{Grant, Token, Ttl};
 
 /// A key that is used, or was lately.
 pub(super) struct KeyEntry {
+    key: QualifiedKey,
     pub(super) limit: u64,
     pub(super) holders: Vec<Holding>,
     /// In order.
@@ -41,7 +42,7 @@ pub(super) struct Waiter {
 /// A request that blocks at a place.
 #[derive(Clone)]
 pub(super) struct Blocked {
-    pub(super) subject: QualifiedKey,
+    pub(super) subject: KeyId,
     pub(super) place: Place,
     pub(super) until: Instant,
     /// Its end gives the place up. In a cluster, that of a request which has taken the place back does not.
@@ -53,16 +54,26 @@ pub(super) struct Blocked {
 pub(super) struct Peer {
     /// The member that it is connected to. A server of its own is member 0.
     pub(super) member: usize,
-    /// What it acquired and did not release.
-    pub(super) holds: BTreeSet<(QualifiedKey, GrantId)>,
+    /// What it acquired and did not release, in the order of the grants.
+    pub(super) holds: BTreeMap<GrantId, KeyId>,
     /// Its places in queues, in the order in which they were taken.
-    pub(super) places: BTreeSet<(Place, QualifiedKey)>,
-    /// What it enqueued for.
+    pub(super) places: BTreeMap<Place, KeyId>,
+    /// What it enqueued for. Some of it the server may have forgotten.
     pub(super) tickets: HashMap<QualifiedKey, TwoPhase>,
     /// Where it waits inside a blocking request.
     pub(super) waits: Option<Blocked>,
     /// What it says of itself to the keys that it asks for.
     pub(super) claim: Claim,
+}
+
+impl Peer {
+    pub(super) fn ticket(&self, key: &QualifiedKey) -> Option<TwoPhase> {
+        // Most connections have none: then the key is not hashed.
+        match self.tickets.is_empty() {
+            true => None,
+            false => self.tickets.get(key).copied(),
+        }
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -94,14 +105,23 @@ impl TwoPhase {
 }
 
 impl KeyEntry {
-    pub(super) fn new(limit: u64, now: Instant) -> Self {
+    pub(super) fn new(key: QualifiedKey, limit: u64, now: Instant) -> Self {
         Self {
+            key,
             limit,
             holders: Vec::new(),
             waiters: BTreeMap::new(),
             last_used: now,
             by_ref: HashMap::new(),
         }
+    }
+
+    pub(super) fn key(&self) -> &QualifiedKey {
+        &self.key
+    }
+
+    pub(super) fn holder_mut(&mut self, token: Token) -> Option<&mut Holding> {
+        self.holders.iter_mut().find(|holder| holder.grant.token == token)
     }
 
     pub(super) fn add_waiter(&mut self, place: Place, waiter: Waiter) {

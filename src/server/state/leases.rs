@@ -5,14 +5,17 @@ use tokio::time::Instant;
 use super::claim::Claim;
 use super::entry::{Holding, TwoPhase, Uncollected};
 use super::report::About;
-use super::{ConnectionId, GrantId, Place, QualifiedKey, State};
+use super::{ConnectionId, GrantId, KeyId, NamedKey, Place, State};
 use crate::clock::after;
 use crate::protocol::{Response, Status};
 use crate::server::event::EventKind;
 use crate::types::{Fence, Grant, Token, Ttl};
 
 impl State {
-    pub(super) fn release(&mut self, subject: &QualifiedKey, token: Token, now: Instant) -> Response {
+    pub(super) fn release(&mut self, key: NamedKey<'_>, token: Token, now: Instant) -> Response {
+        let Some(subject) = key.known else {
+            return Response::Refused(Status::Error);
+        };
         // A single server takes back what has expired, as long as it was not swept.
         if self.options.release.is_cluster_build() {
             self.expire_entry(subject, now);
@@ -29,7 +32,7 @@ impl State {
     pub(super) fn renew(
         &mut self,
         connection: ConnectionId,
-        subject: &QualifiedKey,
+        key: NamedKey<'_>,
         token: Token,
         ttl: Option<Ttl>,
         now: Instant,
@@ -37,16 +40,18 @@ impl State {
         let release = self.options.release;
         let ttl = ttl.unwrap_or(self.options.default_lease_ttl);
         let ends = after(now, ttl.as_duration());
-        let entry = self.entries.get_mut(subject);
-        let mut holders = entry.into_iter().flat_map(|entry| &mut entry.holders);
-        let Some(holder) = holders.find(|holder| holder.grant.token == token) else {
-            self.record_refused(connection, subject, token, now);
+        let known = key
+            .known
+            .and_then(|subject| Some((subject, self.entries.get_mut(subject)?)));
+        let holder = known.and_then(|(subject, entry)| Some((subject, entry.holder_mut(token)?)));
+        let Some((subject, holder)) = holder else {
+            self.record_refused(connection, key, token, now);
             return Response::Refused(Status::Error);
         };
         let lease = holder.lease;
         if holder.ends <= now {
             self.expire_lease(subject, lease, now);
-            self.record_refused(connection, subject, token, now);
+            self.record_refused(connection, key, token, now);
             return Response::Refused(match release.is_cluster_build() {
                 true => Status::LeaseExpired,
                 false => Status::Error,
@@ -58,8 +63,8 @@ impl State {
         if let Some(entry) = self.entries.get_mut(subject) {
             entry.last_used = now;
         }
-        self.ends.remove(&(before, lease, subject.clone()));
-        self.ends.insert((ends, lease, subject.clone()));
+        self.ends.remove(&(before, lease));
+        self.ends.insert((ends, lease), subject);
         if release.is_cluster_build() && !self.options.earlier_builds {
             self.move_lease(subject, lease, connection);
             owner = connection;
@@ -69,10 +74,10 @@ impl State {
     }
 
     /// Clients probe with a token of nothing: that is no renewal.
-    fn record_refused(&mut self, connection: ConnectionId, subject: &QualifiedKey, token: Token, now: Instant) {
+    fn record_refused(&mut self, connection: ConnectionId, key: NamedKey<'_>, token: Token, now: Instant) {
         if token != Token::OF_NOTHING {
             let about = About::Lease(token);
-            self.record(EventKind::RenewalRefused, subject, about, connection, now);
+            self.record_of(EventKind::RenewalRefused, key, about, connection, now);
         }
     }
 
@@ -83,16 +88,16 @@ impl State {
         }
         self.time_out_ghosts(now);
         self.give_up_orphans(now);
-        while let Some((ends, lease, subject)) = self.ends.first().cloned() {
+        while let Some((&(ends, lease), &subject)) = self.ends.first_key_value() {
             if ends > now {
                 return;
             }
-            self.expire_lease(&subject, lease, now);
+            self.expire_lease(subject, lease, now);
         }
     }
 
     /// Ends a lease whose time is over, and the ticket that it was granted to if it was not collected.
-    pub(super) fn expire_lease(&mut self, subject: &QualifiedKey, lease: GrantId, now: Instant) {
+    pub(super) fn expire_lease(&mut self, subject: KeyId, lease: GrantId, now: Instant) {
         // With clusters, the ticket stays and tells its `w` what has become of it.
         if !self.options.release.is_cluster_build() {
             self.drop_ticket(subject, lease);
@@ -101,29 +106,26 @@ impl State {
     }
 
     /// Drops the ticket of a grant that was not collected, if it is one that ends with its lease.
-    fn drop_ticket(&mut self, subject: &QualifiedKey, lease: GrantId) {
-        let Some(holder) = self.holder_of(subject, lease) else {
+    fn drop_ticket(&mut self, subject: KeyId, lease: GrantId) {
+        let Some(entry) = self.entries.get(subject) else {
+            return;
+        };
+        let Some(holder) = entry.holders.iter().find(|holder| holder.lease == lease) else {
             return;
         };
         let (owner, token) = (holder.connection, holder.grant.token);
         let client = self.clients.get(&owner);
-        let ticket = client.and_then(|client| client.tickets.get(subject).copied());
-        let Some(TwoPhase::Granted(ticket)) = ticket else {
+        let Some(TwoPhase::Granted(ticket)) = client.and_then(|client| client.ticket(entry.key())) else {
             return;
         };
         if ticket.grant.token == token && self.follows_lease(ticket) {
             if let Some(client) = self.clients.get_mut(&owner) {
-                client.tickets.remove(subject);
+                client.tickets.remove(entry.key());
             }
         }
     }
 
-    fn holder_of(&self, subject: &QualifiedKey, lease: GrantId) -> Option<&Holding> {
-        let holders = &self.entries.get(subject)?.holders;
-        holders.iter().find(|holder| holder.lease == lease)
-    }
-
-    pub(super) fn holder(&self, subject: &QualifiedKey, token: Token) -> Option<&Holding> {
+    pub(super) fn holder(&self, subject: KeyId, token: Token) -> Option<&Holding> {
         self.entries
             .get(subject)?
             .holders
@@ -135,7 +137,7 @@ impl State {
     pub(super) fn grant(
         &mut self,
         (connection, claim): (ConnectionId, Claim),
-        subject: &QualifiedKey,
+        subject: KeyId,
         place: Option<Place>,
         ttl: Ttl,
         now: Instant,
@@ -154,9 +156,9 @@ impl State {
                 ends,
             });
         }
-        self.ends.insert((ends, lease, subject.clone()));
+        self.ends.insert((ends, lease), subject);
         if let Some(client) = self.clients.get_mut(&connection) {
-            client.holds.insert((subject.clone(), lease));
+            client.holds.insert(lease, subject);
         }
         let about = About::Grant(grant.token, place);
         self.record(EventKind::Granted, subject, about, connection, now);
@@ -173,7 +175,7 @@ impl State {
     }
 
     /// Ends a lease and gives what became free to those who wait.
-    pub(super) fn end_lease(&mut self, subject: &QualifiedKey, lease: GrantId, why: EventKind, now: Instant) {
+    pub(super) fn end_lease(&mut self, subject: KeyId, lease: GrantId, why: EventKind, now: Instant) {
         let Some(entry) = self.entries.get_mut(subject) else {
             return;
         };
@@ -183,18 +185,18 @@ impl State {
         let holder = entry.holders.swap_remove(index);
         entry.last_used = now;
         if let Some(client) = self.clients.get_mut(&holder.connection) {
-            client.holds.remove(&(subject.clone(), lease));
+            client.holds.remove(&lease);
         }
         if self.membership.is_some() {
             self.drop_ticket_of(holder.connection, subject, holder.grant.token);
         }
-        self.ends.remove(&(holder.ends, lease, subject.clone()));
+        self.ends.remove(&(holder.ends, lease));
         let about = About::Lease(holder.grant.token);
         self.record(why, subject, about, holder.connection, now);
         self.serve_waiters(subject, now);
     }
 
-    pub(super) fn serve_waiters(&mut self, subject: &QualifiedKey, now: Instant) {
+    pub(super) fn serve_waiters(&mut self, subject: KeyId, now: Instant) {
         while let Some(entry) = self.entries.get_mut(subject).filter(|entry| entry.has_room()) {
             let Some((place, waiter)) = entry.pop_waiter() else {
                 return;
@@ -205,7 +207,7 @@ impl State {
             let at_once = false;
             self.promote_ticket(connection, subject, place, Uncollected { grant, at_once });
             if let Some(client) = self.clients.get_mut(&connection) {
-                client.places.remove(&(place, subject.clone()));
+                client.places.remove(&place);
                 client.waits.take_if(|blocked| blocked.place == place);
             }
             for (member, told) in waiter.told {
@@ -220,7 +222,7 @@ impl State {
     }
 
     /// A lease that has run out counts no more when somebody asks for its key, swept or not.
-    pub(super) fn expire_entry(&mut self, subject: &QualifiedKey, now: Instant) {
+    pub(super) fn expire_entry(&mut self, subject: KeyId, now: Instant) {
         loop {
             let over = self
                 .entries
@@ -234,13 +236,13 @@ impl State {
     }
 
     /// Drops a connection's ticket for a grant.
-    pub(super) fn drop_ticket_of(&mut self, connection: ConnectionId, subject: &QualifiedKey, token: Token) {
-        let Some(client) = self.clients.get_mut(&connection) else {
+    pub(super) fn drop_ticket_of(&mut self, connection: ConnectionId, subject: KeyId, token: Token) {
+        let (Some(client), Some(entry)) = (self.clients.get_mut(&connection), self.entries.get(subject)) else {
             return;
         };
-        let ticket = client.tickets.get(subject);
+        let ticket = client.ticket(entry.key());
         if matches!(ticket, Some(TwoPhase::Granted(uncollected)) if uncollected.grant.token == token) {
-            client.tickets.remove(subject);
+            client.tickets.remove(entry.key());
         }
     }
 }

@@ -11,7 +11,7 @@ use super::entry::Blocked;
 use super::partition::Partition;
 use super::report::Report;
 use super::trouble::Trouble;
-use super::{ConnectionId, QualifiedKey, State};
+use super::{ConnectionId, KeyId, State};
 use crate::protocol::{RawRequest, Response, Status};
 use crate::server::event::EventKind;
 use crate::stats::ClusterStats;
@@ -262,7 +262,7 @@ impl State {
 
     /// Answers the requests that block at a place, by one member. The place stays.
     fn tell(&mut self, member: usize, blocked: &Blocked, response: &Response) {
-        let entry = self.entries.get_mut(&blocked.subject);
+        let entry = self.entries.get_mut(blocked.subject);
         let Some(waiter) = entry.and_then(|entry| entry.waiters.get_mut(&blocked.place)) else {
             return;
         };
@@ -282,8 +282,8 @@ impl State {
             self.forget_refs(now);
         }
         if tokens {
-            for (_, lease, subject) in self.ends.clone() {
-                self.end_lease(&subject, lease, EventKind::Forgotten, now);
+            for ((_, lease), subject) in self.ends.clone() {
+                self.end_lease(subject, lease, EventKind::Forgotten, now);
             }
         }
         // Time went on while no member led.
@@ -291,23 +291,22 @@ impl State {
     }
 
     /// No session is known any more: places are given up, and leases run on until their TTL.
-    #[expect(clippy::iter_over_hash_type, reason = "the places that are given up are sorted")]
     fn forget_refs(&mut self, now: Instant) {
         for client in self.clients.values_mut() {
             client.holds.clear();
             client.tickets.clear();
         }
-        let mut places: Vec<(QualifiedKey, u64, ConnectionId)> = Vec::new();
-        for (subject, entry) in &mut self.entries {
+        let mut places: Vec<(KeyId, u64, ConnectionId)> = Vec::new();
+        for (subject, entry) in self.entries.iter_mut() {
             for holder in &mut entry.holders {
                 holder.claim.forget();
             }
             let waiters = entry.waiters.iter();
-            places.extend(waiters.map(|(place, waiter)| (subject.clone(), *place, waiter.connection)));
+            places.extend(waiters.map(|(place, waiter)| (subject, *place, waiter.connection)));
         }
         places.sort_unstable_by_key(|(_, place, _)| *place);
         for (subject, place, connection) in places {
-            self.leave(connection, &subject, place, now);
+            self.leave(connection, subject, place, now);
         }
     }
 }

@@ -3,6 +3,7 @@
 mod claim;
 mod ending;
 mod entry;
+mod keys;
 mod leases;
 mod membership;
 mod orphans;
@@ -14,14 +15,16 @@ mod signals;
 mod tickets;
 mod trouble;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use self::claim::Claim;
-use self::entry::{Blocked, KeyEntry, Peer, Waiter};
+use self::entry::{Blocked, Peer, Waiter};
+pub(in crate::server) use self::keys::KeyId;
+use self::keys::KeyTable;
 use self::membership::{MemberTable, is_the_leaders};
 use self::orphans::Orphans;
 use self::report::About;
@@ -41,7 +44,7 @@ pub(in crate::server) enum ServerAnswer {
     Now(Response),
     /// It comes when it comes. If it has not by then, the connection gives the place up.
     Later {
-        subject: QualifiedKey,
+        subject: KeyId,
         until: Instant,
         granted: oneshot::Receiver<Response>,
     },
@@ -58,10 +61,10 @@ pub(in crate::server) enum ServerAnswer {
 pub(in crate::server) struct State {
     options: ServerOptions,
     random: Random,
-    entries: HashMap<QualifiedKey, KeyEntry>,
-    clients: HashMap<ConnectionId, Peer>,
+    entries: KeyTable,
+    clients: BTreeMap<ConnectionId, Peer>,
     /// All leases, the first to end first.
-    ends: BTreeSet<(Instant, GrantId, QualifiedKey)>,
+    ends: BTreeMap<(Instant, GrantId), KeyId>,
     last_connection: ConnectionId,
     last_lease: GrantId,
     /// The fence before the first.
@@ -87,9 +90,9 @@ impl State {
         Self {
             options,
             random,
-            entries: HashMap::new(),
-            clients: HashMap::new(),
-            ends: BTreeSet::new(),
+            entries: KeyTable::default(),
+            clients: BTreeMap::new(),
+            ends: BTreeMap::new(),
             last_connection: 0,
             last_lease: 0,
             last_fence_before: 0,
@@ -154,12 +157,12 @@ impl State {
         let releases = self.options.auto_release_on_disconnect;
         if releases || self.options.release.always_gives_up_places() {
             for (place, subject) in client.places {
-                self.leave(connection, &subject, place, now);
+                self.leave(connection, subject, place, now);
             }
         }
         if releases {
-            for (subject, lease) in client.holds {
-                self.end_lease(&subject, lease, EventKind::Disconnected, now);
+            for (lease, subject) in client.holds {
+                self.end_lease(subject, lease, EventKind::Disconnected, now);
             }
         }
     }
@@ -190,10 +193,10 @@ impl State {
                 let wanted = self.wanted(kind, key, limit, ttl);
                 self.enqueue(connection, wanted, now)
             }
-            RawRequest::Wait { kind, key, wait } => return self.wait(connection, self.subject(kind, key), wait, now),
-            RawRequest::Release { kind, key, token } => self.release(&self.subject(kind, key), token, now),
+            RawRequest::Wait { kind, key, wait } => return self.wait(connection, self.named(kind, key), wait, now),
+            RawRequest::Release { kind, key, token } => self.release(self.named(kind, key), token, now),
             RawRequest::Renew { kind, key, token, ttl } => {
-                self.renew(connection, &self.subject(kind, key), token, ttl, now)
+                self.renew(connection, self.named(kind, key), token, ttl, now)
             }
             RawRequest::Stats => self.report(connection, now),
             RawRequest::Ping if release.knows_ping() => Response::Done,
@@ -212,30 +215,32 @@ impl State {
     }
 
     /// What a key names. Where locks and semaphores share one namespace, a lock is a semaphore of limit 1.
-    fn subject(&self, kind: Kind, key: &[u8]) -> QualifiedKey {
-        match self.options.release.separates_namespaces() {
-            true => (kind, Name::new(key)),
-            false => (Kind::Semaphore, Name::new(key)),
-        }
+    fn named<'a>(&self, kind: Kind, key: &'a [u8]) -> NamedKey<'a> {
+        let namespace = match self.options.release.separates_namespaces() {
+            true => kind,
+            false => Kind::Semaphore,
+        };
+        let known = self.entries.find(namespace, key);
+        NamedKey { namespace, key, known }
     }
 
-    fn wanted(&self, kind: Kind, key: &[u8], limit: u64, ttl: Option<Ttl>) -> Wanted {
+    fn wanted<'a>(&self, kind: Kind, key: &'a [u8], limit: u64, ttl: Option<Ttl>) -> Wanted<'a> {
         Wanted {
-            subject: self.subject(kind, key),
+            key: self.named(kind, key),
             limit,
             ttl: ttl.unwrap_or(self.options.default_lease_ttl),
         }
     }
 
-    fn acquire(&mut self, connection: ConnectionId, wanted: Wanted, wait: WaitSecs, now: Instant) -> ServerAnswer {
+    fn acquire(&mut self, connection: ConnectionId, wanted: Wanted<'_>, wait: WaitSecs, now: Instant) -> ServerAnswer {
         let waits = wait > WaitSecs::TRY && !self.draining;
         match self.take_or_queue(connection, &wanted, waits, now) {
             Err(status) => ServerAnswer::Now(Response::Refused(status)),
             Ok(Taken::Granted(grant)) => ServerAnswer::Now(Response::Granted(grant)),
             Ok(Taken::Busy) if self.draining => ServerAnswer::Now(Response::Refused(Status::Error)),
             Ok(Taken::Busy) => ServerAnswer::Now(Response::TimedOut),
-            Ok(Taken::Queued(place) | Taken::Resumed(place)) => {
-                self.block(connection, wanted.subject, (place, true), wait, now)
+            Ok(Taken::Queued(subject, place) | Taken::Resumed(subject, place)) => {
+                self.block(connection, subject, (place, true), wait, now)
             }
         }
     }
@@ -244,31 +249,35 @@ impl State {
     fn take_or_queue(
         &mut self,
         connection: ConnectionId,
-        wanted: &Wanted,
+        wanted: &Wanted<'_>,
         queue: bool,
         now: Instant,
     ) -> Result<Taken, Status> {
-        let Wanted { subject, limit, ttl } = wanted;
-        if *limit > self.options.release.greatest_limit() {
+        let Wanted { key, limit, ttl } = *wanted;
+        if limit > self.options.release.greatest_limit() {
             return Err(Status::Error);
         }
-        match self.entries.get(subject) {
-            Some(entry) if entry.limit != *limit => return Err(Status::LimitMismatch),
+        let subject = match key.known {
+            Some(subject) => subject,
             None if self.entries.len() >= self.options.max_locks => return Err(Status::MaxLocks),
-            _ => {}
+            None => self.entries.insert(key.qualified(), limit, now),
+        };
+        if self.entries.get(subject).is_some_and(|entry| entry.limit != limit) {
+            return Err(Status::LimitMismatch);
         }
         self.expire_entry(subject, now);
-        if let Some(taken) = self.take_back(connection, wanted, now) {
+        if let Some(taken) = self.take_back(connection, subject, ttl, now) {
             return Ok(taken);
         }
         let max_waiters = self.options.max_waiters;
-        let entry = self.entries.entry(subject.clone());
-        let entry = entry.or_insert_with(|| KeyEntry::new(*limit, now));
+        let Some(entry) = self.entries.get_mut(subject) else {
+            return Err(Status::Error);
+        };
         entry.last_used = now;
         if entry.has_room() && entry.waiters.is_empty() {
             let claim = self.clients.get(&connection).map(|client| client.claim.clone());
             let owner = (connection, claim.unwrap_or_default());
-            return Ok(Taken::Granted(self.grant(owner, subject, None, *ttl, now)));
+            return Ok(Taken::Granted(self.grant(owner, subject, None, ttl, now)));
         }
         if max_waiters > 0 && entry.waiters.len() >= max_waiters {
             return Err(Status::MaxWaiters);
@@ -281,23 +290,23 @@ impl State {
         let waiter = Waiter {
             connection,
             claim: claim.unwrap_or_default(),
-            ttl: *ttl,
+            ttl,
             told: Vec::new(),
         };
         entry.add_waiter(self.last_place, waiter);
         if let Some(client) = self.clients.get_mut(&connection) {
-            client.places.insert((self.last_place, subject.clone()));
+            client.places.insert(self.last_place, subject);
         }
         let about = About::Place(self.last_place);
         self.record(EventKind::Queued, subject, about, connection, now);
-        Ok(Taken::Queued(self.last_place))
+        Ok(Taken::Queued(subject, self.last_place))
     }
 
     /// From now on the connection waits at its place.
     fn block(
         &mut self,
         connection: ConnectionId,
-        subject: QualifiedKey,
+        subject: KeyId,
         (place, gives_up): (Place, bool),
         wait: WaitSecs,
         now: Instant,
@@ -307,14 +316,14 @@ impl State {
         let member = self.clients.get(&connection).map_or(0, |client| client.member);
         let waiter = self
             .entries
-            .get_mut(&subject)
+            .get_mut(subject)
             .and_then(|entry| entry.waiters.get_mut(&place));
         if let Some(waiter) = waiter {
             waiter.told.push((member, told));
         }
         if let Some(client) = self.clients.get_mut(&connection) {
             client.waits = Some(Blocked {
-                subject: subject.clone(),
+                subject,
                 place,
                 until,
                 gives_up,
@@ -328,21 +337,16 @@ impl State {
     }
 
     /// The time of a blocking request is over. False if its grant came first.
-    pub(in crate::server) fn give_up(
-        &mut self,
-        connection: ConnectionId,
-        subject: &QualifiedKey,
-        now: Instant,
-    ) -> bool {
+    pub(in crate::server) fn give_up(&mut self, connection: ConnectionId, subject: KeyId, now: Instant) -> bool {
         let waits = self.clients.get_mut(&connection).and_then(|client| client.waits.take());
         match waits {
             Some(blocked) if self.membership.is_some() => self.cancel(connection, &blocked, now),
-            Some(blocked) if blocked.subject == *subject => self.leave(connection, subject, blocked.place, now),
+            Some(blocked) if blocked.subject == subject => self.leave(connection, subject, blocked.place, now),
             _ => false,
         }
     }
 
-    fn leave(&mut self, connection: ConnectionId, subject: &QualifiedKey, place: Place, now: Instant) -> bool {
+    fn leave(&mut self, connection: ConnectionId, subject: KeyId, place: Place, now: Instant) -> bool {
         let Some(entry) = self.entries.get_mut(subject) else {
             return false;
         };
@@ -350,10 +354,8 @@ impl State {
         let left = entry.remove_waiter(place).is_some();
         if left {
             if let Some(client) = self.clients.get_mut(&connection) {
-                client.places.remove(&(place, subject.clone()));
-                client
-                    .tickets
-                    .retain(|enqueued, ticket| enqueued != subject || !ticket.is_for(place));
+                client.places.remove(&place);
+                client.tickets.retain(|_, ticket| !ticket.is_for(place));
             }
             self.record(EventKind::Left, subject, About::Place(place), connection, now);
         }
@@ -364,13 +366,28 @@ impl State {
     pub(in crate::server) fn collect(&mut self, now: Instant) {
         let idle = self.options.gc_max_idle;
         self.entries
-            .retain(|_, entry| !entry.is_idle() || now.saturating_duration_since(entry.last_used) < idle);
+            .retain(|entry| !entry.is_idle() || now.saturating_duration_since(entry.last_used) < idle);
+    }
+}
+
+/// A key as a request names it.
+#[derive(Clone, Copy)]
+struct NamedKey<'a> {
+    namespace: Kind,
+    key: &'a [u8],
+    /// If the server knows it.
+    known: Option<KeyId>,
+}
+
+impl NamedKey<'_> {
+    fn qualified(self) -> QualifiedKey {
+        (self.namespace, Name::new(self.key))
     }
 }
 
 /// What a connection asks for.
-struct Wanted {
-    subject: QualifiedKey,
+struct Wanted<'a> {
+    key: NamedKey<'a>,
     /// 1 for a lock.
     limit: u64,
     ttl: Ttl,
@@ -379,9 +396,9 @@ struct Wanted {
 /// What came of asking for something.
 enum Taken {
     Granted(Grant),
-    Queued(Place),
+    Queued(KeyId, Place),
     /// A place that the session had.
-    Resumed(Place),
+    Resumed(KeyId, Place),
     Busy,
 }
 

@@ -5,14 +5,14 @@ use std::collections::BTreeSet;
 use tokio::time::Instant;
 
 use super::report::About;
-use super::{ConnectionId, GrantId, Place, QualifiedKey, State};
+use super::{ConnectionId, GrantId, KeyId, Place, State};
 use crate::clock::after;
 use crate::server::event::EventKind;
 
 /// When which keys have orphans to lose. Some may have been taken back meanwhile.
 #[derive(Default)]
 pub(super) struct Orphans {
-    until: BTreeSet<(Instant, QualifiedKey)>,
+    until: BTreeSet<(Instant, KeyId)>,
 }
 
 impl Orphans {
@@ -24,7 +24,7 @@ impl Orphans {
 
 impl State {
     /// Keeps the lease of a connection that has ended for its session. False if there is no time for orphans.
-    pub(super) fn orphan_lease(&mut self, subject: &QualifiedKey, lease: GrantId, now: Instant) -> bool {
+    pub(super) fn orphan_lease(&mut self, subject: KeyId, lease: GrantId, now: Instant) -> bool {
         let Some(until) = self.kept_until(now) else {
             return false;
         };
@@ -35,13 +35,13 @@ impl State {
         };
         holder.claim.kept_until = Some(until);
         let (connection, about) = (holder.connection, About::Lease(holder.grant.token));
-        self.orphans.until.insert((until, subject.clone()));
+        self.orphans.until.insert((until, subject));
         self.record(EventKind::Orphaned, subject, about, connection, now);
         true
     }
 
     /// The same for a place in a queue.
-    pub(super) fn orphan_place(&mut self, subject: &QualifiedKey, place: Place, now: Instant) -> bool {
+    pub(super) fn orphan_place(&mut self, subject: KeyId, place: Place, now: Instant) -> bool {
         let Some(until) = self.kept_until(now) else {
             return false;
         };
@@ -51,7 +51,7 @@ impl State {
         };
         waiter.claim.kept_until = Some(until);
         let connection = waiter.connection;
-        self.orphans.until.insert((until, subject.clone()));
+        self.orphans.until.insert((until, subject));
         self.record(EventKind::Orphaned, subject, About::Place(place), connection, now);
         true
     }
@@ -65,12 +65,12 @@ impl State {
     pub(super) fn give_up_orphans(&mut self, now: Instant) {
         while self.orphans.until.first().is_some_and(|(until, _)| *until <= now) {
             if let Some((_, subject)) = self.orphans.until.pop_first() {
-                self.give_up_orphans_of(&subject, now);
+                self.give_up_orphans_of(subject, now);
             }
         }
     }
 
-    fn give_up_orphans_of(&mut self, subject: &QualifiedKey, now: Instant) {
+    fn give_up_orphans_of(&mut self, subject: KeyId, now: Instant) {
         let Some(entry) = self.entries.get(subject) else {
             return;
         };

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::claim::Claim;
 use super::entry::{Blocked, Holding, QueuedTicket, TwoPhase, Uncollected};
 use super::membership::Standing;
-use super::{ConnectionId, GrantId, QualifiedKey, ServerAnswer, State, Taken, Wanted};
+use super::{ConnectionId, GrantId, KeyId, NamedKey, ServerAnswer, State, Taken, Wanted};
 use crate::clock::after;
 use crate::protocol::{RawRequest, Response, Status};
 use crate::server::event::EventKind;
@@ -48,15 +48,14 @@ impl State {
                 ServerAnswer::Now(self.enqueue(connection, wanted, now))
             }
             RawRequest::Wait { kind, key, wait } => {
-                let subject = self.subject(kind, key);
-                self.wait_in_session(connection, subject, wait, now)
+                let key = self.named(kind, key);
+                self.wait_in_session(connection, key, wait, now)
             }
             RawRequest::Release { kind, key, token } => {
-                ServerAnswer::Now(self.release(&self.subject(kind, key), token, now))
+                ServerAnswer::Now(self.release(self.named(kind, key), token, now))
             }
             RawRequest::Renew { kind, key, token, ttl } => {
-                let subject = self.subject(kind, key);
-                ServerAnswer::Now(self.renew(connection, &subject, token, ttl, now))
+                ServerAnswer::Now(self.renew(connection, self.named(kind, key), token, ttl, now))
             }
             // All that was agreed on before is visible: there is one state.
             _ => ServerAnswer::Now(Response::Done),
@@ -101,7 +100,7 @@ impl State {
     fn acquire_in_session(
         &mut self,
         connection: ConnectionId,
-        wanted: Wanted,
+        wanted: Wanted<'_>,
         wait: WaitSecs,
         now: Instant,
     ) -> ServerAnswer {
@@ -110,40 +109,42 @@ impl State {
         let falls = falls.is_some_and(|members| members.trouble.falls_in_flight.is_some());
         // A try takes a place and gives it up again, unless something keeps it from that.
         let queue = !is_try || falls || self.options.earlier_builds;
-        let (place, gives_up) = match self.take_or_queue(connection, &wanted, queue, now) {
+        let (subject, place, gives_up) = match self.take_or_queue(connection, &wanted, queue, now) {
             Err(status) => return ServerAnswer::Now(Response::Refused(status)),
             Ok(Taken::Granted(grant)) => return ServerAnswer::Now(Response::Granted(grant)),
             Ok(Taken::Busy) => {
                 self.replicate();
                 return ServerAnswer::Now(Response::TimedOut);
             }
-            Ok(Taken::Queued(place)) => (place, !self.options.earlier_builds),
-            Ok(Taken::Resumed(place)) => (place, false),
+            Ok(Taken::Queued(subject, place)) => (subject, place, !self.options.earlier_builds),
+            Ok(Taken::Resumed(subject, place)) => (subject, place, false),
         };
         if is_try {
             self.replicate();
             return ServerAnswer::Now(Response::TimedOut);
         }
-        self.block(connection, wanted.subject, (place, gives_up), wait, now)
+        self.block(connection, subject, (place, gives_up), wait, now)
     }
 
     /// `w`: finds what the session has of the key, tells a grant again and again, or blocks at a place.
     fn wait_in_session(
         &mut self,
         connection: ConnectionId,
-        subject: QualifiedKey,
+        key: NamedKey<'_>,
         wait: WaitSecs,
         now: Instant,
     ) -> ServerAnswer {
-        self.expire_entry(&subject, now);
-        self.attach(connection, &subject, now);
+        if let Some(subject) = key.known {
+            self.expire_entry(subject, now);
+            self.attach(connection, subject, now);
+        }
         let client = self.clients.get_mut(&connection);
-        let ticket = client.and_then(|client| client.tickets.get_mut(&subject));
+        let ticket = client.and_then(|client| client.tickets.get_mut(&key.qualified()));
         let queued = match ticket {
             None => return ServerAnswer::Now(Response::Refused(Status::NotEnqueued)),
             Some(TwoPhase::Granted(uncollected)) => {
                 let token = uncollected.grant.token;
-                let holder = self.holder(&subject, token);
+                let holder = key.known.and_then(|subject| self.holder(subject, token));
                 return ServerAnswer::Now(match holder {
                     Some(holder) => Response::Granted(self.remaining(holder, now)),
                     None => Response::Refused(Status::NotEnqueued),
@@ -155,12 +156,16 @@ impl State {
                 outlives_wait: std::mem::replace(&mut queued.outlives_wait, false),
             },
         };
+        // A key with places in its queue is known.
+        let Some(subject) = key.known else {
+            return ServerAnswer::Now(Response::Refused(Status::NotEnqueued));
+        };
         let place = (queued.place, !queued.outlives_wait && !self.options.earlier_builds);
-        let blocks = self.block(connection, subject.clone(), place, wait, now);
+        let blocks = self.block(connection, subject, place, wait, now);
         if wait > WaitSecs::TRY {
             return blocks;
         }
-        self.give_up(connection, &subject, now);
+        self.give_up(connection, subject, now);
         ServerAnswer::Now(Response::TimedOut)
     }
 
@@ -172,13 +177,14 @@ impl State {
     }
 
     /// Gives a connection a ticket for what its session has of a key, if it has none.
-    fn attach(&mut self, connection: ConnectionId, subject: &QualifiedKey, now: Instant) {
+    fn attach(&mut self, connection: ConnectionId, subject: KeyId, now: Instant) {
         let (Some(client), Some(entry)) = (self.clients.get(&connection), self.entries.get(subject)) else {
             return;
         };
-        if client.tickets.contains_key(subject) {
+        if client.ticket(entry.key()).is_some() {
             return;
         }
+        let key = entry.key().clone();
         let own = |owner: ConnectionId, claim: &Claim| {
             let of_session = claim.reference == client.claim.reference;
             of_session && (owner == connection || claim.reference.is_some() && claim.is_open_to(&client.claim))
@@ -204,7 +210,7 @@ impl State {
             })
         };
         if let Some(client) = self.clients.get_mut(&connection) {
-            client.tickets.insert(subject.clone(), ticket);
+            client.tickets.insert(key, ticket);
         }
     }
 
@@ -214,10 +220,10 @@ impl State {
             return false;
         }
         self.replicate();
-        let Blocked { subject, place, .. } = blocked;
-        let waiter = self.entries.get(subject).and_then(|entry| entry.waiters.get(place));
+        let Blocked { subject, place, .. } = *blocked;
+        let waiter = self.entries.get(subject).and_then(|entry| entry.waiters.get(&place));
         let is_own = waiter.is_some_and(|waiter| waiter.connection == connection);
-        is_own && blocked.gives_up && self.leave(connection, subject, *place, now)
+        is_own && blocked.gives_up && self.leave(connection, subject, place, now)
     }
 
     /// A connection has ended. What it has is released or kept by the member that it led to, if that leads. Otherwise no member
@@ -237,18 +243,18 @@ impl State {
         };
         self.replicate();
         for (place, subject) in client.places {
-            if !self.orphan_place(&subject, place, now) {
-                self.leave(connection, &subject, place, now);
+            if !self.orphan_place(subject, place, now) {
+                self.leave(connection, subject, place, now);
             }
         }
         if self.options.auto_release_on_disconnect {
-            for (subject, lease) in client.holds {
-                self.end_holding(&subject, lease, now);
+            for (lease, subject) in client.holds {
+                self.end_holding(subject, lease, now);
             }
         }
     }
 
-    fn end_holding(&mut self, subject: &QualifiedKey, lease: GrantId, now: Instant) {
+    fn end_holding(&mut self, subject: KeyId, lease: GrantId, now: Instant) {
         if !self.orphan_lease(subject, lease, now) {
             self.end_lease(subject, lease, EventKind::Disconnected, now);
         }

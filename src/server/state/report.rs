@@ -6,9 +6,10 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use super::entry::KeyEntry;
-use super::{ConnectionId, Place, QualifiedKey, State};
+use super::{ConnectionId, KeyId, NamedKey, Place, State};
 use crate::protocol::{Response, Status};
 use crate::server::event::{Event, EventKind};
+use crate::server::ids::QualifiedKey;
 use crate::server::signals::SignalHub;
 use crate::stats::{ClusterStats, IdleStats, LockStats, SemaphoreStats, SignalChannelStats, Stats};
 use crate::types::{Fence, Key, Kind, Token};
@@ -106,10 +107,10 @@ impl State {
             signal_channels: self.signals.as_ref().map(|signals| self.listeners(signals)),
             cluster: None,
         };
-        let mut entries: Vec<(&QualifiedKey, &KeyEntry)> = self.entries.iter().collect();
-        entries.sort_unstable_by_key(|(subject, _)| (self.shard(subject), *subject));
-        for (subject, entry) in entries {
-            let key = subject.1.to_string();
+        let mut entries: Vec<&KeyEntry> = self.entries.iter().map(|(_, entry)| entry).collect();
+        entries.sort_unstable_by_key(|entry| (self.shard(entry.key()), entry.key()));
+        for entry in entries {
+            let key = entry.key().1.to_string();
             let waiters = entry.waiters.len() as u64;
             // In stats, a semaphore of limit 1 is a lock with every release.
             match entry.limit {
@@ -171,52 +172,89 @@ impl State {
     /// How many leases there are, and how many places in queues.
     #[cfg(any(test, fuzzing))]
     pub(in crate::server) fn leases_and_waiters(&self) -> (usize, usize) {
-        let entries = self.entries.values();
-        let counts = entries.map(|entry| (entry.holders.len(), entry.waiters.len()));
+        let entries = self.entries.iter();
+        let counts = entries.map(|(_, entry)| (entry.holders.len(), entry.waiters.len()));
         counts.fold((0, 0), |sum, (leases, waiters)| (sum.0 + leases, sum.1 + waiters))
     }
 
     pub(super) fn record(
         &mut self,
         kind: EventKind,
-        subject: &QualifiedKey,
+        subject: KeyId,
         about: About,
         connection: ConnectionId,
         at: Instant,
     ) {
-        let options = &self.options;
-        if !options.record_events && options.on_event.is_none() {
+        if !self.records_events() {
             return;
         }
+        let Some(entry) = self.entries.get(subject) else {
+            return;
+        };
+        let (namespace, name) = entry.key();
+        let key = NamedKey {
+            namespace: *namespace,
+            key: name.as_bytes(),
+            known: Some(subject),
+        };
+        let event = self.event(kind, key, about, connection, at);
+        self.tell_event(event);
+    }
+
+    /// Records an event of a key that may be unknown.
+    pub(super) fn record_of(
+        &mut self,
+        kind: EventKind,
+        key: NamedKey<'_>,
+        about: About,
+        connection: ConnectionId,
+        at: Instant,
+    ) {
+        if self.records_events() {
+            let event = self.event(kind, key, about, connection, at);
+            self.tell_event(event);
+        }
+    }
+
+    fn records_events(&self) -> bool {
+        self.options.record_events || self.options.on_event.is_some()
+    }
+
+    fn event(&self, kind: EventKind, key: NamedKey<'_>, about: About, connection: ConnectionId, at: Instant) -> Event {
         let (token, place) = match about {
             About::Grant(token, place) => (Some(token), place),
             About::Anew(token) | About::Lease(token) => (Some(token), None),
             About::Place(place) => (None, Some(place)),
         };
         let begins = match about {
-            About::Grant(token, _) | About::Anew(token) => self.holder(subject, token),
+            About::Grant(token, _) | About::Anew(token) => key.known.and_then(|subject| self.holder(subject, token)),
             About::Lease(_) | About::Place(_) => None,
         };
-        let limit = self.entries.get(subject).map_or(1, |entry| entry.limit);
-        let namespace = match subject.0 {
+        let entry = key.known.and_then(|subject| self.entries.get(subject));
+        let limit = entry.map_or(1, |entry| entry.limit);
+        let namespace = match key.namespace {
             Kind::Semaphore if limit == 1 && !self.options.release.separates_namespaces() => Kind::Lock,
             kind => kind,
         };
         // A client may renew any token: that of no grant has no fence.
         let is_of_grant = kind != EventKind::RenewalRefused;
-        let granted = token.filter(|_| is_of_grant && options.release.makes_fences());
-        let event = Event {
+        let granted = token.filter(|_| is_of_grant && self.options.release.makes_fences());
+        Event {
             at,
             kind,
             namespace,
-            key: Key::lossy(subject.1.as_bytes()),
+            key: Key::lossy(key.key),
             limit,
             token,
             fence: granted.map(|token| Fence(token.first_half())),
             place,
             ends: begins.map(|holder| holder.ends),
             connection,
-        };
+        }
+    }
+
+    fn tell_event(&mut self, event: Event) {
+        let options = &self.options;
         if let Some(on_event) = &options.on_event {
             if let Err(panic) = catch(|| on_event(&event)) {
                 tracing::error!(%panic, "the callback for events panicked");

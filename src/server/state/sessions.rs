@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::claim::Claim;
 use super::report::About;
-use super::{ConnectionId, GrantId, Place, QualifiedKey, State, Taken, Wanted};
+use super::{ConnectionId, GrantId, KeyId, Place, State, Taken};
 use crate::clock::after;
 use crate::protocol::{Response, StableRef, Status};
 use crate::server::event::EventKind;
@@ -30,8 +30,13 @@ impl State {
 
     /// What this connection's session has of a key and may be taken back: its oldest lease, which begins anew, else its first
     /// place in the queue.
-    pub(super) fn take_back(&mut self, connection: ConnectionId, wanted: &Wanted, now: Instant) -> Option<Taken> {
-        let Wanted { subject, ttl, .. } = wanted;
+    pub(super) fn take_back(
+        &mut self,
+        connection: ConnectionId,
+        subject: KeyId,
+        ttl: Ttl,
+        now: Instant,
+    ) -> Option<Taken> {
         let earlier = self.options.earlier_builds;
         if self.membership.is_none() || earlier && self.options.orphan_ttl.is_zero() {
             return None;
@@ -46,7 +51,7 @@ impl State {
         });
         if let Some(lease) = own.map(|holder| holder.lease).min() {
             self.move_lease(subject, lease, connection)?;
-            let grant = self.restart_for(subject, lease, *ttl, now)?;
+            let grant = self.restart_for(subject, lease, ttl, now)?;
             let about = About::Anew(grant.token);
             self.record(EventKind::Reclaimed, subject, about, connection, now);
             return Some(Taken::Granted(grant));
@@ -55,12 +60,12 @@ impl State {
             let mut places = entry.places_of(reference).filter(|(_, waiter)| is_open(&waiter.claim));
             places.next().map(|(place, _)| place)?
         };
-        self.move_place(subject, place, connection, Some(*ttl), now);
-        Some(Taken::Resumed(place))
+        self.move_place(subject, place, connection, Some(ttl), now);
+        Some(Taken::Resumed(subject, place))
     }
 
     /// Makes a connection the owner of a lease, whatever connection was it before.
-    pub(super) fn move_lease(&mut self, subject: &QualifiedKey, lease: GrantId, to: ConnectionId) -> Option<Grant> {
+    pub(super) fn move_lease(&mut self, subject: KeyId, lease: GrantId, to: ConnectionId) -> Option<Grant> {
         let claim = self.clients.get(&to)?.claim.clone();
         let entry = self.entries.get_mut(subject)?;
         let holder = entry.holders.iter_mut().find(|holder| holder.lease == lease)?;
@@ -70,55 +75,55 @@ impl State {
         if from != to && self.membership.is_some() {
             self.drop_ticket_of(from, subject, grant.token);
         }
-        let held = (subject.clone(), lease);
         if let Some(client) = self.clients.get_mut(&from) {
-            client.holds.remove(&held);
+            client.holds.remove(&lease);
         }
         if let Some(client) = self.clients.get_mut(&to) {
-            client.holds.insert(held);
+            client.holds.insert(lease, subject);
         }
         Some(grant)
     }
 
     /// A lease begins anew, with this TTL.
-    fn restart_for(&mut self, subject: &QualifiedKey, lease: GrantId, ttl: Ttl, now: Instant) -> Option<Grant> {
+    fn restart_for(&mut self, subject: KeyId, lease: GrantId, ttl: Ttl, now: Instant) -> Option<Grant> {
         let entry = self.entries.get_mut(subject)?;
         let holder = entry.holders.iter_mut().find(|holder| holder.lease == lease)?;
         let ends = after(now, ttl.as_duration());
         holder.grant.ttl = ttl;
         let before = std::mem::replace(&mut holder.ends, ends);
         let grant = holder.grant;
-        self.ends.remove(&(before, lease, subject.clone()));
-        self.ends.insert((ends, lease, subject.clone()));
+        self.ends.remove(&(before, lease));
+        self.ends.insert((ends, lease), subject);
         Some(grant)
     }
 
     /// Puts a connection at another's place in a queue. A request that blocks there is told all the same when its turn comes.
     pub(super) fn move_place(
         &mut self,
-        subject: &QualifiedKey,
+        subject: KeyId,
         place: Place,
         to: ConnectionId,
         ttl: Option<Ttl>,
         now: Instant,
     ) {
         let Some(client) = self.clients.get(&to) else { return };
-        let entry = self.entries.get_mut(subject);
-        let Some(waiter) = entry.and_then(|entry| entry.waiters.get_mut(&place)) else {
+        let Some(entry) = self.entries.get_mut(subject) else {
+            return;
+        };
+        let Some(waiter) = entry.waiters.get_mut(&place) else {
             return;
         };
         let from = std::mem::replace(&mut waiter.connection, to);
         waiter.claim = client.claim.clone();
         waiter.ttl = ttl.unwrap_or(waiter.ttl);
-        let kept = (place, subject.clone());
         if let Some(former) = self.clients.get_mut(&from).filter(|_| from != to) {
-            former.places.remove(&kept);
-            if former.tickets.get(subject).is_some_and(|ticket| ticket.is_for(place)) {
-                former.tickets.remove(subject);
+            former.places.remove(&place);
+            if former.ticket(entry.key()).is_some_and(|ticket| ticket.is_for(place)) {
+                former.tickets.remove(entry.key());
             }
         }
         if let Some(client) = self.clients.get_mut(&to) {
-            client.places.insert(kept);
+            client.places.insert(place, subject);
         }
         self.record(EventKind::Reclaimed, subject, About::Place(place), to, now);
     }

@@ -84,7 +84,7 @@ fn a_wait_that_runs_out_leaves_the_ticket_of_its_key_alone() {
     bench.token(1, Target::Lock, "k");
     assert_eq!(bench.enqueue(2, "k", 30), Response::Queued);
     let Waiting(subject, _granted) = bench.waiting(2, Target::Lock, "k");
-    assert!(bench.state.give_up(2, &subject, bench.now));
+    assert!(bench.state.give_up(2, subject, bench.now));
     assert_eq!(bench.enqueue(2, "k", 30), Response::Refused(Status::AlreadyEnqueued));
 }
 
@@ -425,10 +425,10 @@ fn a_wait_whose_time_is_over_gives_its_place_up_unless_the_grant_was_first() {
     let mut bench = Bench::new(|_| {});
     let token = bench.token(1, Target::Lock, "k");
     let late = bench.waiting(2, Target::Lock, "k");
-    assert!(bench.state.give_up(2, &late.0, bench.now));
+    assert!(bench.state.give_up(2, late.0, bench.now));
     let mut lucky = bench.waiting(3, Target::Lock, "k");
     bench.release(1, Kind::Lock, "k", token);
-    assert!(!bench.state.give_up(3, &lucky.0, bench.now));
+    assert!(!bench.state.give_up(3, lucky.0, bench.now));
     assert!(matches!(lucky.answer(), Some(Response::Granted(_))));
 }
 
@@ -500,10 +500,8 @@ fn what_is_over_leaves_nothing_behind() {
     for round in 0..100 {
         let name = format!("k{round}");
         let token = bench.token(1, Target::Lock, &name);
-        let _waits = bench.waiting(2, Target::Lock, &name);
-        bench
-            .state
-            .give_up(2, &(Kind::Lock, Name::new(name.as_bytes())), bench.now);
+        let waits = bench.waiting(2, Target::Lock, &name);
+        bench.state.give_up(2, waits.0, bench.now);
         if round % 2 == 0 {
             bench.release(1, Kind::Lock, &name, token);
         }

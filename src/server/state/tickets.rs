@@ -4,16 +4,17 @@ use tokio::time::Instant;
 
 use super::entry::{QueuedTicket, TwoPhase, Uncollected};
 use super::report::About;
-use super::{ConnectionId, Place, QualifiedKey, ServerAnswer, State, Taken, Wanted};
+use super::{ConnectionId, KeyId, NamedKey, Place, ServerAnswer, State, Taken, Wanted};
 use crate::clock::after;
 use crate::protocol::{Response, Status};
 use crate::server::event::EventKind;
 use crate::types::{Grant, WaitSecs};
 
 impl State {
-    pub(super) fn enqueue(&mut self, connection: ConnectionId, wanted: Wanted, now: Instant) -> Response {
+    pub(super) fn enqueue(&mut self, connection: ConnectionId, wanted: Wanted<'_>, now: Instant) -> Response {
+        let key = wanted.key.qualified();
         let client = self.clients.get(&connection);
-        if client.is_some_and(|client| client.tickets.contains_key(&wanted.subject)) {
+        if client.is_some_and(|client| client.ticket(&key).is_some()) {
             return Response::Refused(Status::AlreadyEnqueued);
         }
         let (ticket, response) = match self.take_or_queue(connection, &wanted, true, now) {
@@ -25,14 +26,14 @@ impl State {
                     Response::Acquired(grant),
                 )
             }
-            Ok(Taken::Queued(place)) => {
+            Ok(Taken::Queued(_, place)) => {
                 let outlives_wait = false;
                 (
                     TwoPhase::Queued(QueuedTicket { place, outlives_wait }),
                     Response::Queued,
                 )
             }
-            Ok(Taken::Resumed(place)) => {
+            Ok(Taken::Resumed(_, place)) => {
                 let outlives_wait = true;
                 (
                     TwoPhase::Queued(QueuedTicket { place, outlives_wait }),
@@ -42,7 +43,7 @@ impl State {
             Ok(Taken::Busy) => return Response::TimedOut,
         };
         if let Some(client) = self.clients.get_mut(&connection) {
-            client.tickets.insert(wanted.subject, ticket);
+            client.tickets.insert(key, ticket);
         }
         response
     }
@@ -50,57 +51,56 @@ impl State {
     pub(super) fn wait(
         &mut self,
         connection: ConnectionId,
-        subject: QualifiedKey,
+        key: NamedKey<'_>,
         wait: WaitSecs,
         now: Instant,
     ) -> ServerAnswer {
         let client = self.clients.get_mut(&connection);
-        match client.and_then(|client| client.tickets.remove(&subject)) {
-            None => ServerAnswer::Now(Response::Refused(Status::NotEnqueued)),
+        let place = match client.and_then(|client| client.tickets.remove(&key.qualified())) {
+            None => return ServerAnswer::Now(Response::Refused(Status::NotEnqueued)),
             Some(TwoPhase::Granted(uncollected)) => {
-                ServerAnswer::Now(self.hand_out(connection, &subject, uncollected, now))
+                return ServerAnswer::Now(self.hand_out(connection, key, uncollected, now));
             }
-            Some(TwoPhase::Queued(QueuedTicket { place, .. })) if self.draining => {
-                self.leave(connection, &subject, place, now);
-                ServerAnswer::Now(Response::Refused(Status::Error))
+            Some(TwoPhase::Queued(QueuedTicket { place, .. })) => place,
+        };
+        match key.known {
+            Some(subject) if self.draining || wait == WaitSecs::TRY => {
+                self.leave(connection, subject, place, now);
+                ServerAnswer::Now(match self.draining {
+                    true => Response::Refused(Status::Error),
+                    false => Response::TimedOut,
+                })
             }
-            Some(TwoPhase::Queued(QueuedTicket { place, .. })) if wait == WaitSecs::TRY => {
-                self.leave(connection, &subject, place, now);
-                ServerAnswer::Now(Response::TimedOut)
-            }
-            Some(TwoPhase::Queued(QueuedTicket { place, .. })) => {
-                self.block(connection, subject, (place, true), wait, now)
-            }
+            Some(subject) => self.block(connection, subject, (place, true), wait, now),
+            // A key with places in its queue is known.
+            None => ServerAnswer::Now(Response::Refused(Status::NotEnqueued)),
         }
     }
 
     /// The answer to a `w` for what was granted before it.
-    fn hand_out(
-        &mut self,
-        connection: ConnectionId,
-        subject: &QualifiedKey,
-        ticket: Uncollected,
-        now: Instant,
-    ) -> Response {
+    fn hand_out(&mut self, connection: ConnectionId, key: NamedKey<'_>, ticket: Uncollected, now: Instant) -> Response {
         let release = self.options.release;
         let grant = ticket.grant;
         if release.is_cluster_build() {
-            self.expire_entry(subject, now);
-            return match self.holder(subject, grant.token) {
+            if let Some(subject) = key.known {
+                self.expire_entry(subject, now);
+            }
+            return match key.known.and_then(|subject| self.holder(subject, grant.token)) {
                 Some(_) => Response::Granted(grant),
                 None => Response::Refused(Status::LeaseExpired),
             };
         }
-        let holder = self
-            .holder(subject, grant.token)
-            .map(|holder| (holder.lease, holder.ends));
+        let holder = key.known.and_then(|subject| {
+            let holder = self.holder(subject, grant.token)?;
+            Some((subject, holder.lease, holder.ends))
+        });
         let looks_at_lease = self.follows_lease(ticket);
         match holder {
-            Some((lease, ends)) if ends <= now && looks_at_lease => {
+            Some((subject, lease, ends)) if ends <= now && looks_at_lease => {
                 self.expire_lease(subject, lease, now);
                 Response::Refused(Status::LeaseExpired)
             }
-            Some(_) => {
+            Some((subject, ..)) => {
                 self.restart_lease(subject, grant, now);
                 let about = About::Anew(grant.token);
                 self.record(EventKind::Collected, subject, about, connection, now);
@@ -117,7 +117,7 @@ impl State {
     }
 
     /// A lease begins anew with the answer to its `w`.
-    fn restart_lease(&mut self, subject: &QualifiedKey, Grant { token, ttl, .. }: Grant, now: Instant) {
+    fn restart_lease(&mut self, subject: KeyId, Grant { token, ttl, .. }: Grant, now: Instant) {
         let Some(entry) = self.entries.get_mut(subject) else {
             return;
         };
@@ -128,20 +128,22 @@ impl State {
         };
         let (lease, ends) = (holder.lease, after(now, ttl.as_duration()));
         let before = std::mem::replace(&mut holder.ends, ends);
-        self.ends.remove(&(before, lease, subject.clone()));
-        self.ends.insert((ends, lease, subject.clone()));
+        self.ends.remove(&(before, lease));
+        self.ends.insert((ends, lease), subject);
     }
 
     /// What was granted at a place may be collected now, if the place is that of a ticket.
     pub(super) fn promote_ticket(
         &mut self,
         connection: ConnectionId,
-        subject: &QualifiedKey,
+        subject: KeyId,
         place: Place,
         ticket: Uncollected,
     ) {
-        let client = self.clients.get_mut(&connection);
-        let queued = client.and_then(|client| client.tickets.get_mut(subject));
+        let (Some(client), Some(entry)) = (self.clients.get_mut(&connection), self.entries.get(subject)) else {
+            return;
+        };
+        let queued = client.tickets.get_mut(entry.key());
         // Without one it is the place of a waiter that is absent now.
         if let Some(queued) = queued.filter(|queued| queued.is_for(place)) {
             *queued = TwoPhase::Granted(ticket);

@@ -69,8 +69,8 @@ impl State {
         for ghost in membership.trouble.ghosts.clone() {
             let waits = self.clients.get(&ghost).and_then(|client| client.waits.as_ref());
             if let Some(over) = waits.filter(|waits| waits.until <= now) {
-                let subject = over.subject.clone();
-                self.give_up(ghost, &subject, now);
+                let subject = over.subject;
+                self.give_up(ghost, subject, now);
             }
         }
     }

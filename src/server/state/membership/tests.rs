@@ -142,7 +142,7 @@ fn fact_17_a_deposed_leader_tells_its_waits_nothing_and_cancels_none() {
     let mut late = bench.waiting(3, Target::Lock, "k");
     bench.lead(1);
     assert_eq!((granted.answer(), late.answer()), (None, None));
-    assert!(!bench.state.give_up(3, &late.0, bench.now), "its time is over");
+    assert!(!bench.state.give_up(3, late.0, bench.now), "its time is over");
     assert_eq!(bench.state.stats(bench.now).locks[0].waiters, 2, "its place is there");
     assert_eq!(bench.release(4, Kind::Lock, "k", token), Response::Done);
     let token = granted.granted();

@@ -168,7 +168,7 @@ fn fact_2_a_place_that_was_taken_back_outlives_timeouts_until_a_second_wait_ends
     bench.disconnect(gone);
     let again = bench.connect(0, "r");
     let waits = bench.waiting(again, Target::Lock, "k");
-    assert!(!bench.state.give_up(again, &waits.0, bench.now));
+    assert!(!bench.state.give_up(again, waits.0, bench.now));
     assert_eq!(bench.state.stats(bench.now).locks[0].waiters, 1, "after `l`");
     bench.disconnect(again);
     let third = bench.connect(0, "r");
@@ -288,7 +288,7 @@ fn fact_22_earlier_builds() {
     // Every timeout leaves its place.
     assert_eq!(bench.acquire(2, Target::Lock, "k"), Response::TimedOut);
     let waits = bench.waiting(3, Target::Lock, "k");
-    assert!(!bench.state.give_up(3, &waits.0, bench.now));
+    assert!(!bench.state.give_up(3, waits.0, bench.now));
     assert_eq!(bench.state.stats(bench.now).locks[0].waiters, 2);
 }
 

@@ -63,7 +63,7 @@ impl Crowd {
                 // Its time is over, now and then.
                 Some(Waiting(subject, _)) if self.random.bool() => {
                     let subject = subject.clone();
-                    self.bench.state.give_up(connection, &subject, self.bench.now);
+                    self.bench.state.give_up(connection, subject, self.bench.now);
                     self.blocked.remove(&connection);
                 }
                 Some(_) => {}

@@ -1,19 +1,18 @@
-//! What the parts of a client cost by themselves: a connection over a pipe in memory, a shard without connections, its leases.
+//! What the parts cost by themselves: a connection over a pipe in memory, a shard without connections, its leases, and the embedded
+//! server.
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use std::future::pending;
-use std::io::{self, Write};
-use std::net::SocketAddr;
+mod server;
 
 use bytes::BytesMut;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use dflockd_client::measure::{HeldLeases, LoneShard, PipelinedLane};
 use dflockd_client::protocol::{Request, RequestDecoder, Response};
-use dflockd_client::server::{Listener, Server};
 use dflockd_client::{Key, Kind, Target, Token, Ttl, WaitSecs};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::runtime::Builder;
-use tokio::sync::mpsc;
+
+use self::server::server;
 
 /// As many as the callers of a busy client have under way at once.
 const CROWD: usize = 100;
@@ -71,70 +70,6 @@ fn lane(criterion: &mut Criterion) {
         bencher.iter(|| {
             let answered = runtime.block_on(lane.ask_all(requests.iter().cloned()));
             assert_eq!(answered, CROWD);
-        });
-    });
-    group.finish();
-}
-
-/// Where connections in memory are accepted.
-struct InMemory(mpsc::UnboundedReceiver<DuplexStream>);
-
-impl Listener for InMemory {
-    type Io = DuplexStream;
-
-    async fn accept(&mut self) -> io::Result<DuplexStream> {
-        match self.0.recv().await {
-            Some(stream) => Ok(stream),
-            None => pending().await,
-        }
-    }
-}
-
-/// Writes requests and reads as many lines.
-async fn exchange(stream: &mut DuplexStream, requests: &[u8], answers: &mut Vec<u8>) {
-    stream.write_all(requests).await.unwrap();
-    answers.clear();
-    while answers.iter().filter(|byte| **byte == b'\n').count() < CROWD {
-        assert!(stream.read_buf(answers).await.unwrap() > 0);
-    }
-}
-
-/// Releases what was granted.
-fn releases(answers: &[u8]) -> Vec<u8> {
-    let mut releases = Vec::with_capacity(CROWD * 64);
-    for (number, line) in answers.split(|byte| *byte == b'\n').take(CROWD).enumerate() {
-        let token = line.split(|byte| *byte == b' ').nth(1).unwrap();
-        write!(releases, "r\norders/{number}\n").unwrap();
-        releases.extend_from_slice(token);
-        releases.push(b'\n');
-    }
-    releases
-}
-
-/// With what the other side takes to write the requests and to find the ends of the answers.
-fn server(criterion: &mut Criterion) {
-    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
-    let mut group = criterion.benchmark_group("embedded server over a pipe in memory");
-    let (connect, accepted) = mpsc::unbounded_channel();
-    let address = SocketAddr::from(([10, 0, 0, 1], 6388));
-    let _server = runtime
-        .block_on(Server::builder().start_on(InMemory(accepted), address))
-        .unwrap();
-    let (mut stream, far) = duplex(64 * 1024);
-    connect.send(far).unwrap();
-    let mut answers = Vec::new();
-    let pings = "ping\n_\n_\n".repeat(CROWD);
-    group.throughput(Throughput::Elements(CROWD as u64));
-    group.bench_function("100 pings", |bencher| {
-        bencher.iter(|| runtime.block_on(exchange(&mut stream, pings.as_bytes(), &mut answers)));
-    });
-    let acquires: String = (0..CROWD).map(|number| format!("l\norders/{number}\n0 30\n")).collect();
-    group.throughput(Throughput::Elements(2 * CROWD as u64));
-    group.bench_function("100 acquires and 100 releases", |bencher| {
-        bencher.iter(|| {
-            runtime.block_on(exchange(&mut stream, acquires.as_bytes(), &mut answers));
-            let releases = releases(&answers);
-            runtime.block_on(exchange(&mut stream, &releases, &mut answers));
         });
     });
     group.finish();

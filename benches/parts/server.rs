@@ -1,0 +1,170 @@
+//! What the embedded server costs. It has a thread to itself, and the load comes from the thread of the benchmark, which does next to
+//! nothing: it writes bytes that are ready, and copies tokens from where they stand in the answers to where they stand in the releases.
+
+use std::future::pending;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use criterion::{Criterion, Throughput};
+use dflockd_client::server::Server;
+use rustix::time::{ClockId, clock_gettime};
+use tokio::runtime::{Builder, Handle};
+
+use crate::CROWD;
+
+/// While the load reads and writes one of them, the server works on the others.
+const CONNECTIONS: usize = 4;
+
+/// `ok <token> 30`, with its end.
+const GRANT_BYTES: usize = 39;
+
+/// Where in it the token is.
+const TOKEN: std::ops::Range<usize> = 3..35;
+
+const DONE: &[u8] = b"ok\n";
+
+pub(crate) fn server(criterion: &mut Criterion) {
+    let server = LoneServer::start();
+    let mut senders: Vec<Sender> = (0..CONNECTIONS).map(|number| server.connect(number)).collect();
+    let mut group = criterion.benchmark_group("embedded server in a thread of its own");
+    for (what, rounds) in [
+        ("pings", ping_rounds as fn(&mut [Sender], u64) -> u64),
+        ("acquires and releases", pair_rounds),
+    ] {
+        group.throughput(Throughput::Elements(rounds(&mut senders, 1)));
+        group.bench_function(what, |bencher| {
+            bencher.iter_custom(|iterations| {
+                let began = Instant::now();
+                rounds(&mut senders, iterations);
+                began.elapsed()
+            });
+        });
+        group.bench_function(format!("{what}, processor time of that thread"), |bencher| {
+            bencher.iter_custom(|iterations| {
+                let before = server.processor_time();
+                rounds(&mut senders, iterations);
+                server.processor_time() - before
+            });
+        });
+    }
+    group.finish();
+}
+
+/// A server, and the runtime of its thread.
+struct LoneServer {
+    address: SocketAddr,
+    runtime: Handle,
+}
+
+impl LoneServer {
+    fn start() -> Self {
+        let (tell, told) = mpsc::channel();
+        thread::spawn(move || {
+            let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let server = Server::builder().port(0).start().await.unwrap();
+                let address = server.local_addr();
+                let runtime = Handle::current();
+                tell.send(Self { address, runtime }).unwrap();
+                pending::<()>().await;
+            })
+        });
+        told.recv().unwrap()
+    }
+
+    fn processor_time(&self) -> Duration {
+        let (tell, told) = mpsc::channel();
+        self.runtime.spawn(async move {
+            let time = clock_gettime(ClockId::ThreadCPUTime);
+            tell.send(Duration::new(time.tv_sec as u64, time.tv_nsec as u32))
+        });
+        told.recv().unwrap()
+    }
+
+    fn connect(&self, number: usize) -> Sender {
+        let stream = TcpStream::connect(self.address).unwrap();
+        stream.set_nodelay(true).unwrap();
+        let keys = (0..CROWD).map(|key| format!("orders/{number}/{key}"));
+        let (mut acquires, mut releases, mut tokens) = (Vec::new(), Vec::new(), Vec::new());
+        for key in keys {
+            write!(acquires, "l\n{key}\n0 30\n").unwrap();
+            write!(releases, "r\n{key}\n").unwrap();
+            tokens.push(releases.len());
+            writeln!(releases, "{}", "0".repeat(TOKEN.len())).unwrap();
+        }
+        Sender {
+            stream,
+            acquires,
+            releases,
+            tokens,
+            answers: vec![0; GRANT_BYTES * CROWD],
+        }
+    }
+}
+
+/// A connection, and what is sent over it.
+struct Sender {
+    stream: TcpStream,
+    acquires: Vec<u8>,
+    releases: Vec<u8>,
+    /// Where the tokens stand in the releases.
+    tokens: Vec<usize>,
+    answers: Vec<u8>,
+}
+
+impl Sender {
+    fn ping(&mut self) {
+        self.stream.write_all("ping\n_\n_\n".repeat(CROWD).as_bytes()).unwrap();
+    }
+
+    fn acquire(&mut self) {
+        self.stream.write_all(&self.acquires).unwrap();
+    }
+
+    /// Releases what the server grants.
+    fn release(&mut self) {
+        self.stream.read_exact(&mut self.answers).unwrap();
+        for (grant, start) in self.answers.chunks_exact(GRANT_BYTES).zip(&self.tokens) {
+            self.releases[*start..start + TOKEN.len()].copy_from_slice(&grant[TOKEN]);
+        }
+        self.stream.write_all(&self.releases).unwrap();
+    }
+
+    /// Reads the answers to pings or releases.
+    fn finish(&mut self) {
+        let answers = &mut self.answers[..DONE.len() * CROWD];
+        self.stream.read_exact(answers).unwrap();
+        assert!(answers.chunks_exact(DONE.len()).all(|answer| answer == DONE));
+    }
+}
+
+/// Returns how many requests there were.
+fn ping_rounds(senders: &mut [Sender], rounds: u64) -> u64 {
+    senders.iter_mut().for_each(Sender::ping);
+    for _ in 1..rounds {
+        for sender in &mut *senders {
+            sender.finish();
+            sender.ping();
+        }
+    }
+    senders.iter_mut().for_each(Sender::finish);
+    rounds * (senders.len() * CROWD) as u64
+}
+
+/// Returns how many requests there were: acquires, and as many releases.
+fn pair_rounds(senders: &mut [Sender], rounds: u64) -> u64 {
+    senders.iter_mut().for_each(Sender::acquire);
+    for _ in 1..rounds {
+        senders.iter_mut().for_each(Sender::release);
+        for sender in &mut *senders {
+            sender.finish();
+            sender.acquire();
+        }
+    }
+    senders.iter_mut().for_each(Sender::release);
+    senders.iter_mut().for_each(Sender::finish);
+    2 * rounds * (senders.len() * CROWD) as u64
+}
