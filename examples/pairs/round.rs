@@ -3,14 +3,13 @@
 use std::error::Error;
 use std::time::{Duration, Instant};
 
-use hdrhistogram::Histogram;
-
 use crate::way::Workers;
 
-/// The time of each pair, in nanoseconds.
-pub(crate) type Latencies = Histogram<u64>;
+/// How long each pair took. A list, since a histogram for each of thousands of workers takes more memory than all else.
+pub(crate) type Latencies = Vec<Duration>;
 
 pub(crate) struct Round {
+    /// The shortest first.
     latencies: Latencies,
     took: Duration,
     /// Of this process, in seconds.
@@ -21,11 +20,13 @@ impl Round {
     /// Lets each of the workers make `each` pairs.
     pub(crate) async fn of(workers: &Workers, at_once: usize, each: usize) -> Result<Self, Box<dyn Error>> {
         let (began, used) = (Instant::now(), processor_seconds());
-        let latencies = workers.pairs(at_once, each).await?;
+        let mut latencies = workers.pairs(at_once, each).await?;
+        let (took, processor) = (began.elapsed(), processor_seconds() - used);
+        latencies.sort_unstable();
         Ok(Self {
             latencies,
-            took: began.elapsed(),
-            processor: processor_seconds() - used,
+            took,
+            processor,
         })
     }
 
@@ -35,7 +36,8 @@ impl Round {
     }
 
     pub(crate) fn micros(&self, quantile: f64) -> f64 {
-        self.latencies.value_at_quantile(quantile) as f64 / 1e3
+        let index = (self.latencies.len() as f64 * quantile) as usize;
+        self.latencies[index.min(self.latencies.len() - 1)].as_secs_f64() * 1e6
     }
 
     /// The processor time of a pair.
@@ -57,8 +59,4 @@ pub(crate) fn median(values: impl Iterator<Item = f64>) -> f64 {
     let mut values: Vec<f64> = values.collect();
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
-}
-
-pub(crate) fn no_latencies() -> Latencies {
-    Histogram::new_with_max(60_000_000_000, 3).unwrap_or_else(|error| unreachable!("the bounds are good: {error}"))
 }

@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinSet, spawn_blocking};
 
-use crate::round::{Latencies, no_latencies};
+use crate::round::Latencies;
 
 type Failure = Box<dyn Error + Send + Sync>;
 
@@ -142,18 +142,18 @@ async fn in_tasks(client: &Client, tasks: usize, each: usize) -> Result<Latencie
     for task in 0..tasks {
         let lock = client.lock(key(task))?;
         running.spawn(async move {
-            let mut latencies = no_latencies();
+            let mut latencies = Latencies::with_capacity(each);
             for _ in 0..each {
                 let began = Instant::now();
                 lock.acquire().await?.release().await?;
-                latencies.saturating_record(began.elapsed().as_nanos() as u64);
+                latencies.push(began.elapsed());
             }
             Ok::<_, ClientError>(latencies)
         });
     }
-    let mut all = no_latencies();
+    let mut all = Latencies::with_capacity(tasks * each);
     while let Some(finished) = running.join_next().await {
-        all.add(finished??)?;
+        all.extend(finished??);
     }
     Ok(all)
 }
@@ -164,7 +164,8 @@ async fn over_tokio_sockets(server: &str, tasks: usize, each: usize) -> Result<L
         let stream = TcpStream::connect(server).await?;
         stream.set_nodelay(true)?;
         running.spawn(async move {
-            let (mut latencies, mut stream, mut line) = (no_latencies(), BufStream::new(stream), String::new());
+            let mut latencies = Latencies::with_capacity(each);
+            let (mut stream, mut line) = (BufStream::new(stream), String::new());
             let acquire = acquire(task);
             for _ in 0..each {
                 let began = Instant::now();
@@ -176,14 +177,14 @@ async fn over_tokio_sockets(server: &str, tasks: usize, each: usize) -> Result<L
                     stream.read_line(&mut line).await?;
                     check(&line)?;
                 }
-                latencies.saturating_record(began.elapsed().as_nanos() as u64);
+                latencies.push(began.elapsed());
             }
             Ok::<_, Failure>(latencies)
         });
     }
-    let mut all = no_latencies();
+    let mut all = Latencies::with_capacity(tasks * each);
     while let Some(finished) = running.join_next().await {
-        all.add(finished??)?;
+        all.extend(finished??);
     }
     Ok(all)
 }
@@ -201,19 +202,19 @@ where
     for thread in 0..threads {
         let mut pair = make(thread)?;
         running.push(std::thread::spawn(move || {
-            let mut latencies = no_latencies();
+            let mut latencies = Latencies::with_capacity(each);
             for _ in 0..each {
                 let began = Instant::now();
                 pair()?;
-                latencies.saturating_record(began.elapsed().as_nanos() as u64);
+                latencies.push(began.elapsed());
             }
             Ok::<_, Failure>(latencies)
         }));
     }
     let joined = spawn_blocking(move || {
-        let mut all = no_latencies();
+        let mut all = Latencies::with_capacity(threads * each);
         for thread in running {
-            all.add(thread.join().map_err(|_| "a thread panicked")??)?;
+            all.extend(thread.join().map_err(|_| "a thread panicked")??);
         }
         Ok::<_, Failure>(all)
     });

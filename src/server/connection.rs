@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::pause::PreciseTimer;
+use super::pace::RequestPace;
 use super::shared::Shared;
 use super::signals::{Cut, Inbox};
 use super::state::{KeyId, ServerAnswer, State};
@@ -51,8 +51,7 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(stream: S, number: 
             out: BytesMut::new(),
             inbox: None,
             delivered: 0,
-            takes_time: false,
-            timer: PreciseTimer::default(),
+            pace: RequestPace::new(shared.options.request_time),
             authenticated: shared.options.auth_token.is_none(),
         },
     };
@@ -80,9 +79,8 @@ struct Session<'a> {
     inbox: Option<Inbox>,
     /// How many signals of this connection were delivered since other tasks had a turn.
     delivered: usize,
-    /// A request was worked on whose time was not taken yet.
-    takes_time: bool,
-    timer: PreciseTimer,
+    /// `None` unless requests take time.
+    pace: Option<RequestPace>,
     authenticated: bool,
 }
 
@@ -113,12 +111,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ServedConnection<'_, S> {
         loop {
             // All that can be answered at once is answered with one write.
             let next = self.answer_all();
-            self.session.take_time().await;
+            if let Some(pace) = &mut self.session.pace {
+                pace.wait().await;
+            }
             self.flush().await?;
+            if let Some(pace) = &mut self.session.pace {
+                pace.answers_told();
+            }
             match next {
                 NextStep::Read if self.ended => return Err(self.end_of_input().await),
-                NextStep::Read => self.read().await?,
-                NextStep::Wait(blocked) => self.wait(blocked).await?,
+                NextStep::Read => {
+                    self.read().await?;
+                    self.session.resume();
+                }
+                NextStep::Wait(blocked) => {
+                    self.wait(blocked).await?;
+                    self.session.resume();
+                }
                 NextStep::Yield => yield_now().await,
                 NextStep::End => return Err(Over),
                 NextStep::Farewell => {
@@ -153,9 +162,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ServedConnection<'_, S> {
             if let Some(next) = next {
                 return next;
             }
-            // A request of ten bytes can have an answer of a megabyte, and there may be a thousand of them. One that takes time is
-            // answered by itself.
-            if session.out.len() >= MOST_UNWRITTEN || session.takes_time {
+            // A request of ten bytes can have an answer of a megabyte, and there may be a thousand of them.
+            let is_much = session.out.len() >= MOST_UNWRITTEN;
+            if is_much || session.pace.as_ref().is_some_and(|pace| !pace.has_time_left()) {
                 return NextStep::Yield;
             }
             request = self.decoder.next_lines();
@@ -284,7 +293,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ServedConnection<'_, S> {
 impl Session<'_> {
     /// Answers one request. What comes next, if it is not the next request.
     fn answer(&mut self, lines: RequestLines<'_>, state: &mut State, now: Instant) -> Option<NextStep> {
-        self.takes_time = !self.shared.options.request_time.is_zero();
+        if let Some(pace) = &mut self.pace {
+            pace.take_time();
+        }
         let request = RawRequest::read(lines);
         if !self.authenticated {
             return self.authenticate(request);
@@ -323,10 +334,9 @@ impl Session<'_> {
         }
     }
 
-    /// Takes the time of the request that was worked on.
-    async fn take_time(&mut self) {
-        if std::mem::take(&mut self.takes_time) {
-            self.timer.wait(self.shared.options.request_time).await;
+    fn resume(&mut self) {
+        if let Some(pace) = &mut self.pace {
+            pace.resume();
         }
     }
 

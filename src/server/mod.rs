@@ -62,6 +62,7 @@ mod listener;
 pub(crate) mod model;
 mod name;
 mod options;
+mod pace;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod pause;
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
