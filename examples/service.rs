@@ -10,7 +10,7 @@
 //! | --- | --- | --- |
 //! | `SERVICE_LISTEN` | `127.0.0.1:8080` | where it serves |
 //! | `SERVICE_DATABASE` | in memory | the SQLite file |
-//! | `DFLOCKD_SERVERS` | an embedded server | lock servers, `host:port,…` |
+//! | `DFLOCKD_URL`, or `DFLOCKD_SERVERS` and others | an embedded server | lock servers, and how to talk to them: `docs/configuration.md` |
 //! | `RUST_LOG` | `info` | what is logged |
 //!
 //! The lock servers must make fences: release 2.1 or later. With an earlier one the service does not start, and says so: on such a server
@@ -33,7 +33,7 @@ use axum::routing::{get, post, put};
 use axum::{Json, Router};
 use dflockd_client::prometheus::PrometheusHandle;
 use dflockd_client::server::Server;
-use dflockd_client::{Client, ErrorKind, Fence, Fencing, LockGuard, prometheus};
+use dflockd_client::{Client, ClientBuilder, ErrorKind, Fence, Fencing, LockGuard, prometheus};
 use rusqlite::{Connection, OptionalExtension};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
@@ -59,9 +59,8 @@ async fn serve() -> Result<(), Box<dyn Error>> {
         .init();
     // Before the client is built: what is registered without a recorder is recorded nowhere.
     let metrics = prometheus::install()?;
-    let (_embedded, servers) = lock_servers().await?;
-    let client = Client::builder()
-        .servers(servers)
+    let (_embedded, options) = lock_servers().await?;
+    let client = options
         .lease_ttl(Duration::from_secs(10))
         // The database compares fences, so a lock without one is of no use.
         .fencing(Fencing::Required)
@@ -274,14 +273,18 @@ impl IntoResponse for Refusal {
     }
 }
 
-/// The servers of the environment, or an embedded one, which must be kept.
-async fn lock_servers() -> Result<(Option<Server>, Vec<String>), dflockd_client::Error> {
-    if let Ok(list) = std::env::var("DFLOCKD_SERVERS") {
-        return Ok((None, list.split(',').map(|server| server.trim().to_owned()).collect()));
+/// What the environment says of the lock servers, or an embedded one, which must be kept.
+async fn lock_servers() -> Result<(Option<Server>, ClientBuilder), dflockd_client::Error> {
+    let options = ClientBuilder::from_env()?;
+    if ["DFLOCKD_URL", "DFLOCKD_SERVERS"]
+        .iter()
+        .any(|name| std::env::var_os(name).is_some())
+    {
+        return Ok((None, options));
     }
     let server = Server::builder().port(0).start().await?;
     let address = server.local_addr().to_string();
-    Ok((Some(server), vec![address]))
+    Ok((Some(server), options.servers([address])))
 }
 
 /// Cancelled by Ctrl-C and, where there is one, SIGTERM.

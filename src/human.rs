@@ -1,4 +1,4 @@
-//! Durations as people read them.
+//! Durations as people read and write them.
 
 use std::fmt;
 use std::time::Duration;
@@ -33,9 +33,135 @@ fn rounded(duration: Duration) -> Duration {
     Duration::from_nanos(nanos.saturating_add(step / 2) / step * step)
 }
 
+/// What a duration looks like, for messages about one that cannot be read.
+pub(crate) const DURATION_FORM: &str = "a duration with its unit, such as 500ms, 10s or 1m30s";
+
+/// Units by their names, in nanoseconds.
+const UNITS: [(&[&str], u128); 7] = [
+    (&["ns", "nsec", "nanos"], 1),
+    (&["us", "µs", "usec", "micros"], 1_000),
+    (&["ms", "msec", "millis"], 1_000_000),
+    (&["s", "sec", "secs", "second", "seconds"], 1_000_000_000),
+    (&["m", "min", "mins", "minute", "minutes"], 60_000_000_000),
+    (&["h", "hr", "hrs", "hour", "hours"], 3_600_000_000_000),
+    (&["d", "day", "days"], 86_400_000_000_000),
+];
+
+/// Reads a duration: numbers, which may have fractions, each with its unit: `1.5s`, `1h 30m`. Nothing at all may be without a unit, `0`.
+///
+/// It is exact. What is smaller than a nanosecond, or longer than a `Duration` holds, is no duration.
+pub(crate) fn read_duration(text: &str) -> Option<Duration> {
+    let mut rest = text.trim();
+    if rest == "0" {
+        return Some(Duration::ZERO);
+    }
+    let mut nanos: u128 = 0;
+    while !rest.is_empty() {
+        let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let (number, behind) = rest.split_at(end);
+        let behind = behind.trim_start();
+        let end = behind.find(|c: char| !c.is_alphabetic()).unwrap_or(behind.len());
+        let (unit, next) = behind.split_at(end);
+        let (_, unit) = UNITS.iter().find(|(names, _)| names.contains(&unit))?;
+        nanos = nanos.checked_add(read_number(number, *unit)?)?;
+        rest = next.trim_start();
+    }
+    const SECOND: u128 = 1_000_000_000;
+    let secs = u64::try_from(nanos / SECOND).ok()?;
+    let subsec = u32::try_from(nanos % SECOND).ok()?;
+    (!text.trim().is_empty()).then(|| Duration::new(secs, subsec))
+}
+
+/// Reads a number, with a fraction or without, of so many nanoseconds each.
+fn read_number(text: &str, unit: u128) -> Option<u128> {
+    let (whole, fraction) = match text.split_once('.') {
+        Some((whole, fraction)) if !fraction.is_empty() => (whole, fraction),
+        Some(_) => return None,
+        None => (text, ""),
+    };
+    let mut nanos = whole.parse::<u128>().ok()?.checked_mul(unit)?;
+    let mut worth = unit;
+    for digit in fraction.chars() {
+        let digit = u128::from(digit.to_digit(10)?);
+        let is_exact = worth != 0 && worth % 10 == 0;
+        worth /= 10;
+        match is_exact {
+            true => nanos = nanos.checked_add(digit.checked_mul(worth)?)?,
+            false if digit == 0 => {}
+            false => return None,
+        }
+    }
+    Some(nanos)
+}
+
+/// Writes a duration so that [`read_duration`] reads the same one.
+pub(crate) fn write_duration(duration: Duration) -> String {
+    format!("{duration:?}").replace('µ', "u")
+}
+
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read_as_it_was(secs: u64, nanos in 0_u32..1_000_000_000, is_short: bool) {
+            let duration = Duration::new(if is_short { secs % 100 } else { secs }, nanos);
+            prop_assert_eq!(read_duration(&write_duration(duration)), Some(duration));
+        }
+
+        #[test]
+        fn any_text_is_read_or_refused(text in "[0-9.µa-z ]{0,40}|.{0,40}") {
+            read_duration(&text);
+        }
+    }
+
+    #[test]
+    fn units_fractions_and_sums_are_read() {
+        for (text, nanos) in [
+            ("0", 0),
+            ("0s", 0),
+            ("7ns", 7),
+            ("1.5us", 1_500),
+            ("1.5µs", 1_500),
+            ("250ms", 250_000_000),
+            (" 2.50 s ", 2_500_000_000),
+            ("1m30s", 90_000_000_000),
+            ("1h 30min", 5_400_000_000_000),
+            ("1day 1 hour", 90_000_000_000_000),
+            ("0.5m", 30_000_000_000),
+            ("1.0000000010s", 1_000_000_001),
+        ] {
+            assert_eq!(read_duration(text), Some(Duration::from_nanos(nanos)), "{text}");
+        }
+        for bad in [
+            "",
+            " ",
+            "3",
+            "s",
+            "-1s",
+            "+1s",
+            "1.s",
+            ".5s",
+            "1..5s",
+            "1.5.5s",
+            "0.5ns",
+            "1.0000000001s",
+            "1.00000000001s",
+            "1 2s",
+            "1s2",
+            "1x",
+            "1ss",
+            "1e3s",
+            "99999999999999999999s",
+            "999999999999999999999999999999999999999999s",
+            "18446744073709551615s1000ms",
+        ] {
+            assert_eq!(read_duration(bad), None, "{bad}");
+        }
+    }
 
     #[test]
     fn three_digits_are_told_and_whole_seconds_are_kept() {

@@ -102,6 +102,7 @@ mod lease;
 pub mod measure;
 mod net;
 mod own_signals;
+mod percent;
 #[cfg(feature = "prometheus")]
 pub mod prometheus;
 pub mod protocol;
@@ -135,7 +136,7 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 pub use client::builder::ClientBuilder;
 pub use client::{Client, ResponseFuture};
-pub use config::OnUnavailable;
+pub use config::{ClientOptions, OnUnavailable};
 pub use distributed::{DistributedLock, DistributedSemaphore, EnqueueStatus, Holder};
 pub use error::{Budget, Error, ErrorKind, Result};
 pub use handle::election::{Election, Leadership};

@@ -53,16 +53,36 @@ pub fn stable_hash_shard(key: &str, servers: usize) -> usize {
 
 /// A strategy behind an `Arc`, whose answers are checked.
 #[derive(Clone)]
-pub(crate) struct CheckedStrategy(Arc<dyn ShardingStrategy>);
+pub(crate) struct CheckedStrategy {
+    strategy: Arc<dyn ShardingStrategy>,
+    /// How a strategy of this crate is called where it is not given as code.
+    name: Option<&'static str>,
+}
+
+/// The name of [`stable_hash_shard`].
+pub(crate) const STABLE_HASH: &str = "stable_hash_shard";
 
 impl CheckedStrategy {
     pub(crate) fn new(strategy: impl ShardingStrategy + 'static) -> Self {
-        Self(Arc::new(strategy))
+        Self {
+            strategy: Arc::new(strategy),
+            name: None,
+        }
+    }
+
+    /// The strategy of this crate that has that name.
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        (name == STABLE_HASH).then(Self::default)
+    }
+
+    /// Its name, if it is one of this crate's.
+    pub(crate) fn name(&self) -> Option<&'static str> {
+        self.name
     }
 
     /// The shard of `key`, or an error that shows what the strategy answered.
     pub(crate) fn shard(&self, key: &str, servers: usize) -> Result<usize> {
-        let index = self.0.shard(key, servers);
+        let index = self.strategy.shard(key, servers);
         if index < servers {
             return Ok(index);
         }
@@ -78,13 +98,16 @@ impl CheckedStrategy {
 
 impl Default for CheckedStrategy {
     fn default() -> Self {
-        Self::new(stable_hash_shard)
+        Self {
+            name: Some(STABLE_HASH),
+            ..Self::new(stable_hash_shard)
+        }
     }
 }
 
 impl fmt::Debug for CheckedStrategy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("ShardingStrategy")
+        write!(f, "ShardingStrategy({})", self.name.unwrap_or("custom"))
     }
 }
 

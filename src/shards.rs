@@ -1,11 +1,14 @@
 //! Where the shards are: each on one server, on the members of a cluster, or on a server with others in reserve.
 
+mod data;
+mod notation;
+
 use std::fmt;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::net::admission::Admission;
-use crate::net::endpoint::Endpoint;
+use crate::net::endpoint::{Endpoint, without_secret};
 use crate::net::failover::Policy;
 use crate::protocol::StableRef;
 use crate::types::Shortened;
@@ -28,10 +31,16 @@ use crate::types::Shortened;
 pub struct Shard {
     policy: Policy,
     endpoints: Vec<String>,
-    takeover_delay: Option<Duration>,
-    allowed_hosts: Vec<String>,
-    orphan_ttl: Option<Duration>,
-    stable_ref: Option<StableRef>,
+    terms: Terms,
+}
+
+/// What is said of one shard besides where it is.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub(crate) struct Terms {
+    pub(crate) takeover_delay: Option<Duration>,
+    pub(crate) allowed_hosts: Vec<String>,
+    pub(crate) orphan_ttl: Option<Duration>,
+    pub(crate) stable_ref: Option<StableRef>,
 }
 
 /// The same, checked.
@@ -53,10 +62,7 @@ impl Shard {
         Self {
             policy,
             endpoints: endpoints.into_iter().map(Into::into).collect(),
-            takeover_delay: None,
-            allowed_hosts: Vec::new(),
-            orphan_ttl: None,
-            stable_ref: None,
+            terms: Terms::default(),
         }
     }
 
@@ -108,7 +114,7 @@ impl Shard {
     /// let shard = Shard::cluster(["locks-0.dflockd.svc:6388", "locks-1.dflockd.svc:6388"]).allowed_hosts(["*.dflockd.svc"]);
     /// ```
     pub fn allowed_hosts<H: Into<String>>(mut self, hosts: impl IntoIterator<Item = H>) -> Self {
-        self.allowed_hosts = hosts.into_iter().map(Into::into).collect();
+        self.terms.allowed_hosts = hosts.into_iter().map(Into::into).collect();
         self
     }
 
@@ -138,7 +144,7 @@ impl Shard {
     ///
     /// It means nothing to other shards.
     pub fn takeover_delay(mut self, delay: Duration) -> Self {
-        self.takeover_delay = Some(delay);
+        self.terms.takeover_delay = Some(delay);
         self
     }
 
@@ -152,7 +158,7 @@ impl Shard {
     ///
     /// It means nothing to other shards.
     pub fn orphan_ttl(mut self, kept: Duration) -> Self {
-        self.orphan_ttl = Some(kept);
+        self.terms.orphan_ttl = Some(kept);
         self
     }
 
@@ -169,8 +175,17 @@ impl Shard {
     ///
     /// It means nothing to other shards.
     pub fn stable_ref(mut self, name: StableRef) -> Self {
-        self.stable_ref = Some(name);
+        self.terms.stable_ref = Some(name);
         self
+    }
+
+    /// How its servers share the work.
+    pub(crate) fn policy(&self) -> Policy {
+        self.policy
+    }
+
+    pub(crate) fn terms(&self) -> &Terms {
+        &self.terms
     }
 
     pub(crate) fn check(&self) -> Result<ShardPlan> {
@@ -186,10 +201,10 @@ impl Shard {
         Ok(ShardPlan {
             policy: self.policy,
             endpoints: endpoints.collect::<Result<_>>()?,
-            takeover_delay: self.takeover_delay,
-            admission: Admission::parse(self.allowed_hosts.iter().map(String::as_str))?,
-            orphan_ttl: self.orphan_ttl.filter(|kept| is_cluster && !kept.is_zero()),
-            stable_ref: self.stable_ref.clone().filter(|_| is_cluster),
+            takeover_delay: self.terms.takeover_delay,
+            admission: Admission::parse(self.terms.allowed_hosts.iter().map(String::as_str))?,
+            orphan_ttl: self.terms.orphan_ttl.filter(|kept| is_cluster && !kept.is_zero()),
+            stable_ref: self.terms.stable_ref.clone().filter(|_| is_cluster),
         })
     }
 }
@@ -244,6 +259,15 @@ impl From<String> for Shard {
     }
 }
 
+/// An address as it was given, without what may be a secret.
+struct ShownEndpoint<'a>(&'a str);
+
+impl fmt::Debug for ShownEndpoint<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&Shortened(&without_secret(self.0)), f)
+    }
+}
+
 impl fmt::Debug for Shard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.policy {
@@ -252,7 +276,7 @@ impl fmt::Debug for Shard {
             Policy::Standby => write!(f, "standby")?,
         }
         f.debug_list()
-            .entries(self.endpoints.iter().map(|endpoint| Shortened(endpoint)))
+            .entries(self.endpoints.iter().map(|endpoint| ShownEndpoint(endpoint)))
             .finish()
     }
 }

@@ -3,20 +3,26 @@
 use std::time::Instant;
 
 use dflockd_client::server::Server;
-use dflockd_client::{Client, Error, Fencing};
+use dflockd_client::{Client, ClientBuilder, Error, Fencing};
 
-/// A client of the servers that `DFLOCKD_SERVERS=host:port,…` names, or of an embedded one that lives as long as what is
-/// returned. With [`Fencing::Required`] servers that make no fences (before release 2.1) are an error.
+/// A client of the servers that the environment names (`DFLOCKD_URL`, or `DFLOCKD_SERVERS=host:port,…` and others, as
+/// `docs/configuration.md` says), or of an embedded one that lives as long as what is returned. With [`Fencing::Required`] servers that
+/// make no fences (before release 2.1) are an error.
 pub(crate) async fn connect(fencing: Fencing) -> Result<(Client, Option<Server>), Error> {
-    let (servers, embedded) = match std::env::var("DFLOCKD_SERVERS") {
-        Ok(list) => (list.split(',').map(|server| server.trim().to_owned()).collect(), None),
-        Err(_) => {
-            let server = Server::builder().port(0).start().await?;
-            (vec![server.local_addr().to_string()], Some(server))
-        }
-    };
-    let client = Client::builder().servers(servers).fencing(fencing).connect().await?;
-    Ok((client, embedded))
+    let mut builder = ClientBuilder::from_env()?.fencing(fencing);
+    let mut embedded = None;
+    if !has_servers() {
+        let server = embedded.insert(Server::builder().port(0).start().await?);
+        builder = builder.servers([server.local_addr().to_string()]);
+    }
+    Ok((builder.connect().await?, embedded))
+}
+
+/// Whether the environment says where servers are.
+fn has_servers() -> bool {
+    ["DFLOCKD_URL", "DFLOCKD_SERVERS"]
+        .iter()
+        .any(|name| std::env::var_os(name).is_some())
 }
 
 /// Prints what happens, with the time since the beginning.

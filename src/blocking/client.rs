@@ -49,6 +49,26 @@ impl Client {
         ClientBuilder::default()
     }
 
+    /// Makes a client of a URL and waits until every server is connected; see [`crate::Client::connect`].
+    ///
+    /// # Errors
+    ///
+    /// As there, and [`Misuse`](crate::ErrorKind::Misuse) where a thread must not wait.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let runtime = tokio::runtime::Runtime::new()?;
+    /// # let server = runtime.block_on(dflockd_client::server::Server::builder().port(0).start())?;
+    /// # let url = format!("dflockd://{}", server.local_addr());
+    /// let client = dflockd_client::blocking::Client::connect(&url)?;
+    /// client.lock("orders/42")?.acquire()?.release()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn connect(url: &str) -> Result<Self> {
+        ClientBuilder::from_url(url)?.connect_blocking()
+    }
+
     /// The async client that this is, for code that awaits. It lives in the background threads of the blocking one.
     #[must_use]
     pub fn as_async(&self) -> &client::Client {

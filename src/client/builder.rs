@@ -11,7 +11,7 @@ use tower::{Layer, Service};
 use zeroize::Zeroizing;
 
 use crate::client::Client;
-use crate::config::{ClientOptions, Config, OnUnavailable};
+use crate::config::{ClientOptions, Config, OnUnavailable, Supplied};
 use crate::error::{Error, Result};
 use crate::net::auth::AuthSource;
 use crate::net::backoff::ReconnectPolicy;
@@ -31,10 +31,42 @@ use crate::types::Key;
 #[must_use = "a builder does nothing until it is built"]
 pub struct ClientBuilder {
     options: ClientOptions,
+    supplied: Supplied,
     layers: Vec<UserLayer>,
 }
 
 impl ClientBuilder {
+    /// Begins with a URL, such as `dflockd://secret@a:6388,b:6388/?connect_timeout=3s`. What is said to the builder then counts before what
+    /// the URL says. See [`ClientOptions`].
+    ///
+    /// # Errors
+    ///
+    /// As [`ClientOptions::from_url`].
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), dflockd_client::Error> {
+    /// use dflockd_client::{ClientBuilder, Fencing};
+    ///
+    /// # let server = dflockd_client::server::Server::builder().port(0).start().await?;
+    /// # let url = format!("dflockd://{}/?acquire_timeout=3s", server.local_addr());
+    /// let client = ClientBuilder::from_url(&url)?.fencing(Fencing::Required).connect().await?;
+    /// client.lock("orders/42")?.acquire().await?.release().await
+    /// # }
+    /// ```
+    pub fn from_url(url: &str) -> Result<Self> {
+        ClientOptions::from_url(url).map(Self::from)
+    }
+
+    /// Begins with what the environment says. What is said to the builder then counts before that. See [`ClientOptions::from_env`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn from_env() -> Result<Self> {
+        ClientOptions::from_env().map(Self::from)
+    }
+
     /// The servers, as `host:port`, `[v6]:port` or `unix:/path`. Each is a shard; a key belongs to one of them. All users of
     /// the same keys must give the same list in the same order. Default: [`DEFAULT_SERVERS`](crate::DEFAULT_SERVERS).
     ///
@@ -97,7 +129,7 @@ impl ClientBuilder {
     /// How long a server that refused the secret, or that there is none, is not asked again with the same. The attempts in
     /// between only look whether there is another secret by now, and send nothing. Default: 30 s.
     pub fn auth_retry_interval(mut self, interval: Duration) -> Self {
-        self.options.auth_retry = interval;
+        self.options.auth_retry_interval = interval;
         self
     }
 
@@ -167,7 +199,7 @@ impl ClientBuilder {
         C::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
         C::Future: Send + 'static,
     {
-        self.options.way = Way::Connector(Connector::new(connector));
+        self.supplied.way = Way::Connector(Connector::new(connector));
         self
     }
 
@@ -293,7 +325,7 @@ impl ClientBuilder {
     /// connection while that is up. A lease belongs to the connection that acquired it, so a connection that is cut costs its
     /// own leases only.
     pub fn pipelined_connections(mut self, connections: usize) -> Self {
-        self.options.pipelined = connections;
+        self.options.pipelined_connections = connections;
         self
     }
 
@@ -326,20 +358,20 @@ impl ClientBuilder {
     /// A warning is logged when all connections are in use for the first time; `dflockd_client_wait_connections_exhausted_total`
     /// counts how often that happens.
     pub fn exclusive_connections(mut self, connections: usize) -> Self {
-        self.options.exclusive_lanes = connections;
+        self.options.exclusive_connections = connections;
         self
     }
 
     /// How many of these the waits for one key may occupy, so that a hot key leaves some to the others. Further waits for that key
     /// stand behind them here, in order. Default: 16, or a quarter of all if that is less.
     pub fn exclusive_connections_per_key(mut self, connections: usize) -> Self {
-        self.options.exclusive_lanes_per_key = Some(connections);
+        self.options.exclusive_connections_per_key = Some(connections);
         self
     }
 
     /// How long such a connection may be idle before it is closed, unless it owns leases. Default: 30 s.
     pub fn idle_connection_timeout(mut self, timeout: Duration) -> Self {
-        self.options.idle_lane_timeout = timeout;
+        self.options.idle_connection_timeout = timeout;
         self
     }
 
@@ -382,7 +414,7 @@ impl ClientBuilder {
     ///
     /// It is called by the client's own tasks. One that panics there costs the connection that the task serves, or all leases of the shard.
     pub fn metrics_recorder(mut self, recorder: impl Recorder + Send + Sync + 'static) -> Self {
-        self.options.sink = Sink::Own(Arc::new(recorder));
+        self.supplied.sink = Sink::Own(Arc::new(recorder));
         self
     }
 
@@ -395,18 +427,18 @@ impl ClientBuilder {
     /// let builder = dflockd_client::Client::builder().key_class(|key| key.split('/').next().unwrap_or("other"));
     /// ```
     pub fn key_class(mut self, classify: impl for<'k> Fn(&'k str) -> &'k str + Send + Sync + 'static) -> Self {
-        self.options.key_class = Some(Classifier::new(classify));
+        self.supplied.key_class = Some(Classifier::new(classify));
         self
     }
 
     /// What was asked for, checked.
     pub(crate) fn check(self) -> Result<Config> {
-        self.options.check()
+        self.options.check(self.supplied)
     }
 
     /// The same client for one key alone: it knows only the server that the key belongs to. Checks everything.
     pub(crate) fn for_key(mut self, key: &Key) -> Result<Self> {
-        let config = self.options.clone().check()?;
+        let config = self.clone().check()?;
         let index = config.strategy.shard(key.as_str(), config.shards.len())?;
         let shard = self.options.shards.get(index).cloned();
         let shard = shard.ok_or_else(|| Error::invalid("shard index", index, "there is no such shard"))?;
@@ -418,7 +450,7 @@ impl ClientBuilder {
     /// Who finds the addresses of names.
     #[cfg(test)]
     pub(crate) fn resolver(mut self, resolver: crate::net::reach::Resolver) -> Self {
-        self.options.way = Way::Sockets(resolver);
+        self.supplied.way = Way::Sockets(resolver);
         self
     }
 
@@ -431,7 +463,7 @@ impl ClientBuilder {
     /// without a runtime, or on one without timers or sockets (with a [connector](Self::connector) timers are enough), and for a
     /// metrics recorder that panics.
     pub fn build(self) -> Result<Client> {
-        let core = crate::service::start(self.options.check()?, &self.layers)?;
+        let core = crate::service::start(self.options.check(self.supplied)?, &self.layers)?;
         Ok(Client::of(core))
     }
 
@@ -467,11 +499,26 @@ impl ClientBuilder {
     }
 }
 
-/// Without the secret.
+/// Begins with options. What is said to the builder then counts before them.
+impl From<ClientOptions> for ClientBuilder {
+    fn from(options: ClientOptions) -> Self {
+        Self {
+            options,
+            ..Self::default()
+        }
+    }
+}
+
+/// Shows all settings, those with their defaults included, and `…` in place of secrets.
 impl fmt::Debug for ClientBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ClientBuilder")
-            .field("shards", &self.options.shards)
-            .finish_non_exhaustive()
+        let mut shown = f.debug_struct("ClientBuilder");
+        self.options.show(&mut shown);
+        shown
+            .field("connector", &matches!(self.supplied.way, Way::Connector(_)))
+            .field("metrics_recorder", &matches!(self.supplied.sink, Sink::Own(_)))
+            .field("key_class", &self.supplied.key_class.is_some())
+            .field("layers", &self.layers.len())
+            .finish()
     }
 }

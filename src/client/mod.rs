@@ -51,6 +51,30 @@ impl Client {
         ClientBuilder::default()
     }
 
+    /// Makes a client of a URL, such as `dflockd://secret@a:6388,b:6388/?acquire_timeout=3s`, and waits until every server is connected.
+    /// See [`ClientOptions`](crate::ClientOptions).
+    ///
+    /// # Errors
+    ///
+    /// As [`ClientBuilder::from_url`] and [`ClientBuilder::connect`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: the connections are closed.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), dflockd_client::Error> {
+    /// # let server = dflockd_client::server::Server::builder().port(0).start().await?;
+    /// # let url = format!("dflockd://{}", server.local_addr());
+    /// let client = dflockd_client::Client::connect(&url).await?;
+    /// client.lock("orders/42")?.acquire().await?.release().await
+    /// # }
+    /// ```
+    pub async fn connect(url: &str) -> Result<Self> {
+        ClientBuilder::from_url(url)?.connect().await
+    }
+
     pub(crate) fn of(core: Arc<Core>) -> Self {
         Self {
             service: for_client(&core),

@@ -9,12 +9,14 @@ mod pem;
 pub(crate) mod pieces;
 pub(crate) mod socket;
 mod stats;
+mod url;
 
 pub use self::address::address;
 pub use self::answers::answers;
 pub use self::lane::lane;
 pub use self::pem::pem;
 pub use self::stats::stats;
+pub use self::url::url;
 use crate::server::fuzzing as server;
 use crate::shard::fuzzing as machine;
 

@@ -60,3 +60,8 @@ fn the_shard_target_finds_nothing_in_its_corpus() {
 fn the_stats_target_finds_nothing_in_its_corpus() {
     every_input_of("stats", super::stats);
 }
+
+#[test]
+fn the_url_target_finds_nothing_in_its_corpus() {
+    every_input_of("url", super::url);
+}

@@ -15,7 +15,11 @@ use crate::unwind::{Panic, catch};
 ///
 /// A policy that panics is not asked again in that sequence: its pauses take 5 s from there on.
 #[derive(Clone)]
-pub struct ReconnectPolicy(Arc<dyn Fn() -> Pauses + Send + Sync>);
+pub struct ReconnectPolicy {
+    start: Arc<dyn Fn() -> Pauses + Send + Sync>,
+    /// The first and the longest pause of an [exponential](Self::exponential) policy.
+    bounds: Option<(Duration, Duration)>,
+}
 
 /// One sequence of pauses, begun anew whenever a connection was lost.
 pub(crate) type Pauses = Box<dyn Iterator<Item = Duration> + Send>;
@@ -47,16 +51,21 @@ impl ReconnectPolicy {
     pub fn exponential(first: Duration, longest: Duration) -> Self {
         let first = first.max(Duration::from_millis(1));
         let longest = longest.max(first);
-        let bounds = ExponentialBuilder::default()
+        let growing = ExponentialBuilder::default()
             .with_min_delay(first.saturating_mul(2).min(longest))
             .with_max_delay(longest)
             .with_factor(2.0)
             .without_max_times();
         // The crate's own jitter comes on top of its bound.
-        Self(Arc::new(move || {
-            let bounds = bounds.build();
-            Box::new(bounds.map(|bound| below(bound, fastrand::f64())))
-        }))
+        Self {
+            start: Arc::new(move || Box::new(growing.build().map(|bound| below(bound, fastrand::f64())))),
+            bounds: Some((first, longest)),
+        }
+    }
+
+    /// The first and the longest pause, if it was made of them.
+    pub(crate) fn bounds(&self) -> Option<(Duration, Duration)> {
+        self.bounds
     }
 
     /// Returns a policy that makes the pauses of one of the `backoff` crate. `new` makes one for each sequence, which is
@@ -80,23 +89,31 @@ impl ReconnectPolicy {
     where
         B: backoff::backoff::Backoff + Send + 'static,
     {
-        Self(Arc::new(move || {
+        Self::custom(move || {
             let mut policy = new();
             policy.reset();
             Box::new(std::iter::from_fn(move || policy.next_backoff()))
-        }))
+        })
     }
 
     /// Pauses that a test chooses; `new` makes one sequence.
     #[cfg(any(test, fuzzing, feature = "__measure"))]
     pub(crate) fn of(new: impl Fn() -> Pauses + Send + Sync + 'static) -> Self {
-        Self(Arc::new(new))
+        Self::custom(new)
+    }
+
+    #[cfg(any(test, fuzzing, feature = "__measure", feature = "backoff"))]
+    fn custom(start: impl Fn() -> Pauses + Send + Sync + 'static) -> Self {
+        Self {
+            start: Arc::new(start),
+            bounds: None,
+        }
     }
 
     /// A new sequence.
     pub(crate) fn start(&self) -> Attempts {
         Attempts {
-            pauses: catch(&*self.0).unwrap_or_else(no_more_to_say),
+            pauses: catch(&*self.start).unwrap_or_else(no_more_to_say),
             made: 0,
         }
     }
@@ -115,7 +132,10 @@ impl Default for ReconnectPolicy {
 
 impl fmt::Debug for ReconnectPolicy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("ReconnectPolicy")
+        match self.bounds {
+            Some((first, longest)) => write!(f, "ReconnectPolicy({first:?}..{longest:?})"),
+            None => f.write_str("ReconnectPolicy(custom)"),
+        }
     }
 }
 
@@ -212,12 +232,12 @@ mod tests {
 
     #[test]
     fn a_policy_that_panics_has_no_more_to_say() {
-        let unwilling = ReconnectPolicy(Arc::new(|| panic!("no pauses")));
+        let unwilling = ReconnectPolicy::of(|| panic!("no pauses"));
         assert_eq!(unwilling.start().failed(), LAST_RESORT);
-        let tired = ReconnectPolicy(Arc::new(|| {
+        let tired = ReconnectPolicy::of(|| {
             let first = std::iter::once(Duration::from_millis(7));
             Box::new(first.chain(std::iter::from_fn(|| panic!("no more"))))
-        }));
+        });
         let mut attempts = tired.start();
         let pauses = [attempts.failed(), attempts.failed(), attempts.failed()];
         assert_eq!(pauses, [Duration::from_millis(7), LAST_RESORT, LAST_RESORT]);

@@ -1,5 +1,6 @@
 //! The address of a server, as users write it.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::path::Path;
 use std::str::FromStr;
@@ -8,6 +9,9 @@ use std::sync::Arc;
 use crate::error::{Error, Result};
 use crate::escape::is_hidden;
 use crate::types::Shortened;
+
+/// The port that servers listen on by default.
+pub(crate) const DEFAULT_PORT: u16 = 6388;
 
 /// The address of a server, as it was given to [`ClientBuilder::servers`](crate::ClientBuilder::servers) or
 /// [`Shard`](crate::Shard), or as a cluster named one of its members: `host:port`, `1.2.3.4:port`, `[v6]:port` or `unix:/path`.
@@ -123,10 +127,8 @@ fn parse_unix(text: &str, path: &str) -> Result<Address> {
 }
 
 fn parse_tcp(text: &str) -> Result<Address> {
-    // What stands before an @ may be a secret.
-    let shown = text.rsplit_once('@').map(|(_, host)| format!("…@{host}"));
-    let shown = shown.as_deref().unwrap_or(text);
-    let refuse = |remedy: &str| Error::invalid("server address", Shortened(shown), remedy);
+    let shown = without_secret(text);
+    let refuse = |remedy: &str| Error::invalid("server address", Shortened(&shown), remedy);
     let form = "write host:port, for example 127.0.0.1:6388 or [::1]:6388";
     if let Some(remedy) = mistake(text) {
         return Err(refuse(remedy));
@@ -144,7 +146,9 @@ fn parse_tcp(text: &str) -> Result<Address> {
                 .map_err(|_| refuse("what stands between [ and ] is no IPv6 address"))?;
             inner
         }
-        None if is_like_ipv6(host) => return Err(refuse("write an IPv6 address in brackets, like [::1]:6388")),
+        None if is_like_ipv6(host) || text.parse::<std::net::Ipv6Addr>().is_ok() => {
+            return Err(refuse("write an IPv6 address in brackets, like [::1]:6388"));
+        }
         None if host.contains([':', '[', ']']) => return Err(refuse(form)),
         None => host,
     };
@@ -157,10 +161,20 @@ fn parse_tcp(text: &str) -> Result<Address> {
     })
 }
 
+/// What of an address may be shown: what stands before an @ may be a secret.
+pub(crate) fn without_secret(address: &str) -> Cow<'_, str> {
+    match address.rsplit_once('@') {
+        Some((_, host)) if !address.starts_with("unix:") => format!("…@{host}").into(),
+        _ => address.into(),
+    }
+}
+
 /// What an address is likely to be that is not one, and what to write instead.
 fn mistake(text: &str) -> Option<&'static str> {
     if text.contains("://") {
-        return Some("write host:port alone, without a scheme; TLS is asked for with ClientBuilder::tls");
+        return Some(
+            "write host:port alone, without a scheme; ClientBuilder::from_url takes URLs, and TLS is asked for with ClientBuilder::tls",
+        );
     }
     if text.contains([',', ';']) || text.split_whitespace().count() > 1 {
         return Some("give each server by itself, as an item of the list of servers");
@@ -230,7 +244,7 @@ mod tests {
         for (text, said) in [
             (
                 "dflockd://h:6388",
-                "without a scheme; TLS is asked for with ClientBuilder::tls",
+                "without a scheme; ClientBuilder::from_url takes URLs",
             ),
             ("tcp://127.0.0.1:6388", "without a scheme"),
             ("https://h", "without a scheme"),
@@ -241,6 +255,7 @@ mod tests {
             ("h:6388/db", "without a path"),
             ("user:secret@h:6388", "without a user"),
             ("::1:6388", "IPv6 address in brackets"),
+            ("::1", "IPv6 address in brackets"),
             ("fe80::1:6388", "IPv6 address in brackets"),
             ("fe80::1%eth0:6388", "IPv6 address in brackets"),
             ("::ffff:10.0.0.1:6388", "IPv6 address in brackets"),

@@ -1,5 +1,8 @@
 //! Without the feature `tls`: types that have no values, so that whoever would use one need not ask whether there is any.
 
+#[path = "files.rs"]
+mod files;
+
 use std::convert::Infallible;
 use std::io;
 use std::marker::PhantomData;
@@ -8,6 +11,7 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+pub(crate) use self::files::TlsFiles;
 use crate::error::{Error, ErrorKind, Result};
 
 /// There is no way to ask for TLS.
@@ -15,6 +19,18 @@ use crate::error::{Error, ErrorKind, Result};
 pub(crate) enum Tls {}
 
 impl Tls {
+    /// A text may ask for it all the same.
+    pub(crate) fn of_files(_files: TlsFiles) -> Result<Self> {
+        Err(Error::new(
+            ErrorKind::InvalidInput,
+            "TLS is asked for, but this program is built without it: turn on the feature tls of dflockd-client",
+        ))
+    }
+
+    pub(crate) fn files(&self) -> TlsFiles {
+        match *self {}
+    }
+
     pub(crate) fn check(self) -> Result<TlsConnector> {
         match self {}
     }

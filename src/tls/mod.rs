@@ -7,6 +7,7 @@
 mod acceptor;
 mod connector;
 mod explain;
+mod files;
 mod material;
 mod options;
 mod pem;
@@ -19,6 +20,7 @@ use rustls::crypto::CryptoProvider;
 pub(crate) use acceptor::TlsAcceptor;
 pub(crate) use connector::{TlsConnector, TlsStream};
 pub(crate) use explain::{explain_disconnect, no_tls};
+pub(crate) use files::TlsFiles;
 pub use options::Tls;
 #[cfg(feature = "server")]
 pub(crate) use pem::Pem;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use rustls::ClientConfig;
 
 use super::connector::TlsConnector;
+use super::files::TlsFiles;
 use super::material::Material;
 use super::pem::Pem;
 use crate::error::{Error, ErrorKind, Result};
@@ -100,6 +101,47 @@ impl Tls {
     pub fn server_name(mut self, name: impl Into<String>) -> Self {
         self.server_name = Some(name.into());
         self
+    }
+
+    /// The same as a text says it. Where it names no authority, those of this machine are trusted.
+    pub(crate) fn of_files(files: TlsFiles) -> Result<Self> {
+        let mut tls = match files.system_roots || files.ca.is_none() {
+            true => Self::system_roots(),
+            false => Self::new(),
+        };
+        if let Some(path) = files.ca {
+            tls = tls.ca_file(path);
+        }
+        if let Some((certificate, key)) = files.client {
+            tls = tls.client_certificate_files(certificate, key);
+        }
+        if let Some(name) = files.server_name {
+            tls = tls.server_name(name);
+        }
+        Ok(tls)
+    }
+
+    /// What a text can say of it. Of what it cannot say, PEM text and a configuration of the user's, it names the kind.
+    pub(crate) fn files(&self) -> TlsFiles {
+        let name = |pem: &Pem| match pem {
+            Pem::File(path) => path.display().to_string(),
+            Pem::Text(_) => pem.to_string(),
+        };
+        let authorities: Vec<String> = self.material.authorities.iter().map(name).collect();
+        let has_config = self
+            .given
+            .is_some()
+            .then(|| "a configuration of the program's own".to_owned());
+        TlsFiles {
+            system_roots: self.material.system_roots && !authorities.is_empty(),
+            ca: (!authorities.is_empty()).then(|| authorities.join(", ")).or(has_config),
+            client: self
+                .material
+                .client
+                .as_ref()
+                .map(|(certificate, key)| (name(certificate), name(key))),
+            server_name: self.server_name.clone(),
+        }
     }
 
     /// Reads the files and puts everything together.

@@ -1,23 +1,16 @@
-//! How a client behaves. Everything is checked when the client is built.
+//! Checks what was asked for, when a client is built.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::{ClientOptions, Config, OnUnavailable, ShardConfig, Supplied};
 use crate::error::{Error, Result};
 use crate::human::human;
 use crate::lease::schedule::{RenewRatio, Schedule};
-use crate::net::auth::{AuthSource, Credentials};
-use crate::net::backoff::ReconnectPolicy;
-use crate::net::connect::{ConnectOptions, Purpose};
-use crate::net::endpoint::Endpoint;
-use crate::net::fencing::Fencing;
-use crate::net::reach::Way;
+use crate::net::auth::Credentials;
 use crate::net::settings::ConnectionSettings;
 use crate::shard::Settings;
-use crate::sharding::{CheckedStrategy, DEFAULT_SERVERS, ShardingStrategy};
-use crate::shards::{Shard, ShardPlan, check_all};
-use crate::telemetry::key_class::Classifier;
-use crate::telemetry::sink::Sink;
+use crate::shards::check_all;
 use crate::tls::Tls;
 use crate::types::Ttl;
 
@@ -29,129 +22,14 @@ pub(crate) const LONGEST_SILENCE: Duration = Duration::from_secs(24 * 24 * 3600)
 /// the servers' read timeout is shorter than ten seconds, a tenth of that.
 const READ_TIMEOUT_MARGIN: Duration = Duration::from_secs(1);
 
-/// What callers meet while the shard of their key is not connected.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum OnUnavailable {
-    /// They wait for it until their own timeout.
-    #[default]
-    Wait,
-    /// They get [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) at once.
-    FailFast,
-}
-
 /// The most pipelined connections that a shard may have.
 const MOST_PIPELINED: usize = 16;
 
-/// What was asked for, unchecked. Not `Debug`: it holds the secret as it was given.
-#[derive(Clone)]
-pub(crate) struct ClientOptions {
-    pub(crate) shards: Vec<Shard>,
-    pub(crate) max_redirects: u32,
-    pub(crate) auth: Option<AuthSource>,
-    pub(crate) auth_retry: Duration,
-    pub(crate) tls: Option<Tls>,
-    pub(crate) way: Way,
-    pub(crate) strategy: CheckedStrategy,
-    pub(crate) connect_timeout: Duration,
-    pub(crate) request_timeout: Duration,
-    pub(crate) acquire_timeout: Duration,
-    pub(crate) lease_ttl: Option<Duration>,
-    pub(crate) renew_ratio: f64,
-    pub(crate) loss_margin: Option<Duration>,
-    pub(crate) keepalive: Duration,
-    pub(crate) reply_timeout: Duration,
-    pub(crate) server_read_timeout: Duration,
-    pub(crate) reconnect: ReconnectPolicy,
-    pub(crate) on_unavailable: OnUnavailable,
-    pub(crate) survives_disconnect: bool,
-    pub(crate) fencing: Fencing,
-    pub(crate) pipelined: usize,
-    pub(crate) max_in_flight: usize,
-    pub(crate) max_waiters: usize,
-    pub(crate) exclusive_lanes: usize,
-    pub(crate) exclusive_lanes_per_key: Option<usize>,
-    pub(crate) idle_lane_timeout: Duration,
-    pub(crate) sink: Sink,
-    pub(crate) key_class: Option<Classifier>,
-}
-
-impl Default for ClientOptions {
-    fn default() -> Self {
-        Self {
-            shards: DEFAULT_SERVERS.iter().map(|server| Shard::single(*server)).collect(),
-            max_redirects: 16,
-            auth: None,
-            auth_retry: Duration::from_secs(30),
-            tls: None,
-            way: Way::default(),
-            strategy: CheckedStrategy::default(),
-            connect_timeout: Duration::from_secs(10),
-            request_timeout: Duration::from_secs(5),
-            acquire_timeout: Duration::from_secs(10),
-            lease_ttl: None,
-            renew_ratio: 0.5,
-            loss_margin: None,
-            keepalive: Duration::from_secs(10),
-            reply_timeout: Duration::from_secs(10),
-            server_read_timeout: Duration::from_secs(23),
-            reconnect: ReconnectPolicy::default(),
-            on_unavailable: OnUnavailable::default(),
-            survives_disconnect: false,
-            fencing: Fencing::default(),
-            pipelined: 1,
-            max_in_flight: 4096,
-            max_waiters: 65_536,
-            exclusive_lanes: 1024,
-            exclusive_lanes_per_key: None,
-            idle_lane_timeout: Duration::from_secs(30),
-            sink: Sink::default(),
-            key_class: None,
-        }
-    }
-}
-
-/// What was asked for, checked.
-#[derive(Clone, Debug)]
-pub(crate) struct Config {
-    pub(crate) shards: Vec<ShardPlan>,
-    pub(crate) strategy: CheckedStrategy,
-    pub(crate) request_timeout: Duration,
-    pub(crate) acquire_timeout: Duration,
-    pub(crate) max_waiters: usize,
-    pub(crate) sink: Sink,
-    pub(crate) key_class: Option<Classifier>,
-    pub(crate) shard: ShardConfig,
-}
-
-/// What a shard's actor needs to know.
-#[derive(Clone, Debug)]
-pub(crate) struct ShardConfig {
-    pub(crate) connection: Arc<ConnectionSettings>,
-    pub(crate) machine: Settings,
-}
-
-impl ShardConfig {
-    /// How to reach an endpoint of the shard.
-    pub(crate) fn reach(&self, endpoint: &Endpoint, purpose: Purpose) -> ConnectOptions {
-        ConnectOptions {
-            settings: Arc::clone(&self.connection),
-            endpoint: endpoint.clone(),
-            give_up_at: None,
-            purpose,
-        }
-    }
-}
-
 impl ClientOptions {
-    pub(crate) fn shard_by(&mut self, strategy: impl ShardingStrategy + 'static) {
-        self.strategy = CheckedStrategy::new(strategy);
-    }
-
-    pub(crate) fn check(self) -> Result<Config> {
+    pub(crate) fn check(self, supplied: Supplied) -> Result<Config> {
         let shards = check_all(&self.shards)?;
-        positive("auth retry interval", self.auth_retry)?;
-        let credentials = Credentials::new(self.auth, self.auth_retry)?;
+        positive("auth_retry_interval", self.auth_retry_interval)?;
+        let credentials = Credentials::new(self.auth, self.auth_retry_interval)?;
         let tls = self.tls.map(Tls::check).transpose()?;
         if let Some(tls) = &tls {
             for endpoint in shards.iter().flat_map(|shard| &shard.endpoints) {
@@ -161,19 +39,19 @@ impl ClientOptions {
         }
         let lease_ttl = self.lease_ttl.map(Ttl::new).transpose()?;
         let renew_ratio = RenewRatio::new(self.renew_ratio)?;
-        positive("connect timeout", self.connect_timeout)?;
-        positive("request timeout", self.request_timeout)?;
-        positive("keepalive interval", self.keepalive)?;
-        positive("reply timeout", self.reply_timeout)?;
-        positive("idle lane timeout", self.idle_lane_timeout)?;
+        positive("connect_timeout", self.connect_timeout)?;
+        positive("request_timeout", self.request_timeout)?;
+        positive("keepalive", self.keepalive)?;
+        positive("reply_timeout", self.reply_timeout)?;
+        positive("idle_connection_timeout", self.idle_connection_timeout)?;
         notices_dead_connections(
             self.keepalive.saturating_add(self.reply_timeout),
             self.server_read_timeout,
         )?;
-        if !(1..=MOST_PIPELINED).contains(&self.pipelined) {
+        if !(1..=MOST_PIPELINED).contains(&self.pipelined_connections) {
             return Err(Error::invalid(
                 "pipelined_connections",
-                self.pipelined,
+                self.pipelined_connections,
                 &format!("give 1 to {MOST_PIPELINED}"),
             ));
         }
@@ -181,8 +59,11 @@ impl ClientOptions {
         for (what, value) in [
             ("max_in_flight", self.max_in_flight),
             ("max_waiters", self.max_waiters),
-            ("exclusive_lanes", self.exclusive_lanes),
-            ("exclusive_lanes_per_key", self.exclusive_lanes_per_key.unwrap_or(1)),
+            ("exclusive_connections", self.exclusive_connections),
+            (
+                "exclusive_connections_per_key",
+                self.exclusive_connections_per_key.unwrap_or(1),
+            ),
         ] {
             if value == 0 {
                 return Err(Error::invalid(what, value, at_least_one));
@@ -192,22 +73,22 @@ impl ClientOptions {
             }
         }
         let per_key = self
-            .exclusive_lanes_per_key
-            .unwrap_or_else(|| (self.exclusive_lanes / 4).clamp(1, 16));
+            .exclusive_connections_per_key
+            .unwrap_or_else(|| (self.exclusive_connections / 4).clamp(1, 16));
         Ok(Config {
             shards,
             strategy: self.strategy,
             request_timeout: self.request_timeout,
             acquire_timeout: self.acquire_timeout,
             max_waiters: self.max_waiters,
-            sink: self.sink,
-            key_class: self.key_class,
+            sink: supplied.sink,
+            key_class: supplied.key_class,
             shard: ShardConfig {
                 connection: Arc::new(ConnectionSettings {
                     credentials: Arc::new(credentials),
                     servers: Arc::default(),
                     tls,
-                    way: self.way,
+                    way: supplied.way,
                     fencing: self.fencing,
                     connect_timeout: self.connect_timeout,
                     keepalive: self.keepalive,
@@ -227,10 +108,10 @@ impl ClientOptions {
                     server_read_timeout: self.server_read_timeout,
                     survives_disconnect: self.survives_disconnect,
                     fencing: self.fencing,
-                    pipelined: self.pipelined,
-                    exclusive: self.exclusive_lanes,
+                    pipelined: self.pipelined_connections,
+                    exclusive: self.exclusive_connections,
                     exclusive_per_key: per_key,
-                    idle_timeout: self.idle_lane_timeout,
+                    idle_timeout: self.idle_connection_timeout,
                     lease_ttl,
                     max_redirects: self.max_redirects,
                 },
@@ -283,11 +164,12 @@ fn positive(what: &str, duration: Duration) -> Result<()> {
 mod tests {
     use super::*;
     use crate::ErrorKind;
+    use crate::net::auth::AuthSource;
 
     fn refusal(change: impl FnOnce(&mut ClientOptions)) -> String {
         let mut options = ClientOptions::default();
         change(&mut options);
-        match options.check() {
+        match options.check(Supplied::default()) {
             Ok(_) => panic!("was taken"),
             Err(error) => {
                 assert_eq!(error.kind(), ErrorKind::InvalidInput);
@@ -298,7 +180,7 @@ mod tests {
 
     #[test]
     fn the_defaults_are_good() {
-        let config = ClientOptions::default().check().unwrap();
+        let config = ClientOptions::default().check(Supplied::default()).unwrap();
         assert_eq!(config.shards.len(), 1);
         assert_eq!(
             (config.shard.machine.exclusive, config.shard.machine.exclusive_per_key),
@@ -306,11 +188,16 @@ mod tests {
         );
         for (all, per_key) in [(1, 1), (7, 1), (8, 2), (64, 16), (4096, 16)] {
             let options = ClientOptions {
-                exclusive_lanes: all,
+                exclusive_connections: all,
                 ..ClientOptions::default()
             };
             assert_eq!(
-                options.check().unwrap().shard.machine.exclusive_per_key,
+                options
+                    .check(Supplied::default())
+                    .unwrap()
+                    .shard
+                    .machine
+                    .exclusive_per_key,
                 per_key,
                 "{all}"
             );
@@ -328,14 +215,14 @@ mod tests {
         assert!(refusal(|o| o.lease_ttl = Some(Duration::from_millis(500))).contains("500ms"));
         let nothing = AuthSource::Value(String::new().into());
         assert!(refusal(|o| o.auth = Some(nothing)).contains("auth token"));
-        assert!(refusal(|o| o.auth_retry = Duration::ZERO).contains("auth retry"));
+        assert!(refusal(|o| o.auth_retry_interval = Duration::ZERO).contains("auth_retry_interval"));
         for count in [0, 17] {
-            let text = refusal(|o| o.pipelined = count);
+            let text = refusal(|o| o.pipelined_connections = count);
             assert!(text.contains(&format!("pipelined_connections {count}")), "{text}");
         }
-        assert!(refusal(|o| o.exclusive_lanes = 0).contains("exclusive_lanes 0"));
+        assert!(refusal(|o| o.exclusive_connections = 0).contains("exclusive_connections 0"));
         assert!(refusal(|o| o.max_in_flight = usize::MAX).contains("max_in_flight"));
-        assert!(refusal(|o| o.connect_timeout = Duration::ZERO).contains("connect timeout"));
+        assert!(refusal(|o| o.connect_timeout = Duration::ZERO).contains("connect_timeout"));
     }
 
     #[test]
@@ -351,7 +238,7 @@ mod tests {
             server_read_timeout: Duration::from_secs(60),
             ..ClientOptions::default()
         };
-        assert!(longer.check().is_ok());
+        assert!(longer.check(Supplied::default()).is_ok());
     }
 
     #[test]
@@ -363,7 +250,10 @@ mod tests {
                 server_read_timeout: Duration::from_millis(patience),
                 ..ClientOptions::default()
             };
-            options.check().map(drop).map_err(|error| error.to_string())
+            options
+                .check(Supplied::default())
+                .map(drop)
+                .map_err(|error| error.to_string())
         };
         assert_eq!(check(12_000, 10_000, 23_000), Ok(()));
         let error = check(12_900, 10_000, 23_000).unwrap_err();
@@ -386,7 +276,10 @@ mod tests {
                 server_read_timeout: Duration::MAX,
                 ..ClientOptions::default()
             };
-            options.check().map(drop).map_err(|error| error.to_string())
+            options
+                .check(Supplied::default())
+                .map(drop)
+                .map_err(|error| error.to_string())
         };
         let (second, day) = (Duration::from_secs(1), Duration::from_secs(24 * 3600));
         assert_eq!(silence(24 * day - second, second), Ok(()));

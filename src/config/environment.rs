@@ -1,0 +1,216 @@
+//! Options as environment variables. `docs/configuration.md` lists them.
+
+use std::ffi::OsString;
+
+use super::said::{OWN_VARIABLES, Said, Source};
+use super::url;
+use super::value::Text;
+use crate::error::{Error, ErrorKind, Result};
+
+/// A variable that holds a URL. What others say counts before what it says.
+const URL: &str = "DFLOCKD_URL";
+
+/// Reads variables. Those that servers read and clients do not, and those of other programs, are skipped, and so is what is empty.
+///
+/// # Errors
+///
+/// `InvalidInput`, naming the variable.
+pub(super) fn read(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Result<Said> {
+    let mut said = Said::nothing(Source::Environment);
+    let mut below = None;
+    for (name, value) in variables {
+        let Some(name) = name.to_str().filter(|name| name.starts_with("DFLOCKD_")) else {
+            continue;
+        };
+        let is_own = name == URL || name.starts_with(OWN_VARIABLES) || Source::Environment.find(name).is_some();
+        if !is_own {
+            continue;
+        }
+        let value = match value.into_string() {
+            Ok(value) => Text::new(value),
+            Err(_) => {
+                return Err(Error::new(
+                    ErrorKind::InvalidInput,
+                    format!("environment variable {name} is not acceptable: it is not UTF-8"),
+                ));
+            }
+        };
+        let value = Text::new(value.trim().to_owned());
+        if value.is_empty() {
+            continue;
+        }
+        if name != URL {
+            said.add_named(name, value)?;
+        } else if below.is_none() {
+            let read = url::read(&value).map_err(|error| of_url(&error))?;
+            below = Some(read);
+        } else {
+            return Err(Error::new(
+                ErrorKind::InvalidInput,
+                format!("environment variable {URL} is given twice: give it once"),
+            ));
+        }
+    }
+    match below {
+        None => Ok(said),
+        // A URL always names servers.
+        Some(_) if said.has("servers") => Err(Error::new(
+            ErrorKind::InvalidInput,
+            format!("{URL} and DFLOCKD_SERVERS both say where the servers are: give one of them"),
+        )),
+        Some(below) => Ok(said.over(below)),
+    }
+}
+
+fn of_url(error: &Error) -> Error {
+    Error::new(
+        ErrorKind::InvalidInput,
+        format!("environment variable {URL}: {}", error.message()),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::ClientOptions;
+    use super::super::settings::{TABLE, full_name};
+    use super::*;
+    use crate::ErrorKind;
+
+    fn options(variables: &[(&str, &str)]) -> Result<ClientOptions> {
+        ClientOptions::from_vars(variables.iter().copied())
+    }
+
+    fn refusal(variables: &[(&str, &str)]) -> String {
+        let error = options(variables).map(|read| panic!("was read as {read}")).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput);
+        error.to_string()
+    }
+
+    #[test]
+    fn what_nothing_says_has_its_default() {
+        let read = options(&[("HOME", "/root"), ("DFLOCKD_CLIENT_LEASE_TTL", " ")]).unwrap();
+        assert_eq!(read.expose_url(), ClientOptions::default().expose_url());
+    }
+
+    #[test]
+    fn a_setting_counts_before_the_url_and_the_secret_in_whatever_way_it_is_given() {
+        let url = "dflockd://sesame@a:1/?keepalive=3s&reply_timeout=4s";
+        let read = options(&[
+            ("DFLOCKD_CLIENT_KEEPALIVE", "5s\n"),
+            ("DFLOCKD_URL", url),
+            ("DFLOCKD_AUTH_TOKEN_FILE", "/run/secret"),
+        ]);
+        let url = "dflockd://a:1/?auth_token_file=/run/secret&keepalive=5s&reply_timeout=4s";
+        assert_eq!(read.unwrap().expose_url(), url);
+        let read = options(&[
+            ("DFLOCKD_SERVERS", "a:1+b:1, c"),
+            ("DFLOCKD_AUTH_TOKEN", "se/same"),
+            ("DFLOCKD_CLIENT_ORPHAN_TTL", "9s"),
+        ]);
+        assert_eq!(
+            read.unwrap().expose_url(),
+            "dflockd://se%2Fsame@a:1+b:1,c:6388/?orphan_ttl=9s"
+        );
+    }
+
+    #[test]
+    fn what_servers_read_means_nothing_here() {
+        let servers = [
+            ("DFLOCKD_HOST", "0.0.0.0"),
+            ("DFLOCKD_MAX_WAITERS", "0"),
+            ("DFLOCKD_READ_TIMEOUT_S", "60"),
+            ("DFLOCKD_TLS_CERT", "x"),
+        ];
+        assert_eq!(
+            options(&servers).unwrap().expose_url(),
+            ClientOptions::default().expose_url()
+        );
+    }
+
+    #[test]
+    fn the_variable_that_is_wrong_is_named() {
+        for (variables, said) in [
+            (
+                &[("DFLOCKD_CLIENT_LEASE_TTL", "10")][..],
+                "environment variable DFLOCKD_CLIENT_LEASE_TTL \"10\" is not acceptable: write a duration",
+            ),
+            (
+                &[("DFLOCKD_CLIENT_LEASE", "10s")],
+                "environment variable \"DFLOCKD_CLIENT_LEASE\" is not acceptable: there is no such setting; there are DFLOCKD_SERVERS, ",
+            ),
+            (
+                &[("DFLOCKD_SERVERS", "a:1,b:x")],
+                "environment variable DFLOCKD_SERVERS: server address \"b:x\"",
+            ),
+            (
+                &[("DFLOCKD_SERVERS", "dflockd://sesame@a:1")],
+                "DFLOCKD_SERVERS: a list of servers with an @",
+            ),
+            (
+                &[("DFLOCKD_URL", "dflockd://a:1?x=1")],
+                "environment variable DFLOCKD_URL: URL parameter \"x\"",
+            ),
+            (
+                &[("DFLOCKD_URL", "dflockd://a:1?keepalive=1")],
+                "URL parameter keepalive \"1\"",
+            ),
+            (
+                &[("DFLOCKD_URL", "dflockd://a:1"), ("DFLOCKD_SERVERS", "a:1")],
+                "DFLOCKD_URL and DFLOCKD_SERVERS both",
+            ),
+            (
+                &[("DFLOCKD_AUTH_TOKEN", "sesame"), ("DFLOCKD_AUTH_TOKEN_FILE", "x")],
+                "DFLOCKD_AUTH_TOKEN and DFLOCKD_AUTH_TOKEN_FILE are both given",
+            ),
+            (
+                &[("DFLOCKD_CLIENT_TLS", "1"), ("DFLOCKD_CLIENT_TLS", "1")],
+                "DFLOCKD_CLIENT_TLS is given twice",
+            ),
+        ] {
+            let error = refusal(variables);
+            assert!(
+                error.contains(said) && !error.contains("sesame"),
+                "{variables:?}: {error}"
+            );
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_value_that_is_no_text_is_refused_where_it_matters() {
+        use std::os::unix::ffi::OsStringExt;
+        let bytes = || OsString::from_vec(vec![0xff]);
+        assert!(ClientOptions::from_vars([("OTHER", bytes()), ("DFLOCKD_HOST", bytes())]).is_ok());
+        let error = ClientOptions::from_vars([("DFLOCKD_AUTH_TOKEN", bytes())]).unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .contains("DFLOCKD_AUTH_TOKEN is not acceptable: it is not UTF-8"),
+            "{error}"
+        );
+    }
+
+    /// The table in the documentation has each setting, its variable, its default and what it looks like.
+    #[test]
+    fn the_documentation_lists_the_settings() {
+        let document = include_str!("../../docs/configuration.md");
+        let rows: Vec<Vec<&str>> = document
+            .lines()
+            .filter(|line| line.starts_with("| `"))
+            .map(|line| line.trim_matches('|').split('|').map(str::trim).collect())
+            .collect();
+        let defaults = ClientOptions::default();
+        for setting in TABLE {
+            let row = rows.iter().find(|row| row[0] == format!("`{}`", setting.name()));
+            let row = row.unwrap_or_else(|| panic!("docs/configuration.md has no row for {}", setting.name()));
+            let variable = Source::Environment.spell(&full_name(*setting, None));
+            assert_eq!(row[1], format!("`{variable}`"));
+            match &setting.write(&defaults)[..] {
+                [(None, text)] => assert_eq!(row[2], format!("`{}`", text.as_str()), "{}", setting.name()),
+                other => assert!(other.is_empty() && !row[2].is_empty(), "{}", setting.name()),
+            }
+            assert_eq!(row.len(), 4, "{}", setting.name());
+        }
+        assert_eq!(rows.len(), TABLE.len(), "{rows:?}");
+    }
+}

@@ -1,0 +1,77 @@
+//! How a client behaves: what was asked for, in code, in a URL, in the environment or in data, and what became of it.
+
+mod check;
+mod data;
+mod environment;
+mod options;
+mod said;
+mod settings;
+mod sources;
+mod url;
+mod value;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+pub(crate) use self::check::LONGEST_SILENCE;
+pub use self::options::ClientOptions;
+use crate::net::connect::{ConnectOptions, Purpose};
+use crate::net::endpoint::Endpoint;
+use crate::net::reach::Way;
+use crate::net::settings::ConnectionSettings;
+use crate::shard::Settings;
+use crate::sharding::CheckedStrategy;
+use crate::shards::ShardPlan;
+use crate::telemetry::key_class::Classifier;
+use crate::telemetry::sink::Sink;
+
+/// What callers meet while the shard of their key is not connected.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum OnUnavailable {
+    /// They wait for it until their own timeout.
+    #[default]
+    Wait,
+    /// They get [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) at once.
+    FailFast,
+}
+
+/// What only code can give.
+#[derive(Clone, Default)]
+pub(crate) struct Supplied {
+    pub(crate) way: Way,
+    pub(crate) sink: Sink,
+    pub(crate) key_class: Option<Classifier>,
+}
+
+/// What was asked for, checked.
+#[derive(Clone, Debug)]
+pub(crate) struct Config {
+    pub(crate) shards: Vec<ShardPlan>,
+    pub(crate) strategy: CheckedStrategy,
+    pub(crate) request_timeout: Duration,
+    pub(crate) acquire_timeout: Duration,
+    pub(crate) max_waiters: usize,
+    pub(crate) sink: Sink,
+    pub(crate) key_class: Option<Classifier>,
+    pub(crate) shard: ShardConfig,
+}
+
+/// What a shard's actor needs to know.
+#[derive(Clone, Debug)]
+pub(crate) struct ShardConfig {
+    pub(crate) connection: Arc<ConnectionSettings>,
+    pub(crate) machine: Settings,
+}
+
+impl ShardConfig {
+    /// How to reach an endpoint of the shard.
+    pub(crate) fn reach(&self, endpoint: &Endpoint, purpose: Purpose) -> ConnectOptions {
+        ConnectOptions {
+            settings: Arc::clone(&self.connection),
+            endpoint: endpoint.clone(),
+            give_up_at: None,
+            purpose,
+        }
+    }
+}

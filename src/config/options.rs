@@ -1,0 +1,114 @@
+//! What is asked of a client, unchecked.
+
+use std::time::Duration;
+
+use super::OnUnavailable;
+use crate::net::auth::AuthSource;
+use crate::net::backoff::ReconnectPolicy;
+use crate::net::fencing::Fencing;
+use crate::sharding::{CheckedStrategy, DEFAULT_SERVERS, ShardingStrategy};
+use crate::shards::Shard;
+use crate::tls::Tls;
+
+/// What is asked of a client from outside of the program: in a URL, in environment variables, or in a configuration file.
+///
+/// All three know the same settings, those of [`ClientBuilder`](crate::ClientBuilder) under the names of its methods.
+/// [`docs/configuration.md`](https://docs.rs/crate/dflockd-client/latest/source/docs/configuration.md) lists them, and has the grammar of
+/// the URL. What code must give, such as layers and connectors, a builder gets [besides](crate::ClientBuilder::from): what is said there
+/// later counts.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use dflockd_client::{ClientBuilder, ClientOptions};
+///
+/// let url = "dflockd://se%40same@a.example:6388+b.example:6388,c.example/?acquire_timeout=3s&tls=true";
+/// let options: ClientOptions = url.parse()?;
+/// // A cluster of two members, and a server on the default port. The secret is not shown.
+/// let shown = "dflockd://…@a.example:6388+b.example:6388,c.example:6388/?tls=true&acquire_timeout=3s";
+/// assert_eq!(options.to_string(), shown);
+///
+/// let from_json: ClientOptions = serde_json::from_str(
+///     r#"{
+///         "servers": ["a.example:6388+b.example:6388", "c.example"],
+///         "auth_token": "se@same",
+///         "acquire_timeout": "3s",
+///         "tls": true
+///     }"#,
+/// )?;
+/// assert_eq!(from_json.expose_url(), options.expose_url());
+///
+/// let builder = ClientBuilder::from(options).lease_ttl(Duration::from_secs(10));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// **Secrets.** `Debug` and `Display` show `…` in their place, and serializing leaves them out. A URL with `…` in it is not read.
+///
+/// **What is checked.** A setting that there is not, one that is given twice, and a text that cannot be read are errors at once. Whether a
+/// number is too large, say, or a file is missing, shows when the client is built.
+#[derive(Clone)]
+pub struct ClientOptions {
+    pub(crate) shards: Vec<Shard>,
+    pub(crate) max_redirects: u32,
+    pub(crate) auth: Option<AuthSource>,
+    pub(crate) auth_retry_interval: Duration,
+    pub(crate) tls: Option<Tls>,
+    pub(crate) strategy: CheckedStrategy,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) request_timeout: Duration,
+    pub(crate) acquire_timeout: Duration,
+    pub(crate) lease_ttl: Option<Duration>,
+    pub(crate) renew_ratio: f64,
+    pub(crate) loss_margin: Option<Duration>,
+    pub(crate) keepalive: Duration,
+    pub(crate) reply_timeout: Duration,
+    pub(crate) server_read_timeout: Duration,
+    pub(crate) reconnect: ReconnectPolicy,
+    pub(crate) on_unavailable: OnUnavailable,
+    pub(crate) survives_disconnect: bool,
+    pub(crate) fencing: Fencing,
+    pub(crate) pipelined_connections: usize,
+    pub(crate) max_in_flight: usize,
+    pub(crate) max_waiters: usize,
+    pub(crate) exclusive_connections: usize,
+    pub(crate) exclusive_connections_per_key: Option<usize>,
+    pub(crate) idle_connection_timeout: Duration,
+}
+
+impl Default for ClientOptions {
+    fn default() -> Self {
+        Self {
+            shards: DEFAULT_SERVERS.iter().map(|server| Shard::single(*server)).collect(),
+            max_redirects: 16,
+            auth: None,
+            auth_retry_interval: Duration::from_secs(30),
+            tls: None,
+            strategy: CheckedStrategy::default(),
+            connect_timeout: Duration::from_secs(10),
+            request_timeout: Duration::from_secs(5),
+            acquire_timeout: Duration::from_secs(10),
+            lease_ttl: None,
+            renew_ratio: 0.5,
+            loss_margin: None,
+            keepalive: Duration::from_secs(10),
+            reply_timeout: Duration::from_secs(10),
+            server_read_timeout: Duration::from_secs(23),
+            reconnect: ReconnectPolicy::default(),
+            on_unavailable: OnUnavailable::default(),
+            survives_disconnect: false,
+            fencing: Fencing::default(),
+            pipelined_connections: 1,
+            max_in_flight: 4096,
+            max_waiters: 65_536,
+            exclusive_connections: 1024,
+            exclusive_connections_per_key: None,
+            idle_connection_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+impl ClientOptions {
+    pub(crate) fn shard_by(&mut self, strategy: impl ShardingStrategy + 'static) {
+        self.strategy = CheckedStrategy::new(strategy);
+    }
+}

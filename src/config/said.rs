@@ -1,0 +1,197 @@
+//! What a source says: settings and their texts. Where it comes from, errors name.
+
+use super::ClientOptions;
+use super::settings::{AUTH, Draft, TABLE, find, full_name};
+use super::value::Text;
+use crate::error::{Error, ErrorKind, Result};
+use crate::types::Shortened;
+
+/// Where a setting was said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Source {
+    Url,
+    Environment,
+    Data,
+}
+
+/// The settings of one source, each given once.
+pub(super) struct Said {
+    source: Source,
+    items: Vec<Item>,
+}
+
+struct Item {
+    /// Its place in the table.
+    setting: usize,
+    /// The shard of which alone it is said.
+    shard: Option<usize>,
+    text: Text,
+    source: Source,
+}
+
+/// Settings whose variables have the names that servers read, or that stand for the service itself. All others carry the mark of the
+/// client: servers read `DFLOCKD_MAX_WAITERS`, say, and mean something else.
+const SHARED_VARIABLES: [&str; 3] = ["servers", "auth_token", "auth_token_file"];
+
+/// What the names of a client's own variables begin with.
+pub(super) const OWN_VARIABLES: &str = "DFLOCKD_CLIENT_";
+
+impl Source {
+    /// What a setting is called here.
+    pub(super) fn spell(self, name: &str) -> String {
+        match self {
+            Self::Url | Self::Data => name.to_owned(),
+            Self::Environment if SHARED_VARIABLES.contains(&name) => format!("DFLOCKD_{}", name.to_ascii_uppercase()),
+            Self::Environment => format!("{OWN_VARIABLES}{}", name.to_ascii_uppercase()),
+        }
+    }
+
+    fn noun(self) -> &'static str {
+        match self {
+            Self::Url => "URL parameter",
+            Self::Environment => "environment variable",
+            Self::Data => "setting",
+        }
+    }
+
+    /// Whether a setting may be given under its name here. A URL has servers and the secret in places of their own.
+    fn is_named(self, setting: usize) -> bool {
+        self != Self::Url || !["servers", "auth_token"].contains(&TABLE[setting].name())
+    }
+
+    /// The place in the table of what a name stands for, and the shard of which it is said.
+    pub(super) fn find(self, name: &str) -> Option<(usize, Option<usize>)> {
+        let named = |name: &str| (0..TABLE.len()).find(|setting| self.spell(TABLE[*setting].name()) == name);
+        if let Some(setting) = named(name) {
+            return self.is_named(setting).then_some((setting, None));
+        }
+        let (name, shard) = name.rsplit_once('.').filter(|_| self == Self::Url)?;
+        let setting = named(name).filter(|setting| TABLE[*setting].is_of_shards())?;
+        let is_plain = shard == "0" || !shard.starts_with(['0', '+']);
+        Some((setting, Some(shard.parse().ok().filter(|_| is_plain)?)))
+    }
+
+    /// A name that stands for nothing.
+    pub(super) fn unknown(self, name: &str) -> Error {
+        let known: Vec<String> = (0..TABLE.len())
+            .filter(|setting| self.is_named(*setting))
+            .map(|setting| self.spell(TABLE[setting].name()))
+            .collect();
+        let known = known.join(", ");
+        Error::invalid(
+            self.noun(),
+            Shortened(name),
+            &format!("there is no such setting; there are {known}"),
+        )
+    }
+}
+
+impl Said {
+    pub(super) fn nothing(source: Source) -> Self {
+        Self {
+            source,
+            items: Vec::new(),
+        }
+    }
+
+    /// Adds a setting of the table by its own name.
+    pub(super) fn add(&mut self, name: &str, text: Text) -> Result<()> {
+        match find(name) {
+            Some(setting) => self.add_found(setting, None, text),
+            None => Err(self.source.unknown(name)),
+        }
+    }
+
+    /// Adds what this source calls so.
+    pub(super) fn add_named(&mut self, name: &str, text: Text) -> Result<()> {
+        match self.source.find(name) {
+            Some((setting, shard)) => self.add_found(setting, shard, text),
+            None => Err(self.source.unknown(name)),
+        }
+    }
+
+    fn add_found(&mut self, setting: usize, shard: Option<usize>, text: Text) -> Result<()> {
+        for item in &self.items {
+            let is_again = item.setting == setting && (item.shard == shard || item.shard.is_none() || shard.is_none());
+            let is_other_way = is_secret_of_servers(item.setting) && is_secret_of_servers(setting);
+            let (this, before) = (self.spelled(setting, shard), self.spelled(item.setting, item.shard));
+            if is_again && this == before {
+                return Err(Error::new(
+                    ErrorKind::InvalidInput,
+                    format!("{} {this} is given twice: give it once", self.source.noun()),
+                ));
+            }
+            if is_again || is_other_way {
+                return Err(Error::new(
+                    ErrorKind::InvalidInput,
+                    format!("{before} and {this} are both given: give one of them"),
+                ));
+            }
+        }
+        self.items.push(Item {
+            setting,
+            shard,
+            text,
+            source: self.source,
+        });
+        Ok(())
+    }
+
+    /// Whether a setting is given.
+    pub(super) fn has(&self, name: &str) -> bool {
+        find(name).is_some_and(|setting| self.items.iter().any(|item| item.setting == setting))
+    }
+
+    /// The same on top of another source: what both say counts as it is said here.
+    pub(super) fn over(mut self, lower: Self) -> Self {
+        let is_kept = |item: &Item| {
+            self.items.iter().all(|above| {
+                let is_other_way = is_secret_of_servers(above.setting) && is_secret_of_servers(item.setting);
+                above.setting != item.setting && !is_other_way
+            })
+        };
+        let kept: Vec<Item> = lower.items.into_iter().filter(is_kept).collect();
+        self.items.extend(kept);
+        self
+    }
+
+    /// Reads everything, on top of what is given.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput`, naming the setting and where it was said, and what would be right.
+    pub(super) fn into_options(mut self, start: ClientOptions) -> Result<ClientOptions> {
+        self.items.sort_by_key(|item| (item.setting, item.shard));
+        let mut draft = Draft::starting_with(start);
+        for item in &self.items {
+            let setting = TABLE[item.setting];
+            let read = setting.apply(&mut draft, item.shard, &item.text);
+            read.map_err(|remedy| refused(item, &remedy))?;
+        }
+        draft.finish()
+    }
+
+    fn spelled(&self, setting: usize, shard: Option<usize>) -> String {
+        self.source.spell(&full_name(TABLE[setting], shard))
+    }
+}
+
+fn is_secret_of_servers(setting: usize) -> bool {
+    AUTH.contains(&TABLE[setting].name())
+}
+
+/// A text that cannot be read, which is shown unless it is a secret.
+fn refused(item: &Item, remedy: &str) -> Error {
+    let setting = TABLE[item.setting];
+    let name = item.source.spell(&full_name(setting, item.shard));
+    let what = match (item.source, setting.name()) {
+        (Source::Url, "servers") => "servers of the URL".to_owned(),
+        _ => format!("{} {name}", item.source.noun()),
+    };
+    match setting.is_secret() {
+        true => Error::new(ErrorKind::InvalidInput, format!("{what} is not acceptable: {remedy}")),
+        // The remedy shows the part of a list that is wrong.
+        false if setting.name() == "servers" => Error::new(ErrorKind::InvalidInput, format!("{what}: {remedy}")),
+        false => Error::invalid(&what, Shortened(&item.text), remedy),
+    }
+}

@@ -1,0 +1,112 @@
+//! Where options come from, and how they are shown.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::str::FromStr;
+
+use super::settings::{TABLE, full_name};
+use super::url::{Secrets, read, write};
+use super::{ClientOptions, environment};
+use crate::error::{Error, Result};
+use crate::escape::Escaped;
+
+impl ClientOptions {
+    /// Reads a URL, such as `dflockd://secret@a:6388,b:6388/?connect_timeout=3s`. What it does not say has its default.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput), naming the part that is wrong and what would be right, without the secret.
+    ///
+    /// ```
+    /// use dflockd_client::ClientOptions;
+    ///
+    /// let refused = ClientOptions::from_url("dflockd://a:6388/?lease_ttl=10").unwrap_err();
+    /// assert!(refused.to_string().starts_with("URL parameter lease_ttl \"10\" is not acceptable: write a duration with its unit"));
+    /// ```
+    pub fn from_url(url: &str) -> Result<Self> {
+        read(url)?.into_options(Self::default())
+    }
+
+    /// Reads the environment: `DFLOCKD_URL`, `DFLOCKD_SERVERS`, `DFLOCKD_AUTH_TOKEN`, `DFLOCKD_AUTH_TOKEN_FILE`, and
+    /// `DFLOCKD_CLIENT_` with the name of a setting in capitals, such as `DFLOCKD_CLIENT_LEASE_TTL`.
+    ///
+    /// What a variable of a setting says counts before what the URL says of the same setting. Empty variables count as absent, and what none
+    /// says has its default: where nothing is set, the client is one of [`DEFAULT_SERVERS`](crate::DEFAULT_SERVERS). Of the variables
+    /// that servers read, those for the secret mean the same here, and all others are ignored.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput), naming the variable and what would be right; also for a name that begins with
+    /// `DFLOCKD_CLIENT_` and stands for nothing, and where both `DFLOCKD_URL` and `DFLOCKD_SERVERS` are set.
+    pub fn from_env() -> Result<Self> {
+        Self::from_vars(std::env::vars_os())
+    }
+
+    /// The same for variables that come from elsewhere.
+    ///
+    /// # Errors
+    ///
+    /// As [`from_env`](Self::from_env), and for a variable that is given twice.
+    ///
+    /// ```
+    /// use dflockd_client::ClientOptions;
+    ///
+    /// let options = ClientOptions::from_vars([
+    ///     ("DFLOCKD_URL", "dflockd://a.example:6388/?acquire_timeout=3s"),
+    ///     ("DFLOCKD_AUTH_TOKEN_FILE", "/run/secrets/dflockd"),
+    ///     ("DFLOCKD_CLIENT_ACQUIRE_TIMEOUT", "1m"),
+    /// ])?;
+    /// let shown = "dflockd://a.example:6388/?auth_token_file=/run/secrets/dflockd&acquire_timeout=60s";
+    /// assert_eq!(options.to_string(), shown);
+    /// # Ok::<(), dflockd_client::Error>(())
+    /// ```
+    pub fn from_vars<N, V>(variables: impl IntoIterator<Item = (N, V)>) -> Result<Self>
+    where
+        N: Into<OsString>,
+        V: Into<OsString>,
+    {
+        let variables = variables.into_iter().map(|(name, value)| (name.into(), value.into()));
+        environment::read(variables)?.into_options(Self::default())
+    }
+
+    /// Returns the URL that says the same, with the secrets in it. Keep it out of logs.
+    #[must_use]
+    pub fn expose_url(&self) -> String {
+        write(self, Secrets::Exposed).to_string()
+    }
+
+    /// Adds all settings to what is shown of something that has them, without the secrets.
+    pub(crate) fn show(&self, to: &mut fmt::DebugStruct<'_, '_>) {
+        for setting in TABLE {
+            for (shard, text) in setting.write(self) {
+                let shown = if setting.is_secret() { "…" } else { text.as_str() };
+                to.field(&full_name(*setting, shard), &format_args!("{}", Escaped(shown)));
+            }
+        }
+    }
+}
+
+/// Reads a [URL](Self::from_url).
+impl FromStr for ClientOptions {
+    type Err = Error;
+
+    fn from_str(url: &str) -> Result<Self> {
+        Self::from_url(url)
+    }
+}
+
+/// Shows the URL that says the same, with `…` in place of secrets.
+impl fmt::Display for ClientOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&write(self, Secrets::Hidden))
+    }
+}
+
+/// Shows all settings, those with their defaults included, and `…` in place of secrets.
+impl fmt::Debug for ClientOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("ClientOptions");
+        self.show(&mut shown);
+        shown.finish()
+    }
+}

@@ -1,0 +1,272 @@
+//! The values of settings, as text.
+
+use std::time::Duration;
+
+use zeroize::Zeroizing;
+
+use super::OnUnavailable;
+use crate::human::{DURATION_FORM, read_duration, write_duration};
+use crate::net::backoff::ReconnectPolicy;
+use crate::net::fencing::Fencing;
+use crate::protocol::StableRef;
+use crate::sharding::{CheckedStrategy, STABLE_HASH};
+use crate::shards::Shard;
+
+/// The text of a value, which may be a secret: it is wiped when it is dropped.
+pub(super) type Text = Zeroizing<String>;
+
+/// A value that a text can say.
+pub(super) trait Value: Sized {
+    /// What the text looks like.
+    const FORM: &'static str;
+
+    /// Reads it. The error says what would be right.
+    fn read(text: &str) -> Result<Self, String>;
+
+    /// Writes it so that [`read`](Self::read) reads the same one; `None` where nothing is said. What only code can give has a text that is
+    /// not read.
+    fn write(&self) -> Option<Text>;
+}
+
+fn text(value: impl Into<String>) -> Option<Text> {
+    Some(Text::new(value.into()))
+}
+
+fn of_form<T: Value>() -> String {
+    format!("write {}", T::FORM)
+}
+
+impl Value for Duration {
+    const FORM: &'static str = DURATION_FORM;
+
+    fn read(text: &str) -> Result<Self, String> {
+        read_duration(text).ok_or_else(of_form::<Self>)
+    }
+
+    fn write(&self) -> Option<Text> {
+        text(write_duration(*self))
+    }
+}
+
+impl<T: Value> Value for Option<T> {
+    const FORM: &'static str = T::FORM;
+
+    fn read(text: &str) -> Result<Self, String> {
+        T::read(text).map(Some)
+    }
+
+    fn write(&self) -> Option<Text> {
+        self.as_ref().and_then(T::write)
+    }
+}
+
+impl Value for usize {
+    const FORM: &'static str = "a whole number, such as 16";
+
+    fn read(text: &str) -> Result<Self, String> {
+        text.parse().map_err(|_| of_form::<Self>())
+    }
+
+    fn write(&self) -> Option<Text> {
+        text(self.to_string())
+    }
+}
+
+impl Value for u32 {
+    const FORM: &'static str = "a whole number, such as 16";
+
+    fn read(text: &str) -> Result<Self, String> {
+        text.parse().map_err(|_| of_form::<Self>())
+    }
+
+    fn write(&self) -> Option<Text> {
+        text(self.to_string())
+    }
+}
+
+impl Value for f64 {
+    const FORM: &'static str = "a number, such as 0.5";
+
+    fn read(text: &str) -> Result<Self, String> {
+        text.parse().map_err(|_| of_form::<Self>())
+    }
+
+    fn write(&self) -> Option<Text> {
+        text(self.to_string())
+    }
+}
+
+impl Value for bool {
+    const FORM: &'static str = "true or false (or 1 or 0, yes or no, on or off)";
+
+    fn read(text: &str) -> Result<Self, String> {
+        match text.to_ascii_lowercase().as_str() {
+            "true" | "1" | "yes" | "on" => Ok(true),
+            "false" | "0" | "no" | "off" => Ok(false),
+            _ => Err(of_form::<Self>()),
+        }
+    }
+
+    fn write(&self) -> Option<Text> {
+        text(self.to_string())
+    }
+}
+
+/// A name, or a path.
+impl Value for String {
+    const FORM: &'static str = "a text, or leave it out";
+
+    fn read(text: &str) -> Result<Self, String> {
+        match text.is_empty() {
+            true => Err(of_form::<Self>()),
+            false => Ok(text.to_owned()),
+        }
+    }
+
+    fn write(&self) -> Option<Text> {
+        text(self)
+    }
+}
+
+/// A secret.
+impl Value for Text {
+    const FORM: &'static str = "the secret, or leave it out";
+
+    fn read(text: &str) -> Result<Self, String> {
+        match text.is_empty() {
+            true => Err(of_form::<Self>()),
+            false => Ok(Self::new(text.to_owned())),
+        }
+    }
+
+    fn write(&self) -> Option<Text> {
+        Some(self.clone())
+    }
+}
+
+impl Value for StableRef {
+    const FORM: &'static str = "1 to 64 printable ASCII characters";
+
+    fn read(text: &str) -> Result<Self, String> {
+        Self::new(text).map_err(|_| of_form::<Self>())
+    }
+
+    fn write(&self) -> Option<Text> {
+        text(self.expose())
+    }
+}
+
+impl Value for Vec<Shard> {
+    const FORM: &'static str =
+        "servers as host:port; shards are separated by commas, members of a cluster joined by +, reserves by ;";
+
+    fn read(text: &str) -> Result<Self, String> {
+        Shard::read_all(text).map_err(|error| error.to_string())
+    }
+
+    fn write(&self) -> Option<Text> {
+        text(Shard::write_all(self))
+    }
+}
+
+/// Hosts, separated by commas.
+impl Value for Vec<String> {
+    const FORM: &'static str = "hosts, separated by commas: names, *.domain, addresses or networks";
+
+    fn read(text: &str) -> Result<Self, String> {
+        let hosts: Self = text.split(',').map(|host| host.trim().to_owned()).collect();
+        match hosts.iter().any(String::is_empty) {
+            true => Err(of_form::<Self>()),
+            false => Ok(hosts),
+        }
+    }
+
+    fn write(&self) -> Option<Text> {
+        match self.is_empty() {
+            true => None,
+            false => text(self.join(",")),
+        }
+    }
+}
+
+impl Value for OnUnavailable {
+    const FORM: &'static str = "wait or fail_fast";
+
+    fn read(text: &str) -> Result<Self, String> {
+        match text {
+            "wait" => Ok(Self::Wait),
+            "fail_fast" => Ok(Self::FailFast),
+            _ => Err(of_form::<Self>()),
+        }
+    }
+
+    fn write(&self) -> Option<Text> {
+        text(match self {
+            Self::Wait => "wait",
+            Self::FailFast => "fail_fast",
+        })
+    }
+}
+
+impl Value for Fencing {
+    const FORM: &'static str = "required, if_known or off";
+
+    fn read(text: &str) -> Result<Self, String> {
+        match text {
+            "required" => Ok(Self::Required),
+            "if_known" => Ok(Self::IfKnown),
+            "off" => Ok(Self::Off),
+            _ => Err(of_form::<Self>()),
+        }
+    }
+
+    fn write(&self) -> Option<Text> {
+        text(match self {
+            Self::Required => "required",
+            Self::IfKnown => "if_known",
+            Self::Off => "off",
+        })
+    }
+}
+
+/// The first and the longest pause of an exponential policy.
+impl Value for ReconnectPolicy {
+    const FORM: &'static str = "the first and the longest pause, such as 50ms..5s";
+
+    fn read(text: &str) -> Result<Self, String> {
+        let bounds = text
+            .split_once("..")
+            .and_then(|(first, longest)| Some((read_duration(first)?, read_duration(longest)?)))
+            .filter(|(first, longest)| first <= longest);
+        match bounds {
+            Some((first, longest)) => Ok(Self::exponential(first, longest)),
+            None => Err(of_form::<Self>()),
+        }
+    }
+
+    fn write(&self) -> Option<Text> {
+        match self.bounds() {
+            Some((first, longest)) => text(format!("{}..{}", write_duration(first), write_duration(longest))),
+            None => text(GIVEN_AS_CODE),
+        }
+    }
+}
+
+impl Value for CheckedStrategy {
+    const FORM: &'static str = STABLE_HASH;
+
+    fn read(text: &str) -> Result<Self, String> {
+        Self::named(text).ok_or_else(|| {
+            format!(
+                "write {STABLE_HASH}; a strategy of the program's own is given with ClientBuilder::sharding_strategy"
+            )
+        })
+    }
+
+    fn write(&self) -> Option<Text> {
+        text(self.name().unwrap_or(GIVEN_AS_CODE))
+    }
+}
+
+/// Stands for what no text can say.
+const GIVEN_AS_CODE: &str = "custom";

@@ -1,0 +1,95 @@
+//! Percent-encoding, as URLs have it (RFC 3986).
+
+use std::fmt::Write;
+
+use zeroize::Zeroizing;
+
+/// Returns the text with every byte encoded that is neither unreserved nor one of `also`, which are ASCII.
+///
+/// The result may hold a secret: its memory is wiped when it is dropped.
+pub(crate) fn encode(text: &str, also: &str) -> Zeroizing<String> {
+    // Enough for all of it, so that nothing moves and leaves a copy behind.
+    let mut encoded = Zeroizing::new(String::with_capacity(3 * text.len()));
+    for byte in text.bytes() {
+        if is_unreserved(byte) || also.as_bytes().contains(&byte) {
+            encoded.push(char::from(byte));
+        } else {
+            // Writing to a string does not fail.
+            let _ = write!(encoded, "%{byte:02X}");
+        }
+    }
+    encoded
+}
+
+/// Reads an encoded text.
+///
+/// # Errors
+///
+/// What is wrong, without a part of the text, which may be a secret.
+pub(crate) fn decode(text: &str) -> Result<Zeroizing<String>, &'static str> {
+    let mut bytes = Zeroizing::new(Vec::with_capacity(text.len()));
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        if byte != b'%' {
+            bytes.push(byte);
+            continue;
+        }
+        let digits = (rest.next().and_then(digit), rest.next().and_then(digit));
+        let (Some(high), Some(low)) = digits else {
+            return Err("two hexadecimal digits follow a %; the character itself is written %25");
+        };
+        bytes.push(16 * high + low);
+    }
+    match std::str::from_utf8(&bytes) {
+        Ok(text) => Ok(Zeroizing::new(text.to_owned())),
+        Err(_) => Err("what is percent-encoded must be UTF-8"),
+    }
+}
+
+/// The value of a hexadecimal digit.
+fn digit(byte: u8) -> Option<u8> {
+    let value = char::from(byte).to_digit(16)?;
+    u8::try_from(value).ok()
+}
+
+fn is_unreserved(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~".contains(&byte)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_encoded_is_read_as_it_was() {
+        for (text, encoded) in [
+            ("", ""),
+            ("aZ0-._~", "aZ0-._~"),
+            ("a b", "a%20b"),
+            ("p@ss/w:rd%?#", "p%40ss%2Fw%3Ard%25%3F%23"),
+            ("ключ", "%D0%BA%D0%BB%D1%8E%D1%87"),
+            ("\0\n", "%00%0A"),
+        ] {
+            assert_eq!(*encode(text, ""), encoded);
+            assert_eq!(*decode(encoded).unwrap(), text);
+        }
+        assert_eq!(*encode("/run/a b", "/"), "/run/a%20b");
+        assert_eq!(*decode("%2f%2F+").unwrap(), "//+");
+    }
+
+    #[test]
+    fn what_is_no_encoding_is_refused_without_being_shown() {
+        for bad in [
+            "sesame%",
+            "sesame%4",
+            "sesame%4x",
+            "sesame%%41",
+            "sesame%+1",
+            "sesame%é",
+            "sesame%ff",
+        ] {
+            let problem = decode(bad).map(|_| ()).unwrap_err();
+            assert!(!problem.contains("sesame"), "{problem}");
+        }
+    }
+}

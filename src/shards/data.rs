@@ -1,0 +1,204 @@
+//! Shards as data: a text as in URLs, or a map with the servers and what is said of them.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Error as _, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::{Shard, Terms};
+use crate::human::{DURATION_FORM, read_duration, write_duration};
+use crate::net::failover::Policy;
+use crate::protocol::StableRef;
+
+/// One of the first three, and what may be said of it.
+#[derive(Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+struct Map {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    single: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cluster: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    standby: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    takeover_delay: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    allowed_hosts: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    orphan_ttl: Option<String>,
+    #[serde(skip_serializing)]
+    stable_ref: Option<String>,
+}
+
+impl Map {
+    /// Reads it; the error says what is wrong.
+    fn shard(self) -> Result<Shard, String> {
+        let mut shard = match (self.single, self.cluster, self.standby) {
+            (Some(server), None, None) => Shard::single(server),
+            (None, Some(members), None) => Shard::cluster(members),
+            (None, None, Some(servers)) => Shard::standby(servers),
+            _ => return Err("a shard has one of single, cluster and standby".to_owned()),
+        };
+        for (name, is_given, policy, kind) in [
+            (
+                "takeover_delay",
+                self.takeover_delay.is_some(),
+                Policy::Standby,
+                "standby",
+            ),
+            (
+                "allowed_hosts",
+                !self.allowed_hosts.is_empty(),
+                Policy::Cluster,
+                "cluster",
+            ),
+            ("orphan_ttl", self.orphan_ttl.is_some(), Policy::Cluster, "cluster"),
+            ("stable_ref", self.stable_ref.is_some(), Policy::Cluster, "cluster"),
+        ] {
+            if is_given && shard.policy != policy {
+                return Err(format!("{name} is said of a {kind} only, and {shard:?} is none"));
+            }
+        }
+        if let Some(delay) = self.takeover_delay {
+            shard = shard.takeover_delay(duration("takeover_delay", &delay)?);
+        }
+        if let Some(kept) = self.orphan_ttl {
+            shard = shard.orphan_ttl(duration("orphan_ttl", &kept)?);
+        }
+        if let Some(name) = self.stable_ref {
+            shard = shard.stable_ref(StableRef::new(name).map_err(|error| error.to_string())?);
+        }
+        Ok(shard.allowed_hosts(self.allowed_hosts))
+    }
+
+    fn of(shard: &Shard) -> Self {
+        let mut map = Self {
+            takeover_delay: shard.terms.takeover_delay.map(write_duration),
+            allowed_hosts: shard.terms.allowed_hosts.clone(),
+            orphan_ttl: shard.terms.orphan_ttl.map(write_duration),
+            ..Self::default()
+        };
+        match shard.policy {
+            Policy::Single => map.single = shard.endpoints.first().cloned(),
+            Policy::Cluster => map.cluster = Some(shard.endpoints.clone()),
+            Policy::Standby => map.standby = Some(shard.endpoints.clone()),
+        }
+        map
+    }
+}
+
+fn duration(name: &str, text: &str) -> Result<Duration, String> {
+    read_duration(text).ok_or_else(|| format!("{name} {text:?} is not acceptable: write {DURATION_FORM}"))
+}
+
+/// Reads a shard from a text as in [URLs](crate::ClientOptions), or from a map with one of `single`, `cluster` and `standby`, and
+/// `takeover_delay`, `allowed_hosts`, `orphan_ttl` and `stable_ref` as they are needed. Addresses in a map are as
+/// [`Shard::single`] takes them.
+impl<'de> Deserialize<'de> for Shard {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_any(Reader)
+    }
+}
+
+/// Reads either.
+struct Reader;
+
+impl<'de> Visitor<'de> for Reader {
+    type Value = Shard;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a shard: a text such as \"a:6388+b:6388\", or a map with one of single, cluster and standby")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Shard, E> {
+        Shard::read(text.trim()).map_err(E::custom)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Shard, A::Error> {
+        let map = Map::deserialize(MapAccessDeserializer::new(map))?;
+        map.shard().map_err(A::Error::custom)
+    }
+}
+
+/// Writes a text, or a map where there is more to say. A [`stable_ref`](Shard::stable_ref) is left out: it is a secret.
+impl Serialize for Shard {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let without_secret = Terms {
+            stable_ref: None,
+            ..self.terms.clone()
+        };
+        match without_secret == Terms::default() {
+            true => to.serialize_str(&self.write()),
+            false => Map::of(self).serialize(to),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(json: &str) -> Result<Shard, String> {
+        serde_json::from_str(json).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_shard_is_a_text_or_a_map() {
+        let cluster = Shard::cluster(["a:1", "b:1"]);
+        for (json, shard) in [
+            (r#""a:1""#, Shard::single("a:1")),
+            (r#""a:1+b:1""#, cluster.clone()),
+            (r#"{"cluster": ["a:1", "b:1"]}"#, cluster.clone()),
+            (r#"{"single": "a:1"}"#, Shard::single("a:1")),
+            (
+                r#"{"standby": ["a:1", "b:1"], "takeover_delay": "40s"}"#,
+                Shard::standby(["a:1", "b:1"]).takeover_delay(Duration::from_secs(40)),
+            ),
+            (
+                r#"{"cluster": ["a:1", "b:1"], "orphan_ttl": "30s", "allowed_hosts": ["*.x"], "stable_ref": "me"}"#,
+                cluster
+                    .orphan_ttl(Duration::from_secs(30))
+                    .allowed_hosts(["*.x"])
+                    .stable_ref(StableRef::new("me").unwrap()),
+            ),
+        ] {
+            assert_eq!(read(json).as_ref(), Ok(&shard), "{json}");
+            let written = serde_json::to_string(&shard).unwrap();
+            assert!(!written.contains("me\""), "{written}");
+            let again = read(&written).unwrap();
+            assert_eq!((again.policy, &again.endpoints), (shard.policy, &shard.endpoints));
+            assert_eq!(again.terms.orphan_ttl, shard.terms.orphan_ttl);
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_map_is_named() {
+        for (json, said) in [
+            ("{}", "one of single, cluster and standby"),
+            (
+                r#"{"single": "a:1", "cluster": ["b:1"]}"#,
+                "one of single, cluster and standby",
+            ),
+            (
+                r#"{"single": "a:1", "orphan_ttl": "1s"}"#,
+                "orphan_ttl is said of a cluster only",
+            ),
+            (
+                r#"{"cluster": ["a:1"], "takeover_delay": "1s"}"#,
+                "takeover_delay is said of a standby only",
+            ),
+            (
+                r#"{"cluster": ["a:1"], "orphan_ttl": "1"}"#,
+                "orphan_ttl \"1\" is not acceptable",
+            ),
+            (r#""a:1+b:x""#, "\"b:x\""),
+        ] {
+            let error = read(json).unwrap_err();
+            assert!(error.contains(said), "{json}: {error}");
+        }
+        let error = read(r#"{"cluster": ["a:1"], "orphan": "1s"}"#).unwrap_err();
+        assert!(error.contains("`orphan`") && error.contains("orphan_ttl"), "{error}");
+    }
+}

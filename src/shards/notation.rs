@@ -1,0 +1,170 @@
+//! Shards as one text, in URLs and in the environment: `a:6388+b:6388+c:6388,d:6388`.
+//!
+//! The grammar is in `docs/configuration.md`.
+
+use std::borrow::Cow;
+
+use zeroize::Zeroizing;
+
+use super::Shard;
+use crate::error::{Error, ErrorKind, Result};
+use crate::net::endpoint::{DEFAULT_PORT, Endpoint, without_secret};
+use crate::net::failover::Policy;
+use crate::percent;
+use crate::types::Shortened;
+
+/// Between two shards.
+const SHARDS: char = ',';
+/// Between two members of a cluster, or behind its only one.
+const MEMBERS: char = '+';
+/// Between two servers of which the first serves and the others are in reserve, or behind the only one.
+const RESERVES: char = ';';
+
+impl Shard {
+    /// Reads shards.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput`, naming the server or the shard that is wrong.
+    pub(crate) fn read_all(text: &str) -> Result<Vec<Self>> {
+        if text.contains('@') {
+            // What stands before it may be a secret.
+            return Err(Error::new(
+                ErrorKind::InvalidInput,
+                "a list of servers with an @ in it is not acceptable: write the servers alone; the secret is given by itself",
+            ));
+        }
+        text.split(SHARDS).map(|shard| Self::read(shard.trim())).collect()
+    }
+
+    /// Reads one shard.
+    pub(crate) fn read(text: &str) -> Result<Self> {
+        let refuse = |remedy| Err(Error::invalid("shard", Shortened(text), remedy));
+        let (policy, separator) = match (text.contains(MEMBERS), text.contains(RESERVES)) {
+            (false, false) => return Ok(Self::new(Policy::Single, [read_server(text)?])),
+            (true, false) => (Policy::Cluster, MEMBERS),
+            (false, true) => (Policy::Standby, RESERVES),
+            (true, true) => {
+                return refuse(
+                    "its servers are the members of a cluster, joined by +, or one and its reserves, joined by ;",
+                );
+            }
+        };
+        let mut servers: Vec<&str> = text.split(separator).map(str::trim).collect();
+        // `a:6388+` is a cluster that has one member.
+        if servers.len() == 2 && servers[1].is_empty() {
+            servers.pop();
+        }
+        if servers.iter().any(|server| server.is_empty()) {
+            return refuse("a server is missing beside a separator");
+        }
+        let servers: Vec<String> = servers.into_iter().map(read_server).collect::<Result<_>>()?;
+        Ok(Self::new(policy, servers))
+    }
+
+    /// Writes a shard so that [`read`](Self::read) reads the same one, but for its terms. An address with a secret in it, which is no
+    /// address, is written without that.
+    pub(crate) fn write(&self) -> String {
+        let servers: Vec<Zeroizing<String>> = self
+            .endpoints
+            .iter()
+            .map(|endpoint| match without_secret(endpoint) {
+                Cow::Borrowed(address) => percent::encode(address, ":[]"),
+                Cow::Owned(shown) => Zeroizing::new(shown),
+            })
+            .collect();
+        let servers: Vec<&str> = servers.iter().map(|server| server.as_str()).collect();
+        let separator = match self.policy {
+            Policy::Single => return servers.concat(),
+            Policy::Cluster => MEMBERS,
+            Policy::Standby => RESERVES,
+        };
+        let mut text = servers.join(separator.encode_utf8(&mut [0; 4]));
+        if servers.len() == 1 {
+            text.push(separator);
+        }
+        text
+    }
+
+    /// Writes shards so that [`read_all`](Self::read_all) reads the same ones, but for their terms.
+    pub(crate) fn write_all(shards: &[Self]) -> String {
+        let shards: Vec<String> = shards.iter().map(Self::write).collect();
+        shards.join(SHARDS.encode_utf8(&mut [0; 4]))
+    }
+}
+
+/// Reads the address of a server. Without a port it is at the default one.
+fn read_server(text: &str) -> Result<String> {
+    if text.is_empty() {
+        return Err(Error::invalid(
+            "server list",
+            Shortened(text),
+            "name at least one server, as host:port, and one between any two commas",
+        ));
+    }
+    let decoded =
+        percent::decode(text).map_err(|problem| Error::invalid("server address", Shortened(text), problem))?;
+    let address = with_port(&decoded);
+    Endpoint::parse(&address)?;
+    Ok(address.into_owned())
+}
+
+fn with_port(server: &str) -> Cow<'_, str> {
+    let has_port = match server.strip_prefix('[') {
+        Some(rest) => !rest.ends_with(']'),
+        None => server.contains(':'),
+    };
+    match has_port {
+        true => server.into(),
+        false => format!("{server}:{DEFAULT_PORT}").into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shards_clusters_and_reserves_are_read() {
+        let shards = Shard::read_all("a:1+b:2+c:3, d , e:5;f:6,[::1],unix:%2Frun%2Fd.sock,g:7+,h:8;").unwrap();
+        assert_eq!(
+            shards,
+            [
+                Shard::cluster(["a:1", "b:2", "c:3"]),
+                Shard::single("d:6388"),
+                Shard::standby(["e:5", "f:6"]),
+                Shard::single("[::1]:6388"),
+                Shard::single("unix:/run/d.sock"),
+                Shard::cluster(["g:7"]),
+                Shard::standby(["h:8"]),
+            ]
+        );
+        assert_eq!(Shard::read_all(&Shard::write_all(&shards)).unwrap(), shards);
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        for (text, named, remedy) in [
+            ("", "\"\"", "at least one server"),
+            ("a:1,,b:1", "\"\"", "between any two commas"),
+            ("a:1+b:1;c:1", "\"a:1+b:1;c:1\"", "joined by +"),
+            ("a:1,b:1++c:1", "\"b:1++c:1\"", "missing beside a separator"),
+            ("+a:1", "\"+a:1\"", "missing beside a separator"),
+            ("a:1+b:1+", "\"a:1+b:1+\"", "missing beside a separator"),
+            ("+", "\"+\"", "missing beside a separator"),
+            ("a:1+b:x", "\"b:x\"", "1 to 65535"),
+            ("::1", "\"::1\"", "in brackets"),
+            ("[::1", "\"[::1\"", "host:port"),
+            ("a%4:1", "\"a%4:1\"", "hexadecimal"),
+            ("unix:relative", "\"unix:relative\"", "the whole path"),
+        ] {
+            let error = Shard::read_all(text).unwrap_err().to_string();
+            assert!(error.contains(named) && error.contains(remedy), "{text}: {error}");
+        }
+        let error = Shard::read_all("dflockd://ses+ame@a:1").unwrap_err().to_string();
+        assert!(
+            error.contains("the secret is given by itself") && !error.contains("ses"),
+            "{error}"
+        );
+    }
+}
