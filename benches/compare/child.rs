@@ -1,0 +1,131 @@
+//! A process, the lines that it prints, and its end.
+
+use std::io::{BufRead, BufReader, Read};
+use std::process::{self, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// How long a process may take to end once its standard input has ended, before it is killed.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How much of the end of what it wrote to its standard error is told.
+const TOLD: usize = 2000;
+
+/// A process that ends when this is dropped. It has to end by itself when its standard input does, or be run by
+/// [`guarded`](super::guard::guarded): then it also ends if this process is killed.
+pub(crate) struct Child {
+    name: String,
+    child: process::Child,
+    stdin: Option<ChildStdin>,
+    lines: Receiver<String>,
+    errors: Option<JoinHandle<String>>,
+}
+
+impl Child {
+    /// Starts the command; `name` is what errors call it.
+    pub(crate) fn start(name: &str, command: &mut Command) -> Result<Self, String> {
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(|error| format!("{name} cannot be started: {error}"))?;
+        let (tell, lines) = mpsc::channel();
+        if let Some(stdout) = child.stdout.take() {
+            std::thread::spawn(move || {
+                for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                    // Goes on after the last one is wanted, so that the process can go on printing.
+                    drop(tell.send(line));
+                }
+            });
+        }
+        let errors = child.stderr.take().map(|mut stderr| {
+            std::thread::spawn(move || {
+                let mut all = Vec::new();
+                let mut buffer = [0; 4096];
+                while let Ok(read @ 1..) = stderr.read(&mut buffer) {
+                    all.extend_from_slice(&buffer[..read]);
+                    let unwanted = all.len().saturating_sub(TOLD);
+                    all.drain(..unwanted);
+                }
+                String::from_utf8_lossy(&all).trim().to_owned()
+            })
+        });
+        Ok(Self {
+            name: name.to_owned(),
+            stdin: child.stdin.take(),
+            child,
+            lines,
+            errors,
+        })
+    }
+
+    /// The next line that it prints. An error if there is none for that long, or if it ended.
+    pub(crate) fn line(&mut self, patience: Duration) -> Result<String, String> {
+        match self.lines.recv_timeout(patience) {
+            Ok(line) => Ok(line),
+            Err(RecvTimeoutError::Timeout) => Err(format!(
+                "{} said nothing for {:.0} s",
+                self.name,
+                patience.as_secs_f64()
+            )),
+            Err(RecvTimeoutError::Disconnected) => {
+                let status = self.wait(PATIENCE)?;
+                Err(self.ended(status))
+            }
+        }
+    }
+
+    /// Waits until it ends with success. An error if it does not in that time, or fails.
+    pub(crate) fn succeed(&mut self, patience: Duration) -> Result<(), String> {
+        match self.wait(patience)? {
+            status if status.success() => Ok(()),
+            status => Err(self.ended(status)),
+        }
+    }
+
+    /// An error if it has ended.
+    pub(crate) fn check(&mut self) -> Result<(), String> {
+        match self.child.try_wait() {
+            Ok(None) => Ok(()),
+            Ok(Some(status)) => Err(self.ended(status)),
+            Err(error) => Err(format!("{}: {error}", self.name)),
+        }
+    }
+
+    fn wait(&mut self, patience: Duration) -> Result<ExitStatus, String> {
+        let give_up = Instant::now() + patience;
+        loop {
+            match self.child.try_wait() {
+                Ok(Some(status)) => return Ok(status),
+                Ok(None) if Instant::now() >= give_up => {
+                    return Err(format!("{} did not end in {:.0} s", self.name, patience.as_secs_f64()));
+                }
+                Ok(None) => std::thread::sleep(PAUSE),
+                Err(error) => return Err(format!("{}: {error}", self.name)),
+            }
+        }
+    }
+
+    /// How it ended, and what it said.
+    fn ended(&mut self, status: ExitStatus) -> String {
+        let said = self.errors.take().and_then(|errors| errors.join().ok());
+        match said.unwrap_or_default() {
+            said if said.is_empty() => format!("{} ended: {status}", self.name),
+            said => format!("{} ended: {status}: {said}", self.name),
+        }
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        drop(self.stdin.take());
+        if self.wait(PATIENCE).is_err() {
+            drop(self.child.kill());
+            drop(self.child.wait());
+        }
+    }
+}

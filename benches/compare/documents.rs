@@ -1,0 +1,75 @@
+//! Where the results are written.
+
+use std::error::Error;
+use std::fs;
+use std::path::Path;
+
+use crate::plot;
+use crate::results::{Keys, Results};
+use crate::table;
+
+/// The comments between which a document's part is rewritten.
+const BEGIN: &str = "<!-- written by benches/compare: begin -->\n";
+const END: &str = "<!-- written by benches/compare: end -->\n";
+
+/// Writes the results, the tables and the plots into the folder.
+pub(crate) fn write_results(results: &Results, folder: &Path) -> Result<(), Box<dyn Error>> {
+    fs::create_dir_all(folder)?;
+    let json = serde_json::to_string_pretty(results)?;
+    fs::write(folder.join("results.json"), json + "\n")?;
+    fs::write(folder.join("tables.md"), table::all(results))?;
+    for keys in [Keys::Own, Keys::One] {
+        plot::draw(results, keys, &folder.join(file(keys)))?;
+    }
+    Ok(())
+}
+
+/// Rewrites what the documents below `root` say.
+pub(crate) fn rewrite(results: &Results, root: &Path) -> Result<(), Box<dyn Error>> {
+    for (document, part) in [
+        ("docs/benchmarks.md", benchmarks(results)),
+        ("README.md", readme(results)),
+    ] {
+        let path = root.join(document);
+        let text = fs::read_to_string(&path)?;
+        let text = replace(&text, &part).ok_or_else(|| format!("{document} lacks the comments {BEGIN}and {END}"))?;
+        fs::write(&path, text)?;
+    }
+    Ok(())
+}
+
+/// The text with this part between the comments. None if they are missing.
+pub(crate) fn replace(text: &str, part: &str) -> Option<String> {
+    let (before, rest) = text.split_once(BEGIN)?;
+    let (_, after) = rest.split_once(END)?;
+    Some(format!("{before}{BEGIN}\n{part}\n{END}{after}"))
+}
+
+fn benchmarks(results: &Results) -> String {
+    let mut text = table::conditions(results);
+    for keys in [Keys::Own, Keys::One] {
+        if results.workers(keys).is_empty() {
+            continue;
+        }
+        let title = table::title(keys);
+        text.push_str(&format!("\n{title}\n\n{}", table::table(results, keys)));
+        text.push_str(&format!("\n![{title}](benchmarks/{})\n", file(keys)));
+    }
+    if let Some(lead) = table::lead(results) {
+        text.push_str(&format!("\n{lead}"));
+    }
+    text.push_str(&table::notes(results));
+    text
+}
+
+fn readme(results: &Results) -> String {
+    format!(
+        "{}\n![Pairs a second over the number of workers](docs/benchmarks/{})\n",
+        table::medians(results),
+        file(Keys::Own)
+    )
+}
+
+fn file(keys: Keys) -> String {
+    format!("{keys}.svg")
+}

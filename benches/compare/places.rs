@@ -1,0 +1,32 @@
+//! Where things are.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// The root of the repository.
+pub(crate) fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).to_path_buf()
+}
+
+/// Cargo's target folder.
+pub(crate) fn target() -> PathBuf {
+    match std::env::var_os("CARGO_TARGET_DIR") {
+        Some(target) => root().join(target),
+        None => root().join("target"),
+    }
+}
+
+/// The folder for what this program installs, builds and writes; made if it is missing.
+pub(crate) fn compare() -> io::Result<PathBuf> {
+    let folder = target().join("compare");
+    std::fs::create_dir_all(&folder)?;
+    Ok(folder)
+}
+
+/// The program of this name, if `PATH` has it.
+pub(crate) fn program(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path)
+        .map(|folder| folder.join(name))
+        .find(|program| program.is_file())
+}

@@ -1,0 +1,149 @@
+//! What was measured.
+
+use std::error::Error;
+use std::fmt;
+use std::path::Path;
+
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
+
+/// The sides that use this crate.
+const OWN_SIDES: [&str; 2] = ["tasks", "threads"];
+
+/// The side that this crate is to be ahead of, and with how many workers.
+const RIVAL: &str = "python-2-tasks";
+pub(crate) const LEAD_WORKERS: usize = 100;
+
+/// Which keys the workers have.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Keys {
+    /// Each has its own.
+    Own,
+    /// All have the same.
+    One,
+}
+
+impl fmt::Display for Keys {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Own => "own",
+            Self::One => "one",
+        })
+    }
+}
+
+/// All results of a run: what `results.json` holds.
+#[derive(Debug, Deserialize, PartialEq, Serialize)]
+pub(crate) struct Results {
+    /// The day on which they were made.
+    pub(crate) date: String,
+    /// The machine that made them.
+    pub(crate) machine: String,
+    pub(crate) rounds: usize,
+    /// How many seconds counted in each cell with keys of its own for each worker.
+    pub(crate) seconds: f64,
+    pub(crate) workers: Vec<usize>,
+    pub(crate) sides: Vec<Side>,
+    pub(crate) left_out: Vec<LeftOut>,
+    pub(crate) cells: Vec<Cell>,
+}
+
+/// A side that took part.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub(crate) struct Side {
+    pub(crate) name: String,
+    pub(crate) label: String,
+    /// Whether it uses another server than dflockd.
+    pub(crate) is_another_system: bool,
+    /// What it and its server say of themselves.
+    pub(crate) version: String,
+}
+
+/// A side that did not.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub(crate) struct LeftOut {
+    pub(crate) label: String,
+    pub(crate) reason: String,
+}
+
+/// What one side did with so many workers.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub(crate) struct Cell {
+    pub(crate) side: String,
+    pub(crate) keys: Keys,
+    pub(crate) workers: usize,
+    /// Pairs a second, of each round that did not fail.
+    pub(crate) rates: Vec<f64>,
+    /// Why the others failed.
+    pub(crate) failures: Vec<String>,
+}
+
+/// The median of some rates, the least and the most.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Spread {
+    pub(crate) median: f64,
+    pub(crate) least: f64,
+    pub(crate) most: f64,
+}
+
+impl Cell {
+    /// Of all its rounds. None if all failed.
+    pub(crate) fn spread(&self) -> Option<Spread> {
+        let mut rates = self.rates.clone();
+        rates.sort_by(f64::total_cmp);
+        let (least, most) = (*rates.first()?, *rates.last()?);
+        let middle = rates.len() / 2;
+        let median = match rates.len() % 2 {
+            1 => rates[middle],
+            _ => f64::midpoint(rates[middle - 1], rates[middle]),
+        };
+        Some(Spread { median, least, most })
+    }
+}
+
+impl Results {
+    pub(crate) fn read(path: &Path) -> Result<Self, Box<dyn Error>> {
+        let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
+        Ok(serde_json::from_str(&text).map_err(|error| format!("{}: {error}", path.display()))?)
+    }
+
+    pub(crate) fn cell(&self, side: &str, keys: Keys, workers: usize) -> Option<&Cell> {
+        self.cells
+            .iter()
+            .find(|cell| cell.side == side && cell.keys == keys && cell.workers == workers)
+    }
+
+    pub(crate) fn spread(&self, side: &str, keys: Keys, workers: usize) -> Option<Spread> {
+        self.cell(side, keys, workers)?.spread()
+    }
+
+    /// The numbers of workers that were measured with these keys.
+    pub(crate) fn workers(&self, keys: Keys) -> Vec<usize> {
+        let measured = |workers: &usize| {
+            self.cells
+                .iter()
+                .any(|cell| cell.keys == keys && cell.workers == *workers)
+        };
+        self.workers.iter().copied().filter(measured).collect()
+    }
+
+    /// How many times as many pairs one side made as the other.
+    fn ratio(&self, side: &str, other: &str, keys: Keys, workers: usize) -> Option<f64> {
+        Some(self.spread(side, keys, workers)?.median / self.spread(other, keys, workers)?.median)
+    }
+
+    /// How many times as many pairs the tasks of this crate made as those of the current Python client.
+    pub(crate) fn lead(&self) -> Option<f64> {
+        self.ratio("tasks", RIVAL, Keys::Own, LEAD_WORKERS)
+    }
+
+    /// How often a side failed that uses this crate.
+    pub(crate) fn own_failures(&self) -> usize {
+        self.cells
+            .iter()
+            .filter(|cell| OWN_SIDES.contains(&cell.side.as_str()))
+            .map(|cell| cell.failures.len())
+            .sum()
+    }
+}

@@ -1,0 +1,236 @@
+//! Rounds, in which the sides take turns.
+
+use std::collections::HashMap;
+use std::error::Error;
+use std::net::SocketAddr;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use crate::places;
+use crate::results::{Cell, Keys, LeftOut, Results, Side as Named};
+use crate::service::{Service, System};
+use crate::sides::{Program, SIDES, Side};
+use crate::table::rate;
+use crate::work::Work;
+
+/// How long a side may take beyond what it measures: to start, and to warm up.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The warm-up is such a part of what is measured.
+const WARM_UP: f64 = 0.25;
+
+/// What is to be measured.
+pub(crate) struct Plan {
+    pub(crate) workers: Vec<usize>,
+    pub(crate) rounds: usize,
+    pub(crate) seconds: f64,
+    pub(crate) keys: Vec<Keys>,
+}
+
+/// What a side's program prints in the end.
+#[derive(Deserialize, Serialize)]
+pub(crate) struct Measured {
+    pub(crate) version: String,
+    pub(crate) pairs: u64,
+    pub(crate) seconds: f64,
+}
+
+/// A side that can be had.
+struct Contestant {
+    side: &'static Side,
+    program: Program,
+    version: String,
+}
+
+/// Measures the sides of these names, or all of them.
+pub(crate) fn all(plan: &Plan, names: &[String]) -> Result<Results, Box<dyn Error>> {
+    let wanted = wanted(names)?;
+    let began = Instant::now();
+    let mut left_out = Vec::new();
+    let mut contestants = Vec::new();
+    // Those of other systems run all the time: they do nothing while they are not asked.
+    let mut services = HashMap::new();
+    for side in wanted {
+        match prepare(side, &mut services) {
+            Ok(program) => contestants.push(Contestant {
+                side,
+                program,
+                version: String::new(),
+            }),
+            Err(reason) => {
+                println!("LEFT OUT: {}: {reason}", side.label);
+                left_out.push(LeftOut {
+                    label: side.label.to_owned(),
+                    reason,
+                });
+            }
+        }
+    }
+    println!("prepared in {:.0} s", began.elapsed().as_secs_f64());
+
+    let mut cells = Vec::new();
+    for keys in &plan.keys {
+        // One worker has one key, whichever it is.
+        let contended = |workers: &&usize| *keys == Keys::Own || **workers > 1;
+        for workers in plan.workers.iter().filter(contended) {
+            let mut row: Vec<Cell> = contestants
+                .iter()
+                .map(|contestant| Cell {
+                    side: contestant.side.name.to_owned(),
+                    keys: *keys,
+                    workers: *workers,
+                    rates: Vec::new(),
+                    failures: Vec::new(),
+                })
+                .collect();
+            for round in 1..=plan.rounds {
+                for (contestant, cell) in contestants.iter_mut().zip(&mut row) {
+                    let prefix = format!("compare/{keys}/{workers}/{round}");
+                    let measured = measure(contestant, &services, plan, cell, prefix);
+                    record(round, contestant, cell, measured);
+                }
+            }
+            cells.append(&mut row);
+        }
+    }
+    println!("measured; all in all {:.0} s", began.elapsed().as_secs_f64());
+    Ok(Results {
+        date: said("date", &["-u", "+%Y-%m-%d"]),
+        machine: machine(),
+        rounds: plan.rounds,
+        seconds: plan.seconds,
+        workers: plan.workers.clone(),
+        sides: contestants.into_iter().map(Contestant::named).collect(),
+        left_out,
+        cells,
+    })
+}
+
+fn wanted(names: &[String]) -> Result<Vec<&'static Side>, String> {
+    if let Some(unknown) = names.iter().find(|name| !SIDES.iter().any(|side| side.name == **name)) {
+        let known: Vec<&str> = SIDES.iter().map(|side| side.name).collect();
+        return Err(format!("there is no side {unknown}; there are {}", known.join(", ")));
+    }
+    let is_wanted = |side: &&Side| names.is_empty() || names.iter().any(|name| name == side.name);
+    Ok(SIDES.iter().filter(is_wanted).collect())
+}
+
+/// Installs what the side needs, and starts the server of another system.
+fn prepare(side: &Side, services: &mut HashMap<System, Service>) -> Result<Program, String> {
+    println!("preparing: {}", side.label);
+    let program = side.prepare()?;
+    if side.system != System::Dflockd && !services.contains_key(&side.system) {
+        services.insert(side.system, Service::start(side.system)?);
+    }
+    Ok(program)
+}
+
+fn measure(
+    contestant: &Contestant,
+    services: &HashMap<System, Service>,
+    plan: &Plan,
+    cell: &Cell,
+    prefix: String,
+) -> Result<Measured, String> {
+    let system = contestant.side.system;
+    let fresh;
+    let service = match services.get(&system) {
+        Some(service) => service,
+        None => {
+            fresh = Service::start(system)?;
+            &fresh
+        }
+    };
+    let SocketAddr::V4(address) = service.address else {
+        return Err(format!("{} is no IPv4 address", service.address));
+    };
+    let seconds = match cell.keys {
+        Keys::Own => plan.seconds,
+        Keys::One => plan.seconds / 2.0,
+    };
+    let work = Work {
+        host: (*address.ip()).into(),
+        port: address.port(),
+        keys: cell.keys,
+        prefix,
+        workers: cell.workers,
+        warm: seconds * WARM_UP,
+        seconds,
+    };
+    let mut child = contestant.program.start(contestant.side.label, &work.arguments())?;
+    let line = child.line(Duration::from_secs_f64(seconds) + PATIENCE)?;
+    let measured: Measured =
+        serde_json::from_str(&line).map_err(|error| format!("{} said {line:?}: {error}", contestant.side.label))?;
+    match measured.pairs {
+        0 => Err(format!("no pair in {:.1} s", measured.seconds)),
+        _ => Ok(measured),
+    }
+}
+
+fn record(round: usize, contestant: &mut Contestant, cell: &mut Cell, measured: Result<Measured, String>) {
+    let place = format!(
+        "{} key, workers {}, round {round}, {}:",
+        cell.keys, cell.workers, contestant.side.label
+    );
+    match measured {
+        Ok(measured) => {
+            let pairs = measured.pairs as f64 / measured.seconds;
+            println!("{place} {} pairs/s", rate(pairs));
+            cell.rates.push(pairs);
+            contestant.version = measured.version;
+        }
+        Err(failure) => {
+            println!("{place} FAILED: {failure}");
+            cell.failures.push(failure);
+        }
+    }
+}
+
+impl Contestant {
+    fn named(self) -> Named {
+        let server = match self.side.system {
+            System::Dflockd => String::new(),
+            System::Redis => said("redis-server", &["--version"]),
+            System::Etcd => said("etcd", &["--version"]),
+        };
+        // `Redis server v=7.0.15 sha=…` and `etcd Version: 3.4.23`.
+        let number = server
+            .split_whitespace()
+            .map(|word| word.trim_start_matches("v="))
+            .find(|word| word.starts_with(|first: char| first.is_ascii_digit()));
+        let version = match number {
+            Some(number) => format!("{}; server {number}", self.version),
+            None => self.version,
+        };
+        Named {
+            name: self.side.name.to_owned(),
+            label: self.side.label.to_owned(),
+            is_another_system: self.side.system != System::Dflockd,
+            version,
+        }
+    }
+}
+
+/// What the processor is, how many cores there are, and the system.
+fn machine() -> String {
+    let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = cpu
+        .lines()
+        .find_map(|line| line.strip_prefix("model name")?.split_once(':'))
+        .map_or(std::env::consts::ARCH, |(_, model)| model.trim());
+    let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
+    format!("{cores} x {model}, {}", said("uname", &["-sr"]))
+}
+
+/// The first line that a program prints; nothing if there is none.
+fn said(program: &str, arguments: &[&str]) -> String {
+    let output = places::program(program).and_then(|program| Command::new(program).args(arguments).output().ok());
+    let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
+    text.as_deref()
+        .and_then(|text| text.lines().next())
+        .unwrap_or_default()
+        .trim()
+        .to_owned()
+}

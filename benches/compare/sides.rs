@@ -1,0 +1,200 @@
+//! The sides: what each is, and how its program is had.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use crate::child::Child;
+use crate::guard::guarded;
+use crate::places;
+use crate::service::System;
+
+/// How long installing or building one thing may take.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// One of those that are compared.
+pub(crate) struct Side {
+    /// What `--sides` calls it.
+    pub(crate) name: &'static str,
+    /// What the tables call it.
+    pub(crate) label: &'static str,
+    pub(crate) system: System,
+    /// Installs or builds what it needs; the error is why that cannot be had.
+    prepare: fn() -> Result<Program, String>,
+}
+
+/// How a side's program is started.
+pub(crate) struct Program {
+    path: PathBuf,
+    arguments: Vec<OsString>,
+    /// Whether it ends by itself when its standard input does.
+    is_own: bool,
+}
+
+pub(crate) const SIDES: [Side; 9] = [
+    Side {
+        name: "tasks",
+        label: "this client, tasks",
+        system: System::Dflockd,
+        prepare: || own("tasks"),
+    },
+    Side {
+        name: "threads",
+        label: "this client, threads",
+        system: System::Dflockd,
+        prepare: || own("threads"),
+    },
+    Side {
+        name: "python-2-tasks",
+        label: "Python 2.1.1, tasks",
+        system: System::Dflockd,
+        prepare: || python("client-2", "tasks"),
+    },
+    Side {
+        name: "python-2-threads",
+        label: "Python 2.1.1, threads",
+        system: System::Dflockd,
+        prepare: || python("client-2", "threads"),
+    },
+    Side {
+        name: "python-1-tasks",
+        label: "Python 1.9.0, tasks",
+        system: System::Dflockd,
+        prepare: || python("client-1", "tasks"),
+    },
+    Side {
+        name: "python-1-threads",
+        label: "Python 1.9.0, threads",
+        system: System::Dflockd,
+        prepare: || python("client-1", "threads"),
+    },
+    Side {
+        name: "typescript",
+        label: "TypeScript, promises",
+        system: System::Dflockd,
+        prepare: typescript,
+    },
+    Side {
+        name: "redis",
+        label: "Redis: redis-py's lock, tasks",
+        system: System::Redis,
+        prepare: redis,
+    },
+    Side {
+        name: "etcd",
+        label: "etcd: Go client's mutex, goroutines",
+        system: System::Etcd,
+        prepare: etcd,
+    },
+];
+
+impl Side {
+    pub(crate) fn prepare(&self) -> Result<Program, String> {
+        (self.prepare)()
+    }
+}
+
+impl Program {
+    /// Starts it with these arguments behind its own.
+    pub(crate) fn start(&self, name: &str, arguments: &[String]) -> Result<Child, String> {
+        let mut command = match self.is_own {
+            true => Command::new(&self.path),
+            false => guarded(&self.path).map_err(|error| error.to_string())?,
+        };
+        command.args(&self.arguments).args(arguments);
+        Child::start(name, &mut command)
+    }
+}
+
+fn own(kind: &str) -> Result<Program, String> {
+    Ok(Program {
+        path: std::env::current_exe().map_err(|error| error.to_string())?,
+        arguments: vec!["work".into(), kind.into()],
+        is_own: true,
+    })
+}
+
+fn python(environment: &str, kind: &str) -> Result<Program, String> {
+    find("python3", "python3 python3-venv")?;
+    let setup = places::root().join("tests/interop/setup");
+    run("tests/interop/setup", guarded_command(&setup)?.arg(environment))?;
+    Ok(script(environment, "python.py", Some(kind)))
+}
+
+fn typescript() -> Result<Program, String> {
+    let node = find("node", "nodejs")?;
+    let npm = find("npm", "npm")?;
+    let folder = places::compare().map_err(|error| error.to_string())?.join("typescript");
+    std::fs::create_dir_all(&folder).map_err(|error| error.to_string())?;
+    let mut install = guarded_command(&npm)?;
+    install
+        .args(["install", "--no-audit", "--no-fund", "--no-save", "--prefix"])
+        .arg(&folder)
+        .arg("dflockd-client");
+    run("npm install dflockd-client", &mut install)?;
+    // It finds packages beside itself only.
+    let script = folder.join("typescript.mjs");
+    std::fs::copy(sides().join("typescript.mjs"), &script).map_err(|error| error.to_string())?;
+    Ok(Program {
+        path: node,
+        arguments: vec![script.into()],
+        is_own: false,
+    })
+}
+
+fn redis() -> Result<Program, String> {
+    find("redis-server", "redis-server")?;
+    find("python3", "python3 python3-venv")?;
+    let environment = places::root().join("tests/interop/environment");
+    run(
+        "tests/interop/environment",
+        guarded_command(&environment)?.args(["redis-py", "redis==8.1.0"]),
+    )?;
+    Ok(script("redis-py", "redis_lock.py", None))
+}
+
+fn etcd() -> Result<Program, String> {
+    find("etcd", "etcd-server")?;
+    let go = find("go", "golang-go")?;
+    let built = places::compare().map_err(|error| error.to_string())?.join("etcd-side");
+    let mut build = guarded_command(&go)?;
+    build
+        .current_dir(sides().join("etcd"))
+        .args(["build", "-o"])
+        .arg(&built)
+        .arg(".");
+    run("go build", &mut build)?;
+    Ok(Program {
+        path: built,
+        arguments: Vec::new(),
+        is_own: false,
+    })
+}
+
+fn sides() -> PathBuf {
+    places::root().join("benches/compare/sides")
+}
+
+/// A script in an environment that `tests/interop` made.
+fn script(environment: &str, name: &str, kind: Option<&str>) -> Program {
+    let script = sides().join(name);
+    Program {
+        path: places::target().join("interop").join(environment).join("bin/python"),
+        arguments: [script.into()].into_iter().chain(kind.map(OsString::from)).collect(),
+        is_own: false,
+    }
+}
+
+fn find(program: &str, package: &str) -> Result<PathBuf, String> {
+    places::program(program).ok_or_else(|| format!("no {program} in PATH (Debian: apt-get install {package})"))
+}
+
+fn guarded_command(program: &Path) -> Result<Command, String> {
+    guarded(program).map_err(|error| error.to_string())
+}
+
+/// Runs a command that installs or builds something.
+fn run(name: &str, command: &mut Command) -> Result<(), String> {
+    Child::start(name, command)?.succeed(PATIENCE)
+}

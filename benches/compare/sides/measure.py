@@ -1,0 +1,95 @@
+"""What the Python sides share: the arguments that all sides are given, and the counting of pairs.
+
+    SIDE HOST PORT KEYS PREFIX WORKERS WARM SECONDS
+
+KEYS is `own`, where each worker has a key of its own, or `one`, where all have the same. The pairs of the first WARM seconds do not
+count, nor those before there were as many as workers. The pairs of the SECONDS after that do; one line of JSON tells how many.
+"""
+
+import asyncio
+import json
+import os
+import sys
+import threading
+import time
+
+# The warm-up ends after this many seconds, however few pairs there were.
+LONGEST_WARM_UP = 5.0
+
+
+class Task:
+    """What is to be measured, and what was counted."""
+
+    def __init__(self, arguments):
+        host, port, keys, prefix, workers, warm, seconds = arguments
+        self.host, self.port = host, int(port)
+        self.workers, self.warm, self.seconds = int(workers), float(warm), float(seconds)
+        own = keys == "own"
+        self.keys = [f"{prefix}/{worker if own else 'one'}" for worker in range(self.workers)]
+        self.counts = [0] * self.workers
+        self.version = None
+        self.lock = threading.Lock()
+        self.started = time.perf_counter()
+        self.began = self.before = None
+
+    def count(self, worker):
+        """Counts a pair. The workers look at the clock themselves: among a thousand threads another one gets no turn for seconds."""
+        self.counts[worker] += 1
+        now = time.perf_counter()
+        since, length = (self.started, self.warm) if self.began is None else (self.began, self.seconds)
+        if now - since >= length:
+            with self.lock:
+                self.advance(now)
+
+    def advance(self, now):
+        """Ends the warm-up, or tells the result and ends the process, whatever its workers do."""
+        pairs = sum(self.counts)
+        if self.began is None:
+            if pairs >= self.workers or now - self.started >= LONGEST_WARM_UP:
+                self.before, self.began = pairs, now
+        elif now - self.began >= self.seconds:
+            result = {"version": self.version, "pairs": pairs - self.before, "seconds": now - self.began}
+            print(json.dumps(result), flush=True)
+            os._exit(0)
+
+    def fail(self, failure):
+        """Tells why, and ends the process."""
+        print(repr(failure), file=sys.stderr, flush=True)
+        os._exit(1)
+
+
+def with_tasks(task, make):
+    """Runs `make(key)`, which gives a coroutine function that makes one pair, in asyncio tasks."""
+
+    async def work(worker):
+        try:
+            pair = make(task.keys[worker])
+            while True:
+                await pair()
+                task.count(worker)
+        except Exception as failure:
+            task.fail(failure)
+
+    async def main():
+        await asyncio.gather(*(work(worker) for worker in range(task.workers)))
+
+    asyncio.run(main())
+
+
+def with_threads(task, make):
+    """Runs `make(key)`, which gives a function that makes one pair, in threads."""
+
+    def work(worker):
+        try:
+            pair = make(task.keys[worker])
+            while True:
+                pair()
+                task.count(worker)
+        except Exception as failure:
+            task.fail(failure)
+
+    workers = [threading.Thread(target=work, args=(worker,)) for worker in range(task.workers)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()

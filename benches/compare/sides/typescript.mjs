@@ -1,0 +1,47 @@
+// The TypeScript client's handles, in promises: typescript.mjs, and the arguments that measure.py describes.
+import { readFileSync } from "node:fs";
+import { DistributedLock } from "dflockd-client";
+
+const LONGEST_WARM_UP = 5;
+const PAUSE_MS = 20;
+
+const [host, port, keys, prefix, ...numbers] = process.argv.slice(2);
+const [workers, warm, seconds] = numbers.map(Number);
+// Its package does not export its manifest.
+const manifest = new URL("../package.json", import.meta.resolve("dflockd-client"));
+const { version } = JSON.parse(readFileSync(manifest, "utf8"));
+let pairs = 0;
+
+function fail(error) {
+  console.error(error);
+  process.exit(1);
+}
+
+async function work(worker) {
+  const key = `${prefix}/${keys === "own" ? worker : "one"}`;
+  const lock = new DistributedLock({ key, servers: [[host, Number(port)]] });
+  for (;;) {
+    await lock.withLock(() => {});
+    pairs += 1;
+  }
+}
+
+const now = () => performance.now() / 1000;
+const started = now();
+let began;
+let before;
+for (let worker = 0; worker < workers; worker += 1) {
+  work(worker).catch(fail);
+}
+setInterval(() => {
+  if (began === undefined) {
+    const warmed = now() - started;
+    if ((warmed >= warm && pairs >= workers) || warmed >= LONGEST_WARM_UP) {
+      began = now();
+      before = pairs;
+    }
+  } else if (now() - began >= seconds) {
+    const result = { version: `${version}, Node ${process.versions.node}`, pairs: pairs - before, seconds: now() - began };
+    process.stdout.write(`${JSON.stringify(result)}\n`, () => process.exit(0));
+  }
+}, PAUSE_MS);

@@ -1,0 +1,170 @@
+//! The results as text.
+
+use std::fmt::Write;
+
+use crate::results::{Cell, Keys, LEAD_WORKERS, Results, Side};
+
+/// All tables, with what they hold for.
+pub(crate) fn all(results: &Results) -> String {
+    let mut text = conditions(results);
+    for keys in [Keys::Own, Keys::One] {
+        if !results.workers(keys).is_empty() {
+            let _ = write!(text, "\n{}\n\n{}", title(keys), table(results, keys));
+        }
+    }
+    if let Some(lead) = lead(results) {
+        let _ = write!(text, "\n{lead}");
+    }
+    text.push_str(&notes(results));
+    text
+}
+
+/// When and on what they were made.
+pub(crate) fn conditions(results: &Results) -> String {
+    let rounds = match results.rounds {
+        1 => "one round".to_owned(),
+        rounds => format!("medians of {rounds} rounds, the least and the most in brackets"),
+    };
+    format!(
+        "Measured on {}: {}. Pairs a second, {rounds}; {} s a cell.\n",
+        results.date, results.machine, results.seconds
+    )
+}
+
+pub(crate) fn title(keys: Keys) -> &'static str {
+    match keys {
+        Keys::Own => "Each worker has a key of its own:",
+        Keys::One => "All workers want one key:",
+    }
+}
+
+/// The spreads of all sides.
+pub(crate) fn table(results: &Results, keys: Keys) -> String {
+    let workers = results.workers(keys);
+    let mut text = header(&["workers", "version"], &workers);
+    for side in &results.sides {
+        let cells = workers
+            .iter()
+            .map(|workers| with_spread(results.cell(&side.name, keys, *workers)));
+        row(&mut text, &[name(side), side.version.clone()], cells);
+    }
+    text
+}
+
+/// The medians alone, of keys that each worker has for itself.
+pub(crate) fn medians(results: &Results) -> String {
+    let workers = results.workers(Keys::Own);
+    let mut text = header(&["pairs a second, workers:"], &workers);
+    for side in &results.sides {
+        let cells = workers.iter().map(|workers| {
+            let spread = results.spread(&side.name, Keys::Own, *workers);
+            spread.map_or_else(failed, |spread| rate(spread.median))
+        });
+        row(&mut text, &[name(side)], cells);
+    }
+    text
+}
+
+/// How far this client is ahead of the current Python client. None if one of them was not measured.
+pub(crate) fn lead(results: &Results) -> Option<String> {
+    let ratio = results.lead()?;
+    Some(format!(
+        "{LEAD_WORKERS} tasks of this client made {ratio:.1} x the pairs of {LEAD_WORKERS} tasks of the Python client 2.1.1, each with a key of its own.\n"
+    ))
+}
+
+/// What is missing, and why.
+pub(crate) fn notes(results: &Results) -> String {
+    let mut text = String::new();
+    for left_out in &results.left_out {
+        let _ = write!(
+            text,
+            "\nLeft out: {}. {}.\n",
+            left_out.label,
+            one_line(&left_out.reason)
+        );
+    }
+    for cell in results.cells.iter().filter(|cell| !cell.failures.is_empty()) {
+        let failure = cell.failures.first().map(|failure| one_line(failure));
+        let _ = write!(
+            text,
+            "\nFailed in {} of {} rounds: {}, {} key, {} workers. {}.\n",
+            cell.failures.len(),
+            cell.failures.len() + cell.rates.len(),
+            cell.side,
+            cell.keys,
+            number(cell.workers),
+            failure.unwrap_or_default()
+        );
+    }
+    text
+}
+
+/// Pairs a second to three digits.
+pub(crate) fn rate(pairs: f64) -> String {
+    let digits = pairs.max(1.0).log10().floor() as i32 + 1;
+    let unit = 10_f64.powi((digits - 3).max(0));
+    number(((pairs / unit).round() * unit) as usize)
+}
+
+/// With commas between thousands.
+pub(crate) fn number(number: usize) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place) % 3 == 0 {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+fn header(titles: &[&str], workers: &[usize]) -> String {
+    let mut text = String::new();
+    row(
+        &mut text,
+        &titles.iter().map(|title| (*title).to_owned()).collect::<Vec<_>>(),
+        workers.iter().map(|workers| number(*workers)),
+    );
+    let lines = titles.iter().map(|_| " --- |").chain(workers.iter().map(|_| " ---: |"));
+    let _ = writeln!(text, "|{}", lines.collect::<String>());
+    text
+}
+
+fn row(text: &mut String, titles: &[String], cells: impl Iterator<Item = String>) {
+    let cells: Vec<String> = titles.iter().cloned().chain(cells).collect();
+    let _ = writeln!(text, "| {} |", cells.join(" | "));
+}
+
+fn name(side: &Side) -> String {
+    match side.is_another_system {
+        true => format!("{} (another system)", side.label),
+        false => side.label.clone(),
+    }
+}
+
+fn with_spread(cell: Option<&Cell>) -> String {
+    let Some(spread) = cell.and_then(Cell::spread) else {
+        return failed();
+    };
+    match cell.map_or(0, |cell| cell.rates.len()) {
+        1 => rate(spread.median),
+        _ => format!(
+            "{} ({} to {})",
+            rate(spread.median),
+            rate(spread.least),
+            rate(spread.most)
+        ),
+    }
+}
+
+fn failed() -> String {
+    "failed".to_owned()
+}
+
+/// Of what a program said, the first line, without an end of its own.
+fn one_line(text: &str) -> String {
+    let line = text.lines().next().unwrap_or_default();
+    line.trim().trim_end_matches('.').to_owned()
+}
