@@ -120,6 +120,42 @@ async fn a_group_shares_what_comes() {
     }
 }
 
+/// A member that takes its subscription back first has all that the server gave it.
+#[tokio::test]
+async fn a_group_loses_nothing_to_a_member_that_leaves_in_order() {
+    const SIGNALS: usize = 300;
+    let scene = Scene::set().await;
+    let (mut stays, mut leaves) = (scene.conn().await, scene.conn().await);
+    for member in [&stays, &leaves] {
+        member.listen("jobs", "g").await.unwrap();
+    }
+    let publisher = scene.publisher().await;
+    let publish = async {
+        for n in 0..SIGNALS {
+            assert_eq!(publisher.emit("jobs", n.to_string()).await.unwrap(), 1);
+        }
+    };
+    let leave = async {
+        let mut heard: Vec<String> = Vec::new();
+        while heard.len() < 20 {
+            heard.push(payload(&mut leaves).await);
+        }
+        leaves.unlisten("jobs", "g").await.unwrap();
+        leaves.close().await;
+        while let Some(signal) = leaves.next_signal().await {
+            heard.push(signal.payload().to_owned());
+        }
+        heard
+    };
+    let ((), mut heard) = tokio::join!(publish, leave);
+    while heard.len() < SIGNALS {
+        heard.push(payload(&mut stays).await);
+    }
+    let mut numbers: Vec<usize> = heard.iter().map(|n| n.parse().unwrap()).collect();
+    numbers.sort_unstable();
+    assert_eq!(numbers, (0..SIGNALS).collect::<Vec<_>>());
+}
+
 #[tokio::test]
 async fn what_no_server_would_take_is_refused_by_name_before_anything_is_sent() {
     let scene = Scene::set().await;

@@ -105,6 +105,26 @@ impl fmt::Debug for Pattern {
 /// rotation. 1 to 256 bytes without whitespace or NUL.
 ///
 /// The same name under two patterns is two groups.
+///
+/// # What a group can lose
+///
+/// A server takes a connection for a member until it sees that connection end. When a network or a machine fails without a word, the
+/// server goes on giving a share of the group's signals to a connection that leads nowhere. The client that lost it connects
+/// again and tells [`Lost`](crate::SignalEvent::Lost) and [`Restored`](crate::SignalEvent::Restored), which cover what was given to the old
+/// connection until then. What the server gives to it later is lost to the whole group, and no event tells of it: no client can see what
+/// becomes of the old connection.
+///
+/// This lasts until the server's read timeout is over (`--read-timeout`, 23 s by default), counted from the last request that the server read
+/// from that connection. It is shorter if something tells the server sooner, such as a machine that is up again and refuses what it gets. A
+/// shorter read timeout of the servers, told to the clients with
+/// [`server_read_timeout`](crate::ClientBuilder::server_read_timeout), makes it shorter; nothing at the client does. Subscriptions without a
+/// group lose nothing in this way: what they miss lies between `Lost` and `Restored`.
+///
+/// A member that leaves in order loses nothing if it [takes its subscription back](crate::SignalHandle::unlisten) and takes what has come
+/// before it closes. What is on its way when it closes at once is lost to the group.
+///
+/// So a job that must be done should not live in a signal alone: keep it where it can be found again, and use signals to tell that there
+/// is something to do.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Group(Arc<str>);
 

@@ -83,7 +83,7 @@ impl SubscribeRequest {
         }
     }
 
-    /// Asks for a share of them only: the others go to the other members of the group.
+    /// Asks for a share of them only: the others go to the other members of the group. What a group can lose is told at [`Group`].
     #[must_use]
     pub fn group(mut self, group: Group) -> Self {
         self.group = Some(group);

@@ -232,7 +232,8 @@ impl SignalConn {
 impl SignalHandle {
     /// Asks for the signals of all channels that match, at every shard. `*` stands for one token of a channel, `>` at the end for all
     /// that follow, at least one. Of the members of a group each signal reaches one, in turns; a group belongs to its
-    /// pattern, and each shard takes turns by itself. Asking twice for the same is asking once.
+    /// pattern, and each shard takes turns by itself. When a member's connection breaks in silence, a group can lose signals without being
+    /// told, for as long as [`Group`] says. Asking twice for the same is asking once.
     ///
     /// It is subscribed again after a loss of the connection, until [`unlisten`](Self::unlisten).
     ///

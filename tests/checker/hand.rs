@@ -3,8 +3,8 @@
 use crate::support::history::History;
 use crate::support::history::bounds::Bounds;
 use crate::support::history::record::{
-    Acquired, Action, Entry, Extent, Gap, Invoke, Kind, LetGo, Line, Lost, Name, Outcome, Process, Received, Return,
-    ServerId, ServerStarted, Subscribed, Subscription, Token, Trouble, Use, What,
+    Acquired, Action, ConnectionId, Entry, Extent, Gap, HalfOpen, Invoke, Kind, LetGo, Line, Lost, Name, Outcome,
+    Process, Received, Return, ServerId, ServerStarted, Subscribed, Subscription, Token, Trouble, Use, What,
 };
 use crate::support::history::verdict::{Rule, Verdict};
 
@@ -230,6 +230,20 @@ pub(crate) fn gap(subscription: u64, extent: Extent) -> What {
         subscription,
         extent,
     })
+}
+
+/// Connection 7, which has joined this group, is half open. The read timeout of its server is 12 ms.
+pub(crate) fn half_open(pattern: &str, group: &str) -> What {
+    What::HalfOpenBegun(HalfOpen {
+        connection: 7,
+        pattern: pattern.into(),
+        group: group.into(),
+        read_timeout: 12 * MS,
+    })
+}
+
+pub(crate) fn half_open_ended() -> What {
+    What::HalfOpenEnded(ConnectionId { connection: 7 })
 }
 
 pub(crate) fn judge(lines: &[Line]) -> Verdict {

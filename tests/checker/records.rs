@@ -36,6 +36,14 @@ fn lines_have_a_form_that_stays() {
             at(4, uses(7, true)),
             r#"{"at":4000000,"what":"use","process":"p","holder":7,"held":true}"#,
         ),
+        (
+            at(5, half_open("a.b", "g")),
+            r#"{"at":5000000,"what":"half_open_begun","connection":7,"pattern":"a.b","group":"g","read_timeout":12000000}"#,
+        ),
+        (
+            at(6, half_open_ended()),
+            r#"{"at":6000000,"what":"half_open_ended","connection":7}"#,
+        ),
     ];
     for (line, text) in forms {
         assert_eq!(serde_json::to_string(&line).unwrap(), text);

@@ -198,6 +198,74 @@ fn a_group_gets_a_signal_once_in_all() {
     assert_fine(&group(&[to(1, 12, 1), (25, gap(2, Extent::Here))]));
 }
 
+/// A group of two that hears the first signal (10 ms to 12 ms) and not the second (20 ms to 22 ms), with these lines besides.
+fn unheard(lines: &[Line]) -> Vec<Line> {
+    let mut all = emitted(2);
+    for member in 1..=2 {
+        all.push(at(5, subscribed(member, "a.b", Some("g"))));
+    }
+    all.push(at(12, received(1, "a.b", "1")));
+    all.extend_from_slice(lines);
+    all
+}
+
+/// A connection that is half open from one time to another, and has joined this group.
+fn ghost(from: u64, until: u64, pattern: &str, group: &str) -> [Line; 2] {
+    [at(from, half_open(pattern, group)), at(until, half_open_ended())]
+}
+
+const UNHEARD: (Rule, &str) = (Rule::Signals, "\"2\" on \"a.b\" was not heard by any member of a group");
+
+#[test]
+fn what_a_group_gets_may_be_lost_while_its_server_has_a_member_that_is_gone() {
+    for (from, until) in [(8, 60), (20, 22), (22, 60), (8, 20)] {
+        let lines = unheard(&ghost(from, until, "a.b", "g"));
+        assert_eq!(judge(&lines).assert().half_open, 1, "from {from} to {until} ms");
+    }
+    // What was heard was not lost, whatever is half open.
+    assert_eq!(judge(&unheard(&ghost(8, 60, "a.b", "g"))).assert().received, 1);
+}
+
+#[test]
+fn what_a_group_gets_is_not_lost_before_that_nor_after_it() {
+    assert_broken(&unheard(&[]), &[UNHEARD]);
+    assert_broken(&unheard(&ghost(8, 19, "a.b", "g")), &[UNHEARD]);
+    assert_broken(&unheard(&ghost(23, 60, "a.b", "g")), &[UNHEARD]);
+    // Whatever else is broken.
+    let mut lines = unheard(&ghost(8, 19, "a.b", "g"));
+    lines.push(at(7, What::TroubleBegun(trouble("cut"))));
+    lines.push(at(19, What::TroubleEnded(trouble("cut"))));
+    assert_broken(&lines, &[UNHEARD]);
+}
+
+#[test]
+fn a_member_that_is_gone_excuses_its_own_group_only() {
+    for (pattern, group) in [("a.b", "h"), ("a.*", "g")] {
+        assert_broken(&unheard(&ghost(8, 60, pattern, group)), &[UNHEARD]);
+    }
+    // A subscription without a group gets what it gets over a connection of its own.
+    let mut lines = heard(2, "a.b", &[got(12, 1)]);
+    lines.extend(ghost(8, 60, "a.b", "g"));
+    assert_broken(&lines, &[(Rule::Signals, "was not heard by a subscription")]);
+}
+
+/// Where nothing says when the server ended the connection, its read timeout of 12 ms does. The signal was emitted at 20 ms.
+#[test]
+fn a_member_that_is_gone_is_not_there_for_longer_than_the_read_timeout() {
+    assert_fine(&unheard(&[at(8, half_open("a.b", "g"))]));
+    assert_broken(&unheard(&[at(7, half_open("a.b", "g"))]), &[UNHEARD]);
+}
+
+#[test]
+fn a_half_open_connection_begins_once_and_ends_when_it_has_begun() {
+    let [begun, ended] = ghost(8, 9, "a.b", "g");
+    let other = at(8, half_open("a.*", "g"));
+    assert_fine(&[begun.clone(), other, ended.clone()]);
+    for lines in [vec![ended.clone()], vec![begun.clone(), begun, ended]] {
+        assert_broken(&lines, &[(Rule::Record, "")]);
+    }
+}
+
 #[test]
 fn a_payload_that_is_emitted_twice_cannot_be_judged() {
     let mut lines = emitted(1);

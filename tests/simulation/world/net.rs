@@ -3,6 +3,7 @@
 //! The world moves its clock; between two moves nothing arrives. Whatever is sent is due later than that, so that hosts can be run
 //! one after another.
 
+mod half_open;
 mod state;
 
 use std::cmp::Reverse;
@@ -14,6 +15,7 @@ use std::task::{Context, Poll, Waker};
 
 use fastrand::Rng;
 
+use self::half_open::{HalfOpen, HalfOpens};
 use self::state::{Attempt, End, Happening, Listening, Reader, State};
 use super::trace::Trace;
 
@@ -125,6 +127,7 @@ impl Network {
             order: 0,
             agenda: BinaryHeap::new(),
             traffic: Traffic::default(),
+            half_open: HalfOpens::default(),
         })))
     }
 
@@ -155,6 +158,11 @@ impl Network {
 
     pub fn traffic(&self) -> Traffic {
         self.state().traffic.clone()
+    }
+
+    /// Connections that were cut in silence, as long as their servers had them.
+    pub fn take_half_open(&self) -> Vec<HalfOpen> {
+        self.state().half_open.take()
     }
 
     /// How many connections have an end that a host still has.
@@ -243,14 +251,19 @@ impl Network {
         let mut state = self.state();
         state.down.push(host);
         state.listening.retain(|_, listening| listening.host != host);
-        for pipe in state.pipes.values_mut() {
+        let mut vanished = Vec::new();
+        for (id, pipe) in &mut state.pipes {
             if pipe.from == host {
                 pipe.is_void = true;
                 pipe.write_ended = true;
             }
             if pipe.to == host {
                 pipe.reader = Reader::Vanished;
+                vanished.push(*id);
             }
+        }
+        for id in vanished {
+            state.reader_is_gone(id);
         }
         state.attempts.retain(|_, attempt| attempt.from != host);
     }
@@ -435,6 +448,7 @@ impl Network {
             pipe.arrived.clear();
             waker = pipe.write_waker.take();
         }
+        state.reader_is_gone(theirs);
         state.end(mine, how);
         state.forget(mine & !1);
         drop(state);

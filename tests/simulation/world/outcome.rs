@@ -118,6 +118,7 @@ fn add(sum: &mut Counts, more: &Counts) {
     sum.signals += more.signals;
     sum.received += more.received;
     sum.in_gaps += more.in_gaps;
+    sum.half_open += more.half_open;
 }
 
 impl fmt::Display for Outcome {

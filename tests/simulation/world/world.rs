@@ -7,7 +7,7 @@ use dflockd_client::server::Cluster;
 use fastrand::Rng;
 
 use super::clients::{ClientProcess, Settings};
-use super::history::record::{Line, Name, Trouble, What as Told};
+use super::history::record::{ConnectionId, HalfOpen, Line, Name, Trouble, What as Told};
 use super::net::{Link, MS, Network, SECOND, Time};
 use super::outcome::{Outcome, Report};
 use super::panics;
@@ -277,6 +277,26 @@ impl World {
         }
     }
 
+    /// Members of groups that only their servers had still.
+    fn half_open_lines(&self) -> Vec<Line> {
+        let mut lines = Vec::new();
+        for half_open in self.network.take_half_open() {
+            let connection = half_open.connection;
+            lines.extend(half_open.of.into_iter().map(|(at, pattern, group)| {
+                let what = Told::HalfOpenBegun(HalfOpen {
+                    connection,
+                    pattern: Name::from(pattern.as_str()),
+                    group: Name::from(group.as_str()),
+                    read_timeout: self.plan.read_timeout.as_nanos() as Time,
+                });
+                Line { at, what }
+            }));
+            let what = Told::HalfOpenEnded(ConnectionId { connection });
+            lines.extend(half_open.until.map(|at| Line { at, what }));
+        }
+        lines
+    }
+
     fn judge(mut self) -> Report {
         let mut lines = Vec::new();
         for servers in &mut self.servers {
@@ -288,6 +308,7 @@ impl World {
             lines.extend(client.take_lines());
         }
         lines.append(&mut self.lines);
+        lines.extend(self.half_open_lines());
         lines.sort_by_key(|line| line.at);
         for line in &lines {
             self.trace.note(line.at, format_args!("{:?}", line.what));

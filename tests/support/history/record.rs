@@ -54,6 +54,11 @@ pub enum What {
     Received(Received),
     /// A subscription was told that it may have missed signals.
     Gap(Gap),
+    /// A connection over which a client has joined a group was cut in silence: the client hears nothing more of it, and its server takes it
+    /// for a member still. One line for each of its groups.
+    HalfOpenBegun(HalfOpen),
+    /// The server has ended that connection.
+    HalfOpenEnded(ConnectionId),
 
     /// A server begins, with nothing that an earlier one held.
     ServerStarted(ServerStarted),
@@ -272,6 +277,22 @@ pub struct Gap {
     pub process: Name,
     pub subscription: u64,
     pub extent: Extent,
+}
+
+/// A connection that only its server has still, and a group of which that takes it for a member.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HalfOpen {
+    /// The number of the connection: unique in the record.
+    pub connection: u64,
+    pub pattern: Name,
+    pub group: Name,
+    /// The read timeout of the server, which ends it after that time at the latest.
+    pub read_timeout: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConnectionId {
+    pub connection: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

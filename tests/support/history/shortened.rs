@@ -48,6 +48,7 @@ fn is_about(facts: &Facts<'_>, subject: &Subject, what: &What) -> bool {
             What::Invoke(invoke) => invoke.channel.as_ref() == Some(channel),
             What::Received(received) => received.channel == *channel,
             What::Subscribed(_) | What::Unsubscribed(_) | What::Gap(_) => true,
+            What::HalfOpenBegun(_) | What::HalfOpenEnded(_) => true,
             _ => false,
         },
         Subject::Nothing => false,

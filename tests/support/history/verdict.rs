@@ -38,6 +38,8 @@ pub struct Counts {
     pub received: usize,
     /// Signals that a subscription had to get and did not, with a gap told in their place.
     pub in_gaps: usize,
+    /// Signals that a group did not get while its server had a half-open connection of a member.
+    pub half_open: usize,
 }
 
 /// The rules, and the form of the record.

@@ -9,6 +9,7 @@ use std::task::Waker;
 use fastrand::Rng;
 
 use super::super::trace::Trace;
+use super::half_open::{HalfOpens, Memberships};
 use super::{Connects, Cut, HostId, Link, MS, PipeId, SECOND, Time, Traffic, Where};
 
 /// So long a segment that a partition swallowed takes to be sent again.
@@ -24,6 +25,8 @@ pub(super) struct Pipe {
     /// Whose link it is: that of the client host to the address of the server.
     pub(super) link: (HostId, SocketAddr),
     pub(super) is_up: bool,
+    /// Of which groups the server knows the client as a member, where this is the client's direction.
+    pub(super) memberships: Memberships,
     pub(super) chunks: VecDeque<Chunk>,
     pub(super) last_due: Time,
     pub(super) arrived: VecDeque<u8>,
@@ -107,6 +110,7 @@ pub(super) struct State {
     pub(super) order: u64,
     pub(super) agenda: BinaryHeap<Reverse<(Time, u64, Happening)>>,
     pub(super) traffic: Traffic,
+    pub(super) half_open: HalfOpens,
 }
 
 pub(super) type Wakers = [Option<Waker>; 3];
@@ -184,6 +188,7 @@ impl State {
                 to: to_host,
                 link: (attempt_host(number, pipe, from, to_host), to),
                 is_up: pipe == number,
+                memberships: Memberships::default(),
                 chunks: VecDeque::new(),
                 last_due: self.now,
                 arrived: VecDeque::new(),
@@ -313,9 +318,27 @@ impl State {
         }
     }
 
+    /// Neither end of a connection will hear that it is cut.
+    fn silence(&mut self, id: PipeId) {
+        let up = id & !1;
+        if let Some(pipe) = self.pipes.get(&up).filter(|pipe| pipe.reader == Reader::There) {
+            self.half_open.begin(self.now, up, &pipe.memberships);
+        }
+    }
+
+    /// Who read from a direction does so no more: where that is the client's, it was the server.
+    pub(super) fn reader_is_gone(&mut self, id: PipeId) {
+        if id & 1 == 0 {
+            self.half_open.end(self.now, id);
+        }
+    }
+
     /// Ends both directions at once.
     pub(super) fn cut_now(&mut self, id: PipeId, cut: Cut) -> Wakers {
         self.trace.note(self.now, format_args!("cut {id}: {cut:?}"));
+        if cut == Cut::Silence {
+            self.silence(id);
+        }
         let mut wakers = Wakers::default();
         for (index, id) in [id, id ^ 1].into_iter().enumerate() {
             let Some(pipe) = self.pipes.get_mut(&id) else { continue };
@@ -341,6 +364,9 @@ impl State {
     pub(super) fn cut_at(&mut self, id: PipeId, cut: Cut, due: Time) {
         self.trace
             .note(self.now, format_args!("cut {id} behind what is sent: {cut:?}"));
+        if cut == Cut::Silence {
+            self.silence(id);
+        }
         for id in [id, id ^ 1] {
             let Some(pipe) = self.pipes.get_mut(&id) else { continue };
             pipe.is_void = true;
@@ -379,6 +405,10 @@ impl State {
                 (_, Reader::Vanished) => {}
                 (Chunk::Data(_, bytes), Reader::There) => {
                     self.trace.note(now, format_args!("pipe {id}: {} bytes", bytes.len()));
+                    if pipe.is_up {
+                        pipe.memberships.hear(&bytes);
+                        self.half_open.joined(now, id, &pipe.memberships);
+                    }
                     pipe.arrived.extend(bytes);
                 }
                 (Chunk::Data(..), Reader::Gone) => refused = true,

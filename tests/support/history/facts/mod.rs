@@ -1,6 +1,7 @@
 //! What the lines of a record say together, put in order for the rules.
 
 pub mod grants;
+pub mod half_open;
 pub mod holders;
 pub mod operations;
 pub mod processes;
@@ -11,6 +12,7 @@ pub mod windows;
 use std::collections::HashMap;
 
 use self::grants::Grants;
+use self::half_open::HalfOpens;
 use self::holders::Holders;
 use self::operations::Operations;
 use self::processes::{Lives, Processes};
@@ -31,6 +33,7 @@ pub struct Facts<'a> {
     pub operations: Operations,
     pub holders: Holders,
     pub signals: Signals,
+    pub half_open: HalfOpens,
     /// Whether there are lines of servers at all.
     pub servers_recorded: bool,
     /// The server whose place each one took, and so on back to the first.
@@ -52,12 +55,14 @@ impl<'a> Facts<'a> {
                 operations: Operations::default(),
                 holders: Holders::default(),
                 signals: Signals::default(),
+                half_open: HalfOpens::default(),
                 servers_recorded: false,
                 first_of: HashMap::new(),
                 unfounded: Vec::new(),
             },
             lives: Lives::default(),
             troubles: Gathered::default(),
+            half_open: half_open::Gathered::default(),
         };
         for (number, line) in lines.iter().enumerate() {
             gathering.see(number, line);
@@ -80,6 +85,7 @@ struct Gathering<'a> {
     facts: Facts<'a>,
     lives: Lives,
     troubles: Gathered,
+    half_open: half_open::Gathered,
 }
 
 impl<'a> Gathering<'a> {
@@ -122,6 +128,8 @@ impl<'a> Gathering<'a> {
             }
             What::TroubleBegun(trouble) => self.troubles.begin(at, trouble),
             What::TroubleEnded(trouble) => self.troubles.end(at, trouble),
+            What::HalfOpenBegun(half_open) => self.half_open.begin(at, half_open),
+            What::HalfOpenEnded(ended) => self.half_open.end(at, ended.connection),
             What::ServerStarted(started) => {
                 if let Some(before) = &started.succeeds {
                     let first = facts.first_of(before).clone();
@@ -146,6 +154,7 @@ impl<'a> Gathering<'a> {
                 What::ProcessFrozen(_) => "a process is frozen that is frozen already",
                 What::ProcessThawed(_) => "a process is thawed that is not frozen",
                 What::TroubleBegun(_) => "a trouble begins that has begun already",
+                What::HalfOpenBegun(_) => "a connection becomes half open that is so already",
                 _ => "follows from no line before it",
             };
             self.facts.unfounded.push((number, why));
@@ -157,9 +166,11 @@ impl<'a> Gathering<'a> {
             mut facts,
             lives,
             troubles,
+            half_open,
         } = self;
         facts.troubles = troubles.collect(|server| facts.first_of(server).clone());
         facts.processes = lives.collect();
+        facts.half_open = half_open.collect();
         facts
     }
 }

@@ -41,9 +41,9 @@ pub fn check<'a>(findings: &mut Findings<'a>, emitted: &Emitted<'a>, all: &[List
             }
         }
     }
-    for ((pattern, _), members) in groups {
+    for (group, members) in groups {
         if members.iter().all(|(member, _)| member.patterns.len() == 1) {
-            together(findings, emitted, pattern, &members);
+            together(findings, emitted, group, &members);
         }
     }
 }
@@ -67,7 +67,9 @@ fn alone<'a>(findings: &mut Findings<'a>, listener: &Listener<'a>, emit: &'a Ope
 }
 
 /// Each signal for a group, whose members share it.
-fn together<'a>(findings: &mut Findings<'a>, emitted: &Emitted<'a>, pattern: &Name, members: &[&Listener<'a>]) {
+fn together<'a>(findings: &mut Findings<'a>, emitted: &Emitted<'a>, group: Group<'_>, members: &[&Listener<'a>]) {
+    let (pattern, name) = group;
+    let half_open = findings.facts.half_open.of(pattern, name);
     let channels = emitted
         .of_channels
         .iter()
@@ -90,9 +92,13 @@ fn together<'a>(findings: &mut Findings<'a>, emitted: &Emitted<'a>, pattern: &Na
         if times > 0 || had_to.next().is_none() {
             continue;
         }
-        match members.iter().any(|member| is_covered(findings, member, emit)) {
-            true => findings.counts.in_gaps += 1,
-            false => is_missing(findings, emit, &format!("by any member of a group of {pattern:?}")),
+        let done = emit.returned.map_or(emit.at, |returned| returned.at);
+        if members.iter().any(|member| is_covered(findings, member, emit)) {
+            findings.counts.in_gaps += 1;
+        } else if half_open.meet(emit.at, done) {
+            findings.counts.half_open += 1;
+        } else {
+            is_missing(findings, emit, &format!("by any member of a group of {pattern:?}"));
         }
     }
 }

@@ -1,0 +1,72 @@
+//! When servers had connections that nothing but they had any more, and of which groups these were members.
+
+use std::collections::HashMap;
+
+use super::super::record::{HalfOpen, Name};
+use super::windows::Windows;
+
+/// A pattern and the name of its group.
+pub type Group = (Name, Name);
+
+/// When a server had a half-open connection of each group.
+#[derive(Debug, Default)]
+pub struct HalfOpens {
+    of_groups: HashMap<Group, Windows>,
+    none: Windows,
+}
+
+impl HalfOpens {
+    /// When there was one that had joined a group.
+    pub fn of(&self, pattern: &Name, group: &Name) -> &Windows {
+        let group = (pattern.clone(), group.clone());
+        self.of_groups.get(&group).unwrap_or(&self.none)
+    }
+}
+
+/// One that is open: the group, since when, and until when at the latest.
+type Open = (Group, u64, u64);
+
+/// Collects them.
+#[derive(Default)]
+pub struct Gathered {
+    /// Of each connection.
+    open: HashMap<u64, Vec<Open>>,
+    over: HashMap<Group, Vec<(u64, u64)>>,
+}
+
+impl Gathered {
+    /// False if it has begun already.
+    pub fn begin(&mut self, at: u64, half_open: &HalfOpen) -> bool {
+        let group = (half_open.pattern.clone(), half_open.group.clone());
+        let latest = at.saturating_add(half_open.read_timeout);
+        let of_connection = self.open.entry(half_open.connection).or_default();
+        let is_new = of_connection.iter().all(|(other, ..)| *other != group);
+        if is_new {
+            of_connection.push((group, at, latest));
+        }
+        is_new
+    }
+
+    /// False if it has not begun.
+    pub fn end(&mut self, at: u64, connection: u64) -> bool {
+        let Some(ended) = self.open.remove(&connection) else {
+            return false;
+        };
+        for (group, since, _) in ended {
+            self.over.entry(group).or_default().push((since, at));
+        }
+        true
+    }
+
+    pub fn collect(self) -> HalfOpens {
+        let Self { open, mut over } = self;
+        for (group, since, latest) in open.into_values().flatten() {
+            over.entry(group).or_default().push((since, latest));
+        }
+        let of_groups = over.into_iter();
+        HalfOpens {
+            of_groups: of_groups.map(|(group, all)| (group, Windows::of(all))).collect(),
+            none: Windows::default(),
+        }
+    }
+}
