@@ -13,7 +13,7 @@ use super::runtime::{allow_in_runtime, block_on, spawn};
 use crate::error::{Error, Result};
 use crate::handle::guard::Guard;
 use crate::lease::cell::LostReason;
-use crate::service::Lease;
+use crate::service::{Lease, release};
 use crate::take::Take;
 
 /// A lock that is held; see [`crate::LockGuard`].
@@ -61,7 +61,7 @@ impl<G: Guard> Held<G> {
     pub fn release(self) -> Result<()> {
         block_on(|| {
             drop(self.callbacks);
-            self.lease.into_inner().release()
+            release(self.lease.into_inner())
         })?
     }
 

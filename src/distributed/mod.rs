@@ -16,6 +16,7 @@ use crate::handle::guard::LockGuard;
 use crate::handle::lock::Lock;
 use crate::handle::terms::Handle;
 use crate::handle::ticket::{Enqueued, Ticket};
+use crate::service::release;
 use crate::types::{Fence, Key, Target, Token, Ttl};
 
 pub use lock::DistributedLock;
@@ -247,7 +248,7 @@ impl<G: Guard> Holder<G> {
     /// ```
     pub async fn release(&mut self) -> Result<bool> {
         match std::mem::take(&mut self.held) {
-            HeldState::Guard(guard) => guard.into_lease().release().await.map(|()| true),
+            HeldState::Guard(guard) => release(guard.into_lease()).await.map(|()| true),
             // Dropped, and so given up.
             HeldState::Place(_) | HeldState::Nothing => Ok(false),
         }

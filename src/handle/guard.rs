@@ -6,7 +6,7 @@ use std::ops::Deref;
 #[cfg(doc)]
 use crate::error::ErrorKind;
 use crate::error::{Error, Result};
-use crate::service::Lease;
+use crate::service::{Lease, release};
 #[cfg(feature = "blocking")]
 use crate::take::Take;
 
@@ -64,7 +64,7 @@ pub(crate) async fn hold<G: Guard, T, E: From<Error>>(
 ) -> Result<T, E> {
     // Lost: dropping the guard gives back what the server may still hold.
     let outcome = guard.run(work(&guard)).await?;
-    let released = guard.into_lease().release().await;
+    let released = release(guard.into_lease()).await;
     let output = outcome?;
     released?;
     Ok(output)
@@ -87,7 +87,7 @@ impl LockGuard {
     ///
     /// Safe: dropping the future leaves the release on its way.
     pub async fn release(self) -> Result<()> {
-        self.0.release().await
+        release(self.0).await
     }
 }
 
@@ -106,7 +106,7 @@ impl SemaphorePermit {
     ///
     /// Safe: dropping the future leaves the release on its way.
     pub async fn release(self) -> Result<()> {
-        self.0.release().await
+        release(self.0).await
     }
 }
 

@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::error::Result;
-use crate::service::{Lease, QueuePlace};
+use crate::service::{Lease, QueuePlace, collect};
 #[cfg(feature = "blocking")]
 use crate::take::Take;
 use crate::types::Key;
@@ -55,7 +55,7 @@ impl<G> Ticket<G> {
     ///
     /// Safe: dropping the future gives up the place, and gives back what was granted meanwhile.
     pub async fn wait(self, timeout: Duration) -> Result<G> {
-        self.place.collect(timeout).await.map(self.guard)
+        collect(self.place, timeout).await.map(self.guard)
     }
 }
 

@@ -190,7 +190,7 @@ impl Service<Request> for Dispatch<Weak<Core>> {
 }
 
 /// A layer kept its service for longer than anybody kept the client.
-fn nobody_is_left() -> Error {
+pub(super) fn nobody_is_left() -> Error {
     Error::new(
         ErrorKind::Shutdown,
         "the client is gone: everybody who used it was dropped",
@@ -362,7 +362,7 @@ async fn subscribe(core: impl Borrow<Arc<Core>>, request: SubscribeRequest) -> R
     Ok(Response::Subscribed(signals))
 }
 
-fn origin(core: &Arc<Core>) -> Arc<dyn Origin> {
+fn origin(core: &Arc<Core>) -> Origin {
     Arc::<Core>::clone(core)
 }
 

@@ -1,8 +1,8 @@
 //! What a client hands out, leases and places in queues, and the way back to the client.
 
+use std::any::Any;
 use std::fmt;
 use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,16 +16,9 @@ use crate::shard::held::{HeldLease, HeldPlace};
 use crate::take::Take;
 use crate::types::{Fence, Key, Kind, Token, Ttl};
 
-/// The answer to what is asked of an [`Origin`].
-pub(crate) type OriginFuture<T> = Pin<Box<dyn Future<Output = Result<T>> + Send>>;
-
-/// The client that a lease or place came from. They keep it alive, and what they ask goes through its layers.
-pub(crate) trait Origin: Send + Sync {
-    /// Gives a lease back.
-    fn release(self: Arc<Self>, lease: Lease) -> OriginFuture<()>;
-    /// Waits at a place in a queue, once.
-    fn collect(self: Arc<Self>, place: QueuePlace, wait: Duration) -> OriginFuture<Lease>;
-}
+/// The client that a lease or place came from, which they keep alive. Only the [`stack`](super::stack) knows what it is, since a client's
+/// requests carry leases.
+pub(crate) type Origin = Arc<dyn Any + Send + Sync>;
 
 /// A lease that is held: renewed in the background until it is released, dropped or lost.
 ///
@@ -36,11 +29,11 @@ pub struct Lease {
     /// The key was held when it was asked for.
     contended: bool,
     // Dropped after `held`, so that the release is on its way before the client may end.
-    client: Arc<dyn Origin>,
+    client: Origin,
 }
 
 impl Lease {
-    pub(crate) fn new(held: HeldLease, contended: bool, client: Arc<dyn Origin>) -> Self {
+    pub(crate) fn new(held: HeldLease, contended: bool, client: Origin) -> Self {
         Self {
             held,
             contended,
@@ -241,11 +234,13 @@ impl Lease {
         )
     }
 
-    pub(crate) async fn release(mut self) -> Result<()> {
-        // First of all: no layer of the user's can hold it up, and a waiter may be waiting for it.
+    /// Sends the release at once. It can still be asked how that went, by [`give_back`](Self::give_back).
+    pub(super) fn begin_release(&mut self) {
         self.held.begin_release();
-        let client = Arc::clone(&self.client);
-        client.release(self).await
+    }
+
+    pub(super) fn client(&self) -> Origin {
+        Arc::clone(&self.client)
     }
 }
 
@@ -267,11 +262,11 @@ impl fmt::Debug for Lease {
 pub struct QueuePlace {
     held: HeldPlace,
     // Dropped after `held`, so that the place is given up before the client may end.
-    client: Arc<dyn Origin>,
+    client: Origin,
 }
 
 impl QueuePlace {
-    pub(crate) fn new(held: HeldPlace, client: Arc<dyn Origin>) -> Self {
+    pub(crate) fn new(held: HeldPlace, client: Origin) -> Self {
         Self { held, client }
     }
 
@@ -287,10 +282,8 @@ impl QueuePlace {
         self.held.target.kind()
     }
 
-    /// Waits at it, once.
-    pub(crate) async fn collect(self, wait: Duration) -> Result<Lease> {
-        let client = Arc::clone(&self.client);
-        client.collect(self, wait).await
+    pub(super) fn client(&self) -> Origin {
+        Arc::clone(&self.client)
     }
 
     pub(crate) fn into_inner(self) -> HeldPlace {

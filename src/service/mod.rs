@@ -20,7 +20,7 @@ pub(crate) use self::core::Core;
 pub use held::{Lease, QueuePlace};
 pub(crate) use request::busy;
 pub use request::{AcquireRequest, Operation, Request, Response, SubscribeRequest};
-pub(crate) use stack::{ClientStack, execute, for_client, start};
+pub(crate) use stack::{ClientStack, collect, execute, for_client, release, start};
 pub use timeout::{Timeout, TimeoutFuture, TimeoutLayer};
 pub use user_layer::ClientService;
 pub(crate) use user_layer::UserLayer;

@@ -9,8 +9,8 @@ use std::time::Duration;
 use tower::{Layer, Service};
 
 use super::core::{Core, Explainer};
-use super::dispatch::Dispatch;
-use super::held::{Lease, Origin, OriginFuture, QueuePlace};
+use super::dispatch::{Dispatch, nobody_is_left};
+use super::held::{Lease, Origin, QueuePlace};
 use super::layered::{Inner, wrap};
 use super::metrics::{Metrics, MetricsLayer, RequestMetrics};
 use super::ready_first::ReadyFirst;
@@ -59,24 +59,29 @@ fn for_call(core: &Arc<Core>) -> CallStack<'_> {
     TraceLayer(&*core.routes).layer(metrics.layer(timeout.layer(inner)))
 }
 
-impl Origin for Core {
-    fn release(self: Arc<Self>, lease: Lease) -> OriginFuture<()> {
-        Box::pin(async move {
-            match execute(&self, Request::Release(lease)).await? {
-                Response::Released => Ok(()),
-                other => Err(other.out_of_place()),
-            }
-        })
+/// Gives a lease back, and waits for the answer.
+pub(crate) async fn release(mut lease: Lease) -> Result<()> {
+    // First of all: no layer of the user's can hold it up, and a waiter may be waiting for it.
+    lease.begin_release();
+    let core = core_of(lease.client())?;
+    match execute(&core, Request::Release(lease)).await? {
+        Response::Released => Ok(()),
+        other => Err(other.out_of_place()),
     }
+}
 
-    fn collect(self: Arc<Self>, place: QueuePlace, wait: Duration) -> OriginFuture<Lease> {
-        Box::pin(async move {
-            let key = place.key().clone();
-            match execute(&self, Request::Collect { place, wait }).await? {
-                Response::Granted(lease) => Ok(lease),
-                Response::Busy => Err(busy(&key)),
-                other => Err(other.out_of_place()),
-            }
-        })
+/// Waits at a place in a queue, once.
+pub(crate) async fn collect(place: QueuePlace, wait: Duration) -> Result<Lease> {
+    let core = core_of(place.client())?;
+    let key = place.key().clone();
+    match execute(&core, Request::Collect { place, wait }).await? {
+        Response::Granted(lease) => Ok(lease),
+        Response::Busy => Err(busy(&key)),
+        other => Err(other.out_of_place()),
     }
+}
+
+/// The core that a lease or place came from: nothing else hands them out.
+fn core_of(origin: Origin) -> Result<Arc<Core>> {
+    origin.downcast().map_err(|_| nobody_is_left())
 }
