@@ -435,7 +435,7 @@ impl Driver {
                 });
                 ask.tell(acquired);
             }
-            Answer::Release(told, outcome) => drop(told.send(outcome)),
+            Answer::Release(told, outcome) => told.tell(outcome),
             Answer::Question(question, answer, at) => question.tell(answer, &at),
             Answer::Failback(ask, answer) => ask.tell(answer),
         }

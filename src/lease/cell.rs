@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Moment;
+use crate::error::{Error, Result};
 use crate::types::{Fence, Grant, Key, Kind, Token, Ttl};
 
 /// Why a lease was lost.
@@ -121,22 +122,34 @@ pub(crate) struct LeaseCell {
     /// The lease has to be given up as lost, too, once the machine has been suspended for so many nanoseconds in all.
     lost_when_suspended: AtomicU64,
     state: AtomicU8,
+    /// How its release ended.
+    release: AtomicU8,
     /// Made when it is first asked for: most leases are never waited for, and there may be very many.
     watchers: OnceLock<Box<Watchers>>,
 }
 
-/// Those who want to be told when a lease is lost.
+/// Those who want to be told when a lease is lost, or its release ends.
 struct Watchers {
     changed: Notify,
     /// Made when it is first asked for.
     cancellation: OnceLock<CancellationToken>,
+    /// Why its release failed.
+    failure: OnceLock<Error>,
 }
+
+/// How a release ended: with an answer, or without.
+pub(crate) type ReleaseOutcome = Option<Result<()>>;
 
 const HELD: u8 = 0;
 const SUSPECT: u8 = 1;
 const RELEASED: u8 = 2;
 /// The first of the reasons.
 const LOST: u8 = 3;
+
+const UNANSWERED: u8 = 0;
+const SUCCEEDED: u8 = 1;
+const FAILED: u8 = 2;
+const NEVER_ANSWERED: u8 = 3;
 
 impl LeaseCell {
     /// Creates the state of a lease.
@@ -152,6 +165,7 @@ impl LeaseCell {
             deadline: AtomicU64::new(nanos_between(got.at, deadline, got.suspended)),
             lost_when_suspended: AtomicU64::new(nanos(times.lost_when_suspended)),
             state: AtomicU8::new(HELD),
+            release: AtomicU8::new(UNANSWERED),
             watchers: OnceLock::new(),
         }
     }
@@ -162,6 +176,7 @@ impl LeaseCell {
             Box::new(Watchers {
                 changed: Notify::new(),
                 cancellation: OnceLock::new(),
+                failure: OnceLock::new(),
             })
         });
         fence(Ordering::SeqCst);
@@ -178,7 +193,7 @@ impl LeaseCell {
         match self.state.load(Ordering::Acquire) {
             held @ (HELD | SUSPECT) if self.remaining_at(now).is_zero() => {
                 if self.change(held, code(LostReason::Expired)) {
-                    self.tell();
+                    self.tell_of_loss();
                 }
                 self.state_at(now)
             }
@@ -211,14 +226,38 @@ impl LeaseCell {
 
     /// Resolves with the reason once the lease is lost; never if it is released.
     pub(crate) async fn lost(&self) -> LostReason {
+        self.when(|cell| match cell.state() {
+            LeaseState::Lost(reason) => Some(reason),
+            _ => None,
+        })
+        .await
+    }
+
+    /// Resolves once its release has ended.
+    pub(super) async fn release_ended(&self) -> ReleaseOutcome {
+        self.when(Self::release_outcome).await
+    }
+
+    /// How its release ended, if it has.
+    pub(super) fn release_outcome(&self) -> Option<ReleaseOutcome> {
+        match self.release.load(Ordering::Acquire) {
+            UNANSWERED => None,
+            SUCCEEDED => Some(Some(Ok(()))),
+            FAILED => Some(self.watchers().failure.get().cloned().map(Err)),
+            _ => Some(None),
+        }
+    }
+
+    /// Resolves once `look` finds something. It looks after each change that watchers are told of.
+    async fn when<T>(&self, look: impl Fn(&Self) -> Option<T>) -> T {
         let watchers = self.watchers();
         loop {
             let changed = watchers.changed.notified();
             tokio::pin!(changed);
             // Registered before the look, so that no change falls between the two.
             changed.as_mut().enable();
-            if let LeaseState::Lost(reason) = self.state() {
-                return reason;
+            if let Some(found) = look(self) {
+                return found;
             }
             changed.await;
         }
@@ -268,10 +307,27 @@ impl LeaseCell {
         self.change(HELD, RELEASED) || self.change(SUSPECT, RELEASED)
     }
 
+    /// Its release has ended. What was said of that before stays.
+    pub(super) fn end_release(&self, outcome: ReleaseOutcome) {
+        if self.release.load(Ordering::Acquire) != UNANSWERED {
+            return;
+        }
+        let code = match outcome {
+            Some(Ok(())) => SUCCEEDED,
+            Some(Err(failure)) => {
+                drop(self.watchers().failure.set(failure));
+                FAILED
+            }
+            None => NEVER_ANSWERED,
+        };
+        self.release.store(code, Ordering::Release);
+        self.tell_watchers();
+    }
+
     /// Lost, and told to whoever waits for it. A reason given before stays.
     pub(crate) fn lose(&self, why: LostReason) {
         if self.change(HELD, code(why)) || self.change(SUSPECT, code(why)) {
-            self.tell();
+            self.tell_of_loss();
         }
     }
 
@@ -281,12 +337,17 @@ impl LeaseCell {
             .is_ok()
     }
 
-    fn tell(&self) {
-        fence(Ordering::SeqCst);
-        let Some(watchers) = self.watchers.get() else { return };
-        watchers.changed.notify_waiters();
-        if let Some(token) = watchers.cancellation.get() {
+    fn tell_of_loss(&self) {
+        self.tell_watchers();
+        if let Some(token) = self.watchers.get().and_then(|watchers| watchers.cancellation.get()) {
             token.cancel();
+        }
+    }
+
+    fn tell_watchers(&self) {
+        fence(Ordering::SeqCst);
+        if let Some(watchers) = self.watchers.get() {
+            watchers.changed.notify_waiters();
         }
     }
 }

@@ -4,4 +4,5 @@ pub(crate) mod cell;
 pub(crate) mod lost_keys;
 pub(crate) mod metrics;
 pub(crate) mod policy;
+pub(crate) mod release;
 pub(crate) mod schedule;

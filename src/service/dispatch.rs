@@ -22,6 +22,7 @@ use super::timeout::{Scope, unanswered};
 use crate::actor::topology::ShardPlace;
 use crate::clock::after;
 use crate::error::{Budget, Error, ErrorKind, Result};
+use crate::lease::release::ReleaseAnswer;
 use crate::protocol::{Call, Channel, Group, Payload};
 use crate::shard::acquire::{Acquire, Patience};
 use crate::shard::ask::Ask;
@@ -37,7 +38,7 @@ pub(crate) enum AnswerFuture<'a, C: CoreRef<'a>> {
     Release {
         core: C::Held,
         shard: usize,
-        answer: oneshot::Receiver<Result<()>>,
+        answer: ReleaseAnswer,
     },
 }
 
@@ -55,7 +56,7 @@ impl<'a, C: CoreRef<'a>> Future for AnswerFuture<'a, C> {
             match &mut *self {
                 Self::Boxed(answer) => return answer.as_mut().poll(cx),
                 Self::Release { core, shard, answer } => {
-                    if let Ok(released) = task::ready!(Pin::new(answer).poll(cx)) {
+                    if let Some(released) = task::ready!(Pin::new(answer).poll(cx)) {
                         return Poll::Ready(released.map(|()| Response::Released));
                     }
                     let lost = lost(Arc::clone((*core).borrow()), *shard);

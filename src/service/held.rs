@@ -4,13 +4,14 @@ use std::any::Any;
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
+use std::task::Waker;
 use std::time::Duration;
 
-use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::lease::cell::{LeaseState, LostReason};
+use crate::lease::release::ReleaseAnswer;
 use crate::shard::held::{HeldLease, HeldPlace};
 #[cfg(feature = "blocking")]
 use crate::take::Take;
@@ -41,8 +42,8 @@ impl Lease {
         }
     }
 
-    /// Sends the release at once; the receiver gets the server's answer.
-    pub(crate) fn give_back(self) -> (Key, oneshot::Receiver<Result<()>>) {
+    /// Sends the release at once, if that was not done; the server's answer comes later.
+    pub(crate) fn give_back(self) -> (Key, ReleaseAnswer) {
         let key = self.held.cell.key.clone();
         (key, self.held.release())
     }
@@ -234,9 +235,10 @@ impl Lease {
         )
     }
 
-    /// Sends the release at once. It can still be asked how that went, by [`give_back`](Self::give_back).
-    pub(super) fn begin_release(&mut self) {
-        self.held.begin_release();
+    /// Sends the release at once. It can still be asked how that went, by [`give_back`](Self::give_back): best by the task that `waker`
+    /// wakes.
+    pub(super) fn begin_release(&mut self, waker: &Waker) {
+        self.held.begin_release(Some(waker));
     }
 
     pub(super) fn client(&self) -> Origin {

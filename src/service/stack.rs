@@ -3,7 +3,9 @@
 //! Once owned, as the service that a [`Client`](crate::Client) is; and once borrowed, for the single calls of the handles:
 //! a reference count that all cores fight for would cost more than all the layers do.
 
+use std::future::poll_fn;
 use std::sync::{Arc, Weak};
+use std::task::Poll;
 use std::time::Duration;
 
 use tower::{Layer, Service};
@@ -62,7 +64,11 @@ fn for_call(core: &Arc<Core>) -> CallStack<'_> {
 /// Gives a lease back, and waits for the answer.
 pub(crate) async fn release(mut lease: Lease) -> Result<()> {
     // First of all: no layer of the user's can hold it up, and a waiter may be waiting for it.
-    lease.begin_release();
+    poll_fn(|cx| {
+        lease.begin_release(cx.waker());
+        Poll::Ready(())
+    })
+    .await;
     let core = core_of(lease.client())?;
     match execute(&core, Request::Release(lease)).await? {
         Response::Released => Ok(()),

@@ -127,7 +127,7 @@ impl Bench {
                         Acquired::Queued(HeldPlace::new(id, target, key, refusal, Arc::new(self.mailbox.clone())))
                     }
                 })),
-                Effect::Answer(Answer::Release(told, outcome)) => drop(told.send(outcome)),
+                Effect::Answer(Answer::Release(told, outcome)) => told.tell(outcome),
                 Effect::Answer(Answer::Question(question, answer, at)) => question.tell(answer, &at),
                 _ => {}
             }

@@ -15,6 +15,7 @@ use super::question::Question;
 use super::request::Pending;
 use crate::error::Result;
 use crate::lease::cell::LeaseCell;
+use crate::lease::release::ReleaseTold;
 use crate::net::connect::Purpose;
 use crate::net::endpoint::Endpoint;
 use crate::net::health::ShardHealth;
@@ -97,7 +98,7 @@ pub(crate) struct Handover {
 /// A caller, and what it is told.
 pub(crate) enum Answer {
     Acquire(Ask<Acquired>, Result<AcquireOutcome>),
-    Release(oneshot::Sender<Result<()>>, Result<()>),
+    Release(ReleaseTold, Result<()>),
     Question(Box<Question>, Result<Response>, Arc<str>),
     Failback(Ask<Duration>, Result<Duration>),
 }

@@ -217,7 +217,7 @@ impl ShardMachine {
         }
         // In case the server still holds them; their guards have nothing more to give back.
         for claim in lost {
-            self.begin_release(PendingRelease::of(&claim, None, true, None, turn.now), turn);
+            self.begin_release(PendingRelease::of(claim, None, true, None, turn.now), turn);
         }
     }
 }

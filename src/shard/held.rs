@@ -1,15 +1,15 @@
 //! What callers hold: leases, and places in queues.
 
 use std::sync::Arc;
+use std::task::Waker;
 
-use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::ask::Ask;
 use super::ids::{LeaseId, TicketId};
 use super::progress::Refusal;
-use crate::error::Result;
 use crate::lease::cell::LeaseCell;
+use crate::lease::release::{ReleaseAnswer, ReleaseTold};
 use crate::types::{Key, Target};
 
 /// What came of an acquire.
@@ -25,7 +25,7 @@ pub(crate) enum Acquired {
 /// The way back to the shard, for what callers hold. Sending never blocks and never panics; if the shard is gone, what is sent is dropped.
 pub(crate) trait FromHolder: Send + Sync {
     /// Gives a lease back. Without `told`: its guard was dropped.
-    fn release(&self, id: LeaseId, told: Option<oneshot::Sender<Result<()>>>);
+    fn release(&self, id: LeaseId, told: Option<ReleaseTold>);
     /// Wants what is granted at a place, until then.
     fn collect(&self, id: TicketId, until: Instant, ask: Ask<Acquired>);
     /// Gives a place up.
@@ -96,9 +96,13 @@ pub(crate) struct HeldLease {
     pub(crate) cell: Arc<LeaseCell>,
     id: LeaseId,
     shard: Arc<dyn FromHolder>,
-    given_back: bool,
-    /// Where the outcome of its release is told, until the holder asks for it.
-    answer: Option<oneshot::Receiver<Result<()>>>,
+    stage: Stage,
+}
+
+enum Stage {
+    Held,
+    /// Its release was sent: with the waker of the task that waits for the outcome, if that was known.
+    GivenBack(Option<Waker>),
 }
 
 impl HeldLease {
@@ -112,34 +116,31 @@ impl HeldLease {
             cell,
             id,
             shard,
-            given_back: false,
-            answer: None,
+            stage: Stage::Held,
         }
     }
 
-    /// Sends the release. Its outcome can still be [asked for](Self::release).
-    pub(crate) fn begin_release(&mut self) {
-        if !self.given_back {
-            self.answer = Some(self.send_release());
+    /// Sends the release, unless that was done. Its outcome can still be [asked for](Self::release): best by the task that `waker` wakes.
+    pub(crate) fn begin_release(&mut self, waker: Option<&Waker>) {
+        if let Stage::Held = self.stage {
+            let told = ReleaseTold::new(&self.cell, waker.cloned());
+            self.send(Some(told));
+            self.stage = Stage::GivenBack(waker.cloned());
         }
     }
 
     /// Sends the release, unless that was begun. It is on its way when this returns; the answer tells how it went.
-    pub(crate) fn release(mut self) -> oneshot::Receiver<Result<()>> {
-        match self.answer.take() {
-            Some(answer) => answer,
-            None => self.send_release(),
-        }
+    pub(crate) fn release(mut self) -> ReleaseAnswer {
+        self.begin_release(None);
+        let waker = match &mut self.stage {
+            Stage::GivenBack(waker) => waker.take(),
+            Stage::Held => None,
+        };
+        ReleaseAnswer::new(&self.cell, waker)
     }
 
-    fn send_release(&mut self) -> oneshot::Receiver<Result<()>> {
-        let (told, answer) = oneshot::channel();
-        self.send(Some(told));
-        answer
-    }
-
-    fn send(&mut self, told: Option<oneshot::Sender<Result<()>>>) {
-        self.given_back = true;
+    fn send(&mut self, told: Option<ReleaseTold>) {
+        self.stage = Stage::GivenBack(None);
         self.shard.release(self.id, told);
     }
 }
@@ -148,8 +149,7 @@ impl HeldLease {
 impl crate::take::Take for HeldLease {
     fn take(&mut self) -> Self {
         let mut taken = Self::new(Arc::clone(&self.cell), self.id, Arc::clone(&self.shard));
-        taken.given_back = std::mem::replace(&mut self.given_back, true);
-        taken.answer = self.answer.take();
+        taken.stage = std::mem::replace(&mut self.stage, Stage::GivenBack(None));
         taken
     }
 }
@@ -157,7 +157,7 @@ impl crate::take::Take for HeldLease {
 /// Only sends a message: works anywhere, never blocks, never panics.
 impl Drop for HeldLease {
     fn drop(&mut self) {
-        if !self.given_back {
+        if let Stage::Held = self.stage {
             self.send(None);
         }
     }

@@ -14,6 +14,7 @@ use super::question::Question;
 use super::request::Pending;
 use crate::channel;
 use crate::error::Result;
+use crate::lease::release::ReleaseTold;
 use crate::net::dial::LaneEvent;
 use crate::types::Key;
 
@@ -32,10 +33,7 @@ pub(crate) enum Input {
     /// Whether the first endpoint can be reached.
     FirstIsThere(Result<()>, Ask<Duration>),
     /// A lease is given back. Without `told`: by a guard that was dropped.
-    Release {
-        id: LeaseId,
-        told: Option<oneshot::Sender<Result<()>>>,
-    },
+    Release { id: LeaseId, told: Option<ReleaseTold> },
     /// Something happened on a connection.
     Lane(LaneId, LaneEvent<Pending>),
     /// Something is due.
@@ -103,7 +101,7 @@ impl Drop for Inputs {
 }
 
 impl FromHolder for Mailbox {
-    fn release(&self, id: LeaseId, told: Option<oneshot::Sender<Result<()>>>) {
+    fn release(&self, id: LeaseId, told: Option<ReleaseTold>) {
         self.send(Input::Release { id, told });
     }
 

@@ -251,8 +251,8 @@ impl ShardMachine {
             }
             Pending::Release(release) => Request::Release {
                 kind: release.target.kind(),
-                key: release.key.clone(),
-                token: release.token,
+                key: release.key().clone(),
+                token: *release.token(),
             },
             Pending::Look => Request::Stats,
             Pending::Ask(question) => question.request.clone(),

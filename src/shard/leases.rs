@@ -2,17 +2,17 @@
 
 use std::time::Duration;
 
-use tokio::sync::oneshot;
 use tracing::field;
 
 use super::ShardMachine;
 use super::acquire::Acquire;
 use super::effect::{Answer, Effect, Turn};
 use super::ids::{LaneId, LeaseId};
-use super::request::{Pending, PendingRelease, Renewal};
+use super::request::{GivenBack, Pending, PendingRelease, Renewal};
 use crate::clock::{Moment, after};
 use crate::error::{Error, ErrorKind, Result};
 use crate::lease::cell::{LeaseState, LostReason};
+use crate::lease::release::ReleaseTold;
 use crate::protocol::{Response, Status};
 use crate::types::{Grant, Key, Target};
 
@@ -185,14 +185,14 @@ impl ShardMachine {
     // Releases.
 
     /// A guard gives its lease back, or was dropped.
-    pub(super) fn release(&mut self, id: LeaseId, told: Option<oneshot::Sender<Result<()>>>, turn: &mut Turn<'_>) {
+    pub(super) fn release(&mut self, id: LeaseId, told: Option<ReleaseTold>, turn: &mut Turn<'_>) {
         let Some(claim) = self.leases.claim(id) else {
             // A lease that was lost with its connection: there is nothing to give back.
             return;
         };
         let LeaseState::Lost(why) = claim.cell.state_at(self.leases.moment(turn.now)) else {
             if self.leases.begin_release(id, turn.now).is_some() {
-                let release = PendingRelease::of(&claim, Some(id), false, told, turn.now);
+                let release = PendingRelease::of(claim, Some(id), false, told, turn.now);
                 self.begin_release(release, turn);
             }
             return;
@@ -209,7 +209,7 @@ impl ShardMachine {
         }
         // Where time alone took it, the server may hold it still.
         if why == LostReason::Expired && self.leases.begin_release(id, turn.now).is_some() {
-            let release = PendingRelease::of(&claim, Some(id), true, None, turn.now);
+            let release = PendingRelease::of(claim, Some(id), true, None, turn.now);
             self.begin_release(release, turn);
         } else if !self.leases.is_on_its_way_back(id) {
             self.leases.remove(id, turn.now);
@@ -218,9 +218,9 @@ impl ShardMachine {
     }
 
     /// Sends a release now, or as soon as there is a connection.
-    pub(super) fn begin_release(&mut self, release: Box<PendingRelease>, turn: &mut Turn<'_>) {
-        self.releases.begin(&release.token);
-        let key = (!self.waits.is_empty()).then(|| (release.target, release.key.clone()));
+    pub(super) fn begin_release(&mut self, release: PendingRelease, turn: &mut Turn<'_>) {
+        self.releases.begin(release.token());
+        let key = (!self.waits.is_empty()).then(|| (release.target, release.key().clone()));
         self.send(Pending::Release(release), turn);
         // What is tried from now on comes to the server behind the release.
         if let Some(key) = key.filter(|_| self.connections.is_serving()) {
@@ -229,7 +229,7 @@ impl ShardMachine {
     }
 
     /// It may have been carried out: "not held" counts as released from now on.
-    pub(super) fn repeat_release(&mut self, mut release: Box<PendingRelease>, turn: &mut Turn<'_>) {
+    pub(super) fn repeat_release(&mut self, mut release: PendingRelease, turn: &mut Turn<'_>) {
         release.repeated = true;
         self.send(Pending::Release(release), turn);
     }
@@ -240,16 +240,16 @@ impl ShardMachine {
         }
     }
 
-    pub(super) fn release_answered(&mut self, release: Box<PendingRelease>, response: &Response, turn: &mut Turn<'_>) {
+    pub(super) fn release_answered(&mut self, release: PendingRelease, response: &Response, turn: &mut Turn<'_>) {
         let outcome: Result<()> = match response {
             Response::Done => Ok(()),
             // It was sent before, and the answer was lost: it arrived.
             Response::Refused(Status::Error | Status::LeaseExpired) if release.repeated => Ok(()),
             Response::Refused(Status::Error | Status::LeaseExpired) => Err(Error::new(
                 ErrorKind::NotHeld,
-                format!("{:?} was not held any more when it was released", release.key),
+                format!("{:?} was not held any more when it was released", release.key()),
             )),
-            Response::Refused(status) => Err(status.to_error(release.key.as_str())),
+            Response::Refused(status) => Err(status.to_error(release.key().as_str())),
             other => Err(Error::new(
                 ErrorKind::Protocol,
                 format!("{other:?} is no answer to a release"),
@@ -260,18 +260,18 @@ impl ShardMachine {
     }
 
     /// A release is over, one way or the other.
-    pub(super) fn end_release(&mut self, release: Box<PendingRelease>, outcome: Result<()>, turn: &mut Turn<'_>) {
-        self.releases.end(&release.token);
+    pub(super) fn end_release(&mut self, release: PendingRelease, outcome: Result<()>, turn: &mut Turn<'_>) {
+        self.releases.end(release.token());
         // Only then is there a connection that may be told of it again.
         if !self.repeats.is_empty() {
-            self.connections.note_released(release.token);
+            self.connections.note_released(*release.token());
         }
         if let Some(id) = release.id {
             self.leases.remove(id, turn.now);
         }
         self.connections.disown(release.owner, turn);
         if let Some(closing) = &mut self.closing {
-            closing.count(&release.key, outcome.is_ok());
+            closing.count(release.key(), outcome.is_ok());
         }
         self.tell_release(&release, &outcome);
         if let Some(told) = release.told {
@@ -280,8 +280,8 @@ impl ShardMachine {
     }
 
     fn tell_release(&self, release: &PendingRelease, outcome: &Result<()>) {
-        let PendingRelease { target, key, token, .. } = release;
-        let (shard, endpoint, kind) = (self.index, self.endpoint(), target.kind().as_str());
+        let (key, token, kind) = (release.key(), release.token(), release.target.kind().as_str());
+        let (shard, endpoint) = (self.index, self.endpoint());
         match outcome {
             Ok(()) => tracing::debug!(shard, %endpoint, %key, kind, %token, "released"),
             Err(error) => tracing::debug!(shard, %endpoint, %key, kind, %token, %error, "not released"),
@@ -293,7 +293,7 @@ impl ShardMachine {
         for release in self.releases.take_over(turn.now) {
             let message = format!(
                 "the lease of {:?} ended with its TTL before its release could be sent",
-                release.key
+                release.key()
             );
             let error = Error::new(ErrorKind::LeaseLost, message);
             let error = self.here(error);
@@ -328,16 +328,15 @@ impl ShardMachine {
 
     /// Releases a grant that no caller has.
     pub(super) fn release_grant(&mut self, target: Target, key: Key, grant: Grant, owner: LaneId, turn: &mut Turn<'_>) {
-        let release = Box::new(PendingRelease {
+        let release = PendingRelease {
             target,
-            key,
-            token: grant.token,
+            given_back: GivenBack::Grant(Box::new((key, grant.token))),
             id: None,
             owner,
             until: after(turn.now, grant.ttl.as_duration()),
             repeated: true,
             told: None,
-        });
+        };
         self.begin_release(release, turn);
     }
 }

@@ -11,7 +11,7 @@ use crate::types::Token;
 /// The releases of a shard that are not answered yet.
 pub(super) struct Releases {
     /// Those that wait for a connection.
-    pending: Vec<Box<PendingRelease>>,
+    pending: Vec<PendingRelease>,
     /// How many wait, or were sent.
     under_way: usize,
     /// Their tokens, and of how many each is. In clusters only: elsewhere no server gives a token twice.
@@ -37,7 +37,7 @@ impl Releases {
     }
 
     /// One that is under way has no connection: it waits for the next.
-    pub(super) fn keep(&mut self, release: Box<PendingRelease>) {
+    pub(super) fn keep(&mut self, release: PendingRelease) {
         self.pending.push(release);
     }
 
@@ -58,12 +58,12 @@ impl Releases {
     }
 
     /// Takes those that wait for a connection.
-    pub(super) fn take_pending(&mut self) -> Vec<Box<PendingRelease>> {
+    pub(super) fn take_pending(&mut self) -> Vec<PendingRelease> {
         std::mem::take(&mut self.pending)
     }
 
     /// Takes those that wait for a connection and whose lease the server has ended by itself.
-    pub(super) fn take_over(&mut self, now: Instant) -> Vec<Box<PendingRelease>> {
+    pub(super) fn take_over(&mut self, now: Instant) -> Vec<PendingRelease> {
         let (over, pending) = self
             .take_pending()
             .into_iter()
@@ -93,23 +93,23 @@ impl Releases {
 mod tests {
     use super::*;
     use crate::shard::bench::{SECOND, grant, key};
+    use crate::shard::request::GivenBack;
     use crate::types::Target;
 
-    fn release(name: &str, until: Instant) -> Box<PendingRelease> {
-        Box::new(PendingRelease {
+    fn release(name: &str, until: Instant) -> PendingRelease {
+        PendingRelease {
             target: Target::Lock,
-            key: key(name),
-            token: grant(1).token,
+            given_back: GivenBack::Grant(Box::new((key(name), grant(1).token))),
             id: None,
             owner: 1,
             until,
             repeated: false,
             told: None,
-        })
+        }
     }
 
-    fn keys(releases: &[Box<PendingRelease>]) -> Vec<&str> {
-        releases.iter().map(|release| release.key.as_str()).collect()
+    fn keys(releases: &[PendingRelease]) -> Vec<&str> {
+        releases.iter().map(|release| release.key().as_str()).collect()
     }
 
     #[test]

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tracing::Span;
 
@@ -14,7 +13,8 @@ use super::repeat::Repeat;
 use super::rules::{Abandoned, RequestKind, Rules};
 use super::waits::Waiter;
 use crate::clock::after;
-use crate::error::Result;
+use crate::lease::cell::LeaseCell;
+use crate::lease::release::ReleaseTold;
 use crate::net::lane::Caller;
 use crate::protocol::StableRef;
 use crate::shard::registry::Claim;
@@ -49,7 +49,7 @@ pub(crate) enum Pending {
     /// `n` for a lease.
     Renew(Renewal),
     /// `r`.
-    Release(Box<PendingRelease>),
+    Release(PendingRelease),
     /// `stats`, to see whether the member that serves still leads.
     Look,
     /// Something that touches no lease.
@@ -137,8 +137,7 @@ pub(crate) struct Renewal {
 /// A lease on its way back to the server. It is repeated over reconnects until it is answered or its TTL is over.
 pub(crate) struct PendingRelease {
     pub(crate) target: Target,
-    pub(crate) key: Key,
-    pub(crate) token: Token,
+    pub(crate) given_back: GivenBack,
     /// The registry's entry, where there still is one.
     pub(crate) id: Option<LeaseId>,
     /// The connection that the server counts it to.
@@ -147,29 +146,48 @@ pub(crate) struct PendingRelease {
     pub(crate) until: Instant,
     /// It was sent before and the answer was lost: "not held" then means that it arrived.
     pub(crate) repeated: bool,
-    pub(crate) told: Option<oneshot::Sender<Result<()>>>,
+    pub(crate) told: Option<ReleaseTold>,
+}
+
+/// What a release gives back.
+pub(crate) enum GivenBack {
+    Lease(Arc<LeaseCell>),
+    /// What no caller got.
+    Grant(Box<(Key, Token)>),
 }
 
 impl PendingRelease {
     /// Creates the release of what the registry keeps.
     pub(crate) fn of(
-        claim: &Claim,
+        claim: Claim,
         id: Option<LeaseId>,
         repeated: bool,
-        told: Option<oneshot::Sender<Result<()>>>,
+        told: Option<ReleaseTold>,
         now: Instant,
-    ) -> Box<Self> {
-        let cell = &claim.cell;
-        Box::new(Self {
+    ) -> Self {
+        Self {
             target: claim.target,
-            key: cell.key.clone(),
-            token: cell.token,
             id,
             owner: claim.owner,
-            until: after(now, cell.ttl.as_duration()),
+            until: after(now, claim.cell.ttl.as_duration()),
+            given_back: GivenBack::Lease(claim.cell),
             repeated,
             told,
-        })
+        }
+    }
+
+    pub(crate) fn key(&self) -> &Key {
+        match &self.given_back {
+            GivenBack::Lease(cell) => &cell.key,
+            GivenBack::Grant(grant) => &grant.0,
+        }
+    }
+
+    pub(crate) fn token(&self) -> &Token {
+        match &self.given_back {
+            GivenBack::Lease(cell) => &cell.token,
+            GivenBack::Grant(grant) => &grant.1,
+        }
     }
 }
 

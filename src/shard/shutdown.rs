@@ -69,7 +69,7 @@ impl ShardMachine {
         for id in ids {
             if self.leases.lose(id, LostReason::Shutdown, turn.now) {
                 if let Some(claim) = self.leases.begin_release(id, turn.now) {
-                    self.begin_release(PendingRelease::of(&claim, Some(id), false, None, turn.now), turn);
+                    self.begin_release(PendingRelease::of(claim, Some(id), false, None, turn.now), turn);
                 }
             }
         }

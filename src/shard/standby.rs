@@ -36,7 +36,7 @@ impl ShardMachine {
                 ErrorKind::LeaseLost,
                 format!(
                     "the server that granted {:?} was lost before it was released",
-                    release.key
+                    release.key()
                 ),
             );
             let error = self.here(error);
@@ -114,7 +114,7 @@ impl ShardMachine {
             if self.leases.lose(id, LostReason::Failback, turn.now) {
                 if let Some(claim) = self.leases.claim(id) {
                     lost.push(&claim.cell.key);
-                    self.begin_release(PendingRelease::of(&claim, None, false, None, turn.now), turn);
+                    self.begin_release(PendingRelease::of(claim, None, false, None, turn.now), turn);
                 }
             }
         }

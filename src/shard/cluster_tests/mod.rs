@@ -8,6 +8,7 @@ use super::*;
 use crate::error::{ErrorKind, Result};
 use crate::lease::cell::{LeaseState, LostReason};
 use crate::lease::policy::RenewPolicy;
+use crate::lease::release::{ReleaseAnswer, ReleaseTold};
 use crate::net::connect::Purpose;
 use crate::protocol::{Request, Response, Status};
 use crate::types::{Grant, Limit, Target};

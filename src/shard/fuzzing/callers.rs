@@ -11,6 +11,7 @@ use crate::clock::Moment;
 use crate::error::Result;
 use crate::lease::cell::LeaseState;
 use crate::lease::policy::RenewPolicy;
+use crate::lease::release::ReleaseAnswer;
 use crate::protocol::{Call, Request, Response};
 use crate::shard::acquire::Acquire;
 use crate::shard::ask::Ask;
@@ -27,7 +28,7 @@ pub(super) struct Callers {
     waiting: Vec<oneshot::Receiver<Result<Acquired>>>,
     asking: Vec<oneshot::Receiver<Result<()>>>,
     failing_back: Vec<oneshot::Receiver<Result<Duration>>>,
-    releasing: Vec<oneshot::Receiver<Result<()>>>,
+    releasing: Vec<ReleaseAnswer>,
     shutting_down: Vec<oneshot::Receiver<ShutdownReport>>,
     leases: Vec<HeldLease>,
     places: Vec<HeldPlace>,

@@ -151,7 +151,7 @@ impl Bench {
                     Acquired::Queued(HeldPlace::new(id, target, key, refusal, holders))
                 }
             })),
-            Answer::Release(told, outcome) => drop(told.send(outcome)),
+            Answer::Release(told, outcome) => told.tell(outcome),
             Answer::Question(question, answer, at) => question.tell(answer, &at),
             Answer::Failback(ask, answer) => ask.tell(answer),
         }

@@ -181,7 +181,14 @@ impl World {
         let receiver = lease.release();
         let id = self.callers.next_id();
         let until = now + REQUEST_TIMEOUT;
-        self.register(id, client, What::Release(cell), until, Receiver::Done(receiver), None);
+        self.register(
+            id,
+            client,
+            What::Release(cell),
+            until,
+            Receiver::Released(receiver),
+            None,
+        );
     }
 
     fn give_up_a_call(&mut self) {
@@ -306,6 +313,7 @@ impl World {
             Receiver::Acquired(receiver) => receiver.try_recv().map(Heard::Acquired),
             Receiver::Stats(receiver) => receiver.try_recv().map(|answer| Heard::Other(answer.map(drop))),
             Receiver::Done(receiver) => receiver.try_recv().map(Heard::Other),
+            Receiver::Released(answer) => answer.try_recv().map(Heard::Other),
             Receiver::Delay(receiver) => receiver.try_recv().map(|answer| Heard::Other(answer.map(drop))),
         };
         match looked {

@@ -11,6 +11,7 @@ use super::book::GrantRecord;
 use crate::error::Result;
 use crate::lease::cell::{LeaseCell, LeaseState};
 use crate::lease::policy::RenewPolicy;
+use crate::lease::release::ReleaseAnswer;
 use crate::shard::acquire::Acquire;
 use crate::shard::ask::Ask;
 use crate::shard::held::{Acquired, HeldLease, HeldPlace};
@@ -50,6 +51,7 @@ pub(super) enum Receiver {
     Acquired(oneshot::Receiver<Result<Acquired>>),
     Stats(oneshot::Receiver<Result<crate::Stats>>),
     Done(oneshot::Receiver<Result<()>>),
+    Released(ReleaseAnswer),
     Delay(oneshot::Receiver<Result<std::time::Duration>>),
 }
 

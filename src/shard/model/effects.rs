@@ -170,7 +170,7 @@ impl World {
             Answer::Release(told, outcome) => {
                 self.trace
                     .log(now, "released", &[index as u64], || format!("{outcome:?}"));
-                drop(told.send(outcome));
+                told.tell(outcome);
                 self.wake_releases(id);
             }
             Answer::Question(question, answer, at) => {

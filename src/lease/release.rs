@@ -1,0 +1,208 @@
+//! How a release went, told to the holder who gave the lease back. It is told through the cell of the lease, and by the waker that came with
+//! the release: so a release needs no channel.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+#[cfg(any(test, fuzzing))]
+use tokio::sync::oneshot::error::TryRecvError;
+
+use super::cell::{LeaseCell, ReleaseOutcome};
+use crate::error::Result;
+
+/// Where the outcome of a release is told. Dropped without that, it says that none will be.
+pub(crate) struct ReleaseTold {
+    cell: Arc<LeaseCell>,
+    waker: Option<Waker>,
+}
+
+impl ReleaseTold {
+    /// For the only release of a lease. `waker` is that of the task which is about to wait for the outcome, if it is known.
+    pub(crate) fn new(cell: &Arc<LeaseCell>, waker: Option<Waker>) -> Self {
+        let cell = Arc::clone(cell);
+        Self { cell, waker }
+    }
+
+    pub(crate) fn tell(self, outcome: Result<()>) {
+        self.cell.end_release(Some(outcome));
+    }
+}
+
+impl Drop for ReleaseTold {
+    fn drop(&mut self) {
+        self.cell.end_release(None);
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+}
+
+/// The outcome of a release, on its way: `None` if the shard is gone.
+pub(crate) enum ReleaseAnswer {
+    /// Waited for by the task whose waker was sent with the release.
+    Direct { cell: Arc<LeaseCell>, waker: Option<Waker> },
+    /// Waited for by another one.
+    Watched(Pin<Box<dyn Future<Output = ReleaseOutcome> + Send>>),
+}
+
+impl ReleaseAnswer {
+    /// `waker`: the one that is woken when the outcome is told.
+    pub(crate) fn new(cell: &Arc<LeaseCell>, waker: Option<Waker>) -> Self {
+        let cell = Arc::clone(cell);
+        Self::Direct { cell, waker }
+    }
+
+    /// What has come by now, as a channel says it.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn try_recv(&mut self) -> std::result::Result<Result<()>, TryRecvError> {
+        match Pin::new(self).poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Some(outcome)) => Ok(outcome),
+            Poll::Ready(None) => Err(TryRecvError::Closed),
+            Poll::Pending => Err(TryRecvError::Empty),
+        }
+    }
+}
+
+impl Future for ReleaseAnswer {
+    type Output = ReleaseOutcome;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<ReleaseOutcome> {
+        loop {
+            match &mut *self {
+                Self::Direct { cell, waker } => {
+                    if let Some(outcome) = cell.release_outcome() {
+                        return Poll::Ready(outcome);
+                    }
+                    if waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+                        return Poll::Pending;
+                    }
+                    let cell = Arc::clone(cell);
+                    *self = Self::Watched(Box::pin(async move { cell.release_ended().await }));
+                }
+                Self::Watched(ended) => return ended.as_mut().poll(cx),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::Wake;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::clock::Moment;
+    use crate::error::{Error, ErrorKind};
+    use crate::lease::cell::{CellTimes, LeaseState};
+    use crate::types::{Grant, Key, Kind, Token, Ttl};
+
+    /// A task that counts how often it is woken.
+    #[derive(Default)]
+    struct Task(AtomicUsize);
+
+    impl Wake for Task {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    impl Task {
+        fn poll(self: &Arc<Self>, answer: &mut ReleaseAnswer) -> Poll<ReleaseOutcome> {
+            Pin::new(answer).poll(&mut Context::from_waker(&self.waker()))
+        }
+
+        fn waker(self: &Arc<Self>) -> Waker {
+            Arc::clone(self).into()
+        }
+
+        fn wakes(&self) -> usize {
+            self.0.load(Ordering::Relaxed)
+        }
+    }
+
+    fn cell() -> Arc<LeaseCell> {
+        let got = Moment::now();
+        let times = CellTimes {
+            got,
+            deadline: got.at + Duration::from_secs(10),
+            lost_when_suspended: got.suspended + Duration::from_secs(8),
+        };
+        let grant = Grant::new(Token::OF_NOTHING, Ttl::from_secs(10).unwrap());
+        Arc::new(LeaseCell::new(Key::new("k").unwrap(), Kind::Lock, grant, times))
+    }
+
+    fn kind(outcome: Poll<ReleaseOutcome>) -> Option<std::result::Result<(), ErrorKind>> {
+        match outcome {
+            Poll::Ready(outcome) => outcome.map(|answer| answer.map_err(|error| error.kind())),
+            Poll::Pending => panic!("nothing was told"),
+        }
+    }
+
+    /// What is told, and what is heard.
+    fn outcomes() -> [(ReleaseOutcome, Option<std::result::Result<(), ErrorKind>>); 3] {
+        let refusal = Error::new(ErrorKind::NotHeld, "not held");
+        [
+            (Some(Ok(())), Some(Ok(()))),
+            (Some(Err(refusal)), Some(Err(ErrorKind::NotHeld))),
+            (None, None),
+        ]
+    }
+
+    fn tell(told: ReleaseTold, outcome: ReleaseOutcome) {
+        match outcome {
+            Some(outcome) => told.tell(outcome),
+            None => drop(told),
+        }
+    }
+
+    #[test]
+    fn the_task_that_released_is_woken_once_and_hears_the_outcome() {
+        for (outcome, heard) in outcomes() {
+            let (cell, task) = (cell(), Arc::<Task>::default());
+            let told = ReleaseTold::new(&cell, Some(task.waker()));
+            let mut answer = ReleaseAnswer::new(&cell, Some(task.waker()));
+            assert!(task.poll(&mut answer).is_pending() && task.poll(&mut answer).is_pending());
+            assert_eq!(task.wakes(), 0);
+            tell(told, outcome);
+            assert_eq!(task.wakes(), 1);
+            assert_eq!(kind(task.poll(&mut answer)), heard);
+        }
+    }
+
+    #[test]
+    fn so_does_any_other_task_that_waits_and_a_task_that_was_not_known() {
+        for knows_waker in [true, false] {
+            for (outcome, heard) in outcomes() {
+                let (cell, first, other) = (cell(), Arc::<Task>::default(), Arc::<Task>::default());
+                let waker = knows_waker.then(|| first.waker());
+                let told = ReleaseTold::new(&cell, waker.clone());
+                let mut answer = ReleaseAnswer::new(&cell, waker);
+                assert!(first.poll(&mut answer).is_pending() && other.poll(&mut answer).is_pending());
+                tell(told, outcome);
+                assert_eq!(other.wakes(), 1);
+                assert_eq!(kind(other.poll(&mut answer)), heard);
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_told_before_anybody_waits_is_heard() {
+        for (outcome, heard) in outcomes() {
+            let (cell, task) = (cell(), Arc::<Task>::default());
+            let mut answer = ReleaseAnswer::new(&cell, None);
+            tell(ReleaseTold::new(&cell, None), outcome);
+            assert_eq!(kind(task.poll(&mut answer)), heard);
+        }
+    }
+
+    #[test]
+    fn the_lease_stays_what_it_was_before_its_release_was_answered() {
+        let cell = cell();
+        cell.release();
+        drop(ReleaseTold::new(&cell, None));
+        assert_eq!(cell.state(), LeaseState::Released);
+    }
+}
