@@ -1,5 +1,6 @@
 //! What all clones of a client, and all its leases, keep alive together.
 
+use std::borrow::Borrow;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use metrics::Gauge;
@@ -124,6 +125,40 @@ impl Core {
     pub(crate) fn has_layers(&self) -> bool {
         self.layered.is_some()
     }
+}
+
+/// How a dispatch gets at its core: borrowed for a single call, or weakly by one that lives on, since that may stand within
+/// the core's own layers.
+pub(crate) trait CoreRef<'a>: Clone {
+    /// What keeps the core while a request is under way.
+    type Held: Borrow<Arc<Core>> + Clone + Send + Unpin + 'a;
+
+    /// The core, unless everybody who used it was dropped.
+    fn hold(&self) -> Option<Self::Held>;
+}
+
+impl<'a> CoreRef<'a> for &'a Arc<Core> {
+    type Held = Self;
+
+    fn hold(&self) -> Option<Self> {
+        Some(self)
+    }
+}
+
+impl CoreRef<'static> for Weak<Core> {
+    type Held = Arc<Core>;
+
+    fn hold(&self) -> Option<Arc<Core>> {
+        self.upgrade()
+    }
+}
+
+/// A layer kept its service for longer than anybody kept the client.
+pub(super) fn nobody_is_left() -> Error {
+    Error::new(
+        ErrorKind::Shutdown,
+        "the client is gone: everybody who used it was dropped",
+    )
 }
 
 /// Tells the recorder what there is to record; whether there is one; what is counted of requests, if so.

@@ -10,41 +10,51 @@ use std::sync::{Arc, Weak};
 use std::task::{self, Context, Poll};
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use pin_project_lite::pin_project;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::PollSemaphore;
 use tower::Service;
 
-use super::core::{Core, ready_too_late, shard_is_away};
-use super::held::{Lease, Origin, QueuePlace};
-use super::request::{AcquireRequest, Operation, Request, Response, SubscribeRequest};
-use super::timeout::{Scope, unanswered};
-use crate::actor::topology::ShardPlace;
+use super::acquiring::Acquiring;
+use super::asking::{Reserved, acquire_message, ask, granted, lost, origin};
+use super::core::{Core, CoreRef, nobody_is_left, shard_is_away};
+use super::held::{Lease, QueuePlace};
+use super::request::{AcquireRequest, Request, Response, SubscribeRequest};
 use crate::clock::after;
-use crate::error::{Budget, Error, ErrorKind, Result};
+use crate::error::{Budget, Error, Result};
 use crate::lease::release::ReleaseAnswer;
 use crate::protocol::{Call, Channel, Group, Payload};
-use crate::shard::acquire::{Acquire, Patience};
-use crate::shard::ask::Ask;
-use crate::shard::held::{Acquired, HeldLease};
+use crate::shard::acquire::Patience;
+use crate::shard::held::Acquired;
 use crate::shard::input::Input;
-use crate::shard::progress::{Progress, Refusal, WaitsFor};
+use crate::shard::progress::{Refusal, WaitsFor};
 use crate::shard::question::Question;
 use crate::signal::SignalConn;
 
-/// The answer to a request, on its way. That to a release needs no box: every guard asks for one.
-pub(crate) enum AnswerFuture<'a, C: CoreRef<'a>> {
-    Boxed(Pin<Box<dyn Future<Output = Result<Response>> + Send + 'a>>),
-    Release {
-        core: C::Held,
-        shard: usize,
-        answer: ReleaseAnswer,
-    },
+pin_project! {
+    /// The answer to a request, on its way. That to an acquire that is granted at once needs no box, and that to a release: these are what
+    /// clients are used for.
+    #[project = AnswerProjection]
+    pub(crate) enum AnswerFuture<'a, C: CoreRef<'a>> {
+        Boxed {
+            answer: Pin<Box<dyn Future<Output = Result<Response>> + Send + 'a>>,
+        },
+        Acquire {
+            #[pin]
+            acquire: Acquiring<'a, C::Held>,
+        },
+        Release {
+            core: C::Held,
+            shard: usize,
+            answer: ReleaseAnswer,
+        },
+    }
 }
 
 impl<'a, C: CoreRef<'a>> AnswerFuture<'a, C> {
     fn boxed(answer: impl Future<Output = Result<Response>> + Send + 'a) -> Self {
-        Self::Boxed(Box::pin(answer))
+        let answer = Box::pin(answer);
+        Self::Boxed { answer }
     }
 }
 
@@ -53,48 +63,18 @@ impl<'a, C: CoreRef<'a>> Future for AnswerFuture<'a, C> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Response>> {
         loop {
-            match &mut *self {
-                Self::Boxed(answer) => return answer.as_mut().poll(cx),
-                Self::Release { core, shard, answer } => {
+            match self.as_mut().project() {
+                AnswerProjection::Boxed { answer } => return answer.as_mut().poll(cx),
+                AnswerProjection::Acquire { acquire } => return acquire.poll(cx),
+                AnswerProjection::Release { core, shard, answer } => {
                     if let Some(released) = task::ready!(Pin::new(answer).poll(cx)) {
                         return Poll::Ready(released.map(|()| Response::Released));
                     }
                     let lost = lost(Arc::clone((*core).borrow()), *shard);
-                    *self = Self::boxed(lost);
+                    self.set(Self::boxed(lost));
                 }
             }
         }
-    }
-}
-
-/// The shard was gone before it answered.
-async fn lost(core: Arc<Core>, shard: usize) -> Result<Response> {
-    Err(core.topology.shard(shard)?.lost().await)
-}
-
-/// How a dispatch gets at its core: borrowed for a single call, or weakly by one that lives on, since that may stand within
-/// the core's own layers.
-pub(crate) trait CoreRef<'a>: Clone {
-    /// What keeps the core while a request is under way.
-    type Held: Borrow<Arc<Core>> + Send + Unpin + 'a;
-
-    /// The core, unless everybody who used it was dropped.
-    fn hold(&self) -> Option<Self::Held>;
-}
-
-impl<'a> CoreRef<'a> for &'a Arc<Core> {
-    type Held = Self;
-
-    fn hold(&self) -> Option<Self> {
-        Some(self)
-    }
-}
-
-impl CoreRef<'static> for Weak<Core> {
-    type Held = Arc<Core>;
-
-    fn hold(&self) -> Option<Arc<Core>> {
-        self.upgrade()
     }
 }
 
@@ -106,8 +86,6 @@ pub(crate) struct Dispatch<C> {
     /// Room that was got by waiting for it, and of which shard.
     reserved: Reserved,
 }
-
-type Reserved = Option<(usize, OwnedSemaphorePermit)>;
 
 impl<C> Dispatch<C> {
     pub(crate) fn new(core: C) -> Self {
@@ -156,7 +134,9 @@ impl<C> Dispatch<C> {
         };
         let reserved = self.reserved.take();
         match request {
-            Request::Acquire(request) => AnswerFuture::boxed(acquire(core, request, reserved)),
+            Request::Acquire(request) => AnswerFuture::Acquire {
+                acquire: Acquiring::new(core, request, reserved),
+            },
             Request::Enqueue(request) => AnswerFuture::boxed(enqueue(core, request)),
             Request::Collect { place, wait } => AnswerFuture::boxed(collect(core, place, wait)),
             Request::Release(lease) => release(core, lease),
@@ -188,80 +168,6 @@ impl Service<Request> for Dispatch<Weak<Core>> {
     fn call(&mut self, request: Request) -> AnswerFuture<'static, Weak<Core>> {
         Self::call(self, request)
     }
-}
-
-/// A layer kept its service for longer than anybody kept the client.
-pub(super) fn nobody_is_left() -> Error {
-    Error::new(
-        ErrorKind::Shutdown,
-        "the client is gone: everybody who used it was dropped",
-    )
-}
-
-/// A try, and a wait if that fails and there is time. Tries are ended by the timeout layer; a wait ends here, to the moment.
-async fn acquire(core: impl Borrow<Arc<Core>>, request: AcquireRequest, reserved: Reserved) -> Result<Response> {
-    let core = core.borrow();
-    let place = core.topology.route(&request.key)?;
-    if request.wait.is_zero() {
-        let asked = ask(place, &place.room, reserved, |ask| {
-            request.waits_for(WaitsFor::Answer);
-            place.tell(Input::Acquire(acquire_message(&request, ask), Patience::Try))
-        });
-        let answer = asked.await;
-        request.waits_for(WaitsFor::Layers);
-        return Ok(match answer? {
-            Acquired::Lease(held) => granted(held, false, core),
-            Acquired::Busy(_) | Acquired::Queued(_) => Response::Busy,
-        });
-    }
-    let until = after(Instant::now(), request.wait);
-    // Known to the shard once it waits.
-    let mut progress = None;
-    let (mut was_sent, mut refusal) = (false, None);
-    let attempts = async {
-        let asked = ask(place, &place.room, reserved, |ask| {
-            was_sent = true;
-            place.tell(Input::Acquire(acquire_message(&request, ask), Patience::TryThenWait))
-        });
-        let refused = match asked.await? {
-            Acquired::Lease(held) => return Ok(granted(held, false, core)),
-            // A place that was not asked for is given up by being dropped.
-            Acquired::Queued(place) => place.refusal,
-            Acquired::Busy(refused) => refused,
-        };
-        refusal = Some(refused);
-        let asked = ask(place, &place.waiting_room, None, |ask| {
-            let mut acquire = acquire_message(&request, ask);
-            acquire.progress = Some(progress.insert(Progress::default()).clone());
-            place.tell(Input::Acquire(acquire, Patience::Until(until, refused)))
-        });
-        match asked.await? {
-            Acquired::Lease(held) => Ok(granted(held, true, core)),
-            Acquired::Busy(refused) => Err(not_granted(place, &request, refused, WaitsFor::Turn)),
-            Acquired::Queued(at) => Err(not_granted(place, &request, at.refusal, WaitsFor::Turn)),
-        }
-    };
-    let outcome = timeout_at(until, attempts).await;
-    outcome.unwrap_or_else(|_| {
-        let budget = Budget::Unanswered(request.wait);
-        Err(match (shard_is_away(place), refusal) {
-            (Some(away), _) => away.out_of(budget),
-            (None, Some(refused)) => {
-                let waits_for = progress.map_or(WaitsFor::Layers, |progress| progress.get());
-                not_granted(place, &request, refused, waits_for)
-            }
-            (None, None) if was_sent => {
-                let about = Scope::Key(request.key.clone());
-                unanswered(Operation::Acquire, &about, budget).at(&place.endpoint())
-            }
-            (None, None) => ready_too_late(budget).at(&place.endpoint()),
-        })
-    })
-}
-
-fn not_granted(place: &ShardPlace, request: &AcquireRequest, refused: Refusal, waits_for: WaitsFor) -> Error {
-    let error = refused.not_granted(request.target, &request.key, request.wait, waits_for);
-    error.at(&place.endpoint())
 }
 
 /// Takes what is free, or a place in its queue. That needs a connection of its own: where all are taken it waits for one.
@@ -361,42 +267,4 @@ async fn subscribe(core: impl Borrow<Arc<Core>>, request: SubscribeRequest) -> R
     let group = request.group.as_ref().map(Group::as_str);
     signals.listen(request.pattern.as_str(), group).await?;
     Ok(Response::Subscribed(signals))
-}
-
-fn origin(core: &Arc<Core>) -> Origin {
-    Arc::<Core>::clone(core)
-}
-
-fn granted(held: HeldLease, contended: bool, core: &Arc<Core>) -> Response {
-    Response::Granted(Lease::new(held, contended, origin(core)))
-}
-
-fn acquire_message(request: &AcquireRequest, ask: Ask<Acquired>) -> Box<Acquire> {
-    let mut acquire = Acquire::new(request.target, request.key.clone(), request.ttl, request.policy, ask);
-    acquire.holding = request.holding;
-    acquire
-}
-
-/// Waits for room, sends a message, and waits for its answer.
-async fn ask<T>(
-    place: &ShardPlace,
-    room: &Arc<Semaphore>,
-    reserved: Reserved,
-    send: impl FnOnce(Ask<T>) -> Result<()>,
-) -> Result<T> {
-    let (told, answer) = oneshot::channel();
-    let _room = take_room(place, room, reserved).await?;
-    send(Ask { told, _room })?;
-    match answer.await {
-        Ok(answer) => answer,
-        Err(_) => Err(place.lost().await),
-    }
-}
-
-async fn take_room(place: &ShardPlace, room: &Arc<Semaphore>, reserved: Reserved) -> Result<OwnedSemaphorePermit> {
-    match reserved {
-        Some((shard, room)) if shard == place.index => Ok(room),
-        // Rooms are never closed.
-        _ => Arc::clone(room).acquire_owned().await.map_err(|_| place.gone()),
-    }
 }

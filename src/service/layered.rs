@@ -6,8 +6,8 @@ use std::task::{Context, Poll};
 use tower::Service;
 use tower::util::BoxCloneSyncService;
 
-use super::core::Core;
-use super::dispatch::{AnswerFuture, CoreRef, Dispatch};
+use super::core::{Core, CoreRef};
+use super::dispatch::{AnswerFuture, Dispatch};
 use super::request::{Request, Response};
 use super::user_layer::{ClientService, UserLayer};
 use crate::error::{Error, Result};
@@ -53,7 +53,9 @@ impl<C> Inner<C> {
     {
         match self {
             Self::Plain(dispatch) => dispatch.call(request),
-            Self::Layered(service) => AnswerFuture::Boxed(service.call(request)),
+            Self::Layered(service) => AnswerFuture::Boxed {
+                answer: service.call(request),
+            },
         }
     }
 }

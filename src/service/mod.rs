@@ -2,6 +2,8 @@
 //!
 //! The way of a request: span, metrics, timeout, the layers of the user's, dispatch. See [`stack`].
 
+mod acquiring;
+mod asking;
 mod core;
 mod dispatch;
 mod held;

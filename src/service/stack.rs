@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use tower::{Layer, Service};
 
-use super::core::{Core, Explainer};
-use super::dispatch::{Dispatch, nobody_is_left};
+use super::core::{Core, Explainer, nobody_is_left};
+use super::dispatch::Dispatch;
 use super::held::{Lease, Origin, QueuePlace};
 use super::layered::{Inner, wrap};
 use super::metrics::{Metrics, MetricsLayer, RequestMetrics};

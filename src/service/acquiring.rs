@@ -1,0 +1,213 @@
+//! An acquire: a try, and a wait if that is refused and there is time.
+//!
+//! Tries are ended by the timeout layer; an acquire that waits ends here, to the moment. What most of them need is kept in place; what
+//! few come to is boxed.
+
+use std::borrow::Borrow;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use pin_project_lite::pin_project;
+use tokio::sync::{AcquireError, OwnedSemaphorePermit, oneshot};
+use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
+
+use super::asking::{Reserved, acquire_message, ask, granted, lost, room_now};
+use super::core::{Core, ready_too_late, shard_is_away};
+use super::request::{AcquireRequest, Operation, Response};
+use super::timeout::{Scope, unanswered};
+use crate::actor::topology::ShardPlace;
+use crate::clock::after;
+use crate::error::{Budget, Error, Result};
+use crate::shard::acquire::Patience;
+use crate::shard::ask::Ask;
+use crate::shard::held::Acquired;
+use crate::shard::input::Input;
+use crate::shard::progress::{Progress, Refusal, WaitsFor};
+
+type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+pin_project! {
+    /// An acquire under way.
+    pub(crate) struct Acquiring<'a, H> {
+        core: H,
+        request: AcquireRequest,
+        stage: Stage<'a>,
+        // Of its shard, once it has begun.
+        shard: usize,
+        // None: it does not wait.
+        until: Option<Instant>,
+        #[pin]
+        alarm: Option<Sleep>,
+    }
+}
+
+enum Stage<'a> {
+    Begins(Reserved),
+    NeedsRoom(Boxed<'a, std::result::Result<OwnedSemaphorePermit, AcquireError>>),
+    IsTried(oneshot::Receiver<Result<Acquired>>),
+    /// The shard was gone before it answered.
+    IsLost(Boxed<'a, Result<Response>>),
+    /// Ends by itself.
+    Waits(Boxed<'a, Result<Response>>),
+}
+
+impl<H> Acquiring<'_, H> {
+    pub(super) fn new(core: H, request: AcquireRequest, reserved: Reserved) -> Self {
+        Self {
+            core,
+            request,
+            stage: Stage::Begins(reserved),
+            shard: 0,
+            until: None,
+            alarm: None,
+        }
+    }
+}
+
+impl<'a, H: Borrow<Arc<Core>> + Clone + Send + 'a> Future for Acquiring<'a, H> {
+    type Output = Result<Response>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Response>> {
+        let mut this = self.project();
+        let core: &Arc<Core> = (*this.core).borrow();
+        loop {
+            let next = match this.stage {
+                Stage::Begins(reserved) => {
+                    let place = core.topology.route(&this.request.key)?;
+                    let wait = this.request.wait;
+                    *this.shard = place.index;
+                    *this.until = (!wait.is_zero()).then(|| after(Instant::now(), wait));
+                    match room_now(place, &place.room, reserved.take()) {
+                        Some(room) => tried(place, this.request, room)?,
+                        None => Stage::NeedsRoom(Box::pin(Arc::clone(&place.room).acquire_owned())),
+                    }
+                }
+                Stage::NeedsRoom(room) => {
+                    let Poll::Ready(room) = room.as_mut().poll(cx) else {
+                        break;
+                    };
+                    let place = core.topology.shard(*this.shard)?;
+                    // Rooms are never closed.
+                    tried(place, this.request, room.map_err(|_| place.gone())?)?
+                }
+                Stage::IsTried(answer) => match Pin::new(answer).poll(cx) {
+                    Poll::Ready(Ok(answer)) => match refusal(answer, core, this.request)? {
+                        Ok(granted) => return Poll::Ready(Ok(granted)),
+                        Err(refused) => match *this.until {
+                            Some(until) => {
+                                let wait = wait(this.core.clone(), *this.shard, this.request.clone(), until, refused);
+                                Stage::Waits(Box::pin(wait))
+                            }
+                            None => return Poll::Ready(Ok(Response::Busy)),
+                        },
+                    },
+                    Poll::Ready(Err(_)) => Stage::IsLost(Box::pin(lost(Arc::clone(core), *this.shard))),
+                    Poll::Pending => break,
+                },
+                Stage::IsLost(lost) => match lost.as_mut().poll(cx) {
+                    Poll::Ready(lost) => return Poll::Ready(lost),
+                    Poll::Pending => break,
+                },
+                Stage::Waits(wait) => return wait.as_mut().poll(cx),
+            };
+            *this.stage = next;
+        }
+        let Some(until) = *this.until else {
+            return Poll::Pending;
+        };
+        if this.alarm.is_none() {
+            this.alarm.set(Some(sleep_until(until)));
+        }
+        if let Some(alarm) = this.alarm.as_pin_mut() {
+            ready!(alarm.poll(cx));
+        }
+        let was_sent = !matches!(this.stage, Stage::NeedsRoom(_));
+        let place = core.topology.shard(*this.shard)?;
+        Poll::Ready(Err(out_of_time(place, this.request, was_sent)))
+    }
+}
+
+/// Sends the try.
+fn tried<'a>(place: &ShardPlace, request: &AcquireRequest, room: OwnedSemaphorePermit) -> Result<Stage<'a>> {
+    let patience = match request.wait.is_zero() {
+        true => Patience::Try,
+        false => Patience::TryThenWait,
+    };
+    if patience == Patience::Try {
+        request.waits_for(WaitsFor::Answer);
+    }
+    let (told, answer) = oneshot::channel();
+    let ask = Ask { told, _room: room };
+    place.tell(Input::Acquire(acquire_message(request, ask), patience))?;
+    Ok(Stage::IsTried(answer))
+}
+
+/// What a try has brought: a grant, or the server's word that the key is held.
+fn refusal(
+    answer: Result<Acquired>,
+    core: &Arc<Core>,
+    request: &AcquireRequest,
+) -> Result<std::result::Result<Response, Refusal>> {
+    if request.wait.is_zero() {
+        request.waits_for(WaitsFor::Layers);
+    }
+    Ok(match answer? {
+        Acquired::Lease(held) => Ok(granted(held, false, core)),
+        // A place that was not asked for is given up by being dropped.
+        Acquired::Queued(place) => Err(place.refusal),
+        Acquired::Busy(refused) => Err(refused),
+    })
+}
+
+/// Waits for its turn, until then.
+async fn wait(
+    core: impl Borrow<Arc<Core>>,
+    shard: usize,
+    request: AcquireRequest,
+    until: Instant,
+    refused: Refusal,
+) -> Result<Response> {
+    let core = core.borrow();
+    let place = core.topology.shard(shard)?;
+    // Known to the shard once it waits.
+    let mut progress = None;
+    let asked = ask(place, &place.waiting_room, None, |ask| {
+        let mut acquire = acquire_message(&request, ask);
+        acquire.progress = Some(progress.insert(Progress::default()).clone());
+        place.tell(Input::Acquire(acquire, Patience::Until(until, refused)))
+    });
+    match timeout_at(until, asked).await {
+        Ok(answer) => match answer? {
+            Acquired::Lease(held) => Ok(granted(held, true, core)),
+            Acquired::Busy(refused) => Err(not_granted(place, &request, refused, WaitsFor::Turn)),
+            Acquired::Queued(at) => Err(not_granted(place, &request, at.refusal, WaitsFor::Turn)),
+        },
+        Err(_) => Err(match shard_is_away(place) {
+            Some(away) => away.out_of(Budget::Unanswered(request.wait)),
+            None => {
+                let waits_for = progress.map_or(WaitsFor::Layers, |progress| progress.get());
+                not_granted(place, &request, refused, waits_for)
+            }
+        }),
+    }
+}
+
+/// Its time is over, and no server has said anything.
+fn out_of_time(place: &ShardPlace, request: &AcquireRequest, was_sent: bool) -> Error {
+    let budget = Budget::Unanswered(request.wait);
+    match shard_is_away(place) {
+        Some(away) => away.out_of(budget),
+        None if was_sent => {
+            let about = Scope::Key(request.key.clone());
+            unanswered(Operation::Acquire, &about, budget).at(&place.endpoint())
+        }
+        None => ready_too_late(budget).at(&place.endpoint()),
+    }
+}
+
+fn not_granted(place: &ShardPlace, request: &AcquireRequest, refused: Refusal, waits_for: WaitsFor) -> Error {
+    let error = refused.not_granted(request.target, &request.key, request.wait, waits_for);
+    error.at(&place.endpoint())
+}
