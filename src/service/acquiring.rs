@@ -5,12 +5,13 @@
 
 use std::borrow::Borrow;
 use std::future::Future;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use pin_project_lite::pin_project;
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, oneshot};
+use tokio::task::coop::consume_budget;
 use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 
 use super::asking::{Reserved, acquire_message, ask, granted, lost, room_now};
@@ -75,6 +76,8 @@ impl<'a, H: Borrow<Arc<Core>> + Clone + Send + 'a> Future for Acquiring<'a, H> {
         loop {
             let next = match this.stage {
                 Stage::Begins(reserved) => {
+                    // Where all of them fail at once, a task that goes on asking leaves the others their turn.
+                    ready!(pin!(consume_budget()).poll(cx));
                     let place = core.topology.route(&this.request.key)?;
                     let wait = this.request.wait;
                     *this.shard = place.index;
