@@ -48,7 +48,7 @@ fn results() -> Results {
         sides: vec![side("tasks", "this client, tasks", false), side("redis", "Redis", true)],
         left_out: vec![LeftOut {
             label: "TypeScript".to_owned(),
-            reason: "no npm in PATH.\nAnd more that it said.".to_owned(),
+            reason: "no npm in PATH".to_owned(),
         }],
         cells: vec![
             cell("tasks", Keys::Own, 1, &[9000.0, 8000.0, 8123.0]),
@@ -181,6 +181,10 @@ fn results_that_were_read_again_make_the_same_documents() {
     let readme = fs::read_to_string(first.join("README.md")).unwrap();
     assert!(readme.contains("| this client, tasks | 8,120 | 150,000 |"), "{readme}");
     assert!(readme.contains("(docs/benchmarks/own.svg)"), "{readme}");
+    assert!(
+        readme.contains("measured on 2026-11-28: 2 x a processor.\n"),
+        "{readme}"
+    );
 }
 
 /// The documents of the project have the comments between which they are rewritten.

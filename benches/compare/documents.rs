@@ -52,7 +52,7 @@ fn benchmarks(results: &Results) -> String {
             continue;
         }
         let title = table::title(keys);
-        text.push_str(&format!("\n{title}\n\n{}", table::table(results, keys)));
+        text.push_str(&format!("\n{title}:\n\n{}", table::table(results, keys)));
         text.push_str(&format!("\n![{title}](benchmarks/{})\n", file(keys)));
     }
     if let Some(lead) = table::lead(results) {

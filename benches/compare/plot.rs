@@ -6,7 +6,7 @@ use std::path::Path;
 use plotters::prelude::*;
 
 use crate::results::{Keys, Results, Spread};
-use crate::table::number;
+use crate::table::{number, title};
 
 const SIZE: (u32, u32) = (960, 480);
 
@@ -48,7 +48,7 @@ pub(crate) fn draw(results: &Results, keys: Keys, path: &Path) -> Result<(), Box
     area.fill(&WHITE)?;
     let (left, right) = area.split_horizontally(SIZE.0 - LEGEND);
     let mut chart = ChartBuilder::on(&left)
-        .caption(caption(keys), ("sans-serif", 20))
+        .caption(title(keys), ("sans-serif", 20))
         .margin(12)
         .x_label_area_size(44)
         .y_label_area_size(84)
@@ -83,11 +83,4 @@ pub(crate) fn draw(results: &Results, keys: Keys, path: &Path) -> Result<(), Box
     }
     area.present()?;
     Ok(())
-}
-
-fn caption(keys: Keys) -> &'static str {
-    match keys {
-        Keys::Own => "Each worker has a key of its own",
-        Keys::One => "All workers want one key",
-    }
 }

@@ -63,7 +63,7 @@ pub(crate) fn all(plan: &Plan, names: &[String]) -> Result<Results, Box<dyn Erro
                 println!("LEFT OUT: {}: {reason}", side.label);
                 left_out.push(LeftOut {
                     label: side.label.to_owned(),
-                    reason,
+                    reason: one_line(&reason),
                 });
             }
         }
@@ -183,7 +183,7 @@ fn record(round: usize, contestant: &mut Contestant, cell: &mut Cell, measured: 
         }
         Err(failure) => {
             println!("{place} FAILED: {failure}");
-            cell.failures.push(failure);
+            cell.failures.push(one_line(&failure));
         }
     }
 }
@@ -211,6 +211,12 @@ impl Contestant {
             version,
         }
     }
+}
+
+/// The first line of what went wrong. The rest is printed; it names folders and servers that matter here only.
+fn one_line(text: &str) -> String {
+    let line = text.lines().next().unwrap_or_default();
+    line.trim().trim_end_matches('.').to_owned()
 }
 
 /// What the processor is, how many cores there are, and the system.

@@ -9,7 +9,7 @@ pub(crate) fn all(results: &Results) -> String {
     let mut text = conditions(results);
     for keys in [Keys::Own, Keys::One] {
         if !results.workers(keys).is_empty() {
-            let _ = write!(text, "\n{}\n\n{}", title(keys), table(results, keys));
+            let _ = write!(text, "\n{}:\n\n{}", title(keys), table(results, keys));
         }
     }
     if let Some(lead) = lead(results) {
@@ -33,8 +33,8 @@ pub(crate) fn conditions(results: &Results) -> String {
 
 pub(crate) fn title(keys: Keys) -> &'static str {
     match keys {
-        Keys::Own => "Each worker has a key of its own:",
-        Keys::One => "All workers want one key:",
+        Keys::Own => "Each worker has a key of its own",
+        Keys::One => "All workers want one key",
     }
 }
 
@@ -54,7 +54,8 @@ pub(crate) fn table(results: &Results, keys: Keys) -> String {
 /// The medians alone, of keys that each worker has for itself.
 pub(crate) fn medians(results: &Results) -> String {
     let workers = results.workers(Keys::Own);
-    let mut text = header(&["pairs a second, workers:"], &workers);
+    let mut text = format!("Medians, measured on {}: {}.\n\n", results.date, results.machine);
+    text += &header(&["pairs a second, workers:"], &workers);
     for side in &results.sides {
         let cells = workers.iter().map(|workers| {
             let spread = results.spread(&side.name, Keys::Own, *workers);
@@ -77,15 +78,10 @@ pub(crate) fn lead(results: &Results) -> Option<String> {
 pub(crate) fn notes(results: &Results) -> String {
     let mut text = String::new();
     for left_out in &results.left_out {
-        let _ = write!(
-            text,
-            "\nLeft out: {}. {}.\n",
-            left_out.label,
-            one_line(&left_out.reason)
-        );
+        let _ = write!(text, "\nLeft out: {}. {}.\n", left_out.label, left_out.reason);
     }
     for cell in results.cells.iter().filter(|cell| !cell.failures.is_empty()) {
-        let failure = cell.failures.first().map(|failure| one_line(failure));
+        let failure = cell.failures.first().cloned();
         let _ = write!(
             text,
             "\nFailed in {} of {} rounds: {}, {} key, {} workers. {}.\n",
@@ -161,10 +157,4 @@ fn with_spread(cell: Option<&Cell>) -> String {
 
 fn failed() -> String {
     "failed".to_owned()
-}
-
-/// Of what a program said, the first line, without an end of its own.
-fn one_line(text: &str) -> String {
-    let line = text.lines().next().unwrap_or_default();
-    line.trim().trim_end_matches('.').to_owned()
 }
