@@ -1,6 +1,7 @@
 //! The values that travel on the wire. Each is validated when it is made and trusted after.
 
 use std::fmt;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -306,7 +307,7 @@ impl WaitSecs {
 
 /// How many may hold a semaphore at once: at least one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Limit(u32);
+pub struct Limit(NonZeroU32);
 
 impl Limit {
     /// Checks a limit.
@@ -315,20 +316,19 @@ impl Limit {
     ///
     /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for 0.
     pub fn new(limit: u32) -> Result<Self> {
-        if limit == 0 {
-            return Err(Error::invalid(
+        NonZeroU32::new(limit).map(Self).ok_or_else(|| {
+            Error::invalid(
                 "semaphore limit",
                 limit,
                 "give at least 1, and the same for every user of the key",
-            ));
-        }
-        Ok(Self(limit))
+            )
+        })
     }
 
     /// The number.
     #[must_use]
     pub fn get(self) -> u32 {
-        self.0
+        self.0.get()
     }
 }
 

@@ -6,7 +6,7 @@
 
 use std::fmt;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering, fence};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -113,7 +113,9 @@ pub(crate) struct LeaseCell {
     pub(crate) key: Key,
     pub(crate) kind: Kind,
     pub(crate) token: Token,
-    pub(crate) fence: Option<Fence>,
+    /// Zero if it has none.
+    fence: u64,
+    has_fence: bool,
     pub(crate) ttl: Ttl,
     /// Times are kept as nanoseconds since this moment. Those for which the machine was suspended, in all, count.
     got_at: Instant,
@@ -122,11 +124,17 @@ pub(crate) struct LeaseCell {
     /// The lease has to be given up as lost, too, once the machine has been suspended for so many nanoseconds in all.
     lost_when_suspended: AtomicU64,
     state: AtomicU8,
+    /// The key was held when it was asked for.
+    was_contended: AtomicBool,
     /// How its release ended.
     release: AtomicU8,
     /// Made when it is first asked for: most leases are never waited for, and there may be very many.
     watchers: OnceLock<Box<Watchers>>,
 }
+
+/// There may be a million of them: with its reference counts it fills a piece of the allocator to the last byte.
+#[cfg(all(test, target_pointer_width = "64"))]
+const _: () = assert!(size_of::<LeaseCell>() <= 120);
 
 /// Those who want to be told when a lease is lost, or its release ends.
 struct Watchers {
@@ -159,7 +167,9 @@ impl LeaseCell {
             key,
             kind,
             token: grant.token,
-            fence: grant.fence,
+            fence: grant.fence.map_or(0, |fence| fence.0),
+            has_fence: grant.fence.is_some(),
+            was_contended: AtomicBool::new(false),
             ttl: grant.ttl,
             got_at: got.at,
             deadline: AtomicU64::new(nanos_between(got.at, deadline, got.suspended)),
@@ -168,6 +178,19 @@ impl LeaseCell {
             release: AtomicU8::new(UNANSWERED),
             watchers: OnceLock::new(),
         }
+    }
+
+    pub(crate) fn fence(&self) -> Option<Fence> {
+        self.has_fence.then_some(Fence(self.fence))
+    }
+
+    pub(crate) fn was_contended(&self) -> bool {
+        self.was_contended.load(Ordering::Relaxed)
+    }
+
+    /// Notes that the key was held when the lease was asked for: before its holder gets it.
+    pub(crate) fn note_contended(&self) {
+        self.was_contended.store(true, Ordering::Relaxed);
     }
 
     /// A change of the state is followed by a look for watchers, and this by a look at the state, so one of them sees the other.

@@ -64,5 +64,8 @@ pub(super) fn origin(core: &Arc<Core>) -> Origin {
 }
 
 pub(super) fn granted(held: HeldLease, contended: bool, core: &Arc<Core>) -> Response {
-    Response::Granted(Lease::new(held, contended, origin(core)))
+    if contended {
+        held.cell.note_contended();
+    }
+    Response::Granted(Lease::new(held, origin(core)))
 }

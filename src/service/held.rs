@@ -27,19 +27,13 @@ pub(crate) type Origin = Arc<dyn Any + Send + Sync>;
 /// in the background, from any thread, inside a runtime or not.
 pub struct Lease {
     held: HeldLease,
-    /// The key was held when it was asked for.
-    contended: bool,
     // Dropped after `held`, so that the release is on its way before the client may end.
     client: Origin,
 }
 
 impl Lease {
-    pub(crate) fn new(held: HeldLease, contended: bool, client: Origin) -> Self {
-        Self {
-            held,
-            contended,
-            client,
-        }
+    pub(crate) fn new(held: HeldLease, client: Origin) -> Self {
+        Self { held, client }
     }
 
     /// Sends the release at once, if that was not done; the server's answer comes later.
@@ -93,7 +87,7 @@ impl Lease {
     /// [`Fencing`]: crate::Fencing
     #[must_use]
     pub fn fence(&self) -> Option<Fence> {
-        self.held.cell.fence
+        self.held.cell.fence()
     }
 
     /// Returns the [`fence`](Self::fence), or an error that says what is missing. With
@@ -150,7 +144,7 @@ impl Lease {
     /// Whether the key was held when this lease was asked for, so that it had to be waited for.
     #[must_use]
     pub fn was_contended(&self) -> bool {
-        self.contended
+        self.held.cell.was_contended()
     }
 
     /// Resolves with the reason when the lease is lost: before time lets the server grant it to anybody else. A
@@ -249,7 +243,7 @@ impl Lease {
 #[cfg(feature = "blocking")]
 impl Take for Lease {
     fn take(&mut self) -> Self {
-        Self::new(self.held.take(), self.contended, Arc::clone(&self.client))
+        Self::new(self.held.take(), Arc::clone(&self.client))
     }
 }
 

@@ -1,15 +1,22 @@
 //! How many leases on a key this client holds. Pure.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 
 use crate::types::{Key, Kind};
 
 /// The number of leases that are held, by key.
 #[derive(Debug, Default)]
 pub(crate) struct Holdings {
-    locks: HashMap<Key, u32>,
-    slots: HashMap<Key, u32>,
+    locks: Held,
+    slots: Held,
+}
+
+/// Most keys are held once, and there may be very many: those need no number.
+#[derive(Debug, Default)]
+struct Held {
+    keys: HashSet<Key>,
+    /// How many leases a key has beside the first.
+    more: HashMap<Key, u32>,
 }
 
 impl Holdings {
@@ -19,30 +26,37 @@ impl Holdings {
             Kind::Lock => &self.locks,
             Kind::Semaphore => &self.slots,
         };
-        held.get(key).copied().unwrap_or_default()
+        match held.keys.contains(key) {
+            true => 1 + held.more.get(key).copied().unwrap_or_default(),
+            false => 0,
+        }
     }
 
     /// Counts one more.
     pub(crate) fn add(&mut self, kind: Kind, key: &Key) {
-        *self.of(kind).entry(key.clone()).or_default() += 1;
+        let held = self.of(kind);
+        if !held.keys.insert(key.clone()) {
+            *held.more.entry(key.clone()).or_default() += 1;
+        }
     }
 
     /// Counts one less.
     pub(crate) fn remove(&mut self, kind: Kind, key: &Key) {
-        match self.of(kind).entry(key.clone()) {
-            Entry::Occupied(mut held) if *held.get() > 1 => *held.get_mut() -= 1,
-            Entry::Occupied(held) => drop(held.remove()),
-            Entry::Vacant(_) => {}
+        let held = self.of(kind);
+        match held.more.get_mut(key) {
+            Some(more) if *more > 1 => *more -= 1,
+            Some(_) => drop(held.more.remove(key)),
+            None => drop(held.keys.remove(key)),
         }
     }
 
     /// How many keys are held.
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
-        self.locks.len() + self.slots.len()
+        self.locks.keys.len() + self.slots.keys.len()
     }
 
-    fn of(&mut self, kind: Kind) -> &mut HashMap<Key, u32> {
+    fn of(&mut self, kind: Kind) -> &mut Held {
         match kind {
             Kind::Lock => &mut self.locks,
             Kind::Semaphore => &mut self.slots,
@@ -58,19 +72,26 @@ mod tests {
     fn locks_and_slots_are_counted_apart_and_leave_nothing_behind() {
         let (a, b) = (Key::new("a").unwrap(), Key::new("b").unwrap());
         let mut held = Holdings::default();
-        held.add(Kind::Semaphore, &a);
-        held.add(Kind::Semaphore, &a);
+        for _ in 0..3 {
+            held.add(Kind::Semaphore, &a);
+        }
         held.add(Kind::Lock, &b);
         let counts = |held: &Holdings| {
             [(Kind::Semaphore, &a), (Kind::Lock, &a), (Kind::Lock, &b)].map(|(kind, key)| held.count(kind, key))
         };
-        assert_eq!(counts(&held), [2, 0, 1]);
+        assert_eq!(counts(&held), [3, 0, 1]);
         held.remove(Kind::Semaphore, &a);
         held.remove(Kind::Lock, &b);
+        assert_eq!(counts(&held), [2, 0, 0]);
+        held.remove(Kind::Semaphore, &a);
         assert_eq!(counts(&held), [1, 0, 0]);
         held.remove(Kind::Semaphore, &a);
         held.remove(Kind::Semaphore, &a);
         assert_eq!(counts(&held), [0, 0, 0]);
-        assert!(held.locks.is_empty() && held.slots.is_empty());
+        assert!(
+            [held.locks, held.slots]
+                .iter()
+                .all(|held| held.keys.is_empty() && held.more.is_empty())
+        );
     }
 }

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use self::entry::{LeaseEntry, Phase};
+use self::entry::{LeaseEntry, Neighbour, Phase};
 pub(crate) use self::losing::Survival;
 pub(crate) use self::releasing::Claim;
 pub(super) use self::renewing::granted_ttl;
@@ -146,8 +146,8 @@ impl Registry {
             ends: self.epoch.stamp(deadline),
             deadline: self.epoch.stamp(deadline),
             timer: None,
-            before: None,
-            behind: None,
+            before: Neighbour::default(),
+            behind: Neighbour::default(),
         };
         let slot = self.free.pop().unwrap_or_else(|| self.slots.add());
         let mut id = LeaseId { slot, generation: 0 };

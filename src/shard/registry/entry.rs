@@ -1,5 +1,6 @@
 //! What is kept for each lease.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use super::stamp::Stamp;
@@ -27,8 +28,23 @@ pub(super) struct LeaseEntry {
     /// Its place in the timer.
     pub(super) timer: Option<Stamp>,
     /// Its neighbours among the leases of its owner.
-    pub(super) before: Option<u32>,
-    pub(super) behind: Option<u32>,
+    pub(super) before: Neighbour,
+    pub(super) behind: Neighbour,
+}
+
+/// The slot of a neighbour, if there is one: in half the room of an optional index.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Neighbour(Option<NonZeroU32>);
+
+impl Neighbour {
+    pub(super) fn new(slot: Option<u32>) -> Self {
+        // Counted from 1.
+        Self(slot.and_then(|slot| NonZeroU32::MIN.checked_add(slot)))
+    }
+
+    pub(super) fn slot(self) -> Option<u32> {
+        self.0.map(|number| number.get() - 1)
+    }
 }
 
 /// Where a lease stands between grant and end.

@@ -1,6 +1,6 @@
 //! Which connection owns which leases, as the server counts it.
 
-use super::{Phase, Registry};
+use super::{Neighbour, Phase, Registry};
 use crate::shard::ids::{LaneId, LeaseId};
 
 impl Registry {
@@ -36,7 +36,7 @@ impl Registry {
                 slot: index,
                 generation: slot.generation,
             });
-            next = slot.entry.as_ref().and_then(|entry| entry.behind);
+            next = slot.entry.as_ref().and_then(|entry| entry.behind.slot());
         }
         ids
     }
@@ -45,11 +45,11 @@ impl Registry {
     pub(super) fn chain(&mut self, slot: u32, owner: LaneId) {
         let behind = self.owned.insert(owner, slot);
         if let Some(entry) = behind.and_then(|slot| self.at(slot)) {
-            entry.before = Some(slot);
+            entry.before = Neighbour::new(Some(slot));
         }
         if let Some(entry) = self.at(slot) {
-            entry.before = None;
-            entry.behind = behind;
+            entry.before = Neighbour::default();
+            entry.behind = Neighbour::new(behind);
         }
     }
 
@@ -58,10 +58,10 @@ impl Registry {
         let Some((owner, before, behind)) = self.at(slot).map(|entry| (entry.owner, entry.before, entry.behind)) else {
             return;
         };
-        if let Some(entry) = behind.and_then(|slot| self.at(slot)) {
+        if let Some(entry) = behind.slot().and_then(|slot| self.at(slot)) {
             entry.before = before;
         }
-        match (before, behind) {
+        match (before.slot(), behind.slot()) {
             (Some(before), _) => {
                 if let Some(entry) = self.at(before) {
                     entry.behind = behind;

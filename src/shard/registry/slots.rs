@@ -14,6 +14,10 @@ pub(super) struct LeaseSlot {
     pub(super) entry: Option<LeaseEntry>,
 }
 
+/// There may be a million of them.
+#[cfg(all(test, target_pointer_width = "64"))]
+const _: () = assert!(size_of::<LeaseSlot>() <= 88);
+
 impl Slots {
     /// Makes an empty slot and returns its index.
     pub(super) fn add(&mut self) -> u32 {
