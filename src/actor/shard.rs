@@ -32,7 +32,7 @@ use crate::net::stream::Stream;
 use crate::protocol::StableRef;
 use crate::shard::ask::Ask;
 use crate::shard::effect::{AcquireOutcome, Answer, Effect, Effects, Handover, Opening, Role};
-use crate::shard::held::{Acquired, FromHolder, HeldLease, HeldPlace};
+use crate::shard::held::{Acquired, HeldLease, HeldPlace, WayBack};
 use crate::shard::ids::LaneId;
 use crate::shard::input::{Input, Inputs, Mailbox};
 use crate::shard::request::Pending;
@@ -61,7 +61,7 @@ struct Driver {
     inputs: Inputs,
     mailbox: Mailbox,
     /// The same, for what callers hold.
-    holders: Arc<dyn FromHolder>,
+    holders: WayBack,
     config: ShardConfig,
     health: watch::Sender<ShardHealth>,
     handover: watch::Sender<Handover>,
@@ -137,7 +137,7 @@ impl Driver {
             shard,
             effects,
             inputs,
-            holders: Arc::new(mailbox.clone()),
+            holders: mailbox.way_back(),
             mailbox,
             metrics: LaneMetrics::new(&sink),
             config,

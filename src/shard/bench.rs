@@ -120,11 +120,11 @@ impl Bench {
                 Effect::End(_, report) => self.report = Some(report),
                 Effect::Answer(Answer::Acquire(ask, outcome)) => ask.tell(outcome.map(|outcome| match outcome {
                     AcquireOutcome::Lease(id, cell) => {
-                        Acquired::Lease(HeldLease::new(cell, id, Arc::new(self.mailbox.clone())))
+                        Acquired::Lease(HeldLease::new(cell, id, self.mailbox.way_back()))
                     }
                     AcquireOutcome::Busy(refusal) => Acquired::Busy(refusal),
                     AcquireOutcome::Queued(id, target, key, refusal) => {
-                        Acquired::Queued(HeldPlace::new(id, target, key, refusal, Arc::new(self.mailbox.clone())))
+                        Acquired::Queued(HeldPlace::new(id, target, key, refusal, self.mailbox.way_back()))
                     }
                 })),
                 Effect::Answer(Answer::Release(told, outcome)) => told.tell(outcome),

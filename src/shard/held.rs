@@ -32,6 +32,9 @@ pub(crate) trait FromHolder: Send + Sync {
     fn give_up(&self, id: TicketId);
 }
 
+/// A shard's way back, which all that its callers hold shares. One pointer wide: there may be very many leases.
+pub(crate) type WayBack = Arc<Box<dyn FromHolder>>;
+
 /// A place in a queue, in the hands of a caller. Dropping it gives the place up.
 pub(crate) struct HeldPlace {
     id: TicketId,
@@ -39,7 +42,7 @@ pub(crate) struct HeldPlace {
     pub(crate) key: Key,
     /// What the server said when it gave the place.
     pub(crate) refusal: Refusal,
-    shard: Arc<dyn FromHolder>,
+    shard: WayBack,
     used: bool,
 }
 
@@ -49,7 +52,7 @@ impl HeldPlace {
         self.id
     }
 
-    pub(crate) fn new(id: TicketId, target: Target, key: Key, refusal: Refusal, shard: Arc<dyn FromHolder>) -> Self {
+    pub(crate) fn new(id: TicketId, target: Target, key: Key, refusal: Refusal, shard: WayBack) -> Self {
         Self {
             id,
             target,
@@ -95,7 +98,7 @@ impl Drop for HeldPlace {
 pub(crate) struct HeldLease {
     pub(crate) cell: Arc<LeaseCell>,
     id: LeaseId,
-    shard: Arc<dyn FromHolder>,
+    shard: WayBack,
     stage: Stage,
 }
 
@@ -111,7 +114,7 @@ impl HeldLease {
         self.id
     }
 
-    pub(crate) fn new(cell: Arc<LeaseCell>, id: LeaseId, shard: Arc<dyn FromHolder>) -> Self {
+    pub(crate) fn new(cell: Arc<LeaseCell>, id: LeaseId, shard: WayBack) -> Self {
         Self {
             cell,
             id,

@@ -1,5 +1,6 @@
 //! What a shard is told.
 
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use tokio::time::Instant;
 
 use super::acquire::{Acquire, Patience};
 use super::ask::Ask;
-use super::held::{Acquired, FromHolder};
+use super::held::{Acquired, FromHolder, WayBack};
 use super::ids::{LaneId, LeaseId, TicketId};
 use super::question::Question;
 use super::request::Pending;
@@ -73,6 +74,11 @@ impl Mailbox {
     pub(crate) fn new() -> (Self, Inputs) {
         let (sender, receiver) = mpsc::unbounded_channel();
         (Self(sender), Inputs(receiver))
+    }
+
+    /// The same, for what callers hold.
+    pub(crate) fn way_back(&self) -> WayBack {
+        Arc::new(Box::new(self.clone()))
     }
 
     /// Tells the shard. Returns whether it is there to be told.

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use self::entry::{LeaseEntry, Neighbour, Phase};
+use self::entry::{LeaseEntry, Neighbour, Phase, Terms};
 pub(crate) use self::losing::Survival;
 pub(crate) use self::releasing::Claim;
 pub(super) use self::renewing::granted_ttl;
@@ -133,6 +133,12 @@ impl Registry {
         } else {
             policy.max_hold.map(|hold| after(sent_at, hold))
         };
+        let terms = (renew_until.is_some() || policy.ratio.is_some()).then(|| {
+            Box::new(Terms {
+                renew_until: renew_until.map(|until| self.epoch.stamp(until)),
+                ratio: policy.ratio,
+            })
+        });
         let random = self.jitter.f64();
         let renew_at = self.schedule.renew_at(sent_at, grant.ttl, policy.ratio, random);
         let entry = LeaseEntry {
@@ -140,8 +146,7 @@ impl Registry {
             target,
             owner,
             phase: Phase::Waiting,
-            renew_until: renew_until.map(|until| self.epoch.stamp(until)),
-            renew_ratio: policy.ratio,
+            terms,
             renew_at: self.epoch.stamp(renew_at),
             ends: self.epoch.stamp(deadline),
             deadline: self.epoch.stamp(deadline),
@@ -205,7 +210,9 @@ impl Registry {
             entry.renew_at = entry.renew_at.earlier_by(since);
             entry.ends = entry.ends.earlier_by(since);
             entry.deadline = entry.deadline.earlier_by(since);
-            entry.renew_until = entry.renew_until.map(|until| until.earlier_by(since));
+            if let Some(terms) = &mut entry.terms {
+                terms.renew_until = terms.renew_until.map(|until| until.earlier_by(since));
+            }
             if let LeaseState::Lost(_) = entry.cell.state_at(moment) {
                 entry.deadline = entry.deadline.min(now);
             }

@@ -7,7 +7,6 @@ mod callers;
 mod lanes;
 mod terms;
 
-use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -142,12 +141,10 @@ impl Bench {
     fn answer(&mut self, answer: Answer) {
         match answer {
             Answer::Acquire(ask, outcome) => ask.tell(outcome.map(|outcome| match outcome {
-                AcquireOutcome::Lease(id, cell) => {
-                    Acquired::Lease(HeldLease::new(cell, id, Arc::new(self.mailbox.clone())))
-                }
+                AcquireOutcome::Lease(id, cell) => Acquired::Lease(HeldLease::new(cell, id, self.mailbox.way_back())),
                 AcquireOutcome::Busy(refusal) => Acquired::Busy(refusal),
                 AcquireOutcome::Queued(id, target, key, refusal) => {
-                    let holders = Arc::new(self.mailbox.clone());
+                    let holders = self.mailbox.way_back();
                     Acquired::Queued(HeldPlace::new(id, target, key, refusal, holders))
                 }
             })),

@@ -12,7 +12,7 @@ use super::world::World;
 use crate::net::lane::Command;
 use crate::protocol::Request;
 use crate::shard::effect::{AcquireOutcome, Answer, Effect, Opening, Role};
-use crate::shard::held::{Acquired, FromHolder, HeldLease, HeldPlace};
+use crate::shard::held::{Acquired, HeldLease, HeldPlace};
 use crate::shard::ids::LaneId;
 use crate::shard::request::Pending;
 
@@ -144,7 +144,7 @@ impl World {
     fn answer(&mut self, index: usize, answer: Answer) {
         let now = self.now();
         let id = self.clients[index].id;
-        let holders: Arc<dyn FromHolder> = Arc::new(self.clients[index].mailbox.clone());
+        let holders = self.clients[index].mailbox.way_back();
         match answer {
             Answer::Acquire(ask, outcome) => {
                 let call = self.callers.of_ask(&ask).unwrap_or_default();

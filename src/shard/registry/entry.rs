@@ -16,10 +16,8 @@ pub(super) struct LeaseEntry {
     pub(super) target: Target,
     pub(super) owner: LaneId,
     pub(super) phase: Phase,
-    /// No renewal is sent from then on.
-    pub(super) renew_until: Option<Stamp>,
-    /// Its own ratio, if it has one.
-    pub(super) renew_ratio: Option<RenewRatio>,
+    /// Its own terms, if it has any.
+    pub(super) terms: Option<Box<Terms>>,
     pub(super) renew_at: Stamp,
     /// When it is over, as far as its last grant or renewal goes.
     pub(super) ends: Stamp,
@@ -30,6 +28,14 @@ pub(super) struct LeaseEntry {
     /// Its neighbours among the leases of its owner.
     pub(super) before: Neighbour,
     pub(super) behind: Neighbour,
+}
+
+/// How a lease is renewed that is not renewed as the client's others are.
+#[derive(Debug)]
+pub(super) struct Terms {
+    /// No renewal is sent from then on.
+    pub(super) renew_until: Option<Stamp>,
+    pub(super) ratio: Option<RenewRatio>,
 }
 
 /// The slot of a neighbour, if there is one: in half the room of an optional index.
@@ -71,6 +77,12 @@ impl Phase {
 
 impl LeaseEntry {
     pub(super) fn renews(&self) -> bool {
-        self.renew_until.is_none_or(|until| self.renew_at < until)
+        let until = self.terms.as_ref().and_then(|terms| terms.renew_until);
+        until.is_none_or(|until| self.renew_at < until)
+    }
+
+    /// Its own ratio, if it has one.
+    pub(super) fn renew_ratio(&self) -> Option<RenewRatio> {
+        self.terms.as_ref()?.ratio
     }
 }

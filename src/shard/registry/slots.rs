@@ -16,7 +16,7 @@ pub(super) struct LeaseSlot {
 
 /// There may be a million of them.
 #[cfg(all(test, target_pointer_width = "64"))]
-const _: () = assert!(size_of::<LeaseSlot>() <= 88);
+const _: () = assert!(size_of::<LeaseSlot>() <= 80);
 
 impl Slots {
     /// Makes an empty slot and returns its index.
