@@ -105,6 +105,7 @@ async fn requests_and_leases(recorded: &Recorded) {
     assert_eq!((waits("uncontended"), waits("contended")), (2, 1));
     let holds = recorded.samples("hold_duration_seconds", &[("outcome", "released")]);
     assert_eq!(holds.len(), 3);
+    assert_eq!(recorded.value("waiters_limit", &[]), 65_536.0);
     assert!(!recorded.samples("batch_size", &[]).is_empty());
     assert!(
         recorded
@@ -716,8 +717,11 @@ fn dashboard_and_alerts_ask_for_metrics_that_exist() {
         "requests_total",
         "renewal_headroom_ratio",
         "leases_held",
+        "request_duration_seconds",
         "waiters",
+        "waiters_limit",
         "connections",
+        "connects_total",
         "reconnects_total",
         "redirects_total",
         "failovers_total",
@@ -728,10 +732,51 @@ fn dashboard_and_alerts_ask_for_metrics_that_exist() {
             "nobody looks at {topic}"
         );
     }
-    for alert in documented("alert").keys() {
+    let page = document("docs/observability.md");
+    for (alert, cells) in &documented("alert") {
         assert!(alerts.contains(&format!("- alert: {alert}\n")), "{alert}");
+        let (_, rule) = alerts.split_once(&format!("- alert: {alert}\n")).unwrap();
+        let severity = format!("          severity: {}\n", cells[0]);
+        let runbook = format!(
+            "          runbook_url: docs/observability.md#{}\n",
+            alert.to_lowercase()
+        );
+        let rule = rule.split("- alert: ").next().unwrap();
+        assert!(rule.contains(&severity) && rule.contains(&runbook), "{alert}: {rule}");
+        assert!(
+            page.contains(&format!("\n### {alert}\n")),
+            "no section says what to do about {alert}"
+        );
     }
     assert_eq!(alerts.matches("- alert: ").count(), documented("alert").len());
+}
+
+#[test]
+fn the_dashboard_can_be_narrowed_to_a_shard_and_a_class_of_keys() {
+    let dashboard: serde_json::Value = serde_json::from_str(&document("docs/grafana/dflockd-client.json")).unwrap();
+    let variables: Vec<_> = dashboard["templating"]["list"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|variable| variable["name"].as_str().unwrap())
+        .collect();
+    assert_eq!(variables, ["datasource", "job", "instance", "shard", "key_class"]);
+    let panels = dashboard["panels"].as_array().unwrap();
+    let ids: BTreeSet<_> = panels.iter().map(|panel| panel["id"].as_u64().unwrap()).collect();
+    assert_eq!(ids.len(), panels.len(), "each panel has an id of its own");
+    for target in panels.iter().filter_map(|panel| panel["targets"].as_array()).flatten() {
+        let query = target["expr"].as_str().unwrap();
+        for selector in query.split("dflockd_client_").skip(1) {
+            let (name, rest) = selector.split_once('{').unwrap();
+            let conditions = rest.split_once('}').unwrap().0;
+            assert!(conditions.contains("shard=~\"$shard\""), "{query}");
+            let is_classed = ["requests_", "request_duration_", "acquire_wait_"]
+                .iter()
+                .any(|start| name.starts_with(start))
+                && name != "requests_queued";
+            assert_eq!(conditions.contains("key_class=~\"$key_class\""), is_classed, "{query}");
+        }
+    }
 }
 
 /// On one thread, so that a subscriber of this thread sees all.

@@ -109,6 +109,7 @@ pub(crate) fn start(config: &Config, ending: &Ending) -> Result<(RouterRef, Arc<
             shard.health.subscribe(),
             config.shard.connection.max_in_flight,
             config.max_waiters,
+            &shard.sink,
         ));
     }
     let topology = Arc::new(Topology {

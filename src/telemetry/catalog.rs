@@ -127,6 +127,10 @@ pub(crate) const WAITERS: MetricFamily = MetricFamily::gauge(
     "dflockd_client_waiters",
     "Callers that wait for a key: locally for a connection, or on the server for their turn.",
 );
+pub(crate) const WAITERS_LIMIT: MetricFamily = MetricFamily::gauge(
+    "dflockd_client_waiters_limit",
+    "Callers that may wait for a key at once: max_waiters. Further callers wait for room.",
+);
 pub(crate) const WAIT_TRIES: MetricFamily = MetricFamily::counter(
     "dflockd_client_wait_tries_total",
     "Tries of keys whose callers wait without a place in the server's queue, by outcome.",
@@ -213,6 +217,7 @@ pub(crate) const ALL: &[MetricFamily] = &[
     RENEWAL_HEADROOM_RATIO,
     ORPHANS_RELEASED,
     WAITERS,
+    WAITERS_LIMIT,
     WAIT_TRIES,
     WAIT_CONNECTIONS_EXHAUSTED,
     REQUESTS_QUEUED,
