@@ -66,6 +66,7 @@ async fn serve() -> Result<(), Box<dyn Error>> {
         .fencing(Fencing::Required)
         // The first part of a key says what it is about, and has few values.
         .key_class(|key| key.split('/').next().unwrap_or("other"))
+        .on_lost(|lost| tracing::warn!(key = %lost.key, reason = %lost.reason, "a lease was lost under its request"))
         .connect()
         .await?;
     let database = match std::env::var("SERVICE_DATABASE") {

@@ -87,6 +87,7 @@ mod doctests;
 mod ending;
 mod error;
 mod escape;
+mod events;
 #[cfg(all(feature = "server", feature = "tls"))]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 #[doc(hidden)]
@@ -135,10 +136,11 @@ pub use rustls;
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 pub use client::builder::ClientBuilder;
-pub use client::{Client, ResponseFuture};
+pub use client::{Client, HealthWatch, ResponseFuture};
 pub use config::{ClientOptions, OnUnavailable};
 pub use distributed::{DistributedLock, DistributedSemaphore, EnqueueStatus, Holder};
 pub use error::{Budget, Error, ErrorKind, Result};
+pub use events::{ClientEvent, Events, LeaseLost, RenewalFailed, WaitBound};
 pub use handle::election::{Election, Leadership};
 pub use handle::guard::{Guard, LockGuard, SemaphorePermit};
 pub use handle::lock::Lock;

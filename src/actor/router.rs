@@ -13,6 +13,7 @@ use super::topology::{ShardPlace, Topology};
 use crate::config::Config;
 use crate::ending::{Ending, runtime_ended, shut_down};
 use crate::error::{Error, ErrorKind, Result};
+use crate::events::board::HealthBoard;
 use crate::human::human;
 use crate::net::backoff::ReconnectPolicy;
 use crate::net::health::ShardHealth;
@@ -89,7 +90,11 @@ pub(crate) fn start(config: &Config, ending: &Ending) -> Result<(RouterRef, Arc<
             index,
             plan: plan.clone(),
             config: config.shard.clone(),
-            health: watch::Sender::new(ShardHealth::connecting(index, plan.first())),
+            health: HealthBoard::new(
+                ShardHealth::connecting(index, plan.first()),
+                config.events.of_shard(index),
+            ),
+            events: config.events.of_shard(index),
             sink: ShardSink::new(config.sink.clone(), index),
             handover: watch::Sender::new(Handover::default()),
             ending: ending.clone(),
@@ -219,7 +224,7 @@ impl Router {
         }
         let pause = shard.restarts.died_after(since.elapsed());
         shard.stage = Stage::Pausing;
-        let endpoint = Arc::clone(&shard.arguments.health.borrow().endpoint);
+        let endpoint = shard.arguments.health.endpoint();
         // The log is the user's code: whatever it does, the shard is restarted.
         drop(catch(|| {
             self.span.outside(|| {
@@ -279,7 +284,7 @@ impl Router {
         };
         shard.stage = Stage::Ended;
         if let Some(cause) = self.ending.cause() {
-            shard.arguments.health.send_if_modified(|health| health.close(cause));
+            shard.arguments.health.close(cause);
         }
     }
 

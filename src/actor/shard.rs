@@ -23,6 +23,8 @@ use crate::clock::{SUSPEND_IS_KNOWN, suspended};
 use crate::config::ShardConfig;
 use crate::ending::{Ending, shut_down};
 use crate::error::{Error, ErrorKind, Result};
+use crate::events::ShardEvents;
+use crate::events::board::HealthBoard;
 use crate::net::connect::{ConnectOptions, Connected, Purpose};
 use crate::net::dial::{Dial, LaneEvent};
 use crate::net::health::{ConnectionState, ShardHealth};
@@ -46,7 +48,8 @@ pub(crate) struct ShardArguments {
     pub(crate) index: usize,
     pub(crate) plan: ShardPlan,
     pub(crate) config: ShardConfig,
-    pub(crate) health: watch::Sender<ShardHealth>,
+    pub(crate) health: HealthBoard,
+    pub(crate) events: ShardEvents,
     pub(crate) sink: ShardSink,
     /// Shared with the actors before and after.
     pub(crate) handover: watch::Sender<Handover>,
@@ -63,7 +66,7 @@ struct Driver {
     /// The same, for what callers hold.
     holders: WayBack,
     config: ShardConfig,
-    health: watch::Sender<ShardHealth>,
+    health: HealthBoard,
     handover: watch::Sender<Handover>,
     ending: Ending,
     metrics: LaneMetrics,
@@ -116,6 +119,7 @@ impl Driver {
             plan,
             config,
             health,
+            events,
             sink,
             handover,
             ending,
@@ -128,11 +132,11 @@ impl Driver {
             sink: sink.clone(),
             jitter: fastrand::Rng::new(),
             refs: Refs::new(StableRef::random()),
-            health: health.borrow().clone(),
+            health: health.current(),
             handover: *handover.borrow(),
         };
         let mut effects = Effects::default();
-        let shard = ShardMachine::new(setup, now, &mut effects);
+        let shard = ShardMachine::new(setup, now, &mut effects).telling(events);
         let mut driver = Self {
             shard,
             effects,
@@ -335,7 +339,7 @@ impl Driver {
     /// Publishes what the machine says of itself. That it is closed it says as soon as it is shut down.
     fn publish(&self, said: ShardHealth) {
         let closed = matches!(said.state, ConnectionState::Closed);
-        self.health.send_modify(|health| {
+        self.health.change(|health| {
             health.become_like(said);
             if closed {
                 health.close(self.ending.cause().unwrap_or(&shut_down()));

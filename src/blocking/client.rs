@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::events::Events;
 use super::lock::Lock;
 use super::multi_lock::MultiLock;
 use super::process::Ours;
@@ -178,6 +179,30 @@ impl Client {
     #[must_use]
     pub fn health(&self) -> Vec<ShardHealth> {
         self.0.health()
+    }
+
+    /// What happens to this client from now on; see [`crate::Client::events`].
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let runtime = tokio::runtime::Runtime::new()?;
+    /// # let server = runtime.block_on(dflockd_client::server::Server::builder().port(0).start())?;
+    /// use dflockd_client::ClientEvent;
+    /// use dflockd_client::blocking::Client;
+    ///
+    /// let client = Client::builder().servers([server.local_addr().to_string()]).build_blocking()?;
+    /// let mut events = client.events();
+    /// drop(client);
+    /// let mut closed = 0;
+    /// while let Some(event) = events.next_event()? {
+    ///     closed += usize::from(matches!(event, ClientEvent::Closed { .. }));
+    /// }
+    /// assert_eq!(closed, 1);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn events(&self) -> Events {
+        Events::new(self.0.events())
     }
 
     /// Releases everything that is held and closes; see [`crate::Client::shutdown`].

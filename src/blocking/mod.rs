@@ -30,6 +30,7 @@
 //! | [`MultiLock`], [`MultiLockGuard`] | [`Client::lock_all`] | [`crate::MultiLock`] |
 //! | [`DistributedLock`], [`DistributedSemaphore`] | a key, or a [`Lock`] | [`crate::DistributedLock`] |
 //! | [`Election`], [`Leadership`] | a [`Lock`] | [`crate::Election`] |
+//! | [`Events`] | [`Client::events`] | [`crate::Events`] |
 //!
 //! The low-level functions over a stream of your own are in [`protocol::blocking`](crate::protocol::blocking).
 //!
@@ -54,6 +55,7 @@
 mod client;
 mod distributed;
 mod election;
+mod events;
 mod guard;
 mod lock;
 mod multi_lock;
@@ -67,6 +69,7 @@ mod ticket;
 pub use client::Client;
 pub use distributed::{DistributedLock, DistributedSemaphore, Holder};
 pub use election::{Election, Leadership};
+pub use events::Events;
 pub use guard::{Held, LockGuard, SemaphorePermit};
 pub use lock::Lock;
 pub use multi_lock::{MultiLock, MultiLockGuard};

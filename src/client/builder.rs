@@ -13,6 +13,7 @@ use zeroize::Zeroizing;
 use crate::client::Client;
 use crate::config::{ClientOptions, Config, OnUnavailable, Supplied};
 use crate::error::{Error, Result};
+use crate::events::{ClientEvent, LeaseLost, RenewalFailed};
 use crate::net::auth::AuthSource;
 use crate::net::backoff::ReconnectPolicy;
 use crate::net::connector::Connector;
@@ -431,6 +432,38 @@ impl ClientBuilder {
         self
     }
 
+    /// Has a callback be told of each lease of this client that is lost while it is held, whichever handle it came from, as
+    /// [`ClientEvent::LeaseLost`] says. May be called several times.
+    ///
+    /// It runs in the task of the lease's shard, where nothing else goes on meanwhile, renewals included: keep it quick, and do not block. For
+    /// work there is [`Client::events`]. If it panics, that is logged.
+    ///
+    /// ```
+    /// let builder = dflockd_client::Client::builder().on_lost(|lost| eprintln!("{} is lost: {}", lost.key, lost.reason));
+    /// ```
+    pub fn on_lost(self, callback: impl Fn(&LeaseLost) + Send + Sync + 'static) -> Self {
+        self.on_event(move |event| {
+            if let ClientEvent::LeaseLost(lost) = event {
+                callback(lost);
+            }
+        })
+    }
+
+    /// Has a callback be told of each renewal that failed while its lease is still held, as [`ClientEvent::RenewalFailed`] says. It is tried
+    /// again by itself. The callback runs as that of [`on_lost`](Self::on_lost).
+    pub fn on_renewal_error(self, callback: impl Fn(&RenewalFailed) + Send + Sync + 'static) -> Self {
+        self.on_event(move |event| {
+            if let ClientEvent::RenewalFailed(failed) = event {
+                callback(failed);
+            }
+        })
+    }
+
+    fn on_event(mut self, callback: impl Fn(&ClientEvent) + Send + Sync + 'static) -> Self {
+        self.supplied.callbacks.push(Arc::new(callback));
+        self
+    }
+
     /// What was asked for, checked.
     pub(crate) fn check(self) -> Result<Config> {
         self.options.check(self.supplied)
@@ -518,6 +551,7 @@ impl fmt::Debug for ClientBuilder {
             .field("connector", &matches!(self.supplied.way, Way::Connector(_)))
             .field("metrics_recorder", &matches!(self.supplied.sink, Sink::Own(_)))
             .field("key_class", &self.supplied.key_class.is_some())
+            .field("callbacks", &self.supplied.callbacks.len())
             .field("layers", &self.layers.len())
             .finish()
     }

@@ -1,6 +1,7 @@
 //! The client: a cheap clone through which everything goes.
 
 pub(crate) mod builder;
+mod health_watch;
 
 use std::fmt;
 use std::future::Future;
@@ -15,9 +16,11 @@ use tokio::time::Instant;
 use tower::Service;
 
 use self::builder::ClientBuilder;
+pub use self::health_watch::HealthWatch;
 use crate::clock::after;
 use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::events::Events;
 use crate::handle::lock::Lock;
 use crate::handle::multi_lock::MultiLock;
 use crate::handle::semaphore::Semaphore;
@@ -354,6 +357,58 @@ impl Client {
     #[must_use]
     pub fn watch_health(&self, shard: usize) -> Option<watch::Receiver<ShardHealth>> {
         self.core().topology.shards.get(shard).map(|shard| shard.health.clone())
+    }
+
+    /// The health of all shards at once, to be told of each change.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), dflockd_client::Error> {
+    /// # let server = dflockd_client::server::Server::builder().port(0).start().await?;
+    /// # let client = dflockd_client::Client::builder().servers([server.local_addr().to_string()]).build()?;
+    /// let mut health = client.watch_all_health();
+    /// while !health.current().iter().all(|shard| shard.is_connected()) {
+    ///     health.changed().await;
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn watch_all_health(&self) -> HealthWatch {
+        let shards = &self.core().topology.shards;
+        HealthWatch::new(shards.iter().map(|shard| shard.health.clone()).collect())
+    }
+
+    /// What happens to this client from now on, as a stream: connections, leases that are lost, and so on. See [`ClientEvent`] for all of
+    /// it, and [`Events`] for what becomes of readers that are slow. Any number of streams may be had.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), dflockd_client::Error> {
+    /// use dflockd_client::{ClientEvent, LostReason};
+    ///
+    /// # let server = dflockd_client::server::Server::builder().port(0).start().await?;
+    /// # let client = dflockd_client::Client::builder().servers([server.local_addr().to_string()]).connect().await?;
+    /// let mut events = client.events();
+    /// let guard = client.lock("orders/42")?.acquire().await?;
+    /// client.shutdown(Duration::from_secs(5)).await;
+    /// while let Some(event) = events.next_event().await {
+    ///     match event {
+    ///         ClientEvent::LeaseLost(lost) => {
+    ///             assert_eq!((lost.key.as_str(), lost.reason), ("orders/42", LostReason::Shutdown));
+    ///             break;
+    ///         }
+    ///         other => println!("{other:?}"),
+    ///     }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// [`ClientEvent`]: crate::ClientEvent
+    pub fn events(&self) -> Events {
+        self.config().events.subscribe()
     }
 
     /// Releases everything that is held, in one burst per shard, and closes. Holders are told

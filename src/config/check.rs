@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::{ClientOptions, Config, OnUnavailable, ShardConfig, Supplied};
 use crate::error::{Error, Result};
+use crate::events::EventHub;
 use crate::human::human;
 use crate::lease::schedule::{RenewRatio, Schedule};
 use crate::net::auth::Credentials;
@@ -83,6 +84,7 @@ impl ClientOptions {
             max_waiters: self.max_waiters,
             sink: supplied.sink,
             key_class: supplied.key_class,
+            events: EventHub::new(supplied.callbacks),
             shard: ShardConfig {
                 connection: Arc::new(ConnectionSettings {
                     credentials: Arc::new(credentials),

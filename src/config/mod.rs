@@ -15,6 +15,7 @@ use std::time::Duration;
 
 pub(crate) use self::check::LONGEST_SILENCE;
 pub use self::options::ClientOptions;
+use crate::events::{Callback, EventHub};
 use crate::net::connect::{ConnectOptions, Purpose};
 use crate::net::endpoint::Endpoint;
 use crate::net::reach::Way;
@@ -42,6 +43,7 @@ pub(crate) struct Supplied {
     pub(crate) way: Way,
     pub(crate) sink: Sink,
     pub(crate) key_class: Option<Classifier>,
+    pub(crate) callbacks: Vec<Callback>,
 }
 
 /// What was asked for, checked.
@@ -54,6 +56,7 @@ pub(crate) struct Config {
     pub(crate) max_waiters: usize,
     pub(crate) sink: Sink,
     pub(crate) key_class: Option<Classifier>,
+    pub(crate) events: EventHub,
     pub(crate) shard: ShardConfig,
 }
 

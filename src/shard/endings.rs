@@ -156,7 +156,10 @@ impl ShardMachine {
             (Fate::StaysDue, Pending::Renew(renewal)) if !ended.served => {
                 renewal.span.record("outcome", "unanswered");
             }
-            (Fate::StaysDue, Pending::Renew(renewal)) => self.renewal_unanswered(&renewal),
+            (Fate::StaysDue, Pending::Renew(renewal)) => {
+                self.tell_failed_renewal(renewal.id, || cause.clone());
+                self.renewal_unanswered(&renewal);
+            }
             (Fate::Forget, Pending::Probe(probe)) => self.probe_unanswered(&probe.key, turn.now),
             (Fate::Repeat | Fate::StaysDue | Fate::Forget, _) => {}
         }

@@ -11,6 +11,7 @@ use super::ids::{LaneId, LeaseId};
 use super::request::{GivenBack, Pending, PendingRelease, Renewal};
 use crate::clock::{Moment, after};
 use crate::error::{Error, ErrorKind, Result};
+use crate::events::{ClientEvent, RenewalFailed};
 use crate::lease::cell::{LeaseState, LostReason};
 use crate::lease::release::ReleaseTold;
 use crate::protocol::{Response, Status};
@@ -91,6 +92,7 @@ impl ShardMachine {
             refused => {
                 self.leases.retry_renewal_at(*id, turn.now + RENEWAL_RETRY);
                 self.tell_refused_renewal(*id, from, refused);
+                self.tell_failed_renewal(*id, || self.refused_renewal(*id, from, refused));
                 "put_off"
             }
         };
@@ -123,6 +125,31 @@ impl ShardMachine {
             ?answer,
             "not renewed: tried again in a moment"
         );
+    }
+
+    /// The error of a renewal that was refused for a reason that passes.
+    fn refused_renewal(&self, id: LeaseId, from: LaneId, answer: &Response) -> Error {
+        let key = self.leases.claim(id).map(|claim| claim.cell.key.clone());
+        let error = match (answer, &key) {
+            (Response::Refused(status), Some(key)) => status.to_error(key.as_str()),
+            (other, _) => Error::new(ErrorKind::Protocol, format!("{other:?} is no answer to a renewal")),
+        };
+        error.at(self.endpoint_of(from).shared_text())
+    }
+
+    /// Tells that a lease that is held could not be renewed this time.
+    pub(super) fn tell_failed_renewal(&self, id: LeaseId, error: impl FnOnce() -> Error) {
+        let Some(claim) = self.leases.claim(id).filter(|_| self.events.is_wanted()) else {
+            return;
+        };
+        self.events.tell(|shard| {
+            ClientEvent::RenewalFailed(RenewalFailed {
+                shard,
+                key: claim.cell.key.clone(),
+                kind: claim.cell.kind,
+                error: error(),
+            })
+        });
     }
 
     /// It was not sent, or its answer was lost: the lease stays due.

@@ -95,6 +95,7 @@ use self::shutdown::Closing;
 use self::wait_pace::WaitPace;
 use self::waits::Waits;
 use crate::error::Error;
+use crate::events::ShardEvents;
 use crate::lease::metrics::LeaseMetrics;
 use crate::lease::schedule::Schedule;
 use crate::net::backoff::{Attempts, ReconnectPolicy};
@@ -222,6 +223,7 @@ pub(crate) struct ShardMachine {
     closing: Option<Closing>,
     over: bool,
     metrics: ShardMetrics,
+    events: ShardEvents,
     /// Open from the loss of the last pipelined connection, or the first failed attempt, until there is one.
     away: Option<Span>,
 }
@@ -276,6 +278,7 @@ impl ShardMachine {
             closing: None,
             over: false,
             metrics,
+            events: ShardEvents::default(),
             away: None,
             settings,
         };
@@ -283,6 +286,13 @@ impl ShardMachine {
         shard.set_health(ConnectionState::Connecting, turn);
         shard.open_first(shard.serving.held_back_for(now), turn);
         shard
+    }
+
+    /// The same, which tells what happens.
+    pub(crate) fn telling(mut self, events: ShardEvents) -> Self {
+        self.leases.tell(events.clone());
+        self.events = events;
+        self
     }
 
     /// The machine has been suspended for so long by now, in all. What is due because of that is due at once.

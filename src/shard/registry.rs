@@ -23,6 +23,7 @@ use self::stamp::{Epoch, Stamp};
 use super::holdings::Holdings;
 use super::ids::{LaneId, LeaseId, WaitKey};
 use crate::clock::{Moment, after};
+use crate::events::ShardEvents;
 use crate::lease::cell::{CellTimes, LeaseCell, LeaseState, LostReason};
 use crate::lease::lost_keys::LostKeys;
 use crate::lease::metrics::LeaseMetrics;
@@ -62,6 +63,7 @@ pub(crate) struct Registry {
     suspended: Duration,
     jitter: fastrand::Rng,
     metrics: LeaseMetrics,
+    events: ShardEvents,
 }
 
 /// When a grant was asked for, and when it was taken up.
@@ -99,7 +101,13 @@ impl Registry {
             suspended: Duration::ZERO,
             jitter,
             metrics,
+            events: ShardEvents::default(),
         }
+    }
+
+    /// Has it tell of leases that are lost.
+    pub(crate) fn tell(&mut self, events: ShardEvents) {
+        self.events = events;
     }
 
     /// The same, for a cluster, where the leases of tokens are [known](Self::know).

@@ -15,6 +15,7 @@ use super::request::{Pending, Probe, ServerWait, Wait};
 use super::waits::{Bound, KEPT_UNCLAIMED, Lack, Occupant, Start};
 use crate::clock::after;
 use crate::error::{Error, ErrorKind};
+use crate::events::{ClientEvent, WaitBound};
 use crate::human::human;
 use crate::net::abilities::Abilities;
 use crate::net::connect::Purpose;
@@ -363,6 +364,14 @@ impl ShardMachine {
             return;
         }
         self.metrics.exhausted(why);
+        let bound = match why {
+            Exhausted::Limit => Some(WaitBound::ExclusiveConnections),
+            Exhausted::ServerFull => Some(WaitBound::ServerConnections),
+            Exhausted::NotEstablished => None,
+        };
+        if let Some(bound) = bound {
+            self.events.tell(|shard| ClientEvent::WaitBoundReached { shard, bound });
+        }
         self.waits.lacks(match why {
             Exhausted::Limit => Lack::InUse,
             Exhausted::ServerFull => Lack::Full,

@@ -24,6 +24,7 @@ use super::message::{LinkMessage, LinkRequest, Subscription};
 use super::metrics::{LinkMetrics, SignalCounters};
 use crate::clock::Moment;
 use crate::error::{Error, ErrorKind};
+use crate::events::ShardEvents;
 use crate::human::human;
 use crate::net::backoff::ReconnectPolicy;
 use crate::net::dial::{Dial, LaneEvent};
@@ -49,6 +50,7 @@ pub(super) struct LinkArguments {
     pub(super) buffer: Arc<Buffer>,
     pub(super) health: watch::Sender<ShardHealth>,
     pub(super) sink: ShardSink,
+    pub(super) events: ShardEvents,
 }
 
 /// The state of a link.
@@ -62,6 +64,7 @@ pub(super) struct LinkMachine {
     buffer: Arc<Buffer>,
     health: watch::Sender<ShardHealth>,
     metrics: LinkMetrics,
+    events: ShardEvents,
     counters: SignalCounters,
     lane: LinkLane,
     /// It was connected before, and its consumer was told of the loss.
@@ -110,6 +113,7 @@ impl LinkMachine {
             buffer: arguments.buffer,
             health: arguments.health,
             metrics,
+            events: arguments.events,
             counters,
             lane,
             lost: false,

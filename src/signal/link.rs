@@ -77,6 +77,7 @@ impl Link {
             buffer,
             health,
             sink,
+            events: config.events.of_shard(index),
         };
         let _entered = runtime.enter();
         let (actor, _) = ActorRuntime::spawn_instant(None, LinkActor, arguments).map_err(|error| {

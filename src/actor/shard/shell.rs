@@ -10,12 +10,11 @@ use std::future::poll_fn;
 use std::task::Poll;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
-use tokio::sync::watch;
 
 use super::{Driver, ShardArguments};
 use crate::ending::{Ending, runtime_ended};
 use crate::error::{Error, ErrorKind, Result};
-use crate::net::health::ShardHealth;
+use crate::events::board::HealthBoard;
 use crate::shard::input::{Inputs, Mailbox};
 use crate::telemetry::actor_span::ActorSpan;
 use crate::unwind::{Panic, catch};
@@ -32,7 +31,7 @@ type Parts = (ShardArguments, Mailbox, Inputs);
 /// The state of the actor.
 pub(crate) struct Shell {
     index: usize,
-    health: watch::Sender<ShardHealth>,
+    health: HealthBoard,
     ending: Ending,
     stage: Stage,
 }
@@ -108,8 +107,8 @@ impl Shell {
                 self.index
             ),
         );
-        let error = error.at(&self.health.borrow().endpoint);
-        self.health.send_modify(|health| health.died(error.clone()));
+        let error = error.at(&self.health.endpoint());
+        self.health.change(|health| health.died(error.clone()));
         let before = std::mem::replace(&mut self.stage, Stage::Over);
         drop(catch(|| drop(before)));
         error
@@ -127,7 +126,7 @@ impl Drop for Shell {
         if ended {
             self.ending.begin(runtime_ended("client"));
             if let Some(cause) = self.ending.cause() {
-                self.health.send_if_modified(|health| health.close(cause));
+                self.health.close(cause);
             }
         }
     }

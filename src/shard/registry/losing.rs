@@ -6,6 +6,7 @@ use tokio::time::Instant;
 
 use super::{Claim, Phase, Registry};
 use crate::clock::Moment;
+use crate::events::{ClientEvent, LeaseLost};
 use crate::lease::cell::LostReason;
 use crate::lease::lost_keys::LostKeys;
 use crate::shard::ids::{LaneId, LeaseId};
@@ -45,6 +46,15 @@ impl Registry {
         tracing::debug!(key = %cell.key, kind = cell.kind.as_str(), token = %cell.token, reason = why.as_str(), "lease lost");
         self.metrics.lost(&cell, why, now);
         self.holdings.remove(cell.kind, &cell.key);
+        self.events.tell(|shard| {
+            ClientEvent::LeaseLost(LeaseLost {
+                shard,
+                key: cell.key.clone(),
+                kind: cell.kind,
+                fence: cell.fence(),
+                reason: why,
+            })
+        });
         true
     }
 

@@ -6,6 +6,7 @@ use tokio::time::Instant;
 
 use super::LinkMachine;
 use crate::error::{Error, ErrorKind, Result};
+use crate::events::ClientEvent;
 use crate::net::backoff::OF_USE_AFTER;
 use crate::net::lane::LaneEnd;
 use crate::net::pipeline::Reply;
@@ -23,6 +24,10 @@ impl LinkMachine {
         if !std::mem::replace(&mut self.lost, true) {
             if !self.subscriptions.is_empty() {
                 self.metrics.gap();
+                self.events.tell(|shard| ClientEvent::SignalsGap {
+                    shard,
+                    cause: cause.clone(),
+                });
             }
             self.buffer.lost(self.index, cause.clone());
         }

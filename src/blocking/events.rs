@@ -1,0 +1,38 @@
+//! What happens to a client, for threads.
+
+use std::time::Duration;
+
+use super::process::Ours;
+use super::runtime::block_on;
+use crate::error::Result;
+use crate::events::{self, ClientEvent};
+
+/// What happens to a client, from the call of [`Client::events`](super::Client::events) on; see [`crate::Events`].
+#[derive(Debug)]
+pub struct Events(Ours<events::Events>);
+
+impl Events {
+    pub(super) fn new(events: events::Events) -> Self {
+        Self(Ours::new(events))
+    }
+
+    /// Waits for the next event; `None` when the client has ended and everything was taken.
+    ///
+    /// # Errors
+    ///
+    /// [`Misuse`](crate::ErrorKind::Misuse) where a thread must not wait.
+    pub fn next_event(&mut self) -> Result<Option<ClientEvent>> {
+        let events = &mut self.0;
+        block_on(|| events.next_event())
+    }
+
+    /// Waits for the next event for up to `timeout`; `None` if none came in that time, or the client has ended.
+    ///
+    /// # Errors
+    ///
+    /// [`Misuse`](crate::ErrorKind::Misuse) where a thread must not wait.
+    pub fn next_within(&mut self, timeout: Duration) -> Result<Option<ClientEvent>> {
+        let events = &mut self.0;
+        block_on(|| tokio::time::timeout(timeout, events.next_event())).map(|next| next.ok().flatten())
+    }
+}

@@ -1,0 +1,178 @@
+//! The health of a shard, published; what changes in it is told as events.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use super::event::ClientEvent;
+use super::hub::ShardEvents;
+use crate::error::{Error, ErrorKind};
+use crate::net::health::{ConnectionState, ShardHealth};
+
+/// Publishes the health of one shard. All that change it share one.
+#[derive(Clone, Debug)]
+pub(crate) struct HealthBoard {
+    health: watch::Sender<ShardHealth>,
+    events: ShardEvents,
+}
+
+impl HealthBoard {
+    pub(crate) fn new(health: ShardHealth, events: ShardEvents) -> Self {
+        Self {
+            health: watch::Sender::new(health),
+            events,
+        }
+    }
+
+    pub(crate) fn subscribe(&self) -> watch::Receiver<ShardHealth> {
+        self.health.subscribe()
+    }
+
+    /// As it is now.
+    pub(crate) fn current(&self) -> ShardHealth {
+        self.health.borrow().clone()
+    }
+
+    pub(crate) fn endpoint(&self) -> Arc<str> {
+        Arc::clone(&self.health.borrow().endpoint)
+    }
+
+    /// Changes it.
+    pub(crate) fn change(&self, change: impl FnOnce(&mut ShardHealth)) {
+        self.change_if(|health| {
+            change(health);
+            true
+        });
+    }
+
+    /// Closes the shard for ever, unless it is closed already.
+    pub(crate) fn close(&self, why: &Error) {
+        self.change_if(|health| health.close(why));
+    }
+
+    fn change_if(&self, change: impl FnOnce(&mut ShardHealth) -> bool) {
+        let mut news = Vec::new();
+        self.health.send_if_modified(|health| {
+            let before = self.events.is_wanted().then(|| health.clone());
+            let changed = change(health);
+            news = before.map(|before| news_between(&before, health)).unwrap_or_default();
+            changed
+        });
+        // Callbacks are the user's code, and may look at the health.
+        for event in news {
+            self.events.tell(|_| event);
+        }
+    }
+}
+
+/// What happened between one state of health and the next.
+fn news_between(before: &ShardHealth, now: &ShardHealth) -> Vec<ClientEvent> {
+    use ConnectionState::{Closed, Connected, Connecting, Reconnecting};
+    let (shard, endpoint) = (now.shard, Arc::clone(&now.endpoint));
+    let mut news = Vec::new();
+    match (&before.state, &now.state) {
+        (Closed, _) | (_, Connecting) => {}
+        (_, Closed) => news.extend(now.closed_because().map(|cause| ClientEvent::Closed {
+            shard,
+            cause: cause.clone(),
+        })),
+        (was, Connected) => {
+            if let Some(reason) = now.last_failover.filter(|_| now.failovers != before.failovers) {
+                news.push(ClientEvent::ServingChanged {
+                    shard,
+                    endpoint: Arc::clone(&endpoint),
+                    reason,
+                });
+            }
+            if !matches!(was, Connected) || now.endpoint != before.endpoint {
+                news.push(ClientEvent::Connected { shard, endpoint });
+            }
+        }
+        (was, Reconnecting { attempt, last_error }) => {
+            let was_refused = before.last_error().is_some_and(is_refusal);
+            if is_refusal(last_error) && !was_refused {
+                news.push(ClientEvent::AuthRefused {
+                    shard,
+                    endpoint: last_error.endpoint().map_or_else(|| Arc::clone(&endpoint), Arc::from),
+                    error: last_error.clone(),
+                });
+            }
+            news.push(match was {
+                Connected => ClientEvent::Disconnected {
+                    shard,
+                    endpoint: Arc::clone(&before.endpoint),
+                    cause: last_error.clone(),
+                },
+                _ => ClientEvent::Reconnecting {
+                    shard,
+                    endpoint,
+                    attempt: *attempt,
+                    error: last_error.clone(),
+                },
+            });
+        }
+    }
+    news
+}
+
+fn is_refusal(error: &Error) -> bool {
+    error.kind() == ErrorKind::Auth
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::super::hub::EventHub;
+    use super::*;
+    use crate::net::endpoint::Endpoint;
+    use crate::net::failover::FailoverReason;
+
+    fn error(kind: ErrorKind) -> Error {
+        Error::new(kind, "no")
+    }
+
+    fn away(attempt: u32, kind: ErrorKind) -> ConnectionState {
+        let last_error = error(kind);
+        ConnectionState::Reconnecting { attempt, last_error }
+    }
+
+    /// The names of what is told.
+    #[test]
+    fn what_changes_is_told_once_and_in_order() {
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let callback = Arc::clone(&told);
+        let hub = EventHub::new(vec![Arc::new(move |event: &ClientEvent| {
+            let text = format!("{event:?}");
+            let name = text.split(' ').next().unwrap_or_default().to_owned();
+            callback.lock().unwrap().push(name);
+        })]);
+        let health = ShardHealth::connecting(2, &Endpoint::parse("a:1").unwrap());
+        let board = HealthBoard::new(health, hub.of_shard(2));
+        let after = |change: &dyn Fn(&mut ShardHealth)| {
+            board.change(change);
+            std::mem::take(&mut *told.lock().unwrap())
+        };
+        let become_state = |state: ConnectionState| after(&|health| health.change(state.clone()));
+
+        assert_eq!(become_state(away(1, ErrorKind::Connect)), ["Reconnecting"]);
+        assert_eq!(become_state(away(2, ErrorKind::Auth)), ["AuthRefused", "Reconnecting"]);
+        assert_eq!(become_state(away(3, ErrorKind::Auth)), ["Reconnecting"]);
+        assert_eq!(become_state(ConnectionState::Connected), ["Connected"]);
+        assert!(become_state(ConnectionState::Connected).is_empty());
+        assert_eq!(become_state(away(1, ErrorKind::Disconnected)), ["Disconnected"]);
+        assert_eq!(become_state(away(2, ErrorKind::Connect)), ["Reconnecting"]);
+        let taken_over = after(&|health| {
+            health.endpoint = "b:1".into();
+            health.failovers += 1;
+            health.last_failover = Some(FailoverReason::Lost);
+            health.change(ConnectionState::Connected);
+        });
+        assert_eq!(taken_over, ["ServingChanged", "Connected"]);
+        assert!(become_state(ConnectionState::Connecting).is_empty());
+        board.close(&error(ErrorKind::Shutdown));
+        assert_eq!(std::mem::take(&mut *told.lock().unwrap()), ["Closed"]);
+        board.close(&error(ErrorKind::Shutdown));
+        assert!(become_state(ConnectionState::Connected).is_empty());
+    }
+}

@@ -1,0 +1,134 @@
+//! What a client tells of itself.
+
+use std::sync::Arc;
+
+use crate::error::Error;
+use crate::lease::cell::LostReason;
+use crate::net::failover::FailoverReason;
+use crate::types::{Fence, Key, Kind};
+
+/// Something that happened to a client. [`Client::events`](crate::Client::events) is the stream of them.
+///
+/// A `shard` is the index of a shard, from 0 on, in the order in which they were given. Events of one shard come in the order in which they
+/// happened.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum ClientEvent {
+    /// A shard is connected: requests can be sent.
+    Connected {
+        /// The shard.
+        shard: usize,
+        /// The server that serves it.
+        endpoint: Arc<str>,
+    },
+    /// A shard is not connected any more. Attempts to connect begin.
+    Disconnected {
+        /// The shard.
+        shard: usize,
+        /// The server that served it.
+        endpoint: Arc<str>,
+        /// Why.
+        cause: Error,
+    },
+    /// An attempt to connect failed. Attempts go on.
+    Reconnecting {
+        /// The shard.
+        shard: usize,
+        /// The server that is tried next.
+        endpoint: Arc<str>,
+        /// How many attempts have failed, at any of its servers, since a connection was last of use.
+        attempt: u32,
+        /// Why this one failed.
+        error: Error,
+    },
+    /// Another of its [servers](crate::Shard) serves a shard.
+    ServingChanged {
+        /// The shard.
+        shard: usize,
+        /// The server that serves it now.
+        endpoint: Arc<str>,
+        /// Why the one before does not any more.
+        reason: FailoverReason,
+    },
+    /// A server refused the secret, or there is none to present, or the server wants none. Told when it begins, and not for each attempt.
+    AuthRefused {
+        /// The shard.
+        shard: usize,
+        /// The server, as far as it is known.
+        endpoint: Arc<str>,
+        /// What it said.
+        error: Error,
+    },
+    /// A shard is closed, for ever.
+    Closed {
+        /// The shard.
+        shard: usize,
+        /// Why.
+        cause: Error,
+    },
+    /// A lease was lost while it was held.
+    LeaseLost(LeaseLost),
+    /// A lease could not be renewed this time. It is tried again while there is time.
+    RenewalFailed(RenewalFailed),
+    /// Callers wait for whom there is no connection: see
+    /// [`exclusive_connections`](crate::ClientBuilder::exclusive_connections). Told when it begins.
+    WaitBoundReached {
+        /// The shard.
+        shard: usize,
+        /// Which bound it was.
+        bound: WaitBound,
+    },
+    /// A connection with subscriptions to signals was lost, so that signals may be missed until its consumer is told
+    /// [`Restored`](crate::SignalEvent::Restored).
+    SignalsGap {
+        /// The shard.
+        shard: usize,
+        /// Why.
+        cause: Error,
+    },
+    /// The stream was not read in time: so many events that came before the next one are missing in it.
+    Missed {
+        /// How many.
+        count: u64,
+    },
+}
+
+/// A lease that was lost while it was held: see [`ClientEvent::LeaseLost`].
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct LeaseLost {
+    /// The shard of its key.
+    pub shard: usize,
+    /// Its key.
+    pub key: Key,
+    /// Whether it is of a lock or of a semaphore.
+    pub kind: Kind,
+    /// Its fence, where the server is known to make them.
+    pub fence: Option<Fence>,
+    /// Why it was lost.
+    pub reason: LostReason,
+}
+
+/// A lease that could not be renewed: see [`ClientEvent::RenewalFailed`].
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct RenewalFailed {
+    /// The shard of its key.
+    pub shard: usize,
+    /// Its key.
+    pub key: Key,
+    /// Whether it is of a lock or of a semaphore.
+    pub kind: Kind,
+    /// What the server answered, or why it could not.
+    pub error: Error,
+}
+
+/// Why there is no connection for callers that wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum WaitBound {
+    /// As many connections carry waits as [may](crate::ClientBuilder::exclusive_connections).
+    ExclusiveConnections,
+    /// The server takes no more connections.
+    ServerConnections,
+}

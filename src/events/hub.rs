@@ -1,0 +1,149 @@
+//! Where events go.
+
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+
+use tokio::sync::broadcast;
+
+use super::event::ClientEvent;
+use super::stream::Events;
+use crate::unwind::catch;
+
+/// The most events that a stream keeps for a reader that is slow.
+const KEPT: usize = 1024;
+
+/// Code of the user's that is told of each event.
+pub(crate) type Callback = Arc<dyn Fn(&ClientEvent) + Send + Sync>;
+
+/// Takes the events of one client.
+#[derive(Clone, Default)]
+pub(crate) struct EventHub(Arc<Wanted>);
+
+/// Who wants to know.
+#[derive(Default)]
+struct Wanted {
+    callbacks: Vec<Callback>,
+    /// Made when the first stream is.
+    streams: OnceLock<broadcast::Sender<ClientEvent>>,
+}
+
+impl EventHub {
+    pub(crate) fn new(callbacks: Vec<Callback>) -> Self {
+        Self(Arc::new(Wanted {
+            callbacks,
+            streams: OnceLock::new(),
+        }))
+    }
+
+    /// A stream of what happens from now on.
+    pub(crate) fn subscribe(&self) -> Events {
+        let streams = self.0.streams.get_or_init(|| broadcast::Sender::new(KEPT));
+        Events::new(streams.subscribe())
+    }
+
+    /// The same for one shard.
+    pub(crate) fn of_shard(&self, shard: usize) -> ShardEvents {
+        ShardEvents {
+            hub: self.clone(),
+            shard,
+        }
+    }
+
+    fn is_wanted(&self) -> bool {
+        !self.0.callbacks.is_empty() || self.0.streams.get().is_some_and(|streams| streams.receiver_count() > 0)
+    }
+
+    fn tell(&self, event: ClientEvent) {
+        for callback in &self.0.callbacks {
+            if let Err(panic) = catch(|| callback(&event)) {
+                // So is the log.
+                drop(catch(|| tracing::error!(%panic, "a callback for events panicked")));
+            }
+        }
+        if let Some(streams) = self.0.streams.get() {
+            // Without a reader it is not wanted.
+            drop(streams.send(event));
+        }
+    }
+}
+
+impl fmt::Debug for EventHub {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EventHub")
+            .field("callbacks", &self.0.callbacks.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Takes the events of one shard.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ShardEvents {
+    hub: EventHub,
+    shard: usize,
+}
+
+impl ShardEvents {
+    /// Whether anything wants to be told.
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.hub.is_wanted()
+    }
+
+    /// Tells an event, which is made of the shard's index if it is wanted.
+    pub(crate) fn tell(&self, event: impl FnOnce(usize) -> ClientEvent) {
+        if self.is_wanted() {
+            self.hub.tell(event(self.shard));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::error::{Error, ErrorKind};
+
+    fn gap(shard: usize) -> ClientEvent {
+        let cause = Error::new(ErrorKind::Disconnected, "cut");
+        ClientEvent::SignalsGap { shard, cause }
+    }
+
+    #[test]
+    fn nothing_is_made_that_nothing_wants() {
+        let hub = EventHub::default();
+        hub.of_shard(1).tell(|_| panic!("it is not wanted"));
+        drop(hub.subscribe());
+        hub.of_shard(1).tell(|_| panic!("it is not wanted any more"));
+    }
+
+    #[test]
+    fn a_callback_that_panics_keeps_nothing_from_the_others() {
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let second = Arc::clone(&told);
+        let hub = EventHub::new(vec![
+            Arc::new(|_| panic!("no")),
+            Arc::new(move |event| second.lock().unwrap().push(format!("{event:?}"))),
+        ]);
+        hub.of_shard(3).tell(gap);
+        assert!(told.lock().unwrap()[0].starts_with("SignalsGap { shard: 3"));
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_is_not_read_says_how_much_is_missing_and_ends_with_the_client() {
+        let hub = EventHub::default();
+        let mut events = hub.subscribe();
+        for shard in 0..KEPT + 5 {
+            hub.of_shard(shard).tell(gap);
+        }
+        assert!(matches!(
+            events.next_event().await,
+            Some(ClientEvent::Missed { count: 5 })
+        ));
+        for shard in 5..KEPT + 5 {
+            let event = events.next_event().await;
+            assert!(matches!(event, Some(ClientEvent::SignalsGap { shard: told, .. }) if told == shard));
+        }
+        drop(hub);
+        assert!(events.next_event().await.is_none());
+    }
+}

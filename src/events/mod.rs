@@ -1,0 +1,18 @@
+//! What happens to a client, told to those who want to know: as a stream, and by callbacks.
+//!
+//! | what | where it arises |
+//! | --- | --- |
+//! | connections, who serves, refused secrets, the end | a change of a shard's [health](crate::ShardHealth): [`board`] compares it with the one before |
+//! | leases, renewals, bounds of waits | the shard |
+//! | gaps in signals | the link |
+//!
+//! An event is made only while something wants it.
+
+pub(crate) mod board;
+mod event;
+mod hub;
+mod stream;
+
+pub use self::event::{ClientEvent, LeaseLost, RenewalFailed, WaitBound};
+pub(crate) use self::hub::{Callback, EventHub, ShardEvents};
+pub use self::stream::Events;

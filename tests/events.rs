@@ -1,0 +1,307 @@
+//! What a client tells of itself: a stream of events, callbacks, the health of all shards.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+mod support;
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use dflockd_client::server::{Cluster, EventKind, Server};
+use dflockd_client::{
+    Client, ClientBuilder, ClientEvent, ErrorKind, Events, FailoverReason, Kind, LeaseState, LostReason,
+    ReconnectPolicy, Shard, WaitBound,
+};
+use support::proxy::Proxy;
+use support::until;
+use tokio::time::timeout;
+
+const LONG: Duration = Duration::from_secs(30);
+
+fn soon() -> ReconnectPolicy {
+    ReconnectPolicy::exponential(Duration::from_millis(2), Duration::from_millis(20))
+}
+
+fn of(server: &str) -> ClientBuilder {
+    Client::builder().servers([server]).reconnect(soon())
+}
+
+/// The next event that is wanted; all before it are passed over.
+async fn next<T>(events: &mut Events, mut wanted: impl FnMut(ClientEvent) -> Option<T>) -> T {
+    let found = async {
+        loop {
+            let event = events.next_event().await.expect("the client has not ended");
+            if let Some(found) = wanted(event) {
+                return found;
+            }
+        }
+    };
+    timeout(LONG, found).await.expect("it is told")
+}
+
+#[tokio::test]
+async fn connections_are_told_from_the_first_to_the_end() {
+    let server = Server::builder().port(0).start().await.unwrap();
+    let proxy = Proxy::start(&server.local_addr().to_string()).await;
+    let address = proxy.address.clone();
+    let client = of(&address).build().unwrap();
+    let mut events = client.events();
+    match events.next_event().await.unwrap() {
+        ClientEvent::Connected { shard: 0, endpoint } => assert_eq!(*endpoint, *address),
+        other => panic!("{other:?}"),
+    }
+    proxy.change(|weather| weather.refuse = true);
+    proxy.cut();
+    match events.next_event().await.unwrap() {
+        ClientEvent::Disconnected {
+            shard: 0,
+            endpoint,
+            cause,
+        } => {
+            assert_eq!((&*endpoint, cause.kind()), (&*address, ErrorKind::Disconnected));
+        }
+        other => panic!("{other:?}"),
+    }
+    for _ in 0..3 {
+        match events.next_event().await.unwrap() {
+            ClientEvent::Reconnecting {
+                shard: 0,
+                attempt,
+                error,
+                ..
+            } => {
+                assert!(attempt > 0 && error.kind() == ErrorKind::Connect, "{attempt} {error}");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    proxy.clear_up();
+    next(&mut events, |event| {
+        matches!(event, ClientEvent::Connected { .. }).then_some(())
+    })
+    .await;
+    client.shutdown(LONG).await;
+    match events.next_event().await.unwrap() {
+        ClientEvent::Closed { shard: 0, cause } => assert_eq!(cause.kind(), ErrorKind::Shutdown),
+        other => panic!("{other:?}"),
+    }
+    drop(client);
+    assert!(timeout(LONG, events.next_event()).await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn leases_that_are_lost_are_told_to_streams_and_callbacks() {
+    let server = Server::builder().port(0).start().await.unwrap();
+    let proxy = Proxy::start(&server.local_addr().to_string()).await;
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let callback = Arc::clone(&told);
+    let client = of(&proxy.address)
+        .on_lost(|_| panic!("this one is broken, and breaks nothing"))
+        .on_lost(move |lost| callback.lock().unwrap().push((lost.key.clone(), lost.reason)))
+        .connect()
+        .await
+        .unwrap();
+    let mut events = client.events();
+    let guard = client.lock("orders/42").unwrap().acquire().await.unwrap();
+    let permit = client.semaphore("workers", 2).unwrap().acquire().await.unwrap();
+    proxy.cut();
+    let mut lost = Vec::new();
+    for _ in 0..2 {
+        let one = next(&mut events, |event| match event {
+            ClientEvent::LeaseLost(lost) => Some(lost),
+            _ => None,
+        });
+        let one = one.await;
+        assert_eq!((one.shard, one.reason), (0, LostReason::Disconnected));
+        lost.push((one.key.as_str().to_owned(), one.kind));
+    }
+    lost.sort_unstable();
+    let expected = [
+        ("orders/42".to_owned(), Kind::Lock),
+        ("workers".to_owned(), Kind::Semaphore),
+    ];
+    assert_eq!(lost, expected);
+    let mut told = std::mem::take(&mut *told.lock().unwrap());
+    told.sort_unstable_by(|one, other| one.0.cmp(&other.0));
+    assert_eq!(told[0], (guard.key().clone(), LostReason::Disconnected));
+    assert_eq!(told[1], (permit.key().clone(), LostReason::Disconnected));
+
+    // What is given back is not lost.
+    let given_back = client.lock("orders/43").unwrap().acquire().await.unwrap();
+    given_back.release().await.unwrap();
+    client.shutdown(LONG).await;
+    next(&mut events, |event| match event {
+        ClientEvent::LeaseLost(lost) => panic!("{lost:?}"),
+        ClientEvent::Closed { .. } => Some(()),
+        _ => None,
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_renewal_that_fails_is_told_while_the_lease_is_held() {
+    let builder = Server::builder().auto_release_on_disconnect(false).record_events(true);
+    let server = builder.port(0).start().await.unwrap();
+    let proxy = Proxy::start(&server.local_addr().to_string()).await;
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let callback = Arc::clone(&told);
+    let client = of(&proxy.address)
+        .survives_disconnect(true)
+        .renew_ratio(0.01)
+        .on_renewal_error(move |failed| callback.lock().unwrap().push((failed.key.clone(), failed.error.kind())))
+        .connect()
+        .await
+        .unwrap();
+    let guard = client.lock("k").unwrap().acquire().await.unwrap();
+    let renewals = || {
+        server
+            .events()
+            .iter()
+            .filter(|event| event.kind == EventKind::Renewed)
+            .count()
+    };
+    proxy.change(|weather| weather.stall_down = true);
+    let before = renewals();
+    until("a renewal is not answered", || renewals() > before).await;
+    proxy.cut();
+    until("it is told", || !told.lock().unwrap().is_empty()).await;
+    assert_eq!(told.lock().unwrap()[0], (guard.key().clone(), ErrorKind::Disconnected));
+    proxy.clear_up();
+    until("it is held again", || guard.state() == LeaseState::Held).await;
+}
+
+#[tokio::test]
+async fn a_refused_secret_is_told_once() {
+    let server = Server::builder()
+        .auth_token("sesame")
+        .unwrap()
+        .port(0)
+        .start()
+        .await
+        .unwrap();
+    let address = server.local_addr().to_string();
+    let client = of(&address).auth_token("wrong").build().unwrap();
+    let mut events = client.events();
+    let mut refusals = 0;
+    for _ in 0..5 {
+        match events.next_event().await.unwrap() {
+            ClientEvent::AuthRefused {
+                shard: 0,
+                endpoint,
+                error,
+            } => {
+                refusals += 1;
+                assert_eq!((&*endpoint, error.kind()), (&*address, ErrorKind::Auth));
+            }
+            ClientEvent::Reconnecting { error, .. } => assert_eq!(error.kind(), ErrorKind::Auth),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(refusals, 1);
+}
+
+#[tokio::test]
+async fn another_leader_is_told() {
+    let each = Server::builder().orphan_ttl(LONG);
+    let cluster = Cluster::builder().options(each).start().await.unwrap();
+    let client = Client::builder()
+        .shards([Shard::cluster(cluster.addresses()).orphan_ttl(LONG)])
+        .reconnect(soon())
+        .connect()
+        .await
+        .unwrap();
+    let mut events = client.events();
+    let next_leader = (cluster.leader().unwrap() + 1) % 3;
+    cluster.move_leader(next_leader).unwrap();
+    let guard = client.lock("k").unwrap().acquire().await.unwrap();
+    let (endpoint, reason) = next(&mut events, |event| match event {
+        ClientEvent::ServingChanged {
+            shard: 0,
+            endpoint,
+            reason,
+        } => Some((endpoint, reason)),
+        _ => None,
+    })
+    .await;
+    assert_eq!(*endpoint, *cluster.addresses()[next_leader]);
+    assert_eq!(reason, FailoverReason::Deposed);
+    next(&mut events, |event| {
+        matches!(event, ClientEvent::Connected { .. }).then_some(())
+    })
+    .await;
+    guard.release().await.unwrap();
+}
+
+#[tokio::test]
+async fn the_bound_of_waits_is_told() {
+    let server = Server::builder().port(0).start().await.unwrap();
+    let address = server.local_addr().to_string();
+    let holder = of(&address).connect().await.unwrap();
+    let held = holder.lock_all(["a", "b"]).unwrap().acquire().await.unwrap();
+    let client = of(&address).exclusive_connections(1).connect().await.unwrap();
+    let mut events = client.events();
+    let waiting = ["a", "b"].map(|key| {
+        let lock = client.lock(key).unwrap().acquire_timeout(LONG);
+        tokio::spawn(async move { lock.acquire().await.map(drop) })
+    });
+    let bound = next(&mut events, |event| match event {
+        ClientEvent::WaitBoundReached { shard: 0, bound } => Some(bound),
+        _ => None,
+    });
+    assert_eq!(bound.await, WaitBound::ExclusiveConnections);
+    held.release().await.unwrap();
+    for waiter in waiting {
+        waiter.await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_gap_in_signals_is_told() {
+    let server = Server::builder()
+        .release("1.16")
+        .unwrap()
+        .port(0)
+        .start()
+        .await
+        .unwrap();
+    let proxy = Proxy::start(&server.local_addr().to_string()).await;
+    let client = of(&proxy.address).connect().await.unwrap();
+    let mut events = client.events();
+    let _signals = client.subscribe("a").await.unwrap();
+    proxy.cut();
+    let cause = next(&mut events, |event| match event {
+        ClientEvent::SignalsGap { shard: 0, cause } => Some(cause),
+        _ => None,
+    });
+    assert_eq!(cause.await.kind(), ErrorKind::Disconnected);
+}
+
+#[tokio::test]
+async fn the_health_of_all_shards_is_watched_at_once() {
+    let servers = [
+        Server::builder().port(0).start().await.unwrap(),
+        Server::builder().port(0).start().await.unwrap(),
+    ];
+    let proxy = Proxy::start(&servers[1].local_addr().to_string()).await;
+    let client = Client::builder()
+        .servers([servers[0].local_addr().to_string(), proxy.address.clone()])
+        .reconnect(soon())
+        .connect()
+        .await
+        .unwrap();
+    let mut health = client.watch_all_health();
+    assert!(health.current().iter().all(|shard| shard.is_connected()));
+    proxy.change(|weather| weather.refuse = true);
+    proxy.cut();
+    assert_eq!(timeout(LONG, health.changed()).await.unwrap(), Some(1));
+    let current = health.current();
+    assert!(current[0].is_connected() && !current[1].is_connected());
+    proxy.clear_up();
+    while !health.current()[1].is_connected() {
+        assert_eq!(timeout(LONG, health.changed()).await.unwrap(), Some(1));
+    }
+    client.shutdown(LONG).await;
+    drop(client);
+    while let Some(shard) = timeout(LONG, health.changed()).await.unwrap() {
+        assert!(health.current()[shard].closed_because().is_some());
+    }
+}
