@@ -150,7 +150,9 @@ impl Token {
     pub(crate) fn parse(digits: &[u8]) -> Option<Self> {
         let digits: [u8; 32] = digits.try_into().ok()?;
         // All of them, also behind one that is none: so the compiler looks at many at once.
-        let valid = digits.iter().fold(true, |valid, digit| valid & digit.is_ascii_hexdigit());
+        let valid = digits
+            .iter()
+            .fold(true, |valid, digit| valid & digit.is_ascii_hexdigit());
         valid.then_some(Self(digits))
     }
 

@@ -88,6 +88,10 @@ pub(super) struct Connection {
     pub(super) up_since: Option<Instant>,
     /// Sent and not answered yet.
     pub(super) in_flight: usize,
+    /// All requests that were sent.
+    pub(super) sent: u64,
+    /// Of these, so many from the first on are known to be over.
+    pub(super) answered: u64,
 }
 
 impl Connection {
@@ -112,6 +116,8 @@ impl Connection {
             owns: 0,
             up_since: None,
             in_flight: 0,
+            sent: 0,
+            answered: 0,
         }
     }
 

@@ -3,6 +3,7 @@
 mod closing;
 mod exclusive;
 mod pipelined;
+mod spread;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Deref, DerefMut};
@@ -10,6 +11,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+pub(super) use self::pipelined::request_key;
+use self::spread::LastRequests;
 pub(super) use super::connection::{Connection, Work};
 use super::connection::{LaneCount, Standing};
 use super::effect::{Effect, Opening, Role, Turn};
@@ -28,6 +31,7 @@ pub(super) struct Connections {
     slots: Box<[Option<LaneId>]>,
     /// How many of them are up.
     serving: usize,
+    last_requests: LastRequests,
     /// How many requests are not answered yet on the pipelined connections, and on those that were such before.
     in_flight_pipelined: usize,
     /// The disposable connection.
@@ -114,6 +118,7 @@ impl Connections {
             counts: Default::default(),
             slots: vec![None; pipelined.max(1)].into(),
             serving: 0,
+            last_requests: LastRequests::new(pipelined),
             in_flight_pipelined: 0,
             disposable: None,
             idle: Idle::default(),
@@ -240,9 +245,15 @@ impl Connections {
             return Some(tag);
         };
         connection.in_flight += 1;
-        let is_pipelined = connection.role == Role::Pipelined;
+        connection.sent += 1;
+        let (is_pipelined, number) = (connection.role == Role::Pipelined, connection.sent);
         drop(connection);
-        self.in_flight_pipelined += usize::from(is_pipelined);
+        if is_pipelined {
+            self.in_flight_pipelined += 1;
+            if let Some(key) = request_key(&request) {
+                self.note_sent(id, number, key);
+            }
+        }
         turn.send(id, request, tag);
         None
     }
@@ -254,6 +265,12 @@ impl Connections {
         };
         let done = connection.in_flight.min(replies + skipped);
         connection.in_flight -= done;
+        // Answers come in the order of the requests. One that was skipped is not counted, so that no more than what is over counts as
+        // answered.
+        connection.answered = match connection.in_flight {
+            0 => connection.sent,
+            _ => connection.answered + replies as u64,
+        };
         let is_first = replies > 0 && !std::mem::replace(&mut connection.has_answered, true);
         let is_pipelined = connection.role == Role::Pipelined;
         drop(connection);

@@ -2,7 +2,7 @@
 
 use super::ShardMachine;
 use super::acquire::{Acquire, Patience};
-use super::connections::Work;
+use super::connections::{Work, request_key};
 use super::effect::{AcquireOutcome, Turn};
 use super::progress::Refusal;
 use super::request::{Pending, Wait};
@@ -10,7 +10,7 @@ use super::rules::Carrier;
 use crate::ending::shut_down;
 use crate::error::Error;
 use crate::protocol::Request;
-use crate::types::{Key, WaitSecs};
+use crate::types::WaitSecs;
 
 impl ShardMachine {
     pub(super) fn acquire(&mut self, mut acquire: Box<Acquire>, patience: Patience, turn: &mut Turn<'_>) {
@@ -266,17 +266,5 @@ fn acquire_request(acquire: &Acquire, wait: WaitSecs) -> Request {
         key: acquire.key.clone(),
         wait,
         ttl: acquire.ttl,
-    }
-}
-
-/// The key of a request that a pipelined connection carries.
-fn request_key(request: &Request) -> Option<&Key> {
-    match request {
-        Request::Acquire { key, .. }
-        | Request::Release { key, .. }
-        | Request::Renew { key, .. }
-        | Request::Enqueue { key, .. }
-        | Request::Wait { key, .. } => Some(key),
-        _ => None,
     }
 }

@@ -1,6 +1,8 @@
 //! The pipelined connections of a shard, and the slots that they fill.
 
 use super::Connections;
+use super::spread::{SentRequest, scatter};
+use crate::protocol::Request;
 use crate::shard::connection::Connection;
 use crate::shard::ids::LaneId;
 use crate::types::Key;
@@ -39,20 +41,29 @@ impl Connections {
         self.slots.iter().flatten().filter(up).min().copied()
     }
 
-    /// The pipelined connection that carries the requests for a key: always the same one while its slot is filled, so that
-    /// they keep their order.
+    /// The pipelined connection that carries the next request for a key. While a request for it may be under way it is that one's, so
+    /// that they keep their order; otherwise the least busy, and of several the one that the key's hash names.
     pub(in crate::shard) fn serving(&self, key: &Key) -> Option<LaneId> {
         if self.serving == 0 {
             return None;
         }
-        let first = match self.slots.len() {
-            1 => 0,
-            slots => spread(key, slots),
+        let up = |id: LaneId| self.all.get(&id).filter(|connection| connection.is_up());
+        let Some(last) = self.last_requests.of(key) else {
+            return self.slots.iter().flatten().copied().find(|id| up(*id).is_some());
         };
-        let (before, from_first) = self.slots.split_at(first);
+        let under_way = |connection: &Connection| connection.answered < last.number;
+        if self.has_slot(last.lane) && up(last.lane).is_some_and(under_way) {
+            return Some(last.lane);
+        }
+        let (before, from_first) = self.slots.split_at(scatter(key) % self.slots.len());
         let in_order = from_first.iter().chain(before).flatten();
-        let up = |id: &&LaneId| self.all.get(*id).is_some_and(Connection::is_up);
-        in_order.into_iter().find(up).copied()
+        let serving = in_order.filter_map(|id| Some((up(*id)?.in_flight, *id)));
+        serving.min_by_key(|(in_flight, _)| *in_flight).map(|(_, id)| id)
+    }
+
+    /// A request was sent over a pipelined connection, so many up to this one.
+    pub(super) fn note_sent(&mut self, lane: LaneId, number: u64, key: &Key) {
+        self.last_requests.note(key, SentRequest { lane, number });
     }
 
     /// How many requests are not answered yet, on the pipelined connections and on those that were such before.
@@ -61,8 +72,14 @@ impl Connections {
     }
 }
 
-/// Spreads keys over the pipelined connections. Not as the shards spread them: all keys of one shard may have that in common.
-fn spread(key: &Key, slots: usize) -> usize {
-    const ODD: u32 = 0x9e37_79b1;
-    (crc32fast::hash(key.as_str().as_bytes()).wrapping_mul(ODD) >> 16) as usize % slots
+/// The key of a request that a pipelined connection carries.
+pub(in crate::shard) fn request_key(request: &Request) -> Option<&Key> {
+    match request {
+        Request::Acquire { key, .. }
+        | Request::Release { key, .. }
+        | Request::Renew { key, .. }
+        | Request::Enqueue { key, .. }
+        | Request::Wait { key, .. } => Some(key),
+        _ => None,
+    }
 }

@@ -12,7 +12,7 @@ use crate::shard::effect::Effects;
 use crate::shard::ids::{TicketId, WaitKey};
 use crate::shard::request::Wait;
 use crate::shard::waits::{Bound, Occupant};
-use crate::types::{Key, Limit, Target};
+use crate::types::{Key, Kind, Limit, Target};
 
 /// What is to be done with a connection that was opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -153,6 +153,18 @@ impl Scene {
     /// Returns whether it was sent.
     fn send_one(&mut self, id: LaneId) -> bool {
         self.act(|connections, turn| connections.send(id, Request::Stats, Pending::Look, turn))
+            .is_none()
+    }
+
+    /// Sends a request for a key.
+    fn send_for(&mut self, id: LaneId, key: &Key) -> bool {
+        let request = Request::Renew {
+            kind: Kind::Lock,
+            key: key.clone(),
+            token: grant(1).token,
+            ttl: None,
+        };
+        self.act(|connections, turn| connections.send(id, request, Pending::Look, turn))
             .is_none()
     }
 

@@ -57,7 +57,7 @@ fn the_oldest_of_those_that_serve_is_the_one_that_was_opened_first() {
 }
 
 #[test]
-fn a_key_keeps_its_connection_and_goes_to_another_only_while_that_is_not_up() {
+fn a_key_keeps_its_connection_among_idle_ones_and_goes_to_another_while_that_is_not_up() {
     let mut scene = Scene::new(3);
     let ids = [scene.pipelined(), scene.pipelined(), scene.pipelined()];
     let keys = many_keys();
@@ -79,6 +79,32 @@ fn a_key_keeps_its_connection_and_goes_to_another_only_while_that_is_not_up() {
         let same_slot = if *before == ids[1] { next } else { *before };
         assert_eq!(after, same_slot);
     }
+}
+
+#[test]
+fn a_key_moves_to_the_least_busy_connection_once_its_requests_are_over() {
+    let mut scene = Scene::new(2);
+    let ids = [scene.pipelined(), scene.pipelined()];
+    let keys: Vec<Key> = many_keys()
+        .into_iter()
+        .filter(|key| scene.serving(key) == Some(ids[0]))
+        .collect();
+    let (first, second) = (&keys[0], &keys[1]);
+    assert!(scene.send_for(ids[0], first) && scene.send_for(ids[0], first));
+    assert_eq!(scene.serving(first), Some(ids[0]), "behind its own requests");
+    assert_eq!(scene.serving(second), Some(ids[1]), "the other is idle");
+    scene.answered(ids[0], 1, 0);
+    assert_eq!(scene.serving(first), Some(ids[0]), "one of them is under way");
+    // One that is skipped might be that of another key.
+    assert!(scene.send_for(ids[0], second));
+    scene.answered(ids[0], 0, 1);
+    assert_eq!(scene.serving(first), Some(ids[0]), "it may be under way");
+    assert!(scene.send_for(ids[0], second));
+    scene.answered(ids[0], 1, 0);
+    assert_eq!(scene.serving(first), Some(ids[1]));
+    assert_eq!(scene.serving(second), Some(ids[0]), "behind its own request");
+    scene.answered(ids[0], 1, 0);
+    assert_eq!(scene.serving(second), Some(ids[0]), "both are idle");
 }
 
 #[test]
