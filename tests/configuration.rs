@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use dflockd_client::server::{Cluster, Server};
 use dflockd_client::{
-    Client, ClientBuilder, ClientOptions, ErrorKind, Fencing, LeaseState, Shard, SignalConn, blocking,
+    Budget, Client, ClientBuilder, ClientOptions, ErrorKind, Fencing, LeaseState, Shard, SignalConn, blocking,
 };
 use support::pki::{Authority, Folder, HERE, serve};
 use support::process::is_alone_with;
@@ -25,7 +25,7 @@ async fn guarded() -> Server {
 async fn a_url_has_the_secret_the_servers_and_the_settings() {
     let (one, two) = (guarded().await, guarded().await);
     let url = format!(
-        "dflockd://{ENCODED}@{},{}/?lease_ttl=7s&acquire_timeout=1ms",
+        "dflockd://{ENCODED}@{},{}/?lease_ttl=7s&acquire_timeout=0s",
         one.local_addr(),
         two.local_addr()
     );
@@ -35,7 +35,10 @@ async fn a_url_has_the_secret_the_servers_and_the_settings() {
         let lock = client.lock(format!("k{number}")).unwrap();
         let _guard = lock.acquire().await.unwrap();
         let refused = lock.acquire().await.unwrap_err();
-        assert_eq!(refused.kind(), ErrorKind::Timeout);
+        assert_eq!(
+            (refused.kind(), refused.budget()),
+            (ErrorKind::Timeout, Some(Budget::Wait(Duration::ZERO)))
+        );
     }
     let guard = client.lock("k0").unwrap().acquire().await.unwrap();
     assert_eq!(guard.lease_ttl().as_secs(), 7);

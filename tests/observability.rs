@@ -5,6 +5,7 @@ mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use dflockd_client::server::{Cluster, Server};
@@ -654,7 +655,7 @@ fn every_value_of_a_label_that_stands_for_an_error_or_a_loss_is_documented() {
     let operations = words(&labels["operation"][0]);
     for operation in documented("span")
         .keys()
-        .filter(|span| !["renew", "reconnect"].contains(&span.as_str()))
+        .filter(|span| !["renew", "reconnect", "dflockd_client"].contains(&span.as_str()))
     {
         assert!(operations.contains(operation), "{operation}");
     }
@@ -785,7 +786,7 @@ async fn spans_and_lines_are_those_of_the_document_and_tell_no_secret() {
     let spans = Spans::default();
     let _installed = spans.install();
     let recorded = Recorded::default();
-    let scene = Scene::set(&recorded).await;
+    let scene = Scene::set_with(&recorded, |builder| builder.name("tester")).await;
     let lock = scene
         .client
         .lock("k")
@@ -815,6 +816,7 @@ async fn spans_and_lines_are_those_of_the_document_and_tell_no_secret() {
     a_standby_that_takes_over(&Recorded::default()).await;
 
     let acquired = spans.closed("acquire");
+    assert!(acquired.contains("client=tester"), "{acquired}");
     for field in ["shard=0", "key=k", "kind=lock", "contended=false", "outcome=granted"] {
         assert!(acquired.contains(field), "{field}: {acquired}");
     }
@@ -861,6 +863,70 @@ async fn spans_and_lines_are_those_of_the_document_and_tell_no_secret() {
     }
     assert!(!everything.contains(&token[8..]), "a token was told whole");
     assert!(spans.foreign().is_empty(), "{:?}", spans.foreign());
+}
+
+/// On one thread, so that a subscriber of this thread sees all.
+#[tokio::test(flavor = "current_thread")]
+async fn the_name_of_a_client_is_in_its_lines_spans_and_metrics() {
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+    impl std::io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter("info,dflockd_client=debug")
+        .with_ansi(false)
+        .with_writer(move || writer.clone());
+    let _installed = tracing::subscriber::set_default(subscriber.finish());
+    let recorded = Recorded::default();
+    let scene = Scene::set_with(&recorded, |builder| builder.name("billing")).await;
+    let mut signals = scene.client.subscribe("a").await.unwrap();
+    let guard = scene.client.lock("k").unwrap().acquire().await.unwrap();
+    scene.proxy.cut();
+    guard.lost().await;
+    until("it is connected again", || scene.client.health()[0].is_connected()).await;
+    assert!(matches!(signals.next_event().await, Some(SignalEvent::Lost { .. })));
+    drop(guard);
+    scene
+        .client
+        .lock("k")
+        .unwrap()
+        .acquire()
+        .await
+        .unwrap()
+        .release()
+        .await
+        .unwrap();
+
+    let told = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+    let named = "dflockd_client{client=\"billing\"}:";
+    for line in [
+        ": connected shard=0",
+        "connected for signals",
+        "leases lost",
+        "not connected shard=0",
+        "not connected for signals",
+        ": granted",
+    ] {
+        let line = told
+            .lines()
+            .find(|told| told.contains(line))
+            .unwrap_or_else(|| panic!("{line}: {told}"));
+        assert!(line.contains(named), "{line}");
+    }
+    for (name, labels) in recorded.touched() {
+        assert!(labels.iter().any(|label| label == "client"), "{name}: {labels:?}");
+    }
+    let labels = [("client", "billing"), ("operation", "acquire"), ("outcome", "granted")];
+    assert_eq!(recorded.value("requests_total", &labels), 2.0);
 }
 
 /// The last string literal before the parenthesis that ends the call.

@@ -20,6 +20,7 @@ use crate::net::health::ShardHealth;
 use crate::shard::effect::Handover;
 use crate::shard::input::{Input, Mailbox, Shutdown};
 use crate::telemetry::actor_span::ActorSpan;
+use crate::telemetry::client_name::ClientName;
 use crate::telemetry::sink::ShardSink;
 use crate::unwind::catch;
 
@@ -39,6 +40,7 @@ struct Router {
     topology: Arc<Topology>,
     shards: Vec<Supervised>,
     ending: Ending,
+    client: ClientName,
     span: ActorSpan,
 }
 
@@ -95,6 +97,7 @@ pub(crate) fn start(config: &Config, ending: &Ending) -> Result<(RouterRef, Arc<
                 config.events.of_shard(index),
             ),
             events: config.events.of_shard(index),
+            client: config.name.clone(),
             sink: ShardSink::new(config.sink.clone(), index),
             handover: watch::Sender::new(Handover::default()),
             ending: ending.clone(),
@@ -130,6 +133,7 @@ pub(crate) fn start(config: &Config, ending: &Ending) -> Result<(RouterRef, Arc<
         topology: Arc::clone(&topology),
         shards: arguments.into_iter().map(supervised).collect(),
         ending: ending.clone(),
+        client: config.name.clone(),
         span: ActorSpan::none(),
     };
     drop(hand_over.send(state));
@@ -170,7 +174,7 @@ impl Actor for RouterActor {
     }
 
     async fn post_start(&self, _: ActorRef<RouterMessage>, router: &mut Router) -> Result<(), ActorProcessingErr> {
-        router.span = ActorSpan::current();
+        router.span = ActorSpan::current(&router.client);
         Ok(())
     }
 

@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 use tokio_util::task::AbortOnDropHandle;
+use tracing::Instrument;
 
 pub(crate) use self::shell::{Run, ShardActor};
 use crate::clock::{SUSPEND_IS_KNOWN, suspended};
@@ -40,6 +41,7 @@ use crate::shard::input::{Input, Inputs, Mailbox};
 use crate::shard::request::Pending;
 use crate::shard::{Refs, Setup, ShardMachine};
 use crate::shards::ShardPlan;
+use crate::telemetry::client_name::ClientName;
 use crate::telemetry::sink::ShardSink;
 
 /// What a shard's actor is made of.
@@ -50,6 +52,7 @@ pub(crate) struct ShardArguments {
     pub(crate) config: ShardConfig,
     pub(crate) health: HealthBoard,
     pub(crate) events: ShardEvents,
+    pub(crate) client: ClientName,
     pub(crate) sink: ShardSink,
     /// Shared with the actors before and after.
     pub(crate) handover: watch::Sender<Handover>,
@@ -120,6 +123,7 @@ impl Driver {
             config,
             health,
             events,
+            client: _,
             sink,
             handover,
             ending,
@@ -364,14 +368,15 @@ impl Driver {
             metrics: self.metrics.clone(),
         };
         if role == Role::Pipelined {
-            let attempt = tokio::spawn(async move {
+            let attempt = async move {
                 if !pause.is_zero() {
                     sleep(pause).await;
                 }
                 let connected = dial.connect.connect().await?;
                 let settings = dial.connect.lane_settings(connected.shown.abilities, dial.metrics);
                 Ok((connected, settings))
-            });
+            };
+            let attempt = tokio::spawn(attempt.in_current_span());
             self.own.push((id, Own::Connecting(AbortOnDropHandle::new(attempt))));
             return;
         }
@@ -384,7 +389,7 @@ impl Driver {
         let lane = TaskLane {
             commands: Some(commands),
             unsent: Vec::new(),
-            _task: AbortOnDropHandle::new(tokio::spawn(dial.run(pause, queue, tell))),
+            _task: AbortOnDropHandle::new(tokio::spawn(dial.run(pause, queue, tell).in_current_span())),
         };
         self.tasks.insert(id, lane);
     }
@@ -451,10 +456,11 @@ impl Driver {
         let mailbox = self.mailbox.clone();
         // Those that are done.
         while self.probes.try_join_next().is_some() {}
-        self.probes.spawn(async move {
+        let probe = async move {
             let outcome = connect.connect().await.map(drop);
             mailbox.send(Input::FirstIsThere(outcome, ask));
-        });
+        };
+        self.probes.spawn(probe.in_current_span());
     }
 }
 

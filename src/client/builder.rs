@@ -68,6 +68,18 @@ impl ClientBuilder {
         ClientOptions::from_env().map(Self::from)
     }
 
+    /// A name for the client, for processes that have several: 1 to 64 characters. It is the label `client` of all its metrics, and the field
+    /// `client` of its spans and of the span around the log lines of its tasks. Servers are not told. Default: none, and then there are
+    /// no such label, field and span.
+    ///
+    /// ```
+    /// let builder = dflockd_client::Client::builder().name("billing");
+    /// ```
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.options.name = Some(name.into());
+        self
+    }
+
     /// The servers, as `host:port`, `[v6]:port` or `unix:/path`. Each is a shard; a key belongs to one of them. All users of
     /// the same keys must give the same list in the same order. Default: [`DEFAULT_SERVERS`](crate::DEFAULT_SERVERS).
     ///
@@ -415,7 +427,7 @@ impl ClientBuilder {
     ///
     /// It is called by the client's own tasks. One that panics there costs the connection that the task serves, or all leases of the shard.
     pub fn metrics_recorder(mut self, recorder: impl Recorder + Send + Sync + 'static) -> Self {
-        self.supplied.sink = Sink::Own(Arc::new(recorder));
+        self.supplied.sink = Sink::own(recorder);
         self
     }
 
@@ -549,7 +561,7 @@ impl fmt::Debug for ClientBuilder {
         self.options.show(&mut shown);
         shown
             .field("connector", &matches!(self.supplied.way, Way::Connector(_)))
-            .field("metrics_recorder", &matches!(self.supplied.sink, Sink::Own(_)))
+            .field("metrics_recorder", &self.supplied.sink.is_own())
             .field("key_class", &self.supplied.key_class.is_some())
             .field("callbacks", &self.supplied.callbacks.len())
             .field("layers", &self.layers.len())

@@ -12,6 +12,7 @@ use crate::net::auth::Credentials;
 use crate::net::settings::ConnectionSettings;
 use crate::shard::Settings;
 use crate::shards::check_all;
+use crate::telemetry::client_name::ClientName;
 use crate::tls::Tls;
 use crate::types::Ttl;
 
@@ -29,6 +30,7 @@ const MOST_PIPELINED: usize = 16;
 impl ClientOptions {
     pub(crate) fn check(self, supplied: Supplied) -> Result<Config> {
         let shards = check_all(&self.shards)?;
+        let name = ClientName::new(self.name.as_deref())?;
         positive("auth_retry_interval", self.auth_retry_interval)?;
         let credentials = Credentials::new(self.auth, self.auth_retry_interval)?;
         let tls = self.tls.map(Tls::check).transpose()?;
@@ -82,9 +84,10 @@ impl ClientOptions {
             request_timeout: self.request_timeout,
             acquire_timeout: self.acquire_timeout,
             max_waiters: self.max_waiters,
-            sink: supplied.sink,
+            sink: supplied.sink.of_client(name.clone()),
             key_class: supplied.key_class,
             events: EventHub::new(supplied.callbacks),
+            name,
             shard: ShardConfig {
                 connection: Arc::new(ConnectionSettings {
                     credentials: Arc::new(credentials),

@@ -23,6 +23,7 @@ use crate::net::settings::ConnectionSettings;
 use crate::shard::Settings;
 use crate::sharding::CheckedStrategy;
 use crate::shards::ShardPlan;
+use crate::telemetry::client_name::ClientName;
 use crate::telemetry::key_class::Classifier;
 use crate::telemetry::sink::Sink;
 
@@ -57,6 +58,7 @@ pub(crate) struct Config {
     pub(crate) sink: Sink,
     pub(crate) key_class: Option<Classifier>,
     pub(crate) events: EventHub,
+    pub(crate) name: ClientName,
     pub(crate) shard: ShardConfig,
 }
 

@@ -49,6 +49,7 @@ use crate::tls::Tls;
 #[derive(Clone)]
 pub struct ClientOptions {
     pub(crate) shards: Vec<Shard>,
+    pub(crate) name: Option<String>,
     pub(crate) max_redirects: u32,
     pub(crate) auth: Option<AuthSource>,
     pub(crate) auth_retry_interval: Duration,
@@ -79,6 +80,7 @@ impl Default for ClientOptions {
     fn default() -> Self {
         Self {
             shards: DEFAULT_SERVERS.iter().map(|server| Shard::single(*server)).collect(),
+            name: None,
             max_redirects: 16,
             auth: None,
             auth_retry_interval: Duration::from_secs(30),

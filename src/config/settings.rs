@@ -252,6 +252,7 @@ pub(super) static TABLE: &[&dyn Setting] = &[
         get: |terms| terms.takeover_delay,
         set: Shard::takeover_delay,
     },
+    &field("name", |o| o.name.clone(), |d, v| d.options.name = v),
     &field("max_redirects", |o| o.max_redirects, |d, v| d.options.max_redirects = v),
     &secret(
         "auth_token",

@@ -60,6 +60,7 @@ impl Core {
         let routes = Routes {
             strategy: config.strategy.clone(),
             shards: config.shards.len(),
+            client: config.name.clone(),
         };
         // Before anything is started: the recorder is the user's code.
         let (build_info, metrics) = catch(|| measure(&config, &routes)).map_err(|panic| {

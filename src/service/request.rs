@@ -190,7 +190,7 @@ impl Request {
     }
 
     /// The span that covers it. Names of spans are fixed where they are written, so each operation has its line.
-    pub(super) fn span(&self, shard: Option<usize>) -> Span {
+    pub(super) fn span(&self, shard: Option<usize>, client: Option<&str>) -> Span {
         let key = Escaped(self.key().map(Key::as_str).unwrap_or_default());
         let subject = Escaped(match self {
             Self::Emit { channel, .. } => channel.as_str(),
@@ -202,17 +202,17 @@ impl Request {
         let (outcome, contended) = (field::Empty, field::Empty);
         match self.operation() {
             Operation::Acquire => {
-                tracing::debug_span!("acquire", shard, %key, kind, %wait, contended, outcome)
+                tracing::debug_span!("acquire", client, shard, %key, kind, %wait, contended, outcome)
             }
-            Operation::TryAcquire => tracing::debug_span!("try_acquire", shard, %key, kind, contended, outcome),
-            Operation::Enqueue => tracing::debug_span!("enqueue", shard, %key, kind, contended, outcome),
-            Operation::Collect => tracing::debug_span!("collect", shard, %key, kind, %wait, contended, outcome),
-            Operation::Release => tracing::debug_span!("release", shard, %key, kind, outcome),
-            Operation::Stats => tracing::debug_span!("stats", shard, outcome),
-            Operation::Barrier => tracing::debug_span!("barrier", shard, outcome),
-            Operation::Failback => tracing::debug_span!("failback", shard, outcome),
-            Operation::Emit => tracing::debug_span!("emit", shard, channel = %subject, outcome),
-            Operation::Subscribe => tracing::debug_span!("subscribe", pattern = %subject, outcome),
+            Operation::TryAcquire => tracing::debug_span!("try_acquire", client, shard, %key, kind, contended, outcome),
+            Operation::Enqueue => tracing::debug_span!("enqueue", client, shard, %key, kind, contended, outcome),
+            Operation::Collect => tracing::debug_span!("collect", client, shard, %key, kind, %wait, contended, outcome),
+            Operation::Release => tracing::debug_span!("release", client, shard, %key, kind, outcome),
+            Operation::Stats => tracing::debug_span!("stats", client, shard, outcome),
+            Operation::Barrier => tracing::debug_span!("barrier", client, shard, outcome),
+            Operation::Failback => tracing::debug_span!("failback", client, shard, outcome),
+            Operation::Emit => tracing::debug_span!("emit", client, shard, channel = %subject, outcome),
+            Operation::Subscribe => tracing::debug_span!("subscribe", client, pattern = %subject, outcome),
         }
     }
 

@@ -2,6 +2,7 @@
 
 use super::request::Request;
 use crate::sharding::CheckedStrategy;
+use crate::telemetry::client_name::ClientName;
 use crate::types::Key;
 
 /// The rule, and how many shards there are.
@@ -9,6 +10,8 @@ use crate::types::Key;
 pub(crate) struct Routes {
     pub(crate) strategy: CheckedStrategy,
     pub(crate) shards: usize,
+    /// The name of the client, for its spans.
+    pub(crate) client: ClientName,
 }
 
 impl Routes {

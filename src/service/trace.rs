@@ -57,7 +57,7 @@ where
             let inner = self.inner.call(request);
             return TraceFuture { inner, span: None };
         }
-        let span = request.span(self.routes.shard_of(&request));
+        let span = request.span(self.routes.shard_of(&request), self.routes.client.as_deref());
         let inner = span.in_scope(|| self.inner.call(request));
         TraceFuture {
             inner,

@@ -35,6 +35,7 @@ use crate::net::pipeline::Leftovers;
 use crate::net::reconnect::{Reconnect, Retry};
 use crate::shard::ask::Ask;
 use crate::shards::ShardPlan;
+use crate::telemetry::client_name::ClientName;
 use crate::telemetry::sink::ShardSink;
 use crate::unwind::Panic;
 
@@ -51,6 +52,7 @@ pub(super) struct LinkArguments {
     pub(super) health: watch::Sender<ShardHealth>,
     pub(super) sink: ShardSink,
     pub(super) events: ShardEvents,
+    pub(super) client: ClientName,
 }
 
 /// The state of a link.

@@ -78,6 +78,7 @@ impl Link {
             health,
             sink,
             events: config.events.of_shard(index),
+            client: config.name.clone(),
         };
         let _entered = runtime.enter();
         let (actor, _) = ActorRuntime::spawn_instant(None, LinkActor, arguments).map_err(|error| {

@@ -68,7 +68,7 @@ impl Shell {
         let Stage::Starting(arguments) = std::mem::replace(&mut self.stage, Stage::Died) else {
             return Ok(());
         };
-        let span = ActorSpan::current();
+        let span = ActorSpan::current(&arguments.client);
         match span.outside(|| catch(|| LinkMachine::start(myself, *arguments))) {
             Ok(link) => {
                 self.stage = Stage::Running(Box::new(link), span);

@@ -1,33 +1,48 @@
-//! The span in which ractor runs an actor. What this crate logs does not carry it: it says nothing to an operator.
+//! The span in which an actor works: the client's, if that has a name, in place of ractor's, which says nothing to an operator.
 
 use tracing::Span;
 
-/// How that span is called, and where it comes from.
+use super::client_name::ClientName;
+
+/// How ractor's span is called, and where it comes from.
 const NAME: &str = "Actor";
 const TARGET: &str = "ractor";
 
-/// The span of an actor, if there is a subscriber that wants it.
-pub(crate) struct ActorSpan(Option<Span>);
+/// The spans of an actor.
+pub(crate) struct ActorSpan {
+    /// The one in which ractor runs it, if there is a subscriber that wants it.
+    ractors: Option<Span>,
+    client: Option<Span>,
+}
 
 impl ActorSpan {
-    /// The one that this is called in, by the actor itself.
-    pub(crate) fn current() -> Self {
+    /// The one that this is called in, by the actor itself, of a client of that name.
+    pub(crate) fn current(client: &ClientName) -> Self {
         let current = Span::current();
         let is_ractors = current
             .metadata()
             .is_some_and(|metadata| metadata.name() == NAME && metadata.target().starts_with(TARGET));
-        Self(is_ractors.then_some(current))
+        Self {
+            ractors: is_ractors.then_some(current),
+            client: client.span(),
+        }
     }
 
     /// None is known.
     pub(crate) fn none() -> Self {
-        Self(None)
+        Self {
+            ractors: None,
+            client: None,
+        }
     }
 
-    /// Does some work of the actor's outside of it.
+    /// Does some work of the actor's outside of ractor's span, and inside the client's.
     pub(crate) fn outside<T>(&self, work: impl FnOnce() -> T) -> T {
-        let _outside = self.0.as_ref().map(Outside::step);
-        work()
+        let _outside = self.ractors.as_ref().map(Outside::step);
+        match &self.client {
+            Some(client) => client.in_scope(work),
+            None => work(),
+        }
     }
 }
 

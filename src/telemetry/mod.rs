@@ -5,6 +5,7 @@
 
 pub(crate) mod actor_span;
 pub(crate) mod catalog;
+pub(crate) mod client_name;
 pub(crate) mod key_class;
 pub(crate) mod lazy;
 pub(crate) mod level;

@@ -6,15 +6,14 @@ use std::sync::Arc;
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Label, Level, Metadata, Recorder, SharedString};
 
 use super::catalog::{ALL, MetricFamily, Shape};
+use super::client_name::ClientName;
 
-/// A recorder.
+/// A recorder, and what all that goes there is labelled with.
 #[derive(Clone, Default)]
-pub(crate) enum Sink {
-    /// Whatever is installed for the process when a metric is registered; nothing is recorded if there is none.
-    #[default]
-    Global,
-    /// This one.
-    Own(Arc<dyn Recorder + Send + Sync>),
+pub(crate) struct Sink {
+    /// `None`: whatever is installed for the process when a metric is registered; nothing is recorded if there is none.
+    own: Option<Arc<dyn Recorder + Send + Sync>>,
+    client: ClientName,
 }
 
 /// A label and its value.
@@ -24,10 +23,28 @@ const METADATA: Metadata<'static> = Metadata::new("dflockd_client", Level::INFO,
 
 impl Sink {
     fn with<T>(&self, use_it: impl FnOnce(&dyn Recorder) -> T) -> T {
-        match self {
-            Self::Global => metrics::with_recorder(use_it),
-            Self::Own(recorder) => use_it(&**recorder),
+        match &self.own {
+            None => metrics::with_recorder(use_it),
+            Some(recorder) => use_it(&**recorder),
         }
+    }
+
+    /// This recorder.
+    pub(crate) fn own(recorder: impl Recorder + Send + Sync + 'static) -> Self {
+        Self {
+            own: Some(Arc::new(recorder)),
+            client: ClientName::default(),
+        }
+    }
+
+    /// Whether it is a recorder of the client's own.
+    pub(crate) fn is_own(&self) -> bool {
+        self.own.is_some()
+    }
+
+    /// The same for a client with a name.
+    pub(crate) fn of_client(self, client: ClientName) -> Self {
+        Self { client, ..self }
     }
 
     /// Tells the recorder what each metric is.
@@ -47,33 +64,35 @@ impl Sink {
 
     pub(crate) fn counter(&self, family: &MetricFamily, labels: &[LabelValue]) -> Counter {
         debug_assert!(matches!(family.shape, Shape::Counter), "{}", family.name);
-        self.with(|recorder| recorder.register_counter(&key(family, labels), &METADATA))
+        self.with(|recorder| recorder.register_counter(&self.key(family, labels), &METADATA))
     }
 
     pub(crate) fn gauge(&self, family: &MetricFamily, labels: &[LabelValue]) -> Gauge {
         debug_assert!(matches!(family.shape, Shape::Gauge), "{}", family.name);
-        self.with(|recorder| recorder.register_gauge(&key(family, labels), &METADATA))
+        self.with(|recorder| recorder.register_gauge(&self.key(family, labels), &METADATA))
     }
 
     pub(crate) fn histogram(&self, family: &MetricFamily, labels: &[LabelValue]) -> Histogram {
         debug_assert!(matches!(family.shape, Shape::Histogram(_)), "{}", family.name);
-        self.with(|recorder| recorder.register_histogram(&key(family, labels), &METADATA))
+        self.with(|recorder| recorder.register_histogram(&self.key(family, labels), &METADATA))
     }
-}
 
-fn key(family: &MetricFamily, labels: &[LabelValue]) -> Key {
-    let labels: Vec<Label> = labels
-        .iter()
-        .map(|(name, value)| Label::new(*name, value.clone()))
-        .collect();
-    Key::from_parts(family.name, labels)
+    fn key(&self, family: &MetricFamily, labels: &[LabelValue]) -> Key {
+        let client = self.client.label().map(|name| Label::new("client", name));
+        let labels: Vec<Label> = labels
+            .iter()
+            .map(|(name, value)| Label::new(*name, value.clone()))
+            .chain(client)
+            .collect();
+        Key::from_parts(family.name, labels)
+    }
 }
 
 impl fmt::Debug for Sink {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Global => "Global",
-            Self::Own(_) => "Own",
+        f.write_str(match self.own {
+            None => "Global",
+            Some(_) => "Own",
         })
     }
 }
@@ -96,7 +115,7 @@ impl ShardSink {
     /// For what is tried out alone.
     #[cfg(any(test, fuzzing, feature = "__measure"))]
     pub(crate) fn nowhere() -> Self {
-        Self::new(Sink::Own(Arc::new(metrics::NoopRecorder)), 0)
+        Self::new(Sink::own(metrics::NoopRecorder), 0)
     }
 
     pub(crate) fn counter(&self, family: &MetricFamily, labels: &[LabelValue]) -> Counter {

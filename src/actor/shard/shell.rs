@@ -76,7 +76,7 @@ impl Shell {
         let Stage::Starting(parts) = std::mem::replace(&mut self.stage, Stage::Over) else {
             return Ok(());
         };
-        let span = ActorSpan::current();
+        let span = ActorSpan::current(&parts.0.client);
         match span.outside(|| catch(|| Driver::start(*parts))) {
             Ok(driver) => self.stage = Stage::Running(Box::new(driver)),
             Err(panic) => return Err(span.outside(|| self.died(&panic))),

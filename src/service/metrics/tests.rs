@@ -13,6 +13,7 @@ use crate::error::{BoxError, ErrorKind};
 use crate::service::request::AcquireRequest;
 use crate::service::routes::Routes;
 use crate::sharding::CheckedStrategy;
+use crate::telemetry::client_name::ClientName;
 use crate::telemetry::key_class::Classifier;
 use crate::telemetry::sink::Sink;
 use crate::types::{Key, Limit, Target};
@@ -33,8 +34,9 @@ impl Scene {
         let routes = Routes {
             strategy: CheckedStrategy::new(|key: &str, _: usize| usize::from(key.starts_with('b'))),
             shards: 2,
+            client: ClientName::default(),
         };
-        let metrics = RequestMetrics::new(&Sink::Own(Arc::new(recorder)), routes, classifier);
+        let metrics = RequestMetrics::new(&Sink::own(recorder), routes, classifier);
         let (inner, handle) = mock::pair();
         let inner = inner.map_err(Error::of_layer as fn(BoxError) -> Error);
         Self {

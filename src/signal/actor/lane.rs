@@ -7,6 +7,7 @@ use ractor::ActorRef;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
+use tracing::Instrument;
 
 use crate::net::dial::{Dial, LaneEvent};
 use crate::net::lane::Command;
@@ -55,7 +56,7 @@ impl LinkLane {
             }
             drop(link.send_message(LinkMessage::Lane(id, event)));
         };
-        let task = tokio::spawn(dial.clone().run(pause, queue, tell));
+        let task = tokio::spawn(dial.clone().run(pause, queue, tell).in_current_span());
         Self {
             id,
             up: None,

@@ -1,0 +1,62 @@
+//! The name of a client, for processes that have several.
+
+use std::sync::Arc;
+
+use metrics::SharedString;
+use tracing::Span;
+
+use crate::error::{Error, Result};
+use crate::escape::is_hidden;
+
+/// The longest name, in characters.
+const LONGEST: usize = 64;
+
+/// How a client is called in logs, metrics and spans, if it has a name.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ClientName(Option<Arc<str>>);
+
+impl ClientName {
+    /// Checks a name.
+    pub(crate) fn new(name: Option<&str>) -> Result<Self> {
+        let Some(name) = name else { return Ok(Self(None)) };
+        let length = name.chars().count();
+        if length == 0 || length > LONGEST {
+            let remedy = format!("give 1 to {LONGEST} characters");
+            return Err(Error::invalid("client name of length", length, &remedy));
+        }
+        match name.contains(is_hidden) {
+            true => Err(Error::invalid("client name", name, "give characters that can be seen")),
+            false => Ok(Self(Some(name.into()))),
+        }
+    }
+
+    pub(crate) fn as_deref(&self) -> Option<&str> {
+        self.0.as_deref()
+    }
+
+    /// The value of the label of metrics.
+    pub(crate) fn label(&self) -> Option<SharedString> {
+        self.0.as_ref().map(|name| Arc::clone(name).into())
+    }
+
+    /// A span in which the work of one of the client's actors is done. Its level is the highest, so that it is there wherever a line is.
+    pub(crate) fn span(&self) -> Option<Span> {
+        let client = self.as_deref()?;
+        Some(tracing::error_span!(parent: None, "dflockd_client", client))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_can_be_seen_and_is_not_too_long() {
+        for good in ["billing", "größe 鍵", &"n".repeat(64)] {
+            assert_eq!(ClientName::new(Some(good)).unwrap().as_deref(), Some(good));
+        }
+        for bad in ["", "a\nb", "a\u{202e}b", &"n".repeat(65)] {
+            assert!(ClientName::new(Some(bad)).is_err(), "{bad:?}");
+        }
+    }
+}
