@@ -5,11 +5,13 @@
 //! starts an embedded server in this process; with servers of your own it uses those:
 //!
 //!     DFLOCKD_SERVERS=127.0.0.1:6388,127.0.0.1:6389 cargo run --example quickstart
+//!
+//! `docs/configuration.md` has what else the environment may say.
 
 use std::time::{Duration, Instant};
 
 use dflockd_client::server::Server;
-use dflockd_client::{Client, Error, ErrorKind, Lease};
+use dflockd_client::{Client, ClientBuilder, Error, ErrorKind, Lease};
 
 #[tokio::main]
 async fn main() -> Result<(), Error> {
@@ -17,16 +19,16 @@ async fn main() -> Result<(), Error> {
 
     // An embedded server, unless there are real ones.
     let mut embedded = None;
-    let servers: Vec<String> = match std::env::var("DFLOCKD_SERVERS") {
-        Ok(list) => list.split(',').map(|server| server.trim().to_owned()).collect(),
-        Err(_) => {
-            let server = Server::builder().port(0).start().await?;
-            let address = server.local_addr().to_string();
-            embedded = Some(server);
-            vec![address]
-        }
-    };
-    let client = Client::builder().servers(&servers).connect().await?;
+    let mut builder = ClientBuilder::from_env()?;
+    if ["DFLOCKD_URL", "DFLOCKD_SERVERS"]
+        .iter()
+        .all(|name| std::env::var_os(name).is_none())
+    {
+        let server = embedded.insert(Server::builder().port(0).start().await?);
+        builder = builder.servers([server.local_addr().to_string()]);
+    }
+    let client = builder.connect().await?;
+    let servers: Vec<String> = client.health().iter().map(|shard| shard.endpoint.to_string()).collect();
     let whose = if embedded.is_some() {
         "an embedded server"
     } else {

@@ -4,28 +4,29 @@
 //!
 //! Three workers are members of one group: each job goes to one of them, in turns. Two publishers stand for the office of feeding
 //! them; who holds the lock publishes, and when the first steps down the other goes on where it stopped.
-//! `DFLOCKD_SERVERS=host:port,…` uses your servers (releases 1.11 to 1.16) instead of an embedded one.
+//! `DFLOCKD_SERVERS=host:port,…`, or `DFLOCKD_URL`, uses your servers (releases 1.11 to 1.16) instead of an embedded one.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use dflockd_client::server::Server;
-use dflockd_client::{Client, Election, Error, Group, Pattern, SignalEvent, SubscribeRequest};
+use dflockd_client::{ClientBuilder, Election, Error, Group, Pattern, SignalEvent, SubscribeRequest};
 
 const JOBS: u32 = 12;
 
 #[tokio::main]
 async fn main() -> Result<(), Error> {
     let mut embedded = None;
-    let servers: Vec<String> = match std::env::var("DFLOCKD_SERVERS") {
-        Ok(list) => list.split(',').map(|server| server.trim().to_owned()).collect(),
-        Err(_) => {
-            let server = embedded.insert(Server::builder().release("1.16")?.port(0).start().await?);
-            vec![server.local_addr().to_string()]
-        }
-    };
-    let client = Client::builder().servers(&servers).connect().await?;
+    let mut builder = ClientBuilder::from_env()?;
+    if ["DFLOCKD_URL", "DFLOCKD_SERVERS"]
+        .iter()
+        .all(|name| std::env::var_os(name).is_none())
+    {
+        let server = embedded.insert(Server::builder().release("1.16")?.port(0).start().await?);
+        builder = builder.servers([server.local_addr().to_string()]);
+    }
+    let client = builder.connect().await?;
 
     let done = Arc::new(AtomicU32::new(0));
     let mut workers = tokio::task::JoinSet::new();

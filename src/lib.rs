@@ -22,6 +22,8 @@
 //!
 //! - [`Client`] and its [`builder`](Client::builder): servers, timeouts, sharding, health, shutdown. It is a
 //!   [`tower::Service`] of [`Request`]s.
+//! - [`ClientOptions`]: the same from a URL, the environment or a configuration file; [`ClientBuilder::from_url`] and
+//!   [`from_env`](ClientBuilder::from_env).
 //! - [`Lock`] and [`Semaphore`]: handles on a key. Acquiring gives a [`LockGuard`] or
 //!   [`SemaphorePermit`]; what both can do is [`Lease`]. [`MultiLock`] takes several locks, all or none.
 //! - [`DistributedLock`] and [`DistributedSemaphore`]: the same as objects that hold what they acquire, as in the Python
@@ -30,6 +32,7 @@
 //! - [`Error`] and [`ErrorKind`]: what went wrong, and whether to try again.
 //! - [`ShardingStrategy`]: which shard a key belongs to. [`Shard`]: which servers may serve one, a cluster or servers in reserve;
 //!   [`ShardHealth`] tells which of them does.
+//! - [`ClientEvent`]: what happens to a client, [as a stream](Client::events); [`ClientBuilder::on_lost`] where a callback is enough.
 //! - `blocking` (feature `blocking`): all of it for threads.
 //! - [`protocol`]: the wire, typed, without I/O; [`protocol::functions`] over a stream of your own.
 //! - [`ClientBuilder::servers`] says which addresses there are, [`ClientBuilder::auth_token_file`] where the servers' secret may come from.

@@ -190,6 +190,18 @@ mod tests {
         );
     }
 
+    /// The URLs in the documentation are URLs.
+    #[cfg(feature = "tls")]
+    #[test]
+    fn the_urls_of_the_documentation_are_read() {
+        let document = include_str!("../../docs/configuration.md");
+        let urls: Vec<&str> = document.lines().filter(|line| line.starts_with("dflockd")).collect();
+        assert!(urls.len() >= 4, "{urls:?}");
+        for url in urls {
+            ClientOptions::from_url(url).unwrap();
+        }
+    }
+
     /// The table in the documentation has each setting, its variable, its default and what it looks like.
     #[test]
     fn the_documentation_lists_the_settings() {
