@@ -55,6 +55,7 @@ enum Stage<'a> {
 }
 
 impl<H> Acquiring<'_, H> {
+    #[inline(always)]
     pub(super) fn new(core: H, request: AcquireRequest, reserved: Reserved) -> Self {
         Self {
             core,

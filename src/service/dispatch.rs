@@ -125,6 +125,7 @@ impl<C> Dispatch<C> {
         Poll::Pending
     }
 
+    #[inline(always)]
     pub(crate) fn call<'a>(&mut self, request: Request) -> AnswerFuture<'a, C>
     where
         C: CoreRef<'a>,

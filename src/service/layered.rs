@@ -47,6 +47,7 @@ impl<C> Inner<C> {
         }
     }
 
+    #[inline(always)]
     fn call<'a>(&mut self, request: Request) -> AnswerFuture<'a, C>
     where
         C: CoreRef<'a>,
@@ -70,6 +71,7 @@ impl<'a> Service<Request> for Inner<&'a Arc<Core>> {
         Self::poll_ready(self, cx)
     }
 
+    #[inline(always)]
     fn call(&mut self, request: Request) -> AnswerFuture<'a, &'a Arc<Core>> {
         Self::call(self, request)
     }

@@ -29,6 +29,7 @@ where
         Poll::Ready(Ok(()))
     }
 
+    #[inline(always)]
     fn call(&mut self, request: Request) -> Self::Future {
         let mut service = self.0.clone();
         // As a rule it is ready; if not, it is asked again by the task that is to be woken.

@@ -52,6 +52,7 @@ where
         self.inner.poll_ready(cx)
     }
 
+    #[inline(always)]
     fn call(&mut self, request: Request) -> Self::Future {
         if !tracing::enabled!(Level::DEBUG) {
             let inner = self.inner.call(request);

@@ -25,6 +25,7 @@ pin_project! {
 }
 
 impl<F, M: Deref<Target = RequestMetrics>> MetricsFuture<F, M> {
+    #[inline(always)]
     pub(super) fn new(inner: F, in_flight: Option<RequestTimer<M>>) -> Self {
         Self { inner, in_flight }
     }

@@ -51,6 +51,7 @@ where
         self.inner.poll_ready(cx)
     }
 
+    #[inline(always)]
     fn call(&mut self, request: Request) -> Self::Future {
         let in_flight = self
             .metrics

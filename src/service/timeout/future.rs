@@ -26,6 +26,7 @@ pin_project! {
 }
 
 impl<F, X> TimeoutFuture<F, X> {
+    #[inline(always)]
     pub(super) fn new(inner: F, limit: Option<TimeLimit<X>>) -> Self {
         Self {
             inner,
