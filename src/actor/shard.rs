@@ -75,6 +75,8 @@ struct Driver {
     metrics: LaneMetrics,
     /// The pipelined connections.
     own: Vec<(LaneId, Own)>,
+    /// One of these is new, or was told something, since they were last polled.
+    own_changed: bool,
     /// The others.
     tasks: BTreeMap<LaneId, TaskLane>,
     /// What looks whether the first endpoint can be reached.
@@ -153,6 +155,7 @@ impl Driver {
             handover,
             ending,
             own: Vec::new(),
+            own_changed: false,
             tasks: BTreeMap::new(),
             probes: JoinSet::new(),
             timer: Box::pin(sleep_until(now)),
@@ -168,20 +171,20 @@ impl Driver {
     fn poll_turns(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.shard.note_suspended(suspended(), Instant::now());
         for _ in 0..TURNS_IN_A_ROW {
-            let mut news = self.poll_connections(cx);
+            self.poll_connections(cx);
             if self.waits_for_company() {
                 break;
             }
             let taken = self.take_inputs(cx);
             if taken > 0 {
                 // What was taken is written at once.
-                news |= self.poll_connections(cx);
+                self.poll_connections(cx);
             }
             let due = self.poll_timer(cx);
             if self.is_over {
                 return Poll::Ready(());
             }
-            if !(taken == INPUTS_A_TURN || news || due) {
+            if !(taken == INPUTS_A_TURN || self.own_changed || due) {
                 self.shard.show();
                 return Poll::Pending;
             }
@@ -237,16 +240,18 @@ impl Driver {
         self.take_events(ends);
     }
 
-    /// Runs the pipelined connections, and the machine with what came over them. Returns whether anything did.
-    fn poll_connections(&mut self, cx: &mut Context<'_>) -> bool {
+    /// Runs the pipelined connections, and the machine with what came over them.
+    fn poll_connections(&mut self, cx: &mut Context<'_>) {
+        self.own_changed = false;
         let mut events = Vec::new();
         for (id, own) in &mut self.own {
             let event = own.poll(cx, |event| events.push((*id, event)));
-            events.extend(event.map(|event| (*id, event)));
+            if let Some(event) = event {
+                self.own_changed = true;
+                events.push((*id, event));
+            }
         }
-        let is_news = !events.is_empty();
         self.take_events(events);
-        is_news
     }
 
     fn take_events(&mut self, events: Vec<(LaneId, LaneEvent<Pending>)>) {
@@ -378,6 +383,7 @@ impl Driver {
             };
             let attempt = tokio::spawn(attempt.in_current_span());
             self.own.push((id, Own::Connecting(AbortOnDropHandle::new(attempt))));
+            self.own_changed = true;
             return;
         }
         let (commands, queue) = mpsc::unbounded_channel();
@@ -394,8 +400,11 @@ impl Driver {
         self.tasks.insert(id, lane);
     }
 
+    /// A pipelined connection that is about to be told something.
     fn own(&mut self, id: LaneId) -> Option<&mut Own> {
-        self.own.iter_mut().find(|(known, _)| *known == id).map(|(_, own)| own)
+        let (_, own) = self.own.iter_mut().find(|(known, _)| *known == id)?;
+        self.own_changed = true;
+        Some(own)
     }
 
     fn tell(&mut self, id: LaneId, command: Command<Pending>) {
