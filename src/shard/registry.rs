@@ -149,6 +149,7 @@ impl Registry {
         });
         let random = self.jitter.f64();
         let renew_at = self.schedule.renew_at(sent_at, grant.ttl, policy.ratio, random);
+        let ends = self.epoch.stamp(deadline);
         let entry = LeaseEntry {
             cell: Arc::clone(&cell),
             target,
@@ -156,8 +157,8 @@ impl Registry {
             phase: Phase::Waiting,
             terms,
             renew_at: self.epoch.stamp(renew_at),
-            ends: self.epoch.stamp(deadline),
-            deadline: self.epoch.stamp(deadline),
+            ends,
+            deadline: ends,
             timer: None,
             before: Neighbour::default(),
             behind: Neighbour::default(),

@@ -20,9 +20,10 @@ const MIDDLE: u64 = 1 << 63;
 
 impl Epoch {
     pub(super) fn stamp(self, instant: Instant) -> Stamp {
-        let ahead = nanos(instant.saturating_duration_since(self.0));
-        let back = nanos(self.0.saturating_duration_since(instant));
-        Stamp::of(MIDDLE.saturating_add(ahead).saturating_sub(back))
+        match instant.checked_duration_since(self.0) {
+            Some(ahead) => Stamp::of(MIDDLE.saturating_add(nanos(ahead))),
+            None => Stamp::of(MIDDLE.saturating_sub(nanos(self.0.saturating_duration_since(instant)))),
+        }
     }
 
     pub(super) fn instant(self, stamp: Stamp) -> Instant {
