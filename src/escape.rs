@@ -30,6 +30,20 @@ pub(crate) fn is_hidden(c: char) -> bool {
         )
 }
 
+/// A value quoted in an error message, cut where it is long.
+pub(crate) struct Shortened<'a>(pub(crate) &'a str);
+
+impl fmt::Debug for Shortened<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const SHOWN: usize = 64;
+        if self.0.chars().nth(SHOWN).is_none() {
+            return fmt::Debug::fmt(self.0, f);
+        }
+        let start: String = self.0.chars().take(SHOWN).collect();
+        write!(f, "{start:?}…")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -104,6 +104,9 @@ mod lease;
 #[cfg(feature = "__measure")]
 #[doc(hidden)]
 pub mod measure;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod names;
 mod net;
 mod own_signals;
 mod percent;
@@ -131,9 +134,23 @@ mod tls;
 mod types;
 mod unwind;
 
+// The crates whose types are a part of this API, in the releases that it takes.
+
+/// Its buffers are what [`protocol`] encodes into and decodes from.
+pub use bytes;
+/// Its `Stream` is what [`SignalConn`] and [`Signals`] are.
+pub use futures_core;
+/// Its recorders take the client's metrics: [`ClientBuilder::metrics_recorder`].
+pub use metrics;
 /// The release of rustls whose configurations [`Tls::config`], and `ServerBuilder::tls` of the embedded server, take.
 #[cfg(feature = "tls")]
 pub use rustls;
+/// Its instants, channels and I/O traits appear throughout.
+pub use tokio;
+/// Its `CancellationToken` tells of the loss of a lease: [`Lease::cancellation_token`].
+pub use tokio_util;
+/// A client is a `Service` of tower, and takes its layers: [`ClientBuilder::layer`].
+pub use tower;
 
 /// The version of this crate.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

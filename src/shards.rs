@@ -7,11 +7,11 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
+use crate::escape::Shortened;
 use crate::net::admission::Admission;
 use crate::net::endpoint::{Endpoint, without_secret};
 use crate::net::failover::Policy;
 use crate::protocol::StableRef;
-use crate::types::Shortened;
 
 /// Where one shard is served: by one server, by the leader of a cluster, or by a server that has others in reserve. Keys are
 /// spread over shards, never over the servers of one: a key keeps its shard whichever of them serves it.

@@ -8,10 +8,11 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use dflockd_client::protocol::{LineBuffer, RequestDecoder};
 use dflockd_client::server::{Cluster, Server};
 use dflockd_client::{
-    Client, ClientBuilder, ErrorKind, FailoverReason, LeaseState, LostReason, Pattern, ReconnectPolicy, Shard,
-    SignalEvent, SignalOptions, SubscribeRequest,
+    AcquireRequest, Client, ClientBuilder, ErrorKind, FailoverReason, LeaseState, LostReason, Pattern, ReconnectPolicy,
+    Shard, SignalEvent, SignalOptions, SubscribeRequest, Target,
 };
 use metrics::Unit;
 use support::fake::FakeServer;
@@ -978,4 +979,76 @@ fn every_log_line_is_documented() {
         .map(|(line, cells)| (line, cells[0].clone()))
         .collect();
     assert_eq!(in_source, documented);
+}
+
+/// `Debug` of what users have in hand shows what they know: keys, times, states, addresses. Neither secrets nor what it is made of.
+#[tokio::test]
+async fn debug_shows_what_a_user_knows() {
+    let scene = Scene::set(&Recorded::default()).await;
+    let client = &scene.client;
+    let (lock, semaphore) = (client.lock("k").unwrap(), client.semaphore("s", 3).unwrap());
+    let both = client.lock_all(["a", "b"]).unwrap();
+    let (guard, permit) = (lock.acquire().await.unwrap(), semaphore.acquire().await.unwrap());
+    let guards = both.acquire().await.unwrap();
+    let place = lock.enqueue().await.unwrap();
+    let signals = client.subscribe("a.>").await.unwrap();
+    let wanted = AcquireRequest::new(Target::Lock, lock.key().clone());
+    let mut decoder = RequestDecoder::default();
+    decoder.read_space().extend_from_slice(b"auth\n_\nsecret");
+    let mut lines = LineBuffer::default();
+    lines.read_space().extend_from_slice(b"ok secret");
+    let address = &scene.proxy.address;
+    let shown = [
+        (
+            format!("{client:?}"),
+            format!("Client {{ shards: [\"{address} connected\"], .. }}"),
+        ),
+        (
+            format!("{lock:?}"),
+            "Lock { key: \"k\", acquire_timeout: 10s, lease_ttl: None, .. }".to_owned(),
+        ),
+        (
+            format!("{semaphore:?}"),
+            "Semaphore { key: \"s\", limit: 3, acquire_timeout: 10s, lease_ttl: None, .. }".to_owned(),
+        ),
+        (
+            format!("{both:?}"),
+            "MultiLock { locks: [Lock { key: \"a\", ".to_owned(),
+        ),
+        (
+            format!("{guard:?}"),
+            "LockGuard(Lease { key: \"k\", kind: Lock, token: Token(".to_owned(),
+        ),
+        (
+            format!("{permit:?}"),
+            "SemaphorePermit(Lease { key: \"s\", kind: Semaphore, token: Token(".to_owned(),
+        ),
+        (
+            format!("{guards:?}"),
+            "MultiLockGuard([LockGuard(Lease { key: \"a\", ".to_owned(),
+        ),
+        (format!("{place:?}"), "Queued(Ticket { key: \"k\", .. })".to_owned()),
+        (
+            format!("{signals:?}"),
+            "SignalConn { waiting: 0, dropped: 0, .. }".to_owned(),
+        ),
+        (
+            format!("{wanted:?}"),
+            "AcquireRequest { target: Lock, key: \"k\", wait: 0ns, ttl: None, .. }".to_owned(),
+        ),
+        (
+            format!("{:?}", client.health()[0]),
+            format!(
+                "ShardHealth {{ shard: 0, endpoint: \"{address}\", failovers: 0, last_failover: None, state: Connected, for: "
+            ),
+        ),
+        (
+            format!("{decoder:?}"),
+            "RequestDecoder { lines: 0, unread_bytes: 13, .. }".to_owned(),
+        ),
+        (format!("{lines:?}"), "LineBuffer { unread_bytes: 9, .. }".to_owned()),
+    ];
+    for (shown, expected) in shown {
+        assert!(shown.starts_with(&expected), "{shown}");
+    }
 }

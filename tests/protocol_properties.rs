@@ -308,8 +308,8 @@ proptest! {
             turns += 1;
             prop_assert!(turns <= bytes.len() + 1);
             match decoder.next_request() {
-                Ok(None) | Err(RequestError::Line(_)) => break,
                 Ok(Some(_)) | Err(RequestError::Malformed) => {}
+                Ok(None) | Err(_) => break,
             }
         }
     }

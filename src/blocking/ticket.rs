@@ -11,7 +11,7 @@ use crate::handle::guard::Guard;
 use crate::handle::ticket;
 use crate::types::Key;
 
-/// What came of an `enqueue`; `G` is the guard of the async client.
+/// What came of an `enqueue`; `G` is the guard of the async client. A server answers one of these two, so a match may be complete.
 #[derive(Debug)]
 #[must_use = "dropping it gives the lock or the place back at once"]
 pub enum Enqueued<G> {

@@ -536,8 +536,12 @@ impl fmt::Debug for ResponseFuture {
 
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let health = self.health().into_iter();
+        let shards: Vec<String> = health
+            .map(|shard| format!("{} {}", shard.endpoint, shard.state.as_str()))
+            .collect();
         f.debug_struct("Client")
-            .field("shards", &self.config().shards)
+            .field("shards", &shards)
             .finish_non_exhaustive()
     }
 }

@@ -3,6 +3,7 @@
 mod check;
 mod data;
 mod environment;
+mod on_unavailable;
 mod options;
 mod said;
 mod settings;
@@ -14,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub(crate) use self::check::LONGEST_SILENCE;
+pub use self::on_unavailable::OnUnavailable;
 pub use self::options::ClientOptions;
 use crate::events::{Callback, EventHub};
 use crate::net::connect::{ConnectOptions, Purpose};
@@ -26,17 +28,6 @@ use crate::shards::ShardPlan;
 use crate::telemetry::client_name::ClientName;
 use crate::telemetry::key_class::Classifier;
 use crate::telemetry::sink::Sink;
-
-/// What callers meet while the shard of their key is not connected.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum OnUnavailable {
-    /// They wait for it until their own timeout.
-    #[default]
-    Wait,
-    /// They get [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) at once.
-    FailFast,
-}
 
 /// What only code can give.
 #[derive(Clone, Default)]

@@ -4,7 +4,7 @@ use super::ClientOptions;
 use super::settings::{AUTH, Draft, TABLE, find, full_name};
 use super::value::Text;
 use crate::error::{Error, ErrorKind, Result};
-use crate::types::Shortened;
+use crate::escape::Shortened;
 
 /// Where a setting was said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

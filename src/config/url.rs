@@ -5,9 +5,9 @@ use super::said::{Said, Source};
 use super::settings::{full_name, written};
 use super::value::Text;
 use crate::error::{Error, ErrorKind, Result};
+use crate::escape::Shortened;
 use crate::percent;
 use crate::shards::Shard;
-use crate::types::Shortened;
 
 /// A URL, and one that asks for TLS.
 const SCHEMES: [(&str, bool); 2] = [("dflockd", false), ("dflockds", true)];

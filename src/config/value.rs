@@ -193,18 +193,11 @@ impl Value for OnUnavailable {
     const FORM: &'static str = "wait or fail_fast";
 
     fn read(text: &str) -> Result<Self, String> {
-        match text {
-            "wait" => Ok(Self::Wait),
-            "fail_fast" => Ok(Self::FailFast),
-            _ => Err(of_form::<Self>()),
-        }
+        text.parse().map_err(|_| of_form::<Self>())
     }
 
     fn write(&self) -> Option<Text> {
-        text(match self {
-            Self::Wait => "wait",
-            Self::FailFast => "fail_fast",
-        })
+        text(self.as_str())
     }
 }
 
@@ -212,20 +205,11 @@ impl Value for Fencing {
     const FORM: &'static str = "required, if_known or off";
 
     fn read(text: &str) -> Result<Self, String> {
-        match text {
-            "required" => Ok(Self::Required),
-            "if_known" => Ok(Self::IfKnown),
-            "off" => Ok(Self::Off),
-            _ => Err(of_form::<Self>()),
-        }
+        text.parse().map_err(|_| of_form::<Self>())
     }
 
     fn write(&self) -> Option<Text> {
-        text(match self {
-            Self::Required => "required",
-            Self::IfKnown => "if_known",
-            Self::Off => "off",
-        })
+        text(self.as_str())
     }
 }
 

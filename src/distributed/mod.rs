@@ -22,7 +22,7 @@ use crate::types::{Fence, Key, Target, Token, Ttl};
 pub use lock::DistributedLock;
 pub use semaphore::DistributedSemaphore;
 
-/// What came of [`Holder::enqueue`].
+/// What came of [`Holder::enqueue`]. A server answers one of these two, so a match may be complete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum EnqueueStatus {
     /// It was free: held.

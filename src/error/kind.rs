@@ -1,7 +1,17 @@
 //! What kinds of errors there are.
 
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Error, Result, named};
+
 /// The category of an [`Error`](super::Error).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+///
+/// It is shown, parsed and serialized by its [name](Self::as_str).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ErrorKind {
     /// A value given by the caller is not acceptable. Nothing was sent.
@@ -117,6 +127,25 @@ impl ErrorKind {
             Self::Misuse => "misuse",
             Self::Layer => "layer",
         }
+    }
+}
+
+impl fmt::Display for ErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Reads a [name](ErrorKind::as_str).
+///
+/// # Errors
+///
+/// [`InvalidInput`](ErrorKind::InvalidInput), with all names.
+impl FromStr for ErrorKind {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        named("kind of errors", name, &Self::ALL, Self::as_str)
     }
 }
 

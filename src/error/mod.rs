@@ -2,6 +2,7 @@
 
 mod budget;
 mod kind;
+mod named;
 
 use std::borrow::Cow;
 use std::error::Error as StdError;
@@ -10,6 +11,7 @@ use std::sync::Arc;
 
 pub use self::budget::Budget;
 pub use self::kind::ErrorKind;
+pub(crate) use self::named::named;
 use crate::escape::Escaped;
 
 /// Shorthand for results of this crate.

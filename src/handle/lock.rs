@@ -1,5 +1,6 @@
 //! A lock.
 
+use std::fmt;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
@@ -12,8 +13,14 @@ use crate::types::Key;
 ///
 /// Made by [`Client::lock`](crate::Client::lock); cheap to clone and to keep. It holds nothing by itself: each acquire gives a
 /// [`LockGuard`] that does. Not reentrant: a second acquire waits like anybody's.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Lock(pub(crate) Handle);
+
+impl fmt::Debug for Lock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
 
 impl Lock {
     /// How long [`acquire`](Self::acquire) waits; the client's acquire timeout unless it is set here. Kept exactly,

@@ -239,7 +239,7 @@ impl crate::take::Take for MultiLockGuard {
 
 impl fmt::Debug for MultiLockGuard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(&self.guards).finish()
+        f.debug_tuple("MultiLockGuard").field(&self.guards).finish()
     }
 }
 

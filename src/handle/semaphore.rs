@@ -1,5 +1,6 @@
 //! A semaphore.
 
+use std::fmt;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
@@ -17,8 +18,14 @@ use crate::types::Key;
 /// namespace, where a lock is a semaphore of limit 1. There a semaphore of another limit on a key that is in use as a lock, and a lock on
 /// a key that is in use as such a semaphore, are refused with [`LimitMismatch`](crate::ErrorKind::LimitMismatch), and a semaphore
 /// of limit 1 excludes a lock of the same key. Use different keys for both where such a server may be met.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Semaphore(pub(crate) Handle);
+
+impl fmt::Debug for Semaphore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
 
 impl Semaphore {
     /// How long [`acquire`](Self::acquire) waits; the client's acquire timeout unless it is set here. Kept exactly,

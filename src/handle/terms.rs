@@ -137,13 +137,20 @@ impl Handle {
     }
 }
 
+/// As the lock or semaphore that it is the whole of.
 impl fmt::Debug for Handle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Handle")
-            .field("target", &self.target)
-            .field("key", &self.key)
-            .field("wait", &self.wait)
-            .field("ttl", &self.ttl)
+        let mut shown = match self.target {
+            Target::Lock => f.debug_struct("Lock"),
+            Target::Semaphore(_) => f.debug_struct("Semaphore"),
+        };
+        shown.field("key", &self.key);
+        if let Target::Semaphore(limit) = self.target {
+            shown.field("limit", &limit.get());
+        }
+        shown
+            .field("acquire_timeout", &self.wait)
+            .field("lease_ttl", &self.ttl)
             .finish_non_exhaustive()
     }
 }

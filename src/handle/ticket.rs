@@ -9,7 +9,7 @@ use crate::service::{Lease, QueuePlace, collect};
 use crate::take::Take;
 use crate::types::Key;
 
-/// What came of an `enqueue`.
+/// What came of an `enqueue`. A server answers one of these two, so a match may be complete.
 #[derive(Debug)]
 #[must_use = "dropping it gives the lock or the place back at once"]
 pub enum Enqueued<G> {
@@ -68,6 +68,8 @@ impl<G> Take for Ticket<G> {
 
 impl<G> fmt::Debug for Ticket<G> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&self.place, f)
+        f.debug_struct("Ticket")
+            .field("key", self.key())
+            .finish_non_exhaustive()
     }
 }

@@ -5,20 +5,25 @@
 //! passed says so for all (the one thing that readers write): a lease that anybody saw lost never comes back.
 
 use std::fmt;
+use std::str::FromStr;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering, fence};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Moment;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, named};
 use crate::types::{Fence, Grant, Key, Kind, Token, Ttl};
 
 /// Why a lease was lost.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+///
+/// `Display` says it in words. It is parsed from its [name](Self::as_str) and serialized as that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum LostReason {
     /// It could not be renewed in time: the server may grant it to somebody else soon.
@@ -83,8 +88,24 @@ impl fmt::Display for LostReason {
     }
 }
 
+/// Reads a [name](LostReason::as_str).
+///
+/// # Errors
+///
+/// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput), with all names.
+impl FromStr for LostReason {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        named("reason of a loss", name, &Self::ALL, Self::as_str)
+    }
+}
+
 /// What is known about a lease.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+///
+/// `Display` says it in words. It is serialized by its name in snake case, `Lost` with the name of its reason.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum LeaseState {
     /// Held.
@@ -96,6 +117,17 @@ pub enum LeaseState {
     Lost(LostReason),
     /// Given back.
     Released,
+}
+
+impl fmt::Display for LeaseState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Held => f.write_str("held"),
+            Self::Suspect => f.write_str("held, but not confirmed since its connection was lost"),
+            Self::Lost(reason) => write!(f, "lost: {reason}"),
+            Self::Released => f.write_str("released"),
+        }
+    }
 }
 
 /// The times of a lease that is taken up.

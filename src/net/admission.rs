@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::endpoint::Endpoint;
 use crate::error::{Error, Result};
-use crate::types::Shortened;
+use crate::escape::Shortened;
 
 /// Where members may be found that were not given. By default nowhere.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -6,9 +6,10 @@ use std::path::Path;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize, Serializer};
+
 use crate::error::{Error, Result};
-use crate::escape::is_hidden;
-use crate::types::Shortened;
+use crate::escape::{Shortened, is_hidden};
 
 /// The port that servers listen on by default.
 pub(crate) const DEFAULT_PORT: u16 = 6388;
@@ -17,7 +18,7 @@ pub(crate) const DEFAULT_PORT: u16 = 6388;
 /// [`Shard`](crate::Shard), or as a cluster named one of its members: `host:port`, `1.2.3.4:port`, `[v6]:port` or `unix:/path`.
 /// It is what a [connector](crate::ClientBuilder::connector) is asked for.
 ///
-/// Cloning is cheap. Two of them are equal if they are written in the same way.
+/// Cloning is cheap. Two of them are equal if they are written in the same way. An endpoint is serialized as it is written.
 ///
 /// ```
 /// use dflockd_client::Endpoint;
@@ -30,7 +31,8 @@ pub(crate) const DEFAULT_PORT: u16 = 6388;
 /// assert_eq!(endpoint.unix_path(), Some("/run/dflockd.sock".as_ref()));
 /// # Ok::<(), dflockd_client::Error>(())
 /// ```
-#[derive(Clone, PartialEq, Eq, Hash)]
+#[derive(Clone, PartialEq, Eq, Hash, Deserialize)]
+#[serde(try_from = "String")]
 pub struct Endpoint {
     text: Arc<str>,
     place: Address,
@@ -115,6 +117,36 @@ impl FromStr for Endpoint {
 
     fn from_str(text: &str) -> Result<Self> {
         Self::parse(text)
+    }
+}
+
+/// Reads an address, as [`FromStr`] does.
+impl TryFrom<&str> for Endpoint {
+    type Error = Error;
+
+    fn try_from(text: &str) -> Result<Self> {
+        Self::parse(text)
+    }
+}
+
+/// Reads an address, as [`FromStr`] does.
+impl TryFrom<String> for Endpoint {
+    type Error = Error;
+
+    fn try_from(text: String) -> Result<Self> {
+        Self::parse(&text)
+    }
+}
+
+impl AsRef<str> for Endpoint {
+    fn as_ref(&self) -> &str {
+        &self.text
+    }
+}
+
+impl Serialize for Endpoint {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.text)
     }
 }
 
@@ -210,6 +242,21 @@ impl fmt::Debug for Endpoint {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_endpoint_is_serialized_as_it_is_written_and_checked_when_it_is_read() {
+        for text in ["127.0.0.1:6388", "[::1]:6388", "unix:/run/dflockd.sock"] {
+            let endpoint = Endpoint::try_from(text).unwrap();
+            assert_eq!((endpoint.as_ref(), endpoint.to_string().as_str()), (text, text));
+            let json = serde_json::to_string(&endpoint).unwrap();
+            assert_eq!(json, format!("{text:?}"));
+            assert_eq!(serde_json::from_str::<Endpoint>(&json).unwrap(), endpoint);
+        }
+        let error = serde_json::from_str::<Endpoint>(r#""user@h:6388""#)
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("without a user") && !error.contains("user@h"), "{error}");
+    }
 
     #[test]
     fn reads_names_and_addresses() {

@@ -7,14 +7,17 @@
 //! | standby | servers that know nothing of each other | tried again until every lease of its may be over; only then the next |
 
 use std::fmt;
+use std::str::FromStr;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::admission::Admission;
 use super::backoff::Attempts;
 use super::endpoint::Endpoint;
 use crate::clock::after;
+use crate::error::{Error, Result, named};
 
 /// How the endpoints of a shard stand to each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,8 +27,9 @@ pub(crate) enum Policy {
     Standby,
 }
 
-/// Why another endpoint than before serves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// Why another endpoint than before serves. It is shown, parsed and serialized by its [name](Self::as_str).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum FailoverReason {
     /// The one before was lost.
@@ -54,6 +58,19 @@ impl FailoverReason {
 impl fmt::Display for FailoverReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
+    }
+}
+
+/// Reads a [name](FailoverReason::as_str).
+///
+/// # Errors
+///
+/// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput), with all names.
+impl FromStr for FailoverReason {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        named("reason of a failover", name, &Self::ALL, Self::as_str)
     }
 }
 

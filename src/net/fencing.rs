@@ -15,11 +15,19 @@
 //! | one grant, or none | none |
 //! | the server counted, and this grant is far from the one before | none: another server answers there |
 
-use crate::error::{Error, ErrorKind, Result};
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, ErrorKind, Result, named};
 use crate::types::{Fence, Grant, Key};
 
 /// What a client makes of fences: see [`ClientBuilder::fencing`](crate::ClientBuilder::fencing).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+///
+/// It is shown, parsed and serialized by its [name](Self::as_str).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Fencing {
     /// Every lease has a [`Fence`]. A server that makes none is not used: to [connect](crate::ClientBuilder::connect) fails, and so do
@@ -38,6 +46,40 @@ pub enum Fencing {
     IfKnown,
     /// No lease has a [`Fence`].
     Off,
+}
+
+impl Fencing {
+    /// All of them.
+    pub(crate) const ALL: [Self; 3] = [Self::Required, Self::IfKnown, Self::Off];
+
+    /// Its name, as configurations write it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Required => "required",
+            Self::IfKnown => "if_known",
+            Self::Off => "off",
+        }
+    }
+}
+
+impl fmt::Display for Fencing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Reads a [name](Fencing::as_str).
+///
+/// # Errors
+///
+/// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput), with all names.
+impl FromStr for Fencing {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        named("fencing", name, &Self::ALL, Self::as_str)
+    }
 }
 
 /// Two first halves that are at most this far apart were counted. Of two random ones the same is true once in 134 million times (2^37

@@ -22,8 +22,8 @@ use tokio::time::Instant;
 
 use crate::clock::{Moment, after};
 use crate::error::{Error, ErrorKind};
+use crate::escape::Shortened;
 use crate::protocol::{Expect, LineBuffer, MAX_RESPONSE_LINE, Request, Response, Signal, Status};
-use crate::types::Shortened;
 
 /// Requests in flight, each with a tag that says whose it is.
 #[derive(Debug)]

@@ -8,8 +8,9 @@ use super::signal::Payload;
 use super::stable_ref::StableRef;
 use super::status::{Namespaces, Status, limit_mismatch};
 use crate::error::{Error, ErrorKind, Result};
+use crate::escape::Shortened;
 use crate::stats::Stats;
-use crate::types::{Grant, Key, Kind, Shortened, Target, Token, Ttl, WaitSecs};
+use crate::types::{Grant, Key, Kind, Target, Token, Ttl, WaitSecs};
 
 /// A request, and what to make of its answer.
 ///
@@ -20,7 +21,7 @@ pub struct Call<T> {
     read: fn(&Request, Response) -> Result<T>,
 }
 
-/// What the first phase of a two-phase acquire gives.
+/// What the first phase of a two-phase acquire gives. A server answers one of these two, so a match may be complete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Enqueued {
     /// It was free: granted.

@@ -2,14 +2,19 @@
 
 use std::borrow::Borrow;
 use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize, Serializer};
+
 use crate::error::{Error, Result};
-use crate::types::{Shortened, check_word};
+use crate::escape::{Escaped, Shortened};
+use crate::types::check_word;
 
 /// Where a signal goes: dot-separated tokens, no wildcards, 1 to 256 bytes without whitespace or NUL. Tokens may be
 /// empty.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize)]
+#[serde(try_from = "String")]
 pub struct Channel(Box<str>);
 
 impl Channel {
@@ -42,11 +47,71 @@ impl Channel {
     }
 }
 
+/// Channels in maps are found by their text.
+impl Borrow<str> for Channel {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+/// The channel, with everything escaped that would not be seen; [`Channel::as_str`] is the channel as it is.
+impl fmt::Display for Channel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&Escaped(&self.0), f)
+    }
+}
+
+impl AsRef<str> for Channel {
+    fn as_ref(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Checks a channel, as [`Channel::new`] does.
+impl FromStr for Channel {
+    type Err = Error;
+
+    fn from_str(channel: &str) -> Result<Self> {
+        Self::new(channel)
+    }
+}
+
+/// Checks a channel, as [`Channel::new`] does.
+impl TryFrom<&str> for Channel {
+    type Error = Error;
+
+    fn try_from(channel: &str) -> Result<Self> {
+        Self::new(channel)
+    }
+}
+
+/// Checks a channel, as [`Channel::new`] does.
+impl TryFrom<String> for Channel {
+    type Error = Error;
+
+    fn try_from(channel: String) -> Result<Self> {
+        Self::new(channel)
+    }
+}
+
+impl From<Channel> for String {
+    fn from(channel: Channel) -> Self {
+        channel.0.into_string()
+    }
+}
+
+impl Serialize for Channel {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
 /// Which channels a subscription is for: dot-separated tokens like those of a [`Channel`], where `*` stands for exactly
 /// one token, and `>`, as the last one, for all that follow, at least one.
 ///
 /// A pattern without wildcards matches the channel of that name, and no other.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[serde(try_from = "String")]
 pub struct Pattern(Arc<str>);
 
 impl Pattern {
@@ -95,6 +160,58 @@ impl Borrow<str> for Pattern {
     }
 }
 
+/// The pattern, with everything escaped that would not be seen; [`Pattern::as_str`] is the pattern as it is.
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&Escaped(&self.0), f)
+    }
+}
+
+impl AsRef<str> for Pattern {
+    fn as_ref(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Checks a pattern, as [`Pattern::new`] does.
+impl FromStr for Pattern {
+    type Err = Error;
+
+    fn from_str(pattern: &str) -> Result<Self> {
+        Self::new(pattern)
+    }
+}
+
+/// Checks a pattern, as [`Pattern::new`] does.
+impl TryFrom<&str> for Pattern {
+    type Error = Error;
+
+    fn try_from(pattern: &str) -> Result<Self> {
+        Self::new(pattern)
+    }
+}
+
+/// Checks a pattern, as [`Pattern::new`] does.
+impl TryFrom<String> for Pattern {
+    type Error = Error;
+
+    fn try_from(pattern: String) -> Result<Self> {
+        Self::new(pattern)
+    }
+}
+
+impl From<Pattern> for String {
+    fn from(pattern: Pattern) -> Self {
+        pattern.as_str().to_owned()
+    }
+}
+
+impl Serialize for Pattern {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
 impl fmt::Debug for Pattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(&*self.0, f)
@@ -125,7 +242,8 @@ impl fmt::Debug for Pattern {
 ///
 /// So a job that must be done should not live in a signal alone: keep it where it can be found again, and use signals to tell that there
 /// is something to do.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[serde(try_from = "String")]
 pub struct Group(Arc<str>);
 
 impl Group {
@@ -146,6 +264,65 @@ impl Group {
     }
 }
 
+/// Groups in maps are found by their names.
+impl Borrow<str> for Group {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+/// The name, with everything escaped that would not be seen; [`Group::as_str`] is the name as it is.
+impl fmt::Display for Group {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&Escaped(&self.0), f)
+    }
+}
+
+impl AsRef<str> for Group {
+    fn as_ref(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Checks a name, as [`Group::new`] does.
+impl FromStr for Group {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        Self::new(name)
+    }
+}
+
+/// Checks a name, as [`Group::new`] does.
+impl TryFrom<&str> for Group {
+    type Error = Error;
+
+    fn try_from(name: &str) -> Result<Self> {
+        Self::new(name)
+    }
+}
+
+/// Checks a name, as [`Group::new`] does.
+impl TryFrom<String> for Group {
+    type Error = Error;
+
+    fn try_from(name: String) -> Result<Self> {
+        Self::new(name)
+    }
+}
+
+impl From<Group> for String {
+    fn from(name: Group) -> Self {
+        name.as_str().to_owned()
+    }
+}
+
+impl Serialize for Group {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
 impl fmt::Debug for Group {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(&*self.0, f)
@@ -154,7 +331,29 @@ impl fmt::Debug for Group {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
     use super::*;
+
+    #[test]
+    fn texts_are_parsed_serialized_and_found_by_what_they_are() {
+        let channel: Channel = "a.b".parse().unwrap();
+        let pattern = Pattern::try_from("a.>").unwrap();
+        let group = Group::try_from("g".to_owned()).unwrap();
+        assert_eq!(format!("{channel} {pattern} {group}"), "a.b a.> g");
+        let texts: [&str; 3] = [channel.as_ref(), pattern.as_ref(), group.as_ref()];
+        assert_eq!(texts, ["a.b", "a.>", "g"]);
+        let json = serde_json::to_string(&(&channel, &pattern, &group)).unwrap();
+        assert_eq!(json, r#"["a.b","a.>","g"]"#);
+        let read: (Channel, Pattern, Group) = serde_json::from_str(&json).unwrap();
+        assert_eq!(read, (channel.clone(), pattern.clone(), group.clone()));
+        assert!(serde_json::from_str::<Channel>(r#""a.*""#).is_err());
+        assert!(HashMap::from([(channel.clone(), 1)]).contains_key("a.b"));
+        assert!(HashMap::from([(group.clone(), 1)]).contains_key("g"));
+        let owned = [String::from(channel), String::from(pattern), String::from(group)];
+        assert_eq!(owned, ["a.b", "a.>", "g"]);
+        assert_eq!(Group::new("a\u{202e}b").unwrap().to_string(), "a\\u{202e}b");
+    }
 
     #[test]
     fn wildcards_are_whole_tokens_and_the_rest_is_last() {

@@ -9,7 +9,7 @@ use bytes::{Buf, BytesMut};
 /// A line ends with `\n`; one `\r` before it is dropped. What has been searched is not searched again, so that a line
 /// that arrives byte by byte costs no more than one that arrives whole. Memory is bounded by the limit given to
 /// [`next_line`](Self::next_line) plus one read.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct LineBuffer {
     bytes: BytesMut,
     /// How much of `bytes` belongs to lines that were given out already.
@@ -18,8 +18,18 @@ pub struct LineBuffer {
     searched: usize,
 }
 
+/// What has come is not shown: the token of a grant may be in it.
+impl fmt::Debug for LineBuffer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LineBuffer")
+            .field("unread_bytes", &(self.bytes.len() - self.consumed))
+            .finish_non_exhaustive()
+    }
+}
+
 /// Why no line can be made of the bytes. The stream is out of step after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum LineError {
     /// No `\n` within the limit, in bytes.
     TooLong {

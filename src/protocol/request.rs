@@ -107,6 +107,7 @@ pub enum Request {
 
 /// The shape that the answer to a request must have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Expect {
     /// `ok`.
     Done,

@@ -1,5 +1,7 @@
 //! Requests out of bytes: the reading side of a server.
 
+use std::fmt;
+
 use bytes::{Buf, BytesMut};
 
 use super::line::LineError;
@@ -11,7 +13,6 @@ use super::{MAX_LONG_LINE, MAX_SHORT_LINE};
 ///
 /// The bytes before a `\n` are a line. Its length includes all `\r` before the `\n`, which then are dropped. A line that is too long
 /// is refused when it ends; until then, its bytes are dropped as they come.
-#[derive(Debug)]
 pub struct RequestDecoder {
     longest_secret: usize,
     longest_payload: usize,
@@ -32,6 +33,7 @@ pub struct RequestDecoder {
 
 /// Why a request cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum RequestError {
     /// Three lines that mean nothing. The next request can be read.
     Malformed,
@@ -42,6 +44,16 @@ pub enum RequestError {
 impl From<LineError> for RequestError {
     fn from(error: LineError) -> Self {
         Self::Line(error)
+    }
+}
+
+/// What has come is not shown: a secret may be in it.
+impl fmt::Debug for RequestDecoder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RequestDecoder")
+            .field("lines", &self.lines)
+            .field("unread_bytes", &(self.bytes.len() - self.consumed))
+            .finish_non_exhaustive()
     }
 }
 

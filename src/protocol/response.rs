@@ -6,7 +6,8 @@ use bytes::{BufMut, BytesMut};
 
 use super::request::{Expect, number, read_number};
 use super::status::Status;
-use crate::types::{Fence, Grant, Shortened, Token, Ttl};
+use crate::escape::Shortened;
+use crate::types::{Fence, Grant, Token, Ttl};
 
 /// An answer that has the shape its request calls for.
 #[derive(Clone, Debug, PartialEq, Eq)]

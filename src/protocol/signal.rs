@@ -5,7 +5,7 @@ use bytes::{BufMut, BytesMut};
 use super::MAX_LONG_LINE;
 use super::channel::Channel;
 use crate::error::{Error, Result};
-use crate::types::Shortened;
+use crate::escape::Shortened;
 
 /// What the line of a signal begins with. No answer does.
 const START: &str = "sig ";

@@ -2,6 +2,8 @@
 //!
 //! All of it but the I/O is in [`Exchange`], so that it is the same for async and for blocking streams.
 
+use std::fmt;
+
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use zeroize::Zeroize;
@@ -14,21 +16,29 @@ use super::response::Response;
 use crate::error::{Error, ErrorKind, Result};
 
 /// A stream to a server, with what was read from it ahead of time.
-#[derive(Debug)]
 pub struct Wire<S> {
     pub(super) stream: S,
     pub(super) exchange: Exchange,
 }
 
+/// What is under way is not shown: a secret may be in it.
+impl<S: fmt::Debug> fmt::Debug for Wire<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Wire")
+            .field("stream", &self.stream)
+            .finish_non_exhaustive()
+    }
+}
+
 /// The state of one request and its answer, without the I/O.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Exchange {
     pub(super) out: BytesMut,
     pub(super) lines: LineBuffer,
     in_step: InStep,
 }
 
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Default, PartialEq, Eq)]
 enum InStep {
     #[default]
     Yes,

@@ -4,8 +4,8 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::error::{Error, Result};
+use crate::escape::Shortened;
 use crate::protocol::{MAX_LONG_LINE, MAX_SHORT_LINE};
-use crate::types::Shortened;
 
 /// A release of the real server: see [`ServerBuilder::release`](super::ServerBuilder::release) for what each does otherwise.
 ///

@@ -1,12 +1,14 @@
 //! What can be asked of a client, and what it answers.
 
 use std::fmt;
+use std::str::FromStr;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use tracing::{Span, field};
 
 use super::held::{Lease, QueuePlace};
-use crate::error::{Budget, Error, ErrorKind, Result};
+use crate::error::{Budget, Error, ErrorKind, Result, named};
 use crate::escape::Escaped;
 use crate::human::human;
 use crate::lease::policy::RenewPolicy;
@@ -98,8 +100,9 @@ impl SubscribeRequest {
     }
 }
 
-/// What kind of request it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+/// What kind of request it is. It is shown, parsed and serialized by its [name](Self::as_str).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Operation {
     /// [`Request::Acquire`] that waits.
@@ -160,6 +163,19 @@ impl Operation {
 impl fmt::Display for Operation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
+    }
+}
+
+/// Reads a [name](Operation::as_str).
+///
+/// # Errors
+///
+/// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput), with all names.
+impl FromStr for Operation {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        named("operation", name, &Self::ALL, Self::as_str)
     }
 }
 
@@ -284,7 +300,7 @@ impl Request {
 }
 
 /// A lock or a slot that is wanted.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct AcquireRequest {
     pub(crate) target: Target,
     pub(crate) key: Key,
@@ -295,6 +311,17 @@ pub struct AcquireRequest {
     pub(crate) holding: bool,
     /// What it waits for, while the timeout layer wants to know.
     pub(crate) progress: Option<Progress>,
+}
+
+impl fmt::Debug for AcquireRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AcquireRequest")
+            .field("target", &self.target)
+            .field("key", &self.key)
+            .field("wait", &self.wait)
+            .field("ttl", &self.ttl)
+            .finish_non_exhaustive()
+    }
 }
 
 impl AcquireRequest {

@@ -8,10 +8,10 @@ use zeroize::Zeroizing;
 
 use super::Shard;
 use crate::error::{Error, ErrorKind, Result};
+use crate::escape::Shortened;
 use crate::net::endpoint::{DEFAULT_PORT, Endpoint, without_secret};
 use crate::net::failover::Policy;
 use crate::percent;
-use crate::types::Shortened;
 
 /// Between two shards.
 const SHARDS: char = ',';

@@ -1,14 +1,21 @@
 //! How signals are received.
 
+use std::fmt;
+use std::str::FromStr;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::config::LONGEST_SILENCE;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, named};
 use crate::human::human;
 
 /// What becomes of signals that a consumer is too slow for. They are counted, whatever becomes of them:
 /// [`SignalConn::dropped`](super::SignalConn::dropped).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+///
+/// It is shown, parsed and serialized by its [name](Self::as_str).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Overflow {
     /// Those that come while the buffer is full are dropped.
@@ -18,6 +25,40 @@ pub enum Overflow {
     DropOldest,
     /// The connection is closed: the consumer gets what is in the buffer, and then the end.
     Disconnect,
+}
+
+impl Overflow {
+    /// All of them.
+    pub(crate) const ALL: [Self; 3] = [Self::DropNewest, Self::DropOldest, Self::Disconnect];
+
+    /// Its name, as configurations write it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::DropNewest => "drop_newest",
+            Self::DropOldest => "drop_oldest",
+            Self::Disconnect => "disconnect",
+        }
+    }
+}
+
+impl fmt::Display for Overflow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Reads a [name](Overflow::as_str).
+///
+/// # Errors
+///
+/// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput), with all names.
+impl FromStr for Overflow {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        named("overflow", name, &Self::ALL, Self::as_str)
+    }
 }
 
 /// How signals are received.

@@ -14,7 +14,7 @@ use tokio_rustls::client;
 use super::explain::explain;
 use super::material::{Configured, Material, system_roots};
 use crate::error::{Error, ErrorKind, Result};
-use crate::types::Shortened;
+use crate::escape::Shortened;
 
 /// Makes secure streams out of others. Clones share the configuration, and with it the sessions that can be resumed.
 #[derive(Clone)]

@@ -7,8 +7,8 @@ use rustls::pki_types::UnixTime;
 use rustls::{AlertDescription, CertificateError, InvalidMessage, OtherError};
 
 use crate::error::{Error, ErrorKind};
+use crate::escape::Shortened;
 use crate::io_words::io_failed;
-use crate::types::Shortened;
 
 /// Of the names in a certificate so many are told: the peer made it, and may have put thousands into it.
 const NAMES_TOLD: usize = 4;

@@ -11,7 +11,7 @@ use super::files::TlsFiles;
 use super::material::Material;
 use super::pem::Pem;
 use crate::error::{Error, ErrorKind, Result};
-use crate::types::Shortened;
+use crate::escape::Shortened;
 
 /// How a client uses TLS: whom it trusts, and what it presents. Give it to [`ClientBuilder::tls`](crate::ClientBuilder::tls).
 ///

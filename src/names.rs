@@ -1,0 +1,81 @@
+//! Values that have names are written, parsed and serialized by these.
+
+use std::fmt::Debug;
+use std::str::FromStr;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::config::OnUnavailable;
+use crate::error::{Error, ErrorKind};
+use crate::lease::cell::{LeaseState, LostReason};
+use crate::net::failover::FailoverReason;
+use crate::net::fencing::Fencing;
+use crate::service::Operation;
+use crate::signal::Overflow;
+use crate::types::Kind;
+
+/// Each of them has a name of its own, which it is parsed from and serialized as; no other text is one.
+fn are_known_by_their_names<T>(all: &[T], name: fn(T) -> &'static str)
+where
+    T: Copy + Debug + PartialEq + FromStr<Err = Error> + Serialize + DeserializeOwned,
+{
+    for one in all {
+        let name = name(*one);
+        assert_eq!(name.parse::<T>().unwrap(), *one, "{name}");
+        let json = format!("{name:?}");
+        assert_eq!(serde_json::to_string(one).unwrap(), json);
+        assert_eq!(serde_json::from_str::<T>(&json).unwrap(), *one);
+    }
+    for text in ["", "nonsense", "Lock", " lost"] {
+        let error = text.parse::<T>().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput);
+        let text = error.to_string();
+        assert!(all.iter().all(|one| text.contains(name(*one))), "{text}");
+        assert!(serde_json::from_str::<T>(&format!("{text:?}")).is_err());
+    }
+}
+
+#[test]
+fn values_with_names_are_known_by_them() {
+    are_known_by_their_names(&ErrorKind::ALL, ErrorKind::as_str);
+    are_known_by_their_names(&FailoverReason::ALL, FailoverReason::as_str);
+    are_known_by_their_names(&Fencing::ALL, Fencing::as_str);
+    are_known_by_their_names(&Kind::ALL, Kind::as_str);
+    are_known_by_their_names(&LostReason::ALL, LostReason::as_str);
+    are_known_by_their_names(&OnUnavailable::ALL, OnUnavailable::as_str);
+    are_known_by_their_names(&Operation::ALL, Operation::as_str);
+    are_known_by_their_names(&Overflow::ALL, Overflow::as_str);
+}
+
+#[test]
+fn they_are_shown_by_their_names_where_no_sentence_says_more() {
+    for kind in ErrorKind::ALL {
+        assert_eq!(kind.to_string(), kind.as_str());
+    }
+    let shown = [
+        Kind::Semaphore.to_string(),
+        Fencing::IfKnown.to_string(),
+        OnUnavailable::FailFast.to_string(),
+        Overflow::DropOldest.to_string(),
+    ];
+    assert_eq!(shown, ["semaphore", "if_known", "fail_fast", "drop_oldest"]);
+}
+
+#[test]
+fn the_state_of_a_lease_says_why_it_is_lost() {
+    for (state, said, json) in [
+        (LeaseState::Held, "held", r#""held""#),
+        (LeaseState::Suspect, "not confirmed", r#""suspect""#),
+        (
+            LeaseState::Lost(LostReason::Expired),
+            "lost: it could not be renewed in time",
+            r#"{"lost":"expired"}"#,
+        ),
+        (LeaseState::Released, "released", r#""released""#),
+    ] {
+        assert!(state.to_string().contains(said), "{state}");
+        assert_eq!(serde_json::to_string(&state).unwrap(), json);
+        assert_eq!(serde_json::from_str::<LeaseState>(json).unwrap(), state);
+    }
+}

@@ -1,0 +1,181 @@
+//! Times that go over the wire, where they are whole seconds.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::error::{Error, Result};
+use crate::escape::Shortened;
+
+/// The most seconds that a server takes as a timeout or a TTL.
+pub const MAX_SECONDS: u64 = 9_223_372_036;
+
+/// How long a lease lasts unless it is renewed: whole seconds, at least one.
+///
+/// It is shown as `33s`, parsed from that or from `33`, and serialized as the number of seconds.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use dflockd_client::Ttl;
+///
+/// let ttl = Ttl::try_from(Duration::from_millis(9_500))?;
+/// assert_eq!((ttl.to_string(), Duration::from(ttl)), ("10s".to_owned(), Duration::from_secs(10)));
+/// assert_eq!("10s".parse::<Ttl>()?, ttl);
+/// # Ok::<(), dflockd_client::Error>(())
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Ttl(u64);
+
+impl Ttl {
+    /// What servers use where the client names none, unless they were told otherwise: 33 s.
+    pub const DEFAULT: Self = Self(33);
+
+    /// A TTL of at least `ttl`: fractions are rounded up, since the wire carries whole seconds.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) below one second or beyond [`MAX_SECONDS`].
+    pub fn new(ttl: Duration) -> Result<Self> {
+        if ttl < Duration::from_secs(1) {
+            return Err(Error::invalid(
+                "lease TTL",
+                ttl,
+                "servers count whole seconds; give at least 1 s",
+            ));
+        }
+        Self::from_secs(ceil_secs(ttl))
+            .ok_or_else(|| Error::invalid("lease TTL", ttl, "servers take at most 9223372036 s"))
+    }
+
+    /// A TTL of that many seconds, if a server would take it.
+    #[must_use]
+    pub fn from_secs(secs: u64) -> Option<Self> {
+        (1..=MAX_SECONDS).contains(&secs).then_some(Self(secs))
+    }
+
+    /// In seconds.
+    #[must_use]
+    pub fn as_secs(self) -> u64 {
+        self.0
+    }
+
+    /// As a duration.
+    #[must_use]
+    pub fn as_duration(self) -> Duration {
+        Duration::from_secs(self.0)
+    }
+}
+
+impl fmt::Display for Ttl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}s", self.0)
+    }
+}
+
+impl fmt::Debug for Ttl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Reads a number of seconds, with or without an `s` behind it.
+///
+/// # Errors
+///
+/// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for anything else, and for what no server would take.
+impl FromStr for Ttl {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let number = text.strip_suffix('s').unwrap_or(text);
+        let secs = number.parse().ok().filter(|_| !number.starts_with('+'));
+        secs.and_then(Self::from_secs)
+            .ok_or_else(|| Error::invalid("lease TTL", Shortened(text), SECONDS))
+    }
+}
+
+/// At least that long, as [`Ttl::new`] does.
+impl TryFrom<Duration> for Ttl {
+    type Error = Error;
+
+    fn try_from(ttl: Duration) -> Result<Self> {
+        Self::new(ttl)
+    }
+}
+
+impl From<Ttl> for Duration {
+    fn from(ttl: Ttl) -> Self {
+        ttl.as_duration()
+    }
+}
+
+impl Serialize for Ttl {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u64(self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Ttl {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let secs = u64::deserialize(deserializer)?;
+        Self::from_secs(secs).ok_or_else(|| D::Error::custom(Error::invalid("lease TTL", secs, SECONDS)))
+    }
+}
+
+/// What a TTL looks like.
+const SECONDS: &str = "give whole seconds, from 1 to 9223372036";
+
+/// How long the server itself may block a request: whole seconds, 0 for a try.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct WaitSecs(u64);
+
+impl WaitSecs {
+    /// Do not wait at all.
+    pub const TRY: Self = Self(0);
+
+    /// At least `wait`: fractions are rounded up. What is longer than a server takes is cut to the longest it does.
+    #[must_use]
+    pub fn covering(wait: Duration) -> Self {
+        Self(ceil_secs(wait).min(MAX_SECONDS))
+    }
+
+    /// That many seconds, if a server would take it.
+    #[must_use]
+    pub fn from_secs(secs: u64) -> Option<Self> {
+        (secs <= MAX_SECONDS).then_some(Self(secs))
+    }
+
+    /// In seconds.
+    #[must_use]
+    pub fn as_secs(self) -> u64 {
+        self.0
+    }
+
+    /// As a duration.
+    #[must_use]
+    pub fn as_duration(self) -> Duration {
+        Duration::from_secs(self.0)
+    }
+}
+
+impl fmt::Display for WaitSecs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}s", self.0)
+    }
+}
+
+impl From<WaitSecs> for Duration {
+    fn from(wait: WaitSecs) -> Self {
+        wait.as_duration()
+    }
+}
+
+fn ceil_secs(duration: Duration) -> u64 {
+    duration
+        .as_secs()
+        .saturating_add(u64::from(duration.subsec_nanos() > 0))
+}
