@@ -11,6 +11,7 @@ use dflockd_client::{
     Client, ClientBuilder, ClientEvent, ErrorKind, Events, FailoverReason, Kind, LeaseState, LostReason,
     ReconnectPolicy, Shard, WaitBound,
 };
+use support::pki::Folder;
 use support::proxy::Proxy;
 use support::until;
 use tokio::time::timeout;
@@ -197,6 +198,37 @@ async fn a_refused_secret_is_told_once() {
         }
     }
     assert_eq!(refusals, 1);
+}
+
+#[tokio::test]
+async fn a_secret_that_is_refused_to_a_connection_for_waits_is_told() {
+    let server = Server::builder()
+        .auth_token("sesame")
+        .unwrap()
+        .port(0)
+        .start()
+        .await
+        .unwrap();
+    let address = server.local_addr().to_string();
+    let folder = Folder::new();
+    let secret = folder.write("secret", "sesame");
+    let client = of(&address).auth_token_file(&secret).connect().await.unwrap();
+    let mut events = client.events();
+    let held = client.lock("k").unwrap().acquire().await.unwrap();
+    folder.write("secret", "changed");
+    let error = client.lock("k").unwrap().acquire().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Auth);
+    match events.next_event().await.unwrap() {
+        ClientEvent::AuthRefused {
+            shard: 0,
+            endpoint,
+            error,
+        } => {
+            assert_eq!((&*endpoint, error.kind()), (&*address, ErrorKind::Auth));
+        }
+        other => panic!("{other:?}"),
+    }
+    held.release().await.unwrap();
 }
 
 #[tokio::test]

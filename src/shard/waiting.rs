@@ -1,6 +1,7 @@
 //! The exclusive connections, each of which carries one wait, and the tries for callers that have none. What is next, and when a
 //! key is tried, is decided in [`waits`](super::waits); this opens, sends and closes.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -105,7 +106,8 @@ impl ShardMachine {
     fn open_for_waits(&mut self, turn: &mut Turn<'_>) {
         while self.waits.startable() > self.connections.opening() {
             if !self.has_room() {
-                return self.note_exhausted(Exhausted::Limit);
+                self.note_exhausted(Exhausted::Limit);
+                return;
             }
             if !self.may_connect(turn.now) || !self.wait_pace.take_connect(turn.now) {
                 return;
@@ -345,10 +347,18 @@ impl ShardMachine {
         if let Some(Work::Opening(Some(bound))) = connection.map(|connection| connection.work) {
             self.put_back(*bound, turn.now);
         }
-        self.note_exhausted(match error.is_turned_away() {
+        let is_news = self.note_exhausted(match error.is_turned_away() {
             true => Exhausted::ServerFull,
             false => Exhausted::NotEstablished,
         });
+        if is_news && error.kind() == ErrorKind::Auth {
+            let endpoint = Arc::clone(self.endpoint().shared_text());
+            self.events.tell(|shard| ClientEvent::AuthRefused {
+                shard,
+                endpoint,
+                error: error.clone(),
+            });
+        }
         if error.is_fatal() {
             // The server that is connected takes no further connection of this client: callers that need one are told why at once.
             for wait in self.waits.drain(turn.now) {
@@ -358,10 +368,10 @@ impl ShardMachine {
         }
     }
 
-    /// There are no connections for waits any more. Said once for each reason.
-    fn note_exhausted(&mut self, why: Exhausted) {
+    /// There are no connections for waits any more. Said once for each reason. Returns whether the reason is another than before.
+    fn note_exhausted(&mut self, why: Exhausted) -> bool {
         if !self.shortage.begin(why) {
-            return;
+            return false;
         }
         self.metrics.exhausted(why);
         let bound = match why {
@@ -377,9 +387,13 @@ impl ShardMachine {
             Exhausted::ServerFull => Lack::Full,
             Exhausted::NotEstablished => Lack::NotEstablished,
         });
-        if !self.shortage.note_logged(why) {
-            return;
+        if self.shortage.note_logged(why) {
+            self.log_exhausted(why);
         }
+        true
+    }
+
+    fn log_exhausted(&self, why: Exhausted) {
         let connections = self.connections.count(Role::Exclusive).up;
         match why {
             Exhausted::Limit => tracing::warn!(
