@@ -9,6 +9,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::BufMut;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Sleep, sleep_until};
@@ -25,6 +26,13 @@ use crate::human::human;
 use crate::protocol::Request;
 use crate::types::{Key, Kind, Token, Ttl};
 use crate::unwind::{Panic, catch};
+
+/// After so many answers in one turn no more are read, so that their callers get theirs: what a caller needs is still in the processor's
+/// cache then, and a crowd of thousands does not move in lockstep.
+const ANSWERS_A_TURN: usize = 128;
+
+/// The most that is read at once: not many more answers than that.
+const BYTES_A_READ: usize = 8 * 1024;
 
 /// Who waits for an answer.
 pub(crate) trait Caller {
@@ -381,6 +389,10 @@ where
 
     fn read(&mut self, cx: &mut Context<'_>, received: &mut Received<T>) -> Result<(), Error> {
         loop {
+            if received.replies.len() >= ANSWERS_A_TURN {
+                cx.waker().wake_by_ref();
+                return Ok(());
+            }
             match self.read_once(cx) {
                 Poll::Pending => return Ok(()),
                 Poll::Ready(Ok(0)) => return Err(lost("the server closed it")),
@@ -391,11 +403,8 @@ where
     }
 
     fn read_once(&mut self, cx: &mut Context<'_>) -> Poll<std::io::Result<usize>> {
-        let count = ready!(poll_read_buf(
-            Pin::new(&mut self.stream),
-            cx,
-            self.pipeline.read_space()
-        ))?;
+        let mut space = self.pipeline.read_space().limit(BYTES_A_READ);
+        let count = ready!(poll_read_buf(Pin::new(&mut self.stream), cx, &mut space))?;
         Poll::Ready(Ok(count))
     }
 
