@@ -104,9 +104,6 @@ mod lease;
 #[cfg(feature = "__measure")]
 #[doc(hidden)]
 pub mod measure;
-#[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-mod names;
 mod net;
 mod own_signals;
 mod percent;

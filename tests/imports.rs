@@ -59,7 +59,7 @@ fn the_server_imports_little_of_the_client() {
     assert_eq!(
         imported,
         [
-            "clock", "error", "io_words", "protocol", "runtime", "stats", "tls", "types", "unwind"
+            "clock", "error", "escape", "io_words", "protocol", "runtime", "stats", "tls", "types", "unwind"
         ]
     );
 }

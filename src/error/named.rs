@@ -11,3 +11,6 @@ pub(crate) fn named<T: Copy>(what: &str, text: &str, all: &[T], name: impl Fn(T)
         Error::invalid(what, Shortened(text), &format!("give one of {}", names.join(", ")))
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,10 +12,11 @@ use tokio::sync::oneshot;
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
+use super::ids::KeyId;
 use super::pace::RequestPace;
 use super::shared::Shared;
 use super::signals::{Cut, Inbox};
-use super::state::{KeyId, ServerAnswer, State};
+use super::state::{ServerAnswer, State};
 use crate::clock::after;
 use crate::protocol::{RawRequest, RequestDecoder, RequestLines, Response, Status};
 

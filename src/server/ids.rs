@@ -6,6 +6,14 @@ use crate::types::Kind;
 /// A key in its namespace.
 pub(super) type QualifiedKey = (Kind, Name);
 
+/// Names a key as long as the server knows it. A key that was forgotten has another one when it is used again. In the order in which
+/// keys came to be known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct KeyId {
+    pub(super) serial: u64,
+    pub(super) slot: usize,
+}
+
 /// Names a connection.
 pub(super) type ConnectionId = u64;
 

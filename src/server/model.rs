@@ -10,10 +10,11 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::event::Event;
+use super::ids::KeyId;
 use super::options::ServerOptions;
 use super::random::Random;
 use super::release::Release;
-use super::state::{KeyId, ServerAnswer, State};
+use super::state::{ServerAnswer, State};
 use crate::clock::after;
 use crate::protocol::{RawRequest, RequestDecoder, Response, Status};
 use crate::types::Ttl;

@@ -4,18 +4,10 @@ use std::collections::HashMap;
 
 use tokio::time::Instant;
 
-use super::QualifiedKey;
 use super::entry::KeyEntry;
+use super::{KeyId, QualifiedKey};
 use crate::server::name::Name;
 use crate::types::Kind;
-
-/// Names a key as long as the server knows it. A key that was forgotten has another one when it is used again. In the order in which
-/// keys came to be known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(in crate::server) struct KeyId {
-    serial: u64,
-    slot: usize,
-}
 
 /// The keys that a server knows. A request looks its key up by name once, and by number from then on.
 #[derive(Default)]

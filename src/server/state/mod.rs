@@ -23,7 +23,6 @@ use tokio::time::Instant;
 
 use self::claim::Claim;
 use self::entry::{Blocked, Peer, Waiter};
-pub(in crate::server) use self::keys::KeyId;
 use self::keys::KeyTable;
 use self::membership::{MemberTable, is_the_leaders};
 use self::orphans::Orphans;
@@ -31,7 +30,7 @@ use self::report::About;
 use crate::clock::after;
 use crate::protocol::{RawRequest, Response, StableRef, Status};
 use crate::server::event::{Event, EventKind};
-use crate::server::ids::{ConnectionId, GrantId, Place, QualifiedKey};
+use crate::server::ids::{ConnectionId, GrantId, KeyId, Place, QualifiedKey};
 use crate::server::name::Name;
 use crate::server::options::ServerOptions;
 use crate::server::random::Random;
