@@ -41,6 +41,7 @@
     doc = "- [`Tls`]: whom a client trusts, and what it presents. What is protected against whom: `docs/security.md`."
 )]
 //! - [`TimeoutLayer`], [`ClientBuilder::layer`]: the client as a tower service, and layers of your own around it.
+//! - [`LockLayer`], [`SemaphoreLayer`]: any other tower service, whose requests of one key run one at a time, or so many at once.
 #![cfg_attr(
     feature = "server",
     doc = "- [`server`]: an embedded server, for tests and development."
@@ -100,6 +101,7 @@ mod handle;
 mod human;
 mod io_words;
 mod join;
+mod keyed;
 mod lease;
 #[cfg(feature = "__measure")]
 #[doc(hidden)]
@@ -164,6 +166,7 @@ pub use handle::lock::Lock;
 pub use handle::multi_lock::{MultiLock, MultiLockGuard};
 pub use handle::semaphore::Semaphore;
 pub use handle::ticket::{Enqueued, Ticket};
+pub use keyed::{Keyed, KeyedError, KeyedFuture, KeyedLayer, LockLayer, RequestKey, SemaphoreLayer};
 pub use lease::cell::{LeaseState, LostReason};
 pub use net::backoff::ReconnectPolicy;
 pub use net::endpoint::Endpoint;

@@ -1,0 +1,154 @@
+//! A service of axum in which requests for one account run one at a time, in all of its processes: `LockLayer`. And one whose reports
+//! run two at a time, `SemaphoreLayer`.
+//!
+//!     cargo run --example layer_lock
+//!
+//! The handlers know nothing of locks. What they get is the fence, in the extensions of the request, to hand to whatever the lock protects;
+//! and if the lease is lost they are stopped. Two processes of a fleet are played by two clients here, and requests are made without sockets.
+
+mod common;
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::error_handling::HandleErrorLayer;
+use axum::extract::{Extension, Request, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{BoxError, Router};
+use common::Story;
+use dflockd_client::{Client, ErrorKind, Fence, Fencing, KeyedError, LockLayer, SemaphoreLayer};
+use tower::{ServiceBuilder, ServiceExt};
+
+/// Stands for the database that both processes write to.
+#[derive(Default)]
+struct Database {
+    balance: AtomicU64,
+    /// The largest fence that was seen: what comes with a smaller one is late.
+    fence: AtomicU64,
+    reports: AtomicUsize,
+    reports_at_once: AtomicUsize,
+}
+
+fn app(client: &Client, database: &Arc<Database>) -> Result<Router, dflockd_client::Error> {
+    let locks = LockLayer::new(client, |request: &Request| account(request))
+        .acquire_timeout(Duration::from_secs(10))
+        .on_acquired(|request, guard| {
+            // There always is one: the client requires fences.
+            if let Some(fence) = guard.fence() {
+                request.extensions_mut().insert(fence);
+            }
+        });
+    // Those who find no slot are sent away at once.
+    let slots = SemaphoreLayer::new(client, |_: &Request| "reports", 2)?.acquire_timeout(Duration::ZERO);
+    let deposits = Router::new()
+        .route("/accounts/{id}/deposits", post(deposit))
+        .layer(ServiceBuilder::new().layer(HandleErrorLayer::new(refuse)).layer(locks));
+    let reports = Router::new()
+        .route("/reports", get(report))
+        .layer(ServiceBuilder::new().layer(HandleErrorLayer::new(refuse)).layer(slots));
+    Ok(deposits.merge(reports).with_state(Arc::clone(database)))
+}
+
+/// The key: `accounts/7` for `/accounts/7/deposits`. None, and no lock, for whatever only reads.
+fn account(request: &Request) -> Option<String> {
+    let mut parts = request.uri().path().strip_prefix("/accounts/")?.split('/');
+    let id = parts.next()?;
+    (!request.method().is_safe()).then(|| format!("accounts/{id}"))
+}
+
+/// The handlers of a router cannot fail, so it is always the lease.
+async fn refuse(error: KeyedError<Infallible>) -> Response {
+    let error = match error {
+        KeyedError::Lease(error) => error,
+        KeyedError::Inner(never) => match never {},
+    };
+    let status = match error.kind() {
+        ErrorKind::InvalidInput => StatusCode::BAD_REQUEST,
+        // Another request has the key, and had it for longer than this one may wait.
+        ErrorKind::Timeout => StatusCode::TOO_MANY_REQUESTS,
+        // The handler was stopped half-way: what it did before, its caller must find out.
+        ErrorKind::LeaseLost => StatusCode::CONFLICT,
+        _ => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    (status, format!("{error}\n")).into_response()
+}
+
+/// Reads, works, writes: with nothing but the lock to keep others from doing the same in between.
+async fn deposit(State(database): State<Arc<Database>>, Extension(fence): Extension<Fence>) -> Response {
+    if database.fence.fetch_max(fence.0, Ordering::SeqCst) > fence.0 {
+        return (StatusCode::CONFLICT, "a later request has written\n").into_response();
+    }
+    let before = database.balance.load(Ordering::SeqCst);
+    tokio::time::sleep(Duration::from_millis(2)).await;
+    database.balance.store(before + 1, Ordering::SeqCst);
+    format!("{}\n", before + 1).into_response()
+}
+
+async fn report(State(database): State<Arc<Database>>) -> &'static str {
+    let now = database.reports.fetch_add(1, Ordering::SeqCst) + 1;
+    database.reports_at_once.fetch_max(now, Ordering::SeqCst);
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    database.reports.fetch_sub(1, Ordering::SeqCst);
+    "the report\n"
+}
+
+#[tokio::main]
+async fn main() -> Result<(), BoxError> {
+    let story = Story::begin();
+    let (first, server) = common::connect(Fencing::Required).await?;
+    let second = match &server {
+        Some(server) => {
+            let builder = Client::builder().servers([server.local_addr().to_string()]);
+            builder.fencing(Fencing::Required).connect().await?
+        }
+        None => common::connect(Fencing::Required).await?.0,
+    };
+    let database = Arc::new(Database::default());
+    let fleet = [app(&first, &database)?, app(&second, &database)?];
+
+    let mut deposits = tokio::task::JoinSet::new();
+    for number in 0..40 {
+        let app = fleet[number % 2].clone();
+        deposits.spawn(async move { ask(app, "POST", "/accounts/7/deposits").await });
+    }
+    for status in deposits.join_all().await {
+        assert_eq!(status?, StatusCode::OK);
+    }
+    let balance = database.balance.load(Ordering::SeqCst);
+    story.tell(format!(
+        "40 deposits to one account, by two processes: the balance is {balance}"
+    ));
+    assert_eq!(balance, 40);
+
+    let mut reports = tokio::task::JoinSet::new();
+    for number in 0..8 {
+        let app = fleet[number % 2].clone();
+        reports.spawn(async move { ask(app, "GET", "/reports").await });
+    }
+    let mut refused = 0;
+    for status in reports.join_all().await {
+        match status? {
+            StatusCode::OK => {}
+            StatusCode::TOO_MANY_REQUESTS => refused += 1,
+            other => return Err(format!("a report was answered with {other}").into()),
+        }
+    }
+    let at_once = database.reports_at_once.load(Ordering::SeqCst);
+    story.tell(format!("8 reports: {at_once} at once at most, {refused} sent away"));
+    assert!(at_once <= 2);
+
+    let too_long = format!("/accounts/{}/deposits", "7".repeat(300));
+    let status = ask(fleet[0].clone(), "POST", &too_long).await?;
+    story.tell(format!("a number that is too long for a key: {status}"));
+    Ok(())
+}
+
+async fn ask(app: Router, method: &str, path: &str) -> Result<StatusCode, BoxError> {
+    let request = Request::builder().method(method).uri(path).body(Body::empty())?;
+    Ok(app.oneshot(request).await?.status())
+}

@@ -1,0 +1,64 @@
+//! What a service under locks may fail with.
+
+use std::error::Error as StdError;
+use std::fmt;
+
+#[cfg(doc)]
+use super::layer::{LockLayer, SemaphoreLayer};
+#[cfg(doc)]
+use crate::error::ErrorKind;
+use crate::error::{BoxError, Error};
+
+/// The error of a service in a [`LockLayer`] or [`SemaphoreLayer`]: of the lease, or the inner service's own.
+///
+/// It displays as the one that it is, and has the source of that.
+#[derive(Clone, Debug)]
+pub enum KeyedError<E> {
+    /// The key is invalid ([`ErrorKind::InvalidInput`]), the lease was not granted ([`ErrorKind::Timeout`],
+    /// [`ErrorKind::Unavailable`], a refusal of the server), and the inner service was not called then; or the lease was lost
+    /// ([`ErrorKind::LeaseLost`]), and the future of the inner service was dropped.
+    Lease(Error),
+    /// The inner service failed, in [`Service::poll_ready`](tower::Service::poll_ready) or in the future of its response. The lease
+    /// was given back.
+    Inner(E),
+}
+
+impl<E> KeyedError<E> {
+    /// Returns the error itself, without saying whose it is: for layers further out that take any error.
+    ///
+    /// ```
+    /// # use dflockd_client::{Client, KeyedError, LockLayer};
+    /// # fn services(client: &Client) {
+    /// let builder = tower::ServiceBuilder::new()
+    ///     .map_err(KeyedError::<std::io::Error>::into_boxed)
+    ///     .layer(LockLayer::new(client, |job: &String| job.clone()));
+    /// # }
+    /// ```
+    pub fn into_boxed(self) -> Box<dyn StdError + Send + Sync>
+    where
+        E: Into<BoxError>,
+    {
+        match self {
+            Self::Lease(error) => error.into(),
+            Self::Inner(error) => error.into(),
+        }
+    }
+}
+
+impl<E: fmt::Display> fmt::Display for KeyedError<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Lease(error) => fmt::Display::fmt(error, f),
+            Self::Inner(error) => fmt::Display::fmt(error, f),
+        }
+    }
+}
+
+impl<E: StdError + 'static> StdError for KeyedError<E> {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        match self {
+            Self::Lease(error) => error.source(),
+            Self::Inner(error) => error.source(),
+        }
+    }
+}
