@@ -18,8 +18,8 @@ use dflockd_client::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use dflockd_client::rustls::{self, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use dflockd_client::server::{Server, ServerTls};
 use dflockd_client::{
-    Client, ClientBuilder, Enqueued, Error, ErrorKind, LeaseState, LostReason, ReconnectPolicy, Shard, ShardHealth,
-    SignalConn, SignalEvent, SignalOptions, Tls, blocking,
+    Client, ClientBuilder, ClientService, Enqueued, Error, ErrorKind, LeaseState, LostReason, ReconnectPolicy, Request,
+    Shard, ShardHealth, SignalConn, SignalEvent, SignalOptions, Tls, blocking,
 };
 use support::cluster::{ClusterScene, patient};
 use support::faulty::{Fault, Faulty, SAID};
@@ -29,6 +29,8 @@ use support::spans::Spans;
 use support::{until, until_now};
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::{Instant, sleep, timeout};
+use tower::Service;
+use tower::layer::layer_fn;
 use tracing_subscriber::layer::SubscriberExt;
 
 /// Nothing here takes so long, unless it hangs.
@@ -388,6 +390,33 @@ async fn an_actor_that_panics_is_replaced_its_holders_and_callers_are_told_and_n
             .unwrap(),
     );
     assert!(other.is_held());
+}
+
+/// A layer that waits before it tries again: nothing is known of the server then.
+#[tokio::test]
+async fn of_a_try_whose_actor_died_nothing_is_said_that_is_not_known_while_a_layer_has_it() {
+    let server = serve().await;
+    let recorder = Faulty::default();
+    let waits_after_an_error = layer_fn(|mut inner: ClientService| {
+        tower::service_fn(move |request: Request| {
+            let answer = inner.call(request);
+            async move {
+                match answer.await {
+                    Ok(answer) => Ok::<_, Error>(answer),
+                    Err(_) => std::future::pending().await,
+                }
+            }
+        })
+    });
+    let builder = builder(&[&server], &recorder).layer(waits_after_an_error);
+    let builder = builder.request_timeout(Duration::from_millis(300));
+    let client = builder.connect().await.unwrap();
+    recorder.has(Fault::once("leases_held").of_shard("0"));
+    let lock = client.lock("a/next").unwrap();
+    let error = soon("an answer", lock.try_acquire()).await.unwrap_err();
+    assert_eq!(recorder.panics(), 1);
+    assert_eq!(error.kind(), ErrorKind::Timeout, "{error:?}");
+    assert!(error.to_string().contains("was not answered within"), "{error}");
 }
 
 /// The death of an actor is an operator's business, and the span in which a library runs it is not. On one thread, so that a

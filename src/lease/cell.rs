@@ -329,7 +329,7 @@ impl LeaseCell {
         token
     }
 
-    // What follows is for the shard's actor alone.
+    // What follows is for the shard's actor alone, but for the end of a release whose shard is gone.
 
     /// Renewed: held until `deadline`. False if it was seen lost before.
     pub(crate) fn extend(&self, deadline: Instant, now: Moment) -> bool {

@@ -13,6 +13,9 @@ use super::cell::{LeaseCell, ReleaseOutcome};
 use crate::error::Result;
 
 /// Where the outcome of a release is told. Dropped without that, it says that none will be.
+///
+/// It keeps the waker, and so the memory of the task that released, until the release has ended, also where that task does not wait for
+/// it any more. That is at the latest when the TTL of the lease is over.
 pub(crate) struct ReleaseTold {
     cell: Arc<LeaseCell>,
     waker: Option<Waker>,

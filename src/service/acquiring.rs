@@ -32,7 +32,6 @@ type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 pin_project! {
     /// An acquire under way.
     pub(crate) struct Acquiring<'a, H> {
-        core: H,
         request: AcquireRequest,
         stage: Stage<'a>,
         // Of its shard, once it has begun.
@@ -41,6 +40,8 @@ pin_project! {
         until: Option<Instant>,
         #[pin]
         alarm: Option<Sleep>,
+        // Dropped last: what comes of the request is given back before the client may end.
+        core: H,
     }
 }
 
@@ -52,18 +53,20 @@ enum Stage<'a> {
     IsLost(Boxed<'a, Result<Response>>),
     /// Ends by itself.
     Waits(Boxed<'a, Result<Response>>),
+    /// Answered. Nothing is kept, however long the future is.
+    Over,
 }
 
 impl<H> Acquiring<'_, H> {
     #[inline(always)]
     pub(super) fn new(core: H, request: AcquireRequest, reserved: Reserved) -> Self {
         Self {
-            core,
             request,
             stage: Stage::Begins(reserved),
             shard: 0,
             until: None,
             alarm: None,
+            core,
         }
     }
 }
@@ -71,7 +74,21 @@ impl<H> Acquiring<'_, H> {
 impl<'a, H: Borrow<Arc<Core>> + Clone + Send + 'a> Future for Acquiring<'a, H> {
     type Output = Result<Response>;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Response>> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Response>> {
+        let answer = ready!(self.as_mut().advance(cx));
+        let this = self.project();
+        // What is granted from now on is given back, and room that comes is left to others.
+        *this.stage = Stage::Over;
+        if this.request.wait.is_zero() {
+            this.request.waits_for(WaitsFor::Layers);
+        }
+        Poll::Ready(answer)
+    }
+}
+
+impl<'a, H: Borrow<Arc<Core>> + Clone + Send + 'a> Acquiring<'a, H> {
+    /// Goes on as far as it can.
+    fn advance(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Response>> {
         let mut this = self.project();
         let core: &Arc<Core> = (*this.core).borrow();
         loop {
@@ -97,7 +114,7 @@ impl<'a, H: Borrow<Arc<Core>> + Clone + Send + 'a> Future for Acquiring<'a, H> {
                     tried(place, this.request, room.map_err(|_| place.gone())?)?
                 }
                 Stage::IsTried(answer) => match Pin::new(answer).poll(cx) {
-                    Poll::Ready(Ok(answer)) => match refusal(answer, core, this.request)? {
+                    Poll::Ready(Ok(answer)) => match granted_or_refused(answer, core)? {
                         Ok(granted) => return Poll::Ready(Ok(granted)),
                         Err(refused) => match *this.until {
                             Some(until) => {
@@ -115,7 +132,11 @@ impl<'a, H: Borrow<Arc<Core>> + Clone + Send + 'a> Future for Acquiring<'a, H> {
                     Poll::Pending => break,
                 },
                 Stage::Waits(wait) => return wait.as_mut().poll(cx),
+                Stage::Over => return Poll::Pending,
             };
+            if let Stage::Waits(_) = next {
+                this.alarm.set(None);
+            }
             *this.stage = next;
         }
         let Some(until) = *this.until else {
@@ -149,14 +170,7 @@ fn tried<'a>(place: &ShardPlace, request: &AcquireRequest, room: OwnedSemaphoreP
 }
 
 /// What a try has brought: a grant, or the server's word that the key is held.
-fn refusal(
-    answer: Result<Acquired>,
-    core: &Arc<Core>,
-    request: &AcquireRequest,
-) -> Result<std::result::Result<Response, Refusal>> {
-    if request.wait.is_zero() {
-        request.waits_for(WaitsFor::Layers);
-    }
+fn granted_or_refused(answer: Result<Acquired>, core: &Arc<Core>) -> Result<std::result::Result<Response, Refusal>> {
     Ok(match answer? {
         Acquired::Lease(held) => Ok(granted(held, false, core)),
         // A place that was not asked for is given up by being dropped.

@@ -1,7 +1,8 @@
 //! The leaf of the service: hands a request to the actor of its shard and waits for the answer.
 //!
 //! A dropped future leaks nothing. Each step is one message with a channel for its answer; when the future is dropped
-//! the channel closes, and the actor either does not send the request at all, or gives back what comes of it.
+//! the channel closes, and the actor either does not send the request at all, or gives back what comes of it. A release has no
+//! channel, and goes on when its future is dropped: its answer comes through the cell of its lease.
 
 use std::borrow::Borrow;
 use std::future::{Future, ready};

@@ -22,7 +22,8 @@ pub(crate) enum Acquired {
     Queued(HeldPlace),
 }
 
-/// The way back to the shard, for what callers hold. Sending never blocks and never panics; if the shard is gone, what is sent is dropped.
+/// The way back to the shard, for what callers hold. Sending never blocks and never panics; if the shard is gone, what is sent is dropped,
+/// and `told` wakes the task that it is for.
 pub(crate) trait FromHolder: Send + Sync {
     /// Gives a lease back. Without `told`: its guard was dropped.
     fn release(&self, id: LeaseId, told: Option<ReleaseTold>);
@@ -126,9 +127,9 @@ impl HeldLease {
     /// Sends the release, unless that was done. Its outcome can still be [asked for](Self::release): best by the task that `waker` wakes.
     pub(crate) fn begin_release(&mut self, waker: Option<&Waker>) {
         if let Stage::Held = self.stage {
-            let told = ReleaseTold::new(&self.cell, waker.cloned());
-            self.send(Some(told));
             self.stage = Stage::GivenBack(waker.cloned());
+            let told = ReleaseTold::new(&self.cell, waker.cloned());
+            self.shard.release(self.id, Some(told));
         }
     }
 
@@ -140,11 +141,6 @@ impl HeldLease {
             Stage::Held => None,
         };
         ReleaseAnswer::new(&self.cell, waker)
-    }
-
-    fn send(&mut self, told: Option<ReleaseTold>) {
-        self.stage = Stage::GivenBack(None);
-        self.shard.release(self.id, told);
     }
 }
 
@@ -161,7 +157,7 @@ impl crate::take::Take for HeldLease {
 impl Drop for HeldLease {
     fn drop(&mut self) {
         if let Stage::Held = self.stage {
-            self.send(None);
+            self.shard.release(self.id, None);
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use pin_project_lite::pin_project;
 use tokio::time::{Sleep, sleep_until};
@@ -15,8 +15,9 @@ use crate::service::request::Response;
 pin_project! {
     /// What a [`Timeout`](super::Timeout) answers.
     pub struct TimeoutFuture<F, X = ()> {
+        // None once its time is over: what is granted to it from then on is given back.
         #[pin]
-        inner: F,
+        inner: Option<F>,
         // None: it needs no end.
         limit: Option<TimeLimit<X>>,
         // Set when the answer is not there at once.
@@ -29,7 +30,7 @@ impl<F, X> TimeoutFuture<F, X> {
     #[inline(always)]
     pub(super) fn new(inner: F, limit: Option<TimeLimit<X>>) -> Self {
         Self {
-            inner,
+            inner: Some(inner),
             limit,
             alarm: None,
         }
@@ -46,7 +47,10 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Response>> {
         let mut this = self.project();
-        if let Poll::Ready(answer) = this.inner.poll(cx) {
+        let Some(inner) = this.inner.as_mut().as_pin_mut() else {
+            return Poll::Pending;
+        };
+        if let Poll::Ready(answer) = inner.poll(cx) {
             return Poll::Ready(answer.map_err(|error| Error::of_layer(error.into())));
         }
         let Some(limit) = this.limit else {
@@ -55,10 +59,12 @@ where
         if this.alarm.is_none() {
             this.alarm.set(Some(sleep_until(limit.until())));
         }
-        match this.alarm.as_pin_mut() {
-            Some(alarm) => alarm.poll(cx).map(|()| Err(limit.error())),
-            None => Poll::Pending,
+        if let Some(alarm) = this.alarm.as_pin_mut() {
+            ready!(alarm.poll(cx));
         }
+        let error = limit.error();
+        this.inner.set(None);
+        Poll::Ready(Err(error))
     }
 }
 
