@@ -116,8 +116,7 @@ pub(crate) fn start(config: &Config, ending: &Ending) -> Result<(RouterRef, Arc<
             actor,
             shard.health.subscribe(),
             config.shard.connection.max_in_flight,
-            config.max_waiters,
-            &shard.sink,
+            config.shard.max_waiters,
         ));
     }
     let topology = Arc::new(Topology {

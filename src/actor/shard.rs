@@ -41,7 +41,9 @@ use crate::shard::input::{Input, Inputs, Mailbox};
 use crate::shard::request::Pending;
 use crate::shard::{Refs, Setup, ShardMachine};
 use crate::shards::ShardPlan;
+use crate::telemetry::catalog;
 use crate::telemetry::client_name::ClientName;
+use crate::telemetry::level::Level;
 use crate::telemetry::sink::ShardSink;
 
 /// What a shard's actor is made of.
@@ -73,6 +75,8 @@ struct Driver {
     handover: watch::Sender<Handover>,
     ending: Ending,
     metrics: LaneMetrics,
+    /// Shows how many callers may wait.
+    _waiters_limit: Level,
     /// The pipelined connections.
     own: Vec<(LaneId, Own)>,
     /// One of these is new, or was told something, since they were last polled.
@@ -141,6 +145,8 @@ impl Driver {
             health: health.current(),
             handover: *handover.borrow(),
         };
+        let mut waiters_limit = Level::new(sink.gauge(&catalog::WAITERS_LIMIT, &[]));
+        waiters_limit.show(config.max_waiters);
         let mut effects = Effects::default();
         let shard = ShardMachine::new(setup, now, &mut effects).telling(events);
         let mut driver = Self {
@@ -150,6 +156,7 @@ impl Driver {
             holders: mailbox.way_back(),
             mailbox,
             metrics: LaneMetrics::new(&sink),
+            _waiters_limit: waiters_limit,
             config,
             health,
             handover,

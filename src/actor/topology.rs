@@ -15,9 +15,6 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::net::health::ShardHealth;
 use crate::shard::input::{Input, Mailbox};
 use crate::sharding::CheckedStrategy;
-use crate::telemetry::catalog;
-use crate::telemetry::level::Level;
-use crate::telemetry::sink::ShardSink;
 use crate::types::Key;
 
 /// What a request that was lost waits for the cause.
@@ -38,8 +35,6 @@ pub(crate) struct ShardPlace {
     pub(crate) room: Arc<Semaphore>,
     /// Room for those that do.
     pub(crate) waiting_room: Arc<Semaphore>,
-    /// Shows how large that room is.
-    _waiters_limit: Level,
     /// Room for waits at places that are taken already. The connections bound those, so it is never full: a grant that is there must
     /// not wait for room behind callers that wait for that grant.
     pub(crate) ticket_room: Arc<Semaphore>,
@@ -52,17 +47,13 @@ impl ShardPlace {
         health: watch::Receiver<ShardHealth>,
         max_in_flight: usize,
         max_waiters: usize,
-        sink: &ShardSink,
     ) -> Self {
-        let mut waiters_limit = Level::new(sink.gauge(&catalog::WAITERS_LIMIT, &[]));
-        waiters_limit.show(max_waiters);
         Self {
             index,
             actor: RwLock::new(actor),
             health,
             room: Arc::new(Semaphore::new(max_in_flight)),
             waiting_room: Arc::new(Semaphore::new(max_waiters)),
-            _waiters_limit: waiters_limit,
             ticket_room: Arc::new(Semaphore::new(Semaphore::MAX_PERMITS)),
         }
     }

@@ -83,7 +83,6 @@ impl ClientOptions {
             strategy: self.strategy,
             request_timeout: self.request_timeout,
             acquire_timeout: self.acquire_timeout,
-            max_waiters: self.max_waiters,
             sink: supplied.sink.of_client(name.clone()),
             key_class: supplied.key_class,
             events: EventHub::new(supplied.callbacks),
@@ -120,6 +119,7 @@ impl ClientOptions {
                     lease_ttl,
                     max_redirects: self.max_redirects,
                 },
+                max_waiters: self.max_waiters,
             },
         })
     }

@@ -45,7 +45,6 @@ pub(crate) struct Config {
     pub(crate) strategy: CheckedStrategy,
     pub(crate) request_timeout: Duration,
     pub(crate) acquire_timeout: Duration,
-    pub(crate) max_waiters: usize,
     pub(crate) sink: Sink,
     pub(crate) key_class: Option<Classifier>,
     pub(crate) events: EventHub,
@@ -58,6 +57,8 @@ pub(crate) struct Config {
 pub(crate) struct ShardConfig {
     pub(crate) connection: Arc<ConnectionSettings>,
     pub(crate) machine: Settings,
+    /// How many callers may wait for keys at once.
+    pub(crate) max_waiters: usize,
 }
 
 impl ShardConfig {
