@@ -12,7 +12,7 @@ pub fn address(data: &[u8]) {
         Ok(endpoint) => {
             assert_eq!(endpoint.as_str(), &*text);
             assert_eq!(endpoint.to_string(), *text);
-            assert_eq!(Endpoint::parse(&endpoint.to_string()).ok().as_ref(), Some(&endpoint));
+            assert_eq!(Endpoint::parse(endpoint.as_ref()).ok().as_ref(), Some(&endpoint));
             assert!(!text.contains(char::is_control), "it would not be seen: {text:?}");
             match endpoint.address() {
                 Address::Tcp { host, port } => {

@@ -1,6 +1,5 @@
 //! What a shard wants done, done.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::agenda::{ClientId, SimEvent};

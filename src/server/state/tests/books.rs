@@ -62,7 +62,7 @@ impl Crowd {
             _ => match self.blocked.get(&connection) {
                 // Its time is over, now and then.
                 Some(Waiting(subject, _)) if self.random.bool() => {
-                    let subject = subject.clone();
+                    let subject = *subject;
                     self.bench.state.give_up(connection, subject, self.bench.now);
                     self.blocked.remove(&connection);
                 }
