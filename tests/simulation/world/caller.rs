@@ -160,9 +160,8 @@ impl Caller {
                 tokio::time::timeout(patience, call).await.ok()
             }
         };
-        if let Some(Err(error)) = &result
-            && error.kind() == dflockd_client::ErrorKind::Shutdown
-        {
+        let error = result.as_ref().and_then(|result| result.as_ref().err());
+        if error.is_some_and(|error| error.kind() == dflockd_client::ErrorKind::Shutdown) {
             process.is_over.store(true, Ordering::Relaxed);
         }
         Returned { op, result }

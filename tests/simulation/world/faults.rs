@@ -193,9 +193,8 @@ impl World {
                 self.restart(shard, now);
             }
             What::FreezeServer { shard } => {
-                if let Some(host) = self.servers[shard].host()
-                    && host.is_frozen()
-                {
+                let host = self.servers[shard].host();
+                if let Some(host) = host.filter(|host| host.is_frozen()) {
                     host.thaw(now);
                 }
             }
@@ -256,9 +255,8 @@ impl World {
     pub(super) fn end_all_faults(&mut self, now: Time) {
         self.network.heal();
         for shard in 0..self.servers.len() {
-            if let Some(host) = self.servers[shard].host()
-                && host.is_frozen()
-            {
+            let host = self.servers[shard].host();
+            if let Some(host) = host.filter(|host| host.is_frozen()) {
                 host.thaw(now);
             }
             self.restart_all(shard, now);
