@@ -1,7 +1,7 @@
 //! Signals: once, in order, gaps told, none made up.
 
 use crate::hand::*;
-use crate::support::history::record::{Extent, Line, Outcome, What};
+use crate::support::history::record::{Extent, Line, Outcome, Subscribed, What};
 use crate::support::history::verdict::Rule;
 
 /// Signals `1` to `n` on `a.b`, emitted at 10, 20, ... by one caller.
@@ -214,6 +214,16 @@ fn ghost(from: u64, until: u64, pattern: &str, group: &str) -> [Line; 2] {
     [at(from, half_open(pattern, group)), at(until, half_open_ended())]
 }
 
+/// Subscription `n` of a member of that group.
+fn of_group(subscription: u64) -> Subscribed {
+    Subscribed {
+        process: "p".into(),
+        subscription,
+        pattern: "a.b".into(),
+        group: Some("g".into()),
+    }
+}
+
 const UNHEARD: (Rule, &str) = (Rule::Signals, "\"2\" on \"a.b\" was not heard by any member of a group");
 
 #[test]
@@ -247,6 +257,52 @@ fn a_member_that_is_gone_excuses_its_own_group_only() {
     let mut lines = heard(2, "a.b", &[got(12, 1)]);
     lines.extend(ghost(8, 60, "a.b", "g"));
     assert_broken(&lines, &[(Rule::Signals, "was not heard by a subscription")]);
+}
+
+/// Who was no member when it was emitted cannot have lost it, whatever gaps it is told of.
+#[test]
+fn a_gap_of_who_was_no_member_covers_nothing() {
+    let with_other = |since: u64, told: &[(u64, What)]| {
+        let mut lines = unheard(&[]);
+        lines.push(at(since, subscribed(3, "a.b", Some("g"))));
+        lines.extend(told.iter().map(|(ms, what)| at(*ms, what.clone())));
+        lines
+    };
+    let joins = |ms: u64| [(ms, gap(3, Extent::Begins)), (ms + 1, gap(3, Extent::Ends))];
+    // It was acknowledged at 22 ms. Who joins while it is under way may get it before the end of the gap with which it begins.
+    assert_fine(&with_other(22, &joins(22)));
+    assert_broken(&with_other(23, &joins(23)), &[UNHEARD]);
+    // Who left while something was broken may not have noticed that.
+    let leaves = |ms: u64| {
+        let begun = (6, What::TroubleBegun(trouble("black hole")));
+        let ended = (18, What::TroubleEnded(trouble("black hole")));
+        [begun, ended, (ms, unsubscribed(3))]
+    };
+    assert_fine(&with_other(5, &leaves(20)));
+    assert_broken(&with_other(5, &leaves(19)), &[UNHEARD]);
+}
+
+/// What is on its way to a member when that leaves is lost with it.
+#[test]
+fn a_member_that_leaves_takes_with_it_what_is_on_its_way() {
+    let leaves = |ms: u64| unheard(&[at(5, subscribed(3, "a.b", Some("g"))), at(ms, unsubscribed(3))]);
+    // For the 5 ms that something may be on its way, from the acknowledgement on.
+    assert_fine(&leaves(26));
+    assert_broken(&leaves(27), &[UNHEARD]);
+    assert_broken(&leaves(19), &[UNHEARD]);
+    let killed = |ms: u64| {
+        let mut lines = unheard(&[]);
+        let other = Subscribed {
+            process: "q".into(),
+            ..of_group(3)
+        };
+        lines.push(at(5, What::Subscribed(other)));
+        lines.push(at(ms, What::ProcessKilled(process("q"))));
+        lines
+    };
+    assert_fine(&killed(26));
+    assert_broken(&killed(27), &[UNHEARD]);
+    assert_broken(&killed(19), &[UNHEARD]);
 }
 
 /// Where nothing says when the server ended the connection, its read timeout of 12 ms does. The signal was emitted at 20 ms.

@@ -160,7 +160,7 @@ impl Network {
         self.state().traffic.clone()
     }
 
-    /// Connections that were cut in silence, as long as their servers had them.
+    /// Connections that only their servers had, as long as these had them.
     pub fn take_half_open(&self) -> Vec<HalfOpen> {
         self.state().half_open.take()
     }

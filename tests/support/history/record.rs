@@ -54,8 +54,8 @@ pub enum What {
     Received(Received),
     /// A subscription was told that it may have missed signals.
     Gap(Gap),
-    /// A connection over which a client has joined a group was cut in silence: the client hears nothing more of it, and its server takes it
-    /// for a member still. One line for each of its groups.
+    /// A client has a connection no more over which it has joined a group, since that was cut in silence or the client has closed it, and its
+    /// server takes it for a member still. One line for each of its groups.
     HalfOpenBegun(HalfOpen),
     /// The server has ended that connection.
     HalfOpenEnded(ConnectionId),

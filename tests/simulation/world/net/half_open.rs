@@ -1,4 +1,5 @@
-//! Connections that were cut in silence and that their servers still have: as members of which groups, and for how long.
+//! Connections that their servers have still and their clients do not, since they were cut in silence or closed: as members of which groups, and for
+//! how long.
 
 use std::collections::BTreeMap;
 
@@ -34,7 +35,7 @@ impl Memberships {
     }
 }
 
-/// A connection of which its client hears nothing, as long as its server had it.
+/// A connection that its client had no more, as long as its server had it.
 #[derive(Clone, Debug)]
 pub struct HalfOpen {
     pub connection: PipeId,
@@ -52,7 +53,7 @@ pub(super) struct HalfOpens {
 }
 
 impl HalfOpens {
-    /// A connection that its server has still is cut.
+    /// A connection that its server has still is cut, or closed by its client.
     pub(super) fn begin(&mut self, now: Time, connection: PipeId, memberships: &Memberships) {
         self.open.entry(connection).or_insert_with(|| HalfOpen {
             connection,
@@ -62,7 +63,7 @@ impl HalfOpens {
         self.joined(now, connection, memberships);
     }
 
-    /// Something has arrived over a connection. Nothing comes of it unless that was cut since it was sent.
+    /// Something has arrived over a connection. Nothing comes of it unless that became half open since it was sent.
     pub(super) fn joined(&mut self, now: Time, connection: PipeId, memberships: &Memberships) {
         let Some(half_open) = self.open.get_mut(&connection) else {
             return;

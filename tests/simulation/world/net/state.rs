@@ -318,18 +318,20 @@ impl State {
         }
     }
 
-    /// Neither end of a connection will hear that it is cut.
-    fn silence(&mut self, id: PipeId) {
-        let up = id & !1;
-        if let Some(pipe) = self.pipes.get(&up).filter(|pipe| pipe.reader == Reader::There) {
-            self.half_open.begin(self.now, up, &pipe.memberships);
+    /// Who read from a direction does so no more.
+    pub(super) fn reader_is_gone(&mut self, id: PipeId) {
+        match id & 1 == 0 {
+            // It was the server.
+            true => self.half_open.end(self.now, id),
+            false => self.becomes_half_open(id),
         }
     }
 
-    /// Who read from a direction does so no more: where that is the client's, it was the server.
-    pub(super) fn reader_is_gone(&mut self, id: PipeId) {
-        if id & 1 == 0 {
-            self.half_open.end(self.now, id);
+    /// The client has a connection no more; the server may.
+    fn becomes_half_open(&mut self, id: PipeId) {
+        let up = id & !1;
+        if let Some(pipe) = self.pipes.get(&up).filter(|pipe| pipe.reader == Reader::There) {
+            self.half_open.begin(self.now, up, &pipe.memberships);
         }
     }
 
@@ -337,7 +339,7 @@ impl State {
     pub(super) fn cut_now(&mut self, id: PipeId, cut: Cut) -> Wakers {
         self.trace.note(self.now, format_args!("cut {id}: {cut:?}"));
         if cut == Cut::Silence {
-            self.silence(id);
+            self.becomes_half_open(id);
         }
         let mut wakers = Wakers::default();
         for (index, id) in [id, id ^ 1].into_iter().enumerate() {
@@ -365,7 +367,7 @@ impl State {
         self.trace
             .note(self.now, format_args!("cut {id} behind what is sent: {cut:?}"));
         if cut == Cut::Silence {
-            self.silence(id);
+            self.becomes_half_open(id);
         }
         for id in [id, id ^ 1] {
             let Some(pipe) = self.pipes.get_mut(&id) else { continue };

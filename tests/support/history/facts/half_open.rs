@@ -1,4 +1,4 @@
-//! When servers had connections that nothing but they had any more, and of which groups these were members.
+//! When servers had connections that their clients had no more, and of which groups these were members.
 
 use std::collections::HashMap;
 

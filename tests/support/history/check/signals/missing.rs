@@ -93,7 +93,16 @@ fn together<'a>(findings: &mut Findings<'a>, emitted: &Emitted<'a>, group: Group
             continue;
         }
         let done = emit.returned.map_or(emit.at, |returned| returned.at);
-        if members.iter().any(|member| is_covered(findings, member, emit)) {
+        let mut chosen = members
+            .iter()
+            .filter(|(member, _)| may_be_chosen(findings.facts, member, emit.at, done));
+        if chosen
+            .clone()
+            .any(|(member, _)| ran(findings.facts, member, done) < findings.bounds.transit)
+        {
+            continue;
+        }
+        if chosen.any(|member| is_covered(findings, member, emit)) {
             findings.counts.in_gaps += 1;
         } else if half_open.meet(emit.at, done) {
             findings.counts.half_open += 1;
@@ -141,11 +150,23 @@ fn must_hear(facts: &Facts<'_>, subscription: &Subscription, emit: &Operation, d
     matching.any(|own| own.since <= emit.at) && ran(facts, subscription, done.at) >= delivery
 }
 
+/// Whether a subscription was a member of its group at some moment of an emit, so that the server may have chosen it.
+fn may_be_chosen(facts: &Facts<'_>, member: &Subscription, emitted: u64, done: u64) -> bool {
+    let has_joined = member.patterns.iter().any(|own| own.since <= done);
+    has_joined && end_of(facts, member) >= emitted
+}
+
 /// For how long a subscription could hear what came at that time.
 fn ran(facts: &Facts<'_>, subscription: &Subscription, at: u64) -> u64 {
+    facts
+        .processes
+        .ran(&subscription.process, at, end_of(facts, subscription))
+}
+
+/// When a subscription ended, or its process, or the record.
+fn end_of(facts: &Facts<'_>, subscription: &Subscription) -> u64 {
     let last_moment = facts.processes.last_moment(&subscription.process, facts.end);
-    let ended = subscription.ended.map_or(last_moment, |ended| ended.min(last_moment));
-    facts.processes.ran(&subscription.process, at, ended)
+    subscription.ended.map_or(last_moment, |ended| ended.min(last_moment))
 }
 
 fn is_covered(findings: &Findings<'_>, (subscription, heard): &Listener<'_>, emit: &Operation) -> bool {

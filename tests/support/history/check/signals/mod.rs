@@ -11,8 +11,10 @@
 //! it), not over when it was emitted; without a later neighbour, within `delivery` of the acknowledgement. While something is broken the subscription may
 //! take `unnoticed` more to learn of it.
 //!
-//! Missing from a group: a connection that was cut in silence is a member for its server until that ends it, and is given its share, which nobody can
-//! tell. So what was under way to a group while its server had such a member may be missing without a gap. Nothing else may: neither what was
+//! Missing from a group: only who was a member at some moment of the emit may have lost it, so only that one's gaps cover it. What was on its way to a
+//! member that ended, for `transit` behind the acknowledgement, is lost with that. And a connection that its client has no more, since it was cut in
+//! silence or the client has closed it, is a member for its server until that has noticed, and is given its share, which no client can tell. So
+//! what was under way to a group while its server had such a member may be missing without a gap. Nothing else may: neither what was
 //! emitted when the server had ended that connection, nor what a subscription without a group, or of another group, had to hear.
 //!
 //! Assumes: each payload is emitted to a channel once, a caller's operations do not overlap, and a subscription is read to the end before
