@@ -8,7 +8,7 @@ use super::acquire::{Acquire, Patience};
 use super::ask::Ask;
 use super::effect::{AcquireOutcome, Answer};
 use super::ids::LeaseId;
-use super::registry::GrantTimes;
+use super::registry::{GrantTimes, Together};
 use super::*;
 use crate::lease::policy::RenewPolicy;
 use crate::net::failover::Policy;
@@ -105,6 +105,11 @@ pub struct HeldLeases {
 
 const TTL_SECS: u64 = 30;
 
+const ALONE: Together = Together {
+    within: Duration::ZERO,
+    most: 1,
+};
+
 impl HeldLeases {
     /// Creates a registry that holds so many.
     #[must_use]
@@ -140,7 +145,7 @@ impl HeldLeases {
     pub fn renew_next(&mut self) -> usize {
         let Some(due) = self.registry.next_due() else { return 0 };
         self.now = due;
-        let renew = self.registry.tick(due, Duration::ZERO, true).renew;
+        let renew = self.registry.tick(due, ALONE, true).renew;
         let sent = self.registry.moment(due);
         for id in &renew {
             self.registry.renewed(*id, 1, sent, Some(TTL_SECS), due);

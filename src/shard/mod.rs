@@ -85,7 +85,7 @@ use self::input::Input;
 use self::metrics::{Population, ShardMetrics};
 use self::parked::Parked;
 use self::places::Places;
-use self::registry::Registry;
+use self::registry::{Registry, Together};
 use self::releases::Releases;
 use self::repeats::Repeats;
 use self::request::{Pending, Wait};
@@ -122,7 +122,10 @@ const CLEAN_WAITS: Duration = Duration::from_millis(400);
 const CLOSED_TOGETHER: usize = 100;
 
 /// Renewals that are due within this time of each other leave together: a little early, never late.
-const TOGETHER: Duration = Duration::from_millis(10);
+const TOGETHER: Together = Together {
+    within: Duration::from_millis(10),
+    most: 32,
+};
 
 /// What a shard is set up with.
 #[derive(Clone, Debug)]

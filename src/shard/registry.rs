@@ -31,6 +31,15 @@ use crate::lease::policy::RenewPolicy;
 use crate::lease::schedule::Schedule;
 use crate::types::{Grant, Key, Kind, Target, Token};
 
+/// Which renewals leave together with one that is due.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Together {
+    /// Those that are due within so long.
+    pub(crate) within: Duration,
+    /// No more than so many in all, but for those that are due: a caller's request waits behind them.
+    pub(crate) most: usize,
+}
+
 /// What a tick brings to light.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Due {
@@ -235,14 +244,14 @@ impl Registry {
     }
 
     /// Reports as lost what has run out, and names what must be renewed. `connected`: whether renewals can be sent;
-    /// where they cannot, they are kept for [`take_overdue`](Self::take_overdue). Renewals that are due within `together` are
-    /// brought forward, so that they leave with the others.
-    pub(crate) fn tick(&mut self, now: Instant, together: Duration, connected: bool) -> Due {
+    /// where they cannot, they are kept for [`take_overdue`](Self::take_overdue). Some that are due soon are brought forward, so that
+    /// they leave with the others.
+    pub(crate) fn tick(&mut self, now: Instant, together: Together, connected: bool) -> Due {
         let mut due = Due::default();
         let mut not_yet = Vec::new();
-        let (until, at) = (self.epoch.stamp(now + together), self.epoch.stamp(now));
+        let (until, at) = (self.epoch.stamp(now + together.within), self.epoch.stamp(now));
         while let Some((when, id)) = self.timer.first().copied() {
-            if when > until {
+            if when > until || when > at && due.renew.len() >= together.most {
                 break;
             }
             self.timer.remove(&(when, id));

@@ -6,7 +6,10 @@ use crate::lease::schedule::RenewRatio;
 use crate::telemetry::sink::ShardSink;
 use crate::types::{Fence, Token, Ttl};
 
-const TOGETHER: Duration = Duration::from_millis(10);
+const TOGETHER: Together = Together {
+    within: Duration::from_millis(10),
+    most: 3,
+};
 
 fn registry(renew_ratio: f64) -> Registry {
     let schedule = Schedule {
@@ -163,7 +166,7 @@ async fn a_lease_with_a_ratio_of_its_own_keeps_it() {
     for _ in 0..3 {
         let due = registry.next_due().unwrap();
         assert!(due >= sent_at + secs(1.8) && due <= sent_at + secs(2.0));
-        assert_eq!(registry.tick(due, Duration::ZERO, true).renew, vec![id]);
+        assert_eq!(registry.tick(due, TOGETHER, true).renew, vec![id]);
         registry.renewed(id, 1, due.into(), Some(10), Instant::now());
         sent_at = due;
     }
@@ -259,7 +262,7 @@ async fn what_is_in_doubt_lasts_no_longer_than_its_server_keeps_it_unless_it_is_
     tokio::time::advance(secs(1.0)).await;
     assert_eq!(cell.state(), LeaseState::Lost(LostReason::Expired), "without any I/O");
     registry.renewed(id, 1, Instant::now().into(), None, Instant::now());
-    assert_eq!(registry.tick(Instant::now(), secs(0.0), true).expired.count(), 1);
+    assert_eq!(registry.tick(Instant::now(), TOGETHER, true).expired.count(), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -324,7 +327,7 @@ async fn a_suspend_brings_everything_forward() {
     // The other was not renewed: 9 s are over.
     assert_eq!(other.remaining_at(now), secs(0.5));
     registry.note_suspended(secs(7.5), start + secs(2.0));
-    assert_eq!(registry.tick(start + secs(2.0), secs(0.0), true).expired.count(), 1);
+    assert_eq!(registry.tick(start + secs(2.0), TOGETHER, true).expired.count(), 1);
     assert_eq!(
         other.state_at(registry.moment(start)),
         LeaseState::Lost(LostReason::Expired)
@@ -368,7 +371,7 @@ async fn a_long_suspend_ends_leases_that_depend_on_their_connection() {
         assert!(depends.renewed(id, from, sent, None, start));
         let total = depends.suspended + secs(11.0);
         depends.note_suspended(total, start);
-        let expired = depends.tick(start, secs(0.0), true).expired.count();
+        let expired = depends.tick(start, TOGETHER, true).expired.count();
         assert_eq!(expired, usize::from(is_lost), "{from}");
         let state = cell.state_at(depends.moment(start));
         assert_eq!(
@@ -381,4 +384,29 @@ async fn a_long_suspend_ends_leases_that_depend_on_their_connection() {
     let (_, cell) = insert(&mut survives);
     survives.note_suspended(secs(500.0), start);
     assert_eq!(cell.state_at(survives.moment(start)), LeaseState::Held);
+}
+
+#[test]
+fn renewals_that_are_due_soon_leave_with_one_that_is_due_but_only_a_few_of_them() {
+    let mut registry = registry(0.5);
+    let start = Instant::now();
+    for _ in 0..100 {
+        insert(&mut registry, 10, start, RenewPolicy::default());
+    }
+    // They are spread over a second, so some are due within the time, and seldom more than the few.
+    let mut renewed = 0;
+    let mut largest = 0;
+    while let Some(due) = registry.next_due().filter(|due| *due < start + secs(7.0)) {
+        let now = registry.tick(due, TOGETHER, true).renew.len();
+        assert!((1..=TOGETHER.most).contains(&now), "{now}");
+        (renewed, largest) = (renewed + now, largest.max(now));
+    }
+    assert_eq!((renewed, largest), (100, TOGETHER.most));
+    // Those that are due leave all at once, however many they are.
+    let late = start + secs(5.6);
+    let mut registry = self::registry(0.5);
+    for _ in 0..100 {
+        insert(&mut registry, 10, start, RenewPolicy::default());
+    }
+    assert_eq!(registry.tick(late, TOGETHER, true).renew.len(), 100);
 }
