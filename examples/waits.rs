@@ -118,7 +118,8 @@ fn opening(arguments: &Arguments) -> Duration {
         true => 0,
         false => arguments.connections.min(arguments.waits),
     };
-    Duration::from_secs(2 + connections as u64 / 190)
+    // At most 190 in a second, and fewer where attempts fail.
+    Duration::from_secs(2 + connections as u64 / 120)
 }
 
 /// Releases at an even pace, without waiting for the answers. Returns when each release began.
