@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use dflockd_client::server::{Cluster, EventKind, Server};
 use dflockd_client::{
-    Client, ClientBuilder, ClientEvent, ErrorKind, Events, FailoverReason, Kind, LeaseState, LostReason,
+    Client, ClientBuilder, ClientEvent, ErrorKind, Events, FailoverReason, Kind, LeaseState, LockGuard, LostReason,
     ReconnectPolicy, Shard, WaitBound,
 };
 use support::pki::Folder;
@@ -136,6 +136,35 @@ async fn leases_that_are_lost_are_told_to_streams_and_callbacks() {
         _ => None,
     })
     .await;
+}
+
+/// A callback may take its time, and the server gives the keys to others meanwhile.
+#[tokio::test]
+async fn all_holders_know_of_a_loss_before_the_first_callback_runs() {
+    let server = Server::builder().port(0).start().await.unwrap();
+    let proxy = Proxy::start(&server.local_addr().to_string()).await;
+    let guards: Arc<Mutex<Vec<LockGuard>>> = Arc::default();
+    let (told, believed) = std::sync::mpsc::channel();
+    let looked_at = Arc::clone(&guards);
+    let builder = of(&proxy.address).on_lost(move |_| {
+        let held = looked_at.lock().unwrap().iter().filter(|guard| guard.is_held()).count();
+        let _ = told.send(held);
+    });
+    let client = builder.connect().await.unwrap();
+    for key in 0..10 {
+        let guard = client.lock(format!("k{key}")).unwrap().acquire().await.unwrap();
+        guards.lock().unwrap().push(guard);
+    }
+    proxy.cut();
+    for _ in 0..10 {
+        let mut held = None;
+        until("a loss is told", || {
+            held = believed.try_recv().ok();
+            held.is_some()
+        })
+        .await;
+        assert_eq!(held, Some(0), "holders believe in leases that are lost");
+    }
 }
 
 #[tokio::test]

@@ -61,30 +61,32 @@ impl Registry {
     /// A connection is gone. Its leases are either lost, or suspect until `take_overdue` has them renewed over another one,
     /// though no longer than they `survive`. Returns what was lost. Costs as much as the connection owned.
     pub(crate) fn owner_gone(&mut self, owner: LaneId, survive: Survival, why: LostReason, now: Instant) -> Vec<Claim> {
+        let mut held = self.owned_by(owner);
+        held.retain(|id| self.phase(*id).is_some_and(Phase::is_held));
         let mut lost = Vec::new();
-        for id in self.owned_by(owner) {
-            if !self.phase(id).is_some_and(Phase::is_held) {
-                continue;
-            }
-            if survive == Survival::None {
-                lost.extend(self.claim(id));
-                self.lose(id, why, now);
-            } else {
-                self.suspect(id, survive);
-            }
+        if survive != Survival::None {
+            held.into_iter().for_each(|id| self.suspect(id, survive));
+            return lost;
+        }
+        self.tell_holders(&held, why);
+        for id in held {
+            lost.extend(self.claim(id));
+            self.lose(id, why, now);
         }
         lost
+    }
+
+    /// Tells the holders of all of them, before [`lose`](Self::lose) records and logs each: that runs users' code, which may take its time, or
+    /// panic, and no holder may believe in a lease meanwhile that the server gives to another.
+    fn tell_holders(&self, held: &[LeaseId], why: LostReason) {
+        let entries = held.iter().filter_map(|id| self.entry(*id));
+        entries.for_each(|entry| entry.cell.lose(why));
     }
 
     /// All connections may have to be made anew, and the server remembers its leases: all that is held is suspect until
     /// `take_overdue` has it renewed, though no longer than it survives.
     pub(crate) fn suspect_all(&mut self, survive: Survival) {
-        let ids: Vec<LeaseId> = self.ids().collect();
-        for id in ids {
-            if self.phase(id).is_some_and(Phase::is_held) {
-                self.suspect(id, survive);
-            }
-        }
+        self.all_held().into_iter().for_each(|id| self.suspect(id, survive));
     }
 
     /// A lease must be renewed before it is sure that it is held.
@@ -102,9 +104,10 @@ impl Registry {
 
     /// Reports everything that is held as lost. Returns what that was.
     pub(crate) fn lose_all(&mut self, why: LostReason, now: Instant) -> LostKeys {
+        let held = self.all_held();
+        self.tell_holders(&held, why);
         let mut lost = LostKeys::default();
-        let ids: Vec<LeaseId> = self.ids().collect();
-        for id in ids {
+        for id in held {
             if self.lose(id, why, now) {
                 self.entry(id).into_iter().for_each(|entry| lost.push(&entry.cell.key));
             }
@@ -112,17 +115,19 @@ impl Registry {
         lost
     }
 
+    fn all_held(&self) -> Vec<LeaseId> {
+        let held = |id: &LeaseId| self.phase(*id).is_some_and(Phase::is_held);
+        self.ids().filter(held).collect()
+    }
+
     /// The shard ends without having been shut down: these leases are kept no more, and their holders are told. Returns what was lost.
     pub(crate) fn abandon(&mut self, now: Instant) -> LostKeys {
-        let ids: Vec<LeaseId> = self.ids().collect();
-        let entries = self.slots.iter().filter_map(|slot| slot.entry.as_ref());
-        // First the holders: what is recorded and logged below runs users' code, which may panic.
+        let held = self.all_held();
+        self.tell_holders(&held, LostReason::ShardGone);
         let mut lost = LostKeys::default();
-        for entry in entries.filter(|entry| entry.phase.is_held()) {
-            entry.cell.lose(LostReason::ShardGone);
-            lost.push(&entry.cell.key);
-        }
-        for id in ids {
+        let entries = held.iter().filter_map(|id| self.entry(*id));
+        entries.for_each(|entry| lost.push(&entry.cell.key));
+        for id in held {
             drop(catch(|| self.lose(id, LostReason::ShardGone, now)));
         }
         lost
