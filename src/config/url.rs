@@ -106,8 +106,10 @@ fn read_query(query: &str, said: &mut Said) -> Result<()> {
     }
     for parameter in query.split('&') {
         let Some((name, value)) = parameter.split_once('=') else {
-            let remedy = "it has no value: write name=value, and & between two parameters";
-            return Err(Error::invalid("URL parameter", Shortened(parameter), remedy));
+            // It may be the end of a secret.
+            return refuse(
+                "a parameter has no value: write name=value, & between two parameters, and %26 for an & in a value",
+            );
         };
         match name {
             "auth_token" => return refuse("its secret stands before the servers: write dflockd://secret@host:6388"),
@@ -243,10 +245,7 @@ mod tests {
                 "dflockd://a:1?max_waiters=-1",
                 "URL parameter max_waiters \"-1\" is not acceptable: write a whole number",
             ),
-            (
-                "dflockd://a:1?tls",
-                "URL parameter \"tls\" is not acceptable: it has no value",
-            ),
+            ("dflockd://a:1?tls", "a parameter has no value: write name=value"),
             ("dflockd://a:1?tls=maybe", "true or false"),
             ("dflockd://a:1?tls=", "true or false"),
             (
@@ -314,6 +313,8 @@ mod tests {
             "dflockd://sesame@a:1?auth_token=sesame",
             "dflockd://sesame@a:1?auth_token_file=x",
             "dflockd://a:1+b:1?stable_ref=sesame%20",
+            "dflockd://a:1+b:1?stable_ref=x&sesame",
+            "dflockd://se%xs%40a:1",
             "dflockd://a:1?auth_token=sesame",
             "sesame@a:1",
             "ses@ame://a:1",

@@ -9,6 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{Shard, Terms};
 use crate::human::{DURATION_FORM, read_duration, write_duration};
+use crate::net::endpoint::without_secret;
 use crate::net::failover::Policy;
 use crate::protocol::StableRef;
 
@@ -80,10 +81,11 @@ impl Map {
             orphan_ttl: shard.terms.orphan_ttl.map(write_duration),
             ..Self::default()
         };
+        let mut servers = shard.endpoints.iter().map(|server| without_secret(server).into_owned());
         match shard.policy {
-            Policy::Single => map.single = shard.endpoints.first().cloned(),
-            Policy::Cluster => map.cluster = Some(shard.endpoints.clone()),
-            Policy::Standby => map.standby = Some(shard.endpoints.clone()),
+            Policy::Single => map.single = servers.next(),
+            Policy::Cluster => map.cluster = Some(servers.collect()),
+            Policy::Standby => map.standby = Some(servers.collect()),
         }
         map
     }
@@ -117,8 +119,19 @@ impl<'de> Visitor<'de> for Reader {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Shard, A::Error> {
-        let map = Map::deserialize(MapAccessDeserializer::new(map))?;
+        let map = Map::deserialize(MapAccessDeserializer::new(map)).map_err(without_values)?;
         map.shard().map_err(A::Error::custom)
+    }
+}
+
+/// A value of the wrong type may be a secret, so it is not shown.
+fn without_values<E: serde::de::Error>(error: E) -> E {
+    match error.to_string().starts_with("invalid ") {
+        true => E::custom(
+            "a shard's map has a value of the wrong type: single, takeover_delay, orphan_ttl and stable_ref are texts; cluster, standby \
+             and allowed_hosts are lists of texts",
+        ),
+        false => error,
     }
 }
 
@@ -138,6 +151,25 @@ impl Serialize for Shard {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn no_secret_is_shown_of_a_shard_or_in_an_error() {
+        for shard in [
+            r#""ses%ame@a:1""#,
+            r#""ses++ame@a:1""#,
+            r#""s+es;s@a:1""#,
+            r#""se%xs%40a:1""#,
+            r#"{"cluster": "sesame@a:1"}"#,
+            r#"{"cluster": ["a:1"], "stable_ref": ["sesame"]}"#,
+            r#"{"single": {"sesame": 1}}"#,
+        ] {
+            let error = serde_json::from_str::<Shard>(shard).unwrap_err().to_string();
+            assert!(!error.contains("se%") && !error.contains("ses"), "{shard}: {error}");
+        }
+        let shard = Shard::cluster(["sesame@a:1"]).orphan_ttl(Duration::from_secs(30));
+        let written = serde_json::to_string(&shard).unwrap();
+        assert!(written.contains("30s") && !written.contains("ses"), "{written}");
+    }
+
     use super::*;
 
     fn read(json: &str) -> Result<Shard, String> {

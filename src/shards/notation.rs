@@ -27,18 +27,13 @@ impl Shard {
     ///
     /// `InvalidInput`, naming the server or the shard that is wrong.
     pub(crate) fn read_all(text: &str) -> Result<Vec<Self>> {
-        if text.contains('@') {
-            // What stands before it may be a secret.
-            return Err(Error::new(
-                ErrorKind::InvalidInput,
-                "a list of servers with an @ in it is not acceptable: write the servers alone; the secret is given by itself",
-            ));
-        }
+        refuse_secret(text)?;
         text.split(SHARDS).map(|shard| Self::read(shard.trim())).collect()
     }
 
     /// Reads one shard.
     pub(crate) fn read(text: &str) -> Result<Self> {
+        refuse_secret(text)?;
         let refuse = |remedy| Err(Error::invalid("shard", Shortened(text), remedy));
         let (policy, separator) = match (text.contains(MEMBERS), text.contains(RESERVES)) {
             (false, false) => return Ok(Self::new(Policy::Single, [read_server(text)?])),
@@ -91,6 +86,17 @@ impl Shard {
         let shards: Vec<String> = shards.iter().map(Self::write).collect();
         shards.join(SHARDS.encode_utf8(&mut [0; 4]))
     }
+}
+
+/// What stands before an @ may be a secret, so none of the text is shown.
+fn refuse_secret(text: &str) -> Result<()> {
+    if text.contains('@') || text.contains("%40") && !text.contains("unix:") {
+        return Err(Error::new(
+            ErrorKind::InvalidInput,
+            "a list of servers with an @ in it is not acceptable: write the servers alone; the secret is given by itself",
+        ));
+    }
+    Ok(())
 }
 
 /// Reads the address of a server. Without a port it is at the default one.
