@@ -200,6 +200,34 @@ async fn a_renewal_that_fails_is_told_while_the_lease_is_held() {
 }
 
 #[tokio::test]
+async fn of_a_lease_that_is_lost_no_renewal_is_told_that_failed() {
+    let server = Server::builder().record_events(true).port(0).start().await.unwrap();
+    let proxy = Proxy::start(&server.local_addr().to_string()).await;
+    let client = of(&proxy.address).renew_ratio(0.01).connect().await.unwrap();
+    let mut events = client.events();
+    let _guard = client.lock("k").unwrap().acquire().await.unwrap();
+    let renewals = || {
+        server
+            .events()
+            .iter()
+            .filter(|event| event.kind == EventKind::Renewed)
+            .count()
+    };
+    proxy.change(|weather| weather.stall_down = true);
+    let before = renewals();
+    until("a renewal is not answered", || renewals() > before).await;
+    proxy.cut();
+    proxy.clear_up();
+    let mut lost = false;
+    next(&mut events, |event| {
+        assert!(!matches!(event, ClientEvent::RenewalFailed(_)), "{event:?}");
+        lost |= matches!(event, ClientEvent::LeaseLost(_));
+        (lost && matches!(event, ClientEvent::Connected { .. })).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_refused_secret_is_told_once() {
     let server = Server::builder()
         .auth_token("sesame")

@@ -139,7 +139,9 @@ impl ShardMachine {
 
     /// Tells that a lease that is held could not be renewed this time.
     pub(super) fn tell_failed_renewal(&self, id: LeaseId, error: impl FnOnce() -> Error) {
-        let Some(claim) = self.leases.claim(id).filter(|_| self.events.is_wanted()) else {
+        // Of a lease that was lost with its connection, or given back, that is no news.
+        let is_wanted = self.events.is_wanted() && self.leases.is_held(id);
+        let Some(claim) = self.leases.claim(id).filter(|_| is_wanted) else {
             return;
         };
         self.events.tell(|shard| {

@@ -311,6 +311,11 @@ impl Registry {
         self.holdings.len()
     }
 
+    /// Whether it is neither lost nor given back, as far as is known.
+    pub(crate) fn is_held(&self, id: LeaseId) -> bool {
+        self.phase(id).is_some_and(Phase::is_held)
+    }
+
     /// All leases, the lost ones included.
     pub(crate) fn ids(&self) -> impl Iterator<Item = LeaseId> + '_ {
         self.slots.iter().enumerate().filter_map(|(index, slot)| {

@@ -35,7 +35,7 @@ impl Registry {
 
     /// Reports a lease as lost, unless it is lost or given back already. The entry stays until its guard is gone.
     pub(crate) fn lose(&mut self, id: LeaseId, why: LostReason, now: Instant) -> bool {
-        if !self.phase(id).is_some_and(Phase::is_held) {
+        if !self.is_held(id) {
             return false;
         }
         self.set_phase(id, Phase::Lost);
@@ -62,7 +62,7 @@ impl Registry {
     /// though no longer than they `survive`. Returns what was lost. Costs as much as the connection owned.
     pub(crate) fn owner_gone(&mut self, owner: LaneId, survive: Survival, why: LostReason, now: Instant) -> Vec<Claim> {
         let mut held = self.owned_by(owner);
-        held.retain(|id| self.phase(*id).is_some_and(Phase::is_held));
+        held.retain(|id| self.is_held(*id));
         let mut lost = Vec::new();
         if survive != Survival::None {
             held.into_iter().for_each(|id| self.suspect(id, survive));
@@ -116,8 +116,7 @@ impl Registry {
     }
 
     fn all_held(&self) -> Vec<LeaseId> {
-        let held = |id: &LeaseId| self.phase(*id).is_some_and(Phase::is_held);
-        self.ids().filter(held).collect()
+        self.ids().filter(|id| self.is_held(*id)).collect()
     }
 
     /// The shard ends without having been shut down: these leases are kept no more, and their holders are told. Returns what was lost.
