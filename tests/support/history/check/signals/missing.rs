@@ -95,18 +95,15 @@ fn together<'a>(findings: &mut Findings<'a>, emitted: &Emitted<'a>, group: Group
         let done = emit.returned.map_or(emit.at, |returned| returned.at);
         let mut chosen = members
             .iter()
+            .copied()
             .filter(|(member, _)| may_be_chosen(findings.facts, member, emit.at, done));
-        if chosen
-            .clone()
-            .any(|(member, _)| ran(findings.facts, member, done) < findings.bounds.transit)
-        {
-            continue;
-        }
-        if chosen.any(|member| is_covered(findings, member, emit)) {
+        let may_leave_with_it =
+            |(member, _): &Listener<'_>| ran(findings.facts, member, done) < findings.bounds.transit;
+        if chosen.clone().any(|member| is_covered(findings, member, emit)) {
             findings.counts.in_gaps += 1;
         } else if half_open.meet(emit.at, done) {
             findings.counts.half_open += 1;
-        } else {
+        } else if !chosen.any(may_leave_with_it) {
             is_missing(findings, emit, &format!("by any member of a group of {pattern:?}"));
         }
     }
