@@ -11,7 +11,7 @@ use crate::error::{BoxError, Error};
 
 /// The error of a service in a [`LockLayer`] or [`SemaphoreLayer`]: of the lease, or the inner service's own.
 ///
-/// It displays as the one that it is, and has the source of that.
+/// It displays as the one that it is, and has the source of that. It is one of these two, so a match may be complete.
 #[derive(Clone, Debug)]
 pub enum KeyedError<E> {
     /// The key is invalid ([`ErrorKind::InvalidInput`]), the lease was not granted ([`ErrorKind::Timeout`],
