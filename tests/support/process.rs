@@ -1,11 +1,13 @@
 //! Servers that run as processes of their own.
 
 use std::io::{BufRead, BufReader, Read};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
+
+use socket2::{Domain, Socket, Type};
 
 /// A process that is killed when it is dropped.
 pub struct ServerProcess {
@@ -79,10 +81,19 @@ pub fn free_port() -> u16 {
     loop {
         let number = start.wrapping_add(TAKEN.fetch_add(1, Ordering::Relaxed));
         let port = u16::try_from(FIRST + number % COUNT).unwrap();
-        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+        if is_free(port) {
             return port;
         }
     }
+}
+
+/// Binds the port, and does not listen: a process that another thread starts at this moment has the socket too until it executes its
+/// program, and a connection that it took would be taken for that of the server.
+fn is_free(port: u16) -> bool {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    // So that the server can bind it meanwhile. A port at which another listens is refused all the same.
+    socket.set_reuse_address(true).unwrap();
+    socket.bind(&SocketAddr::from(([127, 0, 0, 1], port)).into()).is_ok()
 }
 
 /// The first line that a process prints that starts with `prefix`, without it.

@@ -22,14 +22,7 @@ pub enum Heard {
 
 impl RawConnection {
     pub async fn open(address: &str) -> Self {
-        // A server of its own process may still be on its way to listen.
-        for _ in 0..100 {
-            if let Some(connection) = Self::try_open(address).await {
-                return connection;
-            }
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-        }
-        panic!("the server is not there")
+        Self::try_open(address).await.expect("the server is there")
     }
 
     pub async fn try_open(address: &str) -> Option<Self> {
