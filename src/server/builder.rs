@@ -199,8 +199,9 @@ impl ServerBuilder {
     }
 
     /// For benchmarks: how long a request takes, whatever it asks for. The requests of a connection are worked on one after the other,
-    /// those of several connections at the same time. Where timers are late, requests catch up with them by up to a millisecond, so that
-    /// the time holds on average; answers whose time is over together are written together. It is not for runtimes whose time is paused. Not a flag of the real server. Default: zero.
+    /// those of several connections at the same time. Where timers are late, or tasks wait for a turn, requests catch up by up to a
+    /// millisecond, so that the time holds on average; answers whose time is over together are written together. It is not for runtimes
+    /// whose time is paused. Not a flag of the real server. Default: zero.
     pub fn request_time(mut self, time: Duration) -> Self {
         self.options.request_time = time;
         self

@@ -1,0 +1,97 @@
+use std::cell::Cell;
+
+use super::*;
+
+const EACH: Duration = Duration::from_micros(100);
+
+/// As many requests as take [`MOST_CAUGHT_UP`].
+const MOST_AT_ONCE: usize = 10;
+
+/// A time that passes only when it is told to.
+struct Time(Cell<Instant>);
+
+impl Time {
+    fn new() -> Self {
+        Self(Cell::new(Instant::now()))
+    }
+
+    fn pass(&self, time: Duration) {
+        self.0.set(self.0.get() + time);
+    }
+
+    fn pace(&self) -> RequestPace<impl Fn() -> Instant> {
+        RequestPace::with_clock(EACH, || self.0.get())
+    }
+}
+
+/// How many requests a connection answers at once that has more of them than it may answer.
+fn answer<C: Fn() -> Instant>(pace: &mut RequestPace<C>) -> usize {
+    let mut answered = 0;
+    loop {
+        pace.take_time();
+        answered += 1;
+        if !pace.has_time_left() {
+            return answered;
+        }
+    }
+}
+
+#[test]
+fn requests_that_wait_while_their_connection_gets_no_turn_are_answered_at_once_for_a_millisecond_only() {
+    let time = Time::new();
+    let mut pace = time.pace();
+    assert_eq!(answer(&mut pace), 1);
+    time.pass(pace.left());
+    pace.answers_told();
+    time.pass(Duration::from_millis(50));
+    assert_eq!(answer(&mut pace), MOST_AT_ONCE);
+    assert_eq!(pace.left(), Duration::ZERO);
+    pace.answers_told();
+    assert_eq!(answer(&mut pace), 1);
+    assert_eq!(pace.left(), EACH);
+}
+
+#[test]
+fn requests_behind_an_answer_that_was_told_late_are_answered_at_once_for_a_millisecond_only() {
+    let time = Time::new();
+    let mut pace = time.pace();
+    assert_eq!(answer(&mut pace), 1);
+    time.pass(Duration::from_millis(50));
+    pace.answers_told();
+    pace.resume();
+    assert_eq!(answer(&mut pace), MOST_AT_ONCE);
+}
+
+#[test]
+fn time_of_the_client_is_not_caught_up_with() {
+    let time = Time::new();
+    let mut pace = time.pace();
+    assert_eq!(answer(&mut pace), 1);
+    time.pass(pace.left());
+    pace.answers_told();
+    time.pass(Duration::from_millis(50));
+    pace.resume();
+    assert_eq!(answer(&mut pace), 1);
+    assert_eq!(pace.left(), EACH);
+}
+
+#[test]
+fn each_request_takes_its_time_over_many_that_are_told_late() {
+    let time = Time::new();
+    let mut pace = time.pace();
+    let began = time.0.get();
+    let mut answered = 0;
+    while answered < 1000 {
+        answered += answer(&mut pace);
+        time.pass(pace.left());
+        // The timer is late.
+        time.pass(EACH * 7 / 2);
+        pace.answers_told();
+    }
+    let took = time.0.get() - began;
+    let expected = EACH * u32::try_from(answered).unwrap_or_default();
+    assert!(
+        took >= expected && took < expected + MOST_CAUGHT_UP,
+        "{took:?} {expected:?}"
+    );
+}
