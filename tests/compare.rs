@@ -7,6 +7,8 @@ mod child;
 #[allow(dead_code)]
 #[path = "../benches/compare/documents.rs"]
 mod documents;
+#[path = "../benches/compare/group.rs"]
+mod group;
 #[allow(dead_code)]
 #[path = "../benches/compare/guard.rs"]
 mod guard;
@@ -201,9 +203,7 @@ fn the_documents_can_be_rewritten() {
 #[test]
 fn the_documents_agree_with_the_results() {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
-    let Ok(results) = Results::read(&root.join("docs/benchmarks/results.json")) else {
-        return;
-    };
+    let results = Results::read(&root.join("docs/benchmarks/results.json")).unwrap();
     let copy = folder("copy");
     fs::create_dir_all(copy.join("docs")).unwrap();
     let documents = ["README.md", "docs/benchmarks.md"];
@@ -220,8 +220,11 @@ fn the_documents_agree_with_the_results() {
 #[cfg(unix)]
 mod processes {
     use std::ffi::OsString;
+    use std::fs::File;
+    use std::io::{BufRead, BufReader};
     use std::process::Command;
-    use std::time::{Duration, Instant};
+    use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+    use std::time::Duration;
 
     use rustix::process::{Pid, test_kill_process};
 
@@ -271,16 +274,73 @@ mod processes {
         assert!(error.starts_with("it cannot be started: "), "{error}");
     }
 
+    /// What a guard runs here writes lines to its file descriptor 3, a pipe that has a name. The lines end when the last process has ended
+    /// that has the pipe, even if nothing takes note of the end of that process.
+    struct Guarded {
+        command: Vec<OsString>,
+        lines: Receiver<String>,
+    }
+
+    impl Guarded {
+        fn new(name: &str, script: &str) -> Self {
+            let pipe = super::folder(name).join("pipe");
+            assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+            let script = format!("exec 3> '{}'; {script}", pipe.display());
+            let (tell, lines) = mpsc::channel();
+            std::thread::spawn(move || {
+                let pipe = File::open(pipe).unwrap();
+                for line in BufReader::new(pipe).lines().map_while(Result::ok) {
+                    drop(tell.send(line));
+                }
+            });
+            Self {
+                command: ["sh", "-c", &script].map(OsString::from).to_vec(),
+                lines,
+            }
+        }
+
+        fn line(&self) -> String {
+            self.lines.recv_timeout(LONG).unwrap()
+        }
+
+        fn all_have_ended(&self) -> bool {
+            self.lines.recv_timeout(LONG) == Err(RecvTimeoutError::Disconnected)
+        }
+    }
+
     /// The input ends with the process that holds its other end, however that one ended.
-    #[tokio::test]
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
     async fn what_a_guard_runs_ends_with_the_input_of_the_guard() {
-        let command: Vec<OsString> = ["sleep", "600"].map(OsString::from).to_vec();
+        let guarded = Guarded::new("input", "echo $$ >&3; exec sleep 600");
         let (ours, input) = tokio::io::duplex(8);
+        let command = guarded.command.clone();
         let running = tokio::spawn(async move { guard::run(&command, input).await });
+        let id = guarded.line();
+        assert!(is_alive(&id));
         drop(ours);
-        let began = Instant::now();
         assert_eq!(running.await.unwrap().unwrap(), None);
-        assert!(began.elapsed() < LONG);
+        assert!(!is_alive(&id));
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn what_a_guarded_process_starts_ends_with_the_input_of_the_guard() {
+        let guarded = Guarded::new("started", "sleep 600 & echo $! >&3; wait");
+        let (ours, input) = tokio::io::duplex(8);
+        let command = guarded.command.clone();
+        let running = tokio::spawn(async move { guard::run(&command, input).await });
+        assert!(is_alive(&guarded.line()));
+        drop(ours);
+        assert_eq!(running.await.unwrap().unwrap(), None);
+        assert!(guarded.all_have_ended());
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn what_a_guarded_process_leaves_behind_ends_with_it() {
+        let guarded = Guarded::new("left", "sleep 600 & exit 3");
+        let (_ours, input) = tokio::io::duplex(8);
+        let status = guard::run(&guarded.command, input).await.unwrap().unwrap();
+        assert_eq!(status.code(), Some(3));
+        assert!(guarded.all_have_ended());
     }
 
     #[tokio::test]

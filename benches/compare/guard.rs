@@ -1,5 +1,6 @@
 //! No process outlives the one that wants it: each has a pipe as its standard input, which ends with the process that holds the other end, however
-//! that one ended.
+//! that one ended. What takes no notice of its standard input is run by a guard, which kills it then, with all that it started. On other systems
+//! than Unix a guard kills only what it started itself.
 
 use std::error::Error;
 use std::ffi::OsString;
@@ -9,6 +10,8 @@ use std::process::{Command, ExitCode, ExitStatus, Stdio};
 
 use tokio::io::{AsyncRead, AsyncReadExt};
 
+use super::group::Group;
+
 /// Ends this process once its standard input has ended.
 pub(crate) fn end_with_the_input() {
     std::thread::spawn(|| {
@@ -17,14 +20,18 @@ pub(crate) fn end_with_the_input() {
     });
 }
 
-/// A command that runs `program` under a guard: for programs that take no notice of their standard input.
+/// A command that runs `program` under a guard: for programs that take no notice of their standard input, or that start others. What a
+/// terminal sends to this process does not reach the guard, which has to live until it has killed the rest.
 pub(crate) fn guarded(program: &Path) -> io::Result<Command> {
     let mut command = Command::new(std::env::current_exe()?);
+    #[cfg(unix)]
+    std::os::unix::process::CommandExt::process_group(&mut command, 0);
     command.arg("guard").arg("--").arg(program);
     Ok(command)
 }
 
-/// Is the guard: runs the command until it ends, or until the standard input of this process does.
+/// Is the guard: runs the command until it ends, or until the standard input of this process does, and then kills what is left of what
+/// it started.
 pub(crate) fn main(command: Vec<OsString>) -> Result<ExitCode, Box<dyn Error>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let ended = runtime.block_on(run(&command, tokio::io::stdin()));
@@ -36,22 +43,19 @@ pub(crate) fn main(command: Vec<OsString>) -> Result<ExitCode, Box<dyn Error>> {
     }
 }
 
-/// Runs the command and returns its status. If `input` ends first, the command is killed, and there is none.
+/// Runs the command and returns its status. If `input` ends first, there is none. In both cases what it started is killed.
 pub(crate) async fn run(command: &[OsString], mut input: impl AsyncRead + Unpin) -> io::Result<Option<ExitStatus>> {
     let Some((program, arguments)) = command.split_first() else {
         return Err(io::Error::other("there is nothing to run"));
     };
-    let mut child = tokio::process::Command::new(program)
-        .args(arguments)
-        .stdin(Stdio::null())
-        .kill_on_drop(true)
-        .spawn()?;
+    let mut command = tokio::process::Command::new(program);
+    let mut group = Group::start(command.args(arguments).stdin(Stdio::null()))?;
     let mut ignored = [0; 64];
     loop {
         tokio::select! {
-            status = child.wait() => return status.map(Some),
+            status = group.wait() => return status.map(Some),
             read = input.read(&mut ignored) => if matches!(read, Ok(0) | Err(_)) {
-                child.kill().await?;
+                group.kill().await?;
                 return Ok(None);
             },
         }

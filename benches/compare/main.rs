@@ -16,6 +16,7 @@
 
 mod child;
 mod documents;
+mod group;
 mod guard;
 mod limits;
 mod places;
