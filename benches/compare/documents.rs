@@ -12,11 +12,10 @@ use crate::table;
 const BEGIN: &str = "<!-- written by benches/compare: begin -->\n";
 const END: &str = "<!-- written by benches/compare: end -->\n";
 
-/// Writes the results, the tables and the plots into the folder.
-pub(crate) fn write_results(results: &Results, folder: &Path) -> Result<(), Box<dyn Error>> {
+/// Writes the results, which `json` is as text, the tables and the plots into the folder.
+pub(crate) fn write_results(results: &Results, json: &str, folder: &Path) -> Result<(), Box<dyn Error>> {
     fs::create_dir_all(folder)?;
-    let json = serde_json::to_string_pretty(results)?;
-    fs::write(folder.join("results.json"), json + "\n")?;
+    fs::write(folder.join("results.json"), json)?;
     fs::write(folder.join("tables.md"), table::all(results))?;
     for keys in [Keys::Own, Keys::One] {
         plot::draw(results, keys, &folder.join(file(keys)))?;
@@ -63,11 +62,17 @@ fn benchmarks(results: &Results) -> String {
 }
 
 fn readme(results: &Results) -> String {
-    format!(
+    let mut text = format!(
         "{}\n![Pairs a second over the number of workers](docs/benchmarks/{})\n",
         table::medians(results),
         file(Keys::Own)
-    )
+    );
+    if let Some(missing) = table::missing(results) {
+        text.push_str(&format!(
+            "\n{missing} Why is in [`docs/benchmarks.md`](docs/benchmarks.md#against-what-users-would-pick-instead).\n"
+        ));
+    }
+    text
 }
 
 fn file(keys: Keys) -> String {

@@ -30,7 +30,8 @@ mod work;
 
 use std::error::Error;
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -112,15 +113,19 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
 }
 
 fn compare(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
-    let results = match &arguments.from {
-        Some(path) => Results::read(path)?,
-        None => measure(arguments)?,
+    let (results, json) = match &arguments.from {
+        Some(path) => read(path).map_err(|error| format!("{}: {error}", path.display()))?,
+        None => {
+            let results = measure(arguments)?;
+            let json = results.to_json()?;
+            (results, json)
+        }
     };
     let folder = match arguments.docs {
         true => places::root().join("docs/benchmarks"),
         false => places::compare()?,
     };
-    documents::write_results(&results, &folder)?;
+    documents::write_results(&results, &json, &folder)?;
     if arguments.docs {
         documents::rewrite(&results, &places::root())?;
     }
@@ -146,6 +151,12 @@ fn measure(arguments: &Arguments) -> Result<Results, Box<dyn Error>> {
     }
     limits::raise_descriptors();
     let plan = Plan {
+/// Results, and their text as it is in the file.
+fn read(path: &Path) -> Result<(Results, String), Box<dyn Error>> {
+    let json = fs::read_to_string(path)?;
+    Ok((Results::from_json(&json)?, json))
+}
+
         workers: arguments.workers.clone(),
         rounds: arguments.rounds,
         seconds: arguments.seconds,

@@ -1,8 +1,6 @@
 //! What was measured.
 
-use std::error::Error;
 use std::fmt;
-use std::path::Path;
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
@@ -103,9 +101,13 @@ impl Cell {
 }
 
 impl Results {
-    pub(crate) fn read(path: &Path) -> Result<Self, Box<dyn Error>> {
-        let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
-        Ok(serde_json::from_str(&text).map_err(|error| format!("{}: {error}", path.display()))?)
+    /// Of `results.json`. The last digit of a number may be another one than in the text.
+    pub(crate) fn from_json(text: &str) -> serde_json::Result<Self> {
+        serde_json::from_str(text)
+    }
+
+    pub(crate) fn to_json(&self) -> serde_json::Result<String> {
+        Ok(serde_json::to_string_pretty(self)? + "\n")
     }
 
     pub(crate) fn cell(&self, side: &str, keys: Keys, workers: usize) -> Option<&Cell> {

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::results::{Cell, Keys, LEAD_WORKERS, Results, Side};
+use crate::results::{Cell, Keys, LEAD_WORKERS, Results, Side, Spread};
 
 /// All tables, with what they hold for.
 pub(crate) fn all(results: &Results) -> String {
@@ -57,10 +57,9 @@ pub(crate) fn medians(results: &Results) -> String {
     let mut text = format!("Medians, measured on {}: {}.\n\n", results.date, results.machine);
     text += &header(&["pairs a second, workers:"], &workers);
     for side in &results.sides {
-        let cells = workers.iter().map(|workers| {
-            let spread = results.spread(&side.name, Keys::Own, *workers);
-            spread.map_or_else(failed, |spread| rate(spread.median))
-        });
+        let cells = workers
+            .iter()
+            .map(|workers| with_median(results.cell(&side.name, Keys::Own, *workers)));
         row(&mut text, &[name(side)], cells);
     }
     text
@@ -94,6 +93,23 @@ pub(crate) fn notes(results: &Results) -> String {
         );
     }
     text
+}
+
+/// Which sides are missing, wholly or in part, where each worker has a key of its own. None if all is there.
+pub(crate) fn missing(results: &Results) -> Option<String> {
+    let left_out = results.left_out.iter().map(|side| side.label.as_str()).collect();
+    let has_failed = |side: &&Side| {
+        let mut cells = results.cells.iter();
+        cells.any(|cell| cell.side == side.name && cell.keys == Keys::Own && !cell.failures.is_empty())
+    };
+    let failed = results.sides.iter().filter(has_failed);
+    let failed = failed.map(|side| side.label.as_str()).collect();
+    let lists: Vec<String> = [("Left out", left_out), ("Failed in some rounds", failed)]
+        .into_iter()
+        .filter(|(_, sides): &(&str, Vec<&str>)| !sides.is_empty())
+        .map(|(what, sides)| format!("{what}: {}.", sides.join("; ")))
+        .collect();
+    (!lists.is_empty()).then(|| lists.join(" "))
 }
 
 /// Pairs a second to three digits.
@@ -140,21 +156,35 @@ fn name(side: &Side) -> String {
     }
 }
 
+fn with_median(cell: Option<&Cell>) -> String {
+    filled(cell, |_| None)
+}
+
 fn with_spread(cell: Option<&Cell>) -> String {
-    let Some(spread) = cell.and_then(Cell::spread) else {
-        return failed();
+    filled(cell, |spread| {
+        Some(format!("{} to {}", rate(spread.least), rate(spread.most)))
+    })
+}
+
+/// The median, and in brackets how far it holds.
+fn filled(cell: Option<&Cell>, range: fn(Spread) -> Option<String>) -> String {
+    let Some((cell, spread)) = cell.and_then(|cell| Some((cell, cell.spread()?))) else {
+        return "failed".to_owned();
     };
-    match cell.map_or(0, |cell| cell.rates.len()) {
-        1 => rate(spread.median),
-        _ => format!(
-            "{} ({} to {})",
-            rate(spread.median),
-            rate(spread.least),
-            rate(spread.most)
-        ),
+    let range = match cell.rates.len() {
+        1 => None,
+        _ => range(spread),
+    };
+    let median = rate(spread.median);
+    let brackets: Vec<String> = [range, rounds(cell)].into_iter().flatten().collect();
+    match brackets.is_empty() {
+        true => median,
+        false => format!("{median} ({})", brackets.join("; ")),
     }
 }
 
-fn failed() -> String {
-    "failed".to_owned()
+/// In how many of its rounds the side did not fail. None if in all.
+fn rounds(cell: &Cell) -> Option<String> {
+    let (measured, failed) = (cell.rates.len(), cell.failures.len());
+    (failed > 0).then(|| format!("{measured} of {} rounds", measured + failed))
 }
