@@ -21,6 +21,9 @@ mod guard;
 mod limits;
 mod places;
 mod plot;
+#[allow(dead_code, unreachable_pub, clippy::expect_used, clippy::panic, clippy::unwrap_used)]
+#[path = "../../tests/support/process.rs"]
+mod process;
 mod results;
 mod run;
 mod service;

@@ -2,7 +2,7 @@
 
 use std::error::Error;
 use std::io::{self, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -12,6 +12,7 @@ use dflockd_client::server::Server;
 use crate::child::Child;
 use crate::guard::guarded;
 use crate::places;
+use crate::process::free_port;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const PAUSE: Duration = Duration::from_millis(20);
@@ -70,18 +71,12 @@ fn embedded() -> Result<Service, String> {
 fn on_free_ports(start: fn([u16; 2]) -> Result<Service, String>) -> Result<Service, String> {
     let mut started = Err(String::new());
     for _ in 0..TRIES {
-        started = start(free_ports().map_err(|error| error.to_string())?);
+        started = start([free_port(), free_port()]);
         if started.is_ok() {
             break;
         }
     }
     started
-}
-
-/// Ports that were free a moment ago.
-fn free_ports() -> io::Result<[u16; 2]> {
-    let [one, two] = [(); 2].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)));
-    Ok([one?.local_addr()?.port(), two?.local_addr()?.port()])
 }
 
 /// Keeps everything in memory.
