@@ -41,6 +41,7 @@ use clap::{Parser, Subcommand};
 
 use self::results::{Keys, Results};
 use self::run::Plan;
+use self::sides::Packages;
 use self::work::{Kind, Work};
 
 #[derive(Parser)]
@@ -60,6 +61,8 @@ struct Arguments {
     /// Which sides take part, by their names; all if none is named.
     #[arg(long, value_delimiter = ',')]
     sides: Vec<String>,
+    #[command(flatten)]
+    packages: Packages,
     /// Makes tables and plots of these results, and measures nothing.
     #[arg(long)]
     from: Option<PathBuf>,
@@ -148,23 +151,23 @@ fn compare(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
     })
 }
 
-fn measure(arguments: &Arguments) -> Result<Results, Box<dyn Error>> {
-    if arguments.workers.contains(&0) || arguments.rounds == 0 || arguments.seconds <= 0.0 {
-        return Err("--workers, --rounds and --seconds have to be above 0".into());
-    }
-    limits::raise_descriptors();
-    let plan = Plan {
 /// Results, and their text as it is in the file.
 fn read(path: &Path) -> Result<(Results, String), Box<dyn Error>> {
     let json = fs::read_to_string(path)?;
     Ok((Results::from_json(&json)?, json))
 }
 
+fn measure(arguments: &Arguments) -> Result<Results, Box<dyn Error>> {
+    if arguments.workers.contains(&0) || arguments.rounds == 0 || arguments.seconds <= 0.0 {
+        return Err("--workers, --rounds and --seconds have to be above 0".into());
+    }
+    limits::raise_descriptors();
+    let plan = Plan {
         workers: arguments.workers.clone(),
         rounds: arguments.rounds,
         seconds: arguments.seconds,
         keys: arguments.keys.clone(),
     };
-    let results = run::all(&plan, &arguments.sides)?;
+    let results = run::all(&plan, &arguments.sides, &arguments.packages)?;
     Ok(results)
 }

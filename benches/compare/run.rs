@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::places;
 use crate::results::{Cell, Keys, LeftOut, Results, Side as Named};
 use crate::service::{Service, System};
-use crate::sides::{Program, SIDES, Side};
+use crate::sides::{Packages, Program, SIDES, Side};
 use crate::table::rate;
 use crate::work::Work;
 
@@ -45,7 +45,7 @@ struct Contestant {
 }
 
 /// Measures the sides of these names, or all of them.
-pub(crate) fn all(plan: &Plan, names: &[String]) -> Result<Results, Box<dyn Error>> {
+pub(crate) fn all(plan: &Plan, names: &[String], packages: &Packages) -> Result<Results, Box<dyn Error>> {
     let wanted = wanted(names)?;
     let began = Instant::now();
     let mut left_out = Vec::new();
@@ -53,7 +53,7 @@ pub(crate) fn all(plan: &Plan, names: &[String]) -> Result<Results, Box<dyn Erro
     // Those of other systems run all the time: they do nothing while they are not asked.
     let mut services = HashMap::new();
     for side in wanted {
-        match prepare(side, &mut services) {
+        match prepare(side, packages, &mut services) {
             Ok(program) => contestants.push(Contestant {
                 side,
                 program,
@@ -118,9 +118,9 @@ fn wanted(names: &[String]) -> Result<Vec<&'static Side>, String> {
 }
 
 /// Installs what the side needs, and starts the server of another system.
-fn prepare(side: &Side, services: &mut HashMap<System, Service>) -> Result<Program, String> {
+fn prepare(side: &Side, packages: &Packages, services: &mut HashMap<System, Service>) -> Result<Program, String> {
     println!("preparing: {}", side.label);
-    let program = side.prepare()?;
+    let program = side.prepare(packages)?;
     if side.system != System::Dflockd && !services.contains_key(&side.system) {
         services.insert(side.system, Service::start(side.system)?);
     }

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use clap::Args;
+
 use crate::child::Child;
 use crate::guard::guarded;
 use crate::places;
@@ -21,7 +23,15 @@ pub(crate) struct Side {
     pub(crate) label: &'static str,
     pub(crate) system: System,
     /// Installs or builds what it needs; the error is why that cannot be had.
-    prepare: fn() -> Result<Program, String>,
+    prepare: fn(&Packages) -> Result<Program, String>,
+}
+
+/// Packages whose programs run only if they are named.
+#[derive(Args)]
+pub(crate) struct Packages {
+    /// The npm package that is the TypeScript client, with its version; that side is left out without it. npm runs no script of the package.
+    #[arg(long, value_name = "NAME@VERSION", value_parser = with_version)]
+    typescript: Option<String>,
 }
 
 /// How a side's program is started.
@@ -37,37 +47,37 @@ pub(crate) const SIDES: [Side; 9] = [
         name: "tasks",
         label: "this client, tasks",
         system: System::Dflockd,
-        prepare: || own("tasks"),
+        prepare: |_| own("tasks"),
     },
     Side {
         name: "threads",
         label: "this client, threads",
         system: System::Dflockd,
-        prepare: || own("threads"),
+        prepare: |_| own("threads"),
     },
     Side {
         name: "python-2-tasks",
         label: "Python 2.1.1, tasks",
         system: System::Dflockd,
-        prepare: || python("client-2", "tasks"),
+        prepare: |_| python("client-2", "tasks"),
     },
     Side {
         name: "python-2-threads",
         label: "Python 2.1.1, threads",
         system: System::Dflockd,
-        prepare: || python("client-2", "threads"),
+        prepare: |_| python("client-2", "threads"),
     },
     Side {
         name: "python-1-tasks",
         label: "Python 1.9.0, tasks",
         system: System::Dflockd,
-        prepare: || python("client-1", "tasks"),
+        prepare: |_| python("client-1", "tasks"),
     },
     Side {
         name: "python-1-threads",
         label: "Python 1.9.0, threads",
         system: System::Dflockd,
-        prepare: || python("client-1", "threads"),
+        prepare: |_| python("client-1", "threads"),
     },
     Side {
         name: "typescript",
@@ -79,19 +89,19 @@ pub(crate) const SIDES: [Side; 9] = [
         name: "redis",
         label: "Redis: redis-py's lock, tasks",
         system: System::Redis,
-        prepare: redis,
+        prepare: |_| redis(),
     },
     Side {
         name: "etcd",
         label: "etcd: Go client's mutex, goroutines",
         system: System::Etcd,
-        prepare: etcd,
+        prepare: |_| etcd(),
     },
 ];
 
 impl Side {
-    pub(crate) fn prepare(&self) -> Result<Program, String> {
-        (self.prepare)()
+    pub(crate) fn prepare(&self, packages: &Packages) -> Result<Program, String> {
+        (self.prepare)(packages)
     }
 }
 
@@ -122,17 +132,30 @@ fn python(environment: &str, kind: &str) -> Result<Program, String> {
     Ok(script(environment, "python.py", Some(kind)))
 }
 
-fn typescript() -> Result<Program, String> {
+/// The registry that the developers of this crate can reach answers `E404` for `dflockd-client`, so no version of it is known to be that
+/// client, and none is installed that was not named.
+fn typescript(packages: &Packages) -> Result<Program, String> {
+    let Some(package) = &packages.typescript else {
+        return Err("its package has to be named: --typescript NAME@VERSION".to_owned());
+    };
     let node = find("node", "nodejs")?;
     let npm = find("npm", "npm")?;
     let folder = places::compare().map_err(|error| error.to_string())?.join("typescript");
     std::fs::create_dir_all(&folder).map_err(|error| error.to_string())?;
     let mut install = guarded_command(&npm)?;
     install
-        .args(["install", "--no-audit", "--no-fund", "--no-save", "--prefix"])
+        .args([
+            "install",
+            "--ignore-scripts",
+            "--no-audit",
+            "--no-fund",
+            "--no-save",
+            "--prefix",
+        ])
         .arg(&folder)
-        .arg("dflockd-client");
-    run("npm install dflockd-client", &mut install)?;
+        // The script imports it by this name, whatever it is called.
+        .arg(format!("dflockd-client@npm:{package}"));
+    run(&format!("npm install {package}"), &mut install)?;
     // It finds packages beside itself only.
     let script = folder.join("typescript.mjs");
     std::fs::copy(sides().join("typescript.mjs"), &script).map_err(|error| error.to_string())?;
@@ -197,4 +220,19 @@ fn guarded_command(program: &Path) -> Result<Command, String> {
 /// Runs a command that installs or builds something.
 fn run(name: &str, command: &mut Command) -> Result<(), String> {
     Child::start(name, command)?.succeed(PATIENCE)
+}
+
+/// The name of a package with one version, no range of them.
+fn with_version(package: &str) -> Result<String, String> {
+    let is_one = |version: &str| {
+        let numbers: Vec<&str> = version.splitn(3, '.').collect();
+        numbers.len() == 3
+            && numbers
+                .iter()
+                .all(|number| number.starts_with(|first: char| first.is_ascii_digit()))
+    };
+    match package.rsplit_once('@') {
+        Some((name, version)) if !name.is_empty() && is_one(version) => Ok(package.to_owned()),
+        _ => Err("it has to be NAME@VERSION, where VERSION is like 1.2.3".to_owned()),
+    }
 }
