@@ -31,7 +31,7 @@ use crate::unwind::{Panic, catch};
 /// cache then, and a crowd of thousands does not move in lockstep.
 const ANSWERS_A_TURN: usize = 128;
 
-/// The most that is read at once: not many more answers than that.
+/// The most that is read at once: 200 grants, or 2,700 times `ok`.
 const BYTES_A_READ: usize = 8 * 1024;
 
 /// Who waits for an answer.
@@ -288,15 +288,19 @@ where
             if let Err(error) = self.write(cx) {
                 return Poll::Ready(Some(error));
             }
-            let read = self.read(cx, &mut report.received);
-            if let Err(error) = read {
-                return Poll::Ready(Some(error));
-            }
+            let has_read_all = match self.read(cx, &mut report.received) {
+                Ok(has_read_all) => has_read_all,
+                Err(error) => return Poll::Ready(Some(error)),
+            };
             if self.closing && self.pipeline.len() == 0 {
                 return Poll::Ready(None);
             }
             if self.hung_up {
                 return Poll::Ready(None);
+            }
+            if !has_read_all {
+                // Whether a request was left unanswered is known when the rest was read.
+                return Poll::Pending;
             }
             match self.look_at_the_clock(cx) {
                 Err(error) => return Poll::Ready(Some(error)),
@@ -387,14 +391,15 @@ where
         }
     }
 
-    fn read(&mut self, cx: &mut Context<'_>, received: &mut Received<T>) -> Result<(), Error> {
+    /// Reads what has come, up to a portion. Returns whether that was all; if not, another turn follows at once.
+    fn read(&mut self, cx: &mut Context<'_>, received: &mut Received<T>) -> Result<bool, Error> {
         loop {
             if received.replies.len() >= ANSWERS_A_TURN {
                 cx.waker().wake_by_ref();
-                return Ok(());
+                return Ok(false);
             }
             match self.read_once(cx) {
-                Poll::Pending => return Ok(()),
+                Poll::Pending => return Ok(true),
                 Poll::Ready(Ok(0)) => return Err(lost("the server closed it")),
                 Poll::Ready(Ok(_)) => self.pipeline.receive(received)?,
                 Poll::Ready(Err(error)) => return Err(lost("reading failed").caused_by(error)),

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader, duplex};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader, DuplexStream, duplex};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
@@ -105,6 +105,81 @@ async fn nor_does_tls_over_such_a_pipe() {
     timeout(Duration::from_secs(60), both)
         .await
         .expect("neither waits for the other");
+}
+
+/// More than are passed on in one turn.
+const CROWD: usize = 4 * ANSWERS_A_TURN;
+
+type CrowdedLane = Lane<DuplexStream, Patient, mpsc::UnboundedReceiver<Command<Patient>>>;
+
+/// A lane with a crowd of requests under way, to all of which the answers have come since it was polled last. Returns what keeps it open, too.
+async fn answered_crowd(heard: &mut Vec<usize>) -> (CrowdedLane, impl Sized + use<>) {
+    let (near, mut far) = duplex(1024 * 1024);
+    let (commands, queue) = mpsc::unbounded_channel();
+    for number in 0..CROWD {
+        commands.send(try_lock(number)).unwrap();
+    }
+    let mut lane = Lane::new(near, queue, settings(CROWD));
+    while lane.pipeline.len() < CROWD || !lane.pipeline.unwritten().is_empty() {
+        assert!(turn(&mut lane, heard).await.is_pending());
+    }
+    for number in 0..CROWD {
+        let answer = format!("ok {number:032x} 33\n");
+        far.write_all(answer.as_bytes()).await.unwrap();
+    }
+    tokio::task::yield_now().await;
+    (lane, (commands, far))
+}
+
+/// One turn, with a budget of its own.
+async fn turn(lane: &mut CrowdedLane, heard: &mut Vec<usize>) -> Poll<Stop> {
+    let turn = std::future::poll_fn(|cx| {
+        let mut deliver = |report: LaneReport<Patient>| {
+            heard.extend(report.received.replies.into_iter().map(|reply| reply.tag.0));
+        };
+        Poll::Ready(lane.poll_turn(cx, &mut deliver).map(|end| end.cause))
+    });
+    let stopped = turn.await;
+    tokio::task::yield_now().await;
+    stopped
+}
+
+#[tokio::test(start_paused = true)]
+async fn answers_that_are_there_are_read_before_their_requests_count_as_unanswered() {
+    let mut heard = Vec::new();
+    let (mut lane, _open) = answered_crowd(&mut heard).await;
+    // The process stood still.
+    tokio::time::advance(Duration::from_secs(3_600)).await;
+    while heard.len() < CROWD {
+        let stopped = turn(&mut lane, &mut heard).await;
+        assert!(stopped.is_pending(), "{stopped:?} after {} answers", heard.len());
+    }
+    assert_eq!(heard, (0..CROWD).collect::<Vec<_>>());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crowd_of_answers_is_passed_on_in_portions_without_a_pause() {
+    let mut heard = Vec::new();
+    let (mut lane, _open) = answered_crowd(&mut heard).await;
+    let began = Instant::now();
+    let mut portions = Vec::new();
+    let mut all = std::future::poll_fn(|cx| {
+        let mut deliver = |report: LaneReport<Patient>| portions.push(report.received.replies.len());
+        let turn = lane.poll_turn(cx, &mut deliver);
+        assert!(turn.is_pending());
+        match portions.iter().sum::<usize>() < CROWD {
+            true => Poll::Pending,
+            false => Poll::Ready(()),
+        }
+    });
+    // It wakes itself: no timer does.
+    (&mut all).await;
+    assert_eq!(Instant::now(), began);
+    let most = ANSWERS_A_TURN + BYTES_A_READ / "ok 0123456789abcdef0123456789abcdef 33\n".len() + 1;
+    assert!(
+        portions.len() > 1 && portions.iter().all(|portion| *portion <= most),
+        "{portions:?}"
+    );
 }
 
 /// Takes everything, answers the first request, and then has a bug.
