@@ -335,8 +335,9 @@ impl ClientBuilder {
     ///
     /// A server works on one request of a connection at a time. Where it takes long for each, or runs one thread for each
     /// connection, more connections give more throughput; where it does not, they cost a little. Requests for a key keep
-    /// their order: they go over the same connection while one of them is under way, and over the least busy one otherwise. A lease belongs to the connection that acquired it, so a connection that is cut costs its
-    /// own leases only.
+    /// their order: they go over the same connection while one of them is under way, and over the least busy one otherwise. A lease belongs
+    /// to the connection that acquired it (in a cluster: that acquired or renewed it last), which renews it while it is up; so a connection
+    /// that is cut costs its own leases only.
     pub fn pipelined_connections(mut self, connections: usize) -> Self {
         self.options.pipelined_connections = connections;
         self

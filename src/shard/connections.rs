@@ -250,9 +250,7 @@ impl Connections {
         drop(connection);
         if is_pipelined {
             self.in_flight_pipelined += 1;
-            if let Some(key) = request_key(&request) {
-                self.note_sent(id, number, key);
-            }
+            self.note_sent(id, number, &request);
         }
         turn.send(id, request, tag);
         None

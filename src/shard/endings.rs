@@ -58,6 +58,14 @@ impl ShardMachine {
         let cause = cause
             .unwrap_or_else(|| Error::new(ErrorKind::Disconnected, "the connection was closed"))
             .at(self.endpoint_at(connection.endpoint).shared_text());
+        if self.serving.is_cluster() {
+            // The server may have carried these out, and counts the leases to this connection then.
+            for pending in &leftovers.unknown {
+                if let Pending::Renew(renewal) = pending {
+                    self.renewed_over(renewal.id, id, turn);
+                }
+            }
+        }
         // First the holders: their leases go with the connection.
         self.owner_gone(id, connection.draining, heard, &cause, turn);
         if served && self.serving.is_cluster() && !self.connections.is_serving() {

@@ -97,7 +97,13 @@ impl ShardMachine {
         let Some(request) = self.request(&pending, turn) else {
             return;
         };
-        let lane = request_key(&request).and_then(|key| self.connections.serving(key));
+        let lane = request_key(&request).and_then(|key| match &pending {
+            Pending::Renew(renewal) => {
+                let owner = self.leases.claim(renewal.id).map(|claim| claim.owner);
+                self.connections.renewing(key, owner)
+            }
+            _ => self.connections.serving(key),
+        });
         let unsent = match lane {
             Some(lane) => self.connections.send(lane, request, pending, turn),
             None => Some(pending),

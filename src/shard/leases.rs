@@ -170,7 +170,7 @@ impl ShardMachine {
         }
     }
 
-    fn renewed_over(&mut self, id: LeaseId, by: LaneId, turn: &mut Turn<'_>) {
+    pub(super) fn renewed_over(&mut self, id: LeaseId, by: LaneId, turn: &mut Turn<'_>) {
         if let Some(before) = self.leases.change_owner(id, by) {
             self.connections.pass_on(before, by, turn);
         }

@@ -17,6 +17,7 @@ mod doubts;
 mod leaders;
 mod names;
 mod places;
+mod several;
 mod shutdowns;
 mod tickets;
 mod tries;

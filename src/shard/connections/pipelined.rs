@@ -1,7 +1,7 @@
 //! The pipelined connections of a shard, and the slots that they fill.
 
 use super::Connections;
-use super::spread::{SentRequest, scatter};
+use super::spread::SentRequest;
 use crate::protocol::Request;
 use crate::shard::connection::Connection;
 use crate::shard::ids::LaneId;
@@ -41,29 +41,53 @@ impl Connections {
         self.slots.iter().flatten().filter(up).min().copied()
     }
 
-    /// The pipelined connection that carries the next request for a key. While a request for it may be under way it is that one's, so
-    /// that they keep their order; otherwise the least busy, and of several the one that the key's hash names.
+    /// The pipelined connection that carries the next request for a key. While a request of its group of keys may be under way it is that
+    /// one's, so that they keep their order; otherwise the least busy, and of several the one that the key's hash names.
     pub(in crate::shard) fn serving(&self, key: &Key) -> Option<LaneId> {
         if self.serving == 0 {
             return None;
         }
-        let up = |id: LaneId| self.all.get(&id).filter(|connection| connection.is_up());
-        let Some(last) = self.last_requests.of(key) else {
-            return self.slots.iter().flatten().copied().find(|id| up(*id).is_some());
+        let Some(group) = self.last_requests.group(key) else {
+            return self.slots.iter().flatten().copied().find(|id| self.serves(*id));
         };
-        let under_way = |connection: &Connection| connection.answered < last.number;
-        if self.has_slot(last.lane) && up(last.lane).is_some_and(under_way) {
+        let last = self.last_requests.of(group);
+        if self.is_under_way(last) {
             return Some(last.lane);
         }
-        let (before, from_first) = self.slots.split_at(scatter(key) % self.slots.len());
-        let in_order = from_first.iter().chain(before).flatten();
-        let serving = in_order.filter_map(|id| Some((up(*id)?.in_flight, *id)));
-        serving.min_by_key(|(in_flight, _)| *in_flight).map(|(_, id)| id)
+        let (before, from_first) = self.slots.split_at(group.among(self.slots.len()));
+        let in_order = from_first.iter().chain(before).flatten().copied();
+        let serving = in_order.filter(|id| self.serves(*id));
+        serving.min_by_key(|id| self.all.get(id).map(|connection| connection.in_flight))
     }
 
-    /// A request was sent over a pipelined connection, so many up to this one.
-    pub(super) fn note_sent(&mut self, lane: LaneId, number: u64, key: &Key) {
-        self.last_requests.note(key, SentRequest { lane, number });
+    /// The pipelined connection that carries the renewal of a lease: its owner while that serves. What another connection says of the
+    /// lease proves nothing of the owner, and a cluster makes the one that renews a lease its owner, before the answer is there.
+    pub(in crate::shard) fn renewing(&self, key: &Key, owner: Option<LaneId>) -> Option<LaneId> {
+        owner
+            .filter(|owner| self.has_slot(*owner) && self.serves(*owner))
+            .or_else(|| self.serving(key))
+    }
+
+    fn serves(&self, id: LaneId) -> bool {
+        self.all.get(&id).is_some_and(Connection::is_up)
+    }
+
+    /// Whether a request may not have been answered yet.
+    fn is_under_way(&self, sent: SentRequest) -> bool {
+        let sent_over = self.all.get(&sent.lane).filter(|connection| connection.is_up());
+        self.has_slot(sent.lane) && sent_over.is_some_and(|connection| connection.answered < sent.number)
+    }
+
+    /// A request was sent over a pipelined connection, so many up to this one. A renewal that goes beside a request which is under way
+    /// elsewhere is not noted: what follows keeps its order with that request.
+    pub(super) fn note_sent(&mut self, lane: LaneId, number: u64, request: &Request) {
+        let Some(group) = request_key(request).and_then(|key| self.last_requests.group(key)) else {
+            return;
+        };
+        let last = self.last_requests.of(group);
+        if last.lane == lane || !self.is_under_way(last) {
+            self.last_requests.note(group, SentRequest { lane, number });
+        }
     }
 
     /// How many requests are not answered yet, on the pipelined connections and on those that were such before.
