@@ -368,7 +368,9 @@ impl Client {
     /// # let client = dflockd_client::Client::builder().servers([server.local_addr().to_string()]).build()?;
     /// let mut health = client.watch_all_health();
     /// while !health.current().iter().all(|shard| shard.is_connected()) {
-    ///     health.changed().await;
+    ///     if health.changed().await.is_none() {
+    ///         break; // The client has ended.
+    ///     }
     /// }
     /// # Ok(())
     /// # }

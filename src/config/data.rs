@@ -126,7 +126,7 @@ impl<'de> Visitor<'de> for ServersReader {
     }
 }
 
-/// The text of a value; nothing where data say that there is none.
+/// The text of a value; `None` for `null`.
 struct ScalarText(Option<Text>);
 
 impl<'de> Deserialize<'de> for ScalarText {

@@ -188,8 +188,8 @@ impl<T: Value + Clone> Setting for ShardField<T> {
         };
         if meant.is_empty() {
             return Err(match shard {
-                Some(index) => format!("it is said of {kind} only, and shard {index} is none"),
-                None => format!("it is said of {kind} only, and there are none among the servers"),
+                Some(index) => format!("it applies to {kind} only, and shard {index} is another kind of shard"),
+                None => format!("it applies to {kind} only, and the servers have no such shard"),
             });
         }
         if self.is_secret && meant.len() > 1 {

@@ -260,12 +260,12 @@ mod tests {
                 "dflockd://a:1+b:1?orphan_ttl=3s&orphan_ttl.0=3s",
                 "orphan_ttl and orphan_ttl.0 are both given",
             ),
-            ("dflockd://a:1+b:1?orphan_ttl.1=3s", "shard 1 is none"),
+            ("dflockd://a:1+b:1?orphan_ttl.1=3s", "shard 1 is another kind of shard"),
             (
                 "dflockd://a:1+b:1?orphan_ttl.01=3s",
                 "\"orphan_ttl.01\" is not acceptable: there is no such setting",
             ),
-            ("dflockd://a:1?orphan_ttl=3s", "there are none among the servers"),
+            ("dflockd://a:1?orphan_ttl=3s", "the servers have no such shard"),
             ("dflockd://a:1?keepalive.0=3s", "there is no such setting"),
             ("dflockd://a:1?a=1&", "URL parameter"),
             (

@@ -50,7 +50,8 @@ pub enum ClientEvent {
         /// Why the one before does not any more.
         reason: FailoverReason,
     },
-    /// A server refused the secret, or there is none to present, or the server wants none. Told when it begins, and not for each attempt.
+    /// A server refuses the secret; or the client has no secret and the server requires one; or the server takes no secrets. Emitted at the
+    /// first refusal, and not for each attempt.
     AuthRefused {
         /// The shard.
         shard: usize,
@@ -70,8 +71,8 @@ pub enum ClientEvent {
     LeaseLost(LeaseLost),
     /// A lease could not be renewed this time. It is tried again while there is time.
     RenewalFailed(RenewalFailed),
-    /// Callers wait for whom there is no connection: see
-    /// [`exclusive_connections`](crate::ClientBuilder::exclusive_connections). Told when it begins.
+    /// All connections for waits are in use, and a further caller waits: see
+    /// [`exclusive_connections`](crate::ClientBuilder::exclusive_connections). Emitted when that begins.
     WaitBoundReached {
         /// The shard.
         shard: usize,

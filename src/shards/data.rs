@@ -59,7 +59,9 @@ impl Map {
             ("stable_ref", self.stable_ref.is_some(), Policy::Cluster, "cluster"),
         ] {
             if is_given && shard.policy != policy {
-                return Err(format!("{name} is said of a {kind} only, and {shard:?} is none"));
+                return Err(format!(
+                    "{name} applies to a {kind} only, and {shard:?} is another kind of shard"
+                ));
             }
         }
         if let Some(delay) = self.takeover_delay {
@@ -215,11 +217,11 @@ mod tests {
             ),
             (
                 r#"{"single": "a:1", "orphan_ttl": "1s"}"#,
-                "orphan_ttl is said of a cluster only",
+                "orphan_ttl applies to a cluster only",
             ),
             (
                 r#"{"cluster": ["a:1"], "takeover_delay": "1s"}"#,
-                "takeover_delay is said of a standby only",
+                "takeover_delay applies to a standby only",
             ),
             (
                 r#"{"cluster": ["a:1"], "orphan_ttl": "1"}"#,
