@@ -138,6 +138,64 @@ async fn leases_that_are_lost_are_told_to_streams_and_callbacks() {
     .await;
 }
 
+/// The names of the next events, up to the one that is named.
+async fn names_up_to(events: &mut Events, last: &str) -> Vec<String> {
+    let mut names = Vec::new();
+    next(events, |event| {
+        let text = format!("{event:?}");
+        let name = text.split([' ', '(']).next().unwrap_or_default();
+        names.push(name.to_owned());
+        (name == last).then_some(())
+    })
+    .await;
+    names
+}
+
+/// Holders come first. What a callback or a reader of the stream then finds in the health is what the event says.
+#[tokio::test]
+async fn what_a_lost_connection_takes_along_is_told_before_the_loss_of_it() {
+    let server = Server::builder().port(0).start().await.unwrap();
+    let proxy = Proxy::start(&server.local_addr().to_string()).await;
+    let client = of(&proxy.address).connect().await.unwrap();
+    let _guards = client.lock_all(["a", "b"]).unwrap().acquire().await.unwrap();
+    let mut events = client.events();
+    proxy.change(|weather| weather.refuse = true);
+    proxy.cut();
+    assert_eq!(
+        names_up_to(&mut events, "Disconnected").await,
+        ["LeaseLost", "LeaseLost", "Disconnected"]
+    );
+    assert!(!client.health()[0].is_connected());
+    proxy.clear_up();
+    next(&mut events, |event| {
+        matches!(event, ClientEvent::Connected { .. }).then_some(())
+    })
+    .await;
+    assert!(client.health()[0].is_connected());
+}
+
+#[tokio::test]
+async fn what_the_server_before_had_granted_is_told_as_lost_before_the_next_serves() {
+    let first = Server::builder().port(0).start().await.unwrap();
+    let second = Server::builder().port(0).start().await.unwrap();
+    let proxy = Proxy::start(&first.local_addr().to_string()).await;
+    let shard = Shard::standby([proxy.address.clone(), second.local_addr().to_string()]);
+    let client = Client::builder()
+        .shards([shard.takeover_delay(Duration::ZERO)])
+        .survives_disconnect(true)
+        .reconnect(soon())
+        .connect()
+        .await
+        .unwrap();
+    let _guard = client.lock("a").unwrap().acquire().await.unwrap();
+    let mut events = client.events();
+    proxy.change(|weather| weather.refuse = true);
+    proxy.cut();
+    let mut names = names_up_to(&mut events, "Connected").await;
+    names.retain(|name| name != "Reconnecting");
+    assert_eq!(names, ["Disconnected", "LeaseLost", "ServingChanged", "Connected"]);
+}
+
 /// A callback may take its time, and the server gives the keys to others meanwhile.
 #[tokio::test]
 async fn all_holders_know_of_a_loss_before_the_first_callback_runs() {
@@ -257,35 +315,122 @@ async fn a_refused_secret_is_told_once() {
     assert_eq!(refusals, 1);
 }
 
+/// A server with a secret, a proxy before it, and a client whose secret is taken from a file.
+struct Guarded {
+    _server: Server,
+    proxy: Proxy,
+    folder: Folder,
+    secret: std::path::PathBuf,
+}
+
+impl Guarded {
+    async fn start() -> Self {
+        let server = Server::builder().release("1.16").unwrap().auth_token("sesame").unwrap();
+        let server = server.port(0).start().await.unwrap();
+        let proxy = Proxy::start(&server.local_addr().to_string()).await;
+        let folder = Folder::new();
+        let secret = folder.write("secret", "sesame");
+        Self {
+            _server: server,
+            proxy,
+            folder,
+            secret,
+        }
+    }
+
+    fn client(&self) -> ClientBuilder {
+        of(&self.proxy.address).auth_token_file(&self.secret)
+    }
+
+    /// From now on another secret is presented than the server's.
+    fn change_secret(&self) {
+        self.folder.write("secret", "changed");
+    }
+
+    /// It is told that the server refuses it.
+    async fn is_told(&self, events: &mut Events) {
+        let refused = next(events, |event| match event {
+            ClientEvent::AuthRefused {
+                shard: 0,
+                endpoint,
+                error,
+                ..
+            } => Some((endpoint, error.kind())),
+            _ => None,
+        });
+        let (endpoint, kind) = refused.await;
+        assert_eq!((&*endpoint, kind), (&*self.proxy.address, ErrorKind::Auth));
+    }
+}
+
 #[tokio::test]
-async fn a_secret_that_is_refused_to_a_connection_for_waits_is_told() {
-    let server = Server::builder()
-        .auth_token("sesame")
-        .unwrap()
-        .port(0)
-        .start()
-        .await
-        .unwrap();
-    let address = server.local_addr().to_string();
-    let folder = Folder::new();
-    let secret = folder.write("secret", "sesame");
-    let client = of(&address).auth_token_file(&secret).connect().await.unwrap();
+async fn a_secret_that_is_refused_to_a_connection_for_waits_is_told_whatever_failed_before() {
+    let guarded = Guarded::start().await;
+    let client = guarded.client().connect().await.unwrap();
     let mut events = client.events();
     let held = client.lock("k").unwrap().acquire().await.unwrap();
-    folder.write("secret", "changed");
-    let error = client.lock("k").unwrap().acquire().await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Auth);
-    match events.next_event().await.unwrap() {
-        ClientEvent::AuthRefused {
-            shard: 0,
-            endpoint,
-            error,
-        } => {
-            assert_eq!((&*endpoint, error.kind()), (&*address, ErrorKind::Auth));
-        }
-        other => panic!("{other:?}"),
-    }
+    guarded.proxy.change(|weather| weather.refuse = true);
+    let before = guarded.proxy.accepted();
+    let waiter = client.lock("k").unwrap().acquire_timeout(LONG);
+    let waiter = tokio::spawn(async move { waiter.acquire().await.map(drop) });
+    until("connections for waits fail", || guarded.proxy.accepted() > before).await;
+    guarded.change_secret();
+    guarded.proxy.clear_up();
+    assert_eq!(waiter.await.unwrap().unwrap_err().kind(), ErrorKind::Auth);
+    guarded.is_told(&mut events).await;
     held.release().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_secret_that_is_refused_to_a_connection_for_signals_is_told() {
+    let guarded = Guarded::start().await;
+    let client = guarded.client().connect().await.unwrap();
+    let mut events = client.events();
+    guarded.change_secret();
+    assert_eq!(client.subscribe("a").await.unwrap_err().kind(), ErrorKind::Auth);
+    guarded.is_told(&mut events).await;
+}
+
+#[tokio::test]
+async fn a_secret_that_is_refused_to_a_further_pipelined_connection_is_told() {
+    let guarded = Guarded::start().await;
+    let client = guarded.client().pipelined_connections(2).build().unwrap();
+    let mut events = client.events();
+    until("there are two", || guarded.proxy.accepted() == 2).await;
+    guarded.change_secret();
+    guarded.proxy.change(|weather| weather.cut_one = Some(1));
+    guarded.is_told(&mut events).await;
+}
+
+#[tokio::test]
+async fn a_secret_that_is_refused_to_the_connection_for_stats_is_told() {
+    let guarded = Guarded::start().await;
+    let client = guarded.client().connect().await.unwrap();
+    let mut events = client.events();
+    guarded.change_secret();
+    assert_eq!(client.stats().await.unwrap_err().kind(), ErrorKind::Auth);
+    guarded.is_told(&mut events).await;
+}
+
+#[tokio::test]
+async fn each_member_of_a_cluster_that_refuses_the_secret_is_told_once() {
+    let (one, other) = (Guarded::start().await, Guarded::start().await);
+    let members = [one.proxy.address.clone(), other.proxy.address.clone()];
+    let builder = Client::builder().shards([Shard::cluster(members)]).reconnect(soon());
+    let client = builder.auth_token("wrong").build().unwrap();
+    let mut events = client.events();
+    one.is_told(&mut events).await;
+    other.is_told(&mut events).await;
+    let mut attempts = 0;
+    next(&mut events, |event| match event {
+        ClientEvent::AuthRefused { .. } => panic!("{event:?}"),
+        ClientEvent::Reconnecting { .. } => {
+            attempts += 1;
+            (attempts == 5).then_some(())
+        }
+        _ => None,
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -70,6 +70,7 @@ struct Driver {
     mailbox: Mailbox,
     /// The same, for what callers hold.
     holders: WayBack,
+    index: usize,
     config: ShardConfig,
     health: HealthBoard,
     handover: watch::Sender<Handover>,
@@ -157,6 +158,7 @@ impl Driver {
             mailbox,
             metrics: LaneMetrics::new(&sink),
             _waiters_limit: waiters_limit,
+            index,
             config,
             health,
             handover,
@@ -373,7 +375,7 @@ impl Driver {
         } = opening;
         let connect = ConnectOptions {
             give_up_at,
-            ..self.config.reach(self.shard.endpoint_at(endpoint), purpose)
+            ..self.config.reach(self.index, self.shard.endpoint_at(endpoint), purpose)
         };
         let dial = Dial {
             connect,
@@ -468,7 +470,7 @@ impl Driver {
 
     fn probe_first(&mut self, ask: Ask<Duration>) {
         let first = self.shard.endpoint_at(0);
-        let connect = self.config.reach(first, Purpose::Pipelined);
+        let connect = self.config.reach(self.index, first, Purpose::Pipelined);
         let mailbox = self.mailbox.clone();
         // Those that are done.
         while self.probes.try_join_next().is_some() {}

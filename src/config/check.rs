@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use super::{ClientOptions, Config, OnUnavailable, ShardConfig, Supplied};
 use crate::error::{Error, Result};
-use crate::events::EventHub;
+use crate::events::{ClientEvent, EventHub};
 use crate::human::human;
 use crate::lease::schedule::{RenewRatio, Schedule};
 use crate::net::auth::Credentials;
+use crate::net::refusals::Refusals;
 use crate::net::settings::ConnectionSettings;
 use crate::shard::Settings;
 use crate::shards::check_all;
@@ -33,6 +34,15 @@ impl ClientOptions {
         let name = ClientName::new(self.name.as_deref())?;
         positive("auth_retry_interval", self.auth_retry_interval)?;
         let credentials = Credentials::new(self.auth, self.auth_retry_interval)?;
+        let events = EventHub::new(supplied.callbacks);
+        let told = events.clone();
+        let refusals = Refusals::new(move |shard, endpoint, error| {
+            told.of_shard(shard).tell(|shard| ClientEvent::AuthRefused {
+                shard,
+                endpoint: Arc::clone(endpoint),
+                error: error.clone(),
+            });
+        });
         let tls = self.tls.map(Tls::check).transpose()?;
         if let Some(tls) = &tls {
             for endpoint in shards.iter().flat_map(|shard| &shard.endpoints) {
@@ -85,11 +95,12 @@ impl ClientOptions {
             acquire_timeout: self.acquire_timeout,
             sink: supplied.sink.of_client(name.clone()),
             key_class: supplied.key_class,
-            events: EventHub::new(supplied.callbacks),
+            events,
             name,
             shard: ShardConfig {
                 connection: Arc::new(ConnectionSettings {
                     credentials: Arc::new(credentials),
+                    refusals: Arc::new(refusals),
                     servers: Arc::default(),
                     tls,
                     way: supplied.way,

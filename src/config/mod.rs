@@ -62,10 +62,11 @@ pub(crate) struct ShardConfig {
 }
 
 impl ShardConfig {
-    /// How to reach an endpoint of the shard.
-    pub(crate) fn reach(&self, endpoint: &Endpoint, purpose: Purpose) -> ConnectOptions {
+    /// How to reach an endpoint of the shard with that index.
+    pub(crate) fn reach(&self, shard: usize, endpoint: &Endpoint, purpose: Purpose) -> ConnectOptions {
         ConnectOptions {
             settings: Arc::clone(&self.connection),
+            shard,
             endpoint: endpoint.clone(),
             give_up_at: None,
             purpose,

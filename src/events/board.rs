@@ -6,7 +6,7 @@ use tokio::sync::watch;
 
 use super::event::ClientEvent;
 use super::hub::ShardEvents;
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 use crate::net::health::{ConnectionState, ShardHealth};
 
 /// Publishes the health of one shard. All that change it share one.
@@ -89,14 +89,6 @@ fn news_between(before: &ShardHealth, now: &ShardHealth) -> Vec<ClientEvent> {
             }
         }
         (was, Reconnecting { attempt, last_error }) => {
-            let was_refused = before.last_error().is_some_and(is_refusal);
-            if is_refusal(last_error) && !was_refused {
-                news.push(ClientEvent::AuthRefused {
-                    shard,
-                    endpoint: last_error.endpoint().map_or_else(|| Arc::clone(&endpoint), Arc::from),
-                    error: last_error.clone(),
-                });
-            }
             news.push(match was {
                 Connected => ClientEvent::Disconnected {
                     shard,
@@ -115,16 +107,13 @@ fn news_between(before: &ShardHealth, now: &ShardHealth) -> Vec<ClientEvent> {
     news
 }
 
-fn is_refusal(error: &Error) -> bool {
-    error.kind() == ErrorKind::Auth
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Mutex;
 
     use super::super::hub::EventHub;
     use super::*;
+    use crate::error::ErrorKind;
     use crate::net::endpoint::Endpoint;
     use crate::net::failover::FailoverReason;
 
@@ -156,7 +145,7 @@ mod tests {
         let become_state = |state: ConnectionState| after(&|health| health.change(state.clone()));
 
         assert_eq!(become_state(away(1, ErrorKind::Connect)), ["Reconnecting"]);
-        assert_eq!(become_state(away(2, ErrorKind::Auth)), ["AuthRefused", "Reconnecting"]);
+        assert_eq!(become_state(away(2, ErrorKind::Auth)), ["Reconnecting"]);
         assert_eq!(become_state(away(3, ErrorKind::Auth)), ["Reconnecting"]);
         assert_eq!(become_state(ConnectionState::Connected), ["Connected"]);
         assert!(become_state(ConnectionState::Connected).is_empty());

@@ -9,8 +9,13 @@ use crate::types::{Fence, Key, Kind};
 
 /// Something that happened to a client. [`Client::events`](crate::Client::events) is the stream of them.
 ///
-/// A `shard` is the index of a shard, from 0 on, in the order in which they were given. Events of one shard come in the order in which they
-/// happened.
+/// A `shard` is the index of a shard, from 0 on, in the order in which they were given.
+///
+/// **Order.** Each task of the client tells what it does in the order in which it does it: a shard its connections and leases, a connection for
+/// signals its gaps, an attempt to connect that the secret is refused. Holders come first: when a connection ends, or another server serves,
+/// the [`LeaseLost`](Self::LeaseLost) of each lease that goes with it comes before [`Disconnected`](Self::Disconnected) or
+/// [`ServingChanged`](Self::ServingChanged), and [`Connected`](Self::Connected) last. The [health](crate::Client::watch_health) of a shard has
+/// changed when the event says so.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum ClientEvent {
@@ -51,7 +56,7 @@ pub enum ClientEvent {
         reason: FailoverReason,
     },
     /// A server refuses the secret; or the client has no secret and the server requires one; or the server takes no secrets. Emitted at the
-    /// first refusal, and not for each attempt.
+    /// first refusal, on a connection of any kind; and again only after that server has accepted the client in between.
     AuthRefused {
         /// The shard.
         shard: usize,

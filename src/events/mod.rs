@@ -2,7 +2,8 @@
 //!
 //! | what | where it arises |
 //! | --- | --- |
-//! | connections, who serves, refused secrets, the end | a change of a shard's [health](crate::ShardHealth): [`board`] compares it with the one before |
+//! | connections, who serves, the end | a change of a shard's [health](crate::ShardHealth): [`board`] compares it with the one before |
+//! | refused secrets | an attempt to connect, of whatever kind: [`Refusals`](crate::net::refusals::Refusals) |
 //! | leases, renewals, bounds of waits | the shard |
 //! | gaps in signals | the link |
 //!

@@ -72,6 +72,8 @@ pub(crate) struct Shown {
 #[derive(Clone, Debug)]
 pub(crate) struct ConnectOptions {
     pub(crate) settings: Arc<ConnectionSettings>,
+    /// The index of the shard that is connected.
+    pub(crate) shard: usize,
     pub(crate) endpoint: Endpoint,
     /// When it is given up even if the connect timeout is not over.
     pub(crate) give_up_at: Option<Instant>,
@@ -127,7 +129,10 @@ impl ConnectOptions {
                 format!("the attempt to connect panicked: {panic}"),
             )),
         };
-        connected.map_err(|error| error.at(self.endpoint.shared_text()))
+        let endpoint = self.endpoint.shared_text();
+        let connected = connected.map_err(|error| error.at(endpoint));
+        self.settings.refusals.judge(self.shard, endpoint, &connected);
+        connected
     }
 
     fn timed_out(&self, limit: Duration) -> Error {

@@ -21,6 +21,7 @@ pub(crate) mod metrics;
 pub(crate) mod pipeline;
 pub(crate) mod reach;
 pub(crate) mod reconnect;
+pub(crate) mod refusals;
 pub(crate) mod settings;
 mod socket;
 pub(crate) mod stream;

@@ -7,6 +7,7 @@ use super::abilities::KnownServers;
 use super::auth::Credentials;
 use super::fencing::Fencing;
 use super::reach::Way;
+use super::refusals::Refusals;
 use crate::tls::TlsConnector;
 
 /// How servers are reached, and how connections to them are treated.
@@ -15,6 +16,7 @@ pub(crate) struct ConnectionSettings {
     pub(crate) way: Way,
     pub(crate) tls: Option<TlsConnector>,
     pub(crate) credentials: Arc<Credentials>,
+    pub(crate) refusals: Arc<Refusals>,
     pub(crate) servers: Arc<KnownServers>,
     pub(crate) fencing: Fencing,
     /// For everything from reading the auth token to the last answer of the handshake.

@@ -1,7 +1,6 @@
 //! The exclusive connections, each of which carries one wait, and the tries for callers that have none. What is next, and when a
 //! key is tried, is decided in [`waits`](super::waits); this opens, sends and closes.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -347,18 +346,10 @@ impl ShardMachine {
         if let Some(Work::Opening(Some(bound))) = connection.map(|connection| connection.work) {
             self.put_back(*bound, turn.now);
         }
-        let is_news = self.note_exhausted(match error.is_turned_away() {
+        self.note_exhausted(match error.is_turned_away() {
             true => Exhausted::ServerFull,
             false => Exhausted::NotEstablished,
         });
-        if is_news && error.kind() == ErrorKind::Auth {
-            let endpoint = Arc::clone(self.endpoint().shared_text());
-            self.events.tell(|shard| ClientEvent::AuthRefused {
-                shard,
-                endpoint,
-                error: error.clone(),
-            });
-        }
         if error.is_fatal() {
             // The server that is connected takes no further connection of this client: callers that need one are told why at once.
             for wait in self.waits.drain(turn.now) {
@@ -368,10 +359,10 @@ impl ShardMachine {
         }
     }
 
-    /// There are no connections for waits any more. Said once for each reason. Returns whether the reason is another than before.
-    fn note_exhausted(&mut self, why: Exhausted) -> bool {
+    /// There are no connections for waits any more. Said once for each reason.
+    fn note_exhausted(&mut self, why: Exhausted) {
         if !self.shortage.begin(why) {
-            return false;
+            return;
         }
         self.metrics.exhausted(why);
         let bound = match why {
@@ -390,7 +381,6 @@ impl ShardMachine {
         if self.shortage.note_logged(why) {
             self.log_exhausted(why);
         }
-        true
     }
 
     fn log_exhausted(&self, why: Exhausted) {

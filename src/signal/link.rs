@@ -59,7 +59,7 @@ impl Link {
         let at = shard.as_ref().map(|shard| Arc::clone(&shard.borrow().endpoint));
         let first = plan.endpoint_at(at.as_deref());
         let sink = ShardSink::new(config.sink.clone(), index);
-        let mut connect = config.shard.reach(first, Purpose::Signals);
+        let mut connect = config.shard.reach(index, first, Purpose::Signals);
         connect.settings = Arc::new(connect.settings.with_keepalive(heartbeat));
         let dial = Dial {
             connect,

@@ -19,7 +19,7 @@ impl Caller for Nobody {
 fn dial(builder: ClientBuilder) -> Dial {
     let config = builder.check().unwrap();
     Dial {
-        connect: config.shard.reach(config.shards[0].first(), Purpose::Requests),
+        connect: config.shard.reach(0, config.shards[0].first(), Purpose::Requests),
         metrics: LaneMetrics::new(&ShardSink::nowhere()),
     }
 }

@@ -1,0 +1,83 @@
+//! Servers that refuse the secret: told when each begins to, whatever the connection is for.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::error::{Error, ErrorKind, Result};
+
+type Tell = dyn Fn(usize, &Arc<str>, &Error) + Send + Sync;
+
+/// What the attempts to connect of a client show about its secret. There is one for all shards, and each attempt is judged here.
+pub(crate) struct Refusals {
+    tell: Box<Tell>,
+    /// The shards and their endpoints of which it was told, and that have not let the client in since.
+    refusing: Mutex<HashSet<(usize, Arc<str>)>>,
+}
+
+impl Refusals {
+    /// `tell` gets the shard, the endpoint, and what was said.
+    pub(crate) fn new(tell: impl Fn(usize, &Arc<str>, &Error) + Send + Sync + 'static) -> Self {
+        Self {
+            tell: Box::new(tell),
+            refusing: Mutex::default(),
+        }
+    }
+
+    /// An attempt to connect is over. A refusal is told if the attempt before was none: also that there is no secret to present.
+    pub(crate) fn judge<T>(&self, shard: usize, endpoint: &Arc<str>, outcome: &Result<T>) {
+        let here = (shard, Arc::clone(endpoint));
+        let is_news = {
+            let mut refusing = self.refusing.lock().unwrap_or_else(PoisonError::into_inner);
+            match outcome {
+                Err(error) if error.kind() == ErrorKind::Auth => refusing.insert(here),
+                // Nothing was said about it.
+                Err(_) => false,
+                Ok(_) => {
+                    refusing.remove(&here);
+                    false
+                }
+            }
+        };
+        if let (Err(error), true) = (outcome, is_news) {
+            (self.tell)(shard, endpoint, error);
+        }
+    }
+}
+
+impl fmt::Debug for Refusals {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Refusals")
+            .field("refusing", &self.refusing)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_server_is_told_once_until_it_lets_the_client_in() {
+        let told: Arc<Mutex<Vec<(usize, String)>>> = Arc::default();
+        let tell = Arc::clone(&told);
+        let refusals = Refusals::new(move |shard, endpoint, error| {
+            assert_eq!(error.kind(), ErrorKind::Auth);
+            tell.lock().unwrap().push((shard, endpoint.to_string()));
+        });
+        let failed = |kind| Err::<(), _>(Error::new(kind, "no"));
+        let after = |shard, endpoint: &str, outcome: Result<()>| {
+            refusals.judge(shard, &endpoint.into(), &outcome);
+            std::mem::take(&mut *told.lock().unwrap())
+        };
+        assert_eq!(after(0, "a:1", failed(ErrorKind::Connect)), []);
+        assert_eq!(after(0, "a:1", failed(ErrorKind::Auth)), [(0, "a:1".to_owned())]);
+        assert_eq!(after(0, "a:1", failed(ErrorKind::Auth)), []);
+        assert_eq!(after(0, "b:1", failed(ErrorKind::Auth)), [(0, "b:1".to_owned())]);
+        assert_eq!(after(1, "a:1", failed(ErrorKind::Auth)), [(1, "a:1".to_owned())]);
+        assert_eq!(after(0, "a:1", failed(ErrorKind::Connect)), []);
+        assert_eq!(after(0, "a:1", failed(ErrorKind::Auth)), []);
+        assert_eq!(after(0, "a:1", Ok(())), []);
+        assert_eq!(after(0, "a:1", failed(ErrorKind::Auth)), [(0, "a:1".to_owned())]);
+    }
+}
