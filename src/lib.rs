@@ -179,7 +179,7 @@ pub use service::{
     TimeoutFuture, TimeoutLayer,
 };
 pub use shard::input::ShutdownReport;
-pub use sharding::{DEFAULT_SERVERS, ShardingStrategy, stable_hash_shard};
+pub use sharding::{DEFAULT_SERVERS, ShardingStrategy, rendezvous_hash_shard, stable_hash_shard};
 pub use shards::Shard;
 pub use signal::{Overflow, SignalConn, SignalEvent, SignalHandle, SignalOptions, Signals};
 pub use stats::{ClusterStats, IdleStats, LockStats, SemaphoreStats, SignalChannelStats, Stats};

@@ -216,7 +216,8 @@ impl ClientBuilder {
         self
     }
 
-    /// Which server a key belongs to. Default: [`stable_hash_shard`](crate::stable_hash_shard).
+    /// Which server a key belongs to: a function, an `Arc<dyn ShardingStrategy>` or a `Box<dyn ShardingStrategy>`. Default:
+    /// [`stable_hash_shard`](crate::stable_hash_shard).
     pub fn sharding_strategy(mut self, strategy: impl ShardingStrategy + 'static) -> Self {
         self.options.shard_by(strategy);
         self

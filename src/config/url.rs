@@ -280,7 +280,7 @@ mod tests {
             ("dflockd://a :1", "a blank is %20"),
             (
                 "dflockd://a:1?sharding_strategy=mine",
-                "write stable_hash_shard; a strategy of the program's own",
+                "write stable_hash_shard or rendezvous_hash_shard; a strategy of the program's own",
             ),
             ("dflockd://a:1?reconnect=5s..1s", "the first and the longest pause"),
             (

@@ -9,7 +9,7 @@ use crate::human::{DURATION_FORM, read_duration, write_duration};
 use crate::net::backoff::ReconnectPolicy;
 use crate::net::fencing::Fencing;
 use crate::protocol::StableRef;
-use crate::sharding::{CheckedStrategy, STABLE_HASH};
+use crate::sharding::CheckedStrategy;
 use crate::shards::Shard;
 
 /// The text of a value, which may be a secret: it is wiped when it is dropped.
@@ -237,12 +237,13 @@ impl Value for ReconnectPolicy {
 }
 
 impl Value for CheckedStrategy {
-    const FORM: &'static str = STABLE_HASH;
+    const FORM: &'static str = Self::NAMES;
 
     fn read(text: &str) -> Result<Self, String> {
         Self::named(text).ok_or_else(|| {
             format!(
-                "write {STABLE_HASH}; a strategy of the program's own is given with ClientBuilder::sharding_strategy"
+                "write {}; a strategy of the program's own is given with ClientBuilder::sharding_strategy",
+                Self::NAMES
             )
         })
     }
@@ -254,3 +255,28 @@ impl Value for CheckedStrategy {
 
 /// Stands for what no text can say.
 const GIVEN_AS_CODE: &str = "custom";
+
+#[cfg(test)]
+mod tests {
+    use super::super::ClientOptions;
+
+    #[test]
+    fn a_strategy_is_given_by_its_name_in_each_source() {
+        let url = "dflockd://a:1,b:1/?sharding_strategy=rendezvous_hash_shard";
+        let of_url = ClientOptions::from_url(url).unwrap();
+        let of_environment = ClientOptions::from_vars([
+            ("DFLOCKD_SERVERS", "a:1,b:1"),
+            ("DFLOCKD_CLIENT_SHARDING_STRATEGY", "rendezvous_hash_shard"),
+        ]);
+        let data = r#"{"servers":["a:1","b:1"],"sharding_strategy":"rendezvous_hash_shard"}"#;
+        let of_data: ClientOptions = serde_json::from_str(data).unwrap();
+        assert_eq!(serde_json::to_string(&of_data).unwrap(), data);
+        for options in [of_url, of_environment.unwrap(), of_data] {
+            assert_eq!(options.expose_url(), url);
+            let shard = options.strategy.shard("my-key", 16).unwrap();
+            assert_eq!(shard, crate::rendezvous_hash_shard("my-key", 16));
+        }
+        let default = ClientOptions::from_url("dflockd://a:1,b:1/?sharding_strategy=stable_hash_shard").unwrap();
+        assert_eq!(default.expose_url(), "dflockd://a:1,b:1");
+    }
+}

@@ -1,0 +1,115 @@
+//! A strategy whose answers are checked.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::{ShardingStrategy, rendezvous_hash_shard, stable_hash_shard};
+use crate::error::{Error, Result};
+
+/// A strategy behind an `Arc`, whose answers are checked.
+#[derive(Clone)]
+pub(crate) struct CheckedStrategy {
+    strategy: Arc<dyn ShardingStrategy>,
+    /// How a strategy of this crate is called where it is not given as code.
+    name: Option<&'static str>,
+}
+
+/// The name of [`stable_hash_shard`].
+const STABLE_HASH: &str = "stable_hash_shard";
+/// The name of [`rendezvous_hash_shard`].
+const RENDEZVOUS_HASH: &str = "rendezvous_hash_shard";
+
+impl CheckedStrategy {
+    /// The names of the strategies that a text can say, for readers.
+    pub(crate) const NAMES: &str = "stable_hash_shard or rendezvous_hash_shard";
+
+    pub(crate) fn new(strategy: impl ShardingStrategy + 'static) -> Self {
+        Self {
+            strategy: Arc::new(strategy),
+            name: None,
+        }
+    }
+
+    /// The strategy of this crate that has that name.
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        match name {
+            STABLE_HASH => Some(Self::default()),
+            RENDEZVOUS_HASH => Some(Self {
+                name: Some(RENDEZVOUS_HASH),
+                ..Self::new(rendezvous_hash_shard)
+            }),
+            _ => None,
+        }
+    }
+
+    /// Its name, if it was given by it.
+    pub(crate) fn name(&self) -> Option<&'static str> {
+        self.name
+    }
+
+    /// The shard of `key`, or an error that shows what the strategy answered.
+    pub(crate) fn shard(&self, key: &str, servers: usize) -> Result<usize> {
+        let index = self.strategy.shard(key, servers);
+        if index < servers {
+            return Ok(index);
+        }
+        Err(Error::invalid(
+            "shard index",
+            index,
+            &format!(
+                "the sharding strategy gave it for key {key:?}, but there are {servers} servers: answer below {servers}"
+            ),
+        ))
+    }
+}
+
+impl Default for CheckedStrategy {
+    fn default() -> Self {
+        Self {
+            name: Some(STABLE_HASH),
+            ..Self::new(stable_hash_shard)
+        }
+    }
+}
+
+impl fmt::Debug for CheckedStrategy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ShardingStrategy({})", self.name.unwrap_or("custom"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_index_out_of_range_is_an_error_that_shows_it() {
+        let strategy = CheckedStrategy::new(|_: &str, servers: usize| servers);
+        let text = strategy.shard("k", 3).map_err(|e| e.to_string());
+        assert!(
+            text.as_ref()
+                .is_err_and(|t| t.contains("index 3") && t.contains("\"k\"") && t.contains("below 3")),
+            "{text:?}"
+        );
+        assert_eq!(
+            CheckedStrategy::default().shard("my-key", 4).ok(),
+            Some(3_605_215_937 % 4)
+        );
+    }
+
+    #[test]
+    fn each_name_stands_for_its_strategy() {
+        for (name, strategy) in [
+            (STABLE_HASH, stable_hash_shard as fn(&str, usize) -> usize),
+            (RENDEZVOUS_HASH, rendezvous_hash_shard),
+        ] {
+            let named = CheckedStrategy::named(name).unwrap();
+            assert_eq!(named.name(), Some(name));
+            assert!(CheckedStrategy::NAMES.contains(name));
+            for key in ["a", "my-key", "orders/42"] {
+                assert_eq!(named.shard(key, 16).ok(), Some(strategy(key, 16)));
+            }
+        }
+        assert!(CheckedStrategy::named("mine").is_none());
+    }
+}
