@@ -70,7 +70,10 @@
 //! | feature | default | |
 //! | --- | --- | --- |
 //! | `blocking` | no | the client for threads |
-//! | `tls` | yes | TLS by rustls with the ring provider: `ClientBuilder::tls` |
+//! | `tls-ring` | yes | TLS by rustls, `ClientBuilder::tls`, with ring as the provider of cryptography |
+//! | `tls-aws-lc-rs` | no | the same with AWS-LC, which counts before ring where both are on |
+//! | `tls` | by `tls-ring` | TLS with the provider that the process has installed, and none of its own. One that is installed counts before those of the features, too |
+//! | `tls-platform-verifier` | no | certificates can be verified as the operating system does it: `Tls::platform_verifier` |
 //! | `server` | no | the embedded server |
 //! | `prometheus` | no | the Prometheus exporter with fitting buckets: `prometheus::install()` |
 //! | `backoff` | no | any `backoff::backoff::Backoff` as [`ReconnectPolicy`] (that crate is unmaintained: RUSTSEC-2025-0012) |

@@ -38,6 +38,7 @@ pub(super) struct Draft {
 struct TlsDraft {
     is_wanted: Option<bool>,
     system_roots: Option<bool>,
+    platform_verifier: Option<bool>,
     ca: Option<String>,
     certificate: Option<String>,
     key: Option<String>,
@@ -64,6 +65,7 @@ impl TlsDraft {
         let refuse = |problem: String| Err(Error::new(ErrorKind::InvalidInput, problem));
         let said = [
             ("tls_system_roots", self.system_roots.is_some()),
+            ("tls_platform_verifier", self.platform_verifier.is_some()),
             ("tls_ca_file", self.ca.is_some()),
             ("tls_client_certificate_file", self.certificate.is_some()),
             ("tls_client_key_file", self.key.is_some()),
@@ -87,14 +89,26 @@ impl TlsDraft {
                 );
             }
         };
+        let platform_verifier = self.platform_verifier == Some(true);
+        if platform_verifier && self.system_roots == Some(true) {
+            return refuse(
+                "tls_system_roots and tls_platform_verifier are both given: the platform's verifier decides by itself whom it \
+                 trusts, so leave out the first"
+                    .to_owned(),
+            );
+        }
         let files = TlsFiles {
-            system_roots: self.system_roots.unwrap_or(self.ca.is_none()),
+            system_roots: self.system_roots.unwrap_or(self.ca.is_none() && !platform_verifier),
+            platform_verifier,
             ca: self.ca,
             client,
             server_name: self.server_name,
         };
-        if !files.system_roots && files.ca.is_none() {
-            return refuse("TLS trusts no authority: give tls_ca_file, or tls_system_roots as true".to_owned());
+        if !files.system_roots && !platform_verifier && files.ca.is_none() {
+            return refuse(
+                "TLS trusts no authority: give tls_ca_file, or tls_system_roots or tls_platform_verifier as true"
+                    .to_owned(),
+            );
         }
         Tls::of_files(files).map(Some)
     }
@@ -288,6 +302,11 @@ pub(super) static TABLE: &[&dyn Setting] = &[
         "tls_system_roots",
         |o| of_tls(o, |files| files.system_roots.then_some(true)),
         |d, v| d.tls.system_roots = v,
+    ),
+    &field(
+        "tls_platform_verifier",
+        |o| of_tls(o, |files| files.platform_verifier.then_some(true)),
+        |d, v| d.tls.platform_verifier = v,
     ),
     &field("tls_ca_file", |o| of_tls(o, |files| files.ca), |d, v| d.tls.ca = v),
     &field(

@@ -224,6 +224,13 @@ mod tests {
         #[cfg(feature = "tls")]
         assert_eq!(options("DFLOCKDS://a").expose_url(), "dflockd://a:6388/?tls=true");
         assert!(refusal("dflockds://a/?tls=true").contains("tls is given twice"));
+        for more in ["", "&tls_ca_file=/ca.pem"] {
+            let url = format!("dflockd://a:6388/?tls=true&tls_platform_verifier=true{more}");
+            #[cfg(feature = "tls")]
+            assert_eq!(options(&url).expose_url(), url);
+            #[cfg(not(feature = "tls"))]
+            assert!(refusal(&url).contains("feature tls"));
+        }
     }
 
     #[test]
@@ -293,6 +300,11 @@ mod tests {
             ),
             ("dflockd://a:1?tls=1&tls_client_key_file=x", "belong together"),
             ("dflockd://a:1?tls=1&tls_system_roots=no", "trusts no authority"),
+            ("dflockd://a:1?tls_platform_verifier=1", "TLS is not asked for"),
+            (
+                "dflockd://a:1?tls=1&tls_platform_verifier=1&tls_system_roots=1",
+                "tls_system_roots and tls_platform_verifier are both given",
+            ),
         ] {
             let error = refusal(url);
             assert!(error.contains(said), "{url}: {error}");

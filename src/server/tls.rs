@@ -10,7 +10,8 @@ use rustls::{RootCertStore, ServerConfig};
 use crate::error::{Error, ErrorKind, Result};
 use crate::tls::{Pem, provider};
 
-/// Makes the configuration for [`ServerBuilder::tls`](super::ServerBuilder::tls) from certificates in PEM form. TLS 1.2 and 1.3.
+/// Makes the configuration for [`ServerBuilder::tls`](super::ServerBuilder::tls) from certificates in PEM form. TLS 1.2 and 1.3, with the same
+/// provider of cryptography as [clients](crate::Tls).
 ///
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -65,7 +66,8 @@ impl ServerTls {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput), naming the file and the problem.
+    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput), naming the file and the problem; also where there is no provider of
+    /// cryptography.
     pub fn config(self) -> Result<Arc<ServerConfig>> {
         self.read().map(Arc::new).map_err(|problem| {
             Error::new(
@@ -76,7 +78,8 @@ impl ServerTls {
     }
 
     fn read(self) -> Result<ServerConfig, String> {
-        let builder = ServerConfig::builder_with_provider(provider())
+        let provider = provider()?;
+        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
             .map_err(|error| error.to_string())?;
         let mut roots = RootCertStore::empty();
@@ -90,7 +93,7 @@ impl ServerTls {
         let builder = match roots.is_empty() {
             true => builder.with_no_client_auth(),
             false => {
-                let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider());
+                let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
                 builder.with_client_cert_verifier(verifier.build().map_err(|error| error.to_string())?)
             }
         };

@@ -6,13 +6,15 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::client;
 
 use super::explain::explain;
-use super::material::{Configured, Material, system_roots};
+use super::material::{Configured, Material, Trusted, system_roots};
+use super::provider::provider;
 use crate::error::{Error, ErrorKind, Result};
 use crate::escape::Shortened;
 
@@ -31,6 +33,8 @@ enum ConfigSource {
     Made {
         material: Material,
         system_roots: RootCertStore,
+        /// What was there when the client was built: one that is installed later changes nothing.
+        provider: Arc<CryptoProvider>,
         current: Mutex<Configured>,
     },
 }
@@ -45,15 +49,17 @@ impl TlsConnector {
 
     /// Reads what was named.
     pub(super) fn of(material: Material, name: Option<ServerName<'static>>) -> Result<Self, String> {
-        let system_roots = match material.system_roots {
-            true => system_roots()?,
-            false => RootCertStore::empty(),
+        let provider = provider()?;
+        let system_roots = match material.trusted {
+            Trusted::SystemRoots => system_roots()?,
+            Trusted::NoOthers | Trusted::Platform => RootCertStore::empty(),
         };
         let reading = material.read()?;
-        let config = Arc::new(material.configure(&reading, system_roots.clone())?);
+        let config = Arc::new(material.configure(&reading, system_roots.clone(), &provider)?);
         let source = ConfigSource::Made {
             material,
             system_roots,
+            provider,
             current: Mutex::new(Configured { reading, config }),
         };
         Ok(Self {
@@ -127,6 +133,7 @@ impl ConfigSource {
         let Self::Made {
             material,
             system_roots,
+            provider,
             current,
         } = self
         else {
@@ -135,7 +142,7 @@ impl ConfigSource {
         let reading = material.read()?;
         let mut current = current.lock().unwrap_or_else(PoisonError::into_inner);
         if current.reading != reading {
-            let config = Arc::new(material.configure(&reading, system_roots.clone())?);
+            let config = Arc::new(material.configure(&reading, system_roots.clone(), provider)?);
             *current = Configured { reading, config };
         }
         Ok(Arc::clone(&current.config))

@@ -5,6 +5,8 @@
 pub(crate) struct TlsFiles {
     /// The authorities that this machine trusts.
     pub(crate) system_roots: bool,
+    /// What this machine's operating system trusts, by its own verifier.
+    pub(crate) platform_verifier: bool,
     /// A file with certificates of authorities.
     pub(crate) ca: Option<String>,
     /// A file with the certificate to present, and one with its key.

@@ -2,15 +2,28 @@
 
 use std::sync::Arc;
 
-use rustls::{ClientConfig, RootCertStore};
+use rustls::client::WantsClientCert;
+use rustls::crypto::CryptoProvider;
+use rustls::{ClientConfig, ConfigBuilder, RootCertStore, WantsVerifier};
 
 use super::pem::{Pem, PemText};
-use super::provider;
+use super::platform::platform_verifier;
+
+/// Whom a client trusts beside the authorities that were named.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Trusted {
+    #[default]
+    NoOthers,
+    /// The authorities that this machine trusts.
+    SystemRoots,
+    /// What the operating system's own verifier trusts.
+    Platform,
+}
 
 /// What was named, unread.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Material {
-    pub(super) system_roots: bool,
+    pub(super) trusted: Trusted,
     pub(super) authorities: Vec<Pem>,
     /// Certificate and key.
     pub(super) client: Option<(Pem, Pem)>,
@@ -25,7 +38,11 @@ pub(super) struct Reading {
 
 impl Material {
     pub(super) fn is_empty(&self) -> bool {
-        !self.system_roots && self.authorities.is_empty() && self.client.is_none()
+        self.trusts_nobody() && self.client.is_none()
+    }
+
+    pub(super) fn trusts_nobody(&self) -> bool {
+        self.trusted == Trusted::NoOthers && self.authorities.is_empty()
     }
 
     /// Whether any of it may be another tomorrow.
@@ -47,7 +64,33 @@ impl Material {
     }
 
     /// Puts a configuration together. `roots` are those of the system, if they are wanted.
-    pub(super) fn configure(&self, reading: &Reading, mut roots: RootCertStore) -> Result<ClientConfig, String> {
+    pub(super) fn configure(
+        &self,
+        reading: &Reading,
+        roots: RootCertStore,
+        provider: &Arc<CryptoProvider>,
+    ) -> Result<ClientConfig, String> {
+        let builder = ClientConfig::builder_with_provider(Arc::clone(provider))
+            .with_safe_default_protocol_versions()
+            .map_err(|error| error.to_string())?;
+        let builder = match self.trusted {
+            Trusted::Platform => self.verify_by_platform(builder, reading, provider)?,
+            Trusted::NoOthers | Trusted::SystemRoots => self.verify_by_roots(builder, reading, roots)?,
+        };
+        let (Some((certificate, key)), Some((certificate_text, key_text))) = (&self.client, &reading.client) else {
+            return Ok(builder.with_no_client_auth());
+        };
+        builder
+            .with_client_auth_cert(certificate.certificates(certificate_text)?, key.private_key(key_text)?)
+            .map_err(|error| format!("{certificate} and {key} make no client certificate: {error}"))
+    }
+
+    fn verify_by_roots(
+        &self,
+        builder: ConfigBuilder<ClientConfig, WantsVerifier>,
+        reading: &Reading,
+        mut roots: RootCertStore,
+    ) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, String> {
         for (pem, text) in self.authorities.iter().zip(&reading.authorities) {
             for certificate in pem.certificates(text)? {
                 roots.add(certificate).map_err(|error| {
@@ -55,16 +98,21 @@ impl Material {
                 })?;
             }
         }
-        let builder = ClientConfig::builder_with_provider(provider())
-            .with_safe_default_protocol_versions()
-            .map_err(|error| error.to_string())?
-            .with_root_certificates(roots);
-        let (Some((certificate, key)), Some((certificate_text, key_text))) = (&self.client, &reading.client) else {
-            return Ok(builder.with_no_client_auth());
-        };
-        builder
-            .with_client_auth_cert(certificate.certificates(certificate_text)?, key.private_key(key_text)?)
-            .map_err(|error| format!("{certificate} and {key} make no client certificate: {error}"))
+        Ok(builder.with_root_certificates(roots))
+    }
+
+    fn verify_by_platform(
+        &self,
+        builder: ConfigBuilder<ClientConfig, WantsVerifier>,
+        reading: &Reading,
+        provider: &Arc<CryptoProvider>,
+    ) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, String> {
+        let mut authorities = Vec::new();
+        for (pem, text) in self.authorities.iter().zip(&reading.authorities) {
+            authorities.extend(pem.certificates(text)?);
+        }
+        let verifier = platform_verifier(authorities, Arc::clone(provider))?;
+        Ok(builder.dangerous().with_custom_certificate_verifier(verifier))
     }
 }
 

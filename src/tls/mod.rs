@@ -1,5 +1,4 @@
-//! TLS, by rustls with the ring provider: what a client trusts and what it presents, the handshake on either side, and what
-//! its failures mean.
+//! TLS, by rustls: what a client trusts and what it presents, the handshake on either side, and what its failures mean.
 //!
 //! Where the feature `tls` is off, `absent.rs` stands in its place: the same names, for types that have no values.
 
@@ -11,10 +10,12 @@ mod files;
 mod material;
 mod options;
 mod pem;
-
-use std::sync::Arc;
-
-use rustls::crypto::CryptoProvider;
+#[cfg(feature = "tls-platform-verifier")]
+mod platform;
+#[cfg(not(feature = "tls-platform-verifier"))]
+#[path = "platform_absent.rs"]
+mod platform;
+mod provider;
 
 #[cfg(feature = "server")]
 pub(crate) use acceptor::TlsAcceptor;
@@ -24,8 +25,5 @@ pub(crate) use files::TlsFiles;
 pub use options::Tls;
 #[cfg(feature = "server")]
 pub(crate) use pem::Pem;
-
-/// Always given explicitly: what the process has set as its default, if anything, must not change what a lock client does.
-pub(crate) fn provider() -> Arc<CryptoProvider> {
-    Arc::new(rustls::crypto::ring::default_provider())
-}
+#[cfg(feature = "server")]
+pub(crate) use provider::provider;

@@ -8,7 +8,7 @@ use rustls::ClientConfig;
 
 use super::connector::TlsConnector;
 use super::files::TlsFiles;
-use super::material::Material;
+use super::material::{Material, Trusted};
 use super::pem::Pem;
 use crate::error::{Error, ErrorKind, Result};
 use crate::escape::Shortened;
@@ -17,6 +17,10 @@ use crate::escape::Shortened;
 ///
 /// TLS 1.2 and 1.3 are spoken. The server's certificate is always verified, and there is no way to turn that off: a lock
 /// client that talks to anybody protects nothing.
+///
+/// The cryptography is that of the provider of rustls that the process has installed when the client is built, by
+/// [`CryptoProvider::install_default`](crate::rustls::crypto::CryptoProvider::install_default). Where it has installed none, it is the one that
+/// this crate was built with: AWS-LC with the feature `tls-aws-lc-rs`, ring with `tls-ring`, which is on by default.
 ///
 /// Files are read when the client is built, and looked at again before each connection: what has changed by then is used, so
 /// that certificates may be renewed under a running client. If they cannot be used at that time, the attempt fails and says so;
@@ -54,9 +58,28 @@ impl Tls {
 
     /// Trusts the authorities that this machine trusts. More can be added. They are read once, when the client is built.
     pub fn system_roots() -> Self {
+        Self::trusting(Trusted::SystemRoots)
+    }
+
+    /// Verifies the servers' certificates as the operating system does it: by the verifiers of Windows, macOS, iOS and Android, which know
+    /// what an administrator has added or distrusted, and look at revocations as far as the system does. On Linux and other systems
+    /// that have no verifier it is that of rustls, with the authorities that the machine trusts. More can be added, except on Android, where
+    /// the crate `rustls-platform-verifier` must have been initialized before.
+    ///
+    /// ```
+    /// use dflockd_client::{Client, Tls};
+    ///
+    /// let builder = Client::builder().servers(["locks.example.org:6388"]).tls(Tls::platform_verifier());
+    /// ```
+    #[cfg(feature = "tls-platform-verifier")]
+    pub fn platform_verifier() -> Self {
+        Self::trusting(Trusted::Platform)
+    }
+
+    fn trusting(trusted: Trusted) -> Self {
         Self {
             material: Material {
-                system_roots: true,
+                trusted,
                 ..Material::default()
             },
             ..Self::default()
@@ -105,9 +128,10 @@ impl Tls {
 
     /// The same as a text says it. Where it names no authority, those of this machine are trusted.
     pub(crate) fn of_files(files: TlsFiles) -> Result<Self> {
-        let mut tls = match files.system_roots || files.ca.is_none() {
-            true => Self::system_roots(),
-            false => Self::new(),
+        let mut tls = match (files.platform_verifier, files.system_roots || files.ca.is_none()) {
+            (true, _) => Self::trusting(Trusted::Platform),
+            (false, true) => Self::system_roots(),
+            (false, false) => Self::new(),
         };
         if let Some(path) = files.ca {
             tls = tls.ca_file(path);
@@ -133,7 +157,8 @@ impl Tls {
             .is_some()
             .then(|| "a configuration of the program's own".to_owned());
         TlsFiles {
-            system_roots: self.material.system_roots && !authorities.is_empty(),
+            system_roots: self.material.trusted == Trusted::SystemRoots && !authorities.is_empty(),
+            platform_verifier: self.material.trusted == Trusted::Platform,
             ca: (!authorities.is_empty()).then(|| authorities.join(", ")).or(has_config),
             client: self
                 .material
@@ -164,7 +189,7 @@ impl Tls {
                 "beside a configuration of your own, only server_name can be set: put the rest into the configuration"
                     .to_owned(),
             )),
-            None if !self.material.system_roots && self.material.authorities.is_empty() => Err(unusable(
+            None if self.material.trusts_nobody() => Err(unusable(
                 "no authority is trusted: add one with ca_file or ca_pem, or begin with Tls::system_roots()".to_owned(),
             )),
             None => TlsConnector::of(self.material, name).map_err(unusable),
@@ -177,7 +202,7 @@ impl fmt::Debug for Tls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Tls")
             .field("own_config", &self.given.is_some())
-            .field("system_roots", &self.material.system_roots)
+            .field("trusted", &self.material.trusted)
             .field("authorities", &self.material.authorities)
             .field("client_certificate", &self.material.client)
             .field("server_name", &self.server_name)

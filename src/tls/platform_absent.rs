@@ -1,0 +1,21 @@
+//! Without the feature `tls-platform-verifier`: a text may ask for the verifier of the operating system all the same.
+
+use std::sync::Arc;
+
+use rustls::client::danger::ServerCertVerifier;
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::CertificateDer;
+
+/// # Errors
+///
+/// Always.
+pub(super) fn platform_verifier(
+    _authorities: Vec<CertificateDer<'static>>,
+    _provider: Arc<CryptoProvider>,
+) -> Result<Arc<dyn ServerCertVerifier>, String> {
+    Err(
+        "the platform's verifier is asked for, but this program is built without it: turn on the feature tls-platform-verifier of \
+         dflockd-client"
+            .to_owned(),
+    )
+}
