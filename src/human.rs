@@ -99,6 +99,31 @@ pub(crate) fn write_duration(duration: Duration) -> String {
     format!("{duration:?}").replace('µ', "u")
 }
 
+/// Serializes an optional duration as the text that [`write_duration`] gives.
+pub(crate) mod optional_as_text {
+    use std::time::Duration;
+
+    use serde::de::Error as _;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    use super::{DURATION_FORM, read_duration, write_duration};
+
+    pub(crate) fn serialize<S: Serializer>(duration: &Option<Duration>, to: S) -> Result<S::Ok, S::Error> {
+        match duration {
+            Some(duration) => to.serialize_str(&write_duration(*duration)),
+            None => to.serialize_none(),
+        }
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
+        let Some(text) = Option::<String>::deserialize(from)? else {
+            return Ok(None);
+        };
+        let refuse = || D::Error::custom(format!("{text:?} is not acceptable: write {DURATION_FORM}"));
+        read_duration(&text).map(Some).ok_or_else(refuse)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

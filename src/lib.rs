@@ -171,6 +171,7 @@ pub use handle::semaphore::Semaphore;
 pub use handle::ticket::{Enqueued, Ticket};
 pub use keyed::{Keyed, KeyedError, KeyedFuture, KeyedLayer, LockLayer, RequestKey, SemaphoreLayer};
 pub use lease::cell::{LeaseState, LostReason};
+pub use lease::policy::RenewPolicy;
 pub use net::backoff::ReconnectPolicy;
 pub use net::endpoint::Endpoint;
 pub use net::failover::FailoverReason;

@@ -50,17 +50,71 @@ async fn keys_limits_and_ttls_are_checked_before_anything_is_sent() {
     refused(client.lock("é".repeat(129)), invalid, &["258 bytes", "at most 256"]);
     refused(client.semaphore("s", 0), invalid, &["limit 0", "at least 1"]);
     refused(client.semaphore("a\nb", 1), invalid, &["\"a\\nb\""]);
-    let lock = client.lock("k").unwrap();
-    refused(
-        lock.lease_ttl(Duration::from_millis(999)),
-        invalid,
-        &["999ms", "at least 1 s"],
-    );
     assert_eq!(
         server.stats().locks.len() + server.stats().idle_locks.len(),
         0,
         "nothing was sent"
     );
+}
+
+/// Setters take what they are given; what is invalid is refused when it is used, and nothing is sent.
+#[tokio::test]
+async fn what_handles_were_told_is_checked_when_they_acquire() {
+    use dflockd_client::blocking::{self, allow_in_runtime};
+    use dflockd_client::{DistributedLock, RenewPolicy};
+
+    let (server, client) = server().await;
+    let invalid = ErrorKind::InvalidInput;
+    let short = Duration::from_millis(999);
+    let too_short = ["lease TTL 999ms", "at least 1 s"];
+    let ratio = ["renew ratio 1.0", "more than 0 and less than 1"];
+    let jitter = ["renew jitter 2.0", "0 or more, and less than 1"];
+    let shaky = RenewPolicy::default().jitter(2.0);
+
+    let lock = client.lock("k").unwrap();
+    refused(lock.clone().lease_ttl(short).acquire().await, invalid, &too_short);
+    refused(lock.clone().renew_ratio(1.0).acquire().await, invalid, &ratio);
+    refused(lock.clone().renew_policy(shaky).try_acquire().await, invalid, &jitter);
+    refused(lock.clone().lease_ttl(short).enqueue().await, invalid, &too_short);
+    let slots = client.semaphore("k", 2).unwrap();
+    refused(slots.clone().lease_ttl(short).acquire().await, invalid, &too_short);
+    refused(slots.clone().renew_ratio(1.0).try_acquire().await, invalid, &ratio);
+    refused(slots.renew_policy(shaky).enqueue().await, invalid, &jitter);
+    let locks = client.lock_all(["a", "b"]).unwrap();
+    refused(locks.clone().lease_ttl(short).acquire().await, invalid, &too_short);
+    refused(locks.clone().renew_ratio(1.0).try_acquire().await, invalid, &ratio);
+    refused(locks.renew_policy(shaky).acquire().await, invalid, &jitter);
+    let mut object = DistributedLock::from(lock.clone().lease_ttl(short));
+    refused(object.acquire().await, invalid, &too_short);
+    refused(object.enqueue().await, invalid, &too_short);
+    let election = dflockd_client::Election::new(lock.renew_ratio(1.0));
+    refused(election.campaign().await, invalid, &ratio);
+    let threads = blocking::Client::from(client);
+    allow_in_runtime(|| {
+        let lock = threads.lock("k").unwrap();
+        refused(lock.clone().lease_ttl(short).acquire(), invalid, &too_short);
+        refused(lock.renew_policy(shaky).try_acquire(), invalid, &jitter);
+        let locks = threads.lock_all(["a", "b"]).unwrap();
+        refused(locks.renew_ratio(1.0).acquire(), invalid, &ratio);
+    });
+    let stats = server.stats();
+    let known = stats.locks.len() + stats.idle_locks.len() + stats.semaphores.len() + stats.idle_semaphores.len();
+    assert_eq!(known, 0, "nothing was sent");
+}
+
+/// What is said last counts, and a value that was replaced is in nobody's way.
+#[tokio::test]
+async fn a_value_that_was_replaced_does_not_matter() {
+    let (_server, client) = server().await;
+    let lock = client.lock("k").unwrap().lease_ttl(Duration::ZERO).renew_ratio(7.0);
+    let guard = lock
+        .lease_ttl(Duration::from_secs(2))
+        .renew_ratio(0.5)
+        .acquire()
+        .await
+        .unwrap();
+    assert_eq!(guard.ttl().as_secs(), 2);
+    guard.release().await.unwrap();
 }
 
 #[tokio::test]

@@ -41,7 +41,7 @@ async fn a_url_has_the_secret_the_servers_and_the_settings() {
         );
     }
     let guard = client.lock("k0").unwrap().acquire().await.unwrap();
-    assert_eq!(guard.lease_ttl().as_secs(), 7);
+    assert_eq!(guard.ttl().as_secs(), 7);
 
     let wrong = format!("dflockd://s%C3%A9same@{}", one.local_addr());
     let refused = Client::connect(&wrong).await.unwrap_err();

@@ -28,7 +28,7 @@ fn options(address: &str) -> ClientBuilder {
 async fn candidate(address: &str, ttl: Duration) -> Election {
     let options = options(address).fencing(Fencing::Required);
     let client = options.connect().await.unwrap();
-    Election::new(client.lock("leader").unwrap().lease_ttl(ttl).unwrap())
+    Election::new(client.lock("leader").unwrap().lease_ttl(ttl))
 }
 
 fn waiters(server: &Server) -> u64 {

@@ -47,7 +47,7 @@ impl Scene {
 
 fn acquire(wait: Duration) -> Request {
     let request = AcquireRequest::new(Target::Lock, Key::new("k").unwrap());
-    Request::Acquire(request.wait(wait))
+    Request::Acquire(request.acquire_timeout(wait))
 }
 
 /// Its future is kept after it has timed out, and its grant comes then.

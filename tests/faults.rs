@@ -105,7 +105,7 @@ async fn an_acquire_that_is_cut_anywhere_takes_one_grant_at_most_and_leaks_none(
 async fn a_black_hole_is_told_before_the_server_grants_to_anybody_else() {
     let scene = Scene::set(Server::builder().lease_sweep_interval(Duration::from_millis(5))).await;
     let client = scene.client().await;
-    let lock = client.lock("k").unwrap().lease_ttl(Duration::from_secs(2)).unwrap();
+    let lock = client.lock("k").unwrap().lease_ttl(Duration::from_secs(2));
     let guard = lock.acquire().await.unwrap();
     let other = scene.bystander().await;
     let next = tokio::spawn(async move { other.lock("k").unwrap().acquire().await.unwrap() });
@@ -232,7 +232,7 @@ async fn a_connection_that_passes_single_bytes_is_slow_and_right() {
 async fn a_grant_that_was_held_back_for_half_its_ttl_is_confirmed_first() {
     let scene = Scene::set(Server::builder()).await;
     let client = scene.client().await;
-    let lock = client.lock("k").unwrap().lease_ttl(Duration::from_secs(4)).unwrap();
+    let lock = client.lock("k").unwrap().lease_ttl(Duration::from_secs(4));
     scene.proxy.change(|weather| weather.stall_down = true);
     let acquiring = tokio::spawn(async move { lock.acquire().await.unwrap() });
     sleep(Duration::from_millis(2200)).await;
@@ -249,7 +249,7 @@ async fn a_grant_that_was_held_back_for_half_its_ttl_is_confirmed_first() {
 async fn a_grant_that_was_held_back_for_all_of_its_ttl_never_was() {
     let scene = Scene::set(Server::builder()).await;
     let client = scene.client().await;
-    let lock = client.lock("k").unwrap().lease_ttl(Duration::from_secs(1)).unwrap();
+    let lock = client.lock("k").unwrap().lease_ttl(Duration::from_secs(1));
     scene.proxy.change(|weather| weather.stall_down = true);
     let acquiring = tokio::spawn(async move { lock.acquire().await });
     sleep(Duration::from_millis(1300)).await;
@@ -471,7 +471,7 @@ async fn a_shard_that_is_away_costs_only_its_own_keys() {
 async fn a_renewal_in_flight_changes_nothing_about_a_release() {
     let scene = Scene::set(Server::builder()).await;
     let client = scene.client().await;
-    let lock = client.lock("k").unwrap().lease_ttl(Duration::from_secs(1)).unwrap();
+    let lock = client.lock("k").unwrap().lease_ttl(Duration::from_secs(1));
     for _ in 0..3 {
         let guard = lock.acquire().await.unwrap();
         let before = scene.events(EventKind::Renewed, "k").len();
@@ -678,7 +678,7 @@ async fn a_full_pipeline_pushes_back_and_drops_nothing() {
 async fn a_lease_is_not_renewed_beyond_its_max_hold() {
     let scene = Scene::set(Server::builder().lease_sweep_interval(Duration::from_millis(10))).await;
     let client = scene.client().await;
-    let lock = client.lock("k").unwrap().lease_ttl(Duration::from_secs(1)).unwrap();
+    let lock = client.lock("k").unwrap().lease_ttl(Duration::from_secs(1));
     let guard = lock.max_hold(Duration::from_millis(1200)).acquire().await.unwrap();
     assert_eq!(guard.lost().await, LostReason::Expired);
     let renewed = scene.events(EventKind::Renewed, "k").len();

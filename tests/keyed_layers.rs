@@ -244,7 +244,7 @@ async fn a_lost_lease_drops_the_inner_future_before_the_caller_is_told() {
 async fn a_lease_that_ran_out_during_the_last_poll_is_lost() {
     let (_server, client) = start(Server::builder()).await;
     let ttl = Duration::from_secs(1);
-    let service = locks(&client).lease_ttl(ttl).unwrap().layer(service_fn(|_: Job| async {
+    let service = locks(&client).lease_ttl(ttl).layer(service_fn(|_: Job| async {
         // Nothing is renewed meanwhile: this is the only thread.
         std::thread::sleep(Duration::from_millis(1_100));
         Ok::<_, Broken>(())

@@ -574,7 +574,7 @@ async fn a_timeout_layer_of_ones_own_ends_a_request_earlier() {
 #[tokio::test]
 async fn a_request_says_how_its_lease_is_renewed() {
     use dflockd_client::server::EventKind;
-    use dflockd_client::{AcquireRequest, Key, Target, Ttl};
+    use dflockd_client::{AcquireRequest, Key, RenewPolicy, Target, Ttl};
 
     let server = Server::builder().port(0).record_events(true).start().await.unwrap();
     let builder = Client::builder().servers([server.local_addr().to_string()]);
@@ -584,9 +584,9 @@ async fn a_request_says_how_its_lease_is_renewed() {
         request.lease_ttl(Ttl::from_secs(2).unwrap())
     };
     let requests = [
-        request("never").renew(false),
-        request("early").renew_ratio(0.1).unwrap(),
-        request("hold").max_hold(Duration::from_millis(1500)),
+        request("never").renew_policy(RenewPolicy::off()),
+        request("early").renew_policy(RenewPolicy::default().ratio(0.1)),
+        request("hold").renew_policy(RenewPolicy::default().max_hold(Duration::from_millis(1500))),
         request("usual"),
     ];
     let mut leases = Vec::new();
@@ -617,6 +617,8 @@ async fn a_request_says_how_its_lease_is_renewed() {
     assert!(leases[1].is_held() && leases[3].is_held());
     assert_eq!((renewed("never"), renewed("hold")), (0, 1));
     assert!((2..renewed("early")).contains(&renewed("usual")));
-    let error = request("k").renew_ratio(1.5).unwrap_err();
+    let invalid = Request::Acquire(request("k").renew_policy(RenewPolicy::default().ratio(1.5)));
+    let error = client.ready().await.unwrap().call(invalid).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    assert!(error.to_string().contains("renew ratio 1.5"), "{error}");
 }

@@ -69,7 +69,7 @@ fn only(spans: &Spans, level: &str, message: &str) -> BTreeMap<String, String> {
 async fn a_grant_a_renewal_and_a_release_have_a_line_each() {
     let (scene, _installed) = Scene::set().await;
     let ttl = Duration::from_secs(1);
-    let lock = scene.client.lock(KEY).unwrap().lease_ttl(ttl).unwrap();
+    let lock = scene.client.lock(KEY).unwrap().lease_ttl(ttl);
     let guard = lock.acquire().await.unwrap();
     let whole = guard.token().as_str().to_owned();
     let about = BTreeMap::from(
@@ -165,12 +165,7 @@ async fn leases_that_are_lost_with_their_connection_are_named() {
 #[tokio::test]
 async fn leases_that_expire_are_named() {
     let (scene, _installed) = Scene::set().await;
-    let lock = scene
-        .client
-        .lock(KEY)
-        .unwrap()
-        .lease_ttl(Duration::from_secs(1))
-        .unwrap();
+    let lock = scene.client.lock(KEY).unwrap().lease_ttl(Duration::from_secs(1));
     let guard = lock.acquire().await.unwrap();
     scene.proxy.change(|weather| weather.stall_up = true);
     assert_eq!(guard.lost().await, LostReason::Expired);

@@ -89,11 +89,7 @@ async fn a_dropped_acquire_gives_back_what_it_took() {
 #[tokio::test]
 async fn lost_as_soon_as_one_is_lost() {
     let (server, client) = scene().await;
-    let locks = client
-        .lock_all(["a", "b"])
-        .unwrap()
-        .lease_ttl(Duration::from_secs(1))
-        .unwrap();
+    let locks = client.lock_all(["a", "b"]).unwrap().lease_ttl(Duration::from_secs(1));
     let guard = locks.acquire().await.unwrap();
     // Somebody takes one away behind its holder's back: the next renewal finds out.
     let victim = &guard.guards()[1];

@@ -163,14 +163,7 @@ async fn waiters_are_told_apart_by_where_they_wait() {
 
 async fn renewals_and_losses(recorded: &Recorded) {
     let scene = Scene::set(recorded).await;
-    let one_second = |key: &str| {
-        scene
-            .client
-            .lock(key)
-            .unwrap()
-            .lease_ttl(Duration::from_secs(1))
-            .unwrap()
-    };
+    let one_second = |key: &str| scene.client.lock(key).unwrap().lease_ttl(Duration::from_secs(1));
     let kept = one_second("kept").acquire().await.unwrap();
     until("two renewals were confirmed", || {
         recorded.value("renewals_total", &[("outcome", "renewed")]) >= 2.0
@@ -236,12 +229,7 @@ async fn renewals_and_losses_are_counted() {
 
 async fn renewals_that_nobody_answers(recorded: &Recorded) {
     let scene = Scene::set_with(recorded, |builder| builder.survives_disconnect(true)).await;
-    let lock = scene
-        .client
-        .lock("k")
-        .unwrap()
-        .lease_ttl(Duration::from_secs(2))
-        .unwrap();
+    let lock = scene.client.lock("k").unwrap().lease_ttl(Duration::from_secs(2));
     let guard = lock.acquire().await.unwrap();
     scene.proxy.change(|weather| weather.stall_down = true);
     until("a renewal is on its way", || {
@@ -788,12 +776,7 @@ async fn spans_and_lines_are_those_of_the_document_and_tell_no_secret() {
     let _installed = spans.install();
     let recorded = Recorded::default();
     let scene = Scene::set_with(&recorded, |builder| builder.name("tester")).await;
-    let lock = scene
-        .client
-        .lock("k")
-        .unwrap()
-        .lease_ttl(Duration::from_secs(1))
-        .unwrap();
+    let lock = scene.client.lock("k").unwrap().lease_ttl(Duration::from_secs(1));
     let guard = lock.acquire().await.unwrap();
     let token = guard.token().as_str().to_owned();
     assert!(lock.try_acquire().await.unwrap().is_none());

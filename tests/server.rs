@@ -412,7 +412,7 @@ async fn the_command_serves_and_drains_on_sigterm() {
         let address = first_line(&mut server, "listening on ");
         let client = Client::builder().servers([&address]).connect().await.unwrap();
         let guard = client.lock("k").unwrap().acquire().await.unwrap();
-        assert_eq!(guard.lease_ttl().as_secs(), 7);
+        assert_eq!(guard.ttl().as_secs(), 7);
         let terminated = Command::new("kill").arg(server.id().to_string()).status().unwrap();
         assert!(terminated.success());
         until("nobody new is let in", || {

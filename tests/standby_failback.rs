@@ -205,7 +205,7 @@ async fn a_confirmation_that_comes_after_going_back_is_nobodys() {
     until("the standby serves", || client.health()[0].failovers == 1).await;
     pair.restart(PRIMARY).await;
     let acquiring = tokio::spawn({
-        let lock = client.lock("k").unwrap().lease_ttl(Duration::from_secs(2)).unwrap();
+        let lock = client.lock("k").unwrap().lease_ttl(Duration::from_secs(2));
         async move { lock.acquire().await }
     });
     timeout(PATIENCE, asked.notified()).await.expect("it is confirmed");

@@ -184,7 +184,7 @@ async fn a_grant_that_ran_out_before_it_was_collected_is_none() {
             .unwrap()
             .lease_sweep_interval(Duration::from_millis(10));
         let (server, client) = scene(builder).await;
-        let lock = client.lock("k").unwrap().lease_ttl(Duration::from_secs(1)).unwrap();
+        let lock = client.lock("k").unwrap().lease_ttl(Duration::from_secs(1));
         let first = lock.acquire().await.unwrap();
         let ticket = queued(&lock).await;
         first.release().await.unwrap();
@@ -200,7 +200,7 @@ async fn a_grant_that_ran_out_before_it_was_collected_is_none() {
 #[tokio::test]
 async fn a_grant_that_may_be_old_is_confirmed_before_anybody_gets_it() {
     let (server, client) = scene(Server::builder()).await;
-    let lock = client.lock("k").unwrap().lease_ttl(Duration::from_secs(4)).unwrap();
+    let lock = client.lock("k").unwrap().lease_ttl(Duration::from_secs(4));
     let first = lock.acquire().await.unwrap();
     let ticket = queued(&lock).await;
     first.release().await.unwrap();

@@ -83,7 +83,7 @@ async fn leases_waits_and_stats_go_over_either_version() {
             .unwrap();
         let address = server.local_addr().to_string();
         let client = client(&address, trusting(&authority)).connect().await.unwrap();
-        let lock = client.lock("k").unwrap().lease_ttl(Duration::from_secs(1)).unwrap();
+        let lock = client.lock("k").unwrap().lease_ttl(Duration::from_secs(1));
         let first = lock.acquire().await.unwrap();
         let waiting = tokio::spawn({
             let lock = lock.clone();

@@ -182,7 +182,7 @@ async fn held(ttls: usize) -> Done {
     let client = server.client().await?;
     let mut guards = Vec::new();
     for number in 0..LEASES {
-        let lock: Lock = client.lock(format!("keys/{number}"))?.lease_ttl(TTL)?;
+        let lock: Lock = client.lock(format!("keys/{number}"))?.lease_ttl(TTL);
         guards.push(lock.acquire().await?);
     }
     for _ in 0..ttls {

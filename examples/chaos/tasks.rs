@@ -94,7 +94,7 @@ impl Worker {
     fn lock(&self, key: &str, ttl: Duration) -> Option<(Lock, Asked)> {
         let patience = Duration::from_millis(fastrand::u64(200..6_000));
         let lock = self.locks.lock(key).ok()?.acquire_timeout(patience);
-        let lock = lock.lease_ttl(ttl).ok()?;
+        let lock = lock.lease_ttl(ttl);
         Some((
             lock,
             Asked {

@@ -12,6 +12,7 @@ use crate::client::builder::ClientBuilder;
 use crate::distributed::{self, EnqueueStatus};
 use crate::error::{Error, Result};
 use crate::handle::guard::Guard;
+use crate::service::Lease;
 use crate::types::{Fence, Key, Token, Ttl};
 
 /// A lock that is an object, as in the Python client; see [`crate::DistributedLock`].
@@ -184,10 +185,16 @@ impl<G: Guard> Holder<G> {
         self.0.fence()
     }
 
+    /// The lease of what it holds, even if that is lost.
+    #[must_use]
+    pub fn lease(&self) -> Option<&Lease> {
+        self.0.lease()
+    }
+
     /// How long the server keeps what is held after each renewal.
     #[must_use]
-    pub fn lease(&self) -> Option<Ttl> {
-        self.0.lease()
+    pub fn ttl(&self) -> Option<Ttl> {
+        self.0.ttl()
     }
 
     fn acquire_guard(&mut self) -> Result<Held<G>> {

@@ -8,6 +8,7 @@ use super::runtime::block_on;
 use crate::error::Result;
 use crate::handle::multi_lock;
 use crate::lease::cell::LostReason;
+use crate::lease::policy::RenewPolicy;
 use crate::service::Lease;
 use crate::types::Key;
 
@@ -27,12 +28,33 @@ impl MultiLock {
     }
 
     /// As [`crate::MultiLock::lease_ttl`].
-    ///
-    /// # Errors
-    ///
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) below one second.
-    pub fn lease_ttl(self, ttl: Duration) -> Result<Self> {
-        self.0.into_inner().lease_ttl(ttl).map(Self::new)
+    #[must_use]
+    pub fn lease_ttl(self, ttl: Duration) -> Self {
+        Self::new(self.0.into_inner().lease_ttl(ttl))
+    }
+
+    /// As [`crate::MultiLock::renew_policy`].
+    #[must_use]
+    pub fn renew_policy(self, policy: RenewPolicy) -> Self {
+        Self::new(self.0.into_inner().renew_policy(policy))
+    }
+
+    /// As [`crate::MultiLock::renew`].
+    #[must_use]
+    pub fn renew(self, renew: bool) -> Self {
+        Self::new(self.0.into_inner().renew(renew))
+    }
+
+    /// As [`crate::MultiLock::renew_ratio`].
+    #[must_use]
+    pub fn renew_ratio(self, ratio: f64) -> Self {
+        Self::new(self.0.into_inner().renew_ratio(ratio))
+    }
+
+    /// As [`crate::MultiLock::max_hold`].
+    #[must_use]
+    pub fn max_hold(self, max_hold: Duration) -> Self {
+        Self::new(self.0.into_inner().max_hold(max_hold))
     }
 
     /// The keys, each once, in the order in which they are taken.

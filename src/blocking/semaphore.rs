@@ -8,6 +8,7 @@ use super::runtime::block_on;
 use super::ticket::Enqueued;
 use crate::error::{Error, Result};
 use crate::handle::semaphore;
+use crate::lease::policy::RenewPolicy;
 use crate::types::Key;
 
 /// A semaphore on one key; see [`crate::Semaphore`].
@@ -35,12 +36,15 @@ impl Semaphore {
     }
 
     /// As [`crate::Semaphore::lease_ttl`].
-    ///
-    /// # Errors
-    ///
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) below one second.
-    pub fn lease_ttl(self, ttl: Duration) -> Result<Self> {
-        self.0.into_inner().lease_ttl(ttl).map(Self::new)
+    #[must_use]
+    pub fn lease_ttl(self, ttl: Duration) -> Self {
+        Self::new(self.0.into_inner().lease_ttl(ttl))
+    }
+
+    /// As [`crate::Semaphore::renew_policy`].
+    #[must_use]
+    pub fn renew_policy(self, policy: RenewPolicy) -> Self {
+        Self::new(self.0.into_inner().renew_policy(policy))
     }
 
     /// As [`crate::Semaphore::renew`].
@@ -50,12 +54,9 @@ impl Semaphore {
     }
 
     /// As [`crate::Semaphore::renew_ratio`].
-    ///
-    /// # Errors
-    ///
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) unless it is more than 0 and less than 1.
-    pub fn renew_ratio(self, ratio: f64) -> Result<Self> {
-        self.0.into_inner().renew_ratio(ratio).map(Self::new)
+    #[must_use]
+    pub fn renew_ratio(self, ratio: f64) -> Self {
+        Self::new(self.0.into_inner().renew_ratio(ratio))
     }
 
     /// As [`crate::Semaphore::max_hold`].

@@ -14,6 +14,7 @@ use crate::client::Client;
 use crate::config::{ClientOptions, Config, OnUnavailable, Supplied};
 use crate::error::{Error, Result};
 use crate::events::{ClientEvent, LeaseLost, RenewalFailed};
+use crate::lease::policy::RenewPolicy;
 use crate::net::auth::AuthSource;
 use crate::net::backoff::ReconnectPolicy;
 use crate::net::connector::Connector;
@@ -253,7 +254,20 @@ impl ClientBuilder {
     /// Which part of its TTL passes before a lease is renewed, more than 0 and less than 1. Renewals come up to a tenth
     /// early, so that they do not all come together. Default: 0.5.
     pub fn renew_ratio(mut self, ratio: f64) -> Self {
-        self.options.renew_ratio = ratio;
+        self.options.renew_policy.ratio = ratio;
+        self
+    }
+
+    /// How the leases of handles that do not say otherwise are renewed. It replaces what [`renew_ratio`](Self::renew_ratio) said, which
+    /// changes a part of it. Default: at half of the TTL, up to a tenth of that earlier, for as long as they are held.
+    ///
+    /// ```
+    /// use dflockd_client::{Client, RenewPolicy};
+    ///
+    /// let builder = Client::builder().renew_policy(RenewPolicy::default().ratio(0.3).jitter(0.2));
+    /// ```
+    pub fn renew_policy(mut self, policy: RenewPolicy) -> Self {
+        self.options.renew_policy = policy;
         self
     }
 

@@ -488,7 +488,7 @@ impl Client {
 ///
 /// # let server = dflockd_client::server::Server::builder().port(0).start().await?;
 /// # let mut client = Client::builder().servers([server.local_addr().to_string()]).build()?;
-/// let acquire = AcquireRequest::new(Target::Lock, Key::new("orders/42")?).wait(Duration::from_secs(3));
+/// let acquire = AcquireRequest::new(Target::Lock, Key::new("orders/42")?).acquire_timeout(Duration::from_secs(3));
 /// let response = client.ready().await?.call(Request::Acquire(acquire)).await?;
 /// let Response::Granted(lease) = response else { panic!("{response:?}") };
 /// client.ready().await?.call(Request::Release(lease)).await?;

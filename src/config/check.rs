@@ -7,7 +7,7 @@ use super::{ClientOptions, Config, OnUnavailable, ShardConfig, Supplied};
 use crate::error::{Error, Result};
 use crate::events::{ClientEvent, EventHub};
 use crate::human::human;
-use crate::lease::schedule::{RenewRatio, Schedule};
+use crate::lease::schedule::{Pace, Schedule};
 use crate::net::auth::Credentials;
 use crate::net::refusals::Refusals;
 use crate::net::settings::ConnectionSettings;
@@ -51,7 +51,7 @@ impl ClientOptions {
             }
         }
         let lease_ttl = self.lease_ttl.map(Ttl::new).transpose()?;
-        let renew_ratio = RenewRatio::new(self.renew_ratio)?;
+        let pace = Pace::new(self.renew_policy.ratio, self.renew_policy.jitter)?;
         positive("connect_timeout", self.connect_timeout)?;
         positive("request_timeout", self.request_timeout)?;
         positive("keepalive", self.keepalive)?;
@@ -93,6 +93,7 @@ impl ClientOptions {
             strategy: self.strategy,
             request_timeout: self.request_timeout,
             acquire_timeout: self.acquire_timeout,
+            renew_policy: self.renew_policy,
             sink: supplied.sink.of_client(name.clone()),
             key_class: supplied.key_class,
             events,
@@ -112,7 +113,7 @@ impl ClientOptions {
                 }),
                 machine: Settings {
                     schedule: Schedule {
-                        renew_ratio,
+                        pace,
                         margin: self.loss_margin,
                         longest_suspend: (!self.survives_disconnect)
                             .then(|| longest_suspend(self.keepalive, self.server_read_timeout)),
@@ -226,8 +227,12 @@ mod tests {
         assert!(refusal(|o| o.shards = vec!["nonsense".into()]).contains("\"nonsense\""));
         assert!(refusal(|o| o.shards = vec!["a:1".into(), "a:1".into()]).contains("\"a:1\""));
         for ratio in [0.0, 1.0, -1.0, f64::NAN, f64::INFINITY] {
-            assert!(refusal(|o| o.renew_ratio = ratio).contains("renew ratio"), "{ratio}");
+            assert!(
+                refusal(|o| o.renew_policy.ratio = ratio).contains("renew ratio"),
+                "{ratio}"
+            );
         }
+        assert!(refusal(|o| o.renew_policy.jitter = 1.0).contains("renew jitter 1.0"));
         assert!(refusal(|o| o.lease_ttl = Some(Duration::from_millis(500))).contains("500ms"));
         let nothing = AuthSource::Value(String::new().into());
         assert!(refusal(|o| o.auth = Some(nothing)).contains("auth token"));

@@ -17,7 +17,9 @@ use std::time::Duration;
 pub(crate) use self::check::LONGEST_SILENCE;
 pub use self::on_unavailable::OnUnavailable;
 pub use self::options::ClientOptions;
+use crate::error::Result;
 use crate::events::{Callback, EventHub};
+use crate::lease::policy::{RenewPolicy, RenewTerms};
 use crate::net::connect::{ConnectOptions, Purpose};
 use crate::net::endpoint::Endpoint;
 use crate::net::reach::Way;
@@ -45,11 +47,20 @@ pub(crate) struct Config {
     pub(crate) strategy: CheckedStrategy,
     pub(crate) request_timeout: Duration,
     pub(crate) acquire_timeout: Duration,
+    pub(crate) renew_policy: RenewPolicy,
     pub(crate) sink: Sink,
     pub(crate) key_class: Option<Classifier>,
     pub(crate) events: EventHub,
     pub(crate) name: ClientName,
     pub(crate) shard: ShardConfig,
+}
+
+impl Config {
+    /// How a lease is renewed: by a policy of its own, or by that of the client.
+    pub(crate) fn renewal(&self, own: Option<&RenewPolicy>) -> Result<RenewTerms> {
+        let policy = own.unwrap_or(&self.renew_policy);
+        Ok(policy.check()?.beside(self.shard.machine.schedule.pace))
+    }
 }
 
 /// What a shard's actor needs to know.

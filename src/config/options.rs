@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::OnUnavailable;
+use crate::lease::policy::RenewPolicy;
 use crate::net::auth::AuthSource;
 use crate::net::backoff::ReconnectPolicy;
 use crate::net::fencing::Fencing;
@@ -59,7 +60,7 @@ pub struct ClientOptions {
     pub(crate) request_timeout: Duration,
     pub(crate) acquire_timeout: Duration,
     pub(crate) lease_ttl: Option<Duration>,
-    pub(crate) renew_ratio: f64,
+    pub(crate) renew_policy: RenewPolicy,
     pub(crate) loss_margin: Option<Duration>,
     pub(crate) keepalive: Duration,
     pub(crate) reply_timeout: Duration,
@@ -90,7 +91,7 @@ impl Default for ClientOptions {
             request_timeout: Duration::from_secs(5),
             acquire_timeout: Duration::from_secs(10),
             lease_ttl: None,
-            renew_ratio: 0.5,
+            renew_policy: RenewPolicy::default(),
             loss_margin: None,
             keepalive: Duration::from_secs(10),
             reply_timeout: Duration::from_secs(10),

@@ -345,7 +345,26 @@ pub(super) static TABLE: &[&dyn Setting] = &[
         |d, v| d.options.acquire_timeout = v,
     ),
     &field("lease_ttl", |o| o.lease_ttl, |d, v| d.options.lease_ttl = v),
-    &field("renew_ratio", |o| o.renew_ratio, |d, v| d.options.renew_ratio = v),
+    &field(
+        "renew",
+        |o| o.renew_policy.renew,
+        |d, v| d.options.renew_policy.renew = v,
+    ),
+    &field(
+        "renew_ratio",
+        |o| o.renew_policy.ratio,
+        |d, v| d.options.renew_policy.ratio = v,
+    ),
+    &field(
+        "renew_jitter",
+        |o| o.renew_policy.jitter,
+        |d, v| d.options.renew_policy.jitter = v,
+    ),
+    &field(
+        "max_hold",
+        |o| o.renew_policy.max_hold,
+        |d, v| d.options.renew_policy.max_hold = v,
+    ),
     &field("loss_margin", |o| o.loss_margin, |d, v| d.options.loss_margin = v),
     &field("keepalive", |o| o.keepalive, |d, v| d.options.keepalive = v),
     &field("reply_timeout", |o| o.reply_timeout, |d, v| d.options.reply_timeout = v),

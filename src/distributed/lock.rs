@@ -91,7 +91,7 @@ impl Holder<LockGuard> {
     /// # let server = dflockd_client::server::Server::builder().port(0).start().await?;
     /// # let options = Client::builder().servers([server.local_addr().to_string()]);
     /// let mut lock = DistributedLock::with_options("orders/42", options)?;
-    /// let ttl = lock.with_lock(async |guard| Ok::<_, Error>(guard.lease_ttl())).await?;
+    /// let ttl = lock.with_lock(async |guard| Ok::<_, Error>(guard.ttl())).await?;
     /// assert!(ttl.as_secs() == 33 && !lock.is_held());
     /// # Ok(())
     /// # }

@@ -16,7 +16,7 @@ use crate::handle::guard::LockGuard;
 use crate::handle::lock::Lock;
 use crate::handle::terms::Handle;
 use crate::handle::ticket::{Enqueued, Ticket};
-use crate::service::release;
+use crate::service::{Lease, release};
 use crate::types::{Fence, Key, Target, Token, Ttl};
 
 pub use lock::DistributedLock;
@@ -318,12 +318,16 @@ impl<G: Guard> Holder<G> {
         self.guard().filter(|guard| guard.is_held())?.fence()
     }
 
+    /// The lease of what it holds, even if that is lost: the same as [`guard`](Self::guard), whichever of the two guards that is.
+    #[must_use]
+    pub fn lease(&self) -> Option<&Lease> {
+        self.guard().map(|guard| &**guard)
+    }
+
     /// How long the server keeps what is held after each renewal.
     #[must_use]
-    pub fn lease(&self) -> Option<Ttl> {
-        self.guard()
-            .filter(|guard| guard.is_held())
-            .map(|guard| guard.lease_ttl())
+    pub fn ttl(&self) -> Option<Ttl> {
+        self.guard().filter(|guard| guard.is_held()).map(|guard| guard.ttl())
     }
 
     /// A guard for as long as some work runs: what this object has stays nothing.

@@ -16,6 +16,7 @@ use crate::handle::lock::Lock;
 use crate::handle::terms::Handle;
 use crate::join::join_all;
 use crate::lease::cell::LostReason;
+use crate::lease::policy::RenewPolicy;
 use crate::service::Core;
 use crate::types::{Key, Target};
 
@@ -55,15 +56,40 @@ impl MultiLock {
     }
 
     /// How long the servers keep each lock without a renewal; the servers' default unless it is set here or on the client.
-    /// Rounded up to whole seconds.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::InvalidInput`] below one second.
-    pub fn lease_ttl(mut self, ttl: Duration) -> Result<Self> {
-        let locks = self.locks.into_iter();
-        self.locks = locks.map(|lock| lock.lease_ttl(ttl)).collect::<Result<_>>()?;
-        Ok(self)
+    /// Rounded up to whole seconds; less than one second is refused when they are acquired.
+    #[must_use]
+    pub fn lease_ttl(self, ttl: Duration) -> Self {
+        self.each(|lock| lock.lease_ttl(ttl))
+    }
+
+    /// How the leases are renewed; as the [client](crate::ClientBuilder::renew_policy) says unless it is set here. The next three change
+    /// parts of it. What is invalid is refused when they are acquired.
+    #[must_use]
+    pub fn renew_policy(self, policy: RenewPolicy) -> Self {
+        self.each(|lock| lock.renew_policy(policy))
+    }
+
+    /// Whether the leases are renewed in the background (they are, by default). Without, they are lost when their TTL is over.
+    #[must_use]
+    pub fn renew(self, renew: bool) -> Self {
+        self.each(|lock| lock.renew(renew))
+    }
+
+    /// Which part of its TTL passes before a lease is renewed, more than 0 and less than 1.
+    #[must_use]
+    pub fn renew_ratio(self, ratio: f64) -> Self {
+        self.each(|lock| lock.renew_ratio(ratio))
+    }
+
+    /// Stops renewing each lease once it was held for so long: it is lost at most a TTL later, however alive its holder is.
+    #[must_use]
+    pub fn max_hold(self, max_hold: Duration) -> Self {
+        self.each(|lock| lock.max_hold(max_hold))
+    }
+
+    fn each(mut self, change: impl Fn(Lock) -> Lock) -> Self {
+        self.locks = self.locks.into_iter().map(change).collect();
+        self
     }
 
     /// The keys, each once, in the order in which they are taken.

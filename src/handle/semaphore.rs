@@ -7,6 +7,7 @@ use crate::error::{Error, Result};
 use crate::handle::guard::{SemaphorePermit, hold};
 use crate::handle::terms::Handle;
 use crate::handle::ticket::Enqueued;
+use crate::lease::policy::RenewPolicy;
 use crate::types::Key;
 
 /// A semaphore on one key: as many holders at once as its limit.
@@ -36,35 +37,35 @@ impl Semaphore {
     }
 
     /// How long the server keeps a slot without a renewal; the server's default unless it is set here or on the client.
-    /// Rounded up to whole seconds.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) below one second.
-    pub fn lease_ttl(self, ttl: Duration) -> Result<Self> {
-        Ok(Self(self.0.lease_ttl(ttl)?))
+    /// Rounded up to whole seconds; less than one second is refused when it is acquired.
+    #[must_use]
+    pub fn lease_ttl(self, ttl: Duration) -> Self {
+        Self(self.0.lease_ttl(ttl))
+    }
+
+    /// How leases are renewed; as the [client](crate::ClientBuilder::renew_policy) says unless it is set here. The next three change
+    /// parts of it. What is invalid is refused when it is acquired.
+    #[must_use]
+    pub fn renew_policy(self, policy: RenewPolicy) -> Self {
+        Self(self.0.renew_policy(policy))
     }
 
     /// Whether leases are renewed in the background (they are, by default). Without, a lease is lost when its TTL is over.
     #[must_use]
     pub fn renew(self, renew: bool) -> Self {
-        Self(self.0.renew(renew))
+        Self(self.0.renewing(|policy| policy.renew = renew))
     }
 
-    /// Which part of its TTL passes before a lease is renewed, more than 0 and less than 1; the client's
-    /// [`renew_ratio`](crate::ClientBuilder::renew_ratio) unless it is set here.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for any other number.
-    pub fn renew_ratio(self, ratio: f64) -> Result<Self> {
-        Ok(Self(self.0.renew_ratio(ratio)?))
+    /// Which part of its TTL passes before a lease is renewed, more than 0 and less than 1.
+    #[must_use]
+    pub fn renew_ratio(self, ratio: f64) -> Self {
+        Self(self.0.renewing(|policy| policy.ratio = ratio))
     }
 
     /// Stops renewing once a lease was held for so long: it is lost at most a TTL later, however alive its holder is.
     #[must_use]
     pub fn max_hold(self, max_hold: Duration) -> Self {
-        Self(self.0.max_hold(max_hold))
+        Self(self.0.renewing(|policy| policy.max_hold = Some(max_hold)))
     }
 
     /// The key.
@@ -191,7 +192,7 @@ impl Semaphore {
     /// let ttl = slots
     ///     .with_permit(async |permit| {
     ///         // The work that needs it; any error type that `Error` can be turned into will do.
-    ///         Ok::<_, Error>(permit.lease_ttl())
+    ///         Ok::<_, Error>(permit.ttl())
     ///     })
     ///     .await?;
     /// assert_eq!(ttl.as_secs(), 33);

@@ -7,7 +7,6 @@ use std::time::Duration;
 use crate::error::{Error, Result};
 use crate::handle::ticket::{Enqueued, Ticket};
 use crate::lease::policy::RenewPolicy;
-use crate::lease::schedule::RenewRatio;
 use crate::service::{AcquireRequest, Core, Lease, Request, Response, busy, execute};
 use crate::types::{Key, Target, Ttl};
 
@@ -18,8 +17,10 @@ pub(crate) struct Handle {
     pub(crate) target: Target,
     pub(crate) key: Key,
     pub(crate) wait: Duration,
-    ttl: Option<Ttl>,
-    policy: RenewPolicy,
+    /// Unchecked: see [`request`](Self::request).
+    ttl: Option<Duration>,
+    /// Unchecked. None: as the client says.
+    renew_policy: Option<RenewPolicy>,
     /// The caller holds other leases of this client meanwhile.
     holding: bool,
 }
@@ -31,8 +32,8 @@ impl Handle {
             target,
             key: Key::new(key)?,
             wait: config.acquire_timeout,
-            ttl: config.shard.machine.lease_ttl,
-            policy: RenewPolicy::default(),
+            ttl: config.shard.machine.lease_ttl.map(Ttl::as_duration),
+            renew_policy: None,
             holding: false,
             core: Arc::clone(core),
         })
@@ -43,23 +44,19 @@ impl Handle {
         self
     }
 
-    pub(crate) fn lease_ttl(mut self, ttl: Duration) -> Result<Self> {
-        self.ttl = Some(Ttl::new(ttl)?);
-        Ok(self)
-    }
-
-    pub(crate) fn renew(mut self, renew: bool) -> Self {
-        self.policy.never = !renew;
+    pub(crate) fn lease_ttl(mut self, ttl: Duration) -> Self {
+        self.ttl = Some(ttl);
         self
     }
 
-    pub(crate) fn renew_ratio(mut self, ratio: f64) -> Result<Self> {
-        self.policy.ratio = Some(RenewRatio::new(ratio)?);
-        Ok(self)
+    pub(crate) fn renew_policy(mut self, policy: RenewPolicy) -> Self {
+        self.renew_policy = Some(policy);
+        self
     }
 
-    pub(crate) fn max_hold(mut self, max_hold: Duration) -> Self {
-        self.policy.max_hold = Some(max_hold);
+    /// Changes a part of the policy that counts so far.
+    pub(crate) fn renewing(mut self, change: impl FnOnce(&mut RenewPolicy)) -> Self {
+        change(self.renew_policy.get_or_insert(self.core.config.renew_policy));
         self
     }
 
@@ -112,7 +109,7 @@ impl Handle {
     }
 
     pub(crate) async fn enqueue<G>(&self, guard: fn(Lease) -> G) -> Result<Enqueued<G>> {
-        let request = Request::Enqueue(self.request(Duration::ZERO));
+        let request = Request::Enqueue(self.request(Duration::ZERO)?);
         match execute(&self.core, request).await? {
             Response::Granted(lease) => Ok(Enqueued::Acquired(guard(lease))),
             Response::Queued(place) => Ok(Enqueued::Queued(Ticket::new(place, guard))),
@@ -121,19 +118,23 @@ impl Handle {
     }
 
     async fn ask(&self, wait: Duration) -> Result<Response> {
-        execute(&self.core, Request::Acquire(self.request(wait))).await
+        execute(&self.core, Request::Acquire(self.request(wait)?)).await
     }
 
-    fn request(&self, wait: Duration) -> AcquireRequest {
-        AcquireRequest {
+    /// Checks the terms: what is invalid is refused before anything is sent.
+    fn request(&self, wait: Duration) -> Result<AcquireRequest> {
+        if let Some(policy) = &self.renew_policy {
+            policy.check()?;
+        }
+        Ok(AcquireRequest {
             target: self.target,
             key: self.key.clone(),
             wait,
-            ttl: self.ttl,
-            policy: self.policy,
+            ttl: self.ttl.map(Ttl::new).transpose()?,
+            renew_policy: self.renew_policy,
             holding: self.holding,
             progress: None,
-        }
+        })
     }
 }
 
@@ -151,6 +152,10 @@ impl fmt::Debug for Handle {
         shown
             .field("acquire_timeout", &self.wait)
             .field("lease_ttl", &self.ttl)
+            .field(
+                "renew_policy",
+                self.renew_policy.as_ref().unwrap_or(&self.core.config.renew_policy),
+            )
             .finish_non_exhaustive()
     }
 }

@@ -16,7 +16,8 @@ use crate::client::Client;
 use crate::error::ErrorKind;
 use crate::error::Result;
 use crate::handle::guard::{LockGuard, SemaphorePermit};
-use crate::types::{Limit, Target, Ttl};
+use crate::lease::policy::RenewPolicy;
+use crate::types::{Limit, Target};
 
 /// Has the requests of one key run one at a time, in all processes that use the same servers: [`KeyedLayer`] says how.
 ///
@@ -132,20 +133,23 @@ impl<G, R> KeyedLayer<G, R> {
     }
 
     /// How long the server keeps a lease without a renewal; the server's default unless it is set here or on the client.
-    /// Rounded up to whole seconds.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::InvalidInput`] below one second.
-    pub fn lease_ttl(self, ttl: Duration) -> Result<Self> {
-        let ttl = Ttl::new(ttl)?;
-        Ok(self.with(|section| section.lease_ttl = Some(ttl)))
+    /// Rounded up to whole seconds. With less than one second each request is refused, with [`ErrorKind::InvalidInput`].
+    #[must_use]
+    pub fn lease_ttl(self, ttl: Duration) -> Self {
+        self.with(|section| section.lease_ttl = Some(ttl))
+    }
+
+    /// How leases are renewed; as the [client](crate::ClientBuilder::renew_policy) says unless it is set here. With a policy that is
+    /// invalid each request is refused, with [`ErrorKind::InvalidInput`].
+    #[must_use]
+    pub fn renew_policy(self, policy: RenewPolicy) -> Self {
+        self.with(|section| section.renew_policy = policy)
     }
 
     /// Stops renewing once a lease was held for so long: it is lost at most a TTL later, and the request is stopped.
     #[must_use]
     pub fn max_hold(self, max_hold: Duration) -> Self {
-        self.with(|section| section.max_hold = Some(max_hold))
+        self.with(|section| section.renew_policy.max_hold = Some(max_hold))
     }
 
     /// Shows each request with its lease to a closure, before the inner service is called: it can put what the handler needs into the request.
@@ -200,7 +204,7 @@ impl<G, R> fmt::Debug for KeyedLayer<G, R> {
             .field("target", &self.section.target)
             .field("acquire_timeout", &self.section.acquire_timeout)
             .field("lease_ttl", &self.section.lease_ttl)
-            .field("max_hold", &self.section.max_hold)
+            .field("renew_policy", &self.section.renew_policy)
             .finish_non_exhaustive()
     }
 }

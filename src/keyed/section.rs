@@ -10,8 +10,9 @@ use super::key::RequestKey;
 use crate::error::Result;
 use crate::handle::guard::Guard;
 use crate::handle::terms::Handle;
+use crate::lease::policy::RenewPolicy;
 use crate::service::{Core, release};
-use crate::types::{Key, Target, Ttl};
+use crate::types::{Key, Target};
 
 type KeyOf<R> = dyn Fn(&R) -> Result<Option<Key>> + Send + Sync;
 type OnAcquired<G, R> = dyn Fn(&mut R, &G) + Send + Sync;
@@ -23,8 +24,8 @@ pub(super) struct Section<G, R> {
     key: Arc<KeyOf<R>>,
     on_acquired: Option<Arc<OnAcquired<G, R>>>,
     pub(super) acquire_timeout: Option<Duration>,
-    pub(super) lease_ttl: Option<Ttl>,
-    pub(super) max_hold: Option<Duration>,
+    pub(super) lease_ttl: Option<Duration>,
+    pub(super) renew_policy: RenewPolicy,
 }
 
 impl<G, R> Section<G, R> {
@@ -40,7 +41,7 @@ impl<G, R> Section<G, R> {
             on_acquired: None,
             acquire_timeout: None,
             lease_ttl: None,
-            max_hold: None,
+            renew_policy: core.config.renew_policy,
         }
     }
 
@@ -61,11 +62,9 @@ impl<G: Guard, R> Section<G, R> {
             handle = handle.acquire_timeout(timeout);
         }
         if let Some(ttl) = self.lease_ttl {
-            handle = handle.lease_ttl(ttl.as_duration())?;
+            handle = handle.lease_ttl(ttl);
         }
-        if let Some(max_hold) = self.max_hold {
-            handle = handle.max_hold(max_hold);
-        }
+        let handle = handle.renew_policy(self.renew_policy);
         handle.acquire().await.map(G::of)
     }
 
@@ -107,7 +106,7 @@ impl<G, R> Clone for Section<G, R> {
             on_acquired: self.on_acquired.clone(),
             acquire_timeout: self.acquire_timeout,
             lease_ttl: self.lease_ttl,
-            max_hold: self.max_hold,
+            renew_policy: self.renew_policy,
         }
     }
 }

@@ -1,16 +1,185 @@
-//! How a lease is renewed.
+//! How leases are renewed.
 
+use std::fmt;
 use std::time::Duration;
 
-use super::schedule::RenewRatio;
+use serde::{Deserialize, Serialize};
 
-/// How the leases of one acquire behave.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct RenewPolicy {
+use super::schedule::Pace;
+use crate::error::Result;
+use crate::human::optional_as_text;
+
+/// How a lease is renewed: at which part of its TTL, how much earlier at random, for how long, or not at all.
+///
+/// It is taken whole by [`ClientBuilder::renew_policy`](crate::ClientBuilder::renew_policy), for all leases of a client, and by
+/// `renew_policy` of the handles, for their own. Setters such as [`Lock::renew_ratio`](crate::Lock::renew_ratio) change one part of the
+/// policy that their handle has.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use dflockd_client::{Client, RenewPolicy};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), dflockd_client::Error> {
+/// # let server = dflockd_client::server::Server::builder().port(0).start().await?;
+/// # let address = server.local_addr().to_string();
+/// // Early, and for an hour at most.
+/// let policy = RenewPolicy::default().ratio(0.3).max_hold(Duration::from_secs(3600));
+/// assert_eq!(policy.to_string(), "at 0.3 of the TTL, up to 0.1 of that earlier, for 3600s at most");
+///
+/// let client = Client::builder().servers([address]).renew_policy(policy).build()?;
+/// let once = client.lock("orders/42")?.renew_policy(RenewPolicy::off());
+/// # once.acquire().await?.release().await
+/// # }
+/// ```
+///
+/// Its numbers are checked when the client is built, or the lease is acquired. It is serialized as a map of `renew`, `ratio`,
+/// `jitter` and `max_hold`, where durations are texts with units such as `1h`. What is not said has its default.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RenewPolicy {
+    pub(crate) renew: bool,
+    pub(crate) ratio: f64,
+    pub(crate) jitter: f64,
+    #[serde(with = "optional_as_text", skip_serializing_if = "Option::is_none")]
+    pub(crate) max_hold: Option<Duration>,
+}
+
+/// Renewed when half of the TTL is over, or up to a tenth of that earlier, for as long as it is held.
+impl Default for RenewPolicy {
+    fn default() -> Self {
+        Self {
+            renew: true,
+            ratio: 0.5,
+            jitter: 0.1,
+            max_hold: None,
+        }
+    }
+}
+
+impl RenewPolicy {
+    /// Returns the policy under which nothing is renewed: a lease is lost when its TTL is over.
+    #[must_use]
+    pub fn off() -> Self {
+        Self {
+            renew: false,
+            ..Self::default()
+        }
+    }
+
+    /// Which part of its TTL passes before a lease is renewed, more than 0 and less than 1. Default: 0.5.
+    #[must_use]
+    pub fn ratio(mut self, ratio: f64) -> Self {
+        self.ratio = ratio;
+        self
+    }
+
+    /// By which part of the time to a renewal it may come earlier, at random, so that renewals do not all come together: 0 or more, and
+    /// less than 1. Default: 0.1.
+    #[must_use]
+    pub fn jitter(mut self, jitter: f64) -> Self {
+        self.jitter = jitter;
+        self
+    }
+
+    /// Stops renewing once a lease was held for so long: it is lost at most a TTL later, however alive its holder is. Default: no
+    /// such bound.
+    #[must_use]
+    pub fn max_hold(mut self, max_hold: Duration) -> Self {
+        self.max_hold = Some(max_hold);
+        self
+    }
+
+    /// What it means for a lease.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput`, naming the number that is wrong.
+    pub(crate) fn check(&self) -> Result<RenewTerms> {
+        Ok(RenewTerms {
+            never: !self.renew,
+            max_hold: self.max_hold,
+            pace: Some(Pace::new(self.ratio, self.jitter)?),
+        })
+    }
+}
+
+/// Says it in words.
+impl fmt::Display for RenewPolicy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.renew {
+            return f.write_str("off");
+        }
+        write!(f, "at {} of the TTL", self.ratio)?;
+        if self.jitter != 0.0 {
+            write!(f, ", up to {} of that earlier", self.jitter)?;
+        }
+        match self.max_hold {
+            Some(max_hold) => write!(f, ", for {max_hold:?} at most"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// How the lease of one acquire is renewed. Checked.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct RenewTerms {
     /// Do not renew at all.
     pub(crate) never: bool,
     /// Renew for so long, from the grant on.
     pub(crate) max_hold: Option<Duration>,
-    /// Renew at another part of the TTL than the client's other leases.
-    pub(crate) ratio: Option<RenewRatio>,
+    /// Renew at another pace than the client's other leases.
+    pub(crate) pace: Option<Pace>,
+}
+
+impl RenewTerms {
+    /// The same for a client of that pace: what differs from it is kept only.
+    pub(crate) fn beside(self, pace: Pace) -> Self {
+        Self {
+            pace: self.pace.filter(|own| *own != pace),
+            ..self
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read_and_what_is_not_said_has_its_default() {
+        let policy = RenewPolicy::default().ratio(0.25).max_hold(Duration::from_secs(90));
+        let text = serde_json::to_string(&policy).unwrap();
+        assert_eq!(text, r#"{"renew":true,"ratio":0.25,"jitter":0.1,"max_hold":"90s"}"#);
+        assert_eq!(serde_json::from_str::<RenewPolicy>(&text).unwrap(), policy);
+        let read: RenewPolicy = serde_json::from_str(r#"{"max_hold": "1m30s", "ratio": 0.25}"#).unwrap();
+        assert_eq!(read, policy);
+        let off = serde_json::to_string(&RenewPolicy::off()).unwrap();
+        assert_eq!(serde_json::from_str::<RenewPolicy>(&off).unwrap(), RenewPolicy::off());
+        for wrong in [r#"{"max_hold": 90}"#, r#"{"max_hold": "90"}"#, r#"{"maximum": 1}"#] {
+            assert!(serde_json::from_str::<RenewPolicy>(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn it_is_shown_in_words() {
+        assert_eq!(RenewPolicy::off().to_string(), "off");
+        assert_eq!(RenewPolicy::default().jitter(0.0).to_string(), "at 0.5 of the TTL");
+    }
+
+    #[test]
+    fn each_bad_number_is_named_with_its_remedy() {
+        for (policy, said) in [
+            (RenewPolicy::default().ratio(1.0), "renew ratio 1.0 is not acceptable"),
+            (RenewPolicy::default().ratio(f64::NAN), "more than 0 and less than 1"),
+            (RenewPolicy::off().ratio(-0.5), "renew ratio -0.5"),
+            (RenewPolicy::default().jitter(1.0), "renew jitter 1.0 is not acceptable"),
+            (RenewPolicy::default().jitter(-0.1), "0 or more, and less than 1"),
+            (RenewPolicy::default().jitter(f64::NAN), "renew jitter NaN"),
+        ] {
+            let error = policy.check().unwrap_err().to_string();
+            assert!(error.contains(said), "{policy:?}: {error}");
+        }
+    }
 }

@@ -15,8 +15,8 @@ use crate::types::Ttl;
 /// How leases are timed.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Schedule {
-    /// Which part of the TTL passes before a renewal, where a lease does not say otherwise.
-    pub(crate) renew_ratio: RenewRatio,
+    /// When leases are renewed that do not say otherwise.
+    pub(crate) pace: Pace,
     /// How long before the server may grant it to somebody else the holder is told; `None` for the default.
     pub(crate) margin: Option<Duration>,
     /// For how long the machine may be suspended before a server that hears nothing gives up the connection, and with it the lease;
@@ -26,11 +26,10 @@ pub(crate) struct Schedule {
 
 /// Which part of its TTL passes before a lease is renewed: more than 0 and less than 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct RenewRatio(NonZeroU64);
+struct RenewRatio(NonZeroU64);
 
 impl RenewRatio {
-    /// Checks a ratio.
-    pub(crate) fn new(ratio: f64) -> Result<Self> {
+    fn new(ratio: f64) -> Result<Self> {
         // Its bits: those of no such number are all zero, so that an optional ratio takes no more room.
         if let Some(bits) = NonZeroU64::new(ratio.to_bits()).filter(|_| ratio > 0.0 && ratio < 1.0) {
             return Ok(Self(bits));
@@ -47,8 +46,28 @@ impl RenewRatio {
     }
 }
 
-/// How much of the time to a renewal jitter may take away: renewals come early by up to a tenth, never late.
-const JITTER: f64 = 0.1;
+/// When a lease is renewed. Renewals come early, never late.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Pace {
+    ratio: RenewRatio,
+    /// How much of the time to a renewal chance may take away.
+    jitter: f64,
+}
+
+impl Pace {
+    /// Checks the numbers of a policy.
+    pub(crate) fn new(ratio: f64, jitter: f64) -> Result<Self> {
+        let ratio = RenewRatio::new(ratio)?;
+        if !(0.0..1.0).contains(&jitter) {
+            return Err(Error::invalid(
+                "renew jitter",
+                jitter,
+                "give the part of the time to a renewal by which it may come earlier: 0 or more, and less than 1",
+            ));
+        }
+        Ok(Self { ratio, jitter })
+    }
+}
 
 /// The default margin is this part of the TTL, …
 const MARGIN_PART: u32 = 20;
@@ -75,10 +94,11 @@ impl Schedule {
         after(sent_at, ttl.as_duration() - self.margin(ttl))
     }
 
-    /// When to renew it, by a ratio of its own or by that of all. `random` is in [0, 1).
-    pub(crate) fn renew_at(&self, sent_at: Instant, ttl: Ttl, own: Option<RenewRatio>, random: f64) -> Instant {
+    /// When to renew it, at a pace of its own or at that of all. `random` is in [0, 1).
+    pub(crate) fn renew_at(&self, sent_at: Instant, ttl: Ttl, own: Option<Pace>, random: f64) -> Instant {
         let lifetime = ttl.as_duration() - self.margin(ttl);
-        let part = own.unwrap_or(self.renew_ratio).get() * (1.0 - JITTER * random);
+        let pace = own.unwrap_or(self.pace);
+        let part = pace.ratio.get() * (1.0 - pace.jitter * random);
         let wanted = ttl.as_duration().mul_f64(part.clamp(0.0, 1.0));
         // With a ratio close to 1 the renewal still needs some time before the deadline.
         after(sent_at, wanted.min(lifetime.mul_f64(0.9)))
@@ -106,7 +126,7 @@ mod tests {
 
     fn schedule(renew_ratio: f64) -> Schedule {
         Schedule {
-            renew_ratio: RenewRatio::new(renew_ratio).unwrap(),
+            pace: Pace::new(renew_ratio, 0.1).unwrap(),
             margin: None,
             longest_suspend: None,
         }
@@ -144,10 +164,14 @@ mod tests {
                 }
             }
         }
-        let own = RenewRatio::new(0.2).ok();
+        let own = Pace::new(0.2, 0.0).ok();
         for (own, due) in [(None, 5), (own, 2)] {
             let renew = schedule(0.5).renew_at(sent, ttl(10), own, 0.0);
             assert_eq!(renew, sent + Duration::from_secs(due));
+        }
+        for (jitter, due) in [(0.0, 5.0), (0.1, 4.75), (0.8, 3.0)] {
+            let renew = schedule(0.5).renew_at(sent, ttl(10), Pace::new(0.5, jitter).ok(), 0.5);
+            assert_eq!(renew, sent + Duration::from_secs_f64(due), "{jitter}");
         }
     }
 

@@ -101,7 +101,7 @@ impl<'a, H: Borrow<Arc<Core>> + Clone + Send + 'a> Acquiring<'a, H> {
                     *this.shard = place.index;
                     *this.until = (!wait.is_zero()).then(|| after(Instant::now(), wait));
                     match room_now(place, &place.room, reserved.take()) {
-                        Some(room) => tried(place, this.request, room)?,
+                        Some(room) => tried(core, place, this.request, room)?,
                         None => Stage::NeedsRoom(Box::pin(Arc::clone(&place.room).acquire_owned())),
                     }
                 }
@@ -111,7 +111,7 @@ impl<'a, H: Borrow<Arc<Core>> + Clone + Send + 'a> Acquiring<'a, H> {
                     };
                     let place = core.topology.shard(*this.shard)?;
                     // Rooms are never closed.
-                    tried(place, this.request, room.map_err(|_| place.gone())?)?
+                    tried(core, place, this.request, room.map_err(|_| place.gone())?)?
                 }
                 Stage::IsTried(answer) => match Pin::new(answer).poll(cx) {
                     Poll::Ready(Ok(answer)) => match granted_or_refused(answer, core)? {
@@ -155,7 +155,12 @@ impl<'a, H: Borrow<Arc<Core>> + Clone + Send + 'a> Acquiring<'a, H> {
 }
 
 /// Sends the try.
-fn tried<'a>(place: &ShardPlace, request: &AcquireRequest, room: OwnedSemaphorePermit) -> Result<Stage<'a>> {
+fn tried<'a>(
+    core: &Core,
+    place: &ShardPlace,
+    request: &AcquireRequest,
+    room: OwnedSemaphorePermit,
+) -> Result<Stage<'a>> {
     let patience = match request.wait.is_zero() {
         true => Patience::Try,
         false => Patience::TryThenWait,
@@ -165,7 +170,7 @@ fn tried<'a>(place: &ShardPlace, request: &AcquireRequest, room: OwnedSemaphoreP
     }
     let (told, answer) = oneshot::channel();
     let ask = Ask { told, _room: room };
-    place.tell(Input::Acquire(acquire_message(request, ask), patience))?;
+    place.tell(Input::Acquire(acquire_message(core, request, ask)?, patience))?;
     Ok(Stage::IsTried(answer))
 }
 
@@ -192,7 +197,7 @@ async fn wait(
     // Known to the shard once it waits.
     let mut progress = None;
     let asked = ask(place, &place.waiting_room, None, |ask| {
-        let mut acquire = acquire_message(&request, ask);
+        let mut acquire = acquire_message(core, &request, ask)?;
         acquire.progress = Some(progress.insert(Progress::default()).clone());
         place.tell(Input::Acquire(acquire, Patience::Until(until, refused)))
     });

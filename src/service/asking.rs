@@ -53,10 +53,11 @@ pub(super) async fn lost(core: Arc<Core>, shard: usize) -> Result<Response> {
     Err(core.topology.shard(shard)?.lost().await)
 }
 
-pub(super) fn acquire_message(request: &AcquireRequest, ask: Ask<Acquired>) -> Box<Acquire> {
-    let mut acquire = Acquire::new(request.target, request.key.clone(), request.ttl, request.policy, ask);
+pub(super) fn acquire_message(core: &Core, request: &AcquireRequest, ask: Ask<Acquired>) -> Result<Box<Acquire>> {
+    let terms = core.config.renewal(request.renew_policy.as_ref())?;
+    let mut acquire = Acquire::new(request.target, request.key.clone(), request.ttl, terms, ask);
     acquire.holding = request.holding;
-    acquire
+    Ok(acquire)
 }
 
 pub(super) fn origin(core: &Arc<Core>) -> Origin {

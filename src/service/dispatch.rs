@@ -177,7 +177,7 @@ async fn enqueue(core: impl Borrow<Arc<Core>>, request: AcquireRequest) -> Resul
     let core = core.borrow();
     let place = core.topology.route(&request.key)?;
     let asked = ask(place, &place.waiting_room, None, |ask| {
-        let mut acquire = acquire_message(&request, ask);
+        let mut acquire = acquire_message(core, &request, ask)?;
         acquire.progress.clone_from(&request.progress);
         place.tell(Input::Acquire(acquire, Patience::Enqueue))
     });

@@ -111,7 +111,7 @@ impl Lease {
 
     /// How long the server keeps the lease after each renewal.
     #[must_use]
-    pub fn lease_ttl(&self) -> Ttl {
+    pub fn ttl(&self) -> Ttl {
         self.held.cell.ttl
     }
 

@@ -164,7 +164,7 @@ mod tests {
     }
 
     fn request() -> Request {
-        Request::Acquire(AcquireRequest::new(Target::Lock, Key::new("k").unwrap()).wait(WAIT))
+        Request::Acquire(AcquireRequest::new(Target::Lock, Key::new("k").unwrap()).acquire_timeout(WAIT))
     }
 
     #[tokio::test(start_paused = true)]

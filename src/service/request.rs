@@ -12,7 +12,6 @@ use crate::error::{Budget, Error, ErrorKind, Result, named};
 use crate::escape::Escaped;
 use crate::human::human;
 use crate::lease::policy::RenewPolicy;
-use crate::lease::schedule::RenewRatio;
 use crate::protocol::{Channel, Group, Pattern, Payload};
 use crate::shard::progress::{Progress, WaitsFor};
 use crate::signal::{SignalConn, SignalOptions};
@@ -300,13 +299,14 @@ impl Request {
 }
 
 /// A lock or a slot that is wanted.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq)]
 pub struct AcquireRequest {
     pub(crate) target: Target,
     pub(crate) key: Key,
     pub(crate) wait: Duration,
     pub(crate) ttl: Option<Ttl>,
-    pub(crate) policy: RenewPolicy,
+    /// None: as the client says.
+    pub(crate) renew_policy: Option<RenewPolicy>,
     /// Its caller holds other leases of this client meanwhile.
     pub(crate) holding: bool,
     /// What it waits for, while the timeout layer wants to know.
@@ -320,6 +320,7 @@ impl fmt::Debug for AcquireRequest {
             .field("key", &self.key)
             .field("wait", &self.wait)
             .field("ttl", &self.ttl)
+            .field("renew_policy", &self.renew_policy)
             .finish_non_exhaustive()
     }
 }
@@ -333,7 +334,7 @@ impl AcquireRequest {
             key,
             wait: Duration::ZERO,
             ttl: None,
-            policy: RenewPolicy::default(),
+            renew_policy: None,
             holding: false,
             progress: None,
         }
@@ -346,12 +347,12 @@ impl AcquireRequest {
         }
     }
 
-    /// Waits for it, for up to `wait`. Without a wait a lock that is held is answered with [`Response::Busy`]. With one
+    /// Waits for it, for up to `timeout`. Without a wait a lock that is held is answered with [`Response::Busy`]. With one
     /// it is an error of kind [`Timeout`](crate::ErrorKind::Timeout) when the time is over, if a server has said that the key is
     /// held, and of kind [`Unavailable`](crate::ErrorKind::Unavailable) if no server said anything.
     #[must_use]
-    pub fn wait(mut self, wait: Duration) -> Self {
-        self.wait = wait;
+    pub fn acquire_timeout(mut self, timeout: Duration) -> Self {
+        self.wait = timeout;
         self
     }
 
@@ -362,28 +363,11 @@ impl AcquireRequest {
         self
     }
 
-    /// Whether the lease is renewed. Default: yes.
+    /// How the lease is renewed; as the client's other leases unless it is said here. A policy that is invalid is refused, with
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput), before anything is sent.
     #[must_use]
-    pub fn renew(mut self, renew: bool) -> Self {
-        self.policy.never = !renew;
-        self
-    }
-
-    /// After which part of its TTL the lease is renewed, where that differs from the client's
-    /// [`renew_ratio`](crate::ClientBuilder::renew_ratio).
-    ///
-    /// # Errors
-    ///
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) unless it is more than 0 and less than 1.
-    pub fn renew_ratio(mut self, ratio: f64) -> Result<Self> {
-        self.policy.ratio = Some(RenewRatio::new(ratio)?);
-        Ok(self)
-    }
-
-    /// Stops renewing the lease when it has been held for so long; it then ends with its TTL.
-    #[must_use]
-    pub fn max_hold(mut self, max_hold: Duration) -> Self {
-        self.policy.max_hold = Some(max_hold);
+    pub fn renew_policy(mut self, policy: RenewPolicy) -> Self {
+        self.renew_policy = Some(policy);
         self
     }
 }

@@ -6,7 +6,7 @@ use super::ask::Ask;
 use super::held::Acquired;
 use super::ids::WaitKey;
 use super::progress::{Progress, Refusal, WaitsFor};
-use crate::lease::policy::RenewPolicy;
+use crate::lease::policy::RenewTerms;
 use crate::protocol::StableRef;
 use crate::types::{Key, Target, Ttl};
 
@@ -39,7 +39,7 @@ pub(crate) struct Acquire {
     pub(crate) target: Target,
     pub(crate) key: Key,
     pub(crate) ttl: Option<Ttl>,
-    pub(crate) policy: RenewPolicy,
+    pub(crate) policy: RenewTerms,
     /// How often it was asked anew, because another member of the cluster leads.
     pub(crate) redirects: u32,
     /// The session in which its `e` was sent to a server already: asked anew under that name, it keeps its place.
@@ -54,13 +54,7 @@ pub(crate) struct Acquire {
 
 impl Acquire {
     /// Creates an acquire that was not asked of any server yet.
-    pub(crate) fn new(
-        target: Target,
-        key: Key,
-        ttl: Option<Ttl>,
-        policy: RenewPolicy,
-        ask: Ask<Acquired>,
-    ) -> Box<Self> {
+    pub(crate) fn new(target: Target, key: Key, ttl: Option<Ttl>, policy: RenewTerms, ask: Ask<Acquired>) -> Box<Self> {
         Box::new(Self {
             target,
             key,

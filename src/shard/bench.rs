@@ -12,7 +12,7 @@ use super::input::{Inputs, Mailbox, ShutdownReport};
 use super::rules::RequestKind;
 use super::*;
 use crate::error::{ErrorKind, Result};
-use crate::lease::policy::RenewPolicy;
+use crate::lease::policy::RenewTerms;
 use crate::net::dial::LaneEvent;
 use crate::net::failover::Policy;
 use crate::net::lane::{LaneEnd, Outgoing};
@@ -37,7 +37,7 @@ pub(super) struct Bench {
     /// On which terms is acquired.
     pub(super) target: Target,
     pub(super) ttl: Option<Ttl>,
-    pub(super) policy: RenewPolicy,
+    pub(super) policy: RenewTerms,
     _inputs: Inputs,
 }
 
@@ -94,7 +94,7 @@ impl Bench {
             report: None,
             target: Target::Lock,
             ttl: Ttl::from_secs(10),
-            policy: RenewPolicy::default(),
+            policy: RenewTerms::default(),
             _inputs: inputs,
         };
         bench.apply(effects);

@@ -10,7 +10,7 @@ use super::effect::{AcquireOutcome, Answer};
 use super::ids::LeaseId;
 use super::registry::{GrantTimes, Together};
 use super::*;
-use crate::lease::policy::RenewPolicy;
+use crate::lease::policy::RenewTerms;
 use crate::net::failover::Policy;
 use crate::net::lane::Outgoing;
 use crate::protocol::Response;
@@ -63,7 +63,7 @@ impl LoneShard {
             callers.push(caller);
             let room = Arc::clone(&self.room).try_acquire_owned().unwrap();
             let ask = Ask { told, _room: room };
-            let acquire = Acquire::new(Target::Lock, key, Ttl::from_secs(30), RenewPolicy::default(), ask);
+            let acquire = Acquire::new(Target::Lock, key, Ttl::from_secs(30), RenewTerms::default(), ask);
             self.handle(Input::Acquire(acquire, Patience::TryThenWait));
         }
         self.answer(&Response::Granted(grant(1)));
@@ -158,7 +158,7 @@ impl HeldLeases {
             sent_at: self.registry.moment(self.now),
             now: self.now,
         };
-        let policy = RenewPolicy::default();
+        let policy = RenewTerms::default();
         self.registry.insert(key, Target::Lock, grant(1), times, 1, policy).0
     }
 }

@@ -9,7 +9,7 @@ use super::ask::Ask;
 use super::held::Acquired;
 use super::ids::{LaneId, TicketId, WaitKey};
 use crate::clock::Moment;
-use crate::lease::policy::RenewPolicy;
+use crate::lease::policy::RenewTerms;
 use crate::protocol::Request;
 use crate::types::{Key, Target, Ttl};
 
@@ -32,7 +32,7 @@ pub(super) struct TakenPlace {
     pub(super) target: Target,
     pub(super) key: Key,
     ttl: Option<Ttl>,
-    policy: RenewPolicy,
+    policy: RenewTerms,
     /// When its `e` was sent: the grant, and with it the lease, may be as old as that.
     enqueued_at: Moment,
 }
@@ -81,7 +81,7 @@ impl TakenPlace {
             target,
             key,
             ttl: None,
-            policy: RenewPolicy::default(),
+            policy: RenewTerms::default(),
             enqueued_at: now,
         }
     }

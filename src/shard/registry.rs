@@ -27,7 +27,7 @@ use crate::events::ShardEvents;
 use crate::lease::cell::{CellTimes, LeaseCell, LeaseState, LostReason};
 use crate::lease::lost_keys::LostKeys;
 use crate::lease::metrics::LeaseMetrics;
-use crate::lease::policy::RenewPolicy;
+use crate::lease::policy::RenewTerms;
 use crate::lease::schedule::Schedule;
 use crate::types::{Grant, Key, Kind, Target, Token};
 
@@ -133,7 +133,7 @@ impl Registry {
         grant: Grant,
         times: GrantTimes,
         owner: LaneId,
-        policy: RenewPolicy,
+        policy: RenewTerms,
     ) -> (LeaseId, Arc<LeaseCell>) {
         let GrantTimes { sent_at: sent, now } = times;
         let sent_at = self.seen(sent);
@@ -150,14 +150,14 @@ impl Registry {
         } else {
             policy.max_hold.map(|hold| after(sent_at, hold))
         };
-        let terms = (renew_until.is_some() || policy.ratio.is_some()).then(|| {
+        let terms = (renew_until.is_some() || policy.pace.is_some()).then(|| {
             Box::new(Terms {
                 renew_until: renew_until.map(|until| self.epoch.stamp(until)),
-                ratio: policy.ratio,
+                pace: policy.pace,
             })
         });
         let random = self.jitter.f64();
-        let renew_at = self.schedule.renew_at(sent_at, grant.ttl, policy.ratio, random);
+        let renew_at = self.schedule.renew_at(sent_at, grant.ttl, policy.pace, random);
         let ends = self.epoch.stamp(deadline);
         let entry = LeaseEntry {
             cell: Arc::clone(&cell),

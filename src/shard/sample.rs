@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::clock::Moment;
-use crate::lease::schedule::RenewRatio;
+use crate::lease::schedule::Pace;
 use crate::net::abilities::Abilities;
 use crate::net::admission::Admission;
 use crate::net::connect::Shown;
@@ -19,7 +19,7 @@ pub(super) fn settings() -> Settings {
     Settings {
         schedule: Schedule {
             longest_suspend: None,
-            renew_ratio: RenewRatio::new(0.5).unwrap(),
+            pace: Pace::new(0.5, 0.1).unwrap(),
             margin: None,
         },
         reconnect: ReconnectPolicy::of(|| Box::new(std::iter::repeat(SECOND))),

@@ -78,7 +78,7 @@ async fn builds_that_close_idle_connections_find_none_of_a_client_that_holds_and
     let scene = ClusterScene::of(builder, Server::builder().read_timeout(patience)).await;
     let quick = || scene.builder().keepalive(patience / 6).reply_timeout(patience / 2);
     let client = quick().server_read_timeout(patience).connect().await.unwrap();
-    let lock = client.lock("k").unwrap().lease_ttl(LONG).unwrap().acquire_timeout(LONG);
+    let lock = client.lock("k").unwrap().lease_ttl(LONG).acquire_timeout(LONG);
     let held = lock.acquire().await.unwrap();
     let ticket = queued(&lock).await;
     let wait = tokio::spawn({

@@ -17,7 +17,7 @@ async fn a_ticket_that_is_collected_late_has_the_ttl_that_was_asked_for_and_not_
     let holder = scene.client().await;
     let client = scene.client().await;
     let held = holder.lock("k").unwrap().acquire().await.unwrap();
-    let lock = client.lock("k").unwrap().lease_ttl(ttl).unwrap().renew(false);
+    let lock = client.lock("k").unwrap().lease_ttl(ttl).renew(false);
     let ticket = queued(&lock).await;
     held.release().await.unwrap();
     until("it is granted", || scene.count(EventKind::Granted) == 2).await;
@@ -48,7 +48,7 @@ async fn an_idle_client_costs_the_cluster_no_entry_of_its_log() {
     let keepalive = Duration::from_millis(50);
     let client = scene.builder().keepalive(keepalive).connect().await.unwrap();
     let long = Duration::from_secs(600);
-    let lock = client.lock("held").unwrap().lease_ttl(long).unwrap();
+    let lock = client.lock("held").unwrap().lease_ttl(long);
     let held = lock.acquire().await.unwrap();
     let wait = tokio::spawn({
         let lock = scene.client().await.lock("held").unwrap().acquire_timeout(LONG);

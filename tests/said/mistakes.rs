@@ -349,7 +349,7 @@ async fn keys_are_shown_escaped_in_errors_and_logs() {
     let key = Key::new(NASTY).unwrap();
     assert_eq!(key.to_string(), "k\\u{1b}[31m\\u{7}\\u{202e}");
     assert_eq!(key.as_str(), NASTY);
-    let lock = client.lock(&key).unwrap().lease_ttl(Duration::from_secs(1)).unwrap();
+    let lock = client.lock(&key).unwrap().lease_ttl(Duration::from_secs(1));
     let guard = lock.acquire().await.unwrap();
     is_clean(&lock.acquire().await.unwrap_err().to_string());
     // A renewal that is refused, a lease that is lost, and a release of that.

@@ -101,8 +101,8 @@ impl Lock {
 
     pub fn lease_ttl(self, ttl: Duration) -> Self {
         match self {
-            Self::Async(lock) => Self::Async(lock.lease_ttl(ttl).unwrap()),
-            Self::Blocking(lock) => Self::Blocking(lock.lease_ttl(ttl).unwrap()),
+            Self::Async(lock) => Self::Async(lock.lease_ttl(ttl)),
+            Self::Blocking(lock) => Self::Blocking(lock.lease_ttl(ttl)),
         }
     }
 

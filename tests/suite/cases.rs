@@ -284,7 +284,7 @@ async fn acquire_and_release(peer: Peer) {
     let (client, key) = (peer.client().await, peer.key("k"));
     let lock = client.lock(&key).lease_ttl(Duration::from_secs(20));
     let guard = lock.acquire().await.unwrap();
-    assert_eq!((guard.key(), guard.lease_ttl().as_secs()), (&key, 20));
+    assert_eq!((guard.key(), guard.ttl().as_secs()), (&key, 20));
     assert!(guard.is_held() && guard.state() == LeaseState::Held);
     assert!(guard.remaining() > Duration::from_secs(10) && guard.remaining() < Duration::from_secs(20));
     guard.release().await.unwrap();

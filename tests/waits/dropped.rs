@@ -96,18 +96,18 @@ async fn the_next_caller_takes_the_place_over_whatever_its_ttl() {
     let scene = Scene::set().await;
     let client = scene.builder().connect().await.unwrap();
     let held = scene.holder.lock("k").unwrap().acquire().await.unwrap();
-    let first = waits(&client.lock("k").unwrap().lease_ttl(Duration::from_secs(5)).unwrap());
+    let first = waits(&client.lock("k").unwrap().lease_ttl(Duration::from_secs(5)));
     scene.until_waiters(1).await;
     let behind = waits(&scene.holder.lock("k").unwrap());
     scene.until_waiters(2).await;
     first.abort();
     assert!(first.await.unwrap_err().is_cancelled());
-    let next = waits(&client.lock("k").unwrap().lease_ttl(Duration::from_secs(50)).unwrap());
+    let next = waits(&client.lock("k").unwrap().lease_ttl(Duration::from_secs(50)));
     scene.until_waiting("server", 1).await;
     held.release().await.unwrap();
     let guard = timeout(SOON, next).await.unwrap().unwrap();
     assert!(!behind.is_finished(), "it stands behind the place that was taken over");
-    assert_eq!(guard.lease_ttl().as_secs(), 50);
+    assert_eq!(guard.ttl().as_secs(), 50);
     let lock = &scene.server.stats().locks[0];
     assert!(lock.lease_expires_in_s > 40, "{lock:?}");
     assert_eq!(scene.events(EventKind::Queued, "k").len(), 2);
@@ -123,7 +123,7 @@ async fn the_next_caller_gets_the_servers_ttl_if_it_asks_for_none() {
     let client = scene.builder().connect().await.unwrap();
     let known = client.lock("known").unwrap().acquire().await.unwrap();
     let held = scene.holder.lock("k").unwrap().acquire().await.unwrap();
-    let first = waits(&client.lock("k").unwrap().lease_ttl(Duration::from_secs(5)).unwrap());
+    let first = waits(&client.lock("k").unwrap().lease_ttl(Duration::from_secs(5)));
     scene.until_waiters(1).await;
     first.abort();
     assert!(first.await.unwrap_err().is_cancelled());
@@ -131,7 +131,7 @@ async fn the_next_caller_gets_the_servers_ttl_if_it_asks_for_none() {
     scene.until_waiting("server", 1).await;
     held.release().await.unwrap();
     let guard = timeout(SOON, next).await.unwrap().unwrap();
-    assert_eq!((known.lease_ttl().as_secs(), guard.lease_ttl().as_secs()), (20, 20));
+    assert_eq!((known.ttl().as_secs(), guard.ttl().as_secs()), (20, 20));
 }
 
 #[tokio::test]

@@ -103,7 +103,7 @@ async fn an_actor_that_replaces_another_knows_how_long_leases_are() {
     let (primary, standby) = (server(0).await, server(0).await);
     let builder = builder([&primary, &standby], |shard| shard).lease_ttl(Duration::from_secs(1));
     let client = builder.connect().await.unwrap();
-    let long = client.lock("k").unwrap().lease_ttl(Duration::from_secs(3)).unwrap();
+    let long = client.lock("k").unwrap().lease_ttl(Duration::from_secs(3));
     die(&client, &long.acquire().await.unwrap()).await;
     drop(acquire(&client).await);
     let killed = Instant::now();

@@ -12,7 +12,7 @@ use crate::types::{Key, Target};
 const FIVE: Duration = Duration::from_secs(5);
 
 fn acquire(wait: Duration) -> Request {
-    Request::Acquire(AcquireRequest::new(Target::Lock, Key::new("k").unwrap()).wait(wait))
+    Request::Acquire(AcquireRequest::new(Target::Lock, Key::new("k").unwrap()).acquire_timeout(wait))
 }
 
 fn enqueue() -> Request {

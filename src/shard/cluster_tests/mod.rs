@@ -7,7 +7,7 @@ use super::rules::RequestKind;
 use super::*;
 use crate::error::{ErrorKind, Result};
 use crate::lease::cell::{LeaseState, LostReason};
-use crate::lease::policy::RenewPolicy;
+use crate::lease::policy::RenewTerms;
 use crate::lease::release::{ReleaseAnswer, ReleaseTold};
 use crate::net::connect::Purpose;
 use crate::protocol::{Request, Response, Status};

@@ -13,10 +13,10 @@ fn left_of(number: u64, left: u64) -> Response {
 #[test]
 fn a_ticket_is_renewed_with_the_ttl_that_was_asked_for_and_not_with_what_is_left() {
     for policy in [
-        RenewPolicy::default(),
-        RenewPolicy {
+        RenewTerms::default(),
+        RenewTerms {
             never: true,
-            ..RenewPolicy::default()
+            ..RenewTerms::default()
         },
     ] {
         let mut bench = Bench::cluster(|_| {});

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use crate::clock::Moment;
 use crate::error::Result;
 use crate::lease::cell::LeaseState;
-use crate::lease::policy::RenewPolicy;
+use crate::lease::policy::RenewTerms;
 use crate::lease::release::ReleaseAnswer;
 use crate::protocol::{Call, Request, Response};
 use crate::shard::acquire::Acquire;
@@ -69,10 +69,10 @@ impl Callers {
         let (ask, receiver) = self.new_ask();
         self.waiting.push(receiver);
         let (target, key) = target(what);
-        let policy = RenewPolicy {
+        let policy = RenewTerms {
             never: ttl >= 192,
             max_hold: (ttl >= 128).then_some(Duration::from_secs(7)),
-            ratio: None,
+            pace: None,
         };
         let mut acquire = Acquire::new(target, key, Ttl::from_secs(u64::from(ttl % 32)), policy, ask);
         acquire.holding = what >= 128;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use arbitrary::Arbitrary;
 
-use crate::lease::schedule::{RenewRatio, Schedule};
+use crate::lease::schedule::{Pace, Schedule};
 use crate::net::admission::Admission;
 use crate::net::backoff::ReconnectPolicy;
 use crate::net::endpoint::Endpoint;
@@ -65,7 +65,7 @@ impl Terms {
             settings: Settings {
                 schedule: Schedule {
                     longest_suspend: self.has(3).then_some(23 * second),
-                    renew_ratio: RenewRatio::new(0.5).unwrap(),
+                    pace: Pace::new(0.5, 0.1).unwrap(),
                     margin: None,
                 },
                 reconnect: ReconnectPolicy::of(move || Box::new(std::iter::repeat(pause))),

@@ -14,7 +14,7 @@ use super::trace::grant;
 use super::world::World;
 use crate::error::{Error, ErrorKind, Result};
 use crate::lease::cell::LeaseState;
-use crate::lease::policy::RenewPolicy;
+use crate::lease::policy::RenewTerms;
 use crate::protocol::Call as ServerCall;
 use crate::shard::acquire::Patience;
 use crate::shard::held::Acquired;
@@ -69,10 +69,10 @@ impl World {
             0 if self.plan.unnamed_ttls => None,
             _ => Ttl::from_secs(self.rng.u64(1..=LONGEST_TTL)),
         };
-        let policy = RenewPolicy {
+        let policy = RenewTerms {
             never: self.rng.u8(0..8) == 0,
             max_hold: (self.rng.u8(0..8) == 0).then(|| up_to(Duration::from_secs(8), &mut self.rng)),
-            ratio: None,
+            pace: None,
         };
         let wanted = Wanted {
             target,

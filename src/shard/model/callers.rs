@@ -10,7 +10,7 @@ use super::agenda::ClientId;
 use super::book::GrantRecord;
 use crate::error::Result;
 use crate::lease::cell::{LeaseCell, LeaseState};
-use crate::lease::policy::RenewPolicy;
+use crate::lease::policy::RenewTerms;
 use crate::lease::release::ReleaseAnswer;
 use crate::shard::acquire::Acquire;
 use crate::shard::ask::Ask;
@@ -27,7 +27,7 @@ pub(super) struct Wanted {
     pub(super) target: Target,
     pub(super) key: Key,
     pub(super) ttl: Option<Ttl>,
-    pub(super) policy: RenewPolicy,
+    pub(super) policy: RenewTerms,
     /// Its caller holds other leases meanwhile.
     pub(super) holding: bool,
 }

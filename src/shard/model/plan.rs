@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use super::lane::LaneTerms;
-use crate::lease::schedule::{RenewRatio, Schedule};
+use crate::lease::schedule::{Pace, Schedule};
 use crate::net::backoff::ReconnectPolicy;
 use crate::net::endpoint::Endpoint;
 use crate::net::fencing::Fencing;
@@ -222,7 +222,7 @@ impl Plan {
         Settings {
             schedule: Schedule {
                 longest_suspend: None,
-                renew_ratio: RenewRatio::new(0.5).unwrap(),
+                pace: Pace::new(0.5, 0.1).unwrap(),
                 margin: None,
             },
             reconnect,

@@ -21,10 +21,10 @@ fn slot() -> Target {
     Target::Semaphore(Limit::new(3).unwrap())
 }
 
-fn policy() -> RenewPolicy {
-    RenewPolicy {
+fn policy() -> RenewTerms {
+    RenewTerms {
         never: true,
-        ..RenewPolicy::default()
+        ..RenewTerms::default()
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::stamp::Stamp;
 use crate::lease::cell::LeaseCell;
-use crate::lease::schedule::RenewRatio;
+use crate::lease::schedule::Pace;
 use crate::shard::ids::LaneId;
 use crate::types::Target;
 
@@ -35,7 +35,7 @@ pub(super) struct LeaseEntry {
 pub(super) struct Terms {
     /// No renewal is sent from then on.
     pub(super) renew_until: Option<Stamp>,
-    pub(super) ratio: Option<RenewRatio>,
+    pub(super) pace: Option<Pace>,
 }
 
 /// The slot of a neighbour, if there is one: in half the room of an optional index.
@@ -81,8 +81,8 @@ impl LeaseEntry {
         until.is_none_or(|until| self.renew_at < until)
     }
 
-    /// Its own ratio, if it has one.
-    pub(super) fn renew_ratio(&self) -> Option<RenewRatio> {
-        self.terms.as_ref()?.ratio
+    /// Its own pace, if it has one.
+    pub(super) fn pace(&self) -> Option<Pace> {
+        self.terms.as_ref()?.pace
     }
 }

@@ -28,7 +28,7 @@ impl Registry {
         // A lease that is not renewed keeps its end: this was a probe.
         if entry.renews() {
             entry.ends = epoch.stamp(schedule.deadline(sent_at, ttl));
-            entry.renew_at = epoch.stamp(schedule.renew_at(sent_at, ttl, entry.renew_ratio(), random));
+            entry.renew_at = epoch.stamp(schedule.renew_at(sent_at, ttl, entry.pace(), random));
         }
         entry.deadline = entry.ends;
         // The connection that owns it stood when this was sent. Of others that says nothing.

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::lease::cell::LeaseState;
-use crate::lease::schedule::RenewRatio;
+use crate::lease::schedule::Pace;
 use crate::telemetry::sink::ShardSink;
 use crate::types::{Fence, Token, Ttl};
 
@@ -13,7 +13,7 @@ const TOGETHER: Together = Together {
 
 fn registry(renew_ratio: f64) -> Registry {
     let schedule = Schedule {
-        renew_ratio: RenewRatio::new(renew_ratio).unwrap(),
+        pace: Pace::new(renew_ratio, 0.1).unwrap(),
         margin: None,
         longest_suspend: None,
     };
@@ -29,7 +29,7 @@ fn ttl(secs: u64) -> Ttl {
     Ttl::from_secs(secs).unwrap()
 }
 
-fn insert(registry: &mut Registry, secs: u64, sent_at: Instant, policy: RenewPolicy) -> (LeaseId, Arc<LeaseCell>) {
+fn insert(registry: &mut Registry, secs: u64, sent_at: Instant, policy: RenewTerms) -> (LeaseId, Arc<LeaseCell>) {
     let grant = Grant::new(Token::compose(Fence(1), 2), ttl(secs));
     let times = GrantTimes {
         sent_at: sent_at.into(),
@@ -46,7 +46,7 @@ fn secs(secs: f64) -> Duration {
 async fn renewed_in_time_and_lost_before_the_server_may_grant_it_to_others() {
     let mut registry = registry(0.5);
     let start = Instant::now();
-    let (id, cell) = insert(&mut registry, 10, start, RenewPolicy::default());
+    let (id, cell) = insert(&mut registry, 10, start, RenewTerms::default());
     let due = registry.next_due().unwrap();
     assert!(due >= start + secs(4.5) && due <= start + secs(5.0));
     tokio::time::advance(due - start).await;
@@ -76,7 +76,7 @@ async fn renewed_in_time_and_lost_before_the_server_may_grant_it_to_others() {
 async fn a_lease_seen_lost_by_the_clock_is_not_revived_by_an_answer() {
     let mut registry = registry(0.5);
     let start = Instant::now();
-    let (id, cell) = insert(&mut registry, 10, start, RenewPolicy::default());
+    let (id, cell) = insert(&mut registry, 10, start, RenewTerms::default());
     registry.tick(start + secs(5.0), TOGETHER, true);
     tokio::time::advance(secs(9.6)).await;
     assert_eq!(cell.state(), LeaseState::Lost(LostReason::Expired));
@@ -89,7 +89,7 @@ async fn a_lease_seen_lost_by_the_clock_is_not_revived_by_an_answer() {
 async fn without_a_connection_renewals_are_kept_for_the_next() {
     let mut registry = registry(0.5);
     let start = Instant::now();
-    let (id, _cell) = insert(&mut registry, 10, start, RenewPolicy::default());
+    let (id, _cell) = insert(&mut registry, 10, start, RenewTerms::default());
     assert_eq!(registry.tick(start + secs(5.0), TOGETHER, false).renew, vec![]);
     assert_eq!(registry.take_overdue(), vec![id]);
     assert_eq!(registry.take_overdue(), vec![], "once");
@@ -101,7 +101,7 @@ async fn without_a_connection_renewals_are_kept_for_the_next() {
 async fn a_lost_connection_takes_its_leases_with_it_or_leaves_them_in_doubt() {
     let mut registry = registry(0.5);
     let start = Instant::now();
-    let (id, cell) = insert(&mut registry, 10, start, RenewPolicy::default());
+    let (id, cell) = insert(&mut registry, 10, start, RenewTerms::default());
     assert!(
         registry
             .owner_gone(2, Survival::None, LostReason::Disconnected, Instant::now())
@@ -130,17 +130,17 @@ async fn a_lost_connection_takes_its_leases_with_it_or_leaves_them_in_doubt() {
 async fn renewals_stop_where_they_are_told_to() {
     let start = Instant::now();
     let mut registry = registry(0.5);
-    let never = RenewPolicy {
+    let never = RenewTerms {
         never: true,
-        ..RenewPolicy::default()
+        ..RenewTerms::default()
     };
     insert(&mut registry, 10, start, never);
     assert_eq!(registry.next_due(), Some(start + secs(9.5)));
 
     let mut registry = super::tests::registry(0.5);
-    let hold = RenewPolicy {
+    let hold = RenewTerms {
         max_hold: Some(secs(7.0)),
-        ..RenewPolicy::default()
+        ..RenewTerms::default()
     };
     let (id, _cell) = insert(&mut registry, 10, start, hold);
     let due = registry.next_due().unwrap();
@@ -157,9 +157,9 @@ async fn renewals_stop_where_they_are_told_to() {
 async fn a_lease_with_a_ratio_of_its_own_keeps_it() {
     let start = Instant::now();
     let mut registry = registry(0.5);
-    let early = RenewPolicy {
-        ratio: RenewRatio::new(0.2).ok(),
-        ..RenewPolicy::default()
+    let early = RenewTerms {
+        pace: Pace::new(0.2, 0.1).ok(),
+        ..RenewTerms::default()
     };
     let (id, _cell) = insert(&mut registry, 10, start, early);
     let mut sent_at = start;
@@ -176,13 +176,13 @@ async fn a_lease_with_a_ratio_of_its_own_keeps_it() {
 async fn a_released_lease_is_neither_renewed_nor_reported() {
     let mut registry = registry(0.5);
     let start = Instant::now();
-    let (id, cell) = insert(&mut registry, 10, start, RenewPolicy::default());
+    let (id, cell) = insert(&mut registry, 10, start, RenewTerms::default());
     registry.tick(start + secs(5.0), TOGETHER, true);
     assert!(registry.begin_release(id, Instant::now()).is_some());
     registry.renewed(id, 1, (start + secs(5.0)).into(), Some(10), Instant::now());
     assert_eq!((cell.state(), registry.next_due()), (LeaseState::Released, None));
     registry.remove(id, Instant::now());
-    let (other, _) = insert(&mut registry, 10, start, RenewPolicy::default());
+    let (other, _) = insert(&mut registry, 10, start, RenewTerms::default());
     assert_ne!(id, other);
     assert!(registry.claim(id).is_none(), "an old name does not reach a new lease");
 }
@@ -206,10 +206,10 @@ fn the_servers_word_counts_where_it_gave_less_but_rounding_down_is_no_less() {
 async fn a_token_that_was_lost_and_granted_again_is_the_later_lease_whatever_becomes_of_the_first() {
     let mut registry = registry(0.5).knowing_tokens(true);
     let (now, token) = (Instant::now(), Token::compose(Fence(1), 2));
-    let (first, _lost) = insert(&mut registry, 10, now, RenewPolicy::default());
+    let (first, _lost) = insert(&mut registry, 10, now, RenewTerms::default());
     registry.lose(first, LostReason::Expired, now);
     assert!(matches!(registry.know(&token), Known::Lost));
-    let (second, _held) = insert(&mut registry, 10, now, RenewPolicy::default());
+    let (second, _held) = insert(&mut registry, 10, now, RenewTerms::default());
     registry.remove(first, now);
     assert!(matches!(registry.know(&token), Known::Held(id) if id == second));
     registry.remove(second, now);
@@ -219,7 +219,7 @@ async fn a_token_that_was_lost_and_granted_again_is_the_later_lease_whatever_bec
 #[tokio::test]
 async fn when_the_registry_ends_its_holders_know() {
     let mut registry = registry(0.5);
-    let (_, cell) = insert(&mut registry, 10, Instant::now(), RenewPolicy::default());
+    let (_, cell) = insert(&mut registry, 10, Instant::now(), RenewTerms::default());
     registry.lose_all(LostReason::ShardGone, Instant::now());
     assert_eq!(cell.state(), LeaseState::Lost(LostReason::ShardGone));
 }
@@ -228,7 +228,7 @@ async fn when_the_registry_ends_its_holders_know() {
 async fn nothing_is_sent_behind_a_release_and_it_begins_once() {
     let mut registry = registry(0.5);
     let start = Instant::now();
-    let (id, _cell) = insert(&mut registry, 10, start, RenewPolicy::default());
+    let (id, _cell) = insert(&mut registry, 10, start, RenewTerms::default());
     assert!(registry.begin_release(id, Instant::now()).is_some());
     assert_eq!(registry.next_due(), None);
     assert_eq!(registry.tick(start + secs(9.9), TOGETHER, true), Due::default());
@@ -244,7 +244,7 @@ async fn nothing_is_sent_behind_a_release_and_it_begins_once() {
 async fn what_is_in_doubt_lasts_no_longer_than_its_server_keeps_it_unless_it_is_renewed() {
     let mut registry = registry(0.5);
     let now = Instant::now();
-    let (id, cell) = insert(&mut registry, 100, now, RenewPolicy::default());
+    let (id, cell) = insert(&mut registry, 100, now, RenewTerms::default());
     registry.suspect_all(Survival::Until(now + secs(20.0)));
     assert_eq!(cell.state(), LeaseState::Suspect);
     assert_eq!(cell.remaining(), secs(20.0));
@@ -269,9 +269,9 @@ async fn what_is_in_doubt_lasts_no_longer_than_its_server_keeps_it_unless_it_is_
 async fn what_is_not_to_be_renewed_is_asked_after_and_ends_when_it_was_to() {
     let mut registry = registry(0.5);
     let now = Instant::now();
-    let never = RenewPolicy {
+    let never = RenewTerms {
         never: true,
-        ..RenewPolicy::default()
+        ..RenewTerms::default()
     };
     let (id, cell) = insert(&mut registry, 100, now, never);
     tokio::time::advance(secs(50.0)).await;
@@ -287,10 +287,10 @@ async fn what_is_not_to_be_renewed_is_asked_after_and_ends_when_it_was_to() {
 async fn a_lease_is_taken_over_by_renewing_it_now_unless_it_is_not_to_be_renewed() {
     let mut registry = registry(0.5);
     let now = Instant::now();
-    let (id, _) = insert(&mut registry, 100, now, RenewPolicy::default());
-    let never = RenewPolicy {
+    let (id, _) = insert(&mut registry, 100, now, RenewTerms::default());
+    let never = RenewTerms {
         never: true,
-        ..RenewPolicy::default()
+        ..RenewTerms::default()
     };
     let (left, _) = insert(&mut registry, 100, now, never);
     assert!(registry.renew_now(id, true));
@@ -309,8 +309,8 @@ async fn a_lease_is_taken_over_by_renewing_it_now_unless_it_is_not_to_be_renewed
 async fn a_suspend_brings_everything_forward() {
     let mut registry = registry(0.5);
     let start = Instant::now();
-    let (id, cell) = insert(&mut registry, 10, start, RenewPolicy::default());
-    let (_, other) = insert(&mut registry, 10, start, RenewPolicy::default());
+    let (id, cell) = insert(&mut registry, 10, start, RenewTerms::default());
+    let (_, other) = insert(&mut registry, 10, start, RenewTerms::default());
     let renewal = registry.next_due().unwrap();
     registry.note_suspended(secs(3.0), start);
     assert_eq!(registry.next_due(), Some(renewal - secs(3.0)));
@@ -351,7 +351,7 @@ async fn a_long_suspend_ends_leases_that_depend_on_their_connection() {
                 grant,
                 times,
                 1,
-                RenewPolicy::default(),
+                RenewTerms::default(),
             )
         },
         |longest_suspend| {
@@ -391,7 +391,7 @@ fn renewals_that_are_due_soon_leave_with_one_that_is_due_but_only_a_few_of_them(
     let mut registry = registry(0.5);
     let start = Instant::now();
     for _ in 0..100 {
-        insert(&mut registry, 10, start, RenewPolicy::default());
+        insert(&mut registry, 10, start, RenewTerms::default());
     }
     // They are spread over a second, so some are due within the time, and seldom more than the few.
     let mut renewed = 0;
@@ -406,7 +406,7 @@ fn renewals_that_are_due_soon_leave_with_one_that_is_due_but_only_a_few_of_them(
     let late = start + secs(5.6);
     let mut registry = self::registry(0.5);
     for _ in 0..100 {
-        insert(&mut registry, 10, start, RenewPolicy::default());
+        insert(&mut registry, 10, start, RenewTerms::default());
     }
     assert_eq!(registry.tick(late, TOGETHER, true).renew.len(), 100);
 }

@@ -1,7 +1,7 @@
 //! The tries that are asked again, alone.
 
 use super::*;
-use crate::lease::policy::RenewPolicy;
+use crate::lease::policy::RenewTerms;
 use crate::shard::bench::{ask, key};
 
 fn name(name: &str) -> StableRef {
@@ -85,7 +85,7 @@ fn callers_are_taken_in_their_order_and_what_is_found_for_them_is_given_back() {
     for (key_name, under) in [("a", "n1"), ("x", "n2"), ("b", "n1")] {
         let (ask, caller) = ask();
         callers.push(caller);
-        let acquire = Acquire::new(Target::Lock, key(key_name), None, RenewPolicy::default(), ask);
+        let acquire = Acquire::new(Target::Lock, key(key_name), None, RenewTerms::default(), ask);
         repeats.push(Repeat::of_try(acquire, name(under)));
     }
     let taken = repeats.take_callers();
@@ -108,7 +108,7 @@ fn callers_are_taken_in_their_order_and_what_is_found_for_them_is_given_back() {
 fn a_try_keeps_its_terms_and_how_often_it_was_asked() {
     let (ask, _caller) = ask();
     let ttl = Some(crate::types::Ttl::from_secs(7).unwrap());
-    let mut acquire = Acquire::new(Target::Lock, key("k"), ttl, RenewPolicy::default(), ask);
+    let mut acquire = Acquire::new(Target::Lock, key("k"), ttl, RenewTerms::default(), ask);
     acquire.redirects = 2;
     let repeat = Repeat::of_try(acquire, name("n"));
     assert_eq!(
