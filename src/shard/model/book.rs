@@ -18,6 +18,8 @@ pub(super) struct Book {
     connections: HashMap<u64, ClusterConnection>,
     /// The names that were presented again while a ghost had something.
     haunted: HashSet<StableRef>,
+    /// When the server last turned a session away.
+    turned_away: HashMap<StableRef, Instant>,
     /// When the process of a member last led.
     led_at: HashMap<u32, Instant>,
     pub(super) left: Left,
@@ -77,6 +79,8 @@ pub(super) struct Left {
     pub(super) out_of_reach: u64,
     /// Something was wrong with the client's connections, or with the cluster.
     pub(super) disturbed: u64,
+    /// The server turned its session away.
+    pub(super) turned_away: u64,
 }
 
 impl Left {
@@ -85,6 +89,7 @@ impl Left {
         self.client_over += others.client_over;
         self.out_of_reach += others.out_of_reach;
         self.disturbed += others.disturbed;
+        self.turned_away += others.turned_away;
     }
 }
 
@@ -137,6 +142,17 @@ impl Book {
             is_late: false,
         };
         self.connections.insert(number, connection);
+    }
+
+    /// The server has turned a session away, as it does when it is full.
+    pub(super) fn turned_away(&mut self, session: StableRef, now: Instant) {
+        self.turned_away.insert(session, now);
+    }
+
+    /// When the session of a connection was last turned away.
+    pub(super) fn turned_away_at(&self, number: u64) -> Option<Instant> {
+        let session = self.connections.get(&number)?.session.as_ref()?;
+        self.turned_away.get(session).copied()
     }
 
     /// A client has closed its end of a connection.

@@ -10,7 +10,7 @@ use super::client::SimClient;
 use super::cluster::SimMember;
 use super::lane::SimLane;
 use super::network::{Network, SimWire, WireId};
-use super::plan::{LONGEST_STALL, LONGEST_WAIT, Plan, REQUEST_TIMEOUT};
+use super::plan::{LONGEST_RECONNECT_PAUSE, LONGEST_STALL, LONGEST_WAIT, Plan, REQUEST_TIMEOUT};
 use super::trace::grant;
 use super::world::World;
 use crate::lease::cell::{LeaseState, LostReason};
@@ -118,6 +118,11 @@ impl World {
         };
         if could_at >= now {
             self.book.left.disturbed += 1;
+            return;
+        }
+        let turned_away_at = self.book.turned_away_at(granted.connection);
+        if turned_away_at.is_some_and(|at| at + LONGEST_RECONNECT_PAUSE + self.plan.orphaned_for() >= now) {
+            self.book.left.turned_away += 1;
             return;
         }
         self.broken(|| format!("{name:?} was left to its TTL, and no caller had it"));

@@ -153,6 +153,9 @@ impl World {
                 self.add(now, SimEvent::Serve(wire));
             }
             Err(why) => {
+                if let Some(session) = lane.session() {
+                    self.book.turned_away(session, now);
+                }
                 let event = lane.failed(why);
                 self.lane_news(client.index, id, event);
             }

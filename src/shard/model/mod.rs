@@ -51,7 +51,8 @@
 //!     - the end of the connection that it was granted to was not seen by the process that leads, or that led after it: no other
 //!       connection of the session is given what a connection to the same process has. A session whose name was presented again
 //!       meanwhile may have two places, and is given one of them for each time that it asks;
-//!     - the request was carried out when its client had closed the connection and gone on.
+//!     - the request was carried out when its client had closed the connection and gone on;
+//!     - the server was full: it turned away the session that the connection belonged to, and no other connection may take it back.
 //!
 //!     These are counted, and the test says how many there were.
 //! 12. A queue position that has outlived a change of leaders is not given up over a connection that stands while callers of its client

@@ -20,6 +20,9 @@ pub(super) const MEMBERS: u16 = 3;
 /// The longest TTL that a caller asks for, in seconds.
 pub(super) const LONGEST_TTL: u64 = 6;
 
+/// The longest pause of a client between two attempts to connect.
+pub(super) const LONGEST_RECONNECT_PAUSE: Duration = Duration::from_millis(1_200);
+
 /// The longest wait that a caller asks for.
 pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(8);
 
@@ -215,7 +218,7 @@ impl Plan {
             let mut pause = Duration::from_millis(20);
             Box::new(std::iter::from_fn(move || {
                 let next = pause + up_to(pause, &mut rng);
-                pause = (pause * 2).min(Duration::from_millis(600));
+                pause = (pause * 2).min(LONGEST_RECONNECT_PAUSE / 2);
                 Some(next)
             }))
         });
