@@ -6,6 +6,7 @@ use tokio::time::Instant;
 
 use super::effect::Role;
 use super::ids::{Arrival, TicketId, WaitKey};
+use super::numbers::RequestNumbers;
 use super::request::Wait;
 use super::waits::{Bound, Occupant};
 use crate::protocol::StableRef;
@@ -88,10 +89,8 @@ pub(super) struct Connection {
     pub(super) up_since: Option<Instant>,
     /// Sent and not answered yet.
     pub(super) in_flight: usize,
-    /// All requests that were sent.
-    pub(super) sent: u64,
-    /// Of these, so many from the first on are known to be over.
-    pub(super) answered: u64,
+    /// All requests that were sent, and which of them are over.
+    pub(super) numbers: RequestNumbers,
 }
 
 impl Connection {
@@ -116,8 +115,7 @@ impl Connection {
             owns: 0,
             up_since: None,
             in_flight: 0,
-            sent: 0,
-            answered: 0,
+            numbers: RequestNumbers::default(),
         }
     }
 

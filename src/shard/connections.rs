@@ -245,8 +245,8 @@ impl Connections {
             return Some(tag);
         };
         connection.in_flight += 1;
-        connection.sent += 1;
-        let (is_pipelined, number) = (connection.role == Role::Pipelined, connection.sent);
+        let number = connection.numbers.next();
+        let is_pipelined = connection.role == Role::Pipelined;
         drop(connection);
         if is_pipelined {
             self.in_flight_pipelined += 1;
@@ -263,12 +263,8 @@ impl Connections {
         };
         let done = connection.in_flight.min(replies + skipped);
         connection.in_flight -= done;
-        // Answers come in the order of the requests. One that was skipped is not counted, so that no more than what is over counts as
-        // answered.
-        connection.answered = match connection.in_flight {
-            0 => connection.sent,
-            _ => connection.answered + replies as u64,
-        };
+        let in_flight = connection.in_flight;
+        connection.numbers.answered(replies, in_flight);
         let is_first = replies > 0 && !std::mem::replace(&mut connection.has_answered, true);
         let is_pipelined = connection.role == Role::Pipelined;
         drop(connection);

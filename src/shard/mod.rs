@@ -52,6 +52,7 @@ mod metrics;
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 #[cfg(test)]
 mod model;
+mod numbers;
 mod parked;
 mod places;
 pub(crate) mod progress;

@@ -75,7 +75,7 @@ impl Connections {
     /// Whether a request may not have been answered yet.
     fn is_under_way(&self, sent: SentRequest) -> bool {
         let sent_over = self.all.get(&sent.lane).filter(|connection| connection.is_up());
-        self.has_slot(sent.lane) && sent_over.is_some_and(|connection| connection.answered < sent.number)
+        self.has_slot(sent.lane) && sent_over.is_some_and(|connection| !connection.numbers.is_over(sent.number))
     }
 
     /// A request was sent over a pipelined connection, so many up to this one. A renewal that goes beside a request which is under way

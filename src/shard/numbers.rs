@@ -1,0 +1,107 @@
+//! The numbers of the requests of one connection, and which of them are over.
+
+/// Numbers the requests of a connection, from 1 on, and knows up to which number all are over: answered, or skipped because their callers
+/// went away before they were written.
+///
+/// Answers come in the order of the requests, but a skipped request has none, and which one was skipped is not known here. So an
+/// answer counts for the first request that may still be open. What this falls behind by is made up at the next mark: when as many answers
+/// have come since the mark as requests were open at it, all requests up to the mark are over. So the count is never ahead, and falls
+/// behind by no more than was sent since the mark before the last.
+#[derive(Debug, Default)]
+pub(super) struct RequestNumbers {
+    sent: u64,
+    /// All up to this one are known to be over.
+    over: u64,
+    /// The last request that was sent before the mark was set.
+    mark: u64,
+    /// So many answers are missing until all up to the mark are over.
+    until_mark: usize,
+}
+
+impl RequestNumbers {
+    /// Numbers a request that is sent.
+    pub(super) fn next(&mut self) -> u64 {
+        self.sent += 1;
+        self.sent
+    }
+
+    /// Counts answers, after which `open` requests are neither answered nor skipped.
+    pub(super) fn answered(&mut self, answers: usize, open: usize) {
+        if open == 0 {
+            self.over = self.sent;
+            self.until_mark = 0;
+            return;
+        }
+        self.over += answers as u64;
+        if answers < self.until_mark {
+            self.until_mark -= answers;
+            return;
+        }
+        self.over = self.over.max(self.mark);
+        (self.mark, self.until_mark) = (self.sent, open);
+    }
+
+    /// Whether a request, and all before it, are known to be answered or skipped.
+    pub(super) fn is_over(&self, number: u64) -> bool {
+        number <= self.over
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_count_from_the_first_request_on() {
+        let mut numbers = RequestNumbers::default();
+        assert_eq!([numbers.next(), numbers.next(), numbers.next()], [1, 2, 3]);
+        numbers.answered(2, 1);
+        assert!(numbers.is_over(2) && !numbers.is_over(3));
+        numbers.answered(1, 0);
+        assert!(numbers.is_over(3));
+    }
+
+    /// A connection that is never idle, and on which requests are skipped all the time.
+    #[test]
+    fn a_busy_connection_is_never_ahead_of_its_answers_and_falls_behind_by_a_bounded_number() {
+        let mut random = fastrand::Rng::with_seed(1);
+        for most_open in [1, 2, 10, 100] {
+            let mut numbers = RequestNumbers::default();
+            // What is open: numbers, and whether they are skipped when their turn comes to be written.
+            let mut unwritten = std::collections::VecDeque::new();
+            let mut written = std::collections::VecDeque::new();
+            let mut last_over = 0;
+            for _ in 0..20_000 {
+                while unwritten.len() + written.len() < most_open + 1 {
+                    unwritten.push_back((numbers.next(), random.u8(0..3) == 0));
+                }
+                for _ in 0..random.usize(0..=unwritten.len()) {
+                    match unwritten.pop_front() {
+                        Some((_, true)) | None => {}
+                        Some((number, false)) => written.push_back(number),
+                    }
+                }
+                // One is open still.
+                let answers = random.usize(0..=written.len());
+                written.drain(..answers);
+                if written.is_empty() && unwritten.is_empty() {
+                    unwritten.push_back((numbers.next(), false));
+                }
+                numbers.answered(answers, written.len() + unwritten.len());
+                let first_open = written
+                    .front()
+                    .copied()
+                    .or(unwritten.front().map(|(number, _)| *number));
+                let first_open = first_open.unwrap_or(numbers.sent + 1);
+                assert!(!numbers.is_over(first_open), "ahead, with {most_open} open");
+                assert!(numbers.over >= last_over);
+                last_over = numbers.over;
+            }
+            let behind = numbers.sent - numbers.over;
+            assert!(
+                behind < 20 * (most_open as u64 + 2),
+                "{behind} behind, with {most_open} open"
+            );
+        }
+    }
+}
