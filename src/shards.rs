@@ -1,11 +1,13 @@
 //! Where the shards are: each on one server, on the members of a cluster, or on a server with others in reserve.
 
 mod data;
+mod datum;
 mod notation;
 
 use std::fmt;
 use std::time::Duration;
 
+pub(crate) use self::datum::{Datum, ValueKind};
 use crate::error::{Error, Result};
 use crate::escape::Shortened;
 use crate::net::admission::Admission;
@@ -34,7 +36,7 @@ pub struct Shard {
     terms: Terms,
 }
 
-/// What is said of one shard besides where it is.
+/// What is said of one shard besides where it is: only what means something to shards of its kind.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub(crate) struct Terms {
     pub(crate) takeover_delay: Option<Duration>,
@@ -114,7 +116,9 @@ impl Shard {
     /// let shard = Shard::cluster(["locks-0.dflockd.svc:6388", "locks-1.dflockd.svc:6388"]).allowed_hosts(["*.dflockd.svc"]);
     /// ```
     pub fn allowed_hosts<H: Into<String>>(mut self, hosts: impl IntoIterator<Item = H>) -> Self {
-        self.terms.allowed_hosts = hosts.into_iter().map(Into::into).collect();
+        if self.policy == Policy::Cluster {
+            self.terms.allowed_hosts = hosts.into_iter().map(Into::into).collect();
+        }
         self
     }
 
@@ -144,7 +148,9 @@ impl Shard {
     ///
     /// It means nothing to other shards.
     pub fn takeover_delay(mut self, delay: Duration) -> Self {
-        self.terms.takeover_delay = Some(delay);
+        if self.policy == Policy::Standby {
+            self.terms.takeover_delay = Some(delay);
+        }
         self
     }
 
@@ -158,7 +164,9 @@ impl Shard {
     ///
     /// It means nothing to other shards.
     pub fn orphan_ttl(mut self, kept: Duration) -> Self {
-        self.terms.orphan_ttl = Some(kept);
+        if self.policy == Policy::Cluster {
+            self.terms.orphan_ttl = Some(kept);
+        }
         self
     }
 
@@ -175,7 +183,9 @@ impl Shard {
     ///
     /// It means nothing to other shards.
     pub fn stable_ref(mut self, name: StableRef) -> Self {
-        self.terms.stable_ref = Some(name);
+        if self.policy == Policy::Cluster {
+            self.terms.stable_ref = Some(name);
+        }
         self
     }
 
@@ -197,14 +207,13 @@ impl Shard {
             ));
         }
         let endpoints = self.endpoints.iter().map(|endpoint| Endpoint::parse(endpoint));
-        let is_cluster = self.policy == Policy::Cluster;
         Ok(ShardPlan {
             policy: self.policy,
             endpoints: endpoints.collect::<Result<_>>()?,
             takeover_delay: self.terms.takeover_delay,
             admission: Admission::parse(self.terms.allowed_hosts.iter().map(String::as_str))?,
-            orphan_ttl: self.terms.orphan_ttl.filter(|kept| is_cluster && !kept.is_zero()),
-            stable_ref: self.terms.stable_ref.clone().filter(|_| is_cluster),
+            orphan_ttl: self.terms.orphan_ttl.filter(|kept| !kept.is_zero()),
+            stable_ref: self.terms.stable_ref.clone(),
         })
     }
 }

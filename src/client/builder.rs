@@ -126,7 +126,7 @@ impl ClientBuilder {
         self
     }
 
-    /// The name of an environment variable that holds the secret. It is read at each attempt to connect.
+    /// The name of an environment variable that holds the secret; white space around it does not count. It is read at each attempt to connect.
     pub fn auth_token_env(mut self, name: impl Into<String>) -> Self {
         self.options.auth = Some(AuthSource::Environment(name.into()));
         self

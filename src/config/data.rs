@@ -9,13 +9,12 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::ClientOptions;
 use super::said::{Said, Source};
 use super::settings::written;
-use super::value::Text;
-use crate::shards::Shard;
+use crate::shards::{Shard, ValueKind};
 
 /// Reads a map of the settings that `docs/configuration.md` lists, or a text that is a [URL](ClientOptions).
 ///
-/// `servers` is a text as in URLs or a list of [shards](Shard). Other values are texts as in URLs; numbers and truth values may be
-/// written as such. What is not said has its default. The format must describe itself, as JSON, TOML and YAML do.
+/// `servers` is a text as in URLs or a list of [shards](Shard). Other values are texts as in URLs; where a number or a truth value is meant it
+/// may be written as such, and hosts as a list of texts. What is not said has its default. The format must describe itself, as JSON, TOML and YAML do.
 impl<'de> Deserialize<'de> for ClientOptions {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         from.deserialize_any(OptionsReader)
@@ -31,7 +30,7 @@ impl Serialize for ClientOptions {
             if setting.name() == "servers" {
                 map.serialize_entry("servers", &self.shards)?;
             } else if !setting.is_of_shards() && !setting.is_secret() {
-                map.serialize_entry(setting.name(), &Scalar::of(&text))?;
+                map.serialize_entry(setting.name(), &Scalar::of(&text, setting.kind()))?;
             }
         }
         map.end()
@@ -44,21 +43,24 @@ impl Serialize for ClientOptions {
 enum Scalar<'a> {
     Truth(bool),
     Whole(u64),
-    Fraction(f64),
+    Number(f64),
     Text(&'a str),
 }
 
 impl<'a> Scalar<'a> {
-    /// A number or a truth value, if its text is that.
-    fn of(text: &'a str) -> Self {
-        fn exactly<T: std::str::FromStr + ToString>(text: &str) -> Option<T> {
-            text.parse().ok().filter(|value: &T| value.to_string() == text)
-        }
-        let is_finite = |value: &f64| value.is_finite();
-        None.or_else(|| exactly(text).map(Self::Truth))
-            .or_else(|| exactly(text).map(Self::Whole))
-            .or_else(|| exactly(text).filter(is_finite).map(Self::Fraction))
-            .unwrap_or(Self::Text(text))
+    /// A number or a truth value where the setting takes one, and if it is one that data can have.
+    fn of(text: &'a str, kind: ValueKind) -> Self {
+        let value = match kind {
+            ValueKind::Truth => text.parse().ok().map(Self::Truth),
+            ValueKind::Whole => text.parse().ok().map(Self::Whole),
+            ValueKind::Number => text
+                .parse()
+                .ok()
+                .filter(|number: &f64| number.is_finite())
+                .map(Self::Number),
+            ValueKind::Text | ValueKind::Texts => None,
+        };
+        value.unwrap_or(Self::Text(text))
     }
 }
 
@@ -85,10 +87,8 @@ impl<'de> Visitor<'de> for OptionsReader {
                     return Err(A::Error::duplicate_field("servers"));
                 }
                 start.shards = map.next_value::<Servers>()?.0;
-            } else if let Some(text) = map.next_value::<ScalarText>()?.0 {
-                said.add_named(&name, text).map_err(A::Error::custom)?;
-            } else if Source::Data.find(&name).is_none() {
-                return Err(A::Error::custom(Source::Data.unknown(&name)));
+            } else {
+                said.add_datum(&name, map.next_value()?).map_err(A::Error::custom)?;
             }
         }
         said.into_options(start).map_err(A::Error::custom)
@@ -126,74 +126,19 @@ impl<'de> Visitor<'de> for ServersReader {
     }
 }
 
-/// The text of a value; `None` for `null`.
-struct ScalarText(Option<Text>);
-
-impl<'de> Deserialize<'de> for ScalarText {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        from.deserialize_any(ScalarReader)
-    }
-}
-
-struct ScalarReader;
-
-impl ScalarReader {
-    fn text<E>(text: impl ToString) -> Result<ScalarText, E> {
-        Ok(ScalarText(Some(Text::new(text.to_string()))))
-    }
-}
-
-impl<'de> Visitor<'de> for ScalarReader {
-    type Value = ScalarText;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a text, a number, true or false, or a list of texts")
-    }
-
-    fn visit_str<E>(self, text: &str) -> Result<ScalarText, E> {
-        Self::text(text)
-    }
-
-    fn visit_bool<E>(self, value: bool) -> Result<ScalarText, E> {
-        Self::text(value)
-    }
-
-    fn visit_i64<E>(self, value: i64) -> Result<ScalarText, E> {
-        Self::text(value)
-    }
-
-    fn visit_u64<E>(self, value: u64) -> Result<ScalarText, E> {
-        Self::text(value)
-    }
-
-    fn visit_f64<E>(self, value: f64) -> Result<ScalarText, E> {
-        Self::text(value)
-    }
-
-    fn visit_unit<E>(self) -> Result<ScalarText, E> {
-        Ok(ScalarText(None))
-    }
-
-    fn visit_none<E>(self) -> Result<ScalarText, E> {
-        Ok(ScalarText(None))
-    }
-
-    fn visit_some<D: Deserializer<'de>>(self, from: D) -> Result<ScalarText, D::Error> {
-        ScalarText::deserialize(from)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<ScalarText, A::Error> {
-        let mut items = Vec::new();
-        while let Some(item) = seq.next_element::<String>()? {
-            items.push(item);
-        }
-        Self::text(items.join(","))
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use proptest::collection::vec;
+    use proptest::option;
+    use proptest::prelude::*;
+    use proptest::sample::{select, subsequence};
+
+    use super::super::settings::{TABLE, find};
+    use super::super::value::Text;
     use super::*;
+    use crate::human::DURATION_FORM;
 
     fn read(json: &str) -> Result<ClientOptions, String> {
         serde_json::from_str(json).map_err(|error| error.to_string())
@@ -237,7 +182,59 @@ mod tests {
         for (json, said) in [
             (
                 r#"{"lease_ttl": 10}"#,
-                "setting lease_ttl \"10\" is not acceptable: write a duration",
+                "setting lease_ttl is not acceptable: it is a number, and should be a text: write a duration",
+            ),
+            (
+                r#"{"lease_ttl": 0}"#,
+                "setting lease_ttl is not acceptable: it is a number",
+            ),
+            (
+                r#"{"auth_token": 987654}"#,
+                "setting auth_token is not acceptable: it is a number, and should be a text: write the secret",
+            ),
+            (
+                r#"{"auth_token": ["a", "b"]}"#,
+                "setting auth_token is not acceptable: it is a list of texts, and should be a text",
+            ),
+            (
+                r#"{"name": 7}"#,
+                "setting name is not acceptable: it is a number, and should be a text",
+            ),
+            (
+                r#"{"tls": 1}"#,
+                "setting tls is not acceptable: it is a number, and should be true or false",
+            ),
+            (
+                r#"{"max_waiters": 7.0}"#,
+                "setting max_waiters is not acceptable: it is a number with a fraction, and should be a whole number: write",
+            ),
+            (
+                r#"{"max_waiters": true}"#,
+                "it is true or false, and should be a whole number",
+            ),
+            (
+                r#"{"max_waiters": -7}"#,
+                "setting max_waiters \"-7\" is not acceptable: write a whole number",
+            ),
+            (
+                r#"{"allowed_hosts": ["a", 987654]}"#,
+                "setting allowed_hosts is not acceptable: it is a list of other things than texts, and should be a list of texts",
+            ),
+            (
+                r#"{"connect_timeout": {"secs": 3}}"#,
+                "it is a map, and should be a text",
+            ),
+            (
+                r#"{"servers": ["a:1", {"cluster": ["b:1"], "orphan_ttl": "30s"}, "c:1+"], "orphan_ttl": "40s"}"#,
+                "setting orphan_ttl \"40s\" is not acceptable: shard 1 among the servers has orphan_ttl of its own: give one of them",
+            ),
+            (
+                r#"{"servers": [{"cluster": ["b:1"], "allowed_hosts": ["*.x"]}], "allowed_hosts": "*.y"}"#,
+                "shard 0 among the servers has allowed_hosts of its own",
+            ),
+            (
+                r#"{"tls_ca_file": "x"}"#,
+                "setting tls_ca_file is given, but TLS is not asked for: give setting tls as true",
             ),
             (
                 r#"{"lease": "10s"}"#,
@@ -257,6 +254,83 @@ mod tests {
         ] {
             let error = read(json).map(|read| panic!("{json} was read as {read}")).unwrap_err();
             assert!(error.contains(said), "{json}: {error}");
+            assert!(!error.contains("98765"), "{error}");
+        }
+    }
+
+    fn shard() -> impl Strategy<Value = Shard> {
+        let server = "[a-z]{1,6}:[1-9]|unix:/[a-z+,;%é ]{1,6}|\\[::[1-9]\\]:6388";
+        let of_kind = prop_oneof![
+            server.prop_map(Shard::single),
+            vec(server, 1..4).prop_map(Shard::cluster),
+            vec(server, 1..4).prop_map(Shard::standby),
+        ];
+        let duration = || option::of((0_u64..1_000_000, 0_u32..1_000_000_000).prop_map(|(s, n)| Duration::new(s, n)));
+        // Whatever kind it is: users say `Shard::single(…).orphan_ttl(…)`.
+        (of_kind, duration(), duration(), vec("[a-z*.]{1,6}", 0..3)).prop_map(|(shard, kept, delay, hosts)| {
+            let shard = kept.into_iter().fold(shard, Shard::orphan_ttl);
+            let shard = delay.into_iter().fold(shard, Shard::takeover_delay);
+            match hosts.is_empty() {
+                true => shard,
+                false => shard.allowed_hosts(hosts),
+            }
+        })
+    }
+
+    /// Sets one setting of the table to a text that it may have.
+    fn set(options: ClientOptions, name: &str, seed: u32) -> ClientOptions {
+        let setting = find(name).map(|setting| TABLE[setting]).unwrap();
+        let text = match (setting.kind(), name) {
+            (ValueKind::Whole, _) => seed.to_string(),
+            (ValueKind::Truth, _) => (seed % 2 == 0).to_string(),
+            // Of longer fractions serde_json loses the last bit, unless it is told not to.
+            (ValueKind::Number, _) => (f64::from(seed % 10_000) / 1e4).to_string(),
+            (_, "sharding_strategy") => "stable_hash_shard".to_owned(),
+            (_, "on_unavailable") => ["wait", "fail_fast"][seed as usize % 2].to_owned(),
+            (_, "fencing") => ["required", "if_known", "off"][seed as usize % 3].to_owned(),
+            (_, "reconnect") => format!("{}ns..{}s", seed, u64::from(seed) + 5),
+            _ if setting.form() == DURATION_FORM => format!("{}s{seed}ns", seed % 7),
+            _ => ["7", "true", "a b", "1.5", "null"][seed as usize % 5].to_owned(),
+        };
+        let mut said = Said::nothing(Source::Data);
+        said.add(name, Text::new(text)).unwrap();
+        said.into_options(options).unwrap()
+    }
+
+    /// Everything that can be said of a client as data, but for shards, the secret, and TLS, which is tested where it is known.
+    fn settings() -> impl Strategy<Value = Vec<(&'static str, u32)>> {
+        let is_meant = |name: &&str| {
+            !["servers", "auth_token", "auth_token_env", "auth_token_file"].contains(name) && !name.starts_with("tls")
+        };
+        let plain = TABLE.iter().filter(|setting| !setting.is_of_shards());
+        let names: Vec<&'static str> = plain.map(|setting| setting.name()).filter(is_meant).collect();
+        let secret = option::of((select(vec!["auth_token_env", "auth_token_file"]), any::<u32>()));
+        let count = names.len();
+        (subsequence(names, 0..=count), vec(any::<u32>(), count), secret)
+            .prop_map(|(names, seeds, secret)| names.into_iter().zip(seeds).chain(secret).collect())
+    }
+
+    proptest! {
+        #[test]
+        fn all_settings_are_read_as_they_were_written(shards in vec(shard(), 1..4), settings in settings()) {
+            let start = ClientOptions { shards, ..ClientOptions::default() };
+            let options = settings.iter().fold(start, |options, (name, seed)| {
+                // The start of each step is the end of the one before, so shards are not said again.
+                set(options, name, *seed)
+            });
+            let json = serde_json::to_string(&options).unwrap();
+            let again = read(&json).map_err(|error| TestCaseError::fail(format!("{json}: {error}")))?;
+            prop_assert_eq!(&again.shards, &options.shards, "{}", json);
+            for setting in TABLE {
+                prop_assert_eq!(setting.write(&again), setting.write(&options), "{}", json);
+            }
+            prop_assert_eq!(again.expose_url(), options.expose_url());
+        }
+
+        #[test]
+        fn a_shard_is_read_as_it_was_written(shard in shard()) {
+            let json = serde_json::to_string(&shard).unwrap();
+            prop_assert_eq!(serde_json::from_str::<Shard>(&json).unwrap(), shard);
         }
     }
 }

@@ -39,11 +39,14 @@ pub(super) fn read(variables: impl IntoIterator<Item = (OsString, OsString)>) ->
         if value.is_empty() {
             continue;
         }
+        if is_service_link(name, &value) {
+            continue;
+        }
         if name != URL {
             said.add_named(name, value)?;
         } else if below.is_none() {
             let read = url::read(&value).map_err(|error| of_url(&error))?;
-            below = Some(read);
+            below = Some(read.of_variable(URL));
         } else {
             return Err(Error::new(
                 ErrorKind::InvalidInput,
@@ -60,6 +63,28 @@ pub(super) fn read(variables: impl IntoIterator<Item = (OsString, OsString)>) ->
         )),
         Some(below) => Ok(said.over(below)),
     }
+}
+
+/// Whether Kubernetes, or Docker, sets such a variable for a service that is called `dflockd-client`, or begins so. No setting is called so.
+fn is_service_link(name: &str, value: &str) -> bool {
+    let Some(name) = name.strip_prefix(OWN_VARIABLES).map(|rest| format!("_{rest}")) else {
+        return false;
+    };
+    // The address of one port: `_PORT_6388_TCP`, and that with one of three endings.
+    let port = ["_PROTO", "_PORT", "_ADDR"]
+        .iter()
+        .find_map(|ending| name.strip_suffix(ending))
+        .unwrap_or(&name);
+    let number = ["_TCP", "_UDP", "_SCTP"]
+        .iter()
+        .find_map(|protocol| port.strip_suffix(protocol))
+        .and_then(|port| port.rsplit_once("_PORT_"))
+        .is_some_and(|(_, number)| !number.is_empty() && number.bytes().all(|digit| digit.is_ascii_digit()));
+    number
+        || name.ends_with("_SERVICE_HOST")
+        || name.ends_with("_SERVICE_PORT")
+        || name.contains("_SERVICE_PORT_")
+        || (name.ends_with("_PORT") && value.contains("://"))
 }
 
 fn of_url(error: &Error) -> Error {
@@ -128,6 +153,43 @@ mod tests {
     }
 
     #[test]
+    fn variables_that_kubernetes_sets_for_a_service_mean_nothing_here() {
+        let address = "tcp://10.0.0.11:6388";
+        let links = [
+            ("SERVICE_HOST", "10.0.0.11"),
+            ("SERVICE_PORT", "6388"),
+            ("SERVICE_PORT_LOCKS", "6388"),
+            ("PORT", address),
+            ("PORT_6388_TCP", address),
+            ("PORT_6388_TCP_PROTO", "tcp"),
+            ("PORT_6388_TCP_PORT", "6388"),
+            ("PORT_6388_TCP_ADDR", "10.0.0.11"),
+            ("PORT_53_UDP", "udp://10.0.0.11:53"),
+        ];
+        for service in ["DFLOCKD_", "DFLOCKD_CLIENT_", "DFLOCKD_CLIENT_CANARY_"] {
+            let set = links.map(|(name, value)| (format!("{service}{name}"), value));
+            let read = ClientOptions::from_vars(set).unwrap();
+            assert_eq!(read.expose_url(), ClientOptions::default().expose_url(), "{service}");
+        }
+        for setting in TABLE {
+            let variable = Source::Environment.spell(setting.name());
+            assert!(!is_service_link(&variable, address), "{variable}");
+        }
+        for (typo, value) in [
+            ("PORT", "6388"),
+            ("SERVICE", "a:1"),
+            ("PORT_TCP", "6388"),
+            ("HOST", "a"),
+        ] {
+            let name = format!("DFLOCKD_CLIENT_{typo}");
+            assert!(
+                refusal(&[(&name, value)]).contains("there is no such setting"),
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
     fn the_variable_that_is_wrong_is_named() {
         for (variables, said) in [
             (
@@ -152,7 +214,46 @@ mod tests {
             ),
             (
                 &[("DFLOCKD_URL", "dflockd://a:1?keepalive=1")],
-                "URL parameter keepalive \"1\"",
+                "environment variable DFLOCKD_URL: URL parameter keepalive \"1\"",
+            ),
+            (
+                &[("DFLOCKD_URL", "dflockd://a:x")],
+                "environment variable DFLOCKD_URL: servers of the URL: server address \"a:x\"",
+            ),
+            (
+                &[("DFLOCKD_URL", "dflockd://a:1?keepalive=1s&keepalive=1s")],
+                "environment variable DFLOCKD_URL: URL parameter keepalive is given twice",
+            ),
+            (
+                &[("DFLOCKD_URL", "dflockd://ses%0Aame@a:1")],
+                "environment variable DFLOCKD_URL: the secret of the URL is not acceptable",
+            ),
+            (
+                &[("DFLOCKD_AUTH_TOKEN", "ses\name")],
+                "environment variable DFLOCKD_AUTH_TOKEN is not acceptable: write the secret, of 1 to 65536 bytes",
+            ),
+            (
+                &[("DFLOCKD_CLIENT_TLS_CA_FILE", "x")],
+                "environment variable DFLOCKD_CLIENT_TLS_CA_FILE is given, but TLS is not asked for: give environment variable \
+                 DFLOCKD_CLIENT_TLS as true, too",
+            ),
+            (
+                &[
+                    ("DFLOCKD_URL", "dflockd://a:1?tls_ca_file=x"),
+                    ("DFLOCKD_CLIENT_TLS", "no"),
+                ],
+                "environment variable DFLOCKD_URL: URL parameter tls_ca_file is given, but TLS is not asked for: give environment \
+                 variable DFLOCKD_CLIENT_TLS as true",
+            ),
+            (
+                &[("DFLOCKD_CLIENT_TLS", "1"), ("DFLOCKD_CLIENT_TLS_CLIENT_KEY_FILE", "x")],
+                "environment variable DFLOCKD_CLIENT_TLS_CLIENT_CERTIFICATE_FILE and environment variable \
+                 DFLOCKD_CLIENT_TLS_CLIENT_KEY_FILE belong together",
+            ),
+            (
+                &[("DFLOCKD_CLIENT_TLS", "1"), ("DFLOCKD_CLIENT_TLS_SYSTEM_ROOTS", "no")],
+                "TLS trusts no authority: give environment variable DFLOCKD_CLIENT_TLS_CA_FILE, or environment variable \
+                 DFLOCKD_CLIENT_TLS_SYSTEM_ROOTS or environment variable DFLOCKD_CLIENT_TLS_PLATFORM_VERIFIER as true",
             ),
             (
                 &[("DFLOCKD_URL", "dflockd://a:1"), ("DFLOCKD_SERVERS", "a:1")],

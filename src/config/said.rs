@@ -1,16 +1,21 @@
 //! What a source says: settings and their texts. Where it comes from, errors name.
 
+use std::borrow::Cow;
+
 use super::ClientOptions;
 use super::settings::{AUTH, Draft, TABLE, find, full_name};
 use super::value::Text;
 use crate::error::{Error, ErrorKind, Result};
 use crate::escape::Shortened;
+use crate::shards::Datum;
 
 /// Where a setting was said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Source {
     Url,
     Environment,
+    /// The URL in this variable.
+    Variable(&'static str),
     Data,
 }
 
@@ -40,23 +45,42 @@ impl Source {
     /// What a setting is called here.
     pub(super) fn spell(self, name: &str) -> String {
         match self {
-            Self::Url | Self::Data => name.to_owned(),
+            Self::Url | Self::Variable(_) | Self::Data => name.to_owned(),
             Self::Environment if SHARED_VARIABLES.contains(&name) => format!("DFLOCKD_{}", name.to_ascii_uppercase()),
             Self::Environment => format!("{OWN_VARIABLES}{}", name.to_ascii_uppercase()),
         }
     }
 
-    fn noun(self) -> &'static str {
+    fn noun(self) -> Cow<'static, str> {
         match self {
-            Self::Url => "URL parameter",
-            Self::Environment => "environment variable",
-            Self::Data => "setting",
+            Self::Url => "URL parameter".into(),
+            Self::Environment => "environment variable".into(),
+            Self::Variable(name) => format!("environment variable {name}: URL parameter").into(),
+            Self::Data => "setting".into(),
         }
+    }
+
+    /// A setting by its own name, with where it is said. A URL has servers, the secret and the wish for TLS in places of their own.
+    fn called(self, name: &str) -> String {
+        let place = match self {
+            Self::Url => "",
+            Self::Variable(variable) => &format!("environment variable {variable}: "),
+            Self::Environment | Self::Data => return format!("{} {}", self.noun(), self.spell(name)),
+        };
+        match name {
+            "servers" => format!("{place}servers of the URL"),
+            "auth_token" => format!("{place}the secret of the URL"),
+            _ => format!("{} {}", self.noun(), self.spell(name)),
+        }
+    }
+
+    fn is_url(self) -> bool {
+        matches!(self, Self::Url | Self::Variable(_))
     }
 
     /// Whether a setting may be given under its name here. A URL has servers and the secret in places of their own.
     fn is_named(self, setting: usize) -> bool {
-        self != Self::Url || !["servers", "auth_token"].contains(&TABLE[setting].name())
+        !self.is_url() || !["servers", "auth_token"].contains(&TABLE[setting].name())
     }
 
     /// The place in the table of what a name stands for, and the shard of which it is said.
@@ -65,7 +89,7 @@ impl Source {
         if let Some(setting) = named(name) {
             return self.is_named(setting).then_some((setting, None));
         }
-        let (name, shard) = name.rsplit_once('.').filter(|_| self == Self::Url)?;
+        let (name, shard) = name.rsplit_once('.').filter(|_| self.is_url())?;
         let setting = named(name).filter(|setting| TABLE[*setting].is_of_shards())?;
         let is_plain = shard == "0" || !shard.starts_with(['0', '+']);
         Some((setting, Some(shard.parse().ok().filter(|_| is_plain)?)))
@@ -79,7 +103,7 @@ impl Source {
             .collect();
         let known = known.join(", ");
         Error::invalid(
-            self.noun(),
+            &self.noun(),
             Shortened(name),
             &format!("there is no such setting; there are {known}"),
         )
@@ -110,6 +134,23 @@ impl Said {
         }
     }
 
+    /// Adds a value of data.
+    pub(super) fn add_datum(&mut self, name: &str, value: Datum) -> Result<()> {
+        let Some((setting, shard)) = self.source.find(name) else {
+            return Err(self.source.unknown(name));
+        };
+        let found = TABLE[setting];
+        let text = value.text_of(found.kind()).map_err(|problem| {
+            let what = self.source.called(name);
+            let message = format!("{what} is not acceptable: {problem}: write {}", found.form());
+            Error::new(ErrorKind::InvalidInput, message)
+        })?;
+        match text {
+            Some(text) => self.add_found(setting, shard, text),
+            None => Ok(()),
+        }
+    }
+
     fn add_found(&mut self, setting: usize, shard: Option<usize>, text: Text) -> Result<()> {
         for item in &self.items {
             let is_again = item.setting == setting && (item.shard == shard || item.shard.is_none() || shard.is_none());
@@ -135,6 +176,15 @@ impl Said {
             source: self.source,
         });
         Ok(())
+    }
+
+    /// The same, as the URL in a variable.
+    pub(super) fn of_variable(mut self, name: &'static str) -> Self {
+        self.source = Source::Variable(name);
+        self.items
+            .iter_mut()
+            .for_each(|item| item.source = Source::Variable(name));
+        self
     }
 
     /// Whether a setting is given.
@@ -168,7 +218,11 @@ impl Said {
             let read = setting.apply(&mut draft, item.shard, &item.text);
             read.map_err(|remedy| refused(item, &remedy))?;
         }
-        draft.finish()
+        draft.finish(|name| {
+            let setting = find(name);
+            let item = self.items.iter().find(|item| Some(item.setting) == setting);
+            item.map_or(self.source, |item| item.source).called(name)
+        })
     }
 
     fn spelled(&self, setting: usize, shard: Option<usize>) -> String {
@@ -183,11 +237,7 @@ fn is_secret_of_servers(setting: usize) -> bool {
 /// A text that cannot be read, which is shown unless it is a secret.
 fn refused(item: &Item, remedy: &str) -> Error {
     let setting = TABLE[item.setting];
-    let name = item.source.spell(&full_name(setting, item.shard));
-    let what = match (item.source, setting.name()) {
-        (Source::Url, "servers") => "servers of the URL".to_owned(),
-        _ => format!("{} {name}", item.source.noun()),
-    };
+    let what = item.source.called(&full_name(setting, item.shard));
     match setting.is_secret() {
         true => Error::new(ErrorKind::InvalidInput, format!("{what} is not acceptable: {remedy}")),
         // The remedy shows the part of a list that is wrong.

@@ -7,7 +7,7 @@ use super::value::{Text, Value};
 use crate::error::{Error, ErrorKind, Result};
 use crate::net::auth::AuthSource;
 use crate::net::failover::Policy;
-use crate::shards::{Shard, Terms};
+use crate::shards::{Shard, Terms, ValueKind};
 use crate::tls::{Tls, TlsFiles};
 
 /// One setting.
@@ -19,6 +19,12 @@ pub(super) trait Setting: Sync {
 
     /// Whether it can be said of one shard by itself.
     fn is_of_shards(&self) -> bool;
+
+    /// What data give for it.
+    fn kind(&self) -> ValueKind;
+
+    /// What its text looks like.
+    fn form(&self) -> &'static str;
 
     /// Reads its text into a draft. The error says what would be right.
     fn apply(&self, draft: &mut Draft, shard: Option<usize>, text: &str) -> Result<(), String>;
@@ -53,15 +59,15 @@ impl Draft {
         }
     }
 
-    /// Puts together what makes sense together only.
-    pub(super) fn finish(mut self) -> Result<ClientOptions> {
-        self.options.tls = self.tls.finish()?;
+    /// Puts together what makes sense together only. `called` is what the source calls a setting.
+    pub(super) fn finish(mut self, called: impl Fn(&str) -> String) -> Result<ClientOptions> {
+        self.options.tls = self.tls.finish(called)?;
         Ok(self.options)
     }
 }
 
 impl TlsDraft {
-    fn finish(self) -> Result<Option<Tls>> {
+    fn finish(self, called: impl Fn(&str) -> String) -> Result<Option<Tls>> {
         let refuse = |problem: String| Err(Error::new(ErrorKind::InvalidInput, problem));
         let said = [
             ("tls_system_roots", self.system_roots.is_some()),
@@ -74,7 +80,9 @@ impl TlsDraft {
         if self.is_wanted != Some(true) {
             return match said.iter().find(|(_, is_said)| *is_said) {
                 Some((name, _)) => refuse(format!(
-                    "{name} is given, but TLS is not asked for: give tls as true, too"
+                    "{} is given, but TLS is not asked for: give {} as true, too",
+                    called(name),
+                    called("tls")
                 )),
                 None => Ok(None),
             };
@@ -83,19 +91,20 @@ impl TlsDraft {
             (Some(certificate), Some(key)) => Some((certificate, key)),
             (None, None) => None,
             _ => {
-                return refuse(
-                    "tls_client_certificate_file and tls_client_key_file belong together: give both, or none"
-                        .to_owned(),
-                );
+                return refuse(format!(
+                    "{} and {} belong together: give both, or none",
+                    called("tls_client_certificate_file"),
+                    called("tls_client_key_file")
+                ));
             }
         };
         let platform_verifier = self.platform_verifier == Some(true);
         if platform_verifier && self.system_roots == Some(true) {
-            return refuse(
-                "tls_system_roots and tls_platform_verifier are both given: the platform's verifier decides by itself whom it \
-                 trusts, so leave out the first"
-                    .to_owned(),
-            );
+            return refuse(format!(
+                "{} and {} are both given: the platform's verifier decides by itself whom it trusts, so leave out the first",
+                called("tls_system_roots"),
+                called("tls_platform_verifier")
+            ));
         }
         let files = TlsFiles {
             system_roots: self.system_roots.unwrap_or(self.ca.is_none() && !platform_verifier),
@@ -105,12 +114,16 @@ impl TlsDraft {
             server_name: self.server_name,
         };
         if !files.system_roots && !platform_verifier && files.ca.is_none() {
-            return refuse(
-                "TLS trusts no authority: give tls_ca_file, or tls_system_roots or tls_platform_verifier as true"
-                    .to_owned(),
-            );
+            return refuse(format!(
+                "TLS trusts no authority: give {}, or {} or {} as true",
+                called("tls_ca_file"),
+                called("tls_system_roots"),
+                called("tls_platform_verifier")
+            ));
         }
-        Tls::of_files(files).map(Some)
+        let tls = Tls::of_files(files);
+        tls.map(Some)
+            .or_else(|error| refuse(format!("{}: {}", called("tls"), error.message())))
     }
 }
 
@@ -133,6 +146,14 @@ impl<T: Value> Setting for Field<T> {
 
     fn is_of_shards(&self) -> bool {
         false
+    }
+
+    fn kind(&self) -> ValueKind {
+        T::KIND
+    }
+
+    fn form(&self) -> &'static str {
+        T::FORM
     }
 
     fn apply(&self, draft: &mut Draft, _shard: Option<usize>, text: &str) -> Result<(), String> {
@@ -188,6 +209,14 @@ impl<T: Value + Clone> Setting for ShardField<T> {
         true
     }
 
+    fn kind(&self) -> ValueKind {
+        T::KIND
+    }
+
+    fn form(&self) -> &'static str {
+        T::FORM
+    }
+
     fn apply(&self, draft: &mut Draft, shard: Option<usize>, text: &str) -> Result<(), String> {
         let value = T::read(text)?;
         let is_meant = |index: &usize| shard.is_none_or(|one| one == *index);
@@ -209,6 +238,18 @@ impl<T: Value + Clone> Setting for ShardField<T> {
         if self.is_secret && meant.len() > 1 {
             return Err(format!(
                 "each shard has its own: write {}.0 for that of the first shard, and so on",
+                self.name
+            ));
+        }
+        // What was said of one shard by itself counts no less than what is said of all.
+        let own = |index: &&usize| {
+            (self.get)(shards[**index].terms())
+                .and_then(|value| value.write())
+                .is_some()
+        };
+        if let Some(index) = meant.iter().find(own) {
+            return Err(format!(
+                "shard {index} among the servers has {} of its own: give one of them",
                 self.name
             ));
         }

@@ -37,7 +37,7 @@ impl ClientOptions {
     /// # Errors
     ///
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput), naming the variable and what would be right; also for a name that begins with
-    /// `DFLOCKD_CLIENT_` and stands for nothing, and where both `DFLOCKD_URL` and `DFLOCKD_SERVERS` are set.
+    /// `DFLOCKD_CLIENT_` and stands for nothing (those that Kubernetes sets for a Service of that name are ignored), and where both `DFLOCKD_URL` and `DFLOCKD_SERVERS` are set.
     pub fn from_env() -> Result<Self> {
         Self::from_vars(std::env::vars_os())
     }

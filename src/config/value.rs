@@ -8,15 +8,18 @@ use super::OnUnavailable;
 use crate::human::{DURATION_FORM, read_duration, write_duration};
 use crate::net::backoff::ReconnectPolicy;
 use crate::net::fencing::Fencing;
-use crate::protocol::StableRef;
+use crate::protocol::{AuthToken, StableRef};
 use crate::sharding::CheckedStrategy;
-use crate::shards::Shard;
+use crate::shards::{Shard, ValueKind};
 
 /// The text of a value, which may be a secret: it is wiped when it is dropped.
 pub(super) type Text = Zeroizing<String>;
 
 /// A value that a text can say.
 pub(super) trait Value: Sized {
+    /// What data give for it.
+    const KIND: ValueKind = ValueKind::Text;
+
     /// What the text looks like.
     const FORM: &'static str;
 
@@ -49,6 +52,7 @@ impl Value for Duration {
 }
 
 impl<T: Value> Value for Option<T> {
+    const KIND: ValueKind = T::KIND;
     const FORM: &'static str = T::FORM;
 
     fn read(text: &str) -> Result<Self, String> {
@@ -61,6 +65,7 @@ impl<T: Value> Value for Option<T> {
 }
 
 impl Value for usize {
+    const KIND: ValueKind = ValueKind::Whole;
     const FORM: &'static str = "a whole number, such as 16";
 
     fn read(text: &str) -> Result<Self, String> {
@@ -73,6 +78,7 @@ impl Value for usize {
 }
 
 impl Value for u32 {
+    const KIND: ValueKind = ValueKind::Whole;
     const FORM: &'static str = "a whole number, such as 16";
 
     fn read(text: &str) -> Result<Self, String> {
@@ -85,6 +91,7 @@ impl Value for u32 {
 }
 
 impl Value for f64 {
+    const KIND: ValueKind = ValueKind::Number;
     const FORM: &'static str = "a number, such as 0.5";
 
     fn read(text: &str) -> Result<Self, String> {
@@ -97,6 +104,7 @@ impl Value for f64 {
 }
 
 impl Value for bool {
+    const KIND: ValueKind = ValueKind::Truth;
     const FORM: &'static str = "true or false (or 1 or 0, yes or no, on or off)";
 
     fn read(text: &str) -> Result<Self, String> {
@@ -128,14 +136,14 @@ impl Value for String {
     }
 }
 
-/// A secret.
+/// The secret of the servers.
 impl Value for Text {
-    const FORM: &'static str = "the secret, or leave it out";
+    const FORM: &'static str = "the secret, of 1 to 65536 bytes without line breaks and NUL, or leave it out";
 
     fn read(text: &str) -> Result<Self, String> {
-        match text.is_empty() {
-            true => Err(of_form::<Self>()),
-            false => Ok(Self::new(text.to_owned())),
+        match AuthToken::new(text) {
+            Ok(_) => Ok(Self::new(text.to_owned())),
+            Err(_) => Err(of_form::<Self>()),
         }
     }
 
@@ -171,6 +179,7 @@ impl Value for Vec<Shard> {
 
 /// Hosts, separated by commas.
 impl Value for Vec<String> {
+    const KIND: ValueKind = ValueKind::Texts;
     const FORM: &'static str = "hosts, separated by commas: names, *.domain, addresses or networks";
 
     fn read(text: &str) -> Result<Self, String> {

@@ -157,17 +157,18 @@ impl TokenSource {
 fn from_environment(name: &str) -> Result<AuthToken, String> {
     let value = std::env::var_os(name).ok_or("is not set")?;
     let value = value.into_string().map_err(|_| "is not UTF-8")?;
-    parse(Zeroizing::new(value).as_str()).map_err(|problem| format!("holds none: {problem}"))
+    parse(&Zeroizing::new(value)).map_err(|problem| format!("holds none: {problem}"))
 }
 
 fn from_file(path: &Path) -> Result<AuthToken, String> {
     let bytes = read_small_file(path, LONGEST_FILE)?;
     let text = std::str::from_utf8(&bytes).map_err(|_| "it is not UTF-8")?;
-    parse(text.trim())
+    parse(text)
 }
 
+/// White space around a secret does not count.
 fn parse(text: &str) -> Result<AuthToken, String> {
-    AuthToken::new(text).map_err(|error| error.to_string())
+    AuthToken::new(text.trim()).map_err(|error| error.to_string())
 }
 
 fn unreadable(problem: &str) -> Error {
@@ -257,6 +258,14 @@ mod tests {
         let token = credentials.to_present(&here).await.unwrap();
         assert_eq!(token.as_ref().map(AuthToken::expose), Some("second"));
         std::fs::remove_file(path).unwrap();
+    }
+
+    #[test]
+    fn white_space_around_the_secret_in_a_variable_does_not_count() {
+        // Cargo sets this one, to a number: tests do not change the environment.
+        assert_eq!(from_environment("CARGO_PKG_VERSION_MAJOR").unwrap().expose(), "0");
+        assert_eq!(parse(" sesame \n").unwrap().expose(), "sesame");
+        assert!(parse(" \n").is_err());
     }
 
     #[test]

@@ -3,19 +3,20 @@
 use std::fmt;
 use std::time::Duration;
 
-use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use zeroize::Zeroizing;
 
+use super::datum::{Datum, ValueKind};
 use super::{Shard, Terms};
+use crate::escape::Shortened;
 use crate::human::{DURATION_FORM, read_duration, write_duration};
 use crate::net::endpoint::without_secret;
 use crate::net::failover::Policy;
 use crate::protocol::StableRef;
 
 /// One of the first three, and what may be said of it.
-#[derive(Default, Deserialize, Serialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Default, Serialize)]
 struct Map {
     #[serde(skip_serializing_if = "Option::is_none")]
     single: Option<String>,
@@ -29,11 +30,47 @@ struct Map {
     allowed_hosts: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     orphan_ttl: Option<String>,
-    #[serde(skip_serializing)]
-    stable_ref: Option<String>,
+    #[serde(skip)]
+    stable_ref: Option<Zeroizing<String>>,
 }
 
+/// What stands in a map.
+const NAMES: [&str; 7] = [
+    "single",
+    "cluster",
+    "standby",
+    "takeover_delay",
+    "allowed_hosts",
+    "orphan_ttl",
+    "stable_ref",
+];
+
 impl Map {
+    /// Takes one of its values. The error says what is wrong with it, without the value, which may be a secret.
+    fn set(&mut self, name: &str, value: Datum) -> Result<(), String> {
+        let text = |value: Datum| {
+            value
+                .text_of(ValueKind::Text)
+                .map(|text| text.map(|text| String::clone(&text)))
+        };
+        match name {
+            "single" => self.single = text(value)?,
+            "cluster" => self.cluster = value.list()?,
+            "standby" => self.standby = value.list()?,
+            "takeover_delay" => self.takeover_delay = text(value)?,
+            "allowed_hosts" => self.allowed_hosts = value.list()?.unwrap_or_default(),
+            "orphan_ttl" => self.orphan_ttl = text(value)?,
+            "stable_ref" => self.stable_ref = value.text_of(ValueKind::Text)?,
+            _ => {
+                return Err(format!(
+                    "there is no such setting of a shard; there are {}",
+                    NAMES.join(", ")
+                ));
+            }
+        }
+        Ok(())
+    }
+
     /// Reads it; the error says what is wrong.
     fn shard(self) -> Result<Shard, String> {
         let mut shard = match (self.single, self.cluster, self.standby) {
@@ -71,7 +108,7 @@ impl Map {
             shard = shard.orphan_ttl(duration("orphan_ttl", &kept)?);
         }
         if let Some(name) = self.stable_ref {
-            shard = shard.stable_ref(StableRef::new(name).map_err(|error| error.to_string())?);
+            shard = shard.stable_ref(StableRef::new(name.as_str()).map_err(|error| error.to_string())?);
         }
         Ok(shard.allowed_hosts(self.allowed_hosts))
     }
@@ -120,20 +157,18 @@ impl<'de> Visitor<'de> for Reader {
         Shard::read(text.trim()).map_err(E::custom)
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Shard, A::Error> {
-        let map = Map::deserialize(MapAccessDeserializer::new(map)).map_err(without_values)?;
-        map.shard().map_err(A::Error::custom)
-    }
-}
-
-/// A value of the wrong type may be a secret, so it is not shown.
-fn without_values<E: serde::de::Error>(error: E) -> E {
-    match error.to_string().starts_with("invalid ") {
-        true => E::custom(
-            "a shard's map has a value of the wrong type: single, takeover_delay, orphan_ttl and stable_ref are texts; cluster, standby \
-             and allowed_hosts are lists of texts",
-        ),
-        false => error,
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Shard, A::Error> {
+        let mut read = Map::default();
+        let mut seen: Vec<String> = Vec::new();
+        while let Some(name) = map.next_key::<String>()? {
+            let refuse = |problem: &str| A::Error::custom(format!("{:?} of a shard: {problem}", Shortened(&name)));
+            if seen.contains(&name) {
+                return Err(refuse("it is given twice"));
+            }
+            read.set(&name, map.next_value()?).map_err(|problem| refuse(&problem))?;
+            seen.push(name);
+        }
+        read.shard().map_err(A::Error::custom)
     }
 }
 
@@ -233,6 +268,34 @@ mod tests {
             assert!(error.contains(said), "{json}: {error}");
         }
         let error = read(r#"{"cluster": ["a:1"], "orphan": "1s"}"#).unwrap_err();
-        assert!(error.contains("`orphan`") && error.contains("orphan_ttl"), "{error}");
+        assert!(
+            error.contains("\"orphan\" of a shard: there is no such setting") && error.contains("orphan_ttl"),
+            "{error}"
+        );
+        for (json, said) in [
+            (
+                r#"{"cluster": "a:1"}"#,
+                "\"cluster\" of a shard: it is a text, and should be a list of texts",
+            ),
+            (
+                r#"{"single": 7}"#,
+                "\"single\" of a shard: it is a number, and should be a text",
+            ),
+            (
+                r#"{"cluster": ["a:1", 7]}"#,
+                "it is a list of other things than texts, and should be a list of texts",
+            ),
+            (
+                r#"{"cluster": ["a:1"], "orphan_ttl": 30}"#,
+                "\"orphan_ttl\" of a shard: it is a number, and should be a text",
+            ),
+            (
+                r#"{"single": "a:1", "single": "b:1"}"#,
+                "\"single\" of a shard: it is given twice",
+            ),
+        ] {
+            let error = read(json).unwrap_err();
+            assert!(error.contains(said), "{json}: {error}");
+        }
     }
 }
