@@ -44,11 +44,11 @@
 //! - [`LockLayer`], [`SemaphoreLayer`]: any other tower service, whose requests of one key run one at a time, or so many at once.
 #![cfg_attr(
     feature = "server",
-    doc = "- [`server`]: an embedded server, for tests and development."
+    doc = "- [`testing`]: tests of your own code: a server in the process, faults on demand, paused time. [`server`]: an embedded server on a port."
 )]
 #![cfg_attr(
     not(feature = "server"),
-    doc = "- `server` (feature `server`): an embedded server, for tests and development."
+    doc = "- `testing` and `server` (feature `server`): a server for tests of your own code, with faults on demand; an embedded server on a port."
 )]
 //!
 //! # Leases
@@ -128,6 +128,8 @@ mod stats;
 #[cfg(feature = "blocking")]
 mod take;
 mod telemetry;
+#[cfg(feature = "server")]
+pub mod testing;
 #[cfg(feature = "tls")]
 mod tls;
 #[cfg(not(feature = "tls"))]

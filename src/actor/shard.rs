@@ -150,6 +150,8 @@ impl Driver {
         waiters_limit.show(config.max_waiters);
         let mut effects = Effects::default();
         let shard = ShardMachine::new(setup, now, &mut effects).telling(events);
+        #[cfg(feature = "server")]
+        config.started.iter().for_each(|started| started.add(&mailbox));
         let mut driver = Self {
             shard,
             effects,

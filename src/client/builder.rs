@@ -22,6 +22,8 @@ use crate::net::endpoint::Endpoint;
 use crate::net::fencing::Fencing;
 use crate::net::reach::Way;
 use crate::service::{ClientService, Request, Response, UserLayer};
+#[cfg(feature = "server")]
+use crate::shard::started::StartedShards;
 use crate::sharding::{CheckedStrategy, ShardingStrategy};
 use crate::shards::Shard;
 use crate::telemetry::key_class::Classifier;
@@ -506,6 +508,13 @@ impl ClientBuilder {
         self.options.shards = vec![shard];
         self.options.strategy = CheckedStrategy::default();
         Ok(self)
+    }
+
+    /// Has the shards of the client given to tests.
+    #[cfg(feature = "server")]
+    pub(crate) fn started(mut self, shards: Vec<StartedShards>) -> Self {
+        self.supplied.started = shards;
+        self
     }
 
     /// Who finds the addresses of names.

@@ -132,6 +132,8 @@ impl ClientOptions {
                     max_redirects: self.max_redirects,
                 },
                 max_waiters: self.max_waiters,
+                #[cfg(feature = "server")]
+                started: supplied.started,
             },
         })
     }

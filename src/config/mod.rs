@@ -25,6 +25,8 @@ use crate::net::endpoint::Endpoint;
 use crate::net::reach::Way;
 use crate::net::settings::ConnectionSettings;
 use crate::shard::Settings;
+#[cfg(feature = "server")]
+use crate::shard::started::StartedShards;
 use crate::sharding::CheckedStrategy;
 use crate::shards::ShardPlan;
 use crate::telemetry::client_name::ClientName;
@@ -38,6 +40,9 @@ pub(crate) struct Supplied {
     pub(crate) sink: Sink,
     pub(crate) key_class: Option<Classifier>,
     pub(crate) callbacks: Vec<Callback>,
+    /// Tests are given the shards that start.
+    #[cfg(feature = "server")]
+    pub(crate) started: Vec<StartedShards>,
 }
 
 /// What was asked for, checked.
@@ -70,6 +75,9 @@ pub(crate) struct ShardConfig {
     pub(crate) machine: Settings,
     /// How many callers may wait for keys at once.
     pub(crate) max_waiters: usize,
+    /// Tests are given the shards that start.
+    #[cfg(feature = "server")]
+    pub(crate) started: Vec<StartedShards>,
 }
 
 impl ShardConfig {

@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Notify;
+
 use super::event::Event;
 use super::listen::Listener;
 use super::listener::Server;
@@ -222,6 +224,16 @@ impl ServerBuilder {
     /// goes on.
     pub fn on_event(mut self, tell: impl Fn(&Event) + Send + Sync + 'static) -> Self {
         self.options.on_event = Some(Arc::new(tell));
+        self
+    }
+
+    /// The same for a test, beside what the user wants to be told.
+    pub(crate) fn waking(mut self, changed: &Arc<Notify>) -> Self {
+        let (told, changed) = (self.options.on_event.take(), Arc::clone(changed));
+        self.options.on_event = Some(Arc::new(move |event| {
+            changed.notify_waiters();
+            told.iter().for_each(|tell| tell(event));
+        }));
         self
     }
 

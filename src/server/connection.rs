@@ -41,6 +41,7 @@ impl From<Cut> for Over {
 /// Serves a connection until it ends.
 pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(stream: S, number: u64, shared: &Shared) {
     let release = shared.options.release;
+    let refuses_secret = shared.state().refuses_secret();
     let connection = ServedConnection {
         stream,
         decoder: RequestDecoder::with_longest_arguments(release.longest_secret(), release.longest_payload()),
@@ -53,7 +54,8 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(stream: S, number: 
             inbox: None,
             delivered: 0,
             pace: RequestPace::new(shared.options.request_time),
-            authenticated: shared.options.auth_token.is_none(),
+            authenticated: shared.options.auth_token.is_none() && !refuses_secret,
+            refuses_secret,
         },
     };
     // Ends with `Over`, always.
@@ -83,6 +85,8 @@ struct Session<'a> {
     /// `None` unless requests take time.
     pace: Option<RequestPace>,
     authenticated: bool,
+    /// A test wants that, whatever the secret is.
+    refuses_secret: bool,
 }
 
 /// What to do when all answers so far are written.
@@ -149,7 +153,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ServedConnection<'_, S> {
         let mut state = session.shared.state();
         // Not before the lock is taken: what other connections did meanwhile was earlier.
         let now = Instant::now();
-        if state.is_killed() {
+        if state.answers_no_more(session.number) {
             return NextStep::End;
         }
         session.take_signals();
@@ -243,7 +247,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ServedConnection<'_, S> {
                 biased;
                 granted = &mut blocked.granted, if !is_forgotten => match granted {
                     Ok(granted) => break granted,
-                    Err(_) if shared.state().is_killed() => return Err(Over),
+                    Err(_) if shared.state().answers_no_more(number) => return Err(Over),
                     // Its place is gone, and nothing is said of it before its time is over.
                     Err(_) => is_forgotten = true,
                 },
@@ -308,6 +312,11 @@ impl Session<'_> {
             self.say(&Response::Refused(Status::Draining));
             return Some(NextStep::End);
         }
+        if let Some(status) = state.planned_refusal(&request) {
+            let drains = status == Status::Draining;
+            self.say(&Response::Refused(status));
+            return drains.then_some(NextStep::End);
+        }
         match state.request(self.number, request, now) {
             ServerAnswer::Now(Response::Count(deliveries)) if deliveries > 0 => {
                 self.say(&Response::Count(deliveries));
@@ -352,7 +361,9 @@ impl Session<'_> {
                 false => secret.expose(),
             });
         match (request, secret) {
-            (Some(RawRequest::Auth { token }), Some(secret)) if same(token, secret.as_bytes()) => {
+            (Some(RawRequest::Auth { token }), Some(secret))
+                if same(token, secret.as_bytes()) && !self.refuses_secret =>
+            {
                 self.authenticated = true;
                 self.say(&Response::Done)
             }

@@ -58,6 +58,8 @@ pub enum EventKind {
     Reclaimed,
     /// A new leader did not know of the lease, as it was [told](super::Cluster::forgets_tokens) not to.
     Forgotten,
+    /// A test took the lease away: [`TestServer::lose`](crate::testing::TestServer::lose).
+    Revoked,
     /// What a ticket was granted, at once or in the queue, was collected by its `w`: the lease begins anew. Clusters record none, as a
     /// lease runs on there.
     Collected,

@@ -14,6 +14,7 @@ use tokio_util::task::TaskTracker;
 
 use super::builder::ServerBuilder;
 use super::connection;
+use super::control::Control;
 use super::event::Event;
 use super::listen::{Listener, cannot_listen};
 use super::options::ServerOptions;
@@ -90,6 +91,11 @@ impl Server {
         // Not tracked: it ends with the server, not before.
         tokio::spawn(until(shared.stopped.clone(), sweep(Arc::clone(&shared))));
         Self { address, shared, tasks }
+    }
+
+    /// Its state, in the hands of a test.
+    pub(crate) fn control(&self) -> Control {
+        Control::of(&self.shared.state)
     }
 
     /// Where it listens.
@@ -215,15 +221,16 @@ async fn accept(mut listener: impl Listener, shared: Arc<Shared>, tasks: TaskTra
 
 /// Serves a connection, if there is room for it. One too many is closed without a word.
 fn admit<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S, shared: &Arc<Shared>, tasks: &TaskTracker) {
-    let Some(number) = shared.state().connect(shared.member) else {
+    let end = shared.stopped.child_token();
+    let Some(number) = shared.state().connect_until(shared.member, end.clone()) else {
         return;
     };
     let shared = Arc::clone(shared);
     tasks.spawn(async move {
         match &shared.options.tls {
-            None => serve(stream, number, &shared).await,
-            Some(tls) => match secured(tls, stream, &shared).await {
-                Some(stream) => serve(stream, number, &shared).await,
+            None => serve(stream, number, end, &shared).await,
+            Some(tls) => match secured(tls, stream, &end, &shared).await {
+                Some(stream) => serve(stream, number, end, &shared).await,
                 None => shared.state().disconnect(number, Instant::now()),
             },
         }
@@ -234,10 +241,11 @@ fn admit<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S, shared: 
 async fn secured<S: AsyncRead + AsyncWrite + Unpin>(
     tls: &TlsAcceptor,
     stream: S,
+    end: &CancellationToken,
     shared: &Shared,
 ) -> Option<impl AsyncRead + AsyncWrite + Unpin + use<S>> {
     let handshake = timeout(shared.options.read_timeout, tls.accept(stream));
-    let accepted = shared.stopped.run_until_cancelled(handshake).await?;
+    let accepted = end.run_until_cancelled(handshake).await?;
     match accepted {
         Ok(Ok(stream)) => return Some(stream),
         Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
@@ -249,8 +257,8 @@ async fn secured<S: AsyncRead + AsyncWrite + Unpin>(
 /// How long a connection's farewell may take.
 const FAREWELL: Duration = Duration::from_millis(100);
 
-async fn serve<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, number: u64, shared: &Shared) {
-    until(shared.stopped.clone(), connection::serve(&mut stream, number, shared)).await;
+async fn serve<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, number: u64, end: CancellationToken, shared: &Shared) {
+    until(end, connection::serve(&mut stream, number, shared)).await;
     // Before it is closed: a client that sees the end finds what it held free.
     shared.state().disconnect(number, Instant::now());
     // With TLS the end has to be said, so that nobody else can make it up.

@@ -50,6 +50,7 @@
 mod builder;
 mod cluster;
 mod connection;
+pub(crate) mod control;
 mod event;
 #[cfg(any(test, fuzzing))]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]

@@ -18,6 +18,8 @@ use crate::error::Result;
 use crate::lease::release::ReleaseTold;
 use crate::net::dial::LaneEvent;
 use crate::types::Key;
+#[cfg(feature = "server")]
+use crate::types::Token;
 
 /// What a shard is told.
 pub(crate) enum Input {
@@ -41,6 +43,9 @@ pub(crate) enum Input {
     Tick,
     /// Give everything back and end.
     Shutdown(Shutdown),
+    /// Ask the server now whether it holds the lease of a token: a test has taken it away there.
+    #[cfg(feature = "server")]
+    CheckLease(Token),
     /// Panic: to test that this hurts no other shard.
     #[cfg(test)]
     Die,
@@ -84,6 +89,12 @@ impl Mailbox {
     /// Tells the shard. Returns whether it is there to be told.
     pub(crate) fn send(&self, input: Input) -> bool {
         self.0.send(input).is_ok()
+    }
+
+    /// Whether the shard is gone.
+    #[cfg(feature = "server")]
+    pub(crate) fn is_closed(&self) -> bool {
+        self.0.is_closed()
     }
 }
 

@@ -15,6 +15,8 @@ use crate::events::{ClientEvent, RenewalFailed};
 use crate::lease::cell::{LeaseState, LostReason};
 use crate::lease::release::ReleaseTold;
 use crate::protocol::{Response, Status};
+#[cfg(feature = "server")]
+use crate::types::Token;
 use crate::types::{Grant, Key, Target};
 
 /// A server that refuses a renewal for a reason that passes is asked again after this.
@@ -33,6 +35,13 @@ impl ShardMachine {
     pub(super) fn renew_overdue(&mut self, turn: &mut Turn<'_>) {
         let overdue = self.leases.take_overdue();
         self.renew_all(overdue, turn);
+    }
+
+    /// Has the server asked now whether it holds the lease of a token, if that is kept here.
+    #[cfg(feature = "server")]
+    pub(super) fn check_lease(&mut self, token: &Token, turn: &mut Turn<'_>) {
+        let to_ask = self.leases.check_now(token, self.connections.is_serving());
+        self.renew_all(to_ask.into_iter().collect(), turn);
     }
 
     /// A renewal, with the span that covers it until it is answered.

@@ -68,6 +68,8 @@ mod sessions;
 mod shortage;
 mod shutdown;
 mod standby;
+#[cfg(feature = "server")]
+pub(crate) mod started;
 mod wait_answers;
 mod wait_pace;
 mod waiting;
@@ -327,6 +329,8 @@ impl ShardMachine {
             Input::Lane(lane, event) => self.lane_event(lane, event, turn),
             Input::Tick => self.tick(turn),
             Input::Shutdown(shutdown) => self.shut_down(shutdown, turn),
+            #[cfg(feature = "server")]
+            Input::CheckLease(token) => self.check_lease(&token, turn),
             #[cfg(test)]
             #[allow(clippy::panic)]
             Input::Die => panic!("told to die"),

@@ -4,6 +4,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
+use tokio::sync::Notify;
+
 use super::port::Port;
 use super::{Cluster, Member};
 use crate::error::{Error, Result};
@@ -63,6 +65,12 @@ impl ClusterBuilder {
     /// begins with the first byte of a request. Default: false.
     pub fn closes_idle_connections(mut self, closes: bool) -> Self {
         self.closes_idle_connections = closes;
+        self
+    }
+
+    /// For a test: wakes it at each event.
+    pub(crate) fn waking(mut self, changed: &Arc<Notify>) -> Self {
+        self.each = self.each.waking(changed);
         self
     }
 

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 pub use self::builder::ClusterBuilder;
 use self::port::Port;
+use super::control::Control;
 use super::event::Event;
 use super::listener::{Served, Server};
 use super::options::ServerOptions;
@@ -123,6 +124,11 @@ impl Cluster {
     pub fn addresses(&self) -> Vec<String> {
         let members = self.members.iter();
         members.map(|member| member.port.address().to_string()).collect()
+    }
+
+    /// The one state, in the hands of a test.
+    pub(crate) fn control(&self) -> Control {
+        Control::of(&self.state)
     }
 
     /// Which member leads, from 0. None after [`depose`](Self::depose), and when the leader was stopped.

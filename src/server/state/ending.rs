@@ -63,8 +63,8 @@ impl State {
         drains && self.options.release.turns_requests_away()
     }
 
-    /// Whether no request is answered any more.
-    pub(in crate::server) fn is_killed(&self) -> bool {
-        self.killed
+    /// Whether no request of a connection is answered any more.
+    pub(in crate::server) fn answers_no_more(&self, connection: ConnectionId) -> bool {
+        self.killed || self.faults.has_cut(connection)
     }
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use tokio::sync::oneshot;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::claim::Claim;
 use super::{ConnectionId, GrantId, KeyId, Place, QualifiedKey};
@@ -64,6 +65,8 @@ pub(super) struct Peer {
     pub(super) waits: Option<Blocked>,
     /// What it says of itself to the keys that it asks for.
     pub(super) claim: Claim,
+    /// Has its task end.
+    pub(super) end: Option<CancellationToken>,
 }
 
 impl Peer {

@@ -106,7 +106,7 @@ impl State {
     }
 
     /// Drops the ticket of a grant that was not collected, if it is one that ends with its lease.
-    fn drop_ticket(&mut self, subject: KeyId, lease: GrantId) {
+    pub(super) fn drop_ticket(&mut self, subject: KeyId, lease: GrantId) {
         let Some(entry) = self.entries.get(subject) else {
             return;
         };

@@ -3,9 +3,11 @@
 mod claim;
 mod ending;
 mod entry;
+mod faults;
 mod keys;
 mod leases;
 mod membership;
+mod observed;
 mod orphans;
 mod partition;
 mod replicated;
@@ -23,8 +25,11 @@ use tokio::time::Instant;
 
 use self::claim::Claim;
 use self::entry::{Blocked, Peer, Waiter};
+use self::faults::Faults;
+pub(in crate::server) use self::faults::RefusedRequest;
 use self::keys::KeyTable;
 use self::membership::{MemberTable, is_the_leaders};
+pub use self::observed::ObservedLease;
 use self::orphans::Orphans;
 use self::report::About;
 use crate::clock::after;
@@ -71,6 +76,7 @@ pub(in crate::server) struct State {
     last_place: Place,
     draining: bool,
     killed: bool,
+    faults: Faults,
     events: Vec<Event>,
     /// `None` where signals are not known.
     signals: Option<SignalHub>,
@@ -98,6 +104,7 @@ impl State {
             last_place: 0,
             draining: false,
             killed: false,
+            faults: Faults::default(),
             events: Vec::new(),
             signals,
             orphans: Orphans::default(),

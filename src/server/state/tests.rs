@@ -547,7 +547,7 @@ fn a_killed_server_ends_everything_and_serves_nobody() {
     let mut waiting = bench.waiting(2, Target::Lock, "k");
     bench.state.kill(bench.now);
     assert!(waiting.take_cut_off());
-    assert!(bench.state.is_killed());
+    assert!(bench.state.answers_no_more(1));
     bench.state.disconnect(1, bench.now);
     bench.state.disconnect(2, bench.now);
     assert_eq!(bench.state.connect(0), None);
@@ -559,6 +559,54 @@ fn a_killed_server_ends_everything_and_serves_nobody() {
             (Happened::Disconnected, 1)
         ]
     );
+}
+
+#[test]
+fn a_cut_grants_nothing_to_what_it_cuts() {
+    let mut bench = Bench::new(|_| {});
+    bench.token(1, Target::Lock, "k");
+    let mut waiting = bench.waiting(2, Target::Lock, "k");
+    bench.state.cut(bench.now);
+    assert!(waiting.take_cut_off());
+    assert!(bench.state.answers_no_more(1) && bench.state.answers_no_more(2));
+    bench.state.disconnect(1, bench.now);
+    assert_eq!(bench.state.open_connections(), 0);
+    assert_eq!(
+        bench.kinds(),
+        [
+            (Happened::Granted, 1),
+            (Happened::Queued, 2),
+            (Happened::Left, 2),
+            (Happened::Disconnected, 1)
+        ]
+    );
+    let next = bench.state.connect(0).unwrap();
+    assert!(!bench.state.answers_no_more(next));
+    bench.token(next, Target::Lock, "k");
+}
+
+#[test]
+fn what_is_taken_away_goes_to_the_next() {
+    let mut bench = Bench::new(|_| {});
+    let token = bench.token(1, slots(2), "s");
+    let other = bench.token(1, slots(2), "s");
+    let mut waiting = bench.waiting(2, slots(2), "s");
+    let revoked = bench.state.revoke(&key("s"), Some(&token), bench.now);
+    assert_eq!(revoked, [token]);
+    let Some(Response::Granted(next)) = waiting.answer() else {
+        panic!("it was its turn");
+    };
+    assert_eq!(
+        bench.release(1, Kind::Semaphore, "s", token),
+        Response::Refused(Status::Error)
+    );
+    let held: Vec<_> = bench.state.leases_of(&key("s"), bench.now);
+    assert_eq!(
+        held.iter().map(|lease| lease.token).collect::<Vec<_>>(),
+        [other, next.token]
+    );
+    assert_eq!(bench.state.revoke(&key("s"), None, bench.now).len(), 2);
+    assert!(bench.state.revoke(&key("s"), None, bench.now).is_empty());
 }
 
 mod books;

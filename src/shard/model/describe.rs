@@ -24,6 +24,7 @@ pub(super) fn name_of(input: &Input) -> &'static str {
         Input::Lane(_, LaneEvent::Ended(_)) => "ended",
         Input::Tick => "tick",
         Input::Shutdown(_) => "shutdown",
+        Input::CheckLease(_) => "check lease",
         Input::Die => "die",
     }
 }

@@ -7,6 +7,8 @@ use crate::clock::Moment;
 use crate::lease::cell::LostReason;
 use crate::lease::metrics::RenewalOutcome;
 use crate::shard::ids::{LaneId, LeaseId};
+#[cfg(feature = "server")]
+use crate::types::Token;
 use crate::types::Ttl;
 
 impl Registry {
@@ -84,6 +86,17 @@ impl Registry {
         self.set_phase(id, if connected { Phase::Renewing } else { Phase::Overdue });
         self.arm(id);
         connected
+    }
+
+    /// Has the server asked about the lease of a token now, whether it is renewed or not. One whose renewal is under way is asked about
+    /// once more: the answer to that may be an older one. Returns the lease, if it is to be asked about.
+    #[cfg(feature = "server")]
+    pub(crate) fn check_now(&mut self, token: &Token, connected: bool) -> Option<LeaseId> {
+        let is_of = |id: &LeaseId| self.entry(*id).is_some_and(|entry| entry.cell.token == *token);
+        let id = self.ids().filter(|id| self.is_held(*id)).find(is_of)?;
+        self.set_phase(id, if connected { Phase::Renewing } else { Phase::Overdue });
+        self.arm(id);
+        connected.then_some(id)
     }
 }
 

@@ -1,0 +1,94 @@
+//! A pair of streams that can be held up: nothing is carried either way.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
+
+/// What all streams of a server pass. Clones are the same.
+#[derive(Clone, Default)]
+pub(super) struct Gate(Arc<Mutex<GateState>>);
+
+#[derive(Default)]
+struct GateState {
+    is_shut: bool,
+    /// Of tasks that want to read.
+    readers: Vec<Waker>,
+}
+
+impl Gate {
+    /// From now on nothing is read.
+    pub(super) fn shut(&self) {
+        self.state().is_shut = true;
+    }
+
+    /// What was written meanwhile can be read.
+    pub(super) fn open(&self) {
+        let readers = {
+            let mut state = self.state();
+            state.is_shut = false;
+            std::mem::take(&mut state.readers)
+        };
+        readers.into_iter().for_each(Waker::wake);
+    }
+
+    fn poll_open(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut state = self.state();
+        if !state.is_shut {
+            return Poll::Ready(());
+        }
+        if !state.readers.iter().any(|reader| reader.will_wake(cx.waker())) {
+            state.readers.push(cx.waker().clone());
+        }
+        Poll::Pending
+    }
+
+    fn state(&self) -> MutexGuard<'_, GateState> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One end of a connection in memory. What is written is kept, as by a network that has buffers; nothing is read while the gate is shut, not
+/// even the end.
+pub(super) struct GatedStream {
+    stream: DuplexStream,
+    gate: Gate,
+}
+
+/// So much may be under way in each direction, as between sockets of one machine.
+const BUFFER: usize = 64 * 1024;
+
+impl GatedStream {
+    /// Both ends of a connection.
+    pub(super) fn pair(gate: &Gate) -> (Self, Self) {
+        let (near, far) = tokio::io::duplex(BUFFER);
+        let gated = |stream| Self {
+            stream,
+            gate: gate.clone(),
+        };
+        (gated(near), gated(far))
+    }
+}
+
+impl AsyncRead for GatedStream {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        std::task::ready!(self.gate.poll_open(cx));
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for GatedStream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

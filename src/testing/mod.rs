@@ -1,0 +1,37 @@
+//! Tests of your own code: a server in this process, its faults on demand, and a service that grants without any server.
+//!
+//! A [`TestServer`] is the [embedded server](crate::server) on connections in memory. It takes no port, reads no environment, and its
+//! time is tokio's: with `#[tokio::test(start_paused = true)]` leases expire, renewals run and waits time out in virtual time, at once.
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)]
+//! # async fn main() -> Result<(), dflockd_client::Error> {
+//! use dflockd_client::LostReason;
+//! use dflockd_client::testing::TestServer;
+//!
+//! // In a `#[tokio::test(start_paused = true)]`:
+//! let server = TestServer::start().await?;
+//! let client = server.client().await?;
+//! let guard = client.lock("orders/42")?.acquire().await?;
+//!
+//! server.lose("orders/42")?;
+//! assert_eq!(guard.lost().await, LostReason::Rejected);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! `docs/testing-your-code.md` is a guide with an example of each.
+//!
+//! # Paused time
+//!
+//! Time that is paused goes on by itself when every task of the runtime waits. So it works with what is in memory, and not with what comes
+//! from outside of the runtime: a real server, the embedded one on a port, threads and processes, the client for threads (`blocking`). While
+//! a client waits for these, nothing in the runtime has anything to do, and time jumps: requests time out and leases are lost at once.
+//! A machine that is really suspended during a test costs its leases with paused time, too.
+
+mod gate;
+mod network;
+mod server;
+
+pub use self::server::TestServer;
+pub use crate::server::control::ObservedLease;
