@@ -330,7 +330,7 @@ fn two_phases_and_several_locks_at_once() {
     assert_eq!(scene.server.stats().locks.len(), 1, "all or none");
     second.release().unwrap();
     let all = both.acquire().unwrap();
-    let keys: Vec<_> = all.leases().map(|lease| lease.key().as_str()).collect();
+    let keys: Vec<_> = all.keys().map(|key| key.as_str()).collect();
     assert_eq!(keys, ["k", "other"]);
     assert_eq!(all.wait_lost(SHORT).unwrap(), None);
     assert!(all.is_held() && all.remaining() > Duration::ZERO);

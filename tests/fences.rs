@@ -268,7 +268,7 @@ fn threads_get_the_same() {
             Ok(client) => {
                 assert!(makes_them);
                 let all = client.lock_all(["a", "b"]).unwrap().acquire().unwrap();
-                assert!(all.leases().all(|lease| lease.fence().is_some()));
+                assert!(all.fences().all(|fence| fence.is_some()));
             }
             Err(error) => {
                 assert!(!makes_them, "{error}");

@@ -1008,7 +1008,7 @@ async fn debug_shows_what_a_user_knows() {
         ),
         (
             format!("{guards:?}"),
-            "MultiLockGuard([LockGuard(Lease { key: \"a\", ".to_owned(),
+            "MultiGuard([LockGuard(Lease { key: \"a\", ".to_owned(),
         ),
         (format!("{place:?}"), "Queued(Ticket { key: \"k\", .. })".to_owned()),
         (

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::guard::{Held, LockGuard, SemaphorePermit, hold};
 use super::lock::Lock;
 use super::process::Ours;
@@ -117,6 +119,15 @@ impl<G: Guard> Holder<G> {
     /// As [`crate::Holder::acquire`].
     pub fn acquire(&mut self) -> Result<bool> {
         block_on(|| self.0.acquire())?
+    }
+
+    /// As [`crate::Holder::acquire_until`].
+    ///
+    /// # Errors
+    ///
+    /// As [`crate::Holder::acquire_until`].
+    pub fn acquire_until(&mut self, deadline: impl Into<Instant>) -> Result<bool> {
+        block_on(|| self.0.acquire_until(deadline))?
     }
 
     /// As [`crate::Holder::enqueue`].

@@ -28,11 +28,11 @@ pub type SemaphorePermit = Held<crate::SemaphorePermit>;
 /// known without waiting. Dropping it gives it back in the background, from any thread, inside a runtime or not, and
 /// when its thread panics.
 #[must_use = "a guard that is dropped gives back at once what it holds"]
-pub struct Held<G> {
+pub struct Held<G: ?Sized> {
     /// Made when the first is added.
     callbacks: OnceLock<Ours<Callbacks>>,
     lease: Ours<Lease>,
-    kind: PhantomData<fn() -> G>,
+    kind: PhantomData<fn() -> Box<G>>,
 }
 
 /// Those who wait in the background to tell of a loss. They end with the guard.
@@ -53,6 +53,33 @@ impl<G: Guard> Held<G> {
         G::of(self.lease.into_inner())
     }
 
+    /// The same guard, as one of which only this is known: where it does not matter which it is.
+    ///
+    /// ```
+    /// # let runtime = tokio::runtime::Runtime::new().unwrap();
+    /// # let server = runtime.block_on(dflockd_client::server::Server::builder().port(0).start())?;
+    /// # use dflockd_client::blocking::Client;
+    /// # let client = Client::builder().servers([server.local_addr().to_string()]).connect_blocking()?;
+    /// use dflockd_client::Guard;
+    /// use dflockd_client::blocking::Held;
+    ///
+    /// let held: Vec<Held<dyn Guard>> = vec![
+    ///     client.lock("orders/42")?.acquire()?.into_dyn(),
+    ///     client.semaphore("workers", 8)?.acquire()?.into_dyn(),
+    /// ];
+    /// held.into_iter().try_for_each(Held::release)?;
+    /// # Ok::<_, dflockd_client::Error>(())
+    /// ```
+    pub fn into_dyn(self) -> Held<dyn Guard> {
+        Held {
+            callbacks: self.callbacks,
+            lease: self.lease,
+            kind: PhantomData,
+        }
+    }
+}
+
+impl<G: Guard + ?Sized> Held<G> {
     /// Gives it back and waits for the server to say so. Once it has, no renewal is sent any more.
     ///
     /// # Errors
@@ -154,7 +181,7 @@ impl Drop for Callbacks {
     }
 }
 
-impl<G> Deref for Held<G> {
+impl<G: ?Sized> Deref for Held<G> {
     type Target = Lease;
 
     fn deref(&self) -> &Lease {
@@ -162,7 +189,7 @@ impl<G> Deref for Held<G> {
     }
 }
 
-impl<G> fmt::Debug for Held<G> {
+impl<G: ?Sized> fmt::Debug for Held<G> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(&*self.lease, f)
     }

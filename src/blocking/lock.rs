@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::guard::{LockGuard, hold};
 use super::process::Ours;
 use super::runtime::block_on;
@@ -77,6 +79,15 @@ impl Lock {
     /// As [`crate::Lock::acquire`], and [`Misuse`](crate::ErrorKind::Misuse) where a thread must not wait.
     pub fn acquire(&self) -> Result<LockGuard> {
         block_on(|| self.0.acquire())?.map(LockGuard::new)
+    }
+
+    /// As [`acquire`](Self::acquire), waiting until a moment; see [`crate::Lock::acquire_until`].
+    ///
+    /// # Errors
+    ///
+    /// As there, and [`Misuse`](crate::ErrorKind::Misuse) where a thread must not wait.
+    pub fn acquire_until(&self, deadline: impl Into<Instant>) -> Result<LockGuard> {
+        block_on(|| self.0.acquire_until(deadline))?.map(LockGuard::new)
     }
 
     /// Acquires the lock if it is free; `None` if it is not.

@@ -1,15 +1,15 @@
 //! Several locks as one, for threads.
 
-use std::fmt;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
+use super::multi_guard::{MultiLockGuard, hold_all};
 use super::process::Ours;
 use super::runtime::block_on;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::handle::multi_lock;
-use crate::lease::cell::LostReason;
 use crate::lease::policy::RenewPolicy;
-use crate::service::Lease;
 use crate::types::Key;
 
 /// Locks on several keys, taken all or not at all; see [`crate::MultiLock`].
@@ -19,6 +19,12 @@ pub struct MultiLock(Ours<multi_lock::MultiLock>);
 impl MultiLock {
     pub(super) fn new(locks: multi_lock::MultiLock) -> Self {
         Self(Ours::new(locks))
+    }
+
+    /// The handle of the async client, for code that awaits.
+    #[must_use]
+    pub fn as_async(&self) -> &multi_lock::MultiLock {
+        &self.0
     }
 
     /// As [`crate::MultiLock::acquire_timeout`].
@@ -71,6 +77,15 @@ impl MultiLock {
         block_on(|| self.0.acquire())?.map(MultiLockGuard::new)
     }
 
+    /// As [`acquire`](Self::acquire), waiting until a moment; see [`crate::MultiLock::acquire_until`].
+    ///
+    /// # Errors
+    ///
+    /// As there, and [`Misuse`](crate::ErrorKind::Misuse) where a thread must not wait.
+    pub fn acquire_until(&self, deadline: impl Into<Instant>) -> Result<MultiLockGuard> {
+        block_on(|| self.0.acquire_until(deadline))?.map(MultiLockGuard::new)
+    }
+
     /// Takes all locks if all are free; `None` if any is not.
     ///
     /// # Errors
@@ -79,60 +94,24 @@ impl MultiLock {
     pub fn try_acquire(&self) -> Result<Option<MultiLockGuard>> {
         Ok(block_on(|| self.0.try_acquire())??.map(MultiLockGuard::new))
     }
-}
 
-/// Several locks that are held together; see [`crate::MultiLockGuard`].
-#[must_use = "a guard that is dropped gives its locks back at once"]
-pub struct MultiLockGuard(Ours<multi_lock::MultiLockGuard>);
-
-impl MultiLockGuard {
-    fn new(guard: multi_lock::MultiLockGuard) -> Self {
-        Self(Ours::new(guard))
-    }
-
-    /// The leases of the single locks, in the order of their keys.
-    pub fn leases(&self) -> impl ExactSizeIterator<Item = &Lease> {
-        self.0.guards().iter().map(|guard| &**guard)
-    }
-
-    /// Whether all of them are held, as far as can be known here.
-    #[must_use]
-    pub fn is_held(&self) -> bool {
-        self.0.is_held()
-    }
-
-    /// How long all of them are sure to be held if nothing more is heard from any server; zero if one is lost.
-    #[must_use]
-    pub fn remaining(&self) -> Duration {
-        self.0.remaining()
-    }
-
-    /// Waits until one of them is lost, or for `timeout` (`None`: for ever). Its key and the reason, or nothing if all
-    /// are still held then.
+    /// Takes back the locks that a process before this one held under the same name.
     ///
     /// # Errors
     ///
-    /// [`Misuse`](crate::ErrorKind::Misuse) where a thread must not wait.
-    pub fn wait_lost(&self, timeout: impl Into<Option<Duration>>) -> Result<Option<(Key, LostReason)>> {
-        match timeout.into() {
-            Some(limit) => block_on(|| tokio::time::timeout(limit, self.0.lost())).map(|lost| lost.ok()),
-            None => block_on(|| self.0.lost()).map(Some),
-        }
+    /// As [`crate::MultiLock::reclaim`], and [`Misuse`](crate::ErrorKind::Misuse) where a thread must not wait.
+    pub fn reclaim(&self) -> Result<Option<MultiLockGuard>> {
+        Ok(block_on(|| self.0.reclaim())??.map(MultiLockGuard::new))
     }
 
-    /// Gives all of them back, at once, and waits for the servers to say so.
+    /// Takes all locks, runs the work, and releases them, whatever came of the work: it succeeds, fails or panics. Other than in the
+    /// async client nothing stops the work if a lease is lost; it should ask the guard now and then.
     ///
     /// # Errors
     ///
-    /// As [`crate::MultiLockGuard::release`]. With [`Misuse`](crate::ErrorKind::Misuse), too, they are on their way
-    /// back.
-    pub fn release(self) -> Result<()> {
-        block_on(|| self.0.into_inner().release())?
-    }
-}
-
-impl fmt::Debug for MultiLockGuard {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&*self.0, f)
+    /// Those of [`acquire`](Self::acquire), and then nothing was run; the work's own error, whatever comes of the releases; and those of
+    /// [`release`](super::HeldMulti::release) if the work succeeded: nobody knows then whether it was alone to the end.
+    pub fn with_locks<T, E: From<Error>>(&self, work: impl FnOnce(&MultiLockGuard) -> Result<T, E>) -> Result<T, E> {
+        hold_all(self.acquire()?, work)
     }
 }

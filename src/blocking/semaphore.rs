@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::guard::{SemaphorePermit, hold};
 use super::process::Ours;
 use super::runtime::block_on;
@@ -78,6 +80,15 @@ impl Semaphore {
     /// As [`crate::Semaphore::acquire`], and [`Misuse`](crate::ErrorKind::Misuse) where a thread must not wait.
     pub fn acquire(&self) -> Result<SemaphorePermit> {
         block_on(|| self.0.acquire())?.map(SemaphorePermit::new)
+    }
+
+    /// As [`acquire`](Self::acquire), waiting until a moment; see [`crate::Semaphore::acquire_until`].
+    ///
+    /// # Errors
+    ///
+    /// As there, and [`Misuse`](crate::ErrorKind::Misuse) where a thread must not wait.
+    pub fn acquire_until(&self, deadline: impl Into<Instant>) -> Result<SemaphorePermit> {
+        block_on(|| self.0.acquire_until(deadline))?.map(SemaphorePermit::new)
     }
 
     /// Acquires a slot if it is free; `None` if it is not.

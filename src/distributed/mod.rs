@@ -6,6 +6,8 @@ mod semaphore;
 use std::fmt;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use crate::client::Client;
 use crate::client::builder::ClientBuilder;
 use crate::error::{Error, ErrorKind, Result};
@@ -128,6 +130,25 @@ impl<G: Guard> Holder<G> {
     pub async fn acquire(&mut self) -> Result<bool> {
         self.must_have_nothing()?;
         let Some(lease) = self.handle().await?.acquire_in_time().await? else {
+            return Ok(false);
+        };
+        self.held = HeldState::Guard(G::of(lease));
+        Ok(true)
+    }
+
+    /// As [`acquire`](Self::acquire), waiting until a moment: a [`tokio::time::Instant`], or one of the standard library.
+    ///
+    /// # Errors
+    ///
+    /// As [`acquire`](Self::acquire). A deadline that has passed already is [`ErrorKind::Unavailable`] at once, and nothing is sent:
+    /// whether it is held is not known.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`acquire`](Self::acquire).
+    pub async fn acquire_until(&mut self, deadline: impl Into<Instant>) -> Result<bool> {
+        self.must_have_nothing()?;
+        let Some(lease) = self.handle().await?.acquire_in_time_until(deadline.into()).await? else {
             return Ok(false);
         };
         self.held = HeldState::Guard(G::of(lease));

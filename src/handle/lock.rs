@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use crate::error::{Error, Result};
 use crate::handle::guard::{LockGuard, hold};
 use crate::handle::terms::Handle;
@@ -95,6 +97,37 @@ impl Lock {
     /// ```
     pub async fn acquire(&self) -> Result<LockGuard> {
         self.0.acquire().await.map(LockGuard::new)
+    }
+
+    /// Acquires the lock, waiting until a moment: a [`tokio::time::Instant`], or one of the standard library. As [`acquire`](Self::acquire) in
+    /// all else.
+    ///
+    /// # Errors
+    ///
+    /// As [`acquire`](Self::acquire). A deadline that has passed already is [`Unavailable`](crate::ErrorKind::Unavailable) at once:
+    /// nothing is sent, so whether it is held is not known. To ask without waiting there is [`try_acquire`](Self::try_acquire).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`acquire`](Self::acquire).
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), dflockd_client::Error> {
+    /// # let server = dflockd_client::server::Server::builder().port(0).start().await?;
+    /// # let client = dflockd_client::Client::builder().servers([server.local_addr().to_string()]).build()?;
+    /// use std::time::{Duration, Instant};
+    ///
+    /// // All that a request needs has to be there in time.
+    /// let deadline = Instant::now() + Duration::from_secs(2);
+    /// let first = client.lock("orders/42")?.acquire_until(deadline).await?;
+    /// let second = client.lock("invoices/7")?.acquire_until(deadline).await?;
+    /// # second.release().await?;
+    /// first.release().await
+    /// # }
+    /// ```
+    pub async fn acquire_until(&self, deadline: impl Into<Instant>) -> Result<LockGuard> {
+        self.0.acquire_until(deadline.into()).await.map(LockGuard::new)
     }
 
     /// Acquires the lock if it is free; `None` if it is not. Does not wait for other holders, only for the server's answer

@@ -3,6 +3,7 @@
 pub(crate) mod election;
 pub(crate) mod guard;
 pub(crate) mod lock;
+pub(crate) mod multi_guard;
 pub(crate) mod multi_lock;
 pub(crate) mod semaphore;
 pub(crate) mod terms;

@@ -1,21 +1,19 @@
 //! Several locks as one.
 
 use std::collections::BTreeMap;
-use std::fmt;
-use std::future::{Future, poll_fn};
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::clock::after;
-use crate::error::{Error, ErrorKind, Result};
+#[cfg(doc)]
+use crate::error::ErrorKind;
+use crate::error::{Error, Result};
 use crate::handle::guard::LockGuard;
 use crate::handle::lock::Lock;
+use crate::handle::multi_guard::{MultiLockGuard, hold_all, lost_meanwhile};
 use crate::handle::terms::Handle;
-use crate::join::join_all;
-use crate::lease::cell::LostReason;
 use crate::lease::policy::RenewPolicy;
 use crate::service::Core;
 use crate::types::{Key, Target};
@@ -25,6 +23,9 @@ use crate::types::{Key, Target};
 /// Made by [`Client::lock_all`](crate::Client::lock_all). They are taken one after the other in the order of their keys,
 /// whatever order they were given in: everybody who takes several locks this way takes them in the same order, so that
 /// nobody waits in a circle.
+///
+/// It has the methods of [`Lock`], for all of them, but for one: a place in several queues cannot be taken first and waited at later, since
+/// a turn that comes in one of them would be waited with while it does not come in the others.
 #[derive(Clone, Debug)]
 pub struct MultiLock {
     /// In order, each key once. Never empty.
@@ -120,20 +121,42 @@ impl MultiLock {
     /// # }
     /// ```
     pub async fn acquire(&self) -> Result<MultiLockGuard> {
-        let until = after(Instant::now(), self.acquire_timeout);
-        let mut held = MultiLockGuard { guards: Vec::new() };
+        match self.acquire_timeout {
+            Duration::ZERO => self.take(None).await,
+            timeout => self.take(Some(after(Instant::now(), timeout))).await,
+        }
+    }
+
+    /// Takes all locks, waiting until a moment: a [`tokio::time::Instant`], or one of the standard library. As [`acquire`](Self::acquire)
+    /// in all else.
+    ///
+    /// # Errors
+    ///
+    /// As [`acquire`](Self::acquire). A deadline that has passed already is [`Unavailable`](crate::ErrorKind::Unavailable) at once, and
+    /// nothing is sent.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`acquire`](Self::acquire).
+    pub async fn acquire_until(&self, deadline: impl Into<Instant>) -> Result<MultiLockGuard> {
+        self.take(Some(deadline.into())).await
+    }
+
+    /// Takes one after the other, each of them at once if there is no deadline.
+    async fn take(&self, until: Option<Instant>) -> Result<MultiLockGuard> {
+        let mut held = MultiLockGuard::empty();
         for lock in &self.locks {
-            let left = until.saturating_duration_since(Instant::now());
-            let lock = Lock(
-                lock.0
-                    .clone()
-                    .acquire_timeout(left)
-                    .while_holding(!held.guards.is_empty()),
-            );
+            let handle = lock.0.clone().while_holding(!held.is_empty());
+            let lease = async {
+                match until {
+                    Some(until) => handle.acquire_until(until).await,
+                    None => handle.acquire_timeout(Duration::ZERO).acquire().await,
+                }
+            };
             tokio::select! {
                 biased;
                 (key, reason) = held.lost() => return Err(lost_meanwhile(&key, reason).passing()),
-                guard = lock.acquire() => held.guards.push(guard?),
+                lease = lease => held.push(LockGuard::new(lease?)),
             }
         }
         held.check()
@@ -149,126 +172,76 @@ impl MultiLock {
     ///
     /// Safe: dropping the future gives back what was taken.
     pub async fn try_acquire(&self) -> Result<Option<MultiLockGuard>> {
-        let mut held = MultiLockGuard { guards: Vec::new() };
+        self.all_or_none(async |lock| lock.try_acquire().await).await
+    }
+
+    /// Takes back the locks that a process before this one held under the same [name](crate::Shard::stable_ref), and those of them that are
+    /// free; `None` if any is held by another holder, or by this client. See [`Lock::reclaim`]; what was taken back until then is given back.
+    ///
+    /// # Errors
+    ///
+    /// As [`Lock::reclaim`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: what is granted after the future was dropped is given back.
+    pub async fn reclaim(&self) -> Result<Option<MultiLockGuard>> {
         for lock in &self.locks {
-            match lock.try_acquire().await? {
-                Some(guard) => held.guards.push(guard),
+            lock.0.require_stable_ref()?;
+        }
+        self.all_or_none(async |lock| lock.reclaim().await).await
+    }
+
+    async fn all_or_none(
+        &self,
+        take: impl AsyncFn(&Lock) -> Result<Option<LockGuard>>,
+    ) -> Result<Option<MultiLockGuard>> {
+        let mut held = MultiLockGuard::empty();
+        for lock in &self.locks {
+            match take(lock).await? {
+                Some(guard) => held.push(guard),
                 None => return Ok(None),
             }
         }
         held.check().map(Some)
     }
-}
 
-/// Several locks that are held together, lost as soon as one of them is.
-///
-/// Dropping it gives all of them back.
-#[must_use = "a guard that is dropped gives its locks back at once"]
-pub struct MultiLockGuard {
-    guards: Vec<LockGuard>,
-}
-
-impl MultiLockGuard {
-    /// The guards of the single locks, in the order of their keys.
-    pub fn guards(&self) -> &[LockGuard] {
-        &self.guards
-    }
-
-    /// Whether all of them are held, as far as can be known here. See [`Lease::is_held`](crate::Lease::is_held).
-    #[must_use]
-    pub fn is_held(&self) -> bool {
-        self.guards.iter().all(|guard| guard.is_held())
-    }
-
-    /// How long all of them are sure to be held if nothing more is heard from any server; zero if one is lost.
-    #[must_use]
-    pub fn remaining(&self) -> Duration {
-        let remaining = self.guards.iter().map(|guard| guard.remaining());
-        remaining.min().unwrap_or_default()
-    }
-
-    /// Resolves with the key and the reason when the first of them is lost. See [`Lease::lost`](crate::Lease::lost), which
-    /// it is like in all else.
-    ///
-    /// # Cancel safety
-    ///
-    /// Safe: dropping it changes nothing.
-    pub fn lost(&self) -> impl Future<Output = (Key, LostReason)> + Send + 'static + use<> {
-        let mut all: Vec<_> = self
-            .guards
-            .iter()
-            .map(|guard| (guard.key().clone(), Box::pin(guard.lost())))
-            .collect();
-        poll_fn(move |cx| {
-            for (key, lost) in &mut all {
-                if let Poll::Ready(reason) = lost.as_mut().poll(cx) {
-                    return Poll::Ready((key.clone(), reason));
-                }
-            }
-            Poll::Pending
-        })
-    }
-
-    /// Runs a future for as long as all of them are held.
+    /// Takes all locks, waiting for up to the acquire timeout in all, runs the work, and releases them, whatever came of the work: it
+    /// succeeds, fails, panics or is dropped. If a lease is lost meanwhile, the work is stopped: its future is dropped.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::LeaseLost`], naming the key, if one was lost before the future was done; the future is dropped then.
+    /// Those of [`acquire`](Self::acquire), and then nothing was run; [`LeaseLost`](crate::ErrorKind::LeaseLost) if a lease was lost
+    /// before the work was done; the work's own error, whatever comes of the releases; and those of [`MultiLockGuard::release`] if the
+    /// work succeeded: nobody knows then whether it was alone to the end.
     ///
     /// # Cancel safety
     ///
-    /// As the future's; the locks stay held.
-    pub async fn run<F: Future>(&self, future: F) -> Result<F::Output> {
-        tokio::select! {
-            biased;
-            (key, reason) = self.lost() => Err(lost_meanwhile(&key, reason)),
-            output = future => Ok(output),
-        }
-    }
-
-    /// Gives all of them back, at once, and waits for the servers to say so.
+    /// Safe: dropping the future drops the work and gives the locks back.
     ///
-    /// # Errors
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), dflockd_client::Error> {
+    /// # let server = dflockd_client::server::Server::builder().port(0).start().await?;
+    /// # let client = dflockd_client::Client::builder().servers([server.local_addr().to_string()]).build()?;
+    /// use dflockd_client::Error;
     ///
-    /// As [`LockGuard::release`] for the first that failed, after all were sent and answered.
-    ///
-    /// # Cancel safety
-    ///
-    /// Safe: dropping the future leaves the releases on their way.
-    pub async fn release(self) -> Result<()> {
-        // Together, so that all are on their way before the first answer is waited for. What a dropped future has not sent
-        // yet is dropped with it, and a guard that is dropped is given back.
-        let releases = self.guards.into_iter().map(LockGuard::release);
-        join_all(releases).await.into_iter().collect()
+    /// let accounts = client.lock_all(["accounts/7", "accounts/3"])?;
+    /// let moved = accounts
+    ///     .with_locks(async |guard| {
+    ///         // From one to the other.
+    ///         Ok::<_, Error>(guard.keys().len())
+    ///     })
+    ///     .await?;
+    /// assert_eq!(moved, 2);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn with_locks<T, E: From<Error>>(
+        &self,
+        work: impl AsyncFnOnce(&MultiLockGuard) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let guard = self.acquire().await?;
+        hold_all(guard, work).await
     }
-
-    /// All or nothing: one that was lost while others were taken gives all of them back.
-    fn check(self) -> Result<Self> {
-        let lost = self.guards.iter().find(|guard| !guard.is_held());
-        match lost.map(|guard| (guard.key(), guard.state())) {
-            // The same call may well succeed later.
-            Some((key, crate::lease::cell::LeaseState::Lost(reason))) => Err(lost_meanwhile(key, reason).passing()),
-            _ => Ok(self),
-        }
-    }
-}
-
-#[cfg(feature = "blocking")]
-impl crate::take::Take for MultiLockGuard {
-    fn take(&mut self) -> Self {
-        let guards = self.guards.iter_mut().map(crate::take::Take::take);
-        Self {
-            guards: guards.collect(),
-        }
-    }
-}
-
-impl fmt::Debug for MultiLockGuard {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("MultiLockGuard").field(&self.guards).finish()
-    }
-}
-
-fn lost_meanwhile(key: &Key, reason: LostReason) -> Error {
-    Error::new(ErrorKind::LeaseLost, format!("the lease of {key:?} was lost: {reason}"))
 }

@@ -4,7 +4,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::error::{Error, Result};
+use tokio::time::Instant;
+
+use crate::error::{Budget, Error, ErrorKind, Result};
 use crate::handle::ticket::{Enqueued, Ticket};
 use crate::lease::policy::RenewPolicy;
 use crate::service::{AcquireRequest, Core, Lease, Request, Response, busy, execute};
@@ -67,11 +69,26 @@ impl Handle {
     }
 
     pub(crate) async fn acquire(&self) -> Result<Lease> {
-        match self.ask(self.wait).await? {
+        self.acquire_within(self.wait).await
+    }
+
+    async fn acquire_within(&self, wait: Duration) -> Result<Lease> {
+        match self.ask(wait).await? {
             Response::Granted(lease) => Ok(lease),
             Response::Busy => Err(busy(&self.key)),
             other => Err(other.out_of_place()),
         }
+    }
+
+    /// Waits until then. Nothing is sent when that is over: a try would take longer.
+    pub(crate) async fn acquire_until(&self, deadline: Instant) -> Result<Lease> {
+        let wait = deadline.saturating_duration_since(Instant::now());
+        if wait.is_zero() {
+            // What is invalid is told in any case.
+            self.request(wait)?;
+            return Err(too_late(&self.key));
+        }
+        self.acquire_within(wait).await
     }
 
     /// Refuses a key whose shard has no name under which a later process could take it back.
@@ -101,11 +118,12 @@ impl Handle {
         if self.wait.is_zero() {
             return self.try_acquire().await;
         }
-        match self.acquire().await {
-            Ok(lease) => Ok(Some(lease)),
-            Err(error) if error.says_that_it_is_held() => Ok(None),
-            Err(error) => Err(error),
-        }
+        unless_held(self.acquire().await)
+    }
+
+    /// Waits until then; `None` if it was not granted in time because it is held, as a server says.
+    pub(crate) async fn acquire_in_time_until(&self, deadline: Instant) -> Result<Option<Lease>> {
+        unless_held(self.acquire_until(deadline).await)
     }
 
     pub(crate) async fn enqueue<G>(&self, guard: fn(Lease) -> G) -> Result<Enqueued<G>> {
@@ -136,6 +154,20 @@ impl Handle {
             progress: None,
         })
     }
+}
+
+fn unless_held(acquired: Result<Lease>) -> Result<Option<Lease>> {
+    match acquired {
+        Ok(lease) => Ok(Some(lease)),
+        Err(error) if error.says_that_it_is_held() => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// The deadline had passed before anything was asked: whether the key is held is not known.
+fn too_late(key: &Key) -> Error {
+    let message = format!("{key:?} was not asked for: the deadline had passed already");
+    Error::new(ErrorKind::Unavailable, message).out_of(Budget::Unanswered(Duration::ZERO))
 }
 
 /// As the lock or semaphore that it is the whole of.

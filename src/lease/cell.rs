@@ -173,6 +173,8 @@ struct Watchers {
     changed: Notify,
     /// Made when it is first asked for.
     cancellation: OnceLock<CancellationToken>,
+    /// That of the guard which holds this lease with others.
+    shared_cancellation: OnceLock<CancellationToken>,
     /// Why its release failed.
     failure: OnceLock<Error>,
 }
@@ -231,6 +233,7 @@ impl LeaseCell {
             Box::new(Watchers {
                 changed: Notify::new(),
                 cancellation: OnceLock::new(),
+                shared_cancellation: OnceLock::new(),
                 failure: OnceLock::new(),
             })
         });
@@ -329,6 +332,16 @@ impl LeaseCell {
         token
     }
 
+    /// Has a token cancelled when the lease is lost, besides its own: that of the one guard which holds it with others.
+    pub(crate) fn cancels_too(&self, token: &CancellationToken) {
+        drop(self.watchers().shared_cancellation.set(token.clone()));
+        fence(Ordering::SeqCst);
+        // The loss may have come between: then nobody else will cancel it.
+        if let LeaseState::Lost(_) = self.state() {
+            token.cancel();
+        }
+    }
+
     // What follows is for the shard's actor alone, but for the end of a release whose shard is gone.
 
     /// Renewed: held until `deadline`. False if it was seen lost before.
@@ -394,8 +407,10 @@ impl LeaseCell {
 
     fn tell_of_loss(&self) {
         self.tell_watchers();
-        if let Some(token) = self.watchers.get().and_then(|watchers| watchers.cancellation.get()) {
-            token.cancel();
+        if let Some(watchers) = self.watchers.get() {
+            let tokens = [&watchers.cancellation, &watchers.shared_cancellation];
+            let tokens = tokens.into_iter().filter_map(OnceLock::get);
+            tokens.for_each(CancellationToken::cancel);
         }
     }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::lease::cell::{LeaseState, LostReason};
+use crate::lease::cell::{LeaseCell, LeaseState, LostReason};
 use crate::lease::release::ReleaseAnswer;
 use crate::shard::held::{HeldLease, HeldPlace};
 #[cfg(feature = "blocking")]
@@ -40,6 +40,11 @@ impl Lease {
     pub(crate) fn give_back(self) -> (Key, ReleaseAnswer) {
         let key = self.held.cell.key.clone();
         (key, self.held.release())
+    }
+
+    /// What is known of it.
+    pub(crate) fn cell(&self) -> &Arc<LeaseCell> {
+        &self.held.cell
     }
 
     /// What is held.
