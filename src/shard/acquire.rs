@@ -1,4 +1,4 @@
-//! What a caller wants when it acquires.
+//! An acquire, as the shard sees it.
 
 use tokio::time::Instant;
 
@@ -13,47 +13,49 @@ use crate::types::{Key, Target, Ttl};
 /// Whether an acquire may wait on the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Patience {
-    /// One try.
+    /// It tries once.
     Try,
-    /// One try, before a wait: spared where another caller of this client waits already.
+    /// It tries once, and a wait follows. The try is skipped if another caller of this client already waits.
     TryThenWait,
-    /// Until then; a server has said before that the key is held.
+    /// It waits until this instant. A server has already said that the key is held.
     Until(Instant, Refusal),
-    /// A place in the queue is enough.
+    /// It takes a queue position if there is no grant.
     Enqueue,
 }
 
-/// What becomes of an acquire whose grant is gone before its caller got it.
+/// What happens to an acquire whose grant ends before its caller gets it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Again {
-    /// Its caller is told.
+    /// The caller gets an error.
     Not,
-    /// It is tried again.
+    /// The acquire tries again.
     Tries,
-    /// It waits again, until then.
+    /// The acquire waits again, until this instant.
     Waits(Instant),
 }
 
-/// An acquire under way. It is passed on in a box, from its caller's task through the shard: so what moves is small.
+/// An acquire under way. It stays in one box from its caller's task through the shard, so that each move copies one
+/// pointer.
 pub(crate) struct Acquire {
     pub(crate) target: Target,
     pub(crate) key: Key,
     pub(crate) ttl: Option<Ttl>,
     pub(crate) policy: RenewTerms,
-    /// How often it was asked anew, because another member of the cluster leads.
+    /// How often it was asked again because another member of the cluster leads.
     pub(crate) redirects: u32,
-    /// The session in which its `e` was sent to a server already: asked anew under that name, it keeps its place.
+    /// The session in which its `e` was already sent to a server. If it is asked again under that name, it keeps its
+    /// queue position.
     pub(crate) session: Option<Box<StableRef>>,
     pub(crate) again: Again,
-    /// Its caller holds other leases of this client meanwhile.
+    /// Whether its caller holds other leases of this client while it waits.
     pub(crate) holding: bool,
-    /// What its caller can see of it.
+    /// The progress that its caller can read.
     pub(crate) progress: Option<Progress>,
     pub(crate) ask: Ask<Acquired>,
 }
 
 impl Acquire {
-    /// Creates an acquire that was not asked of any server yet.
+    /// Creates an acquire that no server has been asked for yet.
     pub(crate) fn new(target: Target, key: Key, ttl: Option<Ttl>, policy: RenewTerms, ask: Ask<Acquired>) -> Box<Self> {
         Box::new(Self {
             target,
@@ -69,7 +71,7 @@ impl Acquire {
         })
     }
 
-    /// How it is asked for again, if its grant is gone before its caller got it.
+    /// Sets how the acquire is asked again if its grant ends before its caller gets it.
     pub(crate) fn asked_with(&mut self, patience: Patience) {
         self.again = match patience {
             Patience::Try | Patience::TryThenWait => Again::Tries,
@@ -78,7 +80,7 @@ impl Acquire {
         };
     }
 
-    /// What it waits for.
+    /// Returns the subject of the wait.
     pub(crate) fn wait_key(&self) -> WaitKey {
         (self.target, self.key.clone())
     }

@@ -1,4 +1,4 @@
-//! What the answers of a server mean. Each goes to the part that its request belongs to.
+//! Interprets the server's answers and passes each to the part that its request belongs to.
 
 use tokio::time::Instant;
 
@@ -16,7 +16,7 @@ use crate::protocol::{Namespaces, Response, Status, limit_mismatch};
 use crate::types::{Key, Kind, Target, Ttl};
 
 impl ShardMachine {
-    /// An answer came over the connection `from`.
+    /// Handles an answer that came over the connection `from`.
     pub(super) fn reply(&mut self, from: LaneId, reply: Reply<Pending>, turn: &mut Turn<'_>) {
         let Reply { tag, response, sent_at } = reply;
         match &response {
@@ -24,7 +24,7 @@ impl ShardMachine {
                 if let Some(mut connection) = self.connections.get_mut(from) {
                     connection.draining = true;
                 }
-                // It was not carried out, and another member leads before long.
+                // The request was not carried out, and another member will lead before long.
                 if self.serving.is_cluster() {
                     return self.not_led_here(from, tag, Status::Draining.to_error(""), turn);
                 }
@@ -35,14 +35,16 @@ impl ShardMachine {
                     return self.not_led_here(from, tag, not_leader(leader.as_deref()), turn);
                 }
             }
-            // Its member led, did not for a while, and does so again: it knows the place by the session only.
+            // This member led, lost the lead for a while, and leads again. It now knows the queue position only by the
+            // session.
             Response::Refused(Status::NotEnqueued)
                 if matches!(tag, Pending::Collect(..)) && self.is_in_a_session(from) =>
             {
                 let error = self.at_lane(from, Status::NotEnqueued.to_error(""));
                 return self.retry_wait(from, tag, error, turn);
             }
-            // A leader that shuts down ends what is blocked with a bare `error`: it goes on at the next.
+            // A leader that shuts down ends blocked requests with a bare `error`. The wait continues at the next
+            // leader.
             Response::Refused(Status::Error)
                 if matches!(tag, Pending::Wait(_) | Pending::Collect(..)) && self.goes_on_in_its_session(from) =>
             {
@@ -104,14 +106,14 @@ impl ShardMachine {
         }
     }
 
-    /// The server says that a key is held.
+    /// Tells the caller that, according to the server, the key is held.
     pub(super) fn answer_busy(&mut self, acquire: Box<Acquire>, turn: &mut Turn<'_>) {
         let refusal = self.refusal_of(acquire.target.kind(), &acquire.key, turn.now);
         self.waits.refused(&acquire.wait_key(), refusal.at);
         turn.tell(acquire.ask, Ok(AcquireOutcome::Busy(refusal)));
     }
 
-    /// What the server has just said of a key, and what is known here.
+    /// Combines the server's answer that a key is held with the number of leases that this client holds on it.
     pub(super) fn refusal_of(&self, kind: Kind, key: &Key, now: Instant) -> Refusal {
         Refusal {
             at: now,
@@ -136,7 +138,7 @@ impl ShardMachine {
         }
     }
 
-    /// Whether the server has one namespace for locks and semaphores: that of a release that does not know `ping`.
+    /// Whether the server keeps locks and semaphores in one namespace. Releases that do not support `ping` do.
     fn namespaces(&self) -> Namespaces {
         match self.knows_ping {
             Some(true) => Namespaces::Apart,
@@ -154,18 +156,19 @@ impl ShardMachine {
     }
 }
 
-/// How a grant was got that belongs to no caller in particular.
+/// How the server came to make a grant that belongs to no caller in particular.
 pub(super) struct UnclaimedGrant {
-    /// The TTL that was asked for.
+    /// The TTL that the request asked for.
     pub(super) asked: Option<Ttl>,
-    /// It was granted on these terms, and not before it was asked for this time.
+    /// Whether the grant certainly has that TTL, and certainly was not made before the request was sent this time.
     pub(super) is_sure: bool,
-    /// A moment before the server can have granted it.
+    /// A moment before which the server cannot have made the grant.
     pub(super) sent_at: Moment,
 }
 
-/// A request that waits was well-formed: the server has refused a try of it before, or given it a place. So a bare `error` does not
-/// refuse it. Servers that shut down answer their waits so.
+/// Returns the error of a wait that the server ended with a bare `error`. The wait was well-formed: the server has
+/// refused a try of it before, or given it a queue position. So the bare `error` does not refuse it; servers that shut
+/// down answer their waits in this way.
 pub(super) fn wait_ended_by_server(key: Option<&Key>) -> Error {
     let wait = key.map_or_else(|| "the wait".to_owned(), |key| format!("the wait for {key:?}"));
     let message =
@@ -173,7 +176,7 @@ pub(super) fn wait_ended_by_server(key: Option<&Key>) -> Error {
     Error::new(ErrorKind::Draining, message)
 }
 
-/// The error of a member that does not lead.
+/// Returns the error of a member that does not lead.
 pub(super) fn not_leader(leader: Option<&str>) -> Error {
     Status::NotLeader(leader.map(Box::from)).to_error("")
 }

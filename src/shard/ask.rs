@@ -4,9 +4,9 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use crate::error::Result;
 
-/// A caller that waits for an answer, and the room that the request takes up in the shard.
+/// A caller that waits for an answer, and the permit for the room that its request takes in the shard.
 ///
-/// The room is given back when the answer was consumed, not when the caller goes away: that is what bounds memory.
+/// The permit is returned when the answer is consumed, not when the caller goes away. That bounds memory.
 #[derive(Debug)]
 pub(crate) struct Ask<T> {
     pub(crate) told: oneshot::Sender<Result<T>>,
@@ -14,7 +14,8 @@ pub(crate) struct Ask<T> {
 }
 
 impl<T> Ask<T> {
-    /// Answers. If the caller is gone the answer is dropped, and with it what it holds: a lease that is dropped is given back.
+    /// Sends the answer. If the caller is gone, the answer is dropped together with what it holds; dropping a lease
+    /// releases it.
     pub(crate) fn tell(self, answer: Result<T>) {
         drop(self.told.send(answer));
     }

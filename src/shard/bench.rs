@@ -1,4 +1,4 @@
-//! A shard on a bench: what it is told, and what it wants done.
+//! A test bench for a shard: it passes inputs and records effects.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ use crate::types::{Fence, Grant, Key, Target, Token};
 
 pub(super) const SECOND: Duration = Duration::from_secs(1);
 
-/// A shard, and what it wants done.
+/// A shard and its recorded effects.
 pub(super) struct Bench {
     pub(super) shard: ShardMachine,
     pub(super) now: Instant,
@@ -30,11 +30,11 @@ pub(super) struct Bench {
     pub(super) opened: Vec<(LaneId, Opening)>,
     pub(super) closed: Vec<LaneId>,
     pub(super) hung_up: Vec<LaneId>,
-    /// Those over which nothing more is sent.
+    /// The connections over which nothing more is sent.
     pub(super) finished: Vec<LaneId>,
     pub(super) sent: Vec<(LaneId, Outgoing<Pending>)>,
     pub(super) report: Option<ShutdownReport>,
-    /// On which terms is acquired.
+    /// The terms of acquires.
     pub(super) target: Target,
     pub(super) ttl: Option<Ttl>,
     pub(super) policy: RenewTerms,
@@ -42,22 +42,22 @@ pub(super) struct Bench {
 }
 
 impl Bench {
-    /// A shard on one server, whose pipelined connection is up.
+    /// Creates a shard on one server, whose pipelined connection is up.
     pub(super) fn connected(change: impl FnOnce(&mut Settings)) -> Self {
         Self::of(Policy::Single, &["a:1"], None, None, change)
     }
 
-    /// A shard on a cluster of three, whose pipelined connection is up.
+    /// Creates a shard on a cluster of three members, whose pipelined connection is up.
     pub(super) fn cluster(change: impl FnOnce(&mut Settings)) -> Self {
         Self::of(Policy::Cluster, &["a:1", "b:1", "c:1"], None, None, change)
     }
 
-    /// The same, of members that keep what a connection leaves behind.
+    /// As `cluster`, with members that keep what a lost connection owned.
     pub(super) fn keeping(orphan_ttl: Duration) -> Self {
         Self::of(Policy::Cluster, &["a:1", "b:1", "c:1"], Some(orphan_ttl), None, |_| {})
     }
 
-    /// The same, under one name.
+    /// As `keeping`, with a stable name.
     pub(super) fn named(orphan_ttl: Duration, name: &str) -> Self {
         let members = &["a:1", "b:1", "c:1"];
         Self::of(Policy::Cluster, members, Some(orphan_ttl), Some(name), |_| {})
@@ -139,7 +139,7 @@ impl Bench {
         self.handle(Input::Lane(lane, shown));
     }
 
-    /// A connection cannot be established.
+    /// Makes the opening of a connection fail.
     pub(super) fn fail(&mut self, lane: LaneId) {
         self.fail_with(lane, Error::new(ErrorKind::Connect, "refused"));
     }
@@ -148,33 +148,33 @@ impl Bench {
         self.handle(Input::Lane(lane, LaneEvent::Failed(error)));
     }
 
-    /// The connection that was opened last.
+    /// Returns the connection that was opened last.
     pub(super) fn opened(&mut self) -> LaneId {
         self.opened.pop().expect("a connection is opened").0
     }
 
-    /// The connection that was opened last is established.
+    /// Brings up the connection that was opened last.
     pub(super) fn opens(&mut self) -> LaneId {
         let lane = self.opened();
         self.up(lane);
         lane
     }
 
-    /// The request of this kind that was sent last, and the connection that carries it.
+    /// Removes the last request of this kind, and returns it with its connection.
     pub(super) fn sent(&mut self, kind: RequestKind) -> (LaneId, Outgoing<Pending>) {
         let index = self.sent.iter().rposition(|(_, outgoing)| outgoing.tag.kind() == kind);
         self.sent
             .remove(index.unwrap_or_else(|| panic!("no {kind:?} was sent")))
     }
 
-    /// The request of this kind that was sent last, over this connection.
+    /// Removes and returns the last request of this kind, which must be on this connection.
     pub(super) fn sent_on(&mut self, lane: LaneId, kind: RequestKind) -> Outgoing<Pending> {
         let (on, outgoing) = self.sent(kind);
         assert_eq!(on, lane);
         outgoing
     }
 
-    /// Whether a request of this kind was sent that the test has not taken.
+    /// Whether there is a request of this kind that the test has not removed.
     pub(super) fn has_sent(&self, kind: RequestKind) -> bool {
         self.sent.iter().any(|(_, outgoing)| outgoing.tag.kind() == kind)
     }
@@ -183,18 +183,18 @@ impl Bench {
         self.answer_all(lane, vec![(request, response)]);
     }
 
-    /// An answer comes to the request of this kind that was sent last, over this connection.
+    /// Answers the last request of this kind, which must be on this connection.
     pub(super) fn answer_to(&mut self, lane: LaneId, kind: RequestKind, response: Response) {
         let request = self.sent_on(lane, kind);
         self.answer(lane, request, response);
     }
 
-    /// Several answers come at once.
+    /// Delivers several answers at once.
     pub(super) fn answer_all(&mut self, lane: LaneId, answers: Vec<(Outgoing<Pending>, Response)>) {
         self.answer_all_sent_at(lane, answers, self.now);
     }
 
-    /// An answer comes to a request that was sent then.
+    /// Answers a request that was sent at `sent_at`.
     pub(super) fn answer_from(
         &mut self,
         lane: LaneId,
@@ -209,17 +209,17 @@ impl Bench {
         self.handle(Input::Lane(lane, sample::report(answers, sent_at)));
     }
 
-    /// A connection breaks on which nothing is under way.
+    /// Breaks a connection without requests under way.
     pub(super) fn cut(&mut self, lane: LaneId) {
         self.cut_with(lane, Vec::new());
     }
 
-    /// A connection breaks when these requests were written and not answered.
+    /// Breaks a connection after these requests were written and before they were answered.
     pub(super) fn cut_with(&mut self, lane: LaneId, unknown: Vec<Outgoing<Pending>>) {
         self.ends(lane, tags(unknown), Vec::new(), false);
     }
 
-    /// A connection is given up because a sign of life that was asked for did not come.
+    /// Ends a connection because a requested sign of life did not come.
     pub(super) fn falls_silent(&mut self, lane: LaneId) {
         self.ends(lane, Vec::new(), Vec::new(), true);
     }
@@ -234,24 +234,24 @@ impl Bench {
         self.handle(Input::Lane(lane, LaneEvent::Ended(Box::new(end))));
     }
 
-    /// A connection breaks before the request of this kind that was sent last, over it, is answered.
+    /// Breaks a connection before it answers its last request of this kind.
     pub(super) fn cut_unanswered(&mut self, lane: LaneId, kind: RequestKind) {
         let request = self.sent_on(lane, kind);
         self.cut_with(lane, vec![request]);
     }
 
-    /// A connection breaks before the request of this kind that was sent last, over it, is written.
+    /// Breaks a connection before it writes its last request of this kind.
     pub(super) fn cut_unwritten(&mut self, lane: LaneId, kind: RequestKind) {
         let request = self.sent_on(lane, kind);
         self.ends(lane, Vec::new(), tags(vec![request]), false);
     }
 
-    /// The pipelined connection that serves, or is being established.
+    /// Returns the pipelined connection that serves or is opening.
     pub(super) fn pipelined(&self) -> LaneId {
         self.shard.connections.in_slots()[0]
     }
 
-    /// The connection that is being established in the place of the pipelined one leads to the leader.
+    /// Brings up the opening pipelined connection, which leads to the leader.
     pub(super) fn leader_is_found(&mut self) -> LaneId {
         let lane = self.pipelined();
         self.opened.retain(|(opened, _)| *opened != lane);
@@ -266,7 +266,7 @@ impl Bench {
         receiver
     }
 
-    /// A lease, granted to a try.
+    /// Acquires a lease with a try.
     pub(super) fn hold(&mut self, name: &str) -> HeldLease {
         let mut receiver = self.acquire(name, Patience::Try);
         let (lane, request) = self.sent(RequestKind::Try);

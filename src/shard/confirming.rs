@@ -4,12 +4,13 @@ use std::sync::{Arc, Weak};
 
 use crate::types::{Grant, Token};
 
-/// The grants whose confirmation is under way. Each is known for as long as its request exists, whatever becomes of that.
+/// The grants whose confirmation is under way. Each one is known for as long as its request exists, whatever happens to
+/// the request.
 #[derive(Default)]
 pub(super) struct Confirming(Vec<Weak<Grant>>);
 
 impl Confirming {
-    /// Another grant is to be confirmed.
+    /// Adds a grant to confirm.
     pub(super) fn begin(&mut self, grant: Grant) -> Arc<Grant> {
         self.0.retain(|grant| grant.strong_count() > 0);
         let grant = Arc::new(grant);
@@ -17,7 +18,7 @@ impl Confirming {
         grant
     }
 
-    /// Whether the grant of this token is being confirmed.
+    /// Whether the grant with this token is being confirmed.
     pub(super) fn has(&self, token: &Token) -> bool {
         let mut grants = self.0.iter().filter_map(Weak::upgrade);
         grants.any(|grant| grant.token == *token)

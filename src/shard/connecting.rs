@@ -1,4 +1,4 @@
-//! Connections to the server that serves: those that come, and those that are lost.
+//! Handles connections to the serving server: those that come up and those that are lost.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +23,7 @@ use crate::net::reconnect::Retry;
 
 impl ShardMachine {
     pub(super) fn lane_event(&mut self, id: LaneId, event: LaneEvent<Pending>, turn: &mut Turn<'_>) {
-        // What a connection had to tell that was given up meanwhile is no news.
+        // Events of a connection that was given up meanwhile are ignored.
         let Some(role) = self.connections.get(id).map(|connection| connection.role) else {
             return;
         };
@@ -62,10 +62,11 @@ impl ShardMachine {
                 for reply in replies {
                     self.reply(id, reply, turn);
                 }
-                // Not before all of them are looked at: what one says may be about what another has found.
+                // Sent only after all replies are handled, because one reply may concern a grant that another has
+                // found.
                 self.send_repeats(id, turn);
                 if role == Role::Disposable {
-                    // It may be idle from now on.
+                    // The connection may be idle from now on.
                     self.keep_house(turn);
                 }
                 for pending in report.skipped {
@@ -86,10 +87,10 @@ impl ShardMachine {
         }
     }
 
-    // Pipelined connections. While none is up, one attempt is under way, and `Reconnect` says where to and when. Once there is
-    // one, the further ones are opened beside it.
+    // Pipelined connections. While none is up, one attempt is under way, and `Reconnect` chooses its endpoint and its
+    // time. Once one is up, the additional ones are opened.
 
-    /// Begins to connect to the server that serves, or is to.
+    /// Begins to connect to the endpoint that serves, or that is tried next.
     pub(super) fn open_first(&mut self, pause: Duration, turn: &mut Turn<'_>) {
         for id in self.connections.in_slots() {
             self.connections.close(id, turn);
@@ -106,7 +107,7 @@ impl ShardMachine {
     fn open_pipelined(&mut self, pause: Duration, turn: &mut Turn<'_>) {
         let purpose = match self.serving.is_cluster() {
             true => Purpose::Leading(self.stable_ref.clone().unwrap_or_else(|| self.refs.next())),
-            // A further connection leads to the server that is known.
+            // An additional connection leads to the server that already serves.
             false if self.connections.is_serving() => Purpose::Requests,
             false => Purpose::Pipelined,
         };
@@ -154,7 +155,7 @@ impl ShardMachine {
             self.fences.connected(shown.fences);
             self.found_server(turn);
         }
-        // First what is held, then what is given back, then what is wanted.
+        // Held leases first, then releases, then new requests.
         self.renew_overdue(turn);
         self.send_pending_releases(turn);
         self.send_parked(turn);
@@ -208,7 +209,7 @@ impl ShardMachine {
         self.away(error, retry, turn);
     }
 
-    /// A pipelined connection that served is over.
+    /// Handles the loss of a pipelined connection that served.
     pub(super) fn serving_lost(
         &mut self,
         cause: Error,
@@ -240,7 +241,8 @@ impl ShardMachine {
         self.away(cause, retry, turn);
     }
 
-    /// No pipelined connection is up: try again, at once where another server may serve.
+    /// Schedules the next attempt, since no pipelined connection is up. The attempt is made at once if another server
+    /// may serve.
     pub(super) fn away(&mut self, error: Error, retry: Retry, turn: &mut Turn<'_>) {
         let pause = retry.pause.max(self.serving.held_back_for(turn.now));
         let (shard, attempt) = (self.index, retry.attempt);
@@ -267,7 +269,7 @@ impl ShardMachine {
         self.open_first(pause, turn);
     }
 
-    /// Another endpoint than before serves.
+    /// Handles a change of the serving endpoint.
     fn switched(&mut self, switch: Switch, turn: &mut Turn<'_>) {
         let Switch { from, why } = switch;
         let from = Arc::clone(self.endpoint_at(from).shared_text());
@@ -287,7 +289,8 @@ impl ShardMachine {
         self.wait_pace.restart(self.serving.reconnect.pauses(), turn.now);
     }
 
-    /// Another endpoint serves: what waits for the disposable connection does not wait for one that leads elsewhere.
+    /// Reopens the disposable connection at the new endpoint, so that waiting requests do not depend on a connection to
+    /// the previous one.
     fn replace_disposable(&mut self, turn: &mut Turn<'_>) {
         let here = self.serving.at();
         let elsewhere = self.connections.disposable().filter(|id| {
@@ -296,7 +299,7 @@ impl ShardMachine {
         });
         let Some(id) = elsewhere else { return };
         self.connections.forget_disposable();
-        // One that is being established has nothing on its way.
+        // A connection that is still opening carries no requests.
         if self.connections.get(id).is_some_and(|connection| !connection.is_up()) {
             self.connections.close(id, turn);
         }
@@ -305,7 +308,7 @@ impl ShardMachine {
         }
     }
 
-    /// What is sent goes out, what is on its way is answered; nothing more is sent over the pipelined connections.
+    /// Retires the pipelined connections: requests under way are still answered, but no more are sent.
     pub(super) fn retire_pipelined(&mut self, turn: &mut Turn<'_>) {
         for id in self.connections.in_slots() {
             match self.connections.get(id).is_some_and(|connection| connection.is_up()) {
@@ -316,8 +319,8 @@ impl ShardMachine {
         self.keep_house(turn);
     }
 
-    /// Something came over a connection. While no pipelined one is up, others may still stand: as long as its server is heard
-    /// of over these, it grants and renews, and each of its leases is guarded from then on.
+    /// Notes a sign of life that came over a connection while no pipelined one is up. As long as the server answers
+    /// over other connections, it grants and renews leases, so the takeover delay counts from now.
     fn heard_over(&mut self, id: LaneId, now: Instant) {
         if !self.connections.is_serving() && !self.is_stale_connection(id) {
             self.serving.heard(now);

@@ -1,4 +1,4 @@
-//! One connection, and what it is doing.
+//! One connection, and its current work.
 
 use std::collections::HashSet;
 
@@ -12,42 +12,42 @@ use super::waits::{Bound, Occupant};
 use crate::protocol::StableRef;
 use crate::types::{Key, Kind, Target, Token};
 
-/// How many connections of a role there are.
+/// The number of connections of one role.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct LaneCount {
-    /// Those being established included.
+    /// All of them, including those that are still opening.
     pub(crate) all: usize,
     pub(crate) up: usize,
 }
 
 /// What a connection is doing.
 pub(super) enum Work {
-    /// Nothing, since then.
+    /// Nothing, since this instant.
     Idle(Instant),
-    /// It is being established: for this, or for what is next when it is there.
+    /// It is opening: for this wait, or for the next wait at the time when it is up.
     Opening(Option<Box<Bound<Wait>>>),
     /// It waits on the server for a grant.
     Waiting(WaitKey),
-    /// It was sent a request about a ticket's place that is answered at once.
+    /// It carries a request about a ticket's queue position, which the server answers at once.
     Asking(WaitKey, Arrival),
-    /// It has a place in a queue, which belongs to a ticket.
+    /// It owns a queue position that belongs to a ticket.
     Ticket(WaitKey, Arrival, TicketId),
-    /// It is for what is asked again under its name.
+    /// It carries tries that are sent again under its name.
     Repeating,
-    /// It is over, and its end is on its way.
+    /// It is over, and its end will be reported.
     Ending,
 }
 
-/// What a connection may be used for, as far as waits are concerned.
+/// Whether, and how, a connection can carry waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Standing {
-    /// It is not for waits.
+    /// It carries no waits.
     NotForWaits,
-    /// It is being established, for what is next.
+    /// It is opening for the next wait.
     Opening,
     /// It is in use.
     InUse,
-    /// It is idle and owns nothing.
+    /// It is idle and owns no lease.
     Clean,
     /// It is idle and owns leases.
     Owning,
@@ -59,42 +59,44 @@ pub(super) struct Connection {
     pub(super) work: Work,
     /// When the server ends the wait in flight by itself.
     pub(super) waits_until: Option<Instant>,
-    /// The place of a ticket is being given up over it, or will be once it is known: a grant may have been made there already.
+    /// Whether a ticket's queue position is being given up over it, or will be once it is known. A grant may have been
+    /// made there already.
     pub(super) leaving: bool,
-    /// Its server said that it is shutting down.
+    /// Whether its server said that it is shutting down.
     pub(super) draining: bool,
-    /// Which of the shard's endpoints it leads to.
+    /// The index of its endpoint.
     pub(super) endpoint: usize,
-    /// The name of its session, by which another member of the cluster would know it again.
+    /// The name of its session, by which another member of the cluster recognizes it.
     pub(super) session: Option<StableRef>,
-    /// The name that it presented as a pipelined connection, if its server remembers such: what it may have been granted unheard is
-    /// found under that.
+    /// The name that it presented as a pipelined connection, if its server remembers names. Grants whose answers were
+    /// lost can be found under this name.
     pub(super) name: Option<StableRef>,
-    /// What it waits for, or did last, in its session.
+    /// The target of its current or last wait in its session.
     pub(super) target: Option<Target>,
-    /// All that it has waited for in its session since it last owned nothing.
+    /// Everything that it has waited for in its session since it last owned no lease.
     asked_for: HashSet<(Kind, Key)>,
-    /// Where tries are asked again over it: what was found under its name, and has a caller or is given back already.
+    /// For a connection that sends tries again: the tokens found under its name that already have a caller or are
+    /// released.
     pub(super) found: Vec<Token>,
-    /// Nothing more is sent over it.
+    /// Whether nothing more may be sent over it.
     pub(super) retired: bool,
-    /// It ends when all is answered.
+    /// Whether it ends as soon as every request is answered.
     pub(super) finishing: bool,
-    /// It was closed to give up its wait: what it still brings does not count.
+    /// Whether it was closed to give up its wait. Later answers do not count.
     pub(super) cut: bool,
-    /// It has brought an answer.
+    /// Whether it has delivered an answer.
     pub(super) has_answered: bool,
-    /// How many leases the server counts to it.
+    /// The number of leases that the server attributes to it.
     pub(super) owns: usize,
     pub(super) up_since: Option<Instant>,
-    /// Sent and not answered yet.
+    /// The number of requests that were sent and not yet answered.
     pub(super) in_flight: usize,
-    /// All requests that were sent, and which of them are over.
+    /// The number of requests that were sent, and which of them are over.
     pub(super) numbers: RequestNumbers,
 }
 
 impl Connection {
-    /// A connection that is about to be established.
+    /// Creates a connection that is about to open.
     pub(super) fn new(role: Role, work: Work, endpoint: usize, session: Option<StableRef>) -> Self {
         Self {
             role,
@@ -150,16 +152,16 @@ impl Connection {
         }
     }
 
-    /// Whether its wait may be given up by closing it, and is not over by itself before `soon`. Not where leases would go with
-    /// it.
+    /// Whether its wait may be given up by closing it: it owns no lease, and the wait does not end by itself before
+    /// `soon`.
     pub(super) fn is_closable(&self, soon: Instant) -> bool {
         self.owns == 0 && !self.cut && !self.retired && self.waits_until.is_some_and(|until| until > soon)
     }
 
-    /// A wait begins on it.
+    /// Begins a wait.
     pub(super) fn begin(&mut self, work: Work, key: &WaitKey, until: Option<Instant>) {
         if self.session.is_some() {
-            // What it had before and owns no more, the server does not say again.
+            // The server does not return keys that the session had before and no longer owns.
             if self.owns == 0 {
                 self.asked_for.clear();
             }
@@ -170,19 +172,19 @@ impl Connection {
         self.waits_until = until;
     }
 
-    /// Whether its session, if it has one, may have had this key: asked for it again, the server might say that it has it already.
+    /// Whether its session may have had this key. If so, the server could answer another request with the old grant.
     pub(super) fn may_have_had(&self, key: &WaitKey) -> bool {
         self.session.is_some() && self.asked_for.contains(&(key.0.kind(), key.1.clone()))
     }
 
-    /// A lease has a caller, or was given back. Tries that are asked again may be told of it all the same, from before.
+    /// Notes a lease that has a caller or is released. A try that is sent again may still be answered with it.
     pub(super) fn note_found(&mut self, token: Token) {
         if let Work::Repeating = self.work {
             self.found.push(token);
         }
     }
 
-    /// Its wait has a place in the queue, which belongs to a ticket.
+    /// Notes that the wait has a queue position, which belongs to a ticket.
     pub(super) fn hold_ticket(&mut self, id: TicketId, now: Instant) {
         self.work = match std::mem::replace(&mut self.work, Work::Idle(now)) {
             Work::Asking(key, arrival) => Work::Ticket(key, arrival, id),
@@ -190,7 +192,7 @@ impl Connection {
         };
     }
 
-    /// The ticket of its place is gone: what is sent next gives that up.
+    /// Notes that the ticket is gone. The next request gives its queue position up.
     pub(super) fn leave_ticket(&mut self, now: Instant) {
         self.work = match std::mem::replace(&mut self.work, Work::Idle(now)) {
             Work::Ticket(key, arrival, _) => {
@@ -201,7 +203,7 @@ impl Connection {
         };
     }
 
-    /// What it waits for is over as far as this connection goes. Returns what that was, where it stood, and what it was counted as.
+    /// Ends the wait, as far as this connection is concerned. Returns its key, its position and its kind.
     pub(super) fn stop_waiting(&mut self, now: Instant) -> Option<(WaitKey, Option<Arrival>, Occupant)> {
         self.waits_until = None;
         self.leaving = false;

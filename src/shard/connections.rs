@@ -1,4 +1,4 @@
-//! The shard's connections, and what each of them is doing.
+//! The shard's connections and the work of each.
 
 mod closing;
 mod exclusive;
@@ -27,19 +27,19 @@ pub(super) struct Connections {
     all: BTreeMap<LaneId, Connection>,
     last: LaneId,
     counts: [LaneCount; Role::ALL.len()],
-    /// The pipelined connections: those that are up and serve, or are being established.
+    /// The slots of the pipelined connections. Each holds one that serves or is opening.
     slots: Box<[Option<LaneId>]>,
-    /// How many of them are up.
+    /// The number of slots whose connection is up.
     serving: usize,
     last_requests: LastRequests,
-    /// How many requests are not answered yet on the pipelined connections, and on those that were such before.
+    /// The number of unanswered requests on connections that are or were pipelined.
     in_flight_pipelined: usize,
     /// The disposable connection.
     disposable: Option<LaneId>,
     idle: Idle,
 }
 
-/// The exclusive connections by what they may be used for.
+/// The exclusive connections, grouped by whether they can carry a wait.
 #[derive(Default)]
 struct Idle {
     clean: BTreeSet<LaneId>,
@@ -67,7 +67,7 @@ impl Idle {
     }
 }
 
-/// A connection that may be changed. What it may be used for is looked at when this is dropped.
+/// Mutable access to a connection. When it is dropped, the connection's group is updated.
 pub(super) struct ConnectionMut<'a> {
     id: LaneId,
     connection: &'a mut Connection,
@@ -99,7 +99,7 @@ impl Drop for ConnectionMut<'_> {
     }
 }
 
-/// What opening a connection needs to know.
+/// The parameters of a connection to open.
 pub(super) struct Opened {
     pub(super) role: Role,
     pub(super) work: Work,
@@ -110,7 +110,7 @@ pub(super) struct Opened {
 }
 
 impl Connections {
-    /// Creates the books of a shard with so many pipelined connections.
+    /// Creates an empty set with this number of slots for pipelined connections.
     pub(super) fn new(pipelined: usize) -> Self {
         Self {
             all: BTreeMap::new(),
@@ -125,7 +125,7 @@ impl Connections {
         }
     }
 
-    /// Begins to establish a connection.
+    /// Begins to open a connection.
     pub(super) fn open(&mut self, opened: Opened, turn: &mut Turn<'_>) -> LaneId {
         let Opened {
             role,
@@ -176,7 +176,7 @@ impl Connections {
         })
     }
 
-    /// The connection is established.
+    /// Notes that a connection is up.
     pub(super) fn up(&mut self, id: LaneId, now: Instant) {
         let Some(mut connection) = self.get_mut(id) else {
             return;
@@ -190,7 +190,7 @@ impl Connections {
         }
     }
 
-    /// The connection has ended, or could not be established.
+    /// Removes a connection that has ended or could not be opened.
     pub(super) fn remove(&mut self, id: LaneId) -> Option<Connection> {
         let connection = self.all.remove(&id)?;
         self.idle.leave(id, connection.standing());
@@ -207,7 +207,7 @@ impl Connections {
         Some(connection)
     }
 
-    /// Ends a connection whose end is no news.
+    /// Closes a connection whose end need not be reported.
     pub(super) fn close(&mut self, id: LaneId, turn: &mut Turn<'_>) -> Option<Connection> {
         let connection = self.remove(id)?;
         turn.push(Effect::Close(id));
@@ -221,24 +221,25 @@ impl Connections {
         }
     }
 
-    /// How many connections of a role there are.
+    /// Returns the number of connections of a role.
     pub(super) fn count(&self, role: Role) -> LaneCount {
         self.counts[role as usize]
     }
 
-    /// The disposable connection, if there is one.
+    /// Returns the disposable connection.
     pub(super) fn disposable(&self) -> Option<LaneId> {
         self.disposable
     }
 
-    /// What the disposable connection leads to is no more of use: it finishes, and the next is opened when it is needed.
+    /// Forgets the disposable connection, whose endpoint no longer serves. It finishes its requests; the next one is
+    /// opened when it is needed.
     pub(super) fn forget_disposable(&mut self) {
         self.disposable = None;
     }
 
     // Sending.
 
-    /// Sends a request over a connection. Gives it back if nothing may be sent there.
+    /// Sends a request over a connection. Returns it if nothing may be sent there.
     pub(super) fn send(&mut self, id: LaneId, request: Request, tag: Pending, turn: &mut Turn<'_>) -> Option<Pending> {
         let connection = self.get_mut(id);
         let Some(mut connection) = connection.filter(|connection| !connection.retired && !connection.cut) else {
@@ -256,7 +257,7 @@ impl Connections {
         None
     }
 
-    /// So many requests of a connection were answered, or skipped. Returns whether the answers were its first.
+    /// Notes that requests of a connection were answered or skipped. Returns whether these were its first answers.
     pub(super) fn answered(&mut self, id: LaneId, replies: usize, skipped: usize) -> bool {
         let Some(mut connection) = self.get_mut(id) else {
             return false;
@@ -274,16 +275,16 @@ impl Connections {
         is_first
     }
 
-    // Ownership, as the server counts it.
+    // Ownership of leases, as the server sees it.
 
-    /// The server counts one more lease to this connection.
+    /// Notes that the server attributes one more lease to this connection.
     pub(super) fn own(&mut self, id: LaneId) {
         if let Some(mut connection) = self.get_mut(id) {
             connection.owns += 1;
         }
     }
 
-    /// The server counts one lease less to this connection.
+    /// Notes that the server attributes one lease less to this connection.
     pub(super) fn disown(&mut self, id: LaneId, turn: &mut Turn<'_>) {
         if let Some(mut connection) = self.get_mut(id) {
             connection.owns = connection.owns.saturating_sub(1);
@@ -291,11 +292,12 @@ impl Connections {
         self.finish_if_free(id, turn);
     }
 
-    /// The server counts a lease to another connection.
+    /// Moves a lease that the server now attributes to another connection.
     pub(super) fn pass_on(&mut self, before: LaneId, by: LaneId, turn: &mut Turn<'_>) {
         self.own(by);
         self.disown(before, turn);
-        // Its session has had this key: asked for it once more, the server might say that it has it already.
+        // The session of the previous connection has had this key. If it asked for the key again, the server could
+        // answer with the old grant.
         let had_it =
             |connection: &Connection| connection.session.is_some() && !matches!(connection.work, Work::Repeating);
         if self.get(before).is_some_and(had_it) {
@@ -303,7 +305,7 @@ impl Connections {
         }
     }
 
-    /// A release is over. Looks at all connections.
+    /// Notes a finished release on all connections.
     pub(super) fn note_released(&mut self, token: Token) {
         for connection in self.all.values_mut() {
             connection.note_found(token);
@@ -317,7 +319,7 @@ impl Connections {
             .filter(|(_, connection)| which(connection))
             .map(|(id, _)| *id)
             .collect();
-        // In their order, so that equal histories have equal effects.
+        // Sorted, so that equal histories produce equal effects.
         ids.sort_unstable();
         ids
     }

@@ -1,4 +1,4 @@
-//! What a shard wants done.
+//! Effects: the actions that a shard asks its driver to perform.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,39 +23,39 @@ use crate::net::lane::Outgoing;
 use crate::protocol::{Request, Response};
 use crate::types::{Key, Target};
 
-/// One thing to do. They are done in order.
+/// One action. The driver performs actions in order.
 pub(crate) enum Effect {
-    /// Begin to connect. What happens comes back as [`Input::Lane`](super::Input::Lane).
+    /// Begin to connect. The outcome comes back as [`Input::Lane`](super::Input::Lane).
     Open(LaneId, Box<Opening>),
-    /// Send a request. If the connection has ended meanwhile, it belongs to what its end leaves unwritten.
+    /// Send a request. If the connection has ended meanwhile, the request counts as unwritten.
     Send(LaneId, Outgoing<Pending>),
-    /// Send nothing more; the connection ends when all is answered.
+    /// Send nothing more; the connection ends when every request is answered.
     Finish(LaneId),
-    /// End the connection now. What was not answered comes back with its end.
+    /// End the connection now. Its end returns the unanswered requests.
     HangUp(LaneId),
-    /// End the connection now, and forget what is on it: its end is no news.
+    /// End the connection now and forget its requests. Its end is not reported.
     Close(LaneId),
-    /// Tell a caller.
+    /// Answer a caller.
     Answer(Answer),
     /// Publish the health.
     Publish(ShardHealth),
-    /// Keep this for the shard that takes this one's place if it dies.
+    /// Store this for the shard that replaces this one if it dies.
     HandOver(Handover),
-    /// Find out whether the first endpoint can be reached, and tell so by
+    /// Probe whether the first endpoint can be reached. The outcome comes back as
     /// [`Input::FirstIsThere`](super::Input::FirstIsThere).
     ProbeFirst(Ask<Duration>),
-    /// The shard is over.
+    /// The shard has ended.
     End(Option<oneshot::Sender<ShutdownReport>>, ShutdownReport),
 }
 
-/// How to connect.
+/// The parameters of a connection to open.
 pub(crate) struct Opening {
     pub(crate) role: Role,
-    /// Before the attempt.
+    /// The pause before the attempt.
     pub(crate) pause: Duration,
-    /// When the attempt is given up even if the connect timeout is not over.
+    /// When the attempt is given up even if the connect timeout has not passed.
     pub(crate) give_up_at: Option<Instant>,
-    /// Which of the shard's endpoints.
+    /// The index of the endpoint.
     pub(crate) endpoint: usize,
     pub(crate) purpose: Purpose,
 }
@@ -63,19 +63,19 @@ pub(crate) struct Opening {
 /// What a connection is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
-    /// Everything that does not block.
+    /// Requests that do not block.
     Pipelined,
     /// One blocking request at a time.
     Exclusive,
-    /// Requests that may cost the connection, so that it must own nothing; there is one, while it is needed.
+    /// Requests that may cost the connection. It owns no lease. There is at most one, and only while it is needed.
     Disposable,
 }
 
 impl Role {
-    /// All of them.
+    /// All roles.
     pub(crate) const ALL: [Self; 3] = [Self::Pipelined, Self::Exclusive, Self::Disposable];
 
-    /// Its name as metrics and spans carry it.
+    /// Returns the role's name in metrics and spans.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Pipelined => "pipelined",
@@ -85,17 +85,17 @@ impl Role {
     }
 }
 
-/// What a shard leaves to the one that takes its place when it dies: other clients live on, and what they may hold must be
-/// guarded as long as before.
+/// State that survives a shard which dies, for the shard that replaces it. Other clients go on, so the leases that they
+/// may hold must be respected for as long as before.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Handover {
-    /// The longest lease that was seen.
+    /// The longest TTL that the shard has seen.
     pub(crate) longest_ttl: Duration,
-    /// No server is asked for anything before that.
+    /// No server is asked for anything before this instant.
     pub(crate) hold_back: Option<Instant>,
 }
 
-/// A caller, and what it is told.
+/// A caller and its answer.
 pub(crate) enum Answer {
     Acquire(Ask<Acquired>, Result<AcquireOutcome>),
     Release(ReleaseTold, Result<()>),
@@ -103,14 +103,14 @@ pub(crate) enum Answer {
     Failback(Ask<Duration>, Result<Duration>),
 }
 
-/// What came of an acquire.
+/// The outcome of an acquire.
 pub(crate) enum AcquireOutcome {
     Lease(LeaseId, Arc<LeaseCell>),
     Busy(Refusal),
     Queued(TicketId, Target, Key, Refusal),
 }
 
-/// What is to be done, in order.
+/// The effects of a turn, in order.
 #[derive(Default)]
 pub(crate) struct Effects(Vec<Effect>);
 
@@ -119,13 +119,13 @@ impl Effects {
         self.0.push(effect);
     }
 
-    /// Takes all of them.
+    /// Removes and returns all effects.
     pub(crate) fn drain(&mut self) -> std::vec::Drain<'_, Effect> {
         self.0.drain(..)
     }
 }
 
-/// One call of [`ShardMachine::handle`](super::ShardMachine::handle): the moment, and what it brings about.
+/// The context of one call of [`ShardMachine::handle`](super::ShardMachine::handle): the time, and the effects so far.
 pub(super) struct Turn<'a> {
     pub(super) now: Instant,
     pub(super) effects: &'a mut Effects,
@@ -144,7 +144,7 @@ impl Turn<'_> {
         self.push(Effect::Answer(Answer::Acquire(ask, outcome)));
     }
 
-    /// Tells a caller what its question brought, and from which endpoint.
+    /// Answers the caller of a question, and names the endpoint that answered.
     pub(super) fn answer(&mut self, question: Box<Question>, answer: Result<Response>, at: &Endpoint) {
         self.push(Effect::Answer(Answer::Question(
             question,

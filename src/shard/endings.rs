@@ -1,5 +1,6 @@
-//! Connections that end, and what becomes of what was on them. [`RequestKind::rules`](super::rules::RequestKind::rules) says
-//! what becomes of a request; this carries it out.
+//! Handles connections that end, and the requests that were on them.
+//! [`RequestKind::rules`](super::rules::RequestKind::rules) says what happens to each kind of request; this module
+//! carries it out.
 
 use super::ShardMachine;
 use super::connections::Work;
@@ -17,21 +18,21 @@ use crate::lease::lost_keys::LostKeys;
 use crate::net::lane::LaneEnd;
 use crate::protocol::StableRef;
 
-/// The part of the time for which a cluster keeps what a connection left behind by which that is given up early: clocks do not run equally
-/// fast.
+/// A cluster keeps the leases of a lost connection for a certain time. The client gives them up earlier, by this
+/// fraction of that time (one part in 20), because clocks do not run equally fast.
 const ORPHAN_MARGIN: u32 = 20;
 
-/// A connection that ended, while what is left of it is taken care of.
+/// A connection that ended, while its remains are handled.
 struct Ended {
-    /// It served.
+    /// Whether it was a pipelined connection with a slot.
     served: bool,
-    /// It was closed to give up its wait.
+    /// Whether it was closed to give up its wait.
     was_cut: bool,
     session: Option<StableRef>,
     name: Option<StableRef>,
-    /// The wait that it carried, until that was taken care of.
+    /// The wait that it carried, until that is handled.
     waited_for: Option<WaitKey>,
-    /// Where its unanswered request about a ticket's place stood, until that was taken care of.
+    /// The position of its unanswered request about a ticket, until that is handled.
     asked: Option<Arrival>,
 }
 
@@ -52,24 +53,26 @@ impl ShardMachine {
             && !connection.has_answered()
             && !connection.is_retired()
         {
-            // A server that accepts connections and then says nothing is not asked again and again without a pause.
+            // A server that accepts connections and then says nothing must not be tried again and again without a
+            // pause.
             self.wait_pace.failed(turn.now);
         }
         let cause = cause
             .unwrap_or_else(|| Error::new(ErrorKind::Disconnected, "the connection was closed"))
             .at(self.endpoint_at(connection.endpoint).shared_text());
         if self.serving.is_cluster() {
-            // The server may have carried these out, and counts the leases to this connection then.
+            // The server may have carried these renewals out. In that case it attributes the leases to this connection.
             for pending in &leftovers.unknown {
                 if let Pending::Renew(renewal) = pending {
                     self.renewed_over(renewal.id, id, turn);
                 }
             }
         }
-        // First the holders: their leases go with the connection.
+        // Holders first: their leases end with the connection.
         self.owner_gone(id, connection.draining, heard, &cause, turn);
         if served && self.serving.is_cluster() && !self.connections.is_serving() {
-            // Another member may lead. Leases of connections that stand are renewed there before anything else.
+            // Another member may lead. The leases of connections that still stand are renewed there before anything
+            // else.
             self.leases.suspect_all(Survival::WholeTtl);
         }
         let up_since = connection.up_since();
@@ -108,7 +111,7 @@ impl ShardMachine {
             let fate = pending.rules().unknown;
             self.settle(pending, fate, &mut ended, &cause, turn);
         }
-        // Its task was dropped, and with it what it carried.
+        // The connection's task was dropped together with the wait that it carried.
         if let Some(key) = ended.waited_for {
             self.tell_uncovered(&key, cause.clone(), turn);
             if let Some(session) = ended.session {
@@ -128,7 +131,7 @@ impl ShardMachine {
         }
     }
 
-    /// What becomes of a request whose connection ended before it was answered.
+    /// Handles a request whose connection ended before the answer.
     fn settle(&mut self, pending: Pending, fate: Fate, ended: &mut Ended, cause: &Error, turn: &mut Turn<'_>) {
         if let Pending::Wait(_) = &pending {
             ended.waited_for = None;
@@ -144,7 +147,7 @@ impl ShardMachine {
                 self.queue(Wait::Rejoin(ticket, session), ended.asked.take(), turn.now);
             }
             (Fate::PutBack, _) => {}
-            // It was given up, and no session may have its place.
+            // The wait was given up, and no session keeps its queue position.
             (Fate::RetryInSession, Pending::Wait(_)) if ended.was_cut && ended.session.is_none() => {}
             (Fate::RetryInSession, pending @ (Pending::Try(_) | Pending::Probe(_) | Pending::Repeat(_))) => {
                 self.retry_try(pending, ended.name.clone(), cause.clone(), turn);
@@ -157,10 +160,10 @@ impl ShardMachine {
                     self.queue(wait, ended.asked.take(), turn.now);
                 }
             }
-            // Sent again it could take two grants.
+            // Sent again, the request could take a second grant.
             (Fate::Fail, pending) => self.fail(pending, cause.clone(), turn),
             (Fate::Repeat, Pending::Release(release)) => self.repeat_release(release, turn),
-            // Where another connection has taken over, the lease is due there already.
+            // If another connection has taken over, the renewal is already due there.
             (Fate::StaysDue, Pending::Renew(renewal)) if !ended.served => {
                 renewal.span.record("outcome", "unanswered");
             }
@@ -173,7 +176,7 @@ impl ShardMachine {
         }
     }
 
-    /// Its fate is unknown, or it means nothing any more: the caller gets the error.
+    /// Gives the caller the error, because the fate of the request is unknown or its outcome no longer matters.
     pub(super) fn fail(&mut self, pending: Pending, error: Error, turn: &mut Turn<'_>) {
         match pending {
             Pending::Try(acquire) | Pending::Enqueue(acquire) => turn.tell(acquire.ask, Err(error)),
@@ -197,8 +200,9 @@ impl ShardMachine {
         }
     }
 
-    /// How long leases outlive a connection to a server that was heard of then, and so has seen its end later. A leader that is well
-    /// gives them to others as soon as it sees that, unless it is known to keep them; and nothing tells it from one that is gone.
+    /// Returns how long leases outlive a connection whose server was last heard at `heard`, which is before that server
+    /// can have noticed the end. A healthy leader grants them to others as soon as it notices the end, unless it is
+    /// known to keep them. The client cannot tell a healthy leader from one that is gone.
     fn survival(&self, heard: Moment) -> Survival {
         match self.orphan_ttl {
             _ if self.settings.survives_disconnect => Survival::WholeTtl,
@@ -207,7 +211,7 @@ impl ShardMachine {
         }
     }
 
-    /// A connection is gone, and with it what the server counts to it.
+    /// Handles the end of a connection that owned leases.
     fn owner_gone(&mut self, id: LaneId, was_draining: bool, heard: Moment, cause: &Error, turn: &mut Turn<'_>) {
         let why = match was_draining {
             true => LostReason::ServerDraining,
@@ -226,7 +230,7 @@ impl ShardMachine {
                 "leases lost"
             );
         }
-        // In case the server still holds them; their guards have nothing more to give back.
+        // The server may still hold them, so they are released here. Their guards no longer send a release.
         for claim in lost {
             self.begin_release(PendingRelease::of(claim, None, true, None, turn.now), turn);
         }

@@ -1,4 +1,5 @@
-//! What the server has granted: which caller gets it, confirmed first where it may be over, and with a fence; or it is given back.
+//! Hands grants to callers. A grant that may be over is confirmed first, a grant may have to have a fence, and a grant
+//! that no caller wants is released.
 
 use super::ShardMachine;
 use super::acquire::{Acquire, Again};
@@ -15,8 +16,8 @@ use crate::protocol::{Response, Status};
 use crate::types::{Grant, Ttl};
 
 impl ShardMachine {
-    /// A grant came that belongs to no caller in particular. The first caller of the key gets it, on its own terms. If there is
-    /// none, it is given back.
+    /// Gives a grant that belongs to no caller in particular to the first caller of the key, with the TTL that this
+    /// caller asked for. If there is no caller, the grant is released.
     pub(super) fn deliver(
         &mut self,
         key: &WaitKey,
@@ -43,14 +44,14 @@ impl ShardMachine {
         self.hand_over_grant(acquire, grant, granted.sent_at, is_sure, from, turn);
     }
 
-    /// What the server gives where no TTL is asked for.
+    /// Notes the TTL that the server gives to a request that asks for none.
     pub(super) fn note_default_ttl(&mut self, asked: Option<Ttl>, grant: &Grant) {
         if asked.is_none() {
             self.default_ttl = Some(grant.ttl);
         }
     }
 
-    /// The server has granted it. Its caller gets it, unless too much of the lease may be over already.
+    /// Handles the grant of a caller's own request. The caller gets it, unless too much of its TTL may have passed.
     pub(super) fn granted(
         &mut self,
         acquire: Box<Acquire>,
@@ -68,7 +69,8 @@ impl ShardMachine {
         self.hand_over_grant(acquire, grant, sent_at, is_sure, owner, turn);
     }
 
-    /// Gives a caller its grant. `is_sure`: it was granted on these terms, and not before it was asked for this time.
+    /// Gives a caller its grant. `is_sure` says that the grant certainly has this TTL and was not made before the
+    /// request was sent this time.
     pub(super) fn hand_over_grant(
         &mut self,
         acquire: Box<Acquire>,
@@ -102,7 +104,7 @@ impl ShardMachine {
         if let Response::Renewed(left) = response {
             match granted_ttl(grant.ttl, left) {
                 Some(ttl) => grant.ttl = ttl,
-                // It is as good as over.
+                // Almost nothing of the lease is left.
                 None => {
                     self.give_back_orphan(&acquire, grant, owner, turn);
                     let error = Status::LeaseExpired.to_error(acquire.key.as_str());
@@ -112,7 +114,7 @@ impl ShardMachine {
             }
         }
         match response {
-            // Nothing is handed out any more.
+            // A shard that is closing hands out no grants.
             Response::Renewed(_) if self.is_closing() => {
                 self.give_back_orphan(&acquire, grant, owner, turn);
                 turn.tell(acquire.ask, Err(shut_down()));
@@ -120,7 +122,7 @@ impl ShardMachine {
             Response::Renewed(_) if Schedule::is_fresh(self.leases.seen(sent_at), grant.ttl, turn.now) => {
                 self.hand_out(acquire, grant, sent_at, owner, turn);
             }
-            // The answer took so long that the same question stands again.
+            // The answer took so long that the grant must be confirmed again.
             Response::Renewed(_) => self.confirm(acquire, grant, owner, turn),
             Response::Refused(Status::Error | Status::LeaseExpired) => {
                 self.connections.disown(owner, turn);
@@ -134,11 +136,12 @@ impl ShardMachine {
         }
     }
 
-    /// A grant is gone before its caller got it: as when a leader shuts down, with the connections of what it granted last. In a cluster it is
-    /// asked for again, as often as redirects are followed.
+    /// Handles a grant that ended before its caller got it. This happens, for example, when a leader shuts down and its
+    /// connections end together with its last grants. In a cluster the acquire is asked again, at most `max_redirects`
+    /// times.
     fn granted_in_vain(&mut self, mut acquire: Box<Acquire>, turn: &mut Turn<'_>) {
         let goes_on = self.serving.is_cluster() && !self.is_closing() && self.count_redirect(&mut acquire.redirects);
-        // What was to be found under that name is gone.
+        // The grant that this name could have found is gone.
         acquire.session = None;
         match acquire.again {
             Again::Tries if goes_on => self.submit(Pending::Try(acquire), turn),
@@ -151,8 +154,8 @@ impl ShardMachine {
         }
     }
 
-    /// The connection that owned a grant ended while the grant was confirmed, and the grant with it. In case the server still has it,
-    /// it is given back.
+    /// Handles the loss of the connection that owned a grant while the grant was being confirmed. The grant was lost
+    /// with it, and is released in case the server still has it.
     pub(super) fn lost_while_confirmed(
         &mut self,
         acquire: Box<Acquire>,
@@ -169,8 +172,8 @@ impl ShardMachine {
         turn.tell(acquire.ask, Err(error));
     }
 
-    /// Takes up the lease and gives it to its caller. If the caller has gone meanwhile, the lease is dropped with the answer,
-    /// and so comes back as a release.
+    /// Registers the lease and gives it to its caller. If the caller is gone, the lease is dropped with the answer and
+    /// comes back as a release.
     fn hand_out(&mut self, acquire: Box<Acquire>, grant: Grant, sent_at: Moment, owner: LaneId, turn: &mut Turn<'_>) {
         let key = acquire.wait_key();
         let handover = self.serving.note_ttl(grant.ttl.as_duration());
@@ -201,7 +204,7 @@ impl ShardMachine {
         }
     }
 
-    /// Gives back a grant without the fence that its caller must have.
+    /// Releases a grant that lacks the fence which its caller requires.
     fn refuse_grant(
         &mut self,
         acquire: Box<Acquire>,
@@ -223,7 +226,7 @@ impl ShardMachine {
         turn.tell(acquire.ask, Err(refusal));
     }
 
-    /// Asks for a renewal before the caller gets the grant.
+    /// Renews the grant before the caller gets it.
     fn confirm(&mut self, acquire: Box<Acquire>, grant: Grant, owner: LaneId, turn: &mut Turn<'_>) {
         let grant = self.confirming.begin(grant);
         self.submit(Pending::Confirm { acquire, grant, owner }, turn);

@@ -1,4 +1,4 @@
-//! What callers hold: leases, and places in queues.
+//! What callers hold: leases and queue positions.
 
 use std::sync::Arc;
 use std::task::Waker;
@@ -12,36 +12,37 @@ use crate::lease::cell::LeaseCell;
 use crate::lease::release::{ReleaseAnswer, ReleaseTold};
 use crate::types::{Key, Target};
 
-/// What came of an acquire.
+/// The outcome of an acquire, as its caller gets it.
 pub(crate) enum Acquired {
-    /// It is held.
+    /// The caller holds it.
     Lease(HeldLease),
-    /// A server says that it is held.
+    /// A server says that another holder has it.
     Busy(Refusal),
-    /// It is held, and this is a place in its queue.
+    /// It is held, and the caller has a position in its queue.
     Queued(HeldPlace),
 }
 
-/// The way back to the shard, for what callers hold. Sending never blocks and never panics; if the shard is gone, what is sent is dropped,
-/// and `told` wakes the task that it is for.
+/// The way from a lease or a queue position back to its shard. Sending never blocks and never panics. If the shard is
+/// gone, the message is dropped, and dropping `told` wakes the task that awaits it.
 pub(crate) trait FromHolder: Send + Sync {
-    /// Gives a lease back. Without `told`: its guard was dropped.
+    /// Releases a lease. `told` is `None` if the guard was dropped.
     fn release(&self, id: LeaseId, told: Option<ReleaseTold>);
-    /// Wants what is granted at a place, until then.
+    /// Waits, until this instant, for the grant at a queue position.
     fn collect(&self, id: TicketId, until: Instant, ask: Ask<Acquired>);
-    /// Gives a place up.
+    /// Gives up a queue position.
     fn give_up(&self, id: TicketId);
 }
 
-/// A shard's way back, which all that its callers hold shares. One pointer wide: there may be very many leases.
+/// A shard's way back, shared by everything that its callers hold. It is one pointer wide, because there may be very
+/// many leases.
 pub(crate) type WayBack = Arc<Box<dyn FromHolder>>;
 
-/// A place in a queue, in the hands of a caller. Dropping it gives the place up.
+/// A queue position that a caller holds. Dropping it gives the position up.
 pub(crate) struct HeldPlace {
     id: TicketId,
     pub(crate) target: Target,
     pub(crate) key: Key,
-    /// What the server said when it gave the place.
+    /// The server's refusal that came with the position.
     pub(crate) refusal: Refusal,
     shard: WayBack,
     used: bool,
@@ -64,7 +65,7 @@ impl HeldPlace {
         }
     }
 
-    /// Waits at its place; the answer comes through `ask`, whose receiver sees a closed channel if the shard is gone.
+    /// Waits at this position. The answer comes through `ask`; its receiver sees a closed channel if the shard is gone.
     pub(crate) fn collect(mut self, until: Instant, ask: Ask<Acquired>) {
         self.used = true;
         self.shard.collect(self.id, until, ask);
@@ -95,7 +96,7 @@ impl Drop for HeldPlace {
     }
 }
 
-/// A lease in the hands of a caller. Dropping it gives the lease back.
+/// A lease that a caller holds. Dropping it releases the lease.
 pub(crate) struct HeldLease {
     pub(crate) cell: Arc<LeaseCell>,
     id: LeaseId,
@@ -105,7 +106,7 @@ pub(crate) struct HeldLease {
 
 enum Stage {
     Held,
-    /// Its release was sent: with the waker of the task that waits for the outcome, if that was known.
+    /// The release was sent, with the waker of the task that awaits the outcome, if one was known.
     GivenBack(Option<Waker>),
 }
 
@@ -124,7 +125,8 @@ impl HeldLease {
         }
     }
 
-    /// Sends the release, unless that was done. Its outcome can still be [asked for](Self::release): best by the task that `waker` wakes.
+    /// Sends the release, unless it was sent already. [`release`](Self::release) still returns the outcome; the task
+    /// that `waker` wakes should await it.
     pub(crate) fn begin_release(&mut self, waker: Option<&Waker>) {
         if let Stage::Held = self.stage {
             self.stage = Stage::GivenBack(waker.cloned());
@@ -133,7 +135,8 @@ impl HeldLease {
         }
     }
 
-    /// Sends the release, unless that was begun. It is on its way when this returns; the answer tells how it went.
+    /// Sends the release, unless it was sent already, and returns its answer. The release is under way when this
+    /// function returns.
     pub(crate) fn release(mut self) -> ReleaseAnswer {
         self.begin_release(None);
         let waker = match &mut self.stage {

@@ -1,26 +1,27 @@
-//! How many leases on a key this client holds. Pure.
+//! Counts this client's leases by key. Pure.
 
 use std::collections::{HashMap, HashSet};
 
 use crate::types::{Key, Kind};
 
-/// The number of leases that are held, by key.
+/// The number of leases that this client holds, by key.
 #[derive(Debug, Default)]
 pub(crate) struct Holdings {
     locks: Held,
     slots: Held,
 }
 
-/// Most keys are held once, and there may be very many: those need no number.
+/// The leases of one kind. Most keys are held once, and there may be very many of them, so only keys that are held
+/// several times have a number.
 #[derive(Debug, Default)]
 struct Held {
     keys: HashSet<Key>,
-    /// How many leases a key has beside the first.
+    /// The number of leases on a key beyond the first.
     more: HashMap<Key, u32>,
 }
 
 impl Holdings {
-    /// Returns how many leases on a key are held.
+    /// Returns the number of leases on a key.
     pub(crate) fn count(&self, kind: Kind, key: &Key) -> u32 {
         let held = match kind {
             Kind::Lock => &self.locks,
@@ -32,7 +33,7 @@ impl Holdings {
         }
     }
 
-    /// Counts one more.
+    /// Adds one lease.
     pub(crate) fn add(&mut self, kind: Kind, key: &Key) {
         let held = self.of(kind);
         if !held.keys.insert(key.clone()) {
@@ -40,7 +41,7 @@ impl Holdings {
         }
     }
 
-    /// Counts one less.
+    /// Removes one lease.
     pub(crate) fn remove(&mut self, kind: Kind, key: &Key) {
         let held = self.of(kind);
         match held.more.get_mut(key) {
@@ -50,7 +51,7 @@ impl Holdings {
         }
     }
 
-    /// How many keys are held.
+    /// Returns the number of keys that are held.
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.locks.keys.len() + self.slots.keys.len()

@@ -1,20 +1,20 @@
-//! What the shard's connections, leases and places in queues are called.
+//! Identifiers of a shard's connections, leases and queue positions.
 
 use crate::types::{Key, Target};
 
-/// Names a connection of one shard. A later connection has a greater name.
+/// Identifies a connection of one shard. Later connections have greater identifiers.
 pub(crate) type LaneId = u64;
 
-/// Names a ticket of one shard.
+/// Identifies a ticket of one shard.
 pub(crate) type TicketId = u64;
 
-/// What a caller waits for: a key, as a lock or as a semaphore of that limit.
+/// The subject of a wait: a key, as a lock or as a semaphore with that limit.
 pub(crate) type WaitKey = (Target, Key);
 
-/// A wait's position in the order of arrival within this client.
+/// A wait's position in this client's order of arrival.
 pub(crate) type Arrival = u64;
 
-/// Names a lease of one shard. Never used again for another lease.
+/// Identifies a lease of one shard. An identifier is never reused for another lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct LeaseId {
     pub(super) slot: u32,

@@ -1,4 +1,4 @@
-//! What a shard is told.
+//! Inputs of a shard, and the mailbox that carries them.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -21,27 +21,28 @@ use crate::types::Key;
 #[cfg(feature = "server")]
 use crate::types::Token;
 
-/// What a shard is told.
+/// An input of a shard.
 pub(crate) enum Input {
-    /// A caller wants a lock or slot.
+    /// A caller acquires a lock or a slot.
     Acquire(Box<Acquire>, Patience),
-    /// The holder of a ticket wants what is granted there, until then.
+    /// The holder of a ticket waits, until this instant, for the grant at its queue position.
     Collect(TicketId, Instant, Ask<Acquired>),
-    /// A ticket was dropped: its place is given up.
+    /// A ticket was dropped: the shard gives up its queue position.
     GiveUp(TicketId),
-    /// A caller asks the server something that touches no lease.
+    /// A caller sends a request that touches no lease.
     Ask(Box<Question>),
-    /// The first endpoint of a standby shard is to serve again. The answer: for how long no server is asked for anything.
+    /// The first endpoint of a standby shard shall serve again. The answer is the time for which no server is asked for
+    /// anything.
     Failback(Ask<Duration>),
-    /// Whether the first endpoint can be reached.
+    /// The outcome of the probe of the first endpoint.
     FirstIsThere(Result<()>, Ask<Duration>),
-    /// A lease is given back. Without `told`: by a guard that was dropped.
+    /// The holder releases a lease. `told` is `None` if the guard was dropped.
     Release { id: LeaseId, told: Option<ReleaseTold> },
     /// Something happened on a connection.
     Lane(LaneId, LaneEvent<Pending>),
-    /// Something is due.
+    /// The time that [`ShardMachine::next_due`](super::ShardMachine::next_due) named has come.
     Tick,
-    /// Give everything back and end.
+    /// Release everything and end.
     Shutdown(Shutdown),
     /// Ask the server now whether it holds the lease of a token: a test has taken it away there.
     #[cfg(feature = "server")]
@@ -51,26 +52,26 @@ pub(crate) enum Input {
     Die,
 }
 
-/// The end of a shard.
+/// A request to shut a shard down.
 pub(crate) struct Shutdown {
-    /// When to end even if not everything was given back.
+    /// When the shard ends even if some leases are not released.
     pub(crate) until: Instant,
-    /// Who is told what could not be given back.
+    /// Receives the report.
     pub(crate) told: Option<oneshot::Sender<ShutdownReport>>,
 }
 
-/// What [`Client::shutdown`](crate::Client::shutdown) did.
+/// The outcome of [`Client::shutdown`](crate::Client::shutdown).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ShutdownReport {
-    /// How many leases the servers took back.
+    /// The number of leases whose release a server confirmed.
     pub released: usize,
-    /// The keys of leases of which no server confirmed that it took them back: they end with their TTL.
+    /// The keys of leases whose release no server confirmed. These leases end when their TTL is over.
     pub unreleased: Vec<Key>,
 }
 
-/// The way back to the shard, in the hands of callers. Sending never blocks and never panics; if the shard is gone, so are
-/// its connections, and what is sent is dropped.
+/// The sending side of a shard's mailbox, held by callers. Sending never blocks and never panics. If the shard is gone,
+/// its connections are gone too, and the input is dropped.
 #[derive(Clone)]
 pub(crate) struct Mailbox(mpsc::UnboundedSender<Input>);
 
@@ -81,12 +82,12 @@ impl Mailbox {
         (Self(sender), Inputs(receiver))
     }
 
-    /// The same, for what callers hold.
+    /// Returns this mailbox in the form that leases and tickets keep.
     pub(crate) fn way_back(&self) -> WayBack {
         Arc::new(Box::new(self.clone()))
     }
 
-    /// Tells the shard. Returns whether it is there to be told.
+    /// Sends an input. Returns whether the shard still exists.
     pub(crate) fn send(&self, input: Input) -> bool {
         self.0.send(input).is_ok()
     }
@@ -98,7 +99,8 @@ impl Mailbox {
     }
 }
 
-/// The receiving end of a mailbox. Whenever it is dropped, the callers of all that was sent see that the shard is gone.
+/// The receiving end of a mailbox. When it is dropped, the callers of all undelivered inputs see that the shard is
+/// gone.
 pub(crate) struct Inputs(mpsc::UnboundedReceiver<Input>);
 
 impl Inputs {

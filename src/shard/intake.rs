@@ -1,4 +1,4 @@
-//! Requests on their way in: sent, kept until there is a connection, or refused.
+//! New requests: each one is sent, kept until there is a connection, or refused.
 
 use super::ShardMachine;
 use super::acquire::{Acquire, Patience};
@@ -23,7 +23,8 @@ impl ShardMachine {
             Patience::Try => self.submit(Pending::Try(acquire), turn),
             Patience::TryThenWait => {
                 let key = acquire.wait_key();
-                // A caller here waits for it, and the server has said that it is held: a try would only hear that again.
+                // A caller of this client already waits for the key, and the server has just said that it is held. A
+                // try would only get the same answer.
                 match self.waits.refused_at(&key, turn.now) {
                     Some(at) => {
                         let own = self.leases.own(key.0.kind(), &key.1);
@@ -41,7 +42,7 @@ impl ShardMachine {
         }
     }
 
-    /// Has a caller wait, or refuses that if callers do not want to wait for a connection.
+    /// Adds a wait, or refuses it while requests are refused.
     pub(super) fn wait(&mut self, wait: Wait, turn: &mut Turn<'_>) {
         match self.refusal() {
             Some(error) => self.refuse_wait(wait, error, turn),
@@ -49,7 +50,7 @@ impl ShardMachine {
         }
     }
 
-    /// Sends a request as soon as it can be sent, or refuses it if callers do not want to wait for that.
+    /// Sends a request as soon as possible, or refuses it while requests are refused.
     pub(super) fn submit(&mut self, pending: Pending, turn: &mut Turn<'_>) {
         if let Some(error) = self.refusal() {
             return self.refuse(pending, error, turn);
@@ -57,7 +58,7 @@ impl ShardMachine {
         self.send(pending, turn);
     }
 
-    /// Why requests are refused rather than kept, if they are.
+    /// Returns the error with which requests are refused, or `None` while they are kept.
     pub(super) fn refusal(&self) -> Option<Error> {
         match self.is_closing() {
             true => Some(shut_down()),
@@ -65,18 +66,19 @@ impl ShardMachine {
         }
     }
 
-    /// A request is not sent: its caller gets the error, and what it was about is given back or stays due.
+    /// Refuses a request without sending it. Its caller gets the error; a grant or lease that it concerned is released
+    /// or stays due.
     pub(super) fn refuse(&mut self, pending: Pending, error: Error, turn: &mut Turn<'_>) {
         match pending {
             Pending::Try(acquire) => turn.tell(acquire.ask, Err(error)),
-            // Its callers are told separately.
+            // Its callers get the error separately.
             Pending::Probe(probe) => self.probe_unanswered(&probe.key, turn.now),
             Pending::Repeat(repeat) => self.not_found(*repeat, error, turn),
             Pending::Wait(wait) => self.refuse_wait(Wait::Resume(wait), error, turn),
             Pending::Enqueue(acquire) => self.refuse_wait(Wait::Ticket(acquire), error, turn),
             Pending::Rejoin(ticket, session) => self.refuse_wait(Wait::Rejoin(ticket, session), error, turn),
             Pending::Collect(ticket, _) => self.ticket_refused(ticket, error, turn),
-            // The place went with its connection.
+            // The queue position was lost with its connection.
             Pending::GiveUp(..) | Pending::Settle(..) => {}
             Pending::Look => {}
             Pending::Ask(question) => turn.answer(question, Err(error), self.endpoint()),
@@ -113,7 +115,7 @@ impl ShardMachine {
         }
     }
 
-    /// There is no connection for a request: it waits for the next, unless callers do not want that.
+    /// Keeps a request, which has no connection, for the next one, or refuses it while requests are refused.
     fn keep(&mut self, pending: Pending, turn: &mut Turn<'_>) {
         match pending {
             Pending::Renew(renewal) => self.renewal_unanswered(&renewal),
@@ -130,14 +132,14 @@ impl ShardMachine {
         }
     }
 
-    /// A connection is there: sends what waited for it.
+    /// Sends the requests that waited for a pipelined connection, now that one is up.
     pub(super) fn send_parked(&mut self, turn: &mut Turn<'_>) {
         for pending in self.parked.take() {
             self.send(pending, turn);
         }
     }
 
-    /// Refuses what waits for a connection, where callers do not want to wait for that.
+    /// Refuses the requests that wait for a connection, if requests are refused now.
     pub(super) fn refuse_parked(&mut self, turn: &mut Turn<'_>) {
         let parked = self.parked.take();
         for pending in parked.chain(self.parked.take_disposable()) {
@@ -148,7 +150,7 @@ impl ShardMachine {
         }
     }
 
-    /// Sends a request over a connection on which nothing depends.
+    /// Sends a request over the disposable connection, and opens that if necessary.
     fn send_disposable(&mut self, pending: Pending, turn: &mut Turn<'_>) {
         let (here, serves) = (self.serving.at(), self.connections.is_serving());
         let lane = self.connections.disposable();
@@ -172,7 +174,7 @@ impl ShardMachine {
         self.keep_house(turn);
     }
 
-    /// The disposable connection is there: sends what waited for it.
+    /// Sends the requests that waited for the disposable connection, now that it is up.
     pub(super) fn send_parked_disposable(&mut self, turn: &mut Turn<'_>) {
         for pending in self.parked.take_disposable() {
             self.send_disposable(pending, turn);
@@ -180,7 +182,7 @@ impl ShardMachine {
         self.keep_house(turn);
     }
 
-    /// The disposable connection could not be established.
+    /// Refuses the requests that waited for the disposable connection, which could not be opened.
     pub(super) fn disposable_failed(&mut self, error: &Error, turn: &mut Turn<'_>) {
         for pending in self.parked.take_disposable() {
             self.refuse(pending, error.clone(), turn);
@@ -192,7 +194,7 @@ impl ShardMachine {
         self.parked.wants_disposable()
     }
 
-    /// What is sent for a request; `None` if nothing is left to do.
+    /// Builds the wire request. Returns `None` if nothing is left to do.
     pub(super) fn request(&self, pending: &Pending, turn: &Turn<'_>) -> Option<Request> {
         let left = |until: &tokio::time::Instant| WaitSecs::covering(until.saturating_duration_since(turn.now));
         Some(match pending {
@@ -251,7 +253,7 @@ impl ShardMachine {
                     kind: cell.kind,
                     key: cell.key.clone(),
                     token: cell.token,
-                    // Never left out: the server would set its own default.
+                    // Always present: without it, the server would set its own default.
                     ttl: Some(cell.ttl),
                 }
             }

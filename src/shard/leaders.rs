@@ -1,13 +1,13 @@
-//! The leader of a cluster: requests that a member refused, and leaders that change.
+//! The leader of a cluster: requests that a member refused, and changes of the leader.
 //!
 //! When the leader of a cluster changes:
 //!
-//! | | what is known | what becomes of it |
+//! | | what the cluster remembers | what the shard does |
 //! | --- | --- | --- |
-//! | a lease | the cluster remembers it | suspect; renewed by its token at the new leader before anything else |
-//! | a wait, a ticket's place, in a session | the cluster remembers the session | asked again under the session's name |
-//! | a place that no caller wants any more, in a session | the cluster keeps it | taken back, and given up: see `sessions` |
-//! | a request | the table in `rules` | |
+//! | a lease | the lease | marks it suspect, and renews it by its token at the new leader before anything else |
+//! | a wait or a ticket's queue position, in a session | the session | asks again under the session's name |
+//! | a queue position in a session that no caller wants | the position | reclaims it and gives it up: see `sessions` |
+//! | a request | nothing | follows the table in `rules` |
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ use crate::protocol::{Call, Response};
 use crate::stats::ClusterStats;
 
 impl ShardMachine {
-    /// A member refused a request because another one leads, or will before long.
+    /// Handles a request that a member refused because another member leads, or will lead before long.
     pub(super) fn not_led_here(&mut self, from: LaneId, pending: Pending, refusal: Error, turn: &mut Turn<'_>) {
         let is_news = self.is_news(from);
         let served = self.connections.has_slot(from);
@@ -44,7 +44,7 @@ impl ShardMachine {
             (Fate::Retry, pending) => self.send(pending, turn),
             (Fate::RetryBounded, pending) => self.redirect(pending, refusal, turn),
             (Fate::StaysDue, Pending::Renew(renewal)) if served => self.renewal_unanswered(&renewal),
-            // Due at the new leader with all others.
+            // The renewal is due at the new leader, like all others.
             (Fate::StaysDue, Pending::Renew(renewal)) => {
                 renewal.span.record("outcome", "unanswered");
             }
@@ -63,7 +63,7 @@ impl ShardMachine {
         }
     }
 
-    /// Sends a request to the leader, as often as redirects are followed.
+    /// Sends a request to the leader, at most `max_redirects` times.
     fn redirect(&mut self, mut pending: Pending, refusal: Error, turn: &mut Turn<'_>) {
         let goes_on = match &mut pending {
             Pending::Ask(question) => question.of_the_leader && self.count_redirect(&mut question.redirects),
@@ -75,13 +75,13 @@ impl ShardMachine {
         }
     }
 
-    /// Counts another redirect. Returns whether it is followed.
+    /// Counts a redirect. Returns whether it may be followed.
     pub(super) fn count_redirect(&self, times: &mut u32) -> bool {
         *times += 1;
         *times <= self.settings.max_redirects
     }
 
-    /// A member says so without having been asked for anything in particular.
+    /// Handles a member's unasked report that it does not lead.
     pub(super) fn leads_no_more(&mut self, from: LaneId, leader: Option<&str>, turn: &mut Turn<'_>) {
         self.metrics.redirected();
         if self.serving.is_cluster() && self.is_news(from) {
@@ -89,8 +89,9 @@ impl ShardMachine {
         }
     }
 
-    /// A member that has ceased to lead tells those nothing that wait there. So where nothing else has shown it, it is asked whether it
-    /// leads: by `stats`, which no member writes to its log.
+    /// Asks the serving member whether it still leads, if nothing else has shown it for a while. A member that has
+    /// ceased to lead does not tell the waits that it blocks. The question is `stats`, which no member writes to its
+    /// log.
     pub(super) fn look_for_the_leader(&mut self, turn: &mut Turn<'_>) {
         let is_due = turn.now.saturating_duration_since(self.led_at) >= self.settings.keepalive;
         let may_wait_in_vain = self.serving.is_cluster() && self.waits.at_server() > 0;
@@ -100,7 +101,7 @@ impl ShardMachine {
         }
     }
 
-    /// A member has said what it is.
+    /// Handles the answer to that question.
     pub(super) fn looked(&mut self, response: Response, from: LaneId, turn: &mut Turn<'_>) {
         let cluster = Call::stats().finish(response).ok().and_then(|stats| stats.cluster);
         let here = self.serving.at();
@@ -118,7 +119,7 @@ impl ShardMachine {
         self.depose(&refusal, turn);
     }
 
-    /// The leader has said what it knows of its cluster. Warns if that is another than the one of the leader before.
+    /// Notes what the leader knows of its cluster, and warns if its cluster differs from that of the previous leader.
     pub(super) fn note_cluster(&mut self, cluster: Box<ClusterStats>) {
         let members = cluster.voters.iter().map(String::as_str);
         self.serving.reconnect.note_members(members);
@@ -133,19 +134,21 @@ impl ShardMachine {
         }
     }
 
-    /// Whether a connection stands for a session of the cluster.
+    /// Whether a connection presents a session's name to a cluster.
     pub(super) fn is_in_a_session(&self, lane: LaneId) -> bool {
         let connection = self.connections.get(lane);
         self.serving.is_cluster() && connection.is_some_and(|connection| connection.session.is_some())
     }
 
-    /// Whether what a leader ended on a connection goes on at the next: unless it was given up.
+    /// Whether a wait that a leader ended on this connection continues at the next leader. A wait that was given up
+    /// does not.
     pub(super) fn goes_on_in_its_session(&self, lane: LaneId) -> bool {
         let was_cut = self.connections.get(lane).is_some_and(|connection| connection.cut);
         self.is_in_a_session(lane) && !was_cut
     }
 
-    /// Whether what a connection says of the leader is news: not if another has been found since it was opened.
+    /// Whether a connection's report about the leader is current: no other leader has been found since the connection
+    /// was opened.
     fn is_news(&self, from: LaneId) -> bool {
         let here = self.serving.at();
         let connection = self.connections.get(from);
@@ -153,7 +156,8 @@ impl ShardMachine {
             && connection.is_some_and(|connection| !connection.is_retired() && connection.endpoint == here)
     }
 
-    /// The member that led does not any more. What is on its way there is still answered.
+    /// Retires the connections to a member that no longer leads, and looks for the leader. Requests under way are still
+    /// answered.
     pub(super) fn depose(&mut self, error: &Error, turn: &mut Turn<'_>) {
         let oldest = self
             .connections
@@ -162,7 +166,7 @@ impl ShardMachine {
         if was_of_use(oldest.and_then(|connection| connection.up_since()), false, turn.now) {
             self.serving.reconnect.proved();
         }
-        // The leader knows them, whichever it is and whatever becomes of the connections.
+        // The next leader knows these leases, whichever member it is and whatever happens to the connections.
         self.leases.suspect_all(Survival::WholeTtl);
         self.retire_pipelined(turn);
         self.serving.heard(turn.now);

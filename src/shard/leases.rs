@@ -1,4 +1,4 @@
-//! Leases that are kept: renewed, taken over by the pipelined connections of a cluster, given back.
+//! Held leases: renewing them, moving them to the pipelined connections of a cluster, and releasing them.
 
 use std::time::Duration;
 
@@ -19,11 +19,11 @@ use crate::protocol::{Response, Status};
 use crate::types::Token;
 use crate::types::{Grant, Key, Target};
 
-/// A server that refuses a renewal for a reason that passes is asked again after this.
+/// The pause before the next renewal, after a server refused one for a temporary reason.
 const RENEWAL_RETRY: Duration = Duration::from_millis(500);
 
 impl ShardMachine {
-    /// Sends the renewals of these leases; they leave in one write.
+    /// Sends the renewals of these leases in one write.
     pub(super) fn renew_all(&mut self, ids: Vec<LeaseId>, turn: &mut Turn<'_>) {
         for id in ids {
             let renewal = self.renewal(id);
@@ -31,7 +31,7 @@ impl ShardMachine {
         }
     }
 
-    /// Renews everything that is due and could not be renewed when it became so.
+    /// Sends the renewals that became due while they could not be sent.
     pub(super) fn renew_overdue(&mut self, turn: &mut Turn<'_>) {
         let overdue = self.leases.take_overdue();
         self.renew_all(overdue, turn);
@@ -136,7 +136,7 @@ impl ShardMachine {
         );
     }
 
-    /// The error of a renewal that was refused for a reason that passes.
+    /// Returns the error of a renewal that was refused for a temporary reason.
     fn refused_renewal(&self, id: LeaseId, from: LaneId, answer: &Response) -> Error {
         let key = self.leases.claim(id).map(|claim| claim.cell.key.clone());
         let error = match (answer, &key) {
@@ -146,9 +146,9 @@ impl ShardMachine {
         error.at(self.endpoint_of(from).shared_text())
     }
 
-    /// Tells that a lease that is held could not be renewed this time.
+    /// Reports that a held lease could not be renewed this time.
     pub(super) fn tell_failed_renewal(&self, id: LeaseId, error: impl FnOnce() -> Error) {
-        // Of a lease that was lost with its connection, or given back, that is no news.
+        // Not reported for a lease that was lost with its connection, or that its holder has released.
         let is_wanted = self.events.is_wanted() && self.leases.is_held(id);
         let Some(claim) = self.leases.claim(id).filter(|_| is_wanted) else {
             return;
@@ -163,16 +163,16 @@ impl ShardMachine {
         });
     }
 
-    /// It was not sent, or its answer was lost: the lease stays due.
+    /// Notes a renewal that was not sent, or whose answer was lost. The renewal stays due.
     pub(super) fn renewal_unanswered(&mut self, renewal: &Renewal) {
         renewal.span.record("outcome", "unanswered");
         self.leases.renewal_failed(renewal.id);
     }
 
-    // In a cluster, the connection that renews a lease owns it. So the pipelined connections take over what was acquired over
-    // others: those are then free to come and go.
+    // In a cluster, a lease belongs to the connection that last renewed it. So the pipelined connections take over
+    // leases that were acquired over other connections, which can then be closed freely.
 
-    /// Has a pipelined connection take over a lease that was acquired over another.
+    /// Makes a pipelined connection take over a lease that was acquired over another one.
     pub(super) fn adopt(&mut self, id: LeaseId, turn: &mut Turn<'_>) {
         if self.leases.renew_now(id, self.connections.is_serving()) {
             self.renew_all(vec![id], turn);
@@ -185,7 +185,8 @@ impl ShardMachine {
         }
     }
 
-    /// Who owns a grant that was confirmed over this connection. `None` if its owner ended meanwhile, and the grant with it.
+    /// Returns the owner of a grant that was confirmed over the connection `by`. Returns `None` if the owner ended
+    /// meanwhile, and the grant with it.
     pub(super) fn owned_by_now(
         &mut self,
         before: LaneId,
@@ -210,8 +211,8 @@ impl ShardMachine {
         }
     }
 
-    /// A lease was renewed whose owner has ended: where leases survive that, it counts to the connection that renewed it. When that
-    /// ends, the lease is in doubt again.
+    /// Attributes a renewed lease, whose owner has ended but which survives that, to the connection that renewed it.
+    /// When that connection ends, the lease becomes suspect again.
     fn count_to(&mut self, id: LeaseId, by: LaneId) {
         let owner = self.leases.claim(id).map(|claim| claim.owner);
         let has_ended = owner.is_some_and(|owner| self.connections.get(owner).is_none());
@@ -222,10 +223,10 @@ impl ShardMachine {
 
     // Releases.
 
-    /// A guard gives its lease back, or was dropped.
+    /// Handles the release of a lease by its guard, or the drop of the guard.
     pub(super) fn release(&mut self, id: LeaseId, told: Option<ReleaseTold>, turn: &mut Turn<'_>) {
         let Some(claim) = self.leases.claim(id) else {
-            // A lease that was lost with its connection: there is nothing to give back.
+            // The lease was lost with its connection, so there is nothing to release.
             return;
         };
         let LeaseState::Lost(why) = claim.cell.state_at(self.leases.moment(turn.now)) else {
@@ -245,7 +246,7 @@ impl ShardMachine {
             );
             turn.push(Effect::Answer(Answer::Release(told, Err(self.here(error)))));
         }
-        // Where time alone took it, the server may hold it still.
+        // If only the deadline has passed, the server may still hold the lease.
         if why == LostReason::Expired && self.leases.begin_release(id, turn.now).is_some() {
             let release = PendingRelease::of(claim, Some(id), true, None, turn.now);
             self.begin_release(release, turn);
@@ -255,18 +256,18 @@ impl ShardMachine {
         }
     }
 
-    /// Sends a release now, or as soon as there is a connection.
+    /// Sends a release at once, or as soon as a connection is up.
     pub(super) fn begin_release(&mut self, release: PendingRelease, turn: &mut Turn<'_>) {
         self.releases.begin(release.token());
         let key = (!self.waits.is_empty()).then(|| (release.target, release.key().clone()));
         self.send(Pending::Release(release), turn);
-        // What is tried from now on comes to the server behind the release.
+        // A try that is sent from now on reaches the server after the release.
         if let Some(key) = key.filter(|_| self.connections.is_serving()) {
             self.waits.released(&key, turn.now);
         }
     }
 
-    /// It may have been carried out: "not held" counts as released from now on.
+    /// Sends a release again that may have been carried out. From now on, "not held" counts as released.
     pub(super) fn repeat_release(&mut self, mut release: PendingRelease, turn: &mut Turn<'_>) {
         release.repeated = true;
         self.send(Pending::Release(release), turn);
@@ -281,7 +282,7 @@ impl ShardMachine {
     pub(super) fn release_answered(&mut self, release: PendingRelease, response: &Response, turn: &mut Turn<'_>) {
         let outcome: Result<()> = match response {
             Response::Done => Ok(()),
-            // It was sent before, and the answer was lost: it arrived.
+            // The release was sent before or may have come too late: it counts as done.
             Response::Refused(Status::Error | Status::LeaseExpired) if release.repeated => Ok(()),
             Response::Refused(Status::Error | Status::LeaseExpired) => Err(Error::new(
                 ErrorKind::NotHeld,
@@ -297,10 +298,10 @@ impl ShardMachine {
         self.end_release(release, outcome, turn);
     }
 
-    /// A release is over, one way or the other.
+    /// Ends a release with its outcome.
     pub(super) fn end_release(&mut self, release: PendingRelease, outcome: Result<()>, turn: &mut Turn<'_>) {
         self.releases.end(release.token());
-        // Only then is there a connection that may be told of it again.
+        // Only while tries are sent again, a connection could be answered with this grant.
         if !self.repeats.is_empty() {
             self.connections.note_released(*release.token());
         }
@@ -326,7 +327,7 @@ impl ShardMachine {
         }
     }
 
-    /// Ends releases whose lease the server has ended by itself before they could be sent.
+    /// Ends releases that could not be sent before the server ended their leases by itself.
     pub(super) fn end_overdue_releases(&mut self, turn: &mut Turn<'_>) {
         for release in self.releases.take_over(turn.now) {
             let message = format!(
@@ -339,7 +340,7 @@ impl ShardMachine {
         }
     }
 
-    /// Gives back what was granted when no caller waited for it any more.
+    /// Releases a grant for which no caller waits any more.
     pub(super) fn give_back_orphan(&mut self, acquire: &Acquire, grant: Grant, owner: LaneId, turn: &mut Turn<'_>) {
         self.give_back_grant(acquire.target, acquire.key.clone(), grant, owner, turn);
     }

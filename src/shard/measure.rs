@@ -1,4 +1,4 @@
-//! A shard without connections, and its registry of leases, for benchmarks.
+//! A shard without connections, and a registry of leases, for benchmarks.
 
 use std::sync::Arc;
 
@@ -29,7 +29,7 @@ pub struct LoneShard {
 }
 
 impl LoneShard {
-    /// Creates a shard for so many callers, each with a key of its own.
+    /// Creates a shard for this number of callers, each with a key of its own.
     #[must_use]
     pub fn new(callers: usize) -> Self {
         let plan = sample::plan(Policy::Single, &["a:1"]);
@@ -55,7 +55,7 @@ impl LoneShard {
         lone
     }
 
-    /// Lets each caller acquire its key and release it. Returns how many inputs the shard took.
+    /// Lets each caller acquire its key and release it. Returns the number of inputs.
     pub fn pairs(&mut self) -> usize {
         let mut callers = Vec::with_capacity(self.keys.len());
         for key in self.keys.clone() {
@@ -69,7 +69,7 @@ impl LoneShard {
         self.answer(&Response::Granted(grant(1)));
         let held = std::mem::take(&mut self.held);
         for id in &held {
-            // Of a guard that was dropped.
+            // As if the guard was dropped.
             let told = None;
             self.handle(Input::Release { id: *id, told });
         }
@@ -77,7 +77,7 @@ impl LoneShard {
         2 * held.len() + 2
     }
 
-    /// The server gives the same answer to all that was sent, in one read.
+    /// Gives the same answer to all sent requests, in one read.
     fn answer(&mut self, response: &Response) {
         let sent = std::mem::take(&mut self.sent).into_iter();
         let report = sample::report(sent.map(|request| (request, response.clone())), self.now);
@@ -96,7 +96,7 @@ impl LoneShard {
     }
 }
 
-/// So many leases, held, whose renewals are spread over their TTL.
+/// A registry of held leases whose renewals are spread over their TTL.
 pub struct HeldLeases {
     registry: Registry,
     key: Key,
@@ -111,7 +111,7 @@ const ALONE: Together = Together {
 };
 
 impl HeldLeases {
-    /// Creates a registry that holds so many.
+    /// Creates a registry that holds this number of leases.
     #[must_use]
     pub fn new(leases: usize) -> Self {
         let settings = sample::settings();
@@ -135,13 +135,13 @@ impl HeldLeases {
         held
     }
 
-    /// Takes up one lease and forgets it.
+    /// Registers one lease and removes it.
     pub fn insert_and_remove(&mut self) {
         let id = self.insert(self.key.clone());
         self.registry.remove(id, self.now);
     }
 
-    /// Takes out what is renewed next, and notes that it was renewed. Returns how many leases that were.
+    /// Takes the leases that are renewed next and notes that they were renewed. Returns their number.
     pub fn renew_next(&mut self) -> usize {
         let Some(due) = self.registry.next_due() else { return 0 };
         self.now = due;

@@ -1,4 +1,4 @@
-//! What is measured of a shard: its connections, and who waits.
+//! The metrics of a shard: its connections and its waits.
 
 use std::sync::Arc;
 
@@ -16,11 +16,11 @@ use crate::telemetry::sink::{LabelValue, ShardSink};
 /// Why there is no connection for a wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exhausted {
-    /// As many as there may be are in use.
+    /// All connections that the limit allows are in use.
     Limit,
-    /// The server takes no more.
+    /// The server accepts no more connections.
     ServerFull,
-    /// None could be established, for another reason.
+    /// No connection could be opened, for another reason.
     NotEstablished,
 }
 
@@ -36,13 +36,13 @@ impl Exhausted {
     }
 }
 
-/// What came of a try for callers that have no connection.
+/// The outcome of a try for callers that have no connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Tried {
     Granted,
     Busy,
     Refused,
-    /// The connection was lost, or it was not sent.
+    /// The connection was lost, or the try was not sent.
     Unanswered,
 }
 
@@ -59,17 +59,17 @@ impl Tried {
     }
 }
 
-/// One shard.
+/// The metrics of one shard.
 pub(crate) struct ShardMetrics {
     sink: ShardSink,
-    /// Whether anybody looks at the levels.
+    /// Whether a recorder reads the gauges.
     recorded: bool,
     connected: Level,
-    /// By endpoint, those that were given first: whether it serves.
+    /// For each endpoint, whether it serves; the configured endpoints come first.
     serving: Vec<(Arc<str>, Level)>,
-    /// Why another endpoint took over, and how often.
+    /// The number of failovers, by reason.
     failovers: Vec<(FailoverReason, Counter)>,
-    /// By role: those being established, those that are up.
+    /// For each role, the connections that are opening and those that are up.
     connections: [(Level, Level); Role::ALL.len()],
     waiting_here: Level,
     waiting_on_server: Level,
@@ -80,28 +80,28 @@ pub(crate) struct ShardMetrics {
     redirects: Counter,
 }
 
-/// How many there are of everything that is counted.
+/// The current values of all gauges.
 pub(crate) struct Population<'a> {
-    /// The endpoint to which the pipelined connection leads, if that is up.
+    /// The endpoint of the pipelined connection, if that is up.
     pub(crate) served_by: Option<&'a Arc<str>>,
-    /// By role.
+    /// The number of connections, by role.
     pub(crate) connections: [LaneCount; Role::ALL.len()],
-    /// Waits that have no connection yet.
+    /// The number of waits without a connection.
     pub(crate) waiting_here: usize,
-    /// Waits that have one.
+    /// The number of waits with a connection.
     pub(crate) waiting_on_server: usize,
-    /// Requests and releases that are kept until the shard is connected.
+    /// The number of requests and releases that are kept until the shard is connected.
     pub(crate) queued: usize,
 }
 
-/// The gauge of one endpoint.
+/// Creates the gauge of one endpoint.
 fn serving(sink: &ShardSink, endpoint: &Arc<str>) -> Level {
     let endpoint = SharedString::from(endpoint.to_string());
     Level::new(sink.gauge(&catalog::SERVING, &[("endpoint", endpoint)]))
 }
 
 impl ShardMetrics {
-    /// Registers the metrics. `is_all`: whether there will be no other endpoints than these.
+    /// Registers the metrics. `is_all` says that no further endpoints will be found.
     pub(crate) fn new(sink: ShardSink, endpoints: &[Endpoint], is_all: bool) -> Self {
         let connections = |role: Role, state: &'static str| {
             let labels = [("kind", role.as_str().into()), ("state", state.into())];
@@ -118,8 +118,8 @@ impl ShardMetrics {
             let labels: [LabelValue; 1] = [("reason", why.as_str().into())];
             (why, sink.counter(&catalog::FAILOVERS, &labels))
         };
-        // Registered before there is one, so that the first is seen as an increase. Where there is one endpoint alone no other
-        // can take over.
+        // Registered in advance, so that the first failover is seen as an increase. With a single endpoint there is no
+        // failover.
         let reasons = if endpoints.len() > 1 || !is_all {
             &FailoverReason::ALL[..]
         } else {
@@ -149,12 +149,12 @@ impl ShardMetrics {
         }
     }
 
-    /// Whether anybody looks at what [`show`](Self::show) shows.
+    /// Whether a recorder reads the values that [`show`](Self::show) publishes.
     pub(crate) fn is_recorded(&self) -> bool {
         self.recorded
     }
 
-    /// Publishes how many there are now of everything that is counted.
+    /// Publishes the current values.
     pub(crate) fn show(&mut self, now: &Population<'_>) {
         self.connected.show(usize::from(now.served_by.is_some()));
         self.show_serving(now.served_by);
@@ -167,7 +167,7 @@ impl ShardMetrics {
         self.queued.show(now.queued);
     }
 
-    /// A server that was found at run time has a gauge from the first time that it serves.
+    /// Publishes which endpoint serves. An endpoint that was found at run time gets a gauge when it first serves.
     fn show_serving(&mut self, by: Option<&Arc<str>>) {
         let is_known = |by: &Arc<str>| self.serving.iter().any(|(endpoint, _)| endpoint == by);
         if let Some(found) = by.filter(|by| !is_known(by)) {
@@ -186,7 +186,7 @@ impl ShardMetrics {
         self.count_connect(role, error.kind().as_str());
     }
 
-    // Connections come and go seldom enough to look these up each time.
+    // Connections open and close seldom, so these counters are looked up each time.
     fn count_connect(&self, role: Role, outcome: &'static str) {
         let labels: [LabelValue; 2] = [("kind", role.as_str().into()), ("outcome", outcome.into())];
         self.sink.counter(&catalog::CONNECTS, &labels).increment(1);
@@ -197,12 +197,12 @@ impl ShardMetrics {
         self.sink.counter(&catalog::DISCONNECTS, &labels).increment(1);
     }
 
-    /// A key was tried for callers that have no server wait.
+    /// Counts a try for callers that have no wait on the server.
     pub(crate) fn tried(&self, outcome: Tried) {
         self.tries[outcome as usize].increment(1);
     }
 
-    /// There are no connections for waits any more.
+    /// Counts a shortage of connections for waits.
     pub(crate) fn exhausted(&self, why: Exhausted) {
         self.exhausted[why as usize].increment(1);
     }
@@ -211,12 +211,12 @@ impl ShardMetrics {
         self.reconnects.increment(1);
     }
 
-    /// The server says that it is not its cluster's leader.
+    /// Counts an answer that the server does not lead its cluster.
     pub(crate) fn redirected(&self) {
         self.redirects.increment(1);
     }
 
-    /// Another endpoint took over.
+    /// Counts a failover.
     pub(crate) fn failed_over(&self, why: FailoverReason) {
         if let Some((_, counter)) = self.failovers.iter().find(|(reason, _)| *reason == why) {
             counter.increment(1);

@@ -1,29 +1,32 @@
-//! One shard: which server serves it, over which connections, who holds and who waits.
+//! The state machine of one shard: its server, its connections, its holders and its waiters.
 //!
-//! A pure state machine. [`ShardMachine::handle`] takes one input and the time, and says what is to be done ([`Effect`]): open, send,
-//! close, answer a caller, publish the health. [`ShardMachine::next_due`] says when it wants to be told [`Input::Tick`]. It reads no
-//! clock, spawns nothing, and makes no channel; randomness comes in with [`Setup`]. What is asked of a caller is whether it
-//! still waits.
+//! The machine is pure. [`ShardMachine::handle`] takes one input and the current time, and returns effects
+//! ([`Effect`]): open, send, close, answer a caller, publish the health. [`ShardMachine::next_due`] returns the time at
+//! which the machine needs [`Input::Tick`]. The machine reads no clock, spawns nothing and makes no channel; it gets
+//! its randomness from [`Setup`]. It asks only one thing of a caller: whether that caller still waits.
 //!
 //! | part | owns |
 //! | --- | --- |
 //! | [`connections`] | the connections and what each is doing |
-//! | [`waits`] | callers that wait, and what waits for them on the server |
-//! | [`places`] | tickets, and places that are being taken back |
-//! | [`registry`] | leases: when each is renewed, lost, released |
+//! | [`waits`] | waiting callers, and the server-side waits that serve them |
+//! | [`places`] | tickets, and queue positions that are being reclaimed |
+//! | [`registry`] | leases: when each one is renewed, lost or released |
 //! | [`confirming`] | grants that are being confirmed |
-//! | [`releases`] | releases under way |
-//! | [`repeats`] | tries that may have been carried out unheard |
+//! | [`releases`] | pending releases |
+//! | [`repeats`] | tries that the server may have granted although no answer arrived |
 //! | [`parked`] | requests that wait for a connection |
-//! | [`wait_pace`] | how fast connections for waits are opened and closed |
+//! | [`wait_pace`] | how fast connections for waits open and close |
 //! | [`shortage`] | why waits have no connection |
-//! | [`serving`] | which server serves, reconnecting, the takeover delay |
-//! | [`shutdown`] | the end |
+//! | [`serving`] | the server that serves, reconnecting, the takeover delay |
+//! | [`shutdown`] | the shutdown |
 //!
-//! This type coordinates them: `intake` takes requests in, `answers` and `wait_answers` say what answers mean, `grants` gives callers what was granted, `endings` what becomes of
-//! requests that get none, `connecting` opens connections, `leaders` and `standby` follow servers, `waiting` and `sessions` see to waits, `leases` to leases.
+//! [`ShardMachine`] coordinates these parts. `intake` accepts requests. `answers` and `wait_answers` interpret answers.
+//! `grants` gives grants to callers. `endings` handles requests whose connection ended before they were answered.
+//! `connecting` opens connections. `leaders` and `standby` choose the server. `waiting` and `sessions` handle waits,
+//! and `leases` handles leases.
 
-// What is large is passed on in its box, from the caller's task to the connection and back: so what moves is small.
+// Large values stay in one box on the whole way from the caller's task to the connection and back, so that each move
+// copies one pointer.
 #![allow(clippy::boxed_local, clippy::vec_box)]
 
 pub(crate) mod acquire;
@@ -115,29 +118,29 @@ use crate::telemetry::sink::ShardSink;
 use crate::types::Ttl;
 use crate::unwind::catch;
 
-/// How often what is kept is looked through, while there is something.
+/// The interval of the housekeeping, while there is something to clean up.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
 
-/// How often callers that are gone are looked for, while any wait.
+/// The interval at which the shard removes the waits of callers that are gone, while any caller waits.
 const CLEAN_WAITS: Duration = Duration::from_millis(400);
 
-/// The most idle connections that are closed together.
+/// The maximum number of idle connections that are closed in one turn.
 const CLOSED_TOGETHER: usize = 100;
 
-/// Renewals that are due within this time of each other leave together: a little early, never late.
+/// Renewals that become due within this time of each other are sent together: slightly early, never late.
 const TOGETHER: Together = Together {
     within: Duration::from_millis(10),
     most: 32,
 };
 
-/// What a shard is set up with.
+/// The settings of a shard.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub(crate) schedule: Schedule,
     pub(crate) reconnect: ReconnectPolicy,
-    /// Whether requests are refused rather than kept while the shard is away.
+    /// Whether requests fail at once, instead of being kept, while the shard is disconnected.
     pub(crate) fail_fast: bool,
-    /// For how long the member that serves need not have shown that it leads, while callers wait there.
+    /// While callers wait: how long the serving member may go without showing that it still leads.
     pub(crate) keepalive: Duration,
     pub(crate) server_read_timeout: Duration,
     pub(crate) survives_disconnect: bool,
@@ -146,28 +149,29 @@ pub(crate) struct Settings {
     pub(crate) exclusive: usize,
     pub(crate) exclusive_per_key: usize,
     pub(crate) idle_timeout: Duration,
-    /// What callers ask for who ask for no TTL of their own.
+    /// The TTL of requests whose callers ask for none.
     pub(crate) lease_ttl: Option<Ttl>,
-    /// How often a request that was refused by a member that does not lead is asked again.
+    /// The maximum number of times that a request is asked again after a member refused it because that member does not
+    /// lead.
     pub(crate) max_redirects: u32,
 }
 
-/// What a shard begins with.
+/// The values from which a shard is created.
 pub(crate) struct Setup {
     pub(crate) index: usize,
     pub(crate) plan: ShardPlan,
     pub(crate) settings: Settings,
     pub(crate) sink: ShardSink,
-    /// Spreads renewals.
+    /// The random source that spreads renewals.
     pub(crate) jitter: fastrand::Rng,
-    /// Names sessions: no other client has any of these.
+    /// Session names. No other client uses any of them.
     pub(crate) refs: Refs,
-    /// The health and what was handed over by the shard whose place this one takes; those of a new one otherwise.
+    /// The health and the handover of the shard that this one replaces, or initial values for a new shard.
     pub(crate) health: ShardHealth,
     pub(crate) handover: Handover,
 }
 
-/// Names for sessions, each used once.
+/// A source of session names. It returns each name once.
 #[derive(Debug)]
 pub(crate) struct Refs {
     prefix: StableRef,
@@ -175,7 +179,7 @@ pub(crate) struct Refs {
 }
 
 impl Refs {
-    /// Names that begin with `prefix`, of 32 characters at most, which no other client has.
+    /// Creates a source of names that begin with `prefix`: at most 32 characters, used by no other client.
     pub(crate) fn new(prefix: StableRef) -> Self {
         Self { prefix, given: 0 }
     }
@@ -183,7 +187,7 @@ impl Refs {
     fn next(&mut self) -> StableRef {
         self.given += 1;
         let name = format!("{}-{}", self.prefix.expose(), self.given);
-        // 53 printable characters at most: always valid.
+        // The name has at most 53 printable characters, so it is always valid.
         StableRef::new(name).unwrap_or_else(|_| self.prefix.clone())
     }
 }
@@ -192,9 +196,9 @@ impl Refs {
 pub(crate) struct ShardMachine {
     index: usize,
     settings: Settings,
-    /// For how long the cluster keeps what a connection leaves behind, as far as is known.
+    /// How long the cluster keeps the leases and queue positions of a connection that ended, as far as is known.
     orphan_ttl: Option<Duration>,
-    /// The name that pipelined connections present, if that is not a new one each time.
+    /// The configured name that pipelined connections present. Without one, each connection presents a new name.
     stable_ref: Option<StableRef>,
     refs: Refs,
     serving: Serving,
@@ -204,38 +208,39 @@ pub(crate) struct ShardMachine {
     confirming: Confirming,
     repeats: Repeats,
     waits: Waits<Wait>,
-    /// When a connection may be opened for a wait, or a key is tried.
+    /// When a connection may next be opened for a wait, or a key is next tried.
     waits_due_at: Option<Instant>,
-    /// When the member that serves last answered what only the leader of a cluster does.
+    /// When the serving member last gave an answer that only the leader of a cluster gives.
     led_at: Instant,
-    /// When callers that are gone are thrown out next, and queue positions that no caller wants are given up.
+    /// When to next remove callers that are gone, and give up queue positions that no caller wants.
     clean_waits_at: Option<Instant>,
     wait_pace: WaitPace,
     shortage: Shortage,
-    /// The TTL that the server gives where none is asked for, as far as it was seen.
+    /// The TTL that the server gives when a request asks for none, once it has been seen.
     default_ttl: Option<Ttl>,
     places: Places,
     parked: Parked,
-    /// Whether the server knows `ping`, as far as is known.
+    /// Whether the server supports `ping`, if that is known.
     knows_ping: Option<bool>,
-    /// Pauses between attempts to open further pipelined connections.
+    /// The pauses between attempts to open additional pipelined connections.
     further_attempts: Attempts,
-    /// When to look through what is kept: idle connections, releases that wait for a connection.
+    /// When to next clean up idle connections and releases that wait for a connection.
     housekeeping_at: Option<Instant>,
-    /// What is known of the fences of the server that serves.
+    /// The evidence about whether the tokens of the serving server carry fences.
     fences: FenceEvidence,
-    /// What the members that led said of their clusters.
+    /// What leaders have said about their clusters.
     clusters: SeenClusters,
     closing: Option<Closing>,
     over: bool,
     metrics: ShardMetrics,
     events: ShardEvents,
-    /// Open from the loss of the last pipelined connection, or the first failed attempt, until there is one.
+    /// A span that is open while no pipelined connection is up. It begins with the loss of the last one, or with the
+    /// first failed attempt.
     away: Option<Span>,
 }
 
 impl ShardMachine {
-    /// Creates a shard, which begins to connect.
+    /// Creates a shard and begins to connect.
     pub(crate) fn new(setup: Setup, now: Instant, effects: &mut Effects) -> Self {
         let Setup {
             index,
@@ -294,27 +299,28 @@ impl ShardMachine {
         shard
     }
 
-    /// The same, which tells what happens.
+    /// Makes the shard report events through `events`.
     pub(crate) fn telling(mut self, events: ShardEvents) -> Self {
         self.leases.tell(events.clone());
         self.events = events;
         self
     }
 
-    /// The machine has been suspended for so long by now, in all. What is due because of that is due at once.
+    /// Notes the total time for which the machine has been suspended. What became due during the suspend is due at
+    /// once.
     pub(crate) fn note_suspended(&mut self, suspended: Duration, now: Instant) {
         self.leases.note_suspended(suspended, now);
     }
 
-    /// Whether there are leases whose end must be noticed.
+    /// Whether there are leases whose expiry the shard must notice.
     pub(crate) fn keeps_leases(&self) -> bool {
         self.leases.next_due().is_some()
     }
 
-    /// Takes one input. What is to be done because of it is appended to `effects`.
+    /// Handles one input and appends the resulting effects to `effects`.
     pub(crate) fn handle(&mut self, input: Input, now: Instant, effects: &mut Effects) {
         if self.over {
-            // What comes now is dropped, and its callers see that the shard is gone.
+            // The input is dropped, so its caller sees that the shard is gone.
             return;
         }
         let turn = &mut Turn { now, effects };
@@ -342,7 +348,7 @@ impl ShardMachine {
         self.end_if_done(turn);
     }
 
-    /// When it wants to be told [`Input::Tick`].
+    /// Returns when the machine needs the next [`Input::Tick`].
     pub(crate) fn next_due(&self) -> Option<Instant> {
         [
             self.leases.next_due(),
@@ -356,7 +362,7 @@ impl ShardMachine {
         .min()
     }
 
-    /// The shard ends without having been shut down: its holders are told.
+    /// Ends the shard without a shutdown, and tells holders that their leases are lost.
     pub(crate) fn abandon(&mut self, now: Instant) {
         let lost = self.leases.abandon(now);
         if lost.is_empty() {
@@ -373,7 +379,7 @@ impl ShardMachine {
         }));
     }
 
-    /// Publishes how many there are of everything that is counted.
+    /// Publishes the gauges: the connections, waits and requests that exist now.
     pub(crate) fn show(&mut self) {
         if self.metrics.is_recorded() {
             self.metrics.show(&Population {
@@ -389,12 +395,12 @@ impl ShardMachine {
         }
     }
 
-    /// How many requests are not answered yet on the pipelined connections.
+    /// Returns the number of unanswered requests on the pipelined connections.
     pub(crate) fn in_flight(&self) -> usize {
         self.connections.in_flight_pipelined()
     }
 
-    /// The server that an endpoint's index names.
+    /// Returns the endpoint with this index.
     pub(crate) fn endpoint_at(&self, index: usize) -> &Endpoint {
         self.serving.failover().endpoint(index)
     }
@@ -415,7 +421,7 @@ impl ShardMachine {
         self.clean_waits(turn);
     }
 
-    /// Throws out callers that are gone, and gives up queue positions that no caller wants.
+    /// Removes callers that are gone, and gives up queue positions that no caller wants.
     fn clean_waits(&mut self, turn: &mut Turn<'_>) {
         if self.clean_waits_at.is_some_and(|when| when <= turn.now) {
             self.clean_waits_at = None;
@@ -425,14 +431,14 @@ impl ShardMachine {
         }
     }
 
-    /// Makes sure that what is kept here is looked through before long.
+    /// Schedules the housekeeping, unless it is scheduled already.
     fn keep_house(&mut self, turn: &Turn<'_>) {
         if self.housekeeping_at.is_none() {
             self.housekeeping_at = Some(turn.now + HOUSEKEEPING);
         }
     }
 
-    /// Closes connections that are not needed, and ends releases that the server has made needless by itself.
+    /// Closes idle connections, and ends releases whose lease the server has dropped by itself by now.
     fn clean_up(&mut self, turn: &mut Turn<'_>) {
         if self.housekeeping_at.is_none_or(|when| when > turn.now) {
             return;
@@ -449,7 +455,7 @@ impl ShardMachine {
         }
     }
 
-    /// Ends the retired connections whose leases are all lost. Returns whether others are left.
+    /// Finishes retired connections all of whose leases are lost. Returns whether other retired connections remain.
     fn finish_kept_for_nothing(&mut self, turn: &mut Turn<'_>) -> bool {
         let mut left = false;
         for (id, owns) in self.connections.kept_for_leases() {
@@ -465,12 +471,12 @@ impl ShardMachine {
         self.closing.is_some()
     }
 
-    /// The endpoint that serves, or is tried.
+    /// Returns the endpoint that serves, or that the shard tries to reach.
     fn endpoint(&self) -> &Endpoint {
         self.serving.reconnect.endpoint()
     }
 
-    /// The endpoint that a connection leads to.
+    /// Returns the endpoint of a connection.
     fn endpoint_of(&self, lane: LaneId) -> &Endpoint {
         match self.connections.get(lane) {
             Some(connection) => self.endpoint_at(connection.endpoint),
@@ -478,7 +484,7 @@ impl ShardMachine {
         }
     }
 
-    /// An error that a server told over this connection.
+    /// Adds the endpoint of a connection to an error that its server reported.
     fn at_lane(&self, lane: LaneId, error: Error) -> Error {
         error.at(self.endpoint_of(lane).shared_text())
     }
@@ -487,7 +493,8 @@ impl ShardMachine {
         error.at(self.endpoint().shared_text())
     }
 
-    /// Once the shutdown has begun the health stays `Closed`: callers whose requests end with its connections shall know why.
+    /// Publishes the health. After the shutdown has begun, the state stays `Closed`, so that callers whose requests end
+    /// with their connections learn the reason.
     fn set_health(&self, state: ConnectionState, turn: &mut Turn<'_>) {
         let state = match self.is_closing() {
             true => ConnectionState::Closed,

@@ -1,20 +1,21 @@
-//! Requests that wait for a connection. Those whose callers have gone are thrown out now and then, so that they do not pile up.
+//! Requests that wait for a connection. Requests of callers that are gone are removed from time to time, so that they
+//! do not accumulate.
 
 use std::collections::VecDeque;
 
 use super::request::Pending;
 use crate::net::lane::Caller;
 
-/// The least number of requests among which those of gone callers are looked for.
+/// The minimum number of requests at which requests of gone callers are removed.
 const CLEAN_AT_LEAST: usize = 64;
 
-/// What waits.
+/// The waiting requests.
 pub(super) struct Parked {
-    /// For a pipelined connection, oldest first.
+    /// Requests for a pipelined connection, oldest first.
     requests: VecDeque<Pending>,
-    /// At this length requests of gone callers are thrown out.
+    /// The length at which requests of gone callers are next removed.
     clean_at: usize,
-    /// For the disposable connection, oldest first.
+    /// Requests for the disposable connection, oldest first.
     disposable: Vec<Pending>,
 }
 
@@ -27,7 +28,7 @@ impl Parked {
         }
     }
 
-    /// Keeps a request until there is a pipelined connection.
+    /// Keeps a request until a pipelined connection is up.
     pub(super) fn keep(&mut self, pending: Pending) {
         self.requests.push_back(pending);
         if self.requests.len() >= self.clean_at {
@@ -36,7 +37,8 @@ impl Parked {
         }
     }
 
-    /// Keeps a request until there is a disposable connection. Of those that ask whether the member leads, one is enough.
+    /// Keeps a request until the disposable connection is up. One [`Pending::Look`] is enough, so further ones are
+    /// dropped.
     pub(super) fn keep_disposable(&mut self, pending: Pending) {
         let is_look = |pending: &Pending| matches!(pending, Pending::Look);
         if !is_look(&pending) || !self.disposable.iter().any(is_look) {
@@ -44,19 +46,19 @@ impl Parked {
         }
     }
 
-    /// Takes what waits for a pipelined connection and is still wanted.
+    /// Removes and returns the requests for a pipelined connection whose callers still wait.
     pub(super) fn take(&mut self) -> impl Iterator<Item = Pending> + use<> {
         let requests = std::mem::take(&mut self.requests).into_iter();
         requests.filter(|pending| !pending.is_gone())
     }
 
-    /// Takes what waits for the disposable connection and is still wanted.
+    /// Removes and returns the requests for the disposable connection whose callers still wait.
     pub(super) fn take_disposable(&mut self) -> impl Iterator<Item = Pending> + use<> {
         let requests = std::mem::take(&mut self.disposable).into_iter();
         requests.filter(|pending| !pending.is_gone())
     }
 
-    /// How many requests wait for a pipelined connection.
+    /// Returns the number of requests that wait for a pipelined connection.
     pub(super) fn len(&self) -> usize {
         self.requests.len()
     }
@@ -66,7 +68,7 @@ impl Parked {
         !self.disposable.is_empty()
     }
 
-    /// How many wait in all.
+    /// Returns the number of all waiting requests.
     #[cfg(test)]
     pub(super) fn count(&self) -> usize {
         self.requests.len() + self.disposable.len()

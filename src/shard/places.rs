@@ -1,4 +1,4 @@
-//! Places in the servers' queues whose tickets callers hold, each on the connection that took it.
+//! Positions in the servers' queues whose tickets callers hold. Each belongs to the connection that took it.
 
 use std::collections::BTreeMap;
 
@@ -13,50 +13,50 @@ use crate::lease::policy::RenewTerms;
 use crate::protocol::Request;
 use crate::types::{Key, Target, Ttl};
 
-/// The tickets that were given out and not used yet, and the places that are being taken back.
+/// The tickets that were given out and not yet used, and the queue positions that are being reclaimed.
 #[derive(Default)]
 pub(super) struct Places {
     all: BTreeMap<TicketId, TakenPlace>,
     last: TicketId,
 }
 
-/// A place in a queue, and on which terms it was taken.
+/// A queue position, and the terms on which it was taken.
 pub(super) struct TakenPlace {
-    /// The connection that has it; `None` while it is being taken back.
+    /// The connection that owns it, or `None` while it is being reclaimed.
     lane: Option<LaneId>,
     next: AfterRejoin,
-    /// Since when the caller that waits there is known to be gone.
+    /// When the shard first noticed that the caller waiting there is gone.
     abandoned: Option<Instant>,
-    /// How often it was taken back.
+    /// How often it was reclaimed.
     rejoined: u32,
     pub(super) target: Target,
     pub(super) key: Key,
     ttl: Option<Ttl>,
     policy: RenewTerms,
-    /// When its `e` was sent: the grant, and with it the lease, may be as old as that.
+    /// When its `e` was sent. The grant, and with it the lease, may be as old as that.
     enqueued_at: Moment,
 }
 
-/// What is done with a place once it is taken back.
+/// What happens to a queue position after it is reclaimed.
 pub(super) enum AfterRejoin {
     /// It is kept for the holder of the ticket.
     Keep,
-    /// What is granted there, until then, goes to a caller.
+    /// Its grant, if it comes before this instant, goes to this caller.
     Collect(Instant, Ask<Acquired>),
     /// It is given up.
     GiveUp,
 }
 
-/// What a place that is used has to be asked.
+/// How to give up a queue position.
 pub(super) enum Use {
-    /// On this connection, now.
+    /// Over this connection, at once.
     On(LaneId, TakenPlace),
-    /// Once the place is taken back.
+    /// After the position is reclaimed.
     Later,
 }
 
 impl TakenPlace {
-    /// The place of an acquire, on a connection or on none.
+    /// Creates the queue position of an acquire, on a connection or without one.
     pub(super) fn of(acquire: &Acquire, lane: Option<LaneId>, enqueued_at: Moment) -> Self {
         Self {
             lane,
@@ -71,7 +71,8 @@ impl TakenPlace {
         }
     }
 
-    /// A place that no caller wants any more, to be given up over a connection under its session's name.
+    /// Creates a queue position that no caller wants, to be given up over a connection that presents its session's
+    /// name.
     pub(super) fn to_give_up(target: Target, key: Key, rejoined: u32, now: Moment) -> Self {
         Self {
             lane: None,
@@ -102,14 +103,14 @@ impl TakenPlace {
         (self.target, self.key.clone())
     }
 
-    /// The acquire of the caller that waits for what is granted there.
+    /// Returns the acquire of the caller that waits for the grant.
     pub(super) fn into_acquire(self) -> Option<Box<Acquire>> {
         let (target, key, ttl, policy) = (self.target, self.key.clone(), self.ttl, self.policy);
         let ask = self.into_caller()?;
         Some(Acquire::new(target, key, ttl, policy, ask))
     }
 
-    /// The caller that waits for what is granted there.
+    /// Returns the caller that waits for the grant.
     pub(super) fn into_caller(self) -> Option<Ask<Acquired>> {
         match self.next {
             AfterRejoin::Collect(_, ask) => Some(ask),
@@ -133,14 +134,14 @@ impl Places {
         self.all.remove(&id)
     }
 
-    /// How many there are.
+    /// Returns the number of queue positions.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.all.len()
     }
 
-    /// The caller of a ticket wants what is granted at its place. Returns the connection that has the place; `None` if the place
-    /// is being taken back. Gives the caller back if there is no such place.
+    /// Notes that a ticket's holder waits for the grant. Returns the connection that owns the position, or `None` if it
+    /// is being reclaimed. If there is no such position, returns the caller as the error.
     pub(super) fn collect(
         &mut self,
         id: TicketId,
@@ -154,7 +155,7 @@ impl Places {
         Ok(place.lane)
     }
 
-    /// The ticket was dropped. `None` if there is no such place.
+    /// Handles the drop of a ticket. Returns how to give its position up, or `None` if there is no such position.
     pub(super) fn give_up(&mut self, id: TicketId) -> Option<Use> {
         let place = self.all.get_mut(&id)?;
         match place.lane {
@@ -166,7 +167,8 @@ impl Places {
         }
     }
 
-    /// The connection of a place is gone, but its session is known: the place is being taken back.
+    /// Notes that a position has lost its connection and is being reclaimed in its session. Returns whether the
+    /// position exists.
     pub(super) fn leave_connection(&mut self, id: TicketId) -> bool {
         match self.all.get_mut(&id) {
             Some(place) => {
@@ -177,14 +179,14 @@ impl Places {
         }
     }
 
-    /// A place is taken back, on this connection. Returns what is done with it.
+    /// Notes that a position was reclaimed over this connection. Returns what happens to it now.
     pub(super) fn taken_back(&mut self, id: TicketId, lane: LaneId) -> Option<AfterRejoin> {
         let place = self.all.get_mut(&id)?;
         place.lane = Some(lane);
         Some(std::mem::replace(&mut place.next, AfterRejoin::Keep))
     }
 
-    /// Takes a place that no caller wants any more.
+    /// Removes and returns a position that is to be given up.
     pub(super) fn take_to_give_up(&mut self, id: TicketId) -> Option<TakenPlace> {
         match self.is_to_give_up(id) {
             true => self.all.remove(&id),
@@ -196,26 +198,26 @@ impl Places {
         self.all.get(&id).is_some_and(TakenPlace::is_to_give_up)
     }
 
-    /// Counts another rejoin and returns the total.
+    /// Counts another reclaim and returns the total.
     pub(super) fn count_rejoin(&mut self, id: TicketId) -> Option<u32> {
         let place = self.all.get_mut(&id)?;
         place.rejoined += 1;
         Some(place.rejoined)
     }
 
-    /// What it is a place for.
+    /// Returns the subject of the wait at a position.
     pub(super) fn wait_key(&self, id: TicketId) -> Option<WaitKey> {
         self.all.get(&id).map(TakenPlace::wait_key)
     }
 
-    /// Whether a caller waits for what is granted at a place, or did.
+    /// Whether a caller waits for the grant at a position, or has waited.
     pub(super) fn is_collected(&self, id: TicketId) -> bool {
         self.all
             .get(&id)
             .is_some_and(|place| matches!(place.next, AfterRejoin::Collect(..)))
     }
 
-    /// The connections of places whose callers have been gone since `since`, as far as that was noticed.
+    /// Returns the connections of positions whose callers were noticed to be gone no later than `since`.
     pub(super) fn abandoned(&mut self, now: Instant, since: Instant) -> Vec<LaneId> {
         let abandoned = self.all.values_mut().filter_map(|place| match &place.next {
             AfterRejoin::Collect(_, ask) if ask.is_gone() => {
@@ -229,13 +231,13 @@ impl Places {
         lanes
     }
 
-    /// Takes the callers that wait for what is granted at their places, and forgets all places.
+    /// Removes all positions and returns the callers that wait there.
     pub(super) fn take_callers(&mut self) -> Vec<Ask<Acquired>> {
         let all = std::mem::take(&mut self.all).into_values();
         all.filter_map(TakenPlace::into_caller).collect()
     }
 
-    /// What takes a place back.
+    /// Returns the request that reclaims a position.
     pub(super) fn request(&self, id: TicketId) -> Option<Request> {
         self.all.get(&id).map(|place| Request::Enqueue {
             target: place.target,

@@ -1,7 +1,8 @@
-//! What is known of an acquire that is under way: the shard writes it, and the one who ends its time says it.
+//! What is known about an acquire that is under way. The shard writes it; the code that ends the acquire's time puts it
+//! into the error.
 //!
-//! An error must say only what is known. That a key is held is known from a server alone, so its word ([`Refusal`]) goes with
-//! the acquire; what the acquire waits for is known here ([`Progress`]).
+//! An error must say only what is known. Only a server knows that a key is held, so its answer ([`Refusal`]) goes with
+//! the acquire. [`Progress`] records what the acquire waits for.
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,22 +17,23 @@ use crate::types::{Key, Target};
 /// What an acquire waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum WaitsFor {
-    /// Nothing here: it has not come to the dispatch, or it has been answered. A layer of the user's has it.
+    /// Nothing in the shard: the acquire has not reached the dispatch or has been answered, so a user's layer has it.
     Layers,
-    /// A connection of its own: as many as there may be are in use, and `ahead` other waits came before it.
+    /// A connection of its own: all the connections that the limits allow are in use, and `ahead` other waits came
+    /// before it.
     Connection { ahead: u32 },
-    /// A connection of its own: none could be established so far.
+    /// A connection of its own: no attempt to open one has succeeded so far.
     Opening,
-    /// A connection of its own: the server takes no more of them.
+    /// A connection of its own: the server accepts no more connections.
     Full,
     /// The server's answer.
     Answer,
-    /// Its turn: the server blocks the request until then.
+    /// Its turn: the server blocks the request until the key is free.
     Turn,
 }
 
 impl WaitsFor {
-    /// In how many bits the number of waits stands.
+    /// The number of bits that hold the number of waits.
     const AHEAD: u32 = 32;
 
     fn to_bits(self) -> u64 {
@@ -58,7 +60,8 @@ impl WaitsFor {
     }
 }
 
-/// How a message goes on that has said that the key was not had: nothing where the key alone was waited for.
+/// The end of a message that has already said that the key was not granted. It is empty if the acquire waited only for
+/// the key.
 impl fmt::Display for WaitsFor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -77,7 +80,7 @@ impl fmt::Display for WaitsFor {
     }
 }
 
-/// What one acquire waits for at the moment. Clones share it.
+/// What one acquire waits for at the moment. Clones share the value.
 #[derive(Clone, Default)]
 pub(crate) struct Progress(Arc<AtomicU64>);
 
@@ -93,7 +96,7 @@ impl Progress {
     }
 }
 
-/// Two requests are alike whatever became of them.
+/// Two requests are equal whatever their progress is.
 impl PartialEq for Progress {
     fn eq(&self, _: &Self) -> bool {
         true
@@ -108,19 +111,19 @@ impl fmt::Debug for Progress {
     }
 }
 
-/// A server's word that a key is held.
+/// A server's answer that a key is held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Refusal {
-    /// When it came.
+    /// When the answer came.
     pub(crate) at: Instant,
-    /// How many of the leases on the key this client had then.
+    /// How many leases on the key this client held then.
     pub(crate) own: u32,
 }
 
-/// For how long a server's word that a key is held is passed on to other callers, who are then not asked for.
+/// How long a server's answer that a key is held also counts for other callers. Their own tries are skipped meanwhile.
 const FRESH: Duration = Duration::from_millis(100);
 
-/// Whether what a server said then is new enough to be passed on.
+/// Whether a server's answer from `at` is recent enough to count for other callers.
 pub(crate) fn is_fresh(at: Instant, now: Instant) -> bool {
     now.saturating_duration_since(at) < FRESH
 }
@@ -149,7 +152,7 @@ impl Refusal {
         Error::new(ErrorKind::Timeout, format!("{what}: {holder}{and}")).out_of(budget)
     }
 
-    /// Returns the error of a wait at a place in the queue, where the turn did not come in time.
+    /// Returns the error of a wait at a queue position whose turn did not come in time.
     pub(crate) fn not_its_turn(self, target: Target, key: &Key, wait: Duration) -> Error {
         let budget = Budget::Wait(wait);
         let what = match wait.is_zero() {

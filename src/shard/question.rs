@@ -1,4 +1,4 @@
-//! Requests that touch no lease: what is sent, and who gets the answer.
+//! Requests that touch no lease: the request, and the caller that gets the answer.
 
 use std::sync::Arc;
 
@@ -6,19 +6,19 @@ use super::ask::Ask;
 use crate::error::Result;
 use crate::protocol::{Call, Request, Response};
 
-/// A request that touches no lease, such as `stats`. A new one needs nothing in the shard.
+/// A request that touches no lease, such as `stats`. A new kind of question needs no change of the shard.
 pub(crate) struct Question {
     pub(crate) request: Request,
-    /// Whether it is asked again of the leader when a member that does not lead refused it.
+    /// Whether the leader is asked again after a member refused the question because it does not lead.
     pub(crate) of_the_leader: bool,
-    /// How often that was done.
+    /// How often the question was asked again.
     pub(crate) redirects: u32,
     told: Box<dyn AnswerSink>,
 }
 
-/// Who gets the answer.
+/// The receiver of the answer.
 trait AnswerSink: Send {
-    /// `at`: the server that answered, or could not be asked.
+    /// Delivers the answer. `at` names the server that answered, or that could not be asked.
     fn tell(self: Box<Self>, answer: Result<Response>, at: &Arc<str>);
     fn is_gone(&self) -> bool;
 }
@@ -41,12 +41,12 @@ impl<T: Send> AnswerSink for TypedSink<T> {
 }
 
 impl Question {
-    /// Asks what any server answers.
+    /// Creates a question that any server answers.
     pub(crate) fn of_any<T: Send + 'static>(call: Call<T>, ask: Ask<T>) -> Box<Self> {
         Self::new(call, ask, false)
     }
 
-    /// Asks what, in a cluster, only the leader answers.
+    /// Creates a question that, in a cluster, only the leader answers.
     pub(crate) fn of_the_leader<T: Send + 'static>(call: Call<T>, ask: Ask<T>) -> Box<Self> {
         Self::new(call, ask, true)
     }
@@ -60,12 +60,12 @@ impl Question {
         })
     }
 
-    /// Tells the caller what the server at `at` answered, or why it could not be asked.
+    /// Gives the caller the answer of the server at `at`, or the reason why it could not be asked.
     pub(crate) fn tell(self, answer: Result<Response>, at: &Arc<str>) {
         self.told.tell(answer, at);
     }
 
-    /// Whether the caller does not wait any more.
+    /// Whether the caller no longer waits.
     pub(crate) fn is_gone(&self) -> bool {
         self.told.is_gone()
     }

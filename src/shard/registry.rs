@@ -1,4 +1,4 @@
-//! All leases of one shard, in order of what is due next. Pure: the caller brings the clock and does the I/O.
+//! All leases of one shard, ordered by what is due next. Pure: the caller provides the time and does the I/O.
 
 mod entry;
 mod losing;
@@ -31,66 +31,68 @@ use crate::lease::policy::RenewTerms;
 use crate::lease::schedule::Schedule;
 use crate::types::{Grant, Key, Kind, Target, Token};
 
-/// Which renewals leave together with one that is due.
+/// Which renewals are sent together with one that is due.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Together {
-    /// Those that are due within so long.
+    /// Renewals that become due within this duration.
     pub(crate) within: Duration,
-    /// No more than so many in all, but for those that are due: a caller's request waits behind them.
+    /// The maximum number of renewals in one batch; renewals that are due already are always included. The batch is
+    /// bounded because callers' requests wait behind it.
     pub(crate) most: usize,
 }
 
-/// What a tick brings to light.
+/// The result of a tick.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Due {
-    /// To be renewed now.
+    /// The leases to renew now.
     pub(crate) renew: Vec<LeaseId>,
-    /// Reported lost just now.
+    /// The leases that this tick reported as lost.
     pub(crate) expired: LostKeys,
 }
 
 /// The leases of one shard.
 ///
-/// Each change takes `now`: nothing here reads a clock.
+/// Methods that depend on the time take `now`: the registry reads no clock.
 #[derive(Debug)]
 pub(crate) struct Registry {
     schedule: Schedule,
     slots: Slots,
     free: Vec<u32>,
-    /// What its stamps count from.
+    /// The epoch of its stamps.
     epoch: Epoch,
     timer: BTreeSet<(Stamp, LeaseId)>,
     holdings: Holdings,
-    /// Leases whose renewal is due and cannot be sent.
+    /// The leases whose renewal is due and cannot be sent.
     overdue: BTreeSet<LeaseId>,
-    /// The first slot of each connection's leases, which are chained through their entries: what the end of a connection
-    /// costs is proportional to what it owned.
+    /// The first slot of each connection's leases, which are linked through their entries. So the end of a connection
+    /// costs time in proportion to the leases that it owned.
     owned: BTreeMap<LaneId, u32>,
-    /// In clusters: the lease of each token.
+    /// In clusters, the lease of each token.
     tokens: Option<HashMap<Token, LeaseId>>,
-    /// For how long the machine has been suspended, as far as was heard. All instants here are as they are seen after that.
+    /// The total time for which the machine was suspended, as far as the registry was told. All stored instants already
+    /// take it into account.
     suspended: Duration,
     jitter: fastrand::Rng,
     metrics: LeaseMetrics,
     events: ShardEvents,
 }
 
-/// When a grant was asked for, and when it was taken up.
+/// When a grant was requested, and when it was registered.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct GrantTimes {
-    /// A moment before the request was given to the socket.
+    /// A moment before the request was passed to the socket.
     pub(crate) sent_at: Moment,
     pub(crate) now: Instant,
 }
 
-/// What is known here of a lease, by its token.
+/// What the registry knows of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Known {
     Not,
     Held(LeaseId),
-    /// It is lost, and its guard still there.
+    /// It is lost, and its guard still exists.
     Lost,
-    /// It is on its way back.
+    /// It is being released.
     Releasing,
 }
 
@@ -114,18 +116,18 @@ impl Registry {
         }
     }
 
-    /// Has it tell of leases that are lost.
+    /// Makes the registry report lost leases through `events`.
     pub(crate) fn tell(&mut self, events: ShardEvents) {
         self.events = events;
     }
 
-    /// The same, for a cluster, where the leases of tokens are [known](Self::know).
+    /// With `in_cluster`, makes the registry remember tokens for [`know`](Self::know).
     pub(crate) fn knowing_tokens(mut self, in_cluster: bool) -> Self {
         self.tokens = in_cluster.then(HashMap::new);
         self
     }
 
-    /// Takes up a lease that was got by a request sent at `sent_at` over the connection `owner`.
+    /// Registers a lease that was granted to a request sent at `times.sent_at` over the connection `owner`.
     pub(crate) fn insert(
         &mut self,
         key: Key,
@@ -188,7 +190,7 @@ impl Registry {
         (id, cell)
     }
 
-    /// An instant of now as a moment.
+    /// Converts an instant of now to a moment.
     pub(crate) fn moment(&self, now: Instant) -> Moment {
         Moment {
             at: now,
@@ -196,7 +198,7 @@ impl Registry {
         }
     }
 
-    /// What is known of the lease of a token. In clusters only: elsewhere no server gives a token twice.
+    /// Returns what is known of the lease with this token. Only in clusters: other servers give no token twice.
     pub(crate) fn know(&self, token: &Token) -> Known {
         let id = self.tokens.as_ref().and_then(|tokens| tokens.get(token).copied());
         match id.map(|id| (id, self.phase(id))) {
@@ -207,13 +209,13 @@ impl Registry {
         }
     }
 
-    /// A moment as an instant, as it is seen now.
+    /// Converts a moment to an instant, as seen after all suspends so far.
     pub(crate) fn seen(&self, moment: Moment) -> Instant {
         moment.seen_after(self.suspended)
     }
 
-    /// The machine has been suspended for so long by now. Everything that was due is due sooner by what is new of that. What was lost
-    /// meanwhile is due at once.
+    /// Notes the total time for which the machine was suspended. Everything becomes due earlier by the part that is
+    /// new. A lease that was lost meanwhile is due at once.
     pub(crate) fn note_suspended(&mut self, suspended: Duration, now: Instant) {
         let Some(since) = suspended.checked_sub(self.suspended).filter(|since| !since.is_zero()) else {
             return;
@@ -238,14 +240,14 @@ impl Registry {
         }
     }
 
-    /// When something is due next.
+    /// Returns when something is due next.
     pub(crate) fn next_due(&self) -> Option<Instant> {
         self.timer.first().map(|(when, _)| self.epoch.instant(*when))
     }
 
-    /// Reports as lost what has run out, and names what must be renewed. `connected`: whether renewals can be sent;
-    /// where they cannot, they are kept for [`take_overdue`](Self::take_overdue). Some that are due soon are brought forward, so that
-    /// they leave with the others.
+    /// Reports expired leases as lost, and returns the leases to renew. Unless `connected`, renewals are kept for
+    /// [`take_overdue`](Self::take_overdue). Some renewals that are due soon are brought forward, to be sent with the
+    /// others.
     pub(crate) fn tick(&mut self, now: Instant, together: Together, connected: bool) -> Due {
         let mut due = Due::default();
         let mut not_yet = Vec::new();
@@ -267,7 +269,7 @@ impl Registry {
                 }
                 self.arm(id);
             } else {
-                // A deadline: never brought forward.
+                // A deadline is never brought forward.
                 not_yet.push((when, id));
             }
         }
@@ -275,7 +277,7 @@ impl Registry {
         due
     }
 
-    /// There is a connection again: names what must be renewed at once, the suspects among it.
+    /// Removes and returns the leases to renew at once, including suspect ones, after a reconnect.
     pub(crate) fn take_overdue(&mut self) -> Vec<LeaseId> {
         let ids: Vec<LeaseId> = std::mem::take(&mut self.overdue).into_iter().collect();
         for id in &ids {
@@ -284,12 +286,13 @@ impl Registry {
         ids
     }
 
-    /// Returns how many leases on a key are held (suspects included).
+    /// Returns how many leases on a key are held, including suspect ones.
     pub(crate) fn own(&self, kind: Kind, key: &Key) -> u32 {
         self.holdings.count(kind, key)
     }
 
-    /// Whether all that can be held of a key is held here, so that no server can grant it before it is released.
+    /// Whether this client holds the key's lock or all its slots, so that no server can grant it before one is
+    /// released.
     pub(crate) fn holds_all_of(&self, key: &WaitKey) -> bool {
         let limit = match key.0 {
             Target::Lock => 1,
@@ -298,25 +301,25 @@ impl Registry {
         self.own(key.0.kind(), &key.1) >= limit
     }
 
-    /// How many leases are held (suspects included).
+    /// Returns how many leases are held, including suspect ones.
     #[cfg(test)]
     pub(crate) fn held(&self) -> usize {
         let entries = self.slots.iter().filter_map(|slot| slot.entry.as_ref());
         entries.filter(|entry| entry.phase.is_held()).count()
     }
 
-    /// How many leases are counted to keys.
+    /// Returns how many keys are held.
     #[cfg(test)]
     pub(crate) fn held_by_key(&self) -> usize {
         self.holdings.len()
     }
 
-    /// Whether it is neither lost nor given back, as far as is known.
+    /// Whether a lease is neither lost nor released, as far as is known.
     pub(crate) fn is_held(&self, id: LeaseId) -> bool {
         self.phase(id).is_some_and(Phase::is_held)
     }
 
-    /// All leases, the lost ones included.
+    /// Returns all leases, including lost ones.
     pub(crate) fn ids(&self) -> impl Iterator<Item = LeaseId> + '_ {
         self.slots.iter().enumerate().filter_map(|(index, slot)| {
             slot.entry.as_ref().map(|_| LeaseId {
@@ -345,7 +348,7 @@ impl Registry {
         self.entry(id).map(|entry| entry.phase)
     }
 
-    /// Changes the phase, and with it whether the lease is among the overdue.
+    /// Changes a lease's phase, and updates the set of overdue leases.
     fn set_phase(&mut self, id: LeaseId, phase: Phase) {
         let Some(entry) = self.entry_mut(id) else { return };
         let before = std::mem::replace(&mut entry.phase, phase);
@@ -356,7 +359,7 @@ impl Registry {
         }
     }
 
-    /// Puts a held lease where it belongs in the timer.
+    /// Puts a held lease into the timer.
     fn arm(&mut self, id: LeaseId) {
         self.disarm(id);
         let Some(entry) = self.entry_mut(id) else { return };

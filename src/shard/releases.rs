@@ -1,4 +1,4 @@
-//! Leases on their way back to the server.
+//! Pending releases.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -8,18 +8,18 @@ use tokio::time::Instant;
 use super::request::PendingRelease;
 use crate::types::Token;
 
-/// The releases of a shard that are not answered yet.
+/// The unanswered releases of a shard.
 pub(super) struct Releases {
-    /// Those that wait for a connection.
+    /// The releases that wait for a connection.
     pending: Vec<PendingRelease>,
-    /// How many wait, or were sent.
+    /// The number of releases that wait or were sent.
     under_way: usize,
-    /// Their tokens, and of how many each is. In clusters only: elsewhere no server gives a token twice.
+    /// The tokens, each with the number of its releases. Used only in clusters: other servers give no token twice.
     tokens: Option<HashMap<Token, u32>>,
 }
 
 impl Releases {
-    /// Creates an empty collection. `in_cluster`: whether it remembers tokens.
+    /// Creates an empty collection. With `in_cluster`, it remembers tokens.
     pub(super) fn new(in_cluster: bool) -> Self {
         Self {
             pending: Vec::new(),
@@ -28,7 +28,7 @@ impl Releases {
         }
     }
 
-    /// One more is under way.
+    /// Adds a release.
     pub(super) fn begin(&mut self, token: &Token) {
         self.under_way += 1;
         if let Some(tokens) = &mut self.tokens {
@@ -36,12 +36,12 @@ impl Releases {
         }
     }
 
-    /// One that is under way has no connection: it waits for the next.
+    /// Keeps a release, which has no connection, for the next one.
     pub(super) fn keep(&mut self, release: PendingRelease) {
         self.pending.push(release);
     }
 
-    /// One is over, one way or the other.
+    /// Removes a finished release.
     pub(super) fn end(&mut self, token: &Token) {
         self.under_way = self.under_way.saturating_sub(1);
         let Some(tokens) = &mut self.tokens else { return };
@@ -52,17 +52,17 @@ impl Releases {
         }
     }
 
-    /// Whether the lease of this token is on its way back. In clusters only.
+    /// Whether the lease with this token is being released. Only in clusters; otherwise always false.
     pub(super) fn is_under_way(&self, token: &Token) -> bool {
         self.tokens.as_ref().is_some_and(|tokens| tokens.contains_key(token))
     }
 
-    /// Takes those that wait for a connection.
+    /// Removes and returns the releases that wait for a connection.
     pub(super) fn take_pending(&mut self) -> Vec<PendingRelease> {
         std::mem::take(&mut self.pending)
     }
 
-    /// Takes those that wait for a connection and whose lease the server has ended by itself.
+    /// Removes and returns the releases that wait for a connection and whose lease the server has ended by itself.
     pub(super) fn take_over(&mut self, now: Instant) -> Vec<PendingRelease> {
         let (over, pending) = self
             .take_pending()
@@ -72,18 +72,18 @@ impl Releases {
         over
     }
 
-    /// How many wait for a connection.
+    /// Returns the number of releases that wait for a connection.
     pub(super) fn pending(&self) -> usize {
         self.pending.len()
     }
 
-    /// How many are not answered.
+    /// Returns the number of unanswered releases.
     #[cfg(test)]
     pub(super) fn under_way(&self) -> usize {
         self.under_way
     }
 
-    /// Whether all are answered.
+    /// Whether all releases are answered.
     pub(super) fn is_done(&self) -> bool {
         self.under_way == 0
     }

@@ -1,29 +1,29 @@
-//! A try that is asked again under the name of its connection.
+//! A try that is sent again under the name of its first connection.
 
 use super::acquire::Acquire;
 use super::ids::WaitKey;
 use crate::protocol::StableRef;
 use crate::types::Ttl;
 
-/// A try that is asked again.
+/// A try that is sent again.
 pub(crate) struct Repeat {
     pub(super) key: WaitKey,
-    /// The TTL that was asked for.
+    /// The TTL that the try asked for.
     pub(super) ttl: Option<Ttl>,
     pub(super) recipient: Recipient,
-    /// The name of the connection that it was written to first.
+    /// The name of the connection to which the try was first written.
     pub(super) name: StableRef,
-    /// How often it was asked again.
+    /// How often the try was sent again.
     pub(super) times: u32,
 }
 
-/// Who gets what is found.
+/// The receiver of a grant that is found.
 pub(super) enum Recipient {
     /// The caller that tried.
     By(Box<Acquire>),
     /// The first caller that waits for the key.
     ByTheFirst,
-    /// It is given back.
+    /// No caller: the grant is released.
     ByNobody,
 }
 

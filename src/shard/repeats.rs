@@ -1,11 +1,13 @@
-//! Tries of a cluster's pipelined connections that may have been carried out though nobody was told: their connection broke, or their
-//! member answered that it does not lead, which it also does when it ceases to lead with a request under way.
+//! Tries on a cluster's pipelined connections that may have been granted although no answer arrived. Either their
+//! connection broke, or their member answered that it does not lead. A member also gives that answer when it ceases to
+//! lead while the request is under way.
 //!
-//! Asked again under the name of the connection that they were written to, they find what it was granted. Each pipelined connection has a
-//! name of its own, used once, so that nothing else is found: the leases that it had were renewed over the next one before, and belong
-//! to that. Where one is found all the same (builds whose renewals move nothing), its token tells.
+//! A try that is sent again under the name of its first connection finds the grant that it was given. Each pipelined
+//! connection has a name of its own, used once, so the try finds nothing else: the connection's earlier leases were
+//! renewed over the next connection first, and belong to that. In builds whose renewals do not move a lease, the try
+//! may find such a lease; its token identifies it.
 //!
-//! One connection for each name carries all that is asked again under it, one after the other.
+//! For each name, one connection carries all tries that are sent again under it, in order.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -25,15 +27,15 @@ use crate::net::connect::Purpose;
 use crate::protocol::{Response, StableRef};
 use crate::types::{Grant, Target, Token};
 
-/// What is to be asked again under one name.
+/// The tries to send again under one name.
 struct Named {
     name: StableRef,
-    /// The connection that presents it.
+    /// The connection that presents the name.
     lane: Option<LaneId>,
     waiting: VecDeque<Repeat>,
 }
 
-/// The tries that are to be asked again, in the order in which that became so.
+/// All tries to send again, in the order in which they were added.
 #[derive(Default)]
 pub(super) struct Repeats(Vec<Named>);
 
@@ -49,21 +51,21 @@ impl Repeats {
         }
     }
 
-    /// A name that no connection presents, and under which something is to be asked.
+    /// Returns a name that has waiting tries and no connection.
     fn next(&mut self) -> Option<&mut Named> {
         self.0
             .iter_mut()
             .find(|named| named.lane.is_none() && !named.waiting.is_empty())
     }
 
-    /// Whether something waits for a connection of its name.
+    /// Whether tries wait for a connection of their name.
     fn wants_connection(&self) -> bool {
         self.0
             .iter()
             .any(|named| named.lane.is_none() && !named.waiting.is_empty())
     }
 
-    /// Takes what is to be asked over a connection.
+    /// Removes and returns the tries that a connection shall send.
     fn take(&mut self, lane: LaneId) -> VecDeque<Repeat> {
         let named = self.0.iter_mut().find(|named| named.lane == Some(lane));
         named
@@ -71,7 +73,7 @@ impl Repeats {
             .unwrap_or_default()
     }
 
-    /// A connection presents its name no more, or nothing is asked over it any more.
+    /// Notes that a connection no longer presents its name, or sends no more tries.
     pub(super) fn left(&mut self, lane: LaneId) {
         if let Some(named) = self.0.iter_mut().find(|named| named.lane == Some(lane)) {
             named.lane = None;
@@ -79,7 +81,7 @@ impl Repeats {
         self.0.retain(|named| named.lane.is_some() || !named.waiting.is_empty());
     }
 
-    /// How many wait to be asked.
+    /// Returns the number of tries that wait to be sent.
     #[cfg(test)]
     pub(super) fn waiting(&self) -> usize {
         self.0.iter().map(|named| named.waiting.len()).sum()
@@ -89,7 +91,7 @@ impl Repeats {
         self.0.is_empty()
     }
 
-    /// Takes the callers that wait for what is found: it is given back instead.
+    /// Removes and returns the callers of waiting tries. A grant that is found for them is released instead.
     fn take_callers(&mut self) -> Vec<Box<Acquire>> {
         let waiting = self.0.iter_mut().flat_map(|named| &mut named.waiting);
         waiting
@@ -107,8 +109,8 @@ impl Repeats {
 }
 
 impl ShardMachine {
-    /// A try may have been carried out: it is asked again under the name of the connection that it was written to, as often as
-    /// redirects are followed. Without such a name its caller gets the error.
+    /// Sends a try, which may have been granted, again under the name of the connection to which it was written, at
+    /// most `max_redirects` times. Without such a name, its caller gets the error.
     pub(super) fn retry_try(&mut self, pending: Pending, name: Option<StableRef>, cause: Error, turn: &mut Turn<'_>) {
         let mut repeat = match (pending, name) {
             (Pending::Repeat(repeat), _) => *repeat,
@@ -125,14 +127,14 @@ impl ShardMachine {
         }
     }
 
-    /// Callers get the error: what is found for them is given back.
+    /// Gives the error to all callers of waiting tries. A grant that is found for them is released.
     pub(super) fn forsake_repeats(&mut self, error: &Error, turn: &mut Turn<'_>) {
         for acquire in self.repeats.take_callers() {
             turn.tell(acquire.ask, Err(error.clone()));
         }
     }
 
-    /// Opens a connection for each name under which something is to be asked.
+    /// Opens a connection for each name under which tries wait.
     pub(super) fn start_repeats(&mut self, turn: &mut Turn<'_>) {
         while self.repeats.wants_connection() && self.may_connect(turn.now) {
             let Some(named) = self.repeats.next() else { return };
@@ -148,12 +150,12 @@ impl ShardMachine {
         }
     }
 
-    /// Whether a connection is wanted that may be opened later.
+    /// Whether tries need a connection that cannot be opened yet.
     pub(super) fn repeats_wait(&self) -> bool {
         self.repeats.wants_connection()
     }
 
-    /// A connection is there that presents a name. `remembered`: its server knows what that is.
+    /// Handles a new connection that presents a name. `remembered` says whether its server supports session names.
     pub(super) fn repeats_up(&mut self, lane: LaneId, remembered: bool, turn: &mut Turn<'_>) {
         if !remembered {
             for repeat in self.repeats.take(lane) {
@@ -168,7 +170,7 @@ impl ShardMachine {
         self.send_repeats(lane, turn);
     }
 
-    /// Sends what is to be asked over a connection, and ends it when there is nothing more.
+    /// Sends the waiting tries over a connection, and retires it when none is left.
     pub(super) fn send_repeats(&mut self, lane: LaneId, turn: &mut Turn<'_>) {
         let is_for_repeats = |connection: &Connection| matches!(connection.work, Work::Repeating);
         if !self.connections.get(lane).is_some_and(is_for_repeats) {
@@ -179,7 +181,7 @@ impl ShardMachine {
             let Some(request) = self.request(&pending, turn) else {
                 continue;
             };
-            // Its end is on its way.
+            // The connection is about to end.
             if let Some(Pending::Repeat(repeat)) = self.connections.send(lane, request, pending, turn) {
                 self.repeats.push(*repeat);
             }
@@ -195,7 +197,7 @@ impl ShardMachine {
         }
     }
 
-    /// The answer to a try that was asked again.
+    /// Handles the answer to a try that was sent again.
     pub(super) fn repeat_answered(
         &mut self,
         repeat: Repeat,
@@ -218,7 +220,8 @@ impl ShardMachine {
         }
     }
 
-    /// A try was granted. Under a name that is used again and again that may be a lease which the name had before.
+    /// Handles a grant for a try that was sent again. If the client reuses a name, the grant may be a lease that the
+    /// name had before.
     pub(super) fn repeat_granted(
         &mut self,
         repeat: Repeat,
@@ -231,7 +234,7 @@ impl ShardMachine {
         match self.leases.know(&grant.token) {
             Known::Not if self.is_spoken_for(from, &grant.token) => {}
             Known::Not => return self.found(repeat, grant, sent_at, from, turn),
-            // The server has begun it anew, on the terms of the try, and counts it to this connection.
+            // The server has restarted the lease with the TTL of the try, and attributes it to this connection.
             Known::Held(id) => {
                 let asked = repeat.ttl.map_or(grant.ttl, |asked| asked.min(grant.ttl));
                 if let Some(before) = self.leases.taken_back(id, from, sent_at, asked) {
@@ -251,19 +254,19 @@ impl ShardMachine {
             }
             Known::Releasing => {}
         }
-        // What it may have been granted is behind that.
+        // The grant of the try, if there is one, comes after that.
         let cause = self.at_lane(from, lost_try());
         self.retry_try(Pending::Repeat(Box::new(repeat)), None, cause, turn);
     }
 
-    /// Whether a grant that the server tells of to end a place is another's: `w` tells what the session has, and comes to the place only
-    /// when that belongs to another connection.
+    /// Whether a grant that the server returned at the end of a queue position belongs to another request. `w` returns
+    /// what the session has, and reaches the queue position only when the grant belongs to another connection.
     pub(super) fn is_accounted_for(&self, from: LaneId, token: &Token) -> bool {
         matches!(self.leases.know(token), Known::Held(_) | Known::Releasing) || self.is_spoken_for(from, token)
     }
 
-    /// Whether a grant that is no lease yet, or none any more, belongs to another caller: it is being confirmed or on its way back, or
-    /// was found over this connection before.
+    /// Whether a grant that is not a lease at the moment belongs to another caller: it is being confirmed, is being
+    /// released, or was found over this connection before.
     fn is_spoken_for(&self, from: LaneId, token: &Token) -> bool {
         let connection = self.connections.get(from);
         self.confirming.has(token)
@@ -271,7 +274,7 @@ impl ShardMachine {
             || connection.is_some_and(|connection| connection.found.contains(token))
     }
 
-    /// It was granted, then or now.
+    /// Handles a grant that belongs to the try, from the first request or from this one.
     fn found(&mut self, repeat: Repeat, grant: Grant, sent_at: Moment, from: LaneId, turn: &mut Turn<'_>) {
         let Repeat { key, ttl, name, .. } = repeat;
         if let Some(mut connection) = self.connections.get_mut(from) {
@@ -298,7 +301,7 @@ impl ShardMachine {
         }
     }
 
-    /// The key is held.
+    /// Handles the answer that the key is held.
     fn repeat_refused(&mut self, repeat: Repeat, turn: &mut Turn<'_>) {
         match repeat.recipient {
             Recipient::By(acquire) => self.answer_busy(acquire, turn),
@@ -310,7 +313,7 @@ impl ShardMachine {
         }
     }
 
-    /// It cannot be found out what became of it.
+    /// Ends a try whose outcome cannot be determined.
     pub(super) fn not_found(&mut self, repeat: Repeat, error: Error, turn: &mut Turn<'_>) {
         match repeat.recipient {
             Recipient::By(acquire) => turn.tell(acquire.ask, Err(error)),

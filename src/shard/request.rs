@@ -1,4 +1,4 @@
-//! Requests under way: what each is for, and who gets its answer. [`RequestKind::rules`] says what becomes of each kind.
+//! Requests under way, and what each one serves. [`RequestKind::rules`] says how each kind is retried.
 
 use std::sync::Arc;
 
@@ -20,27 +20,29 @@ use crate::protocol::StableRef;
 use crate::shard::registry::Claim;
 use crate::types::{Grant, Key, Kind, Target, Token, Ttl};
 
-/// A request under way, and what its answer is for.
+/// A request under way, with what is needed to handle its answer.
 pub(crate) enum Pending {
     /// `l` with timeout 0.
     Try(Box<Acquire>),
-    /// `l` with timeout 0, for callers that have no server wait.
+    /// `l` with timeout 0, for callers that have no wait on the server.
     Probe(Box<Probe>),
-    /// `l` with timeout 0 under the name of the connection to which it was written before: it may have been granted then.
+    /// `l` with timeout 0, sent again under the name of the connection to which it was first written, because it may
+    /// have been granted there.
     Repeat(Box<Repeat>),
-    /// `l` with a timeout: blocks its connection.
+    /// `l` with a timeout. It blocks its connection.
     Wait(Box<ServerWait>),
     /// `e`.
     Enqueue(Box<Acquire>),
-    /// `w` at the place of a ticket, until then.
+    /// `w` at a ticket's queue position, until this instant.
     Collect(TicketId, Instant),
-    /// `e` under the name of a session, to take back the place of a ticket that was lost with its connection.
+    /// `e` under a session's name, to reclaim the queue position of a ticket whose connection was lost.
     Rejoin(TicketId, StableRef),
-    /// `w` with timeout 0, to give up the place of a session, and what was granted there. How often that was asked for.
+    /// `w` with timeout 0, to give up a session's queue position and any grant there. The number counts how often this
+    /// was asked.
     GiveUp(Target, Key, u32),
-    /// `w` with timeout 0 behind an `e` that was granted at once: ends the server's book-keeping of it.
+    /// `w` with timeout 0 after an `e` that was granted at once. It makes the server forget the enqueued grant.
     Settle(Kind, Key),
-    /// `n` for a grant of whose TTL too little is sure to be left: sent before a caller gets it.
+    /// `n` for a grant of whose TTL too little is certain to be left. It is sent before a caller gets the grant.
     Confirm {
         acquire: Box<Acquire>,
         grant: Arc<Grant>,
@@ -50,55 +52,55 @@ pub(crate) enum Pending {
     Renew(Renewal),
     /// `r`.
     Release(PendingRelease),
-    /// `stats`, to see whether the member that serves still leads.
+    /// `stats`, to find out whether the serving member still leads.
     Look,
-    /// Something that touches no lease.
+    /// A request that touches no lease.
     Ask(Box<Question>),
 }
 
-/// A wait on the server. What it is granted goes to the first caller of its key.
+/// A wait on the server. Its grant goes to the first caller of its key.
 #[derive(Debug)]
 pub(crate) struct ServerWait {
     pub(crate) target: Target,
     pub(crate) key: Key,
-    /// The TTL that was asked for.
+    /// The TTL that the request asked for.
     pub(crate) ttl: Option<Ttl>,
     pub(crate) until: Instant,
-    /// How often it was asked anew, because another member of the cluster leads.
+    /// How often the wait was asked again because another member of the cluster leads.
     pub(crate) redirects: u32,
-    /// The session in which it was sent to a server already.
+    /// The session under which the wait was already sent to a server.
     pub(crate) session: Option<StableRef>,
 }
 
 impl ServerWait {
-    /// What it waits for.
+    /// Returns the subject of the wait.
     pub(crate) fn wait_key(&self) -> WaitKey {
         (self.target, self.key.clone())
     }
 }
 
-/// A try of a key for callers that have no server wait.
+/// A try of a key for callers that have no wait on the server.
 #[derive(Debug)]
 pub(crate) struct Probe {
     pub(crate) key: WaitKey,
-    /// The TTL that was asked for.
+    /// The TTL that the request asked for.
     pub(crate) ttl: Option<Ttl>,
 }
 
-/// What waits for a connection, or for what a connection brings.
+/// An entry among the waits: it needs a connection, or the grant that a wait on the server brings.
 pub(crate) enum Wait {
-    /// A caller that wants a grant, until then.
+    /// A caller that waits for a grant, until this instant.
     Caller(Box<Acquire>, Instant),
-    /// A caller that wants a ticket.
+    /// A caller that waits for a ticket.
     Ticket(Box<Acquire>),
-    /// A place that was lost with its connection: it is taken back in its session, or given up.
+    /// A queue position whose connection was lost. It is reclaimed in its session, or given up.
     Rejoin(TicketId, StableRef),
-    /// A wait on the server that was lost with its connection: it is asked again in its session.
+    /// A wait on the server whose connection was lost. It is asked again in its session.
     Resume(Box<ServerWait>),
 }
 
 impl Wait {
-    /// The session under whose name it has to be sent, if it was sent before.
+    /// Returns the session under which the wait must be sent, if it was sent before.
     pub(crate) fn session(&self) -> Option<&StableRef> {
         match self {
             Self::Caller(..) => None,
@@ -113,7 +115,7 @@ impl Caller for Wait {
     fn is_gone(&self) -> bool {
         match self {
             Self::Caller(acquire, _) => acquire.ask.is_gone(),
-            // What was sent in a session must be given up there, even if its caller is gone.
+            // A request that was sent in a session must be given up there, even if its caller is gone.
             Self::Ticket(acquire) => acquire.session.is_none() && acquire.ask.is_gone(),
             Self::Rejoin(..) | Self::Resume(_) => false,
         }
@@ -134,30 +136,31 @@ pub(crate) struct Renewal {
     pub(crate) span: Span,
 }
 
-/// A lease on its way back to the server. It is repeated over reconnects until it is answered or its TTL is over.
+/// A release under way. It is sent again after each reconnect, until it is answered or the TTL is over.
 pub(crate) struct PendingRelease {
     pub(crate) target: Target,
     pub(crate) given_back: GivenBack,
-    /// The registry's entry, where there still is one.
+    /// The registry's entry, if it still exists.
     pub(crate) id: Option<LeaseId>,
-    /// The connection that the server counts it to.
+    /// The connection to which the server attributes the lease.
     pub(crate) owner: LaneId,
-    /// When the server has forgotten it by itself.
+    /// When the server drops the lease by itself.
     pub(crate) until: Instant,
-    /// It was sent before and the answer was lost: "not held" then means that it arrived.
+    /// Whether "not held" counts as released. It does if the release was sent before and its answer was lost, or if the
+    /// lease may have ended before the release was sent.
     pub(crate) repeated: bool,
     pub(crate) told: Option<ReleaseTold>,
 }
 
-/// What a release gives back.
+/// What a release returns to the server.
 pub(crate) enum GivenBack {
     Lease(Arc<LeaseCell>),
-    /// What no caller got.
+    /// A grant that no caller received.
     Grant(Box<(Key, Token)>),
 }
 
 impl PendingRelease {
-    /// Creates the release of what the registry keeps.
+    /// Creates the release of a lease from the registry.
     pub(crate) fn of(
         claim: Claim,
         id: Option<LeaseId>,
@@ -215,7 +218,7 @@ impl Pending {
         self.kind().rules()
     }
 
-    /// The acquire whose caller it serves.
+    /// Returns the acquire that this request serves.
     fn acquire(&self) -> Option<&Acquire> {
         match self {
             Self::Try(acquire) | Self::Enqueue(acquire) | Self::Confirm { acquire, .. } => Some(acquire),
@@ -223,7 +226,7 @@ impl Pending {
         }
     }
 
-    /// Whether it was sent in a session before.
+    /// Whether the request was sent in a session before.
     fn is_in_session(&self) -> bool {
         self.acquire().is_some_and(|acquire| acquire.session.is_some())
     }
@@ -237,7 +240,7 @@ impl Pending {
 }
 
 impl Caller for Pending {
-    /// Whether it may be forgotten, as long as it was not sent.
+    /// Whether the request may be dropped while it is unsent.
     fn is_gone(&self) -> bool {
         match self.rules().abandoned {
             Abandoned::Skip => self.caller_is_gone(),

@@ -1,8 +1,8 @@
-//! The one table of what becomes of each kind of request.
+//! The table that says how each kind of request is retried.
 //!
-//! [`RequestKind::rules`] is the table. `docs/design.md` shows it as text, and a test holds the two together.
+//! [`RequestKind::rules`] is the table. `docs/design.md` shows it as text, and a test keeps the two equal.
 
-/// What kind of request it is.
+/// The kind of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum RequestKind {
     Try,
@@ -21,73 +21,73 @@ pub(crate) enum RequestKind {
     Ask,
 }
 
-/// Which connection carries a request.
+/// The connection that carries a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Carrier {
     /// A pipelined connection.
     Pipelined,
-    /// A connection of its own, while it waits.
+    /// An exclusive connection, for as long as the request waits.
     Own,
-    /// The connection that has the place in the queue, and no other.
+    /// The connection that owns the queue position, and no other.
     ThatOfThePlace,
-    /// A connection under the name of the session that has the place.
+    /// A connection that presents the name of the session which owns the queue position.
     OfTheSession,
-    /// A connection that may be lost: nothing depends on it.
+    /// A connection that may be lost, because nothing depends on it.
     Disposable,
 }
 
-/// What becomes of a request that was not answered, or refused because the member does not lead.
+/// What happens to a request that was not answered, or that a member refused because it does not lead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fate {
     /// It is sent over the next connection.
     Retry,
-    /// As `Retry`, but only as often as redirects are followed; then the caller gets the error.
+    /// As `Retry`, but at most `max_redirects` times; then the caller gets the error.
     RetryBounded,
-    /// It goes back to its position among the waits.
+    /// It returns to its position among the waits.
     PutBack,
-    /// If its connection stood for a session, it is asked again under the session's name, as often as redirects are followed.
+    /// If its connection presented a session's name, it is asked again under that name, at most `max_redirects` times.
     /// Otherwise it fails.
     RetryInSession,
     /// The caller gets the error.
     Fail,
-    /// It is sent over the next connection; "not held" then counts as released.
+    /// It is sent over the next connection. "Not held" then means released.
     Repeat,
-    /// The lease stays due.
+    /// The renewal stays due.
     StaysDue,
-    /// Nothing is left to do.
+    /// It is dropped.
     Forget,
 }
 
-/// What becomes of a request whose caller is gone before it was sent.
+/// What happens to a request whose caller goes away before the request is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Abandoned {
     /// It is not sent.
     Skip,
-    /// As `Skip`, unless it may have a place in a session: that must be given up.
+    /// As `Skip`, unless it may have a queue position in a session: that position must be given up.
     SkipUnlessInSession,
-    /// It is sent: it keeps, or gives back, what is held.
+    /// It is sent, because it keeps or releases something that is held.
     GoesOn,
 }
 
 /// One row of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Rules {
-    /// What is sent.
+    /// The command.
     pub(crate) sends: &'static str,
     pub(crate) carrier: Carrier,
-    /// Its connection ended before a byte of it was written.
+    /// The fate if the connection ended before any byte of the request was written.
     pub(crate) unwritten: Fate,
-    /// Its connection ended after it was written.
+    /// The fate if the connection ended after the request was written, at least in part.
     pub(crate) unknown: Fate,
-    /// It was refused because the member does not lead its cluster.
+    /// The fate if the member refused the request because it does not lead its cluster.
     pub(crate) not_led: Fate,
-    /// What another refusal means.
+    /// The effect of any other refusal.
     pub(crate) refused: &'static str,
     pub(crate) abandoned: Abandoned,
 }
 
 impl RequestKind {
-    /// All of them.
+    /// All kinds.
     #[cfg(test)]
     pub(crate) const ALL: [Self; 14] = [
         Self::Try,
@@ -106,7 +106,7 @@ impl RequestKind {
         Self::Ask,
     ];
 
-    /// Its row of the table.
+    /// Returns the kind's row of the table.
     pub(crate) const fn rules(self) -> Rules {
         use Abandoned::{GoesOn, Skip, SkipUnlessInSession};
         use Carrier::{Disposable, OfTheSession, Own, Pipelined, ThatOfThePlace};
@@ -116,7 +116,7 @@ impl RequestKind {
                 sends: "`l` with timeout 0",
                 carrier: Pipelined,
                 unwritten: Retry,
-                // Sent again under another name it could take two grants.
+                // Under another name, the second request could take a second grant.
                 unknown: RetryInSession,
                 not_led: RetryInSession,
                 refused: "the caller is told",
@@ -125,9 +125,9 @@ impl RequestKind {
             Self::Probe => Rules {
                 sends: "`l` with timeout 0",
                 carrier: Pipelined,
-                // Its callers wait on.
+                // Its callers go on waiting.
                 unwritten: Forget,
-                // Sent again under another name it could take two grants.
+                // Under another name, the second request could take a second grant.
                 unknown: RetryInSession,
                 not_led: RetryInSession,
                 refused: "the first caller is told",
@@ -160,7 +160,7 @@ impl RequestKind {
             Self::Collect => Rules {
                 sends: "`w` with the time that is left",
                 carrier: ThatOfThePlace,
-                // The place went with its connection, and what becomes of it was decided with that.
+                // The queue position was lost with its connection, and the loss of the ticket decides what follows.
                 unwritten: Forget,
                 unknown: Forget,
                 not_led: RetryInSession,
@@ -247,7 +247,7 @@ impl RequestKind {
 mod tests {
     use super::*;
 
-    /// The row of a kind, as `docs/design.md` shows it.
+    /// Formats the row of a kind as `docs/design.md` shows it.
     fn row(kind: RequestKind) -> String {
         let rules = kind.rules();
         let carrier = match rules.carrier {

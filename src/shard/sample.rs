@@ -1,4 +1,4 @@
-//! What tests and benchmarks set up a shard with.
+//! The setup of shards in tests and benchmarks.
 
 use super::*;
 use crate::clock::Moment;
@@ -37,7 +37,7 @@ pub(super) fn settings() -> Settings {
     }
 }
 
-/// A shard of these servers, of which nothing more is known.
+/// Creates a plan with these servers and default values.
 pub(super) fn plan(policy: Policy, endpoints: &[&str]) -> ShardPlan {
     let endpoints = endpoints.iter().map(|text| Endpoint::parse(text).unwrap());
     ShardPlan {
@@ -50,7 +50,8 @@ pub(super) fn plan(policy: Policy, endpoints: &[&str]) -> ShardPlan {
     }
 }
 
-/// What a server of the newest release shows when it is connected to. `sessions`: whether it remembers them.
+/// Creates the event of a new connection to a server of the newest release. `sessions` says whether it supports
+/// sessions.
 pub(super) fn shown(sessions: Option<bool>) -> LaneEvent<Pending> {
     LaneEvent::Up(Shown {
         abilities: Abilities {
@@ -62,7 +63,7 @@ pub(super) fn shown(sessions: Option<bool>) -> LaneEvent<Pending> {
     })
 }
 
-/// Answers that come in one read, to requests that were sent then.
+/// Creates the report of answers that arrive in one read, to requests sent at `sent_at`.
 pub(super) fn report(
     answers: impl IntoIterator<Item = (Outgoing<Pending>, Response)>,
     sent_at: Instant,
@@ -83,7 +84,7 @@ pub(super) fn report(
     })
 }
 
-/// For the first shard of a client, without a recorder of metrics, and with the same randomness each time.
+/// Creates the setup of a client's first shard, without a metrics recorder, and with the same randomness each time.
 pub(super) fn setup(plan: ShardPlan, settings: Settings) -> Setup {
     let health = ShardHealth::connecting(0, &plan.endpoints[0]);
     Setup {

@@ -1,4 +1,4 @@
-//! Which server serves the shard: the reconnecting of its pipelined connections, and the delay before another server may.
+//! The server that serves the shard: reconnecting to it, and the delay before another server may take over.
 
 use std::time::Duration;
 
@@ -10,11 +10,11 @@ use crate::net::failover::Failover;
 use crate::net::reconnect::Reconnect;
 use crate::net::takeover::TakeoverDelay;
 
-/// Who serves.
+/// The state of who serves.
 pub(super) struct Serving {
     pub(super) reconnect: Reconnect,
     takeover: TakeoverDelay,
-    /// No pipelined connection is opened before that.
+    /// No pipelined connection is opened before this instant.
     hold_back: Instant,
 }
 
@@ -39,44 +39,45 @@ impl Serving {
         self.failover().is_standby()
     }
 
-    /// Which of the endpoints serves, or is tried.
+    /// Returns the index of the endpoint that serves or is tried.
     pub(super) fn at(&self) -> usize {
         self.failover().at()
     }
 
-    /// A lease of this TTL may be granted. Returns what to hand over if none before was as long.
+    /// Notes a lease with this TTL, which the server may grant. Returns the new handover if no earlier TTL was as long.
     pub(super) fn note_ttl(&mut self, ttl: Duration) -> Option<Handover> {
         self.takeover.note_ttl(ttl).then(|| self.handover())
     }
 
-    /// The server that serves was heard of no later than now.
+    /// Notes that the serving server was last heard at `now`.
     pub(super) fn heard(&mut self, now: Instant) {
         self.takeover.lost_contact(now);
     }
 
-    /// No other server may be asked before that.
+    /// Returns when another server may be asked.
     pub(super) fn guarded_until(&self) -> Instant {
         self.takeover.until()
     }
 
-    /// When an attempt that begins then is given up, whatever the connect timeout: because another server may be asked.
+    /// Returns when an attempt that begins at `begins` is given up, even before its connect timeout, because another
+    /// server may be asked then.
     pub(super) fn give_up_at(&self, begins: Instant) -> Option<Instant> {
         self.failover().give_up_at(begins, self.takeover.until())
     }
 
-    /// Nothing is asked of the first server until all leases of the one that serves must be over. Returns for how long.
+    /// Holds requests back until all leases of the serving server must be over. Returns the duration.
     pub(super) fn hold_back(&mut self, now: Instant) -> Duration {
         self.takeover.lost_contact(now);
         self.hold_back = self.takeover.until();
         self.takeover.delay()
     }
 
-    /// How much is left of the time for which nothing is asked.
+    /// Returns for how much longer requests are held back.
     pub(super) fn held_back_for(&self, now: Instant) -> Duration {
         self.hold_back.saturating_duration_since(now)
     }
 
-    /// What another shard must know to take this one's place.
+    /// Returns the state that a replacement of this shard needs.
     pub(super) fn handover(&self) -> Handover {
         Handover {
             longest_ttl: self.takeover.longest_ttl(),
@@ -85,7 +86,7 @@ impl Serving {
     }
 }
 
-/// Whether a pipelined connection was of use.
+/// Whether a pipelined connection was useful: it stood for long enough and did not end in silence.
 pub(super) fn was_of_use(up_since: Option<Instant>, was_silent: bool, now: Instant) -> bool {
     let stood = up_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
     !was_silent && stood >= OF_USE_AFTER
@@ -103,7 +104,7 @@ mod tests {
 
     const SOON: Duration = Duration::from_millis(200);
 
-    /// Two endpoints, of which the first serves, and leases of 10 s as far as is known.
+    /// Creates two endpoints, of which the first serves, and assumes leases of at most 10 s.
     fn serving(policy: Policy, fixed: Option<Duration>, now: Instant) -> Serving {
         let endpoints: Vec<_> = ["a:1", "b:1"].map(|text| Endpoint::parse(text).unwrap()).into();
         let seen = ShardHealth::connecting(0, &endpoints[0]);

@@ -1,10 +1,10 @@
-//! Places in queues: those whose tickets callers hold, and those that a cluster's sessions remember. Such a place outlives its
-//! connection, so it must not be forgotten here either: it is taken back under the session's name, for its caller, or to be
-//! given up if there is none any more.
+//! Queue positions: those of tickets, and those that a cluster's sessions remember. A position in a session outlives
+//! its connection, so the shard must not forget it either. The shard reclaims it under the session's name for its
+//! caller, or gives it up if there is no caller.
 //!
-//! Whether the server keeps what a connection leaves behind (`--orphan-ttl`) is not told by its `ok` to the name. If it keeps
-//! nothing, a wait that is asked anew has lost its place, and one whose grant was on its way when the connection broke may take
-//! a second beside it: a lock is then free only when the TTL of the first is over.
+//! A server's `ok` to the session name does not say whether it keeps what a lost connection owned (`--orphan-ttl`). If
+//! it keeps nothing, a wait that is asked again has lost its queue position. If moreover its grant was under way when
+//! the connection broke, the wait may take a second grant; a lock is then free only when the TTL of the first is over.
 
 use tokio::time::Instant;
 
@@ -27,7 +27,7 @@ use crate::types::{Key, Target};
 impl ShardMachine {
     // Tickets.
 
-    /// Waits at the place of a ticket.
+    /// Waits for the grant at a ticket's queue position.
     pub(super) fn collect(&mut self, id: TicketId, until: Instant, ask: Ask<Acquired>, turn: &mut Turn<'_>) {
         match self.places.collect(id, until, ask) {
             Ok(Some(lane)) => self.send_on(lane, Pending::Collect(id, until), turn),
@@ -46,7 +46,7 @@ impl ShardMachine {
         }
     }
 
-    /// A ticket was dropped.
+    /// Handles the drop of a ticket.
     pub(super) fn give_up(&mut self, id: TicketId, turn: &mut Turn<'_>) {
         if let Some(Use::On(lane, place)) = self.places.give_up(id) {
             self.leave_ticket(lane, turn.now);
@@ -55,14 +55,15 @@ impl ShardMachine {
         }
     }
 
-    /// No caller has a ticket for this connection any more; what is sent next ends its wait.
+    /// Notes that no caller holds the ticket of this connection. The next request gives the position up.
     fn leave_ticket(&mut self, id: LaneId, now: Instant) {
         if let Some(mut connection) = self.connections.get_mut(id) {
             connection.leave_ticket(now);
         }
     }
 
-    /// The connection of a place is gone. Returns what takes the place back, if its session is known; otherwise it is lost.
+    /// Handles the loss of a position's connection. Returns the wait that reclaims the position, if its session is
+    /// known; otherwise the position is lost.
     pub(super) fn ticket_lost(
         &mut self,
         id: TicketId,
@@ -76,7 +77,7 @@ impl ShardMachine {
                 if !self.places.leave_connection(id) {
                     return None;
                 }
-                // A place that is only kept is taken back as often as leaders change.
+                // A position that is only kept is reclaimed after every change of the leader, without a limit.
                 match is_collected {
                     true => self.retry_or_refuse(Pending::Rejoin(id, session), None, cause.clone(), turn),
                     false => Some(Wait::Rejoin(id, session)),
@@ -89,7 +90,7 @@ impl ShardMachine {
         }
     }
 
-    /// The answer to the `e` by which a place is taken back. A grant that came meanwhile is collected like any other.
+    /// Handles the answer to the `e` that reclaims a position. A grant that was made meanwhile is collected as usual.
     pub(super) fn rejoin_answered(&mut self, id: TicketId, response: &Response, from: LaneId, turn: &mut Turn<'_>) {
         let (Response::Queued | Response::Acquired(_)) = response else {
             self.wait_ended(from, turn);
@@ -113,14 +114,14 @@ impl ShardMachine {
         }
     }
 
-    /// A place could not be taken back.
+    /// Handles a position that could not be reclaimed.
     pub(super) fn ticket_refused(&mut self, id: TicketId, error: Error, turn: &mut Turn<'_>) {
         if let Some(ask) = self.places.remove(id).and_then(TakenPlace::into_caller) {
             turn.tell(ask, Err(error));
         }
     }
 
-    /// Sends what belongs on this connection and no other.
+    /// Sends a request that only this connection may carry.
     pub(super) fn send_on(&mut self, id: LaneId, pending: Pending, turn: &mut Turn<'_>) {
         let Some(request) = self.request(&pending, turn) else {
             return;
@@ -132,7 +133,7 @@ impl ShardMachine {
             connection.waits_until = until;
         }
         match unsent {
-            // The connection is about to end, and what becomes of the place is decided then.
+            // The connection is about to end, and its end decides what happens to the position.
             Some(Pending::Collect(..)) if self.connections.get(id).is_some() => {}
             Some(pending) => {
                 let error = Error::new(ErrorKind::Disconnected, "the connection was closed");
@@ -143,18 +144,20 @@ impl ShardMachine {
         }
     }
 
-    // Waits that are asked anew.
+    // Waits that are asked again.
 
-    /// The server says that the time of a wait is over. That does not end a place that was taken back, nor one at a member that has
-    /// ceased to lead: it is given up, over the connection that has it.
+    /// Gives up a position after the server has said that the time of its wait is over. That answer does not end a
+    /// position that was reclaimed, or one at a member that has ceased to lead. The position is given up over the
+    /// connection that owns it.
     pub(super) fn end_place(&mut self, lane: LaneId, target: Target, key: Key, turn: &mut Turn<'_>) {
         if self.is_in_a_session(lane) {
             self.send_on(lane, Pending::GiveUp(target, key, 0), turn);
         }
     }
 
-    /// A member may have answered so without ending the place: one behind whose `e` that was taken back while its ticket was dropped, and
-    /// one that has ceased to lead. So it is given up until the server knows none.
+    /// Gives up a position again, until the server knows of none. A member may answer `timeout` without ending the
+    /// position: if the `w` came after an `e` that reclaimed a position whose ticket was dropped meanwhile, or if the
+    /// member has ceased to lead.
     pub(super) fn end_place_again(
         &mut self,
         lane: LaneId,
@@ -168,8 +171,9 @@ impl ShardMachine {
         }
     }
 
-    /// A wait comes back from its connection. Its session goes with it, so that connection is of no more use, unless it owns leases, which
-    /// the server releases with it, or carries other tries of its session: then it stands until that is over.
+    /// Takes a wait from its connection and asks it again in its session, which it keeps. The connection is of no
+    /// further use and is closed. But if it owns leases, which the server would release with it, or carries tries of
+    /// its session, it stands until they are over.
     pub(super) fn retry_wait(&mut self, from: LaneId, wait: Pending, refusal: Error, turn: &mut Turn<'_>) {
         let Some(mut connection) = self.connections.get_mut(from) else {
             return self.refuse(wait, refusal, turn);
@@ -192,8 +196,8 @@ impl ShardMachine {
         self.keep_house(turn);
     }
 
-    /// Returns what is asked anew for a wait, if anything: in its session, if it has one. Where that was done too often, its caller
-    /// gets the refusal; and where the session may have a place all the same, what is asked is to be rid of that.
+    /// Returns the wait that replaces a wait which has to be asked again, if any; it stays in its session. If the limit
+    /// is reached, the caller gets the refusal, and a position that the session may have is given up.
     pub(super) fn retry_or_refuse(
         &mut self,
         mut wait: Pending,
@@ -234,7 +238,7 @@ impl ShardMachine {
                     None
                 }
             },
-            // However often: no caller waits for it, and the server would keep the place.
+            // Without a limit: no caller waits for it, and the server would keep the position.
             Pending::GiveUp(target, key, times) => Some(self.errand(target, key, times, session?, turn.now)),
             Pending::Rejoin(id, before) if goes_on => Some(Wait::Rejoin(id, session.unwrap_or(before))),
             Pending::Rejoin(id, before) => self.instead_of(id, session.unwrap_or(before), refusal, turn),
@@ -245,8 +249,8 @@ impl ShardMachine {
         }
     }
 
-    /// A server wait without a session was refused because its member does not lead. The caller that lost it waits for the next, unless
-    /// that happened too often.
+    /// Handles a wait without a session that a member refused because it does not lead. The caller that lost it gets
+    /// the next wait, unless that has happened too often.
     fn retry_for_caller(&mut self, key: &WaitKey, refusal: Error, turn: &mut Turn<'_>) {
         let most = self.settings.max_redirects;
         if let Some(Wait::Caller(acquire, _)) = self.waits.uncovered(key, turn.now) {
@@ -257,7 +261,8 @@ impl ShardMachine {
         }
     }
 
-    /// A place that should be taken back is not: its holder gets the refusal, and what is asked instead is to be rid of it.
+    /// Handles a position that is not reclaimed after all. Its caller gets the refusal, and the position is given up
+    /// instead.
     fn instead_of(&mut self, id: TicketId, session: StableRef, refusal: Error, turn: &mut Turn<'_>) -> Option<Wait> {
         let place = self.places.remove(id)?;
         if place.is_to_give_up() {
@@ -270,7 +275,7 @@ impl ShardMachine {
         Some(self.giving_up(target, key, session, turn.now))
     }
 
-    /// A wait is refused here, without a word to any server. If its session has a place, that is kept in mind.
+    /// Refuses a wait without asking a server. A position that its session may have is given up later.
     pub(super) fn refuse_wait(&mut self, wait: Wait, refusal: Error, turn: &mut Turn<'_>) {
         let instead = match wait {
             Wait::Caller(acquire, _) => {
@@ -290,7 +295,7 @@ impl ShardMachine {
             }
             Wait::Rejoin(id, session) if self.places.is_to_give_up(id) => Some(Wait::Rejoin(id, session)),
             Wait::Rejoin(id, session) => self.instead_of(id, session, refusal, turn),
-            // Its callers are told, each for itself.
+            // Its callers get the error separately.
             Wait::Resume(wait) => {
                 let ServerWait {
                     target, key, session, ..
@@ -303,7 +308,8 @@ impl ShardMachine {
         }
     }
 
-    /// The session of a wait is not remembered: there is nothing to take back, nor to give up.
+    /// Handles a wait whose session the cluster does not remember, so that there is no position to reclaim or to give
+    /// up.
     pub(super) fn lost_with_its_session(&mut self, wait: Wait, lost: Error, turn: &mut Turn<'_>) {
         match wait {
             Wait::Caller(acquire, _) | Wait::Ticket(acquire) => turn.tell(acquire.ask, Err(lost)),
@@ -312,19 +318,20 @@ impl ShardMachine {
         }
     }
 
-    /// What gives up a place that a session may have. The next `w` under its name finds the place, or what was granted there: without
-    /// an `e`, which would take a new place if there is none, and behind which the first `w` ends none that there is.
+    /// Returns the wait that gives up a position that a session may have. It is a `w` under the session's name, which
+    /// finds the position or the grant there. It is not preceded by an `e`: if there is no position, an `e` would take
+    /// a new one; and if there is one, the first `w` after an `e` would not end it.
     pub(super) fn giving_up(&mut self, target: Target, key: Key, session: StableRef, now: Instant) -> Wait {
         self.errand(target, key, 0, session, now)
     }
 
-    /// The same, where that was asked so many times.
+    /// As `giving_up`, after `times` earlier requests.
     pub(super) fn errand(&mut self, target: Target, key: Key, times: u32, session: StableRef, now: Instant) -> Wait {
         let place = TakenPlace::to_give_up(target, key, times, self.leases.moment(now));
         Wait::Rejoin(self.places.insert(place), session)
     }
 
-    /// Queues a wait, at the position that it had, or behind all others.
+    /// Queues a wait, at its former position among this client's waits or behind all of them.
     pub(super) fn queue(&mut self, wait: Wait, arrival: Option<Arrival>, now: Instant) {
         let key = match &wait {
             Wait::Caller(acquire, _) | Wait::Ticket(acquire) => Some(acquire.wait_key()),
@@ -345,7 +352,7 @@ impl ShardMachine {
         }
     }
 
-    /// Whether it is about being rid of a place.
+    /// Whether a request is about giving a position up.
     fn gives_up(&self, wait: &Pending) -> bool {
         match wait {
             Pending::GiveUp(..) => true,
@@ -354,7 +361,7 @@ impl ShardMachine {
         }
     }
 
-    /// Counts that a wait is asked anew. Returns whether it may be.
+    /// Counts a repetition of a wait. Returns whether it is allowed.
     fn count_retry(&mut self, wait: &mut Pending) -> bool {
         match wait {
             Pending::Wait(wait) => self.count_redirect(&mut wait.redirects),

@@ -1,33 +1,33 @@
-//! Why waits have no connection, and whether that was said already.
+//! Why waits have no connection, and which reasons were logged.
 
 use super::metrics::Exhausted;
 
-/// The state of a shard's want of connections for waits.
+/// Whether a shard lacks connections for waits.
 #[derive(Default)]
 pub(super) struct Shortage {
-    /// Why there are none, while there are none.
+    /// The reason, while there is a shortage.
     why: Option<Exhausted>,
     /// The reasons that were logged.
     logged: Vec<Exhausted>,
 }
 
 impl Shortage {
-    /// Why there are no connections for waits, if there are none.
+    /// Returns the reason of the shortage, if there is one.
     pub(super) fn why(&self) -> Option<Exhausted> {
         self.why
     }
 
-    /// There are none, for this reason. Returns whether the reason is another than before.
+    /// Notes a shortage with this reason. Returns whether the reason is new or has changed.
     pub(super) fn begin(&mut self, why: Exhausted) -> bool {
         self.why.replace(why) != Some(why)
     }
 
-    /// There are some again.
+    /// Notes the end of the shortage.
     pub(super) fn end(&mut self) {
         self.why = None;
     }
 
-    /// Notes that a reason is logged. Returns whether it was not before.
+    /// Notes that a reason is logged. Returns whether it was not logged before.
     pub(super) fn note_logged(&mut self, why: Exhausted) -> bool {
         let is_new = !self.logged.contains(&why);
         if is_new {

@@ -1,4 +1,4 @@
-//! The end of a shard: everything is given back first.
+//! The shutdown of a shard, which first releases everything.
 
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -16,7 +16,7 @@ use crate::net::health::ConnectionState;
 use crate::protocol::StableRef;
 use crate::types::{Key, Target};
 
-/// A shard that gives everything back before it ends.
+/// The state of a shutdown.
 pub(super) struct Closing {
     until: Instant,
     told: Option<oneshot::Sender<ShutdownReport>>,
@@ -32,12 +32,12 @@ impl Closing {
         }
     }
 
-    /// When it ends even if not everything was given back.
+    /// Returns when the shard ends even if some leases are not released.
     pub(super) fn until(&self) -> Instant {
         self.until
     }
 
-    /// A release was answered, or could not be sent in time.
+    /// Counts a release that was answered, or that could not be sent in time.
     pub(super) fn count(&mut self, key: &Key, released: bool) {
         match released {
             true => self.report.released += 1,
@@ -45,7 +45,7 @@ impl Closing {
         }
     }
 
-    /// The report, and who is told. `left`: what was not given back.
+    /// Returns the report and its receiver. `left` are the keys whose releases are still unanswered.
     pub(super) fn finish(
         mut self,
         left: impl Iterator<Item = Key>,
@@ -56,7 +56,7 @@ impl Closing {
 }
 
 impl ShardMachine {
-    /// Gives everything back, and ends when that is done, or when its time is over.
+    /// Begins to release everything. The shard ends when that is done, or when its time is over.
     pub(super) fn shut_down(&mut self, shutdown: Shutdown, turn: &mut Turn<'_>) {
         if self.is_closing() {
             return;
@@ -76,7 +76,7 @@ impl ShardMachine {
         self.give_up_all_waits(turn);
     }
 
-    /// What waits is told, and what its sessions have at the servers is given up, as far as time allows.
+    /// Tells waiting callers, and gives up the queue positions that their sessions have, as far as time allows.
     fn give_up_all_waits(&mut self, turn: &mut Turn<'_>) {
         let mut places: Vec<(Target, Key, StableRef)> = Vec::new();
         let mut waits: Vec<Wait> = Vec::new();
@@ -145,16 +145,16 @@ impl ShardMachine {
         self.start_waits(turn);
     }
 
-    /// Whether what the server grants at a place goes on when its connection ends: then a place is given up before that. Clusters have
-    /// sessions for it.
+    /// Whether a grant at a queue position survives the end of its connection. If so, the position is given up before
+    /// the connection ends. Clusters have sessions for this.
     fn leaves_grants_behind(&self) -> bool {
         self.settings.survives_disconnect && !self.serving.is_cluster()
     }
 
-    /// Ends the shard if everything is given back, or its time is over.
+    /// Ends the shard when everything is released, or its time is over.
     pub(super) fn end_if_done(&mut self, turn: &mut Turn<'_>) {
         let done = self.closing.as_ref().is_some_and(|closing| {
-            // What is in flight may still bring a grant that has to be given back.
+            // A request in flight may still bring a grant, which must be released.
             let gave_back = self.releases.is_done() && self.connections.in_flight_pipelined() == 0;
             let gave_up = match self.serving.is_cluster() {
                 true => self.waits.is_empty() && self.repeats.is_empty(),
@@ -168,7 +168,7 @@ impl ShardMachine {
         self.over = true;
         self.connections.close_all(turn);
         if let Some(closing) = self.closing.take() {
-            // What was lost before was reported then.
+            // Leases that were lost before have already been reported.
             let (told, report) = closing.finish(self.leases.releasing());
             turn.push(Effect::End(told, report));
         }

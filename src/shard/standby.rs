@@ -1,4 +1,5 @@
-//! Servers that know nothing of each other, one of which serves: what the last one granted, and the way back to the first.
+//! Standby servers, which know nothing of each other and one of which serves: the leases of the previous server, and
+//! the failback to the first.
 
 use std::time::Duration;
 
@@ -18,8 +19,8 @@ use crate::lease::lost_keys::LostKeys;
 use crate::types::Grant;
 
 impl ShardMachine {
-    /// Another server has taken over, which knows of no lease of the one before. As a rule they were lost with its connection;
-    /// this is about those that outlive one.
+    /// Drops the leases of the previous server, because the server that took over does not know them. Most of them were
+    /// lost with their connections; this concerns leases that survive a disconnect.
     pub(super) fn drop_leases_of_previous_primary(&mut self, turn: &mut Turn<'_>) {
         let lost = self.leases.lose_all(LostReason::Disconnected, turn.now);
         if !lost.is_empty() {
@@ -44,8 +45,8 @@ impl ShardMachine {
         }
     }
 
-    /// Whether a connection leads to a standby server that does not serve any more. What that one grants now is not renewed, and
-    /// may be over before its holder is told.
+    /// Whether a connection leads to a standby server that no longer serves. A grant of that server is not renewed, and
+    /// may end before its holder is told.
     pub(super) fn is_stale_connection(&self, id: LaneId) -> bool {
         let here = self.serving.at();
         let connection = self.connections.get(id);
@@ -53,8 +54,8 @@ impl ShardMachine {
             && connection.is_none_or(|connection| connection.is_retired() || connection.endpoint != here)
     }
 
-    /// A server that does not serve any more has granted it. It ends there with its connection or its TTL, or is given back if
-    /// that server is the next to serve again.
+    /// Rejects a grant from a server that no longer serves. The lease ends there with its connection or its TTL, or is
+    /// released if that server is the next to serve.
     pub(super) fn reject_stale_grant(
         &mut self,
         acquire: Box<Acquire>,
@@ -75,7 +76,8 @@ impl ShardMachine {
         turn.tell(acquire.ask, Err(error));
     }
 
-    /// The first server is to serve again. First find out whether it can be reached: nothing is given up for nothing.
+    /// Begins the failback to the first server. It first probes whether that server can be reached, so that no lease is
+    /// given up in vain.
     pub(super) fn failback(&mut self, ask: Ask<Duration>, turn: &mut Turn<'_>) {
         match self.no_way_back(turn.now) {
             Some(answer) => turn.push(Effect::Answer(Answer::Failback(ask, answer))),
@@ -83,7 +85,7 @@ impl ShardMachine {
         }
     }
 
-    /// The answer, if there is nothing to go back from.
+    /// Returns the answer if no failback is possible or necessary.
     fn no_way_back(&self, now: Instant) -> Option<Result<Duration>> {
         if !self.serving.is_standby() {
             let remedy = "only a shard that was given as Shard::standby has a server to go back to";
@@ -92,19 +94,19 @@ impl ShardMachine {
         if self.is_closing() {
             return Some(Err(shut_down()));
         }
-        // Nothing is left of the delay, unless it has gone back just now.
+        // Zero, unless the shard has just gone back.
         (self.serving.at() == 0).then_some(Ok(self.serving.held_back_for(now)))
     }
 
-    /// It can be reached: what is held is given up here, and nothing is asked there before every lease of this server must be
-    /// over, since other clients may hold some.
+    /// Carries out the failback after the probe. Leases on the current server are given up. The first server is not
+    /// asked for anything until every lease of the current one must be over, because other clients may hold some.
     pub(super) fn first_is_there(&mut self, outcome: Result<()>, ask: Ask<Duration>, turn: &mut Turn<'_>) {
         if let Some(answer) = self.no_way_back(turn.now) {
             return turn.push(Effect::Answer(Answer::Failback(ask, answer)));
         }
         match outcome {
             Err(error) => return turn.push(Effect::Answer(Answer::Failback(ask, Err(error)))),
-            // The caller has given up meanwhile.
+            // The caller is gone.
             Ok(()) if ask.is_gone() => return,
             Ok(()) => {}
         }

@@ -1,4 +1,4 @@
-//! The shard as a whole, step by step. Most of these are faults that the [model](super::model) has found.
+//! Tests of the shard as a whole, step by step. Most of them reproduce faults that the [model](super::model) found.
 
 use tokio::sync::oneshot;
 
@@ -37,13 +37,13 @@ fn a_guard_that_is_dropped_during_the_shutdown_takes_nothing_from_its_report() {
     bench.handle(Input::Shutdown(Shutdown { until, told: None }));
     let (id, _) = (lease.id(), drop(lease));
     bench.handle(Input::Release { id, told: None });
-    // The release is not answered.
+    // The release stays unanswered.
     bench.pass(5 * SECOND);
     let report = bench.report.expect("it is over");
     assert_eq!((report.released, report.unreleased), (0, vec![key("k")]));
 }
 
-/// A grant at a ticket's place that is being confirmed over the pipelined connection.
+/// Starts to confirm a grant at a ticket's queue position over the pipelined connection.
 fn confirmed_grant(survives: bool) -> (Bench, LaneId, oneshot::Receiver<Result<Acquired>>) {
     let mut bench = Bench::connected(|settings| settings.survives_disconnect = survives);
     let mut receiver = bench.acquire("k", Patience::Enqueue);
@@ -54,7 +54,7 @@ fn confirmed_grant(survives: bool) -> (Bench, LaneId, oneshot::Receiver<Result<A
     let Ok(Ok(Acquired::Queued(ticket))) = receiver.try_recv() else {
         panic!("it is queued")
     };
-    // So late that the grant has to be confirmed.
+    // So much time that the grant must be confirmed.
     bench.pass(6 * SECOND);
     let (ask, receiver) = ask();
     bench.handle(Input::Collect(ticket.id(), bench.now + SECOND, ask));
@@ -73,7 +73,7 @@ fn a_grant_whose_connection_ended_while_it_was_confirmed_is_no_grant() {
         Err(error) => assert_eq!(error.kind(), ErrorKind::Disconnected),
         Ok(_) => panic!("it went with its connection"),
     }
-    // In case the server has not noticed the end yet.
+    // The server may not have noticed the end of the connection yet.
     bench.sent(RequestKind::Release);
 }
 
@@ -94,7 +94,7 @@ fn a_grant_that_is_confirmed_during_the_shutdown_is_given_back() {
     assert!(bench.report.is_some());
 }
 
-/// A caller that waits on the server, and the connection of its wait.
+/// Starts a wait on the server. Returns its connection and its caller.
 fn waiting(bench: &mut Bench, name: &str) -> (LaneId, oneshot::Receiver<Result<Acquired>>) {
     let refusal = Refusal { at: bench.now, own: 0 };
     let receiver = bench.acquire(name, Patience::Until(bench.now + 60 * SECOND, refusal));
@@ -181,7 +181,7 @@ fn where_leases_survive_it_a_renewed_lease_counts_to_the_connection_that_renewed
     }
 }
 
-/// A ticket whose place is on a connection of its own.
+/// Takes a ticket whose queue position is on a connection of its own.
 fn ticket(bench: &mut Bench) -> (LaneId, HeldPlace) {
     let mut receiver = bench.acquire("k", Patience::Enqueue);
     let owner = bench.opens();
@@ -197,7 +197,7 @@ fn begin_shutdown(bench: &mut Bench) {
     bench.handle(Input::Shutdown(Shutdown { until, told: None }));
 }
 
-/// The server answers that. A grant that it tells of is given back.
+/// Answers the request that gives the position up. A grant in the answer is released.
 fn place_is_given_up(bench: &mut Bench, owner: LaneId, granted: bool) {
     if !granted {
         return bench.answer_to(owner, RequestKind::GiveUp, Response::TimedOut);
@@ -230,7 +230,7 @@ fn where_leases_survive_it_a_shutdown_gives_up_the_places_of_tickets() {
     }
 }
 
-/// A request for a ticket that is not answered yet, and its connection.
+/// Asks for a ticket without an answer so far. Returns the connection and the caller.
 fn asks_for_a_place(bench: &mut Bench) -> (LaneId, oneshot::Receiver<Result<Acquired>>) {
     let receiver = bench.acquire("k", Patience::Enqueue);
     (bench.opens(), receiver)

@@ -1,4 +1,4 @@
-//! What the answers to those mean that wait: in the server's queue, with a ticket, or for a try of their key.
+//! Interprets answers to requests that wait: waits on the server, tickets, and tries on behalf of waiting callers.
 
 use tokio::time::Instant;
 
@@ -17,7 +17,7 @@ use crate::protocol::{Response, Status};
 use crate::types::{Grant, Key, Ttl};
 
 impl ShardMachine {
-    /// The key that a wait is for.
+    /// Returns the key that a wait is for.
     pub(super) fn key_of(&self, wait: &Pending) -> Option<Key> {
         match wait {
             Pending::Wait(wait) => Some(wait.key.clone()),
@@ -26,7 +26,7 @@ impl ShardMachine {
         }
     }
 
-    /// A key was tried whose callers have no server wait.
+    /// Handles the answer to a try of a key whose callers have no wait on the server.
     pub(super) fn probe_answered(
         &mut self,
         probe: Probe,
@@ -62,13 +62,13 @@ impl ShardMachine {
         }
     }
 
-    /// A try was not sent, or not answered.
+    /// Notes that a try was not sent, or not answered.
     pub(super) fn probe_unanswered(&mut self, key: &WaitKey, now: Instant) {
         self.metrics.tried(Tried::Unanswered);
         self.waits.tried(key, now);
     }
 
-    /// A wait on the server is over.
+    /// Handles the end of a wait on the server.
     pub(super) fn wait_answered(
         &mut self,
         wait: ServerWait,
@@ -81,7 +81,7 @@ impl ShardMachine {
         let was_cut = self.connections.get(from).is_some_and(|connection| connection.cut);
         self.wait_ended(from, turn);
         match response {
-            // It crossed with the end of its connection, and so ends with that.
+            // The grant crossed with the end of its connection, so it ends with the connection.
             Response::Granted(grant) if was_cut => {
                 self.connections.own(from);
                 self.give_back_grant(wait.target, wait.key, grant, from, turn);
@@ -90,7 +90,7 @@ impl ShardMachine {
                 self.note_default_ttl(wait.ttl, &grant);
                 let granted = UnclaimedGrant {
                     asked: wait.ttl,
-                    // In a session it may have been granted long before it was asked for this time.
+                    // In a session, the grant may have been made long before the request was sent this time.
                     is_sure: wait.session.is_none(),
                     sent_at,
                 };
@@ -114,7 +114,7 @@ impl ShardMachine {
         }
     }
 
-    /// The server says that a key is held, when the time of callers may be over.
+    /// Tells callers whose time is over that, according to the server, the key is held.
     fn tell_overdue(&mut self, key: &WaitKey, turn: &mut Turn<'_>) {
         self.waits.refused(key, turn.now);
         while let Some(Wait::Caller(_, until)) = self.waits.uncovered(key, turn.now) {
@@ -127,14 +127,15 @@ impl ShardMachine {
         }
     }
 
-    /// A server wait ended without a grant: the caller that has none any more gets the error.
+    /// Gives the error of a wait on the server that ended without a grant to the caller that no longer has such a wait.
     pub(super) fn tell_uncovered(&mut self, key: &WaitKey, error: Error, turn: &mut Turn<'_>) {
         if let Some(Wait::Caller(acquire, _)) = self.waits.take_uncovered(key, turn.now) {
             turn.tell(acquire.ask, Err(error));
         }
     }
 
-    /// The answer to the `w` at the place of a ticket. If its caller has gone, a grant goes to the next caller of the key.
+    /// Handles the answer to the `w` at a ticket's queue position. If the ticket's caller is gone, a grant goes to the
+    /// next caller of the key.
     pub(super) fn collect_answered(&mut self, ticket: TicketId, response: Response, from: LaneId, turn: &mut Turn<'_>) {
         let was_cut = self.connections.get(from).is_some_and(|connection| connection.cut);
         self.wait_ended(from, turn);
@@ -147,16 +148,18 @@ impl ShardMachine {
         let (key, enqueued_at, asked) = (place.wait_key(), place.enqueued_at(), place.ttl());
         let acquire = place.into_acquire().filter(|acquire| !acquire.ask.is_gone());
         let response = match response {
-            // The place was taken over this connection. So it was granted, and the server has dropped it with its lease.
+            // The `e` took its queue position over this connection. So the position was granted, and the server dropped
+            // it together with its expired lease.
             Response::Refused(Status::NotEnqueued) => Response::Refused(Status::LeaseExpired),
-            // What a `w` names is no TTL: it may be what is left of it.
+            // The number in the answer to a `w` is not the TTL: it may be the time that is left.
             Response::Granted(grant) => Response::Granted(Grant {
                 ttl: asked.or(self.default_ttl).unwrap_or(Ttl::DEFAULT),
                 ..grant
             }),
             other => other,
         };
-        // The lease counts from its `e`, if it was asked for on these terms then. A cluster may have begun it anew meanwhile, or ended it.
+        // The lease counts from its `e`, if that asked for this TTL. A cluster may have restarted or ended the lease
+        // meanwhile.
         let is_sure = asked.is_some() && !self.serving.is_cluster();
         match (response, acquire) {
             (Response::Granted(grant), _) if was_cut => {
@@ -185,7 +188,7 @@ impl ShardMachine {
         }
     }
 
-    /// The answer to an `e` came over the connection `from`.
+    /// Handles the answer to an `e` that came over the connection `from`.
     pub(super) fn enqueue_answered(
         &mut self,
         acquire: Box<Acquire>,
@@ -196,8 +199,9 @@ impl ShardMachine {
     ) {
         match response {
             Response::Acquired(grant) => {
-                // The server keeps the grant for a `w` and refuses another `e` for the key on this connection until then.
-                // So it is collected at once; the answer is the same grant again. The caller need not wait for that.
+                // The server keeps the grant for a `w`, and refuses another `e` for the key on this connection until
+                // that `w` comes. So it is collected at once; the answer is the same grant again. The caller need not
+                // wait for it.
                 let settle = Pending::Settle(acquire.target.kind(), acquire.key.clone());
                 self.send_on(from, settle, turn);
                 self.granted(acquire, grant, sent_at, from, turn);
@@ -210,8 +214,9 @@ impl ShardMachine {
         }
     }
 
-    /// The connection stays with the ticket until that is used or dropped. If its caller has gone meanwhile, the ticket is
-    /// dropped with the answer, and so gives its place up. A shard that ends gives no tickets: the place is given up at once.
+    /// Gives the caller a ticket. The connection stays with the ticket until that is used or dropped. If the caller is
+    /// gone, the ticket is dropped with the answer, which gives up its queue position. A shard that is closing gives no
+    /// tickets: it gives up the position at once.
     fn give_ticket(&mut self, acquire: Box<Acquire>, enqueued_at: Moment, from: LaneId, turn: &mut Turn<'_>) {
         if self.is_closing() {
             let give_up = Pending::GiveUp(acquire.target, acquire.key.clone(), acquire.redirects);

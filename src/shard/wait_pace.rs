@@ -1,4 +1,5 @@
-//! How fast connections for waits are opened, and closed to give waits up. Servers are not stormed by a client with many waits.
+//! Limits how fast connections for waits are opened, and closed to give waits up, so that a client with many waits does
+//! not overload a server.
 
 use tokio::time::Instant;
 
@@ -6,28 +7,30 @@ use super::waits::{Lingering, TokenBucket};
 use crate::clock::after;
 use crate::net::backoff::Attempts;
 
-/// The most exclusive connections that are opened at once, and in a second: together less than two hundred in any second.
+/// The maximum number of exclusive connections that are opened at once, and per second: together fewer than 200 in any
+/// second.
 const CONNECTS_AT_ONCE: u32 = 40;
 const CONNECTS_PER_SECOND: u32 = 150;
 
-/// The same for those that take back what was lost with a connection in a session: the server keeps it for a while only.
+/// The same limits for connections that reclaim, in a session, what was lost with a connection. They are higher,
+/// because the server keeps it only for a while.
 const RESUMES_AT_ONCE: u32 = 100;
 const RESUMES_PER_SECOND: u32 = 400;
 
-/// The most waits that are given up at once, and in a second, by closing their connections.
+/// The maximum number of waits that are given up by closing their connections, at once and per second.
 const CLOSES_AT_ONCE: u32 = 40;
 const CLOSES_PER_SECOND: u32 = 100;
 
-/// What was opened and closed of late.
+/// The recent openings and closings.
 pub(super) struct WaitPace {
     connects: TokenBucket,
     resumes: TokenBucket,
     closes: TokenBucket,
-    /// The waits that were given up, and that the server may still count.
+    /// The waits that were given up and that the server may still count.
     lingering: Lingering,
-    /// Pauses between attempts that fail.
+    /// The pauses between failing attempts.
     attempts: Attempts,
-    /// No attempt is made before that.
+    /// No attempt is made before this instant.
     not_before: Instant,
 }
 
@@ -43,36 +46,36 @@ impl WaitPace {
         }
     }
 
-    /// No connection is opened before that.
+    /// Returns the instant before which no connection is opened.
     pub(super) fn not_before(&self) -> Instant {
         self.not_before
     }
 
-    /// Whether the last attempt failed: then the next are made one at a time.
+    /// Whether the last attempt failed. If so, the next ones are made one at a time.
     pub(super) fn has_failed(&self) -> bool {
         self.attempts.made() > 0
     }
 
-    /// An attempt failed, or its connection was of no use: the next is made after a pause. Those that began together fail together:
-    /// that is one failure.
+    /// Notes that an attempt failed, or that its connection was not useful. The next attempt is made after a pause.
+    /// Attempts that run at the same time fail at the same time, and count as one failure.
     pub(super) fn failed(&mut self, now: Instant) {
         if now >= self.not_before {
             self.not_before = after(now, self.attempts.failed());
         }
     }
 
-    /// An attempt succeeded: the next pauses are those of `attempts`.
+    /// Notes a success. The next pauses come from `attempts`.
     pub(super) fn succeeded(&mut self, attempts: Attempts) {
         self.attempts = attempts;
     }
 
-    /// Another server serves: what failed before says nothing.
+    /// Restarts after a change of the server, for which earlier failures mean nothing.
     pub(super) fn restart(&mut self, attempts: Attempts, now: Instant) {
         self.attempts = attempts;
         self.not_before = now;
     }
 
-    /// When the rate allows another connection.
+    /// Returns when the rate allows another connection.
     pub(super) fn connects_at(&self, now: Instant) -> Instant {
         self.connects.ready_at(now)
     }
@@ -82,22 +85,23 @@ impl WaitPace {
         self.connects.take(now)
     }
 
-    /// When the rate allows another connection that takes back what was lost.
+    /// Returns when the rate allows another connection that reclaims what was lost.
     pub(super) fn resumes_at(&self, now: Instant) -> Instant {
         self.resumes.ready_at(now)
     }
 
-    /// Counts another connection that takes back what was lost. Returns whether the rate allows it.
+    /// Counts another connection that reclaims what was lost. Returns whether the rate allows it.
     pub(super) fn take_resume(&mut self, now: Instant) -> bool {
         self.resumes.take(now)
     }
 
-    /// Counts another wait that is given up by closing its connection. Returns whether the rate allows it, and no more than `most` linger.
+    /// Counts another wait that is given up by closing its connection. Returns whether the rate allows it and fewer
+    /// than `most` waits linger.
     pub(super) fn take_close(&mut self, now: Instant, most: usize) -> bool {
         self.lingering.count(now) < most && self.closes.take(now)
     }
 
-    /// The server may count a wait that was given up until then.
+    /// Notes that the server may count a given-up wait until this instant.
     pub(super) fn lingers(&mut self, until: Instant) {
         self.lingering.add(until);
     }

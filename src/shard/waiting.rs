@@ -1,5 +1,5 @@
-//! The exclusive connections, each of which carries one wait, and the tries for callers that have none. What is next, and when a
-//! key is tried, is decided in [`waits`](super::waits); this opens, sends and closes.
+//! The exclusive connections, each of which carries one wait, and the tries for callers that have no such connection.
+//! [`waits`](super::waits) decides what is next and when a key is tried; this module opens, sends and closes.
 
 use std::time::Duration;
 
@@ -20,14 +20,16 @@ use crate::human::human;
 use crate::net::abilities::Abilities;
 use crate::net::connect::Purpose;
 
-/// A wait that the server ends by itself this soon is left to run out: cheaper than a new connection.
+/// A wait that the server ends by itself within this time is not given up: letting it end costs less than a new
+/// connection.
 const LET_RUN_OUT: Duration = Duration::from_secs(2);
 
 impl ShardMachine {
-    /// Starts what can be started: over connections that are idle, over new ones, and as tries over the pipelined connections.
+    /// Starts as many waits as possible: over idle connections, over new ones, and as tries over the pipelined
+    /// connections.
     pub(super) fn start_waits(&mut self, turn: &mut Turn<'_>) {
         self.waits_due_at = None;
-        // Without a leader there is no queue to wait in.
+        // Without a leader, there is no queue to wait in.
         if self.serving.is_cluster() && !self.connections.is_serving() {
             return;
         }
@@ -45,7 +47,7 @@ impl ShardMachine {
         self.waits_due_at = due.into_iter().flatten().min();
     }
 
-    /// When a connection may be opened for what waits for one, if that is a matter of time.
+    /// Returns when a connection may be opened for a waiting entry, if only time prevents that.
     fn opens_at(&self, now: Instant) -> Option<Instant> {
         if !self.connections.is_serving() || !self.has_room() {
             return None;
@@ -56,13 +58,14 @@ impl ShardMachine {
         (when > now).then_some(when)
     }
 
-    /// When the next key is tried.
+    /// Returns when the next key is tried.
     fn tries_at(&self, now: Instant) -> Option<Instant> {
         let tries = self.connections.is_serving() && !self.is_closing();
         self.waits.next_try(now).filter(|_| tries)
     }
 
-    /// What goes on in its session needs a connection of its own. It has a place already, so it comes before others.
+    /// Opens connections for waits that continue in their session. Each needs a connection of its own. They come before
+    /// all others, because they already have a queue position.
     fn start_bound(&mut self, turn: &mut Turn<'_>) {
         while self.waits.has_bound()
             && self.may_connect(turn.now)
@@ -87,7 +90,8 @@ impl ShardMachine {
             let Some(start) = self.waits.begin(turn.now) else { break };
             self.start_on(lane, start, turn);
         }
-        // Where no more can be opened, connections that own leases serve as well, though their waits cannot be given up.
+        // If no connection can be opened, idle connections that own leases carry waits too, although such a wait cannot
+        // be given up.
         while self.waits.has_ready()
             && self.connections.for_waits() < self.settings.exclusive
             && !(self.may_connect(turn.now) && self.has_room())
@@ -101,7 +105,7 @@ impl ShardMachine {
         }
     }
 
-    /// Opens a connection for everything that waits for one, as far as there may be more.
+    /// Opens connections for all entries that wait for one, within the limits.
     fn open_for_waits(&mut self, turn: &mut Turn<'_>) {
         while self.waits.startable() > self.connections.opening() {
             if !self.has_room() {
@@ -131,27 +135,29 @@ impl ShardMachine {
         self.connections.open(opened, turn);
     }
 
-    /// Whether a connection may be opened now. After a failure only one at a time is: a server that takes no more is not stormed.
+    /// Whether a connection may be opened now. After a failure, only one attempt runs at a time, so that a server that
+    /// accepts no more connections is not overloaded.
     pub(super) fn may_connect(&self, now: Instant) -> bool {
         let count = self.connections.count(Role::Exclusive);
         let one_at_a_time = self.wait_pace.has_failed();
         self.connections.is_serving() && now >= self.wait_pace.not_before() && (!one_at_a_time || count.all == count.up)
     }
 
-    /// Whether there may be one more connection. Those that own leases and carry no wait do not count against the bound on
-    /// waits; there may be as many of them again.
+    /// Whether the limits allow one more connection. Connections that own leases and carry no wait do not count against
+    /// the limit for waits; there may be as many of them again.
     fn has_room(&self) -> bool {
         let most = self.settings.exclusive;
         self.connections.for_waits() < most && self.connections.count(Role::Exclusive).all < most.saturating_mul(2)
     }
 
-    /// Closes a connection that is idle.
+    /// Closes an idle connection. Returns whether there was one.
     fn make_room(&mut self, turn: &mut Turn<'_>) -> bool {
         let idle = self.connections.idle();
         idle.is_some_and(|idle| self.connections.close(idle, turn).is_some())
     }
 
-    /// Where the cluster remembers sessions, as far as is known, each connection that may wait has one of its own.
+    /// Returns the purpose of a new connection for waits. In a cluster, each has a session of its own; the server may
+    /// not support sessions.
     fn purpose_of_waits(&mut self) -> Purpose {
         match self.serving.is_cluster() {
             true => Purpose::Session(self.refs.next()),
@@ -197,7 +203,7 @@ impl ShardMachine {
         }
     }
 
-    /// Sends what is about a ticket's place, and is answered at once.
+    /// Sends a request about a ticket's queue position, which the server answers at once.
     fn ask_for_place(&mut self, lane: LaneId, key: WaitKey, arrival: Arrival, wait: Wait, turn: &mut Turn<'_>) {
         let pending = match wait {
             Wait::Ticket(acquire) => {
@@ -239,27 +245,27 @@ impl ShardMachine {
         self.put_back(bound, turn.now);
     }
 
-    /// Nothing can be sent over a connection: its end is on its way.
+    /// Notes that nothing can be sent over a connection because it is about to end.
     fn give_up_connection(&mut self, lane: LaneId) {
         if let Some(mut connection) = self.connections.get_mut(lane) {
             connection.work = Work::Ending;
         }
     }
 
-    /// What occupied a connection, or was about to, waits for the next.
+    /// Puts the wait that occupied a connection, or was about to, back among the waits.
     pub(super) fn put_back(&mut self, bound: Bound<Wait>, now: Instant) {
         self.waits.ended(&bound.key, bound.occupant, now);
         self.queue(bound.wait, Some(bound.arrival), now);
     }
 
-    /// A server wait was not written: its callers start another, unless it has a place in a session.
+    /// Handles a wait that was not written. Its callers start another one, unless it has a queue position in a session.
     pub(super) fn put_back_wait(&mut self, wait: Box<ServerWait>, now: Instant) {
         if wait.session.is_some() {
             self.queue(Wait::Resume(wait), None, now);
         }
     }
 
-    /// The wait on a connection is over.
+    /// Handles the end of the wait on a connection.
     pub(super) fn wait_ended(&mut self, id: LaneId, turn: &mut Turn<'_>) {
         let Some(mut connection) = self.connections.get_mut(id) else {
             return;
@@ -300,7 +306,7 @@ impl ShardMachine {
         } = bound;
         match wait {
             wait if !remembered => {
-                // Nor is there a place that would have to be given up.
+                // There is no queue position to give up either.
                 self.waits.ended(&key, occupant, turn.now);
                 let lost = Error::new(
                     ErrorKind::Disconnected,
@@ -314,8 +320,8 @@ impl ShardMachine {
         }
     }
 
-    /// A wait is asked again in its session. If it has no caller any more, its place is only given up: a zero-wait `l` would take it
-    /// back, and leave it where it is.
+    /// Asks a wait again in its session. If it has no caller any more, its queue position is only given up: a zero-wait
+    /// `l` would reclaim the position and leave it in the queue.
     fn resume(&mut self, id: LaneId, key: WaitKey, arrival: Arrival, mut wait: Box<ServerWait>, turn: &mut Turn<'_>) {
         if self.waits.check_surplus(&key, turn.now) {
             if let Some(session) = wait.session {
@@ -351,7 +357,8 @@ impl ShardMachine {
             false => Exhausted::NotEstablished,
         });
         if error.is_fatal() {
-            // The server that is connected takes no further connection of this client: callers that need one are told why at once.
+            // The connected server accepts no further connection of this client. Callers that need one learn the reason
+            // at once.
             for wait in self.waits.drain(turn.now) {
                 self.refuse_wait(wait, error.clone(), turn);
             }
@@ -359,7 +366,7 @@ impl ShardMachine {
         }
     }
 
-    /// There are no connections for waits any more. Said once for each reason.
+    /// Notes a shortage of connections for waits, and logs each reason once.
     fn note_exhausted(&mut self, why: Exhausted) {
         if !self.shortage.begin(why) {
             return;
@@ -398,7 +405,7 @@ impl ShardMachine {
                 connections,
                 "the server takes no more connections: waits share those that there are"
             ),
-            // Each failure has a line of its own.
+            // Each failed attempt has its own log line.
             Exhausted::NotEstablished => {}
         }
     }
@@ -408,7 +415,7 @@ impl ShardMachine {
         self.waits.lacks(Lack::NotEstablished);
     }
 
-    /// Tries the keys that are due, whose callers have no server wait.
+    /// Tries the keys that are due and whose callers have no wait on the server.
     fn send_tries(&mut self, turn: &mut Turn<'_>) {
         if !self.connections.is_serving() || self.is_closing() {
             return;
@@ -426,11 +433,12 @@ impl ShardMachine {
         }
     }
 
-    /// Gives up the waits on the server that no caller has wanted for a while. Servers before 1.15 do not notice when a connection
-    /// is closed, and count it until the wait's own time is over: so there may be only so many of these, and only so many more in a
-    /// second.
+    /// Gives up waits on the server that no caller has wanted for a while. Servers before 1.15 do not notice that a
+    /// connection was closed, and count its wait until that ends by itself. So the number of such waits is limited, in
+    /// total and per second.
     pub(super) fn give_up_unclaimed(&mut self, turn: &mut Turn<'_>) {
-        // Where grants survive the connection, one that crosses with its end would belong to no caller until its TTL is over.
+        // If grants survive a disconnect, a grant that crosses with the end of the connection would belong to no caller
+        // until its TTL is over.
         if self.settings.survives_disconnect {
             return;
         }
@@ -454,9 +462,10 @@ impl ShardMachine {
         }
     }
 
-    /// The server at this endpoint was silent for too long. What blocks there would not notice before its time is over, unless the kernel
-    /// does: it goes on over the next connection, in its session where it has one. Otherwise its callers wait on, with a new place on the
-    /// server, and the place of a ticket is lost.
+    /// Leaves the blocked connections to an endpoint whose server was silent for too long. Unless the kernel noticed
+    /// the silence, they would not end before their time. Each wait continues over the next connection, in its session
+    /// if it has one. Without a session, its callers go on waiting with a new position on the server, and the position
+    /// of a ticket is lost.
     pub(super) fn leave_silent(&mut self, endpoint: usize, turn: &mut Turn<'_>) {
         for id in self.connections.blocked_at(endpoint) {
             let is_wait_alone =
@@ -484,7 +493,7 @@ impl ShardMachine {
         if let Some(key) = waited_for {
             self.waits.ended(&key, Occupant::Wait, turn.now);
         }
-        // Those that count their grants, or remember sessions, notice the end of a connection.
+        // Servers that count their grants or remember sessions notice the end of a connection.
         if let Some(until) = lingers.filter(|_| !self.fences.is_counting()) {
             self.wait_pace.lingers(until);
         }

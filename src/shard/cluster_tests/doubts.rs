@@ -1,15 +1,16 @@
-//! Leases in doubt.
+//! Suspect leases.
 
 use super::*;
 
-/// A lease whose connection has ended.
+/// Acquires a lease whose connection then ends.
 fn held_and_cut(bench: &mut Bench) -> HeldLease {
     let lease = bench.hold("k");
     bench.cut(bench.pipelined());
     lease
 }
 
-/// A lease, and a try of another key to which its member answers that it does not lead any more. Returns the connection to it, too.
+/// Acquires a lease, and tries another key; the member answers that it no longer leads. Also returns the connection to
+/// it.
 fn held_where_deposed(bench: &mut Bench) -> (HeldLease, LaneId, Caller) {
     let lease = bench.hold("k");
     let before = bench.pipelined();
@@ -23,7 +24,7 @@ fn a_lease_whose_connection_ended_is_lost_at_once_where_the_cluster_is_not_known
     let mut bench = Bench::cluster(|_| {});
     let lease = held_and_cut(&mut bench);
     assert!(is_lost(&bench, &lease, LostReason::Disconnected));
-    // In case the cluster has it still.
+    // The cluster may still have the lease.
     let next = bench.leader_is_found();
     bench.sent_on(next, RequestKind::Release);
 }

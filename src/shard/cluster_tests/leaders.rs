@@ -1,8 +1,8 @@
-//! Who leads.
+//! Finding the leader.
 
 use super::*;
 
-/// What a member says of itself.
+/// A member's description of itself.
 fn stats_of(role: &str) -> Response {
     Response::Json(format!("{{\"cluster\":{{\"role\":\"{role}\"}}}}").into())
 }
@@ -21,7 +21,7 @@ fn a_member_at_which_callers_wait_is_asked_what_it_is_when_nothing_else_has_show
     bench.answer_to(aside, RequestKind::Look, stats_of("follower"));
     assert!(!bench.shard.connections.is_serving());
     bench.leader_is_found();
-    // What it tells of is over: its connection leads elsewhere.
+    // This end concerns the previous leader only, because the connection leads elsewhere.
     bench.cut_with(lane, vec![request]);
     let again = bench.opens();
     bench.sent_on(again, RequestKind::Wait);

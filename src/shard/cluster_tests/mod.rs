@@ -1,4 +1,4 @@
-//! The shard of a cluster, step by step: what it makes of the answers that members give.
+//! Tests of a cluster's shard, step by step: its reactions to the members' answers.
 
 use super::acquire::Patience;
 use super::bench::{Bench, SECOND, ask, grant};
@@ -56,20 +56,20 @@ fn failed(caller: &mut Caller) -> ErrorKind {
     }
 }
 
-/// A caller that waits for up to a minute.
+/// Adds a caller that waits for up to a minute.
 fn asks_to_wait(bench: &mut Bench, name: &str) -> Caller {
     let until = bench.now + 60 * SECOND;
     let refusal = progress::Refusal { at: bench.now, own: 0 };
     bench.acquire(name, Patience::Until(until, refusal))
 }
 
-/// A wait on the server, over the connection that is returned.
+/// Starts a wait on the server. Returns its connection and its caller.
 fn waits(bench: &mut Bench, name: &str) -> (LaneId, Caller) {
     let caller = asks_to_wait(bench, name);
     (bench.opens(), caller)
 }
 
-/// A ticket's place on a connection, and a caller that waits there.
+/// Takes a ticket's queue position on a connection, with a caller that waits there.
 fn collects(bench: &mut Bench, after: Duration) -> (LaneId, Caller) {
     let mut queued = bench.acquire("k", Patience::Enqueue);
     let lane = bench.opens();
@@ -84,13 +84,13 @@ fn collects(bench: &mut Bench, after: Duration) -> (LaneId, Caller) {
     (lane, caller)
 }
 
-/// After a pause the connection is opened over which a wait, or what is left of it, goes on.
+/// After a pause, brings up the connection over which a wait, or its cleanup, continues.
 fn goes_on(bench: &mut Bench) -> LaneId {
     bench.pass(2 * SECOND);
     bench.opens()
 }
 
-/// Answers the renewal of this kind that is under way, which asks for so many seconds.
+/// Answers the renewal of this kind that is under way and that must ask for this many seconds.
 fn answers_with_ttl(bench: &mut Bench, kind: RequestKind, secs: u64, response: Response) {
     let pipelined = bench.pipelined();
     let request = bench.sent_on(pipelined, kind);
@@ -111,7 +111,7 @@ fn confirmed(bench: &mut Bench) {
     bench.answer_to(bench.pipelined(), RequestKind::Confirm, Response::Renewed(Some(10)));
 }
 
-/// The connection that was opened last is established; and the name under which it is to find something.
+/// Brings up the connection that was opened last. Returns it with the name that it presents.
 fn reopened(bench: &mut Bench) -> (LaneId, String) {
     let (lane, opening) = bench.opened.pop().expect("a connection is opened");
     let name = match opening.purpose {
@@ -131,13 +131,14 @@ fn tries(bench: &mut Bench) -> Caller {
     bench.acquire("k", Patience::Try)
 }
 
-/// A try whose connection breaks before it is answered; then the next leader is found. Returns the connection that asks again.
+/// Sends a try whose connection breaks before the answer, and finds the next leader. Returns the connection that sends
+/// the try again.
 fn lost_try(bench: &mut Bench) -> (LaneId, Caller) {
     let (lane, [caller]) = lost_tries(bench);
     (lane, caller)
 }
 
-/// Several of them, on one connection.
+/// As `lost_try`, for several tries on one connection.
 fn lost_tries<const COUNT: usize>(bench: &mut Bench) -> (LaneId, [Caller; COUNT]) {
     let callers = [(); COUNT].map(|()| tries(bench));
     let before = bench.pipelined();

@@ -1,4 +1,4 @@
-//! Names: those under which lost tries are asked again, and one for all that a client holds.
+//! Session names: those under which lost tries are sent again, and one for all leases of a client.
 
 use super::*;
 use crate::net::lane::Outgoing;
@@ -12,7 +12,7 @@ fn what_a_name_has_found_for_a_caller_is_not_given_back_with_the_place_of_anothe
     let first = bench.sent_on(lane, RequestKind::Repeat);
     bench.answer(lane, first, Response::Granted(grant(5)));
     bench.answer(lane, second, Response::TimedOut);
-    // The server tells what the session has, as long as that is not another connection's.
+    // The server returns what the session has, unless it belongs to another connection.
     bench.answer_to(lane, RequestKind::GiveUp, Response::Granted(grant(5)));
     assert!(!bench.has_sent(RequestKind::Release));
     confirmed(&mut bench);
@@ -86,15 +86,16 @@ fn a_client_with_a_name_is_not_handed_its_own_lease_a_second_time() {
     bench.cut(pipelined);
     let next = bench.leader_is_found();
     let mut second = tries(&mut bench);
-    // Before its renewal has come to this connection.
+    // The server answers before it receives the renewal over this connection.
     bench.answer_to(next, RequestKind::Try, Response::Granted(grant(1)));
     assert!(is_busy(&mut second));
     renewed(&mut bench);
     assert_eq!(state(&bench, &held), LeaseState::Held);
 }
 
-/// A grant is being confirmed for the first caller when its connection breaks, with a try of the second under way. The confirmation goes on
-/// over the next one; the connection that is returned asks again for the second. Returns the confirmation as well.
+/// Breaks a connection while the grant of a first caller is being confirmed and the try of a second is under way. The
+/// confirmation continues over the next pipelined connection; the returned connection sends the second try again. Also
+/// returns the confirmation.
 fn found_while_it_is_confirmed(bench: &mut Bench, is_late: bool) -> ([Caller; 2], LaneId, Outgoing<Pending>) {
     let before = bench.pipelined();
     let first = tries(bench);
@@ -121,7 +122,7 @@ fn a_grant_that_is_being_confirmed_for_a_caller_is_not_handed_to_another() {
         (Bench::named(60 * SECOND, "the-worker"), false),
     ] {
         let ([mut first, mut second], lane, confirm) = found_while_it_is_confirmed(&mut bench, is_late);
-        // It comes to the leader before the confirmation does, over another connection.
+        // The try reaches the leader before the confirmation, over another connection.
         bench.answer_to(lane, RequestKind::Repeat, Response::Granted(grant(1)));
         assert!(!bench.has_sent(RequestKind::Confirm), "it is another caller's");
         let pipelined = bench.pipelined();
@@ -181,7 +182,7 @@ fn a_place_that_cannot_be_ended_over_a_connection_costs_the_other_tries_on_it_no
     let mut bench = Bench::cluster(|_| {});
     let (lane, mut callers) = lost_tries::<2>(&mut bench);
     let [second, first] = [0; 2].map(|_| bench.sent_on(lane, RequestKind::Repeat));
-    // Another member is found, while an answer is on its way from the one before.
+    // Another member is found while the previous one still has to answer.
     let mut third = bench.acquire("x", Patience::Try);
     let refusal = Response::Refused(Status::NotLeader(Some("b:1".into())));
     bench.answer_to(bench.pipelined(), RequestKind::Try, refusal);
@@ -189,7 +190,7 @@ fn a_place_that_cannot_be_ended_over_a_connection_costs_the_other_tries_on_it_no
     bench.answer(lane, first, Response::TimedOut);
     assert!(is_busy(&mut callers[0]));
     bench.cut_with(lane, vec![second]);
-    // What is opened and sent from here on goes well.
+    // From here on, everything that is opened and sent succeeds.
     for _ in 0..20 {
         for (lane, _) in std::mem::take(&mut bench.opened) {
             bench.up(lane);

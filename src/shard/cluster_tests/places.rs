@@ -1,8 +1,8 @@
-//! Places of waits whose time is over, or whose callers are gone.
+//! Queue positions of waits whose time is over, or whose callers are gone.
 
 use super::*;
 
-/// The time of a caller is over, and the answer to its wait says that the key is held.
+/// Lets the time of a caller pass; the answer to its wait says that the key is held.
 fn time_is_over(bench: &mut Bench, lane: LaneId, kind: RequestKind, caller: &mut Caller) {
     let request = bench.sent_on(lane, kind);
     bench.pass(60 * SECOND);
@@ -55,7 +55,7 @@ fn a_place_that_is_over_is_not_asked_for_again() {
     let mut bench = Bench::cluster(|_| {});
     let (lane, mut caller) = waits(&mut bench, "k");
     time_is_over(&mut bench, lane, RequestKind::Wait, &mut caller);
-    // It may be that its member has ceased to lead, and so did not end it.
+    // The member may have ceased to lead, and so may not have ended the position.
     bench.answer_to(lane, RequestKind::GiveUp, Response::Refused(Status::NotEnqueued));
     assert!(!bench.has_sent(RequestKind::Rejoin));
     assert!(bench.opened.iter().all(|(_, opening)| opening.role != Role::Exclusive));
@@ -69,7 +69,7 @@ fn a_member_that_does_not_lead_any_more_ends_no_place_so_the_next_leader_is_told
     bench.answer_to(lane, RequestKind::GiveUp, Response::Refused(Status::NotLeader(None)));
     bench.leader_is_found();
     let errand = bench.opens();
-    // Without an `e`: behind that the first `w` would not end it.
+    // No `e` is sent first: the first `w` after an `e` would not end the position.
     assert!(!bench.has_sent(RequestKind::Rejoin));
     bench.answer_to(errand, RequestKind::GiveUp, Response::TimedOut);
     bench.answer_to(errand, RequestKind::GiveUp, Response::Refused(Status::NotEnqueued));

@@ -6,7 +6,7 @@ fn two(settings: &mut Settings) {
     settings.pipelined = 2;
 }
 
-/// The connection over which a lease of this key was acquired, and the lease.
+/// Acquires a lease of this key. Returns the connection and the lease.
 fn acquired(bench: &mut Bench, name: &str) -> (LaneId, HeldLease) {
     let mut caller = bench.acquire(name, Patience::Try);
     let (lane, request) = bench.sent(RequestKind::Try);
@@ -22,7 +22,7 @@ fn the_connection_that_owns_a_lease_renews_it_however_busy_it_is() {
         let callers: Vec<Caller> = (0..20)
             .map(|number| bench.acquire(&format!("x{number}"), Patience::Try))
             .collect();
-        // The other connection has nothing to do.
+        // The other connection has no unanswered requests.
         let (under_way, idle): (Vec<_>, Vec<_>) = std::mem::take(&mut bench.sent)
             .into_iter()
             .partition(|(lane, _)| *lane == owner);

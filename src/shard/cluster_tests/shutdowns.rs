@@ -1,4 +1,4 @@
-//! A leader that shuts down in order.
+//! A leader that shuts down properly.
 
 use super::*;
 
@@ -49,7 +49,7 @@ fn a_release_that_a_draining_leader_refuses_goes_on_at_the_next_and_counts_as_do
         Response::Refused(Status::Draining),
     );
     let next = bench.leader_is_found();
-    // The connection that owned it has ended, and the lease with it.
+    // The connection that owned the lease has ended, and the lease with it.
     bench.answer_to(next, RequestKind::Release, Response::Refused(Status::Error));
     assert!(answer.try_recv().unwrap().is_ok());
 }
@@ -99,7 +99,7 @@ fn a_connection_whose_wait_is_ended_by_a_shutdown_stands_as_long_as_it_owns_leas
     }
     let (lane, lease) = leases.swap_remove(0);
     let _waiting = asks_to_wait(&mut bench, "other");
-    // There is no room for one more connection.
+    // The limits allow no further connection.
     bench.answer_to(lane, RequestKind::Wait, Response::Refused(Status::Error));
     assert!(!bench.closed.contains(&lane), "the server would release what it owns");
     assert_eq!(state(&bench, &lease), LeaseState::Held);

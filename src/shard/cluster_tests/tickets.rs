@@ -1,8 +1,8 @@
-//! Tickets: the TTL of what is granted to them.
+//! Tickets: the TTL of their grants.
 
 use super::*;
 
-/// A grant as a `w` tells it: with what is left of it.
+/// A grant in the answer to a `w`, with the time that is left of it.
 fn left_of(number: u64, left: u64) -> Response {
     Response::Granted(Grant {
         ttl: Ttl::from_secs(left).unwrap(),
@@ -23,7 +23,7 @@ fn a_ticket_is_renewed_with_the_ttl_that_was_asked_for_and_not_with_what_is_left
         bench.ttl = Ttl::from_secs(30);
         bench.policy = policy;
         let (lane, mut caller) = collects(&mut bench, 29 * SECOND + SECOND / 2);
-        // Less than a second is left, which is told as nothing, and that as the server's default.
+        // Less than a second is left. The server counts that as zero, and answers with its default instead.
         bench.answer_to(lane, RequestKind::Collect, left_of(1, 33));
         assert!(is_waiting(&mut caller), "no caller gets it before it is confirmed");
         answers_with_ttl(&mut bench, RequestKind::Confirm, 30, Response::Renewed(Some(30)));

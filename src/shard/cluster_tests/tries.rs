@@ -1,8 +1,8 @@
-//! Tries that may have been carried out.
+//! Tries that may have been granted although no answer arrived.
 
 use super::*;
 
-/// A lease on `k` that goes on at the next leader, and a try of the key that was lost.
+/// Acquires a lease on `k` that continues at the next leader, and loses a try of the same key.
 fn held_and_lost(target: Target) -> (Bench, HeldLease, LaneId, Caller) {
     let mut bench = Bench::keeping(60 * SECOND);
     bench.target = target;
@@ -23,7 +23,7 @@ fn a_try_whose_connection_broke_is_asked_again_under_the_same_name_and_its_grant
     confirmed(&mut bench);
     let lease = lease(&mut caller);
     assert_eq!(lease.cell.token, grant(5).token);
-    // It belongs to the pipelined connection now, so that the other may go.
+    // It now belongs to the pipelined connection, so the other one may end.
     assert_eq!(bench.finished, [lane]);
     bench.cut(lane);
     assert_eq!(state(&bench, &lease), LeaseState::Held);
@@ -109,10 +109,10 @@ fn a_key_that_waits_for_its_turn_gets_what_a_lost_try_of_it_was_granted() {
 #[test]
 fn a_lease_that_a_lost_try_finds_is_not_handed_out_twice() {
     let (mut bench, lease, lane, mut caller) = held_and_lost(Target::Lock);
-    // As builds do whose renewals do not move a lease from its connection.
+    // The answer of builds whose renewals do not move a lease from its connection.
     bench.answer_to(lane, RequestKind::Repeat, Response::Granted(grant(1)));
     assert!(is_busy(&mut caller), "this client holds it itself");
-    // It was begun anew with the TTL of the try, and has to have its own again.
+    // The server restarted it with the TTL of the try, so it must be renewed with its own.
     assert!(lease.cell.remaining_at(bench.now.into()) <= 2 * SECOND);
     answers_with_ttl(&mut bench, RequestKind::Renew, 10, Response::Renewed(Some(10)));
     assert_eq!(state(&bench, &lease), LeaseState::Held);

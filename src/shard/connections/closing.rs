@@ -1,4 +1,4 @@
-//! Connections that are to end: retired, cut, idle for too long, or all of them.
+//! Connections that shall end: retired ones, cut ones, idle ones, or all.
 
 use tokio::time::Instant;
 
@@ -8,8 +8,9 @@ use crate::shard::effect::{Effect, Turn};
 use crate::shard::ids::{LaneId, TicketId};
 
 impl Connections {
-    /// Another endpoint serves. What is on its way is answered; nothing more is sent. It stands until the server counts no lease to it:
-    /// a member that leads again would take its end for that of its leases.
+    /// Retires a connection, for example because another endpoint serves: requests under way are answered, and no more
+    /// are sent. It stands until the server attributes no lease to it. If its member leads again, that member would
+    /// treat the end of the connection as the end of its leases.
     pub(in crate::shard) fn retire(&mut self, id: LaneId, turn: &mut Turn<'_>) {
         let Some(mut connection) = self.get_mut(id) else {
             return;
@@ -23,7 +24,7 @@ impl Connections {
         }
     }
 
-    /// Ends a connection that is retired and owns nothing, when all is answered.
+    /// Finishes a retired connection that owns no lease.
     pub(super) fn finish_if_free(&mut self, id: LaneId, turn: &mut Turn<'_>) {
         let is_free = |connection: &Connection| connection.retired && !connection.finishing && connection.owns == 0;
         if self.get(id).is_some_and(is_free) {
@@ -31,7 +32,7 @@ impl Connections {
         }
     }
 
-    /// Ends a connection when all is answered.
+    /// Ends a connection as soon as every request is answered.
     pub(in crate::shard) fn finish(&mut self, id: LaneId, turn: &mut Turn<'_>) {
         if let Some(mut connection) = self.get_mut(id) {
             connection.finishing = true;
@@ -39,7 +40,7 @@ impl Connections {
         }
     }
 
-    /// The connections that are retired, and stand for the sake of what they own; and how much that is.
+    /// Returns the retired connections that stand only because they own leases, each with the number of its leases.
     pub(in crate::shard) fn kept_for_leases(&self) -> Vec<(LaneId, usize)> {
         let ids = self
             .ids_of(|connection| connection.retired && !connection.finishing)
@@ -47,8 +48,8 @@ impl Connections {
         ids.filter_map(|id| Some((id, self.get(id)?.owns))).collect()
     }
 
-    /// Hangs up everything that leads elsewhere than to this endpoint, but what is only finishing. `keep_owners`: what is idle and owns
-    /// leases is retired.
+    /// Hangs up connections to other endpoints, except retired ones. With `keep_owners`, idle connections that own
+    /// leases are retired instead.
     pub(in crate::shard) fn hang_up_elsewhere(&mut self, endpoint: usize, keep_owners: bool, turn: &mut Turn<'_>) {
         for id in self.ids_of(|connection| connection.endpoint != endpoint && !connection.retired) {
             let owns = |connection: &Connection| connection.standing() == Standing::Owning;
@@ -60,7 +61,7 @@ impl Connections {
         }
     }
 
-    /// Ends a connection, whatever is on its way. What was not answered comes back with its end.
+    /// Ends a connection at once, whatever is under way. Its end returns the unanswered requests.
     pub(in crate::shard) fn hang_up(&mut self, id: LaneId, turn: &mut Turn<'_>) {
         let was_up = self.get_mut(id).is_some_and(|mut connection| {
             connection.retired = true;
@@ -70,7 +71,7 @@ impl Connections {
         turn.push(Effect::HangUp(id));
     }
 
-    /// How many requests are not answered yet, and how many leases are counted to connections.
+    /// Returns the number of unanswered requests, and the number of leases attributed to connections.
     #[cfg(test)]
     pub(in crate::shard) fn in_flight_and_owned(&self) -> (usize, usize) {
         let all = self.all.values();
@@ -79,7 +80,7 @@ impl Connections {
         })
     }
 
-    /// Ends a connection to give up its wait. What was not answered comes back with its end.
+    /// Ends a connection to give up its wait. Its end returns the unanswered requests.
     pub(in crate::shard) fn cut(&mut self, id: LaneId, turn: &mut Turn<'_>) {
         if let Some(mut connection) = self.get_mut(id) {
             connection.cut = true;
@@ -87,7 +88,8 @@ impl Connections {
         }
     }
 
-    /// Closes what has been idle since `before` and owns nothing, at most so many. Returns whether idle connections are left.
+    /// Closes up to `most` connections that own no lease and have been idle since `before`. Returns whether idle
+    /// connections remain.
     pub(in crate::shard) fn close_idle(&mut self, before: Instant, most: usize, turn: &mut Turn<'_>) -> bool {
         let is_over = |connection: &Connection| {
             connection.is_idle()
@@ -100,13 +102,14 @@ impl Connections {
         self.has_idle_of_any_role()
     }
 
-    /// Whether any connection that may be closed one day is idle.
+    /// Whether any connection of a kind that may be closed is idle.
     pub(in crate::shard) fn has_idle_of_any_role(&self) -> bool {
         self.all.values().any(Connection::is_idle)
     }
 
-    /// Closes what waits on the server, or is about to, and owns nothing; or all of it, whatever it owns. `keep_leaving`: but not that over
-    /// which a place is being given up, or will be. Returns what that was.
+    /// Closes the connections that wait on the server, or are about to, and own no lease; with `whatever_it_owns`, also
+    /// those that own leases. With `keep_leaving`, a connection over which a queue position is being given up, or will
+    /// be, is kept. Returns the closed connections.
     pub(in crate::shard) fn close_waiting(
         &mut self,
         whatever_it_owns: bool,
@@ -122,7 +125,7 @@ impl Connections {
         ids.into_iter().filter_map(|id| self.close(id, turn)).collect()
     }
 
-    /// The tickets whose places are on connections over which nothing is in flight.
+    /// Returns the tickets whose queue positions are on connections without requests under way.
     pub(in crate::shard) fn idle_tickets(&self) -> Vec<TicketId> {
         let connections = self.all.values().filter(|connection| connection.in_flight == 0);
         let tickets = connections.filter_map(|connection| match connection.work {
@@ -132,7 +135,7 @@ impl Connections {
         tickets.collect()
     }
 
-    /// What places in flight are answered with is given up or given back, too.
+    /// Marks all connections that ask for a queue position: whatever the answer brings is given up or released.
     pub(in crate::shard) fn leave_asked(&mut self) {
         for id in self.ids_of(|connection| matches!(connection.work, Work::Asking(..))) {
             if let Some(mut connection) = self.get_mut(id) {
@@ -141,7 +144,7 @@ impl Connections {
         }
     }
 
-    /// Whether a place is being given up over any of them, or will be.
+    /// Whether a queue position is being given up, or will be, over any connection.
     pub(in crate::shard) fn is_any_leaving(&self) -> bool {
         self.all.values().any(|connection| connection.leaving)
     }

@@ -1,4 +1,4 @@
-//! The exclusive connections of a shard: those that carry waits, and those that may.
+//! The exclusive connections of a shard: those that carry waits, and those that can.
 
 use tokio::time::Instant;
 
@@ -10,30 +10,32 @@ use crate::shard::request::Wait;
 use crate::shard::waits::Bound;
 
 impl Connections {
-    /// How many exclusive connections carry waits, or are there for them. Those that are idle and own leases do not count.
+    /// Returns the number of exclusive connections that carry waits or are available for them. Idle ones that own
+    /// leases do not count.
     pub(in crate::shard) fn for_waits(&self) -> usize {
         self.count(Role::Exclusive).all - self.idle.owning.len()
     }
 
-    /// How many exclusive connections are being established, for what is next when they are there.
+    /// Returns the number of exclusive connections that are opening for the next wait.
     pub(in crate::shard) fn opening(&self) -> usize {
         self.idle.opening
     }
 
-    /// An idle exclusive connection that owns nothing: the same one again and again, so that the others are closed.
+    /// Returns an idle exclusive connection that owns no lease. It is the same one each time, so that the others become
+    /// idle for long enough to be closed.
     pub(in crate::shard) fn idle(&self) -> Option<LaneId> {
         self.idle.clean.first().copied()
     }
 
-    /// An idle exclusive connection that owns leases, for a wait that then cannot be given up. But none whose session may own
-    /// just that: asked for it again, the server would say that it has it already.
+    /// Returns an idle exclusive connection that owns leases. A wait on it cannot be given up by closing it. A
+    /// connection whose session may own this key is excluded, because the server could answer with the old grant.
     pub(in crate::shard) fn idle_owner(&self, key: &WaitKey) -> Option<LaneId> {
         let mut owners = self.idle.owning.iter().copied();
         owners.find(|id| self.get(*id).is_some_and(|connection| !connection.may_have_had(key)))
     }
 
-    /// The connections whose waits for this key may be given up by closing them, the newest first. Not those whose wait the server
-    /// ends before `soon`.
+    /// Returns the connections whose waits for this key may be given up by closing them, newest first. Waits that the
+    /// server ends before `soon` are excluded.
     pub(in crate::shard) fn closable(&self, key: &WaitKey, soon: Instant) -> Vec<LaneId> {
         let waits = |connection: &Connection| matches!(&connection.work, Work::Waiting(other) if other == key);
         let mut ids = self.ids_of(|connection| waits(connection) && connection.is_closable(soon));
@@ -41,7 +43,7 @@ impl Connections {
         ids
     }
 
-    /// What a connection was opened for in particular, once it is established.
+    /// Removes and returns the wait for which a connection was opened, once it is up.
     pub(in crate::shard) fn take_opening(&mut self, id: LaneId, now: Instant) -> Option<Bound<Wait>> {
         let mut connection = self.get_mut(id)?;
         match std::mem::replace(&mut connection.work, Work::Idle(now)) {
@@ -53,8 +55,8 @@ impl Connections {
         }
     }
 
-    /// Gives up the exclusive connections that are being established to elsewhere than this endpoint. Returns what they were
-    /// opened for in particular.
+    /// Closes the exclusive connections that are opening to another endpoint. Returns the waits for which they were
+    /// opened.
     pub(in crate::shard) fn stop_opening_elsewhere(
         &mut self,
         endpoint: usize,
@@ -71,8 +73,8 @@ impl Connections {
         bound.collect()
     }
 
-    /// The connections to this endpoint that own nothing, and on which a request blocks: for as long as that may wait, silence there tells
-    /// nothing.
+    /// Returns the connections to this endpoint that own no lease and carry a blocked request. Their silence proves
+    /// nothing as long as the request may wait.
     pub(in crate::shard) fn blocked_at(&self, endpoint: usize) -> Vec<LaneId> {
         self.ids_of(|connection| {
             let is_blocked = match connection.work {

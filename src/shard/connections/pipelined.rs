@@ -1,4 +1,4 @@
-//! The pipelined connections of a shard, and the slots that they fill.
+//! The pipelined connections of a shard, and their slots.
 
 use super::Connections;
 use super::spread::SentRequest;
@@ -8,41 +8,42 @@ use crate::shard::ids::LaneId;
 use crate::types::Key;
 
 impl Connections {
-    /// Whether any pipelined connection is up and serves.
+    /// Whether any pipelined connection is up and has a slot.
     pub(in crate::shard) fn is_serving(&self) -> bool {
         self.serving > 0
     }
 
-    /// Whether this is a pipelined connection that serves, or is being established to.
+    /// Whether this pipelined connection has a slot: it serves, or is opening to serve.
     pub(in crate::shard) fn has_slot(&self, id: LaneId) -> bool {
         self.slots.contains(&Some(id))
     }
 
-    /// Whether a pipelined connection may be opened.
+    /// Whether another pipelined connection may be opened.
     pub(in crate::shard) fn has_vacancy(&self) -> bool {
         self.slots.contains(&None)
     }
 
-    /// Gives a pipelined connection its slot.
+    /// Puts a pipelined connection into a free slot.
     pub(in crate::shard) fn fill_slot(&mut self, id: LaneId) {
         if let Some(slot) = self.slots.iter_mut().find(|slot| slot.is_none()) {
             *slot = Some(id);
         }
     }
 
-    /// The pipelined connections that have a slot.
+    /// Returns the pipelined connections that have a slot.
     pub(in crate::shard) fn in_slots(&self) -> Vec<LaneId> {
         self.slots.iter().flatten().copied().collect()
     }
 
-    /// The oldest pipelined connection that serves.
+    /// Returns the oldest pipelined connection that serves.
     pub(in crate::shard) fn oldest_serving(&self) -> Option<LaneId> {
         let up = |id: &&LaneId| self.all.get(*id).is_some_and(Connection::is_up);
         self.slots.iter().flatten().filter(up).min().copied()
     }
 
-    /// The pipelined connection that carries the next request for a key. While a request of its group of keys may be under way it is that
-    /// one's, so that they keep their order; otherwise the least busy, and of several the one that the key's hash names.
+    /// Returns the pipelined connection for the next request of a key. While a request of the key's group may be under
+    /// way, this is the same connection, so that the requests keep their order. Otherwise it is the one with the fewest
+    /// unanswered requests, and among equals the one that the key's hash names.
     pub(in crate::shard) fn serving(&self, key: &Key) -> Option<LaneId> {
         if self.serving == 0 {
             return None;
@@ -60,8 +61,9 @@ impl Connections {
         serving.min_by_key(|id| self.all.get(id).map(|connection| connection.in_flight))
     }
 
-    /// The pipelined connection that carries the renewal of a lease: its owner while that serves. What another connection says of the
-    /// lease proves nothing of the owner, and a cluster makes the one that renews a lease its owner, before the answer is there.
+    /// Returns the pipelined connection for the renewal of a lease: its owner, while that serves. An answer over
+    /// another connection would prove nothing about the owner. Moreover, a cluster makes the connection that renews a
+    /// lease its owner, even before the answer arrives.
     pub(in crate::shard) fn renewing(&self, key: &Key, owner: Option<LaneId>) -> Option<LaneId> {
         owner
             .filter(|owner| self.has_slot(*owner) && self.serves(*owner))
@@ -72,14 +74,15 @@ impl Connections {
         self.all.get(&id).is_some_and(Connection::is_up)
     }
 
-    /// Whether a request may not have been answered yet.
+    /// Whether a request may still be unanswered.
     fn is_under_way(&self, sent: SentRequest) -> bool {
         let sent_over = self.all.get(&sent.lane).filter(|connection| connection.is_up());
         self.has_slot(sent.lane) && sent_over.is_some_and(|connection| !connection.numbers.is_over(sent.number))
     }
 
-    /// A request was sent over a pipelined connection, so many up to this one. A renewal that goes beside a request which is under way
-    /// elsewhere is not noted: what follows keeps its order with that request.
+    /// Notes a request that was sent over a pipelined connection as its `number`th. A renewal that goes over another
+    /// connection than an unanswered request of its group is not noted, so that later requests keep their order with
+    /// that request.
     pub(super) fn note_sent(&mut self, lane: LaneId, number: u64, request: &Request) {
         let Some(group) = request_key(request).and_then(|key| self.last_requests.group(key)) else {
             return;
@@ -90,13 +93,13 @@ impl Connections {
         }
     }
 
-    /// How many requests are not answered yet, on the pipelined connections and on those that were such before.
+    /// Returns the number of unanswered requests on connections that are or were pipelined.
     pub(in crate::shard) fn in_flight_pipelined(&self) -> usize {
         self.in_flight_pipelined
     }
 }
 
-/// The key of a request that a pipelined connection carries.
+/// Returns the key of a request that a pipelined connection carries.
 pub(in crate::shard) fn request_key(request: &Request) -> Option<&Key> {
     match request {
         Request::Acquire { key, .. }

@@ -1,12 +1,12 @@
-//! How keys are spread over several pipelined connections.
+//! Spreads keys over several pipelined connections.
 
 use crate::shard::ids::LaneId;
 use crate::types::Key;
 
-/// How many groups of keys are told apart.
+/// The number of key groups.
 const GROUPS: usize = 1024;
 
-/// Keys with the same hash.
+/// A group of keys with the same reduced hash.
 #[derive(Clone, Copy)]
 pub(super) struct KeyGroup(usize);
 
@@ -14,7 +14,7 @@ pub(super) struct KeyGroup(usize);
 #[derive(Clone, Copy, Default)]
 pub(super) struct SentRequest {
     pub(super) lane: LaneId,
-    /// How many requests were sent over that connection up to this one.
+    /// The number of requests sent over that connection, including this one.
     pub(super) number: u64,
 }
 
@@ -27,9 +27,10 @@ impl LastRequests {
         Self(vec![SentRequest::default(); groups].into())
     }
 
-    /// The group of a key; `None` with a single connection, where nothing is chosen.
+    /// Returns the group of a key, or `None` with a single connection, where there is no choice.
     pub(super) fn group(&self, key: &Key) -> Option<KeyGroup> {
-        // Not the hash by which shards spread keys: all keys of one shard may have that in common.
+        // This hash differs from the one that spreads keys over shards, because all keys of one shard may have equal
+        // values of that one.
         const ODD: u32 = 0x9e37_79b1;
         if self.0.is_empty() {
             return None;
@@ -50,7 +51,7 @@ impl LastRequests {
 }
 
 impl KeyGroup {
-    /// Which of so many connections the group is given among equals.
+    /// Returns the group's preferred index among this number of connections.
     pub(super) fn among(self, connections: usize) -> usize {
         self.0 % connections
     }

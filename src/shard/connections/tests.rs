@@ -1,4 +1,4 @@
-//! The connections alone: what is counted, which is chosen, and what ends.
+//! Tests of the connections alone: counting, choosing and ending them.
 
 mod choosing;
 mod ending;
@@ -14,7 +14,7 @@ use crate::shard::request::Wait;
 use crate::shard::waits::{Bound, Occupant};
 use crate::types::{Key, Kind, Limit, Target};
 
-/// What is to be done with a connection that was opened.
+/// An effect on a connection other than opening it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Done {
     Sent(LaneId),
@@ -23,7 +23,7 @@ enum Done {
     Closed(LaneId),
 }
 
-/// The connections of a shard, and a clock.
+/// The connections of a shard, with a clock.
 struct Scene {
     connections: Connections,
     effects: Effects,
@@ -61,7 +61,7 @@ impl Scene {
         act(&mut self.connections, &mut turn)
     }
 
-    /// What was to be done since it was asked last.
+    /// Returns the effects since the last call.
     fn done(&mut self) -> Vec<Done> {
         let effects = self.effects.drain();
         let done = effects.filter_map(|effect| match effect {
@@ -96,7 +96,7 @@ impl Scene {
         self.up(id, now);
     }
 
-    /// A pipelined connection with a slot, which is not up yet.
+    /// Opens a pipelined connection with a slot that is not up yet.
     fn opening_pipelined(&mut self) -> LaneId {
         let id = self.open(Role::Pipelined, Work::Idle(self.now));
         self.fill_slot(id);
@@ -109,7 +109,7 @@ impl Scene {
         id
     }
 
-    /// An exclusive connection that is up and does this.
+    /// Opens an exclusive connection that is up and has this work.
     fn exclusive(&mut self, work: Work) -> LaneId {
         let id = self.open(Role::Exclusive, work);
         self.rise(id);
@@ -120,21 +120,21 @@ impl Scene {
         self.exclusive(Work::Idle(self.now))
     }
 
-    /// One that is idle and owns leases.
+    /// Opens an idle connection that owns leases.
     fn owner(&mut self, leases: usize) -> LaneId {
         let id = self.idle_one();
         (0..leases).for_each(|_| self.own(id));
         id
     }
 
-    /// An exclusive connection in a session.
+    /// Opens an exclusive connection in a session.
     fn in_session(&mut self, work: Work) -> LaneId {
         let id = self.open_with(Role::Exclusive, work, 0, Purpose::Session(name("session")));
         self.rise(id);
         id
     }
 
-    /// One that waits on the server until then.
+    /// Opens a connection that waits on the server until this instant.
     fn waiting(&mut self, name: &str, until: Instant) -> LaneId {
         let id = self.idle_one();
         let key = lock(name);
@@ -193,7 +193,7 @@ fn count(all: usize, up: usize) -> LaneCount {
     LaneCount { all, up }
 }
 
-/// A ticket's place that is bound to a session.
+/// A ticket's queue position that is bound to a session.
 fn bound(id: TicketId) -> Box<Bound<Wait>> {
     Box::new(Bound {
         key: lock("k"),
@@ -203,7 +203,7 @@ fn bound(id: TicketId) -> Box<Bound<Wait>> {
     })
 }
 
-/// Keys enough that some go to each of a few slots.
+/// Returns enough keys that each of a few slots gets some.
 fn many_keys() -> Vec<Key> {
     (0..64).map(|index| key(&format!("key-{index}"))).collect()
 }

@@ -1,4 +1,4 @@
-//! What happens to a shard.
+//! The events of a fuzzed shard.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use crate::shard::ids::LaneId;
 use crate::shard::input::{Input, Shutdown};
 use crate::shard::request::Pending;
 
-/// One thing that happens. Numbers choose among what there is.
+/// One event. The numbers choose among the objects that exist.
 #[derive(Arbitrary, Debug)]
 pub(super) enum Act {
     // Callers.
@@ -35,18 +35,18 @@ pub(super) enum Act {
     // Connections.
     Up(u8, u8),
     Fail(u8, u8),
-    /// What was sent is written, but for what no caller wants any more.
+    /// Writes the sent requests, except those that no caller wants any more.
     Write(u8),
-    /// So many requests are answered at once.
+    /// Answers this many requests at once.
     Answer(u8, u8, How, How),
-    /// It ends, with what was written in doubt.
+    /// Ends the connection. The fate of written requests is unknown.
     End(u8, bool),
-    /// The server refuses one of the connection's own requests, as it does not lead.
+    /// The server refuses one of the connection's own requests because it does not lead.
     Deposed(u8, u8),
     // Time.
     Pass(u16),
     PassLong(u8),
-    /// The driver has no turn meanwhile.
+    /// Time passes without a turn of the driver.
     Stall(u16),
     Tick,
     Suspend(u8),
@@ -142,7 +142,7 @@ impl Bench {
         self.tell(Input::Acquire(acquire, patience));
     }
 
-    /// Connections that were told to end do.
+    /// Ends the connections that were told to end.
     fn end_hung_up(&mut self) {
         while let Some((lane, end)) = self.lanes.hung_up(self.moment()) {
             self.lane_event(lane, LaneEvent::Ended(Box::new(end)));

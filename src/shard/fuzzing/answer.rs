@@ -1,4 +1,4 @@
-//! What servers answer: well-formed, and otherwise as they like.
+//! The servers' answers: well-formed, and otherwise arbitrary.
 
 use arbitrary::Arbitrary;
 
@@ -11,10 +11,10 @@ use crate::protocol::{Expect, Request, Response, Status};
 use crate::stats::ClusterStats;
 use crate::types::{Fence, Grant, Ttl};
 
-/// How a request is answered.
+/// How a server answers a request.
 #[derive(Arbitrary, Clone, Copy, Debug)]
 pub(super) enum How {
-    /// As the caller wishes. Of a grant or renewal: for so many seconds.
+    /// As the caller wishes. For a grant or a renewal, the number gives the seconds.
     Well(u8),
     /// Not now.
     Busy,
@@ -40,7 +40,7 @@ impl How {
     }
 }
 
-/// A grant like no other.
+/// Creates a grant with a new token.
 fn grant(how: u8, callers: &mut Callers) -> Grant {
     let ttl = Ttl::from_secs(u64::from(how % 32) + 1).unwrap();
     let mut grant = Grant::new(callers.next_token(), ttl);
@@ -65,7 +65,7 @@ fn refusal(status: u8) -> Status {
     }
 }
 
-/// Who a member says that leads.
+/// The leader that a member names.
 pub(super) fn leader(how: u8) -> Option<Box<str>> {
     match how % 4 {
         0 => None,
@@ -114,7 +114,7 @@ pub(super) fn shown(how: u8) -> Shown {
     }
 }
 
-/// Why a connection cannot be established.
+/// The error of a connection that cannot be opened.
 pub(super) fn status_error(how: u8) -> Error {
     let error = match how % 6 {
         0 | 1 => Error::new(ErrorKind::Connect, "refused"),

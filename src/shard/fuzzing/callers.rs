@@ -1,4 +1,4 @@
-//! Callers, and what they hold.
+//! The callers, and what they hold.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ use crate::types::{Fence, Key, Limit, Target, Token, Ttl};
 
 #[derive(Default)]
 pub(super) struct Callers {
-    /// Those that wait for what they asked for.
+    /// Callers that wait for the outcome of an acquire.
     waiting: Vec<oneshot::Receiver<Result<Acquired>>>,
     asking: Vec<oneshot::Receiver<Result<()>>>,
     failing_back: Vec<oneshot::Receiver<Result<Duration>>>,
@@ -32,13 +32,13 @@ pub(super) struct Callers {
     shutting_down: Vec<oneshot::Receiver<ShutdownReport>>,
     leases: Vec<HeldLease>,
     places: Vec<HeldPlace>,
-    /// Probes of the first server that are under way.
+    /// Unfinished probes of the first server.
     pub(super) probes: Vec<Ask<Duration>>,
-    /// Until when the server keeps what stands for each token, and the connection that got it.
+    /// For each token, how long the server keeps its lease, and the connection that got it.
     granted: HashMap<Token, (Instant, LaneId)>,
-    /// Those whose release was sent.
+    /// The tokens whose release was sent.
     released: Vec<Token>,
-    /// How long the machine was suspended, in all.
+    /// The total time for which the machine was suspended.
     pub(super) suspended: Duration,
     count: usize,
 }
@@ -53,7 +53,7 @@ fn target(what: u8) -> (Target, Key) {
 }
 
 impl Callers {
-    /// How many there were, in all.
+    /// Returns the total number of callers and grants so far.
     pub(super) fn count(&self) -> usize {
         self.count + self.granted.len()
     }
@@ -79,7 +79,7 @@ impl Callers {
         acquire
     }
 
-    /// What a server has said just now.
+    /// A server's recent answer that a key is held.
     pub(super) fn refusal(now: Instant) -> Refusal {
         Refusal { at: now, own: 0 }
     }
@@ -113,7 +113,7 @@ impl Callers {
         told
     }
 
-    /// A caller does not wait any more. What it was given meanwhile is given back.
+    /// Drops a caller's receiver. A lease that it was given meanwhile is released.
     pub(super) fn leave(&mut self, which: u8) {
         if let Some(index) = usize::from(which).checked_rem(self.waiting.len()) {
             self.waiting.swap_remove(index);
@@ -141,7 +141,7 @@ impl Callers {
         Token::compose(Fence(number), number)
     }
 
-    /// A request was answered: until when does the server keep what it stands for?
+    /// Notes, from an answer, how long the server keeps the lease of a token.
     pub(super) fn note(&mut self, request: &Request, response: &Response, lane: LaneId, sent_at: Instant) {
         match (request, response) {
             (_, Response::Granted(grant) | Response::Acquired(grant)) => {
@@ -159,7 +159,7 @@ impl Callers {
         }
     }
 
-    /// No lease is renewed once its release was sent.
+    /// Checks that no lease is renewed after its release was sent.
     pub(super) fn before_sending(&mut self, request: &Request) {
         match request {
             Request::Release { token, .. } => self.released.push(*token),
@@ -168,7 +168,7 @@ impl Callers {
         }
     }
 
-    /// Callers take what they were told.
+    /// Lets the callers take their answers.
     pub(super) fn take_answers(&mut self) {
         let (leases, places) = (&mut self.leases, &mut self.places);
         self.waiting.retain_mut(|receiver| match receiver.try_recv() {
@@ -186,7 +186,7 @@ impl Callers {
         });
     }
 
-    /// No caller believes in a lease that the server may have given to others by now.
+    /// Checks that no caller relies on a lease that the server may have granted to others by now.
     pub(super) fn check_beliefs(&self, now: Instant) {
         for lease in &self.leases {
             let state = self.state(lease, now);
@@ -207,7 +207,7 @@ impl Callers {
         lease.cell.state_at(Moment { at: now, suspended })
     }
 
-    /// A connection has ended, and its server gives what it owned to others.
+    /// Checks that no caller relies on a lease whose connection has ended, since the server grants it to others.
     pub(super) fn check_lost_with(&mut self, lane: LaneId, now: Instant) {
         for lease in &self.leases {
             let (_, owner) = self.granted[&lease.cell.token];
@@ -217,7 +217,7 @@ impl Callers {
         }
     }
 
-    /// The shard is gone.
+    /// Checks the callers after the end of the shard.
     pub(super) fn check_end(mut self, now: Instant) {
         self.take_answers();
         self.probes.clear();

@@ -1,4 +1,4 @@
-//! The connections of a shard, from the wish for one to its end.
+//! The connections of a shard, from the request for one to its end.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -15,7 +15,7 @@ use crate::types::WaitSecs;
 #[derive(Default)]
 pub(super) struct Lanes {
     open: BTreeMap<LaneId, FuzzedLane>,
-    /// The name of the last that was opened.
+    /// The identifier of the last connection that was opened.
     last: Option<LaneId>,
     sent: usize,
 }
@@ -23,16 +23,16 @@ pub(super) struct Lanes {
 struct FuzzedLane {
     role: Role,
     is_up: bool,
-    /// Nothing more is sent.
+    /// Whether nothing more is sent.
     finished: bool,
-    /// It was told to end.
+    /// Whether it was told to end.
     hung_up: bool,
-    /// What was sent and not answered, with the time at which it was written.
+    /// The unanswered requests, each with the time at which it was written.
     requests: VecDeque<(Outgoing<Pending>, Option<Moment>)>,
 }
 
 impl Lanes {
-    /// How many things there are.
+    /// Returns the number of connections and unanswered requests.
     pub(super) fn count(&self) -> usize {
         self.open.len() + self.sent
     }
@@ -68,7 +68,7 @@ impl Lanes {
         self.sent += 1;
     }
 
-    /// Nothing more is sent over it. One that is not up is closed, as drivers do.
+    /// Sends nothing more over a connection. One that is not up is closed, as drivers do.
     pub(super) fn finish(&mut self, lane: LaneId, hangs_up: bool) {
         if let Some(known) = self.open.get_mut(&lane) {
             if !known.is_up && known.role == Role::Pipelined {
@@ -97,26 +97,26 @@ impl Lanes {
         fitting.iter().rev().nth(index).copied()
     }
 
-    /// A connection is established.
+    /// Brings up a connection.
     pub(super) fn comes_up(&mut self, which: u8) -> Option<LaneId> {
         let id = self.nth(which, |lane| !lane.is_up && !lane.hung_up)?;
         self.open.get_mut(&id)?.is_up = true;
         Some(id)
     }
 
-    /// A connection cannot be established.
+    /// Makes the opening of a connection fail.
     pub(super) fn fails(&mut self, which: u8) -> Option<LaneId> {
         let id = self.nth(which, |lane| !lane.is_up && !lane.hung_up)?;
         self.close(id);
         Some(id)
     }
 
-    /// One that is up.
+    /// Returns a connection that is up.
     pub(super) fn up(&self, which: u8) -> Option<LaneId> {
         self.nth(which, |lane| lane.is_up && !lane.hung_up)
     }
 
-    /// What was sent over it is written. Returns what is not, because no caller wants it any more.
+    /// Writes the requests of a connection. Returns those that are not written because no caller wants them any more.
     pub(super) fn write(&mut self, lane: LaneId, now: Moment) -> Vec<Pending> {
         let Some(known) = self.open.get_mut(&lane) else {
             return Vec::new();
@@ -133,7 +133,7 @@ impl Lanes {
         skipped
     }
 
-    /// Takes the oldest request that was written.
+    /// Removes and returns the oldest written request.
     pub(super) fn oldest(&mut self, lane: LaneId) -> Option<(Outgoing<Pending>, Moment)> {
         let requests = &mut self.open.get_mut(&lane)?.requests;
         let written_at = requests.front()?.1?;
@@ -142,14 +142,14 @@ impl Lanes {
         Some((outgoing, written_at))
     }
 
-    /// A connection breaks.
+    /// Breaks a connection.
     pub(super) fn ends(&mut self, which: u8, was_silent: bool, now: Moment) -> Option<(LaneId, LaneEnd<Pending>)> {
         let id = self.up(which)?;
         let cause = Some(Error::new(ErrorKind::Disconnected, "cut"));
         Some((id, self.end(id, cause, was_silent, now)?))
     }
 
-    /// A connection that was told to end, or that has nothing left to do, ends.
+    /// Ends a connection that was told to end, or that has no requests left.
     pub(super) fn hung_up(&mut self, now: Moment) -> Option<(LaneId, LaneEnd<Pending>)> {
         let is_done = |lane: &FuzzedLane| lane.is_up && lane.finished && (lane.hung_up || lane.requests.is_empty());
         let id = self.nth(0, is_done)?;

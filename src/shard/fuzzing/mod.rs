@@ -1,5 +1,6 @@
-//! A shard, told anything that its driver may tell it: any callers, any well-formed answers, ends of connections at any time, and time
-//! that passes with and without turns. `model` has a server that keeps its promises; here it does not.
+//! Fuzzes a shard with everything that its driver may tell it: any callers, any well-formed answers, ends of
+//! connections at any time, and time that passes with and without turns. The server of `model` keeps its promises; the
+//! server here does not.
 
 mod act;
 mod answer;
@@ -25,16 +26,16 @@ use super::input::{Input, Inputs, Mailbox};
 use super::request::Pending;
 use crate::net::dial::LaneEvent;
 
-/// How many effects one input may have, on top of some for each thing that there is.
+/// The maximum number of effects of one input, in addition to a number for each existing object.
 const EFFECTS_OF_NOTHING: usize = 64;
 
-/// How often a shard may be told the time while a while passes. Renewals come every few milliseconds at most.
+/// The maximum number of ticks while time passes. Renewals come every few milliseconds at most.
 const MOST_TICKS: usize = 20_000;
 
-/// How many things are done to one shard, at most.
+/// The maximum number of events for one shard.
 const MOST_ACTS: usize = 256;
 
-/// Plays what the bytes say on a shard.
+/// Plays the events that the bytes encode.
 pub(crate) fn shard(data: &[u8]) {
     let mut bytes = Unstructured::new(data);
     let Ok(terms) = Terms::arbitrary(&mut bytes) else {
@@ -60,7 +61,7 @@ struct Bench {
     lanes: Lanes,
     callers: Callers,
     survives_disconnect: bool,
-    /// Until when the shard has to be over, once it was shut down.
+    /// When the shard must have ended after its shutdown began.
     ends_by: Option<Instant>,
     is_over: bool,
 }
@@ -88,7 +89,7 @@ impl Bench {
         bench
     }
 
-    /// Tells the shard, and then what callers have sent because of that.
+    /// Passes an input to the shard, and then the inputs that callers have sent because of it.
     fn tell(&mut self, input: Input) {
         self.handle(input);
         while let Some(input) = self.next_input() {
@@ -154,7 +155,7 @@ impl Bench {
         }
     }
 
-    /// Something happens on a connection.
+    /// Passes an event of a connection.
     fn lane_event(&mut self, lane: LaneId, event: LaneEvent<Pending>) {
         let is_end = matches!(event, LaneEvent::Ended(_));
         self.tell(Input::Lane(lane, event));
@@ -163,7 +164,7 @@ impl Bench {
         }
     }
 
-    /// Time passes, and the shard is told when something is due.
+    /// Lets time pass, with a tick whenever one is due.
     fn pass(&mut self, time: Duration) {
         let until = self.now + time;
         for ticks in 0.. {
@@ -188,13 +189,13 @@ impl Bench {
         assert!(!is_late || self.is_over, "it does not end");
     }
 
-    /// Callers believe in nothing that a server may have given to others.
+    /// Checks that callers rely on nothing that a server may have granted to others.
     fn check_leases(&mut self) {
         self.callers.take_answers();
         self.callers.check_beliefs(self.now);
     }
 
-    /// The shard is gone: no caller waits for it, and no holder believes in it.
+    /// Checks that, after the end of the shard, no caller waits for it and no holder relies on a lease.
     fn end(mut self) {
         self.shard.abandon(self.now);
         drop(self.shard);

@@ -1,4 +1,4 @@
-//! The shard that is played with.
+//! The shard under test.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use crate::shards::ShardPlan;
 use crate::telemetry::sink::ShardSink;
 use crate::types::Ttl;
 
-/// What is chosen of a shard.
+/// The choices that describe a shard.
 #[derive(Arbitrary, Debug)]
 pub(super) struct Terms {
     policy: u8,

@@ -1,4 +1,4 @@
-//! The places alone.
+//! Tests of the queue positions alone.
 
 use tokio::sync::oneshot;
 
@@ -28,7 +28,7 @@ fn policy() -> RenewTerms {
     }
 }
 
-/// A place on a connection whose ticket is used.
+/// Adds a queue position on a connection, whose ticket is used.
 fn collected(places: &mut Places, lane: LaneId) -> (TicketId, Caller) {
     let id = places.insert(place(Some(lane)));
     let (ask, caller) = ask();

@@ -1,4 +1,4 @@
-//! What is kept for each lease.
+//! The registry's entry of a lease.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -9,36 +9,36 @@ use crate::lease::schedule::Pace;
 use crate::shard::ids::LaneId;
 use crate::types::Target;
 
-/// What is kept for each lease.
+/// The registry's entry of a lease.
 #[derive(Debug)]
 pub(super) struct LeaseEntry {
     pub(super) cell: Arc<LeaseCell>,
     pub(super) target: Target,
     pub(super) owner: LaneId,
     pub(super) phase: Phase,
-    /// Its own terms, if it has any.
+    /// Its own renewal terms, if they differ from the client's.
     pub(super) terms: Option<Box<Terms>>,
     pub(super) renew_at: Stamp,
-    /// When it is over, as far as its last grant or renewal goes.
+    /// When it ends according to its last grant or renewal.
     pub(super) ends: Stamp,
-    /// When it is reported lost: then, or sooner if it is in doubt.
+    /// When it is reported lost: at `ends`, or earlier if it is suspect.
     pub(super) deadline: Stamp,
-    /// Its place in the timer.
+    /// Its key in the timer.
     pub(super) timer: Option<Stamp>,
-    /// Its neighbours among the leases of its owner.
+    /// Its neighbours in the list of its owner's leases.
     pub(super) before: Neighbour,
     pub(super) behind: Neighbour,
 }
 
-/// How a lease is renewed that is not renewed as the client's others are.
+/// The renewal terms of a lease that differ from the client's.
 #[derive(Debug)]
 pub(super) struct Terms {
-    /// No renewal is sent from then on.
+    /// No renewal is sent from this instant on.
     pub(super) renew_until: Option<Stamp>,
     pub(super) pace: Option<Pace>,
 }
 
-/// The slot of a neighbour, if there is one: in half the room of an optional index.
+/// The optional slot of a neighbour, in half the space of an `Option<u32>`.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Neighbour(Option<NonZeroU32>);
 
@@ -53,23 +53,23 @@ impl Neighbour {
     }
 }
 
-/// Where a lease stands between grant and end.
+/// The phase of a lease between its grant and its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
     /// Held; the next renewal is in the future.
     Waiting,
-    /// Held; a renewal is on its way.
+    /// Held; a renewal is under way.
     Renewing,
-    /// Held; a renewal is due but there is no connection to send it over.
+    /// Held; a renewal is due, but there is no connection for it.
     Overdue,
-    /// Lost; kept until its guard is gone, to give back what the server may still hold.
+    /// Lost; kept until its guard is gone, to release what the server may still hold.
     Lost,
-    /// On its way back to the server. Nothing is renewed and nothing is reported any more.
+    /// Being released. It is neither renewed nor reported any more.
     Releasing,
 }
 
 impl Phase {
-    /// Whether it is held, as far as is known.
+    /// Whether the lease is held, as far as is known.
     pub(super) fn is_held(self) -> bool {
         !matches!(self, Self::Lost | Self::Releasing)
     }
@@ -81,7 +81,7 @@ impl LeaseEntry {
         until.is_none_or(|until| self.renew_at < until)
     }
 
-    /// Its own pace, if it has one.
+    /// Returns its own pace, if it has one.
     pub(super) fn pace(&self) -> Option<Pace> {
         self.terms.as_ref()?.pace
     }

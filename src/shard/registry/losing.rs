@@ -1,4 +1,4 @@
-//! Leases that are lost, or in doubt.
+//! Leases that are lost or suspect.
 
 use std::sync::Arc;
 
@@ -13,27 +13,28 @@ use crate::shard::ids::{LaneId, LeaseId};
 use crate::types::Ttl;
 use crate::unwind::catch;
 
-/// How long the leases of a connection outlive its end, if nothing is heard of them.
+/// How long the leases of a connection outlive its end if they are not renewed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Survival {
     /// Not at all.
     None,
-    /// Until then, or to the end of their TTL if that is sooner: when the server must have given them up.
+    /// Until this instant, when the server must have given them up, or until their TTL is over if that is earlier.
     Until(Instant),
-    /// To the end of their TTL.
+    /// Until their TTL is over.
     WholeTtl,
 }
 
 impl Registry {
-    /// The server has begun a lease anew with this TTL, by a request that was sent at `sent` over the connection `from`: it must be renewed
-    /// with its own, before that is over. Returns the connection that owned it.
+    /// Notes that the server restarted a lease with this TTL because of a request that was sent at `sent` over the
+    /// connection `from`. The lease must be renewed with its own TTL before that time is over. Returns the connection
+    /// that owned it.
     pub(crate) fn taken_back(&mut self, id: LeaseId, from: LaneId, sent: Moment, ttl: Ttl) -> Option<LaneId> {
         let until = self.schedule.deadline(self.seen(sent), ttl);
         self.suspect(id, Survival::Until(until));
         self.change_owner(id, from)
     }
 
-    /// Reports a lease as lost, unless it is lost or given back already. The entry stays until its guard is gone.
+    /// Reports a lease as lost, unless it is lost or released already. The entry stays until the guard is gone.
     pub(crate) fn lose(&mut self, id: LeaseId, why: LostReason, now: Instant) -> bool {
         if !self.is_held(id) {
             return false;
@@ -58,8 +59,9 @@ impl Registry {
         true
     }
 
-    /// A connection is gone. Its leases are either lost, or suspect until `take_overdue` has them renewed over another one,
-    /// though no longer than they `survive`. Returns what was lost. Costs as much as the connection owned.
+    /// Handles the end of a connection. Its leases are lost, or, if they `survive`, suspect until `take_overdue` has
+    /// them renewed over another connection or the survival ends. Returns the lost leases. Takes time in proportion to
+    /// the leases that the connection owned.
     pub(crate) fn owner_gone(&mut self, owner: LaneId, survive: Survival, why: LostReason, now: Instant) -> Vec<Claim> {
         let mut held = self.owned_by(owner);
         held.retain(|id| self.is_held(*id));
@@ -76,20 +78,21 @@ impl Registry {
         lost
     }
 
-    /// Tells the holders of all of them, before [`lose`](Self::lose) records and logs each: that runs users' code, which may take its time, or
-    /// panic, and no holder may believe in a lease meanwhile that the server gives to another.
+    /// Marks all these leases as lost for their holders, before [`lose`](Self::lose) records and logs each one.
+    /// Recording and logging run users' code, which may take time or panic, and meanwhile no holder may rely on a lease
+    /// that the server grants to others.
     fn tell_holders(&self, held: &[LeaseId], why: LostReason) {
         let entries = held.iter().filter_map(|id| self.entry(*id));
         entries.for_each(|entry| entry.cell.lose(why));
     }
 
-    /// All connections may have to be made anew, and the server remembers its leases: all that is held is suspect until
-    /// `take_overdue` has it renewed, though no longer than it survives.
+    /// Makes all held leases suspect until `take_overdue` has them renewed or the survival ends. Used when all
+    /// connections may have to be opened again, and the server remembers the leases.
     pub(crate) fn suspect_all(&mut self, survive: Survival) {
         self.all_held().into_iter().for_each(|id| self.suspect(id, survive));
     }
 
-    /// A lease must be renewed before it is sure that it is held.
+    /// Makes a lease suspect: only a renewal shows that it is held.
     fn suspect(&mut self, id: LeaseId, survive: Survival) {
         self.set_phase(id, Phase::Overdue);
         let (suspended, epoch) = (self.suspended, self.epoch);
@@ -102,7 +105,7 @@ impl Registry {
         self.arm(id);
     }
 
-    /// Reports everything that is held as lost. Returns what that was.
+    /// Reports all held leases as lost and returns their keys.
     pub(crate) fn lose_all(&mut self, why: LostReason, now: Instant) -> LostKeys {
         let held = self.all_held();
         self.tell_holders(&held, why);
@@ -119,7 +122,8 @@ impl Registry {
         self.ids().filter(|id| self.is_held(*id)).collect()
     }
 
-    /// The shard ends without having been shut down: these leases are kept no more, and their holders are told. Returns what was lost.
+    /// Ends the registry of a shard that ends without a shutdown: its holders are told that their leases are lost.
+    /// Returns the keys.
     pub(crate) fn abandon(&mut self, now: Instant) -> LostKeys {
         let held = self.all_held();
         self.tell_holders(&held, LostReason::ShardGone);

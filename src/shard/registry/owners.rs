@@ -1,10 +1,10 @@
-//! Which connection owns which leases, as the server counts it.
+//! Which connection owns which leases, as the server sees it.
 
 use super::{Neighbour, Phase, Registry};
 use crate::shard::ids::{LaneId, LeaseId};
 
 impl Registry {
-    /// Another connection owns a lease now. Returns the one that did before, if that is another and the lease is held.
+    /// Moves a lease to another connection. Returns the previous owner, if the lease is held and the owner changed.
     pub(crate) fn change_owner(&mut self, id: LeaseId, owner: LaneId) -> Option<LaneId> {
         let before = self.entry(id).filter(|entry| entry.phase.is_held())?.owner;
         if before == owner {
@@ -18,13 +18,13 @@ impl Registry {
         Some(before)
     }
 
-    /// How many leases of one connection are lost, and not given back yet.
+    /// Returns how many leases of a connection are lost and not yet released.
     pub(crate) fn lost_of(&self, owner: LaneId) -> usize {
         let ids = self.owned_by(owner).into_iter();
         ids.filter(|id| self.phase(*id) == Some(Phase::Lost)).count()
     }
 
-    /// The leases of one connection, the lost ones included.
+    /// Returns the leases of a connection, including lost ones.
     pub(super) fn owned_by(&self, owner: LaneId) -> Vec<LeaseId> {
         let mut ids = Vec::new();
         let mut next = self.owned.get(&owner).copied();
@@ -41,7 +41,7 @@ impl Registry {
         ids
     }
 
-    /// Puts the lease in a slot in front of those of its owner.
+    /// Inserts the lease in a slot at the head of its owner's list.
     pub(super) fn chain(&mut self, slot: u32, owner: LaneId) {
         let behind = self.owned.insert(owner, slot);
         if let Some(entry) = behind.and_then(|slot| self.at(slot)) {
@@ -53,7 +53,7 @@ impl Registry {
         }
     }
 
-    /// Takes the lease in a slot out of the chain of its owner.
+    /// Removes the lease in a slot from its owner's list.
     pub(super) fn unchain(&mut self, slot: u32) {
         let Some((owner, before, behind)) = self.at(slot).map(|entry| (entry.owner, entry.before, entry.behind)) else {
             return;

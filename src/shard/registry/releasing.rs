@@ -1,4 +1,4 @@
-//! Leases on their way back.
+//! Leases that are being released.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use crate::lease::cell::LeaseCell;
 use crate::shard::ids::{LaneId, LeaseId};
 use crate::types::{Key, Kind, Target};
 
-/// What has to be told to a server to give a lease back or to renew it.
+/// What a request needs to release or renew a lease.
 #[derive(Clone, Debug)]
 pub(crate) struct Claim {
     pub(crate) cell: Arc<LeaseCell>,
@@ -18,7 +18,7 @@ pub(crate) struct Claim {
 }
 
 impl Registry {
-    /// Begins to give a lease back: from now on it is neither renewed nor reported.
+    /// Begins to release a lease. From now on it is neither renewed nor reported.
     pub(crate) fn begin_release(&mut self, id: LeaseId, now: Instant) -> Option<Claim> {
         let was = self.phase(id).filter(|phase| *phase != Phase::Releasing)?;
         self.set_phase(id, Phase::Releasing);
@@ -32,12 +32,12 @@ impl Registry {
         Some(claim)
     }
 
-    /// Whether a lease is being given back.
+    /// Whether a lease is being released.
     pub(crate) fn is_on_its_way_back(&self, id: LeaseId) -> bool {
         self.phase(id) == Some(Phase::Releasing)
     }
 
-    /// Forgets a lease. Its token may be that of a later one by now, which stays known.
+    /// Removes a lease. If a later lease has the same token by now, that one stays known.
     pub(crate) fn remove(&mut self, id: LeaseId, now: Instant) {
         if self.entry(id).is_none() {
             return;
@@ -61,12 +61,12 @@ impl Registry {
         }
     }
 
-    /// A grant came when no caller waited for it any more, and is given back.
+    /// Counts a grant for which no caller waited any more, and which is released.
     pub(crate) fn orphaned(&mut self, kind: Kind) {
         self.metrics.orphan(kind);
     }
 
-    /// What the server needs to hear about a lease.
+    /// Returns what a request needs to name a lease.
     pub(crate) fn claim(&self, id: LeaseId) -> Option<Claim> {
         self.entry(id).map(|entry| Claim {
             cell: Arc::clone(&entry.cell),
@@ -75,7 +75,7 @@ impl Registry {
         })
     }
 
-    /// Returns the keys of leases that are on their way back.
+    /// Returns the keys of leases that are being released.
     pub(crate) fn releasing(&self) -> impl Iterator<Item = Key> + '_ {
         let entries = self.slots.iter().filter_map(|slot| slot.entry.as_ref());
         let releasing = entries.filter(|entry| entry.phase == Phase::Releasing);

@@ -1,4 +1,4 @@
-//! Renewals: what their answers mean for a lease, and when the next is due.
+//! Renewals: the effect of their answers on a lease, and when the next one is due.
 
 use tokio::time::Instant;
 
@@ -12,8 +12,8 @@ use crate::types::Token;
 use crate::types::Ttl;
 
 impl Registry {
-    /// A renewal that was sent at `sent_at` over the connection `from` succeeded; the server says that `left` is left of the lease.
-    /// Changes nothing if the lease is not held any more. Returns whether the lease goes on.
+    /// Handles a successful renewal that was sent at `sent` over the connection `from`; the server says that `left`
+    /// seconds are left. Changes nothing if the lease is no longer held. Returns whether the lease continues.
     pub(crate) fn renewed(&mut self, id: LeaseId, from: LaneId, sent: Moment, left: Option<u64>, now: Instant) -> bool {
         let (schedule, epoch) = (self.schedule, self.epoch);
         let (sent_at, now) = (self.seen(sent), self.moment(now));
@@ -33,7 +33,8 @@ impl Registry {
             entry.renew_at = epoch.stamp(schedule.renew_at(sent_at, ttl, entry.pace(), random));
         }
         entry.deadline = entry.ends;
-        // The connection that owns it stood when this was sent. Of others that says nothing.
+        // The answer proves that the connection `from` stood when the renewal was sent. It proves nothing about another
+        // owner.
         if entry.owner == from {
             entry.cell.stood(schedule.lost_when_suspended(sent));
         }
@@ -48,13 +49,13 @@ impl Registry {
         goes_on
     }
 
-    /// The server says that a lease whose renewal it was sent is not held. Returns whether that was news.
+    /// Handles the server's answer that a lease is not held. Returns whether this client still held it.
     pub(crate) fn renewal_rejected(&mut self, id: LeaseId, now: Instant) -> bool {
         self.metrics.renewal(RenewalOutcome::Rejected);
         self.lose(id, LostReason::Rejected, now)
     }
 
-    /// A renewal was not answered, or refused for a reason that passes: it stays due.
+    /// Notes that a renewal was not answered. It stays due.
     pub(crate) fn renewal_failed(&mut self, id: LeaseId) {
         self.metrics.renewal(RenewalOutcome::Unanswered);
         if self.phase(id) == Some(Phase::Renewing) {
@@ -63,7 +64,7 @@ impl Registry {
         }
     }
 
-    /// A renewal was refused for now by a server that is there: try again after a pause, while the lease lasts.
+    /// Schedules a renewal again after a pause, because the server refused it for now.
     pub(crate) fn retry_renewal_at(&mut self, id: LeaseId, when: Instant) {
         let when = self.epoch.stamp(when);
         if let Some(entry) = self.entry_mut(id).filter(|entry| entry.phase == Phase::Renewing) {
@@ -74,8 +75,8 @@ impl Registry {
         }
     }
 
-    /// Brings the next renewal forward to now; if it cannot be sent, it is kept for [`take_overdue`](Self::take_overdue). Not
-    /// where the lease is not renewed. Returns whether to send it.
+    /// Brings the next renewal forward to now, unless the lease is not renewed. Returns whether to send it. If it
+    /// cannot be sent, it is kept for [`take_overdue`](Self::take_overdue).
     pub(crate) fn renew_now(&mut self, id: LeaseId, connected: bool) -> bool {
         if !self
             .entry(id)
@@ -100,9 +101,9 @@ impl Registry {
     }
 }
 
-/// The lease that a renewal for `asked` brought, of which the server says that `left` seconds are left. Its word counts
-/// where it gave less than it was asked for; but servers that round down (seen: the Python server 0.5.0) say one less
-/// than they gave. Less than a second is as good as nothing.
+/// Returns the TTL that a renewal for `asked` obtained, when the server says that `left` seconds are left. The server's
+/// number counts if it is smaller. But servers that round down (observed: the Python server 0.5.0) name one second less
+/// than they granted, so that much less is ignored. `None` means less than a second, which is as good as nothing.
 pub(in crate::shard) fn granted_ttl(asked: Ttl, left: Option<u64>) -> Option<Ttl> {
     match left {
         Some(left) if left + 1 < asked.as_secs() => Ttl::from_secs(left),

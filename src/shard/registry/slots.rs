@@ -1,8 +1,9 @@
-//! Where the leases of a registry stand. It grows by whole pieces: a list that doubles would leave up to half of its room empty.
+//! Storage for the leases of a registry. It grows in pieces of fixed size, because a vector that doubles would leave up
+//! to half of its space unused.
 
 use super::entry::LeaseEntry;
 
-/// How many slots are made at once.
+/// The number of slots in a piece.
 const PIECE: usize = 256;
 
 #[derive(Debug, Default)]
@@ -14,12 +15,12 @@ pub(super) struct LeaseSlot {
     pub(super) entry: Option<LeaseEntry>,
 }
 
-/// There may be a million of them.
+/// A registry may hold a million slots.
 #[cfg(all(test, target_pointer_width = "64"))]
 const _: () = assert!(size_of::<LeaseSlot>() <= 80);
 
 impl Slots {
-    /// Makes an empty slot and returns its index.
+    /// Adds an empty slot and returns its index.
     pub(super) fn add(&mut self) -> u32 {
         if self.0.last().is_none_or(|piece| piece.len() == PIECE) {
             self.0.push(Vec::with_capacity(PIECE));
@@ -40,7 +41,7 @@ impl Slots {
         self.0.get_mut(index / PIECE)?.get_mut(index % PIECE)
     }
 
-    /// All of them, by their indices.
+    /// Iterates over all slots in the order of their indices.
     pub(super) fn iter(&self) -> impl Iterator<Item = &LeaseSlot> {
         self.0.iter().flatten()
     }

@@ -1,4 +1,4 @@
-//! Instants in half the room: a registry keeps several for each lease.
+//! Instants in half the space, because a registry stores several for each lease.
 
 use std::num::NonZeroU64;
 use std::time::Duration;
@@ -7,15 +7,16 @@ use tokio::time::Instant;
 
 use crate::clock::{after, before};
 
-/// What stamps count from: any instant, since they reach 292 years back and 292 years ahead.
+/// The origin of stamps. It may be any instant, since stamps reach 292 years back and 292 years ahead.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Epoch(pub(super) Instant);
 
-/// An instant, to the nanosecond. Stamps of one epoch have the order of their instants; what is farther away counts as 292 years.
+/// An instant, to the nanosecond. Stamps of one epoch have the order of their instants; more distant instants count as
+/// 292 years away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Stamp(NonZeroU64);
 
-/// The stamp of the epoch.
+/// The stamp of the epoch itself.
 const MIDDLE: u64 = 1 << 63;
 
 impl Epoch {
@@ -40,7 +41,7 @@ impl Stamp {
         Self(NonZeroU64::new(number).unwrap_or(NonZeroU64::MIN))
     }
 
-    /// So much earlier.
+    /// Returns the stamp that is earlier by `duration`.
     pub(super) fn earlier_by(self, duration: Duration) -> Self {
         Self::of(self.0.get().saturating_sub(nanos(duration)))
     }

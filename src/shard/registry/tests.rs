@@ -1,4 +1,4 @@
-//! The registry against a clock that the test owns.
+//! Tests of the registry with a clock that the test controls.
 
 use super::*;
 use crate::lease::cell::LeaseState;
@@ -201,7 +201,8 @@ fn the_servers_word_counts_where_it_gave_less_but_rounding_down_is_no_less() {
     assert_eq!(given(10, Some(99)), Some(10));
 }
 
-/// Its holder keeps the lost one for as long as it likes, and the session may be granted the same token again meanwhile.
+/// The holder may keep the lost lease for as long as it likes, and meanwhile the session may be granted the same token
+/// again.
 #[tokio::test(start_paused = true)]
 async fn a_token_that_was_lost_and_granted_again_is_the_later_lease_whatever_becomes_of_the_first() {
     let mut registry = registry(0.5).knowing_tokens(true);
@@ -253,7 +254,7 @@ async fn what_is_in_doubt_lasts_no_longer_than_its_server_keeps_it_unless_it_is_
     tokio::time::advance(secs(1.0)).await;
     registry.renewed(id, 1, Instant::now().into(), None, Instant::now());
     assert_eq!((cell.state(), cell.remaining()), (LeaseState::Held, secs(95.0)));
-    // Where the leader has changed it is known there; and nothing makes it longer than it is.
+    // After a change of the leader, the new one knows the lease. Nothing makes the lease longer than it is.
     registry.suspect_all(Survival::WholeTtl);
     assert_eq!(cell.remaining(), secs(95.0));
     registry.suspect_all(Survival::Until(now + secs(1000.0)));
@@ -304,7 +305,7 @@ async fn a_lease_is_taken_over_by_renewing_it_now_unless_it_is_not_to_be_renewed
     assert_eq!(registry.lose_all(LostReason::Failback, Instant::now()).count(), 0);
 }
 
-/// All that was due is due sooner, and what was sent before counts from before.
+/// Everything becomes due earlier, and a renewal that was sent before the suspend counts from before it.
 #[tokio::test(start_paused = true)]
 async fn a_suspend_brings_everything_forward() {
     let mut registry = registry(0.5);
@@ -318,13 +319,13 @@ async fn a_suspend_brings_everything_forward() {
     assert_eq!(registry.next_due(), Some(renewal - secs(3.0)), "it is the same one");
     let due = registry.tick(start + secs(2.0), TOGETHER, true);
     assert_eq!(due.renew.len(), 2);
-    // Sent before a suspend of 4 s, answered behind it.
+    // Sent before a suspend of 4 s, answered after it.
     let sent = registry.moment(start + secs(2.0));
     registry.note_suspended(secs(7.0), start + secs(2.0));
     assert!(registry.renewed(id, 1, sent, Some(10), start + secs(2.0)));
     let now = registry.moment(start + secs(2.0));
     assert_eq!(cell.remaining_at(now), secs(9.5 - 4.0));
-    // The other was not renewed: 9 s are over.
+    // The other lease was not renewed: 9 s of it are over.
     assert_eq!(other.remaining_at(now), secs(0.5));
     registry.note_suspended(secs(7.5), start + secs(2.0));
     assert_eq!(registry.tick(start + secs(2.0), TOGETHER, true).expired.count(), 1);
@@ -334,7 +335,7 @@ async fn a_suspend_brings_everything_forward() {
     );
 }
 
-/// However long its TTL is: the server may have given up its connection.
+/// Even a long TTL does not help, because the server may have given up the connection.
 #[tokio::test(start_paused = true)]
 async fn a_long_suspend_ends_leases_that_depend_on_their_connection() {
     let start = Instant::now();
@@ -364,7 +365,7 @@ async fn a_long_suspend_ends_leases_that_depend_on_their_connection() {
     let (id, cell) = insert(&mut depends);
     depends.note_suspended(secs(11.0), start);
     assert_eq!(depends.tick(start, TOGETHER, true), Due::default());
-    // What was sent since shows that the connection stood: if it went over that one.
+    // A renewal that was sent since then shows that the connection stood, if it went over that connection.
     for (from, is_lost) in [(1, false), (2, true)] {
         assert!(depends.renew_now(id, true));
         let sent = depends.moment(start);
@@ -393,7 +394,7 @@ fn renewals_that_are_due_soon_leave_with_one_that_is_due_but_only_a_few_of_them(
     for _ in 0..100 {
         insert(&mut registry, 10, start, RenewTerms::default());
     }
-    // They are spread over a second, so some are due within the time, and seldom more than the few.
+    // The renewals are spread over a second, so some are due within the time, and seldom more than the maximum.
     let mut renewed = 0;
     let mut largest = 0;
     while let Some(due) = registry.next_due().filter(|due| *due < start + secs(7.0)) {
@@ -402,7 +403,7 @@ fn renewals_that_are_due_soon_leave_with_one_that_is_due_but_only_a_few_of_them(
         (renewed, largest) = (renewed + now, largest.max(now));
     }
     assert_eq!((renewed, largest), (100, TOGETHER.most));
-    // Those that are due leave all at once, however many they are.
+    // Renewals that are due leave together, however many they are.
     let late = start + secs(5.6);
     let mut registry = self::registry(0.5);
     for _ in 0..100 {

@@ -1,4 +1,4 @@
-//! The tries that are asked again, alone.
+//! Tests of the tries that are sent again.
 
 use super::*;
 use crate::lease::policy::RenewTerms;
@@ -8,7 +8,7 @@ fn name(name: &str) -> StableRef {
     StableRef::new(name).unwrap()
 }
 
-/// A try of no caller, written over a connection of this name.
+/// Creates a try without a caller of its own, first written over a connection with this name.
 fn probe(key_name: &str, under: &str) -> Repeat {
     Repeat::of_probe((Target::Lock, key(key_name)), None, name(under))
 }
@@ -25,7 +25,7 @@ fn repeats(tries: &[(&str, &str)]) -> Repeats {
     repeats
 }
 
-/// The next name gets a connection. Returns the name.
+/// Gives the next name a connection. Returns the name.
 fn present(repeats: &mut Repeats, lane: LaneId) -> Option<String> {
     let named = repeats.next()?;
     named.lane = Some(lane);

@@ -1,4 +1,4 @@
-//! Which caller gets a grant, and which has lost its server wait.
+//! Finds the caller that gets a grant, and the caller that has lost its server wait.
 
 use tokio::time::Instant;
 
@@ -6,12 +6,12 @@ use super::{Waiter, Waits};
 use crate::shard::ids::WaitKey;
 
 impl<W: Waiter> Waits<W> {
-    /// Returns the caller for which the last server wait of a key was started.
+    /// Returns the caller for which the key's last server wait was started.
     pub(crate) fn last_covered(&self, key: &WaitKey) -> Option<&W> {
         self.keys.get(key)?.last_covered()
     }
 
-    /// Takes out the caller that gets a grant of this key.
+    /// Removes and returns the caller that gets a grant of this key.
     pub(crate) fn claim(&mut self, key: &WaitKey, now: Instant) -> Option<W> {
         self.sync(key, now);
         let claimed = self.keys.get_mut(key)?.claim();
@@ -25,13 +25,14 @@ impl<W: Waiter> Waits<W> {
         self.keys.get(key)?.first()
     }
 
-    /// Returns the first caller without a server wait: when one has ended, the caller that has lost it.
+    /// Returns the first caller without a server wait. After a server wait has ended, this is the caller that lost it.
     pub(crate) fn uncovered(&mut self, key: &WaitKey, now: Instant) -> Option<&mut W> {
         self.sync(key, now);
         self.keys.get_mut(key)?.uncovered()
     }
 
-    /// Takes out the first caller without a server wait: when one has ended without a grant, the caller that has lost it.
+    /// Removes and returns the first caller without a server wait. After a server wait has ended without a grant, this
+    /// is the caller that lost it.
     pub(crate) fn take_uncovered(&mut self, key: &WaitKey, now: Instant) -> Option<W> {
         self.sync(key, now);
         let taken = self.keys.get_mut(key)?.take_uncovered();
@@ -39,15 +40,15 @@ impl<W: Waiter> Waits<W> {
         taken.map(|entry| entry.wait)
     }
 
-    /// A server has said that a key is held. That is of interest while a caller waits for the key.
+    /// Notes a server's answer that a key is held. It matters only while a caller waits for the key.
     pub(crate) fn refused(&mut self, key: &WaitKey, at: Instant) {
         if let Some(queue) = self.keys.get_mut(key) {
             queue.refused(at);
         }
     }
 
-    /// Returns when a server said that a key is held, if a caller waits for it here and another may take that for an answer of its
-    /// own: see [`KeyQueue::refused_at`].
+    /// Returns when a server said that a key is held, if a caller waits for it here and the answer also counts for
+    /// other callers: see [`KeyQueue::refused_at`].
     pub(crate) fn refused_at(&mut self, key: &WaitKey, now: Instant) -> Option<Instant> {
         self.sync(key, now);
         self.keys.get(key)?.refused_at(now)

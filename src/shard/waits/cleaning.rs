@@ -1,4 +1,4 @@
-//! Callers that are gone, server waits that no caller wants, and the end of all waits.
+//! Removes callers that are gone, surplus server waits, and finally all waits.
 
 use std::time::Duration;
 
@@ -9,11 +9,11 @@ use super::{CLEAN_AT_LEAST, Waiter, Waits, queue};
 use crate::shard::ids::WaitKey;
 use crate::types::Target;
 
-/// How long a server wait is kept that has no caller.
+/// How long a server wait without a caller is kept.
 pub(crate) const KEPT_UNCLAIMED: Duration = Duration::from_secs(1);
 
 impl<W: Waiter> Waits<W> {
-    /// Throws out all callers that are gone.
+    /// Removes all callers that are gone.
     pub(crate) fn clean(&mut self, now: Instant) {
         let keys: Vec<WaitKey> = self.keys.keys().cloned().collect();
         for key in keys {
@@ -25,8 +25,8 @@ impl<W: Waiter> Waits<W> {
         self.clean_at = (2 * self.len()).max(CLEAN_AT_LEAST);
     }
 
-    /// Takes how many server waits of which keys no caller has wanted for [`KEPT_UNCLAIMED`], in the order of the keys. The others
-    /// count anew.
+    /// Returns the number of server waits, for each key, that no caller has wanted for [`KEPT_UNCLAIMED`], in the order
+    /// of the keys. They are counted only once; for the remaining ones, the time starts again.
     pub(crate) fn take_unclaimed(&mut self, now: Instant) -> Vec<(WaitKey, usize)> {
         let Some(since) = now.checked_sub(KEPT_UNCLAIMED) else {
             return Vec::new();
@@ -37,7 +37,7 @@ impl<W: Waiter> Waits<W> {
             .filter(|(_, count)| *count > 0)
             .map(|(key, count)| (key.clone(), count))
             .collect();
-        // So that equal histories have equal effects.
+        // Sorted, so that equal histories produce equal effects.
         let limit = |target| match target {
             Target::Lock => 0,
             Target::Semaphore(limit) => limit.get(),
@@ -46,12 +46,13 @@ impl<W: Waiter> Waits<W> {
         unclaimed
     }
 
-    /// Takes out all that have no queue position on the server, and what is bound, in order of arrival.
+    /// Removes all entries without a queue position on the server, and all bound entries. Returns them in order of
+    /// arrival.
     pub(crate) fn drain(&mut self, now: Instant) -> Vec<W> {
         self.drain_with(now, |queue| queue.drain().collect())
     }
 
-    /// Takes out all callers, and what is bound, in order of arrival.
+    /// Removes all callers and all bound entries. Returns them in order of arrival.
     pub(crate) fn drain_all(&mut self, now: Instant) -> Vec<W> {
         self.drain_with(now, |queue| {
             let uncovered: Vec<_> = queue.drain().collect();
@@ -69,8 +70,8 @@ impl<W: Waiter> Waits<W> {
         drained.into_iter().map(|entry| entry.wait).collect()
     }
 
-    /// Each is looked at once for every one that came since: a constant cost, and those that are gone never outnumber the others
-    /// for long.
+    /// Removes callers that are gone once the number of waits has doubled since the last cleaning. So each new wait
+    /// costs a constant amount of cleaning, and callers that are gone never outnumber the others for long.
     pub(super) fn clean_if_many(&mut self, now: Instant) {
         if self.len() >= self.clean_at {
             self.clean(now);

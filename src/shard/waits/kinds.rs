@@ -1,16 +1,16 @@
-//! What waits, what it lacks, and what starts over a connection.
+//! Kinds of waits, and what may be missing for them.
 
 use crate::net::lane::Caller;
 use crate::shard::ids::{Arrival, WaitKey};
 use crate::shard::progress::WaitsFor;
 
-/// Something that waits, and that can be told for what.
+/// A wait that can be told what it waits for.
 pub(crate) trait Waiter: Caller {
     /// Notes what it waits for from now on.
     fn waits_for(&self, what: WaitsFor);
 }
 
-/// What occupies a connection.
+/// The use of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Occupant {
     /// A server wait.
@@ -22,35 +22,35 @@ pub(crate) enum Occupant {
 /// Why a wait has no connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Lack {
-    /// None could be established for it so far.
+    /// No attempt to open one has succeeded so far.
     NotEstablished,
-    /// As many as there may be are in use.
+    /// All connections that the limits allow are in use.
     InUse,
-    /// The server takes no more.
+    /// The server accepts no more connections.
     Full,
 }
 
-/// How soon a key gets a connection.
+/// The order in which keys get connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Urgency {
     /// One of its callers holds other leases of this client.
     Holding,
-    /// It has no server wait yet, or a ticket is wanted.
+    /// It has no server wait yet, or a caller wants a ticket.
     First,
-    /// It has one, or this client holds it itself.
+    /// It has a server wait, or this client holds the key itself.
     Late,
 }
 
 /// What starts over a connection.
 #[derive(Debug)]
 pub(crate) enum Start<W> {
-    /// A server wait, on the terms of [`last_covered`](Waits::last_covered).
+    /// A server wait, with the terms of [`last_covered`](Waits::last_covered).
     Wait(WaitKey),
     /// A ticket.
     Ticket(WaitKey, Arrival, W),
 }
 
-/// Something that was bound to a session, and starts again in it.
+/// A wait that belongs to a session and starts again in it.
 #[derive(Debug)]
 pub(crate) struct Bound<W> {
     pub(crate) key: WaitKey,

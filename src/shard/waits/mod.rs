@@ -1,19 +1,21 @@
-//! Who waits for what, and what waits for it on the server. Pure: the caller brings the clock and does the I/O.
+//! The waiting callers, and the waits on the server that serve them. Pure: the caller of this module provides the time
+//! and does the I/O.
 //!
-//! A wait blocks its connection, so connections are scarce and callers may be many. They are kept apart:
+//! A wait blocks its connection. Connections are scarce and callers may be many, so the two are kept apart:
 //!
 //! - **Callers** of a key stand in order of arrival. A grant goes to the first of them, whichever request brought it.
-//! - **Server waits** are the `l` that block on the server, each on a connection. They belong to no caller in particular. A key
-//!   gets as many as it has callers, up to a bound. When a caller goes away, its server wait serves the next: so a
-//!   position in the server's queue is passed on, and is given up only when no caller has wanted it for a while.
-//! - A key whose callers have no server wait is **tried** now and then over a pipelined connection ([`tries`]), so that it is
-//!   had soon after it is free, however many other waits there are.
+//! - **Server waits** are `l` requests that block on the server, each on a connection. They belong to no caller in
+//!   particular. A key gets one for each caller, up to a limit. When a caller goes away, its server wait serves the
+//!   next caller. So the position in the server's queue is passed on. It is given up only when no caller has wanted it
+//!   for a while.
+//! - A key whose callers have no server wait is **tried** from time to time over a pipelined connection ([`tries`]). So
+//!   it is acquired soon after it is free, however many other waits there are.
 //! - **Tickets** are callers that want a queue position of their own. Each takes a connection.
-//! - What waited in a session, and lost its connection, is **bound**: it needs a connection in that session.
+//! - A wait that belongs to a session and has lost its connection is **bound**: it needs a connection in that session.
 //!
-//! The next connection goes to a key of whose callers one holds other leases meanwhile, since other callers may wait for
-//! those; then to a key without a server wait; then to the others, and to keys that this client holds itself, which only
-//! it can release. Within each of these groups it is first come, first served.
+//! The next connection goes to a key one of whose callers holds other leases, since other callers may wait for those.
+//! Then come keys without a server wait. Last come the other keys, and keys that this client holds itself and that
+//! therefore only it can release. Within each group, the order of arrival decides.
 
 mod claims;
 mod cleaning;
@@ -34,33 +36,33 @@ pub(crate) use self::rate::{Lingering, TokenBucket};
 use self::tries::TryTimes;
 use super::ids::{Arrival, WaitKey};
 
-/// Fewer waits than this are not worth looking through for callers that are gone.
+/// With fewer waits than this, callers that are gone are not searched for.
 const CLEAN_AT_LEAST: usize = 1024;
 
 /// The waits of one shard.
 #[derive(Debug)]
 pub(crate) struct Waits<W> {
     keys: HashMap<WaitKey, KeyQueue<W>>,
-    /// Of each key that could use one more connection: its next, by urgency and arrival.
+    /// For each key that can use one more connection, its next entry by urgency and arrival.
     ready: BTreeMap<(Urgency, Arrival), WaitKey>,
-    /// Of each key: the first that is bound.
+    /// For each key, its first bound entry.
     bound: BTreeMap<Arrival, WaitKey>,
     tries: TryTimes,
     next_arrival: Arrival,
     most_per_key: usize,
-    /// Why those have no connection that have none.
+    /// Why waits without a connection have none.
     lack: Lack,
     /// Sums over all keys.
     startable: usize,
     local: usize,
     at_server: usize,
-    /// So many waits, the gone included, are looked through for those that are gone.
+    /// The number of waits, including those of callers that are gone, at which the next cleaning starts.
     clean_at: usize,
 }
 
 impl<W: Waiter> Waits<W> {
-    /// `most_per_key`: how many connections a key may occupy. `seed`: what sets the times of its tries apart from those of other
-    /// clients.
+    /// Creates an empty collection. `most_per_key` is the maximum number of connections that a key may occupy. `seed`
+    /// makes the times of this client's tries differ from those of other clients.
     pub(crate) fn new(most_per_key: usize, seed: u64) -> Self {
         Self {
             keys: HashMap::new(),
@@ -77,8 +79,8 @@ impl<W: Waiter> Waits<W> {
         }
     }
 
-    /// A caller waits, behind all others. `holding`: it holds other leases of this client meanwhile. `ours`: this client holds all
-    /// that can be held of the key.
+    /// Adds a caller behind all others. `holding` says that it holds other leases of this client. `ours` says that this
+    /// client holds the key's lock or all its slots.
     pub(crate) fn push(&mut self, key: WaitKey, wait: W, holding: bool, ours: bool, now: Instant) {
         let entry = self.enter(None, wait, holding);
         self.change(key, now, |queue| {
@@ -88,14 +90,14 @@ impl<W: Waiter> Waits<W> {
         self.clean_if_many(now);
     }
 
-    /// A caller wants a ticket. `arrival`: where it stood before, if it did; otherwise it stands behind all others.
+    /// Adds a caller that wants a ticket, at its former position `arrival`, or behind all others.
     pub(crate) fn push_ticket(&mut self, key: WaitKey, arrival: Option<Arrival>, wait: W, now: Instant) {
         let entry = self.enter(arrival, wait, false);
         self.change(key, now, |queue| queue.push_ticket(entry));
         self.clean_if_many(now);
     }
 
-    /// Something must be sent again in its session. `arrival`: where it stood before, if it did.
+    /// Adds a wait that must be sent again in its session, at its former position `arrival`, or behind all others.
     pub(crate) fn push_bound(
         &mut self,
         key: WaitKey,
@@ -108,26 +110,26 @@ impl<W: Waiter> Waits<W> {
         self.change(key, now, |queue| queue.push_bound(arrival, wait, occupant));
     }
 
-    /// Whether anything waits that any connection would do for.
+    /// Whether any entry can use an arbitrary connection.
     pub(crate) fn has_ready(&self) -> bool {
         !self.ready.is_empty()
     }
 
-    /// Whether anything waits for a connection in its session.
+    /// Whether any entry needs a connection in its session.
     pub(crate) fn has_bound(&self) -> bool {
         !self.bound.is_empty()
     }
 
-    /// How many more connections could be used now.
+    /// Returns how many more connections could be used now.
     pub(crate) fn startable(&self) -> usize {
         self.startable
     }
 
-    /// The key whose turn it is to get a connection.
+    /// Returns the key that gets the next connection.
     pub(crate) fn next(&mut self, now: Instant) -> Option<&WaitKey> {
         loop {
             let (at, key) = self.ready.first_key_value().map(|(at, key)| (*at, key.clone()))?;
-            // Its caller may have gone since.
+            // Its caller may be gone by now.
             self.sync(&key, now);
             let first = self.ready.first_key_value().map(|(first, _)| *first);
             if first == Some(at) {
@@ -137,7 +139,8 @@ impl<W: Waiter> Waits<W> {
         self.ready.first_key_value().map(|(_, key)| key)
     }
 
-    /// Starts what is next over a connection that is there. It occupies that until it has [ended](Self::ended).
+    /// Starts the next entry over a connection that is up. The entry occupies the connection until it has
+    /// [ended](Self::ended).
     pub(crate) fn begin(&mut self, now: Instant) -> Option<Start<W>> {
         let key = self.next(now)?.clone();
         let ticket = self.keys.get_mut(&key)?.begin();
@@ -148,7 +151,7 @@ impl<W: Waiter> Waits<W> {
         })
     }
 
-    /// Starts the next that needs a connection in its session.
+    /// Starts the next entry that needs a connection in its session.
     pub(crate) fn begin_bound(&mut self, now: Instant) -> Option<Bound<W>> {
         let key = self.bound.first_key_value()?.1.clone();
         self.sync(&key, now);
@@ -162,7 +165,7 @@ impl<W: Waiter> Waits<W> {
         })
     }
 
-    /// A connection does not wait for this key any more.
+    /// Notes that a connection no longer waits for this key.
     pub(crate) fn ended(&mut self, key: &WaitKey, occupant: Occupant, now: Instant) {
         self.change_if_there(key, now, |queue| queue.ended(occupant));
     }
@@ -173,12 +176,12 @@ impl<W: Waiter> Waits<W> {
         self.keys.get(key).is_none_or(KeyQueue::has_surplus)
     }
 
-    /// A server wait that no caller wants becomes an errand that gives its queue position up.
+    /// Turns a surplus server wait into a request that gives its queue position up.
     pub(crate) fn turn_into_errand(&mut self, key: &WaitKey, now: Instant) {
         self.change_if_there(key, now, KeyQueue::turn_into_errand);
     }
 
-    /// Why those have no connection that have none, from now on. They are told.
+    /// Sets why waits without a connection have none, and tells them.
     pub(crate) fn lacks(&mut self, lack: Lack) {
         if std::mem::replace(&mut self.lack, lack) != lack {
             let queues = self.keys.values_mut();
@@ -186,12 +189,12 @@ impl<W: Waiter> Waits<W> {
         }
     }
 
-    /// This client has taken all that can be held of a key.
+    /// Notes that this client holds the key's lock or all its slots.
     pub(crate) fn mark_ours(&mut self, key: &WaitKey, now: Instant) {
         self.change_if_there(key, now, |queue| queue.set_ours(true));
     }
 
-    /// This client releases a key: if nothing stands for it on the server, it is tried at once.
+    /// Notes that this client releases a key. If the key has no wait on the server, it is tried at once.
     pub(crate) fn released(&mut self, key: &WaitKey, now: Instant) {
         if self.keys.contains_key(key) {
             self.change_if_there(key, now, |queue| queue.set_ours(false));
@@ -199,13 +202,13 @@ impl<W: Waiter> Waits<W> {
         }
     }
 
-    /// A key to be tried now over the pipelined connection, whose answer [ends](Self::tried) that. Those are passed over that are
-    /// held `here` themselves: nobody else can grant them.
+    /// Returns a key that shall be tried now over the pipelined connection. [`tried`](Self::tried) ends the try. Keys
+    /// that are entirely held `here` are skipped, because no server can grant them.
     pub(crate) fn take_due(&mut self, now: Instant, here: impl Fn(&WaitKey) -> bool) -> Option<WaitKey> {
         loop {
             let key = self.tries.take(now, &here)?;
             self.change_if_there(&key, now, |queue| queue.set_ours(false));
-            // The callers may all have gone.
+            // All its callers may be gone.
             if self.keys.get(&key).is_some_and(|queue| queue.shown.wants_tries) {
                 return Some(key);
             }
@@ -213,27 +216,27 @@ impl<W: Waiter> Waits<W> {
         }
     }
 
-    /// A key was tried.
+    /// Notes the end of a try.
     pub(crate) fn tried(&mut self, key: &WaitKey, now: Instant) {
         self.tries.ended(key, now);
     }
 
-    /// When a key is to be tried next.
+    /// Returns when a key is next tried.
     pub(crate) fn next_try(&self, now: Instant) -> Option<Instant> {
         self.tries.next_due(now)
     }
 
-    /// Returns how many wait without a queue position on the server. Some of their callers may be gone.
+    /// Returns the number of waits without a queue position on the server. Some of their callers may be gone.
     pub(crate) fn local(&self) -> usize {
         self.local
     }
 
-    /// Returns how many have a queue position on the server.
+    /// Returns the number of waits with a queue position on the server.
     pub(crate) fn at_server(&self) -> usize {
         self.at_server
     }
 
-    /// Whether there is neither a caller nor anything on the server.
+    /// Whether there is neither a caller nor a wait on the server.
     pub(crate) fn is_empty(&self) -> bool {
         self.keys.is_empty()
     }
@@ -270,7 +273,7 @@ impl<W: Waiter> Waits<W> {
         }
     }
 
-    /// Makes everything that is kept in mind of a key true again, and forgets the key if nothing is left of it.
+    /// Updates everything that is derived from a key's queue, and removes the queue if it is empty.
     fn sync(&mut self, key: &WaitKey, now: Instant) {
         let Some(queue) = self.keys.get_mut(key) else { return };
         queue.prune();

@@ -8,24 +8,25 @@ use super::{Lack, Occupant, Urgency, Waiter};
 use crate::shard::ids::Arrival;
 use crate::shard::progress::{WaitsFor, is_fresh};
 
-/// Something that waits.
+/// A waiting entry.
 #[derive(Debug)]
 pub(super) struct WaitEntry<W> {
     pub(super) arrival: Arrival,
     pub(super) wait: W,
-    /// Its caller holds other leases of this client meanwhile.
+    /// Whether its caller holds other leases of this client.
     holding: bool,
-    /// How many waited for a connection when it came.
+    /// How many waits had no connection when it arrived.
     ahead: u32,
     told: Told,
 }
 
-/// What a caller was told.
+/// What a caller was last told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Told {
-    /// It stands behind other callers.
+    /// It waits behind other callers.
     Behind,
-    /// It is the next, but there is no connection for it, for this reason. Whether its key has its share of them.
+    /// It is next, but has no connection, for this reason. The flag says whether its key already occupies the maximum
+    /// number of connections.
     Next(Lack, bool),
     /// It has a server wait.
     Covered,
@@ -59,47 +60,48 @@ impl<W: Waiter> WaitEntry<W> {
     }
 }
 
-/// What waits for one key.
+/// The waits for one key.
 #[derive(Debug)]
 pub(super) struct KeyQueue<W> {
-    /// Callers that want a grant, in order. The first of them, as many as there are server waits, are covered.
+    /// Callers that want a grant, in order. As many of the first ones as there are server waits are *covered*.
     callers: VecDeque<WaitEntry<W>>,
     /// Callers that want a ticket, in order.
     tickets: VecDeque<WaitEntry<W>>,
-    /// What must be sent again in its session, in order, and what it will be counted as.
+    /// Waits that must be sent again in their session, in order, and the use that each will make of its connection.
     bound: VecDeque<(WaitEntry<W>, Occupant)>,
-    /// How many server waits there are.
+    /// The number of server waits.
     server_waits: usize,
-    /// Server waits among `bound`.
+    /// The number of server waits among `bound`.
     resuming: usize,
-    /// How many connections stand for one ticket each.
+    /// The number of connections that belong to one ticket each.
     own: usize,
-    /// How many of the callers hold other leases.
+    /// The number of callers that hold other leases.
     holding: usize,
     /// When a server last said that the key is held.
     refused_at: Option<Instant>,
-    /// This client holds all that can be held of the key: no server can grant it before this client has released it.
+    /// Whether this client holds the key's lock or all its slots, so that no server can grant it before this client
+    /// releases it.
     ours: bool,
-    /// At least so many server waits have had no caller, since then.
+    /// Since this instant, at least this number of server waits have had no caller.
     unclaimed: Option<(Instant, usize)>,
-    /// What [`Waits`](super::Waits) keeps in mind of it.
+    /// The figures that [`Waits`](super::Waits) has taken into account.
     pub(super) shown: Figures,
 }
 
-/// What there is to know of a key's queue from outside.
+/// What [`Waits`](super::Waits) needs to know of a key's queue.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Figures {
-    /// The next that may be sent over any connection.
+    /// The next entry that may be sent over any connection.
     pub(super) ready: Option<(Urgency, Arrival)>,
-    /// The next that needs a connection in its own session.
+    /// The next entry that needs a connection in its own session.
     pub(super) bound: Option<Arrival>,
-    /// How many more connections it could use now.
+    /// How many more connections the key could use now.
     pub(super) startable: usize,
-    /// How many have no queue position on the server.
+    /// The number of waits without a queue position on the server.
     pub(super) local: usize,
-    /// How many have one.
+    /// The number of waits with one.
     pub(super) at_server: usize,
-    /// Someone waits, and nothing on the server will tell when the key is free.
+    /// Whether a caller waits while no wait on the server will tell when the key is free.
     pub(super) wants_tries: bool,
 }
 
@@ -137,7 +139,8 @@ impl<W: Waiter> KeyQueue<W> {
         self.bound.insert(index, (entry, occupant));
     }
 
-    /// The next starts, over any connection. Returns the ticket; `None` if it is a server wait for the first caller without one.
+    /// Starts the next entry, over any connection. Returns the ticket, or `None` for a server wait of the first caller
+    /// without one.
     pub(super) fn begin(&mut self) -> Option<WaitEntry<W>> {
         let (_, arrival) = self.shown.ready?;
         if self.tickets.front().is_some_and(|ticket| ticket.arrival == arrival) {
@@ -148,7 +151,7 @@ impl<W: Waiter> KeyQueue<W> {
         None
     }
 
-    /// The next starts that needs a connection in its own session.
+    /// Starts the next entry that needs a connection in its own session.
     pub(super) fn begin_bound(&mut self) -> Option<(WaitEntry<W>, Occupant)> {
         let (entry, occupant) = self.bound.pop_front()?;
         match occupant {
@@ -169,13 +172,13 @@ impl<W: Waiter> KeyQueue<W> {
         *count = count.saturating_sub(1);
     }
 
-    /// A server wait becomes an errand that gives its queue position up.
+    /// Turns a server wait into a request that gives its queue position up.
     pub(super) fn turn_into_errand(&mut self) {
         self.ended(Occupant::Wait);
         self.own += 1;
     }
 
-    /// Takes out the caller that gets a grant: the first one, whichever request brought the grant.
+    /// Removes and returns the caller that gets a grant: the first one, whichever request brought the grant.
     pub(super) fn claim(&mut self) -> Option<WaitEntry<W>> {
         let caller = self.callers.front().map(|entry| entry.arrival);
         let ticket = self.tickets.front().map(|entry| entry.arrival);
@@ -186,14 +189,14 @@ impl<W: Waiter> KeyQueue<W> {
         }
     }
 
-    /// The first who would get a grant.
+    /// Returns the caller that would get a grant.
     pub(super) fn first(&self) -> Option<&W> {
         let all = [self.callers.front(), self.tickets.front()];
         let first = all.into_iter().flatten().min_by_key(|entry| entry.arrival);
         first.map(|entry| &entry.wait)
     }
 
-    /// Returns the last caller that is covered: the one for which the last server wait was started.
+    /// Returns the last covered caller, for which the last server wait was started.
     pub(super) fn last_covered(&self) -> Option<&W> {
         let index = self.covered().checked_sub(1)?;
         self.callers.get(index).map(|entry| &entry.wait)
@@ -222,8 +225,8 @@ impl<W: Waiter> KeyQueue<W> {
         self.refused_at = self.refused_at.max(Some(at));
     }
 
-    /// When a server said that the key is held, if another caller may take that for an answer of its own: for a short while, or as
-    /// long as a caller waits that is not covered, whom the other must not overtake.
+    /// Returns when a server said that the key is held, if the answer also counts for other callers. It does for a
+    /// short while. It also does as long as a caller waits that is not covered, which no new caller may overtake.
     pub(super) fn refused_at(&self, now: Instant) -> Option<Instant> {
         let waits_here = self.callers.len() > self.covered() || !self.tickets.is_empty();
         self.refused_at.filter(|at| waits_here || is_fresh(*at, now))
@@ -237,8 +240,8 @@ impl<W: Waiter> KeyQueue<W> {
             && self.own == 0
     }
 
-    /// Throws out callers that are gone, of those that could be next. All that are covered, and the first that is not, are there
-    /// afterwards.
+    /// Removes callers that are gone from the front. Afterwards, the covered callers and the first uncovered one are
+    /// callers that still wait.
     pub(super) fn prune(&mut self) {
         let mut index = 0;
         while index <= self.server_waits + self.resuming {
@@ -253,14 +256,14 @@ impl<W: Waiter> KeyQueue<W> {
         }
     }
 
-    /// Tells callers what they wait for, where that has changed.
+    /// Tells each caller what it waits for, if that has changed.
     pub(super) fn tell(&mut self, lack: Lack, most: usize) {
         let (covered, next) = (self.covered(), Told::Next(lack, self.is_full(most)));
         for (index, entry) in self.callers.iter_mut().enumerate() {
             match index {
                 _ if index < covered => entry.tell(Told::Covered),
                 _ if index == covered => entry.tell(next),
-                // Those behind were never told otherwise.
+                // The callers behind this one are already told so.
                 _ if entry.told == Told::Behind => break,
                 _ => entry.tell(Told::Behind),
             }
@@ -270,17 +273,17 @@ impl<W: Waiter> KeyQueue<W> {
         }
     }
 
-    /// Whether the key occupies as many connections as it may.
+    /// Whether the key occupies the maximum number of connections.
     fn is_full(&self, most: usize) -> bool {
         self.server_waits + self.own >= most
     }
 
-    /// Throws out all that are gone.
+    /// Removes all callers that are gone.
     pub(super) fn prune_all(&mut self) {
         self.callers.retain(|entry| !entry.wait.is_gone());
         self.tickets.retain(|entry| !entry.wait.is_gone());
         self.holding = self.callers.iter().filter(|entry| entry.holding).count();
-        // What is kept for a crowd that has gone is given back.
+        // Frees memory after a large number of callers is gone.
         for queue in [&mut self.callers, &mut self.tickets] {
             if queue.capacity() > 64 && queue.capacity() / 4 > queue.len() {
                 queue.shrink_to_fit();
@@ -288,7 +291,8 @@ impl<W: Waiter> KeyQueue<W> {
         }
     }
 
-    /// Notes how many server waits have no caller, and since when. Must be called when a caller comes: the least number counts.
+    /// Notes how many server waits have no caller, and since when. Must be called whenever a caller arrives, because
+    /// the smallest number counts.
     pub(super) fn note_unclaimed(&mut self, now: Instant) {
         let unclaimed = self.server_waits.saturating_sub(self.callers.len());
         self.unclaimed = match self.unclaimed {
@@ -298,7 +302,8 @@ impl<W: Waiter> KeyQueue<W> {
         };
     }
 
-    /// Takes how many server waits no caller has wanted since `since`, or longer. The others count anew.
+    /// Returns how many server waits no caller has wanted since `since`, or longer. They are counted only once; for the
+    /// remaining ones, the time starts again.
     pub(super) fn take_unclaimed(&mut self, since: Instant, now: Instant) -> usize {
         let unclaimed = match self.unclaimed {
             Some((from, least)) if from <= since => least,
@@ -309,7 +314,7 @@ impl<W: Waiter> KeyQueue<W> {
         unclaimed
     }
 
-    /// Takes out the callers that are not covered, the tickets, and what is bound.
+    /// Removes and returns the uncovered callers, the tickets and the bound entries.
     pub(super) fn drain(&mut self) -> impl Iterator<Item = WaitEntry<W>> {
         let covered = self.callers.len().min(self.server_waits);
         let callers = self.callers.split_off(covered);
@@ -322,7 +327,7 @@ impl<W: Waiter> KeyQueue<W> {
             .chain(bound)
     }
 
-    /// Takes out the callers that are covered.
+    /// Removes and returns the covered callers.
     pub(super) fn drain_covered(&mut self) -> VecDeque<WaitEntry<W>> {
         self.holding = 0;
         std::mem::take(&mut self.callers)
@@ -354,7 +359,7 @@ impl<W: Waiter> KeyQueue<W> {
         }
     }
 
-    /// How many callers have a server wait each.
+    /// Returns the number of callers that have a server wait each.
     fn covered(&self) -> usize {
         self.callers.len().min(self.server_waits + self.resuming)
     }

@@ -1,4 +1,4 @@
-//! Bounds on what a shard does to its server: so many a second, and so many at once. Pure: the caller brings the clock.
+//! Limits on the load that a shard puts on its server: per second, and at once. Pure: the caller provides the time.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -6,19 +6,19 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Lets so many through at once, and so many a second in the long run.
+/// Permits a burst, and a number of events per second in the long run.
 #[derive(Debug)]
 pub(crate) struct TokenBucket {
-    /// The time after which one more is let through.
+    /// The time between two events at an even pace.
     every: Duration,
-    /// How far ahead of that pace a burst may run.
+    /// How far a burst may run ahead of that pace.
     tolerance: Duration,
-    /// When all that was let through would have been, at an even pace.
+    /// When all permitted events would have happened at an even pace.
     paid_until: Option<Instant>,
 }
 
 impl TokenBucket {
-    /// A bucket that is full.
+    /// Creates a full bucket.
     pub(crate) fn new(burst: u32, per_second: u32) -> Self {
         let every = Duration::from_secs(1) / per_second.max(1);
         Self {
@@ -28,7 +28,7 @@ impl TokenBucket {
         }
     }
 
-    /// Whether one more may pass now. If so, it counts.
+    /// Permits and counts one more event, if that is possible now.
     pub(crate) fn take(&mut self, now: Instant) -> bool {
         if self.ready_at(now) > now {
             return false;
@@ -38,25 +38,25 @@ impl TokenBucket {
         true
     }
 
-    /// When the next may pass: now, or later.
+    /// Returns when the next event is permitted: now or later.
     pub(crate) fn ready_at(&self, now: Instant) -> Instant {
         let ahead = self.paid_until.map(|until| until.saturating_duration_since(now));
         now + ahead.unwrap_or_default().saturating_sub(self.tolerance)
     }
 }
 
-/// Waits whose connections were closed here, and that a server which does not notice that still counts, each until its own
-/// time is over.
+/// Waits whose connections this client closed. A server that does not notice the close counts each of them until its
+/// own time is over.
 #[derive(Debug, Default)]
 pub(crate) struct Lingering(BinaryHeap<Reverse<Instant>>);
 
 impl Lingering {
-    /// One more, that the server ends by itself at `until`.
+    /// Adds a wait that the server ends by itself at `until`.
     pub(crate) fn add(&mut self, until: Instant) {
         self.0.push(Reverse(until));
     }
 
-    /// How many there may be now.
+    /// Returns how many such waits there may be now.
     pub(crate) fn count(&mut self, now: Instant) -> usize {
         while self.0.peek().is_some_and(|Reverse(until)| *until <= now) {
             self.0.pop();

@@ -7,7 +7,7 @@ use crate::net::lane::Caller;
 use crate::shard::progress::WaitsFor;
 use crate::types::{Key, Limit, Target};
 
-/// A caller, or what it left: a number, whether it is gone, and what it was told last.
+/// A caller, or its remains: a number, whether it is gone, and what it was last told.
 #[derive(Clone, Debug)]
 struct Wait(Rc<State>);
 
@@ -52,7 +52,7 @@ fn key(name: &str) -> WaitKey {
     (Target::Lock, Key::new(name).unwrap())
 }
 
-/// Waits, and a clock.
+/// The waits, with a clock.
 struct Scene {
     waits: Waits<Wait>,
     now: Instant,
@@ -72,7 +72,7 @@ impl Scene {
         self.now += Duration::from_millis(millis);
     }
 
-    /// Callers come, numbered in their order.
+    /// Adds a caller. Callers are numbered in order.
     fn come(&mut self, name: &str) -> Wait {
         self.come_as(name, false, false)
     }
@@ -84,7 +84,7 @@ impl Scene {
         wait
     }
 
-    /// The next connection is there. Returns what starts: the key, for a ticket its number.
+    /// Starts the next entry on a connection. Returns the key, for a ticket with its number.
     fn begin(&mut self) -> Option<String> {
         self.waits.begin(self.now).map(|start| match start {
             Start::Wait(key) => key.1.as_str().to_owned(),
@@ -96,7 +96,7 @@ impl Scene {
         self.waits.ended(&key(name), Occupant::Wait, self.now);
     }
 
-    /// A server wait is granted. Returns which caller gets it.
+    /// Ends a server wait with a grant. Returns the caller that gets it.
     fn granted(&mut self, name: &str) -> Option<u32> {
         self.ended(name);
         self.claim(name)
@@ -137,7 +137,7 @@ fn a_grant_goes_to_the_first_caller_and_a_hot_key_lets_others_pass() {
     }
     scene.come("cold");
     assert_eq!(scene.waits.startable(), 3);
-    // The first of each key before the second of any.
+    // The first caller of each key comes before the second caller of any key.
     let begun = [scene.begin(), scene.begin(), scene.begin(), scene.begin()];
     assert_eq!(begun.map(Option::unwrap_or_default), ["hot", "cold", "hot", ""]);
     assert_eq!((scene.waits.local(), scene.waits.at_server()), (2, 3));
@@ -219,7 +219,7 @@ fn those_who_hold_others_come_first_and_what_is_held_here_last() {
     scene.come_as("second", true, false);
     let begun: Vec<String> = std::iter::from_fn(|| scene.begin()).collect();
     assert_eq!(begun, ["second", "hot", "cold", "ours", "hot"]);
-    // Within one key the order stays.
+    // Within one key, the order of arrival stays.
     scene.come("mixed");
     scene.come_as("mixed", true, false);
     scene.come("plain");
@@ -251,7 +251,7 @@ fn tickets_take_connections_in_their_order() {
         panic!("a further wait for a key comes behind its ticket");
     };
     assert_eq!(scene.begin(), None, "the key has its share");
-    // It did not start after all.
+    // The ticket did not start after all.
     scene.waits.ended(&ticket_key, Occupant::Ticket, scene.now);
     scene.waits.push_ticket(ticket_key, Some(arrival), wait, scene.now);
     assert_eq!(scene.begin().unwrap(), "k for 100");
@@ -292,7 +292,7 @@ fn keys_are_tried_only_while_nothing_waits_for_them_on_the_server() {
     scene.later(800);
     assert_eq!(scene.tried().unwrap(), "k");
     scene.waits.tried(&key("k"), scene.now);
-    // Released here: at once.
+    // After a release by this client, the key is tried at once.
     scene.waits.released(&key("k"), scene.now);
     assert_eq!(scene.tried().unwrap(), "k");
     scene.waits.tried(&key("k"), scene.now);
@@ -312,7 +312,7 @@ fn what_is_held_here_is_not_tried() {
     let tried = scene.waits.take_due(scene.now, |key| *key == ours).unwrap();
     assert_eq!(tried.1.as_str(), "cold");
     assert_eq!(scene.waits.take_due(scene.now, |key| *key == ours), None);
-    // It was lost here without a release.
+    // This client lost its lease without a release.
     scene.later(800);
     let mut tried: Vec<String> = std::iter::from_fn(|| scene.tried()).collect();
     scene.waits.tried(&key("cold"), scene.now);
@@ -330,7 +330,7 @@ fn a_server_wait_without_a_caller_is_given_up_only_if_none_came_for_a_while() {
     callers.iter().for_each(Wait::go);
     scene.waits.clean(scene.now);
     scene.later(900);
-    // Two come and go: so at least one was not wanted all the time.
+    // Two callers come and go, so only one server wait was unwanted all the time.
     let two = [scene.come("k"), scene.come("k")];
     two.iter().for_each(Wait::go);
     scene.waits.clean(scene.now);
@@ -340,7 +340,7 @@ fn a_server_wait_without_a_caller_is_given_up_only_if_none_came_for_a_while() {
     scene.later(2_000);
     scene.waits.clean(scene.now);
     assert_eq!(scene.waits.take_unclaimed(scene.now), [(key("k"), 2)]);
-    // All of them are wanted.
+    // All server waits are wanted.
     scene.come("k");
     scene.come("k");
     assert!(scene.waits.take_unclaimed(scene.now).is_empty());
@@ -366,7 +366,7 @@ fn what_was_lost_in_a_session_keeps_its_caller_covered_until_it_is_asked_again()
     assert!(!scene.waits.check_surplus(&key("k"), scene.now) && !scene.waits.has_bound());
     caller.go();
     assert!(scene.waits.check_surplus(&key("k"), scene.now));
-    // It becomes the errand that gives the position up.
+    // The server wait becomes a request that gives the position up.
     scene.waits.turn_into_errand(&key("k"), scene.now);
     assert_eq!(scene.waits.at_server(), 1);
     scene.waits.ended(&key("k"), Occupant::Ticket, scene.now);
@@ -386,7 +386,7 @@ fn callers_that_are_gone_do_not_pile_up() {
     assert!(scene.waits.keys.len() <= 2 * CLEAN_AT_LEAST);
     scene.waits.clean(scene.now);
     assert_eq!((scene.waits.local(), scene.waits.keys.len()), (0, 1));
-    // A key whose callers are all gone is not waited for.
+    // No caller waits for a key whose callers are all gone.
     let gone = scene.come("gone");
     scene.waits.refused(&key("gone"), scene.now);
     let fresh = scene.waits.refused_at(&key("gone"), scene.now);
@@ -431,7 +431,7 @@ fn callers_are_told_why_they_have_no_connection() {
     assert_eq!(second.told(), WaitsFor::Connection { ahead: 1 });
     assert_eq!(other.told(), WaitsFor::Connection { ahead: 2 });
     scene.waits.lacks(Lack::NotEstablished);
-    // Its key has its share of connections.
+    // The key has the maximum number of connections.
     assert_eq!(second.told(), WaitsFor::Connection { ahead: 1 });
     assert_eq!(other.told(), WaitsFor::Opening);
     scene.ended("k");
@@ -457,8 +457,8 @@ fn drained_in_order_of_arrival_all_but_those_that_have_a_position() {
     assert!(scene.is_empty());
 }
 
-/// Whatever happens, in whatever order: the callers of a key are served in the order of their arrival, none is forgotten, and the sums
-/// are right.
+/// Whatever happens, in whatever order: the callers of a key are served in order of arrival, every caller is served,
+/// and the sums are right.
 #[test]
 fn callers_are_served_in_order_whatever_becomes_of_their_connections() {
     for seed in 0..200 {
@@ -508,7 +508,7 @@ fn callers_are_served_in_order_whatever_becomes_of_their_connections() {
                 let server_waits = on_server.get(name).copied().unwrap_or_default();
                 assert!(server_waits <= 3, "seed {seed}");
                 for (index, caller) in waiting.get(name).into_iter().flatten().enumerate() {
-                    // What has changed without a word is noticed with the next look.
+                    // A change that was not reported is noticed at the next look.
                     let is_covered = caller.told() == WaitsFor::Turn;
                     assert!(!is_covered || index < server_waits, "seed {seed}");
                 }

@@ -1,8 +1,10 @@
-//! When the keys of waits that have no connection are tried over the pipelined one. Pure: the caller brings the clock.
+//! Decides when keys whose waits have no connection are tried over the pipelined connection. Pure: the caller provides
+//! the time.
 //!
-//! Each key is tried by itself, one try at a time: at once when this client released it, otherwise after a pause that differs
-//! from try to try, so that neither the keys of one client nor those of many come in step. What a server gets of it is bounded twice:
-//! by a rate, and by how many tries are unanswered, so that a slow server gets fewer.
+//! Each key is tried by itself, one try at a time. After this client has released the key, it is tried at once.
+//! Otherwise it is tried after a pause of random length, so that neither the keys of one client nor those of many
+//! clients fall into step. Two limits protect the server: one on the rate, and one on the number of unanswered tries,
+//! so that a slow server gets fewer.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -12,23 +14,23 @@ use tokio::time::Instant;
 use super::rate::TokenBucket;
 use crate::shard::ids::WaitKey;
 
-/// The pause between two tries of a key: long enough that ten thousand keys are no flood, short enough that a key which is free is
-/// had within a second.
+/// The minimum pause between two tries of a key. It is so long that ten thousand keys do not flood a server, and so
+/// short that a free key is acquired within a second.
 const PAUSE: Duration = Duration::from_millis(400);
 
-/// The longest random time on top of it.
+/// The maximum random time that is added to the pause.
 const JITTER: Duration = Duration::from_millis(400);
 
-/// Tries that are due within this time of each other leave together.
+/// Tries that become due within this time of each other are sent together.
 const TOGETHER: Duration = Duration::from_millis(10);
 
-/// The most tries of one shard that are unanswered.
+/// The maximum number of a shard's unanswered tries.
 const MOST_IN_FLIGHT: usize = 256;
 
-/// The most tries of one shard in a second.
+/// The maximum number of a shard's tries per second.
 const MOST_PER_SECOND: u32 = 20_000;
 
-/// The most tries that leave together.
+/// The maximum number of tries that are sent together.
 const MOST_TOGETHER: u32 = 512;
 
 /// The times at which keys are tried.
@@ -36,7 +38,7 @@ const MOST_TOGETHER: u32 = 512;
 pub(crate) struct TryTimes {
     keys: HashMap<WaitKey, TryState>,
     due: BTreeMap<(Instant, u64), WaitKey>,
-    /// Tells entries apart that are due at the same moment.
+    /// Distinguishes entries that are due at the same instant.
     last: u64,
     in_flight: usize,
     rate: TokenBucket,
@@ -47,9 +49,9 @@ pub(crate) struct TryTimes {
 enum TryState {
     Due(Instant, u64),
     InFlight {
-        /// To be tried again when this is over.
+        /// Whether the key shall be tried again after this try.
         wanted: bool,
-        /// And at once: it was released meanwhile.
+        /// Whether that shall happen at once, because the key was released meanwhile.
         hurry: bool,
     },
 }
@@ -66,7 +68,7 @@ impl TryTimes {
         }
     }
 
-    /// A key is to be tried, from now on, until it is not wanted any more.
+    /// Begins to try a key, until it is [unwanted](Self::unwant).
     pub(crate) fn want(&mut self, key: &WaitKey, now: Instant) {
         match self.keys.get_mut(key) {
             Some(TryState::InFlight { wanted, .. }) => *wanted = true,
@@ -75,7 +77,7 @@ impl TryTimes {
         }
     }
 
-    /// A key needs no tries any more.
+    /// Stops trying a key.
     pub(crate) fn unwant(&mut self, key: &WaitKey) {
         match self.keys.get_mut(key) {
             Some(TryState::InFlight { wanted, .. }) => *wanted = false,
@@ -87,7 +89,7 @@ impl TryTimes {
         }
     }
 
-    /// A key that is to be tried was released: it is tried at once.
+    /// Makes a key due at once, because it was released.
     pub(crate) fn hurry(&mut self, key: &WaitKey, now: Instant) {
         match self.keys.get_mut(key) {
             Some(TryState::InFlight { hurry, .. }) => *hurry = true,
@@ -99,8 +101,8 @@ impl TryTimes {
         }
     }
 
-    /// A key that is due, if one may be tried now. Its try is in flight until it [ended](Self::ended). A key whose try would be
-    /// `futile` is passed over until its next time.
+    /// Returns a key that is due, if a try is permitted now. The try is in flight until it has [ended](Self::ended). A
+    /// key whose try would be `futile` is skipped until its next time.
     pub(crate) fn take(&mut self, now: Instant, futile: impl Fn(&WaitKey) -> bool) -> Option<WaitKey> {
         loop {
             let entry = self.due.first_entry().filter(|entry| entry.key().0 <= now)?;
@@ -123,7 +125,7 @@ impl TryTimes {
         }
     }
 
-    /// The try of a key is over: the next comes after a pause, or at once if it was released meanwhile.
+    /// Ends the try of a key. The next try comes after a pause, or at once if the key was released meanwhile.
     pub(crate) fn ended(&mut self, key: &WaitKey, now: Instant) {
         let Some(TryState::InFlight { wanted, hurry }) = self.keys.get(key).copied() else {
             return;
@@ -136,9 +138,9 @@ impl TryTimes {
         }
     }
 
-    /// When [`take`](Self::take) is worth asking again, later than now.
+    /// Returns the next time, later than now, at which [`take`](Self::take) may return a key.
     pub(crate) fn next_due(&self, now: Instant) -> Option<Instant> {
-        // With so many unanswered, the next answer is what it takes.
+        // At the limit of unanswered tries, only an answer permits the next one.
         if self.in_flight >= MOST_IN_FLIGHT {
             return None;
         }
@@ -176,7 +178,8 @@ mod tests {
         times.take(now, |_| false)
     }
 
-    /// Runs the clock in steps of a millisecond; every try is answered after `latency` of them. The times of all tries, by key.
+    /// Runs the clock in steps of a millisecond and answers each try after `latency` milliseconds. Returns the times of
+    /// all tries, by key.
     fn run(times: &mut TryTimes, start: Instant, millis: u64, latency: u64) -> HashMap<WaitKey, Vec<u64>> {
         let mut tried: HashMap<WaitKey, Vec<u64>> = HashMap::new();
         let mut answers: Vec<(u64, WaitKey)> = Vec::new();
@@ -232,7 +235,7 @@ mod tests {
         for name in 0..10_000 {
             times.want(&key(name), start);
         }
-        // Half a second for each answer: no more than can be unanswered at a time.
+        // Each answer takes half a second, so the number of tries is limited by the number of unanswered ones.
         let tried = run(&mut times, start, 5_000, 500);
         let all: usize = tried.values().map(Vec::len).sum();
         assert!(all <= 10 * MOST_IN_FLIGHT, "{all}");

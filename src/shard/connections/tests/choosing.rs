@@ -1,4 +1,4 @@
-//! Which connection a wait gets, and which waits may be given up.
+//! Which connection carries a wait, and which waits may be given up.
 
 use super::*;
 

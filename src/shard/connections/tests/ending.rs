@@ -57,7 +57,7 @@ fn what_leads_elsewhere_is_hung_up_but_not_what_is_finishing_or_stands_for_its_l
         );
         assert!(!scene.send_one(serving) && !scene.send_one(owner) && scene.send_one(here));
         assert_eq!(scene.look(owner).owns, 1, "counted until its end");
-        // Once more: all of them are on their way out.
+        // A second time: all of them are already ending.
         scene.done();
         scene.act(|connections, turn| connections.hang_up_elsewhere(1, keep_owners, turn));
         assert!(scene.done().is_empty());

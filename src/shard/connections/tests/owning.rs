@@ -1,4 +1,4 @@
-//! The leases that the server counts to connections.
+//! The leases that the server attributes to connections.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! The pipelined connections: slots, keys, and requests that are not answered yet.
+//! The pipelined connections: slots, keys and unanswered requests.
 
 use super::*;
 
@@ -36,7 +36,7 @@ fn the_shard_is_served_while_any_pipelined_connection_is_up() {
     assert!(scene.is_serving());
     scene.retire_one(second);
     assert!(!scene.is_serving() && scene.serving(&key("k")).is_none());
-    // The end of what does not serve any more, or never did.
+    // These connections no longer serve, or never did, so their ends change nothing.
     scene.retire_one(second);
     scene.remove(second);
     let third = scene.opening_pipelined();
@@ -95,7 +95,7 @@ fn a_key_moves_to_the_least_busy_connection_once_its_requests_are_over() {
     assert_eq!(scene.serving(second), Some(ids[1]), "the other is idle");
     scene.answered(ids[0], 1, 0);
     assert_eq!(scene.serving(first), Some(ids[0]), "one of them is under way");
-    // One that is skipped might be that of another key.
+    // The skipped request may be one for another key.
     assert!(scene.send_for(ids[0], second));
     scene.answered(ids[0], 0, 1);
     assert_eq!(scene.serving(first), Some(ids[0]), "it may be under way");
