@@ -37,6 +37,8 @@ pub struct ClientBuilder {
     options: ClientOptions,
     supplied: Supplied,
     layers: Vec<UserLayer>,
+    /// Inside of all the others: what a test puts in place of the servers.
+    innermost: Option<UserLayer>,
 }
 
 impl ClientBuilder {
@@ -510,6 +512,13 @@ impl ClientBuilder {
         Ok(self)
     }
 
+    /// Puts a layer inside of all others.
+    #[cfg(feature = "server")]
+    pub(crate) fn innermost(mut self, layer: UserLayer) -> Self {
+        self.innermost = Some(layer);
+        self
+    }
+
     /// Has the shards of the client given to tests.
     #[cfg(feature = "server")]
     pub(crate) fn started(mut self, shards: Vec<StartedShards>) -> Self {
@@ -533,7 +542,8 @@ impl ClientBuilder {
     /// without a runtime, or on one without timers or sockets (with a [connector](Self::connector) timers are enough), and for a
     /// metrics recorder that panics.
     pub fn build(self) -> Result<Client> {
-        let core = crate::service::start(self.options.check(self.supplied)?, &self.layers)?;
+        let layers: Vec<UserLayer> = self.layers.into_iter().chain(self.innermost).collect();
+        let core = crate::service::start(self.options.check(self.supplied)?, &layers)?;
         Ok(Client::of(core))
     }
 

@@ -243,6 +243,10 @@ impl Lease {
     pub(super) fn client(&self) -> Origin {
         Arc::clone(&self.client)
     }
+
+    pub(super) fn client_mut(&mut self) -> &mut Origin {
+        &mut self.client
+    }
 }
 
 #[cfg(feature = "blocking")]
@@ -285,6 +289,10 @@ impl QueuePlace {
 
     pub(super) fn client(&self) -> Origin {
         Arc::clone(&self.client)
+    }
+
+    pub(super) fn client_mut(&mut self) -> &mut Origin {
+        &mut self.client
     }
 
     pub(crate) fn into_inner(self) -> HeldPlace {

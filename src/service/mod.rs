@@ -19,6 +19,8 @@ mod trace;
 mod user_layer;
 
 pub(crate) use self::core::Core;
+#[cfg(feature = "server")]
+pub(crate) use held::Origin;
 pub use held::{Lease, QueuePlace};
 pub(crate) use request::busy;
 pub use request::{AcquireRequest, Operation, Request, Response, SubscribeRequest};

@@ -48,7 +48,23 @@ pub(crate) fn for_client(core: &Arc<Core>) -> ClientStack {
 /// Sends one request through the same layers as [`Client::call`](crate::Client) does; the wait until they are ready is a part
 /// of it, and counts against its time.
 pub(crate) async fn execute(core: &Arc<Core>, request: Request) -> Result<Response> {
-    for_call(core).call(request).await
+    let mut answer = for_call(core).call(request).await;
+    if let (true, Ok(response)) = (core.has_layers(), &mut answer) {
+        take_in(response, core);
+    }
+    answer
+}
+
+/// A layer may have granted what comes from no client: it is released through the layers of this one.
+fn take_in(response: &mut Response, core: &Arc<Core>) {
+    let client = match response {
+        Response::Granted(lease) => lease.client_mut(),
+        Response::Queued(place) => place.client_mut(),
+        _ => return,
+    };
+    if !(**client).is::<Core>() {
+        *client = Arc::<Core>::clone(core);
+    }
 }
 
 fn for_call(core: &Arc<Core>) -> CallStack<'_> {

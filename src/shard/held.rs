@@ -49,7 +49,7 @@ pub(crate) struct HeldPlace {
 }
 
 impl HeldPlace {
-    #[cfg(test)]
+    #[cfg(any(test, feature = "server"))]
     pub(crate) fn id(&self) -> TicketId {
         self.id
     }

@@ -15,7 +15,7 @@ pub(crate) type WaitKey = (Target, Key);
 pub(crate) type Arrival = u64;
 
 /// Identifies a lease of one shard. An identifier is never reused for another lease.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct LeaseId {
     pub(super) slot: u32,
     pub(super) generation: u32,

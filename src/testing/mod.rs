@@ -30,8 +30,10 @@
 //! A machine that is really suspended during a test costs its leases with paused time, too.
 
 mod gate;
+mod mock;
 mod network;
 mod server;
 
+pub use self::mock::{GivenBack, MockAnswer, MockLease, MockRequest, MockService};
 pub use self::server::TestServer;
 pub use crate::server::control::ObservedLease;

@@ -1,0 +1,366 @@
+//! A service that answers without a server, and can grant.
+
+mod answer;
+mod lease;
+mod place;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::future::{Future, pending};
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+
+use tokio::io::DuplexStream;
+use tokio::time::Instant;
+use tower::{Layer, Service, service_fn};
+
+pub use self::answer::{MockAnswer, MockRequest};
+pub use self::lease::{GivenBack, MockLease};
+use self::place::MockPlace;
+use crate::client::Client;
+use crate::client::builder::ClientBuilder;
+use crate::error::{Error, ErrorKind, Result};
+use crate::net::endpoint::Endpoint;
+use crate::service::{AcquireRequest, Operation, QueuePlace, Request, Response, UserLayer};
+use crate::shard::held::HeldPlace;
+use crate::shard::ids::TicketId;
+use crate::shard::progress::{Refusal, WaitsFor};
+use crate::types::{Fence, Grant, Key, Target, Token, Ttl};
+
+/// A service that answers as it is told to, without a server, for tests of [layers](ClientBuilder::layer), and of code whose client is to do
+/// what is told beforehand. Clones are the same.
+///
+/// Unless it was told otherwise it grants whatever is asked for, also what is held already: it keeps no locks. Leases last until they are given
+/// back or [lost](MockLease::lose); nothing is renewed. For locks that exclude each other there is
+/// [`TestServer`](super::TestServer).
+///
+/// It is a [`tower::Service`] as a client is, so a layer is put around it:
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), dflockd_client::Error> {
+/// use dflockd_client::testing::{GivenBack, MockAnswer, MockService};
+/// use dflockd_client::tower::limit::ConcurrencyLimitLayer;
+/// use dflockd_client::tower::{Layer, Service, ServiceExt};
+/// use dflockd_client::{AcquireRequest, Key, LostReason, Request, Response, Target};
+///
+/// let mock = MockService::new();
+/// let mut service = ConcurrencyLimitLayer::new(8).layer(mock.clone());
+/// let acquire = || Request::Acquire(AcquireRequest::new(Target::Lock, Key::new("orders/42").unwrap()));
+///
+/// let Response::Granted(lease) = service.ready().await?.call(acquire()).await? else {
+///     panic!("the layer answered something else");
+/// };
+/// let granted = mock.lease("orders/42").unwrap();
+/// granted.lose(LostReason::Expired);
+/// assert_eq!(lease.lost().await, LostReason::Expired);
+/// drop(lease);
+/// assert_eq!(granted.given_back(), Some(GivenBack::Dropped));
+///
+/// mock.answer_next(MockAnswer::Busy);
+/// assert!(matches!(service.ready().await?.call(acquire()).await?, Response::Busy));
+/// # Ok(())
+/// # }
+/// ```
+///
+/// And it is what a client stands on, whose layers and handles are those of any other:
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), dflockd_client::Error> {
+/// use dflockd_client::testing::{GivenBack, MockService};
+///
+/// let mock = MockService::new();
+/// let client = mock.client()?;
+/// client.lock("orders/42")?.acquire().await?.release().await?;
+/// assert_eq!(mock.leases()[0].given_back(), Some(GivenBack::Released));
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Default)]
+pub struct MockService(Arc<MockState>);
+
+/// What clones share, and what leases keep.
+#[derive(Default)]
+struct MockState(Mutex<Script>);
+
+#[derive(Default)]
+struct Script {
+    answers: VecDeque<MockAnswer>,
+    failures_of_releases: VecDeque<ErrorKind>,
+    requests: Vec<MockRequest>,
+    leases: Vec<MockLease>,
+    places: BTreeMap<TicketId, MockPlace>,
+    last_place: TicketId,
+    given_up: Vec<Key>,
+}
+
+impl MockState {
+    /// The script, for a moment: never kept across an await, nor while something of the user's is dropped.
+    fn script(&self) -> MutexGuard<'_, Script> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How the next release is to fail, if it is.
+    fn failure_of_release(&self) -> Option<Error> {
+        self.script().failures_of_releases.pop_front().map(failed)
+    }
+
+    /// A place is gone: given up, if it names its key.
+    fn end_place(&self, id: TicketId, given_up: Option<Key>) {
+        let mut script = self.script();
+        script.places.remove(&id);
+        script.given_up.extend(given_up);
+    }
+}
+
+fn failed(kind: ErrorKind) -> Error {
+    Error::new(kind, "the mock service was told to fail")
+}
+
+impl MockService {
+    /// Creates a service that grants whatever is asked for.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    // What it is told.
+
+    /// Says what the next request is answered, but for releases. Called several times, what so many are answered, in this order.
+    pub fn answer_next(&self, answer: MockAnswer) {
+        self.0.script().answers.push_back(answer);
+    }
+
+    /// Has the next release fail with an error of this kind. Leases that are dropped are not concerned, nor are those that are lost.
+    pub fn fail_next_release(&self, kind: ErrorKind) {
+        self.0.script().failures_of_releases.push_back(kind);
+    }
+
+    // What it has done.
+
+    /// All requests so far, in order. Releases are among them; leases that were dropped are not.
+    #[must_use]
+    pub fn requests(&self) -> Vec<MockRequest> {
+        self.0.script().requests.clone()
+    }
+
+    /// All leases that were granted, in order.
+    #[must_use]
+    pub fn leases(&self) -> Vec<MockLease> {
+        self.0.script().leases.clone()
+    }
+
+    /// The last lease of a key that was granted.
+    #[must_use]
+    pub fn lease(&self, key: impl AsRef<str>) -> Option<MockLease> {
+        let script = self.0.script();
+        let mut newest_first = script.leases.iter().rev();
+        newest_first.find(|lease| lease.key().as_str() == key.as_ref()).cloned()
+    }
+
+    /// The keys of all places in queues that were dropped before they were waited for, in order.
+    #[must_use]
+    pub fn given_up(&self) -> Vec<Key> {
+        self.0.script().given_up.clone()
+    }
+
+    // How it is used.
+
+    /// Grants what is asked for, for a service of your own that decides what to answer. The lease is among [`leases`](Self::leases).
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), dflockd_client::Error> {
+    /// use dflockd_client::testing::MockService;
+    /// use dflockd_client::tower::{ServiceExt, service_fn};
+    /// use dflockd_client::{AcquireRequest, Error, Key, Request, Response, Target};
+    ///
+    /// let mock = MockService::new();
+    /// let granting = mock.clone();
+    /// let service = service_fn(move |request: Request| {
+    ///     let mock = granting.clone();
+    ///     async move {
+    ///         Ok::<_, Error>(match &request {
+    ///             Request::Acquire(acquire) => mock.grant(acquire),
+    ///             _ => Response::Busy,
+    ///         })
+    ///     }
+    /// });
+    /// let acquire = AcquireRequest::new(Target::Lock, Key::new("orders/42")?);
+    /// let response = service.oneshot(Request::Acquire(acquire)).await?;
+    /// assert!(matches!(response, Response::Granted(_)));
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use = "a lease that is dropped is given back"]
+    pub fn grant(&self, request: &AcquireRequest) -> Response {
+        self.granted(request.target, request.key.clone(), request.ttl, false)
+    }
+
+    /// A client that stands on this service. It has no server, and its health says so.
+    ///
+    /// # Errors
+    ///
+    /// As [`ClientBuilder::build`].
+    pub fn client(&self) -> Result<Client> {
+        self.client_builder().build()
+    }
+
+    /// Describes a client that stands on this service: its [layers](ClientBuilder::layer) are around it. It never connects, so it is
+    /// [built](ClientBuilder::build); [`connect`](ClientBuilder::connect) would wait in vain.
+    pub fn client_builder(&self) -> ClientBuilder {
+        let nowhere = service_fn(|_: Endpoint| pending::<io::Result<DuplexStream>>());
+        Client::builder()
+            .connector(nowhere)
+            .innermost(UserLayer::new(self.clone()))
+    }
+
+    /// The answer to a request, as it was told, or a grant.
+    fn answer(&self, request: Request) -> Result<Option<Response>> {
+        let operation = request.operation();
+        let told = self.0.script().answers.pop_front();
+        let subject = request.key().map_or_else(String::new, |key| key.as_str().to_owned());
+        let answer = match (told, operation) {
+            (Some(told), _) => told,
+            (None, Operation::Barrier) => return Ok(Some(Response::Visible)),
+            (None, _) => MockAnswer::default_for(operation).ok_or_else(|| {
+                let message = format!("a mock service has no answer of its own to {operation}");
+                Error::new(ErrorKind::Unsupported, message)
+            })?,
+        };
+        Ok(Some(match answer {
+            MockAnswer::Never => return Ok(None),
+            MockAnswer::Refuse(status) => return Err(status.to_error(&subject)),
+            MockAnswer::Fail(kind) => return Err(failed(kind)),
+            MockAnswer::Stats(stats) => Response::Stats(stats),
+            MockAnswer::Delivered(times) => Response::Delivered(times),
+            MockAnswer::Grant => match request {
+                Request::Acquire(acquire) | Request::Enqueue(acquire) => self.grant(&acquire),
+                Request::Collect { place, .. } => {
+                    let (held, collected) = self.collect(place)?;
+                    self.granted(collected.target, held.key.clone(), None, true)
+                }
+                other => return Err(out_of_place(&other)),
+            },
+            MockAnswer::Queue => match request {
+                Request::Acquire(acquire) | Request::Enqueue(acquire) => self.queued(acquire),
+                other => return Err(out_of_place(&other)),
+            },
+            MockAnswer::Busy => match request {
+                Request::Collect { place, wait } => {
+                    let (held, collected) = self.collect(place)?;
+                    return Err(collected.refusal.not_its_turn(collected.target, &held.key, wait));
+                }
+                Request::Acquire(acquire) if !acquire.wait.is_zero() => {
+                    let refusal = Refusal {
+                        at: Instant::now(),
+                        own: 0,
+                    };
+                    let AcquireRequest { target, key, wait, .. } = acquire;
+                    return Err(refusal.not_granted(target, &key, wait, WaitsFor::Turn));
+                }
+                _ => Response::Busy,
+            },
+        }))
+    }
+
+    fn granted(&self, target: Target, key: Key, ttl: Option<Ttl>, contended: bool) -> Response {
+        let mut script = self.0.script();
+        let number = script.leases.len() as u64 + 1;
+        let fence = Fence(number);
+        let grant = Grant {
+            fence: Some(fence),
+            ..Grant::new(Token::compose(fence, number), ttl.unwrap_or(Ttl::DEFAULT))
+        };
+        let (lease, granted) = MockLease::grant(key, target.kind(), grant, &self.0);
+        if contended {
+            granted.note_contended();
+        }
+        script.leases.push(granted);
+        Response::Granted(lease)
+    }
+
+    fn queued(&self, request: AcquireRequest) -> Response {
+        let mut script = self.0.script();
+        script.last_place += 1;
+        let id = script.last_place;
+        let (place, known) = MockPlace::give(id, request.target, request.key, &self.0);
+        script.places.insert(id, known);
+        Response::Queued(place)
+    }
+
+    /// A place is waited for.
+    fn collect(&self, place: QueuePlace) -> Result<(HeldPlace, MockPlace)> {
+        let held = place.into_inner();
+        let known = self.0.script().places.get(&held.id()).cloned();
+        let known = known.ok_or_else(|| {
+            let message = format!("the place for {:?} is not one of this mock service", held.key);
+            Error::new(ErrorKind::NotEnqueued, message)
+        })?;
+        known.collect();
+        Ok((held, known))
+    }
+}
+
+fn out_of_place(request: &Request) -> Error {
+    Error::new(
+        ErrorKind::Protocol,
+        format!(
+            "the mock service was told an answer that is none to {}",
+            request.operation()
+        ),
+    )
+}
+
+/// The answer of a mock service, on its way.
+type MockFuture = Pin<Box<dyn Future<Output = Result<Response>> + Send>>;
+
+impl Service<Request> for MockService {
+    type Response = Response;
+    type Error = Error;
+    type Future = MockFuture;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request) -> MockFuture {
+        self.0.script().requests.push(MockRequest::from(&request));
+        let mock = self.clone();
+        Box::pin(async move {
+            if let Request::Release(lease) = request {
+                let (_, answer) = lease.give_back();
+                return match answer.await {
+                    Some(released) => released.map(|()| Response::Released),
+                    None => Err(failed(ErrorKind::Unavailable)),
+                };
+            }
+            match mock.answer(request)? {
+                Some(response) => Ok(response),
+                None => pending().await,
+            }
+        })
+    }
+}
+
+/// Replaces what is further in: nothing reaches that.
+impl<S> Layer<S> for MockService {
+    type Service = Self;
+
+    fn layer(&self, _: S) -> Self {
+        self.clone()
+    }
+}
+
+impl fmt::Debug for MockService {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let script = self.0.script();
+        f.debug_struct("MockService")
+            .field("answers", &script.answers)
+            .field("leases", &script.leases)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,81 @@
+//! A place in a queue that no server knows.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+
+use tokio::time::Instant;
+
+use super::MockState;
+use crate::error::{Error, ErrorKind};
+use crate::lease::release::ReleaseTold;
+use crate::service::{Origin, QueuePlace};
+use crate::shard::ask::Ask;
+use crate::shard::held::{Acquired, FromHolder, HeldPlace, WayBack};
+use crate::shard::ids::{LeaseId, TicketId};
+use crate::shard::progress::Refusal;
+use crate::types::{Key, Target};
+
+/// What a test knows of a place. Clones are the same.
+#[derive(Clone)]
+pub(super) struct MockPlace {
+    pub(super) target: Target,
+    pub(super) refusal: Refusal,
+    is_collected: Arc<AtomicBool>,
+}
+
+impl MockPlace {
+    /// Both sides of a place: its holder's, and the mock's.
+    pub(super) fn give(id: TicketId, target: Target, key: Key, mock: &Arc<MockState>) -> (QueuePlace, Self) {
+        let refusal = Refusal {
+            at: Instant::now(),
+            own: 0,
+        };
+        let place = Self {
+            target,
+            refusal,
+            is_collected: Arc::default(),
+        };
+        let keeper: WayBack = Arc::new(Box::new(Keeper {
+            key: key.clone(),
+            place: place.clone(),
+            mock: Arc::downgrade(mock),
+        }));
+        let origin: Origin = Arc::<MockState>::clone(mock);
+        let held = HeldPlace::new(id, target, key, refusal, keeper);
+        (QueuePlace::new(held, origin), place)
+    }
+
+    /// It is waited for: its end does not give it up.
+    pub(super) fn collect(&self) {
+        self.is_collected.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Takes a place back, as a shard does.
+struct Keeper {
+    key: Key,
+    place: MockPlace,
+    mock: Weak<MockState>,
+}
+
+impl FromHolder for Keeper {
+    /// It keeps no leases.
+    fn release(&self, _: LeaseId, _: Option<ReleaseTold>) {}
+
+    /// It came to the dispatch of a client in place of the mock service.
+    fn collect(&self, _: TicketId, _: Instant, ask: Ask<Acquired>) {
+        ask.tell(Err(Error::new(
+            ErrorKind::NotEnqueued,
+            format!("the place for {:?} is one of a mock service", self.key),
+        )));
+    }
+
+    fn give_up(&self, id: TicketId) {
+        if let Some(mock) = self.mock.upgrade() {
+            mock.end_place(
+                id,
+                (!self.place.is_collected.load(Ordering::Relaxed)).then(|| self.key.clone()),
+            );
+        }
+    }
+}
