@@ -1,4 +1,5 @@
-//! The actors: one per shard that runs the shard's machine and its connections, and a router above them that keeps them alive.
+//! The actors: one per shard, which runs the shard's machine and its connections, and a router that supervises and
+//! restarts them.
 
 mod restarts;
 pub(crate) mod router;

@@ -1,4 +1,4 @@
-//! How soon an actor that died is replaced. Pure: the caller brings the clock.
+//! Decides how soon an actor that died is replaced. Pure: the caller provides the time.
 
 use std::time::Duration;
 
@@ -18,8 +18,8 @@ impl Restarts {
         }
     }
 
-    /// An actor died that lived for so long. How long to wait before the next is started: not at all after one that was of use, and
-    /// longer and longer while they die as soon as they live.
+    /// Notes the death of an actor that lived for this long. Returns the pause before the next one starts: none after a
+    /// useful actor, and longer and longer ones while actors die at once.
     pub(crate) fn died_after(&mut self, lived: Duration) -> Duration {
         if lived < OF_USE_AFTER {
             return self.in_a_row.failed();

@@ -1,4 +1,4 @@
-//! The router: owns the topology, supervises the shards' actors, and has the client end.
+//! The router: it owns the topology, supervises the shards' actors, and ends the client.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,15 +24,15 @@ use crate::telemetry::client_name::ClientName;
 use crate::telemetry::sink::ShardSink;
 use crate::unwind::catch;
 
-/// What the router is told.
+/// A message for the router.
 pub(crate) enum RouterMessage {
-    /// The last client is gone, or is shut down: have every shard give back what it holds, and end.
+    /// The last client handle is gone, or the client is shut down: make every shard release what it holds, and end.
     Close { until: Instant },
-    /// The pause before an actor is replaced is over.
+    /// The pause before a new actor is over.
     Restart { shard: usize },
 }
 
-/// The behaviour; the state is [`Router`].
+/// The behaviour of the actor; its state is [`Router`].
 struct RouterActor;
 
 /// The state of the router.
@@ -53,25 +53,25 @@ struct Supervised {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
-    /// Its actor lives, since then.
+    /// Its actor has been alive since this instant.
     Running(Instant),
-    /// Its actor died; another is started after a pause.
+    /// Its actor died; another one starts after a pause.
     Pausing,
     /// It was shut down.
     Ended,
 }
 
-/// The way to the router of a client. Dropping it closes the client: that only sends a message, so it works outside of a runtime,
-/// and during a panic.
+/// The client's access to its router. Dropping it closes the client. That only sends a message, so it works outside of
+/// a runtime and during a panic.
 pub(crate) struct RouterRef(ActorRef<RouterMessage>);
 
-/// How long the shards may take to give back what is on its way when the last user of a client is gone.
+/// How long the shards may take for the releases under way after the last user of a client is gone.
 const LAST_RELEASES: Duration = Duration::from_secs(5);
 
 impl RouterRef {
-    /// Has every shard end, those included whose actors have died.
+    /// Makes every shard end, including those whose actors have died.
     pub(crate) fn close(&self, until: Instant) {
-        // If the router is gone, so are the shards.
+        // If the router is gone, the shards are gone too.
         drop(self.0.send_message(RouterMessage::Close { until }));
     }
 }
@@ -82,7 +82,7 @@ impl Drop for RouterRef {
     }
 }
 
-/// Starts the router and one actor per shard, on the current runtime; does not wait for any connection.
+/// Starts the router and one actor per shard on the current runtime. Does not wait for any connection.
 pub(crate) fn start(config: &Config, ending: &Ending) -> Result<(RouterRef, Arc<Topology>)> {
     let arguments: Vec<ShardArguments> = config
         .shards
@@ -103,8 +103,8 @@ pub(crate) fn start(config: &Config, ending: &Ending) -> Result<(RouterRef, Arc<
             ending: ending.clone(),
         })
         .collect();
-    // The router is told of a shard's death by its mailbox, which exists as soon as the router is spawned; but it takes
-    // its state, the topology, when it starts. So the shards are spawned in between.
+    // The router learns of a shard's death through its mailbox, which exists as soon as the router is spawned. But the
+    // router takes its state, the topology, when it starts. So the shards are spawned in between.
     let (hand_over, taken_over) = tokio::sync::oneshot::channel();
     let (router, _) = ActorRuntime::spawn_instant(None, RouterActor, taken_over).map_err(not_started)?;
     let router = RouterRef(router);
@@ -139,7 +139,7 @@ pub(crate) fn start(config: &Config, ending: &Ending) -> Result<(RouterRef, Arc<
     Ok((router, topology))
 }
 
-/// Starts a shard's actor, and has it run.
+/// Starts a shard's actor and makes it run.
 fn start_shard(
     arguments: &ShardArguments,
     router: &ActorRef<RouterMessage>,
@@ -147,7 +147,7 @@ fn start_shard(
     let (mailbox, inputs) = Mailbox::new();
     let parts = (arguments.clone(), mailbox.clone(), inputs);
     let (actor, _) = ActorRuntime::spawn_linked_instant(None, ShardActor, parts, router.get_cell())?;
-    // If it has ended already, the router is told.
+    // If the actor has already ended, the router is told.
     drop(actor.send_message(Run));
     Ok((actor, mailbox))
 }
@@ -212,8 +212,8 @@ impl Actor for RouterActor {
 }
 
 impl Router {
-    /// A shard's actor died, or was shut down. Its connections and leases are gone with it, and whoever depends on them was told; a
-    /// new one starts from nothing.
+    /// Handles the end of a shard's actor, which died or was shut down. Its connections and leases are gone with it,
+    /// and its callers and holders were told. The new actor starts without them.
     fn shard_is_gone(&mut self, myself: &ActorRef<RouterMessage>, who: ActorId, error: &str) {
         let Some(index) = self.topology.shards.iter().position(|place| place.is_actor(who)) else {
             return;
@@ -228,7 +228,7 @@ impl Router {
         let pause = shard.restarts.died_after(since.elapsed());
         shard.stage = Stage::Pausing;
         let endpoint = shard.arguments.health.endpoint();
-        // The log is the user's code: whatever it does, the shard is restarted.
+        // The log subscriber is a user's code: whatever it does, the shard is restarted.
         drop(catch(|| {
             self.span.outside(|| {
                 tracing::error!(shard = index, %endpoint, error, restart_in = %human(pause), "a shard's actor died: another takes its place");
@@ -255,14 +255,14 @@ impl Router {
                 shard.stage = Stage::Running(Instant::now());
                 place.replace(actor);
             }
-            // It has no name that could be taken.
+            // Starting an actor fails only if its name is taken, and this one has no name.
             Err(_) => drop(myself.send_after(shard.restarts.died_after(Duration::ZERO), move || {
                 RouterMessage::Restart { shard: index }
             })),
         }
     }
 
-    /// Has all shards end. Those that were told before take no notice.
+    /// Makes all shards end. Shards that were told before ignore it.
     fn close(&mut self, until: Instant) {
         self.ending.begin(shut_down());
         for index in 0..self.shards.len() {
@@ -275,12 +275,12 @@ impl Router {
             }
         }
         for place in &self.topology.shards {
-            // One that has just died is not started again.
+            // A shard that has just died is not started again.
             drop(place.tell(Input::Shutdown(Shutdown { until, told: None })));
         }
     }
 
-    /// A shard has no actor, and gets none any more.
+    /// Notes that a shard has no actor, and will not get another.
     fn ended(&mut self, index: usize) {
         let Some(shard) = self.shards.get_mut(index) else {
             return;
@@ -298,7 +298,8 @@ impl Router {
     }
 }
 
-/// Without a router no shard is started any more: all that is not over ends with it. Where it was not told to end, its runtime has.
+/// Without a router, no shard is started any more, so all remaining shards end. If the router was not told to end, its
+/// runtime has ended.
 impl Drop for Router {
     fn drop(&mut self) {
         self.ending.begin(runtime_ended("client"));
@@ -317,7 +318,7 @@ mod tests {
     use crate::lease::cell::LostReason;
     use crate::server::Server;
 
-    /// Keys that start with `a` belong to the first shard, all others to the second.
+    /// Returns the first shard for keys that start with `a`, and the second for all others.
     fn by_first_letter(key: &str, _: usize) -> usize {
         usize::from(!key.starts_with('a'))
     }
@@ -358,7 +359,8 @@ mod tests {
         other.release().await.unwrap();
         unharmed.await.unwrap().unwrap();
 
-        // The new actor is in its place as soon as the router has heard of it; until then callers are told to try again.
+        // The new actor is in place as soon as the router has learned of the death. Until then, callers get a retryable
+        // error.
         let again = loop {
             match client.lock("a/held").unwrap().acquire().await {
                 Ok(guard) => break guard,
@@ -367,7 +369,7 @@ mod tests {
             tokio::time::sleep(Duration::from_millis(5)).await;
         };
         assert!(again.is_held() && !doomed.is_held());
-        // Its guard is of the dead actor: dropping it must not touch what the new one holds.
+        // This guard belongs to the dead actor: dropping it must not affect what the new one holds.
         drop(doomed);
         assert!(client.shutdown(Duration::from_secs(5)).await.unreleased.is_empty());
     }

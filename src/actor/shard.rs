@@ -1,8 +1,8 @@
 //! The actor of one shard: one task that runs the state machine and does the I/O of its pipelined connections.
 //!
-//! A turn: take what callers have sent, run the machine, write, read, run it again with what came. So a request passes from
-//! its caller's task to the socket in one hop, and its answer back in one. Connections for single waits are tasks of their own,
-//! which report to the mailbox.
+//! In each turn, the task takes what callers have sent, runs the machine, writes, reads, and runs the machine again
+//! with what arrived. So a request needs one hop from its caller's task to the socket, and its answer one hop back. The
+//! connections for single waits are tasks of their own, which report to the mailbox.
 
 mod shell;
 
@@ -46,7 +46,7 @@ use crate::telemetry::client_name::ClientName;
 use crate::telemetry::level::Level;
 use crate::telemetry::sink::ShardSink;
 
-/// What a shard's actor is made of.
+/// The parameters of a shard's actor.
 #[derive(Clone)]
 pub(crate) struct ShardArguments {
     pub(crate) index: usize,
@@ -56,9 +56,9 @@ pub(crate) struct ShardArguments {
     pub(crate) events: ShardEvents,
     pub(crate) client: ClientName,
     pub(crate) sink: ShardSink,
-    /// Shared with the actors before and after.
+    /// Shared with the previous and the next actor of the shard.
     pub(crate) handover: watch::Sender<Handover>,
-    /// Of the client.
+    /// The client's end.
     pub(crate) ending: Ending,
 }
 
@@ -68,7 +68,7 @@ struct Driver {
     effects: Effects,
     inputs: Inputs,
     mailbox: Mailbox,
-    /// The same, for what callers hold.
+    /// The same mailbox, in the form that leases and tickets keep.
     holders: WayBack,
     index: usize,
     config: ShardConfig,
@@ -76,50 +76,52 @@ struct Driver {
     handover: watch::Sender<Handover>,
     ending: Ending,
     metrics: LaneMetrics,
-    /// Shows how many callers may wait.
+    /// The gauge of the maximum number of waiting callers.
     _waiters_limit: Level,
     /// The pipelined connections.
     own: Vec<(LaneId, Own)>,
-    /// One of these is new, or was told something, since they were last polled.
+    /// Whether one of them was added, or was told something, since they were last polled.
     own_changed: bool,
-    /// The others.
+    /// The other connections.
     tasks: BTreeMap<LaneId, TaskLane>,
-    /// What looks whether the first endpoint can be reached.
+    /// The probes of the first endpoint.
     probes: JoinSet<()>,
     timer: Pin<Box<Sleep>>,
-    /// How many answers came last over the pipelined connections.
+    /// The number of answers in the last report of a pipelined connection.
     answered: usize,
-    /// Inputs were left alone once.
+    /// Whether inputs were left waiting in the last turn.
     has_waited: bool,
     is_over: bool,
 }
 
-/// A connection whose I/O is done here.
+/// A connection whose I/O this task does.
 enum Own {
     Connecting(AbortOnDropHandle<Result<(Connected, LaneSettings)>>),
     Up(Box<Lane<Stream, Pending, OwnCommands<Pending>>>),
-    /// It has ended, and the machine has not been told yet. What was sent to it meanwhile: its end tells of it.
+    /// It has ended, and the machine has not been told yet. Its end will include the requests that are sent to it
+    /// meanwhile.
     Over(Vec<Pending>),
 }
 
-/// A connection that is a task.
+/// A connection with a task of its own.
 struct TaskLane {
     /// `None` once nothing more may be sent.
     commands: Option<mpsc::UnboundedSender<Command<Pending>>>,
-    /// What was sent when it had just ended: its end tells of it.
+    /// Requests that were sent after the connection had ended. Its end will include them.
     unsent: Vec<Pending>,
-    /// Ends the connection when this does, however that happens.
+    /// Ends the connection when this value is dropped, for whatever reason.
     _task: AbortOnDropHandle<()>,
 }
 
-/// The most inputs that are taken before the connections are written to and read. It is much less than a crowd of callers sends at
-/// once, so that the server works on the first of their requests while the others are still being encoded.
+/// The maximum number of inputs that are taken before the connections are written and read. It is much less than the
+/// number that a crowd of callers sends at once, so that the server works on the first requests while the others are
+/// still being encoded.
 const INPUTS_A_TURN: usize = 32;
 
-/// While there are leases, suspends are looked for so often: timers stand still in a suspend.
+/// While there are leases, suspends are checked for at this interval, because timers stand still during a suspend.
 const LOOK_FOR_SUSPENDS: Duration = Duration::from_secs(1);
 
-/// So many turns are made before other tasks get theirs.
+/// The number of turns before other tasks get theirs.
 const TURNS_IN_A_ROW: usize = 8;
 
 impl Driver {
@@ -178,7 +180,7 @@ impl Driver {
         driver
     }
 
-    /// Ready when the shard is over.
+    /// Runs turns. Ready when the shard has ended.
     fn poll_turns(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.shard.note_suspended(suspended(), Instant::now());
         for _ in 0..TURNS_IN_A_ROW {
@@ -188,7 +190,7 @@ impl Driver {
             }
             let taken = self.take_inputs(cx);
             if taken > 0 {
-                // What was taken is written at once.
+                // Requests from these inputs are written at once.
                 self.poll_connections(cx);
             }
             let due = self.poll_timer(cx);
@@ -205,9 +207,9 @@ impl Driver {
         Poll::Pending
     }
 
-    /// Whether inputs are left alone until other tasks have had their turn. Where several callers were answered at once, or
-    /// wait for answers, the first that sends its next request is about to be followed by others: all of them go out in one
-    /// write. A lone caller does not wait.
+    /// Whether inputs wait until other tasks have had their turn. If several callers were answered at once, or wait for
+    /// answers, the first new request will soon be followed by others, and all of them can leave in one write. A lone
+    /// caller does not wait.
     fn waits_for_company(&mut self) -> bool {
         let has_company = self.answered.max(self.shard.in_flight()) > 1;
         let waits = has_company && !self.has_waited && !self.inputs.is_empty();
@@ -215,7 +217,7 @@ impl Driver {
         waits
     }
 
-    /// Takes what callers and connections have sent. Returns how much that was.
+    /// Takes the inputs of callers and connections. Returns their number.
     fn take_inputs(&mut self, cx: &mut Context<'_>) -> usize {
         let mut turn_began = None;
         for taken in 0..INPUTS_A_TURN {
@@ -235,7 +237,7 @@ impl Driver {
         INPUTS_A_TURN
     }
 
-    /// A server that hung up while nothing was in flight is noticed before something is sent to it.
+    /// Detects that a server hung up while nothing was in flight, before something is sent to it.
     fn notice_ends(&mut self) {
         let mut ends = Vec::new();
         for (id, own) in &mut self.own {
@@ -251,7 +253,7 @@ impl Driver {
         self.take_events(ends);
     }
 
-    /// Runs the pipelined connections, and the machine with what came over them.
+    /// Runs the pipelined connections, and the machine with their events.
     fn poll_connections(&mut self, cx: &mut Context<'_>) {
         self.own_changed = false;
         let mut events = Vec::new();
@@ -280,7 +282,7 @@ impl Driver {
         }
     }
 
-    /// Tells the machine when something is due. Returns whether it was.
+    /// Ticks the machine if something is due. Returns whether to take another turn.
     fn poll_timer(&mut self, cx: &mut Context<'_>) -> bool {
         let now = Instant::now();
         let Some(due) = self.shard.next_due() else {
@@ -295,15 +297,15 @@ impl Driver {
             true => due.min(now + LOOK_FOR_SUSPENDS),
             false => due,
         };
-        // The timer is left alone while it is early enough.
+        // The timer is not moved while it is early enough.
         if wake_at < self.timer.deadline() || self.timer.is_elapsed() {
             self.timer.as_mut().reset(wake_at);
         }
-        // Early, and nothing is due: it is set anew.
+        // If the timer fires while nothing is due, another turn sets it again.
         self.timer.as_mut().poll(cx).is_ready()
     }
 
-    /// An input as the machine takes it: the end of a connection tells of everything that was sent to it.
+    /// Completes an input for the machine: the end of a connection includes all requests that were sent to it.
     fn completed(&mut self, mut input: Input) -> Input {
         if let Input::Lane(id, event @ (LaneEvent::Ended(_) | LaneEvent::Failed(_))) = &mut input {
             let unsent = self.remove(*id);
@@ -314,7 +316,7 @@ impl Driver {
         input
     }
 
-    /// Forgets a connection. Returns what was sent to it when it had just ended.
+    /// Forgets a connection. Returns the requests that were sent to it after it had ended.
     fn remove(&mut self, id: LaneId) -> Vec<Pending> {
         if let Some(lane) = self.tasks.remove(&id) {
             return lane.unsent;
@@ -326,9 +328,9 @@ impl Driver {
         }
     }
 
-    /// Does what the machine wants done.
+    /// Performs the machine's effects.
     fn apply(&mut self) {
-        // What is done makes no new effects, but for connections that end in being told to.
+        // Performing effects makes no new effects.
         let mut effects = std::mem::take(&mut self.effects);
         for effect in effects.drain() {
             match effect {
@@ -352,11 +354,11 @@ impl Driver {
                 }
             }
         }
-        // Keeps its room for the next turn.
+        // The vector keeps its capacity for the next turn.
         self.effects = effects;
     }
 
-    /// Publishes what the machine says of itself. That it is closed it says as soon as it is shut down.
+    /// Publishes the machine's health. The machine says that it is closed as soon as its shutdown begins.
     fn publish(&self, said: ShardHealth) {
         let closed = matches!(said.state, ConnectionState::Closed);
         self.health.change(|health| {
@@ -411,7 +413,7 @@ impl Driver {
         self.tasks.insert(id, lane);
     }
 
-    /// A pipelined connection that is about to be told something.
+    /// Returns a pipelined connection that is about to be told something.
     fn own(&mut self, id: LaneId) -> Option<&mut Own> {
         let (_, own) = self.own.iter_mut().find(|(known, _)| *known == id)?;
         self.own_changed = true;
@@ -427,7 +429,7 @@ impl Driver {
         let Some(lane) = self.tasks.get_mut(&id) else { return };
         if let Some(commands) = &lane.commands {
             if let Err(refused) = commands.send(command) {
-                // It has just ended, and its end is on its way.
+                // It has just ended, and its end will be reported.
                 lane.unsent.extend(refused.0.into_iter().map(|outgoing| outgoing.tag));
             }
         }
@@ -474,7 +476,7 @@ impl Driver {
         let first = self.shard.endpoint_at(0);
         let connect = self.config.reach(self.index, first, Purpose::Pipelined);
         let mailbox = self.mailbox.clone();
-        // Those that are done.
+        // Removes finished probes.
         while self.probes.try_join_next().is_some() {}
         let probe = async move {
             let outcome = connect.connect().await.map(drop);
@@ -484,7 +486,7 @@ impl Driver {
     }
 }
 
-/// However the shard ends, its holders are told, before its connections are closed.
+/// However the shard ends, its holders are told before its connections are closed.
 impl Drop for Driver {
     fn drop(&mut self) {
         self.shard.abandon(Instant::now());
@@ -492,7 +494,7 @@ impl Drop for Driver {
 }
 
 impl Own {
-    /// Runs the connection. Returns what has become of it, if anything; what comes over it is delivered.
+    /// Polls the connection and delivers its reports. Returns an event if its state has changed.
     fn poll(
         &mut self,
         cx: &mut Context<'_>,
@@ -511,7 +513,7 @@ impl Own {
                 }
                 Poll::Ready(Ok(Err(error))) => (Self::Over(Vec::new()), LaneEvent::Failed(error)),
                 Poll::Ready(Err(ended)) => {
-                    // What panics while it connects says so itself.
+                    // A panic while connecting is reported by the attempt itself.
                     let message = format!("the attempt to connect ended with its task: {ended}");
                     let error = Error::new(ErrorKind::Connect, message);
                     (Self::Over(Vec::new()), LaneEvent::Failed(error))

@@ -1,7 +1,8 @@
-//! Where each shard is: written by the router, read by every caller.
+//! The table of the shards: the router writes it, and every caller reads it.
 //!
-//! A request goes from its caller's task straight into the mailbox of its shard's actor. The router is not on that
-//! way: it keeps this table true, which costs a caller a read lock that is taken for writing only when an actor has died.
+//! A request goes from its caller's task directly into the mailbox of its shard's actor. The router is not on that
+//! path. It keeps this table up to date, which costs a caller a read lock; the lock is taken for writing only after an
+//! actor has died.
 
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -17,26 +18,26 @@ use crate::shard::input::{Input, Mailbox};
 use crate::sharding::CheckedStrategy;
 use crate::types::Key;
 
-/// What a request that was lost waits for the cause.
+/// How long a lost request waits for its cause to be known.
 const A_MOMENT: Duration = Duration::from_secs(1);
 
-/// All shards, and the rule which key belongs to which.
+/// All shards, and the rule that assigns keys to them.
 pub(crate) struct Topology {
     pub(crate) strategy: CheckedStrategy,
     pub(crate) shards: Vec<ShardPlace>,
 }
 
-/// What callers need to know of a shard. All but the actor outlives the actor's death.
+/// What callers need to know of a shard. Everything except the actor outlives the actor's death.
 pub(crate) struct ShardPlace {
     pub(crate) index: usize,
     actor: RwLock<(ActorRef<Run>, Mailbox)>,
     pub(crate) health: watch::Receiver<ShardHealth>,
-    /// Room for requests that do not wait on the server.
+    /// The room for requests that do not wait on the server.
     pub(crate) room: Arc<Semaphore>,
-    /// Room for those that do.
+    /// The room for requests that wait on the server.
     pub(crate) waiting_room: Arc<Semaphore>,
-    /// Room for waits at places that are taken already. The connections bound those, so it is never full: a grant that is there must
-    /// not wait for room behind callers that wait for that grant.
+    /// The room for waits at existing queue positions. The number of connections limits these positions, so the room is
+    /// never full: an available grant must not wait for room behind callers that wait for that same grant.
     pub(crate) ticket_room: Arc<Semaphore>,
 }
 
@@ -58,18 +59,18 @@ impl ShardPlace {
         }
     }
 
-    /// The server that serves it, or is tried.
+    /// Returns the server that serves the shard or is tried.
     pub(crate) fn endpoint(&self) -> Arc<str> {
         Arc::clone(&self.health.borrow().endpoint)
     }
 
-    /// Tells the shard.
+    /// Sends an input to the shard.
     pub(crate) fn tell(&self, input: Input) -> Result<()> {
         let actor = self.actor.read().unwrap_or_else(PoisonError::into_inner);
         if actor.1.send(input) { Ok(()) } else { Err(self.gone()) }
     }
 
-    /// The shard is closed, or its actor died with a request in its hands.
+    /// Returns the error of a shard that is closed, or whose actor died with a request.
     pub(crate) fn gone(&self) -> Error {
         let health = self.health.borrow();
         if let Some(cause) = health.closed_because().or(health.death()) {
@@ -82,11 +83,12 @@ impl ShardPlace {
         .at(&health.endpoint)
     }
 
-    /// As [`gone`](Self::gone), for a request that the shard had in its hands: what ended it may be about to say so.
+    /// As [`gone`](Self::gone), for a request that the shard had taken. Waits for the cause, which may be about to be
+    /// published.
     pub(crate) async fn lost(&self) -> Error {
         let mut health = self.health.clone();
         let told = health.wait_for(|health| health.closed_because().or(health.death()).is_some());
-        // Without an answer there is an older one, or none: it is not worth more of the caller's time.
+        // After that time, the error has an older cause or none. Waiting longer is not worth the caller's time.
         drop(timeout(A_MOMENT, told).await);
         self.gone()
     }
@@ -95,14 +97,14 @@ impl ShardPlace {
         self.actor.read().unwrap_or_else(PoisonError::into_inner).0.get_id() == id
     }
 
-    /// Puts a new actor into the place of one that died.
+    /// Replaces an actor that died.
     pub(crate) fn replace(&self, actor: (ActorRef<Run>, Mailbox)) {
         *self.actor.write().unwrap_or_else(PoisonError::into_inner) = actor;
     }
 }
 
 impl Topology {
-    /// The shard of that index.
+    /// Returns the shard with this index.
     pub(crate) fn shard(&self, index: usize) -> Result<&ShardPlace> {
         self.shards.get(index).ok_or_else(|| {
             let remedy = format!("this client has {} shards, counted from 0", self.shards.len());
@@ -110,7 +112,7 @@ impl Topology {
         })
     }
 
-    /// The shard that serves a key.
+    /// Returns the shard that serves a key.
     pub(crate) fn route(&self, key: &Key) -> Result<&ShardPlace> {
         self.shard(self.strategy.shard(key.as_str(), self.shards.len())?)
     }

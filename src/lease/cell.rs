@@ -1,8 +1,9 @@
-//! The state of one lease, shared between its guard and the shard that keeps it.
+//! The state of one lease, shared by its guard and the shard that keeps it.
 //!
-//! The shard's actor writes it. The guard reads: whether the lease is held is known from two atomics and the clock,
-//! without asking anybody, so it is right even while the runtime is stalled. Whoever first sees that the deadline has
-//! passed says so for all (the one thing that readers write): a lease that anybody saw lost never comes back.
+//! The shard's actor writes the state, and the guard reads it. Two atomics and the clock tell the guard whether the
+//! lease is held. It needs no answer from the shard, so it is right even while the runtime is stalled. Readers write
+//! one thing only: the first reader that sees the deadline pass marks the lease as lost for all. So a lease that any
+//! reader has seen lost never becomes held again.
 
 use std::fmt;
 use std::str::FromStr;
@@ -21,29 +22,29 @@ use crate::types::{Fence, Grant, Key, Kind, Token, Ttl};
 
 /// Why a lease was lost.
 ///
-/// `Display` says it in words. It is parsed from its [name](Self::as_str) and serialized as that.
+/// `Display` describes the reason in words. A reason is parsed from, and serialized as, its [name](Self::as_str).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum LostReason {
-    /// It could not be renewed in time: the server may grant it to somebody else soon.
+    /// The lease could not be renewed in time: the server may soon grant it to another client.
     Expired,
-    /// The server says that the token does not hold it (any more).
+    /// The server says that the token does not hold the lease, or no longer does.
     Rejected,
-    /// The connection that owned it was lost, and the server gives such leases to others at once.
+    /// The connection that owned the lease was lost, and the server grants such leases to others at once.
     Disconnected,
-    /// As `Disconnected`, by a server that was shutting down.
+    /// As `Disconnected`, but the server was shutting down.
     ServerDraining,
-    /// The actor that kept it panicked, or ended with its runtime.
+    /// The actor that kept the lease panicked, or ended with its runtime.
     ShardGone,
     /// The client was shut down.
     Shutdown,
-    /// Its shard went back to its first server, because [that was asked for](crate::Client::failback).
+    /// The lease's shard went back to its first server, because [`failback`](crate::Client::failback) was called.
     Failback,
 }
 
 impl LostReason {
-    /// All of them.
+    /// All reasons.
     pub(crate) const ALL: [Self; 7] = [
         Self::Expired,
         Self::Rejected,
@@ -54,7 +55,7 @@ impl LostReason {
         Self::Failback,
     ];
 
-    /// Its name as metrics carry it.
+    /// Returns the name of the reason, as metrics use it.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -68,7 +69,7 @@ impl LostReason {
         }
     }
 
-    /// Its place among them.
+    /// Returns the reason's index in [`ALL`](Self::ALL).
     pub(crate) fn index(self) -> usize {
         Self::ALL.iter().position(|reason| *reason == self).unwrap_or_default()
     }
@@ -88,11 +89,11 @@ impl fmt::Display for LostReason {
     }
 }
 
-/// Reads a [name](LostReason::as_str).
+/// Parses a [name](LostReason::as_str).
 ///
 /// # Errors
 ///
-/// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput), with all names.
+/// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for an unknown name; the message lists all names.
 impl FromStr for LostReason {
     type Err = Error;
 
@@ -101,21 +102,22 @@ impl FromStr for LostReason {
     }
 }
 
-/// What is known about a lease.
+/// What the client knows about a lease.
 ///
-/// `Display` says it in words. It is serialized by its name in snake case, `Lost` with the name of its reason.
+/// `Display` describes the state in words. A state is serialized as its name in snake case, and `Lost` with the name of
+/// its reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum LeaseState {
-    /// Held.
+    /// The lease is held.
     Held,
-    /// Held as far as time goes, but the connection that owned it is gone and the server has not confirmed it yet. Only
-    /// where leases survive a disconnect.
+    /// The lease is held until its deadline, but the server has not confirmed it since its connection was lost or its
+    /// cluster's leader changed. A lost connection leaves a lease suspect only where leases survive a disconnect.
     Suspect,
-    /// Lost.
+    /// The lease is lost.
     Lost(LostReason),
-    /// Given back.
+    /// The holder has released the lease.
     Released,
 }
 
@@ -130,13 +132,13 @@ impl fmt::Display for LeaseState {
     }
 }
 
-/// The times of a lease that is taken up.
+/// The times of a new lease.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct CellTimes {
     pub(crate) got: Moment,
-    /// As it is seen from that moment.
+    /// The deadline, as seen at `got`.
     pub(crate) deadline: Instant,
-    /// For how long the machine will have been suspended when the lease is lost by that alone.
+    /// The total suspended time of the machine at which the lease is lost because of suspends alone.
     pub(crate) lost_when_suspended: Duration,
 }
 
@@ -145,47 +147,50 @@ pub(crate) struct LeaseCell {
     pub(crate) key: Key,
     pub(crate) kind: Kind,
     pub(crate) token: Token,
-    /// Zero if it has none.
+    /// Zero without a fence.
     fence: u64,
     has_fence: bool,
     pub(crate) ttl: Ttl,
-    /// Times are kept as nanoseconds since this moment. Those for which the machine was suspended, in all, count.
+    /// The origin of the times below, which are nanoseconds since this moment. They include all the time for which the
+    /// machine was suspended.
     got_at: Instant,
-    /// When the lease has to be given up as lost.
+    /// When the lease counts as lost.
     deadline: AtomicU64,
-    /// The lease has to be given up as lost, too, once the machine has been suspended for so many nanoseconds in all.
+    /// The total suspended time of the machine, in nanoseconds, at which the lease counts as lost, whatever the
+    /// deadline.
     lost_when_suspended: AtomicU64,
     state: AtomicU8,
-    /// The key was held when it was asked for.
+    /// Whether another holder had the key when this lease was requested.
     was_contended: AtomicBool,
-    /// How its release ended.
+    /// The outcome of the release.
     release: AtomicU8,
-    /// Made when it is first asked for: most leases are never waited for, and there may be very many.
+    /// Created on demand: most leases are never watched, and there may be very many leases.
     watchers: OnceLock<Box<Watchers>>,
 }
 
-/// There may be a million of them: with its reference counts it fills a piece of the allocator to the last byte.
+/// There may be a million cells. With its two reference counts, a cell of this size exactly fills a size class of the
+/// allocator.
 #[cfg(all(test, target_pointer_width = "64"))]
 const _: () = assert!(size_of::<LeaseCell>() <= 120);
 
-/// Those who want to be told when a lease is lost, or its release ends.
+/// The tasks that wait for the loss of a lease, or for the end of its release.
 struct Watchers {
     changed: Notify,
-    /// Made when it is first asked for.
+    /// Created on demand.
     cancellation: OnceLock<CancellationToken>,
-    /// That of the guard which holds this lease with others.
+    /// The token of the guard that holds this lease together with others.
     shared_cancellation: OnceLock<CancellationToken>,
-    /// Why its release failed.
+    /// Why the release failed.
     failure: OnceLock<Error>,
 }
 
-/// How a release ended: with an answer, or without.
+/// The outcome of a release, or `None` if there was no answer.
 pub(crate) type ReleaseOutcome = Option<Result<()>>;
 
 const HELD: u8 = 0;
 const SUSPECT: u8 = 1;
 const RELEASED: u8 = 2;
-/// The first of the reasons.
+/// The code of the first reason.
 const LOST: u8 = 3;
 
 const UNANSWERED: u8 = 0;
@@ -222,12 +227,13 @@ impl LeaseCell {
         self.was_contended.load(Ordering::Relaxed)
     }
 
-    /// Notes that the key was held when the lease was asked for: before its holder gets it.
+    /// Notes that the key was held when the lease was requested. Called before the holder gets the lease.
     pub(crate) fn note_contended(&self) {
         self.was_contended.store(true, Ordering::Relaxed);
     }
 
-    /// A change of the state is followed by a look for watchers, and this by a look at the state, so one of them sees the other.
+    /// Returns the watchers, and creates them on demand. A change of the state is followed by a look for watchers; this
+    /// function is followed by a look at the state. So one of the two sees the other.
     fn watchers(&self) -> &Watchers {
         let watchers = self.watchers.get_or_init(|| {
             Box::new(Watchers {
@@ -241,12 +247,12 @@ impl LeaseCell {
         watchers
     }
 
-    /// What is known now. A lease whose deadline has passed counts as lost even if nobody had the time to say so.
+    /// Returns the current state. A lease whose deadline has passed counts as lost even if no task has marked it yet.
     pub(crate) fn state(&self) -> LeaseState {
         self.state_at(Moment::now())
     }
 
-    /// As [`state`](Self::state), at a moment that the caller names.
+    /// As [`state`](Self::state), at the moment `now`.
     pub(crate) fn state_at(&self, now: Moment) -> LeaseState {
         match self.state.load(Ordering::Acquire) {
             held @ (HELD | SUSPECT) if self.remaining_at(now).is_zero() => {
@@ -262,17 +268,17 @@ impl LeaseCell {
         }
     }
 
-    /// For how long it has been there.
+    /// Returns how long the lease has existed.
     pub(crate) fn age_at(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.got_at)
     }
 
-    /// How long the lease is sure to be held if nothing more is heard from the server.
+    /// Returns how long the lease is certainly held if nothing more is heard from the server.
     pub(crate) fn remaining(&self) -> Duration {
         self.remaining_at(Moment::now())
     }
 
-    /// As [`remaining`](Self::remaining), at a moment that the caller names.
+    /// As [`remaining`](Self::remaining), at the moment `now`.
     pub(crate) fn remaining_at(&self, now: Moment) -> Duration {
         let suspended = nanos(now.suspended);
         if suspended >= self.lost_when_suspended.load(Ordering::Acquire) {
@@ -282,7 +288,7 @@ impl LeaseCell {
         Duration::from_nanos(deadline).saturating_sub(self.age_at(now.at))
     }
 
-    /// Resolves with the reason once the lease is lost; never if it is released.
+    /// Waits until the lease is lost and returns the reason. Never completes if the lease is released.
     pub(crate) async fn lost(&self) -> LostReason {
         self.when(|cell| match cell.state() {
             LeaseState::Lost(reason) => Some(reason),
@@ -291,12 +297,12 @@ impl LeaseCell {
         .await
     }
 
-    /// Resolves once its release has ended.
+    /// Waits until the release has ended.
     pub(super) async fn release_ended(&self) -> ReleaseOutcome {
         self.when(Self::release_outcome).await
     }
 
-    /// How its release ended, if it has.
+    /// Returns the outcome of the release, if it has ended.
     pub(super) fn release_outcome(&self) -> Option<ReleaseOutcome> {
         match self.release.load(Ordering::Acquire) {
             UNANSWERED => None,
@@ -306,13 +312,13 @@ impl LeaseCell {
         }
     }
 
-    /// Resolves once `look` finds something. It looks after each change that watchers are told of.
+    /// Waits until `look` returns something. It is called again after each change.
     async fn when<T>(&self, look: impl Fn(&Self) -> Option<T>) -> T {
         let watchers = self.watchers();
         loop {
             let changed = watchers.changed.notified();
             tokio::pin!(changed);
-            // Registered before the look, so that no change falls between the two.
+            // Registered before the look, so that no change in between is missed.
             changed.as_mut().enable();
             if let Some(found) = look(self) {
                 return found;
@@ -321,32 +327,33 @@ impl LeaseCell {
         }
     }
 
-    /// A token that is cancelled when the lease is lost.
+    /// Returns a token that is cancelled when the lease is lost.
     pub(crate) fn cancellation_token(&self) -> CancellationToken {
         let token = self.watchers().cancellation.get_or_init(CancellationToken::new).clone();
         fence(Ordering::SeqCst);
-        // The loss may have come between: then nobody else will cancel it.
+        // The lease may have been lost before the token was created. In that case no other code cancels the token.
         if let LeaseState::Lost(_) = self.state() {
             token.cancel();
         }
         token
     }
 
-    /// Has a token cancelled when the lease is lost, besides its own: that of the one guard which holds it with others.
+    /// Lets the loss of the lease cancel another token, too: the token of the guard that holds this lease together with
+    /// others.
     pub(crate) fn cancels_too(&self, token: &CancellationToken) {
         drop(self.watchers().shared_cancellation.set(token.clone()));
         fence(Ordering::SeqCst);
-        // The loss may have come between: then nobody else will cancel it.
+        // The lease may have been lost in between. In that case no other code cancels the token.
         if let LeaseState::Lost(_) = self.state() {
             token.cancel();
         }
     }
 
-    // What follows is for the shard's actor alone, but for the end of a release whose shard is gone.
+    // Only the shard's actor calls the functions below, except `end_release`, which also runs when the shard is gone.
 
-    /// Renewed: held until `deadline`. False if it was seen lost before.
+    /// Notes a renewal: the lease is held until `deadline`. Returns false if it was seen lost before.
     pub(crate) fn extend(&self, deadline: Instant, now: Moment) -> bool {
-        // Looked at before the deadline is moved, so that a lease whose time is up stays lost.
+        // Checked before the deadline is moved, so that a lease whose time is over stays lost.
         match self.state_at(now) {
             LeaseState::Held | LeaseState::Suspect => {}
             LeaseState::Lost(_) | LeaseState::Released => return false,
@@ -356,26 +363,26 @@ impl LeaseCell {
         self.change(HELD, HELD) || self.change(SUSPECT, HELD)
     }
 
-    /// The connection that owns it stood: it is lost by suspends alone only once they have taken so long in all.
+    /// Notes that the owning connection stood, so suspends alone end the lease only at this new total.
     pub(crate) fn stood(&self, lost_when_suspended: Duration) {
         self.lost_when_suspended
             .fetch_max(nanos(lost_when_suspended), Ordering::AcqRel);
     }
 
-    /// Held as far as is known, until `deadline`, as that is seen after the machine was `suspended` for so long, and not lost
-    /// already.
+    /// Makes the lease suspect until `deadline`, unless it is lost. The deadline is as seen after the machine was
+    /// `suspended` for this total.
     pub(crate) fn suspect(&self, deadline: Instant, suspended: Duration) {
         self.deadline
             .fetch_min(nanos_between(self.got_at, deadline, suspended), Ordering::AcqRel);
         self.change(HELD, SUSPECT);
     }
 
-    /// Being given back. False if it was lost before.
+    /// Notes that the lease is being released. Returns false if it was lost before.
     pub(crate) fn release(&self) -> bool {
         self.change(HELD, RELEASED) || self.change(SUSPECT, RELEASED)
     }
 
-    /// Its release has ended. What was said of that before stays.
+    /// Notes the end of the release. An earlier outcome stays.
     pub(super) fn end_release(&self, outcome: ReleaseOutcome) {
         if self.release.load(Ordering::Acquire) != UNANSWERED {
             return;
@@ -392,7 +399,7 @@ impl LeaseCell {
         self.tell_watchers();
     }
 
-    /// Lost, and told to whoever waits for it. A reason given before stays.
+    /// Marks the lease as lost and wakes its watchers. An earlier reason stays.
     pub(crate) fn lose(&self, why: LostReason) {
         if self.change(HELD, code(why)) || self.change(SUSPECT, code(why)) {
             self.tell_of_loss();
@@ -433,7 +440,7 @@ fn reason(code: u8) -> LostReason {
         .unwrap_or(LostReason::Expired)
 }
 
-/// The time between two instants, and that for which the machine was suspended.
+/// Returns the time between two instants, plus the suspended time.
 fn nanos_between(start: Instant, end: Instant, suspended: Duration) -> u64 {
     nanos(end.saturating_duration_since(start).saturating_add(suspended))
 }
@@ -442,7 +449,7 @@ fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// Without the token.
+/// Does not show the secret part of the token.
 impl fmt::Debug for LeaseCell {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Lease")
@@ -524,7 +531,7 @@ mod tests {
         assert_eq!((left(&long, 0), left(&long, 4)), (600.0, 596.0));
         assert_eq!((left(&short, 0), left(&short, 4)), (5.0, 1.0));
         assert_eq!(short.state_at(after(5)), LeaseState::Lost(LostReason::Expired));
-        // The server may have given up a connection of which it heard nothing for so long.
+        // The server may have given up a connection over which it received nothing for this long.
         assert_eq!(long.state_at(after(7)), LeaseState::Held);
         assert_eq!(long.remaining_at(after(8)), Duration::ZERO);
         long.stood(after(15).suspended);

@@ -1,17 +1,17 @@
-//! How a log line names leases that were lost together.
+//! Names leases that were lost together, for a log line.
 
 use std::fmt;
 
 use crate::types::Key;
 
-/// The keys of leases that were lost together: the first few, and how many there are.
+/// The keys of leases that were lost together: the first few keys, and the number of leases.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct LostKeys {
     first: Vec<Key>,
     count: usize,
 }
 
-/// How many a line names.
+/// The number of keys that a line names.
 const NAMED: usize = 5;
 
 impl LostKeys {
@@ -41,7 +41,7 @@ impl<'a> FromIterator<&'a Key> for LostKeys {
     }
 }
 
-/// The first few keys, escaped, and how many more there are.
+/// Writes the first few keys, escaped, and the number of further ones.
 impl fmt::Display for LostKeys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (number, key) in self.first.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! What is measured of leases.
+//! The metrics of leases.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::telemetry::level::Level;
 use crate::telemetry::sink::ShardSink;
 use crate::types::{Kind, Ttl};
 
-/// The leases of one shard.
+/// The metrics of one shard's leases.
 pub(crate) struct LeaseMetrics {
     locks: KindMetrics,
     semaphores: KindMetrics,
@@ -24,7 +24,7 @@ pub(crate) struct LeaseMetrics {
     headroom_ratio: Histogram,
 }
 
-/// What is told apart by namespace.
+/// The metrics that locks and semaphores have separately.
 struct KindMetrics {
     held: Level,
     count: usize,
@@ -34,16 +34,16 @@ struct KindMetrics {
     lost: [Counter; LostReason::ALL.len()],
 }
 
-/// How a renewal ended.
+/// The outcome of a renewal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RenewalOutcome {
-    /// Confirmed in time; so much was left until the lease would have been lost.
+    /// Confirmed in time. `left` is the time that was left until the lease would have been lost.
     Renewed { left: Duration, ttl: Ttl },
     /// The server says that the lease is not held.
     Rejected,
-    /// The server refused it for a reason that passes.
+    /// The server refused the renewal for a temporary reason.
     PutOff,
-    /// It could not be sent, its answer was lost with the connection, or came too late.
+    /// The renewal could not be sent, its answer was lost with the connection, or the answer came too late.
     Unanswered,
 }
 
@@ -95,7 +95,7 @@ impl LeaseMetrics {
         }
     }
 
-    /// A grant came when no caller waited for it any more.
+    /// Counts a grant for which no caller waited any more.
     pub(crate) fn orphan(&mut self, kind: Kind) {
         self.of(kind).orphans.increment(1);
     }

@@ -1,4 +1,4 @@
-//! What is held: when each lease must be renewed, when it must be given up as lost, and who is told.
+//! Leases: when each one must be renewed, when it counts as lost, and how its holder learns that.
 
 pub(crate) mod cell;
 pub(crate) mod lost_keys;

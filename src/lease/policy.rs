@@ -1,4 +1,4 @@
-//! How leases are renewed.
+//! The renewal policy of leases.
 
 use std::fmt;
 use std::time::Duration;
@@ -9,11 +9,12 @@ use super::schedule::Pace;
 use crate::error::Result;
 use crate::human::optional_as_text;
 
-/// How a lease is renewed: at which part of its TTL, how much earlier at random, for how long, or not at all.
+/// Sets how a lease is renewed: after which part of its TTL, with how much random variation, for how long, or not at
+/// all.
 ///
-/// It is taken whole by [`ClientBuilder::renew_policy`](crate::ClientBuilder::renew_policy), for all leases of a client, and by
-/// `renew_policy` of the handles, for their own. Setters such as [`Lock::renew_ratio`](crate::Lock::renew_ratio) change one part of the
-/// policy that their handle has.
+/// [`ClientBuilder::renew_policy`](crate::ClientBuilder::renew_policy) takes a whole policy for all leases of a client,
+/// and the `renew_policy` of a handle takes one for its own leases. Setters such as
+/// [`Lock::renew_ratio`](crate::Lock::renew_ratio) change one part of the policy of their handle.
 ///
 /// ```
 /// use std::time::Duration;
@@ -34,8 +35,9 @@ use crate::human::optional_as_text;
 /// # }
 /// ```
 ///
-/// Its numbers are checked when the client is built, or the lease is acquired. It is serialized as a map of `renew`, `ratio`,
-/// `jitter` and `max_hold`, where durations are texts with units such as `1h`. What is not said has its default.
+/// The numbers are checked when the client is built or the lease is acquired. A policy is serialized as a map of
+/// `renew`, `ratio`, `jitter` and `max_hold`, where durations are texts with units such as `1h`. Missing entries have
+/// their defaults.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RenewPolicy {
@@ -46,7 +48,8 @@ pub struct RenewPolicy {
     pub(crate) max_hold: Option<Duration>,
 }
 
-/// Renewed when half of the TTL is over, or up to a tenth of that earlier, for as long as it is held.
+/// Renews a lease when half of the TTL is over, or up to a tenth of that time earlier, for as long as the lease is
+/// held.
 impl Default for RenewPolicy {
     fn default() -> Self {
         Self {
@@ -59,7 +62,7 @@ impl Default for RenewPolicy {
 }
 
 impl RenewPolicy {
-    /// Returns the policy under which nothing is renewed: a lease is lost when its TTL is over.
+    /// Returns the policy that never renews: a lease is lost when its TTL is over.
     #[must_use]
     pub fn off() -> Self {
         Self {
@@ -68,30 +71,30 @@ impl RenewPolicy {
         }
     }
 
-    /// Which part of its TTL passes before a lease is renewed, more than 0 and less than 1. Default: 0.5.
+    /// Sets the part of its TTL that passes before a lease is renewed, more than 0 and less than 1. Default: 0.5.
     #[must_use]
     pub fn ratio(mut self, ratio: f64) -> Self {
         self.ratio = ratio;
         self
     }
 
-    /// By which part of the time to a renewal it may come earlier, at random, so that renewals do not all come together: 0 or more, and
-    /// less than 1. Default: 0.1.
+    /// Sets by which part of the time to a renewal the renewal may come earlier, at random, so that renewals do not all
+    /// come together: 0 or more, and less than 1. Default: 0.1.
     #[must_use]
     pub fn jitter(mut self, jitter: f64) -> Self {
         self.jitter = jitter;
         self
     }
 
-    /// Stops renewing once a lease was held for so long: it is lost at most a TTL later, however alive its holder is. Default: no
-    /// such bound.
+    /// Stops renewing once a lease was held for this long: it is lost at most a TTL later, even if its holder is still
+    /// at work. Default: no such limit.
     #[must_use]
     pub fn max_hold(mut self, max_hold: Duration) -> Self {
         self.max_hold = Some(max_hold);
         self
     }
 
-    /// What it means for a lease.
+    /// Checks the policy and returns the terms for a lease.
     ///
     /// # Errors
     ///
@@ -105,7 +108,7 @@ impl RenewPolicy {
     }
 }
 
-/// Says it in words.
+/// Describes the policy in words.
 impl fmt::Display for RenewPolicy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if !self.renew {
@@ -122,19 +125,19 @@ impl fmt::Display for RenewPolicy {
     }
 }
 
-/// How the lease of one acquire is renewed. Checked.
+/// The checked renewal terms of the leases of one acquire.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct RenewTerms {
-    /// Do not renew at all.
+    /// Whether the lease is never renewed.
     pub(crate) never: bool,
-    /// Renew for so long, from the grant on.
+    /// How long after the grant the lease is renewed.
     pub(crate) max_hold: Option<Duration>,
-    /// Renew at another pace than the client's other leases.
+    /// The pace of the renewals, if it differs from the client's.
     pub(crate) pace: Option<Pace>,
 }
 
 impl RenewTerms {
-    /// The same for a client of that pace: what differs from it is kept only.
+    /// Returns these terms for a client of that pace: drops the own pace if it is the same.
     pub(crate) fn beside(self, pace: Pace) -> Self {
         Self {
             pace: self.pace.filter(|own| *own != pace),

@@ -1,5 +1,5 @@
-//! How a release went, told to the holder who gave the lease back. It is told through the cell of the lease, and by the waker that came with
-//! the release: so a release needs no channel.
+//! Delivers the outcome of a release to its holder. The outcome goes through the lease's cell, and the waker that came
+//! with the release wakes the task. So a release needs no channel.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -12,17 +12,18 @@ use tokio::sync::oneshot::error::TryRecvError;
 use super::cell::{LeaseCell, ReleaseOutcome};
 use crate::error::Result;
 
-/// Where the outcome of a release is told. Dropped without that, it says that none will be.
+/// The receiver of a release's outcome. Dropping it without an outcome says that none will come.
 ///
-/// It keeps the waker, and so the memory of the task that released, until the release has ended, also where that task does not wait for
-/// it any more. That is at the latest when the TTL of the lease is over.
+/// It keeps the waker, and so the memory of the releasing task, until the release has ended, even if that task no
+/// longer waits. The release has ended at the latest when the TTL of the lease is over.
 pub(crate) struct ReleaseTold {
     cell: Arc<LeaseCell>,
     waker: Option<Waker>,
 }
 
 impl ReleaseTold {
-    /// For the only release of a lease. `waker` is that of the task which is about to wait for the outcome, if it is known.
+    /// Creates the receiver of a lease's only release. `waker` belongs to the task that is about to wait for the
+    /// outcome, if it is known.
     pub(crate) fn new(cell: &Arc<LeaseCell>, waker: Option<Waker>) -> Self {
         let cell = Arc::clone(cell);
         Self { cell, waker }
@@ -42,22 +43,22 @@ impl Drop for ReleaseTold {
     }
 }
 
-/// The outcome of a release, on its way: `None` if the shard is gone.
+/// The future outcome of a release; `None` if the shard is gone.
 pub(crate) enum ReleaseAnswer {
-    /// Waited for by the task whose waker was sent with the release.
+    /// The task whose waker was sent with the release waits for it.
     Direct { cell: Arc<LeaseCell>, waker: Option<Waker> },
-    /// Waited for by another one.
+    /// Another task waits for it.
     Watched(Pin<Box<dyn Future<Output = ReleaseOutcome> + Send>>),
 }
 
 impl ReleaseAnswer {
-    /// `waker`: the one that is woken when the outcome is told.
+    /// Creates the future. `waker` is the one that the outcome wakes.
     pub(crate) fn new(cell: &Arc<LeaseCell>, waker: Option<Waker>) -> Self {
         let cell = Arc::clone(cell);
         Self::Direct { cell, waker }
     }
 
-    /// What has come by now, as a channel says it.
+    /// Returns the outcome if it has arrived, in the way of a channel.
     #[cfg(any(test, fuzzing))]
     pub(crate) fn try_recv(&mut self) -> std::result::Result<Result<()>, TryRecvError> {
         match Pin::new(self).poll(&mut Context::from_waker(Waker::noop())) {
@@ -144,7 +145,7 @@ mod tests {
         }
     }
 
-    /// What is told, and what is heard.
+    /// Outcomes that are told, and their form on the receiving side.
     fn outcomes() -> [(ReleaseOutcome, Option<std::result::Result<(), ErrorKind>>); 3] {
         let refusal = Error::new(ErrorKind::NotHeld, "not held");
         [

@@ -1,7 +1,7 @@
 //! The times of one lease. Pure arithmetic.
 //!
-//! Everything counts from the moment at which the request that got or renewed the lease was *sent*. The server's lease
-//! runs from the grant, which was later; so whatever is computed here comes early, never late.
+//! All times count from the moment at which the request that acquired or renewed the lease was *sent*. The server's
+//! lease runs from its grant, which was later. So everything that is computed here comes early, never late.
 
 use std::num::NonZeroU64;
 use std::time::Duration;
@@ -12,25 +12,26 @@ use crate::clock::{Moment, after};
 use crate::error::{Error, Result};
 use crate::types::Ttl;
 
-/// How leases are timed.
+/// The parameters of lease times.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Schedule {
-    /// When leases are renewed that do not say otherwise.
+    /// The pace of renewals, unless a lease has its own.
     pub(crate) pace: Pace,
-    /// How long before the server may grant it to somebody else the holder is told; `None` for the default.
+    /// How long before the server may grant the lease to another client its holder learns of the loss; `None` for the
+    /// default.
     pub(crate) margin: Option<Duration>,
-    /// For how long the machine may be suspended before a server that hears nothing gives up the connection, and with it the lease;
-    /// `None` where leases outlive their connections.
+    /// How long the machine may be suspended before a server that receives nothing gives up the connection, and with it
+    /// the lease; `None` where leases outlive their connections.
     pub(crate) longest_suspend: Option<Duration>,
 }
 
-/// Which part of its TTL passes before a lease is renewed: more than 0 and less than 1.
+/// The part of a lease's TTL that passes before its renewal: more than 0 and less than 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct RenewRatio(NonZeroU64);
 
 impl RenewRatio {
     fn new(ratio: f64) -> Result<Self> {
-        // Its bits: those of no such number are all zero, so that an optional ratio takes no more room.
+        // Stored as bits. No number in this range has only zero bits, so an optional ratio needs no more space.
         if let Some(bits) = NonZeroU64::new(ratio.to_bits()).filter(|_| ratio > 0.0 && ratio < 1.0) {
             return Ok(Self(bits));
         }
@@ -46,11 +47,11 @@ impl RenewRatio {
     }
 }
 
-/// When a lease is renewed. Renewals come early, never late.
+/// When leases are renewed. Jitter makes renewals earlier, never later.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Pace {
     ratio: RenewRatio,
-    /// How much of the time to a renewal chance may take away.
+    /// The part of the time to a renewal that jitter may remove.
     jitter: f64,
 }
 
@@ -69,43 +70,43 @@ impl Pace {
     }
 }
 
-/// The default margin is this part of the TTL, …
+/// The default margin is the TTL divided by this number, …
 const MARGIN_PART: u32 = 20;
 
-/// … but not less than this, …
+/// … but at least this long, …
 const LEAST_MARGIN: Duration = Duration::from_millis(100);
 
-/// … unless the TTL is so short that this would eat more than this part of it.
+/// … but at most the TTL divided by this number, which matters for very short TTLs.
 const MOST_MARGIN_PART: u32 = 15;
 
 impl Schedule {
-    /// How long before the end of the TTL the holder is told that the lease is lost.
+    /// Returns how long before the end of the TTL the lease counts as lost.
     pub(crate) fn margin(&self, ttl: Ttl) -> Duration {
         let ttl = ttl.as_duration();
         match self.margin {
-            // A margin that leaves nothing of the TTL would lose every lease at once.
+            // A margin as long as the TTL would make every lease lost at once.
             Some(margin) => margin.min(ttl / 2),
             None => (ttl / MARGIN_PART).max(LEAST_MARGIN.min(ttl / MOST_MARGIN_PART)),
         }
     }
 
-    /// When a lease of `ttl`, got or renewed by a request sent at `sent_at`, has to be reported lost.
+    /// Returns when a lease with this TTL, acquired or renewed by a request sent at `sent_at`, counts as lost.
     pub(crate) fn deadline(&self, sent_at: Instant, ttl: Ttl) -> Instant {
         after(sent_at, ttl.as_duration() - self.margin(ttl))
     }
 
-    /// When to renew it, at a pace of its own or at that of all. `random` is in [0, 1).
+    /// Returns when to renew the lease, at its own pace or at the common one. `random` is in [0, 1).
     pub(crate) fn renew_at(&self, sent_at: Instant, ttl: Ttl, own: Option<Pace>, random: f64) -> Instant {
         let lifetime = ttl.as_duration() - self.margin(ttl);
         let pace = own.unwrap_or(self.pace);
         let part = pace.ratio.get() * (1.0 - pace.jitter * random);
         let wanted = ttl.as_duration().mul_f64(part.clamp(0.0, 1.0));
-        // With a ratio close to 1 the renewal still needs some time before the deadline.
+        // With a ratio close to 1, the renewal still needs some time before the deadline.
         after(sent_at, wanted.min(lifetime.mul_f64(0.9)))
     }
 
-    /// The time for which the machine will have been suspended when the server may have given up a connection over which something
-    /// was sent at that moment, because it heard nothing.
+    /// Returns the total suspended time of the machine at which the server may have given up a connection because it
+    /// received nothing, if something was last sent over the connection at `sent`.
     pub(crate) fn lost_when_suspended(&self, sent: Moment) -> Duration {
         match self.longest_suspend {
             Some(longest) => sent.suspended.saturating_add(longest),
@@ -113,8 +114,8 @@ impl Schedule {
         }
     }
 
-    /// Whether a grant may be handed out as it is: more than half of its TTL is sure to be left. Otherwise it has to be
-    /// confirmed by a renewal first.
+    /// Returns whether a grant can be handed out without a confirmation: more than half of its TTL is certainly left.
+    /// Otherwise a renewal must confirm it first.
     pub(crate) fn is_fresh(sent_at: Instant, ttl: Ttl, now: Instant) -> bool {
         now.saturating_duration_since(sent_at) < ttl.as_duration() / 2
     }

@@ -1,4 +1,5 @@
-//! What servers can do, as far as it is known. A server logs a warning for each command that it does not know, so each is asked once.
+//! What servers support, as far as it is known. A server logs a warning for each command that it does not know, so the
+//! client asks only once.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -9,53 +10,53 @@ use tokio::time::Instant;
 
 use crate::error::Error;
 
-/// How long a server that refused signals is not asked for them again, unless it was away meanwhile.
+/// How long a server that refused signals is not asked for them again, unless it was unreachable meanwhile.
 const SIGNALS_REFUSED_FOR: Duration = Duration::from_secs(600);
 
-/// What one server can do. `None`: it was not asked.
+/// What one server supports. `None` means that it was not asked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Abilities {
-    /// Whether it knows `ping` (release 1.14 and later).
+    /// Whether it supports `ping` (releases from 1.14 on).
     pub(crate) ping: Option<bool>,
     /// Whether it remembers sessions (`stable-ref`).
     pub(crate) sessions: Option<bool>,
 }
 
-/// The abilities of a client's servers, by endpoint. There is one for all shards, and for all kinds of connections.
+/// What each of a client's servers supports, by endpoint. One value serves all shards and all kinds of connections.
 ///
-/// Another release may serve an endpoint later. No lease depends on what is remembered:
+/// Another release may serve an endpoint later. No lease depends on the remembered values:
 ///
-/// - Whether a server that knew `ping` still does is asked on every new connection, before anything is acquired over it: that costs
-///   such a server nothing.
-/// - That a server does *not* know it is believed until the endpoint cannot be reached. Until then connections are kept alive by
-///   requests that all releases know.
+/// - A server that supported `ping` is asked again on every new connection, before anything is acquired over it. That
+///   costs such a server nothing.
+/// - A server that did *not* support it is not asked again until its endpoint could not be reached. Until then,
+///   connections are kept alive by requests that all releases support.
 #[derive(Default)]
 pub(crate) struct KnownServers(Mutex<HashMap<Arc<str>, KnownServer>>);
 
 #[derive(Default)]
 struct KnownServer {
     abilities: Abilities,
-    /// When it last refused a request that is about signals, and how.
+    /// When it last refused a request about signals, and its error.
     refused_signals: Option<(Instant, Error)>,
 }
 
 impl KnownServers {
-    /// What is known of a server.
+    /// Returns what is known of a server.
     pub(crate) fn abilities(&self, endpoint: &Arc<str>) -> Abilities {
         self.with(endpoint, |known| known.abilities)
     }
 
-    /// A server was asked: `note` writes down what it answered.
+    /// Notes a server's answer through `note`.
     pub(crate) fn learn(&self, endpoint: &Arc<str>, note: impl FnOnce(&mut Abilities)) {
         self.with(endpoint, |known| note(&mut known.abilities));
     }
 
-    /// A server knows no signals, and said so with this error.
+    /// Notes that a server does not support signals, with its error.
     pub(crate) fn refuses_signals(&self, endpoint: &Arc<str>, error: Error) {
         self.with(endpoint, |known| known.refused_signals = Some((Instant::now(), error)));
     }
 
-    /// The error of a server that refused signals a short while ago.
+    /// Returns the error of a server that refused signals recently.
     pub(crate) fn signals_refusal(&self, endpoint: &Arc<str>) -> Option<Error> {
         self.with(endpoint, |known| match &known.refused_signals {
             Some((at, error)) if at.elapsed() < SIGNALS_REFUSED_FOR => Some(error.clone()),
@@ -63,7 +64,7 @@ impl KnownServers {
         })
     }
 
-    /// A server could not be reached: it may be another release that comes back.
+    /// Forgets a server that could not be reached, because another release may take its place.
     pub(crate) fn forget(&self, endpoint: &Arc<str>) {
         self.lock().remove(endpoint);
     }

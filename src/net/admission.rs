@@ -1,4 +1,4 @@
-//! Which hosts may join a cluster's members at run time. Pure: names are compared, never resolved.
+//! Which hosts may become members of a cluster at run time. Pure: names are compared, never resolved.
 
 use std::net::IpAddr;
 
@@ -6,33 +6,34 @@ use super::endpoint::Endpoint;
 use crate::error::{Error, Result};
 use crate::escape::Shortened;
 
-/// Where members may be found that were not given. By default nowhere.
+/// The hosts where members may be found that were not configured. Empty by default.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Admission(Vec<Allowed>);
 
-/// One rule.
+/// One rule: a host, a domain or a network.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Allowed {
-    /// This name, in lower case.
+    /// The host with this name, in lower case.
     Host(Box<str>),
-    /// Every name that ends with this, which begins with a dot, in lower case.
+    /// Every host whose name ends with this text, which begins with a dot, in lower case.
     Domain(Box<str>),
-    /// Every address whose first bits are those of this one.
+    /// Every address that has its first bits in common with this one.
     Network(IpAddr, u8),
 }
 
 impl Admission {
-    /// Reads rules: `name`, `*.domain`, an IP address, or a network as `address/bits`.
+    /// Parses rules: `name`, `*.domain`, an IP address, or a network as `address/bits`.
     pub(crate) fn parse<'a>(rules: impl IntoIterator<Item = &'a str>) -> Result<Self> {
         rules.into_iter().map(Allowed::parse).collect::<Result<_>>().map(Self)
     }
 
-    /// Whether members may be found at all.
+    /// Whether no host is allowed.
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Whether a member may be there. An address is compared with networks, a name with names: a name is not resolved to find out.
+    /// Whether a member may be at this endpoint. An address is compared with networks, and a name with names; names are
+    /// not resolved.
     pub(crate) fn admits(&self, endpoint: &Endpoint) -> bool {
         let Some(host) = endpoint.host() else { return false };
         self.0.iter().any(|allowed| allowed.admits(host))
@@ -88,7 +89,7 @@ impl Allowed {
     }
 }
 
-/// How many bits an address has.
+/// Returns the number of bits of an address.
 fn width(address: IpAddr) -> u8 {
     match address {
         IpAddr::V4(_) => 32,
@@ -96,7 +97,7 @@ fn width(address: IpAddr) -> u8 {
     }
 }
 
-/// Whether the first `bits` bits of two addresses of one family are the same.
+/// Whether two addresses are of the same family and have the first `bits` bits in common.
 fn is_within(address: IpAddr, network: IpAddr, bits: u8) -> bool {
     let differing = match (address, network) {
         (IpAddr::V4(one), IpAddr::V4(other)) => u128::from(one.to_bits() ^ other.to_bits()) << 96,

@@ -1,4 +1,4 @@
-//! The secret that servers want: where it comes from, and what became of it when it was presented.
+//! The auth token that servers require: where it comes from, and what servers answered to it.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -14,17 +14,17 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::protocol::{AuthToken, MAX_LONG_LINE};
 use crate::small_file::read_small_file;
 
-/// Where the secret comes from, as it was asked for.
+/// The configured source of the token.
 #[derive(Clone)]
 pub(crate) enum AuthSource {
-    /// It was given.
+    /// The token itself.
     Value(Zeroizing<String>),
     /// The name of an environment variable.
     Environment(String),
     File(PathBuf),
 }
 
-/// The same, checked.
+/// A checked source.
 #[derive(Clone)]
 enum TokenSource {
     Nothing,
@@ -33,31 +33,31 @@ enum TokenSource {
     File(Arc<Path>),
 }
 
-/// The secret of a client, and what its servers said about it. There is one for all shards.
+/// The token of a client, and what its servers answered to it. One value serves all shards.
 pub(crate) struct Credentials {
     source: TokenSource,
-    /// How long a secret that a server refused is not presented to it again.
+    /// How long a token that a server refused is not presented to it again.
     retry_after: Duration,
-    /// By endpoint: what it refused last.
+    /// The last refusal of each endpoint.
     refusals: Mutex<HashMap<Arc<str>, Rejection>>,
-    /// It was told that the secret can be read on its way.
+    /// Whether the warning about an exposed token was logged.
     warned: AtomicBool,
 }
 
-/// A server refused the secret, or that there is none.
+/// A server's refusal of a token, or of a connection without one.
 struct Rejection {
     presented: Option<AuthToken>,
     at: Instant,
     error: Error,
 }
 
-/// White space around the secret in a file does not count, and a longest line is the most that a secret can be.
+/// The token may be as long as the longest line, and white space around it in the file is ignored.
 const LONGEST_FILE: usize = MAX_LONG_LINE + 1024;
 
 impl Credentials {
     /// # Errors
     ///
-    /// `InvalidInput` for a value that no server can take, and for a variable or a file without a name.
+    /// `InvalidInput` for a value that no server can accept, and for a variable or a file without a name.
     pub(crate) fn new(source: Option<AuthSource>, retry_after: Duration) -> Result<Self> {
         let source = match source {
             None => TokenSource::Nothing,
@@ -83,12 +83,12 @@ impl Credentials {
         })
     }
 
-    /// What to present to a server, read anew.
+    /// Reads the token to present to a server.
     ///
     /// # Errors
     ///
-    /// `Auth` if it cannot be read, or if the server refused this very secret a short while ago: then with the server's own
-    /// words, and nothing is sent.
+    /// `Auth` if the token cannot be read, or if the server refused this same token recently. In the latter case the
+    /// error is the server's, and nothing is sent.
     ///
     /// # Cancel safety
     ///
@@ -104,7 +104,7 @@ impl Credentials {
         }
     }
 
-    /// What a server made of what was presented to it.
+    /// Notes a server's answer to a token.
     pub(crate) fn presented<T>(&self, endpoint: &Arc<str>, token: Option<AuthToken>, outcome: &Result<T>) {
         let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
         match outcome {
@@ -119,12 +119,12 @@ impl Credentials {
                 };
                 refusals.insert(Arc::clone(endpoint), refusal);
             }
-            // Nothing was said about it.
+            // The error says nothing about the token.
             Err(_) => {}
         }
     }
 
-    /// The secret is about to go where others can read it: that is told once.
+    /// Warns, once, that the token is about to be sent where others can read it.
     pub(crate) fn warn_of_exposure(&self, endpoint: &Arc<str>) {
         if !self.warned.swap(true, Ordering::Relaxed) {
             tracing::warn!(%endpoint, "the auth token goes over the network without TLS: whoever is on the way can read it");
@@ -178,7 +178,7 @@ fn unreadable(problem: &str) -> Error {
     )
 }
 
-/// Without the secret.
+/// Does not show the token.
 impl fmt::Debug for Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.source {

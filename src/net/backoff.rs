@@ -1,4 +1,4 @@
-//! How long to wait before the next attempt to connect.
+//! The pauses between attempts to connect.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,12 +8,12 @@ use backon::{BackoffBuilder, ExponentialBuilder};
 
 use crate::unwind::{Panic, catch};
 
-/// The pauses between attempts to reconnect: jittered, growing up to a bound, and never the end of trying.
+/// The pauses between attempts to reconnect. They have jitter, grow up to a limit, and never end.
 ///
-/// By default the first pause takes 50 to 100 ms, the second 100 to 200 ms, and so on, up to 2.5 to 5 s. Where in its range a pause lies is
-/// random, so that clients which lost a server together do not come back together.
+/// By default, the first pause lasts 50 to 100 ms, the second 100 to 200 ms, and so on, up to 2.5 to 5 s. The length
+/// within each range is random, so that clients which lost a server together do not return together.
 ///
-/// A policy that panics is not asked again in that sequence: its pauses take 5 s from there on.
+/// A policy that panics is not called again in that sequence; all further pauses last 5 s.
 #[derive(Clone)]
 pub struct ReconnectPolicy {
     start: Arc<dyn Fn() -> Pauses + Send + Sync>,
@@ -21,23 +21,23 @@ pub struct ReconnectPolicy {
     bounds: Option<(Duration, Duration)>,
 }
 
-/// One sequence of pauses, begun anew whenever a connection was lost.
+/// One sequence of pauses. A new one begins whenever a connection was lost.
 pub(crate) type Pauses = Box<dyn Iterator<Item = Duration> + Send>;
 
-/// The pause if a policy of the user's names none.
+/// The pause when a user's policy returns none.
 const LAST_RESORT: Duration = Duration::from_secs(5);
 
-/// The longest pause that is made, whatever a policy says: a moment that far ahead is one that every clock can count to.
+/// The longest pause, whatever a policy returns. Every clock can represent an instant this far ahead.
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
 
-/// A connection that stood for so long was of use. One that ends sooner, or in silence, is no reason to begin anew with the pauses
-/// between attempts, nor to ask the same server again first.
+/// A connection that stood for this long counts as useful. After one that ended sooner, or in silence, the sequence of
+/// pauses continues, and the same server is not the first to be asked again.
 pub(crate) const OF_USE_AFTER: Duration = Duration::from_secs(1);
 
 impl ReconnectPolicy {
-    /// Returns a policy whose first pause is at least `first` and less than twice that. Each further pause is twice as long, until it would
-    /// exceed `longest`; all others last between half of `longest` and `longest`. No pause is longer than `longest`, nor
-    /// shorter than half a millisecond. A `longest` below `first` counts as `first`.
+    /// Creates a policy whose first pause lasts at least `first` and less than twice that. Each further pause is twice
+    /// as long, until it would exceed `longest`; all later pauses last between half of `longest` and `longest`. No
+    /// pause is longer than `longest`, or shorter than half a millisecond. A `longest` below `first` counts as `first`.
     ///
     /// ```
     /// use std::time::Duration;
@@ -56,23 +56,25 @@ impl ReconnectPolicy {
             .with_max_delay(longest)
             .with_factor(2.0)
             .without_max_times();
-        // The crate's own jitter comes on top of its bound.
+        // The jitter of the `backon` crate would come on top of its limit, so it is not used.
         Self {
             start: Arc::new(move || Box::new(growing.build().map(|bound| below(bound, fastrand::f64())))),
             bounds: Some((first, longest)),
         }
     }
 
-    /// The first and the longest pause, if it was made of them.
+    /// Returns the first and the longest pause of an exponential policy.
     pub(crate) fn bounds(&self) -> Option<(Duration, Duration)> {
         self.bounds
     }
 
-    /// Returns a policy that makes the pauses of one of the `backoff` crate. `new` makes one for each sequence, which is
-    /// [reset](backoff::backoff::Backoff::reset) first. Where it names no pause (its `max_elapsed_time` is over), 5 s.
+    /// Creates a policy from the `backoff` crate. `new` creates one for each sequence, and it is
+    /// [reset](backoff::backoff::Backoff::reset) first. When it returns no pause, because its `max_elapsed_time` is
+    /// over, the pause is 5 s.
     ///
-    /// The pauses are its own, jitter included: those of [`ExponentialBackoff`](backoff::ExponentialBackoff) are up to
-    /// `max_interval · (1 + randomization_factor)` long, 90 s by default.
+    /// The pauses, including their jitter, are those of the crate. For
+    /// [`ExponentialBackoff`](backoff::ExponentialBackoff) they last up to `max_interval · (1 + randomization_factor)`,
+    /// by default 90 s.
     ///
     /// ```
     /// use backoff::ExponentialBackoff;
@@ -96,7 +98,7 @@ impl ReconnectPolicy {
         })
     }
 
-    /// Pauses that a test chooses; `new` makes one sequence.
+    /// Creates a policy with pauses that a test chooses. `new` creates one sequence.
     #[cfg(any(test, fuzzing, feature = "__measure"))]
     pub(crate) fn of(new: impl Fn() -> Pauses + Send + Sync + 'static) -> Self {
         Self::custom(new)
@@ -110,7 +112,7 @@ impl ReconnectPolicy {
         }
     }
 
-    /// A new sequence.
+    /// Begins a new sequence.
     pub(crate) fn start(&self) -> Attempts {
         Attempts {
             pauses: catch(&*self.start).unwrap_or_else(no_more_to_say),
@@ -119,7 +121,7 @@ impl ReconnectPolicy {
     }
 }
 
-/// A pause between half of `bound` and `bound`; `random` is in [0, 1).
+/// Returns a pause between half of `bound` and `bound`. `random` is in [0, 1).
 fn below(bound: Duration, random: f64) -> Duration {
     bound - (bound / 2).mul_f64(random)
 }
@@ -139,7 +141,7 @@ impl fmt::Debug for ReconnectPolicy {
     }
 }
 
-/// A policy that has panicked is not asked again.
+/// Returns the pauses of a policy that has panicked, which is not called again.
 fn no_more_to_say(_: Panic) -> Pauses {
     Box::new(std::iter::empty())
 }
@@ -151,7 +153,7 @@ pub(crate) struct Attempts {
 }
 
 impl Attempts {
-    /// An attempt failed: how long to wait before the next.
+    /// Notes a failed attempt and returns the pause before the next.
     pub(crate) fn failed(&mut self) -> Duration {
         self.made = self.made.saturating_add(1);
         let next = catch(|| self.pauses.next()).unwrap_or_else(|panic| {
@@ -161,12 +163,12 @@ impl Attempts {
         next.unwrap_or(LAST_RESORT).min(LONGEST)
     }
 
-    /// An attempt failed, and the next is made at once, somewhere else.
+    /// Notes a failed attempt that is followed at once by an attempt at another server.
     pub(crate) fn failed_here(&mut self) {
         self.made = self.made.saturating_add(1);
     }
 
-    /// How many attempts failed so far.
+    /// Returns the number of failed attempts so far.
     pub(crate) fn made(&self) -> u32 {
         self.made
     }

@@ -1,4 +1,4 @@
-//! From an address to a connection that may carry requests: open a socket, make it secure, authenticate, probe.
+//! Opens connections: open a socket, secure it, authenticate, and probe the server.
 
 use std::future::pending;
 use std::sync::Arc;
@@ -25,66 +25,66 @@ use crate::tls::{explain_disconnect, no_tls};
 use crate::types::{Key, Kind, Token, Ttl};
 use crate::unwind::catch_async;
 
-/// A pattern that nobody listens to.
+/// A pattern that no client listens to.
 const SIGNALS_PROBE: &str = "dflockd-client.probe";
 
-/// How long a TLS handshake may go unanswered before it is looked whether the server speaks TLS at all.
+/// How long a TLS handshake may stay unanswered before the client checks whether the server speaks TLS at all.
 const PLAIN_AFTER: Duration = Duration::from_secs(1);
 
-/// A key that nobody holds.
+/// A key that no client locks.
 const NOBODYS_KEY: &str = "dflockd-client-probe";
 
-/// What a connection is for: what has to be clear about its server before it is used.
+/// The purpose of a connection. It decides what the client must know about the server before it uses the connection.
 #[derive(Clone, Debug)]
 pub(crate) enum Purpose {
     /// Requests of any kind.
     Requests,
-    /// The same over the pipelined connection of a server that stands alone: whether it makes fences is found out first, where they are
-    /// required.
+    /// Requests over the pipelined connection of a standalone server. Where fences are required, the client first finds
+    /// out whether the server makes them.
     Pipelined,
-    /// Requests that only the leader of a cluster serves: a member that does not lead is refused, and so is a server that is no
-    /// member. Where the server remembers sessions the connection names a new one each time, which is never resumed: what the
-    /// connection owns then outlives it for a while, and goes on by its tokens.
+    /// Requests that only the leader of a cluster serves. A member that does not lead is refused, and so is a server
+    /// that is not a member. Where the server supports sessions, each connection presents a new name, and that session
+    /// is never resumed. So what the connection owns outlives it for a while, and continues by its tokens.
     Leading(StableRef),
-    /// Waits in a cluster, under a name by which another member knows them again, where the server remembers such.
+    /// Waits in a cluster, under a name by which another member recognizes them, if the server supports sessions.
     Session(StableRef),
-    /// Signals: a server that knows none is refused before anything depends on it.
+    /// Signals. A server that does not support them is refused before anything depends on it.
     Signals,
 }
 
-/// A connection over which nothing was acquired yet, and whose server has answered.
+/// A connection whose server has answered, and over which nothing has been acquired yet.
 #[derive(Debug)]
 pub(crate) struct Connected {
     pub(crate) stream: Stream,
     pub(crate) shown: Shown,
 }
 
-/// What the greeting has shown of a server.
+/// What the greeting has shown about a server.
 #[derive(Debug)]
 pub(crate) struct Shown {
     pub(crate) abilities: Abilities,
-    /// What it says of its cluster, if it was asked.
+    /// What the server says of its cluster, if it was asked.
     pub(crate) cluster: Option<Box<ClusterStats>>,
     pub(crate) fences: FencesShown,
 }
 
-/// How to connect.
+/// The parameters of an attempt to connect.
 #[derive(Clone, Debug)]
 pub(crate) struct ConnectOptions {
     pub(crate) settings: Arc<ConnectionSettings>,
-    /// The index of the shard that is connected.
+    /// The index of the shard.
     pub(crate) shard: usize,
     pub(crate) endpoint: Endpoint,
-    /// When it is given up even if the connect timeout is not over.
+    /// When the attempt is given up even if the connect timeout has not passed.
     pub(crate) give_up_at: Option<Instant>,
     pub(crate) purpose: Purpose,
 }
 
-/// A connection for waits carries few requests.
+/// The maximum number of requests in flight on a connection for waits, which carries few requests.
 const IN_FLIGHT_OF_A_SESSION: usize = 8;
 
 impl ConnectOptions {
-    /// How the connection behaves once it is established.
+    /// Returns the settings of the connection after it is open.
     pub(crate) fn lane_settings(&self, abilities: Abilities, metrics: LaneMetrics) -> LaneSettings {
         LaneSettings {
             keepalive: self.settings.keepalive,
@@ -99,17 +99,18 @@ impl ConnectOptions {
         }
     }
 
-    /// Connects. The server has answered at least one request when the connection is returned, so it is neither full nor
-    /// unreachable behind a proxy. What it can do is asked only if that is not known yet, or costs it nothing.
+    /// Connects. The server has answered at least one request when this returns, so the server is neither full nor
+    /// unreachable behind a proxy. The client asks what the server supports only if that is not known yet, or if the
+    /// question costs the server nothing.
     ///
     /// # Errors
     ///
-    /// `Connect` (with the operating system's reason, or that of TLS, or what a panic said), `Auth`, or `Protocol` if the peer is
-    /// no dflockd server.
+    /// `Connect` (with the reason of the operating system or of TLS, or with the message of a panic), `Auth`, or
+    /// `Protocol` if the peer is not a dflockd server.
     ///
     /// # Cancel safety
     ///
-    /// Safe: a connection that is not returned is closed, and nothing was acquired over it.
+    /// Safe: dropping the future closes the connection, and nothing was acquired over it.
     pub(crate) async fn connect(&self) -> Result<Connected> {
         let left = self
             .give_up_at
@@ -123,7 +124,7 @@ impl ConnectOptions {
                 self.settings.servers.forget(self.endpoint.shared_text());
                 Err(self.timed_out(limit))
             }
-            // Code of the user's: a connector, or a verifier of certificates.
+            // A user's code panicked: a connector, or a certificate verifier.
             Err(panic) => Err(Error::new(
                 ErrorKind::Connect,
                 format!("the attempt to connect panicked: {panic}"),
@@ -182,7 +183,7 @@ impl ConnectOptions {
                 .servers
                 .learn(endpoint, |abilities| abilities.ping = Some(knows));
             answered = knows;
-            // Some servers close the connection after a command that they do not know, so take a fresh one.
+            // Some servers close the connection after a command that they do not know, so a new connection is opened.
             if !knows {
                 wire = self.greet(token).await?;
                 answered = token.is_some();
@@ -226,9 +227,10 @@ impl ConnectOptions {
         Ok(Connected { stream, shown })
     }
 
-    /// Refuses a server that is no member of a cluster, as far as that can be told (see [`membership`](super::membership)). It has
-    /// just said that it leads, or stands alone. Asked on each connection, as another server may have taken its place; the question may
-    /// cost the connection, then another is made.
+    /// Refuses a server that is not a member of a cluster, as far as that can be found out (see
+    /// [`membership`](super::membership)). The server has just said that it leads, or stands alone. Every connection
+    /// asks this, because another server may have taken its place. The question may cost the connection; in that case
+    /// another one is opened.
     async fn is_a_member(
         &self,
         mut wire: Wire<Stream>,
@@ -240,7 +242,7 @@ impl ConnectOptions {
             Ok(Membership::Member(cluster)) => return Ok((wire, Some(cluster))),
             Err(error) => error,
         };
-        // The server does not know the question and may have hung up on it; or the answer is too long, or is none.
+        // Either the server does not support `stats` and may have hung up, or its answer is too long or malformed.
         if !matches!(
             no_answer.kind(),
             ErrorKind::Unsupported | ErrorKind::Protocol | ErrorKind::Disconnected
@@ -256,7 +258,8 @@ impl ConnectOptions {
             _ => return Err(no_member()),
         }
         if no_answer.kind() == ErrorKind::Disconnected {
-            // Builds that can be members know the question, so the connection broke for another reason: it may answer the next time.
+            // Builds with clusters support `stats`, so the connection broke for another reason. The server may answer
+            // the next time.
             let message = "the connection was lost before the server said whether it is a member of a cluster";
             return Err(Error::new(ErrorKind::Connect, message).caused_by(no_answer));
         }
@@ -268,8 +271,8 @@ impl ConnectOptions {
         Ok((wire, None))
     }
 
-    /// Whether `ping` is asked first: not of a server that is known to be too old. Nor where another question follows and nothing but
-    /// a wait depends on the connection.
+    /// Whether `ping` is asked first. It is not asked of a server that is known to be too old, nor of one that gets
+    /// another question anyway, if only a wait depends on the connection.
     fn asks_for_ping(&self, abilities: Abilities) -> bool {
         match abilities.ping {
             None => true,
@@ -278,7 +281,7 @@ impl ConnectOptions {
         }
     }
 
-    /// The name to present, if there is one and the server may remember it.
+    /// Returns the name to present, if there is one and the server may support sessions.
     fn session(&self, abilities: Abilities) -> Option<StableRef> {
         match &self.purpose {
             Purpose::Leading(reference) => Some(reference.clone()),
@@ -287,7 +290,7 @@ impl ConnectOptions {
         }
     }
 
-    /// Asks with a command that old servers do not know, and returns whether this one does.
+    /// Sends a command that old servers do not know. Returns whether this server supports it.
     async fn knows(&self, wire: &mut Wire<Stream>, call: Call<()>) -> Result<bool> {
         match self.ask(wire, call).await {
             Ok(()) => Ok(true),
@@ -296,7 +299,7 @@ impl ConnectOptions {
         }
     }
 
-    /// Opens a connection and presents the secret.
+    /// Opens a connection and presents the token.
     async fn greet(&self, token: Option<&AuthToken>) -> Result<Wire<Stream>> {
         let stream = self.open().await?;
         let is_exposed = stream.is_exposed();
@@ -335,9 +338,9 @@ impl ConnectOptions {
         reach(&self.endpoint, &settings.way, settings.dead_peer_timeout()).await
     }
 
-    /// Resolves if a dflockd server answers here without TLS. Such a server takes the beginning of a handshake for a line that has no end
-    /// yet, and says nothing. So while a handshake is not answered, a second connection asks in plain text, with a request that says nothing
-    /// and changes nothing.
+    /// Completes if a dflockd server answers at this endpoint without TLS. Such a server treats the beginning of a
+    /// handshake as a line that has not ended yet, and stays silent. So while a handshake is unanswered, a second
+    /// connection sends a request in plain text. The request reveals nothing and changes nothing.
     async fn answers_without_tls(&self) {
         sleep(PLAIN_AFTER).await;
         if let Ok(socket) = self.reach().await {
@@ -354,7 +357,8 @@ impl ConnectOptions {
         pending().await
     }
 
-    /// Takes back a subscription that was never made: that changes nothing where signals are known, and is refused where not.
+    /// Ends a subscription that was never made. That changes nothing on a server that supports signals, and any other
+    /// server refuses it.
     async fn knows_signals(&self, wire: &mut Wire<Stream>) -> Result<()> {
         let endpoint = self.endpoint.shared_text();
         let probe = Call::unlisten(Pattern::new(SIGNALS_PROBE)?, None);
@@ -365,8 +369,8 @@ impl ConnectOptions {
         })
     }
 
-    /// Renews a lease that does not exist. All releases know that: a leader, or a server without a cluster, says that the lease is
-    /// not held, and a member that does not lead says so.
+    /// Renews a lease that does not exist. All releases support that. A leader, or a server without a cluster, answers
+    /// that the lease is not held; a member that does not lead says so.
     async fn renew_nothing(&self, wire: &mut Wire<Stream>) -> Result<()> {
         match self.ask(wire, renewal_of_nothing()?).await {
             Err(error) if matches!(error.kind(), ErrorKind::NotHeld | ErrorKind::LeaseExpired) => Ok(()),
@@ -374,7 +378,7 @@ impl ConnectOptions {
         }
     }
 
-    /// Returns once the server has answered, whatever it is in its cluster.
+    /// Completes once the server has answered, whatever its role in a cluster.
     async fn answers(&self, wire: &mut Wire<Stream>) -> Result<()> {
         match self.renew_nothing(wire).await {
             Err(error) if error.kind() == ErrorKind::NotLeader => Ok(()),
@@ -382,7 +386,7 @@ impl ConnectOptions {
         }
     }
 
-    /// One question of the greeting. If the connection ends before it is answered, that is a failure to connect.
+    /// Asks one question of the greeting. If the connection ends before the answer, that is a failure to connect.
     pub(super) async fn ask<T>(&self, wire: &mut Wire<Stream>, call: Call<T>) -> Result<T> {
         let error = match wire.run(call).await {
             Ok(answer) => return Ok(answer),
@@ -391,7 +395,8 @@ impl ConnectOptions {
         if error.kind() != ErrorKind::Disconnected {
             return Err(error);
         }
-        // A server that refuses in TLS may have been quicker than the question: then what it said is still to be read.
+        // A server that refuses the client in TLS may have done so before it received the question. In that case its
+        // last bytes are still unread.
         let last_words = wire.last_words().await;
         let explained = explain_disconnect(&error).or_else(|| explain_disconnect(last_words.error.as_ref()?));
         if let Some(explained) = explained {
@@ -424,7 +429,7 @@ fn renewal_of_nothing() -> Result<Call<Option<u64>>> {
     Ok(Call::renew(Kind::Lock, key, Token::OF_NOTHING, Some(Ttl::DEFAULT)))
 }
 
-/// What a server says in TLS to somebody who does not speak it.
+/// Whether bytes are the TLS alert that a server sends to a client which does not speak TLS.
 fn is_tls_alert(bytes: &[u8]) -> bool {
     matches!(bytes, [0x15, 0x03, ..])
 }

@@ -1,4 +1,4 @@
-//! A way to servers that the user gives, of any type, behind one.
+//! A user's connector: any service that opens connections, behind one type.
 
 use std::fmt;
 use std::io;
@@ -21,7 +21,7 @@ pub(crate) struct Connector(Arc<dyn Fn(Endpoint) -> Connecting + Send + Sync>);
 type Connecting = Pin<Box<dyn Future<Output = Result<ConnectorStream, BoxError>> + Send>>;
 
 impl Connector {
-    /// A clone of the service is used for each attempt, so that none waits for another.
+    /// Wraps a service. Each attempt uses a clone of it, so that no attempt waits for another.
     pub(crate) fn new<C>(connector: C) -> Self
     where
         C: Service<Endpoint> + Clone + Send + Sync + 'static,
@@ -47,7 +47,7 @@ impl Connector {
     ///
     /// # Cancel safety
     ///
-    /// Safe as far as the connector is: its future is dropped.
+    /// As safe as the connector: dropping this future drops the connector's.
     pub(super) async fn connect(&self, endpoint: &Endpoint) -> Result<ConnectorStream> {
         let message = "the connector of this client opened no connection";
         (self.0)(endpoint.clone())
@@ -62,12 +62,12 @@ impl fmt::Debug for Connector {
     }
 }
 
-/// What a stream of any type can do.
+/// The traits of a connector's stream.
 trait Duplex: AsyncRead + AsyncWrite + Unpin + Send {}
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Duplex for S {}
 
-/// A stream that a connector has opened.
+/// A stream that a connector opened.
 pub(crate) struct ConnectorStream(Box<dyn Duplex>);
 
 impl fmt::Debug for ConnectorStream {
@@ -76,7 +76,8 @@ impl fmt::Debug for ConnectorStream {
     }
 }
 
-/// The destructor of the stream is the user's code. A shard drops its connections while it serves others, so a panic must not leave here.
+/// The destructor of the stream is a user's code. A shard drops its connections while it serves others, so a panic must
+/// not get past this point.
 impl Drop for ConnectorStream {
     fn drop(&mut self) {
         let stream = mem::replace(&mut self.0, Box::new(tokio::io::empty()));
@@ -113,7 +114,7 @@ mod tests {
     use super::*;
     use crate::net::socket::Socket;
 
-    /// Only the connector knows what is true of its streams: nothing is warned of, and no system is asked.
+    /// Only the connector knows how its streams are protected: the client neither warns about them nor asks the system.
     #[tokio::test]
     async fn its_streams_are_neither_exposed_nor_looked_into() {
         let connector = Connector::new(service_fn(async |_| io::Result::Ok(tokio::io::empty())));

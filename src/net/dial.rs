@@ -1,5 +1,5 @@
-//! The life of one connection in a task of its own: a pause, the connecting, the work, the end. What happens is told to the
-//! owner of the connection.
+//! The life of one connection in a task of its own: a pause, connecting, working, the end. The connection's owner is
+//! told of each event.
 
 use std::marker::PhantomData;
 use std::time::Duration;
@@ -14,28 +14,29 @@ use super::pipeline::Leftovers;
 use crate::clock::Moment;
 use crate::error::{Error, ErrorKind, Result};
 
-/// How to reach a server, and how to treat the connection.
+/// The parameters of a connection's task.
 #[derive(Clone)]
 pub(crate) struct Dial {
     pub(crate) connect: ConnectOptions,
     pub(crate) metrics: LaneMetrics,
 }
 
-/// What happens on a connection. The last event is `Failed` or `Ended`, and there is always one.
+/// An event of a connection. The last event is `Failed` or `Ended`, and there is always one.
 pub(crate) enum LaneEvent<T> {
-    /// It is ready.
+    /// The connection is ready.
     Up(Shown),
-    /// It could not be established.
+    /// The connection could not be opened.
     Failed(Error),
-    /// Answers came, or signals.
+    /// Answers or signals arrived.
     Report(LaneReport<T>),
-    /// It is over.
+    /// The connection has ended.
     Ended(Box<LaneEnd<T>>),
 }
 
 impl Dial {
-    /// Connects after a pause and works on what `queue` brings, until that is closed or the connection fails. The end is told
-    /// however it comes about: also if this panics, and if it is dropped, begun or not.
+    /// Connects after a pause and executes the commands from `queue`, until that is closed or the connection fails. The
+    /// owner is told of the end in every case: also if this future panics, or is dropped before or after it was first
+    /// polled.
     ///
     /// # Cancel safety
     ///
@@ -72,7 +73,7 @@ impl Dial {
     }
 }
 
-/// The owner of a connection, as its task sees it: it hears of the end exactly once, whatever ends the task.
+/// The owner of a connection, as seen by its task. It is told of the end exactly once, however the task ends.
 struct Owner<T, F: Fn(LaneEvent<T>)> {
     tell: F,
     stage: DialStage,
@@ -82,9 +83,9 @@ struct Owner<T, F: Fn(LaneEvent<T>)> {
 #[derive(Clone, Copy)]
 enum DialStage {
     Connecting,
-    /// Since then.
+    /// Connected since this moment.
     Up(Moment),
-    /// The end was told.
+    /// The owner was told of the end.
     Over,
 }
 
@@ -117,7 +118,7 @@ impl<T, F: Fn(LaneEvent<T>)> Owner<T, F> {
     }
 }
 
-/// The task was dropped, and with it what was in flight: its callers see their channels closed.
+/// The task was dropped, and with it the requests in flight: their callers see closed channels.
 impl<T, F: Fn(LaneEvent<T>)> Drop for Owner<T, F> {
     fn drop(&mut self) {
         let what = match std::thread::panicking() {
@@ -130,7 +131,7 @@ impl<T, F: Fn(LaneEvent<T>)> Drop for Owner<T, F> {
                 cause: Some(lane::lost(what)),
                 leftovers: Leftovers::nothing(),
                 was_silent: false,
-                // Nothing later is known.
+                // No later sign of life is known.
                 heard: since,
             }),
             DialStage::Over => {}

@@ -14,11 +14,11 @@ use crate::escape::{Shortened, is_hidden};
 /// The port that servers listen on by default.
 pub(crate) const DEFAULT_PORT: u16 = 6388;
 
-/// The address of a server, as it was given to [`ClientBuilder::servers`](crate::ClientBuilder::servers) or
-/// [`Shard`](crate::Shard), or as a cluster named one of its members: `host:port`, `1.2.3.4:port`, `[v6]:port` or `unix:/path`.
-/// It is what a [connector](crate::ClientBuilder::connector) is asked for.
+/// The address of a server: as it was given to [`ClientBuilder::servers`](crate::ClientBuilder::servers) or
+/// [`Shard`](crate::Shard), or as a cluster named one of its members. It has the form `host:port`, `1.2.3.4:port`,
+/// `[v6]:port` or `unix:/path`. A [connector](crate::ClientBuilder::connector) gets one for each connection.
 ///
-/// Cloning is cheap. Two of them are equal if they are written in the same way. An endpoint is serialized as it is written.
+/// Cloning is cheap. Two endpoints are equal if their texts are. An endpoint is serialized as its text.
 ///
 /// ```
 /// use dflockd_client::Endpoint;
@@ -38,12 +38,12 @@ pub struct Endpoint {
     place: Address,
 }
 
-/// Where an endpoint is.
+/// The location of an endpoint.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Address {
-    /// On a network.
+    /// An address on a network.
     Tcp {
-        /// A name, or an address without brackets.
+        /// A name, or an IP address without brackets.
         host: Arc<str>,
         port: u16,
     },
@@ -52,7 +52,7 @@ pub(crate) enum Address {
 }
 
 impl Endpoint {
-    /// Reads an address.
+    /// Parses an address.
     pub(crate) fn parse(text: &str) -> Result<Self> {
         let place = match text.strip_prefix("unix:") {
             Some(path) => parse_unix(text, path)?,
@@ -64,7 +64,7 @@ impl Endpoint {
         })
     }
 
-    /// As it was written, to be kept without a copy.
+    /// Returns the text, which can be kept without a copy.
     pub(crate) fn shared_text(&self) -> &Arc<str> {
         &self.text
     }
@@ -107,11 +107,11 @@ impl Endpoint {
     }
 }
 
-/// Reads an address as [`ClientBuilder::servers`](crate::ClientBuilder::servers) does.
+/// Parses an address as [`ClientBuilder::servers`](crate::ClientBuilder::servers) does.
 ///
 /// # Errors
 ///
-/// [`InvalidInput`](crate::ErrorKind::InvalidInput), naming the mistake.
+/// [`InvalidInput`](crate::ErrorKind::InvalidInput), with a description of the mistake.
 impl FromStr for Endpoint {
     type Err = Error;
 
@@ -120,7 +120,7 @@ impl FromStr for Endpoint {
     }
 }
 
-/// Reads an address, as [`FromStr`] does.
+/// Parses an address, as [`FromStr`] does.
 impl TryFrom<&str> for Endpoint {
     type Error = Error;
 
@@ -129,7 +129,7 @@ impl TryFrom<&str> for Endpoint {
     }
 }
 
-/// Reads an address, as [`FromStr`] does.
+/// Parses an address, as [`FromStr`] does.
 impl TryFrom<String> for Endpoint {
     type Error = Error;
 
@@ -193,7 +193,7 @@ fn parse_tcp(text: &str) -> Result<Address> {
     })
 }
 
-/// What of an address may be shown: what stands before an @ may be a secret.
+/// Returns the part of an address that may be shown: the text before an `@` may be a secret.
 pub(crate) fn without_secret(address: &str) -> Cow<'_, str> {
     match address.rsplit_once('@') {
         Some((_, host)) if !address.starts_with("unix:") => format!("…@{host}").into(),
@@ -201,7 +201,7 @@ pub(crate) fn without_secret(address: &str) -> Cow<'_, str> {
     }
 }
 
-/// What an address is likely to be that is not one, and what to write instead.
+/// Recognizes texts that are often mistaken for an address. Returns what to write instead.
 fn mistake(text: &str) -> Option<&'static str> {
     if text.contains("://") {
         return Some(

@@ -1,10 +1,10 @@
-//! Which of a shard's endpoints is tried next. Pure: no sockets, no clocks but the caller's.
+//! Chooses the endpoint of a shard that is tried next. Pure: no sockets, and the caller provides the time.
 //!
-//! | policy | endpoints | when the one in use is lost |
+//! | policy | endpoints | after the loss of the current one |
 //! | --- | --- | --- |
-//! | single | one | tried again |
-//! | cluster | members that share their state | tried again, then the next; a member that names the leader is believed if that is a member, or [may become one](Admission) |
-//! | standby | servers that know nothing of each other | tried again until every lease of its may be over; only then the next |
+//! | single | one | it is tried again |
+//! | cluster | members that share their state | it is tried again, then the next one; the client follows a member that names the leader if that is a known member, or [may become one](Admission) |
+//! | standby | servers that know nothing of each other | it is tried again until all its leases must be over, and only then the next one |
 
 use std::fmt;
 use std::str::FromStr;
@@ -19,7 +19,7 @@ use super::endpoint::Endpoint;
 use crate::clock::after;
 use crate::error::{Error, Result, named};
 
-/// How the endpoints of a shard stand to each other.
+/// The relation between the endpoints of a shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Policy {
     Single,
@@ -27,24 +27,24 @@ pub(crate) enum Policy {
     Standby,
 }
 
-/// Why another endpoint than before serves. It is shown, parsed and serialized by its [name](Self::as_str).
+/// Why the serving endpoint changed. It is shown, parsed and serialized as its [name](Self::as_str).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum FailoverReason {
-    /// The one before was lost.
+    /// The previous endpoint was lost.
     Lost,
-    /// The one before does not lead its cluster any more.
+    /// The previous endpoint no longer leads its cluster.
     Deposed,
-    /// It was [asked for](crate::Client::failback).
+    /// [`failback`](crate::Client::failback) was called.
     Requested,
 }
 
 impl FailoverReason {
-    /// All of them.
+    /// All reasons.
     pub(crate) const ALL: [Self; 3] = [Self::Lost, Self::Deposed, Self::Requested];
 
-    /// Its name as metrics and logs carry it.
+    /// Returns the name of the reason, as metrics and logs use it.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -61,11 +61,11 @@ impl fmt::Display for FailoverReason {
     }
 }
 
-/// Reads a [name](FailoverReason::as_str).
+/// Parses a [name](FailoverReason::as_str).
 ///
 /// # Errors
 ///
-/// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput), with all names.
+/// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for an unknown name; the message lists all names.
 impl FromStr for FailoverReason {
     type Err = Error;
 
@@ -80,21 +80,21 @@ pub(crate) enum Pace {
     AtOnce,
     /// After the next pause of the reconnect policy.
     AfterAPause,
-    /// The same, but after this time at the latest.
+    /// After the next pause of the reconnect policy, but at most after this time.
     AfterAPauseOfAtMost(Duration),
 }
 
-/// An attempt that begins when the next server may be asked gets so much time.
+/// How long an attempt may last that begins when the next server may already be asked.
 const LAST_CHANCE: Duration = Duration::from_millis(200);
 
-/// The most members that are known besides those that were given.
+/// The maximum number of members that are known in addition to the configured ones.
 const MOST_FOUND: usize = 16;
 
-/// The least pause before a connection that was lost is made again, unless the reconnect policy makes a shorter one.
+/// The minimum pause before a lost connection is opened again, unless the reconnect policy returns a shorter one.
 const BREATH: Duration = Duration::from_millis(50);
 
 impl Pace {
-    /// Returns the time to the next attempt, and counts the one that failed.
+    /// Returns the time to the next attempt, and counts the failed one.
     pub(crate) fn pause(self, attempts: &mut Attempts) -> Duration {
         match self {
             Self::AtOnce => {
@@ -107,30 +107,30 @@ impl Pace {
     }
 }
 
-/// The state of one shard's choice.
+/// The state of one shard's choice of an endpoint.
 #[derive(Clone, Debug)]
 pub(crate) struct Failover {
     policy: Policy,
-    /// There is at least one. Those that were given come first, then those that were found.
+    /// At least one endpoint. The configured ones come first, then those that were found.
     endpoints: Vec<Endpoint>,
-    /// How many were given.
+    /// The number of configured endpoints.
     given: usize,
-    /// Where members may be found that were not given.
+    /// The hosts where unconfigured members may be found.
     admission: Admission,
-    /// Which of those that were found is replaced next, if there are too many.
+    /// Which of the found endpoints is replaced next when there are too many.
     replaced: usize,
     current: usize,
-    /// How many attempts in a row failed without a pause.
+    /// The number of successive attempts that failed without a pause.
     tried: usize,
-    /// How many redirects were followed since an endpoint proved itself.
+    /// The number of redirects that were followed since an endpoint last proved useful.
     followed: usize,
-    /// The endpoint that was connected last.
+    /// The endpoint of the last successful connection.
     served: Option<usize>,
-    /// Why the one that was connected last is not any more.
+    /// Why that endpoint is no longer connected.
     why: Option<FailoverReason>,
 }
 
-/// Another endpoint than before serves.
+/// A change of the serving endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Switch {
     pub(crate) from: usize,
@@ -138,7 +138,7 @@ pub(crate) struct Switch {
 }
 
 impl Failover {
-    /// Begins with an endpoint that is among them, or else with the first.
+    /// Begins with the endpoint `at` if it is in the list, and otherwise with the first.
     pub(crate) fn new(policy: Policy, endpoints: Vec<Endpoint>, at: &str) -> Self {
         let current = endpoints.iter().position(|endpoint| &**endpoint.shared_text() == at);
         Self {
@@ -155,7 +155,7 @@ impl Failover {
         }
     }
 
-    /// Lets members be found that were not given. `at`: where to begin, if it is one of these.
+    /// Permits unconfigured members. Begins with the endpoint `at` if it is one of them.
     pub(crate) fn admitting(mut self, admission: Admission, at: &str) -> Self {
         self.admission = admission;
         if let Some(found) = self.admit(at) {
@@ -172,41 +172,42 @@ impl Failover {
         self.policy == Policy::Standby
     }
 
-    /// How many endpoints there are.
+    /// Returns the number of endpoints.
     pub(crate) fn len(&self) -> usize {
         self.endpoints.len()
     }
 
-    /// The index of the one that is connected, or tried.
+    /// Returns the index of the endpoint that is connected or tried.
     pub(crate) fn at(&self) -> usize {
         self.current
     }
 
-    /// The one that is connected, or tried.
+    /// Returns the endpoint that is connected or tried.
     pub(crate) fn current(&self) -> &Endpoint {
         &self.endpoints[self.current]
     }
 
-    /// One of them.
+    /// Returns the endpoint with this index.
     pub(crate) fn endpoint(&self, index: usize) -> &Endpoint {
         self.endpoints.get(index).unwrap_or(&self.endpoints[0])
     }
 
-    /// It is connected. Which one was before, if it was another.
+    /// Notes that the current endpoint is connected. Returns the change, if another endpoint was connected before.
     pub(crate) fn connected(&mut self) -> Option<Switch> {
         let why = self.why.take().unwrap_or(FailoverReason::Lost);
         let from = self.served.replace(self.current)?;
         (from != self.current).then_some(Switch { from, why })
     }
 
-    /// It has done what was asked of it: from here on attempts are counted anew.
+    /// Notes that the current endpoint proved useful, so that attempts are counted from zero again.
     pub(crate) fn proved(&mut self) {
         self.tried = 0;
         self.followed = 0;
     }
 
-    /// The connection was lost. A leader that was cut off may still lead, so it is asked first. `proved`: it was of use.
-    /// `guarded_until`: before that, no other server may be asked for what this one may have granted.
+    /// Notes the loss of the connection. In a cluster, a leader that was cut off may still lead, so it is tried first.
+    /// `proved` says whether the connection was useful. Before `guarded_until`, no other server may be asked, because
+    /// this one may have granted leases.
     pub(crate) fn lost(&mut self, proved: bool, now: Instant, guarded_until: Instant) -> Pace {
         self.why.get_or_insert(FailoverReason::Lost);
         match self.policy {
@@ -217,8 +218,9 @@ impl Failover {
         }
     }
 
-    /// An attempt failed. `guarded_until`: as in [`lost`](Self::lost). The last attempt before that begins right then, so that the next
-    /// server is asked in time, however long the pauses of the reconnect policy are by now.
+    /// Notes a failed attempt. `guarded_until` is as in [`lost`](Self::lost). The last attempt at this server begins
+    /// exactly at `guarded_until`, so that the next server is asked in time even if the pauses of the reconnect policy
+    /// have become long.
     pub(crate) fn failed(&mut self, now: Instant, guarded_until: Instant) -> Pace {
         match self.policy {
             Policy::Single => Pace::AfterAPause,
@@ -227,14 +229,16 @@ impl Failover {
         }
     }
 
-    /// When an attempt that begins then is given up even if the connect timeout is not over: because the next server may be asked.
+    /// Returns when an attempt that begins at `begins` is given up, even before its connect timeout, because the next
+    /// server may be asked then.
     pub(crate) fn give_up_at(&self, begins: Instant, guarded_until: Instant) -> Option<Instant> {
         let is_guarded = self.is_standby() && begins <= guarded_until;
         is_guarded.then(|| guarded_until.max(after(begins, LAST_CHANCE)))
     }
 
-    /// The member that was asked does not lead; it may have said who does. Only a member is believed in, and only so often in
-    /// a row: members that point at each other are no better than members that know nothing.
+    /// Notes that the asked member does not lead; it may have named the leader. The client follows only the name of a
+    /// member, and only a limited number of times in succession: members that name each other are no better than
+    /// members that name no leader.
     pub(crate) fn redirected(&mut self, leader: Option<&str>) -> Pace {
         self.why.get_or_insert(FailoverReason::Deposed);
         let known = leader.and_then(|leader| self.admit(leader));
@@ -248,14 +252,14 @@ impl Failover {
         }
     }
 
-    /// The first endpoint is to serve again.
+    /// Goes back to the first endpoint.
     pub(crate) fn go_back(&mut self) {
         self.why = Some(FailoverReason::Requested);
         self.current = 0;
         self.tried = 0;
     }
 
-    /// Somebody else has chosen, if it is one of them: whether that is another than before.
+    /// Adopts an endpoint chosen elsewhere, if it is in the list. Returns whether the endpoint changed.
     pub(crate) fn follow(&mut self, endpoint: &str, why: Option<FailoverReason>) -> bool {
         let chosen = self
             .endpoints
@@ -269,16 +273,16 @@ impl Failover {
         true
     }
 
-    /// The leader names the members of its cluster. Those that may join are from here on tried like those that were given. Names that
-    /// are no addresses say nothing.
+    /// Notes the members that the leader has named. Those that are allowed are tried from now on like the configured
+    /// ones. Names that are not addresses are ignored.
     pub(crate) fn note_members<'a>(&mut self, members: impl IntoIterator<Item = &'a str>) {
         for member in members {
             self.admit(member);
         }
     }
 
-    /// The index of an address that is known, whatever the case of its letters. One that is not known joins if it may, and so changes the
-    /// list: when there are too many, it takes the place of one that was found before and is not in use.
+    /// Returns the index of a known address, ignoring the case of letters. An unknown address is added if it is
+    /// allowed; if there are too many, it replaces a found one that is not in use.
     fn admit(&mut self, address: &str) -> Option<usize> {
         let same = |endpoint: &Endpoint| endpoint.shared_text().eq_ignore_ascii_case(address);
         if let Some(known) = self.endpoints.iter().position(same) {
@@ -300,7 +304,7 @@ impl Failover {
         Some(replaced)
     }
 
-    /// The next in turn: a pause is made when all were tried.
+    /// Moves on to the next endpoint. There is a pause after all of them were tried.
     fn next(&mut self) -> Pace {
         self.current = (self.current + 1) % self.endpoints.len();
         self.tried += 1;

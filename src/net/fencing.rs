@@ -1,19 +1,19 @@
-//! Whether a server makes fences, judged by the tokens of its grants.
+//! Whether a server makes fences, according to the tokens of its grants.
 //!
-//! Servers from 2.1 on count their grants, and put the number into the first half of each token. Earlier ones fill that half at random,
-//! and no answer tells the release. Nor does one token: a server that stands alone begins to count at the nanosecond of its start, a
-//! cluster at 0, so no number is too small or too large for a fence. What tells is the distance between two grants. Numbers that were
-//! counted are near each other; random ones hardly ever are, however many there are of them, since only the first pairs of a
-//! connection are compared.
+//! Servers from 2.1 on count their grants and put the number into the first half of each token. Earlier servers fill
+//! that half at random, and no answer names the release. A single token does not tell either: a standalone server
+//! starts counting at the nanosecond of its start, and a cluster at 0, so no number is too small or too large for a
+//! fence. The distance between two grants does tell. Counted numbers are near each other. Random numbers hardly ever
+//! are, however many there are, since only the first pairs of a connection are compared.
 //!
 //! | what is known | fence |
 //! | --- | --- |
-//! | the grant names its fence as a third number (some builds between 1.10 and 2.0) | that number, whatever the token |
-//! | the server is of a build with clusters, all of which are later than 2.1 | the first half of the token |
-//! | two grants were near each other: see [`NEAR`] | the first half, from the second of them on |
-//! | two grants over one connection were not | none |
-//! | one grant, or none | none |
-//! | the server counted, and this grant is far from the one before | none: another server answers there |
+//! | the grant names its fence as a third number (some builds between 1.10 and 2.0) | that number, whatever the token is |
+//! | the server is a build with clusters, and all such builds are later than 2.1 | the first half of the token |
+//! | two grants were near each other: see [`NEAR`] | the first half, from the second grant on |
+//! | two grants over one connection were not near each other | none |
+//! | at most one grant | none |
+//! | the server counted, but this grant is far from the previous one | none: another server answers at this address |
 
 use std::fmt;
 use std::str::FromStr;
@@ -23,25 +23,26 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, ErrorKind, Result, named};
 use crate::types::{Fence, Grant, Key};
 
-/// What a client makes of fences: see [`ClientBuilder::fencing`](crate::ClientBuilder::fencing).
+/// Whether a client uses fences: see [`ClientBuilder::fencing`](crate::ClientBuilder::fencing).
 ///
-/// It is shown, parsed and serialized by its [name](Self::as_str).
+/// It is shown, parsed and serialized as its [name](Self::as_str).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Fencing {
-    /// Every lease has a [`Fence`]. A server that makes none is not used: to [connect](crate::ClientBuilder::connect) fails, and so do
-    /// acquires, at once, with an error of kind [`Unsupported`](ErrorKind::Unsupported) that names the server. It is fatal. Should a
-    /// grant have no fence all the same, because the server was replaced unnoticed, it is given back, and its caller gets an error.
+    /// Every lease has a [`Fence`]. The client does not use a server that makes none:
+    /// [`connect`](crate::ClientBuilder::connect) and acquires fail at once, with a fatal error of kind
+    /// [`Unsupported`](ErrorKind::Unsupported) that names the server. If a grant still has no fence, because the server
+    /// was replaced unnoticed, the client releases it and its caller gets an error.
     ///
-    /// Whether a server makes fences is found out on each new pipelined connection: two slots of a semaphore that all clients
-    /// share, `dflockd-client-fences`, are taken and given back, which takes four round trips. It counts as one key against the
-    /// server's `--max-locks`, for a minute; a server that has no room for it cannot be used until it has. Members of clusters are
-    /// known to make fences, and are not asked.
+    /// On each new pipelined connection, the client finds out whether the server makes fences. It takes and releases
+    /// two slots of `dflockd-client-fences`, a semaphore that all clients share. That takes four round trips. The
+    /// semaphore counts as one key against the server's `--max-locks`, for a minute; a server without room for it
+    /// cannot be used until it has room. Members of clusters are known to make fences, so they are not asked.
     Required,
-    /// A lease has a [`Fence`] if its server is known to make them. Nothing is asked for that: the server's grants are compared,
-    /// so the first grant over a new connection may have none. Members of clusters, and servers that name fences beside the token,
-    /// are known from the first grant on.
+    /// A lease has a [`Fence`] if its server is known to make them. The client sends nothing to find that out. It
+    /// compares the server's grants, so the first grant over a new connection may have no fence. Members of clusters,
+    /// and servers that name fences beside the token, are known from the first grant on.
     #[default]
     IfKnown,
     /// No lease has a [`Fence`].
@@ -49,10 +50,10 @@ pub enum Fencing {
 }
 
 impl Fencing {
-    /// All of them.
+    /// All values.
     pub(crate) const ALL: [Self; 3] = [Self::Required, Self::IfKnown, Self::Off];
 
-    /// Its name, as configurations write it.
+    /// Returns the name of the value, as configurations use it.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -69,11 +70,11 @@ impl fmt::Display for Fencing {
     }
 }
 
-/// Reads a [name](Fencing::as_str).
+/// Parses a [name](Fencing::as_str).
 ///
 /// # Errors
 ///
-/// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput), with all names.
+/// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for an unknown name; the message lists all names.
 impl FromStr for Fencing {
     type Err = Error;
 
@@ -82,28 +83,28 @@ impl FromStr for Fencing {
     }
 }
 
-/// Two first halves that are at most this far apart were counted. Of two random ones the same is true once in 134 million times (2^37
-/// of 2^64). A server that makes 100,000 grants a second takes eight days for so many.
+/// First halves that are at most this far apart count as counted. For two random halves, that is true once in 134
+/// million cases (2^37 of 2^64). A server that makes 100,000 grants a second needs eight days for this distance.
 const NEAR: u64 = 1 << 36;
 
-/// The same for two grants that are asked for one directly after the other, of which the second must be the larger: of random ones that
-/// is true once in 10^12 times (2^24 of 2^64).
+/// The same limit for two grants that are requested directly after each other, the second of which must be larger. For
+/// random halves, that is true once in 10^12 cases (2^24 of 2^64).
 const NEXT: u64 = 1 << 24;
 
-/// What the greeting has shown of a server's fences.
+/// What the greeting has shown about a server's fences.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum FencesShown {
     /// It was not asked.
     #[default]
     Nothing,
-    /// It counts its grants. The number of the last one, if that was heard.
+    /// The server counts its grants. The number is that of the last grant, if one was seen.
     Counted(Option<u64>),
-    /// It names its fences beside the tokens.
+    /// The server names its fences beside the tokens.
     Named,
 }
 
 impl FencesShown {
-    /// What two grants show that a server made one directly after the other.
+    /// Compares two grants that a server made directly after each other.
     pub(crate) fn by_grants(first: &Grant, second: &Grant) -> Self {
         if first.fence.is_some() && second.fence.is_some() {
             return Self::Named;
@@ -116,13 +117,13 @@ impl FencesShown {
     }
 }
 
-/// What is known of the fences of the server that serves a shard.
+/// The evidence about the fences of the server that serves a shard.
 #[derive(Debug, Default)]
 pub(crate) struct FenceEvidence {
     known: FenceKnowledge,
     /// The first half of the last grant's token.
     last: Option<u64>,
-    /// That grant came over the connections of the server that serves now.
+    /// Whether that grant came from the server that serves now.
     last_is_of_this_server: bool,
 }
 
@@ -135,8 +136,8 @@ enum FenceKnowledge {
 }
 
 impl FenceEvidence {
-    /// A new pipelined connection: it may lead to another server than before. The last grant is still compared, as what is near it was
-    /// counted, whichever server made it.
+    /// Notes a new pipelined connection, which may lead to another server. The last grant is still compared with the
+    /// next one: if the two are near each other they were counted, whichever server made them.
     pub(crate) fn connected(&mut self, shown: FencesShown) {
         self.last_is_of_this_server = false;
         match shown {
@@ -153,11 +154,11 @@ impl FenceEvidence {
         self.known == FenceKnowledge::Counts
     }
 
-    /// The fence of a grant, where it has one that may be shown.
+    /// Returns the fence of a grant, if it has one that may be shown.
     ///
     /// # Errors
     ///
-    /// Where fences are required and it has none. The grant must be given back then.
+    /// An error if fences are required and the grant has none. The grant must then be released.
     pub(crate) fn fence(&mut self, fencing: Fencing, key: &Key, grant: &Grant) -> Result<Option<Fence>> {
         let counted = self.known == FenceKnowledge::Counts;
         let fence = self.judge(grant);
@@ -178,7 +179,7 @@ impl FenceEvidence {
         let is_near = before.map(|before| before.abs_diff(half) <= NEAR);
         self.known = match (self.known, is_near) {
             (FenceKnowledge::Counts, Some(false)) => FenceKnowledge::Nothing,
-            // The same token again says nothing.
+            // The same token again proves nothing.
             (FenceKnowledge::Nothing, Some(true)) if before != Some(half) => FenceKnowledge::Counts,
             (FenceKnowledge::Nothing, Some(false)) if same_server => FenceKnowledge::DoesNotCount,
             (known, _) => known,
@@ -187,7 +188,7 @@ impl FenceEvidence {
     }
 }
 
-/// A server was asked whether it makes fences, and does not.
+/// Returns the error for a server that was asked for fences and makes none.
 pub(crate) fn makes_none() -> Error {
     Error::new(
         ErrorKind::Unsupported,
@@ -196,7 +197,7 @@ pub(crate) fn makes_none() -> Error {
     )
 }
 
-/// It was granted, but has no fence.
+/// Returns the error for a grant without a required fence.
 fn refusal(key: &Key, counted: bool) -> Error {
     let (kind, why) = match counted {
         true => (
@@ -224,7 +225,7 @@ mod tests {
         Grant::new(token, Ttl::DEFAULT)
     }
 
-    /// What is shown for grants over one connection.
+    /// Returns the fences of grants over one connection.
     fn shown(evidence: &mut FenceEvidence, halves: &[u64]) -> Vec<Option<u64>> {
         let fences = halves.iter().map(|half| evidence.judge(&grant(*half)));
         fences.map(|fence| fence.map(|fence| fence.0)).collect()
@@ -236,7 +237,7 @@ mod tests {
         evidence
     }
 
-    /// Begun at 0, at the nanoseconds of today, and anywhere.
+    /// Counters that began at 0, at a recent time in nanoseconds, and elsewhere.
     const COUNTERS: [u64; 4] = [1, 1_790_000_000_000_000_000, 1 << 48, u64::MAX - NEAR - 3];
 
     #[test]
@@ -256,20 +257,21 @@ mod tests {
 
     #[test]
     fn random_halves_are_never_fences() {
-        // Seen on a server of release 1.10.
+        // Observed on a server of release 1.10.
         let seen = [
             5_534_528_162_369_677_836,
             2_139_844_681_355_570_311,
             17_204_283_224_735_815_010,
         ];
         assert_eq!(shown(&mut connected(), &seen), [None; 3]);
-        // However many there are, and even if two that are not the first are near each other.
+        // However many there are, and even if two later ones are near each other.
         let mut evidence = connected();
         for _ in 0..100_000 {
             assert_eq!(evidence.judge(&grant(fastrand::u64(..))), None);
         }
         assert_eq!(shown(&mut evidence, &[7, 8, 9]), [None; 3]);
-        // Only the first pair of a connection has the chance, and the pair with the last grant of the connection before.
+        // Only the first pair of a connection, and the pair with the previous connection's last grant, could be near by
+        // chance.
         evidence.connected(FencesShown::Nothing);
         assert_eq!(shown(&mut evidence, &[1 << 60, 1, 2, 3]), [None; 4]);
     }

@@ -1,6 +1,6 @@
-//! Which of a name's addresses to try, in which order, and when: RFC 8305.
+//! Which of a name's addresses are tried, in which order, and when: RFC 8305.
 //!
-//! A host that is reachable over one address family only costs a quarter of a second at most, not a timeout.
+//! A host that is reachable over only one address family costs at most a quarter of a second, instead of a timeout.
 
 use std::collections::HashSet;
 use std::io;
@@ -10,11 +10,11 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
-/// How long an address is tried alone before the next one is tried as well (RFC 8305, section 5).
+/// How long an address is tried alone before the next one is tried too (RFC 8305, section 5).
 pub(crate) const STAGGER: Duration = Duration::from_millis(250);
 
-/// The order in which to try: families in turn, beginning with the one that the resolver put first, and within a family as the
-/// resolver has it. Each address once.
+/// Returns the addresses in the order of the attempts. The families alternate, beginning with the family that the
+/// resolver put first; within a family, the resolver's order stays. Duplicates are removed.
 pub(crate) fn interleave(addresses: impl IntoIterator<Item = SocketAddr>) -> Vec<SocketAddr> {
     let mut seen = HashSet::new();
     let all: Vec<SocketAddr> = addresses.into_iter().filter(|address| seen.insert(*address)).collect();
@@ -33,16 +33,16 @@ pub(crate) fn interleave(addresses: impl IntoIterator<Item = SocketAddr>) -> Vec
     in_turn.chain(rest).collect()
 }
 
-/// Tries the addresses in order, each a while after the one before, or as soon as that has failed. The first that works wins,
-/// and the others are given up.
+/// Tries the addresses in order. Each attempt begins a while after the previous one, or as soon as that has failed. The
+/// first success wins, and the other attempts are cancelled.
 ///
 /// # Errors
 ///
-/// Why each of them failed, in the order in which they did.
+/// The failure of each address, in the order in which they failed.
 ///
 /// # Cancel safety
 ///
-/// Safe: all attempts are given up.
+/// Safe: dropping the future cancels all attempts.
 pub(crate) async fn race<T, F>(
     addresses: Vec<SocketAddr>,
     connect: impl Fn(SocketAddr) -> F,
@@ -68,7 +68,7 @@ where
         match finished {
             Some(Ok((_, Ok(connected)))) => return Ok(connected),
             Some(Ok((address, Err(error)))) => failures.push((address, error)),
-            // A runtime that shuts down ends its tasks; a panic is one of the caller's.
+            // A runtime that shuts down ends its tasks. A panic comes from the caller's function.
             Some(Err(ended)) => {
                 if let Ok(panic) = ended.try_into_panic() {
                     std::panic::resume_unwind(panic);
@@ -110,7 +110,7 @@ mod tests {
         assert_eq!(order(&[]), []);
     }
 
-    /// When each address was tried, by a clock that only waits move.
+    /// When each address was tried, measured by a paused clock.
     #[derive(Clone)]
     struct Tried(Arc<Mutex<Vec<(SocketAddr, u128)>>>, Instant);
 

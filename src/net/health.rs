@@ -1,4 +1,4 @@
-//! Whether a shard can be reached.
+//! The health of a shard.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,26 +13,26 @@ use crate::net::failover::FailoverReason;
 
 /// The state of one shard's connection.
 ///
-/// `Display` tells it in one line. It is serialized as what a health endpoint of a service would say: `shard`, `endpoint`, `state` (its
-/// [name](ConnectionState::as_str)), `seconds` (since when), `failovers`, and where there are any `last_failover`, `attempt`, and `error`, which is why it
-/// is not connected.
+/// `Display` shows it in one line. It is serialized in the form that a service's health endpoint can show: `shard`,
+/// `endpoint`, `state` (its [name](ConnectionState::as_str)), `seconds` (since the last change), `failovers`, and, if
+/// present, `last_failover`, `attempt`, and `error`, which says why the shard is not connected.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct ShardHealth {
     /// The shard's index.
     pub shard: usize,
-    /// The address of the server that serves it or is tried, as it was configured.
+    /// The address of the server that serves the shard or is tried, as it was configured.
     pub endpoint: Arc<str>,
-    /// How often another of its [servers](crate::Shard) took over. The first that was found is none.
+    /// How often another of the shard's [servers](crate::Shard) took over. The first connection does not count.
     pub failovers: u64,
-    /// Why the last of them did.
+    /// The reason of the last failover.
     pub last_failover: Option<FailoverReason>,
-    /// What its state is.
+    /// The state.
     pub state: ConnectionState,
-    /// Since when.
+    /// When the state last changed.
     pub since: Instant,
     pub(crate) closed_because: Option<Error>,
-    /// Why the last of its actors that died did.
+    /// Why the last actor of the shard that died did so.
     pub(crate) death: Option<Error>,
 }
 
@@ -42,21 +42,21 @@ pub struct ShardHealth {
 pub enum ConnectionState {
     /// The first attempt to connect is under way.
     Connecting,
-    /// Connected.
+    /// The shard is connected.
     Connected,
-    /// Not connected; attempts go on.
+    /// The shard is not connected; attempts continue.
     Reconnecting {
-        /// How many attempts have failed, at any of its servers, since a connection was last of use.
+        /// The number of failed attempts, at any of the shard's servers, since a connection was last useful.
         attempt: u32,
-        /// Why the last one failed, or the connection was lost.
+        /// Why the last attempt failed, or why the connection was lost.
         last_error: Error,
     },
-    /// Closed, for ever: [`ShardHealth::closed_because`] says why.
+    /// The shard is closed for ever: [`ShardHealth::closed_because`] returns the reason.
     Closed,
 }
 
 impl ConnectionState {
-    /// Its name, as a health endpoint of a service may show it.
+    /// Returns the name of the state, for a service's health endpoint.
     #[must_use]
     pub fn as_str(&self) -> &'static str {
         match self {
@@ -68,7 +68,7 @@ impl ConnectionState {
     }
 }
 
-/// The [name](ConnectionState::as_str), and what failed while it reconnects.
+/// Writes the [name](ConnectionState::as_str) and, while the shard reconnects, the last error.
 impl fmt::Display for ConnectionState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())?;
@@ -134,7 +134,7 @@ impl Serialize for ShardHealth {
 }
 
 impl ShardHealth {
-    /// That of a shard that begins to connect.
+    /// Creates the health of a shard that begins to connect.
     pub(crate) fn connecting(shard: usize, endpoint: &Endpoint) -> Self {
         Self {
             shard,
@@ -148,7 +148,7 @@ impl ShardHealth {
         }
     }
 
-    /// Takes over what a shard says of itself, unless it is closed: that is for ever.
+    /// Replaces this health by the one that a shard reports, unless the shard is closed for ever.
     pub(crate) fn become_like(&mut self, said: Self) {
         if self.closed_because.is_none() {
             let death = self.death.take();
@@ -156,7 +156,7 @@ impl ShardHealth {
         }
     }
 
-    /// It changes, unless it is closed.
+    /// Changes the state, unless the shard is closed.
     pub(crate) fn change(&mut self, state: ConnectionState) {
         if self.closed_because.is_none() {
             self.state = state;
@@ -164,7 +164,7 @@ impl ShardHealth {
         }
     }
 
-    /// It is closed. A cause that was given before stays. Returns whether this is news.
+    /// Closes the shard. An earlier reason stays. Returns whether the shard was not closed before.
     pub(crate) fn close(&mut self, why: &Error) -> bool {
         let is_news = self.closed_because.is_none();
         self.change(ConnectionState::Closed);
@@ -172,7 +172,7 @@ impl ShardHealth {
         is_news
     }
 
-    /// Its actor died: it is not connected, and its callers get that error.
+    /// Notes that the shard's actor died: the shard is not connected, and its callers get the error.
     pub(crate) fn died(&mut self, last_error: Error) {
         let attempt = match &self.state {
             ConnectionState::Reconnecting { attempt, .. } => attempt.saturating_add(1),
@@ -182,7 +182,7 @@ impl ShardHealth {
         self.change(ConnectionState::Reconnecting { attempt, last_error });
     }
 
-    /// Why the last of its actors that died did, if one has.
+    /// Returns why the last actor of the shard that died did so.
     pub(crate) fn death(&self) -> Option<&Error> {
         self.death.as_ref()
     }
@@ -193,7 +193,7 @@ impl ShardHealth {
         matches!(self.state, ConnectionState::Connected)
     }
 
-    /// Why the last attempt to connect failed, if it did.
+    /// Returns why the last attempt to connect failed, while the shard reconnects.
     #[must_use]
     pub fn last_error(&self) -> Option<&Error> {
         match &self.state {
@@ -202,8 +202,8 @@ impl ShardHealth {
         }
     }
 
-    /// Why it is closed, if it is: it was [shut down](crate::Client::shutdown), or the runtime on which it was made has ended. A
-    /// closed shard stays closed, and its requests fail with this error.
+    /// Returns why the shard is closed, if it is: the client was [shut down](crate::Client::shutdown), or the runtime
+    /// on which it was created has ended. A closed shard stays closed, and its requests fail with this error.
     #[must_use]
     pub fn closed_because(&self) -> Option<&Error> {
         self.closed_because.as_ref()
@@ -219,7 +219,7 @@ mod tests {
         ShardHealth::connecting(2, &"127.0.0.1:6388".parse().unwrap())
     }
 
-    /// What it says as text and as JSON, without the seconds.
+    /// Returns the health as text and as JSON, without the seconds.
     fn said(health: &ShardHealth) -> (String, serde_json::Value) {
         let mut json = serde_json::to_value(health).unwrap();
         let seconds = json.as_object_mut().unwrap().remove("seconds").unwrap();

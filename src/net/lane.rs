@@ -1,7 +1,8 @@
 //! One connection at work: the I/O around a [`Pipeline`].
 //!
-//! A lane is one task that owns its socket. Reads and writes advance in the same turn, so that neither can hold up the
-//! other: while the socket takes no more bytes, answers are still read, and the server is never blocked by us.
+//! A lane owns its socket and is polled by one task. Reads and writes advance in the same turn, so that neither blocks
+//! the other: while the socket accepts no more bytes, the lane still reads answers, so the client never blocks the
+//! server.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -27,41 +28,41 @@ use crate::protocol::Request;
 use crate::types::{Key, Kind, Token, Ttl};
 use crate::unwind::{Panic, catch};
 
-/// After so many answers in one turn no more are read, so that their callers get theirs: what a caller needs is still in the processor's
-/// cache then, and a crowd of thousands does not move in lockstep.
+/// After this many answers in one turn, the lane reads no more, so that their callers get them. What a caller needs is
+/// then still in the processor's cache, and a crowd of thousands of callers does not move in lockstep.
 const ANSWERS_A_TURN: usize = 128;
 
-/// The most that is read at once: 200 grants, or 2,700 times `ok`.
+/// The maximum number of bytes per read: enough for 200 grants, or for 2,700 times `ok`.
 const BYTES_A_READ: usize = 8 * 1024;
 
-/// Who waits for an answer.
+/// A caller that waits for an answer.
 pub(crate) trait Caller {
-    /// Whether nobody waits any more.
+    /// Whether the caller no longer waits.
     fn is_gone(&self) -> bool;
 }
 
-/// A request on its way to a lane.
+/// A request for a lane.
 #[derive(Debug)]
 pub(crate) struct Outgoing<T> {
     pub(crate) request: Request,
     pub(crate) tag: T,
 }
 
-/// What a lane is told.
+/// A command for a lane.
 #[derive(Debug)]
 pub(crate) enum Command<T> {
-    /// A request.
+    /// Send a request.
     Send(Outgoing<T>),
-    /// End now, whatever is not answered.
+    /// End now, with requests unanswered.
     HangUp,
 }
 
-/// What happened in one turn.
+/// The events of one turn.
 #[derive(Debug)]
 pub(crate) struct LaneReport<T> {
-    /// Answers and signals, each in order.
+    /// The answers and the signals, each in order.
     pub(crate) received: Received<T>,
-    /// Requests that were not sent because nobody waited for them any more.
+    /// Requests that were not sent because their callers no longer wait.
     pub(crate) skipped: Vec<T>,
 }
 
@@ -90,26 +91,26 @@ impl<T> IntoIterator for Command<T> {
     }
 }
 
-/// How a lane ended, and what it leaves.
+/// The end of a lane, and its remaining requests.
 #[derive(Debug)]
 pub(crate) struct LaneEnd<T> {
-    /// Why; `None` if it was asked to.
+    /// The cause; `None` if the lane was told to end.
     pub(crate) cause: Option<Error>,
     pub(crate) leftovers: Leftovers<T>,
-    /// The server stood the connection and did not answer any more.
+    /// Whether the connection stood, but the server stopped answering.
     pub(crate) was_silent: bool,
-    /// The server was there at that time, or later.
+    /// The server was still there at this moment, or later.
     pub(crate) heard: Moment,
 }
 
-/// How a lane behaves.
+/// The settings of a lane.
 #[derive(Clone, Debug)]
 pub(crate) struct LaneSettings {
-    /// The longest silence.
+    /// The maximum silence.
     pub(crate) keepalive: Duration,
-    /// The longest time that a server may take to answer, on top of the wait it was asked for.
+    /// How long a server may take to answer, in addition to the wait that the request asks for.
     pub(crate) reply_timeout: Duration,
-    /// The most requests in flight.
+    /// The maximum number of requests in flight.
     pub(crate) max_in_flight: usize,
     /// Whether signals may come between the answers.
     pub(crate) hears_signals: bool,
@@ -117,13 +118,13 @@ pub(crate) struct LaneSettings {
     pub(crate) metrics: LaneMetrics,
 }
 
-/// Runs a connection until `commands` is closed and everything in flight is answered, or until it fails. A panic is a failure
-/// like any other: what had been answered before is delivered, and what was in flight comes back with the end.
+/// Runs a connection until `commands` is closed and every request is answered, or until the connection fails. A panic
+/// is a failure like any other: earlier answers are delivered, and the requests in flight are returned with the end.
 ///
 /// # Cancel safety
 ///
-/// Dropping it closes the connection, and with it everything that was acquired over it. What was in flight is dropped
-/// with it, so each caller sees its channel closed.
+/// Dropping the future closes the connection, and with it ends everything that was acquired over it. The requests in
+/// flight are dropped, so each caller sees its channel closed.
 pub(crate) async fn run<S, T>(
     stream: S,
     commands: mpsc::UnboundedReceiver<Command<T>>,
@@ -138,16 +139,16 @@ where
     poll_fn(|cx| lane.poll_turn(cx, &mut deliver)).await
 }
 
-/// Where the commands of a lane come from.
+/// The source of a lane's commands.
 pub(crate) trait Commands<T> {
-    /// The next command; `None` if no more will come.
+    /// Returns the next command, or `None` if no more will come.
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Command<T>>>;
 
-    /// Takes what was sent and not taken up. Nothing more can be sent from here on.
+    /// Closes the source. Returns the requests that were sent and not yet taken.
     fn close(&mut self) -> Vec<Outgoing<T>>;
 }
 
-/// From another task.
+/// Commands from another task.
 impl<T> Commands<T> for mpsc::UnboundedReceiver<Command<T>> {
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Command<T>>> {
         self.poll_recv(cx)
@@ -158,7 +159,7 @@ impl<T> Commands<T> for mpsc::UnboundedReceiver<Command<T>> {
     }
 }
 
-/// From the task that polls the lane: it polls again after it has sent something.
+/// Commands from the task that polls the lane. It must poll the lane again after it has sent something.
 #[derive(Debug)]
 pub(crate) struct OwnCommands<T> {
     queue: VecDeque<Command<T>>,
@@ -195,15 +196,15 @@ impl<S, T> Lane<S, T, OwnCommands<T>> {
         self.commands.queue.push_back(command);
     }
 
-    /// No more commands come: it ends when all is answered.
+    /// Ends the lane as soon as every request is answered.
     pub(crate) fn finish(&mut self) {
         self.commands.closed = true;
     }
 }
 
 impl<T: Caller> Lane<Stream, T, OwnCommands<T>> {
-    /// Looks whether the peer has closed the connection while nothing was in flight: then what is sent next would be lost, and
-    /// its fate unknown. Returns the end if so; the lane must not be polled any more.
+    /// Checks whether the peer closed the connection while no request was in flight. The next request would be lost,
+    /// and its fate would be unknown. Returns the end in that case; the lane must not be polled again.
     pub(crate) fn ended_while_idle(&mut self) -> Option<LaneEnd<T>> {
         if self.pipeline.len() > 0 || !self.stream.is_closed() {
             return None;
@@ -219,17 +220,17 @@ pub(crate) struct Lane<S, T, C> {
     pipeline: Pipeline<T>,
     settings: LaneSettings,
     last_written: Instant,
-    /// No more commands will come: end when everything is answered.
+    /// Whether no more commands will come, so that the lane ends when every request is answered.
     closing: bool,
-    /// It was told to end at once.
+    /// Whether the lane was told to end at once.
     hung_up: bool,
-    /// A request was left unanswered.
+    /// Whether a request was left unanswered.
     was_silent: bool,
     begun: Moment,
     sleep: Pin<Box<Sleep>>,
 }
 
-/// Why a lane stops: an error, or nothing (it was asked to).
+/// Why a lane stops: an error, or `None` if it was told to.
 type Stop = Option<Error>;
 
 impl<S, T, C> Lane<S, T, C>
@@ -238,7 +239,7 @@ where
     T: Caller,
     C: Commands<T>,
 {
-    /// Sets to work. Needs a tokio runtime with a timer.
+    /// Creates a lane. Needs a tokio runtime with a timer.
     pub(crate) fn new(stream: S, commands: C, settings: LaneSettings) -> Self {
         let begun = Moment::now();
         Self {
@@ -255,14 +256,14 @@ where
         }
     }
 
-    /// One turn: take what is queued, write it, read what has come, look at the clock. Ready when the lane is over; it must
-    /// not be polled again then. A panic ends it like any failure.
+    /// Runs one turn: takes queued commands, writes, reads, and checks the time. Ready when the lane has ended; it must
+    /// not be polled again after that. A panic ends it like any failure.
     pub(crate) fn poll_turn(
         &mut self,
         cx: &mut Context<'_>,
         deliver: &mut impl FnMut(LaneReport<T>),
     ) -> Poll<LaneEnd<T>> {
-        // Not the turn's own: a panic must not take along what was answered before it.
+        // Outside of the turn, so that a panic does not drop earlier answers.
         let mut report = LaneReport::nothing();
         let mut turn = match catch(|| self.turn(cx, &mut report)) {
             Ok(turn) => turn,
@@ -276,7 +277,7 @@ where
         turn.map(|stop| self.end(stop))
     }
 
-    /// A turn broke off, nobody knows where. What was taken up may have been written.
+    /// Handles a panic at an unknown point of a turn. Any request that was taken may have been written.
     fn panicked(&mut self, panic: &Panic) -> Stop {
         self.pipeline.assume_written();
         Some(lost(&format!("its task panicked: {panic}")))
@@ -299,7 +300,7 @@ where
                 return Poll::Ready(None);
             }
             if !has_read_all {
-                // Whether a request was left unanswered is known when the rest was read.
+                // Whether a request was left unanswered is known only after everything was read.
                 return Poll::Pending;
             }
             match self.look_at_the_clock(cx) {
@@ -314,7 +315,7 @@ where
         }
     }
 
-    /// What the lane leaves behind. What was sent to it and not taken up was not written.
+    /// Returns the remains of the lane. Requests that were not taken from the source are unwritten.
     fn end(&mut self, cause: Stop) -> LaneEnd<T> {
         let pipeline = std::mem::replace(&mut self.pipeline, Pipeline::new(self.settings.reply_timeout));
         let heard = pipeline.heard().unwrap_or(self.begun);
@@ -333,7 +334,7 @@ where
         self.pipeline.len() < self.settings.max_in_flight
     }
 
-    /// Encodes what is queued, as far as there is room. Whether it stopped for want of room.
+    /// Encodes queued requests while there is room. Returns whether it stopped for lack of room.
     fn take_commands(&mut self, cx: &mut Context<'_>, skipped: &mut Vec<T>) -> bool {
         let before = self.pipeline.len();
         let was_full = self.take_while_there_is_room(cx, skipped);
@@ -343,7 +344,7 @@ where
     }
 
     fn take_while_there_is_room(&mut self, cx: &mut Context<'_>, skipped: &mut Vec<T>) -> bool {
-        // Read before anything of this turn is written: whatever the server does, it does later.
+        // Read before anything is written in this turn, so that everything the server does comes later.
         let mut turn_began = None;
         while self.has_room() {
             if self.closing {
@@ -391,7 +392,8 @@ where
         }
     }
 
-    /// Reads what has come, up to a portion. Returns whether that was all; if not, another turn follows at once.
+    /// Reads what has arrived, up to a limit. Returns whether that was everything; if not, another turn follows at
+    /// once.
     fn read(&mut self, cx: &mut Context<'_>, received: &mut Received<T>) -> Result<bool, Error> {
         loop {
             if received.replies.len() >= ANSWERS_A_TURN {
@@ -413,16 +415,17 @@ where
         Poll::Ready(Ok(count))
     }
 
-    /// When something is due next.
+    /// Returns when something is due next.
     fn wake_at(&self) -> Instant {
         match self.pipeline.answer_by() {
-            // While requests are in flight the connection is not silent, or it is about to be given up.
+            // While requests are in flight, either the connection is not silent or it is about to be given up.
             Some(answer_by) => answer_by,
             None => self.last_written + self.settings.keepalive,
         }
     }
 
-    /// Whether there is something new to write: a keepalive, or the request that tells an answer from a farewell.
+    /// Handles timers. Returns whether there is something new to write: a keepalive, or the request that confirms a
+    /// bare `error`.
     fn look_at_the_clock(&mut self, cx: &mut Context<'_>) -> Result<bool, Error> {
         if self.pipeline.wants_confirmation() {
             self.ask_for_a_sign_of_life();
@@ -430,7 +433,7 @@ where
         }
         loop {
             let wake_at = self.wake_at();
-            // The timer is left alone while it is early enough: it is moved once a pause, not once a request.
+            // The timer is not moved while it is early enough. So it moves once per pause, not once per request.
             if wake_at < self.sleep.deadline() || self.sleep.is_elapsed() {
                 self.sleep.as_mut().reset(wake_at);
             }
@@ -452,9 +455,10 @@ where
         }
     }
 
-    /// Asks for something that changes nothing on any server. A server that does not know `ping`, as it said when it was connected to or
-    /// on this connection, might close the connection after one more. It is asked to renew a lease that does not exist, which
-    /// it answers with a plain `error`. That is not for all: the leader of a cluster writes it to its log.
+    /// Sends a request that changes nothing on any server. A server that does not support `ping`, as it said in the
+    /// greeting or on this connection, might close the connection after another one. It gets a renewal of a lease that
+    /// does not exist, which it answers with a plain `error`. Other servers do not get that renewal, because the leader
+    /// of a cluster writes it to its log.
     fn ask_for_a_sign_of_life(&mut self) {
         let knows_ping = self.settings.abilities.ping == Some(true) && !self.pipeline.has_refused_ping();
         let request = match Key::new("dflockd-client-keepalive") {

@@ -15,7 +15,7 @@ use crate::telemetry::sink::ShardSink;
 /// A connection that carries many requests at once.
 pub struct PipelinedLane<S>(Lane<S, Asked, OwnCommands<Asked>>);
 
-/// A caller that stays.
+/// A caller that always waits.
 struct Asked;
 
 impl Caller for Asked {
@@ -25,7 +25,7 @@ impl Caller for Asked {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> PipelinedLane<S> {
-    /// Creates one over a stream. Needs a tokio runtime with a timer.
+    /// Creates a lane over a stream. Needs a tokio runtime with a timer.
     #[must_use]
     pub fn new(stream: S) -> Self {
         let settings = LaneSettings {
@@ -42,11 +42,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> PipelinedLane<S> {
         Self(Lane::new(stream, OwnCommands::new(), settings))
     }
 
-    /// Sends these requests at once, and takes the answer of each. Returns how many were answered before the connection ended.
+    /// Sends these requests at once and takes their answers. Returns the number of answers that came before the
+    /// connection ended.
     ///
     /// # Cancel safety
     ///
-    /// Not safe: answers that come later count to the next call.
+    /// Not safe: answers that arrive later count for the next call.
     pub async fn ask_all(&mut self, requests: impl IntoIterator<Item = Request>) -> usize {
         let mut asked = 0;
         for request in requests {

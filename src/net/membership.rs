@@ -1,35 +1,36 @@
-//! Whether a server is a member of a cluster. Independent servers that are taken for one grant the same key twice.
+//! Whether a server is a member of a cluster. If independent servers were treated as one cluster, they would grant the
+//! same key twice.
 //!
 //! | what a server does | what it is |
 //! | --- | --- |
-//! | says that it does not lead | a member: no other server says that |
+//! | says that it does not lead | a member: only members say that |
 //! | sends a `cluster` object in its `stats` | a member |
-//! | sends `stats` without one | no member, also if it is of a cluster build and takes `stable-ref` and `barrier` |
-//! | sends no `stats` that can be read, and refuses `stable-ref` and `barrier` | no member: all builds with clusters know one of them |
-//! | sends no `stats` that can be read, and takes one of them | unknown: taken for a member, as the user says |
+//! | sends `stats` without one | not a member, even if it is a cluster build and accepts `stable-ref` and `barrier` |
+//! | sends no readable `stats`, and refuses `stable-ref` and `barrier` | not a member: all builds with clusters know one of the two |
+//! | sends no readable `stats`, and accepts one of the two | unknown: the client believes its configuration and treats it as a member |
 
 use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind};
 use crate::stats::{ClusterStats, Stats};
 
-/// What is known.
+/// What is known of a server's membership.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Membership {
-    /// It is a member, and says this of its cluster.
+    /// It is a member, with this description of its cluster.
     Member(Box<ClusterStats>),
-    /// It is none.
+    /// It is not a member.
     None,
 }
 
 impl Membership {
-    /// What `stats` show.
+    /// Judges by a server's `stats`.
     pub(crate) fn shown_by(stats: Stats) -> Self {
         stats.cluster.map_or(Self::None, Self::Member)
     }
 }
 
-/// The error of a server that is no member of a cluster.
+/// Returns the error for a server that is not a member of a cluster.
 pub(crate) fn no_member() -> Error {
     Error::new(
         ErrorKind::Connect,
@@ -40,12 +41,12 @@ pub(crate) fn no_member() -> Error {
     .fatal()
 }
 
-/// The members of a shard, as far as they have said something of their cluster.
+/// The last member of a shard that described its cluster.
 #[derive(Default)]
 pub(crate) struct SeenClusters(Option<(Arc<str>, Box<ClusterStats>)>);
 
 impl SeenClusters {
-    /// Notes what a member says. Returns the member that said so before, if the two are of different clusters.
+    /// Notes a member's description. Returns the previous member, if the two belong to different clusters.
     pub(crate) fn see(&mut self, endpoint: &Arc<str>, cluster: Box<ClusterStats>) -> Option<Arc<str>> {
         let other = self.0.as_ref().and_then(|(before, seen)| {
             let apart = before != endpoint && are_apart(seen, &cluster);
@@ -56,8 +57,8 @@ impl SeenClusters {
     }
 }
 
-/// Whether two members are of different clusters: each names its voters, and they have none in common. Clusters whose members have
-/// the same names cannot be told apart.
+/// Whether two members belong to different clusters: both name their voters, and have none in common. Clusters whose
+/// members have the same names cannot be distinguished.
 fn are_apart(one: &ClusterStats, other: &ClusterStats) -> bool {
     let names_voters = |cluster: &ClusterStats| !cluster.voters.is_empty();
     names_voters(one) && names_voters(other) && !one.voters.iter().any(|voter| other.voters.contains(voter))

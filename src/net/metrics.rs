@@ -1,11 +1,11 @@
-//! What is measured of the requests on a connection.
+//! The metrics of the requests on a connection.
 
 use metrics::Histogram;
 
 use crate::telemetry::catalog;
 use crate::telemetry::sink::ShardSink;
 
-/// The requests on the connections of one shard.
+/// The metrics of the requests on one shard's connections.
 #[derive(Clone)]
 pub(crate) struct LaneMetrics {
     depth: Histogram,
@@ -20,7 +20,7 @@ impl LaneMetrics {
         }
     }
 
-    /// So many requests were encoded together, and then so many are in flight.
+    /// Records how many requests were encoded together, and how many are in flight after that.
     pub(crate) fn sent(&self, batch: usize, in_flight: usize) {
         if batch > 0 {
             self.batch.record(batch as f64);

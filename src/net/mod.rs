@@ -1,4 +1,4 @@
-//! Connections: reaching a server, and talking to it without blocking anybody.
+//! Connections: reaching a server, and talking to it without blocking other callers.
 
 pub(crate) mod abilities;
 pub(crate) mod admission;

@@ -1,4 +1,5 @@
-//! From an address to an open socket: resolve the name, try what it resolves to, set the socket up; or ask the connector for it.
+//! Opens a socket to an address: resolves the name, tries its addresses, and sets the socket up. Or the connector opens
+//! the connection.
 
 use std::fmt;
 use std::io;
@@ -21,9 +22,9 @@ use crate::io_words::io_failed;
 /// How an endpoint is reached.
 #[derive(Clone, Debug)]
 pub(crate) enum Way {
-    /// Over the system's sockets.
+    /// Over the operating system's sockets.
     Sockets(Resolver),
-    /// As the user's connector does.
+    /// Through the user's connector.
     Connector(Connector),
 }
 
@@ -33,7 +34,7 @@ impl Default for Way {
     }
 }
 
-/// Finds the addresses of a name.
+/// Resolves a name to its addresses.
 #[derive(Clone)]
 pub(crate) struct Resolver(Arc<dyn Fn(Arc<str>, u16) -> Resolving + Send + Sync>);
 
@@ -48,7 +49,7 @@ impl Resolver {
     }
 }
 
-/// The system's.
+/// The operating system's resolver.
 impl Default for Resolver {
     fn default() -> Self {
         Self(Arc::new(|host, port| {
@@ -63,18 +64,18 @@ impl fmt::Debug for Resolver {
     }
 }
 
-/// Of the addresses that failed so many are told: whoever answers for a name may give it hundreds.
+/// The maximum number of failed addresses in an error message. A name may have hundreds of addresses.
 const FAILURES_TOLD: usize = 8;
 
-/// Opens a socket to an endpoint. `dead_peer_timeout` is what the kernel may take to see that nobody is there any more.
+/// Opens a socket to an endpoint. `dead_peer_timeout` is how long the kernel may take to notice that the peer is gone.
 ///
 /// # Errors
 ///
-/// `Connect`, with the operating system's reason for each address that was tried, or the connector's.
+/// `Connect`, with the operating system's reason for each address that was tried, or with the connector's error.
 ///
 /// # Cancel safety
 ///
-/// Safe: whatever was opened is closed.
+/// Safe: dropping the future closes whatever was opened.
 pub(crate) async fn reach(endpoint: &Endpoint, way: &Way, dead_peer_timeout: Duration) -> Result<Socket> {
     match way {
         Way::Sockets(resolver) => reach_by_socket(endpoint, resolver, dead_peer_timeout).await,
@@ -101,10 +102,10 @@ async fn reach_by_socket(endpoint: &Endpoint, resolver: &Resolver, dead_peer_tim
     }
 }
 
-/// The longest time between probes that Linux takes.
+/// The maximum interval between keepalive probes on Linux.
 const LONGEST_PROBE_INTERVAL: Duration = Duration::from_secs(32_767);
 
-/// Small requests leave at once, and a peer that is gone is noticed by the kernel as well.
+/// Sets a socket up: small requests are sent at once, and the kernel also notices a peer that is gone.
 fn set_up(stream: &TcpStream, dead_peer_timeout: Duration) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let socket = SockRef::from(stream);
@@ -155,10 +156,10 @@ mod tests {
         Server::builder().port(0).start().await.unwrap()
     }
 
-    /// An address where nobody listens.
+    /// Returns an address where no socket listens.
     fn dead(number: u8) -> SocketAddr {
         let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
-        // Of another address on the same machine, so that whoever takes the port now is not met.
+        // It is another address of the same machine, so that a process that takes the port meanwhile is not reached.
         SocketAddr::from(([127, 0, 1, number], listener.local_addr().unwrap().port()))
     }
 
@@ -221,7 +222,7 @@ mod tests {
         let client = client(resolver).connect().await.unwrap();
         assert_eq!(first.stats().connections, 1);
         drop(first);
-        // What was sent before the loss was noticed is lost with the connection.
+        // Requests that were sent before the loss was noticed are lost with the connection.
         let lock = client.lock("k").unwrap();
         let guard = loop {
             match lock.acquire().await {

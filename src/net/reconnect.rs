@@ -1,7 +1,7 @@
-//! Keeping one connection to a set of servers: which server is tried next, after which pause, and what callers are told
-//! meanwhile. Pure: no sockets, no clock but the caller's.
+//! Keeps one connection to a set of servers: which server is tried next, after which pause, and what callers are told
+//! meanwhile. Pure: no sockets, and the caller provides the time.
 //!
-//! A shard uses one for its pipelined connections, a signal connection one of its own.
+//! A shard has one for its pipelined connections, and a signal connection has its own.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,11 +20,11 @@ pub(crate) struct Reconnect {
     failover: Failover,
     policy: ReconnectPolicy,
     attempts: Attempts,
-    /// Whether requests are refused rather than kept while there is no connection.
+    /// Whether requests fail at once, instead of being kept, while there is no connection.
     fail_fast: bool,
-    /// Why the last attempt failed, or the connection was lost, while there is none.
+    /// While there is no connection: why the last attempt failed, or why the connection was lost.
     last_error: Option<Error>,
-    /// How many attempts in a row failed for a reason that waiting does not cure.
+    /// The number of successive attempts that failed with a fatal error, which waiting does not cure.
     fatal_in_a_row: usize,
     was_connected: bool,
     failovers: u64,
@@ -35,25 +35,26 @@ pub(crate) struct Reconnect {
 #[derive(Debug)]
 pub(crate) struct Retry {
     pub(crate) pause: Duration,
-    /// How many attempts have failed since a connection was last of use.
+    /// The number of failed attempts since a connection was last useful.
     pub(crate) attempt: u32,
-    /// What the health becomes; `None` while another server may be found in a moment.
+    /// The new state for the health; `None` while another server may be found at once.
     pub(crate) state: Option<ConnectionState>,
 }
 
-/// What a connection's success means.
+/// The result of a successful connection.
 #[derive(Debug)]
 pub(crate) struct Found {
-    /// Another server than before serves.
+    /// The change of the serving server, if there was one.
     pub(crate) switch: Option<Switch>,
-    /// A connection was lost before this one.
+    /// Whether a connection was lost before this one.
     pub(crate) is_reconnect: bool,
-    /// How many attempts failed before.
+    /// The number of attempts that failed before.
     pub(crate) attempts: u32,
 }
 
 impl Reconnect {
-    /// Starts with an endpoint. `seen`: the health that was published before, if another machine of this kind ended.
+    /// Starts with the current endpoint of `failover`. `seen` is the health that the previous machine of this shard
+    /// published, if there was one.
     pub(crate) fn new(
         shard: usize,
         failover: Failover,
@@ -75,22 +76,22 @@ impl Reconnect {
         }
     }
 
-    /// Which server is connected, or tried.
+    /// Returns the choice of the server.
     pub(crate) fn failover(&self) -> &Failover {
         &self.failover
     }
 
-    /// The server that is connected, or tried.
+    /// Returns the server that is connected or tried.
     pub(crate) fn endpoint(&self) -> &Endpoint {
         self.failover.current()
     }
 
-    /// A new sequence of pauses, for connections beside this one.
+    /// Begins a new sequence of pauses, for other connections.
     pub(crate) fn pauses(&self) -> Attempts {
         self.policy.start()
     }
 
-    /// There is a connection.
+    /// Notes a successful connection.
     pub(crate) fn connected(&mut self) -> Found {
         self.last_error = None;
         self.fatal_in_a_row = 0;
@@ -106,13 +107,14 @@ impl Reconnect {
         }
     }
 
-    /// The connection has been of use: from here on attempts are counted anew.
+    /// Notes that the connection proved useful, so that attempts are counted from zero again.
     pub(crate) fn proved(&mut self) {
         self.attempts = self.policy.start();
         self.failover.proved();
     }
 
-    /// An attempt failed. `guarded_until`: before that, no other server may be asked for what this one may have granted.
+    /// Notes a failed attempt. Before `guarded_until`, no other server may be asked, because this one may have granted
+    /// leases.
     pub(crate) fn attempt_failed(&mut self, error: &Error, now: Instant, guarded_until: Instant) -> Retry {
         self.count_fatal(error);
         let pace = match error.kind() {
@@ -122,26 +124,26 @@ impl Reconnect {
         self.retry(error, pace)
     }
 
-    /// An attempt failed at a server that someone else chooses: it is tried again.
+    /// Notes a failed attempt at a server that another part of the client chooses. The same server is tried again.
     pub(crate) fn attempt_failed_there(&mut self, error: &Error) -> Retry {
         self.count_fatal(error);
         self.retry(error, Pace::AfterAPause)
     }
 
-    /// The connection was lost. `of_use`: it has been [proved](Self::proved).
-    /// `guarded_until`: as in [`attempt_failed`](Self::attempt_failed).
+    /// Notes the loss of the connection. `of_use` says whether it has [proved useful](Self::proved). `guarded_until` is
+    /// as in [`attempt_failed`](Self::attempt_failed).
     pub(crate) fn lost(&mut self, cause: &Error, of_use: bool, now: Instant, guarded_until: Instant) -> Retry {
         let pace = self.failover.lost(of_use, now, guarded_until);
         self.retry(cause, pace)
     }
 
-    /// The member that is connected does not lead its cluster any more, and says who does.
+    /// Notes that the connected member no longer leads its cluster; it may have named the leader.
     pub(crate) fn deposed(&mut self, error: &Error, leader: Option<&str>) -> Retry {
         let pace = self.failover.redirected(leader);
         self.retry(error, pace)
     }
 
-    /// The first server is to serve again.
+    /// Goes back to the first server.
     pub(crate) fn go_back(&mut self, error: &Error) -> Retry {
         self.failover.go_back();
         self.attempts = self.policy.start();
@@ -153,12 +155,12 @@ impl Reconnect {
         self.failover.follow(endpoint, why)
     }
 
-    /// The leader names the members of its cluster.
+    /// Notes the members that the leader has named.
     pub(crate) fn note_members<'a>(&mut self, members: impl IntoIterator<Item = &'a str>) {
         self.failover.note_members(members);
     }
 
-    /// Why requests are refused rather than kept, if they are.
+    /// Returns the error with which requests are refused, or `None` while they are kept.
     pub(crate) fn refusal(&self) -> Option<Error> {
         let error = self.last_error.as_ref()?;
         if self.is_fatal() {
@@ -168,7 +170,7 @@ impl Reconnect {
             .then(|| unavailable(self.shard, self.endpoint().shared_text(), error))
     }
 
-    /// The health to publish.
+    /// Returns the health to publish.
     pub(crate) fn health(&self, state: ConnectionState, now: Instant) -> ShardHealth {
         ShardHealth {
             shard: self.shard,
@@ -189,7 +191,7 @@ impl Reconnect {
         };
     }
 
-    /// The last attempt at each of the servers failed for a reason that waiting does not cure.
+    /// Whether the last attempt at each server failed with a fatal error.
     fn is_fatal(&self) -> bool {
         self.fatal_in_a_row >= self.failover.len()
     }
@@ -197,7 +199,7 @@ impl Reconnect {
     fn retry(&mut self, error: &Error, pace: Pace) -> Retry {
         let pause = pace.pause(&mut self.attempts);
         let attempt = self.attempts.made();
-        // While another server may be found in a moment, the shard is not away.
+        // While another server may be found at once, the shard does not count as disconnected.
         if pace != Pace::AtOnce || self.is_fatal() {
             self.last_error = Some(error.clone());
         }
@@ -210,7 +212,7 @@ impl Reconnect {
     }
 }
 
-/// The shard cannot be reached, and why.
+/// Returns the error of a shard that cannot be reached, with the cause.
 pub(crate) fn unavailable(shard: usize, endpoint: &Arc<str>, cause: &Error) -> Error {
     Error::new(
         ErrorKind::Unavailable,

@@ -1,4 +1,4 @@
-//! Servers that refuse the secret: told when each begins to, whatever the connection is for.
+//! Reports each server that begins to refuse the auth token, whatever the connection is for.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -8,15 +8,15 @@ use crate::error::{Error, ErrorKind, Result};
 
 type Tell = dyn Fn(usize, &Arc<str>, &Error) + Send + Sync;
 
-/// What the attempts to connect of a client show about its secret. There is one for all shards, and each attempt is judged here.
+/// The servers that refuse a client's token. One value serves all shards, and every attempt to connect is judged here.
 pub(crate) struct Refusals {
     tell: Box<Tell>,
-    /// The shards and their endpoints of which it was told, and that have not let the client in since.
+    /// The shards and endpoints that were reported and have not accepted the client since.
     refusing: Mutex<HashSet<(usize, Arc<str>)>>,
 }
 
 impl Refusals {
-    /// `tell` gets the shard, the endpoint, and what was said.
+    /// `tell` gets the shard, the endpoint and the error.
     pub(crate) fn new(tell: impl Fn(usize, &Arc<str>, &Error) + Send + Sync + 'static) -> Self {
         Self {
             tell: Box::new(tell),
@@ -24,14 +24,15 @@ impl Refusals {
         }
     }
 
-    /// An attempt to connect is over. A refusal is told if the attempt before was none: also that there is no secret to present.
+    /// Judges a finished attempt to connect. A refusal is reported unless one was reported since the last success. It
+    /// counts as a refusal, too, if there is no token to present.
     pub(crate) fn judge<T>(&self, shard: usize, endpoint: &Arc<str>, outcome: &Result<T>) {
         let here = (shard, Arc::clone(endpoint));
         let is_news = {
             let mut refusing = self.refusing.lock().unwrap_or_else(PoisonError::into_inner);
             match outcome {
                 Err(error) if error.kind() == ErrorKind::Auth => refusing.insert(here),
-                // Nothing was said about it.
+                // The error says nothing about the token.
                 Err(_) => false,
                 Ok(_) => {
                     refusing.remove(&here);

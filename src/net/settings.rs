@@ -1,4 +1,4 @@
-//! What all connections of a client have in common.
+//! The settings that all connections of a client share.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,28 +19,28 @@ pub(crate) struct ConnectionSettings {
     pub(crate) refusals: Arc<Refusals>,
     pub(crate) servers: Arc<KnownServers>,
     pub(crate) fencing: Fencing,
-    /// For everything from reading the auth token to the last answer of the handshake.
+    /// The time for everything from reading the auth token to the last answer of the greeting.
     pub(crate) connect_timeout: Duration,
-    /// The longest silence on a connection.
+    /// The maximum silence on a connection.
     pub(crate) keepalive: Duration,
-    /// The longest time that a server may take to answer, on top of the wait it was asked for.
+    /// How long a server may take to answer, in addition to the wait that the request asks for.
     pub(crate) reply_timeout: Duration,
-    /// The most requests in flight on one connection.
+    /// The maximum number of requests in flight on one connection.
     pub(crate) max_in_flight: usize,
 }
 
 impl ConnectionSettings {
-    /// What the kernel may take to see that a peer is gone.
+    /// Returns how long the kernel may take to notice that a peer is gone.
     pub(crate) fn dead_peer_timeout(&self) -> Duration {
         self.keepalive.saturating_add(self.reply_timeout)
     }
 
-    /// Whether connections are sockets of the runtime: a connector opens what it likes, and may need none.
+    /// Whether connections are sockets of the runtime. A connector opens whatever it likes, and may need no sockets.
     pub(crate) fn opens_sockets(&self) -> bool {
         matches!(self.way, Way::Sockets(_))
     }
 
-    /// The same, with another longest silence.
+    /// Returns the same settings with another maximum silence.
     pub(crate) fn with_keepalive(&self, keepalive: Duration) -> Self {
         Self {
             keepalive,

@@ -1,4 +1,4 @@
-//! What bytes travel over: TCP, a socket in the file system, or what a connector has opened.
+//! The transport of a connection: TCP, a socket in the file system, or a connector's stream.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use super::connector::ConnectorStream;
 use super::unix::UnixStream;
 
-/// An open socket. Those of the system are called directly; only a connector's stream is behind a pointer.
+/// An open socket. Sockets of the operating system are called directly; only a connector's stream is behind a pointer.
 #[derive(Debug)]
 pub(crate) enum Socket {
     Tcp(TcpStream),
@@ -22,8 +22,8 @@ pub(crate) enum Socket {
 }
 
 impl Socket {
-    /// Whether what it carries could be read on its way. A peer that has no address any more is taken for a stranger. How a connector
-    /// protects its streams is its own matter.
+    /// Whether others could read the bytes on their way. A peer whose address can no longer be read counts as remote. A
+    /// connector is itself responsible for the protection of its streams.
     pub(crate) fn is_exposed(&self) -> bool {
         match self {
             Self::Tcp(stream) => !stream.peer_addr().is_ok_and(|peer| is_loopback(peer.ip())),
@@ -31,7 +31,7 @@ impl Socket {
         }
     }
 
-    /// Looks whether the peer has closed the connection, where the system can be asked.
+    /// Checks whether the peer has closed the connection, where the operating system can tell.
     pub(crate) fn is_closed(&self) -> bool {
         let Self::Tcp(stream) = self else { return false };
         match SockRef::from(stream).peek(&mut [MaybeUninit::uninit()]) {

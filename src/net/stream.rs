@@ -1,4 +1,4 @@
-//! A connection's stream: a socket as it is, or TLS over it.
+//! The stream of a connection: a plain socket, or TLS over it.
 
 use std::io;
 use std::pin::Pin;
@@ -9,7 +9,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::socket::Socket;
 use crate::tls::TlsStream;
 
-/// One type for all of them, so that a connection's task is compiled once and calls nothing through a pointer.
+/// A stream of any kind. It is one type, so that a connection's task is compiled once and calls nothing through a
+/// pointer.
 #[derive(Debug)]
 pub(crate) enum Stream {
     Plain(Socket),
@@ -17,7 +18,7 @@ pub(crate) enum Stream {
 }
 
 impl Stream {
-    /// Whether somebody between here and the server could read what it carries.
+    /// Whether others between the client and the server could read the bytes.
     pub(crate) fn is_exposed(&self) -> bool {
         match self {
             Self::Plain(socket) => socket.is_exposed(),
@@ -25,8 +26,8 @@ impl Stream {
         }
     }
 
-    /// Looks whether the peer has closed the connection, past what the runtime has noticed by now. Costs a system call. What the
-    /// peer said before, such as a farewell in TLS, hides the end.
+    /// Checks whether the peer has closed the connection, beyond what the runtime has noticed so far. This costs a
+    /// system call. Unread bytes of the peer, such as a closing message of TLS, hide the end.
     pub(crate) fn is_closed(&self) -> bool {
         match self {
             Self::Plain(socket) => socket.is_closed(),

@@ -1,4 +1,5 @@
-//! How long no other server may be asked for what the one before may have granted. Pure: no clocks but the caller's.
+//! How long no other server may be asked, because the previous one may have granted leases. Pure: the caller provides
+//! the time.
 
 use std::time::Duration;
 
@@ -6,20 +7,21 @@ use tokio::time::Instant;
 
 use crate::clock::after;
 
-/// How long no lease may outlive its last renewal, as far as is known here: the longest TTL in use, with a margin on top.
+/// The time after the last contact with a server at which all its leases must be over, as far as is known: the longest
+/// TTL in use, plus a margin.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TakeoverDelay {
-    /// Set by the user, whatever is seen.
+    /// The duration that the user has set. It applies whatever TTLs are seen.
     fixed: Option<Duration>,
     longest_ttl: Duration,
     last_contact: Instant,
 }
 
-/// The part of the longest TTL that is added to it: clocks do not run equally fast.
+/// The longest TTL is extended by its value divided by this number, because clocks do not run equally fast.
 const GUARD_MARGIN_PART: u32 = 20;
 
 impl TakeoverDelay {
-    /// Before the client was there, others may have been: their leases are guarded from `now` on.
+    /// Starts the delay at `now`, because other clients may already hold leases.
     pub(crate) fn new(fixed: Option<Duration>, longest_ttl: Duration, now: Instant) -> Self {
         Self {
             fixed,
@@ -28,30 +30,30 @@ impl TakeoverDelay {
         }
     }
 
-    /// A lease of this TTL was granted. Whether none before was as long.
+    /// Notes a grant with this TTL. Returns whether no earlier TTL was as long.
     pub(crate) fn note_ttl(&mut self, ttl: Duration) -> bool {
         let is_longer = ttl > self.longest_ttl;
         self.longest_ttl = self.longest_ttl.max(ttl);
         is_longer
     }
 
-    /// The longest TTL in use.
+    /// Returns the longest TTL in use.
     pub(crate) fn longest_ttl(&self) -> Duration {
         self.longest_ttl
     }
 
-    /// The server that served was heard of no later than now.
+    /// Notes that the serving server was last heard at `now`.
     pub(crate) fn lost_contact(&mut self, now: Instant) {
         self.last_contact = now;
     }
 
-    /// For how long, from the last contact on.
+    /// Returns the length of the delay, counted from the last contact.
     pub(crate) fn delay(&self) -> Duration {
         let margin = self.longest_ttl / GUARD_MARGIN_PART;
         self.fixed.unwrap_or_else(|| self.longest_ttl.saturating_add(margin))
     }
 
-    /// No other server may be asked before that.
+    /// Returns the instant before which no other server may be asked.
     pub(crate) fn until(&self) -> Instant {
         after(self.last_contact, self.delay())
     }

@@ -1,4 +1,4 @@
-//! Where the system has no sockets in the file system: a type without values.
+//! Stands in for sockets in the file system where the operating system has none: a type without values.
 
 use std::convert::Infallible;
 use std::io;

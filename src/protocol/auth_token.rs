@@ -1,4 +1,4 @@
-//! The secret that a server may ask for.
+//! The auth token that a server may require.
 
 use std::fmt;
 
@@ -7,17 +7,17 @@ use zeroize::Zeroizing;
 use super::MAX_LONG_LINE;
 use crate::error::{Error, Result};
 
-/// The secret of a server. `Debug` does not show it, and its memory is wiped when it is dropped.
+/// The auth token of a server. `Debug` does not show it, and its memory is wiped when it is dropped.
 #[derive(Clone, PartialEq, Eq)]
 pub struct AuthToken(Zeroizing<Box<str>>);
 
 impl AuthToken {
-    /// Checks a secret.
+    /// Checks a token.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) if it is empty, longer than 64 KiB, or contains a line
-    /// break or NUL. The message does not show it.
+    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) if the token is empty, longer than 64 KiB, or
+    /// contains a line break or NUL. The message does not show the token.
     pub fn new(token: impl Into<Box<str>>) -> Result<Self> {
         let token = Zeroizing::new(token.into());
         if token.is_empty() || token.len() > MAX_LONG_LINE || token.contains(['\n', '\r', '\0']) {
@@ -30,7 +30,7 @@ impl AuthToken {
         Ok(Self(token))
     }
 
-    /// The secret itself. Keep it out of logs.
+    /// Returns the token itself. Keep it out of logs.
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0

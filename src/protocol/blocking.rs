@@ -1,7 +1,9 @@
-//! The low-level functions for threads: one request and its answer over any [`Read`] + [`Write`].
+//! The low-level functions for threads: one request and its answer over any stream that implements [`Read`] and
+//! [`Write`].
 //!
-//! They are those of [`functions`], name for name, and share all of it but the I/O. The stream must block: one that
-//! says that it would, or whose own timeout is over, has failed, and its [`Wire`] is out of step.
+//! The functions have the names of those in [`functions`], and share everything with them except the I/O. The stream
+//! must block. A stream that returns `WouldBlock`, or whose own timeout has passed, counts as failed, and its [`Wire`]
+//! is out of step.
 //!
 //! ```
 //! # #[tokio::main]
@@ -38,11 +40,11 @@ use crate::error::Result;
 use crate::stats::Stats;
 use crate::types::{Grant, Key, Kind, Limit, Target, Token, Ttl, WaitSecs};
 
-/// How much is read at once.
+/// The maximum number of bytes per read.
 const READ_AT_ONCE: usize = 4096;
 
 impl<S: Read + Write> Wire<S> {
-    /// Sends a request and reads its answer: what all functions of this module do.
+    /// Sends a request and reads its answer. All functions of this module use it.
     ///
     /// # Errors
     ///
@@ -66,7 +68,7 @@ impl<S: Read + Write> Wire<S> {
     }
 }
 
-/// Presents the server's secret. Must be the first call where the server has one, and never made otherwise.
+/// Presents the server's auth token. Must be the first call if the server has one, and must not be called otherwise.
 ///
 /// # Errors
 ///
@@ -75,7 +77,7 @@ pub fn auth<S: Read + Write>(wire: &mut Wire<S>, token: AuthToken) -> Result<()>
     wire.run_blocking(Call::auth(token))
 }
 
-/// Does nothing, and keeps the connection from being silent.
+/// Does nothing, but ends the silence of the connection.
 ///
 /// # Errors
 ///
@@ -84,7 +86,7 @@ pub fn ping<S: Read + Write>(wire: &mut Wire<S>) -> Result<()> {
     wire.run_blocking(Call::ping())
 }
 
-/// Waits until every write that the cluster had committed before is visible to this server.
+/// Waits until every write that the cluster committed before is visible to this server.
 ///
 /// # Errors
 ///
@@ -93,8 +95,8 @@ pub fn barrier<S: Read + Write>(wire: &mut Wire<S>) -> Result<()> {
     wire.run_blocking(Call::barrier())
 }
 
-/// Names the session that this connection carries on: see [`StableRef`]. At most once a connection, before anything is
-/// acquired or enqueued over it.
+/// Names the session that this connection continues: see [`StableRef`]. Call it at most once per connection, before
+/// anything is acquired or enqueued over it.
 ///
 /// # Errors
 ///
@@ -103,7 +105,7 @@ pub fn stable_ref<S: Read + Write>(wire: &mut Wire<S>, reference: StableRef) -> 
     wire.run_blocking(Call::stable_ref(reference))
 }
 
-/// Acquires a lock, waiting for up to `wait`; with [`WaitSecs::TRY`] it does not wait.
+/// Acquires a lock, waiting for up to `wait`. With [`WaitSecs::TRY`], it does not wait.
 ///
 /// # Errors
 ///
@@ -112,7 +114,7 @@ pub fn acquire<S: Read + Write>(wire: &mut Wire<S>, key: &Key, wait: WaitSecs, t
     wire.run_blocking(Call::acquire(Target::Lock, key.clone(), wait, ttl))
 }
 
-/// Gives up a lock.
+/// Releases a lock.
 ///
 /// # Errors
 ///
@@ -121,7 +123,7 @@ pub fn release<S: Read + Write>(wire: &mut Wire<S>, key: &Key, token: &Token) ->
     wire.run_blocking(Call::release(Kind::Lock, key.clone(), *token))
 }
 
-/// Makes a lock's lease run anew. Without a TTL it becomes the *server's default*, whatever it was before.
+/// Restarts a lock's lease. Without a TTL, the lease gets the *server's default*, whatever its TTL was before.
 ///
 /// # Errors
 ///
@@ -130,7 +132,7 @@ pub fn renew<S: Read + Write>(wire: &mut Wire<S>, key: &Key, token: &Token, ttl:
     wire.run_blocking(Call::renew(Kind::Lock, key.clone(), *token, ttl))
 }
 
-/// First phase of two: takes the lock, or a place in its queue that belongs to this connection.
+/// The first of two phases: acquires the lock, or takes a position in its queue, which belongs to this connection.
 ///
 /// # Errors
 ///
@@ -139,8 +141,8 @@ pub fn enqueue<S: Read + Write>(wire: &mut Wire<S>, key: &Key, ttl: Option<Ttl>)
     wire.run_blocking(Call::enqueue(Target::Lock, key.clone(), ttl))
 }
 
-/// Second phase: waits at the place that [`enqueue`] took over the same stream. The lease runs from the grant, not from
-/// this call.
+/// The second of two phases: waits at the position that [`enqueue`] took over the same stream. The lease runs from the
+/// grant, not from this call.
 ///
 /// # Errors
 ///
@@ -164,7 +166,7 @@ pub fn sem_acquire<S: Read + Write>(
     wire.run_blocking(Call::acquire(Target::Semaphore(limit), key.clone(), wait, ttl))
 }
 
-/// Gives up a slot.
+/// Releases a slot.
 ///
 /// # Errors
 ///
@@ -173,7 +175,7 @@ pub fn sem_release<S: Read + Write>(wire: &mut Wire<S>, key: &Key, token: &Token
     wire.run_blocking(Call::release(Kind::Semaphore, key.clone(), *token))
 }
 
-/// Makes a slot's lease run anew; see [`functions::renew`].
+/// Restarts a slot's lease: see [`functions::renew`].
 ///
 /// # Errors
 ///
@@ -187,7 +189,7 @@ pub fn sem_renew<S: Read + Write>(
     wire.run_blocking(Call::renew(Kind::Semaphore, key.clone(), *token, ttl))
 }
 
-/// First phase of two for a slot; see [`functions::enqueue`].
+/// The first of two phases for a slot: see [`functions::enqueue`].
 ///
 /// # Errors
 ///
@@ -196,7 +198,7 @@ pub fn sem_enqueue<S: Read + Write>(wire: &mut Wire<S>, key: &Key, limit: Limit,
     wire.run_blocking(Call::enqueue(Target::Semaphore(limit), key.clone(), ttl))
 }
 
-/// Second phase of two for a slot; see [`functions::wait`].
+/// The second of two phases for a slot: see [`functions::wait`].
 ///
 /// # Errors
 ///
@@ -205,7 +207,7 @@ pub fn sem_wait<S: Read + Write>(wire: &mut Wire<S>, key: &Key, wait: WaitSecs) 
     wire.run_blocking(Call::wait(Kind::Semaphore, key.clone(), wait))
 }
 
-/// The server's state.
+/// Returns the server's state.
 ///
 /// # Errors
 ///

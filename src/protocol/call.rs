@@ -1,4 +1,4 @@
-//! A request together with the meaning of its answer: the core of the low-level functions, without any I/O.
+//! A request together with the interpretation of its answer: the core of the low-level functions, without I/O.
 
 use super::auth_token::AuthToken;
 use super::channel::{Channel, Group, Pattern};
@@ -12,43 +12,44 @@ use crate::escape::Shortened;
 use crate::stats::Stats;
 use crate::types::{Grant, Key, Kind, Target, Token, Ttl, WaitSecs};
 
-/// A request, and what to make of its answer.
+/// A request, and how to interpret its answer.
 ///
-/// The functions in [`functions`](super::functions) are these, run over a stream.
+/// Each function in [`functions`](super::functions) runs one call over a stream.
 #[derive(Debug)]
 pub struct Call<T> {
     request: Request,
     read: fn(&Request, Response) -> Result<T>,
 }
 
-/// What the first phase of a two-phase acquire gives. A server answers one of these two, so a match may be complete.
+/// The outcome of the first phase of a two-phase acquire. A server gives one of these two answers, so a `match` can be
+/// complete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Enqueued {
-    /// It was free: granted.
+    /// The key was free, and is granted.
     Acquired(Grant),
-    /// A place in the queue, of this connection. `wait` collects the grant.
+    /// A position in the queue, which belongs to this connection. `wait` collects the grant.
     Queued,
 }
 
 impl<T> Call<T> {
-    /// What to send.
+    /// Returns the request to send.
     #[must_use]
     pub fn request(&self) -> &Request {
         &self.request
     }
 
-    /// What the answer means.
+    /// Interprets the answer.
     ///
     /// # Errors
     ///
-    /// The server's refusal, typed.
+    /// The server's refusal as a typed error.
     pub fn finish(&self, response: Response) -> Result<T> {
         (self.read)(&self.request, response)
     }
 }
 
 impl Call<()> {
-    /// Presents the server's secret; must come first.
+    /// Presents the server's auth token. Must be the first request.
     #[must_use]
     pub fn auth(token: AuthToken) -> Self {
         Self {
@@ -67,7 +68,7 @@ impl Call<()> {
         }
     }
 
-    /// Gives up a grant.
+    /// Releases a grant.
     #[must_use]
     pub fn release(kind: Kind, key: Key, token: Token) -> Self {
         Self {
@@ -79,7 +80,7 @@ impl Call<()> {
         }
     }
 
-    /// Does nothing, from release 1.14 on.
+    /// Does nothing. Releases from 1.14 on support it.
     #[must_use]
     pub fn ping() -> Self {
         Self {
@@ -94,7 +95,7 @@ impl Call<()> {
         }
     }
 
-    /// Returns once every write that the cluster had committed before is visible to the server that is asked.
+    /// Waits until every write that the cluster committed before is visible to the asked server.
     #[must_use]
     pub fn barrier() -> Self {
         Self {
@@ -109,13 +110,13 @@ impl Call<()> {
         }
     }
 
-    /// Says which session this connection carries on.
+    /// Names the session that this connection continues.
     #[must_use]
     pub fn stable_ref(reference: StableRef) -> Self {
         Self {
             request: Request::StableRef { reference },
             read: |request, response| match response {
-                // The ref is one that servers take, so this is about the server or the moment.
+                // The ref is valid, so the refusal concerns the server or the moment.
                 Response::Refused(Status::Error) => Err(Error::new(
                     ErrorKind::Unsupported,
                     "the server does not take a `stable-ref`: it is no cluster build (unreleased after 2.1.1), or this \
@@ -128,8 +129,9 @@ impl Call<()> {
 }
 
 impl Call<()> {
-    /// Asks for the signals of all channels that match. After it the stream carries [`Signal`](super::Signal)s between
-    /// answers, so there is no low-level function for it: a [`Wire`](super::functions::Wire) has no place to put them.
+    /// Subscribes to the signals of all channels that match. After it, the stream carries [`Signal`](super::Signal)s
+    /// between answers. There is no low-level function for it, because a [`Wire`](super::functions::Wire) has no place
+    /// to store them.
     #[must_use]
     pub fn listen(pattern: Pattern, group: Option<Group>) -> Self {
         Self {
@@ -138,7 +140,7 @@ impl Call<()> {
         }
     }
 
-    /// Takes back a `listen` of the same pattern and group.
+    /// Ends the subscription that a `listen` with the same pattern and group began.
     #[must_use]
     pub fn unlisten(pattern: Pattern, group: Option<Group>) -> Self {
         Self {
@@ -149,7 +151,7 @@ impl Call<()> {
 }
 
 impl Call<Grant> {
-    /// Acquires.
+    /// Acquires a lock or a slot.
     #[must_use]
     pub fn acquire(target: Target, key: Key, wait: WaitSecs, ttl: Option<Ttl>) -> Self {
         Self {
@@ -158,7 +160,7 @@ impl Call<Grant> {
         }
     }
 
-    /// Waits at the place that an enqueue over the same connection took.
+    /// Waits at the position that an enqueue over the same connection took.
     #[must_use]
     pub fn wait(kind: Kind, key: Key, wait: WaitSecs) -> Self {
         Self {
@@ -169,7 +171,7 @@ impl Call<Grant> {
 }
 
 impl Call<Enqueued> {
-    /// Takes the lock or slot, or a place in its queue.
+    /// Acquires the lock or slot, or takes a position in its queue.
     #[must_use]
     pub fn enqueue(target: Target, key: Key, ttl: Option<Ttl>) -> Self {
         Self {
@@ -184,7 +186,7 @@ impl Call<Enqueued> {
 }
 
 impl Call<Option<u64>> {
-    /// Makes a lease run anew. The answer is the seconds left, where the server says so.
+    /// Restarts a lease. The answer is the number of seconds left, if the server names it.
     #[must_use]
     pub fn renew(kind: Kind, key: Key, token: Token, ttl: Option<Ttl>) -> Self {
         Self {
@@ -199,7 +201,7 @@ impl Call<Option<u64>> {
 }
 
 impl Call<Stats> {
-    /// The server's state.
+    /// Asks for the server's state.
     #[must_use]
     pub fn stats() -> Self {
         Self {
@@ -234,7 +236,7 @@ impl Call<u64> {
     }
 }
 
-/// The parser's own error may quote all of what was answered.
+/// Does not include the parser's whole error, which may quote the entire answer.
 fn unreadable(error: &serde_json::Error) -> Error {
     let message = format!(
         "the answer to `stats` cannot be read at its byte {}: {:?}",
@@ -266,7 +268,7 @@ fn done(request: &Request, response: Response) -> Result<()> {
     }
 }
 
-/// The pattern is one that servers take, so a bare `error` is about the server.
+/// The pattern is valid, so a bare `error` concerns the server.
 fn subscribed(request: &Request, response: Response) -> Result<()> {
     match response {
         Response::Refused(Status::Error) => Err(Error::new(
@@ -297,7 +299,8 @@ fn refused(request: &Request, response: &Response) -> Error {
             Response::Refused(Status::LimitMismatch),
         ) => limit_mismatch(key, *target, Namespaces::Unknown),
         (_, Response::Refused(status)) => status.to_error(request.subject()),
-        // The decoder lets only the shapes pass that the request expects. JSON may be a megabyte long.
+        // The decoder passes only answers of the shapes that the request expects. JSON may be a megabyte long, so it is
+        // not shown.
         (_, Response::Json(_)) => Error::new(ErrorKind::Protocol, format!("JSON is no answer to {request:?}")),
         (_, other) => Error::new(ErrorKind::Protocol, format!("{other:?} is no answer to {request:?}")),
     }
@@ -307,7 +310,7 @@ fn refused(request: &Request, response: &Response) -> Error {
 mod tests {
     use super::*;
 
-    /// All that an error keeps of an answer is what it shows.
+    /// Returns the debug text of an error, which is everything that it keeps of an answer.
     fn shown<T: std::fmt::Debug>(outcome: Result<T>) -> String {
         format!("{:?}", outcome.unwrap_err())
     }

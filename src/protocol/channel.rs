@@ -1,4 +1,4 @@
-//! Where signals go, and who hears them: channels, the patterns that match them, and groups.
+//! The names of signals: channels, the patterns that match them, and groups of subscribers.
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -11,8 +11,8 @@ use crate::error::{Error, Result};
 use crate::escape::{Escaped, Shortened};
 use crate::types::check_word;
 
-/// Where a signal goes: dot-separated tokens, no wildcards, 1 to 256 bytes without whitespace or NUL. Tokens may be
-/// empty.
+/// The destination of a signal: dot-separated tokens without wildcards, 1 to 256 bytes without whitespace or NUL.
+/// Tokens may be empty.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize)]
 #[serde(try_from = "String")]
 pub struct Channel(Box<str>);
@@ -36,7 +36,7 @@ impl Channel {
         Ok(Self(channel.into()))
     }
 
-    /// The channel.
+    /// Returns the channel as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -47,14 +47,14 @@ impl Channel {
     }
 }
 
-/// Channels in maps are found by their text.
+/// Channels in maps can be looked up by their text.
 impl Borrow<str> for Channel {
     fn borrow(&self) -> &str {
         &self.0
     }
 }
 
-/// The channel, with everything escaped that would not be seen; [`Channel::as_str`] is the channel as it is.
+/// Writes the channel, with invisible characters escaped. [`Channel::as_str`] returns the unescaped text.
 impl fmt::Display for Channel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(&Escaped(&self.0), f)
@@ -106,10 +106,10 @@ impl Serialize for Channel {
     }
 }
 
-/// Which channels a subscription is for: dot-separated tokens like those of a [`Channel`], where `*` stands for exactly
-/// one token, and `>`, as the last one, for all that follow, at least one.
+/// The channels of a subscription: dot-separated tokens like those of a [`Channel`]. `*` matches exactly one token.
+/// `>`, which may only be the last token, matches all remaining tokens, at least one.
 ///
-/// A pattern without wildcards matches the channel of that name, and no other.
+/// A pattern without wildcards matches only the channel of that name.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
 #[serde(try_from = "String")]
 pub struct Pattern(Arc<str>);
@@ -119,8 +119,9 @@ impl Pattern {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) if a server would refuse it: empty, longer than 256 bytes,
-    /// with whitespace or NUL, or with a wildcard that is not a whole token or, `>`, not the last one.
+    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) if a server would refuse the pattern: it is empty,
+    /// longer than 256 bytes, or has whitespace or NUL; or a wildcard is not a whole token, or a `>` is not the last
+    /// one.
     pub fn new(pattern: impl AsRef<str>) -> Result<Self> {
         let pattern = pattern.as_ref();
         check_word("pattern", pattern)?;
@@ -139,28 +140,28 @@ impl Pattern {
         Ok(Self(pattern.into()))
     }
 
-    /// The pattern.
+    /// Returns the pattern as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// Whether it may match more than the one channel of its name.
+    /// Whether the pattern may match channels other than the one of the same name.
     #[must_use]
     pub fn has_wildcards(&self) -> bool {
-        // They are whole tokens: it was checked.
+        // Wildcards are whole tokens: `new` has checked that.
         self.0.contains(['*', '>'])
     }
 }
 
-/// Patterns in maps are found by their text.
+/// Patterns in maps can be looked up by their text.
 impl Borrow<str> for Pattern {
     fn borrow(&self) -> &str {
         &self.0
     }
 }
 
-/// The pattern, with everything escaped that would not be seen; [`Pattern::as_str`] is the pattern as it is.
+/// Writes the pattern, with invisible characters escaped. [`Pattern::as_str`] returns the unescaped text.
 impl fmt::Display for Pattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(&Escaped(&self.0), f)
@@ -218,36 +219,38 @@ impl fmt::Debug for Pattern {
     }
 }
 
-/// The name under which several connections share the signals of one pattern: each signal goes to one of them, in
+/// The name of a group of connections that share the signals of one pattern: each signal goes to one of them, in
 /// rotation. 1 to 256 bytes without whitespace or NUL.
 ///
-/// The same name under two patterns is two groups.
+/// The same name with two patterns makes two groups.
 ///
 /// # What a group can lose
 ///
-/// A server takes a connection for a member until it sees that connection end. When a network or a machine fails without a word, the
-/// server goes on giving a share of the group's signals to a connection that leads nowhere. The client that lost it connects
-/// again and tells [`Lost`](crate::SignalEvent::Lost) and [`Restored`](crate::SignalEvent::Restored), which cover what was given to the old
-/// connection until then. What the server gives to it later is lost to the whole group, and no event tells of it: no client can see what
-/// becomes of the old connection.
+/// A server treats a connection as a member until it notices the end of that connection. When a network or a machine
+/// fails silently, the server goes on giving a share of the group's signals to a dead connection. The client that lost
+/// the connection connects again and reports [`Lost`](crate::SignalEvent::Lost) and
+/// [`Restored`](crate::SignalEvent::Restored), which cover the signals that the old connection got until then. Signals
+/// that the server gives to the old connection later are lost to the whole group. No event reports them, because no
+/// client can see what happens to the old connection.
 ///
-/// This lasts until the server's read timeout is over (`--read-timeout`, 23 s by default), counted from the last request that the server read
-/// from that connection. It is shorter if something tells the server sooner, such as a machine that is up again and refuses what it gets. A
-/// shorter read timeout of the servers, told to the clients with
-/// [`server_read_timeout`](crate::ClientBuilder::server_read_timeout), makes it shorter; nothing at the client does. Subscriptions without a
-/// group lose nothing in this way: what they miss lies between `Lost` and `Restored`.
+/// This lasts until the server's read timeout is over (`--read-timeout`, by default 23 s), counted from the last
+/// request that the server read from that connection. It ends earlier if something tells the server, such as a machine
+/// that is up again and refuses the packets. A shorter read timeout of the servers, which clients learn from
+/// [`server_read_timeout`](crate::ClientBuilder::server_read_timeout), shortens it; no setting of the client alone
+/// does. Subscriptions without a group do not lose signals in this way: everything that they miss lies between `Lost`
+/// and `Restored`.
 ///
-/// A member that leaves in order loses nothing if it [takes its subscription back](crate::SignalHandle::unlisten) and takes what has come
-/// before it closes. What is on its way when it closes at once is lost to the group.
+/// A member that leaves properly loses nothing: it [ends its subscription](crate::SignalHandle::unlisten) and takes the
+/// signals that have arrived before it closes. If it closes at once, the signals under way are lost to the group.
 ///
-/// So a job that must be done should not live in a signal alone: keep it where it can be found again, and use signals to tell that there
-/// is something to do.
+/// So a job that must be done must not exist only as a signal. Store it where it can be found again, and use signals to
+/// announce that there is work.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
 #[serde(try_from = "String")]
 pub struct Group(Arc<str>);
 
 impl Group {
-    /// Checks a name.
+    /// Checks a group name.
     ///
     /// # Errors
     ///
@@ -257,21 +260,21 @@ impl Group {
         Ok(Self(name.as_ref().into()))
     }
 
-    /// The name.
+    /// Returns the name.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-/// Groups in maps are found by their names.
+/// Groups in maps can be looked up by their names.
 impl Borrow<str> for Group {
     fn borrow(&self) -> &str {
         &self.0
     }
 }
 
-/// The name, with everything escaped that would not be seen; [`Group::as_str`] is the name as it is.
+/// Writes the name, with invisible characters escaped. [`Group::as_str`] returns the unescaped text.
 impl fmt::Display for Group {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(&Escaped(&self.0), f)

@@ -1,9 +1,9 @@
-//! Fields and numbers of argument lines, as servers read them.
+//! Reads the fields and numbers of argument lines in the way of the servers.
 //!
-//! The servers are written in Go: a blank is what its `unicode.IsSpace` says, a number what its `strconv.Atoi` takes. Lines
-//! are bytes, since servers do not ask whether a line is UTF-8.
+//! The servers are written in Go: a blank is a character that Go's `unicode.IsSpace` accepts, and a number is a text
+//! that `strconv.Atoi` accepts. Lines are bytes, since servers do not check that a line is UTF-8.
 
-/// The length of the blank at the start of `bytes`, 0 if there is none.
+/// Returns the length of the blank at the start of `bytes`, or 0 if there is none.
 fn blank(bytes: &[u8]) -> usize {
     match bytes {
         [b' ' | b'\t'..=b'\r', ..] => 1,
@@ -17,7 +17,7 @@ fn blank(bytes: &[u8]) -> usize {
     }
 }
 
-/// The length of the blank at the end of `bytes`, 0 if there is none.
+/// Returns the length of the blank at the end of `bytes`, or 0 if there is none.
 fn blank_at_end(bytes: &[u8]) -> usize {
     let ends_with = |length: &usize| {
         let start = bytes.len().checked_sub(*length);
@@ -26,7 +26,7 @@ fn blank_at_end(bytes: &[u8]) -> usize {
     (1..=3).find(ends_with).unwrap_or(0)
 }
 
-/// Without the blanks around it.
+/// Removes the blanks around the bytes.
 pub(crate) fn trim(mut bytes: &[u8]) -> &[u8] {
     loop {
         match blank(bytes) {
@@ -42,7 +42,7 @@ pub(crate) fn trim(mut bytes: &[u8]) -> &[u8] {
     }
 }
 
-/// The fields of a line, between any number of blanks.
+/// Iterates over the fields of a line, which any number of blanks separate.
 pub(super) struct Fields<'a>(&'a [u8]);
 
 impl<'a> Fields<'a> {
@@ -50,7 +50,7 @@ impl<'a> Fields<'a> {
         Self(line)
     }
 
-    /// Passes over the blanks before the next field. Returns whether there is one.
+    /// Skips the blanks before the next field. Returns whether there is one.
     pub(super) fn skip_blanks(&mut self) -> bool {
         loop {
             match blank(self.0) {
@@ -76,7 +76,7 @@ impl<'a> Iterator for Fields<'a> {
     }
 }
 
-/// A whole number, with or without a sign.
+/// Reads a whole number, with or without a sign.
 pub(super) fn number(field: &[u8]) -> Option<i64> {
     let (negative, digits) = match field {
         [b'-', digits @ ..] => (true, digits),
@@ -110,7 +110,7 @@ mod tests {
         assert_eq!(fields(" \t5\u{b}\u{c}  6\u{a0}7\u{85}\u{3000}"), ["5", "6", "7"]);
         assert_eq!(fields(" \u{2003}\u{1680}"), [""; 0]);
         assert_eq!(fields(""), [""; 0]);
-        // As long as Rust and Go mean the same by a blank.
+        // This holds as long as Rust and Go agree on what a blank is.
         for c in ('\0'..=char::MAX).filter(|c| *c != '\n') {
             let expected = if c.is_whitespace() { 2 } else { 1 };
             assert_eq!(fields(&format!("a{c}b")).len(), expected, "{c:?}");
@@ -154,7 +154,7 @@ mod tests {
     }
 
     proptest::proptest! {
-        /// Rust's own blanks and numbers are the servers'.
+        /// Blanks and numbers are the same for Rust and for the servers.
         #[test]
         fn lines_of_text_are_read_as_rust_reads_them(line in "[ \\t\\x0b\\x0c\u{a0}\u{85}\u{2003}\u{3000}0-9+a\u{e9}-]{0,40}") {
             let expected: Vec<&str> = line.split_whitespace().collect();

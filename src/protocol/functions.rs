@@ -1,13 +1,13 @@
-//! The low-level functions: one request and its answer over a stream of your own.
+//! The low-level functions: one request and its answer over a stream of yours.
 //!
-//! They are for tools and tests that want the wire under their hands. Nothing here renews, reconnects or releases by
-//! itself; for that use [`Client`](crate::Client).
+//! They are for tools and tests that work directly with the wire protocol. They do not renew, reconnect or release
+//! anything by themselves; for that, use [`Client`](crate::Client).
 //!
-//! | function | answers | Python |
+//! | function | returns | Python |
 //! | --- | --- | --- |
 //! | [`acquire`], [`sem_acquire`] | [`Grant`] | `acquire`, `sem_acquire` |
 //! | [`release`], [`sem_release`] | `()` | `release`, `sem_release` |
-//! | [`renew`], [`sem_renew`] | seconds left, where the server says so | `renew`, `sem_renew` |
+//! | [`renew`], [`sem_renew`] | the seconds left, if the server names them | `renew`, `sem_renew` |
 //! | [`enqueue`], [`sem_enqueue`] | [`Enqueued`] | `enqueue`, `sem_enqueue` |
 //! | [`wait`], [`sem_wait`] | [`Grant`] | `wait`, `sem_wait` |
 //! | [`stats`] | [`Stats`] | `stats` |
@@ -33,14 +33,14 @@
 //!
 //! # Errors
 //!
-//! All of them give the server's refusal as a typed error ([`ErrorKind`]), `Protocol` for an answer that is none (too
-//! long, not UTF-8, of the wrong shape), and `Disconnected` if the stream ends or fails. After the last two the stream
-//! is out of step and every further call on it fails.
+//! All functions return the server's refusal as a typed error ([`ErrorKind`]), `Protocol` for a malformed answer (too
+//! long, not UTF-8, or of the wrong shape), and `Disconnected` if the stream ends or fails. After the last two, the
+//! stream is out of step and every further call on it fails.
 //!
 //! # Cancel safety
 //!
-//! None of them is cancel safe: a call that is dropped half-way leaves an answer on the way, so the [`Wire`] refuses
-//! further calls, and whatever the server granted meanwhile stays granted until the stream is closed.
+//! No function is cancel safe. A call that is dropped before it completes leaves an answer under way, so the [`Wire`]
+//! refuses further calls. Whatever the server has granted meanwhile stays granted until the stream is closed.
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -56,11 +56,12 @@ use crate::error::Result;
 use crate::stats::Stats;
 use crate::types::{Grant, Key, Kind, Limit, Target, Token, Ttl, WaitSecs};
 
-/// Presents the server's secret. Must be the first call where the server has one, and never made otherwise.
+/// Presents the server's auth token. Must be the first call if the server has one, and must not be called otherwise.
 ///
 /// # Errors
 ///
-/// [`Auth`](ErrorKind::Auth) if the secret is wrong (the server closes then) or none is wanted.
+/// [`Auth`](ErrorKind::Auth) if the token is wrong, after which the server closes the connection, or if the server
+/// requires none.
 ///
 /// # Cancel safety
 ///
@@ -69,7 +70,7 @@ pub async fn auth<S: AsyncRead + AsyncWrite + Unpin>(wire: &mut Wire<S>, token: 
     wire.run(Call::auth(token)).await
 }
 
-/// Does nothing, and keeps the connection from being silent.
+/// Does nothing, but ends the silence of the connection.
 ///
 /// # Errors
 ///
@@ -82,7 +83,7 @@ pub async fn ping<S: AsyncRead + AsyncWrite + Unpin>(wire: &mut Wire<S>) -> Resu
     wire.run(Call::ping()).await
 }
 
-/// Waits until every write that the cluster had committed before is visible to this server.
+/// Waits until every write that the cluster committed before is visible to this server.
 ///
 /// # Errors
 ///
@@ -95,12 +96,13 @@ pub async fn barrier<S: AsyncRead + AsyncWrite + Unpin>(wire: &mut Wire<S>) -> R
     wire.run(Call::barrier()).await
 }
 
-/// Names the session that this connection carries on: see [`StableRef`]. At most once a connection, before anything is
-/// acquired or enqueued over it.
+/// Names the session that this connection continues: see [`StableRef`]. Call it at most once per connection, before
+/// anything is acquired or enqueued over it.
 ///
 /// # Errors
 ///
-/// [`Unsupported`](ErrorKind::Unsupported) before the cluster builds (unreleased after 2.1.1), and where it comes too late or twice.
+/// [`Unsupported`](ErrorKind::Unsupported) before the cluster builds (unreleased after 2.1.1), and if it is called too
+/// late or twice.
 ///
 /// # Cancel safety
 ///
@@ -109,11 +111,11 @@ pub async fn stable_ref<S: AsyncRead + AsyncWrite + Unpin>(wire: &mut Wire<S>, r
     wire.run(Call::stable_ref(reference)).await
 }
 
-/// Acquires a lock, waiting for up to `wait`; with [`WaitSecs::TRY`] it does not wait.
+/// Acquires a lock, waiting for up to `wait`. With [`WaitSecs::TRY`], it does not wait.
 ///
 /// # Errors
 ///
-/// [`Timeout`](ErrorKind::Timeout) if it was not granted in time, [`MaxLocks`](ErrorKind::MaxLocks),
+/// [`Timeout`](ErrorKind::Timeout) if the lock was not granted in time, [`MaxLocks`](ErrorKind::MaxLocks),
 /// [`MaxWaiters`](ErrorKind::MaxWaiters) and the other refusals.
 ///
 /// # Cancel safety
@@ -128,11 +130,11 @@ pub async fn acquire<S: AsyncRead + AsyncWrite + Unpin>(
     wire.run(Call::acquire(Target::Lock, key.clone(), wait, ttl)).await
 }
 
-/// Gives up a lock.
+/// Releases a lock.
 ///
 /// # Errors
 ///
-/// [`NotHeld`](ErrorKind::NotHeld) if the token does not hold it (any more).
+/// [`NotHeld`](ErrorKind::NotHeld) if the token does not hold the lock, or no longer does.
 ///
 /// # Cancel safety
 ///
@@ -141,13 +143,13 @@ pub async fn release<S: AsyncRead + AsyncWrite + Unpin>(wire: &mut Wire<S>, key:
     wire.run(Call::release(Kind::Lock, key.clone(), *token)).await
 }
 
-/// Makes a lock's lease run anew. Without a TTL it becomes the *server's default*, whatever it was before.
+/// Restarts a lock's lease. Without a TTL, the lease gets the *server's default*, whatever its TTL was before.
 ///
-/// Returns the seconds left, where the server says so.
+/// Returns the number of seconds left, if the server names it.
 ///
 /// # Errors
 ///
-/// [`NotHeld`](ErrorKind::NotHeld) if the token does not hold it (any more).
+/// [`NotHeld`](ErrorKind::NotHeld) if the token does not hold the lock, or no longer does.
 ///
 /// # Cancel safety
 ///
@@ -161,7 +163,7 @@ pub async fn renew<S: AsyncRead + AsyncWrite + Unpin>(
     wire.run(Call::renew(Kind::Lock, key.clone(), *token, ttl)).await
 }
 
-/// First phase of two: takes the lock, or a place in its queue that belongs to this connection.
+/// The first of two phases: acquires the lock, or takes a position in its queue, which belongs to this connection.
 ///
 /// # Errors
 ///
@@ -178,14 +180,14 @@ pub async fn enqueue<S: AsyncRead + AsyncWrite + Unpin>(
     wire.run(Call::enqueue(Target::Lock, key.clone(), ttl)).await
 }
 
-/// Second phase: waits at the place that [`enqueue`] took over the same stream. The lease runs from the grant; single servers
-/// let it begin anew with this call's answer if the grant came before it.
+/// The second of two phases: waits at the position that [`enqueue`] took over the same stream. The lease runs from the
+/// grant. If the grant came before this call, a standalone server restarts the lease with its answer.
 ///
 /// # Errors
 ///
-/// [`Timeout`](ErrorKind::Timeout) (the place is given up then). If the grant expired before it was collected,
-/// [`LeaseExpired`](ErrorKind::LeaseExpired), or [`NotEnqueued`](ErrorKind::NotEnqueued) once the server has dropped it. Release 1.10 does not
-/// tell: check with [`renew`].
+/// [`Timeout`](ErrorKind::Timeout), after which the position is given up. If the grant expired before it was collected:
+/// [`LeaseExpired`](ErrorKind::LeaseExpired), or [`NotEnqueued`](ErrorKind::NotEnqueued) after the server has dropped
+/// it. Release 1.10 does not report that: check with [`renew`].
 ///
 /// # Cancel safety
 ///
@@ -214,11 +216,11 @@ pub async fn sem_acquire<S: AsyncRead + AsyncWrite + Unpin>(
         .await
 }
 
-/// Gives up a slot.
+/// Releases a slot.
 ///
 /// # Errors
 ///
-/// [`NotHeld`](ErrorKind::NotHeld) if the token does not hold one (any more).
+/// [`NotHeld`](ErrorKind::NotHeld) if the token does not hold a slot, or no longer does.
 ///
 /// # Cancel safety
 ///
@@ -231,11 +233,11 @@ pub async fn sem_release<S: AsyncRead + AsyncWrite + Unpin>(
     wire.run(Call::release(Kind::Semaphore, key.clone(), *token)).await
 }
 
-/// Makes a slot's lease run anew; see [`renew`].
+/// Restarts a slot's lease: see [`renew`].
 ///
 /// # Errors
 ///
-/// [`NotHeld`](ErrorKind::NotHeld) if the token does not hold one (any more).
+/// [`NotHeld`](ErrorKind::NotHeld) if the token does not hold a slot, or no longer does.
 ///
 /// # Cancel safety
 ///
@@ -249,7 +251,7 @@ pub async fn sem_renew<S: AsyncRead + AsyncWrite + Unpin>(
     wire.run(Call::renew(Kind::Semaphore, key.clone(), *token, ttl)).await
 }
 
-/// First phase of two for a slot; see [`enqueue`].
+/// The first of two phases for a slot: see [`enqueue`].
 ///
 /// # Errors
 ///
@@ -268,7 +270,7 @@ pub async fn sem_enqueue<S: AsyncRead + AsyncWrite + Unpin>(
         .await
 }
 
-/// Second phase of two for a slot; see [`wait`].
+/// The second of two phases for a slot: see [`wait`].
 ///
 /// # Errors
 ///
@@ -285,7 +287,7 @@ pub async fn sem_wait<S: AsyncRead + AsyncWrite + Unpin>(
     wire.run(Call::wait(Kind::Semaphore, key.clone(), wait)).await
 }
 
-/// The server's state.
+/// Returns the server's state.
 ///
 /// # Errors
 ///
@@ -302,7 +304,8 @@ pub async fn stats<S: AsyncRead + AsyncWrite + Unpin>(wire: &mut Wire<S>) -> Res
 ///
 /// # Errors
 ///
-/// [`Unsupported`](ErrorKind::Unsupported) if the server knows no signals (before 1.11, and from 2.0 on).
+/// [`Unsupported`](ErrorKind::Unsupported) if the server does not support signals (releases before 1.11, and from 2.0
+/// on).
 ///
 /// # Cancel safety
 ///

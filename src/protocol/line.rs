@@ -1,24 +1,24 @@
-//! Lines out of bytes, however the bytes arrive.
+//! Cuts lines out of bytes, however the bytes arrive.
 
 use std::fmt;
 
 use bytes::{Buf, BytesMut};
 
-/// Collects bytes and gives out the complete lines among them, without copying.
+/// Collects bytes and returns the complete lines among them, without copying.
 ///
-/// A line ends with `\n`; one `\r` before it is dropped. What has been searched is not searched again, so that a line
-/// that arrives byte by byte costs no more than one that arrives whole. Memory is bounded by the limit given to
+/// A line ends with `\n`; one `\r` before it is dropped. Bytes are searched only once, so a line that arrives byte by
+/// byte costs no more than one that arrives whole. Memory is bounded by the limit given to
 /// [`next_line`](Self::next_line) plus one read.
 #[derive(Default)]
 pub struct LineBuffer {
     bytes: BytesMut,
-    /// How much of `bytes` belongs to lines that were given out already.
+    /// The number of bytes that belong to lines which were returned already.
     consumed: usize,
-    /// How much of `bytes` is known to hold no further `\n`. Never less than `consumed`.
+    /// The number of bytes that are known to hold no further `\n`. Never less than `consumed`.
     searched: usize,
 }
 
-/// What has come is not shown: the token of a grant may be in it.
+/// Does not show the bytes, which may contain the token of a grant.
 impl fmt::Debug for LineBuffer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LineBuffer")
@@ -27,11 +27,11 @@ impl fmt::Debug for LineBuffer {
     }
 }
 
-/// Why no line can be made of the bytes. The stream is out of step after it.
+/// Why the bytes are not a line. After such an error, the stream is out of step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LineError {
-    /// No `\n` within the limit, in bytes.
+    /// There is no `\n` within the limit, in bytes.
     TooLong {
         /// The limit.
         limit: usize,
@@ -52,13 +52,13 @@ impl fmt::Display for LineError {
 impl std::error::Error for LineError {}
 
 impl LineBuffer {
-    /// An empty buffer.
+    /// Creates an empty buffer.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The place to read more bytes into. Only append.
+    /// Returns the buffer to read more bytes into. Only append to it.
     pub fn read_space(&mut self) -> &mut BytesMut {
         self.bytes.advance(self.consumed);
         self.searched -= self.consumed;
@@ -74,15 +74,15 @@ impl LineBuffer {
         self.read_space().extend_from_slice(bytes);
     }
 
-    /// The next complete line of at most `limit` bytes (the line end not counted), if there is one.
+    /// Returns the next complete line of at most `limit` bytes, not counting the line end, if there is one.
     ///
     /// # Errors
     ///
-    /// [`LineError`] if the line is too long (as soon as that is known, complete or not) or not UTF-8.
+    /// [`LineError`] if the line is too long (as soon as that is known, even before its end), or not UTF-8.
     pub fn next_line(&mut self, limit: usize) -> Result<Option<&str>, LineError> {
         let Some(offset) = memchr::memchr(b'\n', &self.bytes[self.searched..]) else {
             self.searched = self.bytes.len();
-            // One more than the limit may still become a line: its last byte can be the `\r`.
+            // One byte more than the limit may still become a line: the last byte can be the `\r`.
             return if self.searched - self.consumed > limit + 1 {
                 Err(LineError::TooLong { limit })
             } else {
@@ -100,7 +100,7 @@ impl LineBuffer {
         std::str::from_utf8(line).map(Some).map_err(|_| LineError::NotUtf8)
     }
 
-    /// How many bytes wait that are not a complete line yet.
+    /// Returns the number of bytes that are not part of a returned line.
     #[must_use]
     pub fn pending(&self) -> usize {
         self.bytes.len() - self.consumed

@@ -1,11 +1,12 @@
-//! The wire protocol: three lines up, one line down, no I/O.
+//! The wire protocol: a request is three lines, an answer is one. No I/O.
 //!
-//! [`Request`] and [`Response`] are typed, encode themselves, and decode from lines; so does [`Signal`], the one thing
-//! that a server says unasked. [`LineBuffer`] cuts lines out of whatever bytes arrive. [`RequestDecoder`] is the server's
-//! reading side. [`functions`] puts the protocol on any async stream, one call at a time, and `blocking` (feature
-//! `blocking`) on any other.
+//! [`Request`] and [`Response`] are typed, encode themselves, and decode from lines. So does [`Signal`], the only line
+//! that a server sends unasked. [`LineBuffer`] cuts lines out of the bytes that arrive. [`RequestDecoder`] is the
+//! reading side of a server. [`functions`] run the protocol over any async stream, one call at a time, and those of
+//! `blocking` (feature `blocking`) over any blocking stream.
 //!
-//! Source of every rule: the servers' observed behaviour, releases 0.5 to 2.1.1, and the code of cluster builds (unreleased after 2.1.1).
+//! Source of every rule: the observed behaviour of servers, releases 0.5 to 2.1.1, and the code of cluster builds
+//! (unreleased after 2.1.1).
 
 mod auth_token;
 #[cfg(feature = "blocking")]
@@ -40,11 +41,11 @@ pub use stable_ref::StableRef;
 pub use status::Status;
 pub(crate) use status::{Namespaces, limit_mismatch};
 
-/// The longest response line that is accepted: `stats` grows with the number of keys.
+/// The longest response line that the client accepts. It is large, because `stats` grows with the number of keys.
 pub const MAX_RESPONSE_LINE: usize = 1024 * 1024;
 
-/// The longest command, key or ordinary argument line that a server takes.
+/// The longest command, key or ordinary argument line that a server accepts.
 pub const MAX_SHORT_LINE: usize = 256;
 
-/// The longest `auth` or `signal` argument line that a server takes (from 1.15 on; 256 before).
+/// The longest `auth` or `signal` argument line that a server accepts (from 1.15 on; 256 bytes before).
 pub const MAX_LONG_LINE: usize = 64 * 1024;

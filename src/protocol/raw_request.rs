@@ -3,7 +3,7 @@
 use super::fields::{Fields, number, trim};
 use crate::types::{Kind, Token, Ttl, WaitSecs};
 
-/// The three lines of a request, without their ends. They may be any bytes.
+/// The three lines of a request, without line ends. They may contain any bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct RequestLines<'a> {
     pub(crate) command: &'a [u8],
@@ -11,8 +11,8 @@ pub(crate) struct RequestLines<'a> {
     pub(crate) argument: &'a [u8],
 }
 
-/// A request whose lines are well-formed. It is more than a [`Request`](super::Request) can be: servers take keys, secrets and
-/// channels of almost any bytes.
+/// A request whose lines are well-formed. It covers more than [`Request`](super::Request): servers accept keys, tokens
+/// and channels of almost any bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RawRequest<'a> {
     Auth {
@@ -57,7 +57,7 @@ pub(crate) enum RawRequest<'a> {
     },
     Listen {
         pattern: &'a [u8],
-        /// Empty for none, as in the next one.
+        /// Empty for no group, here and in `Unlisten`.
         group: &'a [u8],
     },
     Unlisten {
@@ -71,7 +71,8 @@ pub(crate) enum RawRequest<'a> {
 }
 
 impl<'a> RawRequest<'a> {
-    /// Reads the lines. `None` is what every server answers with `error`. What only some releases take is read.
+    /// Parses the lines. Returns `None` for requests that every server answers with `error`. Requests that only some
+    /// releases accept are parsed.
     pub(crate) fn read(lines: RequestLines<'a>) -> Option<Self> {
         let RequestLines { command, key, argument } = lines;
         let kind = match command {
@@ -139,7 +140,7 @@ impl<'a> RawRequest<'a> {
     }
 }
 
-/// Whether servers take it as a key, a pattern or a channel.
+/// Whether servers accept the bytes as a key, a pattern or a channel.
 fn is_word(key: &[u8]) -> bool {
     !key.is_empty() && !key.iter().any(|byte| matches!(byte, b' ' | b'\t' | b'\r' | b'\n'))
 }
@@ -162,7 +163,7 @@ fn limit(kind: Kind, fields: &mut Fields<'_>) -> Option<u64> {
     }
 }
 
-/// Any other word is a token that holds nothing, and is answered in the same way as a request that is not well-formed.
+/// Parses a token. Any other word is a token that holds nothing, and servers answer it like a malformed request.
 fn token(fields: &mut Fields<'_>) -> Option<Token> {
     Token::parse(fields.next()?)
 }

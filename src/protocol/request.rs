@@ -1,4 +1,4 @@
-//! What a client asks: three lines.
+//! Requests of a client: three lines each.
 
 use std::fmt;
 
@@ -11,96 +11,100 @@ use super::signal::Payload;
 use super::stable_ref::StableRef;
 use crate::types::{Key, Kind, Limit, MAX_SECONDS, Target, Token, Ttl, WaitSecs};
 
-/// A request, valid by construction: whatever can be built can be sent.
+/// A request, valid by construction: every value can be sent.
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Request {
-    /// `auth`: presents the server's secret. Must come first where the server has one, and never otherwise.
+    /// `auth`: presents the server's auth token. Must be the first request if the server has one, and must not be sent
+    /// otherwise.
     Auth {
-        /// The secret.
+        /// The auth token.
         token: AuthToken,
     },
     /// `l`, `sl`: acquires, waiting for up to `wait`. Blocks its connection while it waits.
     Acquire {
-        /// Lock or slot.
+        /// A lock or a slot.
         target: Target,
-        /// Its name.
+        /// The name of the lock or semaphore.
         key: Key,
         /// How long the server may block.
         wait: WaitSecs,
-        /// The lease; the server's default if absent.
+        /// The TTL of the lease; the server's default if absent.
         ttl: Option<Ttl>,
     },
-    /// `e`, `se`: takes the lock, or a place in its queue.
+    /// `e`, `se`: acquires the lock, or takes a position in its queue.
     Enqueue {
-        /// Lock or slot.
+        /// A lock or a slot.
         target: Target,
-        /// Its name.
+        /// The name of the lock or semaphore.
         key: Key,
-        /// The lease; the server's default if absent.
+        /// The TTL of the lease; the server's default if absent.
         ttl: Option<Ttl>,
     },
-    /// `w`, `sw`: waits at the place that an `Enqueue` on the same connection took. Blocks its connection.
+    /// `w`, `sw`: waits at the position that an `Enqueue` on the same connection took. Blocks its connection.
     Wait {
-        /// Which namespace.
+        /// The namespace.
         kind: Kind,
         /// The name.
         key: Key,
         /// How long the server may block.
         wait: WaitSecs,
     },
-    /// `r`, `sr`: gives up what the token stands for.
+    /// `r`, `sr`: releases the grant of a token.
     Release {
-        /// Which namespace.
+        /// The namespace.
         kind: Kind,
         /// The name.
         key: Key,
-        /// The grant.
+        /// The token of the grant.
         token: Token,
     },
-    /// `n`, `sn`: makes the lease run anew from now.
+    /// `n`, `sn`: restarts the lease.
     Renew {
-        /// Which namespace.
+        /// The namespace.
         kind: Kind,
         /// The name.
         key: Key,
-        /// The grant.
+        /// The token of the grant.
         token: Token,
-        /// The lease; absent means the *server's default*, not the lease that was asked for before.
+        /// The TTL of the lease; absent means the *server's default*, not the TTL that was asked for before.
         ttl: Option<Ttl>,
     },
-    /// `stats`: the server's state.
+    /// `stats`: asks for the server's state.
     Stats,
-    /// `ping`: nothing, answered with `ok`. Unknown before release 1.14.
+    /// `ping`: does nothing and is answered with `ok`. Releases before 1.14 do not support it.
     Ping,
-    /// `barrier`: answered with `ok` once every write that was committed before is visible here. Known to cluster builds.
+    /// `barrier`: is answered with `ok` once every write that was committed before is visible to this server. Cluster
+    /// builds support it.
     Barrier,
-    /// `stable-ref`: names the session that this connection carries on, so that the next one under the same ref gets back
-    /// what this one leaves. At most once a connection, and before it acquires anything. Known to cluster builds.
+    /// `stable-ref`: names the session that this connection continues, so that the next connection with the same ref
+    /// gets back what this one leaves. At most once per connection, and before it acquires anything. Cluster builds
+    /// support it.
     StableRef {
         /// The session.
         reference: StableRef,
     },
-    /// `listen`: from now on the connection gets the signals of all channels that match, between answers (see
-    /// [`Signal`](super::Signal)). Known to releases 1.11 to 1.16, as are the next two.
+    /// `listen`: subscribes the connection to the signals of all channels that match; they come between answers (see
+    /// [`Signal`](super::Signal)). Releases 1.11 to 1.16 support this and the next two requests.
     Listen {
-        /// Which channels.
+        /// The channels.
         pattern: Pattern,
-        /// The group of this pattern that shares the signals; absent, the connection gets them all.
+        /// The group that shares the signals of this pattern; if absent, the connection gets all of them.
         group: Option<Group>,
     },
-    /// `unlisten`: takes back a `Listen` of the same pattern and group. Where there was none, nothing happens.
+    /// `unlisten`: ends the subscription that a `Listen` with the same pattern and group began. Without such a
+    /// subscription, nothing happens.
     Unlisten {
-        /// Which channels.
+        /// The channels.
         pattern: Pattern,
-        /// The group, where the `Listen` gave one.
+        /// The group, if the `Listen` named one.
         group: Option<Group>,
     },
-    /// `signal`: publishes.
+    /// `signal`: publishes a signal.
     Signal {
-        /// Where.
+        /// The destination.
         channel: Channel,
-        /// What.
+        /// The text.
         payload: Payload,
     },
 }
@@ -124,7 +128,7 @@ pub enum Expect {
 }
 
 impl Request {
-    /// The shape that its answer must have.
+    /// Returns the shape that the answer must have.
     #[must_use]
     pub fn expect(&self) -> Expect {
         match self {
@@ -143,8 +147,8 @@ impl Request {
         }
     }
 
-    /// How long the server may block the connection before it answers. Nothing may be pipelined behind a request that
-    /// blocks.
+    /// Returns how long the server may block the connection before it answers. Nothing may be pipelined behind a
+    /// request that blocks.
     #[must_use]
     pub fn blocks(&self) -> WaitSecs {
         match self {
@@ -153,7 +157,7 @@ impl Request {
         }
     }
 
-    /// What the request is about: the key, channel or pattern, or the command where there is none. For messages.
+    /// Returns the subject of the request, for messages: the key, channel or pattern, or otherwise the command.
     #[must_use]
     pub fn subject(&self) -> &str {
         match self {
@@ -168,16 +172,16 @@ impl Request {
             Self::Stats => "stats",
             Self::Ping => "ping",
             Self::Barrier => "barrier",
-            // Not the ref: it is a secret.
+            // Not the ref, which is a secret.
             Self::StableRef { .. } => "stable-ref",
         }
     }
 
-    /// Appends the three lines.
+    /// Appends the three lines to a buffer.
     pub fn encode(&self, out: &mut BytesMut) {
         match self {
             Self::Auth { token } => {
-                // So that the buffer does not move when the secret is in it: it would leave a copy behind.
+                // The buffer must not be reallocated once the token is in it, because that would leave a copy behind.
                 out.reserve(token.expose().len() + 16);
                 three(out, "auth", "_", |out| text(out, token.expose()));
             }
@@ -190,7 +194,7 @@ impl Request {
             Self::Enqueue { target, key, ttl } => three(out, either(target.kind(), "e", "se"), key.as_str(), |out| {
                 let start = out.len();
                 limit_and_ttl(out, *target, *ttl);
-                // Fields are led by a blank; the first of the line is not.
+                // A blank precedes each field, except the first one of the line.
                 if out.len() > start {
                     let fields = out.split_off(start);
                     out.extend_from_slice(&fields[1..]);
@@ -221,8 +225,9 @@ impl Request {
         }
     }
 
-    /// Reads the three lines of a request, as a server does. `None` is what servers answer `error` to, and what they take
-    /// although it is not valid here, such as a key with a NUL.
+    /// Parses the three lines of a request, as a server does. Returns `None` for requests that servers answer with
+    /// `error`, and for requests that servers accept although they are not valid in this crate, such as a key with a
+    /// NUL.
     #[must_use]
     pub fn decode(command: &str, key: &str, argument: &str) -> Option<Self> {
         Self::read(RequestLines {
@@ -346,7 +351,7 @@ fn either(kind: Kind, lock: &'static str, semaphore: &'static str) -> &'static s
     }
 }
 
-/// Decimal digits only: no sign, no blank, no fraction.
+/// Reads a number of decimal digits only: no sign, no blank, no fraction.
 pub(super) fn read_number(field: &str) -> Option<u64> {
     if field.is_empty() || !field.bytes().all(|b| b.is_ascii_digit()) {
         return None;
@@ -362,7 +367,7 @@ fn read_key(line: &[u8]) -> Option<Key> {
     Key::new(as_text(line)?).ok()
 }
 
-/// An empty line is no group.
+/// Reads a group. An empty line means no group.
 fn read_group(line: &[u8]) -> Option<Option<Group>> {
     match line {
         [] => Some(None),
@@ -377,7 +382,7 @@ fn target(kind: Kind, limit: u64) -> Option<Target> {
     }
 }
 
-/// As it is sent, with secrets shortened.
+/// Shows the request as it is sent, with secrets left out or shortened.
 impl fmt::Debug for Request {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -1,4 +1,4 @@
-//! Requests out of bytes: the reading side of a server.
+//! Cuts requests out of bytes: the reading side of a server.
 
 use std::fmt;
 
@@ -9,33 +9,33 @@ use super::raw_request::RequestLines;
 use super::request::Request;
 use super::{MAX_LONG_LINE, MAX_SHORT_LINE};
 
-/// Collects bytes and gives out the complete requests among them, as servers read them.
+/// Collects bytes and returns the complete requests among them, in the way of the servers.
 ///
-/// The bytes before a `\n` are a line. Its length includes all `\r` before the `\n`, which then are dropped. A line that is too long
-/// is refused when it ends; until then, its bytes are dropped as they come.
+/// The bytes before a `\n` are a line. Its length includes all `\r` before the `\n`, which are then dropped. A line
+/// that is too long is refused when it ends; until then, its bytes are dropped as they arrive.
 pub struct RequestDecoder {
     longest_secret: usize,
     longest_payload: usize,
     bytes: BytesMut,
-    /// How much of `bytes` belongs to requests that were given out already.
+    /// The number of bytes that belong to requests which were returned already.
     consumed: usize,
     /// Where the complete lines of the next request end.
     ends: [usize; 2],
-    /// How many of them there are.
+    /// The number of these complete lines.
     complete: usize,
-    /// How much of `bytes` is known to hold no further `\n`.
+    /// The number of bytes that are known to hold no further `\n`.
     searched: usize,
-    /// The line that is under way is too long.
+    /// Whether the incomplete line is already too long.
     too_long: bool,
-    /// All lines since the start.
+    /// The number of lines since the start.
     lines: u64,
 }
 
-/// Why a request cannot be read.
+/// Why a request cannot be parsed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RequestError {
-    /// Three lines that mean nothing. The next request can be read.
+    /// The three lines are not a valid request. The next request can be parsed.
     Malformed,
     /// The stream is out of step: answer and close.
     Line(LineError),
@@ -47,7 +47,7 @@ impl From<LineError> for RequestError {
     }
 }
 
-/// What has come is not shown: a secret may be in it.
+/// Does not show the bytes, which may contain a secret.
 impl fmt::Debug for RequestDecoder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RequestDecoder")
@@ -64,8 +64,8 @@ impl Default for RequestDecoder {
 }
 
 impl RequestDecoder {
-    /// A decoder that takes so many bytes as the argument of `auth`, and as that of `signal`. By default it is
-    /// [`MAX_LONG_LINE`] for both; servers before 1.15 take [`MAX_SHORT_LINE`].
+    /// Creates a decoder that accepts this number of bytes as the argument of `auth`, and of `signal`. The default is
+    /// [`MAX_LONG_LINE`] for both; servers before 1.15 accept [`MAX_SHORT_LINE`].
     #[must_use]
     pub fn with_longest_arguments(auth: usize, signal: usize) -> Self {
         Self {
@@ -81,7 +81,7 @@ impl RequestDecoder {
         }
     }
 
-    /// The place to read more bytes into. Only append.
+    /// Returns the buffer to read more bytes into. Only append to it.
     pub fn read_space(&mut self) -> &mut BytesMut {
         self.bytes.advance(self.consumed);
         self.searched -= self.consumed;
@@ -95,12 +95,12 @@ impl RequestDecoder {
         &mut self.bytes
     }
 
-    /// The next complete request, if there is one.
+    /// Returns the next complete request, if there is one.
     ///
     /// # Errors
     ///
-    /// [`RequestError`]; after [`RequestError::Malformed`] the decoder goes on with the next request. Servers take some requests
-    /// that [`Request`] cannot be, such as keys that are not UTF-8; these are malformed here.
+    /// [`RequestError`]. After [`RequestError::Malformed`], the decoder continues with the next request. Servers accept
+    /// some requests that [`Request`] cannot represent, such as keys that are not UTF-8; here, these are malformed.
     pub fn next_request(&mut self) -> Result<Option<Request>, RequestError> {
         match self.next_lines()? {
             None => Ok(None),
@@ -108,7 +108,7 @@ impl RequestDecoder {
         }
     }
 
-    /// The lines of the next complete request, if there is one.
+    /// Returns the lines of the next complete request, if there is one.
     pub(crate) fn next_lines(&mut self) -> Result<Option<RequestLines<'_>>, LineError> {
         let mut start = self.line_start();
         loop {
@@ -149,7 +149,7 @@ impl RequestDecoder {
         self.complete = 0;
     }
 
-    /// Where the line that is under way starts.
+    /// Returns where the incomplete line starts.
     fn line_start(&self) -> usize {
         match self.complete {
             0 => self.consumed,
@@ -157,7 +157,7 @@ impl RequestDecoder {
         }
     }
 
-    /// How long the line that is under way may be.
+    /// Returns the maximum length of the incomplete line.
     fn limit(&self) -> usize {
         if self.complete < self.ends.len() {
             return MAX_SHORT_LINE;
@@ -170,26 +170,26 @@ impl RequestDecoder {
     }
 }
 
-/// What only a server asks.
+/// Used only by a server.
 #[cfg(any(test, feature = "server"))]
 impl RequestDecoder {
-    /// How many bytes there are behind the request that was given out last.
+    /// Returns the number of bytes after the last returned request.
     pub(crate) fn pending(&self) -> usize {
         self.bytes.len() - self.consumed
     }
 
-    /// How many lines have been completed since the start.
+    /// Returns the number of lines that were completed since the start.
     pub(crate) fn lines(&self) -> u64 {
         self.lines
     }
 
-    /// Whether the line that is under way is too long already.
+    /// Whether the incomplete line is already too long.
     pub(crate) fn is_too_long(&self) -> bool {
         self.too_long
     }
 }
 
-/// Without the `\r` at its end, however many there are.
+/// Removes every `\r` at the end of a line.
 fn trimmed(mut line: &[u8]) -> &[u8] {
     while let [rest @ .., b'\r'] = line {
         line = rest;
@@ -201,7 +201,7 @@ fn trimmed(mut line: &[u8]) -> &[u8] {
 mod tests {
     use super::*;
 
-    /// What comes of bytes that arrive in pieces: each request, joined, or `too long`.
+    /// Returns what comes of bytes that arrive in pieces: each request, joined, or `too long`.
     fn requests(pieces: &[&[u8]]) -> Vec<String> {
         let mut decoder = RequestDecoder::with_longest_arguments(300, 256);
         let mut out = Vec::new();
@@ -263,10 +263,10 @@ mod tests {
         assert_eq!((decoder.lines(), decoder.pending()), (6, 0));
     }
 
-    /// The same as [`requests`], of all bytes at once and by the rules alone.
+    /// As [`requests`], from all bytes at once, by a direct implementation of the rules.
     fn by_the_rules(bytes: &[u8]) -> Vec<String> {
         let mut lines: Vec<&[u8]> = bytes.split(|byte| *byte == b'\n').collect();
-        // What is behind the last end of a line is none.
+        // The bytes after the last line end are not a line.
         lines.pop();
         let mut out = Vec::new();
         let mut request: Vec<String> = Vec::new();

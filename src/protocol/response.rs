@@ -1,4 +1,4 @@
-//! What a server answers: one line.
+//! Answers of a server: one line each.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ use super::status::Status;
 use crate::escape::Shortened;
 use crate::types::{Fence, Grant, Token, Ttl};
 
-/// An answer that has the shape its request calls for.
+/// An answer that has the shape which its request requires.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Response {
@@ -17,13 +17,13 @@ pub enum Response {
     Done,
     /// `ok <token> <ttl> [<fence>]`: granted.
     Granted(Grant),
-    /// `acquired <token> <ttl> [<fence>]`: granted at once, no place in the queue was needed.
+    /// `acquired <token> <ttl> [<fence>]`: granted at once, without a position in the queue.
     Acquired(Grant),
-    /// `queued`: a place in the queue.
+    /// `queued`: a position in the queue.
     Queued,
     /// `timeout`: not granted in time.
     TimedOut,
-    /// `ok [<seconds>]`: renewed; how much is left, where the server says so.
+    /// `ok [<seconds>]`: renewed, with the time that is left if the server names it.
     Renewed(Option<u64>),
     /// `ok <number>`.
     Count(u64),
@@ -33,7 +33,7 @@ pub enum Response {
     Refused(Status),
 }
 
-/// A line that is no answer to the request it stands against.
+/// A line that does not have the shape which its request requires.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BadResponse {
     line: Box<str>,
@@ -61,13 +61,13 @@ impl fmt::Display for BadResponse {
 impl std::error::Error for BadResponse {}
 
 impl Response {
-    /// Reads a line as the answer to a request that expects `expect`.
+    /// Parses a line as the answer to a request that expects `expect`.
     ///
-    /// Fields behind the known ones are ignored: newer servers may add some.
+    /// Fields after the known ones are ignored, because newer servers may add some.
     ///
     /// # Errors
     ///
-    /// [`BadResponse`] if no server would answer that: the connection is out of step.
+    /// [`BadResponse`] if no server would give that answer: the connection is out of step.
     pub fn decode(expect: Expect, line: &str) -> Result<Self, BadResponse> {
         Self::read(expect, line).ok_or_else(|| BadResponse {
             line: redact_tokens(beginning(line)),
@@ -82,7 +82,7 @@ impl Response {
             ("acquired", Expect::Place) => read_grant(rest).map(Self::Acquired),
             ("queued", Expect::Place) => Some(Self::Queued),
             ("timeout", Expect::Grant) => Some(Self::TimedOut),
-            // A grant here is somebody else's answer.
+            // A grant here would be the answer to another request.
             ("ok", Expect::Done) => read_grant(rest).is_none().then_some(Self::Done),
             ("ok", Expect::Renewal) if rest.is_empty() => Some(Self::Renewed(None)),
             ("ok", Expect::Renewal) => read_number(first_field(rest)).map(|left| Self::Renewed(Some(left))),
@@ -92,7 +92,7 @@ impl Response {
         }
     }
 
-    /// Appends the line.
+    /// Appends the line to a buffer.
     pub fn encode(&self, out: &mut BytesMut) {
         match self {
             Self::Done | Self::Renewed(None) => out.extend_from_slice(b"ok"),
@@ -137,8 +137,8 @@ fn first_field(fields: &str) -> &str {
     fields.split(' ').next().unwrap_or(fields)
 }
 
-/// As much of a line as a message needs. It may be a megabyte long, and whoever is told of it keeps it. What was cut in the middle
-/// goes: half a token would not be known for one.
+/// Returns as much of a line as a message needs. A line may be a megabyte long, and the error keeps what is returned. A
+/// word that was cut is left out, because half a token would not be recognized and redacted.
 fn beginning(line: &str) -> &str {
     const MOST: usize = 256;
     if line.len() <= MOST {
@@ -149,7 +149,7 @@ fn beginning(line: &str) -> &str {
     cut.rsplit_once(' ').map_or(cut, |(whole, _)| whole)
 }
 
-/// Whatever may be a token is cut to its first 8 digits, as everywhere.
+/// Shortens every word that may be a token to its first 8 digits, as tokens are always shown.
 fn redact_tokens(line: &str) -> Box<str> {
     let words: Vec<String> = line
         .split(' ')

@@ -1,4 +1,4 @@
-//! What a server says unasked: a signal, one line.
+//! Signals, the only lines that a server sends unasked.
 
 use bytes::{BufMut, BytesMut};
 
@@ -7,19 +7,21 @@ use super::channel::Channel;
 use crate::error::{Error, Result};
 use crate::escape::Shortened;
 
-/// What the line of a signal begins with. No answer does.
+/// The beginning of a signal's line. No answer begins with it.
 const START: &str = "sig ";
 
-/// What a signal carries: one line of text that is not empty. It may be blank.
+/// The text of a signal: one line that is not empty. It may consist of blanks.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Payload(Box<str>);
 
 impl Payload {
-    /// Checks a payload for `channel`, whose length counts against the line of 64 KiB that delivers it.
+    /// Checks a payload for `channel`. The length of the channel's name counts towards the 64 KiB of the line that
+    /// delivers the signal.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) if it is empty, contains a line break or NUL, or is too long.
+    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) if the payload is empty, contains a line break or
+    /// NUL, or is too long.
     pub fn new(channel: &Channel, payload: impl AsRef<str>) -> Result<Self> {
         let payload = payload.as_ref();
         let most = MAX_LONG_LINE - START.len() - channel.as_str().len() - 1;
@@ -38,18 +40,18 @@ impl Payload {
         Err(Error::invalid("signal payload", Shortened(payload), &remedy))
     }
 
-    /// The payload.
+    /// Returns the payload as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-/// A signal on its way to somebody who listens: the line `sig <channel> <payload>`.
+/// A signal for a subscriber: the line `sig <channel> <payload>`.
 ///
-/// A connection that has listened gets these between the answers to its requests, at any time. They are no answers and
-/// must not be counted as such, so whoever reads such a connection asks of each line whether it
-/// [is one](Self::decode), before anything else.
+/// A connection that has listened receives signals at any time between the answers to its requests. A signal is not an
+/// answer and must not be counted as one. So a reader of such a connection must check first whether each line [is a
+/// signal](Self::decode).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Signal {
     channel: Box<str>,
@@ -57,7 +59,7 @@ pub struct Signal {
 }
 
 impl Signal {
-    /// A signal that any server would deliver.
+    /// Creates a signal that any server would deliver.
     #[must_use]
     pub fn new(channel: Channel, payload: Payload) -> Self {
         Self {
@@ -66,22 +68,22 @@ impl Signal {
         }
     }
 
-    /// The channel to which it was sent.
+    /// Returns the channel to which it was sent.
     #[must_use]
     pub fn channel(&self) -> &str {
         &self.channel
     }
 
-    /// What it carries: the rest of the line, blanks and all.
+    /// Returns the payload: the rest of the line, including blanks.
     #[must_use]
     pub fn payload(&self) -> &str {
         &self.payload
     }
 
-    /// Reads a line, if it is a signal.
+    /// Parses a line, if it is a signal.
     ///
-    /// This takes more than [`Channel`] and [`Payload`] do: what a server let one client send must not cost another its
-    /// connection.
+    /// This accepts more than [`Channel`] and [`Payload`] do. Text that a server accepted from one client must not cost
+    /// another client its connection.
     #[must_use]
     pub fn decode(line: &str) -> Option<Self> {
         let (channel, payload) = line.strip_prefix(START)?.split_once(' ')?;
@@ -91,7 +93,7 @@ impl Signal {
         })
     }
 
-    /// Appends the line.
+    /// Appends the line to a buffer.
     pub fn encode(&self, out: &mut BytesMut) {
         out.reserve(START.len() + self.channel.len() + self.payload.len() + 2);
         out.extend_from_slice(START.as_bytes());

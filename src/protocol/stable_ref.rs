@@ -4,16 +4,16 @@ use std::fmt;
 
 use crate::error::{Error, Result};
 
-/// The longest ref that a server takes.
+/// The longest ref that a server accepts.
 const MAX_BYTES: usize = 64;
 
-/// Names a logical session to the members of a cluster: 1 to 64 printable ASCII characters, no blanks.
+/// The name of a logical session, for the members of a cluster: 1 to 64 printable ASCII characters without blanks.
 ///
-/// A connection that presents the ref of one that has ended, and repeats its acquire or enqueue, gets the old holder or the
-/// old place in the queue back. So a ref is a secret like a token, and it belongs to *one* session: no two connections that
-/// are open at once and could want the same key may share it.
+/// A connection that presents the ref of an ended connection, and repeats its acquire or enqueue, gets the earlier
+/// lease or queue position back. So a ref is a secret like a token. It belongs to *one* session: two connections must
+/// not share it if they are open at the same time and could request the same key.
 ///
-/// `Debug` shows the first 8 characters only.
+/// `Debug` shows only the first 8 characters.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct StableRef(Box<str>);
 
@@ -22,8 +22,8 @@ impl StableRef {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) if a server would refuse it. The message shows where it
-    /// goes wrong, not the ref.
+    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) if a server would refuse the ref. The message shows
+    /// the mistake, not the ref.
     pub fn new(reference: impl AsRef<str>) -> Result<Self> {
         let reference = reference.as_ref();
         if reference.is_empty() || reference.len() > MAX_BYTES {
@@ -43,18 +43,19 @@ impl StableRef {
         }
     }
 
-    /// A ref that nobody else has: 32 hexadecimal digits from the operating system's random numbers.
+    /// Creates a ref that no other client has: 32 hexadecimal digits from the operating system's random numbers.
     #[must_use]
     pub fn random() -> Self {
         let mut bytes = [0; 16];
         if getrandom::fill(&mut bytes).is_err() {
-            // No system that is known to run this has none. Weaker numbers are better than no client.
+            // Every system that is known to run this crate has such numbers. If one has not, weaker numbers are better
+            // than no client.
             fastrand::fill(&mut bytes);
         }
         Self(format!("{:032x}", u128::from_be_bytes(bytes)).into())
     }
 
-    /// All of it. Keep it out of logs.
+    /// Returns the whole ref. Keep it out of logs.
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0

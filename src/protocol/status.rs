@@ -1,4 +1,4 @@
-//! The status words with which a server refuses a request.
+//! The status words of refusals.
 
 use std::fmt;
 
@@ -10,13 +10,14 @@ use crate::types::{Key, Target};
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Status {
-    /// `error`: the token does not hold, the lease ran out before the renewal, or the request is malformed.
+    /// `error`: the token holds nothing, the lease expired before the renewal, or the request is malformed.
     Error,
-    /// `error_auth`: in answer to `auth`, the token is wrong; in answer to anything else, none was presented. The server closes.
+    /// `error_auth`: in answer to `auth`, the token is wrong; in answer to another request, no token was presented. The
+    /// server closes the connection.
     Auth,
-    /// `error_max_locks`: the cap on distinct keys.
+    /// `error_max_locks`: the limit on distinct keys is reached.
     MaxLocks,
-    /// `error_max_waiters`: the cap on waiters of this key.
+    /// `error_max_waiters`: the limit on waiters of this key is reached.
     MaxWaiters,
     /// `error_limit_mismatch`: the semaphore exists with another limit.
     LimitMismatch,
@@ -24,16 +25,16 @@ pub enum Status {
     NotEnqueued,
     /// `error_already_enqueued`: a second enqueue for this key on this connection.
     AlreadyEnqueued,
-    /// `error_lease_expired`: the lease ran out before the wait collected it.
+    /// `error_lease_expired`: the lease expired before the wait collected it.
     LeaseExpired,
     /// `error_draining`: the server is shutting down.
     Draining,
-    /// `error_not_leader [host:port]`: another member leads, at that address if it is given.
+    /// `error_not_leader [host:port]`: another member leads, at this address if it is given.
     NotLeader(Option<Box<str>>),
 }
 
 impl Status {
-    /// Reads a whole response line as a refusal. Fields behind the known ones are ignored.
+    /// Parses a whole response line as a refusal. Fields after the known ones are ignored.
     #[must_use]
     pub fn parse(line: &str) -> Option<Self> {
         let mut fields = line.split(' ');
@@ -55,7 +56,7 @@ impl Status {
         })
     }
 
-    /// What this refusal means to the caller of an operation on `subject` (a key, as a rule).
+    /// Returns the error of an operation on `subject`, which usually is a key.
     #[must_use]
     pub fn to_error(&self, subject: &str) -> Error {
         let (kind, message) = match self {
@@ -121,18 +122,18 @@ impl Status {
     }
 }
 
-/// Whether the locks and semaphores of a server share their keys, as those of releases before 1.14 do.
+/// Whether a server's locks and semaphores share one namespace, as in releases before 1.14.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Namespaces {
-    /// They do not.
+    /// They do not share it.
     Apart,
-    /// A lock is a semaphore of limit 1.
+    /// They share it: a lock is a semaphore with limit 1.
     Shared,
-    /// Which release the server is of is not known.
+    /// The release of the server is unknown.
     Unknown,
 }
 
-/// Returns the error of an acquire whose key the server knows with another limit than the one that was given.
+/// Returns the error of an acquire whose key the server knows with a limit other than the requested one.
 pub(crate) fn limit_mismatch(key: &Key, target: Target, namespaces: Namespaces) -> Error {
     let (what, namespace) = match target {
         Target::Semaphore(limit) => (
@@ -158,7 +159,8 @@ pub(crate) fn limit_mismatch(key: &Key, target: Target, namespaces: Namespaces) 
     Error::new(ErrorKind::LimitMismatch, format!("{what}{namespace}"))
 }
 
-/// It ends up in messages and logs, so nothing that an address cannot be gets through: a server could say a megabyte of it.
+/// Whether a text may be an address. The text appears in messages and logs, so anything else is dropped: a server could
+/// send a megabyte.
 fn may_be_address(text: &str) -> bool {
     !text.is_empty() && text.len() <= MAX_SHORT_LINE && text.bytes().all(|byte| byte.is_ascii_graphic())
 }

@@ -1,6 +1,6 @@
-//! A stream with the protocol on it: one request, one answer, and never out of step unnoticed.
+//! A stream with the protocol on it: one request, one answer. A stream that is out of step is always detected.
 //!
-//! All of it but the I/O is in [`Exchange`], so that it is the same for async and for blocking streams.
+//! Everything except the I/O is in [`Exchange`], so that it is the same for async and for blocking streams.
 
 use std::fmt;
 
@@ -15,13 +15,13 @@ use super::request::Request;
 use super::response::Response;
 use crate::error::{Error, ErrorKind, Result};
 
-/// A stream to a server, with what was read from it ahead of time.
+/// A stream to a server, with the bytes that were read from it in advance.
 pub struct Wire<S> {
     pub(super) stream: S,
     pub(super) exchange: Exchange,
 }
 
-/// What is under way is not shown: a secret may be in it.
+/// Does not show the bytes under way, which may contain a secret.
 impl<S: fmt::Debug> fmt::Debug for Wire<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Wire")
@@ -42,25 +42,25 @@ pub(super) struct Exchange {
 enum InStep {
     #[default]
     Yes,
-    /// A request was begun and its answer not read.
+    /// A request was begun, and its answer was not read.
     No,
 }
 
 impl Exchange {
-    /// Encodes the request. Until its answer was read, no other can be begun.
+    /// Encodes the request. No other request can begin until its answer was read.
     pub(super) fn begin(&mut self, request: &Request) -> Result<()> {
         if self.in_step == InStep::No {
             return Err(out_of_step());
         }
         self.in_step = InStep::No;
-        // The request before may have been a secret.
+        // The previous request may have contained a secret.
         self.out.zeroize();
         self.out.clear();
         request.encode(&mut self.out);
         Ok(())
     }
 
-    /// The answer, if all of it has arrived.
+    /// Returns the answer, if it has arrived completely.
     pub(super) fn answer(&mut self, request: &Request) -> Result<Option<Response>> {
         let line = self.lines.next_line(MAX_RESPONSE_LINE).map_err(protocol_error)?;
         let Some(line) = line else { return Ok(None) };
@@ -76,12 +76,12 @@ impl Drop for Exchange {
     }
 }
 
-/// The stream failed while a request was on its way.
+/// Returns the error for a stream that failed while a request was under way.
 pub(super) fn lost(error: std::io::Error) -> Error {
     Error::new(ErrorKind::Disconnected, "the stream failed before the answer").caused_by(error)
 }
 
-/// The stream ended while a request was on its way.
+/// Returns the error for a stream that ended while a request was under way.
 pub(super) fn closed(request: &Request) -> Error {
     Error::new(
         ErrorKind::Disconnected,
@@ -89,7 +89,7 @@ pub(super) fn closed(request: &Request) -> Error {
     )
 }
 
-/// No call over this stream will ever succeed again.
+/// Returns the error for a stream on which every further call fails.
 fn out_of_step() -> Error {
     Error::new(
         ErrorKind::Disconnected,
@@ -103,7 +103,7 @@ fn protocol_error(cause: impl std::fmt::Display) -> Error {
 }
 
 impl<S> Wire<S> {
-    /// Puts the protocol on a stream.
+    /// Wraps a stream.
     pub fn new(stream: S) -> Self {
         Self {
             stream,
@@ -111,11 +111,11 @@ impl<S> Wire<S> {
         }
     }
 
-    /// The stream, if it is in step: no answer is on its way, and nothing was read that nobody asked for.
+    /// Returns the stream, if it is in step: no answer is under way, and no unasked bytes were read.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Disconnected`] or [`ErrorKind::Protocol`] if it is not.
+    /// [`ErrorKind::Disconnected`] or [`ErrorKind::Protocol`] if the stream is out of step.
     pub fn into_stream(self) -> Result<S> {
         if self.exchange.in_step == InStep::No {
             return Err(out_of_step());
@@ -130,17 +130,17 @@ impl<S> Wire<S> {
     }
 }
 
-/// What a peer said before its stream ended, beyond what was understood.
+/// The last bytes of a peer before its stream ended, beyond the lines that were understood.
 pub(crate) struct LastWords {
-    /// Bytes that make no whole line.
+    /// The bytes that are not a whole line.
     pub(crate) bytes: BytesMut,
-    /// How the stream ended, if not in order.
+    /// The error with which the stream ended, if it did not end properly.
     pub(crate) error: Option<Error>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
-    /// What the peer said last, after a call that failed with `Disconnected`. Reads once more, since a call that failed in
-    /// writing has read nothing.
+    /// Returns the last bytes of the peer, after a call that failed with `Disconnected`. Reads once more, because a
+    /// call that failed while writing has read nothing.
     pub(crate) async fn last_words(&mut self) -> LastWords {
         let read = self.stream.read_buf(self.exchange.lines.read_space()).await;
         let error = read.err().map(lost);
@@ -150,7 +150,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         }
     }
 
-    /// Sends a request and reads its answer: what all [functions](super::functions) do.
+    /// Sends a request and reads its answer. All [functions](super::functions) use it.
     ///
     /// # Errors
     ///

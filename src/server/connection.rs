@@ -1,8 +1,8 @@
-//! One connection of a client: requests in, answers out, in order, and signals between them.
+//! One connection of a client: reads requests, and writes answers in order with signals between them.
 //!
-//! Everything that is written goes through one buffer, whole lines in the order in which they came about, so a signal is
-//! never inside an answer: what was signalled before a request was worked on stands before its answer, what it brought
-//! about itself behind it.
+//! All output goes through one buffer, as whole lines in the order in which they arose, so a signal is never inside an
+//! answer. Signals that were published before a request was processed come before its answer; signals that the request
+//! itself caused come after it.
 
 use std::time::Duration;
 
@@ -20,16 +20,17 @@ use super::state::{ServerAnswer, State};
 use crate::clock::after;
 use crate::protocol::{RawRequest, RequestDecoder, RequestLines, Response, Status};
 
-/// A client that sends so much behind a request that blocks is dropped by releases from 1.15 on: that is their read buffer.
+/// The size of the real server's read buffer. Releases from 1.15 on drop a client that sends this much behind a request
+/// that blocks.
 const READ_BUFFER: usize = 4096;
 
-/// Once so much is to be written it is, before further requests are worked on.
+/// When this many bytes wait to be written, they are written before further requests are processed.
 const MOST_UNWRITTEN: usize = 256 * 1024;
 
-/// A wrong secret is answered, and the connection closed this much later (as the real server does).
+/// The delay between the answer to a wrong secret and the end of the connection, as in the real server.
 const AFTER_WRONG_SECRET: Duration = Duration::from_millis(100);
 
-/// Why a connection ends: there is nothing to say about it.
+/// The connection ends without a further answer.
 struct Over;
 
 impl From<Cut> for Over {
@@ -58,16 +59,16 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(stream: S, number: 
             refuses_secret,
         },
     };
-    // Ends with `Over`, always.
+    // `run` always ends with `Over`.
     connection.run().await.unwrap_or(());
 }
 
 struct ServedConnection<'a, S> {
     stream: S,
     decoder: RequestDecoder,
-    /// How many lines were complete when the one under way was first waited for, and when that was.
+    /// How many lines were complete when the connection began to wait for the current line, and when that was.
     line: (u64, Instant),
-    /// The client sends no more.
+    /// Whether the client has closed its sending half.
     ended: bool,
     session: Session<'a>,
 }
@@ -78,34 +79,34 @@ struct Session<'a> {
     shared: &'a Shared,
     /// Answers and signals that are not written yet.
     out: BytesMut,
-    /// Where signals arrive, once it has listened. Before, it pays nothing for them.
+    /// The queue of signals, from the first `listen` on. Connections that never listen have no cost for signals.
     inbox: Option<Inbox>,
-    /// How many signals of this connection were delivered since other tasks had a turn.
+    /// The number of this connection's publishes with deliveries since the task last yielded.
     delivered: usize,
     /// `None` unless requests take time.
     pace: Option<RequestPace>,
     authenticated: bool,
-    /// A test wants that, whatever the secret is.
+    /// Whether a test wants this connection to be refused, whatever its secret.
     refuses_secret: bool,
 }
 
-/// What to do when all answers so far are written.
+/// The next step after all answers so far are written.
 enum NextStep {
-    /// All requests are answered.
+    /// Read more: all requests are answered.
     Read,
-    /// This one is answered later.
+    /// Wait: this request is answered later.
     Wait(Blocked),
-    /// Let other tasks run: connections that got signals, or that wait behind large answers.
+    /// Yield to other tasks: connections that got signals, or that wait behind large answers.
     Yield,
-    /// The last answer was an error, and no other is given.
+    /// End: the last answer was an error, and no further answer is given.
     End,
-    /// The last answer was `error_auth`.
+    /// End after a delay: the last answer was `error_auth`.
     Farewell,
 }
 
 /// A request that the server answers later.
 struct Blocked {
-    /// The key that it waits for. `None` if it waits for nothing that will come.
+    /// The key that the request waits for. `None` if the request hangs, that is, cannot be granted.
     subject: Option<KeyId>,
     until: Instant,
     granted: oneshot::Receiver<Response>,
@@ -114,7 +115,7 @@ struct Blocked {
 impl<S: AsyncRead + AsyncWrite + Unpin> ServedConnection<'_, S> {
     async fn run(mut self) -> Result<(), Over> {
         loop {
-            // All that can be answered at once is answered with one write.
+            // All requests that can be answered at once are answered with one write.
             let next = self.answer_all();
             if let Some(pace) = &mut self.session.pace {
                 pace.wait().await;
@@ -143,7 +144,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ServedConnection<'_, S> {
         }
     }
 
-    /// Answers requests until there are no more, or something else comes first, under one lock of the state.
+    /// Answers requests until there are no more or another step must come first, under one lock of the state.
     fn answer_all(&mut self) -> NextStep {
         let mut request = self.decoder.next_lines();
         if let Ok(None) = request {
@@ -151,7 +152,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ServedConnection<'_, S> {
         }
         let session = &mut self.session;
         let mut state = session.shared.state();
-        // Not before the lock is taken: what other connections did meanwhile was earlier.
+        // The clock is read after taking the lock: what other connections did in the meantime was earlier.
         let now = Instant::now();
         if state.answers_no_more(session.number) {
             return NextStep::End;
@@ -167,7 +168,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ServedConnection<'_, S> {
             if let Some(next) = next {
                 return next;
             }
-            // A request of ten bytes can have an answer of a megabyte, and there may be a thousand of them.
+            // A request of ten bytes can have an answer of a megabyte, and a thousand such requests may follow each
+            // other.
             let is_much = session.out.len() >= MOST_UNWRITTEN;
             if is_much || session.pace.as_ref().is_some_and(|pace| !pace.has_time_left()) {
                 return NextStep::Yield;
@@ -201,9 +203,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ServedConnection<'_, S> {
         }
     }
 
-    /// Reads more, and passes signals on meanwhile. That they come is no sign of life: a client is left that does not
-    /// complete a line in time. Its time begins when the server begins to wait for that line, as in the real ones; in builds that let
-    /// connections be idle, that of a request's first line begins with its first byte.
+    /// Reads more input, and forwards signals in the meantime. Signals do not extend the read timeout: the connection
+    /// ends if the client does not complete a line in time. As in the real server, the time starts when the server
+    /// begins to wait for that line; in builds that allow idle connections, the time for the first line of a request
+    /// starts with its first byte.
     async fn read(&mut self) -> Result<(), Over> {
         let options = &self.session.shared.options;
         let is_idle = self.decoder.pending() == 0 && self.session.authenticated;
@@ -232,8 +235,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ServedConnection<'_, S> {
         }
     }
 
-    /// Waits for a grant, or for its time to be over, and passes signals on. Releases from 1.15 on watch for a client that
-    /// hangs up meanwhile; earlier ones read nothing, so they notice it with the next read.
+    /// Waits for a grant or for the end of the wait time, and forwards signals in the meantime. Releases from 1.15 on
+    /// notice if the client disconnects during the wait; earlier releases read nothing, so they notice it with the next
+    /// read.
     async fn wait(&mut self, mut blocked: Blocked) -> Result<(), Over> {
         let Session { number, shared, .. } = self.session;
         let watches = shared.options.release.watches_blocked_connections();
@@ -248,11 +252,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ServedConnection<'_, S> {
                 granted = &mut blocked.granted, if !is_forgotten => match granted {
                     Ok(granted) => break granted,
                     Err(_) if shared.state().answers_no_more(number) => return Err(Over),
-                    // Its place is gone, and nothing is said of it before its time is over.
+                    // The queue position is gone. The request is answered only when its time is over.
                     Err(_) => is_forgotten = true,
                 },
                 () = sleep_until(blocked.until) => {
-                    // The grant may have come in this very moment: then it counts.
+                    // A grant that comes at this very moment counts.
                     let Some(subject) = blocked.subject else {
                         break Response::Refused(Status::Error);
                     };
@@ -276,8 +280,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ServedConnection<'_, S> {
         Ok(())
     }
 
-    /// The client has said all that it will. It is answered where that was not a whole request, but something that the server
-    /// would have refused however it went on.
+    /// Ends a connection whose client has closed its sending half. The client gets an answer only if its incomplete
+    /// request would have been refused in any case.
     async fn end_of_input(&mut self) -> Over {
         match self.session.authenticated && !self.decoder.is_too_long() {
             true => Over,
@@ -285,7 +289,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ServedConnection<'_, S> {
         }
     }
 
-    /// Answers a client that has not completed its request, and does not go on with it.
+    /// Refuses a request that the client did not complete.
     async fn end_with_refusal(&mut self) -> Over {
         let next = self.session.refuse_to_go_on();
         if let (Ok(()), NextStep::Farewell) = (self.flush().await, next) {
@@ -296,7 +300,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ServedConnection<'_, S> {
 }
 
 impl Session<'_> {
-    /// Answers one request. What comes next, if it is not the next request.
+    /// Answers one request. Returns the next step, or `None` to continue with the next request.
     fn answer(&mut self, lines: RequestLines<'_>, state: &mut State, now: Instant) -> Option<NextStep> {
         if let Some(pace) = &mut self.pace {
             pace.take_time();
@@ -350,7 +354,7 @@ impl Session<'_> {
         }
     }
 
-    /// Only the right secret will do.
+    /// Accepts only the right secret.
     fn authenticate(&mut self, request: Option<RawRequest<'_>>) -> Option<NextStep> {
         let options = &self.shared.options;
         let secret = options
@@ -371,7 +375,7 @@ impl Session<'_> {
         }
     }
 
-    /// Answers what comes of a client that cannot be understood any more, or that has not authenticated.
+    /// Answers a client whose input cannot be parsed any further, or that has not authenticated.
     fn refuse_to_go_on(&mut self) -> NextStep {
         let (status, next) = match self.authenticated {
             true => (Status::Error, NextStep::End),
@@ -386,8 +390,9 @@ impl Session<'_> {
         None
     }
 
-    /// Signals that come in one write are worked on faster than any client can read them. So that a client is not cut because
-    /// its task had no turn, it gets one long before its buffer is full.
+    /// Publishes that arrive in one write are processed faster than any client can read the signals. The task therefore
+    /// yields long before a receiver's buffer is full: otherwise a receiver could be cut only because its task had no
+    /// turn.
     fn paced(&mut self) -> Option<NextStep> {
         self.delivered += 1;
         if self.delivered < self.shared.options.signal_buffer / 8 {
@@ -404,7 +409,7 @@ impl Session<'_> {
     }
 }
 
-/// Waits for signals, and moves all that are there to `out`.
+/// Waits for signals, and moves all waiting signals to `out`.
 async fn arrive(inbox: &mut Option<Inbox>, out: &mut BytesMut) -> Result<(), Over> {
     match inbox {
         Some(inbox) => Ok(inbox.wait(out).await?),
@@ -412,7 +417,7 @@ async fn arrive(inbox: &mut Option<Inbox>, out: &mut BytesMut) -> Result<(), Ove
     }
 }
 
-/// Compares without telling by its time where the first difference is.
+/// Compares in a time that does not reveal where the first difference is.
 fn same(left: &[u8], right: &[u8]) -> bool {
     left.len() == right.len() && left.iter().zip(right).fold(0, |sum, (a, b)| sum | (a ^ b)) == 0
 }

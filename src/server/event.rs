@@ -1,70 +1,71 @@
-//! What happened on a server, for tests that judge a client by it.
+//! Events on a server, for tests that check a client against them.
 
 use tokio::time::Instant;
 
 use crate::types::{Fence, Key, Kind, Token};
 
-/// Something that happened, in order. The clock is that of the process, so it can be compared with what a client in the
-/// same process saw.
+/// An event on a server. Events are in order. Their times come from the clock of the process, so they can be compared
+/// with times that a client in the same process measured.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Event {
-    /// When.
+    /// The time of the event.
     pub at: Instant,
-    /// What.
+    /// The kind of event.
     pub kind: EventKind,
-    /// The namespace of the key. Releases in which locks and semaphores share one do not know that of a key that is not there: see
-    /// [`RenewalRefused`](EventKind::RenewalRefused).
+    /// The namespace of the key. Releases in which locks and semaphores share one namespace do not know it for an
+    /// unknown key: see [`RenewalRefused`](EventKind::RenewalRefused).
     pub namespace: Kind,
-    /// The key. Servers take some that are not valid as a [`Key`]: in these, U+FFFD stands for what is not.
+    /// The key. Servers accept some keys that are not valid as a [`Key`]; in these, U+FFFD replaces each invalid part.
     pub key: Key,
-    /// How many may hold the key at once: 1 for a lock, and for a key that is not there.
+    /// The number of holders that the key can have at once: 1 for a lock and for an unknown key.
     pub limit: u64,
-    /// The grant that it is about, where there is one; for a [`RenewalRefused`](EventKind::RenewalRefused) what the client sent.
+    /// The grant that the event is about, if any; for a [`RenewalRefused`](EventKind::RenewalRefused), the token that
+    /// the client sent.
     pub token: Option<Token>,
-    /// The fence of that grant, where the release makes fences.
+    /// The fence of that grant, if the release makes fences.
     pub fence: Option<Fence>,
-    /// The place in a queue that it is about, where there is one: what was taken, left, or granted. Places are numbered in
-    /// the order in which they were taken.
+    /// The queue position that was taken, left or granted, if any. Queue positions are numbered in the order in which
+    /// they were taken.
     pub place: Option<u64>,
-    /// When the lease of the grant ends unless it is renewed. `None` where a lease neither begins nor begins anew.
+    /// The end of the grant's lease if it is not renewed. `None` if the event does not start or restart a lease.
     pub ends: Option<Instant>,
-    /// The number of the connection that it is about.
+    /// The number of the connection that the event is about.
     pub connection: u64,
 }
 
-/// What happened.
+/// A kind of event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum EventKind {
-    /// A place in the queue was taken.
+    /// A waiter took a queue position.
     Queued,
-    /// A place in the queue was given up: its time was over, or its connection ended.
+    /// A waiter left its queue position: its time was over, or its connection ended.
     Left,
-    /// Granted.
+    /// A lease was granted.
     Granted,
-    /// Renewed.
+    /// A lease was renewed.
     Renewed,
-    /// Released by its holder.
+    /// The holder released its lease.
     Released,
-    /// Released because its connection ended.
+    /// The server released a lease because its connection ended.
     Disconnected,
-    /// Its lease ran out.
+    /// A lease expired.
     Expired,
-    /// Kept for the next connection under the same ref, a lease or a place in the queue: the leader has seen its connection
-    /// end.
+    /// The leader saw a connection end, and keeps its lease or queue position for the next connection with the same
+    /// ref.
     Orphaned,
-    /// What a session had went to another connection under its ref.
+    /// A lease or queue position of a session moved to another connection with the same ref.
     Reclaimed,
-    /// A new leader did not know of the lease, as it was [told](super::Cluster::forgets_tokens) not to.
+    /// A new leader did not know the lease, as the test [requested](super::Cluster::forgets_tokens).
     Forgotten,
     /// A test took the lease away: [`TestServer::lose`](crate::testing::TestServer::lose).
     Revoked,
-    /// What a ticket was granted, at once or in the queue, was collected by its `w`: the lease begins anew. Clusters record none, as a
-    /// lease runs on there.
+    /// A `w` collected the grant of a ticket, which was made at once or in the queue: its lease starts again. Clusters
+    /// record no such event, because the lease is not restarted there.
     Collected,
-    /// A renewal of a token that holds nothing was refused. It tells no fence. If the server does not know the key, the limit is 1
-    /// whatever it may have been, and in releases before 1.14 the namespace is that of locks. Renewals that clients send as signs
-    /// of life, of a token of 32 zeros, are not recorded.
+    /// A renewal with a token of no lease was refused. The event has no fence. If the server does not know the key, the
+    /// limit is 1 whatever it was before, and in releases before 1.14 the namespace is that of locks. Renewals that
+    /// clients send as a heartbeat, with a token of 32 zeros, are not recorded.
     RenewalRefused,
 }

@@ -1,7 +1,9 @@
-//! Connections of the embedded server whose clients say anything, and a state whose books must agree all the time.
+//! Fuzzes connections of the embedded server with arbitrary input, and checks the consistency of its state after each
+//! step.
 //!
-//! The first bytes of an input choose the release, the options, and how what is said is cut; the rest is said. There are three
-//! connections: `0xfe n` goes on with another, or lets something else happen, and `0xfd n` stands for a token that was granted.
+//! The first bytes of an input choose the release, the options, and how the rest is split into pieces; the rest is
+//! sent. There are three connections. `0xfe n` selects a connection or causes another event, and `0xfd n` inserts a
+//! token that was granted.
 
 use std::pin::Pin;
 use std::rc::Rc;
@@ -31,10 +33,10 @@ const SECRET: &str = "secret";
 
 const CONNECTIONS: usize = 3;
 
-/// How often connections are polled until none has more to do, at most.
+/// How often connections are polled, at most, until none has more to do.
 const MOST_ROUNDS: usize = 10_000;
 
-/// Serves clients that say what the bytes say.
+/// Serves clients that send the given bytes.
 pub(crate) fn requests(data: &[u8]) {
     let [release, flags, seed, said @ ..] = data else {
         return;
@@ -49,7 +51,7 @@ pub(crate) fn requests(data: &[u8]) {
     runtime.block_on(tokio::task::unconstrained(play(release, *flags, *seed, said)));
 }
 
-/// The decoder gives out the same, in whatever pieces the bytes come.
+/// Checks that the decoder returns the same lines, however the bytes are split into pieces.
 fn same_in_pieces(said: &[u8], seed: u8) {
     let read = |pieces: &mut dyn Iterator<Item = &[u8]>| {
         let mut decoder = RequestDecoder::with_longest_arguments(300, 400);
@@ -124,14 +126,14 @@ async fn play(release: Release, flags: u8, seed: u8, said: &[u8]) {
         }
     }
     bench.say(current, rest, seed);
-    // All leave: nothing of theirs is left but what stays where nothing is released on disconnect.
+    // All clients leave. Nothing of them remains, unless the server releases nothing on a disconnect.
     for which in 0..CONNECTIONS {
         bench.drop_client(which);
     }
     if shared.options.auto_release_on_disconnect && release != Release::Cluster {
         assert_eq!(shared.state().leases_and_waiters(), (0, 0));
     }
-    // In the end each lease ends, those too that are granted to places which no client gave up.
+    // Every lease ends at last, even one that was granted at a queue position that no client gave up.
     for _ in 0..=said.len() {
         if shared.state().leases_and_waiters().0 == 0 {
             break;
@@ -147,9 +149,9 @@ async fn play(release: Release, flags: u8, seed: u8, said: &[u8]) {
 struct Client<'a> {
     number: ConnectionId,
     peer: Rc<Peer>,
-    /// What it has read of a line.
+    /// The bytes of an incomplete line that the client has received.
     heard: BytesMut,
-    /// `None` once it is over.
+    /// `None` once the connection has ended.
     served: Option<Pin<Box<dyn Future<Output = ()> + 'a>>>,
 }
 
@@ -170,7 +172,7 @@ impl Wake for Woken {
 }
 
 impl<'a> Bench<'a> {
-    /// Returns the client, connected first if it is not; `None` if the server does not admit it.
+    /// Returns the client, after connecting it if necessary; `None` if the server does not admit it.
     fn client(&mut self, which: usize) -> Option<&mut Client<'a>> {
         let shared = self.shared;
         let place = &mut self.clients[which];
@@ -205,7 +207,7 @@ impl<'a> Bench<'a> {
         self.say(which, token.as_str().as_bytes(), 3);
     }
 
-    /// The socket takes only so many more bytes.
+    /// Lets the socket accept only this many further bytes.
     fn pass_on(&mut self, which: usize, number: usize) {
         if let Some(client) = self.client(which) {
             client.peer.takes.set(match number {
@@ -223,7 +225,7 @@ impl<'a> Bench<'a> {
         }
     }
 
-    /// The client is gone, and the next request of this number is another's.
+    /// Ends the client. The next request under this index comes from a new client.
     fn drop_client(&mut self, which: usize) {
         if let Some(client) = self.clients[which].take() {
             drop(client.served);
@@ -273,9 +275,9 @@ impl<'a> Bench<'a> {
     }
 }
 
-/// Every line that a server writes is an answer, or a signal. Notes what was granted.
+/// Checks that a line from the server is an answer or a signal. Notes the token of a grant.
 fn read_answer(line: &[u8], granted: &mut Vec<Token>) {
-    // Channels and payloads may be any bytes.
+    // Channels and payloads can be any bytes.
     let Ok(line) = std::str::from_utf8(line) else { return };
     if Signal::decode(line).is_some() {
         return;

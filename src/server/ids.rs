@@ -1,4 +1,4 @@
-//! What the state of a server counts: keys, connections, leases and places.
+//! Identifiers in the state of a server: of keys, connections, leases and queue positions.
 
 use super::name::Name;
 use crate::types::Kind;
@@ -6,19 +6,19 @@ use crate::types::Kind;
 /// A key in its namespace.
 pub(super) type QualifiedKey = (Kind, Name);
 
-/// Names a key as long as the server knows it. A key that was forgotten has another one when it is used again. In the order in which
-/// keys came to be known.
+/// Identifies a key while the server knows it. A key that was forgotten gets another identifier when it is used again.
+/// Identifiers are ordered by the time at which the keys were added.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct KeyId {
     pub(super) serial: u64,
     pub(super) slot: usize,
 }
 
-/// Names a connection.
+/// Identifies a connection.
 pub(super) type ConnectionId = u64;
 
-/// Names a lease, in the order in which leases were granted.
+/// Identifies a lease, in the order of the grants.
 pub(super) type GrantId = u64;
 
-/// Names a place in a queue, in the order in which places were taken.
+/// Identifies a queue position, in the order in which positions were taken.
 pub(super) type Place = u64;

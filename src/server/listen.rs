@@ -1,4 +1,4 @@
-//! Where the connections of a server come from.
+//! The sources of a server's connections.
 
 use std::io;
 
@@ -12,8 +12,8 @@ use super::cluster::ClusterBuilder;
 use crate::error::{Error, ErrorKind};
 use crate::io_words::io_failed;
 
-/// Where the connections of a server come from: TCP, as a rule, and anything else for [`ServerBuilder::start_on`] and
-/// [`ClusterBuilder::start_on`], such as connections in memory for tests without a socket.
+/// A source of a server's connections. Usually this is a TCP listener; with [`ServerBuilder::start_on`] and
+/// [`ClusterBuilder::start_on`] it can be anything else, such as connections in memory for tests without sockets.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -51,14 +51,15 @@ use crate::io_words::io_failed;
 /// # }
 /// ```
 pub trait Listener: Send + 'static {
-    /// A connection. It is dropped when the server is done with it, after [`shutdown`](tokio::io::AsyncWriteExt::shutdown).
+    /// A connection. The server drops it after [`shutdown`](tokio::io::AsyncWriteExt::shutdown), when it no longer
+    /// needs it.
     type Io: AsyncRead + AsyncWrite + Unpin + Send + 'static;
 
-    /// Waits for the next connection. After an error, or a panic, the server waits for 100 ms and asks again.
+    /// Waits for the next connection. After an error or a panic, the server waits for 100 ms and calls this again.
     ///
     /// # Cancel safety
     ///
-    /// It has to be safe: the server drops it when it shuts down, and after that the listener.
+    /// The future must be cancel safe: when the server shuts down, it drops first the future and then the listener.
     fn accept(&mut self) -> impl Future<Output = io::Result<Self::Io>> + Send;
 }
 
@@ -74,7 +75,7 @@ impl Listener for TcpListener {
     }
 }
 
-/// The error of an address that cannot be listened on.
+/// Makes the error for an address that cannot be listened on.
 pub(super) fn cannot_listen(address: &str, error: io::Error) -> Error {
     io_failed(ErrorKind::Connect, &format!("cannot listen on {address}"), error)
 }

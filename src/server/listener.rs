@@ -1,4 +1,4 @@
-//! A running server: accepting, sweeping, shutting down.
+//! A running server: accepts connections, sweeps leases, and shuts down.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -26,24 +26,24 @@ use crate::stats::Stats;
 use crate::tls::TlsAcceptor;
 use crate::unwind::catch_async;
 
-/// An embedded server. Dropping it stops it at once; [`shutdown`](Self::shutdown) lets its clients finish.
+/// An embedded server. Dropping it stops it at once; [`shutdown`](Self::shutdown) lets its clients finish first.
 pub struct Server {
     address: SocketAddr,
     shared: Arc<Shared>,
     tasks: TaskTracker,
 }
 
-/// What a server serves, and as what.
+/// The state that a server serves, and the member that it is.
 pub(super) struct Served {
     pub(super) options: ServerOptions,
-    /// Of one server, or of all members of a cluster.
+    /// The state of one server, or the state that all members of a cluster share.
     pub(super) state: Arc<Mutex<State>>,
-    /// Which of the members it is; 0 for a server of its own.
+    /// The number of this member; 0 for a server that stands alone.
     pub(super) member: usize,
 }
 
 impl Server {
-    /// Begins to describe a server.
+    /// Returns a builder with the default options.
     pub fn builder() -> ServerBuilder {
         ServerBuilder::default()
     }
@@ -56,7 +56,7 @@ impl Server {
         Self::serve_alone(listening, options)
     }
 
-    /// Serves a state of its own.
+    /// Serves a new state that belongs to this server alone.
     pub(super) fn serve_alone(listening: (impl Listener, SocketAddr), options: ServerOptions) -> Result<Self> {
         let first_fence = options.seed.unwrap_or_else(nanoseconds);
         let state = State::new(options.clone(), Random::of(options.seed)?).fences_above(first_fence);
@@ -71,7 +71,7 @@ impl Server {
         ))
     }
 
-    /// Serves a state, as one of its members.
+    /// Serves a state as one of its members.
     pub(super) fn serve(
         (listener, address): (impl Listener, SocketAddr),
         Served { options, state, member }: Served,
@@ -88,38 +88,39 @@ impl Server {
             shared.draining.clone(),
             accept(listener, Arc::clone(&shared), tasks.clone()),
         ));
-        // Not tracked: it ends with the server, not before.
+        // Not tracked: the sweep ends when the server stops, and must not delay a shutdown.
         tokio::spawn(until(shared.stopped.clone(), sweep(Arc::clone(&shared))));
         Self { address, shared, tasks }
     }
 
-    /// Its state, in the hands of a test.
+    /// Returns the state in a form that tests can control.
     pub(crate) fn control(&self) -> Control {
         Control::of(&self.shared.state)
     }
 
-    /// Where it listens.
+    /// Returns the address that the server listens on.
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
         self.address
     }
 
-    /// Its state, as `stats` tells it, without a connection.
+    /// Returns the content of `stats` without a connection.
     #[must_use]
     pub fn stats(&self) -> Stats {
         self.shared.state().stats(Instant::now())
     }
 
-    /// What has happened since the start, in order, if it was asked to [record](ServerBuilder::record_events) it.
+    /// Returns the events since the start in order, if the server [records](ServerBuilder::record_events) them.
     #[must_use]
     pub fn events(&self) -> Vec<Event> {
         self.shared.state().events().to_vec()
     }
 
-    /// Shuts down as the real server does when it is told to end. It takes no new connections, and answers waits that block with
-    /// `error`. From 1.16 on it answers every further request with `error_draining` and closes its connection; earlier releases
-    /// serve them, except that none waits. It ends when its clients have hung up. What is left when the shutdown timeout is over
-    /// is closed. Gives what [`events`](Self::events) gave, to the end.
+    /// Shuts down as the real server does on SIGTERM. The server accepts no new connections, and answers requests that
+    /// are blocked in a wait with `error`. From release 1.16 on, it answers every further request with `error_draining`
+    /// and closes the connection; earlier releases still serve requests, but no request can wait. The future resolves
+    /// when all clients have disconnected, or when the shutdown timeout is over; then the server closes the remaining
+    /// connections. Returns all [`events`](Self::events), up to the end.
     ///
     /// # Cancel safety
     ///
@@ -127,12 +128,13 @@ impl Server {
     pub async fn shutdown(self) -> Vec<Event> {
         self.drain().await;
         let shared = Arc::clone(&self.shared);
-        // What is left when the time is over is closed.
+        // Closes the connections that are left after the timeout.
         self.stop().await;
         shared.state().events().to_vec()
     }
 
-    /// Takes no new connections, turns the others away, and waits for them to end, for so long and no longer.
+    /// Accepts no new connections, refuses requests on the existing ones, and waits until they end, at most for the
+    /// shutdown timeout.
     pub(super) async fn drain(&self) {
         self.shared.draining.cancel();
         self.shared.state().drain(self.shared.member, Instant::now());
@@ -140,13 +142,14 @@ impl Server {
         drop(timeout(self.shared.options.shutdown_timeout, self.tasks.wait()).await);
     }
 
-    /// For tests: ends at once, as if its process were killed. What it was asked before gets no answer any more, nobody
-    /// gets what others had, and when this returns its connections are closed. Gives what [`events`](Self::events) gave,
-    /// to the end; what was held then counts as [`Disconnected`](super::EventKind::Disconnected).
+    /// For tests: ends the server at once, as if its process were killed. Requests that are not answered yet get no
+    /// answer, no waiter gets a lease that ends this way, and all connections are closed when the future resolves.
+    /// Returns all [`events`](Self::events), up to the end; leases that were held count as
+    /// [`Disconnected`](super::EventKind::Disconnected).
     ///
     /// # Cancel safety
     ///
-    /// Safe: the server ends all the same.
+    /// Safe: the server ends even if the future is dropped.
     pub async fn kill(self) -> Vec<Event> {
         let shared = Arc::clone(&self.shared);
         shared.state().kill(Instant::now());
@@ -154,7 +157,7 @@ impl Server {
         shared.state().events().to_vec()
     }
 
-    /// Ends at once; when this returns there is neither listener nor connection.
+    /// Ends at once. When it returns, the listener and all connections are closed.
     pub(super) async fn stop(self) {
         let tasks = self.tasks.clone();
         drop(self);
@@ -163,7 +166,7 @@ impl Server {
     }
 }
 
-/// The time of day, which no earlier server of this machine has reached with its fences.
+/// Returns the time of day in nanoseconds. The fences of earlier servers on this machine are smaller.
 fn nanoseconds() -> u64 {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     now.map_or(0, |since| since.as_nanos() as u64)
@@ -177,7 +180,8 @@ pub(super) async fn listen(host: &str, port: u16) -> Result<(TcpListener, Socket
     Ok((listener, address))
 }
 
-/// Ends all tasks, and with them all connections. Only sets flags: works anywhere.
+/// Ends all tasks, and all connections with them. It only sets flags, so it works on any thread, inside or outside of a
+/// runtime.
 impl Drop for Server {
     fn drop(&mut self) {
         self.shared.draining.cancel();
@@ -201,7 +205,7 @@ async fn until(end: CancellationToken, work: impl Future<Output = ()>) {
     }
 }
 
-/// How long nothing is accepted after that has failed.
+/// The pause after a failed accept.
 const PAUSE_OF_ACCEPT: Duration = Duration::from_millis(100);
 
 async fn accept(mut listener: impl Listener, shared: Arc<Shared>, tasks: TaskTracker) {
@@ -211,7 +215,7 @@ async fn accept(mut listener: impl Listener, shared: Arc<Shared>, tasks: TaskTra
                 admit(stream, &shared, &tasks);
                 continue;
             }
-            // Out of file descriptors, as a rule: let some connections end.
+            // The usual cause is a lack of file descriptors. The pause lets some connections end.
             Ok(Err(error)) => tracing::warn!(%error, "cannot accept"),
             Err(panic) => tracing::error!(%panic, "the listener panicked"),
         }
@@ -219,7 +223,7 @@ async fn accept(mut listener: impl Listener, shared: Arc<Shared>, tasks: TaskTra
     }
 }
 
-/// Serves a connection, if there is room for it. One too many is closed without a word.
+/// Serves a connection if the cap on connections allows it. Otherwise closes it without an answer.
 fn admit<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S, shared: &Arc<Shared>, tasks: &TaskTracker) {
     let end = shared.stopped.child_token();
     let Some(number) = shared.state().connect_until(shared.member, end.clone()) else {
@@ -237,7 +241,7 @@ fn admit<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S, shared: 
     });
 }
 
-/// The TLS handshake, which a client may not draw out.
+/// Performs the TLS handshake, within the read timeout.
 async fn secured<S: AsyncRead + AsyncWrite + Unpin>(
     tls: &TlsAcceptor,
     stream: S,
@@ -254,25 +258,25 @@ async fn secured<S: AsyncRead + AsyncWrite + Unpin>(
     None
 }
 
-/// How long a connection's farewell may take.
+/// The time limit for shutting down the stream of a connection.
 const FAREWELL: Duration = Duration::from_millis(100);
 
 async fn serve<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, number: u64, end: CancellationToken, shared: &Shared) {
     until(end, connection::serve(&mut stream, number, shared)).await;
-    // Before it is closed: a client that sees the end finds what it held free.
+    // The state is told before the stream is closed, so that a client that sees the end finds its keys free.
     shared.state().disconnect(number, Instant::now());
-    // With TLS the end has to be said, so that nobody else can make it up.
+    // TLS requires an explicit end of the stream, so that no third party can forge one.
     drop(timeout(FAREWELL, stream.shutdown()).await);
 }
 
-/// Lets leases expire and forgets what nobody uses.
+/// Expires leases and collects unused keys at their intervals.
 async fn sweep(shared: Arc<Shared>) {
     let mut leases = interval(shared.options.lease_sweep_interval.max(SHORTEST));
     let mut idle = interval(shared.options.gc_interval.max(SHORTEST));
     leases.set_missed_tick_behavior(MissedTickBehavior::Delay);
     idle.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        // Where both are due, what ends comes before what is forgotten.
+        // If both are due, leases expire before keys are collected.
         tokio::select! {
             biased;
             _ = leases.tick() => shared.state().expire(Instant::now()),
@@ -281,5 +285,5 @@ async fn sweep(shared: Arc<Shared>) {
     }
 }
 
-/// An interval of nothing would be no interval.
+/// The shortest interval: tokio panics on an interval of zero.
 const SHORTEST: Duration = Duration::from_millis(1);

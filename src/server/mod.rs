@@ -1,11 +1,12 @@
 //! The embedded server: a dflockd for tests, examples and development, inside your process.
 //!
-//! It plays a release of the real server, the newest unless [`release`](ServerBuilder::release) names another: there is what
-//! differs from one to the next. All state is in memory and ends with it. Options carry the names and defaults of the real
-//! server's flags.
+//! It plays a release of the real server: the newest, unless [`release`](ServerBuilder::release) names another. That
+//! method lists the differences between the releases. The whole state is in memory and ends with the server. Options
+//! have the names and defaults of the real server's flags.
 //!
-//! Signals, which real servers had from 1.11 to 1.16, it has with one of those releases. A subscriber that does not read is
-//! disconnected when [`signal_buffer`](ServerBuilder::signal_buffer) signals wait for it.
+//! Real servers have signals in the releases 1.11 to 1.16, and the embedded server has them when it plays one of these.
+//! A subscriber that does not read is disconnected when [`signal_buffer`](ServerBuilder::signal_buffer) signals wait
+//! for it.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")]
@@ -21,31 +22,34 @@
 //! # }
 //! ```
 //!
-//! With `release("cluster")` it takes `stable-ref`, and gives nothing back for it; a renewal moves the ownership of a lease. [`Cluster`] is several of
-//! them on one state, with a leader that changes on command and members that stop, for tests of clients that have to cope.
+//! With `release("cluster")`, a single server accepts `stable-ref`, but it keeps nothing for a session; a renewal moves
+//! the ownership of a lease. A [`Cluster`] is several such servers on one state. Its leader changes on command, and its
+//! members can be stopped, to test how clients cope with that.
 //!
 //! # What differs from a real server
 //!
-//! It was compared with release 1.10 over some thousand random conversations, and with the public code of that and later releases.
-//! Known to differ:
+//! It was compared with release 1.10 over some thousand random conversations, and with the public code of that release
+//! and of later ones. The known differences are:
 //!
-//! - Requests for more than 9,223,372,036 seconds are errors. Releases before 1.15 compute with what is left of such a number after an
-//!   overflow, which no client can want.
-//! - A subscriber that does not read its signals is disconnected. Some builds before 1.11.1 drop its signals instead; which ones and
-//!   when is not known well enough.
-//! - A renewal or release with a token that holds nothing is no use of the key. Before 1.16.1 it counts as one, so that the key is
-//!   forgotten later; this only shows after [`gc_max_idle`](ServerBuilder::gc_max_idle).
-//! - Leases are swept while the server shuts down, too. Real servers stop that, but then nothing waits for them any more.
-//! - The lists of `stats` are in the order of the 64 maps in which real servers keep their keys. Within each map they have an order of
-//!   their own at each request; here it is that of the bytes, so that tests can rely on it.
-//! - The HTTP interface, the caps by IP address and the state file of fences are not there.
+//! - Requests for more than 9,223,372,036 seconds are errors. Releases before 1.15 let such a number overflow and use
+//!   the result, which no client can want.
+//! - A subscriber that does not read its signals is disconnected. Some builds before 1.11.1 drop its signals instead;
+//!   which builds do this, and when, is not known well enough.
+//! - A renewal or release with a token of no lease does not count as a use of the key. Before 1.16.1 it does, so the
+//!   key is forgotten later; this shows only after [`gc_max_idle`](ServerBuilder::gc_max_idle).
+//! - Leases are swept even while the server shuts down. Real servers stop the sweep then, but at that time no request
+//!   can wait for a lease.
+//! - The lists of `stats` follow the order of the 64 maps in which real servers keep their keys. Within a map, the
+//!   order of a real server changes with each request; the embedded server orders the keys of a map by their bytes, so
+//!   that tests can rely on it.
+//! - It has no HTTP interface, no caps by IP address and no state file for fences.
 //!
-//! Releases before 1.10, and the Python server 0.5.0, are not played: their behaviour is not known well enough.
+//! It does not play releases before 1.10 or the Python server 0.5.0: their behaviour is not known well enough.
 //!
-//! How it is made: `state` is the whole behaviour, without sockets and clocks, and `signals` the part of it that knows
-//! who hears what; `connection` reads requests, asks the state, and writes answers and signals; `listen` says where
-//! connections come from; `listener` accepts, sweeps and shuts down; `cluster` runs several servers on one state. What differs
-//! from release to release is asked of `release`, at the place where it matters.
+//! Structure: `state` contains the whole behaviour, without sockets and clocks, and `signals` the subscriptions;
+//! `connection` reads requests, passes them to the state, and writes answers and signals; `listen` defines the source
+//! of connections; `listener` accepts, sweeps and shuts down; `cluster` runs several servers on one state. Code whose
+//! behaviour depends on the release asks `release` at that point.
 
 mod builder;
 mod cluster;

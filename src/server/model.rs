@@ -1,5 +1,5 @@
-//! A server for the model of the shard: what `listener` and `connection` do around a state, step by step. No sockets, no tasks, no
-//! clock but the caller's, and no randomness but the caller's: the same steps have the same outcome.
+//! A server for the model of the shard: it does step by step what `listener` and `connection` do around a state. It has
+//! no sockets and no tasks, and the caller provides clock and seed: the same steps have the same outcome.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -19,7 +19,7 @@ use crate::clock::after;
 use crate::protocol::{RawRequest, RequestDecoder, Response, Status};
 use crate::types::Ttl;
 
-/// What a model chooses of a server.
+/// The options of a server that a model chooses.
 #[derive(Clone, Debug)]
 pub(crate) struct Terms {
     pub(crate) release: Release,
@@ -35,63 +35,63 @@ pub(crate) struct Terms {
     pub(crate) cluster: Option<ClusterTerms>,
 }
 
-/// What a model chooses of a cluster.
+/// The options of a cluster that a model chooses.
 #[derive(Clone, Debug)]
 pub(crate) struct ClusterTerms {
     pub(crate) members: Vec<SocketAddr>,
-    /// How long what a connection leaves behind is kept.
+    /// How long leases and queue positions of a connection that has ended are kept.
     pub(crate) orphan_ttl: Duration,
 }
 
-/// A server, as long as it is up; or the members of a cluster.
+/// A running server, or the members of a cluster.
 pub(crate) struct ModelServer {
     state: State,
     terms: Terms,
     connections: BTreeMap<u64, ModelConnection>,
-    /// Those whose request is answered later.
+    /// The connections whose request is answered later.
     blocked: BTreeSet<u64>,
     sweep_at: Instant,
 }
 
 struct ModelConnection {
-    /// The member that it leads to. A server that stands alone is member 0.
+    /// The member at the other end of the connection. A server that stands alone is member 0.
     member: usize,
     decoder: RequestDecoder,
     out: BytesMut,
     blocked: Option<Blocked>,
-    /// When it has been silent for too long.
+    /// The end of the read timeout.
     read_until: Instant,
-    /// Something was read since it last waited for more.
+    /// Whether something was read since the connection last waited for input.
     has_read: bool,
-    /// The client sends no more.
+    /// Whether the client has closed its sending half.
     ended: bool,
 }
 
 struct Blocked {
-    /// `None` if it waits for nothing that will come.
+    /// `None` if the request hangs, that is, cannot be granted.
     subject: Option<KeyId>,
     until: Instant,
     granted: oneshot::Receiver<Response>,
-    /// What came of it, once that is known.
+    /// The outcome, once it is known.
     outcome: Option<Outcome>,
 }
 
 enum Outcome {
     Answered(Response),
-    /// It will never be answered: its server is gone.
+    /// The request is never answered, because its server was killed.
     Never,
-    /// Its place is gone, and nothing is said of it before its time is over.
+    /// The queue position is gone. The request is answered only when its time is over.
     Forgotten,
 }
 
-/// What one turn of a connection has brought.
+/// The result of one turn of a connection.
 #[derive(Debug)]
 pub(crate) struct ModelTurn {
-    /// To be written.
+    /// The bytes to write.
     pub(crate) out: BytesMut,
-    /// The connection has ended on this side, once that is written.
+    /// Whether this side closes the connection after writing `out`.
     pub(crate) is_over: bool,
-    /// When something is due, if nothing comes before.
+    /// When the connection needs its next turn, if nothing happens before.
     pub(crate) wake_at: Option<Instant>,
 }
 
@@ -127,7 +127,7 @@ impl ModelServer {
         }
     }
 
-    /// Admits a connection to a member, and returns its number; `None` if there is no room for it.
+    /// Admits a connection to a member and returns its number; `None` if the cap on connections is reached.
     pub(crate) fn connect(&mut self, member: usize, now: Instant) -> Option<u64> {
         let number = self.state.connect(member)?;
         let connection = ModelConnection {
@@ -143,7 +143,7 @@ impl ModelServer {
         Some(number)
     }
 
-    /// Bytes have come over a connection.
+    /// Takes bytes that have arrived on a connection.
     pub(crate) fn receive(&mut self, number: u64, bytes: &[u8]) {
         if let Some(connection) = self.connections.get_mut(&number) {
             connection.decoder.read_space().extend_from_slice(bytes);
@@ -151,14 +151,14 @@ impl ModelServer {
         }
     }
 
-    /// The client of a connection sends no more.
+    /// Notes that the client of a connection has closed its sending half.
     pub(crate) fn end_of_input(&mut self, number: u64) {
         if let Some(connection) = self.connections.get_mut(&number) {
             connection.ended = true;
         }
     }
 
-    /// Serves a connection as far as that goes. `None` if there is none of that number.
+    /// Serves a connection until it has to wait. `None` if no connection has this number.
     pub(crate) fn turn(&mut self, number: u64, now: Instant) -> Option<ModelTurn> {
         let connection = self.connections.get_mut(&number)?;
         let watches = self.terms.release.watches_blocked_connections();
@@ -258,7 +258,7 @@ impl ModelServer {
         Some(ModelTurn { out, is_over, wake_at })
     }
 
-    /// Ends a connection: what it has is given up.
+    /// Ends a connection, and releases what it has.
     pub(crate) fn hang_up(&mut self, number: u64, now: Instant) {
         if self.connections.remove(&number).is_some() {
             self.blocked.remove(&number);
@@ -266,7 +266,7 @@ impl ModelServer {
         }
     }
 
-    /// The blocked connections whose answer has come: each has a turn to make. Named once.
+    /// Returns the blocked connections whose answer has come; each needs a turn. A connection is returned only once.
     pub(crate) fn answered(&mut self) -> Vec<u64> {
         let is_cluster = self.terms.cluster.is_some();
         let connections = &mut self.connections;
@@ -283,24 +283,24 @@ impl ModelServer {
             .collect()
     }
 
-    /// When leases are next looked through.
+    /// When leases are swept next.
     pub(crate) fn sweep_at(&self) -> Instant {
         self.sweep_at
     }
 
-    /// Lets leases expire, and forgets keys that are not used.
+    /// Expires leases and collects unused keys.
     pub(crate) fn sweep(&mut self, now: Instant) {
         self.sweep_at = now + self.terms.lease_sweep_interval;
         self.state.expire(now);
         self.state.collect(now);
     }
 
-    /// A member begins to shut down: waits are refused.
+    /// Begins to shut a member down: waits are refused.
     pub(crate) fn drain(&mut self, member: usize, now: Instant) {
         self.state.drain(member, now);
     }
 
-    /// Ends at once. What was held ends with it.
+    /// Ends the server at once, with all leases.
     pub(crate) fn kill(&mut self, now: Instant) {
         self.state.kill(now);
         self.connections.clear();
@@ -309,12 +309,12 @@ impl ModelServer {
 
     // Clusters.
 
-    /// Which member leads.
+    /// Returns the number of the leader.
     pub(crate) fn leader(&self) -> Option<usize> {
         self.state.leader()
     }
 
-    /// From now on this member leads, or none does.
+    /// Makes a member the leader, or leaves the cluster without one.
     pub(crate) fn lead(&mut self, to: Option<usize>, now: Instant) {
         match to {
             Some(to) => self.state.lead(to, now),
@@ -322,7 +322,7 @@ impl ModelServer {
         }
     }
 
-    /// A member ends at once, and its connections with it.
+    /// Ends a member at once, and its connections with it.
     pub(crate) fn crash(&mut self, member: usize, now: Instant) {
         self.state.crash(member);
         let all = self.connections.iter();
@@ -335,7 +335,7 @@ impl ModelServer {
         }
     }
 
-    /// A member that had ended starts again.
+    /// Starts a member again.
     pub(crate) fn begin(&mut self, member: usize) {
         self.state.rejoin(member);
         if let Some(members) = self.state.membership() {
@@ -343,36 +343,36 @@ impl ModelServer {
         }
     }
 
-    /// Leadership is lost while the next request of the leader's is under way.
+    /// Loses leadership while the leader's next request is under way.
     pub(crate) fn fall_in_flight(&mut self) {
         if let Some(members) = self.state.membership() {
             members.trouble.fall_in_flight(None);
         }
     }
 
-    /// A member loses sight of the others. If it leads, it goes on believing so.
+    /// Cuts a member off from the others. If it leads, it continues to believe so.
     pub(crate) fn isolate(&mut self, member: usize) {
         self.state.isolate(member);
     }
 
-    /// A member sees the others again.
+    /// Reconnects a member to the others.
     pub(crate) fn rejoin(&mut self, member: usize) {
         self.state.rejoin(member);
     }
 
-    /// A member names this address in place of the leader's, or the leader's again.
+    /// Lets a member name this address instead of the leader's; `None` restores the leader's address.
     pub(crate) fn redirect(&mut self, member: usize, to: Option<Box<str>>) {
         if let Some(members) = self.state.membership() {
             members.redirect(member, to);
         }
     }
 
-    /// Takes what has happened since the last call.
+    /// Takes the events since the last call.
     pub(crate) fn take_events(&mut self) -> Vec<Event> {
         self.state.take_events()
     }
 
-    /// How many connections, leases and waiters there are.
+    /// Returns the numbers of connections, leases and waiters.
     pub(crate) fn population(&self) -> (usize, usize, usize) {
         let (leases, waiters) = self.state.leases_and_waiters();
         (self.connections.len(), leases, waiters)
@@ -387,7 +387,7 @@ impl ModelConnection {
 }
 
 impl Blocked {
-    /// Looks whether the answer has come. Returns whether it has.
+    /// Checks for the answer. Returns whether the connection has something to do: write the answer, or end.
     fn look(&mut self, is_cluster: bool) -> bool {
         if self.outcome.is_none() {
             self.outcome = match self.granted.try_recv() {

@@ -1,11 +1,11 @@
-//! Keys as servers take them.
+//! Keys as servers accept them.
 
 use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 
-/// A key: any bytes but blanks, tabs and line ends. A [`Key`](crate::types::Key) is one of these; not all of these are keys that the
-/// client would send.
+/// A key: any bytes except blanks, tabs and line ends. Every [`Key`](crate::types::Key) is one of these, but not all of
+/// these are keys that the client would send.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct Name(Arc<[u8]>);
 
@@ -19,14 +19,14 @@ impl Name {
     }
 }
 
-/// Equal, ordered and hashed as its bytes.
+/// Its equality, order and hash are those of its bytes.
 impl Borrow<[u8]> for Name {
     fn borrow(&self) -> &[u8] {
         &self.0
     }
 }
 
-/// As `stats` shows it: U+FFFD stands for what is not UTF-8.
+/// Shows the key as `stats` does: U+FFFD replaces invalid UTF-8.
 impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&String::from_utf8_lossy(&self.0))

@@ -1,4 +1,4 @@
-//! What a running server needs to know.
+//! The options of a running server.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,10 +10,10 @@ use crate::protocol::AuthToken;
 use crate::tls::TlsAcceptor;
 use crate::types::Ttl;
 
-/// What is told each event.
+/// A callback for events.
 pub(super) type EventSink = Arc<dyn Fn(&Event) + Send + Sync>;
 
-/// What the running server needs to know.
+/// The options of a running server.
 #[derive(Clone)]
 pub(super) struct ServerOptions {
     pub(super) max_locks: usize,
@@ -26,9 +26,10 @@ pub(super) struct ServerOptions {
     pub(super) auto_release_on_disconnect: bool,
     pub(super) release: Release,
     pub(super) orphan_ttl: Duration,
-    /// Of clusters: the builds before sessions were told apart by their processes.
+    /// For clusters: whether to play the builds that did not yet distinguish sessions by their process.
     pub(super) earlier_builds: bool,
-    /// A connection on which nothing is read for the read timeout is closed, even between requests. Unset, as in the release.
+    /// Whether a connection is closed if nothing is read for the read timeout, even between requests. `None`: as in the
+    /// release.
     pub(super) closes_idle_connections: Option<bool>,
     pub(super) read_timeout: Duration,
     pub(super) write_timeout: Duration,
@@ -40,7 +41,7 @@ pub(super) struct ServerOptions {
     pub(super) record_events: bool,
     /// For benchmarks: how long each request takes.
     pub(super) request_time: Duration,
-    /// What fences and tokens follow from, where a run is to repeat itself.
+    /// The seed of fences and tokens, for reproducible runs.
     pub(super) seed: Option<u64>,
     pub(super) on_event: Option<EventSink>,
 }
@@ -76,13 +77,13 @@ impl Default for ServerOptions {
 }
 
 impl ServerOptions {
-    /// Whether the read timeout runs between requests, too.
+    /// Returns whether the read timeout also runs between requests.
     pub(super) fn closes_idle_connections(&self) -> bool {
         self.closes_idle_connections
             .unwrap_or_else(|| self.release.closes_idle_connections())
     }
 
-    /// A timeout of nothing would end every connection at once.
+    /// Refuses timeouts of zero, which would end every connection at once.
     pub(super) fn check(&self) -> Result<()> {
         for (what, timeout) in [
             ("read timeout", self.read_timeout),

@@ -1,4 +1,4 @@
-//! A connection whose requests take time, one after the other: for benchmarks.
+//! The pace of a connection whose requests take time, one after the other: for benchmarks.
 
 use std::time::{Duration, Instant};
 
@@ -7,27 +7,28 @@ use super::pause::PreciseTimer;
 #[cfg(test)]
 mod tests;
 
-/// How far requests may catch up with answers that were told late.
+/// How much time requests can catch up after late answers.
 const MOST_CAUGHT_UP: Duration = Duration::from_millis(1);
 
-/// Lets each request of a connection take so much time.
+/// Makes each request of a connection take a given time.
 ///
-/// Timers of a few microseconds are late by as many or more, and each costs more than a request. So the time of a request begins when
-/// that of the one before ended, not when its answer was told; and if the client has asked again by then, as it would have had the
-/// answer been in time, that lateness does not count against it. Over many requests each takes its time, no more and no less, while
-/// several are answered at once where the timer was late, or where the connection got no turn: those of [`MOST_CAUGHT_UP`] at most.
+/// A timer of a few microseconds is late by as many microseconds or more, and setting it costs more than a request.
+/// Therefore the time of a request starts at the scheduled end of the previous request, not when that answer was sent.
+/// The client's next request comes later for the same reason, so the lateness does not count against it. Over many
+/// requests, each takes exactly its time on average. When the timer or the task is late, several answers are sent at
+/// once, for at most [`MOST_CAUGHT_UP`].
 pub(super) struct RequestPace<C = fn() -> Instant> {
     each: Duration,
-    /// When all requests so far are done.
+    /// The scheduled end of all requests so far.
     done: Instant,
-    /// When the last answer was told.
+    /// When the last answer was sent.
     told: Instant,
     timer: PreciseTimer,
     clock: C,
 }
 
 impl RequestPace {
-    /// `None` if requests take no time.
+    /// Returns `None` if requests take no time.
     pub(super) fn new(each: Duration) -> Option<Self> {
         (!each.is_zero()).then(|| Self::with_clock(each, Instant::now))
     }
@@ -45,14 +46,14 @@ impl<C: Fn() -> Instant> RequestPace<C> {
         }
     }
 
-    /// A request was worked on.
+    /// Adds the time of a request.
     pub(super) fn take_time(&mut self) {
         let now = (self.clock)();
         let earliest = now.checked_sub(MOST_CAUGHT_UP).unwrap_or(now);
         self.done = self.done.max(earliest) + self.each;
     }
 
-    /// Whether all requests so far are done, and one more would be, too.
+    /// Returns whether all requests so far are done, and one more would be done, too.
     pub(super) fn has_time_left(&self) -> bool {
         self.done + self.each <= (self.clock)()
     }
@@ -65,17 +66,18 @@ impl<C: Fn() -> Instant> RequestPace<C> {
         }
     }
 
-    /// How long it is until all requests so far are done.
+    /// Returns the time until all requests so far are done.
     fn left(&self) -> Duration {
         self.done.saturating_duration_since((self.clock)())
     }
 
-    /// All answers so far are told.
+    /// Notes that all answers so far are sent.
     pub(super) fn answers_told(&mut self) {
         self.told = (self.clock)();
     }
 
-    /// Goes on with the next request. The time since the last answer was that of the client, or of a wait.
+    /// Continues with the next request. The time since the last answer was spent by the client, or in a wait, and does
+    /// not count.
     pub(super) fn resume(&mut self) {
         let now = (self.clock)();
         self.done += now.saturating_duration_since(self.told);

@@ -1,4 +1,4 @@
-//! Waits for microseconds, where a timer of the runtime counts milliseconds.
+//! Waits for microseconds, where the timers of the runtime have a resolution of a millisecond.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -13,7 +13,7 @@ use tokio::io::unix::AsyncFd;
 
 use super::turns::wait_in_turns;
 
-/// A timer of the system's, made when it is first needed.
+/// A timer of the operating system, created at the first wait.
 #[derive(Default)]
 pub(super) struct PreciseTimer(Option<AsyncFd<OwnedFd>>);
 
@@ -32,8 +32,10 @@ impl PreciseTimer {
     }
 }
 
-/// `None` where the system gives none, or the runtime has no I/O, of which tokio tells by a panic only.
-// What stands in its place is newer than the oldest tokio that will do; that an `OwnedFd` owns what it names is all that it adds.
+/// Creates the timer. `None` if the operating system provides none, or if the runtime has no I/O, which tokio reports
+/// only by a panic.
+// `AsyncFd::with_interest` is deprecated, but its replacement is newer than the oldest supported tokio. The replacement
+// only adds that an `OwnedFd` owns its descriptor.
 #[allow(deprecated)]
 fn create() -> Option<AsyncFd<OwnedFd>> {
     let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;

@@ -6,14 +6,14 @@ use crate::error::{Error, ErrorKind, Result};
 #[derive(Debug, Default)]
 pub(super) struct Random {
     pool: Vec<u64>,
-    /// Numbers that can be predicted, for runs that repeat themselves.
+    /// A predictable generator, for reproducible runs.
     seeded: Option<fastrand::Rng>,
 }
 
 const BATCH: usize = 128;
 
 impl Random {
-    /// A generator whose numbers follow from the seed, or one that is known to work.
+    /// Creates a generator from the seed, or one of unpredictable numbers that is known to work.
     pub(super) fn of(seed: Option<u64>) -> Result<Self> {
         match seed {
             Some(seed) => Ok(Self::seeded(seed)),
@@ -32,7 +32,7 @@ impl Random {
         Ok(random)
     }
 
-    /// A generator whose numbers follow from `seed`.
+    /// Creates a generator whose numbers follow from `seed`.
     pub(super) fn seeded(seed: u64) -> Self {
         Self {
             seeded: Some(fastrand::Rng::with_seed(seed)),
@@ -40,13 +40,13 @@ impl Random {
         }
     }
 
-    /// The next number.
+    /// Returns the next number.
     pub(super) fn next(&mut self) -> u64 {
         if let Some(seeded) = &mut self.seeded {
             return seeded.u64(..);
         }
         if self.pool.is_empty() && self.refill().is_err() {
-            // It worked when the server was started. The fence in front keeps tokens unique all the same.
+            // It worked when the server started. The fence in the first half keeps tokens unique even so.
             return fastrand::u64(..);
         }
         self.pool.pop().unwrap_or_else(|| fastrand::u64(..))

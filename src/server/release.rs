@@ -1,4 +1,4 @@
-//! The releases that an embedded server can play, and what tells them apart.
+//! The releases that an embedded server can play, and their differences.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,10 +7,11 @@ use crate::error::{Error, Result};
 use crate::escape::Shortened;
 use crate::protocol::{MAX_LONG_LINE, MAX_SHORT_LINE};
 
-/// A release of the real server: see [`ServerBuilder::release`](super::ServerBuilder::release) for what each does otherwise.
+/// A release of the real server. [`ServerBuilder::release`](super::ServerBuilder::release) lists the differences
+/// between releases.
 ///
-/// It is made from its number, with or without a patch number. A patch number stands for the last release of this list that
-/// is not newer: `1.11.9` plays 1.11.2, `2.1.1` plays 2.1.
+/// It is parsed from its number, with or without a patch number. A patch number selects the last release in this list
+/// that is not newer: `1.11.9` plays 1.11.2, `2.1.1` plays 2.1.
 ///
 /// ```
 /// use dflockd_client::server::Release;
@@ -23,11 +24,11 @@ use crate::protocol::{MAX_LONG_LINE, MAX_SHORT_LINE};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Release {
-    /// 1.10, the oldest whose behaviour is known well enough.
+    /// 1.10, the oldest release whose behaviour is known well enough.
     V1_10,
     /// 1.10.1.
     V1_10_1,
-    /// 1.11, the first with signals.
+    /// 1.11, the first release with signals.
     V1_11,
     /// 1.11.2.
     V1_11_2,
@@ -35,22 +36,22 @@ pub enum Release {
     V1_12,
     /// 1.13.
     V1_13,
-    /// 1.14, the first with `ping` and separate namespaces for locks and semaphores.
+    /// 1.14, the first release with `ping` and separate namespaces for locks and semaphores.
     V1_14,
-    /// 1.15, the first that notices a client's end while it waits.
+    /// 1.15, the first release that notices a disconnect while a request waits.
     V1_15,
-    /// 1.16, the last with signals.
+    /// 1.16, the last release with signals.
     V1_16,
     /// 2.0.
     V2_0,
-    /// 2.1, the first whose tokens carry a fence.
+    /// 2.1, the first release whose tokens contain a fence.
     V2_1,
-    /// The builds after 2.1 that can form clusters. They are not released yet, so this is not the newest release.
+    /// The builds after 2.1 that can form clusters. They are not released yet, so they are not the newest release.
     Cluster,
 }
 
 impl Release {
-    /// All of them, in order.
+    /// All releases, in order.
     pub const ALL: [Self; 12] = [
         Self::V1_10,
         Self::V1_10_1,
@@ -66,10 +67,10 @@ impl Release {
         Self::Cluster,
     ];
 
-    /// The newest that is released: the default of an embedded server.
+    /// The newest published release: the default of an embedded server.
     pub const NEWEST: Self = Self::V2_1;
 
-    /// Its name: its number, or `cluster`.
+    /// Returns the name: the number, or `cluster`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -88,7 +89,7 @@ impl Release {
         }
     }
 
-    /// Major, minor and patch number. Cluster builds have none.
+    /// Returns the major, minor and patch number; `None` for cluster builds.
     fn number(self) -> Option<[u32; 3]> {
         numbers(self.as_str())
     }
@@ -98,7 +99,7 @@ impl Release {
         self >= Self::V1_14
     }
 
-    /// A lock and a semaphore of the same name are two things. Before, a lock is a semaphore of limit 1.
+    /// A lock and a semaphore of the same name are independent. Before, a lock is a semaphore of limit 1.
     pub(super) fn separates_namespaces(self) -> bool {
         self >= Self::V1_14
     }
@@ -108,7 +109,7 @@ impl Release {
         (Self::V1_11..=Self::V1_16).contains(&self)
     }
 
-    /// The socket is watched while a request blocks. Before, nothing is read from it until that request ends.
+    /// The server watches the socket while a request blocks. Before, it reads nothing until the request ends.
     pub(super) fn watches_blocked_connections(self) -> bool {
         self >= Self::V1_15
     }
@@ -129,32 +130,35 @@ impl Release {
         }
     }
 
-    /// Signals of blanks, and `unlisten` of a pattern that is invalid, are errors; a list of no listeners is empty, not `null`.
+    /// Signals of blanks, and `unlisten` of an invalid pattern, are errors; a list without listeners is empty, not
+    /// `null`.
     pub(super) fn checks_signals_well(self) -> bool {
         self >= Self::V1_11_2
     }
 
-    /// The places of a connection that has ended are given up even if what it holds is not.
+    /// The queue positions of a connection that has ended are released even if its leases are not.
     pub(super) fn always_gives_up_places(self) -> bool {
         self >= Self::V1_15
     }
 
-    /// A grant that was made in the queue is noted in its ticket at once. Before, its `w` finds it, whatever has become of it.
+    /// A ticket knows at once about a grant that was made in the queue. Before, its `w` returns the grant, even if the
+    /// lease has ended.
     pub(super) fn knows_grants_of_tickets(self) -> bool {
         self >= Self::V1_15
     }
 
-    /// A connection on which nothing is read for the read timeout is closed. Later, that time begins with a request's first byte.
+    /// A connection on which nothing is read for the read timeout is closed. In later builds, that time starts with the
+    /// first byte of a request.
     pub(super) fn closes_idle_connections(self) -> bool {
         !self.is_cluster_build()
     }
 
-    /// While it shuts down, every request is answered with `error_draining` and its connection is closed.
+    /// While the server shuts down, it answers every request with `error_draining` and closes the connection.
     pub(super) fn turns_requests_away(self) -> bool {
         self >= Self::V1_16
     }
 
-    /// The server's own secret is without the blanks around it. Before, a secret with blanks around it fits none that is presented.
+    /// Blanks around the server's own secret are ignored. Before, no presented secret matches such a secret.
     pub(super) fn trims_its_secret(self) -> bool {
         self >= Self::V1_16
     }
@@ -167,17 +171,17 @@ impl Release {
         }
     }
 
-    /// A `w` that comes after the lease of its grant has ended is told so. Before, it gets the old grant.
+    /// A `w` after the end of its grant's lease is refused. Before, it is answered with the old grant.
     pub(super) fn refuses_stale_grants(self) -> bool {
         self >= Self::V1_10_1
     }
 
-    /// The first half of a token is its fence. Before, all of it is random.
+    /// The first half of a token is its fence. Before, the whole token is random.
     pub(super) fn makes_fences(self) -> bool {
         self >= Self::V2_1
     }
 
-    /// It takes `stable-ref`, and a renewal moves the ownership of a lease.
+    /// The server accepts `stable-ref`, and a renewal moves the ownership of a lease.
     pub(super) fn is_cluster_build(self) -> bool {
         self == Self::Cluster
     }
@@ -216,7 +220,7 @@ impl FromStr for Release {
     }
 }
 
-/// `1.10` or `1.10.1`, as numbers.
+/// Parses a number such as `1.10` or `1.10.1`.
 fn numbers(name: &str) -> Option<[u32; 3]> {
     let mut parts = name.split('.').map(|part| {
         let is_number = !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());

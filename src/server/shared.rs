@@ -1,4 +1,4 @@
-//! What the tasks of a server share.
+//! The data that the tasks of a server share.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -7,21 +7,21 @@ use tokio_util::sync::CancellationToken;
 use super::options::ServerOptions;
 use super::state::State;
 
-/// What the tasks of a server share.
+/// The data that the tasks of a server share.
 pub(super) struct Shared {
     pub(super) options: ServerOptions,
-    /// Of one server, or of all members of a cluster.
+    /// The state of one server, or the state that all members of a cluster share.
     pub(super) state: Arc<Mutex<State>>,
-    /// Which of the members this is; 0 for a server of its own.
+    /// The number of this member; 0 for a server that stands alone.
     pub(super) member: usize,
-    /// No new connections.
+    /// Cancelled when the server accepts no new connections any more.
     pub(super) draining: CancellationToken,
-    /// Everything ends.
+    /// Cancelled when everything ends.
     pub(super) stopped: CancellationToken,
 }
 
 impl Shared {
-    /// The state, for a moment: never kept across an await.
+    /// Locks the state. The guard must not be held across an await.
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,4 +1,4 @@
-//! What a server presents, and whom it lets in.
+//! The TLS configuration of a server: its certificate, and the clients that it accepts.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -10,8 +10,8 @@ use rustls::{RootCertStore, ServerConfig};
 use crate::error::{Error, ErrorKind, Result};
 use crate::tls::{Pem, provider};
 
-/// Makes the configuration for [`ServerBuilder::tls`](super::ServerBuilder::tls) from certificates in PEM form. TLS 1.2 and 1.3, with the same
-/// provider of cryptography as [clients](crate::Tls).
+/// Makes the configuration for [`ServerBuilder::tls`](super::ServerBuilder::tls) from certificates in PEM form. It
+/// supports TLS 1.2 and 1.3, with the same provider of cryptography as [clients](crate::Tls).
 ///
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -32,7 +32,8 @@ pub struct ServerTls {
 }
 
 impl ServerTls {
-    /// Of files: the certificate, with those between it and its authority behind it, and its private key.
+    /// Reads files: the certificate, followed by the intermediate certificates up to its authority, and its private
+    /// key.
     pub fn pem_files(certificate: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
         Self {
             certificate: Pem::File(certificate.into()),
@@ -41,7 +42,7 @@ impl ServerTls {
         }
     }
 
-    /// The same, from memory.
+    /// Takes the same content from memory.
     pub fn pem(certificate: impl Into<Vec<u8>>, key: impl Into<Vec<u8>>) -> Self {
         Self {
             certificate: Pem::text(certificate),
@@ -50,24 +51,24 @@ impl ServerTls {
         }
     }
 
-    /// Lets in only clients that present a certificate of an authority in this file. Default: everybody.
+    /// Accepts only clients that present a certificate of an authority in this file. Default: accepts every client.
     pub fn client_ca_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.client_authorities.push(Pem::File(path.into()));
         self
     }
 
-    /// The same, from memory.
+    /// Takes the same content from memory.
     pub fn client_ca_pem(mut self, pem: impl Into<Vec<u8>>) -> Self {
         self.client_authorities.push(Pem::text(pem));
         self
     }
 
-    /// Reads everything.
+    /// Reads all files and makes the configuration.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput), naming the file and the problem; also where there is no provider of
-    /// cryptography.
+    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput), naming the file and the problem; also if there is
+    /// no provider of cryptography.
     pub fn config(self) -> Result<Arc<ServerConfig>> {
         self.read().map(Arc::new).map_err(|problem| {
             Error::new(
@@ -105,7 +106,7 @@ impl ServerTls {
     }
 }
 
-/// Names of files, no contents.
+/// Shows the names of files, but no contents.
 impl fmt::Debug for ServerTls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ServerTls")

@@ -1,7 +1,7 @@
-//! An acquire: a try, and a wait if that is refused and there is time.
+//! An acquire: a try, followed by a wait if the try is refused and there is time.
 //!
-//! Tries are ended by the timeout layer; an acquire that waits ends here, to the moment. What most of them need is kept in place; what
-//! few come to is boxed.
+//! The timeout layer ends tries. An acquire that waits ends here, at its exact time. The state that most acquires need
+//! is stored inline; the state that few reach is boxed.
 
 use std::borrow::Borrow;
 use std::future::Future;
@@ -34,13 +34,13 @@ pin_project! {
     pub(crate) struct Acquiring<'a, H> {
         request: AcquireRequest,
         stage: Stage<'a>,
-        // Of its shard, once it has begun.
+        // The index of its shard, after it has begun.
         shard: usize,
-        // None: it does not wait.
+        // `None` if it does not wait.
         until: Option<Instant>,
         #[pin]
         alarm: Option<Sleep>,
-        // Dropped last: what comes of the request is given back before the client may end.
+        // Dropped last, so that everything the request brings is released before the client can end.
         core: H,
     }
 }
@@ -53,7 +53,7 @@ enum Stage<'a> {
     IsLost(Boxed<'a, Result<Response>>),
     /// Ends by itself.
     Waits(Boxed<'a, Result<Response>>),
-    /// Answered. Nothing is kept, however long the future is.
+    /// Answered. No state is kept, even if the future lives on.
     Over,
 }
 
@@ -77,7 +77,7 @@ impl<'a, H: Borrow<Arc<Core>> + Clone + Send + 'a> Future for Acquiring<'a, H> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Response>> {
         let answer = ready!(self.as_mut().advance(cx));
         let this = self.project();
-        // What is granted from now on is given back, and room that comes is left to others.
+        // From now on, a grant is released, and room that becomes free is left to others.
         *this.stage = Stage::Over;
         if this.request.wait.is_zero() {
             this.request.waits_for(WaitsFor::Layers);
@@ -87,14 +87,14 @@ impl<'a, H: Borrow<Arc<Core>> + Clone + Send + 'a> Future for Acquiring<'a, H> {
 }
 
 impl<'a, H: Borrow<Arc<Core>> + Clone + Send + 'a> Acquiring<'a, H> {
-    /// Goes on as far as it can.
+    /// Advances as far as possible.
     fn advance(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Response>> {
         let mut this = self.project();
         let core: &Arc<Core> = (*this.core).borrow();
         loop {
             let next = match this.stage {
                 Stage::Begins(reserved) => {
-                    // Where all of them fail at once, a task that goes on asking leaves the others their turn.
+                    // If all acquires fail at once, a task that retries in a loop must leave other tasks their turn.
                     ready!(pin!(consume_budget()).poll(cx));
                     let place = core.topology.route(&this.request.key)?;
                     let wait = this.request.wait;
@@ -110,7 +110,7 @@ impl<'a, H: Borrow<Arc<Core>> + Clone + Send + 'a> Acquiring<'a, H> {
                         break;
                     };
                     let place = core.topology.shard(*this.shard)?;
-                    // Rooms are never closed.
+                    // The semaphore is never closed.
                     tried(core, place, this.request, room.map_err(|_| place.gone())?)?
                 }
                 Stage::IsTried(answer) => match Pin::new(answer).poll(cx) {
@@ -174,17 +174,17 @@ fn tried<'a>(
     Ok(Stage::IsTried(answer))
 }
 
-/// What a try has brought: a grant, or the server's word that the key is held.
+/// Interprets the answer to a try: a grant, or the server's answer that the key is held.
 fn granted_or_refused(answer: Result<Acquired>, core: &Arc<Core>) -> Result<std::result::Result<Response, Refusal>> {
     Ok(match answer? {
         Acquired::Lease(held) => Ok(granted(held, false, core)),
-        // A place that was not asked for is given up by being dropped.
+        // Dropping a queue position that was not requested gives it up.
         Acquired::Queued(place) => Err(place.refusal),
         Acquired::Busy(refused) => Err(refused),
     })
 }
 
-/// Waits for its turn, until then.
+/// Waits for the turn until this instant.
 async fn wait(
     core: impl Borrow<Arc<Core>>,
     shard: usize,
@@ -194,7 +194,7 @@ async fn wait(
 ) -> Result<Response> {
     let core = core.borrow();
     let place = core.topology.shard(shard)?;
-    // Known to the shard once it waits.
+    // The shard knows it once the wait has begun.
     let mut progress = None;
     let asked = ask(place, &place.waiting_room, None, |ask| {
         let mut acquire = acquire_message(core, &request, ask)?;
@@ -217,7 +217,7 @@ async fn wait(
     }
 }
 
-/// Its time is over, and no server has said anything.
+/// Returns the error of an acquire whose time is over before any server has answered.
 fn out_of_time(place: &ShardPlace, request: &AcquireRequest, was_sent: bool) -> Error {
     let budget = Budget::Unanswered(request.wait);
     match shard_is_away(place) {

@@ -1,4 +1,4 @@
-//! Asking a shard: room, a message, the answer.
+//! Sends a request to a shard: takes room, sends a message, and waits for the answer.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::shard::acquire::Acquire;
 use crate::shard::ask::Ask;
 use crate::shard::held::{Acquired, HeldLease};
 
-/// Room that was got by waiting for it, and of which shard.
+/// A permit for room that `poll_ready` waited for, with the index of its shard.
 pub(super) type Reserved = Option<(usize, OwnedSemaphorePermit)>;
 
 /// Waits for room, sends a message, and waits for its answer.
@@ -35,12 +35,12 @@ pub(super) async fn ask<T>(
 async fn take_room(place: &ShardPlace, room: &Arc<Semaphore>, reserved: Reserved) -> Result<OwnedSemaphorePermit> {
     match room_now(place, room, reserved) {
         Some(room) => Ok(room),
-        // Rooms are never closed.
+        // The semaphore is never closed.
         None => Arc::clone(room).acquire_owned().await.map_err(|_| place.gone()),
     }
 }
 
-/// Takes room, if there is any now.
+/// Takes a permit for room, if there is one now.
 pub(super) fn room_now(place: &ShardPlace, room: &Arc<Semaphore>, reserved: Reserved) -> Option<OwnedSemaphorePermit> {
     match reserved {
         Some((shard, room)) if shard == place.index => Some(room),
@@ -48,7 +48,7 @@ pub(super) fn room_now(place: &ShardPlace, room: &Arc<Semaphore>, reserved: Rese
     }
 }
 
-/// The shard was gone before it answered.
+/// Returns the error of a shard that was gone before it answered.
 pub(super) async fn lost(core: Arc<Core>, shard: usize) -> Result<Response> {
     Err(core.topology.shard(shard)?.lost().await)
 }

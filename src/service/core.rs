@@ -1,4 +1,4 @@
-//! What all clones of a client, and all its leases, keep alive together.
+//! The state that all clones of a client and all its leases share and keep alive.
 
 use std::borrow::Borrow;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -26,31 +26,31 @@ use crate::telemetry::level::Level;
 use crate::telemetry::sink::Sink;
 use crate::unwind::catch;
 
-/// The heart of a client.
+/// The shared state of a client.
 ///
-/// The layers that users add stand between a client and its dispatch, so they are kept here, made once; and the dispatch
-/// within them points back here, weakly, since leases that it hands out keep this alive.
+/// The users' layers stand between a client and its dispatch, so they are created once and stored here. The dispatch
+/// inside of them points back to this value weakly, since the leases that it hands out keep this value alive.
 pub(crate) struct Core {
     pub(crate) topology: Arc<Topology>,
     pub(crate) config: Config,
     pub(crate) routes: Arc<Routes>,
-    /// Where requests are counted, if anybody records it.
+    /// The metrics of requests, if there is a recorder.
     pub(crate) metrics: Option<Arc<RequestMetrics>>,
     pub(crate) explainer: Arc<Explainer>,
-    /// Its signal connections.
+    /// The client's signal connections.
     pub(crate) signals: Family,
     emitters: Arc<Emitters>,
     ending: Ending,
-    /// Closes the client when it is dropped: nobody uses it any more then.
+    /// Closes the client when it is dropped, which happens after its last use.
     router: RouterRef,
-    /// The dispatch with the layers of the user's around it, if there are any.
+    /// The dispatch inside the users' layers, if there are any.
     pub(super) layered: Option<ClientService>,
-    /// Shown for as long as the client lives.
+    /// A gauge that is shown for as long as the client lives.
     _build_info: Level,
 }
 
 impl Core {
-    /// `wrap`: puts the layers of the user's around the dispatch to this core, if there are any.
+    /// Starts a client. `wrap` puts the users' layers, if there are any, around the dispatch to this core.
     pub(super) fn start(
         config: Config,
         is_direct: bool,
@@ -62,7 +62,7 @@ impl Core {
             shards: config.shards.len(),
             client: config.name.clone(),
         };
-        // Before anything is started: the recorder is the user's code.
+        // Before anything is started, because the recorder is a user's code.
         let (build_info, metrics) = catch(|| measure(&config, &routes)).map_err(|panic| {
             Error::new(
                 ErrorKind::InvalidInput,
@@ -95,18 +95,18 @@ impl Core {
         }))
     }
 
-    /// The connection over which a shard's signals are emitted.
+    /// Returns the connection over which a shard's signals are emitted.
     pub(super) fn emitter(&self, shard: usize) -> Result<Arc<Link>> {
         self.emitters.get(shard, &self.config, &self.signals)
     }
 
-    /// Has everything end: from now on nothing is started any more. What the shards report, each for itself, and when the signal
-    /// connections are closed. Dropping these makes no difference.
+    /// Ends everything: from now on, nothing is started any more. Returns the shards' reports, and a future that
+    /// completes when the signal connections are closed. Dropping these makes no difference.
     pub(crate) fn shut_down(
         &self,
         until: Instant,
     ) -> (Vec<oneshot::Receiver<ShutdownReport>>, impl Future<Output = ()> + use<>) {
-        // First of all: a shard that ends before that would count as dead, and be started again.
+        // First, because a shard that ends before this would count as dead, and would be started again.
         self.ending.begin(shut_down());
         let mut reports = Vec::new();
         for shard in &self.topology.shards {
@@ -117,24 +117,24 @@ impl Core {
                 reports.push(report);
             }
         }
-        // It knows those whose actors have died.
+        // The router knows the shards whose actors have died.
         self.router.close(until);
         (reports, self.signals.close(&shut_down()))
     }
 
-    /// Whether users put layers around the dispatch.
+    /// Whether users' layers are around the dispatch.
     pub(crate) fn has_layers(&self) -> bool {
         self.layered.is_some()
     }
 }
 
-/// How a dispatch gets at its core: borrowed for a single call, or weakly by one that lives on, since that may stand within
-/// the core's own layers.
+/// How a dispatch accesses its core. A single call borrows it. A long-lived dispatch refers to it weakly, because the
+/// dispatch may be part of the core's own layers.
 pub(crate) trait CoreRef<'a>: Clone {
-    /// What keeps the core while a request is under way.
+    /// What keeps the core alive while a request is under way.
     type Held: Borrow<Arc<Core>> + Clone + Send + Unpin + 'a;
 
-    /// The core, unless everybody who used it was dropped.
+    /// Returns the core, unless all its users were dropped.
     fn hold(&self) -> Option<Self::Held>;
 }
 
@@ -154,7 +154,7 @@ impl CoreRef<'static> for Weak<Core> {
     }
 }
 
-/// A layer kept its service for longer than anybody kept the client.
+/// Returns the error for a layer that kept its service after all users of the client were dropped.
 pub(super) fn nobody_is_left() -> Error {
     Error::new(
         ErrorKind::Shutdown,
@@ -162,7 +162,8 @@ pub(super) fn nobody_is_left() -> Error {
     )
 }
 
-/// Tells the recorder what there is to record; whether there is one; what is counted of requests, if so.
+/// Describes all metrics to the recorder. Returns a gauge of the build, and the metrics of requests if there is a
+/// recorder.
 fn measure(config: &Config, routes: &Routes) -> (Level, Option<RequestMetrics>) {
     config.sink.describe_all();
     let build_info = build_info(&config.sink);
@@ -178,8 +179,8 @@ fn build_info(sink: &Sink) -> Level {
     level
 }
 
-/// The connections over which signals are emitted, one for each shard, made when it is first needed, and anew when it has died. They own
-/// nothing, and nothing comes over them.
+/// The connections over which signals are emitted, one per shard. Each is created on demand, and again after it has
+/// died. They own nothing, and receive no signals.
 struct Emitters(Box<[Mutex<Option<Arc<Link>>>]>);
 
 impl Emitters {
@@ -201,7 +202,7 @@ impl Emitters {
         Ok(Arc::clone(place.insert(Arc::new(link))))
     }
 
-    /// Why a shard's is not connected, if it is not.
+    /// Returns why a shard's connection is not connected, if it is not.
     fn last_error(&self, shard: usize) -> Option<Error> {
         let place = self.0.get(shard)?.lock().unwrap_or_else(PoisonError::into_inner);
         let health = place.as_ref()?.health.borrow();
@@ -209,12 +210,12 @@ impl Emitters {
     }
 }
 
-/// Knows whether the shard of a request that was not answered is there.
+/// Finds out whether the shard of an unanswered request is connected.
 pub(crate) struct Explainer {
     topology: Arc<Topology>,
     routes: Routes,
     emitters: Arc<Emitters>,
-    /// No layer of the user's stands before the dispatch.
+    /// Whether no user's layer is in front of the dispatch.
     is_direct: bool,
 }
 
@@ -251,7 +252,7 @@ impl Explain for Arc<Explainer> {
     }
 }
 
-/// The shard is not connected, or closed, and why.
+/// Returns the error of a shard that is not connected or is closed.
 pub(super) fn shard_is_away(place: &ShardPlace) -> Option<Error> {
     let health = place.health.borrow();
     match &health.state {
@@ -280,7 +281,7 @@ fn no_room(place: &ShardPlace, operation: Operation, budget: Budget) -> Option<E
     full.then(|| ready_too_late(budget).at(&place.endpoint()))
 }
 
-/// There was no room for a request in time.
+/// Returns the error of a request for which there was no room in time.
 pub(super) fn ready_too_late(budget: Budget) -> Error {
     let message = format!(
         "no room for another request within {budget}: the servers, or a layer of this client, do not keep up (see \

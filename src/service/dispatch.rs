@@ -1,8 +1,8 @@
-//! The leaf of the service: hands a request to the actor of its shard and waits for the answer.
+//! The innermost service: it passes a request to the actor of its shard and waits for the answer.
 //!
-//! A dropped future leaks nothing. Each step is one message with a channel for its answer; when the future is dropped
-//! the channel closes, and the actor either does not send the request at all, or gives back what comes of it. A release has no
-//! channel, and goes on when its future is dropped: its answer comes through the cell of its lease.
+//! A dropped future leaks nothing. Each step is one message with a channel for its answer. Dropping the future closes
+//! the channel, and the actor then either does not send the request, or releases what it brings. A release has no
+//! channel and continues when its future is dropped: its answer comes through the cell of its lease.
 
 use std::borrow::Borrow;
 use std::future::{Future, ready};
@@ -33,8 +33,8 @@ use crate::shard::question::Question;
 use crate::signal::SignalConn;
 
 pin_project! {
-    /// The answer to a request, on its way. That to an acquire that is granted at once needs no box, and that to a release: these are what
-    /// clients are used for.
+    /// The future answer to a request. Acquires that are granted at once and releases need no box, because these are
+    /// the most frequent requests.
     #[project = AnswerProjection]
     pub(crate) enum AnswerFuture<'a, C: CoreRef<'a>> {
         Boxed {
@@ -82,9 +82,9 @@ impl<'a, C: CoreRef<'a>> Future for AnswerFuture<'a, C> {
 /// The service without any layer.
 pub(crate) struct Dispatch<C> {
     core: C,
-    /// Made when all shards are full: whoever gets room first makes the service ready.
+    /// Created when all shards are full. The first one that gets room makes the service ready.
     queues: Vec<PollSemaphore>,
-    /// Room that was got by waiting for it, and of which shard.
+    /// The room that `poll_ready` waited for, and its shard.
     reserved: Reserved,
 }
 
@@ -97,8 +97,8 @@ impl<C> Dispatch<C> {
         }
     }
 
-    /// Ready while any shard has room. Which shard a request goes to is known only when it is called: if that one has no
-    /// room while others have, the call itself waits for it, within its time.
+    /// Ready while any shard has room. The shard of a request is known only when it is called. If that shard has no
+    /// room while others have, the call itself waits for room, within its time.
     pub(crate) fn poll_ready<'a>(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>>
     where
         C: CoreRef<'a>,
@@ -151,7 +151,7 @@ impl<C> Dispatch<C> {
     }
 }
 
-/// A clone has reserved nothing.
+/// A clone has no reserved room.
 impl<C: Clone> Clone for Dispatch<C> {
     fn clone(&self) -> Self {
         Self::new(self.core.clone())
@@ -172,7 +172,8 @@ impl Service<Request> for Dispatch<Weak<Core>> {
     }
 }
 
-/// Takes what is free, or a place in its queue. That needs a connection of its own: where all are taken it waits for one.
+/// Acquires a free key, or takes a position in its queue. The position needs a connection of its own; if the limits
+/// allow no more, the request waits for one.
 async fn enqueue(core: impl Borrow<Arc<Core>>, request: AcquireRequest) -> Result<Response> {
     let core = core.borrow();
     let place = core.topology.route(&request.key)?;
@@ -211,7 +212,7 @@ async fn collect(core: impl Borrow<Arc<Core>>, queued: QueuePlace, wait: Duratio
     if wait.is_zero() {
         return collect.await;
     }
-    // The server counts whole seconds; the time of the caller is kept exactly here.
+    // The server counts whole seconds; this timeout keeps the caller's exact time.
     let outcome = timeout_at(until, collect).await;
     outcome.unwrap_or_else(|_| {
         Err(match shard_is_away(place) {
@@ -221,7 +222,7 @@ async fn collect(core: impl Borrow<Arc<Core>>, queued: QueuePlace, wait: Duratio
     })
 }
 
-/// If it is not on its way yet, it is now.
+/// Sends the release, unless it was sent already.
 fn release<'a, C: CoreRef<'a>>(core: C::Held, lease: Lease) -> AnswerFuture<'a, C> {
     let (key, answer) = lease.give_back();
     let routed = core.borrow().topology.route(&key).map(|place| place.index);

@@ -1,4 +1,4 @@
-//! What a client hands out, leases and places in queues, and the way back to the client.
+//! What a client hands out, namely leases and queue positions, and their way back to the client.
 
 use std::any::Any;
 use std::fmt;
@@ -17,17 +17,17 @@ use crate::shard::held::{HeldLease, HeldPlace};
 use crate::take::Take;
 use crate::types::{Fence, Key, Kind, Token, Ttl};
 
-/// The client that a lease or place came from, which they keep alive. Only the [`stack`](super::stack) knows what it is, since a client's
-/// requests carry leases.
+/// The client that a lease or queue position came from, and which it keeps alive. Only [`stack`](super::stack) knows
+/// the type, because a client's requests carry leases.
 pub(crate) type Origin = Arc<dyn Any + Send + Sync>;
 
-/// A lease that is held: renewed in the background until it is released, dropped or lost.
+/// A held lease. It is renewed in the background until it is released, dropped or lost.
 ///
-/// [`LockGuard`](crate::LockGuard) and [`SemaphorePermit`](crate::SemaphorePermit) dereference to it. It keeps its client alive. Dropping it gives the lease back
-/// in the background, from any thread, inside a runtime or not.
+/// [`LockGuard`](crate::LockGuard) and [`SemaphorePermit`](crate::SemaphorePermit) dereference to it. A lease keeps its
+/// client alive. Dropping it releases the lease in the background, from any thread, inside or outside of a runtime.
 pub struct Lease {
     held: HeldLease,
-    // Dropped after `held`, so that the release is on its way before the client may end.
+    // Dropped after `held`, so that the release is sent before the client can end.
     client: Origin,
 }
 
@@ -36,39 +36,41 @@ impl Lease {
         Self { held, client }
     }
 
-    /// Sends the release at once, if that was not done; the server's answer comes later.
+    /// Sends the release at once, unless it was sent already. The server's answer comes later.
     pub(crate) fn give_back(self) -> (Key, ReleaseAnswer) {
         let key = self.held.cell.key.clone();
         (key, self.held.release())
     }
 
-    /// What is known of it.
+    /// Returns the state of the lease.
     pub(crate) fn cell(&self) -> &Arc<LeaseCell> {
         &self.held.cell
     }
 
-    /// What is held.
+    /// Returns the key.
     #[must_use]
     pub fn key(&self) -> &Key {
         &self.held.cell.key
     }
 
-    /// Whether it is a lock or a slot of a semaphore.
+    /// Returns whether the lease is for a lock or for a slot of a semaphore.
     #[must_use]
     pub fn kind(&self) -> Kind {
         self.held.cell.kind
     }
 
-    /// The secret with which the server knows this grant.
+    /// Returns the secret by which the server identifies this grant.
     #[must_use]
     pub fn token(&self) -> &Token {
         &self.held.cell.token
     }
 
-    /// A number that grows with every grant of this key: hand it to whatever the lock protects, and have it refuse what comes
-    /// with a smaller one. `None` if the server is not known to make fences, as servers do from release 2.1 on; see [`Fencing`].
+    /// Returns a number that grows with every grant of this key. Pass it to the resource that the lock protects, and
+    /// let the resource refuse requests with a smaller number. `None` if the server is not known to make fences;
+    /// servers do from release 2.1 on. See [`Fencing`].
     ///
-    /// By default the first grant over a new connection may have none. What depends on fences insists on them:
+    /// By default, the first grant over a new connection may have no fence. Code that depends on fences must require
+    /// them:
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -96,7 +98,7 @@ impl Lease {
     }
 
     /// Returns the [`fence`](Self::fence), or an error that says what is missing. With
-    /// [`Fencing::Required`](crate::Fencing::Required) every lease has one.
+    /// [`Fencing::Required`](crate::Fencing::Required), every lease has a fence.
     ///
     /// # Errors
     ///
@@ -114,13 +116,14 @@ impl Lease {
         })
     }
 
-    /// How long the server keeps the lease after each renewal.
+    /// Returns how long the server keeps the lease after each renewal.
     #[must_use]
     pub fn ttl(&self) -> Ttl {
         self.held.cell.ttl
     }
 
-    /// How long it is sure to be held if nothing more is heard from the server; zero if it is lost.
+    /// Returns how long the lease is certainly held if nothing more is heard from the server; zero if it is lost or
+    /// released.
     #[must_use]
     pub fn remaining(&self) -> Duration {
         match self.state() {
@@ -129,38 +132,38 @@ impl Lease {
         }
     }
 
-    /// Returns whether it is held, as far as can be known here. Looks at the clock, so it is right even while the runtime is
-    /// stalled.
+    /// Returns whether the lease is held, as far as the client can know. It reads the clock, so it is right even while
+    /// the runtime is stalled.
     ///
-    /// On Linux and Android the time for which the machine was suspended counts, so it is right as soon as the machine wakes. On other
-    /// systems the clock may stand still in a suspend. On all of them the machine can be suspended right after this has returned `true`:
-    /// whatever the lease protects should check the [`fence`](Self::fence).
+    /// On Linux and Android, the time for which the machine was suspended counts, so the result is right as soon as the
+    /// machine wakes. On other systems, the clock may stand still during a suspend. On every system, the machine can be
+    /// suspended right after this returned `true`: the protected resource should check the [`fence`](Self::fence).
     #[must_use]
     pub fn is_held(&self) -> bool {
         matches!(self.state(), LeaseState::Held | LeaseState::Suspect)
     }
 
-    /// What is known about it.
+    /// Returns what is known about the lease.
     #[must_use]
     pub fn state(&self) -> LeaseState {
         self.held.cell.state()
     }
 
-    /// Whether the key was held when this lease was asked for, so that it had to be waited for.
+    /// Returns whether another holder had the key when this lease was requested, so that the caller had to wait.
     #[must_use]
     pub fn was_contended(&self) -> bool {
         self.held.cell.was_contended()
     }
 
-    /// Resolves with the reason when the lease is lost: before time lets the server grant it to anybody else. A
-    /// connection that is cut is told at once, but what the server did in the moment before nobody can know: that is
-    /// what [`fence`](Self::fence) is for.
+    /// Waits until the lease is lost, and returns the reason. This happens before enough time has passed for the server
+    /// to grant the lease to another client. The loss of a connection is reported at once; but no client can know what
+    /// the server did in the moment before. For that case there is the [`fence`](Self::fence).
     ///
-    /// The future does not borrow the guard. It can be had any number of times, also after the fact, and never resolves
-    /// once the lease was released.
+    /// The future does not borrow the guard. It can be created any number of times, also after the loss. It never
+    /// completes if the lease is released.
     ///
-    /// After a suspend of the machine it resolves within a second of the wake-up on Linux and Android, where the time of the suspend
-    /// counts. See [`is_held`](Self::is_held) for other systems.
+    /// After a suspend of the machine, it completes within a second of the wake-up on Linux and Android, where the
+    /// suspended time counts. For other systems see [`is_held`](Self::is_held).
     ///
     /// # Cancel safety
     ///
@@ -184,7 +187,7 @@ impl Lease {
         async move { cell.lost().await }
     }
 
-    /// A token that is cancelled when the lease is lost.
+    /// Returns a token that is cancelled when the lease is lost.
     #[must_use]
     pub fn cancellation_token(&self) -> CancellationToken {
         self.held.cell.cancellation_token()
@@ -194,11 +197,11 @@ impl Lease {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::LeaseLost`] if the lease was lost before the future was done; the future is dropped then.
+    /// [`ErrorKind::LeaseLost`] if the lease was lost before the future completed; the future is dropped in that case.
     ///
     /// # Cancel safety
     ///
-    /// As the future's; the lease stays held.
+    /// As the future's. The lease stays held.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -219,7 +222,7 @@ impl Lease {
         }
     }
 
-    /// Whether it is held; if not, why it is lost.
+    /// Returns an error with the reason if the lease is lost.
     pub(crate) fn check(&self) -> Result<()> {
         match self.state() {
             LeaseState::Lost(reason) => Err(self.lost_because(reason)),
@@ -234,8 +237,8 @@ impl Lease {
         )
     }
 
-    /// Sends the release at once. It can still be asked how that went, by [`give_back`](Self::give_back): best by the task that `waker`
-    /// wakes.
+    /// Sends the release at once. [`give_back`](Self::give_back) still returns its outcome; the task that `waker` wakes
+    /// should await it.
     pub(super) fn begin_release(&mut self, waker: &Waker) {
         self.held.begin_release(Some(waker));
     }
@@ -256,17 +259,17 @@ impl Take for Lease {
     }
 }
 
-/// Without the token.
+/// Does not show the secret part of the token.
 impl fmt::Debug for Lease {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(&*self.held.cell, f)
     }
 }
 
-/// A place in a queue, as the service hands it out. [`Ticket`](crate::Ticket) is this, for users of the handles.
+/// A queue position, as the service hands it out. The handles wrap it as [`Ticket`](crate::Ticket).
 pub struct QueuePlace {
     held: HeldPlace,
-    // Dropped after `held`, so that the place is given up before the client may end.
+    // Dropped after `held`, so that the position is given up before the client can end.
     client: Origin,
 }
 
@@ -275,13 +278,13 @@ impl QueuePlace {
         Self { held, client }
     }
 
-    /// What is waited for.
+    /// Returns the key.
     #[must_use]
     pub fn key(&self) -> &Key {
         &self.held.key
     }
 
-    /// Whether it is a lock or a slot of a semaphore.
+    /// Returns whether the position is for a lock or for a slot of a semaphore.
     #[must_use]
     pub fn kind(&self) -> Kind {
         self.held.target.kind()

@@ -12,7 +12,7 @@ use super::request::{Request, Response};
 use super::user_layer::{ClientService, UserLayer};
 use crate::error::{Error, Result};
 
-/// Puts layers around the dispatch, the first outermost. Nothing if there are none.
+/// Wraps the dispatch in the layers; the first one is outermost. Returns `None` if there are no layers.
 pub(super) fn wrap(layers: &[UserLayer], dispatch: Dispatch<Weak<Core>>) -> Option<ClientService> {
     if layers.is_empty() {
         return None;
@@ -21,7 +21,7 @@ pub(super) fn wrap(layers: &[UserLayer], dispatch: Dispatch<Weak<Core>>) -> Opti
     Some(layers.iter().rev().fold(innermost, |inner, layer| layer.around(inner)))
 }
 
-/// The dispatch, with or without layers around it. A client without any has no box to go through.
+/// The dispatch, with or without a user's layers around it. Without layers, a call passes no box.
 #[derive(Clone)]
 pub(crate) enum Inner<C> {
     Plain(Dispatch<C>),
@@ -29,7 +29,7 @@ pub(crate) enum Inner<C> {
 }
 
 impl<C> Inner<C> {
-    /// The way to the dispatch of a core, through the layers that users added.
+    /// Returns the access to the dispatch of a core, through the users' layers if there are any.
     pub(super) fn of(core: &Core, reference: C) -> Self {
         match &core.layered {
             Some(layered) => Self::Layered(layered.clone()),
@@ -77,7 +77,7 @@ impl<'a> Service<Request> for Inner<&'a Arc<Core>> {
     }
 }
 
-/// For a service that lives on.
+/// For a long-lived service.
 impl Service<Request> for Inner<Weak<Core>> {
     type Response = Response;
     type Error = Error;

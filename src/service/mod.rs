@@ -1,6 +1,6 @@
-//! Every operation is a request to one tower service; the handles are its users like any other.
+//! The service: every operation is a request to one tower service, and the handles use it like any other caller.
 //!
-//! The way of a request: span, metrics, timeout, the layers of the user's, dispatch. See [`stack`].
+//! A request passes the span, metrics, timeout, the users' layers, and the dispatch. See [`stack`].
 
 mod acquiring;
 mod asking;

@@ -1,9 +1,9 @@
-//! How a request ended, as metrics and spans name it.
+//! The outcome of a request, as metrics and spans name it.
 
 use super::request::Response;
 use crate::error::{ErrorKind, Result};
 
-/// How a request ended.
+/// The outcome of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
     Granted,
@@ -18,7 +18,7 @@ pub(crate) enum Outcome {
     Failed(ErrorKind),
 }
 
-/// How many there are besides the failures.
+/// The number of outcomes that are not failures.
 const NOT_FAILED: usize = 8;
 
 impl Outcome {
@@ -51,7 +51,7 @@ impl Outcome {
         }
     }
 
-    /// Its place among all of them, below [`COUNT`](Self::COUNT).
+    /// Returns the index of the outcome, below [`COUNT`](Self::COUNT).
     pub(crate) fn index(self) -> usize {
         match self {
             Self::Granted => 0,

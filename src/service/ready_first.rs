@@ -1,4 +1,5 @@
-//! Readiness as a part of the call: what handles use, so that a wait for room is timed and measured with the rest.
+//! Makes readiness a part of the call. The handles use this, so that a wait for room is timed and measured with the
+//! rest.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -32,7 +33,7 @@ where
     #[inline(always)]
     fn call(&mut self, request: Request) -> Self::Future {
         let mut service = self.0.clone();
-        // As a rule it is ready; if not, it is asked again by the task that is to be woken.
+        // The service usually is ready. If not, the task that must be woken polls it again.
         match service.poll_ready(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(Ok(())) => ReadyFirstFuture {
                 waiting: None,
@@ -67,8 +68,9 @@ impl<S: Service<Request, Response = Response, Error = Error>> Waiting<S> {
         }
     }
 
-    /// Ready when the request can be sent, with what is left of its wait. Room that comes when that is over comes too late, as it does
-    /// to a process that was stopped meanwhile: a request that may not wait any more would be a try, which has no end of its own.
+    /// Ready when the request can be sent; its wait is reduced by the time that has passed. Room that becomes free when
+    /// the wait is over comes too late, as it does for a process that was stopped meanwhile. A request with no wait
+    /// left would be a try, which nothing would end.
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
         let (waited, wait) = (self.since.elapsed(), self.request.wait());
         let Some(alarm) = &mut self.alarm else {
@@ -84,8 +86,8 @@ impl<S: Service<Request, Response = Response, Error = Error>> Waiting<S> {
 }
 
 pin_project! {
-    /// Waits until the service is ready, calls it, and waits for its answer. What the first takes is taken off the time
-    /// that the request itself may wait.
+    /// Waits until the service is ready, calls it, and waits for its answer. The time until it is ready is subtracted
+    /// from the request's own wait.
     pub(crate) struct ReadyFirstFuture<S: Service<Request>> {
         waiting: Option<Box<Waiting<S>>>,
         #[pin]
@@ -106,7 +108,7 @@ where
                 return called.poll(cx);
             }
             let Some(waiting) = this.waiting else {
-                // It was polled after its end.
+                // The future was polled after its end.
                 return Poll::Pending;
             };
             ready!(waiting.poll_ready(cx))?;
@@ -134,7 +136,7 @@ mod tests {
 
     const WAIT: Duration = Duration::from_secs(1);
 
-    /// A service that is ready when it is told to be, and answers nothing.
+    /// A service that becomes ready when a test says so, and never answers.
     #[derive(Clone, Default)]
     struct Late {
         is_ready: Arc<AtomicBool>,
@@ -173,7 +175,7 @@ mod tests {
             let service = Late::default();
             let mut waiting = pin!(ReadyFirst(service.clone()).call(request()));
             assert!(poll_fn(|cx| Poll::Ready(waiting.as_mut().poll(cx).is_pending())).await);
-            // The process was stopped: when it goes on, room and the end of the wait are there at once.
+            // The process was stopped. When it continues, there is room and the wait is over at the same time.
             service.is_ready.store(true, Ordering::Relaxed);
             tokio::time::advance(WAIT + late).await;
             let answer = poll_fn(|cx| Poll::Ready(waiting.as_mut().poll(cx))).await;

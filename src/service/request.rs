@@ -1,4 +1,4 @@
-//! What can be asked of a client, and what it answers.
+//! The requests to a client, and its answers.
 
 use std::fmt;
 use std::str::FromStr;
@@ -18,54 +18,54 @@ use crate::signal::{SignalConn, SignalOptions};
 use crate::stats::Stats;
 use crate::types::{Key, Kind, Target, Ttl};
 
-/// An operation. The handles ([`Lock`](crate::Lock) and the others) make these.
+/// An operation. The handles ([`Lock`](crate::Lock) and the others) create these.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Request {
     /// Acquires a lock or a slot. Answered with [`Response::Granted`] or [`Response::Busy`].
     Acquire(AcquireRequest),
-    /// Acquires it if it is free, and takes a place in its queue if not; does not wait. Answered with
+    /// Acquires the key if it is free, and otherwise takes a position in its queue; does not wait. Answered with
     /// [`Response::Granted`] or [`Response::Queued`].
     Enqueue(AcquireRequest),
-    /// Waits at a place that `Enqueue` gave, once. Answered with [`Response::Granted`].
+    /// Waits once at a position that `Enqueue` returned. Answered with [`Response::Granted`].
     Collect {
-        /// The place.
+        /// The position.
         place: QueuePlace,
-        /// For how long to wait.
+        /// How long to wait.
         wait: Duration,
     },
-    /// Gives a lease back. Answered with [`Response::Released`].
+    /// Releases a lease. Answered with [`Response::Released`].
     ///
-    /// A release cannot be stopped, only unheard: that of a guard is on its way before the first layer sees this request,
-    /// and a lease that is dropped is given back all the same.
+    /// A release cannot be stopped; only its answer can be lost. A guard's release is sent before the first layer sees
+    /// this request, and dropping a lease releases it too.
     Release(Lease),
-    /// The state of a shard's server. Answered with [`Response::Stats`].
+    /// Asks for the state of a shard's server. Answered with [`Response::Stats`].
     Stats {
         /// The shard's index.
         shard: usize,
     },
-    /// Waits until everything that a shard's cluster had committed is visible. Answered with [`Response::Visible`].
+    /// Waits until everything that a shard's cluster has committed is visible. Answered with [`Response::Visible`].
     Barrier {
         /// The shard's index.
         shard: usize,
     },
-    /// Has a shard's first server serve it again. Answered with [`Response::FailingBack`].
+    /// Makes a shard's first server serve it again. Answered with [`Response::FailingBack`].
     Failback {
         /// The shard's index.
         shard: usize,
     },
     /// Publishes a signal at the shard of its channel. Answered with [`Response::Delivered`].
     Emit {
-        /// Where.
+        /// The destination.
         channel: Channel,
-        /// What.
+        /// The text.
         payload: Payload,
     },
-    /// Connects to all shards for signals, and subscribes there. Answered with [`Response::Subscribed`].
+    /// Connects to all shards for signals, and subscribes at each. Answered with [`Response::Subscribed`].
     Subscribe(SubscribeRequest),
 }
 
-/// Signals that are wanted, from all shards.
+/// A subscription to signals, from all shards.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SubscribeRequest {
     pub(crate) pattern: Pattern,
@@ -74,7 +74,7 @@ pub struct SubscribeRequest {
 }
 
 impl SubscribeRequest {
-    /// Asks for all signals of the channels that match.
+    /// Subscribes to all signals of the matching channels.
     #[must_use]
     pub fn new(pattern: Pattern) -> Self {
         Self {
@@ -84,14 +84,15 @@ impl SubscribeRequest {
         }
     }
 
-    /// Asks for a share of them only: the others go to the other members of the group. What a group can lose is told at [`Group`].
+    /// Subscribes to a share of them only: the others go to other members of the group. [`Group`] says what a group can
+    /// lose.
     #[must_use]
     pub fn group(mut self, group: Group) -> Self {
         self.group = Some(group);
         self
     }
 
-    /// How they are received.
+    /// Sets the options of receiving signals.
     #[must_use]
     pub fn options(mut self, options: SignalOptions) -> Self {
         self.options = options;
@@ -99,7 +100,7 @@ impl SubscribeRequest {
     }
 }
 
-/// What kind of request it is. It is shown, parsed and serialized by its [name](Self::as_str).
+/// The kind of a request. It is shown, parsed and serialized as its [name](Self::as_str).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -127,7 +128,7 @@ pub enum Operation {
 }
 
 impl Operation {
-    /// All of them, in the order of their declaration.
+    /// All kinds, in the order of their declaration.
     pub(crate) const ALL: [Self; 10] = [
         Self::Acquire,
         Self::TryAcquire,
@@ -141,7 +142,7 @@ impl Operation {
         Self::Subscribe,
     ];
 
-    /// Its name as metrics and spans carry it.
+    /// Returns the name of the kind, as metrics and spans use it.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -165,11 +166,11 @@ impl fmt::Display for Operation {
     }
 }
 
-/// Reads a [name](Operation::as_str).
+/// Parses a [name](Operation::as_str).
 ///
 /// # Errors
 ///
-/// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput), with all names.
+/// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for an unknown name; the message lists all names.
 impl FromStr for Operation {
     type Err = Error;
 
@@ -179,7 +180,7 @@ impl FromStr for Operation {
 }
 
 impl Request {
-    /// What kind of request it is.
+    /// Returns the kind of the request.
     #[must_use]
     pub fn operation(&self) -> Operation {
         match self {
@@ -196,7 +197,7 @@ impl Request {
         }
     }
 
-    /// The shard that it names, if it is about one.
+    /// Returns the shard that the request names, if it names one.
     pub(crate) fn shard(&self) -> Option<usize> {
         match self {
             Self::Stats { shard } | Self::Barrier { shard } | Self::Failback { shard } => Some(*shard),
@@ -204,7 +205,7 @@ impl Request {
         }
     }
 
-    /// The span that covers it. Names of spans are fixed where they are written, so each operation has its line.
+    /// Creates the span of the request. The name of a span must be a constant, so each operation has its own line.
     pub(super) fn span(&self, shard: Option<usize>, client: Option<&str>) -> Span {
         let key = Escaped(self.key().map(Key::as_str).unwrap_or_default());
         let subject = Escaped(match self {
@@ -231,7 +232,7 @@ impl Request {
         }
     }
 
-    /// The key that it is about; none for what is about a shard, and for signals.
+    /// Returns the key, or `None` for requests about a shard and about signals.
     #[must_use]
     pub fn key(&self) -> Option<&Key> {
         match self {
@@ -242,7 +243,8 @@ impl Request {
         }
     }
 
-    /// Whether it is about a lock or a semaphore; none for what is about a shard, and for signals.
+    /// Returns whether the request is about a lock or a semaphore, or `None` for requests about a shard and about
+    /// signals.
     #[must_use]
     pub fn kind(&self) -> Option<Kind> {
         match self {
@@ -253,8 +255,8 @@ impl Request {
         }
     }
 
-    /// How long it may wait for other holders. The [timeout layer](crate::TimeoutLayer) allows the request timeout on top
-    /// of this.
+    /// Returns how long the request may wait for other holders. The [timeout layer](crate::TimeoutLayer) allows the
+    /// request timeout in addition.
     #[must_use]
     pub fn wait(&self) -> Duration {
         match self {
@@ -264,10 +266,11 @@ impl Request {
         }
     }
 
-    /// The same request once more, for a layer that tries again. What holds something (a place, a lease) can be asked for
-    /// only once; and a signal is never sent twice by itself: it may have been delivered.
+    /// Returns a copy of the request, for a layer that retries. A request that contains a queue position or a lease can
+    /// be sent only once, so it has no copy. Nor has a signal, which is never sent again automatically, because it may
+    /// have been delivered.
     ///
-    /// A second acquire while the first is under way may take a second grant; whichever is not handed on gives itself back.
+    /// A second acquire during the first may take a second grant. A grant that is not passed on is released.
     #[must_use]
     pub fn try_clone(&self) -> Option<Self> {
         match self {
@@ -281,14 +284,14 @@ impl Request {
         }
     }
 
-    /// Has it tell what it waits for, where that can be told.
+    /// Makes the request report what it waits for, if it can.
     pub(crate) fn track(&mut self) {
         if let Self::Acquire(acquire) | Self::Enqueue(acquire) = self {
             acquire.progress.get_or_insert_default();
         }
     }
 
-    /// So much of its own wait is over already.
+    /// Subtracts a time that has passed from the request's own wait.
     pub(crate) fn spend(&mut self, time: Duration) {
         match self {
             Self::Acquire(acquire) => acquire.wait = acquire.wait.saturating_sub(time),
@@ -298,18 +301,18 @@ impl Request {
     }
 }
 
-/// A lock or a slot that is wanted.
+/// A request for a lock or a slot.
 #[derive(Clone, PartialEq)]
 pub struct AcquireRequest {
     pub(crate) target: Target,
     pub(crate) key: Key,
     pub(crate) wait: Duration,
     pub(crate) ttl: Option<Ttl>,
-    /// None: as the client says.
+    /// `None` means the client's policy.
     pub(crate) renew_policy: Option<RenewPolicy>,
-    /// Its caller holds other leases of this client meanwhile.
+    /// Whether its caller holds other leases of this client while it waits.
     pub(crate) holding: bool,
-    /// What it waits for, while the timeout layer wants to know.
+    /// What it waits for, if the timeout layer needs to know.
     pub(crate) progress: Option<Progress>,
 }
 
@@ -326,7 +329,7 @@ impl fmt::Debug for AcquireRequest {
 }
 
 impl AcquireRequest {
-    /// Asks for it without waiting, with the server's default TTL.
+    /// Creates a request that does not wait and asks for the server's default TTL.
     #[must_use]
     pub fn new(target: Target, key: Key) -> Self {
         Self {
@@ -347,24 +350,25 @@ impl AcquireRequest {
         }
     }
 
-    /// Waits for it, for up to `timeout`. Without a wait a lock that is held is answered with [`Response::Busy`]. With one
-    /// it is an error of kind [`Timeout`](crate::ErrorKind::Timeout) when the time is over, if a server has said that the key is
-    /// held, and of kind [`Unavailable`](crate::ErrorKind::Unavailable) if no server said anything.
+    /// Makes the request wait for up to `timeout`. A request that does not wait is answered with [`Response::Busy`] if
+    /// the key is held. A request that waits ends with an error when the time is over: of kind
+    /// [`Timeout`](crate::ErrorKind::Timeout) if a server has said that the key is held, and of kind
+    /// [`Unavailable`](crate::ErrorKind::Unavailable) if no server answered.
     #[must_use]
     pub fn acquire_timeout(mut self, timeout: Duration) -> Self {
         self.wait = timeout;
         self
     }
 
-    /// How long the lease lasts unless it is renewed.
+    /// Sets how long the lease lasts unless it is renewed.
     #[must_use]
     pub fn lease_ttl(mut self, ttl: Ttl) -> Self {
         self.ttl = Some(ttl);
         self
     }
 
-    /// How the lease is renewed; as the client's other leases unless it is said here. A policy that is invalid is refused, with
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput), before anything is sent.
+    /// Sets how the lease is renewed. The default is the client's policy. An invalid policy is refused with
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) before anything is sent.
     #[must_use]
     pub fn renew_policy(mut self, policy: RenewPolicy) -> Self {
         self.renew_policy = Some(policy);
@@ -372,33 +376,33 @@ impl AcquireRequest {
     }
 }
 
-/// What came of a request.
+/// The answer to a request.
 ///
-/// A response that carries a lease must reach somebody who keeps it: dropping it gives the lease back.
+/// Dropping a response that carries a lease releases the lease, so the response must reach code that keeps it.
 #[non_exhaustive]
 pub enum Response {
-    /// It is held until the lease is released, dropped or lost.
+    /// The key is held until the lease is released, dropped or lost.
     Granted(Lease),
-    /// A server says that it is held, and the request did not want to wait.
+    /// A server says that the key is held, and the request does not wait.
     Busy,
-    /// A server says that it is held; this is a place in its queue.
+    /// A server says that the key is held; the request has this position in its queue.
     Queued(QueuePlace),
-    /// It was given back, and the server has said so.
+    /// The lease was released, and the server has confirmed it.
     Released,
     /// The state of a server.
     Stats(Stats),
     /// Everything that was committed before is visible.
     Visible,
-    /// The first server will serve the shard, after so long in which nobody does.
+    /// The first server will serve the shard after this time, during which no server does.
     FailingBack(Duration),
-    /// The signal was delivered so many times.
+    /// The signal was delivered this number of times.
     Delivered(u64),
-    /// The signals come here.
+    /// The connection that receives the signals.
     Subscribed(SignalConn),
 }
 
 impl Response {
-    /// It is no answer to what was asked: a layer put it there.
+    /// Returns the error for a response that does not answer the request: a layer created it.
     pub(crate) fn out_of_place(&self) -> Error {
         Error::new(
             ErrorKind::Protocol,
@@ -407,7 +411,7 @@ impl Response {
     }
 }
 
-/// Returns the error of an acquire that had no time to wait, and whose try was refused.
+/// Returns the error of an acquire that had no time to wait and whose try was refused.
 pub(crate) fn busy(key: &Key) -> Error {
     let message = format!("{key:?} is held, and there was no time to wait for it");
     Error::new(ErrorKind::Timeout, message).out_of(Budget::Wait(Duration::ZERO))

@@ -1,11 +1,11 @@
-//! Which shard a request goes to, for those who only want to name it.
+//! Which shard a request goes to, for code that only needs to name it.
 
 use super::request::Request;
 use crate::sharding::CheckedStrategy;
 use crate::telemetry::client_name::ClientName;
 use crate::types::Key;
 
-/// The rule, and how many shards there are.
+/// The sharding rule and the number of shards.
 #[derive(Clone, Debug)]
 pub(crate) struct Routes {
     pub(crate) strategy: CheckedStrategy,
@@ -15,7 +15,7 @@ pub(crate) struct Routes {
 }
 
 impl Routes {
-    /// The index of the shard; none if there is no such shard.
+    /// Returns the index of the shard, or `None` if there is no such shard.
     pub(crate) fn shard_of(&self, request: &Request) -> Option<usize> {
         let routed = match request {
             Request::Emit { channel, .. } => Some(channel.as_str()),

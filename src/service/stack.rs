@@ -1,7 +1,8 @@
-//! The layers of a client, put together: spans, metrics, timeout, those of the user's, and the dispatch.
+//! The layers of a client, combined: spans, metrics, timeout, the users' layers, and the dispatch.
 //!
-//! Once owned, as the service that a [`Client`](crate::Client) is; and once borrowed, for the single calls of the handles:
-//! a reference count that all cores fight for would cost more than all the layers do.
+//! The stack exists in two forms. One is owned: it is the service of a [`Client`](crate::Client). The other is
+//! borrowed, for the single calls of the handles. A reference count that all cores modify would cost more than all
+//! layers together.
 
 use std::future::poll_fn;
 use std::sync::{Arc, Weak};
@@ -24,16 +25,16 @@ use super::user_layer::UserLayer;
 use crate::config::Config;
 use crate::error::Result;
 
-/// The layers around a service, each with what it refers to.
+/// The layers around a service, each with its references.
 type Layers<S, X, M, R> = Trace<Metrics<Timeout<S, X>, M>, R>;
 
-/// The service that a client is.
+/// The service of a client.
 pub(crate) type ClientStack = Layers<Inner<Weak<Core>>, Arc<Explainer>, Arc<RequestMetrics>, Arc<Routes>>;
 
-/// The service of a single call, which waits by itself until it is ready.
+/// The service of a single call. It waits by itself until it is ready.
 type CallStack<'a> = Layers<ReadyFirst<Inner<&'a Arc<Core>>>, &'a Explainer, &'a RequestMetrics, &'a Routes>;
 
-/// Starts a client, with the layers of the user's, the first outermost.
+/// Starts a client with the users' layers; the first one is outermost.
 pub(crate) fn start(config: Config, layers: &[UserLayer]) -> Result<Arc<Core>> {
     Core::start(config, layers.is_empty(), |core| wrap(layers, Dispatch::new(core)))
 }
@@ -45,7 +46,7 @@ pub(crate) fn for_client(core: &Arc<Core>) -> ClientStack {
     TraceLayer(Arc::clone(&core.routes)).layer(metrics.layer(timeout.layer(inner)))
 }
 
-/// Sends one request through the same layers as [`Client::call`](crate::Client) does; the wait until they are ready is a part
+/// Sends one request through the same layers as [`Client::call`](crate::Client). The wait until they are ready is part
 /// of it, and counts against its time.
 pub(crate) async fn execute(core: &Arc<Core>, request: Request) -> Result<Response> {
     let mut answer = for_call(core).call(request).await;
@@ -71,15 +72,15 @@ fn for_call(core: &Arc<Core>) -> CallStack<'_> {
     let inner = ReadyFirst(Inner::of(core, core));
     let timeout = TimeoutLayer::new(core.config.request_timeout)
         .explained_by(&*core.explainer)
-        // The dispatch ends waits by itself, and so does `ReadyFirst`: only layers in between could take longer.
+        // The dispatch and `ReadyFirst` end waits by themselves. Only layers in between could take longer.
         .where_waits_end(!core.has_layers());
     let metrics = MetricsLayer(core.metrics.as_deref());
     TraceLayer(&*core.routes).layer(metrics.layer(timeout.layer(inner)))
 }
 
-/// Gives a lease back, and waits for the answer.
+/// Releases a lease and waits for the answer.
 pub(crate) async fn release(mut lease: Lease) -> Result<()> {
-    // First of all: no layer of the user's can hold it up, and a waiter may be waiting for it.
+    // Sent first, so that no user's layer can delay it: another client may be waiting for the lease.
     poll_fn(|cx| {
         lease.begin_release(cx.waker());
         Poll::Ready(())
@@ -92,7 +93,7 @@ pub(crate) async fn release(mut lease: Lease) -> Result<()> {
     }
 }
 
-/// Waits at a place in a queue, once.
+/// Waits at a queue position, once.
 pub(crate) async fn collect(place: QueuePlace, wait: Duration) -> Result<Lease> {
     let core = core_of(place.client())?;
     let key = place.key().clone();
@@ -103,7 +104,7 @@ pub(crate) async fn collect(place: QueuePlace, wait: Duration) -> Result<Lease> 
     }
 }
 
-/// The core that a lease or place came from: nothing else hands them out.
+/// Returns the core that a lease or queue position came from. Only a core hands them out.
 fn core_of(origin: Origin) -> Result<Arc<Core>> {
     origin.downcast().map_err(|_| nobody_is_left())
 }

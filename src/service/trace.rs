@@ -1,6 +1,7 @@
 //! A span around each request.
 //!
-//! At debug level, so that production at info pays a comparison for it. Tokens never appear, keys do.
+//! The spans have debug level, so that a production log at info level costs only a comparison. They never contain
+//! tokens, but they do contain keys.
 
 use std::fmt;
 use std::future::Future;
@@ -17,7 +18,8 @@ use super::request::{Request, Response};
 use super::routes::Routes;
 use crate::error::{Error, Result};
 
-/// Opens a span for each request to a service. `R` points to the routes, as `M` of the metrics layer does to the metrics.
+/// Opens a span for each request to a service. `R` points to the routes, in the same way as `M` of the metrics layer
+/// points to the metrics.
 #[derive(Clone)]
 pub(crate) struct TraceLayer<R>(pub(crate) R);
 
@@ -76,7 +78,8 @@ impl<S: fmt::Debug, R> fmt::Debug for Trace<S, R> {
 }
 
 pin_project! {
-    /// Runs within the span, and says there how it ended. A span without an outcome is of a request that was dropped.
+    /// Runs within the span and records the outcome there. A span without an outcome belongs to a request that was
+    /// dropped.
     pub(crate) struct TraceFuture<F> {
         #[pin]
         inner: F,

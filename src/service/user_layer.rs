@@ -1,4 +1,4 @@
-//! A layer of the user's, of any type, behind one.
+//! A user's layer of any type, behind one type.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,10 +9,10 @@ use tower::{Layer, Service, ServiceExt};
 use super::request::{Request, Response};
 use crate::error::{BoxError, Error};
 
-/// A service of a client, whatever layers it is made of: what a layer that is added to a client wraps.
+/// A client's service, whatever layers it consists of. A layer that is added to a client wraps this type.
 pub type ClientService = BoxCloneSyncService<Request, Response, Error>;
 
-/// A layer of the user's.
+/// A user's layer.
 #[derive(Clone)]
 pub(crate) struct UserLayer(Arc<dyn Fn(ClientService) -> ClientService + Send + Sync>);
 

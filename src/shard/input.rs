@@ -44,10 +44,10 @@ pub(crate) enum Input {
     Tick,
     /// Release everything and end.
     Shutdown(Shutdown),
-    /// Ask the server now whether it holds the lease of a token: a test has taken it away there.
+    /// Ask the server now whether it holds the lease of this token: a test has taken the lease away there.
     #[cfg(feature = "server")]
     CheckLease(Token),
-    /// Panic: to test that this hurts no other shard.
+    /// Panic. Tests use it to show that the panic affects no other shard.
     #[cfg(test)]
     Die,
 }
@@ -92,7 +92,7 @@ impl Mailbox {
         self.0.send(input).is_ok()
     }
 
-    /// Whether the shard is gone.
+    /// Returns whether the shard is gone.
     #[cfg(feature = "server")]
     pub(crate) fn is_closed(&self) -> bool {
         self.0.is_closed()

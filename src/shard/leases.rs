@@ -37,14 +37,15 @@ impl ShardMachine {
         self.renew_all(overdue, turn);
     }
 
-    /// Has the server asked now whether it holds the lease of a token, if that is kept here.
+    /// Sends a renewal of a token's lease now, if this shard has the lease, so that the server tells whether it still
+    /// holds it.
     #[cfg(feature = "server")]
     pub(super) fn check_lease(&mut self, token: &Token, turn: &mut Turn<'_>) {
         let to_ask = self.leases.check_now(token, self.connections.is_serving());
         self.renew_all(to_ask.into_iter().collect(), turn);
     }
 
-    /// A renewal, with the span that covers it until it is answered.
+    /// Creates a renewal with a span that lasts until the answer.
     fn renewal(&self, id: LeaseId) -> Renewal {
         let span = match self.leases.claim(id) {
             Some(claim) if tracing::enabled!(tracing::Level::TRACE) => {

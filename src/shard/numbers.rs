@@ -1,31 +1,32 @@
-//! The numbers of the requests of one connection, and which of them are over.
+//! The numbers of the requests of one connection, and which of these requests are over.
 
-/// Numbers the requests of a connection, from 1 on, and knows up to which number all are over: answered, or skipped because their callers
-/// went away before they were written.
+/// Numbers the requests of a connection from 1 on, and knows a number up to which all requests are over. A request is
+/// over when it was answered, or when it was skipped because its caller went away before it was written.
 ///
-/// Answers come in the order of the requests, but a skipped request has none, and which one was skipped is not known here. So an
-/// answer counts for the first request that may still be open. What this falls behind by is made up at the next mark: when as many answers
-/// have come since the mark as requests were open at it, all requests up to the mark are over. So the count is never ahead, and falls
-/// behind by no more than was sent since the mark before the last.
+/// Answers come in the order of the requests, but a skipped request has no answer, and this type does not learn which
+/// requests were skipped. It therefore counts each answer for the first request that may still be open. This count
+/// falls behind with each skipped request, and catches up at the next mark: when as many answers have come since a mark
+/// as requests were open at that mark, all requests up to the mark are over. So the count is never ahead. It falls
+/// behind at most by the number of requests that were sent since the mark before the last one.
 #[derive(Debug, Default)]
 pub(super) struct RequestNumbers {
     sent: u64,
-    /// All up to this one are known to be over.
+    /// All requests up to this one are known to be over.
     over: u64,
     /// The last request that was sent before the mark was set.
     mark: u64,
-    /// So many answers are missing until all up to the mark are over.
+    /// The number of answers that are still to come before all requests up to the mark are over.
     until_mark: usize,
 }
 
 impl RequestNumbers {
-    /// Numbers a request that is sent.
+    /// Returns the number of the next request.
     pub(super) fn next(&mut self) -> u64 {
         self.sent += 1;
         self.sent
     }
 
-    /// Counts answers, after which `open` requests are neither answered nor skipped.
+    /// Counts answers. After them, `open` requests are neither answered nor skipped.
     pub(super) fn answered(&mut self, answers: usize, open: usize) {
         if open == 0 {
             self.over = self.sent;
@@ -41,7 +42,7 @@ impl RequestNumbers {
         (self.mark, self.until_mark) = (self.sent, open);
     }
 
-    /// Whether a request, and all before it, are known to be answered or skipped.
+    /// Returns whether a request, and all before it, are known to be over.
     pub(super) fn is_over(&self, number: u64) -> bool {
         number <= self.over
     }
@@ -61,13 +62,13 @@ mod tests {
         assert!(numbers.is_over(3));
     }
 
-    /// A connection that is never idle, and on which requests are skipped all the time.
+    /// Simulates a connection that is never idle, and on which requests are skipped all the time.
     #[test]
     fn a_busy_connection_is_never_ahead_of_its_answers_and_falls_behind_by_a_bounded_number() {
         let mut random = fastrand::Rng::with_seed(1);
         for most_open in [1, 2, 10, 100] {
             let mut numbers = RequestNumbers::default();
-            // What is open: numbers, and whether they are skipped when their turn comes to be written.
+            // The open requests: their numbers, and whether they are skipped when they are about to be written.
             let mut unwritten = std::collections::VecDeque::new();
             let mut written = std::collections::VecDeque::new();
             let mut last_over = 0;
@@ -81,7 +82,7 @@ mod tests {
                         Some((number, false)) => written.push_back(number),
                     }
                 }
-                // One is open still.
+                // At least one request stays open.
                 let answers = random.usize(0..=written.len());
                 written.drain(..answers);
                 if written.is_empty() && unwritten.is_empty() {

@@ -1,7 +1,7 @@
-//! The actor of one signal connection: keeps it up, and its subscriptions with it.
+//! The actor of one signal connection. It keeps the connection and its subscriptions alive.
 //!
-//! It never waits for anything. Signals do not pass through it: the task of the connection puts them into the consumer's
-//! buffer, which is bounded; only answers, losses and returns come here.
+//! The actor never waits. Signals do not pass through it: the connection's task puts them into the consumer's buffer,
+//! which is bounded. Only answers, losses and reconnects come to the actor.
 
 mod answers;
 mod lane;
@@ -39,11 +39,11 @@ use crate::telemetry::client_name::ClientName;
 use crate::telemetry::sink::ShardSink;
 use crate::unwind::Panic;
 
-/// What a link is made of.
+/// The parameters of a link.
 pub(super) struct LinkArguments {
     pub(super) index: usize,
     pub(super) plan: ShardPlan,
-    /// What it follows.
+    /// The health of the shard that the link follows.
     pub(super) shard: Option<HealthWatch>,
     pub(super) dial: Dial,
     pub(super) reconnect: ReconnectPolicy,
@@ -60,7 +60,7 @@ pub(super) struct LinkMachine {
     myself: ActorRef<LinkMessage>,
     index: usize,
     reconnect: Reconnect,
-    /// Tells where the shard is; without, it finds its way by itself.
+    /// The task that reports the shard's server. Without it, the link chooses the server by itself.
     guide: Option<AbortOnDropHandle<()>>,
     dial: Dial,
     buffer: Arc<Buffer>,
@@ -69,16 +69,16 @@ pub(super) struct LinkMachine {
     events: ShardEvents,
     counters: SignalCounters,
     lane: LinkLane,
-    /// It was connected before, and its consumer was told of the loss.
+    /// Whether the connection was lost and the consumer was told so.
     lost: bool,
-    /// What the server has confirmed, and has to be told anew when the connection was lost.
-    /// In the order in which they are made anew.
+    /// The subscriptions that the server has confirmed, and that must be made again after a loss of the connection.
+    /// They are made again in this order.
     subscriptions: BTreeSet<Subscription>,
-    /// How many of these it has not confirmed on this connection yet.
+    /// How many of these the server has not yet confirmed on this connection.
     renewing: usize,
-    /// What waits for a connection.
+    /// The requests that wait for a connection.
     parked: VecDeque<LinkRequest>,
-    /// It was closed.
+    /// Whether the link was closed.
     over: bool,
 }
 
@@ -132,7 +132,7 @@ impl LinkMachine {
             LinkMessage::Unlisten(subscription, ask) => self.unlisten(subscription, ask),
             LinkMessage::Emit(channel, payload, ask) => self.submit(LinkRequest::Emit(channel, payload, ask)),
             LinkMessage::Lane(id, event) if id == self.lane.id => self.lane_event(event),
-            // Of a connection that was given up.
+            // Sent by a connection that was given up.
             LinkMessage::Lane(..) => {}
             LinkMessage::ShardIsAt(endpoint, why) => self.shard_is_at(&endpoint, why),
             LinkMessage::ShardIsGone => self.guide = None,
@@ -142,7 +142,8 @@ impl LinkMachine {
         self.metrics.show(self.lane.is_up(), self.subscriptions.len());
     }
 
-    /// A message could not be handled to its end: the connection is given up, and made anew with all subscriptions.
+    /// Handles a panic while a message was handled: the connection is given up, and is opened again with all
+    /// subscriptions.
     pub(super) fn panicked(&mut self, panic: &Panic) {
         let lost = |kind| Error::new(kind, format!("the connection was lost: its actor panicked: {panic}"));
         match self.lane.up {
@@ -160,12 +161,12 @@ impl LinkMachine {
         }
     }
 
-    /// Whether it was closed.
+    /// Whether the link was closed.
     pub(super) fn is_over(&self) -> bool {
         self.over
     }
 
-    /// Sends a request as soon as it can be sent, or refuses it if callers do not want to wait for that.
+    /// Sends a request as soon as possible, or refuses it while requests are refused.
     fn submit(&mut self, pending: LinkRequest) {
         if self.lane.is_up() {
             return self.send(pending);
@@ -179,13 +180,15 @@ impl LinkMachine {
         }
     }
 
-    /// Without a connection it is enough to forget the subscription: nobody hears it now, and it is not renewed.
+    /// Ends a subscription. Without a connection, it is enough to forget it: no signals arrive now, and it is not made
+    /// again.
     fn unlisten(&mut self, subscription: Subscription, ask: Ask<()>) {
         if self.lane.is_up() {
             return self.send(LinkRequest::Unlisten(subscription, ask));
         }
         self.subscriptions.remove(&subscription);
-        // Whoever asked for it earlier had it, for no time at all.
+        // An earlier request for the same subscription is answered as done: the subscription existed for no time at
+        // all.
         for pending in std::mem::take(&mut self.parked) {
             match pending {
                 LinkRequest::Listen(parked, listener) if parked == subscription => listener.tell(Ok(())),
@@ -201,7 +204,7 @@ impl LinkMachine {
             tag: pending,
         };
         if let Err(refused) = self.lane.commands.send(Command::Send(outgoing)) {
-            // It has just ended, and is about to say so.
+            // The connection has just ended, and its end will be reported.
             self.parked.extend(refused.0.into_iter().map(|outgoing| outgoing.tag));
         }
     }
@@ -211,7 +214,8 @@ impl LinkMachine {
             LaneEvent::Up(_) => self.up(),
             LaneEvent::Failed(error) => {
                 self.metrics.connect_failed(&error);
-                // Nothing is granted over it, so no server has to be waited for, unless the shard waits for it.
+                // Nothing is granted over this connection, so no takeover delay applies; but a link that follows a
+                // shard stays at the shard's server.
                 let now = Instant::now();
                 let retry = match self.guide {
                     Some(_) => self.reconnect.attempt_failed_there(&error),
@@ -223,13 +227,13 @@ impl LinkMachine {
                 for reply in report.received.replies {
                     self.reply(reply);
                 }
-                // What was skipped was never sent, and nobody waits for it.
+                // Skipped requests were never sent, and their callers no longer wait.
             }
             LaneEvent::Ended(end) => self.ended(*end),
         }
     }
 
-    /// First everything that was subscribed is subscribed again; only then the connection counts as there.
+    /// Makes all subscriptions again. The connection counts as connected only after that.
     fn up(&mut self) {
         self.metrics.connected();
         self.lane.up = Some(Instant::now());
@@ -256,7 +260,7 @@ impl LinkMachine {
         self.set_health(ConnectionState::Connected);
     }
 
-    /// There is no connection: try again after a pause.
+    /// Schedules the next attempt after a pause, because there is no connection.
     fn away(&mut self, error: Error, retry: Retry) {
         let Retry { pause, attempt, state } = retry;
         tracing::warn!(
@@ -278,20 +282,22 @@ impl LinkMachine {
         self.open(pause);
     }
 
-    /// The shard is served there now, and whoever listens or emits is to be there too.
+    /// Moves the connection to the server that serves the shard now, because all listeners and emitters of the shard
+    /// must be there.
     fn shard_is_at(&mut self, endpoint: &str, why: Option<FailoverReason>) {
         if !self.reconnect.follow(endpoint, why) {
             return;
         }
         if self.lane.is_up() {
-            // Its end says what was on its way. If it has just ended, it is about to say so.
+            // The end of the connection returns the requests under way. If it has just ended, that end will be
+            // reported.
             drop(self.lane.commands.send(Command::HangUp));
         } else {
             self.open(Duration::ZERO);
         }
     }
 
-    /// Begins to connect, in place of what was there.
+    /// Begins to connect, and replaces the previous connection.
     fn open(&mut self, pause: Duration) {
         self.dial.connect.endpoint = self.reconnect.endpoint().clone();
         self.lane = LinkLane::open(
@@ -304,7 +310,7 @@ impl LinkMachine {
         );
     }
 
-    /// Nothing more is sent or received.
+    /// Closes the link: nothing more is sent or received.
     fn end(&mut self, why: Error) {
         for pending in std::mem::take(&mut self.parked) {
             refuse(pending, &why);
@@ -325,7 +331,7 @@ impl LinkMachine {
     }
 }
 
-/// It was asked for.
+/// Returns the error of a connection that was closed on request.
 pub(super) fn closed() -> Error {
     Error::new(ErrorKind::Shutdown, "this signal connection is closed")
 }

@@ -1,8 +1,8 @@
-//! Signals between the connections that they come over and the consumer that takes them: bounded, with a policy for what
-//! does not fit.
+//! Signals between the connections that receive them and the consumer that takes them: bounded, with a policy for
+//! overflow.
 //!
-//! The tasks of the connections put signals in themselves, without any mailbox between: what is not consumed yet is here, and
-//! nowhere else, so this is all that a flood of signals can fill.
+//! The connections' tasks put signals in directly, without a mailbox in between. Every signal that was not consumed yet
+//! is in this buffer, so a flood of signals can fill nothing else.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -22,20 +22,20 @@ pub(crate) struct Buffer {
 
 struct BufferState {
     events: VecDeque<SignalEvent>,
-    /// How many of them are signals.
+    /// The number of signals among the events.
     signals: usize,
     dropped: u64,
-    /// Nothing more comes, and why.
+    /// Why nothing more comes, if so.
     ended: Option<Error>,
     consumer: Option<Waker>,
 }
 
-/// What became of signals that were put in.
+/// The result of putting signals in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct PutReport {
-    /// How many were dropped, these or older ones.
+    /// The number of dropped signals, new or old.
     pub(crate) dropped: u64,
-    /// The policy is to disconnect, and there was no room.
+    /// Whether there was no room and the policy is to disconnect.
     pub(crate) overflowed: bool,
 }
 
@@ -54,7 +54,7 @@ impl Buffer {
         }
     }
 
-    /// Signals have come.
+    /// Puts signals in.
     pub(crate) fn put(&self, signals: Vec<Signal>) -> PutReport {
         let mut state = self.state();
         let before = state.dropped;
@@ -86,32 +86,32 @@ impl Buffer {
         taken
     }
 
-    /// The connection to a shard was lost.
+    /// Reports the loss of the connection to a shard.
     pub(crate) fn lost(&self, shard: usize, cause: Error) {
         let mut state = self.state();
-        // A consumer that has seen nothing since the last loss learns nothing from a second one. Without this, a connection
-        // that comes and goes would fill the memory of a consumer that does not look.
+        // A consumer that has seen no signal since the last loss learns nothing from a second loss. Without this rule,
+        // a connection that fails again and again would fill the memory if the consumer does not take events.
         if !state.withdraw_restored(shard) {
             state.events.push_back(SignalEvent::Lost { shard, cause });
         }
         wake(state);
     }
 
-    /// Everything is subscribed again at a shard.
+    /// Reports that all subscriptions were made again at a shard.
     pub(crate) fn restored(&self, shard: usize) {
         let mut state = self.state();
         state.events.push_back(SignalEvent::Restored { shard });
         wake(state);
     }
 
-    /// Nothing more comes. What is here can still be taken. A reason that was given before stays.
+    /// Ends the buffer. The consumer can still take the remaining events. An earlier reason stays.
     pub(crate) fn end(&self, why: Error) {
         let mut state = self.state();
         state.ended.get_or_insert(why);
         wake(state);
     }
 
-    /// The next event; `None` after the last.
+    /// Returns the next event, or `None` after the last.
     pub(crate) fn poll_next(&self, cx: &mut Context<'_>) -> Poll<Option<SignalEvent>> {
         let mut state = self.state();
         if let Some(event) = state.events.pop_front() {
@@ -125,17 +125,17 @@ impl Buffer {
         Poll::Pending
     }
 
-    /// Why nothing more comes, if so.
+    /// Returns why nothing more comes, if so.
     pub(crate) fn ended(&self) -> Option<Error> {
         self.state().ended.clone()
     }
 
-    /// How many signals wait for the consumer.
+    /// Returns the number of signals that wait for the consumer.
     pub(crate) fn waiting(&self) -> usize {
         self.state().signals
     }
 
-    /// How many were dropped since the beginning.
+    /// Returns the number of dropped signals since the beginning.
     pub(crate) fn dropped(&self) -> u64 {
         self.state().dropped
     }
@@ -145,7 +145,7 @@ impl Buffer {
     }
 }
 
-/// Wakes the consumer, after the lock is given back.
+/// Wakes the consumer after releasing the lock.
 fn wake(mut state: MutexGuard<'_, BufferState>) {
     let consumer = match state.events.is_empty() && state.ended.is_none() {
         true => None,
@@ -163,7 +163,7 @@ impl BufferState {
         self.signals += 1;
     }
 
-    /// One that has just come is dropped, and that is said where it would have been.
+    /// Drops the signal that has just arrived, and notes that at its position.
     fn drop_newest(&mut self) {
         self.dropped += 1;
         match self.events.back_mut() {
@@ -172,7 +172,7 @@ impl BufferState {
         }
     }
 
-    /// The oldest is dropped, and that is said in its place.
+    /// Drops the oldest signal, and notes that at its position.
     fn drop_oldest(&mut self) {
         let oldest = self
             .events
@@ -190,7 +190,7 @@ impl BufferState {
         }
     }
 
-    /// Takes a `Restored` of this shard back, if no signal has come since.
+    /// Removes a `Restored` of this shard, if no signal has come since.
     fn withdraw_restored(&mut self, shard: usize) -> bool {
         let since_the_last_signal = self
             .events
@@ -201,7 +201,8 @@ impl BufferState {
             .take_while(|event| !matches!(event, SignalEvent::Lost { shard: other, .. } if *other == shard))
             .position(|event| matches!(event, SignalEvent::Restored { shard: other } if *other == shard));
         match restored {
-            // Only if the loss that it ended is still here, too: else the consumer would never hear of this one.
+            // Only if the loss before it is still in the buffer too. Otherwise the consumer would never learn of the
+            // new loss.
             Some(from_the_end) if self.is_lost_here(shard) => {
                 let index = self.events.len() - 1 - from_the_end;
                 self.events.remove(index);
@@ -211,7 +212,7 @@ impl BufferState {
         }
     }
 
-    /// Whether a `Lost` of this shard waits to be taken, with no signal behind it.
+    /// Whether a `Lost` of this shard is in the buffer, with no signal after it.
     fn is_lost_here(&self, shard: usize) -> bool {
         self.events
             .iter()
@@ -247,7 +248,7 @@ mod tests {
         Error::new(ErrorKind::Disconnected, "away")
     }
 
-    /// All that can be taken now, a word each.
+    /// Takes all events that are available, and returns one word for each.
     fn take(buffer: &Buffer) -> String {
         let mut words = Vec::new();
         let mut cx = Context::from_waker(Waker::noop());

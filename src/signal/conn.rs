@@ -1,4 +1,4 @@
-//! A connection for signals: subscriptions, the stream of what they bring, and emitting.
+//! A connection for signals: subscriptions, the stream of their events, and emitting.
 
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -22,18 +22,18 @@ use crate::net::health::ShardHealth;
 use crate::protocol::{Channel, Group, Pattern, Payload, Signal};
 use crate::sharding::CheckedStrategy;
 
-/// Signals from one server, or from all shards of a client, merged.
+/// Receives signals from one server, or from all shards of a client, merged.
 ///
-/// It is a [`Stream`] of [`SignalEvent`]s, which tell of signals and of where some may be missing;
-/// [`next_signal`](Self::next_signal) and [`into_signals`](Self::into_signals) give the signals alone. A connection that is lost is
-/// made again and everything is subscribed again, by itself. The connections are always read: a consumer that is slow meets
-/// the buffer and its [policy](super::Overflow), never the server's.
+/// It is a [`Stream`] of [`SignalEvent`]s, which report signals and the places where some may be missing.
+/// [`next_signal`](Self::next_signal) and [`into_signals`](Self::into_signals) return only the signals. A lost
+/// connection is opened again automatically, and all subscriptions are made again. The connections are always read: for
+/// a slow consumer, the buffer and its [policy](super::Overflow) apply, never the server's.
 ///
-/// Several tasks that subscribe and emit share a [`handle`](Self::handle). Dropping it and all its handles closes the
-/// connections.
+/// Several tasks that subscribe and emit share a [`handle`](Self::handle). Dropping the connection and all its handles
+/// closes the connections to the servers.
 ///
-/// Signals are for releases 1.11 to 1.16 of the server (and the embedded one); any other is an error of kind
-/// [`Unsupported`](ErrorKind::Unsupported) at once.
+/// Releases 1.11 to 1.16 of the server support signals, and so does the embedded server. With any other release, the
+/// connection fails at once with an error of kind [`Unsupported`](ErrorKind::Unsupported).
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -54,7 +54,7 @@ pub struct SignalConn {
     handle: SignalHandle,
 }
 
-/// Subscribes and emits on the connections of a [`SignalConn`]. Cheap to clone; any task may have one.
+/// Subscribes and emits on the connections of a [`SignalConn`]. Cheap to clone; each task can have its own.
 #[derive(Clone)]
 pub struct SignalHandle {
     shared: Arc<Shared>,
@@ -68,7 +68,7 @@ struct Shared {
 }
 
 impl SignalConn {
-    /// Starts the connections to all shards. `family`: of the client that it belongs to, if it does.
+    /// Starts the connections to all shards. `family` belongs to the client of this connection, if there is one.
     pub(crate) fn start(config: &Config, options: SignalOptions, family: Option<&Family>) -> Result<Self> {
         let (options, heartbeat) = options.check(config.shard.machine.server_read_timeout)?;
         let buffer = Arc::new(Buffer::new(&options));
@@ -88,7 +88,7 @@ impl SignalConn {
         })
     }
 
-    /// Waits until all shards are connected, or one of them cannot be.
+    /// Waits until all shards are connected, or one of them cannot be connected.
     pub(crate) async fn connected(&self) -> Result<()> {
         for connected in join_all(self.handle.shared.links.iter().map(Link::connected)).await {
             connected?;
@@ -96,19 +96,20 @@ impl SignalConn {
         Ok(())
     }
 
-    /// The same once more. There is one consumer only: for a process that must not drop what it has.
+    /// Returns a second value for the same connection, which still has only one consumer. Used by a process that must
+    /// not drop its value.
     #[cfg(feature = "blocking")]
     pub(crate) fn share(&self) -> Self {
         Self { handle: self.handle() }
     }
 
-    /// To subscribe and emit from elsewhere.
+    /// Returns a handle that subscribes and emits.
     #[must_use]
     pub fn handle(&self) -> SignalHandle {
         self.handle.clone()
     }
 
-    /// The next event, in order; `None` when the connection is closed and everything was taken.
+    /// Returns the next event, in order, or `None` when the connection is closed and every event was taken.
     ///
     /// # Cancel safety
     ///
@@ -137,57 +138,58 @@ impl SignalConn {
         poll_fn(|cx| self.handle.shared.buffer.poll_next(cx)).await
     }
 
-    /// The next signal; what else there is to tell is skipped. `None` when the connection is closed and everything was taken.
+    /// Returns the next signal and skips all other events. Returns `None` when the connection is closed and every
+    /// signal was taken.
     ///
     /// # Cancel safety
     ///
     /// Safe: no signal is lost.
     ///
-    /// An example is with [`SignalConn`].
+    /// [`SignalConn`] has an example.
     pub async fn next_signal(&mut self) -> Option<Signal> {
         poll_fn(|cx| poll_signal(&self.handle.shared.buffer, cx)).await
     }
 
-    /// The signals alone, as a stream.
+    /// Converts the connection into a stream of its signals.
     #[must_use]
     pub fn into_signals(self) -> Signals {
         Signals { conn: self }
     }
 
-    /// How many signals were dropped because they were not taken in time.
+    /// Returns how many signals were dropped because they were not taken in time.
     #[must_use]
     pub fn dropped(&self) -> u64 {
         self.handle.shared.buffer.dropped()
     }
 
-    /// How many signals wait to be taken.
+    /// Returns how many signals wait to be taken.
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.handle.shared.buffer.waiting()
     }
 
-    /// Asks for the signals of all channels that match: see [`SignalHandle::listen`].
+    /// Subscribes to the signals of all channels that match: see [`SignalHandle::listen`].
     ///
     /// # Errors
     ///
-    /// As there.
+    /// As [`SignalHandle::listen`].
     ///
     /// # Cancel safety
     ///
-    /// As there.
+    /// As [`SignalHandle::listen`].
     pub async fn listen<'g>(&self, pattern: impl AsRef<str>, group: impl Into<Option<&'g str>>) -> Result<()> {
         self.handle.listen(pattern, group).await
     }
 
-    /// Takes back what [`listen`](Self::listen) asked for: see [`SignalHandle::unlisten`].
+    /// Ends a subscription that [`listen`](Self::listen) began: see [`SignalHandle::unlisten`].
     ///
     /// # Errors
     ///
-    /// As there.
+    /// As [`SignalHandle::unlisten`].
     ///
     /// # Cancel safety
     ///
-    /// As there.
+    /// As [`SignalHandle::unlisten`].
     pub async fn unlisten<'g>(&self, pattern: impl AsRef<str>, group: impl Into<Option<&'g str>>) -> Result<()> {
         self.handle.unlisten(pattern, group).await
     }
@@ -196,56 +198,58 @@ impl SignalConn {
     ///
     /// # Errors
     ///
-    /// As there.
+    /// As [`SignalHandle::emit`].
     ///
     /// # Cancel safety
     ///
-    /// As there.
+    /// As [`SignalHandle::emit`].
     pub async fn emit(&self, channel: impl AsRef<str>, payload: impl AsRef<str>) -> Result<u64> {
         self.handle.emit(channel, payload).await
     }
 
-    /// Whether each shard is connected, with all its subscriptions, and if not, why.
+    /// Returns, for each shard, whether it is connected with all its subscriptions, and if not, why.
     #[must_use]
     pub fn health(&self) -> Vec<ShardHealth> {
         self.handle.health()
     }
 
-    /// Why nothing more comes, once it is closed: it was asked to, its client was shut down, or its runtime has ended (all
-    /// [`Shutdown`](ErrorKind::Shutdown)); the consumer was too slow and wanted that; or a server that knows no signals came back in
-    /// the place of one that did.
+    /// Returns why the connection is closed, if it is. Possible reasons: [`close`](Self::close) was called, its client
+    /// was shut down, or its runtime has ended (all [`Shutdown`](ErrorKind::Shutdown)); the consumer was too slow and
+    /// the policy is to disconnect; or a server that does not support signals replaced one that did.
     #[must_use]
     pub fn closed_because(&self) -> Option<Error> {
         self.handle.shared.buffer.ended()
     }
 
-    /// Closes the connections. What has come can still be taken.
+    /// Closes the connections. Signals that have arrived can still be taken.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future does not stop the closing.
+    /// Safe: dropping the future does not stop the closing.
     pub async fn close(&self) {
         join_all(self.handle.shared.links.iter().map(Link::close)).await;
     }
 }
 
 impl SignalHandle {
-    /// Asks for the signals of all channels that match, at every shard. `*` stands for one token of a channel, `>` at the end for all
-    /// that follow, at least one. Of the members of a group each signal reaches one, in turns; a group belongs to its
-    /// pattern, and each shard takes turns by itself. When a member's connection breaks in silence, a group can lose signals without being
-    /// told, for as long as [`Group`] says. Asking twice for the same is asking once.
+    /// Subscribes to the signals of all channels that match, at every shard. `*` matches one token of a channel, and
+    /// `>` at the end matches all remaining tokens, at least one. With a group, each signal reaches one member of the
+    /// group, in rotation; a group belongs to its pattern, and each shard has its own rotation. When a member's
+    /// connection breaks silently, a group can lose signals without a report, for as long as [`Group`] says.
+    /// Subscribing twice has the same effect as subscribing once.
     ///
-    /// It is subscribed again after a loss of the connection, until [`unlisten`](Self::unlisten).
+    /// After a loss of the connection, the subscription is made again, until [`unlisten`](Self::unlisten) ends it.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidInput`] if pattern or group are none (see [`Pattern::new`]; an empty group is no group),
-    /// [`Unsupported`](ErrorKind::Unsupported) if the server refuses it, [`Unavailable`](ErrorKind::Unavailable) if
-    /// not all servers answered within the request timeout. After an error some shards may have it.
+    /// [`ErrorKind::InvalidInput`] if the pattern or the group is invalid (see [`Pattern::new`]; an empty group means
+    /// no group), [`Unsupported`](ErrorKind::Unsupported) if the server refuses the subscription,
+    /// [`Unavailable`](ErrorKind::Unavailable) if not all servers answered within the request timeout. After an error,
+    /// some shards may have the subscription.
     ///
     /// # Cancel safety
     ///
-    /// Safe: what is not confirmed when the future is dropped is taken back.
+    /// Safe: a subscription that is not confirmed when the future is dropped is ended again.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -263,8 +267,8 @@ impl SignalHandle {
         self.in_time("a subscription", all(join_all(links))).await
     }
 
-    /// Takes back what [`listen`](Self::listen) asked for, with the same pattern and group. What has come before can still
-    /// be taken. Where there is nothing to take back, nothing happens.
+    /// Ends a subscription that [`listen`](Self::listen) began with the same pattern and group. Signals that have
+    /// arrived can still be taken. Without such a subscription, nothing happens.
     ///
     /// # Errors
     ///
@@ -272,26 +276,28 @@ impl SignalHandle {
     ///
     /// # Cancel safety
     ///
-    /// Safe: dropping the future leaves it on its way.
+    /// Safe: if the future is dropped, the request still goes on.
     pub async fn unlisten<'g>(&self, pattern: impl AsRef<str>, group: impl Into<Option<&'g str>>) -> Result<()> {
         let subscription = subscription(pattern.as_ref(), group.into())?;
         let links = self.shared.links.iter().map(|link| link.unlisten(subscription.clone()));
         self.in_time("the end of a subscription", all(join_all(links))).await
     }
 
-    /// Publishes a signal on a channel, at the shard that the sharding strategy names for it. The number of deliveries.
+    /// Publishes a signal on a channel, at the shard that the sharding strategy names for it. Returns the number of
+    /// deliveries.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidInput`] if channel or payload are none (see [`Channel::new`] and [`Payload::new`]),
-    /// [`Disconnected`](ErrorKind::Disconnected) if the connection was lost before the answer: it may have been delivered, and is
-    /// never sent twice; [`Unavailable`](ErrorKind::Unavailable) if no server answered within the request timeout.
+    /// [`ErrorKind::InvalidInput`] if the channel or the payload is invalid (see [`Channel::new`] and
+    /// [`Payload::new`]); [`Disconnected`](ErrorKind::Disconnected) if the connection was lost before the answer: the
+    /// signal may have been delivered, and is never sent again; [`Unavailable`](ErrorKind::Unavailable) if no server
+    /// answered within the request timeout.
     ///
     /// # Cancel safety
     ///
-    /// Safe: a signal that was not sent yet is not sent.
+    /// Safe: a signal that has not been sent when the future is dropped is not sent.
     ///
-    /// An example is with [`SignalConn`].
+    /// [`SignalConn`] has an example.
     pub async fn emit(&self, channel: impl AsRef<str>, payload: impl AsRef<str>) -> Result<u64> {
         let channel = Channel::new(channel)?;
         let payload = Payload::new(&channel, payload)?;
@@ -301,7 +307,7 @@ impl SignalHandle {
         self.in_time("a signal", link.emit(channel, payload)).await
     }
 
-    /// Whether each shard is connected, with all its subscriptions, and if not, why.
+    /// Returns, for each shard, whether it is connected with all its subscriptions, and if not, why.
     #[must_use]
     pub fn health(&self) -> Vec<ShardHealth> {
         let links = self.shared.links.iter();
@@ -362,14 +368,14 @@ impl Stream for SignalConn {
     }
 }
 
-/// The signals of a [`SignalConn`], without what else there is to tell.
+/// The signals of a [`SignalConn`], without other events.
 #[derive(Debug)]
 pub struct Signals {
     conn: SignalConn,
 }
 
 impl Signals {
-    /// The connection.
+    /// Returns the connection.
     #[must_use]
     pub fn conn(&self) -> &SignalConn {
         &self.conn

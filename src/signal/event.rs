@@ -1,36 +1,37 @@
-//! What a consumer of signals is told.
+//! The events that a consumer of signals receives.
 
 use crate::error::Error;
 use crate::protocol::Signal;
 
-/// Something that a consumer of signals is told, in order.
+/// An event for a consumer of signals. Events come in order.
 ///
-/// Whoever only wants the signals takes [`SignalConn::next_signal`](super::SignalConn::next_signal), or skips the rest. Whoever keeps
-/// something in step with them (a cache, say) has to look at what may be missing: between [`Lost`](Self::Lost) and
-/// [`Restored`](Self::Restored), and where some were [`Dropped`](Self::Dropped).
+/// A consumer that needs only the signals calls [`SignalConn::next_signal`](super::SignalConn::next_signal), or skips
+/// other events. A consumer that keeps something in step with them, such as a cache, must consider where signals may be
+/// missing: between [`Lost`](Self::Lost) and [`Restored`](Self::Restored), and where some were
+/// [`Dropped`](Self::Dropped).
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum SignalEvent {
     /// A signal.
     Signal(Signal),
-    /// The connection to a shard was lost: from here on its signals may be missing.
+    /// The connection to a shard was lost: from here on, signals of the shard may be missing.
     Lost {
-        /// The shard's index; 0 where there is one server only.
+        /// The shard's index; 0 with a single server.
         shard: usize,
-        /// Why.
+        /// The cause.
         cause: Error,
     },
-    /// Every subscription is there again at that shard: what is missing, was missed before this.
+    /// All subscriptions exist again at that shard. Any gap ends here.
     Restored {
         /// The shard's index.
         shard: usize,
     },
-    /// The consumer was too slow: at this place so many signals were dropped here.
+    /// The consumer was too slow: at this position, this number of signals was dropped.
     ///
-    /// Some servers drop for readers that are slow, without a word; so this client never stops reading, and what does not fit
-    /// into its own buffer is subject to its own policy.
+    /// Some servers silently drop signals for slow readers. So this client never stops reading, and applies its own
+    /// policy to signals that do not fit into its own buffer.
     Dropped {
-        /// How many.
+        /// The number of dropped signals.
         count: u64,
     },
 }

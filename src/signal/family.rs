@@ -1,4 +1,4 @@
-//! The signal connections of a client: on its runtime, where its shards are, and closed with it.
+//! The signal connections of a client: they run on its runtime, follow its shards, and are closed with it.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -15,16 +15,16 @@ use crate::net::health::ShardHealth;
 /// The health of a shard, or of a link.
 pub(super) type HealthWatch = watch::Receiver<ShardHealth>;
 
-/// What the signal connections of a client have in common.
+/// The state that the signal connections of a client share.
 pub(crate) struct Family {
     pub(super) runtime: Handle,
-    /// Of each shard.
+    /// The health of each shard.
     pub(super) shards: Vec<HealthWatch>,
     ending: Ending,
     open: Mutex<Vec<OpenLink>>,
 }
 
-/// A link, as long as it is open.
+/// A link that is open.
 pub(super) struct OpenLink {
     pub(super) actor: ActorRef<LinkMessage>,
     pub(super) health: HealthWatch,
@@ -40,26 +40,26 @@ impl Family {
         }
     }
 
-    /// Whether more can be opened.
+    /// Returns an error if no more links can be opened.
     pub(super) fn check(&self) -> Result<()> {
         self.ending.cause().map_or(Ok(()), |cause| Err(cause.clone()))
     }
 
-    /// One more is open. If the client has come to its end meanwhile it is refused, and is to be closed.
+    /// Adds an open link. If the client has ended meanwhile, the link is refused, and must be closed.
     pub(super) fn add(&self, member: OpenLink) -> Result<()> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        // Under the lock: whoever ends the client looks at those that are open after its end has begun.
+        // Checked under the lock: the code that ends the client closes the open links after its end has begun.
         self.check()?;
         open.retain(|member| !is_closed(&member.health));
         open.push(member);
         Ok(())
     }
 
-    /// Has all of them close. The future resolves once they have; dropping it makes no difference.
+    /// Makes all links close. The future completes once they have; dropping it makes no difference.
     pub(crate) fn close(&self, why: &Error) -> impl Future<Output = ()> + use<> {
         let open = std::mem::take(&mut *self.open.lock().unwrap_or_else(PoisonError::into_inner));
         for member in &open {
-            // One that is gone is closed.
+            // A link whose actor is gone is closed.
             drop(member.actor.send_message(LinkMessage::Close(why.clone())));
         }
         async move {
@@ -68,12 +68,12 @@ impl Family {
     }
 }
 
-/// Resolves once a link is closed, or gone.
+/// Waits until a link is closed or gone.
 pub(super) async fn until_closed(mut health: HealthWatch) {
     drop(health.wait_for(|health| health.closed_because().is_some()).await);
 }
 
 pub(super) fn is_closed(health: &HealthWatch) -> bool {
-    // Without its sender the actor is gone.
+    // If the sender is gone, the actor is gone.
     health.borrow().closed_because().is_some() || health.has_changed().is_err()
 }

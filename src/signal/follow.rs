@@ -1,5 +1,5 @@
-//! Signals go where the shard of their client is: servers that stand in reserve for each other know nothing of each other's
-//! subscriptions, so who listens at one hears nothing of what is emitted at another.
+//! Makes signal connections follow the shard of their client. Standby servers know nothing of each other's
+//! subscriptions, so a listener at one server does not receive what is emitted at another.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use super::family::HealthWatch;
 use super::message::LinkMessage;
 use crate::net::health::ConnectionState;
 
-/// Tells a link by which server its shard is served, from now on, until the client is gone.
+/// Reports the server of a shard to a link, now and after each change, until the client is gone.
 pub(super) fn follow(mut shard: HealthWatch, link: ActorRef<LinkMessage>) -> AbortOnDropHandle<()> {
     AbortOnDropHandle::new(tokio::spawn(async move {
         while let Some(message) = news(&mut shard) {
@@ -23,7 +23,7 @@ pub(super) fn follow(mut shard: HealthWatch, link: ActorRef<LinkMessage>) -> Abo
     }))
 }
 
-/// What there is to tell; `None` if nothing ever will be.
+/// Returns the message to send, if there is one now; `None` if there will never be one again.
 fn news(shard: &mut HealthWatch) -> Option<Option<LinkMessage>> {
     let health = shard.borrow_and_update();
     match health.state {

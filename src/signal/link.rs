@@ -1,4 +1,4 @@
-//! One shard's signal connection, seen from those who use it.
+//! One shard's signal connection, as its users see it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,19 +23,19 @@ use crate::protocol::{Channel, Payload};
 use crate::shard::ask::Ask;
 use crate::telemetry::sink::ShardSink;
 
-/// A connection for signals to one shard. It is closed when this is dropped.
+/// A connection for signals to one shard. Dropping it closes the connection.
 pub(crate) struct Link {
     actor: ActorRef<LinkMessage>,
     pub(crate) health: HealthWatch,
-    /// Room for requests.
+    /// The room for requests.
     room: Arc<Semaphore>,
 }
 
 impl Link {
-    /// Starts it; it connects in the background. Needs a tokio runtime.
+    /// Starts a link, which connects in the background. Needs a tokio runtime.
     ///
-    /// `family`: of the client that it belongs to, if it does. Then it runs where that runs, follows its shard where servers stand in
-    /// reserve for each other, and is closed with it.
+    /// `family` belongs to the client of this link, if there is one. In that case the link runs on the client's
+    /// runtime, is closed with the client, and follows its shard if that has standby servers.
     pub(crate) fn start(
         config: &Config,
         index: usize,
@@ -115,7 +115,7 @@ impl Link {
 
     async fn ask<T>(&self, message: impl FnOnce(Ask<T>) -> LinkMessage) -> Result<T> {
         let (told, answer) = oneshot::channel();
-        // Rooms are never closed.
+        // The semaphore is never closed.
         let _room = Arc::clone(&self.room).acquire_owned().await.map_err(|_| self.gone())?;
         self.actor
             .send_message(message(Ask { told, _room }))
@@ -123,12 +123,12 @@ impl Link {
         tokio::select! {
             biased;
             answer = answer => answer.unwrap_or_else(|_| Err(self.gone())),
-            // What was sent to an actor that was ending may have been left in its mailbox.
+            // A message to an actor that is ending may stay in its mailbox.
             () = until_closed(self.health.clone()) => Err(self.gone()),
         }
     }
 
-    /// Waits until it is connected, or has failed.
+    /// Waits until the link is connected, or an attempt has failed.
     pub(super) async fn connected(&self) -> Result<()> {
         let mut health = self.health.clone();
         let settled = health
@@ -141,29 +141,29 @@ impl Link {
         }
     }
 
-    /// Closes it, and waits until it is.
+    /// Closes the link, and waits until it is closed.
     pub(super) async fn close(&self) {
         drop(self.actor.send_message(LinkMessage::Close(closed())));
         until_closed(self.health.clone()).await;
     }
 
-    /// Whether it is closed, for whatever reason.
+    /// Whether the link is closed, for any reason.
     pub(crate) fn is_closed(&self) -> bool {
         is_closed(&self.health)
     }
 
-    /// No answer will come.
+    /// Returns the error of a request whose answer will not come.
     fn gone(&self) -> Error {
         let is_closed = self.is_closed();
         let health = self.health.borrow();
         match health.closed_because() {
             Some(why) if why.is_fatal() => why.clone(),
-            // It was closed for something that would pass, but this connection is not made again.
+            // The reason of the close was temporary, but this connection is not opened again.
             Some(why) => Error::new(
                 ErrorKind::Shutdown,
                 format!("this signal connection is closed: {}", why.message()),
             ),
-            // It did not even begin.
+            // The actor was never started.
             None if is_closed => runtime_ended("signal connection"),
             None => Error::new(
                 ErrorKind::Disconnected,

@@ -1,4 +1,4 @@
-//! What a signal connection's actor is told, and what travels over its connection.
+//! The messages for a signal connection's actor, and the requests on its connection.
 
 use std::sync::Arc;
 
@@ -9,39 +9,39 @@ use crate::net::lane::Caller;
 use crate::protocol::{Channel, Group, Pattern, Payload, Request};
 use crate::shard::ask::Ask;
 
-/// What a connection may listen to once.
+/// The identity of a subscription: a connection can have each only once.
 pub(crate) type Subscription = (Pattern, Option<Group>);
 
-/// Names a connection among those that a link has had.
+/// Identifies a connection among those that a link has had.
 pub(super) type LinkLaneId = u64;
 
-/// What the actor is told.
+/// A message for the actor.
 pub(crate) enum LinkMessage {
-    /// A subscription is wanted.
+    /// Subscribe.
     Listen(Subscription, Ask<()>),
-    /// A subscription is not wanted any more.
+    /// End a subscription.
     Unlisten(Subscription, Ask<()>),
-    /// A signal is to be sent.
+    /// Publish a signal.
     Emit(Channel, Payload, Ask<u64>),
-    /// Something happened on a connection.
+    /// An event of a connection.
     Lane(LinkLaneId, LaneEvent<LinkRequest>),
-    /// The shard that it follows is served there, and why not where it was before.
+    /// The shard that the link follows is now served by this server, for this reason.
     ShardIsAt(Arc<str>, Option<FailoverReason>),
-    /// There is no shard to follow any more.
+    /// The shard that the link followed no longer exists.
     ShardIsGone,
-    /// The consumer was too slow, and wants to be disconnected then.
+    /// The consumer was too slow, and the policy is to disconnect.
     Overflowed,
-    /// End, for this reason.
+    /// Close the link, for this reason.
     Close(Error),
 }
 
-/// Whose a request is, and what its answer is for.
+/// A request on the connection, with the caller that gets its answer.
 pub(crate) enum LinkRequest {
     Listen(Subscription, Ask<()>),
-    /// A subscription that was there before the connection was lost.
+    /// A subscription that existed before the connection was lost.
     Renew(Subscription),
     Unlisten(Subscription, Ask<()>),
-    /// A subscription whose caller was gone before it was confirmed.
+    /// The end of a subscription whose caller was gone before the confirmation.
     Withdraw(Subscription),
     Emit(Channel, Payload, Ask<u64>),
 }
@@ -70,7 +70,7 @@ impl Caller for LinkRequest {
         match self {
             Self::Listen(_, ask) => ask.is_gone(),
             Self::Emit(_, _, ask) => ask.is_gone(),
-            // What nobody wants any more must be taken back, whoever still waits to hear of it.
+            // An unwanted subscription must be ended, even if no caller waits for that.
             Self::Renew(_) | Self::Unlisten(..) | Self::Withdraw(_) => false,
         }
     }

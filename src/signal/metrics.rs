@@ -1,4 +1,4 @@
-//! What is measured of signals.
+//! The metrics of signals.
 
 use metrics::Counter;
 
@@ -8,10 +8,10 @@ use crate::telemetry::catalog;
 use crate::telemetry::level::Level;
 use crate::telemetry::sink::ShardSink;
 
-/// How the connections of signals are called among all kinds of connections.
+/// The label of signal connections among all kinds of connections.
 const KIND: &str = "signals";
 
-/// One shard's connection for signals.
+/// The metrics of one shard's signal connection.
 pub(super) struct LinkMetrics {
     sink: ShardSink,
     connecting: Level,
@@ -20,7 +20,7 @@ pub(super) struct LinkMetrics {
     gaps: Counter,
 }
 
-/// What the connection itself counts.
+/// The counters that the connection's task updates.
 #[derive(Clone)]
 pub(super) struct SignalCounters {
     received: Counter,
@@ -49,7 +49,7 @@ impl LinkMetrics {
         }
     }
 
-    /// The connection is there, or being established.
+    /// Publishes the state of the connection and the number of subscriptions.
     pub(super) fn show(&mut self, is_up: bool, subscriptions: usize) {
         self.up.show(usize::from(is_up));
         self.connecting.show(usize::from(!is_up));
@@ -74,7 +74,7 @@ impl LinkMetrics {
         self.sink.counter(&catalog::DISCONNECTS, &labels).increment(1);
     }
 
-    /// Signals may be missing from here on.
+    /// Counts a place from which signals may be missing.
     pub(super) fn gap(&self) {
         self.gaps.increment(1);
     }

@@ -1,8 +1,8 @@
 //! Publish and subscribe.
 //!
-//! Each [`SignalConn`] has a connection of its own to each shard, and an actor that keeps it up: servers before 1.0 close a
-//! connection that asks for what they do not know, so no lease may depend on one. What comes is put into the consumer's
-//! buffer by the connections' tasks themselves.
+//! Each [`SignalConn`] has its own connection to each shard, and an actor that keeps it alive. No lease may depend on
+//! such a connection, because servers before 1.0 close a connection that sends an unknown command. The connections'
+//! tasks put signals directly into the consumer's buffer.
 
 mod actor;
 mod buffer;

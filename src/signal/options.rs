@@ -1,4 +1,4 @@
-//! How signals are received.
+//! The options of receiving signals.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,28 +10,28 @@ use crate::config::LONGEST_SILENCE;
 use crate::error::{Error, Result, named};
 use crate::human::human;
 
-/// What becomes of signals that a consumer is too slow for. They are counted, whatever becomes of them:
+/// The policy for signals when a consumer is too slow. Dropped signals are always counted:
 /// [`SignalConn::dropped`](super::SignalConn::dropped).
 ///
-/// It is shown, parsed and serialized by its [name](Self::as_str).
+/// It is shown, parsed and serialized as its [name](Self::as_str).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Overflow {
-    /// Those that come while the buffer is full are dropped.
+    /// Signals that arrive while the buffer is full are dropped.
     #[default]
     DropNewest,
-    /// Those that have waited longest make room.
+    /// The oldest signals in the buffer are dropped.
     DropOldest,
-    /// The connection is closed: the consumer gets what is in the buffer, and then the end.
+    /// The connection is closed: the consumer gets the signals in the buffer, and then the end.
     Disconnect,
 }
 
 impl Overflow {
-    /// All of them.
+    /// All policies.
     pub(crate) const ALL: [Self; 3] = [Self::DropNewest, Self::DropOldest, Self::Disconnect];
 
-    /// Its name, as configurations write it.
+    /// Returns the name of the policy, as configurations use it.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -48,11 +48,11 @@ impl fmt::Display for Overflow {
     }
 }
 
-/// Reads a [name](Overflow::as_str).
+/// Parses a [name](Overflow::as_str).
 ///
 /// # Errors
 ///
-/// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput), with all names.
+/// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for an unknown name; the message lists all names.
 impl FromStr for Overflow {
     type Err = Error;
 
@@ -61,7 +61,7 @@ impl FromStr for Overflow {
     }
 }
 
-/// How signals are received.
+/// The options of receiving signals.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SignalOptions {
     pub(crate) buffer: usize,
@@ -69,7 +69,7 @@ pub struct SignalOptions {
     heartbeat: Option<Duration>,
 }
 
-/// The longest silence, unless something else is asked for.
+/// The default maximum silence.
 const HEARTBEAT: Duration = Duration::from_secs(15);
 
 impl Default for SignalOptions {
@@ -83,29 +83,30 @@ impl Default for SignalOptions {
 }
 
 impl SignalOptions {
-    /// How many signals may wait for their consumer, of all shards together. A signal may have 64 KiB. Default: 1024.
+    /// Sets how many signals may wait for their consumer, from all shards together. A signal may have 64 KiB. Default:
+    /// 1024.
     #[must_use]
     pub fn buffer(mut self, signals: usize) -> Self {
         self.buffer = signals;
         self
     }
 
-    /// What becomes of more than that. Default: those that come then are dropped.
+    /// Sets the policy for signals beyond that number. Default: new signals are dropped.
     #[must_use]
     pub fn overflow(mut self, policy: Overflow) -> Self {
         self.overflow = policy;
         self
     }
 
-    /// The longest silence of this side: that signals come is no sign of life to a server. Default: 15 s, or two thirds of the
-    /// servers' [read timeout](crate::ClientBuilder::server_read_timeout) if that is less.
+    /// Sets the maximum silence of the client; received signals do not show a server that the client is alive. Default:
+    /// 15 s, or two thirds of the servers' [read timeout](crate::ClientBuilder::server_read_timeout) if that is less.
     #[must_use]
     pub fn heartbeat(mut self, interval: Duration) -> Self {
         self.heartbeat = Some(interval);
         self
     }
 
-    /// Checks them against the servers' read timeout. What they are then, and the heartbeat.
+    /// Checks the options against the servers' read timeout. Returns them with the resulting heartbeat.
     pub(crate) fn check(self, server_read_timeout: Duration) -> Result<(Self, Duration)> {
         if self.buffer == 0 {
             return Err(Error::invalid(

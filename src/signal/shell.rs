@@ -1,7 +1,8 @@
-//! What stands between ractor and a [`LinkMachine`]: starts it, hands it its messages, and takes care of its end, however that comes.
+//! The layer between ractor and a [`LinkMachine`]: it starts the machine, passes its messages, and handles its end,
+//! however that comes about.
 //!
-//! A panic is the loss of the connection, which is made anew with all its subscriptions. Only where that panics as well it is the end,
-//! and the consumer is told. A link whose task is dropped has lost its runtime.
+//! A panic counts as the loss of the connection, which is opened again with all its subscriptions. If the handling of
+//! that panics too, the link ends and the consumer is told. If a link's task is dropped, its runtime has ended.
 
 use std::sync::Arc;
 
@@ -17,7 +18,7 @@ use crate::net::health::ShardHealth;
 use crate::telemetry::actor_span::ActorSpan;
 use crate::unwind::{Panic, catch};
 
-/// The behaviour; the state is [`Shell`].
+/// The behaviour of the actor; its state is [`Shell`].
 pub(super) struct LinkActor;
 
 /// The state of the actor.
@@ -31,7 +32,7 @@ pub(super) struct Shell {
 enum Stage {
     Starting(Box<LinkArguments>),
     Running(Box<LinkMachine>, ActorSpan),
-    /// It panicked, and that was told.
+    /// The actor panicked, and that was reported.
     Died,
 }
 
@@ -104,7 +105,7 @@ impl Shell {
     }
 }
 
-/// A link that neither died nor was closed goes only with its task.
+/// A link that neither died nor was closed is dropped only with its task.
 impl Drop for Shell {
     fn drop(&mut self) {
         let ended = match &self.stage {

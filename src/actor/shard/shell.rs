@@ -1,9 +1,10 @@
-//! What stands between ractor and a [`Driver`]: starts it, runs it, and takes care of its end, however that comes.
+//! The layer between ractor and a [`Driver`]: it starts the driver, runs it, and handles its end, however that comes
+//! about.
 //!
-//! | the end | what is told |
+//! | end | consequences |
 //! | --- | --- |
-//! | it was shut down | all of it by the shard itself |
-//! | a panic, here or in what users wrote | its leases are lost, its callers get an error that names the panic; the router starts another |
+//! | a shutdown | the shard itself has told everything |
+//! | a panic, here or in users' code | its leases are lost, its callers get an error that names the panic, and the router starts another actor |
 //! | its task was dropped | the runtime has ended: the client is closed, and all its errors say so |
 
 use std::future::poll_fn;
@@ -19,13 +20,13 @@ use crate::shard::input::{Inputs, Mailbox};
 use crate::telemetry::actor_span::ActorSpan;
 use crate::unwind::{Panic, catch};
 
-/// The behaviour. Its only message has it run until the shard is over.
+/// The behaviour of the actor. Its only message makes it run until the shard ends.
 pub(crate) struct ShardActor;
 
-/// Told once, when the actor has been started.
+/// Sent once, after the actor has been started.
 pub(crate) struct Run;
 
-/// What an actor is started with.
+/// The parameters of an actor.
 type Parts = (ShardArguments, Mailbox, Inputs);
 
 /// The state of the actor.
@@ -39,7 +40,7 @@ pub(crate) struct Shell {
 enum Stage {
     Starting(Box<Parts>),
     Running(Box<Driver>),
-    /// It was shut down, or it panicked, and that was told.
+    /// It was shut down, or it panicked and that was reported.
     Over,
 }
 
@@ -48,7 +49,7 @@ impl Actor for ShardActor {
     type State = Shell;
     type Arguments = Parts;
 
-    /// Starts nothing yet: the router is not told of a failure here.
+    /// Starts nothing yet, because the router is not told of a failure here.
     async fn pre_start(&self, _: ActorRef<Run>, parts: Parts) -> std::result::Result<Shell, ActorProcessingErr> {
         Ok(Shell {
             index: parts.0.index,
@@ -71,7 +72,7 @@ impl Actor for ShardActor {
 }
 
 impl Shell {
-    /// Runs until the shard is over, or has died.
+    /// Runs until the shard has ended or died.
     async fn run(&mut self) -> Result<()> {
         let Stage::Starting(parts) = std::mem::replace(&mut self.stage, Stage::Over) else {
             return Ok(());
@@ -88,7 +89,7 @@ impl Shell {
             },
             Stage::Starting(_) | Stage::Over => Poll::Ready(Ok(())),
         });
-        // It yields by itself, after each of its turns.
+        // It yields by itself, after a number of turns.
         let outcome = tokio::task::unconstrained(turns).await;
         span.outside(|| {
             outcome.map_err(|panic| self.died(&panic))?;
@@ -97,8 +98,8 @@ impl Shell {
         })
     }
 
-    /// The cause is known before the shard's callers see their channels closed, and its connections are closed before another shard
-    /// is started.
+    /// Handles a panic. The cause is known before the shard's callers see their channels closed, and its connections
+    /// are closed before another shard is started.
     fn died(&mut self, panic: &Panic) -> Error {
         let error = Error::new(
             ErrorKind::ShardGone,
@@ -115,7 +116,7 @@ impl Shell {
     }
 }
 
-/// A shard that neither died nor was shut down goes only with its task.
+/// A shard that neither died nor was shut down is dropped only with its task.
 impl Drop for Shell {
     fn drop(&mut self) {
         let ended = match &self.stage {

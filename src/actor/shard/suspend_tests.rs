@@ -1,4 +1,5 @@
-//! A machine that is suspended while leases are held. The suspend is pretended, in this thread alone, in which all of the client runs.
+//! Tests of a machine that is suspended while leases are held. The suspend is simulated for this thread only, which
+//! runs the whole client.
 
 use std::sync::Arc;
 use std::task::Poll;
@@ -15,7 +16,7 @@ use crate::handle::guard::LockGuard;
 use crate::lease::cell::{LeaseState, LostReason};
 use crate::server::{EventKind, Server};
 
-/// Nothing takes so long, unless it hangs.
+/// Longer than anything takes, unless it hangs.
 const SOON: Duration = Duration::from_secs(30);
 
 async fn hold(ttl: u64, change: impl FnOnce(ClientBuilder) -> ClientBuilder) -> (Server, Client, LockGuard) {
@@ -32,7 +33,7 @@ async fn hold(ttl: u64, change: impl FnOnce(ClientBuilder) -> ClientBuilder) -> 
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// Nothing of the client's is due in the time of a test, and no suspend of a test is too long for its server.
+/// No timer of the client becomes due during a test, and no suspend of a test is too long for its server.
 fn quiet(builder: ClientBuilder) -> ClientBuilder {
     builder
         .keepalive(HOUR / 2)
@@ -40,7 +41,7 @@ fn quiet(builder: ClientBuilder) -> ClientBuilder {
         .server_read_timeout(HOUR * 10)
 }
 
-/// Waits for the loss of a lease from now on.
+/// Starts to wait for the loss of a lease.
 async fn waits_for_loss(guard: &LockGuard) -> JoinHandle<LostReason> {
     let begun = Arc::new(Notify::new());
     let waiting = tokio::spawn({
@@ -66,7 +67,7 @@ async fn why_lost(guard: &LockGuard) -> LostReason {
     timeout(SOON, guard.lost()).await.expect("it is told")
 }
 
-/// The state shows the loss before a task of the client has run; then the waiting caller is told.
+/// The state shows the loss before any task of the client has run; then the waiting caller is told.
 #[tokio::test]
 async fn a_lease_whose_time_is_over_is_lost_at_once() {
     let (_server, _client, guard) = hold(30, |builder| builder).await;
@@ -86,13 +87,13 @@ async fn whoever_waits_for_the_loss_is_told_though_timers_stood_still() {
         let told = timeout(SOON, waiting).await.expect("it is told");
         assert_eq!(told.unwrap(), LostReason::Expired);
     }
-    // What the server may hold still is given back, and the client goes on.
+    // A lease that the server may still hold is released, and the client continues.
     drop(guard);
     let again = client.lock("k").unwrap().acquire().await.unwrap();
     assert!(again.is_held());
 }
 
-/// Where something is left it is less by the suspend, and the renewal that is due by now is sent.
+/// The remaining time is less by the suspend, and the renewal that is due by now is sent.
 #[tokio::test]
 async fn a_lease_of_which_something_is_left_is_renewed() {
     let (server, _client, guard) = hold(3600, quiet).await;
@@ -111,7 +112,7 @@ async fn a_lease_of_which_something_is_left_is_renewed() {
     }
 }
 
-/// A server that heard nothing for so long may have given up the connection, and with it the lease.
+/// A server that received nothing for so long may have given up the connection, and the lease with it.
 #[tokio::test]
 async fn a_long_suspend_ends_leases_however_long_their_ttl() {
     let (_server, _client, guard) = hold(3600, |builder| builder).await;
@@ -122,7 +123,7 @@ async fn a_long_suspend_ends_leases_however_long_their_ttl() {
     assert!(survives.is_held());
 }
 
-/// The turn came before the suspend, and was told after it.
+/// The grant came before the suspend, and was delivered after it.
 #[tokio::test]
 async fn a_grant_counts_from_before_the_suspend_in_which_it_was_asked_for() {
     let (_server, client, holder) = hold(30, |builder| builder).await;
@@ -139,7 +140,7 @@ async fn a_grant_counts_from_before_the_suspend_in_which_it_was_asked_for() {
     suspend_for(Duration::from_secs(60));
     holder.release().await.unwrap_err();
     let guard = timeout(SOON, waiting).await.expect("it is granted").unwrap().unwrap();
-    // It was confirmed by a renewal before it was handed out, so it is whole.
+    // A renewal confirmed it before it was handed out, so its whole TTL is left.
     assert!(
         guard.is_held() && guard.remaining() > Duration::from_secs(20),
         "{:?}",

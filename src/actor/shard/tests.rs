@@ -1,4 +1,4 @@
-//! What outlives a shard's actor: where it was, and until when nobody may be asked.
+//! Tests of what outlives a shard's actor: its server, and the time before which no server may be asked.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ async fn server(port: u16) -> Server {
     loop {
         match Server::builder().record_events(true).port(port).start().await {
             Ok(server) => return server,
-            // Somebody may have the port for a moment.
+            // Another process may have the port for a moment.
             Err(_) => sleep(Duration::from_millis(5)).await,
         }
     }
@@ -35,7 +35,7 @@ fn builder(servers: [&Server; 2], shape: impl FnOnce(Shard) -> Shard) -> ClientB
 
 async fn acquire(client: &Client) -> LockGuard {
     loop {
-        // Until the router has heard of the death, callers are told to try again.
+        // Until the router has learned of the death, callers get a retryable error.
         match client.lock("k").unwrap().acquire().await {
             Ok(guard) => return guard,
             Err(error) => assert!(error.is_retryable(), "{error}"),
@@ -44,7 +44,7 @@ async fn acquire(client: &Client) -> LockGuard {
     }
 }
 
-/// Has the actor die; holders of its leases are told.
+/// Makes the actor die; holders of its leases are told.
 async fn die(client: &Client, held: &LockGuard) {
     client.core().topology.shards[0].tell(Input::Die).unwrap();
     let lost = timeout(Duration::from_secs(30), held.lost()).await;

@@ -7,7 +7,7 @@ use crate::net::reach::Resolver;
 use crate::server::Server;
 use crate::telemetry::sink::ShardSink;
 
-/// A request that nobody makes here.
+/// A request that no test sends.
 struct Nobody;
 
 impl Caller for Nobody {
@@ -24,7 +24,7 @@ fn dial(builder: ClientBuilder) -> Dial {
     }
 }
 
-/// What was told of a connection.
+/// The events of a connection.
 #[derive(Clone, Default)]
 struct Told(Arc<Mutex<Vec<LaneEvent<Nobody>>>>);
 
@@ -34,7 +34,7 @@ impl Told {
         move |event| told.lock().unwrap().push(event)
     }
 
-    /// The only end that was told, and nothing but that and `Up`.
+    /// Returns the only end, with the number of `Up` events. There must be no other events.
     fn end(&self) -> (usize, Error) {
         let mut events = std::mem::take(&mut *self.0.lock().unwrap());
         let end = match events.pop() {
@@ -53,7 +53,7 @@ impl Told {
 }
 
 fn queue() -> mpsc::UnboundedReceiver<Command<Nobody>> {
-    // Open for as long as the test runs.
+    // Stays open for as long as the test runs.
     let (commands, queue) = mpsc::unbounded_channel();
     std::mem::forget(commands);
     queue

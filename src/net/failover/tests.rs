@@ -1,4 +1,4 @@
-//! Which endpoint is next, and when.
+//! Tests of which endpoint is next, and when.
 
 use super::*;
 use crate::net::backoff::ReconnectPolicy;
@@ -161,7 +161,7 @@ fn a_standby_is_asked_only_when_nothing_of_the_primary_can_be_held_any_more() {
     assert_eq!(failover.current().to_string(), "m0:6388");
 }
 
-/// However the attempts at the primary fail, and whatever the reconnect policy.
+/// However the attempts at the primary fail, and whatever the reconnect policy is.
 #[test]
 fn a_standby_is_asked_as_soon_as_it_may_be() {
     let secs = Duration::from_secs;
@@ -195,7 +195,7 @@ fn a_standby_is_asked_as_soon_as_it_may_be() {
     }
 }
 
-/// A connection that is lost again and again is not made again without a pause, however short the delay.
+/// A connection that is lost again and again is not opened again without a pause, however short the delay is.
 #[test]
 fn a_short_delay_makes_no_storm() {
     let policy = ReconnectPolicy::exponential(Duration::from_secs(1), Duration::from_secs(1));

@@ -10,7 +10,7 @@ use crate::telemetry::sink::{ShardSink, Sink};
 use crate::tls::{Tls, TlsAcceptor};
 use crate::types::{Key, Target, WaitSecs};
 
-/// Somebody who never goes away.
+/// A caller that never goes away.
 struct Patient(usize);
 
 impl Caller for Patient {
@@ -21,7 +21,7 @@ impl Caller for Patient {
 
 const REQUESTS: usize = 2_000;
 
-/// Fewer bytes than one answer has: whoever writes must be read from at the same time.
+/// Less than the length of one answer, so that a writer is blocked until the other side reads.
 const TINY: usize = 16;
 
 fn try_lock(number: usize) -> Command<Patient> {
@@ -36,8 +36,8 @@ fn try_lock(number: usize) -> Command<Patient> {
     })
 }
 
-/// Answers one request after the other, and reads none before the answer to the last was taken, as servers do. The stream is open
-/// until it is dropped.
+/// Answers one request after the other, and reads none before the last answer was taken, as servers do. The stream
+/// stays open until the returned value is dropped.
 async fn answer_in_turn<S: AsyncRead + AsyncWrite + Unpin>(stream: S) -> impl Sized {
     let mut stream = BufReader::new(stream);
     let mut line = String::new();
@@ -67,7 +67,7 @@ fn settings(max_in_flight: usize) -> LaneSettings {
     }
 }
 
-/// Sends everything at once and takes every answer.
+/// Sends all requests at once and takes all answers.
 async fn ask_all(stream: impl AsyncRead + AsyncWrite + Unpin) {
     let (commands, queue) = mpsc::unbounded_channel();
     for number in 0..REQUESTS {
@@ -107,12 +107,13 @@ async fn nor_does_tls_over_such_a_pipe() {
         .expect("neither waits for the other");
 }
 
-/// More than are passed on in one turn.
+/// More answers than one turn passes on.
 const CROWD: usize = 4 * ANSWERS_A_TURN;
 
 type CrowdedLane = Lane<DuplexStream, Patient, mpsc::UnboundedReceiver<Command<Patient>>>;
 
-/// A lane with a crowd of requests under way, to all of which the answers have come since it was polled last. Returns what keeps it open, too.
+/// Creates a lane with a crowd of requests in flight, all of which were answered since the last poll. Also returns what
+/// keeps the lane open.
 async fn answered_crowd(heard: &mut Vec<usize>) -> (CrowdedLane, impl Sized + use<>) {
     let (near, mut far) = duplex(1024 * 1024);
     let (commands, queue) = mpsc::unbounded_channel();
@@ -131,7 +132,7 @@ async fn answered_crowd(heard: &mut Vec<usize>) -> (CrowdedLane, impl Sized + us
     (lane, (commands, far))
 }
 
-/// One turn, with a budget of its own.
+/// Runs one turn, with a budget of its own.
 async fn turn(lane: &mut CrowdedLane, heard: &mut Vec<usize>) -> Poll<Stop> {
     let turn = std::future::poll_fn(|cx| {
         let mut deliver = |report: LaneReport<Patient>| {
@@ -148,7 +149,7 @@ async fn turn(lane: &mut CrowdedLane, heard: &mut Vec<usize>) -> Poll<Stop> {
 async fn answers_that_are_there_are_read_before_their_requests_count_as_unanswered() {
     let mut heard = Vec::new();
     let (mut lane, _open) = answered_crowd(&mut heard).await;
-    // The process stood still.
+    // The process was stopped for an hour.
     tokio::time::advance(Duration::from_secs(3_600)).await;
     while heard.len() < CROWD {
         let stopped = turn(&mut lane, &mut heard).await;
@@ -172,7 +173,7 @@ async fn a_crowd_of_answers_is_passed_on_in_portions_without_a_pause() {
             false => Poll::Ready(()),
         }
     });
-    // It wakes itself: no timer does.
+    // The lane wakes itself, without a timer.
     (&mut all).await;
     assert_eq!(Instant::now(), began);
     let most = ANSWERS_A_TURN + BYTES_A_READ / "ok 0123456789abcdef0123456789abcdef 33\n".len() + 1;
@@ -182,7 +183,7 @@ async fn a_crowd_of_answers_is_passed_on_in_portions_without_a_pause() {
     );
 }
 
-/// Takes everything, answers the first request, and then has a bug.
+/// Accepts everything, answers the first request, and then panics.
 struct Treacherous {
     answer: Vec<u8>,
 }

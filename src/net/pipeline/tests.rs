@@ -1,4 +1,4 @@
-//! The pipeline against lines that a test makes up.
+//! Tests of the pipeline with lines that a test makes up.
 
 use super::*;
 use crate::types::{Key, Kind, Target, Token, WaitSecs};
@@ -22,7 +22,7 @@ fn release() -> Request {
     }
 }
 
-/// Requests 0, 1, … in flight and written.
+/// Creates a pipeline with the requests 0, 1, … in flight and written.
 fn in_flight(requests: &[Request]) -> Pipeline<usize> {
     let mut pipeline = Pipeline::new(Duration::from_secs(10));
     for (tag, request) in requests.iter().enumerate() {
@@ -41,7 +41,7 @@ fn feed(pipeline: &mut Pipeline<usize>, bytes: &str) -> (Vec<(usize, Response)>,
     (received.replies.into_iter().map(|r| (r.tag, r.response)).collect(), end)
 }
 
-/// What is heard on a connection that has listened: tags of answers, and payloads.
+/// Feeds bytes to a connection that has listened. Returns the tags of answers, and the payloads of signals.
 fn hear(pipeline: &mut Pipeline<usize>, bytes: &str) -> (Vec<usize>, Vec<String>) {
     pipeline.read_space().extend_from_slice(bytes.as_bytes());
     let mut received = Received::nothing();
@@ -261,7 +261,7 @@ fn a_blocking_request_may_take_its_wait_on_top() {
     assert!(pipeline.answer_by() > Some(now.at));
 }
 
-/// A suspend between the two is told by that.
+/// The moment of the request shows whether the machine was suspended between the two.
 #[test]
 fn an_answer_tells_for_how_long_the_machine_had_been_suspended_when_it_was_asked_for() {
     let mut pipeline: Pipeline<usize> = Pipeline::new(Duration::from_secs(10));

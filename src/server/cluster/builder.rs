@@ -1,4 +1,4 @@
-//! What a cluster is made of.
+//! The options of a cluster.
 
 use std::io;
 use std::net::SocketAddr;
@@ -16,7 +16,7 @@ use crate::server::random::Random;
 use crate::server::release::Release;
 use crate::server::state::State;
 
-/// Describes a cluster.
+/// Configures a cluster.
 #[derive(Clone, Debug)]
 #[must_use = "a builder does nothing until the cluster is started"]
 pub struct ClusterBuilder {
@@ -38,31 +38,32 @@ impl Default for ClusterBuilder {
 }
 
 impl ClusterBuilder {
-    /// How many members. Default: 3.
+    /// Sets the number of members. Default: 3.
     pub fn members(mut self, members: usize) -> Self {
         self.members = members;
         self
     }
 
-    /// What each member is like, as a server of its own would be. The port does not count, each gets one that is free;
-    /// [`release`](ServerBuilder::release) is `cluster`. Caps on keys and waiters are those of
-    /// the one state; one on connections is each member's. Default: as [`Server::builder`].
+    /// Sets the options of each member. The port is ignored: each member gets a free one.
+    /// [`release`](ServerBuilder::release) is always `cluster`. The caps on keys and waiters apply to the shared state;
+    /// the cap on connections applies to each member. Default: as [`Server::builder`].
     pub fn options(mut self, each: ServerBuilder) -> Self {
         self.each = each;
         self
     }
 
-    /// Plays the earlier builds of clusters. Without [`orphan_ttl`](ServerBuilder::orphan_ttl) they give nothing back to a
-    /// session. With it they match by ref alone, so that a session takes what it has even from a connection that is open. A
-    /// renewal moves nothing, and a place whose request ran out of time stays in the queue, that of a try too. Default: false.
+    /// Sets whether to play the earlier builds of clusters. Without [`orphan_ttl`](ServerBuilder::orphan_ttl), their
+    /// sessions take nothing back. With it, they match connections by ref alone, so a session takes what it has even
+    /// from an open connection. A renewal moves nothing, and the queue position of a request that timed out stays in
+    /// the queue, even that of a try. Default: false.
     pub fn earlier_builds(mut self, earlier: bool) -> Self {
         self.earlier_builds = earlier;
         self
     }
 
-    /// Plays members that close a connection over which they have read nothing for the
-    /// [read timeout](ServerBuilder::read_timeout), as single servers up to 2.1 do. Otherwise connections may be idle, and that time
-    /// begins with the first byte of a request. Default: false.
+    /// Sets whether members close a connection on which they have read nothing for the [read
+    /// timeout](ServerBuilder::read_timeout), as single servers up to 2.1 do. Otherwise connections can be idle, and
+    /// the timeout starts with the first byte of a request. Default: false.
     pub fn closes_idle_connections(mut self, closes: bool) -> Self {
         self.closes_idle_connections = closes;
         self
@@ -74,7 +75,7 @@ impl ClusterBuilder {
         self
     }
 
-    /// Starts all members, on the current tokio runtime. The first leads.
+    /// Starts all members, on the current tokio runtime. The first member leads.
     ///
     /// # Errors
     ///
@@ -83,7 +84,7 @@ impl ClusterBuilder {
     ///
     /// # Cancel safety
     ///
-    /// Safe: nothing listens if it is dropped.
+    /// Safe: if the future is dropped, nothing listens.
     pub async fn start(self) -> Result<Cluster> {
         crate::runtime::current("a cluster", true)?;
         let mut ports = Vec::new();
@@ -102,19 +103,19 @@ impl ClusterBuilder {
         Ok(cluster)
     }
 
-    /// Starts a member at each of these addresses, on listeners that need not be sockets, on the current tokio runtime. The first
-    /// leads. `listen` is called for each member now, and again when a member that was stopped is
-    /// [started](Cluster::start); its future gives the listener. [`members`](Self::members) does not count. See [`Listener`] for
-    /// an example of one.
+    /// Starts a member at each of these addresses, on listeners that need not be sockets, on the current tokio runtime.
+    /// The first member leads. `listen` is called for each member now, and again when a stopped member is
+    /// [started](Cluster::start); its future returns the listener. [`members`](Self::members) is ignored. See
+    /// [`Listener`] for an example of a listener.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) without addresses, and as [`ServerBuilder::start_on`],
-    /// [`ErrorKind::Connect`](crate::ErrorKind::Connect) if `listen` fails.
+    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) without addresses, and as
+    /// [`ServerBuilder::start_on`], [`ErrorKind::Connect`](crate::ErrorKind::Connect) if `listen` fails.
     ///
     /// # Cancel safety
     ///
-    /// Safe: nothing is served if it is dropped.
+    /// Safe: if the future is dropped, nothing is served.
     pub async fn start_on<L: Listener, F: Future<Output = io::Result<L>> + Send + 'static>(
         self,
         addresses: impl IntoIterator<Item = SocketAddr>,
@@ -133,7 +134,7 @@ impl ClusterBuilder {
         Ok(cluster)
     }
 
-    /// A cluster whose members do not run yet.
+    /// Creates a cluster whose members do not run yet.
     fn of(self, ports: Vec<Port>) -> Result<Cluster> {
         if ports.is_empty() {
             return Err(Error::invalid(

@@ -18,8 +18,9 @@ use super::state::State;
 use crate::error::{Error, Result};
 use crate::stats::Stats;
 
-/// For tests: servers that play the members of one cluster, in this process, on one state. Who leads is
-/// not elected but [said](Self::move_leader), and so is what goes wrong. Dropping it ends all members at once.
+/// For tests: servers that play the members of one cluster, in this process, on one shared state. The leader is not
+/// elected; the test [chooses](Self::move_leader) it, and also chooses which faults occur. Dropping the cluster ends
+/// all members at once.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -44,57 +45,63 @@ use crate::stats::Stats;
 ///
 /// # Who answers what
 ///
-/// The leader answers everything. The others answer `ping`, `auth`, `stats` and `stable-ref`. Whatever could change the
-/// state, or must have seen all changes (`l`, `e`, `w`, `r`, `n`, those of semaphores, `barrier`), they answer with
-/// `error_not_leader` and the leader's address, without one while no member leads.
+/// The leader answers everything. The other members answer `ping`, `auth`, `stats` and `stable-ref`. They refuse all
+/// requests that could change the state or must see all changes (`l`, `e`, `w`, `r`, `n`, those of semaphores,
+/// `barrier`): the answer is `error_not_leader` with the leader's address, or without an address while no member leads.
 ///
-/// `stats` tells of the one state, and of the connections of the member that is asked. It adds a `cluster` object
-/// ([`ClusterStats`](crate::ClusterStats)), in which members are called `n0`, `n1` and so on. `commit_index` and `last_log_index` count
-/// what members had to agree on: each request of the leader's is an entry, even a renewal of a token that it does not know; a request
-/// that ran out of time is one more, and so is the end of a connection to the leader, and each new leader. `barrier` is answered at
-/// once, as there is one state only. Signals are not known, as in all releases from 2.0 on.
+/// `stats` reports the shared state, and the connections of the member that is asked. It adds a `cluster` object
+/// ([`ClusterStats`](crate::ClusterStats)), in which members are called `n0`, `n1` and so on. `commit_index` and
+/// `last_log_index` count the entries that members had to agree on: each request to the leader, even a renewal of an
+/// unknown token; each request that timed out once more; the end of each connection to the leader; and each new leader.
+/// `barrier` is answered at once, because there is only one state. Signals do not exist, as in all releases from 2.0
+/// on.
 ///
-/// Connections may be idle for as long as they like, unless
-/// [`closes_idle_connections`](ClusterBuilder::closes_idle_connections) says otherwise.
+/// Connections can be idle without limit, unless [`closes_idle_connections`](ClusterBuilder::closes_idle_connections)
+/// is set.
 ///
 /// # When the leader changes
 ///
-/// Connections stay open, and go on owning what they have: if their member leads again, their end releases it. While it does not lead,
-/// their end releases nothing, and what they had is no other connection's of that process. Requests that block there hear nothing but a grant,
-/// or `timeout` without being cancelled. Leases run on, and their tokens are good for renew and release with the new leader. Places stay in
-/// their queues until it is their turn, and then for a TTL. Fences keep growing.
+/// Connections stay open and still own what they have: if their member leads again, their end releases it. While their
+/// member does not lead, their end releases nothing, and no other connection to the same process can take what they
+/// had. Requests that block there get no answer but a grant, or `timeout`, which then does not give the queue position
+/// up. Leases run on, and the new leader accepts their tokens in renewals and releases. Queue positions stay until
+/// their turn, and are then held for a TTL. Fences continue to grow.
 ///
-/// While no member leads the state rests: no lease is swept, no orphan given up. But time goes on: a lease whose TTL is over
-/// ends as soon as a member leads.
+/// While no member leads, the state does not change: no lease is swept, and no orphan is released. Time still passes: a
+/// lease whose TTL is over ends as soon as a member leads.
 ///
-/// A leader that is [stopped](Self::stop) is one that changes, except that its connections end. One that is
-/// [shut down](Self::shutdown) leads until its clients are gone. No majority is asked for: with two of three members stopped, a leader
-/// that is left goes on. A test that wants it otherwise says [`depose`](Self::depose), or [`isolate`](Self::isolate).
+/// [Stopping](Self::stop) the leader is like changing it, except that its connections end. A leader that is [shut
+/// down](Self::shutdown) leads until its clients are gone. No majority is required: with two of three members stopped,
+/// the remaining leader continues. A test that needs another behaviour calls [`depose`](Self::depose) or
+/// [`isolate`](Self::isolate).
 ///
 /// # The end of a connection
 ///
-/// When the leader sees a connection end, it gives up the place at which a request blocks there. What else the connection owns, leases
-/// and places, is released at once, or kept for the [`orphan_ttl`](super::ServerBuilder::orphan_ttl), whether or not the connection
-/// presented a ref. (A renewal makes the connection that sent it the owner.) Without
-/// [`auto_release_on_disconnect`](super::ServerBuilder::auto_release_on_disconnect) leases run on until their TTL.
+/// When the leader sees a connection end, it gives up the queue position at which a request of the connection blocks.
+/// The other leases and queue positions that the connection owns are released at once, or kept for the
+/// [`orphan_ttl`](super::ServerBuilder::orphan_ttl), whether or not the connection presented a ref. (A renewal makes
+/// the connection that sent it the owner.) Without
+/// [`auto_release_on_disconnect`](super::ServerBuilder::auto_release_on_disconnect), leases run until their TTL.
 ///
 /// # Refs
 ///
-/// `stable-ref` is taken once a connection, by any member. A connection that has presented one and asks for a key (`l`, `sl`, `e`
-/// or `se`, with the same limit) takes back what its session has of that key, if the leader has seen the former connection end,
-/// or if that led to another member, or to this one before it was started again:
+/// Each member accepts `stable-ref` once per connection. When a connection that has presented a ref asks for a key
+/// (`l`, `sl`, `e` or `se`, with the same limit), it takes back what its session has of that key. This requires that
+/// the leader has seen the former connection end, or that the former connection led to another member, or to this
+/// member before a restart. It takes back:
 ///
-/// - a lease first, a semaphore's oldest: the same token. Its time begins anew, with the TTL that is asked for now;
-/// - else the first place in the queue. The grant will have the new TTL. A try (timeout 0) takes it back, too, and leaves it where it
-///   is. So does any request that took a place back and ran out of time: it is told `timeout`, and the place stays. A further `w`
-///   on the connection, with timeout 0 if need be, ends it.
+/// - first a lease, of a semaphore the oldest one: with the same token. The lease starts again, with the TTL of this
+///   request;
+/// - or else the first queue position. Its grant will have the new TTL. Even a try (timeout 0) takes it back, and
+///   leaves it in the queue. So does any request that has taken a position back and times out: the answer is `timeout`,
+///   and the position stays. A further `w` on the connection, with timeout 0 if necessary, ends it.
 ///
-/// What a connection to the same process has is not taken, even if that connection has ended
-/// [unnoticed](Self::overlooks_ends): a wait stands behind its own ghost.
+/// A connection cannot take back what another connection to the same process has, even if that connection has ended
+/// [unnoticed](Self::overlooks_ends): a waiter then queues behind the ghost of its own former connection.
 ///
-/// `w` finds what the session has of a key, whether or not there was an `e` on the connection, and answers a grant again and again until
-/// it is released or expires. It tells the seconds that are left of it, rounded down, and the
-/// [default TTL](super::ServerBuilder::default_lease_ttl) where that is none.
+/// `w` finds what the session has of a key, even without an `e` on the same connection, and answers a grant repeatedly
+/// until it is released or expires. The answer contains the remaining seconds, rounded down, or the [default
+/// TTL](super::ServerBuilder::default_lease_ttl) if none remain.
 pub struct Cluster {
     state: Arc<Mutex<State>>,
     options: ServerOptions,
@@ -107,41 +114,43 @@ struct Member {
 }
 
 impl Member {
-    /// The server, for a moment: never kept across an await.
+    /// Locks the server. The guard must not be held across an await.
     fn running(&self) -> MutexGuard<'_, Option<Server>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Cluster {
-    /// Begins to describe a cluster.
+    /// Returns a builder with the default options.
     pub fn builder() -> ClusterBuilder {
         ClusterBuilder::default()
     }
 
-    /// Where the members listen, each at the same address for as long as the cluster exists.
+    /// Returns the addresses of the members. Each member keeps its address for the lifetime of the cluster.
     #[must_use]
     pub fn addresses(&self) -> Vec<String> {
         let members = self.members.iter();
         members.map(|member| member.port.address().to_string()).collect()
     }
 
-    /// The one state, in the hands of a test.
+    /// Returns the shared state in a form that tests can control.
     pub(crate) fn control(&self) -> Control {
         Control::of(&self.state)
     }
 
-    /// Which member leads, from 0. None after [`depose`](Self::depose), and when the leader was stopped.
+    /// Returns the number of the leader, counted from 0. `None` after [`depose`](Self::depose), and after the leader
+    /// was stopped.
     #[must_use]
     pub fn leader(&self) -> Option<usize> {
         self.state().leader()
     }
 
-    /// Makes a member the leader, at once. If it is already, nothing happens.
+    /// Makes a member the leader, at once. If it already leads, nothing happens.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) if there is no such member, or it is stopped.
+    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) if there is no such member, or if it is stopped or
+    /// isolated.
     pub fn move_leader(&self, to: usize) -> Result<()> {
         let running = self.member(to)?.running();
         if running.is_none() {
@@ -159,14 +168,16 @@ impl Cluster {
         Ok(())
     }
 
-    /// From now on nobody leads. Whoever asks is told so, without an address.
+    /// Leaves the cluster without a leader. Members answer requests for the leader with `error_not_leader` without an
+    /// address.
     pub fn depose(&self) {
         self.state().depose();
     }
 
-    /// Ends a member as if it were killed: its connections end, without an answer to what they wait for, and new ones are
-    /// refused. (A request that it is at in that very moment may still be told that nobody leads.) If it led, nobody does
-    /// until [`move_leader`](Self::move_leader). Nothing happens if it is stopped already.
+    /// Ends a member as if its process were killed: its connections end without answers to blocked requests, and new
+    /// connections are refused. (A request that the member is processing at that moment may still be answered with
+    /// `error_not_leader`, without an address.) If the member led, no member leads until
+    /// [`move_leader`](Self::move_leader). Nothing happens if the member is already stopped.
     ///
     /// # Errors
     ///
@@ -174,7 +185,7 @@ impl Cluster {
     ///
     /// # Cancel safety
     ///
-    /// The member ends even if this is dropped; when it returns, nothing of the member is left.
+    /// The member ends even if the future is dropped; when the future resolves, nothing of the member is left.
     pub async fn stop(&self, member: usize) -> Result<()> {
         let server = {
             let mut running = self.member(member)?.running();
@@ -187,11 +198,12 @@ impl Cluster {
         Ok(())
     }
 
-    /// Shuts a member down in order, as SIGTERM does. It takes no new connections. Requests that block there are answered with
-    /// `error`, and their places given up; further requests are answered with `error_draining`, and their connections closed. If it
-    /// leads, it goes on leading until its connections have ended, for the
-    /// [shutdown timeout](super::ServerBuilder::shutdown_timeout) at most: the end of each gives up what the connection owns, as
-    /// always. Then no member leads until [`move_leader`](Self::move_leader). Nothing happens if it is stopped already.
+    /// Shuts a member down in an orderly way, as SIGTERM does. The member accepts no new connections. Requests that
+    /// block there are answered with `error`, and their queue positions are given up; further requests are answered
+    /// with `error_draining`, and their connections are closed. If the member leads, it continues to lead until its
+    /// connections have ended, at most for the [shutdown timeout](super::ServerBuilder::shutdown_timeout): as always,
+    /// the end of each connection releases what the connection owns. Then no member leads until
+    /// [`move_leader`](Self::move_leader). Nothing happens if the member is already stopped.
     ///
     /// # Errors
     ///
@@ -199,7 +211,7 @@ impl Cluster {
     ///
     /// # Cancel safety
     ///
-    /// The member ends at once if this is dropped, and leads no more as soon as another is told to.
+    /// If the future is dropped, the member ends at once, but stays the leader until another member becomes it.
     pub async fn shutdown(&self, member: usize) -> Result<()> {
         let server = self.member(member)?.running().take();
         if let Some(server) = server {
@@ -210,7 +222,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// Starts a stopped member again, at the same address. It does not lead. Nothing happens if it runs.
+    /// Starts a stopped member again, at the same address. It does not lead. Nothing happens if it is running.
     ///
     /// # Errors
     ///
@@ -219,7 +231,7 @@ impl Cluster {
     ///
     /// # Cancel safety
     ///
-    /// Safe: nothing is started if it is dropped.
+    /// Safe: if the future is dropped, nothing is started.
     pub async fn start(&self, member: usize) -> Result<()> {
         let stopped = self.member(member)?;
         if stopped.running().is_some() {
@@ -244,21 +256,21 @@ impl Cluster {
         }
     }
 
-    /// What has happened since the start, in order, whoever led, if the [options](ClusterBuilder::options) say
+    /// Returns the events since the start in order, across all leaders, if the [options](ClusterBuilder::options) set
     /// `record_events`.
     #[must_use]
     pub fn events(&self) -> Vec<Event> {
         self.state().events().to_vec()
     }
 
-    /// The one state, with the connections to all members.
+    /// Returns the `stats` of the shared state, with the connections to all members.
     #[must_use]
     pub fn stats(&self) -> Stats {
         self.state().stats(Instant::now())
     }
 
-    /// Misbehaviour: all members that do not lead name this address, whoever leads, and even if nobody does. `None` for the
-    /// truth again.
+    /// Misbehaviour: all members that do not lead name this address as the leader's, even while no member leads. `None`
+    /// restores the truth.
     pub fn redirects_to(&self, address: Option<&str>) {
         let mut state = self.state();
         for member in 0..self.members.len() {
@@ -268,7 +280,7 @@ impl Cluster {
         }
     }
 
-    /// Misbehaviour: as [`redirects_to`](Self::redirects_to), of one member.
+    /// Misbehaviour: like [`redirects_to`](Self::redirects_to), for one member.
     ///
     /// # Errors
     ///
@@ -281,9 +293,10 @@ impl Cluster {
         Ok(())
     }
 
-    /// Cuts a member off from the others. If it led, no other member leads until [`move_leader`](Self::move_leader), and it goes on
-    /// believing that it does: what it would have to agree on with the others (`n`, `r`, `e`, …) it answers with `error`, when the
-    /// [read timeout](super::ServerBuilder::read_timeout) is over. Requests that block there hear of no grant.
+    /// Cuts a member off from the others. If it led, no other member leads until [`move_leader`](Self::move_leader),
+    /// and the isolated member still believes that it leads: requests that need an agreement with the others (`n`, `r`,
+    /// `e`, …) hang, and are answered with `error` when the [read timeout](super::ServerBuilder::read_timeout) is over.
+    /// Requests that block there do not learn of grants.
     ///
     /// # Errors
     ///
@@ -294,8 +307,8 @@ impl Cluster {
         Ok(())
     }
 
-    /// Lets an isolated member see the others again. It follows then. What waits for them there is answered with
-    /// `error_not_leader`, and requests that block hear of grants that were made meanwhile.
+    /// Reconnects an isolated member to the others. It does not lead then. Requests that hang there are answered with
+    /// `error_not_leader`, and blocked requests learn of the grants that were made in the meantime.
     ///
     /// # Errors
     ///
@@ -306,8 +319,8 @@ impl Cluster {
         Ok(())
     }
 
-    /// Lets leadership be lost while the next request of the leader's is under way: it is carried out, and answered with
-    /// `error_not_leader` all the same. Then `next` leads, or no member does.
+    /// Lets the leader lose leadership while its next request is under way: the request is carried out, but answered
+    /// with `error_not_leader`. Then `next` leads, or no member does.
     ///
     /// # Errors
     ///
@@ -322,30 +335,32 @@ impl Cluster {
         Ok(())
     }
 
-    /// Misbehaviour: no member notices any more that a connection has ended. The connection keeps what it has, and its blocked
-    /// request its place until its time is over. Told otherwise, members notice all that they have overlooked.
+    /// Misbehaviour: members no longer notice the end of a connection. The connection keeps what it has, and its
+    /// blocked request keeps its queue position until its time is over. With `false`, members notice all overlooked
+    /// ends at once.
     pub fn overlooks_ends(&self, overlooks: bool) {
         self.state().overlook_ends(overlooks, Instant::now());
     }
 
-    /// Misbehaviour: acquires and enqueues are answered with `error`, as if the number of a fence could not be written down.
+    /// Misbehaviour: acquires and enqueues are answered with `error`, as if the number of a fence could not be
+    /// persisted.
     pub fn fails_to_persist(&self, fails: bool) {
         if let Some(members) = self.state().membership() {
             members.trouble.fail_to_persist(fails);
         }
     }
 
-    /// Misbehaviour: the next leader knows no refs and no connections. All places are given up, and leases run on until their TTL,
-    /// their tokens good.
+    /// Misbehaviour: the next leader knows no refs and no connections. All queue positions are given up, and leases run
+    /// until their TTL, with valid tokens.
     pub fn forgets_refs(&self, forgets: bool) {
         if let Some(membership) = self.state().membership() {
             membership.trouble.forget_refs(forgets);
         }
     }
 
-    /// Misbehaviour: whoever leads next does not know what is held. All leases end, recorded as
-    /// [`Forgotten`](super::EventKind::Forgotten); their tokens hold nothing, and the keys go to those that wait, or are
-    /// free.
+    /// Misbehaviour: the next leader does not know which leases are held. All leases end, recorded as
+    /// [`Forgotten`](super::EventKind::Forgotten); their tokens become invalid, and their keys are granted to waiters,
+    /// or are free.
     pub fn forgets_tokens(&self, forgets: bool) {
         if let Some(membership) = self.state().membership() {
             membership.trouble.forget_tokens(forgets);
@@ -358,7 +373,7 @@ impl Cluster {
         found.ok_or_else(|| Error::invalid("member", member, &format!("there are {members}, counted from 0")))
     }
 
-    /// The state, for a moment: never kept across an await.
+    /// Locks the state. The guard must not be held across an await.
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,4 +1,4 @@
-//! A port that stays a member's while it is stopped.
+//! The port of a member, which is reserved while the member is stopped.
 
 use std::io;
 use std::net::SocketAddr;
@@ -10,27 +10,28 @@ use crate::error::Result;
 use crate::server::listen::{Listener, cannot_listen};
 use crate::server::listener::{Served, Server, listen};
 
-/// Serves a member on what listens for it.
+/// Serves a member on its listener.
 pub(super) type Listening = Box<dyn FnOnce(Served) -> Server + Send>;
 
-/// Makes something listen at an address.
+/// Creates a listener at an address.
 type Listen = Box<dyn Fn(SocketAddr) -> Pin<Box<dyn Future<Output = Result<Listening>> + Send>> + Send + Sync>;
 
-/// The address of a member, which listens there again after it was stopped.
+/// The address of a member, at which it listens again after a restart.
 pub(super) struct Port {
     address: SocketAddr,
     kind: PortKind,
 }
 
 enum PortKind {
-    /// Bound, but not listening: who connects is refused, and the system gives the port to no outgoing connection.
+    /// A socket that is bound but does not listen: connections are refused while the member is stopped, and the system
+    /// does not use the port for outgoing connections.
     Tcp { _taken: Option<TcpSocket> },
-    /// The user's listeners.
+    /// A function of the user that creates listeners.
     Given(Listen),
 }
 
 impl Port {
-    /// Takes any port that is free, and listens there.
+    /// Takes a free port, and listens there.
     pub(super) async fn open(host: &str) -> Result<(Self, TcpListener)> {
         let (first, address) = listen(host, 0).await?;
         let Some((socket, address)) = take(address.ip()) else {
@@ -47,7 +48,7 @@ impl Port {
         }
     }
 
-    /// An address at which something listens that is no TCP socket.
+    /// Creates an address at which a listener other than a TCP socket listens.
     pub(super) fn given<L: Listener, F: Future<Output = io::Result<L>> + Send + 'static>(
         address: SocketAddr,
         listen: impl Fn(SocketAddr) -> F + Send + Sync + 'static,
@@ -71,7 +72,7 @@ impl Port {
         self.address
     }
 
-    /// Listens there. What comes is served once the result is called, on the current runtime.
+    /// Listens at the address. The result, once called, serves the connections on the current runtime.
     pub(super) async fn listen(&self) -> Result<Listening> {
         crate::runtime::current("a member of a cluster", matches!(self.kind, PortKind::Tcp { .. }))?;
         match &self.kind {
@@ -89,8 +90,8 @@ async fn listen_at(address: SocketAddr) -> Result<(TcpListener, SocketAddr)> {
     listen(&address.ip().to_string(), address.port()).await
 }
 
-/// A port of its own. Linux lets somebody listen beside a socket that is bound and does not; elsewhere a port is left
-/// free while its member is stopped, and may be lost.
+/// Reserves a port. On Linux, a socket can listen on a port on which another socket is bound but does not listen. On
+/// other systems, the port is free while its member is stopped, and may be lost.
 #[cfg(target_os = "linux")]
 fn take(ip: std::net::IpAddr) -> Option<(TcpSocket, SocketAddr)> {
     let socket = match ip.is_ipv4() {

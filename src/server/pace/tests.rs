@@ -4,10 +4,10 @@ use super::*;
 
 const EACH: Duration = Duration::from_micros(100);
 
-/// As many requests as take [`MOST_CAUGHT_UP`].
+/// The number of requests that take [`MOST_CAUGHT_UP`].
 const MOST_AT_ONCE: usize = 10;
 
-/// A time that passes only when it is told to.
+/// A time that passes only on command.
 struct Time(Cell<Instant>);
 
 impl Time {
@@ -24,7 +24,7 @@ impl Time {
     }
 }
 
-/// How many requests a connection answers at once that has more of them than it may answer.
+/// Answers requests until the pace requires a pause. Returns how many requests that were.
 fn answer<C: Fn() -> Instant>(pace: &mut RequestPace<C>) -> usize {
     let mut answered = 0;
     loop {

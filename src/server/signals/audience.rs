@@ -1,4 +1,4 @@
-//! Who listens to one pattern.
+//! The listeners of one pattern.
 
 use std::collections::BTreeMap;
 use std::ops::Bound::{Excluded, Unbounded};
@@ -6,14 +6,14 @@ use std::ops::Bound::{Excluded, Unbounded};
 use super::ConnectionId;
 use super::pattern::RawGroup;
 
-/// Names a subscription, in the order in which they were made.
+/// The number of a subscription, in the order of subscribing.
 pub(super) type Seat = u64;
 
 /// The subscriptions to one pattern.
 #[derive(Default)]
 pub(super) struct Audience {
     alone: BTreeMap<Seat, ConnectionId>,
-    /// By their names, which is the order in which a signal is offered to them. None of them is empty.
+    /// By name: a signal is offered to the groups in this order. No group is empty.
     groups: BTreeMap<RawGroup, Members>,
 }
 
@@ -21,7 +21,7 @@ pub(super) struct Audience {
 #[derive(Default)]
 pub(super) struct Members {
     by_seat: BTreeMap<Seat, ConnectionId>,
-    /// Who got the last signal. It may have left since.
+    /// The member that took the last signal. It may have left since.
     last: Seat,
 }
 
@@ -47,7 +47,7 @@ impl Audience {
         }
     }
 
-    /// The connections that are in no group.
+    /// Returns the connections that are subscribed without a group.
     pub(super) fn alone(&self) -> impl Iterator<Item = ConnectionId> {
         self.alone.values().copied()
     }
@@ -56,7 +56,7 @@ impl Audience {
         self.groups.values_mut()
     }
 
-    /// How many are in each group, and in none.
+    /// Returns the size of each group, and the number of listeners without a group.
     pub(super) fn sizes(&self) -> impl Iterator<Item = (Option<&RawGroup>, usize)> {
         let alone = (!self.alone.is_empty()).then_some((None, self.alone.len()));
         let groups = self
@@ -72,8 +72,8 @@ impl Audience {
 }
 
 impl Members {
-    /// Offers something to one after the other, in order of arrival, from the one behind whoever got the last thing,
-    /// until one takes it.
+    /// Offers a signal to the members, in order of arrival, until one takes it. Starts with the member after the one
+    /// that took the last signal.
     pub(super) fn pass_on(&mut self, mut offer: impl FnMut(ConnectionId) -> bool) {
         let behind = self.by_seat.range((Excluded(self.last), Unbounded));
         let round = behind.chain(self.by_seat.range(..=self.last));

@@ -1,4 +1,4 @@
-//! Subscriptions and deliveries, compared with a search through all of them.
+//! Fuzzes subscriptions and deliveries, and compares them with a search through all subscriptions.
 
 use arbitrary::{Arbitrary, Unstructured};
 use bytes::BytesMut;
@@ -8,7 +8,7 @@ use super::{Inbox, RawGroup, RawPattern, SignalHub, has_wildcards};
 use crate::protocol::{Channel, Pattern};
 use crate::types::check_word;
 
-/// What a connection does. Names are made of [tokens](token).
+/// An action of a connection. Names are made of [tokens](token).
 #[derive(Arbitrary, Debug)]
 enum Act<'a> {
     Listen(u8, u8, &'a [u8]),
@@ -19,10 +19,10 @@ enum Act<'a> {
 
 const CONNECTIONS: usize = 4;
 
-/// More than there are subscriptions that one signal may reach.
+/// More than the number of subscriptions that one signal can reach.
 const BUFFER: usize = 256;
 
-/// Plays what the bytes say on a hub of signals, and on a list of subscriptions.
+/// Performs the actions in the input on a hub of signals and on a list of subscriptions.
 pub(crate) fn patterns(data: &[u8]) {
     let mut bytes = Unstructured::new(data);
     let mut bench = Bench {
@@ -59,7 +59,7 @@ fn group_name(choice: u8) -> Option<RawGroup> {
     }
 }
 
-/// A name of tokens that are likely to meet again.
+/// Makes a name of tokens that are likely to recur.
 fn text(choices: &[u8]) -> Vec<u8> {
     let tokens: Vec<&[u8]> = choices.iter().take(9).map(token).collect();
     tokens.join(&b'.')
@@ -87,9 +87,9 @@ struct Subscription {
 
 struct Bench {
     hub: SignalHub,
-    /// In the order in which they were made.
+    /// In the order of subscribing.
     subscriptions: Vec<Subscription>,
-    /// Which seat of a group of a pattern had the last signal. It begins anew when the group is empty.
+    /// The seat in a group of a pattern that got the last signal. The entry is removed when the group is empty.
     turns: Vec<(Vec<u8>, RawGroup, u64)>,
     inboxes: [Option<Inbox>; CONNECTIONS],
     last_seat: u64,
@@ -162,7 +162,7 @@ impl Bench {
         }
     }
 
-    /// How often each connection gets a signal.
+    /// Returns how often each connection gets a signal.
     fn receivers(&mut self, channel: &[u8]) -> [usize; CONNECTIONS] {
         let mut times = [0; CONNECTIONS];
         let matching = || self.subscriptions.iter().filter(|s| matches(&s.pattern, channel));
@@ -204,7 +204,7 @@ impl Subscription {
     }
 }
 
-/// Reads a pattern, by the server's rules and by the client's.
+/// Reads a pattern, and compares the result with the rules of the server and of the client.
 fn checked(name: &[u8]) -> Option<RawPattern> {
     let all: Vec<&[u8]> = tokens(name).collect();
     let is_valid = all.iter().enumerate().all(|(index, token)| match *token {
@@ -223,7 +223,7 @@ fn checked(name: &[u8]) -> Option<RawPattern> {
     read
 }
 
-/// By the rules alone, token by token.
+/// Matches token by token, directly by the rules.
 fn matches(pattern: &[u8], channel: &[u8]) -> bool {
     fn all(pattern: &[&[u8]], channel: &[&[u8]]) -> bool {
         match (pattern, channel) {

@@ -1,25 +1,26 @@
-//! The signals that wait for one connection: a bounded queue between those who publish and the task that writes.
+//! The signals that wait for one connection: a bounded queue between the publishers and the task that writes to the
+//! connection.
 
 use bytes::{Bytes, BytesMut};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-/// Where signals for a connection are put. Dropping it cuts the connection.
+/// The sending half of a connection's queue of signals. Dropping it ends the connection.
 pub(super) struct Outbox {
     lines: mpsc::Sender<Bytes>,
     _cut: DropGuard,
 }
 
-/// Where a connection finds its signals.
+/// The receiving half of a connection's queue of signals.
 pub(in crate::server) struct Inbox {
     lines: mpsc::Receiver<Bytes>,
     cut: CancellationToken,
 }
 
-/// The connection did not read, and its buffer was full: it is to end.
+/// The connection has to end: its client did not read, and its buffer was full.
 pub(in crate::server) struct Cut;
 
-/// A queue of at most `buffer` signals, and at least one.
+/// Opens a queue with room for `buffer` signals, at least for one.
 pub(super) fn open(buffer: usize) -> (Outbox, Inbox) {
     let (sender, receiver) = mpsc::channel(buffer.clamp(1, Semaphore::MAX_PERMITS));
     let cut = CancellationToken::new();
@@ -32,21 +33,21 @@ pub(super) fn open(buffer: usize) -> (Outbox, Inbox) {
 }
 
 impl Outbox {
-    /// Puts a line in, if there is room.
+    /// Adds a line if there is room. Returns whether there was.
     pub(super) fn put(&self, line: Bytes) -> bool {
         self.lines.try_send(line).is_ok()
     }
 }
 
 impl Inbox {
-    /// Moves all lines that are here to `out`.
+    /// Moves all waiting lines to `out`.
     pub(in crate::server) fn take(&mut self, out: &mut BytesMut) {
         while let Ok(line) = self.lines.try_recv() {
             out.extend_from_slice(&line);
         }
     }
 
-    /// Waits until a line is here, and moves all that are to `out`. Dropping the future loses none.
+    /// Waits for a line, and moves all waiting lines to `out`. Dropping the future loses no line.
     pub(in crate::server) async fn wait(&mut self, out: &mut BytesMut) -> Result<(), Cut> {
         let line = self.lines.recv().await.ok_or(Cut)?;
         out.extend_from_slice(&line);
@@ -54,7 +55,7 @@ impl Inbox {
         Ok(())
     }
 
-    /// Resolves when the connection is to end.
+    /// Resolves when the connection has to end.
     pub(in crate::server) async fn cut(&self) -> Cut {
         self.cut.cancelled().await;
         Cut

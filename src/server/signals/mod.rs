@@ -1,8 +1,8 @@
-//! Who hears what: the subscriptions of all connections, and the way of a signal to them. No sockets, no clocks.
+//! The subscriptions of all connections, and the delivery of signals. It has no sockets and no clocks.
 //!
-//! A signal costs one look at the table of patterns, for those without wildcards, and a walk through a
-//! [trie](trie::PatternTrie) of the others; so subscriptions to other channels do not slow it. A connection that ends
-//! costs as much as it had subscriptions.
+//! Publishing a signal takes one lookup in the table of patterns, which finds the pattern without wildcards, and one
+//! walk through a [trie](trie::PatternTrie) of the patterns with wildcards. Subscriptions to other channels do not slow
+//! it down. The cost of ending a connection is proportional to the number of its subscriptions.
 
 mod audience;
 mod mailbox;
@@ -23,29 +23,29 @@ use crate::stats::SignalChannelStats;
 
 /// All subscriptions of a server.
 pub(super) struct SignalHub {
-    /// How many signals may wait for one connection.
+    /// The number of signals that can wait for one connection.
     buffer: usize,
-    /// How many subscriptions a connection may have; 0 for any number.
+    /// The number of subscriptions that a connection can have; 0 for no limit.
     most_of_one: usize,
-    /// Who listens to what. None of them is empty.
+    /// The listeners of each pattern. No audience is empty.
     audiences: HashMap<RawPattern, Audience>,
-    /// Those of the patterns that have wildcards.
+    /// The patterns that have wildcards.
     wild: PatternTrie,
     subscribers: HashMap<ConnectionId, Subscriber>,
     last_seat: Seat,
 }
 
-/// A connection that has listened at least once.
+/// A connection that has sent at least one `listen`.
 struct Subscriber {
-    /// `None` once it was cut: it ends, and nothing more is for it.
+    /// `None` once the connection was cut: it is about to end and gets no more signals.
     outbox: Option<Outbox>,
     subscriptions: BTreeMap<Subscription, Seat>,
 }
 
-/// What a connection may have once.
+/// A pattern and a group. A connection can have each pair once.
 type Subscription = (RawPattern, Option<RawGroup>);
 
-/// A `listen` that is refused: the connection has as many subscriptions as it may, or is cut.
+/// Refuses a `listen`: the connection has the maximum number of subscriptions, or was cut.
 pub(super) struct NoRoom;
 
 impl SignalHub {
@@ -60,8 +60,8 @@ impl SignalHub {
         }
     }
 
-    /// Subscribes a connection; what it has already is not had twice. The first time, the answer is where its signals
-    /// will arrive.
+    /// Subscribes a connection. A repeated subscription changes nothing. The connection's first call returns the queue
+    /// in which its signals arrive.
     pub(super) fn listen(
         &mut self,
         connection: ConnectionId,
@@ -100,7 +100,7 @@ impl SignalHub {
         Ok(opened)
     }
 
-    /// Takes a subscription back, if there is one.
+    /// Removes a subscription, if it exists.
     pub(super) fn unlisten(&mut self, connection: ConnectionId, pattern: RawPattern, group: Option<RawGroup>) {
         let subscription = (pattern, group);
         let subscriber = self.subscribers.get_mut(&connection);
@@ -109,11 +109,11 @@ impl SignalHub {
         }
     }
 
-    /// Delivers a signal: to each connection with a matching subscription of its own once, and to one member of each
-    /// matching group. The number of deliveries.
+    /// Delivers a signal: once to each connection that has a matching subscription without a group, and to one member
+    /// of each matching group. Returns the number of deliveries.
     ///
-    /// A connection whose buffer is full does not read: it is cut, and gets nothing. The turn of a group passes to its
-    /// next member then.
+    /// If a connection's buffer is full, its client does not read: the connection is cut and does not get the signal.
+    /// In a group, the next member gets the signal instead.
     pub(super) fn publish(&mut self, channel: &[u8], payload: &[u8]) -> u64 {
         let (patterns, _) = self.matching(channel);
         if patterns.is_empty() {
@@ -135,7 +135,7 @@ impl SignalHub {
                 group.pass_on(|connection| delivery.offer(connection));
             }
         }
-        // One pattern has a connection once only.
+        // A single pattern contains a connection only once.
         if patterns.len() > 1 {
             alone.sort_unstable();
             alone.dedup();
@@ -150,14 +150,14 @@ impl SignalHub {
         count
     }
 
-    /// A connection has ended.
+    /// Removes a connection that has ended.
     pub(super) fn disconnect(&mut self, connection: ConnectionId) {
         if let Some(subscriber) = self.subscribers.remove(&connection) {
             self.leave_all(subscriber.subscriptions);
         }
     }
 
-    /// What `stats` tells, by pattern and group.
+    /// Returns the content of `stats` about signals, ordered by pattern and group.
     pub(super) fn stats(&self) -> Vec<SignalChannelStats> {
         let mut audiences: Vec<_> = self.audiences.iter().collect();
         audiences.sort_unstable_by_key(|(pattern, _)| *pattern);
@@ -173,9 +173,9 @@ impl SignalHub {
             .collect()
     }
 
-    /// The patterns that a channel matches, and how many places were looked at to find them.
+    /// Returns the patterns that match a channel, and how many table entries and nodes were visited to find them.
     fn matching(&self, channel: &[u8]) -> (Vec<RawPattern>, usize) {
-        // A channel has no wildcards, so a pattern of the same text has none either.
+        // A channel has no wildcards, so a pattern with the same text has none either.
         let exact = self.audiences.get_key_value(channel);
         let mut patterns: Vec<RawPattern> = exact.map(|(pattern, _)| pattern.clone()).into_iter().collect();
         let visited = self.wild.each_match(channel, |pattern| patterns.push(pattern.clone()));
@@ -211,11 +211,11 @@ impl SignalHub {
     }
 }
 
-/// One signal on its way.
+/// The delivery of one signal.
 struct Delivery<'a> {
     line: Bytes,
     subscribers: &'a HashMap<ConnectionId, Subscriber>,
-    /// Connections that did not take it.
+    /// The connections whose buffer was full.
     full: Vec<ConnectionId>,
     count: u64,
 }
@@ -233,7 +233,7 @@ impl Delivery<'_> {
     }
 }
 
-/// Encoded once, shared by all who get it.
+/// Encodes a signal once for all its receivers.
 fn line(channel: &[u8], payload: &[u8]) -> Bytes {
     let mut line = BytesMut::with_capacity(channel.len() + payload.len() + 6);
     line.extend_from_slice(b"sig ");

@@ -1,10 +1,10 @@
-//! Subscriptions and deliveries, without any connection behind them.
+//! Tests of subscriptions and deliveries, without real connections.
 
 use std::collections::BTreeMap;
 
 use super::*;
 
-/// Subscriptions, and what arrived where.
+/// The subscriptions, and the inbox of each connection.
 struct Bench {
     signals: SignalHub,
     inboxes: BTreeMap<ConnectionId, Inbox>,
@@ -14,7 +14,7 @@ fn pattern(name: &str) -> RawPattern {
     RawPattern::read(name.as_bytes()).unwrap()
 }
 
-/// None, if it has no name.
+/// Returns `None` for an empty name.
 fn group(name: &str) -> Option<RawGroup> {
     (!name.is_empty()).then(|| name.as_bytes().into())
 }
@@ -27,7 +27,7 @@ impl Bench {
         }
     }
 
-    /// False if it is refused.
+    /// Returns false if the server refuses the subscription.
     fn listen(&mut self, connection: ConnectionId, name: &str, of: &str) -> bool {
         match self.signals.listen(connection, pattern(name), group(of)) {
             Ok(Some(inbox)) => {
@@ -47,7 +47,7 @@ impl Bench {
         self.signals.publish(name.as_bytes(), payload.as_bytes())
     }
 
-    /// What a connection has got since it was asked last.
+    /// Returns what a connection has received since the last call.
     fn got(&mut self, connection: ConnectionId) -> Vec<String> {
         let mut out = BytesMut::new();
         self.inboxes.get_mut(&connection).unwrap().take(&mut out);
@@ -55,7 +55,7 @@ impl Bench {
         text.lines().map(str::to_owned).collect()
     }
 
-    /// Publishes, and says who got it.
+    /// Publishes a signal, and returns its receivers.
     fn receivers(&mut self, name: &str) -> Vec<ConnectionId> {
         let count = self.publish(name, "x");
         let connections: Vec<ConnectionId> = self.inboxes.keys().copied().collect();
@@ -127,19 +127,19 @@ fn a_pattern_that_goes_leaves_those_beside_above_and_below_it() {
 #[test]
 fn a_group_takes_turns_in_order_of_arrival_whoever_comes_and_goes() {
     let mut bench = Bench::new(64, 0);
-    // The order in which they joined counts, not their numbers.
+    // The order in which they joined counts, not the numbers of the connections.
     for connection in [3, 1, 2] {
         bench.listen(connection, "jobs", "g");
     }
     assert_eq!([3, 1, 2, 3].map(|_| bench.receivers("jobs")), [[3], [1], [2], [3]]);
-    // One joins behind all that are there: after 1 and 2, whose turn it is.
+    // A new member queues behind all others: after 1 and 2, which are next.
     bench.listen(4, "jobs", "g");
     assert_eq!([0; 3].map(|_| bench.receivers("jobs")), [[1], [2], [4]]);
-    // The one whose turn it is leaves, and the one who had the last.
+    // The next member leaves, and so does the member that got the last signal.
     bench.unlisten(3, "jobs", "g");
     bench.unlisten(4, "jobs", "g");
     assert_eq!([0; 3].map(|_| bench.receivers("jobs")), [[1], [2], [1]]);
-    // Who comes back comes last.
+    // A member that comes back is last in the order.
     bench.unlisten(1, "jobs", "g");
     bench.listen(1, "jobs", "g");
     assert_eq!([0; 3].map(|_| bench.receivers("jobs")), [[2], [1], [2]]);
@@ -172,7 +172,7 @@ fn one_who_does_not_read_is_cut_and_the_turn_of_its_groups_passes_on() {
     assert_eq!(bench.publish("jobs", "1's turn"), 1);
     assert_eq!(bench.got(2), ["sig jobs 1's turn"]);
     assert!(bench.is_cut(1) && !bench.is_cut(2));
-    // Nothing is left of its subscriptions, and it gets no new ones.
+    // Its subscriptions are gone, and it cannot subscribe again.
     assert_eq!(bench.signals.stats().iter().map(|s| s.listeners).sum::<u64>(), 2);
     assert_eq!(bench.got(1).len(), 2, "what was in the buffer");
     assert!(!bench.listen(1, "news", ""));
@@ -237,7 +237,7 @@ fn stats_tell_groups_apart() {
     assert_eq!(told, expected.map(|(p, g, n)| (p.to_owned(), g.map(str::to_owned), n)));
 }
 
-/// Equal histories have equal outcomes, whatever maps hash to.
+/// Equal histories have equal outcomes, independent of the hashes in maps.
 #[test]
 fn stats_are_in_the_order_of_patterns_and_groups() {
     let mut bench = Bench::new(64, 0);
@@ -257,7 +257,8 @@ fn stats_are_in_the_order_of_patterns_and_groups() {
 #[test]
 fn groups_are_served_in_the_order_of_their_names() {
     let groups: Vec<String> = (10..40).map(|number| format!("g{number}")).collect();
-    // A connection that has room for one signal is the first in each group. So the first group that is served gets it.
+    // A connection with room for one signal is first in each group. So it gets the signal of the group that is served
+    // first.
     let mut bench = Bench::new(1, 0);
     for of in groups.iter().rev() {
         bench.listen(1, "jobs", of);
@@ -279,7 +280,7 @@ fn a_signal_looks_at_as_many_places_however_many_listen_elsewhere() {
             bench.listen(connection, pattern, "");
         }
         for other in 0..others {
-            // Beside the channel, below it and above it.
+            // Patterns beside the channel, below it and above it.
             bench.listen(5, &format!("orders.{other}"), "");
             bench.listen(5, &format!("orders.new.{other}"), "");
             bench.listen(5, &format!("{other}"), "");

@@ -1,11 +1,11 @@
-//! Patterns with wildcards, by their tokens.
+//! A trie of patterns with wildcards, by their tokens.
 
 use std::collections::HashMap;
 
 use super::pattern::{RawPattern, tokens};
 
-/// A set of patterns in which a channel finds those that match it without looking at the others: each step goes from a
-/// token of the channel to the child of that name and to that of `*`.
+/// A set of patterns that finds those that match a channel without visiting the others: for each token of the channel,
+/// the search continues at the child for that token and at the child for `*`.
 #[derive(Default)]
 pub(super) struct PatternTrie {
     root: Node,
@@ -13,18 +13,18 @@ pub(super) struct PatternTrie {
 
 #[derive(Default)]
 struct Node {
-    /// The pattern whose tokens lead here.
+    /// The pattern that ends at this node.
     ends: Option<RawPattern>,
-    /// The pattern whose tokens lead here, and `>`.
+    /// The pattern that ends at this node with a further `>`.
     rest: Option<RawPattern>,
-    /// By the next token, if it is not `*`.
+    /// The children by their token, other than `*`.
     named: HashMap<Box<[u8]>, Node>,
-    /// By the next token, `*`.
+    /// The child for the token `*`.
     any: Option<Box<Node>>,
 }
 
 impl PatternTrie {
-    /// Adds a pattern. Once is enough.
+    /// Adds a pattern. Adding it again changes nothing.
     pub(super) fn insert(&mut self, pattern: &RawPattern) {
         let mut node = &mut self.root;
         for token in pattern.tokens() {
@@ -40,12 +40,12 @@ impl PatternTrie {
         node.ends = Some(pattern.clone());
     }
 
-    /// Removes a pattern, and what led to it alone.
+    /// Removes a pattern, and the nodes that only this pattern needed.
     pub(super) fn remove(&mut self, pattern: &RawPattern) {
         self.root.remove(pattern.tokens());
     }
 
-    /// Finds the patterns that a channel matches. How many nodes that took.
+    /// Calls `found` for each pattern that matches a channel. Returns the number of visited nodes.
     pub(super) fn each_match<'a>(&'a self, channel: &[u8], mut found: impl FnMut(&'a RawPattern)) -> usize {
         self.root.find(tokens(channel), &mut found)
     }

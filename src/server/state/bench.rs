@@ -1,4 +1,4 @@
-//! A state for tests, and a clock that they own.
+//! A state for tests, with a clock that the tests control.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use crate::server::event::EventKind as Happened;
 use crate::server::release::Release;
 use crate::types::{Key, Limit, Target, Token};
 
-/// A state, and a clock that moves when it is told to.
+/// A state, with a clock that moves only on command.
 pub(super) struct Bench {
     pub(super) state: State,
     pub(super) now: Instant,
@@ -22,7 +22,7 @@ impl Waiting {
         self.1.try_recv().ok()
     }
 
-    /// It is its turn.
+    /// Expects a grant and returns its token.
     pub(super) fn granted(&mut self) -> Token {
         match self.answer() {
             Some(Response::Granted(grant)) => grant.token,
@@ -30,7 +30,7 @@ impl Waiting {
         }
     }
 
-    /// It will never be answered: its connection ends.
+    /// Returns whether the request is never answered, because its connection ends.
     pub(super) fn take_cut_off(&mut self) -> bool {
         self.1.try_recv() == Err(oneshot::error::TryRecvError::Closed)
     }
@@ -65,7 +65,8 @@ impl Bench {
         }
     }
 
-    /// Three members. Connections 1 to 3 are to the first, which leads, 4 to the second, 5 to the third.
+    /// Creates a cluster of three members. Connections 1 to 3 lead to the first member, which is the leader, connection
+    /// 4 to the second, and connection 5 to the third.
     pub(super) fn cluster(change: impl FnOnce(&mut ServerOptions)) -> Self {
         let mut options = ServerOptions {
             record_events: true,
@@ -85,7 +86,7 @@ impl Bench {
         }
     }
 
-    /// A new connection of a session.
+    /// Opens a new connection of a session.
     pub(super) fn connect(&mut self, member: usize, session: &str) -> ConnectionId {
         let connection = self.state.connect(member).expect("there is room");
         assert_eq!(self.present(connection, session), Response::Done);
@@ -115,7 +116,7 @@ impl Bench {
         self.ask(connection, request)
     }
 
-    /// Sends a request, as it is read from the wire.
+    /// Sends a request in the form in which it is read from the wire.
     pub(super) fn send(&mut self, connection: ConnectionId, request: Request) -> ServerAnswer {
         let mut decoder = RequestDecoder::default();
         request.encode(decoder.read_space());
@@ -202,7 +203,7 @@ impl Bench {
         self.now += duration;
     }
 
-    /// How often something happened.
+    /// Returns how many events of this kind there were.
     pub(super) fn count(&self, kind: Happened) -> usize {
         self.kinds().iter().filter(|(happened, _)| *happened == kind).count()
     }

@@ -1,11 +1,11 @@
-//! What the parts of a state say of each other agrees. For tests and fuzzers.
+//! Consistency checks of a state, for tests and fuzzers.
 
 use std::collections::BTreeMap;
 
 use super::State;
 
 impl State {
-    /// Asserts that holders, waiters, connections and the order in which leases end say the same.
+    /// Asserts that holders, waiters, connections and the order of lease ends are consistent with each other.
     pub(in crate::server) fn assert_that_books_agree(&self) {
         let mut ends = BTreeMap::new();
         for (subject, entry) in self.entries.iter() {

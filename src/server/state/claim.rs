@@ -1,31 +1,32 @@
-//! By what a session of a cluster is known at the keys that it asks for.
+//! The claims by which a cluster recognizes the leases and queue positions of a session.
 
 use tokio::time::Instant;
 
 use crate::protocol::StableRef;
 
-/// A process that no member is.
+/// The number of no process.
 const NO_PROCESS: u64 = u64::MAX;
 
-/// Who owns a lease or a place, beside the number of its connection. Only clusters look at it.
+/// The owner of a lease or a queue position, in addition to the number of its connection. Only clusters use it.
 #[derive(Clone, Default)]
 pub(super) struct Claim {
-    /// The process of the member that the connection leads to: another one each time a member starts.
+    /// The process of the member that the connection leads to. A member has a new process after each start.
     pub(super) process: u64,
-    /// What the connection has presented.
+    /// The ref that the connection has presented.
     pub(super) reference: Option<StableRef>,
-    /// Until when it is kept for its session, once the leader has seen its connection end.
+    /// How long it is kept for its session, once the leader has seen its connection end.
     pub(super) kept_until: Option<Instant>,
 }
 
 impl Claim {
-    /// Whether another connection of the session may take it back: its connection has ended, as far as the member of the
-    /// other one can know.
+    /// Returns whether another connection of the session can take it back: its connection has ended, as far as the
+    /// other connection's member can know.
     pub(super) fn is_open_to(&self, other: &Self) -> bool {
         self.kept_until.is_some() || self.process != other.process
     }
 
-    /// Of a place that was granted: no time to keep it is running, and if one was, any connection of the session may have it.
+    /// Returns the claim for the lease that is granted at a queue position. The lease has no kept time. If the queue
+    /// position had one, any connection of the session can take the lease.
     pub(super) fn promoted(mut self) -> Self {
         if self.kept_until.take().is_some() {
             self.process = NO_PROCESS;
@@ -33,13 +34,13 @@ impl Claim {
         self
     }
 
-    /// From now on it is no session's.
+    /// Detaches it from its session.
     pub(super) fn forget(&mut self) {
         self.reference = None;
         self.kept_until = None;
     }
 
-    /// It is an orphan whose time is over.
+    /// Returns whether it is an orphan whose time is over.
     pub(super) fn is_over(&self, now: Instant) -> bool {
         self.kept_until.is_some_and(|until| until <= now)
     }

@@ -1,4 +1,4 @@
-//! The end of a server: announced, or not.
+//! The end of a server, announced or sudden.
 
 use tokio::time::Instant;
 
@@ -9,7 +9,8 @@ use crate::protocol::{Response, Status};
 use crate::server::event::EventKind;
 
 impl State {
-    /// A server shuts down: waits that block are answered with `error`, and no wait blocks any more.
+    /// Starts the shutdown of a server: requests that block are answered with `error`, and further requests cannot
+    /// wait.
     pub(in crate::server) fn drain(&mut self, member: usize, now: Instant) {
         if self.membership.is_some() {
             self.drain_member(member, now);
@@ -24,7 +25,7 @@ impl State {
                 Some((*connection, blocked.subject, blocked.place))
             })
             .collect();
-        // In their order, so that equal histories have equal outcomes.
+        // In queue order, so that equal histories have equal outcomes.
         waits.sort_unstable_by_key(|(connection, _, place)| (*place, *connection));
         for (connection, subject, place) in waits {
             let entry = self.entries.get_mut(subject);
@@ -41,14 +42,14 @@ impl State {
         }
     }
 
-    /// The end, at once: nobody is told anything, nobody gets what others had.
+    /// Ends the server at once: no request is answered, and no waiter gets a lease that ends.
     pub(in crate::server) fn kill(&mut self, now: Instant) {
         self.killed = true;
         let entries = self.entries.iter_mut();
         let mut waiters: Vec<(Place, Waiter)> = entries
             .flat_map(|(_, entry)| std::mem::take(&mut entry.waiters))
             .collect();
-        // Each of them wakes its connection, so they end in their order, too.
+        // Dropping a waiter wakes its connection, so waiters are dropped in queue order, too.
         waiters.sort_unstable_by_key(|(place, _)| *place);
         waiters.into_iter().for_each(drop);
         for ((_, lease), subject) in self.ends.clone() {
@@ -57,13 +58,13 @@ impl State {
         self.clients.clear();
     }
 
-    /// Whether a request is answered with `error_draining`, whatever it asks for, and its connection closed.
+    /// Returns whether every request is answered with `error_draining` and its connection closed.
     pub(in crate::server) fn turns_requests_away(&self, connection: ConnectionId) -> bool {
         let drains = self.draining || self.is_at_draining_member(connection);
         drains && self.options.release.turns_requests_away()
     }
 
-    /// Whether no request of a connection is answered any more.
+    /// Returns whether the requests of a connection are not answered any more.
     pub(in crate::server) fn answers_no_more(&self, connection: ConnectionId) -> bool {
         self.killed || self.faults.has_cut(connection)
     }

@@ -1,4 +1,4 @@
-//! What is known of one key, and of one connection.
+//! The state of one key, and of one connection.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -11,15 +11,15 @@ use super::{ConnectionId, GrantId, KeyId, Place, QualifiedKey};
 use crate::protocol::{Response, StableRef};
 use crate::types::{Grant, Token, Ttl};
 
-/// A key that is used, or was lately.
+/// A key that is in use, or was in use recently.
 pub(super) struct KeyEntry {
     key: QualifiedKey,
     pub(super) limit: u64,
     pub(super) holders: Vec<Holding>,
-    /// In order.
+    /// In queue order.
     pub(super) waiters: BTreeMap<Place, Waiter>,
     pub(super) last_used: Instant,
-    /// The places of those that have presented a ref.
+    /// The queue positions of waiters that have presented a ref.
     by_ref: HashMap<StableRef, BTreeSet<Place>>,
 }
 
@@ -35,35 +35,37 @@ pub(super) struct Waiter {
     pub(super) connection: ConnectionId,
     pub(super) claim: Claim,
     pub(super) ttl: Ttl,
-    /// Where the grant is told, and by which member. Empty if no request blocks: then it is kept for a later `w`. Several, if a
-    /// session has taken its place back at another member while the first one waits on.
+    /// The channels to the requests that block at this queue position, each with the member that it is connected to.
+    /// Empty if no request blocks: then the grant is kept for a later `w`. Contains several if a session has taken its
+    /// position back at another member while its first request still waits.
     pub(super) told: Vec<(usize, oneshot::Sender<Response>)>,
 }
 
-/// A request that blocks at a place.
+/// A request that blocks at a queue position.
 #[derive(Clone)]
 pub(super) struct Blocked {
     pub(super) subject: KeyId,
     pub(super) place: Place,
     pub(super) until: Instant,
-    /// Its end gives the place up. In a cluster, that of a request which has taken the place back does not.
+    /// Whether the end of the request gives the queue position up. In a cluster, the end of a request that has taken
+    /// the position back does not.
     pub(super) gives_up: bool,
 }
 
-/// What a connection has to do with which keys.
+/// The leases, queue positions and tickets of a connection.
 #[derive(Default)]
 pub(super) struct Peer {
-    /// The member that it is connected to. A server of its own is member 0.
+    /// The member at the other end. A server that stands alone is member 0.
     pub(super) member: usize,
-    /// What it acquired and did not release, in the order of the grants.
+    /// The leases that the connection has acquired and not released, in the order of the grants.
     pub(super) holds: BTreeMap<GrantId, KeyId>,
-    /// Its places in queues, in the order in which they were taken.
+    /// The queue positions of the connection, in the order in which they were taken.
     pub(super) places: BTreeMap<Place, KeyId>,
-    /// What it enqueued for. Some of it the server may have forgotten.
+    /// The tickets of the connection's `e` requests. The server may have forgotten some of their keys.
     pub(super) tickets: HashMap<QualifiedKey, TwoPhase>,
-    /// Where it waits inside a blocking request.
+    /// The blocking request that the connection waits in.
     pub(super) waits: Option<Blocked>,
-    /// What it says of itself to the keys that it asks for.
+    /// The claim that the connection attaches to its leases and queue positions.
     pub(super) claim: Claim,
     /// Has its task end.
     pub(super) end: Option<CancellationToken>,
@@ -71,7 +73,7 @@ pub(super) struct Peer {
 
 impl Peer {
     pub(super) fn ticket(&self, key: &QualifiedKey) -> Option<TwoPhase> {
-        // Most connections have none: then the key is not hashed.
+        // Most connections have no ticket: then the key is not hashed.
         match self.tickets.is_empty() {
             true => None,
             false => self.tickets.get(key).copied(),
@@ -85,11 +87,11 @@ pub(super) enum TwoPhase {
     Granted(Uncollected),
 }
 
-/// A place that no `w` has brought to an end yet.
+/// A queue position that no `w` has ended yet.
 #[derive(Clone, Copy)]
 pub(super) struct QueuedTicket {
     pub(super) place: Place,
-    /// The next `w` that runs out of time leaves the place where it is: an `e` has taken it back.
+    /// Whether the next `w` leaves the queue position in place when it times out: the `e` has taken the position back.
     pub(super) outlives_wait: bool,
 }
 
@@ -97,7 +99,7 @@ pub(super) struct QueuedTicket {
 #[derive(Clone, Copy)]
 pub(super) struct Uncollected {
     pub(super) grant: Grant,
-    /// It was granted by the answer to its `e`, not in the queue.
+    /// Whether the answer to its `e` made the grant, not the queue.
     pub(super) at_once: bool,
 }
 
@@ -147,13 +149,13 @@ impl KeyEntry {
         Some(waiter)
     }
 
-    /// The first of those that wait.
+    /// Removes the first waiter and returns it.
     pub(super) fn pop_waiter(&mut self) -> Option<(Place, Waiter)> {
         let place = *self.waiters.keys().next()?;
         Some((place, self.remove_waiter(place)?))
     }
 
-    /// The places of a ref, in order.
+    /// Returns the queue positions of a ref, in order.
     pub(super) fn places_of(&self, reference: &StableRef) -> impl Iterator<Item = (Place, &Waiter)> {
         let places = self.by_ref.get(reference).into_iter().flatten();
         places.filter_map(|place| Some((*place, self.waiters.get(place)?)))

@@ -9,7 +9,7 @@ use super::{KeyId, QualifiedKey};
 use crate::server::name::Name;
 use crate::types::Kind;
 
-/// The keys that a server knows. A request looks its key up by name once, and by number from then on.
+/// The keys that a server knows. A request looks up its key by name once, and then uses its number.
 #[derive(Default)]
 pub(super) struct KeyTable {
     slots: Vec<Option<(KeyId, KeyEntry)>>,
@@ -37,7 +37,7 @@ impl KeyTable {
         ids.get(key).copied()
     }
 
-    /// Begins to know a key. It must not be known.
+    /// Adds a key, which must be unknown.
     pub(super) fn insert(&mut self, (namespace, name): QualifiedKey, limit: u64, now: Instant) -> KeyId {
         self.last_serial += 1;
         let slot = self.free.pop().unwrap_or(self.slots.len());
@@ -76,7 +76,7 @@ impl KeyTable {
         self.slots.iter_mut().flatten().map(|(id, entry)| (*id, entry))
     }
 
-    /// Forgets the keys of which `keeps` says no.
+    /// Removes the keys for which `keeps` returns false.
     pub(super) fn retain(&mut self, keeps: impl Fn(&KeyEntry) -> bool) {
         for slot in 0..self.slots.len() {
             let forgotten = self.slots[slot].take_if(|(_, entry)| !keeps(entry));

@@ -1,4 +1,4 @@
-//! The life of leases: granted, renewed, released, expired, and passed on to whoever is next.
+//! The life of leases: grants, renewals, releases, expiries, and the grants to waiters that follow.
 
 use tokio::time::Instant;
 
@@ -16,7 +16,7 @@ impl State {
         let Some(subject) = key.known else {
             return Response::Refused(Status::Error);
         };
-        // A single server takes back what has expired, as long as it was not swept.
+        // A single server accepts the release of an expired lease until the sweep.
         if self.options.release.is_cluster_build() {
             self.expire_entry(subject, now);
         }
@@ -73,7 +73,7 @@ impl State {
         Response::Renewed(Some(ttl.as_secs()))
     }
 
-    /// Clients probe with a token of nothing: that is no renewal.
+    /// Records a refused renewal, but not a client's probe, which uses a token of zeros.
     fn record_refused(&mut self, connection: ConnectionId, key: NamedKey<'_>, token: Token, now: Instant) {
         if token != Token::OF_NOTHING {
             let about = About::Lease(token);
@@ -81,7 +81,7 @@ impl State {
         }
     }
 
-    /// Lets all leases expire whose time is over. Without a leader nothing happens: that is the next one's to do.
+    /// Expires all leases whose time is over. Without a leader nothing happens: the next leader does it.
     pub(in crate::server) fn expire(&mut self, now: Instant) {
         if !self.is_led() {
             return;
@@ -96,16 +96,16 @@ impl State {
         }
     }
 
-    /// Ends a lease whose time is over, and the ticket that it was granted to if it was not collected.
+    /// Ends a lease whose time is over, and its ticket if the grant was not collected.
     pub(super) fn expire_lease(&mut self, subject: KeyId, lease: GrantId, now: Instant) {
-        // With clusters, the ticket stays and tells its `w` what has become of it.
+        // In cluster builds, the ticket stays and tells its `w` that the lease has expired.
         if !self.options.release.is_cluster_build() {
             self.drop_ticket(subject, lease);
         }
         self.end_lease(subject, lease, EventKind::Expired, now);
     }
 
-    /// Drops the ticket of a grant that was not collected, if it is one that ends with its lease.
+    /// Drops the ticket of an uncollected grant, if the ticket ends with its lease.
     pub(super) fn drop_ticket(&mut self, subject: KeyId, lease: GrantId) {
         let Some(entry) = self.entries.get(subject) else {
             return;
@@ -133,7 +133,7 @@ impl State {
             .find(|holder| holder.grant.token == token)
     }
 
-    /// Makes somebody a holder, who may have waited at a place. There must be room.
+    /// Grants a key to a connection, which may have waited at a queue position. The key must have a free slot.
     pub(super) fn grant(
         &mut self,
         (connection, claim): (ConnectionId, Claim),
@@ -165,7 +165,7 @@ impl State {
         grant
     }
 
-    /// A token for a new lease. Its number is the fence, in releases that make fences.
+    /// Makes a token for a new lease. In releases with fences, the fence is derived from the number of the lease.
     fn token(&mut self, lease: GrantId) -> Token {
         let first = match self.options.release.makes_fences() {
             true => self.last_fence_before.wrapping_add(lease),
@@ -174,7 +174,7 @@ impl State {
         Token::compose(Fence(first), self.random.next())
     }
 
-    /// Ends a lease and gives what became free to those who wait.
+    /// Ends a lease and grants the free slot to waiters.
     pub(super) fn end_lease(&mut self, subject: KeyId, lease: GrantId, why: EventKind, now: Instant) {
         let Some(entry) = self.entries.get_mut(subject) else {
             return;
@@ -214,14 +214,15 @@ impl State {
                 let told_of = Response::Granted(grant);
                 match &mut self.membership {
                     Some(members) => members.partition.tell(member, told, told_of),
-                    // A connection that has just ended is about to give this back.
+                    // If the connection has just ended, it is about to release this grant.
                     None => drop(told.send(told_of)),
                 }
             }
         }
     }
 
-    /// A lease that has run out counts no more when somebody asks for its key, swept or not.
+    /// Expires the leases of a key whose time is over. Called for every request for the key, so that an expired lease
+    /// does not count even before the sweep.
     pub(super) fn expire_entry(&mut self, subject: KeyId, now: Instant) {
         loop {
             let over = self

@@ -1,7 +1,7 @@
-//! Several servers on one state: who leads, what the others say, and what becomes of things when that changes.
+//! Several servers on one state: which member leads, what the others answer, and what a change of the leader does.
 //!
-//! A change of leaders changes nothing of what is held and waited for. Connections to the former leader stay open, and go on owning
-//! what they have; requests that block there may still be granted, since every member sees every grant.
+//! A change of the leader does not change leases and queues. Connections to the former leader stay open and still own
+//! what they have; requests that block there can still be granted, because every member sees every grant.
 
 use std::net::SocketAddr;
 
@@ -16,29 +16,29 @@ use crate::protocol::{RawRequest, Response, Status};
 use crate::server::event::EventKind;
 use crate::stats::ClusterStats;
 
-/// What members know of each other.
+/// The members of a cluster, and what they know of each other.
 pub(in crate::server) struct MemberTable {
     leader: Option<usize>,
-    /// How many leaders there were before.
+    /// The number of former leaders.
     term: u64,
-    /// How many entries the log has.
+    /// The number of entries in the log.
     entries: u64,
     addresses: Vec<Box<str>>,
-    /// The process that each member is now.
+    /// The number of each member's current process.
     processes: Vec<u64>,
     /// The members that are shutting down.
     draining: Vec<usize>,
-    /// What each member says in place of the leader's address, if it was told to.
+    /// The address that each member names instead of the leader's, if a test has set one.
     redirects: Vec<Option<Box<str>>>,
     pub(in crate::server) trouble: Trouble,
     pub(super) partition: Partition,
 }
 
-/// What a member is to those who ask it.
+/// The role in which a member answers requests.
 pub(super) enum Standing {
     Leads,
     Follows,
-    /// It leads no more, and cannot know it.
+    /// The member does not lead any more, but cannot know it.
     BelievesToLead,
 }
 
@@ -65,7 +65,7 @@ impl MemberTable {
         }
     }
 
-    /// The leader that a member knows of.
+    /// Returns the leader that a member knows of.
     fn leader_known_to(&self, member: usize) -> Option<usize> {
         match self.partition.cuts_off(member) {
             true => self.partition.term_of_belief(member).map(|_| member),
@@ -73,7 +73,7 @@ impl MemberTable {
         }
     }
 
-    /// Where a member says that the leader is.
+    /// Returns the address that a member names as the leader's.
     fn leader_according_to(&self, member: usize) -> Option<&str> {
         let told = self.redirects.get(member).and_then(Option::as_ref);
         let known = self.leader_known_to(member);
@@ -85,7 +85,7 @@ impl MemberTable {
         .map(|address| &**address)
     }
 
-    /// What a member says of the cluster in its `stats`. It has no snapshots.
+    /// Returns what a member reports about the cluster in its `stats`. It has no snapshots.
     fn seen_by(&self, member: usize) -> ClusterStats {
         let known = self.leader_known_to(member);
         let role = match known {
@@ -110,19 +110,20 @@ impl MemberTable {
         Response::Refused(Status::NotLeader(self.leader_according_to(member).map(Box::from)))
     }
 
-    /// What a member says in place of the leader's address.
+    /// Sets the address that a member names instead of the leader's.
     pub(in crate::server) fn redirect(&mut self, member: usize, to: Option<Box<str>>) {
         if let Some(redirect) = self.redirects.get_mut(member) {
             *redirect = to;
         }
     }
 
-    /// Whether a member reaches the others.
+    /// Returns whether a member reaches the others.
     pub(in crate::server) fn reaches(&self, member: usize) -> bool {
         !self.partition.cuts_off(member)
     }
 
-    /// A member starts again: what its connections had is another process's.
+    /// Starts a new process of a member: leases and queue positions of its former connections belong to another process
+    /// from now on.
     pub(in crate::server) fn begin_process(&mut self, member: usize) {
         let next = self.processes.iter().max().map_or(0, |last| last + 1);
         if let Some(process) = self.processes.get_mut(member) {
@@ -139,29 +140,29 @@ impl MemberTable {
         self.entries += 1;
     }
 
-    /// Takes leadership from whichever member has it.
+    /// Takes leadership from the current leader, if there is one.
     fn take_leadership(&mut self) {
         self.term += u64::from(self.leader.take().is_some());
     }
 }
 
 impl State {
-    /// For tests that give orders to a cluster.
+    /// Gives tests access to the members, to change their behaviour.
     pub(in crate::server) fn membership(&mut self) -> Option<&mut MemberTable> {
         self.membership.as_mut()
     }
 
-    /// Which member leads.
+    /// Returns the number of the leader.
     pub(in crate::server) fn leader(&self) -> Option<usize> {
         self.membership.as_ref()?.leader
     }
 
-    /// Whether there is a member that may change the state.
+    /// Returns whether some member can change the state.
     pub(super) fn is_led(&self) -> bool {
         self.membership.is_none() || self.leader().is_some()
     }
 
-    /// How many connections to one member are open.
+    /// Returns the number of open connections to one member.
     pub(super) fn connections_to(&self, member: usize) -> usize {
         if self.membership.is_none() {
             return self.clients.len();
@@ -170,14 +171,14 @@ impl State {
         clients.filter(|client| client.member == member).count()
     }
 
-    /// Adds what the member says that a connection leads to.
+    /// Adds the report of the member at the other end of a connection.
     pub(super) fn seen_by_member(&self, membership: &MemberTable, connection: ConnectionId, report: &mut Report) {
         let member = self.clients.get(&connection).map_or(0, |client| client.member);
         report.connections = self.connections_to(member) as u64;
         report.cluster = Some(Box::new(membership.seen_by(member)));
     }
 
-    /// From now on this member leads.
+    /// Makes a member the leader.
     pub(in crate::server) fn lead(&mut self, to: usize, now: Instant) {
         let Some(membership) = &mut self.membership else { return };
         if membership.leader == Some(to) {
@@ -185,26 +186,26 @@ impl State {
         }
         membership.take_leadership();
         membership.leader = Some(to);
-        // It begins with an entry of its own.
+        // A leader starts with an entry of its own.
         membership.append();
         self.take_over(now);
     }
 
-    /// From now on no member leads.
+    /// Leaves the cluster without a leader.
     pub(in crate::server) fn depose(&mut self) {
         if let Some(membership) = &mut self.membership {
             membership.take_leadership();
         }
     }
 
-    /// A member is to end at once. If it leads, no member does from now on.
+    /// Prepares the sudden end of a member. If it leads, the cluster has no leader from now on.
     pub(in crate::server) fn crash(&mut self, member: usize) {
         if let Some(membership) = self.membership.as_mut().filter(|table| table.leader == Some(member)) {
             membership.take_leadership();
         }
     }
 
-    /// A member loses sight of the others. If it leads, it goes on believing so.
+    /// Cuts a member off from the others. If it leads, it continues to believe so.
     pub(in crate::server) fn isolate(&mut self, member: usize) {
         let Some(membership) = &mut self.membership else { return };
         let term = membership.term;
@@ -215,7 +216,7 @@ impl State {
         membership.partition.cut_off(member, led.then_some(term));
     }
 
-    /// A member sees the others again: it learns who leads, and which grants were made meanwhile.
+    /// Reconnects a member to the others: it learns which member leads, and which grants were made in the meantime.
     pub(in crate::server) fn rejoin(&mut self, member: usize) {
         let Some(membership) = &mut self.membership else { return };
         let healed = membership.partition.heal(member);
@@ -228,7 +229,7 @@ impl State {
         }
     }
 
-    /// A member shuts down: requests that block there are answered with `error`, and what comes next is turned away.
+    /// Shuts a member down: requests that block there are answered with `error`, and further requests are refused.
     pub(super) fn drain_member(&mut self, member: usize, now: Instant) {
         let Some(membership) = &mut self.membership else { return };
         membership.draining.push(member);
@@ -241,7 +242,7 @@ impl State {
         }
     }
 
-    /// Whether a connection leads to a member that is shutting down.
+    /// Returns whether the member at the other end of a connection is shutting down.
     pub(super) fn is_at_draining_member(&self, connection: ConnectionId) -> bool {
         let (members, client) = (&self.membership, self.clients.get(&connection));
         let member = client.map(|client| client.member);
@@ -251,7 +252,7 @@ impl State {
             .is_some_and(|(members, member)| members.draining.contains(&member))
     }
 
-    /// The requests that block at a member, in the order of their places.
+    /// Returns the requests that block at a member, in the order of their queue positions.
     fn blocked_at(&self, member: usize) -> Vec<(ConnectionId, Blocked)> {
         let clients = self.clients.iter().filter(|(_, client)| client.member == member);
         let blocked = clients.filter_map(|(connection, client)| Some((*connection, client.waits.clone()?)));
@@ -260,7 +261,7 @@ impl State {
         blocked
     }
 
-    /// Answers the requests that block at a place, by one member. The place stays.
+    /// Answers the requests that block at a queue position through one member. The queue position stays.
     fn tell(&mut self, member: usize, blocked: &Blocked, response: &Response) {
         let entry = self.entries.get_mut(blocked.subject);
         let Some(waiter) = entry.and_then(|entry| entry.waiters.get_mut(&blocked.place)) else {
@@ -274,7 +275,7 @@ impl State {
         }
     }
 
-    /// A new leader begins.
+    /// Starts the work of a new leader.
     fn take_over(&mut self, now: Instant) {
         let Some(membership) = &self.membership else { return };
         let (refs, tokens) = membership.trouble.forgets();
@@ -286,11 +287,11 @@ impl State {
                 self.end_lease(subject, lease, EventKind::Forgotten, now);
             }
         }
-        // Time went on while no member led.
+        // Leases can have expired while the cluster had no leader.
         self.expire(now);
     }
 
-    /// No session is known any more: places are given up, and leases run on until their TTL.
+    /// Forgets all sessions: queue positions are given up, and leases run until their TTL.
     fn forget_refs(&mut self, now: Instant) {
         for client in self.clients.values_mut() {
             client.holds.clear();
@@ -311,12 +312,12 @@ impl State {
     }
 }
 
-/// The name of a member.
+/// Returns the name of a member.
 fn node_id(member: usize) -> String {
     format!("n{member}")
 }
 
-/// Whether a request may change the state, or must see all changes.
+/// Returns whether a request can change the state or must see all changes, so that only the leader answers it.
 pub(super) fn is_the_leaders(request: &RawRequest<'_>) -> bool {
     match request {
         RawRequest::Acquire { .. }

@@ -1,4 +1,4 @@
-//! The behaviour of a server, without sockets and clocks: who holds what, who waits for what, and until when.
+//! The behaviour of a server, without sockets and clocks: the holders and waiters of each key, and their deadlines.
 
 mod claim;
 mod ending;
@@ -44,45 +44,46 @@ use crate::types::{Grant, Kind, Ttl, WaitSecs};
 
 /// The answer to a request.
 pub(in crate::server) enum ServerAnswer {
-    /// This.
+    /// An immediate answer.
     Now(Response),
-    /// It comes when it comes. If it has not by then, the connection gives the place up.
+    /// The answer comes later. If it has not come by `until`, the connection gives the queue position up.
     Later {
         subject: KeyId,
         until: Instant,
         granted: oneshot::Receiver<Response>,
     },
-    /// Nothing comes of it: when its time is over, the answer is `error`. Or before, if the member learns why.
+    /// The request hangs: its answer is `error` when its time is over, or an earlier refusal if the member learns that
+    /// it does not lead.
     Hangs {
         until: Instant,
         told: oneshot::Receiver<Response>,
     },
-    /// `ok`, and from now on signals arrive here.
+    /// `ok`, and from now on signals arrive in this queue.
     Listening(Inbox),
 }
 
-/// All that a server knows.
+/// The whole state of a server.
 pub(in crate::server) struct State {
     options: ServerOptions,
     random: Random,
     entries: KeyTable,
     clients: BTreeMap<ConnectionId, Peer>,
-    /// All leases, the first to end first.
+    /// All leases, ordered by their end.
     ends: BTreeMap<(Instant, GrantId), KeyId>,
     last_connection: ConnectionId,
     last_lease: GrantId,
-    /// The fence before the first.
+    /// The fence before the first one.
     last_fence_before: u64,
     last_place: Place,
     draining: bool,
     killed: bool,
     faults: Faults,
     events: Vec<Event>,
-    /// `None` where signals are not known.
+    /// `None` in releases without signals.
     signals: Option<SignalHub>,
     /// Empty outside of clusters.
     orphans: Orphans,
-    /// `None` for a server of its own.
+    /// `None` for a server that stands alone.
     membership: Option<MemberTable>,
 }
 
@@ -112,7 +113,7 @@ impl State {
         }
     }
 
-    /// The state that the members of a cluster share. The first of them leads.
+    /// Creates the state that the members of a cluster share. The first member leads.
     pub(in crate::server) fn of_cluster(options: ServerOptions, random: Random, addresses: Vec<SocketAddr>) -> Self {
         Self {
             membership: Some(MemberTable::new(addresses)),
@@ -120,14 +121,14 @@ impl State {
         }
     }
 
-    /// Makes fences above this number. Real servers begin with the time in nanoseconds, so that one that is started again goes on
-    /// with greater ones.
+    /// Makes fences above this number. Real servers start with the time in nanoseconds, so that the fences of a
+    /// restarted server are greater than before.
     pub(in crate::server) fn fences_above(mut self, fence: u64) -> Self {
         self.last_fence_before = fence;
         self
     }
 
-    /// A new connection, to one of the members where there are several, if there is room for it.
+    /// Adds a connection to a member, if the cap on connections allows it.
     pub(in crate::server) fn connect(&mut self, member: usize) -> Option<ConnectionId> {
         let cap = self.options.max_connections;
         if self.killed || cap > 0 && self.connections_to(member) >= cap {
@@ -147,8 +148,8 @@ impl State {
         Some(self.last_connection)
     }
 
-    /// A connection has ended: its subscriptions and waits are given up, and what it holds too, unless that is switched
-    /// off. A cluster has rules of its own.
+    /// Removes a connection that has ended: its subscriptions and waits are given up, and its leases are released
+    /// unless this is switched off. A cluster has different rules.
     pub(in crate::server) fn disconnect(&mut self, connection: ConnectionId, now: Instant) {
         if let Some(signals) = &mut self.signals {
             signals.disconnect(connection);
@@ -173,7 +174,7 @@ impl State {
         }
     }
 
-    /// Works on one request.
+    /// Processes one request.
     pub(in crate::server) fn request(
         &mut self,
         connection: ConnectionId,
@@ -206,7 +207,7 @@ impl State {
             }
             RawRequest::Stats => self.report(connection, now),
             RawRequest::Ping if release.knows_ping() => Response::Done,
-            // There is one state only: everything is visible at once.
+            // There is only one state: everything is visible at once.
             RawRequest::Barrier if release.is_cluster_build() => Response::Done,
             RawRequest::StableRef { reference } => match std::str::from_utf8(reference).map(StableRef::new) {
                 Ok(Ok(reference)) => self.stable_ref(connection, reference),
@@ -215,12 +216,13 @@ impl State {
             RawRequest::Listen { pattern, group } => return self.listen(connection, pattern, group),
             RawRequest::Unlisten { pattern, group } => self.unlisten(connection, pattern, group),
             RawRequest::Signal { channel, payload } => self.signal(channel, payload),
-            // A secret is out of place once the connection is authenticated, or if none is wanted.
+            // `auth` is an error once the connection is authenticated, or if the server has no secret.
             RawRequest::Ping | RawRequest::Barrier | RawRequest::Auth { .. } => Response::Refused(Status::Error),
         })
     }
 
-    /// What a key names. Where locks and semaphores share one namespace, a lock is a semaphore of limit 1.
+    /// Resolves the key of a request. In releases where locks and semaphores share one namespace, a lock is a semaphore
+    /// of limit 1.
     fn named<'a>(&self, kind: Kind, key: &'a [u8]) -> NamedKey<'a> {
         let namespace = match self.options.release.separates_namespaces() {
             true => kind,
@@ -251,7 +253,7 @@ impl State {
         }
     }
 
-    /// Takes it if it is free and has no waiters; else, if asked to, a place in the queue.
+    /// Acquires the key if it is free and has no waiters; otherwise takes a queue position if `queue` is set.
     fn take_or_queue(
         &mut self,
         connection: ConnectionId,
@@ -308,7 +310,7 @@ impl State {
         Ok(Taken::Queued(subject, self.last_place))
     }
 
-    /// From now on the connection waits at its place.
+    /// Lets the connection wait at its queue position.
     fn block(
         &mut self,
         connection: ConnectionId,
@@ -342,7 +344,7 @@ impl State {
         }
     }
 
-    /// The time of a blocking request is over. False if its grant came first.
+    /// Ends a blocking request whose time is over. Returns false if its grant came first.
     pub(in crate::server) fn give_up(&mut self, connection: ConnectionId, subject: KeyId, now: Instant) -> bool {
         let waits = self.clients.get_mut(&connection).and_then(|client| client.waits.take());
         match waits {
@@ -368,7 +370,7 @@ impl State {
         left
     }
 
-    /// Forgets keys that nobody has used for long.
+    /// Forgets keys that were unused for long.
     pub(in crate::server) fn collect(&mut self, now: Instant) {
         let idle = self.options.gc_max_idle;
         self.entries
@@ -381,7 +383,7 @@ impl State {
 struct NamedKey<'a> {
     namespace: Kind,
     key: &'a [u8],
-    /// If the server knows it.
+    /// `None` if the server does not know the key.
     known: Option<KeyId>,
 }
 
@@ -391,7 +393,7 @@ impl NamedKey<'_> {
     }
 }
 
-/// What a connection asks for.
+/// The key, limit and TTL that a connection asks for.
 struct Wanted<'a> {
     key: NamedKey<'a>,
     /// 1 for a lock.
@@ -399,11 +401,11 @@ struct Wanted<'a> {
     ttl: Ttl,
 }
 
-/// What came of asking for something.
+/// The result of an attempt to acquire a key.
 enum Taken {
     Granted(Grant),
     Queued(KeyId, Place),
-    /// A place that the session had.
+    /// A queue position that the session already had.
     Resumed(KeyId, Place),
     Busy,
 }

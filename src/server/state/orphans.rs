@@ -1,4 +1,5 @@
-//! What a leader has seen left behind by connections that ended, and until when it is kept for their sessions.
+//! Orphans: leases and queue positions of connections that the leader has seen end, kept for their sessions for a
+//! limited time.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +10,7 @@ use super::{ConnectionId, GrantId, KeyId, Place, State};
 use crate::clock::after;
 use crate::server::event::EventKind;
 
-/// When which keys have orphans to lose. Some may have been taken back meanwhile.
+/// When which keys have orphans that end. A session may have taken some of them back in the meantime.
 #[derive(Default)]
 pub(super) struct Orphans {
     until: BTreeSet<(Instant, KeyId)>,
@@ -23,7 +24,7 @@ impl Orphans {
 }
 
 impl State {
-    /// Keeps the lease of a connection that has ended for its session. False if there is no time for orphans.
+    /// Keeps the lease of a connection that has ended for its session. Returns false if the server keeps no orphans.
     pub(super) fn orphan_lease(&mut self, subject: KeyId, lease: GrantId, now: Instant) -> bool {
         let Some(until) = self.kept_until(now) else {
             return false;
@@ -40,7 +41,7 @@ impl State {
         true
     }
 
-    /// The same for a place in a queue.
+    /// Keeps a queue position in the same way.
     pub(super) fn orphan_place(&mut self, subject: KeyId, place: Place, now: Instant) -> bool {
         let Some(until) = self.kept_until(now) else {
             return false;
@@ -61,7 +62,7 @@ impl State {
         (!ttl.is_zero()).then(|| after(now, ttl))
     }
 
-    /// Gives up all that no session came for in time.
+    /// Releases all orphans whose session did not come back in time.
     pub(super) fn give_up_orphans(&mut self, now: Instant) {
         while self.orphans.until.first().is_some_and(|(until, _)| *until <= now) {
             if let Some((_, subject)) = self.orphans.until.pop_first() {

@@ -1,4 +1,4 @@
-//! Members that do not reach the others.
+//! Members that are cut off from the others.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,19 +8,19 @@ use crate::protocol::Response;
 
 type Told = oneshot::Sender<Response>;
 
-/// Which members do not reach the others, and what is owed to their connections.
+/// The members that are cut off from the others, and the answers that their connections still have to get.
 #[derive(Default)]
 pub(super) struct Partition {
     cut_off: BTreeSet<usize>,
-    /// Those that believe to lead, and their terms.
+    /// The members that believe that they lead, with their terms.
     believe: BTreeMap<usize, u64>,
     /// Requests that wait for a majority.
     hung: Vec<(usize, Told)>,
-    /// Grants that they have not heard of yet.
+    /// Grants that the members have not learned of yet.
     grants: Vec<(usize, Told, Response)>,
 }
 
-/// What a member that reaches the others again has to tell.
+/// The answers that become possible when a member reaches the others again.
 pub(super) struct Healed {
     pub(super) hung: Vec<Told>,
     pub(super) grants: Vec<(Told, Response)>,
@@ -31,7 +31,7 @@ impl Partition {
         self.cut_off.contains(&member)
     }
 
-    /// The term in which a member believes to lead.
+    /// Returns the term in which a member believes that it leads.
     pub(super) fn term_of_belief(&self, member: usize) -> Option<u64> {
         self.believe.get(&member).copied()
     }
@@ -48,11 +48,11 @@ impl Partition {
         self.hung.push((member, told));
     }
 
-    /// Tells a grant by a member, as soon as it hears of it.
+    /// Sends a grant through a member, as soon as the member learns of it.
     pub(super) fn tell(&mut self, member: usize, told: Told, grant: Response) {
         match self.cuts_off(member) {
             true => self.grants.push((member, told, grant)),
-            // A request that has just ended does not hear it.
+            // A request that has just ended does not receive the grant.
             false => drop(told.send(grant)),
         }
     }

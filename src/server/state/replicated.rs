@@ -1,4 +1,5 @@
-//! What the members of a cluster agree on before they answer: requests of the leader, and the ends of its connections.
+//! The changes that the members of a cluster agree on before the leader answers: its requests, and the ends of its
+//! connections.
 
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use crate::types::{Grant, Ttl, WaitSecs};
 const REFUSED: Response = Response::Refused(Status::Error);
 
 impl State {
-    /// Works on a request that may change the state, or must see all changes, as far as this member can.
+    /// Processes a request that can change the state or must see all changes, if this member leads.
     pub(super) fn propose(&mut self, connection: ConnectionId, request: RawRequest<'_>, now: Instant) -> ServerAnswer {
         let (Some(members), Some(client)) = (&self.membership, self.clients.get(&connection)) else {
             return ServerAnswer::Now(REFUSED);
@@ -57,13 +58,14 @@ impl State {
             RawRequest::Renew { kind, key, token, ttl } => {
                 ServerAnswer::Now(self.renew(connection, self.named(kind, key), token, ttl, now))
             }
-            // All that was agreed on before is visible: there is one state.
+            // There is only one state: everything that was agreed on before is visible.
             _ => ServerAnswer::Now(Response::Done),
         };
         self.answer_if_led(connection, answer, now)
     }
 
-    /// Leadership may be lost while a request is agreed on: then what came of it is not told.
+    /// Returns the answer, unless leadership is lost while the request is agreed on. In that case the request was
+    /// carried out, but its outcome is not sent.
     fn answer_if_led(&mut self, connection: ConnectionId, answer: ServerAnswer, now: Instant) -> ServerAnswer {
         let members = self.membership.as_mut();
         let Some(next) = members.and_then(|members| members.trouble.falls_in_flight.take()) else {
@@ -81,7 +83,7 @@ impl State {
         ServerAnswer::Now(members.map_or(REFUSED, |members| members.refusal_of(member)))
     }
 
-    /// A leader that reaches no majority waits for one that never comes.
+    /// Lets a request hang: a leader that reaches no majority waits in vain for the agreement.
     fn hang(&mut self, member: usize, request: &RawRequest<'_>, now: Instant) -> ServerAnswer {
         let (told, answer) = oneshot::channel();
         if let Some(members) = &mut self.membership {
@@ -107,7 +109,8 @@ impl State {
         let is_try = wait == WaitSecs::TRY;
         let falls = self.membership.as_ref();
         let falls = falls.is_some_and(|members| members.trouble.falls_in_flight.is_some());
-        // A try takes a place and gives it up again, unless something keeps it from that.
+        // A try takes a queue position and gives it up again. It keeps the position only in earlier builds, or if
+        // leadership is lost in between.
         let queue = !is_try || falls || self.options.earlier_builds;
         let (subject, place, gives_up) = match self.take_or_queue(connection, &wanted, queue, now) {
             Err(status) => return ServerAnswer::Now(Response::Refused(status)),
@@ -126,7 +129,8 @@ impl State {
         self.block(connection, subject, (place, gives_up), wait, now)
     }
 
-    /// `w`: finds what the session has of the key, tells a grant again and again, or blocks at a place.
+    /// Answers a `w`: finds what the session has of the key, answers an existing grant as often as asked, or blocks at
+    /// a queue position.
     fn wait_in_session(
         &mut self,
         connection: ConnectionId,
@@ -150,13 +154,13 @@ impl State {
                     None => Response::Refused(Status::NotEnqueued),
                 });
             }
-            // Only the first `w` behind an `e` that has taken a place back leaves it there.
+            // Only the first `w` after an `e` that has taken a queue position back leaves it in place.
             Some(TwoPhase::Queued(queued)) => QueuedTicket {
                 place: queued.place,
                 outlives_wait: std::mem::replace(&mut queued.outlives_wait, false),
             },
         };
-        // A key with places in its queue is known.
+        // The server knows every key that has a queue.
         let Some(subject) = key.known else {
             return ServerAnswer::Now(Response::Refused(Status::NotEnqueued));
         };
@@ -169,14 +173,14 @@ impl State {
         ServerAnswer::Now(Response::TimedOut)
     }
 
-    /// What is told of a grant that was made before: the seconds that are left, and the default in place of none.
+    /// Returns an earlier grant with the seconds that are left, or with the default TTL if none are left.
     fn remaining(&self, holder: &Holding, now: Instant) -> Grant {
         let left = holder.ends.saturating_duration_since(now).as_secs();
         let ttl = Ttl::from_secs(left).unwrap_or(self.options.default_lease_ttl);
         Grant { ttl, ..holder.grant }
     }
 
-    /// Gives a connection a ticket for what its session has of a key, if it has none.
+    /// Gives a connection a ticket for what its session has of a key, if it has no ticket yet.
     fn attach(&mut self, connection: ConnectionId, subject: KeyId, now: Instant) {
         let (Some(client), Some(entry)) = (self.clients.get(&connection), self.entries.get(subject)) else {
             return;
@@ -214,7 +218,7 @@ impl State {
         }
     }
 
-    /// A request that blocked has ended without a grant: the leader gives its place up, if it is the request's to give up.
+    /// Ends a request that blocked without a grant: the leader gives its queue position up, if the request owns it.
     pub(super) fn cancel(&mut self, connection: ConnectionId, blocked: &Blocked, now: Instant) -> bool {
         if !self.is_at_leader(connection) || self.options.earlier_builds {
             return false;
@@ -226,8 +230,8 @@ impl State {
         is_own && blocked.gives_up && self.leave(connection, subject, place, now)
     }
 
-    /// A connection has ended. What it has is released or kept by the member that it led to, if that leads. Otherwise no member
-    /// does anything: leases run on until their TTL, and places wait for their turn.
+    /// Removes a connection that has ended. If its member leads, that member releases or keeps what the connection has.
+    /// Otherwise no member does anything: leases run until their TTL, and queue positions wait for their turn.
     pub(super) fn disconnect_from_member(&mut self, connection: ConnectionId, now: Instant) {
         let members = self.membership.as_mut();
         if members.is_some_and(|members| members.trouble.overlooks(connection)) {
@@ -260,13 +264,13 @@ impl State {
         }
     }
 
-    /// Whether a connection leads to the member that leads.
+    /// Returns whether a connection leads to the leader.
     pub(super) fn is_at_leader(&self, connection: ConnectionId) -> bool {
         let client = self.clients.get(&connection);
         client.is_some_and(|client| self.leader() == Some(client.member))
     }
 
-    /// One more entry of the log that all members have.
+    /// Adds an entry to the log that all members have.
     pub(super) fn replicate(&mut self) {
         if let Some(members) = &mut self.membership {
             members.append();

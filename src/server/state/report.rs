@@ -1,4 +1,4 @@
-//! What a server tells of itself.
+//! The reports of a server about itself: `stats` and events.
 
 use std::time::Duration;
 
@@ -15,17 +15,17 @@ use crate::stats::{ClusterStats, IdleStats, LockStats, SemaphoreStats, SignalCha
 use crate::types::{Fence, Key, Kind, Token};
 use crate::unwind::catch;
 
-/// What an event is about.
+/// The subject of an event.
 pub(super) enum About {
-    /// A grant, to somebody who waited at that place if there is one.
+    /// A grant, and the queue position of its waiter if it had one.
     Grant(Token, Option<Place>),
-    /// A lease that begins anew.
+    /// A lease that starts again.
     Anew(Token),
     Lease(Token),
     Place(Place),
 }
 
-/// The answer to `stats`, with the names, the order and the fractions of a real server's.
+/// The answer to `stats`, with the names, the order and the fractions of the real server.
 #[derive(Serialize)]
 pub(super) struct Report {
     pub(super) connections: u64,
@@ -33,7 +33,7 @@ pub(super) struct Report {
     semaphores: Vec<SemaphoreStats>,
     idle_locks: Vec<IdleReport>,
     idle_semaphores: Vec<IdleReport>,
-    /// `null` where the list is empty and the release does not make it one.
+    /// The inner `None` is written as `null`, for an empty list in releases that do so.
     #[serde(skip_serializing_if = "Option::is_none")]
     signal_channels: Option<Option<Vec<SignalChannelStats>>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -82,7 +82,7 @@ impl From<Report> for Stats {
 }
 
 impl State {
-    /// The answer to `stats`.
+    /// Returns the answer to `stats`.
     pub(super) fn report(&self, connection: ConnectionId, now: Instant) -> Response {
         let mut report = self.make_report(now);
         if let Some(membership) = &self.membership {
@@ -92,7 +92,7 @@ impl State {
         json.map_or(Response::Refused(Status::Error), |json| Response::Json(json.into()))
     }
 
-    /// The state: all of it, whichever member is asked.
+    /// Returns the content of `stats` for the whole state, independent of the member.
     pub(in crate::server) fn stats(&self, now: Instant) -> Stats {
         self.make_report(now).into()
     }
@@ -112,7 +112,7 @@ impl State {
         for entry in entries {
             let key = entry.key().1.to_string();
             let waiters = entry.waiters.len() as u64;
-            // In stats, a semaphore of limit 1 is a lock with every release.
+            // In `stats`, every release lists a semaphore of limit 1 as a lock.
             match entry.limit {
                 1 if entry.is_idle() => report.idle_locks.push(idle(key, entry, now)),
                 _ if entry.is_idle() => report.idle_semaphores.push(idle(key, entry, now)),
@@ -144,8 +144,8 @@ impl State {
         (!is_null).then_some(listeners)
     }
 
-    /// Real servers keep keys in 64 maps, by the FNV-1a hash of the key, and tell of one map after the other. Within a map they have
-    /// no order; here they are in that of their bytes.
+    /// Returns the map of a key. Real servers keep keys in 64 maps, by the FNV-1a hash of the key, and list one map
+    /// after the other. Within a map they have no order; here the keys of a map are ordered by their bytes.
     fn shard(&self, (kind, name): &QualifiedKey) -> u32 {
         let prefix: &[u8] = match kind {
             _ if !self.options.release.separates_namespaces() => b"",
@@ -169,7 +169,7 @@ impl State {
         std::mem::take(&mut self.events)
     }
 
-    /// How many leases there are, and how many places in queues.
+    /// Returns the numbers of leases and of queue positions.
     #[cfg(any(test, fuzzing))]
     pub(in crate::server) fn leases_and_waiters(&self) -> (usize, usize) {
         let entries = self.entries.iter();
@@ -236,7 +236,7 @@ impl State {
             Kind::Semaphore if limit == 1 && !self.options.release.separates_namespaces() => Kind::Lock,
             kind => kind,
         };
-        // A client may renew any token: that of no grant has no fence.
+        // A client can renew any token; a token of no grant has no fence.
         let is_of_grant = kind != EventKind::RenewalRefused;
         let granted = token.filter(|_| is_of_grant && self.options.release.makes_fences());
         Event {

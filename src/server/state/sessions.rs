@@ -1,9 +1,9 @@
-//! Sessions: what a connection had goes to the next one that presents the same ref.
+//! Sessions: the leases and queue positions of a connection move to the next connection that presents the same ref.
 //!
-//! Leases and places carry the [`Claim`] of the connection that they belong to. One of them can be taken back by a connection
-//! under the same ref if the leader has seen the former connection end, or if that led to another process: to a leader that is
-//! no more, or to this member before it was started again. A connection to the same process that has ended unnoticed keeps
-//! what it has.
+//! Leases and queue positions carry the [`Claim`] of the connection that they belong to. A connection with the same ref
+//! can take one back in two cases: the leader has seen the former connection end, or the former connection led to
+//! another process, that is, to another member or to this member before a restart. A connection to the same process
+//! that has ended without the leader's notice keeps what it has.
 
 use tokio::time::Instant;
 
@@ -16,7 +16,7 @@ use crate::server::event::EventKind;
 use crate::types::{Grant, Ttl};
 
 impl State {
-    /// A connection says which session it carries on.
+    /// Sets the session of a connection.
     pub(super) fn stable_ref(&mut self, connection: ConnectionId, reference: StableRef) -> Response {
         let client = self.clients.get_mut(&connection);
         match client.filter(|client| client.claim.reference.is_none()) {
@@ -28,8 +28,8 @@ impl State {
         }
     }
 
-    /// What this connection's session has of a key and may be taken back: its oldest lease, which begins anew, else its first
-    /// place in the queue.
+    /// Takes back what the connection's session has of a key: its oldest lease, which starts again, or else its first
+    /// queue position.
     pub(super) fn take_back(
         &mut self,
         connection: ConnectionId,
@@ -64,7 +64,7 @@ impl State {
         Some(Taken::Resumed(subject, place))
     }
 
-    /// Makes a connection the owner of a lease, whatever connection was it before.
+    /// Makes a connection the owner of a lease.
     pub(super) fn move_lease(&mut self, subject: KeyId, lease: GrantId, to: ConnectionId) -> Option<Grant> {
         let claim = self.clients.get(&to)?.claim.clone();
         let entry = self.entries.get_mut(subject)?;
@@ -84,7 +84,7 @@ impl State {
         Some(grant)
     }
 
-    /// A lease begins anew, with this TTL.
+    /// Restarts a lease with this TTL.
     fn restart_for(&mut self, subject: KeyId, lease: GrantId, ttl: Ttl, now: Instant) -> Option<Grant> {
         let entry = self.entries.get_mut(subject)?;
         let holder = entry.holders.iter_mut().find(|holder| holder.lease == lease)?;
@@ -97,7 +97,8 @@ impl State {
         Some(grant)
     }
 
-    /// Puts a connection at another's place in a queue. A request that blocks there is told all the same when its turn comes.
+    /// Moves a queue position to another connection. A request that blocks there is still answered when the position is
+    /// granted.
     pub(super) fn move_place(
         &mut self,
         subject: KeyId,

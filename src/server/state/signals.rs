@@ -1,4 +1,4 @@
-//! Signals: what a server answers that knows them, or does not.
+//! The requests of signals, in releases that have signals and in those that do not.
 
 use super::{ConnectionId, ServerAnswer, State};
 use crate::protocol::{MAX_LONG_LINE, Response, Status, trim};
@@ -25,7 +25,7 @@ impl State {
         match RawPattern::read(pattern) {
             Some(pattern) => signals.unlisten(connection, pattern, group_of(group)),
             None if self.options.release.checks_signals_well() => return REFUSED,
-            // No connection listens to that.
+            // No connection listens to an invalid pattern.
             None => {}
         }
         Response::Done
@@ -44,7 +44,7 @@ impl State {
     }
 }
 
-/// An empty name is no group.
+/// Reads the name of a group. An empty name means no group.
 fn group_of(name: &[u8]) -> Option<RawGroup> {
     (!name.is_empty()).then(|| name.into())
 }

@@ -1,4 +1,4 @@
-//! The server's behaviour against a clock that the test owns.
+//! Tests of the server's behaviour, with a clock that the tests control.
 
 use std::pin::pin;
 use std::sync::{Arc, Mutex};
@@ -130,7 +130,7 @@ fn leases_end_in_a_sweep_or_when_somebody_asks() {
     assert_eq!(waiter.answer(), None);
     assert_eq!(bench.acquire(3, Target::Lock, "asked"), Response::TimedOut);
     bench.pass(Duration::from_nanos(1));
-    // No sweep in between.
+    // Without a sweep in between.
     bench.token(3, Target::Lock, "asked");
     assert_eq!(
         bench.release(1, Kind::Lock, "asked", asked),
@@ -204,7 +204,7 @@ fn without_auto_release_a_disconnect_gives_up_places_only_and_before_1_15_nothin
             .sum::<u64>();
         let given_up = release >= Release::V1_15;
         assert_eq!(places == 0, given_up, "{release}");
-        // A place that stays is granted in its turn, and held for its TTL.
+        // A queue position that stays is granted in its turn, and held for its TTL.
         bench.release(5, Kind::Lock, "other", other);
         let answer = bench.acquire(2, Target::Lock, "other");
         assert_eq!(answer != Response::TimedOut, given_up, "{release}");
@@ -270,15 +270,15 @@ fn two_phases() {
     assert_eq!(bench.enqueue(3, "k", 30), Response::Queued, "it gave its place up");
 }
 
-/// What a `w` is told whose grant has expired: one that was made at once, and one that was made in the queue, each before
-/// and after the sweep.
+/// The answer to a `w` whose grant has expired: for a grant that was made at once and for one that was made in the
+/// queue, each before and after the sweep.
 #[test]
 fn a_grant_that_was_not_collected_in_time() {
     #[derive(Clone, Copy, Debug, PartialEq)]
     enum Told {
-        /// The old token, and the lease begins anew.
+        /// The old token, whose lease starts again.
         Renewed,
-        /// The old token, which holds nothing.
+        /// The old token, whose lease is over.
         Stale,
         LeaseExpired,
         NotEnqueued,
@@ -320,7 +320,7 @@ fn a_grant_that_was_not_collected_in_time() {
             };
             let expected = if queued { in_queue } else { at_once }[usize::from(swept)];
             assert_eq!(told, expected, "{release}, queued {queued}, swept {swept}");
-            // Whatever it was told, the place is another's now.
+            // Whatever the answer was, the lock is free for another connection now.
             bench.token(3, Target::Lock, "k");
             assert_eq!(bench.enqueue(2, "k", 2), Response::Queued);
         }
@@ -338,7 +338,7 @@ fn an_enqueue_behind_a_grant_that_expired_is_a_new_one_once_it_was_swept() {
         bench.state.expire(bench.now);
         assert!(matches!(bench.enqueue(1, "k", 1), Response::Acquired(_)), "{release}");
         bench.pass(SECOND);
-        // Another's request is as good as a sweep.
+        // A request of another connection expires the lease just like a sweep.
         bench.token(2, Target::Lock, "k");
         assert_eq!(bench.enqueue(1, "k", 1), Response::Queued, "{release}");
         assert_eq!(bench.enqueue(1, "k", 1), already, "{release}");
@@ -454,7 +454,7 @@ fn draining() {
     }
 }
 
-/// Who hears of the end first runs first.
+/// The waiter that is woken first runs first.
 #[test]
 fn a_server_that_is_killed_leaves_waiters_in_the_order_of_their_places() {
     struct Bell(usize, Arc<Mutex<Vec<usize>>>);

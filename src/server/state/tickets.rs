@@ -1,4 +1,4 @@
-//! Two-phase acquires: a place in the queue now, the grant later.
+//! Two-phase acquires: `e` takes a queue position, and a later `w` waits for the grant.
 
 use tokio::time::Instant;
 
@@ -72,12 +72,12 @@ impl State {
                 })
             }
             Some(subject) => self.block(connection, subject, (place, true), wait, now),
-            // A key with places in its queue is known.
+            // The server knows every key that has a queue.
             None => ServerAnswer::Now(Response::Refused(Status::NotEnqueued)),
         }
     }
 
-    /// The answer to a `w` for what was granted before it.
+    /// Answers a `w` for an earlier grant.
     fn hand_out(&mut self, connection: ConnectionId, key: NamedKey<'_>, ticket: Uncollected, now: Instant) -> Response {
         let release = self.options.release;
         let grant = ticket.grant;
@@ -111,12 +111,12 @@ impl State {
         }
     }
 
-    /// Whether what becomes of the lease is looked at before the ticket is honoured. Then the ticket ends with the lease, too.
+    /// Returns whether the server checks the lease before it honours the ticket. If so, the ticket ends with the lease.
     pub(super) fn follows_lease(&self, ticket: Uncollected) -> bool {
         ticket.at_once || self.options.release.knows_grants_of_tickets()
     }
 
-    /// A lease begins anew with the answer to its `w`.
+    /// Restarts a lease with the answer to its `w`.
     fn restart_lease(&mut self, subject: KeyId, Grant { token, ttl, .. }: Grant, now: Instant) {
         let Some(entry) = self.entries.get_mut(subject) else {
             return;
@@ -132,7 +132,7 @@ impl State {
         self.ends.insert((ends, lease), subject);
     }
 
-    /// What was granted at a place may be collected now, if the place is that of a ticket.
+    /// Turns a queued ticket into a granted one, if the granted queue position belongs to a ticket.
     pub(super) fn promote_ticket(
         &mut self,
         connection: ConnectionId,
@@ -144,7 +144,7 @@ impl State {
             return;
         };
         let queued = client.tickets.get_mut(entry.key());
-        // Without one it is the place of a waiter that is absent now.
+        // Without a ticket, the queue position belongs to a blocking acquire, or to a waiter that is absent now.
         if let Some(queued) = queued.filter(|queued| queued.is_for(place)) {
             *queued = TwoPhase::Granted(ticket);
         }

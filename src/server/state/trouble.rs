@@ -1,4 +1,4 @@
-//! What a test has told the members of a cluster to do wrong.
+//! The misbehaviour of cluster members that a test has ordered.
 
 use std::collections::BTreeSet;
 
@@ -6,17 +6,17 @@ use tokio::time::Instant;
 
 use super::{ConnectionId, State};
 
-/// What a test has told the members of a cluster to do wrong.
+/// The misbehaviour of cluster members that a test has ordered.
 #[derive(Default)]
 pub(in crate::server) struct Trouble {
     forgets_refs: bool,
     forgets_tokens: bool,
-    /// Leadership is lost while the next request is agreed on. To which member it goes, if to any.
+    /// Leadership is lost while the next request is agreed on. Contains the next leader, if any.
     pub(super) falls_in_flight: Option<Option<usize>>,
     /// Acquires fail.
     pub(super) fails_to_persist: bool,
     overlooks_ends: bool,
-    /// Connections that have ended, which no member has noticed.
+    /// Connections that have ended without a member's notice.
     ghosts: BTreeSet<ConnectionId>,
 }
 
@@ -37,12 +37,12 @@ impl Trouble {
         self.fails_to_persist = fails;
     }
 
-    /// Whether the next leader knows no refs, and whether it knows no tokens.
+    /// Returns whether the next leader knows no refs, and whether it knows no tokens.
     pub(super) fn forgets(&self) -> (bool, bool) {
         (self.forgets_refs, self.forgets_tokens)
     }
 
-    /// Whether a connection's end goes unnoticed. Then it is a ghost.
+    /// Returns whether the end of a connection goes unnoticed. If so, the connection becomes a ghost.
     pub(super) fn overlooks(&mut self, connection: ConnectionId) -> bool {
         if self.overlooks_ends {
             self.ghosts.insert(connection);
@@ -52,7 +52,7 @@ impl Trouble {
 }
 
 impl State {
-    /// Ends of connections go unnoticed, or are noticed from now on, with those that were overlooked.
+    /// Sets whether the ends of connections go unnoticed. If not, the overlooked ends are noticed now.
     pub(in crate::server) fn overlook_ends(&mut self, overlooks: bool, now: Instant) {
         let Some(membership) = &mut self.membership else { return };
         membership.trouble.overlooks_ends = overlooks;
@@ -63,7 +63,7 @@ impl State {
         }
     }
 
-    /// What ghosts wait for runs out as if they were there.
+    /// Times out the requests of ghosts as if their connections still existed.
     pub(super) fn time_out_ghosts(&mut self, now: Instant) {
         let Some(membership) = &self.membership else { return };
         for ghost in membership.trouble.ghosts.clone() {

@@ -16,7 +16,7 @@ use crate::types::Kind;
 use crate::unwind::catch;
 
 pin_project! {
-    /// Passes the answer on, and takes note of it.
+    /// Passes the answer on, and records it.
     pub(crate) struct MetricsFuture<F, M: Deref<Target = RequestMetrics>> {
         #[pin]
         inner: F,
@@ -48,7 +48,7 @@ where
     }
 }
 
-/// A request that has not ended. Dropping it is an end, too.
+/// A request that has not ended. Dropping it records an end, too.
 pub(super) struct RequestTimer<M: Deref<Target = RequestMetrics>> {
     metrics: M,
     series: SeriesId,
@@ -87,7 +87,7 @@ impl<M: Deref<Target = RequestMetrics>> RequestTimer<M> {
     }
 }
 
-/// A recorder that panics here would end the process if another panic is what drops this.
+/// A recorder that panics here would abort the process if another panic is the reason for this drop.
 impl<M: Deref<Target = RequestMetrics>> Drop for RequestTimer<M> {
     fn drop(&mut self) {
         if !self.ended {

@@ -1,4 +1,4 @@
-//! What callers experience, measured: how many requests, how they end, how long they take.
+//! Metrics of what callers experience: how many requests there are, how they end, and how long they take.
 
 mod future;
 mod series;
@@ -15,8 +15,8 @@ pub(crate) use self::series::RequestMetrics;
 use super::request::{Request, Response};
 use crate::error::{Error, Result};
 
-/// Measures the requests to a service, if anybody records it. `M` points to where they are counted: owned by a service that
-/// lives on, borrowed for a single call, so that a call costs no reference count.
+/// Measures the requests to a service, if there is a recorder. `M` points to the metrics. A long-lived service owns it;
+/// a single call borrows it, so that the call needs no reference count.
 #[derive(Clone)]
 pub(crate) struct MetricsLayer<M>(pub(crate) Option<M>);
 

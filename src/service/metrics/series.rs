@@ -1,4 +1,4 @@
-//! The series of the requests: made when they are first needed, since most combinations of labels never come up.
+//! The metric series of requests. They are created on demand, since most combinations of labels never occur.
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
@@ -14,10 +14,10 @@ use crate::telemetry::key_class::{Classifier, PerClass};
 use crate::telemetry::sink::{LabelValue, Sink};
 use crate::types::Kind;
 
-/// What is measured of the requests of one client.
+/// The metrics of one client's requests.
 pub(crate) struct RequestMetrics {
     routes: Routes,
-    /// For requests without a key, and for all of them if keys have no classes.
+    /// For requests without a key, and for all requests if keys have no classes.
     plain: Shards,
     classes: Option<PerClass<Shards>>,
 }
@@ -36,7 +36,7 @@ impl RequestMetrics {
         }
     }
 
-    /// Which series a request belongs to.
+    /// Returns the series that a request belongs to.
     pub(super) fn series_of(&self, request: &Request) -> SeriesId {
         let class = match (&self.classes, request.key()) {
             (Some(classes), Some(key)) => Some(classes.of(key.as_str())),
@@ -53,7 +53,7 @@ impl RequestMetrics {
     }
 }
 
-/// Names the series of a shard, and of a class of keys if they have any.
+/// Identifies the series of a shard, and of a key class if there are classes.
 pub(super) struct SeriesId {
     shard: Option<usize>,
     class: Option<Arc<Shards>>,
@@ -65,7 +65,7 @@ impl fmt::Debug for RequestMetrics {
     }
 }
 
-/// The series of all shards, and of requests for a shard that does not exist.
+/// The series of all shards, and those of requests that name no existing shard.
 pub(super) struct Shards {
     shards: Vec<ShardSeries>,
     none: ShardSeries,
@@ -90,7 +90,7 @@ impl Shards {
     }
 }
 
-/// How many values the label `kind` has.
+/// The number of values of the label `kind`.
 const KINDS: usize = 3;
 
 /// The series of one shard.
@@ -112,7 +112,7 @@ impl ShardSeries {
         }
     }
 
-    /// A request has ended.
+    /// Counts a finished request.
     pub(super) fn ended(&self, operation: Operation, kind: Option<Kind>, outcome: Outcome, took: Duration) {
         let kind_index = kind.map_or(0, |kind| 1 + kind as usize);
         let index = (operation as usize * KINDS + kind_index) * Outcome::COUNT + outcome.index();
@@ -132,7 +132,7 @@ impl ShardSeries {
         duration.record(took.as_secs_f64());
     }
 
-    /// Something was granted after so long.
+    /// Records how long a granted acquire took.
     pub(super) fn waited(&self, kind: Kind, contended: bool, took: Duration) {
         let index = 2 * kind as usize + usize::from(contended);
         let Some(place) = self.waited.get(index) else { return };

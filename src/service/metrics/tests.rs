@@ -1,4 +1,4 @@
-//! The layer around a mock, and a recorder that the test reads.
+//! Tests of the layer around a mock service, with a recorder that the test reads.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ struct Scene {
 }
 
 impl Scene {
-    /// Two shards; keys that start with `b` belong to the second.
+    /// Creates two shards; keys that start with `b` belong to the second.
     fn set(classifier: Option<Classifier>) -> Self {
         let recorder = DebuggingRecorder::new();
         let snapshotter = recorder.snapshotter();
@@ -46,7 +46,7 @@ impl Scene {
         }
     }
 
-    /// Answers a request, or leaves it to be dropped.
+    /// Answers a request, or drops it without an answer.
     async fn ask(&mut self, request: Request, answer: Option<Result<Response>>) {
         let pending = self.service.ready().await.unwrap().call(request);
         let (_request, caller) = self.handle.next_request().await.unwrap();
@@ -58,7 +58,7 @@ impl Scene {
         drop(pending.await);
     }
 
-    /// All series: name and labels, and what was counted.
+    /// Returns all series: their names and labels, with the counts.
     fn series(&self) -> BTreeMap<String, u64> {
         let all = self.snapshotter.snapshot().into_vec();
         all.into_iter()

@@ -13,14 +13,14 @@ use crate::error::{BoxError, Error, Result};
 use crate::service::request::Response;
 
 pin_project! {
-    /// What a [`Timeout`](super::Timeout) answers.
+    /// The future of a [`Timeout`](super::Timeout).
     pub struct TimeoutFuture<F, X = ()> {
-        // None once its time is over: what is granted to it from then on is given back.
+        // `None` once the time is over: a grant that comes after that is released.
         #[pin]
         inner: Option<F>,
-        // None: it needs no end.
+        // `None` if the request needs no limit.
         limit: Option<TimeLimit<X>>,
-        // Set when the answer is not there at once.
+        // Set if the answer does not come at once.
         #[pin]
         alarm: Option<Sleep>,
     }

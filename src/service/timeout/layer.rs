@@ -1,4 +1,4 @@
-//! The layer.
+//! The timeout layer.
 
 use std::fmt;
 use std::time::Duration;
@@ -7,15 +7,15 @@ use tower::Layer;
 
 use super::Timeout;
 
-/// Gives every request an end: its own wait plus the request timeout.
+/// Limits the time of every request: its own wait plus the request timeout.
 ///
-/// A client has one already, outside of the layers that are added to it; its request timeout is
-/// [`ClientBuilder::request_timeout`](crate::ClientBuilder::request_timeout). One that is added ends a request earlier.
+/// A client already has one, outside of the layers that are added to it; its request timeout is
+/// [`ClientBuilder::request_timeout`](crate::ClientBuilder::request_timeout). An added one can end requests earlier.
 ///
-/// What is over ends with an error of kind [`Timeout`](crate::ErrorKind::Timeout), or
-/// [`Unavailable`](crate::ErrorKind::Unavailable) where it is known that it is a server that did not answer. Its
-/// [`budget`](crate::Error::budget) says which time ran out. The inner future is dropped: what is granted to it meanwhile is given
-/// back.
+/// A request whose time is over ends with an error of kind [`Timeout`](crate::ErrorKind::Timeout), or
+/// [`Unavailable`](crate::ErrorKind::Unavailable) if it is known that a server did not answer. Its
+/// [`budget`](crate::Error::budget) says which time has passed. The inner future is dropped, and a grant that it gets
+/// meanwhile is released.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -38,14 +38,14 @@ use super::Timeout;
 #[derive(Clone)]
 pub struct TimeoutLayer<X = ()> {
     request_timeout: Duration,
-    /// Who may know more of what was not answered.
+    /// May know more about unanswered requests.
     explain: X,
-    /// The inner service ends the waits of requests by itself, always.
+    /// Whether the inner service always ends the waits of requests by itself.
     waits_end: bool,
 }
 
 impl TimeoutLayer {
-    /// Allows `request_timeout` on top of what a request itself may wait.
+    /// Creates a layer that allows `request_timeout` in addition to a request's own wait.
     #[must_use]
     pub fn new(request_timeout: Duration) -> Self {
         Self {
@@ -55,7 +55,7 @@ impl TimeoutLayer {
         }
     }
 
-    /// The same, with somebody who may know more.
+    /// Adds a value that may know more about unanswered requests.
     pub(crate) fn explained_by<X>(self, explain: X) -> TimeoutLayer<X> {
         TimeoutLayer {
             request_timeout: self.request_timeout,
@@ -66,8 +66,8 @@ impl TimeoutLayer {
 }
 
 impl<X> TimeoutLayer<X> {
-    /// The same, for a service that ends each request that waits by itself, when that wait is over: such a request needs no
-    /// second alarm.
+    /// Sets whether the service ends each waiting request by itself when its wait is over. If so, such a request needs
+    /// no second timer.
     pub(crate) fn where_waits_end(mut self, waits_end: bool) -> Self {
         self.waits_end = waits_end;
         self

@@ -1,4 +1,4 @@
-//! How long a request may take, and what to say when that is over.
+//! The time limit of a request, and the error when it has passed.
 
 use std::fmt;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::service::request::{Operation, Request};
 use crate::shard::progress::{Progress, WaitsFor};
 use crate::types::Key;
 
-/// What a request was about, for when it is gone.
+/// A description of a request, for the time when the request itself is gone.
 #[derive(Clone, Debug)]
 pub struct RequestSummary {
     pub(crate) operation: Operation,
@@ -39,7 +39,7 @@ impl RequestSummary {
     }
 }
 
-/// What a request was about.
+/// The subject of a request.
 #[derive(Clone, Debug)]
 pub(crate) enum Scope {
     Key(Key),
@@ -49,7 +49,7 @@ pub(crate) enum Scope {
     All,
 }
 
-/// As messages name it.
+/// Writes the subject for messages.
 impl fmt::Display for Scope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -75,31 +75,31 @@ pub(crate) fn unanswered(operation: Operation, about: &Scope, budget: Budget) ->
         Operation::Failback => format!("the first server was not there within {budget}"),
         Operation::Emit => format!("the server did not answer the signal to {about} within {budget}"),
         Operation::Subscribe => format!("not all servers answered the subscription within {budget}"),
-        // What is asked of one server.
+        // Requests to a single server.
         _ => format!("the server did not answer within {budget}"),
     };
     Error::new(ErrorKind::Unavailable, message).out_of(budget)
 }
 
-/// Knows why no answer may have come.
+/// Explains why a request may have got no answer.
 pub trait Explain {
-    /// More than that the time is over, where more is known.
+    /// Returns an error that says more than that the time is over, if more is known.
     fn explain(&self, subject: &RequestSummary, budget: Budget) -> Option<Error>;
 
-    /// Whether nothing stands between this layer and the servers that could hold a request up.
+    /// Whether nothing between this layer and the servers could delay a request.
     fn is_direct(&self) -> bool {
         false
     }
 }
 
-/// Nothing is known.
+/// Knows no reason.
 impl Explain for () {
     fn explain(&self, _: &RequestSummary, _: Budget) -> Option<Error> {
         None
     }
 }
 
-/// How long a request may take.
+/// The time limit of a request.
 pub(super) struct TimeLimit<X> {
     subject: RequestSummary,
     request_timeout: Duration,
@@ -117,12 +117,12 @@ impl<X: Explain> TimeLimit<X> {
         }
     }
 
-    /// When it is over.
+    /// Returns when the time is over.
     pub(super) fn until(&self) -> Instant {
         after(self.called_at, self.subject.wait.saturating_add(self.request_timeout))
     }
 
-    /// It is over.
+    /// Returns the error when the time is over.
     pub(super) fn error(&self) -> Error {
         let budget = Budget::Total {
             wait: self.subject.wait,
@@ -132,7 +132,7 @@ impl<X: Explain> TimeLimit<X> {
         known.unwrap_or_else(|| self.no_answer(budget)).out_of(budget)
     }
 
-    /// No answer came: of a server, of a layer, or for want of a connection.
+    /// Returns the error of a request without an answer: from a server, from a layer, or because it had no connection.
     fn no_answer(&self, budget: Budget) -> Error {
         let RequestSummary { operation, about, .. } = &self.subject;
         match self.subject.progress.as_ref().map(Progress::get) {
@@ -166,7 +166,7 @@ impl<X: Explain> TimeLimit<X> {
             Operation::Failback => format!("the first server was not there within {budget}"),
             Operation::Emit => format!("the signal to {about} was not answered within {budget}"),
             Operation::Subscribe => format!("the subscription was not answered by all servers within {budget}"),
-            // What is asked of one server.
+            // Requests to a single server.
             _ => format!("the server did not answer within {budget}"),
         }
     }

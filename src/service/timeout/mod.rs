@@ -1,4 +1,4 @@
-//! An end to every request: its own wait plus the request timeout.
+//! Limits the time of every request: its own wait plus the request timeout.
 
 mod future;
 mod layer;
@@ -17,7 +17,7 @@ pub(crate) use self::limit::{Explain, RequestSummary, Scope, unanswered};
 use super::request::{Operation, Request, Response};
 use crate::error::{BoxError, Error, Result};
 
-/// Ends requests whose time is over. Made by [`TimeoutLayer`].
+/// Ends requests whose time is over. Created by [`TimeoutLayer`].
 #[derive(Clone)]
 pub struct Timeout<S, X = ()> {
     inner: S,
@@ -36,17 +36,18 @@ where
     type Error = Error;
     type Future = TimeoutFuture<S::Future, X>;
 
-    /// Ready when the inner service is. Its time begins with the call.
+    /// Ready when the inner service is ready. A request's time begins with the call.
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
         self.inner.poll_ready(cx).map_err(|error| Error::of_layer(error.into()))
     }
 
     #[inline(always)]
     fn call(&mut self, mut request: Request) -> Self::Future {
-        // A timer costs about as much as all other layers do.
+        // A timer costs about as much as all other layers together.
         let ends_by_itself = self.waits_end && !request.wait().is_zero();
         let limit = (!ends_by_itself).then(|| {
-            // Where no layer stands between, a request that is not answered has come to its shard; only an enqueue waits for more there.
+            // Without a layer in between, an unanswered request has reached its shard, and only an enqueue may wait for
+            // something else there.
             if !self.waits_end || request.operation() == Operation::Enqueue {
                 request.track();
             }

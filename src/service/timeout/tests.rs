@@ -1,4 +1,4 @@
-//! The layer around a mock, on a clock that the test owns.
+//! Tests of the layer around a mock service, with a clock that the test controls.
 
 use tokio::time::{advance, timeout};
 use tower::{Layer, ServiceExt};
@@ -23,7 +23,7 @@ fn layer() -> TimeoutLayer {
     TimeoutLayer::new(FIVE)
 }
 
-/// The error with which a request ends that nobody answers, and after how long.
+/// Returns the error of a request that is never answered, and the time after which it ends.
 async fn unanswered<X>(layer: TimeoutLayer<X>, request: Request) -> (Error, Duration)
 where
     X: Explain + Clone,

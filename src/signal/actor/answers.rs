@@ -1,4 +1,4 @@
-//! What a server has answered, or left unanswered when its connection ended.
+//! The answers of a server, and the requests that a connection left unanswered.
 
 use std::collections::VecDeque;
 
@@ -35,9 +35,9 @@ impl LinkMachine {
         let mut parked = VecDeque::new();
         for pending in end.leftovers.unknown {
             match pending {
-                // Never sent again: that could deliver it twice.
+                // Never sent again: the signal could be delivered twice.
                 LinkRequest::Emit(_, _, ask) => ask.tell(Err(cause.clone())),
-                // Subscribed or not, it went with the connection.
+                // Whether or not it was still there, the subscription ended with the connection.
                 LinkRequest::Unlisten(subscription, ask) => {
                     self.subscriptions.remove(&subscription);
                     ask.tell(Ok(()));
@@ -59,7 +59,7 @@ impl LinkMachine {
         parked.append(&mut self.parked);
         self.parked = parked;
         let now = Instant::now();
-        // One that ends as soon as it is there is no reason to begin anew with the pauses.
+        // After a connection that ends as soon as it is up, the sequence of pauses continues.
         let of_use = self
             .lane
             .up
@@ -83,7 +83,7 @@ impl LinkMachine {
                     self.renewing = self.renewing.saturating_sub(1);
                     self.there_if_all_is_renewed();
                 }
-                // Another server is there now. To go on without the subscription would be a gap without an end.
+                // Another server has taken over. Continuing without the subscription would be a gap that never ends.
                 Err(error) => self.end(error.at(self.endpoint())),
             },
             LinkRequest::Unlisten(subscription, ask) => {
@@ -100,7 +100,8 @@ impl LinkMachine {
         }
     }
 
-    /// The server has confirmed it. If its caller has gone meanwhile, nobody knows of it, and it is taken back.
+    /// Handles a confirmed subscription. If its caller is gone, no code knows of the subscription, and it is ended
+    /// again.
     fn confirm_subscription(&mut self, subscription: Subscription, ask: Ask<()>) {
         if self.subscriptions.contains(&subscription) {
             return ask.tell(Ok(()));

@@ -1,4 +1,4 @@
-//! The connection of a link: up, or being established.
+//! The connection of a link: up, or opening.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::signal::buffer::Buffer;
 use crate::signal::message::{LinkLaneId, LinkMessage, LinkRequest};
 use crate::signal::metrics::SignalCounters;
 
-/// The connection that is up, or being established.
+/// The connection that is up or opening.
 pub(super) struct LinkLane {
     pub(super) id: LinkLaneId,
     /// Since when it is up, if it is.
@@ -39,7 +39,7 @@ impl LinkLane {
     ) -> Self {
         let (commands, queue) = mpsc::unbounded_channel();
         let (link, buffer, counters) = (link.clone(), Arc::clone(buffer), counters.clone());
-        // The actor may be gone: then the task is about to be aborted, and nobody is left to tell.
+        // If the actor is gone, this task is about to be aborted, and there is no receiver.
         let tell = move |mut event| {
             if let LaneEvent::Report(report) = &mut event {
                 let signals = std::mem::take(&mut report.received.signals);
@@ -51,7 +51,7 @@ impl LinkLane {
                 if !report.is_nothing() {
                     drop(link.send_message(LinkMessage::Lane(id, event)));
                 }
-                // Last: the recorder is the user's code, and a panic in it must not take answers along.
+                // Last, because a recorder is a user's code: a panic in it must not drop answers.
                 return counters.received(count, taken);
             }
             drop(link.send_message(LinkMessage::Lane(id, event)));

@@ -1,4 +1,4 @@
-//! Leaders that change, against a clock that the test owns.
+//! Tests of changing leaders, with a clock that the tests control.
 
 use std::time::Duration;
 
@@ -128,7 +128,7 @@ fn a_cap_on_connections_is_each_members() {
     bench.lead(2);
     bench.token(session, Target::Lock, "k");
     bench.disconnect(session);
-    // Who is absent takes no room.
+    // A connection that has ended does not count.
     assert!(bench.state.connect(2).is_some());
     assert!(bench.state.connect(2).is_some());
     assert_eq!(bench.state.connect(2), None);
@@ -188,7 +188,7 @@ fn fact_14_the_next_leader_gives_a_session_back_what_it_had_without_time_for_orp
     let mut back = bench.waiting(again, Target::Lock, "contended");
     bench.release(5, Kind::Lock, "contended", token);
     let token = back.granted();
-    // The place of the connection that died is served in its turn, and its lease lasts for a TTL.
+    // The queue position of the connection that died is granted in its turn, and its lease lasts for a TTL.
     bench.release(again, Kind::Lock, "contended", token);
     assert_eq!(newcomer.answer(), None);
     bench.pass(30 * SECOND);
@@ -209,7 +209,7 @@ fn fact_23_a_member_that_leads_again_still_knows_its_connections() {
     );
     bench.disconnect(1);
     bench.token(2, Target::Lock, "held");
-    // But what it did not see end is left to the TTL, and is a ghost's for its sessions.
+    // A lease whose connection ended while the member did not lead runs until its TTL. Its session cannot take it back.
     let session = bench.connect(0, "r");
     bench.token(session, Target::Lock, "ghost");
     bench.lead(1);
@@ -233,11 +233,11 @@ fn fact_1_what_is_answered_not_leader_in_flight_was_carried_out() {
     let token = bench.token(again, Target::Lock, "k");
     assert_eq!(bench.count(Happened::Granted), 1, "the same ref gets the same grant");
     assert_eq!(bench.acquire(4, Target::Lock, "k"), Response::TimedOut);
-    // A try leaves its place, since it cannot be cancelled any more.
+    // A try leaves its queue position behind, because the former leader cannot cancel it any more.
     fall(&mut bench, Some(2));
     assert_eq!(bench.acquire(4, Target::Lock, "k"), moved_to("127.0.0.1:3"));
     assert_eq!(bench.state.stats(bench.now).locks[0].waiters, 1);
-    // A release that may have happened.
+    // The client cannot know whether this release happened.
     fall(&mut bench, None);
     assert_eq!(bench.release(5, Kind::Lock, "k", token), nobody_leads());
     bench.lead(2);
@@ -267,7 +267,7 @@ fn fact_20_a_leader_in_a_minority_hangs_and_hears_of_nothing() {
         };
         assert!(json.contains(role), "{connection}: {json}");
     }
-    // What it sees end is nothing that the others hear of.
+    // The other members do not learn of the ends of connections that it sees.
     bench.disconnect(3);
     assert_eq!(bench.release(4, Kind::Lock, "k", token), Response::Done);
     assert_eq!(waits.answer(), None);

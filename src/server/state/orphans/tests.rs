@@ -1,4 +1,4 @@
-//! What connections leave behind, and which connection gets it, against a clock that the test owns.
+//! Tests of orphans, and of which connection takes them back, with a clock that the tests control.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ fn fact_9_a_ref_is_presented_once_and_late_if_need_be() {
     bench.acquire(2, Target::Lock, "k");
     assert_eq!(bench.present(2, "r2"), Response::Done, "it has acquired");
     assert_eq!(bench.present(5, "r5"), Response::Done, "any member takes it");
-    // Single servers of these builds take it, and give nothing back.
+    // Single servers of these builds accept a ref, but keep nothing for a session.
     let mut bench = Bench::new(|options| options.release = Release::Cluster);
     assert_eq!(bench.present(1, "r"), Response::Done);
     assert_eq!(bench.present(1, "r"), ERROR);
@@ -73,7 +73,7 @@ fn fact_7_a_session_that_comes_back_in_time_gets_the_old_holder_and_its_lease_be
     assert_eq!((grant.token, grant.ttl.as_secs()), (token, 30));
     assert_eq!(bench.count(Happened::Granted), 1, "it is the same grant");
     assert_eq!(bench.kinds().last(), Some(&(Happened::Reclaimed, second)));
-    // Locks are not reentrant, for sessions neither.
+    // Locks are not reentrant, not even within a session.
     assert_eq!(bench.acquire(second, Target::Lock, "k"), Response::TimedOut);
     bench.pass(29 * SECOND);
     bench.state.expire(bench.now);
@@ -144,7 +144,7 @@ fn fact_13_an_end_that_was_not_noticed_leaves_a_ghost() {
     bench.state.overlook_ends(false, bench.now);
     assert_eq!(bench.count(Happened::Orphaned), 2, "that is noticed now");
     assert_eq!(bench.token(again, Target::Lock, "held"), held);
-    // A ghost that waits runs out of time as if it was there.
+    // The request of a ghost times out as if its connection still existed.
     let mut bench = Bench::cluster(|_| {});
     bench.token(1, Target::Lock, "k");
     let _cut = bench.waiting(2, Target::Lock, "k");
@@ -214,7 +214,7 @@ fn fact_3_a_wait_tells_the_seconds_that_are_left_and_the_default_for_none() {
     }
     bench.pass(SECOND);
     assert_eq!(bench.collect(2, "k"), NOT_ENQUEUED, "fact 4: it has expired");
-    // Until release.
+    // Until the release.
     let Response::Acquired(grant) = bench.enqueue(3, "free", 30) else {
         panic!("it was free");
     };
@@ -266,7 +266,7 @@ fn fact_21_without_auto_release_leases_stay_and_places_do_not() {
 
 #[test]
 fn fact_22_earlier_builds() {
-    // Without time for orphans nothing is taken back, whichever process had it.
+    // Without an orphan TTL, a session takes nothing back, whichever process the former connection led to.
     let mut bench = Bench::cluster(|options| {
         options.earlier_builds = true;
         options.orphan_ttl = Duration::ZERO;
@@ -276,7 +276,7 @@ fn fact_22_earlier_builds() {
     bench.lead(1);
     let again = bench.connect(1, "r");
     assert_eq!(bench.acquire(again, Target::Lock, "k"), Response::TimedOut);
-    // With it, by the ref alone.
+    // With an orphan TTL, the ref alone decides.
     let mut bench = Bench::cluster(|options| options.earlier_builds = true);
     let session = bench.connect(0, "r");
     let token = bench.token(session, Target::Lock, "k");
@@ -285,7 +285,7 @@ fn fact_22_earlier_builds() {
     // A renewal moves nothing.
     assert_eq!(bench.renew(1, "k", token, 30), Response::Renewed(Some(30)));
     assert_eq!(bench.state.stats(bench.now).locks[0].owner_conn_id, again);
-    // Every timeout leaves its place.
+    // Every request that times out leaves its queue position behind.
     assert_eq!(bench.acquire(2, Target::Lock, "k"), Response::TimedOut);
     let waits = bench.waiting(3, Target::Lock, "k");
     assert!(!bench.state.give_up(3, waits.0, bench.now));

@@ -1,4 +1,4 @@
-//! What the parts of the state say of each other agrees, whatever was asked.
+//! Tests that the parts of a state stay consistent with each other under random requests.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -9,12 +9,12 @@ use crate::protocol::Request;
 use crate::server::release::Release;
 use crate::types::{Target, Token};
 
-/// Five connections, at random.
+/// Five connections that send random requests.
 struct Crowd {
     bench: Bench,
     random: fastrand::Rng,
     connections: Vec<ConnectionId>,
-    /// Those that are inside a request that blocks, which ask for nothing else.
+    /// The connections with a blocking request; they send nothing else.
     blocked: HashMap<ConnectionId, Waiting>,
     tokens: Vec<Token>,
 }
@@ -60,7 +60,7 @@ impl Crowd {
             5..=6 => self.bench.state.expire(self.bench.now),
             7 => self.bench.state.collect(self.bench.now),
             _ => match self.blocked.get(&connection) {
-                // Its time is over, now and then.
+                // Sometimes its time is over.
                 Some(Waiting(subject, _)) if self.random.bool() => {
                     let subject = *subject;
                     self.bench.state.give_up(connection, subject, self.bench.now);
