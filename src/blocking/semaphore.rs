@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::guard::{SemaphorePermit, hold};
+use super::multi_guard::{SemaphorePermits, hold_all};
 use super::process::Ours;
 use super::runtime::block_on;
 use super::ticket::Enqueued;
@@ -100,6 +101,33 @@ impl Semaphore {
         Ok(block_on(|| self.0.try_acquire())??.map(SemaphorePermit::new))
     }
 
+    /// Acquires so many slots, waiting for up to the acquire timeout for all of them: all or none.
+    ///
+    /// # Errors
+    ///
+    /// As [`crate::Semaphore::acquire_many`], and [`Misuse`](crate::ErrorKind::Misuse) where a thread must not wait.
+    pub fn acquire_many(&self, slots: u32) -> Result<SemaphorePermits> {
+        block_on(|| self.0.acquire_many(slots))?.map(SemaphorePermits::new)
+    }
+
+    /// As [`acquire_many`](Self::acquire_many), waiting until a moment; see [`crate::Semaphore::acquire_many_until`].
+    ///
+    /// # Errors
+    ///
+    /// As there, and [`Misuse`](crate::ErrorKind::Misuse) where a thread must not wait.
+    pub fn acquire_many_until(&self, slots: u32, deadline: impl Into<Instant>) -> Result<SemaphorePermits> {
+        block_on(|| self.0.acquire_many_until(slots, deadline))?.map(SemaphorePermits::new)
+    }
+
+    /// Acquires so many slots if they are free; `None` if there are not so many, or if another caller takes several just now.
+    ///
+    /// # Errors
+    ///
+    /// As [`crate::Semaphore::try_acquire_many`], and [`Misuse`](crate::ErrorKind::Misuse) where a thread must not wait.
+    pub fn try_acquire_many(&self, slots: u32) -> Result<Option<SemaphorePermits>> {
+        Ok(block_on(|| self.0.try_acquire_many(slots))??.map(SemaphorePermits::new))
+    }
+
     /// First phase of two: takes a slot if it is free, and a place in its queue if not.
     ///
     /// # Errors
@@ -120,5 +148,19 @@ impl Semaphore {
     /// alone to the end.
     pub fn with_permit<T, E: From<Error>>(&self, work: impl FnOnce(&SemaphorePermit) -> Result<T, E>) -> Result<T, E> {
         hold(self.acquire()?, work)
+    }
+
+    /// [Acquires so many slots](Self::acquire_many), runs the work, and releases them, whatever came of the work: it succeeds, fails
+    /// or panics. Other than in the async client nothing stops the work if a lease is lost; it should ask the guard now and then.
+    ///
+    /// # Errors
+    ///
+    /// As [`with_permit`](Self::with_permit).
+    pub fn with_permits<T, E: From<Error>>(
+        &self,
+        slots: u32,
+        work: impl FnOnce(&SemaphorePermits) -> Result<T, E>,
+    ) -> Result<T, E> {
+        hold_all(self.acquire_many(slots)?, work)
     }
 }

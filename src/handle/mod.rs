@@ -3,6 +3,7 @@
 pub(crate) mod election;
 pub(crate) mod guard;
 pub(crate) mod lock;
+mod many;
 pub(crate) mod multi_guard;
 pub(crate) mod multi_lock;
 pub(crate) mod semaphore;

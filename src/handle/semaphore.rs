@@ -5,8 +5,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::clock::after;
 use crate::error::{Error, Result};
 use crate::handle::guard::{SemaphorePermit, hold};
+use crate::handle::many;
+use crate::handle::multi_guard::{SemaphorePermits, hold_all};
 use crate::handle::terms::Handle;
 use crate::handle::ticket::Enqueued;
 use crate::lease::policy::RenewPolicy;
@@ -164,6 +167,81 @@ impl Semaphore {
         Ok(self.0.try_acquire().await?.map(SemaphorePermit::new))
     }
 
+    /// Acquires so many slots, waiting for up to the acquire timeout for all of them: all or none. One guard holds them, and is lost as soon as
+    /// one of them is.
+    ///
+    /// **What is atomic, and what is not.** Servers grant one slot at a time, so these are taken one after the other, up to 16 at once, and
+    /// those that were granted already are held and renewed while the rest is waited for: others cannot have them meanwhile. If
+    /// the rest cannot be had, or one is lost, all are given back. A caller gets all of them, or an error and none.
+    ///
+    /// **Callers that take several** do not wait for each other's slots in a circle: each first takes its turn, which is a lock on the key
+    /// `dflockd-client-many/` with a checksum and the semaphore's key. It is held until all slots are there, counts as one more key of
+    /// the servers' `--max-locks`, and belongs to the shard that the sharding strategy names for it. So such callers are served in
+    /// the order in which they came, whatever numbers they want. Those that take single slots take no turn; they stand in the queue with the rest,
+    /// and neither side starves. Other clients that take several slots one by one do not know of turns.
+    ///
+    /// A caller that holds slots of a key and takes more of it can wait for itself, or for another that does the same: take
+    /// all of them at once.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for none, and for more than the limit, before anything is sent; as
+    /// [`acquire`](Self::acquire); and [`LeaseLost`](crate::ErrorKind::LeaseLost) if a slot or the turn was lost while the rest was waited
+    /// for, which is retryable. Nothing is held after an error.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: dropping the future gives up the waits, and gives back what was granted.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), dflockd_client::Error> {
+    /// # let server = dflockd_client::server::Server::builder().port(0).start().await?;
+    /// # let client = dflockd_client::Client::builder().servers([server.local_addr().to_string()]).build()?;
+    /// let memory = client.semaphore("gigabytes", 64)?;
+    /// let permits = memory.acquire_many(12).await?;
+    /// assert!(permits.is_held() && permits.guards().len() == 12);
+    /// permits.release().await
+    /// # }
+    /// ```
+    pub async fn acquire_many(&self, slots: u32) -> Result<SemaphorePermits> {
+        let until = match self.0.wait {
+            Duration::ZERO => None,
+            wait => Some(after(Instant::now(), wait)),
+        };
+        let permits = many::take(&self.0, slots, until).await?;
+        permits.ok_or_else(|| many::too_few(&self.0.key, slots))
+    }
+
+    /// As [`acquire_many`](Self::acquire_many), waiting until a moment: a [`tokio::time::Instant`], or one of the standard library.
+    ///
+    /// # Errors
+    ///
+    /// As [`acquire_many`](Self::acquire_many). A deadline that has passed already is [`Unavailable`](crate::ErrorKind::Unavailable) at once,
+    /// and nothing is sent.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`acquire_many`](Self::acquire_many).
+    pub async fn acquire_many_until(&self, slots: u32, deadline: impl Into<Instant>) -> Result<SemaphorePermits> {
+        let permits = many::take(&self.0, slots, Some(deadline.into())).await?;
+        permits.ok_or_else(|| many::too_few(&self.0.key, slots))
+    }
+
+    /// Acquires so many slots if they are free; `None` if there are not so many, or if another caller takes several of them just now. Does
+    /// not wait for other holders, only for the server's answers (for up to the request timeout each).
+    ///
+    /// # Errors
+    ///
+    /// As [`acquire_many`](Self::acquire_many) and [`try_acquire`](Self::try_acquire).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`acquire_many`](Self::acquire_many).
+    pub async fn try_acquire_many(&self, slots: u32) -> Result<Option<SemaphorePermits>> {
+        many::take(&self.0, slots, None).await
+    }
+
     /// First phase of two: takes the slot if it is free, and a place in its queue if not. Does not wait for other holders;
     /// [`Ticket::wait`](crate::Ticket::wait) does, when you are ready to. A place keeps a connection to itself, so there can only
     /// be as many as [`exclusive_connections_per_key`](crate::ClientBuilder::exclusive_connections_per_key) for one key, and
@@ -238,5 +316,24 @@ impl Semaphore {
     ) -> Result<T, E> {
         let permit = self.acquire().await?;
         hold(permit, work).await
+    }
+
+    /// [Acquires so many slots](Self::acquire_many), runs the work, and releases them, whatever came of the work: it succeeds, fails,
+    /// panics or is dropped. If a lease is lost meanwhile, the work is stopped: its future is dropped.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`acquire_many`](Self::acquire_many), and then nothing was run; else as [`with_permit`](Self::with_permit).
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: dropping the future drops the work and gives the slots back.
+    pub async fn with_permits<T, E: From<Error>>(
+        &self,
+        slots: u32,
+        work: impl AsyncFnOnce(&SemaphorePermits) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let permits = self.acquire_many(slots).await?;
+        hold_all(permits, work).await
     }
 }

@@ -68,6 +68,19 @@ impl Handle {
         self
     }
 
+    /// A lock beside it, on the same terms, that is renewed for as long as it is held.
+    pub(crate) fn turn(&self, key: Key) -> Self {
+        let turn = Self {
+            target: Target::Lock,
+            key,
+            ..self.clone()
+        };
+        turn.renewing(|policy| {
+            policy.renew = true;
+            policy.max_hold = None;
+        })
+    }
+
     pub(crate) async fn acquire(&self) -> Result<Lease> {
         self.acquire_within(self.wait).await
     }

@@ -1,0 +1,167 @@
+//! Several slots of one semaphore.
+//!
+//! Servers grant one slot at a time. Two callers that take several each could hold a part of them and wait for the rest for ever. So whoever
+//! takes several first takes its turn: a lock, whose key is made of the semaphore's, and which every client makes in the same way. It is given
+//! back when all slots are there, or none.
+
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::error::{Budget, Error, ErrorKind, Result};
+use crate::handle::guard::SemaphorePermit;
+use crate::handle::multi_guard::{SemaphorePermits, lost_meanwhile};
+use crate::handle::terms::Handle;
+use crate::human::human;
+use crate::service::Lease;
+use crate::types::{Key, MAX_KEY_BYTES, Target};
+
+/// How many slots are asked for at once. It is as many as wait on the server for one key by default.
+const TOGETHER: usize = 16;
+
+/// What the keys of turns begin with.
+const PREFIX: &str = "dflockd-client-many";
+
+/// Takes so many slots, waiting until then, or not at all.
+///
+/// `None`: there are not so many free ones, as a server says; or, where this does not wait, another caller takes several just now.
+pub(crate) async fn take(handle: &Handle, slots: u32, until: Option<Instant>) -> Result<Option<SemaphorePermits>> {
+    check(handle, slots)?;
+    if slots == 1 {
+        // What is taken in one piece needs no turn.
+        return gather(handle, slots, until).await;
+    }
+    let turn = handle.turn(turn_key(&handle.key)?);
+    let turn = match until {
+        Some(until) => {
+            let wait = until.saturating_duration_since(Instant::now());
+            let turn = turn.acquire_until(until).await;
+            turn.map_err(|error| not_its_turn(error, &handle.key, slots, wait))?
+        }
+        None => match turn.try_acquire().await? {
+            Some(turn) => turn,
+            None => return Ok(None),
+        },
+    };
+    let handle = handle.clone().while_holding(true);
+    let gathered = tokio::select! {
+        biased;
+        reason = turn.lost() => Err(lost_meanwhile(turn.key(), reason).passing()),
+        gathered = gather(&handle, slots, until) => gathered,
+    };
+    // Its release is on its way when it is dropped. Nothing of it is waited for: the slots are what counts.
+    drop(turn);
+    gathered
+}
+
+fn check(handle: &Handle, slots: u32) -> Result<()> {
+    let limit = match handle.target {
+        Target::Semaphore(limit) => limit.get(),
+        Target::Lock => 1,
+    };
+    if (1..=limit).contains(&slots) {
+        return Ok(());
+    }
+    let remedy = format!(
+        "give 1 to {limit}, which is the limit of the semaphore {:?}",
+        handle.key
+    );
+    Err(Error::invalid("number of slots", slots, &remedy))
+}
+
+/// The key of the lock that is the turn of those who take several slots of a key: as much of that as there is room for, and a number that
+/// tells long keys apart. Two keys of one number would only wait for each other.
+fn turn_key(key: &Key) -> Result<Key> {
+    let key = key.as_str();
+    let mut text = format!("{PREFIX}/{:08x}/", crc32fast::hash(key.as_bytes()));
+    let mut end = key.len().min(MAX_KEY_BYTES - text.len());
+    while !key.is_char_boundary(end) {
+        end -= 1;
+    }
+    text.push_str(&key[..end]);
+    Key::new(text)
+}
+
+/// The error of an acquire that had no time to wait.
+pub(crate) fn too_few(key: &Key, slots: u32) -> Error {
+    let message = format!("{slots} slots of {key:?} are not free, and there was no time to wait for them");
+    Error::new(ErrorKind::Timeout, message).out_of(Budget::Wait(Duration::ZERO))
+}
+
+fn not_its_turn(error: Error, key: &Key, slots: u32, wait: Duration) -> Error {
+    if !error.says_that_it_is_held() {
+        return error;
+    }
+    let message = format!(
+        "{slots} slots of {key:?} were not granted within {}: another caller waited for several of its slots all the time",
+        human(wait)
+    );
+    Error::new(ErrorKind::Timeout, message).out_of(Budget::Wait(wait))
+}
+
+type Asked<'a> = Pin<Box<dyn Future<Output = Result<Option<Lease>>> + Send + 'a>>;
+
+/// Takes all of them, a few at once. What is held is given back if the rest cannot be had.
+async fn gather(handle: &Handle, slots: u32, until: Option<Instant>) -> Result<Option<SemaphorePermits>> {
+    let mut held = SemaphorePermits::empty();
+    let loss = held.cancellation_token();
+    let mut asked: Vec<Asked<'_>> = Vec::new();
+    for taken in 0..slots {
+        let unasked = usize::try_from(slots - taken).unwrap_or(usize::MAX) - asked.len();
+        asked.extend((0..unasked.min(TOGETHER - asked.len())).map(|_| ask(handle, until)));
+        tokio::select! {
+            biased;
+            // One of them is lost, and so it is checked in vain.
+            () = loss.cancelled() => return held.check().map(|_| None),
+            slot = first_answer(&mut asked) => match slot? {
+                Some(slot) => held.push(SemaphorePermit::new(slot)),
+                None => return Ok(None),
+            },
+        }
+    }
+    held.check().map(Some)
+}
+
+fn ask(handle: &Handle, until: Option<Instant>) -> Asked<'_> {
+    Box::pin(async move {
+        match until {
+            Some(until) => handle.acquire_until(until).await.map(Some),
+            None => handle.try_acquire().await,
+        }
+    })
+}
+
+/// The first answer that comes. The others go on.
+async fn first_answer(asked: &mut Vec<Asked<'_>>) -> Result<Option<Lease>> {
+    poll_fn(|cx| {
+        for index in 0..asked.len() {
+            if let Poll::Ready(answer) = asked[index].as_mut().poll(cx) {
+                drop(asked.swap_remove(index));
+                return Poll::Ready(answer);
+            }
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_turn_has_a_valid_key_whatever_the_semaphore_is_called() {
+        let key = |text: &str| Key::new(text).unwrap();
+        let turn = turn_key(&key("workers")).unwrap();
+        assert_eq!(turn.as_str(), "dflockd-client-many/b82d7dc0/workers");
+        let longest = "é".repeat(128);
+        let turn = turn_key(&key(&longest)).unwrap();
+        assert!(turn.as_str().len() <= MAX_KEY_BYTES && turn.as_str().len() > MAX_KEY_BYTES - 2);
+        // Long keys that end differently have turns of their own.
+        let other = format!("{}e{}", "é".repeat(126), "é");
+        assert_ne!(turn, turn_key(&key(&other)).unwrap());
+    }
+}
