@@ -151,6 +151,16 @@ pub struct ClusterStats {
 }
 
 impl ClusterStats {
+    /// What the JSON of `stats` says of a cluster. All else in it, which may be megabytes, is passed over.
+    pub(crate) fn within(stats: &str) -> Option<Box<Self>> {
+        #[derive(Deserialize)]
+        struct OfCluster {
+            #[serde(default)]
+            cluster: Option<Box<ClusterStats>>,
+        }
+        serde_json::from_str::<OfCluster>(stats).ok()?.cluster
+    }
+
     /// Whether the member leads, if it says so.
     pub(crate) fn leads(&self) -> Option<bool> {
         match self.role.as_str() {
@@ -217,6 +227,16 @@ mod tests {
         for none_known in [r#"{"cluster":{}}"#, r#"{"cluster":{"leader_addr":null,"voters":null}}"#] {
             assert_eq!(read(none_known), Some(Box::default()), "{none_known}");
         }
+        let long = format!(
+            r#"{{"locks":[{}{{}}],"cluster":{{"role":"leader"}}}}"#,
+            r#"{"key":"k"},"#.repeat(1_000)
+        );
+        assert_eq!(ClusterStats::within(&long), read(&long));
+        assert_eq!(
+            ClusterStats::within(&long).and_then(|cluster| cluster.leads()),
+            Some(true)
+        );
+        assert_eq!(ClusterStats::within("no JSON"), None);
         for no_member in ["{}", r#"{"cluster":null}"#] {
             assert_eq!(read(no_member), None, "{no_member}");
         }

@@ -19,7 +19,7 @@ use super::stream::Stream;
 use crate::error::{Error, ErrorKind, Result};
 use crate::human::human;
 use crate::protocol::functions::Wire;
-use crate::protocol::{AuthToken, Call, Pattern, StableRef};
+use crate::protocol::{AuthToken, Call, MAX_RESPONSE_LINE, Pattern, StableRef};
 use crate::stats::ClusterStats;
 use crate::tls::{explain_disconnect, no_tls};
 use crate::types::{Key, Kind, Token, Ttl};
@@ -303,7 +303,8 @@ impl ConnectOptions {
     async fn greet(&self, token: Option<&AuthToken>) -> Result<Wire<Stream>> {
         let stream = self.open().await?;
         let is_exposed = stream.is_exposed();
-        let mut wire = Wire::new(stream);
+        // What a server says of itself in its `stats` is not worth the time of a longer one: its leases are to be renewed.
+        let mut wire = Wire::new(stream).taking_no_line_beyond(MAX_RESPONSE_LINE);
         if let Some(token) = token {
             if is_exposed {
                 self.settings.credentials.warn_of_exposure(self.endpoint.shared_text());

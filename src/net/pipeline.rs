@@ -181,7 +181,13 @@ impl<T> Pipeline<T> {
     /// The peer is out of step: close the connection. What was appended before remains valid.
     pub(crate) fn receive(&mut self, received: &mut Received<T>) -> Result<(), Error> {
         let into = &mut received.replies;
-        while let Some(line) = self.lines.next_line(MAX_RESPONSE_LINE).map_err(not_dflockd)? {
+        loop {
+            // A signal between two answers is shorter than any of them may be.
+            let expected = self.in_flight.front().map(|oldest| oldest.expect);
+            let longest = expected.map_or(MAX_RESPONSE_LINE, Expect::longest_line);
+            let Some(line) = self.lines.next_line(longest).map_err(not_dflockd)? else {
+                return Ok(());
+            };
             if self.hears_signals {
                 if let Some(signal) = Signal::decode(line) {
                     // The connection continues, so the `error` before was an answer.
@@ -211,7 +217,6 @@ impl<T> Pipeline<T> {
                 response => into.extend(entry.into_reply(response)),
             }
         }
-        Ok(())
     }
 
     /// Whether an answer is kept back and no request is in flight whose answer would confirm it. If so, send a request.

@@ -51,6 +51,9 @@ impl fmt::Display for LineError {
 
 impl std::error::Error for LineError {}
 
+/// The most room, in bytes, that an empty buffer keeps.
+const KEPT_CAPACITY: usize = 64 * 1024;
+
 impl LineBuffer {
     /// Creates an empty buffer.
     #[must_use]
@@ -63,6 +66,10 @@ impl LineBuffer {
         self.bytes.advance(self.consumed);
         self.searched -= self.consumed;
         self.consumed = 0;
+        // What one long line needed is not kept for short ones.
+        if self.bytes.is_empty() && self.bytes.capacity() > KEPT_CAPACITY {
+            self.bytes = BytesMut::new();
+        }
         if self.bytes.capacity() - self.bytes.len() < 4096 {
             self.bytes.reserve(16 * 1024);
         }
@@ -142,6 +149,21 @@ mod tests {
         assert_eq!(lines(&[b"abcd\n"], 3), Err(LineError::TooLong { limit: 3 }));
         assert_eq!(lines(&[b"abc\r"], 3).map(|l| l.len()), Ok(0));
         assert_eq!(lines(&[b"abcde"], 3), Err(LineError::TooLong { limit: 3 }));
+    }
+
+    #[test]
+    fn the_room_of_a_long_line_is_given_back() {
+        let mut buffer = LineBuffer::new();
+        let long = vec![b'x'; 4 * 1024 * 1024];
+        buffer.extend(&long);
+        buffer.extend(b"\nab");
+        assert_eq!(
+            buffer.next_line(long.len()).map(|line| line.map(str::len)),
+            Ok(Some(long.len()))
+        );
+        buffer.extend(b"c\n");
+        assert_eq!(buffer.next_line(9), Ok(Some("abc")));
+        assert!(buffer.read_space().capacity() <= KEPT_CAPACITY);
     }
 
     #[test]

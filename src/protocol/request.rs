@@ -9,6 +9,7 @@ use super::channel::{Channel, Group, Pattern};
 use super::raw_request::{RawRequest, RequestLines};
 use super::signal::Payload;
 use super::stable_ref::StableRef;
+use super::{MAX_RESPONSE_LINE, MAX_STATS_LINE};
 use crate::types::{Key, Kind, Limit, MAX_SECONDS, Target, Token, Ttl, WaitSecs};
 
 /// A request, valid by construction: every value can be sent.
@@ -125,6 +126,17 @@ pub enum Expect {
     Count,
     /// `ok <json>`.
     Json,
+}
+
+impl Expect {
+    /// The longest line, in bytes, that is accepted as such an answer.
+    #[must_use]
+    pub fn longest_line(self) -> usize {
+        match self {
+            Self::Json => MAX_STATS_LINE,
+            Self::Done | Self::Grant | Self::Place | Self::Renewal | Self::Count => MAX_RESPONSE_LINE,
+        }
+    }
 }
 
 impl Request {

@@ -8,7 +8,6 @@ use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use zeroize::Zeroize;
 
-use super::MAX_RESPONSE_LINE;
 use super::call::Call;
 use super::line::LineBuffer;
 use super::request::Request;
@@ -35,6 +34,8 @@ impl<S: fmt::Debug> fmt::Debug for Wire<S> {
 pub(super) struct Exchange {
     pub(super) out: BytesMut,
     pub(super) lines: LineBuffer,
+    /// A bound on all answers, where there is one besides their own.
+    longest_line: Option<usize>,
     in_step: InStep,
 }
 
@@ -62,7 +63,12 @@ impl Exchange {
 
     /// Returns the answer, if it has arrived completely.
     pub(super) fn answer(&mut self, request: &Request) -> Result<Option<Response>> {
-        let line = self.lines.next_line(MAX_RESPONSE_LINE).map_err(protocol_error)?;
+        let longest = request
+            .expect()
+            .longest_line()
+            .min(self.longest_line.unwrap_or(usize::MAX));
+        let line = self.lines.next_line(longest);
+        let line = line.map_err(protocol_error)?;
         let Some(line) = line else { return Ok(None) };
         let response = Response::decode(request.expect(), line).map_err(protocol_error)?;
         self.in_step = InStep::Yes;
@@ -109,6 +115,12 @@ impl<S> Wire<S> {
             stream,
             exchange: Exchange::default(),
         }
+    }
+
+    /// Bounds the length of every answer, in bytes, besides the bound of its own.
+    pub(crate) fn taking_no_line_beyond(mut self, bytes: usize) -> Self {
+        self.exchange.longest_line = Some(bytes);
+        self
     }
 
     /// Returns the stream, if it is in step: no answer is under way, and no unasked bytes were read.

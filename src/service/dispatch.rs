@@ -238,7 +238,7 @@ async fn stats(core: impl Borrow<Arc<Core>>, shard: usize, reserved: Reserved) -
     let asked = ask(place, &place.room, reserved, |ask| {
         place.tell(Input::Ask(Question::of_any(Call::stats(), ask)))
     });
-    asked.await.map(Response::Stats)
+    asked.await?.read().map(Response::Stats)
 }
 
 async fn barrier(core: impl Borrow<Arc<Core>>, shard: usize, reserved: Reserved) -> Result<Response> {
@@ -247,7 +247,7 @@ async fn barrier(core: impl Borrow<Arc<Core>>, shard: usize, reserved: Reserved)
     let asked = ask(place, &place.room, reserved, |ask| {
         place.tell(Input::Ask(Question::of_the_leader(Call::barrier(), ask)))
     });
-    asked.await.map(|()| Response::Visible)
+    asked.await?.read().map(|()| Response::Visible)
 }
 
 async fn failback(core: impl Borrow<Arc<Core>>, shard: usize, reserved: Reserved) -> Result<Response> {

@@ -20,7 +20,7 @@ use super::request::Pending;
 use super::rules::Fate;
 use super::serving::was_of_use;
 use crate::error::Error;
-use crate::protocol::{Call, Response};
+use crate::protocol::Response;
 use crate::stats::ClusterStats;
 
 impl ShardMachine {
@@ -103,7 +103,10 @@ impl ShardMachine {
 
     /// Handles the answer to that question.
     pub(super) fn looked(&mut self, response: Response, from: LaneId, turn: &mut Turn<'_>) {
-        let cluster = Call::stats().finish(response).ok().and_then(|stats| stats.cluster);
+        let cluster = match response {
+            Response::Json(stats) => ClusterStats::within(&stats),
+            _ => None,
+        };
         let here = self.serving.at();
         let serves = self.connections.is_serving()
             && self

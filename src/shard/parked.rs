@@ -85,9 +85,9 @@ mod tests {
     use crate::error::Result;
     use crate::protocol::{Call, Response};
     use crate::shard::ask::Ask;
-    use crate::shard::question::Question;
+    use crate::shard::question::{Answered, Question};
 
-    fn question() -> (Pending, oneshot::Receiver<Result<()>>) {
+    fn question() -> (Pending, oneshot::Receiver<Result<Answered<()>>>) {
         let (tell, told) = oneshot::channel();
         let room = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
         let ask = Ask {

@@ -24,15 +24,21 @@ trait AnswerSink: Send {
 }
 
 struct TypedSink<T> {
-    ask: Ask<T>,
+    ask: Ask<Answered<T>>,
     call: Call<T>,
 }
 
 impl<T: Send> AnswerSink for TypedSink<T> {
     fn tell(self: Box<Self>, answer: Result<Response>, at: &Arc<str>) {
         let Self { ask, call } = *self;
-        let answer = answer.and_then(|response| call.finish(response));
-        ask.tell(answer.map_err(|error| error.at(at)));
+        ask.tell(match answer {
+            Ok(response) => Ok(Answered {
+                call,
+                response,
+                at: Arc::clone(at),
+            }),
+            Err(error) => Err(error.at(at)),
+        });
     }
 
     fn is_gone(&self) -> bool {
@@ -40,18 +46,37 @@ impl<T: Send> AnswerSink for TypedSink<T> {
     }
 }
 
+/// An answer that is not read yet. `stats` may be megabytes of JSON: they are read in the task of the caller, and not in that of the shard,
+/// where leases are renewed.
+pub(crate) struct Answered<T> {
+    call: Call<T>,
+    response: Response,
+    at: Arc<str>,
+}
+
+impl<T> Answered<T> {
+    /// Reads it.
+    ///
+    /// # Errors
+    ///
+    /// What the server refused, or said in place of an answer.
+    pub(crate) fn read(self) -> Result<T> {
+        self.call.finish(self.response).map_err(|error| error.at(&self.at))
+    }
+}
+
 impl Question {
     /// Creates a question that any server answers.
-    pub(crate) fn of_any<T: Send + 'static>(call: Call<T>, ask: Ask<T>) -> Box<Self> {
+    pub(crate) fn of_any<T: Send + 'static>(call: Call<T>, ask: Ask<Answered<T>>) -> Box<Self> {
         Self::new(call, ask, false)
     }
 
     /// Creates a question that, in a cluster, only the leader answers.
-    pub(crate) fn of_the_leader<T: Send + 'static>(call: Call<T>, ask: Ask<T>) -> Box<Self> {
+    pub(crate) fn of_the_leader<T: Send + 'static>(call: Call<T>, ask: Ask<Answered<T>>) -> Box<Self> {
         Self::new(call, ask, true)
     }
 
-    fn new<T: Send + 'static>(call: Call<T>, ask: Ask<T>, of_the_leader: bool) -> Box<Self> {
+    fn new<T: Send + 'static>(call: Call<T>, ask: Ask<Answered<T>>, of_the_leader: bool) -> Box<Self> {
         Box::new(Self {
             request: call.request().clone(),
             of_the_leader,

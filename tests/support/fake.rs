@@ -79,6 +79,11 @@ impl FakeConnection {
         drop(self.stream.write_all(bytes.as_bytes()).await);
     }
 
+    /// The same. Whether the client still takes it.
+    pub async fn is_said(&mut self, bytes: &str) -> bool {
+        self.stream.write_all(bytes.as_bytes()).await.is_ok()
+    }
+
     /// Answers the `ping` with which a client begins.
     pub async fn handshake(&mut self) {
         if let Some([command, ..]) = self.request().await {

@@ -19,14 +19,14 @@ use crate::shard::held::{Acquired, HeldLease, HeldPlace};
 use crate::shard::ids::LaneId;
 use crate::shard::input::ShutdownReport;
 use crate::shard::progress::Refusal;
-use crate::shard::question::Question;
+use crate::shard::question::{Answered, Question};
 use crate::types::{Fence, Key, Limit, Target, Token, Ttl};
 
 #[derive(Default)]
 pub(super) struct Callers {
     /// Callers that wait for the outcome of an acquire.
     waiting: Vec<oneshot::Receiver<Result<Acquired>>>,
-    asking: Vec<oneshot::Receiver<Result<()>>>,
+    asking: Vec<oneshot::Receiver<Result<Answered<()>>>>,
     failing_back: Vec<oneshot::Receiver<Result<Duration>>>,
     releasing: Vec<ReleaseAnswer>,
     shutting_down: Vec<oneshot::Receiver<ShutdownReport>>,

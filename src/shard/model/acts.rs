@@ -19,7 +19,7 @@ use crate::protocol::Call as ServerCall;
 use crate::shard::acquire::Patience;
 use crate::shard::held::Acquired;
 use crate::shard::input::{Input, Shutdown};
-use crate::shard::question::Question;
+use crate::shard::question::{Answered, Question};
 use crate::types::{Limit, Target, Ttl};
 
 impl World {
@@ -311,8 +311,12 @@ impl World {
         let (client, until) = (call.client, call.until);
         let looked = match &mut call.receiver {
             Receiver::Acquired(receiver) => receiver.try_recv().map(Heard::Acquired),
-            Receiver::Stats(receiver) => receiver.try_recv().map(|answer| Heard::Other(answer.map(drop))),
-            Receiver::Done(receiver) => receiver.try_recv().map(Heard::Other),
+            Receiver::Stats(receiver) => receiver
+                .try_recv()
+                .map(|answer| Heard::Other(answer.and_then(Answered::read).map(drop))),
+            Receiver::Done(receiver) => receiver
+                .try_recv()
+                .map(|answer| Heard::Other(answer.and_then(Answered::read))),
             Receiver::Released(answer) => answer.try_recv().map(Heard::Other),
             Receiver::Delay(receiver) => receiver.try_recv().map(|answer| Heard::Other(answer.map(drop))),
         };

@@ -16,6 +16,7 @@ use crate::shard::acquire::Acquire;
 use crate::shard::ask::Ask;
 use crate::shard::held::{Acquired, HeldLease, HeldPlace};
 use crate::shard::progress::Refusal;
+use crate::shard::question::Answered;
 use crate::types::{Key, Target, Token, Ttl};
 
 /// Names a call.
@@ -49,8 +50,8 @@ pub(super) enum What {
 /// Where the answer comes.
 pub(super) enum Receiver {
     Acquired(oneshot::Receiver<Result<Acquired>>),
-    Stats(oneshot::Receiver<Result<crate::Stats>>),
-    Done(oneshot::Receiver<Result<()>>),
+    Stats(oneshot::Receiver<Result<Answered<crate::Stats>>>),
+    Done(oneshot::Receiver<Result<Answered<()>>>),
     Released(ReleaseAnswer),
     Delay(oneshot::Receiver<Result<std::time::Duration>>),
 }

@@ -15,7 +15,7 @@ use crate::net::dial::LaneEvent;
 use crate::net::fencing::FencesShown;
 use crate::net::lane::{Caller, Command, LaneEnd, LaneReport, Outgoing};
 use crate::net::pipeline::{Pipeline, Received};
-use crate::protocol::{LineBuffer, MAX_RESPONSE_LINE, Request, StableRef, Status};
+use crate::protocol::{Expect, LineBuffer, Request, StableRef, Status};
 use crate::shard::effect::Role;
 use crate::shard::request::Pending;
 use crate::types::{Key, Kind, Token, Ttl};
@@ -303,7 +303,7 @@ impl SimLane {
         }
         let mut answered = false;
         let mut refusal = None;
-        while let Ok(Some(answer)) = greeting.lines.next_line(MAX_RESPONSE_LINE) {
+        while let Ok(Some(answer)) = greeting.lines.next_line(Expect::Json.longest_line()) {
             refusal = greeting.asked.refusal_by(answer);
             if refusal.is_some() {
                 break;
