@@ -145,7 +145,7 @@ mod tests {
         }
     }
 
-    /// Outcomes that are told, and their form on the receiving side.
+    /// Outcomes that are sent, and their form on the receiving side.
     fn outcomes() -> [(ReleaseOutcome, Option<std::result::Result<(), ErrorKind>>); 3] {
         let refusal = Error::new(ErrorKind::NotHeld, "not held");
         [

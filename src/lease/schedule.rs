@@ -17,8 +17,8 @@ use crate::types::Ttl;
 pub(crate) struct Schedule {
     /// The pace of renewals, unless a lease has its own.
     pub(crate) pace: Pace,
-    /// How long before the server may grant the lease to another client its holder learns of the loss; `None` for the
-    /// default.
+    /// How much earlier the holder learns of the loss than the server may grant the lease to another client; `None` for
+    /// the default.
     pub(crate) margin: Option<Duration>,
     /// How long the machine may be suspended before a server that receives nothing gives up the connection, and with it
     /// the lease; `None` where leases outlive their connections.

@@ -10,7 +10,8 @@ use tokio::time::Instant;
 
 use crate::error::Error;
 
-/// How long a server that refused signals is not asked for them again, unless it was unreachable meanwhile.
+/// The time during which a server that refused signals is not asked for them again, unless it was unreachable
+/// meanwhile.
 const SIGNALS_REFUSED_FOR: Duration = Duration::from_secs(600);
 
 /// What one server supports. `None` means that it was not asked.

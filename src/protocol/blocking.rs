@@ -142,7 +142,7 @@ pub fn enqueue<S: Read + Write>(wire: &mut Wire<S>, key: &Key, ttl: Option<Ttl>)
 }
 
 /// The second of two phases: waits at the position that [`enqueue`] took over the same stream. The lease runs from the
-/// grant, not from this call.
+/// grant. If the grant came before this call, a standalone server restarts the lease with its answer.
 ///
 /// # Errors
 ///

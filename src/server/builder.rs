@@ -235,7 +235,7 @@ impl ServerBuilder {
         self
     }
 
-    /// The same for a test, beside what the user wants to be told.
+    /// Wakes a test at each event, in addition to the user's callback.
     pub(crate) fn waking(mut self, changed: &Arc<Notify>) -> Self {
         let (told, changed) = (self.options.on_event.take(), Arc::clone(changed));
         self.options.on_event = Some(Arc::new(move |event| {

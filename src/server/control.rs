@@ -1,4 +1,4 @@
-//! A server in the hands of a test: what it knows, and what it is to do wrong.
+//! Gives tests access to a server: what it knows, and the faults that it is to have.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -9,7 +9,7 @@ use super::state::{RefusedRequest, State};
 use crate::protocol::Status;
 use crate::types::{Key, Token};
 
-/// A server, or all members of a cluster, in the hands of a test.
+/// A server, or all members of a cluster, under the control of a test.
 pub(crate) struct Control(Arc<Mutex<State>>);
 
 impl Control {
@@ -29,7 +29,7 @@ impl Control {
         self.state().open_connections()
     }
 
-    /// Takes the lease of a token away, or all of the key. Returns the tokens of what was taken away.
+    /// Ends the lease of a token, or all leases of the key. Returns the tokens of the ended leases.
     pub(crate) fn revoke(&self, key: &Key, token: Option<&Token>) -> Vec<Token> {
         self.state().revoke(key, token, Instant::now())
     }
@@ -54,7 +54,7 @@ impl Control {
         self.state().plan_refused_secret();
     }
 
-    /// The state, for a moment: never kept across an await.
+    /// Locks the state. The guard must not be held across an await.
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -59,7 +59,7 @@ pub enum EventKind {
     Reclaimed,
     /// A new leader did not know the lease, as the test [requested](super::Cluster::forgets_tokens).
     Forgotten,
-    /// A test took the lease away: [`TestServer::lose`](crate::testing::TestServer::lose).
+    /// A test ended the lease: [`TestServer::lose`](crate::testing::TestServer::lose).
     Revoked,
     /// A `w` collected the grant of a ticket, which was made at once or in the queue: its lease starts again. Clusters
     /// record no such event, because the lease is not restarted there.

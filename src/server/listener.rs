@@ -263,7 +263,7 @@ const FAREWELL: Duration = Duration::from_millis(100);
 
 async fn serve<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, number: u64, end: CancellationToken, shared: &Shared) {
     until(end, connection::serve(&mut stream, number, shared)).await;
-    // The state is told before the stream is closed, so that a client that sees the end finds its keys free.
+    // Done before the stream is closed, so that a client that sees the end finds its keys free.
     shared.state().disconnect(number, Instant::now());
     // TLS requires an explicit end of the stream, so that no third party can forge one.
     drop(timeout(FAREWELL, stream.shutdown()).await);

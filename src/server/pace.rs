@@ -14,9 +14,9 @@ const MOST_CAUGHT_UP: Duration = Duration::from_millis(1);
 ///
 /// A timer of a few microseconds is late by as many microseconds or more, and setting it costs more than a request.
 /// Therefore the time of a request starts at the scheduled end of the previous request, not when that answer was sent.
-/// The client's next request comes later for the same reason, so the lateness does not count against it. Over many
-/// requests, each takes exactly its time on average. When the timer or the task is late, several answers are sent at
-/// once, for at most [`MOST_CAUGHT_UP`].
+/// A late answer also delays the client's next request; so only the time between the answer and that request postpones
+/// the schedule. Over many requests, each takes exactly its time on average. When the timer or the task is late,
+/// several answers are sent at once, for at most [`MOST_CAUGHT_UP`].
 pub(super) struct RequestPace<C = fn() -> Instant> {
     each: Duration,
     /// The scheduled end of all requests so far.

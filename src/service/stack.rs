@@ -56,7 +56,8 @@ pub(crate) async fn execute(core: &Arc<Core>, request: Request) -> Result<Respon
     answer
 }
 
-/// A layer may have granted what comes from no client: it is released through the layers of this one.
+/// Makes sure that a lease or queue position in a response belongs to a client. One that a user's layer made belongs to
+/// none, so it is released through the layers of this client.
 fn take_in(response: &mut Response, core: &Arc<Core>) {
     let client = match response {
         Response::Granted(lease) => lease.client_mut(),
@@ -104,7 +105,8 @@ pub(crate) async fn collect(place: QueuePlace, wait: Duration) -> Result<Lease> 
     }
 }
 
-/// Returns the core that a lease or queue position came from. Only a core hands them out.
+/// Returns the core that a lease or queue position came from. Callers have only those of a core, because `take_in`
+/// replaces any other origin.
 fn core_of(origin: Origin) -> Result<Arc<Core>> {
     origin.downcast().map_err(|_| nobody_is_left())
 }

@@ -1,5 +1,5 @@
-//! Standby servers, which know nothing of each other and one of which serves: the leases of the previous server, and
-//! the failback to the first.
+//! Standby servers. They know nothing of each other, and one of them serves. This module handles the leases of the
+//! previous server, and the failback to the first one.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! The shards that have been started, in the hands of a test.
+//! The running shards of clients, for tests that order them to check leases.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -6,19 +6,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::input::{Input, Mailbox};
 use crate::types::Token;
 
-/// The shards of some clients, each from its start on. Clones are the same.
+/// The shards of one or more clients. Each shard is added when it starts. Clones share the list.
 #[derive(Clone, Default)]
 pub(crate) struct StartedShards(Arc<Mutex<Vec<Mailbox>>>);
 
 impl StartedShards {
-    /// A shard has started. Those that are gone are forgotten.
+    /// Adds a shard that has started, and removes those that are gone.
     pub(crate) fn add(&self, shard: &Mailbox) {
         let mut shards = self.shards();
         shards.retain(|shard| !shard.is_closed());
         shards.push(shard.clone());
     }
 
-    /// Has each of them ask its server now whether it holds the lease of a token, if it keeps that.
+    /// Makes the shard that has the lease of this token ask its server now whether the server still holds it.
     pub(crate) fn check(&self, token: Token) {
         self.shards().retain(|shard| shard.send(Input::CheckLease(token)));
     }

@@ -93,7 +93,7 @@ async fn whoever_waits_for_the_loss_is_told_though_timers_stood_still() {
     assert!(again.is_held());
 }
 
-/// The remaining time is less by the suspend, and the renewal that is due by now is sent.
+/// The suspend reduces the remaining time, and the renewal that is due by now is sent.
 #[tokio::test]
 async fn a_lease_of_which_something_is_left_is_renewed() {
     let (server, _client, guard) = hold(3600, quiet).await;

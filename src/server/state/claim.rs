@@ -25,8 +25,8 @@ impl Claim {
         self.kept_until.is_some() || self.process != other.process
     }
 
-    /// Returns the claim for the lease that is granted at a queue position. The lease has no kept time. If the queue
-    /// position had one, any connection of the session can take the lease.
+    /// Returns the claim for the lease that is granted at a queue position. If the position was an orphan, its time no
+    /// longer runs, and any connection of the session can take the lease.
     pub(super) fn promoted(mut self) -> Self {
         if self.kept_until.take().is_some() {
             self.process = NO_PROCESS;

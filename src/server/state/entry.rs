@@ -67,7 +67,7 @@ pub(super) struct Peer {
     pub(super) waits: Option<Blocked>,
     /// The claim that the connection attaches to its leases and queue positions.
     pub(super) claim: Claim,
-    /// Has its task end.
+    /// Ends the task of the connection.
     pub(super) end: Option<CancellationToken>,
 }
 

@@ -1,4 +1,4 @@
-//! What a test has a server do wrong, whether it stands alone or is all members of a cluster.
+//! The faults that a test has ordered, for a server that stands alone or for all members of a cluster.
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -8,7 +8,7 @@ use crate::protocol::{RawRequest, Status};
 use crate::server::event::EventKind;
 use crate::types::{Key, Kind, Token};
 
-/// Which requests a planned refusal is for.
+/// The requests that a planned refusal applies to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::server) enum RefusedRequest {
     /// An acquire or an enqueue.
@@ -27,14 +27,14 @@ impl RefusedRequest {
     }
 }
 
-/// What a test has told a server to do wrong.
+/// The faults that a test has ordered.
 #[derive(Default)]
 pub(super) struct Faults {
-    /// This connection and all before it were cut.
+    /// The last connection that was cut, together with all earlier ones.
     cut: ConnectionId,
-    /// In the order in which they were asked for.
+    /// The planned refusals, in the order in which they were ordered.
     refusals: Vec<(RefusedRequest, Status)>,
-    /// So many connections are told that they presented no secret, or a wrong one.
+    /// How many further connections are refused as if they had presented no secret, or a wrong one.
     refused_secrets: usize,
 }
 
@@ -45,7 +45,7 @@ impl Faults {
 }
 
 impl State {
-    /// As [`connect`](Self::connect), with what has the task of the connection end.
+    /// As [`connect`](Self::connect), with a token that ends the task of the connection.
     pub(in crate::server) fn connect_until(&mut self, member: usize, end: CancellationToken) -> Option<ConnectionId> {
         let connection = self.connect(member)?;
         if let Some(client) = self.clients.get_mut(&connection) {
@@ -54,14 +54,15 @@ impl State {
         Some(connection)
     }
 
-    /// Ends all connections that there are. Their leases and places go the way of those of any connection that ends.
+    /// Ends all open connections. Their leases and queue positions are treated like those of any connection that ends.
     pub(in crate::server) fn cut(&mut self, now: Instant) {
         self.faults.cut = self.last_connection;
         let connections: Vec<ConnectionId> = self.clients.keys().copied().collect();
         for client in self.clients.values() {
             client.end.iter().for_each(CancellationToken::cancel);
         }
-        // No connection is granted what another leaves, only to leave it, too.
+        // All queue positions are given up first, so that no lease of an ending connection is granted to another
+        // connection that is about to end.
         if self.membership.is_none() {
             for connection in &connections {
                 self.leave_all(*connection, now);
@@ -81,8 +82,8 @@ impl State {
         }
     }
 
-    /// Takes leases of a key away: that of a token, or all. Those that wait are granted what became free. Returns the tokens of what was taken
-    /// away.
+    /// Ends leases of a key: the lease of a token, or all. Waiters are granted the free slots. Returns the tokens of
+    /// the ended leases.
     pub(in crate::server) fn revoke(&mut self, key: &Key, token: Option<&Token>, now: Instant) -> Vec<Token> {
         let mut revoked = Vec::new();
         for subject in self.known_as(key) {
@@ -98,35 +99,35 @@ impl State {
         revoked
     }
 
-    /// What a key names here: as a lock, as a semaphore.
+    /// Returns what the server knows under this name: the lock, and the semaphore.
     pub(super) fn known_as(&self, key: &Key) -> Vec<KeyId> {
         let mut known: Vec<KeyId> = [Kind::Lock, Kind::Semaphore]
             .into_iter()
             .filter_map(|kind| self.named(kind, key.as_str().as_bytes()).known)
             .collect();
-        // Where they share a namespace it is the same.
+        // If locks and semaphores share a namespace, both are the same entry.
         known.dedup();
         known
     }
 
-    /// Has the next request of this kind refused.
+    /// Refuses the next request of this kind.
     pub(in crate::server) fn plan_refusal(&mut self, of: RefusedRequest, status: Status) {
         self.faults.refusals.push((of, status));
     }
 
-    /// Has the next connection refused, as one that presents a wrong secret.
+    /// Refuses the next connection as if it had presented a wrong secret.
     pub(in crate::server) fn plan_refused_secret(&mut self) {
         self.faults.refused_secrets += 1;
     }
 
-    /// How a request is refused, if a test wants that. It is wanted once.
+    /// Takes the refusal that a test has planned for this request, if there is one. It applies only once.
     pub(in crate::server) fn planned_refusal(&mut self, request: &RawRequest<'_>) -> Option<Status> {
         let refusals = &mut self.faults.refusals;
         let planned = refusals.iter().position(|(of, _)| of.is(request))?;
         Some(refusals.remove(planned).1)
     }
 
-    /// Whether a new connection is refused, if a test wants that. It is wanted once.
+    /// Returns whether a test has planned to refuse a new connection. The plan applies only once.
     pub(in crate::server) fn refuses_secret(&mut self) -> bool {
         let refused = self.faults.refused_secrets > 0;
         self.faults.refused_secrets = self.faults.refused_secrets.saturating_sub(1);

@@ -7,7 +7,8 @@ use tokio::time::Instant;
 use super::State;
 use crate::types::{Fence, Key, Kind, Token};
 
-/// A lease, as a [`TestServer`](crate::testing::TestServer) knows it. Its holder may have lost it and not heard of that yet, or the other way round.
+/// A lease as a [`TestServer`](crate::testing::TestServer) sees it. The holder may have lost the lease here and not
+/// know it yet, or count it as lost although it is still listed here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ObservedLease {
@@ -17,12 +18,12 @@ pub struct ObservedLease {
     pub token: Token,
     /// Its fence: [`Lease::fence`](crate::Lease::fence). `None` if the server plays a release that makes none.
     pub fence: Option<Fence>,
-    /// How long it lasts unless it is renewed.
+    /// How long the lease lasts if it is not renewed.
     pub remaining: Duration,
 }
 
 impl State {
-    /// The leases of a key, in the order in which they were granted.
+    /// Returns the leases of a key, in the order of their grants.
     pub(in crate::server) fn leases_of(&self, key: &Key, now: Instant) -> Vec<ObservedLease> {
         let entries = self.known_as(key).into_iter().filter_map(|id| self.entries.get(id));
         let makes_fences = self.options.release.makes_fences();
@@ -46,13 +47,13 @@ impl State {
         observed.collect()
     }
 
-    /// How many places there are in the queues of a key.
+    /// Returns the number of queue positions of a key.
     pub(in crate::server) fn waiters_of(&self, key: &Key) -> usize {
         let entries = self.known_as(key).into_iter().filter_map(|id| self.entries.get(id));
         entries.map(|entry| entry.waiters.len()).sum()
     }
 
-    /// How many connections are open.
+    /// Returns the number of open connections.
     pub(in crate::server) fn open_connections(&self) -> usize {
         self.clients.len()
     }

@@ -38,7 +38,7 @@ use super::Timeout;
 #[derive(Clone)]
 pub struct TimeoutLayer<X = ()> {
     request_timeout: Duration,
-    /// May know more about unanswered requests.
+    /// May know why a request was not answered.
     explain: X,
     /// Whether the inner service always ends the waits of requests by itself.
     waits_end: bool,
@@ -55,7 +55,7 @@ impl TimeoutLayer {
         }
     }
 
-    /// Adds a value that may know more about unanswered requests.
+    /// Adds a value that may know why a request was not answered.
     pub(crate) fn explained_by<X>(self, explain: X) -> TimeoutLayer<X> {
         TimeoutLayer {
             request_timeout: self.request_timeout,

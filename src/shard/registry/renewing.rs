@@ -89,8 +89,9 @@ impl Registry {
         connected
     }
 
-    /// Has the server asked about the lease of a token now, whether it is renewed or not. One whose renewal is under way is asked about
-    /// once more: the answer to that may be an older one. Returns the lease, if it is to be asked about.
+    /// Makes a renewal of the lease with this token due now, even if the lease is otherwise not renewed, to ask the
+    /// server whether it still holds the lease. If a renewal is already under way, another one is sent, because the
+    /// answer to the first may be older. Returns the lease if its renewal is to be sent now.
     #[cfg(feature = "server")]
     pub(crate) fn check_now(&mut self, token: &Token, connected: bool) -> Option<LeaseId> {
         let is_of = |id: &LeaseId| self.entry(*id).is_some_and(|entry| entry.cell.token == *token);
