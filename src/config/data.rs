@@ -6,9 +6,9 @@ use serde::de::{Error as _, MapAccess, SeqAccess, Visitor};
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::ClientOptions;
 use super::said::{Said, Source};
 use super::settings::written;
+use super::{ClientOptions, LayeredOptions};
 use crate::shards::{Shard, ValueKind};
 
 /// Reads a map of the settings that `docs/configuration.md` lists, or a text that is a [URL](ClientOptions).
@@ -78,20 +78,62 @@ impl<'de> Visitor<'de> for OptionsReader {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<ClientOptions, A::Error> {
-        let mut said = Said::nothing(Source::Data);
+        let (said, shards) = read_map(&mut map)?;
         let mut start = ClientOptions::default();
-        let mut has_servers = false;
-        while let Some(name) = map.next_key::<String>()? {
-            if name == "servers" {
-                if std::mem::replace(&mut has_servers, true) {
-                    return Err(A::Error::duplicate_field("servers"));
-                }
-                start.shards = map.next_value::<Servers>()?.0;
-            } else {
-                said.add_datum(&name, map.next_value()?).map_err(A::Error::custom)?;
-            }
+        if let Some(shards) = shards {
+            start.shards = shards;
         }
         said.into_options(start).map_err(A::Error::custom)
+    }
+}
+
+/// Reads what a map says: the shards by themselves, since their terms may stand beside them.
+fn read_map<'de, A: MapAccess<'de>>(map: &mut A) -> Result<(Said, Option<Vec<Shard>>), A::Error> {
+    let mut said = Said::nothing(Source::Data);
+    let mut shards = None;
+    while let Some(name) = map.next_key::<String>()? {
+        if name == "servers" {
+            if shards.is_some() {
+                return Err(A::Error::duplicate_field("servers"));
+            }
+            shards = Some(map.next_value::<Servers>()?.0);
+        } else {
+            said.add_datum(&name, map.next_value()?).map_err(A::Error::custom)?;
+        }
+    }
+    Ok((said, shards))
+}
+
+/// Reads what [`ClientOptions`] are read from, without reading it all: other sources may be put above it or below it.
+impl<'de> Deserialize<'de> for LayeredOptions {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_any(LayerReader)
+    }
+}
+
+struct LayerReader;
+
+impl<'de> Visitor<'de> for LayerReader {
+    type Value = LayeredOptions;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        OptionsReader.expecting(f)
+    }
+
+    fn visit_str<E: serde::de::Error>(self, url: &str) -> Result<LayeredOptions, E> {
+        LayeredOptions::from_url(url).map_err(E::custom)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<LayeredOptions, A::Error> {
+        let (mut said, shards) = read_map(&mut map)?;
+        if let Some(shards) = shards {
+            let shards = ClientOptions {
+                shards,
+                ..ClientOptions::default()
+            };
+            said.add_shards(&shards).map_err(A::Error::custom)?;
+        }
+        Ok(LayeredOptions::new(said))
     }
 }
 
