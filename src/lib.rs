@@ -75,7 +75,7 @@
 //! | `tls-aws-lc-rs` | no | the same with AWS-LC, which counts before ring where both are on |
 //! | `tls` | by `tls-ring` | TLS with the provider that the process has installed, and none of its own. One that is installed counts before those of the features, too |
 //! | `tls-platform-verifier` | no | certificates can be verified as the operating system does it: `Tls::platform_verifier` |
-//! | `server` | no | the embedded server |
+//! | `server` | no | the embedded server, and `testing` for tests of your own code |
 //! | `prometheus` | no | the Prometheus exporter with fitting buckets: `prometheus::install()` |
 //! | `backoff` | no | any `backoff::backoff::Backoff` as [`ReconnectPolicy`] (that crate is unmaintained: RUSTSEC-2025-0012) |
 

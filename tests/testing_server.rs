@@ -7,7 +7,8 @@ use dflockd_client::protocol::Status;
 use dflockd_client::server::{Cluster, Server};
 use dflockd_client::testing::TestServer;
 use dflockd_client::{
-    Client, ConnectionState, Enqueued, ErrorKind, Fencing, LostReason, OnUnavailable, ReconnectPolicy, Shard,
+    Client, ConnectionState, Enqueued, ErrorKind, Fencing, LeaseState, LostReason, OnUnavailable, ReconnectPolicy,
+    Shard,
 };
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
@@ -60,6 +61,11 @@ everywhere! {
     a_stalled_server_that_is_dropped_hangs_nothing
     a_shutdown_ends
     servers_do_not_know_each_other
+    leases_may_outlive_a_cut
+    losses_are_told_to_the_client
+    signals_are_there_with_a_release_that_has_them
+    a_member_that_does_not_lead_is_played
+    nothing_is_carried_in_a_stall
 }
 
 /// Far more than any check takes, by whichever clock.
@@ -490,6 +496,96 @@ mod checks {
         }
     }
 
+    pub(super) async fn leases_may_outlive_a_cut() {
+        let options = Server::builder().auto_release_on_disconnect(false);
+        let server = TestServer::start_with(options).await.unwrap();
+        let client = server.client_builder().survives_disconnect(true);
+        let client = client.connect().await.unwrap();
+        let mut health = client.watch_health(0).unwrap();
+        let guard = client.lock(KEY).unwrap().acquire().await.unwrap();
+        // It stays away until it was seen to be.
+        server.refuse_connections(true);
+        server.cut();
+        assert!(server.is_held(KEY));
+        health.wait_for(|health| !health.is_connected()).await.unwrap();
+        assert_eq!(guard.state(), LeaseState::Suspect);
+        // It is asked about when there is a connection again.
+        server.lose(KEY).unwrap();
+        assert_eq!(guard.state(), LeaseState::Suspect);
+        server.refuse_connections(false);
+        assert_eq!(guard.lost().await, LostReason::Rejected);
+        let guard = acquire(&client).await;
+        server.refuse_connections(true);
+        server.cut();
+        health.wait_for(|health| !health.is_connected()).await.unwrap();
+        server.refuse_connections(false);
+        guard.release().await.unwrap();
+        assert!(!server.is_held(KEY));
+    }
+
+    pub(super) async fn nothing_is_carried_in_a_stall() {
+        let server = TestServer::start().await.unwrap();
+        let client = server.client().await.unwrap();
+        server.stall();
+        let lock = client.lock(KEY).unwrap();
+        let acquiring = tokio::spawn(async move { lock.acquire().await });
+        // Whatever time it has, it does not succeed.
+        sleep(Duration::from_millis(20)).await;
+        assert!(!acquiring.is_finished() && !server.is_held(KEY));
+        server.resume();
+        acquiring.await.unwrap().unwrap().release().await.unwrap();
+
+        // What a client has asked for that is gone meanwhile arrives, and is given back.
+        let gone = server.client().await.unwrap();
+        server.stall();
+        let lock = gone.lock(KEY).unwrap();
+        let acquiring = tokio::spawn(async move { lock.acquire().await });
+        sleep(Duration::from_millis(20)).await;
+        acquiring.abort();
+        drop(gone);
+        server.resume();
+        server.wait_until_free(KEY).await.unwrap();
+        acquire(&client).await.release().await.unwrap();
+    }
+
+    pub(super) async fn losses_are_told_to_the_client() {
+        let server = TestServer::start().await.unwrap();
+        let (told, mut lost) = tokio::sync::mpsc::unbounded_channel();
+        let client = server
+            .client_builder()
+            .on_lost(move |lost| told.send((lost.key.clone(), lost.reason)).unwrap_or(()))
+            .connect()
+            .await
+            .unwrap();
+        let guard = client.lock(KEY).unwrap().acquire().await.unwrap();
+        server.lose(KEY).unwrap();
+        assert_eq!(lost.recv().await, Some((guard.key().clone(), LostReason::Rejected)));
+    }
+
+    pub(super) async fn signals_are_there_with_a_release_that_has_them() {
+        let options = Server::builder().release("1.16").unwrap();
+        let server = TestServer::start_with(options).await.unwrap();
+        let client = server.client().await.unwrap();
+        let mut signals = client.subscribe("orders.*").await.unwrap();
+        assert_eq!(client.emit("orders.42", "paid").await.unwrap(), 1);
+        assert_eq!(signals.next_signal().await.unwrap().payload(), "paid");
+        server.cut();
+        acquire(&client).await.release().await.unwrap();
+    }
+
+    pub(super) async fn a_member_that_does_not_lead_is_played() {
+        let cluster = TestServer::cluster(3).await.unwrap();
+        let client = hasty(&cluster).await;
+        // It looks for the leader, and finds the same.
+        cluster.refuse_next(Status::NotLeader(None));
+        acquire(&client).await.release().await.unwrap();
+        let alone = TestServer::start().await.unwrap();
+        let client = alone.client().await.unwrap();
+        alone.refuse_next(Status::NotLeader(None));
+        let error = client.lock(KEY).unwrap().acquire().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotLeader);
+    }
+
     pub(super) async fn servers_do_not_know_each_other() {
         let (one, other) = (TestServer::start().await.unwrap(), TestServer::start().await.unwrap());
         assert_ne!(one.addresses(), other.addresses());
@@ -625,6 +721,16 @@ mod paused {
         assert_eq!(refused.recv().await, Some(ErrorKind::MaxLocks));
         sleep(Duration::from_secs(120)).await;
         assert!(guard.is_held());
+    }
+
+    /// As after a stop of the whole process: the lease was over before its renewal was sent.
+    #[tokio::test(start_paused = true)]
+    async fn time_that_is_advanced_jumps_over_renewals() {
+        let server = TestServer::start().await.unwrap();
+        let client = server.client().await.unwrap();
+        let guard = client.lock(KEY).unwrap().acquire().await.unwrap();
+        tokio::time::advance(Duration::from_secs(40)).await;
+        assert!(!guard.is_held());
     }
 
     #[tokio::test(start_paused = true)]

@@ -20,7 +20,8 @@
 //! # }
 //! ```
 //!
-//! `docs/testing-your-code.md` is a guide with an example of each.
+//! [`docs/testing-your-code.md`](https://docs.rs/crate/dflockd-client/latest/source/docs/testing-your-code.md) is a guide with an example of
+//! each, and `tests/testing_your_code.rs` has these to be copied from.
 //!
 //! # Paused time
 //!
