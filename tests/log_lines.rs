@@ -4,14 +4,16 @@
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use dflockd_client::server::Server;
-use dflockd_client::{Client, LockGuard, LostReason, Shard};
+use dflockd_client::{Client, Election, LockGuard, LockLayer, LostReason, Shard};
 use support::pair::{PRIMARY, Pair, of};
 use support::proxy::Proxy;
 use support::spans::{Line, Spans};
 use support::until;
+use tower::Layer;
 
 /// It would clear the screen of a terminal.
 const KEY: &str = "orders/\u{1b}[2J42";
@@ -30,7 +32,12 @@ impl Scene {
         let installed = spans.install();
         let server = Server::builder().port(0).start().await.unwrap();
         let proxy = Proxy::start(&server.local_addr().to_string()).await;
-        let client = Client::builder().servers([&proxy.address]).connect().await.unwrap();
+        let client = Client::builder()
+            .name("tester")
+            .servers([&proxy.address])
+            .connect()
+            .await
+            .unwrap();
         let scene = Self {
             spans,
             server,
@@ -55,6 +62,11 @@ impl Scene {
 }
 
 fn only(spans: &Spans, level: &str, message: &str) -> BTreeMap<String, String> {
+    assert_eq!(
+        spans.nameless(),
+        BTreeSet::new(),
+        "each line of a client that has a name carries it"
+    );
     let lines = spans.lines(message);
     let [line] = lines.as_slice() else {
         panic!("{message}: {lines:?}");
@@ -110,7 +122,7 @@ async fn an_attempt_that_failed_tells_all_its_causes() {
     let spans = Spans::default();
     let _installed = spans.install();
     let refuses = async |_| Err::<tokio::net::TcpStream, _>(std::io::Error::other("the tunnel is closed"));
-    let builder = Client::builder().servers(["locks.internal:6388"]);
+    let builder = Client::builder().name("tester").servers(["locks.internal:6388"]);
     let client = builder.connector(tower::service_fn(refuses)).build().unwrap();
     let subscriber = client.clone();
     tokio::spawn(async move { subscriber.subscribe("orders").await.map(drop) });
@@ -119,6 +131,7 @@ async fn an_attempt_that_failed_tells_all_its_causes() {
         let line = spans.lines(message).remove(0);
         assert!(line.fields["error"].ends_with(": the tunnel is closed"), "{line:?}");
     }
+    assert_eq!(spans.nameless(), BTreeSet::new());
 }
 
 #[tokio::test]
@@ -179,7 +192,12 @@ async fn leases_that_are_lost_to_another_server_are_named() {
     let _installed = spans.install();
     let mut pair = Pair::start_with(Server::builder().auto_release_on_disconnect(false)).await;
     let shard = pair.shard().takeover_delay(Duration::from_millis(100));
-    let client = of(shard).survives_disconnect(true).connect().await.unwrap();
+    let client = of(shard)
+        .name("tester")
+        .survives_disconnect(true)
+        .connect()
+        .await
+        .unwrap();
     let at_primary = client.lock("first").unwrap().acquire().await.unwrap();
     pair.kill(PRIMARY).await;
     assert_eq!(at_primary.lost().await, LostReason::Disconnected);
@@ -206,7 +224,12 @@ fn leases_that_end_with_their_runtime_are_named() {
     let (_server, client, guard) = runtime.block_on(async {
         let server = Server::builder().port(0).start().await.unwrap();
         let shard = Shard::single(server.local_addr().to_string());
-        let client = Client::builder().shards([shard]).connect().await.unwrap();
+        let client = Client::builder()
+            .name("tester")
+            .shards([shard])
+            .connect()
+            .await
+            .unwrap();
         let guard = client.lock("k").unwrap().acquire().await.unwrap();
         (server, client, guard)
     });
@@ -217,4 +240,60 @@ fn leases_that_end_with_their_runtime_are_named() {
         "k"
     );
     drop(client);
+}
+
+/// Elections, layers and callbacks tell something in the tasks of their callers, or of the client.
+#[tokio::test]
+async fn lines_that_are_told_in_the_tasks_of_callers_carry_the_name_too() {
+    let spans = Spans::default();
+    let _installed = spans.install();
+    let server = Server::builder().port(0).start().await.unwrap();
+    let address = server.local_addr().to_string();
+    let proxy = Proxy::start(&address).await;
+    let broken = |_: &_| panic!("it is broken");
+    let builder = Client::builder()
+        .name("tester")
+        .servers([&proxy.address])
+        .on_lost(broken);
+    let client = builder.connect().await.unwrap();
+
+    let other = Client::builder()
+        .name("other")
+        .servers([&address])
+        .connect()
+        .await
+        .unwrap();
+    let leader = other.lock("leader").unwrap().acquire().await.unwrap();
+    let election = client.lock("leader").unwrap().acquire_timeout(Duration::ZERO);
+    let campaign = tokio::spawn(async move { Election::new(election).campaign().await.map(drop) });
+    let message = "not elected yet";
+    until(message, || !spans.lines(message).is_empty()).await;
+    campaign.abort();
+
+    let token: Arc<Mutex<String>> = Arc::default();
+    let stolen = Arc::clone(&token);
+    let service = tower::service_fn(move |(): ()| {
+        let (address, token) = (address.clone(), token.lock().unwrap().clone());
+        async move {
+            let mut thief = support::raw::RawConnection::open(&address).await;
+            assert_eq!(thief.request("r", "k", &token).await, "ok");
+            Ok::<_, std::convert::Infallible>(())
+        }
+    });
+    let layer = LockLayer::new(&client, |(): &()| "k");
+    let layer = layer.on_acquired(move |(), guard| guard.token().as_str().clone_into(&mut stolen.lock().unwrap()));
+    tower::ServiceExt::oneshot(layer.layer(service), ()).await.unwrap();
+    only(
+        &spans,
+        "warn",
+        "the lease of a request that was answered could not be released",
+    );
+
+    let held = client.lock("k").unwrap().acquire().await.unwrap();
+    proxy.cut();
+    held.lost().await;
+    let message = "a callback for events panicked";
+    until(message, || !spans.lines(message).is_empty()).await;
+    leader.release().await.unwrap();
+    only(&spans, "error", message);
 }

@@ -76,7 +76,8 @@ impl Election {
             match self.lock.acquire().await {
                 Ok(guard) => return Ok(Leadership { guard }),
                 Err(error) if error.is_retryable() => {
-                    tracing::debug!(key = %self.key(), %error, "not elected yet");
+                    let client = self.lock.0.core.config.name.as_deref();
+                    tracing::debug!(client, key = %self.key(), %error, "not elected yet");
                     sleep_until(next).await;
                 }
                 Err(error) => return Err(error),

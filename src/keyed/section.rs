@@ -91,7 +91,8 @@ impl<G: Guard, R> Section<G, R> {
             .and_then(|answer| guard.check().map(|()| answer))
             .map_err(KeyedError::Lease)?;
         if let Err(error) = release(guard.into_lease()).await {
-            tracing::warn!(%key, error = %error.chain(), "the lease of a request that was answered could not be released");
+            let client = self.core.config.name.as_deref();
+            tracing::warn!(client, %key, error = %error.chain(), "the lease of a request that was answered could not be released");
         }
         answer.map_err(KeyedError::Inner)
     }

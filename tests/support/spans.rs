@@ -25,6 +25,8 @@ struct Seen {
     /// The spans of other crates in which this crate logged something.
     foreign: BTreeSet<String>,
     lines: Vec<Line>,
+    /// The lines that have no field `client`, of their own or of a span around them.
+    nameless: BTreeSet<String>,
 }
 
 /// A log line.
@@ -81,6 +83,11 @@ impl Spans {
         self.0.lock().unwrap().foreign.clone()
     }
 
+    /// The messages of the lines that no field `client` belongs to.
+    pub fn nameless(&self) -> BTreeSet<String> {
+        self.0.lock().unwrap().nameless.clone()
+    }
+
     /// The lines with this message, in order.
     pub fn lines(&self, message: &str) -> Vec<Line> {
         let lines = self.0.lock().unwrap().lines.clone();
@@ -125,7 +132,18 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Spans {
             event.record(&mut fields);
             let around = context.event_scope(event).into_iter().flatten();
             let foreign = around.filter(|span| !is_ours(span.metadata()));
+            let has_client = |values: &Values| values.0.contains("client=");
+            let named = has_client(&values)
+                || context
+                    .event_scope(event)
+                    .into_iter()
+                    .flatten()
+                    .any(|span| span.extensions().get::<Values>().is_some_and(has_client));
             let mut seen = self.0.lock().unwrap();
+            if !named {
+                let message = fields.0.get("message").cloned();
+                seen.nameless.extend(message);
+            }
             seen.foreign.extend(foreign.map(|span| span.name().to_owned()));
             writeln!(seen.everything, "{}", values.0).unwrap();
             seen.lines.push(Line {

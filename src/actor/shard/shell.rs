@@ -11,6 +11,7 @@ use std::future::poll_fn;
 use std::task::Poll;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
+use tracing::Span;
 
 use super::{Driver, ShardArguments};
 use crate::ending::{Ending, runtime_ended};
@@ -18,6 +19,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::events::board::HealthBoard;
 use crate::shard::input::{Inputs, Mailbox};
 use crate::telemetry::actor_span::ActorSpan;
+use crate::telemetry::client_name::ClientName;
 use crate::unwind::{Panic, catch};
 
 /// The behaviour of the actor. Its only message makes it run until the shard ends.
@@ -34,6 +36,7 @@ pub(crate) struct Shell {
     index: usize,
     health: HealthBoard,
     ending: Ending,
+    client: ClientName,
     stage: Stage,
 }
 
@@ -55,6 +58,7 @@ impl Actor for ShardActor {
             index: parts.0.index,
             health: parts.0.health.clone(),
             ending: parts.0.ending.clone(),
+            client: parts.0.client.clone(),
             stage: Stage::Starting(Box::new(parts)),
         })
     }
@@ -77,7 +81,7 @@ impl Shell {
         let Stage::Starting(parts) = std::mem::replace(&mut self.stage, Stage::Over) else {
             return Ok(());
         };
-        let span = ActorSpan::current(&parts.0.client);
+        let span = ActorSpan::current(&self.client);
         match span.outside(|| catch(|| Driver::start(*parts))) {
             Ok(driver) => self.stage = Stage::Running(Box::new(driver)),
             Err(panic) => return Err(span.outside(|| self.died(&panic))),
@@ -130,5 +134,10 @@ impl Drop for Shell {
                 self.health.close(cause);
             }
         }
+        // What it tells in its end carries the name of the client.
+        let stage = std::mem::replace(&mut self.stage, Stage::Over);
+        let named = catch(|| self.client.span().map(Span::entered));
+        drop(stage);
+        drop(catch(|| drop(named)));
     }
 }
