@@ -24,7 +24,6 @@
 //!   [`tower::Service`] of [`Request`]s.
 //! - [`ClientOptions`]: the same from a URL, the environment or a configuration file; [`ClientBuilder::from_url`] and
 //!   [`from_env`](ClientBuilder::from_env).
-//! - [`LayeredOptions`]: several of these at once, and where each setting comes from.
 //! - [`Lock`] and [`Semaphore`]: handles on a key. Acquiring gives a [`LockGuard`] or
 //!   [`SemaphorePermit`]; what both can do is [`Lease`]. [`MultiLock`] takes several locks, all or none.
 //! - [`DistributedLock`] and [`DistributedSemaphore`]: the same as objects that hold what they acquire, as in the Python
@@ -162,7 +161,7 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 pub use client::builder::ClientBuilder;
 pub use client::{Client, HealthWatch, ResponseFuture};
-pub use config::{ClientOptions, LayeredOptions, OnUnavailable, SettingSource, SettingValue, parse_duration};
+pub use config::{ClientOptions, OnUnavailable};
 pub use distributed::{DistributedLock, DistributedSemaphore, EnqueueStatus, Holder};
 pub use error::{Budget, Error, ErrorKind, Result};
 pub use events::{ClientEvent, Events, LeaseLost, RenewalFailed, WaitBound};
@@ -184,7 +183,7 @@ pub use net::health::{ConnectionState, ShardHealth};
 pub use protocol::{Channel, Group, Pattern, Payload, Signal};
 pub use service::{
     AcquireRequest, ClientService, Lease, Operation, QueuePlace, Request, Response, SubscribeRequest, Timeout,
-    TimeoutFuture, TimeoutLayer,
+    TimeoutFuture, TimeoutLayer, TransitionFences,
 };
 pub use shard::input::ShutdownReport;
 pub use sharding::{DEFAULT_SERVERS, ShardingStrategy, rendezvous_hash_shard, stable_hash_shard};

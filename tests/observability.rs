@@ -364,6 +364,31 @@ async fn redirects_are_counted() {
     redirects(&Recorded::default()).await;
 }
 
+async fn a_transition(recorded: &Recorded) {
+    let (first, second) = (
+        Scene::set(&Recorded::default()).await,
+        Scene::set(&Recorded::default()).await,
+    );
+    let both = [&first.proxy.address, &second.proxy.address].map(String::as_str);
+    let builder = Client::builder().servers(both).metrics_recorder(recorded.clone());
+    let of_now = builder.clone().connect().await.unwrap();
+    assert_eq!(recorded.value("transitions", &[]), 0.0);
+    let moves = builder
+        .previous_servers([both[0]])
+        .previous_sharding_strategy(dflockd_client::stable_hash_shard);
+    let client = moves.connect().await.unwrap();
+    let shown = ["transitions", "build_info"].map(|name| recorded.value(name, &[]));
+    assert_eq!(shown, [1.0, 2.0]);
+    drop(client);
+    until("it is shown no more", || recorded.value("transitions", &[]) == 0.0).await;
+    drop(of_now);
+}
+
+#[tokio::test]
+async fn clients_whose_keys_move_are_counted() {
+    a_transition(&Recorded::default()).await;
+}
+
 /// What is shown of who serves shard 0: by address, in this order.
 fn serving<const N: usize>(recorded: &Recorded, addresses: [&str; N]) -> [f64; N] {
     addresses.map(|address| recorded.value("serving", &[("shard", "0"), ("endpoint", address)]))
@@ -573,6 +598,7 @@ async fn every_metric_that_is_documented_is_recorded_and_every_one_that_is_recor
             "signals" => signals(&recorded).await,
             "leaders" => leaders_that_change(&recorded).await,
             "standby" => a_standby_that_takes_over(&recorded).await,
+            "transition" => a_transition(&recorded).await,
             _ => redirects(&recorded).await,
         }
         for (name, labels) in recorded.touched() {
@@ -588,6 +614,7 @@ async fn every_metric_that_is_documented_is_recorded_and_every_one_that_is_recor
         "redirects",
         "leaders",
         "standby",
+        "transition",
     ] {
         run(scenario).await;
     }

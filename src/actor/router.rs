@@ -120,7 +120,7 @@ pub(crate) fn start(config: &Config, ending: &Ending) -> Result<(RouterRef, Arc<
         ));
     }
     let topology = Arc::new(Topology {
-        strategy: config.strategy.clone(),
+        placement: config.placement.clone(),
         shards,
     });
     let supervised = |arguments| Supervised {

@@ -15,7 +15,7 @@ use super::shard::Run;
 use crate::error::{Error, ErrorKind, Result};
 use crate::net::health::ShardHealth;
 use crate::shard::input::{Input, Mailbox};
-use crate::sharding::CheckedStrategy;
+use crate::sharding::Placement;
 use crate::types::Key;
 
 /// How long a lost request waits for its cause to be known.
@@ -23,8 +23,16 @@ const A_MOMENT: Duration = Duration::from_secs(1);
 
 /// All shards, and the rule that assigns keys to them.
 pub(crate) struct Topology {
-    pub(crate) strategy: CheckedStrategy,
+    pub(crate) placement: Placement,
     pub(crate) shards: Vec<ShardPlace>,
+}
+
+/// The shards of a key.
+pub(crate) struct Route<'a> {
+    /// The shard that serves the key.
+    pub(crate) place: &'a ShardPlace,
+    /// The shard that served the key before, if the key moves. It is acquired there first.
+    pub(crate) previous: Option<&'a ShardPlace>,
 }
 
 /// What callers need to know of a shard. Everything except the actor outlives the actor's death.
@@ -112,8 +120,16 @@ impl Topology {
         })
     }
 
-    /// Returns the shard that serves a key.
-    pub(crate) fn route(&self, key: &Key) -> Result<&ShardPlace> {
-        self.shard(self.strategy.shard(key.as_str(), self.shards.len())?)
+    /// Returns the shards of a key.
+    #[inline]
+    pub(crate) fn route(&self, key: &Key) -> Result<Route<'_>> {
+        let placed = self.placement.place(key.as_str())?;
+        Ok(Route {
+            place: self.shard(placed.shard)?,
+            previous: match placed.previous {
+                None => None,
+                Some(shard) => Some(self.shard(shard)?),
+            },
+        })
     }
 }

@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 
 use crate::client::Client;
 use crate::config::{ClientOptions, Config, OnUnavailable, Supplied};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::events::{ClientEvent, LeaseLost, RenewalFailed};
 use crate::lease::policy::RenewPolicy;
 use crate::net::auth::AuthSource;
@@ -225,6 +225,44 @@ impl ClientBuilder {
     /// [`stable_hash_shard`](crate::stable_hash_shard).
     pub fn sharding_strategy(mut self, strategy: impl ShardingStrategy + 'static) -> Self {
         self.options.shard_by(strategy);
+        self
+    }
+
+    /// Where keys were, while a fleet changes its list of shards or its sharding strategy: the list before. With
+    /// [`previous_sharding_strategy`](Self::previous_sharding_strategy), which says how keys were spread over it. Default: the list of now, for a change
+    /// of the strategy alone.
+    ///
+    /// A key whose shard is another now than before is then taken on both, on the previous one first, and held as one
+    /// [lease](crate::Lease), which is lost as soon as one half is. So a client with this excludes those that have only the previous list, and those
+    /// that have only the current one; these two do not exclude each other. A fleet changes in three steps: all clients have the
+    /// previous list; all have both; all have the current list.
+    /// [`docs/sharding.md`](https://docs.rs/crate/dflockd-client/latest/source/docs/sharding.md) has the steps, how to see that one is over, and what is
+    /// promised of semaphores, signals, fences and the order of waiters meanwhile.
+    ///
+    /// A shard that stands in both lists is one shard: write its servers alike in both. Shards are counted in the order of the current list;
+    /// those that only the previous one has come behind.
+    ///
+    /// Fences cannot be [required](Fencing::Required) meanwhile: see [`Lease::transition_fences`](crate::Lease::transition_fences).
+    ///
+    /// ```
+    /// use dflockd_client::{Client, rendezvous_hash_shard};
+    ///
+    /// let builder = Client::builder()
+    ///     .servers(["a:6388", "b:6388", "c:6388"])
+    ///     .sharding_strategy(rendezvous_hash_shard)
+    ///     .previous_servers(["a:6388", "b:6388"])
+    ///     .previous_sharding_strategy(rendezvous_hash_shard);
+    /// ```
+    pub fn previous_servers<S: Into<Shard>>(mut self, servers: impl IntoIterator<Item = S>) -> Self {
+        self.options.previous_shards = Some(servers.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// How keys were spread before, while a fleet changes its list of shards or its sharding strategy: see
+    /// [`previous_servers`](Self::previous_servers). It must be said expressly, as a wrong one would let two clients hold a key: it is
+    /// [`stable_hash_shard`](crate::stable_hash_shard) where clients did not say. Default: no key moves.
+    pub fn previous_sharding_strategy(mut self, strategy: impl ShardingStrategy + 'static) -> Self {
+        self.options.previous_strategy = Some(CheckedStrategy::new(strategy));
         self
     }
 
@@ -501,14 +539,10 @@ impl ClientBuilder {
         self.options.check(self.supplied)
     }
 
-    /// The same client for one key alone: it knows only the server that the key belongs to. Checks everything.
+    /// The same client for one key alone: it knows only the shards that the key belongs to. Checks everything.
     pub(crate) fn for_key(mut self, key: &Key) -> Result<Self> {
-        let config = self.clone().check()?;
-        let index = config.strategy.shard(key.as_str(), config.shards.len())?;
-        let shard = self.options.shards.get(index).cloned();
-        let shard = shard.ok_or_else(|| Error::invalid("shard index", index, "there is no such shard"))?;
-        self.options.shards = vec![shard];
-        self.options.strategy = CheckedStrategy::default();
+        self.clone().check()?;
+        self.options = self.options.of_key(key.as_str())?;
         Ok(self)
     }
 

@@ -32,7 +32,7 @@ use crate::service::{ClientStack, Core, Request, Response, SubscribeRequest, exe
 use crate::shard::input::ShutdownReport;
 use crate::signal::SignalConn;
 use crate::stats::Stats;
-use crate::types::{Key, Limit, Target};
+use crate::types::{Limit, Target};
 
 /// The client of one or more dflockd servers.
 ///
@@ -178,27 +178,6 @@ impl Client {
     pub async fn all_stats(&self) -> Vec<Result<Stats>> {
         let shards = 0..self.core().topology.shards.len();
         join_all(shards.map(|shard| self.shard_stats(shard))).await
-    }
-
-    /// The shard that the [sharding strategy](crate::ShardingStrategy) gives a key to: a place among the [`health`](Self::health) of all.
-    ///
-    /// # Errors
-    ///
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the key is invalid, or the strategy names a shard that there is not.
-    ///
-    /// ```
-    /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> Result<(), dflockd_client::Error> {
-    /// # let server = dflockd_client::server::Server::builder().port(0).start().await?;
-    /// # let address = server.local_addr().to_string();
-    /// let client = dflockd_client::Client::builder().servers([&address]).build()?;
-    /// let shard = client.shard_of("orders/42")?;
-    /// assert_eq!(*client.health()[shard].endpoint, *address);
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub fn shard_of(&self, key: impl AsRef<str>) -> Result<usize> {
-        Ok(self.core().topology.route(&Key::new(key)?)?.index)
     }
 
     /// The state of one shard's server. Shards are counted from 0, in the order in which their servers were given.

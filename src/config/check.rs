@@ -12,7 +12,6 @@ use crate::net::auth::Credentials;
 use crate::net::refusals::Refusals;
 use crate::net::settings::ConnectionSettings;
 use crate::shard::Settings;
-use crate::shards::check_all;
 use crate::telemetry::client_name::ClientName;
 use crate::tls::Tls;
 use crate::types::Ttl;
@@ -30,7 +29,7 @@ const MOST_PIPELINED: usize = 16;
 
 impl ClientOptions {
     pub(crate) fn check(self, supplied: Supplied) -> Result<Config> {
-        let shards = check_all(&self.shards)?;
+        let (shards, placement) = self.place()?;
         let name = ClientName::new(self.name.as_deref())?;
         positive("auth_retry_interval", self.auth_retry_interval)?;
         let credentials = Credentials::new(self.auth, self.auth_retry_interval)?;
@@ -90,7 +89,7 @@ impl ClientOptions {
             .unwrap_or_else(|| (self.exclusive_connections / 4).clamp(1, 16));
         Ok(Config {
             shards,
-            strategy: self.strategy,
+            placement,
             request_timeout: self.request_timeout,
             acquire_timeout: self.acquire_timeout,
             renew_policy: self.renew_policy,

@@ -6,14 +6,14 @@ use serde::de::{Error as _, MapAccess, SeqAccess, Visitor};
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::ClientOptions;
 use super::said::{Said, Source};
 use super::settings::written;
-use super::{ClientOptions, LayeredOptions};
 use crate::shards::{Shard, ValueKind};
 
 /// Reads a map of the settings that `docs/configuration.md` lists, or a text that is a [URL](ClientOptions).
 ///
-/// `servers` is a text as in URLs or a list of [shards](Shard). Other values are texts as in URLs; where a number or a truth value is meant it
+/// `servers` and `previous_servers` are texts as in URLs or lists of [shards](Shard). Other values are texts as in URLs; where a number or a truth value is meant it
 /// may be written as such, and hosts as a list of texts. What is not said has its default. The format must describe itself, as JSON, TOML and YAML do.
 impl<'de> Deserialize<'de> for ClientOptions {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
@@ -29,6 +29,8 @@ impl Serialize for ClientOptions {
         for (setting, _, text) in written(self) {
             if setting.name() == "servers" {
                 map.serialize_entry("servers", &self.shards)?;
+            } else if setting.name() == "previous_servers" {
+                map.serialize_entry("previous_servers", &self.previous_shards)?;
             } else if !setting.is_of_shards() && !setting.is_secret() {
                 map.serialize_entry(setting.name(), &Scalar::of(&text, setting.kind()))?;
             }
@@ -78,62 +80,25 @@ impl<'de> Visitor<'de> for OptionsReader {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<ClientOptions, A::Error> {
-        let (said, shards) = read_map(&mut map)?;
+        let mut said = Said::nothing(Source::Data);
         let mut start = ClientOptions::default();
-        if let Some(shards) = shards {
-            start.shards = shards;
+        let (mut has_servers, mut has_previous) = (false, false);
+        while let Some(name) = map.next_key::<String>()? {
+            if name == "servers" {
+                if std::mem::replace(&mut has_servers, true) {
+                    return Err(A::Error::duplicate_field("servers"));
+                }
+                start.shards = map.next_value::<Servers>()?.0;
+            } else if name == "previous_servers" {
+                if std::mem::replace(&mut has_previous, true) {
+                    return Err(A::Error::duplicate_field("previous_servers"));
+                }
+                start.previous_shards = map.next_value::<Option<Servers>>()?.map(|servers| servers.0);
+            } else {
+                said.add_datum(&name, map.next_value()?).map_err(A::Error::custom)?;
+            }
         }
         said.into_options(start).map_err(A::Error::custom)
-    }
-}
-
-/// Reads what a map says: the shards by themselves, since their terms may stand beside them.
-fn read_map<'de, A: MapAccess<'de>>(map: &mut A) -> Result<(Said, Option<Vec<Shard>>), A::Error> {
-    let mut said = Said::nothing(Source::Data);
-    let mut shards = None;
-    while let Some(name) = map.next_key::<String>()? {
-        if name == "servers" {
-            if shards.is_some() {
-                return Err(A::Error::duplicate_field("servers"));
-            }
-            shards = Some(map.next_value::<Servers>()?.0);
-        } else {
-            said.add_datum(&name, map.next_value()?).map_err(A::Error::custom)?;
-        }
-    }
-    Ok((said, shards))
-}
-
-/// Reads what [`ClientOptions`] are read from, without reading it all: other sources may be put above it or below it.
-impl<'de> Deserialize<'de> for LayeredOptions {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        from.deserialize_any(LayerReader)
-    }
-}
-
-struct LayerReader;
-
-impl<'de> Visitor<'de> for LayerReader {
-    type Value = LayeredOptions;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        OptionsReader.expecting(f)
-    }
-
-    fn visit_str<E: serde::de::Error>(self, url: &str) -> Result<LayeredOptions, E> {
-        LayeredOptions::from_url(url).map_err(E::custom)
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<LayeredOptions, A::Error> {
-        let (mut said, shards) = read_map(&mut map)?;
-        if let Some(shards) = shards {
-            let shards = ClientOptions {
-                shards,
-                ..ClientOptions::default()
-            };
-            said.add_shards(&shards).map_err(A::Error::custom)?;
-        }
-        Ok(LayeredOptions::new(said))
     }
 }
 
@@ -327,7 +292,10 @@ mod tests {
             (ValueKind::Truth, _) => (seed % 2 == 0).to_string(),
             // Of longer fractions serde_json loses the last bit, unless it is told not to.
             (ValueKind::Number, _) => (f64::from(seed % 10_000) / 1e4).to_string(),
-            (_, "sharding_strategy") => "stable_hash_shard".to_owned(),
+            (_, "sharding_strategy" | "previous_sharding_strategy") => {
+                ["stable_hash_shard", "rendezvous_hash_shard"][seed as usize % 2].to_owned()
+            }
+            (_, "previous_servers") => format!("a:{},b:1+c:1,unix:%2Fd;e:1", 1 + seed % 65_535),
             (_, "on_unavailable") => ["wait", "fail_fast"][seed as usize % 2].to_owned(),
             (_, "fencing") => ["required", "if_known", "off"][seed as usize % 3].to_owned(),
             (_, "reconnect") => format!("{}ns..{}s", seed, u64::from(seed) + 5),

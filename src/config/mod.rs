@@ -3,12 +3,12 @@
 mod check;
 mod data;
 mod environment;
-mod layered;
 mod on_unavailable;
 mod options;
 mod said;
 mod settings;
 mod sources;
+mod transition;
 mod url;
 mod value;
 
@@ -16,10 +16,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub(crate) use self::check::LONGEST_SILENCE;
-pub use self::layered::{LayeredOptions, SettingSource, SettingValue};
 pub use self::on_unavailable::OnUnavailable;
 pub use self::options::ClientOptions;
-pub use self::value::parse_duration;
 use crate::error::Result;
 use crate::events::{Callback, EventHub};
 use crate::lease::policy::{RenewPolicy, RenewTerms};
@@ -30,7 +28,7 @@ use crate::net::settings::ConnectionSettings;
 use crate::shard::Settings;
 #[cfg(feature = "server")]
 use crate::shard::started::StartedShards;
-use crate::sharding::CheckedStrategy;
+use crate::sharding::Placement;
 use crate::shards::ShardPlan;
 use crate::telemetry::client_name::ClientName;
 use crate::telemetry::key_class::Classifier;
@@ -52,7 +50,7 @@ pub(crate) struct Supplied {
 #[derive(Clone, Debug)]
 pub(crate) struct Config {
     pub(crate) shards: Vec<ShardPlan>,
-    pub(crate) strategy: CheckedStrategy,
+    pub(crate) placement: Placement,
     pub(crate) request_timeout: Duration,
     pub(crate) acquire_timeout: Duration,
     pub(crate) renew_policy: RenewPolicy,

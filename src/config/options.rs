@@ -56,6 +56,9 @@ pub struct ClientOptions {
     pub(crate) auth_retry_interval: Duration,
     pub(crate) tls: Option<Tls>,
     pub(crate) strategy: CheckedStrategy,
+    /// Where keys were, if that is not where they are.
+    pub(crate) previous_shards: Option<Vec<Shard>>,
+    pub(crate) previous_strategy: Option<CheckedStrategy>,
     pub(crate) connect_timeout: Duration,
     pub(crate) request_timeout: Duration,
     pub(crate) acquire_timeout: Duration,
@@ -87,6 +90,8 @@ impl Default for ClientOptions {
             auth_retry_interval: Duration::from_secs(30),
             tls: None,
             strategy: CheckedStrategy::default(),
+            previous_shards: None,
+            previous_strategy: None,
             connect_timeout: Duration::from_secs(10),
             request_timeout: Duration::from_secs(5),
             acquire_timeout: Duration::from_secs(10),

@@ -371,6 +371,16 @@ pub(super) static TABLE: &[&dyn Setting] = &[
         |d, v| d.options.strategy = v,
     ),
     &field(
+        "previous_servers",
+        |o| o.previous_shards.clone(),
+        |d, v| d.options.previous_shards = v,
+    ),
+    &field(
+        "previous_sharding_strategy",
+        |o| o.previous_strategy.clone(),
+        |d, v| d.options.previous_strategy = v,
+    ),
+    &field(
         "connect_timeout",
         |o| o.connect_timeout,
         |d, v| d.options.connect_timeout = v,

@@ -324,6 +324,7 @@ mod tests {
             "dflockd://sesame@a:1?x=1",
             "dflockd://sesame@a:1?auth_token=sesame",
             "dflockd://sesame@a:1?auth_token_file=x",
+            "dflockd://a:1?previous_servers=sesame%40b:1&previous_sharding_strategy=stable_hash_shard",
             "dflockd://a:1+b:1?stable_ref=sesame%20",
             "dflockd://a:1+b:1?stable_ref=x&sesame",
             "dflockd://se%xs%40a:1",

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::future::Future;
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -43,7 +43,7 @@ impl<G: Guard> MultiGuard<G> {
 
     pub(crate) fn push(&mut self, guard: G) {
         if let Some(token) = self.loss.get() {
-            guard.cell().cancels_too(token);
+            guard.cells().for_each(|cell| cell.cancels_too(token));
         }
         self.guards.push(guard);
     }
@@ -129,7 +129,7 @@ impl<G: Guard> MultiGuard<G> {
     /// Safe: dropping it changes nothing.
     pub fn lost(&self) -> impl Future<Output = (Key, LostReason)> + Send + 'static + use<G> {
         let token = self.cancellation_token();
-        let cells: Vec<_> = self.guards.iter().map(|guard| Arc::clone(guard.cell())).collect();
+        let cells: Vec<_> = self.guards.iter().flat_map(|guard| guard.cells().cloned()).collect();
         async move {
             token.cancelled().await;
             let lost = cells.iter().find_map(|cell| match cell.state() {
@@ -150,7 +150,7 @@ impl<G: Guard> MultiGuard<G> {
         let token = self.loss.get_or_init(|| {
             let token = CancellationToken::new();
             for guard in &self.guards {
-                guard.cell().cancels_too(&token);
+                guard.cells().for_each(|cell| cell.cancels_too(&token));
             }
             token
         });

@@ -107,10 +107,11 @@ impl Handle {
     /// Refuses a key whose shard has no name under which a later process could take it back.
     pub(crate) fn require_stable_ref(&self) -> Result<()> {
         let config = &self.core.config;
-        let shard = config.strategy.shard(self.key.as_str(), config.shards.len())?;
-        match config.shards.get(shard).and_then(|plan| plan.stable_ref.as_ref()) {
-            Some(_) => Ok(()),
-            None => Err(Error::invalid(
+        let placed = config.placement.place(self.key.as_str())?;
+        let has_name = |shard: usize| config.shards.get(shard).is_some_and(|plan| plan.stable_ref.is_some());
+        match has_name(placed.shard) && placed.previous.is_none_or(has_name) {
+            true => Ok(()),
+            false => Err(Error::invalid(
                 "reclaim of",
                 &self.key,
                 "give the cluster of its shard a name with Shard::stable_ref: under a random one nothing can be taken back",

@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::clock::{Moment, after};
+use crate::clock::Moment;
 use crate::error::{Error, Result, named};
 use crate::types::{Fence, Grant, Key, Kind, Token, Ttl};
 
@@ -182,7 +182,12 @@ struct Watchers {
     shared_cancellation: OnceLock<CancellationToken>,
     /// Why the release failed.
     failure: OnceLock<Error>,
+    /// What to do once the lease is lost, in the thread that sees the loss first.
+    on_loss: OnceLock<OnLoss>,
 }
+
+/// What to do once a lease is lost. It may run twice, and must be quick.
+type OnLoss = Box<dyn Fn() + Send + Sync>;
 
 /// The outcome of a release, or `None` if there was no answer.
 pub(crate) type ReleaseOutcome = Option<Result<()>>;
@@ -241,6 +246,7 @@ impl LeaseCell {
                 cancellation: OnceLock::new(),
                 shared_cancellation: OnceLock::new(),
                 failure: OnceLock::new(),
+                on_loss: OnceLock::new(),
             })
         });
         fence(Ordering::SeqCst);
@@ -286,18 +292,6 @@ impl LeaseCell {
         }
         let deadline = self.deadline.load(Ordering::Acquire).saturating_sub(suspended);
         Duration::from_nanos(deadline).saturating_sub(self.age_at(now.at))
-    }
-
-    /// The moment at which the lease ends if nothing more is heard from the server, or has ended; now at the latest where a suspend of the
-    /// machine ended it.
-    pub(crate) fn ends_at(&self, now: Moment) -> Instant {
-        let suspended = nanos(now.suspended);
-        let deadline = self.deadline.load(Ordering::Acquire).saturating_sub(suspended);
-        let end = after(self.got_at, Duration::from_nanos(deadline));
-        match suspended >= self.lost_when_suspended.load(Ordering::Acquire) {
-            true => end.min(now.at),
-            false => end,
-        }
     }
 
     /// Waits until the lease is lost and returns the reason. Never completes if the lease is released.
@@ -359,6 +353,28 @@ impl LeaseCell {
         if let LeaseState::Lost(_) = self.state() {
             token.cancel();
         }
+    }
+
+    /// Runs `act` once the lease is lost, at once if it is lost already. Each lease takes only one.
+    pub(crate) fn when_lost(&self, act: OnLoss) {
+        let watchers = self.watchers();
+        drop(watchers.on_loss.set(act));
+        fence(Ordering::SeqCst);
+        // The loss may have come in between, and then found nothing to run.
+        if let (LeaseState::Lost(_), Some(act)) = (self.state(), watchers.on_loss.get()) {
+            act();
+        }
+    }
+
+    /// Returns a token that is cancelled when this lease or `other` is lost. For a pair of leases, call it on the same one each time.
+    pub(crate) fn cancellation_token_with(&self, other: &Self) -> CancellationToken {
+        let token = self.cancellation_token();
+        drop(other.watchers().cancellation.set(token.clone()));
+        fence(Ordering::SeqCst);
+        if let LeaseState::Lost(_) = other.state() {
+            token.cancel();
+        }
+        token
     }
 
     // Only the shard's actor calls the functions below, except `end_release`, which also runs when the shard is gone.
@@ -426,10 +442,12 @@ impl LeaseCell {
 
     fn tell_of_loss(&self) {
         self.tell_watchers();
-        if let Some(watchers) = self.watchers.get() {
-            let tokens = [&watchers.cancellation, &watchers.shared_cancellation];
-            let tokens = tokens.into_iter().filter_map(OnceLock::get);
-            tokens.for_each(CancellationToken::cancel);
+        let Some(watchers) = self.watchers.get() else { return };
+        let tokens = [&watchers.cancellation, &watchers.shared_cancellation];
+        let tokens = tokens.into_iter().filter_map(OnceLock::get);
+        tokens.for_each(CancellationToken::cancel);
+        if let Some(act) = watchers.on_loss.get() {
+            act();
         }
     }
 
@@ -548,21 +566,6 @@ mod tests {
         assert_eq!(long.remaining_at(after(8)), Duration::ZERO);
         long.stood(after(15).suspended);
         assert_eq!((left(&long, 14), left(&long, 15)), (586.0, 0.0));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn its_end_is_known_before_and_after() {
-        let cell = cell(Duration::from_secs(10));
-        let end = Instant::now() + Duration::from_secs(10);
-        assert_eq!(cell.ends_at(Moment::now()), end);
-        tokio::time::advance(Duration::from_secs(15)).await;
-        assert_eq!(cell.ends_at(Moment::now()), end);
-        let mut now = Moment::now();
-        now.suspended += Duration::from_secs(3);
-        assert_eq!(cell.ends_at(now), end - Duration::from_secs(3));
-        let fresh = self::cell(Duration::from_secs(600));
-        now.suspended += Duration::from_secs(60);
-        assert_eq!(fresh.ends_at(now), now.at, "the connection is given up");
     }
 
     #[test]

@@ -3,6 +3,8 @@
 //! The timeout layer ends tries. An acquire that waits ends here, at its exact time. The state that most acquires need
 //! is stored inline; the state that few reach is boxed.
 
+pub(super) mod moving;
+
 use std::borrow::Borrow;
 use std::future::Future;
 use std::pin::{Pin, pin};
@@ -14,6 +16,7 @@ use tokio::sync::{AcquireError, OwnedSemaphorePermit, oneshot};
 use tokio::task::coop::consume_budget;
 use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 
+use self::moving::Move;
 use super::asking::{Reserved, acquire_message, ask, granted, lost, room_now};
 use super::core::{Core, ready_too_late, shard_is_away};
 use super::request::{AcquireRequest, Operation, Response};
@@ -47,6 +50,8 @@ pin_project! {
 
 enum Stage<'a> {
     Begins(Reserved),
+    /// One half of a key that moves: its shard and its end are known.
+    BeginsAt(Reserved),
     NeedsRoom(Boxed<'a, std::result::Result<OwnedSemaphorePermit, AcquireError>>),
     IsTried(oneshot::Receiver<Result<Acquired>>),
     /// The shard was gone before it answered.
@@ -67,6 +72,22 @@ impl<H> Acquiring<'_, H> {
             until: None,
             alarm: None,
             core,
+        }
+    }
+
+    /// One half of a key that moves, at one of its shards.
+    pub(super) fn half(
+        core: H,
+        request: AcquireRequest,
+        reserved: Reserved,
+        shard: usize,
+        until: Option<Instant>,
+    ) -> Self {
+        Self {
+            stage: Stage::BeginsAt(reserved),
+            shard,
+            until,
+            ..Self::new(core, request, None)
         }
     }
 }
@@ -96,14 +117,24 @@ impl<'a, H: Borrow<Arc<Core>> + Clone + Send + 'a> Acquiring<'a, H> {
                 Stage::Begins(reserved) => {
                     // If all acquires fail at once, a task that retries in a loop must leave other tasks their turn.
                     ready!(pin!(consume_budget()).poll(cx));
-                    let place = core.topology.route(&this.request.key)?;
-                    let wait = this.request.wait;
-                    *this.shard = place.index;
-                    *this.until = (!wait.is_zero()).then(|| after(Instant::now(), wait));
-                    match room_now(place, &place.room, reserved.take()) {
-                        Some(room) => tried(core, place, this.request, room)?,
-                        None => Stage::NeedsRoom(Box::pin(Arc::clone(&place.room).acquire_owned())),
+                    let route = core.topology.route(&this.request.key)?;
+                    match Move::of(&route) {
+                        None => {
+                            let wait = this.request.wait;
+                            *this.shard = route.place.index;
+                            *this.until = (!wait.is_zero()).then(|| after(Instant::now(), wait));
+                            begun(core, route.place, this.request, reserved.take())?
+                        }
+                        Some(way) => {
+                            let both = moving::acquire(this.core.clone(), this.request.clone(), way, reserved.take());
+                            Stage::Waits(Box::pin(both))
+                        }
                     }
+                }
+                Stage::BeginsAt(reserved) => {
+                    ready!(pin!(consume_budget()).poll(cx));
+                    let reserved = reserved.take();
+                    begun(core, core.topology.shard(*this.shard)?, this.request, reserved)?
                 }
                 Stage::NeedsRoom(room) => {
                     let Poll::Ready(room) = room.as_mut().poll(cx) else {
@@ -151,6 +182,15 @@ impl<'a, H: Borrow<Arc<Core>> + Clone + Send + 'a> Acquiring<'a, H> {
         let was_sent = !matches!(this.stage, Stage::NeedsRoom(_));
         let place = core.topology.shard(*this.shard)?;
         Poll::Ready(Err(out_of_time(place, this.request, was_sent)))
+    }
+}
+
+/// Sends the try, if there is room for it.
+#[inline(always)]
+fn begun<'a>(core: &Core, place: &ShardPlace, request: &AcquireRequest, reserved: Reserved) -> Result<Stage<'a>> {
+    match room_now(place, &place.room, reserved) {
+        Some(room) => tried(core, place, request, room),
+        None => Ok(Stage::NeedsRoom(Box::pin(Arc::clone(&place.room).acquire_owned()))),
     }
 }
 

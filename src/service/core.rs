@@ -45,8 +45,8 @@ pub(crate) struct Core {
     router: RouterRef,
     /// The dispatch inside the users' layers, if there are any.
     pub(super) layered: Option<ClientService>,
-    /// A gauge that is shown for as long as the client lives.
-    _build_info: Level,
+    /// Gauges that are shown for as long as the client lives.
+    _shown: [Level; 2],
 }
 
 impl Core {
@@ -58,17 +58,18 @@ impl Core {
     ) -> Result<Arc<Self>> {
         let runtime = crate::runtime::current("a client", config.shard.connection.opens_sockets())?;
         let routes = Routes {
-            strategy: config.strategy.clone(),
+            placement: config.placement.clone(),
             shards: config.shards.len(),
             client: config.name.clone(),
         };
         // Before anything is started, because the recorder is a user's code.
-        let (build_info, metrics) = catch(|| measure(&config, &routes)).map_err(|panic| {
+        let (shown, metrics) = catch(|| measure(&config, &routes)).map_err(|panic| {
             Error::new(
                 ErrorKind::InvalidInput,
                 format!("the metrics recorder cannot be used: it panicked: {panic}"),
             )
         })?;
+        tell_of_transition(&config);
         let ending = Ending::default();
         let (router, topology) = router::start(&config, &ending)?;
         let shards = topology.shards.iter().map(|shard| shard.health.clone()).collect();
@@ -90,7 +91,7 @@ impl Core {
             ending,
             router,
             layered: wrap(core.clone()),
-            _build_info: build_info,
+            _shown: shown,
             config,
         }))
     }
@@ -162,14 +163,29 @@ pub(super) fn nobody_is_left() -> Error {
     )
 }
 
-/// Describes all metrics to the recorder. Returns a gauge of the build, and the metrics of requests if there is a
+/// Describes all metrics to the recorder. Returns gauges of the client, and the metrics of requests if there is a
 /// recorder.
-fn measure(config: &Config, routes: &Routes) -> (Level, Option<RequestMetrics>) {
+fn measure(config: &Config, routes: &Routes) -> ([Level; 2], Option<RequestMetrics>) {
     config.sink.describe_all();
+    let transitions = config.sink.gauge(&catalog::TRANSITIONS, &[]);
+    let mut transitions = Level::new(transitions);
+    transitions.show(usize::from(config.placement.previous_shards().is_some()));
     let build_info = build_info(&config.sink);
     let is_recorded = build_info.is_recorded();
     let metrics = is_recorded.then(|| RequestMetrics::new(&config.sink, routes.clone(), config.key_class.clone()));
-    (build_info, metrics)
+    ([build_info, transitions], metrics)
+}
+
+/// Says in the log that keys move.
+fn tell_of_transition(config: &Config) {
+    let Some(previous) = config.placement.previous_shards() else {
+        return;
+    };
+    let shards = config.placement.current_shards();
+    // The log is the user's code.
+    drop(catch(|| {
+        tracing::info!(shards, previous, "keys that move are taken on both of their shards")
+    }));
 }
 
 fn build_info(sink: &Sink) -> Level {
@@ -221,11 +237,18 @@ pub(crate) struct Explainer {
 
 impl Explain for &Explainer {
     fn explain(&self, subject: &RequestSummary, budget: Budget) -> Option<Error> {
-        let by_strategy = |name: &str| self.routes.strategy.shard(name, self.routes.shards).ok();
         let index = match &subject.about {
-            Scope::Key(key) => by_strategy(key.as_str())?,
+            Scope::Key(key) => {
+                let route = self.topology.route(key).ok()?;
+                let places = route.previous.into_iter().chain([route.place]);
+                let no_room = |place: &ShardPlace| no_room(place, subject.operation, budget);
+                return places
+                    .clone()
+                    .find_map(shard_is_away)
+                    .or_else(|| places.clone().find_map(no_room));
+            }
             Scope::Channel(channel) => {
-                let index = by_strategy(channel.as_str())?;
+                let index = self.routes.placement.emits_at(channel.as_str()).ok()?;
                 let error = self.emitters.last_error(index)?;
                 let place = self.topology.shards.get(index)?;
                 return Some(unavailable(index, &place.endpoint(), &error));

@@ -17,16 +17,18 @@ use tokio_util::sync::PollSemaphore;
 use tower::Service;
 
 use super::acquiring::Acquiring;
+use super::acquiring::moving::{first_half, joined, second_half, while_held};
 use super::asking::{Reserved, acquire_message, ask, granted, lost, origin};
 use super::core::{Core, CoreRef, nobody_is_left, shard_is_away};
-use super::held::{Lease, QueuePlace};
+use super::held::{Lease, QueuePlace, Rest};
 use super::request::{AcquireRequest, Request, Response, SubscribeRequest};
+use crate::actor::topology::ShardPlace;
 use crate::clock::after;
 use crate::error::{Budget, Error, Result};
 use crate::lease::release::ReleaseAnswer;
 use crate::protocol::{Call, Channel, Group, Payload};
 use crate::shard::acquire::Patience;
-use crate::shard::held::Acquired;
+use crate::shard::held::{Acquired, HeldPlace};
 use crate::shard::input::Input;
 use crate::shard::progress::{Refusal, WaitsFor};
 use crate::shard::question::Question;
@@ -176,9 +178,34 @@ impl Service<Request> for Dispatch<Weak<Core>> {
 /// allow no more, the request waits for one.
 async fn enqueue(core: impl Borrow<Arc<Core>>, request: AcquireRequest) -> Result<Response> {
     let core = core.borrow();
-    let place = core.topology.route(&request.key)?;
+    let route = core.topology.route(&request.key)?;
+    let Some(from) = route.previous else {
+        return enqueue_at(core, route.place, &request).await;
+    };
+    let terms = core.config.renewal(request.renew_policy.as_ref())?;
+    match enqueue_at(core, from, &first_half(core, &request)).await? {
+        Response::Granted(previous) => {
+            let second = AcquireRequest {
+                holding: true,
+                ..request
+            };
+            let answer = while_held(&previous, enqueue_at(core, route.place, &second)).await?;
+            Ok(match answer {
+                Response::Queued(place) => Response::Queued(place.besides(Rest::Previous(previous, terms))),
+                other => joined(other, previous, terms),
+            })
+        }
+        Response::Queued(place) => {
+            let (ttl, policy) = (request.ttl, request.renew_policy);
+            Ok(Response::Queued(place.besides(Rest::Current { ttl, policy })))
+        }
+        other => Ok(other),
+    }
+}
+
+async fn enqueue_at(core: &Arc<Core>, place: &ShardPlace, request: &AcquireRequest) -> Result<Response> {
     let asked = ask(place, &place.waiting_room, None, |ask| {
-        let mut acquire = acquire_message(core, &request, ask)?;
+        let mut acquire = acquire_message(core, request, ask)?;
         acquire.progress.clone_from(&request.progress);
         place.tell(Input::Acquire(acquire, Patience::Enqueue))
     });
@@ -193,10 +220,43 @@ async fn enqueue(core: impl Borrow<Arc<Core>>, request: AcquireRequest) -> Resul
 
 async fn collect(core: impl Borrow<Arc<Core>>, queued: QueuePlace, wait: Duration) -> Result<Response> {
     let core = core.borrow();
-    let ticket = queued.into_inner();
-    let (target, key, enqueued) = (ticket.target, ticket.key.clone(), ticket.refusal);
-    let place = core.topology.route(&key)?;
     let until = after(Instant::now(), wait);
+    let (ticket, rest) = queued.into_parts();
+    let route = core.topology.route(&ticket.key)?;
+    match rest {
+        None => collect_at(core, route.place, ticket, wait, until).await,
+        Some(Rest::Previous(previous, terms)) => {
+            let answer = while_held(&previous, collect_at(core, route.place, ticket, wait, until)).await?;
+            Ok(joined(answer, previous, terms))
+        }
+        Some(Rest::Current { ttl, policy }) => {
+            let from = route.previous.unwrap_or(route.place);
+            let (target, key) = (ticket.target, ticket.key.clone());
+            match collect_at(core, from, ticket, wait, until).await? {
+                Response::Granted(previous) => {
+                    let request = AcquireRequest {
+                        wait,
+                        ttl,
+                        renew_policy: policy,
+                        ..AcquireRequest::new(target, key)
+                    };
+                    let until = (!wait.is_zero()).then_some(until);
+                    second_half(core, request, route.place.index, previous, until).await
+                }
+                other => Ok(other),
+            }
+        }
+    }
+}
+
+async fn collect_at(
+    core: &Arc<Core>,
+    place: &ShardPlace,
+    ticket: HeldPlace,
+    wait: Duration,
+    until: Instant,
+) -> Result<Response> {
+    let (target, key, enqueued) = (ticket.target, ticket.key.clone(), ticket.refusal);
     let not_its_turn = |refused: Refusal| refused.not_its_turn(target, &key, wait).at(&place.endpoint());
     let asked = ask(place, &place.ticket_room, None, |ask| {
         ticket.collect(until, ask);
@@ -224,11 +284,28 @@ async fn collect(core: impl Borrow<Arc<Core>>, queued: QueuePlace, wait: Duratio
 
 /// Sends the release, unless it was sent already.
 fn release<'a, C: CoreRef<'a>>(core: C::Held, lease: Lease) -> AnswerFuture<'a, C> {
-    let (key, answer) = lease.give_back();
-    let routed = core.borrow().topology.route(&key).map(|place| place.index);
-    match routed {
-        Ok(shard) => AnswerFuture::Release { core, shard, answer },
-        Err(error) => AnswerFuture::boxed(ready(Err(error))),
+    let (key, answer, previous) = lease.give_back();
+    let routed = core.borrow().topology.route(&key);
+    let (shard, from) = match routed {
+        Ok(route) => (route.place.index, route.previous.unwrap_or(route.place).index),
+        Err(error) => return AnswerFuture::boxed(ready(Err(error))),
+    };
+    match previous {
+        None => AnswerFuture::Release { core, shard, answer },
+        Some(previous) => AnswerFuture::boxed(async move {
+            let core = Arc::clone(core.borrow());
+            let current = released(&core, shard, answer).await;
+            let previous = released(&core, from, previous).await;
+            current.and(previous)
+        }),
+    }
+}
+
+/// How one half of a release went.
+async fn released(core: &Arc<Core>, shard: usize, answer: ReleaseAnswer) -> Result<Response> {
+    match answer.await {
+        Some(released) => released.map(|()| Response::Released),
+        None => lost(Arc::clone(core), shard).await,
     }
 }
 
@@ -259,7 +336,7 @@ async fn failback(core: impl Borrow<Arc<Core>>, shard: usize, reserved: Reserved
 
 async fn emit(core: impl Borrow<Arc<Core>>, channel: Channel, payload: Payload) -> Result<Response> {
     let core = core.borrow();
-    let shard = core.routes.strategy.shard(channel.as_str(), core.routes.shards)?;
+    let shard = core.routes.placement.emits_at(channel.as_str())?;
     let delivered = core.emitter(shard)?.emit(channel, payload).await?;
     Ok(Response::Delivered(delivered))
 }

@@ -7,12 +7,11 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::clock::Moment;
 use crate::error::{Error, ErrorKind, Result};
 use crate::lease::cell::{LeaseCell, LeaseState, LostReason};
+use crate::lease::policy::{RenewPolicy, RenewTerms};
 use crate::lease::release::ReleaseAnswer;
 use crate::shard::held::{HeldLease, HeldPlace};
 #[cfg(feature = "blocking")]
@@ -27,26 +26,59 @@ pub(crate) type Origin = Arc<dyn Any + Send + Sync>;
 ///
 /// [`LockGuard`](crate::LockGuard) and [`SemaphorePermit`](crate::SemaphorePermit) dereference to it. A lease keeps its
 /// client alive. Dropping it releases the lease in the background, from any thread, inside or outside of a runtime.
+///
+/// While a fleet changes its list of servers, a key that [moves](crate::ClientBuilder::previous_servers) is held on two
+/// shards, and a `Lease` stands for both halves: it is lost as soon as one half is lost, and both are released
+/// together. Its token is that of the current shard. It has no [`fence`](Self::fence) but
+/// [two](Self::transition_fences).
 pub struct Lease {
     held: HeldLease,
-    // Dropped after `held`, so that the release is sent before the client can end.
+    /// The half on the previous shard of a key that moves.
+    previous: Option<Box<HeldLease>>,
+    // Dropped last, so that the releases are sent before the client can end.
     client: Origin,
 }
 
 impl Lease {
     pub(crate) fn new(held: HeldLease, client: Origin) -> Self {
-        Self { held, client }
+        Self {
+            held,
+            previous: None,
+            client,
+        }
     }
 
-    /// Sends the release at once, unless it was sent already. The server's answer comes later.
-    pub(crate) fn give_back(self) -> (Key, ReleaseAnswer) {
+    /// Joins this lease and that of the previous shard. The previous half was renewed for as long as this one was
+    /// awaited; from now on it is renewed on the same terms.
+    pub(super) fn joined(mut self, previous: Self, terms: RenewTerms) -> Self {
+        let previous = previous.held;
+        match terms.max_hold {
+            _ if terms.never => previous.renew_for(Duration::ZERO),
+            Some(hold) => previous.renew_for(hold),
+            None => {}
+        }
+        // When one half is lost, the other ends with its TTL at the latest, as any lost lease does.
+        previous.end_with(&self.held);
+        self.held.end_with(&previous);
+        if previous.cell.was_contended() {
+            self.held.cell.note_contended();
+        }
+        self.previous = Some(Box::new(previous));
+        self
+    }
+
+    /// Sends the release at once, unless it was sent already. The server's answer comes later; for a key that moves
+    /// there are two.
+    pub(crate) fn give_back(self) -> (Key, ReleaseAnswer, Option<ReleaseAnswer>) {
         let key = self.held.cell.key.clone();
-        (key, self.held.release())
+        let current = self.held.release();
+        (key, current, self.previous.map(|previous| previous.release()))
     }
 
-    /// Returns the state of the lease.
-    pub(crate) fn cell(&self) -> &Arc<LeaseCell> {
-        &self.held.cell
+    /// Returns the state of the lease, or of both halves if its key moves.
+    pub(crate) fn cells(&self) -> impl Iterator<Item = &Arc<LeaseCell>> {
+        let previous = self.previous.as_deref();
+        [&self.held].into_iter().chain(previous).map(|held| &held.cell)
     }
 
     /// Returns the key.
@@ -70,6 +102,9 @@ impl Lease {
     /// Returns a number that grows with every grant of this key. Pass it to the resource that the lock protects, and
     /// let the resource refuse requests with a smaller number. `None` if the server is not known to make fences;
     /// servers do from release 2.1 on. See [`Fencing`].
+    ///
+    /// A key that [moves](crate::ClientBuilder::previous_servers) has no fence either, because two servers count for it
+    /// and their numbers cannot be compared. See [`transition_fences`](Self::transition_fences).
     ///
     /// By default, the first grant over a new connection may have no fence. Code that depends on fences must require
     /// them:
@@ -96,7 +131,25 @@ impl Lease {
     /// [`Fencing`]: crate::Fencing
     #[must_use]
     pub fn fence(&self) -> Option<Fence> {
-        self.held.cell.fence()
+        match self.previous {
+            None => self.held.cell.fence(),
+            Some(_) => None,
+        }
+    }
+
+    /// Returns the fences of both servers of a key that [moves](crate::ClientBuilder::previous_servers). `None` if the
+    /// key does not move, or if one of the servers is not known to make fences.
+    ///
+    /// Each of the two grows with every grant by its server. The resource that the lock protects keeps the greatest of
+    /// each, and refuses a request with a smaller number of either. Clients of the previous list have only the first
+    /// number, clients of the current list only the second.
+    /// [`docs/sharding.md`](https://docs.rs/crate/dflockd-client/latest/source/docs/sharding.md) has the rule for all of them.
+    #[must_use]
+    pub fn transition_fences(&self) -> Option<TransitionFences> {
+        Some(TransitionFences {
+            previous: self.previous.as_ref()?.cell.fence()?,
+            current: self.held.cell.fence()?,
+        })
     }
 
     /// Returns the [`fence`](Self::fence), or an error that says what is missing. With
@@ -104,8 +157,19 @@ impl Lease {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Unsupported`] if the server is not known to make fences.
+    /// [`ErrorKind::Unsupported`] if the server is not known to make fences, and for a key that
+    /// [moves](crate::ClientBuilder::previous_servers).
     pub fn require_fence(&self) -> Result<Fence> {
+        if self.previous.is_some() {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                format!(
+                    "{:?} moves from one shard to another, so that its lease has the fences of two servers, which cannot be compared: \
+                     see Lease::transition_fences",
+                    self.key()
+                ),
+            ));
+        }
         self.fence().ok_or_else(|| {
             Error::new(
                 ErrorKind::Unsupported,
@@ -121,7 +185,10 @@ impl Lease {
     /// Returns how long the server keeps the lease after each renewal.
     #[must_use]
     pub fn ttl(&self) -> Ttl {
-        self.held.cell.ttl
+        match &self.previous {
+            None => self.held.cell.ttl,
+            Some(previous) => self.held.cell.ttl.min(previous.cell.ttl),
+        }
     }
 
     /// Returns how long the lease is certainly held if nothing more is heard from the server; zero if it is lost or
@@ -129,42 +196,13 @@ impl Lease {
     #[must_use]
     pub fn remaining(&self) -> Duration {
         match self.state() {
-            LeaseState::Held | LeaseState::Suspect => self.held.cell.remaining(),
+            LeaseState::Held | LeaseState::Suspect => {
+                let previous = self.previous.as_ref().map(|previous| previous.cell.remaining());
+                let current = self.held.cell.remaining();
+                previous.map_or(current, |previous| previous.min(current))
+            }
             LeaseState::Lost(_) | LeaseState::Released => Duration::ZERO,
         }
-    }
-
-    /// The moment at which it is reported lost if nothing more is heard from the server: before time lets the server grant it to another
-    /// holder, by the [loss margin](crate::ClientBuilder::loss_margin). A renewal moves it on. Once the lease has expired it is the moment at
-    /// which it did, so that a holder who hears of it late knows how much of the margin is left.
-    ///
-    /// It tells of time only: a lease can be lost earlier for any other [reason](LostReason), and its server may have granted it to
-    /// another holder by then.
-    ///
-    /// ```
-    /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> Result<(), dflockd_client::Error> {
-    /// # let server = dflockd_client::server::Server::builder().port(0).start().await?;
-    /// use std::time::Duration;
-    ///
-    /// use dflockd_client::Client;
-    /// use dflockd_client::tokio::time::Instant;
-    ///
-    /// let margin = Duration::from_secs(5);
-    /// let client = Client::builder()
-    ///     .servers([server.local_addr().to_string()])
-    ///     .lease_ttl(Duration::from_secs(20))
-    ///     .loss_margin(margin)
-    ///     .build()?;
-    /// let guard = client.lock("orders/42")?.acquire().await?;
-    /// assert!(guard.held_until() <= Instant::now() + Duration::from_secs(15));
-    /// let cleaned_up_by = guard.held_until() + margin;
-    /// # Ok(())
-    /// # }
-    /// ```
-    #[must_use]
-    pub fn held_until(&self) -> Instant {
-        self.held.cell.ends_at(Moment::now())
     }
 
     /// Returns whether the lease is held, as far as the client can know. It reads the clock, so it is right even while
@@ -181,7 +219,11 @@ impl Lease {
     /// Returns what is known about the lease.
     #[must_use]
     pub fn state(&self) -> LeaseState {
-        self.held.cell.state()
+        let state = self.held.cell.state();
+        match &self.previous {
+            None => state,
+            Some(previous) => of_both(state, previous.cell.state()),
+        }
     }
 
     /// Returns whether another holder had the key when this lease was requested, so that the caller had to wait.
@@ -219,13 +261,22 @@ impl Lease {
     /// ```
     pub fn lost(&self) -> impl Future<Output = LostReason> + Send + 'static + use<> {
         let cell = Arc::clone(&self.held.cell);
-        async move { cell.lost().await }
+        let previous = self.previous.as_ref().map(|previous| Arc::clone(&previous.cell));
+        async move {
+            match previous {
+                None => cell.lost().await,
+                Some(previous) => Box::pin(lost_of_both(&cell, &previous)).await,
+            }
+        }
     }
 
     /// Returns a token that is cancelled when the lease is lost.
     #[must_use]
     pub fn cancellation_token(&self) -> CancellationToken {
-        self.held.cell.cancellation_token()
+        match &self.previous {
+            None => self.held.cell.cancellation_token(),
+            Some(previous) => self.held.cell.cancellation_token_with(&previous.cell),
+        }
     }
 
     /// Runs a future for as long as the lease is held.
@@ -252,8 +303,16 @@ impl Lease {
     pub async fn run<F: Future>(&self, future: F) -> Result<F::Output> {
         tokio::select! {
             biased;
-            reason = self.held.cell.lost() => Err(self.lost_because(reason)),
+            reason = self.is_lost() => Err(self.lost_because(reason)),
             output = future => Ok(output),
+        }
+    }
+
+    /// Resolves with the reason when the lease is lost.
+    async fn is_lost(&self) -> LostReason {
+        match &self.previous {
+            None => self.held.cell.lost().await,
+            Some(previous) => Box::pin(lost_of_both(&self.held.cell, &previous.cell)).await,
         }
     }
 
@@ -276,6 +335,9 @@ impl Lease {
     /// should await it.
     pub(super) fn begin_release(&mut self, waker: &Waker) {
         self.held.begin_release(Some(waker));
+        if let Some(previous) = &mut self.previous {
+            previous.begin_release(Some(waker));
+        }
     }
 
     pub(super) fn client(&self) -> Origin {
@@ -290,27 +352,91 @@ impl Lease {
 #[cfg(feature = "blocking")]
 impl Take for Lease {
     fn take(&mut self) -> Self {
-        Self::new(self.held.take(), Arc::clone(&self.client))
+        Self {
+            held: self.held.take(),
+            previous: self.previous.as_mut().map(|previous| Box::new(previous.take())),
+            client: Arc::clone(&self.client),
+        }
     }
 }
 
 /// Does not show the secret part of the token.
 impl fmt::Debug for Lease {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&*self.held.cell, f)
+        match &self.previous {
+            None => fmt::Debug::fmt(&*self.held.cell, f),
+            Some(previous) => f
+                .debug_struct("MovingLease")
+                .field("current", &*self.held.cell)
+                .field("previous", &*previous.cell)
+                .finish(),
+        }
     }
+}
+
+/// Returns the state of a lease from those of its halves.
+fn of_both(current: LeaseState, previous: LeaseState) -> LeaseState {
+    match (current, previous) {
+        (lost @ LeaseState::Lost(_), _) | (_, lost @ LeaseState::Lost(_)) => lost,
+        (LeaseState::Released, _) | (_, LeaseState::Released) => LeaseState::Released,
+        (LeaseState::Suspect, _) | (_, LeaseState::Suspect) => LeaseState::Suspect,
+        (LeaseState::Held, LeaseState::Held) => LeaseState::Held,
+    }
+}
+
+async fn lost_of_both(current: &LeaseCell, previous: &LeaseCell) -> LostReason {
+    tokio::select! {
+        biased;
+        reason = current.lost() => reason,
+        reason = previous.lost() => reason,
+    }
+}
+
+/// The fences of a key that [moves](crate::ClientBuilder::previous_servers) from one shard to another. See
+/// [`Lease::transition_fences`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct TransitionFences {
+    /// The fence of the shard that the key moves from. Clients of the previous list have it.
+    pub previous: Fence,
+    /// The fence of the shard that the key moves to. Clients of the current list have it.
+    pub current: Fence,
+}
+
+/// What belongs to a queue position besides the position, if its key moves.
+pub(crate) enum Rest {
+    /// The position is at the previous shard. The current shard is asked afterwards, on these terms.
+    Current {
+        ttl: Option<Ttl>,
+        policy: Option<RenewPolicy>,
+    },
+    /// The position is at the current shard. This lease is held on the previous one, and renewed on these terms once both
+    /// are held.
+    Previous(Lease, RenewTerms),
 }
 
 /// A queue position, as the service hands it out. The handles wrap it as [`Ticket`](crate::Ticket).
 pub struct QueuePlace {
     held: HeldPlace,
-    // Dropped after `held`, so that the position is given up before the client can end.
+    /// Set if the key moves.
+    rest: Option<Box<Rest>>,
+    // Dropped last, so that the position is given up before the client can end.
     client: Origin,
 }
 
 impl QueuePlace {
     pub(crate) fn new(held: HeldPlace, client: Origin) -> Self {
-        Self { held, client }
+        Self {
+            held,
+            rest: None,
+            client,
+        }
+    }
+
+    /// Adds what belongs to it besides.
+    pub(super) fn besides(mut self, rest: Rest) -> Self {
+        self.rest = Some(Box::new(rest));
+        self
     }
 
     /// Returns the key.
@@ -333,8 +459,8 @@ impl QueuePlace {
         &mut self.client
     }
 
-    pub(crate) fn into_inner(self) -> HeldPlace {
-        self.held
+    pub(crate) fn into_parts(self) -> (HeldPlace, Option<Rest>) {
+        (self.held, self.rest.map(|rest| *rest))
     }
 }
 
@@ -347,6 +473,10 @@ impl fmt::Debug for QueuePlace {
 #[cfg(feature = "blocking")]
 impl Take for QueuePlace {
     fn take(&mut self) -> Self {
-        Self::new(self.held.take(), Arc::clone(&self.client))
+        Self {
+            held: self.held.take(),
+            rest: self.rest.take(),
+            client: Arc::clone(&self.client),
+        }
     }
 }

@@ -21,7 +21,7 @@ mod user_layer;
 pub(crate) use self::core::Core;
 #[cfg(feature = "server")]
 pub(crate) use held::Origin;
-pub use held::{Lease, QueuePlace};
+pub use held::{Lease, QueuePlace, TransitionFences};
 pub(crate) use request::busy;
 pub use request::{AcquireRequest, Operation, Request, Response, SubscribeRequest};
 pub(crate) use stack::{ClientStack, collect, execute, for_client, release, start};

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::task::Waker;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -27,6 +28,8 @@ pub(crate) enum Acquired {
 pub(crate) trait FromHolder: Send + Sync {
     /// Releases a lease. `told` is `None` if the guard was dropped.
     fn release(&self, id: LeaseId, told: Option<ReleaseTold>);
+    /// Renews a lease for so long from now on, and then no more.
+    fn renew_for(&self, id: LeaseId, hold: Duration);
     /// Waits, until this instant, for the grant at a queue position.
     fn collect(&self, id: TicketId, until: Instant, ask: Ask<Acquired>);
     /// Gives up a queue position.
@@ -123,6 +126,19 @@ impl HeldLease {
             shard,
             stage: Stage::Held,
         }
+    }
+
+    /// Renews it for so long from now on, and then no more.
+    pub(crate) fn renew_for(&self, hold: Duration) {
+        self.shard.renew_for(self.id, hold);
+    }
+
+    /// Stops renewing it once the other is lost: it then ends with its TTL, or with its release.
+    pub(crate) fn end_with(&self, other: &Self) {
+        let (shard, id) = (Arc::clone(&self.shard), self.id);
+        other
+            .cell
+            .when_lost(Box::new(move || shard.renew_for(id, Duration::ZERO)));
     }
 
     /// Sends the release, unless it was sent already. [`release`](Self::release) still returns the outcome; the task

@@ -38,6 +38,8 @@ pub(crate) enum Input {
     FirstIsThere(Result<()>, Ask<Duration>),
     /// The holder releases a lease. `told` is `None` if the guard was dropped.
     Release { id: LeaseId, told: Option<ReleaseTold> },
+    /// A lease is renewed for so long from now on, and then no more.
+    RenewFor { id: LeaseId, hold: Duration },
     /// Something happened on a connection.
     Lane(LaneId, LaneEvent<Pending>),
     /// The time that [`ShardMachine::next_due`](super::ShardMachine::next_due) named has come.
@@ -122,6 +124,10 @@ impl Drop for Inputs {
 impl FromHolder for Mailbox {
     fn release(&self, id: LeaseId, told: Option<ReleaseTold>) {
         self.send(Input::Release { id, told });
+    }
+
+    fn renew_for(&self, id: LeaseId, hold: Duration) {
+        self.send(Input::RenewFor { id, hold });
     }
 
     fn collect(&self, id: TicketId, until: Instant, ask: Ask<Acquired>) {

@@ -332,6 +332,7 @@ impl ShardMachine {
             Input::Failback(ask) => self.failback(ask, turn),
             Input::FirstIsThere(outcome, ask) => self.first_is_there(outcome, ask, turn),
             Input::Release { id, told } => self.release(id, told, turn),
+            Input::RenewFor { id, hold } => self.leases.renew_for(id, hold, now),
             Input::Lane(lane, event) => self.lane_event(lane, event, turn),
             Input::Tick => self.tick(turn),
             Input::Shutdown(shutdown) => self.shut_down(shutdown, turn),

@@ -1,11 +1,13 @@
 //! Which server a key belongs to.
 
 mod checked;
+mod placement;
 mod rendezvous;
 
 use std::sync::Arc;
 
 pub(crate) use self::checked::CheckedStrategy;
+pub(crate) use self::placement::Placement;
 pub use self::rendezvous::rendezvous_hash_shard;
 
 /// Where a client connects unless it is told otherwise: one server on this machine, on the default port.

@@ -20,7 +20,7 @@ use crate::error::{Budget, Error, ErrorKind, Result};
 use crate::join::join_all;
 use crate::net::health::ShardHealth;
 use crate::protocol::{Channel, Group, Pattern, Payload, Signal};
-use crate::sharding::CheckedStrategy;
+use crate::sharding::Placement;
 
 /// Receives signals from one server, or from all shards of a client, merged.
 ///
@@ -62,7 +62,7 @@ pub struct SignalHandle {
 
 struct Shared {
     links: Vec<Link>,
-    strategy: CheckedStrategy,
+    placement: Placement,
     request_timeout: Duration,
     buffer: Arc<Buffer>,
 }
@@ -77,7 +77,7 @@ impl SignalConn {
             .collect::<Result<Vec<_>>>()?;
         let shared = Shared {
             links,
-            strategy: config.strategy.clone(),
+            placement: config.placement.clone(),
             request_timeout: config.request_timeout,
             buffer,
         };
@@ -301,7 +301,7 @@ impl SignalHandle {
     pub async fn emit(&self, channel: impl AsRef<str>, payload: impl AsRef<str>) -> Result<u64> {
         let channel = Channel::new(channel)?;
         let payload = Payload::new(&channel, payload)?;
-        let shard = self.shared.strategy.shard(channel.as_str(), self.shared.links.len())?;
+        let shard = self.shared.placement.emits_at(channel.as_str())?;
         let link = self.shared.links.get(shard);
         let link = link.ok_or_else(|| Error::invalid("shard index", shard, "there is no such shard"))?;
         self.in_time("a signal", link.emit(channel, payload)).await

@@ -199,6 +199,10 @@ pub(crate) const SIGNAL_GAPS: MetricFamily = MetricFamily::counter(
 );
 pub(crate) const SIGNAL_SUBSCRIPTIONS: MetricFamily =
     MetricFamily::gauge("dflockd_client_signal_subscriptions", "Subscriptions to signals.");
+pub(crate) const TRANSITIONS: MetricFamily = MetricFamily::gauge(
+    "dflockd_client_transitions",
+    "Clients that take keys which move on both of their shards.",
+);
 pub(crate) const BUILD_INFO: MetricFamily = MetricFamily::gauge(
     "dflockd_client_build_info",
     "1 for each client of the process, labelled with the version of this crate.",
@@ -235,6 +239,7 @@ pub(crate) const ALL: &[MetricFamily] = &[
     SIGNALS_DROPPED,
     SIGNAL_GAPS,
     SIGNAL_SUBSCRIPTIONS,
+    TRANSITIONS,
     BUILD_INFO,
 ];
 

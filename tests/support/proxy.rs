@@ -132,6 +132,12 @@ impl Proxy {
         self.change(|weather| weather.generation += 1);
     }
 
+    /// Ends all connections that are open, whenever it is called.
+    pub fn cutter(&self) -> impl Fn() + Send + Sync + 'static + use<> {
+        let weather = self.weather.clone();
+        move || weather.send_modify(|weather| weather.generation += 1)
+    }
+
     /// How many connections were made.
     pub fn accepted(&self) -> usize {
         self.accepted.load(Ordering::SeqCst)

@@ -12,7 +12,7 @@ use super::*;
 use crate::error::{BoxError, ErrorKind};
 use crate::service::request::AcquireRequest;
 use crate::service::routes::Routes;
-use crate::sharding::CheckedStrategy;
+use crate::sharding::{CheckedStrategy, Placement};
 use crate::telemetry::client_name::ClientName;
 use crate::telemetry::key_class::Classifier;
 use crate::telemetry::sink::Sink;
@@ -31,8 +31,9 @@ impl Scene {
     fn set(classifier: Option<Classifier>) -> Self {
         let recorder = DebuggingRecorder::new();
         let snapshotter = recorder.snapshotter();
+        let strategy = CheckedStrategy::new(|key: &str, _: usize| usize::from(key.starts_with('b')));
         let routes = Routes {
-            strategy: CheckedStrategy::new(|key: &str, _: usize| usize::from(key.starts_with('b'))),
+            placement: Placement::new(strategy, 2),
             shards: 2,
             client: ClientName::default(),
         };

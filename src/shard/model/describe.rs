@@ -18,6 +18,7 @@ pub(super) fn name_of(input: &Input) -> &'static str {
         Input::Failback(_) => "failback",
         Input::FirstIsThere(..) => "first is there",
         Input::Release { .. } => "release",
+        Input::RenewFor { .. } => "renew for",
         Input::Lane(_, LaneEvent::Up(_)) => "up",
         Input::Lane(_, LaneEvent::Failed(_)) => "failed",
         Input::Lane(_, LaneEvent::Report(_)) => "report",

@@ -31,7 +31,7 @@ pub(super) struct LeaseEntry {
 }
 
 /// The renewal terms of a lease that differ from the client's.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Terms {
     /// No renewal is sent from this instant on.
     pub(super) renew_until: Option<Stamp>,

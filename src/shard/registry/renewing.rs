@@ -1,9 +1,11 @@
 //! Renewals: the effect of their answers on a lease, and when the next one is due.
 
+use std::time::Duration;
+
 use tokio::time::Instant;
 
 use super::{Phase, Registry};
-use crate::clock::Moment;
+use crate::clock::{Moment, after};
 use crate::lease::cell::LostReason;
 use crate::lease::metrics::RenewalOutcome;
 use crate::shard::ids::{LaneId, LeaseId};
@@ -73,6 +75,16 @@ impl Registry {
             self.metrics.renewal(RenewalOutcome::PutOff);
             self.arm(id);
         }
+    }
+
+    /// Has a lease renewed for so long from now on, and then no more: it ends a TTL after its last renewal.
+    pub(crate) fn renew_for(&mut self, id: LeaseId, hold: Duration, now: Instant) {
+        let until = self.epoch.stamp(after(now, hold));
+        let Some(entry) = self.entry_mut(id).filter(|entry| entry.phase.is_held()) else {
+            return;
+        };
+        entry.terms.get_or_insert_default().renew_until = Some(until);
+        self.arm(id);
     }
 
     /// Brings the next renewal forward to now, unless the lease is not renewed. Returns whether to send it. If it

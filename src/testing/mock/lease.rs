@@ -163,6 +163,9 @@ impl FromHolder for Keeper {
         self.lease.given_back.send_replace(Some(how));
     }
 
+    /// It renews nothing.
+    fn renew_for(&self, _: LeaseId, _: Duration) {}
+
     /// It keeps no places.
     fn collect(&self, _: TicketId, _: Instant, _: Ask<Acquired>) {}
 

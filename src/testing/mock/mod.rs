@@ -294,7 +294,7 @@ impl MockService {
 
     /// A place is waited for.
     fn collect(&self, place: QueuePlace) -> Result<(HeldPlace, MockPlace)> {
-        let held = place.into_inner();
+        let (held, _) = place.into_parts();
         let known = self.0.script().places.get(&held.id()).cloned();
         let known = known.ok_or_else(|| {
             let message = format!("the place for {:?} is not one of this mock service", held.key);
@@ -332,7 +332,7 @@ impl Service<Request> for MockService {
         let mock = self.clone();
         Box::pin(async move {
             if let Request::Release(lease) = request {
-                let (_, answer) = lease.give_back();
+                let (_, answer, _) = lease.give_back();
                 return match answer.await {
                     Some(released) => released.map(|()| Response::Released),
                     None => Err(failed(ErrorKind::Unavailable)),

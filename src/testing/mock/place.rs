@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -61,6 +62,8 @@ struct Keeper {
 impl FromHolder for Keeper {
     /// It keeps no leases.
     fn release(&self, _: LeaseId, _: Option<ReleaseTold>) {}
+
+    fn renew_for(&self, _: LeaseId, _: Duration) {}
 
     /// It came to the dispatch of a client in place of the mock service.
     fn collect(&self, _: TicketId, _: Instant, ask: Ask<Acquired>) {

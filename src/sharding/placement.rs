@@ -1,0 +1,152 @@
+//! Which shards serve a key: one, or two while the fleet changes from one list of shards, or one strategy, to another.
+
+use std::sync::Arc;
+
+use super::CheckedStrategy;
+use crate::error::{Error, ErrorKind, Result};
+
+/// Which shards serve a key. The shards of the current list come first, in its order; those that only the previous list has come behind.
+#[derive(Clone, Debug)]
+pub(crate) struct Placement {
+    strategy: CheckedStrategy,
+    /// How many the current list has.
+    shards: usize,
+    previous: Option<Arc<Previous>>,
+}
+
+/// How keys were placed before.
+#[derive(Debug)]
+struct Previous {
+    strategy: CheckedStrategy,
+    /// Where each shard of the previous list stands now.
+    shards: Vec<usize>,
+}
+
+/// Where a key is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Placed {
+    /// Its shard in the current list.
+    pub(crate) shard: usize,
+    /// Its shard in the previous list, if that is another one: the key moves.
+    pub(crate) previous: Option<usize>,
+}
+
+impl Placement {
+    /// Keys are on `shards` shards, by a strategy.
+    pub(crate) fn new(strategy: CheckedStrategy, shards: usize) -> Self {
+        Self {
+            strategy,
+            shards,
+            previous: None,
+        }
+    }
+
+    /// The same, while other clients place keys as before: `shards` says where each shard of the previous list stands now.
+    pub(crate) fn after(mut self, strategy: CheckedStrategy, shards: Vec<usize>) -> Self {
+        self.previous = Some(Arc::new(Previous { strategy, shards }));
+        self
+    }
+
+    /// How many shards the previous list has, if keys may move.
+    pub(crate) fn previous_shards(&self) -> Option<usize> {
+        self.previous.as_ref().map(|previous| previous.shards.len())
+    }
+
+    /// How many shards the current list has.
+    pub(crate) fn current_shards(&self) -> usize {
+        self.shards
+    }
+
+    /// Where a key is.
+    #[inline]
+    pub(crate) fn place(&self, key: &str) -> Result<Placed> {
+        let shard = self.strategy.shard(key, self.shards)?;
+        let previous = match &self.previous {
+            None => None,
+            Some(previous) => Some(previous.shard(key)?).filter(|before| *before != shard),
+        };
+        Ok(Placed { shard, previous })
+    }
+
+    /// Where signals of a channel are emitted: in a transition, at a shard that both lists have, as clients of either listen there.
+    pub(crate) fn emits_at(&self, channel: &str) -> Result<usize> {
+        let placed = self.place(channel)?;
+        let (Some(previous), Some(before)) = (&self.previous, placed.previous) else {
+            return Ok(placed.shard);
+        };
+        if before < self.shards {
+            return Ok(before);
+        }
+        if previous.shards.contains(&placed.shard) {
+            return Ok(placed.shard);
+        }
+        let common = previous.shards.iter().copied().filter(|shard| *shard < self.shards);
+        common.min().ok_or_else(|| {
+            Error::new(
+                ErrorKind::Unsupported,
+                "signals cannot be emitted while keys move between two lists that have no shard in common: clients of the one list would \
+                 hear what those of the other do not; keep a shard of the previous list until the transition is over",
+            )
+        })
+    }
+}
+
+impl Previous {
+    fn shard(&self, key: &str) -> Result<usize> {
+        let index = self.strategy.shard(key, self.shards.len())?;
+        let shard = self.shards.get(index).copied();
+        shard.ok_or_else(|| Error::invalid("shard index", index, "there is no such shard"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The number before the first dot says the shard of the current list, that behind it the shard of the previous list.
+    fn placement(shards: usize, previous: Vec<usize>) -> Placement {
+        fn part(key: &str, part: usize) -> usize {
+            key.split('.').nth(part).and_then(|text| text.parse().ok()).unwrap_or(0)
+        }
+        let current = CheckedStrategy::new(|key: &str, _: usize| part(key, 0));
+        let before = CheckedStrategy::new(|key: &str, _: usize| part(key, 1));
+        Placement::new(current, shards).after(before, previous)
+    }
+
+    #[test]
+    fn a_key_moves_where_its_shards_are_two() {
+        // The previous list had the third, the first, and one that is gone.
+        let placement = placement(3, vec![2, 0, 3]);
+        for (key, shard, previous) in [
+            ("0.0", 0, Some(2)),
+            ("2.0", 2, None),
+            ("0.1", 0, None),
+            ("1.2", 1, Some(3)),
+            ("0.2", 0, Some(3)),
+        ] {
+            assert_eq!(placement.place(key).unwrap(), Placed { shard, previous }, "{key}");
+        }
+        assert!(placement.place("3.0").is_err() && placement.place("0.3").is_err());
+        let alone = Placement::new(CheckedStrategy::default(), 4).place("my-key").unwrap();
+        assert_eq!((alone.shard, alone.previous), (3_605_215_937 % 4, None));
+    }
+
+    #[test]
+    fn signals_are_emitted_where_clients_of_both_lists_listen() {
+        let grows = placement(3, vec![0, 1]);
+        assert_eq!(
+            grows.emits_at("2.1").unwrap(),
+            1,
+            "the new one hears nothing of the clients before"
+        );
+        assert_eq!(grows.emits_at("1.1").unwrap(), 1);
+        let shrinks = placement(2, vec![0, 1, 2]);
+        assert_eq!(shrinks.emits_at("1.2").unwrap(), 1);
+        let swaps = placement(2, vec![0, 2]);
+        assert_eq!(swaps.emits_at("1.1").unwrap(), 0, "neither has both");
+        let apart = placement(1, vec![1]);
+        let error = apart.emits_at("0.0").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unsupported);
+        assert!(error.to_string().contains("no shard in common"), "{error}");
+    }
+}

@@ -1,0 +1,133 @@
+//! Three servers, and the three generations of a fleet that grows from two of them to all.
+#![allow(unreachable_pub)]
+
+use std::time::Duration;
+
+use dflockd_client::server::Server;
+use dflockd_client::{Client, ClientBuilder};
+use tokio::time::Instant;
+
+use crate::support::proxy::Proxy;
+use crate::support::until;
+
+/// Moves from shard 0 to shard 2, which is new.
+pub const MOVES: &str = "02/key";
+/// Moves from shard 1 to shard 0, as keys do where the strategy changes, too.
+pub const MOVES_BACK: &str = "10/key";
+/// Stays on shard 1.
+pub const STAYS: &str = "11/key";
+
+pub struct Fleet {
+    pub servers: Vec<Server>,
+    pub proxies: Vec<Proxy>,
+    pub start: Instant,
+}
+
+/// The shards of a key are the two digits that it begins with: that of the previous list, and that of the current one.
+fn digit(key: &str, place: usize) -> usize {
+    usize::from(key.as_bytes()[place] - b'0')
+}
+
+pub fn before(key: &str, _: usize) -> usize {
+    digit(key, 0)
+}
+
+pub fn now(key: &str, _: usize) -> usize {
+    digit(key, 1)
+}
+
+impl Fleet {
+    pub async fn set() -> Self {
+        Self::set_of("2.1.1").await
+    }
+
+    pub async fn set_of(release: &str) -> Self {
+        let start = Instant::now();
+        let (mut servers, mut proxies) = (Vec::new(), Vec::new());
+        for _ in 0..3 {
+            let server = Server::builder().release(release).unwrap().record_events(true).port(0);
+            let server = server
+                .lease_sweep_interval(Duration::from_millis(50))
+                .start()
+                .await
+                .unwrap();
+            proxies.push(Proxy::start(&server.local_addr().to_string()).await);
+            servers.push(server);
+        }
+        Self {
+            servers,
+            proxies,
+            start,
+        }
+    }
+
+    fn addresses(&self, shards: usize) -> Vec<String> {
+        self.proxies[..shards]
+            .iter()
+            .map(|proxy| proxy.address.clone())
+            .collect()
+    }
+
+    /// Cuts all connections to one of the servers.
+    pub fn cutter(&self) -> impl Fn(usize) + Send + 'static + use<> {
+        let cutters: Vec<_> = self.proxies.iter().map(Proxy::cutter).collect();
+        move |server| cutters[server]()
+    }
+
+    /// Of clients that know the previous list alone.
+    pub fn old(&self) -> ClientBuilder {
+        Client::builder().servers(self.addresses(2)).sharding_strategy(before)
+    }
+
+    /// Of clients in the transition.
+    pub fn both(&self) -> ClientBuilder {
+        self.new_ones()
+            .previous_servers(self.addresses(2))
+            .previous_sharding_strategy(before)
+    }
+
+    /// Of clients in the transition back.
+    pub fn both_to_shrink(&self) -> ClientBuilder {
+        self.old()
+            .previous_servers(self.addresses(3))
+            .previous_sharding_strategy(now)
+    }
+
+    /// Of clients that know the current list alone.
+    pub fn new_ones(&self) -> ClientBuilder {
+        Client::builder().servers(self.addresses(3)).sharding_strategy(now)
+    }
+
+    /// A client of each generation.
+    pub async fn clients(&self) -> [Client; 3] {
+        [
+            self.old().connect().await.unwrap(),
+            self.both().connect().await.unwrap(),
+            self.new_ones().connect().await.unwrap(),
+        ]
+    }
+
+    /// How many hold and how many wait on a server, of all its keys.
+    pub fn load(&self, server: usize) -> (usize, usize) {
+        let stats = self.servers[server].stats();
+        let locks = stats.locks.iter().map(|lock| (1, lock.waiters));
+        let slots = stats.semaphores.iter().map(|slots| (slots.holders, slots.waiters));
+        locks.chain(slots).fold((0, 0), |(held, waiters), (more, waiting)| {
+            (
+                held + usize::try_from(more).unwrap(),
+                waiters + usize::try_from(waiting).unwrap(),
+            )
+        })
+    }
+
+    pub async fn until_load(&self, loads: [(usize, usize); 3]) {
+        until(&format!("holders and waiters are {loads:?}"), || {
+            [0, 1, 2].map(|server| self.load(server)) == loads
+        })
+        .await;
+    }
+
+    pub async fn until_free(&self) {
+        self.until_load([(0, 0); 3]).await;
+    }
+}
