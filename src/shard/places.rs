@@ -73,22 +73,18 @@ impl TakenPlace {
 
     /// Creates a queue position that no caller wants, to be given up over a connection that presents its session's
     /// name.
-    pub(super) fn to_give_up(target: Target, key: Key, rejoined: u32, now: Moment) -> Self {
+    pub(super) fn to_give_up(target: Target, key: Key, now: Moment) -> Self {
         Self {
             lane: None,
             next: AfterRejoin::GiveUp,
             abandoned: None,
-            rejoined,
+            rejoined: 0,
             target,
             key,
             ttl: None,
             policy: RenewTerms::default(),
             enqueued_at: now,
         }
-    }
-
-    pub(super) fn rejoined(&self) -> u32 {
-        self.rejoined
     }
 
     pub(super) fn enqueued_at(&self) -> Moment {

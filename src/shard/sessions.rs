@@ -24,6 +24,11 @@ use crate::error::{Error, ErrorKind};
 use crate::protocol::{Response, StableRef};
 use crate::types::{Key, Target};
 
+/// How often a session asks over one connection to give a queue position up. A server needs four requests at most: the first `w` after an `e`
+/// that reclaimed a position ends nothing, a session that was presented twice may have two positions, and the last
+/// answer is that there is none.
+pub(super) const MOST_GIVE_UPS: u32 = 8;
+
 impl ShardMachine {
     // Tickets.
 
@@ -50,7 +55,7 @@ impl ShardMachine {
     pub(super) fn give_up(&mut self, id: TicketId, turn: &mut Turn<'_>) {
         if let Some(Use::On(lane, place)) = self.places.give_up(id) {
             self.leave_ticket(lane, turn.now);
-            let give_up = Pending::GiveUp(place.target, place.key.clone(), place.rejoined());
+            let give_up = Pending::GiveUp(place.target, place.key.clone(), 1);
             self.send_on(lane, give_up, turn);
         }
     }
@@ -151,23 +156,16 @@ impl ShardMachine {
     /// connection that owns it.
     pub(super) fn end_place(&mut self, lane: LaneId, target: Target, key: Key, turn: &mut Turn<'_>) {
         if self.is_in_a_session(lane) {
-            self.send_on(lane, Pending::GiveUp(target, key, 0), turn);
+            self.send_on(lane, Pending::GiveUp(target, key, 1), turn);
         }
     }
 
     /// Gives up a position again, until the server knows of none. A member may answer `timeout` without ending the
     /// position: if the `w` came after an `e` that reclaimed a position whose ticket was dropped meanwhile, or if the
     /// member has ceased to lead.
-    pub(super) fn end_place_again(
-        &mut self,
-        lane: LaneId,
-        target: Target,
-        key: Key,
-        mut times: u32,
-        turn: &mut Turn<'_>,
-    ) {
-        if self.is_in_a_session(lane) && self.count_redirect(&mut times) {
-            self.send_on(lane, Pending::GiveUp(target, key, times), turn);
+    pub(super) fn end_place_again(&mut self, lane: LaneId, target: Target, key: Key, times: u32, turn: &mut Turn<'_>) {
+        if self.is_in_a_session(lane) && times < MOST_GIVE_UPS {
+            self.send_on(lane, Pending::GiveUp(target, key, times + 1), turn);
         }
     }
 
@@ -239,7 +237,7 @@ impl ShardMachine {
                 }
             },
             // Without a limit: no caller waits for it, and the server would keep the position.
-            Pending::GiveUp(target, key, times) => Some(self.errand(target, key, times, session?, turn.now)),
+            Pending::GiveUp(target, key, _) => Some(self.giving_up(target, key, session?, turn.now)),
             Pending::Rejoin(id, before) if goes_on => Some(Wait::Rejoin(id, session.unwrap_or(before))),
             Pending::Rejoin(id, before) => self.instead_of(id, session.unwrap_or(before), refusal, turn),
             other => {
@@ -322,12 +320,7 @@ impl ShardMachine {
     /// finds the position or the grant there. It is not preceded by an `e`: if there is no position, an `e` would take
     /// a new one; and if there is one, the first `w` after an `e` would not end it.
     pub(super) fn giving_up(&mut self, target: Target, key: Key, session: StableRef, now: Instant) -> Wait {
-        self.errand(target, key, 0, session, now)
-    }
-
-    /// As `giving_up`, after `times` earlier requests.
-    pub(super) fn errand(&mut self, target: Target, key: Key, times: u32, session: StableRef, now: Instant) -> Wait {
-        let place = TakenPlace::to_give_up(target, key, times, self.leases.moment(now));
+        let place = TakenPlace::to_give_up(target, key, self.leases.moment(now));
         Wait::Rejoin(self.places.insert(place), session)
     }
 

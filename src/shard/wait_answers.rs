@@ -219,7 +219,7 @@ impl ShardMachine {
     /// tickets: it gives up the position at once.
     fn give_ticket(&mut self, acquire: Box<Acquire>, enqueued_at: Moment, from: LaneId, turn: &mut Turn<'_>) {
         if self.is_closing() {
-            let give_up = Pending::GiveUp(acquire.target, acquire.key.clone(), acquire.redirects);
+            let give_up = Pending::GiveUp(acquire.target, acquire.key.clone(), 1);
             self.send_on(from, give_up, turn);
             return turn.tell(acquire.ask, Err(shut_down()));
         }

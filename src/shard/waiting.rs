@@ -211,7 +211,7 @@ impl ShardMachine {
                 Pending::Enqueue(acquire)
             }
             Wait::Rejoin(ticket, session) => match self.places.take_to_give_up(ticket) {
-                Some(place) => Pending::GiveUp(place.target, place.key.clone(), place.rejoined()),
+                Some(place) => Pending::GiveUp(place.target, place.key.clone(), 1),
                 None => Pending::Rejoin(ticket, session),
             },
             Wait::Caller(..) | Wait::Resume(_) => return self.waits.ended(&key, Occupant::Ticket, turn.now),
@@ -225,12 +225,12 @@ impl ShardMachine {
         let wait = match self.connections.send(lane, request, pending, turn) {
             Some(Pending::Enqueue(acquire)) => Wait::Ticket(acquire),
             Some(Pending::Rejoin(ticket, session)) => Wait::Rejoin(ticket, session),
-            Some(Pending::GiveUp(target, key, times)) => {
+            Some(Pending::GiveUp(target, key, _)) => {
                 let connection = self.connections.get(lane);
                 let Some(session) = connection.and_then(|connection| connection.session.clone()) else {
                     return;
                 };
-                self.errand(target, key, times, session, turn.now)
+                self.giving_up(target, key, session, turn.now)
             }
             _ => return,
         };

@@ -1,6 +1,7 @@
 //! Queue positions of waits whose time is over, or whose callers are gone.
 
 use super::*;
+use crate::shard::sessions::MOST_GIVE_UPS;
 
 /// Lets the time of a caller pass; the answer to its wait says that the key is held.
 fn time_is_over(bench: &mut Bench, lane: LaneId, kind: RequestKind, caller: &mut Caller) {
@@ -101,4 +102,37 @@ fn a_place_is_given_up_until_a_leader_has_answered() {
         lane = reopened(&mut bench).0;
     }
     bench.sent_on(lane, RequestKind::GiveUp);
+}
+
+#[test]
+fn a_place_that_was_reclaimed_often_is_given_up_like_any_other() {
+    for times in 0..=2 {
+        let mut bench = Bench::cluster(|_| {});
+        let (mut lane, caller) = collects(&mut bench, SECOND);
+        for _ in 0..times {
+            bench.cut_unanswered(lane, RequestKind::Collect);
+            lane = goes_on(&mut bench);
+            bench.answer_to(lane, RequestKind::Rejoin, Response::Queued);
+        }
+        bench.cut_unanswered(lane, RequestKind::Collect);
+        lane = goes_on(&mut bench);
+        drop(caller);
+        bench.answer_to(lane, RequestKind::Rejoin, Response::Queued);
+        // The first `w` after an `e` that reclaims a position does not end it.
+        bench.answer_to(lane, RequestKind::GiveUp, Response::TimedOut);
+        bench.answer_to(lane, RequestKind::GiveUp, Response::TimedOut);
+        bench.answer_to(lane, RequestKind::GiveUp, Response::Refused(Status::NotEnqueued));
+        assert!(!bench.has_sent(RequestKind::GiveUp), "reclaimed {times} times");
+    }
+}
+
+#[test]
+fn a_member_that_never_knows_of_a_place_less_is_not_asked_forever() {
+    let mut bench = Bench::cluster(|_| {});
+    let (lane, mut caller) = waits(&mut bench, "k");
+    time_is_over(&mut bench, lane, RequestKind::Wait, &mut caller);
+    for _ in 0..MOST_GIVE_UPS {
+        bench.answer_to(lane, RequestKind::GiveUp, Response::TimedOut);
+    }
+    assert!(!bench.has_sent(RequestKind::GiveUp));
 }
