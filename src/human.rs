@@ -99,28 +99,45 @@ pub(crate) fn write_duration(duration: Duration) -> String {
     format!("{duration:?}").replace('µ', "u")
 }
 
-/// Serializes an optional duration as the text that [`write_duration`] gives.
-pub(crate) mod optional_as_text {
+/// Serializes a duration as the text that [`write_duration`] gives.
+pub(crate) mod as_text {
     use std::time::Duration;
 
-    use serde::de::Error as _;
     use serde::{Deserialize, Deserializer, Serializer};
 
     use super::{DURATION_FORM, read_duration, write_duration};
 
+    pub(crate) fn serialize<S: Serializer>(duration: &Duration, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&write_duration(*duration))
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+        read(&String::deserialize(from)?)
+    }
+
+    pub(super) fn read<E: serde::de::Error>(text: &str) -> Result<Duration, E> {
+        read_duration(text).ok_or_else(|| E::custom(format!("{text:?} is not acceptable: write {DURATION_FORM}")))
+    }
+}
+
+/// The same for one that may be missing.
+pub(crate) mod optional_as_text {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    use super::as_text;
+
     pub(crate) fn serialize<S: Serializer>(duration: &Option<Duration>, to: S) -> Result<S::Ok, S::Error> {
         match duration {
-            Some(duration) => to.serialize_str(&write_duration(*duration)),
+            Some(duration) => as_text::serialize(duration, to),
             None => to.serialize_none(),
         }
     }
 
     pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
-        let Some(text) = Option::<String>::deserialize(from)? else {
-            return Ok(None);
-        };
-        let refuse = || D::Error::custom(format!("{text:?} is not acceptable: write {DURATION_FORM}"));
-        read_duration(&text).map(Some).ok_or_else(refuse)
+        let text = Option::<String>::deserialize(from)?;
+        text.map(|text| as_text::read(&text)).transpose()
     }
 }
 

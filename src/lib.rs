@@ -182,8 +182,8 @@ pub use net::fencing::Fencing;
 pub use net::health::{ConnectionState, ShardHealth};
 pub use protocol::{Channel, Group, Pattern, Payload, Signal};
 pub use service::{
-    AcquireRequest, ClientService, Lease, Operation, QueuePlace, Request, Response, SubscribeRequest, Timeout,
-    TimeoutFuture, TimeoutLayer, TransitionFences,
+    AcquireRequest, ClientService, Lease, Operation, QueuePlace, Request, Response, RetryPolicy, SubscribeRequest,
+    Timeout, TimeoutFuture, TimeoutLayer, TransitionFences,
 };
 pub use shard::input::ShutdownReport;
 pub use sharding::{DEFAULT_SERVERS, ShardingStrategy, rendezvous_hash_shard, stable_hash_shard};

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use metrics::Recorder;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tower::retry::RetryLayer;
 use tower::{Layer, Service};
 use zeroize::Zeroizing;
 
@@ -21,7 +22,7 @@ use crate::net::connector::Connector;
 use crate::net::endpoint::Endpoint;
 use crate::net::fencing::Fencing;
 use crate::net::reach::Way;
-use crate::service::{ClientService, Request, Response, UserLayer};
+use crate::service::{ClientService, Request, Response, RetryPolicy, UserLayer};
 #[cfg(feature = "server")]
 use crate::shard::started::StartedShards;
 use crate::sharding::{CheckedStrategy, ShardingStrategy};
@@ -36,6 +37,7 @@ use crate::types::Key;
 pub struct ClientBuilder {
     options: ClientOptions,
     supplied: Supplied,
+    retry: Option<RetryPolicy>,
     layers: Vec<UserLayer>,
     /// Inside of all the others: what a test puts in place of the servers.
     innermost: Option<UserLayer>,
@@ -480,6 +482,20 @@ impl ClientBuilder {
         self
     }
 
+    /// Makes requests again after errors that [pass by themselves](Error::is_retryable), as [`RetryPolicy`] says. It is a layer outside of all
+    /// that [`layer`](Self::layer) adds, whenever it is said, and inside of the client's spans, metrics and timeout: those see one request.
+    /// Default: nothing is made again.
+    ///
+    /// ```
+    /// use dflockd_client::{Client, RetryPolicy};
+    ///
+    /// let builder = Client::builder().retry(RetryPolicy::default());
+    /// ```
+    pub fn retry(mut self, policy: RetryPolicy) -> Self {
+        self.retry = Some(policy);
+        self
+    }
+
     /// Where this client's metrics go. Default: the recorder that is installed for the process, which must be there when the
     /// client is built (what is registered before is recorded nowhere).
     ///
@@ -576,7 +592,10 @@ impl ClientBuilder {
     /// without a runtime, or on one without timers or sockets (with a [connector](Self::connector) timers are enough), and for a
     /// metrics recorder that panics.
     pub fn build(self) -> Result<Client> {
-        let layers: Vec<UserLayer> = self.layers.into_iter().chain(self.innermost).collect();
+        let (survives, timeout) = (self.options.survives_disconnect, self.options.request_timeout);
+        let retry = self.retry.map(|policy| policy.of_client(survives, timeout));
+        let retry = retry.map(|policy| UserLayer::new(RetryLayer::new(policy)));
+        let layers: Vec<UserLayer> = retry.into_iter().chain(self.layers).chain(self.innermost).collect();
         let core = crate::service::start(self.options.check(self.supplied)?, &layers)?;
         Ok(Client::of(core))
     }
@@ -633,6 +652,7 @@ impl fmt::Debug for ClientBuilder {
             .field("metrics_recorder", &self.supplied.sink.is_own())
             .field("key_class", &self.supplied.key_class.is_some())
             .field("callbacks", &self.supplied.callbacks.len())
+            .field("retry", &self.retry)
             .field("layers", &self.layers.len())
             .finish()
     }

@@ -122,7 +122,7 @@ impl ReconnectPolicy {
 }
 
 /// Returns a pause between half of `bound` and `bound`. `random` is in [0, 1).
-fn below(bound: Duration, random: f64) -> Duration {
+pub(crate) fn below(bound: Duration, random: f64) -> Duration {
     bound - (bound / 2).mul_f64(random)
 }
 

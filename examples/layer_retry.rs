@@ -1,0 +1,67 @@
+//! Making requests again that may succeed later: the client's own policy, and tower's `RetryLayer` with one of yours.
+//!
+//!     cargo run --example layer_retry
+//!
+//! A server that knows as many keys as it may refuses a further one until it has forgotten a free one. Nothing is held after an error, so asking
+//! again takes no second grant. What is held by another is waited for anyway, without any policy.
+
+use std::error::Error as StdError;
+use std::future::{Ready, ready};
+use std::time::{Duration, Instant};
+
+use dflockd_client::server::Server;
+use dflockd_client::{Client, Error, Request, Response, RetryPolicy};
+use tower::retry::{Policy, RetryLayer};
+
+/// Asks again at once, so often, and only for tries: a policy of one's own.
+#[derive(Clone)]
+struct TriesAgain(u32);
+
+impl Policy<Request, Response, Error> for TriesAgain {
+    type Future = Ready<()>;
+
+    fn retry(&mut self, request: &mut Request, result: &mut Result<Response, Error>) -> Option<Ready<()>> {
+        let error = result.as_ref().err().filter(|error| error.is_retryable())?;
+        self.0 = self.0.checked_sub(1)?;
+        println!("  {}: {error}; again", request.operation());
+        Some(ready(()))
+    }
+
+    /// The copy that may be asked for later. Some requests have none: see `Request::try_clone`.
+    fn clone_request(&mut self, request: &Request) -> Option<Request> {
+        request.wait().is_zero().then(|| request.try_clone()).flatten()
+    }
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn StdError>> {
+    let server = Server::builder()
+        .port(0)
+        .max_locks(1)
+        .gc_interval(Duration::from_millis(20))
+        .gc_max_idle(Duration::from_millis(200))
+        .start()
+        .await?;
+    let builder = Client::builder().servers([server.local_addr().to_string()]);
+
+    println!("a policy of the client:");
+    let policy = RetryPolicy::default().max_attempts(10);
+    println!("  {policy}");
+    let client = builder.clone().retry(policy).connect().await?;
+    client.lock("first")?.acquire().await?.release().await?;
+    let asked = Instant::now();
+    let guard = client.lock("second")?.acquire().await?;
+    println!(
+        "  granted when the server had forgotten the first, after {:.1?}",
+        asked.elapsed()
+    );
+
+    println!("a policy of one's own in tower's RetryLayer:");
+    let impatient = builder.layer(RetryLayer::new(TriesAgain(2))).connect().await?;
+    match impatient.lock("third")?.try_acquire().await {
+        Err(error) => println!("  given up: {error}"),
+        Ok(granted) => return Err(format!("there was no room for it: {granted:?}").into()),
+    }
+    guard.release().await?;
+    Ok(())
+}

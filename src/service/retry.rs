@@ -1,0 +1,355 @@
+//! Trying again what may succeed later.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::time::{Instant, Sleep, sleep};
+use tower::retry::Policy;
+
+use super::request::{Operation, Request, Response};
+use crate::error::{Error, ErrorKind, Result};
+use crate::human::{as_text, human, optional_as_text};
+use crate::net::backoff::below;
+
+/// Which requests are made again after an error, when, and how often.
+///
+/// It is for errors that say [`is_retryable`](Error::is_retryable): a server that is full, shuts down or does not lead, a connection that was
+/// lost. A client [takes one](crate::ClientBuilder::retry) for all its requests, those of the handles included; and it is a
+/// [`Policy`] of tower, for a [`RetryLayer`](tower::retry::RetryLayer) among other layers, or around a [`Client`](crate::Client) that is used as a service.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), dflockd_client::Error> {
+/// # let server = dflockd_client::server::Server::builder().port(0).start().await?;
+/// # let address = server.local_addr().to_string();
+/// use std::time::Duration;
+///
+/// use dflockd_client::{Client, RetryPolicy};
+///
+/// let policy = RetryPolicy::default()
+///     .max_attempts(10)
+///     .pauses(Duration::from_millis(20), Duration::from_secs(1));
+/// let client = Client::builder().servers([address]).retry(policy).connect().await?;
+/// # client.lock("orders/42")?.acquire().await?.release().await
+/// # }
+/// ```
+///
+/// **The time of a request stays what it is.** An acquire that may wait for ten seconds waits for ten seconds in all, pauses and further
+/// attempts included: each attempt has what is left. None is made when nothing would be left, so a key that is held for all of that time is
+/// [`Timeout`](ErrorKind::Timeout) as without a policy. Requests that do not wait, such as a try, are bounded by the
+/// [request timeout](crate::ClientBuilder::request_timeout), and by [`max_elapsed`](Self::max_elapsed).
+///
+/// **What is made again**: acquires, tries and enqueues, of which nothing is held after an error; `stats`, barriers and subscriptions.
+///
+/// **What is not**, because it could do harm or cannot be asked for twice: releases, which go on by themselves; waits at a place in a
+/// queue, which is gone after an error; a signal, which may have been delivered; a failback, which all clients make at the same time. And where
+/// [leases survive their connection](Self::survives_disconnect): what was lost with its connection.
+///
+/// It is serialized as a map of `max_attempts`, `max_elapsed`, `first_pause`, `longest_pause` and `survives_disconnect`, where
+/// durations are texts with units. What is not said has its default.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RetryPolicy {
+    max_attempts: u32,
+    #[serde(with = "optional_as_text", skip_serializing_if = "Option::is_none")]
+    max_elapsed: Option<Duration>,
+    #[serde(with = "as_text")]
+    first_pause: Duration,
+    #[serde(with = "as_text")]
+    longest_pause: Duration,
+    survives_disconnect: bool,
+    /// For requests that do not wait, where the client says so.
+    #[serde(skip)]
+    request_timeout: Option<Duration>,
+    /// Of the request that this clone is for.
+    #[serde(skip)]
+    call: Option<Call>,
+}
+
+/// What is known of a request under way.
+#[derive(Clone, Copy, PartialEq)]
+struct Call {
+    began: Instant,
+    /// For how long it may wait in all.
+    wait: Duration,
+    attempts: u32,
+}
+
+/// Five attempts, with pauses of 50 to 100 ms at first, doubling up to 2.5 to 5 s.
+impl Default for RetryPolicy {
+    fn default() -> Self {
+        Self {
+            max_attempts: 5,
+            max_elapsed: None,
+            first_pause: Duration::from_millis(50),
+            longest_pause: Duration::from_secs(5),
+            survives_disconnect: false,
+            request_timeout: None,
+            call: None,
+        }
+    }
+}
+
+impl RetryPolicy {
+    /// How often a request is made at most, the first time included. 0 counts as 1: nothing is made again. Default: 5.
+    #[must_use]
+    pub fn max_attempts(mut self, attempts: u32) -> Self {
+        self.max_attempts = attempts;
+        self
+    }
+
+    /// No attempt begins later than this after the first. Default: no such bound, but that of the request itself.
+    #[must_use]
+    pub fn max_elapsed(mut self, elapsed: Duration) -> Self {
+        self.max_elapsed = Some(elapsed);
+        self
+    }
+
+    /// The pauses between attempts. The first lasts from `first` to twice that, each further one twice as long, until the longest: those take
+    /// half of `longest` to all of it. Where in its range a pause lies is random. A `longest` below `first` counts as `first`. Default: 50 ms and
+    /// 5 s.
+    #[must_use]
+    pub fn pauses(mut self, first: Duration, longest: Duration) -> Self {
+        (self.first_pause, self.longest_pause) = (first, longest);
+        self
+    }
+
+    /// Whether the servers let leases live on when the connection ends over which they were acquired. An acquire whose connection was lost
+    /// ([`Disconnected`](ErrorKind::Disconnected)) may have been granted then, and its grant, which nobody knows, lasts until its TTL is over:
+    /// so it is not made again, or a semaphore could run out of slots. Default: false. For [`ClientBuilder::retry`](crate::ClientBuilder::retry)
+    /// it need not be said: the client knows.
+    #[must_use]
+    pub fn survives_disconnect(mut self, survives: bool) -> Self {
+        self.survives_disconnect = survives;
+        self
+    }
+
+    /// The same for a client: what it knows of its servers counts.
+    pub(crate) fn of_client(mut self, survives_disconnect: bool, request_timeout: Duration) -> Self {
+        self.survives_disconnect |= survives_disconnect;
+        self.request_timeout = Some(request_timeout);
+        self
+    }
+
+    /// Whether asking again does no harm.
+    fn may_ask_again(&self, operation: Operation, error: &Error) -> bool {
+        let is_safe = match operation {
+            Operation::Acquire | Operation::TryAcquire | Operation::Enqueue => {
+                !(self.survives_disconnect && error.kind() == ErrorKind::Disconnected)
+            }
+            Operation::Stats | Operation::Barrier | Operation::Subscribe => true,
+            Operation::Collect | Operation::Release | Operation::Emit | Operation::Failback => false,
+        };
+        is_safe && error.is_retryable()
+    }
+
+    /// The pause after so many attempts. `random` is in [0, 1).
+    fn pause(&self, attempts: u32, random: f64) -> Duration {
+        let doubled = 2_u32.saturating_pow(attempts);
+        let bound = self.first_pause.saturating_mul(doubled);
+        below(bound.min(self.longest_pause.max(self.first_pause)), random)
+    }
+
+    /// When to ask again, and how long the request may wait then; none if it is over.
+    fn next(&self, call: Call, now: Instant, random: f64) -> Option<(Duration, Duration)> {
+        if call.attempts >= self.max_attempts {
+            return None;
+        }
+        let pause = self.pause(call.attempts, random);
+        let elapsed = now.saturating_duration_since(call.began).saturating_add(pause);
+        let is_too_late = |limit: Option<Duration>| limit.is_some_and(|limit| elapsed >= limit);
+        let left = call.wait.saturating_sub(elapsed);
+        let is_over = match call.wait.is_zero() {
+            true => is_too_late(self.request_timeout),
+            false => left.is_zero(),
+        };
+        (!is_over && !is_too_late(self.max_elapsed)).then_some((pause, left))
+    }
+}
+
+impl Policy<Request, Response, Error> for RetryPolicy {
+    type Future = Sleep;
+
+    fn retry(&mut self, request: &mut Request, result: &mut Result<Response>) -> Option<Sleep> {
+        let error = result.as_ref().err()?;
+        let operation = request.operation();
+        if !self.may_ask_again(operation, error) {
+            return None;
+        }
+        let mut call = self.call?;
+        call.attempts = call.attempts.saturating_add(1);
+        self.call = Some(call);
+        let (pause, left) = self.next(call, Instant::now(), fastrand::f64())?;
+        request.spend(request.wait().saturating_sub(left));
+        let (attempts, retry_in) = (call.attempts, human(pause));
+        tracing::debug!(%operation, attempts, %retry_in, error = %error.chain(), "asked again after an error");
+        Some(sleep(pause))
+    }
+
+    fn clone_request(&mut self, request: &Request) -> Option<Request> {
+        // The first time it is asked for each request by the policy that all of them share.
+        if self.call.is_none_or(|call| call.attempts == 0) {
+            self.call = Some(Call {
+                began: Instant::now(),
+                wait: request.wait(),
+                attempts: 0,
+            });
+        }
+        request.try_clone()
+    }
+}
+
+/// Says it in words.
+impl fmt::Display for RetryPolicy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.max_attempts <= 1 {
+            return f.write_str("off");
+        }
+        write!(f, "{} attempts", self.max_attempts)?;
+        if let Some(elapsed) = self.max_elapsed {
+            write!(f, " within {elapsed:?}")?;
+        }
+        write!(f, ", pauses of {:?} to {:?}", self.first_pause, self.longest_pause)
+    }
+}
+
+impl fmt::Debug for RetryPolicy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RetryPolicy")
+            .field("max_attempts", &self.max_attempts)
+            .field("max_elapsed", &self.max_elapsed)
+            .field("first_pause", &self.first_pause)
+            .field("longest_pause", &self.longest_pause)
+            .field("survives_disconnect", &self.survives_disconnect)
+            .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::{Channel, Payload};
+    use crate::service::AcquireRequest;
+    use crate::types::{Key, Target};
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn acquire(wait: Duration) -> Request {
+        Request::Acquire(AcquireRequest::new(Target::Lock, Key::new("k").unwrap()).acquire_timeout(wait))
+    }
+
+    fn failed(kind: ErrorKind) -> Result<Response> {
+        Err(Error::new(kind, ""))
+    }
+
+    /// How often a request is made if it fails at once each time, how long that takes, and for how long the last attempt may wait.
+    async fn fails(policy: &RetryPolicy, request: Request, kind: ErrorKind) -> (u32, Duration, Duration) {
+        let mut shared = policy.clone();
+        let kept = shared.clone_request(&request);
+        let (mut policy, mut attempts, began) = (shared.clone(), 1, Instant::now());
+        let Some(mut request) = kept else {
+            return (attempts, Duration::ZERO, request.wait());
+        };
+        while let Some(pause) = policy.retry(&mut request, &mut failed(kind)) {
+            pause.await;
+            request = policy.clone_request(&request).unwrap();
+            attempts += 1;
+        }
+        (attempts, began.elapsed(), request.wait())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn so_many_attempts_are_made_with_pauses_that_grow() {
+        let policy = RetryPolicy::default();
+        let (attempts, took, _) = fails(&policy, acquire(60 * SECOND), ErrorKind::MaxLocks).await;
+        assert_eq!(attempts, 5);
+        let ms = Duration::from_millis;
+        assert!(
+            took >= ms(50 + 100 + 200 + 400) && took <= ms(100 + 200 + 400 + 800 + 4),
+            "{took:?}"
+        );
+        for attempts in [0, 1] {
+            let policy = RetryPolicy::default().max_attempts(attempts);
+            assert_eq!(fails(&policy, acquire(SECOND), ErrorKind::MaxLocks).await.0, 1);
+        }
+        for attempts in 1..200 {
+            let policy = RetryPolicy::default().pauses(ms(10), SECOND);
+            let (least, most) = (policy.pause(attempts, 0.999), policy.pause(attempts, 0.0));
+            assert!(
+                least >= ms(10) && most <= SECOND && most <= 2 * least,
+                "{attempts}: {least:?} {most:?}"
+            );
+        }
+        assert_eq!(RetryPolicy::default().pauses(SECOND, ms(1)).pause(9, 0.0), SECOND);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_time_of_a_request_stays_what_it_is() {
+        let policy = RetryPolicy::default().max_attempts(u32::MAX).pauses(SECOND, SECOND);
+        let (attempts, took, left) = fails(&policy, acquire(10 * SECOND), ErrorKind::MaxLocks).await;
+        assert!(took < 10 * SECOND && attempts >= 10, "{attempts} {took:?}");
+        assert!(
+            left + took <= 10 * SECOND + Duration::from_millis(50) && !left.is_zero(),
+            "{left:?} {took:?}"
+        );
+        // What does not wait ends with the request timeout, or with what was said.
+        let of_client = policy.clone().of_client(false, 5 * SECOND);
+        let (_, took, left) = fails(&of_client, acquire(Duration::ZERO), ErrorKind::MaxLocks).await;
+        assert!(took < 5 * SECOND && left.is_zero(), "{took:?}");
+        let (_, took, _) = fails(
+            &policy.max_elapsed(3 * SECOND),
+            acquire(60 * SECOND),
+            ErrorKind::MaxLocks,
+        )
+        .await;
+        assert!(took < 3 * SECOND, "{took:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_request_begins_anew() {
+        let mut shared = RetryPolicy::default().max_attempts(u32::MAX).pauses(SECOND, SECOND);
+        for _ in 0..3 {
+            let request = acquire(10 * SECOND);
+            assert!(shared.clone_request(&request).is_some());
+            tokio::time::sleep(8 * SECOND).await;
+        }
+        let (attempts, _, _) = fails(&shared, acquire(10 * SECOND), ErrorKind::MaxLocks).await;
+        assert!(attempts >= 10, "{attempts}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_what_is_retryable_and_safe_is_made_again() {
+        let again = async |policy: &RetryPolicy, request: Request, kind| fails(policy, request, kind).await.0 > 1;
+        let policy = RetryPolicy::default();
+        for kind in ErrorKind::ALL {
+            let retryable = Error::new(kind, "").is_retryable();
+            assert_eq!(again(&policy, acquire(60 * SECOND), kind).await, retryable, "{kind:?}");
+        }
+        // Granted over a connection that was lost, it may be held by nobody until its TTL is over.
+        let survives = RetryPolicy::default().survives_disconnect(true);
+        for request in [acquire(60 * SECOND), acquire(Duration::ZERO)] {
+            assert!(!again(&survives, request.try_clone().unwrap(), ErrorKind::Disconnected).await);
+            assert!(again(&survives, request.try_clone().unwrap(), ErrorKind::Draining).await);
+            let of_client = RetryPolicy::default().of_client(true, 60 * SECOND);
+            assert!(!again(&of_client, request, ErrorKind::Disconnected).await);
+        }
+        assert!(again(&survives, Request::Stats { shard: 0 }, ErrorKind::Disconnected).await);
+        assert!(!again(&policy, Request::Failback { shard: 0 }, ErrorKind::Connect).await);
+        let channel = Channel::new("a").unwrap();
+        let payload = Payload::new(&channel, "b").unwrap();
+        assert!(!again(&policy, Request::Emit { channel, payload }, ErrorKind::Unavailable).await);
+    }
+
+    #[test]
+    fn it_is_shown_in_words_and_read_as_it_was_written() {
+        let policy = RetryPolicy::default().max_elapsed(90 * SECOND);
+        assert_eq!(policy.to_string(), "5 attempts within 90s, pauses of 50ms to 5s");
+        assert_eq!(policy.clone().max_attempts(1).to_string(), "off");
+        let text = serde_json::to_string(&policy).unwrap();
+        let written = r#"{"max_attempts":5,"max_elapsed":"90s","first_pause":"50ms","longest_pause":"5s","survives_disconnect":false}"#;
+        assert_eq!(text, written);
+        assert_eq!(serde_json::from_str::<RetryPolicy>(&text).unwrap(), policy);
+        assert!(serde_json::from_str::<RetryPolicy>(r#"{"first_pause": 5}"#).is_err());
+    }
+}
