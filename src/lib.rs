@@ -24,6 +24,7 @@
 //!   [`tower::Service`] of [`Request`]s.
 //! - [`ClientOptions`]: the same from a URL, the environment or a configuration file; [`ClientBuilder::from_url`] and
 //!   [`from_env`](ClientBuilder::from_env).
+//! - [`LayeredOptions`]: several of these at once, and where each setting comes from.
 //! - [`Lock`] and [`Semaphore`]: handles on a key. Acquiring gives a [`LockGuard`] or
 //!   [`SemaphorePermit`]; what both can do is [`Lease`]. [`MultiLock`] takes several locks, all or none.
 //! - [`DistributedLock`] and [`DistributedSemaphore`]: the same as objects that hold what they acquire, as in the Python
@@ -161,7 +162,7 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 pub use client::builder::ClientBuilder;
 pub use client::{Client, HealthWatch, ResponseFuture};
-pub use config::{ClientOptions, OnUnavailable};
+pub use config::{ClientOptions, LayeredOptions, OnUnavailable, SettingSource, SettingValue, parse_duration};
 pub use distributed::{DistributedLock, DistributedSemaphore, EnqueueStatus, Holder};
 pub use error::{Budget, Error, ErrorKind, Result};
 pub use events::{ClientEvent, Events, LeaseLost, RenewalFailed, WaitBound};

@@ -32,7 +32,7 @@ use crate::service::{ClientStack, Core, Request, Response, SubscribeRequest, exe
 use crate::shard::input::ShutdownReport;
 use crate::signal::SignalConn;
 use crate::stats::Stats;
-use crate::types::{Limit, Target};
+use crate::types::{Key, Limit, Target};
 
 /// The client of one or more dflockd servers.
 ///
@@ -178,6 +178,59 @@ impl Client {
     pub async fn all_stats(&self) -> Vec<Result<Stats>> {
         let shards = 0..self.core().topology.shards.len();
         join_all(shards.map(|shard| self.shard_stats(shard))).await
+    }
+
+    /// The shard that the [sharding strategy](crate::ShardingStrategy) gives a key to: a place among the [`health`](Self::health) of all.
+    /// For a key that moves it is the shard that the key moves to: see [`previous_shard_of`](Self::previous_shard_of).
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the key is invalid, or the strategy names a shard that there is not.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), dflockd_client::Error> {
+    /// # let server = dflockd_client::server::Server::builder().port(0).start().await?;
+    /// # let address = server.local_addr().to_string();
+    /// let client = dflockd_client::Client::builder().servers([&address]).build()?;
+    /// let shard = client.shard_of("orders/42")?;
+    /// assert_eq!(*client.health()[shard].endpoint, *address);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn shard_of(&self, key: impl AsRef<str>) -> Result<usize> {
+        Ok(self.core().topology.route(&Key::new(key)?)?.place.index)
+    }
+
+    /// Returns the shard that a key moves from, while a fleet [changes](ClientBuilder::previous_servers) its list of shards or its sharding
+    /// strategy. `None` for a key that does not move: it is held on one shard.
+    ///
+    /// # Errors
+    ///
+    /// As [`shard_of`](Self::shard_of).
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), dflockd_client::Error> {
+    /// use dflockd_client::{Client, rendezvous_hash_shard};
+    ///
+    /// let client = Client::builder()
+    ///     .servers(["a.example:6388", "b.example:6388", "c.example:6388"])
+    ///     .sharding_strategy(rendezvous_hash_shard)
+    ///     .previous_servers(["a.example:6388", "b.example:6388"])
+    ///     .previous_sharding_strategy(rendezvous_hash_shard)
+    ///     .build()?;
+    /// let keys = (0..1000).map(|number| format!("orders/{number}"));
+    /// let moves = |key: &String| client.previous_shard_of(key).is_ok_and(|previous| previous.is_some());
+    /// let moving = keys.filter(moves).count();
+    /// assert!((250..420).contains(&moving), "about one in three: {moving}");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn previous_shard_of(&self, key: impl AsRef<str>) -> Result<Option<usize>> {
+        let key = Key::new(key)?;
+        let route = self.core().topology.route(&key)?;
+        Ok(route.previous.map(|place| place.index))
     }
 
     /// The state of one shard's server. Shards are counted from 0, in the order in which their servers were given.

@@ -6,9 +6,10 @@ use serde::de::{Error as _, MapAccess, SeqAccess, Visitor};
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::ClientOptions;
 use super::said::{Said, Source};
 use super::settings::written;
+use super::value::Text;
+use super::{ClientOptions, LayeredOptions};
 use crate::shards::{Shard, ValueKind};
 
 /// Reads a map of the settings that `docs/configuration.md` lists, or a text that is a [URL](ClientOptions).
@@ -80,25 +81,90 @@ impl<'de> Visitor<'de> for OptionsReader {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<ClientOptions, A::Error> {
-        let mut said = Said::nothing(Source::Data);
+        let Mapped { said, shards, previous } = read_map(&mut map)?;
         let mut start = ClientOptions::default();
-        let (mut has_servers, mut has_previous) = (false, false);
-        while let Some(name) = map.next_key::<String>()? {
-            if name == "servers" {
-                if std::mem::replace(&mut has_servers, true) {
-                    return Err(A::Error::duplicate_field("servers"));
-                }
-                start.shards = map.next_value::<Servers>()?.0;
-            } else if name == "previous_servers" {
-                if std::mem::replace(&mut has_previous, true) {
-                    return Err(A::Error::duplicate_field("previous_servers"));
-                }
-                start.previous_shards = map.next_value::<Option<Servers>>()?.map(|servers| servers.0);
-            } else {
-                said.add_datum(&name, map.next_value()?).map_err(A::Error::custom)?;
-            }
+        if let Some(shards) = shards {
+            start.shards = shards;
         }
+        start.previous_shards = previous;
         said.into_options(start).map_err(A::Error::custom)
+    }
+}
+
+/// What a map says: the shards by themselves, since their terms may stand beside them.
+struct Mapped {
+    said: Said,
+    shards: Option<Vec<Shard>>,
+    previous: Option<Vec<Shard>>,
+}
+
+fn read_map<'de, A: MapAccess<'de>>(map: &mut A) -> Result<Mapped, A::Error> {
+    let mut said = Said::nothing(Source::Data);
+    let (mut shards, mut previous) = (None, None);
+    while let Some(name) = map.next_key::<String>()? {
+        if name == "servers" {
+            if shards.is_some() {
+                return Err(A::Error::duplicate_field("servers"));
+            }
+            shards = Some(map.next_value::<Servers>()?.0);
+        } else if name == "previous_servers" {
+            if previous.is_some() {
+                return Err(A::Error::duplicate_field("previous_servers"));
+            }
+            previous = Some(map.next_value::<Option<Servers>>()?.map(|servers| servers.0));
+        } else {
+            said.add_datum(&name, map.next_value()?).map_err(A::Error::custom)?;
+        }
+    }
+    let previous = previous.flatten();
+    Ok(Mapped { said, shards, previous })
+}
+
+/// Reads what [`ClientOptions`] are read from, without reading it all: other sources may be put above it or below it.
+impl<'de> Deserialize<'de> for LayeredOptions {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_any(LayerReader)
+    }
+}
+
+struct LayerReader;
+
+impl<'de> Visitor<'de> for LayerReader {
+    type Value = LayeredOptions;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        OptionsReader.expecting(f)
+    }
+
+    fn visit_str<E: serde::de::Error>(self, url: &str) -> Result<LayeredOptions, E> {
+        LayeredOptions::from_url(url).map_err(E::custom)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<LayeredOptions, A::Error> {
+        let Mapped {
+            mut said,
+            shards,
+            previous,
+        } = read_map(&mut map)?;
+        if let Some(shards) = shards {
+            let shards = ClientOptions {
+                shards,
+                ..ClientOptions::default()
+            };
+            said.add_shards(&shards).map_err(A::Error::custom)?;
+        }
+        if let Some(previous) = previous {
+            let text = Shard::write_all(&previous);
+            // Terms have no text.
+            if Shard::read_all(&text).map_err(A::Error::custom)? != previous {
+                return Err(A::Error::custom(
+                    "previous_servers has more than addresses: here it is a text such as \"a:6388,b:6388\", or a list of such texts",
+                ));
+            }
+            said.add("previous_servers", Text::new(text))
+                .map_err(A::Error::custom)?;
+        }
+        Ok(LayeredOptions::new(said))
     }
 }
 

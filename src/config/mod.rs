@@ -3,6 +3,7 @@
 mod check;
 mod data;
 mod environment;
+mod layered;
 mod on_unavailable;
 mod options;
 mod said;
@@ -16,8 +17,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub(crate) use self::check::LONGEST_SILENCE;
+pub use self::layered::{LayeredOptions, SettingSource, SettingValue};
 pub use self::on_unavailable::OnUnavailable;
 pub use self::options::ClientOptions;
+pub use self::value::parse_duration;
 use crate::error::Result;
 use crate::events::{Callback, EventHub};
 use crate::lease::policy::{RenewPolicy, RenewTerms};

@@ -17,14 +17,17 @@ pub(super) enum Source {
     /// The URL in this variable.
     Variable(&'static str),
     Data,
+    Pairs,
 }
 
 /// The settings of one source, each given once.
+#[derive(Clone)]
 pub(super) struct Said {
     source: Source,
     items: Vec<Item>,
 }
 
+#[derive(Clone)]
 struct Item {
     /// Its place in the table.
     setting: usize,
@@ -45,7 +48,7 @@ impl Source {
     /// What a setting is called here.
     pub(super) fn spell(self, name: &str) -> String {
         match self {
-            Self::Url | Self::Variable(_) | Self::Data => name.to_owned(),
+            Self::Url | Self::Variable(_) | Self::Data | Self::Pairs => name.to_owned(),
             Self::Environment if SHARED_VARIABLES.contains(&name) => format!("DFLOCKD_{}", name.to_ascii_uppercase()),
             Self::Environment => format!("{OWN_VARIABLES}{}", name.to_ascii_uppercase()),
         }
@@ -56,7 +59,7 @@ impl Source {
             Self::Url => "URL parameter".into(),
             Self::Environment => "environment variable".into(),
             Self::Variable(name) => format!("environment variable {name}: URL parameter").into(),
-            Self::Data => "setting".into(),
+            Self::Data | Self::Pairs => "setting".into(),
         }
     }
 
@@ -65,7 +68,7 @@ impl Source {
         let place = match self {
             Self::Url => "",
             Self::Variable(variable) => &format!("environment variable {variable}: "),
-            Self::Environment | Self::Data => return format!("{} {}", self.noun(), self.spell(name)),
+            Self::Environment | Self::Data | Self::Pairs => return format!("{} {}", self.noun(), self.spell(name)),
         };
         match name {
             "servers" => format!("{place}servers of the URL"),
@@ -89,7 +92,8 @@ impl Source {
         if let Some(setting) = named(name) {
             return self.is_named(setting).then_some((setting, None));
         }
-        let (name, shard) = name.rsplit_once('.').filter(|_| self.is_url())?;
+        let numbers_shards = self.is_url() || self == Self::Pairs;
+        let (name, shard) = name.rsplit_once('.').filter(|_| numbers_shards)?;
         let setting = named(name).filter(|setting| TABLE[*setting].is_of_shards())?;
         let is_plain = shard == "0" || !shard.starts_with(['0', '+']);
         Some((setting, Some(shard.parse().ok().filter(|_| is_plain)?)))
@@ -151,6 +155,24 @@ impl Said {
         }
     }
 
+    /// Adds the shards that a source has as such, and what they say of themselves.
+    pub(super) fn add_shards(&mut self, shards: &ClientOptions) -> Result<()> {
+        for (setting, row) in TABLE.iter().enumerate() {
+            let is_meant = row.name() == "servers" || row.is_of_shards();
+            for (shard, text) in row.write(shards).into_iter().filter(|_| is_meant) {
+                self.add_found(setting, shard, text)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Where a setting was said: the source of what is said of all shards, or of the first that is named.
+    pub(super) fn source_of(&self, name: &str) -> Option<Source> {
+        let setting = find(name)?;
+        let said = self.items.iter().filter(|item| item.setting == setting);
+        said.min_by_key(|item| item.shard).map(|item| item.source)
+    }
+
     fn add_found(&mut self, setting: usize, shard: Option<usize>, text: Text) -> Result<()> {
         for item in &self.items {
             let is_again = item.setting == setting && (item.shard == shard || item.shard.is_none() || shard.is_none());
@@ -192,13 +214,17 @@ impl Said {
         find(name).is_some_and(|setting| self.items.iter().any(|item| item.setting == setting))
     }
 
-    /// The same on top of another source: what both say counts as it is said here.
+    /// The same on top of another source: what both say counts as it is said here. What the other says of shards is said of its own ones, and
+    /// does not count where the servers are named here.
     pub(super) fn over(mut self, lower: Self) -> Self {
+        let names_servers = self.has("servers");
         let is_kept = |item: &Item| {
-            self.items.iter().all(|above| {
+            let is_of_other_shards = names_servers && TABLE[item.setting].is_of_shards();
+            let is_said_above = self.items.iter().any(|above| {
                 let is_other_way = is_secret_of_servers(above.setting) && is_secret_of_servers(item.setting);
-                above.setting != item.setting && !is_other_way
-            })
+                above.setting == item.setting || is_other_way
+            });
+            !is_of_other_shards && !is_said_above
         };
         let kept: Vec<Item> = lower.items.into_iter().filter(is_kept).collect();
         self.items.extend(kept);

@@ -5,6 +5,8 @@ use std::time::Duration;
 use zeroize::Zeroizing;
 
 use super::OnUnavailable;
+use crate::error::{Error, Result};
+use crate::escape::Shortened;
 use crate::human::{DURATION_FORM, read_duration, write_duration};
 use crate::net::backoff::ReconnectPolicy;
 use crate::net::fencing::Fencing;
@@ -29,6 +31,24 @@ pub(super) trait Value: Sized {
     /// Writes it so that [`read`](Self::read) reads the same one; `None` where nothing is said. What only code can give has a text that is
     /// not read.
     fn write(&self) -> Option<Text>;
+}
+
+/// Reads a duration as settings have it: numbers with units, added up, such as `500ms`, `1.5s` or `1m30s` (`ns`, `us`, `ms`, `s`, `m`, `h`,
+/// `d`, and their longer names); nothing at all may be `0`. For the durations that a program has beside these settings.
+///
+/// # Errors
+///
+/// [`InvalidInput`](crate::ErrorKind::InvalidInput), with what would be right.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// assert_eq!(dflockd_client::parse_duration("1m30s")?, Duration::from_secs(90));
+/// assert!(dflockd_client::parse_duration("90").is_err());
+/// # Ok::<(), dflockd_client::Error>(())
+/// ```
+pub fn parse_duration(text: &str) -> Result<Duration> {
+    Duration::read(text).map_err(|remedy| Error::invalid("duration", Shortened(text), &remedy))
 }
 
 fn text(value: impl Into<String>) -> Option<Text> {

@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::clock::Moment;
+use crate::clock::{Moment, after};
 use crate::error::{Error, Result, named};
 use crate::types::{Fence, Grant, Key, Kind, Token, Ttl};
 
@@ -294,6 +294,18 @@ impl LeaseCell {
         Duration::from_nanos(deadline).saturating_sub(self.age_at(now.at))
     }
 
+    /// The moment at which the lease ends if nothing more is heard from the server, or has ended; now at the latest where a suspend of the
+    /// machine ended it.
+    pub(crate) fn ends_at(&self, now: Moment) -> Instant {
+        let suspended = nanos(now.suspended);
+        let deadline = self.deadline.load(Ordering::Acquire).saturating_sub(suspended);
+        let end = after(self.got_at, Duration::from_nanos(deadline));
+        match suspended >= self.lost_when_suspended.load(Ordering::Acquire) {
+            true => end.min(now.at),
+            false => end,
+        }
+    }
+
     /// Waits until the lease is lost and returns the reason. Never completes if the lease is released.
     pub(crate) async fn lost(&self) -> LostReason {
         self.when(|cell| match cell.state() {
@@ -566,6 +578,21 @@ mod tests {
         assert_eq!(long.remaining_at(after(8)), Duration::ZERO);
         long.stood(after(15).suspended);
         assert_eq!((left(&long, 14), left(&long, 15)), (586.0, 0.0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn its_end_is_known_before_and_after() {
+        let cell = cell(Duration::from_secs(10));
+        let end = Instant::now() + Duration::from_secs(10);
+        assert_eq!(cell.ends_at(Moment::now()), end);
+        tokio::time::advance(Duration::from_secs(15)).await;
+        assert_eq!(cell.ends_at(Moment::now()), end);
+        let mut now = Moment::now();
+        now.suspended += Duration::from_secs(3);
+        assert_eq!(cell.ends_at(now), end - Duration::from_secs(3));
+        let fresh = self::cell(Duration::from_secs(600));
+        now.suspended += Duration::from_secs(60);
+        assert_eq!(fresh.ends_at(now), now.at, "the connection is given up");
     }
 
     #[test]

@@ -7,8 +7,10 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::clock::Moment;
 use crate::error::{Error, ErrorKind, Result};
 use crate::lease::cell::{LeaseCell, LeaseState, LostReason};
 use crate::lease::policy::{RenewPolicy, RenewTerms};
@@ -202,6 +204,44 @@ impl Lease {
                 previous.map_or(current, |previous| previous.min(current))
             }
             LeaseState::Lost(_) | LeaseState::Released => Duration::ZERO,
+        }
+    }
+
+    /// The moment at which it is reported lost if nothing more is heard from the server: before time lets the server grant it to another
+    /// holder, by the [loss margin](crate::ClientBuilder::loss_margin). A renewal moves it on. Once the lease has expired it is the moment at
+    /// which it did, so that a holder who hears of it late knows how much of the margin is left.
+    ///
+    /// It tells of time only: a lease can be lost earlier for any other [reason](LostReason), and its server may have granted it to
+    /// another holder by then.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), dflockd_client::Error> {
+    /// # let server = dflockd_client::server::Server::builder().port(0).start().await?;
+    /// use std::time::Duration;
+    ///
+    /// use dflockd_client::Client;
+    /// use dflockd_client::tokio::time::Instant;
+    ///
+    /// let margin = Duration::from_secs(5);
+    /// let client = Client::builder()
+    ///     .servers([server.local_addr().to_string()])
+    ///     .lease_ttl(Duration::from_secs(20))
+    ///     .loss_margin(margin)
+    ///     .build()?;
+    /// let guard = client.lock("orders/42")?.acquire().await?;
+    /// assert!(guard.held_until() <= Instant::now() + Duration::from_secs(15));
+    /// let cleaned_up_by = guard.held_until() + margin;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn held_until(&self) -> Instant {
+        let now = Moment::now();
+        let end = self.held.cell.ends_at(now);
+        match &self.previous {
+            None => end,
+            Some(previous) => end.min(previous.cell.ends_at(now)),
         }
     }
 

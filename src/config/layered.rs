@@ -1,0 +1,284 @@
+//! Options that several sources say together, and where each comes from.
+
+use std::ffi::OsString;
+use std::fmt;
+
+use super::ClientOptions;
+use super::said::{Said, Source};
+use super::settings::{TABLE, full_name};
+use super::value::Text;
+use super::{environment, url};
+use crate::error::Result;
+
+/// Settings of several sources, one above the other, before they are read together: flags above the environment above a file, say.
+///
+/// The sources are those of [`ClientOptions`], which know the same settings by the same names. A setting counts as the highest source
+/// has it that says it. Who names the servers takes nothing over that is said of shards below.
+///
+/// ```
+/// use dflockd_client::{LayeredOptions, SettingSource};
+///
+/// let flags = LayeredOptions::from_pairs([("lease_ttl", "10s")])?;
+/// let environment = LayeredOptions::from_vars([("DFLOCKD_URL", "dflockd://sesame@a.example/?lease_ttl=20s")])?;
+/// let file: LayeredOptions = serde_json::from_str(r#"{"servers": "b.example", "keepalive": "5s"}"#)?;
+///
+/// let layered = flags.over(environment).over(file);
+/// let options = layered.read()?;
+/// assert_eq!(options.to_string(), "dflockd://…@a.example:6388/?lease_ttl=10s&keepalive=5s");
+/// let values = layered.values()?;
+/// let keepalive = values.iter().find(|setting| setting.name == "keepalive").expect("all are told");
+/// assert_eq!((keepalive.value.as_deref(), keepalive.source), (Some("5s"), SettingSource::Data));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+pub struct LayeredOptions {
+    said: Said,
+}
+
+impl LayeredOptions {
+    pub(super) fn new(said: Said) -> Self {
+        Self { said }
+    }
+
+    /// What a URL says. See [`ClientOptions::from_url`].
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for a text that is no URL, and for settings that there are not. Whether their values
+    /// can be read shows in [`read`](Self::read).
+    pub fn from_url(url: &str) -> Result<Self> {
+        url::read(url).map(Self::new)
+    }
+
+    /// What the environment says. See [`ClientOptions::from_env`].
+    ///
+    /// # Errors
+    ///
+    /// As [`from_url`](Self::from_url), and where a setting is given twice.
+    pub fn from_env() -> Result<Self> {
+        Self::from_vars(std::env::vars_os())
+    }
+
+    /// The same for variables that come from elsewhere.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn from_vars<N, V>(variables: impl IntoIterator<Item = (N, V)>) -> Result<Self>
+    where
+        N: Into<OsString>,
+        V: Into<OsString>,
+    {
+        let variables = variables.into_iter().map(|(name, value)| (name.into(), value.into()));
+        environment::read(variables).map(Self::new)
+    }
+
+    /// Settings by their names, with texts as in URLs: from a program's flags, say. `orphan_ttl.2` is that of shard 2 alone.
+    ///
+    /// # Errors
+    ///
+    /// As [`from_env`](Self::from_env).
+    pub fn from_pairs<N, V>(pairs: impl IntoIterator<Item = (N, V)>) -> Result<Self>
+    where
+        N: AsRef<str>,
+        V: Into<String>,
+    {
+        let mut said = Said::nothing(Source::Pairs);
+        for (name, value) in pairs {
+            said.add_named(name.as_ref(), Text::new(value.into()))?;
+        }
+        Ok(Self::new(said))
+    }
+
+    /// Puts this above another source. A secret of the servers that is given in one way here counts before one that is given in another way
+    /// there.
+    #[must_use]
+    pub fn over(self, lower: Self) -> Self {
+        Self::new(self.said.over(lower.said))
+    }
+
+    /// Reads everything.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput), naming the setting and what would be right.
+    pub fn read(&self) -> Result<ClientOptions> {
+        self.said.clone().into_options(ClientOptions::default())
+    }
+
+    /// Tells all settings, those included that have their defaults: what each is, and where that comes from. Secrets are not shown.
+    ///
+    /// # Errors
+    ///
+    /// As [`read`](Self::read).
+    pub fn values(&self) -> Result<Vec<SettingValue>> {
+        let options = self.read()?;
+        let mut values = Vec::with_capacity(TABLE.len());
+        for setting in TABLE {
+            let mut variable = Source::Environment.spell(setting.name());
+            let source = match self.said.source_of(setting.name()) {
+                None => SettingSource::Default,
+                Some(Source::Url) => SettingSource::Url,
+                Some(Source::Environment) => SettingSource::Environment,
+                Some(Source::Variable(name)) => {
+                    name.clone_into(&mut variable);
+                    SettingSource::Environment
+                }
+                Some(Source::Data) => SettingSource::Data,
+                Some(Source::Pairs) => SettingSource::Pairs,
+            };
+            let mut written: Vec<(Option<usize>, Option<String>)> = Vec::new();
+            for (shard, text) in setting.write(&options) {
+                let shown = if setting.is_secret() { "…" } else { text.as_str() };
+                written.push((shard, Some(shown.to_owned())));
+            }
+            if written.is_empty() {
+                written.push((None, None));
+            }
+            values.extend(written.into_iter().map(|(shard, value)| SettingValue {
+                name: full_name(*setting, shard),
+                variable: variable.clone(),
+                value,
+                is_secret: setting.is_secret(),
+                source,
+            }));
+        }
+        Ok(values)
+    }
+}
+
+/// Shows the settings as they count, with `…` in place of secrets.
+impl fmt::Debug for LayeredOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.read() {
+            Ok(options) => f.debug_tuple("LayeredOptions").field(&options).finish(),
+            Err(error) => f.debug_tuple("LayeredOptions").field(&error).finish(),
+        }
+    }
+}
+
+/// One setting as it counts. See [`LayeredOptions::values`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SettingValue {
+    /// Its name, with the number of the shard where it is that of one alone: `orphan_ttl.2`.
+    pub name: String,
+    /// The environment variable that says it, or the one that can.
+    pub variable: String,
+    /// Its text, as a URL would have it; `…` for a secret, `None` where nothing is said and there is no default.
+    pub value: Option<String>,
+    /// Whether it is a secret.
+    pub is_secret: bool,
+    /// Where it was said.
+    pub source: SettingSource,
+}
+
+/// Where a setting was said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum SettingSource {
+    /// Nowhere: this is the default.
+    Default,
+    /// In a URL.
+    Url,
+    /// In an environment variable: its own, or `DFLOCKD_URL`.
+    Environment,
+    /// In a file.
+    Data,
+    /// By its name: see [`LayeredOptions::from_pairs`].
+    Pairs,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn layer(pairs: &[(&str, &str)]) -> LayeredOptions {
+        LayeredOptions::from_pairs(pairs.iter().copied()).unwrap()
+    }
+
+    fn data(json: &str) -> LayeredOptions {
+        serde_json::from_str(json).unwrap()
+    }
+
+    fn shown(layered: &LayeredOptions) -> String {
+        layered.read().unwrap().expose_url()
+    }
+
+    #[test]
+    fn the_highest_source_that_says_a_setting_counts() {
+        let flags = layer(&[("lease_ttl", "10s")]);
+        let variables =
+            LayeredOptions::from_vars([("DFLOCKD_CLIENT_LEASE_TTL", "20s"), ("DFLOCKD_AUTH_TOKEN", "sesame")]).unwrap();
+        let file = data(r#"{"servers": "a:1", "lease_ttl": "30s", "keepalive": "5s", "auth_token_file": "/x"}"#);
+        let all = flags.over(variables).over(file);
+        assert_eq!(shown(&all), "dflockd://sesame@a:1/?lease_ttl=10s&keepalive=5s");
+        assert!(!format!("{all:?} {:?}", all.values()).contains("sesame"));
+        let source = |name: &str| {
+            all.values()
+                .unwrap()
+                .into_iter()
+                .find(|setting| setting.name == name)
+                .unwrap()
+                .source
+        };
+        let expected = [
+            ("lease_ttl", SettingSource::Pairs),
+            ("auth_token", SettingSource::Environment),
+            ("keepalive", SettingSource::Data),
+            ("servers", SettingSource::Data),
+            ("connect_timeout", SettingSource::Default),
+        ];
+        for (name, expected) in expected {
+            assert_eq!(source(name), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn what_is_said_of_shards_goes_with_their_servers() {
+        let file = data(
+            r#"{"servers": [{"cluster": ["a:1", "b:1"], "orphan_ttl": "30s", "stable_ref": "sesame"}, {"cluster": ["c:1"]}, "d:1"]}"#,
+        );
+        assert_eq!(
+            shown(&file),
+            "dflockd://a:1+b:1,c:1+,d:1/?orphan_ttl.0=30s&stable_ref.0=sesame"
+        );
+        let values = file.values().unwrap();
+        let of_shard = values.iter().find(|setting| setting.name == "stable_ref.0").unwrap();
+        assert_eq!(
+            (of_shard.value.as_deref(), of_shard.source),
+            (Some("…"), SettingSource::Data)
+        );
+        let elsewhere = layer(&[("servers", "e:1")]).over(file.clone());
+        let both = serde_json::from_str::<LayeredOptions>(
+            r#"{"servers": [{"cluster": ["a:1", "b:1"], "orphan_ttl": "30s"}], "orphan_ttl": "9s"}"#,
+        );
+        assert!(both.is_err_and(|error| error.to_string().contains("orphan_ttl")));
+        assert_eq!(shown(&elsewhere), "dflockd://e:1");
+        let other = layer(&[("orphan_ttl.1", "9s")]).over(file);
+        assert_eq!(
+            shown(&other),
+            "dflockd://a:1+b:1,c:1+,d:1/?orphan_ttl.1=9s&stable_ref.0=sesame"
+        );
+    }
+
+    #[test]
+    fn a_url_may_be_a_source_and_a_file() {
+        let url = LayeredOptions::from_url("dflockd://a:1/?keepalive=5s").unwrap();
+        assert_eq!(shown(&data(r#""dflockd://a:1/?keepalive=5s""#)), shown(&url));
+        assert_eq!(
+            shown(&layer(&[("keepalive", "6s")]).over(url)),
+            "dflockd://a:1/?keepalive=6s"
+        );
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let twice = LayeredOptions::from_pairs([("tls", "1"), ("tls", "1")]).unwrap_err();
+        assert!(twice.to_string().contains("setting tls is given twice"), "{twice}");
+        let unknown = LayeredOptions::from_pairs([("lease", "1s")]).unwrap_err();
+        assert!(unknown.to_string().contains("there is no such setting"), "{unknown}");
+        let unread = layer(&[("lease_ttl", "1")]).read().unwrap_err();
+        assert!(unread.to_string().starts_with("setting lease_ttl \"1\""), "{unread}");
+    }
+}
