@@ -751,6 +751,26 @@ mod paused {
     }
 }
 
+/// The client hears of the grant after the server was told to forget it: an answer takes its time.
+#[tokio::test]
+async fn a_lease_is_taken_away_while_its_grant_is_on_its_way() {
+    let options = Server::builder().request_time(Duration::from_millis(50));
+    let server = TestServer::start_with(options).await.unwrap();
+    let client = server.client().await.unwrap();
+    for renews in [true, false] {
+        let lock = client.lock(KEY).unwrap().renew(renews);
+        let acquiring = tokio::spawn(async move { lock.acquire().await.unwrap() });
+        server.wait_until_held(KEY).await.unwrap();
+        let began = Instant::now();
+        server.lose(KEY).unwrap();
+        assert!(!acquiring.is_finished());
+        let guard = acquiring.await.unwrap();
+        assert_eq!(guard.lost().await, LostReason::Rejected);
+        // With the next renewal it would be 15 s.
+        assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    }
+}
+
 /// The client for threads is a client as any other, with time that goes on.
 #[test]
 fn a_client_for_threads() {

@@ -202,6 +202,7 @@ impl ShardMachine {
         if self.serving.is_cluster() && !self.connections.has_slot(owner) {
             self.adopt(id, turn);
         }
+        self.check_if_doubted(grant.token, turn);
     }
 
     /// Releases a grant that lacks the fence which its caller requires.

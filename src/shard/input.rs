@@ -17,9 +17,7 @@ use crate::channel;
 use crate::error::Result;
 use crate::lease::release::ReleaseTold;
 use crate::net::dial::LaneEvent;
-use crate::types::Key;
-#[cfg(feature = "server")]
-use crate::types::Token;
+use crate::types::{Key, Token};
 
 /// An input of a shard.
 pub(crate) enum Input {
@@ -47,7 +45,7 @@ pub(crate) enum Input {
     /// Release everything and end.
     Shutdown(Shutdown),
     /// Ask the server now whether it holds the lease of this token: a test has taken the lease away there.
-    #[cfg(feature = "server")]
+    #[cfg_attr(not(feature = "server"), expect(dead_code))]
     CheckLease(Token),
     /// Panic. Tests use it to show that the panic affects no other shard.
     #[cfg(test)]

@@ -15,9 +15,7 @@ use crate::events::{ClientEvent, RenewalFailed};
 use crate::lease::cell::{LeaseState, LostReason};
 use crate::lease::release::ReleaseTold;
 use crate::protocol::{Response, Status};
-#[cfg(feature = "server")]
-use crate::types::Token;
-use crate::types::{Grant, Key, Target};
+use crate::types::{Grant, Key, Target, Token};
 
 /// The pause before the next renewal, after a server refused one for a temporary reason.
 const RENEWAL_RETRY: Duration = Duration::from_millis(500);
@@ -37,12 +35,23 @@ impl ShardMachine {
         self.renew_all(overdue, turn);
     }
 
-    /// Sends a renewal of a token's lease now, if this shard has the lease, so that the server tells whether it still
-    /// holds it.
-    #[cfg(feature = "server")]
-    pub(super) fn check_lease(&mut self, token: &Token, turn: &mut Turn<'_>) {
-        let to_ask = self.leases.check_now(token, self.connections.is_serving());
-        self.renew_all(to_ask.into_iter().collect(), turn);
+    /// Sends a renewal of a token's lease now, so that the server tells whether it still holds it. If this shard does not have the
+    /// lease, the grant may be on its way: it is checked when it arrives.
+    pub(super) fn check_lease(&mut self, token: Token, turn: &mut Turn<'_>) {
+        match self.leases.find(&token) {
+            Some(id) => {
+                let to_ask = self.leases.check_now(id, self.connections.is_serving());
+                self.renew_all(to_ask.into_iter().collect(), turn);
+            }
+            None => self.doubted.note(token),
+        }
+    }
+
+    /// Checks the lease of a grant that has just arrived, if the shard was told before to check it.
+    pub(super) fn check_if_doubted(&mut self, token: Token, turn: &mut Turn<'_>) {
+        if self.doubted.take(&token) {
+            self.check_lease(token, turn);
+        }
     }
 
     /// Creates a renewal with a span that lasts until the answer.

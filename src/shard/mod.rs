@@ -12,6 +12,7 @@
 //! | [`places`] | tickets, and queue positions that are being reclaimed |
 //! | [`registry`] | leases: when each one is renewed, lost or released |
 //! | [`confirming`] | grants that are being confirmed |
+//! | [`doubted`] | tokens of grants that are checked when they arrive |
 //! | [`releases`] | pending releases |
 //! | [`repeats`] | tries that the server may have granted although no answer arrived |
 //! | [`parked`] | requests that wait for a connection |
@@ -36,6 +37,7 @@ mod confirming;
 mod connecting;
 mod connection;
 mod connections;
+mod doubted;
 pub(crate) mod effect;
 mod endings;
 #[cfg(all(feature = "server", feature = "tls"))]
@@ -85,6 +87,7 @@ use tracing::Span;
 
 use self::confirming::Confirming;
 use self::connections::Connections;
+use self::doubted::Doubted;
 use self::effect::{Effect, Effects, Handover, Role, Turn};
 use self::ids::LaneId;
 use self::input::Input;
@@ -206,6 +209,7 @@ pub(crate) struct ShardMachine {
     leases: Registry,
     releases: Releases,
     confirming: Confirming,
+    doubted: Doubted,
     repeats: Repeats,
     waits: Waits<Wait>,
     /// When a connection may next be opened for a wait, or a key is next tried.
@@ -279,6 +283,7 @@ impl ShardMachine {
             leases: Registry::new(settings.schedule, jitter, LeaseMetrics::new(&sink), now).knowing_tokens(is_cluster),
             releases: Releases::new(is_cluster),
             confirming: Confirming::default(),
+            doubted: Doubted::default(),
             repeats: Repeats::default(),
             places: Places::default(),
             parked: Parked::new(),
@@ -336,8 +341,7 @@ impl ShardMachine {
             Input::Lane(lane, event) => self.lane_event(lane, event, turn),
             Input::Tick => self.tick(turn),
             Input::Shutdown(shutdown) => self.shut_down(shutdown, turn),
-            #[cfg(feature = "server")]
-            Input::CheckLease(token) => self.check_lease(&token, turn),
+            Input::CheckLease(token) => self.check_lease(token, turn),
             #[cfg(test)]
             #[allow(clippy::panic)]
             Input::Die => panic!("told to die"),

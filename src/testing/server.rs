@@ -465,7 +465,7 @@ impl TestServer {
 
     /// Ends all connections. What was acquired over them is released, unless the server was told
     /// [otherwise](ServerBuilder::auto_release_on_disconnect), and clients lose it as [`Disconnected`](crate::LostReason::Disconnected). When
-    /// this returns the server knows no connection any more; new ones succeed.
+    /// this returns the server knows no connection any more; new ones succeed. Behind a [stall](Self::stall) clients notice it when that is over.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -569,12 +569,12 @@ impl TestServer {
     }
 
     /// Refuses the next renewal of any lease with a status. With [`Status::Error`] and [`Status::LeaseExpired`] the lease is lost, as
-    /// [`Rejected`](crate::LostReason::Rejected), and the server knows it still; with others the client tries again.
+    /// [`Rejected`](crate::LostReason::Rejected), while the server knows it to the end of its TTL; with others the client tries again.
     pub fn refuse_next_renewal(&self, status: Status) {
         self.control.refuse_renewal(status);
     }
 
-    /// Refuses the next release of any lease with a status. The server knows the lease still.
+    /// Refuses the next release of any lease with a status. The server knows the lease to the end of its TTL, or until its connection ends.
     pub fn refuse_next_release(&self, status: Status) {
         self.control.refuse_release(status);
     }

@@ -9,9 +9,7 @@ use crate::clock::{Moment, after};
 use crate::lease::cell::LostReason;
 use crate::lease::metrics::RenewalOutcome;
 use crate::shard::ids::{LaneId, LeaseId};
-#[cfg(feature = "server")]
-use crate::types::Token;
-use crate::types::Ttl;
+use crate::types::{Token, Ttl};
 
 impl Registry {
     /// Handles a successful renewal that was sent at `sent` over the connection `from`; the server says that `left`
@@ -101,13 +99,16 @@ impl Registry {
         connected
     }
 
-    /// Makes a renewal of the lease with this token due now, even if the lease is otherwise not renewed, to ask the
-    /// server whether it still holds the lease. If a renewal is already under way, another one is sent, because the
-    /// answer to the first may be older. Returns the lease if its renewal is to be sent now.
-    #[cfg(feature = "server")]
-    pub(crate) fn check_now(&mut self, token: &Token, connected: bool) -> Option<LeaseId> {
+    /// Returns the lease of a token, if it is held.
+    pub(crate) fn find(&self, token: &Token) -> Option<LeaseId> {
         let is_of = |id: &LeaseId| self.entry(*id).is_some_and(|entry| entry.cell.token == *token);
-        let id = self.ids().filter(|id| self.is_held(*id)).find(is_of)?;
+        self.ids().filter(|id| self.is_held(*id)).find(is_of)
+    }
+
+    /// Makes a renewal of a lease due now, even if the lease is otherwise not renewed, to ask the server whether it
+    /// still holds the lease. If a renewal is already under way, another one is sent, because the answer to the first
+    /// may be older. Returns the lease if its renewal is to be sent now.
+    pub(crate) fn check_now(&mut self, id: LeaseId, connected: bool) -> Option<LeaseId> {
         self.set_phase(id, if connected { Phase::Renewing } else { Phase::Overdue });
         self.arm(id);
         connected.then_some(id)

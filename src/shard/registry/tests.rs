@@ -413,30 +413,29 @@ fn renewals_that_are_due_soon_leave_with_one_that_is_due_but_only_a_few_of_them(
 }
 
 /// The answer to a renewal that was under way is older than what is asked about behind it.
-#[cfg(feature = "server")]
 #[tokio::test(start_paused = true)]
 async fn a_lease_whose_renewal_is_under_way_is_asked_about_once_more() {
     let mut registry = registry(0.5);
     let start = Instant::now();
     let (id, cell) = insert(&mut registry, 10, start, RenewTerms::default());
     let token = cell.token;
-    assert_eq!(registry.check_now(&Token::OF_NOTHING, true), None);
+    assert_eq!(registry.find(&Token::OF_NOTHING), None);
     let due = registry.next_due().unwrap();
     tokio::time::advance(due - start).await;
     assert_eq!(registry.tick(due, TOGETHER, true).renew, vec![id]);
-    assert_eq!(registry.check_now(&token, true), Some(id));
+    assert_eq!(registry.find(&token), Some(id));
+    assert_eq!(registry.check_now(id, true), Some(id));
     assert!(registry.renewed(id, 1, due.into(), Some(10), Instant::now()));
     assert!(registry.renewal_rejected(id, Instant::now()));
     assert_eq!(cell.state(), LeaseState::Lost(LostReason::Rejected));
-    assert_eq!(registry.check_now(&token, true), None);
+    assert_eq!(registry.find(&token), None);
 }
 
 /// Where there is no connection, it is asked about as soon as there is one.
-#[cfg(feature = "server")]
 #[tokio::test(start_paused = true)]
 async fn a_lease_that_cannot_be_asked_about_now_is_overdue() {
     let mut registry = registry(0.5);
-    let (id, cell) = insert(&mut registry, 10, Instant::now(), RenewTerms::default());
-    assert_eq!(registry.check_now(&cell.token, false), None);
+    let (id, _cell) = insert(&mut registry, 10, Instant::now(), RenewTerms::default());
+    assert_eq!(registry.check_now(id, false), None);
     assert_eq!(registry.take_overdue(), vec![id]);
 }

@@ -33,7 +33,7 @@ use crate::types::{Fence, Grant, Key, Target, Token, Ttl};
 /// what is told beforehand. Clones are the same.
 ///
 /// Unless it was told otherwise it grants whatever is asked for, also what is held already: it keeps no locks. Leases last until they are given
-/// back or [lost](MockLease::lose); nothing is renewed. For locks that exclude each other there is
+/// back or [lost](MockLease::lose); nothing is renewed. What it was asked and what it granted it remembers for as long as it exists. For locks that exclude each other there is
 /// [`TestServer`](super::TestServer).
 ///
 /// It is a [`tower::Service`] as a client is, so a layer is put around it:

@@ -1,0 +1,44 @@
+//! Tokens whose leases are to be checked, and whose grants have not arrived.
+
+use std::collections::VecDeque;
+
+use crate::types::Token;
+
+/// The most tokens that are kept. Most are those of other shards, and their grants never arrive here.
+const MOST: usize = 1024;
+
+/// The last tokens that were to be checked and are not known here.
+#[derive(Debug, Default)]
+pub(super) struct Doubted(VecDeque<Token>);
+
+impl Doubted {
+    pub(super) fn note(&mut self, token: Token) {
+        if self.0.len() >= MOST {
+            self.0.pop_front();
+        }
+        self.0.push_back(token);
+    }
+
+    /// Forgets the token, and returns whether it was one of them.
+    pub(super) fn take(&mut self, token: &Token) -> bool {
+        let found = self.0.iter().position(|doubted| doubted == token);
+        found.is_some_and(|index| self.0.remove(index).is_some())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::Fence;
+
+    #[test]
+    fn the_last_are_kept_and_each_is_found_once() {
+        let mut doubted = Doubted::default();
+        let token = |number| Token::compose(Fence(number), 0);
+        for number in 0..=MOST as u64 {
+            doubted.note(token(number));
+        }
+        assert!(!doubted.take(&token(0)) && doubted.take(&token(1)) && !doubted.take(&token(1)));
+        assert!(doubted.take(&token(MOST as u64)));
+    }
+}
