@@ -671,9 +671,10 @@ fn every_value_of_a_label_that_stands_for_an_error_or_a_loss_is_documented() {
     let operations = words(&labels["operation"][0]);
     for operation in documented("span")
         .keys()
-        .filter(|span| !["renew", "reconnect", "dflockd_client"].contains(&span.as_str()))
+        .filter_map(|span| span.strip_prefix("dflockd."))
     {
-        assert!(operations.contains(operation), "{operation}");
+        let is_request = !["wait", "renew", "reconnect"].contains(&operation);
+        assert_eq!(operations.contains(operation), is_request, "{operation}");
     }
 }
 
@@ -810,7 +811,10 @@ async fn spans_and_lines_are_those_of_the_document_and_tell_no_secret() {
     let dflockd_client::Enqueued::Queued(ticket) = lock.enqueue().await.unwrap() else {
         panic!("it is held");
     };
-    until("it was renewed", || spans.closed("renew").contains("outcome=renewed")).await;
+    until("it was renewed", || {
+        spans.closed("dflockd.renew").contains("outcome=renewed")
+    })
+    .await;
     guard.release().await.unwrap();
     let guard = ticket.wait(SOON).await.unwrap();
     scene.client.stats().await.unwrap();
@@ -820,26 +824,34 @@ async fn spans_and_lines_are_those_of_the_document_and_tell_no_secret() {
     assert_eq!(guard.lost().await, LostReason::Disconnected);
     drop((guard, signals));
     until("it is connected again", || {
-        spans.closed("reconnect").contains("attempts=1")
+        spans.closed("dflockd.reconnect").contains("attempts=1")
     })
     .await;
     leaders_that_change(&Recorded::default()).await;
     a_standby_that_takes_over(&Recorded::default()).await;
 
-    let acquired = spans.closed("acquire");
+    let acquired = spans.closed("dflockd.acquire");
     assert!(acquired.contains("client=tester"), "{acquired}");
     for field in ["shard=0", "key=k", "kind=lock", "contended=false", "outcome=granted"] {
         assert!(acquired.contains(field), "{field}: {acquired}");
     }
-    assert!(spans.closed("collect").contains("contended=true"));
-    assert!(spans.closed("try_acquire").contains("outcome=busy"));
-    assert!(spans.closed("emit").contains("channel=orders.42 outcome=delivered"));
+    assert!(spans.closed("dflockd.collect").contains("contended=true"));
+    assert!(spans.closed("dflockd.try_acquire").contains("outcome=busy"));
     assert!(
         spans
-            .closed("subscribe")
-            .contains("pattern=orders.* outcome=subscribed")
+            .closed("dflockd.emit")
+            .contains("dflockd.channel=orders.42 dflockd.outcome=delivered")
     );
-    assert!(spans.closed("renew").contains(&format!("token={}…", &token[..8])));
+    assert!(
+        spans
+            .closed("dflockd.subscribe")
+            .contains("dflockd.pattern=orders.* dflockd.outcome=subscribed")
+    );
+    assert!(
+        spans
+            .closed("dflockd.renew")
+            .contains(&format!("token={}…", &token[..8]))
+    );
 
     let documented_spans = documented("span");
     let seen = spans.fields();
@@ -848,15 +860,25 @@ async fn spans_and_lines_are_those_of_the_document_and_tell_no_secret() {
         documented_spans.keys().collect::<Vec<_>>(),
         "every span was opened, and no other"
     );
+    let attributes = documented("attribute");
+    let of_all = attributes.iter().filter(|(_, cells)| cells[0] == "requests");
+    let common: BTreeSet<String> = of_all.map(|(name, _)| name.clone()).collect();
+    let mut used = BTreeSet::new();
     for (name, (level, fields)) in &seen {
         let [documented_level, documented_fields, ..] = documented_spans[name].as_slice() else {
             panic!("{name}");
         };
         assert_eq!(level, documented_level, "{name}");
-        assert_eq!(fields, &words(documented_fields), "{name}");
+        let mut documented = words(documented_fields);
+        if fields.contains("otel.kind") {
+            documented.extend(common.iter().cloned());
+        }
+        assert_eq!(fields, &documented, "{name}");
+        used.extend(fields.iter().cloned());
     }
-    assert!(spans.closed("barrier").contains("outcome=answered"));
-    assert!(spans.closed("failback").contains("outcome=answered"));
+    assert_eq!(used, attributes.into_keys().collect());
+    assert!(spans.closed("dflockd.barrier").contains("outcome=answered"));
+    assert!(spans.closed("dflockd.failback").contains("outcome=answered"));
     let everything = spans.everything();
     for line in [
         "connected",
@@ -1015,11 +1037,11 @@ async fn debug_shows_what_a_user_knows() {
         ),
         (
             format!("{lock:?}"),
-            "Lock { key: \"k\", acquire_timeout: 10s, lease_ttl: None, .. }".to_owned(),
+            "Lock { key: \"k\", acquire_timeout: 10s, lease_ttl: None, renew_policy: RenewPolicy { renew: true, ratio: 0.5, jitter: 0.1, max_hold: None }, .. }".to_owned(),
         ),
         (
             format!("{semaphore:?}"),
-            "Semaphore { key: \"s\", limit: 3, acquire_timeout: 10s, lease_ttl: None, .. }".to_owned(),
+            "Semaphore { key: \"s\", limit: 3, acquire_timeout: 10s, lease_ttl: None, renew_policy: RenewPolicy { renew: true, ratio: 0.5, jitter: 0.1, max_hold: None }, .. }".to_owned(),
         ),
         (
             format!("{both:?}"),
@@ -1044,7 +1066,7 @@ async fn debug_shows_what_a_user_knows() {
         ),
         (
             format!("{wanted:?}"),
-            "AcquireRequest { target: Lock, key: \"k\", wait: 0ns, ttl: None, .. }".to_owned(),
+            "AcquireRequest { target: Lock, key: \"k\", wait: 0ns, ttl: None, renew_policy: None, .. }".to_owned(),
         ),
         (
             format!("{:?}", client.health()[0]),

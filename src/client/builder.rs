@@ -75,8 +75,8 @@ impl ClientBuilder {
         ClientOptions::from_env().map(Self::from)
     }
 
-    /// A name for the client, for processes that have several: 1 to 64 characters. It is the label `client` of all its metrics, and the field
-    /// `client` of its spans and of the span around the log lines of its tasks. Servers are not told. Default: none, and then there are
+    /// A name for the client, for processes that have several: 1 to 64 characters. It is the label `client` of all its metrics, the field
+    /// `dflockd.client` of the spans of its requests, and the field `client` of the span around the log lines of its tasks. Servers are not told. Default: none, and then there are
     /// no such label, field and span.
     ///
     /// ```

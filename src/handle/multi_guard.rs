@@ -11,6 +11,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::handle::guard::{Guard, LockGuard, SemaphorePermit};
 use crate::join::join_all;
 use crate::lease::cell::{LeaseState, LostReason};
+use crate::service::tell_stopped;
 #[cfg(feature = "blocking")]
 use crate::take::Take;
 use crate::types::{Fence, Key, Ttl};
@@ -170,7 +171,12 @@ impl<G: Guard> MultiGuard<G> {
     pub async fn run<F: Future>(&self, future: F) -> Result<F::Output> {
         tokio::select! {
             biased;
-            (key, reason) = self.lost() => Err(lost_meanwhile(&key, reason)),
+            (key, reason) = self.lost() => {
+                if let Some(guard) = self.guards.first() {
+                    tell_stopped(guard, &key, reason);
+                }
+                Err(lost_meanwhile(&key, reason))
+            }
             output = future => Ok(output),
         }
     }

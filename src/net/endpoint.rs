@@ -73,6 +73,14 @@ impl Endpoint {
         &self.place
     }
 
+    /// The host, or else the path: what traces call the address of a server.
+    pub(crate) fn address_text(&self) -> Option<&str> {
+        match &self.place {
+            Address::Tcp { host, .. } => Some(host),
+            Address::Unix(path) => path.to_str(),
+        }
+    }
+
     /// Returns the address as it was written.
     #[must_use]
     pub fn as_str(&self) -> &str {

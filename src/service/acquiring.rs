@@ -10,6 +10,7 @@ use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use pin_project_lite::pin_project;
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, oneshot};
@@ -20,6 +21,7 @@ use self::moving::Move;
 use super::asking::{Reserved, acquire_message, ask, granted, lost, room_now};
 use super::core::{Core, ready_too_late, shard_is_away};
 use super::request::{AcquireRequest, Operation, Response};
+use super::span::{Awaited, RequestSpan};
 use super::timeout::{Scope, unanswered};
 use crate::actor::topology::ShardPlace;
 use crate::clock::after;
@@ -29,6 +31,9 @@ use crate::shard::ask::Ask;
 use crate::shard::held::Acquired;
 use crate::shard::input::Input;
 use crate::shard::progress::{Progress, Refusal, WaitsFor};
+
+/// An acquire that has not been answered for so long counts as one that waits, whatever it waits for.
+const NOTICEABLE: Duration = Duration::from_millis(250);
 
 type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
@@ -41,6 +46,9 @@ pin_project! {
         shard: usize,
         // `None` if it does not wait.
         until: Option<Instant>,
+        // `None` until the acquire is known to wait.
+        span: Option<Box<RequestSpan>>,
+        // Rings when the wait is noticed, and when it is over.
         #[pin]
         alarm: Option<Sleep>,
         // Dropped last, so that everything the request brings is released before the client can end.
@@ -70,6 +78,7 @@ impl<H> Acquiring<'_, H> {
             stage: Stage::Begins(reserved),
             shard: 0,
             until: None,
+            span: None,
             alarm: None,
             core,
         }
@@ -103,6 +112,9 @@ impl<'a, H: Borrow<Arc<Core>> + Clone + Send + 'a> Future for Acquiring<'a, H> {
         if this.request.wait.is_zero() {
             this.request.waits_for(WaitsFor::Layers);
         }
+        if let Some(span) = this.span.take() {
+            span.end(&answer);
+        }
         Poll::Ready(answer)
     }
 }
@@ -122,7 +134,12 @@ impl<'a, H: Borrow<Arc<Core>> + Clone + Send + 'a> Acquiring<'a, H> {
                         None => {
                             let wait = this.request.wait;
                             *this.shard = route.place.index;
-                            *this.until = (!wait.is_zero()).then(|| after(Instant::now(), wait));
+                            if !wait.is_zero() {
+                                let now = Instant::now();
+                                let until = after(now, wait);
+                                *this.until = Some(until);
+                                this.alarm.set(Some(first_alarm(now, until)));
+                            }
                             begun(core, route.place, this.request, reserved.take())?
                         }
                         Some(way) => {
@@ -134,6 +151,9 @@ impl<'a, H: Borrow<Arc<Core>> + Clone + Send + 'a> Acquiring<'a, H> {
                 Stage::BeginsAt(reserved) => {
                     ready!(pin!(consume_budget()).poll(cx));
                     let reserved = reserved.take();
+                    if let Some(until) = *this.until {
+                        this.alarm.set(Some(first_alarm(Instant::now(), until)));
+                    }
                     begun(core, core.topology.shard(*this.shard)?, this.request, reserved)?
                 }
                 Stage::NeedsRoom(room) => {
@@ -149,6 +169,9 @@ impl<'a, H: Borrow<Arc<Core>> + Clone + Send + 'a> Acquiring<'a, H> {
                         Ok(granted) => return Poll::Ready(Ok(granted)),
                         Err(refused) => match *this.until {
                             Some(until) => {
+                                if this.span.is_none() {
+                                    *this.span = wait_span(core, *this.shard, this.request);
+                                }
                                 let wait = wait(this.core.clone(), *this.shard, this.request.clone(), until, refused);
                                 Stage::Waits(Box::pin(wait))
                             }
@@ -162,7 +185,10 @@ impl<'a, H: Borrow<Arc<Core>> + Clone + Send + 'a> Acquiring<'a, H> {
                     Poll::Ready(lost) => return Poll::Ready(lost),
                     Poll::Pending => break,
                 },
-                Stage::Waits(wait) => return wait.as_mut().poll(cx),
+                Stage::Waits(wait) => {
+                    let _entered = this.span.as_deref().map(RequestSpan::enter);
+                    return wait.as_mut().poll(cx);
+                }
                 Stage::Over => return Poll::Pending,
             };
             if let Stage::Waits(_) = next {
@@ -173,16 +199,24 @@ impl<'a, H: Borrow<Arc<Core>> + Clone + Send + 'a> Acquiring<'a, H> {
         let Some(until) = *this.until else {
             return Poll::Pending;
         };
-        if this.alarm.is_none() {
-            this.alarm.set(Some(sleep_until(until)));
-        }
-        if let Some(alarm) = this.alarm.as_pin_mut() {
-            ready!(alarm.poll(cx));
+        while let Some(mut alarm) = this.alarm.as_mut().as_pin_mut() {
+            ready!(alarm.as_mut().poll(cx));
+            if alarm.deadline() >= until {
+                break;
+            }
+            alarm.reset(until);
+            *this.span = wait_span(core, *this.shard, this.request);
         }
         let was_sent = !matches!(this.stage, Stage::NeedsRoom(_));
         let place = core.topology.shard(*this.shard)?;
         Poll::Ready(Err(out_of_time(place, this.request, was_sent)))
     }
+}
+
+/// Rings when the acquire counts as one that waits, if its time is not over before.
+#[inline(always)]
+fn first_alarm(now: Instant, until: Instant) -> Sleep {
+    sleep_until(until.min(now + NOTICEABLE))
 }
 
 /// Sends the try, if there is room for it.
@@ -192,6 +226,18 @@ fn begun<'a>(core: &Core, place: &ShardPlace, request: &AcquireRequest, reserved
         Some(room) => tried(core, place, request, room),
         None => Ok(Stage::NeedsRoom(Box::pin(Arc::clone(&place.room).acquire_owned()))),
     }
+}
+
+/// Covers the rest of an acquire, from the moment at which it is known to wait.
+fn wait_span(core: &Core, shard: usize, request: &AcquireRequest) -> Option<Box<RequestSpan>> {
+    let place = core.topology.shard(shard).ok()?;
+    let awaited = Awaited {
+        operation: Operation::Acquire,
+        key: &request.key,
+        kind: request.target.kind(),
+        wait: request.wait,
+    };
+    RequestSpan::of_wait(&awaited, place, core).map(Box::new)
 }
 
 /// Sends the try.

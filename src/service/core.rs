@@ -226,10 +226,10 @@ impl Emitters {
     }
 }
 
-/// Finds out whether the shard of an unanswered request is connected.
+/// Knows where requests go, and finds out whether the shard of an unanswered request is connected.
 pub(crate) struct Explainer {
-    topology: Arc<Topology>,
-    routes: Routes,
+    pub(super) topology: Arc<Topology>,
+    pub(super) routes: Routes,
     emitters: Arc<Emitters>,
     /// Whether no user's layer is in front of the dispatch.
     is_direct: bool,

@@ -21,7 +21,8 @@ use super::acquiring::moving::{first_half, joined, second_half, while_held};
 use super::asking::{Reserved, acquire_message, ask, granted, lost, origin};
 use super::core::{Core, CoreRef, nobody_is_left, shard_is_away};
 use super::held::{Lease, QueuePlace, Rest};
-use super::request::{AcquireRequest, Request, Response, SubscribeRequest};
+use super::request::{AcquireRequest, Operation, Request, Response, SubscribeRequest};
+use super::span::{Awaited, RequestSpan};
 use crate::actor::topology::ShardPlace;
 use crate::clock::after;
 use crate::error::{Budget, Error, Result};
@@ -272,14 +273,27 @@ async fn collect_at(
     if wait.is_zero() {
         return collect.await;
     }
+    let awaited = Awaited {
+        operation: Operation::Collect,
+        key: &key,
+        kind: target.kind(),
+        wait,
+    };
+    let span = RequestSpan::of_wait(&awaited, place, core);
     // The server counts whole seconds; this timeout keeps the caller's exact time.
-    let outcome = timeout_at(until, collect).await;
-    outcome.unwrap_or_else(|_| {
-        Err(match shard_is_away(place) {
-            Some(away) => away.out_of(Budget::Unanswered(wait)),
-            None => not_its_turn(enqueued),
+    let collect = async {
+        let outcome = timeout_at(until, collect).await;
+        outcome.unwrap_or_else(|_| {
+            Err(match shard_is_away(place) {
+                Some(away) => away.out_of(Budget::Unanswered(wait)),
+                None => not_its_turn(enqueued),
+            })
         })
-    })
+    };
+    match span {
+        Some(span) => span.cover(collect).await,
+        None => collect.await,
+    }
 }
 
 /// Sends the release, unless it was sent already.

@@ -319,37 +319,8 @@ impl Lease {
         }
     }
 
-    /// Runs a future for as long as the lease is held.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::LeaseLost`] if the lease was lost before the future completed; the future is dropped in that case.
-    ///
-    /// # Cancel safety
-    ///
-    /// As the future's. The lease stays held.
-    ///
-    /// ```
-    /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> Result<(), dflockd_client::Error> {
-    /// # let server = dflockd_client::server::Server::builder().port(0).start().await?;
-    /// # let client = dflockd_client::Client::builder().servers([server.local_addr().to_string()]).build()?;
-    /// let guard = client.lock("orders/42")?.acquire().await?;
-    /// let answer = guard.run(async { 6 * 7 }).await?;
-    /// assert_eq!(answer, 42);
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub async fn run<F: Future>(&self, future: F) -> Result<F::Output> {
-        tokio::select! {
-            biased;
-            reason = self.is_lost() => Err(self.lost_because(reason)),
-            output = future => Ok(output),
-        }
-    }
-
     /// Resolves with the reason when the lease is lost.
-    async fn is_lost(&self) -> LostReason {
+    pub(super) async fn is_lost(&self) -> LostReason {
         match &self.previous {
             None => self.held.cell.lost().await,
             Some(previous) => Box::pin(lost_of_both(&self.held.cell, &previous.cell)).await,
@@ -364,7 +335,7 @@ impl Lease {
         }
     }
 
-    fn lost_because(&self, reason: LostReason) -> Error {
+    pub(super) fn lost_because(&self, reason: LostReason) -> Error {
         Error::new(
             ErrorKind::LeaseLost,
             format!("the lease of {:?} was lost: {reason}", self.key()),

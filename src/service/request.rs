@@ -5,12 +5,9 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tracing::{Span, field};
 
 use super::held::{Lease, QueuePlace};
 use crate::error::{Budget, Error, ErrorKind, Result, named};
-use crate::escape::Escaped;
-use crate::human::human;
 use crate::lease::policy::RenewPolicy;
 use crate::protocol::{Channel, Group, Pattern, Payload};
 use crate::shard::progress::{Progress, WaitsFor};
@@ -202,33 +199,6 @@ impl Request {
         match self {
             Self::Stats { shard } | Self::Barrier { shard } | Self::Failback { shard } => Some(*shard),
             _ => None,
-        }
-    }
-
-    /// Creates the span of the request. The name of a span must be a constant, so each operation has its own line.
-    pub(super) fn span(&self, shard: Option<usize>, client: Option<&str>) -> Span {
-        let key = Escaped(self.key().map(Key::as_str).unwrap_or_default());
-        let subject = Escaped(match self {
-            Self::Emit { channel, .. } => channel.as_str(),
-            Self::Subscribe(subscribe) => subscribe.pattern.as_str(),
-            _ => "",
-        });
-        let kind = self.kind().map_or("none", Kind::as_str);
-        let wait = human(self.wait());
-        let (outcome, contended) = (field::Empty, field::Empty);
-        match self.operation() {
-            Operation::Acquire => {
-                tracing::debug_span!("acquire", client, shard, %key, kind, %wait, contended, outcome)
-            }
-            Operation::TryAcquire => tracing::debug_span!("try_acquire", client, shard, %key, kind, contended, outcome),
-            Operation::Enqueue => tracing::debug_span!("enqueue", client, shard, %key, kind, contended, outcome),
-            Operation::Collect => tracing::debug_span!("collect", client, shard, %key, kind, %wait, contended, outcome),
-            Operation::Release => tracing::debug_span!("release", client, shard, %key, kind, outcome),
-            Operation::Stats => tracing::debug_span!("stats", client, shard, outcome),
-            Operation::Barrier => tracing::debug_span!("barrier", client, shard, outcome),
-            Operation::Failback => tracing::debug_span!("failback", client, shard, outcome),
-            Operation::Emit => tracing::debug_span!("emit", client, shard, channel = %subject, outcome),
-            Operation::Subscribe => tracing::debug_span!("subscribe", client, pattern = %subject, outcome),
         }
     }
 

@@ -18,7 +18,6 @@ use super::layered::{Inner, wrap};
 use super::metrics::{Metrics, MetricsLayer, RequestMetrics};
 use super::ready_first::ReadyFirst;
 use super::request::{Request, Response, busy};
-use super::routes::Routes;
 use super::timeout::{Timeout, TimeoutLayer};
 use super::trace::{Trace, TraceLayer};
 use super::user_layer::UserLayer;
@@ -26,13 +25,13 @@ use crate::config::Config;
 use crate::error::Result;
 
 /// The layers around a service, each with its references.
-type Layers<S, X, M, R> = Trace<Metrics<Timeout<S, X>, M>, R>;
+type Layers<S, X, M> = Trace<Metrics<Timeout<S, X>, M>, X>;
 
 /// The service of a client.
-pub(crate) type ClientStack = Layers<Inner<Weak<Core>>, Arc<Explainer>, Arc<RequestMetrics>, Arc<Routes>>;
+pub(crate) type ClientStack = Layers<Inner<Weak<Core>>, Arc<Explainer>, Arc<RequestMetrics>>;
 
 /// The service of a single call. It waits by itself until it is ready.
-type CallStack<'a> = Layers<ReadyFirst<Inner<&'a Arc<Core>>>, &'a Explainer, &'a RequestMetrics, &'a Routes>;
+type CallStack<'a> = Layers<ReadyFirst<Inner<&'a Arc<Core>>>, &'a Explainer, &'a RequestMetrics>;
 
 /// Starts a client with the users' layers; the first one is outermost.
 pub(crate) fn start(config: Config, layers: &[UserLayer]) -> Result<Arc<Core>> {
@@ -43,7 +42,7 @@ pub(crate) fn for_client(core: &Arc<Core>) -> ClientStack {
     let inner = Inner::of(core, Arc::downgrade(core));
     let timeout = TimeoutLayer::new(core.config.request_timeout).explained_by(Arc::clone(&core.explainer));
     let metrics = MetricsLayer(core.metrics.clone());
-    TraceLayer(Arc::clone(&core.routes)).layer(metrics.layer(timeout.layer(inner)))
+    TraceLayer(Arc::clone(&core.explainer)).layer(metrics.layer(timeout.layer(inner)))
 }
 
 /// Sends one request through the same layers as [`Client::call`](crate::Client). The wait until they are ready is part
@@ -76,7 +75,7 @@ fn for_call(core: &Arc<Core>) -> CallStack<'_> {
         // The dispatch and `ReadyFirst` end waits by themselves. Only layers in between could take longer.
         .where_waits_end(!core.has_layers());
     let metrics = MetricsLayer(core.metrics.as_deref());
-    TraceLayer(&*core.routes).layer(metrics.layer(timeout.layer(inner)))
+    TraceLayer(&*core.explainer).layer(metrics.layer(timeout.layer(inner)))
 }
 
 /// Releases a lease and waits for the answer.

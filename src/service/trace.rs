@@ -1,7 +1,4 @@
 //! A span around each request.
-//!
-//! The spans have debug level, so that a production log at info level costs only a comparison. They never contain
-//! tokens, but they do contain keys.
 
 use std::fmt;
 use std::future::Future;
@@ -11,40 +8,39 @@ use std::task::{Context, Poll, ready};
 
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
-use tracing::{Level, Span};
+use tracing::Level;
 
-use super::outcome::Outcome;
+use super::core::Explainer;
 use super::request::{Request, Response};
-use super::routes::Routes;
+use super::span::{RequestSpan, Site};
 use crate::error::{Error, Result};
 
-/// Opens a span for each request to a service. `R` points to the routes, in the same way as `M` of the metrics layer
-/// points to the metrics.
+/// Opens a span for each request to a service. `E` points to the explainer, which knows where requests go.
 #[derive(Clone)]
-pub(crate) struct TraceLayer<R>(pub(crate) R);
+pub(crate) struct TraceLayer<E>(pub(crate) E);
 
-impl<S, R: Clone> Layer<S> for TraceLayer<R> {
-    type Service = Trace<S, R>;
+impl<S, E: Clone> Layer<S> for TraceLayer<E> {
+    type Service = Trace<S, E>;
 
-    fn layer(&self, inner: S) -> Trace<S, R> {
+    fn layer(&self, inner: S) -> Trace<S, E> {
         Trace {
             inner,
-            routes: self.0.clone(),
+            explainer: self.0.clone(),
         }
     }
 }
 
 /// A service whose requests have spans.
 #[derive(Clone)]
-pub(crate) struct Trace<S, R> {
+pub(crate) struct Trace<S, E> {
     inner: S,
-    routes: R,
+    explainer: E,
 }
 
-impl<S, R> Service<Request> for Trace<S, R>
+impl<S, E> Service<Request> for Trace<S, E>
 where
     S: Service<Request, Response = Response, Error = Error>,
-    R: Deref<Target = Routes>,
+    E: Deref<Target = Explainer>,
 {
     type Response = Response;
     type Error = Error;
@@ -60,8 +56,11 @@ where
             let inner = self.inner.call(request);
             return TraceFuture { inner, span: None };
         }
-        let span = request.span(self.routes.shard_of(&request), self.routes.client.as_deref());
-        let inner = span.in_scope(|| self.inner.call(request));
+        let span = RequestSpan::of_request(&request, &Site::of(&request, &self.explainer));
+        let inner = {
+            let _entered = span.enter();
+            self.inner.call(request)
+        };
         TraceFuture {
             inner,
             span: Some(span),
@@ -69,7 +68,7 @@ where
     }
 }
 
-impl<S: fmt::Debug, R> fmt::Debug for Trace<S, R> {
+impl<S: fmt::Debug, E> fmt::Debug for Trace<S, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Trace")
             .field("inner", &self.inner)
@@ -78,12 +77,11 @@ impl<S: fmt::Debug, R> fmt::Debug for Trace<S, R> {
 }
 
 pin_project! {
-    /// Runs within the span and records the outcome there. A span without an outcome belongs to a request that was
-    /// dropped.
+    /// Runs within the span and records the outcome there.
     pub(crate) struct TraceFuture<F> {
         #[pin]
         inner: F,
-        span: Option<Span>,
+        span: Option<RequestSpan>,
     }
 }
 
@@ -95,15 +93,16 @@ impl<F: Future<Output = Result<Response>>> Future for TraceFuture<F> {
         let Some(span) = this.span else {
             return this.inner.poll(cx);
         };
-        let _entered = span.enter();
-        let answer = ready!(this.inner.poll(cx));
-        span.record("outcome", Outcome::of(&answer).as_str());
-        match &answer {
-            Ok(Response::Granted(lease)) => {
-                span.record("contended", lease.was_contended());
+        let answer = {
+            let _entered = span.enter();
+            let answer = ready!(this.inner.poll(cx));
+            if let Err(error) = &answer {
+                tracing::debug!(error = %error.chain(), "failed");
             }
-            Ok(_) => {}
-            Err(error) => tracing::debug!(error = %error.chain(), "failed"),
+            answer
+        };
+        if let Some(span) = this.span.take() {
+            span.end(&answer);
         }
         Poll::Ready(answer)
     }

@@ -166,8 +166,9 @@ impl ShardMachine {
         let found = self.serving.reconnect.connected();
         let attempts = found.attempts;
         let away = self.away.take().unwrap_or_else(Span::none);
-        away.record("attempts", attempts);
-        away.record("endpoint", field::display(self.endpoint()));
+        away.record("dflockd.attempts", attempts);
+        away.record("server.address", self.endpoint().address_text());
+        away.record("server.port", self.endpoint().port());
         away.in_scope(|| {
             tracing::info!(shard = self.index, endpoint = %self.endpoint(), attempts, "connected");
         });
@@ -247,7 +248,13 @@ impl ShardMachine {
         let pause = retry.pause.max(self.serving.held_back_for(turn.now));
         let (shard, attempt) = (self.index, retry.attempt);
         let away = self.away.get_or_insert_with(|| {
-            tracing::info_span!("reconnect", shard, endpoint = field::Empty, attempts = field::Empty)
+            tracing::info_span!(
+                "dflockd.reconnect",
+                dflockd.shard = shard,
+                server.address = field::Empty,
+                server.port = field::Empty,
+                dflockd.attempts = field::Empty
+            )
         });
         away.in_scope(|| {
             let endpoint = error.endpoint().unwrap_or_default();

@@ -165,7 +165,7 @@ impl ShardMachine {
             (Fate::Repeat, Pending::Release(release)) => self.repeat_release(release, turn),
             // If another connection has taken over, the renewal is already due there.
             (Fate::StaysDue, Pending::Renew(renewal)) if !ended.served => {
-                renewal.span.record("outcome", "unanswered");
+                renewal.span.record("dflockd.outcome", "unanswered");
             }
             (Fate::StaysDue, Pending::Renew(renewal)) => {
                 self.tell_failed_renewal(renewal.id, || cause.clone());

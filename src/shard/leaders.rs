@@ -46,7 +46,7 @@ impl ShardMachine {
             (Fate::StaysDue, Pending::Renew(renewal)) if served => self.renewal_unanswered(&renewal),
             // The renewal is due at the new leader, like all others.
             (Fate::StaysDue, Pending::Renew(renewal)) => {
-                renewal.span.record("outcome", "unanswered");
+                renewal.span.record("dflockd.outcome", "unanswered");
             }
             (Fate::Forget, Pending::Probe(probe)) => self.probe_unanswered(&probe.key, turn.now),
             (Fate::Forget, _) => self.wait_ended(from, turn),

@@ -60,12 +60,12 @@ impl ShardMachine {
             Some(claim) if tracing::enabled!(tracing::Level::TRACE) => {
                 let cell = claim.cell;
                 tracing::trace_span!(
-                    "renew",
-                    shard = self.index,
-                    key = %cell.key,
-                    kind = cell.kind.as_str(),
-                    token = %cell.token,
-                    outcome = field::Empty
+                    "dflockd.renew",
+                    dflockd.shard = self.index,
+                    dflockd.key = %cell.key,
+                    dflockd.kind = cell.kind.as_str(),
+                    dflockd.token = %cell.token,
+                    dflockd.outcome = field::Empty
                 )
             }
             _ => tracing::Span::none(),
@@ -115,7 +115,7 @@ impl ShardMachine {
                 "put_off"
             }
         };
-        span.record("outcome", outcome);
+        span.record("dflockd.outcome", outcome);
     }
 
     fn tell_renewal(&self, id: LeaseId, from: LaneId) {
@@ -175,7 +175,7 @@ impl ShardMachine {
 
     /// Notes a renewal that was not sent, or whose answer was lost. The renewal stays due.
     pub(super) fn renewal_unanswered(&mut self, renewal: &Renewal) {
-        renewal.span.record("outcome", "unanswered");
+        renewal.span.record("dflockd.outcome", "unanswered");
         self.leases.renewal_failed(renewal.id);
     }
 

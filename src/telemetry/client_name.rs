@@ -39,10 +39,11 @@ impl ClientName {
         self.0.as_ref().map(|name| Arc::clone(name).into())
     }
 
-    /// A span in which the work of one of the client's actors is done. Its level is the highest, so that it is there wherever a line is.
+    /// A span in which the work of one of the client's actors is done. Its level is the highest, so that it is there wherever a line is. It
+    /// lasts as long as the actor, which exporters of traces are not made for: by its target they can leave it out.
     pub(crate) fn span(&self) -> Option<Span> {
         let client = self.as_deref()?;
-        Some(tracing::error_span!(parent: None, "dflockd_client", client))
+        Some(tracing::error_span!(target: "dflockd_client::tasks", parent: None, "dflockd_client", client))
     }
 }
 

@@ -1,0 +1,146 @@
+//! Traces: the waits for a lock stand in the traces of those that waited.
+//!
+//!     cargo run --example opentelemetry
+//!
+//! Four orders of one customer are handled under the customer's lock. Spans go through `tracing-opentelemetry` to an exporter that keeps
+//! them in memory, in place of one that sends them (`opentelemetry-otlp`). At the end they are printed, and checked.
+#![allow(missing_docs)]
+
+use std::error::Error;
+use std::time::Duration;
+
+use dflockd_client::server::Server;
+use dflockd_client::{Client, ErrorKind, Lock};
+use opentelemetry::trace::{SpanKind, Status, TracerProvider};
+use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider, SpanData};
+use tokio::sync::oneshot;
+use tokio::time::sleep;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing_subscriber::util::SubscriberInitExt;
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    // Yours sends, in batches: `.with_batch_exporter(…)`.
+    let exporter = InMemorySpanExporter::default();
+    let provider = SdkTracerProvider::builder()
+        .with_simple_exporter(exporter.clone())
+        .build();
+    let traces = tracing_opentelemetry::layer()
+        .with_tracer(provider.tracer("orders"))
+        // The client's own tasks live as long as it does: their spans belong in no trace.
+        .with_filter(EnvFilter::new("info,ractor=off,dflockd_client::tasks=off"));
+    tracing_subscriber::registry().with(traces).init();
+
+    let server = Server::builder().port(0).start().await?;
+    let address = server.local_addr().to_string();
+    let client = Client::builder().servers([address]).name("orders").connect().await?;
+    let customer = client.lock("customers/7")?;
+
+    // What happens in which order is made certain, so that the spans can be checked.
+    let (holds, is_held) = oneshot::channel();
+    let (finish, finished) = oneshot::channel();
+    let first = tokio::spawn(handle(1, customer.clone(), async move {
+        let _ = holds.send(());
+        let _ = finished.await;
+    }));
+    is_held.await?;
+    let second = tokio::spawn(handle(2, customer.clone(), async {}));
+    until_waiting(&server, 1).await;
+    tokio::select! {
+        _ = handle(3, customer.clone(), async {}) => return Err("the first order was not done yet".into()),
+        () = until_waiting(&server, 2) => println!("the caller of order 3 has gone"),
+    }
+    let impatient = customer.acquire_timeout(Duration::from_secs(1));
+    let fourth = handle(4, impatient, async {}).await;
+    assert!(fourth.is_err_and(|error| error.kind() == ErrorKind::Timeout));
+    let _ = finish.send(());
+    first.await??;
+    second.await??;
+
+    client.shutdown(Duration::from_secs(5)).await;
+    provider.force_flush()?;
+    let spans = exporter.get_finished_spans()?;
+    for span in &spans {
+        show(span, &spans);
+    }
+    check(&spans)
+}
+
+/// What a handler of requests does. It knows nothing of traces but its own span.
+#[tracing::instrument(skip(customer, work))]
+async fn handle(order: u32, customer: Lock, work: impl Future<Output = ()>) -> Result<(), dflockd_client::Error> {
+    let guard = customer.acquire().await?;
+    guard.run(work).await?;
+    guard.release().await
+}
+
+async fn until_waiting(server: &Server, callers: u64) {
+    while server.stats().locks.first().is_none_or(|lock| lock.waiters < callers) {
+        sleep(Duration::from_millis(5)).await;
+    }
+}
+
+fn parent<'a>(span: &SpanData, spans: &'a [SpanData]) -> Option<&'a SpanData> {
+    let mut others = spans.iter();
+    others.find(|other| other.span_context.span_id() == span.parent_span_id)
+}
+
+fn attribute(span: &SpanData, name: &str) -> Option<String> {
+    let mut attributes = span.attributes.iter();
+    let found = attributes.find(|attribute| attribute.key.as_str() == name)?;
+    Some(found.value.to_string())
+}
+
+fn show(span: &SpanData, spans: &[SpanData]) {
+    let took = span.end_time.duration_since(span.start_time).unwrap_or_default();
+    let below = match parent(span, spans) {
+        Some(parent) => format!(
+            "below {} {}",
+            parent.name,
+            attribute(parent, "order").unwrap_or_default()
+        ),
+        None => "at the top".to_owned(),
+    };
+    println!(
+        "{} ({:?}, {} ms), {below}, status {:?}",
+        span.name,
+        span.span_kind,
+        took.as_millis(),
+        span.status
+    );
+    for attribute in &span.attributes {
+        let name = attribute.key.as_str();
+        if ["dflockd.", "server.", "error.", "order"]
+            .iter()
+            .any(|start| name.starts_with(start))
+        {
+            println!("    {name} = {}", attribute.value);
+        }
+    }
+}
+
+/// Each order has its span; below it, those that waited have that of the wait, which says how it ended.
+fn check(spans: &[SpanData]) -> Result<(), Box<dyn Error>> {
+    let mut waits: Vec<_> = spans.iter().filter(|span| span.name == "dflockd.wait").collect();
+    waits.sort_by_key(|wait| parent(wait, spans).and_then(|order| attribute(order, "order")));
+    assert_eq!(spans.iter().filter(|span| span.name == "handle").count(), 4);
+    assert_eq!(waits.len(), 3, "the first order was granted its lock at once");
+    assert_eq!(spans.len(), 7, "and that is all");
+    let ends = [
+        ("2", "granted", None),
+        ("3", "dropped", None),
+        ("4", "timeout", Some("timeout")),
+    ];
+    for (wait, (order, outcome, error)) in waits.into_iter().zip(ends) {
+        let above = parent(wait, spans).ok_or("a wait without the span of its order")?;
+        assert_eq!(attribute(above, "order").as_deref(), Some(order));
+        assert_eq!(wait.span_kind, SpanKind::Client);
+        assert_eq!(attribute(wait, "dflockd.outcome").as_deref(), Some(outcome));
+        assert_eq!(attribute(wait, "error.type").as_deref(), error);
+        assert_eq!(matches!(wait.status, Status::Error { .. }), error.is_some());
+        assert_eq!(attribute(wait, "dflockd.key").as_deref(), Some("customers/7"));
+        assert_eq!(attribute(wait, "server.address").as_deref(), Some("127.0.0.1"));
+    }
+    Ok(())
+}

@@ -1,0 +1,210 @@
+//! The spans of requests: their names, their fields, and how they end.
+//!
+//! Fields are named by the semantic conventions of OpenTelemetry where those have a name (`docs/observability.md`, "OpenTelemetry").
+//! Tokens never appear, keys do.
+
+use std::time::Duration;
+
+use tracing::span::Entered;
+use tracing::{Instrument, Level, Span, field};
+
+use super::core::{Core, Explainer};
+use super::outcome::Outcome;
+use super::request::{Operation, Request, Response};
+use crate::actor::topology::ShardPlace;
+use crate::error::Result;
+use crate::escape::Escaped;
+use crate::human::human;
+use crate::net::endpoint::Endpoint;
+use crate::types::{Key, Kind};
+
+/// A span with the fields that those of all requests have, and some of its own. Names must be literals where a span is made.
+macro_rules! client_span {
+    ($level:ident, $name:literal, $site:ident $(, $($field:ident).+ = $value:expr)*) => {
+        tracing::span!(
+            Level::$level,
+            $name,
+            otel.kind = "client",
+            otel.status_code = field::Empty,
+            otel.status_description = field::Empty,
+            error.type = field::Empty,
+            server.address = $site.server.as_ref().and_then(Endpoint::address_text),
+            server.port = $site.server.as_ref().and_then(Endpoint::port),
+            dflockd.client = $site.client,
+            dflockd.shard = $site.shard,
+            $($($field).+ = $value,)*
+            dflockd.outcome = field::Empty
+        )
+    };
+}
+
+/// Where a request goes.
+pub(super) struct Site<'a> {
+    /// The name of the client.
+    client: Option<&'a str>,
+    shard: Option<usize>,
+    /// The server that serves the shard now, or is tried.
+    server: Option<Endpoint>,
+}
+
+impl<'a> Site<'a> {
+    /// Of a request that is about to be made.
+    pub(super) fn of(request: &Request, explainer: &'a Explainer) -> Self {
+        let Explainer { routes, topology, .. } = explainer;
+        let client = routes.client.as_deref();
+        let place = routes.shard_of(request).and_then(|shard| topology.shard(shard).ok());
+        match place {
+            Some(place) => Self::at(place, client),
+            None => Self {
+                client,
+                shard: None,
+                server: None,
+            },
+        }
+    }
+
+    pub(super) fn at(place: &ShardPlace, client: Option<&'a str>) -> Self {
+        Self {
+            client,
+            shard: Some(place.index),
+            server: Endpoint::parse(&place.endpoint()).ok(),
+        }
+    }
+}
+
+/// What an acquire waits for.
+pub(super) struct Awaited<'a> {
+    pub(super) operation: Operation,
+    pub(super) key: &'a Key,
+    pub(super) kind: Kind,
+    /// For how long at most.
+    pub(super) wait: Duration,
+}
+
+/// The span of a request, or of a wait. It says how that ended; if its future is dropped, that it was.
+pub(super) struct RequestSpan(Span);
+
+impl RequestSpan {
+    /// Covers a request. At debug level, so that production at info pays a comparison for it.
+    pub(super) fn of_request(request: &Request, site: &Site<'_>) -> Self {
+        let key = field::display(Escaped(request.key().map(Key::as_str).unwrap_or_default()));
+        let subject = field::display(Escaped(match request {
+            Request::Emit { channel, .. } => channel.as_str(),
+            Request::Subscribe(subscribe) => subscribe.pattern.as_str(),
+            _ => "",
+        }));
+        let kind = request.kind().map_or("none", Kind::as_str);
+        let wait = field::display(human(request.wait()));
+        let empty = field::Empty;
+        Self(match request.operation() {
+            Operation::Acquire => {
+                client_span!(
+                    DEBUG,
+                    "dflockd.acquire",
+                    site,
+                    dflockd.key = key,
+                    dflockd.kind = kind,
+                    dflockd.wait = wait,
+                    dflockd.contended = empty
+                )
+            }
+            Operation::TryAcquire => {
+                client_span!(
+                    DEBUG,
+                    "dflockd.try_acquire",
+                    site,
+                    dflockd.key = key,
+                    dflockd.kind = kind,
+                    dflockd.contended = empty
+                )
+            }
+            Operation::Enqueue => {
+                client_span!(
+                    DEBUG,
+                    "dflockd.enqueue",
+                    site,
+                    dflockd.key = key,
+                    dflockd.kind = kind,
+                    dflockd.contended = empty
+                )
+            }
+            Operation::Collect => {
+                client_span!(
+                    DEBUG,
+                    "dflockd.collect",
+                    site,
+                    dflockd.key = key,
+                    dflockd.kind = kind,
+                    dflockd.wait = wait,
+                    dflockd.contended = empty
+                )
+            }
+            Operation::Release => client_span!(DEBUG, "dflockd.release", site, dflockd.key = key, dflockd.kind = kind),
+            Operation::Stats => client_span!(DEBUG, "dflockd.stats", site),
+            Operation::Barrier => client_span!(DEBUG, "dflockd.barrier", site),
+            Operation::Failback => client_span!(DEBUG, "dflockd.failback", site),
+            Operation::Emit => client_span!(DEBUG, "dflockd.emit", site, dflockd.channel = subject),
+            Operation::Subscribe => client_span!(DEBUG, "dflockd.subscribe", site, dflockd.pattern = subject),
+        })
+    }
+
+    /// Covers the wait of an acquire that is not granted at once, if a subscriber wants to know of it. At info level: it is what a trace of
+    /// the caller's work has to show.
+    pub(super) fn of_wait(awaited: &Awaited<'_>, place: &ShardPlace, core: &Core) -> Option<Self> {
+        if !tracing::enabled!(Level::INFO) {
+            return None;
+        }
+        let site = Site::at(place, core.routes.client.as_deref());
+        let Awaited {
+            operation,
+            key,
+            kind,
+            wait,
+        } = awaited;
+        Some(Self(client_span!(
+            INFO,
+            "dflockd.wait",
+            site,
+            dflockd.operation = operation.as_str(),
+            dflockd.key = field::display(Escaped(key.as_str())),
+            dflockd.kind = kind.as_str(),
+            dflockd.wait = field::display(human(*wait)),
+            dflockd.contended = field::Empty
+        )))
+    }
+
+    pub(super) fn enter(&self) -> Entered<'_> {
+        self.0.enter()
+    }
+
+    /// Runs what it covers, and says how that ended.
+    pub(super) async fn cover(self, work: impl Future<Output = Result<Response>>) -> Result<Response> {
+        let answer = work.instrument(self.0.clone()).await;
+        self.end(&answer);
+        answer
+    }
+
+    /// Says how it ended.
+    pub(super) fn end(mut self, answer: &Result<Response>) {
+        // Nothing is left to say when it is dropped.
+        let span = std::mem::replace(&mut self.0, Span::none());
+        span.record("dflockd.outcome", Outcome::of(answer).as_str());
+        match answer {
+            Ok(Response::Granted(lease)) => {
+                span.record("dflockd.contended", lease.was_contended());
+            }
+            Ok(_) => {}
+            Err(error) => {
+                span.record("otel.status_code", "ERROR");
+                span.record("otel.status_description", field::display(error.chain()));
+                span.record("error.type", error.kind().as_str());
+            }
+        }
+    }
+}
+
+impl Drop for RequestSpan {
+    fn drop(&mut self) {
+        self.0.record("dflockd.outcome", Outcome::Dropped.as_str());
+    }
+}
