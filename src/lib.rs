@@ -26,11 +26,12 @@
 //!   [`from_env`](ClientBuilder::from_env).
 //! - [`LayeredOptions`]: several of these at once, and where each setting comes from.
 //! - [`Lock`] and [`Semaphore`]: handles on a key. Acquiring gives a [`LockGuard`] or
-//!   [`SemaphorePermit`]; what both can do is [`Lease`]. [`MultiLock`] takes several locks, all or none.
+//!   [`SemaphorePermit`]; what both can do is [`Lease`]. [`MultiLock`] takes several locks, and [`Semaphore::acquire_many`] several slots, all
+//!   or none: their guards are [`MultiGuard`]s. [`RenewPolicy`] says how leases are renewed.
 //! - [`DistributedLock`] and [`DistributedSemaphore`]: the same as objects that hold what they acquire, as in the Python
 //!   client.
 //! - [`Election`]: leader election on a lock.
-//! - [`Error`] and [`ErrorKind`]: what went wrong, and whether to try again.
+//! - [`Error`] and [`ErrorKind`]: what went wrong, and whether to try again. [`RetryPolicy`] does that by itself.
 //! - [`ShardingStrategy`]: which shard a key belongs to. [`Shard`]: which servers may serve one, a cluster or servers in reserve;
 //!   [`ShardHealth`] tells which of them does.
 //! - [`ClientEvent`]: what happens to a client, [as a stream](Client::events); [`ClientBuilder::on_lost`] where a callback is enough.

@@ -25,7 +25,7 @@
 //! | --- | --- | --- |
 //! | [`Client`] | [`Client::builder`], [`connect_blocking`](crate::ClientBuilder::connect_blocking) | [`crate::Client`] |
 //! | [`Lock`], [`LockGuard`] | [`Client::lock`] | [`crate::Lock`] |
-//! | [`Semaphore`], [`SemaphorePermit`] | [`Client::semaphore`] | [`crate::Semaphore`] |
+//! | [`Semaphore`], [`SemaphorePermit`], [`SemaphorePermits`] | [`Client::semaphore`] | [`crate::Semaphore`] |
 //! | [`Ticket`], [`Enqueued`] | [`Lock::enqueue`] | [`crate::Ticket`] |
 //! | [`MultiLock`], [`MultiLockGuard`] | [`Client::lock_all`] | [`crate::MultiLock`] |
 //! | [`DistributedLock`], [`DistributedSemaphore`] | a key, or a [`Lock`] | [`crate::DistributedLock`] |

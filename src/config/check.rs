@@ -93,6 +93,7 @@ impl ClientOptions {
             request_timeout: self.request_timeout,
             acquire_timeout: self.acquire_timeout,
             renew_policy: self.renew_policy,
+            renew_terms: self.renew_policy.check()?.beside(pace),
             sink: supplied.sink.of_client(name.clone()),
             key_class: supplied.key_class,
             events,

@@ -57,6 +57,8 @@ pub(crate) struct Config {
     pub(crate) request_timeout: Duration,
     pub(crate) acquire_timeout: Duration,
     pub(crate) renew_policy: RenewPolicy,
+    /// What that means.
+    pub(crate) renew_terms: RenewTerms,
     pub(crate) sink: Sink,
     pub(crate) key_class: Option<Classifier>,
     pub(crate) events: EventHub,
@@ -67,8 +69,10 @@ pub(crate) struct Config {
 impl Config {
     /// How a lease is renewed: by a policy of its own, or by that of the client.
     pub(crate) fn renewal(&self, own: Option<&RenewPolicy>) -> Result<RenewTerms> {
-        let policy = own.unwrap_or(&self.renew_policy);
-        Ok(policy.check()?.beside(self.shard.machine.schedule.pace))
+        match own {
+            Some(policy) => Ok(policy.check()?.beside(self.shard.machine.schedule.pace)),
+            None => Ok(self.renew_terms),
+        }
     }
 }
 

@@ -139,7 +139,7 @@ impl<G: Guard> MultiGuard<G> {
             });
             match lost {
                 Some(lost) => lost,
-                // A holder cancelled the token.
+                // Only a loss cancels the token.
                 None => std::future::pending().await,
             }
         }

@@ -67,6 +67,9 @@ pub struct RetryPolicy {
     call: Option<Call>,
 }
 
+/// The first pause is no shorter: without any, a server that refuses would be asked as fast as it answers.
+const SHORTEST: Duration = Duration::from_millis(1);
+
 /// What is known of a request under way.
 #[derive(Clone, Copy, PartialEq)]
 struct Call {
@@ -107,8 +110,8 @@ impl RetryPolicy {
     }
 
     /// The pauses between attempts. The first lasts from `first` to twice that, each further one twice as long, until the longest: those take
-    /// half of `longest` to all of it. Where in its range a pause lies is random. A `longest` below `first` counts as `first`. Default: 50 ms and
-    /// 5 s.
+    /// half of `longest` to all of it. Where in its range a pause lies is random. A `longest` below `first` counts as `first`, and
+    /// none is shorter than half a millisecond. Default: 50 ms and 5 s.
     #[must_use]
     pub fn pauses(mut self, first: Duration, longest: Duration) -> Self {
         (self.first_pause, self.longest_pause) = (first, longest);
@@ -146,9 +149,9 @@ impl RetryPolicy {
 
     /// The pause after so many attempts. `random` is in [0, 1).
     fn pause(&self, attempts: u32, random: f64) -> Duration {
-        let doubled = 2_u32.saturating_pow(attempts);
-        let bound = self.first_pause.saturating_mul(doubled);
-        below(bound.min(self.longest_pause.max(self.first_pause)), random)
+        let first = self.first_pause.max(SHORTEST);
+        let bound = first.saturating_mul(2_u32.saturating_pow(attempts));
+        below(bound.min(self.longest_pause.max(first)), random)
     }
 
     /// When to ask again, and how long the request may wait then; none if it is over.
@@ -282,6 +285,11 @@ mod tests {
             );
         }
         assert_eq!(RetryPolicy::default().pauses(SECOND, ms(1)).pause(9, 0.0), SECOND);
+        let none = RetryPolicy::default().pauses(Duration::ZERO, Duration::ZERO);
+        assert!(
+            none.pause(1, 0.0) >= ms(1),
+            "a server is not asked as fast as it answers"
+        );
     }
 
     #[tokio::test(start_paused = true)]
