@@ -562,6 +562,42 @@ mod tests {
     }
 
     #[test]
+    fn what_is_to_be_done_once_it_is_lost_is_done_whenever_that_is_said() {
+        for is_lost_before in [true, false] {
+            let (cell, done) = (
+                cell(Duration::from_secs(10)),
+                std::sync::Arc::new(AtomicBool::new(false)),
+            );
+            let seen = std::sync::Arc::clone(&done);
+            if is_lost_before {
+                cell.lose(LostReason::Rejected);
+            }
+            cell.when_lost(Box::new(move || seen.store(true, Ordering::Relaxed)));
+            assert_eq!(done.load(Ordering::Relaxed), is_lost_before);
+            cell.lose(LostReason::Rejected);
+            assert!(done.load(Ordering::Relaxed));
+        }
+        let released = cell(Duration::from_secs(10));
+        released.when_lost(Box::new(|| panic!("it was not lost")));
+        assert!(released.release());
+        released.lose(LostReason::Shutdown);
+    }
+
+    #[test]
+    fn a_token_of_two_leases_is_cancelled_with_either() {
+        for (lost, before) in [(0, false), (1, false), (0, true), (1, true)] {
+            let cells = [cell(Duration::from_secs(10)), cell(Duration::from_secs(10))];
+            if before {
+                cells[lost].lose(LostReason::Rejected);
+            }
+            let token = cells[0].cancellation_token_with(&cells[1]);
+            assert_eq!(token.is_cancelled(), before);
+            cells[lost].lose(LostReason::Rejected);
+            assert!(token.is_cancelled() && cells[0].cancellation_token_with(&cells[1]).is_cancelled());
+        }
+    }
+
+    #[test]
     fn a_suspend_counts_as_time_and_a_long_one_ends_a_lease() {
         let (long, short) = (cell(Duration::from_secs(600)), cell(Duration::from_secs(5)));
         let now = Moment::now();

@@ -146,6 +146,31 @@ impl Lease {
     /// each, and refuses a request with a smaller number of either. Clients of the previous list have only the first
     /// number, clients of the current list only the second.
     /// [`docs/sharding.md`](https://docs.rs/crate/dflockd-client/latest/source/docs/sharding.md) has the rule for all of them.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), dflockd_client::Error> {
+    /// # let one = dflockd_client::server::Server::builder().port(0).start().await?;
+    /// # let other = dflockd_client::server::Server::builder().port(0).start().await?;
+    /// # let (old, new) = (one.local_addr().to_string(), other.local_addr().to_string());
+    /// use dflockd_client::{Client, stable_hash_shard};
+    ///
+    /// let client = Client::builder()
+    ///     .servers([new])
+    ///     .previous_servers([old])
+    ///     .previous_sharding_strategy(stable_hash_shard)
+    ///     .connect()
+    ///     .await?;
+    /// let lock = client.lock("orders/42")?;
+    /// # lock.acquire().await?.release().await?;
+    /// let guard = lock.acquire().await?;
+    /// assert_eq!(guard.fence(), None);
+    /// if let Some(fences) = guard.transition_fences() {
+    ///     println!("refuse less than {} of the one, and less than {} of the other", fences.previous, fences.current);
+    /// }
+    /// guard.release().await
+    /// # }
+    /// ```
     #[must_use]
     pub fn transition_fences(&self) -> Option<TransitionFences> {
         Some(TransitionFences {

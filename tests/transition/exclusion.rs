@@ -155,6 +155,32 @@ async fn a_semaphore_has_no_more_holders_than_its_limit_in_neighbouring_generati
     }
 }
 
+/// Callers that take several slots take turns, in neighbouring generations as well.
+#[tokio::test]
+async fn several_slots_are_had_in_neighbouring_generations_without_a_circle() {
+    let fleet = Fleet::set().await;
+    let clients = fleet.clients().await;
+    for neighbours in [[0, 1], [1, 2]] {
+        let mut tasks = tokio::task::JoinSet::new();
+        for number in 0..8 {
+            let client = clients[neighbours[number % 2]].clone();
+            tasks.spawn(async move {
+                let slots = client.semaphore(MOVES, 4).unwrap().acquire_timeout(LONG);
+                for _ in 0..5 {
+                    match number < 2 {
+                        true => slots.acquire().await.unwrap().release().await.unwrap(),
+                        false => slots.acquire_many(3).await.unwrap().release().await.unwrap(),
+                    }
+                }
+            });
+        }
+        while let Some(done) = tasks.join_next().await {
+            done.unwrap();
+        }
+        fleet.until_free().await;
+    }
+}
+
 /// One of its servers is down: the keys that it has a part in are not to be had, all others are.
 #[tokio::test]
 async fn a_server_that_is_down_costs_the_keys_that_move_to_it_or_from_it() {
@@ -201,6 +227,10 @@ async fn the_keys_that_move_are_those_that_the_new_shard_wins() {
         guards.push(client.lock(key).unwrap().acquire().await.unwrap());
     }
     let moved = keys.iter().filter(|key| rendezvous_hash_shard(key, 3) == 2).count();
+    for key in &keys {
+        let (shard, previous) = (client.shard_of(key).unwrap(), client.previous_shard_of(key).unwrap());
+        assert_eq!(previous, (shard == 2).then(|| rendezvous_hash_shard(key, 2)), "{key}");
+    }
     assert_eq!(fleet.load(2).0, moved);
     assert_eq!(
         (0..3).map(|server| fleet.load(server).0).sum::<usize>(),

@@ -23,9 +23,10 @@ pub struct Fleet {
     pub start: Instant,
 }
 
-/// The shards of a key are the two digits that it begins with: that of the previous list, and that of the current one.
+/// The shards of a key are the two digits before its last slash: that of the previous list, and that of the current one.
 fn digit(key: &str, place: usize) -> usize {
-    usize::from(key.as_bytes()[place] - b'0')
+    let slash = key.rfind('/').unwrap();
+    usize::from(key.as_bytes()[slash - 2 + place] - b'0')
 }
 
 pub fn before(key: &str, _: usize) -> usize {

@@ -37,6 +37,28 @@ async fn a_lease_is_lost_with_either_half_and_what_is_left_is_given_back() {
     }
 }
 
+/// The guard of several leases is lost with any half of any of them.
+#[tokio::test]
+async fn several_leases_are_lost_with_any_half() {
+    for cut in [0, 2] {
+        let fleet = Fleet::set().await;
+        let client = fleet.both().connect().await.unwrap();
+        let guards = client.lock_all([MOVES, STAYS]).unwrap().acquire().await.unwrap();
+        let permits = client.semaphore(MOVES, 5).unwrap().acquire_many(2).await.unwrap();
+        let (token, slots) = (guards.cancellation_token(), permits.cancellation_token());
+        let lost = guards.lost();
+        assert!(guards.is_held() && permits.is_held() && !token.is_cancelled() && !slots.is_cancelled());
+        fleet.proxies[cut].cut();
+        let (key, reason) = lost.await;
+        assert_eq!((key.as_str(), reason), (MOVES, LostReason::Disconnected));
+        token.cancelled().await;
+        slots.cancelled().await;
+        assert!(!guards.is_held() && !permits.is_held());
+        drop((guards, permits));
+        fleet.until_free().await;
+    }
+}
+
 /// A guard that is kept after the loss of one half keeps the other server's clients out for the rest of a TTL, as a lost lease may.
 #[tokio::test]
 async fn what_is_left_of_a_lease_that_is_lost_is_not_renewed() {

@@ -42,6 +42,32 @@ fn secs(secs: f64) -> Duration {
     Duration::from_secs_f64(secs)
 }
 
+/// Its terms change while it is held: renewed for some time from then on, or not at all.
+#[tokio::test(start_paused = true)]
+async fn a_lease_is_renewed_for_as_long_as_it_is_said_last() {
+    let mut registry = registry(0.5);
+    let start = Instant::now();
+    let (id, cell) = insert(&mut registry, 10, start, RenewTerms::default());
+    registry.renew_for(id, secs(7.0), start);
+    let due = registry.next_due().unwrap();
+    assert!(due <= start + secs(5.0));
+    tokio::time::advance(due - start).await;
+    assert_eq!(registry.tick(due, TOGETHER, true).renew, vec![id]);
+    // It was on its way when that was over: the lease keeps its end, whatever the server says.
+    registry.renew_for(id, Duration::ZERO, due);
+    assert!(registry.renewed(id, 1, due.into(), Some(10), due));
+    assert_eq!(registry.next_due(), Some(start + secs(9.5)));
+    tokio::time::advance(start + secs(9.5) - due).await;
+    assert_eq!(registry.tick(start + secs(9.5), TOGETHER, true).expired.count(), 1);
+    assert_eq!(cell.state(), LeaseState::Lost(LostReason::Expired));
+    registry.renew_for(id, secs(100.0), Instant::now());
+    assert_eq!(
+        (registry.held(), registry.next_due()),
+        (0, None),
+        "a lease that is lost stays lost"
+    );
+}
+
 #[tokio::test(start_paused = true)]
 async fn renewed_in_time_and_lost_before_the_server_may_grant_it_to_others() {
     let mut registry = registry(0.5);
