@@ -81,6 +81,12 @@ fn waiting(client: &Client) -> JoinHandle<dflockd_client::Result<dflockd_client:
     tokio::spawn(async move { lock.acquire().await })
 }
 
+/// A client whose leases are renewed after half an hour: a test that waits for a renewal does not end in time.
+async fn rarely_renewing(server: &TestServer) -> Client {
+    let ttl = Duration::from_secs(3600);
+    server.client_builder().lease_ttl(ttl).connect().await.unwrap()
+}
+
 /// A client that tries again soon.
 async fn hasty(server: &TestServer) -> Client {
     let pauses = ReconnectPolicy::exponential(Duration::from_millis(1), Duration::from_millis(5));
@@ -139,16 +145,13 @@ mod checks {
 
     pub(super) async fn a_lease_that_is_taken_away_is_heard_of_and_granted_to_the_next() {
         let server = TestServer::start().await.unwrap();
-        let (one, other) = (server.client().await.unwrap(), server.client().await.unwrap());
+        let (one, other) = (rarely_renewing(&server).await, server.client().await.unwrap());
         let guard = one.lock(KEY).unwrap().acquire().await.unwrap();
         let unharmed = one.lock("another").unwrap().acquire().await.unwrap();
         let waiter = waiting(&other);
         server.wait_for_waiters(KEY, 1).await.unwrap();
-        let began = Instant::now();
         server.lose(KEY).unwrap();
         assert_eq!(guard.lost().await, LostReason::Rejected);
-        // Not with its renewal.
-        assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
         assert!(guard.cancellation_token().is_cancelled());
         let next = waiter.await.unwrap().unwrap();
         assert_eq!(server.leases(KEY)[0].token, *next.token());
@@ -160,7 +163,7 @@ mod checks {
 
     pub(super) async fn one_slot_of_a_semaphore_is_taken_away() {
         let server = TestServer::start().await.unwrap();
-        let client = server.client().await.unwrap();
+        let client = rarely_renewing(&server).await;
         let semaphore = client.semaphore(KEY, 2).unwrap();
         let permits = [semaphore.acquire().await.unwrap(), semaphore.acquire().await.unwrap()];
         server.lose_one(KEY, permits[1].token()).unwrap();
@@ -191,7 +194,7 @@ mod checks {
 
     pub(super) async fn a_lease_that_is_not_renewed_is_heard_of_too() {
         let server = TestServer::start().await.unwrap();
-        let client = server.client().await.unwrap();
+        let client = rarely_renewing(&server).await;
         let lock = client.lock(KEY).unwrap().renew(false);
         let guard = lock.acquire().await.unwrap();
         server.lose(KEY).unwrap();
@@ -602,14 +605,12 @@ mod paused {
 
     #[tokio::test(start_paused = true)]
     async fn leases_are_renewed_for_hours() {
-        let began = std::time::Instant::now();
         let server = TestServer::start().await.unwrap();
         let client = server.client().await.unwrap();
         let guard = client.lock(KEY).unwrap().acquire().await.unwrap();
         sleep(Duration::from_secs(6 * 3600)).await;
         assert!(guard.is_held() && server.is_held(KEY));
         guard.release().await.unwrap();
-        assert!(began.elapsed() < Duration::from_secs(300));
     }
 
     #[tokio::test(start_paused = true)]
@@ -736,7 +737,7 @@ mod paused {
     #[tokio::test(start_paused = true)]
     async fn what_never_comes_is_told_at_once() {
         let server = TestServer::start().await.unwrap();
-        let real = std::time::Instant::now();
+        let began = Instant::now();
         for error in [
             server.wait_for_waiters(KEY, 1).await.unwrap_err(),
             server.wait_until_held(KEY).await.unwrap_err(),
@@ -747,7 +748,7 @@ mod paused {
         let client = server.client().await.unwrap();
         let _guard = client.lock(KEY).unwrap().acquire().await.unwrap();
         server.wait_until_free(KEY).await.unwrap_err();
-        assert!(real.elapsed() < Duration::from_secs(60));
+        assert!(began.elapsed() >= Duration::from_secs(90));
     }
 }
 
@@ -756,19 +757,19 @@ mod paused {
 async fn a_lease_is_taken_away_while_its_grant_is_on_its_way() {
     let options = Server::builder().request_time(Duration::from_millis(50));
     let server = TestServer::start_with(options).await.unwrap();
-    let client = server.client().await.unwrap();
-    for renews in [true, false] {
-        let lock = client.lock(KEY).unwrap().renew(renews);
-        let acquiring = tokio::spawn(async move { lock.acquire().await.unwrap() });
-        server.wait_until_held(KEY).await.unwrap();
-        let began = Instant::now();
-        server.lose(KEY).unwrap();
-        assert!(!acquiring.is_finished());
-        let guard = acquiring.await.unwrap();
-        assert_eq!(guard.lost().await, LostReason::Rejected);
-        // With the next renewal it would be 15 s.
-        assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
-    }
+    let client = rarely_renewing(&server).await;
+    let check = async {
+        for renews in [true, false] {
+            let lock = client.lock(KEY).unwrap().renew(renews);
+            let acquiring = tokio::spawn(async move { lock.acquire().await.unwrap() });
+            server.wait_until_held(KEY).await.unwrap();
+            server.lose(KEY).unwrap();
+            assert!(!acquiring.is_finished());
+            let guard = acquiring.await.unwrap();
+            assert_eq!(guard.lost().await, LostReason::Rejected);
+        }
+    };
+    in_time(check).await;
 }
 
 /// The client for threads is a client as any other, with time that goes on.
