@@ -77,7 +77,7 @@ fn account(request: &Request) -> Option<String> {
 async fn refuse(error: KeyedError<Infallible>) -> Response {
     let error = match error {
         KeyedError::Lease(error) => error,
-        KeyedError::Inner(never) => match never {},
+        other => return (StatusCode::INTERNAL_SERVER_ERROR, format!("{other}\n")).into_response(),
     };
     let status = match error.kind() {
         ErrorKind::InvalidInput => StatusCode::BAD_REQUEST,

@@ -142,6 +142,9 @@ mod unwind;
 
 // The crates whose types are a part of this API, in the releases that it takes.
 
+/// Its policies can be a [`ReconnectPolicy`].
+#[cfg(feature = "backoff")]
+pub use backoff;
 /// Its buffers are what [`protocol`] encodes into and decodes from.
 pub use bytes;
 /// Its `Stream` is what [`SignalConn`] and [`Signals`] are.

@@ -283,7 +283,7 @@ fn a_callback_is_told_of_a_loss_may_wait_itself_and_ends_with_its_guard() {
     for number in 0..2 {
         let (told, other) = (told.clone(), scene.client.lock("other").unwrap().acquire_timeout(LONG));
         guard
-            .on_lost(move |reason| {
+            .when_lost(move |reason| {
                 // Both want it, each gets it in turn.
                 other.acquire().unwrap().release().unwrap();
                 told.send((number, reason)).unwrap();
@@ -296,14 +296,14 @@ fn a_callback_is_told_of_a_loss_may_wait_itself_and_ends_with_its_guard() {
     all.sort_by_key(|(number, _)| *number);
     assert_eq!(all, [(0, LostReason::Rejected), (1, LostReason::Rejected)]);
     let late = told.clone();
-    guard.on_lost(move |reason| late.send((2, reason)).unwrap()).unwrap();
+    guard.when_lost(move |reason| late.send((2, reason)).unwrap()).unwrap();
     assert_eq!(heard.recv_timeout(LONG).unwrap(), (2, LostReason::Rejected));
     drop(guard);
 
     // When the guard ends the callback is dropped, and with it the last that could tell.
     let guard = lock.acquire().unwrap();
     let (told, heard) = mpsc::channel::<LostReason>();
-    guard.on_lost(move |reason| told.send(reason).unwrap()).unwrap();
+    guard.when_lost(move |reason| told.send(reason).unwrap()).unwrap();
     guard.release().unwrap();
     assert_eq!(heard.recv_timeout(LONG), Err(mpsc::RecvTimeoutError::Disconnected));
 }

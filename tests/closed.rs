@@ -311,7 +311,7 @@ fn threads_hear_that_the_runtime_of_their_client_has_ended() {
     let permit = client.semaphore("b/s", 2).unwrap().acquire().unwrap();
     let mut news = client.subscribe("news.*").unwrap();
     let (told, called_back) = std::sync::mpsc::channel();
-    permit.on_lost(move |reason| told.send(reason).unwrap()).unwrap();
+    permit.when_lost(move |reason| told.send(reason).unwrap()).unwrap();
     let waits = std::thread::spawn({
         let election = blocking::Election::new(client.lock("a/k").unwrap());
         move || election.campaign(None).map(drop)

@@ -447,7 +447,7 @@ fn drop_everything(stage: Stage) {
         threads.push(thread::spawn(move || {
             let other = client.lock(format!("other/{number}")).unwrap();
             let guard = other.acquire().unwrap();
-            guard.on_lost(|_| {}).unwrap();
+            guard.when_lost(|_| {}).unwrap();
             let place = client.lock("k").unwrap().enqueue().unwrap();
             let options = blocking::Client::builder().servers([own]).lease_ttl(TTL);
             let mut object = DistributedLock::with_options(format!("own/{number}"), options).unwrap();
@@ -566,7 +566,7 @@ fn fork_again_and_again(stage: &Stage) {
         .collect();
     let client = stage.client();
     let mut held = vec![client.lock("k").unwrap().acquire().unwrap()];
-    held[0].on_lost(|reason| panic!("{reason}")).unwrap();
+    held[0].when_lost(|reason| panic!("{reason}")).unwrap();
     let mut objects = vec![DistributedLock::from(client.lock("object").unwrap())];
     assert!(objects[0].acquire().unwrap());
     let mut all = vec![client.lock_all(["a", "b"]).unwrap().acquire().unwrap()];

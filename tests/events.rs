@@ -47,7 +47,7 @@ async fn connections_are_told_from_the_first_to_the_end() {
     let client = of(&address).build().unwrap();
     let mut events = client.events();
     match events.next_event().await.unwrap() {
-        ClientEvent::Connected { shard: 0, endpoint } => assert_eq!(*endpoint, *address),
+        ClientEvent::Connected { shard: 0, endpoint, .. } => assert_eq!(*endpoint, *address),
         other => panic!("{other:?}"),
     }
     proxy.change(|weather| weather.refuse = true);
@@ -57,6 +57,7 @@ async fn connections_are_told_from_the_first_to_the_end() {
             shard: 0,
             endpoint,
             cause,
+            ..
         } => {
             assert_eq!((&*endpoint, cause.kind()), (&*address, ErrorKind::Disconnected));
         }
@@ -82,7 +83,7 @@ async fn connections_are_told_from_the_first_to_the_end() {
     .await;
     client.shutdown(LONG).await;
     match events.next_event().await.unwrap() {
-        ClientEvent::Closed { shard: 0, cause } => assert_eq!(cause.kind(), ErrorKind::Shutdown),
+        ClientEvent::Closed { shard: 0, cause, .. } => assert_eq!(cause.kind(), ErrorKind::Shutdown),
         other => panic!("{other:?}"),
     }
     drop(client);
@@ -304,6 +305,7 @@ async fn a_refused_secret_is_told_once() {
                 shard: 0,
                 endpoint,
                 error,
+                ..
             } => {
                 refusals += 1;
                 assert_eq!((&*endpoint, error.kind()), (&*address, ErrorKind::Auth));
@@ -452,6 +454,7 @@ async fn another_leader_is_told() {
             shard: 0,
             endpoint,
             reason,
+            ..
         } => Some((endpoint, reason)),
         _ => None,
     })
@@ -478,7 +481,7 @@ async fn the_bound_of_waits_is_told() {
         tokio::spawn(async move { lock.acquire().await.map(drop) })
     });
     let bound = next(&mut events, |event| match event {
-        ClientEvent::WaitBoundReached { shard: 0, bound } => Some(bound),
+        ClientEvent::WaitBoundReached { shard: 0, bound, .. } => Some(bound),
         _ => None,
     });
     assert_eq!(bound.await, WaitBound::ExclusiveConnections);
@@ -486,6 +489,43 @@ async fn the_bound_of_waits_is_told() {
     for waiter in waiting {
         waiter.await.unwrap().unwrap();
     }
+}
+
+#[tokio::test]
+async fn that_the_server_takes_no_more_waiters_is_told_when_it_begins() {
+    let server = Server::builder().max_waiters(1).port(0).start().await.unwrap();
+    let address = server.local_addr().to_string();
+    let other = of(&address).connect().await.unwrap();
+    let held = other.lock("k").unwrap().acquire().await.unwrap();
+    let enqueued = other.lock("k").unwrap().enqueue().await.unwrap();
+    let client = of(&address).connect().await.unwrap();
+    let mut events = client.events();
+    let refused = async || {
+        let lock = client.lock("k").unwrap().acquire_timeout(LONG);
+        let error = lock.acquire().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::MaxWaiters, "{error}");
+    };
+    refused().await;
+    refused().await;
+    // The server takes a waiter, and refuses one again.
+    drop(enqueued);
+    let waiting = client.lock("k").unwrap().enqueue().await.unwrap();
+    refused().await;
+    drop(waiting);
+    held.release().await.unwrap();
+    client.shutdown(LONG).await;
+    let mut told = 0;
+    next(&mut events, |event| match event {
+        ClientEvent::WaitBoundReached { shard: 0, bound, .. } => {
+            assert_eq!(bound, WaitBound::ServerWaiters);
+            told += 1;
+            None
+        }
+        ClientEvent::Closed { .. } => Some(()),
+        _ => None,
+    })
+    .await;
+    assert_eq!(told, 2);
 }
 
 #[tokio::test]
@@ -503,7 +543,7 @@ async fn a_gap_in_signals_is_told() {
     let _signals = client.subscribe("a").await.unwrap();
     proxy.cut();
     let cause = next(&mut events, |event| match event {
-        ClientEvent::SignalsGap { shard: 0, cause } => Some(cause),
+        ClientEvent::SignalsGap { shard: 0, cause, .. } => Some(cause),
         _ => None,
     });
     assert_eq!(cause.await.kind(), ErrorKind::Disconnected);

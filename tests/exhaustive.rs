@@ -1,15 +1,20 @@
-//! Public enums and structs with public fields can grow: they are `#[non_exhaustive]`, but for those that are listed here.
+//! Public enums, their variants with named fields, and structs with public fields can grow: they are `#[non_exhaustive]`, but for those
+//! that are listed here.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 /// What is complete, and why it stays so. Its documentation says the same.
-const COMPLETE: [(&str, &str); 7] = [
+const COMPLETE: [(&str, &str); 8] = [
     ("call.rs Enqueued", "a server answers one of two"),
     ("distributed/mod.rs EnqueueStatus", "a server answers one of two"),
     ("fence.rs Fence", "a number"),
-    ("keyed/error.rs KeyedError", "the lease's error or the inner service's"),
+    (
+        "protocol/request.rs Request::*",
+        "users make requests, of what the protocol has lines for",
+    ),
+    ("service/request.rs Request::*", "users of the service make requests"),
     ("target.rs Kind", "the protocol has two namespaces"),
     ("target.rs Target", "the protocol has two namespaces"),
     ("ticket.rs Enqueued", "a server answers one of two"),
@@ -50,6 +55,28 @@ fn has_public_field(lines: &[&str]) -> bool {
     fields.into_iter().any(|line| line.trim_start().starts_with("pub "))
 }
 
+/// The variants with several fields of an enum that these lines begin with, as `Enum::*`, unless all of them can grow.
+fn complete_variants(name: &str, lines: &[&str]) -> Option<String> {
+    let indent = |line: &str| line.len() - line.trim_start().len();
+    let end = format!("{}}}", " ".repeat(indent(lines[0])));
+    let variants = indent(lines[0]) + 4;
+    let body = lines[1..].iter().take_while(|line| **line != end);
+    let mut can_grow = false;
+    for line in body.filter(|line| indent(line) == variants) {
+        let line = line.trim();
+        if line == "#[non_exhaustive]" {
+            can_grow = true;
+        } else if line.starts_with(char::is_alphabetic) {
+            let several = line.ends_with('{') || line.trim_end_matches("),").contains(", ");
+            if several && !can_grow {
+                return Some(format!("{name}::*"));
+            }
+            can_grow = false;
+        }
+    }
+    None
+}
+
 /// Those of a file that others may match completely, or make with all their fields.
 fn complete(text: &str) -> Vec<String> {
     let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
@@ -65,6 +92,9 @@ fn complete(text: &str) -> Vec<String> {
         let can_grow = attributes.any(|line| line.contains("non_exhaustive"));
         if !can_grow && (is_enum || has_public_field(&lines[number..])) {
             found.push(name.to_owned());
+        }
+        if is_enum {
+            found.extend(complete_variants(name, &lines[number..]));
         }
     }
     found
@@ -98,4 +128,15 @@ fn what_is_complete_is_found() {
 pub enum A {\n    B,\n}\n/// C.\n#[derive(Debug)]\n#[non_exhaustive]\npub enum C {\n    D,\n}\npub struct E {\n    f: u8,\n}\n\
 pub struct G {\n    /// H.\n    pub h: u8,\n}\npub struct I(pub u64);\npub struct J(u64);\npub struct K(pub(crate) u64);\npub struct L;\n";
     assert_eq!(complete(text), ["A", "G", "I"]);
+    let variants = |attribute: &str| {
+        format!(
+            "#[non_exhaustive]\npub enum A {{\n    /// B.\n    B(u8),\n    C,\n    {attribute}\n    D {{\n        e: u8,\n    }},\n}}\n"
+        )
+    };
+    assert_eq!(complete(&variants("#[non_exhaustive]")), [""; 0]);
+    assert_eq!(complete(&variants("/// D.")), ["A::*"]);
+    assert_eq!(
+        complete("#[non_exhaustive]\npub enum A {\n    B(u8, u8),\n}\n"),
+        ["A::*"]
+    );
 }

@@ -210,7 +210,7 @@ async fn a_lost_connection_is_told_and_everything_is_subscribed_again_before_it_
     let before = scene.subscriptions();
     scene.proxy.change(|weather| weather.refuse = true);
     scene.proxy.cut();
-    let SignalEvent::Lost { shard: 0, cause } = event(&mut conn).await else {
+    let SignalEvent::Lost { shard: 0, cause, .. } = event(&mut conn).await else {
         panic!("the loss comes first");
     };
     assert_eq!(cause.kind(), ErrorKind::Disconnected, "{cause}");
@@ -221,7 +221,7 @@ async fn a_lost_connection_is_told_and_everything_is_subscribed_again_before_it_
     let late = tokio::spawn(async move { handle.listen("late", None).await });
     conn.unlisten("c0", None).await.unwrap();
     scene.proxy.clear_up();
-    assert!(matches!(event(&mut conn).await, SignalEvent::Restored { shard: 0 }));
+    assert!(matches!(event(&mut conn).await, SignalEvent::Restored { shard: 0, .. }));
     // Everything is there when that is said.
     let mut expected = before;
     expected.retain(|(pattern, ..)| pattern != "c0");
@@ -437,7 +437,7 @@ async fn a_slow_consumer_meets_its_own_policy_and_never_the_servers() {
         while got.len() < expected.len() {
             got.push(match timeout(SOON, conn.next_event()).await.unwrap() {
                 Some(SignalEvent::Signal(signal)) => signal.payload().to_owned(),
-                Some(SignalEvent::Dropped { count }) => format!("dropped {count}"),
+                Some(SignalEvent::Dropped { count, .. }) => format!("dropped {count}"),
                 Some(other) => panic!("{other:?}"),
                 None => "end".to_owned(),
             });

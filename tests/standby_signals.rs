@@ -38,7 +38,10 @@ async fn hears_of_a_gap(heard: &mut SignalConn) {
     let lost = next(heard).await;
     assert!(matches!(lost, SignalEvent::Lost { shard: 0, .. }), "{lost:?}");
     let restored = next(heard).await;
-    assert!(matches!(restored, SignalEvent::Restored { shard: 0 }), "{restored:?}");
+    assert!(
+        matches!(restored, SignalEvent::Restored { shard: 0, .. }),
+        "{restored:?}"
+    );
 }
 
 fn place(heard: &SignalConn) -> (String, u64, Option<FailoverReason>) {

@@ -229,7 +229,7 @@ fn threads_are_told_as_tasks_are() {
     let permit = client.semaphore("a/slots", 1).unwrap().acquire().unwrap();
     let other = client.lock("b/lock").unwrap().acquire().unwrap();
     let (told, called_back) = std::sync::mpsc::channel();
-    lock.on_lost(move |reason| told.send(reason).unwrap()).unwrap();
+    lock.when_lost(move |reason| told.send(reason).unwrap()).unwrap();
 
     recorder.has(Fault::once("batch_size").of_shard("0"));
     let error = client.lock("a/next").unwrap().try_acquire().unwrap_err();
@@ -664,7 +664,7 @@ async fn a_recorder_that_cannot_be_used_at_all_is_an_error_when_the_client_is_bu
 async fn loses_and_regains(heard: &mut SignalConn) {
     let cause = loop {
         match soon("an event", heard.next_event()).await.expect("it goes on") {
-            SignalEvent::Lost { shard: 0, cause } => break cause,
+            SignalEvent::Lost { shard: 0, cause, .. } => break cause,
             SignalEvent::Signal(_) => {}
             other => panic!("{other:?}"),
         }
@@ -672,7 +672,7 @@ async fn loses_and_regains(heard: &mut SignalConn) {
     names_the_cause(&cause);
     let restored = soon("an event", heard.next_event()).await;
     assert!(
-        matches!(restored, Some(SignalEvent::Restored { shard: 0 })),
+        matches!(restored, Some(SignalEvent::Restored { shard: 0, .. })),
         "{restored:?}"
     );
     assert_eq!(soon("an answer", heard.emit("news.a", "heard")).await.unwrap(), 1);

@@ -132,7 +132,7 @@ impl<G: Guard + ?Sized> Held<G> {
     ///
     /// let guard = client.lock("orders/42")?.acquire()?;
     /// let stop = Arc::new(AtomicBool::new(false));
-    /// guard.on_lost({
+    /// guard.when_lost({
     ///     let stop = Arc::clone(&stop);
     ///     move |reason| {
     ///         eprintln!("stop: {reason}");
@@ -141,7 +141,7 @@ impl<G: Guard + ?Sized> Held<G> {
     /// })?;
     /// # Ok::<_, dflockd_client::Error>(())
     /// ```
-    pub fn on_lost(&self, callback: impl FnOnce(LostReason) + Send + 'static) -> Result<()> {
+    pub fn when_lost(&self, callback: impl FnOnce(LostReason) + Send + 'static) -> Result<()> {
         let lost = self.lost();
         let waiting = spawn(async move {
             let reason = lost.await;

@@ -15,6 +15,7 @@ pub enum Budget {
     Unanswered(Duration),
     /// All of it: the operation's own wait, if it has one, plus the
     /// [request timeout](crate::ClientBuilder::request_timeout). No answer came.
+    #[non_exhaustive]
     Total {
         /// The operation's own wait.
         wait: Duration,

@@ -1,8 +1,12 @@
 //! What a client tells of itself.
 
+use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
 
-use crate::error::Error;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result, named};
 use crate::lease::cell::LostReason;
 use crate::net::failover::FailoverReason;
 use crate::types::{Fence, Key, Kind};
@@ -20,6 +24,7 @@ use crate::types::{Fence, Key, Kind};
 #[non_exhaustive]
 pub enum ClientEvent {
     /// A shard is connected: requests can be sent.
+    #[non_exhaustive]
     Connected {
         /// The shard.
         shard: usize,
@@ -27,6 +32,7 @@ pub enum ClientEvent {
         endpoint: Arc<str>,
     },
     /// A shard is not connected any more. Attempts to connect begin.
+    #[non_exhaustive]
     Disconnected {
         /// The shard.
         shard: usize,
@@ -36,6 +42,7 @@ pub enum ClientEvent {
         cause: Error,
     },
     /// An attempt to connect failed. Attempts go on.
+    #[non_exhaustive]
     Reconnecting {
         /// The shard.
         shard: usize,
@@ -47,6 +54,7 @@ pub enum ClientEvent {
         error: Error,
     },
     /// Another of its [servers](crate::Shard) serves a shard.
+    #[non_exhaustive]
     ServingChanged {
         /// The shard.
         shard: usize,
@@ -57,6 +65,7 @@ pub enum ClientEvent {
     },
     /// A server refuses the secret; or the client has no secret and the server requires one; or the server takes no secrets. Emitted at the
     /// first refusal, on a connection of any kind; and again only after that server has accepted the client in between.
+    #[non_exhaustive]
     AuthRefused {
         /// The shard.
         shard: usize,
@@ -66,6 +75,7 @@ pub enum ClientEvent {
         error: Error,
     },
     /// A shard is closed, for ever.
+    #[non_exhaustive]
     Closed {
         /// The shard.
         shard: usize,
@@ -76,8 +86,9 @@ pub enum ClientEvent {
     LeaseLost(LeaseLost),
     /// A lease could not be renewed this time. It is tried again while there is time.
     RenewalFailed(RenewalFailed),
-    /// All connections for waits are in use, and a further caller waits: see
-    /// [`exclusive_connections`](crate::ClientBuilder::exclusive_connections). Emitted when that begins.
+    /// Callers that wait for a key have reached a bound: of connections that carry waits, in the client or at the server, or of the server's
+    /// waiters. Emitted when that begins.
+    #[non_exhaustive]
     WaitBoundReached {
         /// The shard.
         shard: usize,
@@ -86,6 +97,7 @@ pub enum ClientEvent {
     },
     /// A connection with subscriptions to signals was lost, so that signals may be missed until its consumer is told
     /// [`Restored`](crate::SignalEvent::Restored).
+    #[non_exhaustive]
     SignalsGap {
         /// The shard.
         shard: usize,
@@ -93,6 +105,7 @@ pub enum ClientEvent {
         cause: Error,
     },
     /// The stream was not read in time: so many events that came before the next one are missing in it.
+    #[non_exhaustive]
     Missed {
         /// How many.
         count: u64,
@@ -129,12 +142,217 @@ pub struct RenewalFailed {
     pub error: Error,
 }
 
-/// Why there is no connection for callers that wait.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// The bound that callers have reached who wait for a key. It is shown, parsed and serialized by its [name](Self::as_str).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum WaitBound {
-    /// As many connections carry waits as [may](crate::ClientBuilder::exclusive_connections).
+    /// As many connections carry waits as [may](crate::ClientBuilder::exclusive_connections): further callers have no place in the
+    /// server's queue.
     ExclusiveConnections,
-    /// The server takes no more connections.
+    /// The server takes no more connections (its `--max-connections`), with the same consequence.
     ServerConnections,
+    /// The server refuses further waiters of a key (its `--max-waiters`): their callers get
+    /// [`MaxWaiters`](crate::ErrorKind::MaxWaiters).
+    ServerWaiters,
+}
+
+impl WaitBound {
+    const ALL: [Self; 3] = [Self::ExclusiveConnections, Self::ServerConnections, Self::ServerWaiters];
+
+    /// Returns the name.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ExclusiveConnections => "exclusive_connections",
+            Self::ServerConnections => "server_connections",
+            Self::ServerWaiters => "server_waiters",
+        }
+    }
+}
+
+impl fmt::Display for WaitBound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Parses a [name](WaitBound::as_str).
+///
+/// # Errors
+///
+/// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for an unknown name; the message lists all names.
+impl FromStr for WaitBound {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        named("bound of waits", name, &Self::ALL, Self::as_str)
+    }
+}
+
+/// Describes the event in one line.
+impl fmt::Display for ClientEvent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Connected { shard, endpoint } => write!(f, "shard {shard}: connected to {endpoint}"),
+            Self::Disconnected { shard, endpoint, cause } => {
+                write!(f, "shard {shard}: the connection to {endpoint} was lost: {cause}")
+            }
+            Self::Reconnecting {
+                shard,
+                endpoint,
+                attempt,
+                error,
+            } => write!(
+                f,
+                "shard {shard}: attempt {attempt} to connect failed, {endpoint} is next: {error}"
+            ),
+            Self::ServingChanged {
+                shard,
+                endpoint,
+                reason,
+            } => {
+                write!(
+                    f,
+                    "shard {shard}: {endpoint} serves now, as the server before was {reason}"
+                )
+            }
+            Self::AuthRefused { shard, endpoint, error } => {
+                write!(f, "shard {shard}: {endpoint} refuses the auth token: {error}")
+            }
+            Self::Closed { shard, cause } => write!(f, "shard {shard}: closed: {cause}"),
+            Self::LeaseLost(lost) => fmt::Display::fmt(lost, f),
+            Self::RenewalFailed(failed) => fmt::Display::fmt(failed, f),
+            Self::WaitBoundReached { shard, bound } => write!(f, "shard {shard}: waits have reached the bound {bound}"),
+            Self::SignalsGap { shard, cause } => write!(f, "shard {shard}: signals may be missed: {cause}"),
+            Self::Missed { count } => write!(f, "events that were missed: {count}"),
+        }
+    }
+}
+
+impl fmt::Display for LeaseLost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            shard,
+            key,
+            kind,
+            reason,
+            ..
+        } = self;
+        write!(f, "shard {shard}: the lease of the {kind} {key} was lost: {reason}")
+    }
+}
+
+impl fmt::Display for RenewalFailed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            shard,
+            key,
+            kind,
+            error,
+        } = self;
+        write!(
+            f,
+            "shard {shard}: the lease of the {kind} {key} was not renewed: {error}"
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorKind;
+
+    #[test]
+    fn events_are_told_in_one_line() {
+        let error = || Error::new(ErrorKind::Connect, "no way there");
+        let (shard, endpoint) = (1, || Arc::from("a:6388"));
+        let lost = LeaseLost {
+            shard,
+            key: Key::new("a\u{1b}b").unwrap(),
+            kind: Kind::Lock,
+            fence: None,
+            reason: LostReason::Expired,
+        };
+        let failed = RenewalFailed {
+            shard,
+            key: Key::new("k").unwrap(),
+            kind: Kind::Semaphore,
+            error: error(),
+        };
+        let (cause, reason) = (error, FailoverReason::Deposed);
+        for (event, said) in [
+            (
+                ClientEvent::Connected {
+                    shard,
+                    endpoint: endpoint(),
+                },
+                "shard 1: connected to a:6388",
+            ),
+            (
+                ClientEvent::Disconnected {
+                    shard,
+                    endpoint: endpoint(),
+                    cause: cause(),
+                },
+                "shard 1: the connection to a:6388 was lost: no way there",
+            ),
+            (
+                ClientEvent::Reconnecting {
+                    shard,
+                    endpoint: endpoint(),
+                    attempt: 3,
+                    error: error(),
+                },
+                "shard 1: attempt 3 to connect failed, a:6388 is next: no way there",
+            ),
+            (
+                ClientEvent::ServingChanged {
+                    shard,
+                    endpoint: endpoint(),
+                    reason,
+                },
+                "shard 1: a:6388 serves now, as the server before was deposed",
+            ),
+            (
+                ClientEvent::AuthRefused {
+                    shard,
+                    endpoint: endpoint(),
+                    error: error(),
+                },
+                "shard 1: a:6388 refuses the auth token: no way there",
+            ),
+            (
+                ClientEvent::Closed { shard, cause: cause() },
+                "shard 1: closed: no way there",
+            ),
+            (
+                ClientEvent::LeaseLost(lost),
+                "shard 1: the lease of the lock a\\u{1b}b was lost: ",
+            ),
+            (
+                ClientEvent::RenewalFailed(failed),
+                "shard 1: the lease of the semaphore k was not renewed: no way there",
+            ),
+            (
+                ClientEvent::WaitBoundReached {
+                    shard,
+                    bound: WaitBound::ServerWaiters,
+                },
+                "shard 1: waits have reached the bound server_waiters",
+            ),
+            (
+                ClientEvent::SignalsGap { shard, cause: cause() },
+                "shard 1: signals may be missed: no way there",
+            ),
+            (ClientEvent::Missed { count: 7 }, "events that were missed: 7"),
+        ] {
+            assert!(event.to_string().starts_with(said), "{event}");
+            assert!(!event.to_string().contains(['\n', '\u{1b}']));
+        }
+        for bound in WaitBound::ALL {
+            assert_eq!(bound.to_string().parse::<WaitBound>().unwrap(), bound);
+            assert_eq!(serde_json::to_value(bound).unwrap(), bound.as_str());
+        }
+    }
 }

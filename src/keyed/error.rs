@@ -11,8 +11,9 @@ use crate::error::{BoxError, Error};
 
 /// The error of a service in a [`LockLayer`] or [`SemaphoreLayer`]: of the lease, or the inner service's own.
 ///
-/// It displays as the one that it is, and has the source of that. It is one of these two, so a match may be complete.
+/// It displays as the one that it is, and has the source of that.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub enum KeyedError<E> {
     /// The key is invalid ([`ErrorKind::InvalidInput`]), the lease was not granted ([`ErrorKind::Timeout`],
     /// [`ErrorKind::Unavailable`], a refusal of the server), and the inner service was not called then; or the lease was lost

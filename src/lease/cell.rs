@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::{Moment, after};
 use crate::error::{Error, Result, named};
+use crate::escape::Shortened;
 use crate::types::{Fence, Grant, Key, Kind, Token, Ttl};
 
 /// Why a lease was lost.
@@ -129,6 +130,30 @@ impl fmt::Display for LeaseState {
             Self::Lost(reason) => write!(f, "lost: {reason}"),
             Self::Released => f.write_str("released"),
         }
+    }
+}
+
+/// Parses what `Display` shows, with the [name](LostReason::as_str) of a reason in place of its words, too, and `suspect`.
+///
+/// # Errors
+///
+/// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for anything else.
+impl FromStr for LeaseState {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let all = [Self::Held, Self::Suspect, Self::Released]
+            .into_iter()
+            .chain(LostReason::ALL.map(Self::Lost));
+        let is_meant = |state: &Self| match state {
+            Self::Suspect if text == "suspect" => true,
+            Self::Lost(reason) if text.strip_prefix("lost: ") == Some(reason.as_str()) => true,
+            state => state.to_string() == text,
+        };
+        all.into_iter().find(is_meant).ok_or_else(|| {
+            let remedy = "write held, suspect, released, or lost: with a reason, as in lost: expired";
+            Error::invalid("state of a lease", Shortened(text), remedy)
+        })
     }
 }
 
@@ -508,6 +533,23 @@ impl fmt::Debug for LeaseCell {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_state_is_parsed_as_it_is_shown() {
+        let lost = LostReason::ALL.map(LeaseState::Lost);
+        for state in [LeaseState::Held, LeaseState::Suspect, LeaseState::Released]
+            .into_iter()
+            .chain(lost)
+        {
+            assert_eq!(state.to_string().parse::<LeaseState>().unwrap(), state);
+        }
+        assert_eq!("suspect".parse::<LeaseState>().unwrap(), LeaseState::Suspect);
+        let expired = LeaseState::Lost(LostReason::Expired);
+        assert_eq!("lost: expired".parse::<LeaseState>().unwrap(), expired);
+        for wrong in ["", "lost", "lost: ", "lost: gone", "Held"] {
+            assert!(wrong.parse::<LeaseState>().is_err(), "{wrong}");
+        }
+    }
 
     fn cell(lasts: Duration) -> LeaseCell {
         let token = Token::new("00000000000000070123456789abcdef").unwrap();

@@ -45,6 +45,7 @@ pub enum ConnectionState {
     /// The shard is connected.
     Connected,
     /// The shard is not connected; attempts continue.
+    #[non_exhaustive]
     Reconnecting {
         /// The number of failed attempts, at any of the shard's servers, since a connection was last useful.
         attempt: u32,

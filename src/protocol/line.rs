@@ -32,6 +32,7 @@ impl fmt::Debug for LineBuffer {
 #[non_exhaustive]
 pub enum LineError {
     /// There is no `\n` within the limit, in bytes.
+    #[non_exhaustive]
     TooLong {
         /// The limit.
         limit: usize,

@@ -11,14 +11,29 @@ use super::repeat::Repeat;
 use super::request::Pending;
 use crate::clock::Moment;
 use crate::error::{Error, ErrorKind};
+use crate::events::{ClientEvent, WaitBound};
 use crate::net::pipeline::Reply;
 use crate::protocol::{Namespaces, Response, Status, limit_mismatch};
 use crate::types::{Key, Kind, Target, Ttl};
 
 impl ShardMachine {
+    /// Tells that the server refuses waiters, when that begins: until it takes one again.
+    fn note_waiters(&mut self, tag: &Pending, response: &Response) {
+        let refused = matches!(response, Response::Refused(Status::MaxWaiters));
+        if refused && !self.waiters_refused {
+            let bound = WaitBound::ServerWaiters;
+            self.events.tell(|shard| ClientEvent::WaitBoundReached { shard, bound });
+        }
+        // That a try is answered does not show that the server would take a waiter.
+        if refused || matches!(tag, Pending::Wait(_) | Pending::Enqueue(_)) {
+            self.waiters_refused = refused;
+        }
+    }
+
     /// Handles an answer that came over the connection `from`.
     pub(super) fn reply(&mut self, from: LaneId, reply: Reply<Pending>, turn: &mut Turn<'_>) {
         let Reply { tag, response, sent_at } = reply;
+        self.note_waiters(&tag, &response);
         match &response {
             Response::Refused(Status::Draining) => {
                 if let Some(mut connection) = self.connections.get_mut(from) {

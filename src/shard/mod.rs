@@ -220,6 +220,8 @@ pub(crate) struct ShardMachine {
     clean_waits_at: Option<Instant>,
     wait_pace: WaitPace,
     shortage: Shortage,
+    /// Whether the server has refused the last waiter, because of its bound.
+    waiters_refused: bool,
     /// The TTL that the server gives when a request asks for none, once it has been seen.
     default_ttl: Option<Ttl>,
     places: Places,
@@ -279,6 +281,7 @@ impl ShardMachine {
             led_at: now,
             clean_waits_at: None,
             shortage: Shortage::default(),
+            waiters_refused: false,
             default_ttl: None,
             leases: Registry::new(settings.schedule, jitter, LeaseMetrics::new(&sink), now).knowing_tokens(is_cluster),
             releases: Releases::new(is_cluster),

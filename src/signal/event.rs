@@ -15,6 +15,7 @@ pub enum SignalEvent {
     /// A signal.
     Signal(Signal),
     /// The connection to a shard was lost: from here on, signals of the shard may be missing.
+    #[non_exhaustive]
     Lost {
         /// The shard's index; 0 with a single server.
         shard: usize,
@@ -22,6 +23,7 @@ pub enum SignalEvent {
         cause: Error,
     },
     /// All subscriptions exist again at that shard. Any gap ends here.
+    #[non_exhaustive]
     Restored {
         /// The shard's index.
         shard: usize,
@@ -30,6 +32,7 @@ pub enum SignalEvent {
     ///
     /// Some servers silently drop signals for slow readers. So this client never stops reading, and applies its own
     /// policy to signals that do not fit into its own buffer.
+    #[non_exhaustive]
     Dropped {
         /// The number of dropped signals.
         count: u64,

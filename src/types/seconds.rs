@@ -9,13 +9,16 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::error::{Error, Result};
 use crate::escape::Shortened;
+use crate::human::read_duration;
 
 /// The most seconds that a server takes as a timeout or a TTL.
 pub const MAX_SECONDS: u64 = 9_223_372_036;
 
 /// How long a lease lasts unless it is renewed: whole seconds, at least one.
 ///
-/// It is shown as `33s`, parsed from that or from `33`, and serialized as the number of seconds.
+/// `Display` shows `33s`. It is parsed from a duration with its unit, as the settings in
+/// [`docs/configuration.md`](https://docs.rs/crate/dflockd-client/latest/source/docs/configuration.md) are (`10s`, `1m30s`), serialized as the
+/// number of seconds, and deserialized from either.
 ///
 /// ```
 /// use std::time::Duration;
@@ -24,7 +27,7 @@ pub const MAX_SECONDS: u64 = 9_223_372_036;
 ///
 /// let ttl = Ttl::try_from(Duration::from_millis(9_500))?;
 /// assert_eq!((ttl.to_string(), Duration::from(ttl)), ("10s".to_owned(), Duration::from_secs(10)));
-/// assert_eq!("10s".parse::<Ttl>()?, ttl);
+/// assert_eq!(("10s".parse::<Ttl>()?, "1m30s".parse::<Ttl>()?.as_secs()), (ttl, 90));
 /// # Ok::<(), dflockd_client::Error>(())
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -82,7 +85,7 @@ impl fmt::Debug for Ttl {
     }
 }
 
-/// Reads a number of seconds, with or without an `s` behind it.
+/// Parses a duration with its unit, which is rounded up to whole seconds as [`Ttl::new`] does.
 ///
 /// # Errors
 ///
@@ -91,10 +94,9 @@ impl FromStr for Ttl {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let number = text.strip_suffix('s').unwrap_or(text);
-        let secs = number.parse().ok().filter(|_| !number.starts_with('+'));
-        secs.and_then(Self::from_secs)
-            .ok_or_else(|| Error::invalid("lease TTL", Shortened(text), SECONDS))
+        let duration = read_duration(text).filter(|duration| *duration >= Duration::from_secs(1));
+        let ttl = duration.and_then(|duration| Self::from_secs(ceil_secs(duration)));
+        ttl.ok_or_else(|| Error::invalid("lease TTL", Shortened(text), TTL_FORM))
     }
 }
 
@@ -121,15 +123,42 @@ impl Serialize for Ttl {
 
 impl<'de> Deserialize<'de> for Ttl {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let secs = u64::deserialize(deserializer)?;
-        Self::from_secs(secs).ok_or_else(|| D::Error::custom(Error::invalid("lease TTL", secs, SECONDS)))
+        match Seconds::read(deserializer)? {
+            Seconds::Number(secs) => {
+                Self::from_secs(secs).ok_or_else(|| D::Error::custom(Error::invalid("lease TTL", secs, TTL_FORM)))
+            }
+            Seconds::Text(text) => text.parse().map_err(D::Error::custom),
+        }
     }
 }
 
 /// What a TTL looks like.
-const SECONDS: &str = "give whole seconds, from 1 to 9223372036";
+const TTL_FORM: &str = "write a duration with its unit, from 1s to 9223372036s, such as 10s or 1m30s";
+
+/// Seconds as data have them: a number, or a text.
+#[derive(Deserialize)]
+#[serde(
+    untagged,
+    expecting = "a number of seconds, or a duration with its unit, such as 10s"
+)]
+enum Seconds {
+    Number(u64),
+    Text(String),
+}
+
+impl Seconds {
+    /// Reads them. Formats that do not describe themselves have a number.
+    fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match deserializer.is_human_readable() {
+            true => Self::deserialize(deserializer),
+            false => u64::deserialize(deserializer).map(Self::Number),
+        }
+    }
+}
 
 /// How long the server itself may block a request: whole seconds, 0 for a try.
+///
+/// It is shown, parsed and serialized as a [`Ttl`] is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct WaitSecs(u64);
 
@@ -167,6 +196,40 @@ impl fmt::Display for WaitSecs {
         write!(f, "{}s", self.0)
     }
 }
+
+/// Parses a duration with its unit, which is rounded up to whole seconds.
+///
+/// # Errors
+///
+/// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for anything else, and for what no server would take.
+impl FromStr for WaitSecs {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let wait = read_duration(text).and_then(|duration| Self::from_secs(ceil_secs(duration)));
+        wait.ok_or_else(|| Error::invalid("wait", Shortened(text), WAIT_FORM))
+    }
+}
+
+impl Serialize for WaitSecs {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u64(self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for WaitSecs {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match Seconds::read(deserializer)? {
+            Seconds::Number(secs) => {
+                Self::from_secs(secs).ok_or_else(|| D::Error::custom(Error::invalid("wait", secs, WAIT_FORM)))
+            }
+            Seconds::Text(text) => text.parse().map_err(D::Error::custom),
+        }
+    }
+}
+
+/// What a wait looks like.
+const WAIT_FORM: &str = "write a duration with its unit, up to 9223372036s, such as 10s or 1m30s";
 
 impl From<WaitSecs> for Duration {
     fn from(wait: WaitSecs) -> Self {

@@ -72,3 +72,13 @@ impl Target {
         }
     }
 }
+
+/// `lock`, or `semaphore of limit 3`.
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Lock => f.write_str("lock"),
+            Self::Semaphore(limit) => write!(f, "semaphore of limit {limit}"),
+        }
+    }
+}

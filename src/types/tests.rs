@@ -103,15 +103,59 @@ fn a_token_is_parsed_as_it_is_made() {
 }
 
 #[test]
+fn a_target_is_shown_with_its_limit() {
+    let slots = Target::Semaphore(Limit::new(3).unwrap());
+    assert_eq!(
+        (Target::Lock.to_string(), slots.to_string()),
+        ("lock".into(), "semaphore of limit 3".into())
+    );
+}
+
+#[test]
 fn what_is_no_ttl_or_limit_is_refused_by_name() {
-    for text in ["", "s", "0", "0s", "33 s", "+33", "-1", "33ms", "9223372037", "1.5"] {
+    for text in ["", "s", "0", "0s", "33", "+33s", "-1s", "33ms", "9223372037s", "1.5"] {
         let error = text.parse::<Ttl>().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidInput);
         assert!(error.to_string().contains(&format!("{text:?}")), "{error}");
     }
-    for json in ["0", "9223372037", "-1", "\"33s\""] {
+    for json in ["0", "9223372037", "-1", "\"33\"", "\"0s\"", "1.5", "true"] {
         assert!(serde_json::from_str::<Ttl>(json).is_err(), "{json}");
     }
+    for (text, secs) in [
+        ("33s", 33),
+        ("33 s", 33),
+        ("1m30s", 90),
+        ("1.5s", 2),
+        ("1500ms", 2),
+        ("9223372036s", MAX_SECONDS),
+    ] {
+        assert_eq!(text.parse::<Ttl>().unwrap().as_secs(), secs, "{text}");
+        assert_eq!(
+            serde_json::from_value::<Ttl>(text.into()).unwrap().as_secs(),
+            secs,
+            "{text}"
+        );
+        assert_eq!(text.parse::<WaitSecs>().unwrap().as_secs(), secs, "{text}");
+        assert_eq!(
+            serde_json::from_value::<WaitSecs>(text.into()).unwrap().as_secs(),
+            secs,
+            "{text}"
+        );
+        let as_setting =
+            crate::ClientOptions::from_url(&format!("dflockd://a/?lease_ttl={}", text.replace(' ', "%20")));
+        assert!(as_setting.is_ok(), "{text}");
+    }
+    for (json, secs) in [("0", 0), ("33", 33), ("\"0\"", 0)] {
+        assert_eq!(
+            serde_json::from_str::<WaitSecs>(json).unwrap().as_secs(),
+            secs,
+            "{json}"
+        );
+    }
+    for json in ["9223372037", "-1", "\"1\"", "\"9223372037s\""] {
+        assert!(serde_json::from_str::<WaitSecs>(json).is_err(), "{json}");
+    }
+    assert_eq!(serde_json::to_string(&WaitSecs::from_secs(7)).unwrap(), "7");
     for text in ["", "0", "-1", "4294967296", "many"] {
         assert_eq!(
             text.parse::<Limit>().unwrap_err().kind(),

@@ -228,7 +228,7 @@ impl Guard {
             Self::Async(guard) => Some(guard.lost()),
             Self::Blocking(guard) => {
                 guard
-                    .on_lost(|reason| {
+                    .when_lost(|reason| {
                         // Nobody may want to know any more.
                         let _ = told.send(reason);
                     })
