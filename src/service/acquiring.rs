@@ -48,7 +48,7 @@ pin_project! {
         until: Option<Instant>,
         // `None` until the acquire is known to wait.
         span: Option<Box<RequestSpan>>,
-        // Rings when the wait is noticed, and when it is over.
+        // Rings when the acquire counts as one that waits, and when its time is over.
         #[pin]
         alarm: Option<Sleep>,
         // Dropped last, so that everything the request brings is released before the client can end.
