@@ -103,7 +103,7 @@ async fn what_handles_were_told_is_checked_when_they_acquire() {
     assert_eq!(known, 0, "nothing was sent");
 }
 
-/// What is said last counts, and a value that was replaced is in nobody's way.
+/// What is said last counts, and a value that was replaced does no harm.
 #[tokio::test]
 async fn a_value_that_was_replaced_does_not_matter() {
     let (_server, client) = server().await;

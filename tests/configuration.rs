@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use dflockd_client::server::{Cluster, Server};
 use dflockd_client::{
-    Budget, Client, ClientBuilder, ClientOptions, ErrorKind, Fencing, LeaseState, Shard, SignalConn, blocking,
+    Budget, Client, ClientBuilder, ClientOptions, ErrorKind, Fencing, LeaseState, LostReason, RenewPolicy, Shard,
+    SignalConn, blocking,
 };
 use support::pki::{Authority, Folder, HERE, serve};
 use support::process::is_alone_with;
@@ -51,6 +52,38 @@ async fn a_url_has_the_secret_the_servers_and_the_settings() {
     assert!(nonsense.kind() == ErrorKind::InvalidInput && nonsense.to_string().contains("\"lease\""));
     let too_short = Client::connect("dflockd://a:1/?lease_ttl=7ms").await.unwrap_err();
     assert!(too_short.to_string().contains("lease TTL 7ms"), "{too_short}");
+}
+
+/// For all leases of a client, from outside and in code; a handle begins with that, and changes parts of it.
+#[tokio::test]
+async fn how_leases_are_renewed_is_said_for_a_client_and_for_a_handle() {
+    let server = Server::builder().port(0).start().await.unwrap();
+    let url = format!(
+        "dflockd://{}/?lease_ttl=1s&renew=no&renew_jitter=0&max_hold=1h",
+        server.local_addr()
+    );
+    let in_code = ClientBuilder::from(ClientOptions::default())
+        .servers([server.local_addr().to_string()])
+        .lease_ttl(Duration::from_secs(1))
+        .renew_policy(RenewPolicy::default().max_hold(Duration::ZERO));
+    for (number, builder) in [ClientBuilder::from_url(&url).unwrap(), in_code]
+        .into_iter()
+        .enumerate()
+    {
+        assert!(format!("{builder:?}").contains("max_hold"), "{builder:?}");
+        let client = builder.connect().await.unwrap();
+        let lock = |key: &str| client.lock(format!("{key}/{number}")).unwrap();
+        let all_alike = lock("a").acquire().await.unwrap();
+        let of_its_own = lock("b")
+            .renew(true)
+            .max_hold(Duration::from_secs(60))
+            .acquire()
+            .await
+            .unwrap();
+        let whole = lock("c").renew_policy(RenewPolicy::default()).acquire().await.unwrap();
+        assert_eq!(all_alike.lost().await, LostReason::Expired);
+        assert!(of_its_own.is_held() && whole.is_held());
+    }
 }
 
 #[tokio::test]

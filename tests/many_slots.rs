@@ -38,7 +38,7 @@ async fn all_is_free(server: &Server) {
     until("nothing is left", || seen(server) == (0, 0, 0)).await;
 }
 
-/// Gives back what somebody else holds, of the key that was granted last.
+/// Releases the last grant of a kind behind the back of its holder.
 async fn take_away(server: &Server, target: Target) {
     let of_it = |key: &str| (target == Target::Lock) == key.starts_with("dflockd-client-many/");
     let events = server.events();
@@ -108,6 +108,14 @@ async fn impossible_numbers_are_refused_before_anything_is_sent() {
         .await
         .unwrap_err();
     assert_eq!(passed.budget(), Some(Budget::Unanswered(Duration::ZERO)));
+    assert!(passed.to_string().starts_with("\"k\" was not asked for"), "{passed}");
+    let invalid = slots
+        .clone()
+        .lease_ttl(Duration::ZERO)
+        .acquire_many(2)
+        .await
+        .unwrap_err();
+    assert!(invalid.to_string().contains("lease TTL 0ns"), "{invalid}");
     let stats = server.stats();
     assert!(stats.semaphores.is_empty() && stats.idle_semaphores.is_empty() && stats.idle_locks.is_empty());
 }

@@ -110,7 +110,7 @@ impl MultiLock {
     /// # Errors
     ///
     /// Those of [`acquire`](Self::acquire), and then nothing was run; the work's own error, whatever comes of the releases; and those of
-    /// [`release`](super::HeldMulti::release) if the work succeeded: nobody knows then whether it was alone to the end.
+    /// [`release`](super::HeldMulti::release) if the work succeeded: whether it was alone to the end is not known then.
     pub fn with_locks<T, E: From<Error>>(&self, work: impl FnOnce(&MultiLockGuard) -> Result<T, E>) -> Result<T, E> {
         hold_all(self.acquire()?, work)
     }

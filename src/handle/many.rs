@@ -1,8 +1,8 @@
 //! Several slots of one semaphore.
 //!
-//! Servers grant one slot at a time. Two callers that take several each could hold a part of them and wait for the rest for ever. So whoever
-//! takes several first takes its turn: a lock, whose key is made of the semaphore's, and which every client makes in the same way. It is given
-//! back when all slots are there, or none.
+//! Servers grant one slot at a time. Two callers that take several each could hold a part of them and wait for the rest for ever. So a caller
+//! that takes several slots first takes its turn: a lock, whose key every client derives from the semaphore's in the same way. The turn ends
+//! when the caller has all slots, or fails.
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -25,13 +25,17 @@ const TOGETHER: usize = 16;
 /// What the keys of turns begin with.
 const PREFIX: &str = "dflockd-client-many";
 
-/// Takes so many slots, waiting until then, or not at all.
+/// Takes so many slots. Waits until `until`, or not at all.
 ///
-/// `None`: there are not so many free ones, as a server says; or, where this does not wait, another caller takes several just now.
+/// Returns `None` if a server says that too few are free, or, without a wait, if another caller takes several at this moment.
 pub(crate) async fn take(handle: &Handle, slots: u32, until: Option<Instant>) -> Result<Option<SemaphorePermits>> {
     check(handle, slots)?;
+    if let Some(passed) = until.filter(|until| *until <= Instant::now()) {
+        // Sends nothing, and tells of the semaphore's key, not of the turn's.
+        return handle.acquire_until(passed).await.map(|_| None);
+    }
     if slots == 1 {
-        // What is taken in one piece needs no turn.
+        // A single slot is taken in one piece and needs no turn.
         return gather(handle, slots, until).await;
     }
     let turn = handle.turn(turn_key(&handle.key)?);
@@ -52,7 +56,7 @@ pub(crate) async fn take(handle: &Handle, slots: u32, until: Option<Instant>) ->
         reason = turn.lost() => Err(lost_meanwhile(turn.key(), reason).passing()),
         gathered = gather(&handle, slots, until) => gathered,
     };
-    // Its release is on its way when it is dropped. Nothing of it is waited for: the slots are what counts.
+    // Dropping it sends its release. The caller does not wait for the answer.
     drop(turn);
     gathered
 }
@@ -72,8 +76,8 @@ fn check(handle: &Handle, slots: u32) -> Result<()> {
     Err(Error::invalid("number of slots", slots, &remedy))
 }
 
-/// The key of the lock that is the turn of those who take several slots of a key: as much of that as there is room for, and a number that
-/// tells long keys apart. Two keys of one number would only wait for each other.
+/// Returns the key of the turn: a checksum, which tells long keys apart, and as much of the semaphore's key as there is room for. Callers of two
+/// semaphores with the same turn would only wait for each other.
 fn turn_key(key: &Key) -> Result<Key> {
     let key = key.as_str();
     let mut text = format!("{PREFIX}/{:08x}/", crc32fast::hash(key.as_bytes()));
@@ -85,9 +89,9 @@ fn turn_key(key: &Key) -> Result<Key> {
     Key::new(text)
 }
 
-/// The error of an acquire that had no time to wait.
+/// Returns the error of an acquire that had no time to wait.
 pub(crate) fn too_few(key: &Key, slots: u32) -> Error {
-    let message = format!("{slots} slots of {key:?} are not free, and there was no time to wait for them");
+    let message = format!("{slots} of the slots of {key:?} are not free, and there was no time to wait for them");
     Error::new(ErrorKind::Timeout, message).out_of(Budget::Wait(Duration::ZERO))
 }
 
@@ -96,7 +100,7 @@ fn not_its_turn(error: Error, key: &Key, slots: u32, wait: Duration) -> Error {
         return error;
     }
     let message = format!(
-        "{slots} slots of {key:?} were not granted within {}: another caller waited for several of its slots all the time",
+        "{slots} slots of {key:?} were not granted within {}: other callers were taking several of its slots",
         human(wait)
     );
     Error::new(ErrorKind::Timeout, message).out_of(Budget::Wait(wait))
@@ -104,7 +108,7 @@ fn not_its_turn(error: Error, key: &Key, slots: u32, wait: Duration) -> Error {
 
 type Asked<'a> = Pin<Box<dyn Future<Output = Result<Option<Lease>>> + Send + 'a>>;
 
-/// Takes all of them, a few at once. What is held is given back if the rest cannot be had.
+/// Takes all slots, a few at once. If one cannot be had, those that were granted are given back.
 async fn gather(handle: &Handle, slots: u32, until: Option<Instant>) -> Result<Option<SemaphorePermits>> {
     let mut held = SemaphorePermits::empty();
     let loss = held.cancellation_token();
@@ -114,7 +118,7 @@ async fn gather(handle: &Handle, slots: u32, until: Option<Instant>) -> Result<O
         asked.extend((0..unasked.min(TOGETHER - asked.len())).map(|_| ask(handle, until)));
         tokio::select! {
             biased;
-            // One of them is lost, and so it is checked in vain.
+            // One of the slots is lost, which the check reports.
             () = loss.cancelled() => return held.check().map(|_| None),
             slot = first_answer(&mut asked) => match slot? {
                 Some(slot) => held.push(SemaphorePermit::new(slot)),
@@ -134,7 +138,7 @@ fn ask(handle: &Handle, until: Option<Instant>) -> Asked<'_> {
     })
 }
 
-/// The first answer that comes. The others go on.
+/// Returns the first answer. The other requests go on.
 async fn first_answer(asked: &mut Vec<Asked<'_>>) -> Result<Option<Lease>> {
     poll_fn(|cx| {
         for index in 0..asked.len() {

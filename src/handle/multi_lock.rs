@@ -21,8 +21,8 @@ use crate::types::{Key, Target};
 /// Locks on several keys, taken all or not at all.
 ///
 /// Made by [`Client::lock_all`](crate::Client::lock_all). They are taken one after the other in the order of their keys,
-/// whatever order they were given in: everybody who takes several locks this way takes them in the same order, so that
-/// nobody waits in a circle.
+/// whatever order they were given in: all callers that take several locks this way take them in the same order, so that
+/// none waits in a circle.
 ///
 /// It has the methods of [`Lock`], for all of them, but for one: a place in several queues cannot be taken first and waited at later, since
 /// a turn that comes in one of them would be waited with while it does not come in the others.
@@ -213,7 +213,7 @@ impl MultiLock {
     ///
     /// Those of [`acquire`](Self::acquire), and then nothing was run; [`LeaseLost`](crate::ErrorKind::LeaseLost) if a lease was lost
     /// before the work was done; the work's own error, whatever comes of the releases; and those of [`MultiLockGuard::release`] if the
-    /// work succeeded: nobody knows then whether it was alone to the end.
+    /// work succeeded: whether it was alone to the end is not known then.
     ///
     /// # Cancel safety
     ///

@@ -119,8 +119,8 @@ impl RetryPolicy {
     }
 
     /// Whether the servers let leases live on when the connection ends over which they were acquired. An acquire whose connection was lost
-    /// ([`Disconnected`](ErrorKind::Disconnected)) may have been granted then, and its grant, which nobody knows, lasts until its TTL is over:
-    /// so it is not made again, or a semaphore could run out of slots. Default: false. For [`ClientBuilder::retry`](crate::ClientBuilder::retry)
+    /// ([`Disconnected`](ErrorKind::Disconnected)) may have been granted then. No caller has that grant, and it lasts until its TTL is over:
+    /// so the acquire is not made again, or a semaphore could run out of slots. Default: false. For [`ClientBuilder::retry`](crate::ClientBuilder::retry)
     /// it need not be said: the client knows.
     #[must_use]
     pub fn survives_disconnect(mut self, survives: bool) -> Self {
@@ -334,7 +334,7 @@ mod tests {
             let retryable = Error::new(kind, "").is_retryable();
             assert_eq!(again(&policy, acquire(60 * SECOND), kind).await, retryable, "{kind:?}");
         }
-        // Granted over a connection that was lost, it may be held by nobody until its TTL is over.
+        // Its grant may have been lost with the connection, and lasts until its TTL is over.
         let survives = RetryPolicy::default().survives_disconnect(true);
         for request in [acquire(60 * SECOND), acquire(Duration::ZERO)] {
             assert!(!again(&survives, request.try_clone().unwrap(), ErrorKind::Disconnected).await);
