@@ -447,16 +447,20 @@ mod checks {
     }
 
     pub(super) async fn a_server_that_is_dropped_first_hangs_nothing() {
-        let server = TestServer::start().await.unwrap();
-        let client = hasty(&server).await;
-        let guard = client.lock(KEY).unwrap().acquire().await.unwrap();
-        let waiter = waiting(&client);
-        server.wait_for_waiters(KEY, 1).await.unwrap();
-        drop(server);
-        assert_eq!(guard.lost().await, LostReason::Disconnected);
-        waiter.abort();
-        drop(guard);
-        client.shutdown(Duration::from_millis(200)).await;
+        for server in [
+            TestServer::start().await.unwrap(),
+            TestServer::cluster(3).await.unwrap(),
+        ] {
+            let client = hasty(&server).await;
+            let guard = client.lock(KEY).unwrap().acquire().await.unwrap();
+            let waiter = waiting(&client);
+            server.wait_for_waiters(KEY, 1).await.unwrap();
+            drop(server);
+            assert_eq!(guard.lost().await, LostReason::Disconnected);
+            waiter.abort();
+            drop(guard);
+            client.shutdown(Duration::from_millis(200)).await;
+        }
     }
 
     pub(super) async fn a_client_that_is_dropped_first_hangs_nothing() {

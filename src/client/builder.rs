@@ -482,7 +482,7 @@ impl ClientBuilder {
         self
     }
 
-    /// Makes requests again after errors that [pass by themselves](Error::is_retryable), as [`RetryPolicy`] says. It is a layer outside of all
+    /// Makes requests again after errors that [pass by themselves](crate::Error::is_retryable), as [`RetryPolicy`] says. It is a layer outside of all
     /// that [`layer`](Self::layer) adds, whenever it is said, and inside of the client's spans, metrics and timeout: those see one request.
     /// Default: nothing is made again.
     ///
