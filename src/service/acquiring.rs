@@ -142,10 +142,7 @@ impl<'a, H: Borrow<Arc<Core>> + Clone + Send + 'a> Acquiring<'a, H> {
                             }
                             begun(core, route.place, this.request, reserved.take())?
                         }
-                        Some(way) => {
-                            let both = moving::acquire(this.core.clone(), this.request.clone(), way, reserved.take());
-                            Stage::Waits(Box::pin(both))
-                        }
+                        Some(way) => both_begun(this.core.clone(), this.request.clone(), way, reserved.take()),
                     }
                 }
                 Stage::BeginsAt(reserved) => {
@@ -217,6 +214,15 @@ impl<'a, H: Borrow<Arc<Core>> + Clone + Send + 'a> Acquiring<'a, H> {
 #[inline(always)]
 fn first_alarm(now: Instant, until: Instant) -> Sleep {
     sleep_until(until.min(now + NOTICEABLE))
+}
+
+/// Begins to acquire both halves of a key that moves.
+#[cold]
+fn both_begun<'a, H>(core: H, request: AcquireRequest, way: Move, reserved: Reserved) -> Stage<'a>
+where
+    H: Borrow<Arc<Core>> + Clone + Send + 'a,
+{
+    Stage::Waits(Box::pin(moving::acquire(core, request, way, reserved)))
 }
 
 /// Sends the try, if there is room for it.

@@ -34,6 +34,7 @@ use crate::shard::input::Input;
 use crate::shard::progress::{Refusal, WaitsFor};
 use crate::shard::question::Question;
 use crate::signal::SignalConn;
+use crate::types::Key;
 
 pin_project! {
     /// The future answer to a request. Acquires that are granted at once and releases need no box, because these are
@@ -299,23 +300,26 @@ async fn collect_at(
 /// Sends the release, unless it was sent already.
 fn release<'a, C: CoreRef<'a>>(core: C::Held, lease: Lease) -> AnswerFuture<'a, C> {
     let (key, answer, previous) = lease.give_back();
-    let routed = core.borrow().topology.route(&key);
-    let (shard, from) = match routed {
-        Ok(route) => (route.place.index, route.previous.unwrap_or(route.place).index),
-        Err(error) => return AnswerFuture::boxed(ready(Err(error))),
-    };
-    match previous {
-        None => AnswerFuture::Release { core, shard, answer },
-        Some(previous) => AnswerFuture::boxed(async move {
-            let core = Arc::clone(core.borrow());
-            let current = released(&core, shard, answer).await;
-            let previous = released(&core, from, previous).await;
-            current.and(previous)
-        }),
+    if let Some(previous) = previous {
+        return AnswerFuture::boxed(both_released(Arc::clone(core.borrow()), key, answer, previous));
+    }
+    let routed = core.borrow().topology.route(&key).map(|route| route.place.index);
+    match routed {
+        Ok(shard) => AnswerFuture::Release { core, shard, answer },
+        Err(error) => AnswerFuture::boxed(ready(Err(error))),
     }
 }
 
-/// How one half of a release went.
+/// Waits for the outcomes of the releases of both halves of a key that moves. The first error counts.
+async fn both_released(core: Arc<Core>, key: Key, current: ReleaseAnswer, previous: ReleaseAnswer) -> Result<Response> {
+    let route = core.topology.route(&key)?;
+    let (to, from) = (route.place.index, route.previous.unwrap_or(route.place).index);
+    let current = released(&core, to, current).await;
+    let previous = released(&core, from, previous).await;
+    current.and(previous)
+}
+
+/// Waits for the outcome of one release.
 async fn released(core: &Arc<Core>, shard: usize, answer: ReleaseAnswer) -> Result<Response> {
     match answer.await {
         Some(released) => released.map(|()| Response::Released),
