@@ -165,7 +165,7 @@ pub use tower;
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 pub use client::builder::ClientBuilder;
-pub use client::{Client, HealthWatch, ResponseFuture};
+pub use client::{Client, HealthWatch, ResponseFuture, WeakClient};
 pub use config::{ClientOptions, LayeredOptions, OnUnavailable, SettingSource, SettingValue, parse_duration};
 pub use distributed::{DistributedLock, DistributedSemaphore, EnqueueStatus, Holder};
 pub use error::{Budget, Error, ErrorKind, Result};

@@ -770,7 +770,7 @@ fn dashboard_and_alerts_ask_for_metrics_that_exist() {
 }
 
 #[test]
-fn the_dashboard_can_be_narrowed_to_a_shard_and_a_class_of_keys() {
+fn the_dashboard_can_be_narrowed_to_a_client_a_shard_and_a_class_of_keys() {
     let dashboard: serde_json::Value = serde_json::from_str(&document("docs/grafana/dflockd-client.json")).unwrap();
     let variables: Vec<_> = dashboard["templating"]["list"]
         .as_array()
@@ -778,7 +778,10 @@ fn the_dashboard_can_be_narrowed_to_a_shard_and_a_class_of_keys() {
         .iter()
         .map(|variable| variable["name"].as_str().unwrap())
         .collect();
-    assert_eq!(variables, ["datasource", "job", "instance", "shard", "key_class"]);
+    assert_eq!(
+        variables,
+        ["datasource", "job", "instance", "client", "shard", "key_class"]
+    );
     let panels = dashboard["panels"].as_array().unwrap();
     let ids: BTreeSet<_> = panels.iter().map(|panel| panel["id"].as_u64().unwrap()).collect();
     assert_eq!(ids.len(), panels.len(), "each panel has an id of its own");
@@ -787,7 +790,7 @@ fn the_dashboard_can_be_narrowed_to_a_shard_and_a_class_of_keys() {
         for selector in query.split("dflockd_client_").skip(1) {
             let (name, rest) = selector.split_once('{').unwrap();
             let conditions = rest.split_once('}').unwrap().0;
-            assert!(conditions.contains("shard=~\"$shard\""), "{query}");
+            assert!(conditions.contains("client=~\"$client\", shard=~\"$shard\""), "{query}");
             let is_classed = ["requests_", "request_duration_", "acquire_wait_"]
                 .iter()
                 .any(|start| name.starts_with(start))

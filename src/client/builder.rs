@@ -524,6 +524,9 @@ impl ClientBuilder {
     /// It runs in the task of the lease's shard, where nothing else goes on meanwhile, renewals included: keep it quick, and do not block. For
     /// work there is [`Client::events`]. If it panics, that is logged.
     ///
+    /// The client keeps its callbacks, so a callback that keeps a clone of the client, or a handle or lease of it, keeps the client alive for
+    /// ever. Give it a [`WeakClient`](crate::WeakClient) instead.
+    ///
     /// ```
     /// let builder = dflockd_client::Client::builder().on_lost(|lost| eprintln!("{} is lost: {}", lost.key, lost.reason));
     /// ```

@@ -2,6 +2,7 @@
 
 pub(crate) mod builder;
 mod health_watch;
+mod weak;
 
 use std::fmt;
 use std::future::Future;
@@ -17,6 +18,7 @@ use tower::Service;
 
 use self::builder::ClientBuilder;
 pub use self::health_watch::HealthWatch;
+pub use self::weak::WeakClient;
 use crate::clock::after;
 use crate::config::Config;
 use crate::error::{Error, Result};
@@ -83,6 +85,12 @@ impl Client {
             service: for_client(&core),
             core,
         }
+    }
+
+    /// Returns a reference that does not keep the client alive, for what the client itself keeps, such as a callback.
+    #[must_use]
+    pub fn downgrade(&self) -> WeakClient {
+        WeakClient::of(self)
     }
 
     pub(crate) fn core(&self) -> &Arc<Core> {
