@@ -275,6 +275,23 @@ mod platform {
     }
 
     #[test]
+    fn a_file_without_an_authority_is_named() {
+        if !HAS_PROVIDER {
+            return;
+        }
+        let folder = Folder::new();
+        let nonsense = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+        let tls = Tls::platform_verifier().ca_file(folder.write("nonsense.pem", nonsense));
+        let error = Client::builder().tls(tls).build().unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .contains("nonsense.pem holds a certificate that cannot be trusted"),
+            "{error}"
+        );
+    }
+
+    #[test]
     fn a_platform_that_trusts_nobody_says_so() {
         let nowhere = [("SSL_CERT_FILE", "/nowhere/bundle.pem"), ("SSL_CERT_DIR", "/nowhere")];
         if !HAS_PROVIDER || !is_alone_with("platform::a_platform_that_trusts_nobody_says_so", &nowhere) {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use rustls::client::WantsClientCert;
 use rustls::crypto::CryptoProvider;
+use rustls::pki_types::CertificateDer;
 use rustls::{ClientConfig, ConfigBuilder, RootCertStore, WantsVerifier};
 
 use super::pem::{Pem, PemText};
@@ -67,7 +68,7 @@ impl Material {
     pub(super) fn configure(
         &self,
         reading: &Reading,
-        roots: RootCertStore,
+        mut roots: RootCertStore,
         provider: &Arc<CryptoProvider>,
     ) -> Result<ClientConfig, String> {
         let builder = ClientConfig::builder_with_provider(Arc::clone(provider))
@@ -75,7 +76,10 @@ impl Material {
             .map_err(|error| error.to_string())?;
         let builder = match self.trusted {
             Trusted::Platform => self.verify_by_platform(builder, reading, provider)?,
-            Trusted::NoOthers | Trusted::SystemRoots => self.verify_by_roots(builder, reading, roots)?,
+            Trusted::NoOthers | Trusted::SystemRoots => {
+                self.add_authorities(reading, &mut roots)?;
+                builder.with_root_certificates(roots)
+            }
         };
         let (Some((certificate, key)), Some((certificate_text, key_text))) = (&self.client, &reading.client) else {
             return Ok(builder.with_no_client_auth());
@@ -85,34 +89,34 @@ impl Material {
             .map_err(|error| format!("{certificate} and {key} make no client certificate: {error}"))
     }
 
-    fn verify_by_roots(
-        &self,
-        builder: ConfigBuilder<ClientConfig, WantsVerifier>,
-        reading: &Reading,
-        mut roots: RootCertStore,
-    ) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, String> {
-        for (pem, text) in self.authorities.iter().zip(&reading.authorities) {
-            for certificate in pem.certificates(text)? {
-                roots.add(certificate).map_err(|error| {
-                    format!("{pem} holds a certificate that cannot be trusted as an authority: {error}")
-                })?;
-            }
-        }
-        Ok(builder.with_root_certificates(roots))
-    }
-
     fn verify_by_platform(
         &self,
         builder: ConfigBuilder<ClientConfig, WantsVerifier>,
         reading: &Reading,
         provider: &Arc<CryptoProvider>,
     ) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, String> {
-        let mut authorities = Vec::new();
-        for (pem, text) in self.authorities.iter().zip(&reading.authorities) {
-            authorities.extend(pem.certificates(text)?);
-        }
+        // The store is for its check only, which names the file.
+        let authorities = self.add_authorities(reading, &mut RootCertStore::empty())?;
         let verifier = platform_verifier(authorities, Arc::clone(provider))?;
         Ok(builder.dangerous().with_custom_certificate_verifier(verifier))
+    }
+
+    /// Adds the authorities that were named to a store, and returns their certificates.
+    fn add_authorities(
+        &self,
+        reading: &Reading,
+        roots: &mut RootCertStore,
+    ) -> Result<Vec<CertificateDer<'static>>, String> {
+        let mut all = Vec::new();
+        for (pem, text) in self.authorities.iter().zip(&reading.authorities) {
+            for certificate in pem.certificates(text)? {
+                roots.add(certificate.clone()).map_err(|error| {
+                    format!("{pem} holds a certificate that cannot be trusted as an authority: {error}")
+                })?;
+                all.push(certificate);
+            }
+        }
+        Ok(all)
     }
 }
 
