@@ -303,7 +303,8 @@ impl ConnectOptions {
     async fn greet(&self, token: Option<&AuthToken>) -> Result<Wire<Stream>> {
         let stream = self.open().await?;
         let is_exposed = stream.is_exposed();
-        // What a server says of itself in its `stats` is not worth the time of a longer one: its leases are to be renewed.
+        // The greeting does not wait for longer `stats`: they are not worth the delay, because leases have to be
+        // renewed over the new connection.
         let mut wire = Wire::new(stream).taking_no_line_beyond(MAX_RESPONSE_LINE);
         if let Some(token) = token {
             if is_exposed {

@@ -182,7 +182,8 @@ impl<T> Pipeline<T> {
     pub(crate) fn receive(&mut self, received: &mut Received<T>) -> Result<(), Error> {
         let into = &mut received.replies;
         loop {
-            // A signal between two answers is shorter than any of them may be.
+            // Between two answers, a signal may come instead of the expected answer. The limit of any answer is large
+            // enough for a signal.
             let expected = self.in_flight.front().map(|oldest| oldest.expect);
             let longest = expected.map_or(MAX_RESPONSE_LINE, Expect::longest_line);
             let Some(line) = self.lines.next_line(longest).map_err(not_dflockd)? else {

@@ -52,7 +52,7 @@ impl fmt::Display for LineError {
 
 impl std::error::Error for LineError {}
 
-/// The most room, in bytes, that an empty buffer keeps.
+/// The maximum capacity, in bytes, that an empty buffer keeps.
 const KEPT_CAPACITY: usize = 64 * 1024;
 
 impl LineBuffer {
@@ -67,7 +67,7 @@ impl LineBuffer {
         self.bytes.advance(self.consumed);
         self.searched -= self.consumed;
         self.consumed = 0;
-        // What one long line needed is not kept for short ones.
+        // Memory that one long line needed is freed before short lines follow.
         if self.bytes.is_empty() && self.bytes.capacity() > KEPT_CAPACITY {
             self.bytes = BytesMut::new();
         }

@@ -44,7 +44,8 @@ pub(crate) use status::{Namespaces, limit_mismatch};
 /// The longest response line, in bytes, that the client accepts, except for the answer to `stats`.
 pub const MAX_RESPONSE_LINE: usize = 1024 * 1024;
 
-/// The longest answer to `stats`, in bytes, that the client accepts: some 600,000 keys with short names, or 150,000 with the longest.
+/// The longest answer to `stats`, in bytes, that the client accepts: about 600,000 keys with short names, or 150,000
+/// keys with the longest names.
 pub const MAX_STATS_LINE: usize = 64 * 1024 * 1024;
 
 /// The longest command, key or ordinary argument line that a server accepts.

@@ -129,7 +129,7 @@ pub enum Expect {
 }
 
 impl Expect {
-    /// The longest line, in bytes, that is accepted as such an answer.
+    /// Returns the length, in bytes, of the longest line that the client accepts as this answer.
     #[must_use]
     pub fn longest_line(self) -> usize {
         match self {

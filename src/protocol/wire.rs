@@ -34,7 +34,7 @@ impl<S: fmt::Debug> fmt::Debug for Wire<S> {
 pub(super) struct Exchange {
     pub(super) out: BytesMut,
     pub(super) lines: LineBuffer,
-    /// A bound on all answers, where there is one besides their own.
+    /// A limit for the length of all answers, in addition to the limit of each kind.
     longest_line: Option<usize>,
     in_step: InStep,
 }
@@ -117,7 +117,7 @@ impl<S> Wire<S> {
         }
     }
 
-    /// Bounds the length of every answer, in bytes, besides the bound of its own.
+    /// Limits the length of every answer, in bytes, in addition to the limit of its kind.
     pub(crate) fn taking_no_line_beyond(mut self, bytes: usize) -> Self {
         self.exchange.longest_line = Some(bytes);
         self

@@ -46,8 +46,8 @@ impl<T: Send> AnswerSink for TypedSink<T> {
     }
 }
 
-/// An answer that is not read yet. `stats` may be megabytes of JSON: they are read in the task of the caller, and not in that of the shard,
-/// where leases are renewed.
+/// An answer that is not parsed yet. `stats` may be megabytes of JSON, so it is parsed in the caller's task, not in the
+/// shard's task, which renews leases.
 pub(crate) struct Answered<T> {
     call: Call<T>,
     response: Response,
@@ -55,11 +55,11 @@ pub(crate) struct Answered<T> {
 }
 
 impl<T> Answered<T> {
-    /// Reads it.
+    /// Parses the answer.
     ///
     /// # Errors
     ///
-    /// What the server refused, or said in place of an answer.
+    /// The server's refusal, or its malformed answer.
     pub(crate) fn read(self) -> Result<T> {
         self.call.finish(self.response).map_err(|error| error.at(&self.at))
     }

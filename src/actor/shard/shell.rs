@@ -3,7 +3,7 @@
 //!
 //! | end | consequences |
 //! | --- | --- |
-//! | a shutdown | the shard itself has told everything |
+//! | a shutdown | the shard itself has informed its callers and holders |
 //! | a panic, here or in users' code | its leases are lost, its callers get an error that names the panic, and the router starts another actor |
 //! | its task was dropped | the runtime has ended: the client is closed, and all its errors say so |
 
