@@ -207,11 +207,11 @@ struct Watchers {
     shared_cancellation: OnceLock<CancellationToken>,
     /// Why the release failed.
     failure: OnceLock<Error>,
-    /// What to do once the lease is lost, in the thread that sees the loss first.
+    /// The action for the loss of the lease. The thread that sees the loss first runs it.
     on_loss: OnceLock<OnLoss>,
 }
 
-/// What to do once a lease is lost. It may run twice, and must be quick.
+/// An action for the loss of a lease. It may run twice, and must be quick.
 type OnLoss = Box<dyn Fn() + Send + Sync>;
 
 /// The outcome of a release, or `None` if there was no answer.
@@ -319,8 +319,8 @@ impl LeaseCell {
         Duration::from_nanos(deadline).saturating_sub(self.age_at(now.at))
     }
 
-    /// The moment at which the lease ends if nothing more is heard from the server, or has ended; now at the latest where a suspend of the
-    /// machine ended it.
+    /// Returns the moment at which the lease ends if nothing more is heard from the server, or has ended. If a suspend
+    /// of the machine ended the lease, this is at the latest `now`.
     pub(crate) fn ends_at(&self, now: Moment) -> Instant {
         let suspended = nanos(now.suspended);
         let deadline = self.deadline.load(Ordering::Acquire).saturating_sub(suspended);
@@ -392,18 +392,19 @@ impl LeaseCell {
         }
     }
 
-    /// Runs `act` once the lease is lost, at once if it is lost already. Each lease takes only one.
+    /// Runs `act` when the lease is lost, or at once if it is lost already. Each lease keeps only one action.
     pub(crate) fn when_lost(&self, act: OnLoss) {
         let watchers = self.watchers();
         drop(watchers.on_loss.set(act));
         fence(Ordering::SeqCst);
-        // The loss may have come in between, and then found nothing to run.
+        // The lease may have been lost before the action was stored. In that case no other code runs it.
         if let (LeaseState::Lost(_), Some(act)) = (self.state(), watchers.on_loss.get()) {
             act();
         }
     }
 
-    /// Returns a token that is cancelled when this lease or `other` is lost. For a pair of leases, call it on the same one each time.
+    /// Returns a token that is cancelled when this lease or `other` is lost. For a pair of leases, always call it on
+    /// the same one of the two.
     pub(crate) fn cancellation_token_with(&self, other: &Self) -> CancellationToken {
         let token = self.cancellation_token();
         drop(other.watchers().cancellation.set(token.clone()));

@@ -73,7 +73,7 @@ impl Endpoint {
         &self.place
     }
 
-    /// The host, or else the path: what traces call the address of a server.
+    /// Returns the host, or otherwise the path. Traces call this the address of a server.
     pub(crate) fn address_text(&self) -> Option<&str> {
         match &self.place {
             Address::Tcp { host, .. } => Some(host),

@@ -32,7 +32,7 @@ use crate::shard::held::Acquired;
 use crate::shard::input::Input;
 use crate::shard::progress::{Progress, Refusal, WaitsFor};
 
-/// An acquire that has not been answered for so long counts as one that waits, whatever it waits for.
+/// An acquire that is not answered for this long counts as waiting, whatever it waits for.
 const NOTICEABLE: Duration = Duration::from_millis(250);
 
 type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -46,7 +46,7 @@ pin_project! {
         shard: usize,
         // `None` if it does not wait.
         until: Option<Instant>,
-        // `None` until the acquire is known to wait.
+        // `None` until the acquire counts as waiting.
         span: Option<Box<RequestSpan>>,
         // Rings when the acquire counts as one that waits, and when its time is over.
         #[pin]
@@ -84,7 +84,7 @@ impl<H> Acquiring<'_, H> {
         }
     }
 
-    /// One half of a key that moves, at one of its shards.
+    /// Creates the acquire of one half of a key that moves, at one of its shards.
     pub(super) fn half(
         core: H,
         request: AcquireRequest,
@@ -210,7 +210,8 @@ impl<'a, H: Borrow<Arc<Core>> + Clone + Send + 'a> Acquiring<'a, H> {
     }
 }
 
-/// Rings when the acquire counts as one that waits, if its time is not over before.
+/// Creates a timer for the moment at which the acquire counts as waiting, or for the end of its time if that is
+/// earlier.
 #[inline(always)]
 fn first_alarm(now: Instant, until: Instant) -> Sleep {
     sleep_until(until.min(now + NOTICEABLE))
@@ -234,7 +235,7 @@ fn begun<'a>(core: &Core, place: &ShardPlace, request: &AcquireRequest, reserved
     }
 }
 
-/// Covers the rest of an acquire, from the moment at which it is known to wait.
+/// Creates the span of the remaining time of an acquire that is known to wait.
 fn wait_span(core: &Core, shard: usize, request: &AcquireRequest) -> Option<Box<RequestSpan>> {
     let place = core.topology.shard(shard).ok()?;
     let awaited = Awaited {

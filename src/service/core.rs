@@ -176,13 +176,13 @@ fn measure(config: &Config, routes: &Routes) -> ([Level; 2], Option<RequestMetri
     ([build_info, transitions], metrics)
 }
 
-/// Says in the log that keys move.
+/// Logs that keys move.
 fn tell_of_transition(config: &Config) {
     let Some(previous) = config.placement.previous_shards() else {
         return;
     };
     let shards = config.placement.current_shards();
-    // The log is the user's code.
+    // The log subscriber is a user's code.
     drop(catch(|| {
         tracing::info!(shards, previous, "keys that move are taken on both of their shards")
     }));

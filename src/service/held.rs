@@ -30,9 +30,9 @@ pub(crate) type Origin = Arc<dyn Any + Send + Sync>;
 /// client alive. Dropping it releases the lease in the background, from any thread, inside or outside of a runtime.
 ///
 /// While a fleet changes its list of servers, a key that [moves](crate::ClientBuilder::previous_servers) is held on two
-/// shards, and a `Lease` stands for both halves: it is lost as soon as one half is lost, and both are released
-/// together. Its token is that of the current shard. It has no [`fence`](Self::fence) but
-/// [two](Self::transition_fences).
+/// shards. A `Lease` then stands for both halves: it is lost as soon as one half is lost, and both halves are released
+/// together. Its token is that of the current shard. It has no [`fence`](Self::fence), but [two
+/// fences](Self::transition_fences).
 pub struct Lease {
     held: HeldLease,
     /// The half on the previous shard of a key that moves.
@@ -50,8 +50,8 @@ impl Lease {
         }
     }
 
-    /// Joins this lease and that of the previous shard. The previous half was renewed for as long as this one was
-    /// awaited; from now on it is renewed on the same terms.
+    /// Joins this lease with the lease on the previous shard. The previous half was renewed without a limit while the
+    /// acquire waited for this one; from now on, both have the same renewal terms.
     pub(super) fn joined(mut self, previous: Self, terms: RenewTerms) -> Self {
         let previous = previous.held;
         match terms.max_hold {
@@ -59,7 +59,7 @@ impl Lease {
             Some(hold) => previous.renew_for(hold),
             None => {}
         }
-        // When one half is lost, the other ends with its TTL at the latest, as any lost lease does.
+        // If one half is lost, the other is not renewed any more and ends when its TTL is over, like any lost lease.
         previous.end_with(&self.held);
         self.held.end_with(&previous);
         if previous.cell.was_contended() {
@@ -69,8 +69,8 @@ impl Lease {
         self
     }
 
-    /// Sends the release at once, unless it was sent already. The server's answer comes later; for a key that moves
-    /// there are two.
+    /// Sends the release at once, unless it was sent already. The server's answer comes later. A key that moves has two
+    /// answers.
     pub(crate) fn give_back(self) -> (Key, ReleaseAnswer, Option<ReleaseAnswer>) {
         let key = self.held.cell.key.clone();
         let current = self.held.release();
@@ -105,8 +105,8 @@ impl Lease {
     /// let the resource refuse requests with a smaller number. `None` if the server is not known to make fences;
     /// servers do from release 2.1 on. See [`Fencing`].
     ///
-    /// A key that [moves](crate::ClientBuilder::previous_servers) has no fence either, because two servers count for it
-    /// and their numbers cannot be compared. See [`transition_fences`](Self::transition_fences).
+    /// A key that [moves](crate::ClientBuilder::previous_servers) has no fence, because its two servers count
+    /// separately, and their numbers cannot be compared. See [`transition_fences`](Self::transition_fences).
     ///
     /// By default, the first grant over a new connection may have no fence. Code that depends on fences must require
     /// them:
@@ -180,7 +180,7 @@ impl Lease {
     }
 
     /// Returns the [`fence`](Self::fence), or an error that says what is missing. With
-    /// [`Fencing::Required`](crate::Fencing::Required), every lease has a fence.
+    /// [`Fencing::Required`](crate::Fencing::Required), every lease has a fence, except that of a key that moves.
     ///
     /// # Errors
     ///
@@ -232,12 +232,13 @@ impl Lease {
         }
     }
 
-    /// The moment at which it is reported lost if nothing more is heard from the server: before time lets the server grant it to another
-    /// holder, by the [loss margin](crate::ClientBuilder::loss_margin). A renewal moves it on. Once the lease has expired it is the moment at
-    /// which it did, so that a holder who hears of it late knows how much of the margin is left.
+    /// Returns the moment at which the lease is reported lost if nothing more is heard from the server. It is earlier,
+    /// by the [loss margin](crate::ClientBuilder::loss_margin), than the moment at which the server can grant the lease
+    /// to another holder because its time is over. A renewal moves it ahead. Once the lease has expired, it is the
+    /// moment of the expiry, so a holder that learns of the loss late knows how much of the margin is left.
     ///
-    /// It tells of time only: a lease can be lost earlier for any other [reason](LostReason), and its server may have granted it to
-    /// another holder by then.
+    /// It concerns only the time: a lease can be lost earlier for any other [reason](LostReason), and its server may
+    /// have granted it to another holder by then.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -344,7 +345,7 @@ impl Lease {
         }
     }
 
-    /// Resolves with the reason when the lease is lost.
+    /// Waits until the lease is lost and returns the reason.
     pub(super) async fn is_lost(&self) -> LostReason {
         match &self.previous {
             None => self.held.cell.lost().await,
@@ -410,7 +411,7 @@ impl fmt::Debug for Lease {
     }
 }
 
-/// Returns the state of a lease from those of its halves.
+/// Returns the state of a lease with these two halves.
 fn of_both(current: LeaseState, previous: LeaseState) -> LeaseState {
     match (current, previous) {
         (lost @ LeaseState::Lost(_), _) | (_, lost @ LeaseState::Lost(_)) => lost,
@@ -439,22 +440,22 @@ pub struct TransitionFences {
     pub current: Fence,
 }
 
-/// What belongs to a queue position besides the position, if its key moves.
+/// What remains to be done after the grant at a queue position, if its key moves.
 pub(crate) enum Rest {
-    /// The position is at the previous shard. The current shard is asked afterwards, on these terms.
+    /// The position is at the previous shard. After its grant, the current shard is asked, on these terms.
     Current {
         ttl: Option<Ttl>,
         policy: Option<RenewPolicy>,
     },
-    /// The position is at the current shard. This lease is held on the previous one, and renewed on these terms once both
-    /// are held.
+    /// The position is at the current shard. This lease is held on the previous shard, and has these renewal terms once
+    /// both halves are held.
     Previous(Lease, RenewTerms),
 }
 
 /// A queue position, as the service hands it out. The handles wrap it as [`Ticket`](crate::Ticket).
 pub struct QueuePlace {
     held: HeldPlace,
-    /// Set if the key moves.
+    /// Present if the key moves.
     rest: Option<Box<Rest>>,
     // Dropped last, so that the position is given up before the client can end.
     client: Origin,
@@ -469,7 +470,7 @@ impl QueuePlace {
         }
     }
 
-    /// Adds what belongs to it besides.
+    /// Adds what remains to be done after the grant.
     pub(super) fn besides(mut self, rest: Rest) -> Self {
         self.rest = Some(Box::new(rest));
         self

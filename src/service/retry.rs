@@ -1,4 +1,4 @@
-//! Trying again what may succeed later.
+//! Retries requests that may succeed later.
 
 use std::fmt;
 use std::time::Duration;
@@ -12,11 +12,12 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::human::{as_text, human, optional_as_text};
 use crate::net::backoff::below;
 
-/// Which requests are made again after an error, when, and how often.
+/// Decides which requests are retried after an error, when, and how often.
 ///
-/// It is for errors that say [`is_retryable`](Error::is_retryable): a server that is full, shuts down or does not lead, a connection that was
-/// lost. A client [takes one](crate::ClientBuilder::retry) for all its requests, those of the handles included; and it is a
-/// [`Policy`] of tower, for a [`RetryLayer`](tower::retry::RetryLayer) among other layers, or around a [`Client`](crate::Client) that is used as a service.
+/// It applies to errors that are [retryable](Error::is_retryable), such as a server that is full, shuts down or does
+/// not lead, or a lost connection. A client [takes one policy](crate::ClientBuilder::retry) for all its requests,
+/// including those of the handles. It is also a [`Policy`] of tower, for a [`RetryLayer`](tower::retry::RetryLayer)
+/// among other layers, or around a [`Client`](crate::Client) that is used as a service.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -35,19 +36,22 @@ use crate::net::backoff::below;
 /// # }
 /// ```
 ///
-/// **The time of a request stays what it is.** An acquire that may wait for ten seconds waits for ten seconds in all, pauses and further
-/// attempts included: each attempt has what is left. None is made when nothing would be left, so a key that is held for all of that time is
-/// [`Timeout`](ErrorKind::Timeout) as without a policy. Requests that do not wait, such as a try, are bounded by the
-/// [request timeout](crate::ClientBuilder::request_timeout), and by [`max_elapsed`](Self::max_elapsed).
+/// **Retries do not extend the time of a request.** An acquire that may wait for ten seconds waits for ten seconds in
+/// total, including pauses and further attempts: each attempt gets the time that is left. No attempt is made if no time
+/// would be left, so an acquire whose key is held for all that time ends with [`Timeout`](ErrorKind::Timeout), as it
+/// does without a policy. The [request timeout](crate::ClientBuilder::request_timeout) and
+/// [`max_elapsed`](Self::max_elapsed) limit requests that do not wait, such as a try.
 ///
-/// **What is made again**: acquires, tries and enqueues, of which nothing is held after an error; `stats`, barriers and subscriptions.
+/// **Retried requests**: acquires, tries and enqueues, because nothing is held after their error; `stats`, barriers and
+/// subscriptions.
 ///
-/// **What is not**, because it could do harm or cannot be asked for twice: releases, which go on by themselves; waits at a place in a
-/// queue, which is gone after an error; a signal, which may have been delivered; a failback, which all clients make at the same time. And where
-/// [leases survive their connection](Self::survives_disconnect): what was lost with its connection.
+/// **Requests that are not retried**, because a retry could do harm or is impossible: releases, which continue by
+/// themselves; waits at a queue position, which is gone after an error; a signal, which may have been delivered; a
+/// failback, which all clients make at the same time. If [leases survive their connection](Self::survives_disconnect),
+/// acquires that were lost with their connection are not retried either.
 ///
-/// It is serialized as a map of `max_attempts`, `max_elapsed`, `first_pause`, `longest_pause` and `survives_disconnect`, where
-/// durations are texts with units. What is not said has its default.
+/// A policy is serialized as a map of `max_attempts`, `max_elapsed`, `first_pause`, `longest_pause` and
+/// `survives_disconnect`, where durations are texts with units. Missing entries have their defaults.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RetryPolicy {
@@ -59,10 +63,10 @@ pub struct RetryPolicy {
     #[serde(with = "as_text")]
     longest_pause: Duration,
     survives_disconnect: bool,
-    /// For requests that do not wait, where the client says so.
+    /// The limit for requests that do not wait, if a client has set it.
     #[serde(skip)]
     request_timeout: Option<Duration>,
-    /// Of the request that this clone is for.
+    /// The request that this clone of the policy is for.
     #[serde(skip)]
     call: Option<Call>,
 }
@@ -74,12 +78,12 @@ const SHORTEST: Duration = Duration::from_millis(1);
 #[derive(Clone, Copy, PartialEq)]
 struct Call {
     began: Instant,
-    /// For how long it may wait in all.
+    /// The total time that it may wait.
     wait: Duration,
     attempts: u32,
 }
 
-/// Five attempts, with pauses of 50 to 100 ms at first, doubling up to 2.5 to 5 s.
+/// Makes five attempts. The first pause lasts 50 to 100 ms, and pauses double up to 2.5 to 5 s.
 impl Default for RetryPolicy {
     fn default() -> Self {
         Self {
@@ -95,14 +99,15 @@ impl Default for RetryPolicy {
 }
 
 impl RetryPolicy {
-    /// How often a request is made at most, the first time included. 0 counts as 1: nothing is made again. Default: 5.
+    /// Sets the maximum number of attempts, including the first. 0 counts as 1: no request is retried. Default: 5.
     #[must_use]
     pub fn max_attempts(mut self, attempts: u32) -> Self {
         self.max_attempts = attempts;
         self
     }
 
-    /// No attempt begins later than this after the first. Default: no such bound, but that of the request itself.
+    /// Sets the latest start of an attempt, counted from the first one. Default: only the request's own time limits the
+    /// attempts.
     #[must_use]
     pub fn max_elapsed(mut self, elapsed: Duration) -> Self {
         self.max_elapsed = Some(elapsed);
@@ -128,14 +133,14 @@ impl RetryPolicy {
         self
     }
 
-    /// The same for a client: what it knows of its servers counts.
+    /// Returns the policy with what the client knows of its servers.
     pub(crate) fn of_client(mut self, survives_disconnect: bool, request_timeout: Duration) -> Self {
         self.survives_disconnect |= survives_disconnect;
         self.request_timeout = Some(request_timeout);
         self
     }
 
-    /// Whether asking again does no harm.
+    /// Returns whether a retry does no harm and may succeed.
     fn may_ask_again(&self, operation: Operation, error: &Error) -> bool {
         let is_safe = match operation {
             Operation::Acquire | Operation::TryAcquire | Operation::Enqueue => {
@@ -147,14 +152,15 @@ impl RetryPolicy {
         is_safe && error.is_retryable()
     }
 
-    /// The pause after so many attempts. `random` is in [0, 1).
+    /// Returns the pause after this number of attempts. `random` is in [0, 1).
     fn pause(&self, attempts: u32, random: f64) -> Duration {
         let first = self.first_pause.max(SHORTEST);
         let bound = first.saturating_mul(2_u32.saturating_pow(attempts));
         below(bound.min(self.longest_pause.max(first)), random)
     }
 
-    /// When to ask again, and how long the request may wait then; none if it is over.
+    /// Returns the pause before the next attempt, and how long the request may then wait; `None` if there is no further
+    /// attempt.
     fn next(&self, call: Call, now: Instant, random: f64) -> Option<(Duration, Duration)> {
         if call.attempts >= self.max_attempts {
             return None;
@@ -191,7 +197,7 @@ impl Policy<Request, Response, Error> for RetryPolicy {
     }
 
     fn clone_request(&mut self, request: &Request) -> Option<Request> {
-        // The first time it is asked for each request by the policy that all of them share.
+        // The first call for each request comes from the policy that all requests share.
         if self.call.is_none_or(|call| call.attempts == 0) {
             self.call = Some(Call {
                 began: Instant::now(),
@@ -203,7 +209,7 @@ impl Policy<Request, Response, Error> for RetryPolicy {
     }
 }
 
-/// Says it in words.
+/// Describes the policy in words.
 impl fmt::Display for RetryPolicy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.max_attempts <= 1 {
@@ -246,7 +252,8 @@ mod tests {
         Err(Error::new(kind, ""))
     }
 
-    /// How often a request is made if it fails at once each time, how long that takes, and for how long the last attempt may wait.
+    /// Makes a request that fails at once each time. Returns the number of attempts, the total time, and how long the
+    /// last attempt may wait.
     async fn fails(policy: &RetryPolicy, request: Request, kind: ErrorKind) -> (u32, Duration, Duration) {
         let mut shared = policy.clone();
         let kept = shared.clone_request(&request);
@@ -301,7 +308,7 @@ mod tests {
             left + took <= 10 * SECOND + Duration::from_millis(50) && !left.is_zero(),
             "{left:?} {took:?}"
         );
-        // What does not wait ends with the request timeout, or with what was said.
+        // A request that does not wait ends with the request timeout, or with the set limit.
         let of_client = policy.clone().of_client(false, 5 * SECOND);
         let (_, took, left) = fails(&of_client, acquire(Duration::ZERO), ErrorKind::MaxLocks).await;
         assert!(took < 5 * SECOND && left.is_zero(), "{took:?}");

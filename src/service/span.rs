@@ -1,7 +1,7 @@
 //! The spans of requests: their names, their fields, and how they end.
 //!
-//! Fields are named by the semantic conventions of OpenTelemetry where those have a name (`docs/observability.md`, "OpenTelemetry").
-//! Tokens never appear, keys do.
+//! Fields have the names of OpenTelemetry's semantic conventions, where those have one (`docs/observability.md`,
+//! "OpenTelemetry"). Spans never contain tokens, but they do contain keys.
 
 use std::time::Duration;
 
@@ -18,7 +18,8 @@ use crate::human::human;
 use crate::net::endpoint::Endpoint;
 use crate::types::{Key, Kind};
 
-/// A span with the fields that those of all requests have, and some of its own. Names must be literals where a span is made.
+/// Creates a span with the fields that all requests have, and some of its own. It is a macro, because the names in a
+/// span must be literals.
 macro_rules! client_span {
     ($level:ident, $name:literal, $site:ident $(, $($field:ident).+ = $value:expr)*) => {
         tracing::span!(
@@ -38,17 +39,17 @@ macro_rules! client_span {
     };
 }
 
-/// Where a request goes.
+/// The destination of a request.
 pub(super) struct Site<'a> {
     /// The name of the client.
     client: Option<&'a str>,
     shard: Option<usize>,
-    /// The server that serves the shard now, or is tried.
+    /// The server that serves the shard or is tried.
     server: Option<Endpoint>,
 }
 
 impl<'a> Site<'a> {
-    /// Of a request that is about to be made.
+    /// Returns the destination of a request that is about to be sent.
     pub(super) fn of(request: &Request, explainer: &'a Explainer) -> Self {
         let Explainer { routes, topology, .. } = explainer;
         let client = routes.client.as_deref();
@@ -77,15 +78,16 @@ pub(super) struct Awaited<'a> {
     pub(super) operation: Operation,
     pub(super) key: &'a Key,
     pub(super) kind: Kind,
-    /// For how long at most.
+    /// The maximum wait.
     pub(super) wait: Duration,
 }
 
-/// The span of a request, or of a wait. It says how that ended; if its future is dropped, that it was.
+/// The span of a request, or of a wait. It records the outcome, even if its future is dropped.
 pub(super) struct RequestSpan(Span);
 
 impl RequestSpan {
-    /// Covers a request. At debug level, so that production at info pays a comparison for it.
+    /// Creates the span of a request. It has debug level, so that a production log at info level costs only a
+    /// comparison.
     pub(super) fn of_request(request: &Request, site: &Site<'_>) -> Self {
         let key = field::display(Escaped(request.key().map(Key::as_str).unwrap_or_default()));
         let subject = field::display(Escaped(match request {
@@ -148,8 +150,8 @@ impl RequestSpan {
         })
     }
 
-    /// Covers the wait of an acquire that is not granted at once, if a subscriber wants to know of it. At info level: it is what a trace of
-    /// the caller's work has to show.
+    /// Creates the span of an acquire that is not granted at once, if any subscriber wants it. It has info level,
+    /// because a trace of the caller's work should show such a wait.
     pub(super) fn of_wait(awaited: &Awaited<'_>, place: &ShardPlace, core: &Core) -> Option<Self> {
         if !tracing::enabled!(Level::INFO) {
             return None;
@@ -177,16 +179,16 @@ impl RequestSpan {
         self.0.enter()
     }
 
-    /// Runs what it covers, and says how that ended.
+    /// Runs the work within the span, and records its outcome.
     pub(super) async fn cover(self, work: impl Future<Output = Result<Response>>) -> Result<Response> {
         let answer = work.instrument(self.0.clone()).await;
         self.end(&answer);
         answer
     }
 
-    /// Says how it ended.
+    /// Records the outcome.
     pub(super) fn end(mut self, answer: &Result<Response>) {
-        // Nothing is left to say when it is dropped.
+        // Replaced, so that the drop records nothing more.
         let span = std::mem::replace(&mut self.0, Span::none());
         span.record("dflockd.outcome", Outcome::of(answer).as_str());
         match answer {

@@ -1,4 +1,4 @@
-//! Work that is stopped because its lease is lost.
+//! Stops work whose lease is lost.
 
 use super::core::Core;
 use super::held::Lease;
@@ -42,8 +42,8 @@ impl Lease {
     }
 }
 
-/// Logs in the span of some work that it was stopped because its lease, or another one of the same client, was lost. The other lines about
-/// lost leases are in no span of a holder.
+/// Logs, in the span of the work, that it was stopped because its lease, or another lease of the same client, was lost.
+/// The other log lines about lost leases are not in a holder's span.
 pub(crate) fn tell_stopped(lease: &Lease, key: &Key, reason: LostReason) {
     let origin = lease.client();
     let client = origin

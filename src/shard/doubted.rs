@@ -1,13 +1,13 @@
-//! Tokens whose leases are to be checked, and whose grants have not arrived.
+//! Tokens whose leases must be checked, and whose grants have not arrived yet.
 
 use std::collections::VecDeque;
 
 use crate::types::Token;
 
-/// The most tokens that are kept. Most are those of other shards, and their grants never arrive here.
+/// The maximum number of tokens that are kept. Most of them belong to other shards, so their grants never arrive here.
 const MOST: usize = 1024;
 
-/// The last tokens that were to be checked and are not known here.
+/// The most recent tokens that must be checked and are unknown here.
 #[derive(Debug, Default)]
 pub(super) struct Doubted(VecDeque<Token>);
 
@@ -19,7 +19,7 @@ impl Doubted {
         self.0.push_back(token);
     }
 
-    /// Forgets the token, and returns whether it was one of them.
+    /// Removes a token. Returns whether it was present.
     pub(super) fn take(&mut self, token: &Token) -> bool {
         let found = self.0.iter().position(|doubted| doubted == token);
         found.is_some_and(|index| self.0.remove(index).is_some())

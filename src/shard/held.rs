@@ -28,7 +28,7 @@ pub(crate) enum Acquired {
 pub(crate) trait FromHolder: Send + Sync {
     /// Releases a lease. `told` is `None` if the guard was dropped.
     fn release(&self, id: LeaseId, told: Option<ReleaseTold>);
-    /// Renews a lease for so long from now on, and then no more.
+    /// Renews a lease for this long from now on, and then no more.
     fn renew_for(&self, id: LeaseId, hold: Duration);
     /// Waits, until this instant, for the grant at a queue position.
     fn collect(&self, id: TicketId, until: Instant, ask: Ask<Acquired>);
@@ -128,12 +128,12 @@ impl HeldLease {
         }
     }
 
-    /// Renews it for so long from now on, and then no more.
+    /// Renews the lease for this long from now on, and then no more.
     pub(crate) fn renew_for(&self, hold: Duration) {
         self.shard.renew_for(self.id, hold);
     }
 
-    /// Stops renewing it once the other is lost: it then ends with its TTL, or with its release.
+    /// Stops renewing this lease when the other one is lost. It then ends when its TTL is over, or when it is released.
     pub(crate) fn end_with(&self, other: &Self) {
         let (shard, id) = (Arc::clone(&self.shard), self.id);
         other

@@ -36,7 +36,7 @@ pub(crate) enum Input {
     FirstIsThere(Result<()>, Ask<Duration>),
     /// The holder releases a lease. `told` is `None` if the guard was dropped.
     Release { id: LeaseId, told: Option<ReleaseTold> },
-    /// A lease is renewed for so long from now on, and then no more.
+    /// Renew a lease for this long from now on, and then no more.
     RenewFor { id: LeaseId, hold: Duration },
     /// Something happened on a connection.
     Lane(LaneId, LaneEvent<Pending>),

@@ -47,7 +47,7 @@ impl ShardMachine {
         }
     }
 
-    /// Checks the lease of a grant that has just arrived, if the shard was told before to check it.
+    /// Checks the lease of a grant that has just arrived, if a check of its token was requested before.
     pub(super) fn check_if_doubted(&mut self, token: Token, turn: &mut Turn<'_>) {
         if self.doubted.take(&token) {
             self.check_lease(token, turn);

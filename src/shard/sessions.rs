@@ -24,9 +24,9 @@ use crate::error::{Error, ErrorKind};
 use crate::protocol::{Response, StableRef};
 use crate::types::{Key, Target};
 
-/// How often a session asks over one connection to give a queue position up. A server needs four requests at most: the first `w` after an `e`
-/// that reclaimed a position ends nothing, a session that was presented twice may have two positions, and the last
-/// answer is that there is none.
+/// How often a session asks over one connection to give a queue position up. Four requests are enough for any server:
+/// the first `w` after an `e` that reclaimed a position does not end it, a session that was presented twice may have
+/// two positions, and the last answer says that there is none.
 pub(super) const MOST_GIVE_UPS: u32 = 8;
 
 impl ShardMachine {

@@ -134,7 +134,7 @@ impl Drop for Shell {
                 self.health.close(cause);
             }
         }
-        // What it tells in its end carries the name of the client.
+        // The log lines of the ending carry the name of the client.
         let stage = std::mem::replace(&mut self.stage, Stage::Over);
         let named = catch(|| self.client.span().map(Span::entered));
         drop(stage);

@@ -1,7 +1,8 @@
-//! Keys that move from one shard to another: taken on the previous shard first, and on the current one second.
+//! Acquires keys that move from one shard to another: first on the previous shard, then on the current one.
 //!
-//! The previous half is held, and renewed, while the current one is waited for. What is dropped on the way gives back what it has: a half
-//! is a lease, or a place in a queue, in the future that waits for the other.
+//! The previous half is held and renewed while the acquire waits for the current half. If the acquire is dropped
+//! meanwhile, everything that it has is released: each half is a lease or a queue position, owned by the future that
+//! waits for the other half.
 
 use std::borrow::Borrow;
 use std::future::Future;
@@ -27,7 +28,7 @@ pub(in crate::service) struct Move {
 }
 
 impl Move {
-    /// Where the key of a route moves, if it does.
+    /// Returns the two shards of a route's key, if the key moves.
     pub(in crate::service) fn of(route: &Route<'_>) -> Option<Self> {
         let from = route.previous?.index;
         Some(Self {
@@ -37,7 +38,7 @@ impl Move {
     }
 }
 
-/// Acquires both halves, one after the other. Its time counts for both.
+/// Acquires both halves, one after the other. The time limit applies to the sum.
 pub(in crate::service) async fn acquire<'a, H>(
     core: H,
     request: AcquireRequest,
@@ -55,7 +56,8 @@ where
     }
 }
 
-/// What is asked of the previous shard: a lease that lasts until the other half is there, however it is to be renewed then.
+/// Returns the request for the previous shard. Its lease is renewed until the other half is granted, whatever the
+/// request's policy says about renewals.
 pub(in crate::service) fn first_half(core: &Core, request: &AcquireRequest) -> AcquireRequest {
     let policy = request.renew_policy.unwrap_or(core.config.renew_policy);
     AcquireRequest {
@@ -86,7 +88,7 @@ where
     Ok(joined(answer, previous, terms))
 }
 
-/// Waits for the current half. If the previous one is lost meanwhile, there is nothing to wait for any more.
+/// Waits for the current half. Fails if the previous half is lost meanwhile, because the current half alone is useless.
 pub(in crate::service) async fn while_held(
     previous: &Lease,
     answer: impl Future<Output = Result<Response>>,
@@ -98,14 +100,14 @@ pub(in crate::service) async fn while_held(
                 "the lease of {:?} on the shard that the key moves from was lost before the shard that it moves to granted it: {reason}",
                 previous.key()
             );
-            // The same call may well succeed later.
+            // The same call may succeed later.
             Err(Error::new(ErrorKind::LeaseLost, message).passing())
         }
         answer = answer => answer,
     }
 }
 
-/// Makes one lease of both halves if the second was granted. Otherwise the first is given back.
+/// Combines both halves into one lease if the second was granted. Otherwise dropping the first half releases it.
 pub(in crate::service) fn joined(answer: Response, previous: Lease, terms: RenewTerms) -> Response {
     match answer {
         Response::Granted(current) => Response::Granted(current.joined(previous, terms)),

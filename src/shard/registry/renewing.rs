@@ -75,7 +75,7 @@ impl Registry {
         }
     }
 
-    /// Has a lease renewed for so long from now on, and then no more: it ends a TTL after its last renewal.
+    /// Lets a lease be renewed for this long from now on, and then no more: it ends a TTL after its last renewal.
     pub(crate) fn renew_for(&mut self, id: LeaseId, hold: Duration, now: Instant) {
         let until = self.epoch.stamp(after(now, hold));
         let Some(entry) = self.entry_mut(id).filter(|entry| entry.phase.is_held()) else {
@@ -99,7 +99,7 @@ impl Registry {
         connected
     }
 
-    /// Returns the lease of a token, if it is held.
+    /// Returns the lease with this token, if it is held.
     pub(crate) fn find(&self, token: &Token) -> Option<LeaseId> {
         let is_of = |id: &LeaseId| self.entry(*id).is_some_and(|entry| entry.cell.token == *token);
         self.ids().filter(|id| self.is_held(*id)).find(is_of)

@@ -438,7 +438,7 @@ fn renewals_that_are_due_soon_leave_with_one_that_is_due_but_only_a_few_of_them(
     assert_eq!(registry.tick(late, TOGETHER, true).renew.len(), 100);
 }
 
-/// The answer to a renewal that was under way is older than what is asked about behind it.
+/// The answer to the renewal that was under way is older than the question behind it.
 #[tokio::test(start_paused = true)]
 async fn a_lease_whose_renewal_is_under_way_is_asked_about_once_more() {
     let mut registry = registry(0.5);
@@ -457,7 +457,7 @@ async fn a_lease_whose_renewal_is_under_way_is_asked_about_once_more() {
     assert_eq!(registry.find(&token), None);
 }
 
-/// Where there is no connection, it is asked about as soon as there is one.
+/// Without a connection, the question is sent as soon as there is a connection.
 #[tokio::test(start_paused = true)]
 async fn a_lease_that_cannot_be_asked_about_now_is_overdue() {
     let mut registry = registry(0.5);
