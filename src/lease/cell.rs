@@ -133,7 +133,8 @@ impl fmt::Display for LeaseState {
     }
 }
 
-/// Parses what `Display` shows, with the [name](LostReason::as_str) of a reason in place of its words, too, and `suspect`.
+/// Parses the text that `Display` writes. Also accepts `suspect`, and the [name](LostReason::as_str) of a reason
+/// instead of its words.
 ///
 /// # Errors
 ///

@@ -1,6 +1,7 @@
 //! The embedded server: a dflockd for tests, examples and development, inside your process.
 //!
-//! It listens on a port. For tests of your own code there is a [`TestServer`](crate::testing::TestServer), which needs none.
+//! It listens on a port. For tests of your own code there is a [`TestServer`](crate::testing::TestServer), which needs
+//! no port.
 //!
 //! It plays a release of the real server: the newest, unless [`release`](ServerBuilder::release) names another. That
 //! method lists the differences between the releases. The whole state is in memory and ends with the server. Options

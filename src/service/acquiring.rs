@@ -48,7 +48,7 @@ pin_project! {
         until: Option<Instant>,
         // `None` until the acquire counts as waiting.
         span: Option<Box<RequestSpan>>,
-        // Rings when the acquire counts as one that waits, and when its time is over.
+        // Fires when the acquire begins to count as waiting, and when its time is over.
         #[pin]
         alarm: Option<Sleep>,
         // Dropped last, so that everything the request brings is released before the client can end.
@@ -217,7 +217,7 @@ fn first_alarm(now: Instant, until: Instant) -> Sleep {
     sleep_until(until.min(now + NOTICEABLE))
 }
 
-/// Begins to acquire both halves of a key that moves.
+/// Starts to acquire both halves of a key that moves.
 #[cold]
 fn both_begun<'a, H>(core: H, request: AcquireRequest, way: Move, reserved: Reserved) -> Stage<'a>
 where

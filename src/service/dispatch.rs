@@ -310,7 +310,7 @@ fn release<'a, C: CoreRef<'a>>(core: C::Held, lease: Lease) -> AnswerFuture<'a, 
     }
 }
 
-/// Waits for the outcomes of the releases of both halves of a key that moves. The first error counts.
+/// Waits for the outcomes of the releases of both halves of a key that moves. Returns the first error, if there is one.
 async fn both_released(core: Arc<Core>, key: Key, current: ReleaseAnswer, previous: ReleaseAnswer) -> Result<Response> {
     let route = core.topology.route(&key)?;
     let (to, from) = (route.place.index, route.previous.unwrap_or(route.place).index);

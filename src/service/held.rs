@@ -142,10 +142,11 @@ impl Lease {
     /// Returns the fences of both servers of a key that [moves](crate::ClientBuilder::previous_servers). `None` if the
     /// key does not move, or if one of the servers is not known to make fences.
     ///
-    /// Each of the two grows with every grant by its server. The resource that the lock protects keeps the greatest of
-    /// each, and refuses a request with a smaller number of either. Clients of the previous list have only the first
-    /// number, clients of the current list only the second.
-    /// [`docs/sharding.md`](https://docs.rs/crate/dflockd-client/latest/source/docs/sharding.md) has the rule for all of them.
+    /// Each of the two numbers grows with every grant by its server. The resource that the lock protects keeps the
+    /// greatest value of each, and refuses a request in which either is smaller. Clients of the previous list have only
+    /// the first number, and clients of the current list only the second.
+    /// [`docs/sharding.md`](https://docs.rs/crate/dflockd-client/latest/source/docs/sharding.md) has the rule for all
+    /// of them.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]

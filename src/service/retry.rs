@@ -71,10 +71,11 @@ pub struct RetryPolicy {
     call: Option<Call>,
 }
 
-/// The first pause is no shorter: without any, a server that refuses would be asked as fast as it answers.
+/// The minimum of the first pause. Without a pause, a server that refuses requests would be asked as fast as it
+/// answers.
 const SHORTEST: Duration = Duration::from_millis(1);
 
-/// What is known of a request under way.
+/// The state of a request under way.
 #[derive(Clone, Copy, PartialEq)]
 struct Call {
     began: Instant,
@@ -114,19 +115,21 @@ impl RetryPolicy {
         self
     }
 
-    /// The pauses between attempts. The first lasts from `first` to twice that, each further one twice as long, until the longest: those take
-    /// half of `longest` to all of it. Where in its range a pause lies is random. A `longest` below `first` counts as `first`, and
-    /// none is shorter than half a millisecond. Default: 50 ms and 5 s.
+    /// Sets the pauses between attempts. The first lasts between `first` and twice `first`, and each further one twice
+    /// as long, until the longest pauses, which last between half of `longest` and `longest`. The length within each
+    /// range is random. A `longest` below `first` counts as `first`, and no pause is shorter than half a millisecond.
+    /// Default: 50 ms and 5 s.
     #[must_use]
     pub fn pauses(mut self, first: Duration, longest: Duration) -> Self {
         (self.first_pause, self.longest_pause) = (first, longest);
         self
     }
 
-    /// Whether the servers let leases live on when the connection ends over which they were acquired. An acquire whose connection was lost
-    /// ([`Disconnected`](ErrorKind::Disconnected)) may have been granted then. No caller has that grant, and it lasts until its TTL is over:
-    /// so the acquire is not made again, or a semaphore could run out of slots. Default: false. For [`ClientBuilder::retry`](crate::ClientBuilder::retry)
-    /// it need not be said: the client knows.
+    /// Sets whether the servers keep leases after the end of the connection over which they were acquired. An acquire
+    /// whose connection was lost ([`Disconnected`](ErrorKind::Disconnected)) may have been granted. If servers keep
+    /// leases, that grant, which no caller has, lasts until its TTL is over. Such an acquire is therefore not retried:
+    /// otherwise a semaphore could run out of slots. Default: false. With
+    /// [`ClientBuilder::retry`](crate::ClientBuilder::retry), it need not be set: the client knows.
     #[must_use]
     pub fn survives_disconnect(mut self, survives: bool) -> Self {
         self.survives_disconnect = survives;

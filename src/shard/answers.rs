@@ -17,14 +17,15 @@ use crate::protocol::{Namespaces, Response, Status, limit_mismatch};
 use crate::types::{Key, Kind, Target, Ttl};
 
 impl ShardMachine {
-    /// Tells that the server refuses waiters, when that begins: until it takes one again.
+    /// Reports that the server begins to refuse waiters. The next report comes only after the server has accepted a
+    /// waiter again.
     fn note_waiters(&mut self, tag: &Pending, response: &Response) {
         let refused = matches!(response, Response::Refused(Status::MaxWaiters));
         if refused && !self.waiters_refused {
             let bound = WaitBound::ServerWaiters;
             self.events.tell(|shard| ClientEvent::WaitBoundReached { shard, bound });
         }
-        // That a try is answered does not show that the server would take a waiter.
+        // An answer to a try does not show that the server would accept a waiter.
         if refused || matches!(tag, Pending::Wait(_) | Pending::Enqueue(_)) {
             self.waiters_refused = refused;
         }

@@ -220,7 +220,7 @@ pub(crate) struct ShardMachine {
     clean_waits_at: Option<Instant>,
     wait_pace: WaitPace,
     shortage: Shortage,
-    /// Whether the server has refused the last waiter, because of its bound.
+    /// Whether the server refused the last waiter, because its limit on waiters is reached.
     waiters_refused: bool,
     /// The TTL that the server gives when a request asks for none, once it has been seen.
     default_ttl: Option<Ttl>,

@@ -42,7 +42,7 @@ fn secs(secs: f64) -> Duration {
     Duration::from_secs_f64(secs)
 }
 
-/// Its terms change while it is held: renewed for some time from then on, or not at all.
+/// The terms of a held lease change: it is renewed for some time from now on, or not at all.
 #[tokio::test(start_paused = true)]
 async fn a_lease_is_renewed_for_as_long_as_it_is_said_last() {
     let mut registry = registry(0.5);
@@ -53,7 +53,7 @@ async fn a_lease_is_renewed_for_as_long_as_it_is_said_last() {
     assert!(due <= start + secs(5.0));
     tokio::time::advance(due - start).await;
     assert_eq!(registry.tick(due, TOGETHER, true).renew, vec![id]);
-    // It was on its way when that was over: the lease keeps its end, whatever the server says.
+    // The renewal was under way when that time ended. The lease keeps its end, whatever the server says.
     registry.renew_for(id, Duration::ZERO, due);
     assert!(registry.renewed(id, 1, due.into(), Some(10), due));
     assert_eq!(registry.next_due(), Some(start + secs(9.5)));
