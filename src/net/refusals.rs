@@ -6,6 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::error::{Error, ErrorKind, Result};
 
+/// The most servers that are remembered. A cluster may name ever new ones at its allowed hosts; beyond this number all are told anew.
+const REMEMBERED: usize = 1024;
+
 type Tell = dyn Fn(usize, &Arc<str>, &Error) + Send + Sync;
 
 /// The servers that refuse a client's token. One value serves all shards, and every attempt to connect is judged here.
@@ -31,7 +34,12 @@ impl Refusals {
         let is_news = {
             let mut refusing = self.refusing.lock().unwrap_or_else(PoisonError::into_inner);
             match outcome {
-                Err(error) if error.kind() == ErrorKind::Auth => refusing.insert(here),
+                Err(error) if error.kind() == ErrorKind::Auth => {
+                    if refusing.len() >= REMEMBERED && !refusing.contains(&here) {
+                        refusing.clear();
+                    }
+                    refusing.insert(here)
+                }
                 // The error says nothing about the token.
                 Err(_) => false,
                 Ok(_) => {
@@ -79,6 +87,10 @@ mod tests {
         assert_eq!(after(0, "a:1", failed(ErrorKind::Connect)), []);
         assert_eq!(after(0, "a:1", failed(ErrorKind::Auth)), []);
         assert_eq!(after(0, "a:1", Ok(())), []);
+        for port in 1..3 * REMEMBERED {
+            after(2, &format!("c:{port}"), failed(ErrorKind::Auth));
+            assert!(refusals.refusing.lock().unwrap().len() <= REMEMBERED);
+        }
         assert_eq!(after(0, "a:1", failed(ErrorKind::Auth)), [(0, "a:1".to_owned())]);
     }
 }
