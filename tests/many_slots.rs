@@ -131,6 +131,10 @@ async fn too_few_free_slots_are_none_at_all() {
     let impatient = slots.clone().acquire_timeout(Duration::ZERO);
     let error = impatient.acquire_many(3).await.unwrap_err();
     assert_eq!(error.budget(), Some(Budget::Wait(Duration::ZERO)));
+    assert!(
+        error.to_string().contains("3 of the slots of \"k\" are not free"),
+        "{error}"
+    );
     let error = slots.clone().acquire_timeout(SHORT).acquire_many(3).await.unwrap_err();
     assert!(error.is_timeout() && error.is_retryable(), "{error}");
     until("what was taken is given back", || seen(&server) == (3, 0, 0)).await;
@@ -203,6 +207,26 @@ async fn those_who_take_several_are_served_in_the_order_in_which_they_came() {
         };
         until("it waits for its turn", || waiting(&server)).await;
     }
+    // Who does not wait for the turn is told of it: how many slots are free is not known.
+    assert!(slots.try_acquire_many(2).await.unwrap().is_none());
+    for (timeout, said) in [
+        (
+            Duration::ZERO,
+            "another caller takes several slots of \"k\", and there was no time",
+        ),
+        (
+            SHORT,
+            "2 slots of \"k\" were not granted within 150ms: the turn of callers",
+        ),
+    ] {
+        let error = slots
+            .clone()
+            .acquire_timeout(timeout)
+            .acquire_many(2)
+            .await
+            .unwrap_err();
+        assert!(error.is_timeout() && error.to_string().starts_with(said), "{error}");
+    }
     held.release().await.unwrap();
     running.join_all().await;
     assert_eq!(*order.lock().unwrap(), [0, 1, 2]);
@@ -235,30 +259,83 @@ async fn an_acquire_that_is_dropped_at_any_stage_leaves_nothing() {
         held.release().await.unwrap();
         all_is_free(&server).await;
     }
-    // After any number of steps.
-    for steps in 0..60 {
+    // After more and more steps, until one has all of them.
+    let mut dropped = 0;
+    loop {
         let slots = client.semaphore("k", 5).unwrap();
         let few = async {
-            for _ in 0..steps {
+            for _ in 0..dropped {
                 tokio::task::yield_now().await;
             }
         };
         tokio::select! {
             biased;
-            () = few => {}
-            permits = slots.acquire_many(5) => drop(permits.unwrap()),
+            () = few => dropped += 1,
+            permits = slots.acquire_many(5) => break drop(permits.unwrap()),
         }
     }
+    assert!(dropped > 3, "{dropped}");
     all_is_free(&server).await;
-    client
-        .semaphore("k", 5)
-        .unwrap()
-        .acquire_many(5)
-        .await
-        .unwrap()
-        .release()
-        .await
-        .unwrap();
+    let slots = client.semaphore("k", 5).unwrap();
+    slots.acquire_many(5).await.unwrap().release().await.unwrap();
+}
+
+/// The turn is on the shard of the semaphore, whatever a strategy makes of other keys, and no other shard has a part in it.
+#[tokio::test]
+async fn a_turn_is_taken_where_the_semaphore_is() {
+    let (one, two) = (
+        Server::builder().port(0).start().await.unwrap(),
+        Server::builder().port(0).start().await.unwrap(),
+    );
+    // Keys begin with the number of their shard. It knows no others.
+    let by_digit = |key: &str, _: usize| {
+        key.bytes()
+            .next()
+            .map_or(usize::MAX, |digit| usize::from(digit.wrapping_sub(b'0')))
+    };
+    let servers = [one.local_addr().to_string(), two.local_addr().to_string()];
+    let builder = Client::builder()
+        .servers(servers)
+        .sharding_strategy(by_digit)
+        .acquire_timeout(LONG);
+    let client = builder.connect().await.unwrap();
+    let slots = client.semaphore("1/k", 3).unwrap();
+    let permits = slots.acquire_many(3).await.unwrap();
+    let turns = |server: &Server| server.stats().locks.len() + server.stats().idle_locks.len();
+    assert_eq!((turns(&one), turns(&two)), (0, 1));
+    permits.release().await.unwrap();
+    drop(one.kill().await);
+    slots.acquire_many(3).await.unwrap().release().await.unwrap();
+    assert_eq!(slots.try_acquire_many(2).await.unwrap().unwrap().guards().len(), 2);
+}
+
+/// What is taken early is renewed until the rest is there, and then as its handle says.
+#[tokio::test]
+async fn renewals_that_are_off_are_off_when_all_is_there() {
+    let (server, client) = scene().await;
+    let second = Duration::from_secs(1);
+    let other = client_of(&server).await;
+    let (slot, lock) = (other.semaphore("k", 3).unwrap(), other.lock("b").unwrap());
+    let held = (slot.acquire().await.unwrap(), lock.acquire().await.unwrap());
+    let slots = client.semaphore("k", 3).unwrap().lease_ttl(second).renew(false);
+    let locks = client.lock_all(["a", "b"]).unwrap().lease_ttl(second).renew(false);
+    let all = tokio::spawn(async move { tokio::join!(slots.acquire_many(3), locks.acquire()) });
+    let renewed = |key: &str| {
+        let is_of =
+            |event: &&dflockd_client::server::Event| event.kind == EventKind::Renewed && event.key.as_str() == key;
+        server.events().iter().filter(is_of).count()
+    };
+    until("what was taken early outlives its TTL", || {
+        renewed("k") >= 6 && renewed("a") >= 3
+    })
+    .await;
+    held.0.release().await.unwrap();
+    held.1.release().await.unwrap();
+    let (slots, locks) = all.await.unwrap();
+    let (slots, locks) = (slots.unwrap(), locks.unwrap());
+    assert!(slots.is_held() && locks.is_held());
+    assert_eq!(slots.lost().await.1, LostReason::Expired);
+    assert_eq!(locks.lost().await.1, LostReason::Expired);
 }
 
 #[tokio::test]

@@ -151,8 +151,8 @@ async fn cuts_the_first() -> (FakeServer, Arc<AtomicUsize>) {
         async move {
             while let Some([command, ..]) = connection.request().await {
                 match command.as_str() {
-                    "l" if seen.fetch_add(1, Ordering::SeqCst) == 0 => return connection.reset(),
-                    "l" => connection.say(&format!("ok {TOKEN} 33\n")).await,
+                    "l" | "sl" if seen.fetch_add(1, Ordering::SeqCst) == 0 => return connection.reset(),
+                    "l" | "sl" => connection.say(&format!("ok {TOKEN} 33\n")).await,
                     _ => connection.say("ok\n").await,
                 }
             }
@@ -162,17 +162,27 @@ async fn cuts_the_first() -> (FakeServer, Arc<AtomicUsize>) {
 }
 
 #[tokio::test]
-async fn an_acquire_of_unknown_fate_is_made_again_only_where_its_grant_ended_with_its_connection() {
-    for survives in [false, true] {
+async fn of_unknown_fate_a_lock_is_asked_for_again_and_a_slot_is_not() {
+    for is_lock in [true, false] {
         let (server, acquires) = cuts_the_first().await;
         let builder = Client::builder().servers([server.address.clone()]).retry(often());
-        let client = builder.survives_disconnect(survives).connect().await.unwrap();
-        let acquired = client.lock("k").unwrap().acquire().await;
-        match survives {
-            false => acquired.unwrap().release().await.unwrap(),
-            true => assert_eq!(acquired.unwrap_err().kind(), ErrorKind::Disconnected),
+        let client = builder.connect().await.unwrap();
+        match is_lock {
+            true => client
+                .lock("k")
+                .unwrap()
+                .acquire()
+                .await
+                .unwrap()
+                .release()
+                .await
+                .unwrap(),
+            false => {
+                let error = client.semaphore("k", 3).unwrap().acquire().await.unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::Disconnected);
+            }
         }
-        assert_eq!(acquires.load(Ordering::SeqCst), if survives { 1 } else { 2 });
+        assert_eq!(acquires.load(Ordering::SeqCst), if is_lock { 2 } else { 1 });
     }
 }
 

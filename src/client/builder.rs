@@ -595,8 +595,8 @@ impl ClientBuilder {
     /// without a runtime, or on one without timers or sockets (with a [connector](Self::connector) timers are enough), and for a
     /// metrics recorder that panics.
     pub fn build(self) -> Result<Client> {
-        let (survives, timeout) = (self.options.survives_disconnect, self.options.request_timeout);
-        let retry = self.retry.map(|policy| policy.of_client(survives, timeout));
+        let timeout = self.options.request_timeout;
+        let retry = self.retry.map(|policy| policy.within(timeout));
         let retry = retry.map(|policy| UserLayer::new(RetryLayer::new(policy)));
         let layers: Vec<UserLayer> = retry.into_iter().chain(self.layers).chain(self.innermost).collect();
         let core = crate::service::start(self.options.check(self.supplied)?, &layers)?;

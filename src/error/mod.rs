@@ -105,6 +105,12 @@ impl Error {
         self.with(|repr| repr.source.clone_from(&other.0.source))
     }
 
+    /// The same error, saying something else.
+    #[must_use]
+    pub(crate) fn saying(self, message: String) -> Self {
+        self.with(|repr| repr.message = message.into())
+    }
+
     /// The same error, saying which server it comes from.
     #[must_use]
     pub(crate) fn at(self, endpoint: &Arc<str>) -> Self {
@@ -204,8 +210,9 @@ impl Error {
     /// Whether the same call may succeed if it is simply made again, later.
     ///
     /// True for what passes by itself: a held key, a lost or missing connection, a draining server, a full server. Not for a connection
-    /// that failed for its certificates: see [`is_fatal`](Self::is_fatal). Nothing is held after any error of an acquire, so that
-    /// trying again never takes a second grant. A signal that was [emitted](crate::Client::emit) may be delivered twice then.
+    /// that failed for its certificates: see [`is_fatal`](Self::is_fatal). Its caller holds nothing after any error of an acquire. Where the
+    /// answer was lost with its connection, the server may keep a grant until it notices that, or until the TTL is over: a lock is waited for then,
+    /// and a semaphore has one slot less meanwhile. A signal that was [emitted](crate::Client::emit) may be delivered twice then.
     /// Some errors are neither retryable nor fatal: what was asked for cannot be had any more, as with a lease that was lost, or only
     /// its caller knows. The table is in
     /// [`docs/errors.md`](https://docs.rs/crate/dflockd-client/latest/source/docs/errors.md).

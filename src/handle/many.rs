@@ -13,9 +13,10 @@ use tokio::time::Instant;
 
 use crate::error::{Budget, Error, ErrorKind, Result};
 use crate::handle::guard::SemaphorePermit;
-use crate::handle::multi_guard::{SemaphorePermits, lost_meanwhile};
+use crate::handle::multi_guard::SemaphorePermits;
 use crate::handle::terms::Handle;
 use crate::human::human;
+use crate::lease::cell::LostReason;
 use crate::service::Lease;
 use crate::types::{Key, MAX_KEY_BYTES, Target};
 
@@ -27,12 +28,11 @@ const PREFIX: &str = "dflockd-client-many";
 
 /// Takes so many slots. Waits until `until`, or not at all.
 ///
-/// Returns `None` if a server says that too few are free, or, without a wait, if another caller takes several at this moment.
-pub(crate) async fn take(handle: &Handle, slots: u32, until: Option<Instant>) -> Result<Option<SemaphorePermits>> {
+pub(crate) async fn take(handle: &Handle, slots: u32, until: Option<Instant>) -> Result<Taken> {
     check(handle, slots)?;
     if let Some(passed) = until.filter(|until| *until <= Instant::now()) {
         // Sends nothing, and tells of the semaphore's key, not of the turn's.
-        return handle.acquire_until(passed).await.map(|_| None);
+        return handle.acquire_until(passed).await.map(|_| Taken::TooFew);
     }
     if slots == 1 {
         // A single slot is taken in one piece and needs no turn.
@@ -43,17 +43,20 @@ pub(crate) async fn take(handle: &Handle, slots: u32, until: Option<Instant>) ->
         Some(until) => {
             let wait = until.saturating_duration_since(Instant::now());
             let turn = turn.acquire_until(until).await;
-            turn.map_err(|error| not_its_turn(error, &handle.key, slots, wait))?
+            turn.map_err(|error| no_turn(error, &handle.key, slots, wait))?
         }
-        None => match turn.try_acquire().await? {
-            Some(turn) => turn,
-            None => return Ok(None),
-        },
+        None => {
+            let tried = turn.try_acquire().await;
+            match tried.map_err(|error| no_turn(error, &handle.key, slots, Duration::ZERO))? {
+                Some(turn) => turn,
+                None => return Ok(Taken::NotItsTurn),
+            }
+        }
     };
     let handle = handle.clone().while_holding(true);
     let gathered = tokio::select! {
         biased;
-        reason = turn.lost() => Err(lost_meanwhile(turn.key(), reason).passing()),
+        reason = turn.lost() => Err(turn_lost(&handle.key, reason)),
         gathered = gather(&handle, slots, until) => gathered,
     };
     // Dropping it sends its release. The caller does not wait for the answer.
@@ -89,27 +92,71 @@ fn turn_key(key: &Key) -> Result<Key> {
     Key::new(text)
 }
 
-/// Returns the error of an acquire that had no time to wait.
-pub(crate) fn too_few(key: &Key, slots: u32) -> Error {
-    let message = format!("{slots} of the slots of {key:?} are not free, and there was no time to wait for them");
-    Error::new(ErrorKind::Timeout, message).out_of(Budget::Wait(Duration::ZERO))
+/// What came of an acquire of several slots.
+pub(crate) enum Taken {
+    All(SemaphorePermits),
+    /// A server says that one of them is not free.
+    TooFew,
+    /// A server says that another caller has the turn. How many slots are free is not known.
+    NotItsTurn,
 }
 
-fn not_its_turn(error: Error, key: &Key, slots: u32, wait: Duration) -> Error {
-    if !error.says_that_it_is_held() {
-        return error;
+impl Taken {
+    /// Returns the slots, if all were taken.
+    pub(crate) fn all(self) -> Option<SemaphorePermits> {
+        match self {
+            Self::All(permits) => Some(permits),
+            Self::TooFew | Self::NotItsTurn => None,
+        }
     }
-    let message = format!(
-        "{slots} slots of {key:?} were not granted within {}: other callers were taking several of its slots",
-        human(wait)
-    );
-    Error::new(ErrorKind::Timeout, message).out_of(Budget::Wait(wait))
+
+    /// Returns the slots, or the error of an acquire that had no time to wait.
+    pub(crate) fn or_busy(self, key: &Key, slots: u32) -> Result<SemaphorePermits> {
+        let message = match self {
+            Self::All(permits) => return Ok(permits),
+            Self::TooFew => {
+                format!("{slots} of the slots of {key:?} are not free, and there was no time to wait for them")
+            }
+            Self::NotItsTurn => {
+                format!("another caller takes several slots of {key:?}, and there was no time to wait for the turn")
+            }
+        };
+        Err(Error::new(ErrorKind::Timeout, message).out_of(Budget::Wait(Duration::ZERO)))
+    }
+}
+
+/// Has the error of a turn tell of the semaphore, whose key the caller knows.
+fn no_turn(error: Error, key: &Key, slots: u32, wait: Duration) -> Error {
+    let message = match error.says_that_it_is_held() {
+        true => format!(
+            "{slots} slots of {key:?} were not granted within {}: the turn of callers that take several of them was not free",
+            human(wait)
+        ),
+        false => format!(
+            "{slots} slots of {key:?} were not asked for, since the turn of callers that take several of them was not granted: {}",
+            error.message()
+        ),
+    };
+    error.saying(message)
+}
+
+fn turn_lost(key: &Key, reason: LostReason) -> Error {
+    let message =
+        format!("the turn of callers that take several slots of {key:?} was lost before all were granted: {reason}");
+    // The same call may succeed later.
+    Error::new(ErrorKind::LeaseLost, message).passing()
 }
 
 type Asked<'a> = Pin<Box<dyn Future<Output = Result<Option<Lease>>> + Send + 'a>>;
 
 /// Takes all slots, a few at once. If one cannot be had, those that were granted are given back.
-async fn gather(handle: &Handle, slots: u32, until: Option<Instant>) -> Result<Option<SemaphorePermits>> {
+async fn gather(handle: &Handle, slots: u32, until: Option<Instant>) -> Result<Taken> {
+    let terms = handle.renew_terms()?;
+    // What is granted early is renewed until the rest is there, however it is to be renewed then.
+    let handle = &match slots {
+        1 => handle.clone(),
+        _ => handle.clone().kept(),
+    };
     let mut held = SemaphorePermits::empty();
     let loss = held.cancellation_token();
     let mut asked: Vec<Asked<'_>> = Vec::new();
@@ -119,14 +166,17 @@ async fn gather(handle: &Handle, slots: u32, until: Option<Instant>) -> Result<O
         tokio::select! {
             biased;
             // One of the slots is lost, which the check reports.
-            () = loss.cancelled() => return held.check().map(|_| None),
+            () = loss.cancelled() => return held.check().map(|_| Taken::TooFew),
             slot = first_answer(&mut asked) => match slot? {
                 Some(slot) => held.push(SemaphorePermit::new(slot)),
-                None => return Ok(None),
+                None => return Ok(Taken::TooFew),
             },
         }
     }
-    held.check().map(Some)
+    if slots > 1 {
+        held.renew_on(terms);
+    }
+    held.check().map(Taken::All)
 }
 
 fn ask(handle: &Handle, until: Option<Instant>) -> Asked<'_> {

@@ -5,12 +5,15 @@ use std::future::Future;
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::handle::guard::{Guard, LockGuard, SemaphorePermit};
 use crate::join::join_all;
 use crate::lease::cell::{LeaseState, LostReason};
+use crate::lease::policy::RenewTerms;
+use crate::service::TransitionFences;
 use crate::service::tell_stopped;
 #[cfg(feature = "blocking")]
 use crate::take::Take;
@@ -25,7 +28,7 @@ pub type SemaphorePermits = MultiGuard<SemaphorePermit>;
 
 /// [`MultiLockGuard`] or [`SemaphorePermits`]: several leases that are held together, lost as soon as one of them is.
 ///
-/// It has what a [`Lease`](crate::Lease) has, for all of them. Dropping it gives all of them back. When one is lost the others are kept
+/// It has what a [`Lease`](crate::Lease) has, for all of them; the tokens, which are secrets, are those of its [`guards`](Self::guards). Dropping it gives all of them back. When one is lost the others are kept
 /// until it is released or dropped: what they protect may not be in order yet.
 #[must_use = "a guard that is dropped gives back at once all that it holds"]
 pub struct MultiGuard<G> {
@@ -47,6 +50,11 @@ impl<G: Guard> MultiGuard<G> {
             guard.cells().for_each(|cell| cell.cancels_too(token));
         }
         self.guards.push(guard);
+    }
+
+    /// All are there: from now on they are renewed on these terms.
+    pub(crate) fn renew_on(&self, terms: RenewTerms) {
+        self.guards.iter().for_each(|guard| guard.renew_on(terms));
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -71,6 +79,20 @@ impl<G: Guard> MultiGuard<G> {
     /// The fences of the single leases, in their order: see [`Lease::fence`](crate::Lease::fence).
     pub fn fences(&self) -> impl ExactSizeIterator<Item = Option<Fence>> {
         self.guards.iter().map(|guard| guard.fence())
+    }
+
+    /// Both fences of each lease whose key moves from one shard to another: see
+    /// [`Lease::transition_fences`](crate::Lease::transition_fences).
+    pub fn transition_fences(&self) -> impl ExactSizeIterator<Item = Option<TransitionFences>> {
+        self.guards.iter().map(|guard| guard.transition_fences())
+    }
+
+    /// The moment at which the first of them is reported lost if nothing more is heard from any server: see
+    /// [`Lease::held_until`](crate::Lease::held_until).
+    #[must_use]
+    pub fn held_until(&self) -> Instant {
+        let all = self.guards.iter().map(|guard| guard.held_until());
+        all.min().unwrap_or_else(Instant::now)
     }
 
     /// Returns the [`fences`](Self::fences), or an error that says what is missing.

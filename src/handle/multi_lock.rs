@@ -146,7 +146,7 @@ impl MultiLock {
     async fn take(&self, until: Option<Instant>) -> Result<MultiLockGuard> {
         let mut held = MultiLockGuard::empty();
         for lock in &self.locks {
-            let handle = lock.0.clone().while_holding(!held.is_empty());
+            let handle = lock.0.clone().while_holding(!held.is_empty()).kept();
             let lease = async {
                 match until {
                     Some(until) => handle.acquire_until(until).await,
@@ -158,6 +158,10 @@ impl MultiLock {
                 (key, reason) = held.lost() => return Err(lost_meanwhile(&key, reason).passing()),
                 lease = lease => held.push(LockGuard::new(lease?)),
             }
+        }
+        // All of them have one policy.
+        if let Some(lock) = self.locks.first() {
+            held.renew_on(lock.0.renew_terms()?);
         }
         held.check()
     }

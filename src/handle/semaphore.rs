@@ -171,12 +171,12 @@ impl Semaphore {
     /// one of them is.
     ///
     /// **What is atomic, and what is not.** Servers grant one slot at a time, so these are taken one after the other, up to 16 at once, and
-    /// those that were granted already are held and renewed while the rest is waited for: others cannot have them meanwhile. If
+    /// those that were granted already are held and renewed while the rest is waited for, also where [`renew`](Self::renew) is off: others cannot have them meanwhile. If
     /// the rest cannot be had, or one is lost, all are given back. A caller gets all of them, or an error and none.
     ///
     /// **Callers that take several** do not wait for each other's slots in a circle: each first takes its turn, which is a lock on the key
-    /// `dflockd-client-many/` with a checksum and the semaphore's key. It is held until all slots are there, counts as one more key of
-    /// the servers' `--max-locks`, and belongs to the shard that the sharding strategy names for it. So such callers are served in
+    /// `dflockd-client-many/` with a checksum and the semaphore's key, on the semaphore's shard. It is held until all slots are there, and counts as
+    /// one more key of the server's `--max-locks`. So such callers are served in
     /// the order in which they came, whatever numbers they want. Those that take single slots take no turn; they stand in the queue with the rest,
     /// and neither side starves. Other clients that take several slots one by one do not know of turns.
     ///
@@ -209,8 +209,7 @@ impl Semaphore {
             Duration::ZERO => None,
             wait => Some(after(Instant::now(), wait)),
         };
-        let permits = many::take(&self.0, slots, until).await?;
-        permits.ok_or_else(|| many::too_few(&self.0.key, slots))
+        many::take(&self.0, slots, until).await?.or_busy(&self.0.key, slots)
     }
 
     /// As [`acquire_many`](Self::acquire_many), waiting until a moment: a [`tokio::time::Instant`], or one of the standard library.
@@ -224,8 +223,8 @@ impl Semaphore {
     ///
     /// As [`acquire_many`](Self::acquire_many).
     pub async fn acquire_many_until(&self, slots: u32, deadline: impl Into<Instant>) -> Result<SemaphorePermits> {
-        let permits = many::take(&self.0, slots, Some(deadline.into())).await?;
-        permits.ok_or_else(|| many::too_few(&self.0.key, slots))
+        let taken = many::take(&self.0, slots, Some(deadline.into())).await?;
+        taken.or_busy(&self.0.key, slots)
     }
 
     /// Acquires so many slots if they are free; `None` if there are not so many, or if another caller takes several of them just now. Does
@@ -239,7 +238,7 @@ impl Semaphore {
     ///
     /// As [`acquire_many`](Self::acquire_many).
     pub async fn try_acquire_many(&self, slots: u32) -> Result<Option<SemaphorePermits>> {
-        many::take(&self.0, slots, None).await
+        Ok(many::take(&self.0, slots, None).await?.all())
     }
 
     /// First phase of two: takes the slot if it is free, and a place in its queue if not. Does not wait for other holders;

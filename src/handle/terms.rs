@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use crate::error::{Budget, Error, ErrorKind, Result};
 use crate::handle::ticket::{Enqueued, Ticket};
-use crate::lease::policy::RenewPolicy;
+use crate::lease::policy::{RenewPolicy, RenewTerms};
 use crate::service::{AcquireRequest, Core, Lease, Request, Response, busy, execute};
 use crate::types::{Key, Target, Ttl};
 
@@ -18,6 +18,8 @@ pub(crate) struct Handle {
     pub(crate) core: Arc<Core>,
     pub(crate) target: Target,
     pub(crate) key: Key,
+    /// The key whose shard serves it, if that is another.
+    beside: Option<Key>,
     pub(crate) wait: Duration,
     /// Unchecked: see [`request`](Self::request).
     ttl: Option<Duration>,
@@ -33,6 +35,7 @@ impl Handle {
         Ok(Self {
             target,
             key: Key::new(key)?,
+            beside: None,
             wait: config.acquire_timeout,
             ttl: config.shard.machine.lease_ttl.map(Ttl::as_duration),
             renew_policy: None,
@@ -68,17 +71,28 @@ impl Handle {
         self
     }
 
-    /// A lock beside it, on the same terms, that is renewed for as long as it is held.
+    /// A lock on the same shard and on the same terms, which is renewed for as long as it is held.
     pub(crate) fn turn(&self, key: Key) -> Self {
         let turn = Self {
             target: Target::Lock,
+            beside: Some(self.key.clone()),
             key,
             ..self.clone()
         };
-        turn.renewing(|policy| {
+        turn.kept()
+    }
+
+    /// The same, renewed for as long as it is held: for what is taken early, until the rest is there. See [`renew_terms`](Self::renew_terms).
+    pub(crate) fn kept(self) -> Self {
+        self.renewing(|policy| {
             policy.renew = true;
             policy.max_hold = None;
         })
+    }
+
+    /// How its leases are to be renewed.
+    pub(crate) fn renew_terms(&self) -> Result<RenewTerms> {
+        self.core.config.renewal(self.renew_policy.as_ref())
     }
 
     pub(crate) async fn acquire(&self) -> Result<Lease> {
@@ -161,6 +175,7 @@ impl Handle {
         Ok(AcquireRequest {
             target: self.target,
             key: self.key.clone(),
+            beside: self.beside.clone(),
             wait,
             ttl: self.ttl.map(Ttl::new).transpose()?,
             renew_policy: self.renew_policy,

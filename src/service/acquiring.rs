@@ -129,7 +129,7 @@ impl<'a, H: Borrow<Arc<Core>> + Clone + Send + 'a> Acquiring<'a, H> {
                 Stage::Begins(reserved) => {
                     // If all acquires fail at once, a task that retries in a loop must leave other tasks their turn.
                     ready!(pin!(consume_budget()).poll(cx));
-                    let route = core.topology.route(&this.request.key)?;
+                    let route = core.topology.route(this.request.routed_by())?;
                     match Move::of(&route) {
                         None => {
                             let wait = this.request.wait;

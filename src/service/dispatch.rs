@@ -180,7 +180,7 @@ impl Service<Request> for Dispatch<Weak<Core>> {
 /// allow no more, the request waits for one.
 async fn enqueue(core: impl Borrow<Arc<Core>>, request: AcquireRequest) -> Result<Response> {
     let core = core.borrow();
-    let route = core.topology.route(&request.key)?;
+    let route = core.topology.route(request.routed_by())?;
     let Some(from) = route.previous else {
         return enqueue_at(core, route.place, &request).await;
     };

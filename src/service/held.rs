@@ -50,6 +50,18 @@ impl Lease {
         }
     }
 
+    /// Has a lease that was renewed so far renewed on these terms from now on.
+    pub(crate) fn renew_on(&self, terms: RenewTerms) {
+        let hold = match terms.never {
+            true => Some(Duration::ZERO),
+            false => terms.max_hold,
+        };
+        if let Some(hold) = hold {
+            self.held.renew_for(hold);
+            self.previous.iter().for_each(|previous| previous.renew_for(hold));
+        }
+    }
+
     /// Joins this lease with the lease on the previous shard. The previous half was renewed without a limit while the
     /// acquire waited for this one; from now on, both have the same renewal terms.
     pub(super) fn joined(mut self, previous: Self, terms: RenewTerms) -> Self {

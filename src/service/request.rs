@@ -276,6 +276,8 @@ impl Request {
 pub struct AcquireRequest {
     pub(crate) target: Target,
     pub(crate) key: Key,
+    /// The key whose shard serves it, if that is another.
+    pub(crate) beside: Option<Key>,
     pub(crate) wait: Duration,
     pub(crate) ttl: Option<Ttl>,
     /// `None` means the client's policy.
@@ -305,12 +307,18 @@ impl AcquireRequest {
         Self {
             target,
             key,
+            beside: None,
             wait: Duration::ZERO,
             ttl: None,
             renew_policy: None,
             holding: false,
             progress: None,
         }
+    }
+
+    /// The key that names its shard.
+    pub(crate) fn routed_by(&self) -> &Key {
+        self.beside.as_ref().unwrap_or(&self.key)
     }
 
     /// Notes what it waits for from now on.

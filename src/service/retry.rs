@@ -11,6 +11,7 @@ use super::request::{Operation, Request, Response};
 use crate::error::{Error, ErrorKind, Result};
 use crate::human::{as_text, human, optional_as_text};
 use crate::net::backoff::below;
+use crate::types::Kind;
 
 /// Decides which requests are retried after an error, when, and how often.
 ///
@@ -39,19 +40,23 @@ use crate::net::backoff::below;
 /// **Retries do not extend the time of a request.** An acquire that may wait for ten seconds waits for ten seconds in
 /// total, including pauses and further attempts: each attempt gets the time that is left. No attempt is made if no time
 /// would be left, so an acquire whose key is held for all that time ends with [`Timeout`](ErrorKind::Timeout), as it
-/// does without a policy. The [request timeout](crate::ClientBuilder::request_timeout) and
-/// [`max_elapsed`](Self::max_elapsed) limit requests that do not wait, such as a try.
+/// does without a policy. Requests that do not wait, such as a try, are limited by [`max_elapsed`](Self::max_elapsed)
+/// and, within a client, by its [request timeout](crate::ClientBuilder::request_timeout). Around a client, that timeout
+/// applies to each attempt, so set `max_elapsed` there.
 ///
-/// **Retried requests**: acquires, tries and enqueues, because nothing is held after their error; `stats`, barriers and
-/// subscriptions.
+/// **Retried requests**: acquires, tries and enqueues, because their caller holds nothing after an error; `stats`,
+/// barriers and subscriptions.
 ///
-/// **Requests that are not retried**, because a retry could do harm or is impossible: releases, which continue by
-/// themselves; waits at a queue position, which is gone after an error; a signal, which may have been delivered; a
-/// failback, which all clients make at the same time. If [leases survive their connection](Self::survives_disconnect),
-/// acquires that were lost with their connection are not retried either.
+/// **Requests that are not retried**, because a retry could do harm or is impossible: acquires of a semaphore whose slot
+/// may have been granted, that is after [`Disconnected`](ErrorKind::Disconnected), [`NotLeader`](ErrorKind::NotLeader)
+/// and [`ShardGone`](ErrorKind::ShardGone); releases, which continue by themselves; waits at a queue position, which is
+/// gone after an error; a signal, which may have been delivered; a failback, which all clients make at the same time.
 ///
-/// A policy is serialized as a map of `max_attempts`, `max_elapsed`, `first_pause`, `longest_pause` and
-/// `survives_disconnect`, where durations are texts with units. Missing entries have their defaults.
+/// A server keeps a grant whose answer was lost until it notices the end of the connection, or until the TTL is over. A
+/// lock has only one grant, and the next attempt waits for its end. Of a semaphore, each attempt could take another slot.
+///
+/// A policy is serialized as a map of `max_attempts`, `max_elapsed`, `first_pause` and `longest_pause`, where durations
+/// are texts with units. Missing entries have their defaults.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RetryPolicy {
@@ -62,7 +67,6 @@ pub struct RetryPolicy {
     first_pause: Duration,
     #[serde(with = "as_text")]
     longest_pause: Duration,
-    survives_disconnect: bool,
     /// The limit for requests that do not wait, if a client has set it.
     #[serde(skip)]
     request_timeout: Option<Duration>,
@@ -92,7 +96,6 @@ impl Default for RetryPolicy {
             max_elapsed: None,
             first_pause: Duration::from_millis(50),
             longest_pause: Duration::from_secs(5),
-            survives_disconnect: false,
             request_timeout: None,
             call: None,
         }
@@ -125,34 +128,10 @@ impl RetryPolicy {
         self
     }
 
-    /// Sets whether the servers keep leases after the end of the connection over which they were acquired. An acquire
-    /// whose connection was lost ([`Disconnected`](ErrorKind::Disconnected)) may have been granted. If servers keep
-    /// leases, that grant, which no caller has, lasts until its TTL is over. Such an acquire is therefore not retried:
-    /// otherwise a semaphore could run out of slots. Default: false. With
-    /// [`ClientBuilder::retry`](crate::ClientBuilder::retry), it need not be set: the client knows.
-    #[must_use]
-    pub fn survives_disconnect(mut self, survives: bool) -> Self {
-        self.survives_disconnect = survives;
-        self
-    }
-
-    /// Returns the policy with what the client knows of its servers.
-    pub(crate) fn of_client(mut self, survives_disconnect: bool, request_timeout: Duration) -> Self {
-        self.survives_disconnect |= survives_disconnect;
+    /// Returns the policy for a client, whose requests without a wait have this limit.
+    pub(crate) fn within(mut self, request_timeout: Duration) -> Self {
         self.request_timeout = Some(request_timeout);
         self
-    }
-
-    /// Returns whether a retry does no harm and may succeed.
-    fn may_ask_again(&self, operation: Operation, error: &Error) -> bool {
-        let is_safe = match operation {
-            Operation::Acquire | Operation::TryAcquire | Operation::Enqueue => {
-                !(self.survives_disconnect && error.kind() == ErrorKind::Disconnected)
-            }
-            Operation::Stats | Operation::Barrier | Operation::Subscribe => true,
-            Operation::Collect | Operation::Release | Operation::Emit | Operation::Failback => false,
-        };
-        is_safe && error.is_retryable()
     }
 
     /// Returns the pause after this number of attempts. `random` is in [0, 1).
@@ -186,7 +165,7 @@ impl Policy<Request, Response, Error> for RetryPolicy {
     fn retry(&mut self, request: &mut Request, result: &mut Result<Response>) -> Option<Sleep> {
         let error = result.as_ref().err()?;
         let operation = request.operation();
-        if !self.may_ask_again(operation, error) {
+        if !(error.is_retryable() && is_safe(request, error)) {
             return None;
         }
         let mut call = self.call?;
@@ -212,6 +191,21 @@ impl Policy<Request, Response, Error> for RetryPolicy {
     }
 }
 
+/// Returns whether a retry after this error does no harm.
+fn is_safe(request: &Request, error: &Error) -> bool {
+    let may_be_granted = matches!(
+        error.kind(),
+        ErrorKind::Disconnected | ErrorKind::NotLeader | ErrorKind::ShardGone
+    );
+    match request.operation() {
+        Operation::Acquire | Operation::TryAcquire | Operation::Enqueue => {
+            request.kind() == Some(Kind::Lock) || !may_be_granted
+        }
+        Operation::Stats | Operation::Barrier | Operation::Subscribe => true,
+        Operation::Collect | Operation::Release | Operation::Emit | Operation::Failback => false,
+    }
+}
+
 /// Describes the policy in words.
 impl fmt::Display for RetryPolicy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -233,7 +227,6 @@ impl fmt::Debug for RetryPolicy {
             .field("max_elapsed", &self.max_elapsed)
             .field("first_pause", &self.first_pause)
             .field("longest_pause", &self.longest_pause)
-            .field("survives_disconnect", &self.survives_disconnect)
             .finish()
     }
 }
@@ -243,7 +236,7 @@ mod tests {
     use super::*;
     use crate::protocol::{Channel, Payload};
     use crate::service::AcquireRequest;
-    use crate::types::{Key, Target};
+    use crate::types::{Key, Limit, Target};
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -312,7 +305,7 @@ mod tests {
             "{left:?} {took:?}"
         );
         // A request that does not wait ends with the request timeout, or with the set limit.
-        let of_client = policy.clone().of_client(false, 5 * SECOND);
+        let of_client = policy.clone().within(5 * SECOND);
         let (_, took, left) = fails(&of_client, acquire(Duration::ZERO), ErrorKind::MaxLocks).await;
         assert!(took < 5 * SECOND && left.is_zero(), "{took:?}");
         let (_, took, _) = fails(
@@ -344,15 +337,17 @@ mod tests {
             let retryable = Error::new(kind, "").is_retryable();
             assert_eq!(again(&policy, acquire(60 * SECOND), kind).await, retryable, "{kind:?}");
         }
-        // Its grant may have been lost with the connection, and lasts until its TTL is over.
-        let survives = RetryPolicy::default().survives_disconnect(true);
-        for request in [acquire(60 * SECOND), acquire(Duration::ZERO)] {
-            assert!(!again(&survives, request.try_clone().unwrap(), ErrorKind::Disconnected).await);
-            assert!(again(&survives, request.try_clone().unwrap(), ErrorKind::Draining).await);
-            let of_client = RetryPolicy::default().of_client(true, 60 * SECOND);
-            assert!(!again(&of_client, request, ErrorKind::Disconnected).await);
+        // A slot may have been granted, and then each attempt could take another.
+        let slots = Target::Semaphore(Limit::new(3).unwrap());
+        for wait in [60 * SECOND, Duration::ZERO] {
+            let slot = || Request::Acquire(AcquireRequest::new(slots, Key::new("k").unwrap()).acquire_timeout(wait));
+            for kind in [ErrorKind::Disconnected, ErrorKind::NotLeader, ErrorKind::ShardGone] {
+                assert!(!again(&policy, slot(), kind).await, "{kind:?}");
+                assert!(again(&policy, acquire(wait), kind).await, "{kind:?}");
+            }
+            assert!(again(&policy, slot(), ErrorKind::Draining).await);
         }
-        assert!(again(&survives, Request::Stats { shard: 0 }, ErrorKind::Disconnected).await);
+        assert!(again(&policy, Request::Stats { shard: 0 }, ErrorKind::Disconnected).await);
         assert!(!again(&policy, Request::Failback { shard: 0 }, ErrorKind::Connect).await);
         let channel = Channel::new("a").unwrap();
         let payload = Payload::new(&channel, "b").unwrap();
@@ -365,7 +360,7 @@ mod tests {
         assert_eq!(policy.to_string(), "5 attempts within 90s, pauses of 50ms to 5s");
         assert_eq!(policy.clone().max_attempts(1).to_string(), "off");
         let text = serde_json::to_string(&policy).unwrap();
-        let written = r#"{"max_attempts":5,"max_elapsed":"90s","first_pause":"50ms","longest_pause":"5s","survives_disconnect":false}"#;
+        let written = r#"{"max_attempts":5,"max_elapsed":"90s","first_pause":"50ms","longest_pause":"5s"}"#;
         assert_eq!(text, written);
         assert_eq!(serde_json::from_str::<RetryPolicy>(&text).unwrap(), policy);
         assert!(serde_json::from_str::<RetryPolicy>(r#"{"first_pause": 5}"#).is_err());

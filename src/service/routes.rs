@@ -20,6 +20,7 @@ impl Routes {
         let index = match (request, request.shard(), request.key()) {
             (_, Some(shard), _) => shard,
             (Request::Emit { channel, .. }, None, _) => self.placement.emits_at(channel.as_str()).ok()?,
+            (Request::Acquire(acquire), None, _) => self.placement.place(acquire.routed_by().as_str()).ok()?.shard,
             (_, None, Some(key)) => self.placement.place(key.as_str()).ok()?.shard,
             (_, None, None) => return None,
         };
