@@ -51,6 +51,21 @@ async fn several_locks_never_wait_in_a_circle() {
 }
 
 #[tokio::test]
+async fn several_slots_are_taken_on_both_servers() {
+    let fleet = Fleet::set().await;
+    let clients = fleet.clients().await;
+    let slots = clients[1].semaphore(MOVES, 4).unwrap();
+    let permits = slots.acquire_many(4).await.unwrap();
+    fleet.until_load([(4, 0), (0, 0), (4, 0)]).await;
+    for client in [&clients[0], &clients[2]] {
+        let others = client.semaphore(MOVES, 4).unwrap();
+        assert!(others.try_acquire_many(2).await.unwrap().is_none());
+    }
+    permits.release().await.unwrap();
+    fleet.until_free().await;
+}
+
+#[tokio::test]
 async fn elections_objects_and_requests_take_both() {
     let fleet = Fleet::set().await;
     let client = fleet.both().connect().await.unwrap();
