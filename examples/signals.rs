@@ -42,7 +42,7 @@ async fn main() -> Result<(), Error> {
                         done.fetch_add(1, Ordering::Relaxed);
                     }
                     // Signals are not stored anywhere: whoever needs every job looks for those that were missed now.
-                    SignalEvent::Restored { shard } => println!("worker {number}: back at shard {shard}"),
+                    SignalEvent::Restored { shard, .. } => println!("worker {number}: back at shard {shard}"),
                     other => println!("worker {number}: {other:?}"),
                 }
             }

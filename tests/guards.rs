@@ -102,7 +102,7 @@ fn threads_have_guards_of_which_no_more_is_known() {
     // A callback of before is told of the loss, and released guards are not.
     let (told, heard) = std::sync::mpsc::channel();
     let guard = client.lock("k").unwrap().acquire().unwrap();
-    guard.on_lost(move |reason| told.send(reason).unwrap()).unwrap();
+    guard.when_lost(move |reason| told.send(reason).unwrap()).unwrap();
     let guard = guard.into_dyn();
     client.shutdown(Duration::from_secs(5)).unwrap();
     assert_eq!(heard.recv().unwrap(), dflockd_client::LostReason::Shutdown);

@@ -175,6 +175,24 @@ impl Client {
         block_on(|| self.0.subscribe_with(request))?.map(SignalConn::new)
     }
 
+    /// The shard of a key. As [`Client::shard_of`](client::Client::shard_of).
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::shard_of`](client::Client::shard_of).
+    pub fn shard_of(&self, key: impl AsRef<str>) -> Result<usize> {
+        self.as_async().shard_of(key)
+    }
+
+    /// The shard that a key moves from. As [`Client::previous_shard_of`](client::Client::previous_shard_of).
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::shard_of`](client::Client::shard_of).
+    pub fn previous_shard_of(&self, key: impl AsRef<str>) -> Result<Option<usize>> {
+        self.as_async().previous_shard_of(key)
+    }
+
     /// Whether each shard can be reached, and if not, why.
     #[must_use]
     pub fn health(&self) -> Vec<ShardHealth> {
