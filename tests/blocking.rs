@@ -419,6 +419,8 @@ fn a_client_tells_of_all_its_servers_and_of_each() {
     assert_eq!((keys(0), keys(1), all.len()), ("k", "kk", 3));
     assert_eq!(all[2].as_ref().unwrap_err().kind(), ErrorKind::Unavailable);
     assert_eq!(client.shard_stats(1).unwrap().locks[0].key, "kk");
+    assert_eq!(client.shard_of("kk").unwrap(), 1);
+    assert_eq!(client.previous_shard_of("kk").unwrap(), None);
     assert_eq!(kind(client.shard_stats(3)), Some(ErrorKind::InvalidInput));
     assert_eq!(kind(client.stats()), Some(ErrorKind::Unavailable), "one is missing");
     assert!(client.health()[0].is_connected() && !client.health()[2].is_connected());
