@@ -121,7 +121,8 @@ pub struct Leadership {
 
 impl Leadership {
     /// The number of this term of office: it grows from each leader to the next. `None` if the server is not known to make
-    /// fences: see [`Lease::fence`](crate::Lease::fence). A client with [`Fencing::Required`](crate::Fencing::Required) elects no leader without.
+    /// fences: see [`Lease::fence`](crate::Lease::fence). `None` for a key that
+    /// [moves](crate::ClientBuilder::previous_servers), too. A client with [`Fencing::Required`](crate::Fencing::Required) elects no leader without.
     #[must_use]
     pub fn term(&self) -> Option<Fence> {
         self.guard.fence()

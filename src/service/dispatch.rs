@@ -17,7 +17,7 @@ use tokio_util::sync::PollSemaphore;
 use tower::Service;
 
 use super::acquiring::Acquiring;
-use super::acquiring::moving::{first_half, joined, second_half, while_held};
+use super::acquiring::moving::{first_half, joined, reachable, second_half, while_held};
 use super::asking::{Reserved, acquire_message, ask, granted, lost, origin};
 use super::core::{Core, CoreRef, nobody_is_left, shard_is_away};
 use super::held::{Lease, QueuePlace, Rest};
@@ -185,6 +185,7 @@ async fn enqueue(core: impl Borrow<Arc<Core>>, request: AcquireRequest) -> Resul
         return enqueue_at(core, route.place, &request).await;
     };
     let terms = core.config.renewal(request.renew_policy.as_ref())?;
+    reachable(core, route.place.index, Duration::ZERO, None).await?;
     match enqueue_at(core, from, &first_half(core, &request)).await? {
         Response::Granted(previous) => {
             let second = AcquireRequest {
@@ -192,10 +193,10 @@ async fn enqueue(core: impl Borrow<Arc<Core>>, request: AcquireRequest) -> Resul
                 ..request
             };
             let answer = while_held(&previous, enqueue_at(core, route.place, &second)).await?;
-            Ok(match answer {
-                Response::Queued(place) => Response::Queued(place.besides(Rest::Previous(previous, terms))),
+            match answer {
+                Response::Queued(place) => Ok(Response::Queued(place.besides(Rest::Previous(previous, terms)))),
                 other => joined(other, previous, terms),
-            })
+            }
         }
         Response::Queued(place) => {
             let (ttl, policy) = (request.ttl, request.renew_policy);
@@ -229,7 +230,7 @@ async fn collect(core: impl Borrow<Arc<Core>>, queued: QueuePlace, wait: Duratio
         None => collect_at(core, route.place, ticket, wait, until).await,
         Some(Rest::Previous(previous, terms)) => {
             let answer = while_held(&previous, collect_at(core, route.place, ticket, wait, until)).await?;
-            Ok(joined(answer, previous, terms))
+            joined(answer, previous, terms)
         }
         Some(Rest::Current { ttl, policy }) => {
             let from = route.previous.unwrap_or(route.place);

@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::fmt;
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::Waker;
 use std::time::Duration;
 
@@ -36,7 +36,7 @@ pub(crate) type Origin = Arc<dyn Any + Send + Sync>;
 pub struct Lease {
     held: HeldLease,
     /// The half on the previous shard of a key that moves.
-    previous: Option<Box<HeldLease>>,
+    previous: Option<Box<Previous>>,
     // Dropped last, so that the releases are sent before the client can end.
     client: Origin,
 }
@@ -58,7 +58,7 @@ impl Lease {
         };
         if let Some(hold) = hold {
             self.held.renew_for(hold);
-            self.previous.iter().for_each(|previous| previous.renew_for(hold));
+            self.previous.iter().for_each(|previous| previous.held.renew_for(hold));
         }
     }
 
@@ -72,12 +72,22 @@ impl Lease {
             None => {}
         }
         // If one half is lost, the other is not renewed any more and ends when its TTL is over, like any lost lease.
-        previous.end_with(&self.held);
-        self.held.end_with(&previous);
+        let first_lost = Arc::<OnceLock<Half>>::default();
+        let note = |half| {
+            let first_lost = Arc::clone(&first_lost);
+            move || {
+                first_lost.get_or_init(|| half);
+            }
+        };
+        previous.end_with(&self.held, note(Half::Current));
+        self.held.end_with(&previous, note(Half::Previous));
         if previous.cell.was_contended() {
             self.held.cell.note_contended();
         }
-        self.previous = Some(Box::new(previous));
+        self.previous = Some(Box::new(Previous {
+            held: previous,
+            first_lost,
+        }));
         self
     }
 
@@ -86,12 +96,12 @@ impl Lease {
     pub(crate) fn give_back(self) -> (Key, ReleaseAnswer, Option<ReleaseAnswer>) {
         let key = self.held.cell.key.clone();
         let current = self.held.release();
-        (key, current, self.previous.map(|previous| previous.release()))
+        (key, current, self.previous.map(|previous| previous.held.release()))
     }
 
     /// Returns the state of the lease, or of both halves if its key moves.
     pub(crate) fn cells(&self) -> impl Iterator<Item = &Arc<LeaseCell>> {
-        let previous = self.previous.as_deref();
+        let previous = self.previous.as_deref().map(|previous| &previous.held);
         [&self.held].into_iter().chain(previous).map(|held| &held.cell)
     }
 
@@ -187,7 +197,7 @@ impl Lease {
     #[must_use]
     pub fn transition_fences(&self) -> Option<TransitionFences> {
         Some(TransitionFences {
-            previous: self.previous.as_ref()?.cell.fence()?,
+            previous: self.previous.as_ref()?.held.cell.fence()?,
             current: self.held.cell.fence()?,
         })
     }
@@ -227,7 +237,7 @@ impl Lease {
     pub fn ttl(&self) -> Ttl {
         match &self.previous {
             None => self.held.cell.ttl,
-            Some(previous) => self.held.cell.ttl.min(previous.cell.ttl),
+            Some(previous) => self.held.cell.ttl.min(previous.held.cell.ttl),
         }
     }
 
@@ -237,7 +247,7 @@ impl Lease {
     pub fn remaining(&self) -> Duration {
         match self.state() {
             LeaseState::Held | LeaseState::Suspect => {
-                let previous = self.previous.as_ref().map(|previous| previous.cell.remaining());
+                let previous = self.previous.as_ref().map(|previous| previous.held.cell.remaining());
                 let current = self.held.cell.remaining();
                 previous.map_or(current, |previous| previous.min(current))
             }
@@ -280,7 +290,7 @@ impl Lease {
         let end = self.held.cell.ends_at(now);
         match &self.previous {
             None => end,
-            Some(previous) => end.min(previous.cell.ends_at(now)),
+            Some(previous) => end.min(previous.held.cell.ends_at(now)),
         }
     }
 
@@ -301,7 +311,7 @@ impl Lease {
         let state = self.held.cell.state();
         match &self.previous {
             None => state,
-            Some(previous) => of_both(state, previous.cell.state()),
+            Some(previous) => of_both(state, previous.held.cell.state(), &previous.first_lost),
         }
     }
 
@@ -340,11 +350,14 @@ impl Lease {
     /// ```
     pub fn lost(&self) -> impl Future<Output = LostReason> + Send + 'static + use<> {
         let cell = Arc::clone(&self.held.cell);
-        let previous = self.previous.as_ref().map(|previous| Arc::clone(&previous.cell));
+        let previous = self
+            .previous
+            .as_ref()
+            .map(|previous| (Arc::clone(&previous.held.cell), Arc::clone(&previous.first_lost)));
         async move {
             match previous {
                 None => cell.lost().await,
-                Some(previous) => Box::pin(lost_of_both(&cell, &previous)).await,
+                Some((previous, first)) => Box::pin(lost_of_both(&cell, &previous, &first)).await,
             }
         }
     }
@@ -354,7 +367,7 @@ impl Lease {
     pub fn cancellation_token(&self) -> CancellationToken {
         match &self.previous {
             None => self.held.cell.cancellation_token(),
-            Some(previous) => self.held.cell.cancellation_token_with(&previous.cell),
+            Some(previous) => self.held.cell.cancellation_token_with(&previous.held.cell),
         }
     }
 
@@ -362,7 +375,7 @@ impl Lease {
     pub(super) async fn is_lost(&self) -> LostReason {
         match &self.previous {
             None => self.held.cell.lost().await,
-            Some(previous) => Box::pin(lost_of_both(&self.held.cell, &previous.cell)).await,
+            Some(previous) => Box::pin(lost_of_both(&self.held.cell, &previous.held.cell, &previous.first_lost)).await,
         }
     }
 
@@ -386,7 +399,7 @@ impl Lease {
     pub(super) fn begin_release(&mut self, waker: &Waker) {
         self.held.begin_release(Some(waker));
         if let Some(previous) = &mut self.previous {
-            previous.begin_release(Some(waker));
+            previous.held.begin_release(Some(waker));
         }
     }
 
@@ -404,7 +417,12 @@ impl Take for Lease {
     fn take(&mut self) -> Self {
         Self {
             held: self.held.take(),
-            previous: self.previous.as_mut().map(|previous| Box::new(previous.take())),
+            previous: self.previous.as_mut().map(|previous| {
+                Box::new(Previous {
+                    held: previous.held.take(),
+                    first_lost: Arc::clone(&previous.first_lost),
+                })
+            }),
             client: Arc::clone(&self.client),
         }
     }
@@ -418,15 +436,16 @@ impl fmt::Debug for Lease {
             Some(previous) => f
                 .debug_struct("MovingLease")
                 .field("current", &*self.held.cell)
-                .field("previous", &*previous.cell)
+                .field("previous", &*previous.held.cell)
                 .finish(),
         }
     }
 }
 
 /// Returns the state of a lease with these two halves.
-fn of_both(current: LeaseState, previous: LeaseState) -> LeaseState {
+fn of_both(current: LeaseState, previous: LeaseState, first_lost: &OnceLock<Half>) -> LeaseState {
     match (current, previous) {
+        (LeaseState::Lost(_), lost @ LeaseState::Lost(_)) if first_lost.get() == Some(&Half::Previous) => lost,
         (lost @ LeaseState::Lost(_), _) | (_, lost @ LeaseState::Lost(_)) => lost,
         (LeaseState::Released, _) | (_, LeaseState::Released) => LeaseState::Released,
         (LeaseState::Suspect, _) | (_, LeaseState::Suspect) => LeaseState::Suspect,
@@ -434,12 +453,29 @@ fn of_both(current: LeaseState, previous: LeaseState) -> LeaseState {
     }
 }
 
-async fn lost_of_both(current: &LeaseCell, previous: &LeaseCell) -> LostReason {
-    tokio::select! {
+async fn lost_of_both(current: &LeaseCell, previous: &LeaseCell, first_lost: &OnceLock<Half>) -> LostReason {
+    let reason = tokio::select! {
         biased;
         reason = current.lost() => reason,
         reason = previous.lost() => reason,
+    };
+    match of_both(current.state(), previous.state(), first_lost) {
+        LeaseState::Lost(first) => first,
+        _ => reason,
     }
+}
+
+/// The half of a lease on the previous shard of a key that moves.
+struct Previous {
+    held: HeldLease,
+    /// Set when the first of both halves is lost: the lease is lost for that reason.
+    first_lost: Arc<OnceLock<Half>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Half {
+    Current,
+    Previous,
 }
 
 /// The fences of a key that [moves](crate::ClientBuilder::previous_servers) from one shard to another. See

@@ -134,11 +134,13 @@ impl HeldLease {
     }
 
     /// Stops renewing this lease when the other one is lost. It then ends when its TTL is over, or when it is released.
-    pub(crate) fn end_with(&self, other: &Self) {
+    /// `tell` runs first.
+    pub(crate) fn end_with(&self, other: &Self, tell: impl Fn() + Send + Sync + 'static) {
         let (shard, id) = (Arc::clone(&self.shard), self.id);
-        other
-            .cell
-            .when_lost(Box::new(move || shard.renew_for(id, Duration::ZERO)));
+        other.cell.when_lost(Box::new(move || {
+            tell();
+            shard.renew_for(id, Duration::ZERO);
+        }));
     }
 
     /// Sends the release, unless it was sent already. [`release`](Self::release) still returns the outcome; the task

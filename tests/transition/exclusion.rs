@@ -113,16 +113,17 @@ async fn the_time_of_an_acquire_counts_for_both_halves() {
     let [old, both, new] = fleet.clients().await;
     let first = old.lock(MOVES).unwrap().acquire().await.unwrap();
     let _second = new.lock(MOVES).unwrap().acquire().await.unwrap();
-    let (wait, share) = (Duration::from_secs(3), Duration::from_millis(2500));
+    let (wait, share) = (Duration::from_secs(6), Duration::from_secs(3));
     let lock = both.lock(MOVES).unwrap().acquire_timeout(wait);
     let began = Instant::now();
     let waiting = tokio::spawn(async move { lock.acquire().await });
     tokio::time::sleep(share).await;
     first.release().await.unwrap();
+    fleet.until_load([(1, 0), (0, 0), (1, 1)]).await;
     let error = waiting.await.unwrap().unwrap_err();
     assert!(began.elapsed() < wait + share, "{:?}", began.elapsed());
     assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
-    assert!(error.to_string().contains("3s"), "the time that it was given: {error}");
+    assert!(error.to_string().contains("6s"), "the time that it was given: {error}");
     fleet.until_load([(0, 0), (0, 0), (1, 0)]).await;
 }
 
@@ -207,6 +208,30 @@ async fn a_server_that_is_down_costs_the_keys_that_move_to_it_or_from_it() {
         let lock = lock.acquire_timeout(LONG);
         lock.acquire().await.unwrap().release().await.unwrap();
     }
+}
+
+/// Clients of the previous list do not use the new server: while it is down, no client in the transition keeps them out by waiting for it.
+#[tokio::test]
+async fn a_new_server_that_is_down_costs_clients_of_the_previous_list_nothing() {
+    let fleet = Fleet::set().await;
+    let [old, both, _new] = fleet.clients().await;
+    fleet.proxies[2].change(|weather| weather.refuse = true);
+    fleet.proxies[2].cut();
+    until("it is noticed", || !both.health()[2].is_connected()).await;
+    let lock = both.lock(MOVES).unwrap().acquire_timeout(LONG);
+    let tried = lock.clone();
+    let mut waiting = tokio::task::JoinSet::new();
+    waiting.spawn(async move { lock.acquire().await.map(drop) });
+    waiting.spawn(async move { tried.enqueue().await.map(drop) });
+    for _ in 0..20 {
+        assert!(old.lock(MOVES).unwrap().try_acquire().await.unwrap().is_some());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    fleet.proxies[2].clear_up();
+    while let Some(done) = waiting.join_next().await {
+        done.unwrap().unwrap();
+    }
+    fleet.until_free().await;
 }
 
 /// The keys that are held on two servers are those that the strategies place on two, one in three here; and a server that both lists have is

@@ -70,8 +70,27 @@ async fn what_is_left_of_a_lease_that_is_lost_is_not_renewed() {
     guard.lost().await;
     let next = old.lock(MOVES).unwrap().acquire_timeout(LONG).acquire().await.unwrap();
     assert_lost(&guard, LostReason::Disconnected);
+    // The other half has ended by now, too: what was lost first counts.
+    until("both are over", || fleet.load(2) == (0, 0)).await;
+    tokio::time::sleep(2 * SECOND).await;
+    assert_lost(&guard, LostReason::Disconnected);
+    assert_eq!(guard.lost().await, LostReason::Disconnected);
     drop(guard);
     assert!(next.is_held());
+}
+
+/// The previous half is lost first, by its connection, and the current one later, by time.
+#[tokio::test]
+async fn the_reason_of_the_half_that_is_lost_first_counts() {
+    let fleet = Fleet::set().await;
+    let [_old, both, new] = fleet.clients().await;
+    let guard = both.lock(MOVES).unwrap().lease_ttl(SECOND).acquire().await.unwrap();
+    fleet.proxies[0].cut();
+    guard.lost().await;
+    let next = new.lock(MOVES).unwrap().acquire_timeout(LONG).acquire().await.unwrap();
+    assert_lost(&guard, LostReason::Disconnected);
+    assert_eq!(guard.lost().await, LostReason::Disconnected);
+    drop((guard, next));
 }
 
 #[tokio::test]

@@ -7,16 +7,17 @@
 use std::borrow::Borrow;
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use super::Acquiring;
 use crate::actor::topology::Route;
 use crate::clock::after;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Budget, Error, ErrorKind, Result};
 use crate::lease::policy::{RenewPolicy, RenewTerms};
 use crate::service::asking::Reserved;
-use crate::service::core::Core;
+use crate::service::core::{Core, shard_is_away};
 use crate::service::held::Lease;
 use crate::service::request::{AcquireRequest, Response};
 
@@ -50,6 +51,7 @@ where
 {
     let until = (!request.wait.is_zero()).then(|| after(Instant::now(), request.wait));
     let first = first_half(core.borrow(), &request);
+    reachable(core.borrow(), way.to, request.wait, until).await?;
     match Acquiring::half(core.clone(), first, reserved, way.from, until).await? {
         Response::Granted(previous) => second_half(core, request, way.to, previous, until).await,
         other => Ok(other),
@@ -85,7 +87,7 @@ where
     request.holding = true;
     let acquiring = Acquiring::half(core, request, None, shard, until);
     let answer = while_held(&previous, acquiring).await?;
-    Ok(joined(answer, previous, terms))
+    joined(answer, previous, terms)
 }
 
 /// Waits for the current half. Fails if the previous half is lost meanwhile, because the current half alone is useless.
@@ -107,10 +109,43 @@ pub(in crate::service) async fn while_held(
     }
 }
 
-/// Combines both halves into one lease if the second was granted. Otherwise dropping the first half releases it.
-pub(in crate::service) fn joined(answer: Response, previous: Lease, terms: RenewTerms) -> Response {
-    match answer {
-        Response::Granted(current) => Response::Granted(current.joined(previous, terms)),
-        other => other,
+/// Combines both halves into one lease if the second was granted and the first is still held. Otherwise dropping them
+/// releases them.
+pub(in crate::service) fn joined(answer: Response, previous: Lease, terms: RenewTerms) -> Result<Response> {
+    let Response::Granted(current) = answer else {
+        return Ok(answer);
+    };
+    // It is told of a loss by a task, which may be late: this looks at the clock.
+    previous.check().map_err(Error::passing)?;
+    Ok(Response::Granted(current.joined(previous, terms)))
+}
+
+/// Waits until the current shard is connected, before anything is held for it: a holder of the previous half keeps out
+/// clients that do not use the current shard at all. A zero `wait` is bounded by the timeout layer.
+pub(in crate::service) async fn reachable(
+    core: &Arc<Core>,
+    shard: usize,
+    wait: Duration,
+    until: Option<Instant>,
+) -> Result<()> {
+    let place = core.topology.shard(shard)?;
+    let Some(away) = shard_is_away(place) else {
+        return Ok(());
+    };
+    if core.config.shard.machine.fail_fast {
+        return Err(away);
+    }
+    let mut health = place.health.clone();
+    let is_there = health.wait_for(|health| health.is_connected() || health.closed_because().is_some());
+    let in_time = match until {
+        Some(until) => timeout_at(until, is_there).await.is_ok(),
+        None => {
+            drop(is_there.await);
+            true
+        }
+    };
+    match (in_time, shard_is_away(place)) {
+        (false, Some(away)) => Err(away.out_of(Budget::Unanswered(wait))),
+        _ => Ok(()),
     }
 }
