@@ -175,12 +175,17 @@ mod checks {
 
     pub(super) async fn answers_that_fit_no_request_are_errors() {
         let mock = MockService::new();
-        for answer in [MockAnswer::Grant, MockAnswer::Queue] {
+        for answer in [MockAnswer::Grant, MockAnswer::Queue, MockAnswer::Busy] {
             mock.answer_next(answer);
             let error = call(&mock, Request::Stats { shard: 0 }).await.unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Protocol);
+            assert!(error.to_string().contains("mock service"), "{error}");
         }
         let client = mock.client().unwrap();
+        // A server answers an enqueue with a place.
+        mock.answer_next(MockAnswer::Busy);
+        let error = client.lock(KEY).unwrap().enqueue().await.unwrap_err();
+        assert!(error.to_string().contains("mock service"), "{error}");
         mock.answer_next(MockAnswer::Delivered(3));
         let error = client.lock(KEY).unwrap().acquire().await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Protocol);
@@ -236,6 +241,44 @@ mod checks {
         drop(queue().await);
         assert_eq!(mock.given_up(), [Key::new(KEY).unwrap()]);
         assert!(matches!(lock.enqueue().await.unwrap(), Enqueued::Acquired(_)));
+
+        // Whatever a wait is answered, its place was waited for; and its lease has the terms of its enqueue.
+        let longer = lock.clone().lease_ttl(Duration::from_secs(77));
+        let place = async || {
+            mock.answer_next(MockAnswer::Queue);
+            match longer.enqueue().await.unwrap() {
+                Enqueued::Queued(ticket) => ticket,
+                Enqueued::Acquired(_) => panic!("it is told to be held"),
+            }
+        };
+        let given_up = mock.given_up().len();
+        for answer in [
+            MockAnswer::Refuse(Status::LeaseExpired),
+            MockAnswer::Fail(ErrorKind::Disconnected),
+            MockAnswer::Delivered(1),
+            MockAnswer::Queue,
+        ] {
+            let ticket = place().await;
+            mock.answer_next(answer);
+            assert!(ticket.wait(Duration::from_secs(1)).await.is_err());
+        }
+        let ticket = place().await;
+        mock.answer_next(MockAnswer::Never);
+        let waiting = tokio::spawn(ticket.wait(Duration::from_secs(3600)));
+        let is_asked = || {
+            mock.requests()
+                .last()
+                .is_some_and(|last| last.operation == Operation::Collect)
+        };
+        while !is_asked() {
+            tokio::task::yield_now().await;
+        }
+        waiting.abort();
+        assert!(waiting.await.is_err_and(|error| error.is_cancelled()));
+        assert_eq!(mock.given_up().len(), given_up);
+        let guard = place().await.wait(Duration::from_secs(1)).await.unwrap();
+        assert_eq!(guard.ttl().as_secs(), 77);
+        drop(guard);
 
         // A place of another mock service.
         let other = MockService::new();

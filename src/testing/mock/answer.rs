@@ -14,7 +14,8 @@ use crate::types::Key;
 pub enum MockAnswer {
     /// The lock or slot is granted. Answers an acquire, an enqueue, or the wait at a place.
     Grant,
-    /// It is held. An acquire that waits, and the wait at a place, fail with [`ErrorKind::Timeout`], at once.
+    /// It is held. Answers an acquire, or the wait at a place: an acquire that waits, and the wait at a place, fail with
+    /// [`ErrorKind::Timeout`], at once. An enqueue of what is held is answered with [`Queue`](Self::Queue).
     Busy,
     /// It is held, and this is a place in its queue. Answers an enqueue.
     Queue,

@@ -11,6 +11,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tokio::io::DuplexStream;
 use tokio::time::Instant;
@@ -231,30 +232,32 @@ impl MockService {
                 Error::new(ErrorKind::Unsupported, message)
             })?,
         };
+        // Whatever it is answered, its place is waited for from now on.
+        let asked = match request {
+            Request::Collect { place, wait } => Asked::Collect(self.collect(place)?, wait),
+            other => Asked::Other(other),
+        };
         Ok(Some(match answer {
             MockAnswer::Never => return Ok(None),
             MockAnswer::Refuse(status) => return Err(status.to_error(&subject)),
             MockAnswer::Fail(kind) => return Err(failed(kind)),
             MockAnswer::Stats(stats) => Response::Stats(stats),
             MockAnswer::Delivered(times) => Response::Delivered(times),
-            MockAnswer::Grant => match request {
-                Request::Acquire(acquire) | Request::Enqueue(acquire) => self.grant(&acquire),
-                Request::Collect { place, .. } => {
-                    let (held, collected) = self.collect(place)?;
-                    self.granted(collected.target, held.key.clone(), None, true)
-                }
-                other => return Err(out_of_place(&other)),
+            MockAnswer::Grant => match asked {
+                Asked::Other(Request::Acquire(acquire) | Request::Enqueue(acquire)) => self.grant(&acquire),
+                Asked::Collect((held, known), _) => self.granted(known.target, held.key.clone(), known.ttl, true),
+                Asked::Other(_) => return Err(out_of_place(operation)),
             },
-            MockAnswer::Queue => match request {
-                Request::Acquire(acquire) | Request::Enqueue(acquire) => self.queued(acquire),
-                other => return Err(out_of_place(&other)),
+            MockAnswer::Queue => match asked {
+                Asked::Other(Request::Acquire(acquire) | Request::Enqueue(acquire)) => self.queued(acquire),
+                Asked::Collect(..) | Asked::Other(_) => return Err(out_of_place(operation)),
             },
-            MockAnswer::Busy => match request {
-                Request::Collect { place, wait } => {
-                    let (held, collected) = self.collect(place)?;
-                    return Err(collected.refusal.not_its_turn(collected.target, &held.key, wait));
+            MockAnswer::Busy => match asked {
+                Asked::Collect((held, known), wait) => {
+                    return Err(known.refusal.not_its_turn(known.target, &held.key, wait));
                 }
-                Request::Acquire(acquire) if !acquire.wait.is_zero() => {
+                Asked::Other(Request::Acquire(acquire)) if acquire.wait.is_zero() => Response::Busy,
+                Asked::Other(Request::Acquire(acquire)) => {
                     let refusal = Refusal {
                         at: Instant::now(),
                         own: 0,
@@ -262,7 +265,8 @@ impl MockService {
                     let AcquireRequest { target, key, wait, .. } = acquire;
                     return Err(refusal.not_granted(target, &key, wait, WaitsFor::Turn));
                 }
-                _ => Response::Busy,
+                // A server answers an enqueue of what is held with a place.
+                Asked::Other(_) => return Err(out_of_place(operation)),
             },
         }))
     }
@@ -287,7 +291,7 @@ impl MockService {
         let mut script = self.0.script();
         script.last_place += 1;
         let id = script.last_place;
-        let (place, known) = MockPlace::give(id, request.target, request.key, &self.0);
+        let (place, known) = MockPlace::give(id, request, &self.0);
         script.places.insert(id, known);
         Response::Queued(place)
     }
@@ -305,13 +309,16 @@ impl MockService {
     }
 }
 
-fn out_of_place(request: &Request) -> Error {
+/// What is asked for, with the place that is waited for.
+enum Asked {
+    Collect((HeldPlace, MockPlace), Duration),
+    Other(Request),
+}
+
+fn out_of_place(operation: Operation) -> Error {
     Error::new(
         ErrorKind::Protocol,
-        format!(
-            "the mock service was told an answer that is none to {}",
-            request.operation()
-        ),
+        format!("the mock service was told an answer that is none to {operation}"),
     )
 }
 

@@ -9,30 +9,34 @@ use tokio::time::Instant;
 use super::MockState;
 use crate::error::{Error, ErrorKind};
 use crate::lease::release::ReleaseTold;
-use crate::service::{Origin, QueuePlace};
+use crate::service::{AcquireRequest, Origin, QueuePlace};
 use crate::shard::ask::Ask;
 use crate::shard::held::{Acquired, FromHolder, HeldPlace, WayBack};
 use crate::shard::ids::{LeaseId, TicketId};
 use crate::shard::progress::Refusal;
-use crate::types::{Key, Target};
+use crate::types::{Key, Target, Ttl};
 
 /// What a test knows of a place. Clones are the same.
 #[derive(Clone)]
 pub(super) struct MockPlace {
     pub(super) target: Target,
+    /// What was asked for when it was enqueued.
+    pub(super) ttl: Option<Ttl>,
     pub(super) refusal: Refusal,
     is_collected: Arc<AtomicBool>,
 }
 
 impl MockPlace {
     /// Both sides of a place: its holder's, and the mock's.
-    pub(super) fn give(id: TicketId, target: Target, key: Key, mock: &Arc<MockState>) -> (QueuePlace, Self) {
+    pub(super) fn give(id: TicketId, request: AcquireRequest, mock: &Arc<MockState>) -> (QueuePlace, Self) {
+        let AcquireRequest { target, key, ttl, .. } = request;
         let refusal = Refusal {
             at: Instant::now(),
             own: 0,
         };
         let place = Self {
             target,
+            ttl,
             refusal,
             is_collected: Arc::default(),
         };
