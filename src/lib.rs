@@ -78,6 +78,7 @@
 //! | `tls-platform-verifier` | no | certificates can be verified as the operating system does it: `Tls::platform_verifier` |
 //! | `server` | no | the embedded server, and `testing` for tests of your own code |
 //! | `prometheus` | no | the Prometheus exporter with fitting buckets: `prometheus::install()` |
+//! | `cli` | no | the command `dflock`; nothing of the library |
 //! | `backoff` | no | any `backoff::backoff::Backoff` as [`ReconnectPolicy`] (that crate is unmaintained: RUSTSEC-2025-0012) |
 
 // The order of a hash map is another in each process. What it decided would not happen again with the same seed.

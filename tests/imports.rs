@@ -27,6 +27,13 @@ fn no_modules_import_each_other() {
 }
 
 #[test]
+fn no_modules_of_the_command_import_each_other() {
+    let imports = imports(&read(&root().join("src/bin/dflock")));
+    assert!(imports.len() > 15, "only {} modules were read", imports.len());
+    assert_eq!(cycle(&imports), None);
+}
+
+#[test]
 fn the_order_of_the_layers_is_that_of_the_design_document() {
     let design = fs::read_to_string(root().join("docs/design.md")).unwrap();
     let rows = rows(&design);
@@ -144,8 +151,20 @@ fn rows(design: &str) -> BTreeMap<String, usize> {
     named.collect()
 }
 
-/// Reads src. A file's module is its path: that is enough for the two modules that have files for other builds.
+/// Reads the library. A file's module is its path: that is enough for the two modules that have files for other builds.
 fn sources() -> Sources {
+    let mut sources = read(&root().join("src"));
+    // The command is a crate of its own.
+    sources.retain(|module, _| top(module) != "bin");
+    // Compiled only as documentation.
+    sources.remove("doctests");
+    // Compiled only for tests and fuzzers.
+    sources.retain(|module, _| top(module) != "fuzzing");
+    sources
+}
+
+/// Reads a crate.
+fn read(folder: &Path) -> Sources {
     fn read(folder: &Path, prefix: &str, sources: &mut Sources) {
         for entry in fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
@@ -157,7 +176,7 @@ fn sources() -> Sources {
             };
             if path.is_dir() {
                 read(&path, &below, sources);
-            } else if stem == "mod" || stem == "lib" {
+            } else if ["mod", "lib", "main"].contains(&stem) {
                 sources.insert(prefix.to_owned(), fs::read_to_string(&path).unwrap());
             } else if path.extension().is_some_and(|extension| extension == "rs") {
                 sources.insert(below, fs::read_to_string(&path).unwrap());
@@ -165,11 +184,7 @@ fn sources() -> Sources {
         }
     }
     let mut sources = Sources::new();
-    read(&root().join("src"), "", &mut sources);
-    // Compiled only as documentation.
-    sources.remove("doctests");
-    // Compiled only for tests and fuzzers.
-    sources.retain(|module, _| top(module) != "fuzzing");
+    read(folder, "", &mut sources);
     sources
 }
 

@@ -1,0 +1,297 @@
+//! The command line.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+
+/// Locks, semaphores, elections and signals of dflockd servers, for shells
+#[derive(Parser)]
+#[command(name = "dflock", version, max_term_width = 100, after_help = AFTER_HELP)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    pub(crate) sources: SourceFlags,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+const AFTER_HELP: &str = "\
+Settings come from flags, then DFLOCKD_* variables, then the settings file, then defaults.
+Durations have units: 500ms, 10s, 1m30s. Exit codes: 64 wrong usage, 69 no server, 75 not in time,
+76 refused, 77 wrong secret, 78 wrong settings, 79 lease lost, 128+n ended by signal n.";
+
+impl Arguments {
+    /// The description of the command line, for completions and manual pages.
+    pub(crate) fn description() -> clap::Command {
+        Self::command()
+    }
+}
+
+/// Where servers are and how they are talked to.
+#[derive(Args)]
+pub(crate) struct SourceFlags {
+    /// Settings file (TOML) [default: $XDG_CONFIG_HOME/dflock.toml, ~/.config/dflock.toml or /etc/dflock.toml]
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Settings")]
+    pub(crate) config: Option<PathBuf>,
+    /// Servers and settings as a URL, such as dflockd://host:6388/?connect_timeout=3s
+    #[arg(
+        long,
+        global = true,
+        value_name = "URL",
+        help_heading = "Settings",
+        conflicts_with = "servers"
+    )]
+    pub(crate) url: Option<String>,
+    /// Servers: shards with commas between them, members of a cluster joined by +
+    #[arg(long, global = true, value_name = "LIST", help_heading = "Settings")]
+    pub(crate) servers: Option<String>,
+    /// Any other setting, such as keepalive=5s; `dflock config` lists them
+    #[arg(long = "set", global = true, value_name = "NAME=VALUE", help_heading = "Settings", value_parser = pair)]
+    pub(crate) set: Vec<(String, String)>,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Run a command while a lock or a slot is held
+    Run(RunArguments),
+    /// Hold a lock or a slot until Ctrl-C, or until standard input ends
+    Lock(LockArguments),
+    /// Run a command while this is the leader, and again when it is elected again
+    Elect(ElectArguments),
+    /// Print the signals of channels as they come
+    Listen(ListenArguments),
+    /// Publish a signal
+    Emit(EmitArguments),
+    /// Show what servers hold
+    Stats(StatsArguments),
+    /// Run the embedded server, for development and tests
+    #[cfg(feature = "server")]
+    Serve(Box<ServeArguments>),
+    /// Show all settings, and where each comes from
+    Config(ConfigArguments),
+    /// Print a script that completes this command in a shell
+    Completions(CompletionsArguments),
+    /// Print the manual page, or write those of all subcommands into a folder
+    Man(ManArguments),
+}
+
+/// What is held, and on which terms.
+#[derive(Args)]
+pub(crate) struct Hold {
+    /// Key of the lock
+    #[arg(value_name = "KEY", required_unless_present = "keys", conflicts_with = "keys")]
+    pub(crate) key: Option<String>,
+    /// Several locks at once, all or none
+    #[arg(long, value_name = "A,B,…", value_delimiter = ',', conflicts_with = "limit")]
+    pub(crate) keys: Vec<String>,
+    /// A slot of a semaphore with so many slots, in place of a lock
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) limit: Option<u32>,
+    /// Do not wait: fail at once if it is held
+    #[arg(long = "try", conflicts_with = "timeout")]
+    pub(crate) no_wait: bool,
+    /// How long to wait for it [default: the setting acquire_timeout, 10s]
+    #[arg(long, value_name = "D", value_parser = duration)]
+    pub(crate) timeout: Option<Duration>,
+    /// How long the server keeps it without a renewal [default: the setting lease_ttl]
+    #[arg(long, value_name = "D", value_parser = duration)]
+    pub(crate) ttl: Option<Duration>,
+    /// Insist on a fence: fail where the server makes none
+    #[arg(long)]
+    pub(crate) fence: bool,
+}
+
+/// What becomes of the command.
+#[derive(Args)]
+pub(crate) struct Fate {
+    /// What becomes of the command when the lease is lost
+    #[arg(long, value_enum, default_value_t = OnLoss::Term)]
+    pub(crate) on_loss: OnLoss,
+    /// How long it has between TERM and KILL; the lease is given up so much earlier [default: 5s, at most a quarter of the TTL]
+    #[arg(long, value_name = "D", value_parser = duration)]
+    pub(crate) grace: Option<Duration>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OnLoss {
+    /// TERM to its process group, and KILL after the grace
+    Term,
+    /// KILL to its process group
+    Kill,
+    /// Only a message
+    Ignore,
+}
+
+#[derive(Args)]
+#[command(after_help = "\
+The TTL is 30s unless a flag or a setting says otherwise. The command runs in a process group of its own, with DFLOCK_KEY,
+DFLOCK_SERVER and, where there is one, DFLOCK_FENCE in its environment. On loss of the lease the group is
+stopped before the lease can be granted to another; where the connection was cut it is killed at once.
+The exit code is that of the command.")]
+pub(crate) struct RunArguments {
+    #[command(flatten)]
+    pub(crate) hold: Hold,
+    #[command(flatten)]
+    pub(crate) fate: Fate,
+    /// The command
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    pub(crate) command: Vec<OsString>,
+}
+
+#[derive(Args)]
+#[command(after_help = "\
+Prints one line of JSON when it is held. Ends with 0 when it was given back, and with 79 if it was lost.")]
+pub(crate) struct LockArguments {
+    #[command(flatten)]
+    pub(crate) hold: Hold,
+    /// Hold on when standard input ends
+    #[arg(long)]
+    pub(crate) ignore_stdin: bool,
+}
+
+#[derive(Args)]
+#[command(after_help = "\
+Candidates wait as long as it takes. When the lease is lost the command is stopped as `dflock run` does it,
+and is started again when this is elected again. When the command ends by itself, so does this, with its
+exit code.")]
+pub(crate) struct ElectArguments {
+    /// What is campaigned for
+    #[arg(value_name = "NAME")]
+    pub(crate) name: String,
+    /// How long the server keeps a leader without a renewal [default: the setting lease_ttl]
+    #[arg(long, value_name = "D", value_parser = duration)]
+    pub(crate) ttl: Option<Duration>,
+    #[command(flatten)]
+    pub(crate) fate: Fate,
+    /// The command
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    pub(crate) command: Vec<OsString>,
+}
+
+#[derive(Args)]
+pub(crate) struct ListenArguments {
+    /// Channel, or pattern of channels: * is one part of a name, > all that follow
+    #[arg(value_name = "PATTERN")]
+    pub(crate) pattern: String,
+    /// Share the signals with the other members of this group
+    #[arg(long, value_name = "G")]
+    pub(crate) group: Option<String>,
+    /// End after so many signals
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) count: Option<u64>,
+    /// One JSON object a line, gaps included
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct EmitArguments {
+    /// Channel
+    #[arg(value_name = "CHANNEL")]
+    pub(crate) channel: String,
+    /// Payload; `-`, or none, reads it from standard input
+    #[arg(value_name = "PAYLOAD|-", default_value = "-", hide_default_value = true)]
+    pub(crate) payload: String,
+    /// One JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct StatsArguments {
+    /// One JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct ConfigArguments {
+    /// One JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct CompletionsArguments {
+    /// Which shell
+    #[arg(value_enum, value_name = "SHELL")]
+    pub(crate) shell: Shell,
+}
+
+#[derive(Args)]
+pub(crate) struct ManArguments {
+    /// Write dflock.1, dflock-run.1 and so on into this folder
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) folder: Option<PathBuf>,
+}
+
+/// Times are whole seconds, as the flags of the real server have them.
+#[cfg(feature = "server")]
+#[derive(Args)]
+#[command(after_help = "\
+This server keeps everything in the memory of one process. It is for development and tests, not for production.
+All times are whole seconds, as the flags of the real server have them.")]
+pub(crate) struct ServeArguments {
+    /// Address to listen on
+    #[arg(long, default_value = "127.0.0.1")]
+    pub(crate) host: String,
+    /// Port to listen on; 0 for any that is free
+    #[arg(long, default_value_t = 6388)]
+    pub(crate) port: u16,
+    /// Cap on distinct keys, those that were used lately included
+    #[arg(long, default_value_t = 1024)]
+    pub(crate) max_locks: usize,
+    /// Cap on waiters of one key; 0 for none
+    #[arg(long, default_value_t = 0)]
+    pub(crate) max_waiters: usize,
+    /// Cap on connections; 0 for none
+    #[arg(long, default_value_t = 0)]
+    pub(crate) max_connections: usize,
+    /// TTL of leases for which the client gives none
+    #[arg(long, default_value_t = 33, value_parser = clap::value_parser!(u64).range(1..=9_223_372_036))]
+    pub(crate) default_lease_ttl: u64,
+    /// How often expired leases are looked for
+    #[arg(long, default_value_t = 1)]
+    pub(crate) lease_sweep_interval: u64,
+    /// How long a connection may be silent
+    #[arg(long, default_value_t = 23)]
+    pub(crate) read_timeout: u64,
+    /// How long clients may finish when the server shuts down
+    #[arg(long, default_value_t = 30)]
+    pub(crate) shutdown_timeout: u64,
+    /// Let leases live on when the connection that acquired them ends
+    #[arg(long)]
+    pub(crate) no_auto_release_on_disconnect: bool,
+    /// File that holds the secret that every connection must present
+    #[arg(long, value_name = "FILE")]
+    pub(crate) auth_token_file: Option<PathBuf>,
+    /// Which release it plays: 1.10 to 1.16, 2.0, 2.1, or cluster
+    #[arg(long)]
+    pub(crate) release: Option<String>,
+}
+
+/// Reads a duration as settings have it.
+fn duration(text: &str) -> Result<Duration, String> {
+    let refused = |_| "write a duration with its unit, such as 500ms, 10s or 1m30s".to_owned();
+    dflockd_client::parse_duration(text).map_err(refused)
+}
+
+/// Reads `name=value`.
+fn pair(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text
+        .split_once('=')
+        .ok_or("write the name of a setting, = and its value")?;
+    Ok((name.trim().to_owned(), value.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_description_is_consistent() {
+        Arguments::description().debug_assert();
+    }
+}

@@ -1,0 +1,80 @@
+//! `dflock listen`: the signals of channels, as they come.
+
+use dflockd_client::{Group, Pattern, SignalEvent, SubscribeRequest};
+use serde::Serialize;
+
+use crate::args::{ListenArguments, SourceFlags};
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::output;
+use crate::process::Signals;
+use crate::sources::Sources;
+use crate::tell;
+
+/// One line of `--json`.
+#[derive(Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+enum Told<'a> {
+    Signal { channel: &'a str, payload: &'a str },
+    Lost { shard: usize, cause: String },
+    Restored { shard: usize },
+    Dropped { count: u64 },
+}
+
+pub(super) async fn listen(flags: &SourceFlags, of: &ListenArguments) -> Result<Exit, Failure> {
+    let mut signals = Signals::that_end()?;
+    let client = Sources::read(flags, &[], &[])?.client()?;
+    let mut request = SubscribeRequest::new(Pattern::new(&of.pattern)?);
+    if let Some(group) = &of.group {
+        request = request.group(Group::new(group)?);
+    }
+    let mut stream = tokio::select! {
+        biased;
+        exit = signals.ended() => return Ok(exit),
+        subscribed = client.subscribe_with(request) => subscribed?,
+    };
+    let mut left = of.count;
+    while left != Some(0) {
+        let event = tokio::select! {
+            biased;
+            exit = signals.ended() => return Ok(exit),
+            event = stream.next_event() => event,
+        };
+        let Some(event) = event else {
+            return Err(Failure::new(Exit::SERVER_AWAY, "the signals have ended"));
+        };
+        show(&event, of.json)?;
+        if matches!(event, SignalEvent::Signal(_)) {
+            left = left.map(|left| left - 1);
+        }
+    }
+    Ok(Exit::SUCCESS)
+}
+
+fn show(event: &SignalEvent, as_json: bool) -> Result<(), Failure> {
+    let told = match event {
+        SignalEvent::Signal(signal) => Told::Signal {
+            channel: signal.channel(),
+            payload: signal.payload(),
+        },
+        SignalEvent::Lost { shard, cause, .. } => Told::Lost {
+            shard: *shard,
+            cause: cause.to_string(),
+        },
+        SignalEvent::Restored { shard, .. } => Told::Restored { shard: *shard },
+        SignalEvent::Dropped { count, .. } => Told::Dropped { count: *count },
+        _ => return Ok(()),
+    };
+    if as_json {
+        return output::json(&told);
+    }
+    match told {
+        Told::Signal { channel, payload } => return output::line(format_args!("{channel} {payload}")),
+        Told::Lost { shard, cause } => tell::warn(&format!(
+            "signals of shard {shard} may be missing from here on: {cause}"
+        )),
+        Told::Restored { shard } => tell::warn(&format!("signals of shard {shard} come again")),
+        Told::Dropped { count } => tell::warn(&format!("{count} signals came too fast and are missing here")),
+    }
+    Ok(())
+}

@@ -1,0 +1,22 @@
+//! `dflock man`: manual pages.
+
+use std::io::Write;
+
+use crate::args::{Arguments, ManArguments};
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::output::unwritten;
+
+pub(super) fn man(of: &ManArguments) -> Result<Exit, Failure> {
+    match &of.folder {
+        Some(folder) => clap_mangen::generate_to(Arguments::description(), folder).map_err(unwritten)?,
+        None => {
+            let mut page = Vec::new();
+            clap_mangen::Man::new(Arguments::description())
+                .render(&mut page)
+                .and_then(|()| std::io::stdout().lock().write_all(&page))
+                .map_err(unwritten)?;
+        }
+    }
+    Ok(Exit::SUCCESS)
+}

@@ -1,0 +1,70 @@
+//! The subcommands, one file each.
+
+mod completions;
+mod config;
+#[cfg(unix)]
+mod elect;
+mod emit;
+mod listen;
+mod lock;
+mod man;
+#[cfg(unix)]
+mod run;
+#[cfg(feature = "server")]
+mod serve;
+mod stats;
+
+use std::future::Future;
+use std::time::Duration;
+
+use dflockd_client::Client;
+
+use crate::args::{Arguments, Command};
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::process::Signals;
+
+/// Runs a subcommand to its end.
+pub(crate) fn run(arguments: Arguments) -> Result<Exit, Failure> {
+    let flags = arguments.sources;
+    match arguments.command {
+        #[cfg(unix)]
+        Command::Run(of) => block_on(run::run(&flags, &of)),
+        #[cfg(unix)]
+        Command::Elect(of) => block_on(elect::elect(&flags, &of)),
+        #[cfg(not(unix))]
+        Command::Run(_) | Command::Elect(_) => Err(Failure::new(
+            Exit::SYSTEM,
+            "this system has no process groups, which `dflock run` and `dflock elect` need",
+        )
+        .remedy("`dflock lock` holds a lock without a command")),
+        Command::Lock(of) => block_on(lock::lock(&flags, &of)),
+        Command::Listen(of) => block_on(listen::listen(&flags, &of)),
+        Command::Emit(of) => block_on(emit::emit(&flags, &of)),
+        Command::Stats(of) => block_on(stats::stats(&flags, &of)),
+        #[cfg(feature = "server")]
+        Command::Serve(of) => block_on(serve::serve(&of)),
+        Command::Config(of) => config::config(&flags, &of),
+        Command::Completions(of) => completions::completions(&of),
+        Command::Man(of) => man::man(&of),
+    }
+}
+
+/// Runs a future in this thread, which has to stay: the processes that it starts are killed with the thread.
+fn block_on(future: impl Future<Output = Result<Exit, Failure>>) -> Result<Exit, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let exit = runtime.block_on(future);
+    // What still runs in threads, a look-up of a name say, is not waited for.
+    runtime.shutdown_background();
+    exit
+}
+
+/// Gives up what was asked for, and closes. Another signal ends that at once.
+async fn leave(client: &Client, signals: &mut Signals) {
+    const PATIENCE: Duration = Duration::from_secs(1);
+    tokio::select! {
+        biased;
+        _ = signals.ended() => {}
+        _ = client.shutdown(PATIENCE) => {}
+    }
+}

@@ -1,0 +1,118 @@
+//! `dflock run`: a command under a lock or a slot.
+
+use std::time::Duration;
+
+use dflockd_client::{Key, LayeredOptions, LostReason};
+
+use super::leave;
+use crate::args::{Fate, OnLoss, RunArguments, SourceFlags};
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::grace::Times;
+use crate::holding::{Held, setting};
+use crate::process::{Ending, Policy, Signals, supervise};
+use crate::sources::Sources;
+use crate::tell;
+
+/// The TTL where nothing says otherwise. It has to be known before anything is acquired: the grace is counted into it.
+pub(super) const TTL: &str = "30s";
+
+/// What processes have between TERM and KILL that outlive the command, unless the grace says otherwise.
+const PARTING: Duration = Duration::from_secs(5);
+
+pub(super) async fn run(flags: &SourceFlags, of: &RunArguments) -> Result<Exit, Failure> {
+    let mut signals = Signals::that_end()?;
+    let sources = Sources::read(flags, &of.hold.settings(), &[("lease_ttl", TTL)])?;
+    let (sources, policy) = policy(sources, &of.fate)?;
+    let client = sources.client()?;
+    let acquired = tokio::select! {
+        biased;
+        exit = signals.ended() => {
+            leave(&client, &mut signals).await;
+            return Ok(exit);
+        }
+        held = Held::acquire(&client, &of.hold) => held,
+    };
+    let held = acquired?;
+    if !policy.times.fits(held.ttl()) {
+        return Err(policy.times.too_long(held.ttl()));
+    }
+    let about = held.about(&client)?;
+    let ending = supervise(&of.command, &held, &about, policy, &mut signals).await?;
+    let exit = match ending {
+        Ending::Ended(exit) => exit,
+        Ending::Lost(key, reason) => {
+            leave(&client, &mut signals).await;
+            return Err(lost(&key, reason).remedy(REMEDY));
+        }
+    };
+    give_back(held, &mut signals).await;
+    Ok(exit)
+}
+
+/// Gives back what is held. The code of the command counts, whatever comes of this; a signal ends the wait for the server's answer.
+pub(super) async fn give_back(held: Held, signals: &mut Signals) {
+    let released = tokio::select! {
+        biased;
+        _ = signals.ended() => return,
+        released = held.release() => released,
+    };
+    if let Err(error) = released {
+        tell::warn(&format!(
+            "the command has ended, but its lease was not given back: {error}"
+        ));
+    }
+}
+
+pub(super) const REMEDY: &str = "look at the server and the way to it; a longer --ttl outlasts longer disturbances";
+
+/// The loss of a lease, and of the command with it.
+pub(super) fn lost(key: &Key, reason: LostReason) -> Failure {
+    Failure::new(
+        Exit::LOST,
+        format!("the lease of {key} was lost, and the command was stopped: {reason}"),
+    )
+}
+
+/// When the command is stopped, and the settings that make the client tell of a loss early enough.
+pub(super) fn policy(sources: Sources, fate: &Fate) -> Result<(Sources, Policy), Failure> {
+    let ttl = time(&sources.layered, "lease_ttl")?.unwrap_or_default();
+    let margin = time(&sources.layered, "loss_margin")?;
+    let grace = match fate.on_loss {
+        OnLoss::Term => fate.grace,
+        OnLoss::Kill | OnLoss::Ignore => Some(Duration::ZERO),
+    };
+    let times = Times::new(ttl, grace, margin)?;
+    let ratio = number(&sources.layered, "renew_ratio")?.unwrap_or(1.0);
+    let early = LayeredOptions::from_pairs([
+        ("loss_margin", setting(times.loss_margin())),
+        ("renew_ratio", ratio.min(times.renew_ratio()).to_string()),
+    ])?;
+    let policy = Policy {
+        on_loss: fate.on_loss,
+        times,
+        parting: fate.grace.unwrap_or(PARTING),
+    };
+    let sources = Sources {
+        layered: early.over(sources.layered),
+        file: sources.file,
+    };
+    Ok((sources, policy))
+}
+
+fn text(layered: &LayeredOptions, name: &str) -> Result<Option<String>, Failure> {
+    let values = layered.values().map_err(|error| Failure::of_settings(&error))?;
+    Ok(values
+        .into_iter()
+        .find(|setting| setting.name == name)
+        .and_then(|setting| setting.value))
+}
+
+fn time(layered: &LayeredOptions, name: &str) -> Result<Option<Duration>, Failure> {
+    let text = text(layered, name)?;
+    Ok(text.map(|text| dflockd_client::parse_duration(&text)).transpose()?)
+}
+
+fn number(layered: &LayeredOptions, name: &str) -> Result<Option<f64>, Failure> {
+    Ok(text(layered, name)?.and_then(|text| text.parse().ok()))
+}

@@ -1,0 +1,129 @@
+//! What went wrong, what to do about it, and the exit code that says so to scripts.
+
+use std::error::Error as _;
+
+use dflockd_client::{Error, ErrorKind};
+
+use crate::exit::Exit;
+use crate::tell;
+
+/// The end of the command for a reason that its user is told.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    exit: Exit,
+    what: String,
+    remedy: Option<String>,
+}
+
+impl Failure {
+    pub(crate) fn new(exit: Exit, what: impl Into<String>) -> Self {
+        Self {
+            exit,
+            what: what.into(),
+            remedy: None,
+        }
+    }
+
+    /// The same with what to do about it.
+    pub(crate) fn remedy(mut self, remedy: impl Into<String>) -> Self {
+        self.remedy = Some(remedy.into());
+        self
+    }
+
+    /// The same with another exit code for input that is not acceptable.
+    pub(crate) fn of_settings(error: &Error) -> Self {
+        let failure = Self::from(error.clone());
+        match failure.exit {
+            Exit::USAGE => Self {
+                exit: Exit::SETTINGS,
+                ..failure
+            },
+            _ => failure,
+        }
+    }
+
+    /// Tells it on standard error.
+    pub(crate) fn tell(&self) -> Exit {
+        tell::complain(&self.what);
+        if let Some(remedy) = &self.remedy {
+            tell::advise(remedy);
+        }
+        self.exit
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        let mut what = error.to_string();
+        let mut cause = error.source();
+        while let Some(error) = cause {
+            let said = error.to_string();
+            if !what.contains(&said) {
+                what.push_str(": ");
+                what.push_str(&said);
+            }
+            cause = error.source();
+        }
+        let (exit, remedy) = judge(&error);
+        let failure = Self::new(exit, what);
+        match remedy {
+            Some(remedy) => failure.remedy(remedy),
+            None => failure,
+        }
+    }
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        Self::new(Exit::SYSTEM, format!("the system refused: {error}"))
+    }
+}
+
+/// The exit code of an error, and what to do where its own words do not say it.
+fn judge(error: &Error) -> (Exit, Option<&'static str>) {
+    match error.kind() {
+        ErrorKind::InvalidInput | ErrorKind::Misuse => (Exit::USAGE, None),
+        ErrorKind::Timeout => (
+            Exit::NOT_IN_TIME,
+            Some("try again later, or wait longer with --timeout; `dflock stats` shows what is held"),
+        ),
+        ErrorKind::MaxLocks | ErrorKind::MaxWaiters | ErrorKind::LeaseExpired | ErrorKind::AlreadyEnqueued => {
+            (Exit::NOT_IN_TIME, None)
+        }
+        ErrorKind::Unavailable
+        | ErrorKind::Connect
+        | ErrorKind::Disconnected
+        | ErrorKind::Draining
+        | ErrorKind::NotLeader => (
+            Exit::SERVER_AWAY,
+            Some("see that the server runs and can be reached; `dflock config` shows where it is looked for"),
+        ),
+        ErrorKind::Auth => (
+            Exit::NOT_ALLOWED,
+            Some(
+                "give the servers' secret in a file: DFLOCKD_AUTH_TOKEN_FILE=/path, or auth_token_file in the settings",
+            ),
+        ),
+        ErrorKind::LeaseLost | ErrorKind::NotHeld => (Exit::LOST, None),
+        ErrorKind::Protocol
+        | ErrorKind::Refused
+        | ErrorKind::Unsupported
+        | ErrorKind::LimitMismatch
+        | ErrorKind::NotEnqueued => (Exit::REFUSED, None),
+        _ => (Exit::SOFTWARE, None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_has_an_exit_code_of_its_own_class() {
+        let refused = dflockd_client::parse_duration("1").unwrap_err();
+        let failure = Failure::from(refused.clone());
+        assert_eq!(failure.exit, Exit::USAGE);
+        assert!(failure.what.contains("duration \"1\""), "{}", failure.what);
+        assert_eq!(Failure::of_settings(&refused).exit, Exit::SETTINGS);
+    }
+}

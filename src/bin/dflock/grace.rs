@@ -1,0 +1,128 @@
+//! The times of a command that runs under a lease: how much earlier than its end the lease has to be given up, so that the command is
+//! stopped before it can be another holder's. Pure.
+
+use std::time::Duration;
+
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::output::human;
+
+/// The grace that a command has where nothing says otherwise, …
+const GRACE: Duration = Duration::from_secs(5);
+
+/// … but not more than this part of the TTL.
+const MOST_GRACE_PART: u32 = 4;
+
+/// What is left between KILL and the moment at which the server may grant the lease to another: this part of the TTL, …
+const MARGIN_PART: u32 = 20;
+
+/// … but not less than this.
+const LEAST_MARGIN: Duration = Duration::from_millis(100);
+
+/// When a command is stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Times {
+    pub(crate) ttl: Duration,
+    /// Between TERM and KILL.
+    pub(crate) grace: Duration,
+    /// Between KILL and the end of the lease at the server.
+    pub(crate) margin: Duration,
+}
+
+impl Times {
+    /// Checks that the times fit into a TTL. `margin`: where it was set by hand.
+    pub(crate) fn new(ttl: Duration, grace: Option<Duration>, margin: Option<Duration>) -> Result<Self, Failure> {
+        // Servers count whole seconds, and clients round up.
+        let ttl = Duration::from_secs(ttl.as_secs() + u64::from(ttl.subsec_nanos() > 0));
+        let times = Self {
+            ttl,
+            grace: grace.unwrap_or(GRACE.min(ttl / MOST_GRACE_PART)),
+            margin: margin.unwrap_or((ttl / MARGIN_PART).max(LEAST_MARGIN)),
+        };
+        match times.fits(ttl) {
+            true => Ok(times),
+            false => Err(times.too_long(ttl)),
+        }
+    }
+
+    /// How long before its end at the server the lease counts as lost.
+    pub(crate) fn loss_margin(&self) -> Duration {
+        self.grace.saturating_add(self.margin)
+    }
+
+    /// Which part of the TTL passes before a renewal: leaves the renewal as much time as passes before it.
+    pub(crate) fn renew_ratio(&self) -> f64 {
+        let lifetime = self.ttl.saturating_sub(self.loss_margin());
+        (lifetime.as_secs_f64() / self.ttl.as_secs_f64() / 2.0).clamp(0.01, 0.99)
+    }
+
+    /// Whether a lease of this TTL leaves room for them: clients give up a lease at most half of its TTL early.
+    pub(crate) fn fits(&self, ttl: Duration) -> bool {
+        self.loss_margin() <= ttl / 2
+    }
+
+    /// The refusal of a lease of this TTL.
+    pub(crate) fn too_long(&self, ttl: Duration) -> Failure {
+        let most = (ttl / 2).saturating_sub(self.margin);
+        // Enough for a margin that stays, and for one that grows with the TTL.
+        let least = self
+            .loss_margin()
+            .saturating_mul(2)
+            .max(self.grace.saturating_mul(20) / 9);
+        let least = Duration::from_secs(least.as_secs().saturating_add(1));
+        Failure::new(
+            Exit::USAGE,
+            format!(
+                "a grace of {} and a margin of {} are more than half of the TTL of {}: the command could not be stopped before the \
+                 lease is another's",
+                human(self.grace),
+                human(self.margin),
+                human(ttl),
+            ),
+        )
+        .remedy(format!(
+            "--grace {} at most for this TTL, or --ttl {} for this grace",
+            human(most),
+            human(least)
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn times(ttl_ms: u64, grace_ms: Option<u64>) -> Result<Times, Failure> {
+        Times::new(Duration::from_millis(ttl_ms), grace_ms.map(Duration::from_millis), None)
+    }
+
+    #[test]
+    fn the_default_fits_into_every_ttl() {
+        for secs in (1..200).chain([3600, 9_223_372_036]) {
+            let times = times(secs * 1000, None).unwrap();
+            assert!(times.loss_margin() <= times.ttl / 2, "{times:?}");
+            assert!(times.renew_ratio() > 0.0 && times.renew_ratio() < 1.0, "{times:?}");
+            // A renewal that fails can be made again before the lease is given up.
+            let renewal = times.ttl.mul_f64(times.renew_ratio());
+            assert!(renewal.mul_f64(1.9) < times.ttl - times.loss_margin(), "{times:?}");
+        }
+        assert_eq!(times(30_000, None).unwrap().grace, GRACE);
+        assert_eq!(times(1_500, None).unwrap().ttl, Duration::from_secs(2));
+    }
+
+    #[test]
+    fn a_grace_that_does_not_fit_is_refused_with_what_would() {
+        assert!(times(10_000, Some(4_500)).is_ok());
+        let refused = times(10_000, Some(4_501)).unwrap_err();
+        let said = format!("{refused:?}");
+        for part in ["4.5s", "500ms", "TTL of 10s", "--grace 4.5s", "--ttl 11s"] {
+            assert!(said.contains(part), "{part}: {said}");
+        }
+        assert!(times(11_000, Some(4_501)).is_ok());
+        let said = format!("{:?}", times(10_000, Some(100_000)).unwrap_err());
+        assert!(
+            said.contains("--ttl 223s") && times(223_000, Some(100_000)).is_ok(),
+            "{said}"
+        );
+    }
+}

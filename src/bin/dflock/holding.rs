@@ -1,0 +1,163 @@
+//! What is held: a lock, a slot of a semaphore, or several locks.
+
+use std::sync::Arc;
+
+use dflockd_client::tokio::time::Instant;
+use dflockd_client::{Client, Fence, Key, Lease, LockGuard, LostReason, MultiLockGuard, SemaphorePermit};
+use serde::Serialize;
+
+use crate::args::Hold;
+use crate::exit::Exit;
+use crate::failure::Failure;
+
+/// What was acquired.
+pub(crate) enum Held {
+    Lock(LockGuard),
+    Slot(SemaphorePermit),
+    Locks(MultiLockGuard),
+}
+
+/// What programs are told of it, in their environment or as JSON.
+#[derive(Debug, Serialize)]
+pub(crate) struct About {
+    /// The key, or the keys with commas between them.
+    pub(crate) key: String,
+    /// `lock` or `semaphore`.
+    pub(crate) kind: &'static str,
+    /// The fence, or those of the keys with commas between them; nothing unless all have one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) fence: Option<String>,
+    /// The server, or those of the keys with commas between them.
+    pub(crate) server: String,
+    /// For how long the server keeps it without a renewal.
+    pub(crate) ttl_s: u64,
+}
+
+impl Held {
+    /// Acquires what the flags say. The client has their times.
+    pub(crate) async fn acquire(client: &Client, hold: &Hold) -> Result<Self, Failure> {
+        if let [_, _, ..] = hold.keys[..] {
+            let locks = client.lock_all(&hold.keys)?;
+            return match hold.no_wait {
+                true => locks.try_acquire().await?.map(Self::Locks).ok_or_else(|| busy(hold)),
+                false => Ok(Self::Locks(locks.acquire().await?)),
+            };
+        }
+        let key = hold.names().concat();
+        match hold.limit {
+            Some(limit) => {
+                let semaphore = client.semaphore(&key, limit)?;
+                match hold.no_wait {
+                    true => semaphore.try_acquire().await?.map(Self::Slot).ok_or_else(|| busy(hold)),
+                    false => Ok(Self::Slot(semaphore.acquire().await?)),
+                }
+            }
+            None => {
+                let lock = client.lock(&key)?;
+                match hold.no_wait {
+                    true => lock.try_acquire().await?.map(Self::Lock).ok_or_else(|| busy(hold)),
+                    false => Ok(Self::Lock(lock.acquire().await?)),
+                }
+            }
+        }
+    }
+
+    fn leases(&self) -> Vec<&Lease> {
+        match self {
+            Self::Lock(guard) => vec![guard],
+            Self::Slot(permit) => vec![permit],
+            Self::Locks(guard) => guard.guards().iter().map(|guard| &**guard).collect(),
+        }
+    }
+
+    /// The lease that ends first: the moment at which it is reported lost if nothing more is heard from its server.
+    pub(crate) fn held_until(&self) -> Instant {
+        let ends = self.leases().into_iter().map(Lease::held_until);
+        ends.min().unwrap_or_else(Instant::now)
+    }
+
+    /// Whether all of it is held, as far as can be known here.
+    pub(crate) fn is_held(&self) -> bool {
+        self.leases().into_iter().all(Lease::is_held)
+    }
+
+    /// The shortest time for which a server keeps a part of it without a renewal.
+    pub(crate) fn ttl(&self) -> std::time::Duration {
+        let ttls = self.leases().into_iter().map(|lease| lease.ttl().as_duration());
+        ttls.min().unwrap_or_default()
+    }
+
+    /// Resolves with the key and the reason when the first part of it is lost.
+    pub(crate) async fn lost(&self) -> (Key, LostReason) {
+        match self {
+            Self::Lock(guard) => (guard.key().clone(), guard.lost().await),
+            Self::Slot(permit) => (permit.key().clone(), permit.lost().await),
+            Self::Locks(guard) => guard.lost().await,
+        }
+    }
+
+    /// Gives it back, and waits for the server to say so.
+    pub(crate) async fn release(self) -> Result<(), dflockd_client::Error> {
+        match self {
+            Self::Lock(guard) => guard.release().await,
+            Self::Slot(permit) => permit.release().await,
+            Self::Locks(guard) => guard.release().await,
+        }
+    }
+
+    /// What programs are told of it.
+    pub(crate) fn about(&self, client: &Client) -> Result<About, Failure> {
+        let leases = self.leases();
+        let health = client.health();
+        let mut servers: Vec<Arc<str>> = Vec::new();
+        for lease in &leases {
+            let shard = client.shard_of(lease.key().as_str())?;
+            let server = health.get(shard).map(|health| Arc::clone(&health.endpoint));
+            servers.extend(server.filter(|server| !servers.contains(server)));
+        }
+        let keys: Vec<&str> = leases.iter().map(|lease| lease.key().as_str()).collect();
+        let fences: Option<Vec<String>> = leases
+            .iter()
+            .map(|lease| lease.fence().map(|Fence(number)| number.to_string()))
+            .collect();
+        Ok(About {
+            key: keys.join(","),
+            kind: if matches!(self, Self::Slot(_)) {
+                "semaphore"
+            } else {
+                "lock"
+            },
+            fence: fences.map(|fences| fences.join(",")),
+            server: servers.join(","),
+            ttl_s: self.ttl().as_secs(),
+        })
+    }
+}
+
+impl Hold {
+    /// The keys.
+    pub(crate) fn names(&self) -> Vec<&str> {
+        self.key.iter().chain(&self.keys).map(String::as_str).collect()
+    }
+
+    /// What the flags say of settings.
+    pub(crate) fn settings(&self) -> Vec<(&'static str, String)> {
+        let times = [("acquire_timeout", self.timeout), ("lease_ttl", self.ttl)];
+        let said = times.into_iter().filter_map(|(name, time)| Some((name, time?)));
+        let mut said: Vec<(&str, String)> = said.map(|(name, time)| (name, setting(time))).collect();
+        if self.fence {
+            said.push(("fencing", "required".to_owned()));
+        }
+        said
+    }
+}
+
+/// A duration as settings have it.
+pub(crate) fn setting(duration: std::time::Duration) -> String {
+    format!("{}ns", duration.as_nanos())
+}
+
+fn busy(hold: &Hold) -> Failure {
+    Failure::new(Exit::NOT_IN_TIME, format!("{} is held", hold.names().join(",")))
+        .remedy("wait for it by leaving --try out, or try again later; `dflock stats` shows what is held")
+}

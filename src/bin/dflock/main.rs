@@ -1,0 +1,42 @@
+//! `dflock`: locks, semaphores, elections and signals of dflockd servers, for shells. `docs/command.md` describes it.
+
+mod args;
+mod commands;
+mod exit;
+mod failure;
+mod grace;
+mod holding;
+mod output;
+#[cfg(unix)]
+mod process;
+#[cfg(not(unix))]
+#[path = "process/absent.rs"]
+mod process;
+mod sources;
+mod tell;
+
+use clap::Parser;
+
+use self::args::Arguments;
+use self::exit::Exit;
+use self::failure::Failure;
+
+fn main() -> std::process::ExitCode {
+    // Processes of the command's own, which help `run` and `elect`.
+    if let Some(exit) = process::helper() {
+        return exit.into();
+    }
+    let exit = match Arguments::try_parse() {
+        Ok(arguments) => commands::run(arguments),
+        Err(refused) => {
+            drop(refused.print());
+            return if refused.use_stderr() {
+                Exit::USAGE
+            } else {
+                Exit::SUCCESS
+            }
+            .into();
+        }
+    };
+    exit.unwrap_or_else(|failure: Failure| failure.tell()).into()
+}

@@ -1,0 +1,195 @@
+//! The command as a process group.
+
+use std::ffi::OsString;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process_group, test_kill_process_group, wait};
+use rustix::termios::Termios;
+
+use super::watch::Watch;
+use super::{child, own_group, shell, terminal, this_program};
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::holding::About;
+use crate::tell;
+
+/// A command that was started.
+pub(super) struct Job {
+    /// The command, and the group that it leads.
+    leader: Pid,
+    ended: Option<Exit>,
+    watch: Watch,
+    /// The modes that the terminal had, where it was given to the group.
+    modes: Option<Termios>,
+}
+
+/// What became of children.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum News {
+    /// The command was stopped by this signal.
+    Stopped(i32),
+    /// Nothing that matters, or nothing at all.
+    Nothing,
+}
+
+impl Job {
+    /// Starts a command in a group of its own.
+    pub(super) fn start(command: &[OsString], about: &About) -> Result<Self, Failure> {
+        adopt_orphans();
+        let mut watch = Watch::start().map_err(|error| not_started(&error))?;
+        let takes_terminal = terminal::is_ours();
+        let modes = takes_terminal.then(terminal::modes).flatten();
+        let mut start: Command = this_program(child::NAME).map_err(|error| not_started(&error))?;
+        start
+            .arg(std::process::id().to_string())
+            .arg(if takes_terminal {
+                child::FOREGROUND
+            } else {
+                "background"
+            })
+            .args(command)
+            .env("DFLOCK_KEY", &about.key)
+            .env("DFLOCK_SERVER", &about.server)
+            .process_group(0);
+        match &about.fence {
+            Some(fence) => start.env("DFLOCK_FENCE", fence),
+            // That of a command around this one means another lease.
+            None => start.env_remove("DFLOCK_FENCE"),
+        };
+        let child = start.spawn().map_err(|error| not_started(&error))?;
+        let leader = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+        let leader = leader.ok_or_else(|| Failure::new(Exit::SOFTWARE, "a process has no number"))?;
+        watch.guard(leader);
+        Ok(Self {
+            leader,
+            ended: None,
+            watch,
+            modes,
+        })
+    }
+
+    pub(super) fn watch(&mut self) -> &mut Watch {
+        &mut self.watch
+    }
+
+    /// How the command ended, if it has.
+    pub(super) fn ended(&self) -> Option<Exit> {
+        self.ended
+    }
+
+    /// Whether any process of the group is left.
+    pub(super) fn is_alive(&self) -> bool {
+        self.ended.is_none() || test_kill_process_group(self.leader) != Err(Errno::SRCH)
+    }
+
+    /// Whether any process of the group is left that can still do something: not only those that have ended and that their parents do not bury.
+    pub(super) fn is_able(&self) -> bool {
+        self.is_alive() && living(self.leader)
+    }
+
+    /// Whether the group is in the foreground of the terminal.
+    pub(super) fn has_terminal(&self) -> bool {
+        terminal::foreground() == Some(self.leader)
+    }
+
+    /// Sends a signal to all processes of the group.
+    pub(super) fn signal(&self, signal: Signal) {
+        // There may be none any more, and some may belong to another user.
+        let _ = kill_process_group(self.leader, signal);
+    }
+
+    /// Takes note of children that have changed, and buries those that have ended: the command, and orphans.
+    pub(super) fn look(&mut self) -> News {
+        let mut news = News::Nothing;
+        let options = WaitOptions::NOHANG | WaitOptions::UNTRACED;
+        while let Ok(Some((process, status))) = wait(options) {
+            if process == self.leader {
+                match status.stopping_signal() {
+                    Some(signal) => news = News::Stopped(signal),
+                    None => self.ended = Some(exit_of(status)),
+                }
+            } else if self.watch.is(process) && !status.stopped() {
+                if let Err(error) = self.watch.restart() {
+                    tell::warn(&format!("nothing kills the command if dflock is killed: {error}"));
+                }
+            }
+        }
+        news
+    }
+
+    /// Gives the terminal to the group again, if it is this process's.
+    pub(super) fn give_terminal(&mut self) {
+        if terminal::is_ours() {
+            self.modes = self.modes.take().or_else(terminal::modes);
+            terminal::give_to(self.leader);
+        }
+    }
+
+    /// Takes the terminal back, if it is the group's.
+    fn take_terminal(&self) {
+        if self.has_terminal() {
+            own_group().into_iter().for_each(terminal::give_to);
+        }
+    }
+
+    /// Stops this process and its group, as the command was stopped, so that the shell sees a job that is stopped. Returns when the shell
+    /// continues it; at once if there is no shell that could.
+    pub(super) fn stop_with_it(&self) -> bool {
+        self.take_terminal();
+        shell::stop()
+    }
+
+    /// All is over: puts the terminal in order.
+    pub(super) fn close(mut self, was_killed: bool) {
+        self.take_terminal();
+        if let Some(modes) = self.modes.take().filter(|_| was_killed && terminal::is_ours()) {
+            terminal::restore(modes);
+        }
+        self.watch.dismiss();
+    }
+}
+
+/// Makes orphans of the group children of this process, so that their ends are known here.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn adopt_orphans() {
+    // As process 1 it has them anyway. Elsewhere the group is looked at now and then.
+    let _ = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+fn adopt_orphans() {}
+
+/// Whether a process of the group has not ended; true where the system does not tell.
+fn living(group: Pid) -> bool {
+    let Ok(processes) = std::fs::read_dir("/proc") else {
+        return true;
+    };
+    let mut is_told = false;
+    for process in processes.flatten() {
+        let Ok(stat) = std::fs::read_to_string(process.path().join("stat")) else {
+            continue;
+        };
+        // Behind the name in parentheses: the state, the parent and the group.
+        let mut fields = stat.rsplit_once(") ").map_or("", |(_, rest)| rest).split(' ');
+        let (state, of) = (fields.next(), fields.nth(1).and_then(|of| of.parse::<i32>().ok()));
+        is_told |= of.is_some();
+        if of == Some(group.as_raw_nonzero().get()) && !matches!(state, Some("Z" | "X")) {
+            return true;
+        }
+    }
+    !is_told
+}
+
+fn exit_of(status: WaitStatus) -> Exit {
+    match (status.exit_status(), status.terminating_signal()) {
+        (Some(code), _) => Exit::of_program(code),
+        (None, Some(signal)) => Exit::by_signal(signal),
+        (None, None) => Exit::SOFTWARE,
+    }
+}
+
+fn not_started(error: &std::io::Error) -> Failure {
+    Failure::new(Exit::SYSTEM, format!("no process can be started: {error}"))
+}

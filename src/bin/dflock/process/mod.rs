@@ -1,0 +1,50 @@
+//! A command in a process group of its own: what it is told, how it is stopped, and how its end is known.
+//!
+//!     dflock run ─┬─ dflock __watch        kills the group when `dflock run` is gone, or lets the time of the lease pass
+//!                 └─ dflock __child ─exec─► the command, leader of its group
+
+mod child;
+mod job;
+mod shell;
+mod signals;
+mod supervise;
+mod terminal;
+mod watch;
+
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use rustix::process::Pid;
+
+pub(crate) use self::signals::Signals;
+pub(crate) use self::supervise::{Ending, Policy, supervise};
+pub(crate) use self::terminal::stdin_may_be_read;
+use crate::exit::Exit;
+
+/// The helper that this process is, if it is one: runs it to its end.
+pub(crate) fn helper() -> Option<Exit> {
+    let mut arguments = std::env::args_os().skip(1);
+    let name = arguments.next()?;
+    match name.to_str()? {
+        child::NAME => Some(child::run(arguments)),
+        watch::NAME => Some(watch::run()),
+        _ => None,
+    }
+}
+
+/// The process group of this process; none where it is outside of this PID namespace.
+fn own_group() -> Option<Pid> {
+    Pid::from_raw(nix::unistd::getpgrp().as_raw())
+}
+
+/// This program, once more, as a helper.
+fn this_program(helper: &str) -> std::io::Result<Command> {
+    // As long as this process lives, its program is found there, even where its file was replaced.
+    let of_process = std::path::Path::new("/proc/self/exe");
+    let mut command = match of_process.exists() {
+        true => Command::new(of_process),
+        false => Command::new(std::env::current_exe()?),
+    };
+    command.arg0("dflock").arg(helper);
+    Ok(command)
+}

@@ -1,0 +1,218 @@
+//! The other subcommands, and where settings come from.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::Stdio;
+
+use serde_json::Value;
+
+use crate::tool::{Running, Witness, code, dflock, output, text};
+
+fn json(bytes: &[u8]) -> Value {
+    serde_json::from_slice(bytes).unwrap_or_else(|error| panic!("{error}: {:?}", text(bytes)))
+}
+
+/// A file that is there for one test.
+struct Settings(PathBuf);
+
+impl Settings {
+    fn new(name: &str, text: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("dflock-{name}-{}.toml", std::process::id()));
+        std::fs::write(&path, text).unwrap();
+        Self(path)
+    }
+
+    fn path(&self) -> &str {
+        self.0.to_str().unwrap()
+    }
+}
+
+impl Drop for Settings {
+    fn drop(&mut self) {
+        drop(std::fs::remove_file(&self.0));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lock_tells_what_it_holds_and_ends_with_standard_input() {
+    let server = Witness::new().server(0).await;
+    let address = server.local_addr().to_string();
+    let cases: [(&[&str], &str, &str); 3] = [
+        (&["key"], "key", "lock"),
+        (&["key", "--limit", "2"], "key", "semaphore"),
+        (&["--keys", "b,a"], "a,b", "lock"),
+    ];
+    for (arguments, key, kind) in cases {
+        let mut command = dflock();
+        command
+            .args(["lock", "--servers", &address, "--ttl", "7s", "--fence"])
+            .args(arguments);
+        let mut holder = Running::start(command.stdin(Stdio::piped()));
+        let told = json(holder.line().as_bytes());
+        assert_eq!((&told["key"], &told["kind"]), (&Value::from(key), &Value::from(kind)));
+        assert_eq!(
+            (&told["server"], &told["ttl_s"]),
+            (&Value::from(&*address), &Value::from(7))
+        );
+        let fences = told["fence"]
+            .as_str()
+            .unwrap()
+            .split(',')
+            .map(|fence| fence.parse::<u64>().unwrap());
+        assert_eq!(fences.count(), key.split(',').count());
+        drop(holder.child.stdin.take());
+        assert_eq!(holder.code(), 0);
+        assert_eq!(holder.rest(), "");
+    }
+    assert!(server.stats().locks.is_empty());
+    assert_eq!(
+        code(&output(&["lock", "key", "--servers", &address])),
+        0,
+        "standard input has ended already"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn signals_are_told_as_text_and_as_json() {
+    let server = Witness::new()
+        .describe()
+        .port(0)
+        .release("1.16")
+        .unwrap()
+        .start()
+        .await
+        .unwrap();
+    let address = server.local_addr().to_string();
+    let listen = |more: &[&str]| {
+        let mut command = dflock();
+        command
+            .args(["listen", "orders.*", "--servers", &address, "--count", "2"])
+            .args(more);
+        Running::start(&mut command)
+    };
+    let (mut plain, mut structured) = (listen(&[]), listen(&["--json"]));
+    crate::support::until("both listen", || {
+        server
+            .stats()
+            .signal_channels
+            .iter()
+            .map(|channel| channel.listeners)
+            .sum::<u64>()
+            == 2
+    })
+    .await;
+    let emitted = output(&["emit", "orders.42", "paid in full", "--servers", &address]);
+    assert_eq!((code(&emitted), text(&emitted.stdout).as_str()), (0, "2\n"));
+    let mut from_stdin = dflock();
+    from_stdin.args(["emit", "orders.43", "-", "--json", "--servers", &address]);
+    let mut from_stdin = Running::start(from_stdin.stdin(Stdio::piped()));
+    from_stdin.child.stdin.take().unwrap().write_all(b"sent\n").unwrap();
+    assert_eq!(json(from_stdin.line().as_bytes()), serde_json::json!({"delivered": 2}));
+    assert_eq!(plain.line(), "orders.42 paid in full");
+    assert_eq!(plain.line(), "orders.43 sent");
+    assert_eq!(plain.code(), 0);
+    let event = serde_json::json!({"event": "signal", "channel": "orders.42", "payload": "paid in full"});
+    assert_eq!(json(structured.line().as_bytes()), event);
+    assert_eq!(json(structured.line().as_bytes())["channel"], "orders.43");
+    assert_eq!(structured.code(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn stats_tell_what_servers_hold() {
+    let server = Witness::new().server(0).await;
+    let address = server.local_addr().to_string();
+    let mut holder = Running::start(dflock().args(["lock", "orders/42", "--ignore-stdin", "--servers", &address]));
+    holder.line();
+    let table = text(&output(&["stats", "--servers", &address]).stdout);
+    let row = table.lines().find(|line| line.contains("orders/42")).unwrap();
+    assert_eq!(
+        row.split_whitespace().take(4).collect::<Vec<_>>(),
+        ["lock", "orders/42", "1/1", "0"]
+    );
+    let told = json(&output(&["stats", "--json", "--servers", &address]).stdout);
+    assert_eq!(told["shards"][0]["server"], *address);
+    assert_eq!(told["shards"][0]["stats"]["locks"][0]["key"], "orders/42");
+}
+
+#[test]
+fn flags_count_before_the_environment_and_that_before_a_file() {
+    let file = Settings::new(
+        "layers",
+        "servers = ['a.example', 'b.example']\nkeepalive = '4s'\nlease_ttl = '20s'\nauth_token = 'sesame-file'\n",
+    );
+    let shown = |arguments: &[&str]| {
+        dflock()
+            .args(["config", "--config", file.path()])
+            .args(arguments)
+            .env("DFLOCKD_CLIENT_LEASE_TTL", "30s")
+            .env("DFLOCKD_CLIENT_REPLY_TIMEOUT", "5s")
+            .output()
+            .unwrap()
+    };
+    let table = text(&shown(&["--set", "reply_timeout=6s"]).stdout);
+    let row = |name: &str| {
+        let line = table.lines().find(|line| line.split_whitespace().next() == Some(name));
+        line.unwrap_or_else(|| panic!("no {name} in {table}"))
+            .split_whitespace()
+            .skip(1)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(row("servers"), ["a.example:6388,b.example:6388", file.path()]);
+    assert_eq!(row("keepalive"), ["4s", file.path()]);
+    assert_eq!(row("lease_ttl"), ["30s", "DFLOCKD_CLIENT_LEASE_TTL"]);
+    assert_eq!(row("reply_timeout"), ["6s", "--set"]);
+    assert_eq!(row("connect_timeout"), ["10s", "default"]);
+    assert_eq!(row("auth_token"), ["…", file.path()]);
+    assert!(!table.contains("sesame"));
+    let told = json(&shown(&["--json", "--servers", "c.example"]).stdout);
+    assert_eq!(told["file"], *file.path());
+    let settings = told["settings"].as_array().unwrap();
+    let servers = settings.iter().find(|setting| setting["name"] == "servers").unwrap();
+    let expected =
+        serde_json::json!({"name": "servers", "value": "c.example:6388", "source": "flag", "where": "--servers"});
+    assert_eq!(*servers, expected);
+}
+
+#[test]
+fn secrets_are_never_told() {
+    let file = Settings::new("secret", "auth_token = \"sesame\"\nlease_ttl = 3\n");
+    let broken = Settings::new("broken", "lease_ttl = '3s'\nauth_token = \"sesame\n");
+    for arguments in [
+        vec!["config", "--config", file.path()],
+        vec!["config", "--config", broken.path()],
+        vec!["config", "--url", "dflockd://sesame@a:b"],
+        vec!["config", "--set", "auth_token=sesame"],
+        vec!["config", "--url", "dflockd://sesame@a.example/?lease_ttl=1"],
+    ] {
+        let refused = output(&arguments);
+        assert!(matches!(code(&refused), 64 | 78), "{refused:?}");
+        assert!(
+            !format!("{}{}", text(&refused.stdout), text(&refused.stderr)).contains("sesame"),
+            "{refused:?}"
+        );
+    }
+    assert!(text(&output(&["config", "--config", broken.path()]).stderr).contains("line 2"));
+    let shown = dflock()
+        .args(["config"])
+        .env("DFLOCKD_AUTH_TOKEN", "sesame")
+        .output()
+        .unwrap();
+    assert!(code(&shown) == 0 && !text(&shown.stdout).contains("sesame"));
+    assert_eq!(code(&output(&["config", "--config", "/no/such/file"])), 78);
+}
+
+#[test]
+fn shells_get_completions_and_manual_pages() {
+    for shell in ["bash", "zsh", "fish"] {
+        let script = text(&output(&["completions", shell]).stdout);
+        assert!(script.contains("dflock") && script.contains("completions"), "{shell}");
+    }
+    assert!(text(&output(&["man"]).stdout).contains(".TH dflock 1"));
+    let folder = std::env::temp_dir().join(format!("dflock-man-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    assert_eq!(code(&output(&["man", "--folder", folder.to_str().unwrap()])), 0);
+    for page in ["dflock.1", "dflock-run.1", "dflock-lock.1"] {
+        assert!(folder.join(page).exists(), "{page}");
+    }
+    std::fs::remove_dir_all(folder).unwrap();
+}

@@ -1,0 +1,153 @@
+//! Exit codes, what the command is told, and what it leaves behind.
+
+use dflockd_client::Client;
+use rustix::process::Signal;
+
+use crate::support::process::free_port;
+use crate::support::until_now;
+use crate::tool::{Group, Running, Witness, around, code, dflock, output, text};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn exit_codes_are_those_of_the_table() {
+    let server = Witness::new().server(0).await;
+    let address = server.local_addr().to_string();
+    let client = Client::builder().servers([&address]).connect().await.unwrap();
+    let _held = client.lock("held").unwrap().acquire().await.unwrap();
+    let secret = Witness::new()
+        .describe()
+        .port(0)
+        .auth_token("sesame")
+        .unwrap()
+        .start()
+        .await
+        .unwrap();
+    let closed = secret.local_addr().to_string();
+    let old = Witness::new()
+        .describe()
+        .port(0)
+        .release("1.16")
+        .unwrap()
+        .start()
+        .await
+        .unwrap();
+    let old = old.local_addr().to_string();
+    let nowhere = format!("127.0.0.1:{}", free_port());
+    let run = ["run", "key", "--timeout", "300ms"];
+    let cases: Vec<(i32, &str, Vec<&str>)> = vec![
+        (0, &address, vec!["--", "true"]),
+        (1, &address, vec!["--", "false"]),
+        (77, &address, vec!["--", "sh", "-c", "exit 77"]),
+        (137, &address, vec!["--", "sh", "-c", "kill -KILL $$"]),
+        (143, &address, vec!["--", "sh", "-c", "kill -TERM $$"]),
+        (127, &address, vec!["--", "no-such-program"]),
+        (126, &address, vec!["--", "/etc/passwd"]),
+        (64, &address, vec![]),
+        (64, &address, vec!["--grace", "20s", "--", "true"]),
+        (64, &address, vec!["--ttl", "10", "--", "true"]),
+        (64, &address, vec!["--set", "lease=10s", "--", "true"]),
+        (64, "127.0.0.1:port", vec!["--", "true"]),
+        (69, &nowhere, vec!["--", "true"]),
+        (77, &closed, vec!["--", "true"]),
+        (76, &old, vec!["--fence", "--", "true"]),
+    ];
+    for (expected, server, arguments) in cases {
+        let ended = output(&[&run[..], &["--servers", server], &arguments[..]].concat());
+        assert_eq!(code(&ended), expected, "{arguments:?} at {server}: {ended:?}");
+        let is_own = !matches!(expected, 0 | 1 | 137 | 143) && arguments != ["--", "sh", "-c", "exit 77"];
+        assert_eq!(!ended.stderr.is_empty(), is_own, "{ended:?}");
+    }
+    for arguments in [vec!["--try"], vec!["--timeout", "200ms"]] {
+        let whole = [&["run", "held", "--servers", &address][..], &arguments, &["--", "true"]].concat();
+        assert_eq!(code(&output(&whole)), 75);
+    }
+    let settings = dflock()
+        .args(["run", "key", "--", "true"])
+        .env("DFLOCKD_CLIENT_LEASE_TTL", "3")
+        .output()
+        .unwrap();
+    assert_eq!(code(&settings), 78, "{settings:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_command_is_told_what_it_holds() {
+    let server = Witness::new().server(0).await;
+    let address = server.local_addr().to_string();
+    let told = |arguments: &[&str]| {
+        let script = "echo \"$DFLOCK_KEY|$DFLOCK_SERVER|${DFLOCK_FENCE-none}\"";
+        let whole = [&["run", "--servers", &address], arguments, &["--", "sh", "-c", script]].concat();
+        let ended = dflock().args(whole).env("DFLOCK_FENCE", "7").output().unwrap();
+        text(&ended.stdout).trim().to_owned()
+    };
+    assert_eq!(told(&["k"]), format!("k|{address}|none"));
+    assert_eq!(told(&["k", "--limit", "3"]), format!("k|{address}|none"));
+    assert_eq!(told(&["--keys", "b,a"]), format!("a,b|{address}|none"));
+    let fence = |line: &str| line.rsplit('|').next().unwrap().parse::<u64>().unwrap();
+    let (first, second) = (told(&["k", "--fence"]), told(&["k", "--fence"]));
+    assert!(fence(&first) < fence(&second), "{first} {second}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_command_leaves_behind_ends_before_the_lease_is_given_back() {
+    let witness = Witness::new();
+    witness.releases_count();
+    let server = witness.server(0).await;
+    let address = server.local_addr().to_string();
+    let mut holder = Running::start(
+        dflock()
+            .args(["run", "key", "--servers", &address, "--grace", "200ms"])
+            .args([
+                "--",
+                "sh",
+                "-c",
+                r#"echo $$; sh -c 'trap "" TERM; while :; do sleep 1; done' & exit 3"#,
+            ]),
+    );
+    let group = Group::read(&holder.line());
+    witness.watch("key", group);
+    assert_eq!(holder.code(), 3);
+    assert!(group.alive().is_empty());
+    witness.assert_no_fault();
+    assert!(server.stats().locks.is_empty());
+}
+
+/// As the first process of a container it buries orphans, passes TERM on, and takes everything with it.
+#[test]
+fn as_process_1_it_buries_orphans_and_forwards_signals() {
+    let namespace = ["--pid", "--fork", "--mount-proc", "--kill-child"];
+    let may = around("unshare").args(namespace).arg("true").output();
+    if !may.as_ref().is_ok_and(|may| may.status.success()) {
+        println!("skipped: no PID namespace may be made here: {may:?}");
+        return;
+    }
+    let mut server = Running::start(dflock().args(["serve", "--port", "0"]));
+    let address = server.line().strip_prefix("listening on ").unwrap().to_owned();
+    let script = r#"
+        trap "echo got TERM; exit 5" TERM
+        [ "$PPID" = 1 ] && echo first
+        for i in 1 2 3; do (setsid sh -c 'sleep 0.05' &); done
+        sleep 0.3
+        n=0
+        while cat /proc/[0-9]*/stat 2> /dev/null | grep -q ') Z ' && [ $n -lt 500 ]; do n=$((n + 1)); sleep 0.02; done
+        echo "zombies: $(cat /proc/[0-9]*/stat 2> /dev/null | grep -c ') Z ')"
+        while :; do sleep 0.01; done
+    "#;
+    let mut holder = Running::start(
+        around("unshare")
+            .args(namespace)
+            .arg(env!("CARGO_BIN_EXE_dflock"))
+            .args(["run", "key", "--servers", &address, "--", "sh", "-c", script]),
+    );
+    assert_eq!(holder.line(), "first");
+    assert_eq!(holder.line(), "zombies: 0");
+    // What is process 1 inside is the child of `unshare` here.
+    let unshare = holder.child.id();
+    let children = std::fs::read_to_string(format!("/proc/{unshare}/task/{unshare}/children")).unwrap();
+    let inner = rustix::process::Pid::from_raw(children.trim().parse().unwrap()).unwrap();
+    rustix::process::kill_process(inner, Signal::TERM).unwrap();
+    assert_eq!(holder.line(), "got TERM");
+    assert_eq!(holder.code(), 5);
+    until_now("the lease is given back", || {
+        let tried = output(&["run", "key", "--servers", &address, "--try", "--", "true"]);
+        code(&tried) == 0
+    });
+}

@@ -1,0 +1,238 @@
+//! The lease is lost: no process of the command is alive when the key is granted to the next.
+
+use std::time::Duration;
+
+use dflockd_client::Client;
+use rustix::process::Signal;
+
+use crate::support::process::free_port;
+use crate::support::proxy::Proxy;
+use crate::support::{until, until_now};
+use crate::tool::{Group, Running, Witness, dflock};
+
+/// Rounds of each disturbance, so many of them at the same time.
+const ROUNDS: usize = 50;
+const AT_ONCE: usize = 10;
+
+/// Takes no notice of TERM, and neither do its descendants, of which one is an orphan.
+const STUBBORN: &str =
+    r#"trap "" TERM; (sh -c 'trap "" TERM; while :; do sleep 1; done' &); echo $$; while :; do sleep 1; done"#;
+
+/// A margin that leaves the rest of the machine some time, and a grace that is longer, so that it must have been counted in.
+const TIMES: [&str; 6] = ["--ttl", "3s", "--grace", "900ms", "--set", "loss_margin=600ms"];
+
+fn run(server: &str, key: &str, script: &str) -> Running {
+    let mut command = dflock();
+    command
+        .args(["run", key, "--servers", server])
+        .args(TIMES)
+        .args(["--", "sh", "-c", script]);
+    Running::start(&mut command)
+}
+
+async fn client(server: &str) -> Client {
+    Client::builder().servers([server]).connect().await.unwrap()
+}
+
+/// Has the key granted to another client, however long that takes.
+async fn next_holder(client: &Client, key: &str) {
+    let lock = client.lock(key).unwrap().acquire_timeout(Duration::from_secs(60));
+    lock.acquire().await.unwrap().release().await.unwrap();
+}
+
+async fn rounds<F: Future<Output = ()>>(round: impl Fn(String) -> F) {
+    for first in (0..ROUNDS).step_by(AT_ONCE) {
+        let rounds = (first..first + AT_ONCE).map(|number| round(format!("key-{number}")));
+        let mut rounds: Vec<_> = rounds.map(Box::pin).collect();
+        std::future::poll_fn(|cx| {
+            rounds.retain_mut(|round| round.as_mut().poll(cx).is_pending());
+            match rounds.is_empty() {
+                true => std::task::Poll::Ready(()),
+                false => std::task::Poll::Pending,
+            }
+        })
+        .await;
+    }
+}
+
+/// Waits for the end of a process without blocking the others.
+async fn code(running: &mut Running) -> i32 {
+    let mut code = None;
+    until("the command ends", || {
+        code = running.child.try_wait().unwrap();
+        code.is_some()
+    })
+    .await;
+    code.unwrap().code().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_black_hole_ends_the_command_before_the_next_grant() {
+    let witness = Witness::new();
+    let server = witness.server(0).await;
+    let address = server.local_addr().to_string();
+    let others = client(&address).await;
+    rounds(async |key| {
+        let proxy = Proxy::start(&address).await;
+        let mut holder = run(&proxy.address, &key, STUBBORN);
+        witness.watch(&key, Group::read(&holder.line()));
+        proxy.change(|weather| {
+            weather.stall_up = true;
+            weather.stall_down = true;
+            weather.stall_ends = true;
+        });
+        next_holder(&others, &key).await;
+        assert_eq!(code(&mut holder).await, 79);
+        let said = holder.errors();
+        assert!(
+            said.contains("was lost, and the command was stopped: it could not be renewed in time"),
+            "{said}"
+        );
+        assert_eq!(witness.grants(&key), 2);
+    })
+    .await;
+    witness.assert_no_fault();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dflock_that_is_stopped_does_not_let_the_command_outlive_the_lease() {
+    let witness = Witness::new();
+    // It keeps the lease for its TTL, as one does that does not see that its client is stopped.
+    let server = witness.server(0).await;
+    let address = server.local_addr().to_string();
+    let others = client(&address).await;
+    rounds(async |key| {
+        let mut holder = run(&address, &key, STUBBORN);
+        witness.watch(&key, Group::read(&holder.line()));
+        holder.signal(Signal::STOP);
+        next_holder(&others, &key).await;
+        holder.signal(Signal::CONT);
+        assert_eq!(code(&mut holder).await, 79);
+    })
+    .await;
+    witness.assert_no_fault();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_is_replaced_finds_the_commands_of_the_last_one_dead() {
+    for _ in 0..ROUNDS / AT_ONCE {
+        let port = free_port();
+        let address = format!("127.0.0.1:{port}");
+        let witness = Witness::new();
+        let server = witness.server(port).await;
+        let mut holders = Vec::new();
+        for number in 0..AT_ONCE {
+            let key = format!("key-{number}");
+            let mut holder = run(&address, &key, STUBBORN);
+            witness.watch(&key, Group::read(&holder.line()));
+            holders.push((key, holder));
+        }
+        server.kill().await;
+        for (_, holder) in &mut holders {
+            assert_eq!(code(holder).await, 79);
+            assert!(holder.errors().contains("the connection that owned it was lost"));
+        }
+        let _server = witness.server(port).await;
+        let others = client(&address).await;
+        for (key, _) in &holders {
+            next_holder(&others, key).await;
+        }
+        witness.assert_no_fault();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_is_stopped_ends_the_command_in_time() {
+    let mut server = Running::start(dflock().args(["serve", "--port", "0"]));
+    let address = server.line().strip_prefix("listening on ").unwrap().to_owned();
+    let mut holders: Vec<(String, Running, Group)> = (0..AT_ONCE)
+        .map(|number| {
+            let key = format!("key-{number}");
+            let mut holder = run(&address, &key, STUBBORN);
+            let group = Group::read(&holder.line());
+            (key, holder, group)
+        })
+        .collect();
+    let others = client(&address).await;
+    server.signal(Signal::STOP);
+    for (_, holder, group) in &mut holders {
+        assert_eq!(code(holder).await, 79);
+        assert!(group.alive().is_empty());
+    }
+    server.signal(Signal::CONT);
+    for (key, _, _) in &holders {
+        next_holder(&others, key).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn term_comes_first_and_the_command_may_use_its_grace() {
+    let server = Witness::new().server(0).await;
+    let proxy = Proxy::start(&server.local_addr().to_string()).await;
+    let mut holder = run(
+        &proxy.address,
+        "key",
+        r#"trap "echo tidy; exit 0" TERM; echo $$; while :; do sleep 0.01; done"#,
+    );
+    holder.line();
+    proxy.change(|weather| weather.stall_up = true);
+    assert_eq!(holder.line(), "tidy");
+    assert_eq!(holder.code(), 79);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_loss_that_is_ignored_is_only_told() {
+    let server = Witness::new().server(0).await;
+    let proxy = Proxy::start(&server.local_addr().to_string()).await;
+    let mut command = dflock();
+    command
+        .args(["run", "key", "--servers", &proxy.address, "--on-loss", "ignore"])
+        .args(["--", "sh", "-c", "echo $$; read line < \"$FIFO\"; exit 4"]);
+    let fifo = std::env::temp_dir().join(format!("dflock-fifo-{}", std::process::id()));
+    drop(std::fs::remove_file(&fifo));
+    assert!(
+        std::process::Command::new("mkfifo")
+            .arg(&fifo)
+            .status()
+            .unwrap()
+            .success()
+    );
+    let mut holder = Running::start(command.env("FIFO", &fifo));
+    holder.line();
+    proxy.change(|weather| weather.refuse = true);
+    proxy.cut();
+    std::fs::write(&fifo, "go on\n").unwrap();
+    assert_eq!(holder.code(), 4);
+    std::fs::remove_file(fifo).unwrap();
+}
+
+#[test]
+fn a_dflock_that_is_killed_takes_the_command_with_it() {
+    let mut server = Running::start(dflock().args(["serve", "--port", "0"]));
+    let address = server.line().strip_prefix("listening on ").unwrap().to_owned();
+    for _ in 0..20 {
+        let mut holder = run(&address, "key", STUBBORN);
+        let group = Group::read(&holder.line());
+        holder.signal(Signal::KILL);
+        until_now("no process of the command is left", || group.alive().is_empty());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_was_elected_runs_again_after_a_loss() {
+    let server = Witness::new().server(0).await;
+    let proxy = Proxy::start(&server.local_addr().to_string()).await;
+    let mut command = dflock();
+    command
+        .args(["elect", "leader", "--servers", &proxy.address])
+        .args(TIMES)
+        .args(["--", "sh", "-c", "echo $$; while :; do sleep 1; done"]);
+    let mut candidate = Running::start(&mut command);
+    let first = Group::read(&candidate.line());
+    proxy.cut();
+    let second = Group::read(&candidate.line());
+    assert!(first.alive().is_empty());
+    second.signal(Signal::TERM);
+    assert_eq!(candidate.code(), 143);
+    assert!(candidate.errors().contains("this campaigns again"));
+}

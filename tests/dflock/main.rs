@@ -1,0 +1,19 @@
+//! The command `dflock`, as real processes against the embedded server.
+#![cfg(unix)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    missing_docs,
+    unreachable_pub
+)]
+
+mod commands;
+mod ends;
+mod loss;
+mod signals;
+mod snapshots;
+#[path = "../support/mod.rs"]
+mod support;
+mod terminal;
+mod tool;

@@ -1,0 +1,255 @@
+//! With a real terminal: Ctrl-C, Ctrl-Z and a shell.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Write};
+use std::process::{Child, Stdio};
+use std::sync::{Arc, Mutex};
+
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+
+use crate::support::until_now;
+use crate::tool::{Group, Running, around, code, dflock, output};
+
+/// A program in a session of its own, whose terminal this is.
+struct Terminal {
+    keys: File,
+    seen: Arc<Mutex<String>>,
+    child: Child,
+}
+
+impl Terminal {
+    fn start(program: &str, arguments: &[&str], address: &str) -> Self {
+        let end = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
+        grantpt(&end).unwrap();
+        unlockpt(&end).unwrap();
+        let name = ptsname(&end, Vec::new()).unwrap();
+        let open = || {
+            OpenOptions::new()
+                .read(true)
+                .write(true)
+                .open(name.to_str().unwrap())
+                .unwrap()
+        };
+        let child = around("setsid")
+            .args(["--ctty", "--wait", program])
+            .args(arguments)
+            .env("DFLOCKD_SERVERS", address)
+            .env("PS1", "$ ")
+            .stdin(Stdio::from(open()))
+            .stdout(Stdio::from(open()))
+            .stderr(Stdio::from(open()))
+            .spawn()
+            .unwrap();
+        let keys = File::from(end);
+        let mut screen = keys.try_clone().unwrap();
+        let seen = Arc::new(Mutex::new(String::new()));
+        let told = Arc::clone(&seen);
+        std::thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Ok(count @ 1..) = screen.read(&mut buffer) {
+                told.lock()
+                    .unwrap()
+                    .push_str(&String::from_utf8_lossy(&buffer[..count]));
+            }
+        });
+        Self { keys, seen, child }
+    }
+
+    fn press(&mut self, keys: &str) {
+        self.keys.write_all(keys.as_bytes()).unwrap();
+    }
+
+    /// Waits until this was shown, and forgets all up to there.
+    fn shown(&self, text: &str) -> String {
+        let mut before = None;
+        until_now(&format!("{text:?} is shown"), || {
+            let mut seen = self.seen.lock().unwrap();
+            if let Some(at) = seen.find(text) {
+                let rest = seen.split_off(at + text.len());
+                before = Some(std::mem::replace(&mut *seen, rest));
+            }
+            before.is_some()
+        });
+        before.unwrap()
+    }
+
+    fn code(&mut self) -> i32 {
+        self.child.wait().unwrap().code().unwrap()
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+        if std::thread::panicking() {
+            eprintln!("last on the screen: {:?}", self.seen.lock().unwrap());
+        }
+    }
+}
+
+const CTRL_C: &str = "\x03";
+const CTRL_Z: &str = "\x1a";
+const CTRL_D: &str = "\x04";
+
+fn server() -> (Running, String) {
+    let mut server = Running::start(dflock().args(["serve", "--port", "0"]));
+    let address = server.line().strip_prefix("listening on ").unwrap().to_owned();
+    (server, address)
+}
+
+/// The command line of this program, for a shell.
+fn program() -> &'static str {
+    env!("CARGO_BIN_EXE_dflock")
+}
+
+#[test]
+fn ctrl_c_is_the_commands_and_so_is_a_second_one() {
+    let (_server, address) = server();
+    let script = r#"n=0; trap 'n=$((n + 1)); echo "seen $n"; [ $n = 2 ] && exit 9' INT; echo ready; while :; do sleep 0.01; done"#;
+    let mut terminal = Terminal::start(program(), &["run", "key", "--", "bash", "-c", script], &address);
+    terminal.shown("ready\r\n");
+    terminal.press(CTRL_C);
+    terminal.shown("seen 1\r\n");
+    terminal.press(CTRL_C);
+    terminal.shown("seen 2\r\n");
+    assert_eq!(terminal.code(), 9);
+}
+
+#[test]
+fn ctrl_c_ends_a_command_that_does_not_mind_it() {
+    let (_server, address) = server();
+    // Not `sleep`: dash loses a signal that comes between its vfork and the program.
+    let mut terminal = Terminal::start(
+        program(),
+        &["run", "key", "--", "sh", "-c", "echo ready; read line"],
+        &address,
+    );
+    terminal.shown("ready\r\n");
+    terminal.press(CTRL_C);
+    assert_eq!(terminal.code(), 130);
+    assert_eq!(
+        code(&output(&["run", "key", "--servers", &address, "--try", "--", "true"])),
+        0
+    );
+}
+
+#[test]
+fn the_command_reads_from_the_terminal_and_lock_ends_with_it() {
+    let (_server, address) = server();
+    let mut terminal = Terminal::start(
+        program(),
+        &[
+            "run",
+            "key",
+            "--",
+            "sh",
+            "-c",
+            r#"echo ready; read line; echo "read $line"; exit 2"#,
+        ],
+        &address,
+    );
+    terminal.shown("ready\r\n");
+    terminal.press("words\n");
+    terminal.shown("read words\r\n");
+    assert_eq!(terminal.code(), 2);
+    let mut terminal = Terminal::start(program(), &["lock", "key"], &address);
+    terminal.shown("\"key\":\"key\"");
+    terminal.press(CTRL_D);
+    assert_eq!(terminal.code(), 0);
+}
+
+#[test]
+fn a_shell_stops_and_continues_it_as_any_job() {
+    let (_server, address) = server();
+    let mut shell = Terminal::start("bash", &["--norc", "--noediting", "-i"], &address);
+    shell.shown("$ ");
+    let script = r#"echo "group $$"; while read line; do echo "read $line"; done; exit 4"#;
+    shell.press(&format!("{} run key --ttl 20s -- sh -c '{script}'\n", program()));
+    shell.shown("\ngroup ");
+    let group = Group::read(shell.shown("\r\n").trim());
+    shell.press(CTRL_Z);
+    shell.shown("Stopped");
+    shell.shown("$ ");
+    assert!(
+        group.alive().iter().all(|(_, state)| *state == 'T'),
+        "{:?}",
+        group.alive()
+    );
+    // In the background it runs, and is stopped as soon as it reads.
+    shell.press("bg\n");
+    shell.shown("&\r\n");
+    until_now("the shell sees that it is stopped", || {
+        shell.press("jobs; echo all\n");
+        shell.shown("jobs; echo all\r\n");
+        shell.shown("all\r\n").contains("Stopped")
+    });
+    shell.press("fg\n");
+    shell.shown("run key");
+    shell.press("words\n");
+    shell.shown("read words\r\n");
+    shell.press(CTRL_D);
+    shell.shown("$ ");
+    shell.press("echo \"code $?\"\n");
+    shell.shown("code 4");
+    shell.press("exit\n");
+    shell.code();
+}
+
+/// The inner one stops itself, as it does for a shell.
+#[test]
+fn one_within_another_is_a_job_like_any() {
+    let (_server, address) = server();
+    let mut shell = Terminal::start("bash", &["--norc", "--noediting", "-i"], &address);
+    shell.shown("$ ");
+    let program = program();
+    shell.press(&format!(
+        "{program} run a -- {program} run b -- sh -c 'echo \"group $$\"; read line; echo \"read $line\"; exit 4'\n"
+    ));
+    shell.shown("\ngroup ");
+    shell.shown("\r\n");
+    for _ in 0..3 {
+        shell.press(CTRL_Z);
+        shell.shown("Stopped");
+        shell.shown("$ ");
+        shell.press("fg\n");
+        shell.shown("exit 4'\r\n");
+    }
+    shell.press("words\n");
+    shell.shown("read words\r\n");
+    shell.shown("$ ");
+    shell.press("echo \"code $?\"\n");
+    shell.shown("code 4");
+}
+
+#[test]
+fn what_was_stopped_for_too_long_is_not_continued() {
+    let (_server, address) = server();
+    let mut shell = Terminal::start("bash", &["--norc", "--noediting", "-i"], &address);
+    shell.shown("$ ");
+    shell.press(&format!(
+        "{} run key --ttl 2s -- sh -c 'echo \"group $$\"; read line; echo on'\n",
+        program()
+    ));
+    shell.shown("\ngroup ");
+    let group = Group::read(shell.shown("\r\n").trim());
+    shell.press(CTRL_Z);
+    shell.shown("Stopped");
+    until_now("it is another's", || {
+        code(&output(&[
+            "run",
+            "key",
+            "--servers",
+            &address,
+            "--timeout",
+            "10s",
+            "--",
+            "true",
+        ])) == 0
+    });
+    assert!(group.alive().is_empty(), "{:?}", group.alive());
+    shell.press("fg\n");
+    shell.shown("was lost, and the command was stopped");
+    shell.press("echo \"code $?\"\n");
+    shell.shown("code 79");
+}

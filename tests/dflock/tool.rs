@@ -1,0 +1,205 @@
+//! Running `dflock`, and looking at its processes.
+
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use dflockd_client::server::{Event, EventKind, Server, ServerBuilder};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+
+/// The command, without settings of this process's.
+pub fn dflock() -> Command {
+    clean(Command::new(env!("CARGO_BIN_EXE_dflock")))
+}
+
+/// The same for a program around it.
+pub fn around(program: &str) -> Command {
+    clean(Command::new(program))
+}
+
+fn clean(mut command: Command) -> Command {
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("DFLOCK") {
+            command.env_remove(name);
+        }
+    }
+    command
+        .env("HOME", "/nonexistent")
+        .env_remove("XDG_CONFIG_HOME")
+        .env("NO_COLOR", "1")
+        .stdin(Stdio::null());
+    command
+}
+
+/// Runs it to its end.
+pub fn output(arguments: &[&str]) -> Output {
+    dflock().args(arguments).output().unwrap()
+}
+
+pub fn code(output: &Output) -> i32 {
+    output.status.code().unwrap_or_else(|| panic!("no code: {output:?}"))
+}
+
+pub fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+/// One that runs. It is killed when it is dropped, and its output is read line by line.
+pub struct Running {
+    pub child: Child,
+    out: BufReader<ChildStdout>,
+}
+
+impl Running {
+    pub fn start(command: &mut Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let out = BufReader::new(child.stdout.take().unwrap());
+        Self { child, out }
+    }
+
+    pub fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.out.read_line(&mut line).unwrap();
+        assert!(line.ends_with('\n'), "it ended: {}", self.errors());
+        line.trim_end().to_owned()
+    }
+
+    pub fn rest(&mut self) -> String {
+        let mut rest = String::new();
+        self.out.read_to_string(&mut rest).unwrap();
+        rest
+    }
+
+    pub fn errors(&mut self) -> String {
+        let mut errors = String::new();
+        if let Some(mut from) = self.child.stderr.take() {
+            from.read_to_string(&mut errors).unwrap();
+        }
+        errors
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill_process(id(&self.child), signal).unwrap();
+    }
+
+    /// The exit code at its end.
+    pub fn code(&mut self) -> i32 {
+        self.child.wait().unwrap().code().expect("it ends with a code")
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+pub fn id(child: &Child) -> Pid {
+    Pid::from_raw(child.id().try_into().unwrap()).unwrap()
+}
+
+/// A process group that a command named. It is killed when the test is over.
+#[derive(Clone, Copy, Debug)]
+pub struct Group(i32);
+
+impl Group {
+    pub fn read(line: &str) -> Self {
+        Self(line.trim().parse().unwrap_or_else(|_| panic!("no number: {line:?}")))
+    }
+
+    /// Its processes that have not ended, with the letter of their state.
+    pub fn alive(self) -> Vec<(i32, char)> {
+        let processes = std::fs::read_dir("/proc").unwrap();
+        let ids = processes.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok());
+        ids.filter_map(|id| {
+            // What follows the name in parentheses: the state, the parent and the group.
+            let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
+            let mut fields = stat.rsplit_once(") ")?.1.split(' ');
+            let state = fields.next()?.chars().next()?;
+            let group: i32 = fields.nth(1)?.parse().ok()?;
+            (group == self.0 && !"ZX".contains(state)).then_some((id, state))
+        })
+        .collect()
+    }
+
+    pub fn signal(self, signal: Signal) {
+        kill_process_group(Pid::from_raw(self.0).unwrap(), signal).unwrap();
+    }
+}
+
+/// A server that keeps an eye on groups: when their key is granted to the next, no process of theirs may be alive.
+pub struct Witness {
+    watched: Arc<Mutex<Vec<(String, Group)>>>,
+    faults: Arc<Mutex<Vec<String>>>,
+    grants: Arc<Mutex<Vec<String>>>,
+    releases_count: Arc<AtomicBool>,
+}
+
+impl Witness {
+    pub fn new() -> Self {
+        Self {
+            watched: Arc::default(),
+            faults: Arc::default(),
+            grants: Arc::default(),
+            releases_count: Arc::default(),
+        }
+    }
+
+    /// From now on a group must be gone before its lease is released, too.
+    pub fn releases_count(&self) {
+        self.releases_count.store(true, Ordering::SeqCst);
+    }
+
+    pub async fn server(&self, port: u16) -> Server {
+        self.describe().port(port).start().await.unwrap()
+    }
+
+    pub fn describe(&self) -> ServerBuilder {
+        let (watched, faults, grants) = (
+            Arc::clone(&self.watched),
+            Arc::clone(&self.faults),
+            Arc::clone(&self.grants),
+        );
+        let releases_count = Arc::clone(&self.releases_count);
+        Server::builder()
+            .lease_sweep_interval(Duration::from_millis(20))
+            .on_event(move |event: &Event| {
+                let is_release = event.kind == EventKind::Released && releases_count.load(Ordering::SeqCst);
+                if event.kind != EventKind::Granted && !is_release {
+                    return;
+                }
+                for (key, group) in watched.lock().unwrap().iter() {
+                    let alive = group.alive();
+                    if event.key.as_str() == key && !alive.is_empty() {
+                        let fault = format!("{:?} of {key} while {alive:?} of {group:?} are alive", event.kind);
+                        faults.lock().unwrap().push(fault);
+                    }
+                }
+                if event.kind == EventKind::Granted {
+                    grants.lock().unwrap().push(event.key.as_str().to_owned());
+                }
+            })
+    }
+
+    /// From here on the next grant of the key is that of another.
+    pub fn watch(&self, key: &str, group: Group) {
+        self.watched.lock().unwrap().push((key.to_owned(), group));
+    }
+
+    pub fn grants(&self, key: &str) -> usize {
+        self.grants
+            .lock()
+            .unwrap()
+            .iter()
+            .filter(|granted| *granted == key)
+            .count()
+    }
+
+    pub fn assert_no_fault(&self) {
+        let faults = self.faults.lock().unwrap();
+        assert!(faults.is_empty(), "{faults:#?}");
+    }
+}
