@@ -11,12 +11,26 @@ use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 /// The command, without settings of this process's.
 pub fn dflock() -> Command {
-    clean(Command::new(env!("CARGO_BIN_EXE_dflock")))
+    clean(heeding(env!("CARGO_BIN_EXE_dflock")))
 }
 
 /// The same for a program around it.
 pub fn around(program: &str) -> Command {
-    clean(Command::new(program))
+    clean(heeding(program))
+}
+
+/// A program that ignores no signal. Processes inherit what this one ignores: HUP under `nohup`, INT and QUIT in the background of a shell; and
+/// `dflock` leaves the signals ignored that it was started to ignore.
+#[cfg(target_os = "linux")]
+fn heeding(program: &str) -> Command {
+    let mut command = Command::new("env");
+    command.args(["--default-signal", program]);
+    command
+}
+
+#[cfg(not(target_os = "linux"))]
+fn heeding(program: &str) -> Command {
+    Command::new(program)
 }
 
 fn clean(mut command: Command) -> Command {

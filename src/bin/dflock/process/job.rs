@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
+use dflockd_client::tokio::time::Instant;
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process_group, test_kill_process_group, wait};
 use rustix::termios::Termios;
@@ -35,10 +36,14 @@ pub(super) enum News {
 }
 
 impl Job {
-    /// Starts a command in a group of its own.
-    pub(super) fn start(command: &[OsString], about: &About) -> Result<Self, Failure> {
+    /// Starts a command in a group of its own, which the watch kills at `until` unless it is told otherwise.
+    pub(super) fn start(command: &[OsString], about: &About, until: Option<Instant>) -> Result<Self, Failure> {
         adopt_orphans();
         let mut watch = Watch::start().map_err(|error| not_started(&error))?;
+        // Before there is a group: this process may be stopped as soon as there is one.
+        if let Some(until) = until {
+            watch.until(until);
+        }
         let takes_terminal = terminal::is_ours();
         let modes = takes_terminal.then(terminal::modes).flatten();
         let mut start: Command = this_program(child::NAME).map_err(|error| not_started(&error))?;

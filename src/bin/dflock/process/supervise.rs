@@ -25,6 +25,18 @@ pub(crate) struct Policy {
     pub(crate) parting: Duration,
 }
 
+impl Policy {
+    fn minds(&self) -> bool {
+        self.on_loss != OnLoss::Ignore
+    }
+
+    /// When the group must be gone, whatever becomes of this process, if the loss of the lease stops the command.
+    fn gone_by(&self, held: &Held) -> Option<Instant> {
+        self.minds()
+            .then(|| held.held_until() + self.times.grace + self.times.margin / 2)
+    }
+}
+
 /// How it ended.
 #[derive(Debug)]
 pub(crate) enum Ending {
@@ -50,7 +62,7 @@ pub(crate) async fn supervise(
 ) -> Result<Ending, Failure> {
     signals.and_of_commands()?;
     let mut supervisor = Supervisor {
-        job: Job::start(command, about)?,
+        job: Job::start(command, about, policy.gone_by(held))?,
         held,
         policy,
         lost: None,
@@ -101,14 +113,12 @@ impl Supervisor<'_> {
 
     /// Whether the loss of the lease stops the command.
     fn minds(&self) -> bool {
-        self.policy.on_loss != OnLoss::Ignore
+        self.policy.minds()
     }
 
     /// Tells the watch when the group must be gone, whatever becomes of this process.
     fn wind_watch(&mut self) {
-        if self.minds() {
-            let times = self.policy.times;
-            let end = self.held.held_until() + times.grace + times.margin / 2;
+        if let Some(end) = self.policy.gone_by(self.held) {
             self.job.watch().until(end);
         }
     }
