@@ -315,7 +315,7 @@ mod tests {
 
     use super::*;
     use crate::client::Client;
-    use crate::lease::cell::LostReason;
+    use crate::lease::state::LostReason;
     use crate::server::Server;
 
     /// Returns the first shard for keys that start with `a`, and the second for all others.

@@ -12,7 +12,7 @@ use super::process::Ours;
 use super::runtime::{allow_in_runtime, block_on, spawn};
 use crate::error::{Error, Result};
 use crate::handle::guard::Guard;
-use crate::lease::cell::LostReason;
+use crate::lease::state::LostReason;
 use crate::service::{Lease, release};
 use crate::take::Take;
 

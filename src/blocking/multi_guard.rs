@@ -9,7 +9,7 @@ use super::runtime::block_on;
 use crate::error::{Error, Result};
 use crate::handle::guard::Guard;
 use crate::handle::multi_guard::MultiGuard;
-use crate::lease::cell::LostReason;
+use crate::lease::state::LostReason;
 use crate::types::Key;
 
 /// Several locks that are held together; see [`crate::MultiLockGuard`].

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result, named};
-use crate::lease::cell::LostReason;
+use crate::lease::state::LostReason;
 use crate::net::failover::FailoverReason;
 use crate::types::{Fence, Key, Kind};
 

@@ -16,7 +16,7 @@ use crate::handle::guard::SemaphorePermit;
 use crate::handle::multi_guard::SemaphorePermits;
 use crate::handle::terms::Handle;
 use crate::human::human;
-use crate::lease::cell::LostReason;
+use crate::lease::state::LostReason;
 use crate::service::Lease;
 use crate::types::{Key, MAX_KEY_BYTES, Target};
 

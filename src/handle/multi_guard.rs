@@ -11,8 +11,8 @@ use tokio_util::sync::CancellationToken;
 use crate::error::{Error, ErrorKind, Result};
 use crate::handle::guard::{Guard, LockGuard, SemaphorePermit};
 use crate::join::join_all;
-use crate::lease::cell::{LeaseState, LostReason};
 use crate::lease::policy::RenewTerms;
+use crate::lease::state::{LeaseState, LostReason};
 use crate::service::TransitionFences;
 use crate::service::tell_stopped;
 #[cfg(feature = "blocking")]

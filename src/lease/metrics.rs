@@ -5,7 +5,8 @@ use std::time::Duration;
 use metrics::{Counter, Histogram};
 use tokio::time::Instant;
 
-use super::cell::{LeaseCell, LostReason};
+use super::cell::LeaseCell;
+use super::state::LostReason;
 use crate::telemetry::catalog;
 use crate::telemetry::lazy::Lazy;
 use crate::telemetry::level::Level;

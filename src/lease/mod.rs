@@ -6,3 +6,4 @@ pub(crate) mod metrics;
 pub(crate) mod policy;
 pub(crate) mod release;
 pub(crate) mod schedule;
+pub(crate) mod state;

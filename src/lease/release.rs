@@ -100,7 +100,8 @@ mod tests {
     use super::*;
     use crate::clock::Moment;
     use crate::error::{Error, ErrorKind};
-    use crate::lease::cell::{CellTimes, LeaseState};
+    use crate::lease::cell::CellTimes;
+    use crate::lease::state::LeaseState;
     use crate::types::{Grant, Key, Kind, Token, Ttl};
 
     /// A task that counts how often it is woken.

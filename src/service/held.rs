@@ -12,9 +12,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::Moment;
 use crate::error::{Error, ErrorKind, Result};
-use crate::lease::cell::{LeaseCell, LeaseState, LostReason};
+use crate::lease::cell::LeaseCell;
 use crate::lease::policy::{RenewPolicy, RenewTerms};
 use crate::lease::release::ReleaseAnswer;
+use crate::lease::state::{LeaseState, LostReason};
 use crate::shard::held::{HeldLease, HeldPlace};
 #[cfg(feature = "blocking")]
 use crate::take::Take;

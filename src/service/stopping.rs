@@ -5,7 +5,7 @@ use super::held::Lease;
 #[cfg(doc)]
 use crate::error::ErrorKind;
 use crate::error::Result;
-use crate::lease::cell::LostReason;
+use crate::lease::state::LostReason;
 use crate::types::Key;
 
 impl Lease {

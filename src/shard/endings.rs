@@ -13,8 +13,8 @@ use super::waits::Occupant;
 use crate::clock::{Moment, after};
 use crate::ending::shut_down;
 use crate::error::{Error, ErrorKind};
-use crate::lease::cell::LostReason;
 use crate::lease::lost_keys::LostKeys;
+use crate::lease::state::LostReason;
 use crate::net::lane::LaneEnd;
 use crate::protocol::StableRef;
 

@@ -12,8 +12,8 @@ use super::request::{GivenBack, Pending, PendingRelease, Renewal};
 use crate::clock::{Moment, after};
 use crate::error::{Error, ErrorKind, Result};
 use crate::events::{ClientEvent, RenewalFailed};
-use crate::lease::cell::{LeaseState, LostReason};
 use crate::lease::release::ReleaseTold;
+use crate::lease::state::{LeaseState, LostReason};
 use crate::protocol::{Response, Status};
 use crate::types::{Grant, Key, Target, Token};
 

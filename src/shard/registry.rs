@@ -24,11 +24,12 @@ use super::holdings::Holdings;
 use super::ids::{LaneId, LeaseId, WaitKey};
 use crate::clock::{Moment, after};
 use crate::events::ShardEvents;
-use crate::lease::cell::{CellTimes, LeaseCell, LeaseState, LostReason};
+use crate::lease::cell::{CellTimes, LeaseCell};
 use crate::lease::lost_keys::LostKeys;
 use crate::lease::metrics::LeaseMetrics;
 use crate::lease::policy::RenewTerms;
 use crate::lease::schedule::Schedule;
+use crate::lease::state::{LeaseState, LostReason};
 use crate::types::{Grant, Key, Kind, Target, Token};
 
 /// Which renewals are sent together with one that is due.

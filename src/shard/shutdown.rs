@@ -11,7 +11,7 @@ use super::input::{Shutdown, ShutdownReport};
 use super::request::{PendingRelease, ServerWait, Wait};
 use super::waits::Occupant;
 use crate::ending::shut_down;
-use crate::lease::cell::LostReason;
+use crate::lease::state::LostReason;
 use crate::net::health::ConnectionState;
 use crate::protocol::StableRef;
 use crate::types::{Key, Target};

@@ -14,8 +14,8 @@ use super::request::PendingRelease;
 use crate::ending::shut_down;
 use crate::error::{Error, ErrorKind, Result};
 use crate::human::human;
-use crate::lease::cell::LostReason;
 use crate::lease::lost_keys::LostKeys;
+use crate::lease::state::LostReason;
 use crate::types::Grant;
 
 impl ShardMachine {

@@ -11,7 +11,7 @@ use super::question::Question;
 use super::rules::RequestKind;
 use super::*;
 use crate::error::{ErrorKind, Result};
-use crate::lease::cell::LeaseState;
+use crate::lease::state::LeaseState;
 use crate::protocol::{Call, Response};
 
 #[test]

@@ -13,7 +13,7 @@ use crate::client::Client;
 use crate::client::builder::ClientBuilder;
 use crate::clock::{SUSPEND_IS_KNOWN, testing::suspend_for};
 use crate::handle::guard::LockGuard;
-use crate::lease::cell::{LeaseState, LostReason};
+use crate::lease::state::{LeaseState, LostReason};
 use crate::server::{EventKind, Server};
 
 /// Longer than anything takes, unless it hangs.

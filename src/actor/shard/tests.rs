@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::client::Client;
 use crate::client::builder::ClientBuilder;
 use crate::handle::guard::LockGuard;
-use crate::lease::cell::LostReason;
+use crate::lease::state::LostReason;
 use crate::net::backoff::ReconnectPolicy;
 use crate::net::failover::FailoverReason;
 use crate::server::{EventKind, Server};

@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 
 use crate::config::OnUnavailable;
 use crate::error::{Error, ErrorKind};
-use crate::lease::cell::{LeaseState, LostReason};
+use crate::lease::state::{LeaseState, LostReason};
 use crate::net::failover::FailoverReason;
 use crate::net::fencing::Fencing;
 use crate::service::Operation;

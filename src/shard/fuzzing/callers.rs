@@ -9,9 +9,9 @@ use tokio::time::Instant;
 
 use crate::clock::Moment;
 use crate::error::Result;
-use crate::lease::cell::LeaseState;
 use crate::lease::policy::RenewTerms;
 use crate::lease::release::ReleaseAnswer;
+use crate::lease::state::LeaseState;
 use crate::protocol::{Call, Request, Response};
 use crate::shard::acquire::Acquire;
 use crate::shard::ask::Ask;

@@ -13,7 +13,7 @@ use super::network::{Network, SimWire, WireId};
 use super::plan::{LONGEST_RECONNECT_PAUSE, LONGEST_STALL, LONGEST_WAIT, Plan, REQUEST_TIMEOUT};
 use super::trace::grant;
 use super::world::World;
-use crate::lease::cell::{LeaseState, LostReason};
+use crate::lease::state::{LeaseState, LostReason};
 use crate::shard::ids::LaneId;
 use crate::types::{Target, Token};
 

@@ -6,8 +6,8 @@ use tokio::time::Instant;
 
 use super::{Phase, Registry};
 use crate::clock::{Moment, after};
-use crate::lease::cell::LostReason;
 use crate::lease::metrics::RenewalOutcome;
+use crate::lease::state::LostReason;
 use crate::shard::ids::{LaneId, LeaseId};
 use crate::types::{Token, Ttl};
 

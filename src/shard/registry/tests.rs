@@ -1,8 +1,8 @@
 //! Tests of the registry with a clock that the test controls.
 
 use super::*;
-use crate::lease::cell::LeaseState;
 use crate::lease::schedule::Pace;
+use crate::lease::state::LeaseState;
 use crate::telemetry::sink::ShardSink;
 use crate::types::{Fence, Token, Ttl};
 
