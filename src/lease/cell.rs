@@ -182,14 +182,15 @@ impl LeaseCell {
     }
 
     /// Returns the moment at which the lease ends if nothing more is heard from the server, or has ended. If a suspend
-    /// of the machine ended the lease, this is at the latest `now`.
+    /// of the machine ended the lease, it is as long before `now` as the machine was suspended after that.
     pub(crate) fn ends_at(&self, now: Moment) -> Instant {
         let suspended = nanos(now.suspended);
         let deadline = self.deadline.load(Ordering::Acquire).saturating_sub(suspended);
         let end = after(self.got_at, Duration::from_nanos(deadline));
-        match suspended >= self.lost_when_suspended.load(Ordering::Acquire) {
-            true => end.min(now.at),
-            false => end,
+        let lost_when_suspended = self.lost_when_suspended.load(Ordering::Acquire);
+        match suspended.checked_sub(lost_when_suspended).map(Duration::from_nanos) {
+            Some(since) => end.min(now.at.checked_sub(since).unwrap_or(now.at)),
+            None => end,
         }
     }
 
@@ -516,7 +517,8 @@ mod tests {
         assert_eq!(cell.ends_at(now), end - Duration::from_secs(3));
         let fresh = self::cell(Duration::from_secs(600));
         now.suspended += Duration::from_secs(60);
-        assert_eq!(fresh.ends_at(now), now.at, "the connection is given up");
+        let since = Duration::from_secs(63 - 8);
+        assert_eq!(fresh.ends_at(now), now.at - since, "the connection was given up then");
     }
 
     #[test]

@@ -211,10 +211,14 @@ impl<'a, H: Borrow<Arc<Core>> + Clone + Send + 'a> Acquiring<'a, H> {
 }
 
 /// Creates a timer for the moment at which the acquire counts as waiting, or for the end of its time if that is
-/// earlier.
+/// earlier. If no subscriber wants the span of a wait, the end of its time is all that matters: a timer that fires
+/// later seldom has to wake the runtime's driver.
 #[inline(always)]
 fn first_alarm(now: Instant, until: Instant) -> Sleep {
-    sleep_until(until.min(now + NOTICEABLE))
+    match RequestSpan::shows_waits() {
+        true => sleep_until(until.min(now + NOTICEABLE)),
+        false => sleep_until(until),
+    }
 }
 
 /// Starts to acquire both halves of a key that moves.
@@ -316,7 +320,7 @@ fn out_of_time(place: &ShardPlace, request: &AcquireRequest, was_sent: bool) -> 
     match shard_is_away(place) {
         Some(away) => away.out_of(budget),
         None if was_sent => {
-            let about = Scope::Key(request.key.clone());
+            let about = Scope::Key(request.routed_by().clone());
             unanswered(Operation::Acquire, &about, budget).at(&place.endpoint())
         }
         None => ready_too_late(budget).at(&place.endpoint()),

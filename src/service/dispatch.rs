@@ -50,7 +50,7 @@ pin_project! {
         },
         Release {
             core: C::Held,
-            shard: usize,
+            key: Key,
             answer: ReleaseAnswer,
         },
     }
@@ -71,11 +71,11 @@ impl<'a, C: CoreRef<'a>> Future for AnswerFuture<'a, C> {
             match self.as_mut().project() {
                 AnswerProjection::Boxed { answer } => return answer.as_mut().poll(cx),
                 AnswerProjection::Acquire { acquire } => return acquire.poll(cx),
-                AnswerProjection::Release { core, shard, answer } => {
+                AnswerProjection::Release { core, key, answer } => {
                     if let Some(released) = task::ready!(Pin::new(answer).poll(cx)) {
                         return Poll::Ready(released.map(|()| Response::Released));
                     }
-                    let lost = lost(Arc::clone((*core).borrow()), *shard);
+                    let lost = lost_with(Arc::clone((*core).borrow()), key.clone());
                     self.set(Self::boxed(lost));
                 }
             }
@@ -304,11 +304,13 @@ fn release<'a, C: CoreRef<'a>>(core: C::Held, lease: Lease) -> AnswerFuture<'a, 
     if let Some(previous) = previous {
         return AnswerFuture::boxed(both_released(Arc::clone(core.borrow()), key, answer, previous));
     }
-    let routed = core.borrow().topology.route(&key).map(|route| route.place.index);
-    match routed {
-        Ok(shard) => AnswerFuture::Release { core, shard, answer },
-        Err(error) => AnswerFuture::boxed(ready(Err(error))),
-    }
+    AnswerFuture::Release { core, key, answer }
+}
+
+/// Returns the error of a release whose shard was gone before it answered.
+async fn lost_with(core: Arc<Core>, key: Key) -> Result<Response> {
+    let shard = core.topology.route(&key)?.place.index;
+    lost(core, shard).await
 }
 
 /// Waits for the outcomes of the releases of both halves of a key that moves. Returns the first error, if there is one.

@@ -150,10 +150,15 @@ impl RequestSpan {
         })
     }
 
+    /// Returns whether any subscriber may want the span of a wait.
+    pub(super) fn shows_waits() -> bool {
+        tracing::enabled!(Level::INFO)
+    }
+
     /// Creates the span of an acquire that is not granted at once, if any subscriber wants it. It has info level,
     /// because a trace of the caller's work should show such a wait.
     pub(super) fn of_wait(awaited: &Awaited<'_>, place: &ShardPlace, core: &Core) -> Option<Self> {
-        if !tracing::enabled!(Level::INFO) {
+        if !Self::shows_waits() {
             return None;
         }
         let site = Site::at(place, core.routes.client.as_deref());

@@ -51,6 +51,8 @@ where
 {
     let until = (!request.wait.is_zero()).then(|| after(Instant::now(), request.wait));
     let first = first_half(core.borrow(), &request);
+    // Room that was reserved at another shard is not kept from other callers meanwhile.
+    let reserved = reserved.filter(|(shard, _)| *shard == way.from);
     reachable(core.borrow(), way.to, request.wait, until).await?;
     match Acquiring::half(core.clone(), first, reserved, way.from, until).await? {
         Response::Granted(previous) => second_half(core, request, way.to, previous, until).await,

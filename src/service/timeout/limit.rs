@@ -28,6 +28,7 @@ impl RequestSummary {
             about: match (request, request.shard()) {
                 (_, Some(shard)) => Scope::Shard(shard),
                 (Request::Emit { channel, .. }, None) => Scope::Channel(channel.clone()),
+                (Request::Acquire(acquire), None) => Scope::Key(acquire.routed_by().clone()),
                 (_, None) => request.key().cloned().map_or(Scope::All, Scope::Key),
             },
             wait: request.wait(),
