@@ -17,49 +17,47 @@
 //! the numbers are random, and every second deposit would be refused. One that is put in the place of a good one later is not used:
 //! deposits are refused with 503, and `/health` says why.
 //!
-//! A deposit is a read, some work and a write, with nothing but the lock to keep others from doing the same in between.
+//! A deposit is a read, some work and a write, with nothing but the lock to keep others from doing the same in between. The lock is taken by
+//! a layer around the handler, which stops it if the lease is lost; the handler gets the fence, and knows nothing of locks.
 //! SIGTERM or Ctrl-C: no new requests, those under way may finish for ten seconds, and then all leases are given back.
 
+use std::convert::Infallible;
 use std::error::Error;
+use std::future::{IntoFuture, ready};
 use std::io::Write;
-use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use axum::extract::{Path, State};
+use axum::error_handling::HandleErrorLayer;
+use axum::extract::{Extension, Path, Request, State};
 use axum::http::StatusCode;
-use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use axum::{Json, Router};
-use dflockd_client::prometheus::PrometheusHandle;
 use dflockd_client::server::Server;
-use dflockd_client::{Client, ClientBuilder, ErrorKind, Fence, Fencing, LockGuard, prometheus};
+use dflockd_client::{Client, ClientBuilder, ErrorKind, Fence, Fencing, KeyedError, LockLayer, prometheus};
 use rusqlite::{Connection, OptionalExtension};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
+use tower::ServiceBuilder;
 
 /// How long requests may take to finish once the service is to end.
 const GRACE: Duration = Duration::from_secs(10);
 
 #[tokio::main]
-async fn main() -> ExitCode {
-    match serve().await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("service: {error}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-async fn serve() -> Result<(), Box<dyn Error>> {
+async fn main() -> Result<(), Box<dyn Error>> {
     tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into()))
         .with_writer(std::io::stderr)
         .init();
     // Before the client is built: what is registered without a recorder is recorded nowhere.
     let metrics = prometheus::install()?;
-    let (_embedded, options) = lock_servers().await?;
+    let mut options = ClientBuilder::from_env()?;
+    let mut embedded = None;
+    let names = ["DFLOCKD_URL", "DFLOCKD_SERVERS"];
+    if names.iter().all(|name| std::env::var_os(name).is_none()) {
+        let server = embedded.insert(Server::builder().port(0).start().await?);
+        options = options.servers([server.local_addr().to_string()]);
+    }
     let client = options
         .lease_ttl(Duration::from_secs(10))
         // The database compares fences, so a lock without one is of no use.
@@ -73,54 +71,54 @@ async fn serve() -> Result<(), Box<dyn Error>> {
         Ok(path) => Connection::open(path)?,
         Err(_) => Connection::open_in_memory()?,
     };
-    let service = Service {
-        client: client.clone(),
-        accounts: Arc::new(Accounts::new(database)?),
-        metrics,
-    };
+    let locks = LockLayer::new(&client, key).on_acquired(|request, guard| {
+        if let Some(fence) = guard.fence() {
+            request.extensions_mut().insert(fence);
+        }
+    });
+    let watched = client.clone();
     let app = Router::new()
-        .route("/accounts/{id}", get(balance))
         .route("/accounts/{id}/deposits", post(deposit))
+        .layer(ServiceBuilder::new().layer(HandleErrorLayer::new(refuse)).layer(locks))
+        .route("/accounts/{id}", get(balance))
         .route("/accounts/{id}/balance", put(overwrite))
-        .route(
-            "/metrics",
-            get(|State(service): State<Service>| async move { service.metrics.render() }),
-        )
-        .route("/health", get(health))
-        .with_state(service);
+        .route("/metrics", get(move || ready(metrics.render())))
+        .route("/health", get(move || ready(health(&watched))))
+        .with_state(Arc::new(Accounts::new(database)?));
 
     let listen = std::env::var("SERVICE_LISTEN").unwrap_or_else(|_| "127.0.0.1:8080".to_owned());
     let listener = tokio::net::TcpListener::bind(&listen)
         .await
         .map_err(|error| format!("cannot listen on {listen} (SERVICE_LISTEN): {error}"))?;
-    let end = end_is_wanted()?;
-    say(&format!("listening on http://{}", listener.local_addr()?));
+    let (address, end_is_wanted) = (listener.local_addr()?, end_is_wanted()?);
+    // The reader may have closed the pipe since: no reason to end.
+    drop(writeln!(std::io::stdout(), "listening on http://{address}"));
+    let end = CancellationToken::new();
     let served = axum::serve(listener, app).with_graceful_shutdown(end.clone().cancelled_owned());
-    tokio::select! {
-        served = served => served?,
-        () = async { end.cancelled().await; tokio::time::sleep(GRACE).await } => {
-            tracing::warn!("requests are still under way after {GRACE:?}: their leases are taken from them");
-        }
+    let served = tokio::spawn(served.into_future());
+    end_is_wanted.await;
+    end.cancel();
+    if tokio::time::timeout(GRACE, served).await.is_err() {
+        tracing::warn!("requests are still under way after {GRACE:?}: their leases are taken from them");
     }
-    // Holders that are left are told that their lease is lost, and stop.
+    // Handlers that are left are stopped, as their leases are lost.
     let report = client.shutdown(Duration::from_secs(5)).await;
     for key in &report.unreleased {
         tracing::warn!(%key, "not given back: it ends with its TTL");
     }
-    say(&format!(
+    tracing::info!(
         "ended: {} leases given back, {} not",
         report.released,
         report.unreleased.len()
-    ));
+    );
     Ok(())
 }
 
-/// What the handlers share.
-#[derive(Clone)]
-struct Service {
-    client: Client,
-    accounts: Arc<Accounts>,
-    metrics: PrometheusHandle,
+/// The lock of an account, however its number is written. An empty key is refused as invalid, and nothing is run.
+fn key(request: &Request) -> String {
+    let id = request.uri().path().split('/').nth(2).map(str::parse::<u32>);
+    id.and_then(Result::ok)
+        .map_or_else(String::new, |id| format!("accounts/{id}"))
 }
 
 #[derive(Deserialize)]
@@ -135,64 +133,42 @@ struct Deposit {
 struct Balance {
     balance: i64,
     /// The fence of the last write.
-    fence: u64,
+    fence: Fence,
 }
 
 /// Reads, works, writes: under the lock of the account, and only for as long as that is held.
 async fn deposit(
-    State(service): State<Service>,
+    State(accounts): State<Arc<Accounts>>,
     Path(id): Path<u32>,
+    Extension(fence): Extension<Fence>,
     Json(deposit): Json<Deposit>,
 ) -> Result<Json<Balance>, Refusal> {
-    let guard = service.client.lock(format!("accounts/{id}"))?.acquire().await?;
-    let written = match guard.run(work(&service, &guard, id, deposit)).await {
-        Ok(written) => written,
-        // The lease was lost half-way, and the work was stopped.
-        Err(lost) => Err(lost.into()),
-    };
-    // Whatever came of it, others need not wait for the end of the TTL. If only the answer is late, the release is on its way.
-    if let Err(error) = guard.release().await {
-        tracing::warn!(%error, account = id, "the release was not confirmed");
-    }
-    written
-}
-
-async fn work(service: &Service, guard: &LockGuard, id: u32, deposit: Deposit) -> Result<Json<Balance>, Refusal> {
-    let before = service.accounts.read(id)?;
-    // Here somebody else could have written, were it not for the lock.
+    let before = accounts.read(id)?;
+    // Here another request could have written, were it not for the lock.
     tokio::time::sleep(Duration::from_millis(deposit.work_ms)).await;
-    let balance = before.balance + deposit.amount;
-    service.accounts.write(id, balance, guard.require_fence()?).map(Json)
+    accounts.write(id, before.balance + deposit.amount, fence).map(Json)
 }
 
-async fn balance(State(service): State<Service>, Path(id): Path<u32>) -> Result<Json<Balance>, Refusal> {
-    service.accounts.read(id).map(Json)
+async fn balance(State(accounts): State<Arc<Accounts>>, Path(id): Path<u32>) -> Result<Json<Balance>, Refusal> {
+    accounts.read(id).map(Json)
 }
 
 /// For holders of the lock that are not in this process: they say under which fence they write.
 async fn overwrite(
-    State(service): State<Service>,
+    State(accounts): State<Arc<Accounts>>,
     Path(id): Path<u32>,
     Json(new): Json<Balance>,
 ) -> Result<Json<Balance>, Refusal> {
-    service.accounts.write(id, new.balance, Fence(new.fence)).map(Json)
+    accounts.write(id, new.balance, new.fence).map(Json)
 }
 
 /// Whether every shard is connected, and why not.
-async fn health(State(service): State<Service>) -> (StatusCode, String) {
-    let away: Vec<String> = service
-        .client
-        .health()
-        .iter()
-        .filter_map(|shard| {
-            shard
-                .last_error()
-                .map(|error| format!("shard {}: {error}\n", shard.shard))
-        })
-        .collect();
-    match away.is_empty() {
-        true => (StatusCode::OK, "ok\n".to_owned()),
-        false => (StatusCode::SERVICE_UNAVAILABLE, away.concat()),
+fn health(client: &Client) -> (StatusCode, String) {
+    let shards = client.health();
+    let away = shards.iter().filter(|shard| shard.last_error().is_some());
+    match away.map(|shard| format!("{shard}\n")).collect::<String>() {
+        away if away.is_empty() => (StatusCode::OK, "ok\n".to_owned()),
+        away => (StatusCode::SERVICE_UNAVAILABLE, away),
     }
 }
 
@@ -211,90 +187,61 @@ impl Accounts {
 
     fn read(&self, id: u32) -> Result<Balance, Refusal> {
         let database = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = database
-            .query_row("SELECT balance, fence FROM accounts WHERE id = ?1", [id], |row| {
-                let (balance, fence) = (row.get(0)?, row.get::<_, i64>(1)?);
-                Ok(Balance {
-                    balance,
-                    fence: fence as u64,
-                })
-            })
-            .optional()?;
-        Ok(found.unwrap_or(Balance { balance: 0, fence: 0 }))
+        let sql = "SELECT balance, fence FROM accounts WHERE id = ?1";
+        let found = database.query_row(sql, [id], |row| Ok((row.get(0)?, row.get(1)?)));
+        let (balance, fence) = found.optional().map_err(unusable)?.unwrap_or_default();
+        Ok(Balance {
+            balance,
+            fence: Fence(fence),
+        })
     }
 
     /// One statement: the comparison of the fences and the write cannot come apart.
     fn write(&self, id: u32, balance: i64, fence: Fence) -> Result<Balance, Refusal> {
-        // SQLite compares signed numbers. No server counts that far.
-        let signed =
-            i64::try_from(fence.0).map_err(|_| Refusal(StatusCode::BAD_REQUEST, format!("{fence} is no fence")))?;
+        let sql = "INSERT INTO accounts (id, balance, fence) VALUES (?1, ?2, ?3)
+                   ON CONFLICT (id) DO UPDATE SET balance = ?2, fence = ?3 WHERE fence <= ?3";
         let database = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let changed = database.execute(
-            "INSERT INTO accounts (id, balance, fence) VALUES (?1, ?2, ?3)
-             ON CONFLICT (id) DO UPDATE SET balance = ?2, fence = ?3 WHERE fence <= ?3",
-            (id, balance, signed),
-        )?;
-        match changed {
-            0 => Err(Refusal(
+        match database.execute(sql, (id, balance, fence.0)).map_err(unusable)? {
+            0 => Err((
                 StatusCode::CONFLICT,
-                format!("fence {fence} is older than the account's last write"),
+                format!("fence {fence} is older than the account's last write\n"),
             )),
-            _ => Ok(Balance {
-                balance,
-                fence: fence.0,
-            }),
+            _ => Ok(Balance { balance, fence }),
         }
     }
 }
 
 /// What the caller is told instead.
-struct Refusal(StatusCode, String);
+type Refusal = (StatusCode, String);
 
-impl From<dflockd_client::Error> for Refusal {
-    fn from(error: dflockd_client::Error) -> Self {
-        let status = match error.kind() {
+/// The handlers of a router cannot fail, so it is the lease that could not be had, or was lost.
+async fn refuse(error: KeyedError<Infallible>) -> Refusal {
+    let status = match &error {
+        KeyedError::Lease(error) => match error.kind() {
             ErrorKind::InvalidInput => StatusCode::BAD_REQUEST,
-            // Somebody else held the account for too long, or the lease was lost half-way: nothing was written.
+            // Another request held the account for too long, or the lease was lost half-way: nothing was written.
             ErrorKind::Timeout | ErrorKind::LeaseLost => StatusCode::CONFLICT,
             _ => StatusCode::SERVICE_UNAVAILABLE,
-        };
-        Self(status, error.to_string())
-    }
+        },
+        _ => StatusCode::INTERNAL_SERVER_ERROR,
+    };
+    (status, format!("{error}\n"))
 }
 
-impl From<rusqlite::Error> for Refusal {
-    fn from(error: rusqlite::Error) -> Self {
-        Self(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
-    }
+fn unusable(error: rusqlite::Error) -> Refusal {
+    let status = match error {
+        // SQLite's numbers are signed. No server counts that far.
+        rusqlite::Error::ToSqlConversionFailure(_) => StatusCode::BAD_REQUEST,
+        _ => StatusCode::INTERNAL_SERVER_ERROR,
+    };
+    (status, format!("{error}\n"))
 }
 
-impl IntoResponse for Refusal {
-    fn into_response(self) -> Response {
-        (self.0, self.1 + "\n").into_response()
-    }
-}
-
-/// What the environment says of the lock servers, or an embedded one, which must be kept.
-async fn lock_servers() -> Result<(Option<Server>, ClientBuilder), dflockd_client::Error> {
-    let options = ClientBuilder::from_env()?;
-    if ["DFLOCKD_URL", "DFLOCKD_SERVERS"]
-        .iter()
-        .any(|name| std::env::var_os(name).is_some())
-    {
-        return Ok((None, options));
-    }
-    let server = Server::builder().port(0).start().await?;
-    let address = server.local_addr().to_string();
-    Ok((Some(server), options.servers([address])))
-}
-
-/// Cancelled by Ctrl-C and, where there is one, SIGTERM.
-fn end_is_wanted() -> std::io::Result<CancellationToken> {
-    let end = CancellationToken::new();
-    let wanted = end.clone();
+/// Listens for Ctrl-C and, where there is one, SIGTERM; the future is ready when one comes.
+fn end_is_wanted() -> std::io::Result<impl Future<Output = ()>> {
     #[cfg(unix)]
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
-    tokio::spawn(async move {
+    Ok(async move {
         #[cfg(unix)]
         tokio::select! {
             _ = tokio::signal::ctrl_c() => {}
@@ -302,13 +249,5 @@ fn end_is_wanted() -> std::io::Result<CancellationToken> {
         }
         #[cfg(not(unix))]
         drop(tokio::signal::ctrl_c().await);
-        wanted.cancel();
-    });
-    Ok(end)
-}
-
-/// Prints a line. Whoever read the address may have closed the pipe since: no reason to end.
-fn say(line: &str) {
-    let mut out = std::io::stdout().lock();
-    drop(writeln!(out, "{line}").and_then(|()| out.flush()));
+    })
 }
