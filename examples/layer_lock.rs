@@ -112,13 +112,13 @@ async fn report(State(database): State<Arc<Database>>) -> &'static str {
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
     let story = Story::begin();
-    let (first, server) = common::connect(Fencing::Required).await?;
-    let second = match &server {
+    let (first, servers) = common::connect(Fencing::Required, 1).await?;
+    let second = match servers.first() {
         Some(server) => {
             let builder = Client::builder().servers([server.local_addr().to_string()]);
             builder.fencing(Fencing::Required).connect().await?
         }
-        None => common::connect(Fencing::Required).await?.0,
+        None => common::connect(Fencing::Required, 1).await?.0,
     };
     let database = Arc::new(Database::default());
     let fleet = [app(&first, &database)?, app(&second, &database)?];

@@ -36,7 +36,7 @@ impl Store {
 #[tokio::main]
 async fn main() -> Result<(), Error> {
     let story = Story::begin();
-    let (client, _server) = common::connect(Fencing::Required).await?;
+    let (client, _server) = common::connect(Fencing::Required, 1).await?;
     let store = Arc::new(Mutex::new(Store::default()));
 
     let mut nodes = tokio::task::JoinSet::new();

@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 #[tokio::main]
 async fn main() -> Result<(), Error> {
     let story = Story::begin();
-    let (client, _server) = common::connect(Fencing::IfKnown).await?;
+    let (client, _server) = common::connect(Fencing::IfKnown, 1).await?;
     // The way to the user: a mail, a socket, a row in a table.
     let (notify, mut notices) = mpsc::unbounded_channel::<String>();
     let user = tokio::spawn(async move {

@@ -1,67 +1,60 @@
-//! Recipe: a worker pool with a limit that all processes share, in number and in rate.
+//! Recipe: a worker pool with limits that all processes share, in number and in rate, on two shards.
 //!
 //!     cargo run --example worker_pool
 //!
-//! Six workers have twelve jobs to do for a service that takes three at once, and from each of these no more than one
-//! every 200 ms. A job runs while its worker holds one of three slots; a slot is kept for at least 200 ms. So never
-//! more than three run, and never more than three begin within 200 ms, however many processes have workers.
+//! Six workers have twelve jobs to do for two services, each of which takes two at once, and from each of these no more than one every
+//! 200 ms. A job runs while its worker holds a slot of its service; a slot is kept for at least 200 ms. So never more than two run, and
+//! never more than two begin within 200 ms, however many processes have workers. The slots of the one service are on the first shard, those
+//! of the other on the second.
 
 mod common;
 
-use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use common::Story;
 use dflockd_client::{Error, Fencing};
 
-const SLOTS: u32 = 3;
+const SERVICES: [&str; 2] = ["recipes/workers/images", "recipes/workers/mail"];
+const SLOTS: u32 = 2;
 const WORKERS: u32 = 6;
 const JOBS: u32 = 12;
 /// How long a slot is kept, however quick its job is.
 const PERIOD: Duration = Duration::from_millis(200);
 
+static NEXT: AtomicU32 = AtomicU32::new(1);
+static RUNNING: [AtomicU32; 2] = [const { AtomicU32::new(0) }; 2];
+
 #[tokio::main]
 async fn main() -> Result<(), Error> {
     let story = Story::begin();
-    let (client, _server) = common::connect(Fencing::IfKnown).await?;
-    let slots = client
-        .semaphore("recipes/workers", SLOTS)?
-        .acquire_timeout(Duration::from_secs(60));
-    let jobs: Arc<Mutex<VecDeque<u32>>> = Arc::new(Mutex::new((1..=JOBS).collect()));
-    let next = move || jobs.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-    let (running, most) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
-
+    let (client, _servers) = common::connect(Fencing::IfKnown, 2).await?;
     let began = Instant::now();
     let mut workers = tokio::task::JoinSet::new();
     for worker in 1..=WORKERS {
-        let (slots, next) = (slots.clone(), next.clone());
-        let (running, most) = (Arc::clone(&running), Arc::clone(&most));
+        let client = client.clone();
         workers.spawn(async move {
-            while let Some(job) = next() {
-                slots
-                    .with_permit(async |_| {
-                        let kept = tokio::time::sleep(PERIOD);
-                        most.fetch_max(running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
-                        story.tell(format!("worker {worker} does job {job}"));
-                        tokio::time::sleep(Duration::from_millis(20)).await;
-                        running.fetch_sub(1, Ordering::SeqCst);
-                        kept.await;
-                        Ok::<_, Error>(())
-                    })
-                    .await?;
+            while let job @ 1..=JOBS = NEXT.fetch_add(1, Ordering::SeqCst) {
+                let (key, running) = (SERVICES[job as usize % 2], &RUNNING[job as usize % 2]);
+                let slots = client.semaphore(key, SLOTS)?.acquire_timeout(Duration::from_secs(60));
+                let work = slots.with_permit(async |_| {
+                    let kept = tokio::time::sleep(PERIOD);
+                    let at_once = running.fetch_add(1, Ordering::SeqCst) + 1;
+                    story.tell(format!(
+                        "worker {worker} does job {job} for {key}, of which {at_once} of {SLOTS} run"
+                    ));
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                    running.fetch_sub(1, Ordering::SeqCst);
+                    kept.await;
+                    Ok::<_, Error>(())
+                });
+                work.await?;
             }
             Ok::<_, Error>(())
         });
     }
-    for outcome in workers.join_all().await {
-        outcome?;
-    }
-    story.tell(format!(
-        "{JOBS} jobs in {:.1?}, never more than {} at once",
-        began.elapsed(),
-        most.load(Ordering::SeqCst)
-    ));
+    workers.join_all().await.into_iter().collect::<Result<(), Error>>()?;
+    let shards = client.health().len();
+    story.tell(format!("{JOBS} jobs in {:.1?}, on {shards} shards", began.elapsed()));
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! What the recipes share: a server to run against, and a story to tell.
+//! What the recipes share: servers to run against, and a story to tell.
 
 use std::time::Instant;
 
@@ -6,14 +6,16 @@ use dflockd_client::server::Server;
 use dflockd_client::{Client, ClientBuilder, Error, Fencing};
 
 /// A client of the servers that the environment names (`DFLOCKD_URL`, or `DFLOCKD_SERVERS=host:port,…` and others, as
-/// `docs/configuration.md` says), or of an embedded one that lives as long as what is returned. With [`Fencing::Required`] servers that
-/// make no fences (before release 2.1) are an error.
-pub(crate) async fn connect(fencing: Fencing) -> Result<(Client, Option<Server>), Error> {
+/// `docs/configuration.md` says), or of so many embedded ones, each a shard, that live as long as what is returned. With
+/// [`Fencing::Required`] servers that make no fences (before release 2.1) are an error.
+pub(crate) async fn connect(fencing: Fencing, shards: usize) -> Result<(Client, Vec<Server>), Error> {
     let mut builder = ClientBuilder::from_env()?.fencing(fencing);
-    let mut embedded = None;
+    let mut embedded = Vec::new();
     if !has_servers() {
-        let server = embedded.insert(Server::builder().port(0).start().await?);
-        builder = builder.servers([server.local_addr().to_string()]);
+        for _ in 0..shards {
+            embedded.push(Server::builder().port(0).start().await?);
+        }
+        builder = builder.servers(embedded.iter().map(|server| server.local_addr().to_string()));
     }
     Ok((builder.connect().await?, embedded))
 }
