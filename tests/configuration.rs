@@ -4,12 +4,14 @@
 
 mod support;
 
+use std::net::TcpListener;
+use std::sync::Arc;
 use std::time::Duration;
 
 use dflockd_client::server::{Cluster, Server};
 use dflockd_client::{
     Budget, Client, ClientBuilder, ClientOptions, ErrorKind, Fencing, LeaseState, LostReason, RenewPolicy, Shard,
-    SignalConn, blocking,
+    ShardingStrategy, SignalConn, blocking,
 };
 use support::pki::{Authority, Folder, HERE, serve};
 use support::process::is_alone_with;
@@ -139,6 +141,65 @@ async fn a_cluster_in_a_url_is_followed() {
         guard.state() == LeaseState::Held
     })
     .await;
+}
+
+/// The first server of the shard is down, so the second, which a `;` puts behind it, serves.
+#[tokio::test]
+async fn a_standby_in_a_url_takes_over() {
+    let nothing_listens_there = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (standby, other) = (guarded().await, guarded().await);
+    let url = format!(
+        "dflockd://{ENCODED}@{nothing_listens_there};{},{}/?lease_ttl=1s&reconnect=2ms..20ms",
+        standby.local_addr(),
+        other.local_addr()
+    );
+    let client = ClientBuilder::from_url(&url).unwrap().build().unwrap();
+    let key = (0..)
+        .map(|number| format!("k{number}"))
+        .find(|key| client.shard_of(key).unwrap() == 0)
+        .unwrap();
+    let lock = client.lock(&key).unwrap().acquire_timeout(Duration::from_secs(60));
+    let guard = lock.acquire().await.unwrap();
+    assert_eq!(standby.stats().locks.len(), 1);
+    let health = client.health();
+    assert_eq!(
+        (health.len(), &*health[0].endpoint),
+        (2, &*standby.local_addr().to_string())
+    );
+    guard.release().await.unwrap();
+}
+
+/// A strategy that is chosen at run time decides where keys are, whichever pointer holds it.
+#[tokio::test]
+async fn keys_are_routed_by_strategies_behind_pointers() {
+    let by_last_digit = |key: &str, servers: usize| usize::from(key.as_bytes()[key.len() - 1] - b'0') % servers;
+    let shared: Arc<dyn ShardingStrategy> = Arc::new(by_last_digit);
+    let boxed: Box<dyn ShardingStrategy> = Box::new(by_last_digit);
+    let builders = [
+        Client::builder().sharding_strategy(Arc::clone(&shared)),
+        Client::builder().sharding_strategy(boxed),
+    ];
+    for builder in builders {
+        let servers = [guarded().await, guarded().await];
+        let client = builder
+            .servers(servers.iter().map(|server| server.local_addr().to_string()))
+            .auth_token(SECRET)
+            .connect()
+            .await
+            .unwrap();
+        let mut held = Vec::new();
+        for number in 0..8 {
+            let key = format!("k{number}");
+            assert_eq!(client.shard_of(&key).unwrap(), shared.shard(&key, 2));
+            held.push(client.lock(&key).unwrap().acquire().await.unwrap());
+        }
+        for (number, server) in servers.iter().enumerate() {
+            let mut keys: Vec<_> = server.stats().locks.into_iter().map(|lock| lock.key).collect();
+            keys.sort_unstable();
+            let expected: Vec<_> = (0..4).map(|step| format!("k{}", 2 * step + number)).collect();
+            assert_eq!(keys, expected);
+        }
+    }
 }
 
 #[tokio::test]
