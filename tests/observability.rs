@@ -1069,7 +1069,7 @@ async fn debug_shows_what_a_user_knows() {
         ),
         (
             format!("{wanted:?}"),
-            "AcquireRequest { target: Lock, key: \"k\", wait: 0ns, ttl: None, renew_policy: None, .. }".to_owned(),
+            "AcquireRequest { target: Lock, key: \"k\", acquire_timeout: 0ns, lease_ttl: None, renew_policy: None, .. }".to_owned(),
         ),
         (
             format!("{:?}", client.health()[0]),

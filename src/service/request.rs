@@ -293,8 +293,8 @@ impl fmt::Debug for AcquireRequest {
         f.debug_struct("AcquireRequest")
             .field("target", &self.target)
             .field("key", &self.key)
-            .field("wait", &self.wait)
-            .field("ttl", &self.ttl)
+            .field("acquire_timeout", &self.wait)
+            .field("lease_ttl", &self.ttl)
             .field("renew_policy", &self.renew_policy)
             .finish_non_exhaustive()
     }
