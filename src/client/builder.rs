@@ -255,6 +255,38 @@ impl ClientBuilder {
     ///     .previous_servers(["a:6388", "b:6388"])
     ///     .previous_sharding_strategy(rendezvous_hash_shard);
     /// ```
+    ///
+    /// The three steps, with a key that moves from the first server to the second:
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), dflockd_client::Error> {
+    /// use dflockd_client::rendezvous_hash_shard;
+    /// use dflockd_client::testing::TestServer;
+    ///
+    /// let (a, b) = (TestServer::start().await?, TestServer::start().await?);
+    /// // 1. All clients have the previous list.
+    /// let previous = TestServer::client_builder_of([&a]).sharding_strategy(rendezvous_hash_shard).connect().await?;
+    /// // 2. All have both.
+    /// let both = TestServer::client_builder_of([&a, &b])
+    ///     .sharding_strategy(rendezvous_hash_shard)
+    ///     .previous_servers(a.addresses())
+    ///     .previous_sharding_strategy(rendezvous_hash_shard)
+    ///     .connect()
+    ///     .await?;
+    /// // 3. All have the current list.
+    /// let current = TestServer::client_builder_of([&a, &b]).sharding_strategy(rendezvous_hash_shard).connect().await?;
+    ///
+    /// let moves = |key: &String| both.previous_shard_of(key).is_ok_and(|shard| shard.is_some());
+    /// let key = (0..1000).map(|number| format!("orders/{number}")).find(moves).unwrap();
+    /// let guard = both.lock(&key)?.acquire().await?;
+    /// // It is held on both servers, so clients of neither list get it.
+    /// assert!(a.is_held(&key) && b.is_held(&key));
+    /// assert!(previous.lock(&key)?.try_acquire().await?.is_none());
+    /// assert!(current.lock(&key)?.try_acquire().await?.is_none());
+    /// guard.release().await
+    /// # }
+    /// ```
     pub fn previous_servers<S: Into<Shard>>(mut self, servers: impl IntoIterator<Item = S>) -> Self {
         self.options.previous_shards = Some(servers.into_iter().map(Into::into).collect());
         self
@@ -540,6 +572,11 @@ impl ClientBuilder {
 
     /// Has a callback be told of each renewal that failed while its lease is still held, as [`ClientEvent::RenewalFailed`] says. It is tried
     /// again by itself. The callback runs as that of [`on_lost`](Self::on_lost).
+    ///
+    /// ```
+    /// let builder = dflockd_client::Client::builder()
+    ///     .on_renewal_error(|failed| eprintln!("{} is held, and was not renewed: {}", failed.key, failed.error));
+    /// ```
     pub fn on_renewal_error(self, callback: impl Fn(&RenewalFailed) + Send + Sync + 'static) -> Self {
         self.on_event(move |event| {
             if let ClientEvent::RenewalFailed(failed) = event {

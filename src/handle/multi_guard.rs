@@ -168,6 +168,25 @@ impl<G: Guard> MultiGuard<G> {
     }
 
     /// A token that is cancelled when the first of them is lost.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), dflockd_client::Error> {
+    /// use dflockd_client::testing::TestServer;
+    ///
+    /// let server = TestServer::start().await?;
+    /// let client = server.client().await?;
+    /// let accounts = client.lock_all(["accounts/7", "accounts/3"])?.acquire().await?;
+    /// let token = accounts.cancellation_token();
+    /// let work = tokio::spawn(token.run_until_cancelled_owned(async {
+    ///     // Work that needs both locks, and that would take for ever.
+    ///     std::future::pending::<()>().await
+    /// }));
+    /// server.lose("accounts/3")?;
+    /// assert_eq!(work.await.ok(), Some(None));
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn cancellation_token(&self) -> CancellationToken {
         let token = self.loss.get_or_init(|| {

@@ -65,6 +65,26 @@ impl MultiLock {
 
     /// How the leases are renewed; as the [client](crate::ClientBuilder::renew_policy) says unless it is set here. The next three change
     /// parts of it. What is invalid is refused when they are acquired.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), dflockd_client::Error> {
+    /// # let server = dflockd_client::server::Server::builder().port(0).start().await?;
+    /// # let client = dflockd_client::Client::builder().servers([server.local_addr().to_string()]).build()?;
+    /// use std::time::Duration;
+    ///
+    /// use dflockd_client::RenewPolicy;
+    ///
+    /// // Renewed early, and for an hour at most.
+    /// let policy = RenewPolicy::default().ratio(0.3).max_hold(Duration::from_secs(3600));
+    /// let accounts = client.lock_all(["accounts/7", "accounts/3"])?.renew_policy(policy);
+    /// let guard = accounts.acquire().await?;
+    /// # guard.release().await?;
+    /// // The same with another bound.
+    /// let guard = accounts.clone().max_hold(Duration::from_secs(60)).acquire().await?;
+    /// guard.release().await
+    /// # }
+    /// ```
     #[must_use]
     pub fn renew_policy(self, policy: RenewPolicy) -> Self {
         self.each(|lock| lock.renew_policy(policy))
@@ -138,6 +158,20 @@ impl MultiLock {
     /// # Cancel safety
     ///
     /// As [`acquire`](Self::acquire).
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), dflockd_client::Error> {
+    /// # let server = dflockd_client::server::Server::builder().port(0).start().await?;
+    /// # let client = dflockd_client::Client::builder().servers([server.local_addr().to_string()]).build()?;
+    /// use std::time::{Duration, Instant};
+    ///
+    /// let deadline = Instant::now() + Duration::from_secs(2);
+    /// let accounts = client.lock_all(["accounts/7", "accounts/3"])?.acquire_until(deadline).await?;
+    /// assert!(accounts.is_held());
+    /// accounts.release().await
+    /// # }
+    /// ```
     pub async fn acquire_until(&self, deadline: impl Into<Instant>) -> Result<MultiLockGuard> {
         self.take(Some(deadline.into())).await
     }

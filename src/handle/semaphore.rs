@@ -222,6 +222,22 @@ impl Semaphore {
     /// # Cancel safety
     ///
     /// As [`acquire_many`](Self::acquire_many).
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), dflockd_client::Error> {
+    /// # let server = dflockd_client::server::Server::builder().port(0).start().await?;
+    /// # let client = dflockd_client::Client::builder().servers([server.local_addr().to_string()]).build()?;
+    /// use std::time::{Duration, Instant};
+    ///
+    /// let deadline = Instant::now() + Duration::from_secs(2);
+    /// let memory = client.semaphore("gigabytes", 64)?.acquire_many_until(12, deadline).await?;
+    /// // What is left of the two seconds is for the lock.
+    /// let report = client.lock("reports/7")?.acquire_until(deadline).await?;
+    /// # report.release().await?;
+    /// memory.release().await
+    /// # }
+    /// ```
     pub async fn acquire_many_until(&self, slots: u32, deadline: impl Into<Instant>) -> Result<SemaphorePermits> {
         let taken = many::take(&self.0, slots, Some(deadline.into())).await?;
         taken.or_busy(&self.0.key, slots)
@@ -237,6 +253,21 @@ impl Semaphore {
     /// # Cancel safety
     ///
     /// As [`acquire_many`](Self::acquire_many).
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), dflockd_client::Error> {
+    /// # let server = dflockd_client::server::Server::builder().port(0).start().await?;
+    /// # let client = dflockd_client::Client::builder().servers([server.local_addr().to_string()]).build()?;
+    /// let memory = client.semaphore("gigabytes", 16)?;
+    /// let most = memory.try_acquire_many(12).await?;
+    /// assert!(most.is_some());
+    /// // Four are free, and of eight that are asked for none is taken.
+    /// assert!(memory.try_acquire_many(8).await?.is_none());
+    /// assert!(memory.try_acquire_many(4).await?.is_some());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn try_acquire_many(&self, slots: u32) -> Result<Option<SemaphorePermits>> {
         Ok(many::take(&self.0, slots, None).await?.all())
     }
@@ -327,6 +358,25 @@ impl Semaphore {
     /// # Cancel safety
     ///
     /// Safe: dropping the future drops the work and gives the slots back.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), dflockd_client::Error> {
+    /// # let server = dflockd_client::server::Server::builder().port(0).start().await?;
+    /// # let client = dflockd_client::Client::builder().servers([server.local_addr().to_string()]).build()?;
+    /// use dflockd_client::Error;
+    ///
+    /// let memory = client.semaphore("gigabytes", 64)?;
+    /// let taken = memory
+    ///     .with_permits(12, async |permits| {
+    ///         // The work that needs all of them.
+    ///         Ok::<_, Error>(permits.guards().len())
+    ///     })
+    ///     .await?;
+    /// assert_eq!(taken, 12);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn with_permits<T, E: From<Error>>(
         &self,
         slots: u32,

@@ -364,6 +364,25 @@ impl Lease {
     }
 
     /// Returns a token that is cancelled when the lease is lost.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), dflockd_client::Error> {
+    /// use dflockd_client::testing::TestServer;
+    ///
+    /// let server = TestServer::start().await?;
+    /// let client = server.client().await?;
+    /// let guard = client.lock("orders/42")?.acquire().await?;
+    /// let token = guard.cancellation_token();
+    /// let work = tokio::spawn(token.run_until_cancelled_owned(async {
+    ///     // Work that needs the lock, and that would take for ever.
+    ///     std::future::pending::<()>().await
+    /// }));
+    /// server.lose("orders/42")?;
+    /// assert_eq!(work.await.ok(), Some(None));
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn cancellation_token(&self) -> CancellationToken {
         match &self.previous {

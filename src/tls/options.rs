@@ -20,7 +20,21 @@ use crate::escape::Shortened;
 ///
 /// The cryptography is that of the provider of rustls that the process has installed when the client is built, by
 /// [`CryptoProvider::install_default`](crate::rustls::crypto::CryptoProvider::install_default). Where it has installed none, it is the one that
-/// this crate was built with: AWS-LC with the feature `tls-aws-lc-rs`, ring with `tls-ring`, which is on by default.
+/// this crate was built with: AWS-LC with the feature `tls-aws-lc-rs`, ring with `tls-ring`, which is on by default. A program that builds
+/// this crate with the feature `tls` alone brings a provider, here one of the crate `rustls`, and installs it first:
+///
+/// ```no_run
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), dflockd_client::Error> {
+/// use dflockd_client::{Client, Tls};
+/// use rustls::crypto::CryptoProvider;
+///
+/// // The first that is installed counts, for the whole process: an error says that there is one already.
+/// let _ = CryptoProvider::install_default(rustls::crypto::ring::default_provider());
+/// let client = Client::builder().servers(["locks.example.org:6388"]).tls(Tls::system_roots()).connect().await?;
+/// # client.lock("orders/42")?.acquire().await?.release().await
+/// # }
+/// ```
 ///
 /// Files are read when the client is built, and looked at again before each connection: what has changed by then is used, so
 /// that certificates may be renewed under a running client. If they cannot be used at that time, the attempt fails and says so;
