@@ -67,13 +67,7 @@ fn matching(criterion: &mut Criterion) {
             ("wildcard subscriptions to other channels", "orders.{}.paid.*"),
         ] {
             let (server, _listens, mut publisher) = runtime.block_on(async {
-                let server = Server::builder()
-                    .release("1.16")
-                    .unwrap()
-                    .port(0)
-                    .start()
-                    .await
-                    .unwrap();
+                let server = Server::builder().release("1.16").port(0).start().await.unwrap();
                 let address = server.local_addr().to_string();
                 let listens = bystander(&address, others, |n| pattern.replace("{}", &n.to_string())).await;
                 (server, listens, TcpStream::connect(address).await.unwrap())

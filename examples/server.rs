@@ -105,7 +105,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .write_timeout(secs(flags.write_timeout))
         .shutdown_timeout(secs(flags.shutdown_timeout))
         .max_subscriptions(flags.max_subscriptions)
-        .release(flags.release)?
+        .release(flags.release)
         .signal_buffer(flags.signal_buffer)
         .request_time(Duration::from_micros(flags.request_micros));
     let token = match flags.auth_token_file {
@@ -117,7 +117,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         None => flags.auth_token,
     };
     if let Some(token) = token {
-        server = server.auth_token(token)?;
+        server = server.auth_token(token);
     }
     if let (Some(certificate), Some(key)) = (flags.tls_cert, flags.tls_key) {
         let mut tls = ServerTls::pem_files(certificate, key);

@@ -39,7 +39,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         Some(_) => None,
         None => Some(
             Server::builder()
-                .release("1.16")?
+                .release("1.16")
                 .port(0)
                 .signal_buffer(1_000_000)
                 .start()

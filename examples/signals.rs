@@ -23,7 +23,7 @@ async fn main() -> Result<(), Error> {
         .iter()
         .all(|name| std::env::var_os(name).is_none())
     {
-        let server = embedded.insert(Server::builder().release("1.16")?.port(0).start().await?);
+        let server = embedded.insert(Server::builder().release("1.16").port(0).start().await?);
         builder = builder.servers([server.local_addr().to_string()]);
     }
     let client = builder.connect().await?;

@@ -47,7 +47,7 @@ impl SignalConn {
     /// # async fn main() -> Result<(), dflockd_client::Error> {
     /// use dflockd_client::{Client, Overflow, SignalConn, SignalOptions};
     ///
-    /// # let server = dflockd_client::server::Server::builder().release("1.16")?.port(0).start().await?;
+    /// # let server = dflockd_client::server::Server::builder().release("1.16").port(0).start().await?;
     /// # let address = server.local_addr().to_string();
     /// let options = SignalOptions::default().buffer(10_000).overflow(Overflow::DropOldest);
     /// let signals = SignalConn::open(Client::builder().servers([address]), options).await?;

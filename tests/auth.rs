@@ -18,8 +18,17 @@ use tokio::time::timeout;
 const SOON: Duration = Duration::from_secs(10);
 
 async fn serve(secret: &str) -> Server {
-    let builder = Server::builder().port(0).auth_token(secret).unwrap();
+    let builder = Server::builder().port(0).auth_token(secret);
     builder.start().await.unwrap()
+}
+
+#[tokio::test]
+async fn a_server_whose_secret_cannot_be_sent_does_not_start() {
+    let builder = Server::builder().port(0).auth_token("two\nlines");
+    let error = builder.clone().start().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    assert!(!error.to_string().contains("lines\""), "{error}");
+    assert!(builder.auth_token("one line").start().await.is_ok(), "what was said last counts");
 }
 
 /// It tries again all the time.
@@ -136,7 +145,7 @@ async fn a_refused_secret_is_presented_again_when_the_server_may_have_changed_it
 async fn restarted(port: u16, secret: &str) -> Server {
     loop {
         // The old one's listener ends with its task.
-        let builder = Server::builder().port(port).auth_token(secret).unwrap();
+        let builder = Server::builder().port(port).auth_token(secret);
         match builder.start().await {
             Ok(server) => return server,
             Err(error) => assert_eq!(error.kind(), ErrorKind::Connect, "{error}"),

@@ -210,13 +210,7 @@ async fn nobody_listens() {
 
 #[tokio::test]
 async fn secrets_that_are_wrong_missing_or_not_wanted() {
-    let locked = Server::builder()
-        .port(0)
-        .auth_token("sesame")
-        .unwrap()
-        .start()
-        .await
-        .unwrap();
+    let locked = Server::builder().port(0).auth_token("sesame").start().await.unwrap();
     let address = locked.local_addr().to_string();
     refused(
         quick(&address).auth_token("nope").connect().await,

@@ -27,7 +27,7 @@ async fn soon<F: Future>(what: &str, future: F) -> F::Output {
 }
 
 async fn serve() -> Server {
-    let release = Server::builder().release("1.16").unwrap();
+    let release = Server::builder().release("1.16");
     release.port(0).start().await.unwrap()
 }
 

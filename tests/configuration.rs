@@ -20,7 +20,7 @@ const SECRET: &str = "se/same@ünd: 100%";
 const ENCODED: &str = "se%2Fsame%40%C3%BCnd%3A%20100%25";
 
 async fn guarded() -> Server {
-    let builder = Server::builder().auth_token(SECRET).unwrap();
+    let builder = Server::builder().auth_token(SECRET);
     builder.port(0).start().await.unwrap()
 }
 
@@ -90,7 +90,7 @@ async fn how_leases_are_renewed_is_said_for_a_client_and_for_a_handle() {
 
 #[tokio::test]
 async fn signal_connections_take_a_url_as_clients_do() {
-    let builder = Server::builder().release("1.16").unwrap().auth_token(SECRET).unwrap();
+    let builder = Server::builder().release("1.16").auth_token(SECRET);
     let server = builder.port(0).start().await.unwrap();
     let url = format!("dflockd://{ENCODED}@{}", server.local_addr());
     let described = ClientBuilder::from_url(&url).unwrap();

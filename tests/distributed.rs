@@ -115,7 +115,7 @@ async fn a_server_that_is_not_there_or_refuses_the_secret_is_an_error_at_once() 
     assert_eq!(kind(lock.acquire().await), Some(ErrorKind::Connect));
     assert!(started.elapsed() < LONG / 2);
 
-    let secret = Server::builder().port(0).auth_token("s3cret").unwrap();
+    let secret = Server::builder().port(0).auth_token("s3cret");
     let secret = secret.start().await.unwrap();
     let mut wrong = DistributedLock::with_options("k", options(&[&secret]).auth_token("wrong")).unwrap();
     assert_eq!(kind(wrong.acquire().await), Some(ErrorKind::Auth));

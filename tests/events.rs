@@ -288,13 +288,7 @@ async fn of_a_lease_that_is_lost_no_renewal_is_told_that_failed() {
 
 #[tokio::test]
 async fn a_refused_secret_is_told_once() {
-    let server = Server::builder()
-        .auth_token("sesame")
-        .unwrap()
-        .port(0)
-        .start()
-        .await
-        .unwrap();
+    let server = Server::builder().auth_token("sesame").port(0).start().await.unwrap();
     let address = server.local_addr().to_string();
     let client = of(&address).auth_token("wrong").build().unwrap();
     let mut events = client.events();
@@ -327,7 +321,7 @@ struct Guarded {
 
 impl Guarded {
     async fn start() -> Self {
-        let server = Server::builder().release("1.16").unwrap().auth_token("sesame").unwrap();
+        let server = Server::builder().release("1.16").auth_token("sesame");
         let server = server.port(0).start().await.unwrap();
         let proxy = Proxy::start(&server.local_addr().to_string()).await;
         let folder = Folder::new();
@@ -530,13 +524,7 @@ async fn that_the_server_takes_no_more_waiters_is_told_when_it_begins() {
 
 #[tokio::test]
 async fn a_gap_in_signals_is_told() {
-    let server = Server::builder()
-        .release("1.16")
-        .unwrap()
-        .port(0)
-        .start()
-        .await
-        .unwrap();
+    let server = Server::builder().release("1.16").port(0).start().await.unwrap();
     let proxy = Proxy::start(&server.local_addr().to_string()).await;
     let client = of(&proxy.address).connect().await.unwrap();
     let mut events = client.events();

@@ -535,7 +535,7 @@ async fn a_server_that_restarts_empty_takes_the_leases_and_gives_new_ones() {
 
 #[tokio::test]
 async fn a_server_that_drains_is_told_apart_and_before_1_16_its_leases_can_be_given_back() {
-    let scene = Scene::set(Server::builder().release("1.15").unwrap()).await;
+    let scene = Scene::set(Server::builder().release("1.15")).await;
     let client = scene.client().await;
     let kept = client.lock("kept").unwrap().acquire().await.unwrap();
     let given = client.lock("given").unwrap().acquire().await.unwrap();

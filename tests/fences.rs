@@ -26,7 +26,7 @@ const WITH: [&str; 2] = ["2.1", "cluster"];
 const PROBE: &str = "dflockd-client-fences";
 
 fn plays(release: &str) -> ServerBuilder {
-    Server::builder().port(0).release(release).unwrap()
+    Server::builder().port(0).release(release)
 }
 
 fn of(address: impl Into<String>) -> ClientBuilder {

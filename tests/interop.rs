@@ -168,7 +168,7 @@ async fn python_suite(
     files: Vec<(&'static str, PathBuf)>,
 ) {
     if let Some(secret) = auth {
-        builder = builder.auth_token(secret).unwrap();
+        builder = builder.auth_token(secret);
     }
     let server = builder.port(0).start().await.unwrap();
     let mut command = Command::new(python(environment));

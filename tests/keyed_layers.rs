@@ -327,7 +327,7 @@ async fn the_fence_reaches_the_handler_and_grows() {
 
 #[tokio::test]
 async fn where_the_server_makes_no_fences_the_closure_decides_unless_they_are_required() {
-    let (server, client) = start(Server::builder().release("1.16").unwrap()).await;
+    let (server, client) = start(Server::builder().release("1.16")).await;
     let called = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&called);
     let inner = service_fn(move |job: Job| {

@@ -119,7 +119,7 @@ fn total(error: &dflockd_client::Error) -> Option<(Duration, Duration)> {
 
 #[tokio::test]
 async fn every_method_of_every_handle_goes_through_the_layers() {
-    let (_server, builder) = start(Server::builder().release("1.16").unwrap()).await;
+    let (_server, builder) = start(Server::builder().release("1.16")).await;
     let seen = Seen::default();
     let client = seen.added_to(builder).connect().await.unwrap();
     let lock = client.lock("k").unwrap();

@@ -20,7 +20,7 @@ const LONG: Duration = Duration::from_secs(30);
 
 /// A server of that release that stands alone.
 async fn alone(release: &str) -> (Server, String) {
-    let builder = Server::builder().release(release).unwrap();
+    let builder = Server::builder().release(release);
     let server = builder.port(0).start().await.unwrap();
     let address = server.local_addr().to_string();
     (server, address)
@@ -141,13 +141,7 @@ async fn a_member_in_whose_place_another_server_stands_is_not_used() {
     let guard = client.lock("k").unwrap().acquire().await.unwrap();
     scene.cluster.stop(0).await.unwrap();
     let port = members[0].rsplit(':').next().unwrap().parse().unwrap();
-    let impostor = Server::builder()
-        .release("cluster")
-        .unwrap()
-        .port(port)
-        .start()
-        .await
-        .unwrap();
+    let impostor = Server::builder().release("cluster").port(port).start().await.unwrap();
     // The others say that they do not lead.
     let before = attempts(&recorded, "connect");
     until("it was asked", || attempts(&recorded, "connect") >= before + 2.0).await;

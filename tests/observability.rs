@@ -37,7 +37,7 @@ impl Scene {
     }
 
     async fn set_with(recorded: &Recorded, change: impl FnOnce(ClientBuilder) -> ClientBuilder) -> Self {
-        let with_signals = Server::builder().release("1.16").unwrap();
+        let with_signals = Server::builder().release("1.16");
         let server = with_signals.port(0).start().await.unwrap();
         let proxy = Proxy::start(&server.local_addr().to_string()).await;
         let builder = builder(recorded).servers([&proxy.address]);

@@ -25,7 +25,7 @@ struct Scene {
 impl Scene {
     async fn set(unknown: &'static [&'static str], closes: bool) -> Self {
         // The newest that knows signals.
-        let builder = Server::builder().release("1.16").unwrap();
+        let builder = Server::builder().release("1.16");
         let server = builder.port(0).start().await.unwrap();
         let old = OldServer::start(&server.local_addr().to_string(), unknown, closes).await;
         Self { server, old }

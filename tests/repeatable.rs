@@ -191,7 +191,7 @@ fn history(seed: u64) -> Vec<String> {
 
 async fn live(network: &Network, seed: u64) -> Vec<String> {
     let at = |host: u8| SocketAddr::from(([10, 0, 0, host], 6388));
-    let alone = Server::builder().release("1.16").unwrap().seed(seed);
+    let alone = Server::builder().release("1.16").seed(seed);
     let server = alone.clone().start_on(network.listen(at(1)), at(1)).await.unwrap();
     let listen = network.clone();
     let cluster = Cluster::builder()

@@ -212,7 +212,7 @@ async fn one_connection_too_many_is_closed_without_a_word() {
 
 #[tokio::test]
 async fn a_secret_is_asked_for_first_and_once() {
-    let (_server, address) = start(Server::builder().auth_token("s3cret").unwrap()).await;
+    let (_server, address) = start(Server::builder().auth_token("s3cret")).await;
     for first in [
         "auth\n_\nwrong\n",
         "ping\n_\n_\n",
@@ -259,7 +259,7 @@ async fn a_shutdown_turns_every_request_away() {
 
 #[tokio::test]
 async fn a_shutdown_before_1_16_lets_clients_finish_but_not_wait() {
-    let (server, address) = start(Server::builder().release("1.15").unwrap()).await;
+    let (server, address) = start(Server::builder().release("1.15")).await;
     let mut holder = RawConnection::open(&address).await;
     let held = holder.request("l", "k", "0 30").await;
     let token = held.split(' ').nth(1).unwrap().to_owned();
@@ -371,7 +371,7 @@ async fn events_are_told_in_order_with_fences_and_the_ends_of_leases() {
         assert_eq!(event.fence.map(|fence| fence.0), fence, "{event:?}");
     }
     drop(server);
-    let (server, address) = start(Server::builder().release("1.10").unwrap().record_events(true)).await;
+    let (server, address) = start(Server::builder().release("1.10").record_events(true)).await;
     let mut holder = RawConnection::open(&address).await;
     assert!(holder.request("l", "k", "0 30").await.starts_with("ok"));
     assert_eq!(server.events()[0].fence, None, "that release makes none");

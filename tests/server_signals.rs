@@ -20,7 +20,7 @@ const SOON: Duration = Duration::from_secs(10);
 const A_WHILE: Duration = Duration::from_millis(150);
 
 async fn start(builder: ServerBuilder) -> (Server, String) {
-    let server = builder.release("1.16").unwrap().port(0).start().await.unwrap();
+    let server = builder.release("1.16").port(0).start().await.unwrap();
     let address = server.local_addr().to_string();
     (server, address)
 }
@@ -312,7 +312,7 @@ async fn what_a_connection_listened_to_goes_with_it() {
 #[tokio::test]
 async fn signals_go_on_while_a_server_before_1_16_drains() {
     let builder = Server::builder().shutdown_timeout(Duration::from_secs(60));
-    let server = builder.release("1.15").unwrap().port(0).start().await.unwrap();
+    let server = builder.release("1.15").port(0).start().await.unwrap();
     let address = server.local_addr().to_string();
     let mut subscriber = listening(&address, "a").await;
     let mut publisher = RawConnection::open(&address).await;

@@ -213,7 +213,7 @@ async fn who_does_not_finish_in_time_is_stopped_before_his_lock_is_given_back() 
 /// On a server whose tokens are random every second deposit would be refused.
 #[tokio::test(flavor = "multi_thread")]
 async fn examples_that_need_fences_say_so_where_there_are_none() {
-    let locks = Server::builder().port(0).release("2.0").unwrap().start().await.unwrap();
+    let locks = Server::builder().port(0).release("2.0").start().await.unwrap();
     let address = locks.local_addr().to_string();
     for name in ["service", "leader_election", "daily_job"] {
         let mut command = Command::new(example(name));

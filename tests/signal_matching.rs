@@ -176,13 +176,7 @@ struct Real {
 
 impl Real {
     async fn start() -> Self {
-        let server = Server::builder()
-            .release("1.16")
-            .unwrap()
-            .port(0)
-            .start()
-            .await
-            .unwrap();
+        let server = Server::builder().release("1.16").port(0).start().await.unwrap();
         let mut real = Self {
             server,
             connections: Vec::new(),

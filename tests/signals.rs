@@ -32,7 +32,7 @@ impl Scene {
 
     async fn set_with(builder: ServerBuilder) -> Self {
         // What is tested is what the client does; the server's own small buffer must not get in the way.
-        let builder = builder.release("1.16").unwrap();
+        let builder = builder.release("1.16");
         let server = builder.port(0).signal_buffer(100_000).start().await.unwrap();
         let address = server.local_addr().to_string();
         let proxy = Proxy::start(&address).await;
@@ -409,7 +409,7 @@ async fn a_signal_whose_answer_is_lost_is_not_sent_again() {
 #[tokio::test]
 async fn a_slow_consumer_meets_its_own_policy_and_never_the_servers() {
     // A server that cuts whoever does not read.
-    let builder = Server::builder().release("1.16").unwrap();
+    let builder = Server::builder().release("1.16");
     let server = builder.port(0).signal_buffer(256).start().await.unwrap();
     let address = server.local_addr().to_string();
     let publisher = SignalConn::connect(&address).await.unwrap();
@@ -511,7 +511,6 @@ async fn a_server_that_comes_back_without_signals_ends_the_stream_and_says_why()
     let fewer = loop {
         match Server::builder()
             .release("1.16")
-            .unwrap()
             .port(port)
             .max_subscriptions(1)
             .start()
@@ -579,20 +578,8 @@ async fn closing_ends_the_stream_and_dropping_closes() {
 #[tokio::test]
 async fn a_client_of_several_shards_hears_all_and_emits_where_the_channel_belongs() {
     let servers = [
-        Server::builder()
-            .release("1.16")
-            .unwrap()
-            .port(0)
-            .start()
-            .await
-            .unwrap(),
-        Server::builder()
-            .release("1.16")
-            .unwrap()
-            .port(0)
-            .start()
-            .await
-            .unwrap(),
+        Server::builder().release("1.16").port(0).start().await.unwrap(),
+        Server::builder().release("1.16").port(0).start().await.unwrap(),
     ];
     let addresses = servers.each_ref().map(|server| server.local_addr().to_string());
     let strategy = |name: &str, _: usize| usize::from(name.starts_with('b'));

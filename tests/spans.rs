@@ -390,7 +390,7 @@ fn the_client_for_threads_has_the_same() {
 async fn a_client_may_be_built_within_a_span() {
     for filter in [AT_INFO, AT_DEBUG, "info"] {
         let traces = Traces::at(filter);
-        let (_server, address) = served(Server::builder().release("1.16").unwrap()).await;
+        let (_server, address) = served(Server::builder().release("1.16")).await;
         let work = async {
             let client = builder(&address).name("billing").connect().await.unwrap();
             let signals = client.subscribe("orders.*").await.unwrap();

@@ -51,7 +51,7 @@ fn place(heard: &SignalConn) -> (String, u64, Option<FailoverReason>) {
 
 #[tokio::test]
 async fn who_listens_goes_where_the_shard_goes_and_back() {
-    let mut pair = Pair::start_with(Server::builder().release("1.16").unwrap()).await;
+    let mut pair = Pair::start_with(Server::builder().release("1.16")).await;
     let client = of(pair.shard().takeover_delay(DELAY)).connect().await.unwrap();
     let mut heard = client.subscribe("news.*").await.unwrap();
     assert_eq!(client.emit("news.a", "first").await.unwrap(), 1);
@@ -98,7 +98,7 @@ async fn who_listens_goes_where_the_shard_goes_and_back() {
 /// A primary that is soon back keeps its listeners: some that went to the standby would hear nothing of the others any more.
 #[tokio::test]
 async fn who_listens_stays_as_long_as_the_shard_stays() {
-    let mut pair = Pair::start_with(Server::builder().release("1.16").unwrap()).await;
+    let mut pair = Pair::start_with(Server::builder().release("1.16")).await;
     let shard = pair.shard().takeover_delay(Duration::from_secs(3600));
     let builder = of(shard).on_unavailable(OnUnavailable::FailFast);
     let client: Client = builder.connect().await.unwrap();
@@ -128,7 +128,7 @@ async fn who_listens_stays_as_long_as_the_shard_stays() {
 /// One that is of no client finds its way by itself: nothing is granted over it, so it need not wait.
 #[tokio::test]
 async fn who_follows_no_shard_goes_on_at_once() {
-    let mut pair = Pair::start_with(Server::builder().release("1.16").unwrap()).await;
+    let mut pair = Pair::start_with(Server::builder().release("1.16")).await;
     let shard = pair.shard().takeover_delay(Duration::from_secs(3600));
     let mut heard = SignalConn::open(of(shard), Default::default()).await.unwrap();
     heard.listen("news.*", None).await.unwrap();
@@ -141,7 +141,7 @@ async fn who_follows_no_shard_goes_on_at_once() {
 /// And so does one whose client is gone.
 #[tokio::test]
 async fn who_outlives_the_client_goes_on_alone() {
-    let mut pair = Pair::start_with(Server::builder().release("1.16").unwrap()).await;
+    let mut pair = Pair::start_with(Server::builder().release("1.16")).await;
     let client = of(pair.shard().takeover_delay(DELAY)).connect().await.unwrap();
     let mut heard = client.subscribe("news.*").await.unwrap();
     drop(client);
@@ -155,7 +155,7 @@ async fn who_outlives_the_client_goes_on_alone() {
 /// A client that is shut down takes its signals along.
 #[tokio::test]
 async fn who_listens_ends_with_the_shutdown_of_the_client() {
-    let pair = Pair::start_with(Server::builder().release("1.16").unwrap()).await;
+    let pair = Pair::start_with(Server::builder().release("1.16")).await;
     let client = of(pair.shard().takeover_delay(DELAY)).connect().await.unwrap();
     let mut heard = client.subscribe("news.*").await.unwrap();
     client.shutdown(PATIENCE).await;

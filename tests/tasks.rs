@@ -46,7 +46,7 @@ async fn soon<F: Future>(what: &str, future: F) -> F::Output {
 }
 
 async fn serve() -> Server {
-    let release = Server::builder().release("1.16").unwrap();
+    let release = Server::builder().release("1.16");
     release.port(0).start().await.unwrap()
 }
 
@@ -864,7 +864,7 @@ fn verified(authority: &Authority, spared: usize, panics: usize) -> (Tls, Arc<Ve
 #[tokio::test]
 async fn an_attempt_to_connect_that_panics_has_failed() {
     let authority = Authority::new("ours");
-    let server = support::pki::serve(Server::builder().release("1.16").unwrap(), &authority.issue(HERE)).await;
+    let server = support::pki::serve(Server::builder().release("1.16"), &authority.issue(HERE)).await;
     let (tls, verifier) = verified(&authority, 0, usize::MAX);
     let recorder = Faulty::default();
     let settings = |tls: &Tls| builder(&[&server], &recorder).tls(tls.clone());
@@ -898,7 +898,7 @@ async fn an_attempt_to_connect_that_panics_has_failed() {
 #[tokio::test]
 async fn what_waits_for_a_connection_whose_attempt_panics_is_served_by_the_next() {
     let authority = Authority::new("ours");
-    let server = support::pki::serve(Server::builder().release("1.16").unwrap(), &authority.issue(HERE)).await;
+    let server = support::pki::serve(Server::builder().release("1.16"), &authority.issue(HERE)).await;
     let recorder = Faulty::default();
     let (tls, verifier) = verified(&authority, 1, 3);
     let client = builder(&[&server], &recorder).tls(tls).connect().await.unwrap();

@@ -296,7 +296,7 @@ mod checks {
         server.refuse_next(Status::Auth);
         assert_eq!(server.client().await.unwrap_err().kind(), ErrorKind::Auth);
         server.client().await.unwrap();
-        let server = TestServer::start_with(Server::builder().auth_token("sesame").unwrap());
+        let server = TestServer::start_with(Server::builder().auth_token("sesame"));
         let server = server.await.unwrap();
         let connect = |secret: &str| server.client_builder().auth_token(secret).connect();
         server.refuse_next(Status::Auth);
@@ -570,7 +570,7 @@ mod checks {
     }
 
     pub(super) async fn signals_are_there_with_a_release_that_has_them() {
-        let options = Server::builder().release("1.16").unwrap();
+        let options = Server::builder().release("1.16");
         let server = TestServer::start_with(options).await.unwrap();
         let client = server.client().await.unwrap();
         let mut signals = client.subscribe("orders.*").await.unwrap();

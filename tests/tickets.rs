@@ -181,7 +181,6 @@ async fn a_grant_that_ran_out_before_it_was_collected_is_none() {
     for release in ["2.1", "1.14", "1.10", "cluster"] {
         let builder = Server::builder()
             .release(release)
-            .unwrap()
             .lease_sweep_interval(Duration::from_millis(10));
         let (server, client) = scene(builder).await;
         let lock = client.lock("k").unwrap().lease_ttl(Duration::from_secs(1));

@@ -111,11 +111,9 @@ async fn signals_and_threads_are_as_secure_and_present_the_same_secret() {
     let authority = Authority::new("ours");
     let server = Server::builder()
         .release("1.16")
-        .unwrap()
         .port(0)
         .tls(config(&authority.issue(HERE)))
         .auth_token("s3cret")
-        .unwrap()
         .start()
         .await
         .unwrap();

@@ -74,15 +74,7 @@ impl Peer {
                         .unwrap(),
                 )
             }
-            None => Self::Embedded(
-                with_flags(flags)
-                    .release(release)
-                    .unwrap()
-                    .port(0)
-                    .start()
-                    .await
-                    .unwrap(),
-            ),
+            None => Self::Embedded(with_flags(flags).release(release).port(0).start().await.unwrap()),
         }
     }
 
@@ -109,7 +101,7 @@ fn with_flags(flags: &[String]) -> ServerBuilder {
             "--max-connections" => builder.max_connections(value.parse().unwrap()),
             "--read-timeout" => builder.read_timeout(Duration::from_secs(value.parse().unwrap())),
             "--auto-release-on-disconnect" => builder.auto_release_on_disconnect(value.parse().unwrap()),
-            "--auth-token" => builder.auth_token(value).unwrap(),
+            "--auth-token" => builder.auth_token(value),
             other => panic!("no conversation used {other} before: map it here"),
         };
     }

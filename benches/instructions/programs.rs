@@ -112,7 +112,7 @@ impl Lone {
     async fn start(release: &str) -> Result<Self, Box<dyn Error>> {
         let (connect, accepted) = mpsc::unbounded_channel();
         let address = SocketAddr::from(([10, 0, 0, 1], 6388));
-        let server = Server::builder().release(release)?.seed(7);
+        let server = Server::builder().release(release).seed(7);
         Ok(Self {
             _server: server.start_on(InMemory(accepted), address).await?,
             connect,

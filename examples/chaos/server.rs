@@ -17,7 +17,7 @@ use crate::{observed, witness};
 pub(crate) async fn run(job: ServerJob) -> Result<ExitCode, Box<dyn Error>> {
     let server = Server::builder()
         .port(job.port)
-        .release(&job.release)?
+        .release(&job.release)
         .on_event(recorder(&job.record)?)
         .start()
         .await?;

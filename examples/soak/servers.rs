@@ -165,7 +165,7 @@ pub(crate) async fn serve(leases: usize) -> Result<(), Box<dyn Error>> {
         .options(each.clone().orphan_ttl(KEPT))
         .start()
         .await?;
-    let signals = each.release("1.16")?.start().await?;
+    let signals = each.release("1.16").start().await?;
     let mut members = Vec::new();
     for address in cluster.addresses() {
         members.push(Proxy::start(&address).await);

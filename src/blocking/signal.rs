@@ -18,7 +18,7 @@ use crate::signal::{self, SignalEvent, SignalOptions};
 ///
 /// ```
 /// # let runtime = tokio::runtime::Runtime::new().unwrap();
-/// # let server = runtime.block_on(dflockd_client::server::Server::builder().release("1.16")?.port(0).start())?;
+/// # let server = runtime.block_on(dflockd_client::server::Server::builder().release("1.16").port(0).start())?;
 /// # let address = server.local_addr().to_string();
 /// use dflockd_client::blocking::SignalConn;
 ///
@@ -114,7 +114,7 @@ impl SignalConn {
     /// ```
     /// # use std::time::Duration;
     /// # let runtime = tokio::runtime::Runtime::new().unwrap();
-    /// # let server = runtime.block_on(dflockd_client::server::Server::builder().release("1.16")?.port(0).start())?;
+    /// # let server = runtime.block_on(dflockd_client::server::Server::builder().release("1.16").port(0).start())?;
     /// # let mut signals = dflockd_client::blocking::SignalConn::connect(server.local_addr().to_string())?;
     /// signals.listen("orders.>", None)?;
     /// assert!(signals.next_within(Duration::from_millis(20))?.is_none());

@@ -274,7 +274,7 @@ impl Client {
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), dflockd_client::Error> {
-    /// # let server = dflockd_client::server::Server::builder().release("cluster")?.port(0).start().await?;
+    /// # let server = dflockd_client::server::Server::builder().release("cluster").port(0).start().await?;
     /// # let client = dflockd_client::Client::builder().servers([server.local_addr().to_string()]).build()?;
     /// client.barrier().await?;
     /// let held = client.stats().await?.locks;
@@ -339,7 +339,7 @@ impl Client {
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), dflockd_client::Error> {
-    /// # let server = dflockd_client::server::Server::builder().release("1.16")?.port(0).start().await?;
+    /// # let server = dflockd_client::server::Server::builder().release("1.16").port(0).start().await?;
     /// # let client = dflockd_client::Client::builder().servers([server.local_addr().to_string()]).build()?;
     /// let mut paid = client.subscribe("orders.*.paid").await?;
     /// assert_eq!(client.emit("orders.42.paid", "in full").await?, 1);
@@ -387,7 +387,7 @@ impl Client {
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), dflockd_client::Error> {
-    /// # let server = dflockd_client::server::Server::builder().release("1.16")?.port(0).start().await?;
+    /// # let server = dflockd_client::server::Server::builder().release("1.16").port(0).start().await?;
     /// # let client = dflockd_client::Client::builder().servers([server.local_addr().to_string()]).build()?;
     /// use dflockd_client::{Group, Pattern, SubscribeRequest};
     ///

@@ -11,7 +11,6 @@ use super::event::Event;
 use super::listen::Listener;
 use super::listener::Server;
 use super::options::ServerOptions;
-#[cfg(doc)]
 use super::release::Release;
 use crate::error::Result;
 use crate::protocol::AuthToken;
@@ -24,7 +23,10 @@ use crate::types::Ttl;
 pub struct ServerBuilder {
     pub(super) host: String,
     pub(super) port: u16,
-    pub(super) options: ServerOptions,
+    options: ServerOptions,
+    /// What was given as text is refused when the server starts, if it is invalid.
+    release: Result<Release>,
+    auth_token: Option<Result<AuthToken>>,
 }
 
 impl Default for ServerBuilder {
@@ -33,6 +35,8 @@ impl Default for ServerBuilder {
             host: "127.0.0.1".to_owned(),
             port: 6388,
             options: ServerOptions::default(),
+            release: Ok(Release::NEWEST),
+            auth_token: None,
         }
     }
 }
@@ -128,13 +132,10 @@ impl ServerBuilder {
     ///
     /// A [`Cluster`](super::Cluster) always plays `cluster`, whatever is set here; its fences start at 1.
     ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) if the name is none of these. The message lists
-    /// them.
-    pub fn release(mut self, release: impl AsRef<str>) -> Result<Self> {
-        self.options.release = release.as_ref().parse()?;
-        Ok(self)
+    /// A name that is none of these is refused when the server starts. The message lists them.
+    pub fn release(mut self, release: impl AsRef<str>) -> Self {
+        self.release = release.as_ref().parse();
+        self
     }
 
     /// For a [`Cluster`](super::Cluster): sets how long the leases and queue positions of a connection are kept for its
@@ -165,15 +166,11 @@ impl ServerBuilder {
         self
     }
 
-    /// Sets the secret that every connection must present first. Default: none.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) if the secret cannot be sent: see
-    /// [`AuthToken::new`].
-    pub fn auth_token(mut self, token: impl Into<Box<str>>) -> Result<Self> {
-        self.options.auth_token = Some(AuthToken::new(token)?);
-        Ok(self)
+    /// Sets the secret that every connection must present first. A secret that cannot be sent, see [`AuthToken::new`],
+    /// is refused when the server starts. Default: none.
+    pub fn auth_token(mut self, token: impl Into<Box<str>>) -> Self {
+        self.auth_token = Some(AuthToken::new(token));
+        self
     }
 
     /// Serves only TLS. [`ServerTls`](super::ServerTls) makes such a configuration from PEM files; its type comes from
@@ -245,13 +242,24 @@ impl ServerBuilder {
         self
     }
 
+    /// Checks the options.
+    pub(super) fn check(self) -> Result<ServerOptions> {
+        let options = ServerOptions {
+            release: self.release?,
+            auth_token: self.auth_token.transpose()?,
+            ..self.options
+        };
+        options.check()?;
+        Ok(options)
+    }
+
     /// Binds the address and serves in the background, on the current tokio runtime.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) if the read or the write timeout is zero, and
-    /// without a runtime, or on one without timers or sockets, [`ErrorKind::Connect`](crate::ErrorKind::Connect) if the
-    /// address cannot be bound.
+    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) if the [release](Self::release) is unknown, the
+    /// [secret](Self::auth_token) cannot be sent, or the read or the write timeout is zero, and without a runtime, or on
+    /// one without timers or sockets, [`ErrorKind::Connect`](crate::ErrorKind::Connect) if the address cannot be bound.
     ///
     /// # Cancel safety
     ///
@@ -266,16 +274,17 @@ impl ServerBuilder {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) if the read or the write timeout is zero, and
-    /// without a runtime, or on one without timers.
+    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) if the [release](Self::release) is unknown, the
+    /// [secret](Self::auth_token) cannot be sent, or the read or the write timeout is zero, and without a runtime, or on
+    /// one without timers.
     ///
     /// # Cancel safety
     ///
     /// Safe: if the future is dropped, nothing is served.
     pub async fn start_on(self, listener: impl Listener, address: SocketAddr) -> Result<Server> {
-        self.options.check()?;
+        let options = self.check()?;
         crate::runtime::current("a server", false)?;
-        Server::serve_alone((listener, address), self.options)
+        Server::serve_alone((listener, address), options)
     }
 }
 

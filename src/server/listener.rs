@@ -49,8 +49,8 @@ impl Server {
     }
 
     pub(super) async fn start(builder: ServerBuilder) -> Result<Self> {
-        let ServerBuilder { host, port, options } = builder;
-        options.check()?;
+        let (host, port) = (builder.host.clone(), builder.port);
+        let options = builder.check()?;
         crate::runtime::current("a server", true)?;
         let listening = listen(&host, port).await?;
         Self::serve_alone(listening, options)

@@ -40,7 +40,7 @@ use crate::sharding::Placement;
 /// # async fn main() -> Result<(), dflockd_client::Error> {
 /// use dflockd_client::SignalConn;
 ///
-/// # let server = dflockd_client::server::Server::builder().release("1.16")?.port(0).start().await?;
+/// # let server = dflockd_client::server::Server::builder().release("1.16").port(0).start().await?;
 /// # let address = server.local_addr().to_string();
 /// let mut signals = SignalConn::connect(address).await?;
 /// signals.listen("orders.>", None).await?;
@@ -118,7 +118,7 @@ impl SignalConn {
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), dflockd_client::Error> {
-    /// # let server = dflockd_client::server::Server::builder().release("1.16")?.port(0).start().await?;
+    /// # let server = dflockd_client::server::Server::builder().release("1.16").port(0).start().await?;
     /// # let mut signals = dflockd_client::SignalConn::connect(server.local_addr().to_string()).await?;
     /// use dflockd_client::SignalEvent;
     ///
@@ -254,7 +254,7 @@ impl SignalHandle {
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), dflockd_client::Error> {
-    /// # let server = dflockd_client::server::Server::builder().release("1.16")?.port(0).start().await?;
+    /// # let server = dflockd_client::server::Server::builder().release("1.16").port(0).start().await?;
     /// # let signals = dflockd_client::SignalConn::connect(server.local_addr().to_string()).await?;
     /// signals.listen("orders.>", None).await?; // all of them
     /// signals.listen("jobs", "workers").await?; // a share of them

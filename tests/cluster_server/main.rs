@@ -265,7 +265,7 @@ async fn a_renewal_makes_its_connection_the_owner() {
 #[tokio::test]
 async fn servers_of_their_own_know_barriers_and_refs_if_their_release_does() {
     for (release, answer) in [("2.1", "error"), ("cluster", "ok")] {
-        let builder = Server::builder().port(0).release(release).unwrap();
+        let builder = Server::builder().port(0).release(release);
         let server = builder.orphan_ttl(Duration::from_secs(600)).start().await.unwrap();
         let address = server.local_addr().to_string();
         let mut first = RawConnection::open(&address).await;
@@ -601,7 +601,6 @@ async fn orders_that_cannot_be_followed_are_refused() {
 async fn options_are_each_members_and_the_states() {
     let options = Server::builder()
         .auth_token("s3cret")
-        .unwrap()
         .max_locks(2)
         .default_lease_ttl(Ttl::from_secs(7).unwrap())
         .max_connections(2);

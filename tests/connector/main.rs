@@ -74,13 +74,7 @@ const NAME: &str = "locks.internal:6388";
 
 /// A server, and the network that leads to it by [`NAME`].
 async fn served() -> (Server, Network) {
-    let server = Server::builder()
-        .port(0)
-        .release("1.16")
-        .unwrap()
-        .start()
-        .await
-        .unwrap();
+    let server = Server::builder().port(0).release("1.16").start().await.unwrap();
     let network = Network::default().with(NAME, server.local_addr());
     (server, network)
 }

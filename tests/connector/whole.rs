@@ -49,7 +49,7 @@ async fn locks_waits_tickets_semaphores_and_stats() {
 /// A secret is presented, and a wrong one refused.
 #[tokio::test]
 async fn secrets() {
-    let server = Server::builder().port(0).auth_token("sesame").unwrap();
+    let server = Server::builder().port(0).auth_token("sesame");
     let server = server.start().await.unwrap();
     let network = Network::default().with(NAME, server.local_addr());
     let connect = |token: &str| builder().connector(network.connector()).auth_token(token).connect();

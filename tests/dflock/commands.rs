@@ -74,14 +74,7 @@ async fn lock_tells_what_it_holds_and_ends_with_standard_input() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn signals_are_told_as_text_and_as_json() {
-    let server = Witness::new()
-        .describe()
-        .port(0)
-        .release("1.16")
-        .unwrap()
-        .start()
-        .await
-        .unwrap();
+    let server = Witness::new().describe().port(0).release("1.16").start().await.unwrap();
     let address = server.local_addr().to_string();
     let listen = |more: &[&str]| {
         let mut command = dflock();

@@ -17,19 +17,11 @@ async fn exit_codes_are_those_of_the_table() {
         .describe()
         .port(0)
         .auth_token("sesame")
-        .unwrap()
         .start()
         .await
         .unwrap();
     let closed = secret.local_addr().to_string();
-    let old = Witness::new()
-        .describe()
-        .port(0)
-        .release("1.16")
-        .unwrap()
-        .start()
-        .await
-        .unwrap();
+    let old = Witness::new().describe().port(0).release("1.16").start().await.unwrap();
     let old = old.local_addr().to_string();
     let nowhere = format!("127.0.0.1:{}", free_port());
     let run = ["run", "key", "--timeout", "300ms"];

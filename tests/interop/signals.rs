@@ -53,13 +53,7 @@ impl Python {
 }
 
 async fn start() -> (Server, SignalConn) {
-    let server = Server::builder()
-        .release("1.16")
-        .unwrap()
-        .port(0)
-        .start()
-        .await
-        .unwrap();
+    let server = Server::builder().release("1.16").port(0).start().await.unwrap();
     let conn = SignalConn::connect(server.local_addr().to_string()).await.unwrap();
     (server, conn)
 }

@@ -142,10 +142,7 @@ async fn what_is_sent_behind_a_wait_must_fit_into_the_read_buffer() {
 #[tokio::test]
 async fn without_auto_release_a_place_outlives_its_connection_before_1_15() {
     for (release, given_up) in since(Release::V1_15) {
-        let builder = Server::builder()
-            .release(release)
-            .unwrap()
-            .auto_release_on_disconnect(false);
+        let builder = Server::builder().release(release).auto_release_on_disconnect(false);
         let (server, address) = start(builder).await;
         let mut holder = RawConnection::open(&address).await;
         let held = token(&holder.request("l", "k", "0 300").await);

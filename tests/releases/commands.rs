@@ -2,18 +2,29 @@
 
 use std::time::Duration;
 
-use dflockd_client::server::{Release, Server};
+use dflockd_client::server::{Cluster, Release, Server};
 use dflockd_client::{ErrorKind, LockStats, SemaphoreStats};
 
 use crate::support::raw::RawConnection;
 use crate::support::until;
 use crate::{SOON, is_like, line, play, since, start, token};
 
-#[test]
-fn a_release_is_named_or_refused() {
-    assert!(Server::builder().release("1.10").is_ok());
-    assert!(Server::builder().release(Release::Cluster).is_ok());
-    let error = Server::builder().release("0.5").unwrap_err();
+#[tokio::test]
+async fn a_release_is_named_or_refused_when_the_server_starts() {
+    let named = Server::builder().port(0).release("0.5").release("1.10");
+    assert!(named.start().await.is_ok(), "what was said last counts");
+    assert!(
+        Server::builder()
+            .port(0)
+            .release(Release::Cluster)
+            .start()
+            .await
+            .is_ok()
+    );
+    let builder = Server::builder().port(0).release("0.5");
+    let of_a_cluster = Cluster::builder().options(builder.clone()).start().await.unwrap_err();
+    assert_eq!(of_a_cluster.kind(), ErrorKind::InvalidInput);
+    let error = builder.start().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidInput);
     assert!(
         error.to_string().contains("\"0.5\"") && error.to_string().contains("1.10"),
@@ -193,7 +204,7 @@ async fn signals_are_checked_better_from_1_11_2_on() {
 #[tokio::test]
 async fn a_ticket_that_was_not_collected_in_time_makes_room_for_a_new_one() {
     for release in ["1.10", "1.15", "2.1"] {
-        let builder = Server::builder().release(release).unwrap();
+        let builder = Server::builder().release(release);
         let (server, address) = start(builder.lease_sweep_interval(Duration::from_millis(20))).await;
         let mut connection = RawConnection::open(&address).await;
         let first = connection.request("e", "k", "2").await;

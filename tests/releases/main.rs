@@ -26,7 +26,7 @@ async fn start(builder: ServerBuilder) -> (Server, String) {
 }
 
 async fn play(release: Release) -> (Server, String) {
-    start(Server::builder().release(release).unwrap()).await
+    start(Server::builder().release(release)).await
 }
 
 fn line(text: &str) -> Heard {

@@ -87,7 +87,7 @@ async fn keys_of_any_bytes_are_keys_of_their_own() {
 #[tokio::test]
 async fn a_line_that_is_too_long_is_answered_at_its_end() {
     for release in ["1.10", "2.1"] {
-        let builder = Server::builder().release(release).unwrap();
+        let builder = Server::builder().release(release);
         let (_server, address) = start(builder.read_timeout(Duration::from_secs(1))).await;
         let long = "x".repeat(300);
         for end in ["\n", "", "<the end>"] {
@@ -131,8 +131,8 @@ async fn the_carriage_returns_of_a_line_count() {
 async fn long_arguments_end_the_connection_before_1_15() {
     for (release, long) in since(Release::V1_15) {
         let secret = "s".repeat(257);
-        let builder = Server::builder().release(release).unwrap();
-        let (_server, address) = start(builder.auth_token(secret.as_str()).unwrap()).await;
+        let builder = Server::builder().release(release);
+        let (_server, address) = start(builder.auth_token(secret.as_str())).await;
         let mut connection = RawConnection::open(&address).await;
         connection.send(&format!("auth\n_\n{secret}\n")).await;
         let answer = if long { "ok" } else { "error_auth" };
@@ -170,8 +170,8 @@ async fn a_secret_is_trimmed_before_it_is_compared() {
             (" s3cret ", " s3cret ", release >= Release::V1_16),
             (" s3cret ", "s3cret", release >= Release::V1_16),
         ] {
-            let builder = Server::builder().release(release).unwrap();
-            let (_server, address) = start(builder.auth_token(secret).unwrap()).await;
+            let builder = Server::builder().release(release);
+            let (_server, address) = start(builder.auth_token(secret)).await;
             let mut connection = RawConnection::open(&address).await;
             let answer = connection.request("auth", "anything", presented).await;
             let expected = if right { "ok" } else { "error_auth" };
@@ -184,11 +184,7 @@ async fn a_secret_is_trimmed_before_it_is_compared() {
 #[tokio::test]
 async fn a_client_that_has_not_authenticated_hears_of_it_however_it_goes_wrong() {
     for release in ["1.10", "2.1"] {
-        let builder = Server::builder()
-            .release(release)
-            .unwrap()
-            .auth_token("s3cret")
-            .unwrap();
+        let builder = Server::builder().release(release).auth_token("s3cret");
         let (_server, address) = start(builder.read_timeout(Duration::from_millis(200))).await;
         for sent in ["", "auth\n", "auth\n_\ns3cr", "auth\n_\nwrong\n", "ping\n_\n_\n"] {
             let mut silent = RawConnection::open(&address).await;
@@ -229,7 +225,7 @@ async fn a_client_that_has_not_authenticated_hears_of_it_however_it_goes_wrong()
 async fn the_read_timeout_does_not_begin_anew_with_each_byte() {
     let timeout = Duration::from_secs(1);
     for release in ["1.10", "2.1"] {
-        let builder = Server::builder().release(release).unwrap();
+        let builder = Server::builder().release(release);
         let (_server, address) = start(builder.read_timeout(timeout)).await;
         let mut slow = RawConnection::open(&address).await;
         let begun = tokio::time::Instant::now();

@@ -9,7 +9,7 @@ use crate::{play, start, token};
 #[tokio::test]
 async fn stats_have_fractions_and_an_order() {
     for release in Release::ALL {
-        let (server, address) = start(Server::builder().release(release).unwrap()).await;
+        let (server, address) = start(Server::builder().release(release)).await;
         let mut connection = RawConnection::open(&address).await;
         let mut keys: Vec<String> = (0..40).map(|number| format!("k{number}")).collect();
         for key in &keys {

@@ -134,7 +134,7 @@ async fn of_connecting() -> Vec<(&'static str, Error)> {
     let closes = FakeServer::start(|_, _| async {}).await;
     let silent = FakeServer::start(|connection, _| connection.until_hung_up()).await;
     let impatient = builder(&silent.address).connect_timeout(Duration::from_millis(50));
-    let locked = Server::builder().port(0).auth_token("sesame").unwrap();
+    let locked = Server::builder().port(0).auth_token("sesame");
     let locked = locked.start().await.unwrap();
     let address = locked.local_addr().to_string();
     let refuses = service_fn(async |_| Err::<DuplexStream, _>(std::io::Error::other("it is shut")));

@@ -111,7 +111,7 @@ async fn certificates_that_are_no_good() {
 
 #[tokio::test]
 async fn a_token_that_is_missing_is_told_from_one_that_is_wrong() {
-    let (_server, address) = start(Server::builder().auth_token("sesame").unwrap()).await;
+    let (_server, address) = start(Server::builder().auth_token("sesame")).await;
     let missing = said(
         builder(&address).connect().await,
         ErrorKind::Auth,
@@ -278,7 +278,7 @@ async fn another_limit_is_named_and_so_is_the_namespace_of_old_servers() {
     );
 
     // And there a lock meets it as well: on the embedded server of that release, and on one that knows even less.
-    let (_server, address) = start(Server::builder().release("1.10").unwrap()).await;
+    let (_server, address) = start(Server::builder().release("1.10")).await;
     let client = builder(&address).connect().await.unwrap();
     let both = ["before 1.14", "use different keys"];
     let lock = client.lock("l").unwrap().acquire().await.unwrap();

@@ -163,7 +163,6 @@ impl PeerFactory {
             None => {
                 let server = Server::builder()
                     .release(self.release)
-                    .unwrap()
                     .port(0)
                     .max_locks(100_000)
                     .read_timeout(self.read_timeout);

@@ -46,7 +46,7 @@ impl Fleet {
         let start = Instant::now();
         let (mut servers, mut proxies) = (Vec::new(), Vec::new());
         for _ in 0..3 {
-            let server = Server::builder().release(release).unwrap().record_events(true).port(0);
+            let server = Server::builder().release(release).record_events(true).port(0);
             let server = server
                 .lease_sweep_interval(Duration::from_millis(50))
                 .start()

@@ -62,7 +62,7 @@ async fn flood(scene: &Scene, client: &Client, tasks: usize, keys: usize) -> (u6
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hundred_tasks_that_drop_their_waits_on_few_keys_take_each_others_places() {
-    let scene = Scene::of(Server::builder().release("1.10").unwrap()).await;
+    let scene = Scene::of(Server::builder().release("1.10")).await;
     let client = scene
         .builder()
         .acquire_timeout(Duration::from_secs(10))
@@ -80,7 +80,7 @@ async fn a_hundred_tasks_that_drop_their_waits_on_few_keys_take_each_others_plac
 /// Hardly ever two for the same key.
 #[tokio::test(flavor = "multi_thread")]
 async fn dropped_waits_for_ever_new_keys_stay_within_twice_the_bound() {
-    let scene = Scene::of(Server::builder().release("1.10").unwrap()).await;
+    let scene = Scene::of(Server::builder().release("1.10")).await;
     let client = scene
         .builder()
         .exclusive_connections(60)
@@ -272,8 +272,8 @@ async fn the_next_caller_takes_the_place_over_in_a_cluster() {
 /// As above, but of tasks on other shards as well: each has its own bound.
 #[tokio::test(flavor = "multi_thread")]
 async fn dropped_waits_on_several_shards_stay_within_the_bound_of_each() {
-    let scene = Scene::of(Server::builder().release("1.10").unwrap()).await;
-    let other = Server::builder().release("1.10").unwrap().max_locks(100_000).port(0);
+    let scene = Scene::of(Server::builder().release("1.10")).await;
+    let other = Server::builder().release("1.10").max_locks(100_000).port(0);
     let other = other.start().await.unwrap();
     let servers = [address(&scene.server), address(&other)];
     let holder = Client::builder().servers(servers.clone()).connect().await.unwrap();

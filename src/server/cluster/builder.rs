@@ -143,8 +143,7 @@ impl ClusterBuilder {
                 "a cluster needs at least one member, to lead it",
             ));
         }
-        let mut options = self.each.options;
-        options.check()?;
+        let mut options = self.each.check()?;
         options.release = Release::Cluster;
         options.earlier_builds = self.earlier_builds;
         options.closes_idle_connections = Some(self.closes_idle_connections);

@@ -125,9 +125,7 @@ impl Servers {
                 lines.lock().unwrap_or_else(PoisonError::into_inner).push(line);
             })
             .seed((1_000_000_000_000 + now) * 4 + self.number as u64);
-        builder
-            .release(plan.release)
-            .expect("a release of the simulation is none")
+        builder.release(plan.release)
     }
 
     /// Starts them, with nothing of what earlier ones had.

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use dflockd_client::Ttl;
 use dflockd_client::server::Server;
+use dflockd_client::{ErrorKind, Ttl};
 
 use crate::args::ServeArguments;
 use crate::exit::Exit;
@@ -27,7 +27,7 @@ pub(super) async fn serve(of: &ServeArguments) -> Result<Exit, Failure> {
         .shutdown_timeout(seconds(of.shutdown_timeout))
         .auto_release_on_disconnect(!of.no_auto_release_on_disconnect);
     if let Some(release) = &of.release {
-        server = server.release(release)?;
+        server = server.release(release);
     }
     if let Some(path) = &of.auth_token_file {
         let secret = std::fs::read_to_string(path).map_err(|error| {
@@ -36,12 +36,12 @@ pub(super) async fn serve(of: &ServeArguments) -> Result<Exit, Failure> {
                 format!("the secret in {} cannot be read: {error}", path.display()),
             )
         })?;
-        server = server.auth_token(secret.trim())?;
+        server = server.auth_token(secret.trim());
     }
-    let server = server
-        .start()
-        .await
-        .map_err(|error| Failure::from(error).remedy("another --port, or 0 for any that is free"))?;
+    let server = server.start().await.map_err(|error| match error.kind() {
+        ErrorKind::Connect => Failure::from(error).remedy("another --port, or 0 for any that is free"),
+        _ => Failure::from(error),
+    })?;
     tell::warn("this server is for development and tests: it keeps everything in the memory of this process");
     output::line(format_args!("listening on {}", server.local_addr()))?;
     signals.ended().await;
