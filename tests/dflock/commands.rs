@@ -110,6 +110,68 @@ async fn signals_are_told_as_text_and_as_json() {
     assert_eq!(structured.code(), 0);
 }
 
+/// A terminal obeys what other clients write into keys and payloads, unless it is shown escaped.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_others_have_written_does_not_command_the_terminal() {
+    let server = Witness::new()
+        .describe()
+        .port(0)
+        .release("1.16")
+        .unwrap()
+        .start()
+        .await
+        .unwrap();
+    let address = server.local_addr().to_string();
+    let client = dflockd_client::Client::builder()
+        .servers([&address])
+        .connect()
+        .await
+        .unwrap();
+    let _held = client.lock("red\u{1b}[31m").unwrap().acquire().await.unwrap();
+    let table = text(&output(&["stats", "--servers", &address]).stdout);
+    assert!(table.contains(r"red\u{1b}[31m") && !table.contains('\u{1b}'), "{table}");
+    let told = json(&output(&["stats", "--json", "--servers", &address]).stdout);
+    assert_eq!(told["shards"][0]["stats"]["locks"][0]["key"], "red\u{1b}[31m");
+    let listen = |more: &[&str]| {
+        let mut command = dflock();
+        command
+            .args(["listen", "orders.*", "--servers", &address, "--count", "1"])
+            .args(more);
+        Running::start(&mut command)
+    };
+    let (mut plain, mut structured) = (listen(&[]), listen(&["--json"]));
+    crate::support::until("both listen", || {
+        let listeners = server
+            .stats()
+            .signal_channels
+            .into_iter()
+            .map(|channel| channel.listeners);
+        listeners.sum::<u64>() == 2
+    })
+    .await;
+    client.emit("orders.\u{1b}c", "\u{1b}]0;title\u{7}").await.unwrap();
+    assert_eq!(plain.line(), r"orders.\u{1b}c \u{1b}]0;title\u{7}");
+    assert_eq!(json(structured.line().as_bytes())["payload"], "\u{1b}]0;title\u{7}");
+}
+
+#[test]
+fn a_payload_that_is_too_long_is_refused_and_never_cut() {
+    // A character across the end of what is read, and more behind line breaks that reach up to there.
+    let across = format!("ab{}", "\u{e4}".repeat(40_000));
+    let behind = format!("{}{}more", "a".repeat(65_000), "\n".repeat(600));
+    for payload in [across, behind] {
+        let mut command = dflock();
+        command.args(["emit", "channel", "--servers", "127.0.0.1:1"]);
+        let mut emitting = Running::start(command.stdin(Stdio::piped()));
+        let mut to = emitting.child.stdin.take().unwrap();
+        // It need not read to the end.
+        drop(to.write_all(payload.as_bytes()));
+        drop(to);
+        assert_eq!(emitting.code(), 64, "{}", emitting.errors());
+        assert!(emitting.errors().contains("too long"));
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn stats_tell_what_servers_hold() {
     let server = Witness::new().server(0).await;

@@ -36,6 +36,11 @@ async fn exit_codes_are_those_of_the_table() {
         (64, &address, vec![]),
         (64, &address, vec!["--grace", "20s", "--", "true"]),
         (64, &address, vec!["--ttl", "10", "--", "true"]),
+        (
+            64,
+            &address,
+            vec!["--on-loss", "kill", "--grace", "10000000000000000000s", "--", "true"],
+        ),
         (64, &address, vec!["--set", "lease=10s", "--", "true"]),
         (64, "127.0.0.1:port", vec!["--", "true"]),
         (69, &nowhere, vec!["--", "true"]),

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use dflockd_client::MAX_SECONDS;
 
 /// Locks, semaphores, elections and signals of dflockd servers, for shells
 #[derive(Parser)]
@@ -110,7 +111,7 @@ pub(crate) struct Fate {
     #[arg(long, value_enum, default_value_t = OnLoss::Term)]
     pub(crate) on_loss: OnLoss,
     /// How long it has between TERM and KILL; the lease is given up so much earlier [default: 5s, at most a quarter of the TTL]
-    #[arg(long, value_name = "D", value_parser = duration)]
+    #[arg(long, value_name = "D", value_parser = grace)]
     pub(crate) grace: Option<Duration>,
 }
 
@@ -276,6 +277,16 @@ pub(crate) struct ServeArguments {
 fn duration(text: &str) -> Result<Duration, String> {
     let refused = |_| "write a duration with its unit, such as 500ms, 10s or 1m30s".to_owned();
     dflockd_client::parse_duration(text).map_err(refused)
+}
+
+/// Reads a duration that a TTL can hold. Clocks do not reach as far as a duration may.
+fn grace(text: &str) -> Result<Duration, String> {
+    let most = Duration::from_secs(MAX_SECONDS);
+    let grace = duration(text)?;
+    match grace <= most {
+        true => Ok(grace),
+        false => Err(format!("the longest TTL is {most:?}, and a grace is no longer")),
+    }
 }
 
 /// Reads `name=value`.

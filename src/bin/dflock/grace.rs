@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::output::human;
 
 /// The grace that a command has where nothing says otherwise, …
 const GRACE: Duration = Duration::from_secs(5);
@@ -13,10 +12,11 @@ const GRACE: Duration = Duration::from_secs(5);
 /// … but not more than this part of the TTL.
 const MOST_GRACE_PART: u32 = 4;
 
-/// What is left between KILL and the moment at which the server may grant the lease to another: this part of the TTL, …
+/// What is left between KILL and the moment at which the server may grant the lease to another: this part of the TTL, as clients leave it by
+/// themselves, …
 const MARGIN_PART: u32 = 20;
 
-/// … but not less than this.
+/// … but not less than this, of the shortest TTL neither: the system takes some time to end what was killed.
 const LEAST_MARGIN: Duration = Duration::from_millis(100);
 
 /// When a command is stopped.
@@ -33,7 +33,7 @@ impl Times {
     /// Checks that the times fit into a TTL. `margin`: where it was set by hand.
     pub(crate) fn new(ttl: Duration, grace: Option<Duration>, margin: Option<Duration>) -> Result<Self, Failure> {
         // Servers count whole seconds, and clients round up.
-        let ttl = Duration::from_secs(ttl.as_secs() + u64::from(ttl.subsec_nanos() > 0));
+        let ttl = Duration::from_secs(ttl.as_secs().saturating_add(u64::from(ttl.subsec_nanos() > 0)));
         let times = Self {
             ttl,
             grace: grace.unwrap_or(GRACE.min(ttl / MOST_GRACE_PART)),
@@ -73,17 +73,13 @@ impl Times {
         Failure::new(
             Exit::USAGE,
             format!(
-                "a grace of {} and a margin of {} are more than half of the TTL of {}: the command could not be stopped before the \
-                 lease is another's",
-                human(self.grace),
-                human(self.margin),
-                human(ttl),
+                "a grace of {:?} and a margin of {:?} are more than half of the TTL of {ttl:?}: the command could not be stopped \
+                 before the lease is another's",
+                self.grace, self.margin,
             ),
         )
         .remedy(format!(
-            "--grace {} at most for this TTL, or --ttl {} for this grace",
-            human(most),
-            human(least)
+            "--grace {most:?} at most for this TTL, or --ttl {least:?} for this grace"
         ))
     }
 }
@@ -108,6 +104,7 @@ mod tests {
         }
         assert_eq!(times(30_000, None).unwrap().grace, GRACE);
         assert_eq!(times(1_500, None).unwrap().ttl, Duration::from_secs(2));
+        assert!(Times::new(Duration::MAX, None, None).is_ok());
     }
 
     #[test]
@@ -119,10 +116,38 @@ mod tests {
             assert!(said.contains(part), "{part}: {said}");
         }
         assert!(times(11_000, Some(4_501)).is_ok());
+        // What is advised is not rounded up to what would be refused again.
+        let said = format!("{:?}", times(33_000, Some(20_000)).unwrap_err());
+        assert!(said.contains("--grace 14.85s at most"), "{said}");
+        assert!(times(33_000, Some(14_850)).is_ok());
         let said = format!("{:?}", times(10_000, Some(100_000)).unwrap_err());
         assert!(
             said.contains("--ttl 223s") && times(223_000, Some(100_000)).is_ok(),
             "{said}"
         );
+    }
+
+    /// Only the shortest TTL has more.
+    #[cfg(feature = "server")]
+    #[tokio::test]
+    async fn the_margin_is_that_of_the_library() {
+        use dflockd_client::tokio::time::Instant;
+
+        let server = dflockd_client::server::Server::builder().port(0).start().await.unwrap();
+        let client = dflockd_client::Client::builder()
+            .servers([server.local_addr().to_string()])
+            .connect()
+            .await
+            .unwrap();
+        for secs in [2, 30, 3600] {
+            let ttl = Duration::from_secs(secs);
+            let before = Instant::now();
+            let lock = client.lock(format!("key-{secs}")).unwrap().lease_ttl(ttl);
+            let guard = lock.acquire().await.unwrap();
+            // The TTL counts from the moment at which the request was sent, which lies between these.
+            let (least, most) = (before + ttl, Instant::now() + ttl);
+            let end = guard.held_until() + Times::new(ttl, None, None).unwrap().margin;
+            assert!((least..=most).contains(&end), "{secs} s: {:?}", end - least);
+        }
     }
 }

@@ -2,7 +2,6 @@
 
 use std::fmt::Display;
 use std::io::Write;
-use std::time::Duration;
 
 use serde::Serialize;
 
@@ -25,18 +24,19 @@ pub(crate) fn unwritten(error: std::io::Error) -> Failure {
     Failure::new(Exit::IO, format!("the output cannot be written: {error}"))
 }
 
-/// A duration for people, rounded to three digits.
-pub(crate) fn human(duration: Duration) -> String {
-    let nanos = duration.as_nanos();
-    let mut step = 1;
-    while step < 1_000_000_000 && nanos / step >= 1_000 {
-        step *= 10;
+/// Text of others for people: what a terminal would obey is shown escaped.
+pub(crate) fn plain(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c.is_control() {
+            true => plain.extend(c.escape_default()),
+            false => plain.push(c),
+        }
     }
-    let rounded = (nanos + step / 2) / step * step;
-    format!("{:?}", Duration::from_nanos(u64::try_from(rounded).unwrap_or(u64::MAX)))
+    plain
 }
 
-/// Text in columns, as wide as what stands in them.
+/// [Plain](plain) text in columns, as wide as what stands in them.
 pub(crate) struct Table {
     rows: Vec<Vec<String>>,
 }
@@ -49,7 +49,7 @@ impl Table {
     }
 
     pub(crate) fn row<const N: usize>(&mut self, cells: [String; N]) {
-        self.rows.push(cells.to_vec());
+        self.rows.push(cells.iter().map(|cell| plain(cell)).collect());
     }
 
     pub(crate) fn print(&self) -> Result<(), Failure> {
@@ -76,14 +76,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_are_rounded_for_people() {
-        for (nanos, said) in [
-            (0, "0ns"),
-            (999_997_106, "1s"),
-            (2_500_000_000, "2.5s"),
-            (22_949_000_000, "22.9s"),
+    fn what_a_terminal_obeys_is_escaped() {
+        for (text, shown) in [
+            ("orders/42 für \\", "orders/42 für \\"),
+            ("\u{1b}[2J\r\n\t", r"\u{1b}[2J\r\n\t"),
+            ("\u{7f}\u{9b}31m", r"\u{7f}\u{9b}31m"),
         ] {
-            assert_eq!(human(Duration::from_nanos(nanos)), said);
+            assert_eq!(plain(text), shown);
         }
     }
 }

@@ -2,6 +2,8 @@
 
 use std::io::{IsTerminal, Write};
 
+use crate::output::plain;
+
 /// Tells of a fault.
 pub(crate) fn complain(what: &str) {
     say("31", "dflock", what);
@@ -18,6 +20,8 @@ pub(crate) fn advise(what: &str) {
 }
 
 fn say(color: &str, head: &str, what: &str) {
+    let lines: Vec<String> = what.split('\n').map(plain).collect();
+    let what = lines.join("\n");
     let mut to = std::io::stderr().lock();
     // Where standard error is closed there is no place to say so.
     drop(match colors() {

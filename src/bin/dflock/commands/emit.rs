@@ -30,14 +30,25 @@ pub(super) async fn emit(flags: &SourceFlags, of: &EmitArguments) -> Result<Exit
     Ok(Exit::SUCCESS)
 }
 
-/// The longest payload that servers take, and one byte more to see that there is more.
-const MOST: u64 = 65_537;
+/// No line of the protocol is longer, and no payload.
+const MOST: usize = 65_536;
 
-/// All of standard input, without the line break at its end.
+/// A line break at the end is not part of the payload.
+const LINE_BREAK: usize = 2;
+
+/// All of standard input, without line breaks at its end. More than a payload may have is refused before anything is cut off from it.
 fn from_stdin() -> Result<String, Failure> {
-    let mut text = String::new();
-    let read = std::io::stdin().lock().take(MOST).read_to_string(&mut text);
-    read.map_err(|error| Failure::new(Exit::IO, format!("the payload cannot be read: {error}")))?;
+    let unread = |why: &dyn std::fmt::Display| Failure::new(Exit::IO, format!("the payload cannot be read: {why}"));
+    let mut bytes = Vec::new();
+    let mut input = std::io::stdin().lock().take((MOST + LINE_BREAK + 1) as u64);
+    input.read_to_end(&mut bytes).map_err(|error| unread(&error))?;
+    if bytes.len() > MOST + LINE_BREAK {
+        return Err(Failure::new(
+            Exit::USAGE,
+            format!("the payload is too long: it has more than {MOST} bytes"),
+        ));
+    }
+    let mut text = String::from_utf8(bytes).map_err(|error| unread(&error.utf8_error()))?;
     let end = text.trim_end_matches(['\n', '\r']).len();
     text.truncate(end);
     Ok(text)

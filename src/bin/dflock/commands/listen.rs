@@ -69,7 +69,7 @@ fn show(event: &SignalEvent, as_json: bool) -> Result<(), Failure> {
         return output::json(&told);
     }
     match told {
-        Told::Signal { channel, payload } => return output::line(format_args!("{channel} {payload}")),
+        Told::Signal { channel, payload } => return output::line(output::plain(&format!("{channel} {payload}"))),
         Told::Lost { shard, cause } => tell::warn(&format!(
             "signals of shard {shard} may be missing from here on: {cause}"
         )),
