@@ -65,6 +65,31 @@ async fn exit_codes_are_those_of_the_table() {
     assert_eq!(code(&settings), 78, "{settings:?}");
 }
 
+/// Also where the server does not give back by itself what a connection leaves behind.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failure_leaves_nothing_held() {
+    let server = Witness::new()
+        .describe()
+        .port(0)
+        .auto_release_on_disconnect(false)
+        .start()
+        .await
+        .unwrap();
+    let address = server.local_addr().to_string();
+    let client = Client::builder().servers([&address]).connect().await.unwrap();
+    let _held = client.lock("b").unwrap().acquire().await.unwrap();
+    let keys = ["--keys", "a,b", "--servers", &address, "--timeout", "300ms"];
+    for arguments in [
+        [&["run"], &keys[..], &["--", "true"]].concat(),
+        [&["lock"], &keys[..]].concat(),
+    ] {
+        let ended = output(&arguments);
+        assert_eq!(code(&ended), 75, "{ended:?}");
+        let held: Vec<String> = server.stats().locks.into_iter().map(|lock| lock.key).collect();
+        assert_eq!(held, ["b"], "{arguments:?}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_command_is_told_what_it_holds() {
     let server = Witness::new().server(0).await;

@@ -2,8 +2,10 @@
 
 use std::io::Read;
 
+use dflockd_client::Client;
 use dflockd_client::tokio::sync::oneshot;
 
+use super::{leave, leave_on_failure};
 use crate::args::{LockArguments, SourceFlags};
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -15,16 +17,22 @@ use crate::sources::Sources;
 pub(super) async fn lock(flags: &SourceFlags, of: &LockArguments) -> Result<Exit, Failure> {
     let mut signals = Signals::that_end()?;
     let client = Sources::read(flags, &of.hold.settings(), &[])?.client()?;
+    let done = hold(&client, of, &mut signals).await;
+    leave_on_failure(&done, &client, &mut signals).await;
+    done
+}
+
+async fn hold(client: &Client, of: &LockArguments, signals: &mut Signals) -> Result<Exit, Failure> {
     let acquired = tokio::select! {
         biased;
         exit = signals.ended() => {
-            super::leave(&client, &mut signals).await;
+            leave(client, signals).await;
             return Ok(exit);
         }
-        held = Held::acquire(&client, &of.hold) => held,
+        held = Held::acquire(client, &of.hold) => held,
     };
     let held = acquired?;
-    output::json(&held.about(&client)?)?;
+    output::json(&held.about(client)?)?;
     tokio::select! {
         biased;
         (key, reason) = held.lost() => {

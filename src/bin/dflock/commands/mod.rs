@@ -59,6 +59,13 @@ fn block_on(future: impl Future<Output = Result<Exit, Failure>>) -> Result<Exit,
     exit
 }
 
+/// Leaves if this failed. What a failure drops is released only as long as the client lives, and the client ends with this process.
+async fn leave_on_failure(done: &Result<Exit, Failure>, client: &Client, signals: &mut Signals) {
+    if done.is_err() {
+        leave(client, signals).await;
+    }
+}
+
 /// Gives up what was asked for, and closes. Another signal ends that at once.
 async fn leave(client: &Client, signals: &mut Signals) {
     const PATIENCE: Duration = Duration::from_secs(1);

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use dflockd_client::{Key, LayeredOptions, LostReason};
+use dflockd_client::{Client, Key, LayeredOptions, LostReason};
 
-use super::leave;
+use super::{leave, leave_on_failure};
 use crate::args::{Fate, OnLoss, RunArguments, SourceFlags};
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -25,29 +25,32 @@ pub(super) async fn run(flags: &SourceFlags, of: &RunArguments) -> Result<Exit, 
     let sources = Sources::read(flags, &of.hold.settings(), &[("lease_ttl", TTL)])?;
     let (sources, policy) = policy(sources, &of.fate)?;
     let client = sources.client()?;
+    let done = hold(&client, of, policy, &mut signals).await;
+    leave_on_failure(&done, &client, &mut signals).await;
+    done
+}
+
+async fn hold(client: &Client, of: &RunArguments, policy: Policy, signals: &mut Signals) -> Result<Exit, Failure> {
     let acquired = tokio::select! {
         biased;
         exit = signals.ended() => {
-            leave(&client, &mut signals).await;
+            leave(client, signals).await;
             return Ok(exit);
         }
-        held = Held::acquire(&client, &of.hold) => held,
+        held = Held::acquire(client, &of.hold) => held,
     };
     let held = acquired?;
     if !policy.times.fits(held.ttl()) {
         return Err(policy.times.too_long(held.ttl()));
     }
-    let about = held.about(&client)?;
-    let ending = supervise(&of.command, &held, &about, policy, &mut signals).await?;
-    let exit = match ending {
-        Ending::Ended(exit) => exit,
-        Ending::Lost(key, reason) => {
-            leave(&client, &mut signals).await;
-            return Err(lost(&key, reason).remedy(REMEDY));
+    let about = held.about(client)?;
+    match supervise(&of.command, &held, &about, policy, signals).await? {
+        Ending::Ended(exit) => {
+            give_back(held, signals).await;
+            Ok(exit)
         }
-    };
-    give_back(held, &mut signals).await;
-    Ok(exit)
+        Ending::Lost(key, reason) => Err(lost(&key, reason)),
+    }
 }
 
 /// Gives back what is held. The code of the command counts, whatever comes of this; a signal ends the wait for the server's answer.
@@ -64,14 +67,13 @@ pub(super) async fn give_back(held: Held, signals: &mut Signals) {
     }
 }
 
-pub(super) const REMEDY: &str = "look at the server and the way to it; a longer --ttl outlasts longer disturbances";
-
 /// The loss of a lease, and of the command with it.
-pub(super) fn lost(key: &Key, reason: LostReason) -> Failure {
+fn lost(key: &Key, reason: LostReason) -> Failure {
     Failure::new(
         Exit::LOST,
         format!("the lease of {key} was lost, and the command was stopped: {reason}"),
     )
+    .remedy("look at the server and the way to it; a longer --ttl outlasts longer disturbances")
 }
 
 /// When the command is stopped, and the settings that make the client tell of a loss early enough.
