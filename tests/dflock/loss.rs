@@ -180,6 +180,126 @@ async fn term_comes_first_and_the_command_may_use_its_grace() {
     assert_eq!(holder.code(), 79);
 }
 
+/// Tells of TERM and goes on, and so does an orphan of it.
+const TALKATIVE: &str = r#"trap "echo TERM" TERM; (sh -c 'trap "echo TERM" TERM; while :; do sleep 1; done' &)
+    echo $$; while :; do sleep 1; done"#;
+
+/// The server grants the key to the next as soon as it sees the end of the connection: the grace is not for this.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_is_cut_ends_the_command_without_its_grace() {
+    let witness = Witness::new();
+    let server = witness.server(0).await;
+    let address = server.local_addr().to_string();
+    let proxy = Proxy::start(&address).await;
+    let mut command = dflock();
+    command
+        .args([
+            "run",
+            "key",
+            "--servers",
+            &proxy.address,
+            "--ttl",
+            "60s",
+            "--grace",
+            "25s",
+        ])
+        .args(["--", "sh", "-c", TALKATIVE]);
+    let mut holder = Running::start(&mut command);
+    let group = Group::read(&holder.line());
+    let others = client(&address).await;
+    let next = tokio::spawn(async move { next_holder(&others, "key").await });
+    until("another waits", || {
+        server.stats().locks.iter().any(|lock| lock.waiters == 1)
+    })
+    .await;
+    proxy.change(|weather| weather.refuse = true);
+    proxy.cut();
+    next.await.unwrap();
+    assert_eq!(code(&mut holder).await, 79);
+    assert!(group.alive().is_empty());
+    assert_eq!(holder.rest(), "", "it was asked to end first");
+    assert_eq!(witness.grants("key"), 2);
+}
+
+/// One part of what is held is lost by time. The command has its grace, until another part is lost that the server may grant at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_grace_ends_with_the_connection_of_another_part() {
+    const GRACE: Duration = Duration::from_secs(9);
+    let servers = [Witness::new().server(0).await, Witness::new().server(0).await];
+    let mut proxies = Vec::new();
+    for server in &servers {
+        proxies.push(Proxy::start(&server.local_addr().to_string()).await);
+    }
+    let both = format!("{},{}", proxies[0].address, proxies[1].address);
+    let sharded = Client::builder()
+        .servers([&proxies[0].address, &proxies[1].address])
+        .build()
+        .unwrap();
+    let key_of = |shard: usize| {
+        let mut keys = (0..).map(|number| format!("key-{number}"));
+        keys.find(|key| sharded.shard_of(key).unwrap() == shard).unwrap()
+    };
+    let keys = format!("{},{}", key_of(0), key_of(1));
+    let mut command = dflock();
+    command
+        .args([
+            "run",
+            "--keys",
+            &keys,
+            "--servers",
+            &both,
+            "--ttl",
+            "20s",
+            "--grace",
+            "9s",
+        ])
+        .args(["--", "sh", "-c", TALKATIVE]);
+    let mut holder = Running::start(&mut command);
+    let group = Group::read(&holder.line());
+    proxies[0].change(|weather| {
+        weather.stall_up = true;
+        weather.stall_down = true;
+        weather.stall_ends = true;
+    });
+    assert_eq!((holder.line(), holder.line()), ("TERM".to_owned(), "TERM".to_owned()));
+    let cut = std::time::Instant::now();
+    proxies[1].change(|weather| weather.refuse = true);
+    proxies[1].cut();
+    assert_eq!(code(&mut holder).await, 79);
+    assert!(group.alive().is_empty());
+    assert!(cut.elapsed() < GRACE / 2, "it had its grace: {:?}", cut.elapsed());
+    let said = holder.errors();
+    assert!(said.contains("it could not be renewed in time"), "{said}");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_watch_that_is_killed_is_replaced_but_not_without_pause() {
+    let mut server = Running::start(dflock().args(["serve", "--port", "0"]));
+    let address = server.line().strip_prefix("listening on ").unwrap().to_owned();
+    let mut holder = run(&address, "key", STUBBORN);
+    let group = Group::read(&holder.line());
+    let watch = |holder: &Running, last: Option<i32>| {
+        let mut found = None;
+        until_now("there is a watch", || {
+            let mut children = holder.children().into_iter();
+            found = children.find(|(id, name)| name == "__watch" && Some(*id) != last);
+            found.is_some()
+        });
+        found.unwrap().0
+    };
+    let kill = |id| rustix::process::kill_process(rustix::process::Pid::from_raw(id).unwrap(), Signal::KILL).unwrap();
+    let first = watch(&holder, None);
+    let start = std::time::Instant::now();
+    kill(first);
+    let second = watch(&holder, Some(first));
+    kill(second);
+    watch(&holder, Some(second));
+    assert!(start.elapsed() >= Duration::from_secs(1), "{:?}", start.elapsed());
+    holder.signal(Signal::KILL);
+    until_now("no process of the command is left", || group.alive().is_empty());
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_loss_that_is_ignored_is_only_told() {
     let server = Witness::new().server(0).await;
@@ -187,7 +307,12 @@ async fn a_loss_that_is_ignored_is_only_told() {
     let mut command = dflock();
     command
         .args(["run", "key", "--servers", &proxy.address, "--on-loss", "ignore"])
-        .args(["--", "sh", "-c", "echo $$; read line < \"$FIFO\"; exit 4"]);
+        .args([
+            "--",
+            "sh",
+            "-c",
+            r#"trap "echo TERM" TERM; echo $$; read line < "$FIFO"; exit 4"#,
+        ]);
     let fifo = std::env::temp_dir().join(format!("dflock-fifo-{}", std::process::id()));
     drop(std::fs::remove_file(&fifo));
     assert!(
@@ -201,8 +326,11 @@ async fn a_loss_that_is_ignored_is_only_told() {
     holder.line();
     proxy.change(|weather| weather.refuse = true);
     proxy.cut();
+    let said = holder.error();
+    assert!(said.contains("was lost, and the command goes on"), "{said}");
     std::fs::write(&fifo, "go on\n").unwrap();
     assert_eq!(holder.code(), 4);
+    assert_eq!(holder.rest(), "", "no signal has come");
     std::fs::remove_file(fifo).unwrap();
 }
 
@@ -234,5 +362,9 @@ async fn who_was_elected_runs_again_after_a_loss() {
     assert!(first.alive().is_empty());
     second.signal(Signal::TERM);
     assert_eq!(candidate.code(), 143);
-    assert!(candidate.errors().contains("this campaigns again"));
+    let said = candidate.errors();
+    assert!(
+        said.contains("this campaigns again") && !said.contains("try:"),
+        "{said}"
+    );
 }

@@ -1,7 +1,7 @@
 //! Running `dflock`, and looking at its processes.
 
 use std::io::{BufRead, BufReader, Read};
-use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::process::{Child, ChildStderr, ChildStdout, Command, Output, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -64,13 +64,15 @@ pub fn text(bytes: &[u8]) -> String {
 pub struct Running {
     pub child: Child,
     out: BufReader<ChildStdout>,
+    err: BufReader<ChildStderr>,
 }
 
 impl Running {
     pub fn start(command: &mut Command) -> Self {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let out = BufReader::new(child.stdout.take().unwrap());
-        Self { child, out }
+        let err = BufReader::new(child.stderr.take().unwrap());
+        Self { child, out, err }
     }
 
     pub fn line(&mut self) -> String {
@@ -86,12 +88,31 @@ impl Running {
         rest
     }
 
+    /// The next line on standard error.
+    pub fn error(&mut self) -> String {
+        let mut line = String::new();
+        self.err.read_line(&mut line).unwrap();
+        line.trim_end().to_owned()
+    }
+
+    /// All that is left on standard error, up to its end.
     pub fn errors(&mut self) -> String {
         let mut errors = String::new();
-        if let Some(mut from) = self.child.stderr.take() {
-            from.read_to_string(&mut errors).unwrap();
-        }
+        self.err.read_to_string(&mut errors).unwrap();
         errors
+    }
+
+    /// Its children, with the name of the helper that each is.
+    pub fn children(&self) -> Vec<(i32, String)> {
+        let id = self.child.id();
+        let children = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap();
+        let children = children.split_whitespace().map(|child| child.parse().unwrap());
+        children
+            .map(|child: i32| {
+                let line = std::fs::read_to_string(format!("/proc/{child}/cmdline")).unwrap_or_default();
+                (child, line.split('\0').nth(1).unwrap_or_default().to_owned())
+            })
+            .collect()
     }
 
     pub fn signal(&self, signal: Signal) {

@@ -1,6 +1,8 @@
 //! What is held: a lock, a slot of a semaphore, or several locks.
 
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::Poll;
 
 use dflockd_client::tokio::time::Instant;
 use dflockd_client::{Client, Fence, Key, Lease, LockGuard, LostReason, MultiLockGuard, SemaphorePermit};
@@ -94,6 +96,27 @@ impl Held {
             Self::Slot(permit) => (permit.key().clone(), permit.lost().await),
             Self::Locks(guard) => guard.lost().await,
         }
+    }
+
+    /// Resolves with the key and the reason when a part of it is lost that its server may grant to another at once: for any reason but time.
+    pub(crate) async fn taken(&self) -> (Key, LostReason) {
+        let parts = self.leases().into_iter();
+        let mut parts: Vec<_> = parts
+            .map(|lease| (lease.key().clone(), Box::pin(lease.lost())))
+            .collect();
+        poll_fn(|cx| {
+            let mut taken = None;
+            parts.retain_mut(|(key, lost)| match lost.as_mut().poll(cx) {
+                Poll::Pending => true,
+                Poll::Ready(LostReason::Expired) => false,
+                Poll::Ready(reason) => {
+                    taken = Some((key.clone(), reason));
+                    false
+                }
+            });
+            taken.map_or(Poll::Pending, Poll::Ready)
+        })
+        .await
     }
 
     /// Gives it back, and waits for the server to say so.

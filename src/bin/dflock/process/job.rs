@@ -79,6 +79,13 @@ impl Job {
         &mut self.watch
     }
 
+    /// Starts the watch again if it was killed.
+    pub(super) fn mend_watch(&mut self) {
+        if let Err(error) = self.watch.mend() {
+            tell::warn(&format!("nothing kills the command if dflock is killed: {error}"));
+        }
+    }
+
     /// How the command ended, if it has.
     pub(super) fn ended(&self) -> Option<Exit> {
         self.ended
@@ -116,9 +123,7 @@ impl Job {
                     None => self.ended = Some(exit_of(status)),
                 }
             } else if self.watch.is(process) && !status.stopped() {
-                if let Err(error) = self.watch.restart() {
-                    tell::warn(&format!("nothing kills the command if dflock is killed: {error}"));
-                }
+                self.watch.take_end(status.exit_status() == Some(0));
             }
         }
         news

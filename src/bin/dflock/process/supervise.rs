@@ -86,8 +86,8 @@ struct Supervisor<'a> {
 impl Supervisor<'_> {
     async fn run(&mut self, signals: &mut Signals) {
         let held = self.held;
-        let lost = held.lost();
-        tokio::pin!(lost);
+        let (lost, taken) = (held.lost(), held.taken());
+        tokio::pin!(lost, taken);
         loop {
             self.wind_watch();
             if self.is_over() {
@@ -101,6 +101,8 @@ impl Supervisor<'_> {
             tokio::select! {
                 biased;
                 (key, reason) = &mut lost, if self.lost.is_none() => self.take_loss(key, reason),
+                // The grace was counted into the time of each part. Another that is lost now has none.
+                _ = &mut taken, if self.is_in_grace() => self.kill(),
                 signal = signals.next() => self.take_signal(signal),
                 () = sleep_until(self.kill_at.unwrap_or(wake)), if self.kill_at.is_some() => self.kill(),
                 () = sleep_until(wake) => {}
@@ -116,8 +118,15 @@ impl Supervisor<'_> {
         self.policy.minds()
     }
 
-    /// Tells the watch when the group must be gone, whatever becomes of this process.
+    /// Whether time has ended the lease, and the command may still do something.
+    fn is_in_grace(&self) -> bool {
+        let by_time = matches!(self.lost, Some((_, LostReason::Expired)));
+        by_time && self.minds() && self.kill_at.is_some()
+    }
+
+    /// Sees to it that there is a watch, and tells it when the group must be gone, whatever becomes of this process.
     fn wind_watch(&mut self) {
+        self.job.mend_watch();
         if let Some(end) = self.policy.gone_by(self.held) {
             self.job.watch().until(end);
         }

@@ -22,12 +22,18 @@ pub(super) const NAME: &str = "__watch";
 /// How long it sleeps at most: after a suspend of the machine it is late by no more.
 const NAP: Duration = Duration::from_secs(1);
 
+/// From the start of one watch to the start of another in its place, at least.
+const PAUSE: Duration = Duration::from_secs(1);
+
 /// The watch, as `dflock` sees it.
 pub(super) struct Watch {
     child: Child,
     to: Option<ChildStdin>,
     group: Option<Pid>,
     until: Option<Instant>,
+    started: Instant,
+    /// Whether another is to be started in its place.
+    is_missing: bool,
 }
 
 impl Watch {
@@ -44,6 +50,8 @@ impl Watch {
             child,
             group: None,
             until: None,
+            started: Instant::now(),
+            is_missing: false,
         })
     }
 
@@ -67,8 +75,17 @@ impl Watch {
         self.tell(&format!("until {}", (clock() + left).as_nanos()));
     }
 
-    /// Starts another in the place of one that died, and tells it the same.
-    pub(super) fn restart(&mut self) -> std::io::Result<()> {
+    /// Takes note that it ended, by itself or not: one that has done its work is not missed.
+    pub(super) fn take_end(&mut self, was_done: bool) {
+        self.is_missing = !was_done;
+    }
+
+    /// Starts another in the place of one that is missing, and tells it the same; but not at once where that one has just been started.
+    pub(super) fn mend(&mut self) -> std::io::Result<()> {
+        if !self.is_missing || self.started.elapsed() < PAUSE {
+            return Ok(());
+        }
+        self.is_missing = false;
         let (group, until) = (self.group, self.until);
         *self = Self::start()?;
         if let Some(group) = group {
