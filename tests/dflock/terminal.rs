@@ -207,8 +207,12 @@ fn one_within_another_is_a_job_like_any() {
         "{program} run a -- {program} run b -- sh -c 'echo \"group $$\"; read line; echo \"read $line\"; exit 4'\n"
     ));
     shell.shown("\ngroup ");
-    shell.shown("\r\n");
+    let group = Group::read(shell.shown("\r\n").trim());
     for _ in 0..3 {
+        // bash shows the command before it gives the terminal away, and takes no notice of Ctrl-Z itself.
+        until_now("the command goes on", || {
+            group.has(&shell.keys) && group.alive().iter().all(|(_, state)| *state != 'T')
+        });
         shell.press(CTRL_Z);
         shell.shown("Stopped");
         shell.shown("$ ");

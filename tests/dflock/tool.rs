@@ -1,6 +1,7 @@
 //! Running `dflock`, and looking at its processes.
 
 use std::io::{BufRead, BufReader, Read};
+use std::os::fd::AsFd;
 use std::process::{Child, ChildStderr, ChildStdout, Command, Output, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -8,6 +9,7 @@ use std::time::Duration;
 
 use dflockd_client::server::{Event, EventKind, Server, ServerBuilder};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use rustix::termios::tcgetpgrp;
 
 /// The command, without settings of this process's.
 pub fn dflock() -> Command {
@@ -158,6 +160,11 @@ impl Group {
             (group == self.0 && !"ZX".contains(state)).then_some((id, state))
         })
         .collect()
+    }
+
+    /// Whether it is in the foreground of a terminal.
+    pub fn has(self, terminal: impl AsFd) -> bool {
+        tcgetpgrp(terminal).is_ok_and(|group| group.as_raw_nonzero().get() == self.0)
     }
 
     pub fn signal(self, signal: Signal) {
