@@ -28,7 +28,10 @@ async fn a_server_whose_secret_cannot_be_sent_does_not_start() {
     let error = builder.clone().start().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidInput);
     assert!(!error.to_string().contains("lines\""), "{error}");
-    assert!(builder.auth_token("one line").start().await.is_ok(), "what was said last counts");
+    assert!(
+        builder.auth_token("one line").start().await.is_ok(),
+        "what was said last counts"
+    );
 }
 
 /// It tries again all the time.

@@ -1,6 +1,10 @@
 //! The mock service of `dflockd_client::testing`, alone and below a client, with plain and with paused time.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+#[macro_use]
+#[path = "support/everywhere.rs"]
+mod everywhere;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -12,29 +16,6 @@ use dflockd_client::{
     AcquireRequest, Client, ClientService, Enqueued, Error, ErrorKind, Key, KeyedError, Kind, LeaseState, LostReason,
     Operation, Request, Response, Stats, Target,
 };
-use tokio::time::timeout;
-
-/// Runs a test with plain time, with paused time, and on several threads.
-macro_rules! everywhere {
-    ($($name:ident)*) => {
-        $(mod $name {
-            #[tokio::test]
-            async fn with_plain_time() {
-                super::in_time(super::checks::$name()).await;
-            }
-
-            #[tokio::test(start_paused = true)]
-            async fn with_paused_time() {
-                super::in_time(super::checks::$name()).await;
-            }
-
-            #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-            async fn on_several_threads() {
-                super::in_time(super::checks::$name()).await;
-            }
-        })*
-    };
-}
 
 everywhere! {
     it_grants_and_sees_how_leases_end
@@ -49,10 +30,6 @@ everywhere! {
     what_is_dropped_is_given_back
     a_future_that_is_not_polled_takes_no_answer
     a_lease_outlives_its_service
-}
-
-async fn in_time(check: impl Future<Output = ()>) {
-    timeout(Duration::from_secs(300), check).await.expect("it hangs");
 }
 
 const KEY: &str = "orders/42";

@@ -1,6 +1,10 @@
 //! The server of `dflockd_client::testing`: each helper with plain and with paused time, on one thread and on several.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+#[macro_use]
+#[path = "support/everywhere.rs"]
+mod everywhere;
+
 use std::time::Duration;
 
 use dflockd_client::protocol::Status;
@@ -11,29 +15,7 @@ use dflockd_client::{
     Shard,
 };
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep, timeout};
-
-/// Runs a test with plain time, with paused time, and on several threads.
-macro_rules! everywhere {
-    ($($name:ident)*) => {
-        $(mod $name {
-            #[tokio::test]
-            async fn with_plain_time() {
-                super::in_time(super::checks::$name()).await;
-            }
-
-            #[tokio::test(start_paused = true)]
-            async fn with_paused_time() {
-                super::in_time(super::checks::$name()).await;
-            }
-
-            #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-            async fn on_several_threads() {
-                super::in_time(super::checks::$name()).await;
-            }
-        })*
-    };
-}
+use tokio::time::{Instant, sleep};
 
 everywhere! {
     a_lock_is_granted_waited_for_and_released
@@ -66,11 +48,6 @@ everywhere! {
     signals_are_there_with_a_release_that_has_them
     a_member_that_does_not_lead_is_played
     nothing_is_carried_in_a_stall
-}
-
-/// Far more than any check takes, by whichever clock.
-async fn in_time(check: impl Future<Output = ()>) {
-    timeout(Duration::from_secs(300), check).await.expect("it hangs");
 }
 
 const KEY: &str = "orders/42";
@@ -773,7 +750,7 @@ async fn a_lease_is_taken_away_while_its_grant_is_on_its_way() {
             assert_eq!(guard.lost().await, LostReason::Rejected);
         }
     };
-    in_time(check).await;
+    everywhere::in_time(check).await;
 }
 
 /// The client for threads is a client as any other, with time that goes on.

@@ -113,14 +113,7 @@ async fn signals_are_told_as_text_and_as_json() {
 /// A terminal obeys what other clients write into keys and payloads, unless it is shown escaped.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_others_have_written_does_not_command_the_terminal() {
-    let server = Witness::new()
-        .describe()
-        .port(0)
-        .release("1.16")
-        .unwrap()
-        .start()
-        .await
-        .unwrap();
+    let server = Witness::new().describe().port(0).release("1.16").start().await.unwrap();
     let address = server.local_addr().to_string();
     let client = dflockd_client::Client::builder()
         .servers([&address])

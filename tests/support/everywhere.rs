@@ -1,0 +1,32 @@
+//! Tests that run three times: with plain time, with paused time, and on several threads.
+
+use std::time::Duration;
+
+/// Runs a check. Fails if it takes far longer than any check does, by the clock of its runtime.
+pub(crate) async fn in_time(check: impl Future<Output = ()>) {
+    tokio::time::timeout(Duration::from_secs(300), check)
+        .await
+        .expect("it hangs");
+}
+
+/// Runs a test with plain time, with paused time, and on several threads.
+macro_rules! everywhere {
+    ($($name:ident)*) => {
+        $(mod $name {
+            #[tokio::test]
+            async fn with_plain_time() {
+                crate::everywhere::in_time(super::checks::$name()).await;
+            }
+
+            #[tokio::test(start_paused = true)]
+            async fn with_paused_time() {
+                crate::everywhere::in_time(super::checks::$name()).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+            async fn on_several_threads() {
+                crate::everywhere::in_time(super::checks::$name()).await;
+            }
+        })*
+    };
+}
