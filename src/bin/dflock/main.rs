@@ -7,6 +7,7 @@ mod failure;
 mod grace;
 mod holding;
 mod output;
+mod plain;
 #[cfg(unix)]
 mod process;
 #[cfg(not(unix))]

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::exit::Exit;
 use crate::failure::Failure;
+use crate::plain::plain;
 
 /// Prints a line.
 pub(crate) fn line(text: impl Display) -> Result<(), Failure> {
@@ -22,18 +23,6 @@ pub(crate) fn json(value: &impl Serialize) -> Result<(), Failure> {
 
 pub(crate) fn unwritten(error: std::io::Error) -> Failure {
     Failure::new(Exit::IO, format!("the output cannot be written: {error}"))
-}
-
-/// Text of others for people: what a terminal would obey is shown escaped.
-pub(crate) fn plain(text: &str) -> String {
-    let mut plain = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c.is_control() {
-            true => plain.extend(c.escape_default()),
-            false => plain.push(c),
-        }
-    }
-    plain
 }
 
 /// [Plain](plain) text in columns, as wide as what stands in them.
@@ -68,21 +57,5 @@ impl Table {
             line(cells.join("  ").trim_end())?;
         }
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_a_terminal_obeys_is_escaped() {
-        for (text, shown) in [
-            ("orders/42 für \\", "orders/42 für \\"),
-            ("\u{1b}[2J\r\n\t", r"\u{1b}[2J\r\n\t"),
-            ("\u{7f}\u{9b}31m", r"\u{7f}\u{9b}31m"),
-        ] {
-            assert_eq!(plain(text), shown);
-        }
     }
 }

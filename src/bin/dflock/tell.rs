@@ -2,7 +2,7 @@
 
 use std::io::{IsTerminal, Write};
 
-use crate::output::plain;
+use crate::plain::plain;
 
 /// Tells of a fault.
 pub(crate) fn complain(what: &str) {

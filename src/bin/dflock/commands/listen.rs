@@ -7,6 +7,7 @@ use crate::args::{ListenArguments, SourceFlags};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output;
+use crate::plain::plain;
 use crate::process::Signals;
 use crate::sources::Sources;
 use crate::tell;
@@ -69,7 +70,7 @@ fn show(event: &SignalEvent, as_json: bool) -> Result<(), Failure> {
         return output::json(&told);
     }
     match told {
-        Told::Signal { channel, payload } => return output::line(output::plain(&format!("{channel} {payload}"))),
+        Told::Signal { channel, payload } => return output::line(plain(&format!("{channel} {payload}"))),
         Told::Lost { shard, cause } => tell::warn(&format!(
             "signals of shard {shard} may be missing from here on: {cause}"
         )),
