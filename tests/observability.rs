@@ -379,6 +379,8 @@ async fn a_transition(recorded: &Recorded) {
     let client = moves.connect().await.unwrap();
     let shown = ["transitions", "build_info"].map(|name| recorded.value(name, &[]));
     assert_eq!(shown, [1.0, 2.0]);
+    let labels = &recorded.touched()["dflockd_client_transitions"];
+    assert!(labels.iter().eq(["lists"]), "{labels:?}");
     drop(client);
     until("it is shown no more", || recorded.value("transitions", &[]) == 0.0).await;
     drop(of_now);

@@ -71,6 +71,15 @@ impl ClientBuilder {
     /// # Errors
     ///
     /// As there.
+    ///
+    /// ```no_run
+    /// # async fn start() -> dflockd_client::Result<()> {
+    /// use dflockd_client::ClientBuilder;
+    ///
+    /// let client = ClientBuilder::from_env()?.connect().await?;
+    /// client.lock("orders/42")?.acquire().await?.release().await
+    /// # }
+    /// ```
     pub fn from_env() -> Result<Self> {
         ClientOptions::from_env().map(Self::from)
     }

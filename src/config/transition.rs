@@ -78,7 +78,8 @@ impl ClientOptions {
                  previous_sharding_strategy out",
             );
         }
-        Ok((all, placement.after(strategy.clone(), places)))
+        let lists = fingerprint([(&self.strategy, &current), (strategy, &before)]);
+        Ok((all, placement.after(strategy.clone(), places, lists)))
     }
 }
 
@@ -93,6 +94,24 @@ impl Identity {
     fn shares_a_server_with(&self, other: &Self) -> bool {
         self.servers.iter().any(|server| other.servers.contains(server))
     }
+}
+
+/// A number that clients with the same two lists have in common, and, but for one chance in 2^32, no others.
+fn fingerprint(lists: [(&CheckedStrategy, &Vec<Identity>); 2]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    // No name and no address has a control character, so no two different pairs of lists make the same text.
+    for (strategy, shards) in lists {
+        hasher.update(strategy.name().unwrap_or("custom").as_bytes());
+        for shard in shards {
+            hasher.update(format!("\n{:?}", shard.policy).as_bytes());
+            for server in &shard.servers {
+                hasher.update(b"\t");
+                hasher.update(server.as_bytes());
+            }
+        }
+        hasher.update(b"\0");
+    }
+    hasher.finalize()
 }
 
 fn identities(plans: &[ShardPlan]) -> Vec<Identity> {
@@ -143,6 +162,33 @@ mod tests {
         let error = checked.map(|_| panic!("{url} was taken")).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidInput);
         error.to_string()
+    }
+
+    #[test]
+    fn clients_with_the_same_two_lists_have_the_same_fingerprint_and_others_have_others() {
+        let fingerprint = |servers: &str, previous: &str, strategy: &str| {
+            let strategies = format!("sharding_strategy={strategy}&previous_sharding_strategy=stable_hash_shard");
+            let url = format!("dflockd://{servers}/?previous_servers={previous}&{strategies}");
+            placed(&url).1.fingerprint().unwrap()
+        };
+        let rendezvous = "rendezvous_hash_shard";
+        let known = fingerprint("a:1,b:1+c:1", "a:1", rendezvous);
+        assert_eq!(known.len(), 8, "{known}");
+        assert_eq!(fingerprint("A:01,b:1+c:1", "A:1", rendezvous), known);
+        for (servers, previous, strategy) in [
+            ("a:1", "a:1,b:1%2Bc:1", rendezvous),
+            ("a:1,b:1+c:1", "a:1", "stable_hash_shard"),
+            ("a:1,b:1+c:1", "d:1", rendezvous),
+            ("a:1,b:1,c:1", "a:1", rendezvous),
+            ("a:1", "b:1%2Bc:1", rendezvous),
+        ] {
+            assert_ne!(
+                fingerprint(servers, previous, strategy),
+                known,
+                "{servers} after {previous}"
+            );
+        }
+        assert_eq!(placed("dflockd://a:1").1.fingerprint(), None);
     }
 
     #[test]

@@ -167,9 +167,10 @@ pub(super) fn nobody_is_left() -> Error {
 /// recorder.
 fn measure(config: &Config, routes: &Routes) -> ([Level; 2], Option<RequestMetrics>) {
     config.sink.describe_all();
-    let transitions = config.sink.gauge(&catalog::TRANSITIONS, &[]);
-    let mut transitions = Level::new(transitions);
-    transitions.show(usize::from(config.placement.previous_shards().is_some()));
+    let lists = config.placement.fingerprint();
+    let labels: Vec<_> = lists.clone().map(|lists| ("lists", lists.into())).into_iter().collect();
+    let mut transitions = Level::new(config.sink.gauge(&catalog::TRANSITIONS, &labels));
+    transitions.show(usize::from(lists.is_some()));
     let build_info = build_info(&config.sink);
     let is_recorded = build_info.is_recorded();
     let metrics = is_recorded.then(|| RequestMetrics::new(&config.sink, routes.clone(), config.key_class.clone()));
@@ -178,13 +179,18 @@ fn measure(config: &Config, routes: &Routes) -> ([Level; 2], Option<RequestMetri
 
 /// Logs that keys move.
 fn tell_of_transition(config: &Config) {
-    let Some(previous) = config.placement.previous_shards() else {
+    let (Some(previous), Some(lists)) = (config.placement.previous_shards(), config.placement.fingerprint()) else {
         return;
     };
     let shards = config.placement.current_shards();
     // The log subscriber is a user's code.
     drop(catch(|| {
-        tracing::info!(shards, previous, "keys that move are taken on both of their shards")
+        tracing::info!(
+            shards,
+            previous,
+            lists,
+            "keys that move are taken on both of their shards"
+        )
     }));
 }
 

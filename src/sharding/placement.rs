@@ -20,6 +20,8 @@ struct Previous {
     strategy: CheckedStrategy,
     /// Where each shard of the previous list stands now.
     shards: Vec<usize>,
+    /// What clients with the same two lists have in common.
+    fingerprint: u32,
 }
 
 /// Where a key is.
@@ -41,10 +43,22 @@ impl Placement {
         }
     }
 
-    /// The same, while other clients place keys as before: `shards` says where each shard of the previous list stands now.
-    pub(crate) fn after(mut self, strategy: CheckedStrategy, shards: Vec<usize>) -> Self {
-        self.previous = Some(Arc::new(Previous { strategy, shards }));
+    /// The same, while other clients place keys as before: `shards` says where each shard of the previous list stands now, and
+    /// `fingerprint` is a number that clients with the same two lists have in common.
+    pub(crate) fn after(mut self, strategy: CheckedStrategy, shards: Vec<usize>, fingerprint: u32) -> Self {
+        self.previous = Some(Arc::new(Previous {
+            strategy,
+            shards,
+            fingerprint,
+        }));
         self
+    }
+
+    /// The fingerprint of the two lists, in hexadecimal digits, if keys may move.
+    pub(crate) fn fingerprint(&self) -> Option<String> {
+        self.previous
+            .as_ref()
+            .map(|previous| format!("{:08x}", previous.fingerprint))
     }
 
     /// How many shards the previous list has, if keys may move.
@@ -110,7 +124,7 @@ mod tests {
         }
         let current = CheckedStrategy::new(|key: &str, _: usize| part(key, 0));
         let before = CheckedStrategy::new(|key: &str, _: usize| part(key, 1));
-        Placement::new(current, shards).after(before, previous)
+        Placement::new(current, shards).after(before, previous, 0)
     }
 
     #[test]
