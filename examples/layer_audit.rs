@@ -4,7 +4,7 @@
 //!     cargo run --example layer_audit
 //!
 //! It does what a layer must: passes readiness on, calls the service that it was told is ready, and hands every response on
-//! as it is. What a layer may and may not do is in docs/layers.md.
+//! as it is. What a layer may and may not do is in docs/guide/src/layers.md.
 
 use std::error::Error;
 use std::fmt;

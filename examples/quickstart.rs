@@ -6,7 +6,7 @@
 //!
 //!     DFLOCKD_SERVERS=127.0.0.1:6388,127.0.0.1:6389 cargo run --example quickstart
 //!
-//! `docs/configuration.md` has what else the environment may say.
+//! `docs/guide/src/configuration.md` has what else the environment may say.
 
 use std::time::{Duration, Instant};
 

@@ -10,7 +10,7 @@
 //! | --- | --- | --- |
 //! | `SERVICE_LISTEN` | `127.0.0.1:8080` | where it serves |
 //! | `SERVICE_DATABASE` | in memory | the SQLite file |
-//! | `DFLOCKD_URL`, or `DFLOCKD_SERVERS` and others | an embedded server | lock servers, and how to talk to them: `docs/configuration.md` |
+//! | `DFLOCKD_URL`, or `DFLOCKD_SERVERS` and others | an embedded server | lock servers, and how to talk to them: `docs/guide/src/configuration.md` |
 //! | `RUST_LOG` | `info` | what is logged |
 //!
 //! The lock servers must make fences: release 2.1 or later. With an earlier one the service does not start, and says so: on such a server

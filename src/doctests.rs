@@ -1,10 +1,4 @@
-//! The examples of the documents, as documentation tests.
+//! The examples of the README, as documentation tests. Those of the guide are in `guide`.
 
 #[doc = include_str!("../README.md")]
 struct Readme;
-
-#[doc = include_str!("../docs/from-python.md")]
-struct FromPython;
-
-#[doc = include_str!("../docs/failover.md")]
-struct Failover;

@@ -20,6 +20,7 @@
 //!
 //! # Where to look
 //!
+//! - [`guide`]: from the first lock to failover, fences and sizing, in reading order, with a page of guarantees and a glossary.
 //! - [`Client`] and its [`builder`](Client::builder): servers, timeouts, sharding, health, shutdown. It is a
 //!   [`tower::Service`] of [`Request`]s.
 //! - [`ClientOptions`]: the same from a URL, the environment or a configuration file; [`ClientBuilder::from_url`] and
@@ -40,7 +41,7 @@
 //! - [`ClientBuilder::servers`] says which addresses there are, [`ClientBuilder::auth_token_file`] where the servers' secret may come from.
 #![cfg_attr(
     feature = "tls",
-    doc = "- [`Tls`]: whom a client trusts, and what it presents. What is protected against whom: `docs/security.md`."
+    doc = "- [`Tls`]: whom a client trusts, and what it presents. What is protected against whom: [`guide::security`]."
 )]
 //! - [`TimeoutLayer`], [`ClientBuilder::layer`]: the client as a tower service, and layers of your own around it.
 //! - [`LockLayer`], [`SemaphoreLayer`]: any other tower service, whose requests of one key run one at a time, or so many at once.
@@ -103,6 +104,8 @@ mod events;
 #[doc(hidden)]
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
+#[cfg(any(doc, doctest))]
+pub mod guide;
 mod handle;
 mod human;
 mod io_words;

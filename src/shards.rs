@@ -19,7 +19,7 @@ use crate::protocol::StableRef;
 /// spread over shards, never over the servers of one: a key keeps its shard whichever of them serves it.
 ///
 /// What becomes of leases, waits and requests when a server fails is in
-/// [`docs/failover.md`](https://docs.rs/crate/dflockd-client/latest/source/docs/failover.md).
+/// [`guide::failover`](https://docs.rs/dflockd-client/latest/dflockd_client/guide/failover/index.html).
 ///
 /// ```
 /// use dflockd_client::{Client, Shard};
@@ -90,7 +90,7 @@ impl Shard {
     /// **Independent** servers are no cluster, nor is one that stands alone: each grants what the others have granted. A server that
     /// shows that it is no member is never used. Its error is [fatal](crate::Error::is_fatal), of kind
     /// [`Connect`](crate::ErrorKind::Connect), and names it; callers get it if all of `members` fail so. What shows it, and what
-    /// cannot be told, is in `docs/failover.md`.
+    /// cannot be told, is in `docs/guide/src/failover.md`.
     ///
     /// A cluster knows no signals.
     pub fn cluster<A: Into<String>>(members: impl IntoIterator<Item = A>) -> Self {

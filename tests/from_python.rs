@@ -1,11 +1,11 @@
-//! `docs/from-python.md` has a row for every name of the Python client's reference, and each row an example. That the
+//! `docs/guide/src/from-python.md` has a row for every name of the Python client's reference, and each row an example. That the
 //! examples compile and run is for the documentation tests.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 use std::collections::{BTreeMap, BTreeSet};
 
 const REFERENCE: &str = include_str!("data/python-api.txt");
-const TABLES: &str = include_str!("../docs/from-python.md");
+const TABLES: &str = include_str!("../docs/guide/src/from-python.md");
 
 // The reference.
 
@@ -206,7 +206,10 @@ fn every_name_has_a_counterpart() {
     let names = reference();
     let (entries, _) = tables(&names);
     let missing: Vec<_> = names.iter().filter(|name| !entries.contains_key(*name)).collect();
-    assert!(missing.is_empty(), "no row in docs/from-python.md for {missing:#?}");
+    assert!(
+        missing.is_empty(),
+        "no row in docs/guide/src/from-python.md for {missing:#?}"
+    );
 }
 
 #[test]

@@ -158,6 +158,7 @@ fn sources() -> Sources {
     sources.retain(|module, _| top(module) != "bin");
     // Compiled only as documentation.
     sources.remove("doctests");
+    sources.remove("guide");
     // Compiled only for tests and fuzzers.
     sources.retain(|module, _| top(module) != "fuzzing");
     sources

@@ -6,7 +6,7 @@ use dflockd_client::server::Server;
 use dflockd_client::{Client, ClientBuilder, Error, Fencing};
 
 /// A client of the servers that the environment names (`DFLOCKD_URL`, or `DFLOCKD_SERVERS=host:port,…` and others, as
-/// `docs/configuration.md` says), or of so many embedded ones, each a shard, that live as long as what is returned. With
+/// `docs/guide/src/configuration.md` says), or of so many embedded ones, each a shard, that live as long as what is returned. With
 /// [`Fencing::Required`] servers that make no fences (before release 2.1) are an error.
 pub(crate) async fn connect(fencing: Fencing, shards: usize) -> Result<(Client, Vec<Server>), Error> {
     let mut builder = ClientBuilder::from_env()?.fencing(fencing);

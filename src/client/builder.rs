@@ -247,7 +247,7 @@ impl ClientBuilder {
     /// [lease](crate::Lease), which is lost as soon as one half is. So a client with this excludes those that have only the previous list, and those
     /// that have only the current one; these two do not exclude each other. A fleet changes in three steps: all clients have the
     /// previous list; all have both; all have the current list.
-    /// [`docs/sharding.md`](https://docs.rs/crate/dflockd-client/latest/source/docs/sharding.md) has the steps, how to see that one is over, and what is
+    /// [`guide::sharding`](https://docs.rs/dflockd-client/latest/dflockd_client/guide/sharding/index.html) has the steps, how to see that one is over, and what is
     /// promised of semaphores, signals, fences and the order of waiters meanwhile.
     ///
     /// A shard that stands in both lists is one shard: write its servers alike in both. Shards are counted in the order of the current list;
@@ -491,7 +491,7 @@ impl ClientBuilder {
 
     /// Adds a layer of tower's, or of your own, around all requests, those of the handles included. The first that is added
     /// sees a request first; all of them stand inside of the client's own spans, metrics and timeout. What a layer may do,
-    /// and what it must not, is in [`docs/layers.md`](https://docs.rs/crate/dflockd-client/latest/source/docs/layers.md).
+    /// and what it must not, is in [`guide::layers`](https://docs.rs/dflockd-client/latest/dflockd_client/guide/layers/index.html).
     ///
     /// An error of the layer's own reaches callers as [`ErrorKind::Layer`](crate::ErrorKind::Layer), with the layer's as its
     /// source.

@@ -12,7 +12,7 @@ use super::value::Text;
 use super::{ClientOptions, LayeredOptions};
 use crate::shards::{Shard, ValueKind};
 
-/// Reads a map of the settings that `docs/configuration.md` lists, or a text that is a [URL](ClientOptions).
+/// Reads a map of the settings that `docs/guide/src/configuration.md` lists, or a text that is a [URL](ClientOptions).
 ///
 /// `servers` and `previous_servers` are texts as in URLs or lists of [shards](Shard). Other values are texts as in URLs; where a number or a truth value is meant it
 /// may be written as such, and hosts as a list of texts. What is not said has its default. The format must describe itself, as JSON, TOML and YAML do.

@@ -1,4 +1,4 @@
-//! Options as environment variables. `docs/configuration.md` lists them.
+//! Options as environment variables. `docs/guide/src/configuration.md` lists them.
 
 use std::ffi::OsString;
 
@@ -295,7 +295,7 @@ mod tests {
     #[cfg(feature = "tls")]
     #[test]
     fn the_urls_of_the_documentation_are_read() {
-        let document = include_str!("../../docs/configuration.md");
+        let document = include_str!("../../docs/guide/src/configuration.md");
         let urls: Vec<&str> = document.lines().filter(|line| line.starts_with("dflockd")).collect();
         assert!(urls.len() >= 4, "{urls:?}");
         for url in urls {
@@ -306,7 +306,7 @@ mod tests {
     /// The table in the documentation has each setting, its variable, its default and what it looks like.
     #[test]
     fn the_documentation_lists_the_settings() {
-        let document = include_str!("../../docs/configuration.md");
+        let document = include_str!("../../docs/guide/src/configuration.md");
         let rows: Vec<Vec<&str>> = document
             .lines()
             .filter(|line| line.starts_with("| `"))
@@ -315,7 +315,8 @@ mod tests {
         let defaults = ClientOptions::default();
         for setting in TABLE {
             let row = rows.iter().find(|row| row[0] == format!("`{}`", setting.name()));
-            let row = row.unwrap_or_else(|| panic!("docs/configuration.md has no row for {}", setting.name()));
+            let row =
+                row.unwrap_or_else(|| panic!("docs/guide/src/configuration.md has no row for {}", setting.name()));
             let variable = Source::Environment.spell(&full_name(*setting, None));
             assert_eq!(row[1], format!("`{variable}`"));
             match &setting.write(&defaults)[..] {

@@ -14,7 +14,7 @@ use crate::tls::Tls;
 /// What is asked of a client from outside of the program: in a URL, in environment variables, or in a configuration file.
 ///
 /// All three know the same settings, those of [`ClientBuilder`](crate::ClientBuilder) under the names of its methods.
-/// [`docs/configuration.md`](https://docs.rs/crate/dflockd-client/latest/source/docs/configuration.md) lists them, and has the grammar of
+/// [`guide::configuration`](https://docs.rs/dflockd-client/latest/dflockd_client/guide/configuration/index.html) lists them, and has the grammar of
 /// the URL. What code must give, such as layers and connectors, a builder gets [besides](crate::ClientBuilder::from): what is said there
 /// later counts.
 ///

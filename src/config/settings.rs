@@ -1,6 +1,6 @@
 //! The settings that a text can give: one table for URLs, the environment, data, and for what is shown of a client.
 //!
-//! A new setting is one row of [`TABLE`], and one of the table in `docs/configuration.md`, which a test compares with it.
+//! A new setting is one row of [`TABLE`], and one of the table in `docs/guide/src/configuration.md`, which a test compares with it.
 
 use super::ClientOptions;
 use super::value::{Text, Value};

@@ -44,7 +44,7 @@ impl ClientOptions {
         if self.fencing == Fencing::Required {
             return refuse(
                 "fences are required, and keys move: such a key has the fences of two servers, which cannot be compared. While keys move, \
-                 use Fencing::IfKnown and Lease::transition_fences, as docs/sharding.md says",
+                 use Fencing::IfKnown and Lease::transition_fences, as docs/guide/src/sharding.md says",
             );
         }
         let previous = self.previous_shards.as_ref().unwrap_or(&self.shards);

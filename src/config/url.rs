@@ -1,4 +1,4 @@
-//! Options as a URL: `dflockd://token@a:6388+b:6388,c:6388/?connect_timeout=3s`. Pure. The grammar is in `docs/configuration.md`.
+//! Options as a URL: `dflockd://token@a:6388+b:6388,c:6388/?connect_timeout=3s`. Pure. The grammar is in `docs/guide/src/configuration.md`.
 
 use super::ClientOptions;
 use super::said::{Said, Source};

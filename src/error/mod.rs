@@ -21,7 +21,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 ///
 /// Cloning is cheap: when a connection dies, every caller that was waiting on it gets the same cause.
 /// Match on [`kind`](Error::kind); the text is for people. What each kind means, and what is known when a time is over, is in
-/// [`docs/errors.md`](https://docs.rs/crate/dflockd-client/latest/source/docs/errors.md).
+/// [`guide::errors`](https://docs.rs/dflockd-client/latest/dflockd_client/guide/errors/index.html).
 #[derive(Clone)]
 pub struct Error(Arc<Repr>);
 
@@ -215,7 +215,7 @@ impl Error {
     /// and a semaphore has one slot less meanwhile. A signal that was [emitted](crate::Client::emit) may be delivered twice then.
     /// Some errors are neither retryable nor fatal: what was asked for cannot be had any more, as with a lease that was lost, or only
     /// its caller knows. The table is in
-    /// [`docs/errors.md`](https://docs.rs/crate/dflockd-client/latest/source/docs/errors.md).
+    /// [`guide::errors`](https://docs.rs/dflockd-client/latest/dflockd_client/guide/errors/index.html).
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         use ErrorKind::{

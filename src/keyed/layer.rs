@@ -87,7 +87,7 @@ pub type SemaphoreLayer<R> = KeyedLayer<SemaphorePermit, R>;
 /// [`poll_ready`](tower::Service::poll_ready): it is ready when the inner service is. The lease covers the response's future, and not what a
 /// handler spawned or a body that streams afterwards.
 ///
-/// [`docs/layers.md`](https://docs.rs/crate/dflockd-client/latest/source/docs/layers.md) tells more, and the example `layer_lock` has a
+/// [`guide::layers`](https://docs.rs/dflockd-client/latest/dflockd_client/guide/layers/index.html) tells more, and the example `layer_lock` has a
 /// service of axum.
 pub struct KeyedLayer<G, R> {
     section: Arc<Section<G, R>>,

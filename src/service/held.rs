@@ -168,7 +168,7 @@ impl Lease {
     /// Each of the two numbers grows with every grant by its server. The resource that the lock protects keeps the
     /// greatest value of each, and refuses a request in which either is smaller. Clients of the previous list have only
     /// the first number, and clients of the current list only the second.
-    /// [`docs/sharding.md`](https://docs.rs/crate/dflockd-client/latest/source/docs/sharding.md) has the rule for all
+    /// [`guide::sharding`](https://docs.rs/dflockd-client/latest/dflockd_client/guide/sharding/index.html) has the rule for all
     /// of them.
     ///
     /// ```

@@ -12,7 +12,7 @@ const GAMMA: u64 = 0x9e37_79b9_7f4a_7c15;
 /// place, which moves the keys of these two only.
 ///
 /// The answer for a key is the same in every release and on every platform. Clients in other languages can compute it:
-/// [`docs/sharding.md`](https://docs.rs/crate/dflockd-client/latest/source/docs/sharding.md) has the definition, vectors, and how a
+/// [`guide::sharding`](https://docs.rs/dflockd-client/latest/dflockd_client/guide/sharding/index.html) has the definition, vectors, and how a
 /// running fleet changes from one list, or one strategy, to another. With no servers at all the answer is 0.
 ///
 /// ```
@@ -120,7 +120,7 @@ mod tests {
 
     #[test]
     fn the_document_has_the_vectors() {
-        let document = include_str!("../../docs/sharding.md");
+        let document = include_str!("../../docs/guide/src/sharding.md");
         for (key, [first, second], shards) in VECTORS {
             let shards: Vec<String> = shards.iter().map(ToString::to_string).collect();
             let crc = crc32fast::hash(key.as_bytes());
@@ -128,7 +128,10 @@ mod tests {
                 "| `{key:?}` | {crc} | `{first:016x}` | `{second:016x}` | {} |",
                 shards.join(" | ")
             );
-            assert!(document.contains(&row), "docs/sharding.md lacks the row\n{row}");
+            assert!(
+                document.contains(&row),
+                "docs/guide/src/sharding.md lacks the row\n{row}"
+            );
         }
     }
 

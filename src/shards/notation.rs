@@ -1,6 +1,6 @@
 //! Shards as one text, in URLs and in the environment: `a:6388+b:6388+c:6388,d:6388`.
 //!
-//! The grammar is in `docs/configuration.md`.
+//! The grammar is in `docs/guide/src/configuration.md`.
 
 use std::borrow::Cow;
 

@@ -20,7 +20,7 @@
 //! # }
 //! ```
 //!
-//! [`docs/testing-your-code.md`](https://docs.rs/crate/dflockd-client/latest/source/docs/testing-your-code.md) is a guide with an example of
+//! [`guide::testing_your_code`](https://docs.rs/dflockd-client/latest/dflockd_client/guide/testing_your_code/index.html) is a guide with an example of
 //! each, and `tests/testing_your_code.rs` has these to be copied from.
 //!
 //! # Paused time

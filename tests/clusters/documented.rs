@@ -22,7 +22,7 @@ fn source_of(target: &str) -> String {
 
 #[test]
 fn the_tests_that_the_guide_names_exist() {
-    let guide = read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/failover.md")).unwrap();
+    let guide = read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/guide/src/failover.md")).unwrap();
     let (_, section) = guide
         .split_once("### Which test shows it")
         .expect("the section is there");

@@ -33,10 +33,10 @@ async fn no_error_repeats_its_source() {
     assert!(with_sources >= 6, "only {with_sources} had a source at all");
 }
 
-/// The table of `docs/errors.md`, and what it says of each kind, is true of an error of each.
+/// The table of `docs/guide/src/errors.md`, and what it says of each kind, is true of an error of each.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_documents_say_of_each_kind_whether_to_try_again() {
-    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/errors.md")).unwrap();
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/guide/src/errors.md")).unwrap();
     let rows: Vec<Vec<&str>> = page
         .lines()
         .filter(|line| line.starts_with("| `"))

@@ -1,4 +1,4 @@
-//! What a resource does with the fences of a key that moves: the rule of `docs/sharding.md`, against writers in all orders.
+//! What a resource does with the fences of a key that moves: the rule of `docs/guide/src/sharding.md`, against writers in all orders.
 
 use dflockd_client::{Client, LockGuard};
 

@@ -112,5 +112,5 @@ fn unreadable(path: &Path, problem: &str) -> Failure {
         Exit::SETTINGS,
         format!("the settings file {} cannot be used: {problem}", path.display()),
     )
-    .remedy("see docs/configuration.md for what may stand in it, or name another with --config")
+    .remedy("see docs/guide/src/configuration.md for what may stand in it, or name another with --config")
 }

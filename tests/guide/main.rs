@@ -1,0 +1,53 @@
+//! What the guide says is true: its shell blocks run, its SQL does on PostgreSQL what it claims, and no kind of error is missing. The Rust
+//! blocks are documentation tests.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod kinds;
+mod postgres;
+mod shell;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The chapters of the guide, each with its text.
+fn chapters() -> Vec<(PathBuf, String)> {
+    let folder = fs::read_dir(root().join("docs/guide/src")).unwrap();
+    let mut chapters: Vec<_> = folder
+        .map(|file| file.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|of| of == "md"))
+        .map(|path| (path.clone(), fs::read_to_string(path).unwrap()))
+        .collect();
+    chapters.sort();
+    chapters
+}
+
+fn chapter(name: &str) -> String {
+    fs::read_to_string(root().join("docs/guide/src").join(name)).unwrap()
+}
+
+/// The blocks of code in a text that are marked so, in their order.
+fn blocks(text: &str, mark: &str) -> Vec<String> {
+    let mut blocks = Vec::new();
+    let mut block: Option<(bool, String)> = None;
+    for line in text.lines() {
+        match (line.strip_prefix("```"), &mut block) {
+            (Some(found), None) => block = Some((found == mark, String::new())),
+            (Some(_), Some(_)) => {
+                if let Some((true, code)) = block.take() {
+                    blocks.push(code);
+                }
+            }
+            (None, Some((_, code))) => {
+                code.push_str(line);
+                code.push('\n');
+            }
+            (None, None) => {}
+        }
+    }
+    blocks
+}

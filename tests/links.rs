@@ -1,0 +1,325 @@
+//! Every link of the documents leads somewhere: to a file that exists, and to a heading in it. Nothing is asked of the network.
+//!
+//! The chapters of the guide are read in three places: in the repository, as a book, and on docs.rs as `dflockd_client::guide`. A link
+//! between chapters is therefore a reference (`[text][loss.md#causes]`): `docs/guide/rustdoc-links.md` defines the same labels for docs.rs, where they
+//! lead to modules, and counts there because it comes first. `WRITE_GUIDE_LINKS=1 cargo test --test links` writes that file.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+const GUIDE: &str = "docs/guide/src";
+const MODULES: &str = "https://docs.rs/dflockd-client/latest/dflockd_client/guide/";
+const SOURCES: &str = "https://docs.rs/crate/dflockd-client/latest/source/";
+
+#[test]
+fn every_link_of_a_document_leads_to_a_file_and_a_heading() {
+    let documents = files("md");
+    assert!(documents.len() > 20, "{documents:?}");
+    let mut broken = Vec::new();
+    let mut followed = 0;
+    for document in &documents {
+        let text = fs::read_to_string(root().join(document)).unwrap();
+        for link in links(&text) {
+            followed += 1;
+            let verdict = match &link {
+                Link::To(target) => follow(document, target),
+                Link::Undefined(label) => Err(format!("the label [{label}] is not defined")),
+            };
+            if let Err(why) = verdict {
+                broken.push(format!("{}: {why}", document.display()));
+            }
+        }
+    }
+    assert!(followed > 100, "only {followed} links were found");
+    assert!(broken.is_empty(), "{}", broken.join("\n"));
+}
+
+#[test]
+fn every_link_of_the_sources_to_the_guide_leads_to_a_chapter() {
+    let mut seen = 0;
+    for source in files("rs").into_iter().filter(|path| path.starts_with("src")) {
+        let text = fs::read_to_string(root().join(&source)).unwrap();
+        for start in [MODULES, SOURCES] {
+            for rest in text.split(start).skip(1) {
+                let end = rest.find([')', '>', ' ', '\n', '"', '`']).unwrap_or(rest.len());
+                let target = format!("{start}{}", &rest[..end]);
+                follow(&source, &target).unwrap_or_else(|why| panic!("{}: {why}", source.display()));
+                seen += 1;
+            }
+        }
+    }
+    assert!(seen > 5, "only {seen} links were found");
+}
+
+#[test]
+fn every_chapter_is_in_the_book_and_on_docs_rs() {
+    let summary = fs::read_to_string(root().join(GUIDE).join("SUMMARY.md")).unwrap();
+    let module = fs::read_to_string(root().join("src/guide.rs")).unwrap();
+    for chapter in chapters() {
+        assert!(
+            summary.contains(&format!("]({chapter})")),
+            "{chapter} is missing in SUMMARY.md"
+        );
+        assert!(
+            module.contains(&format!("include_str!(\"../{GUIDE}/{chapter}\")")),
+            "{chapter} is missing in src/guide.rs"
+        );
+    }
+    // Each module of the guide begins with the definitions for docs.rs.
+    let included = module.matches("include_str!(\"../docs/guide/src/").count();
+    assert_eq!(
+        module
+            .matches("include_str!(\"../docs/guide/rustdoc-links.md\")")
+            .count(),
+        included
+    );
+}
+
+#[test]
+fn links_between_chapters_have_a_definition_for_docs_rs() {
+    let mut defined = BTreeMap::new();
+    for chapter in chapters() {
+        let text = fs::read_to_string(root().join(GUIDE).join(&chapter)).unwrap();
+        let prose = prose(&text);
+        for inline in prose.match_indices("](").map(|(at, _)| &prose[at + 2..]) {
+            let target = &inline[..inline.find(')').unwrap()];
+            let may_be_inline = target.starts_with('#') || target.starts_with("https://");
+            assert!(
+                may_be_inline,
+                "{chapter}: write [text][{target}], and [{target}]: {target} at the end, for docs.rs"
+            );
+        }
+        for (label, target) in definitions(&prose) {
+            if target.starts_with("https://") {
+                continue;
+            }
+            assert_eq!(label, target, "{chapter}: a label is what it leads to");
+            defined.insert(label, for_docs_rs(&target));
+        }
+    }
+    let mut expected = String::new();
+    for (label, target) in &defined {
+        writeln!(expected, "[{label}]: {target}").unwrap();
+    }
+    let path = root().join("docs/guide/rustdoc-links.md");
+    if std::env::var_os("WRITE_GUIDE_LINKS").is_some() {
+        fs::write(&path, &expected).unwrap();
+    }
+    let found = fs::read_to_string(&path).unwrap();
+    let of = |text: &str| text.lines().map(str::to_owned).collect::<BTreeSet<_>>();
+    let (found, expected) = (of(&found), of(&expected));
+    // Of a picture, the line has thousands of characters.
+    let labels: BTreeSet<&str> = found
+        .symmetric_difference(&expected)
+        .map(|line| line.split("]: ").next().unwrap())
+        .collect();
+    assert!(
+        labels.is_empty(),
+        "run WRITE_GUIDE_LINKS=1 cargo test --test links, as these have changed: {labels:?}"
+    );
+}
+
+#[test]
+fn a_planted_broken_link_is_found() {
+    let readme = Path::new("README.md");
+    assert!(follow(readme, "docs/guide/src/none.md").is_err());
+    assert!(follow(readme, "README.md#no-such-heading").is_err());
+    assert!(follow(readme, &format!("{MODULES}none/index.html")).is_err());
+    assert!(follow(readme, &format!("{SOURCES}none.md")).is_err());
+    assert!(follow(readme, "LICENSE-MIT").is_ok());
+    let text = "[a](one.md) `[no](two.md)` [b][three.md] [c][four]\n```sh\n[d](five.md)\n```\n\n[three.md]: three.md\n";
+    assert_eq!(
+        links(text),
+        [
+            Link::To("one.md".to_owned()),
+            Link::To("three.md".to_owned()),
+            Link::Undefined("four".to_owned()),
+        ]
+    );
+}
+
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Link {
+    To(String),
+    Undefined(String),
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The files of the project that end so, relative to its root.
+fn files(extension: &str) -> Vec<PathBuf> {
+    fn read(folder: &Path, extension: &str, found: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(root().join(folder)).unwrap() {
+            let entry = entry.unwrap();
+            let path = folder.join(entry.file_name());
+            let name = entry.file_name().into_string().unwrap();
+            if entry.file_type().unwrap().is_dir() {
+                if !name.starts_with('.') && !["target", "corpus", "node_modules"].contains(&name.as_str())
+                    || name == ".github"
+                {
+                    read(&path, extension, found);
+                }
+            } else if path.extension().is_some_and(|of| of == extension) && !name.contains("venv") {
+                found.push(path);
+            }
+        }
+    }
+    let mut found = Vec::new();
+    read(Path::new(""), extension, &mut found);
+    found.retain(|path| !path.components().any(|part| part.as_os_str() == "site-packages"));
+    found.sort();
+    found
+}
+
+fn chapters() -> Vec<String> {
+    let mut names: Vec<String> = fs::read_dir(root().join(GUIDE))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name.ends_with(".md") && name != "SUMMARY.md")
+        .collect();
+    names.sort();
+    names
+}
+
+/// Text without blocks of code, and without code in lines.
+fn prose(text: &str) -> String {
+    let mut prose = String::new();
+    let mut in_block = false;
+    for line in text.lines() {
+        if line.trim_start().starts_with("```") {
+            in_block = !in_block;
+        } else if !in_block && !line.starts_with("    ") {
+            prose.push_str(&without_code(line));
+        }
+        prose.push('\n');
+    }
+    prose
+}
+
+/// Code between backticks becomes as many `x`, unless it is the text of a link.
+fn without_code(line: &str) -> String {
+    let mut out = String::new();
+    for (index, part) in line.split('`').enumerate() {
+        if index % 2 == 1 {
+            out.extend(part.chars().map(|_| 'x'));
+        } else {
+            out.push_str(part);
+        }
+    }
+    out
+}
+
+fn definitions(prose: &str) -> BTreeMap<String, String> {
+    let lines = prose.lines().filter(|line| line.starts_with('['));
+    let pairs = lines.filter_map(|line| line.split_once("]: "));
+    pairs
+        .map(|(label, target)| (label[1..].to_owned(), target.trim().to_owned()))
+        .collect()
+}
+
+/// What the links of a text lead to. Links in brackets alone, such as `[text]`, are not read: rustdoc warns of those.
+fn links(text: &str) -> Vec<Link> {
+    let prose = prose(text);
+    let defined = definitions(&prose);
+    let mut found = BTreeSet::new();
+    for (at, _) in prose.match_indices("](") {
+        let target = &prose[at + 2..];
+        let end = target.find([')', ' ', '\n']).unwrap();
+        found.insert(Link::To(target[..end].to_owned()));
+    }
+    for (at, _) in prose.match_indices("][") {
+        let label = &prose[at + 2..];
+        let label = &label[..label.find(']').unwrap()];
+        found.insert(match defined.get(label) {
+            Some(target) => Link::To(target.clone()),
+            None => Link::Undefined(label.to_owned()),
+        });
+    }
+    found.into_iter().collect()
+}
+
+/// Says why a link that stands in `from` leads nowhere.
+fn follow(from: &Path, target: &str) -> Result<(), String> {
+    let (file, anchor) = match target.split_once('#') {
+        Some((file, anchor)) => (file, Some(anchor)),
+        None => (target, None),
+    };
+    let path = if let Some(rest) = target.strip_prefix(MODULES) {
+        let module = rest.split(['/', '#']).next().unwrap();
+        match module {
+            "index.html" => PathBuf::from(GUIDE).join("introduction.md"),
+            _ => PathBuf::from(GUIDE).join(format!("{}.md", module.replace('_', "-"))),
+        }
+    } else if let Some(rest) = file.strip_prefix(SOURCES) {
+        PathBuf::from(rest)
+    } else if target.starts_with("https://") || target.starts_with("http://") {
+        return Ok(());
+    } else if file.is_empty() {
+        from.to_path_buf()
+    } else {
+        from.parent().unwrap().join(file)
+    };
+    if !root().join(&path).exists() {
+        return Err(format!("{target} leads to {}, which does not exist", path.display()));
+    }
+    let Some(anchor) = anchor else {
+        return Ok(());
+    };
+    let text = fs::read_to_string(root().join(&path)).unwrap();
+    if anchors(&text).contains(anchor) {
+        Ok(())
+    } else {
+        Err(format!("{target}: {} has no such heading", path.display()))
+    }
+}
+
+/// The anchors of a document's headings, as GitHub, mdBook and rustdoc make them.
+fn anchors(text: &str) -> BTreeSet<String> {
+    let mut anchors = BTreeSet::new();
+    let mut in_block = false;
+    for line in text.lines() {
+        if line.starts_with("```") {
+            in_block = !in_block;
+        }
+        if in_block || !line.starts_with('#') {
+            continue;
+        }
+        let heading = line.trim_start_matches('#').trim().to_lowercase();
+        let kept = heading.chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c));
+        let anchor: String = kept.map(|c| if c == ' ' { '-' } else { c }).collect();
+        anchors.insert(anchor);
+    }
+    anchors
+}
+
+/// What a label leads to on docs.rs: a module, or, of a picture, the picture itself.
+fn for_docs_rs(target: &str) -> String {
+    if target.ends_with(".svg") {
+        let picture = fs::read_to_string(root().join(GUIDE).join(target)).unwrap();
+        let mut encoded = "data:image/svg+xml,".to_owned();
+        for byte in picture.split_whitespace().collect::<Vec<_>>().join(" ").bytes() {
+            match byte {
+                b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'/' | b':' | b'=' | b',' | b';' => {
+                    encoded.push(char::from(byte));
+                }
+                _ => write!(encoded, "%{byte:02X}").unwrap(),
+            }
+        }
+        return encoded;
+    }
+    let (file, anchor) = target.split_once('#').unwrap_or((target, ""));
+    let module = match file.strip_suffix(".md").expect("a chapter") {
+        "introduction" => "crate::guide".to_owned(),
+        name => format!("crate::guide::{}", name.replace('-', "_")),
+    };
+    match anchor {
+        "" => module,
+        _ => format!("{module}#{anchor}"),
+    }
+}
