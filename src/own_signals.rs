@@ -40,7 +40,7 @@ impl SignalConn {
     ///
     /// # Cancel safety
     ///
-    /// Safe: the connections are closed.
+    /// Safe: dropping the future closes the connections.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]

@@ -37,7 +37,7 @@ impl ClientBuilder {
     ///
     /// # Errors
     ///
-    /// As [`connect`](Self::connect), and [`Misuse`](crate::ErrorKind::Misuse) where a thread must not wait; see
+    /// As [`connect`](Self::connect), and [`Misuse`](crate::ErrorKind::Misuse) on a thread that must not block; see
     /// [`blocking`](crate::blocking).
     pub fn connect_blocking(self) -> Result<Client> {
         block_on(|| self.connect())?.map(Client::from)
@@ -54,7 +54,7 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// As there, and [`Misuse`](crate::ErrorKind::Misuse) where a thread must not wait.
+    /// As there, and [`Misuse`](crate::ErrorKind::Misuse) on a thread that must not block.
     ///
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -107,7 +107,7 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// As [`crate::Client::stats`], and [`Misuse`](crate::ErrorKind::Misuse) where a thread must not wait.
+    /// As [`crate::Client::stats`], and [`Misuse`](crate::ErrorKind::Misuse) on a thread that must not block.
     pub fn stats(&self) -> Result<Stats> {
         block_on(|| self.0.stats())?
     }
@@ -116,7 +116,7 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// As [`crate::Client::shard_stats`], and [`Misuse`](crate::ErrorKind::Misuse) where a thread must not wait.
+    /// As [`crate::Client::shard_stats`], and [`Misuse`](crate::ErrorKind::Misuse) on a thread that must not block.
     pub fn shard_stats(&self, shard: usize) -> Result<Stats> {
         block_on(|| self.0.shard_stats(shard))?
     }
@@ -125,7 +125,7 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`Misuse`](crate::ErrorKind::Misuse) where a thread must not wait.
+    /// [`Misuse`](crate::ErrorKind::Misuse) on a thread that must not block.
     pub fn all_stats(&self) -> Result<Vec<Result<Stats>>> {
         block_on(|| self.0.all_stats())
     }
@@ -134,7 +134,7 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// As there, and [`Misuse`](crate::ErrorKind::Misuse) where a thread must not wait.
+    /// As there, and [`Misuse`](crate::ErrorKind::Misuse) on a thread that must not block.
     pub fn barrier(&self) -> Result<()> {
         block_on(|| self.0.barrier())?
     }
@@ -143,7 +143,7 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// As there, and [`Misuse`](crate::ErrorKind::Misuse) where a thread must not wait.
+    /// As there, and [`Misuse`](crate::ErrorKind::Misuse) on a thread that must not block.
     pub fn failback(&self, shard: usize) -> Result<Duration> {
         block_on(|| self.0.failback(shard))?
     }
@@ -152,7 +152,7 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// As there, and [`Misuse`](crate::ErrorKind::Misuse) where a thread must not wait.
+    /// As there, and [`Misuse`](crate::ErrorKind::Misuse) on a thread that must not block.
     pub fn emit(&self, channel: impl AsRef<str>, payload: impl AsRef<str>) -> Result<u64> {
         block_on(|| self.0.emit(channel, payload))?
     }
@@ -161,7 +161,7 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// As there, and [`Misuse`](crate::ErrorKind::Misuse) where a thread must not wait.
+    /// As there, and [`Misuse`](crate::ErrorKind::Misuse) on a thread that must not block.
     pub fn subscribe(&self, pattern: impl AsRef<str>) -> Result<SignalConn> {
         block_on(|| self.0.subscribe(pattern))?.map(SignalConn::new)
     }
@@ -227,7 +227,7 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`Misuse`](crate::ErrorKind::Misuse) where a thread must not wait.
+    /// [`Misuse`](crate::ErrorKind::Misuse) on a thread that must not block.
     pub fn shutdown(&self, timeout: Duration) -> Result<ShutdownReport> {
         block_on(|| self.0.shutdown(timeout))
     }

@@ -41,7 +41,7 @@ pub type DistributedSemaphore = Holder<crate::SemaphorePermit>;
 /// [`DistributedLock`] or [`DistributedSemaphore`]; see [`crate::Holder`], whose methods these are. `G` is the guard of
 /// the async client.
 ///
-/// Whatever waits gives [`Misuse`](crate::ErrorKind::Misuse), too, where a thread must not wait; see the
+/// Whatever waits gives [`Misuse`](crate::ErrorKind::Misuse), too, on a thread that must not block; see the
 /// [module](super).
 pub struct Holder<G>(Ours<distributed::Holder<G>>);
 
@@ -50,7 +50,7 @@ impl Holder<crate::LockGuard> {
     ///
     /// # Errors
     ///
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the key is none.
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the key is invalid.
     pub fn new(key: impl AsRef<str>) -> Result<Self> {
         distributed::DistributedLock::new(key).map(Self::of)
     }
@@ -80,7 +80,7 @@ impl Holder<crate::SemaphorePermit> {
     ///
     /// # Errors
     ///
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the key is none, or the limit is 0.
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the key is invalid, or the limit is 0.
     pub fn new(key: impl AsRef<str>, limit: u32) -> Result<Self> {
         distributed::DistributedSemaphore::new(key, limit).map(Self::of)
     }
@@ -112,7 +112,7 @@ impl<G: Guard> Holder<G> {
         Self(Ours::new(holder))
     }
 
-    /// As [`crate::Holder::acquire`].
+    /// Acquires it; see [`crate::Holder::acquire`].
     ///
     /// # Errors
     ///
@@ -121,7 +121,7 @@ impl<G: Guard> Holder<G> {
         block_on(|| self.0.acquire())?
     }
 
-    /// As [`crate::Holder::acquire_until`].
+    /// Acquires it, waiting until a deadline; see [`crate::Holder::acquire_until`].
     ///
     /// # Errors
     ///
@@ -130,7 +130,7 @@ impl<G: Guard> Holder<G> {
         block_on(|| self.0.acquire_until(deadline))?
     }
 
-    /// As [`crate::Holder::enqueue`].
+    /// Starts a two-phase acquire; see [`crate::Holder::enqueue`].
     ///
     /// # Errors
     ///
@@ -139,7 +139,7 @@ impl<G: Guard> Holder<G> {
         block_on(|| self.0.enqueue())?
     }
 
-    /// As [`crate::Holder::wait`].
+    /// Completes a two-phase acquire; see [`crate::Holder::wait`].
     ///
     /// # Errors
     ///
@@ -148,7 +148,7 @@ impl<G: Guard> Holder<G> {
         block_on(|| self.0.wait(timeout))?
     }
 
-    /// As [`crate::Holder::release`].
+    /// Releases it; see [`crate::Holder::release`].
     ///
     /// # Errors
     ///
@@ -157,11 +157,11 @@ impl<G: Guard> Holder<G> {
         block_on(|| self.0.release())?
     }
 
-    /// As [`crate::Holder::close`].
+    /// Releases it and ends its own client; see [`crate::Holder::close`].
     ///
     /// # Errors
     ///
-    /// [`Misuse`](crate::ErrorKind::Misuse) where a thread must not wait.
+    /// [`Misuse`](crate::ErrorKind::Misuse) on a thread that must not block.
     pub fn close(&mut self) -> Result<()> {
         block_on(|| self.0.close())
     }

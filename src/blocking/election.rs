@@ -53,7 +53,7 @@ impl Election {
     ///
     /// # Errors
     ///
-    /// As [`crate::Election::campaign`], and [`Misuse`](crate::ErrorKind::Misuse) where a thread must not wait.
+    /// As [`crate::Election::campaign`], and [`Misuse`](crate::ErrorKind::Misuse) on a thread that must not block.
     pub fn campaign(&self, patience: impl Into<Option<Duration>>) -> Result<Option<Leadership>> {
         let election = election::Election::new(self.lock.as_async().clone());
         let leadership = match patience.into() {

@@ -20,7 +20,7 @@ impl Events {
     ///
     /// # Errors
     ///
-    /// [`Misuse`](crate::ErrorKind::Misuse) where a thread must not wait.
+    /// [`Misuse`](crate::ErrorKind::Misuse) on a thread that must not block.
     pub fn next_event(&mut self) -> Result<Option<ClientEvent>> {
         let events = &mut self.0;
         block_on(|| events.next_event())
@@ -30,7 +30,7 @@ impl Events {
     ///
     /// # Errors
     ///
-    /// [`Misuse`](crate::ErrorKind::Misuse) where a thread must not wait.
+    /// [`Misuse`](crate::ErrorKind::Misuse) on a thread that must not block.
     pub fn next_within(&mut self, timeout: Duration) -> Result<Option<ClientEvent>> {
         let events = &mut self.0;
         block_on(|| tokio::time::timeout(timeout, events.next_event())).map(|next| next.ok().flatten())

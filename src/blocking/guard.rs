@@ -27,7 +27,7 @@ pub type SemaphorePermit = Held<crate::SemaphorePermit>;
 /// It dereferences to [`Lease`], which tells all that can be asked of it; whether it [`is_held`](Lease::is_held) is
 /// known without waiting. Dropping it gives it back in the background, from any thread, inside a runtime or not, and
 /// when its thread panics.
-#[must_use = "a guard that is dropped gives back at once what it holds"]
+#[must_use = "a guard that is dropped releases its lease at once"]
 pub struct Held<G: ?Sized> {
     /// Made when the first is added.
     callbacks: OnceLock<Ours<Callbacks>>,
@@ -80,7 +80,7 @@ impl<G: Guard> Held<G> {
 }
 
 impl<G: Guard + ?Sized> Held<G> {
-    /// Gives it back and waits for the server to say so. Once it has, no renewal is sent any more.
+    /// Releases the lease and waits for the server's confirmation. No renewal is sent after that.
     ///
     /// # Errors
     ///
@@ -96,7 +96,7 @@ impl<G: Guard + ?Sized> Held<G> {
     ///
     /// # Errors
     ///
-    /// [`Misuse`](crate::ErrorKind::Misuse) where a thread must not wait; see the [module](super).
+    /// [`Misuse`](crate::ErrorKind::Misuse) on a thread that must not block; see the [module](super).
     ///
     /// ```
     /// # use std::time::Duration;

@@ -30,37 +30,37 @@ impl Lock {
         &self.0
     }
 
-    /// As [`crate::Lock::acquire_timeout`].
+    /// Sets the acquire timeout; see [`crate::Lock::acquire_timeout`].
     #[must_use]
     pub fn acquire_timeout(self, timeout: Duration) -> Self {
         Self::new(self.0.into_inner().acquire_timeout(timeout))
     }
 
-    /// As [`crate::Lock::lease_ttl`].
+    /// Sets the lease TTL; see [`crate::Lock::lease_ttl`].
     #[must_use]
     pub fn lease_ttl(self, ttl: Duration) -> Self {
         Self::new(self.0.into_inner().lease_ttl(ttl))
     }
 
-    /// As [`crate::Lock::renew_policy`].
+    /// Sets the renewal policy; see [`crate::Lock::renew_policy`].
     #[must_use]
     pub fn renew_policy(self, policy: RenewPolicy) -> Self {
         Self::new(self.0.into_inner().renew_policy(policy))
     }
 
-    /// As [`crate::Lock::renew`].
+    /// Sets whether leases are renewed; see [`crate::Lock::renew`].
     #[must_use]
     pub fn renew(self, renew: bool) -> Self {
         Self::new(self.0.into_inner().renew(renew))
     }
 
-    /// As [`crate::Lock::renew_ratio`].
+    /// Sets the renewal ratio; see [`crate::Lock::renew_ratio`].
     #[must_use]
     pub fn renew_ratio(self, ratio: f64) -> Self {
         Self::new(self.0.into_inner().renew_ratio(ratio))
     }
 
-    /// As [`crate::Lock::max_hold`].
+    /// Sets the maximum hold time; see [`crate::Lock::max_hold`].
     #[must_use]
     pub fn max_hold(self, max_hold: Duration) -> Self {
         Self::new(self.0.into_inner().max_hold(max_hold))
@@ -76,7 +76,7 @@ impl Lock {
     ///
     /// # Errors
     ///
-    /// As [`crate::Lock::acquire`], and [`Misuse`](crate::ErrorKind::Misuse) where a thread must not wait.
+    /// As [`crate::Lock::acquire`], and [`Misuse`](crate::ErrorKind::Misuse) on a thread that must not block.
     pub fn acquire(&self) -> Result<LockGuard> {
         block_on(|| self.0.acquire())?.map(LockGuard::new)
     }
@@ -85,16 +85,16 @@ impl Lock {
     ///
     /// # Errors
     ///
-    /// As there, and [`Misuse`](crate::ErrorKind::Misuse) where a thread must not wait.
+    /// As there, and [`Misuse`](crate::ErrorKind::Misuse) on a thread that must not block.
     pub fn acquire_until(&self, deadline: impl Into<Instant>) -> Result<LockGuard> {
         block_on(|| self.0.acquire_until(deadline))?.map(LockGuard::new)
     }
 
-    /// Acquires the lock if it is free; `None` if it is not.
+    /// Acquires the lock if it is free; returns `None` if it is not.
     ///
     /// # Errors
     ///
-    /// As [`crate::Lock::try_acquire`], and [`Misuse`](crate::ErrorKind::Misuse) where a thread must not wait.
+    /// As [`crate::Lock::try_acquire`], and [`Misuse`](crate::ErrorKind::Misuse) on a thread that must not block.
     pub fn try_acquire(&self) -> Result<Option<LockGuard>> {
         Ok(block_on(|| self.0.try_acquire())??.map(LockGuard::new))
     }
@@ -103,29 +103,29 @@ impl Lock {
     ///
     /// # Errors
     ///
-    /// As [`crate::Lock::reclaim`], and [`Misuse`](crate::ErrorKind::Misuse) where a thread must not wait.
+    /// As [`crate::Lock::reclaim`], and [`Misuse`](crate::ErrorKind::Misuse) on a thread that must not block.
     pub fn reclaim(&self) -> Result<Option<LockGuard>> {
         Ok(block_on(|| self.0.reclaim())??.map(LockGuard::new))
     }
 
-    /// First phase of two: takes the lock if it is free, and a place in its queue if not.
+    /// Starts a two-phase acquire: takes the lock if it is free, and otherwise a queue position.
     ///
     /// # Errors
     ///
-    /// As [`crate::Lock::enqueue`], and [`Misuse`](crate::ErrorKind::Misuse) where a thread must not wait.
+    /// As [`crate::Lock::enqueue`], and [`Misuse`](crate::ErrorKind::Misuse) on a thread that must not block.
     pub fn enqueue(&self) -> Result<Enqueued<crate::LockGuard>> {
         block_on(|| self.0.enqueue())?.map(Enqueued::new)
     }
 
     /// Acquires the lock, runs the work, and releases it, whatever came of the work: it succeeds, fails or panics.
-    /// Other than in the async client nothing stops the work if the lease is lost; it should ask the guard now and
+    /// Unlike in the async client, nothing stops the work if the lease is lost; the work should ask the guard now and
     /// then.
     ///
     /// # Errors
     ///
-    /// Those of [`acquire`](Self::acquire), and then nothing was run; the work's own error, whatever comes of the
-    /// release; and those of [`release`](super::Held::release) if the work succeeded: nobody knows then whether it was
-    /// alone to the end.
+    /// Those of [`acquire`](Self::acquire), in which case the work was not run; the work's own error, whether or not
+    /// the release succeeds; and those of [`release`](super::Held::release) if the work succeeded: it is not known
+    /// then whether the work was protected to its end.
     pub fn with_lock<T, E: From<Error>>(&self, work: impl FnOnce(&LockGuard) -> Result<T, E>) -> Result<T, E> {
         hold(self.acquire()?, work)
     }

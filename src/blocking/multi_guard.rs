@@ -22,7 +22,7 @@ pub type SemaphorePermits = HeldMulti<crate::SemaphorePermit>;
 ///
 /// It dereferences to [`MultiGuard`], which tells all that can be asked of it. Dropping it gives all of them back in the background, from any
 /// thread, inside a runtime or not.
-#[must_use = "a guard that is dropped gives back at once all that it holds"]
+#[must_use = "a guard that is dropped releases all its leases at once"]
 pub struct HeldMulti<G>(Ours<MultiGuard<G>>);
 
 impl<G: Guard> HeldMulti<G> {
@@ -40,7 +40,7 @@ impl<G: Guard> HeldMulti<G> {
     ///
     /// # Errors
     ///
-    /// [`Misuse`](crate::ErrorKind::Misuse) where a thread must not wait.
+    /// [`Misuse`](crate::ErrorKind::Misuse) on a thread that must not block.
     pub fn wait_lost(&self, timeout: impl Into<Option<Duration>>) -> Result<Option<(Key, LostReason)>> {
         match timeout.into() {
             Some(limit) => block_on(|| tokio::time::timeout(limit, self.0.lost())).map(|lost| lost.ok()),

@@ -27,37 +27,37 @@ impl MultiLock {
         &self.0
     }
 
-    /// As [`crate::MultiLock::acquire_timeout`].
+    /// Sets the acquire timeout; see [`crate::MultiLock::acquire_timeout`].
     #[must_use]
     pub fn acquire_timeout(self, timeout: Duration) -> Self {
         Self::new(self.0.into_inner().acquire_timeout(timeout))
     }
 
-    /// As [`crate::MultiLock::lease_ttl`].
+    /// Sets the lease TTL; see [`crate::MultiLock::lease_ttl`].
     #[must_use]
     pub fn lease_ttl(self, ttl: Duration) -> Self {
         Self::new(self.0.into_inner().lease_ttl(ttl))
     }
 
-    /// As [`crate::MultiLock::renew_policy`].
+    /// Sets the renewal policy; see [`crate::MultiLock::renew_policy`].
     #[must_use]
     pub fn renew_policy(self, policy: RenewPolicy) -> Self {
         Self::new(self.0.into_inner().renew_policy(policy))
     }
 
-    /// As [`crate::MultiLock::renew`].
+    /// Sets whether leases are renewed; see [`crate::MultiLock::renew`].
     #[must_use]
     pub fn renew(self, renew: bool) -> Self {
         Self::new(self.0.into_inner().renew(renew))
     }
 
-    /// As [`crate::MultiLock::renew_ratio`].
+    /// Sets the renewal ratio; see [`crate::MultiLock::renew_ratio`].
     #[must_use]
     pub fn renew_ratio(self, ratio: f64) -> Self {
         Self::new(self.0.into_inner().renew_ratio(ratio))
     }
 
-    /// As [`crate::MultiLock::max_hold`].
+    /// Sets the maximum hold time; see [`crate::MultiLock::max_hold`].
     #[must_use]
     pub fn max_hold(self, max_hold: Duration) -> Self {
         Self::new(self.0.into_inner().max_hold(max_hold))
@@ -72,7 +72,7 @@ impl MultiLock {
     ///
     /// # Errors
     ///
-    /// As [`crate::MultiLock::acquire`], and [`Misuse`](crate::ErrorKind::Misuse) where a thread must not wait.
+    /// As [`crate::MultiLock::acquire`], and [`Misuse`](crate::ErrorKind::Misuse) on a thread that must not block.
     pub fn acquire(&self) -> Result<MultiLockGuard> {
         block_on(|| self.0.acquire())?.map(MultiLockGuard::new)
     }
@@ -81,36 +81,37 @@ impl MultiLock {
     ///
     /// # Errors
     ///
-    /// As there, and [`Misuse`](crate::ErrorKind::Misuse) where a thread must not wait.
+    /// As there, and [`Misuse`](crate::ErrorKind::Misuse) on a thread that must not block.
     pub fn acquire_until(&self, deadline: impl Into<Instant>) -> Result<MultiLockGuard> {
         block_on(|| self.0.acquire_until(deadline))?.map(MultiLockGuard::new)
     }
 
-    /// Takes all locks if all are free; `None` if any is not.
+    /// Acquires all locks if all are free; returns `None` if one is not.
     ///
     /// # Errors
     ///
-    /// As [`crate::MultiLock::try_acquire`], and [`Misuse`](crate::ErrorKind::Misuse) where a thread must not wait.
+    /// As [`crate::MultiLock::try_acquire`], and [`Misuse`](crate::ErrorKind::Misuse) on a thread that must not block.
     pub fn try_acquire(&self) -> Result<Option<MultiLockGuard>> {
         Ok(block_on(|| self.0.try_acquire())??.map(MultiLockGuard::new))
     }
 
-    /// Takes back the locks that a process before this one held under the same name.
+    /// Reclaims the locks that an earlier process held under the same name.
     ///
     /// # Errors
     ///
-    /// As [`crate::MultiLock::reclaim`], and [`Misuse`](crate::ErrorKind::Misuse) where a thread must not wait.
+    /// As [`crate::MultiLock::reclaim`], and [`Misuse`](crate::ErrorKind::Misuse) on a thread that must not block.
     pub fn reclaim(&self) -> Result<Option<MultiLockGuard>> {
         Ok(block_on(|| self.0.reclaim())??.map(MultiLockGuard::new))
     }
 
-    /// Takes all locks, runs the work, and releases them, whatever came of the work: it succeeds, fails or panics. Other than in the
-    /// async client nothing stops the work if a lease is lost; it should ask the guard now and then.
+    /// Takes all locks, runs the work, and releases them, whether the work succeeds, fails or panics. Unlike in the
+    /// async client, nothing stops the work if a lease is lost; the work should ask the guard now and then.
     ///
     /// # Errors
     ///
-    /// Those of [`acquire`](Self::acquire), and then nothing was run; the work's own error, whatever comes of the releases; and those of
-    /// [`release`](super::HeldMulti::release) if the work succeeded: whether it was alone to the end is not known then.
+    /// Those of [`acquire`](Self::acquire), in which case the work was not run; the work's own error, whether or not
+    /// the releases succeed; and those of [`release`](super::HeldMulti::release) if the work succeeded: it is not
+    /// known then whether the work was protected to its end.
     pub fn with_locks<T, E: From<Error>>(&self, work: impl FnOnce(&MultiLockGuard) -> Result<T, E>) -> Result<T, E> {
         hold_all(self.acquire()?, work)
     }

@@ -32,37 +32,37 @@ impl Semaphore {
         &self.0
     }
 
-    /// As [`crate::Semaphore::acquire_timeout`].
+    /// Sets the acquire timeout; see [`crate::Semaphore::acquire_timeout`].
     #[must_use]
     pub fn acquire_timeout(self, timeout: Duration) -> Self {
         Self::new(self.0.into_inner().acquire_timeout(timeout))
     }
 
-    /// As [`crate::Semaphore::lease_ttl`].
+    /// Sets the lease TTL; see [`crate::Semaphore::lease_ttl`].
     #[must_use]
     pub fn lease_ttl(self, ttl: Duration) -> Self {
         Self::new(self.0.into_inner().lease_ttl(ttl))
     }
 
-    /// As [`crate::Semaphore::renew_policy`].
+    /// Sets the renewal policy; see [`crate::Semaphore::renew_policy`].
     #[must_use]
     pub fn renew_policy(self, policy: RenewPolicy) -> Self {
         Self::new(self.0.into_inner().renew_policy(policy))
     }
 
-    /// As [`crate::Semaphore::renew`].
+    /// Sets whether leases are renewed; see [`crate::Semaphore::renew`].
     #[must_use]
     pub fn renew(self, renew: bool) -> Self {
         Self::new(self.0.into_inner().renew(renew))
     }
 
-    /// As [`crate::Semaphore::renew_ratio`].
+    /// Sets the renewal ratio; see [`crate::Semaphore::renew_ratio`].
     #[must_use]
     pub fn renew_ratio(self, ratio: f64) -> Self {
         Self::new(self.0.into_inner().renew_ratio(ratio))
     }
 
-    /// As [`crate::Semaphore::max_hold`].
+    /// Sets the maximum hold time; see [`crate::Semaphore::max_hold`].
     #[must_use]
     pub fn max_hold(self, max_hold: Duration) -> Self {
         Self::new(self.0.into_inner().max_hold(max_hold))
@@ -78,7 +78,7 @@ impl Semaphore {
     ///
     /// # Errors
     ///
-    /// As [`crate::Semaphore::acquire`], and [`Misuse`](crate::ErrorKind::Misuse) where a thread must not wait.
+    /// As [`crate::Semaphore::acquire`], and [`Misuse`](crate::ErrorKind::Misuse) on a thread that must not block.
     pub fn acquire(&self) -> Result<SemaphorePermit> {
         block_on(|| self.0.acquire())?.map(SemaphorePermit::new)
     }
@@ -87,25 +87,26 @@ impl Semaphore {
     ///
     /// # Errors
     ///
-    /// As there, and [`Misuse`](crate::ErrorKind::Misuse) where a thread must not wait.
+    /// As there, and [`Misuse`](crate::ErrorKind::Misuse) on a thread that must not block.
     pub fn acquire_until(&self, deadline: impl Into<Instant>) -> Result<SemaphorePermit> {
         block_on(|| self.0.acquire_until(deadline))?.map(SemaphorePermit::new)
     }
 
-    /// Acquires a slot if it is free; `None` if it is not.
+    /// Acquires a slot if one is free; returns `None` if none is.
     ///
     /// # Errors
     ///
-    /// As [`crate::Semaphore::try_acquire`], and [`Misuse`](crate::ErrorKind::Misuse) where a thread must not wait.
+    /// As [`crate::Semaphore::try_acquire`], and [`Misuse`](crate::ErrorKind::Misuse) on a thread that must not block.
     pub fn try_acquire(&self) -> Result<Option<SemaphorePermit>> {
         Ok(block_on(|| self.0.try_acquire())??.map(SemaphorePermit::new))
     }
 
-    /// Acquires so many slots, waiting for up to the acquire timeout for all of them: all or none.
+    /// Acquires `slots` slots, all or none, waiting for up to the acquire timeout in all.
     ///
     /// # Errors
     ///
-    /// As [`crate::Semaphore::acquire_many`], and [`Misuse`](crate::ErrorKind::Misuse) where a thread must not wait.
+    /// As [`crate::Semaphore::acquire_many`], and [`Misuse`](crate::ErrorKind::Misuse) on a thread that must not
+    /// block.
     pub fn acquire_many(&self, slots: u32) -> Result<SemaphorePermits> {
         block_on(|| self.0.acquire_many(slots))?.map(SemaphorePermits::new)
     }
@@ -114,44 +115,46 @@ impl Semaphore {
     ///
     /// # Errors
     ///
-    /// As there, and [`Misuse`](crate::ErrorKind::Misuse) where a thread must not wait.
+    /// As there, and [`Misuse`](crate::ErrorKind::Misuse) on a thread that must not block.
     pub fn acquire_many_until(&self, slots: u32, deadline: impl Into<Instant>) -> Result<SemaphorePermits> {
         block_on(|| self.0.acquire_many_until(slots, deadline))?.map(SemaphorePermits::new)
     }
 
-    /// Acquires so many slots if they are free; `None` if there are not so many, or if another caller takes several just now.
+    /// Acquires `slots` slots if that many are free; returns `None` if fewer are, or if another caller is acquiring
+    /// several just now.
     ///
     /// # Errors
     ///
-    /// As [`crate::Semaphore::try_acquire_many`], and [`Misuse`](crate::ErrorKind::Misuse) where a thread must not wait.
+    /// As [`crate::Semaphore::try_acquire_many`], and [`Misuse`](crate::ErrorKind::Misuse) on a thread that must not
+    /// block.
     pub fn try_acquire_many(&self, slots: u32) -> Result<Option<SemaphorePermits>> {
         Ok(block_on(|| self.0.try_acquire_many(slots))??.map(SemaphorePermits::new))
     }
 
-    /// First phase of two: takes a slot if it is free, and a place in its queue if not.
+    /// Starts a two-phase acquire: takes a slot if one is free, and otherwise a queue position.
     ///
     /// # Errors
     ///
-    /// As [`crate::Semaphore::enqueue`], and [`Misuse`](crate::ErrorKind::Misuse) where a thread must not wait.
+    /// As [`crate::Semaphore::enqueue`], and [`Misuse`](crate::ErrorKind::Misuse) on a thread that must not block.
     pub fn enqueue(&self) -> Result<Enqueued<crate::SemaphorePermit>> {
         block_on(|| self.0.enqueue())?.map(Enqueued::new)
     }
 
-    /// Acquires a slot, runs the work, and releases the slot, whatever came of the work: it succeeds, fails or panics.
-    /// Other than in the async client nothing stops the work if the lease is lost; it should ask the guard now and
-    /// then.
+    /// Acquires a slot, runs the work, and releases the slot, whether the work succeeds, fails or panics. Unlike in
+    /// the async client, nothing stops the work if the lease is lost; the work should ask the guard now and then.
     ///
     /// # Errors
     ///
-    /// Those of [`acquire`](Self::acquire), and then nothing was run; the work's own error, whatever comes of the
-    /// release; and those of [`release`](super::Held::release) if the work succeeded: nobody knows then whether it was
-    /// alone to the end.
+    /// Those of [`acquire`](Self::acquire), in which case the work was not run; the work's own error, whether or not
+    /// the release succeeds; and those of [`release`](super::Held::release) if the work succeeded: it is not known
+    /// then whether the work was protected to its end.
     pub fn with_permit<T, E: From<Error>>(&self, work: impl FnOnce(&SemaphorePermit) -> Result<T, E>) -> Result<T, E> {
         hold(self.acquire()?, work)
     }
 
-    /// [Acquires so many slots](Self::acquire_many), runs the work, and releases them, whatever came of the work: it succeeds, fails
-    /// or panics. Other than in the async client nothing stops the work if a lease is lost; it should ask the guard now and then.
+    /// [Acquires `slots` slots](Self::acquire_many), runs the work, and releases them, whether the work succeeds,
+    /// fails or panics. Unlike in the async client, nothing stops the work if a lease is lost; the work should ask the
+    /// guard now and then.
     ///
     /// # Errors
     ///

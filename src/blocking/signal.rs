@@ -46,8 +46,8 @@ impl SignalConn {
     ///
     /// # Errors
     ///
-    /// As [`crate::SignalConn::connect`], and [`Misuse`](crate::ErrorKind::Misuse) where a thread must not wait; see the
-    /// [module](super).
+    /// As [`crate::SignalConn::connect`], and [`Misuse`](crate::ErrorKind::Misuse) on a thread that must not block;
+    /// see the [module](super).
     pub fn connect(server: impl Into<String>) -> Result<Self> {
         block_on(|| signal::SignalConn::connect(server))?.map(Self::new)
     }
@@ -56,7 +56,7 @@ impl SignalConn {
     ///
     /// # Errors
     ///
-    /// As [`crate::SignalConn::open`], and [`Misuse`](crate::ErrorKind::Misuse) where a thread must not wait.
+    /// As [`crate::SignalConn::open`], and [`Misuse`](crate::ErrorKind::Misuse) on a thread that must not block.
     pub fn open(settings: ClientBuilder, options: SignalOptions) -> Result<Self> {
         block_on(|| signal::SignalConn::open(settings, options))?.map(Self::new)
     }
@@ -71,7 +71,7 @@ impl SignalConn {
     ///
     /// # Errors
     ///
-    /// As there, and [`Misuse`](crate::ErrorKind::Misuse) where a thread must not wait.
+    /// As there, and [`Misuse`](crate::ErrorKind::Misuse) on a thread that must not block.
     pub fn listen<'g>(&self, pattern: impl AsRef<str>, group: impl Into<Option<&'g str>>) -> Result<()> {
         block_on(|| self.0.listen(pattern, group))?
     }
@@ -80,7 +80,7 @@ impl SignalConn {
     ///
     /// # Errors
     ///
-    /// As there, and [`Misuse`](crate::ErrorKind::Misuse) where a thread must not wait.
+    /// As there, and [`Misuse`](crate::ErrorKind::Misuse) on a thread that must not block.
     pub fn unlisten<'g>(&self, pattern: impl AsRef<str>, group: impl Into<Option<&'g str>>) -> Result<()> {
         block_on(|| self.0.unlisten(pattern, group))?
     }
@@ -89,7 +89,7 @@ impl SignalConn {
     ///
     /// # Errors
     ///
-    /// As there, and [`Misuse`](crate::ErrorKind::Misuse) where a thread must not wait.
+    /// As there, and [`Misuse`](crate::ErrorKind::Misuse) on a thread that must not block.
     pub fn emit(&self, channel: impl AsRef<str>, payload: impl AsRef<str>) -> Result<u64> {
         block_on(|| self.0.emit(channel, payload))?
     }
@@ -98,7 +98,7 @@ impl SignalConn {
     ///
     /// # Errors
     ///
-    /// [`Misuse`](crate::ErrorKind::Misuse) where a thread must not wait.
+    /// [`Misuse`](crate::ErrorKind::Misuse) on a thread that must not block.
     pub fn next_event(&mut self) -> Result<Option<SignalEvent>> {
         let conn = &mut self.0;
         block_on(|| conn.next_event())
@@ -109,7 +109,7 @@ impl SignalConn {
     ///
     /// # Errors
     ///
-    /// [`Misuse`](crate::ErrorKind::Misuse) where a thread must not wait.
+    /// [`Misuse`](crate::ErrorKind::Misuse) on a thread that must not block.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -153,13 +153,13 @@ impl SignalConn {
     ///
     /// # Errors
     ///
-    /// [`Misuse`](crate::ErrorKind::Misuse) where a thread must not wait.
+    /// [`Misuse`](crate::ErrorKind::Misuse) on a thread that must not block.
     pub fn close(&self) -> Result<()> {
         block_on(|| self.0.close())
     }
 }
 
-/// The signals, for as long as the connection is open. It ends at once where a thread must not wait.
+/// The signals, for as long as the connection is open. It ends at once on a thread that must not block.
 impl Iterator for SignalConn {
     type Item = Signal;
 

@@ -1,4 +1,4 @@
-//! A place in a queue, for threads.
+//! A queue position, for threads.
 
 use std::fmt;
 use std::time::Duration;
@@ -11,18 +11,19 @@ use crate::handle::guard::Guard;
 use crate::handle::ticket;
 use crate::types::Key;
 
-/// What came of an `enqueue`; `G` is the guard of the async client. A server answers one of these two, so a match may be complete.
+/// The result of an `enqueue`; `G` is the guard of the async client. A server gives one of these two answers, so this
+/// enum is exhaustive.
 #[derive(Debug)]
-#[must_use = "dropping it gives the lock or the place back at once"]
+#[must_use = "dropping it releases the lock or gives up the queue position at once"]
 pub enum Enqueued<G> {
-    /// It was free: held.
+    /// It was free and is now held.
     Acquired(Held<G>),
-    /// A server says that it is held; this is a place in the queue.
+    /// A server says that it is held; the ticket is a position in its queue.
     Queued(Ticket<G>),
 }
 
-/// A place in the queue of a lock or semaphore; see [`crate::Ticket`].
-#[must_use = "a ticket that is dropped gives its place up at once"]
+/// A position in the queue of a lock or semaphore; see [`crate::Ticket`].
+#[must_use = "a ticket that is dropped gives up its queue position at once"]
 pub struct Ticket<G>(Ours<ticket::Ticket<G>>);
 
 impl<G: Guard> Enqueued<G> {
@@ -35,18 +36,18 @@ impl<G: Guard> Enqueued<G> {
 }
 
 impl<G: Guard> Ticket<G> {
-    /// What is waited for.
+    /// Returns the key.
     #[must_use]
     pub fn key(&self) -> &Key {
         self.0.key()
     }
 
-    /// Waits for its turn, for up to `timeout`. The place is given up if it does not come in time.
+    /// Waits for the grant, for up to `timeout`. If it does not come in time, the queue position is given up.
     ///
     /// # Errors
     ///
-    /// As [`crate::Ticket::wait`], and [`Misuse`](crate::ErrorKind::Misuse) where a thread must not wait (the place is
-    /// given up then, too).
+    /// As [`crate::Ticket::wait`], and [`Misuse`](crate::ErrorKind::Misuse) on a thread that must not block (the queue
+    /// position is given up then, too).
     pub fn wait(self, timeout: Duration) -> Result<Held<G>> {
         block_on(|| self.0.into_inner().wait(timeout))?.map(Held::new)
     }

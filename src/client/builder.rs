@@ -39,13 +39,13 @@ pub struct ClientBuilder {
     supplied: Supplied,
     retry: Option<RetryPolicy>,
     layers: Vec<UserLayer>,
-    /// Inside of all the others: what a test puts in place of the servers.
+    /// The innermost layer: tests put it in place of the servers.
     innermost: Option<UserLayer>,
 }
 
 impl ClientBuilder {
-    /// Begins with a URL, such as `dflockd://secret@a:6388,b:6388/?connect_timeout=3s`. What is said to the builder then counts before what
-    /// the URL says. See [`ClientOptions`].
+    /// Creates a builder from a URL, such as `dflockd://secret@a:6388,b:6388/?connect_timeout=3s`. Settings that are
+    /// made on the builder afterwards override those of the URL. See [`ClientOptions`].
     ///
     /// # Errors
     ///
@@ -66,7 +66,8 @@ impl ClientBuilder {
         ClientOptions::from_url(url).map(Self::from)
     }
 
-    /// Begins with what the environment says. What is said to the builder then counts before that. See [`ClientOptions::from_env`].
+    /// Creates a builder from environment variables. Settings that are made on the builder afterwards override them.
+    /// See [`ClientOptions::from_env`].
     ///
     /// # Errors
     ///
@@ -84,9 +85,9 @@ impl ClientBuilder {
         ClientOptions::from_env().map(Self::from)
     }
 
-    /// A name for the client, for processes that have several: 1 to 64 characters. It is the label `client` of all its metrics, the field
-    /// `dflockd.client` of the spans of its requests, and the field `client` of the span around the log lines of its tasks. Servers are not told. Default: none, and then there are
-    /// no such label, field and span.
+    /// Names the client, for processes that have several: 1 to 64 characters. The name is the label `client` of all
+    /// its metrics, the field `dflockd.client` of the spans of its requests, and the field `client` of the span around
+    /// the log lines of its tasks. It is not sent to servers. Default: no name, and then no such label, field or span.
     ///
     /// ```
     /// let builder = dflockd_client::Client::builder().name("billing");
@@ -96,19 +97,21 @@ impl ClientBuilder {
         self
     }
 
-    /// The servers, as `host:port`, `[v6]:port` or `unix:/path`. Each is a shard; a key belongs to one of them. All users of
-    /// the same keys must give the same list in the same order. Default: [`DEFAULT_SERVERS`](crate::DEFAULT_SERVERS).
+    /// Sets the servers, as `host:port`, `[v6]:port` or `unix:/path`. Each is a shard; every key belongs to one of
+    /// them. All users of the same keys must give the same list in the same order. Default:
+    /// [`DEFAULT_SERVERS`](crate::DEFAULT_SERVERS).
     ///
-    /// Unless there is a [connector](Self::connector), names are resolved anew at each attempt to connect. All addresses of a name
-    /// are tried, of both families in turn, each a quarter of a second after the one before (RFC 8305). A `unix:` path is that of a
-    /// socket behind which something, as a rule a proxy on this machine, passes everything on to a server.
+    /// Names are resolved again at each attempt to connect, unless a [connector](Self::connector) is set. The client
+    /// tries all addresses of a name, alternating between IPv6 and IPv4, each a quarter of a second after the one
+    /// before (RFC 8305). A `unix:` path names a socket on which a proxy on this machine usually listens and forwards
+    /// to a server.
     pub fn servers<S: Into<String>>(mut self, servers: impl IntoIterator<Item = S>) -> Self {
         self.options.shards = servers.into_iter().map(Shard::single).collect();
         self
     }
 
-    /// The same for shards that may be served by several servers: a cluster, or servers in reserve. Replaces what
-    /// [`servers`](Self::servers) said, and the other way round.
+    /// Sets the shards, where a shard may have several servers: a cluster, or a primary with standbys. This replaces
+    /// [`servers`](Self::servers), and the other way round.
     ///
     /// ```
     /// use dflockd_client::{Client, Shard};
@@ -123,55 +126,59 @@ impl ClientBuilder {
         self
     }
 
-    /// How often one operation is asked again because the member of a cluster that it was asked of does not lead, or because the
-    /// leader was lost while it waited there. After that its caller gets the error, [`NotLeader`](crate::ErrorKind::NotLeader) or
-    /// [`Disconnected`](crate::ErrorKind::Disconnected), which is retryable. Default: 16.
+    /// Limits how often one operation is repeated in a cluster because the member that got it is not the leader, or
+    /// because the leader was lost during the wait. After that the caller gets the error,
+    /// [`NotLeader`](crate::ErrorKind::NotLeader) or [`Disconnected`](crate::ErrorKind::Disconnected), which is
+    /// retryable. Default: 16.
     pub fn max_redirects(mut self, times: u32) -> Self {
         self.options.max_redirects = times;
         self
     }
 
-    /// The secret that the servers were started with. Default: none. The last of this and the next two counts.
+    /// Sets the authentication token that the servers were started with. Default: none. Of this method and the next
+    /// two, the last call counts.
     ///
-    /// It is presented on each new connection. A server that refuses it is not asked again with the same secret for a while
-    /// (see [`auth_retry_interval`](Self::auth_retry_interval)); until then callers whose keys it serves get
+    /// The token is sent on each new connection. If a server rejects it, the client does not send it there again for
+    /// the [`auth_retry_interval`](Self::auth_retry_interval); until then, calls for keys of that server fail with
     /// [`ErrorKind::Auth`](crate::ErrorKind::Auth) at once.
     pub fn auth_token(mut self, token: impl Into<String>) -> Self {
         self.options.auth = Some(AuthSource::Value(Zeroizing::new(token.into())));
         self
     }
 
-    /// The name of an environment variable that holds the secret; white space around it does not count. It is read at each attempt to connect.
+    /// Reads the authentication token from an environment variable at each attempt to connect. White space around the
+    /// token is ignored.
     pub fn auth_token_env(mut self, name: impl Into<String>) -> Self {
         self.options.auth = Some(AuthSource::Environment(name.into()));
         self
     }
 
-    /// A file that holds the secret; white space around it does not count. It is read at each attempt to connect, so that
-    /// a secret that was replaced is used from the next connection on. If the old one was refused meanwhile, the new one is
-    /// presented at the next attempt of the [reconnect policy](Self::reconnect).
+    /// Reads the authentication token from a file at each attempt to connect, so a new token is used from the next
+    /// connection on. White space around the token is ignored. If a server rejected the old token, the new one is sent
+    /// at the next attempt of the [reconnect policy](Self::reconnect).
     pub fn auth_token_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.options.auth = Some(AuthSource::File(path.into()));
         self
     }
 
-    /// How long a server that refused the secret, or that there is none, is not asked again with the same. The attempts in
-    /// between only look whether there is another secret by now, and send nothing. Default: 30 s.
+    /// Sets how long to wait before sending a rejected token (or none, where one is required) to the same server
+    /// again. Attempts in between only check whether the token has changed, and send nothing. Default: 30 s.
     pub fn auth_retry_interval(mut self, interval: Duration) -> Self {
         self.options.auth_retry_interval = interval;
         self
     }
 
-    /// Talks TLS to the servers. Its handshake must be over within the [connect timeout](Self::connect_timeout). Default: no TLS.
+    /// Uses TLS for connections to the servers. The handshake must end within the [connect
+    /// timeout](Self::connect_timeout). Default: no TLS.
     #[cfg(feature = "tls")]
     pub fn tls(mut self, tls: crate::tls::Tls) -> Self {
         self.options.tls = Some(tls);
         self
     }
 
-    /// Opens the connections to the servers in place of the system's sockets: a [`tower::Service`] that is called with an [`Endpoint`] and
-    /// gives a stream, for example through a proxy, over vsock, or to a server in this process. A connector of tower's
-    /// [`service_fn`](tower::service_fn) will do. Default: TCP, and sockets in the file system for `unix:` paths.
+    /// Sets the connector, a [`tower::Service`] that opens the connections to the servers: it is called with an
+    /// [`Endpoint`] and returns a stream, for example through a proxy, over vsock, or to a server in this process.
+    /// [`tower::service_fn`] makes one from a function. Default: TCP, and Unix sockets for `unix:` paths.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -196,31 +203,34 @@ impl ClientBuilder {
     /// # }
     /// ```
     ///
-    /// **What it is called for.** Every connection: also those for waits, `stats` and signals, and to each server of a shard, be it the
-    /// next in reserve or a member that a cluster named. Addresses have the form that [`servers`](Self::servers) takes. They are not
-    /// resolved, so that a name need mean something to the connector only.
+    /// **What it is called for.** Every connection, including those for waits, `stats` and signals, and those to
+    /// standbys and cluster members. Addresses have the form that [`servers`](Self::servers) takes. The client does
+    /// not resolve them, so a name only needs a meaning for the connector.
     ///
-    /// **How it is called.** Each stream comes from a clone of the service, which is called once it is ready. An attempt to connect may ask
-    /// for several streams, one after the other, to find out what a server can do; several attempts may be under way at the same
-    /// time. The [connect timeout](Self::connect_timeout) bounds all of an attempt, and drops the future of one that takes longer. An
-    /// error of the service, from `poll_ready` too, becomes one of kind [`Connect`](crate::ErrorKind::Connect) with the service's own as
-    /// its source; a panic becomes one that says what the panic said. After either the client tries again as its
-    /// [reconnect policy](Self::reconnect) says. Neither the service nor its streams may block the thread: they run in tasks of the
-    /// client. The service has to be `Sync`: of tower's boxed services `BoxCloneSyncService` is, and `BoxCloneService` is not.
+    /// **How it is called.** Each stream comes from a clone of the service, which is called once it is ready. An
+    /// attempt to connect may ask for several streams, one after the other, to find out what a server can do; several
+    /// attempts may be under way at the same time. The [connect timeout](Self::connect_timeout) bounds all of an
+    /// attempt, and drops the future of one that takes longer. An error of the service, including one from
+    /// `poll_ready`, becomes an error of kind [`Connect`](crate::ErrorKind::Connect) with the service's error as its
+    /// source; a panic becomes such an error with the panic's message. After either, the client tries again as its
+    /// [reconnect policy](Self::reconnect) says. Neither the service nor its streams may block the thread: they run in
+    /// tasks of the client. The service must be `Sync`: tower's `BoxCloneSyncService` is, its `BoxCloneService` is
+    /// not.
     ///
-    /// **What it decides.** Options of sockets are the connector's. A TCP stream wants `TCP_NODELAY`, or requests wait for
-    /// acknowledgements, and keepalives of the kernel, as the default's streams have. The client notices by its
-    /// [keepalive](Self::keepalive) that the server behind its streams is gone, and leaves the waits there. But while a request waits for
-    /// a lock, silence is what its stream is expected to carry: if that stream alone is dead, or its connection holds leases besides, the
-    /// kernel notices, or the wait ends at its own time. The client flushes a stream after it has written, and closes it by dropping
-    /// it, without a shutdown.
+    /// **What it decides.** The connector sets socket options. A TCP stream needs `TCP_NODELAY` (or requests wait for
+    /// acknowledgements) and the kernel's keepalive; the default connector sets both. The client's
+    /// [keepalive](Self::keepalive) detects a server that is gone and ends the waits there. But a stream on which a
+    /// request waits for a lock is silent in normal operation: if only that stream is dead, or if its connection also
+    /// owns leases, only the kernel's keepalive detects it, or the wait ends by its own timeout. The client flushes a
+    /// stream after it has written, and closes it by dropping it, without a shutdown.
     ///
-    /// **TLS** of `ClientBuilder::tls` is put on top of the stream, and its certificate must be for the endpoint's host, as ever. While its
-    /// handshake has been unanswered for a second, a second stream is asked for, to find out whether the server speaks no TLS. A
-    /// connector that makes TLS itself is used without `tls`. The client cannot know what protects the streams of a connector, so it
-    /// does not warn when the servers' secret goes over one of them without `tls`.
+    /// **TLS** of `ClientBuilder::tls` runs over the stream, and the certificate must be for the endpoint's host. If
+    /// the TLS handshake gets no answer for a second, the client asks for a second stream to find out whether the
+    /// server expects plain text. Do not set `tls` if the connector does TLS itself. The client cannot know whether a
+    /// connector's streams are protected, so it does not warn when it sends the authentication token over one without
+    /// `tls`.
     ///
-    /// A runtime that has timers and no sockets is enough for a client with a connector.
+    /// With a connector, the client needs a runtime with timers, but not one with I/O.
     pub fn connector<C>(mut self, connector: C) -> Self
     where
         C: Service<Endpoint> + Clone + Send + Sync + 'static,
@@ -232,28 +242,31 @@ impl ClientBuilder {
         self
     }
 
-    /// Which server a key belongs to: a function, an `Arc<dyn ShardingStrategy>` or a `Box<dyn ShardingStrategy>`. Default:
-    /// [`stable_hash_shard`](crate::stable_hash_shard).
+    /// Sets the strategy that chooses a key's shard: a function, an `Arc<dyn ShardingStrategy>` or a `Box<dyn
+    /// ShardingStrategy>`. Default: [`stable_hash_shard`](crate::stable_hash_shard).
     pub fn sharding_strategy(mut self, strategy: impl ShardingStrategy + 'static) -> Self {
         self.options.shard_by(strategy);
         self
     }
 
-    /// Where keys were, while a fleet changes its list of shards or its sharding strategy: the list before. With
-    /// [`previous_sharding_strategy`](Self::previous_sharding_strategy), which says how keys were spread over it. Default: the list of now, for a change
-    /// of the strategy alone.
+    /// Sets the previous list of servers, while a fleet changes its list of shards or its sharding strategy. Use it
+    /// together with [`previous_sharding_strategy`](Self::previous_sharding_strategy), which distributed the keys over
+    /// that list. Default: the current list, for a change of the strategy alone.
     ///
-    /// A key whose shard is another now than before is then taken on both, on the previous one first, and held as one
-    /// [lease](crate::Lease), which is lost as soon as one half is. So a client with this excludes those that have only the previous list, and those
-    /// that have only the current one; these two do not exclude each other. A fleet changes in three steps: all clients have the
-    /// previous list; all have both; all have the current list.
-    /// [`guide::sharding`](https://docs.rs/dflockd-client/latest/dflockd_client/guide/sharding/index.html) has the steps, how to see that one is over, and what is
-    /// promised of semaphores, signals, fences and the order of waiters meanwhile.
+    /// A key whose shard changes is then acquired on both shards, on the previous one first, and held as one
+    /// [lease](crate::Lease), which is lost as soon as either half is. So a client that has both lists excludes
+    /// clients that have only the previous list, and clients that have only the current one. Those two kinds of
+    /// clients do not exclude each other. Therefore a fleet changes in three steps: all clients have the previous
+    /// list; all have both; all have the current list.
+    /// [`docs/sharding.md`](https://docs.rs/crate/dflockd-client/latest/source/docs/sharding.md) describes the steps,
+    /// how to see that a step is complete, and what holds meanwhile for semaphores, signals, fences and the order of
+    /// waiters.
     ///
-    /// A shard that stands in both lists is one shard: write its servers alike in both. Shards are counted in the order of the current list;
-    /// those that only the previous one has come behind.
+    /// A shard that is in both lists is one shard: write its servers the same way in both. Shards are numbered in the
+    /// order of the current list; those that are only in the previous list follow.
     ///
-    /// Fences cannot be [required](Fencing::Required) meanwhile: see [`Lease::transition_fences`](crate::Lease::transition_fences).
+    /// Fences cannot be [required](Fencing::Required) during the change: see
+    /// [`Lease::transition_fences`](crate::Lease::transition_fences).
     ///
     /// ```
     /// use dflockd_client::{Client, rendezvous_hash_shard};
@@ -289,7 +302,7 @@ impl ClientBuilder {
     /// let moves = |key: &String| both.previous_shard_of(key).is_ok_and(|shard| shard.is_some());
     /// let key = (0..1000).map(|number| format!("orders/{number}")).find(moves).unwrap();
     /// let guard = both.lock(&key)?.acquire().await?;
-    /// // It is held on both servers, so clients of neither list get it.
+    /// // It is held on both servers, so clients with either list cannot get it.
     /// assert!(a.is_held(&key) && b.is_held(&key));
     /// assert!(previous.lock(&key)?.try_acquire().await?.is_none());
     /// assert!(current.lock(&key)?.try_acquire().await?.is_none());
@@ -301,50 +314,53 @@ impl ClientBuilder {
         self
     }
 
-    /// How keys were spread before, while a fleet changes its list of shards or its sharding strategy: see
-    /// [`previous_servers`](Self::previous_servers). It must be said expressly, as a wrong one would let two clients hold a key: it is
-    /// [`stable_hash_shard`](crate::stable_hash_shard) where clients did not say. Default: no key moves.
+    /// Sets the previous sharding strategy, while a fleet changes its list of shards or its strategy: see
+    /// [`previous_servers`](Self::previous_servers). There is no implicit choice, because with a wrong strategy two
+    /// clients could hold the same key. If clients set no strategy before, it is
+    /// [`stable_hash_shard`](crate::stable_hash_shard). Default: no key moves.
     pub fn previous_sharding_strategy(mut self, strategy: impl ShardingStrategy + 'static) -> Self {
         self.options.previous_strategy = Some(CheckedStrategy::new(strategy));
         self
     }
 
-    /// For each attempt to connect, from resolving the name, or calling the [connector](Self::connector), to the last answer of the
-    /// handshake, that of TLS included. Default: 10 s.
+    /// Sets the timeout of each attempt to connect, from resolving the name (or calling the
+    /// [connector](Self::connector)) to the end of the handshake, TLS included. Default: 10 s.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.options.connect_timeout = timeout;
         self
     }
 
-    /// How long a caller waits for the answer to a request, reconnects included, on top of what the request itself may wait for
-    /// other holders (nothing for a try, a release, stats). See [`TimeoutLayer`](crate::TimeoutLayer). Default: 5 s.
+    /// Sets how long a caller waits for the answer to a request, reconnects included, in addition to the time that the
+    /// request itself waits for other holders (none for a try, a release or stats). See
+    /// [`TimeoutLayer`](crate::TimeoutLayer). Default: 5 s.
     pub fn request_timeout(mut self, timeout: Duration) -> Self {
         self.options.request_timeout = timeout;
         self
     }
 
-    /// How long handles wait in `acquire` unless they say otherwise. Default: 10 s.
+    /// Sets how long `acquire` waits for other holders, for handles that set no timeout of their own. Default: 10 s.
     pub fn acquire_timeout(mut self, timeout: Duration) -> Self {
         self.options.acquire_timeout = timeout;
         self
     }
 
-    /// The lease of handles that do not say otherwise: at least 1 s, rounded up to whole seconds. Default: the server's
-    /// (33 s, if it was not changed).
+    /// Sets the lease TTL of handles that set none of their own: at least 1 s, rounded up to whole seconds. Default:
+    /// the server's default, which is 33 s unless it is configured otherwise.
     pub fn lease_ttl(mut self, ttl: Duration) -> Self {
         self.options.lease_ttl = Some(ttl);
         self
     }
 
-    /// Which part of its TTL passes before a lease is renewed, more than 0 and less than 1. Renewals come up to a tenth
-    /// early, so that they do not all come together. Default: 0.5.
+    /// Sets the fraction of the TTL after which a lease is renewed: more than 0 and less than 1. Each renewal is sent
+    /// up to a tenth earlier, at random, so that many renewals do not coincide. Default: 0.5.
     pub fn renew_ratio(mut self, ratio: f64) -> Self {
         self.options.renew_policy.ratio = ratio;
         self
     }
 
-    /// How the leases of handles that do not say otherwise are renewed. It replaces what [`renew_ratio`](Self::renew_ratio) said, which
-    /// changes a part of it. Default: at half of the TTL, up to a tenth of that earlier, for as long as they are held.
+    /// Sets how leases are renewed, for handles that set no policy of their own. This replaces an earlier
+    /// [`renew_ratio`](Self::renew_ratio); a later one changes the ratio of this policy. Default: at half of the TTL,
+    /// up to a tenth of that earlier, for as long as the lease is held.
     ///
     /// ```
     /// use dflockd_client::{Client, RenewPolicy};
@@ -356,64 +372,68 @@ impl ClientBuilder {
         self
     }
 
-    /// How long before the server may grant it to somebody else the holder of a lease that could not be renewed is told
-    /// that it is lost; at most half of the TTL. Default: a twentieth of the TTL, but at least 100 ms (66 ms where the
-    /// TTL is 1 s).
+    /// Sets the loss margin. If a lease cannot be renewed, its holder is told that it is lost this long before the
+    /// server may grant the key to another holder. At most half of the TTL. Default: a twentieth of the TTL, but at
+    /// least 100 ms (66 ms where the TTL is 1 s).
     pub fn loss_margin(mut self, margin: Duration) -> Self {
         self.options.loss_margin = Some(margin);
         self
     }
 
-    /// The longest silence on a connection. A cluster's member at which callers wait, and that has shown for so long by no answer that
-    /// it leads, is asked. With the [reply timeout](Self::reply_timeout) at most 24 days. Default: 10 s.
+    /// Sets how long a connection may be silent before the client sends a keepalive. If callers wait at a member of a
+    /// cluster, and no answer has shown for this long that it is the leader, the client asks that member. Together
+    /// with the [reply timeout](Self::reply_timeout) at most 24 days. Default: 10 s.
     pub fn keepalive(mut self, interval: Duration) -> Self {
         self.options.keepalive = interval;
         self
     }
 
-    /// How long a server may leave a request unanswered (beyond the wait that it was asked for) before its connection
-    /// is given up. Default: 10 s.
+    /// Sets how long a server may take to answer a request, in addition to the request's own wait, before the client
+    /// closes the connection. Default: 10 s.
     pub fn reply_timeout(mut self, timeout: Duration) -> Self {
         self.options.reply_timeout = timeout;
         self
     }
 
-    /// The `--read-timeout` that the servers run with. Keepalive interval and reply timeout must together stay below it by a second
-    /// (by a tenth of it, where it is shorter than 10 s), so that a connection that a black hole swallowed is given up, and its
-    /// leases with it, before the server gives them to others. Default: 23 s, as the servers'.
+    /// Tells the client which `--read-timeout` the servers run with. The sum of the keepalive interval and the reply
+    /// timeout must be at least a second shorter (a tenth of it shorter, if it is below 10 s). Then the client gives
+    /// up a connection whose packets are lost, and reports its leases lost, before the server grants them to others.
+    /// Default: 23 s, which is the servers' default.
     pub fn server_read_timeout(mut self, timeout: Duration) -> Self {
         self.options.server_read_timeout = timeout;
         self
     }
 
-    /// The pauses between attempts to reconnect. Default: 50 to 100 ms at first, doubling up to 2.5 to 5 s, with jitter.
+    /// Sets the pauses between attempts to reconnect. Default: 50 to 100 ms at first, doubling up to 2.5 to 5 s, at
+    /// random within each range.
     pub fn reconnect(mut self, policy: ReconnectPolicy) -> Self {
         self.options.reconnect = policy;
         self
     }
 
-    /// What callers meet while the shard of their key is not connected. Default: they wait, until their own timeout.
+    /// Sets what a call does while the shard of its key is not connected. Default: it waits until its own timeout.
     pub fn on_unavailable(mut self, what: OnUnavailable) -> Self {
         self.options.on_unavailable = what;
         self
     }
 
-    /// Whether the servers let leases live on to the end of their TTL when the connection that acquired them ends, as servers and
-    /// clusters do that run with `--auto-release-on-disconnect=false`. Leases of a lost connection are then
-    /// [`Suspect`](crate::LeaseState::Suspect) until they are renewed over a new one; otherwise they are reported lost at
-    /// once. Default: false. Of [clusters](Shard::cluster) that keep them for a while only, say how long with [`Shard::orphan_ttl`].
+    /// Tells the client whether leases outlive the connection that acquired them, to the end of their TTL. They do on
+    /// servers and clusters that run with `--auto-release-on-disconnect=false`. The leases of a lost connection are
+    /// then [`Suspect`](crate::LeaseState::Suspect) until they are renewed over a new connection; otherwise they are
+    /// reported lost at once. Default: false. For a [cluster](Shard::cluster) that keeps such leases for a limited
+    /// time, set that time with [`Shard::orphan_ttl`].
     ///
-    /// At servers that stand alone, a [shutdown](crate::Client::shutdown) gives up the places of tickets, and gives back what was granted
-    /// there. A wait that blocks on the server cannot be recalled: its connection is closed, and a grant that crosses with that keeps its
-    /// key taken to the end of its TTL.
+    /// On standalone servers, a [shutdown](crate::Client::shutdown) gives up the queue positions of tickets and
+    /// releases their grants. It cannot cancel a wait that blocks on the server: it closes that connection, and if the
+    /// server grants the key at the same moment, the key stays held to the end of the TTL.
     pub fn survives_disconnect(mut self, survives: bool) -> Self {
         self.options.survives_disconnect = survives;
         self
     }
 
-    /// What becomes of [fences](crate::Fence), which servers make from release 2.1 on. Say [`Fencing::Required`] if something that a lock
-    /// protects compares them: leases of a server that makes none are refused then, instead of being without. Default:
-    /// [`Fencing::IfKnown`].
+    /// Sets whether [fences](crate::Fence) are required. Servers issue them from release 2.1 on. Choose
+    /// [`Fencing::Required`] if a protected resource compares them: the client then refuses leases of servers that
+    /// issue no fences. Default: [`Fencing::IfKnown`].
     ///
     /// ```
     /// use dflockd_client::{Client, Fencing};
@@ -425,49 +445,52 @@ impl ClientBuilder {
         self
     }
 
-    /// How many requests of one shard may be on their way at once; further ones wait for room. Default: 4096.
+    /// Limits how many requests of one shard may be in flight at once; further requests wait. Default: 4096.
     pub fn max_in_flight(mut self, requests: usize) -> Self {
         self.options.max_in_flight = requests;
         self
     }
 
-    /// How many pipelined connections each shard has, from 1 to 16. Default: 1.
+    /// Sets how many pipelined connections each shard has, from 1 to 16. Default: 1.
     ///
-    /// A server works on one request of a connection at a time. Where it takes long for each, or runs one thread for each
-    /// connection, more connections give more throughput; where it does not, they cost a little. Requests for a key keep
-    /// their order: they go over the same connection while one of them is under way, and over the least busy one otherwise. A lease belongs
-    /// to the connection that acquired it (in a cluster: that acquired or renewed it last), which renews it while it is up; so a connection
-    /// that is cut costs its own leases only.
+    /// A server works on one request of a connection at a time. If requests take long there, or if the server runs one
+    /// thread per connection, more connections give more throughput; otherwise they cost a little. Requests for a key
+    /// keep their order: while one of them is in flight, others use the same connection; otherwise the least busy
+    /// connection is used. A lease belongs to the connection that acquired it (in a cluster, to the one that acquired
+    /// or renewed it last), and that connection renews it while it is up. So the loss of a connection costs only its
+    /// own leases.
     pub fn pipelined_connections(mut self, connections: usize) -> Self {
         self.options.pipelined_connections = connections;
         self
     }
 
-    /// How many callers of one shard may wait for other holders at once; further ones wait for room, with their timeout
-    /// running. Those that wait at the place of a ticket do not count. Default: 65,536.
+    /// Limits how many callers of one shard may wait for other holders at once; further callers wait in the client
+    /// until there is room, while their timeout runs. Waits of tickets do not count. Default: 65,536.
     pub fn max_waiters(mut self, waiters: usize) -> Self {
         self.options.max_waiters = waiters;
         self
     }
 
-    /// How many connections of one shard may carry waits. A wait blocks its connection, so this is how many wait *on the
-    /// server* at once. Connections are opened when they are needed, up to 190 in a second, and closed when they are
-    /// [idle](Self::idle_connection_timeout). Those that own leases and carry no wait do not count; there may be as many of
-    /// them again. Default: 1024.
+    /// Limits how many connections of one shard carry waits. A wait blocks its connection, so this limits how many
+    /// callers wait *on the server* at once. Connections are opened on demand, up to 190 per second, and closed when
+    /// they are [idle](Self::idle_connection_timeout). Connections that own leases and carry no wait are not counted;
+    /// there may be the same number of them in addition. Default: 1024.
     ///
-    /// **Without a connection** a wait has no place in the server's queue. Its key is tried instead: at once when this client
-    /// releases it, otherwise every 0.4 to 0.8 s, and a shard makes at most 20,000 tries in a second. So a caller gets a
-    /// key that is free within a second, however many other waits there are. But callers of other clients that stand in the server's
-    /// queue come first. Among the callers of this client the order for a key is that of their arrival, always.
+    /// **Without a connection** a wait has no position in the server's queue. The client tries its key instead: at
+    /// once when this client releases the key, otherwise every 0.4 to 0.8 s, with at most 20,000 tries per second and
+    /// shard. So a caller gets a free key within a second, regardless of the number of other waits. But callers of
+    /// other clients that are in the server's queue come first. Callers of this client always get a key in the order
+    /// of their arrival.
     ///
-    /// **The next connection** goes to a key of whose callers one holds other locks of a [`lock_all`](Client::lock_all), then to
-    /// keys without a connection, and last to keys that this client holds itself.
+    /// **The next connection** goes first to a key that a [`lock_all`](Client::lock_all) call waits for while it holds
+    /// other locks, then to keys without a connection, and last to keys that this client holds itself.
     ///
-    /// **A wait whose future was dropped** leaves its place in the server's queue to the next caller of its key, whatever TTL that
-    /// caller asks for. The connection is closed if no caller has wanted the place for a second, unless the wait is about to end
-    /// by itself: up to 140 in a second. Servers before 1.15 count a closed connection until its wait ends. There are never more of
-    /// these than this bound, so such a server never counts more than twice as many waits. A server counts as one of them unless it is
-    /// known to make fences, or is a member of a cluster.
+    /// **A wait whose future was dropped** leaves its queue position to the next caller for its key, even if that
+    /// caller asks for another TTL. If no caller takes the position within a second, the client closes the connection,
+    /// unless the wait is about to end anyway; it closes up to 140 such connections per second. Servers before 1.15
+    /// count a closed connection until its wait ends. There are never more of these than this limit, so such a server
+    /// never counts more than twice as many waits. The client assumes that a server is older than 1.15 unless it is
+    /// known to issue fences or is a member of a cluster.
     ///
     /// A warning is logged when all connections are in use for the first time; `dflockd_client_wait_connections_exhausted_total`
     /// counts how often that happens.
@@ -476,25 +499,27 @@ impl ClientBuilder {
         self
     }
 
-    /// How many of these the waits for one key may occupy, so that a hot key leaves some to the others. Further waits for that key
-    /// stand behind them here, in order. Default: 16, or a quarter of all if that is less.
+    /// Limits how many of the [exclusive connections](Self::exclusive_connections) the waits for one key may occupy,
+    /// so that a contended key leaves some for other keys. Further waits for that key queue in the client, in order.
+    /// Default: 16, or a quarter of all exclusive connections if that is less.
     pub fn exclusive_connections_per_key(mut self, connections: usize) -> Self {
         self.options.exclusive_connections_per_key = Some(connections);
         self
     }
 
-    /// How long such a connection may be idle before it is closed, unless it owns leases. Default: 30 s.
+    /// Sets how long an [exclusive connection](Self::exclusive_connections) may be idle before it is closed. One that
+    /// owns leases stays open. Default: 30 s.
     pub fn idle_connection_timeout(mut self, timeout: Duration) -> Self {
         self.options.idle_connection_timeout = timeout;
         self
     }
 
-    /// Adds a layer of tower's, or of your own, around all requests, those of the handles included. The first that is added
-    /// sees a request first; all of them stand inside of the client's own spans, metrics and timeout. What a layer may do,
-    /// and what it must not, is in [`guide::layers`](https://docs.rs/dflockd-client/latest/dflockd_client/guide/layers/index.html).
+    /// Adds a tower layer around all requests, including those of the handles. The layer that is added first sees a
+    /// request first. All added layers are inside the client's own spans, metrics and timeout. For what a layer may
+    /// and must not do, see [`docs/layers.md`](https://docs.rs/crate/dflockd-client/latest/source/docs/layers.md).
     ///
-    /// An error of the layer's own reaches callers as [`ErrorKind::Layer`](crate::ErrorKind::Layer), with the layer's as its
-    /// source.
+    /// An error of the layer itself reaches callers as [`ErrorKind::Layer`](crate::ErrorKind::Layer), with the layer's
+    /// error as its source.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -523,9 +548,9 @@ impl ClientBuilder {
         self
     }
 
-    /// Makes requests again after errors that [pass by themselves](crate::Error::is_retryable), as [`RetryPolicy`] says. It is a layer outside of all
-    /// that [`layer`](Self::layer) adds, whenever it is said, and inside of the client's spans, metrics and timeout: those see one request.
-    /// Default: nothing is made again.
+    /// Retries requests after [retryable](crate::Error::is_retryable) errors, as [`RetryPolicy`] says. Regardless of
+    /// the order of calls, this layer is outside all layers that [`layer`](Self::layer) adds, and inside the client's
+    /// spans, metrics and timeout, which see one request. Default: no retries.
     ///
     /// ```
     /// use dflockd_client::{Client, RetryPolicy};
@@ -537,19 +562,21 @@ impl ClientBuilder {
         self
     }
 
-    /// Where this client's metrics go. Default: the recorder that is installed for the process, which must be there when the
-    /// client is built (what is registered before is recorded nowhere).
+    /// Sets the recorder for this client's metrics. Default: the recorder of the process. It must be installed before
+    /// the client is built, because metrics that were registered earlier are recorded nowhere.
     ///
-    /// It is called by the client's own tasks. One that panics there costs the connection that the task serves, or all leases of the shard.
+    /// The client's own tasks call it. If it panics there, the connection that the task serves is lost, or all leases
+    /// of the shard are.
     pub fn metrics_recorder(mut self, recorder: impl Recorder + Send + Sync + 'static) -> Self {
         self.supplied.sink = Sink::own(recorder);
         self
     }
 
-    /// Puts the label `key_class` on the metrics of requests: what `classify` makes of their keys. Keys themselves are never
-    /// labels, so choose something that has few values: a prefix, a tenant's plan. Beyond
-    /// [`MAX_KEY_CLASSES`](crate::MAX_KEY_CLASSES) values, for an empty one and for one of more than 64 bytes it is `other`.
-    /// It runs in the caller's task on every request: keep it quick, and do not panic. Default: no such label.
+    /// Adds the label `key_class` to the metrics of requests, with the value that `classify` returns for the key. Keys
+    /// themselves are never labels, so return something with few values, such as a prefix or a tenant's plan. The
+    /// value becomes `other` if there are more than [`MAX_KEY_CLASSES`](crate::MAX_KEY_CLASSES) values, if it is
+    /// empty, or if it is longer than 64 bytes. `classify` runs in the caller's task on every request: it must be fast
+    /// and must not panic. Default: no such label.
     ///
     /// ```
     /// let builder = dflockd_client::Client::builder().key_class(|key| key.split('/').next().unwrap_or("other"));
@@ -559,11 +586,11 @@ impl ClientBuilder {
         self
     }
 
-    /// Has a callback be told of each lease of this client that is lost while it is held, whichever handle it came from, as
-    /// [`ClientEvent::LeaseLost`] says. May be called several times.
+    /// Adds a callback for each held lease of this client that is lost, from any handle; see
+    /// [`ClientEvent::LeaseLost`]. May be called several times.
     ///
-    /// It runs in the task of the lease's shard, where nothing else goes on meanwhile, renewals included: keep it quick, and do not block. For
-    /// work there is [`Client::events`]. If it panics, that is logged.
+    /// The callback runs in the task of the lease's shard and delays everything else there, renewals included: it must
+    /// be fast and must not block. For longer work, use [`Client::events`]. A panic of the callback is logged.
     ///
     /// The client keeps its callbacks, so a callback that keeps a clone of the client, or a handle or lease of it, keeps the client alive for
     /// ever. Give it a [`WeakClient`](crate::WeakClient) instead.
@@ -579,8 +606,8 @@ impl ClientBuilder {
         })
     }
 
-    /// Has a callback be told of each renewal that failed while its lease is still held, as [`ClientEvent::RenewalFailed`] says. It is tried
-    /// again by itself. The callback runs as that of [`on_lost`](Self::on_lost).
+    /// Adds a callback for each renewal that fails while its lease is still held; see [`ClientEvent::RenewalFailed`].
+    /// The client repeats the renewal by itself. The callback runs as that of [`on_lost`](Self::on_lost) does.
     ///
     /// ```
     /// let builder = dflockd_client::Client::builder()
@@ -599,41 +626,41 @@ impl ClientBuilder {
         self
     }
 
-    /// What was asked for, checked.
+    /// Checks the settings and returns the configuration.
     pub(crate) fn check(self) -> Result<Config> {
         self.options.check(self.supplied)
     }
 
-    /// The same client for one key alone: it knows only the shards that the key belongs to. Checks everything.
+    /// Reduces the client to one key: it keeps only the shards that the key belongs to. Checks everything.
     pub(crate) fn for_key(mut self, key: &Key) -> Result<Self> {
         self.clone().check()?;
         self.options = self.options.of_key(key.as_str())?;
         Ok(self)
     }
 
-    /// Puts a layer inside of all others.
+    /// Sets the innermost layer.
     #[cfg(feature = "server")]
     pub(crate) fn innermost(mut self, layer: UserLayer) -> Self {
         self.innermost = Some(layer);
         self
     }
 
-    /// Has the shards of the client given to tests.
+    /// Collects the mailboxes of the client's shards, for tests.
     #[cfg(feature = "server")]
     pub(crate) fn started(mut self, shards: Vec<StartedShards>) -> Self {
         self.supplied.started = shards;
         self
     }
 
-    /// Who finds the addresses of names.
+    /// Sets the resolver of names.
     #[cfg(test)]
     pub(crate) fn resolver(mut self, resolver: crate::net::reach::Resolver) -> Self {
         self.supplied.way = Way::Sockets(resolver);
         self
     }
 
-    /// Checks everything and starts the client, which connects in the background: no server needs to be up yet, and one
-    /// that is not costs the others nothing. Must be called inside a tokio runtime.
+    /// Checks everything and starts the client, which connects in the background: no server needs to be up yet, and a
+    /// server that is down does not affect the others. Must be called inside a tokio runtime.
     ///
     /// # Errors
     ///
@@ -655,12 +682,13 @@ impl ClientBuilder {
     ///
     /// As `build`, and if the first attempt to connect to any of the servers fails:
     /// [`Connect`](crate::ErrorKind::Connect), [`Auth`](crate::ErrorKind::Auth) if the token is wrong, missing, not
-    /// wanted or cannot be read, [`Protocol`](crate::ErrorKind::Protocol) if the peer is no dflockd server,
-    /// [`Unsupported`](crate::ErrorKind::Unsupported) if it makes no fences and they are [required](Fencing::Required).
+    /// accepted or unreadable, [`Protocol`](crate::ErrorKind::Protocol) if the peer is not a dflockd server,
+    /// [`Unsupported`](crate::ErrorKind::Unsupported) if it issues no fences and they are
+    /// [required](Fencing::Required).
     ///
     /// # Cancel safety
     ///
-    /// Safe: the connections are closed.
+    /// Safe: dropping the future closes the connections.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -681,7 +709,7 @@ impl ClientBuilder {
     }
 }
 
-/// Begins with options. What is said to the builder then counts before them.
+/// Starts from options. Settings that are made on the builder afterwards override them.
 impl From<ClientOptions> for ClientBuilder {
     fn from(options: ClientOptions) -> Self {
         Self {

@@ -24,7 +24,7 @@ impl HealthWatch {
         Self { shards }
     }
 
-    /// The health of each shard as it is now, in the order in which they were given. It counts as seen.
+    /// Returns the current health of each shard, in the order in which they were given, and marks it as seen.
     #[must_use]
     pub fn current(&mut self) -> Vec<ShardHealth> {
         self.shards
@@ -33,12 +33,13 @@ impl HealthWatch {
             .collect()
     }
 
-    /// Waits until the health of a shard has changed since it was seen, and returns its index. `None` when the client has ended, so that
-    /// nothing changes any more. Of several changes of one shard only the last is seen: [`Client::events`](crate::Client::events) has all.
+    /// Waits until the health of a shard has changed since it was seen, and returns its index. `None` when the client
+    /// has ended, so that nothing changes any more. Of several changes of one shard, only the last is seen;
+    /// [`Client::events`](crate::Client::events) reports all.
     ///
     /// # Cancel safety
     ///
-    /// Safe: what has changed is still new at the next call.
+    /// Safe: a change is still reported by the next call.
     pub async fn changed(&mut self) -> Option<usize> {
         let mut waiting: Vec<Option<Pin<Box<dyn Future<Output = bool> + Send + '_>>>> = self
             .shards

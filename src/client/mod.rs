@@ -1,4 +1,4 @@
-//! The client: a cheap clone through which everything goes.
+//! The client.
 
 pub(crate) mod builder;
 mod health_watch;
@@ -38,11 +38,11 @@ use crate::types::{Key, Limit, Target};
 
 /// The client of one or more dflockd servers.
 ///
-/// Cloning is cheap, and all clones share their connections. It is a [`tower::Service`]; the handles made by
-/// [`lock`](Self::lock) and [`semaphore`](Self::semaphore) are the way to use it without knowing that.
+/// Cloning is cheap, and all clones share their connections. It is a [`tower::Service`]; the handles that
+/// [`lock`](Self::lock) and [`semaphore`](Self::semaphore) return do not require you to know that.
 ///
-/// It lives as long as any clone, handle or lease of it. When the last one is dropped, what is still on its way back is
-/// sent, and the connections are closed.
+/// It lives as long as any clone, handle or lease of it. When the last one is dropped, pending releases are sent, and
+/// the connections are closed.
 #[derive(Clone)]
 pub struct Client {
     service: ClientStack,
@@ -51,13 +51,13 @@ pub struct Client {
 }
 
 impl Client {
-    /// Begins to describe a client.
+    /// Returns a builder.
     pub fn builder() -> ClientBuilder {
         ClientBuilder::default()
     }
 
-    /// Makes a client of a URL, such as `dflockd://secret@a:6388,b:6388/?acquire_timeout=3s`, and waits until every server is connected.
-    /// See [`ClientOptions`](crate::ClientOptions).
+    /// Creates a client from a URL, such as `dflockd://secret@a:6388,b:6388/?acquire_timeout=3s`, and waits until
+    /// every server is connected. See [`ClientOptions`](crate::ClientOptions).
     ///
     /// # Errors
     ///
@@ -65,7 +65,7 @@ impl Client {
     ///
     /// # Cancel safety
     ///
-    /// Safe: the connections are closed.
+    /// Safe: dropping the future closes the connections.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -87,7 +87,8 @@ impl Client {
         }
     }
 
-    /// Returns a reference that does not keep the client alive, for what the client itself keeps, such as a callback.
+    /// Returns a reference that does not keep the client alive, for objects that the client itself owns, such as a
+    /// callback.
     #[must_use]
     pub fn downgrade(&self) -> WeakClient {
         WeakClient::of(self)
@@ -101,21 +102,21 @@ impl Client {
         &self.core().config
     }
 
-    /// The lock on a key.
+    /// Returns the lock on a key.
     ///
     /// # Errors
     ///
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the key is none; see [`Key::new`](crate::Key::new).
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the key is invalid; see [`Key::new`](crate::Key::new).
     pub fn lock(&self, key: impl AsRef<str>) -> Result<Lock> {
         Handle::new(&self.core, Target::Lock, key.as_ref()).map(Lock)
     }
 
-    /// Locks on several keys, of one shard or many, taken all or not at all. A key that is given twice counts once.
+    /// Returns a lock on several keys, of one shard or many, which acquires all or none. Repeated keys count once.
     ///
     /// # Errors
     ///
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if one of the keys is none (see [`Key::new`](crate::Key::new)), or there
-    /// are none.
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if one of the keys is invalid (see
+    /// [`Key::new`](crate::Key::new)), or the list is empty.
     pub fn lock_all<K: AsRef<str>>(&self, keys: impl IntoIterator<Item = K>) -> Result<MultiLock> {
         MultiLock::new(&self.core, keys)
     }
@@ -134,15 +135,16 @@ impl Client {
         Handle::new(&self.core, target, key.as_ref()).map(Semaphore)
     }
 
-    /// The state of all servers, merged: connections are added up, keys stand side by side.
+    /// Returns the statistics of all servers, merged: the numbers of connections are added up, and the lists of keys
+    /// are joined.
     ///
     /// # Errors
     ///
-    /// The first error that any shard gives; [`Unsupported`](crate::ErrorKind::Unsupported) if a server is older than 1.0.
+    /// The first error of any shard; [`Unsupported`](crate::ErrorKind::Unsupported) if a server is older than 1.0.
     ///
     /// # Cancel safety
     ///
-    /// Safe: nothing is changed anywhere.
+    /// Safe: this changes nothing on any server.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -163,11 +165,11 @@ impl Client {
         Ok(all)
     }
 
-    /// The state of each server, or why it could not be had, in the order of the shards. All are asked at once.
+    /// Returns the statistics of each shard's server, or the error, in the order of the shards. All are asked at once.
     ///
     /// # Cancel safety
     ///
-    /// Safe: nothing is changed anywhere.
+    /// Safe: this changes nothing on any server.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -188,12 +190,14 @@ impl Client {
         join_all(shards.map(|shard| self.shard_stats(shard))).await
     }
 
-    /// The shard that the [sharding strategy](crate::ShardingStrategy) gives a key to: a place among the [`health`](Self::health) of all.
-    /// For a key that moves it is the shard that the key moves to: see [`previous_shard_of`](Self::previous_shard_of).
+    /// Returns the shard that the [sharding strategy](crate::ShardingStrategy) chooses for a key, as an index into
+    /// [`health`](Self::health). For a key that moves to another shard, it is the new shard: see
+    /// [`previous_shard_of`](Self::previous_shard_of).
     ///
     /// # Errors
     ///
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the key is invalid, or the strategy names a shard that there is not.
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the key is invalid, or the strategy returns a shard that
+    /// does not exist.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -210,8 +214,8 @@ impl Client {
         Ok(self.core().topology.route(&Key::new(key)?)?.place.index)
     }
 
-    /// Returns the shard that a key moves from, while a fleet [changes](ClientBuilder::previous_servers) its list of shards or its sharding
-    /// strategy. `None` for a key that does not move: it is held on one shard.
+    /// Returns the shard that a key moves from, while a fleet [changes](ClientBuilder::previous_servers) its list of
+    /// shards or its sharding strategy. Returns `None` for a key that does not move: it is held on one shard.
     ///
     /// # Errors
     ///
@@ -241,7 +245,8 @@ impl Client {
         Ok(route.previous.map(|place| place.index))
     }
 
-    /// The state of one shard's server. Shards are counted from 0, in the order in which their servers were given.
+    /// Returns the statistics of one shard's server. Shards are numbered from 0, in the order in which their servers
+    /// were given.
     ///
     /// # Errors
     ///
@@ -250,7 +255,7 @@ impl Client {
     ///
     /// # Cancel safety
     ///
-    /// Safe: nothing is changed anywhere.
+    /// Safe: this changes nothing on any server.
     pub async fn shard_stats(&self, shard: usize) -> Result<Stats> {
         match execute(&self.core, Request::Stats { shard }).await? {
             Response::Stats(stats) => Ok(stats),
@@ -258,18 +263,20 @@ impl Client {
         }
     }
 
-    /// Returns once everything that the shards' clusters had committed when they were asked is visible: what anybody did through
-    /// any member before is seen by whatever is asked of this client afterwards. Locks do not need it; [`stats`](Self::stats)
-    /// may, as members answer that from what they know. A server that stands alone answers at once.
+    /// Waits until everything that the shards' clusters have committed so far is visible: later requests of this
+    /// client see every earlier change, made by any client through any member. Locks do not need this.
+    /// [`stats`](Self::stats) may, because a member answers it from its local state. A standalone server answers at
+    /// once.
     ///
     /// # Errors
     ///
-    /// The first error that any shard gives; [`NotLeader`](crate::ErrorKind::NotLeader) if the leadership has just moved (ask
-    /// again), [`Unsupported`](crate::ErrorKind::Unsupported) if a server is no cluster build (unreleased after 2.1.1).
+    /// The first error of any shard; [`NotLeader`](crate::ErrorKind::NotLeader) if the leader has just changed (try
+    /// again), [`Unsupported`](crate::ErrorKind::Unsupported) if a server is no cluster build (unreleased after
+    /// 2.1.1).
     ///
     /// # Cancel safety
     ///
-    /// Safe: nothing is changed anywhere.
+    /// Safe: this changes nothing on any server.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -293,24 +300,27 @@ impl Client {
         Ok(())
     }
 
-    /// Has the first server of a shard that was given as [`Shard::standby`](crate::Shard::standby) serve it again.
+    /// Switches a shard with [standbys](crate::Shard::standby) back to its first server.
     ///
-    /// It is connected to first; if that fails, nothing changes. Then everything that is held on the server that took its place
-    /// is reported lost ([`LostReason::Failback`]) and given back, and nothing is asked of the first server for the
-    /// [takeover delay](crate::Shard::takeover_delay), since other clients may still hold something where this one comes from.
-    /// Have all clients go back at the same time: one that goes alone can be granted what others hold.
+    /// The client first connects to that server; if that fails, nothing changes. Then it reports all leases of the
+    /// standby as lost ([`LostReason::Failback`]) and releases them. For the [takeover
+    /// delay](crate::Shard::takeover_delay) it sends no request to the first server, because other clients may still
+    /// hold leases on the standby. All clients must go back at the same time: a client that goes back alone can be
+    /// granted keys that other clients hold.
     ///
-    /// The answer is how long nobody serves the shard from now on. If it is served by the first server already, or goes back to it,
-    /// nothing is given up, and that is zero or what is left of the delay.
+    /// Returns the time for which no server serves the shard from now on. If the first server already serves the
+    /// shard, or the switch is already under way, nothing is released, and the result is zero or the rest of the
+    /// delay.
     ///
     /// # Errors
     ///
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if there is no such shard, or it has no servers in reserve; why the first
-    /// server cannot be reached, if it cannot.
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if there is no such shard, or it has no standbys; the error of
+    /// the connection to the first server if that fails.
     ///
     /// # Cancel safety
     ///
-    /// If it is dropped before the first server has answered, nothing is done; later it makes no difference.
+    /// If the future is dropped before the first server has answered, nothing is done; dropping it later has no
+    /// effect.
     ///
     /// [`LostReason::Failback`]: crate::LostReason::Failback
     pub async fn failback(&self, shard: usize) -> Result<Duration> {
@@ -320,21 +330,23 @@ impl Client {
         }
     }
 
-    /// Publishes a signal at the shard that the sharding strategy names for its channel. The number of deliveries.
+    /// Publishes a signal on the shard that the sharding strategy chooses for its channel, and returns the number of
+    /// deliveries.
     ///
-    /// Who listens with a client of several shards hears it wherever that is; who listens at one server only, as the public
-    /// Python clients do, hears what is emitted there. The first signal makes a connection to the shard for this purpose.
+    /// A listener that uses a client with several shards receives signals from all of them. A listener on one server,
+    /// such as a public Python client, receives the signals that are emitted there. The first signal opens a
+    /// connection to the shard for this purpose.
     ///
     /// # Errors
     ///
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if channel or payload are none (see [`Channel::new`] and
-    /// [`Payload::new`]), [`Unsupported`](crate::ErrorKind::Unsupported) if the server knows no signals (before 1.11, and from 2.0
-    /// on), [`Disconnected`](crate::ErrorKind::Disconnected) if the connection was lost before the answer: the signal may have been
-    /// delivered, and is never sent twice.
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the channel or payload is invalid (see [`Channel::new`] and
+    /// [`Payload::new`]), [`Unsupported`](crate::ErrorKind::Unsupported) if the server knows no signals (before 1.11,
+    /// and from 2.0 on), [`Disconnected`](crate::ErrorKind::Disconnected) if the connection was lost before the
+    /// answer: the signal may have been delivered. It is never sent twice.
     ///
     /// # Cancel safety
     ///
-    /// Safe: a signal that was not sent yet is not sent.
+    /// Safe: dropping the future cancels the signal if it was not sent yet.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -356,29 +368,29 @@ impl Client {
         }
     }
 
-    /// Listens at every shard to the channels that match a pattern, over connections of its own, and merges what comes.
-    /// [`SignalConn::listen`] adds more to them.
+    /// Subscribes on every shard to the channels that match a pattern, over separate connections, and merges the
+    /// signals. [`SignalConn::listen`] adds patterns.
     ///
     /// # Errors
     ///
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the pattern is none (see [`Pattern::new`]),
-    /// [`Unsupported`](crate::ErrorKind::Unsupported) if a server knows no signals, and [`Unavailable`](crate::ErrorKind::Unavailable)
-    /// if one cannot be reached within the request timeout.
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the pattern is invalid (see [`Pattern::new`]),
+    /// [`Unsupported`](crate::ErrorKind::Unsupported) if a server knows no signals, and
+    /// [`Unavailable`](crate::ErrorKind::Unavailable) if one cannot be reached within the request timeout.
     ///
     /// # Cancel safety
     ///
-    /// Safe: the connections are closed.
+    /// Safe: dropping the future closes the connections.
     ///
     /// An example is with [`emit`](Self::emit).
     pub async fn subscribe(&self, pattern: impl AsRef<str>) -> Result<SignalConn> {
         self.subscribe_with(SubscribeRequest::new(Pattern::new(pattern)?)).await
     }
 
-    /// As [`subscribe`](Self::subscribe), as a member of a group, or with options of its own.
+    /// Subscribes as [`subscribe`](Self::subscribe) does, as a member of a group or with other options.
     ///
     /// # Errors
     ///
-    /// As there, and for options that are none.
+    /// As there, and [`InvalidInput`](crate::ErrorKind::InvalidInput) for invalid options.
     ///
     /// # Cancel safety
     ///
@@ -403,7 +415,7 @@ impl Client {
         }
     }
 
-    /// Whether each shard can be reached, and if not, why.
+    /// Returns the health of each shard: whether it can be reached, and if not, why.
     #[must_use]
     pub fn health(&self) -> Vec<ShardHealth> {
         self.core()
@@ -414,13 +426,13 @@ impl Client {
             .collect()
     }
 
-    /// The same for one shard, to be told of each change; `None` if there is no such shard.
+    /// Returns a receiver that reports each change of a shard's health; `None` if there is no such shard.
     #[must_use]
     pub fn watch_health(&self, shard: usize) -> Option<watch::Receiver<ShardHealth>> {
         self.core().topology.shards.get(shard).map(|shard| shard.health.clone())
     }
 
-    /// The health of all shards at once, to be told of each change.
+    /// Returns a watch that reports each change of the health of any shard.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -442,8 +454,8 @@ impl Client {
         HealthWatch::new(shards.iter().map(|shard| shard.health.clone()).collect())
     }
 
-    /// What happens to this client from now on, as a stream: connections, leases that are lost, and so on. See [`ClientEvent`] for all of
-    /// it, and [`Events`] for what becomes of readers that are slow. Any number of streams may be had.
+    /// Returns a stream of this client's events from now on, such as connections and lost leases. [`ClientEvent`]
+    /// lists them; [`Events`] says what happens if a reader is slow. There may be any number of streams.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -474,14 +486,15 @@ impl Client {
         self.config().events.subscribe()
     }
 
-    /// Releases everything that is held, in one burst per shard, and closes. Holders are told
-    /// [`LostReason::Shutdown`](crate::LostReason::Shutdown) first; callers that wait get
-    /// [`Shutdown`](crate::ErrorKind::Shutdown), and so does every later request, signals included.
+    /// Releases all leases, in one burst per shard, and closes the client. Before that, holders are told of the loss
+    /// with [`LostReason::Shutdown`](crate::LostReason::Shutdown). Callers that wait, and all later requests and
+    /// signals, fail with [`Shutdown`](crate::ErrorKind::Shutdown).
     ///
-    /// The signal connections of this client ([`subscribe`](Self::subscribe)) are closed with it: what has come can still be taken, and
-    /// then their streams end. Those that were [opened](SignalConn::open) by themselves go on.
+    /// The signal connections of this client ([`subscribe`](Self::subscribe)) are closed, too: signals that were
+    /// received can still be taken, and then their streams end. Connections that were [opened](SignalConn::open)
+    /// separately stay open.
     ///
-    /// The report names the keys whose release no server confirmed within `timeout`.
+    /// The report lists the keys whose release no server confirmed within `timeout`.
     ///
     /// # Cancel safety
     ///
@@ -511,7 +524,7 @@ impl Client {
             }
         }
         for shard in &self.core().topology.shards {
-            // One whose actor has died is closed by the router.
+            // If the shard's actor has died, the router closes the shard.
             let mut health = shard.health.clone();
             drop(health.wait_for(|health| health.closed_because().is_some()).await);
         }
@@ -536,8 +549,8 @@ impl Client {
     }
 }
 
-/// The way of a request: a span, metrics, the [timeout](crate::TimeoutLayer), the [layers](ClientBuilder::layer) that were
-/// added, and then the shard that serves its key. The handles go the same way.
+/// A request passes a span, metrics, the [timeout](crate::TimeoutLayer), the added [layers](ClientBuilder::layer), and
+/// then reaches the shard that serves its key. Requests of the handles take the same path.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -561,8 +574,8 @@ impl Service<Request> for Client {
     type Error = Error;
     type Future = ResponseFuture;
 
-    /// Ready while any shard has room for another request (see [`ClientBuilder::max_in_flight`]) and all layers that were
-    /// added are ready.
+    /// Returns ready while any shard has room for another request (see [`ClientBuilder::max_in_flight`]) and all added
+    /// layers are ready.
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
         self.service.poll_ready(cx)
     }
@@ -575,8 +588,8 @@ impl Service<Request> for Client {
 }
 
 pin_project! {
-    /// The answer to a request, on its way. Dropping it gives back whatever is granted to it meanwhile.
-    #[must_use = "a request that is not awaited is given up"]
+    /// The future of a request's answer. Dropping it releases a lease that is granted meanwhile.
+    #[must_use = "a request that is not awaited is abandoned"]
     pub struct ResponseFuture {
         #[pin]
         answer: <ClientStack as Service<Request>>::Future,

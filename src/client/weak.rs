@@ -1,4 +1,4 @@
-//! A client that others keep alive.
+//! A reference that does not keep its client alive.
 
 use std::fmt;
 use std::sync::{Arc, Weak};
@@ -6,8 +6,9 @@ use std::sync::{Arc, Weak};
 use super::Client;
 use crate::service::Core;
 
-/// A reference to a client that does not keep it alive, for what the client itself keeps: a [callback](crate::ClientBuilder::on_lost), a
-/// [layer](crate::ClientBuilder::layer). [`Client::downgrade`] makes it.
+/// A reference to a client that does not keep it alive, for objects that the client itself owns: a
+/// [callback](crate::ClientBuilder::on_lost) or a [layer](crate::ClientBuilder::layer). [`Client::downgrade`] makes
+/// it.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -43,7 +44,7 @@ impl WeakClient {
         Self(Arc::downgrade(client.core()))
     }
 
-    /// Returns the client, while anything else keeps it alive: a clone, a handle or a lease of it.
+    /// Returns the client if a clone, handle or lease still keeps it alive.
     #[must_use]
     pub fn upgrade(&self) -> Option<Client> {
         self.0.upgrade().map(Client::of)

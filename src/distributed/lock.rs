@@ -12,10 +12,10 @@ use crate::handle::lock::Lock;
 use crate::types::Key;
 use crate::types::Target;
 
-/// A lock that is an object, as in the Python client: `acquire`, `release`, and what it holds in between is inside.
+/// A lock object as in the Python client: it has `acquire` and `release`, and keeps the lease in between.
 ///
-/// It is a [`Lock`] with a place for the guard; [`Holder`] has its methods. Use [`Lock`] itself where you can: its
-/// guard cannot be forgotten, and several of them may be held at once.
+/// It is a [`Lock`] together with its guard; [`Holder`] has its methods. Prefer [`Lock`]: you cannot forget to release
+/// its guard, and one handle can have several guards at once.
 ///
 /// ```
 /// # use std::time::Duration;
@@ -25,7 +25,7 @@ use crate::types::Target;
 /// # let address = server.local_addr().to_string();
 /// use dflockd_client::{Client, DistributedLock};
 ///
-/// // With a client of its own, made at the first use:
+/// // With its own client, which is created at the first use:
 /// let options = Client::builder().servers([address]).acquire_timeout(Duration::from_secs(10));
 /// let mut lock = DistributedLock::with_options("orders/42", options)?;
 /// if lock.acquire().await? {
@@ -37,7 +37,7 @@ use crate::types::Target;
 /// # }
 /// ```
 ///
-/// Many of them should share one client, and with it its connection:
+/// If there are many, let them share one client and its connection:
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -53,18 +53,19 @@ use crate::types::Target;
 pub type DistributedLock = Holder<LockGuard>;
 
 impl Holder<LockGuard> {
-    /// The lock on a key, on [`DEFAULT_SERVERS`](crate::DEFAULT_SERVERS), with the defaults of [`ClientBuilder`].
+    /// Creates a lock on a key, on [`DEFAULT_SERVERS`](crate::DEFAULT_SERVERS), with the defaults of
+    /// [`ClientBuilder`].
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidInput`] if the key is none; see [`Key::new`].
+    /// [`ErrorKind::InvalidInput`] if the key is invalid; see [`Key::new`].
     pub fn new(key: impl AsRef<str>) -> Result<Self> {
         Self::with_options(key, Client::builder())
     }
 
-    /// The lock on a key, through a client of its own with these options. It is started when it is first needed, lives
-    /// in that runtime, and has one connection, to the server that the key belongs to. Nothing is shared with other
-    /// objects, whatever their options.
+    /// Creates a lock on a key with its own client with these options. The client starts at the first use, in the
+    /// current runtime, and has one pipelined connection to the server that the key belongs to. It shares nothing with
+    /// other objects, even if their options are the same.
     ///
     /// # Errors
     ///
@@ -73,8 +74,8 @@ impl Holder<LockGuard> {
         Self::with_own_client(Target::Lock, key.as_ref(), options)
     }
 
-    /// Acquires the lock, runs the work, and releases the lock, whatever came of the work: what `async with` does in
-    /// Python. As [`Lock::with_lock`], where the rest is said.
+    /// Acquires the lock, runs the work, and releases the lock even if the work fails, as `async with` does in Python.
+    /// See [`Lock::with_lock`].
     ///
     /// # Errors
     ///
@@ -82,7 +83,7 @@ impl Holder<LockGuard> {
     ///
     /// # Cancel safety
     ///
-    /// Safe: dropping the future drops the work and gives the lock back.
+    /// Safe: dropping the future drops the work and releases the lock.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]

@@ -1,4 +1,4 @@
-//! Locks and slots for those who come from the Python client: objects that hold what they acquire.
+//! Lock and semaphore objects that keep their lease, as those of the Python client do.
 
 mod lock;
 mod semaphore;
@@ -24,16 +24,16 @@ use crate::types::{Fence, Key, Target, Token, Ttl};
 pub use lock::DistributedLock;
 pub use semaphore::DistributedSemaphore;
 
-/// What came of [`Holder::enqueue`]. A server answers one of these two, so a match may be complete.
+/// The result of [`Holder::enqueue`]. A server gives one of these two answers, so this enum is exhaustive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum EnqueueStatus {
-    /// It was free: held.
+    /// It was free and is now held.
     Acquired,
-    /// A server says that it is held. The place in the queue is kept; [`Holder::wait`] waits at it.
+    /// A server says that it is held. The object keeps a queue position; [`Holder::wait`] waits for the grant.
     Queued,
 }
 
-/// The wire's word for it, which is also the Python client's.
+/// Shows the word of the wire protocol, which the Python client uses, too.
 impl fmt::Display for EnqueueStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -43,22 +43,22 @@ impl fmt::Display for EnqueueStatus {
     }
 }
 
-/// [`DistributedLock`] or [`DistributedSemaphore`]: holds one lock or slot at most, or one place in its queue.
+/// [`DistributedLock`] or [`DistributedSemaphore`]: has at most one lock or slot, or one queue position.
 ///
-/// Where it differs from the Python client: to acquire or enqueue while something is held already is an error
-/// ([`ErrorKind::Misuse`]; the Python client gives up what it holds, so that somebody else may get it in between), and
-/// a lease that was lost is told by [`release`](Self::release), too.
+/// It differs from the Python client in two ways. Acquiring or enqueueing while it holds a lease is an error,
+/// [`ErrorKind::Misuse`]; the Python client releases the lease, so another client may get the key in between. And
+/// [`release`](Self::release) returns an error if the lease was lost.
 ///
-/// Dropping it gives back what it holds in the background, from any thread, inside a runtime or not.
+/// Dropping it releases its lease in the background, on any thread, inside a runtime or not.
 pub struct Holder<G> {
     held: HeldState<G>,
-    // Dropped after `held`, so that what is held is on its way back before the client may end.
+    // Dropped after `held`, so that the release is sent before the client may end.
     source: ClientSource,
     target: Target,
     key: Key,
 }
 
-/// What an object has.
+/// What an object holds.
 #[derive(Default)]
 enum HeldState<G> {
     #[default]
@@ -67,11 +67,11 @@ enum HeldState<G> {
     Place(Ticket<G>),
 }
 
-/// Through which client it acquires.
+/// The client through which it acquires.
 #[derive(Clone)]
 enum ClientSource {
     Shared(Handle),
-    /// Started at the first use, and ended by `close`.
+    /// A client that starts at the first use and ends with `close`.
     Own {
         options: Box<ClientBuilder>,
         started: Option<Handle>,
@@ -102,18 +102,19 @@ impl<G: Guard> Holder<G> {
         }
     }
 
-    /// Acquires it, waiting for up to the acquire timeout. False if it was not granted in that time because it is held, as a server
-    /// said: look at it, nothing is held then.
+    /// Acquires it, waiting for up to the acquire timeout. Returns false, and holds nothing, if it was not granted in
+    /// that time and a server had reported it as held. Do not ignore the result.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Misuse`] if this object holds it or has a place in its queue, [`ErrorKind::Connect`] or
-    /// [`ErrorKind::Auth`] if a client of its own could not connect, [`ErrorKind::Unavailable`] if no server answered in time, and
-    /// all other errors of [`Lock::acquire`] but the timeout. Nothing is held after an error. A lease that was lost is in nobody's way: it is acquired anew.
+    /// [`ErrorKind::Misuse`] if this object holds it already or has a queue position, [`ErrorKind::Connect`] or
+    /// [`ErrorKind::Auth`] if a client of its own could not connect, [`ErrorKind::Unavailable`] if no server answered
+    /// in time, and all other errors of [`Lock::acquire`] but the timeout. Nothing is held after an error. If the
+    /// lease was lost, this acquires a new one.
     ///
     /// # Cancel safety
     ///
-    /// Safe: dropping the future gives up the wait, and gives back what was granted meanwhile.
+    /// Safe: dropping the future ends the wait and releases a lease that is granted meanwhile.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -136,12 +137,13 @@ impl<G: Guard> Holder<G> {
         Ok(true)
     }
 
-    /// As [`acquire`](Self::acquire), waiting until a moment: a [`tokio::time::Instant`], or one of the standard library.
+    /// Acquires it as [`acquire`](Self::acquire) does, waiting until a deadline, which is a [`tokio::time::Instant`]
+    /// or a [`std::time::Instant`].
     ///
     /// # Errors
     ///
-    /// As [`acquire`](Self::acquire). A deadline that has passed already is [`ErrorKind::Unavailable`] at once, and nothing is sent:
-    /// whether it is held is not known.
+    /// As [`acquire`](Self::acquire). If the deadline has passed already, [`ErrorKind::Unavailable`]: nothing is sent,
+    /// so whether it is held is not known.
     ///
     /// # Cancel safety
     ///
@@ -155,17 +157,18 @@ impl<G: Guard> Holder<G> {
         Ok(true)
     }
 
-    /// First phase of two: takes it if it is free, and a place in its queue if not. Does not wait for other holders;
-    /// [`wait`](Self::wait) does.
+    /// Starts a two-phase acquire: takes it if it is free, and otherwise a queue position. Does not wait for other
+    /// holders; [`wait`](Self::wait) does.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::AlreadyEnqueued`] if this object has a place already, and else as [`acquire`](Self::acquire);
-    /// [`ErrorKind::Timeout`] means that no connection was free for it within the request timeout.
+    /// [`ErrorKind::AlreadyEnqueued`] if this object has a queue position already, and otherwise as
+    /// [`acquire`](Self::acquire); [`ErrorKind::Timeout`] means that no connection was free for it within the request
+    /// timeout.
     ///
     /// # Cancel safety
     ///
-    /// Safe: dropping the future gives up the place, and gives back what was granted meanwhile.
+    /// Safe: dropping the future gives up the queue position and releases a lease that is granted meanwhile.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -176,7 +179,7 @@ impl<G: Guard> Holder<G> {
     /// # let options = Client::builder().servers([server.local_addr().to_string()]);
     /// let mut lock = DistributedLock::with_options("orders/42", options)?;
     /// if lock.enqueue().await?.to_string() == "queued" {
-    ///     // Tell somebody that it will take a while.
+    ///     // Tell the user that it will take a while.
     /// }
     /// assert!(lock.wait(Duration::from_secs(30)).await?);
     /// # Ok(())
@@ -187,7 +190,7 @@ impl<G: Guard> Holder<G> {
             return Err(Error::new(
                 ErrorKind::AlreadyEnqueued,
                 format!(
-                    "this object has a place in the queue of {:?} already: wait at it, or release it",
+                    "this object has a position in the queue of {:?} already: wait for it or release it",
                     self.key
                 ),
             ));
@@ -201,26 +204,26 @@ impl<G: Guard> Holder<G> {
         Ok(status)
     }
 
-    /// Second phase: waits at the place that [`enqueue`](Self::enqueue) took, for up to `timeout` (`None`: the acquire
-    /// timeout). True at once if it is held already. False if its turn did not come in time; the place is given up
-    /// then.
+    /// Completes a two-phase acquire: waits for the grant at the queue position from [`enqueue`](Self::enqueue), for
+    /// up to `timeout` (`None`: the acquire timeout). Returns true at once if it is held already. Returns false if the
+    /// grant did not come in time; the position is given up then.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::NotEnqueued`] without a place, [`ErrorKind::LeaseLost`] if it was held and is lost, and those of
-    /// [`Ticket::wait`] but the timeout. The place is gone after an error.
+    /// [`ErrorKind::NotEnqueued`] without a queue position, [`ErrorKind::LeaseLost`] if it was held and is lost, and
+    /// those of [`Ticket::wait`] except the timeout. The position is given up after an error.
     ///
     /// # Cancel safety
     ///
-    /// Safe: dropping the future gives up the place, and gives back what was granted meanwhile.
+    /// Safe: dropping the future gives up the queue position and releases a lease that is granted meanwhile.
     ///
-    /// An example is with [`enqueue`](Self::enqueue).
+    /// See the example of [`enqueue`](Self::enqueue).
     pub async fn wait(&mut self, timeout: impl Into<Option<Duration>>) -> Result<bool> {
         match &self.held {
             HeldState::Nothing => {
                 return Err(Error::new(
                     ErrorKind::NotEnqueued,
-                    format!("there is no place in the queue of {:?}: enqueue first", self.key),
+                    format!("this object has no position in the queue of {:?}: enqueue first", self.key),
                 ));
             }
             HeldState::Guard(guard) => return guard.check().map(|()| true),
@@ -230,7 +233,7 @@ impl<G: Guard> Holder<G> {
             Some(timeout) => timeout,
             None => self.handle().await?.wait,
         };
-        // Taken out before the wait, so that a wait that is dropped leaves nothing.
+        // Taken out before the wait, so that nothing is left if the wait is dropped.
         let HeldState::Place(ticket) = std::mem::take(&mut self.held) else {
             return Ok(false);
         };
@@ -244,15 +247,16 @@ impl<G: Guard> Holder<G> {
         }
     }
 
-    /// Gives it back and waits for the server to say so. False if nothing was held; a place in the queue is given up.
+    /// Releases the lease and waits for the server's confirmation. Returns false if nothing was held; a queue position
+    /// is given up.
     ///
     /// # Errors
     ///
-    /// As [`LockGuard::release`]: [`ErrorKind::LeaseLost`] if what was held is lost. Nothing is held after an error.
+    /// As [`LockGuard::release`]: [`ErrorKind::LeaseLost`] if the lease was lost. Nothing is held after an error.
     ///
     /// # Cancel safety
     ///
-    /// Safe: dropping the future leaves the release on its way.
+    /// Safe: the release goes on if the future is dropped.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -270,17 +274,17 @@ impl<G: Guard> Holder<G> {
     pub async fn release(&mut self) -> Result<bool> {
         match std::mem::take(&mut self.held) {
             HeldState::Guard(guard) => release(guard.into_lease()).await.map(|()| true),
-            // Dropped, and so given up.
+            // Dropping the ticket gives up its position.
             HeldState::Place(_) | HeldState::Nothing => Ok(false),
         }
     }
 
-    /// Gives back what is held, without saying what came of it, and ends the client if it is this object's own. The
-    /// next acquire starts another.
+    /// Releases the lease, without reporting errors, and shuts down the client if it belongs to this object. The next
+    /// acquire starts a new client.
     ///
     /// # Cancel safety
     ///
-    /// Safe: dropping the future leaves all of it on its way.
+    /// Safe: the release and the shutdown go on if the future is dropped.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -296,7 +300,7 @@ impl<G: Guard> Holder<G> {
     /// # }
     /// ```
     pub async fn close(&mut self) {
-        // What could not be given back in time goes on in the background.
+        // A release that was not confirmed in time goes on in the background.
         drop(self.release().await);
         if let ClientSource::Own { started, .. } = &mut self.source {
             if let Some(handle) = started.take() {
@@ -306,13 +310,13 @@ impl<G: Guard> Holder<G> {
         }
     }
 
-    /// What it locks.
+    /// Returns the key.
     #[must_use]
     pub fn key(&self) -> &Key {
         &self.key
     }
 
-    /// What it holds, even if that is lost: all that can be asked of a [`Lease`](crate::Lease) can be asked of this.
+    /// Returns the guard, even if its lease is lost. It has the methods of [`Lease`](crate::Lease).
     #[must_use]
     pub fn guard(&self) -> Option<&G> {
         match &self.held {
@@ -321,37 +325,37 @@ impl<G: Guard> Holder<G> {
         }
     }
 
-    /// Whether it is held, as far as can be known here; see [`Lease::is_held`](crate::Lease::is_held).
+    /// Returns whether it is held, as far as this client knows; see [`Lease::is_held`](crate::Lease::is_held).
     #[must_use]
     pub fn is_held(&self) -> bool {
         self.guard().is_some_and(|guard| guard.is_held())
     }
 
-    /// The secret with which the server knows what is held.
+    /// Returns the lease's token, the secret by which the server identifies it.
     #[must_use]
     pub fn token(&self) -> Option<&Token> {
         self.guard().filter(|guard| guard.is_held()).map(|guard| guard.token())
     }
 
-    /// The fence of what is held, if the server is known to make fences; see [`Lease::fence`](crate::Lease::fence).
+    /// Returns the lease's fence, if the server is known to issue fences; see [`Lease::fence`](crate::Lease::fence).
     #[must_use]
     pub fn fence(&self) -> Option<Fence> {
         self.guard().filter(|guard| guard.is_held())?.fence()
     }
 
-    /// The lease of what it holds, even if that is lost: the same as [`guard`](Self::guard), whichever of the two guards that is.
+    /// Returns the lease of the [`guard`](Self::guard), even if it is lost.
     #[must_use]
     pub fn lease(&self) -> Option<&Lease> {
         self.guard().map(|guard| &**guard)
     }
 
-    /// How long the server keeps what is held after each renewal.
+    /// Returns the lease's TTL: how long the server keeps it after each renewal.
     #[must_use]
     pub fn ttl(&self) -> Option<Ttl> {
         self.guard().filter(|guard| guard.is_held()).map(|guard| guard.ttl())
     }
 
-    /// A guard for as long as some work runs: what this object has stays nothing.
+    /// Acquires a guard for a piece of work. The object itself holds nothing meanwhile.
     pub(crate) async fn acquire_guard(&mut self) -> Result<G> {
         self.must_have_nothing()?;
         self.handle().await?.acquire().await.map(G::of)
@@ -360,7 +364,7 @@ impl<G: Guard> Holder<G> {
     fn must_have_nothing(&self) -> Result<()> {
         let has = match &self.held {
             HeldState::Guard(guard) if guard.is_held() => "holds it already: release it first",
-            HeldState::Place(_) => "has a place in its queue: wait at it, or release it",
+            HeldState::Place(_) => "has a position in its queue: wait for it or release it",
             HeldState::Guard(_) | HeldState::Nothing => return Ok(()),
         };
         Err(Error::new(
@@ -369,8 +373,8 @@ impl<G: Guard> Holder<G> {
         ))
     }
 
-    /// Through which it acquires. A client of its own is connected first, so that a server that is not there is an
-    /// error at once.
+    /// Returns the handle to acquire with. The object's own client is connected first, so that an unreachable server
+    /// is an error at once.
     async fn handle(&mut self) -> Result<&Handle> {
         match &mut self.source {
             ClientSource::Shared(handle) => Ok(handle),

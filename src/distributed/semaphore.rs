@@ -1,4 +1,4 @@
-//! The slot of a semaphore as an object.
+//! A slot of a semaphore as an object.
 
 #[cfg(doc)]
 use super::DistributedLock;
@@ -16,22 +16,21 @@ use crate::handle::semaphore::Semaphore;
 use crate::types::Key;
 use crate::types::{Limit, Target};
 
-/// A slot of a semaphore that is an object, as in the Python client; see [`DistributedLock`], which it is like in all
-/// else.
+/// A semaphore slot object as in the Python client. Otherwise it is like [`DistributedLock`].
 pub type DistributedSemaphore = Holder<SemaphorePermit>;
 
 impl Holder<SemaphorePermit> {
-    /// A slot of the semaphore on a key, on [`DEFAULT_SERVERS`](crate::DEFAULT_SERVERS), with the defaults of
-    /// [`ClientBuilder`]. Every user of the key must give the same limit.
+    /// Creates a slot object for the semaphore on a key, on [`DEFAULT_SERVERS`](crate::DEFAULT_SERVERS), with the
+    /// defaults of [`ClientBuilder`]. Every user of the key must give the same limit.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidInput`] if the key is none (see [`Key::new`]), or the limit is 0.
+    /// [`ErrorKind::InvalidInput`] if the key is invalid (see [`Key::new`]), or the limit is 0.
     pub fn new(key: impl AsRef<str>, limit: u32) -> Result<Self> {
         Self::with_options(key, limit, Client::builder())
     }
 
-    /// A slot of the semaphore on a key, through a client of its own with these options; see
+    /// Creates a slot object for the semaphore on a key, with its own client with these options; see
     /// [`DistributedLock::with_options`](Holder::<LockGuard>::with_options).
     ///
     /// # Errors
@@ -41,7 +40,7 @@ impl Holder<SemaphorePermit> {
         Self::with_own_client(Target::Semaphore(Limit::new(limit)?), key.as_ref(), options)
     }
 
-    /// Acquires a slot, runs the work, and releases the slot, whatever came of the work. As [`Semaphore::with_permit`].
+    /// Acquires a slot, runs the work, and releases the slot even if the work fails. See [`Semaphore::with_permit`].
     ///
     /// # Errors
     ///
@@ -49,7 +48,7 @@ impl Holder<SemaphorePermit> {
     ///
     /// # Cancel safety
     ///
-    /// Safe: dropping the future drops the work and gives the slot back.
+    /// Safe: dropping the future drops the work and releases the slot.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]

@@ -1,25 +1,26 @@
-//! Which time ran out.
+//! The time limits of an operation.
 
 use std::fmt;
 use std::time::Duration;
 
 use crate::human::human;
 
-/// Which of the times that a caller allowed for an operation ran out: see [`Error::budget`](super::Error::budget).
+/// The time limit of an operation that was exceeded: see [`Error::budget`](super::Error::budget).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Budget {
-    /// The operation's own wait: the acquire timeout, or what a ticket was waited for. A server had said that the key is held.
+    /// The operation's own wait: the acquire timeout, or the timeout of [`Ticket::wait`](crate::Ticket::wait). A
+    /// server had reported the key as held.
     Wait(Duration),
-    /// The operation's own wait, in which no server said anything about the key: whether it is held is not known.
+    /// The operation's own wait, during which no server answered about the key: whether it is held is not known.
     Unanswered(Duration),
-    /// All of it: the operation's own wait, if it has one, plus the
-    /// [request timeout](crate::ClientBuilder::request_timeout). No answer came.
+    /// The total: the operation's own wait, if it has one, plus the [request
+    /// timeout](crate::ClientBuilder::request_timeout). No answer came.
     #[non_exhaustive]
     Total {
         /// The operation's own wait.
         wait: Duration,
-        /// What was allowed on top of it.
+        /// The time that is allowed in addition.
         request_timeout: Duration,
     },
 }

@@ -1,4 +1,4 @@
-//! What kinds of errors there are.
+//! The kinds of errors.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,34 +9,33 @@ use super::{Error, Result, named};
 
 /// The category of an [`Error`](super::Error).
 ///
-/// It is shown, parsed and serialized by its [name](Self::as_str).
+/// Its text form is its [name](Self::as_str), also for parsing and serde.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// A value given by the caller is not acceptable. Nothing was sent.
+    /// A value that the caller gave is invalid. Nothing was sent.
     InvalidInput,
-    /// The time that the caller allowed for the operation ran out, and a server had said that the key is held:
-    /// [`budget`](super::Error::budget) is [`Budget::Wait`](super::Budget::Wait). With [`Budget::Total`](super::Budget::Total) it ran out in a layer that was added to the client, or for
-    /// want of a connection. Nothing is held.
+    /// The operation timed out. If [`budget`](super::Error::budget) is [`Budget::Wait`](super::Budget::Wait), a server
+    /// had reported the key as held. If it is [`Budget::Total`](super::Budget::Total), the time passed in a layer that
+    /// was added to the client, or without a free connection. Nothing is held.
     Timeout,
-    /// No server answered: the shard is not connected, its server did not answer in the time that the caller allowed, or there
-    /// was no room for the request. Whether the key is held is not known. Nothing is held by the caller: a grant that comes after
-    /// all is given back.
+    /// No server answered: the shard is not connected, its server did not answer before the timeout, or there was no
+    /// room for the request. Whether another holder has the key is not known. The caller holds nothing: a grant that
+    /// still arrives is released.
     Unavailable,
-    /// A connection could not be established: resolving, connecting or the first exchange failed.
+    /// A connection could not be established: resolving the name, connecting or the handshake failed.
     Connect,
-    /// The connection was lost after the request had been written: whether the server carried it
-    /// out is unknown. A grant that came of it was released by the server's disconnect rule, or is
-    /// released by its lease.
+    /// The connection was lost after the request had been written. Whether the server executed it is unknown. If it
+    /// granted a lease, the server releases that lease because of the disconnect, or when the TTL is over.
     Disconnected,
-    /// The server wants an authentication token, refused the one it got, or takes none.
+    /// The server requires an authentication token, rejected the given one, or accepts none.
     Auth,
-    /// The peer said something that a dflockd server does not say. Its connection was closed.
+    /// The peer violated the dflockd protocol. Its connection was closed.
     Protocol,
-    /// The server's cap on distinct keys is reached (`--max-locks`).
+    /// The server's limit of distinct keys is reached (`--max-locks`).
     MaxLocks,
-    /// The server's cap on waiters of this key is reached (`--max-waiters`).
+    /// The server's limit of waiters for this key is reached (`--max-waiters`).
     MaxWaiters,
     /// The semaphore exists with another limit.
     LimitMismatch,
@@ -44,35 +43,36 @@ pub enum ErrorKind {
     NotEnqueued,
     /// A second enqueue for the same key on the same connection.
     AlreadyEnqueued,
-    /// The lease ran out before its grant reached the caller: nothing is held.
+    /// The lease ended before its grant reached the caller. Nothing is held.
     LeaseExpired,
-    /// The lease that was to be released or renewed is not held: it expired, was lost or was released before.
+    /// A release or renewal failed because the lease is not held: it expired, was lost or was released before.
     NotHeld,
     /// The lease was lost while it was in use.
     LeaseLost,
-    /// The server is shutting down, or it ended a wait as servers do that are shutting down.
+    /// The server is shutting down, or ended a wait in the way that a server does when it shuts down.
     Draining,
-    /// This member of a cluster is not the leader; the message names the one that is, where the server says so.
+    /// This member of a cluster is not the leader. The message names the leader if the member reported it.
     NotLeader,
-    /// The server answered a bare `error`: it did not accept the request.
+    /// The server answered `error` without a reason: it did not accept the request.
     Refused,
-    /// The server does not know the command, or makes no fences where they are [required](crate::Fencing::Required).
+    /// The server does not know the command, or issues no fences although they are
+    /// [required](crate::Fencing::Required).
     Unsupported,
-    /// The actor of this shard panicked (the message says why), and another takes its place. Whether the request was carried out
-    /// is unknown.
+    /// The actor of this shard panicked (see the message) and was replaced. Whether the request was executed is
+    /// unknown.
     ShardGone,
-    /// The client, or the signal connection, is closed for ever: it was shut down, or the runtime on which it was made has ended. The
-    /// message says which.
+    /// The client or signal connection is closed permanently: it was shut down, or its runtime has ended. The message
+    /// says which.
     Shutdown,
-    /// The call is not allowed here or now, by its caller's own doing; the message says why. Nothing was sent.
+    /// The call is not allowed in this state or on this thread; the message says why. Nothing was sent.
     Misuse,
-    /// A layer that was added to the client (see [`ClientBuilder::layer`](crate::ClientBuilder::layer)) refused the
-    /// request or failed; the [source](std::error::Error::source) is its own error.
+    /// A layer that was added to the client (see [`ClientBuilder::layer`](crate::ClientBuilder::layer)) rejected the
+    /// request or failed; the [source](std::error::Error::source) is the layer's error.
     Layer,
 }
 
 impl ErrorKind {
-    /// All of them, in the order of their declaration.
+    /// All kinds, in the order of declaration.
     pub(crate) const ALL: [Self; 23] = [
         Self::InvalidInput,
         Self::Timeout,
@@ -99,7 +99,7 @@ impl ErrorKind {
         Self::Layer,
     ];
 
-    /// Its name as metrics and spans carry it.
+    /// Returns its name, as used in metrics and spans.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -136,16 +136,16 @@ impl fmt::Display for ErrorKind {
     }
 }
 
-/// Reads a [name](ErrorKind::as_str).
+/// Parses a [name](ErrorKind::as_str).
 ///
 /// # Errors
 ///
-/// [`InvalidInput`](ErrorKind::InvalidInput), with all names.
+/// [`InvalidInput`](ErrorKind::InvalidInput), with a list of all names.
 impl FromStr for ErrorKind {
     type Err = Error;
 
     fn from_str(name: &str) -> Result<Self> {
-        named("kind of errors", name, &Self::ALL, Self::as_str)
+        named("error kind", name, &Self::ALL, Self::as_str)
     }
 }
 

@@ -17,11 +17,11 @@ use crate::escape::Escaped;
 /// Shorthand for results of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What went wrong, where, and why.
+/// An error: what failed, on which server, and why.
 ///
-/// Cloning is cheap: when a connection dies, every caller that was waiting on it gets the same cause.
-/// Match on [`kind`](Error::kind); the text is for people. What each kind means, and what is known when a time is over, is in
-/// [`guide::errors`](https://docs.rs/dflockd-client/latest/dflockd_client/guide/errors/index.html).
+/// Cloning is cheap: when a connection is lost, every caller that waits on it gets the same cause. Match on
+/// [`kind`](Error::kind); the text is for people. For the meaning of each kind, and for what is known after a timeout,
+/// see [`docs/errors.md`](https://docs.rs/crate/dflockd-client/latest/source/docs/errors.md).
 #[derive(Clone)]
 pub struct Error(Arc<Repr>);
 
@@ -36,22 +36,22 @@ struct Repr {
     outlook: Outlook,
 }
 
-/// Whether what went wrong passes by itself.
+/// Whether the cause of an error goes away by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Outlook {
-    /// As the kind does.
+    /// The default of the error's kind.
     OfItsKind,
-    /// It passes, though its kind does not as a rule.
+    /// It goes away, although its kind usually does not.
     Passes,
-    /// It stays, though its kind passes as a rule.
+    /// It stays, although its kind usually goes away.
     Stays,
 }
 
-/// What services of tower call an error.
+/// The error type of tower services.
 pub(crate) type BoxError = Box<dyn StdError + Send + Sync>;
 
 impl Error {
-    /// An error of this kind that says `message`.
+    /// Returns an error of this kind with this message.
     pub(crate) fn new(kind: ErrorKind, message: impl Into<Cow<'static, str>>) -> Self {
         Self(Arc::new(Repr {
             kind,
@@ -64,7 +64,7 @@ impl Error {
         }))
     }
 
-    /// A value that is refused before anything is sent: what it is, the value itself, and what would be right.
+    /// Returns the error for an invalid value, which names what it is for, the value, and what would be valid.
     pub(crate) fn invalid(what: &str, value: impl fmt::Debug, remedy: &str) -> Self {
         Self::new(
             ErrorKind::InvalidInput,
@@ -72,7 +72,8 @@ impl Error {
         )
     }
 
-    /// What a service gave as its error: one of these, passed on as it is, or a layer's own.
+    /// Converts the error of a service: an [`Error`] is passed on, another error becomes the source of a layer's
+    /// error.
     pub(crate) fn of_layer(error: BoxError) -> Self {
         match error.downcast::<Self>() {
             Ok(ours) => *ours,
@@ -83,8 +84,8 @@ impl Error {
         }
     }
 
-    /// The same error with its cause. A cause whose text is a part of the message already is left out: printing an error with its
-    /// sources tells each fact once.
+    /// Sets the source. A source whose text is already part of the message is left out, so that an error that is
+    /// printed with its sources does not repeat itself.
     #[must_use]
     pub(crate) fn caused_by(self, source: impl StdError + Send + Sync + 'static) -> Self {
         if self.0.message.contains(&source.to_string()) {
@@ -93,49 +94,49 @@ impl Error {
         self.with(|repr| repr.source = Some(Arc::new(source)))
     }
 
-    /// The same error with its cause, which code of the user's gave: it is kept whatever it says.
+    /// Sets the source to an error from the user's code, which is kept even if the message contains its text.
     #[must_use]
     pub(crate) fn caused_by_other(self, source: BoxError) -> Self {
         self.with(|repr| repr.source = Some(source.into()))
     }
 
-    /// The same error, for the same cause as another, whose message is a part of this one's.
+    /// Sets the source to that of another error, whose message is part of this one's.
     #[must_use]
     pub(crate) fn for_the_cause_of(self, other: &Self) -> Self {
         self.with(|repr| repr.source.clone_from(&other.0.source))
     }
 
-    /// The same error, saying something else.
+    /// Replaces the message.
     #[must_use]
     pub(crate) fn saying(self, message: String) -> Self {
         self.with(|repr| repr.message = message.into())
     }
 
-    /// The same error, saying which server it comes from.
+    /// Sets the server that the error comes from.
     #[must_use]
     pub(crate) fn at(self, endpoint: &Arc<str>) -> Self {
         self.with(|repr| repr.endpoint = Some(Arc::clone(endpoint)))
     }
 
-    /// The same error, saying who leads.
+    /// Sets the leader that the server named.
     #[must_use]
     pub(crate) fn led_by(self, leader: &str) -> Self {
         self.with(|repr| repr.leader = Some(leader.into()))
     }
 
-    /// The same error, saying which time ran out.
+    /// Sets the time limit that was exceeded.
     #[must_use]
     pub(crate) fn out_of(self, budget: Budget) -> Self {
         self.with(|repr| repr.budget = Some(budget))
     }
 
-    /// The same error, which a person must do something about: whatever its kind is as a rule, this one does not pass.
+    /// Marks the error as fatal, regardless of its kind: a person must act.
     #[must_use]
     pub(crate) fn fatal(self) -> Self {
         self.with(|repr| repr.outlook = Outlook::Stays)
     }
 
-    /// The same error, which passes by itself: whatever its kind is as a rule, the same call may succeed later.
+    /// Marks the error as one that goes away by itself, regardless of its kind: the same call may succeed later.
     #[must_use]
     pub(crate) fn passing(self) -> Self {
         self.with(|repr| repr.outlook = Outlook::Passes)
@@ -146,53 +147,52 @@ impl Error {
         self
     }
 
-    /// Shows the error and its sources, for a log.
+    /// Returns a view that shows the error with its sources, for a log.
     pub(crate) fn chain(&self) -> impl fmt::Display + '_ {
         Chain(self)
     }
 
-    /// What happened, without where.
+    /// Returns the message, without the server.
     pub(crate) fn message(&self) -> &str {
         &self.0.message
     }
 
-    /// The category.
+    /// Returns the kind.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
     }
 
-    /// The server that it concerns, as `host:port`, where one is known.
+    /// Returns the server, as `host:port`, if the error concerns a known server.
     #[must_use]
     pub fn endpoint(&self) -> Option<&str> {
         self.0.endpoint.as_deref()
     }
 
-    /// Who leads the cluster, in the words of the member that refused: for errors of kind
-    /// [`NotLeader`](ErrorKind::NotLeader), where it knew. It is not to be believed without checking that it is a member: the
-    /// client itself goes nowhere but to [those that it was given](crate::Shard::cluster).
+    /// Returns the leader of the cluster that a member named, for errors of kind [`NotLeader`](ErrorKind::NotLeader).
+    /// `None` if the member did not know it. Check that it is a member before you use it: the client itself connects
+    /// only to [configured members](crate::Shard::cluster).
     #[must_use]
     pub fn leader(&self) -> Option<&str> {
         self.0.leader.as_deref()
     }
 
-    /// Which of the times that the caller allowed ran out, where that is what happened: for errors of kind
-    /// [`Timeout`](ErrorKind::Timeout), and for [`Unavailable`](ErrorKind::Unavailable) where the time ran out before a server
-    /// answered.
+    /// Returns the time limit that was exceeded, for errors of kind [`Timeout`](ErrorKind::Timeout), and for those of
+    /// kind [`Unavailable`](ErrorKind::Unavailable) that are a timeout without an answer.
     #[must_use]
     pub fn budget(&self) -> Option<Budget> {
         self.0.budget
     }
 
-    /// Whether the time ran out while the key was held, as a server said; or, which [`budget`](Self::budget) tells, in a layer that
-    /// was added to the client or for want of a connection. Not where no server answered: that is
-    /// [`Unavailable`](ErrorKind::Unavailable).
+    /// Returns whether the kind is [`Timeout`](ErrorKind::Timeout): the time ran out while a server reported the key
+    /// as held, or (see [`budget`](Self::budget)) in an added layer or without a free connection. If no server
+    /// answered, the kind is [`Unavailable`](ErrorKind::Unavailable).
     #[must_use]
     pub fn is_timeout(&self) -> bool {
         self.0.kind == ErrorKind::Timeout
     }
 
-    /// Whether a server accepted a connection and closed it without a word, as one does that takes no more of them.
+    /// Returns whether a server accepted a connection and closed it at once, as a server does at its connection limit.
     pub(crate) fn is_turned_away(&self) -> bool {
         let cause = self
             .0
@@ -202,20 +202,21 @@ impl Error {
         self.0.kind == ErrorKind::Connect && cause.is_some_and(|cause| cause.0.kind == ErrorKind::Disconnected)
     }
 
-    /// Whether a key was not granted in time because it is held, as a server says.
+    /// Returns whether the key was not granted in time and a server had reported it as held.
     pub(crate) fn says_that_it_is_held(&self) -> bool {
         self.is_timeout() && matches!(self.0.budget, Some(Budget::Wait(_)))
     }
 
-    /// Whether the same call may succeed if it is simply made again, later.
+    /// Returns whether the same call may succeed later.
     ///
-    /// True for what passes by itself: a held key, a lost or missing connection, a draining server, a full server. Not for a connection
-    /// that failed for its certificates: see [`is_fatal`](Self::is_fatal). Its caller holds nothing after any error of an acquire. Where the
-    /// answer was lost with its connection, the server may keep a grant until it notices that, or until the TTL is over: a lock is waited for then,
-    /// and a semaphore has one slot less meanwhile. A signal that was [emitted](crate::Client::emit) may be delivered twice then.
-    /// Some errors are neither retryable nor fatal: what was asked for cannot be had any more, as with a lease that was lost, or only
-    /// its caller knows. The table is in
-    /// [`guide::errors`](https://docs.rs/dflockd-client/latest/dflockd_client/guide/errors/index.html).
+    /// True if the cause goes away by itself: a held key, a lost or missing connection, a server that shuts down or is
+    /// full. False for a connection that failed because of a certificate: see [`is_fatal`](Self::is_fatal). After any
+    /// error of an acquire, its caller holds nothing. If the answer was lost with its connection, the server may keep
+    /// a grant until it notices the loss or the TTL is over: until then, a repeated acquire waits for the lock, and a
+    /// semaphore has one slot less. A repeated [`emit`](crate::Client::emit) may deliver its signal twice. Some errors
+    /// are neither retryable nor fatal, such as a lost lease, or an error of which only the caller knows whether
+    /// repeating helps. The table is in
+    /// [`docs/errors.md`](https://docs.rs/crate/dflockd-client/latest/source/docs/errors.md).
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         use ErrorKind::{
@@ -241,7 +242,8 @@ impl Error {
         }
     }
 
-    /// Whether trying again is useless until a person changes something (an argument, a token, an address, a certificate).
+    /// Returns whether every retry fails until a person changes something, such as an argument, a token, an address or
+    /// a certificate.
     #[must_use]
     pub fn is_fatal(&self) -> bool {
         use ErrorKind::{Auth, InvalidInput, LimitMismatch, Misuse, Protocol, Shutdown, Unsupported};

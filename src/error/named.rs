@@ -1,9 +1,9 @@
-//! Values that are known by their names.
+//! Values that are identified by names.
 
 use super::{Error, Result};
 use crate::escape::Shortened;
 
-/// Finds the value that has this name, among all of its type.
+/// Returns the value with this name.
 pub(crate) fn named<T: Copy>(what: &str, text: &str, all: &[T], name: impl Fn(T) -> &'static str) -> Result<T> {
     let found = all.iter().copied().find(|one| name(*one) == text);
     found.ok_or_else(|| {

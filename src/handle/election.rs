@@ -1,4 +1,4 @@
-//! Leader election: who holds the lock leads.
+//! Leader election: the holder of the lock is the leader.
 
 use std::fmt;
 use std::ops::Deref;
@@ -11,7 +11,7 @@ use crate::handle::guard::LockGuard;
 use crate::handle::lock::Lock;
 use crate::types::{Fence, Key};
 
-/// One leader at a time among all who campaign on the same lock.
+/// Elects one leader at a time among all candidates for the same lock.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -22,7 +22,7 @@ use crate::types::{Fence, Key};
 ///
 /// let election = Election::new(client.lock("scheduler/leader")?);
 /// let leadership = election.campaign().await?;
-/// // What leaders do. Stopped as soon as this is no leader any more.
+/// // The leader's work. It is stopped as soon as the leadership is lost.
 /// let outcome = leadership.run(async { /* … */ }).await;
 /// match outcome {
 ///     Ok(()) => leadership.resign().await?,
@@ -32,46 +32,46 @@ use crate::types::{Fence, Key};
 /// # }
 /// ```
 ///
-/// How soon a leader that has died is replaced is up to its server and the lock's TTL: at once where the server notices
-/// that its connection is gone, else when the lease is over. What leaders write should carry their
-/// [term](Leadership::term), so that the writes of one that was stalled can be refused: see [`Fence`].
+/// A leader that dies is replaced at once if the server notices that its connection is gone, and otherwise when its
+/// lease ends. Leaders should attach their [term](Leadership::term) to what they write, so that the resource can
+/// reject the writes of a former leader that was stalled: see [`Fence`].
 #[derive(Clone, Debug)]
 pub struct Election {
     lock: Lock,
 }
 
-/// The least time between the beginnings of two attempts.
+/// The minimum time between the starts of two attempts.
 const ROUND: Duration = Duration::from_millis(250);
 
 impl Election {
-    /// The election on a lock, on the lock's terms. Its acquire timeout is how long a candidate keeps its place among
-    /// the others before it takes a new one.
+    /// Creates an election on a lock, with the lock's settings. A candidate keeps a queue position for at most the
+    /// lock's acquire timeout, and then queues again.
     #[must_use]
     pub fn new(lock: Lock) -> Self {
         Self { lock }
     }
 
-    /// What is campaigned for.
+    /// Returns the key of the lock.
     #[must_use]
     pub fn key(&self) -> &Key {
         self.lock.key()
     }
 
-    /// Campaigns until elected, however long that takes: while another candidate leads, and over lost connections, restarts
-    /// and full servers.
+    /// Campaigns until elected, without a time limit: while another candidate leads, and through lost connections,
+    /// restarts and full servers.
     ///
     /// # Errors
     ///
-    /// What no trying again helps against: errors that are not [retryable](crate::Error::is_retryable).
+    /// Errors that are not [retryable](crate::Error::is_retryable).
     ///
     /// # Cancel safety
     ///
-    /// Safe: dropping the future gives the candidacy up, and the office if it was won meanwhile.
+    /// Safe: dropping the future ends the candidacy, and resigns if the election is won meanwhile.
     ///
     /// An example is with [`Election`].
     pub async fn campaign(&self) -> Result<Leadership> {
         loop {
-            // A little later for some than for others, so that candidates do not come together again and again.
+            // The delay is random, so that candidates do not keep retrying at the same moment.
             let next = Instant::now() + ROUND.mul_f64(1.0 + fastrand::f64());
             match self.lock.acquire().await {
                 Ok(guard) => return Ok(Leadership { guard }),
@@ -85,7 +85,7 @@ impl Election {
         }
     }
 
-    /// Leads if no candidate does; `None` if one does, as a server says.
+    /// Becomes the leader if there is none; returns `None` if a server reports that another candidate leads.
     ///
     /// # Errors
     ///
@@ -93,7 +93,7 @@ impl Election {
     ///
     /// # Cancel safety
     ///
-    /// Safe: dropping the future gives the office back if it was won meanwhile.
+    /// Safe: dropping the future resigns if the election is won meanwhile.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -112,23 +112,24 @@ impl Election {
     }
 }
 
-/// The office, for as long as it is held: it is [lost](crate::Lease::lost) as a lock is, and dropping it resigns. It
-/// dereferences to its [`LockGuard`], which has all that can be asked.
+/// The leadership, while it is held. It can be [lost](crate::Lease::lost) as a lock can, and dropping it resigns. It
+/// dereferences to its [`LockGuard`].
 #[must_use = "a leadership that is dropped resigns at once"]
 pub struct Leadership {
     guard: LockGuard,
 }
 
 impl Leadership {
-    /// The number of this term of office: it grows from each leader to the next. `None` if the server is not known to make
-    /// fences: see [`Lease::fence`](crate::Lease::fence). `None` for a key that
-    /// [moves](crate::ClientBuilder::previous_servers), too. A client with [`Fencing::Required`](crate::Fencing::Required) elects no leader without.
+    /// Returns the number of this term, which grows from each leader to the next. `None` if the server is not known to
+    /// issue fences (see [`Lease::fence`](crate::Lease::fence)), or if the key
+    /// [moves](crate::ClientBuilder::previous_servers) between shards. With
+    /// [`Fencing::Required`](crate::Fencing::Required) every leader has a term.
     #[must_use]
     pub fn term(&self) -> Option<Fence> {
         self.guard.fence()
     }
 
-    /// Steps down, and waits for the server to say that others may lead.
+    /// Resigns and waits until the server confirms that others may lead.
     ///
     /// # Errors
     ///
@@ -136,14 +137,14 @@ impl Leadership {
     ///
     /// # Cancel safety
     ///
-    /// Safe: dropping the future leaves the resignation on its way.
+    /// Safe: the resignation goes on if the future is dropped.
     ///
     /// An example is with [`Election`].
     pub async fn resign(self) -> Result<()> {
         self.guard.release().await
     }
 
-    /// The guard of the lock.
+    /// Returns the guard of the lock.
     pub fn into_guard(self) -> LockGuard {
         self.guard
     }

@@ -1,4 +1,4 @@
-//! Guards: leases in the hands of holders.
+//! The guards that holders own.
 
 use std::fmt;
 use std::future::Future;
@@ -9,17 +9,17 @@ use crate::error::ErrorKind;
 use crate::error::{Error, Result};
 use crate::service::{Lease, release};
 
-/// A lock that is held. See [`Lease`] for what can be asked of it.
+/// The guard of a held lock. It has the methods of [`Lease`].
 #[derive(Debug)]
-#[must_use = "a guard that is dropped gives its lock back at once"]
+#[must_use = "a guard that is dropped releases its lock at once"]
 pub struct LockGuard(Lease);
 
-/// A slot of a semaphore that is held. See [`Lease`] for what can be asked of it.
+/// The guard of a held slot of a semaphore. It has the methods of [`Lease`].
 #[derive(Debug)]
-#[must_use = "a permit that is dropped gives its slot back at once"]
+#[must_use = "a permit that is dropped releases its slot at once"]
 pub struct SemaphorePermit(Lease);
 
-/// [`LockGuard`] or [`SemaphorePermit`]: where it does not matter which.
+/// The trait of [`LockGuard`] and [`SemaphorePermit`], for code that accepts either.
 ///
 /// It dereferences to [`Lease`], and can be a trait object:
 ///
@@ -40,9 +40,9 @@ pub struct SemaphorePermit(Lease);
 /// # Ok(())
 /// # }
 /// ```
-#[must_use = "a guard that is dropped gives back at once what it holds"]
+#[must_use = "a guard that is dropped releases its lease at once"]
 pub trait Guard: sealed::OfLease + Deref<Target = Lease> + fmt::Debug + Send + Sync + 'static {
-    /// Gives it back and waits for the server to say so. Once it has, no renewal is sent any more.
+    /// Releases the lease and waits for the server's confirmation. No renewal is sent after that.
     ///
     /// A `Box<dyn Guard>` has the same method.
     ///
@@ -52,7 +52,7 @@ pub trait Guard: sealed::OfLease + Deref<Target = Lease> + fmt::Debug + Send + S
     ///
     /// # Cancel safety
     ///
-    /// Safe: dropping the future leaves the release on its way.
+    /// Safe: the release goes on if the future is dropped.
     fn release(self) -> impl Future<Output = Result<()>> + Send
     where
         Self: Sized,
@@ -65,7 +65,7 @@ impl Guard for LockGuard {}
 impl Guard for SemaphorePermit {}
 
 impl dyn Guard {
-    /// Gives it back and waits for the server to say so. Once it has, no renewal is sent any more.
+    /// Releases the lease and waits for the server's confirmation. No renewal is sent after that.
     ///
     /// # Errors
     ///
@@ -73,13 +73,13 @@ impl dyn Guard {
     ///
     /// # Cancel safety
     ///
-    /// Safe: dropping the future leaves the release on its way.
+    /// Safe: the release goes on if the future is dropped.
     pub async fn release(self: Box<Self>) -> Result<()> {
         release(self.unbox()).await
     }
 }
 
-/// What only this crate needs to know of guards, and only its guards can be.
+/// Seals [`Guard`], and gives this crate access to the lease.
 mod sealed {
     use super::{Lease, LockGuard, SemaphorePermit};
 
@@ -124,13 +124,13 @@ mod sealed {
     }
 }
 
-/// Runs the work for as long as its lease is held, then gives the lease back, whatever came of the work. The work's own
-/// error goes before one of the release.
+/// Runs the work while its lease is held, then releases the lease, also if the work failed. The work's own error takes
+/// precedence over the release's.
 pub(crate) async fn hold<G: Guard, T, E: From<Error>>(
     guard: G,
     work: impl AsyncFnOnce(&G) -> Result<T, E>,
 ) -> Result<T, E> {
-    // Lost: dropping the guard gives back what the server may still hold.
+    // The lease is lost. Dropping the guard releases what the server may still hold.
     let outcome = guard.run(work(&guard)).await?;
     let released = guard.release().await;
     let output = outcome?;
@@ -143,17 +143,18 @@ impl LockGuard {
         Self(lease)
     }
 
-    /// Gives the lock back and waits for the server to say so. Once it has, no renewal is sent any more.
+    /// Releases the lock and waits for the server's confirmation. No renewal is sent after that.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::LeaseLost`] if the lease was lost before, [`ErrorKind::NotHeld`] if the server says so now,
-    /// [`ErrorKind::Unavailable`] if no server answered within the request timeout ([`ErrorKind::Timeout`] if a layer of yours kept
-    /// the answer). In the last two cases the release goes on in the background, over reconnects, until it is answered or the TTL is over.
+    /// [`ErrorKind::LeaseLost`] if the lease was lost before, [`ErrorKind::NotHeld`] if the server answers that it is
+    /// not held, [`ErrorKind::Unavailable`] if no server answered within the request timeout ([`ErrorKind::Timeout`]
+    /// if an added layer delayed the answer). In the last two cases the release goes on in the background, across
+    /// reconnects, until it is answered or the TTL is over.
     ///
     /// # Cancel safety
     ///
-    /// Safe: dropping the future leaves the release on its way.
+    /// Safe: the release goes on if the future is dropped.
     pub async fn release(self) -> Result<()> {
         release(self.0).await
     }
@@ -164,7 +165,7 @@ impl SemaphorePermit {
         Self(lease)
     }
 
-    /// Gives the slot back and waits for the server to say so. Once it has, no renewal is sent any more.
+    /// Releases the slot and waits for the server's confirmation. No renewal is sent after that.
     ///
     /// # Errors
     ///
@@ -172,7 +173,7 @@ impl SemaphorePermit {
     ///
     /// # Cancel safety
     ///
-    /// Safe: dropping the future leaves the release on its way.
+    /// Safe: the release goes on if the future is dropped.
     pub async fn release(self) -> Result<()> {
         release(self.0).await
     }

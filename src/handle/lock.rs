@@ -1,4 +1,4 @@
-//! A lock.
+//! The lock.
 
 use std::fmt;
 use std::time::Duration;
@@ -14,8 +14,8 @@ use crate::types::Key;
 
 /// A lock on one key.
 ///
-/// Made by [`Client::lock`](crate::Client::lock); cheap to clone and to keep. It holds nothing by itself: each acquire gives a
-/// [`LockGuard`] that does. Not reentrant: a second acquire waits like anybody's.
+/// Made by [`Client::lock`](crate::Client::lock); cheap to clone and to keep. The handle itself holds nothing: each
+/// acquire returns a [`LockGuard`]. It is not reentrant: a second acquire waits like any other.
 #[derive(Clone)]
 pub struct Lock(pub(crate) Handle);
 
@@ -26,64 +26,66 @@ impl fmt::Debug for Lock {
 }
 
 impl Lock {
-    /// How long [`acquire`](Self::acquire) waits; the client's acquire timeout unless it is set here. Kept exactly,
-    /// fractions of a second included.
+    /// Sets how long [`acquire`](Self::acquire) waits. Default: the client's acquire timeout. The timeout is exact: it
+    /// may have fractions of a second.
     #[must_use]
     pub fn acquire_timeout(self, timeout: Duration) -> Self {
         Self(self.0.acquire_timeout(timeout))
     }
 
-    /// How long the server keeps the lock without a renewal; the server's default unless it is set here or on the client.
-    /// Rounded up to whole seconds; less than one second is refused when it is acquired.
+    /// Sets how long the server keeps the lock without a renewal, rounded up to whole seconds. The acquire refuses
+    /// less than one second. Default: the client's TTL, or the server's if the client sets none.
     #[must_use]
     pub fn lease_ttl(self, ttl: Duration) -> Self {
         Self(self.0.lease_ttl(ttl))
     }
 
-    /// How leases are renewed; as the [client](crate::ClientBuilder::renew_policy) says unless it is set here. The next three change
-    /// parts of it. What is invalid is refused when it is acquired.
+    /// Sets how leases are renewed. Default: the [client's policy](crate::ClientBuilder::renew_policy). The next three
+    /// methods change parts of it. An invalid policy is refused by the acquire.
     #[must_use]
     pub fn renew_policy(self, policy: RenewPolicy) -> Self {
         Self(self.0.renew_policy(policy))
     }
 
-    /// Whether leases are renewed in the background (they are, by default). Without, a lease is lost when its TTL is over.
+    /// Sets whether leases are renewed in the background (they are, by default). A lease that is not renewed is lost
+    /// when its TTL is over.
     #[must_use]
     pub fn renew(self, renew: bool) -> Self {
         Self(self.0.renewing(|policy| policy.renew = renew))
     }
 
-    /// Which part of its TTL passes before a lease is renewed, more than 0 and less than 1.
+    /// Sets the fraction of the TTL after which a lease is renewed: more than 0 and less than 1.
     #[must_use]
     pub fn renew_ratio(self, ratio: f64) -> Self {
         Self(self.0.renewing(|policy| policy.ratio = ratio))
     }
 
-    /// Stops renewing once a lease was held for so long: it is lost at most a TTL later, however alive its holder is.
+    /// Stops renewing a lease that has been held for `max_hold`: it is lost at most a TTL later, even if its holder
+    /// still runs.
     #[must_use]
     pub fn max_hold(self, max_hold: Duration) -> Self {
         Self(self.0.renewing(|policy| policy.max_hold = Some(max_hold)))
     }
 
-    /// The key.
+    /// Returns the key.
     #[must_use]
     pub fn key(&self) -> &Key {
         &self.0.key
     }
 
-    /// Acquires the lock, waiting for up to the acquire timeout. Waiters are served in the order in which they came to
-    /// the server.
+    /// Acquires the lock, waiting for up to the acquire timeout. The server grants the lock to waiters in the order of
+    /// their arrival.
     ///
     /// # Errors
     ///
-    /// [`Timeout`](crate::ErrorKind::Timeout) if it was not granted in that time and a server had said that it is held,
-    /// [`Unavailable`](crate::ErrorKind::Unavailable) if no server answered in that time: whether it is held is not known then,
-    /// [`Disconnected`](crate::ErrorKind::Disconnected) if the connection was lost after the request was sent,
-    /// and the server's refusals. Nothing is held after an error.
+    /// [`Timeout`](crate::ErrorKind::Timeout) if the key was not granted in that time and a server had reported it as
+    /// held, [`Unavailable`](crate::ErrorKind::Unavailable) if no server answered in that time (so whether the key is
+    /// held is not known), [`Disconnected`](crate::ErrorKind::Disconnected) if the connection was lost after the
+    /// request was sent, and the server's refusals. Nothing is held after an error.
     ///
     /// # Cancel safety
     ///
-    /// Safe: dropping the future gives up the wait, and gives back what was granted meanwhile.
+    /// Safe: dropping the future ends the wait and releases a lease that is granted meanwhile.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -99,13 +101,14 @@ impl Lock {
         self.0.acquire().await.map(LockGuard::new)
     }
 
-    /// Acquires the lock, waiting until a moment: a [`tokio::time::Instant`], or one of the standard library. As [`acquire`](Self::acquire) in
-    /// all else.
+    /// Acquires the lock, waiting until a deadline, which is a [`tokio::time::Instant`] or a [`std::time::Instant`].
+    /// As [`acquire`](Self::acquire) in all else.
     ///
     /// # Errors
     ///
-    /// As [`acquire`](Self::acquire). A deadline that has passed already is [`Unavailable`](crate::ErrorKind::Unavailable) at once:
-    /// nothing is sent, so whether it is held is not known. To ask without waiting there is [`try_acquire`](Self::try_acquire).
+    /// As [`acquire`](Self::acquire). If the deadline has passed already,
+    /// [`Unavailable`](crate::ErrorKind::Unavailable): nothing is sent, so whether the key is held is not known. To
+    /// ask without waiting, use [`try_acquire`](Self::try_acquire).
     ///
     /// # Cancel safety
     ///
@@ -118,7 +121,7 @@ impl Lock {
     /// # let client = dflockd_client::Client::builder().servers([server.local_addr().to_string()]).build()?;
     /// use std::time::{Duration, Instant};
     ///
-    /// // All that a request needs has to be there in time.
+    /// // Both locks must be acquired before the deadline of the request.
     /// let deadline = Instant::now() + Duration::from_secs(2);
     /// let first = client.lock("orders/42")?.acquire_until(deadline).await?;
     /// let second = client.lock("invoices/7")?.acquire_until(deadline).await?;
@@ -130,8 +133,8 @@ impl Lock {
         self.0.acquire_until(deadline.into()).await.map(LockGuard::new)
     }
 
-    /// Acquires the lock if it is free; `None` if it is not. Does not wait for other holders, only for the server's answer
-    /// (for up to the request timeout).
+    /// Acquires the lock if it is free; returns `None` if it is not. This does not wait for other holders, only for
+    /// the server's answer (for up to the request timeout).
     ///
     /// # Errors
     ///
@@ -140,7 +143,7 @@ impl Lock {
     ///
     /// # Cancel safety
     ///
-    /// Safe: dropping the future gives back what was granted meanwhile.
+    /// Safe: dropping the future releases a lease that is granted meanwhile.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -158,38 +161,43 @@ impl Lock {
         Ok(self.0.try_acquire().await?.map(LockGuard::new))
     }
 
-    /// Takes back the lock that a process before this one held under the same [name](crate::Shard::stable_ref), if the cluster keeps it
-    /// still; otherwise takes it if it is free. `None`: another holder has it, or this client holds it already.
+    /// Reclaims the lock that an earlier process held under the same [name](crate::Shard::stable_ref), if the cluster
+    /// still keeps it; otherwise acquires it if it is free. Returns `None` if another holder has it, or if this client
+    /// already holds it.
     ///
-    /// The answer does not say which of the two happened. [The fence](crate::Lease::fence) does: a lock that is taken back keeps its fence. A
-    /// process that must know stores the fence where the next one can read it. The lease begins anew, with the TTL that is asked for now.
+    /// The result does not say which of the two happened. The [fence](crate::Lease::fence) does: a reclaimed lock
+    /// keeps its fence. A process that must know stores the fence where the next process can read it. The lease starts
+    /// again, with the TTL of this handle.
     ///
     /// # Errors
     ///
-    /// As [`try_acquire`](Self::try_acquire); [`InvalidInput`](crate::ErrorKind::InvalidInput) if the shard of this key has no such name.
+    /// As [`try_acquire`](Self::try_acquire); [`InvalidInput`](crate::ErrorKind::InvalidInput) if the shard of this
+    /// key has no stable name.
     ///
     /// # Cancel safety
     ///
-    /// Safe: what is granted after the future was dropped is given back.
+    /// Safe: a lease that is granted after the future was dropped is released.
     pub async fn reclaim(&self) -> Result<Option<LockGuard>> {
         self.0.require_stable_ref()?;
         self.try_acquire().await
     }
 
-    /// First phase of two: takes the lock if it is free, and a place in its queue if not. Does not wait for other holders;
-    /// [`Ticket::wait`](crate::Ticket::wait) does, when you are ready to. A place keeps a connection to itself, so there can only
-    /// be as many as [`exclusive_connections_per_key`](crate::ClientBuilder::exclusive_connections_per_key) for one key, and
-    /// [`exclusive_connections`](crate::ClientBuilder::exclusive_connections) for all. Where none is free, this waits for one, and
-    /// meanwhile takes what becomes free.
+    /// Starts a two-phase acquire: takes the lock if it is free, and otherwise a queue position. This does not wait
+    /// for other holders; [`Ticket::wait`](crate::Ticket::wait) does, later. Each queue position occupies a
+    /// connection, so there can only be as many as
+    /// [`exclusive_connections_per_key`](crate::ClientBuilder::exclusive_connections_per_key) for one key, and
+    /// [`exclusive_connections`](crate::ClientBuilder::exclusive_connections) for all. If no connection is free, this
+    /// waits for one, and takes the key if it becomes free meanwhile.
     ///
     /// # Errors
     ///
-    /// As [`try_acquire`](Self::try_acquire); [`Timeout`](crate::ErrorKind::Timeout) means that no connection was free for it
-    /// within the request timeout, [`Unavailable`](crate::ErrorKind::Unavailable) that the server took no more of them.
+    /// As [`try_acquire`](Self::try_acquire); [`Timeout`](crate::ErrorKind::Timeout) means that no connection was free
+    /// for it within the request timeout, [`Unavailable`](crate::ErrorKind::Unavailable) that the server accepted no
+    /// more connections.
     ///
     /// # Cancel safety
     ///
-    /// Safe: dropping the future gives up the place, and gives back what was granted meanwhile.
+    /// Safe: dropping the future gives up the queue position and releases a lease that is granted meanwhile.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -202,7 +210,7 @@ impl Lock {
     /// let lock = client.lock("orders/42")?;
     /// let guard = match lock.enqueue().await? {
     ///     Enqueued::Acquired(guard) => guard,
-    ///     // Tell somebody that it will take a while, and then:
+    ///     // Tell the user that it will take a while, and then:
     ///     Enqueued::Queued(ticket) => ticket.wait(Duration::from_secs(30)).await?,
     /// };
     /// guard.release().await
@@ -212,19 +220,20 @@ impl Lock {
         self.0.enqueue(LockGuard::new).await
     }
 
-    /// Acquires the lock, waiting for up to the acquire timeout, runs the work, and releases the lock, whatever came of the
-    /// work: it succeeds, fails, panics or is dropped. If the lease is lost meanwhile, the work is stopped: its future is
-    /// dropped. The server's answer to the release is waited for unless the lease is lost.
+    /// Acquires the lock, waiting for up to the acquire timeout, runs the work, and releases the lock, whether the
+    /// work succeeds, fails, panics or is dropped. If the lease is lost meanwhile, the work is stopped: its future is
+    /// dropped. Unless the lease is lost, this waits for the server's answer to the release.
     ///
     /// # Errors
     ///
-    /// Those of [`acquire`](Self::acquire), and then nothing was run; [`LeaseLost`](crate::ErrorKind::LeaseLost) if the
-    /// lease was lost before the work was done; the work's own error, whatever comes of the release; and those of
-    /// [`LockGuard::release`] if the work succeeded: nobody knows then whether it was alone to the end.
+    /// Those of [`acquire`](Self::acquire), in which case the work was not run;
+    /// [`LeaseLost`](crate::ErrorKind::LeaseLost) if the lease was lost before the work was done; the work's own
+    /// error, whether or not the release succeeds; and those of [`LockGuard::release`] if the work succeeded: it is
+    /// not known then whether the work was protected to its end.
     ///
     /// # Cancel safety
     ///
-    /// Safe: dropping the future drops the work and gives the lock back.
+    /// Safe: dropping the future drops the work and releases the lock.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -236,7 +245,7 @@ impl Lock {
     /// let lock = client.lock("orders/42")?;
     /// let ttl = lock
     ///     .with_lock(async |guard| {
-    ///         // The work that needs it; any error type that `Error` can be turned into will do.
+    ///         // The protected work. Its error may be any type that implements `From<Error>`.
     ///         Ok::<_, Error>(guard.ttl())
     ///     })
     ///     .await?;

@@ -20,22 +20,22 @@ use crate::lease::state::LostReason;
 use crate::service::Lease;
 use crate::types::{Key, MAX_KEY_BYTES, Target};
 
-/// How many slots are asked for at once. It is as many as wait on the server for one key by default.
+/// How many slots are requested at once: the default number of waits on the server for one key.
 const TOGETHER: usize = 16;
 
 /// What the keys of turns begin with.
 const PREFIX: &str = "dflockd-client-many";
 
-/// Takes so many slots. Waits until `until`, or not at all.
+/// Takes `slots` slots, waiting until `until`, or not at all if it is `None`.
 ///
 pub(crate) async fn take(handle: &Handle, slots: u32, until: Option<Instant>) -> Result<Taken> {
     check(handle, slots)?;
     if let Some(passed) = until.filter(|until| *until <= Instant::now()) {
-        // Sends nothing, and tells of the semaphore's key, not of the turn's.
+        // Sends nothing, and the error names the semaphore's key, not that of the turn.
         return handle.acquire_until(passed).await.map(|_| Taken::TooFew);
     }
     if slots == 1 {
-        // A single slot is taken in one piece and needs no turn.
+        // The acquire of a single slot is atomic and needs no turn.
         return gather(handle, slots, until).await;
     }
     let turn = handle.turn(turn_key(&handle.key)?);
@@ -92,7 +92,7 @@ fn turn_key(key: &Key) -> Result<Key> {
     Key::new(text)
 }
 
-/// What came of an acquire of several slots.
+/// The result of an acquire of several slots.
 pub(crate) enum Taken {
     All(SemaphorePermits),
     /// A server says that one of them is not free.
@@ -110,7 +110,7 @@ impl Taken {
         }
     }
 
-    /// Returns the slots, or the error of an acquire that had no time to wait.
+    /// Returns the slots, or the error of an acquire without waiting time.
     pub(crate) fn or_busy(self, key: &Key, slots: u32) -> Result<SemaphorePermits> {
         let message = match self {
             Self::All(permits) => return Ok(permits),
@@ -125,7 +125,7 @@ impl Taken {
     }
 }
 
-/// Has the error of a turn tell of the semaphore, whose key the caller knows.
+/// Turns an error about the turn into one about the semaphore, whose key the caller knows.
 fn no_turn(error: Error, key: &Key, slots: u32, wait: Duration) -> Error {
     let message = match error.says_that_it_is_held() {
         true => format!(
@@ -149,10 +149,10 @@ fn turn_lost(key: &Key, reason: LostReason) -> Error {
 
 type Asked<'a> = Pin<Box<dyn Future<Output = Result<Option<Lease>>> + Send + 'a>>;
 
-/// Takes all slots, a few at once. If one cannot be had, those that were granted are given back.
+/// Takes all slots, a few at a time. If one is not granted, those that were granted are released.
 async fn gather(handle: &Handle, slots: u32, until: Option<Instant>) -> Result<Taken> {
     let terms = handle.renew_terms()?;
-    // What is granted early is renewed until the rest is there, however it is to be renewed then.
+    // Slots that are granted early are renewed until all are granted, regardless of the handle's policy.
     let handle = &match slots {
         1 => handle.clone(),
         _ => handle.clone().kept(),
@@ -214,7 +214,7 @@ mod tests {
         let longest = "é".repeat(128);
         let turn = turn_key(&key(&longest)).unwrap();
         assert!(turn.as_str().len() <= MAX_KEY_BYTES && turn.as_str().len() > MAX_KEY_BYTES - 2);
-        // Long keys that end differently have turns of their own.
+        // Long keys with different ends have different turns.
         let other = format!("{}e{}", "é".repeat(126), "é");
         assert_ne!(turn, turn_key(&key(&other)).unwrap());
     }

@@ -1,4 +1,4 @@
-//! What callers hold in their hands: locks, semaphores and elections, and the guards and tickets that these give out.
+//! The handles: locks, semaphores and elections, and the guards and tickets that they return.
 
 pub(crate) mod election;
 pub(crate) mod guard;

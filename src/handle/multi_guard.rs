@@ -19,21 +19,23 @@ use crate::service::tell_stopped;
 use crate::take::Take;
 use crate::types::{Fence, Key, Ttl};
 
-/// Several locks that are held together: see [`MultiLock`](crate::MultiLock), and [`MultiGuard`] for what can be asked of it.
+/// The guard of several locks that are held together: see [`MultiLock`](crate::MultiLock). It has the methods of
+/// [`MultiGuard`].
 pub type MultiLockGuard = MultiGuard<LockGuard>;
 
-/// Several slots of one semaphore that are held together: see [`Semaphore::acquire_many`](crate::Semaphore::acquire_many), and
-/// [`MultiGuard`] for what can be asked of it.
+/// The guard of several slots of one semaphore that are held together: see
+/// [`Semaphore::acquire_many`](crate::Semaphore::acquire_many). It has the methods of [`MultiGuard`].
 pub type SemaphorePermits = MultiGuard<SemaphorePermit>;
 
 /// [`MultiLockGuard`] or [`SemaphorePermits`]: several leases that are held together, lost as soon as one of them is.
 ///
-/// It has what a [`Lease`](crate::Lease) has, for all of them; the tokens, which are secrets, are those of its [`guards`](Self::guards). Dropping it gives all of them back. When one is lost the others are kept
-/// until it is released or dropped: what they protect may not be in order yet.
-#[must_use = "a guard that is dropped gives back at once all that it holds"]
+/// It has the methods of a [`Lease`](crate::Lease), for all of them; their tokens are on its [`guards`](Self::guards).
+/// Dropping it releases all of them. When one lease is lost, the others are kept until the guard is released or
+/// dropped, because the state that they protect may still be inconsistent.
+#[must_use = "a guard that is dropped releases all its leases at once"]
 pub struct MultiGuard<G> {
     guards: Vec<G>,
-    /// Cancelled when the first is lost. Made when it is first asked for.
+    /// Cancelled when the first lease is lost. Created on first use.
     loss: OnceLock<CancellationToken>,
 }
 
@@ -52,7 +54,7 @@ impl<G: Guard> MultiGuard<G> {
         self.guards.push(guard);
     }
 
-    /// All are there: from now on they are renewed on these terms.
+    /// Sets how the leases are renewed, once all are granted.
     pub(crate) fn renew_on(&self, terms: RenewTerms) {
         self.guards.iter().for_each(|guard| guard.renew_on(terms));
     }
@@ -61,33 +63,33 @@ impl<G: Guard> MultiGuard<G> {
         self.guards.is_empty()
     }
 
-    /// The guards of the single leases: of locks in the order of their keys.
+    /// Returns the guards of the single leases; those of locks are in the order of their keys.
     pub fn guards(&self) -> &[G] {
         &self.guards
     }
 
-    /// Takes it apart into the guards of the single leases, which are held by themselves from then on.
+    /// Splits it into the guards of the single leases, which are independent from then on.
     pub fn into_guards(self) -> Vec<G> {
         self.guards
     }
 
-    /// What is held: the keys of the locks, each once, or the key of the semaphore once for each slot.
+    /// Returns the keys of the leases: each key of the locks once, or the key of the semaphore once for each slot.
     pub fn keys(&self) -> impl ExactSizeIterator<Item = &Key> {
         self.guards.iter().map(|guard| guard.key())
     }
 
-    /// The fences of the single leases, in their order: see [`Lease::fence`](crate::Lease::fence).
+    /// Returns the fences of the single leases, in their order: see [`Lease::fence`](crate::Lease::fence).
     pub fn fences(&self) -> impl ExactSizeIterator<Item = Option<Fence>> {
         self.guards.iter().map(|guard| guard.fence())
     }
 
-    /// Both fences of each lease whose key moves from one shard to another: see
+    /// Returns both fences of each lease whose key moves from one shard to another: see
     /// [`Lease::transition_fences`](crate::Lease::transition_fences).
     pub fn transition_fences(&self) -> impl ExactSizeIterator<Item = Option<TransitionFences>> {
         self.guards.iter().map(|guard| guard.transition_fences())
     }
 
-    /// The moment at which the first of them is reported lost if nothing more is heard from any server: see
+    /// Returns the time at which the first of them is reported lost if no server answers any more: see
     /// [`Lease::held_until`](crate::Lease::held_until).
     #[must_use]
     pub fn held_until(&self) -> Instant {
@@ -95,7 +97,7 @@ impl<G: Guard> MultiGuard<G> {
         all.min().unwrap_or_else(Instant::now)
     }
 
-    /// Returns the [`fences`](Self::fences), or an error that says what is missing.
+    /// Returns the [`fences`](Self::fences), or an error if one is missing.
     ///
     /// # Errors
     ///
@@ -104,27 +106,28 @@ impl<G: Guard> MultiGuard<G> {
         self.guards.iter().map(|guard| guard.require_fence()).collect()
     }
 
-    /// How long the servers keep the leases after each renewal: the shortest of them.
+    /// Returns the shortest of the TTLs.
     #[must_use]
     pub fn ttl(&self) -> Ttl {
         let all = self.guards.iter().map(|guard| guard.ttl());
         all.min().unwrap_or(Ttl::DEFAULT)
     }
 
-    /// Whether all of them are held, as far as can be known here. See [`Lease::is_held`](crate::Lease::is_held).
+    /// Returns whether all of them are held, as far as this client knows. See
+    /// [`Lease::is_held`](crate::Lease::is_held).
     #[must_use]
     pub fn is_held(&self) -> bool {
         self.guards.iter().all(|guard| guard.is_held())
     }
 
-    /// How long all of them are sure to be held if nothing more is heard from any server; zero if one is lost.
+    /// Returns how long all of them are certain to be held if no server answers any more; zero if one is lost.
     #[must_use]
     pub fn remaining(&self) -> Duration {
         let remaining = self.guards.iter().map(|guard| guard.remaining());
         remaining.min().unwrap_or_default()
     }
 
-    /// What is known about them: that one is lost, if one is; that one is suspect, if none is lost.
+    /// Returns their common state: lost if one is lost, otherwise suspect if one is suspect, otherwise held.
     #[must_use]
     pub fn state(&self) -> LeaseState {
         let mut all = LeaseState::Held;
@@ -138,18 +141,18 @@ impl<G: Guard> MultiGuard<G> {
         all
     }
 
-    /// Whether any of them was held when it was asked for, so that it had to be waited for.
+    /// Returns whether the acquire had to wait for another holder of any of them.
     #[must_use]
     pub fn was_contended(&self) -> bool {
         self.guards.iter().any(|guard| guard.was_contended())
     }
 
-    /// Resolves with the key and the reason when the first of them is lost. See [`Lease::lost`](crate::Lease::lost), which
-    /// it is like in all else.
+    /// Resolves with the key and the reason when the first of them is lost. Otherwise as
+    /// [`Lease::lost`](crate::Lease::lost).
     ///
     /// # Cancel safety
     ///
-    /// Safe: dropping it changes nothing.
+    /// Safe: dropping the future changes nothing.
     pub fn lost(&self) -> impl Future<Output = (Key, LostReason)> + Send + 'static + use<G> {
         let token = self.cancellation_token();
         let cells: Vec<_> = self.guards.iter().flat_map(|guard| guard.cells().cloned()).collect();
@@ -161,13 +164,13 @@ impl<G: Guard> MultiGuard<G> {
             });
             match lost {
                 Some(lost) => lost,
-                // Only a loss cancels the token.
+                // Only a loss cancels this token.
                 None => std::future::pending().await,
             }
         }
     }
 
-    /// A token that is cancelled when the first of them is lost.
+    /// Returns a token that is cancelled when the first of them is lost.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -179,7 +182,7 @@ impl<G: Guard> MultiGuard<G> {
     /// let accounts = client.lock_all(["accounts/7", "accounts/3"])?.acquire().await?;
     /// let token = accounts.cancellation_token();
     /// let work = tokio::spawn(token.run_until_cancelled_owned(async {
-    ///     // Work that needs both locks, and that would take for ever.
+    ///     // Work that needs both locks and does not end by itself.
     ///     std::future::pending::<()>().await
     /// }));
     /// server.lose("accounts/3")?;
@@ -196,19 +199,19 @@ impl<G: Guard> MultiGuard<G> {
             }
             token
         });
-        // One that holds may be cancelled by its user: that is no loss.
+        // The caller may cancel the token of a held lease: that is not a loss.
         token.child_token()
     }
 
-    /// Runs a future for as long as all of them are held.
+    /// Runs a future while all of them are held.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::LeaseLost`], naming the key, if one was lost before the future was done; the future is dropped then.
+    /// [`ErrorKind::LeaseLost`], naming the key, if one is lost before the future is done; the future is dropped then.
     ///
     /// # Cancel safety
     ///
-    /// As the future's; the leases stay held.
+    /// Depends on the given future; the leases stay held.
     pub async fn run<F: Future>(&self, future: F) -> Result<F::Output> {
         tokio::select! {
             biased;
@@ -222,35 +225,35 @@ impl<G: Guard> MultiGuard<G> {
         }
     }
 
-    /// Gives all of them back, at once, and waits for the servers to say so.
+    /// Releases all of them at once and waits for the servers' confirmations.
     ///
     /// # Errors
     ///
-    /// As [`LockGuard::release`] for the first that failed, after all were sent and answered.
+    /// As [`LockGuard::release`]: the first error, after all releases were answered.
     ///
     /// # Cancel safety
     ///
-    /// Safe: dropping the future leaves the releases on their way.
+    /// Safe: the releases go on if the future is dropped.
     pub async fn release(self) -> Result<()> {
-        // Together, so that all are on their way before the first answer is waited for. What a dropped future has not sent
-        // yet is dropped with it, and a guard that is dropped is given back.
+        // Together, so that all releases are sent before the first answer is awaited. A future that is dropped before
+        // it has sent its release drops its guard, which releases the lease.
         let releases = self.guards.into_iter().map(Guard::release);
         join_all(releases).await.into_iter().collect()
     }
 
-    /// All or nothing: one that was lost while others were taken gives all of them back.
+    /// Returns the guard if all leases are still held. If one was lost while others were acquired, all are released.
     pub(crate) fn check(self) -> Result<Self> {
         let lost = self.guards.iter().find(|guard| !guard.is_held());
         match lost.map(|guard| (guard.key(), guard.state())) {
-            // The same call may well succeed later.
+            // The same call may succeed later.
             Some((key, LeaseState::Lost(reason))) => Err(lost_meanwhile(key, reason).passing()),
             _ => Ok(self),
         }
     }
 }
 
-/// Runs the work for as long as all are held, then gives all back, whatever came of the work. The work's own error goes before one of
-/// the release.
+/// Runs the work while all are held, then releases all, also if the work failed. The work's own error takes precedence
+/// over the release's.
 pub(crate) async fn hold_all<G: Guard, T, E: From<Error>>(
     guard: MultiGuard<G>,
     work: impl AsyncFnOnce(&MultiGuard<G>) -> Result<T, E>,

@@ -18,17 +18,17 @@ use crate::lease::policy::RenewPolicy;
 use crate::service::Core;
 use crate::types::{Key, Target};
 
-/// Locks on several keys, taken all or not at all.
+/// A lock on several keys, which acquires all or none.
 ///
-/// Made by [`Client::lock_all`](crate::Client::lock_all). They are taken one after the other in the order of their keys,
-/// whatever order they were given in: all callers that take several locks this way take them in the same order, so that
-/// none waits in a circle.
+/// Made by [`Client::lock_all`](crate::Client::lock_all). The locks are acquired one after the other, sorted by key,
+/// regardless of the given order. All callers that acquire several locks this way use the same order, so they cannot
+/// deadlock.
 ///
-/// It has the methods of [`Lock`], for all of them, but for one: a place in several queues cannot be taken first and waited at later, since
-/// a turn that comes in one of them would be waited with while it does not come in the others.
+/// It has the methods of [`Lock`], for all keys, except `enqueue`: with positions in several queues, a lock that is
+/// granted early would be held, unused, until the others are granted.
 #[derive(Clone, Debug)]
 pub struct MultiLock {
-    /// In order, each key once. Never empty.
+    /// Sorted by key, each key once. Never empty.
     locks: Vec<Lock>,
     acquire_timeout: Duration,
 }
@@ -49,22 +49,22 @@ impl MultiLock {
         })
     }
 
-    /// How long [`acquire`](Self::acquire) waits for all of them together; the client's acquire timeout unless it is set here.
+    /// Sets how long [`acquire`](Self::acquire) waits for all of them together. Default: the client's acquire timeout.
     #[must_use]
     pub fn acquire_timeout(mut self, timeout: Duration) -> Self {
         self.acquire_timeout = timeout;
         self
     }
 
-    /// How long the servers keep each lock without a renewal; the servers' default unless it is set here or on the client.
-    /// Rounded up to whole seconds; less than one second is refused when they are acquired.
+    /// Sets how long the servers keep each lock without a renewal, rounded up to whole seconds. The acquire refuses
+    /// less than one second. Default: the client's TTL, or the servers' if the client sets none.
     #[must_use]
     pub fn lease_ttl(self, ttl: Duration) -> Self {
         self.each(|lock| lock.lease_ttl(ttl))
     }
 
-    /// How the leases are renewed; as the [client](crate::ClientBuilder::renew_policy) says unless it is set here. The next three change
-    /// parts of it. What is invalid is refused when they are acquired.
+    /// Sets how the leases are renewed. Default: the [client's policy](crate::ClientBuilder::renew_policy). The next
+    /// three methods change parts of it. An invalid policy is refused by the acquire.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -75,12 +75,12 @@ impl MultiLock {
     ///
     /// use dflockd_client::RenewPolicy;
     ///
-    /// // Renewed early, and for an hour at most.
+    /// // Renews early, and for an hour at most.
     /// let policy = RenewPolicy::default().ratio(0.3).max_hold(Duration::from_secs(3600));
     /// let accounts = client.lock_all(["accounts/7", "accounts/3"])?.renew_policy(policy);
     /// let guard = accounts.acquire().await?;
     /// # guard.release().await?;
-    /// // The same with another bound.
+    /// // The same with another limit.
     /// let guard = accounts.clone().max_hold(Duration::from_secs(60)).acquire().await?;
     /// guard.release().await
     /// # }
@@ -90,19 +90,21 @@ impl MultiLock {
         self.each(|lock| lock.renew_policy(policy))
     }
 
-    /// Whether the leases are renewed in the background (they are, by default). Without, they are lost when their TTL is over.
+    /// Sets whether the leases are renewed in the background (they are, by default). Leases that are not renewed are
+    /// lost when their TTL is over.
     #[must_use]
     pub fn renew(self, renew: bool) -> Self {
         self.each(|lock| lock.renew(renew))
     }
 
-    /// Which part of its TTL passes before a lease is renewed, more than 0 and less than 1.
+    /// Sets the fraction of the TTL after which a lease is renewed: more than 0 and less than 1.
     #[must_use]
     pub fn renew_ratio(self, ratio: f64) -> Self {
         self.each(|lock| lock.renew_ratio(ratio))
     }
 
-    /// Stops renewing each lease once it was held for so long: it is lost at most a TTL later, however alive its holder is.
+    /// Stops renewing each lease that has been held for `max_hold`: it is lost at most a TTL later, even if its holder
+    /// still runs.
     #[must_use]
     pub fn max_hold(self, max_hold: Duration) -> Self {
         self.each(|lock| lock.max_hold(max_hold))
@@ -113,22 +115,22 @@ impl MultiLock {
         self
     }
 
-    /// The keys, each once, in the order in which they are taken.
+    /// Returns the keys, each once, in the order in which they are acquired.
     pub fn keys(&self) -> impl ExactSizeIterator<Item = &Key> {
         self.locks.iter().map(Lock::key)
     }
 
-    /// Takes all locks, waiting for up to the acquire timeout in all. Those that are taken early are renewed while the others
-    /// are waited for.
+    /// Acquires all locks, waiting for up to the acquire timeout in all. Locks that are granted early are renewed
+    /// meanwhile.
     ///
     /// # Errors
     ///
-    /// As [`Lock::acquire`] for the first key that could not be had, and [`ErrorKind::LeaseLost`] if one that was
-    /// taken early was lost meanwhile. Nothing is held after an error.
+    /// As [`Lock::acquire`] for the first key that was not granted, and [`ErrorKind::LeaseLost`] if a lock that was
+    /// granted early was lost meanwhile. Nothing is held after an error.
     ///
     /// # Cancel safety
     ///
-    /// Safe: dropping the future gives back what was taken.
+    /// Safe: dropping the future releases what was acquired.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -147,13 +149,13 @@ impl MultiLock {
         }
     }
 
-    /// Takes all locks, waiting until a moment: a [`tokio::time::Instant`], or one of the standard library. As [`acquire`](Self::acquire)
-    /// in all else.
+    /// Acquires all locks, waiting until a deadline, which is a [`tokio::time::Instant`] or a [`std::time::Instant`].
+    /// As [`acquire`](Self::acquire) in all else.
     ///
     /// # Errors
     ///
-    /// As [`acquire`](Self::acquire). A deadline that has passed already is [`Unavailable`](crate::ErrorKind::Unavailable) at once, and
-    /// nothing is sent.
+    /// As [`acquire`](Self::acquire). If the deadline has passed already,
+    /// [`Unavailable`](crate::ErrorKind::Unavailable), and nothing is sent.
     ///
     /// # Cancel safety
     ///
@@ -176,7 +178,7 @@ impl MultiLock {
         self.take(Some(deadline.into())).await
     }
 
-    /// Takes one after the other, each of them at once if there is no deadline.
+    /// Acquires one after the other. Without a deadline, it does not wait for other holders.
     async fn take(&self, until: Option<Instant>) -> Result<MultiLockGuard> {
         let mut held = MultiLockGuard::empty();
         for lock in &self.locks {
@@ -193,14 +195,14 @@ impl MultiLock {
                 lease = lease => held.push(LockGuard::new(lease?)),
             }
         }
-        // All of them have one policy.
+        // All locks have the same policy.
         if let Some(lock) = self.locks.first() {
             held.renew_on(lock.0.renew_terms()?);
         }
         held.check()
     }
 
-    /// Takes all locks if all are free; `None` if any is not.
+    /// Acquires all locks if all are free; returns `None` if one is not.
     ///
     /// # Errors
     ///
@@ -208,13 +210,14 @@ impl MultiLock {
     ///
     /// # Cancel safety
     ///
-    /// Safe: dropping the future gives back what was taken.
+    /// Safe: dropping the future releases what was acquired.
     pub async fn try_acquire(&self) -> Result<Option<MultiLockGuard>> {
         self.all_or_none(async |lock| lock.try_acquire().await).await
     }
 
-    /// Takes back the locks that a process before this one held under the same [name](crate::Shard::stable_ref), and those of them that are
-    /// free; `None` if any is held by another holder, or by this client. See [`Lock::reclaim`]; what was taken back until then is given back.
+    /// Reclaims the locks that an earlier process held under the same [name](crate::Shard::stable_ref), and acquires
+    /// those that are free. Returns `None`, and releases what it has acquired, if another holder or this client holds
+    /// one of them. See [`Lock::reclaim`].
     ///
     /// # Errors
     ///
@@ -222,7 +225,7 @@ impl MultiLock {
     ///
     /// # Cancel safety
     ///
-    /// Safe: what is granted after the future was dropped is given back.
+    /// Safe: a lease that is granted after the future was dropped is released.
     pub async fn reclaim(&self) -> Result<Option<MultiLockGuard>> {
         for lock in &self.locks {
             lock.0.require_stable_ref()?;
@@ -244,18 +247,20 @@ impl MultiLock {
         held.check().map(Some)
     }
 
-    /// Takes all locks, waiting for up to the acquire timeout in all, runs the work, and releases them, whatever came of the work: it
-    /// succeeds, fails, panics or is dropped. If a lease is lost meanwhile, the work is stopped: its future is dropped.
+    /// Acquires all locks, waiting for up to the acquire timeout in all, runs the work, and releases them, whether the
+    /// work succeeds, fails, panics or is dropped. If a lease is lost meanwhile, the work is stopped: its future is
+    /// dropped.
     ///
     /// # Errors
     ///
-    /// Those of [`acquire`](Self::acquire), and then nothing was run; [`LeaseLost`](crate::ErrorKind::LeaseLost) if a lease was lost
-    /// before the work was done; the work's own error, whatever comes of the releases; and those of [`MultiLockGuard::release`] if the
-    /// work succeeded: whether it was alone to the end is not known then.
+    /// Those of [`acquire`](Self::acquire), in which case the work was not run;
+    /// [`LeaseLost`](crate::ErrorKind::LeaseLost) if a lease was lost before the work was done; the work's own error,
+    /// whether or not the releases succeed; and those of [`MultiLockGuard::release`] if the work succeeded: it is not
+    /// known then whether the work was protected to its end.
     ///
     /// # Cancel safety
     ///
-    /// Safe: dropping the future drops the work and gives the locks back.
+    /// Safe: dropping the future drops the work and releases the locks.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -267,7 +272,7 @@ impl MultiLock {
     /// let accounts = client.lock_all(["accounts/7", "accounts/3"])?;
     /// let moved = accounts
     ///     .with_locks(async |guard| {
-    ///         // From one to the other.
+    ///         // Transfer between the two accounts.
     ///         Ok::<_, Error>(guard.keys().len())
     ///     })
     ///     .await?;

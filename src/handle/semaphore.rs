@@ -1,4 +1,4 @@
-//! A semaphore.
+//! The semaphore.
 
 use std::fmt;
 use std::time::Duration;
@@ -15,15 +15,15 @@ use crate::handle::ticket::Enqueued;
 use crate::lease::policy::RenewPolicy;
 use crate::types::Key;
 
-/// A semaphore on one key: as many holders at once as its limit.
+/// A semaphore on one key, which as many holders as its limit can hold at once.
 ///
-/// Made by [`Client::semaphore`](crate::Client::semaphore); cheap to clone and to keep. It holds nothing by itself: each acquire gives a
-/// [`SemaphorePermit`] that does. Every user of a key must give the same limit.
+/// Made by [`Client::semaphore`](crate::Client::semaphore); cheap to clone and to keep. The handle itself holds
+/// nothing: each acquire returns a [`SemaphorePermit`]. Every user of a key must give the same limit.
 ///
-/// From release 1.14 on, a lock and a semaphore of the same key have nothing to do with each other. Servers before that keep both in one
-/// namespace, where a lock is a semaphore of limit 1. There a semaphore of another limit on a key that is in use as a lock, and a lock on
-/// a key that is in use as such a semaphore, are refused with [`LimitMismatch`](crate::ErrorKind::LimitMismatch), and a semaphore
-/// of limit 1 excludes a lock of the same key. Use different keys for both where such a server may be met.
+/// From server release 1.14 on, a lock and a semaphore of the same key are independent. Older servers keep both in one
+/// namespace, where a lock is a semaphore of limit 1. There, a semaphore of another limit and a lock on the same key
+/// exclude each other with [`LimitMismatch`](crate::ErrorKind::LimitMismatch), and a semaphore of limit 1 excludes a
+/// lock of the same key. Use different keys for both if you may have such servers.
 #[derive(Clone)]
 pub struct Semaphore(pub(crate) Handle);
 
@@ -34,65 +34,67 @@ impl fmt::Debug for Semaphore {
 }
 
 impl Semaphore {
-    /// How long [`acquire`](Self::acquire) waits; the client's acquire timeout unless it is set here. Kept exactly,
-    /// fractions of a second included.
+    /// Sets how long [`acquire`](Self::acquire) waits. Default: the client's acquire timeout. The timeout is exact: it
+    /// may have fractions of a second.
     #[must_use]
     pub fn acquire_timeout(self, timeout: Duration) -> Self {
         Self(self.0.acquire_timeout(timeout))
     }
 
-    /// How long the server keeps a slot without a renewal; the server's default unless it is set here or on the client.
-    /// Rounded up to whole seconds; less than one second is refused when it is acquired.
+    /// Sets how long the server keeps a slot without a renewal, rounded up to whole seconds. The acquire refuses less
+    /// than one second. Default: the client's TTL, or the server's if the client sets none.
     #[must_use]
     pub fn lease_ttl(self, ttl: Duration) -> Self {
         Self(self.0.lease_ttl(ttl))
     }
 
-    /// How leases are renewed; as the [client](crate::ClientBuilder::renew_policy) says unless it is set here. The next three change
-    /// parts of it. What is invalid is refused when it is acquired.
+    /// Sets how leases are renewed. Default: the [client's policy](crate::ClientBuilder::renew_policy). The next three
+    /// methods change parts of it. An invalid policy is refused by the acquire.
     #[must_use]
     pub fn renew_policy(self, policy: RenewPolicy) -> Self {
         Self(self.0.renew_policy(policy))
     }
 
-    /// Whether leases are renewed in the background (they are, by default). Without, a lease is lost when its TTL is over.
+    /// Sets whether leases are renewed in the background (they are, by default). A lease that is not renewed is lost
+    /// when its TTL is over.
     #[must_use]
     pub fn renew(self, renew: bool) -> Self {
         Self(self.0.renewing(|policy| policy.renew = renew))
     }
 
-    /// Which part of its TTL passes before a lease is renewed, more than 0 and less than 1.
+    /// Sets the fraction of the TTL after which a lease is renewed: more than 0 and less than 1.
     #[must_use]
     pub fn renew_ratio(self, ratio: f64) -> Self {
         Self(self.0.renewing(|policy| policy.ratio = ratio))
     }
 
-    /// Stops renewing once a lease was held for so long: it is lost at most a TTL later, however alive its holder is.
+    /// Stops renewing a lease that has been held for `max_hold`: it is lost at most a TTL later, even if its holder
+    /// still runs.
     #[must_use]
     pub fn max_hold(self, max_hold: Duration) -> Self {
         Self(self.0.renewing(|policy| policy.max_hold = Some(max_hold)))
     }
 
-    /// The key.
+    /// Returns the key.
     #[must_use]
     pub fn key(&self) -> &Key {
         &self.0.key
     }
 
-    /// Acquires a slot, waiting for up to the acquire timeout. Waiters are served in the order in which they came to
-    /// the server.
+    /// Acquires a slot, waiting for up to the acquire timeout. The server grants slots to waiters in the order of
+    /// their arrival.
     ///
     /// # Errors
     ///
-    /// [`Timeout`](crate::ErrorKind::Timeout) if it was not granted in that time and a server had said that it is held,
-    /// [`Unavailable`](crate::ErrorKind::Unavailable) if no server answered in that time: whether it is held is not known then,
-    /// [`Disconnected`](crate::ErrorKind::Disconnected) if the connection was lost after the request was sent,
-    /// [`LimitMismatch`](crate::ErrorKind::LimitMismatch) if the key exists with another limit,
-    /// and the server's refusals. Nothing is held after an error.
+    /// [`Timeout`](crate::ErrorKind::Timeout) if the key was not granted in that time and a server had reported it as
+    /// held, [`Unavailable`](crate::ErrorKind::Unavailable) if no server answered in that time (so whether the key is
+    /// held is not known), [`Disconnected`](crate::ErrorKind::Disconnected) if the connection was lost after the
+    /// request was sent, [`LimitMismatch`](crate::ErrorKind::LimitMismatch) if the key exists with another limit, and
+    /// the server's refusals. Nothing is held after an error.
     ///
     /// # Cancel safety
     ///
-    /// Safe: dropping the future gives up the wait, and gives back what was granted meanwhile.
+    /// Safe: dropping the future ends the wait and releases a lease that is granted meanwhile.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -108,13 +110,14 @@ impl Semaphore {
         self.0.acquire().await.map(SemaphorePermit::new)
     }
 
-    /// Acquires a slot, waiting until a moment: a [`tokio::time::Instant`], or one of the standard library. As [`acquire`](Self::acquire) in
-    /// all else.
+    /// Acquires a slot, waiting until a deadline, which is a [`tokio::time::Instant`] or a [`std::time::Instant`]. As
+    /// [`acquire`](Self::acquire) in all else.
     ///
     /// # Errors
     ///
-    /// As [`acquire`](Self::acquire). A deadline that has passed already is [`Unavailable`](crate::ErrorKind::Unavailable) at once:
-    /// nothing is sent, so whether it is held is not known. To ask without waiting there is [`try_acquire`](Self::try_acquire).
+    /// As [`acquire`](Self::acquire). If the deadline has passed already,
+    /// [`Unavailable`](crate::ErrorKind::Unavailable): nothing is sent, so whether the key is held is not known. To
+    /// ask without waiting, use [`try_acquire`](Self::try_acquire).
     ///
     /// # Cancel safety
     ///
@@ -127,7 +130,7 @@ impl Semaphore {
     /// # let client = dflockd_client::Client::builder().servers([server.local_addr().to_string()]).build()?;
     /// use std::time::{Duration, Instant};
     ///
-    /// // All that a request needs has to be there in time.
+    /// // Both must be acquired before the deadline of the request.
     /// let deadline = Instant::now() + Duration::from_secs(2);
     /// let first = client.semaphore("workers", 8)?.acquire_until(deadline).await?;
     /// let second = client.lock("invoices/7")?.acquire_until(deadline).await?;
@@ -139,8 +142,8 @@ impl Semaphore {
         self.0.acquire_until(deadline.into()).await.map(SemaphorePermit::new)
     }
 
-    /// Acquires a slot if it is free; `None` if it is not. Does not wait for other holders, only for the server's answer
-    /// (for up to the request timeout).
+    /// Acquires a slot if one is free; returns `None` if none is. This does not wait for other holders, only for the
+    /// server's answer (for up to the request timeout).
     ///
     /// # Errors
     ///
@@ -149,7 +152,7 @@ impl Semaphore {
     ///
     /// # Cancel safety
     ///
-    /// Safe: dropping the future gives back what was granted meanwhile.
+    /// Safe: dropping the future releases a lease that is granted meanwhile.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -167,31 +170,33 @@ impl Semaphore {
         Ok(self.0.try_acquire().await?.map(SemaphorePermit::new))
     }
 
-    /// Acquires so many slots, waiting for up to the acquire timeout for all of them: all or none. One guard holds them, and is lost as soon as
-    /// one of them is.
+    /// Acquires `slots` slots, all or none, waiting for up to the acquire timeout in all. One guard holds them, and it
+    /// is lost as soon as one of them is.
     ///
-    /// **What is atomic, and what is not.** Servers grant one slot at a time, so these are taken one after the other, up to 16 at once, and
-    /// those that were granted already are held and renewed while the rest is waited for, also where [`renew`](Self::renew) is off: others cannot have them meanwhile. If
-    /// the rest cannot be had, or one is lost, all are given back. A caller gets all of them, or an error and none.
+    /// **What is atomic, and what is not.** Servers grant one slot at a time, so the client requests the slots
+    /// individually, up to 16 at once. Slots that are granted early are held and renewed until the rest is granted,
+    /// even if [`renew`](Self::renew) is off; other callers cannot have them meanwhile. If one is not granted, or one
+    /// is lost, all are released. A caller gets all of them, or an error and none.
     ///
-    /// **Callers that take several** do not wait for each other's slots in a circle: each first takes its turn, which is a lock on the key
-    /// `dflockd-client-many/` with a checksum and the semaphore's key, on the semaphore's shard. It is held until all slots are there, and counts as
-    /// one more key of the server's `--max-locks`. So such callers are served in
-    /// the order in which they came, whatever numbers they want. Those that take single slots take no turn; they stand in the queue with the rest,
-    /// and neither side starves. Other clients that take several slots one by one do not know of turns.
+    /// **Callers that take several** cannot deadlock: each first takes its turn, which is a lock on the semaphore's
+    /// shard whose key is `dflockd-client-many/`, a checksum and the semaphore's key. The turn is held until all slots
+    /// are granted, and counts as one more key for the server's `--max-locks`. So such callers are served in the order
+    /// of their arrival, regardless of how many slots they want. Callers that take single slots take no turn; they are
+    /// in the same queue as the others, and neither side starves. Other clients that take several slots one by one do
+    /// not use turns.
     ///
-    /// A caller that holds slots of a key and takes more of it can wait for itself, or for another that does the same: take
-    /// all of them at once.
+    /// A caller that holds slots of a key and acquires more of them can deadlock with itself or with another such
+    /// caller: acquire all of them at once.
     ///
     /// # Errors
     ///
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for none, and for more than the limit, before anything is sent; as
-    /// [`acquire`](Self::acquire); and [`LeaseLost`](crate::ErrorKind::LeaseLost) if a slot or the turn was lost while the rest was waited
-    /// for, which is retryable. Nothing is held after an error.
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if `slots` is 0 or more than the limit, before anything is
+    /// sent; as [`acquire`](Self::acquire); and [`LeaseLost`](crate::ErrorKind::LeaseLost) if a slot or the turn was
+    /// lost before all were granted, which is retryable. Nothing is held after an error.
     ///
     /// # Cancel safety
     ///
-    /// Safe: dropping the future gives up the waits, and gives back what was granted.
+    /// Safe: dropping the future ends the waits and releases what was granted.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -212,12 +217,13 @@ impl Semaphore {
         many::take(&self.0, slots, until).await?.or_busy(&self.0.key, slots)
     }
 
-    /// As [`acquire_many`](Self::acquire_many), waiting until a moment: a [`tokio::time::Instant`], or one of the standard library.
+    /// As [`acquire_many`](Self::acquire_many), waiting until a deadline, which is a [`tokio::time::Instant`] or a
+    /// [`std::time::Instant`].
     ///
     /// # Errors
     ///
-    /// As [`acquire_many`](Self::acquire_many). A deadline that has passed already is [`Unavailable`](crate::ErrorKind::Unavailable) at once,
-    /// and nothing is sent.
+    /// As [`acquire_many`](Self::acquire_many). If the deadline has passed already,
+    /// [`Unavailable`](crate::ErrorKind::Unavailable), and nothing is sent.
     ///
     /// # Cancel safety
     ///
@@ -232,7 +238,7 @@ impl Semaphore {
     ///
     /// let deadline = Instant::now() + Duration::from_secs(2);
     /// let memory = client.semaphore("gigabytes", 64)?.acquire_many_until(12, deadline).await?;
-    /// // What is left of the two seconds is for the lock.
+    /// // The rest of the two seconds is for the lock.
     /// let report = client.lock("reports/7")?.acquire_until(deadline).await?;
     /// # report.release().await?;
     /// memory.release().await
@@ -243,8 +249,9 @@ impl Semaphore {
         taken.or_busy(&self.0.key, slots)
     }
 
-    /// Acquires so many slots if they are free; `None` if there are not so many, or if another caller takes several of them just now. Does
-    /// not wait for other holders, only for the server's answers (for up to the request timeout each).
+    /// Acquires `slots` slots if that many are free; returns `None` if fewer are, or if another caller is acquiring
+    /// several just now. Does not wait for other holders, only for the server's answers (for up to the request timeout
+    /// each).
     ///
     /// # Errors
     ///
@@ -262,7 +269,7 @@ impl Semaphore {
     /// let memory = client.semaphore("gigabytes", 16)?;
     /// let most = memory.try_acquire_many(12).await?;
     /// assert!(most.is_some());
-    /// // Four are free, and of eight that are asked for none is taken.
+    /// // Four are free; of eight that are asked for, none is acquired.
     /// assert!(memory.try_acquire_many(8).await?.is_none());
     /// assert!(memory.try_acquire_many(4).await?.is_some());
     /// # Ok(())
@@ -272,20 +279,22 @@ impl Semaphore {
         Ok(many::take(&self.0, slots, None).await?.all())
     }
 
-    /// First phase of two: takes the slot if it is free, and a place in its queue if not. Does not wait for other holders;
-    /// [`Ticket::wait`](crate::Ticket::wait) does, when you are ready to. A place keeps a connection to itself, so there can only
-    /// be as many as [`exclusive_connections_per_key`](crate::ClientBuilder::exclusive_connections_per_key) for one key, and
-    /// [`exclusive_connections`](crate::ClientBuilder::exclusive_connections) for all. Where none is free, this waits for one, and
-    /// meanwhile takes what becomes free.
+    /// Starts a two-phase acquire: takes a slot if one is free, and otherwise a queue position. This does not wait for
+    /// other holders; [`Ticket::wait`](crate::Ticket::wait) does, later. Each queue position occupies a connection, so
+    /// there can only be as many as
+    /// [`exclusive_connections_per_key`](crate::ClientBuilder::exclusive_connections_per_key) for one key, and
+    /// [`exclusive_connections`](crate::ClientBuilder::exclusive_connections) for all. If no connection is free, this
+    /// waits for one, and takes the key if it becomes free meanwhile.
     ///
     /// # Errors
     ///
-    /// As [`try_acquire`](Self::try_acquire); [`Timeout`](crate::ErrorKind::Timeout) means that no connection was free for it
-    /// within the request timeout, [`Unavailable`](crate::ErrorKind::Unavailable) that the server took no more of them.
+    /// As [`try_acquire`](Self::try_acquire); [`Timeout`](crate::ErrorKind::Timeout) means that no connection was free
+    /// for it within the request timeout, [`Unavailable`](crate::ErrorKind::Unavailable) that the server accepted no
+    /// more connections.
     ///
     /// # Cancel safety
     ///
-    /// Safe: dropping the future gives up the place, and gives back what was granted meanwhile.
+    /// Safe: dropping the future gives up the queue position and releases a lease that is granted meanwhile.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -298,7 +307,7 @@ impl Semaphore {
     /// let slots = client.semaphore("workers", 1)?;
     /// let guard = match slots.enqueue().await? {
     ///     Enqueued::Acquired(guard) => guard,
-    ///     // Tell somebody that it will take a while, and then:
+    ///     // Tell the user that it will take a while, and then:
     ///     Enqueued::Queued(ticket) => ticket.wait(Duration::from_secs(30)).await?,
     /// };
     /// guard.release().await
@@ -308,19 +317,20 @@ impl Semaphore {
         self.0.enqueue(SemaphorePermit::new).await
     }
 
-    /// Acquires the slot, waiting for up to the acquire timeout, runs the work, and releases the slot, whatever came of the
-    /// work: it succeeds, fails, panics or is dropped. If the lease is lost meanwhile, the work is stopped: its future is
-    /// dropped. The server's answer to the release is waited for unless the lease is lost.
+    /// Acquires the slot, waiting for up to the acquire timeout, runs the work, and releases the slot, whether the
+    /// work succeeds, fails, panics or is dropped. If the lease is lost meanwhile, the work is stopped: its future is
+    /// dropped. Unless the lease is lost, this waits for the server's answer to the release.
     ///
     /// # Errors
     ///
-    /// Those of [`acquire`](Self::acquire), and then nothing was run; [`LeaseLost`](crate::ErrorKind::LeaseLost) if the
-    /// lease was lost before the work was done; the work's own error, whatever comes of the release; and those of
-    /// [`SemaphorePermit::release`] if the work succeeded: nobody knows then whether it was alone to the end.
+    /// Those of [`acquire`](Self::acquire), in which case the work was not run;
+    /// [`LeaseLost`](crate::ErrorKind::LeaseLost) if the lease was lost before the work was done; the work's own
+    /// error, whether or not the release succeeds; and those of [`SemaphorePermit::release`] if the work succeeded: it
+    /// is not known then whether the work was protected to its end.
     ///
     /// # Cancel safety
     ///
-    /// Safe: dropping the future drops the work and gives the slot back.
+    /// Safe: dropping the future drops the work and releases the slot.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -332,7 +342,7 @@ impl Semaphore {
     /// let slots = client.semaphore("workers", 8)?;
     /// let ttl = slots
     ///     .with_permit(async |permit| {
-    ///         // The work that needs it; any error type that `Error` can be turned into will do.
+    ///         // The protected work. Its error may be any type that implements `From<Error>`.
     ///         Ok::<_, Error>(permit.ttl())
     ///     })
     ///     .await?;
@@ -348,16 +358,17 @@ impl Semaphore {
         hold(permit, work).await
     }
 
-    /// [Acquires so many slots](Self::acquire_many), runs the work, and releases them, whatever came of the work: it succeeds, fails,
-    /// panics or is dropped. If a lease is lost meanwhile, the work is stopped: its future is dropped.
+    /// [Acquires `slots` slots](Self::acquire_many), runs the work, and releases them, whether the work succeeds,
+    /// fails, panics or is dropped. If a lease is lost meanwhile, the work is stopped: its future is dropped.
     ///
     /// # Errors
     ///
-    /// Those of [`acquire_many`](Self::acquire_many), and then nothing was run; else as [`with_permit`](Self::with_permit).
+    /// Those of [`acquire_many`](Self::acquire_many), in which case the work was not run; otherwise as
+    /// [`with_permit`](Self::with_permit).
     ///
     /// # Cancel safety
     ///
-    /// Safe: dropping the future drops the work and gives the slots back.
+    /// Safe: dropping the future drops the work and releases the slots.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -369,7 +380,7 @@ impl Semaphore {
     /// let memory = client.semaphore("gigabytes", 64)?;
     /// let taken = memory
     ///     .with_permits(12, async |permits| {
-    ///         // The work that needs all of them.
+    ///         // The work that needs all slots.
     ///         Ok::<_, Error>(permits.guards().len())
     ///     })
     ///     .await?;

@@ -1,4 +1,4 @@
-//! What locks and semaphores have in common: who asks, for what, and on which terms.
+//! What locks and semaphores have in common: the client, the key and the settings of their acquires.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,20 +12,20 @@ use crate::lease::policy::{RenewPolicy, RenewTerms};
 use crate::service::{AcquireRequest, Core, Lease, Request, Response, busy, execute};
 use crate::types::{Key, Target, Ttl};
 
-/// The terms of the acquires of one handle.
+/// The settings of one handle's acquires.
 #[derive(Clone)]
 pub(crate) struct Handle {
     pub(crate) core: Arc<Core>,
     pub(crate) target: Target,
     pub(crate) key: Key,
-    /// The key whose shard serves it, if that is another.
+    /// The key whose shard serves this one, if it is not the key's own shard.
     beside: Option<Key>,
     pub(crate) wait: Duration,
     /// Unchecked: see [`request`](Self::request).
     ttl: Option<Duration>,
-    /// Unchecked. None: as the client says.
+    /// Unchecked. `None`: the client's policy.
     renew_policy: Option<RenewPolicy>,
-    /// The caller holds other leases of this client meanwhile.
+    /// Whether the caller holds other leases of this client meanwhile.
     holding: bool,
 }
 
@@ -59,19 +59,20 @@ impl Handle {
         self
     }
 
-    /// Changes a part of the policy that counts so far.
+    /// Changes a part of the current policy.
     pub(crate) fn renewing(mut self, change: impl FnOnce(&mut RenewPolicy)) -> Self {
         change(self.renew_policy.get_or_insert(self.core.config.renew_policy));
         self
     }
 
-    /// Says that the caller holds other leases of this client meanwhile, so that it comes first where connections are scarce.
+    /// Sets whether the caller holds other leases of this client meanwhile. Such callers get a scarce connection
+    /// first.
     pub(crate) fn while_holding(mut self, holding: bool) -> Self {
         self.holding = holding;
         self
     }
 
-    /// A lock on the same shard and on the same terms, which is renewed for as long as it is held.
+    /// Returns a lock on the same shard with the same settings, which is renewed for as long as it is held.
     pub(crate) fn turn(&self, key: Key) -> Self {
         let turn = Self {
             target: Target::Lock,
@@ -82,7 +83,8 @@ impl Handle {
         turn.kept()
     }
 
-    /// The same, renewed for as long as it is held: for what is taken early, until the rest is there. See [`renew_terms`](Self::renew_terms).
+    /// Returns the same handle, whose leases are renewed for as long as they are held: for leases that are granted
+    /// early, until the rest is granted. See [`renew_terms`](Self::renew_terms).
     pub(crate) fn kept(self) -> Self {
         self.renewing(|policy| {
             policy.renew = true;
@@ -90,7 +92,7 @@ impl Handle {
         })
     }
 
-    /// How its leases are to be renewed.
+    /// Returns how its leases are renewed.
     pub(crate) fn renew_terms(&self) -> Result<RenewTerms> {
         self.core.config.renewal(self.renew_policy.as_ref())
     }
@@ -107,18 +109,18 @@ impl Handle {
         }
     }
 
-    /// Waits until then. Nothing is sent when that is over: a try would take longer.
+    /// Acquires, waiting until `deadline`. After that nothing is sent, not even a try, whose answer would take longer.
     pub(crate) async fn acquire_until(&self, deadline: Instant) -> Result<Lease> {
         let wait = deadline.saturating_duration_since(Instant::now());
         if wait.is_zero() {
-            // What is invalid is told in any case.
+            // An invalid setting is an error even after the deadline.
             self.request(wait)?;
             return Err(too_late(&self.key));
         }
         self.acquire_within(wait).await
     }
 
-    /// Refuses a key whose shard has no name under which a later process could take it back.
+    /// Returns an error if the key's shard has no stable name, under which a later process could reclaim the key.
     pub(crate) fn require_stable_ref(&self) -> Result<()> {
         let config = &self.core.config;
         let placed = config.placement.place(self.key.as_str())?;
@@ -128,7 +130,7 @@ impl Handle {
             false => Err(Error::invalid(
                 "reclaim of",
                 &self.key,
-                "give the cluster of its shard a name with Shard::stable_ref: under a random one nothing can be taken back",
+                "set a stable name for the cluster of its shard with Shard::stable_ref: a lock cannot be reclaimed under a random name",
             )),
         }
     }
@@ -141,7 +143,8 @@ impl Handle {
         }
     }
 
-    /// Waits for up to the acquire timeout; `None` if it was not granted in time because it is held, as a server says.
+    /// Acquires, waiting for up to the acquire timeout. Returns `None` if it was not granted in time and a server had
+    /// reported it as held.
     pub(crate) async fn acquire_in_time(&self) -> Result<Option<Lease>> {
         if self.wait.is_zero() {
             return self.try_acquire().await;
@@ -149,7 +152,8 @@ impl Handle {
         unless_held(self.acquire().await)
     }
 
-    /// Waits until then; `None` if it was not granted in time because it is held, as a server says.
+    /// Acquires, waiting until `deadline`. Returns `None` if it was not granted in time and a server had reported it
+    /// as held.
     pub(crate) async fn acquire_in_time_until(&self, deadline: Instant) -> Result<Option<Lease>> {
         unless_held(self.acquire_until(deadline).await)
     }
@@ -167,7 +171,7 @@ impl Handle {
         execute(&self.core, Request::Acquire(self.request(wait)?)).await
     }
 
-    /// Checks the terms: what is invalid is refused before anything is sent.
+    /// Checks the settings and makes the request.
     fn request(&self, wait: Duration) -> Result<AcquireRequest> {
         if let Some(policy) = &self.renew_policy {
             policy.check()?;
@@ -193,13 +197,13 @@ fn unless_held(acquired: Result<Lease>) -> Result<Option<Lease>> {
     }
 }
 
-/// The deadline had passed before anything was asked: whether the key is held is not known.
+/// Returns the error for a deadline that passed before anything was sent: whether the key is held is not known.
 fn too_late(key: &Key) -> Error {
-    let message = format!("{key:?} was not asked for: the deadline had passed already");
+    let message = format!("{key:?} was not requested: the deadline had passed already");
     Error::new(ErrorKind::Unavailable, message).out_of(Budget::Unanswered(Duration::ZERO))
 }
 
-/// As the lock or semaphore that it is the whole of.
+/// Shows the handle as the lock or semaphore that it belongs to.
 impl fmt::Debug for Handle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut shown = match self.target {

@@ -1,4 +1,4 @@
-//! A place in a queue: the first phase of an acquire in two.
+//! A queue position: the first phase of a two-phase acquire.
 
 use std::fmt;
 use std::time::Duration;
@@ -9,22 +9,23 @@ use crate::service::{Lease, QueuePlace, collect};
 use crate::take::Take;
 use crate::types::Key;
 
-/// What came of an `enqueue`. A server answers one of these two, so a match may be complete.
+/// The result of an `enqueue`. A server gives one of these two answers, so this enum is exhaustive.
 #[derive(Debug)]
-#[must_use = "dropping it gives the lock or the place back at once"]
+#[must_use = "dropping it releases the lock or gives up the queue position at once"]
 pub enum Enqueued<G> {
-    /// It was free: held.
+    /// It was free and is now held.
     Acquired(G),
-    /// A server says that it is held; this is a place in the queue.
+    /// A server says that it is held; the ticket is a position in its queue.
     Queued(Ticket<G>),
 }
 
-/// A place in the queue of a lock or semaphore.
+/// A position in the queue of a lock or semaphore.
 ///
-/// It belongs to a connection, which it keeps to itself: if that is lost, so is the place, and [`wait`](Self::wait) says so. Its
-/// turn may come before anybody waits for it: the lease then runs, unrenewed, until [`wait`](Self::wait) collects it, so do not
-/// let more than a TTL pass. Dropping it gives the place up, and the grant if it has come.
-#[must_use = "a ticket that is dropped gives its place up at once"]
+/// It occupies a connection of its own. If that connection is lost, so is the position, and [`wait`](Self::wait)
+/// returns an error. The key may be granted before [`wait`](Self::wait) is called: the lease then runs without renewal
+/// until [`wait`](Self::wait) collects it, so call it within a TTL. Dropping the ticket gives up the position, and
+/// releases the key if it was granted.
+#[must_use = "a ticket that is dropped gives up its queue position at once"]
 pub struct Ticket<G> {
     place: QueuePlace,
     guard: fn(Lease) -> G,
@@ -35,25 +36,25 @@ impl<G> Ticket<G> {
         Self { place, guard }
     }
 
-    /// What is waited for.
+    /// Returns the key.
     #[must_use]
     pub fn key(&self) -> &Key {
         self.place.key()
     }
 
-    /// Waits for its turn, for up to `timeout`. The place is given up if it does not come in time.
+    /// Waits for the grant, for up to `timeout`. If it does not come in time, the queue position is given up.
     ///
     /// # Errors
     ///
-    /// [`Timeout`](crate::ErrorKind::Timeout) if its turn did not come in time,
-    /// [`Unavailable`](crate::ErrorKind::Unavailable) if the shard was not connected when the time was over,
-    /// [`LeaseExpired`](crate::ErrorKind::LeaseExpired) if it came so long ago that the lease ran out,
-    /// [`Disconnected`](crate::ErrorKind::Disconnected) if the connection that had the place was lost. Nothing is held after an
+    /// [`Timeout`](crate::ErrorKind::Timeout) if the grant did not come in time,
+    /// [`Unavailable`](crate::ErrorKind::Unavailable) if the shard was not connected when the timeout ended,
+    /// [`LeaseExpired`](crate::ErrorKind::LeaseExpired) if the grant came so long ago that the lease has ended,
+    /// [`Disconnected`](crate::ErrorKind::Disconnected) if the ticket's connection was lost. Nothing is held after an
     /// error.
     ///
     /// # Cancel safety
     ///
-    /// Safe: dropping the future gives up the place, and gives back what was granted meanwhile.
+    /// Safe: dropping the future gives up the queue position and releases a lease that is granted meanwhile.
     pub async fn wait(self, timeout: Duration) -> Result<G> {
         collect(self.place, timeout).await.map(self.guard)
     }

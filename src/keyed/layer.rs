@@ -139,8 +139,8 @@ impl<G, R> KeyedLayer<G, R> {
         self.with(|section| section.lease_ttl = Some(ttl))
     }
 
-    /// How leases are renewed; as the [client](crate::ClientBuilder::renew_policy) says unless it is set here. With a policy that is
-    /// invalid each request is refused, with [`ErrorKind::InvalidInput`].
+    /// Sets how leases are renewed. Default: the [client's policy](crate::ClientBuilder::renew_policy). With a policy
+    /// that is invalid each request is refused, with [`ErrorKind::InvalidInput`].
     #[must_use]
     pub fn renew_policy(self, policy: RenewPolicy) -> Self {
         self.with(|section| section.renew_policy = policy)

@@ -193,7 +193,7 @@ impl TestServer {
     ///
     /// # Cancel safety
     ///
-    /// Safe: the connections are closed.
+    /// Safe: dropping the future closes the connections.
     pub async fn client(&self) -> Result<Client> {
         self.client_builder().connect().await
     }

@@ -1,4 +1,4 @@
-//! Values that have names are written, parsed and serialized by these.
+//! Values that have names are shown, parsed and serialized as those names.
 
 use std::fmt::Debug;
 use std::str::FromStr;
@@ -15,7 +15,7 @@ use crate::service::Operation;
 use crate::signal::Overflow;
 use crate::types::Kind;
 
-/// Each of them has a name of its own, which it is parsed from and serialized as; no other text is one.
+/// Checks that each value has a unique name, in which it is parsed and serialized, and that other texts are rejected.
 fn are_known_by_their_names<T>(all: &[T], name: fn(T) -> &'static str)
 where
     T: Copy + Debug + PartialEq + FromStr<Err = Error> + Serialize + DeserializeOwned,
