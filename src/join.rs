@@ -4,13 +4,13 @@ use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::task::Poll;
 
-/// A future, or what came of it.
+/// A future, or its output.
 enum Slot<F: Future> {
     Running(Pin<Box<F>>),
     Done(F::Output),
 }
 
-/// Polls all of them together, from the first poll on, and gives what came of them, in order.
+/// Polls all futures concurrently and returns their outputs, in order.
 pub(crate) async fn join_all<F: Future>(futures: impl IntoIterator<Item = F>) -> Vec<F::Output> {
     let mut slots: Vec<_> = futures
         .into_iter()
@@ -45,7 +45,7 @@ mod tests {
     #[tokio::test]
     async fn all_run_at_once_and_answer_in_order() {
         let (first, second) = (oneshot::channel(), oneshot::channel());
-        // Each needs the other to have begun.
+        // Each waits until the other has started.
         let ahead = async {
             second.0.send(1).unwrap();
             first.1.await.unwrap()

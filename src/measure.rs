@@ -1,4 +1,4 @@
-//! Parts of this crate by themselves, for its own benchmarks. No part of its interface.
+//! Access to parts of this crate for its own benchmarks. Not part of the public API.
 
 pub use crate::net::measure::PipelinedLane;
 pub use crate::shard::measure::{HeldLeases, LoneShard};

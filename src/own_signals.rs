@@ -1,4 +1,4 @@
-//! Connections for signals without a client: described as a client is.
+//! Signal connections without a client, with the settings of a client.
 
 use crate::client::builder::ClientBuilder;
 #[cfg(doc)]
@@ -7,16 +7,17 @@ use crate::error::Result;
 use crate::signal::{SignalConn, SignalOptions};
 
 impl SignalConn {
-    /// Connects to a server, on default terms.
+    /// Connects to a server, with default settings.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidInput`] if the address is none, [`Connect`](ErrorKind::Connect) and [`Auth`](ErrorKind::Auth) if it
-    /// cannot be connected, [`Unsupported`](ErrorKind::Unsupported) if the server knows no signals.
+    /// [`ErrorKind::InvalidInput`] if the address is invalid, [`Connect`](ErrorKind::Connect) or
+    /// [`Auth`](ErrorKind::Auth) if the connection fails, [`Unsupported`](ErrorKind::Unsupported) if the server knows
+    /// no signals.
     ///
     /// # Cancel safety
     ///
-    /// Safe: the connection is closed.
+    /// Safe: dropping the future closes the connection.
     ///
     /// An example is with [`SignalConn`].
     pub async fn connect(server: impl Into<String>) -> Result<Self> {
@@ -27,16 +28,17 @@ impl SignalConn {
         .await
     }
 
-    /// Connects to all servers that a client with this description would use, on its terms: authentication, timeouts, pauses
-    /// between attempts, sharding. Each server is a shard.
+    /// Connects to all servers that a client with these settings would use, with the same authentication, timeouts,
+    /// reconnect policy and sharding.
     ///
-    /// Of a shard with servers in reserve it uses the next at once when it loses one, and does not come back by itself; one that
-    /// is of a client ([`Client::subscribe`](crate::Client::subscribe)) goes where the client's locks go.
+    /// If it loses a server of a shard with standbys, it uses the next one at once, and does not return to the first
+    /// by itself. A signal connection of a client ([`Client::subscribe`](crate::Client::subscribe)) uses the same
+    /// server as the client's locks.
     ///
     /// # Errors
     ///
-    /// As [`connect`](Self::connect), for the first shard that fails; [`InvalidInput`](ErrorKind::InvalidInput) for what the
-    /// description or the options have wrong.
+    /// As [`connect`](Self::connect), for the first shard that fails; [`InvalidInput`](ErrorKind::InvalidInput) for
+    /// invalid settings or options.
     ///
     /// # Cancel safety
     ///

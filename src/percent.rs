@@ -1,14 +1,14 @@
-//! Percent-encoding, as URLs have it (RFC 3986).
+//! Percent-encoding of URLs (RFC 3986).
 
 use std::fmt::Write;
 
 use zeroize::Zeroizing;
 
-/// Returns the text with every byte encoded that is neither unreserved nor one of `also`, which are ASCII.
+/// Returns the text, in which every byte is encoded except unreserved ones and the ASCII characters of `also`.
 ///
 /// The result may hold a secret: its memory is wiped when it is dropped.
 pub(crate) fn encode(text: &str, also: &str) -> Zeroizing<String> {
-    // Enough for all of it, so that nothing moves and leaves a copy behind.
+    // Large enough for the whole result, so that no reallocation leaves a copy of the secret behind.
     let mut encoded = Zeroizing::new(String::with_capacity(3 * text.len()));
     for byte in text.bytes() {
         if is_unreserved(byte) || also.as_bytes().contains(&byte) {
@@ -25,7 +25,7 @@ pub(crate) fn encode(text: &str, also: &str) -> Zeroizing<String> {
 ///
 /// # Errors
 ///
-/// What is wrong, without a part of the text, which may be a secret.
+/// A description that contains no part of the text, which may be a secret.
 pub(crate) fn decode(text: &str) -> Result<Zeroizing<String>, &'static str> {
     let mut bytes = Zeroizing::new(Vec::with_capacity(text.len()));
     let mut rest = text.bytes();
@@ -42,11 +42,11 @@ pub(crate) fn decode(text: &str) -> Result<Zeroizing<String>, &'static str> {
     }
     match std::str::from_utf8(&bytes) {
         Ok(text) => Ok(Zeroizing::new(text.to_owned())),
-        Err(_) => Err("what is percent-encoded must be UTF-8"),
+        Err(_) => Err("the percent-encoded text must be UTF-8"),
     }
 }
 
-/// The value of a hexadecimal digit.
+/// Returns the value of a hexadecimal digit.
 fn digit(byte: u8) -> Option<u8> {
     let value = char::from(byte).to_digit(16)?;
     u8::try_from(value).ok()

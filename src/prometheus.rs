@@ -1,6 +1,6 @@
-//! The Prometheus exporter, with the buckets that fit this crate's metrics (feature `prometheus`).
+//! The Prometheus exporter, with buckets for this crate's histograms (feature `prometheus`).
 //!
-//! One call, before the first client is built (what is registered before is recorded nowhere):
+//! Call it once, before the first client is built, because metrics that were registered earlier are recorded nowhere:
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")]
@@ -12,14 +12,14 @@
 //! # let address = server.local_addr().to_string();
 //! let client = Client::builder().servers([address]).connect().await?;
 //! client.lock("orders/42")?.acquire().await?.release().await?;
-//! // What your own HTTP server answers to `GET /metrics`:
+//! // The answer of your own HTTP server to `GET /metrics`:
 //! let text = metrics.render();
 //! assert!(text.contains("dflockd_client_requests_total"));
 //! # Ok(())
 //! # }
 //! ```
 //!
-//! A process that has no HTTP server uses [`install_with_listener`], and one that has an exporter of its own
+//! A process without an HTTP server uses [`install_with_listener`]; a process with its own exporter uses
 //! [`with_buckets`].
 
 use std::net::SocketAddr;
@@ -34,21 +34,21 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::io_words::io_failed;
 use crate::telemetry::catalog::{ALL, Shape};
 
-/// How often what was recorded is put into buckets while nothing scrapes.
+/// How often recorded values are put into buckets while there are no scrapes.
 const UPKEEP_EVERY: Duration = Duration::from_secs(5);
 
-/// Installs the exporter as the process's recorder. [`PrometheusHandle::render`] returns what it has recorded, for an HTTP
-/// server that the process has already.
+/// Installs the exporter as the process's recorder. [`PrometheusHandle::render`] returns the metrics, for the
+/// process's own HTTP server.
 ///
 /// # Errors
 ///
-/// [`ErrorKind::InvalidInput`] if the process has a recorder already, [`ErrorKind::Unavailable`] if no thread can be started. Nothing is
-/// left behind then.
+/// [`ErrorKind::InvalidInput`] if the process has a recorder already, [`ErrorKind::Unavailable`] if no thread can be
+/// started. After an error nothing is left behind.
 pub fn install() -> Result<PrometheusHandle> {
     let recorder = with_buckets(PrometheusBuilder::new())?.build_recorder();
     let handle = recorder.handle();
     let kept_up = handle.clone();
-    // Keeps what histograms hold from growing while nothing scrapes. Ends with the process, as the recorder does.
+    // Keeps the histograms from growing while there are no scrapes. Ends with the process, as the recorder does.
     let upkeep = Attendant::start(move |go| {
         if go.recv().is_ok() {
             loop {
@@ -61,12 +61,13 @@ pub fn install() -> Result<PrometheusHandle> {
     Ok(handle)
 }
 
-/// Installs the exporter as the process's recorder, and serves `http://<address>/metrics` from a thread of its own.
+/// Installs the exporter as the process's recorder, and serves `http://<address>/metrics` on a separate thread.
 ///
 /// # Errors
 ///
-/// [`ErrorKind::Connect`] if the address cannot be listened on, [`ErrorKind::InvalidInput`] if the process has a recorder
-/// already, [`ErrorKind::Unavailable`] if no thread can be started. Nothing is left behind then: the address is free.
+/// [`ErrorKind::Connect`] if it cannot listen on the address, [`ErrorKind::InvalidInput`] if the process has a
+/// recorder already, [`ErrorKind::Unavailable`] if no thread can be started. After an error nothing is left behind:
+/// the address is free.
 ///
 /// ```no_run
 /// # fn main() -> Result<(), dflockd_client::Error> {
@@ -76,7 +77,8 @@ pub fn install() -> Result<PrometheusHandle> {
 pub fn install_with_listener(address: SocketAddr) -> Result<()> {
     let builder = with_buckets(PrometheusBuilder::new())?.with_http_listener(address);
     let (tell, built) = mpsc::channel();
-    // The thread owns the listener and the upkeep, so both end with it. A runtime must not be dropped where this may be called.
+    // The thread owns the listener and the upkeep, so both end with it. This function may be called inside a runtime,
+    // where another runtime must not be dropped.
     let attendant = Attendant::start(move |go| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = match runtime {
@@ -106,20 +108,21 @@ pub fn install_with_listener(address: SocketAddr) -> Result<()> {
         Ok(Err(other)) => Err(not_installed(other)),
         Err(error) => Err(Error::new(
             ErrorKind::Unavailable,
-            "the thread that serves the metrics ended before it began to",
+            "the thread that serves the metrics ended before it started to serve",
         )
         .caused_by(error)),
     }
 }
 
-/// A thread that attends to a recorder once that is installed. Otherwise it ends, and is waited for.
+/// A thread that serves a recorder after its installation. If the recorder is not installed, the thread ends and is
+/// joined.
 struct Attendant {
     go: Option<mpsc::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Attendant {
-    /// Starts it. `work` is to do nothing that lasts before it has received the word to go on.
+    /// Starts the thread. `work` must do nothing permanent before it receives the message to go on.
     fn start(work: impl FnOnce(mpsc::Receiver<()>) + Send + 'static) -> Result<Self> {
         let (go, wait) = mpsc::channel();
         let thread = std::thread::Builder::new().name("dflockd-metrics".to_owned());
@@ -136,7 +139,7 @@ impl Attendant {
         })
     }
 
-    /// Makes it the process's recorder, and lets the thread go on.
+    /// Installs the recorder for the process, and lets the thread go on.
     fn install(mut self, recorder: PrometheusRecorder) -> Result<()> {
         metrics::set_global_recorder(recorder).map_err(|error| not_installed(error.into()))?;
         if let Some(go) = self.go.take() {
@@ -152,18 +155,18 @@ impl Drop for Attendant {
     fn drop(&mut self) {
         drop(self.go.take());
         if let Some(thread) = self.thread.take() {
-            // That it panicked has been told by its silence.
+            // A panic was reported already, because no message came.
             drop(thread.join());
         }
     }
 }
 
-/// Gives an exporter that you set up yourself the buckets that fit this crate's histograms. Without them they are summaries,
-/// which cannot be added up over processes.
+/// Adds the buckets for this crate's histograms to your own exporter. Without buckets they are summaries, which cannot
+/// be aggregated across processes.
 ///
 /// # Errors
 ///
-/// [`ErrorKind::InvalidInput`] if the exporter takes no buckets.
+/// [`ErrorKind::InvalidInput`] if the exporter rejects the buckets.
 pub fn with_buckets(builder: PrometheusBuilder) -> Result<PrometheusBuilder> {
     ALL.iter().try_fold(builder, |builder, family| match family.shape {
         Shape::Histogram(buckets) => builder

@@ -7,12 +7,12 @@ use tokio::runtime::Handle;
 use crate::error::{Error, ErrorKind, Result};
 use crate::unwind::catch;
 
-/// Returns the current runtime, on which `what` is about to be made, and which needs sockets if that `opens_sockets`.
+/// Returns the current runtime, on which `what` will run. It must have I/O enabled if `opens_sockets`.
 ///
 /// # Errors
 ///
-/// `InvalidInput` if there is none, or if it lacks what connections need: better now than a panic in each task. tokio tells of what a
-/// runtime lacks by a panic only, which is caught here.
+/// `InvalidInput` if there is no runtime, or if it has no timers or no I/O, because otherwise each task would panic.
+/// tokio reports a missing driver only by a panic, which is caught here.
 pub(crate) fn current(what: &str, opens_sockets: bool) -> Result<Handle> {
     let Ok(runtime) = Handle::try_current() else {
         return Err(Error::new(
@@ -36,13 +36,13 @@ fn has_timers() -> bool {
     catch(|| drop(tokio::time::sleep(Duration::ZERO))).is_ok()
 }
 
-/// A socket that the system does not give proves nothing.
+/// An error of the system to open a socket says nothing about the runtime.
 #[cfg(unix)]
 fn has_sockets() -> bool {
     catch(|| drop(tokio::net::UnixDatagram::unbound())).is_ok()
 }
 
-/// The first attempt to connect will tell.
+/// Not checked here: the first attempt to connect fails without it.
 #[cfg(not(unix))]
 fn has_sockets() -> bool {
     true

@@ -1,4 +1,4 @@
-//! Where the shards are: each on one server, on the members of a cluster, or on a server with others in reserve.
+//! Shards: each is one server, a cluster, or a primary with standbys.
 
 mod data;
 mod datum;
@@ -15,11 +15,11 @@ use crate::net::endpoint::{Endpoint, without_secret};
 use crate::net::failover::Policy;
 use crate::protocol::StableRef;
 
-/// Where one shard is served: by one server, by the leader of a cluster, or by a server that has others in reserve. Keys are
-/// spread over shards, never over the servers of one: a key keeps its shard whichever of them serves it.
+/// The servers of one shard: one server, the members of a cluster, or a primary with standbys. Keys are distributed
+/// over shards, never over the servers of one shard: a key keeps its shard regardless of which server serves it.
 ///
-/// What becomes of leases, waits and requests when a server fails is in
-/// [`guide::failover`](https://docs.rs/dflockd-client/latest/dflockd_client/guide/failover/index.html).
+/// For what happens to leases, waits and requests when a server fails, see
+/// [`docs/failover.md`](https://docs.rs/crate/dflockd-client/latest/source/docs/failover.md).
 ///
 /// ```
 /// use dflockd_client::{Client, Shard};
@@ -36,7 +36,7 @@ pub struct Shard {
     terms: Terms,
 }
 
-/// What is said of one shard besides where it is: only what means something to shards of its kind.
+/// The settings of one shard besides its servers. Only those of the shard's kind are set.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub(crate) struct Terms {
     pub(crate) takeover_delay: Option<Duration>,
@@ -45,17 +45,17 @@ pub(crate) struct Terms {
     pub(crate) stable_ref: Option<StableRef>,
 }
 
-/// The same, checked.
+/// A checked shard.
 #[derive(Clone, Debug)]
 pub(crate) struct ShardPlan {
     pub(crate) policy: Policy,
     /// There is at least one.
     pub(crate) endpoints: Vec<Endpoint>,
     pub(crate) takeover_delay: Option<Duration>,
-    /// Where a cluster's members may be found that are not among the endpoints.
+    /// The rules for members of a cluster that are not among the endpoints.
     pub(crate) admission: Admission,
     pub(crate) orphan_ttl: Option<Duration>,
-    /// The name that its pipelined connections present.
+    /// The stable name that its pipelined connections send.
     pub(crate) stable_ref: Option<StableRef>,
 }
 
@@ -68,47 +68,49 @@ impl Shard {
         }
     }
 
-    /// One server. If it is away, so is the shard.
+    /// Creates a shard of one server. If that is down, so is the shard.
     pub fn single(address: impl Into<String>) -> Self {
         Self::new(Policy::Single, [address])
     }
 
-    /// The members of one cluster (of builds with clusters, which are later than release 2.1), which share their state, in any order. The
-    /// client talks to the one that leads, and finds the next when that changes:
+    /// Creates a shard of the members of one cluster, in any order. (Clusters need a server build later than release
+    /// 2.1.) The client uses the leader, and finds the new one when it changes:
     ///
-    /// - A member that says who leads is believed if that one is among `members`, spelled as here (the case of letters does not
-    ///   matter), or at an [allowed host](Self::allowed_hosts); otherwise, and while no member leads, they are asked in turn. The client
-    ///   connects to no other server.
-    /// - When the leadership moves on, leases become [`Suspect`](crate::LeaseState::Suspect), are renewed by their tokens at the new
-    ///   leader before anything else is asked of it, and stay held if it knows them. When their connection ends they are lost, unless
-    ///   the cluster is known to keep them: see [`orphan_ttl`](Self::orphan_ttl).
-    /// - A wait goes on: at the same queue position when the leader died or was deposed, at the end of the queue when a living leader
-    ///   saw its connection end.
-    /// - A request that a member refused because another one leads is asked again there, at most
+    /// - If a member names the leader, the client connects to it if that address is among `members` (the same text,
+    ///   except for upper and lower case), or if it is at an [allowed host](Self::allowed_hosts). Otherwise, and while
+    ///   there is no leader, it asks the members in turn. It connects to no other server.
+    /// - When the leader changes, leases become [`Suspect`](crate::LeaseState::Suspect). The client renews them at the
+    ///   new leader before it sends other requests, and they stay held if the leader knows them. When their connection
+    ///   ends, they are lost, unless the cluster is known to keep them: see [`orphan_ttl`](Self::orphan_ttl).
+    /// - A wait continues: at the same queue position if the leader died or lost its office, and at the end of the
+    ///   queue if a running leader saw the connection end.
+    /// - A request that a member rejected because it is not the leader is sent to the leader, at most
     ///   [`max_redirects`](crate::ClientBuilder::max_redirects) times.
     ///
-    /// **Independent** servers are no cluster, nor is one that stands alone: each grants what the others have granted. A server that
-    /// shows that it is no member is never used. Its error is [fatal](crate::Error::is_fatal), of kind
-    /// [`Connect`](crate::ErrorKind::Connect), and names it; callers get it if all of `members` fail so. What shows it, and what
-    /// cannot be told, is in `docs/guide/src/failover.md`.
+    /// **Independent** servers are not a cluster, and neither is a standalone server: each can grant a key that
+    /// another has granted. The client does not use a server that turns out not to be a member. The error names it, is
+    /// [fatal](crate::Error::is_fatal), and has the kind [`Connect`](crate::ErrorKind::Connect); callers get it if all
+    /// `members` fail in this way. `docs/failover.md` says what the client can detect and what it cannot.
     ///
-    /// A cluster knows no signals.
+    /// A cluster has no signals.
     pub fn cluster<A: Into<String>>(members: impl IntoIterator<Item = A>) -> Self {
         Self::new(Policy::Cluster, members)
     }
 
-    /// For clusters whose members join and leave at run time: the hosts at which the client may find members that were not given.
-    /// A rule is a name (`a.example.org`), all names of a domain (`*.locks.example.org`), an IP address, or a network (`10.1.0.0/16`,
-    /// `fd00::/8`). Names are compared as they are written and never resolved for this; an address is compared with networks only.
+    /// Sets the hosts at which the client may use members that are not configured, for clusters whose members join and
+    /// leave at run time. A rule is a name (`a.example.org`), all names of a domain (`*.locks.example.org`), an IP
+    /// address, or a network (`10.1.0.0/16`, `fd00::/8`). Names are compared as text and not resolved; an address is
+    /// compared only with addresses and networks.
     ///
-    /// By default there are none, and the client connects only to addresses that it was given. With this it follows a redirect to an
-    /// allowed host, at any port, and tries the members that a leader's `stats` name by their addresses. **What connects also sends
-    /// the auth token**, so allow no host at which others may run a server. With TLS the certificate must be good for the host.
+    /// By default there are none, and the client connects only to configured addresses. With rules, it follows a
+    /// redirect to an allowed host, on any port, and tries the members whose addresses are in a leader's `stats`.
+    /// **Each connection sends the authentication token**, so do not allow a host on which others may run a server.
+    /// With TLS, the certificate must be valid for the host.
     ///
-    /// Up to 16 such members are known at a time. A member that has left stays known until others take its place, and costs an attempt
-    /// when the leader is looked for.
+    /// The client remembers up to 16 such members. It remembers a member that has left until others replace it, and
+    /// may try it when it looks for the leader.
     ///
-    /// It means nothing to other shards. A rule that cannot be read is an error when the client is built.
+    /// It has no effect on other kinds of shards. An invalid rule is an error when the client is built.
     ///
     /// ```
     /// use dflockd_client::Shard;
@@ -122,31 +124,32 @@ impl Shard {
         self
     }
 
-    /// **Independent** servers, of which one serves and the others are in reserve. The first is the primary.
+    /// **Independent** servers, of which one serves and the others are standbys. The first is the primary.
     ///
-    /// Servers that know nothing of each other **can grant the same key twice**: a client that still reaches the primary and
-    /// one that does not will each hold it. Nor does a [fence](crate::Lease::fence) protect against that, as each server counts
-    /// for itself. Use a cluster if you can.
+    /// Independent servers **can grant the same key twice**: to a client that still reaches the primary, and to one
+    /// that does not. A [fence](crate::Lease::fence) does not protect against that, because each server counts
+    /// separately. Use a cluster if you can.
     ///
-    /// What is done against it: when the server in use is lost, its leases are lost at once, and no other server is asked for
-    /// anything until every lease of its must be over, which is the [takeover delay](Self::takeover_delay). The client returns
-    /// to the primary only when it is told to ([`Client::failback`](crate::Client::failback)) or loses the server that
-    /// replaced it. What it emits and subscribes to goes along.
+    /// The client reduces this risk: when it loses the current server, the leases there are lost at once, and it sends
+    /// no request to another server until all of them must have ended, which is the [takeover
+    /// delay](Self::takeover_delay). It returns to the primary only on [`Client::failback`](crate::Client::failback),
+    /// or when it loses the standby. Signals move to the same server.
     ///
-    /// A primary that comes back while others still use the server that replaced it is used by clients that start then. So keep it
-    /// down until all are told to go back.
+    /// If the primary comes back while clients still use the standby, clients that start then use the primary. So keep
+    /// it down until all clients go back.
     pub fn standby<A: Into<String>>(servers: impl IntoIterator<Item = A>) -> Self {
         Self::new(Policy::Standby, servers)
     }
 
-    /// For standbys: how long after the last contact with a server no other one is asked for a lock.
+    /// Sets the takeover delay of a shard with standbys: how long after the last contact with a server the client
+    /// sends no request to another one.
     ///
-    /// Default: the longest lease TTL that this client asks for by default (33 s, the server's default, if it asks for none) or
-    /// was ever granted, and a twentieth of that on top. It grows with each longer TTL and does not shrink. If other clients of
-    /// the same keys use longer TTLs, or servers grant longer ones, say so here: it must cover them all. Without any delay
-    /// ([`Duration::ZERO`]) nothing guards against two holders.
+    /// Default: the client's lease TTL (33 s, the server's default, if it sets none), or the longest TTL that it was
+    /// ever granted, plus a twentieth. It grows with each longer TTL and does not shrink. It must cover the TTLs of
+    /// all clients: set it here if other clients of the same keys use longer TTLs, or servers grant longer ones. With
+    /// [`Duration::ZERO`] nothing prevents two holders.
     ///
-    /// It means nothing to other shards.
+    /// It has no effect on other kinds of shards.
     pub fn takeover_delay(mut self, delay: Duration) -> Self {
         if self.policy == Policy::Standby {
             self.terms.takeover_delay = Some(delay);
@@ -154,15 +157,16 @@ impl Shard {
         self
     }
 
-    /// For clusters: for how long the members keep what a connection leaves behind, which is their `--orphan-ttl` (of all members the
-    /// shortest). The members take whole seconds.
+    /// Tells the client the `--orphan-ttl` of a cluster's members (the shortest of them): how long they keep the
+    /// leases of a connection that has ended. In whole seconds, as the members take it.
     ///
-    /// A lease whose connection ended is then [`Suspect`](crate::LeaseState::Suspect) for that long, less a twentieth, counted from the
-    /// last word of its server; renewed by the leader meanwhile, it goes on. Without this it is lost at once
-    /// ([`Disconnected`](crate::LostReason::Disconnected)): a leader without `--orphan-ttl` releases the leases of a
-    /// connection as soon as it sees the connection end. **A longer time than the members keep shows leases as held that others have.**
+    /// A lease whose connection ended is then [`Suspect`](crate::LeaseState::Suspect) for that long, less a twentieth,
+    /// counted from the last message of its server; it stays held if the leader renews it meanwhile. Without this
+    /// setting it is lost at once ([`Disconnected`](crate::LostReason::Disconnected)), because a leader without
+    /// `--orphan-ttl` releases the leases of a connection as soon as it sees the connection end. **With a longer time
+    /// than the members' own, leases are shown as held that other clients hold.**
     ///
-    /// It means nothing to other shards.
+    /// It has no effect on other kinds of shards.
     pub fn orphan_ttl(mut self, kept: Duration) -> Self {
         if self.policy == Policy::Cluster {
             self.terms.orphan_ttl = Some(kept);
@@ -170,18 +174,21 @@ impl Shard {
         self
     }
 
-    /// For clusters: the name under which this client holds, in place of a random one. A process that begins under the name of one that
-    /// has ended, within the members' `--orphan-ttl`, takes back what that held: see [`Lock::reclaim`](crate::Lock::reclaim).
+    /// Sets the stable name under which this client holds leases in a cluster, in place of a random one. A process
+    /// that starts under the name of one that has ended, within the members' `--orphan-ttl`, can reclaim its leases:
+    /// see [`Lock::reclaim`](crate::Lock::reclaim).
     ///
-    /// - **No two processes may use one name at the same time**, nor two shards or two clients of one process: each would be handed the
-    ///   leases of the other.
-    /// - Every try of a key takes back what the name holds of it. The answer does not say so, nor whether the previous process finished its
-    ///   work. Compare the [fence](crate::Lease::fence): a lease that is taken back has its old one.
-    /// - A lease with renewals off that was granted to a wait is not taken back: it stays under the name of that wait's connection.
-    /// - A client that knows the name can take the leases. Keep it as secret as a token, and make it from what is not guessed.
-    /// - Every grant of a try is confirmed by a renewal before it is handed out: one round trip more.
+    /// - **No two processes may use one name at the same time**, and neither may two shards or two clients of one
+    ///   process: each would get the leases of the other.
+    /// - Every try of a key reclaims a lease that the name holds on it. The answer does not say so, or whether the
+    ///   previous process finished its work. Compare the [fence](crate::Lease::fence): a reclaimed lease keeps it.
+    /// - A lease without renewals that was granted to a wait cannot be reclaimed: it stays under the name of that
+    ///   wait's connection.
+    /// - Any client that knows the name can take the leases. Keep it as secret as a token, and choose one that cannot
+    ///   be guessed.
+    /// - Every grant of a try is confirmed by a renewal first, which costs a round trip.
     ///
-    /// It means nothing to other shards.
+    /// It has no effect on other kinds of shards.
     pub fn stable_ref(mut self, name: StableRef) -> Self {
         if self.policy == Policy::Cluster {
             self.terms.stable_ref = Some(name);
@@ -189,7 +196,7 @@ impl Shard {
         self
     }
 
-    /// How its servers share the work.
+    /// Returns how its servers share the work.
     pub(crate) fn policy(&self) -> Policy {
         self.policy
     }
@@ -219,19 +226,19 @@ impl Shard {
 }
 
 impl ShardPlan {
-    /// The endpoint that is used first.
+    /// Returns the endpoint that is used first.
     pub(crate) fn first(&self) -> &Endpoint {
         &self.endpoints[0]
     }
 
-    /// The endpoint with that address, or the first.
+    /// Returns the endpoint with that address, or the first.
     pub(crate) fn endpoint_at(&self, address: Option<&str>) -> &Endpoint {
         let is_it = |endpoint: &&Endpoint| Some(&**endpoint.shared_text()) == address;
         self.endpoints.iter().find(is_it).unwrap_or_else(|| self.first())
     }
 }
 
-/// No server is named twice, in one shard or in two.
+/// Checks the shards, and that no server is named twice, in one shard or in two.
 pub(crate) fn check_all(shards: &[Shard]) -> Result<Vec<ShardPlan>> {
     if shards.is_empty() {
         return Err(Error::invalid(
@@ -247,28 +254,28 @@ pub(crate) fn check_all(shards: &[Shard]) -> Result<Vec<ShardPlan>> {
             return Err(Error::invalid(
                 "server list with a repeated",
                 Shortened(endpoint.shared_text()),
-                "name each server once: every shard has servers of its own",
+                "name each server once: no two shards may share a server",
             ));
         }
     }
     Ok(plans)
 }
 
-/// One server.
+/// Makes a shard of one server.
 impl From<&str> for Shard {
     fn from(address: &str) -> Self {
         Self::single(address)
     }
 }
 
-/// One server.
+/// Makes a shard of one server.
 impl From<String> for Shard {
     fn from(address: String) -> Self {
         Self::single(address)
     }
 }
 
-/// An address as it was given, without what may be a secret.
+/// Shows an address as it was given, without a part that may be a secret.
 struct ShownEndpoint<'a>(&'a str);
 
 impl fmt::Debug for ShownEndpoint<'_> {

@@ -24,7 +24,7 @@ use crate::stats::Stats;
 pub struct Client(Ours<client::Client>);
 
 impl ClientBuilder {
-    /// As [`build`](Self::build), for threads. May be called anywhere.
+    /// Builds the client as [`build`](Self::build) does, for threads. It needs no runtime.
     ///
     /// # Errors
     ///
@@ -33,7 +33,7 @@ impl ClientBuilder {
         enter(|| self.build())?.map(Client::from)
     }
 
-    /// As [`connect`](Self::connect), for threads.
+    /// Connects as [`connect`](Self::connect) does, for threads.
     ///
     /// # Errors
     ///
@@ -45,12 +45,12 @@ impl ClientBuilder {
 }
 
 impl Client {
-    /// Begins to describe a client; [`connect_blocking`](ClientBuilder::connect_blocking) makes it.
+    /// Returns a builder; [`connect_blocking`](ClientBuilder::connect_blocking) makes the client.
     pub fn builder() -> ClientBuilder {
         ClientBuilder::default()
     }
 
-    /// Makes a client of a URL and waits until every server is connected; see [`crate::Client::connect`].
+    /// Creates a client from a URL and waits until every server is connected; see [`crate::Client::connect`].
     ///
     /// # Errors
     ///
@@ -70,13 +70,13 @@ impl Client {
         ClientBuilder::from_url(url)?.connect_blocking()
     }
 
-    /// The async client that this is, for code that awaits. It lives in the background threads of the blocking one.
+    /// Returns the async client, for async code. Its tasks run on the background threads.
     #[must_use]
     pub fn as_async(&self) -> &client::Client {
         &self.0
     }
 
-    /// The lock on a key.
+    /// Returns the lock on a key.
     ///
     /// # Errors
     ///
@@ -85,7 +85,7 @@ impl Client {
         self.0.lock(key).map(Lock::new)
     }
 
-    /// Locks on several keys, of one shard or many, taken all or not at all.
+    /// Returns a lock on several keys, of one shard or many, which acquires all or none.
     ///
     /// # Errors
     ///
@@ -94,7 +94,7 @@ impl Client {
         self.0.lock_all(keys).map(MultiLock::new)
     }
 
-    /// The semaphore on a key. Every user of the key must give the same limit.
+    /// Returns the semaphore on a key. Every user of the key must give the same limit.
     ///
     /// # Errors
     ///
@@ -103,7 +103,7 @@ impl Client {
         self.0.semaphore(key, limit).map(Semaphore::new)
     }
 
-    /// The state of all servers, merged.
+    /// Returns the statistics of all servers, merged.
     ///
     /// # Errors
     ///
@@ -112,7 +112,7 @@ impl Client {
         block_on(|| self.0.stats())?
     }
 
-    /// The state of one shard's server.
+    /// Returns the statistics of one shard's server.
     ///
     /// # Errors
     ///
@@ -121,7 +121,7 @@ impl Client {
         block_on(|| self.0.shard_stats(shard))?
     }
 
-    /// The state of each server, or why it could not be had.
+    /// Returns the statistics of each shard's server, or the error.
     ///
     /// # Errors
     ///
@@ -130,7 +130,7 @@ impl Client {
         block_on(|| self.0.all_stats())
     }
 
-    /// Returns once everything that was committed before is visible; see [`crate::Client::barrier`].
+    /// Waits until everything that is committed so far is visible; see [`crate::Client::barrier`].
     ///
     /// # Errors
     ///
@@ -139,7 +139,7 @@ impl Client {
         block_on(|| self.0.barrier())?
     }
 
-    /// Has the first server of a shard serve it again; see [`crate::Client::failback`].
+    /// Switches a shard with standbys back to its first server; see [`crate::Client::failback`].
     ///
     /// # Errors
     ///
@@ -157,7 +157,7 @@ impl Client {
         block_on(|| self.0.emit(channel, payload))?
     }
 
-    /// Listens at every shard to the channels that match a pattern; see [`crate::Client::subscribe`].
+    /// Subscribes on every shard to the channels that match a pattern; see [`crate::Client::subscribe`].
     ///
     /// # Errors
     ///
@@ -166,7 +166,7 @@ impl Client {
         block_on(|| self.0.subscribe(pattern))?.map(SignalConn::new)
     }
 
-    /// As [`subscribe`](Self::subscribe), as a member of a group, or with options of its own.
+    /// Subscribes as [`subscribe`](Self::subscribe) does, as a member of a group or with other options.
     ///
     /// # Errors
     ///
@@ -175,7 +175,7 @@ impl Client {
         block_on(|| self.0.subscribe_with(request))?.map(SignalConn::new)
     }
 
-    /// The shard of a key. As [`Client::shard_of`](client::Client::shard_of).
+    /// Returns the shard of a key; see [`Client::shard_of`](client::Client::shard_of).
     ///
     /// # Errors
     ///
@@ -184,7 +184,7 @@ impl Client {
         self.as_async().shard_of(key)
     }
 
-    /// The shard that a key moves from. As [`Client::previous_shard_of`](client::Client::previous_shard_of).
+    /// Returns the shard that a key moves from; see [`Client::previous_shard_of`](client::Client::previous_shard_of).
     ///
     /// # Errors
     ///
@@ -193,13 +193,13 @@ impl Client {
         self.as_async().previous_shard_of(key)
     }
 
-    /// Whether each shard can be reached, and if not, why.
+    /// Returns the health of each shard: whether it can be reached, and if not, why.
     #[must_use]
     pub fn health(&self) -> Vec<ShardHealth> {
         self.0.health()
     }
 
-    /// What happens to this client from now on; see [`crate::Client::events`].
+    /// Returns this client's events from now on; see [`crate::Client::events`].
     ///
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -223,7 +223,7 @@ impl Client {
         Events::new(self.0.events())
     }
 
-    /// Releases everything that is held and closes; see [`crate::Client::shutdown`].
+    /// Releases all leases and closes the client; see [`crate::Client::shutdown`].
     ///
     /// # Errors
     ///
@@ -233,8 +233,8 @@ impl Client {
     }
 }
 
-/// Uses the connections of an async client, which live as long as *its* runtime: once that has ended, every call fails with
-/// [`Shutdown`](crate::ErrorKind::Shutdown).
+/// Uses the connections of the async client. They live as long as *its* runtime: after that has ended, every call
+/// fails with [`Shutdown`](crate::ErrorKind::Shutdown).
 impl From<client::Client> for Client {
     fn from(client: client::Client) -> Self {
         Self(Ours::new(client))

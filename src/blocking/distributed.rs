@@ -1,4 +1,4 @@
-//! Locks and slots for those who come from the Python client's blocking classes.
+//! Lock and semaphore objects like the blocking classes of the Python client.
 
 use std::fmt;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use crate::handle::guard::Guard;
 use crate::service::Lease;
 use crate::types::{Fence, Key, Token, Ttl};
 
-/// A lock that is an object, as in the Python client; see [`crate::DistributedLock`].
+/// A lock object as in the Python client; see [`crate::DistributedLock`].
 ///
 /// ```
 /// # let runtime = tokio::runtime::Runtime::new().unwrap();
@@ -35,18 +35,18 @@ use crate::types::{Fence, Key, Token, Ttl};
 /// ```
 pub type DistributedLock = Holder<crate::LockGuard>;
 
-/// A slot of a semaphore that is an object, as in the Python client; see [`crate::DistributedSemaphore`].
+/// A semaphore slot object as in the Python client; see [`crate::DistributedSemaphore`].
 pub type DistributedSemaphore = Holder<crate::SemaphorePermit>;
 
-/// [`DistributedLock`] or [`DistributedSemaphore`]; see [`crate::Holder`], whose methods these are. `G` is the guard of
-/// the async client.
+/// [`DistributedLock`] or [`DistributedSemaphore`]; see [`crate::Holder`], which has the same methods. `G` is the
+/// guard of the async client.
 ///
-/// Whatever waits gives [`Misuse`](crate::ErrorKind::Misuse), too, on a thread that must not block; see the
+/// Methods that wait also fail with [`Misuse`](crate::ErrorKind::Misuse) on a thread that must not block; see the
 /// [module](super).
 pub struct Holder<G>(Ours<distributed::Holder<G>>);
 
 impl Holder<crate::LockGuard> {
-    /// As [`crate::DistributedLock::new`](distributed::Holder::<crate::LockGuard>::new).
+    /// Creates the object as [`crate::DistributedLock::new`](distributed::Holder::<crate::LockGuard>::new) does.
     ///
     /// # Errors
     ///
@@ -55,7 +55,8 @@ impl Holder<crate::LockGuard> {
         distributed::DistributedLock::new(key).map(Self::of)
     }
 
-    /// As [`crate::DistributedLock::with_options`](distributed::Holder::<crate::LockGuard>::with_options).
+    /// Creates the object as
+    /// [`crate::DistributedLock::with_options`](distributed::Holder::<crate::LockGuard>::with_options) does.
     ///
     /// # Errors
     ///
@@ -64,8 +65,8 @@ impl Holder<crate::LockGuard> {
         distributed::DistributedLock::with_options(key, options).map(Self::of)
     }
 
-    /// Acquires the lock, runs the work, and releases the lock, whatever came of the work: what `with` does in Python.
-    /// As [`Lock::with_lock`].
+    /// Acquires the lock, runs the work, and releases the lock even if the work fails, as `with` does in Python. See
+    /// [`Lock::with_lock`].
     ///
     /// # Errors
     ///
@@ -76,7 +77,8 @@ impl Holder<crate::LockGuard> {
 }
 
 impl Holder<crate::SemaphorePermit> {
-    /// As [`crate::DistributedSemaphore::new`](distributed::Holder::<crate::SemaphorePermit>::new).
+    /// Creates the object as [`crate::DistributedSemaphore::new`](distributed::Holder::<crate::SemaphorePermit>::new)
+    /// does.
     ///
     /// # Errors
     ///
@@ -85,7 +87,9 @@ impl Holder<crate::SemaphorePermit> {
         distributed::DistributedSemaphore::new(key, limit).map(Self::of)
     }
 
-    /// As [`crate::DistributedSemaphore::with_options`](distributed::Holder::<crate::SemaphorePermit>::with_options).
+    /// Creates the object as
+    /// [`crate::DistributedSemaphore::with_options`](distributed::Holder::<crate::SemaphorePermit>::with_options)
+    /// does.
     ///
     /// # Errors
     ///
@@ -94,7 +98,7 @@ impl Holder<crate::SemaphorePermit> {
         distributed::DistributedSemaphore::with_options(key, limit, options).map(Self::of)
     }
 
-    /// Acquires a slot, runs the work, and releases the slot, whatever came of the work. As [`Semaphore::with_permit`].
+    /// Acquires a slot, runs the work, and releases the slot even if the work fails. See [`Semaphore::with_permit`].
     ///
     /// # Errors
     ///
@@ -166,43 +170,43 @@ impl<G: Guard> Holder<G> {
         block_on(|| self.0.close())
     }
 
-    /// What it locks.
+    /// Returns the key.
     #[must_use]
     pub fn key(&self) -> &Key {
         self.0.key()
     }
 
-    /// What it holds, even if that is lost.
+    /// Returns the guard, even if its lease is lost.
     #[must_use]
     pub fn guard(&self) -> Option<&G> {
         self.0.guard()
     }
 
-    /// Whether it is held, as far as can be known here.
+    /// Returns whether it is held, as far as this client knows.
     #[must_use]
     pub fn is_held(&self) -> bool {
         self.0.is_held()
     }
 
-    /// The secret with which the server knows what is held.
+    /// Returns the lease's token, the secret by which the server identifies it.
     #[must_use]
     pub fn token(&self) -> Option<&Token> {
         self.0.token()
     }
 
-    /// The fence of what is held, if the server is known to make fences; see [`Lease::fence`](crate::Lease::fence).
+    /// Returns the lease's fence, if the server is known to issue fences; see [`Lease::fence`](crate::Lease::fence).
     #[must_use]
     pub fn fence(&self) -> Option<Fence> {
         self.0.fence()
     }
 
-    /// The lease of what it holds, even if that is lost.
+    /// Returns the lease, even if it is lost.
     #[must_use]
     pub fn lease(&self) -> Option<&Lease> {
         self.0.lease()
     }
 
-    /// How long the server keeps what is held after each renewal.
+    /// Returns the lease's TTL: how long the server keeps it after each renewal.
     #[must_use]
     pub fn ttl(&self) -> Option<Ttl> {
         self.0.ttl()

@@ -11,7 +11,7 @@ use crate::error::Result;
 use crate::handle::election;
 use crate::types::{Fence, Key};
 
-/// One leader at a time among all who campaign on the same lock; see [`crate::Election`].
+/// Elects one leader at a time among all candidates for the same lock; see [`crate::Election`].
 ///
 /// ```
 /// # let runtime = tokio::runtime::Runtime::new().unwrap();
@@ -23,7 +23,7 @@ use crate::types::{Fence, Key};
 /// let election = Election::new(client.lock("scheduler/leader")?);
 /// if let Some(leadership) = election.campaign(None)? {
 ///     while leadership.is_held() {
-///         // A piece of what leaders do.
+///         // A part of the leader's work.
 /// #       break;
 ///     }
 ///     leadership.resign()?;
@@ -36,20 +36,20 @@ pub struct Election {
 }
 
 impl Election {
-    /// The election on a lock; see [`crate::Election::new`].
+    /// Creates an election on a lock; see [`crate::Election::new`].
     #[must_use]
     pub fn new(lock: Lock) -> Self {
         Self { lock }
     }
 
-    /// What is campaigned for.
+    /// Returns the key of the lock.
     #[must_use]
     pub fn key(&self) -> &Key {
         self.lock.key()
     }
 
-    /// Campaigns until elected, for `patience` at most (`None`: however long that takes); nothing if it was not elected
-    /// by then.
+    /// Campaigns until elected, for at most `patience` (`None`: without a limit). Returns `None` if it was not elected
+    /// in that time.
     ///
     /// # Errors
     ///
@@ -65,7 +65,7 @@ impl Election {
         Ok(leadership.map(Leadership::new))
     }
 
-    /// Leads if nobody else does; `None` if somebody does.
+    /// Becomes the leader if there is none; returns `None` if there is one.
     ///
     /// # Errors
     ///
@@ -75,7 +75,7 @@ impl Election {
     }
 }
 
-/// The office, for as long as it is held; see [`crate::Leadership`]. It dereferences to its [`LockGuard`].
+/// The leadership, while it is held; see [`crate::Leadership`]. It dereferences to its [`LockGuard`].
 #[must_use = "a leadership that is dropped resigns at once"]
 pub struct Leadership {
     guard: LockGuard,
@@ -88,14 +88,15 @@ impl Leadership {
         }
     }
 
-    /// The number of this term of office: it grows from each leader to the next. `None` if the server is not known to make
-    /// fences: see [`Lease::fence`](crate::Lease::fence). A client with [`Fencing::Required`](crate::Fencing::Required) elects no leader without.
+    /// Returns the number of this term, which grows from each leader to the next. `None` if the server is not known to
+    /// issue fences: see [`Lease::fence`](crate::Lease::fence). With [`Fencing::Required`](crate::Fencing::Required)
+    /// every leader has a term.
     #[must_use]
     pub fn term(&self) -> Option<Fence> {
         self.guard.fence()
     }
 
-    /// Steps down, and waits for the server to say that others may lead.
+    /// Resigns and waits until the server confirms that others may lead.
     ///
     /// # Errors
     ///

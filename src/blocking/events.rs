@@ -1,4 +1,4 @@
-//! What happens to a client, for threads.
+//! The events of a client, for threads.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use super::runtime::block_on;
 use crate::error::Result;
 use crate::events::{self, ClientEvent};
 
-/// What happens to a client, from the call of [`Client::events`](super::Client::events) on; see [`crate::Events`].
+/// The events of a client since the call of [`Client::events`](super::Client::events); see [`crate::Events`].
 #[derive(Debug)]
 pub struct Events(Ours<events::Events>);
 
@@ -16,7 +16,7 @@ impl Events {
         Self(Ours::new(events))
     }
 
-    /// Waits for the next event; `None` when the client has ended and everything was taken.
+    /// Waits for the next event; returns `None` when the client has ended and all events were taken.
     ///
     /// # Errors
     ///
@@ -26,7 +26,8 @@ impl Events {
         block_on(|| events.next_event())
     }
 
-    /// Waits for the next event for up to `timeout`; `None` if none came in that time, or the client has ended.
+    /// Waits for the next event for up to `timeout`; returns `None` if none came in that time, or if the client has
+    /// ended.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! What a holder has in its hands, for threads.
+//! Guards, for threads.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -16,26 +16,25 @@ use crate::lease::state::LostReason;
 use crate::service::{Lease, release};
 use crate::take::Take;
 
-/// A lock that is held; see [`crate::LockGuard`].
+/// The guard of a held lock; see [`crate::LockGuard`].
 pub type LockGuard = Held<crate::LockGuard>;
 
-/// A slot of a semaphore that is held; see [`crate::SemaphorePermit`].
+/// The guard of a held slot of a semaphore; see [`crate::SemaphorePermit`].
 pub type SemaphorePermit = Held<crate::SemaphorePermit>;
 
-/// [`LockGuard`] or [`SemaphorePermit`]: a lease that is held, and renewed in the background while its holder computes.
+/// [`LockGuard`] or [`SemaphorePermit`]: the guard of a held lease, which is renewed in the background.
 ///
-/// It dereferences to [`Lease`], which tells all that can be asked of it; whether it [`is_held`](Lease::is_held) is
-/// known without waiting. Dropping it gives it back in the background, from any thread, inside a runtime or not, and
-/// when its thread panics.
+/// It dereferences to [`Lease`]; [`is_held`](Lease::is_held) answers without waiting. Dropping the guard releases the
+/// lease in the background, on any thread, inside a runtime or not, and also when its thread panics.
 #[must_use = "a guard that is dropped releases its lease at once"]
 pub struct Held<G: ?Sized> {
-    /// Made when the first is added.
+    /// Created when the first callback is added.
     callbacks: OnceLock<Ours<Callbacks>>,
     lease: Ours<Lease>,
     kind: PhantomData<fn() -> Box<G>>,
 }
 
-/// Those who wait in the background to tell of a loss. They end with the guard.
+/// The background tasks that wait for the loss and call the callbacks. They end with the guard.
 #[derive(Default)]
 struct Callbacks(Mutex<Vec<AbortHandle>>);
 
@@ -48,12 +47,12 @@ impl<G: Guard> Held<G> {
         }
     }
 
-    /// The guard of the async client, for code that awaits.
+    /// Returns the guard of the async client, for async code.
     pub fn into_async(self) -> G {
         G::of(self.lease.into_inner())
     }
 
-    /// The same guard, as one of which only this is known: where it does not matter which it is.
+    /// Turns it into a guard of either type, for code that accepts both.
     ///
     /// ```
     /// # let runtime = tokio::runtime::Runtime::new().unwrap();
@@ -84,7 +83,8 @@ impl<G: Guard + ?Sized> Held<G> {
     ///
     /// # Errors
     ///
-    /// As [`crate::LockGuard::release`]. With [`Misuse`](crate::ErrorKind::Misuse), too, it is on its way back.
+    /// As [`crate::LockGuard::release`]. After [`Misuse`](crate::ErrorKind::Misuse), the release goes on in the
+    /// background.
     pub fn release(self) -> Result<()> {
         block_on(|| {
             drop(self.callbacks);
@@ -92,7 +92,8 @@ impl<G: Guard + ?Sized> Held<G> {
         })?
     }
 
-    /// Waits until it is lost, or for `timeout` (`None`: for ever). The reason, or nothing if it is still held then.
+    /// Waits until it is lost, for at most `timeout` (`None`: without a limit). Returns the reason, or `None` if it is
+    /// still held then.
     ///
     /// # Errors
     ///
@@ -115,8 +116,8 @@ impl<G: Guard + ?Sized> Held<G> {
         }
     }
 
-    /// Has `callback` told when it is lost, on a thread of its own on which blocking calls are allowed; at once if it
-    /// is lost already. Not called any more once this guard is released or dropped.
+    /// Calls `callback` when it is lost, or at once if it is lost already. The callback runs on a separate thread, on
+    /// which blocking calls are allowed. It is not called after this guard was released or dropped.
     ///
     /// # Errors
     ///
@@ -145,7 +146,7 @@ impl<G: Guard + ?Sized> Held<G> {
         let lost = self.lost();
         let waiting = spawn(async move {
             let reason = lost.await;
-            // Goes on by itself: a callback that has begun is not stopped.
+            // The task goes on after this: a callback that has begun is not stopped.
             drop(spawn_blocking(move || allow_in_runtime(|| callback(reason))));
         })?;
         let callbacks = self.callbacks.get_or_init(|| Ours::new(Callbacks::default()));
@@ -155,8 +156,8 @@ impl<G: Guard + ?Sized> Held<G> {
     }
 }
 
-/// Runs the work, then gives the lease back, whatever came of the work. The work's own error goes before one of the
-/// release.
+/// Runs the work, then releases the lease, also if the work failed. The work's own error takes precedence over the
+/// release's.
 pub(super) fn hold<G: Guard, T, E: From<Error>>(
     guard: Held<G>,
     work: impl FnOnce(&Held<G>) -> Result<T, E>,

@@ -1,4 +1,4 @@
-//! A lock, for threads.
+//! The lock, for threads.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::types::Key;
 
 /// A lock on one key; see [`crate::Lock`].
 ///
-/// Made by [`Client::lock`](super::Client::lock); cheap to clone and to keep. Each acquire gives a [`LockGuard`].
+/// Made by [`Client::lock`](super::Client::lock); cheap to clone and to keep. Each acquire returns a [`LockGuard`].
 #[derive(Clone, Debug)]
 pub struct Lock(Ours<lock::Lock>);
 
@@ -24,7 +24,7 @@ impl Lock {
         Self(Ours::new(handle))
     }
 
-    /// The handle of the async client, for code that awaits.
+    /// Returns the handle of the async client, for async code.
     #[must_use]
     pub fn as_async(&self) -> &lock::Lock {
         &self.0
@@ -66,7 +66,7 @@ impl Lock {
         Self::new(self.0.into_inner().max_hold(max_hold))
     }
 
-    /// The key.
+    /// Returns the key.
     #[must_use]
     pub fn key(&self) -> &Key {
         self.0.key()
@@ -81,7 +81,7 @@ impl Lock {
         block_on(|| self.0.acquire())?.map(LockGuard::new)
     }
 
-    /// As [`acquire`](Self::acquire), waiting until a moment; see [`crate::Lock::acquire_until`].
+    /// Acquires the lock, waiting until a deadline; see [`crate::Lock::acquire_until`].
     ///
     /// # Errors
     ///
@@ -99,7 +99,7 @@ impl Lock {
         Ok(block_on(|| self.0.try_acquire())??.map(LockGuard::new))
     }
 
-    /// Takes back the lock that a process before this one held under the same name.
+    /// Reclaims the lock that an earlier process held under the same name.
     ///
     /// # Errors
     ///
@@ -117,9 +117,8 @@ impl Lock {
         block_on(|| self.0.enqueue())?.map(Enqueued::new)
     }
 
-    /// Acquires the lock, runs the work, and releases it, whatever came of the work: it succeeds, fails or panics.
-    /// Unlike in the async client, nothing stops the work if the lease is lost; the work should ask the guard now and
-    /// then.
+    /// Acquires the lock, runs the work, and releases it, whether the work succeeds, fails or panics. Unlike in the
+    /// async client, nothing stops the work if the lease is lost; the work should ask the guard now and then.
     ///
     /// # Errors
     ///

@@ -1,8 +1,8 @@
 //! The client for threads.
 //!
-//! The same types under the same names as in the async client, of which these are thin wrappers: what is said there
-//! about leases, errors and limits is true here. A call waits on its own thread; connections and renewals are driven by
-//! two background threads that the whole process shares, so a lease is renewed while its holder computes.
+//! These types are thin wrappers around the async client's types of the same names, whose documentation on leases,
+//! errors and limits applies here, too. A call waits on its own thread. Two background threads, which the whole
+//! process shares, drive connections and renewals, so a lease is renewed while its holder computes.
 //!
 //! ```
 //! # #[tokio::main]
@@ -14,7 +14,7 @@
 //!
 //! let client = Client::builder().servers([address]).connect_blocking()?;
 //! let guard = client.lock("orders/42")?.acquire()?;
-//! // The work that needs the lock. Long work asks `guard.is_held()` now and then.
+//! // The work that needs the lock. Long work checks `guard.is_held()` now and then.
 //! guard.release()
 //! # }).join().unwrap()?;
 //! # Ok(())
@@ -37,20 +37,21 @@
 //! # Where it may be used
 //!
 //! - **On threads without an async runtime**: everything.
-//! - **Inside an async runtime**: what does not wait (building, asking a guard), and dropping anything. What waits gives
-//!   [`ErrorKind::Misuse`](crate::ErrorKind::Misuse), because it would stop the runtime's other tasks; on a thread that
-//!   may block, [`allow_in_runtime`] allows it.
-//! - **While a thread ends** (in the destructors of thread-local values): only dropping; what waits gives `Misuse`.
-//! - **In a child that was forked** (without `exec`) after the first use: what waits gives `Misuse`, and dropping does
-//!   nothing. What was held stays with the parent; but the child has copies of the parent's connections, so while it
-//!   lives the server does not notice that the parent has died.
+//! - **Inside an async runtime**: calls that do not wait (building, querying a guard), and dropping anything. Calls
+//!   that wait fail with [`ErrorKind::Misuse`](crate::ErrorKind::Misuse), because they would stop the runtime's other
+//!   tasks; on a thread that may block, [`allow_in_runtime`] allows them.
+//! - **While a thread ends** (in the destructors of thread-local values): only dropping; calls that wait fail with
+//!   `Misuse`.
+//! - **In a child that was forked** (without `exec`) after the first use: calls that wait fail with `Misuse`, and
+//!   dropping does nothing. The leases stay with the parent. But the child has copies of the parent's connections, so
+//!   while it lives the server does not notice if the parent dies.
 //!
 //! # The end
 //!
-//! Nothing here keeps a process from ending. Whatever it holds then, servers give to others when they notice that its
-//! connections are gone (at once, as a rule), and where they do not, when the lease is over. A guard that is dropped is
-//! given back in the background: a process that ends in the same moment may be faster, so call `release` where that
-//! matters. A panic drops guards like anything else.
+//! The client does not keep a process from ending. The servers grant the keys that it held to others when they notice
+//! that its connections are gone (usually at once), and otherwise when the leases end. Dropping a guard releases its
+//! lease in the background, and a process that ends at the same moment may end first: call `release` where that
+//! matters. A panic drops guards like other values.
 
 mod client;
 mod distributed;

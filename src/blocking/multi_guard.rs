@@ -12,16 +12,16 @@ use crate::handle::multi_guard::MultiGuard;
 use crate::lease::state::LostReason;
 use crate::types::Key;
 
-/// Several locks that are held together; see [`crate::MultiLockGuard`].
+/// The guard of several locks that are held together; see [`crate::MultiLockGuard`].
 pub type MultiLockGuard = HeldMulti<crate::LockGuard>;
 
-/// Several slots of one semaphore that are held together; see [`crate::SemaphorePermits`].
+/// The guard of several slots of one semaphore that are held together; see [`crate::SemaphorePermits`].
 pub type SemaphorePermits = HeldMulti<crate::SemaphorePermit>;
 
 /// [`MultiLockGuard`] or [`SemaphorePermits`]: several leases that are held together, lost as soon as one of them is.
 ///
-/// It dereferences to [`MultiGuard`], which tells all that can be asked of it. Dropping it gives all of them back in the background, from any
-/// thread, inside a runtime or not.
+/// It dereferences to [`MultiGuard`]. Dropping it releases all of them in the background, on any thread, inside a
+/// runtime or not.
 #[must_use = "a guard that is dropped releases all its leases at once"]
 pub struct HeldMulti<G>(Ours<MultiGuard<G>>);
 
@@ -30,13 +30,13 @@ impl<G: Guard> HeldMulti<G> {
         Self(Ours::new(guard))
     }
 
-    /// The guard of the async client, for code that awaits.
+    /// Returns the guard of the async client, for async code.
     pub fn into_async(self) -> MultiGuard<G> {
         self.0.into_inner()
     }
 
-    /// Waits until one of them is lost, or for `timeout` (`None`: for ever). Its key and the reason, or nothing if all
-    /// are still held then.
+    /// Waits until one of them is lost, for at most `timeout` (`None`: without a limit). Returns its key and the
+    /// reason, or `None` if all are still held then.
     ///
     /// # Errors
     ///
@@ -48,17 +48,18 @@ impl<G: Guard> HeldMulti<G> {
         }
     }
 
-    /// Gives all of them back, at once, and waits for the servers to say so.
+    /// Releases all of them at once and waits for the servers' confirmations.
     ///
     /// # Errors
     ///
-    /// As [`MultiGuard::release`]. With [`Misuse`](crate::ErrorKind::Misuse), too, they are on their way back.
+    /// As [`MultiGuard::release`]. After [`Misuse`](crate::ErrorKind::Misuse), the releases go on in the background.
     pub fn release(self) -> Result<()> {
         block_on(|| self.0.into_inner().release())?
     }
 }
 
-/// Runs the work, then gives all back, whatever came of the work. The work's own error goes before one of the release.
+/// Runs the work, then releases all, also if the work failed. The work's own error takes precedence over the
+/// release's.
 pub(super) fn hold_all<G: Guard, T, E: From<Error>>(
     guard: HeldMulti<G>,
     work: impl FnOnce(&HeldMulti<G>) -> Result<T, E>,

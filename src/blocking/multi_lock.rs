@@ -12,7 +12,7 @@ use crate::handle::multi_lock;
 use crate::lease::policy::RenewPolicy;
 use crate::types::Key;
 
-/// Locks on several keys, taken all or not at all; see [`crate::MultiLock`].
+/// A lock on several keys, which acquires all or none; see [`crate::MultiLock`].
 #[derive(Clone, Debug)]
 pub struct MultiLock(Ours<multi_lock::MultiLock>);
 
@@ -21,7 +21,7 @@ impl MultiLock {
         Self(Ours::new(locks))
     }
 
-    /// The handle of the async client, for code that awaits.
+    /// Returns the handle of the async client, for async code.
     #[must_use]
     pub fn as_async(&self) -> &multi_lock::MultiLock {
         &self.0
@@ -63,12 +63,12 @@ impl MultiLock {
         Self::new(self.0.into_inner().max_hold(max_hold))
     }
 
-    /// The keys, each once, in the order in which they are taken.
+    /// Returns the keys, each once, in the order in which they are acquired.
     pub fn keys(&self) -> impl ExactSizeIterator<Item = &Key> {
         self.0.keys()
     }
 
-    /// Takes all locks, waiting for up to the acquire timeout in all.
+    /// Acquires all locks, waiting for up to the acquire timeout in all.
     ///
     /// # Errors
     ///
@@ -77,7 +77,7 @@ impl MultiLock {
         block_on(|| self.0.acquire())?.map(MultiLockGuard::new)
     }
 
-    /// As [`acquire`](Self::acquire), waiting until a moment; see [`crate::MultiLock::acquire_until`].
+    /// Acquires all locks, waiting until a deadline; see [`crate::MultiLock::acquire_until`].
     ///
     /// # Errors
     ///
@@ -104,7 +104,7 @@ impl MultiLock {
         Ok(block_on(|| self.0.reclaim())??.map(MultiLockGuard::new))
     }
 
-    /// Takes all locks, runs the work, and releases them, whether the work succeeds, fails or panics. Unlike in the
+    /// Acquires all locks, runs the work, and releases them, whether the work succeeds, fails or panics. Unlike in the
     /// async client, nothing stops the work if a lease is lost; the work should ask the guard now and then.
     ///
     /// # Errors

@@ -29,7 +29,7 @@ impl Wake for Parker {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        // Unlocked before it is told: who wakes up would only wait for the lock.
+        // Unlocked before the notification: the woken thread would otherwise wait for the lock.
         *self.woken.lock().unwrap_or_else(PoisonError::into_inner) = true;
         self.told.notify_one();
     }
@@ -51,7 +51,7 @@ fn new() -> Kept {
 /// Polls the future until it is ready, asleep in between.
 pub(super) fn block_on<F: Future>(future: F) -> F::Output {
     let mut future = pin!(future);
-    // Taken, not borrowed: a wait inside of this wait gets a parker of its own, and wakes nobody else's.
+    // Taken, not borrowed: a nested wait gets another parker, so it cannot take this one's wake-up.
     let (parker, waker) = KEPT.try_with(Cell::take).ok().flatten().unwrap_or_else(new);
     let mut context = Context::from_waker(&waker);
     let output = loop {
@@ -60,7 +60,7 @@ pub(super) fn block_on<F: Future>(future: F) -> F::Output {
         }
         parker.park();
     };
-    // A wake that comes late is a poll too many for the next wait, no more.
+    // A late wake-up only costs the next wait an extra poll.
     let _ = KEPT.try_with(|kept| kept.set(Some((parker, waker))));
     output
 }
@@ -82,7 +82,7 @@ mod tests {
             assert_eq!(block_on(answer), Ok(7));
             teller.join().unwrap().unwrap();
         }
-        // Returns at once: nobody took the token.
+        // Returns at once: the thread's own token is still there.
         let began = std::time::Instant::now();
         std::thread::park_timeout(Duration::from_secs(30));
         assert!(began.elapsed() < Duration::from_secs(20));

@@ -1,4 +1,4 @@
-//! What belongs to this process, and must not be given back by a child that was forked from it.
+//! Values that belong to this process and must not be released by a forked child.
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
@@ -10,29 +10,29 @@ use crate::handle::semaphore::Semaphore;
 use crate::signal::{SignalConn, SignalHandle};
 use crate::take::Take;
 
-/// Names a process.
+/// The identity of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Process(u32);
 
 impl Process {
-    /// The one that runs this.
+    /// Returns the current process.
     pub(super) fn current() -> Self {
         Self(std::process::id())
     }
 
-    /// None that runs.
+    /// Returns a process that is not the current one.
     #[cfg(test)]
     pub(super) fn other() -> Self {
         Self(0)
     }
 }
 
-/// Something that gives things back when it is dropped, but only in the process that made it: in a forked child the
-/// same bytes stand for what the parent holds, and the threads that would take the message do not exist; a lock of
-/// theirs that was taken when the process forked stays taken for ever. So there it is forgotten instead.
+/// A value that releases something when it is dropped, but only in the process that made it. In a forked child, the
+/// same bytes refer to what the parent holds. The background threads do not exist there, and a mutex that they held
+/// during the fork stays locked for ever. So in a child the value is forgotten instead.
 pub(super) struct Ours<T: Take> {
     value: T,
-    /// `None` once the value was taken out: what is left gives nothing back.
+    /// `None` after the value was taken out: dropping the rest then releases nothing.
     process: Option<Process>,
 }
 
@@ -46,7 +46,7 @@ impl<T: Take> Ours<T> {
         Self { value, process }
     }
 
-    /// The thing itself, to be used up.
+    /// Returns the value.
     pub(super) fn into_inner(mut self) -> T {
         self.process = None;
         self.value.take()
@@ -55,7 +55,7 @@ impl<T: Take> Ours<T> {
 
 impl<T: Take> Drop for Ours<T> {
     fn drop(&mut self) {
-        // Asking for the process is a system call.
+        // Reading the process ID is a system call.
         if self.process.is_some_and(|process| process != Process::current()) {
             std::mem::forget(self.value.take());
         }
@@ -91,7 +91,7 @@ impl<T: Take + fmt::Debug> fmt::Debug for Ours<T> {
     }
 }
 
-// What is cloned gives nothing back as long as any clone is left.
+// Dropping a clone releases nothing while another clone is left.
 
 impl Take for Client {
     fn take(&mut self) -> Self {
@@ -136,7 +136,7 @@ mod tests {
 
     use super::*;
 
-    /// Tells when it is dropped, unless it was taken.
+    /// Counts when it is dropped, unless it was taken.
     struct Teller(Option<Rc<RefCell<u32>>>);
 
     impl Take for Teller {

@@ -1,7 +1,7 @@
-//! The one runtime behind all blocking handles of a process, and who may wait for it.
+//! The runtime that all blocking handles of a process share, and the check whether a thread may block.
 //!
-//! It is started at the first use and never ends: a process that ends takes it along without waiting for it. Its
-//! threads renew what is held while the callers' threads compute.
+//! It starts at the first use and never ends: a process ends without waiting for it. Its threads renew leases while
+//! the callers' threads compute.
 
 use std::cell::Cell;
 use std::future::Future;
@@ -13,16 +13,16 @@ use super::park;
 use super::process::Process;
 use crate::error::{Error, ErrorKind, Result};
 
-/// Threads that drive connections and renewals. One would do; with two, a logger or a sharding strategy that is slow on
-/// one of them does not keep the other from renewing.
+/// The number of threads that drive connections and renewals. One would be enough; with two, a slow logger or sharding
+/// strategy on one thread does not keep the other from renewing.
 const WORKERS: usize = 2;
 
-/// How the threads are called.
+/// The name of the threads.
 const THREAD_NAME: &str = "dflockd-blocking";
 
 struct Shared {
     runtime: Runtime,
-    /// The process that has its threads. After a fork the child has this value, but no threads.
+    /// The process in which the threads run. After a fork, the child has this value, but no threads.
     process: Process,
 }
 
@@ -32,18 +32,18 @@ thread_local! {
     static ALLOWED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Waits on this thread for the future that `make` makes: what every blocking call does.
+/// Waits on this thread for the future that `make` returns. Every blocking call does this.
 ///
-/// Where that must not be, nothing is made: what `make` would have used up is dropped with it.
+/// On a thread that must not block, `make` is dropped without being called.
 pub(crate) fn block_on<F: Future>(make: impl FnOnce() -> F) -> Result<F::Output> {
     may_block()?;
     let runtime = runtime()?;
-    // For the timers and tasks that the future makes.
+    // For the timers and tasks that the future creates.
     let _context = runtime.enter();
     Ok(park::block_on(make()))
 }
 
-/// Runs what does not wait, but starts something in the background.
+/// Runs `work`, which does not wait, inside the runtime, so that it can start background tasks.
 pub(super) fn enter<T>(work: impl FnOnce() -> T) -> Result<T> {
     let _context = runtime()?.enter();
     Ok(work())
@@ -56,9 +56,9 @@ pub(super) fn spawn(future: impl Future<Output = ()> + Send + 'static) -> Result
 
 /// Runs `work` with blocking calls allowed on this thread, although it belongs to an async runtime.
 ///
-/// Elsewhere a blocking call inside a runtime is refused ([`ErrorKind::Misuse`]): it would stop the other tasks of its
-/// thread, and for ever if one of them has to run before the call can end. Threads that are made to block, those of
-/// `spawn_blocking`, look the same from inside; say so with this. Inside a task it does what it was to be saved from.
+/// Without this, a blocking call inside a runtime fails with [`ErrorKind::Misuse`], because it would stop the other
+/// tasks of its thread, and deadlock if it waits for one of them. The threads of `spawn_blocking` may block, but
+/// cannot be told apart from inside; use this function there. Called inside an async task, this blocks the executor.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -76,11 +76,11 @@ pub(super) fn spawn(future: impl Future<Output = ()> + Send + 'static) -> Result
 /// # }
 /// ```
 pub fn allow_in_runtime<T>(work: impl FnOnce() -> T) -> T {
-    /// Sets things back even if `work` panics.
+    /// Restores the previous value, even if `work` panics.
     struct Before(bool);
     impl Drop for Before {
         fn drop(&mut self) {
-            // Gone with its thread, it allows nothing any more.
+            // If the thread-local value is destroyed already, blocking is not allowed.
             let _ = ALLOWED.try_with(|allowed| allowed.set(self.0));
         }
     }
@@ -98,7 +98,7 @@ fn may_block() -> Result<()> {
         )),
         Err(error) if error.is_thread_local_destroyed() => Err(Error::new(
             ErrorKind::Misuse,
-            "this thread is ending: blocking calls are not possible any more, but what is dropped is given back",
+            "this thread is ending: blocking calls are no longer possible, but guards that are dropped are still released",
         )),
         Err(_) => Ok(()),
     }
@@ -113,7 +113,7 @@ fn runtime() -> Result<&'static Runtime> {
     Ok(&shared.runtime)
 }
 
-/// Two threads may do this at once: the second runtime is thrown away, unused.
+/// Two threads may run this at once: the second runtime is dropped, unused.
 fn start() -> Result<&'static Shared> {
     let runtime = Builder::new_multi_thread()
         .worker_threads(WORKERS)
@@ -140,7 +140,7 @@ fn not_started() -> Error {
 }
 
 impl Shared {
-    /// Whether the threads are those of this process.
+    /// Checks that the threads run in this process.
     fn check(&self, now: Process) -> Result<()> {
         if now == self.process {
             return Ok(());

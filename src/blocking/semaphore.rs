@@ -1,4 +1,4 @@
-//! A semaphore, for threads.
+//! The semaphore, for threads.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::types::Key;
 
 /// A semaphore on one key; see [`crate::Semaphore`].
 ///
-/// Made by [`Client::semaphore`](super::Client::semaphore); cheap to clone and to keep. Each acquire gives a
+/// Made by [`Client::semaphore`](super::Client::semaphore); cheap to clone and to keep. Each acquire returns a
 /// [`SemaphorePermit`].
 #[derive(Clone, Debug)]
 pub struct Semaphore(Ours<semaphore::Semaphore>);
@@ -26,7 +26,7 @@ impl Semaphore {
         Self(Ours::new(handle))
     }
 
-    /// The handle of the async client, for code that awaits.
+    /// Returns the handle of the async client, for async code.
     #[must_use]
     pub fn as_async(&self) -> &semaphore::Semaphore {
         &self.0
@@ -68,7 +68,7 @@ impl Semaphore {
         Self::new(self.0.into_inner().max_hold(max_hold))
     }
 
-    /// The key.
+    /// Returns the key.
     #[must_use]
     pub fn key(&self) -> &Key {
         self.0.key()
@@ -83,7 +83,7 @@ impl Semaphore {
         block_on(|| self.0.acquire())?.map(SemaphorePermit::new)
     }
 
-    /// As [`acquire`](Self::acquire), waiting until a moment; see [`crate::Semaphore::acquire_until`].
+    /// Acquires a slot, waiting until a deadline; see [`crate::Semaphore::acquire_until`].
     ///
     /// # Errors
     ///
@@ -111,7 +111,7 @@ impl Semaphore {
         block_on(|| self.0.acquire_many(slots))?.map(SemaphorePermits::new)
     }
 
-    /// As [`acquire_many`](Self::acquire_many), waiting until a moment; see [`crate::Semaphore::acquire_many_until`].
+    /// Acquires `slots` slots, waiting until a deadline; see [`crate::Semaphore::acquire_many_until`].
     ///
     /// # Errors
     ///

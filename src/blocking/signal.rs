@@ -13,8 +13,8 @@ use crate::signal::{self, SignalEvent, SignalOptions};
 
 /// Signals from one server, or from all shards of a client, merged; see [`crate::SignalConn`].
 ///
-/// It is an [`Iterator`] of the signals, which ends when the connection is closed; what else there is to tell comes by
-/// [`next_event`](Self::next_event). They are received in the background while this thread does something else.
+/// It is an [`Iterator`] of the signals, which ends when the connection is closed. [`next_event`](Self::next_event)
+/// returns other events, too. Signals are received in the background.
 ///
 /// ```
 /// # let runtime = tokio::runtime::Runtime::new().unwrap();
@@ -33,7 +33,7 @@ use crate::signal::{self, SignalEvent, SignalOptions};
 /// ```
 pub struct SignalConn(Ours<signal::SignalConn>);
 
-/// Subscribes and emits on the connections of a [`SignalConn`]. Cheap to clone; any thread may have one.
+/// A handle that subscribes and emits on the connections of a [`SignalConn`]. Cheap to clone, for use on any thread.
 #[derive(Clone, Debug)]
 pub struct SignalHandle(Ours<signal::SignalHandle>);
 
@@ -42,7 +42,7 @@ impl SignalConn {
         Self(Ours::new(conn))
     }
 
-    /// Connects to a server, on default terms.
+    /// Connects to a server, with default settings.
     ///
     /// # Errors
     ///
@@ -52,7 +52,7 @@ impl SignalConn {
         block_on(|| signal::SignalConn::connect(server))?.map(Self::new)
     }
 
-    /// Connects to all servers that a client with this description would use, on its terms.
+    /// Connects to all servers that a client with these settings would use, with the same settings.
     ///
     /// # Errors
     ///
@@ -61,13 +61,13 @@ impl SignalConn {
         block_on(|| signal::SignalConn::open(settings, options))?.map(Self::new)
     }
 
-    /// To subscribe and emit from other threads.
+    /// Returns a handle to subscribe and emit from other threads.
     #[must_use]
     pub fn handle(&self) -> SignalHandle {
         SignalHandle(Ours::new(self.0.handle()))
     }
 
-    /// Asks for the signals of all channels that match; see [`crate::SignalHandle::listen`].
+    /// Subscribes to all channels that match a pattern; see [`crate::SignalHandle::listen`].
     ///
     /// # Errors
     ///
@@ -76,7 +76,7 @@ impl SignalConn {
         block_on(|| self.0.listen(pattern, group))?
     }
 
-    /// Takes back what [`listen`](Self::listen) asked for; see [`crate::SignalHandle::unlisten`].
+    /// Ends a subscription of [`listen`](Self::listen); see [`crate::SignalHandle::unlisten`].
     ///
     /// # Errors
     ///
@@ -85,7 +85,7 @@ impl SignalConn {
         block_on(|| self.0.unlisten(pattern, group))?
     }
 
-    /// Publishes a signal; the number of deliveries. See [`crate::SignalHandle::emit`].
+    /// Publishes a signal and returns the number of deliveries; see [`crate::SignalHandle::emit`].
     ///
     /// # Errors
     ///
@@ -94,7 +94,7 @@ impl SignalConn {
         block_on(|| self.0.emit(channel, payload))?
     }
 
-    /// Waits for the next event, in order; `None` when the connection is closed and everything was taken.
+    /// Waits for the next event, in order; returns `None` when the connection is closed and all events were taken.
     ///
     /// # Errors
     ///
@@ -104,8 +104,8 @@ impl SignalConn {
         block_on(|| conn.next_event())
     }
 
-    /// Waits for the next signal for up to `timeout`; `None` if none came in that time, or the connection is closed and everything
-    /// was taken ([`closed_because`](Self::closed_because) tells which).
+    /// Waits for the next signal for up to `timeout`; returns `None` if none came in that time, or if the connection
+    /// is closed and all signals were taken ([`closed_because`](Self::closed_because) tells which).
     ///
     /// # Errors
     ///
@@ -125,31 +125,31 @@ impl SignalConn {
         block_on(|| tokio::time::timeout(timeout, conn.next_signal())).map(|next| next.ok().flatten())
     }
 
-    /// How many signals were dropped because they were not taken in time.
+    /// Returns how many signals were dropped because they were not taken in time.
     #[must_use]
     pub fn dropped(&self) -> u64 {
         self.0.dropped()
     }
 
-    /// How many signals wait to be taken.
+    /// Returns how many received signals were not taken yet.
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.0.waiting()
     }
 
-    /// Whether each shard is connected, with all its subscriptions, and if not, why.
+    /// Returns the health of each shard: whether it is connected with all its subscriptions, and if not, why.
     #[must_use]
     pub fn health(&self) -> Vec<ShardHealth> {
         self.0.health()
     }
 
-    /// Why nothing more comes, once it is closed.
+    /// Returns why the connection is closed, if it is.
     #[must_use]
     pub fn closed_because(&self) -> Option<Error> {
         self.0.closed_because()
     }
 
-    /// Closes the connections. What has come can still be taken.
+    /// Closes the connections. Received signals can still be taken.
     ///
     /// # Errors
     ///
@@ -159,7 +159,7 @@ impl SignalConn {
     }
 }
 
-/// The signals, for as long as the connection is open. It ends at once on a thread that must not block.
+/// Iterates over the signals while the connection is open. It ends at once on a thread that must not block.
 impl Iterator for SignalConn {
     type Item = Signal;
 
@@ -170,7 +170,7 @@ impl Iterator for SignalConn {
 }
 
 impl SignalHandle {
-    /// As [`SignalConn::listen`].
+    /// Subscribes; see [`SignalConn::listen`].
     ///
     /// # Errors
     ///
@@ -179,7 +179,7 @@ impl SignalHandle {
         block_on(|| self.0.listen(pattern, group))?
     }
 
-    /// As [`SignalConn::unlisten`].
+    /// Ends a subscription; see [`SignalConn::unlisten`].
     ///
     /// # Errors
     ///
@@ -188,7 +188,7 @@ impl SignalHandle {
         block_on(|| self.0.unlisten(pattern, group))?
     }
 
-    /// As [`SignalConn::emit`].
+    /// Publishes a signal; see [`SignalConn::emit`].
     ///
     /// # Errors
     ///
@@ -197,7 +197,7 @@ impl SignalHandle {
         block_on(|| self.0.emit(channel, payload))?
     }
 
-    /// Whether each shard is connected, with all its subscriptions, and if not, why.
+    /// Returns the health of each shard: whether it is connected with all its subscriptions, and if not, why.
     #[must_use]
     pub fn health(&self) -> Vec<ShardHealth> {
         self.0.health()

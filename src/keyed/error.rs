@@ -1,4 +1,4 @@
-//! What a service under locks may fail with.
+//! The error of a keyed service.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -11,7 +11,7 @@ use crate::error::{BoxError, Error};
 
 /// The error of a service in a [`LockLayer`] or [`SemaphoreLayer`]: of the lease, or the inner service's own.
 ///
-/// It displays as the one that it is, and has the source of that.
+/// It has the text and the source of the error that it contains.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum KeyedError<E> {
@@ -19,13 +19,13 @@ pub enum KeyedError<E> {
     /// [`ErrorKind::Unavailable`], a refusal of the server), and the inner service was not called then; or the lease was lost
     /// ([`ErrorKind::LeaseLost`]), and the future of the inner service was dropped.
     Lease(Error),
-    /// The inner service failed, in [`Service::poll_ready`](tower::Service::poll_ready) or in the future of its response. The lease
-    /// was given back.
+    /// The inner service failed, in [`Service::poll_ready`](tower::Service::poll_ready) or in the future of its
+    /// response. The lease was released.
     Inner(E),
 }
 
 impl<E> KeyedError<E> {
-    /// Returns the error itself, without saying whose it is: for layers further out that take any error.
+    /// Returns the contained error, for outer layers that accept any error.
     ///
     /// ```
     /// # use dflockd_client::{Client, KeyedError, LockLayer};

@@ -13,9 +13,9 @@ use crate::error::Error;
 type WithLease<T, E> = Pin<Box<dyn Future<Output = Result<T, KeyedError<E>>> + Send>>;
 
 pin_project! {
-    /// What a [`Keyed`](super::Keyed) answers.
+    /// The response future of a [`Keyed`](super::Keyed).
     ///
-    /// Dropping it gives up the wait for the lease, or drops the future of the inner service and then gives the lease back.
+    /// Dropping it ends the wait for the lease, or drops the future of the inner service and then releases the lease.
     pub struct KeyedFuture<F, T, E> {
         #[pin]
         state: State<F, T, E>,
@@ -26,7 +26,7 @@ pin_project! {
     #[project = StateProjection]
     enum State<F, T, E> {
         PassingThrough { #[pin] inner: F },
-        // None once it was told.
+        // `None` after it was returned.
         Refused { error: Option<Error> },
         WithLease { future: WithLease<T, E> },
     }

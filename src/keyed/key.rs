@@ -5,7 +5,8 @@ use super::layer::{LockLayer, SemaphoreLayer};
 use crate::error::Result;
 use crate::types::Key;
 
-/// What tells the key of a request to a [`LockLayer`] or [`SemaphoreLayer`]: a [`Key`], a string, or an `Option` of one.
+/// The key of a request, as a closure returns it to a [`LockLayer`] or [`SemaphoreLayer`]: a [`Key`], a string, or an
+/// `Option` of one.
 ///
 /// `None` means that the request needs no lease: it passes through.
 pub trait RequestKey {

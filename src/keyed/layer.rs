@@ -19,7 +19,7 @@ use crate::handle::guard::{LockGuard, SemaphorePermit};
 use crate::lease::policy::RenewPolicy;
 use crate::types::{Limit, Target};
 
-/// Has the requests of one key run one at a time, in all processes that use the same servers: [`KeyedLayer`] says how.
+/// Runs the requests of one key one at a time, across all processes that use the same servers. See [`KeyedLayer`].
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -37,7 +37,7 @@ use crate::types::{Limit, Target};
 /// let locks = LockLayer::new(&client, |deposit: &Deposit| format!("accounts/{}", deposit.account))
 ///     .on_acquired(|deposit, guard| deposit.fence = guard.fence());
 /// let mut service = ServiceBuilder::new().layer(locks).service(service_fn(async |deposit: Deposit| {
-///     // No other deposit to this account runs now.
+///     // No other deposit to this account runs meanwhile.
 ///     Ok::<_, std::io::Error>(deposit.account)
 /// }));
 /// let account = service.ready().await?.call(Deposit { account: 7, fence: None }).await?;
@@ -47,8 +47,8 @@ use crate::types::{Limit, Target};
 /// ```
 pub type LockLayer<R> = KeyedLayer<LockGuard, R>;
 
-/// Has no more requests of one key run at once than its limit, in all processes that use the same servers: a concurrency limit for all of
-/// them. [`KeyedLayer`] says how.
+/// Limits how many requests of one key run at once, across all processes that use the same servers. See
+/// [`KeyedLayer`].
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -58,7 +58,7 @@ pub type LockLayer<R> = KeyedLayer<LockGuard, R>;
 ///
 /// # let server = dflockd_client::server::Server::builder().port(0).start().await?;
 /// # let client = Client::builder().servers([server.local_addr().to_string()]).connect().await?;
-/// // Eight reports at once, however many processes there are.
+/// // At most eight reports at once, across all processes.
 /// let slots = SemaphoreLayer::new(&client, |_report: &u32| "reports", 8)?;
 /// let mut service = ServiceBuilder::new()
 ///     .layer(slots)
@@ -69,32 +69,36 @@ pub type LockLayer<R> = KeyedLayer<LockGuard, R>;
 /// ```
 pub type SemaphoreLayer<R> = KeyedLayer<SemaphorePermit, R>;
 
-/// [`LockLayer`] or [`SemaphoreLayer`]: a layer for any service of tower whose requests, of type `R`, each take a lease first.
+/// [`LockLayer`] or [`SemaphoreLayer`]: a layer for any tower service, in which each request, of type `R`, first
+/// acquires a lease.
 ///
-/// A request goes this way:
+/// A request passes these steps:
 ///
-/// 1. Its key is asked of the closure. A request without a key passes through, without a lease. An invalid key is an error, and nothing is
-///    sent.
+/// 1. The closure returns its key. A request without a key passes through, without a lease. An invalid key is an
+///    error, and nothing is sent.
 /// 2. The lease is acquired, within the [acquire timeout](Self::acquire_timeout).
-/// 3. What [`on_acquired`](Self::on_acquired) was given changes the request, to put the fence into it, for example.
+/// 3. The closure of [`on_acquired`](Self::on_acquired) may change the request, for example to put the fence into it.
 /// 4. The inner service is called. If the lease is lost before its future is ready, that future is dropped, and then the caller gets
 ///    [`KeyedError::Lease`] with an error of kind [`LeaseLost`](ErrorKind::LeaseLost).
-/// 5. The lease is released, and the response, or the inner service's error, is handed out when the server has answered that, or after the
-///    request timeout. A release that fails changes no response, and is logged as a warning: the work was done while the lease was held. The
-///    release goes on in the background, and the lease ends with its TTL at the latest.
+/// 5. The lease is released. When the server has answered the release, or after the request timeout, the caller gets
+///    the response or the inner service's error. A failed release does not change the response, because the work was
+///    done while the lease was held; it is logged as a warning. The release goes on in the background, and the lease
+///    ends with its TTL at the latest.
 ///
-/// A future that is dropped, or panics, drops the future of the inner service and then gives its lease back. Nothing is acquired in
-/// [`poll_ready`](tower::Service::poll_ready): it is ready when the inner service is. The lease covers the response's future, and not what a
-/// handler spawned or a body that streams afterwards.
+/// If the response future is dropped or panics, the future of the inner service is dropped, and then the lease is
+/// released. Nothing is acquired in [`poll_ready`](tower::Service::poll_ready): it is ready when the inner service is.
+/// The lease covers the response's future. It does not cover tasks that a handler spawned, or a body that is streamed
+/// afterwards.
 ///
-/// [`guide::layers`](https://docs.rs/dflockd-client/latest/dflockd_client/guide/layers/index.html) tells more, and the example `layer_lock` has a
-/// service of axum.
+/// [`docs/layers.md`](https://docs.rs/crate/dflockd-client/latest/source/docs/layers.md) has more details, and the
+/// example `layer_lock` uses an axum service.
 pub struct KeyedLayer<G, R> {
     section: Arc<Section<G, R>>,
 }
 
 impl<R> LockLayer<R> {
-    /// Makes a layer that takes the lock of the key that the closure gives: a string, a [`Key`](crate::Key), or an `Option` of one.
+    /// Creates a layer that acquires the lock on the key that the closure returns: a string, a [`Key`](crate::Key), or
+    /// an `Option` of one.
     #[must_use]
     pub fn new<K: RequestKey>(client: &Client, key: impl Fn(&R) -> K + Send + Sync + 'static) -> Self {
         Self::of(Section::new(client.core(), Target::Lock, key))
@@ -102,8 +106,8 @@ impl<R> LockLayer<R> {
 }
 
 impl<R> SemaphoreLayer<R> {
-    /// Makes a layer that takes a slot of the semaphore of the key that the closure gives: a string, a [`Key`](crate::Key), or an `Option` of
-    /// one. Every user of a key must give the same limit.
+    /// Creates a layer that acquires a slot of the semaphore on the key that the closure returns: a string, a
+    /// [`Key`](crate::Key), or an `Option` of one. Every user of a key must give the same limit.
     ///
     /// # Errors
     ///
@@ -125,38 +129,41 @@ impl<G, R> KeyedLayer<G, R> {
         }
     }
 
-    /// How long a request waits for its lease; the client's acquire timeout unless it is set here. With zero a request whose key is held
-    /// is refused at once. What is over ends with [`ErrorKind::Timeout`].
+    /// Sets how long a request waits for its lease; after that it fails with [`ErrorKind::Timeout`]. With zero, a
+    /// request whose key is held fails at once. Default: the client's acquire timeout.
     #[must_use]
     pub fn acquire_timeout(self, timeout: Duration) -> Self {
         self.with(|section| section.acquire_timeout = Some(timeout))
     }
 
-    /// How long the server keeps a lease without a renewal; the server's default unless it is set here or on the client.
-    /// Rounded up to whole seconds. With less than one second each request is refused, with [`ErrorKind::InvalidInput`].
+    /// Sets how long the server keeps a lease without a renewal, rounded up to whole seconds. With less than one
+    /// second, each request fails with [`ErrorKind::InvalidInput`]. Default: the client's TTL, or the server's if the
+    /// client sets none.
     #[must_use]
     pub fn lease_ttl(self, ttl: Duration) -> Self {
         self.with(|section| section.lease_ttl = Some(ttl))
     }
 
-    /// Sets how leases are renewed. Default: the [client's policy](crate::ClientBuilder::renew_policy). With a policy
-    /// that is invalid each request is refused, with [`ErrorKind::InvalidInput`].
+    /// Sets how leases are renewed. Default: the [client's policy](crate::ClientBuilder::renew_policy). With an
+    /// invalid policy, each request fails with [`ErrorKind::InvalidInput`].
     #[must_use]
     pub fn renew_policy(self, policy: RenewPolicy) -> Self {
         self.with(|section| section.renew_policy = policy)
     }
 
-    /// Stops renewing once a lease was held for so long: it is lost at most a TTL later, and the request is stopped.
+    /// Stops renewing a lease that has been held for `max_hold`: it is lost at most a TTL later, and the request is
+    /// stopped.
     #[must_use]
     pub fn max_hold(self, max_hold: Duration) -> Self {
         self.with(|section| section.renew_policy.max_hold = Some(max_hold))
     }
 
-    /// Shows each request with its lease to a closure, before the inner service is called: it can put what the handler needs into the request.
+    /// Sets a closure that gets each request and its lease before the inner service is called. It can add what the
+    /// handler needs to the request.
     ///
-    /// [`Lease::fence`](crate::Lease::fence) is `None` where the server is not known to make fences; it is the closure that decides what
-    /// becomes of that. With [`Fencing::Required`](crate::Fencing::Required) no request comes so far without one: its acquire fails with
-    /// [`ErrorKind::Unsupported`]. A closure that is set later replaces the one before.
+    /// [`Lease::fence`](crate::Lease::fence) is `None` if the server is not known to issue fences; the closure must
+    /// handle that. With [`Fencing::Required`](crate::Fencing::Required) there is always a fence here: without one,
+    /// the acquire fails with [`ErrorKind::Unsupported`]. A later call replaces the closure.
     ///
     /// For requests of the crate `http`:
     ///

@@ -1,4 +1,4 @@
-//! Critical sections by the key of a request: layers for any service of tower.
+//! Layers for any tower service in which each request runs under a lease on its key.
 
 mod error;
 mod future;

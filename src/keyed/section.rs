@@ -1,4 +1,4 @@
-//! What the requests of one layer agree on: whom to ask, for which lease, and on which terms.
+//! The settings that all requests of one layer share: the client, the lease and its terms.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use crate::types::{Key, Target};
 type KeyOf<R> = dyn Fn(&R) -> Result<Option<Key>> + Send + Sync;
 type OnAcquired<G, R> = dyn Fn(&mut R, &G) + Send + Sync;
 
-/// How a request of type `R` comes to a lease, which is handed out as a `G`.
+/// How a request of type `R` acquires its lease, whose guard is a `G`.
 pub(super) struct Section<G, R> {
     core: Arc<Core>,
     pub(super) target: Target,
@@ -49,7 +49,7 @@ impl<G, R> Section<G, R> {
         self.on_acquired = Some(Arc::new(on_acquired));
     }
 
-    /// The key of a request; `None` if it needs no lease.
+    /// Returns the key of a request; `None` if it needs no lease.
     pub(super) fn key(&self, request: &R) -> Result<Option<Key>> {
         (self.key)(request)
     }
@@ -68,11 +68,11 @@ impl<G: Guard, R> Section<G, R> {
         handle.acquire().await.map(G::of)
     }
 
-    /// Acquires the lease, has the inner service answer, and gives the lease back.
+    /// Acquires the lease, calls the inner service, and releases the lease.
     ///
     /// # Cancel safety
     ///
-    /// Safe as far as the inner service is: its future is dropped first, and then the lease is given back.
+    /// Safe if the inner service is: its future is dropped first, and then the lease is released.
     pub(super) async fn run<S: Service<R>>(
         &self,
         key: &Key,
@@ -87,7 +87,8 @@ impl<G: Guard, R> Section<G, R> {
         let answer = guard
             .run(async move { inner.call(request).await })
             .await
-            // A lease that ran out while the last poll blocked its thread was lost before the inner service was done.
+            // If the lease ended while the last poll blocked its thread, it was lost before the inner service was
+            // done.
             .and_then(|answer| guard.check().map(|()| answer))
             .map_err(KeyedError::Lease)?;
         if let Err(error) = release(guard.into_lease()).await {

@@ -14,10 +14,11 @@ use super::layer::{LockLayer, SemaphoreLayer};
 use super::section::Section;
 use crate::handle::guard::Guard;
 
-/// A service whose requests take a lease first: made by [`LockLayer`] and [`SemaphoreLayer`], where the rest is said.
+/// A service in which each request first acquires a lease. [`LockLayer`] and [`SemaphoreLayer`] make it and describe
+/// it.
 ///
-/// It is ready when the inner service is. The instance that was ready is the one that is called, once the lease is there; a clone takes its
-/// place.
+/// It is ready when the inner service is. Once the lease is granted, it calls the instance that was ready, and keeps a
+/// clone for the next request.
 pub struct Keyed<S, G, R> {
     inner: S,
     section: Arc<Section<G, R>>,
