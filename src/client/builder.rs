@@ -719,7 +719,7 @@ impl From<ClientOptions> for ClientBuilder {
     }
 }
 
-/// Shows all settings, those with their defaults included, and `…` in place of secrets.
+/// Shows all settings, including those with default values, with `…` in place of secrets.
 impl fmt::Debug for ClientBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut shown = f.debug_struct("ClientBuilder");

@@ -1,4 +1,4 @@
-//! Checks what was asked for, when a client is built.
+//! Checks the options when a client is built.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,15 +16,15 @@ use crate::telemetry::client_name::ClientName;
 use crate::tls::Tls;
 use crate::types::Ttl;
 
-/// The longest time after which a system can be told to give up a connection that has fallen silent, 24 days: Linux counts it in
+/// The longest timeout for a silent connection that the operating system accepts, 24 days: Linux stores it in
 /// milliseconds, in 31 bits.
 pub(crate) const LONGEST_SILENCE: Duration = Duration::from_secs(24 * 24 * 3600);
 
-/// By how much a dead connection must be noticed before its server gives its leases away: time for what is slow at either end. Where
-/// the servers' read timeout is shorter than ten seconds, a tenth of that.
+/// How long before the server grants its leases to others a dead connection must be detected; this allows for delays
+/// on both sides. If the servers' read timeout is shorter than ten seconds, it is a tenth of that.
 const READ_TIMEOUT_MARGIN: Duration = Duration::from_secs(1);
 
-/// The most pipelined connections that a shard may have.
+/// The maximum number of pipelined connections of a shard.
 const MOST_PIPELINED: usize = 16;
 
 impl ClientOptions {
@@ -81,7 +81,7 @@ impl ClientOptions {
                 return Err(Error::invalid(what, value, at_least_one));
             }
             if value > tokio::sync::Semaphore::MAX_PERMITS {
-                return Err(Error::invalid(what, value, "that is more than can be counted"));
+                return Err(Error::invalid(what, value, "the number is too large"));
             }
         }
         let per_key = self
@@ -139,14 +139,16 @@ impl ClientOptions {
     }
 }
 
-/// For how long the machine may be suspended at most without a server giving up its connections, and their leases with them: it may
-/// have heard nothing for a keepalive interval already. Less a twentieth of its patience, if so much is left.
+/// Returns how long the machine may be suspended before a server may close its connections and release their leases.
+/// Before the suspend, the server may already have received nothing for a keepalive interval. A twentieth of the
+/// server's read timeout is subtracted, if that much is left.
 fn longest_suspend(keepalive: Duration, server_read_timeout: Duration) -> Duration {
     let left = server_read_timeout.saturating_sub(keepalive);
     left - (server_read_timeout / 20).min(left / 2)
 }
 
-/// A connection that is given up after so long a silence is given up in time, and the system can be told to look for it.
+/// Checks that a connection that is closed after `silence` is closed early enough, and that the operating system
+/// accepts this timeout.
 fn notices_dead_connections(silence: Duration, patience: Duration) -> Result<()> {
     let margin = READ_TIMEOUT_MARGIN.min(patience / 10);
     if silence.saturating_add(margin) > patience {
@@ -174,7 +176,7 @@ fn notices_dead_connections(silence: Duration, patience: Duration) -> Result<()>
 
 fn positive(what: &str, duration: Duration) -> Result<()> {
     if duration.is_zero() {
-        return Err(Error::invalid(what, duration, "give more than nothing"));
+        return Err(Error::invalid(what, duration, "give more than zero"));
     }
     Ok(())
 }
@@ -321,7 +323,7 @@ mod tests {
         let secs = Duration::from_secs;
         assert_eq!(longest_suspend(secs(10), secs(23)), Duration::from_millis(11_850));
         assert_eq!(longest_suspend(secs(1), secs(60)), secs(56));
-        // However little is left, it is something.
+        // The result is never zero, even if little time is left.
         assert_eq!(longest_suspend(secs(58), secs(60)), secs(1));
     }
 }

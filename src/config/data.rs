@@ -12,18 +12,19 @@ use super::value::Text;
 use super::{ClientOptions, LayeredOptions};
 use crate::shards::{Shard, ValueKind};
 
-/// Reads a map of the settings that `docs/guide/src/configuration.md` lists, or a text that is a [URL](ClientOptions).
+/// Deserializes a map of the settings that `docs/configuration.md` lists, or a text that is a [URL](ClientOptions).
 ///
-/// `servers` and `previous_servers` are texts as in URLs or lists of [shards](Shard). Other values are texts as in URLs; where a number or a truth value is meant it
-/// may be written as such, and hosts as a list of texts. What is not said has its default. The format must describe itself, as JSON, TOML and YAML do.
+/// `servers` and `previous_servers` are texts as in URLs or lists of [shards](Shard). Other values are texts as in
+/// URLs; numbers, booleans and lists of hosts may also be written as such. Missing settings have their defaults. The
+/// format must be self-describing, as JSON, TOML and YAML are.
 impl<'de> Deserialize<'de> for ClientOptions {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         from.deserialize_any(OptionsReader)
     }
 }
 
-/// Writes a map of what differs from the defaults. Secrets are left out, `auth_token` and the `stable_ref` of shards;
-/// [`expose_url`](ClientOptions::expose_url) has them.
+/// Serializes a map of the settings that differ from the defaults. The secrets are left out: `auth_token`, and the
+/// `stable_ref` of shards. [`expose_url`](ClientOptions::expose_url) includes them.
 impl Serialize for ClientOptions {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         let mut map = to.serialize_map(None)?;
@@ -40,7 +41,7 @@ impl Serialize for ClientOptions {
     }
 }
 
-/// A value as data have it.
+/// A value in serialized data.
 #[derive(Serialize)]
 #[serde(untagged)]
 enum Scalar<'a> {
@@ -51,7 +52,7 @@ enum Scalar<'a> {
 }
 
 impl<'a> Scalar<'a> {
-    /// A number or a truth value where the setting takes one, and if it is one that data can have.
+    /// Returns a number or boolean if the setting takes one and the data format can represent it, otherwise a text.
     fn of(text: &'a str, kind: ValueKind) -> Self {
         let value = match kind {
             ValueKind::Truth => text.parse().ok().map(Self::Truth),
@@ -73,7 +74,7 @@ impl<'de> Visitor<'de> for OptionsReader {
     type Value = ClientOptions;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a map of settings of a client, or its URL")
+        f.write_str("a map of client settings, or a URL")
     }
 
     fn visit_str<E: serde::de::Error>(self, url: &str) -> Result<ClientOptions, E> {
@@ -91,7 +92,7 @@ impl<'de> Visitor<'de> for OptionsReader {
     }
 }
 
-/// What a map says: the shards by themselves, since their terms may stand beside them.
+/// The contents of a map. The shards are separate, because the map may contain settings of the shards beside them.
 struct Mapped {
     said: Said,
     shards: Option<Vec<Shard>>,
@@ -120,7 +121,8 @@ fn read_map<'de, A: MapAccess<'de>>(map: &mut A) -> Result<Mapped, A::Error> {
     Ok(Mapped { said, shards, previous })
 }
 
-/// Reads what [`ClientOptions`] are read from, without reading it all: other sources may be put above it or below it.
+/// Deserializes the same forms as [`ClientOptions`], but does not parse the values yet: other sources may override
+/// them, or be overridden.
 impl<'de> Deserialize<'de> for LayeredOptions {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         from.deserialize_any(LayerReader)
@@ -155,7 +157,7 @@ impl<'de> Visitor<'de> for LayerReader {
         }
         if let Some(previous) = previous {
             let text = Shard::write_all(&previous);
-            // Terms have no text.
+            // The settings of shards have no text form.
             if Shard::read_all(&text).map_err(A::Error::custom)? != previous {
                 return Err(A::Error::custom(
                     "previous_servers has more than addresses: here it is a text such as \"a:6388,b:6388\", or a list of such texts",
@@ -323,7 +325,7 @@ mod tests {
                 "auth_token and auth_token_env are both given",
             ),
             (r#""redis://a:1""#, "scheme of the URL \"redis\""),
-            ("7", "a map of settings of a client, or its URL"),
+            ("7", "a map of client settings, or a URL"),
         ] {
             let error = read(json).map(|read| panic!("{json} was read as {read}")).unwrap_err();
             assert!(error.contains(said), "{json}: {error}");
@@ -339,7 +341,7 @@ mod tests {
             vec(server, 1..4).prop_map(Shard::standby),
         ];
         let duration = || option::of((0_u64..1_000_000, 0_u32..1_000_000_000).prop_map(|(s, n)| Duration::new(s, n)));
-        // Whatever kind it is: users say `Shard::single(…).orphan_ttl(…)`.
+        // For any kind of shard: users can write `Shard::single(…).orphan_ttl(…)`.
         (of_kind, duration(), duration(), vec("[a-z*.]{1,6}", 0..3)).prop_map(|(shard, kept, delay, hosts)| {
             let shard = kept.into_iter().fold(shard, Shard::orphan_ttl);
             let shard = delay.into_iter().fold(shard, Shard::takeover_delay);
@@ -350,13 +352,13 @@ mod tests {
         })
     }
 
-    /// Sets one setting of the table to a text that it may have.
+    /// Sets one setting of the table to a valid text.
     fn set(options: ClientOptions, name: &str, seed: u32) -> ClientOptions {
         let setting = find(name).map(|setting| TABLE[setting]).unwrap();
         let text = match (setting.kind(), name) {
             (ValueKind::Whole, _) => seed.to_string(),
             (ValueKind::Truth, _) => (seed % 2 == 0).to_string(),
-            // Of longer fractions serde_json loses the last bit, unless it is told not to.
+            // By default, serde_json loses the last bit of longer fractions.
             (ValueKind::Number, _) => (f64::from(seed % 10_000) / 1e4).to_string(),
             (_, "sharding_strategy" | "previous_sharding_strategy") => {
                 ["stable_hash_shard", "rendezvous_hash_shard"][seed as usize % 2].to_owned()
@@ -373,7 +375,7 @@ mod tests {
         said.into_options(options).unwrap()
     }
 
-    /// Everything that can be said of a client as data, but for shards, the secret, and TLS, which is tested where it is known.
+    /// All settings that data can contain, except shards, the secret, and TLS, which has its own tests.
     fn settings() -> impl Strategy<Value = Vec<(&'static str, u32)>> {
         let is_meant = |name: &&str| {
             !["servers", "auth_token", "auth_token_env", "auth_token_file"].contains(name) && !name.starts_with("tls")
@@ -391,7 +393,7 @@ mod tests {
         fn all_settings_are_read_as_they_were_written(shards in vec(shard(), 1..4), settings in settings()) {
             let start = ClientOptions { shards, ..ClientOptions::default() };
             let options = settings.iter().fold(start, |options, (name, seed)| {
-                // The start of each step is the end of the one before, so shards are not said again.
+                // Each step starts from the result of the previous one, so it does not set the shards again.
                 set(options, name, *seed)
             });
             let json = serde_json::to_string(&options).unwrap();

@@ -7,10 +7,10 @@ use super::url;
 use super::value::Text;
 use crate::error::{Error, ErrorKind, Result};
 
-/// A variable that holds a URL. What others say counts before what it says.
+/// The variable that holds a URL. Other variables override it.
 const URL: &str = "DFLOCKD_URL";
 
-/// Reads variables. Those that servers read and clients do not, and those of other programs, are skipped, and so is what is empty.
+/// Reads variables. It skips empty ones, those that only servers read, and those of other programs.
 ///
 /// # Errors
 ///
@@ -56,7 +56,7 @@ pub(super) fn read(variables: impl IntoIterator<Item = (OsString, OsString)>) ->
     }
     match below {
         None => Ok(said),
-        // A URL always names servers.
+        // Every URL names servers.
         Some(_) if said.has("servers") => Err(Error::new(
             ErrorKind::InvalidInput,
             format!("{URL} and DFLOCKD_SERVERS both say where the servers are: give one of them"),
@@ -65,12 +65,13 @@ pub(super) fn read(variables: impl IntoIterator<Item = (OsString, OsString)>) ->
     }
 }
 
-/// Whether Kubernetes, or Docker, sets such a variable for a service that is called `dflockd-client`, or begins so. No setting is called so.
+/// Returns whether Kubernetes or Docker sets this variable for a service whose name begins with `dflockd-client`. No
+/// setting has such a name.
 fn is_service_link(name: &str, value: &str) -> bool {
     let Some(name) = name.strip_prefix(OWN_VARIABLES).map(|rest| format!("_{rest}")) else {
         return false;
     };
-    // The address of one port: `_PORT_6388_TCP`, and that with one of three endings.
+    // The address of one port: `_PORT_6388_TCP`, optionally with one of three suffixes.
     let port = ["_PROTO", "_PORT", "_ADDR"]
         .iter()
         .find_map(|ending| name.strip_suffix(ending))
@@ -291,7 +292,7 @@ mod tests {
         );
     }
 
-    /// The URLs in the documentation are URLs.
+    /// Checks that the URLs in the documentation can be read.
     #[cfg(feature = "tls")]
     #[test]
     fn the_urls_of_the_documentation_are_read() {
@@ -303,7 +304,7 @@ mod tests {
         }
     }
 
-    /// The table in the documentation has each setting, its variable, its default and what it looks like.
+    /// Checks that the table in the documentation has each setting, its variable, its default and its form.
     #[test]
     fn the_documentation_lists_the_settings() {
         let document = include_str!("../../docs/guide/src/configuration.md");

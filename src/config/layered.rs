@@ -1,4 +1,4 @@
-//! Options that several sources say together, and where each comes from.
+//! Options from several sources, and the source of each.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -10,10 +10,11 @@ use super::value::Text;
 use super::{environment, url};
 use crate::error::Result;
 
-/// Settings of several sources, one above the other, before they are read together: flags above the environment above a file, say.
+/// Settings of several sources with precedences, for example flags over the environment over a file. They are parsed
+/// together.
 ///
-/// The sources are those of [`ClientOptions`], which know the same settings by the same names. A setting counts as the highest source
-/// has it that says it. Who names the servers takes nothing over that is said of shards below.
+/// The sources are those of [`ClientOptions`], with the same settings and names. For each setting, the highest source
+/// that has it counts. A source that names the servers ignores the settings of single shards in lower sources.
 ///
 /// ```
 /// use dflockd_client::{LayeredOptions, SettingSource};
@@ -40,26 +41,26 @@ impl LayeredOptions {
         Self { said }
     }
 
-    /// What a URL says. See [`ClientOptions::from_url`].
+    /// Reads the settings of a URL. See [`ClientOptions::from_url`].
     ///
     /// # Errors
     ///
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for a text that is no URL, and for settings that there are not. Whether their values
-    /// can be read shows in [`read`](Self::read).
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for a text that is not a URL, and for unknown settings. Their
+    /// values are checked by [`read`](Self::read).
     pub fn from_url(url: &str) -> Result<Self> {
         url::read(url).map(Self::new)
     }
 
-    /// What the environment says. See [`ClientOptions::from_env`].
+    /// Reads the settings of the environment. See [`ClientOptions::from_env`].
     ///
     /// # Errors
     ///
-    /// As [`from_url`](Self::from_url), and where a setting is given twice.
+    /// As [`from_url`](Self::from_url), and if a setting is given twice.
     pub fn from_env() -> Result<Self> {
         Self::from_vars(std::env::vars_os())
     }
 
-    /// The same for variables that come from elsewhere.
+    /// Reads the settings of the given variables, as [`from_env`](Self::from_env) does.
     ///
     /// # Errors
     ///
@@ -73,7 +74,8 @@ impl LayeredOptions {
         environment::read(variables).map(Self::new)
     }
 
-    /// Settings by their names, with texts as in URLs: from a program's flags, say. `orphan_ttl.2` is that of shard 2 alone.
+    /// Takes settings by name, with texts as in URLs, for example from a program's flags. `orphan_ttl.2` is the
+    /// setting of shard 2 alone.
     ///
     /// # Errors
     ///
@@ -90,23 +92,23 @@ impl LayeredOptions {
         Ok(Self::new(said))
     }
 
-    /// Puts this above another source. A secret of the servers that is given in one way here counts before one that is given in another way
-    /// there.
+    /// Puts this source above another one. An authentication token here overrides one there, even if they are given in
+    /// different ways (as a text, a variable or a file).
     #[must_use]
     pub fn over(self, lower: Self) -> Self {
         Self::new(self.said.over(lower.said))
     }
 
-    /// Reads everything.
+    /// Parses all settings.
     ///
     /// # Errors
     ///
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput), naming the setting and what would be right.
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput), naming the setting and what would be valid.
     pub fn read(&self) -> Result<ClientOptions> {
         self.said.clone().into_options(ClientOptions::default())
     }
 
-    /// Tells all settings, those included that have their defaults: what each is, and where that comes from. Secrets are not shown.
+    /// Returns all settings, including those with default values, and the source of each. Secrets are not shown.
     ///
     /// # Errors
     ///
@@ -147,7 +149,7 @@ impl LayeredOptions {
     }
 }
 
-/// Shows the settings as they count, with `…` in place of secrets.
+/// Shows the effective settings, with `…` in place of secrets.
 impl fmt::Debug for LayeredOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.read() {
@@ -157,27 +159,27 @@ impl fmt::Debug for LayeredOptions {
     }
 }
 
-/// One setting as it counts. See [`LayeredOptions::values`].
+/// An effective setting. See [`LayeredOptions::values`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SettingValue {
-    /// Its name, with the number of the shard where it is that of one alone: `orphan_ttl.2`.
+    /// Its name, followed by the number of the shard if it is the setting of one shard: `orphan_ttl.2`.
     pub name: String,
-    /// The environment variable that says it, or the one that can.
+    /// The environment variable that sets it, or that can set it.
     pub variable: String,
-    /// Its text, as a URL would have it; `…` for a secret, `None` where nothing is said and there is no default.
+    /// Its text, as in a URL; `…` for a secret, `None` if it is not set and has no default.
     pub value: Option<String>,
     /// Whether it is a secret.
     pub is_secret: bool,
-    /// Where it was said.
+    /// Its source.
     pub source: SettingSource,
 }
 
-/// Where a setting was said.
+/// The source of a setting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum SettingSource {
-    /// Nowhere: this is the default.
+    /// None: it has its default.
     Default,
     /// In a URL.
     Url,
@@ -185,7 +187,7 @@ pub enum SettingSource {
     Environment,
     /// In a file.
     Data,
-    /// By its name: see [`LayeredOptions::from_pairs`].
+    /// A pair of name and text: see [`LayeredOptions::from_pairs`].
     Pairs,
 }
 

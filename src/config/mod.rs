@@ -1,4 +1,4 @@
-//! How a client behaves: what was asked for, in code, in a URL, in the environment or in data, and what became of it.
+//! The configuration of a client: from code, a URL, the environment or data, and its checked form.
 
 mod check;
 mod data;
@@ -37,19 +37,19 @@ use crate::telemetry::client_name::ClientName;
 use crate::telemetry::key_class::Classifier;
 use crate::telemetry::sink::Sink;
 
-/// What only code can give.
+/// The parts that only code can supply.
 #[derive(Clone, Default)]
 pub(crate) struct Supplied {
     pub(crate) way: Way,
     pub(crate) sink: Sink,
     pub(crate) key_class: Option<Classifier>,
     pub(crate) callbacks: Vec<Callback>,
-    /// Tests are given the shards that start.
+    /// Collects the mailboxes of the shards, for tests.
     #[cfg(feature = "server")]
     pub(crate) started: Vec<StartedShards>,
 }
 
-/// What was asked for, checked.
+/// The checked configuration.
 #[derive(Clone, Debug)]
 pub(crate) struct Config {
     pub(crate) shards: Vec<ShardPlan>,
@@ -57,7 +57,7 @@ pub(crate) struct Config {
     pub(crate) request_timeout: Duration,
     pub(crate) acquire_timeout: Duration,
     pub(crate) renew_policy: RenewPolicy,
-    /// What that means.
+    /// The renewal terms that follow from the policy.
     pub(crate) renew_terms: RenewTerms,
     pub(crate) sink: Sink,
     pub(crate) key_class: Option<Classifier>,
@@ -67,7 +67,7 @@ pub(crate) struct Config {
 }
 
 impl Config {
-    /// How a lease is renewed: by a policy of its own, or by that of the client.
+    /// Returns how a lease is renewed: by its own policy, or by the client's.
     pub(crate) fn renewal(&self, own: Option<&RenewPolicy>) -> Result<RenewTerms> {
         match own {
             Some(policy) => Ok(policy.check()?.beside(self.shard.machine.schedule.pace)),
@@ -76,20 +76,20 @@ impl Config {
     }
 }
 
-/// What a shard's actor needs to know.
+/// The configuration of a shard's actor.
 #[derive(Clone, Debug)]
 pub(crate) struct ShardConfig {
     pub(crate) connection: Arc<ConnectionSettings>,
     pub(crate) machine: Settings,
     /// How many callers may wait for keys at once.
     pub(crate) max_waiters: usize,
-    /// Tests are given the shards that start.
+    /// Collects the mailboxes of the shards, for tests.
     #[cfg(feature = "server")]
     pub(crate) started: Vec<StartedShards>,
 }
 
 impl ShardConfig {
-    /// How to reach an endpoint of the shard with that index.
+    /// Returns how to connect to an endpoint of the shard with this index.
     pub(crate) fn reach(&self, shard: usize, endpoint: &Endpoint, purpose: Purpose) -> ConnectOptions {
         ConnectOptions {
             settings: Arc::clone(&self.connection),

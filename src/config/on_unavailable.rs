@@ -1,4 +1,4 @@
-//! What callers meet while no server serves their key.
+//! What calls do while the shard is not connected.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,23 +7,24 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result, named};
 
-/// What callers meet while the shard of their key is not connected. It is shown, parsed and serialized by its [name](Self::as_str).
+/// What calls do while the shard of their key is not connected. Its text form is its [name](Self::as_str), also for
+/// parsing and serde.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum OnUnavailable {
-    /// They wait for it until their own timeout.
+    /// They wait until their own timeout.
     #[default]
     Wait,
-    /// They get [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) at once.
+    /// They fail with [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) at once.
     FailFast,
 }
 
 impl OnUnavailable {
-    /// All of them.
+    /// All values.
     pub(crate) const ALL: [Self; 2] = [Self::Wait, Self::FailFast];
 
-    /// Its name, as configurations write it.
+    /// Returns its name, as used in configurations.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -39,11 +40,11 @@ impl fmt::Display for OnUnavailable {
     }
 }
 
-/// Reads a [name](OnUnavailable::as_str).
+/// Parses a [name](OnUnavailable::as_str).
 ///
 /// # Errors
 ///
-/// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput), with all names.
+/// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput), with a list of all names.
 impl FromStr for OnUnavailable {
     type Err = Error;
 

@@ -1,4 +1,4 @@
-//! What is asked of a client, unchecked.
+//! The options of a client, unchecked.
 
 use std::time::Duration;
 
@@ -11,12 +11,12 @@ use crate::sharding::{CheckedStrategy, DEFAULT_SERVERS, ShardingStrategy};
 use crate::shards::Shard;
 use crate::tls::Tls;
 
-/// What is asked of a client from outside of the program: in a URL, in environment variables, or in a configuration file.
+/// The options of a client from outside the program: from a URL, environment variables, or a configuration file.
 ///
-/// All three know the same settings, those of [`ClientBuilder`](crate::ClientBuilder) under the names of its methods.
-/// [`guide::configuration`](https://docs.rs/dflockd-client/latest/dflockd_client/guide/configuration/index.html) lists them, and has the grammar of
-/// the URL. What code must give, such as layers and connectors, a builder gets [besides](crate::ClientBuilder::from): what is said there
-/// later counts.
+/// All three have the same settings, which are those of [`ClientBuilder`](crate::ClientBuilder), under the names of
+/// its methods. [`docs/configuration.md`](https://docs.rs/crate/dflockd-client/latest/source/docs/configuration.md)
+/// lists them and has the grammar of the URL. Parts that only code can supply, such as layers and connectors, are set
+/// on a [builder](crate::ClientBuilder::from) made from the options; its later calls override them.
 ///
 /// ```
 /// use std::time::Duration;
@@ -45,8 +45,8 @@ use crate::tls::Tls;
 ///
 /// **Secrets.** `Debug` and `Display` show `…` in their place, and serializing leaves them out. A URL with `…` in it is not read.
 ///
-/// **What is checked.** A setting that there is not, one that is given twice, and a text that cannot be read are errors at once. Whether a
-/// number is too large, say, or a file is missing, shows when the client is built.
+/// **What is checked.** Unknown settings, repeated settings and texts that cannot be parsed are errors at once. Other
+/// checks, such as for a number that is too large or a file that is missing, are made when the client is built.
 #[derive(Clone)]
 pub struct ClientOptions {
     pub(crate) shards: Vec<Shard>,
@@ -56,7 +56,7 @@ pub struct ClientOptions {
     pub(crate) auth_retry_interval: Duration,
     pub(crate) tls: Option<Tls>,
     pub(crate) strategy: CheckedStrategy,
-    /// Where keys were, if that is not where they are.
+    /// The previous shards, if keys move.
     pub(crate) previous_shards: Option<Vec<Shard>>,
     pub(crate) previous_strategy: Option<CheckedStrategy>,
     pub(crate) connect_timeout: Duration,

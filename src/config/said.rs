@@ -1,4 +1,4 @@
-//! What a source says: settings and their texts. Where it comes from, errors name.
+//! The settings of one source, as texts. Errors name the source.
 
 use std::borrow::Cow;
 
@@ -9,7 +9,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::escape::Shortened;
 use crate::shards::Datum;
 
-/// Where a setting was said.
+/// The source of a setting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Source {
     Url,
@@ -29,23 +29,23 @@ pub(super) struct Said {
 
 #[derive(Clone)]
 struct Item {
-    /// Its place in the table.
+    /// Its index in the table.
     setting: usize,
-    /// The shard of which alone it is said.
+    /// The shard, if it is the setting of one shard.
     shard: Option<usize>,
     text: Text,
     source: Source,
 }
 
-/// Settings whose variables have the names that servers read, or that stand for the service itself. All others carry the mark of the
-/// client: servers read `DFLOCKD_MAX_WAITERS`, say, and mean something else.
+/// Settings whose variables servers read, too, or that identify the service. All other variables have the client's
+/// prefix, because servers read variables such as `DFLOCKD_MAX_WAITERS` with another meaning.
 const SHARED_VARIABLES: [&str; 3] = ["servers", "auth_token", "auth_token_file"];
 
-/// What the names of a client's own variables begin with.
+/// The prefix of the client's own variables.
 pub(super) const OWN_VARIABLES: &str = "DFLOCKD_CLIENT_";
 
 impl Source {
-    /// What a setting is called here.
+    /// Returns the name of a setting in this source.
     pub(super) fn spell(self, name: &str) -> String {
         match self {
             Self::Url | Self::Variable(_) | Self::Data | Self::Pairs => name.to_owned(),
@@ -63,7 +63,8 @@ impl Source {
         }
     }
 
-    /// A setting by its own name, with where it is said. A URL has servers, the secret and the wish for TLS in places of their own.
+    /// Returns a description of a setting and its source. In a URL, the servers, the secret and the choice of TLS are
+    /// not parameters.
     fn called(self, name: &str) -> String {
         let place = match self {
             Self::Url => "",
@@ -81,12 +82,13 @@ impl Source {
         matches!(self, Self::Url | Self::Variable(_))
     }
 
-    /// Whether a setting may be given under its name here. A URL has servers and the secret in places of their own.
+    /// Returns whether a setting may be given by name in this source. In a URL, the servers and the secret are not
+    /// parameters.
     fn is_named(self, setting: usize) -> bool {
         !self.is_url() || !["servers", "auth_token"].contains(&TABLE[setting].name())
     }
 
-    /// The place in the table of what a name stands for, and the shard of which it is said.
+    /// Returns the index of the setting with this name in the table, and its shard.
     pub(super) fn find(self, name: &str) -> Option<(usize, Option<usize>)> {
         let named = |name: &str| (0..TABLE.len()).find(|setting| self.spell(TABLE[*setting].name()) == name);
         if let Some(setting) = named(name) {
@@ -99,7 +101,7 @@ impl Source {
         Some((setting, Some(shard.parse().ok().filter(|_| is_plain)?)))
     }
 
-    /// A name that stands for nothing.
+    /// Returns the error for an unknown name.
     pub(super) fn unknown(self, name: &str) -> Error {
         let known: Vec<String> = (0..TABLE.len())
             .filter(|setting| self.is_named(*setting))
@@ -122,7 +124,7 @@ impl Said {
         }
     }
 
-    /// Adds a setting of the table by its own name.
+    /// Adds a setting by its name in the table.
     pub(super) fn add(&mut self, name: &str, text: Text) -> Result<()> {
         match find(name) {
             Some(setting) => self.add_found(setting, None, text),
@@ -130,7 +132,7 @@ impl Said {
         }
     }
 
-    /// Adds what this source calls so.
+    /// Adds a setting by its name in this source.
     pub(super) fn add_named(&mut self, name: &str, text: Text) -> Result<()> {
         match self.source.find(name) {
             Some((setting, shard)) => self.add_found(setting, shard, text),
@@ -138,7 +140,7 @@ impl Said {
         }
     }
 
-    /// Adds a value of data.
+    /// Adds a value of deserialized data.
     pub(super) fn add_datum(&mut self, name: &str, value: Datum) -> Result<()> {
         let Some((setting, shard)) = self.source.find(name) else {
             return Err(self.source.unknown(name));
@@ -155,7 +157,7 @@ impl Said {
         }
     }
 
-    /// Adds the shards that a source has as such, and what they say of themselves.
+    /// Adds the shards of a source, with their own settings.
     pub(super) fn add_shards(&mut self, shards: &ClientOptions) -> Result<()> {
         for (setting, row) in TABLE.iter().enumerate() {
             let is_meant = row.name() == "servers" || row.is_of_shards();
@@ -166,7 +168,7 @@ impl Said {
         Ok(())
     }
 
-    /// Where a setting was said: the source of what is said of all shards, or of the first that is named.
+    /// Returns the source of a setting: of the one for all shards, or of the first one for a single shard.
     pub(super) fn source_of(&self, name: &str) -> Option<Source> {
         let setting = find(name)?;
         let said = self.items.iter().filter(|item| item.setting == setting);
@@ -200,7 +202,7 @@ impl Said {
         Ok(())
     }
 
-    /// The same, as the URL in a variable.
+    /// Marks this as the URL of a variable.
     pub(super) fn of_variable(mut self, name: &'static str) -> Self {
         self.source = Source::Variable(name);
         self.items
@@ -209,13 +211,13 @@ impl Said {
         self
     }
 
-    /// Whether a setting is given.
+    /// Returns whether a setting is given.
     pub(super) fn has(&self, name: &str) -> bool {
         find(name).is_some_and(|setting| self.items.iter().any(|item| item.setting == setting))
     }
 
-    /// The same on top of another source: what both say counts as it is said here. What the other says of shards is said of its own ones, and
-    /// does not count where the servers are named here.
+    /// Adds the settings of a lower source that are not given here. If this source names the servers, the lower one's
+    /// settings of shards are ignored, because they belong to other shards.
     pub(super) fn over(mut self, lower: Self) -> Self {
         let names_servers = self.has("servers");
         let is_kept = |item: &Item| {
@@ -231,11 +233,11 @@ impl Said {
         self
     }
 
-    /// Reads everything, on top of what is given.
+    /// Parses all settings and applies them to `start`.
     ///
     /// # Errors
     ///
-    /// `InvalidInput`, naming the setting and where it was said, and what would be right.
+    /// `InvalidInput`, naming the setting, its source, and what would be valid.
     pub(super) fn into_options(mut self, start: ClientOptions) -> Result<ClientOptions> {
         self.items.sort_by_key(|item| (item.setting, item.shard));
         let mut draft = Draft::starting_with(start);
@@ -260,13 +262,13 @@ fn is_secret_of_servers(setting: usize) -> bool {
     AUTH.contains(&TABLE[setting].name())
 }
 
-/// A text that cannot be read, which is shown unless it is a secret.
+/// Returns the error for a text that cannot be parsed. It shows the text unless that is a secret.
 fn refused(item: &Item, remedy: &str) -> Error {
     let setting = TABLE[item.setting];
     let what = item.source.called(&full_name(setting, item.shard));
     match setting.is_secret() {
         true => Error::new(ErrorKind::InvalidInput, format!("{what} is not acceptable: {remedy}")),
-        // The remedy shows the part of a list that is wrong. Of the rest it may be a secret.
+        // The remedy shows the invalid part of a list. The rest may contain a secret, so it is not shown.
         false if ["servers", "previous_servers"].contains(&setting.name()) => {
             Error::new(ErrorKind::InvalidInput, format!("{what}: {remedy}"))
         }

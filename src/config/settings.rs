@@ -1,6 +1,7 @@
-//! The settings that a text can give: one table for URLs, the environment, data, and for what is shown of a client.
+//! The settings that have a text form: one table for URLs, the environment, data, and `Debug`.
 //!
-//! A new setting is one row of [`TABLE`], and one of the table in `docs/guide/src/configuration.md`, which a test compares with it.
+//! A new setting needs one row in [`TABLE`], and one in the table in `docs/configuration.md`, which a test compares
+//! with it.
 
 use super::ClientOptions;
 use super::value::{Text, Value};
@@ -14,32 +15,32 @@ use crate::tls::{Tls, TlsFiles};
 pub(super) trait Setting: Sync {
     fn name(&self) -> &'static str;
 
-    /// Whether its text must not be shown.
+    /// Returns whether its text is a secret.
     fn is_secret(&self) -> bool;
 
-    /// Whether it can be said of one shard by itself.
+    /// Returns whether it can be set for a single shard.
     fn is_of_shards(&self) -> bool;
 
-    /// What data give for it.
+    /// Returns the type of its value in data.
     fn kind(&self) -> ValueKind;
 
-    /// What its text looks like.
+    /// Describes the form of its text.
     fn form(&self) -> &'static str;
 
-    /// Reads its text into a draft. The error says what would be right.
+    /// Parses its text into a draft. The error says what would be valid.
     fn apply(&self, draft: &mut Draft, shard: Option<usize>, text: &str) -> Result<(), String>;
 
-    /// Writes what options have of it, for all shards or for one of them.
+    /// Writes its values in the options, for all shards or for single ones.
     fn write(&self, options: &ClientOptions) -> Vec<(Option<usize>, Text)>;
 }
 
-/// Options while they are read.
+/// Options while they are parsed.
 pub(super) struct Draft {
     pub(super) options: ClientOptions,
     tls: TlsDraft,
 }
 
-/// What was said of TLS. The settings make sense together only.
+/// The settings of TLS, which can only be checked together.
 #[derive(Default)]
 struct TlsDraft {
     is_wanted: Option<bool>,
@@ -59,7 +60,7 @@ impl Draft {
         }
     }
 
-    /// Puts together what makes sense together only. `called` is what the source calls a setting.
+    /// Checks the settings that depend on each other. `called` returns the name of a setting in its source.
     pub(super) fn finish(mut self, called: impl Fn(&str) -> String) -> Result<ClientOptions> {
         self.options.tls = self.tls.finish(called)?;
         Ok(self.options)
@@ -189,7 +190,7 @@ const fn secret<T>(name: &'static str, get: fn(&ClientOptions) -> T, set: fn(&mu
 /// A setting of shards of one kind.
 struct ShardField<T: 'static> {
     name: &'static str,
-    /// A secret is of one shard, never of several.
+    /// A secret belongs to a single shard.
     is_secret: bool,
     policy: Policy,
     get: fn(&Terms) -> Option<T>,
@@ -241,7 +242,7 @@ impl<T: Value + Clone> Setting for ShardField<T> {
                 self.name
             ));
         }
-        // What was said of one shard by itself counts no less than what is said of all.
+        // A setting of a single shard does not yield to one for all shards.
         let own = |index: &&usize| {
             (self.get)(shards[**index].terms())
                 .and_then(|value| value.write())
@@ -276,7 +277,7 @@ impl<T: Value + Clone> Setting for ShardField<T> {
     }
 }
 
-/// All settings, in the order in which they are read and shown: servers come before what is said of them.
+/// All settings, in the order in which they are parsed and shown: servers come before their settings.
 pub(super) static TABLE: &[&dyn Setting] = &[
     &field("servers", |o| o.shards.clone(), |d, v| d.options.shards = v),
     &ShardField {
@@ -464,15 +465,15 @@ fn of_tls<T>(options: &ClientOptions, part: impl FnOnce(TlsFiles) -> Option<T>) 
     options.tls.as_ref().map(Tls::files).and_then(part)
 }
 
-/// The secret, which may be given in one of three ways.
+/// The three ways to give the authentication token.
 pub(super) const AUTH: [&str; 3] = ["auth_token", "auth_token_env", "auth_token_file"];
 
-/// The place of a setting in the table.
+/// Returns the index of a setting in the table.
 pub(super) fn find(name: &str) -> Option<usize> {
     TABLE.iter().position(|setting| setting.name() == name)
 }
 
-/// What is written of options: the settings that differ from their defaults, in the order of the table.
+/// Returns the settings that differ from their defaults, in the order of the table.
 pub(super) fn written(options: &ClientOptions) -> impl Iterator<Item = (&'static dyn Setting, Option<usize>, Text)> {
     let defaults = ClientOptions::default();
     TABLE.iter().flat_map(move |setting| {
@@ -483,7 +484,7 @@ pub(super) fn written(options: &ClientOptions) -> impl Iterator<Item = (&'static
     })
 }
 
-/// The name of a setting, or of what is said of one shard.
+/// Returns the name of a setting, with the number of the shard if it is the setting of one shard.
 pub(super) fn full_name(setting: &dyn Setting, shard: Option<usize>) -> String {
     match shard {
         None => setting.name().to_owned(),

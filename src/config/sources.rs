@@ -1,4 +1,4 @@
-//! Where options come from, and how they are shown.
+//! The sources of options, and their text forms.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -11,11 +11,13 @@ use crate::error::{Error, Result};
 use crate::escape::Escaped;
 
 impl ClientOptions {
-    /// Reads a URL, such as `dflockd://secret@a:6388,b:6388/?connect_timeout=3s`. What it does not say has its default.
+    /// Reads a URL, such as `dflockd://secret@a:6388,b:6388/?connect_timeout=3s`. Missing settings have their
+    /// defaults.
     ///
     /// # Errors
     ///
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput), naming the part that is wrong and what would be right, without the secret.
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput), naming the invalid part and what would be valid, without the
+    /// secret.
     ///
     /// ```
     /// use dflockd_client::ClientOptions;
@@ -30,19 +32,21 @@ impl ClientOptions {
     /// Reads the environment: `DFLOCKD_URL`, `DFLOCKD_SERVERS`, `DFLOCKD_AUTH_TOKEN`, `DFLOCKD_AUTH_TOKEN_FILE`, and
     /// `DFLOCKD_CLIENT_` with the name of a setting in capitals, such as `DFLOCKD_CLIENT_LEASE_TTL`.
     ///
-    /// What a variable of a setting says counts before what the URL says of the same setting. Empty variables count as absent, and what none
-    /// says has its default: where nothing is set, the client is one of [`DEFAULT_SERVERS`](crate::DEFAULT_SERVERS). Of the variables
-    /// that servers read, those for the secret mean the same here, and all others are ignored.
+    /// The variable of a setting overrides the same setting in the URL. Empty variables count as absent. Missing
+    /// settings have their defaults: without any variable, the client uses
+    /// [`DEFAULT_SERVERS`](crate::DEFAULT_SERVERS). Of the variables that servers read, those for the authentication
+    /// token have the same meaning here; all others are ignored.
     ///
     /// # Errors
     ///
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput), naming the variable and what would be right; also for a name that begins with
-    /// `DFLOCKD_CLIENT_` and stands for nothing (those that Kubernetes sets for a Service of that name are ignored), and where both `DFLOCKD_URL` and `DFLOCKD_SERVERS` are set.
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput), naming the variable and what would be valid; also for an
+    /// unknown name that begins with `DFLOCKD_CLIENT_` (except those that Kubernetes sets for a Service of that name),
+    /// and if both `DFLOCKD_URL` and `DFLOCKD_SERVERS` are set.
     pub fn from_env() -> Result<Self> {
         Self::from_vars(std::env::vars_os())
     }
 
-    /// The same for variables that come from elsewhere.
+    /// Reads the given variables, as [`from_env`](Self::from_env) does.
     ///
     /// # Errors
     ///
@@ -69,13 +73,13 @@ impl ClientOptions {
         environment::read(variables)?.into_options(Self::default())
     }
 
-    /// Returns the URL that says the same, with the secrets in it. Keep it out of logs.
+    /// Returns the equivalent URL, including the secrets. Keep it out of logs.
     #[must_use]
     pub fn expose_url(&self) -> String {
         write(self, Secrets::Exposed).to_string()
     }
 
-    /// Adds all settings to what is shown of something that has them, without the secrets.
+    /// Adds all settings to a `Debug` output, without the secrets.
     pub(crate) fn show(&self, to: &mut fmt::DebugStruct<'_, '_>) {
         for setting in TABLE {
             for (shard, text) in setting.write(self) {
@@ -86,7 +90,7 @@ impl ClientOptions {
     }
 }
 
-/// Reads a [URL](Self::from_url).
+/// Parses a [URL](Self::from_url).
 impl FromStr for ClientOptions {
     type Err = Error;
 
@@ -95,14 +99,14 @@ impl FromStr for ClientOptions {
     }
 }
 
-/// Shows the URL that says the same, with `…` in place of secrets.
+/// Shows the equivalent URL, with `…` in place of secrets.
 impl fmt::Display for ClientOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&write(self, Secrets::Hidden))
     }
 }
 
-/// Shows all settings, those with their defaults included, and `…` in place of secrets.
+/// Shows all settings, including those with default values, with `…` in place of secrets.
 impl fmt::Debug for ClientOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut shown = f.debug_struct("ClientOptions");

@@ -1,4 +1,4 @@
-//! Where keys are, and where they were: the shards of the current list and of the previous one, each once.
+//! The shards of the current and the previous list, each once.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -11,13 +11,13 @@ use crate::sharding::{CheckedStrategy, Placement};
 use crate::shards::{Shard, ShardPlan, check_all};
 
 impl ClientOptions {
-    /// All shards, those of the current list first, and which of them serve a key.
+    /// Returns all shards, those of the current list first, and the placement of keys on them.
     pub(super) fn place(&self) -> Result<(Vec<ShardPlan>, Placement)> {
         let (shards, placement) = self.all_shards()?;
         Ok((check_all(&shards)?, placement))
     }
 
-    /// The same options for one key alone: they have only the shards that it belongs to.
+    /// Reduces the options to one key: they keep only the shards that it belongs to.
     pub(crate) fn of_key(mut self, key: &str) -> Result<Self> {
         let (shards, placement) = self.all_shards()?;
         let placed = placement.place(key)?;
@@ -48,7 +48,7 @@ impl ClientOptions {
             );
         }
         let previous = self.previous_shards.as_ref().unwrap_or(&self.shards);
-        // Each list by itself first: what is wrong with one alone is told as that.
+        // Each list is checked alone first, so that an error in one list is reported as such.
         let current = identities(&check_all(&self.shards)?);
         let before = identities(&check_all(previous)?);
         let mut all = self.shards.clone();
@@ -83,7 +83,7 @@ impl ClientOptions {
     }
 }
 
-/// What makes two shards one, however their addresses are spelled.
+/// The identity of a shard, regardless of the spelling of its addresses.
 #[derive(PartialEq, Eq)]
 struct Identity {
     policy: Policy,
@@ -96,10 +96,11 @@ impl Identity {
     }
 }
 
-/// A number that clients with the same two lists have in common, and, but for one chance in 2^32, no others.
+/// Returns a number that clients with the same two lists share. Clients with other lists have another number, except
+/// by a chance of 1 in 2^32.
 fn fingerprint(lists: [(&CheckedStrategy, &Vec<Identity>); 2]) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
-    // No name and no address has a control character, so no two different pairs of lists make the same text.
+    // No name or address contains a control character, so different pairs of lists have different texts.
     for (strategy, shards) in lists {
         hasher.update(strategy.name().unwrap_or("custom").as_bytes());
         for shard in shards {
@@ -117,7 +118,7 @@ fn fingerprint(lists: [(&CheckedStrategy, &Vec<Identity>); 2]) -> u32 {
 fn identities(plans: &[ShardPlan]) -> Vec<Identity> {
     let identity = |plan: &ShardPlan| {
         let mut servers: Vec<String> = plan.endpoints.iter().map(address).collect();
-        // Any member of a cluster may lead, whatever their order.
+        // The order of a cluster's members does not matter.
         if plan.policy == Policy::Cluster {
             servers.sort_unstable();
         }
@@ -129,7 +130,7 @@ fn identities(plans: &[ShardPlan]) -> Vec<Identity> {
     plans.iter().map(identity).collect()
 }
 
-/// An address in one spelling.
+/// Returns an address in its canonical spelling.
 fn address(endpoint: &Endpoint) -> String {
     let (Some(host), Some(port)) = (endpoint.host(), endpoint.port()) else {
         return endpoint.as_str().to_owned();

@@ -9,13 +9,13 @@ use crate::escape::Shortened;
 use crate::percent;
 use crate::shards::Shard;
 
-/// A URL, and one that asks for TLS.
+/// The schemes, without and with TLS.
 const SCHEMES: [(&str, bool); 2] = [("dflockd", false), ("dflockds", true)];
 
-/// Stands for a secret that is not shown. It is no character of a URL, so that one that was shown is not taken for one to use.
+/// Stands for a hidden secret. It is not valid in a URL, so a shown URL is not mistaken for a complete one.
 const HIDDEN: &str = "…";
 
-/// What stands unencoded in the value of a parameter, for readers.
+/// The characters that stay unencoded in the value of a parameter, for readability.
 const PLAIN_IN_VALUES: &str = "/:,*";
 
 /// Whether a URL is written with its secrets.
@@ -25,11 +25,11 @@ pub(super) enum Secrets {
     Hidden,
 }
 
-/// Reads a URL. What it says is read by the caller.
+/// Splits a URL into settings, whose texts the caller parses.
 ///
 /// # Errors
 ///
-/// `InvalidInput`, naming the part that is wrong; nothing that may be a secret is shown.
+/// `InvalidInput`, naming the invalid part, without any text that may be a secret.
 pub(super) fn read(url: &str) -> Result<Said> {
     let url = url.trim();
     if url.contains(HIDDEN) {
@@ -130,7 +130,7 @@ fn refuse<T>(problem: &str) -> Result<T> {
     ))
 }
 
-/// Writes options so that [`read`] reads the same ones, if secrets are exposed.
+/// Writes options as a URL. If secrets are exposed, [`read`] returns the same options.
 pub(super) fn write(options: &ClientOptions, secrets: Secrets) -> Text {
     let shown = |text: &Text, plain| match secrets {
         Secrets::Exposed => percent::encode(text, plain),
@@ -160,7 +160,7 @@ pub(super) fn write(options: &ClientOptions, secrets: Secrets) -> Text {
     for (index, (name, value)) in parameters.iter().enumerate() {
         parts.extend([if index == 0 { "/?" } else { "&" }, name, "=", value.as_str()]);
     }
-    // In one piece, so that no copy is left behind.
+    // Allocated once, so that no copy of the secret is left behind.
     Text::new(parts.concat())
 }
 
@@ -349,7 +349,7 @@ mod tests {
         assert!(read.expose_url().contains("sesame@") && read.expose_url().contains("sesame2"));
     }
 
-    /// A parameter and a text that it may have, for a client with a cluster at shard 0 and a standby at shard 1.
+    /// A parameter and a valid text, for a client with a cluster as shard 0 and standbys as shard 1.
     fn parameter() -> impl Strategy<Value = (String, String)> {
         let duration = (0_u64..100_000, 0_u32..1_000_000_000).prop_map(|(s, n)| format!("{s}s{n}ns"));
         let name = "[ -~äж]{1,12}";

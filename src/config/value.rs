@@ -17,28 +17,29 @@ use crate::shards::{Shard, ValueKind};
 /// The text of a value, which may be a secret: it is wiped when it is dropped.
 pub(super) type Text = Zeroizing<String>;
 
-/// A value that a text can say.
+/// A value that has a text form.
 pub(super) trait Value: Sized {
-    /// What data give for it.
+    /// Its type in data.
     const KIND: ValueKind = ValueKind::Text;
 
-    /// What the text looks like.
+    /// The form of its text.
     const FORM: &'static str;
 
-    /// Reads it. The error says what would be right.
+    /// Parses it. The error says what would be valid.
     fn read(text: &str) -> Result<Self, String>;
 
-    /// Writes it so that [`read`](Self::read) reads the same one; `None` where nothing is said. What only code can give has a text that is
-    /// not read.
+    /// Writes it so that [`read`](Self::read) returns the same value; `None` if it is not set. A value that only code
+    /// can supply has a text that cannot be parsed.
     fn write(&self) -> Option<Text>;
 }
 
-/// Reads a duration as settings have it: numbers with units, added up, such as `500ms`, `1.5s` or `1m30s` (`ns`, `us`, `ms`, `s`, `m`, `h`,
-/// `d`, and their longer names); nothing at all may be `0`. For the durations that a program has beside these settings.
+/// Parses a duration in the form of the settings: numbers with units, which are added up, such as `500ms`, `1.5s` or
+/// `1m30s` (`ns`, `us`, `ms`, `s`, `m`, `h`, `d`, and their longer names), or `0`. Programs can use it for their own
+/// durations.
 ///
 /// # Errors
 ///
-/// [`InvalidInput`](crate::ErrorKind::InvalidInput), with what would be right.
+/// [`InvalidInput`](crate::ErrorKind::InvalidInput), with what would be valid.
 ///
 /// ```
 /// use std::time::Duration;
@@ -156,7 +157,7 @@ impl Value for String {
     }
 }
 
-/// The secret of the servers.
+/// The authentication token.
 impl Value for Text {
     const FORM: &'static str = "the secret, of 1 to 65536 bytes without line breaks and NUL, or leave it out";
 
@@ -242,7 +243,7 @@ impl Value for Fencing {
     }
 }
 
-/// The first and the longest pause of an exponential policy.
+/// The first and the longest pause of an exponential reconnect policy.
 impl Value for ReconnectPolicy {
     const FORM: &'static str = "the first and the longest pause, such as 50ms..5s";
 
@@ -282,7 +283,7 @@ impl Value for CheckedStrategy {
     }
 }
 
-/// Stands for what no text can say.
+/// Stands for a value that has no text form.
 const GIVEN_AS_CODE: &str = "custom";
 
 #[cfg(test)]

@@ -223,7 +223,10 @@ impl<G: Guard> Holder<G> {
             HeldState::Nothing => {
                 return Err(Error::new(
                     ErrorKind::NotEnqueued,
-                    format!("this object has no position in the queue of {:?}: enqueue first", self.key),
+                    format!(
+                        "this object has no position in the queue of {:?}: enqueue first",
+                        self.key
+                    ),
                 ));
             }
             HeldState::Guard(guard) => return guard.check().map(|()| true),

@@ -1,4 +1,4 @@
-//! The health of a shard, published; what changes in it is told as events.
+//! Publishes the health of a shard, and its changes as events.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use super::hub::ShardEvents;
 use crate::error::Error;
 use crate::net::health::{ConnectionState, ShardHealth};
 
-/// Publishes the health of one shard. All that change it share one.
+/// Publishes the health of one shard. All parts that change the health share one board.
 #[derive(Clone, Debug)]
 pub(crate) struct HealthBoard {
     health: watch::Sender<ShardHealth>,
@@ -28,7 +28,7 @@ impl HealthBoard {
         self.health.subscribe()
     }
 
-    /// As it is now.
+    /// Returns the current health.
     pub(crate) fn current(&self) -> ShardHealth {
         self.health.borrow().clone()
     }
@@ -37,7 +37,7 @@ impl HealthBoard {
         Arc::clone(&self.health.borrow().endpoint)
     }
 
-    /// Changes it.
+    /// Changes the health.
     pub(crate) fn change(&self, change: impl FnOnce(&mut ShardHealth)) {
         self.change_if(|health| {
             change(health);
@@ -45,7 +45,7 @@ impl HealthBoard {
         });
     }
 
-    /// Closes the shard for ever, unless it is closed already.
+    /// Marks the shard as closed permanently, unless it is closed already.
     pub(crate) fn close(&self, why: &Error) {
         self.change_if(|health| health.close(why));
     }
@@ -58,14 +58,14 @@ impl HealthBoard {
             news = before.map(|before| news_between(&before, health)).unwrap_or_default();
             changed
         });
-        // Callbacks are the user's code, and may look at the health.
+        // Callbacks are the user's code, which may read the health.
         for event in news {
             self.events.tell(|_| event);
         }
     }
 }
 
-/// What happened between one state of health and the next.
+/// Returns the events between one state of health and the next.
 fn news_between(before: &ShardHealth, now: &ShardHealth) -> Vec<ClientEvent> {
     use ConnectionState::{Closed, Connected, Connecting, Reconnecting};
     let (shard, endpoint) = (now.shard, Arc::clone(&now.endpoint));
@@ -126,7 +126,7 @@ mod tests {
         ConnectionState::Reconnecting { attempt, last_error }
     }
 
-    /// The names of what is told.
+    /// Returns the names of the events.
     #[test]
     fn what_changes_is_told_once_and_in_order() {
         let told = Arc::new(Mutex::new(Vec::new()));

@@ -1,4 +1,4 @@
-//! What a client tells of itself.
+//! The events of a client.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,15 +11,15 @@ use crate::lease::state::LostReason;
 use crate::net::failover::FailoverReason;
 use crate::types::{Fence, Key, Kind};
 
-/// Something that happened to a client. [`Client::events`](crate::Client::events) is the stream of them.
+/// An event of a client. [`Client::events`](crate::Client::events) returns a stream of them.
 ///
-/// A `shard` is the index of a shard, from 0 on, in the order in which they were given.
+/// A `shard` is the index of a shard, from 0, in the order in which the shards were given.
 ///
-/// **Order.** Each task of the client tells what it does in the order in which it does it: a shard its connections and leases, a connection for
-/// signals its gaps, an attempt to connect that the secret is refused. Holders come first: when a connection ends, or another server serves,
-/// the [`LeaseLost`](Self::LeaseLost) of each lease that goes with it comes before [`Disconnected`](Self::Disconnected) or
-/// [`ServingChanged`](Self::ServingChanged), and [`Connected`](Self::Connected) last. The [health](crate::Client::watch_health) of a shard has
-/// changed when the event says so.
+/// **Order.** Each task of the client emits its events in order: a shard those of its connections and leases, a signal
+/// connection those of its gaps, an attempt to connect those of a rejected token. When a connection ends or another
+/// server takes over, [`LeaseLost`](Self::LeaseLost) of each affected lease comes first, then
+/// [`Disconnected`](Self::Disconnected) or [`ServingChanged`](Self::ServingChanged), then
+/// [`Connected`](Self::Connected). The [health](crate::Client::watch_health) of a shard changes before the event.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum ClientEvent {
@@ -28,53 +28,54 @@ pub enum ClientEvent {
     Connected {
         /// The shard.
         shard: usize,
-        /// The server that serves it.
+        /// The server that it is connected to.
         endpoint: Arc<str>,
     },
-    /// A shard is not connected any more. Attempts to connect begin.
+    /// A shard is no longer connected. The client tries to reconnect.
     #[non_exhaustive]
     Disconnected {
         /// The shard.
         shard: usize,
-        /// The server that served it.
+        /// The server that it was connected to.
         endpoint: Arc<str>,
         /// Why.
         cause: Error,
     },
-    /// An attempt to connect failed. Attempts go on.
+    /// An attempt to connect failed. The client goes on trying.
     #[non_exhaustive]
     Reconnecting {
         /// The shard.
         shard: usize,
         /// The server that is tried next.
         endpoint: Arc<str>,
-        /// How many attempts have failed, at any of its servers, since a connection was last of use.
+        /// How many attempts have failed, at any of its servers, since the last working connection.
         attempt: u32,
         /// Why this one failed.
         error: Error,
     },
-    /// Another of its [servers](crate::Shard) serves a shard.
+    /// Another of a shard's [servers](crate::Shard) has taken over.
     #[non_exhaustive]
     ServingChanged {
         /// The shard.
         shard: usize,
         /// The server that serves it now.
         endpoint: Arc<str>,
-        /// Why the one before does not any more.
+        /// Why the previous server no longer serves it.
         reason: FailoverReason,
     },
-    /// A server refuses the secret; or the client has no secret and the server requires one; or the server takes no secrets. Emitted at the
-    /// first refusal, on a connection of any kind; and again only after that server has accepted the client in between.
+    /// A server rejected the authentication token, or requires one that the client does not have, or accepts none.
+    /// Emitted at the first rejection, on a connection of any kind, and again only after that server has accepted the
+    /// client in between.
     #[non_exhaustive]
     AuthRefused {
         /// The shard.
         shard: usize,
-        /// The server, as far as it is known.
+        /// The server, or the address that was tried.
         endpoint: Arc<str>,
-        /// What it said.
+        /// The server's answer.
         error: Error,
     },
-    /// A shard is closed, for ever.
+    /// A shard is closed permanently.
     #[non_exhaustive]
     Closed {
         /// The shard.
@@ -84,18 +85,18 @@ pub enum ClientEvent {
     },
     /// A lease was lost while it was held.
     LeaseLost(LeaseLost),
-    /// A lease could not be renewed this time. It is tried again while there is time.
+    /// A renewal failed. The client repeats it while the lease is held.
     RenewalFailed(RenewalFailed),
-    /// Callers that wait for a key have reached a bound: of connections that carry waits, in the client or at the server, or of the server's
-    /// waiters. Emitted when that begins.
+    /// Callers that wait for keys have reached a limit: of connections that carry waits, in the client or on the
+    /// server, or of waiters on the server. Emitted when the limit is reached.
     #[non_exhaustive]
     WaitBoundReached {
         /// The shard.
         shard: usize,
-        /// Which bound it was.
+        /// The limit.
         bound: WaitBound,
     },
-    /// A connection with subscriptions to signals was lost, so that signals may be missed until its consumer is told
+    /// A connection with signal subscriptions was lost. Signals may be missed until its consumer gets
     /// [`Restored`](crate::SignalEvent::Restored).
     #[non_exhaustive]
     SignalsGap {
@@ -104,7 +105,7 @@ pub enum ClientEvent {
         /// Why.
         cause: Error,
     },
-    /// The stream was not read in time: so many events that came before the next one are missing in it.
+    /// The stream was not read in time: this many events before the next one were dropped.
     #[non_exhaustive]
     Missed {
         /// How many.
@@ -120,15 +121,15 @@ pub struct LeaseLost {
     pub shard: usize,
     /// Its key.
     pub key: Key,
-    /// Whether it is of a lock or of a semaphore.
+    /// Whether it is a lock or a semaphore slot.
     pub kind: Kind,
-    /// Its fence, where the server is known to make them.
+    /// Its fence, if the server is known to issue fences.
     pub fence: Option<Fence>,
     /// Why it was lost.
     pub reason: LostReason,
 }
 
-/// A lease that could not be renewed: see [`ClientEvent::RenewalFailed`].
+/// A renewal that failed: see [`ClientEvent::RenewalFailed`].
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct RenewalFailed {
@@ -136,23 +137,24 @@ pub struct RenewalFailed {
     pub shard: usize,
     /// Its key.
     pub key: Key,
-    /// Whether it is of a lock or of a semaphore.
+    /// Whether it is a lock or a semaphore slot.
     pub kind: Kind,
-    /// What the server answered, or why it could not.
+    /// The server's answer, or why there was none.
     pub error: Error,
 }
 
-/// The bound that callers have reached who wait for a key. It is shown, parsed and serialized by its [name](Self::as_str).
+/// The limit that callers waiting for keys have reached. Its text form is its [name](Self::as_str), also for parsing
+/// and serde.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum WaitBound {
-    /// As many connections carry waits as [may](crate::ClientBuilder::exclusive_connections): further callers have no place in the
-    /// server's queue.
+    /// The limit of [exclusive connections](crate::ClientBuilder::exclusive_connections): further callers have no
+    /// position in the server's queue.
     ExclusiveConnections,
-    /// The server takes no more connections (its `--max-connections`), with the same consequence.
+    /// The server's limit of connections (`--max-connections`), with the same consequence.
     ServerConnections,
-    /// The server refuses further waiters of a key (its `--max-waiters`): their callers get
+    /// The server's limit of waiters for a key (`--max-waiters`): further callers get
     /// [`MaxWaiters`](crate::ErrorKind::MaxWaiters).
     ServerWaiters,
 }

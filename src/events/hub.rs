@@ -1,4 +1,4 @@
-//! Where events go.
+//! Distributes events.
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
@@ -9,21 +9,21 @@ use super::event::ClientEvent;
 use super::stream::Events;
 use crate::unwind::catch;
 
-/// The most events that a stream keeps for a reader that is slow.
+/// The maximum number of events that a stream keeps for a slow reader.
 const KEPT: usize = 1024;
 
-/// Code of the user's that is told of each event.
+/// A callback of the user for each event.
 pub(crate) type Callback = Arc<dyn Fn(&ClientEvent) + Send + Sync>;
 
-/// Takes the events of one client.
+/// Receives the events of one client.
 #[derive(Clone, Default)]
 pub(crate) struct EventHub(Arc<Wanted>);
 
-/// Who wants to know.
+/// The receivers of events.
 #[derive(Default)]
 struct Wanted {
     callbacks: Vec<Callback>,
-    /// Made when the first stream is.
+    /// Created with the first stream.
     streams: OnceLock<broadcast::Sender<ClientEvent>>,
 }
 
@@ -35,13 +35,13 @@ impl EventHub {
         }))
     }
 
-    /// A stream of what happens from now on.
+    /// Returns a stream of the events from now on.
     pub(crate) fn subscribe(&self) -> Events {
         let streams = self.0.streams.get_or_init(|| broadcast::Sender::new(KEPT));
         Events::new(streams.subscribe())
     }
 
-    /// The same for one shard.
+    /// Returns a view for one shard.
     pub(crate) fn of_shard(&self, shard: usize) -> ShardEvents {
         ShardEvents {
             hub: self.clone(),
@@ -56,12 +56,12 @@ impl EventHub {
     fn tell(&self, event: ClientEvent) {
         for callback in &self.0.callbacks {
             if let Err(panic) = catch(|| callback(&event)) {
-                // So is the log.
+                // The log may run the user's code, too.
                 drop(catch(|| tracing::error!(%panic, "a callback for events panicked")));
             }
         }
         if let Some(streams) = self.0.streams.get() {
-            // Without a reader it is not wanted.
+            // Sending fails only if there is no reader.
             drop(streams.send(event));
         }
     }
@@ -75,7 +75,7 @@ impl fmt::Debug for EventHub {
     }
 }
 
-/// Takes the events of one shard.
+/// Receives the events of one shard.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ShardEvents {
     hub: EventHub,
@@ -83,12 +83,12 @@ pub(crate) struct ShardEvents {
 }
 
 impl ShardEvents {
-    /// Whether anything wants to be told.
+    /// Returns whether there is any receiver.
     pub(crate) fn is_wanted(&self) -> bool {
         self.hub.is_wanted()
     }
 
-    /// Tells an event, which is made of the shard's index if it is wanted.
+    /// Emits an event. `event` makes it from the shard's index, only if there is a receiver.
     pub(crate) fn tell(&self, event: impl FnOnce(usize) -> ClientEvent) {
         if self.is_wanted() {
             self.hub.tell(event(self.shard));

@@ -1,4 +1,4 @@
-//! What happens to a client, told to those who want to know: as a stream, and by callbacks.
+//! The events of a client, as streams and callbacks.
 //!
 //! | what | where it arises |
 //! | --- | --- |
@@ -7,7 +7,7 @@
 //! | leases, renewals, bounds of waits | the shard |
 //! | gaps in signals | the link |
 //!
-//! An event is made only while something wants it.
+//! An event is only created while there is a receiver.
 
 pub(crate) mod board;
 mod event;

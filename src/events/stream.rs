@@ -1,4 +1,4 @@
-//! Events as a stream.
+//! The stream of events.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -14,12 +14,12 @@ use super::event::ClientEvent;
 #[cfg(feature = "blocking")]
 use crate::take::Take;
 
-/// What happens to a client, from the call of [`Client::events`](crate::Client::events) on. It ends with the client: when all clones,
-/// handles and leases of it are dropped and its connections are closed.
+/// A stream of a client's events since the call of [`Client::events`](crate::Client::events). It ends with the client:
+/// when all its clones, handles and leases are dropped and its connections are closed.
 ///
-/// It keeps the last 1024 events for a reader that is slow. What is older is dropped, and
-/// [`Missed`](ClientEvent::Missed) stands in its place with the number.
-#[must_use = "a stream that is not read tells nothing"]
+/// It keeps the last 1024 events for a slow reader. Older events are dropped and replaced by
+/// [`Missed`](ClientEvent::Missed) with their number.
+#[must_use = "a stream does nothing unless it is read"]
 pub struct Events {
     /// `None` once it has ended.
     next: Option<ReusableBoxFuture<'static, Received>>,
@@ -32,7 +32,7 @@ impl Events {
         }
     }
 
-    /// Waits for the next event; `None` when the client has ended and everything was taken.
+    /// Waits for the next event; returns `None` when the client has ended and all events were taken.
     ///
     /// # Cancel safety
     ///
@@ -42,7 +42,7 @@ impl Events {
     }
 }
 
-/// What came, and where the next comes from.
+/// A received event, and the receiver of the next.
 type Received = (Result<ClientEvent, RecvError>, Receiver<ClientEvent>);
 
 async fn receive(mut receiver: Receiver<ClientEvent>) -> Received {
@@ -71,7 +71,7 @@ impl Stream for Events {
     }
 }
 
-/// What stays behind has ended.
+/// The stream that is left behind has ended.
 #[cfg(feature = "blocking")]
 impl Take for Events {
     fn take(&mut self) -> Self {

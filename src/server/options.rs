@@ -90,7 +90,7 @@ impl ServerOptions {
             ("write timeout", self.write_timeout),
         ] {
             if timeout.is_zero() {
-                let remedy = "the server would close every connection at once; give more than nothing";
+                let remedy = "the server would close every connection at once; give more than zero";
                 return Err(Error::invalid(&format!("{what} of the server"), timeout, remedy));
             }
         }

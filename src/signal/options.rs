@@ -120,7 +120,7 @@ impl SignalOptions {
             .unwrap_or_else(|| HEARTBEAT.min(server_read_timeout.mul_f64(2.0 / 3.0)));
         if heartbeat.is_zero() || heartbeat >= server_read_timeout {
             let remedy = format!(
-                "give more than nothing and less than the servers' read timeout of {} (server_read_timeout): they close a \
+                "give more than zero and less than the servers' read timeout of {} (server_read_timeout): they close a \
                  connection that is silent for so long",
                 human(server_read_timeout)
             );

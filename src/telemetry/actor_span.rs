@@ -1,22 +1,23 @@
-//! The span in which an actor works: the client's, if that has a name, in place of ractor's, which says nothing to an operator.
+//! The span of an actor: that of the client, if it has a name, in place of ractor's, which is of no use to an
+//! operator.
 
 use tracing::Span;
 
 use super::client_name::ClientName;
 
-/// How ractor's span is called, and where it comes from.
+/// The name of ractor's span, and its target.
 const NAME: &str = "Actor";
 const TARGET: &str = "ractor";
 
 /// The spans of an actor.
 pub(crate) struct ActorSpan {
-    /// The one in which ractor runs it, if there is a subscriber that wants it.
+    /// The span in which ractor runs the actor, if a subscriber is interested in it.
     ractors: Option<Span>,
     client: Option<Span>,
 }
 
 impl ActorSpan {
-    /// The one that this is called in, by the actor itself, of a client of that name.
+    /// Returns the spans of the actor that calls this, for a client of this name.
     pub(crate) fn current(client: &ClientName) -> Self {
         let current = Span::current();
         let is_ractors = current
@@ -28,7 +29,7 @@ impl ActorSpan {
         }
     }
 
-    /// None is known.
+    /// Returns no spans.
     pub(crate) fn none() -> Self {
         Self {
             ractors: None,
@@ -36,7 +37,7 @@ impl ActorSpan {
         }
     }
 
-    /// Does some work of the actor's outside of ractor's span, and inside the client's.
+    /// Runs a part of the actor's work outside ractor's span and inside the client's.
     pub(crate) fn outside<T>(&self, work: impl FnOnce() -> T) -> T {
         let _outside = self.ractors.as_ref().map(Outside::step);
         match &self.client {
@@ -46,7 +47,8 @@ impl ActorSpan {
     }
 }
 
-/// Outside of a span until it is dropped, in a panic, too: whoever entered the span leaves it once more.
+/// Leaves a span until it is dropped, also by a panic. Then it enters the span again, because the code that entered it
+/// will exit it.
 struct Outside<'a>(&'a Span);
 
 impl<'a> Outside<'a> {

@@ -1,12 +1,12 @@
-//! Every metric of this crate: its name, what it is, how it is labelled, and which buckets fit it.
+//! Every metric of this crate: its name, description, labels and buckets.
 
 use metrics::Unit;
 
-/// The beginning of every name.
+/// The prefix of every name.
 #[cfg(test)]
 pub(crate) const PREFIX: &str = "dflockd_client_";
 
-/// One metric, of which there is a series for each combination of its labels.
+/// One metric. It has a series for each combination of its labels.
 #[derive(Debug)]
 pub(crate) struct MetricFamily {
     pub(crate) name: &'static str,
@@ -15,12 +15,12 @@ pub(crate) struct MetricFamily {
     pub(crate) help: &'static str,
 }
 
-/// What kind of metric it is.
+/// The kind of a metric.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Shape {
     Counter,
     Gauge,
-    /// With the upper bounds of the buckets that fit it.
+    /// With the upper bounds of its buckets.
     Histogram(#[cfg_attr(not(feature = "prometheus"), allow(dead_code))] &'static [f64]),
 }
 
@@ -53,26 +53,26 @@ impl MetricFamily {
     }
 }
 
-/// From what an uncontended request takes on one machine to the longest that callers wait.
+/// From the time of an uncontended request on one machine to the longest waits of callers.
 const WAITS: &[f64] = &[
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
     120.0, 300.0,
 ];
 
-/// From a critical section of one millisecond to a leader's day.
+/// From a critical section of one millisecond to a leadership of a day.
 const HOLDS: &[f64] = &[
     0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0, 14_400.0, 86_400.0,
 ];
 
-/// From nothing left to what is left of a long TTL.
+/// From no time left to the time left of a long TTL.
 const HEADROOM: &[f64] = &[
     0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 12.0, 16.0, 24.0, 32.0, 60.0, 120.0, 300.0,
 ];
 
-/// Tenths, and the quarter that the alert asks for.
+/// Tenths, and the quarter that the alert compares with.
 const RATIOS: &[f64] = &[0.05, 0.1, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0];
 
-/// Powers of two up to the default bound on requests in flight.
+/// Powers of two up to the default limit of requests in flight.
 const COUNTS: &[f64] = &[
     1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0, 4096.0,
 ];
@@ -208,7 +208,7 @@ pub(crate) const BUILD_INFO: MetricFamily = MetricFamily::gauge(
     "1 for each client of the process, labelled with the version of this crate.",
 );
 
-/// All of them.
+/// All metrics.
 pub(crate) const ALL: &[MetricFamily] = &[
     REQUESTS,
     REQUEST_DURATION,

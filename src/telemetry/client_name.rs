@@ -11,7 +11,7 @@ use crate::escape::is_hidden;
 /// The longest name, in characters.
 const LONGEST: usize = 64;
 
-/// How a client is called in logs, metrics and spans, if it has a name.
+/// The optional name of a client in logs, metrics and spans.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ClientName(Option<Arc<str>>);
 
@@ -25,7 +25,7 @@ impl ClientName {
             return Err(Error::invalid("client name of length", length, &remedy));
         }
         match name.contains(is_hidden) {
-            true => Err(Error::invalid("client name", name, "give characters that can be seen")),
+            true => Err(Error::invalid("client name", name, "give visible characters")),
             false => Ok(Self(Some(name.into()))),
         }
     }
@@ -34,13 +34,14 @@ impl ClientName {
         self.0.as_deref()
     }
 
-    /// The value of the label of metrics.
+    /// Returns the value of the metrics' label.
     pub(crate) fn label(&self) -> Option<SharedString> {
         self.0.as_ref().map(|name| Arc::clone(name).into())
     }
 
-    /// A span in which the work of one of the client's actors is done. Its level is the highest, so that it is there wherever a line is. It
-    /// lasts as long as the actor, which exporters of traces are not made for: by its target they can leave it out.
+    /// Returns a span for the work of one of the client's actors. It has the highest level, so that every log line has
+    /// it. It lasts as long as the actor; exporters of traces, which are not made for such spans, can filter it by its
+    /// target.
     pub(crate) fn span(&self) -> Option<Span> {
         let client = self.as_deref()?;
         Some(tracing::error_span!(target: "dflockd_client::tasks", parent: None, "dflockd_client", client))

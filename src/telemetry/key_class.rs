@@ -1,19 +1,19 @@
-//! Classes of keys as a label, if the user asks for them: bounded, whatever the function says.
+//! Classes of keys as an optional label, with a limited number of values.
 
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
 
-/// The most classes that are told apart; whatever comes later is `other`.
+/// The maximum number of classes; further ones become `other`.
 pub const MAX_KEY_CLASSES: usize = 64;
 
-/// The longest name of a class, in bytes; longer ones are `other`.
+/// The maximum length of a class's name, in bytes; longer ones become `other`.
 const MAX_CLASS_BYTES: usize = 64;
 
-/// What is beyond the bounds.
+/// The class of values beyond these limits.
 const OTHER: &str = "other";
 
-/// The user's function.
+/// The user's function that maps a key to its class.
 #[derive(Clone)]
 pub(crate) struct Classifier(Arc<dyn for<'k> Fn(&'k str) -> &'k str + Send + Sync>);
 
@@ -29,7 +29,7 @@ impl fmt::Debug for Classifier {
     }
 }
 
-/// Something for each class of keys.
+/// A value for each class of keys.
 pub(crate) struct PerClass<T> {
     classifier: Classifier,
     known: RwLock<HashMap<Box<str>, Arc<T>>>,
@@ -45,7 +45,7 @@ impl<T> PerClass<T> {
         }
     }
 
-    /// What belongs to the class of this key.
+    /// Returns the value for the class of this key.
     pub(crate) fn of(&self, key: &str) -> Arc<T> {
         let class = match (self.classifier.0)(key) {
             "" => OTHER,
@@ -58,7 +58,7 @@ impl<T> PerClass<T> {
         }
         drop(known);
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
-        // `other` has a place of its own beside them.
+        // `other` does not count against the limit.
         let full = known.len() - usize::from(known.contains_key(OTHER)) >= MAX_KEY_CLASSES;
         let class = if full && !known.contains_key(class) {
             OTHER

@@ -1,10 +1,11 @@
-//! Values that are computed only where somebody records them: reading the clock costs more than all else that is measured.
+//! Values that are computed only if a recorder uses them: reading the clock costs more than everything else that is
+//! measured.
 
 use std::cell::Cell;
 
 use metrics::{Gauge, IntoF64};
 
-/// A value, not computed yet.
+/// A value that is not computed yet.
 pub(crate) struct Lazy<F>(pub(crate) F);
 
 impl<F: FnOnce() -> f64> IntoF64 for Lazy<F> {
@@ -13,7 +14,7 @@ impl<F: FnOnce() -> f64> IntoF64 for Lazy<F> {
     }
 }
 
-/// Whether a recorder stands behind this gauge. Adds nothing to it.
+/// Returns whether a recorder uses this gauge. The gauge does not change.
 pub(crate) fn is_recorded(gauge: &Gauge) -> bool {
     let asked = Cell::new(false);
     gauge.increment(Lazy(|| {

@@ -1,4 +1,4 @@
-//! A gauge that follows a number.
+//! A gauge that shows a number.
 
 use metrics::Gauge;
 
@@ -7,8 +7,8 @@ use crate::unwind::catch;
 
 /// Publishes how a number changes.
 ///
-/// Several clients of one process may share a series, so only differences are published, and what is left is taken back
-/// when its owner ends, however that happens.
+/// Several clients of one process may share a series, so only differences are published, and the rest is subtracted
+/// when the owner ends, even by a panic.
 pub(crate) struct Level {
     gauge: Gauge,
     shown: usize,
@@ -16,17 +16,17 @@ pub(crate) struct Level {
 
 impl Level {
     pub(crate) fn new(gauge: Gauge) -> Self {
-        // Registered at zero, so that the series is there before anything happens.
+        // Registered at zero, so that the series exists from the start.
         gauge.increment(0.0);
         Self { gauge, shown: 0 }
     }
 
-    /// Whether anybody looks.
+    /// Returns whether a recorder uses the gauge.
     pub(crate) fn is_recorded(&self) -> bool {
         is_recorded(&self.gauge)
     }
 
-    /// The number is `now`.
+    /// Sets the number to `now`.
     pub(crate) fn show(&mut self, now: usize) {
         let before = std::mem::replace(&mut self.shown, now);
         if now > before {
@@ -37,7 +37,7 @@ impl Level {
     }
 }
 
-/// A recorder that panics here would end the process if another panic is what drops this.
+/// Catches a panic of the recorder, which would abort the process if this is dropped by another panic.
 impl Drop for Level {
     fn drop(&mut self) {
         drop(catch(|| self.show(0)));
@@ -67,7 +67,7 @@ mod tests {
         }
     }
 
-    /// Works so often, and then no more.
+    /// Works this many times, then panics.
     struct Worn(std::sync::atomic::AtomicUsize);
 
     impl Worn {

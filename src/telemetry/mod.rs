@@ -1,7 +1,8 @@
-//! What the client counts and measures, through the `metrics` facade.
+//! The client's metrics, through the `metrics` facade.
 //!
-//! [`catalog`] says which metrics there are, and [`sink`] is where they go. The handles are kept by those who record
-//! them (`metrics.rs` in their folders): registered once, so that recording is an atomic operation and no look-up.
+//! [`catalog`] lists the metrics, and [`sink`] is their destination. The modules that record them keep the handles
+//! (`metrics.rs` in their folders), which are registered once, so that recording is an atomic operation without a
+//! look-up.
 
 pub(crate) mod actor_span;
 pub(crate) mod catalog;

@@ -1,4 +1,4 @@
-//! Where metrics go: the process's recorder, or one that the user gave to this client.
+//! The destination of metrics: the process's recorder, or one that the user gave to this client.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,10 +8,11 @@ use metrics::{Counter, Gauge, Histogram, Key, KeyName, Label, Level, Metadata, R
 use super::catalog::{ALL, MetricFamily, Shape};
 use super::client_name::ClientName;
 
-/// A recorder, and what all that goes there is labelled with.
+/// A recorder, and the labels that all its metrics have.
 #[derive(Clone, Default)]
 pub(crate) struct Sink {
-    /// `None`: whatever is installed for the process when a metric is registered; nothing is recorded if there is none.
+    /// `None`: the recorder that is installed for the process when a metric is registered; without one, nothing is
+    /// recorded.
     own: Option<Arc<dyn Recorder + Send + Sync>>,
     client: ClientName,
 }
@@ -29,7 +30,7 @@ impl Sink {
         }
     }
 
-    /// This recorder.
+    /// Uses this recorder.
     pub(crate) fn own(recorder: impl Recorder + Send + Sync + 'static) -> Self {
         Self {
             own: Some(Arc::new(recorder)),
@@ -37,17 +38,17 @@ impl Sink {
         }
     }
 
-    /// Whether it is a recorder of the client's own.
+    /// Returns whether the client has its own recorder.
     pub(crate) fn is_own(&self) -> bool {
         self.own.is_some()
     }
 
-    /// The same for a client with a name.
+    /// Sets the client's name.
     pub(crate) fn of_client(self, client: ClientName) -> Self {
         Self { client, ..self }
     }
 
-    /// Tells the recorder what each metric is.
+    /// Describes each metric to the recorder.
     pub(crate) fn describe_all(&self) {
         self.with(|recorder| {
             for family in ALL {
@@ -97,7 +98,7 @@ impl fmt::Debug for Sink {
     }
 }
 
-/// A shard's place in a sink: everything that is registered through it carries the shard's index.
+/// A sink for one shard, which adds the shard's index as a label.
 #[derive(Clone, Debug)]
 pub(crate) struct ShardSink {
     sink: Sink,
@@ -112,7 +113,7 @@ impl ShardSink {
         }
     }
 
-    /// For what is tried out alone.
+    /// Returns a sink that records nothing, for tests of a single part.
     #[cfg(any(test, fuzzing, feature = "__measure"))]
     pub(crate) fn nowhere() -> Self {
         Self::new(Sink::own(metrics::NoopRecorder), 0)

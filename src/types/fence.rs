@@ -1,4 +1,4 @@
-//! Numbers that grow with every grant.
+//! Fencing tokens: numbers that grow with every grant.
 
 use std::fmt;
 use std::num::ParseIntError;
@@ -6,23 +6,24 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// A number that grows with every grant of a key, to fence off the writes of earlier holders.
+/// A number that grows with every grant of a key, with which a resource can reject the writes of earlier holders.
 ///
-/// Servers from 2.1 on make fences: they count their grants, and put the number into the first half of each token. Tokens of earlier
-/// servers are random throughout. A [lease](crate::Lease::fence) has a fence only where its server is known to make them, which is found
-/// out as [`Fencing`](crate::Fencing) says. Some builds between 1.10 and 2.0 name the fence beside the token; those count, too.
+/// Servers issue fences from release 2.1 on: they count their grants and put the number into the first half of each
+/// token. The tokens of earlier servers are random. A [lease](crate::Lease::fence) has a fence only if its server is
+/// known to issue them; [`Fencing`](crate::Fencing) says how the client finds out. Some builds between 1.10 and 2.0
+/// send the fence separately from the token, which counts, too.
 ///
-/// What a fence guards must be a write to one place that compares: it keeps the largest fence that it has seen, and refuses
-/// smaller ones. Fences are comparable
+/// The protected resource must compare fences in one place: it stores the largest fence that it has seen, and rejects
+/// writes with smaller ones. Fences are comparable
 ///
 /// - between grants of the same key only;
-/// - of one server, or of the members of one cluster, which count together. Servers that know nothing of each other (a
-///   [standby](crate::Shard::standby) and its primary) count each for itself;
-/// - over a restart of a server that stands alone as long as its clock does not go back, or if it runs with `--fence-state-file`: it
-///   begins to count at the time of its start. A cluster begins at 0, so what has seen the fences of a server that stands alone refuses
-///   those of a cluster that takes its place.
+/// - from one server, or from the members of one cluster, which share a counter. Independent servers, such as a
+///   [standby](crate::Shard::standby) and its primary, count separately;
+/// - across a restart of a standalone server if its clock does not go back, or if it runs with `--fence-state-file`:
+///   it starts to count from the current time. A cluster starts from 0, so a resource that has seen fences of a
+///   standalone server rejects those of a cluster that replaces it.
 ///
-/// It is a number and will stay one: it is shown, parsed and serialized as that, and its field is public.
+/// It is a plain number and will stay one: its field is public, and it is shown, parsed and serialized as a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Fence(pub u64);

@@ -1,4 +1,4 @@
-//! What servers grant.
+//! Grants of a server.
 
 use super::fence::Fence;
 use super::seconds::Ttl;
@@ -8,16 +8,16 @@ use super::token::Token;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Grant {
-    /// The secret to renew and release it with.
+    /// The secret that renews and releases it.
     pub token: Token,
-    /// The lease: what the server says counts, not what was asked for.
+    /// The TTL of the lease, as the server reported it. It may differ from the requested one.
     pub ttl: Ttl,
-    /// The fence, if the grant names it as a third number. It may be in the token if not: see [`Token::first_half`].
+    /// The fence, if the grant has it as a third field. Otherwise it may be in the token: see [`Token::first_half`].
     pub fence: Option<Fence>,
 }
 
 impl Grant {
-    /// A grant that names no fence beside its token.
+    /// Creates a grant without a separate fence.
     #[must_use]
     pub fn new(token: Token, ttl: Ttl) -> Self {
         Self {

@@ -10,12 +10,13 @@ use serde::{Deserialize, Serialize, Serializer};
 use crate::error::{Error, Result};
 use crate::escape::{Escaped, Shortened};
 
-/// The longest line that every server takes for a key or a pattern, in bytes.
+/// The maximum length of a key or pattern that every server accepts, in bytes.
 pub const MAX_KEY_BYTES: usize = 256;
 
 /// The name of a lock or semaphore: 1 to 256 bytes of UTF-8 without whitespace or NUL.
 ///
-/// A map from keys is searched with a `&str`. A key is serialized as its text, and checked when it is deserialized.
+/// A map from keys can be searched with a `&str`. A key is serialized as its text, and checked when it is
+/// deserialized.
 ///
 /// ```
 /// use std::collections::HashMap;
@@ -36,16 +37,15 @@ impl Key {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) if it is empty, longer than
-    /// [`MAX_KEY_BYTES`] bytes (bytes, not characters), or contains whitespace or NUL: the servers'
-    /// line protocol has no way to carry those.
+    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) if it is empty, longer than [`MAX_KEY_BYTES`] bytes
+    /// (bytes, not characters), or contains whitespace or NUL: the line protocol cannot represent those.
     pub fn new(name: impl AsRef<str>) -> Result<Self> {
         check_word("key", name.as_ref())?;
         Ok(Self(name.as_ref().into()))
     }
 
-    /// A key that is shown in place of one that a client could not send: U+FFFD stands for what is not valid in it, and what is too
-    /// long is cut.
+    /// Returns a key for display of invalid bytes: U+FFFD replaces invalid characters, and the rest of a long key is
+    /// cut off.
     #[cfg(feature = "server")]
     pub(crate) fn lossy(key: &[u8]) -> Self {
         const INVALID: char = char::REPLACEMENT_CHARACTER;
@@ -65,14 +65,14 @@ impl Key {
         Self(name.into())
     }
 
-    /// The name.
+    /// Returns the name.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-/// The rule for everything that stands on the key line.
+/// Checks a word for the protocol's key line.
 pub(crate) fn check_word(what: &str, word: &str) -> Result<()> {
     let problem = if word.is_empty() {
         Some("it is empty; give at least one character".to_owned())
@@ -92,7 +92,7 @@ pub(crate) fn check_word(what: &str, word: &str) -> Result<()> {
     }
 }
 
-/// The name, with everything escaped that would not be seen; [`Key::as_str`] is the name as it is.
+/// Shows the name, with invisible characters escaped; [`Key::as_str`] returns it unchanged.
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(&Escaped(&self.0), f)
@@ -111,7 +111,7 @@ impl AsRef<str> for Key {
     }
 }
 
-/// Keys in maps are found by their text.
+/// Lets maps find keys by their text.
 impl Borrow<str> for Key {
     fn borrow(&self) -> &str {
         &self.0

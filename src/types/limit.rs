@@ -1,4 +1,4 @@
-//! How many may hold a semaphore.
+//! The limit of a semaphore.
 
 use std::fmt;
 use std::num::NonZeroU32;
@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::escape::Shortened;
 
-/// How many may hold a semaphore at once: at least one. It is shown, parsed and serialized as that number.
+/// The number of holders that a semaphore can have at once: at least one. It is shown, parsed and serialized as a
+/// number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "u32", into = "u32")]
 pub struct Limit(NonZeroU32);
@@ -30,7 +31,7 @@ impl Limit {
         })
     }
 
-    /// The number.
+    /// Returns the number.
     #[must_use]
     pub fn get(self) -> u32 {
         self.0.get()
@@ -43,11 +44,11 @@ impl fmt::Display for Limit {
     }
 }
 
-/// Reads a number, and checks it as [`Limit::new`] does.
+/// Parses a number and checks it as [`Limit::new`] does.
 ///
 /// # Errors
 ///
-/// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for anything else than a number from 1 on.
+/// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for anything but a number of at least 1.
 impl FromStr for Limit {
     type Err = Error;
 

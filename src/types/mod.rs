@@ -1,4 +1,4 @@
-//! The values that travel on the wire. Each is validated when it is made and trusted after.
+//! The values of the wire protocol. Each is validated when it is created, and trusted afterwards.
 
 mod fence;
 mod grant;

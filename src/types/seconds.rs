@@ -1,4 +1,4 @@
-//! Times that go over the wire, where they are whole seconds.
+//! Times on the wire, which are whole seconds.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,14 +11,14 @@ use crate::error::{Error, Result};
 use crate::escape::Shortened;
 use crate::human::read_duration;
 
-/// The most seconds that a server takes as a timeout or a TTL.
+/// The maximum number of seconds that a server accepts as a timeout or a TTL.
 pub const MAX_SECONDS: u64 = 9_223_372_036;
 
 /// How long a lease lasts unless it is renewed: whole seconds, at least one.
 ///
-/// `Display` shows `33s`. It is parsed from a duration with its unit, as the settings in
-/// [`guide::configuration`](https://docs.rs/dflockd-client/latest/dflockd_client/guide/configuration/index.html) are (`10s`, `1m30s`), serialized as the
-/// number of seconds, and deserialized from either.
+/// `Display` shows `33s`. It is parsed from a duration with its unit (`10s`, `1m30s`), as the settings in
+/// [`docs/configuration.md`](https://docs.rs/crate/dflockd-client/latest/source/docs/configuration.md) are, serialized
+/// as the number of seconds, and deserialized from either.
 ///
 /// ```
 /// use std::time::Duration;
@@ -34,10 +34,10 @@ pub const MAX_SECONDS: u64 = 9_223_372_036;
 pub struct Ttl(u64);
 
 impl Ttl {
-    /// What servers use where the client names none, unless they were told otherwise: 33 s.
+    /// The default of servers for a client that names no TTL: 33 s, unless the server is configured otherwise.
     pub const DEFAULT: Self = Self(33);
 
-    /// A TTL of at least `ttl`: fractions are rounded up, since the wire carries whole seconds.
+    /// Creates a TTL of at least `ttl`: fractions are rounded up, because the wire protocol has whole seconds.
     ///
     /// # Errors
     ///
@@ -54,19 +54,19 @@ impl Ttl {
             .ok_or_else(|| Error::invalid("lease TTL", ttl, "servers take at most 9223372036 s"))
     }
 
-    /// A TTL of that many seconds, if a server would take it.
+    /// Creates a TTL of `secs` seconds; `None` if servers would reject it.
     #[must_use]
     pub fn from_secs(secs: u64) -> Option<Self> {
         (1..=MAX_SECONDS).contains(&secs).then_some(Self(secs))
     }
 
-    /// In seconds.
+    /// Returns it in seconds.
     #[must_use]
     pub fn as_secs(self) -> u64 {
         self.0
     }
 
-    /// As a duration.
+    /// Returns it as a duration.
     #[must_use]
     pub fn as_duration(self) -> Duration {
         Duration::from_secs(self.0)
@@ -89,7 +89,7 @@ impl fmt::Debug for Ttl {
 ///
 /// # Errors
 ///
-/// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for anything else, and for what no server would take.
+/// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for anything else, and for values that servers reject.
 impl FromStr for Ttl {
     type Err = Error;
 
@@ -100,7 +100,7 @@ impl FromStr for Ttl {
     }
 }
 
-/// At least that long, as [`Ttl::new`] does.
+/// Creates a TTL as [`Ttl::new`] does.
 impl TryFrom<Duration> for Ttl {
     type Error = Error;
 
@@ -132,10 +132,10 @@ impl<'de> Deserialize<'de> for Ttl {
     }
 }
 
-/// What a TTL looks like.
+/// The text form of a TTL.
 const TTL_FORM: &str = "write a duration with its unit, from 1s to 9223372036s, such as 10s or 1m30s";
 
-/// Seconds as data have them: a number, or a text.
+/// Seconds in data: a number or a text.
 #[derive(Deserialize)]
 #[serde(
     untagged,
@@ -147,7 +147,7 @@ enum Seconds {
 }
 
 impl Seconds {
-    /// Reads them. Formats that do not describe themselves have a number.
+    /// Deserializes them. Formats that are not self-describing have a number.
     fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         match deserializer.is_human_readable() {
             true => Self::deserialize(deserializer),
@@ -156,35 +156,36 @@ impl Seconds {
     }
 }
 
-/// How long the server itself may block a request: whole seconds, 0 for a try.
+/// How long the server may block a request: whole seconds, 0 for a try.
 ///
 /// It is shown, parsed and serialized as a [`Ttl`] is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct WaitSecs(u64);
 
 impl WaitSecs {
-    /// Do not wait at all.
+    /// No wait at all.
     pub const TRY: Self = Self(0);
 
-    /// At least `wait`: fractions are rounded up. What is longer than a server takes is cut to the longest it does.
+    /// Returns at least `wait`: fractions are rounded up. A longer wait than servers accept is reduced to their
+    /// maximum.
     #[must_use]
     pub fn covering(wait: Duration) -> Self {
         Self(ceil_secs(wait).min(MAX_SECONDS))
     }
 
-    /// That many seconds, if a server would take it.
+    /// Creates a wait of `secs` seconds; `None` if servers would reject it.
     #[must_use]
     pub fn from_secs(secs: u64) -> Option<Self> {
         (secs <= MAX_SECONDS).then_some(Self(secs))
     }
 
-    /// In seconds.
+    /// Returns it in seconds.
     #[must_use]
     pub fn as_secs(self) -> u64 {
         self.0
     }
 
-    /// As a duration.
+    /// Returns it as a duration.
     #[must_use]
     pub fn as_duration(self) -> Duration {
         Duration::from_secs(self.0)
@@ -201,7 +202,7 @@ impl fmt::Display for WaitSecs {
 ///
 /// # Errors
 ///
-/// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for anything else, and for what no server would take.
+/// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for anything else, and for values that servers reject.
 impl FromStr for WaitSecs {
     type Err = Error;
 
@@ -228,7 +229,7 @@ impl<'de> Deserialize<'de> for WaitSecs {
     }
 }
 
-/// What a wait looks like.
+/// The text form of a wait.
 const WAIT_FORM: &str = "write a duration with its unit, up to 9223372036s, such as 10s or 1m30s";
 
 impl From<WaitSecs> for Duration {

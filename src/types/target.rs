@@ -1,4 +1,4 @@
-//! What is asked for: a lock, or a slot of a semaphore.
+//! The target of a request: a lock, or a slot of a semaphore.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,15 +8,16 @@ use serde::{Deserialize, Serialize};
 use super::limit::Limit;
 use crate::error::{Error, Result, named};
 
-/// Which of the server's two namespaces a key is in.
+/// The namespace of a key on the server.
 ///
-/// It is shown, parsed and serialized by its [name](Self::as_str). The protocol has these two, so a match may be complete.
+/// Its text form is its [name](Self::as_str), also for parsing and serde. The protocol has only these two, so this
+/// enum is exhaustive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
     /// A lock: one holder.
     Lock,
-    /// A semaphore: as many holders as its limit.
+    /// A semaphore: at most as many holders as its limit.
     Semaphore,
 }
 
@@ -24,7 +25,7 @@ impl Kind {
     /// Both.
     pub(crate) const ALL: [Self; 2] = [Self::Lock, Self::Semaphore];
 
-    /// Its name as metrics and spans carry it.
+    /// Returns its name, as used in metrics and spans.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -40,7 +41,7 @@ impl fmt::Display for Kind {
     }
 }
 
-/// Reads a [name](Kind::as_str).
+/// Parses a [name](Kind::as_str).
 ///
 /// # Errors
 ///
@@ -53,17 +54,18 @@ impl FromStr for Kind {
     }
 }
 
-/// What is asked for: a lock, or one of a semaphore's slots. The protocol has these two, so a match may be complete.
+/// The target of a request: a lock, or a slot of a semaphore. The protocol has only these two, so this enum is
+/// exhaustive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Target {
     /// The lock.
     Lock,
-    /// A slot of the semaphore of this limit.
+    /// A slot of the semaphore with this limit.
     Semaphore(Limit),
 }
 
 impl Target {
-    /// Its namespace.
+    /// Returns its namespace.
     #[must_use]
     pub fn kind(self) -> Kind {
         match self {
@@ -73,7 +75,7 @@ impl Target {
     }
 }
 
-/// `lock`, or `semaphore of limit 3`.
+/// Shows `lock`, or, for example, `semaphore of limit 3`.
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -1,4 +1,4 @@
-//! What is taken as a value, and what it is shown and written as.
+//! Which values are valid, and how they are shown and serialized.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::{Debug, Display};
@@ -86,7 +86,7 @@ fn a_key_is_parsed_serialized_and_found_by_its_text() {
     assert_eq!(read.get("jobs/42"), Some(&1));
     let error = serde_json::from_str::<Key>(r#""a b""#).unwrap_err().to_string();
     assert!(error.contains("whitespace"), "{error}");
-    // What is shown is for people: it is escaped.
+    // The text for people is escaped.
     let hidden = Key::new("a\u{202e}b").unwrap();
     assert_eq!(hidden.to_string(), "a\\u{202e}b");
     assert_eq!(
@@ -169,7 +169,7 @@ fn what_is_no_ttl_or_limit_is_refused_by_name() {
     assert!(Ttl::try_from(Duration::from_millis(1)).is_err() && Limit::try_from(0).is_err());
 }
 
-/// That a value comes back from its text and from JSON.
+/// Checks that a value can be restored from its text and from JSON.
 fn comes_back<T>(value: T) -> std::result::Result<(), TestCaseError>
 where
     T: Copy + Debug + Display + PartialEq + FromStr<Err: Debug> + Serialize + DeserializeOwned,

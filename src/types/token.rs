@@ -1,4 +1,4 @@
-//! The secrets of grants.
+//! The tokens of grants.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,18 +7,18 @@ use std::str::FromStr;
 use super::fence::Fence;
 use crate::error::{Error, Result};
 
-/// The secret that stands for one grant: 32 hexadecimal digits. Whoever presents it may renew and release.
+/// The secret of one grant: 32 hexadecimal digits. Any client that knows it can renew and release the lease.
 ///
-/// `Debug` and `Display` show the first 8 digits only; [`Token::as_str`] shows all. It is not serialized by serde either, so that it gets
-/// into no log or file by being a part of something else.
+/// `Debug` and `Display` show the first 8 digits only; [`Token::as_str`] shows all. It does not implement serde's
+/// traits, so that it does not end up in a log or file as a part of another value.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Token([u8; 32]);
 
 impl Token {
-    /// A token that no server gives out.
+    /// A token that no server issues.
     pub(crate) const OF_NOTHING: Self = Self([b'0'; 32]);
 
-    /// Reads the 32 hexadecimal digits.
+    /// Parses the 32 hexadecimal digits.
     ///
     /// # Errors
     ///
@@ -34,17 +34,17 @@ impl Token {
         })
     }
 
-    /// The digits, or nothing.
+    /// Parses the digits; `None` if they are invalid.
     pub(crate) fn parse(digits: &[u8]) -> Option<Self> {
         let digits: [u8; 32] = digits.try_into().ok()?;
-        // All of them, also behind one that is none: so the compiler looks at many at once.
+        // Checks all digits, also after an invalid one, so that the compiler can vectorize the loop.
         let valid = digits
             .iter()
             .fold(true, |valid, digit| valid & digit.is_ascii_hexdigit());
         valid.then_some(Self(digits))
     }
 
-    /// A token of a fence and a random number, as servers from 2.1 on make them.
+    /// Creates a token from a fence and a random number, as servers do from 2.1 on.
     #[cfg(any(test, feature = "server"))]
     pub(crate) fn compose(fence: Fence, random: u64) -> Self {
         let mut digits = [0_u8; 32];
@@ -58,29 +58,29 @@ impl Token {
         Self(digits)
     }
 
-    /// All 32 digits. Keep them out of logs.
+    /// Returns all 32 digits. Keep them out of logs.
     #[must_use]
     pub fn as_str(&self) -> &str {
         // The digits were checked to be ASCII.
         std::str::from_utf8(&self.0).unwrap_or_default()
     }
 
-    /// All 32 digits, for the wire.
+    /// Returns all 32 digits, for the wire.
     pub(crate) fn as_bytes(&self) -> &[u8] {
         &self.0
     }
 
-    /// The first 16 digits as a number. Servers from 2.1 on put the [`Fence`] there; those of earlier servers are random, and one token
-    /// does not tell which it is.
+    /// Returns the first 16 digits as a number. Servers from 2.1 on put the [`Fence`] there. Those of earlier servers
+    /// are random, and the token does not show which it is.
     #[must_use]
     pub fn first_half(&self) -> u64 {
-        // The digits were checked to be hexadecimal. In a letter the low bits count from 1.
+        // The digits are known to be hexadecimal. The low bits of a letter count from 1.
         let value = |digit: u8| u64::from(digit & 0xf) + 9 * u64::from(digit >> 6);
         self.0[..16].iter().fold(0, |half, digit| (half << 4) | value(*digit))
     }
 }
 
-/// Reads the 32 hexadecimal digits, as [`Token::new`] does.
+/// Parses the 32 hexadecimal digits, as [`Token::new`] does.
 impl FromStr for Token {
     type Err = Error;
 
