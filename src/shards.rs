@@ -19,7 +19,7 @@ use crate::protocol::StableRef;
 /// over shards, never over the servers of one shard: a key keeps its shard regardless of which server serves it.
 ///
 /// For what happens to leases, waits and requests when a server fails, see
-/// [`docs/failover.md`](https://docs.rs/crate/dflockd-client/latest/source/docs/failover.md).
+/// [`guide::failover`](https://docs.rs/dflockd-client/latest/dflockd_client/guide/failover/index.html).
 ///
 /// ```
 /// use dflockd_client::{Client, Shard};

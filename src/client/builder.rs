@@ -258,7 +258,7 @@ impl ClientBuilder {
     /// clients that have only the previous list, and clients that have only the current one. Those two kinds of
     /// clients do not exclude each other. Therefore a fleet changes in three steps: all clients have the previous
     /// list; all have both; all have the current list.
-    /// [`docs/sharding.md`](https://docs.rs/crate/dflockd-client/latest/source/docs/sharding.md) describes the steps,
+    /// [`guide::sharding`](https://docs.rs/dflockd-client/latest/dflockd_client/guide/sharding/index.html) describes the steps,
     /// how to see that a step is complete, and what holds meanwhile for semaphores, signals, fences and the order of
     /// waiters.
     ///
@@ -516,7 +516,7 @@ impl ClientBuilder {
 
     /// Adds a tower layer around all requests, including those of the handles. The layer that is added first sees a
     /// request first. All added layers are inside the client's own spans, metrics and timeout. For what a layer may
-    /// and must not do, see [`docs/layers.md`](https://docs.rs/crate/dflockd-client/latest/source/docs/layers.md).
+    /// and must not do, see [`guide::layers`](https://docs.rs/dflockd-client/latest/dflockd_client/guide/layers/index.html).
     ///
     /// An error of the layer itself reaches callers as [`ErrorKind::Layer`](crate::ErrorKind::Layer), with the layer's
     /// error as its source.

@@ -14,7 +14,7 @@ use crate::tls::Tls;
 /// The options of a client from outside the program: from a URL, environment variables, or a configuration file.
 ///
 /// All three have the same settings, which are those of [`ClientBuilder`](crate::ClientBuilder), under the names of
-/// its methods. [`docs/configuration.md`](https://docs.rs/crate/dflockd-client/latest/source/docs/configuration.md)
+/// its methods. [`guide::configuration`](https://docs.rs/dflockd-client/latest/dflockd_client/guide/configuration/index.html)
 /// lists them and has the grammar of the URL. Parts that only code can supply, such as layers and connectors, are set
 /// on a [builder](crate::ClientBuilder::from) made from the options; its later calls override them.
 ///

@@ -21,7 +21,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 ///
 /// Cloning is cheap: when a connection is lost, every caller that waits on it gets the same cause. Match on
 /// [`kind`](Error::kind); the text is for people. For the meaning of each kind, and for what is known after a timeout,
-/// see [`docs/errors.md`](https://docs.rs/crate/dflockd-client/latest/source/docs/errors.md).
+/// see [`guide::errors`](https://docs.rs/dflockd-client/latest/dflockd_client/guide/errors/index.html).
 #[derive(Clone)]
 pub struct Error(Arc<Repr>);
 
@@ -216,7 +216,7 @@ impl Error {
     /// semaphore has one slot less. A repeated [`emit`](crate::Client::emit) may deliver its signal twice. Some errors
     /// are neither retryable nor fatal, such as a lost lease, or an error of which only the caller knows whether
     /// repeating helps. The table is in
-    /// [`docs/errors.md`](https://docs.rs/crate/dflockd-client/latest/source/docs/errors.md).
+    /// [`guide::errors`](https://docs.rs/dflockd-client/latest/dflockd_client/guide/errors/index.html).
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         use ErrorKind::{

@@ -90,7 +90,7 @@ pub type SemaphoreLayer<R> = KeyedLayer<SemaphorePermit, R>;
 /// The lease covers the response's future. It does not cover tasks that a handler spawned, or a body that is streamed
 /// afterwards.
 ///
-/// [`docs/layers.md`](https://docs.rs/crate/dflockd-client/latest/source/docs/layers.md) has more details, and the
+/// [`guide::layers`](https://docs.rs/dflockd-client/latest/dflockd_client/guide/layers/index.html) has more details, and the
 /// example `layer_lock` uses an axum service.
 pub struct KeyedLayer<G, R> {
     section: Arc<Section<G, R>>,

@@ -17,7 +17,7 @@ pub const MAX_SECONDS: u64 = 9_223_372_036;
 /// How long a lease lasts unless it is renewed: whole seconds, at least one.
 ///
 /// `Display` shows `33s`. It is parsed from a duration with its unit (`10s`, `1m30s`), as the settings in
-/// [`docs/configuration.md`](https://docs.rs/crate/dflockd-client/latest/source/docs/configuration.md) are, serialized
+/// [`guide::configuration`](https://docs.rs/dflockd-client/latest/dflockd_client/guide/configuration/index.html) are, serialized
 /// as the number of seconds, and deserialized from either.
 ///
 /// ```
