@@ -2,11 +2,13 @@
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
-mod support;
+#[path = "support/process.rs"]
+#[allow(dead_code, unreachable_pub)]
+mod process;
 
 use std::process::Command;
 
-use support::process::example;
+use process::example;
 
 #[test]
 fn a_short_run_of_chaos_ends_without_a_violation() {

@@ -4,9 +4,9 @@ use std::error::Error;
 use std::fs;
 use std::path::Path;
 
-use crate::plot;
-use crate::results::{Keys, Results};
-use crate::table;
+use super::plot;
+use super::results::{Keys, Results};
+use super::table;
 
 /// The comments between which a document's part is rewritten.
 const BEGIN: &str = "<!-- written by benches/compare: begin -->\n";

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use plotters::prelude::*;
 
-use crate::results::{Keys, Results, Spread};
-use crate::table::{number, title};
+use super::results::{Keys, Results, Spread};
+use super::table::{number, title};
 
 const SIZE: (u32, u32) = (960, 480);
 

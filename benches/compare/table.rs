@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::results::{Cell, Keys, LEAD_WORKERS, Results, Side, Spread};
+use super::results::{Cell, Keys, LEAD_WORKERS, Results, Side, Spread};
 
 /// All tables, with what they hold for.
 pub(crate) fn all(results: &Results) -> String {

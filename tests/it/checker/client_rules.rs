@@ -1,0 +1,323 @@
+//! Deadlines of operations, owners of grants, renewals after releases.
+
+use super::hand::*;
+use crate::support::history::record::{Action, Entry, Invoke, LetGo, Line, Outcome, What};
+use crate::support::history::verdict::Rule;
+
+/// An acquire with 100 ms from 0, and something at 1000.
+fn acquire(returned_at: Option<u64>) -> Vec<Line> {
+    let mut lines = vec![
+        at(0, within(100, invoke(1, Action::Acquire))),
+        at(1000, What::TroubleBegun(trouble("the end"))),
+    ];
+    lines.extend(returned_at.map(|ms| at(ms, returned(1, Outcome::TimedOut))));
+    lines
+}
+
+#[test]
+fn an_operation_that_returns_late_or_never_is_found() {
+    assert_fine(&acquire(Some(110)));
+    assert_eq!(judge(&acquire(Some(110))).assert().deadlines, 1);
+    assert_broken(
+        &acquire(Some(111)),
+        &[(Rule::Deadlines, "had until +0.100000 s and returned at +0.111000 s")],
+    );
+    assert_broken(&acquire(None), &[(Rule::Deadlines, "had not returned")]);
+}
+
+#[test]
+fn a_process_that_does_not_run_is_not_late() {
+    let frozen = |from: u64, to: u64, returned: u64| {
+        let mut lines = acquire(Some(returned));
+        lines.push(at(from, What::ProcessFrozen(process("p"))));
+        lines.push(at(to, What::ProcessThawed(process("p"))));
+        lines
+    };
+    assert_fine(&frozen(50, 300, 310));
+    assert_broken(&frozen(50, 300, 311), &[(Rule::Deadlines, "returned at")]);
+    // What it slept before its deadline gives it no more time.
+    assert_broken(&frozen(10, 60, 150), &[(Rule::Deadlines, "returned at")]);
+    let mut killed = acquire(None);
+    killed.push(at(90, What::ProcessKilled(process("p"))));
+    assert_fine(&killed);
+}
+
+/// Which asks for the later ones when its time is over, too.
+#[test]
+fn an_acquire_of_several_keys_has_its_timeout_in_the_time_in_which_its_process_ran() {
+    let frozen = |returned_at: u64| {
+        let several = Invoke {
+            key: None,
+            ..invoke(1, Action::Acquire)
+        };
+        let mut lines = vec![
+            at(0, within(100, several)),
+            at(1000, What::TroubleBegun(trouble("the end"))),
+        ];
+        lines.push(at(50, What::ProcessFrozen(process("p"))));
+        lines.push(at(300, What::ProcessThawed(process("p"))));
+        lines.push(at(returned_at, returned(1, Outcome::TimedOut)));
+        lines
+    };
+    assert_fine(&frozen(360));
+    assert_broken(&frozen(361), &[(Rule::Deadlines, "returned at +0.361000 s")]);
+}
+
+/// The first thaw makes it run, however often it was frozen.
+#[test]
+fn a_process_that_is_frozen_twice_runs_from_the_first_thaw() {
+    let frozen = |returned: u64| {
+        let mut lines = acquire(Some(returned));
+        lines.push(at(50, What::ProcessFrozen(process("p"))));
+        lines.push(at(60, What::ProcessFrozen(process("p"))));
+        lines.push(at(300, What::ProcessThawed(process("p"))));
+        lines
+    };
+    let twice = (Rule::Record, "frozen that is frozen already");
+    assert_broken(&frozen(310), &[twice]);
+    assert_broken(&frozen(311), &[(Rule::Deadlines, "returned at +0.311000 s"), twice]);
+    let mut thawed_twice = frozen(310);
+    thawed_twice.remove(3);
+    thawed_twice.push(at(305, What::ProcessThawed(process("p"))));
+    assert_broken(&thawed_twice, &[(Rule::Record, "thawed that is not frozen")]);
+}
+
+#[test]
+fn an_operation_without_a_timeout_may_wait_unless_its_process_ends_in_order() {
+    let mut lines = vec![
+        at(0, What::Invoke(invoke(1, Action::Acquire))),
+        at(5000, What::TroubleBegun(trouble("x"))),
+    ];
+    assert_fine(&lines);
+    lines.push(at(100, What::ProcessEnded(process("p"))));
+    assert_broken(&lines, &[(Rule::Deadlines, "had not returned when its process ended")]);
+    lines.push(at(90, returned(1, Outcome::Cancelled)));
+    assert_fine(&lines);
+}
+
+/// Grant 1 from 10 to 200 at the server, with a caller that has it from its acquire at 0 until then.
+fn owned(until_ms: u64) -> Vec<Line> {
+    vec![
+        at(0, What::Invoke(invoke(1, Action::Acquire))),
+        at(10, What::Granted(until(1000, of(1)))),
+        at(12, What::Acquired(acquired(1))),
+        at(12, returned(1, Outcome::Granted)),
+        at(until_ms, let_go(1)),
+        at(200, What::Released(of(1))),
+    ]
+}
+
+#[test]
+fn a_grant_that_its_owner_let_go_and_the_server_kept_is_found() {
+    assert_fine(&owned(150));
+    assert_broken(
+        &owned(149),
+        &[(Rule::Owners, "had no owner from +0.149000 s to +0.200000 s")],
+    );
+    let mut releases_it = owned(190);
+    releases_it.push(at(149, releases(2, 1)));
+    assert_broken(&releases_it, &[(Rule::Owners, "had no owner")]);
+    let mut told = owned(190);
+    told.push(at(149, lost(1)));
+    assert_broken(&told, &[(Rule::Owners, "had no owner")]);
+    let mut ended = owned(150);
+    ended[4] = at(149, What::ProcessEnded(process("p")));
+    assert_broken(&ended, &[(Rule::Owners, "had no owner")]);
+}
+
+#[test]
+fn what_is_broken_or_stopped_or_dead_lets_a_grant_be() {
+    let mut broken = owned(100);
+    broken.push(at(110, What::TroubleBegun(trouble("cut"))));
+    broken.push(at(170, What::TroubleEnded(trouble("cut"))));
+    assert_fine(&broken);
+    let mut at_its_server = owned(100);
+    at_its_server.push(at(110, What::TroubleBegun(trouble_of("s", "cut"))));
+    at_its_server.push(at(170, What::TroubleEnded(trouble_of("s", "cut"))));
+    assert_fine(&at_its_server);
+    let mut before_it = owned(100);
+    before_it.push(at(1, started("s", "r")));
+    before_it.push(at(110, What::TroubleBegun(trouble_of("r", "cut"))));
+    before_it.push(at(170, What::TroubleEnded(trouble_of("r", "cut"))));
+    assert_fine(&before_it);
+    let mut elsewhere = owned(100);
+    elsewhere.push(at(110, What::TroubleBegun(trouble_of("t", "cut"))));
+    elsewhere.push(at(170, What::TroubleEnded(trouble_of("t", "cut"))));
+    assert_broken(&elsewhere, &[(Rule::Owners, "had no owner")]);
+    let mut stopped = owned(100);
+    stopped.push(at(110, What::ProcessFrozen(process("p"))));
+    stopped.push(at(170, What::ProcessThawed(process("p"))));
+    assert_fine(&stopped);
+    let mut dead = owned(100);
+    dead.push(at(120, What::ProcessKilled(process("p"))));
+    assert_fine(&dead);
+    let mut dead_with_it = owned(100);
+    dead_with_it[4] = at(20, What::ProcessKilled(process("p")));
+    assert_fine(&dead_with_it);
+    let mut another = owned(100);
+    another.push(at(120, What::ProcessKilled(process("q"))));
+    assert_broken(&another, &[(Rule::Owners, "had no owner")]);
+}
+
+#[test]
+fn no_grant_outlives_its_lease() {
+    let lease = |ends: u64| {
+        let mut lines = owned(195);
+        lines[1] = at(10, What::Granted(until(ends, of(1))));
+        lines
+    };
+    assert_fine(&lease(150));
+    assert_broken(
+        &lease(149),
+        &[(Rule::Owners, "was to end at +0.149000 s and did not until +0.200000 s")],
+    );
+}
+
+/// Grant 1 from 10 to 200, which no caller gets.
+fn unclaimed(more: Vec<Line>) -> Vec<Line> {
+    let mut lines = vec![
+        at(10, What::Granted(until(1000, of(1)))),
+        at(200, What::Released(of(1))),
+    ];
+    lines.extend(more);
+    lines
+}
+
+#[test]
+fn a_grant_that_no_caller_waits_for_is_found() {
+    let ends = |outcome: Outcome, ms: u64| {
+        unclaimed(vec![
+            at(0, What::Invoke(invoke(1, Action::Acquire))),
+            at(ms, returned(1, outcome)),
+        ])
+    };
+    assert_fine(&ends(Outcome::Cancelled, 150));
+    assert_broken(
+        &ends(Outcome::Cancelled, 149),
+        &[(Rule::Owners, "had no owner from +0.149000 s")],
+    );
+    assert_broken(
+        &ends(Outcome::TimedOut, 20),
+        &[(Rule::Owners, "had no owner from +0.020000 s")],
+    );
+    // Nothing can be said of one whose fate is unknown.
+    assert_fine(&ends(Outcome::Failed, 20));
+    let mut broken = ends(Outcome::Cancelled, 20);
+    broken.push(at(15, What::TroubleBegun(trouble("cut"))));
+    broken.push(at(16, What::TroubleEnded(trouble("cut"))));
+    assert_fine(&broken);
+    let mut killed = ends(Outcome::Cancelled, 20);
+    killed[3] = at(20, What::ProcessKilled(process("p")));
+    assert_fine(&killed);
+    // An operation that brought another one brought not this.
+    assert_broken(
+        &ends(Outcome::Granted, 190),
+        &[(Rule::Owners, "had no owner from +0.010000 s")],
+    );
+    // One for another key does not either.
+    let other = Invoke {
+        key: Some("other".into()),
+        ..invoke(1, Action::Acquire)
+    };
+    let other = unclaimed(vec![
+        at(0, What::Invoke(other)),
+        at(199, returned(1, Outcome::TimedOut)),
+    ]);
+    assert_broken(&other, &[(Rule::Owners, "had no owner")]);
+}
+
+/// An acquire is cancelled at 20; what was granted to it at 10 for 30 s is given back then, or never.
+fn leaked(given_back: Option<u64>) -> Vec<Line> {
+    let mut lines = vec![
+        at(0, What::Invoke(invoke(1, Action::Acquire))),
+        at(10, What::Granted(until(30_000, of(1)))),
+        at(20, returned(1, Outcome::Cancelled)),
+        at(5_000, What::ProcessEnded(process("p"))),
+    ];
+    lines.extend(given_back.map(|ms| at(ms, What::Released(of(1)))));
+    lines
+}
+
+#[test]
+fn what_a_cancelled_acquire_leaves_behind_is_found_long_before_its_lease_ends() {
+    let found = [(Rule::Owners, "had no owner from +0.020000 s")];
+    assert_broken(&leaked(None), &found);
+    assert_broken(&leaked(Some(71)), &found);
+    assert_eq!(judge(&leaked(Some(70))).assert().owned, 1);
+    let broken = |server: &str, from: u64, to: u64| {
+        let mut lines = leaked(None);
+        lines.push(at(from, What::TroubleBegun(trouble_of(server, "cut"))));
+        lines.push(at(to, What::TroubleEnded(trouble_of(server, "cut"))));
+        lines
+    };
+    // Trouble later, or at another server, is no excuse.
+    assert_broken(&broken("s", 71, 72), &found);
+    assert_broken(&broken("t", 15, 16), &found);
+    // Trouble while it ran: it may be the grant of a request that the client knows nothing of, so that is not judged.
+    assert_eq!(judge(&broken("s", 15, 16)).assert().owned, 0);
+}
+
+/// Trouble that was over before the acquire may delay what is given back for `unnoticed`, and no longer.
+#[test]
+fn trouble_before_an_acquire_delays_what_is_given_back_for_so_long() {
+    let after_trouble = |given_back: u64| {
+        let mut lines = leaked(Some(given_back));
+        for line in &mut lines {
+            line.at += 50 * MS;
+        }
+        lines.push(at(10, What::TroubleBegun(trouble_of("s", "cut"))));
+        lines.push(at(20, What::TroubleEnded(trouble_of("s", "cut"))));
+        lines
+    };
+    assert_fine(&after_trouble(170));
+    assert_broken(&after_trouble(171), &[(Rule::Owners, "had no owner")]);
+}
+
+#[test]
+fn a_ticket_owns_what_is_granted_to_it() {
+    let ticket = |gone: What, ms: u64| {
+        unclaimed(vec![
+            at(0, What::Invoke(invoke(1, Action::Enqueue))),
+            at(5, returned(1, Outcome::Queued)),
+            at(ms, gone),
+        ])
+    };
+    let dropped = || {
+        What::LetGo(LetGo {
+            process: "p".into(),
+            holder: None,
+            ticket: Some(1),
+        })
+    };
+    assert_fine(&ticket(dropped(), 150));
+    assert_broken(
+        &ticket(dropped(), 149),
+        &[(Rule::Owners, "had no owner from +0.149000 s")],
+    );
+    // The wait goes on where the ticket ends, and the holder where the wait does.
+    let wait = Invoke {
+        ticket: Some(1),
+        ..invoke(2, Action::Wait)
+    };
+    let mut waited = ticket(What::Invoke(wait), 140);
+    waited.push(at(199, returned(2, Outcome::TimedOut)));
+    assert_fine(&waited);
+}
+
+#[test]
+fn a_renewal_after_an_acknowledged_release_is_found() {
+    for renewal in [What::Renewed as fn(Entry) -> What, What::RenewalRefused] {
+        let renewed = |ms: u64, outcome: Outcome| {
+            vec![
+                at(0, What::Acquired(acquired(1))),
+                at(10, releases(2, 1)),
+                at(20, returned(2, outcome)),
+                at(ms, renewal(of(1))),
+            ]
+        };
+        let found = |lines: &[Line]| judge(lines).violations.iter().any(|found| found.rule == Rule::Renewals);
+        assert!(found(&renewed(26, Outcome::Done)));
+        assert!(!found(&renewed(25, Outcome::Done)), "it was on its way");
+        assert!(!found(&renewed(26, Outcome::Failed)), "no server acknowledged that");
+    }
+}

@@ -1,0 +1,354 @@
+//! What servers' own lines show: holders, queues, fences.
+
+use super::hand::*;
+use crate::support::history::record::{Acquired, Entry, Kind, Line, What};
+use crate::support::history::verdict::{Counts, Rule};
+
+/// Makes a line of an entry.
+type Tell = fn(Entry) -> What;
+
+fn semaphore(entry: Entry) -> Entry {
+    Entry {
+        kind: Kind::Semaphore,
+        limit: 2,
+        ..entry
+    }
+}
+
+#[test]
+fn what_is_right_is_found_right_and_counted() {
+    let lines = [
+        at(0, What::Granted(of(1))),
+        at(1, What::Queued(place(1))),
+        at(1, What::Queued(place(2))),
+        at(2, What::Queued(place(3))),
+        at(3, What::Renewed(of(1))),
+        at(4, What::Orphaned(place(2))),
+        at(5, What::Orphaned(of(1))),
+        at(6, What::Reclaimed(of(1))),
+        at(7, What::Reclaimed(place(2))),
+        at(8, What::Left(place(1))),
+        at(9, What::Released(of(1))),
+        at(9, What::Granted(from(2, 2))),
+        at(9, What::Collected(of(2))),
+        at(10, What::Expired(of(2))),
+        at(10, What::RenewalRefused(of(2))),
+        at(10, What::Granted(from(3, 3))),
+        at(11, What::Disconnected(of(3))),
+        at(12, What::Granted(of(4))),
+        at(13, What::Forgotten(of(4))),
+        at(14, What::Granted(of(5))),
+    ];
+    let expected = Counts {
+        lines: 20,
+        grants: 5,
+        from_queues: 2,
+        keys: 1,
+        held: 1,
+        ..Counts::default()
+    };
+    assert_eq!(judge(&lines).assert(), expected);
+    assert_eq!(judge(&[]).assert(), Counts::default());
+}
+
+#[test]
+fn two_holders_of_a_lock_are_found_and_named_with_the_lines_that_show_it() {
+    let lines = [
+        at(0, What::Granted(of(1))),
+        at(1, What::Released(of(1))),
+        at(2, What::Granted(of(2))),
+        at(
+            2,
+            What::Granted(Entry {
+                key: "other".into(),
+                ..of(9)
+            }),
+        ),
+        at(1003, What::Granted(of(3))),
+        at(1004, What::Released(of(2))),
+        at(1005, What::Released(of(3))),
+        at(1006, What::Granted(of(4))),
+    ];
+    let verdict = judge(&lines);
+    let said = verdict.to_string();
+    assert_eq!(verdict.violations.len(), 1, "{said}");
+    let violation = &verdict.violations[0];
+    assert_eq!((violation.rule, violation.at), (Rule::Servers, 1003 * MS));
+    assert!(
+        violation
+            .what
+            .contains("held by 00000000000000020000000000000000 of server \"s\", since +0.002000 s"),
+        "{said}"
+    );
+    assert_eq!(
+        violation.history.len(),
+        7,
+        "the other key's line is not among them: {said}"
+    );
+    assert!(
+        violation.history[3].starts_with("> {\"at\":1003000000,\"what\":\"granted\""),
+        "{said}"
+    );
+}
+
+#[test]
+fn every_end_of_a_lease_is_one_and_nothing_else_is() {
+    let ends: [(Tell, bool); 8] = [
+        (What::Released, true),
+        (What::Expired, true),
+        (What::Disconnected, true),
+        (What::Forgotten, true),
+        (What::Renewed, false),
+        (What::Orphaned, false),
+        (What::Reclaimed, false),
+        (What::RenewalRefused, false),
+    ];
+    for (what, is_end) in ends {
+        let lines = [
+            at(0, What::Granted(of(1))),
+            at(1, what(of(1))),
+            at(2, What::Granted(of(2))),
+        ];
+        assert_eq!(judge(&lines).is_valid(), is_end, "{:?}", lines[1]);
+    }
+    let killed = [
+        at(0, What::Granted(of(1))),
+        at(0, What::Queued(place(1))),
+        at(1, What::ServerEnded(server_id("s"))),
+        at(2, What::Granted(by("t", of(2)))),
+    ];
+    assert_fine(&killed);
+}
+
+#[test]
+fn other_keys_and_other_namespaces_are_others_and_a_limit_is_one() {
+    let other = Entry {
+        key: "other".into(),
+        ..of(2)
+    };
+    assert_fine(&[
+        at(0, What::Granted(of(1))),
+        at(1, What::Granted(other)),
+        at(2, What::Granted(semaphore(of(3)))),
+        at(2, What::Granted(semaphore(of(4)))),
+    ]);
+    let three = [1, 2, 3].map(|n| at(n, What::Granted(semaphore(of(n)))));
+    assert_broken(&three, &[(Rule::Servers, "no more than 2 may hold it")]);
+    // A lock has one holder, whatever its line says.
+    let two = [1, 2].map(|n| at(n, What::Granted(Entry { limit: 2, ..of(n) })));
+    assert_broken(&two, &[(Rule::Servers, "no more than 1 may hold it")]);
+}
+
+#[test]
+fn a_grant_that_is_given_twice_ends_twice_or_was_never_given_is_found() {
+    assert_broken(
+        &[
+            at(0, What::Granted(of(1))),
+            at(1, What::Released(of(1))),
+            at(2, What::Released(of(1))),
+            at(3, What::Granted(of(1))),
+            at(4, What::Renewed(of(2))),
+            at(5, What::Reclaimed(of(2))),
+            at(6, What::Collected(of(2))),
+            at(7, What::Expired(of(2))),
+            at(8, What::Granted(entry())),
+        ],
+        &[
+            (Rule::Servers, "was not held"),
+            (Rule::Servers, "was granted before"),
+            (Rule::Servers, "was not held"),
+            (Rule::Servers, "was not held"),
+            (Rule::Servers, "was not held"),
+            (Rule::Servers, "was not held"),
+            (Rule::Servers, "names no token"),
+        ],
+    );
+}
+
+#[test]
+fn what_one_server_has_granted_no_other_may() {
+    let first = [at(0, What::Granted(of(1))), at(10, What::Disconnected(of(1)))];
+    for (since, wrong) in [(5, true), (10, false), (11, false)] {
+        let second = at(since, What::Granted(by("t", of(2))));
+        for lines in [
+            [first[0].clone(), first[1].clone(), second.clone()],
+            [second.clone(), first[0].clone(), first[1].clone()],
+        ] {
+            assert_eq!(!judge(&lines).is_valid(), wrong, "{since}");
+        }
+    }
+    // What never ended is held to the end of its lease, or for ever.
+    let lease = until(30, of(1));
+    for (entry, since, wrong) in [(of(1), 60_000, true), (lease.clone(), 29, true), (lease, 30, false)] {
+        let lines = [at(0, What::Granted(entry)), at(since, What::Granted(by("t", of(2))))];
+        assert_eq!(!judge(&lines).is_valid(), wrong, "{since}");
+    }
+    // At one server it is held until the record says otherwise.
+    let lines = [at(0, What::Granted(until(30, of(1)))), at(31, What::Granted(of(2)))];
+    assert_broken(&lines, &[(Rule::Servers, "is held by")]);
+    // What another server ended is not this one's end.
+    let lines = [
+        first[0].clone(),
+        at(5, What::Released(by("t", of(1)))),
+        first[1].clone(),
+    ];
+    assert_broken(&lines, &[(Rule::Servers, "was not held")]);
+}
+
+#[test]
+fn a_lease_that_was_renewed_is_held_longer() {
+    for (renew, wrong) in [(What::Renewed as Tell, true), (What::Orphaned, false)] {
+        let lines = [
+            at(0, What::Granted(until(30, of(1)))),
+            at(20, renew(until(50, of(1)))),
+            at(40, What::Granted(by("t", of(2)))),
+            at(60, What::Expired(of(1))),
+        ];
+        let mut lines = lines;
+        if !wrong {
+            lines[1] = at(20, renew(of(1)));
+        }
+        assert_eq!(!judge(&lines).is_valid(), wrong);
+    }
+}
+
+#[test]
+fn who_overtakes_is_found() {
+    assert_broken(
+        &[
+            at(0, What::Granted(of(1))),
+            at(1, What::Queued(place(1))),
+            at(2, What::Queued(place(2))),
+            at(3, What::Queued(place(3))),
+            at(4, What::Released(of(1))),
+            at(5, What::Granted(from(2, 2))),
+            at(6, What::Released(of(2))),
+            at(7, What::Granted(of(3))),
+            at(8, What::Released(of(3))),
+            at(9, What::Granted(from(1, 4))),
+            at(10, What::Left(place(3))),
+            at(11, What::Released(of(4))),
+            at(12, What::Granted(of(5))),
+        ],
+        &[
+            (Rule::QueueOrder, "place 2 was granted before place 1"),
+            (Rule::QueueOrder, "a newcomer was granted before place 1"),
+        ],
+    );
+}
+
+#[test]
+fn queues_are_joined_at_their_end_and_left_by_those_that_are_in_them() {
+    assert_broken(
+        &[
+            at(0, What::Queued(place(2))),
+            at(1, What::Queued(place(1))),
+            at(2, What::Left(place(3))),
+            at(3, What::Left(place(1))),
+            at(4, What::Left(place(1))),
+            at(5, What::Reclaimed(place(1))),
+            at(6, What::Granted(from(1, 1))),
+            at(7, What::Queued(entry())),
+        ],
+        &[
+            (Rule::QueueOrder, "place 1 was taken behind place 2"),
+            (Rule::QueueOrder, "nothing waits at place 3"),
+            (Rule::QueueOrder, "nothing waits at place 1"),
+            (Rule::QueueOrder, "nothing waits at place 1"),
+            (Rule::QueueOrder, "nothing waits at place 1"),
+            (Rule::QueueOrder, "a place without a number"),
+        ],
+    );
+}
+
+#[test]
+fn queues_of_different_servers_and_keys_are_different_queues() {
+    let other = |entry: Entry| Entry {
+        key: "other".into(),
+        ..entry
+    };
+    assert_fine(&[
+        at(0, What::Queued(place(7))),
+        at(1, What::Queued(by("t", place(1)))),
+        at(2, What::Granted(by("t", from(1, 1)))),
+        at(2, What::Queued(other(place(8)))),
+        at(2, What::Granted(other(from(8, 2)))),
+        at(3, What::Left(place(7))),
+    ]);
+}
+
+#[test]
+fn of_one_server_the_order_counts_not_the_clock() {
+    // The second grant's clock was read before the release, and its lock was taken after it.
+    assert_fine(&[
+        at(0, What::Granted(of(1))),
+        at(5, What::Released(of(1))),
+        at(4, What::Granted(of(2))),
+        at(1, What::Queued(by("t", place(1)))),
+    ]);
+}
+
+fn fenced(fence: u64, n: u64) -> Entry {
+    Entry {
+        fence: Some(fence),
+        ..of(n)
+    }
+}
+
+fn one_after_the_other(grants: &[Entry]) -> Vec<Line> {
+    let mut lines = Vec::new();
+    for (number, grant) in grants.iter().enumerate() {
+        let ms = 2 * number as u64;
+        lines.push(at(ms, What::Granted(grant.clone())));
+        lines.push(at(ms + 1, What::Released(grant.clone())));
+    }
+    lines
+}
+
+#[test]
+fn fences_grow_by_key_and_server() {
+    let broken = one_after_the_other(&[fenced(5, 1), fenced(7, 2), fenced(7, 3), fenced(6, 4), fenced(7, 5)]);
+    assert_broken(
+        &broken,
+        &[
+            (Rule::Fences, "has fence 7, the one before has 7"),
+            (Rule::Fences, "has fence 6, the one before has 7"),
+        ],
+    );
+    let other = Entry {
+        key: "other".into(),
+        ..fenced(1, 2)
+    };
+    let fine = one_after_the_other(&[fenced(5, 1), other, by("t", fenced(3, 3)), of(4), fenced(6, 5)]);
+    let counts = judge(&fine).assert();
+    assert_eq!(counts.fences, 1);
+}
+
+#[test]
+fn fences_go_on_growing_when_a_server_is_started_again() {
+    let mut lines = one_after_the_other(&[fenced(5, 1)]);
+    lines.push(at(10, What::ServerEnded(server_id("s"))));
+    lines.push(at(11, started("s2", "s")));
+    lines.push(at(12, started("s3", "s2")));
+    lines.push(at(13, What::Granted(by("s3", fenced(4, 2)))));
+    assert_broken(&lines, &[(Rule::Fences, "has fence 4, the one before has 5")]);
+    lines.remove(3);
+    assert_fine(&lines);
+}
+
+#[test]
+fn a_client_shows_the_fence_of_its_server_and_no_other() {
+    let shows = |fence: Option<u64>| {
+        let acquired = Acquired { fence, ..acquired(1) };
+        [at(0, What::Granted(fenced(5, 1))), at(1, What::Acquired(acquired))]
+    };
+    assert_fine(&shows(Some(5)));
+    assert_fine(&shows(None));
+    assert_broken(
+        &shows(Some(6)),
+        &[(Rule::Fences, "shows fence 6, its server made Some(5)")],
+    );
+    let mut none = shows(Some(5));
+    none[0] = at(0, What::Granted(of(1)));
+    assert_broken(&none, &[(Rule::Fences, "its server made None")]);
+}

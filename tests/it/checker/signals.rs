@@ -1,0 +1,330 @@
+//! Signals: once, in order, gaps told, none made up.
+
+use super::hand::*;
+use crate::support::history::record::{Extent, Line, Outcome, Subscribed, What};
+use crate::support::history::verdict::Rule;
+
+/// Signals `1` to `n` on `a.b`, emitted at 10, 20, ... by one caller.
+fn emitted(n: u64) -> Vec<Line> {
+    let each = |n: u64| {
+        [
+            at(10 * n, emits(n, "a.b", &n.to_string())),
+            at(10 * n + 2, returned(n, Outcome::Done)),
+        ]
+    };
+    let mut lines: Vec<Line> = (1..=n).flat_map(each).collect();
+    lines.push(at(1000, What::TroubleBegun(trouble("the end"))));
+    lines
+}
+
+/// The same, with a subscription of this pattern that is told these things.
+fn heard(n: u64, pattern: &str, told: &[(u64, What)]) -> Vec<Line> {
+    let mut lines = emitted(n);
+    lines.push(at(5, subscribed(1, pattern, None)));
+    lines.extend(told.iter().map(|(ms, what)| at(*ms, what.clone())));
+    lines
+}
+
+fn got(ms: u64, n: u64) -> (u64, What) {
+    (ms, received(1, "a.b", &n.to_string()))
+}
+
+#[test]
+fn signals_that_are_heard_once_and_in_order_are_fine() {
+    let lines = heard(3, "a.*", &[got(12, 1), got(22, 2), got(32, 3)]);
+    let counts = judge(&lines).assert();
+    assert_eq!((counts.signals, counts.received, counts.in_gaps), (3, 3, 0));
+    assert_fine(&heard(2, "b.>", &[]));
+    assert_fine(&heard(2, "a", &[]));
+}
+
+#[test]
+fn doubled_disordered_invented_and_foreign_signals_are_found() {
+    let doubled = heard(2, "a.>", &[got(12, 1), got(13, 1), got(22, 2)]);
+    assert_broken(&doubled, &[(Rule::Signals, "was delivered 2 times")]);
+    let disordered = heard(2, "a.>", &[got(22, 2), got(23, 1)]);
+    assert_broken(
+        &disordered,
+        &[(Rule::Signals, "comes behind one that was emitted after")],
+    );
+    let invented = heard(1, "a.>", &[got(12, 1), got(13, 9)]);
+    assert_broken(&invented, &[(Rule::Signals, "was never emitted")]);
+    let early = heard(2, "a.>", &[got(12, 1), got(13, 2)]);
+    assert_broken(&early, &[(Rule::Signals, "was emitted later")]);
+    let foreign = heard(1, "b.>", &[got(12, 1)]);
+    assert_broken(&foreign, &[(Rule::Signals, "matches no pattern")]);
+}
+
+#[test]
+fn signals_that_were_under_way_together_have_no_order() {
+    let mut lines = vec![
+        at(5, subscribed(1, "a.b", None)),
+        at(10, emits(1, "a.b", "1")),
+        at(11, emits(2, "a.b", "2")),
+        at(13, returned(1, Outcome::Done)),
+        at(14, returned(2, Outcome::Done)),
+    ];
+    lines.extend([got(15, 2), got(16, 1)].map(|(ms, what)| at(ms, what)));
+    assert_fine(&lines);
+}
+
+#[test]
+fn a_missing_signal_is_found_unless_a_gap_was_told_in_its_place() {
+    assert_broken(
+        &heard(3, "a.b", &[got(12, 1), got(32, 3)]),
+        &[(Rule::Signals, "\"2\" on \"a.b\" was not heard")],
+    );
+    let dropped = (25, gap(1, Extent::Here));
+    assert_eq!(
+        judge(&heard(3, "a.b", &[got(12, 1), dropped.clone(), got(32, 3)]))
+            .assert()
+            .in_gaps,
+        1
+    );
+    // A gap at another place does not cover it.
+    for told in [
+        [(11, gap(1, Extent::Here)), got(12, 1), got(32, 3)],
+        [got(12, 1), got(32, 3), (33, gap(1, Extent::Here))],
+        [got(12, 1), (15, gap(1, Extent::Here)), got(32, 3)],
+    ] {
+        assert_broken(&heard(3, "a.b", &told), &[(Rule::Signals, "no gap was told")]);
+    }
+    // One that had begun and was not over does.
+    let begun = [
+        got(12, 1),
+        (15, gap(1, Extent::Begins)),
+        (26, gap(1, Extent::Ends)),
+        got(32, 3),
+    ];
+    assert_fine(&heard(3, "a.b", &begun));
+    let open = [got(12, 1), (15, gap(1, Extent::Begins))];
+    assert_fine(&heard(3, "a.b", &open));
+    let over = [
+        got(12, 1),
+        (15, gap(1, Extent::Begins)),
+        (16, gap(1, Extent::Ends)),
+        got(32, 3),
+    ];
+    assert_broken(&heard(3, "a.b", &over), &[(Rule::Signals, "no gap was told")]);
+}
+
+/// Without a signal behind it only the time tells that a gap stands in its place.
+#[test]
+fn a_gap_that_is_told_much_later_covers_nothing() {
+    let told_at = |ms: u64| heard(1, "a.b", &[(ms, gap(1, Extent::Here))]);
+    assert_eq!(judge(&told_at(32)).assert().in_gaps, 1);
+    assert_broken(&told_at(33), &[(Rule::Signals, "no gap was told")]);
+    let broken = |ms: u64| {
+        let mut lines = told_at(ms);
+        lines.push(at(8, What::TroubleBegun(trouble("black hole"))));
+        lines.push(at(9, What::TroubleEnded(trouble("black hole"))));
+        lines
+    };
+    assert_fine(&broken(132));
+    assert_broken(&broken(133), &[(Rule::Signals, "no gap was told")]);
+}
+
+#[test]
+fn what_came_before_or_at_the_end_or_failed_need_not_be_heard() {
+    let ended = |ms: u64| {
+        let mut lines = heard(1, "a.b", &[]);
+        lines.push(at(ms, unsubscribed(1)));
+        lines
+    };
+    assert_fine(&ended(31));
+    assert_broken(&ended(32), &[(Rule::Signals, "was not heard")]);
+    let mut late = emitted(1);
+    late.push(at(11, subscribed(1, "a.b", None)));
+    assert_fine(&late);
+    let mut failed = heard(1, "a.b", &[]);
+    failed[1] = at(12, returned(1, Outcome::Failed));
+    assert_fine(&failed);
+    let mut killed = heard(1, "a.b", &[]);
+    killed.push(at(20, What::ProcessKilled(process("p"))));
+    assert_fine(&killed);
+}
+
+#[test]
+fn while_something_is_broken_a_subscription_takes_its_time_to_learn_of_it() {
+    let broken = |ends: u64| {
+        let mut lines = heard(1, "a.b", &[]);
+        lines.push(at(8, What::TroubleBegun(trouble("black hole"))));
+        lines.push(at(300, What::TroubleEnded(trouble("black hole"))));
+        lines.push(at(ends, unsubscribed(1)));
+        lines
+    };
+    assert_fine(&broken(111));
+    assert_broken(&broken(112), &[(Rule::Signals, "no gap was told")]);
+}
+
+#[test]
+fn a_subscription_gets_a_signal_once_for_all_its_patterns_and_once_for_each_group() {
+    let times = |times: u64, patterns: &[(&str, Option<&str>)]| {
+        let mut lines = emitted(1);
+        lines.extend(
+            patterns
+                .iter()
+                .map(|(pattern, group)| at(5, subscribed(1, pattern, *group))),
+        );
+        lines.extend((0..times).map(|n| at(12 + n, received(1, "a.b", "1"))));
+        judge(&lines).is_valid()
+    };
+    let both = [("a.b", None), ("a.*", None)];
+    assert!(times(1, &both) && !times(2, &both));
+    let grouped = [("a.b", None), ("a.b", Some("g"))];
+    assert!(times(2, &grouped) && !times(3, &grouped));
+}
+
+#[test]
+fn a_group_gets_a_signal_once_in_all() {
+    let group = |told: &[(u64, What)]| {
+        let mut lines = emitted(2);
+        for member in 1..=2 {
+            lines.push(at(5, subscribed(member, "a.b", Some("g"))));
+        }
+        lines.extend(told.iter().map(|(ms, what)| at(*ms, what.clone())));
+        lines
+    };
+    let to = |member: u64, ms: u64, n: u64| (ms, received(member, "a.b", &n.to_string()));
+    assert_fine(&group(&[to(1, 12, 1), to(2, 22, 2)]));
+    assert_broken(
+        &group(&[to(1, 12, 1), to(2, 13, 1), to(2, 22, 2)]),
+        &[(Rule::Signals, "was delivered 2 times to a group")],
+    );
+    assert_broken(
+        &group(&[to(1, 12, 1)]),
+        &[(Rule::Signals, "was not heard by any member of a group")],
+    );
+    assert_fine(&group(&[to(1, 12, 1), (25, gap(2, Extent::Here))]));
+}
+
+/// A group of two that hears the first signal (10 ms to 12 ms) and not the second (20 ms to 22 ms), with these lines besides.
+fn unheard(lines: &[Line]) -> Vec<Line> {
+    let mut all = emitted(2);
+    for member in 1..=2 {
+        all.push(at(5, subscribed(member, "a.b", Some("g"))));
+    }
+    all.push(at(12, received(1, "a.b", "1")));
+    all.extend_from_slice(lines);
+    all
+}
+
+/// A connection that is half open from one time to another, and has joined this group.
+fn ghost(from: u64, until: u64, pattern: &str, group: &str) -> [Line; 2] {
+    [at(from, half_open(pattern, group)), at(until, half_open_ended())]
+}
+
+/// Subscription `n` of a member of that group.
+fn of_group(subscription: u64) -> Subscribed {
+    Subscribed {
+        process: "p".into(),
+        subscription,
+        pattern: "a.b".into(),
+        group: Some("g".into()),
+    }
+}
+
+const UNHEARD: (Rule, &str) = (Rule::Signals, "\"2\" on \"a.b\" was not heard by any member of a group");
+
+#[test]
+fn what_a_group_gets_may_be_lost_while_its_server_has_a_member_that_is_gone() {
+    for (from, until) in [(8, 60), (20, 22), (22, 60), (8, 20)] {
+        let lines = unheard(&ghost(from, until, "a.b", "g"));
+        assert_eq!(judge(&lines).assert().half_open, 1, "from {from} to {until} ms");
+    }
+    // What was heard was not lost, whatever is half open.
+    assert_eq!(judge(&unheard(&ghost(8, 60, "a.b", "g"))).assert().received, 1);
+}
+
+#[test]
+fn what_a_group_gets_is_not_lost_before_that_nor_after_it() {
+    assert_broken(&unheard(&[]), &[UNHEARD]);
+    assert_broken(&unheard(&ghost(8, 19, "a.b", "g")), &[UNHEARD]);
+    assert_broken(&unheard(&ghost(23, 60, "a.b", "g")), &[UNHEARD]);
+    // Whatever else is broken.
+    let mut lines = unheard(&ghost(8, 19, "a.b", "g"));
+    lines.push(at(7, What::TroubleBegun(trouble("cut"))));
+    lines.push(at(19, What::TroubleEnded(trouble("cut"))));
+    assert_broken(&lines, &[UNHEARD]);
+}
+
+#[test]
+fn a_member_that_is_gone_excuses_its_own_group_only() {
+    for (pattern, group) in [("a.b", "h"), ("a.*", "g")] {
+        assert_broken(&unheard(&ghost(8, 60, pattern, group)), &[UNHEARD]);
+    }
+    // A subscription without a group gets what it gets over a connection of its own.
+    let mut lines = heard(2, "a.b", &[got(12, 1)]);
+    lines.extend(ghost(8, 60, "a.b", "g"));
+    assert_broken(&lines, &[(Rule::Signals, "was not heard by a subscription")]);
+}
+
+/// Who was no member when it was emitted cannot have lost it, whatever gaps it is told of.
+#[test]
+fn a_gap_of_who_was_no_member_covers_nothing() {
+    let with_other = |since: u64, told: &[(u64, What)]| {
+        let mut lines = unheard(&[]);
+        lines.push(at(since, subscribed(3, "a.b", Some("g"))));
+        lines.extend(told.iter().map(|(ms, what)| at(*ms, what.clone())));
+        lines
+    };
+    let joins = |ms: u64| [(ms, gap(3, Extent::Begins)), (ms + 1, gap(3, Extent::Ends))];
+    // It was acknowledged at 22 ms. Who joins while it is under way may get it before the end of the gap with which it begins.
+    assert_fine(&with_other(22, &joins(22)));
+    assert_broken(&with_other(23, &joins(23)), &[UNHEARD]);
+    // Who left while something was broken may not have noticed that.
+    let leaves = |ms: u64| {
+        let begun = (6, What::TroubleBegun(trouble("black hole")));
+        let ended = (18, What::TroubleEnded(trouble("black hole")));
+        [begun, ended, (ms, unsubscribed(3))]
+    };
+    assert_fine(&with_other(5, &leaves(20)));
+    assert_broken(&with_other(5, &leaves(19)), &[UNHEARD]);
+}
+
+/// What is on its way to a member when that leaves is lost with it.
+#[test]
+fn a_member_that_leaves_takes_with_it_what_is_on_its_way() {
+    let leaves = |ms: u64| unheard(&[at(5, subscribed(3, "a.b", Some("g"))), at(ms, unsubscribed(3))]);
+    // For the 5 ms that something may be on its way, from the acknowledgement on.
+    assert_fine(&leaves(26));
+    assert_broken(&leaves(27), &[UNHEARD]);
+    assert_broken(&leaves(19), &[UNHEARD]);
+    let killed = |ms: u64| {
+        let mut lines = unheard(&[]);
+        let other = Subscribed {
+            process: "q".into(),
+            ..of_group(3)
+        };
+        lines.push(at(5, What::Subscribed(other)));
+        lines.push(at(ms, What::ProcessKilled(process("q"))));
+        lines
+    };
+    assert_fine(&killed(26));
+    assert_broken(&killed(27), &[UNHEARD]);
+    assert_broken(&killed(19), &[UNHEARD]);
+}
+
+/// Where nothing says when the server ended the connection, its read timeout of 12 ms does. The signal was emitted at 20 ms.
+#[test]
+fn a_member_that_is_gone_is_not_there_for_longer_than_the_read_timeout() {
+    assert_fine(&unheard(&[at(8, half_open("a.b", "g"))]));
+    assert_broken(&unheard(&[at(7, half_open("a.b", "g"))]), &[UNHEARD]);
+}
+
+#[test]
+fn a_half_open_connection_begins_once_and_ends_when_it_has_begun() {
+    let [begun, ended] = ghost(8, 9, "a.b", "g");
+    let other = at(8, half_open("a.*", "g"));
+    assert_fine(&[begun.clone(), other, ended.clone()]);
+    for lines in [vec![ended.clone()], vec![begun.clone(), begun, ended]] {
+        assert_broken(&lines, &[(Rule::Record, "")]);
+    }
+}
+
+#[test]
+fn a_payload_that_is_emitted_twice_cannot_be_judged() {
+    let mut lines = emitted(1);
+    lines.push(at(40, emits(2, "a.b", "1")));
+    assert_broken(&lines, &[(Rule::Signals, "for the second time")]);
+}

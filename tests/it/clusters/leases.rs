@@ -1,0 +1,129 @@
+//! What holders are told of their leases, and what that costs a cluster.
+
+use std::time::Duration;
+
+use dflockd_client::server::{EventKind, Server};
+use dflockd_client::{Client, ClientBuilder, Shard};
+use tokio::time::{Instant, sleep_until, timeout};
+
+use crate::support::cluster::{ClusterScene, Cut, LONG, SOON_SEEN, patient, patiently, queued, soon};
+use crate::support::raw::RawConnection;
+use crate::support::until;
+
+#[tokio::test]
+async fn a_ticket_that_is_collected_late_has_the_ttl_that_was_asked_for_and_not_what_its_answer_names() {
+    let ttl = Duration::from_secs(4);
+    let scene = super::forgetful().await;
+    let holder = scene.client().await;
+    let client = scene.client().await;
+    let held = holder.lock("k").unwrap().acquire().await.unwrap();
+    let lock = client.lock("k").unwrap().lease_ttl(ttl).renew(false);
+    let ticket = queued(&lock).await;
+    held.release().await.unwrap();
+    until("it is granted", || scene.count(EventKind::Granted) == 2).await;
+    // Less than a second is left, which is told as none, and that as the default of 33.
+    sleep_until(Instant::now() + ttl.mul_f64(0.8)).await;
+    let guard = timeout(LONG, ticket.wait(LONG)).await.unwrap().unwrap();
+    assert!(guard.is_held());
+    assert!(guard.remaining() <= ttl, "{:?}", guard.remaining());
+    assert!(guard.remaining() > ttl / 4, "it was confirmed with the TTL asked for");
+    timeout(LONG, guard.lost()).await.unwrap();
+    assert_eq!(
+        scene.count(EventKind::Expired),
+        0,
+        "the holder hears it before the key is free"
+    );
+    scene.until_free().await;
+    assert_eq!(scene.judge().grants, 2);
+}
+
+fn last_log_index(stats: &str) -> u64 {
+    let stats: serde_json::Value = serde_json::from_str(stats.strip_prefix("ok ").unwrap()).unwrap();
+    stats["cluster"]["last_log_index"].as_u64().unwrap()
+}
+
+#[tokio::test]
+async fn an_idle_client_costs_the_cluster_no_entry_of_its_log() {
+    let scene = ClusterScene::set(patient()).await;
+    let keepalive = Duration::from_millis(50);
+    let client = scene.builder().keepalive(keepalive).connect().await.unwrap();
+    let long = Duration::from_secs(600);
+    let lock = client.lock("held").unwrap().lease_ttl(long);
+    let held = lock.acquire().await.unwrap();
+    let wait = tokio::spawn({
+        let lock = scene.client().await.lock("held").unwrap().acquire_timeout(LONG);
+        async move { lock.acquire().await.map(drop) }
+    });
+    scene.until_waiters(1).await;
+    let ticket = queued(&lock).await;
+    let mut observer = RawConnection::open(&scene.cluster.addresses()[1]).await;
+    // The tries behind which these wait are over.
+    let mut entries = last_log_index(&observer.request("stats", "_", "_").await);
+    let mut quiet_since = Instant::now();
+    while quiet_since.elapsed() < keepalive * 20 {
+        tokio::time::sleep(keepalive).await;
+        let now = last_log_index(&observer.request("stats", "_", "_").await);
+        assert!(now <= entries + 1, "{now} entries after {entries}");
+        if now > entries {
+            (entries, quiet_since) = (now, Instant::now());
+        }
+    }
+    assert!(held.is_held());
+    wait.abort();
+    drop(ticket);
+}
+
+/// A client that gives a silent member up soon.
+fn quick_to_notice(builder: ClientBuilder) -> ClientBuilder {
+    let patience = Duration::from_secs(1);
+    builder
+        .reconnect(soon())
+        .keepalive(SOON_SEEN)
+        .reply_timeout(patience)
+        .connect_timeout(patience)
+}
+
+/// A leader that reaches no other member, and a client that reaches no other member either.
+async fn with_the_minority() -> (ClusterScene, Cut, Client) {
+    // What the leader would answer comes later than any test waits.
+    let options = Server::builder()
+        .read_timeout(Duration::from_secs(600))
+        .write_timeout(Duration::from_secs(600));
+    let scene = ClusterScene::set(options).await;
+    let cut = Cut::of(&scene).await;
+    let shard = Shard::cluster(cut.proxies.iter().map(|proxy| proxy.address.clone()));
+    let client = Client::builder().shards([shard]).lease_ttl(Duration::from_secs(2));
+    let client = quick_to_notice(client).connect().await.unwrap();
+    (scene, cut, client)
+}
+
+#[tokio::test]
+async fn a_leader_without_a_majority_lets_nobody_hold_for_longer_than_is_safe() {
+    let (scene, cut, client) = with_the_minority().await;
+    let held = client.lock("k").unwrap().acquire().await.unwrap();
+    let other = quick_to_notice(scene.builder()).connect().await.unwrap();
+    let lock = patiently(&other, "k");
+    for proxy in &cut.proxies[1..] {
+        proxy.change(|weather| weather.refuse = true);
+    }
+    scene.cluster.isolate(0).unwrap();
+    scene.cluster.move_leader(1).unwrap();
+    let got = timeout(LONG, lock.acquire()).await.unwrap().unwrap();
+    assert!(!held.is_held(), "another has it: {:?}", held.state());
+    got.release().await.unwrap();
+    // Those that ask there meanwhile hear in their own time, and not in the leader's.
+    let lock = client.lock("free").unwrap().acquire_timeout(Duration::from_secs(1));
+    timeout(LONG, lock.acquire()).await.unwrap().unwrap_err();
+    assert_eq!(scene.judge().grants, 2);
+}
+
+#[tokio::test]
+async fn clients_of_a_leader_without_a_majority_find_the_one_that_has_it() {
+    let (scene, _cut, client) = with_the_minority().await;
+    scene.cluster.isolate(0).unwrap();
+    scene.cluster.move_leader(1).unwrap();
+    let guard = timeout(LONG, patiently(&client, "k").acquire()).await.unwrap().unwrap();
+    guard.release().await.unwrap();
+    scene.until_free().await;
+    assert_eq!(scene.judge().grants, 1);
+}

@@ -1,0 +1,147 @@
+//! Places in queues that a cluster does not end by itself, and those of connections whose end it does not see.
+
+use std::time::Duration;
+
+use dflockd_client::ErrorKind;
+use dflockd_client::server::EventKind;
+use tokio::time::timeout;
+
+use super::{NOT_LOOKED, forgetful};
+use crate::support::cluster::{ClusterScene, Cut, LONG, patiently, queued, until_served_by};
+use crate::support::until;
+
+/// A key that is held, and a wait of two seconds for it whose leader is deposed.
+async fn a_wait_whose_leader_falls(keepalive: Duration) -> (ClusterScene, EventKindCounts) {
+    let scene = forgetful().await;
+    let client = scene.builder().keepalive(keepalive).connect().await.unwrap();
+    let held = scene.hold("k").await;
+    let lock = client.lock("k").unwrap().acquire_timeout(Duration::from_secs(2));
+    let wait = tokio::spawn(async move { lock.acquire().await.map(drop) });
+    scene.until_waiters(1).await;
+    scene.cluster.move_leader(1).unwrap();
+    let error = timeout(LONG, wait).await.unwrap().unwrap().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
+    until("its place is given up", || scene.waiters() == 0).await;
+    let counts = (scene.count(EventKind::Left), scene.count(EventKind::Reclaimed));
+    held.release().await.unwrap();
+    scene.until_free().await;
+    assert_eq!(scene.judge().grants, 1, "nobody was granted what nobody waited for");
+    (scene, counts)
+}
+
+/// How many places were left, and how many things taken back.
+type EventKindCounts = (usize, usize);
+
+#[tokio::test]
+async fn a_wait_that_was_asked_again_and_ran_out_of_time_gives_its_place_up() {
+    // It sees soon that another leads, and takes its place back there.
+    let (scene, (left, reclaimed)) = a_wait_whose_leader_falls(Duration::from_millis(200)).await;
+    assert_eq!((left, reclaimed), (1, 1));
+    assert_eq!(scene.count(EventKind::Queued), 1, "it kept its place");
+}
+
+#[tokio::test]
+async fn a_wait_that_ran_out_of_time_at_a_deposed_leader_gives_its_place_up_at_the_next() {
+    // The answer that its time is over is the first that it hears.
+    let (_, (left, _)) = a_wait_whose_leader_falls(NOT_LOOKED).await;
+    assert_eq!(left, 1);
+}
+
+#[tokio::test]
+async fn a_ticket_whose_time_is_over_after_a_change_of_leaders_leaves_no_place() {
+    let scene = forgetful().await;
+    let client = scene.client().await;
+    let held = scene.hold("k").await;
+    let ticket = queued(&client.lock("k").unwrap()).await;
+    scene.cluster.move_leader(1).unwrap();
+    let error = timeout(LONG, ticket.wait(Duration::from_secs(1)))
+        .await
+        .unwrap()
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
+    scene.until_waiters(0).await;
+    held.release().await.unwrap();
+    scene.ends_with_grants(1).await;
+}
+
+#[tokio::test]
+async fn a_ticket_that_is_dropped_after_its_place_was_taken_back_leaves_none() {
+    let scene = forgetful().await;
+    let client = scene.client().await;
+    let held = scene.hold("k").await;
+    let ticket = queued(&client.lock("k").unwrap()).await;
+    scene.cluster.move_leader(1).unwrap();
+    client.barrier().await.unwrap();
+    until("its place is taken back", || scene.count(EventKind::Reclaimed) == 1).await;
+    // The first `w` behind the `e` that did so does not end it.
+    drop(ticket);
+    scene.until_waiters(0).await;
+    held.release().await.unwrap();
+    scene.ends_with_grants(1).await;
+}
+
+#[tokio::test]
+async fn a_wait_behind_its_own_ghost_goes_on_when_the_leader_sees_that_the_connection_has_ended() {
+    let (scene, cut) = Cut::of_patient().await;
+    let client = cut.client().await;
+    let held = scene.hold("k").await;
+    let lock = patiently(&client, "k");
+    let wait = tokio::spawn(async move { lock.acquire().await });
+    scene.until_waiters(1).await;
+    scene.cluster.overlooks_ends(true);
+    for proxy in &cut.proxies {
+        proxy.cut();
+    }
+    scene.until_waiters(2).await;
+    scene.cluster.overlooks_ends(false);
+    scene.until_waiters(1).await;
+    held.release().await.unwrap();
+    let guard = timeout(LONG, wait).await.unwrap().unwrap().unwrap();
+    guard.release().await.unwrap();
+    scene.until_free().await;
+    assert_eq!(scene.judge().grants, 2, "the ghost got nothing");
+}
+
+#[tokio::test]
+async fn a_ghost_that_is_never_seen_to_end_costs_a_lease_and_then_it_is_the_waits_turn() {
+    let (scene, cut) = Cut::of_patient().await;
+    let client = cut.builder().lease_ttl(Duration::from_secs(1)).connect().await.unwrap();
+    let held = scene.hold("k").await;
+    let lock = patiently(&client, "k");
+    let wait = tokio::spawn(async move { lock.acquire().await });
+    scene.until_waiters(1).await;
+    // Its member does not lead when the connection ends, and does again before the wait comes back.
+    scene.cluster.depose();
+    cut.off();
+    until("the connections have ended", || scene.cluster.stats().connections <= 2).await;
+    scene.cluster.move_leader(0).unwrap();
+    cut.on();
+    scene.until_waiters(2).await;
+    held.release().await.unwrap();
+    let guard = timeout(LONG, wait).await.unwrap().unwrap().unwrap();
+    assert_eq!(scene.count(EventKind::Expired), 1, "what the ghost was granted ran out");
+    guard.release().await.unwrap();
+    scene.ends_with_grants(3).await;
+}
+
+#[tokio::test]
+async fn waits_at_a_leader_that_is_deposed_are_found_by_looking_and_keep_their_order() {
+    let scene = forgetful().await;
+    let client = scene.client().await;
+    let held = scene.hold("k").await;
+    let mut waits = Vec::new();
+    for count in 1..=3 {
+        let lock = patiently(&client, "k");
+        waits.push(tokio::spawn(async move { lock.acquire().await }));
+        scene.until_waiters(count).await;
+    }
+    scene.cluster.move_leader(1).unwrap();
+    until_served_by(&client, &scene.cluster.addresses()[1]).await;
+    until("all places are taken back", || scene.count(EventKind::Reclaimed) >= 3).await;
+    held.release().await.unwrap();
+    for wait in waits {
+        let guard = timeout(LONG, wait).await.unwrap().unwrap().unwrap();
+        guard.release().await.unwrap();
+    }
+    scene.ends_with_grants(4).await;
+}

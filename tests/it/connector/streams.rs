@@ -1,0 +1,199 @@
+//! Streams that behave in ways in which sockets rarely do.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use dflockd_client::{Client, ErrorKind, LostReason};
+use tokio::io::{AsyncRead, AsyncWrite, BufStream, DuplexStream, ReadBuf};
+use tokio::time::timeout;
+use tower::ServiceExt;
+
+use super::{builder, served};
+use crate::support::until;
+
+const SOON: Duration = Duration::from_secs(30);
+
+async fn works(client: &Client) {
+    let guard = client.lock("k").unwrap().acquire().await.unwrap();
+    assert_eq!(client.stats().await.unwrap().locks.len(), 1);
+    guard.release().await.unwrap();
+}
+
+/// Takes and gives one byte, then is not ready, and so on.
+struct Trickle {
+    inner: DuplexStream,
+    pauses: [bool; 3],
+}
+
+impl Trickle {
+    fn new(inner: DuplexStream) -> Self {
+        Self {
+            inner,
+            pauses: [false; 3],
+        }
+    }
+
+    /// Whether this call is one that is to come again.
+    fn pause(&mut self, which: usize, cx: &mut Context<'_>) -> bool {
+        self.pauses[which] = !self.pauses[which];
+        if self.pauses[which] {
+            cx.waker().wake_by_ref();
+        }
+        self.pauses[which]
+    }
+}
+
+impl AsyncRead for Trickle {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.pause(0, cx) {
+            return Poll::Pending;
+        }
+        let mut byte = [0];
+        let mut one = ReadBuf::new(&mut byte);
+        let polled = Pin::new(&mut self.inner).poll_read(cx, &mut one);
+        buffer.put_slice(one.filled());
+        polled
+    }
+}
+
+impl AsyncWrite for Trickle {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if self.pause(1, cx) {
+            return Poll::Pending;
+        }
+        Pin::new(&mut self.inner).poll_write(cx, &bytes[..bytes.len().min(1)])
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.pause(2, cx) {
+            return Poll::Pending;
+        }
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+}
+
+#[tokio::test]
+async fn a_byte_at_a_time_is_enough() {
+    let (_server, network) = served().await;
+    let connector = network.connector().map_response(Trickle::new);
+    works(&builder().connector(connector).connect().await.unwrap()).await;
+}
+
+/// What is written is flushed: such a stream sends nothing before.
+#[tokio::test]
+async fn streams_may_hold_back_what_is_written_until_they_are_flushed() {
+    let (_server, network) = served().await;
+    let connector = network.connector().map_response(BufStream::new);
+    works(&builder().connector(connector).connect().await.unwrap()).await;
+}
+
+/// What goes wrong with the streams of a connector.
+#[derive(Clone, Default)]
+struct Faults {
+    /// The next read panics.
+    read: Arc<AtomicBool>,
+    /// Each destructor panics.
+    drop: Arc<AtomicBool>,
+    dropped: Arc<AtomicUsize>,
+}
+
+impl Faults {
+    fn in_stream(&self) -> impl FnOnce(DuplexStream) -> Faulty + Clone + use<> {
+        let faults = self.clone();
+        move |inner| Faulty { inner, faults }
+    }
+}
+
+struct Faulty {
+    inner: DuplexStream,
+    faults: Faults,
+}
+
+impl AsyncRead for Faulty {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        assert!(!self.faults.read.swap(false, Ordering::SeqCst), "the stream has a bug");
+        Pin::new(&mut self.inner).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Faulty {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+}
+
+impl Drop for Faulty {
+    fn drop(&mut self) {
+        self.faults.dropped.fetch_add(1, Ordering::SeqCst);
+        assert!(!self.faults.drop.load(Ordering::SeqCst), "the destructor has a bug");
+    }
+}
+
+/// Has the connection read. What is asked for may be lost with it, if it was sent before.
+async fn wake(client: &Client) {
+    if let Err(error) = client.lock("other").unwrap().acquire().await {
+        assert_eq!(error.kind(), ErrorKind::Disconnected, "{error}");
+        assert!(error.to_string().contains("panicked: the stream has a bug"), "{error}");
+    }
+}
+
+/// It costs what a lost connection costs: the leases that were acquired over it.
+#[tokio::test]
+async fn a_stream_that_panics_is_a_lost_connection() {
+    let (_server, network) = served().await;
+    let faults = Faults::default();
+    let connector = network.connector().map_response(faults.in_stream());
+    let client = builder().connector(connector).connect().await.unwrap();
+    let guard = client.lock("k").unwrap().acquire().await.unwrap();
+    faults.read.store(true, Ordering::SeqCst);
+    wake(&client).await;
+    assert_eq!(timeout(SOON, guard.lost()).await.unwrap(), LostReason::Disconnected);
+    works(&client).await;
+}
+
+/// Neither the shard nor any other connection of it is concerned.
+#[tokio::test]
+async fn a_stream_whose_destructor_panics_costs_nothing() {
+    let (_server, network) = served().await;
+    let faults = Faults::default();
+    let client = builder()
+        .connector(network.connector().map_response(faults.in_stream()))
+        .idle_connection_timeout(Duration::from_millis(50))
+        .connect()
+        .await
+        .unwrap();
+    let connected = client.health()[0].since;
+    let guard = client.lock("k").unwrap().acquire().await.unwrap();
+    client.stats().await.unwrap();
+    faults.drop.store(true, Ordering::SeqCst);
+    let closed = faults.dropped.load(Ordering::SeqCst);
+    until("the connection for stats is closed", || {
+        faults.dropped.load(Ordering::SeqCst) > closed
+    })
+    .await;
+    client.stats().await.unwrap();
+    assert!(guard.is_held());
+    assert_eq!(client.health()[0].since, connected);
+    guard.release().await.unwrap();
+    // The shard itself drops this one.
+    faults.read.store(true, Ordering::SeqCst);
+    wake(&client).await;
+    assert!(!faults.read.load(Ordering::SeqCst), "it panicked");
+    works(&client).await;
+}

@@ -1,0 +1,90 @@
+//! TLS over streams of a connector, and by a connector.
+
+use std::sync::Arc;
+
+use dflockd_client::rustls::{ClientConfig, RootCertStore, crypto::ring, pki_types};
+use dflockd_client::server::Server;
+use dflockd_client::{Endpoint, Error, ErrorKind};
+use pki_types::pem::PemObject;
+use tower::service_fn;
+
+use super::{NAME, Network, builder, served};
+use crate::support::pki::{Authority, serve, trusting};
+
+/// A server whose certificate is for these names, and the network that leads to it.
+async fn secure(authority: &Authority, names: &[&str]) -> (Server, Network) {
+    let server = serve(Server::builder(), &authority.issue(names)).await;
+    let network = Network::default().with(NAME, server.local_addr());
+    (server, network)
+}
+
+fn was_fatal(error: &Error, says: &str) {
+    assert_eq!(error.kind(), ErrorKind::Connect, "{error}");
+    assert!(error.is_fatal() && error.to_string().contains(says), "{error}");
+}
+
+/// Its certificate is for the host that stands in the address, wherever the stream leads.
+#[tokio::test]
+async fn it_is_put_on_top_and_names_the_host_of_the_endpoint() {
+    let authority = Authority::new("ours");
+    let (server, network) = secure(&authority, &["locks.internal"]).await;
+    let client = builder()
+        .tls(trusting(&authority))
+        .connector(network.connector())
+        .connect()
+        .await
+        .unwrap();
+    let guard = client.lock("k").unwrap().acquire().await.unwrap();
+    assert_eq!(server.stats().locks.len(), 1);
+    guard.release().await.unwrap();
+
+    let (_server, network) = secure(&authority, &["127.0.0.1"]).await;
+    let connect = |tls| builder().tls(tls).connector(network.connector()).connect();
+    was_fatal(&connect(trusting(&authority)).await.unwrap_err(), "locks.internal");
+    connect(trusting(&authority).server_name("127.0.0.1")).await.unwrap();
+}
+
+/// A second stream finds out that the server speaks no TLS.
+#[tokio::test]
+async fn a_server_without_it_is_told() {
+    let (_server, network) = served().await;
+    let builder = builder().tls(trusting(&Authority::new("ours")));
+    let error = builder.connector(network.connector()).connect().await.unwrap_err();
+    was_fatal(&error, "TLS");
+    assert_eq!(network.asked(), [NAME, NAME]);
+}
+
+/// A client without TLS is told that the server wants it.
+#[tokio::test]
+async fn a_client_without_it_is_told() {
+    let (_server, network) = secure(&Authority::new("ours"), &["locks.internal"]).await;
+    let error = builder().connector(network.connector()).connect().await.unwrap_err();
+    was_fatal(&error, "ClientBuilder::tls");
+}
+
+#[tokio::test]
+async fn a_connector_may_make_it() {
+    let authority = Authority::new("ours");
+    let (server, network) = secure(&authority, &["inner.internal"]).await;
+    let mut roots = RootCertStore::empty();
+    roots
+        .add(pki_types::CertificateDer::from_pem_slice(authority.pem().as_bytes()).unwrap())
+        .unwrap();
+    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let tls = tokio_rustls::TlsConnector::from(Arc::new(config));
+    let connector = service_fn(move |endpoint: Endpoint| {
+        let (network, tls) = (network.clone(), tls.clone());
+        async move {
+            let name = pki_types::ServerName::try_from("inner.internal").unwrap();
+            tls.connect(name, network.pipe(&endpoint).await?).await
+        }
+    });
+    let client = builder().connector(connector).connect().await.unwrap();
+    let guard = client.lock("k").unwrap().acquire().await.unwrap();
+    assert_eq!(server.stats().locks.len(), 1);
+    guard.release().await.unwrap();
+}

@@ -1,0 +1,122 @@
+//! A call that has ended keeps nothing back, however long its future is kept after it.
+
+use std::future::Future;
+use std::pin::pin;
+use std::task::Poll;
+use std::time::Duration;
+
+use crate::support::proxy::Proxy;
+use crate::support::recorder::Recorded;
+use crate::support::until;
+use dflockd_client::server::Server;
+use dflockd_client::{AcquireRequest, Client, ClientBuilder, ClientEvent, ErrorKind, Key, Request, Target};
+use tower::{Service, ServiceExt};
+
+struct Scene {
+    server: Server,
+    proxy: Proxy,
+}
+
+impl Scene {
+    async fn set() -> Self {
+        // Nothing is freed by a connection that ends: what becomes free was given back.
+        let server = Server::builder().port(0).auto_release_on_disconnect(false);
+        let server = server.start().await.unwrap();
+        let proxy = Proxy::start(&server.local_addr().to_string()).await;
+        Self { server, proxy }
+    }
+
+    fn builder(&self) -> ClientBuilder {
+        Client::builder().servers([&self.proxy.address])
+    }
+
+    fn stall_answers(&self) {
+        self.proxy.change(|weather| weather.stall_down = true);
+    }
+
+    async fn until_held(&self, locks: usize) {
+        until(&format!("{locks} locks are held"), || {
+            self.server.stats().locks.len() == locks
+        })
+        .await;
+    }
+}
+
+fn acquire(wait: Duration) -> Request {
+    let request = AcquireRequest::new(Target::Lock, Key::new("k").unwrap());
+    Request::Acquire(request.acquire_timeout(wait))
+}
+
+/// Its future is kept after it has timed out, and its grant comes then.
+async fn times_out_and_gives_back(scene: &Scene, mut client: Client, wait: Duration) {
+    let mut call = pin!(client.ready().await.unwrap().call(acquire(wait)));
+    let error = call.as_mut().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    scene.until_held(1).await;
+    scene.proxy.clear_up();
+    scene.until_held(0).await;
+}
+
+#[tokio::test]
+async fn an_acquire_whose_time_is_over_gives_back_a_grant_that_comes_later() {
+    let scene = Scene::set().await;
+    let client = scene.builder().connect().await.unwrap();
+    scene.stall_answers();
+    times_out_and_gives_back(&scene, client, Duration::from_millis(50)).await;
+}
+
+#[tokio::test]
+async fn a_try_that_the_request_timeout_ends_gives_back_a_grant_that_comes_later() {
+    let scene = Scene::set().await;
+    let builder = scene.builder().request_timeout(Duration::from_millis(100));
+    let client = builder.connect().await.unwrap();
+    scene.stall_answers();
+    times_out_and_gives_back(&scene, client, Duration::ZERO).await;
+}
+
+#[tokio::test]
+async fn an_acquire_that_found_no_room_in_its_time_takes_none_later() {
+    let scene = Scene::set().await;
+    let mut client = scene.builder().max_in_flight(1).connect().await.unwrap();
+    let mut late = client.clone();
+    late.ready().await.unwrap();
+    scene.stall_answers();
+    let first = tokio::spawn(client.ready().await.unwrap().call(acquire(Duration::from_secs(20))));
+    scene.until_held(1).await;
+    let mut call = pin!(late.call(acquire(Duration::from_millis(50))));
+    assert!(call.as_mut().await.is_err());
+    scene.proxy.clear_up();
+    drop(first.await.unwrap().unwrap());
+    // With the only room there is.
+    let lock = client.lock("k").unwrap().acquire_timeout(Duration::from_secs(20));
+    lock.acquire().await.unwrap().release().await.unwrap();
+}
+
+/// The lease is given back before the client ends, and so it is not lost with it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_is_dropped_as_the_last_of_its_client_loses_no_lease() {
+    let mut dropped = 0;
+    for _ in 0..50 {
+        let scene = Scene::set().await;
+        let recorded = Recorded::default();
+        let mut client = scene
+            .builder()
+            .metrics_recorder(recorded.clone())
+            .connect()
+            .await
+            .unwrap();
+        let mut events = client.events();
+        let mut call = Box::pin(client.ready().await.unwrap().call(acquire(Duration::ZERO)));
+        drop(client);
+        // Seldom the answer is there at once: then its caller has the lease.
+        let answer = std::future::poll_fn(|cx| Poll::Ready(call.as_mut().poll(cx))).await;
+        dropped += usize::from(answer.is_pending());
+        until("the grant is there", || recorded.value("leases_held", &[]) == 1.0).await;
+        drop((answer, call));
+        scene.until_held(0).await;
+        while let Some(event) = events.next_event().await {
+            assert!(!matches!(event, ClientEvent::LeaseLost(_)), "{event:?}");
+        }
+    }
+    assert!(dropped > 0);
+}

@@ -1,0 +1,141 @@
+//! Public enums, their variants with named fields, and structs with public fields can grow: they are `#[non_exhaustive]`, but for those
+//! that are listed here.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// What is complete, and why it stays so. Its documentation says the same.
+const COMPLETE: [(&str, &str); 8] = [
+    ("call.rs Enqueued", "a server answers one of two"),
+    ("distributed/mod.rs EnqueueStatus", "a server answers one of two"),
+    ("fence.rs Fence", "a number"),
+    (
+        "protocol/request.rs Request::*",
+        "users make requests, of what the protocol has lines for",
+    ),
+    ("service/request.rs Request::*", "users of the service make requests"),
+    ("target.rs Kind", "the protocol has two namespaces"),
+    ("target.rs Target", "the protocol has two namespaces"),
+    ("ticket.rs Enqueued", "a server answers one of two"),
+];
+
+fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        match path.is_dir() {
+            true => sources(&path, found),
+            false if path.extension().is_some_and(|extension| extension == "rs") => found.push(path),
+            false => {}
+        }
+    }
+}
+
+/// The name of the public enum, or struct, that a line begins.
+fn begins(line: &str) -> Option<(bool, &str)> {
+    let line = line.trim_start();
+    let (is_enum, rest) = match line.strip_prefix("pub enum ") {
+        Some(rest) => (true, rest),
+        None => (false, line.strip_prefix("pub struct ")?),
+    };
+    let name = rest.split(|c: char| !c.is_alphanumeric() && c != '_').next()?;
+    Some((is_enum, name))
+}
+
+/// Whether a struct that these lines begin with has a public field.
+fn has_public_field(lines: &[&str]) -> bool {
+    let first = lines[0];
+    if let Some((_, fields)) = first.split_once('(') {
+        return fields.contains("pub ") && !fields.contains("pub(");
+    }
+    if !first.trim_end().ends_with('{') {
+        return false;
+    }
+    let fields = lines[1..].iter().take_while(|line| line.trim() != "}");
+    fields.into_iter().any(|line| line.trim_start().starts_with("pub "))
+}
+
+/// The variants with several fields of an enum that these lines begin with, as `Enum::*`, unless all of them can grow.
+fn complete_variants(name: &str, lines: &[&str]) -> Option<String> {
+    let indent = |line: &str| line.len() - line.trim_start().len();
+    let end = format!("{}}}", " ".repeat(indent(lines[0])));
+    let variants = indent(lines[0]) + 4;
+    let body = lines[1..].iter().take_while(|line| **line != end);
+    let mut can_grow = false;
+    for line in body.filter(|line| indent(line) == variants) {
+        let line = line.trim();
+        if line == "#[non_exhaustive]" {
+            can_grow = true;
+        } else if line.starts_with(char::is_alphabetic) {
+            let several = line.ends_with('{') || line.trim_end_matches("),").contains(", ");
+            if several && !can_grow {
+                return Some(format!("{name}::*"));
+            }
+            can_grow = false;
+        }
+    }
+    None
+}
+
+/// Those of a file that others may match completely, or make with all their fields.
+fn complete(text: &str) -> Vec<String> {
+    let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    let mut found = Vec::new();
+    for (number, line) in lines.iter().enumerate() {
+        let Some((is_enum, name)) = begins(line) else { continue };
+        let above = lines[..number].iter().rev();
+        let mut attributes = above.take_while(|line| {
+            let line = line.trim_start();
+            line.starts_with("#[") || line.starts_with("///") || line.starts_with(')')
+        });
+        let can_grow = attributes.any(|line| line.contains("non_exhaustive"));
+        if !can_grow && (is_enum || has_public_field(&lines[number..])) {
+            found.push(name.to_owned());
+        }
+        if is_enum {
+            found.extend(complete_variants(name, &lines[number..]));
+        }
+    }
+    found
+}
+
+#[test]
+fn what_is_public_can_grow_unless_there_is_a_reason() {
+    let mut files = Vec::new();
+    sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut files);
+    let mut unexplained = Vec::new();
+    let mut explained = Vec::new();
+    for file in &files {
+        for name in complete(&fs::read_to_string(file).unwrap()) {
+            let found = format!("{} {name}", file.to_string_lossy().replace('\\', "/"));
+            match COMPLETE.iter().find(|(listed, _)| found.ends_with(listed)) {
+                Some((listed, _)) => explained.push(*listed),
+                None => unexplained.push(found),
+            }
+        }
+    }
+    assert_eq!(unexplained, [""; 0], "make them #[non_exhaustive], or say why not");
+    for (listed, _) in COMPLETE {
+        assert!(explained.contains(&listed), "{listed} is listed and not found");
+    }
+    assert!(files.len() > 100, "{} files", files.len());
+}
+
+#[test]
+fn what_is_complete_is_found() {
+    let text = "\
+pub enum A {\n    B,\n}\n/// C.\n#[derive(Debug)]\n#[non_exhaustive]\npub enum C {\n    D,\n}\npub struct E {\n    f: u8,\n}\n\
+pub struct G {\n    /// H.\n    pub h: u8,\n}\npub struct I(pub u64);\npub struct J(u64);\npub struct K(pub(crate) u64);\npub struct L;\n";
+    assert_eq!(complete(text), ["A", "G", "I"]);
+    let variants = |attribute: &str| {
+        format!(
+            "#[non_exhaustive]\npub enum A {{\n    /// B.\n    B(u8),\n    C,\n    {attribute}\n    D {{\n        e: u8,\n    }},\n}}\n"
+        )
+    };
+    assert_eq!(complete(&variants("#[non_exhaustive]")), [""; 0]);
+    assert_eq!(complete(&variants("/// D.")), ["A::*"]);
+    assert_eq!(
+        complete("#[non_exhaustive]\npub enum A {\n    B(u8, u8),\n}\n"),
+        ["A::*"]
+    );
+}

@@ -1,0 +1,524 @@
+//! A fence is a number only where the server is known to make fences, and insisting on them is an error where it does not.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use crate::support::cluster::{soon, until_served_by};
+use crate::support::fake::FakeServer;
+use crate::support::process::free_port;
+use crate::support::until;
+use dflockd_client::server::{Cluster, Server, ServerBuilder};
+use dflockd_client::{
+    Client, ClientBuilder, DistributedLock, DistributedSemaphore, Election, Enqueued, Error, ErrorKind, Fence, Fencing,
+    Lease, Shard,
+};
+use tokio::time::timeout;
+
+const LONG: Duration = Duration::from_secs(30);
+
+/// The releases whose tokens are random, and the key of the semaphore that tells.
+const WITHOUT: [&str; 5] = ["1.10", "1.13", "1.14", "1.16", "2.0"];
+const WITH: [&str; 2] = ["2.1", "cluster"];
+const PROBE: &str = "dflockd-client-fences";
+
+fn plays(release: &str) -> ServerBuilder {
+    Server::builder().port(0).release(release)
+}
+
+fn of(address: impl Into<String>) -> ClientBuilder {
+    Client::builder().servers([address]).reconnect(soon())
+}
+
+async fn serve(release: &str) -> (Server, ClientBuilder) {
+    let server = plays(release).start().await.unwrap();
+    let builder = of(server.local_addr().to_string());
+    (server, builder)
+}
+
+/// It names the server and says what to do. `at` is the server's address.
+fn makes_none(error: &Error, at: &str) {
+    let text = error.to_string();
+    assert_eq!(error.kind(), ErrorKind::Unsupported, "{text}");
+    assert!(error.is_fatal() && !error.is_retryable(), "{text}");
+    for part in ["no fences", "2.1", "Required", at] {
+        assert!(text.contains(part), "{text} without {part}");
+    }
+}
+
+/// Nothing was left taken on the server.
+async fn until_free(server: &Server) {
+    until("nothing is held", || {
+        let stats = server.stats();
+        stats.locks.is_empty() && stats.semaphores.is_empty()
+    })
+    .await;
+}
+
+fn numbered(lease: &Lease) -> Option<Fence> {
+    Some(Fence(lease.token().first_half()))
+}
+
+/// All ways to a lease, without and with a wait.
+async fn every_way(server: &Server, client: &Client, look: impl Fn(&Lease)) {
+    let (lock, slots) = (client.lock("k").unwrap(), client.semaphore("s", 1).unwrap());
+    let (guard, permit) = (lock.acquire().await.unwrap(), slots.acquire().await.unwrap());
+    look(&guard);
+    look(&permit);
+    let waits = tokio::spawn({
+        let (lock, slots) = (lock.clone(), slots.clone());
+        async move { tokio::join!(lock.acquire(), slots.acquire()) }
+    });
+    until("both wait", || {
+        let stats = server.stats();
+        let locks: u64 = stats.locks.iter().map(|lock| lock.waiters).sum();
+        let semaphores: u64 = stats.semaphores.iter().map(|semaphore| semaphore.waiters).sum();
+        locks + semaphores == 2
+    })
+    .await;
+    guard.release().await.unwrap();
+    permit.release().await.unwrap();
+    let (guard, permit) = waits.await.unwrap();
+    let (guard, permit) = (guard.unwrap(), permit.unwrap());
+    assert!(guard.was_contended() && permit.was_contended());
+    look(&guard);
+    look(&permit);
+    let Enqueued::Queued(ticket) = lock.enqueue().await.unwrap() else {
+        panic!("it is held");
+    };
+    guard.release().await.unwrap();
+    permit.release().await.unwrap();
+    let guard = ticket.wait(LONG).await.unwrap();
+    look(&guard);
+    guard.release().await.unwrap();
+    let Enqueued::Acquired(guard) = lock.enqueue().await.unwrap() else {
+        panic!("it is free");
+    };
+    look(&guard);
+    guard.release().await.unwrap();
+    let all = client.lock_all(["a", "b"]).unwrap().acquire().await.unwrap();
+    all.guards().iter().for_each(|guard| look(guard));
+    all.release().await.unwrap();
+}
+
+#[tokio::test]
+async fn tokens_that_are_random_give_no_fences_however_many_there_are() {
+    for release in WITHOUT {
+        let (server, builder) = serve(release).await;
+        let client = builder.clone().connect().await.unwrap();
+        every_way(&server, &client, |lease| assert_eq!(lease.fence(), None, "{release}")).await;
+        let lock = client.lock("k").unwrap();
+        for _ in 0..300 {
+            let guard = lock.acquire().await.unwrap();
+            assert_eq!(guard.fence(), None, "{release}");
+            let error = guard.require_fence().unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+            guard.release().await.unwrap();
+        }
+        let leader = Election::new(lock.clone()).campaign().await.unwrap();
+        assert_eq!(leader.term(), None, "{release}");
+        leader.resign().await.unwrap();
+        let (mut lock, slots) = (DistributedLock::from(lock), client.semaphore("s", 1).unwrap());
+        let mut slot = DistributedSemaphore::from(slots);
+        assert!(lock.acquire().await.unwrap() && slot.acquire().await.unwrap());
+        assert_eq!((lock.fence(), slot.fence()), (None, None), "{release}");
+        drop((lock, slot));
+        until_free(&server).await;
+    }
+}
+
+#[tokio::test]
+async fn numbers_that_are_counted_are_fences_from_the_second_grant_on() {
+    for release in WITH {
+        let (server, builder) = serve(release).await;
+        let client = builder.clone().connect().await.unwrap();
+        let lock = client.lock("k").unwrap();
+        let first = lock.acquire().await.unwrap();
+        assert_eq!(first.fence(), None, "{release}: one grant does not tell");
+        drop(first);
+        every_way(&server, &client, |lease| {
+            assert!(lease.fence().is_some(), "{release}");
+            assert_eq!(lease.fence(), numbered(lease), "{release}");
+        })
+        .await;
+        let mut last = None;
+        for _ in 0..20 {
+            let guard = lock.acquire().await.unwrap();
+            assert!(guard.fence() > last, "{release}");
+            last = guard.fence();
+            guard.release().await.unwrap();
+        }
+        let leader = Election::new(lock.clone()).campaign().await.unwrap();
+        assert!(leader.term() > last, "{release}");
+        leader.resign().await.unwrap();
+        let mut lock = DistributedLock::from(lock);
+        assert_eq!(lock.fence(), None, "nothing is held");
+        assert!(lock.acquire().await.unwrap());
+        assert!(lock.fence() > last && lock.fence() == lock.guard().unwrap().fence());
+    }
+}
+
+#[tokio::test]
+async fn members_of_a_cluster_make_fences_from_the_first_grant_on() {
+    let cluster = Cluster::builder().start().await.unwrap();
+    for fencing in [Fencing::IfKnown, Fencing::Required] {
+        let shard = Shard::cluster(cluster.addresses());
+        let builder = Client::builder().shards([shard]).fencing(fencing).reconnect(soon());
+        let client = builder.connect().await.unwrap();
+        let lock = client.lock("k").unwrap();
+        let mut last = None;
+        for leader in [1, 2, 0] {
+            let guard = lock.acquire().await.unwrap();
+            assert!(guard.fence() > last && guard.fence() == numbered(&guard));
+            last = guard.fence();
+            guard.release().await.unwrap();
+            cluster.move_leader(leader).unwrap();
+        }
+    }
+    let stats = cluster.stats();
+    assert!(stats.idle_semaphores.is_empty(), "nobody was asked: {stats:?}");
+}
+
+#[tokio::test]
+async fn those_who_want_none_get_none_and_nothing_is_asked_for_it() {
+    for release in ["1.16", "2.1"] {
+        let (server, builder) = serve(release).await;
+        for fencing in [Fencing::Off, Fencing::IfKnown] {
+            let client = builder.clone().fencing(fencing).connect().await.unwrap();
+            for _ in 0..3 {
+                let guard = client.lock("k").unwrap().acquire().await.unwrap();
+                if fencing == Fencing::Off {
+                    assert_eq!(guard.fence(), None);
+                }
+                guard.release().await.unwrap();
+            }
+            assert!(server.stats().idle_semaphores.is_empty());
+        }
+    }
+}
+
+#[tokio::test]
+async fn where_they_are_required_every_lease_has_one_and_one_key_is_all_that_it_costs() {
+    for release in WITH {
+        let (server, builder) = serve(release).await;
+        let connect = || builder.clone().fencing(Fencing::Required).connect();
+        let clients = [connect().await.unwrap(), connect().await.unwrap()];
+        for client in &clients {
+            every_way(&server, client, |lease| {
+                assert_eq!(lease.require_fence().ok(), numbered(lease), "{release}");
+            })
+            .await;
+        }
+        until_free(&server).await;
+        let stats = server.stats();
+        let keys: Vec<&str> = stats.idle_semaphores.iter().map(|idle| idle.key.as_str()).collect();
+        assert_eq!(keys, [PROBE]);
+    }
+}
+
+#[tokio::test]
+async fn where_they_are_required_a_server_without_is_refused_before_anything_is_acquired() {
+    for release in WITHOUT {
+        let (server, builder) = serve(release).await;
+        let at = server.local_addr().to_string();
+        let builder = builder.fencing(Fencing::Required).acquire_timeout(LONG * 10);
+        let error = timeout(LONG, builder.clone().connect()).await.unwrap().unwrap_err();
+        makes_none(&error, &at);
+        let client = builder.clone().build().unwrap();
+        let (lock, slots) = (client.lock("k").unwrap(), client.semaphore("s", 2).unwrap());
+        makes_none(&timeout(LONG, lock.acquire()).await.unwrap().unwrap_err(), &at);
+        makes_none(&slots.try_acquire().await.unwrap_err(), &at);
+        makes_none(&lock.enqueue().await.unwrap_err(), &at);
+        makes_none(&client.lock_all(["a", "b"]).unwrap().acquire().await.unwrap_err(), &at);
+        let election = Election::new(lock);
+        makes_none(&timeout(LONG, election.campaign()).await.unwrap().unwrap_err(), &at);
+        let mut own = DistributedLock::with_options("k", builder).unwrap();
+        makes_none(&own.acquire().await.unwrap_err(), &at);
+        drop(client);
+        until_free(&server).await;
+        assert!(server.stats().idle_locks.is_empty());
+    }
+}
+
+#[cfg(feature = "blocking")]
+#[test]
+fn threads_get_the_same() {
+    use dflockd_client::blocking;
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    for release in ["1.16", "2.1"] {
+        let (server, builder) = runtime.block_on(serve(release));
+        let makes_them = release == "2.1";
+        let client = builder.clone().connect_blocking().unwrap();
+        let lock = client.lock("k").unwrap();
+        lock.acquire().unwrap().release().unwrap();
+        let guard = lock.acquire().unwrap();
+        assert_eq!(guard.fence(), numbered(&guard).filter(|_| makes_them));
+        guard.release().unwrap();
+        let leader = blocking::Election::new(lock.clone()).try_campaign().unwrap().unwrap();
+        assert_eq!(leader.term().is_some(), makes_them);
+        leader.resign().unwrap();
+        let mut object = blocking::DistributedLock::from(lock);
+        assert!(object.acquire().unwrap());
+        assert_eq!(object.fence().is_some(), makes_them);
+        drop(object);
+        match builder.fencing(Fencing::Required).connect_blocking() {
+            Ok(client) => {
+                assert!(makes_them);
+                let all = client.lock_all(["a", "b"]).unwrap().acquire().unwrap();
+                assert!(all.fences().all(|fence| fence.is_some()));
+            }
+            Err(error) => {
+                assert!(!makes_them, "{error}");
+                makes_none(&error, &server.local_addr().to_string());
+            }
+        }
+    }
+}
+
+/// A server of another release takes the place of one, at the same address.
+async fn replace(server: Server, release: &str) -> Server {
+    let port = server.local_addr().port();
+    server.kill().await;
+    plays(release).port(port).start().await.unwrap()
+}
+
+#[tokio::test]
+async fn a_server_that_another_release_takes_the_place_of_is_judged_anew() {
+    let start = async |release| plays(release).port(free_port()).start().await.unwrap();
+    // From one that makes fences to one that does not.
+    let server = start("2.1").await;
+    let at = server.local_addr().to_string();
+    let if_known = of(&at).connect().await.unwrap();
+    let required = of(&at).fencing(Fencing::Required).connect().await.unwrap();
+    for client in [&if_known, &required] {
+        for _ in 0..3 {
+            client
+                .lock("k")
+                .unwrap()
+                .acquire()
+                .await
+                .unwrap()
+                .release()
+                .await
+                .unwrap();
+        }
+    }
+    let server = replace(server, "1.16").await;
+    until("the loss is noticed", || {
+        required.health()[0].last_error().is_some_and(Error::is_fatal)
+    })
+    .await;
+    makes_none(&required.lock("k").unwrap().acquire().await.unwrap_err(), &at);
+    until("it is connected", || if_known.health()[0].is_connected()).await;
+    for _ in 0..20 {
+        let guard = if_known.lock("k").unwrap().acquire().await.unwrap();
+        assert_eq!(guard.fence(), None);
+        guard.release().await.unwrap();
+    }
+    // And back.
+    let _server = replace(server, "2.1").await;
+    for client in [&if_known, &required] {
+        until("it is connected", || client.health()[0].is_connected()).await;
+        let lock = client.lock("k").unwrap();
+        lock.acquire().await.unwrap().release().await.unwrap();
+        let guard = lock.acquire().await.unwrap();
+        assert_eq!(guard.fence(), numbered(&guard));
+        guard.release().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_server_in_reserve_may_be_of_another_release() {
+    for fencing in [Fencing::IfKnown, Fencing::Required] {
+        let (primary, reserve) = (
+            plays("2.1").start().await.unwrap(),
+            plays("1.16").start().await.unwrap(),
+        );
+        let addresses = [&primary, &reserve].map(|server| server.local_addr().to_string());
+        let shard = Shard::standby(addresses.clone()).takeover_delay(Duration::ZERO);
+        let builder = Client::builder().shards([shard]).fencing(fencing).reconnect(soon());
+        let client = builder.connect().await.unwrap();
+        let lock = client.lock("k").unwrap();
+        lock.acquire().await.unwrap().release().await.unwrap();
+        assert!(lock.acquire().await.unwrap().fence().is_some());
+        primary.kill().await;
+        if fencing == Fencing::IfKnown {
+            until_served_by(&client, &addresses[1]).await;
+            for _ in 0..20 {
+                assert_eq!(lock.acquire().await.unwrap().fence(), None);
+            }
+            continue;
+        }
+        // Neither of them can be used: what callers get is what the last one that was tried said.
+        let mut health = client.watch_health(0).unwrap();
+        let refused = health.wait_for(|health| health.last_error().is_some_and(Error::is_fatal));
+        makes_none(
+            timeout(LONG, refused).await.unwrap().unwrap().last_error().unwrap(),
+            &addresses[1],
+        );
+        assert!(reserve.stats().idle_locks.is_empty() && reserve.stats().locks.is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_is_full_cannot_tell_until_it_has_room() {
+    let soon_forgotten = Duration::from_millis(20);
+    let server = plays("2.1")
+        .max_locks(1)
+        .gc_interval(soon_forgotten)
+        .gc_max_idle(soon_forgotten)
+        .start()
+        .await
+        .unwrap();
+    let at = server.local_addr().to_string();
+    let other = of(&at).connect().await.unwrap();
+    let held = other.lock("k").unwrap().acquire().await.unwrap();
+    let required = of(&at).fencing(Fencing::Required);
+    let error = required.clone().connect().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Connect, "{error}");
+    assert!(error.is_retryable() && !error.is_fatal(), "{error}");
+    for part in ["fences", "--max-locks", &at] {
+        assert!(error.to_string().contains(part), "{error}");
+    }
+    let client = required.build().unwrap();
+    until("it was tried", || client.health()[0].last_error().is_some()).await;
+    held.release().await.unwrap();
+    until("it is connected", || client.health()[0].is_connected()).await;
+    until("there is room", || server.stats().idle_semaphores.is_empty()).await;
+    assert!(client.lock("k").unwrap().acquire().await.unwrap().fence().is_some());
+}
+
+/// A server of which each grant has its own token, and what was released.
+struct Tokens {
+    server: FakeServer,
+    released: Arc<Mutex<Vec<String>>>,
+}
+
+impl Tokens {
+    /// `grant` says what is answered to the grant of that number, counted over all connections from 0, behind `ok `.
+    async fn start(grant: impl Fn(u64) -> String + Send + Sync + Clone + 'static) -> Self {
+        let released = Arc::new(Mutex::new(Vec::new()));
+        let counted = Arc::new(AtomicU64::new(0));
+        let server = FakeServer::start({
+            let released = Arc::clone(&released);
+            move |mut connection, _| {
+                let (grant, released, counted) = (grant.clone(), Arc::clone(&released), Arc::clone(&counted));
+                async move {
+                    while let Some([command, _, argument]) = connection.request().await {
+                        let answer = match command.as_str() {
+                            "l" | "sl" | "w" | "e" => {
+                                let number = counted.fetch_add(1, Ordering::SeqCst);
+                                let word = if command == "e" { "acquired" } else { "ok" };
+                                format!("{word} {}", grant(number))
+                            }
+                            "r" | "sr" => {
+                                released.lock().unwrap().push(argument);
+                                "ok".to_owned()
+                            }
+                            "n" | "sn" => "ok 30".to_owned(),
+                            _ => "ok".to_owned(),
+                        };
+                        connection.say(&format!("{answer}\n")).await;
+                    }
+                }
+            }
+        })
+        .await;
+        Self { server, released }
+    }
+
+    fn builder(&self, fencing: Fencing) -> ClientBuilder {
+        of(&self.server.address).fencing(fencing)
+    }
+
+    async fn until_released(&self, token: &str) {
+        until("it is given back", || {
+            self.released.lock().unwrap().iter().any(|released| released == token)
+        })
+        .await;
+    }
+}
+
+/// Tokens that are random, but no two runs differ.
+fn random(number: u64) -> String {
+    let half = (number + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    format!("{half:016x}{half:016x}")
+}
+
+/// Some builds between 1.10 and 2.0.
+#[tokio::test]
+async fn a_fence_that_is_named_beside_a_random_token_is_taken_from_the_first_grant_on() {
+    let named = Tokens::start(|number| format!("{} 30 {}", random(number), 1000 + number)).await;
+    for (fencing, are_shown) in [
+        (Fencing::IfKnown, true),
+        (Fencing::Required, true),
+        (Fencing::Off, false),
+    ] {
+        let client = named.builder(fencing).connect().await.unwrap();
+        let mut last = Some(Fence(999));
+        for _ in 0..5 {
+            let guard = client.lock("k").unwrap().acquire().await.unwrap();
+            match are_shown {
+                true => assert!(guard.fence() > last, "{:?}", guard.fence()),
+                false => assert_eq!(guard.fence(), None),
+            }
+            last = guard.fence();
+            guard.release().await.unwrap();
+        }
+    }
+}
+
+/// The greeting has shown that the server counts, and then something else answers at its address.
+#[tokio::test]
+async fn a_grant_whose_number_does_not_follow_is_given_back_where_fences_are_required() {
+    let counted = |number: u64| format!("{:016x}{:016x} 30", 70 + number, number);
+    let odd = move |number: u64| match number {
+        0..=1 => counted(number),
+        other => format!("{} 30", random(other)),
+    };
+    for way in ["try", "wait", "enqueue", "semaphore"] {
+        let tokens = Tokens::start(odd).await;
+        let client = tokens.builder(Fencing::Required).connect().await.unwrap();
+        let (lock, slots) = (client.lock("k").unwrap(), client.semaphore("k", 2).unwrap());
+        let error = match way {
+            "try" => lock.try_acquire().await.map(drop),
+            "wait" => lock.acquire().await.map(drop),
+            "enqueue" => lock.enqueue().await.map(drop),
+            _ => slots.acquire().await.map(drop),
+        }
+        .unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Disconnected, "{way}: {error}");
+        assert!(
+            error.is_retryable() && error.to_string().contains("fencing is Required"),
+            "{way}: {error}"
+        );
+        tokens.until_released(&random(2)).await;
+        // Nor is it believed the next time, and then it is told as what it is.
+        let error = lock.acquire().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unsupported, "{way}: {error}");
+        assert!(error.is_fatal(), "{way}: {error}");
+        until("all are given back", || tokens.released.lock().unwrap().len() >= 4).await;
+    }
+}
+
+/// The oldest know no semaphores, and one hangs up on what it does not know.
+#[tokio::test]
+async fn servers_that_know_no_semaphores_make_no_fences() {
+    for hangs_up in [false, true] {
+        let old = FakeServer::start(move |mut connection, _| async move {
+            while let Some([command, ..]) = connection.request().await {
+                if matches!(command.as_str(), "sl" | "ping") {
+                    connection.say("error\n").await;
+                    if hangs_up {
+                        return;
+                    }
+                } else {
+                    connection.say("error\n").await;
+                }
+            }
+        })
+        .await;
+        let connect = of(&old.address).fencing(Fencing::Required).connect();
+        makes_none(&timeout(LONG, connect).await.unwrap().unwrap_err(), &old.address);
+    }
+}

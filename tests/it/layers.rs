@@ -1,0 +1,622 @@
+//! Layers that users put around a client: what they see, what they may do, and what becomes of grants that they do not
+//! hand on.
+
+use std::future::{Future, Ready, ready};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use crate::support::until;
+use dflockd_client::server::{Server, ServerBuilder};
+use dflockd_client::{
+    Budget, Client, ClientBuilder, ClientService, Enqueued, Error, ErrorKind, Operation, Request, Response,
+    TimeoutLayer,
+};
+use tower::layer::layer_fn;
+use tower::limit::{ConcurrencyLimitLayer, RateLimitLayer};
+use tower::load_shed::LoadShedLayer;
+use tower::load_shed::error::Overloaded;
+use tower::retry::{Policy, RetryLayer};
+use tower::{Layer, Service, ServiceBuilder, ServiceExt};
+use tower_test::mock;
+
+const SOON: Duration = Duration::from_secs(20);
+
+async fn start(builder: ServerBuilder) -> (Server, ClientBuilder) {
+    // Nothing is freed by a connection that ends: what becomes free was given back.
+    let server = builder.port(0).auto_release_on_disconnect(false).start().await.unwrap();
+    let builder = Client::builder().servers([server.local_addr().to_string()]);
+    (server, builder)
+}
+
+fn held(server: &Server) -> usize {
+    let stats = server.stats();
+    stats.locks.len() + stats.semaphores.len()
+}
+
+/// Shows each request to a function, which may answer in its place, and each response to another, which may change it.
+#[derive(Clone)]
+struct Meddling<S, B, A> {
+    inner: S,
+    before: B,
+    after: A,
+}
+
+impl<S, B, A> Service<Request> for Meddling<S, B, A>
+where
+    S: Service<Request, Response = Response, Error = Error>,
+    S::Future: Send + 'static,
+    B: Fn(&Request),
+    A: Fn(Result<Response, Error>) -> Result<Response, Error> + Clone + Send + Sync + 'static,
+{
+    type Response = Response;
+    type Error = Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Response, Error>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        (self.before)(&request);
+        let (answer, after) = (self.inner.call(request), self.after.clone());
+        Box::pin(async move { after(answer.await) })
+    }
+}
+
+fn meddle<B, A>(
+    before: B,
+    after: A,
+) -> impl Layer<ClientService, Service = Meddling<ClientService, B, A>> + Send + Sync + 'static
+where
+    B: Fn(&Request) + Clone + Send + Sync + 'static,
+    A: Fn(Result<Response, Error>) -> Result<Response, Error> + Clone + Send + Sync + 'static,
+{
+    layer_fn(move |inner| Meddling {
+        inner,
+        before: before.clone(),
+        after: after.clone(),
+    })
+}
+
+/// What a layer saw.
+#[derive(Clone, Default)]
+struct Seen(Arc<Mutex<Vec<SeenRequest>>>);
+
+/// What was asked, and of which key.
+type SeenRequest = (Operation, Option<String>);
+
+impl Seen {
+    fn see(&self, request: &Request) {
+        let key = request.key().map(|key| key.to_string());
+        self.0.lock().unwrap().push((request.operation(), key));
+    }
+
+    /// A client with a layer that looks on.
+    fn added_to(&self, builder: ClientBuilder) -> ClientBuilder {
+        let seen = self.clone();
+        builder.layer(meddle(move |request: &Request| seen.see(request), |answer| answer))
+    }
+
+    fn take(&self) -> Vec<SeenRequest> {
+        std::mem::take(&mut self.0.lock().unwrap())
+    }
+}
+
+/// The times of a budget that was used up as a whole.
+fn total(error: &dflockd_client::Error) -> Option<(Duration, Duration)> {
+    match error.budget()? {
+        Budget::Total {
+            wait, request_timeout, ..
+        } => Some((wait, request_timeout)),
+        _ => None,
+    }
+}
+
+#[tokio::test]
+async fn every_method_of_every_handle_goes_through_the_layers() {
+    let (_server, builder) = start(Server::builder().release("1.16")).await;
+    let seen = Seen::default();
+    let client = seen.added_to(builder).connect().await.unwrap();
+    let lock = client.lock("k").unwrap();
+    let guard = lock.acquire().await.unwrap();
+    assert!(lock.try_acquire().await.unwrap().is_none());
+    let Enqueued::Queued(ticket) = lock.enqueue().await.unwrap() else {
+        panic!("it is held");
+    };
+    guard.release().await.unwrap();
+    ticket.wait(SOON).await.unwrap().release().await.unwrap();
+    client
+        .semaphore("s", 1)
+        .unwrap()
+        .acquire()
+        .await
+        .unwrap()
+        .release()
+        .await
+        .unwrap();
+    client
+        .lock_all(["x", "y"])
+        .unwrap()
+        .acquire()
+        .await
+        .unwrap()
+        .release()
+        .await
+        .unwrap();
+    client.stats().await.unwrap();
+    let signals = client.subscribe("a.*").await.unwrap();
+    assert_eq!(client.emit("a.b", "x").await.unwrap(), 1);
+    drop(signals);
+    // The client as the service that it is.
+    let mut service = client.clone();
+    service
+        .ready()
+        .await
+        .unwrap()
+        .call(Request::Stats { shard: 0 })
+        .await
+        .unwrap();
+
+    use Operation::{Acquire, Collect, Emit, Enqueue, Release, Stats, Subscribe, TryAcquire};
+    let expected = [
+        (Acquire, Some("k")),
+        (TryAcquire, Some("k")),
+        (Enqueue, Some("k")),
+        (Release, Some("k")),
+        (Collect, Some("k")),
+        (Release, Some("k")),
+        (Acquire, Some("s")),
+        (Release, Some("s")),
+        (Acquire, Some("x")),
+        (Acquire, Some("y")),
+        (Release, Some("x")),
+        (Release, Some("y")),
+        (Stats, None),
+        (Subscribe, None),
+        (Emit, None),
+        (Stats, None),
+    ];
+    let expected: Vec<_> = expected
+        .into_iter()
+        .map(|(what, key)| (what, key.map(str::to_owned)))
+        .collect();
+    assert_eq!(seen.take(), expected);
+}
+
+#[tokio::test]
+async fn the_layer_that_was_added_first_sees_a_request_first_and_its_answer_last() {
+    let (_server, builder) = start(Server::builder()).await;
+    let order = Arc::new(Mutex::new(Vec::new()));
+    let named = |name: &'static str| {
+        let (down, up) = (Arc::clone(&order), Arc::clone(&order));
+        meddle(
+            move |_: &Request| down.lock().unwrap().push(name.to_owned()),
+            move |answer| {
+                up.lock().unwrap().push(format!("{name}'s answer"));
+                answer
+            },
+        )
+    };
+    let client = builder
+        .layer(named("first"))
+        .layer(named("second"))
+        .connect()
+        .await
+        .unwrap();
+    client.stats().await.unwrap();
+    let order = order.lock().unwrap().join(", ");
+    assert_eq!(order, "first, second, second's answer, first's answer");
+}
+
+/// What must not be done: a grant that is not handed on. The caller gets what the layer says; the lock is given back.
+#[tokio::test]
+async fn a_grant_that_a_layer_swallows_is_given_back() {
+    for kind in ["an error", "busy"] {
+        let (server, builder) = start(Server::builder()).await;
+        let swallow = meddle(
+            |_: &Request| {},
+            move |answer| match answer {
+                Ok(Response::Granted(lease)) => {
+                    drop(lease);
+                    match kind {
+                        "busy" => Ok(Response::Busy),
+                        _ => Err(Client::builder().servers(["nonsense"]).build().unwrap_err()),
+                    }
+                }
+                other => other,
+            },
+        );
+        let client = builder.layer(swallow).connect().await.unwrap();
+        let lock = client.lock("k").unwrap();
+        for _ in 0..3 {
+            let error = lock.acquire().await.unwrap_err();
+            let expected = if kind == "busy" {
+                ErrorKind::Timeout
+            } else {
+                ErrorKind::InvalidInput
+            };
+            assert_eq!(error.kind(), expected, "{error}");
+            until("it is free again", || held(&server) == 0).await;
+        }
+        assert!(kind != "busy" || lock.try_acquire().await.unwrap().is_none());
+        until("it is free again", || held(&server) == 0).await;
+    }
+}
+
+#[tokio::test]
+async fn an_answer_to_something_else_is_an_error_and_a_release_cannot_be_stopped() {
+    let (server, builder) = start(Server::builder()).await;
+    let confuse = meddle(
+        |_: &Request| {},
+        |answer| match answer {
+            Ok(Response::Released) => Ok(Response::Busy),
+            other => other,
+        },
+    );
+    let client = builder.layer(confuse).connect().await.unwrap();
+    let guard = client.lock("k").unwrap().acquire().await.unwrap();
+    let error = guard.release().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Protocol);
+    assert!(error.to_string().contains("a layer"), "{error}");
+    assert_eq!(held(&server), 0, "the server had answered before");
+}
+
+/// Refuses whatever it is told to.
+#[derive(Clone)]
+struct Refuse(Operation, ClientService);
+
+impl Service<Request> for Refuse {
+    type Response = Response;
+    type Error = Box<dyn std::error::Error + Send + Sync>;
+    type Future = Pin<Box<dyn Future<Output = Result<Response, Self::Error>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.1.poll_ready(cx).map_err(Into::into)
+    }
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        if request.operation() == self.0 {
+            return Box::pin(ready(Err("not on a Friday".into())));
+        }
+        let answer = self.1.call(request);
+        Box::pin(async move { answer.await.map_err(Into::into) })
+    }
+}
+
+#[tokio::test]
+async fn a_layers_own_error_reaches_the_caller_with_its_source() {
+    let (server, builder) = start(Server::builder()).await;
+    let refuse = |what| layer_fn(move |inner| Refuse(what, inner));
+    let client = builder
+        .clone()
+        .layer(refuse(Operation::Acquire))
+        .connect()
+        .await
+        .unwrap();
+    let error = client.lock("k").unwrap().acquire().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Layer);
+    // What the layer says is the source's to say, once.
+    let source = std::error::Error::source(&error).map(ToString::to_string);
+    assert_eq!(source.as_deref(), Some("not on a Friday"));
+    assert!(!error.to_string().contains("not on a Friday"), "{error}");
+
+    // Refusing a release refuses only to say how it went.
+    let client = builder.layer(refuse(Operation::Release)).connect().await.unwrap();
+    let guard = client.lock("k").unwrap().acquire().await.unwrap();
+    assert_eq!(guard.release().await.unwrap_err().kind(), ErrorKind::Layer);
+    until("it is free", || held(&server) == 0).await;
+}
+
+/// As many waits as the limit allows wait for a lock, and its release needs a place under the limit, too.
+#[tokio::test]
+async fn a_concurrency_limit_that_is_full_of_waiters_does_not_hold_up_what_they_wait_for() {
+    let (server, builder) = start(Server::builder()).await;
+    let client = builder
+        .layer(ConcurrencyLimitLayer::new(3))
+        .request_timeout(Duration::from_secs(60))
+        .acquire_timeout(Duration::from_secs(60))
+        .connect()
+        .await
+        .unwrap();
+    let lock = client.lock("k").unwrap();
+    let first = lock.acquire().await.unwrap();
+    let mut waiting = tokio::task::JoinSet::new();
+    for _ in 0..3 {
+        let lock = lock.clone();
+        waiting.spawn(async move { lock.acquire().await.unwrap().release().await.unwrap() });
+    }
+    until("all places are taken", || server.stats().locks[0].waiters == 3).await;
+    let mut service = client.clone();
+    let ready = service.poll_ready(&mut Context::from_waker(std::task::Waker::noop()));
+    assert!(ready.is_pending(), "back-pressure shows");
+    // Had the release to wait for a place, nobody would go on until the waiters gave up, after a minute.
+    tokio::time::timeout(SOON, first.release()).await.unwrap().unwrap();
+    tokio::time::timeout(SOON, waiting.join_all()).await.unwrap();
+    assert_eq!(held(&server), 0);
+}
+
+#[tokio::test]
+async fn load_shedding_refuses_at_once_what_has_no_place() {
+    let (server, builder) = start(Server::builder()).await;
+    let shed = ServiceBuilder::new()
+        .layer(LoadShedLayer::new())
+        .layer(ConcurrencyLimitLayer::new(1))
+        .into_inner();
+    let client = builder.layer(shed).connect().await.unwrap();
+    let other = Client::builder()
+        .servers([server.local_addr().to_string()])
+        .connect()
+        .await
+        .unwrap();
+    let held_by_other = other.lock("k").unwrap().acquire().await.unwrap();
+    let lock = client.lock("k").unwrap();
+    let waiting = tokio::spawn(async move { lock.acquire().await.unwrap() });
+    until("the only place is taken", || server.stats().locks[0].waiters == 1).await;
+    let error = client.lock("l").unwrap().acquire().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Layer, "{error}");
+    let source = std::error::Error::source(&error).unwrap();
+    assert!(source.is::<Overloaded>(), "{source:?}");
+    held_by_other.release().await.unwrap();
+    waiting.await.unwrap().release().await.unwrap();
+}
+
+/// A rate limit cannot be cloned; behind a buffer it can.
+#[tokio::test]
+async fn a_rate_limit_works_behind_a_buffer_and_nothing_is_left_when_the_client_is_dropped() {
+    let (server, builder) = start(Server::builder()).await;
+    let limit = layer_fn(|inner: ClientService| {
+        let limited = RateLimitLayer::new(2, Duration::from_millis(100)).layer(inner);
+        tower::buffer::Buffer::new(limited, 16)
+    });
+    let client = builder.layer(limit).connect().await.unwrap();
+    let started = tokio::time::Instant::now();
+    for number in 0..5 {
+        let guard = client.lock(format!("k{number}")).unwrap().acquire().await.unwrap();
+        guard.release().await.unwrap();
+    }
+    // Ten requests, two at a time.
+    assert!(
+        started.elapsed() >= Duration::from_millis(390),
+        "{:?}",
+        started.elapsed()
+    );
+    drop(client);
+    until("the connection is closed", || server.stats().connections == 0).await;
+}
+
+#[derive(Clone)]
+struct AFewTimes(u32);
+
+impl Policy<Request, Response, Error> for AFewTimes {
+    type Future = Ready<()>;
+
+    fn retry(&mut self, _: &mut Request, result: &mut Result<Response, Error>) -> Option<Ready<()>> {
+        match result {
+            Err(error) if error.is_retryable() && self.0 > 0 => {
+                self.0 -= 1;
+                Some(ready(()))
+            }
+            _ => None,
+        }
+    }
+
+    fn clone_request(&mut self, request: &Request) -> Option<Request> {
+        request.try_clone()
+    }
+}
+
+#[tokio::test]
+async fn a_retry_layer_tries_again_what_may_work_later() {
+    // One key at a time; a key that is free is forgotten after 50 ms.
+    let server = Server::builder()
+        .max_locks(1)
+        .gc_interval(Duration::from_millis(10))
+        .gc_max_idle(Duration::from_millis(50));
+    let (_server, builder) = start(server).await;
+    let seen = Seen::default();
+    let builder = builder.layer(RetryLayer::new(AFewTimes(100_000)));
+    let client = seen.added_to(builder).connect().await.unwrap();
+    client
+        .lock("first")
+        .unwrap()
+        .acquire()
+        .await
+        .unwrap()
+        .release()
+        .await
+        .unwrap();
+    client
+        .lock("second")
+        .unwrap()
+        .acquire()
+        .await
+        .unwrap()
+        .release()
+        .await
+        .unwrap();
+    let tries = seen
+        .take()
+        .iter()
+        .filter(|(what, _)| *what == Operation::Acquire)
+        .count();
+    assert!(tries > 2, "the second was refused at first: {tries}");
+    // What is not retryable is not tried again.
+    let error = client.shard_stats(7).await.unwrap_err();
+    assert_eq!((error.kind(), seen.take().len()), (ErrorKind::InvalidInput, 1));
+}
+
+/// A layer that takes its time with an answer.
+#[tokio::test]
+async fn a_timed_out_acquire_leaks_nothing_wherever_its_grant_is() {
+    let (server, builder) = start(Server::builder()).await;
+    let slow = layer_fn(|mut inner: ClientService| {
+        tower::service_fn(move |request: Request| {
+            let acquires = request.operation() == Operation::Acquire;
+            let answer = inner.call(request);
+            async move {
+                let answer = answer.await;
+                if acquires {
+                    // For ever: the grant is in this very future.
+                    std::future::pending::<()>().await;
+                }
+                answer
+            }
+        })
+    });
+    let client = builder
+        .layer(slow)
+        .request_timeout(Duration::from_millis(200))
+        .connect()
+        .await
+        .unwrap();
+    let lock = client.lock("k").unwrap().acquire_timeout(Duration::from_millis(100));
+    let started = tokio::time::Instant::now();
+    let acquiring = tokio::spawn(async move { lock.acquire().await });
+    until("the server has granted it", || held(&server) == 1).await;
+    let error = acquiring.await.unwrap().unwrap_err();
+    assert!(started.elapsed() >= Duration::from_millis(300));
+    assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
+    let budget = (Duration::from_millis(100), Duration::from_millis(200));
+    assert_eq!(total(&error), Some(budget), "{error}");
+    until("it was given back", || held(&server) == 0).await;
+}
+
+#[tokio::test]
+async fn which_budget_ran_out_is_told() {
+    let (server, builder) = start(Server::builder()).await;
+    let client = builder.connect().await.unwrap();
+    let _held = client.lock("k").unwrap().acquire().await.unwrap();
+    // Ended by the clock here, and by the server's own timeout: whichever comes first.
+    for wait in [Duration::from_millis(150), Duration::from_secs(1)] {
+        let lock = client.lock("k").unwrap().acquire_timeout(wait);
+        let error = lock.acquire().await.unwrap_err();
+        assert_eq!(
+            (error.kind(), error.budget()),
+            (ErrorKind::Timeout, Some(Budget::Wait(wait))),
+            "{error}"
+        );
+    }
+    let Enqueued::Queued(ticket) = client.lock("k").unwrap().enqueue().await.unwrap() else {
+        panic!("it is held");
+    };
+    let wait = Duration::from_millis(100);
+    let error = ticket.wait(wait).await.unwrap_err();
+    assert_eq!(error.budget(), Some(Budget::Wait(wait)), "{error}");
+    drop(server);
+}
+
+/// A client whose requests go to a mock: the other end sees requests as a layer does, and answers with real grants.
+#[tokio::test]
+async fn a_mock_in_the_place_of_the_servers_gives_and_swallows_real_grants() {
+    let (server, builder) = start(Server::builder()).await;
+    let mut real = builder.clone().connect().await.unwrap();
+    let (mock, mut handle) = mock::pair::<Request, Response>();
+    let client = builder.layer(layer_fn(move |_| mock.clone())).build().unwrap();
+    let lock = client.lock("k").unwrap();
+
+    // Handed on: a guard like any other, that goes back the way it came.
+    let acquiring = tokio::spawn({
+        let lock = lock.clone();
+        async move { lock.acquire().await.unwrap() }
+    });
+    let (request, caller) = handle.next_request().await.unwrap();
+    assert_eq!(request.operation(), Operation::Acquire);
+    caller.send_response(real.ready().await.unwrap().call(request).await.unwrap());
+    let guard = acquiring.await.unwrap();
+    assert!(guard.is_held() && held(&server) == 1);
+    guard.release().await.unwrap();
+    assert_eq!(held(&server), 0);
+
+    // Swallowed: the caller is told that nobody answered, and the lock is free.
+    let acquiring = tokio::spawn({
+        let lock = lock.clone();
+        async move { lock.acquire().await.map(drop) }
+    });
+    let (request, caller) = handle.next_request().await.unwrap();
+    let response = real.ready().await.unwrap().call(request).await.unwrap();
+    assert!(matches!(response, Response::Granted(_)) && held(&server) == 1);
+    drop((response, caller));
+    assert_eq!(acquiring.await.unwrap().unwrap_err().kind(), ErrorKind::Layer);
+    until("it was given back", || held(&server) == 0).await;
+
+    // Granted to somebody who has gone meanwhile.
+    let acquiring = tokio::spawn(async move { lock.acquire().await.map(drop) });
+    let (request, caller) = handle.next_request().await.unwrap();
+    let response = real.ready().await.unwrap().call(request).await.unwrap();
+    acquiring.abort();
+    assert!(acquiring.await.unwrap_err().is_cancelled());
+    assert_eq!(held(&server), 1);
+    caller.send_response(response);
+    until("it was given back", || held(&server) == 0).await;
+}
+
+#[tokio::test]
+async fn a_timeout_layer_of_ones_own_ends_a_request_earlier() {
+    let (_server, builder) = start(Server::builder()).await;
+    let stuck =
+        layer_fn(|_: ClientService| tower::service_fn(|_: Request| std::future::pending::<Result<Response, Error>>()));
+    let client = builder
+        .layer(TimeoutLayer::new(Duration::from_millis(50)))
+        .layer(stuck)
+        .connect()
+        .await
+        .unwrap();
+    let error = client.stats().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Timeout);
+    assert_eq!(total(&error), Some((Duration::ZERO, Duration::from_millis(50))));
+}
+
+/// A request sets what a handle sets, and each setting does what it says.
+#[tokio::test]
+async fn a_request_says_how_its_lease_is_renewed() {
+    use dflockd_client::server::EventKind;
+    use dflockd_client::{AcquireRequest, Key, RenewPolicy, Target, Ttl};
+
+    let server = Server::builder().port(0).record_events(true).start().await.unwrap();
+    let builder = Client::builder().servers([server.local_addr().to_string()]);
+    let mut client = builder.connect().await.unwrap();
+    let request = |key: &str| {
+        let request = AcquireRequest::new(Target::Lock, Key::new(key).unwrap());
+        request.lease_ttl(Ttl::from_secs(2).unwrap())
+    };
+    let requests = [
+        request("never").renew_policy(RenewPolicy::off()),
+        request("early").renew_policy(RenewPolicy::default().ratio(0.1)),
+        request("hold").renew_policy(RenewPolicy::default().max_hold(Duration::from_millis(1500))),
+        request("usual"),
+    ];
+    let mut leases = Vec::new();
+    for request in requests {
+        match client
+            .ready()
+            .await
+            .unwrap()
+            .call(Request::Acquire(request))
+            .await
+            .unwrap()
+        {
+            Response::Granted(lease) => leases.push(lease),
+            other => panic!("{other:?}"),
+        }
+    }
+    let renewed = |key: &str| {
+        let events = server.events();
+        let of_it =
+            |event: &&dflockd_client::server::Event| event.kind == EventKind::Renewed && event.key.as_str() == key;
+        events.iter().filter(of_it).count()
+    };
+    until("the early one is far ahead", || renewed("early") >= 20).await;
+    until("what is not renewed is lost", || {
+        !leases[0].is_held() && !leases[2].is_held()
+    })
+    .await;
+    assert!(leases[1].is_held() && leases[3].is_held());
+    assert_eq!((renewed("never"), renewed("hold")), (0, 1));
+    assert!((2..renewed("early")).contains(&renewed("usual")));
+    let invalid = Request::Acquire(request("k").renew_policy(RenewPolicy::default().ratio(1.5)));
+    let error = client.ready().await.unwrap().call(invalid).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    assert!(error.to_string().contains("renew ratio 1.5"), "{error}");
+}

@@ -1,0 +1,390 @@
+//! Several slots of one semaphore: all or none, without circles of waiters, and nothing left of what is dropped.
+
+use std::time::Duration;
+
+use crate::support::until;
+use dflockd_client::protocol::functions::{self as low, Wire};
+use dflockd_client::server::{EventKind, Server};
+use dflockd_client::{Budget, Client, Error, ErrorKind, Key, Limit, LostReason, Target, blocking};
+use tokio::net::TcpStream;
+
+const LONG: Duration = Duration::from_secs(60);
+const SHORT: Duration = Duration::from_millis(150);
+
+async fn client_of(server: &Server) -> Client {
+    let servers = [server.local_addr().to_string()];
+    let builder = Client::builder().servers(servers).acquire_timeout(LONG);
+    builder.connect().await.unwrap()
+}
+
+async fn scene() -> (Server, Client) {
+    let server = Server::builder().port(0).record_events(true).start().await.unwrap();
+    let client = client_of(&server).await;
+    (server, client)
+}
+
+/// How many slots of `k` are held, how many callers wait for one, and how many turns are taken.
+fn seen(server: &Server) -> (usize, usize, usize) {
+    let stats = server.stats();
+    let key = stats.semaphores.iter().find(|semaphore| semaphore.key == "k");
+    let (holders, waiters) = key.map_or((0, 0), |key| (key.holders as usize, key.waiters as usize));
+    (holders, waiters, stats.locks.len())
+}
+
+async fn all_is_free(server: &Server) {
+    until("nothing is left", || seen(server) == (0, 0, 0)).await;
+}
+
+/// Releases the last grant of a kind behind the back of its holder.
+async fn take_away(server: &Server, target: Target) {
+    let of_it = |key: &str| (target == Target::Lock) == key.starts_with("dflockd-client-many/");
+    let events = server.events();
+    let granted = events
+        .iter()
+        .rfind(|event| event.kind == EventKind::Granted && of_it(event.key.as_str()))
+        .unwrap();
+    let mut wire = Wire::new(TcpStream::connect(server.local_addr()).await.unwrap());
+    let (key, token) = (Key::new(granted.key.as_str()).unwrap(), granted.token.as_ref().unwrap());
+    match target {
+        Target::Lock => low::release(&mut wire, &key, token).await.unwrap(),
+        Target::Semaphore(_) => low::sem_release(&mut wire, &key, token).await.unwrap(),
+    }
+}
+
+#[tokio::test]
+async fn all_slots_are_held_by_one_guard_and_given_back_together() {
+    let (server, client) = scene().await;
+    let slots = client.semaphore("k", 40).unwrap();
+    let permits = slots.acquire_many(40).await.unwrap();
+    assert!(permits.is_held() && permits.guards().len() == 40);
+    assert!(permits.keys().all(|key| key.as_str() == "k"));
+    assert_eq!(seen(&server).0, 40);
+    until("the turn is over", || seen(&server) == (40, 0, 0)).await;
+    assert!(slots.try_acquire().await.unwrap().is_none());
+    permits.release().await.unwrap();
+    all_is_free(&server).await;
+    drop(
+        slots
+            .acquire_many_until(7, std::time::Instant::now() + LONG)
+            .await
+            .unwrap(),
+    );
+    all_is_free(&server).await;
+    let held = slots.with_permits(3, async |permits| Ok::<_, Error>(permits.guards().len()));
+    assert_eq!(held.await.unwrap(), 3);
+    all_is_free(&server).await;
+    // One slot needs no turn.
+    let before = server.events().len();
+    slots.acquire_many(1).await.unwrap().release().await.unwrap();
+    assert!(server.events()[before..].iter().all(|event| event.key.as_str() == "k"));
+}
+
+#[tokio::test]
+async fn impossible_numbers_are_refused_before_anything_is_sent() {
+    let (server, client) = scene().await;
+    let slots = client.semaphore("k", 3).unwrap();
+    let threads = blocking::Client::from(client).semaphore("k", 3).unwrap();
+    for wrong in [0, 4, u32::MAX] {
+        let soon = std::time::Instant::now() + LONG;
+        let errors = [
+            slots.acquire_many(wrong).await.err(),
+            slots.acquire_many_until(wrong, soon).await.err(),
+            slots.try_acquire_many(wrong).await.err(),
+            slots.with_permits(wrong, async |_| Ok::<_, Error>(())).await.err(),
+            blocking::allow_in_runtime(|| threads.acquire_many(wrong)).err(),
+        ];
+        for error in errors {
+            let error = error.unwrap();
+            assert_eq!(error.kind(), ErrorKind::InvalidInput);
+            let said = format!("number of slots {wrong} is not acceptable: give 1 to 3, ");
+            assert!(error.to_string().starts_with(&said), "{error}");
+        }
+    }
+    let passed = slots
+        .acquire_many_until(2, std::time::Instant::now())
+        .await
+        .unwrap_err();
+    assert_eq!(passed.budget(), Some(Budget::Unanswered(Duration::ZERO)));
+    assert!(passed.to_string().starts_with("\"k\" was not asked for"), "{passed}");
+    let invalid = slots
+        .clone()
+        .lease_ttl(Duration::ZERO)
+        .acquire_many(2)
+        .await
+        .unwrap_err();
+    assert!(invalid.to_string().contains("lease TTL 0ns"), "{invalid}");
+    let stats = server.stats();
+    assert!(stats.semaphores.is_empty() && stats.idle_semaphores.is_empty() && stats.idle_locks.is_empty());
+}
+
+#[tokio::test]
+async fn too_few_free_slots_are_none_at_all() {
+    let (server, client) = scene().await;
+    let slots = client.semaphore("k", 5).unwrap();
+    let held = slots.acquire_many(3).await.unwrap();
+    until("the turn is over", || seen(&server) == (3, 0, 0)).await;
+    assert!(slots.try_acquire_many(3).await.unwrap().is_none());
+    until("what was tried is given back", || seen(&server) == (3, 0, 0)).await;
+    let impatient = slots.clone().acquire_timeout(Duration::ZERO);
+    let error = impatient.acquire_many(3).await.unwrap_err();
+    assert_eq!(error.budget(), Some(Budget::Wait(Duration::ZERO)));
+    assert!(
+        error.to_string().contains("3 of the slots of \"k\" are not free"),
+        "{error}"
+    );
+    let error = slots.clone().acquire_timeout(SHORT).acquire_many(3).await.unwrap_err();
+    assert!(error.is_timeout() && error.is_retryable(), "{error}");
+    until("what was taken is given back", || seen(&server) == (3, 0, 0)).await;
+    let two = slots.try_acquire_many(2).await.unwrap().unwrap();
+    assert_eq!(seen(&server).0, 5);
+    held.release().await.unwrap();
+    two.release().await.unwrap();
+    all_is_free(&server).await;
+}
+
+/// Two that each want all could each hold a half. They take turns, also those of other clients, and single slots are taken in between.
+#[tokio::test]
+async fn those_who_take_several_never_wait_in_a_circle() {
+    let (server, client) = scene().await;
+    let other = client_of(&server).await;
+    let mut running = tokio::task::JoinSet::new();
+    for number in 0..12 {
+        let client = if number % 2 == 0 { client.clone() } else { other.clone() };
+        let wanted = [20, 11, 1, 20][number % 4];
+        running.spawn(async move {
+            let slots = client.semaphore("k", 20).unwrap();
+            for _ in 0..4 {
+                let permits = slots.acquire_many(wanted).await.unwrap();
+                assert!(permits.is_held());
+                permits.release().await.unwrap();
+            }
+        });
+    }
+    running.join_all().await;
+    all_is_free(&server).await;
+}
+
+/// More than stand in the server's queue at once, and others give up theirs one by one.
+#[tokio::test]
+async fn slots_that_come_one_by_one_are_collected() {
+    let (server, client) = scene().await;
+    let other = client_of(&server).await.semaphore("k", 40).unwrap();
+    let held = other.acquire_many(30).await.unwrap().into_guards();
+    let slots = client.semaphore("k", 40).unwrap();
+    let collecting = tokio::spawn(async move { slots.acquire_many(40).await });
+    until("it has what is free, and waits", || {
+        seen(&server).0 == 40 && seen(&server).1 > 0
+    })
+    .await;
+    for permit in held {
+        assert!(!collecting.is_finished());
+        permit.release().await.unwrap();
+    }
+    collecting.await.unwrap().unwrap().release().await.unwrap();
+    all_is_free(&server).await;
+}
+
+#[tokio::test]
+async fn those_who_take_several_are_served_in_the_order_in_which_they_came() {
+    let (server, client) = scene().await;
+    let slots = client.semaphore("k", 4).unwrap();
+    let held = slots.acquire_many(4).await.unwrap();
+    let order = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let mut running = tokio::task::JoinSet::new();
+    for (number, wanted) in [4, 2, 3].into_iter().enumerate() {
+        let (client, order) = (client_of(&server).await, std::sync::Arc::clone(&order));
+        running.spawn(async move {
+            let permits = client.semaphore("k", 4).unwrap().acquire_many(wanted).await.unwrap();
+            order.lock().unwrap().push(number);
+            permits.release().await.unwrap();
+        });
+        let waiting = move |server: &Server| {
+            let locks = server.stats().locks;
+            locks.first().is_some_and(|turn| turn.waiters as usize == number)
+        };
+        until("it waits for its turn", || waiting(&server)).await;
+    }
+    // Who does not wait for the turn is told of it: how many slots are free is not known.
+    assert!(slots.try_acquire_many(2).await.unwrap().is_none());
+    for (timeout, said) in [
+        (
+            Duration::ZERO,
+            "another caller takes several slots of \"k\", and there was no time",
+        ),
+        (
+            SHORT,
+            "2 slots of \"k\" were not granted within 150ms: the turn of callers",
+        ),
+    ] {
+        let error = slots
+            .clone()
+            .acquire_timeout(timeout)
+            .acquire_many(2)
+            .await
+            .unwrap_err();
+        assert!(error.is_timeout() && error.to_string().starts_with(said), "{error}");
+    }
+    held.release().await.unwrap();
+    running.join_all().await;
+    assert_eq!(*order.lock().unwrap(), [0, 1, 2]);
+    all_is_free(&server).await;
+}
+
+/// Dropped when it has taken none, some, or all but one of its slots, and while it waits for its turn.
+#[tokio::test]
+async fn an_acquire_that_is_dropped_at_any_stage_leaves_nothing() {
+    let (server, client) = scene().await;
+    let other = client_of(&server).await.semaphore("k", 5).unwrap();
+    for taken in 0..5 {
+        let held = other.acquire_many(5 - taken).await.unwrap();
+        until("the turn of the others is over", || seen(&server).2 == 0).await;
+        let slots = client.semaphore("k", 5).unwrap();
+        let collecting = tokio::spawn(async move { slots.acquire_many(5).await });
+        until("it has what is free, and waits", || {
+            let (holders, waiters, turns) = seen(&server);
+            holders == 5 && waiters > 0 && turns == 1
+        })
+        .await;
+        let slots = client.semaphore("k", 5).unwrap();
+        let next = tokio::spawn(async move { slots.acquire_many(5).await });
+        until("the next one waits for its turn", || {
+            server.stats().locks[0].waiters == 1
+        })
+        .await;
+        next.abort();
+        collecting.abort();
+        held.release().await.unwrap();
+        all_is_free(&server).await;
+    }
+    // After more and more steps, until one has all of them.
+    let mut dropped = 0;
+    loop {
+        let slots = client.semaphore("k", 5).unwrap();
+        let few = async {
+            for _ in 0..dropped {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            biased;
+            () = few => dropped += 1,
+            permits = slots.acquire_many(5) => break drop(permits.unwrap()),
+        }
+    }
+    assert!(dropped > 3, "{dropped}");
+    all_is_free(&server).await;
+    let slots = client.semaphore("k", 5).unwrap();
+    slots.acquire_many(5).await.unwrap().release().await.unwrap();
+}
+
+/// The turn is on the shard of the semaphore, whatever a strategy makes of other keys, and no other shard has a part in it.
+#[tokio::test]
+async fn a_turn_is_taken_where_the_semaphore_is() {
+    let (one, two) = (
+        Server::builder().port(0).start().await.unwrap(),
+        Server::builder().port(0).start().await.unwrap(),
+    );
+    // Keys begin with the number of their shard. It knows no others.
+    let by_digit = |key: &str, _: usize| {
+        key.bytes()
+            .next()
+            .map_or(usize::MAX, |digit| usize::from(digit.wrapping_sub(b'0')))
+    };
+    let servers = [one.local_addr().to_string(), two.local_addr().to_string()];
+    let builder = Client::builder()
+        .servers(servers)
+        .sharding_strategy(by_digit)
+        .acquire_timeout(LONG);
+    let client = builder.connect().await.unwrap();
+    let slots = client.semaphore("1/k", 3).unwrap();
+    let permits = slots.acquire_many(3).await.unwrap();
+    let turns = |server: &Server| server.stats().locks.len() + server.stats().idle_locks.len();
+    assert_eq!((turns(&one), turns(&two)), (0, 1));
+    permits.release().await.unwrap();
+    drop(one.kill().await);
+    slots.acquire_many(3).await.unwrap().release().await.unwrap();
+    assert_eq!(slots.try_acquire_many(2).await.unwrap().unwrap().guards().len(), 2);
+}
+
+/// What is taken early is renewed until the rest is there, and then as its handle says.
+#[tokio::test]
+async fn renewals_that_are_off_are_off_when_all_is_there() {
+    let (server, client) = scene().await;
+    let second = Duration::from_secs(1);
+    let other = client_of(&server).await;
+    let (slot, lock) = (other.semaphore("k", 3).unwrap(), other.lock("b").unwrap());
+    let held = (slot.acquire().await.unwrap(), lock.acquire().await.unwrap());
+    let slots = client.semaphore("k", 3).unwrap().lease_ttl(second).renew(false);
+    let locks = client.lock_all(["a", "b"]).unwrap().lease_ttl(second).renew(false);
+    let all = tokio::spawn(async move { tokio::join!(slots.acquire_many(3), locks.acquire()) });
+    let renewed = |key: &str| {
+        let is_of =
+            |event: &&dflockd_client::server::Event| event.kind == EventKind::Renewed && event.key.as_str() == key;
+        server.events().iter().filter(is_of).count()
+    };
+    until("what was taken early outlives its TTL", || {
+        renewed("k") >= 6 && renewed("a") >= 3
+    })
+    .await;
+    held.0.release().await.unwrap();
+    held.1.release().await.unwrap();
+    let (slots, locks) = all.await.unwrap();
+    let (slots, locks) = (slots.unwrap(), locks.unwrap());
+    assert!(slots.is_held() && locks.is_held());
+    assert_eq!(slots.lost().await.1, LostReason::Expired);
+    assert_eq!(locks.lost().await.1, LostReason::Expired);
+}
+
+#[tokio::test]
+async fn a_slot_or_turn_that_is_lost_meanwhile_gives_all_back() {
+    let (server, client) = scene().await;
+    let other = client_of(&server).await.semaphore("k", 3).unwrap();
+    let slot = Target::Semaphore(Limit::new(3).unwrap());
+    for target in [slot, Target::Lock] {
+        let held = other.acquire_many(2).await.unwrap();
+        until("the turn of the others is over", || seen(&server).2 == 0).await;
+        let slots = client.semaphore("k", 3).unwrap().lease_ttl(Duration::from_secs(1));
+        let collecting = tokio::spawn(async move { slots.acquire_many(3).await });
+        until("it has what is free, and waits", || seen(&server) == (3, 2, 1)).await;
+        // What is taken away is granted to the next in the queue, which is the same caller. It waits for one more, until it hears of the loss.
+        take_away(&server, target).await;
+        let error = collecting.await.unwrap().unwrap_err();
+        assert!(error.kind() == ErrorKind::LeaseLost && error.is_retryable(), "{error}");
+        held.release().await.unwrap();
+        all_is_free(&server).await;
+    }
+}
+
+#[tokio::test]
+async fn the_guard_is_lost_as_soon_as_one_slot_is() {
+    let (server, client) = scene().await;
+    let slots = client.semaphore("k", 3).unwrap().lease_ttl(Duration::from_secs(1));
+    let permits = slots.acquire_many(3).await.unwrap();
+    let cancelled = permits.cancellation_token();
+    take_away(&server, Target::Semaphore(Limit::new(3).unwrap())).await;
+    let error = permits.run(std::future::pending::<()>()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::LeaseLost);
+    let (key, reason) = permits.lost().await;
+    assert_eq!((key.as_str(), reason), ("k", LostReason::Rejected));
+    assert!(cancelled.is_cancelled() && !permits.is_held() && permits.remaining().is_zero());
+    assert_eq!(permits.guards().iter().filter(|permit| permit.is_held()).count(), 2);
+    assert_eq!(permits.release().await.unwrap_err().kind(), ErrorKind::LeaseLost);
+    all_is_free(&server).await;
+}
+
+#[test]
+fn threads_have_the_same() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let (server, client) = runtime.block_on(scene());
+    let slots = blocking::Client::from(client).semaphore("k", 8).unwrap();
+    let permits = slots.acquire_many(5).unwrap();
+    assert!(permits.is_held() && permits.guards().len() == 5);
+    assert_eq!(permits.wait_lost(SHORT).unwrap(), None);
+    assert!(slots.try_acquire_many(4).unwrap().is_none());
+    permits.release().unwrap();
+    drop(slots.try_acquire_many(8).unwrap().unwrap());
+    drop(slots.acquire_many_until(8, std::time::Instant::now() + LONG).unwrap());
+    let held = slots.with_permits(2, |permits| Ok::<_, Error>(permits.is_held()));
+    assert!(held.unwrap());
+    runtime.block_on(all_is_free(&server));
+}

@@ -1,0 +1,267 @@
+//! Several locks as one: all or nothing, in one order, released together, lost together.
+
+use std::time::Duration;
+
+use crate::support::until;
+use dflockd_client::server::{EventKind, Server};
+use dflockd_client::{Client, ErrorKind, LostReason};
+
+async fn scene() -> (Server, Client) {
+    let server = Server::builder().port(0).record_events(true).start().await.unwrap();
+    let servers = [server.local_addr().to_string()];
+    let client = Client::builder().servers(servers).connect().await.unwrap();
+    (server, client)
+}
+
+fn held(server: &Server) -> Vec<String> {
+    let mut keys: Vec<String> = server.stats().locks.into_iter().map(|lock| lock.key).collect();
+    keys.sort();
+    keys
+}
+
+#[tokio::test]
+async fn each_key_once_in_the_order_of_keys_and_all_back() {
+    let (server, client) = scene().await;
+    let locks = client.lock_all(["c", "a", "b", "a"]).unwrap();
+    assert_eq!(
+        locks.keys().map(|key| key.as_str()).collect::<Vec<_>>(),
+        ["a", "b", "c"]
+    );
+    let guard = locks.acquire().await.unwrap();
+    let granted: Vec<String> = server
+        .events()
+        .iter()
+        .filter(|event| event.kind == EventKind::Granted)
+        .map(|event| event.key.to_string())
+        .collect();
+    assert_eq!(granted, ["a", "b", "c"]);
+    assert!(guard.is_held() && !guard.remaining().is_zero() && guard.guards().len() == 3);
+    assert_eq!(guard.run(async { 7 }).await.unwrap(), 7);
+    guard.release().await.unwrap();
+    assert!(held(&server).is_empty());
+    let guard = locks.acquire().await.unwrap();
+    drop(guard);
+    until("a dropped guard gives all back", || held(&server).is_empty()).await;
+}
+
+#[tokio::test]
+async fn all_or_nothing_with_one_deadline() {
+    let (server, client) = scene().await;
+    let b = client.lock("b").unwrap().acquire().await.unwrap();
+    let locks = client.lock_all(["a", "b", "c"]).unwrap();
+    assert!(locks.try_acquire().await.unwrap().is_none());
+    until("what was tried is given back", || held(&server) == ["b"]).await;
+    let patient = locks.clone().acquire_timeout(Duration::from_millis(150));
+    let error = patient.acquire().await.unwrap_err();
+    assert!(error.is_timeout() && error.to_string().contains("\"b\""), "{error}");
+    until("what was taken is given back", || held(&server) == ["b"]).await;
+    b.release().await.unwrap();
+    locks
+        .try_acquire()
+        .await
+        .unwrap()
+        .expect("all are free")
+        .release()
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_dropped_acquire_gives_back_what_it_took() {
+    let (server, client) = scene().await;
+    let _b = client.lock("b").unwrap().acquire().await.unwrap();
+    let locks = client.lock_all(["a", "b"]).unwrap();
+    let acquiring = tokio::spawn(async move { locks.acquire().await.map(drop) });
+    until("it holds one and waits for the other", || {
+        held(&server) == ["a", "b"] && server.stats().locks.iter().any(|lock| lock.waiters == 1)
+    })
+    .await;
+    acquiring.abort();
+    until("nothing of it is left", || {
+        held(&server) == ["b"] && server.stats().locks[0].waiters == 0
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn lost_as_soon_as_one_is_lost() {
+    let (server, client) = scene().await;
+    let locks = client.lock_all(["a", "b"]).unwrap().lease_ttl(Duration::from_secs(1));
+    let guard = locks.acquire().await.unwrap();
+    // Somebody takes one away behind its holder's back: the next renewal finds out.
+    let victim = &guard.guards()[1];
+    let stream = tokio::net::TcpStream::connect(server.local_addr()).await.unwrap();
+    let mut wire = dflockd_client::protocol::functions::Wire::new(stream);
+    dflockd_client::protocol::functions::release(&mut wire, victim.key(), victim.token())
+        .await
+        .unwrap();
+    let error = guard.run(std::future::pending::<()>()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::LeaseLost);
+    assert!(error.to_string().contains('b'), "{error}");
+    let (key, reason) = guard.lost().await;
+    assert_eq!((key.as_str(), reason), ("b", LostReason::Rejected));
+    assert!(!guard.is_held() && guard.remaining().is_zero());
+    let error = guard.release().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::LeaseLost, "{error}");
+    until("the other is given back", || held(&server).is_empty()).await;
+}
+
+#[tokio::test]
+async fn those_who_take_several_never_wait_in_a_circle() {
+    let (server, client) = scene().await;
+    let mut running = tokio::task::JoinSet::new();
+    for number in 0..20 {
+        let keys = if number % 2 == 0 {
+            ["x", "y", "z"]
+        } else {
+            ["z", "y", "x"]
+        };
+        let locks = client.lock_all(keys).unwrap().acquire_timeout(Duration::from_secs(60));
+        running.spawn(async move {
+            for _ in 0..5 {
+                locks.acquire().await.unwrap().release().await.unwrap();
+            }
+        });
+    }
+    running.join_all().await;
+    assert!(held(&server).is_empty());
+}
+
+#[tokio::test]
+async fn bad_keys_are_named() {
+    let (_server, client) = scene().await;
+    let none: [&str; 0] = [];
+    let error = client.lock_all(none).unwrap_err();
+    assert!(
+        error.kind() == ErrorKind::InvalidInput && error.to_string().contains("at least one"),
+        "{error}"
+    );
+    let error = client.lock_all(["good", "not good"]).unwrap_err();
+    assert!(error.to_string().contains("\"not good\""), "{error}");
+}
+
+/// What a lock has, several locks have: the compiler compares the methods, and the sources are looked through for those that are missing.
+#[tokio::test]
+async fn several_locks_have_what_one_has() {
+    use dflockd_client::{Error, Lock, MultiLock, RenewPolicy};
+
+    macro_rules! set_up {
+        ($handle:expr) => {
+            $handle
+                .acquire_timeout(Duration::from_secs(5))
+                .lease_ttl(Duration::from_secs(7))
+                .renew_policy(RenewPolicy::off())
+                .renew(true)
+                .renew_ratio(0.3)
+                .max_hold(Duration::from_secs(60))
+        };
+    }
+    macro_rules! ask {
+        ($guard:expr) => {{
+            let guard = &$guard;
+            assert!(guard.is_held() && !guard.was_contended() && !guard.remaining().is_zero());
+            assert_eq!(guard.state(), dflockd_client::LeaseState::Held);
+            assert_eq!(guard.ttl().as_secs(), 7);
+            assert!(!guard.cancellation_token().is_cancelled());
+            assert_eq!(guard.run(async { 7 }).await.unwrap(), 7);
+        }};
+    }
+    let (server, client) = scene().await;
+    let one: Lock = set_up!(client.lock("one").unwrap());
+    let several: MultiLock = set_up!(client.lock_all(["a", "b"]).unwrap());
+    let soon = std::time::Instant::now() + Duration::from_secs(5);
+    let (guard, all) = (one.acquire().await.unwrap(), several.acquire().await.unwrap());
+    ask!(guard);
+    ask!(all);
+    assert!(one.try_acquire().await.unwrap().is_none() && several.try_acquire().await.unwrap().is_none());
+    guard.release().await.unwrap();
+    all.release().await.unwrap();
+    drop((
+        one.acquire_until(soon).await.unwrap(),
+        several.acquire_until(soon).await.unwrap(),
+    ));
+    let ttl = one.with_lock(async |guard| Ok::<_, Error>(guard.ttl())).await.unwrap();
+    let same = several.with_locks(async |all| Ok::<_, Error>(all.ttl())).await.unwrap();
+    assert_eq!(ttl, same);
+    let refused = [one.reclaim().await.err(), several.reclaim().await.err()];
+    assert!(
+        refused
+            .iter()
+            .flatten()
+            .all(|error| error.kind() == ErrorKind::InvalidInput)
+    );
+    until("all is given back", || held(&server).is_empty()).await;
+
+    let methods = |source: &str| -> Vec<String> {
+        let functions = source
+            .split("pub fn ")
+            .chain(source.split("pub async fn ").skip(1))
+            .skip(1);
+        let names = functions.filter_map(|text| text.split(['(', '<']).next().map(str::to_owned));
+        names.collect()
+    };
+    let of = |source: &'static str, kind: &str| methods(source.split(&format!("impl{kind} {{")).nth(1).unwrap());
+    let (lock, multi) = (
+        include_str!("../../src/handle/lock.rs"),
+        include_str!("../../src/handle/multi_lock.rs"),
+    );
+    let (lease, guards) = (
+        include_str!("../../src/service/held.rs"),
+        include_str!("../../src/handle/multi_guard.rs"),
+    );
+    let lease = lease.split("/// A place in a queue").next().unwrap();
+    // Under another name for several, or not for several: see `MultiLock` and `MultiGuard`.
+    let others = ["key", "enqueue", "with_lock", "kind", "token", "fence", "require_fence"];
+    let (multi, guards) = (of(multi, " MultiLock"), of(guards, "<G: Guard> MultiGuard<G>"));
+    let threads = (
+        of(include_str!("../../src/blocking/lock.rs"), " Lock"),
+        of(include_str!("../../src/blocking/multi_lock.rs"), " MultiLock"),
+    );
+    for (one, several) in [(of(lock, " Lock"), multi), (of(lease, " Lease"), guards), threads] {
+        assert!(one.len() > 10, "{one:?}");
+        let missing: Vec<_> = one
+            .iter()
+            .filter(|name| !several.contains(name) && !others.contains(&name.as_str()))
+            .collect();
+        assert!(missing.is_empty(), "{missing:?}");
+    }
+}
+
+#[tokio::test]
+async fn work_under_several_locks_is_stopped_when_one_is_lost() {
+    let (server, client) = scene().await;
+    let locks = client.lock_all(["a", "b"]).unwrap().lease_ttl(Duration::from_secs(1));
+    let work = locks.with_locks(async |all| {
+        let (cancelled, victim) = (all.cancellation_token(), &all.guards()[1]);
+        // A user's cancelling is no loss.
+        all.cancellation_token().cancel();
+        assert!(!cancelled.is_cancelled());
+        let stream = tokio::net::TcpStream::connect(server.local_addr()).await.unwrap();
+        let mut wire = dflockd_client::protocol::functions::Wire::new(stream);
+        dflockd_client::protocol::functions::release(&mut wire, victim.key(), victim.token())
+            .await
+            .unwrap();
+        cancelled.cancelled().await;
+        assert!(!all.is_held() && all.guards()[0].is_held());
+        std::future::pending::<Result<(), dflockd_client::Error>>().await
+    });
+    let error = work.await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::LeaseLost);
+    assert!(error.to_string().contains("\"b\""), "{error}");
+    until("the other is given back", || held(&server).is_empty()).await;
+    // The work's own error goes before all else.
+    let own = || dflockd_client::Key::new("").unwrap_err();
+    let error = locks.with_locks(async |_| Err::<(), _>(own())).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    until("both are given back", || held(&server).is_empty()).await;
+}
+
+#[tokio::test]
+async fn a_guard_of_several_is_taken_apart_into_its_guards() {
+    let (server, client) = scene().await;
+    let all = client.lock_all(["a", "b"]).unwrap().acquire().await.unwrap();
+    let mut guards = all.into_guards();
+    guards.pop().unwrap().release().await.unwrap();
+    assert_eq!(held(&server), ["a"]);
+    assert!(guards[0].is_held());
+}

@@ -1,0 +1,158 @@
+//! Connections that close while a request blocks on them, or end with places in queues.
+
+use dflockd_client::server::{Release, Server};
+
+use super::{A_WHILE, SOON, is_like, line, play, since, start, token, waiters};
+use crate::support::raw::{Heard, RawConnection};
+use crate::support::until;
+
+/// A connection that holds `own` waits for `k`, and closes.
+#[tokio::test]
+async fn a_client_that_hangs_up_while_it_waits_is_noticed_at_once_from_1_15_on() {
+    for (release, noticed) in since(Release::V1_15) {
+        let (server, address) = play(release).await;
+        let mut holder = RawConnection::open(&address).await;
+        let held = token(&holder.request("l", "k", "0 300").await);
+        let mut gone = RawConnection::open(&address).await;
+        assert!(gone.request("l", "own", "0 300").await.starts_with("ok "));
+        gone.send("l\nk\n300 300\n").await;
+        until("it waits", || waiters(&server) == 1).await;
+        drop(gone);
+        if noticed {
+            until("it is noticed", || server.stats().connections == 1).await;
+            assert_eq!(waiters(&server), 0, "{release}");
+            assert!(holder.request("l", "own", "0").await.starts_with("ok "), "{release}");
+            continue;
+        }
+        assert_eq!(
+            holder.request("l", "own", "1").await,
+            "timeout",
+            "{release}: it is held still"
+        );
+        let stats = server.stats();
+        assert_eq!((stats.connections, waiters(&server)), (2, 1), "{release}");
+        // Its turn comes: only now is it missed, and gives up both.
+        assert_eq!(holder.request("r", "k", &held).await, "ok", "{release}");
+        until("it is missed", || server.stats().connections == 1).await;
+        for key in ["k", "own"] {
+            assert!(
+                holder.request("l", key, "0 300").await.starts_with("ok "),
+                "{release} {key}"
+            );
+        }
+    }
+}
+
+/// The same, and its turn never comes: then it is missed when its time is over.
+#[tokio::test]
+async fn a_wait_of_a_client_that_is_gone_lasts_its_time_before_1_15() {
+    let (server, address) = play(Release::V1_10).await;
+    let mut holder = RawConnection::open(&address).await;
+    holder.request("l", "k", "0 300").await;
+    let mut gone = RawConnection::open(&address).await;
+    gone.send("l\nk\n2 300\n").await;
+    until("it waits", || waiters(&server) == 1).await;
+    drop(gone);
+    // A second that the server counts, on the same clock.
+    assert_eq!(holder.request("l", "k", "1").await, "timeout");
+    assert_eq!((server.stats().connections, waiters(&server)), (2, 1));
+    until("its time is over", || server.stats().connections == 1).await;
+    assert_eq!(waiters(&server), 0);
+}
+
+/// What a client sends while it waits is read when the wait is over, however much it is.
+#[tokio::test]
+async fn nothing_is_read_from_a_connection_that_waits_before_1_15() {
+    let (server, address) = play(Release::V1_10).await;
+    let mut holder = RawConnection::open(&address).await;
+    let held = token(&holder.request("l", "k", "0 300").await);
+    let mut flood = RawConnection::open(&address).await;
+    flood.send("l\nk\n300 300\n").await;
+    until("it waits", || waiters(&server) == 1).await;
+    flood.send(&"r\nk\nnone\n".repeat(10_000)).await;
+    assert_eq!(flood.hear(A_WHILE).await, Heard::Nothing);
+    assert_eq!(holder.request("r", "k", &held).await, "ok");
+    assert!(matches!(flood.hear(SOON).await, Heard::Line(grant) if grant.starts_with("ok ")));
+    for _ in 0..10_000 {
+        assert_eq!(flood.hear(SOON).await, line("error"));
+    }
+}
+
+/// It has said all that it will, and waits for its answer.
+#[tokio::test]
+async fn a_half_closed_connection_gets_the_answer_to_its_wait_before_1_15() {
+    for (release, watched) in since(Release::V1_15) {
+        let (server, address) = play(release).await;
+        let mut holder = RawConnection::open(&address).await;
+        let held = token(&holder.request("l", "k", "0 300").await);
+        let mut half_closed = RawConnection::open(&address).await;
+        half_closed.send("l\nk\n300 300\n").await;
+        until("it waits", || waiters(&server) == 1).await;
+        half_closed.end_sending().await;
+        if !watched {
+            assert_eq!(half_closed.hear(A_WHILE).await, Heard::Nothing, "{release}");
+            holder.request("r", "k", &held).await;
+            let heard = half_closed.hear(SOON).await;
+            assert!(is_like(&heard, "ok $ 300"), "{release}: {heard:?}");
+        }
+        assert_eq!(half_closed.hear(SOON).await, Heard::Closed, "{release}");
+        until("it is gone", || server.stats().connections == 1).await;
+        assert_eq!(waiters(&server), 0);
+    }
+    // The same when its time is over.
+    let (server, address) = play(Release::V1_10).await;
+    let mut holder = RawConnection::open(&address).await;
+    holder.request("l", "k", "0 300").await;
+    let mut half_closed = RawConnection::open(&address).await;
+    half_closed.send("l\nk\n1 300\nl\nfree\n0 300\n").await;
+    until("it waits", || waiters(&server) == 1).await;
+    half_closed.end_sending().await;
+    assert_eq!(half_closed.hear(SOON).await, line("timeout"));
+    let heard = half_closed.hear(SOON).await;
+    assert!(is_like(&heard, "ok $ 300"), "what it has sent is answered: {heard:?}");
+    assert_eq!(half_closed.hear(SOON).await, Heard::Closed);
+}
+
+/// The read buffer of the real servers has 4,096 bytes. What is behind a wait must fit, from 1.15 on.
+#[tokio::test]
+async fn what_is_sent_behind_a_wait_must_fit_into_the_read_buffer() {
+    let (server, address) = play(Release::NEWEST).await;
+    let mut holder = RawConnection::open(&address).await;
+    let held = token(&holder.request("l", "k", "0 300").await);
+    for (behind, fits) in [(4095, true), (4096, false)] {
+        let mut waiter = RawConnection::open(&address).await;
+        waiter.send("l\nk\n300 300\n").await;
+        until("it waits", || waiters(&server) == 1).await;
+        waiter.send(&"x".repeat(behind)).await;
+        let (expected, within) = match fits {
+            true => (Heard::Nothing, A_WHILE),
+            false => (Heard::Closed, SOON),
+        };
+        assert_eq!(waiter.hear(within).await, expected, "{behind}");
+        drop(waiter);
+        until("it is gone", || waiters(&server) == 0).await;
+    }
+    // It does not matter whether it came with the wait.
+    let mut waiter = RawConnection::open(&address).await;
+    waiter.send(&format!("l\nk\n300 300\n{}", "x".repeat(4096))).await;
+    assert_eq!(waiter.hear(SOON).await, Heard::Closed);
+    assert_eq!(holder.request("r", "k", &held).await, "ok");
+}
+
+#[tokio::test]
+async fn without_auto_release_a_place_outlives_its_connection_before_1_15() {
+    for (release, given_up) in since(Release::V1_15) {
+        let builder = Server::builder().release(release).auto_release_on_disconnect(false);
+        let (server, address) = start(builder).await;
+        let mut holder = RawConnection::open(&address).await;
+        let held = token(&holder.request("l", "k", "0 300").await);
+        let mut gone = RawConnection::open(&address).await;
+        assert_eq!(gone.request("e", "k", "300").await, "queued");
+        gone.hang_up().await;
+        until("it is gone", || server.stats().connections == 1).await;
+        assert_eq!(waiters(&server), u64::from(!given_up), "{release}");
+        assert_eq!(holder.request("r", "k", &held).await, "ok");
+        let next = holder.request("l", "k", "0 300").await;
+        assert_eq!(next == "timeout", !given_up, "{release}: {next}");
+    }
+}

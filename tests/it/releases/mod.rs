@@ -1,0 +1,54 @@
+//! What tells the releases that the embedded server plays apart, and what the real servers take and answer, seen from its sockets.
+
+mod closing;
+mod commands;
+mod reading;
+mod stats;
+
+use std::time::Duration;
+
+use crate::support::raw::Heard;
+use dflockd_client::server::{Release, Server, ServerBuilder};
+
+const SOON: Duration = Duration::from_secs(10);
+
+/// Long enough to see that nothing comes.
+const A_WHILE: Duration = Duration::from_millis(150);
+
+async fn start(builder: ServerBuilder) -> (Server, String) {
+    let server = builder.port(0).start().await.unwrap();
+    let address = server.local_addr().to_string();
+    (server, address)
+}
+
+async fn play(release: Release) -> (Server, String) {
+    start(Server::builder().release(release)).await
+}
+
+fn line(text: &str) -> Heard {
+    Heard::Line(text.to_owned())
+}
+
+fn token(grant: &str) -> String {
+    grant.split(' ').nth(1).expect(grant).to_owned()
+}
+
+fn waiters(server: &Server) -> u64 {
+    server.stats().locks.iter().map(|lock| lock.waiters).sum()
+}
+
+/// All releases, and whether each is this one or later.
+fn since(first: Release) -> impl Iterator<Item = (Release, bool)> {
+    Release::ALL.into_iter().map(move |release| (release, release >= first))
+}
+
+/// Whether a line was heard that is like this one, with `$` for a token.
+fn is_like(heard: &Heard, expected: &str) -> bool {
+    let Heard::Line(heard) = heard else { return false };
+    let (heard, expected): (Vec<&str>, Vec<&str>) = (heard.split(' ').collect(), expected.split(' ').collect());
+    heard.len() == expected.len()
+        && heard.iter().zip(expected).all(|(heard, expected)| match expected {
+            "$" => heard.len() == 32,
+            expected => *heard == expected,
+        })
+}

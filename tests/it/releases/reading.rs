@@ -1,0 +1,257 @@
+//! How requests are read: what is taken, how long lines may be, and how long they may take.
+
+use std::time::Duration;
+
+use dflockd_client::server::{Release, Server};
+
+use super::{A_WHILE, SOON, is_like, line, play, since, start};
+use crate::support::raw::{Heard, RawConnection};
+
+/// What single servers and members of all releases answer in the same way, with `$` for a token. Most of it is what a strict server would
+/// refuse, and the real ones take.
+const TAKEN: &[(&[u8], &str)] = &[
+    (b"l\nk\n 0  5 \n", "ok $ 5"),
+    (b"l\nk\n\t+0\x0b\x0c7\t\n", "ok $ 7"),
+    (b"l\nk\n-0 007\n", "ok $ 7"),
+    (b"l\nk\n0\xc2\xa05\xe3\x80\x80\n", "ok $ 5"),
+    (b"l\r\nk\r\r\r\n0 5\r\r\n", "ok $ 5"),
+    (b"e\nk\n \t\n", "acquired $ 33"),
+    (b"e\nk\n +9\n", "acquired $ 9"),
+    (b"se\nk\n 2\t9 \n", "acquired $ 9"),
+    (b"l\na\x0b\x0c\x00b\n0 5\n", "ok $ 5"),
+    (b"l\nno\xc2\xa0blank\n0 5\n", "ok $ 5"),
+    (b"l\n\xff\xfe\n0 5\n", "ok $ 5"),
+    // What is no token holds nothing.
+    (b"r\nk\n\xff\n", "error"),
+    (b"n\nk\n\xff 5\n", "error"),
+    // The connection goes on after what no server takes.
+    (b"\xff\n\xff\n\xff\n", "error"),
+    (b"l\nk\n0x1\n", "error"),
+    (b"l\nk\n1_0\n", "error"),
+    (b"l\nk\n+ 5\n", "error"),
+    (b"l\nk\n-1\n", "error"),
+    (b"l\nk\n0 -5\n", "error"),
+    (b"l\nk\n0 5 5\n", "error"),
+    (b"l\na\tb\n0\n", "error"),
+    (b"l\n\r\n0\n", "error"),
+    (b" l\nk\n0\n", "error"),
+    (b"sl\nk\n0 0\n", "error"),
+    (b"sl\nk\n0 9223372036854775808\n", "error"),
+];
+
+#[tokio::test]
+async fn what_the_real_servers_take_is_taken() {
+    for release in Release::ALL {
+        for (says, hears) in TAKEN {
+            let (_server, address) = play(release).await;
+            let mut connection = RawConnection::open(&address).await;
+            connection.send_bytes(says).await;
+            let heard = connection.hear(SOON).await;
+            assert!(
+                is_like(&heard, hears),
+                "{release}: {} brought {heard:?}",
+                says.escape_ascii()
+            );
+            // It is in step, and open.
+            assert!(
+                connection.request("stats", "_", "_").await.starts_with("ok {"),
+                "{release}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn keys_of_any_bytes_are_keys_of_their_own() {
+    let (server, address) = start(Server::builder().record_events(true)).await;
+    let mut connection = RawConnection::open(&address).await;
+    for key in [&b"k"[..], b"k\0", b"k\xff", b"k\xfe", b"\x0bk", "k\u{a0}".as_bytes()] {
+        for answer in ["ok $ 9", "timeout"] {
+            connection.send_bytes(&[b"l\n", key, b"\n0 9\n"].concat()).await;
+            let heard = connection.hear(SOON).await;
+            assert!(is_like(&heard, answer), "{}: {heard:?}", key.escape_ascii());
+        }
+    }
+    // In what is told of them, a character stands for what cannot be shown.
+    let stats = server.stats();
+    let mut shown: Vec<&str> = stats.locks.iter().map(|lock| lock.key.as_str()).collect();
+    shown.sort_unstable();
+    assert_eq!(shown, ["\u{b}k", "k", "k\0", "k\u{a0}", "k\u{fffd}", "k\u{fffd}"]);
+    let events = server.events();
+    let keys: Vec<&str> = events.iter().map(|event| event.key.as_str()).collect();
+    let invalid = "k\u{fffd}";
+    assert_eq!(keys, ["k", invalid, invalid, invalid, "\u{fffd}k", invalid]);
+}
+
+/// Nothing is said before its end, the read timeout or the end of the input.
+#[tokio::test]
+async fn a_line_that_is_too_long_is_answered_at_its_end() {
+    for release in ["1.10", "2.1"] {
+        let builder = Server::builder().release(release);
+        let (_server, address) = start(builder.read_timeout(Duration::from_secs(1))).await;
+        let long = "x".repeat(300);
+        for end in ["\n", "", "<the end>"] {
+            let mut connection = RawConnection::open(&address).await;
+            connection.send(&format!("l\n{long}")).await;
+            assert_eq!(connection.hear(A_WHILE).await, Heard::Nothing, "{release} {end:?}");
+            match end {
+                "<the end>" => connection.end_sending().await,
+                end => connection.send(end).await,
+            }
+            assert_eq!(connection.hear(SOON).await, line("error"), "{release} {end:?}");
+            assert_eq!(connection.hear(SOON).await, Heard::Closed, "{release} {end:?}");
+        }
+        // Half a request that is not too long ends without an answer.
+        let mut connection = RawConnection::open(&address).await;
+        connection.send("l\nk\n").await;
+        connection.end_sending().await;
+        assert_eq!(connection.hear(SOON).await, Heard::Closed, "{release}");
+    }
+}
+
+#[tokio::test]
+async fn the_carriage_returns_of_a_line_count() {
+    for release in Release::ALL {
+        let (_server, address) = play(release).await;
+        for (line_end, answer) in [("\n", "ok"), ("\r\n", "error")] {
+            let mut connection = RawConnection::open(&address).await;
+            connection.send(&format!("l\n{}{line_end}0 5\n", "k".repeat(256))).await;
+            let Heard::Line(heard) = connection.hear(SOON).await else {
+                panic!("{release}: no answer");
+            };
+            assert_eq!(heard.split(' ').next(), Some(answer), "{release}");
+            if answer == "error" {
+                assert_eq!(connection.hear(SOON).await, Heard::Closed, "{release}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn long_arguments_end_the_connection_before_1_15() {
+    for (release, long) in since(Release::V1_15) {
+        let secret = "s".repeat(257);
+        let builder = Server::builder().release(release);
+        let (_server, address) = start(builder.auth_token(secret.as_str())).await;
+        let mut connection = RawConnection::open(&address).await;
+        connection.send(&format!("auth\n_\n{secret}\n")).await;
+        let answer = if long { "ok" } else { "error_auth" };
+        assert_eq!(connection.hear(SOON).await, line(answer), "{release}");
+        if !long {
+            assert_eq!(connection.hear(SOON).await, Heard::Closed, "{release}");
+        }
+        if !(Release::V1_11..=Release::V1_16).contains(&release) {
+            continue;
+        }
+        let (_server, address) = play(release).await;
+        let mut connection = RawConnection::open(&address).await;
+        assert_eq!(
+            connection.request("signal", "a", &"x".repeat(256)).await,
+            "ok 0",
+            "{release}"
+        );
+        connection.send(&format!("signal\na\n{}\n", "x".repeat(257))).await;
+        let answer = if long { "ok 0" } else { "error" };
+        assert_eq!(connection.hear(SOON).await, line(answer), "{release}");
+        let after = if long { Heard::Nothing } else { Heard::Closed };
+        assert_eq!(connection.hear(A_WHILE).await, after, "{release}");
+    }
+}
+
+#[tokio::test]
+async fn a_secret_is_trimmed_before_it_is_compared() {
+    for release in Release::ALL {
+        for (secret, presented, right) in [
+            ("s3cret", " \ts3cret\u{b} ", true),
+            ("two words", "two words", true),
+            ("s3cret", "s3cret s3cret", false),
+            ("s3cret", "", false),
+            // From 1.16 on the server trims its own, too. Before, nothing fits such a one.
+            (" s3cret ", " s3cret ", release >= Release::V1_16),
+            (" s3cret ", "s3cret", release >= Release::V1_16),
+        ] {
+            let builder = Server::builder().release(release);
+            let (_server, address) = start(builder.auth_token(secret)).await;
+            let mut connection = RawConnection::open(&address).await;
+            let answer = connection.request("auth", "anything", presented).await;
+            let expected = if right { "ok" } else { "error_auth" };
+            assert_eq!(answer, expected, "{release}: {secret:?} {presented:?}");
+        }
+    }
+}
+
+/// Whatever a client does in place of presenting the secret, it is told that this is what was wanted.
+#[tokio::test]
+async fn a_client_that_has_not_authenticated_hears_of_it_however_it_goes_wrong() {
+    for release in ["1.10", "2.1"] {
+        let builder = Server::builder().release(release).auth_token("s3cret");
+        let (_server, address) = start(builder.read_timeout(Duration::from_millis(200))).await;
+        for sent in ["", "auth\n", "auth\n_\ns3cr", "auth\n_\nwrong\n", "ping\n_\n_\n"] {
+            let mut silent = RawConnection::open(&address).await;
+            silent.send(sent).await;
+            assert_eq!(
+                silent.hear(SOON).await,
+                line("error_auth"),
+                "{release}: silent after {sent:?}"
+            );
+            assert_eq!(
+                silent.hear(SOON).await,
+                Heard::Closed,
+                "{release}: silent after {sent:?}"
+            );
+            let mut half_closed = RawConnection::open(&address).await;
+            half_closed.send(sent).await;
+            half_closed.end_sending().await;
+            assert_eq!(
+                half_closed.hear(SOON).await,
+                line("error_auth"),
+                "{release}: ended after {sent:?}"
+            );
+            assert_eq!(
+                half_closed.hear(SOON).await,
+                Heard::Closed,
+                "{release}: ended after {sent:?}"
+            );
+        }
+        let mut long = RawConnection::open(&address).await;
+        long.send(&format!("{}\n", "a".repeat(300))).await;
+        assert_eq!(long.hear(SOON).await, line("error_auth"), "{release}");
+        assert_eq!(long.hear(SOON).await, Heard::Closed, "{release}");
+    }
+}
+
+/// A byte now and then keeps no connection open: each line has its time.
+#[tokio::test]
+async fn the_read_timeout_does_not_begin_anew_with_each_byte() {
+    let timeout = Duration::from_secs(1);
+    for release in ["1.10", "2.1"] {
+        let builder = Server::builder().release(release);
+        let (_server, address) = start(builder.read_timeout(timeout)).await;
+        let mut slow = RawConnection::open(&address).await;
+        let begun = tokio::time::Instant::now();
+        let heard = loop {
+            slow.send("x").await;
+            match slow.hear(timeout / 10).await {
+                Heard::Nothing => assert!(begun.elapsed() < 20 * timeout, "{release}: it goes on and on"),
+                heard => break heard,
+            }
+        };
+        assert_eq!(heard, line("error"), "{release}");
+        assert_eq!(slow.hear(SOON).await, Heard::Closed, "{release}");
+        assert!(begun.elapsed() >= timeout, "{release}");
+    }
+}
+
+#[tokio::test]
+async fn each_line_has_the_read_timeout_for_itself() {
+    let timeout = Duration::from_secs(3);
+    let (_server, address) = start(Server::builder().read_timeout(timeout)).await;
+    let mut slow = RawConnection::open(&address).await;
+    for piece in ["l\n", "k\n", "0 9\n"] {
+        // Two of these are longer than the timeout.
+        assert_eq!(slow.hear(timeout * 6 / 10).await, Heard::Nothing);
+        slow.send(piece).await;
+    }
+    let heard = slow.hear(SOON).await;
+    assert!(is_like(&heard, "ok $ 9"), "{heard:?}");
+}

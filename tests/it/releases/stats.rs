@@ -1,0 +1,88 @@
+//! What `stats` tells.
+
+use dflockd_client::server::{Release, Server};
+use serde_json::Value;
+
+use super::{play, start, token};
+use crate::support::raw::RawConnection;
+
+#[tokio::test]
+async fn stats_have_fractions_and_an_order() {
+    for release in Release::ALL {
+        let (server, address) = start(Server::builder().release(release)).await;
+        let mut connection = RawConnection::open(&address).await;
+        let mut keys: Vec<String> = (0..40).map(|number| format!("k{number}")).collect();
+        for key in &keys {
+            let grant = connection.request("l", key, "0 30").await;
+            assert_eq!(connection.request("r", key, &token(&grant)).await, "ok");
+        }
+        connection.request("l", "held", "0 30").await;
+        connection.request("sl", "one", "0 1 30").await;
+        connection.request("sl", "two", "0 2 30").await;
+        let mut read = async || -> Value {
+            let stats = connection.request("stats", "_", "_").await;
+            serde_json::from_str(stats.strip_prefix("ok ").unwrap()).unwrap()
+        };
+        let stats = read().await;
+        assert_eq!(stats, {
+            let mut again = read().await;
+            // But for what time does to them.
+            for (list, field) in [("locks", "lease_expires_in_s"), ("idle_locks", "idle_s")] {
+                for (now, before) in again[list]
+                    .as_array_mut()
+                    .unwrap()
+                    .iter_mut()
+                    .zip(stats[list].as_array().unwrap())
+                {
+                    now[field] = before[field].clone();
+                }
+            }
+            again
+        });
+        let left = stats["locks"][0]["lease_expires_in_s"].as_f64().unwrap();
+        assert!(left > 0.0 && left < 30.0 && left.fract() > 0.0, "{release}: {left}");
+        let idle = stats["idle_locks"].as_array().unwrap();
+        assert!(
+            idle.iter().all(|idle| idle["idle_s"].as_f64().unwrap().fract() > 0.0),
+            "{release}"
+        );
+        // By the map that real servers keep a key in.
+        let prefix = if release >= Release::V1_14 { "lock:" } else { "" };
+        keys.sort_by_key(|key| {
+            let bytes = prefix.bytes().chain(key.bytes());
+            let hash = bytes.fold(2_166_136_261_u32, |hash, byte| {
+                (hash ^ u32::from(byte)).wrapping_mul(16_777_619)
+            });
+            (hash % 64, key.clone())
+        });
+        let told: Vec<&str> = idle.iter().map(|idle| idle["key"].as_str().unwrap()).collect();
+        assert_eq!(told, keys, "{release}");
+        // A semaphore of limit 1 is among the locks.
+        let semaphores = stats["semaphores"].as_array().unwrap();
+        assert_eq!(semaphores.len(), 1, "{release}");
+        assert_eq!(server.stats().locks.len(), 2, "{release}");
+        assert!(
+            server.stats().locks[0].lease_expires_in_s < 30,
+            "whole seconds: {release}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn who_listens_is_told_as_each_release_does() {
+    for release in Release::ALL {
+        let (server, address) = play(release).await;
+        let mut connection = RawConnection::open(&address).await;
+        let stats = connection.request("stats", "_", "_").await;
+        let stats: Value = serde_json::from_str(stats.strip_prefix("ok ").unwrap()).unwrap();
+        let expected = match release {
+            Release::V1_11 => Some(Value::Null),
+            Release::V1_11_2 | Release::V1_12 | Release::V1_13 | Release::V1_14 | Release::V1_15 | Release::V1_16 => {
+                Some(Value::Array(Vec::new()))
+            }
+            _ => None,
+        };
+        assert_eq!(stats.get("signal_channels").cloned(), expected, "{release}");
+        assert_eq!(server.stats().signal_channels, []);
+    }
+}

@@ -1,0 +1,212 @@
+//! Requests that are made again by a policy: that of a client, and as a layer of tower's.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use crate::support::fake::FakeServer;
+use crate::support::until;
+use dflockd_client::server::{Server, ServerBuilder};
+use dflockd_client::{Client, ClientBuilder, ClientService, ErrorKind, Request, Response, RetryPolicy, blocking};
+use tower::layer::layer_fn;
+use tower::retry::RetryLayer;
+use tower::{ServiceBuilder, ServiceExt};
+
+const LONG: Duration = Duration::from_secs(60);
+const TOKEN: &str = "00000000000000070123456789abcdef";
+
+fn often() -> RetryPolicy {
+    let (first, longest) = (Duration::from_millis(5), Duration::from_millis(20));
+    RetryPolicy::default().max_attempts(u32::MAX).pauses(first, longest)
+}
+
+/// A server that takes one key at a time, and forgets one that is free after a moment.
+fn one_key() -> ServerBuilder {
+    let builder = Server::builder().port(0).max_locks(1);
+    builder
+        .gc_interval(Duration::from_millis(5))
+        .gc_max_idle(Duration::from_millis(20))
+}
+
+async fn start() -> (Server, ClientBuilder) {
+    let server = one_key().start().await.unwrap();
+    let builder = Client::builder()
+        .servers([server.local_addr().to_string()])
+        .acquire_timeout(LONG);
+    (server, builder)
+}
+
+/// Counts what comes through.
+fn counted(builder: ClientBuilder) -> (ClientBuilder, Arc<AtomicUsize>) {
+    let count = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&count);
+    let layer = layer_fn(move |inner: ClientService| {
+        let counter = Arc::clone(&counter);
+        inner.map_request(move |request: Request| {
+            counter.fetch_add(1, Ordering::SeqCst);
+            request
+        })
+    });
+    (builder.layer(layer), count)
+}
+
+#[tokio::test]
+async fn a_client_makes_again_what_may_succeed_later() {
+    let (server, builder) = start().await;
+    let plain = builder.clone().connect().await.unwrap();
+    let (builder, count) = counted(builder.retry(often()));
+    let client = builder.connect().await.unwrap();
+    let held = client.lock("first").unwrap().acquire().await.unwrap();
+    assert_eq!(
+        plain.lock("second").unwrap().acquire().await.unwrap_err().kind(),
+        ErrorKind::MaxLocks
+    );
+    let second = client.lock("second").unwrap();
+    let waiting = tokio::spawn(async move { second.acquire().await });
+    until("it was asked several times", || count.load(Ordering::SeqCst) > 3).await;
+    assert!(!waiting.is_finished());
+    held.release().await.unwrap();
+    waiting.await.unwrap().unwrap().release().await.unwrap();
+    // The same for threads, and for what is not waited for.
+    let threads = blocking::Client::from(client.clone());
+    let third = tokio::task::spawn_blocking(move || {
+        blocking::allow_in_runtime(|| threads.lock("third").unwrap().try_acquire().unwrap().unwrap().release())
+    });
+    third.await.unwrap().unwrap();
+    // What a person must cure is told at once.
+    let before = count.load(Ordering::SeqCst);
+    assert_eq!(client.shard_stats(7).await.unwrap_err().kind(), ErrorKind::InvalidInput);
+    assert_eq!(count.load(Ordering::SeqCst), before + 1);
+    until("nothing is left", || server.stats().locks.is_empty()).await;
+}
+
+#[tokio::test]
+async fn the_acquire_timeout_is_for_all_attempts_together() {
+    let (_server, builder) = start().await;
+    let (builder, count) = counted(builder.retry(often()));
+    let client = builder.connect().await.unwrap();
+    let _held = client.lock("first").unwrap().acquire().await.unwrap();
+    let timeout = Duration::from_millis(300);
+    let second = client.lock("second").unwrap().acquire_timeout(timeout);
+    let began = std::time::Instant::now();
+    let error = second.acquire().await.unwrap_err();
+    // The last word of the server, when no further attempt had any time left.
+    assert_eq!(error.kind(), ErrorKind::MaxLocks);
+    assert!(count.load(Ordering::SeqCst) > 3 && began.elapsed() < LONG);
+    // A key that is held is waited for once, and for as long as that.
+    let first = client.lock("first").unwrap().acquire_timeout(timeout);
+    let before = count.load(Ordering::SeqCst);
+    let error = first.acquire().await.unwrap_err();
+    assert!(error.is_timeout());
+    assert_eq!(count.load(Ordering::SeqCst), before + 1);
+}
+
+#[tokio::test]
+async fn the_policy_is_one_of_towers() {
+    let (_server, builder) = start().await;
+    // Among the layers of a client …
+    let (builder, count) = counted(builder.layer(RetryLayer::new(often())));
+    let client = builder.connect().await.unwrap();
+    client
+        .lock("first")
+        .unwrap()
+        .acquire()
+        .await
+        .unwrap()
+        .release()
+        .await
+        .unwrap();
+    client
+        .lock("second")
+        .unwrap()
+        .acquire()
+        .await
+        .unwrap()
+        .release()
+        .await
+        .unwrap();
+    assert!(count.load(Ordering::SeqCst) > 4);
+    // … and around a client.
+    let (_server, builder) = start().await;
+    let client = builder.connect().await.unwrap();
+    let held = client.lock("first").unwrap().acquire().await.unwrap();
+    let service = ServiceBuilder::new().layer(RetryLayer::new(often())).service(client);
+    let releasing = tokio::spawn(held.release());
+    let key = dflockd_client::Key::new("second").unwrap();
+    let wanted = dflockd_client::AcquireRequest::new(dflockd_client::Target::Lock, key).acquire_timeout(LONG);
+    let answer = service.oneshot(Request::Acquire(wanted)).await.unwrap();
+    assert!(matches!(answer, Response::Granted(_)));
+    releasing.await.unwrap().unwrap();
+}
+
+/// The first acquire is lost with its connection: it may have been granted.
+async fn cuts_the_first() -> (FakeServer, Arc<AtomicUsize>) {
+    let acquires = Arc::new(AtomicUsize::new(0));
+    let seen = Arc::clone(&acquires);
+    let server = FakeServer::start(move |mut connection, _| {
+        let seen = Arc::clone(&seen);
+        async move {
+            while let Some([command, ..]) = connection.request().await {
+                match command.as_str() {
+                    "l" | "sl" if seen.fetch_add(1, Ordering::SeqCst) == 0 => return connection.reset(),
+                    "l" | "sl" => connection.say(&format!("ok {TOKEN} 33\n")).await,
+                    _ => connection.say("ok\n").await,
+                }
+            }
+        }
+    });
+    (server.await, acquires)
+}
+
+#[tokio::test]
+async fn of_unknown_fate_a_lock_is_asked_for_again_and_a_slot_is_not() {
+    for is_lock in [true, false] {
+        let (server, acquires) = cuts_the_first().await;
+        let builder = Client::builder().servers([server.address.clone()]).retry(often());
+        let client = builder.connect().await.unwrap();
+        match is_lock {
+            true => client
+                .lock("k")
+                .unwrap()
+                .acquire()
+                .await
+                .unwrap()
+                .release()
+                .await
+                .unwrap(),
+            false => {
+                let error = client.semaphore("k", 3).unwrap().acquire().await.unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::Disconnected);
+            }
+        }
+        assert_eq!(acquires.load(Ordering::SeqCst), if is_lock { 2 } else { 1 });
+    }
+}
+
+/// Dropped in a pause, or while it is asked again: nothing is left, and nothing is asked any more.
+#[tokio::test]
+async fn a_request_that_is_dropped_is_not_made_again() {
+    let (server, builder) = start().await;
+    let (builder, count) = counted(builder.retry(often()));
+    let client = builder.connect().await.unwrap();
+    let held = client.lock("first").unwrap().acquire().await.unwrap();
+    for attempts in 1..10 {
+        let second = client.lock("second").unwrap();
+        let before = count.load(Ordering::SeqCst);
+        let waiting = tokio::spawn(async move { second.acquire().await.map(drop) });
+        until("it was asked so often", || {
+            count.load(Ordering::SeqCst) >= before + attempts
+        })
+        .await;
+        waiting.abort();
+        assert!(waiting.await.unwrap_err().is_cancelled());
+    }
+    let asked = count.load(Ordering::SeqCst);
+    held.release().await.unwrap();
+    until("nothing is left", || {
+        let stats = server.stats();
+        stats.locks.is_empty() && stats.idle_locks.is_empty()
+    })
+    .await;
+    assert_eq!(count.load(Ordering::SeqCst), asked + 1, "the release");
+}

@@ -1,0 +1,497 @@
+//! The embedded server on its sockets: what it does to connections, and the command that runs it.
+
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use crate::support::process::{example, first_line, is_alone_with};
+use crate::support::raw::{Heard, RawConnection};
+use crate::support::until;
+use dflockd_client::server::{Event, EventKind, Server, ServerBuilder};
+use dflockd_client::{Client, ErrorKind};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+const SOON: Duration = Duration::from_secs(10);
+
+async fn start(builder: ServerBuilder) -> (Server, String) {
+    let server = builder.port(0).start().await.unwrap();
+    let address = server.local_addr().to_string();
+    (server, address)
+}
+
+fn waiters(server: &Server) -> u64 {
+    server.stats().locks.iter().map(|lock| lock.waiters).sum()
+}
+
+#[tokio::test]
+async fn pipelined_requests_are_answered_in_order_with_one_write() {
+    let (_server, address) = start(Server::builder()).await;
+    let mut stream = TcpStream::connect(&address).await.unwrap();
+    let requests: String = (0..100).map(|n| format!("l\nk{n}\n0 {}\n", n + 1)).collect();
+    stream.write_all(requests.as_bytes()).await.unwrap();
+    let mut answers = Vec::with_capacity(64 * 1024);
+    let mut reads = 0;
+    while answers.iter().filter(|byte| **byte == b'\n').count() < 100 {
+        reads += 1;
+        assert!(stream.read_buf(&mut answers).await.unwrap() > 0);
+    }
+    let text = String::from_utf8(answers).unwrap();
+    let ttls: Vec<&str> = text.lines().map(|line| line.rsplit(' ').next().unwrap()).collect();
+    let expected: Vec<String> = (1..=100).map(|ttl: u64| ttl.to_string()).collect();
+    assert_eq!(ttls, expected);
+    // One write on that side is one read on this, save where the requests arrived in two pieces.
+    assert!(reads <= 4, "{reads} reads for answers that were ready together");
+}
+
+#[tokio::test]
+async fn requests_of_one_connection_take_their_time_one_after_the_other() {
+    let each = Duration::from_millis(3);
+    let (_server, address) = start(Server::builder().request_time(each)).await;
+    let mut connection = RawConnection::open(&address).await;
+    let began = Instant::now();
+    let mut asked = 0;
+    for requests in [1, 20] {
+        asked += requests as u32;
+        connection.send(&"ping\n_\n_\n".repeat(requests)).await;
+        for _ in 0..requests {
+            assert_eq!(connection.hear(SOON).await, Heard::Line("ok".to_owned()));
+        }
+        assert!(began.elapsed() >= each * asked, "{asked}: {:?}", began.elapsed());
+    }
+}
+
+#[tokio::test]
+async fn what_stands_behind_a_blocked_request_waits_its_turn() {
+    let (_server, address) = start(Server::builder()).await;
+    let mut holder = RawConnection::open(&address).await;
+    let held = holder.request("l", "k", "0 30").await;
+    let token = held.split(' ').nth(1).unwrap().to_owned();
+    let mut waiter = RawConnection::open(&address).await;
+    waiter.send("l\nk\n30 30\nping\n_\n_\n").await;
+    assert_eq!(waiter.hear(Duration::from_millis(150)).await, Heard::Nothing);
+    assert_eq!(holder.request("r", "k", &token).await, "ok");
+    assert!(matches!(waiter.hear(SOON).await, Heard::Line(line) if line.starts_with("ok ")));
+    assert_eq!(waiter.hear(SOON).await, Heard::Line("ok".to_owned()));
+}
+
+#[tokio::test]
+async fn a_bad_line_behind_a_blocked_request_waits_its_turn_too() {
+    let (_server, address) = start(Server::builder()).await;
+    let mut holder = RawConnection::open(&address).await;
+    let held = holder.request("l", "k", "0 30").await;
+    let token = held.split(' ').nth(1).unwrap().to_owned();
+    let mut waiter = RawConnection::open(&address).await;
+    waiter.send(&format!("l\nk\n30 30\nl\n{}\n0\n", "k".repeat(300))).await;
+    assert_eq!(waiter.hear(Duration::from_millis(150)).await, Heard::Nothing);
+    assert_eq!(holder.request("r", "k", &token).await, "ok");
+    assert!(matches!(waiter.hear(SOON).await, Heard::Line(line) if line.starts_with("ok ")));
+    assert_eq!(waiter.hear(SOON).await, Heard::Line("error".to_owned()));
+    assert_eq!(waiter.hear(SOON).await, Heard::Closed);
+}
+
+#[tokio::test]
+async fn a_waiter_that_hangs_up_is_noticed_while_it_is_blocked() {
+    let (server, address) = start(Server::builder()).await;
+    let mut holder = RawConnection::open(&address).await;
+    holder.request("l", "k", "0 30").await;
+    let mut waiter = RawConnection::open(&address).await;
+    waiter.send("l\nk\n300 30\n").await;
+    until("it waits", || waiters(&server) == 1).await;
+    drop(waiter);
+    until("its place is given up", || waiters(&server) == 0).await;
+}
+
+#[tokio::test]
+async fn a_waiter_that_sends_without_end_is_dropped() {
+    let (server, address) = start(Server::builder()).await;
+    let mut holder = RawConnection::open(&address).await;
+    holder.request("l", "k", "0 30").await;
+    let mut flood = RawConnection::open(&address).await;
+    flood.send("l\nk\n300 30\n").await;
+    until("it waits", || waiters(&server) == 1).await;
+    flood.send(&"ping\n_\n_\n".repeat(10_000)).await;
+    assert_eq!(flood.hear(SOON).await, Heard::Closed);
+    until("its place is given up", || waiters(&server) == 0).await;
+}
+
+#[tokio::test]
+async fn a_client_that_takes_no_answers_is_dropped() {
+    let (server, address) = start(
+        Server::builder()
+            .write_timeout(Duration::from_millis(200))
+            .max_locks(20_000),
+    )
+    .await;
+    // Enough keys to make every answer large.
+    let mut stuffing = RawConnection::open(&address).await;
+    for n in 0..1000 {
+        stuffing
+            .request("l", &format!("some-key-with-a-long-name-{n}"), "0 300")
+            .await;
+    }
+    let mut deaf = TcpStream::connect(&address).await.unwrap();
+    deaf.write_all("l\nheld-by-the-deaf\n0 300\n".as_bytes()).await.unwrap();
+    deaf.write_all("stats\n_\n_\n".repeat(1000).as_bytes()).await.unwrap();
+    until("it is dropped, and its lock with it", || {
+        let stats = server.stats();
+        stats.connections == 1 && stats.locks.len() == 1000
+    })
+    .await;
+}
+
+/// Ten bytes ask for an answer of a third of a megabyte, and a thousand such requests fit into one read.
+#[cfg(target_os = "linux")]
+#[test]
+fn answers_are_written_before_too_many_of_them_are_made() {
+    if !is_alone_with("server::answers_are_written_before_too_many_of_them_are_made", &[]) {
+        return;
+    }
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        let (_server, address) = start(Server::builder().max_locks(2_000)).await;
+        let mut stuffing = RawConnection::open(&address).await;
+        for n in 0..1_000 {
+            stuffing.request("l", &format!("{n:0>250}"), "0 300").await;
+        }
+        let before = peak_memory_kib();
+        let mut greedy = TcpStream::connect(&address).await.unwrap();
+        greedy
+            .write_all("stats\n_\n_\n".repeat(1_000).as_bytes())
+            .await
+            .unwrap();
+        let mut some = vec![0; 1024 * 1024];
+        greedy.read_exact(&mut some).await.unwrap();
+        let grown = peak_memory_kib() - before;
+        assert!(grown < 64 * 1024, "grown by {grown} KiB");
+    });
+}
+
+#[cfg(target_os = "linux")]
+/// The most memory that this process has had.
+fn peak_memory_kib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+#[tokio::test]
+async fn silence_is_answered_with_an_error_and_the_end() {
+    let (server, address) = start(Server::builder().read_timeout(Duration::from_millis(200))).await;
+    let mut silent = RawConnection::open(&address).await;
+    silent.request("l", "k", "0 30").await;
+    assert_eq!(silent.hear(SOON).await, Heard::Line("error".to_owned()));
+    assert_eq!(silent.hear(SOON).await, Heard::Closed);
+    until("its lock is free", || server.stats().locks.is_empty()).await;
+}
+
+#[tokio::test]
+async fn a_line_that_is_too_long_is_the_end_and_one_that_is_no_text_is_not() {
+    let (_server, address) = start(Server::builder()).await;
+    let mut long = RawConnection::open(&address).await;
+    long.send(&format!("l\n{}\n0\n", "k".repeat(300))).await;
+    assert_eq!(long.hear(SOON).await, Heard::Line("error".to_owned()));
+    assert_eq!(long.hear(SOON).await, Heard::Closed);
+    let mut binary = RawConnection::open(&address).await;
+    binary.send_bytes(b"\xff\xfe\n\n\nping\n_\n_\n").await;
+    assert_eq!(binary.hear(SOON).await, Heard::Line("error".to_owned()));
+    assert_eq!(binary.hear(SOON).await, Heard::Line("ok".to_owned()));
+}
+
+#[tokio::test]
+async fn one_connection_too_many_is_closed_without_a_word() {
+    let (_server, address) = start(Server::builder().max_connections(1)).await;
+    let mut first = RawConnection::open(&address).await;
+    assert_eq!(first.request("ping", "_", "_").await, "ok");
+    let mut second = RawConnection::open(&address).await;
+    assert_eq!(second.hear(SOON).await, Heard::Closed);
+    assert_eq!(first.request("ping", "_", "_").await, "ok");
+}
+
+#[tokio::test]
+async fn a_secret_is_asked_for_first_and_once() {
+    let (_server, address) = start(Server::builder().auth_token("s3cret")).await;
+    for first in [
+        "auth\n_\nwrong\n",
+        "ping\n_\n_\n",
+        "auth\n_\ns3crets\n",
+        "nonsense\n_\n_\n",
+    ] {
+        let mut stranger = RawConnection::open(&address).await;
+        stranger.send(first).await;
+        assert_eq!(
+            stranger.hear(SOON).await,
+            Heard::Line("error_auth".to_owned()),
+            "{first:?}"
+        );
+        assert_eq!(stranger.hear(SOON).await, Heard::Closed, "{first:?}");
+    }
+    let mut friend = RawConnection::open(&address).await;
+    assert_eq!(friend.request("auth", "_", "s3cret").await, "ok");
+    assert_eq!(friend.request("ping", "_", "_").await, "ok");
+}
+
+#[tokio::test]
+async fn a_shutdown_turns_every_request_away() {
+    let (server, address) = start(Server::builder()).await;
+    let mut holder = RawConnection::open(&address).await;
+    let held = holder.request("l", "k", "0 30").await;
+    let token = held.split(' ').nth(1).unwrap().to_owned();
+    let mut waiter = RawConnection::open(&address).await;
+    waiter.send("l\nk\n300 30\n").await;
+    until("it waits", || waiters(&server) == 1).await;
+    let shutdown = tokio::spawn(server.shutdown());
+    assert_eq!(waiter.hear(SOON).await, Heard::Line("error".to_owned()));
+    assert!(TcpStream::connect(&address).await.is_err(), "nobody new is let in");
+    assert!(!shutdown.is_finished(), "two connections are open");
+    for (connection, command, argument) in [(&mut holder, "r", token.as_str()), (&mut waiter, "ping", "_")] {
+        assert_eq!(connection.request("r", "k", "").await, "error", "no request");
+        assert_eq!(connection.request(command, "k", argument).await, "error_draining");
+        assert_eq!(connection.hear(SOON).await, Heard::Closed);
+    }
+    tokio::time::timeout(SOON, shutdown)
+        .await
+        .expect("they are gone")
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_shutdown_before_1_16_lets_clients_finish_but_not_wait() {
+    let (server, address) = start(Server::builder().release("1.15")).await;
+    let mut holder = RawConnection::open(&address).await;
+    let held = holder.request("l", "k", "0 30").await;
+    let token = held.split(' ').nth(1).unwrap().to_owned();
+    let mut waiter = RawConnection::open(&address).await;
+    waiter.send("l\nk\n300 30\n").await;
+    until("it waits", || waiters(&server) == 1).await;
+    let shutdown = tokio::spawn(server.shutdown());
+    assert_eq!(waiter.hear(SOON).await, Heard::Line("error".to_owned()));
+    assert_eq!(waiter.request("l", "k", "30").await, "error");
+    assert!(waiter.request("l", "free", "30").await.starts_with("ok "));
+    assert_eq!(holder.request("r", "k", &token).await, "ok");
+    assert!(TcpStream::connect(&address).await.is_err(), "nobody new is let in");
+    assert!(!shutdown.is_finished(), "two connections are open");
+    drop((holder, waiter));
+    tokio::time::timeout(SOON, shutdown)
+        .await
+        .expect("they are gone")
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_shutdown_ends_in_its_time_whoever_stays() {
+    let (server, address) = start(Server::builder().shutdown_timeout(Duration::from_millis(100))).await;
+    let mut stays = RawConnection::open(&address).await;
+    assert_eq!(stays.request("ping", "_", "_").await, "ok");
+    tokio::time::timeout(SOON, server.shutdown())
+        .await
+        .expect("its time is over");
+    assert_eq!(stays.hear(SOON).await, Heard::Closed);
+}
+
+#[tokio::test]
+async fn a_dropped_server_is_gone_at_once() {
+    let (server, address) = start(Server::builder()).await;
+    let mut client = RawConnection::open(&address).await;
+    assert_eq!(client.request("ping", "_", "_").await, "ok");
+    drop(server);
+    assert_eq!(client.hear(SOON).await, Heard::Closed);
+}
+
+#[tokio::test]
+async fn a_killed_server_answers_nobody_hands_nothing_on_and_leaves_its_record() {
+    let (server, address) = start(Server::builder().record_events(true)).await;
+    let mut holder = RawConnection::open(&address).await;
+    assert!(holder.request("l", "k", "0 30").await.starts_with("ok "));
+    let mut waiter = RawConnection::open(&address).await;
+    waiter.send("l\nk\n300 30\n").await;
+    until("it waits", || waiters(&server) == 1).await;
+    let events = server.kill().await;
+    assert_eq!(waiter.hear(SOON).await, Heard::Closed);
+    assert_eq!(holder.hear(SOON).await, Heard::Closed);
+    assert!(TcpStream::connect(&address).await.is_err());
+    let kinds: Vec<EventKind> = events.iter().map(|event| event.kind).collect();
+    assert_eq!(kinds, [EventKind::Granted, EventKind::Queued, EventKind::Disconnected]);
+}
+
+#[tokio::test]
+async fn leases_are_swept_and_idle_keys_forgotten_by_themselves() {
+    let builder = Server::builder()
+        .lease_sweep_interval(Duration::from_millis(20))
+        .gc_interval(Duration::from_millis(20))
+        .gc_max_idle(Duration::from_millis(200))
+        .record_events(true);
+    let (server, address) = start(builder).await;
+    let mut holder = RawConnection::open(&address).await;
+    holder.request("l", "k", "0 1").await;
+    until("the lease ran out", || server.stats().idle_locks.len() == 1).await;
+    until("the key is forgotten", || server.stats().idle_locks.is_empty()).await;
+    let events: Vec<EventKind> = server.events().iter().map(|event| event.kind).collect();
+    assert_eq!(events, [EventKind::Granted, EventKind::Expired]);
+}
+
+#[tokio::test]
+async fn events_are_told_in_order_with_fences_and_the_ends_of_leases() {
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let sink = Arc::clone(&told);
+    let builder = Server::builder()
+        .record_events(true)
+        .on_event(move |event| sink.lock().unwrap().push(event.clone()));
+    let (server, address) = start(builder).await;
+    let mut holder = RawConnection::open(&address).await;
+    let mut waiter = RawConnection::open(&address).await;
+    let granted = holder.request("l", "k", "0 30").await;
+    let token = granted.split(' ').nth(1).unwrap();
+    assert_eq!(waiter.request("e", "k", "20").await, "queued");
+    assert!(holder.request("n", "k", &format!("{token} 40")).await.starts_with("ok"));
+    assert_eq!(holder.request("r", "k", token).await, "ok");
+    assert_eq!(holder.request("n", "k", token).await, "error");
+    assert!(waiter.request("w", "k", "9").await.starts_with("ok"));
+    let sign_of_life = format!("{} 9", "0".repeat(32));
+    assert_eq!(holder.request("n", "k", &sign_of_life).await, "error");
+    let events = server.events();
+    assert_eq!(*told.lock().unwrap(), events);
+    let lease = |event: &Event| event.ends.map(|ends| (ends - event.at).as_secs());
+    let leases: Vec<(EventKind, Option<u64>)> = events.iter().map(|event| (event.kind, lease(event))).collect();
+    let expected = [
+        (EventKind::Granted, Some(30)),
+        (EventKind::Queued, None),
+        (EventKind::Renewed, Some(40)),
+        (EventKind::Released, None),
+        (EventKind::Granted, Some(20)),
+        (EventKind::RenewalRefused, None),
+        (EventKind::Collected, Some(20)),
+    ];
+    assert_eq!(leases, expected);
+    for event in &events {
+        let granted = event.token.filter(|_| event.kind != EventKind::RenewalRefused);
+        let fence = granted.map(|token| token.first_half());
+        assert_eq!(event.fence.map(|fence| fence.0), fence, "{event:?}");
+    }
+    drop(server);
+    let (server, address) = start(Server::builder().release("1.10").record_events(true)).await;
+    let mut holder = RawConnection::open(&address).await;
+    assert!(holder.request("l", "k", "0 30").await.starts_with("ok"));
+    assert_eq!(server.events()[0].fence, None, "that release makes none");
+}
+
+#[tokio::test]
+async fn an_address_that_is_taken_is_named() {
+    let (_server, address) = start(Server::builder()).await;
+    let port = address.rsplit(':').next().unwrap().parse().unwrap();
+    let error = Server::builder().port(port).start().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Connect);
+    assert!(error.to_string().contains(&address), "{error}");
+}
+
+fn command(flags: &[&str]) -> Child {
+    Command::new(example("server"))
+        .args(["--port", "0"])
+        .args(flags)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_command_serves_and_drains_on_sigterm() {
+    for release in ["1.15", "2.1"] {
+        let flags = [
+            "--default-lease-ttl",
+            "7",
+            "--shutdown-timeout",
+            "20",
+            "--release",
+            release,
+        ];
+        let mut server = command(&flags);
+        let address = first_line(&mut server, "listening on ");
+        let client = Client::builder().servers([&address]).connect().await.unwrap();
+        let guard = client.lock("k").unwrap().acquire().await.unwrap();
+        assert_eq!(guard.ttl().as_secs(), 7);
+        let terminated = Command::new("kill").arg(server.id().to_string()).status().unwrap();
+        assert!(terminated.success());
+        until("nobody new is let in", || {
+            std::net::TcpStream::connect(&address).is_err()
+        })
+        .await;
+        if release == "1.15" {
+            guard.release().await.unwrap();
+        } else {
+            let error = client.lock("other").unwrap().try_acquire().await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Draining, "{error}");
+            // The connection was closed with that answer.
+            guard.lost().await;
+        }
+        drop(client);
+        let ended = tokio::task::spawn_blocking(move || server.wait().unwrap());
+        let status = tokio::time::timeout(SOON, ended)
+            .await
+            .expect("its clients are gone")
+            .unwrap();
+        assert!(status.success(), "{status}");
+    }
+}
+
+#[test]
+fn the_command_says_what_is_wrong_with_its_flags() {
+    for (flags, said) in [
+        (&["--auth-token-file", "/nowhere/token"][..], "/nowhere/token"),
+        (&["--default-lease-ttl", "0"][..], "default-lease-ttl"),
+        (&["--read-timeout", "1.5"][..], "1.5"),
+        (
+            &["--auth-token", "a", "--auth-token-file", "b"][..],
+            "cannot be used with",
+        ),
+        (&["--auto-release-on-disconnect=maybe"][..], "maybe"),
+    ] {
+        let output = command(flags).wait_with_output().unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success() && stderr.contains(said), "{flags:?}: {stderr}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_command_takes_the_real_servers_flags() {
+    let file = std::env::temp_dir().join(format!("dflockd-token-{}", std::process::id()));
+    std::fs::write(&file, "s3cret\n").unwrap();
+    let mut server = command(&[
+        "--host",
+        "127.0.0.1",
+        "--max-locks",
+        "1",
+        "--max-waiters",
+        "1",
+        "--max-connections",
+        "9",
+        "--max-subscriptions",
+        "3",
+        "--lease-sweep-interval",
+        "1",
+        "--gc-interval",
+        "5",
+        "--gc-max-idle",
+        "60",
+        "--auto-release-on-disconnect=false",
+        "--read-timeout",
+        "23",
+        "--write-timeout",
+        "5",
+        "--auth-token-file",
+        file.to_str().unwrap(),
+    ]);
+    let address = first_line(&mut server, "listening on ");
+    let client = Client::builder()
+        .servers([&address])
+        .auth_token("s3cret")
+        .connect()
+        .await
+        .unwrap();
+    let _guard = client.lock("one").unwrap().acquire().await.unwrap();
+    let error = client.lock("two").unwrap().acquire().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::MaxLocks, "{error}");
+    server.kill().unwrap();
+    server.wait().unwrap();
+    std::fs::remove_file(file).unwrap();
+}

@@ -1,0 +1,306 @@
+//! Who gets which signal: the embedded server against a matcher that is too simple to be wrong.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use crate::support::raw::{Heard, RawConnection};
+use dflockd_client::server::Server;
+use proptest::prelude::*;
+use proptest::test_runner::TestCaseResult;
+
+const CONNECTIONS: usize = 4;
+
+const SOON: Duration = Duration::from_secs(10);
+
+/// A pattern and the name of a group, empty for none.
+type Subscription = (String, String);
+
+#[derive(Clone, Debug)]
+enum Step {
+    Listen(usize, Subscription),
+    Unlisten(usize, Subscription),
+    /// The same of its subscriptions that the number names, if it has any.
+    UnlistenOwn(usize, prop::sample::Index),
+    /// From this connection, to this channel.
+    Signal(usize, String),
+    /// Ends, and another takes its place.
+    Replace(usize),
+}
+
+/// Few names, so that much matches. Tokens may be empty.
+fn pattern() -> impl Strategy<Value = String> {
+    prop_oneof![
+        8 => "(a|b||\\*)(\\.(a|b||\\*)){0,2}(\\.>)?",
+        1 => Just(">".to_owned()),
+    ]
+    .prop_filter("a pattern has text", |text| !text.is_empty())
+}
+
+fn channel() -> impl Strategy<Value = String> {
+    "(a|b|)(\\.(a|b|)){0,3}".prop_filter("a channel has text", |text| !text.is_empty())
+}
+
+/// A channel, and a pattern that matches it: some tokens become `*`, and all behind some place `>`.
+fn channel_and_pattern() -> impl Strategy<Value = (String, String)> {
+    channel()
+        .prop_flat_map(|channel| {
+            let tokens = channel.split('.').count();
+            let stars = prop::collection::vec(any::<bool>(), tokens);
+            (Just(channel), stars, prop::option::of(0..tokens))
+        })
+        .prop_map(|(channel, stars, rest)| {
+            let tokens = channel.split('.').zip(stars);
+            let mut pattern: Vec<&str> = tokens.map(|(token, star)| if star { "*" } else { token }).collect();
+            if let Some(rest) = rest {
+                pattern.truncate(rest);
+                pattern.push(">");
+            }
+            let pattern = pattern.join(".");
+            (channel, pattern)
+        })
+}
+
+fn subscription() -> impl Strategy<Value = Subscription> {
+    (
+        pattern(),
+        prop_oneof![Just(""), Just("g"), Just("h")].prop_map(str::to_owned),
+    )
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let connection = || 0..CONNECTIONS;
+    prop_oneof![
+        6 => (connection(), subscription()).prop_map(|(connection, what)| Step::Listen(connection, what)),
+        1 => (connection(), subscription()).prop_map(|(connection, what)| Step::Unlisten(connection, what)),
+        2 => (connection(), any::<prop::sample::Index>()).prop_map(|(connection, which)| Step::UnlistenOwn(connection, which)),
+        6 => (connection(), channel()).prop_map(|(from, channel)| Step::Signal(from, channel)),
+        1 => connection().prop_map(Step::Replace),
+    ]
+}
+
+/// The rules, one after the other, over a list.
+#[derive(Default)]
+struct Naive {
+    /// In the order in which they were made, numbered.
+    subscriptions: Vec<(u64, usize, Subscription)>,
+    /// The number of the subscription that got the last signal of each group.
+    last: HashMap<Subscription, u64>,
+    made: u64,
+}
+
+impl Naive {
+    fn listen(&mut self, connection: usize, what: &Subscription) {
+        if self.of(connection).all(|had| had != what) {
+            self.made += 1;
+            self.subscriptions.push((self.made, connection, what.clone()));
+        }
+    }
+
+    fn unlisten(&mut self, connection: usize, what: &Subscription) {
+        self.subscriptions
+            .retain(|(_, other, had)| *other != connection || had != what);
+        self.forget_empty_groups();
+    }
+
+    fn disconnect(&mut self, connection: usize) {
+        self.subscriptions.retain(|(_, other, _)| *other != connection);
+        self.forget_empty_groups();
+    }
+
+    /// A group that nobody is in is over. One of the same name begins anew.
+    fn forget_empty_groups(&mut self) {
+        let subscriptions = &self.subscriptions;
+        self.last
+            .retain(|group, _| subscriptions.iter().any(|(_, _, what)| what == group));
+    }
+
+    fn of(&self, connection: usize) -> impl Iterator<Item = &Subscription> {
+        self.subscriptions
+            .iter()
+            .filter(move |(_, other, _)| *other == connection)
+            .map(|(_, _, what)| what)
+    }
+
+    /// How many times each connection gets a signal.
+    fn deliver(&mut self, channel: &str) -> [usize; CONNECTIONS] {
+        let mut deliveries = [0; CONNECTIONS];
+        let mut groups: Vec<Subscription> = Vec::new();
+        for (_, connection, (pattern, group)) in &self.subscriptions {
+            if !matches(pattern, channel) {
+                continue;
+            }
+            if group.is_empty() {
+                // Once, however many of its patterns match.
+                deliveries[*connection] = 1;
+            } else if !groups.contains(&(pattern.clone(), group.clone())) {
+                groups.push((pattern.clone(), group.clone()));
+            }
+        }
+        for group in groups {
+            let members = || self.subscriptions.iter().filter(|(_, _, what)| *what == group);
+            let last = self.last.get(&group).copied().unwrap_or_default();
+            let next = members().find(|(number, ..)| *number > last).or(members().next());
+            let (number, connection, _) = *next.as_ref().unwrap();
+            deliveries[*connection] += 1;
+            self.last.insert(group, *number);
+        }
+        deliveries
+    }
+}
+
+fn matches(pattern: &str, channel: &str) -> bool {
+    fn tokens_match(pattern: &[&str], channel: &[&str]) -> bool {
+        match (pattern, channel) {
+            ([], []) => true,
+            ([">"], [_, ..]) => true,
+            ([first, pattern @ ..], [token, channel @ ..]) => {
+                (*first == "*" || first == token) && tokens_match(pattern, channel)
+            }
+            _ => false,
+        }
+    }
+    let pattern: Vec<&str> = pattern.split('.').collect();
+    let channel: Vec<&str> = channel.split('.').collect();
+    tokens_match(&pattern, &channel)
+}
+
+/// A server and its connections, open.
+struct Real {
+    server: Server,
+    connections: Vec<RawConnection>,
+    published: usize,
+}
+
+impl Real {
+    async fn start() -> Self {
+        let server = Server::builder().release("1.16").port(0).start().await.unwrap();
+        let mut real = Self {
+            server,
+            connections: Vec::new(),
+            published: 0,
+        };
+        for _ in 0..CONNECTIONS {
+            let connection = real.connect().await;
+            real.connections.push(connection);
+        }
+        real
+    }
+
+    async fn connect(&self) -> RawConnection {
+        RawConnection::open(&self.server.local_addr().to_string()).await
+    }
+
+    async fn replace(&mut self, number: usize) {
+        let new = self.connect().await;
+        std::mem::replace(&mut self.connections[number], new).hang_up().await;
+    }
+
+    /// What the answer counts, and how many times each connection really gets the signal.
+    async fn deliver(&mut self, from: usize, channel: &str) -> (String, [usize; CONNECTIONS]) {
+        self.published += 1;
+        let payload = format!("no. {}", self.published);
+        let answer = self.connections[from].request("signal", channel, &payload).await;
+        let mut deliveries = [0; CONNECTIONS];
+        // What was delivered stands before the answer to what is asked now.
+        for connection in &mut self.connections {
+            connection.send("ping\n_\n_\n").await;
+        }
+        for (connection, count) in self.connections.iter_mut().zip(&mut deliveries) {
+            loop {
+                match connection.hear(SOON).await {
+                    Heard::Line(line) if line == "ok" => break,
+                    Heard::Line(line) => assert_eq!(line, format!("sig {channel} {payload}")),
+                    other => panic!("{other:?}"),
+                }
+                *count += 1;
+            }
+        }
+        (answer, deliveries)
+    }
+}
+
+async fn play(steps: Vec<Step>) -> TestCaseResult {
+    let mut real = Real::start().await;
+    let mut naive = Naive::default();
+    for step in steps {
+        match step {
+            Step::Listen(connection, what) => {
+                naive.listen(connection, &what);
+                let answer = real.connections[connection].request("listen", &what.0, &what.1).await;
+                prop_assert_eq!(answer, "ok");
+            }
+            Step::Unlisten(connection, what) => {
+                naive.unlisten(connection, &what);
+                let answer = real.connections[connection].request("unlisten", &what.0, &what.1).await;
+                prop_assert_eq!(answer, "ok");
+            }
+            Step::UnlistenOwn(connection, which) => {
+                let own: Vec<Subscription> = naive.of(connection).cloned().collect();
+                if own.is_empty() {
+                    continue;
+                }
+                let what = which.get(&own);
+                naive.unlisten(connection, what);
+                let answer = real.connections[connection].request("unlisten", &what.0, &what.1).await;
+                prop_assert_eq!(answer, "ok");
+            }
+            Step::Signal(from, channel) => {
+                let expected = naive.deliver(&channel);
+                let (answer, deliveries) = real.deliver(from, &channel).await;
+                prop_assert_eq!(deliveries, expected, "who gets {:?}", channel);
+                prop_assert_eq!(answer, format!("ok {}", expected.iter().sum::<usize>()));
+            }
+            Step::Replace(connection) => {
+                naive.disconnect(connection);
+                real.replace(connection).await;
+            }
+        }
+    }
+    // What is left is what the server tells of itself.
+    let told: u64 = real
+        .server
+        .stats()
+        .signal_channels
+        .iter()
+        .map(|told| told.listeners)
+        .sum();
+    prop_assert_eq!(told, naive.subscriptions.len() as u64);
+    Ok(())
+}
+
+fn run(test: impl Future<Output = TestCaseResult>) -> TestCaseResult {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.unwrap().block_on(test)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(200) })]
+
+    #[test]
+    fn deliveries_are_those_of_the_naive_matcher(steps in prop::collection::vec(step(), 1..80)) {
+        run(play(steps))?;
+    }
+
+    #[test]
+    fn members_of_a_group_get_equal_shares(
+        (channel, pattern) in channel_and_pattern(),
+        members in 1..=CONNECTIONS,
+        rounds in 1..5_usize,
+    ) {
+        prop_assert!(matches(&pattern, &channel));
+        run(async {
+            let mut real = Real::start().await;
+            for connection in &mut real.connections[..members] {
+                prop_assert_eq!(connection.request("listen", &pattern, "g").await, "ok");
+            }
+            let mut shares = [0; CONNECTIONS];
+            for _ in 0..rounds * members {
+                let (_, deliveries) = real.deliver(0, &channel).await;
+                shares.iter_mut().zip(deliveries).for_each(|(share, count)| *share += count);
+            }
+            prop_assert!(shares[..members].iter().all(|share| *share == rounds), "{:?}", shares);
+            prop_assert!(shares[members..].iter().all(|share| *share == 0), "{:?}", shares);
+            Ok(())
+        })?;
+    }
+}

@@ -1,0 +1,707 @@
+//! Signals through the client: subscriptions that survive, gaps that are told, consumers that are slow.
+
+use std::time::Duration;
+
+use crate::support::fake::FakeServer;
+use crate::support::proxy::Proxy;
+use crate::support::raw::RawConnection;
+use crate::support::recorder::Recorded;
+use crate::support::until;
+use dflockd_client::server::{Server, ServerBuilder};
+use dflockd_client::{
+    Client, ClientBuilder, ErrorKind, Group, LostReason, Overflow, Pattern, ReconnectPolicy, SignalConn, SignalEvent,
+    SignalOptions, SubscribeRequest,
+};
+use tokio::time::timeout;
+
+const SOON: Duration = Duration::from_secs(20);
+
+struct Scene {
+    server: Server,
+    address: String,
+    proxy: Proxy,
+}
+
+impl Scene {
+    async fn set() -> Self {
+        Self::set_with(Server::builder()).await
+    }
+
+    async fn set_with(builder: ServerBuilder) -> Self {
+        // What is tested is what the client does; the server's own small buffer must not get in the way.
+        let builder = builder.release("1.16");
+        let server = builder.port(0).signal_buffer(100_000).start().await.unwrap();
+        let address = server.local_addr().to_string();
+        let proxy = Proxy::start(&address).await;
+        Self { server, address, proxy }
+    }
+
+    fn builder(&self) -> ClientBuilder {
+        let pauses = ReconnectPolicy::exponential(Duration::from_millis(2), Duration::from_millis(10));
+        Client::builder().servers([&self.proxy.address]).reconnect(pauses)
+    }
+
+    async fn conn(&self) -> SignalConn {
+        self.conn_with(SignalOptions::default()).await
+    }
+
+    async fn conn_with(&self, options: SignalOptions) -> SignalConn {
+        SignalConn::open(self.builder(), options).await.unwrap()
+    }
+
+    /// Somebody whose way to the server is good.
+    async fn publisher(&self) -> SignalConn {
+        SignalConn::connect(&self.address).await.unwrap()
+    }
+
+    fn subscriptions(&self) -> Vec<(String, Option<String>, u64)> {
+        let channels = self.server.stats().signal_channels.into_iter();
+        let mut all: Vec<_> = channels
+            .map(|entry| (entry.pattern, entry.group, entry.listeners))
+            .collect();
+        all.sort();
+        all
+    }
+}
+
+async fn event(conn: &mut SignalConn) -> SignalEvent {
+    let event = timeout(SOON, conn.next_event()).await.expect("something comes");
+    event.expect("it is open")
+}
+
+async fn payload(conn: &mut SignalConn) -> String {
+    let signal = timeout(SOON, conn.next_signal()).await.expect("a signal comes");
+    signal.expect("it is open").payload().to_owned()
+}
+
+#[tokio::test]
+async fn what_is_listened_to_comes_in_order_and_what_is_not_does_not() {
+    let scene = Scene::set().await;
+    let mut conn = scene.conn().await;
+    let publisher = scene.publisher().await;
+    conn.listen("orders.*", None).await.unwrap();
+    conn.listen("orders.*", None).await.unwrap();
+    conn.listen("a.b", "").await.unwrap();
+    assert_eq!(
+        scene.subscriptions(),
+        [("a.b".into(), None, 1), ("orders.*".into(), None, 1)]
+    );
+    for number in 0..100 {
+        assert_eq!(publisher.emit("orders.42", number.to_string()).await.unwrap(), 1);
+        assert_eq!(publisher.emit("orders", "nobody").await.unwrap(), 0);
+    }
+    for number in 0..100 {
+        assert_eq!(payload(&mut conn).await, number.to_string());
+    }
+    assert_eq!(conn.emit("a.b", " its own, blanks and all ").await.unwrap(), 1);
+    assert_eq!(payload(&mut conn).await, " its own, blanks and all ");
+    conn.unlisten("a.b", None).await.unwrap();
+    conn.unlisten("never.asked.for", None).await.unwrap();
+    assert_eq!(publisher.emit("a.b", "too late").await.unwrap(), 0);
+    assert_eq!((conn.waiting(), conn.dropped()), (0, 0));
+}
+
+#[tokio::test]
+async fn a_group_shares_what_comes() {
+    let scene = Scene::set().await;
+    let (mut a, mut b) = (scene.conn().await, scene.conn().await);
+    a.listen("jobs", "workers").await.unwrap();
+    b.listen("jobs", "workers").await.unwrap();
+    let publisher = scene.publisher().await;
+    for number in 0..10 {
+        assert_eq!(publisher.emit("jobs", number.to_string()).await.unwrap(), 1);
+    }
+    for number in (0..10).step_by(2) {
+        assert_eq!(payload(&mut a).await, number.to_string());
+        assert_eq!(payload(&mut b).await, (number + 1).to_string());
+    }
+}
+
+/// A member that takes its subscription back first has all that the server gave it.
+#[tokio::test]
+async fn a_group_loses_nothing_to_a_member_that_leaves_in_order() {
+    const SIGNALS: usize = 300;
+    let scene = Scene::set().await;
+    let (mut stays, mut leaves) = (scene.conn().await, scene.conn().await);
+    for member in [&stays, &leaves] {
+        member.listen("jobs", "g").await.unwrap();
+    }
+    let publisher = scene.publisher().await;
+    let publish = async {
+        for n in 0..SIGNALS {
+            assert_eq!(publisher.emit("jobs", n.to_string()).await.unwrap(), 1);
+        }
+    };
+    let leave = async {
+        let mut heard: Vec<String> = Vec::new();
+        while heard.len() < 20 {
+            heard.push(payload(&mut leaves).await);
+        }
+        leaves.unlisten("jobs", "g").await.unwrap();
+        leaves.close().await;
+        while let Some(signal) = leaves.next_signal().await {
+            heard.push(signal.payload().to_owned());
+        }
+        heard
+    };
+    let ((), mut heard) = tokio::join!(publish, leave);
+    while heard.len() < SIGNALS {
+        heard.push(payload(&mut stays).await);
+    }
+    let mut numbers: Vec<usize> = heard.iter().map(|n| n.parse().unwrap()).collect();
+    numbers.sort_unstable();
+    assert_eq!(numbers, (0..SIGNALS).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn what_no_server_would_take_is_refused_by_name_before_anything_is_sent() {
+    let scene = Scene::set().await;
+    let conn = scene.conn().await;
+    for (pattern, group, said) in [
+        ("a.>.b", None, "a.>.b"),
+        ("a*", None, "whole tokens"),
+        ("", None, "empty"),
+        ("a b", None, "whitespace"),
+        ("a", Some("two words"), "group"),
+    ] {
+        let error = conn.listen(pattern, group).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput);
+        assert!(error.to_string().contains(said), "{error}");
+    }
+    let long = "x".repeat(70_000);
+    for (channel, payload, said) in [
+        ("a.*", "x", "literal channel"),
+        ("a", "", "at least one character"),
+        ("a", "two\nlines", "one line"),
+        ("a", long.as_str(), "70000 bytes"),
+    ] {
+        let error = conn.emit(channel, payload).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput);
+        assert!(error.to_string().contains(said), "{error}");
+    }
+    assert!(scene.subscriptions().is_empty());
+}
+
+#[tokio::test]
+async fn characters_of_several_bytes_arrive_whole_however_they_are_cut() {
+    let scene = Scene::set().await;
+    let mut conn = scene.conn().await;
+    conn.listen(">", None).await.unwrap();
+    scene.proxy.change(|weather| weather.trickle = true);
+    let text = "жук 漢字 🔒🔑 é ".repeat(50);
+    scene.publisher().await.emit("ünïcödé.канал", &text).await.unwrap();
+    let signal = timeout(SOON, conn.next_signal()).await.unwrap().unwrap();
+    assert_eq!((signal.channel(), signal.payload()), ("ünïcödé.канал", text.as_str()));
+}
+
+#[tokio::test]
+async fn a_lost_connection_is_told_and_everything_is_subscribed_again_before_it_counts_as_there() {
+    let scene = Scene::set().await;
+    let mut conn = scene.conn().await;
+    for number in 0..20 {
+        conn.listen(format!("c{number}"), None).await.unwrap();
+    }
+    conn.listen("jobs", "workers").await.unwrap();
+    conn.listen("gone", None).await.unwrap();
+    conn.unlisten("gone", None).await.unwrap();
+    let before = scene.subscriptions();
+    scene.proxy.change(|weather| weather.refuse = true);
+    scene.proxy.cut();
+    let SignalEvent::Lost { shard: 0, cause, .. } = event(&mut conn).await else {
+        panic!("the loss comes first");
+    };
+    assert_eq!(cause.kind(), ErrorKind::Disconnected, "{cause}");
+    assert!(!conn.health()[0].is_connected());
+    until("the server has noticed", || scene.subscriptions().is_empty()).await;
+    // Without a connection, subscriptions come and go as well.
+    let handle = conn.handle();
+    let late = tokio::spawn(async move { handle.listen("late", None).await });
+    conn.unlisten("c0", None).await.unwrap();
+    scene.proxy.clear_up();
+    assert!(matches!(event(&mut conn).await, SignalEvent::Restored { shard: 0, .. }));
+    // Everything is there when that is said.
+    let mut expected = before;
+    expected.retain(|(pattern, ..)| pattern != "c0");
+    let now: Vec<_> = scene
+        .subscriptions()
+        .into_iter()
+        .filter(|(pattern, ..)| pattern != "late")
+        .collect();
+    assert_eq!(now, expected);
+    late.await.unwrap().unwrap();
+    assert!(conn.health()[0].is_connected());
+    assert_eq!(scene.publisher().await.emit("late", "x").await.unwrap(), 1);
+    assert_eq!(payload(&mut conn).await, "x");
+}
+
+/// Over each connection in the same order, so that equal histories look alike to a server.
+#[tokio::test]
+async fn patterns_are_subscribed_again_in_their_order() {
+    const PATTERNS: usize = 30;
+    let (told, mut heard) = tokio::sync::mpsc::unbounded_channel();
+    let server = FakeServer::start(move |mut connection, number| {
+        let told = told.clone();
+        async move {
+            let mut patterns = 0;
+            while let Some([command, pattern, _]) = connection.request().await {
+                connection.say("ok\n").await;
+                if command == "listen" {
+                    drop(told.send((number, pattern)));
+                    patterns += 1;
+                }
+                if number == 0 && patterns == PATTERNS {
+                    return;
+                }
+            }
+        }
+    })
+    .await;
+    let builder = Client::builder().servers([&server.address]);
+    let conn = SignalConn::open(builder, SignalOptions::default()).await.unwrap();
+    let patterns: Vec<String> = (0..PATTERNS).map(|number| format!("p{number:02}")).collect();
+    for pattern in patterns.iter().rev() {
+        conn.listen(pattern, None).await.unwrap();
+    }
+    let mut again = Vec::new();
+    while again.len() < PATTERNS {
+        let (number, pattern) = timeout(SOON, heard.recv()).await.unwrap().unwrap();
+        again.extend((number == 1).then_some(pattern));
+    }
+    assert_eq!(again, patterns);
+}
+
+/// The connection is cut a thousand times between signals and in the middle of them. Whatever is delivered is delivered once
+/// and in order; where something is missing, a gap was told before the next that came; nothing is subscribed twice, and
+/// nothing is forgotten.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_cuts_leave_no_gap_untold_and_no_subscription_doubled_or_lost() {
+    const CUTS: usize = 1000;
+    let scene = Scene::set().await;
+    let mut conn = scene.conn_with(SignalOptions::default().buffer(1_000_000)).await;
+    conn.listen("n", None).await.unwrap();
+    conn.listen("*", None).await.unwrap();
+    let publisher = scene.publisher().await;
+    let stop = tokio_util::sync::CancellationToken::new();
+    let publishing = tokio::spawn({
+        let stop = stop.clone();
+        async move {
+            // Both patterns match: each connection gets it once.
+            let mut delivered = 0;
+            let mut number = 0;
+            while !stop.is_cancelled() {
+                delivered += publisher.emit("n", number.to_string()).await.unwrap();
+                number += 1;
+            }
+            (number, delivered)
+        }
+    });
+    let (mut last, mut gap, mut received, mut gaps) = (None, false, 0, 0);
+    let mut take = |event: SignalEvent| match event {
+        SignalEvent::Signal(signal) => {
+            let number: u64 = signal.payload().parse().unwrap();
+            let next = last.map_or(0, |last| last + 1);
+            assert!(number >= next, "{number} came after {last:?}");
+            assert!(
+                number == next || gap || last.is_none(),
+                "{number} came after {last:?} and no gap was told"
+            );
+            (last, gap) = (Some(number), false);
+            received += 1;
+        }
+        SignalEvent::Lost { .. } => {
+            gap = true;
+            gaps += 1;
+        }
+        SignalEvent::Restored { .. } => {}
+        other => panic!("{other:?}"),
+    };
+    let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
+    for _ in 0..CUTS {
+        // Up to 30 signals later.
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        let mut signals = seed % 30;
+        while signals > 0 {
+            let event = event(&mut conn).await;
+            signals -= u64::from(matches!(event, SignalEvent::Signal(_)));
+            take(event);
+        }
+        scene.proxy.cut();
+        // Until it is there again, so that each cut cuts.
+        loop {
+            let event = event(&mut conn).await;
+            let restored = matches!(event, SignalEvent::Restored { .. });
+            take(event);
+            if restored {
+                break;
+            }
+        }
+    }
+    stop.cancel();
+    let (emitted, delivered) = publishing.await.unwrap();
+    let expected = [("*".to_owned(), None, 1), ("n".to_owned(), None, 1)];
+    until("one connection has both subscriptions once", || {
+        scene.subscriptions() == expected
+    })
+    .await;
+    let last_one = scene.publisher().await;
+    last_one.emit("n", emitted.to_string()).await.unwrap();
+    loop {
+        let event = event(&mut conn).await;
+        let end = matches!(&event, SignalEvent::Signal(signal) if signal.payload() == emitted.to_string());
+        take(event);
+        if end {
+            break;
+        }
+    }
+    println!("{gaps} cuts, {emitted} emitted, {delivered} delivered by the server, {received} received");
+    assert_eq!((gaps, conn.dropped()), (CUTS, 0));
+    // What the server counts as delivered may be lost on its way with a cut; never the other way round.
+    assert!(received <= delivered + 1, "{received} of {delivered}");
+}
+
+#[tokio::test]
+async fn a_listen_that_is_dropped_is_taken_back() {
+    let scene = Scene::set().await;
+    let conn = scene.conn().await;
+    scene.proxy.change(|weather| weather.stall_down = true);
+    let handle = conn.handle();
+    let listening = tokio::spawn(async move { handle.listen("k", None).await });
+    until("the server has it", || scene.subscriptions().len() == 1).await;
+    listening.abort();
+    assert!(listening.await.unwrap_err().is_cancelled());
+    scene.proxy.clear_up();
+    until("it is taken back", || scene.subscriptions().is_empty()).await;
+    // One that somebody else has is not.
+    conn.listen("k", None).await.unwrap();
+    scene.proxy.change(|weather| weather.stall_down = true);
+    let handle = conn.handle();
+    let again = tokio::spawn(async move { handle.listen("k", None).await });
+    tokio::task::yield_now().await;
+    again.abort();
+    scene.proxy.clear_up();
+    conn.listen("another", None).await.unwrap();
+    assert_eq!(scene.subscriptions().len(), 2);
+}
+
+#[tokio::test]
+async fn a_signal_whose_answer_is_lost_is_not_sent_again() {
+    let scene = Scene::set().await;
+    let conn = scene.conn().await;
+    let mut listener = scene.publisher().await;
+    listener.listen("once", None).await.unwrap();
+    scene.proxy.change(|weather| weather.stall_down = true);
+    let handle = conn.handle();
+    let emitting = tokio::spawn(async move { handle.emit("once", "1").await });
+    assert_eq!(payload(&mut listener).await, "1");
+    scene.proxy.cut();
+    let error = emitting.await.unwrap().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Disconnected, "{error}");
+    scene.proxy.clear_up();
+    assert_eq!(conn.emit("once", "2").await.unwrap(), 1);
+    assert_eq!(payload(&mut listener).await, "2", "the first came once");
+}
+
+#[tokio::test]
+async fn a_slow_consumer_meets_its_own_policy_and_never_the_servers() {
+    // A server that cuts whoever does not read.
+    let builder = Server::builder().release("1.16");
+    let server = builder.port(0).signal_buffer(256).start().await.unwrap();
+    let address = server.local_addr().to_string();
+    let publisher = SignalConn::connect(&address).await.unwrap();
+    for (overflow, expected) in [
+        (Overflow::DropNewest, vec!["0", "1", "2", "dropped 997"]),
+        (Overflow::DropOldest, vec!["dropped 997", "997", "998", "999"]),
+        (Overflow::Disconnect, vec!["0", "1", "2", "end"]),
+    ] {
+        let recorded = Recorded::default();
+        let builder = Client::builder().servers([&address]).metrics_recorder(recorded.clone());
+        let options = SignalOptions::default().buffer(3).overflow(overflow);
+        let mut conn = SignalConn::open(builder, options).await.unwrap();
+        conn.listen("flood", None).await.unwrap();
+        for number in 0..1000 {
+            publisher.emit("flood", number.to_string()).await.unwrap();
+        }
+        let all_came = || recorded.value("signals_received_total", &[]) == 1000.0;
+        until("all have come, or it has hung up", || {
+            all_came() || conn.closed_because().is_some()
+        })
+        .await;
+        assert_eq!(conn.waiting(), 3);
+        assert_eq!(recorded.value("signals_dropped_total", &[]), conn.dropped() as f64);
+        let mut got = Vec::new();
+        while got.len() < expected.len() {
+            got.push(match timeout(SOON, conn.next_event()).await.unwrap() {
+                Some(SignalEvent::Signal(signal)) => signal.payload().to_owned(),
+                Some(SignalEvent::Dropped { count, .. }) => format!("dropped {count}"),
+                Some(other) => panic!("{other:?}"),
+                None => "end".to_owned(),
+            });
+        }
+        assert_eq!(got, expected, "{overflow:?}");
+        match overflow {
+            Overflow::Disconnect => {
+                let why = conn.closed_because().unwrap();
+                assert!(why.to_string().contains("too slow"), "{why}");
+                let error = conn.emit("flood", "x").await.unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::Shutdown, "{error}");
+            }
+            _ => {
+                assert_eq!(conn.dropped(), 997);
+                assert_eq!(
+                    recorded.value("signal_gaps_total", &[]),
+                    0.0,
+                    "the server had no reason to cut it"
+                );
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_server_without_signals_is_told_apart_and_costs_no_lease() {
+    let server = Server::builder().port(0).start().await.unwrap();
+    let address = server.local_addr().to_string();
+    let error = SignalConn::connect(&address).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+    assert!(error.to_string().contains("1.11 to 1.16"), "{error}");
+    let client = Client::builder().servers([&address]).connect().await.unwrap();
+    let guard = client.lock("k").unwrap().acquire().await.unwrap();
+    for _ in 0..2 {
+        let error = client.emit("a", "x").await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+        let error = client.subscribe("a").await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+    }
+    assert!(guard.is_held());
+    guard.release().await.unwrap();
+}
+
+/// As the Python server does: whatever it does not know ends the connection.
+#[tokio::test]
+async fn a_server_that_hangs_up_on_what_it_does_not_know_is_told_apart_as_well() {
+    let server = FakeServer::start(|mut connection, _| async move {
+        if connection.request().await.is_some() {
+            connection.say("error\n").await;
+        }
+    })
+    .await;
+    let error = SignalConn::connect(&server.address).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+}
+
+#[tokio::test]
+async fn a_server_that_comes_back_without_signals_ends_the_stream_and_says_why() {
+    let scene = Scene::set_with(Server::builder().max_subscriptions(2)).await;
+    let mut conn = scene.conn().await;
+    conn.listen("a", None).await.unwrap();
+    conn.listen("b", None).await.unwrap();
+    // The cap is reached: not the end of what there is.
+    let error = conn.listen("c", None).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+    assert_eq!(scene.publisher().await.emit("b", "1").await.unwrap(), 1);
+    assert_eq!(payload(&mut conn).await, "1");
+    // Another server takes its place, which takes fewer.
+    let port = scene.server.local_addr().port();
+    drop(scene.server);
+    let fewer = loop {
+        match Server::builder()
+            .release("1.16")
+            .port(port)
+            .max_subscriptions(1)
+            .start()
+            .await
+        {
+            Ok(server) => break server,
+            Err(error) => assert_eq!(error.kind(), ErrorKind::Connect, "{error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    };
+    assert!(matches!(event(&mut conn).await, SignalEvent::Lost { .. }));
+    assert!(timeout(SOON, conn.next_event()).await.unwrap().is_none());
+    assert_eq!(conn.closed_because().unwrap().kind(), ErrorKind::Unsupported);
+    until("it has hung up", || fewer.stats().signal_channels.is_empty()).await;
+}
+
+#[tokio::test]
+async fn a_silent_connection_is_kept_alive() {
+    let scene = Scene::set_with(Server::builder().read_timeout(Duration::from_millis(600))).await;
+    let settings = scene
+        .builder()
+        .server_read_timeout(Duration::from_millis(600))
+        .keepalive(Duration::from_millis(100))
+        .reply_timeout(Duration::from_millis(400));
+    let mut conn = SignalConn::open(settings, SignalOptions::default()).await.unwrap();
+    conn.listen("k", None).await.unwrap();
+    // Signals that come are no sign of life.
+    let publisher = scene.publisher().await;
+    for number in 0..15 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert_eq!(publisher.emit("k", number.to_string()).await.unwrap(), 1);
+        let SignalEvent::Signal(signal) = event(&mut conn).await else {
+            panic!("the connection was lost");
+        };
+        assert_eq!(signal.payload(), number.to_string());
+    }
+}
+
+#[tokio::test]
+async fn closing_ends_the_stream_and_dropping_closes() {
+    let scene = Scene::set().await;
+    let mut conn = scene.conn().await;
+    let handle = conn.handle();
+    conn.listen("k", None).await.unwrap();
+    conn.emit("k", "last").await.unwrap();
+    until("it has come", || conn.waiting() == 1).await;
+    conn.close().await;
+    assert_eq!(payload(&mut conn).await, "last");
+    assert!(conn.next_event().await.is_none() && conn.next_event().await.is_none());
+    assert_eq!(conn.closed_because().unwrap().kind(), ErrorKind::Shutdown);
+    for error in [
+        handle.emit("k", "x").await.unwrap_err(),
+        conn.listen("l", None).await.unwrap_err(),
+    ] {
+        assert_eq!(error.kind(), ErrorKind::Shutdown, "{error}");
+    }
+    let other = scene.conn().await;
+    let handle = other.handle();
+    drop(other);
+    assert_eq!(handle.emit("k", "a handle keeps it open").await.unwrap(), 0);
+    drop(handle);
+    until("all is closed", || scene.server.stats().connections == 0).await;
+}
+
+#[tokio::test]
+async fn a_client_of_several_shards_hears_all_and_emits_where_the_channel_belongs() {
+    let servers = [
+        Server::builder().release("1.16").port(0).start().await.unwrap(),
+        Server::builder().release("1.16").port(0).start().await.unwrap(),
+    ];
+    let addresses = servers.each_ref().map(|server| server.local_addr().to_string());
+    let strategy = |name: &str, _: usize| usize::from(name.starts_with('b'));
+    let client = Client::builder()
+        .servers(&addresses)
+        .sharding_strategy(strategy)
+        .connect()
+        .await
+        .unwrap();
+    let mut all = client.subscribe(">").await.unwrap();
+    let share = SubscribeRequest::new(Pattern::new("*").unwrap()).group(Group::new("g").unwrap());
+    let mut share = client
+        .subscribe_with(share.options(SignalOptions::default().buffer(2)))
+        .await
+        .unwrap();
+    let mut one_server = SignalConn::connect(&addresses[1]).await.unwrap();
+    one_server.listen(">", None).await.unwrap();
+
+    assert_eq!(client.emit("a", "1").await.unwrap(), 2);
+    assert_eq!(client.emit("b", "2").await.unwrap(), 3);
+    let mut got = [payload(&mut all).await, payload(&mut all).await];
+    got.sort();
+    assert_eq!(got, ["1", "2"]);
+    let mut got = [payload(&mut share).await, payload(&mut share).await];
+    got.sort();
+    assert_eq!(
+        got,
+        ["1", "2"],
+        "each shard takes turns by itself, and there is one member"
+    );
+    assert_eq!(
+        payload(&mut one_server).await,
+        "2",
+        "what is emitted at the other shard is not heard here"
+    );
+
+    // One shard goes: the other's signals go on.
+    let [first, second] = servers;
+    drop(first);
+    assert!(matches!(event(&mut all).await, SignalEvent::Lost { shard: 0, .. }));
+    assert_eq!(client.emit("b", "3").await.unwrap(), 3);
+    assert_eq!(payload(&mut all).await, "3");
+    drop(second);
+}
+
+#[tokio::test]
+async fn signals_have_connections_of_their_own() {
+    let scene = Scene::set().await;
+    let client = scene.builder().connect().await.unwrap();
+    let guard = client.lock("k").unwrap().acquire().await.unwrap();
+    let mut signals = client.subscribe("a").await.unwrap();
+    client.emit("a", "1").await.unwrap();
+    assert_eq!(payload(&mut signals).await, "1");
+    assert_eq!(
+        scene.server.stats().connections,
+        3,
+        "leases, the subscription, emitting"
+    );
+    drop(signals);
+    until("the subscription's is closed", || scene.server.stats().connections == 2).await;
+    assert!(guard.is_held());
+    scene.proxy.cut();
+    assert_eq!(guard.lost().await, LostReason::Disconnected);
+    assert_eq!(client.emit("a", "2").await.unwrap(), 0);
+    drop((guard, client));
+    until("all is closed", || scene.server.stats().connections == 0).await;
+}
+
+#[tokio::test]
+async fn a_hostile_server_that_floods_fills_no_memory_and_one_that_babbles_is_left() {
+    let server = FakeServer::start(|mut connection, number| async move {
+        connection.handshake().await;
+        // What it knows, and then what is listened to.
+        for _ in 0..2 {
+            connection.request().await;
+            connection.say("ok\n").await;
+        }
+        if number == 0 {
+            connection.say("surprise\n").await;
+        }
+        let flood = "sig a x\n".repeat(1000);
+        for _ in 0..100 {
+            connection.say(&flood).await;
+        }
+        connection.until_hung_up().await;
+    })
+    .await;
+    let pauses = ReconnectPolicy::exponential(Duration::from_millis(2), Duration::from_millis(10));
+    let recorded = Recorded::default();
+    let settings = Client::builder()
+        .servers([&server.address])
+        .reconnect(pauses)
+        .metrics_recorder(recorded.clone());
+    let mut conn = SignalConn::open(settings, SignalOptions::default().buffer(10))
+        .await
+        .unwrap();
+    conn.listen("a", None).await.unwrap();
+    let SignalEvent::Lost { cause, .. } = event(&mut conn).await else {
+        panic!("what nobody asked for ends the connection");
+    };
+    assert_eq!(cause.kind(), ErrorKind::Protocol, "{cause}");
+    until("the flood has come", || {
+        recorded.value("signals_received_total", &[]) >= 100_000.0
+    })
+    .await;
+    assert_eq!(conn.waiting(), 10);
+    assert_eq!(
+        conn.dropped() as f64,
+        recorded.value("signals_received_total", &[]) - 10.0
+    );
+}
+
+/// Raw lines beside the client, as a witness that it is the wire's protocol.
+#[tokio::test]
+async fn others_on_the_wire_hear_and_are_heard() {
+    let scene = Scene::set().await;
+    let mut conn = scene.conn().await;
+    conn.listen("a.>", "g").await.unwrap();
+    let mut raw = RawConnection::open(&scene.address).await;
+    assert_eq!(raw.request("signal", "a.b", "by hand").await, "ok 1");
+    assert_eq!(payload(&mut conn).await, "by hand");
+    assert_eq!(raw.request("listen", "c", "").await, "ok");
+    conn.emit("c", "back").await.unwrap();
+    assert_eq!(
+        raw.hear(SOON).await,
+        crate::support::raw::Heard::Line("sig c back".to_owned())
+    );
+}

@@ -1,0 +1,296 @@
+//! The way back to the primary: on request, after the delay, and not for nothing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::support::fake::FakeServer;
+use crate::support::pair::{PRIMARY, Pair, STANDBY, of};
+use crate::support::proxy::Proxy;
+use crate::support::until;
+use dflockd_client::server::{EventKind, Server};
+use dflockd_client::{Client, ErrorKind, FailoverReason, LeaseState, LostReason, OnUnavailable, Shard};
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep, timeout};
+
+const DELAY: Duration = Duration::from_millis(700);
+/// Nothing here takes so long, unless it hangs.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn builder(shard: Shard) -> dflockd_client::ClientBuilder {
+    of(shard.takeover_delay(DELAY)).acquire_timeout(Duration::from_secs(30))
+}
+
+fn health(client: &Client) -> (String, u64, Option<FailoverReason>) {
+    let health = client.health().remove(0);
+    (health.endpoint.to_string(), health.failovers, health.last_failover)
+}
+
+/// A client whose primary was killed.
+async fn at_the_standby(pair: &mut Pair, client: &Client) {
+    client
+        .lock("k")
+        .unwrap()
+        .acquire()
+        .await
+        .unwrap()
+        .release()
+        .await
+        .unwrap();
+    assert_eq!(health(client), (pair.addresses[PRIMARY].clone(), 0, None));
+    pair.kill(PRIMARY).await;
+    until("the standby serves", || {
+        client.health()[0].failovers == 1 && client.health()[0].is_connected()
+    })
+    .await;
+    let lost = Some(FailoverReason::Lost);
+    assert_eq!(health(client), (pair.addresses[STANDBY].clone(), 1, lost));
+}
+
+#[tokio::test]
+async fn on_request_everything_is_given_back_and_the_primary_serves_after_the_delay() {
+    let mut pair = Pair::start().await;
+    let client = builder(pair.shard()).connect().await.unwrap();
+    at_the_standby(&mut pair, &client).await;
+    let mut guards = Vec::new();
+    for number in 0..10 {
+        guards.push(client.lock(format!("k{number}")).unwrap().acquire().await.unwrap());
+    }
+    let permit = client.semaphore("s", 2).unwrap().acquire().await.unwrap();
+    pair.restart(PRIMARY).await;
+    let asked = Instant::now();
+    assert_eq!(client.failback(0).await.unwrap(), DELAY);
+    // At once, not when the primary serves.
+    for guard in &guards {
+        assert_eq!(guard.state(), LeaseState::Lost(LostReason::Failback));
+    }
+    assert_eq!(permit.lost().await, LostReason::Failback);
+    assert_eq!(health(&client).0, pair.addresses[PRIMARY]);
+    assert!(!client.health()[0].is_connected());
+    until("all is given back", || pair.server(STANDBY).stats().locks.is_empty()).await;
+    let events = pair.server(STANDBY).events().into_iter();
+    let released = events.filter(|event| event.kind == EventKind::Released).count();
+    assert_eq!(released, 11, "in so many words, and not because a connection ended");
+
+    let guard = client.lock("k0").unwrap().acquire().await.unwrap();
+    let first = pair.grants(PRIMARY)[0].at;
+    assert!(first >= asked + DELAY, "after {:?}", first - asked);
+    let requested = Some(FailoverReason::Requested);
+    assert_eq!(health(&client), (pair.addresses[PRIMARY].clone(), 2, requested));
+    assert_eq!(
+        guards.remove(0).release().await.unwrap_err().kind(),
+        ErrorKind::LeaseLost
+    );
+    drop((guards, permit));
+    assert!(guard.is_held());
+    guard.release().await.unwrap();
+    until("nothing is left", || pair.server(PRIMARY).stats().locks.is_empty()).await;
+    until("nobody is left", || pair.server(STANDBY).stats().connections == 0).await;
+    pair.judge();
+}
+
+/// A wait is told, and what comes meanwhile waits for the primary or is refused, as its caller chose.
+#[tokio::test]
+async fn callers_are_told_or_wait_while_nobody_serves() {
+    for what in [OnUnavailable::Wait, OnUnavailable::FailFast] {
+        let mut pair = Pair::start().await;
+        let client = builder(pair.shard()).on_unavailable(what).connect().await.unwrap();
+        at_the_standby(&mut pair, &client).await;
+        let _held = client.lock("k").unwrap().acquire().await.unwrap();
+        let waiting = tokio::spawn({
+            let lock = client.lock("k").unwrap();
+            async move { lock.acquire().await }
+        });
+        until("it waits", || {
+            pair.server(STANDBY).stats().locks.iter().any(|lock| lock.waiters == 1)
+        })
+        .await;
+        pair.restart(PRIMARY).await;
+        client.failback(0).await.unwrap();
+        let meanwhile = client.lock("l").unwrap().acquire().await;
+        assert!(waiting.await.unwrap().unwrap_err().is_retryable());
+        match what {
+            OnUnavailable::FailFast => assert_eq!(meanwhile.unwrap_err().kind(), ErrorKind::Unavailable),
+            _ => assert_eq!(pair.grants(PRIMARY)[0].token.as_ref(), Some(meanwhile.unwrap().token())),
+        }
+        until("it serves", || client.health()[0].is_connected()).await;
+        client
+            .lock("k")
+            .unwrap()
+            .acquire()
+            .await
+            .unwrap()
+            .release()
+            .await
+            .unwrap();
+    }
+}
+
+/// What was sent to the standby before is answered by it.
+#[tokio::test]
+async fn a_release_that_is_on_its_way_is_answered() {
+    let mut pair = Pair::start().await;
+    let proxy = Proxy::start(&pair.addresses[STANDBY]).await;
+    let shard = Shard::standby([&pair.addresses[PRIMARY], &proxy.address]);
+    let client = builder(shard).connect().await.unwrap();
+    pair.kill(PRIMARY).await;
+    let guard = client.lock("k").unwrap().acquire().await.unwrap();
+    pair.restart(PRIMARY).await;
+    proxy.change(|weather| weather.stall_down = true);
+    let releasing = tokio::spawn(guard.release());
+    until("it has arrived", || pair.server(STANDBY).stats().locks.is_empty()).await;
+    client.failback(0).await.unwrap();
+    proxy.clear_up();
+    releasing.await.unwrap().unwrap();
+}
+
+/// The standby has granted something, but its answer comes when the client has gone back: nobody gets that.
+#[tokio::test]
+async fn a_grant_that_comes_after_going_back_is_nobodys() {
+    let mut pair = Pair::start().await;
+    let proxy = Proxy::start(&pair.addresses[STANDBY]).await;
+    let shard = Shard::standby([&pair.addresses[PRIMARY], &proxy.address]);
+    let client = builder(shard).connect().await.unwrap();
+    pair.kill(PRIMARY).await;
+    until("the standby serves", || client.health()[0].failovers == 1).await;
+    pair.restart(PRIMARY).await;
+    proxy.change(|weather| weather.stall_down = true);
+    let acquiring = tokio::spawn({
+        let lock = client.lock("k").unwrap();
+        async move { lock.acquire().await }
+    });
+    until("it is granted", || !pair.grants(STANDBY).is_empty()).await;
+    client.failback(0).await.unwrap();
+    proxy.clear_up();
+    let error = acquiring.await.unwrap().unwrap_err();
+    assert!(error.is_retryable(), "{error}");
+    until("it is over", || pair.server(STANDBY).stats().locks.is_empty()).await;
+    let guard = client.lock("k").unwrap().acquire().await.unwrap();
+    assert_eq!(pair.grants(PRIMARY)[0].token.as_ref(), Some(guard.token()));
+    pair.judge();
+}
+
+/// The same, where the grant took so long that it was confirmed first, and that answer comes too late.
+#[tokio::test]
+async fn a_confirmation_that_comes_after_going_back_is_nobodys() {
+    let (asked, may_answer) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let told = (Arc::clone(&asked), Arc::clone(&may_answer));
+    let standby = FakeServer::start(move |mut connection, _| {
+        let (asked, may_answer) = told.clone();
+        async move {
+            while let Some([command, ..]) = connection.request().await {
+                match command.as_str() {
+                    "l" => {
+                        // More than half of the TTL.
+                        sleep(Duration::from_millis(1100)).await;
+                        connection.say("ok 0123456789abcdef0123456789abcdef 2\n").await;
+                    }
+                    "n" => {
+                        asked.notify_one();
+                        may_answer.notified().await;
+                        connection.say("ok 2\n").await;
+                    }
+                    _ => connection.say("ok\n").await,
+                }
+            }
+        }
+    })
+    .await;
+    let mut pair = Pair::start().await;
+    let shard = Shard::standby([&pair.addresses[PRIMARY], &standby.address]);
+    let client = builder(shard).connect().await.unwrap();
+    pair.kill(PRIMARY).await;
+    until("the standby serves", || client.health()[0].failovers == 1).await;
+    pair.restart(PRIMARY).await;
+    let acquiring = tokio::spawn({
+        let lock = client.lock("k").unwrap().lease_ttl(Duration::from_secs(2));
+        async move { lock.acquire().await }
+    });
+    timeout(PATIENCE, asked.notified()).await.expect("it is confirmed");
+    client.failback(0).await.unwrap();
+    may_answer.notify_one();
+    let error = acquiring.await.unwrap().unwrap_err();
+    assert!(error.is_retryable(), "{error}");
+    client
+        .lock("k")
+        .unwrap()
+        .acquire()
+        .await
+        .unwrap()
+        .release()
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn nothing_is_given_up_for_a_primary_that_is_away() {
+    let mut pair = Pair::start().await;
+    let client = builder(pair.shard()).connect().await.unwrap();
+    at_the_standby(&mut pair, &client).await;
+    let guard = client.lock("k").unwrap().acquire().await.unwrap();
+    let before = health(&client);
+    let error = client.failback(0).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Connect, "{error}");
+    assert_eq!(error.endpoint(), Some(pair.addresses[PRIMARY].as_str()));
+    assert!(guard.is_held() && client.health()[0].is_connected());
+    assert_eq!(health(&client), before);
+    guard.release().await.unwrap();
+    client
+        .lock("k")
+        .unwrap()
+        .acquire()
+        .await
+        .unwrap()
+        .release()
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_shard_without_servers_in_reserve_has_none_to_go_back_to() {
+    let pair = Pair::start().await;
+    let alone = Server::builder().port(0).start().await.unwrap();
+    let shards = [pair.shard(), Shard::single(alone.local_addr().to_string())];
+    let strategy = |_: &str, _: usize| 1;
+    let client = Client::builder()
+        .shards(shards)
+        .sharding_strategy(strategy)
+        .connect()
+        .await
+        .unwrap();
+    let guard = client.lock("k").unwrap().acquire().await.unwrap();
+    for shard in [1, 2] {
+        let error = client.failback(shard).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
+        assert!(error.to_string().contains(&shard.to_string()), "{error}");
+    }
+    assert!(guard.is_held());
+}
+
+#[tokio::test]
+async fn a_primary_that_serves_is_not_gone_back_to() {
+    let pair = Pair::start().await;
+    let client = builder(pair.shard()).connect().await.unwrap();
+    let guard = client.lock("k").unwrap().acquire().await.unwrap();
+    assert_eq!(client.failback(0).await.unwrap(), Duration::ZERO);
+    assert!(guard.is_held());
+    assert_eq!(health(&client), (pair.addresses[PRIMARY].clone(), 0, None));
+    guard.release().await.unwrap();
+}
+
+/// Asked twice, it says how much of the delay is left.
+#[tokio::test]
+async fn going_back_twice_is_going_back_once() {
+    let mut pair = Pair::start().await;
+    let client = builder(pair.shard()).connect().await.unwrap();
+    at_the_standby(&mut pair, &client).await;
+    pair.restart(PRIMARY).await;
+    let asked = Instant::now();
+    assert_eq!(client.failback(0).await.unwrap(), DELAY);
+    let left = client.failback(0).await.unwrap();
+    assert!(left <= DELAY && Instant::now() + left >= asked + DELAY, "{left:?}");
+    let guard = client.lock("k").unwrap().acquire().await.unwrap();
+    assert!(pair.grants(PRIMARY)[0].at >= asked + DELAY);
+    assert_eq!(health(&client).1, 2);
+    assert_eq!(client.failback(0).await.unwrap(), Duration::ZERO);
+    assert!(guard.is_held());
+}

@@ -1,0 +1,162 @@
+//! Signals where a server is in reserve: they go where the shard goes, there and back.
+
+use std::time::Duration;
+
+use crate::support::pair::{PRIMARY, Pair, STANDBY, of};
+use crate::support::until;
+use dflockd_client::server::{EventKind, Server};
+use dflockd_client::{Client, ErrorKind, FailoverReason, OnUnavailable, SignalConn, SignalEvent};
+use tokio::time::timeout;
+
+const DELAY: Duration = Duration::from_millis(700);
+/// Nothing here takes so long, unless it hangs.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Somebody who knows of one server only.
+async fn emit_at(pair: &Pair, which: usize, payload: &str) -> u64 {
+    let publisher = SignalConn::connect(&pair.addresses[which]).await.unwrap();
+    publisher.emit("news.a", payload).await.unwrap()
+}
+
+async fn hears(heard: &mut SignalConn, payload: &str) {
+    let signal = timeout(PATIENCE, heard.next_signal()).await.expect("it is heard");
+    assert_eq!(signal.unwrap().payload(), payload);
+}
+
+async fn next(heard: &mut SignalConn) -> SignalEvent {
+    timeout(PATIENCE, heard.next_event())
+        .await
+        .expect("something is told")
+        .unwrap()
+}
+
+/// The gap is told: where it begins, and where it ends.
+async fn hears_of_a_gap(heard: &mut SignalConn) {
+    let lost = next(heard).await;
+    assert!(matches!(lost, SignalEvent::Lost { shard: 0, .. }), "{lost:?}");
+    let restored = next(heard).await;
+    assert!(
+        matches!(restored, SignalEvent::Restored { shard: 0, .. }),
+        "{restored:?}"
+    );
+}
+
+fn place(heard: &SignalConn) -> (String, u64, Option<FailoverReason>) {
+    let health = heard.health().remove(0);
+    (health.endpoint.to_string(), health.failovers, health.last_failover)
+}
+
+#[tokio::test]
+async fn who_listens_goes_where_the_shard_goes_and_back() {
+    let mut pair = Pair::start_with(Server::builder().release("1.16")).await;
+    let client = of(pair.shard().takeover_delay(DELAY)).connect().await.unwrap();
+    let mut heard = client.subscribe("news.*").await.unwrap();
+    assert_eq!(client.emit("news.a", "first").await.unwrap(), 1);
+    hears(&mut heard, "first").await;
+
+    pair.kill(PRIMARY).await;
+    hears_of_a_gap(&mut heard).await;
+    assert_eq!(client.health()[0].failovers, 1, "not before the shard");
+    let lost = Some(FailoverReason::Lost);
+    assert_eq!(place(&heard), (pair.addresses[STANDBY].clone(), 1, lost));
+    assert_eq!(emit_at(&pair, STANDBY, "second").await, 1);
+    hears(&mut heard, "second").await;
+    assert_eq!(client.emit("news.a", "third").await.unwrap(), 1);
+    hears(&mut heard, "third").await;
+    // Who begins to listen now begins there.
+    let late = client.subscribe("news.*").await.unwrap();
+    assert_eq!(place(&late), (pair.addresses[STANDBY].clone(), 0, None));
+
+    pair.restart(PRIMARY).await;
+    client.failback(0).await.unwrap();
+    hears_of_a_gap(&mut heard).await;
+    let requested = Some(FailoverReason::Requested);
+    assert_eq!(place(&heard), (pair.addresses[PRIMARY].clone(), 2, requested));
+    until("the other is there too", || place(&late).0 == pair.addresses[PRIMARY]).await;
+    until("both listen", || {
+        pair.server(PRIMARY)
+            .stats()
+            .signal_channels
+            .iter()
+            .any(|c| c.listeners == 2)
+    })
+    .await;
+    assert_eq!(emit_at(&pair, PRIMARY, "fourth").await, 2);
+    hears(&mut heard, "fourth").await;
+    assert_eq!(emit_at(&pair, STANDBY, "nobody").await, 0);
+    until("the emitter is there too", || {
+        pair.server(STANDBY).stats().connections == 0
+    })
+    .await;
+    assert_eq!(client.emit("news.a", "fifth").await.unwrap(), 2);
+    hears(&mut heard, "fifth").await;
+}
+
+/// A primary that is soon back keeps its listeners: some that went to the standby would hear nothing of the others any more.
+#[tokio::test]
+async fn who_listens_stays_as_long_as_the_shard_stays() {
+    let mut pair = Pair::start_with(Server::builder().release("1.16")).await;
+    let shard = pair.shard().takeover_delay(Duration::from_secs(3600));
+    let builder = of(shard).on_unavailable(OnUnavailable::FailFast);
+    let client: Client = builder.connect().await.unwrap();
+    let mut heard = client.subscribe("news.*").await.unwrap();
+    pair.kill(PRIMARY).await;
+    let attempts = |heard: &SignalConn| match &heard.health()[0].state {
+        dflockd_client::ConnectionState::Reconnecting { attempt, .. } => *attempt,
+        _ => 0,
+    };
+    until("it has tried several times", || attempts(&heard) > 3).await;
+    let error = client.emit("news.a", "nowhere").await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    pair.restart(PRIMARY).await;
+    hears_of_a_gap(&mut heard).await;
+    assert_eq!(place(&heard), (pair.addresses[PRIMARY].clone(), 0, None));
+    assert_eq!(emit_at(&pair, PRIMARY, "again").await, 1);
+    hears(&mut heard, "again").await;
+    assert_eq!(pair.server(STANDBY).stats().connections, 0);
+    assert!(
+        pair.server(PRIMARY)
+            .events()
+            .iter()
+            .all(|event| event.kind != EventKind::Granted)
+    );
+}
+
+/// One that is of no client finds its way by itself: nothing is granted over it, so it need not wait.
+#[tokio::test]
+async fn who_follows_no_shard_goes_on_at_once() {
+    let mut pair = Pair::start_with(Server::builder().release("1.16")).await;
+    let shard = pair.shard().takeover_delay(Duration::from_secs(3600));
+    let mut heard = SignalConn::open(of(shard), Default::default()).await.unwrap();
+    heard.listen("news.*", None).await.unwrap();
+    pair.kill(PRIMARY).await;
+    hears_of_a_gap(&mut heard).await;
+    assert_eq!(emit_at(&pair, STANDBY, "first").await, 1);
+    hears(&mut heard, "first").await;
+}
+
+/// And so does one whose client is gone.
+#[tokio::test]
+async fn who_outlives_the_client_goes_on_alone() {
+    let mut pair = Pair::start_with(Server::builder().release("1.16")).await;
+    let client = of(pair.shard().takeover_delay(DELAY)).connect().await.unwrap();
+    let mut heard = client.subscribe("news.*").await.unwrap();
+    drop(client);
+    until("the client is gone", || pair.server(PRIMARY).stats().connections == 1).await;
+    pair.kill(PRIMARY).await;
+    hears_of_a_gap(&mut heard).await;
+    assert_eq!(emit_at(&pair, STANDBY, "first").await, 1);
+    hears(&mut heard, "first").await;
+}
+
+/// A client that is shut down takes its signals along.
+#[tokio::test]
+async fn who_listens_ends_with_the_shutdown_of_the_client() {
+    let pair = Pair::start_with(Server::builder().release("1.16")).await;
+    let client = of(pair.shard().takeover_delay(DELAY)).connect().await.unwrap();
+    let mut heard = client.subscribe("news.*").await.unwrap();
+    client.shutdown(PATIENCE).await;
+    assert!(timeout(PATIENCE, heard.next_event()).await.expect("it ends").is_none());
+    assert_eq!(heard.closed_because().unwrap().kind(), ErrorKind::Shutdown);
+    until("nothing is connected", || pair.server(PRIMARY).stats().connections == 0).await;
+}

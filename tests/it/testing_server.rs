@@ -1,0 +1,770 @@
+//! The server of `dflockd_client::testing`: each helper with plain and with paused time, on one thread and on several.
+
+use std::time::Duration;
+
+use dflockd_client::protocol::Status;
+use dflockd_client::server::{Cluster, Server};
+use dflockd_client::testing::TestServer;
+use dflockd_client::{
+    Client, ConnectionState, Enqueued, ErrorKind, Fencing, LeaseState, LostReason, OnUnavailable, ReconnectPolicy,
+    Shard,
+};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep};
+
+everywhere! {
+    a_lock_is_granted_waited_for_and_released
+    the_leases_of_a_key_are_seen
+    a_lease_that_is_taken_away_is_heard_of_and_granted_to_the_next
+    one_slot_of_a_semaphore_is_taken_away
+    what_is_not_held_cannot_be_taken_away
+    a_lease_that_is_not_renewed_is_heard_of_too
+    a_cut_ends_all_connections_and_new_ones_succeed
+    waiters_are_told_of_a_cut
+    a_server_that_is_away_and_comes_back
+    a_connection_is_refused_once
+    acquires_are_refused_in_order
+    a_connection_is_refused_for_its_secret
+    a_draining_server_closes
+    a_renewal_is_refused
+    a_release_is_refused
+    the_leader_moves
+    leases_of_a_cluster_are_taken_away_and_cut
+    a_cluster_stands_still_without_a_leader
+    several_servers_are_shards
+    one_in_reserve_takes_over
+    a_server_that_is_dropped_first_hangs_nothing
+    a_client_that_is_dropped_first_hangs_nothing
+    a_stalled_server_that_is_dropped_hangs_nothing
+    a_shutdown_ends
+    servers_do_not_know_each_other
+    leases_may_outlive_a_cut
+    losses_are_told_to_the_client
+    signals_are_there_with_a_release_that_has_them
+    a_member_that_does_not_lead_is_played
+    nothing_is_carried_in_a_stall
+}
+
+const KEY: &str = "orders/42";
+
+/// A caller that waits for the key.
+fn waiting(client: &Client) -> JoinHandle<dflockd_client::Result<dflockd_client::LockGuard>> {
+    let lock = client.lock(KEY).unwrap().acquire_timeout(Duration::from_secs(60));
+    tokio::spawn(async move { lock.acquire().await })
+}
+
+/// A client whose leases are renewed after half an hour: a test that waits for a renewal does not end in time.
+async fn rarely_renewing(server: &TestServer) -> Client {
+    let ttl = Duration::from_secs(3600);
+    server.client_builder().lease_ttl(ttl).connect().await.unwrap()
+}
+
+/// A client that tries again soon.
+async fn hasty(server: &TestServer) -> Client {
+    let pauses = ReconnectPolicy::exponential(Duration::from_millis(1), Duration::from_millis(5));
+    server.client_builder().reconnect(pauses).connect().await.unwrap()
+}
+
+/// An acquire of the key that goes on where a leader has just moved.
+async fn acquire(client: &Client) -> dflockd_client::LockGuard {
+    let lock = client.lock(KEY).unwrap().acquire_timeout(Duration::from_secs(60));
+    lock.acquire().await.unwrap()
+}
+
+mod checks {
+    use super::*;
+
+    pub(super) async fn a_lock_is_granted_waited_for_and_released() {
+        let server = TestServer::start().await.unwrap();
+        let (one, other) = (server.client().await.unwrap(), server.client().await.unwrap());
+        let guard = one.lock(KEY).unwrap().acquire().await.unwrap();
+        let waiter = waiting(&other);
+        server.wait_for_waiters(KEY, 1).await.unwrap();
+        assert_eq!(server.waiters(KEY), 1);
+        guard.release().await.unwrap();
+        let guard = waiter.await.unwrap().unwrap();
+        assert!(guard.was_contended() && server.is_held(KEY));
+        assert_eq!(server.waiters(KEY), 0);
+        guard.release().await.unwrap();
+        assert!(!server.is_held(KEY));
+        drop(one.lock(KEY).unwrap().acquire().await.unwrap());
+        server.wait_until_free(KEY).await.unwrap();
+    }
+
+    pub(super) async fn the_leases_of_a_key_are_seen() {
+        let server = TestServer::start().await.unwrap();
+        let client = server.client_builder().fencing(Fencing::Required);
+        let client = client.connect().await.unwrap();
+        let lock = client.lock(KEY).unwrap();
+        let held = tokio::spawn(async move { lock.acquire().await.unwrap() });
+        server.wait_until_held(KEY).await.unwrap();
+        let guard = held.await.unwrap();
+        let [lease] = &server.leases(KEY)[..] else {
+            panic!("one holder");
+        };
+        assert_eq!((lease.token, lease.fence), (*guard.token(), guard.fence()));
+        assert_eq!(lease.kind, guard.kind());
+        assert!(lease.remaining > Duration::from_secs(1) && lease.remaining <= guard.ttl().as_duration());
+
+        let semaphore = client.semaphore("s", 2).unwrap();
+        let permits = [semaphore.acquire().await.unwrap(), semaphore.acquire().await.unwrap()];
+        let tokens: Vec<_> = server.leases("s").iter().map(|lease| lease.token).collect();
+        assert_eq!(tokens, permits.each_ref().map(|permit| *permit.token()));
+        assert!(server.leases("").is_empty() && server.leases("no such key").is_empty());
+        assert_eq!(server.stats().semaphores[0].holders, 2);
+        assert!(server.connections() >= 1);
+    }
+
+    pub(super) async fn a_lease_that_is_taken_away_is_heard_of_and_granted_to_the_next() {
+        let server = TestServer::start().await.unwrap();
+        let (one, other) = (rarely_renewing(&server).await, server.client().await.unwrap());
+        let guard = one.lock(KEY).unwrap().acquire().await.unwrap();
+        let unharmed = one.lock("another").unwrap().acquire().await.unwrap();
+        let waiter = waiting(&other);
+        server.wait_for_waiters(KEY, 1).await.unwrap();
+        server.lose(KEY).unwrap();
+        assert_eq!(guard.lost().await, LostReason::Rejected);
+        assert!(guard.cancellation_token().is_cancelled());
+        let next = waiter.await.unwrap().unwrap();
+        assert_eq!(server.leases(KEY)[0].token, *next.token());
+        assert!(unharmed.is_held() && server.is_held("another"));
+        assert_eq!(guard.release().await.unwrap_err().kind(), ErrorKind::LeaseLost);
+        unharmed.release().await.unwrap();
+        next.release().await.unwrap();
+    }
+
+    pub(super) async fn one_slot_of_a_semaphore_is_taken_away() {
+        let server = TestServer::start().await.unwrap();
+        let client = rarely_renewing(&server).await;
+        let semaphore = client.semaphore(KEY, 2).unwrap();
+        let permits = [semaphore.acquire().await.unwrap(), semaphore.acquire().await.unwrap()];
+        server.lose_one(KEY, permits[1].token()).unwrap();
+        assert_eq!(permits[1].lost().await, LostReason::Rejected);
+        assert!(permits[0].is_held());
+        let again = server.lose_one(KEY, permits[1].token()).unwrap_err();
+        assert_eq!(again.kind(), ErrorKind::NotHeld);
+        server.lose(KEY).unwrap();
+        assert_eq!(permits[0].lost().await, LostReason::Rejected);
+    }
+
+    pub(super) async fn what_is_not_held_cannot_be_taken_away() {
+        let server = TestServer::start().await.unwrap();
+        assert_eq!(server.lose(KEY).unwrap_err().kind(), ErrorKind::NotHeld);
+        assert_eq!(server.lose("").unwrap_err().kind(), ErrorKind::InvalidInput);
+        let client = server.client().await.unwrap();
+        client
+            .lock(KEY)
+            .unwrap()
+            .acquire()
+            .await
+            .unwrap()
+            .release()
+            .await
+            .unwrap();
+        assert_eq!(server.lose(KEY).unwrap_err().kind(), ErrorKind::NotHeld);
+    }
+
+    pub(super) async fn a_lease_that_is_not_renewed_is_heard_of_too() {
+        let server = TestServer::start().await.unwrap();
+        let client = rarely_renewing(&server).await;
+        let lock = client.lock(KEY).unwrap().renew(false);
+        let guard = lock.acquire().await.unwrap();
+        server.lose(KEY).unwrap();
+        assert_eq!(guard.lost().await, LostReason::Rejected);
+    }
+
+    pub(super) async fn a_cut_ends_all_connections_and_new_ones_succeed() {
+        let server = TestServer::start().await.unwrap();
+        let client = hasty(&server).await;
+        let guard = client.lock(KEY).unwrap().acquire().await.unwrap();
+        let Enqueued::Queued(ticket) = client.lock(KEY).unwrap().enqueue().await.unwrap() else {
+            panic!("it is held");
+        };
+        server.cut();
+        assert!(!server.is_held(KEY));
+        assert_eq!((server.connections(), server.waiters(KEY)), (0, 0));
+        assert_eq!(guard.lost().await, LostReason::Disconnected);
+        drop(ticket);
+        for _ in 0..3 {
+            let guard = client.lock(KEY).unwrap().acquire().await.unwrap();
+            server.cut();
+            assert_eq!(guard.lost().await, LostReason::Disconnected);
+        }
+        acquire(&client).await.release().await.unwrap();
+    }
+
+    pub(super) async fn waiters_are_told_of_a_cut() {
+        let server = TestServer::start().await.unwrap();
+        let (one, other) = (hasty(&server).await, hasty(&server).await);
+        let guard = one.lock(KEY).unwrap().acquire().await.unwrap();
+        let waiter = waiting(&other);
+        server.wait_for_waiters(KEY, 1).await.unwrap();
+        server.cut();
+        assert_eq!(guard.lost().await, LostReason::Disconnected);
+        // It may have been granted, so it is not asked for again.
+        let error = waiter.await.unwrap().unwrap_err();
+        assert!(
+            error.kind() == ErrorKind::Disconnected && error.is_retryable(),
+            "{error}"
+        );
+        acquire(&other).await.release().await.unwrap();
+    }
+
+    pub(super) async fn a_server_that_is_away_and_comes_back() {
+        let server = TestServer::start().await.unwrap();
+        let pauses = ReconnectPolicy::exponential(Duration::from_millis(1), Duration::from_millis(5));
+        let builder = server.client_builder().reconnect(pauses);
+        let client = builder.on_unavailable(OnUnavailable::FailFast).connect().await.unwrap();
+        server.refuse_connections(true);
+        server.cut();
+        let mut health = client.watch_health(0).unwrap();
+        let is_away =
+            |health: &dflockd_client::ShardHealth| matches!(health.state, ConnectionState::Reconnecting { .. });
+        health.wait_for(is_away).await.unwrap();
+        let error = client.lock(KEY).unwrap().acquire().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+        server.refuse_connections(false);
+        health.wait_for(|health| health.is_connected()).await.unwrap();
+        acquire(&client).await.release().await.unwrap();
+    }
+
+    pub(super) async fn a_connection_is_refused_once() {
+        let server = TestServer::start().await.unwrap();
+        server.refuse_next_connection();
+        server.refuse_next_connection();
+        for _ in 0..2 {
+            assert_eq!(server.client().await.unwrap_err().kind(), ErrorKind::Connect);
+        }
+        server.client().await.unwrap();
+    }
+
+    pub(super) async fn acquires_are_refused_in_order() {
+        let server = TestServer::start().await.unwrap();
+        let client = server.client().await.unwrap();
+        let refusals = [
+            (Status::Error, ErrorKind::Refused),
+            (Status::MaxLocks, ErrorKind::MaxLocks),
+            (Status::MaxWaiters, ErrorKind::MaxWaiters),
+            (Status::LimitMismatch, ErrorKind::LimitMismatch),
+        ];
+        for (status, _) in &refusals {
+            server.refuse_next(status.clone());
+        }
+        for (status, kind) in &refusals {
+            let error = client.lock(KEY).unwrap().acquire().await.unwrap_err();
+            assert_eq!(error.kind(), *kind, "{status:?}: {error}");
+        }
+        server.refuse_next(Status::MaxWaiters);
+        let error = client.lock(KEY).unwrap().enqueue().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::MaxWaiters);
+        server.refuse_next(Status::MaxLocks);
+        let error = client.lock(KEY).unwrap().try_acquire().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::MaxLocks);
+        acquire(&client).await.release().await.unwrap();
+    }
+
+    pub(super) async fn a_connection_is_refused_for_its_secret() {
+        let server = TestServer::start().await.unwrap();
+        server.refuse_next(Status::Auth);
+        assert_eq!(server.client().await.unwrap_err().kind(), ErrorKind::Auth);
+        server.client().await.unwrap();
+        let server = TestServer::start_with(Server::builder().auth_token("sesame"));
+        let server = server.await.unwrap();
+        let connect = |secret: &str| server.client_builder().auth_token(secret).connect();
+        server.refuse_next(Status::Auth);
+        assert_eq!(connect("sesame").await.unwrap_err().kind(), ErrorKind::Auth);
+        assert_eq!(connect("wrong").await.unwrap_err().kind(), ErrorKind::Auth);
+        connect("sesame").await.unwrap();
+    }
+
+    pub(super) async fn a_draining_server_closes() {
+        let server = TestServer::start().await.unwrap();
+        let client = hasty(&server).await;
+        let guard = client.lock("another").unwrap().acquire().await.unwrap();
+        server.refuse_next(Status::Draining);
+        let lock = client.lock(KEY).unwrap();
+        match lock.acquire().await {
+            // The client asks again where a server that shuts down has said that it did nothing.
+            Ok(guard) => guard.release().await.unwrap(),
+            Err(error) => assert_eq!(error.kind(), ErrorKind::Draining),
+        }
+        assert_eq!(guard.lost().await, LostReason::ServerDraining);
+    }
+
+    pub(super) async fn a_renewal_is_refused() {
+        let server = TestServer::start().await.unwrap();
+        let second = Duration::from_secs(1);
+        let client = server.client_builder().lease_ttl(second).connect().await.unwrap();
+        let guard = client.lock(KEY).unwrap().acquire().await.unwrap();
+        server.refuse_next_renewal(Status::Error);
+        assert_eq!(guard.lost().await, LostReason::Rejected);
+        drop(guard);
+        server.wait_until_free(KEY).await.unwrap();
+    }
+
+    pub(super) async fn a_release_is_refused() {
+        let server = TestServer::start().await.unwrap();
+        let client = server.client().await.unwrap();
+        let guard = client.lock(KEY).unwrap().acquire().await.unwrap();
+        server.refuse_next_release(Status::Error);
+        assert_eq!(guard.release().await.unwrap_err().kind(), ErrorKind::NotHeld);
+        assert!(server.is_held(KEY));
+    }
+
+    pub(super) async fn the_leader_moves() {
+        let cluster = TestServer::cluster(3).await.unwrap();
+        let client = hasty(&cluster).await;
+        assert_eq!(client.health()[0].endpoint.as_ref(), cluster.addresses()[0]);
+        for leader in [1, 2, 0, 1] {
+            let guard = acquire(&client).await;
+            assert_eq!(cluster.move_leader().unwrap(), leader);
+            // What the new leader knows of it: its connection led to another member.
+            drop(guard);
+            acquire(&client).await.release().await.unwrap();
+            assert_eq!(client.health()[0].endpoint.as_ref(), cluster.addresses()[leader]);
+        }
+        let members = cluster.as_cluster().unwrap();
+        members.stop(2).await.unwrap();
+        assert_eq!(cluster.move_leader().unwrap(), 0);
+        members.stop(1).await.unwrap();
+        assert_eq!(cluster.move_leader().unwrap_err().kind(), ErrorKind::InvalidInput);
+        members.start(1).await.unwrap();
+        assert_eq!(cluster.move_leader().unwrap(), 1);
+        acquire(&client).await.release().await.unwrap();
+
+        let alone = TestServer::start().await.unwrap();
+        assert!(alone.as_cluster().is_none());
+        assert_eq!(alone.move_leader().unwrap_err().kind(), ErrorKind::InvalidInput);
+        assert_eq!(
+            TestServer::cluster(0).await.unwrap_err().kind(),
+            ErrorKind::InvalidInput
+        );
+    }
+
+    pub(super) async fn leases_of_a_cluster_are_taken_away_and_cut() {
+        let cluster = TestServer::cluster_with(3, Cluster::builder()).await.unwrap();
+        let (one, other) = (hasty(&cluster).await, hasty(&cluster).await);
+        let guard = acquire(&one).await;
+        let waiter = waiting(&other);
+        cluster.wait_for_waiters(KEY, 1).await.unwrap();
+        cluster.lose(KEY).unwrap();
+        assert_eq!(guard.lost().await, LostReason::Rejected);
+        let guard = waiter.await.unwrap().unwrap();
+        cluster.cut();
+        assert!(!cluster.is_held(KEY));
+        assert_eq!(guard.lost().await, LostReason::Disconnected);
+        acquire(&one).await.release().await.unwrap();
+    }
+
+    pub(super) async fn a_cluster_stands_still_without_a_leader() {
+        let cluster = TestServer::cluster(3).await.unwrap();
+        let client = hasty(&cluster).await;
+        cluster.as_cluster().unwrap().depose();
+        let lock = client.lock(KEY).unwrap().acquire_timeout(Duration::from_millis(300));
+        lock.acquire().await.unwrap_err();
+        assert_eq!(cluster.move_leader().unwrap(), 0);
+        acquire(&client).await.release().await.unwrap();
+    }
+
+    pub(super) async fn several_servers_are_shards() {
+        let servers = [
+            TestServer::start().await.unwrap(),
+            TestServer::start().await.unwrap(),
+            TestServer::cluster(3).await.unwrap(),
+        ];
+        let client = TestServer::client_builder_of(&servers).connect().await.unwrap();
+        let mut guards = Vec::new();
+        for number in 0..30 {
+            let key = format!("orders/{number}");
+            guards.push(client.lock(&key).unwrap().acquire().await.unwrap());
+            let holding = servers.iter().filter(|server| server.is_held(&key)).count();
+            assert_eq!(holding, 1, "{key}");
+        }
+        for server in &servers {
+            assert!(!server.stats().locks.is_empty());
+        }
+        servers[0].cut();
+        let lost = guards
+            .iter()
+            .filter(|guard| servers.iter().all(|server| !server.is_held(guard.key())));
+        for guard in lost {
+            assert_eq!(guard.lost().await, LostReason::Disconnected);
+        }
+        let of_another = guards.iter().find(|guard| servers[1].is_held(guard.key())).unwrap();
+        servers[1].lose(of_another.key()).unwrap();
+        assert_eq!(of_another.lost().await, LostReason::Rejected);
+    }
+
+    pub(super) async fn one_in_reserve_takes_over() {
+        let (first, second) = (TestServer::start().await.unwrap(), TestServer::start().await.unwrap());
+        let addresses = [first.addresses(), second.addresses()].concat();
+        let pauses = ReconnectPolicy::exponential(Duration::from_millis(1), Duration::from_millis(5));
+        let client = TestServer::client_builder_of([&first, &second])
+            .shards([Shard::standby(addresses)])
+            .lease_ttl(Duration::from_secs(1))
+            .reconnect(pauses)
+            .connect()
+            .await
+            .unwrap();
+        let guard = client.lock(KEY).unwrap().acquire().await.unwrap();
+        drop(first);
+        assert_eq!(guard.lost().await, LostReason::Disconnected);
+        let guard = loop {
+            match client.lock(KEY).unwrap().acquire().await {
+                Ok(guard) => break guard,
+                Err(error) => assert!(error.is_retryable(), "{error}"),
+            }
+        };
+        assert_eq!(second.leases(KEY)[0].token, *guard.token());
+    }
+
+    pub(super) async fn a_server_that_is_dropped_first_hangs_nothing() {
+        for server in [
+            TestServer::start().await.unwrap(),
+            TestServer::cluster(3).await.unwrap(),
+        ] {
+            let client = hasty(&server).await;
+            let guard = client.lock(KEY).unwrap().acquire().await.unwrap();
+            let waiter = waiting(&client);
+            server.wait_for_waiters(KEY, 1).await.unwrap();
+            drop(server);
+            assert_eq!(guard.lost().await, LostReason::Disconnected);
+            waiter.abort();
+            drop(guard);
+            client.shutdown(Duration::from_millis(200)).await;
+        }
+    }
+
+    pub(super) async fn a_client_that_is_dropped_first_hangs_nothing() {
+        let server = TestServer::start().await.unwrap();
+        let client = server.client().await.unwrap();
+        let guard = client.lock(KEY).unwrap().acquire().await.unwrap();
+        drop(client);
+        assert!(server.is_held(KEY) && guard.is_held());
+        drop(guard);
+        server.wait_until_free(KEY).await.unwrap();
+        server.shutdown().await;
+    }
+
+    pub(super) async fn a_stalled_server_that_is_dropped_hangs_nothing() {
+        let server = TestServer::start().await.unwrap();
+        let client = server.client().await.unwrap();
+        let guard = client.lock(KEY).unwrap().acquire().await.unwrap();
+        server.stall();
+        drop(server);
+        assert_eq!(guard.lost().await, LostReason::Disconnected);
+    }
+
+    pub(super) async fn a_shutdown_ends() {
+        let options = || Server::builder().shutdown_timeout(Duration::from_millis(100));
+        for stalls in [false, true] {
+            for server in [
+                TestServer::start_with(options()).await.unwrap(),
+                TestServer::cluster_with(3, Cluster::builder().options(options()))
+                    .await
+                    .unwrap(),
+            ] {
+                let client = server.client().await.unwrap();
+                let guard = client.lock(KEY).unwrap().acquire().await.unwrap();
+                if stalls {
+                    server.stall();
+                }
+                server.shutdown().await;
+                guard.lost().await;
+            }
+        }
+    }
+
+    pub(super) async fn leases_may_outlive_a_cut() {
+        let options = Server::builder().auto_release_on_disconnect(false);
+        let server = TestServer::start_with(options).await.unwrap();
+        let client = server.client_builder().survives_disconnect(true);
+        let client = client.connect().await.unwrap();
+        let mut health = client.watch_health(0).unwrap();
+        let guard = client.lock(KEY).unwrap().acquire().await.unwrap();
+        // It stays away until it was seen to be.
+        server.refuse_connections(true);
+        server.cut();
+        assert!(server.is_held(KEY));
+        health.wait_for(|health| !health.is_connected()).await.unwrap();
+        assert_eq!(guard.state(), LeaseState::Suspect);
+        // It is asked about when there is a connection again.
+        server.lose(KEY).unwrap();
+        assert_eq!(guard.state(), LeaseState::Suspect);
+        server.refuse_connections(false);
+        assert_eq!(guard.lost().await, LostReason::Rejected);
+        let guard = acquire(&client).await;
+        server.refuse_connections(true);
+        server.cut();
+        health.wait_for(|health| !health.is_connected()).await.unwrap();
+        server.refuse_connections(false);
+        guard.release().await.unwrap();
+        assert!(!server.is_held(KEY));
+    }
+
+    pub(super) async fn nothing_is_carried_in_a_stall() {
+        let server = TestServer::start().await.unwrap();
+        let client = server.client().await.unwrap();
+        server.stall();
+        let lock = client.lock(KEY).unwrap();
+        let acquiring = tokio::spawn(async move { lock.acquire().await });
+        // Whatever time it has, it does not succeed.
+        sleep(Duration::from_millis(20)).await;
+        assert!(!acquiring.is_finished() && !server.is_held(KEY));
+        server.resume();
+        acquiring.await.unwrap().unwrap().release().await.unwrap();
+
+        // What a client has asked for that is gone meanwhile arrives, and is given back.
+        let gone = server.client().await.unwrap();
+        server.stall();
+        let lock = gone.lock(KEY).unwrap();
+        let acquiring = tokio::spawn(async move { lock.acquire().await });
+        sleep(Duration::from_millis(20)).await;
+        acquiring.abort();
+        drop(gone);
+        server.resume();
+        server.wait_until_free(KEY).await.unwrap();
+        acquire(&client).await.release().await.unwrap();
+    }
+
+    pub(super) async fn losses_are_told_to_the_client() {
+        let server = TestServer::start().await.unwrap();
+        let (told, mut lost) = tokio::sync::mpsc::unbounded_channel();
+        let client = server
+            .client_builder()
+            .on_lost(move |lost| told.send((lost.key.clone(), lost.reason)).unwrap_or(()))
+            .connect()
+            .await
+            .unwrap();
+        let guard = client.lock(KEY).unwrap().acquire().await.unwrap();
+        server.lose(KEY).unwrap();
+        assert_eq!(lost.recv().await, Some((guard.key().clone(), LostReason::Rejected)));
+    }
+
+    pub(super) async fn signals_are_there_with_a_release_that_has_them() {
+        let options = Server::builder().release("1.16");
+        let server = TestServer::start_with(options).await.unwrap();
+        let client = server.client().await.unwrap();
+        let mut signals = client.subscribe("orders.*").await.unwrap();
+        assert_eq!(client.emit("orders.42", "paid").await.unwrap(), 1);
+        assert_eq!(signals.next_signal().await.unwrap().payload(), "paid");
+        server.cut();
+        acquire(&client).await.release().await.unwrap();
+    }
+
+    pub(super) async fn a_member_that_does_not_lead_is_played() {
+        let cluster = TestServer::cluster(3).await.unwrap();
+        let client = hasty(&cluster).await;
+        // It looks for the leader, and finds the same.
+        cluster.refuse_next(Status::NotLeader(None));
+        acquire(&client).await.release().await.unwrap();
+        let alone = TestServer::start().await.unwrap();
+        let client = alone.client().await.unwrap();
+        alone.refuse_next(Status::NotLeader(None));
+        let error = client.lock(KEY).unwrap().acquire().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotLeader);
+    }
+
+    pub(super) async fn servers_do_not_know_each_other() {
+        let (one, other) = (TestServer::start().await.unwrap(), TestServer::start().await.unwrap());
+        assert_ne!(one.addresses(), other.addresses());
+        let stranger = one
+            .client_builder()
+            .shards([Shard::single(other.addresses().remove(0))]);
+        assert_eq!(stranger.connect().await.unwrap_err().kind(), ErrorKind::Connect);
+    }
+}
+
+/// What only paused time makes quick: hours pass at once, and what happens in them happens in its order.
+mod paused {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn leases_are_renewed_for_hours() {
+        let server = TestServer::start().await.unwrap();
+        let client = server.client().await.unwrap();
+        let guard = client.lock(KEY).unwrap().acquire().await.unwrap();
+        sleep(Duration::from_secs(6 * 3600)).await;
+        assert!(guard.is_held() && server.is_held(KEY));
+        guard.release().await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lease_that_is_not_renewed_expires_and_its_holder_hears_of_it_first() {
+        let server = TestServer::start().await.unwrap();
+        let ten = Duration::from_secs(10);
+        let client = server.client_builder().lease_ttl(ten).connect().await.unwrap();
+        let began = Instant::now();
+        let guard = client.lock(KEY).unwrap().renew(false).acquire().await.unwrap();
+        let other = server.client().await.unwrap();
+        let waiter = waiting(&other);
+        assert_eq!(guard.lost().await, LostReason::Expired);
+        assert!(
+            began.elapsed() < ten && began.elapsed() > ten * 9 / 10,
+            "{:?}",
+            began.elapsed()
+        );
+        assert!(server.is_held(KEY) && !waiter.is_finished());
+        let _next = waiter.await.unwrap().unwrap();
+        assert!(
+            began.elapsed() >= ten && began.elapsed() < ten + ten / 2,
+            "{:?}",
+            began.elapsed()
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn waits_time_out_on_time() {
+        let server = TestServer::start().await.unwrap();
+        let (one, other) = (server.client().await.unwrap(), server.client().await.unwrap());
+        let _guard = one.lock(KEY).unwrap().acquire().await.unwrap();
+        let wait = Duration::from_millis(3_600_500);
+        let began = Instant::now();
+        let error = other
+            .lock(KEY)
+            .unwrap()
+            .acquire_timeout(wait)
+            .acquire()
+            .await
+            .unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Timeout);
+        // A timer of tokio is up to a millisecond late.
+        assert!(
+            began.elapsed() >= wait && began.elapsed() < wait + Duration::from_millis(10),
+            "{:?}",
+            began.elapsed()
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stall_ends_leases_in_time_and_after_it_all_goes_on() {
+        let server = TestServer::start().await.unwrap();
+        let (one, other) = (server.client().await.unwrap(), server.client().await.unwrap());
+        let guard = one.lock(KEY).unwrap().acquire().await.unwrap();
+        server.stall();
+        let began = Instant::now();
+        // Its renewal is not answered, so the client gives its connection up before the server does.
+        assert_eq!(guard.lost().await, LostReason::Disconnected);
+        assert!(began.elapsed() < Duration::from_secs(23), "{:?}", began.elapsed());
+        assert!(server.is_held(KEY));
+        let error = other.lock(KEY).unwrap().acquire().await.unwrap_err();
+        assert!(error.is_retryable(), "{error}");
+        server.resume();
+        drop(guard);
+        acquire(&other).await.release().await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_short_stall_costs_nothing_but_time() {
+        let server = TestServer::start().await.unwrap();
+        let client = server.client().await.unwrap();
+        let guard = client.lock(KEY).unwrap().acquire().await.unwrap();
+        server.stall();
+        let lock = client.lock("another").unwrap();
+        let waiter = tokio::spawn(async move { lock.acquire().await });
+        sleep(Duration::from_secs(2)).await;
+        assert!(!waiter.is_finished() && !server.is_held("another"));
+        server.resume();
+        waiter.await.unwrap().unwrap().release().await.unwrap();
+        assert!(guard.is_held());
+        guard.release().await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_lost_in_a_stall_is_heard_of_behind_it() {
+        let server = TestServer::start().await.unwrap();
+        let client = server.client().await.unwrap();
+        let guard = client.lock(KEY).unwrap().acquire().await.unwrap();
+        server.stall();
+        server.lose(KEY).unwrap();
+        sleep(Duration::from_secs(1)).await;
+        assert!(guard.is_held());
+        server.resume();
+        assert_eq!(guard.lost().await, LostReason::Rejected);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_renewal_that_is_put_off_is_tried_again() {
+        let server = TestServer::start().await.unwrap();
+        let (told, mut refused) = tokio::sync::mpsc::unbounded_channel();
+        let client = server
+            .client_builder()
+            .on_renewal_error(move |failed| told.send(failed.error.kind()).unwrap_or(()))
+            .connect()
+            .await
+            .unwrap();
+        let guard = client.lock(KEY).unwrap().acquire().await.unwrap();
+        server.refuse_next_renewal(Status::MaxLocks);
+        assert_eq!(refused.recv().await, Some(ErrorKind::MaxLocks));
+        sleep(Duration::from_secs(120)).await;
+        assert!(guard.is_held());
+    }
+
+    /// As after a stop of the whole process: the lease was over before its renewal was sent.
+    #[tokio::test(start_paused = true)]
+    async fn time_that_is_advanced_jumps_over_renewals() {
+        let server = TestServer::start().await.unwrap();
+        let client = server.client().await.unwrap();
+        let guard = client.lock(KEY).unwrap().acquire().await.unwrap();
+        tokio::time::advance(Duration::from_secs(40)).await;
+        assert!(!guard.is_held());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_never_comes_is_told_at_once() {
+        let server = TestServer::start().await.unwrap();
+        let began = Instant::now();
+        for error in [
+            server.wait_for_waiters(KEY, 1).await.unwrap_err(),
+            server.wait_until_held(KEY).await.unwrap_err(),
+        ] {
+            assert_eq!(error.kind(), ErrorKind::Timeout);
+            assert!(error.to_string().contains("0 holders and 0 waiters"), "{error}");
+        }
+        let client = server.client().await.unwrap();
+        let _guard = client.lock(KEY).unwrap().acquire().await.unwrap();
+        server.wait_until_free(KEY).await.unwrap_err();
+        assert!(began.elapsed() >= Duration::from_secs(90));
+    }
+}
+
+/// The client hears of the grant after the server was told to forget it: an answer takes its time.
+#[tokio::test]
+async fn a_lease_is_taken_away_while_its_grant_is_on_its_way() {
+    let options = Server::builder().request_time(Duration::from_millis(50));
+    let server = TestServer::start_with(options).await.unwrap();
+    let client = rarely_renewing(&server).await;
+    let check = async {
+        for renews in [true, false] {
+            let lock = client.lock(KEY).unwrap().renew(renews);
+            let acquiring = tokio::spawn(async move { lock.acquire().await.unwrap() });
+            server.wait_until_held(KEY).await.unwrap();
+            server.lose(KEY).unwrap();
+            assert!(!acquiring.is_finished());
+            let guard = acquiring.await.unwrap();
+            assert_eq!(guard.lost().await, LostReason::Rejected);
+        }
+    };
+    crate::everywhere::in_time(check).await;
+}
+
+/// The client for threads is a client as any other, with time that goes on.
+#[test]
+fn a_client_for_threads() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let server = runtime.block_on(TestServer::start()).unwrap();
+    let client = server.client_builder().connect_blocking().unwrap();
+    let guard = client.lock(KEY).unwrap().acquire().unwrap();
+    assert!(server.is_held(KEY));
+    guard.release().unwrap();
+    assert!(!server.is_held(KEY));
+}
+
+#[tokio::test]
+async fn it_shows_its_addresses() {
+    let server = TestServer::start().await.unwrap();
+    assert_eq!(
+        format!("{server:?}"),
+        format!("TestServer {{ addresses: {:?}, .. }}", server.addresses())
+    );
+}

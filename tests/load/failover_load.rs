@@ -1,0 +1,234 @@
+//! Clients under load while the leader of their cluster flaps and its members die: judged by the cluster's record, and by what
+//! the holders saw of each other.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use crate::support::cluster::{ClusterScene, health, patient};
+use crate::support::history::History;
+use crate::support::history::bounds::Bounds;
+use crate::support::history::verdict::Counts;
+use crate::support::observed::{Asked, Held, Observer};
+use crate::support::until;
+use dflockd_client::server::{Cluster, EventKind};
+use dflockd_client::{Client, ErrorKind};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+/// Nothing here takes so long, unless it hangs.
+const PATIENCE: Duration = Duration::from_secs(240);
+const KEYS: usize = 6;
+const CLIENTS: usize = 3;
+const TASKS: usize = 16;
+/// How many may hold the semaphore.
+const LIMIT: u32 = 3;
+
+/// What the holders saw, and how much was done.
+#[derive(Default)]
+struct Seen {
+    rounds: AtomicUsize,
+    /// Requests of which nobody knows what became, as their callers were told.
+    unknown: AtomicUsize,
+    end: AtomicBool,
+}
+
+impl Seen {
+    fn rounds(&self) -> usize {
+        self.rounds.load(Ordering::SeqCst)
+    }
+
+    fn goes_on(&self) -> bool {
+        !self.end.load(Ordering::SeqCst)
+    }
+
+    /// Waits until more was done.
+    async fn more(&self) {
+        let before = self.rounds();
+        until("somebody has had a turn", || self.rounds() > before + KEYS).await;
+    }
+
+    /// One whose request was lost with the leader gets an error that says so, and may ask again.
+    fn tolerate(&self, error: &dflockd_client::Error) {
+        assert_eq!(error.kind(), ErrorKind::Disconnected, "{error}");
+        assert!(error.is_retryable());
+        self.unknown.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+/// Acquires, holds and releases until it is told to end; now and then it gives up while it waits.
+async fn work(client: Client, observer: Observer, number: usize, seen: Arc<Seen>) {
+    let caller = number as u64;
+    let semaphore = client.semaphore("s", LIMIT).unwrap().acquire_timeout(PATIENCE);
+    for round in number.. {
+        if !seen.goes_on() {
+            return;
+        }
+        if round % 7 == 0 {
+            let acquire = async { semaphore.acquire().await.map(|permit| Held::Slot(permit, LIMIT)) };
+            let asked = Asked::slot("s", LIMIT).within(PATIENCE);
+            match observer.acquire(caller, asked, acquire).await {
+                Ok(permit) => {
+                    assert!(permit.is_held());
+                    tokio::task::yield_now().await;
+                    assert!(permit.is_held());
+                    permit.release().await.unwrap();
+                }
+                Err(error) => seen.tolerate(&error),
+            }
+            continue;
+        }
+        let key = format!("k{}", round % KEYS);
+        let lock = client.lock(&key).unwrap().acquire_timeout(PATIENCE);
+        let acquire = async { lock.acquire().await.map(Held::Lock) };
+        let acquire = observer.acquire(caller, Asked::lock(&key).within(PATIENCE), acquire);
+        let acquired = if round % 5 == 0 {
+            // Dropped wherever it is: before, while or after it was sent.
+            let patience = Duration::from_micros(fastrand::u64(0..2000));
+            match timeout(patience, acquire).await {
+                Ok(acquired) => acquired,
+                Err(_) => continue,
+            }
+        } else {
+            acquire.await
+        };
+        match acquired {
+            Ok(guard) => {
+                assert!(guard.is_held());
+                tokio::task::yield_now().await;
+                assert!(guard.is_held(), "{key} was lost: {:?}", guard.lease().state());
+                guard.release().await.unwrap();
+                seen.rounds.fetch_add(1, Ordering::SeqCst);
+            }
+            Err(error) => seen.tolerate(&error),
+        }
+    }
+}
+
+struct Outcome {
+    scene: ClusterScene,
+    verdict: Counts,
+    unknown: usize,
+    failovers: u64,
+}
+
+/// Runs clients while `trouble` is made; then judges.
+async fn under_load(ttl: Duration, trouble: impl AsyncFnOnce(&Cluster, &Seen)) -> Outcome {
+    let scene = ClusterScene::set(patient()).await;
+    let seen = Arc::new(Seen::default());
+    let mut working = JoinSet::new();
+    let mut clients = Vec::new();
+    let observer = scene.observer("0");
+    for name in 0..CLIENTS {
+        let observer = observer.another(&name.to_string());
+        let client = scene
+            .builder()
+            .lease_ttl(ttl)
+            .max_redirects(1000)
+            .connect()
+            .await
+            .unwrap();
+        for number in 0..TASKS {
+            working.spawn(work(client.clone(), observer.clone(), number, Arc::clone(&seen)));
+        }
+        clients.push(client);
+    }
+    timeout(PATIENCE, trouble(&scene.cluster, &seen))
+        .await
+        .expect("work goes on");
+    seen.end.store(true, Ordering::SeqCst);
+    timeout(PATIENCE, working.join_all()).await.expect("all come to an end");
+    scene.until_free().await;
+    let history = History::default().with(observer.finish()).with(scene.lines());
+    let verdict = history.judge(&Bounds::default()).assert();
+    assert!(verdict.beliefs >= 2 * seen.rounds(), "{verdict:?}");
+    Outcome {
+        verdict,
+        unknown: seen.unknown.load(Ordering::SeqCst),
+        failovers: clients.iter().map(|client| health(client).failovers).sum(),
+        scene,
+    }
+}
+
+/// Leadership goes round so many times. `restarts`: a member that leads again is another process each time.
+async fn flapping(flaps: usize, ttl: Duration, restarts: bool) -> Outcome {
+    let outcome = under_load(ttl, async |cluster, seen| {
+        for flap in 1..=flaps {
+            let next = flap % 3;
+            if restarts {
+                cluster.stop(next).await.unwrap();
+                cluster.start(next).await.unwrap();
+            }
+            if flap % 10 == 0 {
+                cluster.depose();
+            }
+            cluster.move_leader(next).unwrap();
+            seen.more().await;
+        }
+    })
+    .await;
+    assert_eq!(outcome.unknown, 0, "each request was refused, or carried out");
+    assert!(
+        outcome.failovers >= flaps as u64,
+        "{} changes were followed",
+        outcome.failovers
+    );
+    let verdict = outcome.verdict;
+    assert!(
+        verdict.from_queues > flaps,
+        "they were in each other's way: {verdict:?}"
+    );
+    assert_eq!((verdict.keys, verdict.held), (KEYS + 1, 0));
+    let reclaimed = outcome.scene.count(EventKind::Reclaimed);
+    assert!(reclaimed > flaps, "{reclaimed} places were taken back");
+    outcome
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_flaps_a_hundred_times_costs_no_lease_and_no_request() {
+    let outcome = flapping(100, Duration::from_secs(120), true).await;
+    // What was granted was given back, by its token: nothing ran out, and nothing went with a connection.
+    assert_eq!(outcome.scene.count(EventKind::Released), outcome.verdict.grants);
+}
+
+/// A connection that ended while its member did not lead is open for ever to that process: when it leads again, it lets no other
+/// connection have the place. A wait that comes back to it too soon stands behind its own ghost, and what that is granted runs out.
+#[tokio::test(flavor = "multi_thread")]
+async fn members_that_lead_again_and_again_cost_what_ghosts_are_granted() {
+    let outcome = flapping(12, Duration::from_secs(2), false).await;
+    let (scene, grants) = (&outcome.scene, outcome.verdict.grants);
+    assert_eq!(
+        scene.count(EventKind::Released) + scene.count(EventKind::Expired),
+        grants
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn members_that_die_under_load_never_have_a_key_granted_twice() {
+    // What a member had granted when it died, and could not tell any more, runs out.
+    let outcome = under_load(Duration::from_secs(4), async |cluster, seen| {
+        for death in 0..30 {
+            let leader = cluster.leader().expect("somebody leads");
+            cluster.stop(leader).await.unwrap();
+            if death % 5 == 0 {
+                // Nobody leads for a while, and two are down.
+                cluster.stop((leader + 1) % 3).await.unwrap();
+                cluster.start((leader + 1) % 3).await.unwrap();
+            }
+            cluster.move_leader((leader + 1) % 3).unwrap();
+            seen.more().await;
+            cluster.start(leader).await.unwrap();
+        }
+    })
+    .await;
+    let Outcome { scene, verdict, .. } = outcome;
+    assert!(outcome.failovers >= 30, "{} changes were followed", outcome.failovers);
+    assert_eq!((verdict.keys, verdict.held), (KEYS + 1, 0));
+    let over = scene.count(EventKind::Expired);
+    assert!(
+        over <= outcome.unknown,
+        "{over} ran out, though only {} requests were lost",
+        outcome.unknown
+    );
+    assert_eq!(scene.count(EventKind::Released) + over, verdict.grants);
+}

@@ -1,0 +1,127 @@
+//! Clients with much to do, whose primary is lost and whose standby knows nothing of it: no key is held by two at once, as the
+//! servers' own records say, and as the clients saw it.
+
+use std::time::Duration;
+
+use crate::support::history::bounds::Bounds;
+use crate::support::load::{KEPT, Load};
+use crate::support::pair::{PRIMARY, Pair, STANDBY, of};
+use crate::support::proxy::Proxy;
+use crate::support::until;
+use dflockd_client::server::{EventKind, Server};
+use dflockd_client::{Client, FailoverReason, LostReason, Shard};
+use tokio::time::Instant;
+
+const TASKS: usize = 6;
+const TTL: Duration = Duration::from_secs(1);
+/// The TTL and a twentieth of it.
+const DELAY: Duration = Duration::from_millis(1050);
+
+async fn client(shard: Shard) -> Client {
+    let builder = of(shard).lease_ttl(TTL).acquire_timeout(Duration::from_secs(3));
+    builder.connect().await.unwrap()
+}
+
+/// Waits until every client has got something in addition.
+async fn everybody_has_a_turn(what: &str, load: &Load) {
+    let before = load.grants();
+    let have_more = || {
+        load.grants()
+            .iter()
+            .zip(&before)
+            .all(|(now, before)| *now >= before + TASKS)
+    };
+    until(what, have_more).await;
+}
+
+/// One of three clients does not hear that the primary is killed: it holds on to what it has until that must be over. That is
+/// what the others wait for. Then all go back, while the work goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_primary_that_is_killed_under_load_and_comes_back_grants_no_key_while_it_is_held() {
+    let mut pair = Pair::start().await;
+    let proxy = Proxy::start(&pair.addresses[PRIMARY]).await;
+    let cut_off = client(Shard::standby([&proxy.address, &pair.addresses[STANDBY]])).await;
+    let clients = [client(pair.shard()).await, client(pair.shard()).await, cut_off];
+    let mut load = Load::default();
+    let holder = load.add(&clients[2], pair.observer("cut off"), TASKS);
+    until("it holds on to something", || holder.holds(KEPT)).await;
+    load.add(&clients[0], pair.observer("first"), TASKS);
+    load.add(&clients[1], pair.observer("second"), TASKS);
+    everybody_has_a_turn("at the primary", &load).await;
+    proxy.change(|weather| {
+        (weather.stall_up, weather.stall_down, weather.stall_ends) = (true, true, true);
+    });
+    let killed = pair.kill(PRIMARY).await;
+    let is_granted = |key: &str| pair.grants(STANDBY).iter().any(|event| event.key.as_str() == key);
+    until("another has what it had", || is_granted(KEPT)).await;
+    proxy.clear_up();
+    until("all have gone on", || {
+        clients.iter().all(|client| client.health()[0].failovers == 1)
+    })
+    .await;
+    everybody_has_a_turn("at the standby", &load).await;
+    let taken_over = pair.grants(STANDBY)[0].at - killed;
+
+    pair.restart(PRIMARY).await;
+    let asked = Instant::now();
+    for client in &clients {
+        assert_eq!(client.failback(0).await.unwrap(), DELAY);
+    }
+    everybody_has_a_turn("at the primary again", &load).await;
+    let gone_back = pair.grants(PRIMARY)[0].at - asked;
+    for client in &clients {
+        let health = &client.health()[0];
+        assert_eq!(
+            (health.failovers, health.last_failover),
+            (2, Some(FailoverReason::Requested))
+        );
+    }
+
+    let seen = load.end().await.with(pair.lines());
+    let verdict = seen.judge(&Bounds::default()).assert();
+    assert!(verdict.beliefs > 0 && verdict.losses > 0, "{verdict:?}");
+    assert!(verdict.from_queues > 0, "they were in each other's way: {verdict:?}");
+    assert!(taken_over >= DELAY, "taken over after {taken_over:?}");
+    assert!(gone_back >= DELAY, "gone back after {gone_back:?}");
+    let losses = holder.losses(KEPT);
+    assert!(losses.contains(&LostReason::Expired), "it held on: {losses:?}");
+}
+
+/// The primary lives on, but nobody reaches it: what it has granted runs out there.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_standby_grants_nothing_that_runs_at_a_primary_that_cannot_be_reached() {
+    let server = Server::builder()
+        .auto_release_on_disconnect(false)
+        .lease_sweep_interval(Duration::from_millis(5));
+    let pair = Pair::start_with(server).await;
+    let proxy = Proxy::start(&pair.addresses[PRIMARY]).await;
+    let mut load = Load::default();
+    let mut clients = Vec::new();
+    for name in ["first", "second"] {
+        let builder = of(Shard::standby([&proxy.address, &pair.addresses[STANDBY]])).lease_ttl(TTL);
+        let client = builder.survives_disconnect(true).connect().await.unwrap();
+        load.add(&client, pair.observer(name), TASKS);
+        clients.push(client);
+    }
+    everybody_has_a_turn("at the primary", &load).await;
+    proxy.change(|weather| weather.refuse = true);
+    let cut = Instant::now();
+    proxy.cut();
+    until("both have gone on", || {
+        clients.iter().all(|client| client.health()[0].failovers == 1)
+    })
+    .await;
+    everybody_has_a_turn("at the standby", &load).await;
+    let taken_over = pair.grants(STANDBY)[0].at - cut;
+    let seen = load.end().await.with(pair.lines());
+    let verdict = seen.judge(&Bounds::default()).assert();
+    assert!(verdict.beliefs > 0 && verdict.losses > 0, "{verdict:?}");
+    // A lease is over with its TTL, not when the server gets round to writing that down.
+    let records = pair.records();
+    let expired = records
+        .iter()
+        .flat_map(|(_, events)| events)
+        .filter(|event| event.kind == EventKind::Expired);
+    assert!(expired.count() > 0, "something ran out at the primary: {verdict:?}");
+    assert!(taken_over >= DELAY, "taken over after {taken_over:?}");
+}

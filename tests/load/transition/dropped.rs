@@ -1,0 +1,92 @@
+//! A future that is dropped leaves nothing behind, wherever it is.
+
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+use super::LONG;
+use super::fleet::{Fleet, MOVES};
+
+#[tokio::test]
+async fn a_wait_for_either_half_that_is_dropped_gives_up_both() {
+    let fleet = Fleet::set().await;
+    let [old, both, new] = fleet.clients().await;
+    for holder in [&old, &new] {
+        let held = holder.lock(MOVES).unwrap().acquire().await.unwrap();
+        let lock = both.lock(MOVES).unwrap().acquire_timeout(LONG);
+        let waiting = tokio::spawn(async move { lock.acquire().await });
+        let waits_at_old = std::ptr::eq(holder, &old);
+        fleet
+            .until_load(match waits_at_old {
+                true => [(1, 1), (0, 0), (0, 0)],
+                false => [(1, 0), (0, 0), (1, 1)],
+            })
+            .await;
+        waiting.abort();
+        assert!(waiting.await.unwrap_err().is_cancelled());
+        held.release().await.unwrap();
+        fleet.until_free().await;
+    }
+}
+
+/// Dropped after each number of steps that it makes, with all the answers on their ways.
+#[tokio::test]
+async fn a_future_that_is_dropped_at_any_await_leaks_nothing() {
+    let fleet = Fleet::set().await;
+    let client = fleet.both().connect().await.unwrap();
+    for proxy in &fleet.proxies {
+        proxy.change(|weather| weather.delay = Duration::from_millis(2));
+    }
+    let lock = client.lock(MOVES).unwrap().acquire_timeout(LONG);
+    let (mut dropped, mut finished) = (0, 0);
+    // Longer from round to round, until it is enough for this machine.
+    for step in (0..150).cycle().scan(1, |round, step| {
+        *round += u64::from(step == 149);
+        Some(*round * step)
+    }) {
+        if dropped > 30 && finished > 30 {
+            break;
+        }
+        let patience = Duration::from_micros(200 * step);
+        let ended = match step % 3 {
+            0 => timeout(patience, lock.acquire()).await.map(|held| drop(held.unwrap())),
+            1 => timeout(patience, lock.try_acquire())
+                .await
+                .map(|held| drop(held.unwrap())),
+            _ => timeout(patience, lock.enqueue()).await.map(|held| drop(held.unwrap())),
+        };
+        match ended {
+            Ok(()) => finished += 1,
+            Err(_) => dropped += 1,
+        }
+    }
+    assert!(
+        dropped > 30 && finished > 30,
+        "{dropped} were dropped, {finished} were not"
+    );
+    fleet.until_free().await;
+    for proxy in &fleet.proxies {
+        proxy.clear_up();
+    }
+    lock.acquire().await.unwrap().release().await.unwrap();
+    let report = client.shutdown(Duration::from_secs(10)).await;
+    assert!(report.unreleased.is_empty(), "{report:?}");
+}
+
+/// Releases go on when their future is dropped.
+#[tokio::test]
+async fn a_release_that_is_dropped_gives_back_both_halves() {
+    let fleet = Fleet::set().await;
+    let client = fleet.both().connect().await.unwrap();
+    let guard = client.lock(MOVES).unwrap().acquire().await.unwrap();
+    {
+        let mut release = Box::pin(guard.release());
+        let polled = futures_poll(release.as_mut()).await;
+        assert!(polled.is_pending());
+    }
+    fleet.until_free().await;
+}
+
+async fn futures_poll<F: Future>(mut future: std::pin::Pin<&mut F>) -> std::task::Poll<F::Output> {
+    std::future::poll_fn(|cx| std::task::Poll::Ready(future.as_mut().poll(cx))).await
+}

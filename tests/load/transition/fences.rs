@@ -1,0 +1,132 @@
+//! What a resource does with the fences of a key that moves: the rule of `docs/guide/src/sharding.md`, against writers in all orders.
+
+use dflockd_client::{Client, LockGuard};
+
+use super::fleet::{Fleet, MOVES};
+
+/// What a writer brings.
+#[derive(Clone, Copy, Debug)]
+struct Fences {
+    previous: Option<u64>,
+    current: Option<u64>,
+}
+
+impl Fences {
+    fn of(guard: &LockGuard, step: usize) -> Option<Self> {
+        let one = guard.fence().map(|fence| fence.0);
+        match step {
+            1 => Some(Self {
+                previous: Some(one?),
+                current: None,
+            }),
+            2 => guard.transition_fences().map(|both| Self {
+                previous: Some(both.previous.0),
+                current: Some(both.current.0),
+            }),
+            _ => Some(Self {
+                previous: None,
+                current: Some(one?),
+            }),
+        }
+    }
+}
+
+/// What a resource keeps of a key.
+#[derive(Default)]
+struct Resource {
+    previous: u64,
+    current: u64,
+    saw_step_3: bool,
+}
+
+impl Resource {
+    fn accepts(&mut self, fences: Fences) -> bool {
+        let is_fresh = match fences {
+            Fences {
+                previous: Some(previous),
+                current: None,
+            } => previous >= self.previous && !self.saw_step_3,
+            Fences { previous, current } => {
+                previous.is_none_or(|previous| previous >= self.previous)
+                    && current.is_some_and(|current| current >= self.current)
+            }
+        };
+        if is_fresh {
+            self.previous = self.previous.max(fences.previous.unwrap_or(0));
+            self.current = self.current.max(fences.current.unwrap_or(0));
+            self.saw_step_3 |= fences.previous.is_none();
+        }
+        is_fresh
+    }
+}
+
+/// Holders get the key one after the other. Each writes while it holds it, later, or both: what is later than the write of one that held it after is
+/// refused, and what a holder writes is taken.
+#[test]
+fn the_past_is_refused_and_holders_are_not() {
+    for seed in 0..2000 {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let (mut previous, mut current) = (random.u64(0..50), random.u64(0..50));
+        let (mut resource, mut last_written) = (Resource::default(), None);
+        let mut holders: Vec<Fences> = Vec::new();
+        let grants = random.usize(1..12);
+        let turn = random.usize(0..grants);
+        for number in 0..grants {
+            // First steps 1 and 2 are there, then 2 and 3.
+            let step = usize::from(number >= turn) + random.usize(1..=2);
+            let fences = Fences {
+                previous: (step < 3).then(|| {
+                    previous += random.u64(1..9);
+                    previous
+                }),
+                current: (step > 1).then(|| {
+                    current += random.u64(1..9);
+                    current
+                }),
+            };
+            holders.push(fences);
+            if random.bool() {
+                assert!(resource.accepts(fences), "seed {seed}: {number} of {holders:?}");
+                last_written = Some(number);
+            }
+            let late = random.usize(0..=number);
+            let taken = resource.accepts(holders[late]);
+            let is_past = last_written.is_some_and(|last| late < last);
+            assert!(
+                !(taken && is_past),
+                "seed {seed}: {late}, behind {last_written:?}, of {holders:?}"
+            );
+            if taken {
+                last_written = last_written.max(Some(late));
+            }
+        }
+    }
+}
+
+/// The same with clients and servers: each holder's write is taken, and what the holders before it bring then is refused.
+#[tokio::test]
+async fn so_it_is_with_clients_of_all_steps() {
+    let fleet = Fleet::set().await;
+    let clients = fleet.clients().await;
+    let (mut resource, mut past) = (Resource::default(), Vec::new());
+    for step in [1, 1, 2, 1, 2, 2, 3, 2, 3, 3] {
+        let fences = granted(&clients[step - 1], step).await;
+        assert!(resource.accepts(fences), "{step}: {fences:?}");
+        for before in &past {
+            assert!(!resource.accepts(*before), "{before:?}, after {fences:?}");
+        }
+        past.push(fences);
+    }
+}
+
+/// The first grant over a connection may have no fence.
+async fn granted(client: &Client, step: usize) -> Fences {
+    loop {
+        let guard = client.lock(MOVES).unwrap().acquire().await.unwrap();
+        let fences = Fences::of(&guard, step);
+        guard.release().await.unwrap();
+        if let Some(fences) = fences {
+            return fences;
+        }
+    }
+}

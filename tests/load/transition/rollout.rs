@@ -1,0 +1,238 @@
+//! A fleet under load is rolled over, client by client: from the previous list to both, and from both to the current one. Its holders are judged by
+//! what they saw of each other, the servers by their own records.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use dflockd_client::{Client, ClientBuilder, ReconnectPolicy};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use super::LONG;
+use super::fleet::Fleet;
+use crate::support::history::History;
+use crate::support::history::bounds::Bounds;
+use crate::support::history::verdict::{Rule, Verdict};
+use crate::support::observed::{self, Asked, Held, Observer};
+use crate::support::until;
+
+const CLIENTS: usize = 4;
+const TASKS: usize = 6;
+const SLOTS: u32 = 3;
+
+/// Keys that move to the new shard, between the others, and not at all.
+const KEYS: [&str; 5] = ["02/a", "12/b", "10/c", "01/d", "11/e"];
+const SEMAPHORES: [&str; 2] = ["02/s", "00/s"];
+
+/// One client of the fleet, at work until it is replaced.
+struct Member {
+    client: Client,
+    end: Arc<AtomicBool>,
+    tasks: JoinSet<()>,
+}
+
+struct Work {
+    client: Client,
+    observer: Observer,
+    end: Arc<AtomicBool>,
+    rounds: Arc<AtomicUsize>,
+    in_trouble: bool,
+}
+
+impl Work {
+    /// Acquires, uses and releases in turn; now and then it gives up wherever it is.
+    async fn go_on(self, caller: usize) {
+        for round in caller.. {
+            if self.end.load(Ordering::SeqCst) {
+                return;
+            }
+            let acquire = self.acquire(caller, round);
+            let acquired = match round % 5 {
+                0 => {
+                    let patience = Duration::from_micros(fastrand::u64(0..3000));
+                    match timeout(patience, acquire).await {
+                        Ok(acquired) => acquired,
+                        Err(_) => continue,
+                    }
+                }
+                _ => acquire.await,
+            };
+            let held = match acquired {
+                Ok(held) => held,
+                Err(error) => {
+                    assert!(self.in_trouble && error.is_retryable(), "{error}");
+                    continue;
+                }
+            };
+            let mut is_held = held.is_held();
+            for _ in 0..fastrand::u64(1..4) {
+                tokio::time::sleep(Duration::from_micros(500)).await;
+                is_held = is_held && held.is_held();
+            }
+            assert!(is_held || self.in_trouble, "{:?}", held.lease());
+            let released = held.release().await;
+            assert!(released.is_ok() || self.in_trouble, "{released:?}");
+            self.rounds.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    async fn acquire(&self, caller: usize, round: usize) -> dflockd_client::Result<observed::Observed> {
+        let number = caller as u64;
+        if round % 4 == 0 {
+            let key = SEMAPHORES[round / 4 % SEMAPHORES.len()];
+            let slots = self.client.semaphore(key, SLOTS).unwrap().acquire_timeout(LONG);
+            let acquire = async { slots.acquire().await.map(|permit| Held::Slot(permit, SLOTS)) };
+            return self.observer.acquire(number, Asked::slot(key, SLOTS), acquire).await;
+        }
+        let key = KEYS[round % KEYS.len()];
+        let lock = self.client.lock(key).unwrap().acquire_timeout(LONG);
+        let acquire = async { lock.acquire().await.map(Held::Lock) };
+        self.observer.acquire(number, Asked::lock(key), acquire).await
+    }
+}
+
+struct Rollout {
+    fleet: Fleet,
+    observer: Observer,
+    rounds: Arc<AtomicUsize>,
+    members: Vec<Member>,
+    started: usize,
+    /// Cuts connections.
+    trouble: Option<tokio::task::JoinHandle<()>>,
+}
+
+impl Rollout {
+    async fn begin(generation: impl Fn(&Fleet) -> ClientBuilder) -> Self {
+        Self::begin_in(false, generation).await
+    }
+
+    async fn begin_in(trouble: bool, generation: impl Fn(&Fleet) -> ClientBuilder) -> Self {
+        // Without fences: those of two servers cannot be compared.
+        let fleet = Fleet::set_of("1.16").await;
+        let mut rollout = Self {
+            observer: Observer::new("0", fleet.start),
+            fleet,
+            rounds: Arc::default(),
+            members: Vec::new(),
+            started: 0,
+            trouble: None,
+        };
+        if trouble {
+            let cut = rollout.fleet.cutter();
+            rollout.trouble = Some(tokio::spawn(async move {
+                loop {
+                    tokio::time::sleep(Duration::from_millis(fastrand::u64(100..300))).await;
+                    cut(fastrand::usize(0..3));
+                }
+            }));
+        }
+        for _ in 0..CLIENTS {
+            rollout.start(&generation).await;
+        }
+        rollout.more().await;
+        rollout
+    }
+
+    async fn start(&mut self, generation: &impl Fn(&Fleet) -> ClientBuilder) {
+        let pauses = ReconnectPolicy::exponential(Duration::from_millis(20), Duration::from_millis(100));
+        let client = generation(&self.fleet).reconnect(pauses).build().unwrap();
+        self.started += 1;
+        let (end, mut tasks) = (Arc::<AtomicBool>::default(), JoinSet::new());
+        for caller in 0..TASKS {
+            let work = Work {
+                client: client.clone(),
+                observer: self.observer.another(&self.started.to_string()),
+                end: Arc::clone(&end),
+                rounds: Arc::clone(&self.rounds),
+                in_trouble: self.trouble.is_some(),
+            };
+            tasks.spawn(work.go_on(caller));
+        }
+        self.members.push(Member { client, end, tasks });
+    }
+
+    /// Replaces one member after the other, as a rolling update does: the new one is there before the old one goes.
+    async fn roll(&mut self, generation: impl Fn(&Fleet) -> ClientBuilder) {
+        for _ in 0..CLIENTS {
+            self.start(&generation).await;
+            self.more().await;
+            let gone = self.members.remove(0);
+            gone.end(self.trouble.is_some()).await;
+            self.more().await;
+        }
+    }
+
+    async fn more(&self) {
+        let before = self.rounds.load(Ordering::SeqCst);
+        until("work goes on", || self.rounds.load(Ordering::SeqCst) > before + 60).await;
+    }
+
+    async fn judge(self) -> Verdict {
+        for member in self.members {
+            member.end(self.trouble.is_some()).await;
+        }
+        if let Some(trouble) = self.trouble {
+            trouble.abort();
+        }
+        self.fleet.until_free().await;
+        for server in &self.fleet.servers {
+            observed::judge(server.events());
+        }
+        History::default()
+            .with(self.observer.finish())
+            .judge(&Bounds::default())
+    }
+}
+
+impl Member {
+    async fn end(self, in_trouble: bool) {
+        self.end.store(true, Ordering::SeqCst);
+        self.tasks.join_all().await;
+        let report = self.client.shutdown(Duration::from_secs(10)).await;
+        assert!(report.unreleased.is_empty() || in_trouble, "{report:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fleet_is_rolled_over_in_three_steps_without_two_holders() {
+    let mut rollout = Rollout::begin(Fleet::old).await;
+    rollout.roll(Fleet::both).await;
+    rollout.roll(Fleet::new_ones).await;
+    let counts = rollout.judge().await.assert();
+    assert!(counts.beliefs > 1000, "{counts:?}");
+}
+
+/// Connections are cut meanwhile, those of either half: leases and waits are lost, and nothing is held twice.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn so_it_is_while_connections_are_cut() {
+    let mut rollout = Rollout::begin_in(true, Fleet::old).await;
+    rollout.roll(Fleet::both).await;
+    rollout.roll(Fleet::new_ones).await;
+    let counts = rollout.judge().await.assert();
+    assert!(counts.beliefs > 1000, "{counts:?}");
+}
+
+/// And back, as a rollout that is given up is: the lists change places.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fleet_that_shrinks_is_rolled_over_in_the_same_steps() {
+    let mut rollout = Rollout::begin(Fleet::new_ones).await;
+    rollout.roll(Fleet::both_to_shrink).await;
+    rollout.roll(Fleet::old).await;
+    rollout.judge().await.assert();
+}
+
+/// What the others prove must be able to fail: without the step in between keys are held twice, and the checker sees it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fleet_that_skips_a_step_has_two_holders_and_that_is_found() {
+    let mut rollout = Rollout::begin(Fleet::old).await;
+    rollout.roll(Fleet::new_ones).await;
+    let verdict = rollout.judge().await;
+    assert!(
+        verdict
+            .violations
+            .iter()
+            .any(|violation| violation.rule == Rule::Believers),
+        "{verdict:?}"
+    );
+}
