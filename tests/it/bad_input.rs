@@ -477,13 +477,17 @@ async fn stats_of_a_hundred_thousand_keys_are_read_while_leases_are_renewed() {
     let server = Server::builder()
         .max_locks(200_000)
         .auto_release_on_disconnect(false)
+        .read_timeout(Duration::from_secs(90))
         .record_events(true);
     let server = server.port(0).start().await.unwrap();
     let address = server.local_addr().to_string();
     fill(&address, 100_000).await;
     let builder = Client::builder()
         .servers([address])
-        .request_timeout(Duration::from_secs(60));
+        .request_timeout(Duration::from_secs(60))
+        // A machine that builds something meanwhile may take longer than the ten seconds of the default.
+        .server_read_timeout(Duration::from_secs(90))
+        .reply_timeout(Duration::from_secs(60));
     let client = builder.renew_ratio(0.01).connect().await.unwrap();
     let guard = client.lock("mine").unwrap().acquire().await.unwrap();
     let stats = client.stats().await.unwrap();
