@@ -1,4 +1,4 @@
-//! The end of a channel.
+//! Closing a channel.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -7,19 +7,21 @@ use std::task::{Context, Poll, Waker};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::unconstrained;
 
-/// A sender needs a moment for its two steps. One that is stopped between them is not waited for longer than so many looks.
+/// The maximum number of checks for messages that are being sent. Sending takes two steps, and a sender may be stopped
+/// between them.
 const LOOKS: usize = 100_000;
 
-/// Closes a channel and takes all that was sent, what is being sent at this moment included: its senders were told that it arrives.
+/// Closes a channel and returns all messages, including those that are being sent at this moment, whose senders were
+/// already told of success.
 ///
-/// A receiver that is only dropped may leave such a message in the channel for as long as there are senders, and its caller
-/// without an answer.
+/// If the receiver were only dropped, such a message could stay in the channel as long as there are senders, and its
+/// caller would get no answer.
 pub(crate) fn close<T>(receiver: &mut UnboundedReceiver<T>) -> Vec<T> {
     receiver.close();
     let mut left = Vec::new();
     let mut cx = Context::from_waker(Waker::noop());
     for _ in 0..LOOKS {
-        // However much the task has done in this turn.
+        // Regardless of tokio's cooperative budget.
         match pin!(unconstrained(poll_fn(|cx| receiver.poll_recv(cx)))).poll(&mut cx) {
             Poll::Ready(Some(message)) => left.push(message),
             Poll::Ready(None) => break,

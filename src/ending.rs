@@ -1,31 +1,31 @@
-//! Whether a client has come to its end, and why.
+//! The end of a client, and its cause.
 
 use std::sync::{Arc, OnceLock};
 
 use crate::error::{Error, ErrorKind};
 
-/// The end of a client, known to all its parts: nothing is started or restarted once it has begun. Clones share it.
+/// The end of a client, which all its parts share: after it has begun, nothing is started or restarted.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Ending(Arc<OnceLock<Error>>);
 
 impl Ending {
-    /// It begins now. A cause that was given before stays.
+    /// Begins the end. An earlier cause stays.
     pub(crate) fn begin(&self, cause: Error) {
         let _ = self.0.set(cause);
     }
 
-    /// Why it has begun, if it has.
+    /// Returns the cause, if the end has begun.
     pub(crate) fn cause(&self) -> Option<&Error> {
         self.0.get()
     }
 }
 
-/// It was asked for.
+/// Returns the cause for a shutdown.
 pub(crate) fn shut_down() -> Error {
     Error::new(ErrorKind::Shutdown, "the client is shut down")
 }
 
-/// The tasks of a client, or of another thing, were dropped by their runtime.
+/// Returns the cause for tasks that their runtime has dropped; `what` names their owner.
 pub(crate) fn runtime_ended(what: &str) -> Error {
     Error::new(
         ErrorKind::Shutdown,

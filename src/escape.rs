@@ -1,8 +1,8 @@
-//! Text that others chose, made safe for a terminal and a log.
+//! Escapes untrusted text for a terminal and a log.
 
 use std::fmt::{self, Write};
 
-/// Shows a text with everything escaped that would not be seen, would move the cursor, or would reorder what stands around it.
+/// Shows a text with those characters escaped that are invisible, move the cursor, or reorder the surrounding text.
 pub(crate) struct Escaped<'a>(pub(crate) &'a str);
 
 impl fmt::Display for Escaped<'_> {
@@ -20,7 +20,7 @@ impl fmt::Display for Escaped<'_> {
     }
 }
 
-/// Whether a character is a control character, one without width, or one that says in which direction others run.
+/// Returns whether a character is a control character, has no width, or changes the direction of text.
 pub(crate) fn is_hidden(c: char) -> bool {
     c.is_control()
         || matches!(
@@ -30,7 +30,7 @@ pub(crate) fn is_hidden(c: char) -> bool {
         )
 }
 
-/// A value quoted in an error message, cut where it is long.
+/// A value quoted in an error message; the rest of a long value is cut off.
 pub(crate) struct Shortened<'a>(pub(crate) &'a str);
 
 impl fmt::Debug for Shortened<'_> {

@@ -1,11 +1,11 @@
-//! Durations as people read and write them.
+//! Durations in the form in which people read and write them.
 
 use std::fmt;
 use std::time::Duration;
 
 /// Returns a duration for a message: rounded to three significant digits, and to whole seconds from 100 s on.
 ///
-/// What was measured or is left over is told so: `999.997106ms` is `1s`.
+/// For measured or remaining times: `999.997106ms` is shown as `1s`.
 pub(crate) fn human(duration: Duration) -> Human {
     Human(duration)
 }
@@ -25,7 +25,7 @@ fn rounded(duration: Duration) -> Duration {
     let Ok(nanos) = u64::try_from(duration.as_nanos()) else {
         return Duration::from_secs(duration.as_secs());
     };
-    // The worth of the last digit that is shown.
+    // The value of the last digit that is shown.
     let mut step = 1;
     while step < SECOND && nanos / step >= 1_000 {
         step *= 10;
@@ -33,7 +33,7 @@ fn rounded(duration: Duration) -> Duration {
     Duration::from_nanos(nanos.saturating_add(step / 2) / step * step)
 }
 
-/// What a duration looks like, for messages about one that cannot be read.
+/// The form of a duration, for messages about an invalid one.
 pub(crate) const DURATION_FORM: &str = "a duration with its unit, such as 500ms, 10s or 1m30s";
 
 /// Units by their names, in nanoseconds.
@@ -47,9 +47,10 @@ const UNITS: [(&[&str], u128); 7] = [
     (&["d", "day", "days"], 86_400_000_000_000),
 ];
 
-/// Reads a duration: numbers, which may have fractions, each with its unit: `1.5s`, `1h 30m`. Nothing at all may be without a unit, `0`.
+/// Parses a duration: numbers, which may have fractions, each with its unit: `1.5s`, `1h 30m`. Zero may be without a
+/// unit: `0`.
 ///
-/// It is exact. What is smaller than a nanosecond, or longer than a `Duration` holds, is no duration.
+/// It is exact. Returns `None` for a fraction of a nanosecond, and for more than a `Duration` holds.
 pub(crate) fn read_duration(text: &str) -> Option<Duration> {
     let mut rest = text.trim();
     if rest == "0" {
@@ -72,7 +73,7 @@ pub(crate) fn read_duration(text: &str) -> Option<Duration> {
     (!text.trim().is_empty()).then(|| Duration::new(secs, subsec))
 }
 
-/// Reads a number, with a fraction or without, of so many nanoseconds each.
+/// Parses a number, with or without a fraction, of a unit in nanoseconds.
 fn read_number(text: &str, unit: u128) -> Option<u128> {
     let (whole, fraction) = match text.split_once('.') {
         Some((whole, fraction)) if !fraction.is_empty() => (whole, fraction),
@@ -94,12 +95,12 @@ fn read_number(text: &str, unit: u128) -> Option<u128> {
     Some(nanos)
 }
 
-/// Writes a duration so that [`read_duration`] reads the same one.
+/// Writes a duration so that [`read_duration`] returns the same one.
 pub(crate) fn write_duration(duration: Duration) -> String {
     format!("{duration:?}").replace('µ', "u")
 }
 
-/// Serializes a duration as the text that [`write_duration`] gives.
+/// Serializes a duration as the text of [`write_duration`].
 pub(crate) mod as_text {
     use std::time::Duration;
 
@@ -120,7 +121,7 @@ pub(crate) mod as_text {
     }
 }
 
-/// The same for one that may be missing.
+/// Serializes an optional duration in the same way.
 pub(crate) mod optional_as_text {
     use std::time::Duration;
 

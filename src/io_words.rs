@@ -1,13 +1,14 @@
-//! What an error of the operating system means, in words of this crate.
+//! Descriptions of errors of the operating system.
 //!
-//! A message must not repeat what its source says. So a failure that has words of its own says those and keeps the system's error as its
-//! source; of any other the system's text becomes a part of the message, and there is no source.
+//! A message must not repeat its source. So an error that has a description here gets it as its message and the
+//! system's error as its source. For any other error, the system's text is part of the message, and there is no
+//! source.
 
 use std::io::{self, ErrorKind as Io};
 
 use crate::error::{Error, ErrorKind};
 
-/// Returns the error of something that the operating system refused.
+/// Returns the error for a failed call of the operating system.
 pub(crate) fn io_failed(kind: ErrorKind, what: &str, error: io::Error) -> Error {
     match words(&error) {
         Some(words) => Error::new(kind, format!("{what}: {words}")).caused_by(error),
@@ -16,7 +17,7 @@ pub(crate) fn io_failed(kind: ErrorKind, what: &str, error: io::Error) -> Error 
 }
 
 fn words(error: &io::Error) -> Option<&'static str> {
-    // An error that a library made has a text of its own.
+    // An error that a library created has its own text.
     error.raw_os_error()?;
     Some(match error.kind() {
         Io::ConnectionRefused => "the connection was refused",
@@ -25,11 +26,11 @@ fn words(error: &io::Error) -> Option<&'static str> {
         Io::BrokenPipe => "the peer has closed the connection",
         Io::TimedOut => "no answer came in time",
         Io::NotFound => "No such file",
-        Io::PermissionDenied => "this process may not do that",
+        Io::PermissionDenied => "permission denied",
         Io::AddrInUse => "the address is in use",
         Io::AddrNotAvailable => "this machine has no such address",
-        Io::HostUnreachable => "there is no way to the host",
-        Io::NetworkUnreachable => "there is no way to the network",
+        Io::HostUnreachable => "there is no route to the host",
+        Io::NetworkUnreachable => "there is no route to the network",
         Io::NetworkDown => "the network is down",
         _ => return None,
     })
@@ -43,7 +44,7 @@ mod tests {
 
     #[test]
     fn nothing_is_said_twice_whatever_the_system_says() {
-        // All numbers that systems give, and some that they do not.
+        // All error numbers of the systems, and some unused ones.
         for number in 1..200 {
             let error = io_failed(
                 ErrorKind::Connect,

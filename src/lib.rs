@@ -25,29 +25,30 @@
 //!   [`tower::Service`] of [`Request`]s.
 //! - [`ClientOptions`]: the same from a URL, the environment or a configuration file; [`ClientBuilder::from_url`] and
 //!   [`from_env`](ClientBuilder::from_env).
-//! - [`LayeredOptions`]: several of these at once, and where each setting comes from.
-//! - [`Lock`] and [`Semaphore`]: handles on a key. Acquiring gives a [`LockGuard`] or
-//!   [`SemaphorePermit`]; what both can do is [`Lease`]. [`MultiLock`] takes several locks, and [`Semaphore::acquire_many`] several slots, all
-//!   or none: their guards are [`MultiGuard`]s. [`RenewPolicy`] says how leases are renewed.
-//! - [`DistributedLock`] and [`DistributedSemaphore`]: the same as objects that hold what they acquire, as in the Python
-//!   client.
+//! - [`LayeredOptions`]: several of these sources together, and the source of each setting.
+//! - [`Lock`] and [`Semaphore`]: handles on a key. Acquiring returns a [`LockGuard`] or [`SemaphorePermit`]; both have
+//!   the methods of [`Lease`]. [`MultiLock`] acquires several locks, and [`Semaphore::acquire_many`] several slots,
+//!   all or none: their guards are [`MultiGuard`]s. [`RenewPolicy`] sets how leases are renewed.
+//! - [`DistributedLock`] and [`DistributedSemaphore`]: lock objects that keep their lease, as in the Python client.
 //! - [`Election`]: leader election on a lock.
-//! - [`Error`] and [`ErrorKind`]: what went wrong, and whether to try again. [`RetryPolicy`] does that by itself.
-//! - [`ShardingStrategy`]: which shard a key belongs to. [`Shard`]: which servers may serve one, a cluster or servers in reserve;
-//!   [`ShardHealth`] tells which of them does.
-//! - [`ClientEvent`]: what happens to a client, [as a stream](Client::events); [`ClientBuilder::on_lost`] where a callback is enough.
+//! - [`Error`] and [`ErrorKind`]: what failed, and whether to retry. [`RetryPolicy`] retries automatically.
+//! - [`ShardingStrategy`]: which shard a key belongs to. [`Shard`]: the servers of a shard, such as a cluster or
+//!   standbys; [`ShardHealth`] says which of them serves it.
+//! - [`ClientEvent`]: the events of a client, [as a stream](Client::events); [`ClientBuilder::on_lost`] if a callback
+//!   is enough.
 //! - `blocking` (feature `blocking`): all of it for threads.
-//! - [`protocol`]: the wire, typed, without I/O; [`protocol::functions`] over a stream of your own.
-//! - [`ClientBuilder::servers`] says which addresses there are, [`ClientBuilder::auth_token_file`] where the servers' secret may come from.
+//! - [`protocol`]: the wire protocol, typed, without I/O; [`protocol::functions`] uses it over your own stream.
+//! - [`ClientBuilder::servers`] describes the forms of addresses, and [`ClientBuilder::auth_token_file`] a source of
+//!   the authentication token.
 #![cfg_attr(
     feature = "tls",
-    doc = "- [`Tls`]: whom a client trusts, and what it presents. What is protected against whom: [`guide::security`]."
+    doc = "- [`Tls`]: which authorities a client trusts, and which certificate it presents. See [`guide::security`]."
 )]
-//! - [`TimeoutLayer`], [`ClientBuilder::layer`]: the client as a tower service, and layers of your own around it.
-//! - [`LockLayer`], [`SemaphoreLayer`]: any other tower service, whose requests of one key run one at a time, or so many at once.
+//! - [`TimeoutLayer`], [`ClientBuilder::layer`]: the client as a tower service, and your own layers around it.
+//! - [`LockLayer`], [`SemaphoreLayer`]: layers that limit how many requests of one key any tower service runs at once.
 #![cfg_attr(
     feature = "server",
-    doc = "- [`testing`]: tests of your own code: a server in the process, faults on demand, paused time. [`server`]: an embedded server on a port."
+    doc = "- [`testing`]: support for tests of your own code: a server in the process, faults on demand, paused time. [`server`]: an embedded server on a port."
 )]
 #![cfg_attr(
     not(feature = "server"),
@@ -56,17 +57,18 @@
 //!
 //! # Leases
 //!
-//! A lock or slot is held for its TTL and renewed in the background, by default when half of it is over. The holder is
-//! told of its loss before time lets the server grant it to anybody else: what counts is the moment at which the request
-//! that got or renewed the lease was *sent*, plus the TTL, less a [margin](ClientBuilder::loss_margin). If the connection
-//! over which it was acquired ends, the server gives it up, and the holder is told at once; what the server did in the
-//! moment before nobody can know. For that, and for a process that is stopped while it holds a lock, there is the
-//! [`Fence`], which servers make from release 2.1 on: what needs it says so with [`ClientBuilder::fencing`].
+//! A lock or slot is held for its TTL and renewed in the background, by default when half of the TTL is over. If a
+//! lease cannot be renewed, the holder learns of its loss before the server may grant the key to another holder: the
+//! deadline is the time at which the last successful acquire or renewal was *sent*, plus the TTL, less a
+//! [margin](ClientBuilder::loss_margin). If the connection over which the lease was acquired ends, the server releases
+//! the lease, and the holder is told at once; in the moment before, the server may already have granted the key to
+//! another holder. Use a [`Fence`] against that, and against a process that is stopped while it holds a lock. Servers
+//! issue fences from release 2.1 on; require them with [`ClientBuilder::fencing`].
 //!
 //! # Cancel safety
 //!
 //! Every future of this crate may be dropped at any await, unless its documentation says otherwise (only the low-level
-//! functions do): a wait is given up, a grant that nobody got is given back.
+//! functions have other rules): a wait ends, and a lease that is granted meanwhile is released.
 //!
 //! # Features
 //!
@@ -82,7 +84,8 @@
 //! | `cli` | no | the command `dflock`; nothing of the library |
 //! | `backoff` | no | any `backoff::backoff::Backoff` as [`ReconnectPolicy`] (that crate is unmaintained: RUSTSEC-2025-0012) |
 
-// The order of a hash map is another in each process. What it decided would not happen again with the same seed.
+// The order of a hash map differs between processes, so a run that depends on it could not be repeated with the same
+// seed.
 #![cfg_attr(not(test), deny(clippy::iter_over_hash_type))]
 
 mod actor;
@@ -144,25 +147,25 @@ mod tls;
 mod types;
 mod unwind;
 
-// The crates whose types are a part of this API, in the releases that it takes.
+// The crates whose types are part of this API, in the releases that it uses.
 
-/// Its policies can be a [`ReconnectPolicy`].
+/// The `backoff` crate, whose policies can become a [`ReconnectPolicy`].
 #[cfg(feature = "backoff")]
 pub use backoff;
-/// Its buffers are what [`protocol`] encodes into and decodes from.
+/// The `bytes` crate, whose buffers [`protocol`] uses.
 pub use bytes;
-/// Its `Stream` is what [`SignalConn`] and [`Signals`] are.
+/// The `futures-core` crate, whose `Stream` trait [`SignalConn`] and [`Signals`] implement.
 pub use futures_core;
-/// Its recorders take the client's metrics: [`ClientBuilder::metrics_recorder`].
+/// The `metrics` crate, whose recorders [`ClientBuilder::metrics_recorder`] takes.
 pub use metrics;
-/// The release of rustls whose configurations [`Tls::config`], and `ServerBuilder::tls` of the embedded server, take.
+/// The `rustls` crate, whose configurations [`Tls::config`] and the embedded server's `ServerBuilder::tls` take.
 #[cfg(feature = "tls")]
 pub use rustls;
-/// Its instants, channels and I/O traits appear throughout.
+/// The `tokio` crate, whose instants, channels and I/O traits this API uses.
 pub use tokio;
-/// Its `CancellationToken` tells of the loss of a lease: [`Lease::cancellation_token`].
+/// The `tokio-util` crate, whose `CancellationToken` [`Lease::cancellation_token`] returns.
 pub use tokio_util;
-/// A client is a `Service` of tower, and takes its layers: [`ClientBuilder::layer`].
+/// The `tower` crate, whose `Service` trait [`Client`] implements and whose layers [`ClientBuilder::layer`] takes.
 pub use tower;
 
 /// The version of this crate.

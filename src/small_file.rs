@@ -5,16 +5,16 @@ use std::path::Path;
 
 use zeroize::Zeroizing;
 
-/// Reads a whole file. What was read is wiped when it is dropped. The error says what the matter is, not with which file.
+/// Reads a whole file into memory that is wiped when it is dropped. The error does not name the file.
 ///
-/// Only regular files, of at most `most` bytes: a pipe could keep its reader for ever, a device never end.
+/// It reads only regular files of at most `most` bytes: a pipe could block for ever, and a device might have no end.
 pub(crate) fn read_small_file(path: &Path, most: usize) -> Result<Zeroizing<Vec<u8>>, String> {
     let about = std::fs::metadata(path).map_err(|error| error.to_string())?;
     if !about.is_file() {
-        return Err("it is no regular file".to_owned());
+        return Err("it is not a regular file".to_owned());
     }
     let file = std::fs::File::open(path).map_err(|error| error.to_string())?;
-    // Room for one byte more than is taken, so that the buffer is never moved and leaves no copy behind.
+    // One byte larger than the limit, so that the buffer is never reallocated and no copy is left behind.
     let expected = usize::try_from(about.len()).unwrap_or(usize::MAX).min(most);
     let mut bytes = Zeroizing::new(Vec::with_capacity(expected.saturating_add(2)));
     file.take(most as u64 + 1)
@@ -43,6 +43,6 @@ mod tests {
         assert!(problem(&path).contains("longer than 4 bytes"));
         std::fs::remove_file(&path).unwrap();
         assert!(problem(&path).contains("No such file"), "{}", problem(&path));
-        assert!(problem(&std::env::temp_dir()).contains("no regular file"));
+        assert!(problem(&std::env::temp_dir()).contains("not a regular file"));
     }
 }

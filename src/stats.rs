@@ -1,8 +1,9 @@
-//! What a server tells of itself.
+//! The statistics of a server.
 
 use serde::{Deserialize, Serialize};
 
-/// The state of one server. Fields that a server does not send, or sends as `null`, are empty; fields that are not known are ignored.
+/// The statistics of one server. Fields that a server does not send, or sends as `null`, are empty; unknown fields are
+/// ignored.
 ///
 /// ```
 /// let stats: dflockd_client::Stats = serde_json::from_str(r#"{"connections":2,"locks":null}"#)?;
@@ -13,7 +14,7 @@ use serde::{Deserialize, Serialize};
 #[serde(default)]
 #[non_exhaustive]
 pub struct Stats {
-    /// Open connections, the asking one included.
+    /// The number of open connections, including the one that requested the statistics.
     #[serde(deserialize_with = "or_empty")]
     pub connections: u64,
     /// Locks that are held or waited for.
@@ -22,22 +23,22 @@ pub struct Stats {
     /// Semaphores that are held or waited for.
     #[serde(deserialize_with = "or_empty")]
     pub semaphores: Vec<SemaphoreStats>,
-    /// Locks that were used lately and are free now.
+    /// Free locks that the server still remembers.
     #[serde(deserialize_with = "or_empty")]
     pub idle_locks: Vec<IdleStats>,
-    /// Semaphores that were used lately and are free now.
+    /// Free semaphores that the server still remembers.
     #[serde(deserialize_with = "or_empty")]
     pub idle_semaphores: Vec<IdleStats>,
-    /// The patterns of signals that are listened to. Empty, too, where the server knows no signals.
+    /// The subscriptions to signals. Empty if the server has no signals.
     #[serde(deserialize_with = "or_empty", skip_serializing_if = "Vec::is_empty")]
     pub signal_channels: Vec<SignalChannelStats>,
-    /// What the server says of the cluster that it is a member of. `None` for a server that is no member of one.
+    /// The cluster of which the server is a member; `None` if it is not a member of one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cluster: Option<Box<ClusterStats>>,
 }
 
 impl Stats {
-    /// Adds the state of another server. A [`cluster`](Self::cluster) stays; that of the other server counts if there is none.
+    /// Adds the statistics of another server. Keeps its own [`cluster`](Self::cluster), if it has one.
     pub fn merge(&mut self, other: Self) {
         self.connections = self.connections.saturating_add(other.connections);
         self.locks.extend(other.locks);
@@ -63,7 +64,7 @@ pub struct LockStats {
     /// Seconds until its lease ends.
     #[serde(deserialize_with = "whole_seconds")]
     pub lease_expires_in_s: u64,
-    /// How many wait for it.
+    /// The number of waiters.
     #[serde(deserialize_with = "or_empty")]
     pub waiters: u64,
 }
@@ -79,15 +80,15 @@ pub struct SemaphoreStats {
     /// Its limit.
     #[serde(deserialize_with = "or_empty")]
     pub limit: u64,
-    /// How many slots are held.
+    /// The number of slots that are held.
     #[serde(deserialize_with = "or_empty")]
     pub holders: u64,
-    /// How many wait for a slot.
+    /// The number of waiters.
     #[serde(deserialize_with = "or_empty")]
     pub waiters: u64,
 }
 
-/// A key that is free but not forgotten: it still counts against the server's `--max-locks`.
+/// A free key that the server still remembers, and that still counts for its `--max-locks`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 #[non_exhaustive]
@@ -100,7 +101,7 @@ pub struct IdleStats {
     pub idle_s: u64,
 }
 
-/// Those who listen to the signals of one pattern: one group of them, or all that are in none.
+/// The listeners of one pattern: those of one group, or all that are in no group.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 #[non_exhaustive]
@@ -108,15 +109,15 @@ pub struct SignalChannelStats {
     /// The pattern.
     #[serde(deserialize_with = "or_empty")]
     pub pattern: String,
-    /// The group; `None` for those that get every signal.
+    /// The group; `None` for listeners in no group, which get every signal.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub group: Option<String>,
-    /// How many connections.
+    /// The number of connections.
     #[serde(deserialize_with = "or_empty")]
     pub listeners: u64,
 }
 
-/// What a member of a cluster says of it.
+/// The state of a cluster as one of its members reports it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 #[non_exhaustive]
@@ -127,10 +128,10 @@ pub struct ClusterStats {
     /// `leader`, `follower`, `candidate` or `pre-candidate`.
     #[serde(deserialize_with = "or_empty")]
     pub role: String,
-    /// The term of office that the member knows of. It grows with each election.
+    /// The term, as the member knows it. It grows with each election.
     #[serde(deserialize_with = "or_empty")]
     pub term: u64,
-    /// The name of the leader; empty if the member knows of none.
+    /// The name of the leader; empty if the member knows none.
     #[serde(deserialize_with = "or_empty")]
     pub leader_id: String,
     /// The address at which clients reach the leader, if the member knows it.
@@ -145,13 +146,13 @@ pub struct ClusterStats {
     /// The index of the last log entry that the newest snapshot contains.
     #[serde(deserialize_with = "or_empty")]
     pub snapshot_index: u64,
-    /// The names of the members that vote, the member's own among them.
+    /// The names of the voting members, including the member itself.
     #[serde(deserialize_with = "or_empty")]
     pub voters: Vec<String>,
 }
 
 impl ClusterStats {
-    /// What the JSON of `stats` says of a cluster. All else in it, which may be megabytes, is passed over.
+    /// Parses the cluster's part of a `stats` answer, and skips the rest, which may be megabytes.
     pub(crate) fn within(stats: &str) -> Option<Box<Self>> {
         #[derive(Deserialize)]
         struct OfCluster {
@@ -161,7 +162,7 @@ impl ClusterStats {
         serde_json::from_str::<OfCluster>(stats).ok()?.cluster
     }
 
-    /// Whether the member leads, if it says so.
+    /// Returns whether the member is the leader, if it reports a role.
     pub(crate) fn leads(&self) -> Option<bool> {
         match self.role.as_str() {
             "" => None,
@@ -170,7 +171,7 @@ impl ClusterStats {
     }
 }
 
-/// Reads a value that may be `null`: so servers that are written in Go send a list that was never filled.
+/// Deserializes a value that may be `null`, as which servers written in Go send an empty list.
 fn or_empty<'de, D, T>(deserializer: D) -> Result<T, D::Error>
 where
     D: serde::Deserializer<'de>,
@@ -179,7 +180,7 @@ where
     Option::deserialize(deserializer).map(Option::unwrap_or_default)
 }
 
-/// Reads seconds, which some servers write with a fraction.
+/// Deserializes seconds, which some servers send with a fraction.
 fn whole_seconds<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
     let seconds: f64 = or_empty(deserializer)?;
     // Saturates: negative becomes 0.
@@ -283,7 +284,7 @@ mod tests {
         assert_eq!(stats.connections, u64::MAX);
     }
 
-    /// How a server sends one field.
+    /// The ways in which a server may send a field.
     #[derive(Clone, Copy, Debug)]
     enum Sent {
         NotAtAll,
@@ -295,7 +296,8 @@ mod tests {
         prop_oneof![Just(Sent::NotAtAll), Just(Sent::AsNull), Just(Sent::WithItsValue)]
     }
 
-    /// The fields in one of these ways each, at all depths. What they mean: those that are sent with their value.
+    /// Returns the value with each field, at all depths, in one of these ways, and the value that this means: that of
+    /// the fields that are sent.
     fn vary(value: &Value, ways: &mut impl Iterator<Item = Sent>) -> (Value, Value) {
         match value {
             Value::Object(fields) => {

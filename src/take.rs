@@ -1,8 +1,8 @@
-//! Moving out what a reference only points to.
+//! Moving a value out of a reference.
 
-/// Something that gives back what it stands for when it is dropped, and can be told not to.
+/// A value that releases something when it is dropped, and that can be moved out of a reference.
 pub(crate) trait Take {
-    /// Moves it out. What stays behind can still be asked, but gives nothing back.
+    /// Moves the value out. The rest can still be queried, but dropping it releases nothing.
     #[must_use]
     fn take(&mut self) -> Self;
 }

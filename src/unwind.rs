@@ -1,9 +1,9 @@
-//! Panics, caught where they must not take more with them than the work in which they happened.
+//! Catches panics, so that they end only the work in which they happened.
 //!
-//! Users' code runs inside of this crate: recorders of metrics, verifiers of certificates, reconnect policies, connectors and their
-//! streams, callbacks for events, listeners, subscribers of the log.
-//! A panic in it, or a bug of this crate, ends the piece of work that it happened in. Whoever catches it must drop what that work was
-//! changing, or put it in order: nothing here checks that.
+//! Users' code runs inside of this crate: recorders of metrics, verifiers of certificates, reconnect policies,
+//! connectors and their streams, callbacks for events, listeners, subscribers of the log. A panic there, or in this
+//! crate, ends the piece of work in which it happened. The code that catches it must drop or repair what that work was
+//! changing; nothing here checks that.
 
 use std::any::Any;
 use std::fmt;
@@ -13,7 +13,7 @@ use std::task::Poll;
 
 use crate::escape::Escaped;
 
-/// A panic that was caught; it displays as what it said, with everything escaped that would not be seen.
+/// A caught panic. It shows the panic's message with invisible characters escaped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Panic(Box<str>);
 
@@ -26,7 +26,7 @@ impl Panic {
         match payload.downcast::<&'static str>() {
             Ok(said) => Self((*said).into()),
             Err(other) => {
-                // It may panic when it is dropped.
+                // The payload may panic when it is dropped.
                 std::mem::forget(other);
                 Self("without a message".into())
             }
@@ -40,18 +40,18 @@ impl fmt::Display for Panic {
     }
 }
 
-/// Does some work; a panic in it becomes an error.
+/// Runs some work and turns a panic into an error.
 ///
-/// In a destructor this works during a panic, too: what is caught before it leaves the destructor does not end the process.
+/// This also works in a destructor during a panic: a second panic that is caught there does not abort the process.
 pub(crate) fn catch<T>(work: impl FnOnce() -> T) -> Result<T, Panic> {
     catch_unwind(AssertUnwindSafe(work)).map_err(Panic::of)
 }
 
-/// Awaits a future; a panic in it, also in its destructor once it is ready, becomes an error.
+/// Awaits a future and turns a panic into an error, also a panic of its destructor after it is ready.
 ///
 /// # Cancel safety
 ///
-/// As the future's. A panic in the destructor of one that is dropped before it is ready is not caught.
+/// Depends on the given future. If it is dropped before it is ready, a panic of its destructor is not caught.
 pub(crate) async fn catch_async<F: Future>(future: F) -> Result<F::Output, Panic> {
     let mut future = Box::pin(future);
     let output = poll_fn(|cx| match catch(|| future.as_mut().poll(cx)) {

@@ -1,7 +1,7 @@
-//! Moments that cannot overflow, and that know for how long the machine was suspended.
+//! Time arithmetic that cannot overflow and takes suspends of the machine into account.
 //!
-//! The clock of this crate stops while the machine is suspended, that of a server does not. So whatever a lease's end depends on is a
-//! [`Moment`], which also tells how long the machine had been suspended by then.
+//! The clock of this crate stops while the machine is suspended, but a server's clock does not. So every time that the
+//! end of a lease depends on is a [`Moment`], which also has the total suspended time of the machine.
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod suspend;
@@ -17,13 +17,13 @@ pub(crate) use self::suspend::IS_KNOWN as SUSPEND_IS_KNOWN;
 
 const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
 
-/// Stands for "never": longer than the longest TTL that the wire can carry (292 years).
+/// Stands for "never": longer than the longest TTL on the wire (292 years).
 const FAR_AWAY: Duration = YEAR.saturating_mul(1000);
 
-/// The same, where the system's clock cannot count that far.
+/// The same, for a system whose clock cannot count that far.
 const NEARER: Duration = YEAR.saturating_mul(30);
 
-/// A moment after another, however far.
+/// Adds a duration to an instant. The result is far in the future if the clock cannot represent it.
 pub(crate) fn after(start: Instant, duration: Duration) -> Instant {
     start
         .checked_add(duration.min(FAR_AWAY))
@@ -31,7 +31,8 @@ pub(crate) fn after(start: Instant, duration: Duration) -> Instant {
         .unwrap_or(start)
 }
 
-/// A moment, and for how long the machine had been suspended by then since this process first looked.
+/// An instant, and the total time for which the machine was suspended between this process's first look and that
+/// instant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Moment {
     pub(crate) at: Instant,
@@ -39,7 +40,7 @@ pub(crate) struct Moment {
 }
 
 impl Moment {
-    /// Returns this moment. A suspend while this runs counts as one after it.
+    /// Returns the current moment. A suspend during this call counts as later.
     pub(crate) fn now() -> Self {
         let suspended = suspended();
         Self {
@@ -48,8 +49,8 @@ impl Moment {
         }
     }
 
-    /// Returns the instant that is so far from an instant of now as this moment is from now, where the machine has been
-    /// `suspended` for so long by now: earlier by what it was suspended since.
+    /// Converts this moment to an instant of the current clock, given that the machine has been `suspended` in total
+    /// by now. The result is earlier than the moment's own instant by the time of the suspends in between.
     pub(crate) fn seen_after(self, suspended: Duration) -> Instant {
         match suspended.checked_sub(self.suspended) {
             Some(since) => before(self.at, since),
@@ -58,13 +59,14 @@ impl Moment {
     }
 }
 
-/// A moment before another. Where the system's clock cannot count back so far there are no suspends to count.
+/// Subtracts a duration from an instant. If the system's clock cannot represent the result, there are no suspends to
+/// count.
 pub(crate) fn before(end: Instant, duration: Duration) -> Instant {
     end.checked_sub(duration).unwrap_or(end)
 }
 
-/// Returns for how long the machine was suspended since this process first looked; zero where the system does not tell. It never
-/// shrinks.
+/// Returns for how long the machine was suspended since this process's first look; zero if the system does not report
+/// it. It never decreases.
 pub(crate) fn suspended() -> Duration {
     let suspended = suspend::suspended();
     #[cfg(test)]
@@ -72,7 +74,7 @@ pub(crate) fn suspended() -> Duration {
     suspended
 }
 
-/// Suspends that tests of one thread pretend.
+/// Simulated suspends, for tests on one thread.
 #[cfg(test)]
 pub(crate) mod testing {
     use std::cell::Cell;
@@ -86,13 +88,13 @@ pub(crate) mod testing {
         PRETENDED.get()
     }
 
-    /// The machine of this thread was suspended for so long.
+    /// Simulates a suspend for this thread.
     pub(crate) fn suspend_for(duration: Duration) {
         PRETENDED.set(PRETENDED.get() + duration);
     }
 }
 
-/// Where nothing is suspended.
+/// Without suspends.
 #[cfg(test)]
 impl From<Instant> for Moment {
     fn from(at: Instant) -> Self {

@@ -1,21 +1,22 @@
-//! For how long the machine was suspended, as Linux tells it: `CLOCK_BOOTTIME` goes on in a suspend, and `CLOCK_MONOTONIC`, the
-//! clock of `Instant`, does not. They differ in nothing else, so their difference grows by suspends alone.
+//! The suspended time of the machine on Linux. `CLOCK_BOOTTIME` advances during a suspend, and `CLOCK_MONOTONIC`, the
+//! clock of `Instant`, does not. There is no other difference, so their difference grows only by suspends.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
-/// Whether it can be told at all.
+/// Whether the system reports suspends.
 pub(crate) const IS_KNOWN: bool = true;
 
 static SUSPENDS: Suspends = Suspends::new();
 
-/// So often the clocks are looked at the first time: a look that is interrupted between the two sees too small a difference.
+/// How often the clocks are read for the first look. A look that is interrupted between the two clocks sees too small
+/// a difference.
 const FIRST_LOOKS: usize = 8;
 
-/// In nanoseconds. Each look takes a moment between the two clocks, sometimes less than the first did: what grows by that is no
-/// suspend. No suspend is as short as this.
+/// The shortest time that counts as a suspend, in nanoseconds. The delay between reading the two clocks varies, so
+/// smaller differences are not suspends. Every suspend takes longer than this.
 const GRAIN: u64 = 1_000_000;
 
 pub(super) fn suspended() -> Duration {
@@ -23,8 +24,8 @@ pub(super) fn suspended() -> Duration {
     Duration::from_nanos(SUSPENDS.see(look(), first))
 }
 
-/// The difference of the clocks in nanoseconds, or a little less: the one that is ahead is looked at first. So what is told is never
-/// longer than what was.
+/// Returns the difference of the clocks in nanoseconds, or a little less, because the clock that is ahead is read
+/// first. So the result is never too large.
 fn look() -> u64 {
     let ahead = nanos(clock_gettime(ClockId::Boottime));
     ahead.saturating_sub(nanos(clock_gettime(ClockId::Monotonic)))
@@ -37,12 +38,12 @@ fn nanos(time: Timespec) -> u64 {
         .saturating_add(nanos.unwrap_or_default())
 }
 
-/// What was seen of the difference. Nothing here waits: it works in a signal's shadow and after a fork.
+/// The differences seen so far. Nothing here blocks, so it works in a signal handler and after a fork.
 #[derive(Debug)]
 struct Suspends {
-    /// The difference at the first look, and one more; zero before that.
+    /// The difference at the first look plus one; zero before that.
     first: AtomicU64,
-    /// The most that it has grown by.
+    /// The largest growth since then.
     most: AtomicU64,
 }
 
@@ -54,8 +55,8 @@ impl Suspends {
         }
     }
 
-    /// The difference is seen now. Returns how much it has grown since the first look: nothing before that is a [grain](GRAIN), so that
-    /// without a suspend no two looks differ, and all of it from then on.
+    /// Notes the current difference. Returns its growth since the first look, or zero while that is less than a
+    /// [grain](GRAIN), so that without a suspend all looks give the same result.
     fn see(&self, difference: u64, first_look: impl FnOnce() -> u64) -> u64 {
         let first = match self.first.load(Ordering::Acquire) {
             0 => self.set_first(first_look().max(difference)),
@@ -68,7 +69,7 @@ impl Suspends {
         self.most.fetch_max(grown, Ordering::AcqRel).max(grown)
     }
 
-    /// Returns what counts as the first, as several threads may look first.
+    /// Returns the first difference: several threads may look at the same time.
     fn set_first(&self, difference: u64) -> u64 {
         let set = self
             .first
@@ -85,7 +86,7 @@ mod tests {
     fn what_it_grows_by_counts_and_stays() {
         let suspends = Suspends::new();
         let see = |difference| suspends.see(difference, || difference);
-        // It was suspended before this process was there.
+        // The machine was suspended before this process started.
         assert_eq!(see(5 * GRAIN), 0);
         assert_eq!(see(5 * GRAIN), 0);
         assert_eq!(see(12 * GRAIN), 7 * GRAIN);

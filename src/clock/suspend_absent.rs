@@ -1,4 +1,4 @@
-//! Systems that do not tell, or on which it was not found out how.
+//! Systems on which this crate cannot detect suspends.
 
 use std::time::Duration;
 

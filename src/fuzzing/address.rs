@@ -1,11 +1,11 @@
-//! Addresses as users write them: read, or refused with a message that holds no secret.
+//! Addresses that users write: they are parsed, or rejected with a message that contains no secret.
 
 use crate::net::endpoint::{Address, Endpoint};
 
-/// More than any message says of an address.
+/// Longer than any message about an address.
 const LONGEST_MESSAGE: usize = 1_000;
 
-/// Reads text as the address of a server.
+/// Parses text as the address of a server.
 pub fn address(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     match Endpoint::parse(&text) {
@@ -38,7 +38,7 @@ pub fn address(data: &[u8]) {
             let said = error.to_string();
             assert!(said.len() <= LONGEST_MESSAGE, "{said}");
             if let Some((secret, shown)) = text.rsplit_once('@').filter(|_| !text.starts_with("unix:")) {
-                // Long enough to be none of the message's own words, and not told behind the @ as well.
+                // Long enough not to be one of the message's own words, and not part of the text after the @.
                 let is_telling = secret.len() >= 20 && secret.bytes().all(|byte| byte.is_ascii_alphanumeric());
                 assert!(
                     !is_telling || shown.contains(secret) || !said.contains(secret),

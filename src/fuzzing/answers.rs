@@ -1,7 +1,8 @@
-//! The client's reading of answers: the same in whatever pieces they come, and in bounded memory.
+//! The client's parsing of answers: the result does not depend on how they are split, and memory is bounded.
 //!
-//! The first byte of an input says whether signals are heard, the second how many requests are in flight, the third how the bytes are
-//! cut; one byte a request says which it is. The rest is what the peer says, where `0xff n` stands for a long run.
+//! The first byte of an input says whether signals are received, the second how many requests are in flight, the third
+//! how the bytes are split; then one byte for each request selects its kind. The rest is the peer's output, in which
+//! `0xff n` stands for a long run.
 
 use std::time::Duration;
 
@@ -25,13 +26,13 @@ const EVERY_SHAPE: [Expect; 6] = [
     Expect::Json,
 ];
 
-/// Longer lines are read by the pipeline only.
+/// Only the pipeline parses longer lines.
 const LONGEST_LINE: usize = 8 * 1024;
 
-/// More than any message says of a line.
+/// Longer than any message about a line.
 const LONGEST_MESSAGE: usize = 1_000;
 
-/// Reads answers whole and in pieces, and each line as the answer to each kind of request.
+/// Parses answers whole and in pieces, and each line as the answer to each kind of request.
 pub fn answers(data: &[u8]) {
     let [flags, count, seed, rest @ ..] = data else { return };
     let (asked, said) = rest.split_at(rest.len().min(usize::from(count % 16)));
@@ -71,13 +72,13 @@ fn with_runs(bytes: &[u8]) -> Vec<u8> {
     }
 }
 
-/// What was made of what a peer said.
+/// The result of parsing a peer's output.
 #[derive(Debug, PartialEq)]
 struct Heard {
     replies: Vec<(usize, Response)>,
     signals: Vec<Signal>,
     not_leader: Option<Box<Option<Box<str>>>>,
-    /// Why it is no dflockd server, or out of step.
+    /// Why the peer is not a dflockd server, or out of step.
     broken: Option<String>,
     refused_ping: bool,
     /// Requests without an answer.
@@ -106,7 +107,7 @@ impl Heard {
                 break;
             }
             let kept = pipeline.read_space().len();
-            // No run is as long as `stats` may be.
+            // No run is as long as the maximum of `stats`.
             assert!(
                 kept <= MAX_RESPONSE_LINE + 1
                     || asked
@@ -134,7 +135,8 @@ impl Heard {
     }
 }
 
-/// What is read from a line is read from what it is written as, too; and a line that means nothing is told without its tokens.
+/// Checks that a parsed line can be written and parsed again, and that the error about an invalid line does not show
+/// its tokens.
 fn line_means_what_it_says(expect: Expect, line: &str) {
     match Response::decode(expect, line) {
         Ok(response) => {
@@ -157,7 +159,7 @@ fn line_means_what_it_says(expect: Expect, line: &str) {
     }
 }
 
-/// No call panics, whatever it is answered, and its error is no longer than a message may be.
+/// Checks that no call panics on any answer, and that its error is not too long.
 fn every_call_finishes(response: Response) {
     let key = || Key::new("k").unwrap();
     let semaphore = Target::Semaphore(Limit::new(2).unwrap());

@@ -1,10 +1,10 @@
-//! Requests that answers are read against.
+//! The requests to which answers are parsed.
 
 use crate::protocol::{AuthToken, Channel, Pattern, Payload, Request};
 use crate::types::{Key, Limit, Target, Token, Ttl, WaitSecs};
 
-/// A request about `name`, a valid key and channel. Each kind of request whose name can be told from the lines that are sent is among the
-/// first [`NAMED`].
+/// Returns a request about `name`, a valid key and channel. The first [`NAMED`] choices are the kinds of requests
+/// whose lines contain the name.
 pub(super) fn request(choice: u8, name: &str) -> Request {
     let key = Key::new(name).unwrap();
     let target = match choice / 16 % 2 {
@@ -45,5 +45,5 @@ pub(super) fn request(choice: u8, name: &str) -> Request {
     }
 }
 
-/// How many of the choices are of requests that carry their name.
+/// The number of choices whose requests contain their name.
 pub(super) const NAMED: u8 = 8;

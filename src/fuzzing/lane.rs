@@ -1,4 +1,4 @@
-//! A connection at work while its peer says anything, in any pieces, and callers come and go.
+//! A connection whose peer sends anything, in any pieces, while callers come and go.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -15,7 +15,7 @@ use crate::net::metrics::LaneMetrics;
 use crate::protocol::{Expect, LineBuffer, MAX_RESPONSE_LINE, Request, RequestDecoder, Response, Signal};
 use crate::telemetry::sink::ShardSink;
 
-/// How a connection is to behave.
+/// The settings of a connection.
 #[derive(Arbitrary, Debug)]
 struct Terms {
     hears_signals: bool,
@@ -25,40 +25,40 @@ struct Terms {
     reply_timeout: u8,
 }
 
-/// What happens to it.
+/// An event of the connection.
 #[derive(Arbitrary, Debug)]
 enum Act<'a> {
-    /// A caller asks.
+    /// A caller sends a request.
     Ask(u8),
-    /// The caller of a request goes away.
+    /// The caller of a request leaves.
     Leave(u8),
-    /// The peer answers the oldest request in one of the ways that it may.
+    /// The peer answers the oldest request in one of the valid ways.
     Answer(u8),
-    /// The peer says something.
+    /// The peer sends bytes.
     Say(&'a [u8]),
-    /// The socket takes so many more bytes.
+    /// The socket accepts this many more bytes.
     Take(u8),
-    /// The socket takes all.
+    /// The socket accepts any number of bytes.
     TakeAll,
-    /// Milliseconds pass.
+    /// This many milliseconds pass.
     Pass(u16),
-    /// The peer sends no more.
+    /// The peer closes its sending side.
     Close,
     /// The socket breaks.
     Break,
-    /// No more requests come.
+    /// No further requests follow.
     Finish,
-    /// It is to end.
+    /// The connection is told to end.
     HangUp,
 }
 
-/// Plays what the bytes say on a connection.
+/// Runs the events that the bytes encode on a connection.
 pub fn lane(data: &[u8]) {
     let mut bytes = Unstructured::new(data);
     let Ok(terms) = Terms::arbitrary(&mut bytes) else {
         return;
     };
-    // Time is the runtime's, and it stands still but for what the acts let pass.
+    // Time is paused and advances only by the events.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
@@ -80,7 +80,7 @@ async fn play(terms: &Terms, mut bytes: Unstructured<'_>) {
     bench.end();
 }
 
-/// A caller, as the connection sees it.
+/// The caller's side of a request, as the connection sees it.
 struct Asker {
     number: usize,
     is_gone: Rc<Cell<bool>>,
@@ -92,7 +92,7 @@ impl Caller for Asker {
     }
 }
 
-/// What has become of a request.
+/// The outcome of a request.
 #[derive(Debug, PartialEq)]
 enum Fate {
     Open,
@@ -109,15 +109,15 @@ struct AskedRequest {
 }
 
 struct Bench {
-    /// `None` once its end was told.
+    /// `None` after its end was reported.
     lane: Option<Lane<Socket, Asker, OwnCommands<Asker>>>,
     socket: Rc<Peer>,
     asked: Vec<AskedRequest>,
     hears_signals: bool,
-    /// No more may be asked.
+    /// Whether no further requests may be sent.
     finished: bool,
     signals: usize,
-    /// How many answers the peer has given by the rules.
+    /// The number of valid answers from the peer.
     answered: usize,
 }
 
@@ -246,7 +246,7 @@ impl Bench {
         asked.fate = fate;
     }
 
-    /// Answers the oldest request that was written whole and not answered here.
+    /// Answers the oldest request that was written completely and has no answer yet.
     fn answer(&mut self, how: u8) {
         const TOKEN: &str = "00000000000000070123456789abcdef";
         let written = self.socket.written.take();
@@ -279,7 +279,7 @@ impl Bench {
         self.socket.say(second.as_bytes());
     }
 
-    /// Compares what callers were told with what was on the wire.
+    /// Compares what callers received with the bytes on the wire.
     fn end(self) {
         let written = self.socket.written.take();
         let sent = requests(&written);
@@ -302,7 +302,7 @@ impl Bench {
                 }
                 Fate::Skipped | Fate::Unwritten => assert_eq!(position, None, "it was written"),
                 Fate::Unknown => {
-                    // Its first byte was written, so what was sent before it was written whole.
+                    // Its first byte was written, so all earlier requests were written completely.
                     let before = self.asked[..number]
                         .iter()
                         .rposition(|asked| asked.fate == Fate::Unknown);
@@ -319,14 +319,14 @@ fn name(number: usize) -> String {
     format!("k{number}")
 }
 
-/// The requests that were written whole.
+/// Returns the requests that were written completely.
 fn requests(bytes: &[u8]) -> Vec<Request> {
     let mut decoder = RequestDecoder::default();
     decoder.read_space().extend_from_slice(bytes);
     std::iter::from_fn(|| decoder.next_request().unwrap()).collect()
 }
 
-/// The lines that were read, up to the first that is too long or no text.
+/// Returns the lines that were read, up to the first that is too long or not text.
 fn lines(bytes: &[u8]) -> Vec<String> {
     let mut buffer = LineBuffer::new();
     buffer.extend(bytes);

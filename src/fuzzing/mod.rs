@@ -1,5 +1,6 @@
-//! What the fuzzers of `fuzz/` run: each target takes any bytes, and panics where a promise is broken. It is compiled for fuzzers and for
-//! tests only: `cargo test` runs every target on its committed corpus. `docs/testing.md` says how to fuzz.
+//! The targets of the fuzzers in `fuzz/`: each takes any bytes and panics if a guarantee is violated. They are
+//! compiled only for fuzzers and tests: `cargo test` runs every target on its committed corpus. `docs/testing.md`
+//! describes how to fuzz.
 
 mod address;
 mod answers;
@@ -20,17 +21,17 @@ pub use self::url::url;
 use crate::server::fuzzing as server;
 use crate::shard::fuzzing as machine;
 
-/// Subscriptions and deliveries of signals, compared with a search through all of them.
+/// Compares the delivery of signals with a search through all subscriptions.
 pub fn patterns(data: &[u8]) {
     server::patterns(data);
 }
 
-/// Connections of the embedded server, and its books.
+/// Runs connections of the embedded server and checks its state.
 pub fn requests(data: &[u8]) {
     server::requests(data);
 }
 
-/// A shard, told anything that its driver may tell it.
+/// Runs a shard with any inputs that its driver may give it.
 pub fn shard(data: &[u8]) {
     machine::shard(data);
 }

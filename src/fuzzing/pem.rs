@@ -1,12 +1,13 @@
-//! Certificates and keys as PEM text, and the secrets of servers: read, or refused with a message that quotes nothing of them.
+//! Certificates and keys as PEM text, and authentication tokens: they are parsed, or rejected with a message that
+//! quotes none of them.
 
 use crate::protocol::AuthToken;
 use crate::tls::Tls;
 
-/// More bytes than any word has that messages and their input may share.
+/// Longer than any word that messages and their input may have in common.
 const TELLING: usize = 20;
 
-/// Reads bytes as each part of a TLS configuration, and as a secret. A zero byte ends what is read as the certificate, and the rest is
+/// Parses bytes as each part of a TLS configuration, and as a token. A zero byte ends the certificate, and the rest is
 /// the key.
 pub fn pem(data: &[u8]) {
     let end = data.iter().position(|byte| *byte == 0).unwrap_or(data.len());
@@ -33,7 +34,7 @@ pub fn pem(data: &[u8]) {
     }
 }
 
-/// Asserts that no long run of letters and digits of the input is in what is said of it.
+/// Asserts that the message contains no long run of letters and digits from the input.
 fn quotes_nothing(data: &[u8], said: &str) {
     let is_of_a_secret = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'=');
     for run in data
@@ -47,5 +48,5 @@ fn quotes_nothing(data: &[u8], said: &str) {
     }
 }
 
-/// An authority that is good.
+/// A valid certificate authority.
 const AUTHORITY: &str = include_str!("authority.pem");

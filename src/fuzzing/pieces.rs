@@ -1,6 +1,6 @@
-//! Bytes cut into pieces, as a network does.
+//! Splits bytes into pieces, as a network does.
 
-/// Cuts bytes into pieces whose lengths follow from `seed`: of one byte each, up to a few thousand each where there are many.
+/// Splits bytes into pieces whose lengths follow from `seed`: from one byte up to a few thousand bytes each.
 pub(crate) fn pieces(bytes: &[u8], seed: u8) -> impl Iterator<Item = &[u8]> {
     let mut random = fastrand::Rng::with_seed(u64::from(seed));
     let longest = [1, 3, 40, 5_000][usize::from(seed % 4)].max(bytes.len() / 4_000);

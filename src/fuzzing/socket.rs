@@ -1,4 +1,4 @@
-//! A socket whose far end a fuzzer plays.
+//! A socket whose far end a fuzzer controls.
 
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -12,17 +12,17 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 /// The far end of a socket.
 #[derive(Default)]
 pub(crate) struct Peer {
-    /// How many more bytes the socket takes.
+    /// How many more bytes the socket accepts.
     pub(crate) takes: Cell<usize>,
-    /// What the near end has written.
+    /// The bytes that the near end has written.
     pub(crate) written: Cell<Vec<u8>>,
-    /// What was said and not read, piece by piece.
+    /// The bytes that were sent and not read yet, in pieces.
     says: Cell<VecDeque<Vec<u8>>>,
-    /// What was read.
+    /// The bytes that the near end has read.
     pub(crate) heard: Cell<Vec<u8>>,
-    /// It sends no more.
+    /// Whether it has closed its sending side.
     pub(crate) closed: Cell<bool>,
-    /// The socket is broken.
+    /// Whether the socket is broken.
     pub(crate) broken: Cell<bool>,
 }
 

@@ -1,9 +1,10 @@
-//! What a server tells of itself: any JSON is read or refused, and what is read is written as what reads the same.
+//! The statistics of a server: any JSON is parsed or rejected, and parsed statistics are written and give the same
+//! when parsed again.
 
 use crate::protocol::{Call, Response};
 use crate::stats::Stats;
 
-/// Reads bytes as the answer to `stats`.
+/// Parses bytes as the answer to `stats`.
 pub fn stats(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let answered = Call::stats().finish(Response::Json(text.into()));

@@ -1,9 +1,9 @@
-//! Every target, on its committed corpus.
+//! Runs every target on its committed corpus.
 
 use std::fs;
 use std::path::Path;
 
-/// Runs a target on every file of its corpus. The package that is published has none.
+/// Runs a target on every file of its corpus. The published package has no corpus.
 fn every_input_of(target: &str, run: fn(&[u8])) {
     let fuzz = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz");
     if !fuzz.exists() {
@@ -13,7 +13,7 @@ fn every_input_of(target: &str, run: fn(&[u8])) {
     let mut count = 0;
     for file in fs::read_dir(&folder).unwrap() {
         let path = file.unwrap().path();
-        // Shown if it fails.
+        // Shown if the target fails.
         println!("{}", path.display());
         run(&fs::read(&path).unwrap());
         count += 1;

@@ -1,8 +1,9 @@
-//! Options as URLs: read, or refused with a message that holds no secret; what was read is written, and read again as it was.
+//! Options as URLs: they are parsed, or rejected with a message that contains no secret. Parsed options are written
+//! and give the same options when parsed again.
 
 use crate::config::ClientOptions;
 
-/// Reads text as the URL of a client.
+/// Parses text as the URL of a client.
 pub fn url(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     match ClientOptions::from_url(&text) {
@@ -25,7 +26,7 @@ pub fn url(data: &[u8]) {
                 return;
             };
             let secret = before.rsplit_once("://").map_or(before, |(_, secret)| secret);
-            // Long enough to be none of the message's own words, and not told behind the @ as well.
+            // Long enough not to be one of the message's own words, and not part of the text after the @.
             let is_telling = secret.len() >= 40 && secret.bytes().all(|byte| byte.is_ascii_alphanumeric());
             assert!(
                 !is_telling || behind.contains(secret) || !said.contains(secret),

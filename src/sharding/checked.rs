@@ -1,4 +1,4 @@
-//! A strategy whose answers are checked.
+//! A strategy whose results are checked.
 
 use std::fmt;
 use std::sync::Arc;
@@ -6,11 +6,11 @@ use std::sync::Arc;
 use super::{ShardingStrategy, rendezvous_hash_shard, stable_hash_shard};
 use crate::error::{Error, Result};
 
-/// A strategy behind an `Arc`, whose answers are checked.
+/// A shared strategy whose results are checked.
 #[derive(Clone)]
 pub(crate) struct CheckedStrategy {
     strategy: Arc<dyn ShardingStrategy>,
-    /// How a strategy of this crate is called where it is not given as code.
+    /// The name of a strategy of this crate in settings.
     name: Option<&'static str>,
 }
 
@@ -20,7 +20,7 @@ const STABLE_HASH: &str = "stable_hash_shard";
 const RENDEZVOUS_HASH: &str = "rendezvous_hash_shard";
 
 impl CheckedStrategy {
-    /// The names of the strategies that a text can say, for readers.
+    /// The names of the strategies, for messages.
     pub(crate) const NAMES: &str = "stable_hash_shard or rendezvous_hash_shard";
 
     pub(crate) fn new(strategy: impl ShardingStrategy + 'static) -> Self {
@@ -30,7 +30,7 @@ impl CheckedStrategy {
         }
     }
 
-    /// The strategy of this crate that has that name.
+    /// Returns the strategy of this crate with this name.
     pub(crate) fn named(name: &str) -> Option<Self> {
         match name {
             STABLE_HASH => Some(Self::default()),
@@ -42,12 +42,12 @@ impl CheckedStrategy {
         }
     }
 
-    /// Its name, if it was given by it.
+    /// Returns its name, if it was created by name.
     pub(crate) fn name(&self) -> Option<&'static str> {
         self.name
     }
 
-    /// The shard of `key`, or an error that shows what the strategy answered.
+    /// Returns the shard of `key`, or an error that shows the strategy's result.
     pub(crate) fn shard(&self, key: &str, servers: usize) -> Result<usize> {
         let index = self.strategy.shard(key, servers);
         if index < servers {

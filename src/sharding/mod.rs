@@ -1,4 +1,4 @@
-//! Which server a key belongs to.
+//! Sharding: which server a key belongs to.
 
 mod checked;
 mod placement;
@@ -10,19 +10,19 @@ pub(crate) use self::checked::CheckedStrategy;
 pub(crate) use self::placement::Placement;
 pub use self::rendezvous::rendezvous_hash_shard;
 
-/// Where a client connects unless it is told otherwise: one server on this machine, on the default port.
+/// The default servers of a client: one server on this machine, on the default port.
 pub const DEFAULT_SERVERS: &[&str] = &["127.0.0.1:6388"];
 
 /// Maps a key to the index of the server that serves it, in `0..servers`.
 ///
-/// Any `Fn(&str, usize) -> usize` is one, and so is an `Arc` of a strategy or a `Box<dyn ShardingStrategy>`. It must
-/// answer the same for the same key in every process that shares the locks, or two of them will hold "the same" lock on
-/// two servers. It runs in the caller's task on every operation: keep it quick.
+/// Any `Fn(&str, usize) -> usize` implements it, as do an `Arc` of a strategy and a `Box<dyn ShardingStrategy>`. It
+/// must return the same shard for the same key in every process that shares the locks; otherwise two processes can
+/// hold the same lock on two servers. It runs in the caller's task on every operation, so it must be fast.
 ///
 /// ```
 /// use dflockd_client::ShardingStrategy;
 ///
-/// // Everything before the first dot decides, so that related keys share a server.
+/// // Shards by the part before the first dot, so that related keys share a server.
 /// let by_tenant = |key: &str, servers: usize| {
 ///     let tenant = key.split('.').next().unwrap_or(key);
 ///     dflockd_client::stable_hash_shard(tenant, servers)
@@ -30,7 +30,7 @@ pub const DEFAULT_SERVERS: &[&str] = &["127.0.0.1:6388"];
 /// assert_eq!(by_tenant.shard("acme.invoices", 4), by_tenant.shard("acme.orders", 4));
 /// ```
 ///
-/// One that is chosen at run time:
+/// A strategy that is chosen at run time:
 ///
 /// ```
 /// use std::sync::Arc;
@@ -45,7 +45,7 @@ pub const DEFAULT_SERVERS: &[&str] = &["127.0.0.1:6388"];
 /// let builder = Client::builder().sharding_strategy(strategy);
 /// ```
 pub trait ShardingStrategy: Send + Sync {
-    /// The index of the server for `key`, below `servers`. `servers` is at least 1.
+    /// Returns the index of the server for `key`, which must be less than `servers`. `servers` is at least 1.
     fn shard(&self, key: &str, servers: usize) -> usize;
 }
 
@@ -74,9 +74,9 @@ impl ShardingStrategy for Box<dyn ShardingStrategy> {
 
 /// The default strategy: CRC-32 (IEEE, as zlib) of the key's UTF-8 bytes, modulo the number of servers.
 ///
-/// The public Python, Go and TypeScript clients shard the same way, so processes in different languages agree.
-/// When the number of servers changes, nearly all keys move; under [`rendezvous_hash_shard`] few do.
-/// With no servers at all the answer is 0.
+/// The public Python, Go and TypeScript clients shard the same way, so processes in different languages agree. When
+/// the number of servers changes, nearly all keys move; under [`rendezvous_hash_shard`] few do. Returns 0 if `servers`
+/// is 0.
 ///
 /// ```
 /// assert_eq!(dflockd_client::stable_hash_shard("my-key", 1), 0);
@@ -90,7 +90,7 @@ pub fn stable_hash_shard(key: &str, servers: usize) -> usize {
 mod tests {
     use super::*;
 
-    /// Made with Python: `zlib.crc32(key.encode())`.
+    /// Computed with Python: `zlib.crc32(key.encode())`.
     const VECTORS: &[(&str, usize)] = &[
         ("", 0),
         ("a", 3_904_355_907),

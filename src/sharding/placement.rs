@@ -5,36 +5,37 @@ use std::sync::Arc;
 use super::CheckedStrategy;
 use crate::error::{Error, ErrorKind, Result};
 
-/// Which shards serve a key. The shards of the current list come first, in its order; those that only the previous list has come behind.
+/// The placement of keys on shards. The shards of the current list come first, in its order, followed by those that
+/// are only in the previous list.
 #[derive(Clone, Debug)]
 pub(crate) struct Placement {
     strategy: CheckedStrategy,
-    /// How many the current list has.
+    /// The number of shards in the current list.
     shards: usize,
     previous: Option<Arc<Previous>>,
 }
 
-/// How keys were placed before.
+/// The previous placement of keys.
 #[derive(Debug)]
 struct Previous {
     strategy: CheckedStrategy,
-    /// Where each shard of the previous list stands now.
+    /// The index that each shard of the previous list has now.
     shards: Vec<usize>,
-    /// What clients with the same two lists have in common.
+    /// A number that clients with the same two lists share.
     fingerprint: u32,
 }
 
-/// Where a key is.
+/// The shards of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Placed {
     /// Its shard in the current list.
     pub(crate) shard: usize,
-    /// Its shard in the previous list, if that is another one: the key moves.
+    /// Its shard in the previous list, if that is a different one. Then the key moves.
     pub(crate) previous: Option<usize>,
 }
 
 impl Placement {
-    /// Keys are on `shards` shards, by a strategy.
+    /// Creates a placement on `shards` shards by a strategy.
     pub(crate) fn new(strategy: CheckedStrategy, shards: usize) -> Self {
         Self {
             strategy,
@@ -43,8 +44,8 @@ impl Placement {
         }
     }
 
-    /// The same, while other clients place keys as before: `shards` says where each shard of the previous list stands now, and
-    /// `fingerprint` is a number that clients with the same two lists have in common.
+    /// Adds the previous placement, which other clients still use. `shards` has the current index of each shard of the
+    /// previous list, and `fingerprint` is a number that clients with the same two lists share.
     pub(crate) fn after(mut self, strategy: CheckedStrategy, shards: Vec<usize>, fingerprint: u32) -> Self {
         self.previous = Some(Arc::new(Previous {
             strategy,
@@ -54,24 +55,24 @@ impl Placement {
         self
     }
 
-    /// The fingerprint of the two lists, in hexadecimal digits, if keys may move.
+    /// Returns the fingerprint of the two lists in hexadecimal digits, if keys may move.
     pub(crate) fn fingerprint(&self) -> Option<String> {
         self.previous
             .as_ref()
             .map(|previous| format!("{:08x}", previous.fingerprint))
     }
 
-    /// How many shards the previous list has, if keys may move.
+    /// Returns the number of shards in the previous list, if keys may move.
     pub(crate) fn previous_shards(&self) -> Option<usize> {
         self.previous.as_ref().map(|previous| previous.shards.len())
     }
 
-    /// How many shards the current list has.
+    /// Returns the number of shards in the current list.
     pub(crate) fn current_shards(&self) -> usize {
         self.shards
     }
 
-    /// Where a key is.
+    /// The shards of a key.
     #[inline]
     pub(crate) fn place(&self, key: &str) -> Result<Placed> {
         let shard = self.strategy.shard(key, self.shards)?;
@@ -82,7 +83,8 @@ impl Placement {
         Ok(Placed { shard, previous })
     }
 
-    /// Where signals of a channel are emitted: in a transition, at a shard that both lists have, as clients of either listen there.
+    /// Returns the shard on which a channel's signals are emitted. During a transition it is a shard that both lists
+    /// have, because the clients of both listen there.
     pub(crate) fn emits_at(&self, channel: &str) -> Result<usize> {
         let placed = self.place(channel)?;
         let (Some(previous), Some(before)) = (&self.previous, placed.previous) else {
@@ -117,7 +119,8 @@ impl Previous {
 mod tests {
     use super::*;
 
-    /// The number before the first dot says the shard of the current list, that behind it the shard of the previous list.
+    /// Places keys such as `1.2`: the first number is the shard in the current list, the second the shard in the
+    /// previous list.
     fn placement(shards: usize, previous: Vec<usize>) -> Placement {
         fn part(key: &str, part: usize) -> usize {
             key.split('.').nth(part).and_then(|text| text.parse().ok()).unwrap_or(0)
@@ -129,7 +132,7 @@ mod tests {
 
     #[test]
     fn a_key_moves_where_its_shards_are_two() {
-        // The previous list had the third, the first, and one that is gone.
+        // The previous list had the third shard, the first, and one that was removed.
         let placement = placement(3, vec![2, 0, 3]);
         for (key, shard, previous) in [
             ("0.0", 0, Some(2)),

@@ -1,19 +1,20 @@
-//! Rendezvous hashing: every shard has a score for a key, and the highest serves it. So a shard that is added takes the keys that it
-//! wins, and no key moves between the others.
+//! Rendezvous hashing: every shard has a score for a key, and the shard with the highest score serves it. So a new
+//! shard takes the keys for which it has the highest score, and no key moves between the others.
 
 /// The distance between two states of SplitMix64.
 const GAMMA: u64 = 0x9e37_79b9_7f4a_7c15;
 
-/// A strategy under which few keys move when the number of servers changes: from N servers to N + 1 about one key in N + 1 moves, all
-/// of them to the new server; with [`stable_hash_shard`](super::stable_hash_shard) N keys in N + 1 do.
+/// A strategy with which few keys move when the number of servers changes: from N servers to N + 1, about one key in N
+/// + 1 moves, always to the new server. With [`stable_hash_shard`](super::stable_hash_shard), N keys in N + 1 move.
 ///
-/// A server is known by its place in the list. So add servers at the end, and remove the last. One that is removed from the middle, or
-/// another order, moves the keys of all places that another server has now; to take a server out of the middle, put the last one in its
-/// place, which moves the keys of these two only.
+/// A server is identified by its index in the list. So add servers at the end, and remove the last one. Another order,
+/// or removing a server from the middle, moves the keys of every index that now has another server. To remove a server
+/// from the middle, put the last one in its position, which moves only the keys of these two.
 ///
-/// The answer for a key is the same in every release and on every platform. Clients in other languages can compute it:
-/// [`guide::sharding`](https://docs.rs/dflockd-client/latest/dflockd_client/guide/sharding/index.html) has the definition, vectors, and how a
-/// running fleet changes from one list, or one strategy, to another. With no servers at all the answer is 0.
+/// The result for a key is the same in every release and on every platform. Clients in other languages can compute it:
+/// [`guide::sharding`](https://docs.rs/dflockd-client/latest/dflockd_client/guide/sharding/index.html) has the
+/// definition, test vectors, and the steps by which a running fleet changes its list or strategy. Returns 0 if
+/// `servers` is 0.
 ///
 /// ```
 /// use dflockd_client::{Client, rendezvous_hash_shard};
@@ -31,7 +32,7 @@ pub fn rendezvous_hash_shard(key: &str, servers: usize) -> usize {
     for index in 0..servers {
         state = state.wrapping_add(GAMMA);
         let score = mix(state);
-        // Among equals the first.
+        // Of equal scores, the first wins.
         if index == 0 || score > best.1 {
             best = (index, score);
         }
@@ -39,7 +40,7 @@ pub fn rendezvous_hash_shard(key: &str, servers: usize) -> usize {
     best.0
 }
 
-/// The output of SplitMix64 for a state.
+/// Returns the output of SplitMix64 for a state.
 fn mix(state: u64) -> u64 {
     let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -55,7 +56,8 @@ mod tests {
     /// The columns of the table in the document: numbers of servers.
     const SERVERS: [usize; 8] = [1, 2, 3, 4, 5, 8, 16, 64];
 
-    /// Keys, the scores of shards 0 and 1, and the shard for each number of servers. Made with Python, from the definition.
+    /// Keys, the scores of shards 0 and 1, and the shard for each number of servers. Computed with Python from the
+    /// definition.
     const VECTORS: &[(&str, [u64; 2], [usize; 8])] = &[
         (
             "",
@@ -141,7 +143,7 @@ mod tests {
     }
 
     proptest! {
-        /// One that is added takes what it wins, and nothing else moves.
+        /// Checks that keys move only to a new server.
         #[test]
         fn keys_move_to_the_new_server_only(key in ".{0,40}", servers in 1_usize..40) {
             let (before, after) = (rendezvous_hash_shard(&key, servers), rendezvous_hash_shard(&key, servers + 1));
@@ -149,7 +151,8 @@ mod tests {
             prop_assert!(after == before || after == servers);
         }
 
-        /// Keys of a program, numbered, are spread evenly, and the new server takes its share: within five standard deviations.
+        /// Checks that numbered keys are distributed evenly, and that a new server gets its share, within five
+        /// standard deviations.
         #[test]
         fn keys_are_spread_evenly(prefix in "[a-z/:._-]{0,12}", suffix in "[a-z/:._-]{0,6}", servers in 1_usize..20) {
             const KEYS: u32 = 20_000;

@@ -1,4 +1,4 @@
-//! Shards as data: a text as in URLs, or a map with the servers and what is said of them.
+//! Shards in data: a text as in URLs, or a map with the servers and their settings.
 
 use std::fmt;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::net::endpoint::without_secret;
 use crate::net::failover::Policy;
 use crate::protocol::StableRef;
 
-/// One of the first three, and what may be said of it.
+/// A shard of one of the three kinds, and its settings.
 #[derive(Default, Serialize)]
 struct Map {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -34,7 +34,7 @@ struct Map {
     stable_ref: Option<Zeroizing<String>>,
 }
 
-/// What stands in a map.
+/// The names of a map.
 const NAMES: [&str; 7] = [
     "single",
     "cluster",
@@ -46,7 +46,7 @@ const NAMES: [&str; 7] = [
 ];
 
 impl Map {
-    /// Takes one of its values. The error says what is wrong with it, without the value, which may be a secret.
+    /// Sets one of its values. The error says what is wrong, without the value, which may be a secret.
     fn set(&mut self, name: &str, value: Datum) -> Result<(), String> {
         let text = |value: Datum| {
             value
@@ -71,7 +71,7 @@ impl Map {
         Ok(())
     }
 
-    /// Reads it; the error says what is wrong.
+    /// Converts it to a shard; the error says what is wrong.
     fn shard(self) -> Result<Shard, String> {
         let mut shard = match (self.single, self.cluster, self.standby) {
             (Some(server), None, None) => Shard::single(server),
@@ -134,16 +134,16 @@ fn duration(name: &str, text: &str) -> Result<Duration, String> {
     read_duration(text).ok_or_else(|| format!("{name} {text:?} is not acceptable: write {DURATION_FORM}"))
 }
 
-/// Reads a shard from a text as in [URLs](crate::ClientOptions), or from a map with one of `single`, `cluster` and `standby`, and
-/// `takeover_delay`, `allowed_hosts`, `orphan_ttl` and `stable_ref` as they are needed. Addresses in a map are as
-/// [`Shard::single`] takes them.
+/// Deserializes a shard from a text as in [URLs](crate::ClientOptions), or from a map with one of `single`, `cluster`
+/// and `standby`, and optionally `takeover_delay`, `allowed_hosts`, `orphan_ttl` and `stable_ref`. Addresses in a map
+/// have the form that [`Shard::single`] takes.
 impl<'de> Deserialize<'de> for Shard {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         from.deserialize_any(Reader)
     }
 }
 
-/// Reads either.
+/// Deserializes a text or a map.
 struct Reader;
 
 impl<'de> Visitor<'de> for Reader {
@@ -172,7 +172,8 @@ impl<'de> Visitor<'de> for Reader {
     }
 }
 
-/// Writes a text, or a map where there is more to say. A [`stable_ref`](Shard::stable_ref) is left out: it is a secret.
+/// Serializes it as a text, or as a map if it has settings. A [`stable_ref`](Shard::stable_ref) is left out, because
+/// it is a secret.
 impl Serialize for Shard {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         let without_secret = Terms {

@@ -1,4 +1,4 @@
-//! One value of a map of settings, as a format that describes itself has it, before it is known what the setting takes.
+//! A value of a map of settings in a self-describing format, before the type of the setting is known.
 
 use std::fmt;
 
@@ -20,11 +20,11 @@ pub(crate) enum Datum {
     /// A number with a fraction, as text.
     Fraction(Text),
     Texts(Vec<Text>),
-    /// Something that no setting takes.
+    /// A value of a type that no setting has.
     Other(&'static str),
 }
 
-/// What a setting takes.
+/// The type of a setting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ValueKind {
     Text,
@@ -36,12 +36,12 @@ pub(crate) enum ValueKind {
 }
 
 impl Datum {
-    /// The same as one text, `None` if there is no value. A text may stand for anything; numbers, truth values and lists stand only where they
-    /// are meant.
+    /// Returns the value as one text, or `None` if there is no value. A text is accepted for every type; numbers,
+    /// booleans and lists only for settings of these types.
     ///
     /// # Errors
     ///
-    /// What the value is, and what it should be. The value itself may be a secret.
+    /// The type of the value and the expected type. The value is not shown, because it may be a secret.
     pub(crate) fn text_of(self, kind: ValueKind) -> Result<Option<Text>, String> {
         match (self, kind) {
             (Self::Nothing, _) => Ok(None),
@@ -57,11 +57,11 @@ impl Datum {
         }
     }
 
-    /// The same as a list of texts.
+    /// Returns the value as a list of texts.
     ///
     /// # Errors
     ///
-    /// What the value is, and what it should be.
+    /// The type of the value and the expected type.
     pub(crate) fn list(self) -> Result<Option<Vec<String>>, String> {
         match self {
             Self::Nothing => Ok(None),

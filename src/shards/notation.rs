@@ -13,25 +13,25 @@ use crate::net::endpoint::{DEFAULT_PORT, Endpoint, without_secret};
 use crate::net::failover::Policy;
 use crate::percent;
 
-/// Between two shards.
+/// Separates shards.
 const SHARDS: char = ',';
-/// Between two members of a cluster, or behind its only one.
+/// Separates the members of a cluster, or follows the only member.
 const MEMBERS: char = '+';
-/// Between two servers of which the first serves and the others are in reserve, or behind the only one.
+/// Separates a primary and its standbys, or follows the only server.
 const RESERVES: char = ';';
 
 impl Shard {
-    /// Reads shards.
+    /// Parses shards.
     ///
     /// # Errors
     ///
-    /// `InvalidInput`, naming the server or the shard that is wrong.
+    /// `InvalidInput`, naming the invalid server or shard.
     pub(crate) fn read_all(text: &str) -> Result<Vec<Self>> {
         refuse_secret(text)?;
         text.split(SHARDS).map(|shard| Self::read(shard.trim())).collect()
     }
 
-    /// Reads one shard.
+    /// Parses one shard.
     pub(crate) fn read(text: &str) -> Result<Self> {
         refuse_secret(text)?;
         let refuse = |remedy| Err(Error::invalid("shard", Shortened(text), remedy));
@@ -57,8 +57,8 @@ impl Shard {
         Ok(Self::new(policy, servers))
     }
 
-    /// Writes a shard so that [`read`](Self::read) reads the same one, but for its terms. An address with a secret in it, which is no
-    /// address, is written without that.
+    /// Writes a shard so that [`read`](Self::read) returns the same one, without its settings. If an invalid address
+    /// contains a secret, the secret is left out.
     pub(crate) fn write(&self) -> String {
         let servers: Vec<Zeroizing<String>> = self
             .endpoints
@@ -81,14 +81,14 @@ impl Shard {
         text
     }
 
-    /// Writes shards so that [`read_all`](Self::read_all) reads the same ones, but for their terms.
+    /// Writes shards so that [`read_all`](Self::read_all) returns the same ones, without their settings.
     pub(crate) fn write_all(shards: &[Self]) -> String {
         let shards: Vec<String> = shards.iter().map(Self::write).collect();
         shards.join(SHARDS.encode_utf8(&mut [0; 4]))
     }
 }
 
-/// What stands before an @ may be a secret, so none of the text is shown.
+/// Rejects a text with an @. The part before the @ may be a secret, so the error does not show the text.
 fn refuse_secret(text: &str) -> Result<()> {
     if text.contains('@') || text.contains("%40") && !text.contains("unix:") {
         return Err(Error::new(
@@ -99,7 +99,7 @@ fn refuse_secret(text: &str) -> Result<()> {
     Ok(())
 }
 
-/// Reads the address of a server. Without a port it is at the default one.
+/// Parses the address of a server. The port may be left out, which means the default port.
 fn read_server(text: &str) -> Result<String> {
     if text.is_empty() {
         return Err(Error::invalid(

@@ -1,4 +1,4 @@
-//! A pair of streams that can be held up: nothing is carried either way.
+//! A pair of streams that can be stopped in both directions.
 
 use std::io;
 use std::pin::Pin;
@@ -7,24 +7,24 @@ use std::task::{Context, Poll, Waker};
 
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 
-/// What all streams of a server pass. Clones are the same.
+/// The gate that all streams of a server pass. Clones share it.
 #[derive(Clone, Default)]
 pub(super) struct Gate(Arc<Mutex<GateState>>);
 
 #[derive(Default)]
 struct GateState {
     is_shut: bool,
-    /// Of tasks that want to read.
+    /// The wakers of tasks that want to read.
     readers: Vec<Waker>,
 }
 
 impl Gate {
-    /// From now on nothing is read.
+    /// Stops all reads from now on.
     pub(super) fn shut(&self) {
         self.state().is_shut = true;
     }
 
-    /// What was written meanwhile can be read.
+    /// Lets reads continue, including those of bytes that were written meanwhile.
     pub(super) fn open(&self) {
         let readers = {
             let mut state = self.state();
@@ -50,18 +50,18 @@ impl Gate {
     }
 }
 
-/// One end of a connection in memory. What is written is kept, as by a network that has buffers; nothing is read while the gate is shut, not
-/// even the end.
+/// One end of a connection in memory. Written bytes are buffered, as by a network. While the gate is shut, nothing can
+/// be read, not even the end of the stream.
 pub(super) struct GatedStream {
     stream: DuplexStream,
     gate: Gate,
 }
 
-/// So much may be under way in each direction, as between sockets of one machine.
+/// The capacity in each direction, similar to that between sockets of one machine.
 const BUFFER: usize = 64 * 1024;
 
 impl GatedStream {
-    /// Both ends of a connection.
+    /// Creates both ends of a connection.
     pub(super) fn pair(gate: &Gate) -> (Self, Self) {
         let (near, far) = tokio::io::duplex(BUFFER);
         let gated = |stream| Self {

@@ -1,7 +1,9 @@
-//! Tests of your own code: a server in this process, its faults on demand, and a service that grants without any server.
+//! Support for tests of your own code: a server in this process, faults on demand, and a service that grants without a
+//! server.
 //!
-//! A [`TestServer`] is the [embedded server](crate::server) on connections in memory. It takes no port, reads no environment, and its
-//! time is tokio's: with `#[tokio::test(start_paused = true)]` leases expire, renewals run and waits time out in virtual time, at once.
+//! A [`TestServer`] is the [embedded server](crate::server) on connections in memory. It uses no port and no
+//! environment variables, and its time is tokio's: with `#[tokio::test(start_paused = true)]`, leases expire, renewals
+//! run and waits time out in virtual time, without delay.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread", start_paused = true)]
@@ -25,10 +27,11 @@
 //!
 //! # Paused time
 //!
-//! Time that is paused goes on by itself when every task of the runtime waits. So it works with what is in memory, and not with what comes
-//! from outside of the runtime: a real server, the embedded one on a port, threads and processes, the client for threads (`blocking`). While
-//! a client waits for these, nothing in the runtime has anything to do, and time jumps: requests time out and leases are lost at once.
-//! A machine that is really suspended during a test costs its leases with paused time, too.
+//! Paused time advances by itself when every task of the runtime waits. So it works with connections in memory, but
+//! not with anything outside the runtime: a real server, the embedded one on a port, threads and processes, the
+//! blocking client. While a client waits for these, no task of the runtime can run, and time jumps: requests time out
+//! and leases are lost at once. If the machine is really suspended during a test, leases are lost with paused time,
+//! too.
 
 mod gate;
 mod mock;

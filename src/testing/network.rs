@@ -1,4 +1,4 @@
-//! Connections in memory: from addresses that only a test knows to what listens there.
+//! Connections in memory, from addresses that exist only in a test to their listeners.
 
 use std::collections::BTreeMap;
 use std::future::pending;
@@ -13,7 +13,7 @@ use super::gate::{Gate, GatedStream};
 use crate::net::endpoint::Endpoint;
 use crate::server::Listener;
 
-/// The connections to one server, or to the members of one cluster. Clones are the same.
+/// The network of one server, or of the members of one cluster. Clones share it.
 #[derive(Clone, Default)]
 pub(super) struct Network(Arc<Mutex<Listening>>);
 
@@ -22,15 +22,15 @@ struct Listening {
     gate: Gate,
     places: BTreeMap<String, mpsc::UnboundedSender<GatedStream>>,
     refuses: bool,
-    /// So many more attempts are refused.
+    /// How many further attempts are refused.
     refused_next: usize,
 }
 
-/// The first address of a network that is set apart for tests (RFC 2544), and how many it has.
+/// The first address of a network that is reserved for tests (RFC 2544), and their number.
 const FIRST: u32 = u32::from_be_bytes([198, 18, 0, 0]);
 const ADDRESSES: u32 = 1 << 17;
 
-/// An address that no other server of this process has, unless there have been very many.
+/// Returns an address that no other server of this process has, unless there were very many.
 pub(super) fn next_address() -> SocketAddr {
     static NEXT: AtomicU32 = AtomicU32::new(1);
     let host = FIRST + NEXT.fetch_add(1, Ordering::Relaxed) % ADDRESSES;
@@ -42,14 +42,14 @@ impl Network {
         self.listening().gate.clone()
     }
 
-    /// Listens at an address. What listened there before gets no more connections.
+    /// Listens on an address. An earlier listener there gets no more connections.
     pub(super) fn listen(&self, address: SocketAddr) -> InMemoryListener {
         let (connect, connections) = mpsc::unbounded_channel();
         self.listening().places.insert(address.to_string(), connect);
         InMemoryListener(connections)
     }
 
-    /// Whether an address is one of this network's.
+    /// Returns whether an address belongs to this network.
     pub(super) fn leads_to(&self, endpoint: &Endpoint) -> bool {
         self.listening().places.contains_key(endpoint.as_str())
     }
@@ -85,7 +85,7 @@ impl Network {
     }
 }
 
-/// Gives what is connected to one address.
+/// Accepts the connections to one address.
 pub(super) struct InMemoryListener(mpsc::UnboundedReceiver<GatedStream>);
 
 impl Listener for InMemoryListener {

@@ -1,4 +1,4 @@
-//! A server, or a cluster, for the test that owns it.
+//! The test server: a server or a cluster that belongs to a test.
 
 mod faults;
 mod observing;
@@ -22,22 +22,22 @@ use crate::server::{Cluster, ClusterBuilder, Server, ServerBuilder};
 use crate::shard::started::StartedShards;
 use crate::shards::Shard;
 
-/// A server for the test that owns it, in this process, on connections in memory: without a port, without the environment, and in paused
-/// time as well. See the [module](super).
+/// A server for one test, in this process, on connections in memory: without a port or environment variables, and also
+/// in paused time. See the [module](super).
 ///
-/// It is the [embedded server](crate::server), no kinder than real ones: leases expire on their time, a connection that is silent for too long
-/// is closed, and what a connection acquired is released when it ends.
+/// It is the [embedded server](crate::server) and as strict as a real one: leases expire, a connection that is silent
+/// for too long is closed, and the leases of a connection are released when it ends.
 ///
-/// Dropping it stops it at once, without waiting for anything: its clients see that their connections end, and that new ones are refused.
+/// Dropping it stops it at once: the connections of its clients end, and new ones are refused.
 #[must_use = "a test server stops when it is dropped"]
 pub struct TestServer {
     serving: Serving,
     control: Control,
     network: Network,
     addresses: Vec<String>,
-    /// Told when something has happened on the server.
+    /// Notified of each change on the server.
     changed: Arc<Notify>,
-    /// Those of its clients.
+    /// The shards of its clients.
     shards: StartedShards,
     _opens: OpensWhenDropped,
 }
@@ -47,7 +47,7 @@ enum Serving {
     Cluster(Box<Cluster>),
 }
 
-/// A server that stalls ends for its clients all the same.
+/// Ends a stall, so that the clients see the end of the server.
 struct OpensWhenDropped(Gate);
 
 impl Drop for OpensWhenDropped {
@@ -65,7 +65,7 @@ impl TestServer {
     ///
     /// # Cancel safety
     ///
-    /// Safe: nothing is served if it is dropped.
+    /// Safe: if the future is dropped, no server runs.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -80,7 +80,7 @@ impl TestServer {
         Self::start_with(Server::builder()).await
     }
 
-    /// As [`start`](Self::start), with options. Its host and port do not count.
+    /// Starts a server with options, whose host and port are ignored.
     ///
     /// # Errors
     ///
@@ -88,7 +88,7 @@ impl TestServer {
     ///
     /// # Cancel safety
     ///
-    /// Safe: nothing is served if it is dropped.
+    /// Safe: if the future is dropped, no server runs.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -121,16 +121,16 @@ impl TestServer {
         ))
     }
 
-    /// Starts a cluster of so many members, the first of which leads. They agree at once; what a test may want of members beyond
-    /// [`move_leader`](Self::move_leader) is at [`as_cluster`](Self::as_cluster).
+    /// Starts a cluster of `members` members, of which the first is the leader. They replicate without delay.
+    /// [`move_leader`](Self::move_leader) changes the leader; [`as_cluster`](Self::as_cluster) has all other controls.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidInput`] without members, and as [`start`](Self::start).
+    /// [`ErrorKind::InvalidInput`] if `members` is 0, and as [`start`](Self::start).
     ///
     /// # Cancel safety
     ///
-    /// Safe: nothing is served if it is dropped.
+    /// Safe: if the future is dropped, no server runs.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -146,7 +146,7 @@ impl TestServer {
         Self::cluster_with(members, Cluster::builder()).await
     }
 
-    /// As [`cluster`](Self::cluster), with options. Its [`members`](ClusterBuilder::members) do not count, nor do host and port.
+    /// Starts a cluster with options, whose [`members`](ClusterBuilder::members), host and port are ignored.
     ///
     /// # Errors
     ///
@@ -154,7 +154,7 @@ impl TestServer {
     ///
     /// # Cancel safety
     ///
-    /// Safe: nothing is served if it is dropped.
+    /// Safe: if the future is dropped, no server runs.
     pub async fn cluster_with(members: usize, options: ClusterBuilder) -> Result<Self> {
         let (network, changed) = (Network::default(), Arc::new(Notify::new()));
         let listens = network.clone();
@@ -185,7 +185,7 @@ impl TestServer {
 
     // Clients.
 
-    /// A client of this server, connected, with the defaults of every client.
+    /// Returns a connected client of this server, with default settings.
     ///
     /// # Errors
     ///
@@ -198,8 +198,8 @@ impl TestServer {
         self.client_builder().connect().await
     }
 
-    /// Describes a client of this server. Its [shards](ClientBuilder::shards) and its [connector](ClientBuilder::connector) are set; all else
-    /// has the defaults of every client.
+    /// Returns a builder for a client of this server. Its [shards](ClientBuilder::shards) and
+    /// [connector](ClientBuilder::connector) are set; everything else has its default.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -215,7 +215,7 @@ impl TestServer {
         Self::client_builder_of([self])
     }
 
-    /// Describes a client of several servers, each of which is a shard.
+    /// Returns a builder for a client of several servers, each of which is a shard.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -231,8 +231,8 @@ impl TestServer {
     /// # }
     /// ```
     ///
-    /// Where one is in reserve for another, say so by their [addresses](Self::addresses):
-    /// `client_builder_of([&one, &other]).shards([Shard::standby([…])])`.
+    /// If one is a standby of another, use their [addresses](Self::addresses): `client_builder_of([&one,
+    /// &other]).shards([Shard::standby([…])])`.
     pub fn client_builder_of<'a>(servers: impl IntoIterator<Item = &'a Self>) -> ClientBuilder {
         let mut shards = Vec::new();
         let mut networks = Vec::new();
@@ -258,13 +258,13 @@ impl TestServer {
         Client::builder().shards(shards).connector(connector).started(started)
     }
 
-    /// The addresses by which the clients of this server know it: one, or that of each member. They mean nothing outside of the test.
+    /// Returns the addresses of this server for its clients: one, or that of each member. They exist only in the test.
     #[must_use]
     pub fn addresses(&self) -> Vec<String> {
         self.addresses.clone()
     }
 
-    /// Shuts down in order, as [`Server::shutdown`]; of a cluster, one member after the other, as [`Cluster::shutdown`].
+    /// Shuts down as [`Server::shutdown`] does; a cluster one member after the other, as [`Cluster::shutdown`] does.
     ///
     /// # Cancel safety
     ///

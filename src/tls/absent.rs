@@ -1,4 +1,4 @@
-//! Without the feature `tls`: types that have no values, so that whoever would use one need not ask whether there is any.
+//! Without the feature `tls`: types without values, so that code that uses TLS needs no conditions.
 
 #[path = "files.rs"]
 mod files;
@@ -14,12 +14,12 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 pub(crate) use self::files::TlsFiles;
 use crate::error::{Error, ErrorKind, Result};
 
-/// There is no way to ask for TLS.
+/// TLS cannot be configured.
 #[derive(Clone, Debug)]
 pub(crate) enum Tls {}
 
 impl Tls {
-    /// A text may ask for it all the same.
+    /// Returns an error: a text may still ask for TLS.
     pub(crate) fn of_files(_files: TlsFiles) -> Result<Self> {
         Err(Error::new(
             ErrorKind::InvalidInput,
@@ -36,7 +36,7 @@ impl Tls {
     }
 }
 
-/// There is no way to make it.
+/// Cannot be created.
 #[derive(Clone, Debug)]
 pub(crate) enum TlsConnector {}
 
@@ -50,7 +50,7 @@ impl TlsConnector {
     }
 }
 
-/// So there is no stream with it.
+/// Cannot be created either.
 #[derive(Debug)]
 pub(crate) struct TlsStream<IO>(Infallible, PhantomData<IO>);
 
@@ -74,17 +74,17 @@ impl<IO: Unpin> AsyncWrite for TlsStream<IO> {
     }
 }
 
-/// No connection was lost because of it either.
+/// Returns `None`: no connection was lost because of TLS.
 pub(crate) fn explain_disconnect(_error: &Error) -> Option<Error> {
     None
 }
 
-/// Nor was any asked for in vain.
+/// Never called.
 pub(crate) fn no_tls() -> Error {
     Error::new(ErrorKind::Connect, "the peer does not speak TLS").fatal()
 }
 
-/// Nor does a server serve it.
+/// Cannot be created either.
 #[cfg(feature = "server")]
 #[derive(Clone)]
 pub(crate) enum TlsAcceptor {}

@@ -7,7 +7,7 @@ use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::server::TlsStream;
 
-/// Makes secure streams out of those that clients have opened.
+/// Performs the server's side of TLS handshakes.
 #[derive(Clone)]
 pub(crate) struct TlsAcceptor(tokio_rustls::TlsAcceptor);
 
@@ -18,7 +18,7 @@ impl TlsAcceptor {
 
     /// # Cancel safety
     ///
-    /// Safe: the stream is closed.
+    /// Safe: dropping the future closes the stream.
     pub(crate) async fn accept<IO>(&self, stream: IO) -> io::Result<TlsStream<IO>>
     where
         IO: AsyncRead + AsyncWrite + Unpin,

@@ -1,4 +1,4 @@
-//! The client's side of a handshake, and the stream that comes of it.
+//! The client's side of a handshake, and the resulting stream.
 
 use std::fmt;
 use std::io;
@@ -18,22 +18,23 @@ use super::provider::provider;
 use crate::error::{Error, ErrorKind, Result};
 use crate::escape::Shortened;
 
-/// Makes secure streams out of others. Clones share the configuration, and with it the sessions that can be resumed.
+/// Performs the client's side of TLS handshakes. Clones share the configuration, including the sessions that can be
+/// resumed.
 #[derive(Clone)]
 pub(crate) struct TlsConnector {
     source: Arc<ConfigSource>,
-    /// Instead of the name that the server is addressed by.
+    /// The name to verify, instead of the server's host.
     name: Option<ServerName<'static>>,
 }
 
 enum ConfigSource {
-    /// The user's own.
+    /// The user's configuration.
     Given(Arc<ClientConfig>),
-    /// Put together here, and anew when a file has changed.
+    /// Made here, and again when a file has changed.
     Made {
         material: Material,
         system_roots: RootCertStore,
-        /// What was there when the client was built: one that is installed later changes nothing.
+        /// The provider at the time when the client was built: a later one has no effect.
         provider: Arc<CryptoProvider>,
         current: Mutex<Configured>,
     },
@@ -47,7 +48,7 @@ impl TlsConnector {
         }
     }
 
-    /// Reads what was named.
+    /// Reads the files and makes the configuration.
     pub(super) fn of(material: Material, name: Option<ServerName<'static>>) -> Result<Self, String> {
         let provider = provider()?;
         let system_roots = match material.trusted {
@@ -68,7 +69,7 @@ impl TlsConnector {
         })
     }
 
-    /// Whether a server that is addressed by this name, if by any, could be verified at all.
+    /// Checks that a certificate can be verified for a server with this host name, if it has one.
     pub(crate) fn check_host(&self, host: Option<&str>) -> Result<()> {
         self.name_for(host).map(|_| ())
     }
@@ -82,15 +83,15 @@ impl TlsConnector {
             .ok_or_else(|| Error::invalid("host name for TLS", Shortened(host.unwrap_or_default()), remedy))
     }
 
-    /// Makes a stream secure. The server must prove that it is `host`.
+    /// Performs a handshake over a stream. The server must prove that it is `host`.
     ///
     /// # Errors
     ///
-    /// `Connect`, naming the cause; [fatal](Error::is_fatal) if it is one that waiting does not cure.
+    /// `Connect`, naming the cause; [fatal](Error::is_fatal) if the cause does not go away by itself.
     ///
     /// # Cancel safety
     ///
-    /// Safe: the stream is closed.
+    /// Safe: dropping the future closes the stream.
     pub(crate) async fn handshake<IO>(&self, stream: IO, host: Option<&str>) -> Result<TlsStream<IO>>
     where
         IO: AsyncRead + AsyncWrite + Unpin,
@@ -104,7 +105,7 @@ impl TlsConnector {
             .map_err(explain)
     }
 
-    /// The configuration that counts now. Files are looked at off the runtime's own threads.
+    /// Returns the current configuration. Files are checked on a blocking thread.
     async fn config(&self) -> Result<Arc<ClientConfig>> {
         match &*self.source {
             ConfigSource::Given(config) => Ok(Arc::clone(config)),
@@ -128,7 +129,7 @@ impl TlsConnector {
 }
 
 impl ConfigSource {
-    /// Reads the files again, and makes a new configuration of them if any has changed.
+    /// Reads the files again and makes a new configuration if one has changed.
     fn refreshed(&self) -> Result<Arc<ClientConfig>, String> {
         let Self::Made {
             material,
@@ -160,8 +161,8 @@ impl fmt::Debug for TlsConnector {
 /// A secure stream to a server.
 pub(crate) struct TlsStream<IO>(Box<client::TlsStream<IO>>);
 
-/// A peer that hangs up without TLS's own farewell has hung up: answers are whole lines, so that none that was cut off is taken
-/// for one.
+/// Treats a connection that ends without TLS's `close_notify` as closed. That is safe, because answers are whole
+/// lines, so a truncated one is never accepted.
 impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncRead for TlsStream<IO> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match Pin::new(&mut self.0).poll_read(cx, buffer) {

@@ -1,4 +1,4 @@
-//! What it means that a handshake failed, and what to do about it.
+//! Explains failed handshakes: the cause and the remedy.
 
 use std::error::Error as StdError;
 use std::io;
@@ -10,10 +10,10 @@ use crate::error::{Error, ErrorKind};
 use crate::escape::Shortened;
 use crate::io_words::io_failed;
 
-/// Of the names in a certificate so many are told: the peer made it, and may have put thousands into it.
+/// The maximum number of a certificate's names in a message: the peer's certificate may contain thousands.
 const NAMES_TOLD: usize = 4;
 
-/// A handshake failed.
+/// Returns the error for a failed handshake.
 pub(super) fn explain(error: io::Error) -> Error {
     match cause(&error) {
         Some(cause) => failed(cause),
@@ -25,7 +25,7 @@ pub(super) fn explain(error: io::Error) -> Error {
     }
 }
 
-/// The server answers without TLS.
+/// Returns the error for a server that answers without TLS.
 pub(crate) fn no_tls() -> Error {
     Error::new(
         ErrorKind::Connect,
@@ -34,8 +34,8 @@ pub(crate) fn no_tls() -> Error {
     .fatal()
 }
 
-/// A connection was lost before anything was answered on it. With TLS 1.3 that is how a server refuses a client's certificate,
-/// or the lack of one: for the client the handshake was over by then.
+/// Returns the error for a connection that was lost before the first answer. With TLS 1.3, a server rejects a client
+/// certificate, or the lack of one, in this way, because the client's handshake is complete by then.
 pub(crate) fn explain_disconnect(error: &Error) -> Option<Error> {
     let mut source = error.source();
     while let Some(inner) = source {
@@ -51,7 +51,7 @@ fn cause(error: &io::Error) -> Option<&rustls::Error> {
     error.get_ref()?.downcast_ref()
 }
 
-/// What it means, and whether a person has to do something about it. All that is known is in the message, so there is no source.
+/// Returns the error for a cause, fatal if a person must act. The message has all details, so there is no source.
 fn failed(cause: &rustls::Error) -> Error {
     use rustls::Error as Tls;
     let (message, passes) = match cause {
@@ -120,12 +120,12 @@ fn certificate(problem: &CertificateError) -> String {
     }
 }
 
-/// The verifier says that only by the name of its own error.
+/// The verifier reports that only by the name of its error.
 fn is_an_authority(error: &OtherError) -> bool {
     error.to_string() == "CaUsedAsEndEntity"
 }
 
-/// What the server says it does not like, and whether that may pass.
+/// Explains an alert of the server, and returns whether its cause may go away by itself.
 fn alerted(alert: AlertDescription) -> (String, bool) {
     use AlertDescription as Alert;
     let message = match alert {
@@ -170,7 +170,7 @@ fn names(presented: &[String]) -> String {
     told.join(", ")
 }
 
-/// A name out of the way in which the verifier writes it, `DnsName("…")` or `IpAddress(…)`.
+/// Extracts the name from the verifier's forms `DnsName("…")` and `IpAddress(…)`.
 fn plain(name: &str) -> &str {
     let inner = name.split_once('(').and_then(|(_, rest)| rest.strip_suffix(')'));
     let inner = inner.unwrap_or(name);
@@ -178,7 +178,7 @@ fn plain(name: &str) -> &str {
     quoted.unwrap_or(inner)
 }
 
-/// How long, in words.
+/// Describes the time between two moments.
 fn between(earlier: UnixTime, later: UnixTime) -> String {
     let secs = later.as_secs().saturating_sub(earlier.as_secs());
     match secs {

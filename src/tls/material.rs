@@ -1,4 +1,4 @@
-//! What a client's TLS configuration is made of: named by its user, read from files, put together.
+//! The parts of a client's TLS configuration: as the user named them, as read from files, and combined.
 
 use std::sync::Arc;
 
@@ -10,18 +10,18 @@ use rustls::{ClientConfig, ConfigBuilder, RootCertStore, WantsVerifier};
 use super::pem::{Pem, PemText};
 use super::platform::platform_verifier;
 
-/// Whom a client trusts beside the authorities that were named.
+/// What a client trusts in addition to the named authorities.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Trusted {
     #[default]
     NoOthers,
     /// The authorities that this machine trusts.
     SystemRoots,
-    /// What the operating system's own verifier trusts.
+    /// Whatever the operating system's own verifier trusts.
     Platform,
 }
 
-/// What was named, unread.
+/// The named parts, before they are read.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Material {
     pub(super) trusted: Trusted,
@@ -30,7 +30,7 @@ pub(super) struct Material {
     pub(super) client: Option<(Pem, Pem)>,
 }
 
-/// The same, read. Two readings are equal if no file has changed between them.
+/// The parts after reading. Two readings are equal if no file has changed between them.
 #[derive(PartialEq, Eq)]
 pub(super) struct Reading {
     authorities: Vec<PemText>,
@@ -46,7 +46,7 @@ impl Material {
         self.trusted == Trusted::NoOthers && self.authorities.is_empty()
     }
 
-    /// Whether any of it may be another tomorrow.
+    /// Returns whether a part comes from a file, which may change.
     pub(super) fn has_files(&self) -> bool {
         self.authorities
             .iter()
@@ -64,7 +64,7 @@ impl Material {
         })
     }
 
-    /// Puts a configuration together. `roots` are those of the system, if they are wanted.
+    /// Makes a configuration. `roots` are those of the system, if they are trusted.
     pub(super) fn configure(
         &self,
         reading: &Reading,
@@ -95,13 +95,13 @@ impl Material {
         reading: &Reading,
         provider: &Arc<CryptoProvider>,
     ) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, String> {
-        // The store is for its check only, which names the file.
+        // The store is only used for this check, whose error names the file.
         let authorities = self.add_authorities(reading, &mut RootCertStore::empty())?;
         let verifier = platform_verifier(authorities, Arc::clone(provider))?;
         Ok(builder.dangerous().with_custom_certificate_verifier(verifier))
     }
 
-    /// Adds the authorities that were named to a store, and returns their certificates.
+    /// Adds the named authorities to a store and returns their certificates.
     fn add_authorities(
         &self,
         reading: &Reading,
@@ -120,11 +120,11 @@ impl Material {
     }
 }
 
-/// The certificates of the authorities that this machine trusts.
+/// Returns the certificates of the authorities that this machine trusts.
 pub(super) fn system_roots() -> Result<RootCertStore, String> {
     let found = rustls_native_certs::load_native_certs();
     let mut roots = RootCertStore::empty();
-    // Some systems carry certificates that no verifier takes.
+    // Some systems have certificates that no verifier accepts.
     let (added, _) = roots.add_parsable_certificates(found.certs);
     if added > 0 {
         return Ok(roots);
@@ -141,7 +141,7 @@ pub(super) fn system_roots() -> Result<RootCertStore, String> {
     ))
 }
 
-/// A configuration, and what it was made of.
+/// A configuration, and the reading from which it was made.
 pub(super) struct Configured {
     pub(super) reading: Reading,
     pub(super) config: Arc<ClientConfig>,

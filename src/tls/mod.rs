@@ -1,6 +1,6 @@
-//! TLS, by rustls: what a client trusts and what it presents, the handshake on either side, and what its failures mean.
+//! TLS with rustls: the settings of a client, the handshakes of both sides, and explanations of failures.
 //!
-//! Where the feature `tls` is off, `absent.rs` stands in its place: the same names, for types that have no values.
+//! Without the feature `tls`, `absent.rs` replaces it: the same names for types without values.
 
 #[cfg(feature = "server")]
 mod acceptor;

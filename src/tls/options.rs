@@ -1,4 +1,4 @@
-//! What users ask of TLS.
+//! The TLS options of users.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -13,10 +13,11 @@ use super::pem::Pem;
 use crate::error::{Error, ErrorKind, Result};
 use crate::escape::Shortened;
 
-/// How a client uses TLS: whom it trusts, and what it presents. Give it to [`ClientBuilder::tls`](crate::ClientBuilder::tls).
+/// The TLS settings of a client: which authorities it trusts, and which certificate it presents. Pass it to
+/// [`ClientBuilder::tls`](crate::ClientBuilder::tls).
 ///
-/// TLS 1.2 and 1.3 are spoken. The server's certificate is always verified, and there is no way to turn that off: a lock
-/// client that talks to anybody protects nothing.
+/// The client supports TLS 1.2 and 1.3. It always verifies the server's certificate, and there is no way to turn that
+/// off, because a lock from an unknown server protects nothing.
 ///
 /// The cryptography is that of the provider of rustls that the process has installed when the client is built, by
 /// [`CryptoProvider::install_default`](crate::rustls::crypto::CryptoProvider::install_default). Where it has installed none, it is the one that
@@ -65,20 +66,23 @@ pub struct Tls {
 }
 
 impl Tls {
-    /// Trusts nobody yet: add an authority with [`ca_file`](Self::ca_file) or [`ca_pem`](Self::ca_pem).
+    /// Creates settings that trust no authority yet: add one with [`ca_file`](Self::ca_file) or
+    /// [`ca_pem`](Self::ca_pem).
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Trusts the authorities that this machine trusts. More can be added. They are read once, when the client is built.
+    /// Creates settings that trust the authorities of this machine. More can be added. They are read once, when the
+    /// client is built.
     pub fn system_roots() -> Self {
         Self::trusting(Trusted::SystemRoots)
     }
 
-    /// Verifies the servers' certificates as the operating system does it: by the verifiers of Windows, macOS, iOS and Android, which know
-    /// what an administrator has added or distrusted, and look at revocations as far as the system does. On Linux and other systems
-    /// that have no verifier it is that of rustls, with the authorities that the machine trusts. More can be added, except on Android, where
-    /// the crate `rustls-platform-verifier` must have been initialized before.
+    /// Creates settings that verify the servers' certificates as the operating system does. Windows, macOS, iOS and
+    /// Android have verifiers, which respect what an administrator has added or distrusted, and check revocations as
+    /// far as the system does. On Linux and other systems without a verifier, rustls verifies, with the authorities
+    /// that the machine trusts. More can be added, except on Android, where the crate `rustls-platform-verifier` must
+    /// have been initialized before.
     ///
     /// ```
     /// use dflockd_client::{Client, Tls};
@@ -100,8 +104,8 @@ impl Tls {
         }
     }
 
-    /// A configuration of your own, taken as it is; only [`server_name`](Self::server_name) may be added. Its type is that of
-    /// [`dflockd_client::rustls`](crate::rustls).
+    /// Uses a rustls configuration unchanged; only [`server_name`](Self::server_name) may be added. Its type is that
+    /// of [`dflockd_client::rustls`](crate::rustls).
     pub fn config(config: Arc<ClientConfig>) -> Self {
         Self {
             given: Some(config),
@@ -109,38 +113,39 @@ impl Tls {
         }
     }
 
-    /// Trusts the authorities whose certificates are in this file, in PEM form, too.
+    /// Adds the authorities whose certificates are in this file, in PEM form.
     pub fn ca_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.material.authorities.push(Pem::File(path.into()));
         self
     }
 
-    /// The same, from memory.
+    /// Does the same with PEM text from memory.
     pub fn ca_pem(mut self, pem: impl Into<Vec<u8>>) -> Self {
         self.material.authorities.push(Pem::text(pem));
         self
     }
 
-    /// Presents a certificate to servers that want one. The files hold, in PEM form, the certificate (with those between it and
-    /// its authority behind it) and its private key.
+    /// Presents a certificate to servers that ask for one. The files contain, in PEM form, the certificate (followed
+    /// by its intermediate certificates) and its private key.
     pub fn client_certificate_files(mut self, certificate: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
         self.material.client = Some((Pem::File(certificate.into()), Pem::File(key.into())));
         self
     }
 
-    /// The same, from memory.
+    /// Does the same with PEM text from memory.
     pub fn client_certificate_pem(mut self, certificate: impl Into<Vec<u8>>, key: impl Into<Vec<u8>>) -> Self {
         self.material.client = Some((Pem::text(certificate), Pem::text(key)));
         self
     }
 
-    /// The name, or IP address, that must stand in the servers' certificates. Default: the one that a server is addressed by.
+    /// Sets the name or IP address that the servers' certificates must contain. Default: the host of the server's
+    /// address.
     pub fn server_name(mut self, name: impl Into<String>) -> Self {
         self.server_name = Some(name.into());
         self
     }
 
-    /// The same as a text says it. Where it names no authority, those of this machine are trusted.
+    /// Makes settings from their text form. If it names no authority, those of this machine are trusted.
     pub(crate) fn of_files(files: TlsFiles) -> Result<Self> {
         let mut tls = match (files.platform_verifier, files.system_roots || files.ca.is_none()) {
             (true, _) => Self::trusting(Trusted::Platform),
@@ -159,7 +164,8 @@ impl Tls {
         Ok(tls)
     }
 
-    /// What a text can say of it. Of what it cannot say, PEM text and a configuration of the user's, it names the kind.
+    /// Returns the text form. For PEM text and a user's configuration, which have no text form, it has only a
+    /// description.
     pub(crate) fn files(&self) -> TlsFiles {
         let name = |pem: &Pem| match pem {
             Pem::File(path) => path.display().to_string(),
@@ -183,7 +189,7 @@ impl Tls {
         }
     }
 
-    /// Reads the files and puts everything together.
+    /// Reads the files and makes the connector.
     pub(crate) fn check(self) -> Result<TlsConnector> {
         let unusable =
             |problem: String| Error::new(ErrorKind::InvalidInput, format!("TLS cannot be set up: {problem}"));
@@ -211,7 +217,7 @@ impl Tls {
     }
 }
 
-/// Names of files, no contents.
+/// Shows the names of files, but not their contents.
 impl fmt::Debug for Tls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Tls")

@@ -10,10 +10,10 @@ use zeroize::Zeroizing;
 
 use crate::small_file::read_small_file;
 
-/// More than the bundle of all public authorities, ten times over.
+/// More than ten times the size of a bundle of all public authorities.
 const LONGEST: usize = 4 * 1024 * 1024;
 
-/// Where PEM text comes from. What is shown of it is its name, never its content.
+/// A source of PEM text. It is shown by its name, never with its content.
 #[derive(Clone)]
 pub(crate) enum Pem {
     File(PathBuf),
@@ -28,14 +28,14 @@ impl Pem {
         Self::Text(Arc::new(Zeroizing::new(bytes.into())))
     }
 
-    /// Whether it may be another tomorrow.
+    /// Returns whether it is a file, which may change.
     pub(crate) fn is_file(&self) -> bool {
         matches!(self, Self::File(_))
     }
 
     /// # Errors
     ///
-    /// What the matter is, and with which file.
+    /// A description of the problem, with the name of the file.
     pub(crate) fn read(&self) -> Result<PemText, String> {
         match self {
             Self::Text(text) => Ok(Arc::clone(text)),
@@ -45,7 +45,7 @@ impl Pem {
         }
     }
 
-    /// All certificates of what was read from here; at least one.
+    /// Parses all certificates of a text that was read from this source; at least one.
     pub(crate) fn certificates(&self, text: &PemText) -> Result<Vec<CertificateDer<'static>>, String> {
         let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text).collect();
         match all {
@@ -55,7 +55,7 @@ impl Pem {
         }
     }
 
-    /// The first private key of what was read from here.
+    /// Parses the first private key of a text that was read from this source.
     pub(crate) fn private_key(&self, text: &PemText) -> Result<PrivateKeyDer<'static>, String> {
         PrivateKeyDer::from_pem_slice(text).map_err(|error| {
             format!(
@@ -66,7 +66,8 @@ impl Pem {
     }
 }
 
-/// What the matter is with PEM text. Some of the parser's own messages quote it, and it may be a key.
+/// Describes what is wrong with PEM text, without the parser's own messages: some of them quote the text, which may be
+/// a key.
 fn told(error: &rustls::pki_types::pem::Error) -> &'static str {
     use rustls::pki_types::pem::Error;
     match error {

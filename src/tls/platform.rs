@@ -7,11 +7,11 @@ use rustls::crypto::CryptoProvider;
 use rustls::pki_types::CertificateDer;
 use rustls_platform_verifier::Verifier;
 
-/// Makes the verifier of the operating system, which trusts these authorities, too.
+/// Creates the verifier of the operating system, which trusts these authorities, too.
 ///
 /// # Errors
 ///
-/// The system has none, or takes no further authorities.
+/// A text that says that the system has none, or accepts no further authorities.
 pub(super) fn platform_verifier(
     authorities: Vec<CertificateDer<'static>>,
     provider: Arc<CryptoProvider>,

@@ -1,4 +1,4 @@
-//! Without the feature `tls-platform-verifier`: a text may ask for the verifier of the operating system all the same.
+//! Without the feature `tls-platform-verifier`: a text may still ask for the verifier of the operating system.
 
 use std::sync::Arc;
 

@@ -1,15 +1,15 @@
-//! The cryptography that TLS is made of.
+//! The provider of cryptography.
 
 use std::sync::Arc;
 
 use rustls::crypto::CryptoProvider;
 
-/// The provider that clients and embedded servers use: the one that the process has installed, or else the one that this crate was
-/// built with.
+/// Returns the provider that clients and embedded servers use: the one that the process has installed, or otherwise
+/// the one that this crate was built with.
 ///
 /// # Errors
 ///
-/// There is neither, and what mends it.
+/// A text that says how to get a provider, if there is none.
 pub(crate) fn provider() -> Result<Arc<CryptoProvider>, String> {
     let installed = CryptoProvider::get_default().map(Arc::clone);
     installed.or_else(|| built_in().map(Arc::new)).ok_or_else(|| {
@@ -19,7 +19,7 @@ pub(crate) fn provider() -> Result<Arc<CryptoProvider>, String> {
     })
 }
 
-/// It is never on by default, so that where it is on, it was asked for.
+/// The feature is not on by default, so if it is on, it was chosen explicitly.
 #[cfg(feature = "tls-aws-lc-rs")]
 fn built_in() -> Option<CryptoProvider> {
     Some(rustls::crypto::aws_lc_rs::default_provider())

@@ -310,7 +310,7 @@ async fn files_that_cannot_be_used_are_named_before_anything_is_sent() {
         (Tls::new().ca_file(&missing), ["missing.pem", "No such file"]),
         (
             Tls::new().ca_file(folder.as_path()),
-            ["dflockd-test", "no regular file"],
+            ["dflockd-test", "not a regular file"],
         ),
         (Tls::new().ca_file(&nonsense), ["nonsense.pem", "no certificate"]),
         (

@@ -1,4 +1,4 @@
-//! What a mock service is asked, and what it is told to answer.
+//! The requests and answers of a mock service.
 
 use std::time::Duration;
 
@@ -8,32 +8,32 @@ use crate::service::{Operation, Request};
 use crate::stats::Stats;
 use crate::types::Key;
 
-/// What a [`MockService`](super::MockService) answers one request.
+/// An answer of a [`MockService`](super::MockService) to one request.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum MockAnswer {
-    /// The lock or slot is granted. Answers an acquire, an enqueue, or the wait at a place.
+    /// The lock or slot is granted. Answers an acquire, an enqueue, or the wait of a ticket.
     Grant,
-    /// It is held. Answers an acquire, or the wait at a place: an acquire that waits, and the wait at a place, fail with
-    /// [`ErrorKind::Timeout`], at once. An enqueue of what is held is answered with [`Queue`](Self::Queue).
+    /// The key is held. Answers an acquire, or the wait of a ticket: both fail at once with [`ErrorKind::Timeout`] if
+    /// they would wait. For an enqueue of a held key, use [`Queue`](Self::Queue).
     Busy,
-    /// It is held, and this is a place in its queue. Answers an enqueue.
+    /// The key is held, and the answer is a queue position. Answers an enqueue.
     Queue,
-    /// The server refuses with a status. The error is that of a client whose server does.
+    /// The server rejects the request with a status. The error is the same as with a real server.
     Refuse(Status),
     /// The request fails with an error of this kind.
     Fail(ErrorKind),
-    /// No answer ever comes. A client that stands on the service fails when its time is over, with [`ErrorKind::Unavailable`]: there is no
-    /// server that could have said that the key is held.
+    /// No answer ever comes. A client on this service fails with [`ErrorKind::Unavailable`] after its timeout, because
+    /// no server has reported the key as held.
     Never,
-    /// The state of a server. Answers [`Request::Stats`].
+    /// The statistics of a server. Answers [`Request::Stats`].
     Stats(Stats),
-    /// A signal was delivered so many times. Answers [`Request::Emit`].
+    /// A signal was delivered this many times. Answers [`Request::Emit`].
     Delivered(u64),
 }
 
 impl MockAnswer {
-    /// What is answered where nothing else was asked for. `None`: such a request cannot be answered.
+    /// Returns the default answer; `None` if there is none for this kind of request.
     pub(super) fn default_for(operation: Operation) -> Option<Self> {
         match operation {
             Operation::Acquire | Operation::TryAcquire | Operation::Enqueue | Operation::Collect => Some(Self::Grant),
@@ -44,15 +44,15 @@ impl MockAnswer {
     }
 }
 
-/// What a [`MockService`](super::MockService) was asked for.
+/// A request that a [`MockService`](super::MockService) received.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MockRequest {
-    /// What kind of request it was.
+    /// The kind of request.
     pub operation: Operation,
-    /// The key that it was about, if it was about one.
+    /// The key, if the request has one.
     pub key: Option<Key>,
-    /// How long it might wait for other holders.
+    /// How long it may wait for other holders.
     pub wait: Duration,
 }
 

@@ -1,4 +1,4 @@
-//! A lease that no server knows, seen from both sides.
+//! A lease without a server, as its holder and the test see it.
 
 use std::fmt;
 use std::sync::{Arc, Weak};
@@ -19,7 +19,7 @@ use crate::shard::held::{Acquired, FromHolder, HeldLease, WayBack};
 use crate::shard::ids::{LeaseId, TicketId};
 use crate::types::{Fence, Grant, Key, Kind, Token};
 
-/// How a lease was given back.
+/// How a lease was released.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum GivenBack {
@@ -29,8 +29,8 @@ pub enum GivenBack {
     Dropped,
 }
 
-/// A lease that a [`MockService`](super::MockService) has granted, in the hands of the test. It lasts until it is given back or
-/// [lost](Self::lose). Clones are the same.
+/// The test's view of a lease that a [`MockService`](super::MockService) has granted. It lasts until it is released or
+/// [lost](Self::lose). Clones share it.
 #[derive(Clone)]
 pub struct MockLease {
     cell: Arc<LeaseCell>,
@@ -38,7 +38,7 @@ pub struct MockLease {
 }
 
 impl MockLease {
-    /// Both sides of a new lease: its holder's, and the test's.
+    /// Creates a lease and the test's view of it.
     pub(super) fn grant(key: Key, kind: Kind, grant: Grant, mock: &Arc<MockState>) -> (Lease, Self) {
         let got = Moment::now();
         let times = CellTimes {
@@ -59,66 +59,66 @@ impl MockLease {
         (Lease::new(held, origin), lease)
     }
 
-    /// What is held.
+    /// Returns the key.
     #[must_use]
     pub fn key(&self) -> &Key {
         &self.cell.key
     }
 
-    /// Whether it is a lock or a slot of a semaphore.
+    /// Returns whether it is a lock or a slot of a semaphore.
     #[must_use]
     pub fn kind(&self) -> Kind {
         self.cell.kind
     }
 
-    /// Its token, as its holder has it.
+    /// Returns its token.
     #[must_use]
     pub fn token(&self) -> &Token {
         &self.cell.token
     }
 
-    /// Its fence, as its holder has it. Fences of one mock service count from 1.
+    /// Returns its fence. The fences of a mock service start from 1.
     #[must_use]
     pub fn fence(&self) -> Option<Fence> {
         self.cell.fence()
     }
 
-    /// What its holder knows of it.
+    /// Returns its state, as its holder sees it.
     #[must_use]
     pub fn state(&self) -> LeaseState {
         self.cell.state()
     }
 
-    /// Has its holder lose it, for this reason. Nothing happens if it was lost or given back.
+    /// Makes its holder lose it, for this reason. Has no effect if it was lost or released already.
     ///
-    /// The client is not told, only the holder: callbacks and events of a client that is built on a mock service know of no leases.
+    /// Only the holder learns of the loss: a client on a mock service has no callbacks and events about leases.
     pub fn lose(&self, reason: LostReason) {
         self.cell.lose(reason);
     }
 
-    /// Notes that its key was held when it was asked for.
+    /// Notes that its key was held when it was requested.
     pub(super) fn note_contended(&self) {
         self.cell.note_contended();
     }
 
-    /// How it was given back, if it was. A lease that was lost is given back, too, once its guard is gone.
+    /// Returns how it was released, if it was. A lost lease counts as released when its guard is gone.
     #[must_use]
     pub fn given_back(&self) -> Option<GivenBack> {
         *self.given_back.borrow()
     }
 
-    /// Waits until it is given back.
+    /// Waits until it is released.
     ///
     /// # Cancel safety
     ///
-    /// Safe: dropping it changes nothing.
+    /// Safe: dropping the future changes nothing.
     pub async fn wait_until_given_back(&self) -> GivenBack {
         let mut given_back = self.given_back.subscribe();
         loop {
             if let Some(how) = *given_back.borrow_and_update() {
                 return how;
             }
-            // Its sender is in `self`.
+            // The sender is in `self`.
             if given_back.changed().await.is_err() {
                 std::future::pending::<()>().await;
             }
@@ -126,7 +126,7 @@ impl MockLease {
     }
 }
 
-/// Without the token.
+/// Does not show the token.
 impl fmt::Debug for MockLease {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MockLease")
@@ -136,7 +136,7 @@ impl fmt::Debug for MockLease {
     }
 }
 
-/// Takes a lease back, as a shard does.
+/// Receives the release of a lease, as a shard does.
 struct Keeper {
     lease: MockLease,
     mock: Weak<MockState>,
@@ -164,10 +164,10 @@ impl FromHolder for Keeper {
         self.lease.given_back.send_replace(Some(how));
     }
 
-    /// It renews nothing.
+    /// Renews nothing.
     fn renew_for(&self, _: LeaseId, _: Duration) {}
 
-    /// It keeps no places.
+    /// Has no queue positions.
     fn collect(&self, _: TicketId, _: Instant, _: Ask<Acquired>) {}
 
     fn give_up(&self, _: TicketId) {}

@@ -1,4 +1,4 @@
-//! A service that answers without a server, and can grant.
+//! A mock service, which answers and grants without a server.
 
 mod answer;
 mod lease;
@@ -30,14 +30,14 @@ use crate::shard::ids::TicketId;
 use crate::shard::progress::{Refusal, WaitsFor};
 use crate::types::{Fence, Grant, Key, Target, Token, Ttl};
 
-/// A service that answers as it is told to, without a server, for tests of [layers](ClientBuilder::layer), and of code whose client is to do
-/// what is told beforehand. Clones are the same.
+/// A service that gives scripted answers without a server, for tests of [layers](ClientBuilder::layer), and of code
+/// that uses a client. Clones share their state.
 ///
-/// Unless it was told otherwise it grants whatever is asked for, also what is held already: it keeps no locks. Leases last until they are given
-/// back or [lost](MockLease::lose); nothing is renewed. What it was asked and what it granted it remembers for as long as it exists. For locks that exclude each other there is
-/// [`TestServer`](super::TestServer).
+/// By default it grants every request, even for a key that is held: it implements no locks. Leases last until they are
+/// released or [lost](MockLease::lose); there are no renewals. It remembers all requests and grants for its whole
+/// life. For locks that exclude each other, use [`TestServer`](super::TestServer).
 ///
-/// It is a [`tower::Service`] as a client is, so a layer is put around it:
+/// It is a [`tower::Service`] like a client, so a layer can wrap it:
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -66,7 +66,7 @@ use crate::types::{Fence, Grant, Key, Target, Token, Ttl};
 /// # }
 /// ```
 ///
-/// And it is what a client stands on, whose layers and handles are those of any other:
+/// A client can be built on it, with layers and handles as usual:
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -83,7 +83,7 @@ use crate::types::{Fence, Grant, Key, Target, Token, Ttl};
 #[derive(Clone, Default)]
 pub struct MockService(Arc<MockState>);
 
-/// What clones share, and what leases keep.
+/// The state that clones and leases share.
 #[derive(Default)]
 struct MockState(Mutex<Script>);
 
@@ -99,17 +99,17 @@ struct Script {
 }
 
 impl MockState {
-    /// The script, for a moment: never kept across an await, nor while something of the user's is dropped.
+    /// Locks the script briefly: never across an await, or while a value of the user is dropped.
     fn script(&self) -> MutexGuard<'_, Script> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How the next release is to fail, if it is.
+    /// Returns the error of the next release, if it should fail.
     fn failure_of_release(&self) -> Option<Error> {
         self.script().failures_of_releases.pop_front().map(failed)
     }
 
-    /// A place is gone: given up, if it names its key.
+    /// Removes a queue position. It was given up if `given_up` has its key.
     fn end_place(&self, id: TicketId, given_up: Option<Key>) {
         let mut script = self.script();
         script.places.remove(&id);
@@ -122,39 +122,40 @@ fn failed(kind: ErrorKind) -> Error {
 }
 
 impl MockService {
-    /// Creates a service that grants whatever is asked for.
+    /// Creates a service that grants every request.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    // What it is told.
+    // Scripting.
 
-    /// Says what the next request is answered, but for releases. Called several times, what so many are answered, in this order.
+    /// Sets the answer to the next request other than a release. Several calls set the answers to that many requests,
+    /// in this order.
     pub fn answer_next(&self, answer: MockAnswer) {
         self.0.script().answers.push_back(answer);
     }
 
-    /// Has the next release fail with an error of this kind. Leases that are dropped are not concerned, nor are those that are lost.
+    /// Makes the next release fail with an error of this kind. This does not affect dropped or lost leases.
     pub fn fail_next_release(&self, kind: ErrorKind) {
         self.0.script().failures_of_releases.push_back(kind);
     }
 
-    // What it has done.
+    // Observing.
 
-    /// All requests so far, in order. Releases are among them; leases that were dropped are not.
+    /// Returns all requests so far, in order. They include releases, but not dropped leases.
     #[must_use]
     pub fn requests(&self) -> Vec<MockRequest> {
         self.0.script().requests.clone()
     }
 
-    /// All leases that were granted, in order.
+    /// Returns all granted leases, in order.
     #[must_use]
     pub fn leases(&self) -> Vec<MockLease> {
         self.0.script().leases.clone()
     }
 
-    /// The last lease of a key that was granted.
+    /// Returns the last lease that was granted for a key.
     #[must_use]
     pub fn lease(&self, key: impl AsRef<str>) -> Option<MockLease> {
         let script = self.0.script();
@@ -162,15 +163,16 @@ impl MockService {
         newest_first.find(|lease| lease.key().as_str() == key.as_ref()).cloned()
     }
 
-    /// The keys of all places in queues that were dropped before they were waited for, in order.
+    /// Returns the keys of all tickets that were dropped without a wait, in order.
     #[must_use]
     pub fn given_up(&self) -> Vec<Key> {
         self.0.script().given_up.clone()
     }
 
-    // How it is used.
+    // Using it.
 
-    /// Grants what is asked for, for a service of your own that decides what to answer. The lease is among [`leases`](Self::leases).
+    /// Grants a request, for your own service that decides what to answer. The lease is among
+    /// [`leases`](Self::leases).
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -196,12 +198,12 @@ impl MockService {
     /// # Ok(())
     /// # }
     /// ```
-    #[must_use = "a lease that is dropped is given back"]
+    #[must_use = "a lease that is dropped is released"]
     pub fn grant(&self, request: &AcquireRequest) -> Response {
         self.granted(request.target, request.key.clone(), request.ttl, false)
     }
 
-    /// A client that stands on this service. It has no server, and its health says so.
+    /// Builds a client on this service. It has no server, and its health shows that.
     ///
     /// # Errors
     ///
@@ -210,8 +212,8 @@ impl MockService {
         self.client_builder().build()
     }
 
-    /// Describes a client that stands on this service: its [layers](ClientBuilder::layer) are around it. It never connects, so it is
-    /// [built](ClientBuilder::build); [`connect`](ClientBuilder::connect) would wait in vain.
+    /// Returns a builder for a client on this service, inside its [layers](ClientBuilder::layer). The client never
+    /// connects, so use [`build`](ClientBuilder::build); [`connect`](ClientBuilder::connect) would fail.
     pub fn client_builder(&self) -> ClientBuilder {
         let nowhere = service_fn(|_: Endpoint| pending::<io::Result<DuplexStream>>());
         Client::builder()
@@ -219,7 +221,7 @@ impl MockService {
             .innermost(UserLayer::new(self.clone()))
     }
 
-    /// The answer to a request, as it was told, or a grant.
+    /// Returns the scripted answer to a request, or the default one.
     fn answer(&self, request: Request) -> Result<Option<Response>> {
         let operation = request.operation();
         let told = self.0.script().answers.pop_front();
@@ -232,7 +234,7 @@ impl MockService {
                 Error::new(ErrorKind::Unsupported, message)
             })?,
         };
-        // Whatever it is answered, its place is waited for from now on.
+        // The queue position counts as waited for, regardless of the answer.
         let asked = match request {
             Request::Collect { place, wait } => Asked::Collect(self.collect(place)?, wait),
             other => Asked::Other(other),
@@ -265,7 +267,7 @@ impl MockService {
                     let AcquireRequest { target, key, wait, .. } = acquire;
                     return Err(refusal.not_granted(target, &key, wait, WaitsFor::Turn));
                 }
-                // A server answers an enqueue of what is held with a place.
+                // A server answers an enqueue of a held key with a queue position.
                 Asked::Other(_) => return Err(out_of_place(operation)),
             },
         }))
@@ -296,7 +298,7 @@ impl MockService {
         Response::Queued(place)
     }
 
-    /// A place is waited for.
+    /// Notes that a ticket waits.
     fn collect(&self, place: QueuePlace) -> Result<(HeldPlace, MockPlace)> {
         let (held, _) = place.into_parts();
         let known = self.0.script().places.get(&held.id()).cloned();
@@ -309,7 +311,7 @@ impl MockService {
     }
 }
 
-/// What is asked for, with the place that is waited for.
+/// A request, with the queue position at which it waits.
 enum Asked {
     Collect((HeldPlace, MockPlace), Duration),
     Other(Request),
@@ -322,7 +324,7 @@ fn out_of_place(operation: Operation) -> Error {
     )
 }
 
-/// The answer of a mock service, on its way.
+/// The future of a mock service's answer.
 type MockFuture = Pin<Box<dyn Future<Output = Result<Response>> + Send>>;
 
 impl Service<Request> for MockService {
@@ -353,7 +355,7 @@ impl Service<Request> for MockService {
     }
 }
 
-/// Replaces what is further in: nothing reaches that.
+/// Replaces the inner service, which gets no requests.
 impl<S> Layer<S> for MockService {
     type Service = Self;
 

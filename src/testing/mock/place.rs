@@ -1,4 +1,4 @@
-//! A place in a queue that no server knows.
+//! A queue position without a server.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
@@ -16,18 +16,18 @@ use crate::shard::ids::{LeaseId, TicketId};
 use crate::shard::progress::Refusal;
 use crate::types::{Key, Target, Ttl};
 
-/// What a test knows of a place. Clones are the same.
+/// The mock's view of a queue position. Clones share it.
 #[derive(Clone)]
 pub(super) struct MockPlace {
     pub(super) target: Target,
-    /// What was asked for when it was enqueued.
+    /// The TTL that the enqueue requested.
     pub(super) ttl: Option<Ttl>,
     pub(super) refusal: Refusal,
     is_collected: Arc<AtomicBool>,
 }
 
 impl MockPlace {
-    /// Both sides of a place: its holder's, and the mock's.
+    /// Creates a queue position and the mock's view of it.
     pub(super) fn give(id: TicketId, request: AcquireRequest, mock: &Arc<MockState>) -> (QueuePlace, Self) {
         let AcquireRequest { target, key, ttl, .. } = request;
         let refusal = Refusal {
@@ -50,13 +50,13 @@ impl MockPlace {
         (QueuePlace::new(held, origin), place)
     }
 
-    /// It is waited for: its end does not give it up.
+    /// Notes that the ticket waits, so its end does not give up the position.
     pub(super) fn collect(&self) {
         self.is_collected.store(true, Ordering::Relaxed);
     }
 }
 
-/// Takes a place back, as a shard does.
+/// Receives the end of a queue position, as a shard does.
 struct Keeper {
     key: Key,
     place: MockPlace,
@@ -64,12 +64,12 @@ struct Keeper {
 }
 
 impl FromHolder for Keeper {
-    /// It keeps no leases.
+    /// Has no leases.
     fn release(&self, _: LeaseId, _: Option<ReleaseTold>) {}
 
     fn renew_for(&self, _: LeaseId, _: Duration) {}
 
-    /// It came to the dispatch of a client in place of the mock service.
+    /// The request reached a client's dispatch instead of the mock service.
     fn collect(&self, _: TicketId, _: Instant, ask: Ask<Acquired>) {
         ask.tell(Err(Error::new(
             ErrorKind::NotEnqueued,

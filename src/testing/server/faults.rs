@@ -7,10 +7,10 @@ use crate::server::Cluster;
 use crate::types::{Key, Token};
 
 impl TestServer {
-    /// Takes all leases of a key away, as a server that has lost its memory of them: their tokens hold nothing, and those that wait are granted
-    /// what became free. The holders are clients that were [made here](Self::client_builder): they ask about these leases at once, whatever
-    /// their renewals, and lose them as [`Rejected`](crate::LostReason::Rejected). Until then they believe in them, as they would in any
-    /// case. While the server [stalls](Self::stall) they hear nothing.
+    /// Removes all leases of a key, as a server does that has lost its state: their tokens become invalid, and waiters
+    /// are granted the key. Clients that were [made here](Self::client_builder) ask about these leases at once,
+    /// regardless of their renewals, and lose them with [`Rejected`](crate::LostReason::Rejected). Until then they
+    /// treat them as held. They do not learn of it while the server [stalls](Self::stall).
     ///
     /// # Errors
     ///
@@ -31,7 +31,8 @@ impl TestServer {
         self.revoke(key.as_ref(), None)
     }
 
-    /// Takes one lease away, that of a [token](crate::Lease::token), where several hold slots of a semaphore. As [`lose`](Self::lose).
+    /// Removes the lease with this [token](crate::Lease::token), if a semaphore has several holders. Otherwise as
+    /// [`lose`](Self::lose).
     ///
     /// # Errors
     ///
@@ -46,16 +47,17 @@ impl TestServer {
         if revoked.is_empty() {
             return Err(Error::new(
                 ErrorKind::NotHeld,
-                format!("{key:?} is not held on this server, so nothing can be taken away"),
+                format!("{key:?} is not held on this server, so there is no lease to remove"),
             ));
         }
         revoked.into_iter().for_each(|token| self.shards.check(token));
         Ok(())
     }
 
-    /// Ends all connections. What was acquired over them is released, unless the server was told
-    /// [otherwise](ServerBuilder::auto_release_on_disconnect), and clients lose it as [`Disconnected`](crate::LostReason::Disconnected). When
-    /// this returns the server knows no connection any more; new ones succeed. Behind a [stall](Self::stall) clients notice it when that is over.
+    /// Ends all connections. Their leases are released, unless the server is [configured
+    /// otherwise](ServerBuilder::auto_release_on_disconnect), and clients lose them with
+    /// [`Disconnected`](crate::LostReason::Disconnected). When this returns, the server has no connections left; new
+    /// ones succeed. During a [stall](Self::stall), clients notice only when it ends.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -66,7 +68,7 @@ impl TestServer {
     /// server.cut();
     /// assert!(!server.is_held("orders/42"));
     /// assert_eq!(guard.lost().await, dflockd_client::LostReason::Disconnected);
-    /// // By itself the client connects anew.
+    /// // The client reconnects by itself.
     /// client.lock("orders/42")?.acquire().await?.release().await
     /// # }
     /// ```
@@ -74,9 +76,10 @@ impl TestServer {
         self.control.cut();
     }
 
-    /// From now on nothing comes through either way: the server reads no request, and no answer is read, until it is told to
-    /// [resume](Self::resume). Connections stay open, and new ones are made. It is a network that has fallen silent: time goes on, so that
-    /// leases expire, and both sides give up connections that are silent for too long. An answer that was on its way may still arrive.
+    /// Stops the traffic in both directions, as a silent network does: the server reads no requests and clients read
+    /// no answers until [`resume`](Self::resume). Connections stay open, and new ones can be opened. Time goes on, so
+    /// leases expire, and both sides close connections that are silent for too long. An answer that was already in
+    /// flight may still arrive.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
@@ -85,7 +88,7 @@ impl TestServer {
     /// # let client = server.client().await?;
     /// let guard = client.lock("orders/42")?.acquire().await?;
     /// server.stall();
-    /// // Its holder hears of it before the server grants the lock to another.
+    /// // The holder learns of the loss before the server grants the lock to another.
     /// guard.lost().await;
     /// assert!(server.is_held("orders/42"));
     /// server.resume();
@@ -96,13 +99,13 @@ impl TestServer {
         self.network.gate().shut();
     }
 
-    /// Ends a [stall](Self::stall). What was sent meanwhile arrives, also what was sent by clients that have given up.
+    /// Ends a [stall](Self::stall). Bytes that were sent meanwhile arrive, also those of clients that have given up.
     pub fn resume(&self) {
         self.network.gate().open();
     }
 
-    /// Whether attempts to connect are refused, as by a machine on which no server runs. Connections that there are stay: with
-    /// [`cut`](Self::cut) the server is away.
+    /// Sets whether attempts to connect are refused, as on a machine without a server. Existing connections stay; use
+    /// [`cut`](Self::cut), too, to simulate a server that is down.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
@@ -123,19 +126,20 @@ impl TestServer {
         self.network.refuse_connections(refuses);
     }
 
-    /// Refuses the next attempt to connect. Called several times, it refuses so many.
+    /// Refuses the next attempt to connect. Several calls refuse that many attempts.
     pub fn refuse_next_connection(&self) {
         self.network.refuse_next_connection();
     }
 
-    /// Refuses the next acquire or enqueue of any key with a status, whether it would have been granted or not. Called several times, it
-    /// refuses so many, in this order.
+    /// Rejects the next acquire or enqueue of any key with a status, whether or not it would have been granted.
+    /// Several calls reject that many, in this order.
     ///
-    /// Two statuses do more, as they do in real servers. [`Status::Auth`] is for the next connection, which is refused as if its secret were wrong,
-    /// and no acquire is. [`Status::Draining`] closes the connection behind the answer, and what was acquired over it is released.
+    /// Two statuses have other effects, as with real servers. [`Status::Auth`] rejects the next connection, as for a
+    /// wrong token, instead of an acquire. [`Status::Draining`] also closes the connection after the answer and
+    /// releases its leases.
     ///
-    /// What the client asks of the server by itself, to find out what it can do, is refused, too: with
-    /// [`Fencing::Required`](crate::Fencing::Required) each new connection begins with such a request.
+    /// This also affects requests that the client makes itself to find out what the server supports: with
+    /// [`Fencing::Required`](crate::Fencing::Required), each new connection begins with such a request.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -158,23 +162,25 @@ impl TestServer {
         }
     }
 
-    /// Refuses the next renewal of any lease with a status. With [`Status::Error`] and [`Status::LeaseExpired`] the lease is lost, as
-    /// [`Rejected`](crate::LostReason::Rejected), while the server knows it to the end of its TTL; with others the client tries again.
+    /// Rejects the next renewal of any lease with a status. With [`Status::Error`] and [`Status::LeaseExpired`], the
+    /// client loses the lease with [`Rejected`](crate::LostReason::Rejected), although the server keeps it to the end
+    /// of its TTL; with others, the client repeats the renewal.
     pub fn refuse_next_renewal(&self, status: Status) {
         self.control.refuse_renewal(status);
     }
 
-    /// Refuses the next release of any lease with a status. The server knows the lease to the end of its TTL, or until its connection ends.
+    /// Rejects the next release of any lease with a status. The server keeps the lease to the end of its TTL, or until
+    /// its connection ends.
     pub fn refuse_next_release(&self, status: Status) {
         self.control.refuse_release(status);
     }
 
-    /// Has the next member of the cluster lead, in the order of their [addresses](Self::addresses). Members that are stopped or isolated are left
-    /// out. Returns which one leads now, from 0.
+    /// Makes the next member of the cluster the leader, in the order of their [addresses](Self::addresses), except
+    /// members that are stopped or isolated. Returns the index of the new leader, from 0.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidInput`] if this is no [cluster](Self::cluster), or no other member can lead.
+    /// [`ErrorKind::InvalidInput`] if this is not a [cluster](Self::cluster), or no other member can lead.
     pub fn move_leader(&self) -> Result<usize> {
         let members = self.addresses.len();
         let Serving::Cluster(cluster) = &self.serving else {
@@ -192,7 +198,7 @@ impl TestServer {
         })
     }
 
-    /// The cluster, with all that its members can be told to do; `None` for a server that stands alone.
+    /// Returns the cluster, with all its controls; `None` for a standalone server.
     #[must_use]
     pub fn as_cluster(&self) -> Option<&Cluster> {
         match &self.serving {

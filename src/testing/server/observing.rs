@@ -1,4 +1,4 @@
-//! What a test sees on its server, and waits for.
+//! Observing the server in a test.
 
 use std::time::Duration;
 
@@ -11,11 +11,11 @@ use crate::server::control::ObservedLease;
 use crate::stats::Stats;
 use crate::types::Key;
 
-/// How long a test waits for what it wants to see on the server, by the clock of its runtime.
+/// How long a test waits for a state of the server, by the runtime's clock.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 impl TestServer {
-    /// The leases of a key, as the server knows them, in the order in which they were granted.
+    /// Returns the server's leases of a key, in the order of their grants.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -29,31 +29,31 @@ impl TestServer {
     /// ```
     #[must_use]
     pub fn leases(&self, key: impl AsRef<str>) -> Vec<ObservedLease> {
-        // A key that is invalid is not held.
+        // An invalid key is not held.
         Key::new(key.as_ref()).map_or_else(|_| Vec::new(), |key| self.control.leases(&key))
     }
 
-    /// Whether the server knows a lease of a key.
+    /// Returns whether the server has a lease of a key.
     #[must_use]
     pub fn is_held(&self, key: impl AsRef<str>) -> bool {
         !self.leases(key).is_empty()
     }
 
-    /// How many places there are in the queue of a key. Of the callers of one client that wait for a key, as many have one as the client has
-    /// [connections for that](ClientBuilder::exclusive_connections_per_key), 16 by default. The place of a caller that was dropped is
-    /// kept for a moment for the next.
+    /// Returns the length of a key's queue. Of the callers of one client that wait for a key, only as many are in the
+    /// queue as the client has [connections for a key](ClientBuilder::exclusive_connections_per_key), 16 by default.
+    /// The position of a dropped caller is kept for a moment for the next one.
     #[must_use]
     pub fn waiters(&self, key: impl AsRef<str>) -> usize {
         Key::new(key.as_ref()).map_or(0, |key| self.control.waiters(&key))
     }
 
-    /// How many connections are open.
+    /// Returns the number of open connections.
     #[must_use]
     pub fn connections(&self) -> usize {
         self.control.connections()
     }
 
-    /// The state, as `stats` tells it.
+    /// Returns the statistics, as `stats` does.
     #[must_use]
     pub fn stats(&self) -> Stats {
         match &self.serving {
@@ -62,7 +62,8 @@ impl TestServer {
         }
     }
 
-    /// What has happened since the start, in order, if the options say [`record_events`](ServerBuilder::record_events).
+    /// Returns all events since the start, in order, if the options have
+    /// [`record_events`](ServerBuilder::record_events).
     #[must_use]
     pub fn events(&self) -> Vec<Event> {
         match &self.serving {
@@ -71,16 +72,16 @@ impl TestServer {
         }
     }
 
-    /// Waits until at least so many [wait](Self::waiters) for a key.
+    /// Waits until the queue of a key has at least `waiters` [waiters](Self::waiters).
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Timeout`] if that has not happened after 30 s of the runtime's clock. With paused time that is as soon as nothing else can
+    /// [`ErrorKind::Timeout`] after 30 s of the runtime's clock. With paused time, that is as soon as nothing else can
     /// happen.
     ///
     /// # Cancel safety
     ///
-    /// Safe: dropping it changes nothing.
+    /// Safe: dropping the future changes nothing.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -112,7 +113,7 @@ impl TestServer {
     ///
     /// # Cancel safety
     ///
-    /// Safe: dropping it changes nothing.
+    /// Safe: dropping the future changes nothing.
     pub async fn wait_until_held(&self, key: impl AsRef<str>) -> Result<()> {
         let key = Key::new(key.as_ref())?;
         let what = format!("{key:?} to be held");
@@ -128,7 +129,7 @@ impl TestServer {
     ///
     /// # Cancel safety
     ///
-    /// Safe: dropping it changes nothing.
+    /// Safe: dropping the future changes nothing.
     pub async fn wait_until_free(&self, key: impl AsRef<str>) -> Result<()> {
         let key = Key::new(key.as_ref())?;
         let what = format!("{key:?} to be free");
@@ -141,7 +142,7 @@ impl TestServer {
             loop {
                 let changed = self.changed.notified();
                 tokio::pin!(changed);
-                // Registered before the look, so that no change falls between the two.
+                // Registered before the check, so that no change in between is missed.
                 changed.as_mut().enable();
                 if is_so() {
                     return;
