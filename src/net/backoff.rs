@@ -115,7 +115,7 @@ impl ReconnectPolicy {
     /// Begins a new sequence.
     pub(crate) fn start(&self) -> Attempts {
         Attempts {
-            pauses: catch(&*self.start).unwrap_or_else(no_more_to_say),
+            pauses: catch(&*self.start).unwrap_or_else(after_panic),
             made: 0,
         }
     }
@@ -142,7 +142,7 @@ impl fmt::Debug for ReconnectPolicy {
 }
 
 /// Returns the pauses of a policy that has panicked, which is not called again.
-fn no_more_to_say(_: Panic) -> Pauses {
+fn after_panic(_: Panic) -> Pauses {
     Box::new(std::iter::empty())
 }
 
@@ -157,7 +157,7 @@ impl Attempts {
     pub(crate) fn failed(&mut self) -> Duration {
         self.made = self.made.saturating_add(1);
         let next = catch(|| self.pauses.next()).unwrap_or_else(|panic| {
-            self.pauses = no_more_to_say(panic);
+            self.pauses = after_panic(panic);
             None
         });
         next.unwrap_or(LAST_RESORT).min(LONGEST)
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn a_policy_that_panics_has_no_more_to_say() {
+    fn a_policy_that_panics_has_after_panic() {
         let unwilling = ReconnectPolicy::of(|| panic!("no pauses"));
         assert_eq!(unwilling.start().failed(), LAST_RESORT);
         let tired = ReconnectPolicy::of(|| {

@@ -32,7 +32,7 @@ const SIGNALS_PROBE: &str = "dflockd-client.probe";
 const PLAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// A key that no client locks.
-const NOBODYS_KEY: &str = "dflockd-client-probe";
+const PROBE_KEY: &str = "dflockd-client-probe";
 
 /// The purpose of a connection. It decides what the client must know about the server before it uses the connection.
 #[derive(Clone, Debug)]
@@ -427,7 +427,7 @@ impl ConnectOptions {
 }
 
 fn renewal_of_nothing() -> Result<Call<Option<u64>>> {
-    let key = Key::new(NOBODYS_KEY)?;
+    let key = Key::new(PROBE_KEY)?;
     Ok(Call::renew(Kind::Lock, key, Token::OF_NOTHING, Some(Ttl::DEFAULT)))
 }
 

@@ -30,7 +30,7 @@ impl Arguments {
     }
 }
 
-/// Where servers are and how they are talked to.
+/// The servers and the client's settings.
 #[derive(Args)]
 pub(crate) struct SourceFlags {
     /// Settings file (TOML) [default: $XDG_CONFIG_HOME/dflock.toml, ~/.config/dflock.toml or /etc/dflock.toml]
@@ -78,7 +78,7 @@ pub(crate) enum Command {
     Man(ManArguments),
 }
 
-/// What is held, and on which terms.
+/// What to hold, and how.
 #[derive(Args)]
 pub(crate) struct Hold {
     /// Key of the lock
@@ -87,7 +87,7 @@ pub(crate) struct Hold {
     /// Several locks at once, all or none
     #[arg(long, value_name = "A,B,…", value_delimiter = ',', conflicts_with = "limit")]
     pub(crate) keys: Vec<String>,
-    /// A slot of a semaphore with so many slots, in place of a lock
+    /// Take a slot of a semaphore with this limit, instead of a lock
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) limit: Option<u32>,
     /// Do not wait: fail at once if it is held
@@ -99,18 +99,19 @@ pub(crate) struct Hold {
     /// How long the server keeps it without a renewal [default: the setting lease_ttl]
     #[arg(long, value_name = "D", value_parser = duration)]
     pub(crate) ttl: Option<Duration>,
-    /// Insist on a fence: fail where the server makes none
+    /// Require a fence: fail if the server issues none
     #[arg(long)]
     pub(crate) fence: bool,
 }
 
-/// What becomes of the command.
+/// What happens to the command when the lease is lost.
 #[derive(Args)]
 pub(crate) struct Fate {
-    /// What becomes of the command when the lease is lost
+    /// What happens to the command when the lease is lost
     #[arg(long, value_enum, default_value_t = OnLoss::Term)]
     pub(crate) on_loss: OnLoss,
-    /// How long it has between TERM and KILL; the lease is given up so much earlier [default: 5s, at most a quarter of the TTL]
+    /// Time between TERM and KILL; the lease counts as lost that much earlier [default: 5s, at most a quarter of the
+    /// TTL]
     #[arg(long, value_name = "D", value_parser = grace)]
     pub(crate) grace: Option<Duration>,
 }
@@ -147,7 +148,7 @@ Prints one line of JSON when it is held. Ends with 0 when it was given back, and
 pub(crate) struct LockArguments {
     #[command(flatten)]
     pub(crate) hold: Hold,
-    /// Hold on when standard input ends
+    /// Keep holding when standard input ends
     #[arg(long)]
     pub(crate) ignore_stdin: bool,
 }
@@ -158,7 +159,7 @@ Candidates wait as long as it takes. When the lease is lost the command is stopp
 and is started again when this is elected again. When the command ends by itself, so does this, with its
 exit code.")]
 pub(crate) struct ElectArguments {
-    /// What is campaigned for
+    /// Key of the election
     #[arg(value_name = "NAME")]
     pub(crate) name: String,
     /// How long the server keeps a leader without a renewal [default: the setting lease_ttl]
@@ -179,7 +180,7 @@ pub(crate) struct ListenArguments {
     /// Share the signals with the other members of this group
     #[arg(long, value_name = "G")]
     pub(crate) group: Option<String>,
-    /// End after so many signals
+    /// End after this many signals
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) count: Option<u64>,
     /// One JSON object a line, gaps included
@@ -228,7 +229,7 @@ pub(crate) struct ManArguments {
     pub(crate) folder: Option<PathBuf>,
 }
 
-/// Times are whole seconds, as the flags of the real server have them.
+/// Times are whole seconds, as in the flags of the real server.
 #[cfg(feature = "server")]
 #[derive(Args)]
 #[command(after_help = "\
@@ -241,19 +242,19 @@ pub(crate) struct ServeArguments {
     /// Port to listen on; 0 for any that is free
     #[arg(long, default_value_t = 6388)]
     pub(crate) port: u16,
-    /// Cap on distinct keys, those that were used lately included
+    /// Limit of distinct keys, including those that were used recently
     #[arg(long, default_value_t = 1024)]
     pub(crate) max_locks: usize,
-    /// Cap on waiters of one key; 0 for none
+    /// Limit of waiters for one key; 0 for no limit
     #[arg(long, default_value_t = 0)]
     pub(crate) max_waiters: usize,
-    /// Cap on connections; 0 for none
+    /// Limit of connections; 0 for no limit
     #[arg(long, default_value_t = 0)]
     pub(crate) max_connections: usize,
-    /// TTL of leases for which the client gives none
+    /// TTL of leases for which the client requests none
     #[arg(long, default_value_t = 33, value_parser = clap::value_parser!(u64).range(1..=9_223_372_036))]
     pub(crate) default_lease_ttl: u64,
-    /// How often expired leases are looked for
+    /// Interval between checks for expired leases
     #[arg(long, default_value_t = 1)]
     pub(crate) lease_sweep_interval: u64,
     /// How long a connection may be silent
@@ -265,31 +266,33 @@ pub(crate) struct ServeArguments {
     /// Let leases live on when the connection that acquired them ends
     #[arg(long)]
     pub(crate) no_auto_release_on_disconnect: bool,
-    /// File that holds the secret that every connection must present
+    /// File with the authentication token that every connection must send
     #[arg(long, value_name = "FILE")]
     pub(crate) auth_token_file: Option<PathBuf>,
-    /// Which release it plays: 1.10 to 1.16, 2.0, 2.1, or cluster
+    /// The release that it behaves like: 1.10 to 1.16, 2.0, 2.1, or cluster
     #[arg(long)]
     pub(crate) release: Option<String>,
 }
 
-/// Reads a duration as settings have it.
+/// Parses a duration in the form of the settings.
 fn duration(text: &str) -> Result<Duration, String> {
     let refused = |_| "write a duration with its unit, such as 500ms, 10s or 1m30s".to_owned();
     dflockd_client::parse_duration(text).map_err(refused)
 }
 
-/// Reads a duration that a TTL can hold. Clocks do not reach as far as a duration may.
+/// Parses a duration that is not longer than the longest TTL, because clocks cannot represent every duration.
 fn grace(text: &str) -> Result<Duration, String> {
     let most = Duration::from_secs(MAX_SECONDS);
     let grace = duration(text)?;
     match grace <= most {
         true => Ok(grace),
-        false => Err(format!("the longest TTL is {most:?}, and a grace is no longer")),
+        false => Err(format!(
+            "a grace can be no longer than the longest TTL, which is {most:?}"
+        )),
     }
 }
 
-/// Reads `name=value`.
+/// Parses `name=value`.
 fn pair(text: &str) -> Result<(String, String), String> {
     let (name, value) = text
         .split_once('=')

@@ -1,4 +1,4 @@
-//! What went wrong, what to do about it, and the exit code that says so to scripts.
+//! A failure: its message, a remedy, and the exit code for scripts.
 
 use std::error::Error as _;
 
@@ -7,7 +7,7 @@ use dflockd_client::{Error, ErrorKind};
 use crate::exit::Exit;
 use crate::tell;
 
-/// The end of the command for a reason that its user is told.
+/// An error that ends the command, with a message for its user.
 #[derive(Debug)]
 pub(crate) struct Failure {
     exit: Exit,
@@ -24,13 +24,13 @@ impl Failure {
         }
     }
 
-    /// The same with what to do about it.
+    /// Adds a remedy.
     pub(crate) fn remedy(mut self, remedy: impl Into<String>) -> Self {
         self.remedy = Some(remedy.into());
         self
     }
 
-    /// The same with another exit code for input that is not acceptable.
+    /// Creates the failure for invalid settings, which have their own exit code.
     pub(crate) fn of_settings(error: &Error) -> Self {
         let failure = Self::from(error.clone());
         match failure.exit {
@@ -42,7 +42,7 @@ impl Failure {
         }
     }
 
-    /// Tells it on standard error.
+    /// Prints it on standard error.
     pub(crate) fn tell(&self) -> Exit {
         tell::complain(&self.what);
         if let Some(remedy) = &self.remedy {
@@ -79,7 +79,7 @@ impl From<std::io::Error> for Failure {
     }
 }
 
-/// The exit code of an error, and what to do where its own words do not say it.
+/// Returns the exit code of an error, and a remedy if the error's message has none.
 fn judge(error: &Error) -> (Exit, Option<&'static str>) {
     match error.kind() {
         ErrorKind::InvalidInput | ErrorKind::Misuse => (Exit::USAGE, None),

@@ -1,22 +1,22 @@
-//! The times of a command that runs under a lease: how much earlier than its end the lease has to be given up, so that the command is
-//! stopped before it can be another holder's. Pure.
+//! The times of a command that runs under a lease: how long before its end the lease must count as lost, so that the
+//! command is stopped before another holder can get the lease. Pure.
 
 use std::time::Duration;
 
 use crate::exit::Exit;
 use crate::failure::Failure;
 
-/// The grace that a command has where nothing says otherwise, …
+/// The default grace of a command, … …
 const GRACE: Duration = Duration::from_secs(5);
 
 /// … but not more than this part of the TTL.
 const MOST_GRACE_PART: u32 = 4;
 
-/// What is left between KILL and the moment at which the server may grant the lease to another: this part of the TTL, as clients leave it by
-/// themselves, …
+/// The time between KILL and the moment at which the server may grant the lease to another holder: this part of the
+/// TTL, as in the library, … …
 const MARGIN_PART: u32 = 20;
 
-/// … but not less than this, of the shortest TTL neither: the system takes some time to end what was killed.
+/// … but at least this, even for the shortest TTL, because the system takes some time to end killed processes.
 const LEAST_MARGIN: Duration = Duration::from_millis(100);
 
 /// When a command is stopped.
@@ -25,12 +25,12 @@ pub(crate) struct Times {
     pub(crate) ttl: Duration,
     /// Between TERM and KILL.
     pub(crate) grace: Duration,
-    /// Between KILL and the end of the lease at the server.
+    /// Between KILL and the end of the lease on the server.
     pub(crate) margin: Duration,
 }
 
 impl Times {
-    /// Checks that the times fit into a TTL. `margin`: where it was set by hand.
+    /// Checks that the times fit into a TTL. `margin` is set if the user set it.
     pub(crate) fn new(ttl: Duration, grace: Option<Duration>, margin: Option<Duration>) -> Result<Self, Failure> {
         // Servers count whole seconds, and clients round up.
         let ttl = Duration::from_secs(ttl.as_secs().saturating_add(u64::from(ttl.subsec_nanos() > 0)));
@@ -45,26 +45,26 @@ impl Times {
         }
     }
 
-    /// How long before its end at the server the lease counts as lost.
+    /// Returns how long before its end on the server the lease counts as lost.
     pub(crate) fn loss_margin(&self) -> Duration {
         self.grace.saturating_add(self.margin)
     }
 
-    /// Which part of the TTL passes before a renewal: leaves the renewal as much time as passes before it.
+    /// Returns the part of the TTL that passes before a renewal: half of the time until the lease counts as lost.
     pub(crate) fn renew_ratio(&self) -> f64 {
         let lifetime = self.ttl.saturating_sub(self.loss_margin());
         (lifetime.as_secs_f64() / self.ttl.as_secs_f64() / 2.0).clamp(0.01, 0.99)
     }
 
-    /// Whether a lease of this TTL leaves room for them: clients give up a lease at most half of its TTL early.
+    /// Returns whether the times fit into a lease of this TTL: the loss margin of clients is at most half of the TTL.
     pub(crate) fn fits(&self, ttl: Duration) -> bool {
         self.loss_margin() <= ttl / 2
     }
 
-    /// The refusal of a lease of this TTL.
+    /// Returns the failure for a lease whose TTL is too short.
     pub(crate) fn too_long(&self, ttl: Duration) -> Failure {
         let most = (ttl / 2).saturating_sub(self.margin);
-        // Enough for a margin that stays, and for one that grows with the TTL.
+        // Long enough for a fixed margin, and for one that grows with the TTL.
         let least = self
             .loss_margin()
             .saturating_mul(2)
@@ -98,7 +98,7 @@ mod tests {
             let times = times(secs * 1000, None).unwrap();
             assert!(times.loss_margin() <= times.ttl / 2, "{times:?}");
             assert!(times.renew_ratio() > 0.0 && times.renew_ratio() < 1.0, "{times:?}");
-            // A renewal that fails can be made again before the lease is given up.
+            // A failed renewal can be repeated before the lease counts as lost.
             let renewal = times.ttl.mul_f64(times.renew_ratio());
             assert!(renewal.mul_f64(1.9) < times.ttl - times.loss_margin(), "{times:?}");
         }
@@ -116,7 +116,7 @@ mod tests {
             assert!(said.contains(part), "{part}: {said}");
         }
         assert!(times(11_000, Some(4_501)).is_ok());
-        // What is advised is not rounded up to what would be refused again.
+        // The recommended value is not rounded up to one that would be rejected again.
         let said = format!("{:?}", times(33_000, Some(20_000)).unwrap_err());
         assert!(said.contains("--grace 14.85s at most"), "{said}");
         assert!(times(33_000, Some(14_850)).is_ok());
@@ -127,7 +127,7 @@ mod tests {
         );
     }
 
-    /// Only the shortest TTL has more.
+    /// Checks that the margin is the library's, except for the shortest TTL, where it is larger.
     #[cfg(feature = "server")]
     #[tokio::test]
     async fn the_margin_is_that_of_the_library() {
@@ -144,7 +144,7 @@ mod tests {
             let before = Instant::now();
             let lock = client.lock(format!("key-{secs}")).unwrap().lease_ttl(ttl);
             let guard = lock.acquire().await.unwrap();
-            // The TTL counts from the moment at which the request was sent, which lies between these.
+            // The TTL counts from the sending of the request, which was between these two moments.
             let (least, most) = (before + ttl, Instant::now() + ttl);
             let end = guard.held_until() + Times::new(ttl, None, None).unwrap().margin;
             assert!((least..=most).contains(&end), "{secs} s: {:?}", end - least);

@@ -1,4 +1,4 @@
-//! What is held: a lock, a slot of a semaphore, or several locks.
+//! The guard of what is held: a lock, a slot of a semaphore, or several locks.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -12,31 +12,31 @@ use crate::args::Hold;
 use crate::exit::Exit;
 use crate::failure::Failure;
 
-/// What was acquired.
+/// A guard of one of the kinds.
 pub(crate) enum Held {
     Lock(LockGuard),
     Slot(SemaphorePermit),
     Locks(MultiLockGuard),
 }
 
-/// What programs are told of it, in their environment or as JSON.
+/// The description for programs, in their environment or as JSON.
 #[derive(Debug, Serialize)]
 pub(crate) struct About {
     /// The key, or the keys with commas between them.
     pub(crate) key: String,
     /// `lock` or `semaphore`.
     pub(crate) kind: &'static str,
-    /// The fence, or those of the keys with commas between them; nothing unless all have one.
+    /// The fence, or those of the keys with commas between them; `None` unless all have one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) fence: Option<String>,
     /// The server, or those of the keys with commas between them.
     pub(crate) server: String,
-    /// For how long the server keeps it without a renewal.
+    /// The TTL in seconds.
     pub(crate) ttl_s: u64,
 }
 
 impl Held {
-    /// Acquires what the flags say. The client has their times.
+    /// Acquires what the flags ask for. The client already has the times from the flags.
     pub(crate) async fn acquire(client: &Client, hold: &Hold) -> Result<Self, Failure> {
         if let [_, _, ..] = hold.keys[..] {
             let locks = client.lock_all(&hold.keys)?;
@@ -72,18 +72,18 @@ impl Held {
         }
     }
 
-    /// The lease that ends first: the moment at which it is reported lost if nothing more is heard from its server.
+    /// Returns the time at which the first of the leases is reported lost if no server answers any more.
     pub(crate) fn held_until(&self) -> Instant {
         let ends = self.leases().into_iter().map(Lease::held_until);
         ends.min().unwrap_or_else(Instant::now)
     }
 
-    /// Whether all of it is held, as far as can be known here.
+    /// Returns whether all of it is held, as far as this client knows.
     pub(crate) fn is_held(&self) -> bool {
         self.leases().into_iter().all(Lease::is_held)
     }
 
-    /// The shortest time for which a server keeps a part of it without a renewal.
+    /// Returns the shortest of the TTLs.
     pub(crate) fn ttl(&self) -> std::time::Duration {
         let ttls = self.leases().into_iter().map(|lease| lease.ttl().as_duration());
         ttls.min().unwrap_or_default()
@@ -98,7 +98,8 @@ impl Held {
         }
     }
 
-    /// Resolves with the key and the reason when a part of it is lost that its server may grant to another at once: for any reason but time.
+    /// Resolves with the key and the reason when a part of it is lost for another reason than time, so that its server
+    /// may grant it to another holder at once.
     pub(crate) async fn taken(&self) -> (Key, LostReason) {
         let parts = self.leases().into_iter();
         let mut parts: Vec<_> = parts
@@ -119,7 +120,7 @@ impl Held {
         .await
     }
 
-    /// Gives it back, and waits for the server to say so.
+    /// Releases it and waits for the server's confirmation.
     pub(crate) async fn release(self) -> Result<(), dflockd_client::Error> {
         match self {
             Self::Lock(guard) => guard.release().await,
@@ -128,7 +129,7 @@ impl Held {
         }
     }
 
-    /// What programs are told of it.
+    /// Returns the description for programs.
     pub(crate) fn about(&self, client: &Client) -> Result<About, Failure> {
         let leases = self.leases();
         let health = client.health();
@@ -158,12 +159,12 @@ impl Held {
 }
 
 impl Hold {
-    /// The keys.
+    /// Returns the keys.
     pub(crate) fn names(&self) -> Vec<&str> {
         self.key.iter().chain(&self.keys).map(String::as_str).collect()
     }
 
-    /// What the flags say of settings.
+    /// Returns the settings that the flags set.
     pub(crate) fn settings(&self) -> Vec<(&'static str, String)> {
         let times = [("acquire_timeout", self.timeout), ("lease_ttl", self.ttl)];
         let said = times.into_iter().filter_map(|(name, time)| Some((name, time?)));
@@ -175,7 +176,7 @@ impl Hold {
     }
 }
 
-/// A duration as settings have it.
+/// Writes a duration in the form of the settings.
 pub(crate) fn setting(duration: std::time::Duration) -> String {
     format!("{}ns", duration.as_nanos())
 }

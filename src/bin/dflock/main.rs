@@ -23,7 +23,7 @@ use self::exit::Exit;
 use self::failure::Failure;
 
 fn main() -> std::process::ExitCode {
-    // Processes of the command's own, which help `run` and `elect`.
+    // Helper processes of `run` and `elect`.
     if let Some(exit) = process::helper() {
         return exit.into();
     }

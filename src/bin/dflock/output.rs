@@ -1,4 +1,4 @@
-//! What stands on standard output, for programs and people.
+//! Standard output, for programs and people.
 
 use std::fmt::Display;
 use std::io::Write;
@@ -25,7 +25,7 @@ pub(crate) fn unwritten(error: std::io::Error) -> Failure {
     Failure::new(Exit::IO, format!("the output cannot be written: {error}"))
 }
 
-/// [Plain](plain) text in columns, as wide as what stands in them.
+/// [Plain](plain) text in columns that are as wide as their longest entry.
 pub(crate) struct Table {
     rows: Vec<Vec<String>>,
 }

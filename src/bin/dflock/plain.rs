@@ -1,6 +1,6 @@
-//! Text of others, shown so that a terminal does not obey it.
+//! Escapes untrusted text, so that a terminal does not interpret it.
 
-/// Text of others for people: what a terminal would obey is shown escaped.
+/// Returns untrusted text with the characters escaped that a terminal would interpret.
 pub(crate) fn plain(text: &str) -> String {
     let mut plain = String::with_capacity(text.len());
     for c in text.chars() {

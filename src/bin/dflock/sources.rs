@@ -1,4 +1,4 @@
-//! Where settings come from: flags above the environment above a file.
+//! The sources of settings: flags override the environment, which overrides a file.
 
 use std::path::{Path, PathBuf};
 
@@ -8,7 +8,7 @@ use crate::args::SourceFlags;
 use crate::exit::Exit;
 use crate::failure::Failure;
 
-/// The settings that count.
+/// The effective settings.
 pub(crate) struct Sources {
     pub(crate) layered: LayeredOptions,
     /// The file that was read, if there was one.
@@ -16,7 +16,8 @@ pub(crate) struct Sources {
 }
 
 impl Sources {
-    /// Reads all sources. `own`: what the flags of the subcommand say; `defaults`: what it says where nothing else does.
+    /// Reads all sources. `own` are the settings from the subcommand's flags; `defaults` are its defaults, which every
+    /// other source overrides.
     pub(crate) fn read(
         flags: &SourceFlags,
         own: &[(&str, String)],
@@ -40,7 +41,7 @@ impl Sources {
         if let Some(url) = &flags.url {
             above = above.over(LayeredOptions::from_url(url)?);
         }
-        // What flags say is wrong usage, what the others say are wrong settings.
+        // An invalid flag is a usage error; an invalid value of another source is a settings error.
         above.read()?;
         let environment = LayeredOptions::from_env().map_err(|error| Failure::of_settings(&error))?;
         let (file, below) = match file(flags)? {
@@ -57,7 +58,7 @@ impl Sources {
         })
     }
 
-    /// A client, which connects in the background.
+    /// Returns a client, which connects in the background.
     pub(crate) fn client(&self) -> Result<Client, Failure> {
         let refused = |error| Failure::of_settings(&error);
         let options = self.layered.read().map_err(refused)?;
@@ -65,12 +66,12 @@ impl Sources {
     }
 }
 
-/// Whether a setting is a secret, of all shards or of one.
+/// Returns whether a setting is a secret, of all shards or of one.
 fn is_secret(name: &str) -> bool {
     ["auth_token", "stable_ref"].contains(&name.split('.').next().unwrap_or_default())
 }
 
-/// The file that counts: the one that is named, or the first of those that there may be.
+/// Returns the settings file: the named one, or the first default one that exists.
 fn file(flags: &SourceFlags) -> Result<Option<PathBuf>, Failure> {
     if let Some(path) = &flags.config {
         return Ok(Some(path.clone()));
@@ -87,7 +88,7 @@ fn file(flags: &SourceFlags) -> Result<Option<PathBuf>, Failure> {
         match path.try_exists() {
             Ok(true) => return Ok(Some(path)),
             Ok(false) => {}
-            // A folder that this user may not look into is none of this user's.
+            // A folder that this user may not read does not count.
             Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {}
             Err(error) => return Err(unreadable(&path, &error.to_string())),
         }
@@ -98,7 +99,7 @@ fn file(flags: &SourceFlags) -> Result<Option<PathBuf>, Failure> {
 fn read(path: &Path) -> Result<LayeredOptions, Failure> {
     let text = std::fs::read_to_string(path).map_err(|error| unreadable(path, &error.to_string()))?;
     toml::from_str(&text).map_err(|error| {
-        // Its own text shows the line, which may hold a secret.
+        // The parser's own message shows the line, which may contain a secret.
         let line = error
             .span()
             .map(|span| text.get(..span.start).unwrap_or_default().matches('\n').count() + 1);

@@ -1,4 +1,4 @@
-//! `dflock config`: all settings, and where each comes from.
+//! `dflock config`: shows all settings and their sources.
 
 use std::path::PathBuf;
 
@@ -11,7 +11,7 @@ use crate::failure::Failure;
 use crate::output::{self, Table};
 use crate::sources::Sources;
 
-/// What `--json` tells.
+/// The output of `--json`.
 #[derive(Serialize)]
 struct Settings<'a> {
     file: Option<&'a PathBuf>,

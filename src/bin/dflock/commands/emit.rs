@@ -10,7 +10,7 @@ use crate::failure::Failure;
 use crate::output;
 use crate::sources::Sources;
 
-/// What `--json` tells.
+/// The output of `--json`.
 #[derive(Serialize)]
 struct Emitted {
     delivered: u64,
@@ -30,13 +30,14 @@ pub(super) async fn emit(flags: &SourceFlags, of: &EmitArguments) -> Result<Exit
     Ok(Exit::SUCCESS)
 }
 
-/// No line of the protocol is longer, and no payload.
+/// The maximum length of a line of the protocol, and so of a payload.
 const MOST: usize = 65_536;
 
 /// A line break at the end is not part of the payload.
 const LINE_BREAK: usize = 2;
 
-/// All of standard input, without line breaks at its end. More than a payload may have is refused before anything is cut off from it.
+/// Reads standard input, without a line break at its end. A payload that is too long is an error and is never
+/// truncated.
 fn from_stdin() -> Result<String, Failure> {
     let unread = |why: &dyn std::fmt::Display| Failure::new(Exit::IO, format!("the payload cannot be read: {why}"));
     let mut bytes = Vec::new();

@@ -1,4 +1,4 @@
-//! `dflock listen`: the signals of channels, as they come.
+//! `dflock listen`: prints the signals of channels as they arrive.
 
 use dflockd_client::{Group, Pattern, SignalEvent, SubscribeRequest};
 use serde::Serialize;
@@ -15,7 +15,7 @@ use crate::tell;
 /// One line of `--json`.
 #[derive(Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
-enum Told<'a> {
+enum ListenLine<'a> {
     Signal { channel: &'a str, payload: &'a str },
     Lost { shard: usize, cause: String },
     Restored { shard: usize },
@@ -54,28 +54,28 @@ pub(super) async fn listen(flags: &SourceFlags, of: &ListenArguments) -> Result<
 
 fn show(event: &SignalEvent, as_json: bool) -> Result<(), Failure> {
     let told = match event {
-        SignalEvent::Signal(signal) => Told::Signal {
+        SignalEvent::Signal(signal) => ListenLine::Signal {
             channel: signal.channel(),
             payload: signal.payload(),
         },
-        SignalEvent::Lost { shard, cause, .. } => Told::Lost {
+        SignalEvent::Lost { shard, cause, .. } => ListenLine::Lost {
             shard: *shard,
             cause: cause.to_string(),
         },
-        SignalEvent::Restored { shard, .. } => Told::Restored { shard: *shard },
-        SignalEvent::Dropped { count, .. } => Told::Dropped { count: *count },
+        SignalEvent::Restored { shard, .. } => ListenLine::Restored { shard: *shard },
+        SignalEvent::Dropped { count, .. } => ListenLine::Dropped { count: *count },
         _ => return Ok(()),
     };
     if as_json {
         return output::json(&told);
     }
     match told {
-        Told::Signal { channel, payload } => return output::line(plain(&format!("{channel} {payload}"))),
-        Told::Lost { shard, cause } => tell::warn(&format!(
+        ListenLine::Signal { channel, payload } => return output::line(plain(&format!("{channel} {payload}"))),
+        ListenLine::Lost { shard, cause } => tell::warn(&format!(
             "signals of shard {shard} may be missing from here on: {cause}"
         )),
-        Told::Restored { shard } => tell::warn(&format!("signals of shard {shard} come again")),
-        Told::Dropped { count } => tell::warn(&format!("{count} signals came too fast and are missing here")),
+        ListenLine::Restored { shard } => tell::warn(&format!("signals of shard {shard} come again")),
+        ListenLine::Dropped { count } => tell::warn(&format!("{count} signals came too fast and are missing here")),
     }
     Ok(())
 }

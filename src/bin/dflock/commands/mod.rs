@@ -50,23 +50,24 @@ pub(crate) fn run(arguments: Arguments) -> Result<Exit, Failure> {
     }
 }
 
-/// Runs a future in this thread, which has to stay: the processes that it starts are killed with the thread.
+/// Runs a future on this thread, which must stay alive, because the system kills the started processes with it.
 fn block_on(future: impl Future<Output = Result<Exit, Failure>>) -> Result<Exit, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let exit = runtime.block_on(future);
-    // What still runs in threads, a look-up of a name say, is not waited for.
+    // Threads that still run, for example to resolve a name, are not awaited.
     runtime.shutdown_background();
     exit
 }
 
-/// Leaves if this failed. What a failure drops is released only as long as the client lives, and the client ends with this process.
+/// Shuts down the client after a failure. Guards that the failure dropped are only released while the client lives,
+/// and it ends with this process.
 async fn leave_on_failure(done: &Result<Exit, Failure>, client: &Client, signals: &mut Signals) {
     if done.is_err() {
         leave(client, signals).await;
     }
 }
 
-/// Gives up what was asked for, and closes. Another signal ends that at once.
+/// Shuts down the client, which ends its requests. Another signal ends the shutdown at once.
 async fn leave(client: &Client, signals: &mut Signals) {
     const PATIENCE: Duration = Duration::from_secs(1);
     tokio::select! {

@@ -14,10 +14,10 @@ use crate::process::{Ending, Policy, Signals, supervise};
 use crate::sources::Sources;
 use crate::tell;
 
-/// The TTL where nothing says otherwise. It has to be known before anything is acquired: the grace is counted into it.
+/// The default TTL. It must be known before the acquire, because the grace depends on it.
 pub(super) const TTL: &str = "30s";
 
-/// What processes have between TERM and KILL that outlive the command, unless the grace says otherwise.
+/// The default time between TERM and KILL for processes that outlive the command.
 const PARTING: Duration = Duration::from_secs(5);
 
 pub(super) async fn run(flags: &SourceFlags, of: &RunArguments) -> Result<Exit, Failure> {
@@ -53,7 +53,7 @@ async fn hold(client: &Client, of: &RunArguments, policy: Policy, signals: &mut 
     }
 }
 
-/// Gives back what is held. The code of the command counts, whatever comes of this; a signal ends the wait for the server's answer.
+/// Releases what is held. A failure does not change the exit code; a signal ends the wait for the server's answer.
 pub(super) async fn give_back(held: Held, signals: &mut Signals) {
     let released = tokio::select! {
         biased;
@@ -67,7 +67,7 @@ pub(super) async fn give_back(held: Held, signals: &mut Signals) {
     }
 }
 
-/// The loss of a lease, and of the command with it.
+/// Returns the failure for a lost lease, whose command was stopped.
 fn lost(key: &Key, reason: LostReason) -> Failure {
     Failure::new(
         Exit::LOST,
@@ -76,7 +76,7 @@ fn lost(key: &Key, reason: LostReason) -> Failure {
     .remedy("look at the server and the way to it; a longer --ttl outlasts longer disturbances")
 }
 
-/// When the command is stopped, and the settings that make the client tell of a loss early enough.
+/// Returns when the command is stopped, and the settings with which the client reports a loss early enough.
 pub(super) fn policy(sources: Sources, fate: &Fate) -> Result<(Sources, Policy), Failure> {
     let ttl = time(&sources.layered, "lease_ttl")?.unwrap_or_default();
     let margin = time(&sources.layered, "loss_margin")?;

@@ -1,14 +1,14 @@
-//! Where there are no process groups.
+//! Systems without process groups.
 
 use crate::exit::Exit;
 use crate::failure::Failure;
 
-/// There are no processes that help.
+/// Returns `None`: there are no helper processes.
 pub(crate) fn helper() -> Option<Exit> {
     None
 }
 
-/// Signals that end this process: Ctrl-C.
+/// The signal that ends this process: Ctrl-C.
 pub(crate) struct Signals(());
 
 impl Signals {
@@ -16,7 +16,7 @@ impl Signals {
         Ok(Self(()))
     }
 
-    /// Resolves with the exit code at the next of them.
+    /// Resolves with the exit code at the next signal.
     pub(crate) async fn ended(&mut self) -> Exit {
         match tokio::signal::ctrl_c().await {
             Ok(()) => Exit::INTERRUPTED,
@@ -25,7 +25,7 @@ impl Signals {
     }
 }
 
-/// Whether the end of standard input can be waited for.
+/// Returns whether this process may wait for the end of standard input.
 pub(crate) fn stdin_may_be_read() -> bool {
     true
 }

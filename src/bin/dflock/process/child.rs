@@ -1,4 +1,5 @@
-//! What becomes the command: it has itself killed with its parent, takes the terminal, and executes the command in its place.
+//! The helper that becomes the command: it asks the system to kill it with its parent, takes the terminal, and
+//! executes the command in its own place.
 
 use std::ffi::OsString;
 use std::io::ErrorKind;
@@ -11,13 +12,13 @@ use super::terminal;
 use crate::exit::Exit;
 use crate::tell;
 
-/// How this helper is called.
+/// The name of this helper.
 pub(super) const NAME: &str = "__child";
 
 /// The argument that asks for the terminal.
 pub(super) const FOREGROUND: &str = "foreground";
 
-/// `__child PARENT foreground|background COMMAND…`. Returns only where that fails.
+/// Runs `__child PARENT foreground|background COMMAND…`. Returns only on failure.
 pub(super) fn run(mut arguments: impl Iterator<Item = OsString>) -> Exit {
     let parent = arguments.next().and_then(|id| id.to_str()?.parse::<i32>().ok());
     let takes_terminal = arguments.next().is_some_and(|word| word == FOREGROUND);
@@ -26,12 +27,12 @@ pub(super) fn run(mut arguments: impl Iterator<Item = OsString>) -> Exit {
         return Exit::USAGE;
     };
     die_with_parent();
-    // It may have gone before that was asked for.
+    // The parent may have ended before this request.
     if getppid().map(|id| id.as_raw_nonzero().get()) != Some(parent) {
         return Exit::SYSTEM;
     }
     if takes_terminal {
-        // It leads its group.
+        // This process leads its group.
         terminal::give_to(getpid());
     }
     let error = Command::new(&program).args(arguments).exec();
@@ -44,7 +45,7 @@ pub(super) fn run(mut arguments: impl Iterator<Item = OsString>) -> Exit {
 
 #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
 fn die_with_parent() {
-    // Where the system refuses this, the watch is left.
+    // If the system refuses this, the watch still protects the lease.
     let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
 }
 

@@ -16,31 +16,31 @@ use crate::failure::Failure;
 use crate::holding::About;
 use crate::tell;
 
-/// A command that was started.
+/// A started command.
 pub(super) struct Job {
     /// The command, and the group that it leads.
     leader: Pid,
     ended: Option<Exit>,
     watch: Watch,
-    /// The modes that the terminal had, where it was given to the group.
+    /// The terminal's previous modes, if the group got the terminal.
     modes: Option<Termios>,
 }
 
-/// What became of children.
+/// A change of a child.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum News {
     /// The command was stopped by this signal.
     Stopped(i32),
-    /// Nothing that matters, or nothing at all.
+    /// No relevant change.
     Nothing,
 }
 
 impl Job {
-    /// Starts a command in a group of its own, which the watch kills at `until` unless it is told otherwise.
+    /// Starts a command in its own group, which the watch kills at `until` unless that is changed.
     pub(super) fn start(command: &[OsString], about: &About, until: Option<Instant>) -> Result<Self, Failure> {
         adopt_orphans();
         let mut watch = Watch::start().map_err(|error| not_started(&error))?;
-        // Before there is a group: this process may be stopped as soon as there is one.
+        // The watch starts before the group exists, because this process may be stopped as soon as it does.
         if let Some(until) = until {
             watch.until(until);
         }
@@ -60,7 +60,7 @@ impl Job {
             .process_group(0);
         match &about.fence {
             Some(fence) => start.env("DFLOCK_FENCE", fence),
-            // That of a command around this one means another lease.
+            // A variable from an enclosing dflock command describes another lease.
             None => start.env_remove("DFLOCK_FENCE"),
         };
         let child = start.spawn().map_err(|error| not_started(&error))?;
@@ -86,33 +86,33 @@ impl Job {
         }
     }
 
-    /// How the command ended, if it has.
+    /// Returns the exit code of the command, if it has ended.
     pub(super) fn ended(&self) -> Option<Exit> {
         self.ended
     }
 
-    /// Whether any process of the group is left.
+    /// Returns whether any process of the group is left, including zombies.
     pub(super) fn is_alive(&self) -> bool {
         self.ended.is_none() || test_kill_process_group(self.leader) != Err(Errno::SRCH)
     }
 
-    /// Whether any process of the group is left that can still do something: not only those that have ended and that their parents do not bury.
+    /// Returns whether any process of the group still runs: zombies that their parents do not reap do not count.
     pub(super) fn is_able(&self) -> bool {
         self.is_alive() && living(self.leader)
     }
 
-    /// Whether the group is in the foreground of the terminal.
+    /// Returns whether the group is in the foreground of the terminal.
     pub(super) fn has_terminal(&self) -> bool {
         terminal::foreground() == Some(self.leader)
     }
 
     /// Sends a signal to all processes of the group.
     pub(super) fn signal(&self, signal: Signal) {
-        // There may be none any more, and some may belong to another user.
+        // There may be no process left, or some may belong to another user.
         let _ = kill_process_group(self.leader, signal);
     }
 
-    /// Takes note of children that have changed, and buries those that have ended: the command, and orphans.
+    /// Notes changes of children, and reaps those that have ended: the command, and orphans.
     pub(super) fn look(&mut self) -> News {
         let mut news = News::Nothing;
         let options = WaitOptions::NOHANG | WaitOptions::UNTRACED;
@@ -129,7 +129,7 @@ impl Job {
         news
     }
 
-    /// Gives the terminal to the group again, if it is this process's.
+    /// Gives the terminal to the group again, if this process has it.
     pub(super) fn give_terminal(&mut self) {
         if terminal::is_ours() {
             self.modes = self.modes.take().or_else(terminal::modes);
@@ -137,21 +137,21 @@ impl Job {
         }
     }
 
-    /// Takes the terminal back, if it is the group's.
+    /// Takes the terminal back, if the group has it.
     fn take_terminal(&self) {
         if self.has_terminal() {
             own_group().into_iter().for_each(terminal::give_to);
         }
     }
 
-    /// Stops this process and its group, as the command was stopped, so that the shell sees a job that is stopped. Returns when the shell
-    /// continues it; at once if there is no shell that could.
+    /// Stops this process and its group, as the command was stopped, so that the shell sees a stopped job. Returns
+    /// when the shell continues it, or at once if there is no such shell.
     pub(super) fn stop_with_it(&self) -> bool {
         self.take_terminal();
         shell::stop()
     }
 
-    /// All is over: puts the terminal in order.
+    /// Restores the terminal after the end of the group.
     pub(super) fn close(mut self, was_killed: bool) {
         self.take_terminal();
         if let Some(modes) = self.modes.take().filter(|_| was_killed && terminal::is_ours()) {
@@ -161,17 +161,17 @@ impl Job {
     }
 }
 
-/// Makes orphans of the group children of this process, so that their ends are known here.
+/// Makes this process the parent of the group's orphans, so that it learns of their ends.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 fn adopt_orphans() {
-    // As process 1 it has them anyway. Elsewhere the group is looked at now and then.
+    // Process 1 is their parent anyway. On other systems the group is polled.
     let _ = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
 }
 
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 fn adopt_orphans() {}
 
-/// Whether a process of the group has not ended; true where the system does not tell.
+/// Returns whether a process of the group still runs; true if the system does not tell.
 fn living(group: Pid) -> bool {
     let Ok(processes) = std::fs::read_dir("/proc") else {
         return true;
@@ -181,7 +181,7 @@ fn living(group: Pid) -> bool {
         let Ok(stat) = std::fs::read_to_string(process.path().join("stat")) else {
             continue;
         };
-        // Behind the name in parentheses: the state, the parent and the group.
+        // After the name in parentheses follow the state, the parent and the group.
         let mut fields = stat.rsplit_once(") ").map_or("", |(_, rest)| rest).split(' ');
         let (state, of) = (fields.next(), fields.nth(1).and_then(|of| of.parse::<i32>().ok()));
         is_told |= of.is_some();

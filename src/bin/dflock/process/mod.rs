@@ -1,4 +1,4 @@
-//! A command in a process group of its own: what it is told, how it is stopped, and how its end is known.
+//! A command in its own process group: how it is started, stopped and observed.
 //!
 //!     dflock run ─┬─ dflock __watch        kills the group when `dflock run` is gone, or lets the time of the lease pass
 //!                 └─ dflock __child ─exec─► the command, leader of its group
@@ -21,7 +21,7 @@ pub(crate) use self::supervise::{Ending, Policy, supervise};
 pub(crate) use self::terminal::stdin_may_be_read;
 use crate::exit::Exit;
 
-/// The helper that this process is, if it is one: runs it to its end.
+/// Runs this process as a helper, if it was started as one.
 pub(crate) fn helper() -> Option<Exit> {
     let mut arguments = std::env::args_os().skip(1);
     let name = arguments.next()?;
@@ -32,14 +32,14 @@ pub(crate) fn helper() -> Option<Exit> {
     }
 }
 
-/// The process group of this process; none where it is outside of this PID namespace.
+/// Returns the process group of this process; `None` if it is outside this PID namespace.
 fn own_group() -> Option<Pid> {
     Pid::from_raw(nix::unistd::getpgrp().as_raw())
 }
 
-/// This program, once more, as a helper.
+/// Returns a command that starts this program as a helper.
 fn this_program(helper: &str) -> std::io::Result<Command> {
-    // As long as this process lives, its program is found there, even where its file was replaced.
+    // As long as this process lives, this path leads to its program, even if the file was replaced.
     let of_process = std::path::Path::new("/proc/self/exe");
     let mut command = match of_process.exists() {
         true => Command::new(of_process),

@@ -1,11 +1,11 @@
-//! The shell that this process is a job of.
+//! The shell of which this process is a job.
 
 use rustix::process::{Pid, Signal, getppid, kill_current_process_group};
 
 use super::own_group;
 
-/// Stops this process and its group, as Ctrl-Z does it, and returns when the shell continues them. Returns false at once where there is no
-/// shell that could.
+/// Stops this process and its group, as Ctrl-Z does, and returns when the shell continues them. Returns false at once
+/// if there is no such shell.
 pub(super) fn stop() -> bool {
     let is_there = is_there();
     if is_there {
@@ -14,8 +14,9 @@ pub(super) fn stop() -> bool {
     is_there
 }
 
-/// Whether a process of this session, in a group other than this one's, is an ancestor of this process, whose children the group between
-/// them are: a shell that can continue this group. A group without is an orphan, and nothing would ever continue it.
+/// Returns whether there is a shell that can continue this group: an ancestor of this process in the same session, in
+/// another group, that is the parent of a process of this group. A group without such a shell is orphaned, and nothing
+/// would continue it.
 fn is_there() -> bool {
     let (Ok(session), Some(group)) = (nix::unistd::getsid(None), own_group()) else {
         return false;
@@ -35,7 +36,7 @@ fn is_there() -> bool {
     false
 }
 
-/// The parent of another process; none where the system does not tell.
+/// Returns the parent of another process; `None` if the system does not tell.
 fn parent_of(process: Pid) -> Option<Pid> {
     let status = std::fs::read_to_string(format!("/proc/{}/status", process.as_raw_nonzero())).ok()?;
     let parent = status.lines().find_map(|line| line.strip_prefix("PPid:"))?;

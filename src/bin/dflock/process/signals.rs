@@ -1,4 +1,4 @@
-//! Signals that this process takes.
+//! The signals that this process handles.
 
 use std::future::poll_fn;
 use std::task::Poll;
@@ -10,10 +10,10 @@ use super::shell;
 use crate::exit::Exit;
 use crate::failure::Failure;
 
-/// What ends a process that waits or holds.
+/// The signals that end a process that waits or holds.
 const ENDING: [Signal; 4] = [Signal::HUP, Signal::INT, Signal::QUIT, Signal::TERM];
 
-/// What a command is told besides.
+/// The other signals that are forwarded to a command.
 const FORWARDED: [Signal; 5] = [Signal::USR1, Signal::USR2, Signal::WINCH, Signal::CONT, Signal::TSTP];
 
 /// Streams of signals.
@@ -22,14 +22,14 @@ pub(crate) struct Signals {
 }
 
 impl Signals {
-    /// Takes the signals that end this process, but for those that it was started to ignore.
+    /// Handles the signals that end this process, except those that were ignored at its start.
     pub(crate) fn that_end() -> Result<Self, Failure> {
         let mut signals = Self { streams: Vec::new() };
         signals.add(&ENDING)?;
         Ok(signals)
     }
 
-    /// Takes those, too, that concern a command, and the news of children.
+    /// Also handles the signals that concern a command, and those about children.
     pub(super) fn and_of_commands(&mut self) -> Result<(), Failure> {
         if self.takes(Signal::CHILD) {
             return Ok(());
@@ -46,7 +46,7 @@ impl Signals {
     fn add(&mut self, wanted: &[Signal]) -> Result<(), Failure> {
         let ignored = ignored();
         for wanted in wanted {
-            // A command that was started with `nohup`, say, is to inherit that.
+            // A command that was started with `nohup`, for example, inherits the ignored signal.
             if ignored & (1 << (wanted.as_raw() - 1)) == 0 {
                 let stream = signal(SignalKind::from_raw(wanted.as_raw()))?;
                 self.streams.push((*wanted, stream));
@@ -55,7 +55,7 @@ impl Signals {
         Ok(())
     }
 
-    /// The next signal.
+    /// Waits for the next signal.
     ///
     /// Cancel safe.
     pub(super) async fn next(&mut self) -> Signal {
@@ -79,7 +79,7 @@ impl Signals {
             if ENDING.contains(&signal) {
                 return Exit::by_signal(signal.as_raw());
             }
-            // Between two commands this process is stopped as any other.
+            // Between two commands, this process is stopped as usual.
             if signal == Signal::TSTP {
                 shell::stop();
             }
@@ -87,7 +87,7 @@ impl Signals {
     }
 }
 
-/// The signals that this process was started to ignore, one bit each; none where the system does not tell.
+/// Returns the signals that were ignored at the start of this process, one bit each; zero if the system does not tell.
 fn ignored() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

@@ -1,4 +1,4 @@
-//! A command under a lease: from its start until no process of its group is left.
+//! Supervises a command under a lease, from its start until no process of its group is left.
 
 use std::ffi::OsString;
 use std::time::Duration;
@@ -16,12 +16,12 @@ use crate::grace::Times;
 use crate::holding::{About, Held};
 use crate::tell;
 
-/// What becomes of the command when the lease is lost, and how quickly.
+/// What happens to the command when the lease is lost, and how quickly.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Policy {
     pub(crate) on_loss: OnLoss,
     pub(crate) times: Times,
-    /// What processes of the group have that outlive the command.
+    /// The time between TERM and KILL for processes of the group that outlive the command.
     pub(crate) parting: Duration,
 }
 
@@ -30,29 +30,30 @@ impl Policy {
         self.on_loss != OnLoss::Ignore
     }
 
-    /// When the group must be gone, whatever becomes of this process, if the loss of the lease stops the command.
+    /// Returns when the group must have ended, even if this process is stopped or killed. `None` if the loss of the
+    /// lease does not stop the command.
     fn gone_by(&self, held: &Held) -> Option<Instant> {
         self.minds()
             .then(|| held.held_until() + self.times.grace + self.times.margin / 2)
     }
 }
 
-/// How it ended.
+/// How the supervision ended.
 #[derive(Debug)]
 pub(crate) enum Ending {
-    /// The command ended while the lease was held, or its loss did not matter.
+    /// The command ended while the lease was held, or after a loss that is to be ignored.
     Ended(Exit),
     /// The lease was lost, and the command stopped.
     Lost(Key, LostReason),
 }
 
-/// How often the group is looked at, once the command has ended and processes of its group are left.
+/// How often the group is polled after the command has ended, while processes of its group are left.
 const LOOK: Duration = Duration::from_millis(10);
 
-/// How long those may take to end that were killed, before it is asked which of them are left.
+/// How long killed processes may take to end before zombies are ignored.
 const BURIAL: Duration = Duration::from_secs(5);
 
-/// Runs a command while something is held.
+/// Runs a command while the lease is held.
 pub(crate) async fn supervise(
     command: &[OsString],
     held: &Held,
@@ -78,7 +79,7 @@ struct Supervisor<'a> {
     held: &'a Held,
     policy: Policy,
     lost: Option<(Key, LostReason)>,
-    /// When the group is killed.
+    /// The time at which the group is killed.
     kill_at: Option<Instant>,
     killed_at: Option<Instant>,
 }
@@ -91,7 +92,7 @@ impl Supervisor<'_> {
         loop {
             self.wind_watch();
             if self.is_over() {
-                // It may have been lost just before the command ended.
+                // The lease may have been lost just before the command ended.
                 if self.minds() && self.lost.is_none() && !held.is_held() {
                     self.lost = Some(lost.await);
                 }
@@ -101,7 +102,7 @@ impl Supervisor<'_> {
             tokio::select! {
                 biased;
                 (key, reason) = &mut lost, if self.lost.is_none() => self.take_loss(key, reason),
-                // The grace was counted into the time of each part. Another that is lost now has none.
+                // The time of each lease includes the grace. If another lease is lost now, there is no grace left.
                 _ = &mut taken, if self.is_in_grace() => self.kill(),
                 signal = signals.next() => self.take_signal(signal),
                 () = sleep_until(self.kill_at.unwrap_or(wake)), if self.kill_at.is_some() => self.kill(),
@@ -113,18 +114,19 @@ impl Supervisor<'_> {
         }
     }
 
-    /// Whether the loss of the lease stops the command.
+    /// Returns whether the loss of the lease stops the command.
     fn minds(&self) -> bool {
         self.policy.minds()
     }
 
-    /// Whether time has ended the lease, and the command may still do something.
+    /// Returns whether the lease ended by time and the command is still in its grace.
     fn is_in_grace(&self) -> bool {
         let by_time = matches!(self.lost, Some((_, LostReason::Expired)));
         by_time && self.minds() && self.kill_at.is_some()
     }
 
-    /// Sees to it that there is a watch, and tells it when the group must be gone, whatever becomes of this process.
+    /// Ensures that there is a watch, and tells it when the group must have ended, even if this process is stopped or
+    /// killed.
     fn wind_watch(&mut self) {
         self.job.mend_watch();
         if let Some(end) = self.policy.gone_by(self.held) {
@@ -140,8 +142,8 @@ impl Supervisor<'_> {
         Instant::now() + pause
     }
 
-    /// Whether no process of the group is left. Those that were killed are not waited for without end: after a loss there is nothing to wait
-    /// for, and otherwise those do not count that have ended and whose parents do not bury them.
+    /// Returns whether no process of the group is left. Killed processes are not awaited for ever: after a loss they
+    /// are not awaited at all, and otherwise zombies that their parents do not reap do not count.
     fn is_over(&self) -> bool {
         if !self.job.is_alive() {
             return true;
@@ -164,7 +166,8 @@ impl Supervisor<'_> {
             )),
             OnLoss::Kill => self.kill(),
             OnLoss::Term => {
-                // When time has ended it, the server keeps it for as long as it was given up early. Otherwise it may be another's by now.
+                // If the lease ended by time, the server keeps it for the loss margin. Otherwise it may already belong
+                // to another holder.
                 let by = match reason {
                     LostReason::Expired => (now.min(self.held.held_until())) + self.policy.times.grace,
                     _ => now,
@@ -175,20 +178,20 @@ impl Supervisor<'_> {
         self.lost = Some((key, reason));
     }
 
-    /// Processes of the group have outlived the command: they end before the lease is given back.
+    /// Ends the processes of the group that have outlived the command, before the lease is released.
     fn part(&mut self) {
         if self.job.is_alive() {
             self.stop_by(Instant::now() + self.policy.parting);
         }
     }
 
-    /// Stops the group: kindly, if there is time for that.
+    /// Stops the group, with TERM first if there is time.
     fn stop_by(&mut self, by: Instant) {
         if by <= Instant::now() {
             return self.kill();
         }
         self.job.signal(Signal::TERM);
-        // What is stopped takes no signal but this.
+        // A stopped process only handles this signal.
         self.job.signal(Signal::CONT);
         self.kill_at = Some(by);
     }
@@ -210,7 +213,7 @@ impl Supervisor<'_> {
         }
     }
 
-    /// The command was stopped. Where a shell has stopped it, this process stops as well, so that the shell goes on.
+    /// Handles the command's stop. If a shell stopped it, this process stops as well, so that the shell continues.
     fn take_stop(&mut self, by: i32) {
         if self.kill_at.is_some() || self.killed_at.is_some() {
             return;
@@ -218,11 +221,11 @@ impl Supervisor<'_> {
         let by_user = by == Signal::TSTP.as_raw();
         let by_terminal = by == Signal::TTIN.as_raw() || by == Signal::TTOU.as_raw();
         if !by_user && !by_terminal && !self.job.has_terminal() {
-            // An operator did that, and will continue it. The lease is renewed meanwhile.
+            // An operator did that and will continue it. The lease is renewed meanwhile.
             return;
         }
         let was_stopped = self.job.stop_with_it();
-        // Where there is no shell, what the user has stopped would stay so.
+        // Without a shell, the command would stay stopped.
         if was_stopped || by_user {
             self.resume();
         }

@@ -1,4 +1,4 @@
-//! The terminal, and who may read from it.
+//! The terminal and its foreground group.
 
 use std::io::{IsTerminal, stdin};
 use std::thread;
@@ -9,44 +9,44 @@ use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetpgrp, tcsetattr,
 
 use super::own_group;
 
-/// The process group in the foreground of the terminal on standard input, if that is the terminal of this session.
+/// Returns the foreground group of the terminal on standard input, if that is the terminal of this session.
 pub(super) fn foreground() -> Option<Pid> {
     let is_terminal = stdin().is_terminal();
     is_terminal.then(|| tcgetpgrp(stdin()).ok()).flatten()
 }
 
-/// Whether this process is in the foreground of the terminal on standard input.
+/// Returns whether this process is in the foreground of the terminal on standard input.
 pub(super) fn is_ours() -> bool {
     let group = foreground();
     group.is_some() && group == own_group()
 }
 
-/// Whether standard input can be read without being stopped for it.
+/// Returns whether this process can read standard input without being stopped.
 pub(crate) fn stdin_may_be_read() -> bool {
     !stdin().is_terminal() || is_ours()
 }
 
-/// Puts a process group into the foreground, from the background too.
+/// Puts a process group into the foreground, also from the background.
 pub(super) fn give_to(group: Pid) {
     undisturbed(move || {
         let _ = tcsetpgrp(stdin(), group);
     });
 }
 
-/// The modes of the terminal.
+/// Returns the modes of the terminal.
 pub(super) fn modes() -> Option<Termios> {
     tcgetattr(stdin()).ok()
 }
 
-/// Sets the modes as they were.
+/// Restores the modes.
 pub(super) fn restore(modes: Termios) {
     undisturbed(move || {
         let _ = tcsetattr(stdin(), OptionalActions::Drain, &modes);
     });
 }
 
-/// Runs it where the signal is blocked with which a terminal stops a process of the background that changes it. In a thread, so that the
-/// processes that this one starts do not have it blocked.
+/// Runs a change with SIGTTOU blocked, with which the terminal would stop a background process that changes it. It
+/// runs in a thread, so that child processes do not inherit the blocked signal.
 fn undisturbed(change: impl FnOnce() + Send) {
     thread::scope(|scope| {
         scope.spawn(|| {

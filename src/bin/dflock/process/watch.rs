@@ -1,7 +1,7 @@
-//! The watch: a process that kills the command's group when `dflock` is gone, or when it lets the time of the lease pass because it was
-//! stopped or stalled.
+//! The watch: a process that kills the command's group when `dflock` is gone, or when it does not act before the lease
+//! ends because it was stopped or stalled.
 //!
-//! It is told in lines over its standard input, and takes the end of that for the end of `dflock`.
+//! It gets commands as lines on its standard input, whose end means the end of `dflock`.
 
 use std::io::{BufRead, Write};
 use std::os::unix::process::CommandExt;
@@ -16,13 +16,13 @@ use rustix::time::{ClockId, clock_gettime};
 use super::this_program;
 use crate::exit::Exit;
 
-/// How this helper is called.
+/// The name of this helper.
 pub(super) const NAME: &str = "__watch";
 
-/// How long it sleeps at most: after a suspend of the machine it is late by no more.
+/// The longest sleep, which limits its delay after a suspend of the machine.
 const NAP: Duration = Duration::from_secs(1);
 
-/// From the start of one watch to the start of another in its place, at least.
+/// The minimum time between the starts of two watches.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// The watch, as `dflock` sees it.
@@ -32,7 +32,7 @@ pub(super) struct Watch {
     group: Option<Pid>,
     until: Option<Instant>,
     started: Instant,
-    /// Whether another is to be started in its place.
+    /// Whether it has ended and must be replaced.
     is_missing: bool,
 }
 
@@ -59,13 +59,13 @@ impl Watch {
         self.child.id() == process.as_raw_nonzero().get().unsigned_abs()
     }
 
-    /// Names the group that it is there for.
+    /// Tells the watch which group to kill.
     pub(super) fn guard(&mut self, group: Pid) {
         self.group = Some(group);
         self.tell(&format!("group {}", group.as_raw_nonzero()));
     }
 
-    /// Says when the group must be gone, unless this is said anew.
+    /// Tells the watch when to kill the group, unless a later call changes it.
     pub(super) fn until(&mut self, end: Instant) {
         if self.until == Some(end) {
             return;
@@ -75,12 +75,13 @@ impl Watch {
         self.tell(&format!("until {}", (clock() + left).as_nanos()));
     }
 
-    /// Takes note that it ended, by itself or not: one that has done its work is not missed.
+    /// Notes the end of the watch. It needs a replacement unless it has done its work.
     pub(super) fn take_end(&mut self, was_done: bool) {
         self.is_missing = !was_done;
     }
 
-    /// Starts another in the place of one that is missing, and tells it the same; but not at once where that one has just been started.
+    /// Replaces a watch that has ended, and gives the new one the same commands; but not at once if the old one had
+    /// only just started.
     pub(super) fn mend(&mut self) -> std::io::Result<()> {
         if !self.is_missing || self.started.elapsed() < PAUSE {
             return Ok(());
@@ -97,20 +98,20 @@ impl Watch {
         Ok(())
     }
 
-    /// The group is gone: the watch ends.
+    /// Ends the watch after the end of the group.
     pub(super) fn dismiss(mut self) {
         self.tell("done");
     }
 
     fn tell(&mut self, line: &str) {
-        // One that has died is told again when it was started again.
+        // If the watch has died, its replacement gets the command again.
         if let Some(to) = &mut self.to {
             drop(writeln!(to, "{line}"));
         }
     }
 }
 
-/// The clock that all processes share, and that runs while the machine is suspended.
+/// Reads the clock that all processes share and that includes suspends.
 fn clock() -> Duration {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     let clock = ClockId::Boottime;
@@ -123,7 +124,7 @@ fn clock() -> Duration {
     )
 }
 
-/// The watch itself.
+/// Runs the watch.
 pub(super) fn run() -> Exit {
     let (tell, told) = channel();
     std::thread::spawn(move || {
@@ -152,7 +153,7 @@ pub(super) fn run() -> Exit {
         }
     }
     if let Some(group) = group {
-        // Nothing can be done about those that it may not kill.
+        // The watch may not be allowed to kill some processes.
         let _ = kill_process_group(group, Signal::KILL);
     }
     Exit::SUCCESS
