@@ -61,7 +61,7 @@ impl TestServer {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidInput`] without a runtime, or on one without timers.
+    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) without a runtime, or on one without timers.
     ///
     /// # Cancel safety
     ///
@@ -126,7 +126,7 @@ impl TestServer {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidInput`] if `members` is 0, and as [`start`](Self::start).
+    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) if `members` is 0, and as [`start`](Self::start).
     ///
     /// # Cancel safety
     ///

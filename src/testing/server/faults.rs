@@ -55,7 +55,7 @@ impl TestServer {
     }
 
     /// Ends all connections. Their leases are released, unless the server is [configured
-    /// otherwise](ServerBuilder::auto_release_on_disconnect), and clients lose them with
+    /// otherwise](crate::server::ServerBuilder::auto_release_on_disconnect), and clients lose them with
     /// [`Disconnected`](crate::LostReason::Disconnected). When this returns, the server has no connections left; new
     /// ones succeed. During a [stall](Self::stall), clients notice only when it ends.
     ///

@@ -40,7 +40,7 @@ impl TestServer {
     }
 
     /// Returns the length of a key's queue. Of the callers of one client that wait for a key, only as many are in the
-    /// queue as the client has [connections for a key](ClientBuilder::exclusive_connections_per_key), 16 by default.
+    /// queue as the client has [connections for a key](crate::ClientBuilder::exclusive_connections_per_key), 16 by default.
     /// The position of a dropped caller is kept for a moment for the next one.
     #[must_use]
     pub fn waiters(&self, key: impl AsRef<str>) -> usize {
@@ -63,7 +63,7 @@ impl TestServer {
     }
 
     /// Returns all events since the start, in order, if the options have
-    /// [`record_events`](ServerBuilder::record_events).
+    /// [`record_events`](crate::server::ServerBuilder::record_events).
     #[must_use]
     pub fn events(&self) -> Vec<Event> {
         match &self.serving {

@@ -24,7 +24,7 @@ fn source_of(module: &str) -> String {
 
 #[test]
 fn the_tests_that_the_guide_names_exist() {
-    let guide = read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/guide/src/failover.md")).unwrap();
+    let guide = read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/failover-tests.md")).unwrap();
     let (_, section) = guide
         .split_once("### Which test shows it")
         .expect("the section is there");
