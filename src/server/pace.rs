@@ -12,11 +12,10 @@ const MOST_CAUGHT_UP: Duration = Duration::from_millis(1);
 
 /// Makes each request of a connection take a given time.
 ///
-/// A timer of a few microseconds is late by as many microseconds or more, and setting it costs more than a request.
-/// Therefore the time of a request starts at the scheduled end of the previous request, not when that answer was sent.
-/// A late answer also delays the client's next request; so only the time between the answer and that request postpones
-/// the schedule. Over many requests, each takes exactly its time on average. When the timer or the task is late,
-/// several answers are sent at once, for at most [`MOST_CAUGHT_UP`].
+/// Requests take a few microseconds, and timers are late by about as much. If each request started after the previous
+/// answer, these delays would add up. So requests follow a schedule: each starts at the scheduled end of the previous
+/// one, and takes exactly its time on average. Late answers are sent together, for at most [`MOST_CAUGHT_UP`]. The
+/// time between an answer and the client's next request does not count: it moves the schedule.
 pub(super) struct RequestPace<C = fn() -> Instant> {
     each: Duration,
     /// The scheduled end of all requests so far.

@@ -1,13 +1,14 @@
-//! The numbers of the requests of one connection, and which of these requests are over.
+//! Numbers the requests of one connection and tracks which of them are over.
 
-/// Numbers the requests of a connection from 1 on, and knows a number up to which all requests are over. A request is
-/// over when it was answered, or when it was skipped because its caller went away before it was written.
+/// Numbers the requests of a connection, from 1, and tracks a number up to which all requests are over. A request is
+/// over after its answer, or if it was skipped because its caller left before it was written.
 ///
-/// Answers come in the order of the requests, but a skipped request has no answer, and this type does not learn which
-/// requests were skipped. It therefore counts each answer for the first request that may still be open. This count
-/// falls behind with each skipped request, and catches up at the next mark: when as many answers have come since a mark
-/// as requests were open at that mark, all requests up to the mark are over. So the count is never ahead. It falls
-/// behind at most by the number of requests that were sent since the mark before the last one.
+/// Answers arrive in the order of the requests. But a skipped request has no answer, and this type does not learn
+/// which requests were skipped. So it counts each answer for the first request that may still be open, and this count
+/// is too low by the number of skipped requests. Marks correct it. A mark records the last request that was sent, and
+/// how many requests were open at that time. When that many answers have arrived, all requests up to the mark are
+/// over, and the next mark is set. So the count is never too high. It is too low by at most the number of requests
+/// since the last mark but one.
 #[derive(Debug, Default)]
 pub(super) struct RequestNumbers {
     sent: u64,

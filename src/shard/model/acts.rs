@@ -1,4 +1,4 @@
-//! What callers do: ask, wait, hold, release, and give up at any time.
+//! The actions of callers: they request, wait, hold, release, and give up at any time.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +23,7 @@ use crate::shard::question::{Answered, Question};
 use crate::types::{Limit, Target, Ttl};
 
 impl World {
-    /// A caller does something, and the next act is planned.
+    /// Performs an action of a caller and plans the next.
     pub(super) fn act(&mut self) -> bool {
         if !self.goes_on {
             return false;
@@ -51,7 +51,7 @@ impl World {
         true
     }
 
-    /// The client, if it takes requests.
+    /// Returns the client, if it accepts requests.
     fn alive(&self, index: usize) -> Option<ClientId> {
         let client = &self.clients[index];
         (!client.is_over).then_some(client.id)
@@ -94,7 +94,7 @@ impl World {
         };
     }
 
-    /// Asks the shard for a lease, or a place.
+    /// Requests a lease or a queue position from the shard.
     fn begin(&mut self, client: ClientId, what: What, until: Instant) -> CallId {
         let id = self.callers.next_id();
         let (ask, receiver, room) = self.callers.ask(id);
@@ -113,7 +113,7 @@ impl World {
         id
     }
 
-    /// Notes a call that is made now. `until`: when its caller gives up.
+    /// Registers a new call, whose caller gives up at `until`.
     fn register(
         &mut self,
         id: CallId,
@@ -142,7 +142,7 @@ impl World {
         let which = self.rng.usize(0..self.callers.tickets.len());
         let HeldTicket { client, ticket } = self.callers.tickets.swap_remove(which);
         let now = self.now();
-        // A poll is bounded by the request timeout.
+        // The request timeout limits a poll.
         let (turn_by, until) = match self.rng.u8(0..3) {
             0 => (now, now + REQUEST_TIMEOUT),
             _ => {
@@ -198,7 +198,7 @@ impl World {
         }
     }
 
-    /// A caller goes away.
+    /// Drops a call.
     fn abandon(&mut self, id: CallId) {
         let now = self.now();
         if let Some(call) = self.callers.end(id, now) {
@@ -255,7 +255,7 @@ impl World {
         }
     }
 
-    /// Has a client shut down.
+    /// Shuts down a client.
     pub(super) fn shut_down(&mut self, index: usize, time: Duration) {
         let now = self.now();
         if self.clients[index].closing.is_some() || self.clients[index].is_over {
@@ -276,18 +276,18 @@ impl World {
         self.notice_inputs();
     }
 
-    /// A call may have been answered.
+    /// Schedules a check whether a call was answered.
     pub(super) fn wake_call(&mut self, id: CallId) {
         let at = self.now() + Duration::from_micros(self.rng.u64(0..100) * self.rng.u64(0..3));
         self.add(at, SimEvent::Call(id));
     }
 
-    /// A release of a client's leases was answered.
+    /// Schedules checks of a client's releases, one of which was answered.
     pub(super) fn wake_releases(&mut self, client: ClientId) {
         self.wake_calls(client, |what| matches!(what, What::Release(_)));
     }
 
-    /// A question of a client's callers was answered.
+    /// Schedules checks of a client's other requests, one of which was answered.
     pub(super) fn wake_questions(&mut self, client: ClientId) {
         self.wake_calls(client, |what| matches!(what, What::Ask));
     }
@@ -301,7 +301,7 @@ impl World {
         }
     }
 
-    /// A caller looks for its answer, or its time is over.
+    /// Checks whether a call was answered or has timed out.
     pub(super) fn look_for_answer(&mut self, id: CallId) -> bool {
         use oneshot::error::TryRecvError::{Closed, Empty};
         let now = self.now();
@@ -331,7 +331,7 @@ impl World {
             Err(Closed) => {
                 self.trace
                     .log(now, "hears nothing", &[client.index as u64, id], String::new);
-                // Where the shard is gone, or about to be, that is the answer.
+                // If the shard is gone, or about to end, that counts as the answer.
                 let is_closing = self.clients[client.index].closing.is_some();
                 self.callers.end(id, now);
                 if self.is_alive(client) && !is_closing {
@@ -344,7 +344,7 @@ impl World {
         true
     }
 
-    /// A caller has its answer.
+    /// Handles the answer of a call.
     fn heard(&mut self, id: CallId, call: SimCall, heard: Heard) {
         let now = self.now();
         let SimCall {
@@ -359,7 +359,7 @@ impl World {
             (_, Heard::Other(Err(error))) | (_, Heard::Acquired(Err(error))) => self.check_plausible(id, &error),
             (_, Heard::Other(Ok(()))) => {}
             (what, Heard::Acquired(Ok(acquired))) => match acquired {
-                // It was on its way when its caller let go of everything.
+                // The answer was in flight when its caller released everything.
                 Acquired::Lease(_) | Acquired::Queued(_) if !self.goes_on => {}
                 Acquired::Lease(lease) => {
                     let token = lease.cell.token;
@@ -385,7 +385,7 @@ impl World {
         }
     }
 
-    /// A correct server leads to no such error.
+    /// Checks that a correct server can cause this error.
     fn check_plausible(&mut self, id: CallId, error: &Error) {
         let is_wrong = match error.kind() {
             ErrorKind::Protocol
@@ -394,9 +394,9 @@ impl World {
             | ErrorKind::NotEnqueued
             | ErrorKind::Auth
             | ErrorKind::ShardGone => true,
-            // Leadership may move on more often than redirects are followed.
+            // The leader may change more often than the client follows redirects.
             ErrorKind::NotLeader => !self.is_cluster(),
-            // Servers that stand alone know no `barrier`; all that is asked else, they know.
+            // Standalone servers do not support `barrier`, but support all other requests.
             ErrorKind::Unsupported => !error.message().contains("`barrier`"),
             ErrorKind::LimitMismatch => !self.plan.wrong_limits,
             _ => false,
@@ -407,7 +407,7 @@ impl World {
     }
 }
 
-/// What a caller hears.
+/// The result of a call.
 enum Heard {
     Acquired(Result<Acquired>),
     Other(Result<()>),

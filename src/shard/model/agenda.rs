@@ -1,4 +1,4 @@
-//! What happens next, and the time.
+//! The scheduled events and the clock.
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;
@@ -9,51 +9,51 @@ use super::callers::CallId;
 use super::network::WireId;
 use crate::shard::ids::LaneId;
 
-/// One life of a client: from the start of its shard to the end of that.
+/// One life of a client, from the start of its shard to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct ClientId {
     pub(super) index: usize,
     pub(super) life: u32,
 }
 
-/// Something that will happen.
+/// A scheduled event.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum SimEvent {
-    /// A caller does something.
+    /// A caller performs an action.
     Act,
-    /// Something goes wrong.
+    /// A fault occurs.
     Fault,
     /// A shard takes its inputs.
     Inputs(ClientId),
-    /// A shard wants to be told the time.
+    /// A shard's timer fires.
     Tick(ClientId),
-    /// A connection begins to be established.
+    /// An attempt to connect starts.
     Dial(ClientId, LaneId),
-    /// An attempt to connect has come to the server.
+    /// An attempt to connect reaches the server.
     Arrive(ClientId, LaneId),
-    /// A connection has something to do at its client's end.
+    /// The client's end of a connection takes a turn.
     Lane(ClientId, LaneId),
-    /// A connection has something to do at the server's end.
+    /// The server's end of a connection takes a turn.
     Serve(WireId),
-    /// A server looks through its leases.
+    /// A server sweeps its leases.
     Sweep(u32),
-    /// A server stops to wait for its clients.
+    /// A draining server stops waiting for its clients.
     Stop(u32),
-    /// A server is started.
+    /// A server starts.
     Start,
-    /// The members of a cluster agree on a leader, if none leads.
+    /// The members of a cluster elect a leader, if there is none.
     Elect,
-    /// A member that shuts down stops to wait for its clients.
+    /// A member that shuts down stops waiting for its clients.
     StopMember(usize),
-    /// A member sees the others again.
+    /// An isolated member reaches the others again.
     Rejoin(usize),
     /// A member is started again.
     StartMember(usize),
-    /// A caller looks for its answer.
+    /// A caller checks for its answer.
     Call(CallId),
 }
 
-/// Events in order of time. Those of one moment come in an order that the seed chooses.
+/// Events in order of time. The seed decides the order of simultaneous events.
 pub(super) struct Agenda {
     now: Instant,
     heap: BinaryHeap<Reverse<AgendaEntry>>,
@@ -80,7 +80,7 @@ impl Agenda {
         self.now
     }
 
-    /// Something will happen then, or now if that is past.
+    /// Schedules an event, for now if `at` is in the past.
     pub(super) fn add(&mut self, at: Instant, event: SimEvent, rng: &mut fastrand::Rng) {
         self.sequence += 1;
         self.heap.push(Reverse(AgendaEntry {
@@ -91,12 +91,12 @@ impl Agenda {
         }));
     }
 
-    /// When the next thing happens.
+    /// Returns the time of the next event.
     pub(super) fn next_at(&self) -> Option<Instant> {
         self.heap.peek().map(|Reverse(entry)| entry.at)
     }
 
-    /// The next thing. Its time is now, from here on.
+    /// Takes the next event and advances the clock to its time.
     pub(super) fn next(&mut self) -> Option<SimEvent> {
         let Reverse(entry) = self.heap.pop()?;
         self.now = entry.at;

@@ -1,4 +1,4 @@
-//! The servers' book as their events tell it, beside what clients have been told.
+//! The state of the servers according to their events, and what clients know of it.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -9,16 +9,16 @@ use crate::protocol::StableRef;
 use crate::shard::ids::LaneId;
 use crate::types::{Key, Kind, Token};
 
-/// What is granted at this moment, and what was given up with a connection whose client may not know that.
+/// The current grants, and the grants that a server released with a connection whose client may not know that yet.
 #[derive(Default)]
 pub(super) struct Book {
     pub(super) grants: Vec<GrantRecord>,
     pub(super) given_up: Vec<GivenUp>,
-    /// All that there were to a cluster.
+    /// All connections to a cluster so far.
     connections: HashMap<u64, ClusterConnection>,
-    /// The names that were presented again while a ghost had something.
+    /// The names that were presented again while a [ghost](ClusterConnection::is_ghost) owned something.
     haunted: HashSet<StableRef>,
-    /// When the server last turned a session away.
+    /// When the server last rejected a session.
     turned_away: HashMap<StableRef, Instant>,
     /// When the process of a member last led.
     led_at: HashMap<u32, Instant>,
@@ -27,7 +27,8 @@ pub(super) struct Book {
     ended_at: HashMap<(Kind, Key), Instant>,
     /// Places in queues, by their number.
     places: BTreeMap<u64, PlaceRecord>,
-    /// The keys of which clients have wanted tickets: theirs are not told from other places.
+    /// The keys for which clients have requested tickets. The positions of tickets cannot be distinguished from
+    /// others.
     ticketed: HashSet<(ClientId, Kind, Key)>,
 }
 
@@ -39,52 +40,52 @@ pub(super) struct PlaceRecord {
     pub(super) key: Key,
     /// When it was taken.
     pub(super) at: Instant,
-    /// Leadership that has changed since, so often.
+    /// How often the leader has changed since then.
     pub(super) outlived: u32,
 }
 
-/// A grant that a server has in its book.
+/// A current grant of a server.
 pub(super) struct GrantRecord {
     pub(super) token: Token,
     pub(super) kind: Kind,
     pub(super) key: Key,
     /// The connection that owns it.
     pub(super) connection: u64,
-    /// The client of the connection that it was granted to, and the name of that connection there.
+    /// The client to whose connection it was granted, and that client's ID of the connection.
     pub(super) owner: Option<(ClientId, LaneId)>,
-    /// When a caller last had it, or waited for it.
+    /// When a caller last held it or waited for it.
     pub(super) wanted_at: Instant,
-    /// When it was granted, or a caller last had it, or a ticket for it.
+    /// When it was granted, or when a caller last held it or a ticket for it.
     pub(super) in_hands_at: Instant,
 }
 
-/// A grant that a server gave up because its connection ended, or with itself.
+/// A grant that a server released because its connection or the server itself ended.
 pub(super) struct GivenUp {
     pub(super) token: Token,
     pub(super) owner: Option<(ClientId, LaneId)>,
     /// Which server.
     pub(super) server: u32,
     pub(super) at: Instant,
-    /// When the client's shard had heard of the end of that connection; or where leases survive their connections, of all that it
-    /// had to that server.
+    /// When the client's shard learned of the end of that connection; or, if leases survive their connections, of the
+    /// end of all its connections to that server.
     pub(super) told_at: Option<Instant>,
 }
 
-/// How many grants of clusters ran out that no caller had, by what kept them from being given back.
+/// How many grants of clusters expired without a caller, by the reason why they were not released.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Left {
-    /// Its client was over, or another life of it had begun.
+    /// Its client had ended, or its next life had begun.
     pub(super) client_over: u64,
-    /// Its session could not take it back: see [`Book::cannot_be_taken_back`].
+    /// Its session could not reclaim it: see [`Book::cannot_be_taken_back`].
     pub(super) out_of_reach: u64,
     /// Something was wrong with the client's connections, or with the cluster.
     pub(super) disturbed: u64,
-    /// The server turned its session away.
+    /// The server rejected its session.
     pub(super) turned_away: u64,
 }
 
 impl Left {
-    /// These, and others.
+    /// Adds other counts.
     pub(super) fn add(&mut self, others: Self) {
         self.client_over += others.client_over;
         self.out_of_reach += others.out_of_reach;
@@ -102,15 +103,15 @@ struct ClusterConnection {
     process: u32,
     /// When its client has closed its end, if it has.
     closed_at: Option<Instant>,
-    /// A leader has seen that, and released or kept what it had.
+    /// A leader has seen that, and released or kept its leases.
     is_seen: bool,
-    /// A request over it was carried out when its client had closed it.
+    /// A request over it was executed after its client had closed it.
     is_late: bool,
 }
 
 impl ClusterConnection {
-    /// Whether the process that it led to has led since its client closed it, and did not see that. Then no other connection of its
-    /// session was given what it had.
+    /// Returns whether the process at its other end has been the leader since the client closed it, without seeing the
+    /// end. Then no other connection of its session could reclaim its leases.
     fn is_ghost(&self, led_at: &HashMap<u32, Instant>) -> bool {
         let led_at = led_at.get(&self.process);
         let led_since = self.closed_at.zip(led_at).is_some_and(|(closed, led)| *led >= closed);
@@ -119,7 +120,7 @@ impl ClusterConnection {
 }
 
 impl Book {
-    /// A member of a cluster has admitted a connection.
+    /// Notes that a member of a cluster has accepted a connection.
     pub(super) fn connected(
         &mut self,
         number: u64,
@@ -144,50 +145,51 @@ impl Book {
         self.connections.insert(number, connection);
     }
 
-    /// The server has turned a session away, as it does when it is full.
+    /// Notes that the server has rejected a session, as it does when it is full.
     pub(super) fn turned_away(&mut self, session: StableRef, now: Instant) {
         self.turned_away.insert(session, now);
     }
 
-    /// When the session of a connection was last turned away.
+    /// Returns when the session of a connection was last rejected.
     pub(super) fn turned_away_at(&self, number: u64) -> Option<Instant> {
         let session = self.connections.get(&number)?.session.as_ref()?;
         self.turned_away.get(session).copied()
     }
 
-    /// A client has closed its end of a connection.
+    /// Notes that a client has closed its end of a connection.
     pub(super) fn closed(&mut self, number: u64, now: Instant) {
         if let Some(connection) = self.connections.get_mut(&number) {
             connection.closed_at.get_or_insert(now);
         }
     }
 
-    /// A leader has seen the end of a connection.
+    /// Notes that a leader has seen the end of a connection.
     pub(super) fn seen(&mut self, number: u64) {
         if let Some(connection) = self.connections.get_mut(&number) {
             connection.is_seen = true;
         }
     }
 
-    /// A request over a connection was carried out.
+    /// Notes that a request over a connection was executed.
     pub(super) fn carried_out(&mut self, number: u64) {
         if let Some(connection) = self.connections.get_mut(&number) {
             connection.is_late |= connection.closed_at.is_some();
         }
     }
 
-    /// A process leads, or led until now.
+    /// Notes that a process is the leader, or was until now.
     pub(super) fn leads(&mut self, process: u32, now: Instant) {
         self.led_at.insert(process, now);
     }
 
-    /// To whom a connection belongs, or belonged.
+    /// Returns the client that owns or owned a connection.
     pub(super) fn owner_of(&self, number: u64) -> Option<(ClientId, LaneId)> {
         self.connections.get(&number).map(|connection| connection.owner)
     }
 
-    /// Whether what was granted at the place of a connection cannot be taken back by its session, or not for certain: its end was not seen
-    /// by the process that led, then or when the session's name was presented again; or it was asked for after its client had gone on.
+    /// Returns whether a connection's session may be unable to reclaim what was granted at its queue position. That is
+    /// so if the leader's process did not see the end of the connection, then or when the name was presented again, or
+    /// if the request was executed after its client had closed the connection.
     pub(super) fn cannot_be_taken_back(&self, number: u64) -> bool {
         self.connections.get(&number).is_some_and(|connection| {
             let is_haunted = |session| self.haunted.contains(session);
@@ -197,17 +199,17 @@ impl Book {
         })
     }
 
-    /// A caller wants a ticket.
+    /// Notes that a caller requests a ticket.
     pub(super) fn wants_ticket(&mut self, client: ClientId, kind: Kind, key: &Key) {
         self.ticketed.insert((client, kind, key.clone()));
     }
 
-    /// Whether all places of a key that a client has had are those of waits.
+    /// Returns whether all queue positions that a client has had for a key are those of waits.
     pub(super) fn has_no_tickets(&self, place: &PlaceRecord) -> bool {
         !self.ticketed.contains(&(place.client, place.kind, place.key.clone()))
     }
 
-    /// A place was taken over a connection.
+    /// Notes a new queue position of a connection.
     pub(super) fn queued(&mut self, place: u64, connection: u64, kind: Kind, key: Key, at: Instant) {
         if let Some((client, _)) = self.owner_of(connection) {
             self.places.insert(
@@ -223,26 +225,26 @@ impl Book {
         }
     }
 
-    /// The leadership has changed.
+    /// Notes a change of the leader.
     pub(super) fn outlive(&mut self) {
         for place in self.places.values_mut() {
             place.outlived += 1;
         }
     }
 
-    /// A place was granted, or left.
+    /// Removes a queue position that was granted or given up.
     pub(super) fn unqueued(&mut self, place: u64) -> Option<PlaceRecord> {
         self.places.remove(&place)
     }
 
-    /// How many places of a key a client has that it took before then.
+    /// Returns how many queue positions for a key a client has taken before `then`.
     pub(super) fn places_before(&self, client: ClientId, kind: Kind, key: &Key, then: Instant) -> usize {
         let is_one =
             |place: &&PlaceRecord| place.client == client && place.kind == kind && place.key == *key && place.at < then;
         self.places.values().filter(is_one).count()
     }
 
-    /// A lease belongs to another connection.
+    /// Notes that a lease now belongs to another connection.
     pub(super) fn moved(&mut self, token: Token, to: u64) {
         let owner = self.owner_of(to);
         if let Some(granted) = self.grants.iter_mut().find(|grant| grant.token == token) {
@@ -251,7 +253,7 @@ impl Book {
         }
     }
 
-    /// A server has granted it. Returns how many have the key now.
+    /// Adds a grant. Returns how many holders the key has now.
     pub(super) fn granted(&mut self, granted: GrantRecord) -> usize {
         let (kind, key) = (granted.kind, granted.key.clone());
         self.grants.push(granted);
@@ -263,7 +265,7 @@ impl Book {
         self.grants.iter().any(|grant| grant.token == token)
     }
 
-    /// It is granted no more.
+    /// Removes a grant that has ended.
     pub(super) fn ended(&mut self, token: Token, now: Instant) -> Option<GrantRecord> {
         let index = self.grants.iter().position(|grant| grant.token == token)?;
         let granted = self.grants.swap_remove(index);
@@ -271,18 +273,18 @@ impl Book {
         Some(granted)
     }
 
-    /// Whether fewer than `limit` have the key.
+    /// Returns whether the key has fewer than `limit` holders.
     pub(super) fn is_free(&self, kind: Kind, key: &Key, limit: usize) -> bool {
         let same = |grant: &&GrantRecord| grant.kind == kind && grant.key == *key;
         self.grants.iter().filter(same).count() < limit
     }
 
-    /// When a grant of the key last ended.
+    /// Returns when a grant of the key last ended.
     pub(super) fn last_ended(&self, kind: Kind, key: &Key) -> Option<Instant> {
         self.ended_at.get(&(kind, key.clone())).copied()
     }
 
-    /// A client has heard of ends of connections: it was told of what `is_it` says.
+    /// Notes that a client has learned of the end of the grants that `is_it` selects.
     pub(super) fn told(&mut self, now: Instant, is_it: impl Fn(&GivenUp) -> bool) {
         for given_up in &mut self.given_up {
             if given_up.told_at.is_none() && is_it(given_up) {

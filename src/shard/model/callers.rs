@@ -1,4 +1,4 @@
-//! What callers have: calls that are not answered, leases, tickets.
+//! The state of callers: unanswered calls, leases and tickets.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -20,35 +20,35 @@ use crate::shard::progress::Refusal;
 use crate::shard::question::Answered;
 use crate::types::{Key, Target, Token, Ttl};
 
-/// Names a call.
+/// The ID of a call.
 pub(super) type CallId = u64;
 
-/// What an acquire asks for.
+/// The target of an acquire.
 #[derive(Clone, Debug)]
 pub(super) struct Wanted {
     pub(super) target: Target,
     pub(super) key: Key,
     pub(super) ttl: Option<Ttl>,
     pub(super) policy: RenewTerms,
-    /// Its caller holds other leases meanwhile.
+    /// Whether its caller holds other leases meanwhile.
     pub(super) holding: bool,
 }
 
-/// What a call is.
+/// The kind of a call.
 #[derive(Clone, Debug)]
 pub(super) enum What {
     Try(Wanted),
-    /// The try that comes before a wait, which lasts until then.
+    /// The try before a wait, which lasts until this time.
     First(Wanted),
     Wait(Wanted, Refusal),
     Enqueue(Wanted),
     Collect(Target, Key),
-    /// Something that touches no lease.
+    /// A request that affects no lease.
     Ask,
     Release(Arc<LeaseCell>),
 }
 
-/// Where the answer comes.
+/// The receiver of the answer.
 pub(super) enum Receiver {
     Acquired(oneshot::Receiver<Result<Acquired>>),
     Stats(oneshot::Receiver<Result<Answered<crate::Stats>>>),
@@ -66,30 +66,30 @@ pub(super) struct SimCall {
     /// When the caller gives up.
     pub(super) until: Instant,
     pub(super) receiver: Receiver,
-    /// The room that it takes up in the shard; it has none of its own.
+    /// The permit of the shard's queue that it uses, if it is not the call's own.
     pub(super) room: Option<Arc<Semaphore>>,
 }
 
-/// A caller that has given up, until the shard gives its room back.
+/// A caller that has given up, until the shard returns its permit.
 pub(super) struct AbandonedCall {
     pub(super) call: CallId,
     pub(super) client: ClientId,
     pub(super) at: Instant,
-    /// It had no place of its own at the server.
+    /// Whether it had no queue position of its own on the server.
     pub(super) had_no_place: bool,
     room: Arc<Semaphore>,
 }
 
-/// A lease in the hands of a caller.
+/// A lease that a caller holds.
 pub(super) struct SimHeld {
     pub(super) client: ClientId,
     pub(super) token: Token,
     pub(super) lease: HeldLease,
-    /// Whether the server's book has it.
+    /// Whether the server has granted it.
     pub(super) in_book: bool,
 }
 
-/// A ticket in the hands of a caller.
+/// A ticket that a caller holds.
 pub(super) struct HeldTicket {
     pub(super) client: ClientId,
     pub(super) ticket: HeldPlace,
@@ -101,13 +101,13 @@ pub(super) struct Callers {
     pub(super) held: Vec<SimHeld>,
     pub(super) tickets: Vec<HeldTicket>,
     pub(super) abandoned: Vec<AbandonedCall>,
-    /// The calls that wait for the shard, by their room.
+    /// The calls that wait for the shard, by their permit.
     by_room: HashMap<usize, CallId>,
     last: CallId,
 }
 
 impl SimHeld {
-    /// Whether its holder believes that it holds it.
+    /// Returns the state of the lease, as its holder sees it.
     pub(super) fn state(&self, now: Instant) -> LeaseState {
         self.lease.cell.state_at(now.into())
     }
@@ -126,7 +126,7 @@ impl Wanted {
 }
 
 impl What {
-    /// What a caller wants that waits, or tries, for a lease of no place of its own.
+    /// Returns the target of a caller that waits or tries for a lease without its own queue position.
     pub(super) fn acquires(&self) -> Option<&Wanted> {
         match self {
             Self::Try(wanted) | Self::First(wanted) | Self::Wait(wanted, _) => Some(wanted),
@@ -134,7 +134,7 @@ impl What {
         }
     }
 
-    /// What it is about, where it may bring a lease.
+    /// Returns the target, if the call may get a lease.
     pub(super) fn wants(&self) -> Option<(Target, &Key)> {
         match self {
             Self::Try(wanted) | Self::First(wanted) | Self::Wait(wanted, _) | Self::Enqueue(wanted) => {
@@ -147,13 +147,13 @@ impl What {
 }
 
 impl Callers {
-    /// The name of the next call.
+    /// Returns the ID of the next call.
     pub(super) fn next_id(&mut self) -> CallId {
         self.last += 1;
         self.last
     }
 
-    /// Makes what a shard is asked with.
+    /// Creates the request for a shard.
     pub(super) fn ask<T>(&mut self, id: CallId) -> (Ask<T>, oneshot::Receiver<Result<T>>, Arc<Semaphore>) {
         let room = Arc::new(Semaphore::new(1));
         self.by_room.insert(Arc::as_ptr(&room) as usize, id);
@@ -162,13 +162,13 @@ impl Callers {
         (Ask { told, _room: permit }, receiver, room)
     }
 
-    /// The call that a shard was asked with.
+    /// Returns the call of a request.
     pub(super) fn of_ask<T>(&self, ask: &Ask<T>) -> Option<CallId> {
         let room = Arc::as_ptr(ask._room.semaphore()) as usize;
         self.by_room.get(&room).copied()
     }
 
-    /// Whether a caller waits for what one of these may bring: a client that wants it.
+    /// Returns whether a caller of a client waits for a lease on this key.
     pub(super) fn is_wanted(&self, client: ClientId, kind: crate::types::Kind, key: &Key) -> bool {
         let asked = self.calls.values().any(|call| {
             let wants = call.what.wants();
@@ -179,7 +179,7 @@ impl Callers {
         asked || self.tickets.iter().any(is_ticket)
     }
 
-    /// Whether a caller has a grant, or a ticket that it may be for.
+    /// Returns whether a caller holds a grant, or a ticket for it.
     pub(super) fn has_in_hands(&self, granted: &GrantRecord) -> bool {
         let is_its_own = |client: ClientId| granted.owner.is_none_or(|(owner, _)| owner == client);
         let is_for = |target: Target, key: &Key| target.kind() == granted.kind && *key == granted.key;
@@ -197,7 +197,7 @@ impl Callers {
                 .any(|call| is_its_own(call.client) && is_collected(call))
     }
 
-    /// The caller waits no more. Its room is watched until it is given back.
+    /// Ends a call. Its permit is tracked until the shard returns it.
     pub(super) fn end(&mut self, id: CallId, now: Instant) -> Option<SimCall> {
         let mut call = self.calls.remove(&id)?;
         if let Some(room) = call.room.take() {
@@ -213,7 +213,7 @@ impl Callers {
         Some(call)
     }
 
-    /// Forgets the calls whose room was given back.
+    /// Forgets the calls whose permits were returned.
     pub(super) fn tidy(&mut self) {
         let by_room = &mut self.by_room;
         self.abandoned.retain(|abandoned| {

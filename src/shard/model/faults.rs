@@ -1,4 +1,4 @@
-//! What goes wrong: wires that are cut, stall or swallow, servers that end, clients whose tasks do not run.
+//! The faults: wires that are cut, stall or lose data, servers that end, and clients whose tasks do not run.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use super::world::World;
 use crate::shard::ids::LaneId;
 
 impl World {
-    /// Something goes wrong, and the next fault is planned.
+    /// Causes a fault and plans the next.
     pub(super) fn fault(&mut self) -> bool {
         let Some(pause) = self.plan.fault_pause.filter(|_| self.goes_on) else {
             return false;
@@ -45,7 +45,7 @@ impl World {
         true
     }
 
-    /// A connection breaks. Both ends hear of it, or one, or none.
+    /// Breaks a connection. Both ends, one, or neither is told.
     fn cut_one(&mut self) {
         if let Some(id) = self.network.any(&mut self.rng) {
             let (client_hears, server_hears) = (self.rng.u8(0..5) > 0, self.rng.u8(0..5) > 0);
@@ -69,14 +69,14 @@ impl World {
         ];
         self.trace.log(now, "wire is cut", &numbers, String::new);
         match server_hears {
-            // Its end is known already, or will be.
+            // Its end is already known, or will be.
             _ if is_cluster && wire.up.is_dead() => {}
             true => {
                 if let Some(at) = wire.up.reset(kept[0], now, delays[0]) {
                     self.add(at, SimEvent::Serve(id));
                 }
             }
-            // A member looks after connections that say nothing, and so finds those that are no more.
+            // A member checks silent connections, and so detects those that have ended.
             false if is_cluster => {
                 if let Some(at) = wire.up.reset(kept[0], now, found_dead) {
                     self.add(at, SimEvent::Serve(id));
@@ -96,7 +96,7 @@ impl World {
         self.disturbed(client.index);
     }
 
-    /// One direction of a wire, or both, does not get on for a while.
+    /// Stalls one or both directions of a wire for a while.
     fn stall_one(&mut self) {
         if let Some(id) = self.network.any(&mut self.rng) {
             let (up, down) = [(true, false), (false, true), (true, true)][self.rng.usize(0..3)];
@@ -130,7 +130,7 @@ impl World {
         self.disturbed_until(client.index, until);
     }
 
-    /// A client cannot reach the server for a while, over no connection.
+    /// Cuts a client off from the server for a while, on all connections.
     fn partition_one(&mut self) {
         let index = self.rng.usize(0..self.clients.len());
         let time = up_to(Duration::from_secs(4), &mut self.rng);
@@ -145,7 +145,7 @@ impl World {
         }
     }
 
-    /// A client takes no turn for a while: its runtime is busy, or its process is stopped. Then the time has jumped.
+    /// Stops a client for a while: its runtime is busy, or its process is stopped. After that, its time has jumped.
     fn stall_a_client(&mut self, longest: Duration) {
         let index = self.rng.usize(0..self.clients.len());
         let until = self.now() + up_to(longest, &mut self.rng);
@@ -161,7 +161,7 @@ impl World {
         client.calm_since = client.calm_since.max(until);
     }
 
-    /// What was put off until the end of a stall happens now.
+    /// Runs what was delayed until the end of a stall.
     fn wake_client(&mut self, index: usize) {
         let (now, client) = (self.now(), &self.clients[index]);
         let (id, lanes): (_, Vec<LaneId>) = (client.id, client.lanes.keys().copied().collect());
@@ -172,7 +172,7 @@ impl World {
         }
     }
 
-    /// Nothing is wrong from now on, but for what is lost.
+    /// Ends all faults; lost data stays lost.
     pub(super) fn heal(&mut self) {
         let now = self.now();
         self.goes_on = false;

@@ -1,4 +1,4 @@
-//! The wires between clients and servers: bytes that take their time, or never arrive.
+//! The wires between clients and servers, with delays and losses.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -9,18 +9,18 @@ use tokio::time::Instant;
 use super::agenda::ClientId;
 use crate::shard::ids::LaneId;
 
-/// Names a connection that a server has admitted: which server, and its number there.
+/// Identifies a connection that a server has accepted: the server, and its number there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct WireId {
     pub(super) server: u32,
     pub(super) number: u64,
 }
 
-/// What is on its way.
+/// A piece of data in flight.
 #[derive(Clone, Debug)]
 pub(super) enum Chunk {
     Bytes(BytesMut),
-    /// The peer sends no more.
+    /// The end of the peer's data.
     End,
     /// The connection is broken.
     Reset,
@@ -30,11 +30,11 @@ pub(super) enum Chunk {
 #[derive(Default)]
 pub(super) struct Pipe {
     chunks: VecDeque<(Instant, Chunk)>,
-    /// Nothing arrives before that.
+    /// Nothing arrives before this time.
     held_until: Option<Instant>,
-    /// What is sent from now on never arrives.
+    /// Whether everything that is sent from now on is lost.
     swallows: bool,
-    /// Nothing more can be sent.
+    /// Whether nothing more can be sent.
     closed: bool,
 }
 
@@ -54,14 +54,14 @@ pub(super) struct SimWire {
     pub(super) serve_at: Option<Instant>,
 }
 
-/// All wires of which an end is left.
+/// All wires with at least one open end.
 #[derive(Default)]
 pub(super) struct Network {
     wires: BTreeMap<WireId, SimWire>,
 }
 
 impl Pipe {
-    /// Sends something that takes at least so long. Returns when it arrives, if it does.
+    /// Sends a piece that takes at least `delay`. Returns when it arrives, if it does.
     pub(super) fn send(&mut self, chunk: Chunk, now: Instant, delay: Duration) -> Option<Instant> {
         if self.swallows || self.closed {
             return None;
@@ -73,7 +73,7 @@ impl Pipe {
         Some(self.held_until.map_or(at, |until| until.max(at)))
     }
 
-    /// Takes what has arrived.
+    /// Takes the pieces that have arrived.
     pub(super) fn arrived(&mut self, now: Instant) -> Vec<Chunk> {
         let mut arrived = Vec::new();
         while self.has_arrived(now) {
@@ -82,7 +82,7 @@ impl Pipe {
         arrived
     }
 
-    /// Whether the next thing that has arrived is the end.
+    /// Returns whether the next piece that has arrived is the end.
     pub(super) fn has_ended(&self, now: Instant) -> bool {
         self.has_arrived(now) && !matches!(self.chunks.front(), Some((_, Chunk::Bytes(_))))
     }
@@ -92,25 +92,25 @@ impl Pipe {
         !held && self.chunks.front().is_some_and(|(at, _)| *at <= now)
     }
 
-    /// Holds back what is on its way, and what comes after it.
+    /// Holds back all pieces in flight, and all later ones.
     pub(super) fn hold(&mut self, until: Instant) {
         self.held_until = self.held_until.max(Some(until));
     }
 
-    /// Lets go what is held back. Returns when each piece of it arrives.
+    /// Releases the pieces that are held back. Returns when each piece arrives.
     pub(super) fn let_go(&mut self, now: Instant) -> Vec<Instant> {
         self.held_until = None;
         self.chunks.iter().map(|(at, _)| (*at).max(now)).collect()
     }
 
-    /// What is on its way is lost, but for the first `kept` pieces; what is sent later too.
+    /// Drops the pieces in flight, except the first `kept`, and all later ones.
     pub(super) fn swallow(&mut self, kept: usize) {
         self.chunks.truncate(kept);
         self.swallows = true;
     }
 
-    /// What is on its way is lost, but for the first `kept` pieces, and the other end hears that the connection is broken.
-    /// Returns when.
+    /// Drops the pieces in flight, except the first `kept`, and reports a broken connection to the other end. Returns
+    /// when the report arrives.
     pub(super) fn reset(&mut self, kept: usize, now: Instant, delay: Duration) -> Option<Instant> {
         self.chunks.truncate(kept);
         self.closed = false;
@@ -120,19 +120,19 @@ impl Pipe {
         at
     }
 
-    /// Whether what is sent never arrives.
+    /// Returns whether everything that is sent is lost.
     pub(super) fn is_dead(&self) -> bool {
         self.swallows
     }
 
-    /// How many pieces are on their way.
+    /// Returns the number of pieces in flight.
     pub(super) fn len(&self) -> usize {
         self.chunks.len()
     }
 }
 
 impl SimWire {
-    /// Whether something is wrong with it.
+    /// Returns whether it has a fault.
     pub(super) fn is_hurt(&self) -> bool {
         self.client_is_gone || self.server_is_gone || self.up.is_dead() || self.down.is_dead()
     }
@@ -165,13 +165,13 @@ impl Network {
         self.wires.keys().copied().collect()
     }
 
-    /// One of the wires.
+    /// Returns a random wire.
     pub(super) fn any(&self, rng: &mut fastrand::Rng) -> Option<WireId> {
         let which = rng.usize(0..self.wires.len().max(1));
         self.wires.keys().nth(which).copied()
     }
 
-    /// Forgets a wire that has no end left.
+    /// Forgets a wire that has no open end.
     pub(super) fn forget_if_gone(&mut self, id: WireId) {
         if self
             .wires

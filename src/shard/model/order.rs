@@ -1,4 +1,4 @@
-//! The order in which a client's callers came to wait for a key, and in which they get it.
+//! Checks that a client's callers get a key in the order of their arrival.
 
 use super::callers::{CallId, Callers};
 use crate::shard::acquire::{Acquire, Patience};
@@ -12,12 +12,12 @@ pub(super) struct Order(Vec<Waiting>);
 struct Waiting {
     call: CallId,
     key: WaitKey,
-    /// It has a grant, which is being confirmed.
+    /// Whether it has a grant that is being confirmed.
     has_grant: bool,
 }
 
 impl Order {
-    /// An acquire has come to the shard.
+    /// Notes an acquire that has reached the shard.
     pub(super) fn comes(&mut self, callers: &Callers, call: CallId, acquire: &Acquire, patience: Patience) {
         if let Patience::Until(..) = patience {
             self.0.retain(|waiting| callers.calls.contains_key(&waiting.call));
@@ -29,7 +29,7 @@ impl Order {
         }
     }
 
-    /// A request is sent: if it confirms a grant, that belongs to its caller.
+    /// Notes a sent request. If it confirms a grant, its caller has the grant.
     pub(super) fn sends(&mut self, callers: &Callers, pending: &Pending) {
         if let Pending::Confirm { acquire, .. } = pending {
             let call = callers.of_ask(&acquire.ask);
@@ -39,7 +39,7 @@ impl Order {
         }
     }
 
-    /// A call gets a lease. Returns the call of a caller that came before it for the same key, waits still, and has no grant.
+    /// Notes that a call gets a lease. Returns an earlier call for the same key that still waits and has no grant.
     pub(super) fn granted(&self, callers: &Callers, call: CallId) -> Option<CallId> {
         let index = self.0.iter().position(|waiting| waiting.call == call)?;
         let key = &self.0[index].key;
@@ -48,7 +48,7 @@ impl Order {
         self.0[..index].iter().find(passed_over).map(|waiting| waiting.call)
     }
 
-    /// A call was answered.
+    /// Notes that a call was answered.
     pub(super) fn answered(&mut self, call: CallId) {
         self.0.retain(|waiting| waiting.call != call);
     }
