@@ -1,4 +1,4 @@
-//! The embedded server and cluster on listeners that are no sockets, on a runtime without I/O.
+//! The embedded server and cluster on listeners that are not sockets, on a runtime without I/O.
 
 use std::collections::HashMap;
 use std::future::ready;

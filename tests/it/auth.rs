@@ -1,4 +1,4 @@
-//! The secret of the servers: where it comes from, what happens when it is refused or replaced, and that it is never told.
+//! The authentication token: its sources, its rejection and replacement, and that no output contains it.
 
 use std::time::Duration;
 

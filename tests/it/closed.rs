@@ -1,4 +1,4 @@
-//! What is over says so: a client that was shut down, and one whose runtime has ended.
+//! The errors of a client that was shut down, and of one whose runtime has ended.
 
 use std::future::Future;
 use std::time::Duration;

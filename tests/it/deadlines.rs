@@ -1,4 +1,4 @@
-//! Acquires until a moment: of locks, slots, several locks and objects, for tasks and for threads.
+//! Acquires with a deadline: of locks, slots, several locks and objects, for tasks and for threads.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Locks and slots as objects that hold what they acquire, and work that runs while a lock is held.
+//! Lock and semaphore objects that keep their lease, and work that runs while a lock is held.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,4 +1,4 @@
-//! What a client tells of itself: a stream of events, callbacks, the health of all shards.
+//! The events of a client: the stream, the callbacks, and the health of all shards.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

@@ -1,4 +1,5 @@
-//! A cluster whose leader changes: what becomes of leases and requests, and who is believed when members say who leads.
+//! A cluster whose leader changes: what happens to leases and requests, and which members' reports of the leader the
+//! client trusts.
 
 use std::collections::HashSet;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! A cluster whose leader changes: what becomes of waits, and of places in queues that callers hold.
+//! A cluster whose leader changes: what happens to waits and to the queue positions of tickets.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

@@ -1,4 +1,5 @@
-//! A fence is a number only where the server is known to make fences, and insisting on them is an error where it does not.
+//! A lease has a fence only if its server is known to issue fences. Requiring fences is an error if the server issues
+//! none.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};

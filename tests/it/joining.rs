@@ -1,4 +1,4 @@
-//! Members that join a cluster at run time: found where the client is allowed to look, and nowhere else.
+//! Members that join a cluster at run time: the client finds them at allowed hosts, and nowhere else.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Several slots of one semaphore: all or none, without circles of waiters, and nothing left of what is dropped.
+//! Several slots of one semaphore: all or none, without deadlocks, and without leftovers of dropped acquires.
 
 use std::time::Duration;
 

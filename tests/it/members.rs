@@ -1,4 +1,5 @@
-//! `Shard::cluster` on servers that are no members of a cluster, or of different ones: told at once, before anything is granted.
+//! `Shard::cluster` on servers that are not members of a cluster, or of different ones: an error before anything is
+//! granted.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};

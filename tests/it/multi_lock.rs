@@ -1,4 +1,4 @@
-//! Several locks as one: all or nothing, in one order, released together, lost together.
+//! Several locks as one: all or none, in one order, released together, lost together.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What is recorded is what the documents say, and the other way round: metrics, spans, log lines, dashboard, alerts.
+//! The documents list exactly what is recorded: metrics, spans, log lines, dashboard, alerts.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! Several pipelined connections: what each carries, and what the loss of one costs.
+//! Several pipelined connections: which requests each carries, and what the loss of one affects.
 
 use std::time::Duration;
 

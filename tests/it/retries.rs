@@ -1,4 +1,4 @@
-//! Requests that are made again by a policy: that of a client, and as a layer of tower's.
+//! Requests that a retry policy repeats: in a client, and in a tower layer.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,4 +1,4 @@
-//! The embedded server on its sockets: what it does to connections, and the command that runs it.
+//! The embedded server on sockets: how it treats connections, and the command that runs it.
 
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};

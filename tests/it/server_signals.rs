@@ -1,4 +1,5 @@
-//! Signals on the embedded server's sockets: what reaches whom, in which order, and what becomes of those who do not read.
+//! Signals on the embedded server's sockets: which listeners get them, in which order, and what happens to listeners
+//! that do not read.
 
 use std::process::Command;
 use std::time::{Duration, Instant};

@@ -1,4 +1,4 @@
-//! Who gets which signal: the embedded server against a matcher that is too simple to be wrong.
+//! Which listener gets which signal: the embedded server compared with a very simple matcher.
 
 use std::collections::HashMap;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Signals through the client: subscriptions that survive, gaps that are told, consumers that are slow.
+//! Signals through the client: subscriptions that survive reconnects, reports of gaps, and slow consumers.
 
 use std::time::Duration;
 

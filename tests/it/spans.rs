@@ -1,4 +1,5 @@
-//! What an exporter of traces sees of a client: which requests have a span, whose child it is, what it says, and how it ends.
+//! The spans that an exporter of traces gets from a client: which requests have one, with which parent, fields and
+//! end.
 //!
 //! Each test runs on one thread, so that the subscriber of that thread sees all.
 

@@ -1,4 +1,4 @@
-//! A server in reserve: when it takes over, what is lost then, and what is not.
+//! A standby server: when it takes over, and which leases are lost then.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! The way back to the primary: on request, after the delay, and not for nothing.
+//! The way back to the primary: on request, after the delay, and only if the standby serves.
 
 use std::sync::Arc;
 use std::time::Duration;

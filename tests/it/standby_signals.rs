@@ -1,4 +1,4 @@
-//! Signals where a server is in reserve: they go where the shard goes, there and back.
+//! Signals of a shard with a standby: they move to the same server as the shard, there and back.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Acquiring in two phases: a place in the queue first, the lock later.
+//! Two-phase acquires: first a queue position, then the lock.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! A server that says what a test wants.
+//! A server with scripted answers.
 
 use std::future::Future;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! A recorder of metrics that panics when a test wants it to.
+//! A recorder of metrics that panics on demand.
 
 use std::sync::{Arc, Mutex};
 

@@ -1,4 +1,4 @@
-//! What several tests need. Each test uses some of it.
+//! Helpers that several tests share. Each test uses some of them.
 #![allow(
     dead_code,
     unreachable_pub,

@@ -1,4 +1,4 @@
-//! Two servers that know nothing of each other, the second of which is in reserve.
+//! Two independent servers, the second of which is a standby.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Servers that run as processes of their own.
+//! Servers that run as separate processes.
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::{Shutdown, SocketAddr, TcpStream};

@@ -1,4 +1,4 @@
-//! A recorder of metrics that a test reads as often as it likes.
+//! A recorder of metrics that a test can read at any time.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,4 +1,4 @@
-//! Invariants that have a bound in time, and those of a client that ends.
+//! Invariants with a time limit, and those of a client that ends.
 
 use std::time::Duration;
 
@@ -18,35 +18,36 @@ use crate::shard::ids::LaneId;
 use crate::types::{Target, Token};
 
 impl Plan {
-    /// How long it may take a client to notice that a server has given a connection up.
+    /// Returns how long a client may take to notice that a server has closed a connection.
     pub(super) fn noticed_within(&self) -> Duration {
         LONGEST_WAIT + self.lanes.keepalive + self.lanes.reply_timeout + LONGEST_STALL + self.slack()
     }
 
-    /// How long a few messages may take where nothing is wrong.
+    /// Returns how long a few messages may take without faults.
     pub(super) fn slack(&self) -> Duration {
         Duration::from_millis(500) + self.latency.most() * 8
     }
 
-    /// How long a key may be free though a caller wants it, where nothing is wrong.
+    /// Returns how long a key may be free while a caller waits for it, without faults.
     fn granted_within(&self) -> Duration {
         Duration::from_secs(1) + self.slack()
     }
 
-    /// How long a grant that no caller wants may be in the book of a server, where nothing is wrong.
+    /// Returns how long a server may keep a grant that no caller wants, without faults.
     fn orphaned_for(&self) -> Duration {
-        // Looked at with each sweep, so one passes before it is noticed.
+        // Checked at each sweep, so one sweep passes before it is noticed.
         self.slack() + self.terms.lease_sweep_interval
     }
 
-    /// The same, whatever is wrong: nothing renews it.
+    /// Returns the same time with faults: the client does not renew the grant.
     fn orphaned_at_most(&self) -> Duration {
-        // A confirmation may be on its way when the last caller goes away.
+        // A confirmation may be in flight when the last caller leaves.
         self.longest_lease() * 2 + self.terms.lease_sweep_interval + LONGEST_STALL
     }
 
-    /// How long a caller that has gone may take up room, where nothing is wrong. What goes to its place cannot be cut short: it runs
-    /// out, and what waits for a connection stands behind others that do. The other waits belong to no caller: it is forgotten.
+    /// Returns how long a dropped call may keep its permit, without faults. A wait at the call's own queue position
+    /// cannot be shortened, and a call without a connection is behind others that wait for one. All other waits belong
+    /// to no single caller, so the call is forgotten.
     fn room_back_within(&self, had_no_place: bool) -> Duration {
         if had_no_place {
             return Duration::from_secs(2) + self.slack();
@@ -55,7 +56,7 @@ impl Plan {
     }
 }
 
-/// Since when nothing has been wrong with a client, if nothing is.
+/// Returns since when a client has had no faults, if it has none.
 fn calm_since(clients: &[SimClient], network: &Network, id: ClientId) -> Option<Instant> {
     let client = clients.get(id.index)?;
     let is_there = client.id == id && !client.is_over && client.closing.is_none();
@@ -68,7 +69,7 @@ fn calm_since(clients: &[SimClient], network: &Network, id: ClientId) -> Option<
 }
 
 impl World {
-    /// A client's shard has heard of the end of a connection.
+    /// Notes that a client's shard has learned of the end of a connection.
     pub(super) fn told_of_end(&mut self, index: usize, lane: LaneId) {
         let now = self.now();
         let client = &self.clients[index];
@@ -83,7 +84,8 @@ impl World {
         });
     }
 
-    /// A lease has run out. If no caller had it, it could have been given back, unless something was wrong.
+    /// Checks a lease that has expired. If no caller had it, the client should have released it, unless there were
+    /// faults.
     pub(super) fn check_left(&mut self, token: Token) {
         let now = self.now();
         if !self.is_cluster() {
@@ -128,8 +130,9 @@ impl World {
         self.broken(|| format!("{name:?} was left to its TTL, and no caller had it"));
     }
 
-    /// A place was left. One that has outlived a change of leaders is not given up over a connection that stands while callers wait that
-    /// need it. Not looked at are clients that want tickets of the key, whose places are not told from others.
+    /// Checks a queue position that was given up. A position that has outlived a change of the leader must not be
+    /// given up over a working connection while callers wait that need it. Clients with tickets for the key are not
+    /// checked, because the positions of tickets cannot be distinguished from others.
     pub(super) fn check_left_place(&mut self, place: u64, connection: u64) {
         let now = self.now();
         let Some(left) = self.book.unqueued(place) else { return };
@@ -141,7 +144,7 @@ impl World {
         let stands = self.network.get(number).is_some_and(|wire| !wire.is_hurt());
         let drains = self.members.iter().any(SimMember::drains);
         let is_calm = calm_since.is_some() && stands && !drains;
-        // A wait is asked again as often as redirects are followed.
+        // A wait is repeated as often as the client follows redirects.
         let has_outlived = (1..=2).contains(&left.outlived);
         if !self.is_alive(left.client) || !is_calm || !has_outlived || !self.book.has_no_tickets(&left) {
             return;
@@ -163,11 +166,11 @@ impl World {
         }
     }
 
-    /// Grants that no caller wants are given back.
+    /// Checks that grants that no caller wants are released.
     pub(super) fn check_orphans(&mut self) {
         let now = self.now();
         let mut broken = None;
-        // Time goes on, but nothing can be given back.
+        // Time passes, but nothing can be released.
         let is_without_leader = self.is_cluster() && self.leader().is_none();
         let grants = self.book.grants.iter();
         let out_of_reach: Vec<bool> = grants
@@ -187,7 +190,7 @@ impl World {
                 granted.wanted_at = now;
                 continue;
             }
-            // Where time alone took it, it is given back when its guard is dropped.
+            // A lease that only expired locally is released when its guard is dropped.
             let has_guard = held.is_some_and(|held| held.state(now) == LeaseState::Lost(LostReason::Expired));
             let bound = match granted.owner {
                 Some((client, lane)) if !has_guard && !is_out_of_reach => {
@@ -213,7 +216,7 @@ impl World {
             .retain(|given_up| now.saturating_duration_since(given_up.at) < forget_before);
     }
 
-    /// A caller gets a key that is free, whatever else waits.
+    /// Checks that a caller gets a free key, regardless of other waits.
     pub(super) fn check_free_keys(&mut self) {
         let is_without_leader = self.is_cluster() && self.leader().is_none();
         if self.server.is_none() || self.draining || is_without_leader {
@@ -229,7 +232,7 @@ impl World {
             };
             let limit = match wanted.target {
                 Target::Lock => 1,
-                // Which limit the server goes by is not known.
+                // The limit that the server uses is not known.
                 Target::Semaphore(_) if self.plan.wrong_limits => continue,
                 Target::Semaphore(limit) => limit.get() as usize,
             };
@@ -247,7 +250,7 @@ impl World {
         }
     }
 
-    /// Callers that have gone take up no room for long, and clients that are shut down end.
+    /// Checks that dropped calls return their permits, and that clients that were shut down end.
     pub(super) fn check_callers(&mut self) {
         self.callers.tidy();
         let now = self.now();
@@ -278,7 +281,7 @@ impl World {
         }
     }
 
-    /// A client that was shut down has ended: what it says that it gave back is free.
+    /// Checks that the keys that a client reported as released at its shutdown are free.
     pub(super) fn check_end(&mut self, index: usize) {
         let Some(closing) = self.clients[index].closing.as_mut() else {
             return;
@@ -306,7 +309,7 @@ impl World {
         }
     }
 
-    /// What must hold for each lease in the hands of a caller, at each moment.
+    /// Checks the invariants of each lease that a caller holds.
     pub(super) fn check_believers(&mut self) {
         let now = self.now();
         let mut broken = None;
@@ -326,11 +329,11 @@ impl World {
             let excuse = self.book.given_up(held.token);
             let is_excused = excuse.is_some_and(|given_up| match given_up.told_at {
                 None => {
-                    // A process that is stopped hears of nothing before it goes on.
+                    // A stopped process learns nothing until it continues.
                     let could_hear_at = given_up.at.max(self.clients[held.client.index].stalled_until);
                     now <= could_hear_at + self.plan.noticed_within()
                 }
-                // The connection is known to be gone. In doubt it may be, if that is said.
+                // The connection is known to be gone, so the lease may only be suspect.
                 Some(_) => state == LeaseState::Suspect && self.plan.survives_disconnect,
             });
             if !is_excused {

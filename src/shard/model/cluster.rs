@@ -1,4 +1,4 @@
-//! The members of a cluster, on one state: which of them are there and which leads, and what goes wrong with that.
+//! The members of a cluster, on one shared state: which of them run, which is the leader, and their faults.
 
 use std::time::Duration;
 
@@ -11,11 +11,11 @@ use super::world::World;
 pub(super) struct SimMember {
     /// Its process runs.
     is_up: bool,
-    /// It shuts down.
+    /// It is shutting down.
     drains: bool,
-    /// It does not see the others.
+    /// It is isolated from the others.
     is_cut_off: bool,
-    /// Another one each time it starts.
+    /// A new number for each start.
     process: u32,
 }
 
@@ -33,12 +33,12 @@ impl SimMember {
         self.process
     }
 
-    /// Whether it shuts down, which ends the places of what is blocked there.
+    /// Returns whether it is shutting down, which ends the queue positions of requests that block there.
     pub(super) fn drains(&self) -> bool {
         self.drains
     }
 
-    /// Whether it takes connections.
+    /// Returns whether it accepts connections.
     pub(super) fn admits(&self) -> bool {
         self.is_up && !self.drains
     }
@@ -49,7 +49,7 @@ impl World {
         self.plan.terms.cluster.is_some()
     }
 
-    /// The members of a cluster start.
+    /// Starts the members of a cluster.
     pub(super) fn found_cluster(&mut self) {
         if self.is_cluster() {
             self.members = (0..u32::from(MEMBERS)).map(SimMember::new).collect();
@@ -58,12 +58,12 @@ impl World {
         }
     }
 
-    /// The member that leads.
+    /// Returns the leader.
     pub(super) fn leader(&self) -> Option<usize> {
         self.server.as_ref()?.leader()
     }
 
-    /// Something goes wrong with a member, or with the leadership.
+    /// Causes a fault of a member or of the leadership.
     pub(super) fn cluster_fault(&mut self) {
         match self.rng.u8(0..14) {
             0..=2 => self.move_leader(),
@@ -93,7 +93,7 @@ impl World {
         }
     }
 
-    /// A member sees no other for a while.
+    /// Isolates a member for a while.
     fn isolate(&mut self, member: usize) {
         let now = self.now();
         let Some(server) = &mut self.server else { return };
@@ -121,7 +121,7 @@ impl World {
         true
     }
 
-    /// A member says that another one leads, or that none does.
+    /// Makes a member name a wrong leader, or none.
     fn misdirect(&mut self) {
         let member = self.rng.usize(0..self.members.len());
         let to = match self.rng.u8(0..3) {
@@ -149,7 +149,7 @@ impl World {
         }
     }
 
-    /// The members that may lead.
+    /// Returns the members that may become the leader.
     fn candidates(&self) -> impl Iterator<Item = usize> {
         let members = self.members.iter().enumerate();
         let candidates: Vec<usize> = members
@@ -173,7 +173,7 @@ impl World {
         self.after_server();
     }
 
-    /// Writes down which process leads now.
+    /// Records which process is the leader now.
     pub(super) fn note_leader(&mut self) {
         let now = self.now();
         if let Some(member) = self.leader().and_then(|leader| self.members.get(leader)) {
@@ -181,7 +181,7 @@ impl World {
         }
     }
 
-    /// Another member may lead than before, or none.
+    /// Notes that the leader may have changed.
     pub(super) fn note_change(&mut self) {
         let leader = self.leader();
         if leader == self.led_by {
@@ -198,7 +198,7 @@ impl World {
         }
     }
 
-    /// The members agree on a leader, if none leads.
+    /// Elects a leader, if there is none.
     pub(super) fn elect(&mut self) -> bool {
         if self.leader().is_some() || self.server.is_none() {
             return false;
@@ -213,7 +213,7 @@ impl World {
         true
     }
 
-    /// A member ends at once. Its clients hear of it soon, or not at all.
+    /// Ends a member at once. Its clients learn of it soon, or not at all.
     fn crash(&mut self, member: usize, is_silent: bool) {
         let now = self.now();
         if self.server.is_none() || !self.members[member].is_up {
@@ -230,7 +230,7 @@ impl World {
         self.add_in(Duration::from_secs(4), SimEvent::StartMember(member));
     }
 
-    /// A member is shut down in order: it leads until it ends.
+    /// Shuts down a member in order: it stays the leader until it ends.
     fn drain_member(&mut self, member: usize) {
         let now = self.now();
         let Some(server) = &mut self.server else { return };
@@ -247,7 +247,7 @@ impl World {
         self.add_in(Duration::from_secs(3), SimEvent::StopMember(member));
     }
 
-    /// A member that shuts down has waited long enough.
+    /// Ends a member that has waited for its clients.
     pub(super) fn stop_member(&mut self, member: usize) -> bool {
         let drains = self
             .members
@@ -273,7 +273,7 @@ impl World {
         true
     }
 
-    /// All members are there from now on, and one of them leads.
+    /// Restores all members and elects a leader.
     pub(super) fn heal_cluster(&mut self) {
         for member in 0..self.members.len() {
             self.rejoin(member);
@@ -286,15 +286,15 @@ impl World {
         self.elect();
     }
 
-    /// A client's connection to a member ends. What it had to do with one that does not lead any more is over then.
+    /// Notes that a client's connection to a member has ended, which ends the disturbance by a former leader.
     pub(super) fn left_member(&mut self, index: usize, member: usize) {
         if self.is_cluster() && self.leader() != Some(member) {
             self.disturbed(index);
         }
     }
 
-    /// Clients that have to do with a member that does not lead, or that is about to end, find the one that leads before long. Until then
-    /// they are not at ease.
+    /// Notes a disturbance for clients that are connected to a member that is not the leader or is about to end, until
+    /// they find the leader.
     pub(super) fn look_at_leaders(&mut self) {
         if !self.is_cluster() {
             return;

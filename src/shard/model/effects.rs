@@ -1,4 +1,4 @@
-//! What a shard wants done, done.
+//! Performs the effects of a shard.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::shard::ids::LaneId;
 use crate::shard::request::Pending;
 
 impl World {
-    /// Does what the shard of a client wants done.
+    /// Performs an effect of a client's shard.
     pub(super) fn apply(&mut self, index: usize, effect: Effect) {
         let now = self.now();
         match effect {
@@ -79,7 +79,7 @@ impl World {
         self.add(dial_at, SimEvent::Dial(id, lane));
     }
 
-    /// A request is about to be sent.
+    /// Checks a request that is about to be sent.
     fn before_sending(&mut self, index: usize, lane: LaneId, request: &Request, tag: &Pending) {
         let now = self.now();
         let call = match tag {
@@ -95,7 +95,7 @@ impl World {
         let client = &mut self.clients[index];
         match client.lanes.get(&lane) {
             Some(lane) if lane.is_up() || lane.is_over() => {}
-            // Gone from the driver's books with its last event, or never there.
+            // The driver forgot it with its last event, or never had it.
             _ => return self.broken(|| format!("client {index} sends over connection {lane}, which is not up")),
         }
         match request {
@@ -120,7 +120,7 @@ impl World {
         }
     }
 
-    /// As `actor::shard` does: a pipelined connection that is being established is just closed.
+    /// Ends a connection as `actor::shard` does: a pipelined connection that is being established is just closed.
     fn finish_lane(&mut self, index: usize, lane: LaneId) {
         let (now, client) = (self.now(), &mut self.clients[index]);
         let id = client.id;
@@ -184,7 +184,7 @@ impl World {
         }
     }
 
-    /// A turn of a connection, at its client's end.
+    /// Runs a turn of a connection's client end.
     pub(super) fn lane_turn(&mut self, client: ClientId, id: LaneId) -> bool {
         let (now, index) = (self.now(), client.index);
         let pieces = self.plan.pieces;
@@ -227,7 +227,7 @@ impl World {
         did
     }
 
-    /// The client's end of a wire is closed.
+    /// Closes the client's end of a wire.
     pub(super) fn hang_up_wire(&mut self, wire: Option<WireId>) {
         let now = self.now();
         self.send_up(wire, Chunk::End);
