@@ -1,4 +1,4 @@
-//! One client: its shard, and what the shard's driver (`actor::shard`) does for it, in the model's time.
+//! One client: its shard, and the model of the shard's driver (`actor::shard`), in the model's time.
 
 use std::collections::{BTreeMap, HashSet};
 use std::task::{Context, Poll, Waker};
@@ -37,24 +37,24 @@ pub(super) struct SimClient {
     pub(super) mailbox: Mailbox,
     /// `None` once its shard has ended.
     inputs: Option<Inputs>,
-    /// When its inputs are taken, if that is planned.
+    /// When its inputs are taken, if that is scheduled.
     inputs_at: Option<Instant>,
-    /// When it is told the time, if that is planned.
+    /// When its timer fires, if that is scheduled.
     tick_at: Option<Instant>,
     pub(super) lanes: BTreeMap<LaneId, SimLane>,
     pub(super) health: ShardHealth,
     pub(super) handover: Handover,
-    /// Its task is not run before that.
+    /// Its task does not run before this time.
     pub(super) stalled_until: Instant,
-    /// Since when nothing has disturbed it.
+    /// Since when it has had no faults.
     pub(super) calm_since: Instant,
-    /// What it has sent the release of.
+    /// The tokens whose releases it has sent.
     pub(super) released: HashSet<Token>,
     pub(super) order: Order,
     pub(super) closing: Option<ClosingClient>,
 }
 
-/// What a client that is shut down had when its shard heard of that.
+/// What a client held when its shutdown began.
 pub(super) struct ClosingClient {
     pub(super) until: Instant,
     pub(super) tokens: Vec<Token>,
@@ -74,17 +74,17 @@ impl SimClient {
         }
     }
 
-    /// How much its shard keeps.
+    /// Returns the sizes of its shard's tables.
     pub(super) fn books(&self) -> Books {
         self.shard.as_ref().map_or_else(Books::default, ShardMachine::books)
     }
 }
 
-/// An input that brings about more than this, and more than all that there is, is one too many.
+/// The number of effects that any input may have, even in an empty shard.
 const EFFECTS_OF_NOTHING: usize = 16;
 
 impl World {
-    /// Starts a client, or the next life of one.
+    /// Starts a client, or its next life.
     pub(super) fn start_client(&mut self, index: usize, before: Option<(ShardHealth, Handover)>) {
         let now = self.now();
         let life = self.clients.get(index).map_or(0, |client| client.id.life + 1);
@@ -106,7 +106,7 @@ impl World {
                 endpoints,
                 takeover_delay: None,
                 orphan_ttl: self.plan.orphan_ttl,
-                // A name of its own for each life: what another life holds is not asked for.
+                // Each life has its own name, so it does not reclaim the leases of another.
                 stable_ref: (self.plan.terms.cluster.is_some() && index == 1)
                     .then(|| StableRef::new(format!("named-{index}-{life}")).unwrap()),
                 admission: Admission::default(),
@@ -150,7 +150,7 @@ impl World {
         self.plan_tick(index);
     }
 
-    /// A client's shard panics: its driver is dropped, and the next one is started.
+    /// Simulates a panic of a client's shard: its driver is dropped, and the next one starts.
     pub(super) fn die(&mut self, index: usize) {
         let now = self.now();
         let client = &mut self.clients[index];
@@ -171,7 +171,7 @@ impl World {
         self.disturbed(index);
     }
 
-    /// What is left of a client that is over.
+    /// Cleans up after a client that has ended.
     pub(super) fn all_over(&mut self, index: usize) {
         let now = self.now();
         let id = self.clients[index].id;
@@ -182,18 +182,18 @@ impl World {
         self.book
             .told(now, |given_up| given_up.owner.is_none_or(|(owner, _)| owner == id));
         self.clients[index].shard = None;
-        // What is in the mailbox is dropped with it.
+        // The inputs in the mailbox are dropped with it.
         self.clients[index].inputs = None;
     }
 
-    /// Something has disturbed a client.
+    /// Notes a fault of a client.
     pub(super) fn disturbed(&mut self, index: usize) {
         let now = self.now();
         let client = &mut self.clients[index];
         client.calm_since = client.calm_since.max(now);
     }
 
-    /// A client's mailbox may have something.
+    /// Schedules turns of clients that have inputs.
     pub(super) fn notice_inputs(&mut self) {
         for index in 0..self.clients.len() {
             let client = &self.clients[index];
@@ -223,7 +223,7 @@ impl World {
         true
     }
 
-    /// As `actor::shard` does before it takes inputs: a peer that has hung up while nothing was in flight is noticed first.
+    /// Detects peers that have closed idle connections, as `actor::shard` does before it takes inputs.
     fn notice_ends(&mut self, index: usize) {
         let now = self.now();
         let mut ends = Vec::new();
@@ -277,7 +277,8 @@ impl World {
         self.add(at, SimEvent::Tick(id));
     }
 
-    /// Something happened on a connection: the pipelined ones are polled with the shard, the others tell its mailbox.
+    /// Delivers an event of a connection: those of pipelined connections directly, those of others through the
+    /// mailbox.
     pub(super) fn lane_news(&mut self, index: usize, lane: LaneId, event: LaneEvent<Pending>) {
         let client = &self.clients[index];
         match client.lanes.get(&lane).map(|lane| lane.role) {
@@ -290,7 +291,7 @@ impl World {
         self.notice_inputs();
     }
 
-    /// Runs the shard.
+    /// Runs the shard with an input.
     pub(super) fn handle(&mut self, index: usize, mut input: Input) {
         let now = self.now();
         if self.clients[index].is_over {
@@ -321,7 +322,7 @@ impl World {
         }
     }
 
-    /// Looks at an input before the shard gets it. Returns the connection whose end it tells.
+    /// Checks an input before the shard gets it. Returns the connection whose end it reports.
     fn before_input(&mut self, index: usize, input: &mut Input) -> Option<LaneId> {
         let now = self.now();
         let name = name_of(input);
@@ -359,7 +360,7 @@ impl World {
         Some(*id)
     }
 
-    /// How many things a client has to do with.
+    /// Returns the number of objects that a client has.
     fn population(&self, index: usize) -> usize {
         let id = self.clients[index].id;
         let calls = self.callers.calls.values().filter(|call| call.client == id).count();

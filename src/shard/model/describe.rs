@@ -1,4 +1,4 @@
-//! Inputs, requests and answers as histories name them.
+//! The names of inputs, requests and answers in histories.
 
 use super::trace::grant;
 use crate::error::Result;
@@ -8,7 +8,7 @@ use crate::shard::held::Acquired;
 use crate::shard::input::Input;
 use crate::shard::request::Pending;
 
-/// What an input is called.
+/// Returns the name of an input.
 pub(super) fn name_of(input: &Input) -> &'static str {
     match input {
         Input::Acquire(..) => "acquire",
@@ -30,7 +30,7 @@ pub(super) fn name_of(input: &Input) -> &'static str {
     }
 }
 
-/// Tokens are shortened to what tells nothing here.
+/// Returns the name of the grant in a renewal or release; empty for other requests.
 pub(super) fn fence_of(request: &Request) -> String {
     match request {
         Request::Renew { token, .. } | Request::Release { token, .. } => grant(*token),

@@ -1,4 +1,4 @@
-//! The servers' side: connections that are admitted and served, and what the book says of it.
+//! The servers' side: accepts and serves connections, and updates the book.
 
 use std::time::Duration;
 
@@ -30,14 +30,14 @@ impl World {
         true
     }
 
-    /// The server is gone, and what it knew.
+    /// Kills the server, which loses its state.
     pub(super) fn kill_server(&mut self, is_silent: bool) {
         let now = self.now();
         let Some(mut server) = self.server.take() else { return };
         self.trace
             .log(now, "server is killed", &[u64::from(is_silent)], String::new);
         server.kill(now);
-        // What was granted is void, whatever its events say of who would have been next.
+        // All grants are void, even if its last events grant keys to waiters.
         for granted in std::mem::take(&mut self.book.grants) {
             self.give_up(granted);
         }
@@ -47,7 +47,7 @@ impl World {
         }
     }
 
-    /// The server, or one member of a cluster, is gone. Its clients hear of it soon, or not at all.
+    /// Ends the connections of a server or of one member. Its clients learn of it soon, or not at all.
     pub(super) fn wires_end(&mut self, member: Option<usize>, is_silent: bool) {
         let now = self.now();
         for id in self.network.ids() {
@@ -77,7 +77,7 @@ impl World {
         }
     }
 
-    /// A server that drains has waited long enough.
+    /// Stops a draining server that has waited for its clients.
     pub(super) fn stop_server(&mut self, server: u32) -> bool {
         if server != self.servers || self.server.is_none() {
             return false;
@@ -101,7 +101,7 @@ impl World {
         }
     }
 
-    /// A client begins to connect.
+    /// Starts an attempt of a client to connect.
     pub(super) fn dial(&mut self, client: ClientId, lane: LaneId) -> bool {
         let is_dialling = |lane: &super::lane::SimLane| lane.is_dialling();
         if !self.clients[client.index].lanes.get(&lane).is_some_and(is_dialling) {
@@ -112,7 +112,7 @@ impl World {
         true
     }
 
-    /// An attempt to connect has come to the server.
+    /// Handles an attempt to connect at the server.
     pub(super) fn arrive(&mut self, client: ClientId, id: LaneId) -> bool {
         let now = self.now();
         self.note_leader();
@@ -121,7 +121,7 @@ impl World {
         };
         let connect_by = lane.connect_by();
         if self.unreachable_until > now {
-            // It is tried until it is given up.
+            // The attempt goes on until its timeout.
             let at = self.unreachable_until.min(connect_by);
             match at == connect_by {
                 true => self.wake_lane(client, id, at),
@@ -149,7 +149,7 @@ impl World {
                     self.book.connected(number, (client, id), lane.session(), at.process());
                 }
                 self.wake_lane(client, id, now);
-                // It may never say anything.
+                // The server may never answer.
                 self.add(now, SimEvent::Serve(wire));
             }
             Err(why) => {
@@ -163,7 +163,7 @@ impl World {
         true
     }
 
-    /// Sends something to the server.
+    /// Sends a piece to the server.
     pub(super) fn send_up(&mut self, wire: Option<WireId>, chunk: Chunk) {
         let (now, delay) = (self.now(), self.plan.latency.draw(&mut self.rng));
         let Some((id, wire)) = wire.and_then(|id| Some((id, self.network.get_mut(id)?))) else {
@@ -177,7 +177,7 @@ impl World {
         }
     }
 
-    /// Sends something to a client.
+    /// Sends a piece to a client.
     fn send_down(&mut self, id: WireId, chunk: Chunk) {
         let (now, delay) = (self.now(), self.plan.latency.draw(&mut self.rng));
         let Some(wire) = self.network.get_mut(id) else { return };
@@ -190,7 +190,7 @@ impl World {
         }
     }
 
-    /// A turn of a connection, at the server's end.
+    /// Runs a turn of a connection's server end.
     pub(super) fn serve(&mut self, id: WireId) -> bool {
         let now = self.now();
         self.note_leader();
@@ -227,7 +227,7 @@ impl World {
                 said.chars().take(200).collect()
             });
         }
-        // In pieces: a client may see the first half of an answer, and the end after it.
+        // Sent in pieces, so that a client may see a partial answer and then the end.
         let mut out = turn.out;
         while !out.is_empty() {
             let count = match self.plan.pieces && self.rng.u8(0..6) == 0 {
@@ -248,7 +248,7 @@ impl World {
         did
     }
 
-    /// Has a connection of the server woken then, unless it is woken sooner.
+    /// Wakes a connection of the server at this time, unless it is woken earlier.
     fn arm_server(&mut self, id: WireId, at: tokio::time::Instant) {
         let now = self.now();
         let Some(wire) = self.network.get_mut(id) else { return };
@@ -289,7 +289,7 @@ impl World {
         true
     }
 
-    /// The server has done something: writes the book, and has those served who were waited for.
+    /// Updates the book with the server's events, and schedules turns of connections with new answers.
     pub(super) fn after_server(&mut self) {
         let now = self.now();
         self.note_leader();
@@ -348,7 +348,7 @@ impl World {
         }
     }
 
-    /// A grant has ended, and not with its connection.
+    /// Handles the end of a grant whose connection continues.
     fn ended(&mut self, token: Token) {
         let now = self.now();
         self.book.ended(token, now);
@@ -357,7 +357,7 @@ impl World {
         }
     }
 
-    /// A lease has run out.
+    /// Handles an expired lease.
     fn expired(&mut self, token: Token) {
         self.check_left(token);
         self.ended(token);
@@ -386,7 +386,7 @@ impl World {
         }
     }
 
-    /// A grant ended with its connection, or its server.
+    /// Handles the end of a grant with its connection or server.
     fn give_up(&mut self, granted: GrantRecord) {
         for held in self.callers.held.iter_mut().filter(|held| held.token == granted.token) {
             held.in_book = false;

@@ -1,4 +1,5 @@
-//! A connection at its client's end: what `net::dial` and `net::lane` do around a [`Pipeline`], in the model's time.
+//! The client's end of a connection: the model of `net::dial` and `net::lane` around a [`Pipeline`], in the model's
+//! time.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -20,7 +21,7 @@ use crate::shard::effect::Role;
 use crate::shard::request::Pending;
 use crate::types::{Key, Kind, Token, Ttl};
 
-/// How connections behave.
+/// The settings of connections.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct LaneTerms {
     pub(super) keepalive: Duration,
@@ -29,51 +30,52 @@ pub(super) struct LaneTerms {
     pub(super) max_in_flight: usize,
 }
 
-/// A connection, from the wish for it to the moment at which the shard has heard of its end.
+/// A connection, from its request until the shard has learned of its end.
 pub(super) struct SimLane {
     pub(super) role: Role,
-    /// The server that it leads to, of those that its client was told of.
+    /// The index of its server among the client's endpoints.
     pub(super) endpoint: usize,
     purpose: Purpose,
-    /// Once a server has admitted it.
+    /// Set when a server has accepted it.
     pub(super) wire: Option<WireId>,
     terms: LaneTerms,
     stage: LaneStage,
     commands: VecDeque<Command<Pending>>,
-    /// No more commands come.
+    /// Whether no further commands follow.
     finished: bool,
-    /// When the attempt to connect is given up.
+    /// When the attempt to connect times out.
     connect_by: Instant,
-    /// When it is woken, if that is planned.
+    /// When it is woken, if that is scheduled.
     woken_at: Option<Instant>,
 }
 
 enum LaneStage {
-    /// Before the server has admitted it.
+    /// The server has not accepted it yet.
     Dialling,
-    /// The server is asked what it can do.
+    /// The client asks what the server supports.
     Greeting(Greeting),
     Up(Box<LaneWork>),
-    /// It has ended; the shard has not heard of that. What was sent to it meanwhile belongs to what its end leaves.
+    /// It has ended, and the shard has not learned of it yet. Requests that are sent to it meanwhile are returned with
+    /// its end.
     Over(Vec<Pending>),
 }
 
 struct Greeting {
     out: BytesMut,
     lines: LineBuffer,
-    /// What is being asked.
+    /// The current question.
     asked: Question,
-    /// What is to be asked then.
+    /// The next questions.
     further: VecDeque<Question>,
-    /// Whether the server remembers sessions, once that is known.
+    /// Whether the server supports sessions, if known.
     sessions: Option<bool>,
 }
 
-/// What a server is asked before a connection is used.
+/// A question to the server before a connection is used.
 enum Question {
     Ping,
     Name(StableRef),
-    /// To renew a lease that does not exist: only a leader refuses that.
+    /// The renewal of a lease that does not exist: only a leader answers that it is not held.
     RenewNothing,
 }
 
@@ -93,7 +95,7 @@ impl Question {
         }
     }
 
-    /// Why the answer is none that lets the connection be used, if so.
+    /// Returns an error if the connection cannot be used because of this answer.
     fn refusal_by(&self, answer: &str) -> Option<Error> {
         let is_fine = match self {
             Self::Ping | Self::Name(_) => answer == "ok",
@@ -113,7 +115,7 @@ impl Question {
     }
 }
 
-/// What a connection is asked for its purpose.
+/// Returns the questions for a connection with this purpose.
 fn questions(purpose: &Purpose) -> VecDeque<Question> {
     let questions = match purpose {
         Purpose::Leading(reference) => vec![
@@ -136,14 +138,14 @@ struct LaneWork {
     closing: bool,
 }
 
-/// What one turn brings about.
+/// The result of a turn.
 pub(super) struct LaneTurn {
-    /// What is given to the wire, each piece as one.
+    /// The pieces for the wire.
     pub(super) written: Vec<BytesMut>,
     pub(super) events: Vec<LaneEvent<Pending>>,
-    /// When something is due, if nothing comes before; `None` once it is over.
+    /// When the next timer is due; `None` after the end.
     pub(super) wake_at: Option<Instant>,
-    /// The socket took less than there was: another turn follows soon.
+    /// Whether the socket accepted only a part, so that another turn follows soon.
     pub(super) is_full: bool,
 }
 
@@ -181,7 +183,7 @@ impl SimLane {
         }
     }
 
-    /// The name that it presents, if another connection may present that, too.
+    /// Returns the name that it presents, if another connection may present it, too.
     pub(super) fn session(&self) -> Option<StableRef> {
         match &self.purpose {
             Purpose::Leading(reference) | Purpose::Session(reference) => Some(reference.clone()),
@@ -189,17 +191,17 @@ impl SimLane {
         }
     }
 
-    /// When the attempt to connect is given up.
+    /// When the attempt to connect times out.
     pub(super) fn connect_by(&self) -> Instant {
         self.connect_by
     }
 
-    /// It is woken now.
+    /// Notes that it is woken.
     pub(super) fn woken(&mut self, now: Instant) {
         self.woken_at = self.woken_at.filter(|at| *at > now);
     }
 
-    /// It wants to be woken then. Returns when to wake it, if that is not planned already.
+    /// Requests a wake-up. Returns its time, if that is not scheduled already.
     pub(super) fn arm(&mut self, at: Option<Instant>) -> Option<Instant> {
         let at = at.filter(|at| self.woken_at.is_none_or(|planned| planned > *at))?;
         self.woken_at = Some(at);
@@ -218,12 +220,12 @@ impl SimLane {
         matches!(self.stage, LaneStage::Over(_))
     }
 
-    /// Whether nothing is in flight on it: then a look at the socket shows whether the peer has closed it.
+    /// Returns whether nothing is in flight on it. In that case the socket shows whether the peer has closed it.
     pub(super) fn is_idle(&self) -> bool {
         matches!(&self.stage, LaneStage::Up(work) if work.pipeline.len() == 0)
     }
 
-    /// A server has admitted it.
+    /// Notes that a server has accepted it.
     pub(super) fn admitted(&mut self, wire: WireId) {
         self.wire = Some(wire);
         let mut further = questions(&self.purpose);
@@ -239,7 +241,7 @@ impl SimLane {
         });
     }
 
-    /// The attempt to connect has failed.
+    /// Handles a failed attempt to connect.
     pub(super) fn failed(&mut self, why: &str) -> LaneEvent<Pending> {
         self.stage = LaneStage::Over(Vec::new());
         LaneEvent::Failed(Error::new(ErrorKind::Connect, why.to_owned()))
@@ -257,7 +259,7 @@ impl SimLane {
         self.finished = true;
     }
 
-    /// What was sent to it after it had ended.
+    /// Takes the requests that were sent after its end.
     pub(super) fn take_unsent(&mut self) -> Vec<Pending> {
         match &mut self.stage {
             LaneStage::Over(unsent) => std::mem::take(unsent),
@@ -265,13 +267,13 @@ impl SimLane {
         }
     }
 
-    /// The peer has closed it while nothing was in flight.
+    /// Handles the end of an idle connection.
     pub(super) fn ended_while_idle(&mut self) -> Option<LaneEvent<Pending>> {
         self.end(Some(lost("the server closed it")))
     }
 
-    /// One turn: take what is queued, write it, read what has arrived, look at the clock. `takes` says how many of so many bytes
-    /// the socket takes.
+    /// Runs a turn: takes queued commands, writes, reads, and checks the timers. `takes` returns how many of the given
+    /// number of bytes the socket accepts.
     pub(super) fn turn(&mut self, arrived: Vec<Chunk>, now: Instant, takes: impl FnMut(usize) -> usize) -> LaneTurn {
         match &self.stage {
             LaneStage::Dialling if self.connect_by <= now => {
@@ -346,7 +348,7 @@ impl SimLane {
                 cluster: None,
                 fences: FencesShown::Nothing,
             }));
-            // At work from the next turn on.
+            // It works from the next turn on.
             turn.wake_at = Some(now);
         } else if self.connect_by <= now {
             turn.events.push(self.failed("no answer within the connect timeout"));
@@ -398,7 +400,7 @@ impl SimLane {
         turn
     }
 
-    /// Encodes what is queued, as far as there is room. Whether it stopped for want of room.
+    /// Encodes queued requests while there is room. Returns whether it stopped because there was none.
     fn take_commands(&mut self, now: Instant, skipped: &mut Vec<Pending>) -> bool {
         let LaneStage::Up(work) = &mut self.stage else {
             return false;
@@ -445,7 +447,7 @@ impl LaneWork {
         self.pipeline.push(&outgoing.request, outgoing.tag, now.into());
     }
 
-    /// Writes as much as the socket takes. Returns whether that was all.
+    /// Writes as much as the socket accepts. Returns whether that was all.
     fn write(&mut self, now: Instant, takes: &mut impl FnMut(usize) -> usize, written: &mut Vec<BytesMut>) -> bool {
         while !self.pipeline.unwritten().is_empty() {
             let count = takes(self.pipeline.unwritten().len());
@@ -477,7 +479,7 @@ impl LaneWork {
         Ok(())
     }
 
-    /// When something is due next; `None` if there is something new to write.
+    /// Returns when the next timer is due; `None` if there is something new to write.
     fn look_at_the_clock(&mut self, now: Instant, terms: LaneTerms) -> Result<Option<Instant>, Error> {
         if self.pipeline.wants_confirmation() {
             self.pipeline.push_own(&Request::Ping, now.into());

@@ -1,4 +1,4 @@
-//! What a seed decides before anything happens: servers, clients, network, and what goes wrong how often.
+//! The parameters that a seed determines: servers, clients, network, and the kinds and rates of faults.
 
 use std::net::SocketAddr;
 use std::sync::{Mutex, PoisonError};
@@ -14,7 +14,7 @@ use crate::server::model::{ClusterTerms, Terms};
 use crate::shard::Settings;
 use crate::types::{Key, Limit, Target, Ttl};
 
-/// How many members a cluster has.
+/// The number of members of a cluster.
 pub(super) const MEMBERS: u16 = 3;
 
 /// The longest TTL that a caller asks for, in seconds.
@@ -26,19 +26,19 @@ pub(super) const LONGEST_RECONNECT_PAUSE: Duration = Duration::from_millis(1_200
 /// The longest wait that a caller asks for.
 pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(8);
 
-/// How long a request may take that does not wait.
+/// The timeout of a request that does not wait.
 pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// The longest time for which a client's task is not run.
+/// The longest stall of a client's task.
 pub(super) const LONGEST_STALL: Duration = Duration::from_millis(800);
 
-/// The longest time for which a client's process is stopped: longer than most leases.
+/// The longest stop of a client's process: longer than most leases.
 pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(12);
 
 #[derive(Debug)]
 pub(super) struct Plan {
     pub(super) clients: usize,
-    /// What callers want: the keys, and how many may hold each.
+    /// The keys of callers, and their limits.
     pub(super) targets: Vec<(Target, Key)>,
     pub(super) terms: Terms,
     pub(super) lanes: LaneTerms,
@@ -48,23 +48,23 @@ pub(super) struct Plan {
     exclusive_per_key: usize,
     pub(super) idle_timeout: Duration,
     pub(super) survives_disconnect: bool,
-    /// What clients are told of the orphan TTL of a cluster's members.
+    /// The orphan TTL of the cluster's members in the clients' settings.
     pub(super) orphan_ttl: Option<Duration>,
     fail_fast: bool,
     lease_ttl: Option<Ttl>,
-    /// Some callers name no TTL. Then a lease may be as long as the client takes the server's default to be.
+    /// Whether some callers request no TTL. Then a lease may be as long as the default that the client assumes.
     pub(super) unnamed_ttls: bool,
-    /// The longest pause between two acts of callers, as a rule.
+    /// The usual maximum pause between two actions of callers.
     pub(super) pause: Duration,
-    /// The longest pause between two faults; `None` for none at all.
+    /// The longest pause between two faults; `None` for no faults.
     pub(super) fault_pause: Option<Duration>,
-    /// The socket takes what it is given in pieces.
+    /// Whether the socket accepts data in pieces.
     pub(super) pieces: bool,
-    /// Some callers do not agree on the limit of a semaphore.
+    /// Whether some callers use a different limit of a semaphore.
     pub(super) wrong_limits: bool,
 }
 
-/// How long things take on a wire.
+/// The latency of a wire.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Latency {
     least: Duration,
@@ -81,13 +81,13 @@ impl Latency {
     }
 }
 
-/// A duration up to another.
+/// Returns a random duration up to `most`.
 pub(super) fn up_to(most: Duration, rng: &mut fastrand::Rng) -> Duration {
     Duration::from_micros(rng.u64(0..=most.as_micros() as u64))
 }
 
 impl Plan {
-    /// One seed of three has a cluster.
+    /// Creates the plan of a seed. One seed in three has a cluster.
     pub(super) fn new(seed: u64, rng: &mut fastrand::Rng) -> Self {
         let plan = Self::of_one_server(rng);
         match seed % 3 {
@@ -98,7 +98,7 @@ impl Plan {
 
     fn of_cluster(mut self, rng: &mut fastrand::Rng) -> Self {
         let orphan_ttl = Duration::from_secs([0, 0, 3, 8, 40][rng.usize(0..5)]);
-        // Clients know how long their members keep what a connection leaves behind, or they do not.
+        // Clients may or may not know the orphan TTL of the members.
         self.orphan_ttl = (!orphan_ttl.is_zero() && rng.u8(0..4) > 0).then_some(orphan_ttl);
         self.survives_disconnect = false;
         self.terms.auto_release_on_disconnect = true;
@@ -122,7 +122,7 @@ impl Plan {
             _ => rng.usize(1..=4),
         };
         let read_timeout = one_of(rng, &[4_000, 6_000, 10_000]);
-        // The server keeps leases when a connection ends: clients know that, or they do not.
+        // The server keeps leases when a connection ends. Clients may or may not know that.
         let auto_release = rng.u8(0..4) > 0;
         let survives_disconnect = !auto_release && rng.u8(0..4) > 0;
         let exclusive = [1, 1, 2, 3, 8][rng.usize(0..5)];
@@ -183,7 +183,7 @@ impl Plan {
         }
     }
 
-    /// How long a cluster keeps what a connection leaves behind.
+    /// Returns how long a cluster keeps the leases of a connection that has ended.
     pub(super) fn kept_for(&self) -> Duration {
         self.terms
             .cluster
@@ -191,7 +191,7 @@ impl Plan {
             .map_or(Duration::ZERO, |cluster| cluster.orphan_ttl)
     }
 
-    /// Where the servers are that a client is told of.
+    /// Returns the endpoints in a client's settings.
     pub(super) fn endpoints(&self) -> Vec<Endpoint> {
         let members = self.terms.cluster.iter().flat_map(|cluster| &cluster.members);
         let texts = members.map(SocketAddr::to_string);
@@ -202,7 +202,7 @@ impl Plan {
         }
     }
 
-    /// The longest lease that there may be.
+    /// Returns the longest possible lease.
     pub(super) fn longest_lease(&self) -> Duration {
         match self.unnamed_ttls {
             true => Ttl::DEFAULT.as_duration(),
@@ -210,7 +210,7 @@ impl Plan {
         }
     }
 
-    /// What the shard of one client is set up with. Its pauses follow from `seed`.
+    /// Returns the settings of a client's shard. Its pauses follow from `seed`.
     pub(super) fn settings(&self, seed: u64) -> Settings {
         let rng = Mutex::new(fastrand::Rng::with_seed(seed));
         let reconnect = ReconnectPolicy::of(move || {

@@ -1,4 +1,4 @@
-//! The end of a run: nothing is wrong any more, no caller wants anything, and the books agree.
+//! The end of a run: all faults end, callers release everything, and the tables of clients and servers must agree.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use super::world::World;
 use crate::shard::ShardMachine;
 use crate::shard::effect::Role;
 
-/// How much there is of everything that a shard keeps.
+/// The sizes of a shard's tables.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in crate::shard) struct Books {
     pub(in crate::shard) leases: usize,
@@ -22,12 +22,12 @@ pub(in crate::shard) struct Books {
     pub(in crate::shard) parked: usize,
     pub(in crate::shard) in_flight: usize,
     pub(in crate::shard) owned: usize,
-    /// By role: all, and those that are up.
+    /// By role: the number of all connections, and of those that are up.
     pub(in crate::shard) connections: [(usize, usize); Role::ALL.len()],
 }
 
 impl ShardMachine {
-    /// How much there is.
+    /// Returns the sizes.
     pub(super) fn books(&self) -> Books {
         let mut books = Books {
             leases: self.leases.ids().count(),
@@ -51,7 +51,8 @@ impl ShardMachine {
 }
 
 impl World {
-    /// Nothing is wrong any more. All clients are shut down, or all callers let go of what they have; then the books must agree.
+    /// Ends all faults. Then all clients are shut down, or all callers release what they have; after that, the tables
+    /// must agree.
     pub(super) fn settle(&mut self) {
         self.heal();
         if self.rng.u8(0..3) == 0 {
@@ -74,7 +75,7 @@ impl World {
         if let Some(what) = self.unsettled() {
             return self.broken(|| format!("all is quiet, but {what}"));
         }
-        // Nothing but signs of life from here on.
+        // From here on, only keepalives are sent.
         for index in 0..self.clients.len() {
             self.shut_down(index, Duration::from_secs(5));
         }
@@ -84,7 +85,7 @@ impl World {
         if !is_over(self) {
             return self.broken(|| "clients that have nothing are shut down, but are not over at once".to_owned());
         }
-        // Over a wire that swallows everything the server hears nothing of that.
+        // Over a wire that loses everything, the server does not learn of that.
         let until = self.now() + self.plan.slack() + self.plan.terms.read_timeout;
         let connections = |world: &Self| world.server.as_ref().map_or(0, |server| server.population().0);
         self.run_until(until, |world| connections(world) == 0);
@@ -107,7 +108,7 @@ impl World {
         }
     }
 
-    /// Callers give up everything.
+    /// Makes all callers release everything.
     fn let_go(&mut self) {
         let now = self.now();
         let ids: Vec<_> = self.callers.calls.keys().copied().collect();
@@ -122,7 +123,7 @@ impl World {
         self.notice_inputs();
     }
 
-    /// What does not agree yet.
+    /// Returns what does not agree yet.
     fn unsettled(&self) -> Option<String> {
         if !self.callers.calls.is_empty() || !self.callers.abandoned.is_empty() || !self.callers.held.is_empty() {
             let calls: Vec<_> = self.callers.abandoned.iter().map(|abandoned| abandoned.call).collect();

@@ -7,13 +7,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::book::Left;
 use super::world::World;
 
-/// So many seeds, …
+/// The number of seeds, … …
 const SEEDS: u64 = 2_000;
 
-/// … each for so many steps.
+/// … and of steps for each.
 const STEPS: u64 = 2_000;
 
-/// How a run went.
+/// The outcome of a run.
 #[derive(Debug)]
 struct RunOutcome {
     hash: u64,
@@ -23,7 +23,7 @@ struct RunOutcome {
     history: String,
 }
 
-/// Runs a seed. `lines`: how much of the history is wanted.
+/// Runs a seed and keeps the last `lines` lines of its history.
 fn run(seed: u64, steps: u64, lines: usize) -> RunOutcome {
     let mut world = World::new(seed, lines > 0);
     let run = catch_unwind(AssertUnwindSafe(|| {
@@ -61,7 +61,7 @@ fn steps() -> u64 {
     from_environment("MODEL_STEPS").unwrap_or(STEPS)
 }
 
-/// What is said of a seed that failed. Run again with its history.
+/// Runs a failed seed again with its history, and returns the report.
 fn report(seed: u64, steps: u64, lines: usize) -> String {
     let RunOutcome { violation, history, .. } = run(seed, steps, lines);
     let what = violation.unwrap_or_else(|| "nothing when it was run again".to_owned());
@@ -106,7 +106,7 @@ fn shards_keep_their_promises_whatever_happens() {
         "grants that ran out and that no caller had: {:?}",
         left.into_inner().unwrap()
     );
-    // A run in which nothing happens any more would prove nothing.
+    // A run in which nothing happens would prove nothing.
     assert_eq!(taken.into_inner(), (last - first) * steps);
 }
 

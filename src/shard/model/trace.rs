@@ -1,4 +1,4 @@
-//! What has happened: its hash always, and its text when that is asked for.
+//! The history of a run: always its hash, and its text on request.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use crate::types::Token;
 
-/// What a grant is called in histories: the first half of its token, which tells grants of one server apart.
+/// Returns the name of a grant in histories: the first half of its token, which is unique for grants of one server.
 pub(super) fn grant(token: Token) -> String {
     let first = &token.as_str()[..16];
     format!("grant {}", first.trim_start_matches('0'))
