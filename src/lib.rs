@@ -84,6 +84,8 @@
 //! | `cli` | no | the command `dflock`; nothing of the library |
 //! | `backoff` | no | any `backoff::backoff::Backoff` as [`ReconnectPolicy`] (that crate is unmaintained: RUSTSEC-2025-0012) |
 
+// docs.rs shows which feature an item needs.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 // The order of a hash map differs between processes, so a run that depends on it could not be repeated with the same
 // seed.
 #![cfg_attr(not(test), deny(clippy::iter_over_hash_type))]
