@@ -305,7 +305,7 @@ fn answers_so(release: Release, conversation: &Conversation) -> bool {
 
 /// Recorded from release 1.10. One of them depends on what later builds do differently.
 #[tokio::test(flavor = "multi_thread")]
-async fn locks_and_semaphores() {
+async fn recorded_conversations_about_locks_and_semaphores_are_replayed() {
     assert_eq!(replay("locks.jsonl", Release::ALL).await, 56);
 }
 
@@ -315,7 +315,7 @@ fn has_signals(release: &Release) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn signals() {
+async fn recorded_conversations_about_signals_are_replayed() {
     let releases = Release::ALL.into_iter().filter(has_signals);
     assert_eq!(replay("signals.jsonl", releases).await, 24);
 }

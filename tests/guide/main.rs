@@ -4,7 +4,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod kinds;
+#[cfg(unix)]
 mod postgres;
+#[cfg(unix)]
 mod shell;
 
 use std::fs;

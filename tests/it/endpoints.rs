@@ -1,13 +1,9 @@
 //! Addresses: names, both families, sockets in the file system. What resolves to what, and when, is tested beside
 //! `src/net/reach.rs`.
 
-use std::path::Path;
-
-use crate::support::pki::{Authority, Folder};
 use crate::support::process::free_port;
-use dflockd_client::server::{Server, ServerTls};
-use dflockd_client::{Client, ErrorKind, Tls};
-use tokio::net::{TcpStream, UnixListener};
+use dflockd_client::Client;
+use dflockd_client::server::Server;
 
 async fn works(server: &str) {
     let client = Client::builder().servers([server]).connect().await.unwrap();
@@ -26,75 +22,6 @@ async fn names_and_addresses_of_either_family() {
     }
 }
 
-/// What stands on a machine in front of a server: a socket that passes everything on.
-fn pass_on(path: &Path, server: String) {
-    let listener = UnixListener::bind(path).unwrap();
-    tokio::spawn(async move {
-        while let Ok((mut near, _)) = listener.accept().await {
-            let server = server.clone();
-            tokio::spawn(async move {
-                let mut far = TcpStream::connect(server).await.unwrap();
-                drop(tokio::io::copy_bidirectional(&mut near, &mut far).await);
-            });
-        }
-    });
-}
-
-#[tokio::test]
-async fn a_socket_in_the_file_system() {
-    let server = Server::builder().port(0).start().await.unwrap();
-    let folder = Folder::new();
-    let path = folder.path("dflockd.sock");
-    let endpoint = format!("unix:{}", path.display());
-    let error = Client::builder().servers([&endpoint]).connect().await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Connect, "{error}");
-    assert!(
-        error.to_string().contains("No such file") && error.to_string().contains(&endpoint),
-        "{error}"
-    );
-    pass_on(&path, server.local_addr().to_string());
-    works(&endpoint).await;
-}
-
-#[tokio::test]
-async fn tls_over_a_socket_in_the_file_system_needs_the_servers_name() {
-    let authority = Authority::new("ours");
-    let identity = authority.issue(&["locks.example.org"]);
-    let tls = ServerTls::pem(identity.certificate, identity.key).config().unwrap();
-    let server = Server::builder().port(0).tls(tls).start().await.unwrap();
-    let folder = Folder::new();
-    let path = folder.path("dflockd.sock");
-    pass_on(&path, server.local_addr().to_string());
-    let endpoint = format!("unix:{}", path.display());
-    let trusting = Tls::new().ca_pem(authority.pem());
-    let error = Client::builder()
-        .servers([&endpoint])
-        .tls(trusting.clone())
-        .build()
-        .unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
-    assert!(
-        error.to_string().contains("Tls::server_name") && error.to_string().contains(&endpoint),
-        "{error}"
-    );
-    let named = trusting.server_name("locks.example.org");
-    let client = Client::builder()
-        .servers([&endpoint])
-        .tls(named)
-        .connect()
-        .await
-        .unwrap();
-    client
-        .lock("k")
-        .unwrap()
-        .acquire()
-        .await
-        .unwrap()
-        .release()
-        .await
-        .unwrap();
-}
-
 #[tokio::test]
 async fn an_address_where_nobody_listens_is_told_with_the_systems_reason() {
     let address = format!("127.0.0.1:{}", free_port());
@@ -103,4 +30,85 @@ async fn an_address_where_nobody_listens_is_told_with_the_systems_reason() {
         error.to_string().contains("refused") && error.to_string().contains(&address),
         "{error}"
     );
+}
+
+#[cfg(unix)]
+mod sockets_in_the_file_system {
+    use std::path::Path;
+
+    use dflockd_client::server::{Server, ServerTls};
+    use dflockd_client::{Client, ErrorKind, Tls};
+    use tokio::net::{TcpStream, UnixListener};
+
+    use super::works;
+    use crate::support::pki::{Authority, Folder};
+
+    /// What stands on a machine in front of a server: a socket that passes everything on.
+    fn pass_on(path: &Path, server: String) {
+        let listener = UnixListener::bind(path).unwrap();
+        tokio::spawn(async move {
+            while let Ok((mut near, _)) = listener.accept().await {
+                let server = server.clone();
+                tokio::spawn(async move {
+                    let mut far = TcpStream::connect(server).await.unwrap();
+                    drop(tokio::io::copy_bidirectional(&mut near, &mut far).await);
+                });
+            }
+        });
+    }
+
+    #[tokio::test]
+    async fn a_socket_in_the_file_system() {
+        let server = Server::builder().port(0).start().await.unwrap();
+        let folder = Folder::new();
+        let path = folder.path("dflockd.sock");
+        let endpoint = format!("unix:{}", path.display());
+        let error = Client::builder().servers([&endpoint]).connect().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Connect, "{error}");
+        assert!(
+            error.to_string().contains("No such file") && error.to_string().contains(&endpoint),
+            "{error}"
+        );
+        pass_on(&path, server.local_addr().to_string());
+        works(&endpoint).await;
+    }
+
+    #[tokio::test]
+    async fn tls_over_a_socket_in_the_file_system_needs_the_servers_name() {
+        let authority = Authority::new("ours");
+        let identity = authority.issue(&["locks.example.org"]);
+        let tls = ServerTls::pem(identity.certificate, identity.key).config().unwrap();
+        let server = Server::builder().port(0).tls(tls).start().await.unwrap();
+        let folder = Folder::new();
+        let path = folder.path("dflockd.sock");
+        pass_on(&path, server.local_addr().to_string());
+        let endpoint = format!("unix:{}", path.display());
+        let trusting = Tls::new().ca_pem(authority.pem());
+        let error = Client::builder()
+            .servers([&endpoint])
+            .tls(trusting.clone())
+            .build()
+            .unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
+        assert!(
+            error.to_string().contains("Tls::server_name") && error.to_string().contains(&endpoint),
+            "{error}"
+        );
+        let named = trusting.server_name("locks.example.org");
+        let client = Client::builder()
+            .servers([&endpoint])
+            .tls(named)
+            .connect()
+            .await
+            .unwrap();
+        client
+            .lock("k")
+            .unwrap()
+            .acquire()
+            .await
+            .unwrap()
+            .release()
+            .await
+            .unwrap();
+    }
 }

@@ -45,7 +45,7 @@ fn five() -> WaitSecs {
 }
 
 #[tokio::test]
-async fn locks() {
+async fn functions_for_locks_write_and_read_what_the_protocol_says() {
     let granted = format!("ok {TOKEN} 30\n");
     let (heard, grant) = exchange(&granted, async |w| wire::acquire(w, &key(), five(), ttl(30)).await).await;
     assert_eq!(heard, "l\norders/42\n5 30\n");
@@ -82,7 +82,7 @@ async fn locks() {
 }
 
 #[tokio::test]
-async fn semaphores() {
+async fn functions_for_semaphores_write_and_read_what_the_protocol_says() {
     let granted = format!("ok {TOKEN} 30\n");
     let (heard, grant) = exchange(&granted, async |w| {
         wire::sem_acquire(w, &key(), five(), limit(), ttl(30)).await
@@ -105,7 +105,7 @@ async fn semaphores() {
 }
 
 #[tokio::test]
-async fn everything_else() {
+async fn all_other_functions_write_and_read_what_the_protocol_says() {
     let (heard, stats) = exchange("ok {\"connections\":3}\n", async |w| wire::stats(w).await).await;
     assert_eq!((heard.as_str(), stats.unwrap().connections), ("stats\n_\n_\n", 3));
     let (heard, _) = exchange("ok\n", async |w| wire::ping(w).await).await;
@@ -122,7 +122,7 @@ async fn everything_else() {
 }
 
 #[tokio::test]
-async fn subscriptions() {
+async fn functions_for_subscriptions_write_and_read_what_the_protocol_says() {
     let pattern = || Pattern::new("orders.>").unwrap();
     let group = || Group::new("workers").ok();
     let (heard, done) = exchange("ok\n", async |w| w.run(Call::listen(pattern(), None)).await).await;

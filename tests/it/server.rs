@@ -394,6 +394,7 @@ fn command(flags: &[&str]) -> Child {
         .unwrap()
 }
 
+#[cfg(unix)]
 #[tokio::test(flavor = "multi_thread")]
 async fn the_command_serves_and_drains_on_sigterm() {
     for release in ["1.15", "2.1"] {

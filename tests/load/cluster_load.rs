@@ -294,7 +294,7 @@ async fn sessions_whose_connections_end_keep_what_they_have() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn everything_at_once() {
+async fn no_key_has_two_holders_when_everything_goes_wrong_at_once() {
     under_load(true, async |cluster, seen| {
         for flap in 1..=60 {
             let moves = seen.leadership.write().await;

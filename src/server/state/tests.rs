@@ -216,7 +216,7 @@ fn without_auto_release_a_disconnect_gives_up_places_only_and_before_1_15_nothin
 }
 
 #[test]
-fn caps() {
+fn each_cap_refuses_what_exceeds_it() {
     let mut bench = Bench::new(|options| {
         options.max_locks = 2;
         options.max_waiters = 1;
@@ -245,7 +245,7 @@ fn caps() {
 }
 
 #[test]
-fn two_phases() {
+fn a_ticket_is_collected_once_and_needs_a_place_in_the_queue() {
     let mut bench = Bench::new(|_| {});
     assert_eq!(bench.collect(1, "k"), Response::Refused(Status::NotEnqueued));
     let Response::Acquired(first) = bench.enqueue(1, "k", 30) else {
@@ -433,7 +433,7 @@ fn a_wait_whose_time_is_over_gives_its_place_up_unless_the_grant_was_first() {
 }
 
 #[test]
-fn draining() {
+fn a_draining_server_ends_waits_and_refuses_new_requests() {
     let mut bench = Bench::new(|options| options.release = Release::V1_15);
     let token = bench.token(1, Target::Lock, "k");
     assert_eq!(bench.enqueue(2, "k", 30), Response::Queued);

@@ -46,9 +46,8 @@ async fn locks_waits_tickets_semaphores_and_stats() {
     assert!(network.asked().iter().all(|asked| asked == NAME));
 }
 
-/// A secret is presented, and a wrong one refused.
 #[tokio::test]
-async fn secrets() {
+async fn a_secret_is_presented_over_a_connector_and_a_wrong_one_is_refused() {
     let server = Server::builder().port(0).auth_token("sesame");
     let server = server.start().await.unwrap();
     let network = Network::default().with(NAME, server.local_addr());
@@ -70,9 +69,8 @@ async fn signals_of_a_client_and_of_a_connection_alone() {
     assert_eq!((signal.channel(), signal.payload()), ("orders.42", "paid"));
 }
 
-/// The client for threads has a runtime of its own, in which its connector runs.
 #[test]
-fn threads() {
+fn the_client_for_threads_runs_its_connector_in_its_own_runtime() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let (server, network) = runtime.block_on(served());
     let client = builder().connector(network.connector()).connect_blocking().unwrap();

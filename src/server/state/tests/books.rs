@@ -107,7 +107,7 @@ impl Crowd {
 }
 
 #[test]
-fn whatever_is_asked() {
+fn the_books_agree_whatever_is_asked() {
     for release in Release::ALL {
         for (seed, auto_release) in (0..20).flat_map(|seed| [(seed, true), (seed, false)]) {
             let mut crowd = Crowd::new(release, auto_release, seed);
