@@ -1,4 +1,4 @@
-//! Processes that were started, and what is done to them.
+//! Child processes, and the faults of processes.
 
 use std::error::Error;
 use std::io::{BufRead, BufReader, Lines, Write};
@@ -22,7 +22,7 @@ pub(crate) struct Process {
 impl Process {
     /// Starts this program again.
     pub(crate) fn start(job: &Job) -> Result<Self, Box<dyn Error>> {
-        // A group of its own: a group that its shell leaves behind while one of its processes is stopped is ended by the system.
+        // A separate group, because the system ends an orphaned group that has a stopped process.
         let mut child = Command::new(std::env::current_exe()?)
             .process_group(0)
             .args(["--job", &serde_json::to_string(job)?])
@@ -39,25 +39,25 @@ impl Process {
         })
     }
 
-    /// The next line that it prints. Waits for it.
+    /// Waits for the next line that it prints.
     pub(crate) fn says(&mut self) -> Result<String, Box<dyn Error>> {
         let line = self.output.next().ok_or("the process has ended")?;
         Ok(line?)
     }
 
-    /// Tells it something, as one line.
+    /// Sends it a value as one line.
     pub(crate) fn tell(&mut self, what: &impl serde::Serialize) -> Result<(), Box<dyn Error>> {
         let input = self.input.as_mut().ok_or("it was told to end")?;
         writeln!(input, "{}", serde_json::to_string(what)?)?;
         Ok(())
     }
 
-    /// Stops it where it is, until it is thawed. When this returns, it has stopped, or ended.
+    /// Stops it until it is thawed. When this returns, it has stopped or ended.
     pub(crate) fn freeze(&self) -> std::io::Result<()> {
         self.signal(Signal::STOP);
         let either = WaitIdOptions::STOPPED | WaitIdOptions::EXITED;
         let itself = WaitId::Pid(Pid::from_child(&self.child));
-        // It is looked at only: how it ended is told later.
+        // This does not reap it: its exit status is reported later.
         block_in_place(|| waitid(itself, either | WaitIdOptions::NOWAIT))?;
         Ok(())
     }
@@ -66,7 +66,7 @@ impl Process {
         self.signal(Signal::CONT);
     }
 
-    /// Ends it where it is. When this returns, it is no more. Tells what was wrong: it had ended by itself.
+    /// Kills it and waits for its end. Returns a problem if it had already ended by itself.
     pub(crate) fn kill(&mut self) -> std::io::Result<Option<String>> {
         let before = self.child.try_wait()?;
         self.child.kill()?;
@@ -76,14 +76,14 @@ impl Process {
         Ok(wrong.then(|| format!("{} by itself", self.how_it_ended(status))))
     }
 
-    /// Tells it to end in order. Tells what was wrong: it had ended by itself.
+    /// Tells it to end in order. Returns a problem if it had already ended by itself.
     pub(crate) fn end(&mut self) -> std::io::Result<Option<String>> {
         let before = self.child.try_wait()?;
         self.input = None;
         Ok(before.map(|status| format!("{} by itself", self.how_it_ended(status))))
     }
 
-    /// Waits for it to end in order. Tells what was wrong about that.
+    /// Waits until it has ended in order. Returns a problem if it has not.
     pub(crate) async fn ended(&mut self) -> std::io::Result<Option<String>> {
         const PATIENCE: Duration = Duration::from_secs(60);
         let give_up = Instant::now() + PATIENCE;
@@ -108,7 +108,7 @@ impl Process {
     }
 
     fn signal(&self, signal: Signal) {
-        // What has ended by itself is found later, by how it ended.
+        // A process that has ended by itself is detected later by its exit status.
         kill_process(Pid::from_child(&self.child), signal).ok();
     }
 }

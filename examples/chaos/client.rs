@@ -20,7 +20,7 @@ pub(crate) async fn run(job: ClientJob) -> Result<ExitCode, Box<dyn Error>> {
     let witness = Witness::open(&job.record)?;
     witness.begins();
     let resource = Resource::open(&job.record.directory)?;
-    // Not every client is like the others.
+    // Clients have different settings.
     let locks = of_locks(&job.ways)
         .pipelined_connections(fastrand::usize(1..=2))
         .exclusive_connections(fastrand::usize(8..=24))
@@ -51,7 +51,7 @@ pub(crate) async fn run(job: ClientJob) -> Result<ExitCode, Box<dyn Error>> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Keys that begin with `a` and `b` are those of the single servers, the others the cluster's.
+/// Keys that begin with `a` and `b` belong to the standalone servers, all others to the cluster.
 fn of_locks(ways: &Ways) -> ClientBuilder {
     let cluster = Shard::cluster(&ways.members).orphan_ttl(KEPT);
     let singles = ways.singles.iter().map(Shard::single);

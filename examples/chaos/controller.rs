@@ -1,4 +1,4 @@
-//! The run: it starts all processes, lets things go wrong, ends all in order, and has it judged.
+//! The controller of a run: it starts all processes, causes faults, ends all in order, and checks the records.
 
 use std::error::Error;
 use std::fs;
@@ -19,17 +19,17 @@ use crate::network::{Addresses, Network};
 use crate::resource::Resource;
 use crate::{Arguments, judge, panics, witness};
 
-/// Everything that runs.
+/// All processes of a run.
 pub(crate) struct World {
     directory: PathBuf,
     pub(crate) record: Writer,
     pub(crate) network: Network,
     pub(crate) clients: Vec<Mutex<ClientSlot>>,
-    /// The single servers, and behind them the one for signals.
+    /// The standalone servers, followed by the one for signals.
     pub(crate) servers: Vec<Mutex<ServerSlot>>,
     pub(crate) cluster: Mutex<ClusterSlot>,
     pub(crate) tally: Tally,
-    /// What was wrong with processes, and faults that could not be brought about.
+    /// Problems of processes, and faults that could not be caused.
     wrong: std::sync::Mutex<Vec<String>>,
 }
 
@@ -55,7 +55,7 @@ pub(crate) struct ClusterSlot {
     pub(crate) leader: usize,
 }
 
-/// How many single servers there are beside that for signals.
+/// The number of standalone servers, without the one for signals.
 pub(crate) const SINGLES: usize = 2;
 pub(crate) const MEMBERS: usize = 3;
 const WITH_FENCES: &str = "2.1";
@@ -78,7 +78,7 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error
     let began = Instant::now();
     tokio::select! {
         () = faults::rage(&world, seed, Duration::from_secs_f64(arguments.minutes * 60.0)) => {}
-        // All processes end with the world; one that is stopped would not do so by itself.
+        // All processes end with the world; a stopped one would not end by itself.
         interrupted = tokio::signal::ctrl_c() => return Err(interrupted.map_or_else(Into::into, |()| "interrupted".into())),
     }
     println!("{}\nthey took {:.0?}", world.tally, began.elapsed());
@@ -159,7 +159,7 @@ impl World {
         })
     }
 
-    /// Ends a client where it is.
+    /// Kills a client.
     pub(crate) fn kill_client(&self, slot: &mut ClientSlot) -> Result<(), Box<dyn Error>> {
         let wrong = block_in_place(|| slot.process.kill())?;
         self.was_wrong(wrong);
@@ -168,7 +168,7 @@ impl World {
         Ok(())
     }
 
-    /// Starts another in its place.
+    /// Starts a new client in its place.
     pub(crate) fn start_client(&self, slot: &mut ClientSlot) -> Result<(), Box<dyn Error>> {
         slot.lives += 1;
         slot.name = format!("client-{}-{}", slot.number, slot.lives);
@@ -177,12 +177,12 @@ impl World {
         Ok(())
     }
 
-    /// Notes what was wrong.
+    /// Notes problems.
     pub(crate) fn was_wrong(&self, what: impl IntoIterator<Item = String>) {
         self.wrong.lock().unwrap_or_else(PoisonError::into_inner).extend(what);
     }
 
-    /// Tells all processes to end, and what was wrong about that and before.
+    /// Ends all processes and returns all problems so far.
     async fn end(&self) -> Result<Vec<String>, Box<dyn Error>> {
         let mut under_way = Vec::new();
         for slot in &self.clients {
@@ -204,7 +204,7 @@ impl World {
     }
 }
 
-/// Tells a process to end, and what was wrong about that.
+/// Ends a process and returns its problems.
 async fn end_at_once(process: &mut Process) -> std::io::Result<Vec<String>> {
     match process.end()? {
         Some(wrong) => Ok(vec![wrong]),
@@ -217,7 +217,7 @@ fn record_of(directory: &Path, name: String) -> Record {
     Record { directory, name }
 }
 
-/// Notes that a server begins. It is noted first: the server may grant at once.
+/// Records the start of a server, before it starts, because it may grant at once.
 fn begins(record: &Writer, server: &str, succeeds: Option<&str>) {
     record.note(What::ServerStarted(record::ServerStarted {
         server: server.into(),
@@ -249,7 +249,7 @@ impl ServerSlot {
         &self.job.record.name
     }
 
-    /// Ends it where it is. Tells what was wrong: it had ended by itself.
+    /// Kills it. Returns a problem if it had already ended by itself.
     pub(crate) fn kill(&mut self, record: &Writer) -> Result<Option<String>, Box<dyn Error>> {
         let wrong = block_in_place(|| self.process.kill())?;
         let server = self.name().into();
@@ -257,7 +257,7 @@ impl ServerSlot {
         Ok(wrong)
     }
 
-    /// Starts another on the same port, which knows nothing of what the one before granted.
+    /// Starts a new server on the same port, without the state of the previous one.
     pub(crate) fn start_again(&mut self, record: &Writer) -> Result<(), Box<dyn Error>> {
         self.lives += 1;
         let name = format!("server-{}-{}", self.letter, self.lives);

@@ -1,4 +1,4 @@
-//! What goes wrong, drawn from a seed.
+//! The faults, which a seed determines.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -18,11 +18,11 @@ use crate::history::record::{Process, Trouble, What};
 use crate::job::Order;
 use crate::network::{Cut, Way, Weather};
 
-/// How often what went wrong.
+/// The numbers of faults by kind.
 #[derive(Default)]
 pub(crate) struct Tally {
     counts: Mutex<BTreeMap<&'static str, u64>>,
-    /// Those that could not be brought about.
+    /// The number of faults that could not be caused.
     failed: AtomicU64,
     troubles: AtomicU64,
 }
@@ -48,7 +48,7 @@ impl fmt::Display for Tally {
     }
 }
 
-/// A time in which something is broken: from its making to its end.
+/// The time of a fault, from the creation to the end of this value.
 struct Broken<'w> {
     world: &'w World,
     name: String,
@@ -73,12 +73,13 @@ impl Drop for Broken<'_> {
     }
 }
 
-/// Lets things go wrong for so long, several at a time; now and then all is well for a moment. When this returns, nothing is broken.
+/// Causes faults for this long, several at a time, with occasional pauses. All faults have ended when this returns.
 pub(crate) async fn rage(world: &Arc<World>, seed: u64, long: Duration) {
     const SPELL: Duration = Duration::from_secs(25);
     const CALM: Duration = Duration::from_secs(4);
     let mut random = Rng::with_seed(seed);
-    // Each kind comes once, then it is drawn how often. The cluster first: a server that is stopped may be it.
+    // Each kind occurs once; after that, kinds are random. The cluster comes first, because a stopped server may be
+    // the cluster.
     let mut due = [0, 6, 14, 20, 24, 29, 46];
     random.shuffle(&mut due);
     let mut due = due.into_iter().chain([32]).rev();
@@ -111,13 +112,13 @@ fn between(random: &mut Rng, from: u64, to: u64) -> Duration {
     Duration::from_millis(random.u64(from..=to))
 }
 
-/// Any of them that has nothing wrong with it.
+/// Returns a random one without a fault.
 fn free<'s, T>(slots: &'s [Slot<T>], random: &mut Rng) -> Option<MutexGuard<'s, T>> {
     let (before, behind) = slots.split_at(random.usize(..slots.len()));
     behind.iter().chain(before).find_map(|slot| slot.try_lock().ok())
 }
 
-/// One thing goes wrong, and is well again when this returns. Nothing happens if there is nothing left of its kind that is well.
+/// Causes one fault, which has ended when this returns. Does nothing if every target of its kind already has a fault.
 async fn one(world: &World, kind: u8, mut random: Rng) -> Outcome {
     match kind {
         0..6 => kill_client(world, &mut random).await,
@@ -178,7 +179,7 @@ async fn freeze_client(world: &World, random: &mut Rng, what: &'static str, (fro
     Ok(())
 }
 
-/// A server that stands alone dies, and comes again on the same port with nothing in its memory: at once, or later.
+/// Kills a standalone server and restarts it on the same port without its state, at once or later.
 async fn kill_server(world: &World, random: &mut Rng) -> Outcome {
     let Some(mut slot) = free(&world.servers, random) else {
         return Ok(());
@@ -265,7 +266,7 @@ async fn disturb_cluster(world: &World, random: &mut Rng) -> Outcome {
 async fn disturb_network(world: &World, random: &mut Rng) -> Outcome {
     let network = &world.network;
     let (client, server) = (random.usize(..network.clients()), random.usize(..network.each()));
-    // The members of the cluster share their fate, or a client would only go to the next.
+    // All members of the cluster get the same fault, because a client would otherwise use the next member.
     let members = SINGLES..SINGLES + MEMBERS;
     let servers: Vec<usize> = match members.contains(&server) && random.bool() {
         true => members.collect(),

@@ -1,26 +1,27 @@
-//! What the other processes are told to be.
+//! The jobs of the other processes.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// For how long the members of the cluster keep what a connection leaves behind.
+/// The orphan TTL of the cluster's members.
 pub(crate) const KEPT_BY_MEMBERS: Duration = Duration::from_secs(5);
 
-/// What the clients are told of that: somewhat less, since a lease is in doubt from the last word of the leader on.
+/// The orphan TTL in the clients' settings: somewhat less, because a lease is suspect from the leader's last message
+/// on.
 pub(crate) const KEPT: Duration = Duration::from_secs(4);
 
-/// How long leases last, unless a task asks for something else.
+/// The usual TTL of leases.
 pub(crate) const TTL: Duration = Duration::from_secs(3);
 
-/// How long an answer may take, beside what the request itself may wait.
+/// The request timeout.
 pub(crate) const ANSWER: Duration = Duration::from_secs(3);
 
-/// How long leases last of what is held for long.
+/// The TTL of leases that are held for long.
 pub(crate) const LONG_TTL: Duration = Duration::from_secs(12);
 
-/// What a process is.
+/// The job of a process.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum Job {
     Client(ClientJob),
@@ -41,9 +42,9 @@ impl Job {
 /// Where a process writes its record.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Record {
-    /// The resource is there, too.
+    /// The directory, which also has the resource.
     pub(crate) directory: PathBuf,
-    /// Of the process: unique in the run.
+    /// The name of the process, unique in the run.
     pub(crate) name: String,
 }
 
@@ -54,10 +55,10 @@ pub(crate) struct ClientJob {
     pub(crate) ways: Ways,
 }
 
-/// Where a client finds the servers: the proxies before them.
+/// The addresses of the proxies in front of the servers, for a client.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Ways {
-    /// Servers by themselves.
+    /// The standalone servers.
     pub(crate) singles: Vec<String>,
     /// The members of the cluster.
     pub(crate) members: Vec<String>,
@@ -69,7 +70,7 @@ pub(crate) struct Ways {
 pub(crate) struct ServerJob {
     pub(crate) record: Record,
     pub(crate) release: String,
-    /// 0 for any that is free.
+    /// 0 for any free port.
     pub(crate) port: u16,
 }
 
@@ -79,19 +80,20 @@ pub(crate) struct ClusterJob {
     pub(crate) members: usize,
 }
 
-/// What the process of the cluster is told while it runs, one a line.
+/// An order to the process of the cluster, one per line.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum Order {
-    /// That member leads. The others name the way to it, which differs from client to client: none.
+    /// This member becomes the leader. The others do not name its address, because each client reaches it by another
+    /// proxy.
     Lead(usize),
     /// No member leads.
     Depose,
     /// A member ends at once.
     Stop(usize),
     Start(usize),
-    /// A member sees no others any more.
+    /// A member is isolated from the others.
     Isolate(usize),
     Rejoin(usize),
-    /// The next request of the leader's is carried out and refused; then that member leads.
+    /// The leader executes and rejects its next request; then this member becomes the leader.
     FallInFlight(usize),
 }

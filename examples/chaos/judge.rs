@@ -1,4 +1,4 @@
-//! What came of it.
+//! Checks the records of a run.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::error::Error;
@@ -15,7 +15,7 @@ use crate::resource::Resource;
 /// The record of the controller.
 const CONTROLLER: &str = "controller.jsonl";
 
-/// How late what is promised may come here.
+/// Returns the time limits of the checks.
 fn bounds() -> Bounds {
     Bounds {
         scheduling: nanoseconds(Duration::from_secs(3)),
@@ -28,7 +28,7 @@ fn bounds() -> Bounds {
     }
 }
 
-/// Everything that is wrong.
+/// Returns all violations.
 pub(crate) fn judge(directory: &Path) -> Result<Vec<String>, Box<dyn Error>> {
     let lines = read(directory)?;
     println!("{}", operations(&lines));
@@ -39,7 +39,7 @@ pub(crate) fn judge(directory: &Path) -> Result<Vec<String>, Box<dyn Error>> {
     Ok(wrong)
 }
 
-/// The records of all processes.
+/// Reads the records of all processes.
 fn read(directory: &Path) -> Result<Vec<Line>, Box<dyn Error>> {
     let mut lines: Vec<Line> = Vec::new();
     let mut ends = Vec::new();
@@ -64,7 +64,7 @@ fn read(directory: &Path) -> Result<Vec<Line>, Box<dyn Error>> {
     Ok(lines)
 }
 
-/// Operations by kind, and what came of them.
+/// Describes the operations by kind and outcome.
 fn operations(lines: &[Line]) -> String {
     let mut open = HashMap::new();
     let mut counts: BTreeMap<String, BTreeMap<String, u64>> = BTreeMap::new();
@@ -100,7 +100,7 @@ fn operations(lines: &[Line]) -> String {
     text
 }
 
-/// Attempts to write to the resource, as their callers saw them.
+/// The attempts to write to the resource, as their callers saw them.
 struct Attempts {
     refused: usize,
     /// Their process was killed before they returned, or they failed: the resource may have them.
@@ -132,7 +132,8 @@ impl Attempts {
     }
 }
 
-/// The resource must have all that it acknowledged, count all that it has, and never have taken an older fence after a newer one.
+/// Checks that the resource has all acknowledged writes, that its counters are right, and that it never accepted an
+/// older fence after a newer one.
 fn resource(directory: &Path, attempts: &Attempts) -> Result<Vec<String>, Box<dyn Error>> {
     let resource = Resource::open(directory)?;
     let increments = resource.increments()?;

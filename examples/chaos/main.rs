@@ -47,13 +47,13 @@ use clap::Parser;
 
 #[derive(Parser)]
 struct Arguments {
-    /// For how long things go wrong.
+    /// How long faults occur.
     #[arg(long, default_value_t = 5.0)]
     minutes: f64,
     /// What the faults are drawn from. A run is not repeated by it: the machine has its part in that.
     #[arg(long)]
     seed: Option<u64>,
-    /// How many client processes there are.
+    /// The number of client processes.
     #[arg(long, default_value_t = 4)]
     clients: usize,
     /// Where the records and the resource go: a directory, which is made. By default one that is removed if nothing is wrong.

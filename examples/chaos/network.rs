@@ -1,4 +1,4 @@
-//! The ways from the clients to the servers, each with a proxy.
+//! The connections from clients to servers, each through its own proxy.
 
 #[path = "../../tests/support/proxy.rs"]
 #[allow(dead_code, unreachable_pub, clippy::unwrap_used, missing_docs)]

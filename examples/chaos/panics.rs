@@ -1,4 +1,4 @@
-//! Panics: none is right, wherever it is caught.
+//! Detects panics: none is acceptable, even if it is caught.
 
 use std::fs;
 use std::path::PathBuf;
@@ -9,7 +9,7 @@ fn file(of: &Record) -> PathBuf {
     of.directory.join(format!("{}.panic", of.name))
 }
 
-/// From now on a panic of any thread or task ends this process, which leaves the message behind.
+/// Makes a panic of any thread or task end this process, after it has written the message.
 pub(crate) fn end_the_process(record: &Record) {
     let file = file(record);
     let usual = std::panic::take_hook();
@@ -22,7 +22,7 @@ pub(crate) fn end_the_process(record: &Record) {
     }));
 }
 
-/// What a process left behind when it panicked.
+/// Returns the message of a process that panicked.
 pub(crate) fn message(of: &Record) -> Option<String> {
     fs::read_to_string(file(of)).ok()
 }

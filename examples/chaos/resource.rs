@@ -1,5 +1,5 @@
-//! What the locks protect: a counter for each key, in a file that all processes write. It refuses what comes with an older fence than it
-//! has seen.
+//! The protected resource: a counter for each key, in a file that all processes write. It rejects writes with an older
+//! fence than it has seen.
 
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
@@ -11,24 +11,24 @@ pub(crate) struct Resource {
     connection: Mutex<Connection>,
 }
 
-/// What came of an attempt to add one.
+/// The outcome of an attempt to add one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Added {
     /// Done: the resource has it.
     Acknowledged,
-    /// A newer holder was here before.
+    /// The resource has seen a newer fence.
     Stale,
 }
 
 impl Resource {
     /// Opens the database in this directory, and creates it if it is missing.
     pub(crate) fn open(directory: &Path) -> rusqlite::Result<Self> {
-        // A process that is stopped while it writes keeps all others out until it is thawed.
+        // A process that is stopped while it writes blocks all others until it is thawed.
         const PATIENCE: Duration = Duration::from_secs(20);
         let connection = Connection::open(directory.join("resource.sqlite"))?;
         connection.busy_timeout(PATIENCE)?;
         connection.pragma_update(None, "journal_mode", "wal")?;
-        // What is written must outlive its process, not the machine.
+        // Written data must survive its process, but not the machine.
         connection.pragma_update(None, "synchronous", "off")?;
         connection.execute_batch(
             "create table if not exists counter (key text primary key, fence integer not null, count integer not null);
@@ -39,9 +39,9 @@ impl Resource {
         })
     }
 
-    /// Adds one to the counter of a key, unless that has seen a newer fence. Each attempt has an id of its own.
+    /// Adds one to the counter of a key, unless it has seen a newer fence. Each attempt has a unique ID.
     pub(crate) fn add(&self, key: &str, fence: u64, id: &str) -> rusqlite::Result<Added> {
-        // SQLite's numbers have a sign. Fences begin with the time in nanoseconds, which has room for two centuries.
+        // SQLite's integers are signed. Fences start from the time in nanoseconds, which fits for two more centuries.
         let fence = i64::try_from(fence).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
         let mut connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -64,14 +64,14 @@ impl Resource {
         Ok(Added::Acknowledged)
     }
 
-    /// Of each key: its count.
+    /// Returns the count of each key.
     pub(crate) fn counts(&self) -> rusqlite::Result<Vec<(String, u64)>> {
         let connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
         let mut counts = connection.prepare("select key, count from counter order by key")?;
         counts.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
     }
 
-    /// All that was added, in order: id, key and fence.
+    /// Returns all additions in order: ID, key and fence.
     pub(crate) fn increments(&self) -> rusqlite::Result<Vec<(String, String, i64)>> {
         let connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
         let mut all = connection.prepare("select id, key, fence from increment order by number")?;

@@ -1,4 +1,4 @@
-//! What the users of a client do.
+//! The tasks that use a client.
 
 use std::error::Error;
 use std::fs::{File, OpenOptions};
@@ -23,14 +23,14 @@ const SLOTS: u32 = 2;
 pub(crate) struct Worker {
     witness: Arc<Witness>,
     resource: Arc<Resource>,
-    /// What the resource has acknowledged, a line each.
+    /// The acknowledged writes, one per line.
     acknowledged: Arc<Mutex<File>>,
     /// Attempts to write to the resource are numbered.
     attempts: Arc<AtomicU64>,
     locks: Client,
     signals: Client,
     end: CancellationToken,
-    /// Of this task.
+    /// The number of this task.
     caller: u64,
 }
 
@@ -82,7 +82,7 @@ impl Worker {
         !self.end.is_cancelled()
     }
 
-    /// Pauses for up to so long.
+    /// Pauses for a random time up to this.
     async fn pause(&self, millis: u64) {
         tokio::select! {
             () = sleep(Duration::from_micros(fastrand::u64(0..=millis * 1000))) => {}
@@ -134,7 +134,7 @@ impl Worker {
         }
     }
 
-    /// Gives it back, or drops it.
+    /// Releases it or drops it.
     async fn give_back(&self, held: Held) {
         match fastrand::u8(..4) {
             0 => drop(held),
@@ -151,7 +151,7 @@ impl Worker {
                     if !held.is_held() {
                         break;
                     }
-                    // What it is late by here, the fence is for.
+                    // The fence protects against a delay here.
                     if fastrand::u8(..8) == 0 {
                         self.pause(300).await;
                     }
@@ -165,7 +165,7 @@ impl Worker {
                 }
                 self.give_back(held).await;
             }
-            // A holder that does not look whether it still is one.
+            // This holder does not check whether it still holds the lock.
             if let Some((key, fence)) = old.take_if(|_| fastrand::u8(..4) == 0) {
                 self.add(key, fence).await;
             }
@@ -173,7 +173,7 @@ impl Worker {
         }
     }
 
-    /// Tries to add one. What comes of it is only known if this process lives until then.
+    /// Tries to add one. The outcome is only recorded if this process lives until then.
     async fn add(&self, key: String, fence: u64) {
         let number = self.attempts.fetch_add(1, Ordering::Relaxed);
         let id = format!("{}/{number}", self.witness.process);
@@ -203,13 +203,13 @@ impl Worker {
         });
     }
 
-    /// A key of any server.
+    /// Returns a random key.
     fn pick(&self, name: &str, numbers: u32) -> String {
         let server = ['a', 'b', 'c'][fastrand::usize(..3)];
         format!("{server}/{name}{}", fastrand::u32(..numbers))
     }
 
-    /// Holds for as long as it can, and is told of a loss.
+    /// Holds a lock for as long as it can, and waits for its loss.
     async fn keep(self) {
         while self.goes_on() {
             let Some(held) = self.acquire(&self.pick("kept", 1), true).await else {
@@ -264,7 +264,7 @@ impl Worker {
         }
     }
 
-    /// Looks at what it holds again and again.
+    /// Checks repeatedly whether it still holds.
     async fn use_for(&self, held: &Held, times: u32) {
         for _ in 0..times {
             if !held.is_held() || !self.goes_on() {
@@ -274,7 +274,7 @@ impl Worker {
         }
     }
 
-    /// Takes a place in the queue first, and waits later, if at all.
+    /// Enqueues first, and waits later, if at all.
     async fn take_tickets(self) {
         while self.goes_on() {
             let Some((lock, asked)) = self.lock(&self.pick("turn", 1), TTL) else {
@@ -322,7 +322,7 @@ impl Worker {
         }
     }
 
-    /// Begins to acquire what others have, and thinks better of it at any moment.
+    /// Starts to acquire held keys, and drops the acquire at a random moment.
     async fn change_its_mind(self) {
         while self.goes_on() {
             let patience = Duration::from_micros(fastrand::u64(0..400_000));
@@ -389,7 +389,7 @@ impl Worker {
         }
     }
 
-    /// Never waits; what it gets is not renewed.
+    /// Only tries, and holds leases without renewals.
     async fn try_only(self) {
         while self.goes_on() {
             let Some((lock, asked)) = self.lock(&self.pick("n", 2), TTL) else {
@@ -432,7 +432,7 @@ impl Worker {
         }
     }
 
-    /// Listens for a while, then begins anew.
+    /// Listens for a while, then subscribes again.
     async fn listen(self, pattern: &'static str) {
         while self.goes_on() {
             let asked = Asked {

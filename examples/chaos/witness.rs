@@ -1,4 +1,4 @@
-//! Writes down what the callers of a client do and believe.
+//! Records what the callers of a client do and observe.
 
 use std::fs::File;
 use std::future::Future;
@@ -14,7 +14,7 @@ use crate::history::record::{
 use crate::history::writer::Writer;
 use crate::job::{ANSWER, Record};
 
-/// Nanoseconds of the clock that all processes of the machine share.
+/// Returns the time in nanoseconds of the clock that all processes of the machine share.
 pub(crate) fn now() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     let (secs, nanos) = (u64::try_from(now.tv_sec), u64::try_from(now.tv_nsec));
@@ -33,7 +33,7 @@ pub(crate) struct Witness {
     pub(crate) process: Name,
 }
 
-/// What is asked for.
+/// The target of an operation.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Asked {
     pub(crate) kind: Option<Kind>,
@@ -126,7 +126,7 @@ impl Call<'_> {
         }
     }
 
-    /// A caller has what it asked for.
+    /// Notes that a caller has acquired its target.
     pub(crate) fn granted(mut self, witness: &Arc<Witness>, guard: Guard, limit: u64, is_watched: bool) -> Held {
         let held = Held::new(witness, self.op, guard, limit, is_watched);
         let lease = held.lease();
@@ -194,7 +194,7 @@ fn kind_of(lease: &Lease) -> Kind {
     }
 }
 
-/// What a caller has, until it gives it back or drops it.
+/// A guard of a caller, until it is released or dropped.
 pub(crate) struct Held {
     witness: Arc<Witness>,
     pub(crate) holder: u64,
@@ -219,7 +219,7 @@ impl Witness {
         holder
     }
 
-    /// Looks whether a lease is held, and notes what the caller acts on.
+    /// Checks whether a lease is held, and notes the result on which the caller acts.
     fn looked(&self, holder: u64, is_held: impl FnOnce() -> bool) -> bool {
         let before = self.writer.now();
         let held = is_held();
@@ -272,7 +272,7 @@ impl Held {
         self.guard.as_ref().map(Guard::lease)
     }
 
-    /// Whether it is held, as the client says; the caller acts on that.
+    /// Returns whether it is held, according to the client; the caller acts on that.
     pub(crate) fn is_held(&self) -> bool {
         self.witness
             .looked(self.holder, || self.lease().is_some_and(Lease::is_held))
@@ -289,7 +289,7 @@ impl Held {
         self.lease().map(Lease::lost)
     }
 
-    /// Notes that the caller was told so.
+    /// Notes that the caller learned of the loss.
     pub(crate) fn was_lost(&self, reason: LostReason) {
         self.witness.writer.note(What::Lost(Lost {
             process: self.witness.process.clone(),
