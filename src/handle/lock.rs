@@ -102,7 +102,7 @@ impl Lock {
     }
 
     /// Acquires the lock, waiting until a deadline, which is a [`tokio::time::Instant`] or a [`std::time::Instant`].
-    /// As [`acquire`](Self::acquire) in all else.
+    /// Otherwise as [`acquire`](Self::acquire).
     ///
     /// # Errors
     ///

@@ -150,7 +150,7 @@ impl MultiLock {
     }
 
     /// Acquires all locks, waiting until a deadline, which is a [`tokio::time::Instant`] or a [`std::time::Instant`].
-    /// As [`acquire`](Self::acquire) in all else.
+    /// Otherwise as [`acquire`](Self::acquire).
     ///
     /// # Errors
     ///

@@ -110,8 +110,8 @@ impl Semaphore {
         self.0.acquire().await.map(SemaphorePermit::new)
     }
 
-    /// Acquires a slot, waiting until a deadline, which is a [`tokio::time::Instant`] or a [`std::time::Instant`]. As
-    /// [`acquire`](Self::acquire) in all else.
+    /// Acquires a slot, waiting until a deadline, which is a [`tokio::time::Instant`] or a [`std::time::Instant`].
+    /// Otherwise as [`acquire`](Self::acquire).
     ///
     /// # Errors
     ///

@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// The most servers that are remembered. A cluster may name ever new ones at its allowed hosts; beyond this number all are told anew.
+/// The maximum number of servers that are remembered. A cluster may name new ones at its allowed hosts without limit;
+/// beyond this number, all are forgotten, and their next rejections are reported again.
 const REMEMBERED: usize = 1024;
 
 type Tell = dyn Fn(usize, &Arc<str>, &Error) + Send + Sync;

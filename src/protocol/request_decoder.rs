@@ -201,7 +201,7 @@ fn trimmed(mut line: &[u8]) -> &[u8] {
 mod tests {
     use super::*;
 
-    /// Returns what comes of bytes that arrive in pieces: each request, joined, or `too long`.
+    /// Decodes bytes that arrive in pieces. Returns the requests, joined, or `too long`.
     fn requests(pieces: &[&[u8]]) -> Vec<String> {
         let mut decoder = RequestDecoder::with_longest_arguments(300, 256);
         let mut out = Vec::new();

@@ -117,7 +117,7 @@ pub(in crate::service) fn joined(answer: Response, previous: Lease, terms: Renew
     let Response::Granted(current) = answer else {
         return Ok(answer);
     };
-    // It is told of a loss by a task, which may be late: this looks at the clock.
+    // A task reports the loss, possibly late, so this checks the clock.
     previous.check().map_err(Error::passing)?;
     Ok(Response::Granted(current.joined(previous, terms)))
 }

@@ -1,16 +1,17 @@
-//! The shard against the server, in a model of everything between and around them: clock, network, callers, faults. All of it follows
-//! from a seed.
+//! Runs the shard against the server in a model of their environment: clock, network, callers and faults. A seed
+//! determines everything.
 //!
-//! The shard and the server's state are the real ones, and so are the framing and matching of requests and answers
-//! ([`Pipeline`](crate::net::pipeline::Pipeline), the request decoder). What stands for I/O is the model's: `lane` for `net::dial` and
-//! `net::lane`, `client` for the driver in `actor::shard`, `server::model` for the server's listener and connections.
+//! The shard, the server's state, and the framing and matching of requests and answers are the real code
+//! ([`Pipeline`](crate::net::pipeline::Pipeline), the request decoder). The I/O is modelled: `lane` for `net::dial`
+//! and `net::lane`, `client` for the driver in `actor::shard`, `server::model` for the server's listener and
+//! connections.
 //!
 //! | part | is |
 //! | --- | --- |
 //! | `plan` | what a seed decides beforehand |
 //! | `agenda`, `trace` | the clock, and what has happened |
-//! | `network`, `lane`, `host`, `faults` | wires, their ends, and what goes wrong with them |
-//! | `cluster` | the members of a cluster, and what goes wrong with them and their leadership |
+//! | `network`, `lane`, `host`, `faults` | wires, their ends, and their faults |
+//! | `cluster` | the members of a cluster, and faults of members and leadership |
 //! | `client`, `effects` | shards, and what their drivers do |
 //! | `callers`, `acts` | who uses them |
 //! | `describe` | what histories say |
@@ -18,7 +19,7 @@
 //!
 //! # What must hold
 //!
-//! A *believer* is a lease in the hands of a caller whose state is `Held` or `Suspect`.
+//! A *believer* is a lease that a caller holds and whose state is `Held` or `Suspect`.
 //!
 //! 1. Each believer's grant is in the server's book, and the book never grants a key more often than its limit. So no key is
 //!    believed to be held twice, by one client or by several. One exception, which the contract makes: where a server gave a lease
@@ -27,17 +28,17 @@
 //!    that ended itself, and the shard has heard of that when all of its connections to it have ended; from then on the lease is
 //!    lost or `Suspect`.
 //!    A lease that the server let expire is lost before, without any exception.
-//! 2. A grant that no caller wants is given back at once where nothing is wrong, and never renewed.
-//! 3. A call is answered, or its channel closed with its shard; its room is given back.
+//! 2. Without faults, a grant that no caller wants is released at once. It is never renewed.
+//! 3. Each call is answered, or its channel is closed with its shard; its permit is returned.
 //! 4. No renewal is sent after the release of the same lease, and none is held after its release was answered.
-//! 5. When nothing is wrong and no caller wants anything, there is nothing left but idle pipelined connections, at both ends.
-//! 6. Callers of a client that wait for the same key get it in the order in which they came.
-//! 7. A shard that is shut down is over when its time is, and what it reports as released is free.
-//! 8. An input has no more effects than there are things to do something about, and a shard that was told the time does not want to be
-//!    told the same time again.
-//! 9. Nothing is sent over a connection that is not up, and no caller gets an error that no correct server causes.
-//! 10. A key that is free is granted within a second to a caller that waits for it, or tries to get it, whatever else waits; plus what a
-//!     few messages take. Tickets are excepted: they need a connection of their own.
+//! 5. Without faults and requests, only idle pipelined connections are left, at both ends.
+//! 6. Callers of a client that wait for the same key get it in the order of their arrival.
+//! 7. A shard that is shut down ends within the given time, and the keys that it reports as released are free.
+//! 8. An input has no more effects than the shard has objects, and a timer does not ask for the same time again.
+//! 9. Nothing is sent over a connection that is not up, and no caller gets an error that a correct server cannot
+//!    cause.
+//! 10. A free key is granted within a second, plus the time of a few messages, to a caller that waits for it or tries
+//!     it, regardless of other waits. Tickets are an exception, because each needs its own connection.
 //!
 //! # Clusters
 //!
@@ -59,13 +60,13 @@
 //!     wait that have no other. Looked at are clients that want no tickets of the key, up to two changes, and times at
 //!     which no member shuts down.
 //!
-//! A client's process may stop for longer than leases last, and go on as if nothing had happened: all of this holds then, too.
+//! All of this also holds if a client's process stops for longer than its leases last and then continues.
 //!
 //! # Running it
 //!
-//! `cargo test --lib shard::model`. A seed that fails is printed, with the end of its history; `MODEL_SEED=7 cargo test --lib
-//! shard::model` runs that one alone and prints all of it. `MODEL_SEEDS=100000` runs so many, `MODEL_FROM=5000` from there on,
-//! `MODEL_STEPS=5000` each so long.
+//! `cargo test --lib shard::model`. A seed that fails is printed, with the end of its history; `MODEL_SEED=7 cargo
+//! test --lib shard::model` runs that one alone and prints all of it. `MODEL_SEEDS=100000` sets the number of seeds,
+//! `MODEL_FROM=5000` the first seed, and `MODEL_STEPS=5000` the steps of each.
 
 mod acts;
 mod agenda;
