@@ -165,23 +165,6 @@ fn a_payload_that_is_too_long_is_refused_and_never_cut() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn stats_tell_what_servers_hold() {
-    let server = Witness::new().server(0).await;
-    let address = server.local_addr().to_string();
-    let mut holder = Running::start(dflock().args(["lock", "orders/42", "--ignore-stdin", "--servers", &address]));
-    holder.line();
-    let table = text(&output(&["stats", "--servers", &address]).stdout);
-    let row = table.lines().find(|line| line.contains("orders/42")).unwrap();
-    assert_eq!(
-        row.split_whitespace().take(4).collect::<Vec<_>>(),
-        ["lock", "orders/42", "1/1", "0"]
-    );
-    let told = json(&output(&["stats", "--json", "--servers", &address]).stdout);
-    assert_eq!(told["shards"][0]["server"], *address);
-    assert_eq!(told["shards"][0]["stats"]["locks"][0]["key"], "orders/42");
-}
-
 #[test]
 fn flags_count_before_the_environment_and_that_before_a_file() {
     let file = Settings::new(

@@ -11,9 +11,12 @@
 mod commands;
 mod ends;
 mod loss;
+mod pty;
 mod signals;
 mod snapshots;
+mod stats;
 #[path = "../support/mod.rs"]
 mod support;
 mod terminal;
 mod tool;
+mod top;

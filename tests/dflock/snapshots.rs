@@ -26,6 +26,7 @@ fn help_is_as_it_was_written() {
         "listen",
         "emit",
         "stats",
+        "top",
         "serve",
         "config",
         "completions",
@@ -41,7 +42,7 @@ fn help_is_as_it_was_written() {
 
 #[test]
 fn messages_are_as_they_were_written() {
-    let cases: [&[&str]; 9] = [
+    let cases: [&[&str]; 13] = [
         &["run", "key"],
         &["run", "--", "true"],
         &["run", "key", "--ttl", "10", "--", "true"],
@@ -59,6 +60,10 @@ fn messages_are_as_they_were_written() {
             "--",
             "true",
         ],
+        &["stats", "--sort", "age"],
+        &["stats", "--filter", ""],
+        &["stats", "--watch", "10ms"],
+        &["top"],
         &["nothing"],
     ];
     let mut all = String::new();

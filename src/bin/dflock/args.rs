@@ -8,6 +8,8 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use dflockd_client::MAX_SECONDS;
 
+use crate::survey::{Field, Glob};
+
 /// Locks, semaphores, elections and signals of dflockd servers, for shells
 #[derive(Parser)]
 #[command(name = "dflock", version, max_term_width = 100, after_help = AFTER_HELP)]
@@ -67,6 +69,8 @@ pub(crate) enum Command {
     Emit(EmitArguments),
     /// Show what servers hold
     Stats(StatsArguments),
+    /// Show what servers hold as it changes, on the whole terminal
+    Top(TopArguments),
     /// Run the embedded server, for development and tests
     #[cfg(feature = "server")]
     Serve(Box<ServeArguments>),
@@ -201,11 +205,48 @@ pub(crate) struct EmitArguments {
     pub(crate) json: bool,
 }
 
+/// Which keys are shown, and in which order.
 #[derive(Args)]
+pub(crate) struct Shown {
+    /// Order of keys: waiters, held, lease, idle, key, kind or shard [default: waiters]
+    #[arg(long, value_enum, value_name = "FIELD", hide_possible_values = true)]
+    pub(crate) sort: Option<Field>,
+    /// Only keys that fit: * is any text, ? one character
+    #[arg(long, value_name = "GLOB")]
+    pub(crate) filter: Option<Glob>,
+}
+
+#[derive(Args)]
+#[command(after_help = "\
+On a terminal --watch draws the table anew; elsewhere it prints one table, or one JSON object a line, each time.
+Ctrl-C ends it with 0. A shard that does not answer is shown with its error. With --json, keys are in the order of
+the server unless --sort names another.")]
 pub(crate) struct StatsArguments {
+    /// Look again and again, every 2s if no interval is given
+    #[arg(
+        long,
+        value_name = "INTERVAL",
+        num_args = 0..=1,
+        default_missing_value = "2s",
+        value_parser = period
+    )]
+    pub(crate) watch: Option<Duration>,
     /// One JSON object
     #[arg(long)]
     pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) shown: Shown,
+}
+
+#[derive(Args)]
+#[command(after_help = "\
+Press ? for the keys that it knows, and q to quit. Needs a terminal of 60x12 or more.")]
+pub(crate) struct TopArguments {
+    /// How often servers are asked
+    #[arg(long, value_name = "D", default_value = "1s", value_parser = period)]
+    pub(crate) interval: Duration,
+    #[command(flatten)]
+    pub(crate) shown: Shown,
 }
 
 #[derive(Args)]
@@ -278,6 +319,17 @@ pub(crate) struct ServeArguments {
 fn duration(text: &str) -> Result<Duration, String> {
     let refused = |_| "write a duration with its unit, such as 500ms, 10s or 1m30s".to_owned();
     dflockd_client::parse_duration(text).map_err(refused)
+}
+
+/// Reads the time between two looks.
+fn period(text: &str) -> Result<Duration, String> {
+    const LEAST: Duration = Duration::from_millis(100);
+    const MOST: Duration = Duration::from_secs(3600);
+    let period = duration(text)?;
+    match (LEAST..=MOST).contains(&period) {
+        true => Ok(period),
+        false => Err("an interval is at least 100ms, and 1h at most".to_owned()),
+    }
 }
 
 /// Parses a duration that is not longer than the longest TTL, because clocks cannot represent every duration.

@@ -36,8 +36,7 @@ impl Exit {
     #[cfg(unix)]
     pub(crate) const NOT_FOUND: Self = Self(127);
 
-    /// Ended by Ctrl-C, as in Unix shells.
-    #[cfg(not(unix))]
+    /// Ended by Ctrl-C, as in shells.
     pub(crate) const INTERRUPTED: Self = Self(130);
 
     /// Returns the exit code of a program.
@@ -50,6 +49,14 @@ impl Exit {
     #[cfg(unix)]
     pub(crate) fn by_signal(number: i32) -> Self {
         Self::of_program(128 + number)
+    }
+
+    /// The same, where Ctrl-C is the way to end.
+    pub(crate) fn unless_interrupted(self) -> Self {
+        match self {
+            Self::INTERRUPTED => Self::SUCCESS,
+            exit => exit,
+        }
     }
 
     /// Returns the code.

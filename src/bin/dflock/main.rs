@@ -1,6 +1,7 @@
 //! `dflock`: locks, semaphores, elections and signals of dflockd servers, for shells. `docs/command.md` describes it.
 
 mod args;
+mod colors;
 mod commands;
 mod exit;
 mod failure;
@@ -14,7 +15,9 @@ mod process;
 #[path = "process/absent.rs"]
 mod process;
 mod sources;
+mod survey;
 mod tell;
+mod utc;
 
 use clap::Parser;
 

@@ -4,6 +4,7 @@ use std::fmt::Display;
 use std::io::Write;
 
 use serde::Serialize;
+use unicode_width::UnicodeWidthStr;
 
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -41,21 +42,39 @@ impl Table {
         self.rows.push(cells.iter().map(|cell| plain(cell)).collect());
     }
 
-    pub(crate) fn print(&self) -> Result<(), Failure> {
+    /// The heads and the rows, one line each.
+    pub(crate) fn lines(&self) -> Vec<String> {
         let columns = self.rows.iter().map(Vec::len).max().unwrap_or_default();
         let width = |column: usize| {
             let cells = self.rows.iter().filter_map(|row| row.get(column));
-            cells.map(|cell| cell.chars().count()).max().unwrap_or_default()
+            cells.map(|cell| cell.width()).max().unwrap_or_default()
         };
         let widths: Vec<usize> = (0..columns).map(width).collect();
-        for row in &self.rows {
-            let cells: Vec<String> = row
-                .iter()
-                .zip(&widths)
-                .map(|(cell, width)| format!("{cell:<width$}"))
-                .collect();
-            line(cells.join("  ").trim_end())?;
-        }
-        Ok(())
+        let lines = self.rows.iter().map(|row| {
+            let cells = row.iter().zip(&widths).map(|(cell, width)| {
+                let missing = width.saturating_sub(cell.width());
+                format!("{cell}{}", " ".repeat(missing))
+            });
+            cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+        });
+        lines.collect()
+    }
+
+    pub(crate) fn print(&self) -> Result<(), Failure> {
+        self.lines().into_iter().try_for_each(line)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_as_wide_as_what_a_terminal_shows() {
+        let mut table = Table::new(["KEY", "HELD"]);
+        table.row(["\u{6ce8}\u{6587}/1".to_owned(), "1".to_owned()]);
+        table.row(["a\u{1b}".to_owned(), String::new()]);
+        let lines = table.lines();
+        assert_eq!(lines, ["KEY      HELD", "\u{6ce8}\u{6587}/1   1", "a\\u{1b}"]);
     }
 }

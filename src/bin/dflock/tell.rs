@@ -1,7 +1,8 @@
 //! Messages for people on standard error.
 
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 
+use crate::colors;
 use crate::plain::plain;
 
 /// Prints an error.
@@ -24,15 +25,8 @@ fn say(color: &str, head: &str, what: &str) {
     let what = lines.join("\n");
     let mut to = std::io::stderr().lock();
     // If standard error is closed, the message is lost.
-    drop(match colors() {
+    drop(match colors::taken_by(&to) {
         true => writeln!(to, "\x1b[1;{color}m{head}:\x1b[0m {what}"),
         false => writeln!(to, "{head}: {what}"),
     });
-}
-
-/// Returns whether standard error supports colours: it is a terminal other than a dumb one, and `NO_COLOR` is not set.
-fn colors() -> bool {
-    let is_refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    let is_dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
-    !is_refused && !is_dumb && std::io::stderr().is_terminal()
 }

@@ -13,6 +13,7 @@ mod run;
 #[cfg(feature = "server")]
 mod serve;
 mod stats;
+mod top;
 
 use std::future::Future;
 use std::time::Duration;
@@ -42,6 +43,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<Exit, Failure> {
         Command::Listen(of) => block_on(listen::listen(&flags, &of)),
         Command::Emit(of) => block_on(emit::emit(&flags, &of)),
         Command::Stats(of) => block_on(stats::stats(&flags, &of)),
+        Command::Top(of) => block_on(top::top(&flags, &of)),
         #[cfg(feature = "server")]
         Command::Serve(of) => block_on(serve::serve(&of)),
         Command::Config(of) => config::config(&flags, &of),

@@ -16,7 +16,8 @@ use std::process::Command;
 
 use rustix::process::Pid;
 
-pub(crate) use self::signals::Signals;
+pub(crate) use self::shell::stop;
+pub(crate) use self::signals::{OfTerminal, Signals};
 pub(crate) use self::supervise::{Ending, Policy, supervise};
 pub(crate) use self::terminal::stdin_may_be_read;
 use crate::exit::Exit;

@@ -6,7 +6,7 @@ use super::own_group;
 
 /// Stops this process and its group, as Ctrl-Z does, and returns when the shell continues them. Returns false at once
 /// if there is no such shell.
-pub(super) fn stop() -> bool {
+pub(crate) fn stop() -> bool {
     let is_there = is_there();
     if is_there {
         let _ = kill_current_process_group(Signal::STOP);

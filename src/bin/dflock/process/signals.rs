@@ -16,6 +16,17 @@ const ENDING: [Signal; 4] = [Signal::HUP, Signal::INT, Signal::QUIT, Signal::TER
 /// The other signals that are forwarded to a command.
 const FORWARDED: [Signal; 5] = [Signal::USR1, Signal::USR2, Signal::WINCH, Signal::CONT, Signal::TSTP];
 
+/// What a program that has the whole terminal is told by signals.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum OfTerminal {
+    /// It ends, with this code.
+    End(Exit),
+    /// It is to stop, as by Ctrl-Z.
+    Stop,
+    /// It runs again after it was stopped.
+    Continue,
+}
+
 /// Streams of signals.
 pub(crate) struct Signals {
     streams: Vec<(Signal, Stream)>,
@@ -37,6 +48,11 @@ impl Signals {
         self.add(&FORWARDED)?;
         self.streams.push((Signal::CHILD, signal(SignalKind::child())?));
         Ok(())
+    }
+
+    /// Takes those, too, that stop and continue a program that has the whole terminal.
+    pub(crate) fn and_of_terminal(&mut self) -> Result<(), Failure> {
+        self.add(&[Signal::TSTP, Signal::CONT])
     }
 
     fn takes(&self, wanted: Signal) -> bool {
@@ -68,6 +84,20 @@ impl Signals {
             Poll::Pending
         })
         .await
+    }
+
+    /// The next one that a program with the whole terminal heeds.
+    ///
+    /// Cancel safe.
+    pub(crate) async fn of_terminal(&mut self) -> OfTerminal {
+        loop {
+            match self.next().await {
+                Signal::TSTP => return OfTerminal::Stop,
+                Signal::CONT => return OfTerminal::Continue,
+                signal if ENDING.contains(&signal) => return OfTerminal::End(Exit::by_signal(signal.as_raw())),
+                _ => {}
+            }
+        }
     }
 
     /// Resolves with the exit code at the next signal that ends this process.

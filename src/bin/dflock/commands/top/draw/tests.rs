@@ -1,0 +1,175 @@
+//! What is drawn, cell by cell. `DFLOCK_SNAPSHOTS=write cargo test --bin dflock draw` writes the files anew.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant, SystemTime};
+
+use ratatui::Terminal;
+use ratatui::backend::TestBackend;
+use ratatui::buffer::Buffer;
+use ratatui::style::Color;
+
+use super::super::model::tests::{away, look};
+use super::super::press::{Press, press};
+use super::*;
+use crate::survey::{Field, Round};
+
+/// Three shards, the first a cluster with signals, the last away; looked at for a minute.
+fn model() -> Model {
+    let mut model = Model::new(Duration::from_secs(1), Field::Waiters, None);
+    let start = Instant::now();
+    for second in 0..60 {
+        let looks = vec![
+            look(0, start, second, &first(second)),
+            look(1, start, second, &other(second)),
+            away(look(2, start, second, "{}")),
+        ];
+        model.apply(Round {
+            at: SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000 + second),
+            looks,
+        });
+    }
+    model
+}
+
+fn first(second: u64) -> String {
+    let waiters = [0, 3, 9, 14, 12, 5][second as usize / 3 % 6];
+    let (owner, lease, idle) = (second / 2, 33 - second % 10, second % 7);
+    let commits = 1_000 + second * 12;
+    format!(
+        r#"{{"connections":{},"locks":[{{"key":"orders/42","owner_conn_id":{owner},"lease_expires_in_s":{lease},"waiters":{waiters}}},
+        {{"key":"reports/nightly","owner_conn_id":2,"lease_expires_in_s":{lease},"waiters":0}},
+        {{"key":"red\u001b[31m and much longer than the column for keys is, at least on a narrow terminal","lease_expires_in_s":7,"waiters":1}}],
+        "idle_locks":[{{"key":"orders/41","idle_s":{idle}}}],
+        "signal_channels":[{{"pattern":"orders.*","listeners":4}},{{"pattern":"jobs.>","group":"workers","listeners":8}}],
+        "cluster":{{"node_id":"n1","role":"leader","commit_index":{commits}}}}}"#,
+        17 + second % 4,
+    )
+}
+
+fn other(second: u64) -> String {
+    let holders = 2 + second % 5;
+    let idle: Vec<String> = (0..30)
+        .map(|key| format!(r#"{{"key":"accounts/{key:02}","idle_s":{}}}"#, key + second))
+        .collect();
+    format!(
+        r#"{{"connections":9,"semaphores":[{{"key":"workers","limit":8,"holders":{holders},"waiters":2}}],"idle_locks":[{}]}}"#,
+        idle.join(",")
+    )
+}
+
+fn drawn(model: &mut Model, width: u16, height: u16) -> Buffer {
+    let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
+    terminal.draw(|frame| draw(model, &Palette::new(true), frame)).unwrap();
+    terminal.backend().buffer().clone()
+}
+
+fn text(buffer: &Buffer) -> String {
+    let rows = buffer.content().chunks(buffer.area.width.into());
+    let lines = rows.map(|row| {
+        let line: String = row.iter().map(|cell| cell.symbol()).collect();
+        format!("{}\n", line.trim_end())
+    });
+    lines.collect()
+}
+
+fn compare(name: &str, shown: &str) {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/data/dflock")
+        .join(name);
+    if std::env::var_os("DFLOCK_SNAPSHOTS").is_some_and(|wish| wish == "write") {
+        std::fs::write(&path, shown).unwrap();
+        return;
+    }
+    let expected = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    assert_eq!(shown, expected, "{name}");
+}
+
+#[test]
+fn a_narrow_and_a_wide_terminal_are_drawn_as_they_were() {
+    for (width, height) in [(80, 24), (200, 50), (60, 12)] {
+        let shown = text(&drawn(&mut model(), width, height));
+        compare(&format!("top-{width}x{height}.txt"), &shown);
+    }
+}
+
+#[test]
+fn help_filters_and_pauses_are_drawn_as_they_were() {
+    let mut shown = String::new();
+    let mut show = |what: &str, keys: &str| {
+        let mut model = model();
+        for key in keys.chars() {
+            press(&mut model, if key == '\n' { Press::Enter } else { Press::Char(key) });
+        }
+        shown.push_str(&format!("-- {what}\n{}", text(&drawn(&mut model, 80, 24))));
+    };
+    show("help", "?");
+    show("a filter is entered", "/orders/*");
+    show("a filter is refused", "/orders/\\\n");
+    show("filtered, by keys, paused", "/orders/*\nssssp");
+    show("nothing fits", "/nothing\n");
+    compare("top-views.txt", &shown);
+}
+
+#[test]
+fn before_the_first_look_it_says_what_it_waits_for() {
+    let shown = text(&drawn(
+        &mut Model::new(Duration::from_secs(1), Field::Key, None),
+        80,
+        24,
+    ));
+    assert!(shown.contains("the servers are asked…"), "{shown}");
+}
+
+#[test]
+fn no_size_is_too_small_to_be_drawn() {
+    let mut model = model();
+    for view in ["", "?", "/x"] {
+        model.view = View::Keys;
+        for key in view.chars() {
+            press(&mut model, Press::Char(key));
+        }
+        for width in (0..=77).step_by(7).chain([119, 120, 121, 159, 160, 161]) {
+            for height in (0..=50).step_by(5).chain([11, 12]) {
+                let buffer = drawn(&mut model, width, height);
+                let is_small = width < LEAST.0 || height < LEAST.1;
+                if width >= 40 && height >= 3 {
+                    assert_eq!(
+                        text(&buffer).contains("needs a terminal of 60x12"),
+                        is_small,
+                        "{width}x{height}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn where_not_all_shards_fit_those_that_are_away_come_first() {
+    let mut model = Model::new(Duration::from_secs(1), Field::Key, None);
+    let start = Instant::now();
+    let mut looks: Vec<_> = (0..20).map(|_| look(0, start, 0, "{}")).collect();
+    looks.push(away(look(2, start, 0, "{}")));
+    model.apply(Round {
+        at: SystemTime::UNIX_EPOCH,
+        looks,
+    });
+    let shown = text(&drawn(&mut model, 80, 24));
+    assert!(shown.contains("c.example") && shown.contains("more shards"), "{shown}");
+}
+
+#[test]
+fn without_colours_nothing_is_coloured() {
+    let mut terminal = Terminal::new(TestBackend::new(200, 50)).unwrap();
+    terminal
+        .draw(|frame| draw(&mut model(), &Palette::new(false), frame))
+        .unwrap();
+    let cells = terminal.backend().buffer().content();
+    assert!(
+        cells
+            .iter()
+            .all(|cell| (cell.fg, cell.bg) == (Color::Reset, Color::Reset))
+    );
+    let colored = drawn(&mut model(), 200, 50);
+    assert!(colored.content().iter().any(|cell| cell.fg == Color::Yellow));
+}

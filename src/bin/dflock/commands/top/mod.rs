@@ -1,0 +1,82 @@
+//! `dflock top`: what servers hold, as it changes.
+//!
+//!     survey (looks) ─┐
+//!     keys (presses) ─┼─► model ─► draw ─► screen
+//!     signals ────────┘
+//!
+//! The model and what is drawn of it are pure; `keys` and `screen` are the terminal.
+
+mod draw;
+mod history;
+mod keys;
+mod model;
+mod press;
+mod rates;
+mod screen;
+
+use std::io::stdout;
+
+use crate::args::{SourceFlags, TopArguments};
+use crate::colors;
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::process::{self, OfTerminal, Signals};
+use crate::sources::Sources;
+use crate::survey::{Field, Survey};
+
+use self::draw::Palette;
+use self::model::Model;
+use self::press::Act;
+use self::screen::Screen;
+
+pub(super) async fn top(flags: &SourceFlags, of: &TopArguments) -> Result<Exit, Failure> {
+    if !colors::is_screen(&stdout()) {
+        return Err(Failure::new(
+            Exit::USAGE,
+            "`dflock top` draws on a terminal, and standard output is none",
+        )
+        .remedy("`dflock stats --watch` prints the same as lines, with --json for programs"));
+    }
+    let mut signals = Signals::that_end()?;
+    signals.and_of_terminal()?;
+    let mut rounds = Survey::new(Sources::read(flags, &[], &[])?.client()?).every(of.interval);
+    let sort = of.shown.sort.unwrap_or(Field::Waiters);
+    let mut model = Model::new(of.interval, sort, of.shown.filter.clone());
+    let palette = Palette::new(colors::taken_by(&stdout()));
+    let mut screen = Screen::enter()?;
+    let mut presses = keys::presses();
+    loop {
+        screen.draw(|frame| draw::draw(&mut model, &palette, frame))?;
+        let act = tokio::select! {
+            biased;
+            signal = signals.of_terminal() => match signal {
+                OfTerminal::End(exit) => return Ok(exit.unless_interrupted()),
+                OfTerminal::Stop => Act::Stop,
+                OfTerminal::Continue => {
+                    screen.again()?;
+                    Act::Draw
+                }
+            },
+            press = presses.recv() => match press {
+                Some(press) => press::press(&mut model, press),
+                None => return Err(Failure::new(Exit::IO, "the terminal cannot be read any more")),
+            },
+            round = rounds.recv() => match round {
+                Some(round) => {
+                    model.apply(round);
+                    Act::Draw
+                }
+                None => return Err(Failure::new(Exit::SOFTWARE, "the servers are not asked any more")),
+            },
+        };
+        match act {
+            Act::Draw => {}
+            Act::Quit => return Ok(Exit::SUCCESS),
+            Act::Stop => {
+                screen.leave();
+                process::stop();
+                screen.again()?;
+            }
+        }
+    }
+}

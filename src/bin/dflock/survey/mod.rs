@@ -1,0 +1,159 @@
+//! Looks at all shards, once or again and again. A shard that is away costs the others nothing.
+
+mod glob;
+mod look;
+mod row;
+
+use std::time::{Duration, Instant, SystemTime};
+
+use dflockd_client::{Client, Error, ShardHealth, Stats};
+use tokio::sync::mpsc;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+pub(crate) use self::glob::Glob;
+pub(crate) use self::look::{Look, Missing, Round};
+pub(crate) use self::row::{Field, Kind, Row, arrange, rows};
+
+/// How long shards have to answer before they are shown as late; half of a shorter interval.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// Asks shards and collects what they say.
+pub(crate) struct Survey {
+    client: Client,
+    shards: Vec<Asked>,
+    tell: mpsc::UnboundedSender<Answer>,
+    told: mpsc::UnboundedReceiver<Answer>,
+}
+
+#[derive(Default)]
+struct Asked {
+    /// Since when an answer is awaited.
+    since: Option<Instant>,
+    /// What came since the last look.
+    answer: Option<Answer>,
+}
+
+struct Answer {
+    shard: usize,
+    latency: Duration,
+    moment: Instant,
+    stats: Result<Stats, Error>,
+}
+
+impl Survey {
+    pub(crate) fn new(client: Client) -> Self {
+        let shards = client.health().iter().map(|_| Asked::default()).collect();
+        let (tell, told) = mpsc::unbounded_channel();
+        Self {
+            client,
+            shards,
+            tell,
+            told,
+        }
+    }
+
+    /// Looks once, and waits for every shard until it answers or fails; but not for long for those to which there is no connection, if
+    /// another has answered.
+    pub(crate) async fn once(mut self) -> Round {
+        self.ask();
+        while timeout(PATIENCE, self.answered()).await.is_err() && !self.is_enough() {}
+        self.take()
+    }
+
+    /// Whether a shard has answered, and those that have not cannot be connected to.
+    fn is_enough(&self) -> bool {
+        let has_answered = |asked: &Asked| asked.answer.as_ref().is_some_and(|answer| answer.stats.is_ok());
+        let health = self.client.health();
+        let cannot = |(asked, health): (&Asked, &ShardHealth)| asked.since.is_none() || health.last_error().is_some();
+        self.shards.iter().any(has_answered) && self.shards.iter().zip(&health).all(cannot)
+    }
+
+    /// Looks every so often until the receiver is dropped. Where the receiver is slow, looks are left out.
+    pub(crate) fn every(mut self, period: Duration) -> mpsc::Receiver<Round> {
+        let (rounds, receiver) = mpsc::channel(1);
+        tokio::spawn(async move {
+            let mut ticks = interval(period);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                ticks.tick().await;
+                self.ask();
+                // A shard without an answer by then is shown as late.
+                let _ = timeout(PATIENCE.min(period / 2), self.answered()).await;
+                if rounds.send(self.take()).await.is_err() {
+                    return;
+                }
+            }
+        });
+        receiver
+    }
+
+    /// Asks every shard that does not owe an answer.
+    fn ask(&mut self) {
+        for (shard, asked) in self.shards.iter_mut().enumerate() {
+            if asked.since.is_some() {
+                continue;
+            }
+            let since = Instant::now();
+            asked.since = Some(since);
+            let (client, tell) = (self.client.clone(), self.tell.clone());
+            tokio::spawn(async move {
+                let stats = client.shard_stats(shard).await;
+                let moment = Instant::now();
+                // The survey may be over.
+                let _ = tell.send(Answer {
+                    shard,
+                    latency: moment - since,
+                    moment,
+                    stats,
+                });
+            });
+        }
+    }
+
+    /// Waits until no shard owes an answer.
+    ///
+    /// Cancel safe.
+    async fn answered(&mut self) {
+        while self.shards.iter().any(|asked| asked.since.is_some()) {
+            let Some(answer) = self.told.recv().await else {
+                return;
+            };
+            if let Some(asked) = self.shards.get_mut(answer.shard) {
+                asked.since = None;
+                asked.answer = Some(answer);
+            }
+        }
+    }
+
+    /// What has come since this was called last.
+    fn take(&mut self) -> Round {
+        let health = self.client.health();
+        let looks = health.iter().zip(&mut self.shards).map(|(health, asked)| {
+            let late = || Missing::Late {
+                after: asked.since.map(|since| since.elapsed()).unwrap_or_default(),
+                because: health.last_error().map(Error::to_string),
+            };
+            let (latency, moment, stats) = match asked.answer.take() {
+                Some(answer) => (
+                    answer.stats.is_ok().then_some(answer.latency),
+                    answer.moment,
+                    answer.stats.map_err(Missing::Failed),
+                ),
+                None => (None, Instant::now(), Err(late())),
+            };
+            Look {
+                shard: health.shard,
+                server: health.endpoint.to_string(),
+                state: health.state.as_str(),
+                failovers: health.failovers,
+                latency,
+                moment,
+                stats,
+            }
+        });
+        Round {
+            at: SystemTime::now(),
+            looks: looks.collect(),
+        }
+    }
+}
