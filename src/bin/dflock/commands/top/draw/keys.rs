@@ -4,6 +4,7 @@ use ratatui::Frame;
 use ratatui::layout::Rect;
 use ratatui::style::Style;
 use ratatui::text::{Line, Text};
+use unicode_width::UnicodeWidthStr;
 
 use super::cells::{Column, heads, left_over, line};
 use super::palette::Palette;
@@ -15,6 +16,9 @@ use super::super::model::Model;
 
 /// How wide the charts of waiters are.
 const CHART: usize = 24;
+
+/// How wide the column of keys is at least, if there is room.
+const KEY: usize = 40;
 
 /// What a column shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +36,8 @@ enum Shows {
 pub(super) fn draw(model: &mut Model, palette: &Palette, frame: &mut Frame, area: Rect) {
     model.page = usize::from(area.height.saturating_sub(1)).max(1);
     model.scroll_to(model.scrolled);
-    let columns = columns(area.width);
+    let longest = model.rows.iter().map(|row| plain(&row.key).width()).max();
+    let columns = columns(area.width, longest.unwrap_or_default());
     let mut lines = vec![heads(columns.iter().map(|(_, column)| column), palette.head)];
     let shown = model.rows.iter().skip(model.scrolled).take(model.page);
     lines.extend(shown.map(|row| of_key(model, row, &columns, palette)));
@@ -51,8 +56,8 @@ fn none(model: &Model) -> String {
     }
 }
 
-/// As many columns as there is room for, the most urgent ones.
-fn columns(width: u16) -> Vec<(Shows, Column)> {
+/// As many columns as there is room for, the most urgent ones; that of keys is no wider than the longest of them.
+fn columns(width: u16, longest: usize) -> Vec<(Shows, Column)> {
     let mut columns = vec![
         (Shows::Kind, Column::left("KIND", 9)),
         (Shows::Held, Column::right("HELD", 9)),
@@ -69,7 +74,7 @@ fn columns(width: u16) -> Vec<(Shows, Column)> {
         columns.push((Shows::Chart, Column::left("WAITERS OVER TIME", CHART)));
     }
     let key = left_over(width, columns.iter().map(|(_, column)| column));
-    columns.insert(1, (Shows::Key, Column::left("KEY", key)));
+    columns.insert(1, (Shows::Key, Column::left("KEY", key.min(longest.max(KEY)))));
     columns
 }
 
