@@ -364,6 +364,15 @@ impl Plan {
 }
 
 impl Plan {
+    /// By how much all delays together can hold up what is on its way.
+    pub fn delays(&self) -> Time {
+        let delay = |fault: &Fault| match fault.what {
+            What::Delay { by, .. } => by,
+            _ => 0,
+        };
+        self.faults.iter().map(delay).sum()
+    }
+
     /// Whether servers let leases live on when their connections end.
     pub fn survives_disconnect(&self) -> bool {
         self.shards.iter().all(|shard| !shard.auto_release)

@@ -31,7 +31,8 @@ fn bounds(plan: &Plan) -> Bounds {
         scheduling: nanoseconds(slices),
         unnoticed: nanoseconds(unnoticed),
         unowned: nanoseconds(unowned),
-        transit: nanoseconds(Duration::from_secs(1)),
+        // A renewal can be held up on its connection while the release goes over another one.
+        transit: nanoseconds(Duration::from_secs(1)) + plan.delays(),
         // A slow subscriber takes its time to come to a gap.
         delivery: nanoseconds(Duration::from_secs(8)),
     }
