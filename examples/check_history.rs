@@ -29,6 +29,9 @@ struct Options {
     /// For how long a client may not know that its server has ended a lease, in milliseconds.
     #[arg(long)]
     unnoticed: Option<u64>,
+    /// For how long a subscription may not know that its connection is lost, in milliseconds.
+    #[arg(long)]
+    silence: Option<u64>,
     /// For how long a grant may have no owner, in milliseconds.
     #[arg(long)]
     unowned: Option<u64>,
@@ -47,6 +50,7 @@ impl Options {
         Bounds {
             scheduling: or(self.scheduling, default.scheduling),
             unnoticed: or(self.unnoticed, default.unnoticed),
+            silence: or(self.silence, default.silence),
             unowned: or(self.unowned, default.unowned),
             transit: or(self.transit, default.transit),
             delivery: or(self.delivery, default.delivery),

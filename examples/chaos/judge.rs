@@ -21,6 +21,8 @@ fn bounds() -> Bounds {
         scheduling: nanoseconds(Duration::from_secs(3)),
         // A silence of a second, then a second without an answer, and a busy machine.
         unnoticed: nanoseconds(Duration::from_secs(3)),
+        // The default heartbeat of signal connections, then the same.
+        silence: nanoseconds(Duration::from_secs(17)),
         unowned: nanoseconds(Duration::from_secs(6)),
         // The longest time for which a way or a server holds something back, of each one.
         transit: nanoseconds(Duration::from_secs(12)),

@@ -14,6 +14,7 @@ pub(crate) const MS: u64 = 1_000_000;
 pub(crate) const BOUNDS: Bounds = Bounds {
     scheduling: 10 * MS,
     unnoticed: 100 * MS,
+    silence: 150 * MS,
     unowned: 50 * MS,
     transit: 5 * MS,
     delivery: 20 * MS,

@@ -15,6 +15,7 @@ use crate::support::history::record::{
 pub(crate) const BOUNDS: Bounds = Bounds {
     scheduling: 2 * MS,
     unnoticed: 8 * MS,
+    silence: 8 * MS,
     unowned: 4 * MS,
     transit: 0,
     delivery: 2 * MS,

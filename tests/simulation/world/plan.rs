@@ -373,6 +373,14 @@ impl Plan {
         self.faults.iter().map(delay).sum()
     }
 
+    /// After how long without an answer a subscription finds that its connection is lost, at the latest: the default heartbeat of signal connections,
+    /// which does not follow the clients' keepalive, and the reply timeout.
+    pub fn signal_silence(&self) -> Duration {
+        let heartbeat = Duration::from_secs(15).min(self.read_timeout.mul_f64(2.0 / 3.0));
+        let reply_timeout = self.clients.iter().map(|client| client.reply_timeout).max();
+        heartbeat + reply_timeout.unwrap_or_default()
+    }
+
     /// Whether servers let leases live on when their connections end.
     pub fn survives_disconnect(&self) -> bool {
         self.shards.iter().all(|shard| !shard.auto_release)

@@ -30,6 +30,7 @@ fn bounds(plan: &Plan) -> Bounds {
     Bounds {
         scheduling: nanoseconds(slices),
         unnoticed: nanoseconds(unnoticed),
+        silence: nanoseconds(plan.signal_silence() + Duration::from_secs(1)),
         unowned: nanoseconds(unowned),
         // A renewal can be held up on its connection while the release goes over another one.
         transit: nanoseconds(Duration::from_secs(1)) + plan.delays(),

@@ -10,6 +10,9 @@ pub struct Bounds {
     /// For how long a client may not know that a server ended a lease of its own accord: that the lease's connection has ended, or
     /// that the server is no more. And for how much longer trouble may delay what is given back.
     pub unnoticed: u64,
+    /// For how long a subscription may not know that its connection is lost: the heartbeat of signal connections, which is not the keepalive of the
+    /// others, and the reply timeout.
+    pub silence: u64,
     /// For how long a server may hold a grant that no caller has or waits for, while nothing is broken.
     pub unowned: u64,
     /// For how long a request may be on its way to a server.
@@ -24,6 +27,7 @@ impl Default for Bounds {
         Self {
             scheduling: nanoseconds(Duration::from_secs(2)),
             unnoticed: nanoseconds(Duration::from_secs(21)),
+            silence: nanoseconds(Duration::from_secs(26)),
             unowned: nanoseconds(Duration::from_secs(10)),
             transit: nanoseconds(Duration::from_secs(1)),
             delivery: nanoseconds(Duration::from_secs(2)),

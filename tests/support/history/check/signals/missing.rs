@@ -178,17 +178,15 @@ fn is_covered(findings: &Findings<'_>, (subscription, heard): &Listener<'_>, emi
         return true;
     }
     let done = emit.returned.map_or(emit.at, |returned| returned.at);
-    let Bounds {
-        unnoticed, delivery, ..
-    } = findings.bounds;
+    let Bounds { silence, delivery, .. } = findings.bounds;
     let was_broken = facts
         .troubles
         .all
-        .meet(emit.at.saturating_sub(unnoticed), done.saturating_add(delivery));
+        .meet(emit.at.saturating_sub(silence), done.saturating_add(delivery));
     if let Some(told) = heard.gaps.told(before, behind, emit.at) {
         // Where nothing that was heard stands behind it, only its time says that this gap is in the signal's place.
-        let most = delivery.saturating_add(if was_broken { unnoticed } else { 0 });
+        let most = delivery.saturating_add(if was_broken { silence } else { 0 });
         return behind.is_some() || facts.processes.ran(&subscription.process, done, told) <= most;
     }
-    was_broken && ran(facts, subscription, done) < unnoticed && behind.is_none()
+    was_broken && ran(facts, subscription, done) < silence && behind.is_none()
 }

@@ -9,7 +9,7 @@
 //! Missing: a signal that was acknowledged has to be heard by each subscription that had a matching pattern before it was emitted and lived for `delivery`
 //! after the acknowledgement. Else a gap has to be told between its neighbours (those of the same caller and channel that were heard before and after
 //! it), not over when it was emitted; without a later neighbour, within `delivery` of the acknowledgement. While something is broken the subscription may
-//! take `unnoticed` more to learn of it.
+//! take `silence` more to learn of it.
 //!
 //! Missing from a group: only who was a member at some moment of the emit may have lost it, so only that one's gaps cover it. What was on its way to a
 //! member that ended, for `transit` behind the acknowledgement, is lost with that. And a connection that its client has no more, since it was cut in
