@@ -8,6 +8,7 @@
     unreachable_pub
 )]
 
+mod bench;
 mod commands;
 mod ends;
 mod loss;

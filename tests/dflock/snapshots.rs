@@ -17,25 +17,29 @@ fn compare(name: &str, shown: &str) {
     assert_eq!(shown, expected, "{name}");
 }
 
+/// The names of the subcommands that a help lists. Names live as long as the tests do.
+fn subcommands(help: &str) -> Vec<&'static str> {
+    let listed = help.lines().skip_while(|line| *line != "Commands:").skip(1);
+    let names = listed
+        .take_while(|line| !line.is_empty())
+        .filter_map(|line| line.split_whitespace().next())
+        .filter(|name| *name != "help");
+    names.map(|name| &*name.to_owned().leak()).collect()
+}
+
 #[test]
 fn help_is_as_it_was_written() {
-    let commands = [
-        "run",
-        "lock",
-        "elect",
-        "listen",
-        "emit",
-        "stats",
-        "top",
-        "serve",
-        "config",
-        "completions",
-        "man",
-    ];
-    let mut all = text(&output(&["--help"]).stdout);
-    for command in commands {
-        all.push_str(&format!("\n$ dflock {command} --help\n"));
-        all.push_str(&text(&output(&[command, "--help"]).stdout));
+    let mut all = String::new();
+    let mut open = vec![Vec::new()];
+    while let Some(command) = open.pop() {
+        let shown = text(&output(&[&command[..], &["--help"]].concat()).stdout);
+        let below = subcommands(&shown);
+        all.push_str(&format!(
+            "$ dflock {}\n{shown}\n",
+            [&command[..], &["--help"]].concat().join(" ")
+        ));
+        // The first of them is shown next.
+        open.extend(below.into_iter().rev().map(|name| [&command[..], &[name]].concat()));
     }
     compare("help.txt", &all);
 }

@@ -1,5 +1,7 @@
 //! The command line.
 
+mod bench;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,6 +10,11 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use dflockd_client::MAX_SECONDS;
 
+#[cfg(feature = "server")]
+pub(crate) use self::bench::FailoverArguments;
+pub(crate) use self::bench::{
+    Bench, BenchArguments, BenchOutput, BenchTarget, HoldArguments, PairsArguments, SignalsArguments, WaitsArguments,
+};
 use crate::survey::{Field, Glob};
 
 /// Locks, semaphores, elections and signals of dflockd servers, for shells
@@ -74,6 +81,8 @@ pub(crate) enum Command {
     /// Run the embedded server, for development and tests
     #[cfg(feature = "server")]
     Serve(Box<ServeArguments>),
+    /// Measure what client and servers can do
+    Bench(BenchArguments),
     /// Show all settings, and where each comes from
     Config(ConfigArguments),
     /// Print a script that completes this command in a shell

@@ -60,9 +60,16 @@ impl Sources {
 
     /// Returns a client, which connects in the background.
     pub(crate) fn client(&self) -> Result<Client, Failure> {
-        let refused = |error| Failure::of_settings(&error);
-        let options = self.layered.read().map_err(refused)?;
-        ClientBuilder::from(options).build().map_err(refused)
+        let client = self.builder()?.build();
+        client.map_err(|error| Failure::of_settings(&error))
+    }
+
+    /// What clients are made with.
+    pub(crate) fn builder(&self) -> Result<ClientBuilder, Failure> {
+        let options = self.layered.read();
+        options
+            .map(ClientBuilder::from)
+            .map_err(|error| Failure::of_settings(&error))
     }
 }
 

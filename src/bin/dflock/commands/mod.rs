@@ -1,5 +1,6 @@
 //! The subcommands, one file each.
 
+mod bench;
 mod completions;
 mod config;
 #[cfg(unix)]
@@ -46,6 +47,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<Exit, Failure> {
         Command::Top(of) => block_on(top::top(&flags, &of)),
         #[cfg(feature = "server")]
         Command::Serve(of) => block_on(serve::serve(&of)),
+        Command::Bench(of) => bench::bench(&flags, &of),
         Command::Config(of) => config::config(&flags, &of),
         Command::Completions(of) => completions::completions(&of),
         Command::Man(of) => man::man(&of),

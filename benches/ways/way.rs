@@ -17,11 +17,13 @@ use crate::round::Latencies;
 
 type Failure = Box<dyn Error + Send + Sync>;
 
-/// See the table in the documentation of this example.
+/// See the table in the documentation of this benchmark.
 #[derive(Clone, Copy)]
 pub(crate) enum Way {
     Tasks { connections: usize },
     Tls,
+    Recorder,
+    Layer,
     Threads,
     Bare,
     Socket,
@@ -35,13 +37,20 @@ impl FromStr for Way {
         Ok(match text {
             "tasks" => Self::Tasks { connections: 1 },
             "tls" => Self::Tls,
+            "recorder" => Self::Recorder,
+            "layer" => Self::Layer,
             "threads" => Self::Threads,
             "bare" => Self::Bare,
             "socket" => Self::Socket,
             "handoff" => Self::Handoff,
             _ => match text.strip_prefix("tasks:").map(str::parse) {
                 Some(Ok(connections)) => Self::Tasks { connections },
-                _ => return Err("the ways are tasks, tasks:N, tls, threads, bare, socket and handoff".to_owned()),
+                _ => {
+                    return Err(
+                        "the ways are tasks, tasks:N, tls, recorder, layer, threads, bare, socket and handoff"
+                            .to_owned(),
+                    );
+                }
             },
         })
     }
@@ -53,6 +62,8 @@ impl fmt::Display for Way {
             Self::Tasks { connections: 1 } => f.write_str("tasks"),
             Self::Tasks { connections } => write!(f, "tasks:{connections}"),
             Self::Tls => f.write_str("tls"),
+            Self::Recorder => f.write_str("recorder"),
+            Self::Layer => f.write_str("layer"),
             Self::Threads => f.write_str("threads"),
             Self::Bare => f.write_str("bare"),
             Self::Socket => f.write_str("socket"),
@@ -75,7 +86,7 @@ impl Workers {
         let first = addresses.first().cloned().ok_or("--servers names no server")?;
         Ok(match way {
             Way::Tasks { connections } => Self::Tasks(builder.pipelined_connections(connections).connect().await?),
-            Way::Tls => Self::Tasks(builder.connect().await?),
+            Way::Tls | Way::Recorder | Way::Layer => Self::Tasks(builder.connect().await?),
             Way::Threads => Self::Threads(spawn_blocking(|| allow_in_runtime(|| builder.connect_blocking())).await??),
             Way::Bare => Self::Bare(first),
             Way::Socket => Self::Sockets(first),

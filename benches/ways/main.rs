@@ -1,15 +1,18 @@
-//! How many acquire+release pairs a second go through the handles, and what they are compared with.
+//! How many pairs of acquire and release a second go through the handles, beside other ways to make them. `dflock bench pairs` measures the
+//! first way alone, and against any servers.
 //!
-//!     cargo run --release --example pairs -- --at-once 1,100
-//!     cargo run --release --example pairs -- --at-once 64 --ways tasks,threads --rounds 9
-//!     cargo run --release --example pairs -- --at-once 1 --ways bare,tasks --rounds 9
-//!     cargo run --release --example pairs -- --at-once 10,100 --ways tasks,tasks:4 --request-micros 15
-//!     cargo run --release --example pairs -- --at-once 100 --servers 127.0.0.1:6388,127.0.0.1:6389
+//!     cargo bench --bench ways -- --at-once 1,100
+//!     cargo bench --bench ways -- --at-once 64 --ways tasks,threads --rounds 9
+//!     cargo bench --bench ways -- --at-once 1 --ways bare,tasks --rounds 9
+//!     cargo bench --bench ways -- --at-once 10,100 --ways tasks,tasks:4 --request-micros 15
+//!     cargo bench --bench ways -- --at-once 100 --servers 127.0.0.1:6388,127.0.0.1:6389
 //!
 //! | way | what makes the pairs |
 //! | --- | --- |
 //! | `tasks`, `tasks:N` | tasks, and the async client with one or N pipelined connections |
 //! | `tls` | the same over TLS, with an embedded server |
+//! | `recorder` | the same with a Prometheus recorder |
+//! | `layer` | the same with a layer that does nothing |
 //! | `threads` | threads, and the blocking client |
 //! | `bare` | tasks that write the same two requests, each to a tokio socket of its own, in the same kind of runtime |
 //! | `socket` | threads that do the same, each on a blocking socket of its own |
@@ -20,6 +23,8 @@
 //! this process, on the same cores, whose processor time counts too. Each worker has a key of its own: this measures the way to the
 //! server and back, not contention.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, unreachable_pub)]
+
 mod round;
 mod way;
 
@@ -27,8 +32,10 @@ use std::error::Error;
 use std::time::Duration;
 
 use clap::Parser;
+use dflockd_client::prometheus::{self, PrometheusBuilder};
 use dflockd_client::server::{Server, ServerTls};
-use dflockd_client::{Client, Tls};
+use dflockd_client::{Client, ClientService, Tls};
+use tower::layer::layer_fn;
 
 use self::round::{Round, median};
 use self::way::{Way, Workers};
@@ -53,6 +60,9 @@ struct Arguments {
     /// How many microseconds the embedded server takes for each request of a connection.
     #[arg(long, default_value_t = 0, conflicts_with = "servers")]
     request_micros: u64,
+    /// What `cargo bench` adds.
+    #[arg(long, hide = true)]
+    bench: bool,
 }
 
 #[tokio::main]
@@ -79,6 +89,14 @@ async fn main() -> Result<(), Box<dyn Error>> {
             Way::Tls => Client::builder()
                 .servers([secure.local_addr().to_string()])
                 .tls(Tls::new().ca_pem(made.cert.pem())),
+            Way::Recorder => {
+                let recorder = prometheus::with_buckets(PrometheusBuilder::new())?.build_recorder();
+                Client::builder().servers(addresses.clone()).metrics_recorder(recorder)
+            }
+            Way::Layer => {
+                let layer = layer_fn(|inner: ClientService| inner);
+                Client::builder().servers(addresses.clone()).layer(layer)
+            }
             _ => Client::builder().servers(addresses.clone()),
         };
         workers.push(Workers::start(*way, builder, &addresses).await?);

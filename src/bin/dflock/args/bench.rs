@@ -1,0 +1,163 @@
+//! The arguments of `dflock bench`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+
+use super::duration;
+
+#[derive(Args)]
+#[command(after_help = "\
+Measures against the servers of the settings, or with --embedded against an embedded server in a process of its own.
+All keys begin with dflock-bench/ and are given back at the end. Ctrl-C ends the measuring, and prints what there is.")]
+pub(crate) struct BenchArguments {
+    #[command(subcommand)]
+    pub(crate) what: Bench,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Bench {
+    /// Acquire and release locks: how many pairs a second, and how long each takes
+    Pairs(PairsArguments),
+    /// Hold many leases: memory, sockets, processor time, and the pairs of a caller meanwhile
+    Hold(HoldArguments),
+    /// Let callers wait for keys: the time from a release to the grant of the next caller
+    Waits(WaitsArguments),
+    /// Publish and receive signals: how many a second, and how long each takes
+    Signals(SignalsArguments),
+    /// Stop the leader of an embedded cluster: the time until leases are renewed at the next one
+    #[cfg(feature = "server")]
+    Failover(FailoverArguments),
+}
+
+/// Where the result goes.
+#[derive(Args)]
+pub(crate) struct BenchOutput {
+    /// One JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Draw how long it took into this file, as SVG
+    #[arg(long, value_name = "FILE")]
+    pub(crate) svg: Option<PathBuf>,
+}
+
+/// What is measured.
+#[derive(Args)]
+pub(crate) struct BenchTarget {
+    /// Start an embedded server in a process of its own, in place of the servers of the settings
+    #[cfg(feature = "server")]
+    #[arg(long)]
+    pub(crate) embedded: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct PairsArguments {
+    /// How many tasks acquire and release at the same time, each on a key of its own
+    #[arg(long, value_name = "N", default_value = "100", conflicts_with = "sweep", value_parser = count)]
+    pub(crate) tasks: usize,
+    /// Several numbers of tasks, one after the other
+    #[arg(long, value_name = "N,N,…", value_delimiter = ',', value_parser = count)]
+    pub(crate) sweep: Vec<usize>,
+    /// How long each number of tasks is measured
+    #[arg(long, value_name = "D", default_value = "5s", value_parser = duration)]
+    pub(crate) time: Duration,
+    /// How long each number of tasks runs before that
+    #[arg(long, value_name = "D", default_value = "1s", value_parser = duration)]
+    pub(crate) warm_up: Duration,
+    #[command(flatten)]
+    pub(crate) target: BenchTarget,
+    #[command(flatten)]
+    pub(crate) output: BenchOutput,
+}
+
+#[derive(Args)]
+pub(crate) struct HoldArguments {
+    /// How many leases are held
+    #[arg(long, value_name = "N", default_value = "10000", value_parser = count)]
+    pub(crate) leases: usize,
+    /// Their TTL [default: the setting lease_ttl]
+    #[arg(long, value_name = "D", value_parser = duration)]
+    pub(crate) ttl: Option<Duration>,
+    /// How long they are held
+    #[arg(long, value_name = "D", default_value = "10s", value_parser = duration)]
+    pub(crate) time: Duration,
+    /// How long the other caller is measured before that, while nothing is held
+    #[arg(long, value_name = "D", default_value = "5s", value_parser = duration)]
+    pub(crate) idle: Duration,
+    #[command(flatten)]
+    pub(crate) target: BenchTarget,
+    #[command(flatten)]
+    pub(crate) output: BenchOutput,
+}
+
+#[derive(Args)]
+#[command(after_help = "\
+A wait at the server takes a connection, and a client opens at most 190 in a second. Waits without a connection
+try their keys now and then: see the setting exclusive_connections.")]
+pub(crate) struct WaitsArguments {
+    /// How many callers wait, each for a key of its own
+    #[arg(long, value_name = "N", default_value = "1000", value_parser = count)]
+    pub(crate) waits: usize,
+    /// How many keys are released in a second
+    #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) releases: u32,
+    /// The client whose callers wait holds the keys itself
+    #[arg(long)]
+    pub(crate) own: bool,
+    /// How long callers wait before the first release [default: as long as it takes to open the connections]
+    #[arg(long, value_name = "D", value_parser = duration)]
+    pub(crate) settle: Option<Duration>,
+    #[command(flatten)]
+    pub(crate) target: BenchTarget,
+    #[command(flatten)]
+    pub(crate) output: BenchOutput,
+}
+
+#[derive(Args)]
+pub(crate) struct SignalsArguments {
+    /// How many connections receive each signal
+    #[arg(long, value_name = "N", default_value = "1", value_parser = count)]
+    pub(crate) subscribers: usize,
+    /// How many signals are emitted
+    #[arg(long, value_name = "N", default_value = "100000", value_parser = count)]
+    pub(crate) signals: usize,
+    /// How many tasks emit at the same time
+    #[arg(long, value_name = "N", default_value = "50", value_parser = count)]
+    pub(crate) publishers: usize,
+    /// With how many subscriptions of one connection the memory is measured
+    #[arg(long, value_name = "N", default_value = "1000", value_parser = count)]
+    pub(crate) subscriptions: usize,
+    #[command(flatten)]
+    pub(crate) target: BenchTarget,
+    #[command(flatten)]
+    pub(crate) output: BenchOutput,
+}
+
+#[cfg(feature = "server")]
+#[derive(Args)]
+#[command(after_help = "\
+Client and cluster are in this process. How long real servers take to elect a leader comes on top. `dies`: the
+connections of the leader end, and nobody leads for a moment. `moves`: the leadership moves on, and the
+member that led says so when it is asked.")]
+pub(crate) struct FailoverArguments {
+    /// How many leases are held
+    #[arg(long, value_name = "N", default_value = "10000", value_parser = count)]
+    pub(crate) leases: usize,
+    /// Their TTL
+    #[arg(long, value_name = "D", default_value = "60s", value_parser = duration)]
+    pub(crate) ttl: Duration,
+    /// How many rounds are counted; one more warms up
+    #[arg(long, value_name = "N", default_value = "9", value_parser = count)]
+    pub(crate) rounds: usize,
+    #[command(flatten)]
+    pub(crate) output: BenchOutput,
+}
+
+/// Reads a number of at least one.
+fn count(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) | Err(_) => Err("write a whole number of at least 1".to_owned()),
+        Ok(number) => Ok(number),
+    }
+}

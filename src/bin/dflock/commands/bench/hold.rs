@@ -1,0 +1,165 @@
+//! `dflock bench hold`: what held leases cost, and what another caller sees meanwhile.
+
+use std::time::Duration;
+
+use dflockd_client::{Client, LockGuard};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+
+use super::distribution::Distribution;
+use super::keys::Keys;
+use super::plot::Curve;
+use super::progress::Progress;
+use super::report::{Report, per, rounded, times};
+use super::target::Target;
+use super::usage::Usage;
+use crate::args::{HoldArguments, SourceFlags};
+use crate::failure::Failure;
+
+/// The time from one pair of the other caller to the next. It is even, so that a slow pair does not thin out those that come after.
+const PACE: Duration = Duration::from_millis(2);
+
+/// How many tasks take the leases, as a service would.
+const TASKS: usize = 64;
+
+/// For how long the end waits until everything is given back.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+pub(super) async fn hold(flags: &SourceFlags, of: &HoldArguments, stop: &CancellationToken) -> Result<Report, Failure> {
+    let ttl = of.ttl.map(|ttl| ("lease_ttl", format!("{}ms", ttl.as_millis())));
+    let own: Vec<_> = ttl.into_iter().collect();
+    let target = Target::of(flags, &of.target, &own).await?;
+    let keys = Keys::of_this_run();
+    let before = Usage::now();
+    let client = target.builder().build()?;
+    // One pair first, so that what is there once and for all is not counted.
+    client.lock(keys.other())?.acquire().await?.release().await?;
+
+    let began = Usage::now();
+    let idle = other_caller("nothing is held", &client, &keys, of.idle, stop).await?;
+    let empty = Usage::now();
+    let started = Instant::now();
+    let guards = acquire_all(&client, &keys, of.leases, stop).await?;
+    let taken = started.elapsed();
+    let full = Usage::now();
+    let leases = guards.iter().map(Vec::len).sum::<usize>() as u64;
+
+    let held_from = Instant::now();
+    let busy = other_caller("leases are held", &client, &keys, of.time, stop).await?;
+    let held_for = held_from.elapsed();
+    let held = guards.iter().flatten().filter(|guard| guard.is_held()).count();
+    let used = Usage::now().since(full).processor;
+    // What the pairs of the other caller take is known from the time in which nothing was held.
+    let of_a_pair = per(empty.since(began).processor, idle.count());
+    let by_leases = (used - of_a_pair * busy.count() as f64).max(0.0);
+    let share = |seconds: f64| rounded(100.0 * seconds / held_for.as_secs_f64().max(1e-9), 2);
+
+    let giving_back = Instant::now();
+    let ended = client.shutdown(PATIENCE).await;
+    let given_back = giving_back.elapsed();
+
+    let bytes = rounded(per(full.since(empty).memory as f64, leases), 0);
+    let mut report = Report::new("hold", "A pair of another caller");
+    report.figure("leases", leases);
+    report.figure("taken_s", rounded(taken.as_secs_f64(), 3));
+    report.figure("still_held", held);
+    report.figure("held_s", rounded(held_for.as_secs_f64(), 3));
+    report.figure("memory_bytes_per_lease", bytes);
+    report.figure("connections", full.since(before).sockets);
+    report.figure("cpu_percent", share(used));
+    report.figure("cpu_percent_of_leases", share(by_leases));
+    report.figure("other_caller_idle", idle.summary());
+    report.figure("other_caller_holding", busy.summary());
+    report.figure("released", ended.released);
+    report.figure("unreleased", ended.unreleased.len());
+    report.figure("given_back_s", rounded(given_back.as_secs_f64(), 3));
+    report.line(format!("{leases} leases taken in {taken:.2?}"));
+    report.line(format!(
+        "{bytes} bytes of memory for each, {} sockets",
+        full.since(before).sockets
+    ));
+    report.line(format!("{held} still held after {held_for:.1?}"));
+    report.line(format!(
+        "processor: {} % of one core, {} % without the pairs of the other caller",
+        share(used),
+        share(by_leases)
+    ));
+    report.line(format!(
+        "pairs of the other caller, nothing held: {}",
+        times(&idle.summary())
+    ));
+    report.line(format!(
+        "pairs of the other caller, all held:     {}",
+        times(&busy.summary())
+    ));
+    report.line(format!(
+        "{} released in {given_back:.2?}, {} not",
+        ended.released,
+        ended.unreleased.len()
+    ));
+    for (name, times) in [("nothing held", idle), ("all held", busy)] {
+        report.curve(Curve {
+            name: name.to_owned(),
+            times,
+        });
+    }
+    Ok(report)
+}
+
+/// Acquires and releases one key at an even pace, for as long as that.
+async fn other_caller(
+    what: &str,
+    client: &Client,
+    keys: &Keys,
+    time: Duration,
+    stop: &CancellationToken,
+) -> Result<Distribution, Failure> {
+    let mut distribution = Distribution::new()?;
+    let lock = client.lock(keys.other())?;
+    let seconds = time.as_secs().max(1);
+    let progress = Progress::new(what, seconds as usize);
+    let began = Instant::now();
+    let mut pace = tokio::time::interval(PACE);
+    pace.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    let mut told = 0;
+    while began.elapsed() < time && !stop.is_cancelled() {
+        pace.tick().await;
+        let asked = Instant::now();
+        lock.acquire().await?.release().await?;
+        distribution.record(asked.elapsed());
+        while told < began.elapsed().as_secs() {
+            told += 1;
+            progress.step();
+        }
+    }
+    Ok(distribution)
+}
+
+/// Few tasks take many leases. Each gives back its guards, in no more room than they take.
+async fn acquire_all(
+    client: &Client,
+    keys: &Keys,
+    leases: usize,
+    stop: &CancellationToken,
+) -> Result<Vec<Vec<LockGuard>>, Failure> {
+    let mut running = JoinSet::new();
+    for task in 0..TASKS {
+        let (client, keys, stop) = (client.clone(), keys.clone(), stop.clone());
+        running.spawn(async move {
+            let mut guards = Vec::with_capacity((task..leases).step_by(TASKS).len());
+            for number in (task..leases).step_by(TASKS) {
+                if stop.is_cancelled() {
+                    break;
+                }
+                guards.push(client.lock(keys.key(number))?.acquire().await?);
+            }
+            Ok::<_, dflockd_client::Error>(guards)
+        });
+    }
+    let mut all = Vec::with_capacity(TASKS);
+    while let Some(ended) = running.join_next().await {
+        all.push(ended.map_err(|error| Failure::new(crate::exit::Exit::SOFTWARE, error.to_string()))??);
+    }
+    Ok(all)
+}

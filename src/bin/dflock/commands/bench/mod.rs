@@ -1,0 +1,78 @@
+//! `dflock bench`: what client and servers can do.
+
+mod distribution;
+#[cfg(feature = "server")]
+mod failover;
+mod hold;
+mod keys;
+mod pairs;
+mod plot;
+mod progress;
+mod report;
+mod signals;
+mod target;
+mod usage;
+mod waits;
+
+use std::future::Future;
+use std::pin::pin;
+
+use tokio_util::sync::CancellationToken;
+
+use self::report::Report;
+use crate::args::{Bench, BenchArguments, SourceFlags};
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::process::Signals;
+
+/// Runs a benchmark on all cores.
+pub(super) fn bench(flags: &SourceFlags, of: &BenchArguments) -> Result<Exit, Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let exit = runtime.block_on(measure(flags, of));
+    // What still runs, a look-up of a name say, is not waited for.
+    runtime.shutdown_background();
+    exit
+}
+
+async fn measure(flags: &SourceFlags, of: &BenchArguments) -> Result<Exit, Failure> {
+    // Cancelled when no more is to be measured.
+    let stop = CancellationToken::new();
+    let output = match &of.what {
+        Bench::Pairs(of) => &of.output,
+        Bench::Hold(of) => &of.output,
+        Bench::Waits(of) => &of.output,
+        Bench::Signals(of) => &of.output,
+        #[cfg(feature = "server")]
+        Bench::Failover(of) => &of.output,
+    };
+    let (report, exit) = match &of.what {
+        Bench::Pairs(of) => until_ended(pairs::pairs(flags, of, &stop), &stop).await?,
+        Bench::Hold(of) => until_ended(hold::hold(flags, of, &stop), &stop).await?,
+        Bench::Waits(of) => until_ended(waits::waits(flags, of, &stop), &stop).await?,
+        Bench::Signals(of) => until_ended(signals::signals(flags, of, &stop), &stop).await?,
+        #[cfg(feature = "server")]
+        Bench::Failover(of) => until_ended(failover::failover(of, &stop), &stop).await?,
+    };
+    report.tell(output, exit.is_some())?;
+    Ok(exit.unwrap_or(Exit::SUCCESS))
+}
+
+/// Runs a benchmark. The first signal that ends this process stops the measuring, whose results count; a second one ends the process.
+async fn until_ended(
+    benchmark: impl Future<Output = Result<Report, Failure>>,
+    stop: &CancellationToken,
+) -> Result<(Report, Option<Exit>), Failure> {
+    let mut signals = Signals::that_end()?;
+    let mut benchmark = pin!(benchmark);
+    let exit = tokio::select! {
+        biased;
+        report = &mut benchmark => return Ok((report?, None)),
+        exit = signals.ended() => exit,
+    };
+    stop.cancel();
+    tokio::select! {
+        biased;
+        report = benchmark => Ok((report?, Some(exit))),
+        again = signals.ended() => Ok((Report::empty(), Some(again))),
+    }
+}

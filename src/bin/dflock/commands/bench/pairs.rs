@@ -1,0 +1,184 @@
+//! `dflock bench pairs`: acquires and releases of many tasks.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dflockd_client::Client;
+use serde::Serialize;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::distribution::{Distribution, Recorder, Summary};
+use super::keys::Keys;
+use super::plot::Curve;
+use super::progress::Progress;
+use super::report::{Report, human, per, rounded};
+use super::target::Target;
+use super::usage::Usage;
+use crate::args::{PairsArguments, SourceFlags};
+use crate::failure::Failure;
+use crate::output::Table;
+
+/// How many steps the bar of one number of tasks has.
+const STEPS: u32 = 50;
+
+/// For how long the end waits until everything is given back.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What came of one number of tasks.
+#[derive(Serialize)]
+struct Row {
+    tasks: usize,
+    pairs: u64,
+    seconds: f64,
+    pairs_per_s: f64,
+    latency: Summary,
+    /// Of this process, the client's.
+    cpu_us_per_pair: f64,
+    connections: usize,
+    memory_bytes: usize,
+}
+
+pub(super) async fn pairs(
+    flags: &SourceFlags,
+    of: &PairsArguments,
+    stop: &CancellationToken,
+) -> Result<Report, Failure> {
+    let target = Target::of(flags, &of.target, &[]).await?;
+    let keys = Keys::of_this_run();
+    let before = Usage::now();
+    let client = target.builder().build()?;
+    // Says at once if there is no server.
+    client.lock(keys.other())?.acquire().await?.release().await?;
+
+    let levels = match of.sweep.as_slice() {
+        [] => std::slice::from_ref(&of.tasks),
+        levels => levels,
+    };
+    let mut rows = Vec::new();
+    let mut report = Report::new("pairs", "A pair of acquire and release");
+    for tasks in levels {
+        if stop.is_cancelled() {
+            break;
+        }
+        let (row, times) = level(&client, &keys, *tasks, of, before, stop).await?;
+        let name = match tasks {
+            1 => "1 task".to_owned(),
+            tasks => format!("{tasks} tasks"),
+        };
+        report.curve(Curve { name, times });
+        rows.push(row);
+    }
+    client.shutdown(PATIENCE).await;
+    table(&rows).lines().into_iter().for_each(|line| report.line(line));
+    report.figure("rows", rows);
+    Ok(report)
+}
+
+/// Lets so many tasks make pairs for the time that was asked for.
+async fn level(
+    client: &Client,
+    keys: &Keys,
+    tasks: usize,
+    of: &PairsArguments,
+    before: Usage,
+    stop: &CancellationToken,
+) -> Result<(Row, Distribution), Failure> {
+    let recorder = Arc::new(Recorder::new()?);
+    let from = Instant::now() + of.warm_up;
+    // Pairs end with this level, whatever ends it.
+    let over = stop.child_token();
+    let mut running = JoinSet::new();
+    for task in 0..tasks {
+        let (lock, recorder, over) = (client.lock(keys.key(task))?, Arc::clone(&recorder), over.clone());
+        running.spawn(async move {
+            while !over.is_cancelled() {
+                let began = Instant::now();
+                lock.acquire().await?.release().await?;
+                if began >= from && !over.is_cancelled() {
+                    recorder.record(task, began.elapsed());
+                }
+            }
+            Ok::<_, dflockd_client::Error>(())
+        });
+    }
+
+    let progress = Progress::new(format!("{tasks} at once"), STEPS as usize);
+    let measuring = async {
+        tokio::time::sleep_until(from).await;
+        let (began, used) = (Instant::now(), Usage::now());
+        for step in 1..=STEPS {
+            let at = began + of.time * step / STEPS;
+            tokio::select! {
+                () = stop.cancelled() => break,
+                () = tokio::time::sleep_until(at) => progress.step(),
+            }
+        }
+        (began.elapsed(), Usage::now(), Usage::now().since(used))
+    };
+    let (took, now, used) = tokio::select! {
+        measured = measuring => measured,
+        () = stop.cancelled() => (Duration::ZERO, Usage::now(), Usage::default()),
+        // Tasks end only at a failure before they are told to.
+        Some(ended) = running.join_next() => {
+            let failed = ended.map_err(|error| Failure::new(crate::exit::Exit::SOFTWARE, error.to_string()))?;
+            failed?;
+            (Duration::ZERO, Usage::now(), Usage::default())
+        }
+    };
+    over.cancel();
+    while let Some(ended) = running.join_next().await {
+        if let Ok(ended) = ended {
+            ended?;
+        }
+    }
+
+    let times = recorder.sum()?;
+    let pairs = times.count();
+    let row = Row {
+        tasks,
+        pairs,
+        seconds: rounded(took.as_secs_f64(), 3),
+        pairs_per_s: match took.is_zero() {
+            true => 0.0,
+            false => rounded(pairs as f64 / took.as_secs_f64(), 0),
+        },
+        latency: times.summary(),
+        cpu_us_per_pair: rounded(per(used.processor * 1e6, pairs), 2),
+        connections: now.since(before).sockets,
+        memory_bytes: now.memory,
+    };
+    Ok((row, times))
+}
+
+fn table(rows: &[Row]) -> Table {
+    let mut table = Table::new([
+        "TASKS",
+        "PAIRS/S",
+        "P50",
+        "P90",
+        "P99",
+        "P99.9",
+        "LONGEST",
+        "CPU A PAIR",
+        "SOCKETS",
+        "MEMORY",
+    ]);
+    for row in rows {
+        let times = &row.latency;
+        table.row([
+            row.tasks.to_string(),
+            format!("{:.0}", row.pairs_per_s),
+            human(times.p50_us),
+            human(times.p90_us),
+            human(times.p99_us),
+            human(times.p999_us),
+            human(times.max_us),
+            format!("{:.2} us", row.cpu_us_per_pair),
+            row.connections.to_string(),
+            format!("{:.1} MiB", row.memory_bytes as f64 / f64::from(1 << 20)),
+        ]);
+    }
+    table
+}

@@ -1,0 +1,154 @@
+//! A picture of how long something took.
+
+use std::path::Path;
+
+use plotters::prelude::*;
+
+use super::distribution::Distribution;
+use crate::exit::Exit;
+use crate::failure::Failure;
+
+/// A distribution with its name in the picture.
+#[derive(Clone, Debug)]
+pub(super) struct Curve {
+    pub(super) name: String,
+    pub(super) times: Distribution,
+}
+
+const SIZE: (u32, u32) = (960, 480);
+
+/// Colours that those can tell apart who see few (Okabe and Ito).
+const COLOURS: [RGBColor; 6] = [
+    RGBColor(0, 114, 178),
+    RGBColor(213, 94, 0),
+    RGBColor(0, 158, 115),
+    RGBColor(204, 121, 167),
+    RGBColor(230, 159, 0),
+    RGBColor(86, 180, 233),
+];
+
+/// Draws one line for each distribution: how many microseconds (upwards) so many of a hundred take at most (to the right, with one more nine at each
+/// step). Those that recorded nothing are left out.
+pub(super) fn draw(title: &str, curves: &[Curve], path: &Path) -> Result<(), Failure> {
+    let text = svg(title, curves).map_err(|error| Failure::new(Exit::SOFTWARE, error))?;
+    let unwritten = |error| Failure::new(Exit::IO, format!("{} cannot be written: {error}", path.display()));
+    std::fs::write(path, text).map_err(unwritten)
+}
+
+fn svg(title: &str, curves: &[Curve]) -> Result<String, String> {
+    let mut text = String::new();
+    paint(title, curves, &mut text).map_err(|error| error.to_string())?;
+    Ok(text)
+}
+
+fn paint(title: &str, curves: &[Curve], text: &mut String) -> Result<(), Box<dyn std::error::Error>> {
+    let lines: Vec<(&str, Vec<(f64, f64)>)> = curves
+        .iter()
+        .filter(|curve| curve.times.count() > 0)
+        .map(|curve| (curve.name.as_str(), curve.times.curve()))
+        .collect();
+    let points = || lines.iter().flat_map(|(_, line)| line);
+    let furthest = points().map(|point| point.0).fold(100.0, f64::max);
+    let least = points().map(|point| point.1).fold(f64::INFINITY, f64::min);
+    let most = points().map(|point| point.1).fold(1.0, f64::max);
+
+    let area = SVGBackend::with_string(text, SIZE).into_drawing_area();
+    area.fill(&WHITE)?;
+    let mut chart = ChartBuilder::on(&area)
+        .caption(title, ("sans-serif", 20))
+        .margin(14)
+        .x_label_area_size(44)
+        .y_label_area_size(84)
+        .build_cartesian_2d(
+            (1.0..furthest).log_scale(),
+            (least.min(most).max(0.1) * 0.7..most * 1.4).log_scale(),
+        )?;
+    chart
+        .configure_mesh()
+        .x_desc("percentile")
+        .y_desc("time")
+        .x_label_formatter(&|one_in| percent(*one_in))
+        .y_label_formatter(&|micros| time(*micros))
+        .draw()?;
+    for ((name, line), colour) in lines.iter().zip(COLOURS.iter().cycle()) {
+        chart
+            .draw_series(LineSeries::new(line.iter().copied(), colour.stroke_width(2)))?
+            .label(*name)
+            .legend(|(x, y)| PathElement::new([(x, y), (x + 20, y)], colour.stroke_width(2)));
+    }
+    chart
+        .configure_series_labels()
+        .position(SeriesLabelPosition::UpperLeft)
+        .background_style(WHITE)
+        .border_style(BLACK)
+        .draw()?;
+    area.present()?;
+    Ok(())
+}
+
+/// How many of a hundred are not the one in so many that takes longer.
+fn percent(one_in: f64) -> String {
+    let percent = 100.0 - 100.0 / one_in;
+    // As many digits as there are nines behind the point.
+    let digits = (one_in.log10().round() as usize).saturating_sub(2);
+    format!("{percent:.digits$}")
+}
+
+fn time(micros: f64) -> String {
+    match micros {
+        ..1e3 => format!("{micros:.0} us"),
+        ..1e6 => format!("{:.0} ms", micros / 1e3),
+        _ => format!("{:.0} s", micros / 1e6),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn curve(name: &str, micros: std::ops::Range<u64>) -> Curve {
+        let mut times = Distribution::new().unwrap();
+        for micros in micros {
+            times.record(Duration::from_micros(micros));
+        }
+        Curve {
+            name: name.to_owned(),
+            times,
+        }
+    }
+
+    #[test]
+    fn each_distribution_that_recorded_something_has_a_line_and_a_name() {
+        let curves = [
+            curve("1 task", 10..500),
+            curve("10 tasks", 1..9_000),
+            curve("none", 0..0),
+        ];
+        let text = svg("pairs", &curves).unwrap();
+        assert!(
+            text.starts_with("<svg") && text.trim_end().ends_with("</svg>"),
+            "{text}"
+        );
+        for (name, is_there) in [("1 task", true), ("10 tasks", true), ("none", false)] {
+            let named = text.lines().any(|line| line.trim() == name);
+            assert_eq!(named, is_there, "{name}: {text}");
+        }
+        assert!(text.matches("<polyline").count() >= 2, "{text}");
+    }
+
+    #[test]
+    fn nothing_to_draw_makes_an_empty_picture() {
+        assert!(svg("pairs", &[]).unwrap().ends_with("</svg>\n"));
+    }
+
+    #[test]
+    fn labels_have_as_many_nines_as_they_say() {
+        assert_eq!(
+            [1.0, 10.0, 100.0, 1_000.0, 10_000.0].map(percent),
+            ["0", "90", "99", "99.9", "99.99"]
+        );
+        assert_eq!([12.0, 1_500.0, 3e6].map(time), ["12 us", "2 ms", "3 s"]);
+    }
+}

@@ -1,0 +1,127 @@
+//! What a benchmark tells at its end.
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use super::distribution::Summary;
+use super::plot::{Curve, draw};
+use crate::args::BenchOutput;
+use crate::failure::Failure;
+use crate::{output, tell};
+
+/// The results of one benchmark.
+pub(super) struct Report {
+    name: &'static str,
+    title: String,
+    figures: Map<String, Value>,
+    lines: Vec<String>,
+    curves: Vec<Curve>,
+}
+
+impl Report {
+    pub(super) fn new(name: &'static str, title: impl Into<String>) -> Self {
+        Self {
+            name,
+            title: title.into(),
+            figures: Map::new(),
+            lines: Vec::new(),
+            curves: Vec::new(),
+        }
+    }
+
+    /// One of a benchmark that did not end.
+    pub(super) fn empty() -> Self {
+        Self::new("", "")
+    }
+
+    /// A figure of the JSON object.
+    pub(super) fn figure(&mut self, name: &str, value: impl Serialize) {
+        // What cannot be told, a number that is none say, is null.
+        let value = serde_json::to_value(value).unwrap_or(Value::Null);
+        self.figures.insert(name.to_owned(), value);
+    }
+
+    /// A line for people.
+    pub(super) fn line(&mut self, line: impl Into<String>) {
+        self.lines.push(line.into());
+    }
+
+    /// A line of the picture.
+    pub(super) fn curve(&mut self, curve: Curve) {
+        self.curves.push(curve);
+    }
+
+    /// Tells it all. `is_partial`: the measuring was ended before its time.
+    pub(super) fn tell(mut self, to: &BenchOutput, is_partial: bool) -> Result<(), Failure> {
+        if self.name.is_empty() {
+            return Ok(());
+        }
+        if is_partial {
+            tell::warn("ended before its time: the figures are those of what was measured until then");
+        }
+        match to.json {
+            true => {
+                let mut object = Map::new();
+                object.insert("bench".to_owned(), self.name.into());
+                object.insert("partial".to_owned(), is_partial.into());
+                object.append(&mut self.figures);
+                output::json(&object)?;
+            }
+            false => {
+                for line in &self.lines {
+                    output::line(line)?;
+                }
+            }
+        }
+        match &to.svg {
+            Some(path) => draw(&self.title, &self.curves, path),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Times in one line.
+pub(super) fn times(times: &Summary) -> String {
+    format!(
+        "p50 {}, p90 {}, p99 {}, p99.9 {}, longest {}",
+        human(times.p50_us),
+        human(times.p90_us),
+        human(times.p99_us),
+        human(times.p999_us),
+        human(times.max_us)
+    )
+}
+
+/// Microseconds in a unit that fits.
+pub(super) fn human(micros: f64) -> String {
+    match micros {
+        ..1e3 => format!("{micros:.0} us"),
+        ..1e6 => format!("{:.2} ms", micros / 1e3),
+        _ => format!("{:.2} s", micros / 1e6),
+    }
+}
+
+/// A figure to so many digits behind the point.
+pub(super) fn rounded(value: f64, digits: i32) -> f64 {
+    let factor = 10_f64.powi(digits);
+    (value * factor).round() / factor
+}
+
+/// What there is of one, if there are any.
+pub(super) fn per(total: f64, count: u64) -> f64 {
+    match count {
+        0 => 0.0,
+        count => total / count as f64,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_have_a_unit_that_fits() {
+        assert_eq!([7.4, 1_234.0, 2.5e6].map(human), ["7 us", "1.23 ms", "2.50 s"]);
+        assert_eq!((rounded(1.2345, 2), per(6.0, 3), per(6.0, 0)), (1.23, 2.0, 0.0));
+    }
+}

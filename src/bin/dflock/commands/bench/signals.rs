@@ -1,0 +1,192 @@
+//! `dflock bench signals`: signals that are emitted and received, and what subscriptions weigh.
+
+use std::time::Duration;
+
+use dflockd_client::{Overflow, SignalConn, SignalOptions};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::distribution::Distribution;
+use super::keys::Keys;
+use super::plot::Curve;
+use super::progress::Progress;
+use super::report::{Report, per, rounded, times};
+use super::target::Target;
+use super::usage::Usage;
+use crate::args::{SignalsArguments, SourceFlags};
+use crate::exit::Exit;
+use crate::failure::Failure;
+
+/// After how long without a signal the rest counts as lost.
+const SILENCE: Duration = Duration::from_secs(3);
+
+/// How many signals are emitted one at a time. The first of them warm up, and are not counted.
+const SINGLE: usize = 11_000;
+const WARM_UP: usize = 1_000;
+
+/// How many tasks make subscriptions.
+const TASKS: usize = 50;
+
+pub(super) async fn signals(
+    flags: &SourceFlags,
+    of: &SignalsArguments,
+    stop: &CancellationToken,
+) -> Result<Report, Failure> {
+    let target = Target::of(flags, &of.target, &[]).await?;
+    let keys = Keys::of_this_run();
+    let mut report = Report::new("signals", "A signal, one at a time");
+    rates(&target, &keys, of, stop, &mut report).await?;
+    if !stop.is_cancelled() {
+        one_at_a_time(&target, &keys, stop, &mut report).await?;
+    }
+    if !stop.is_cancelled() {
+        subscriptions(&target, &keys, of.subscriptions, &mut report).await?;
+    }
+    Ok(report)
+}
+
+async fn open(target: &Target, options: SignalOptions) -> Result<SignalConn, Failure> {
+    Ok(SignalConn::open(target.builder(), options).await?)
+}
+
+/// Many emit at once; the time until the last subscriber has everything.
+async fn rates(
+    target: &Target,
+    keys: &Keys,
+    of: &SignalsArguments,
+    stop: &CancellationToken,
+    report: &mut Report,
+) -> Result<(), Failure> {
+    let each = of.signals.div_ceil(of.publishers);
+    let all = each * of.publishers;
+    let mut receiving = JoinSet::new();
+    for _ in 0..of.subscribers {
+        let options = SignalOptions::default().buffer(all + 1).overflow(Overflow::Disconnect);
+        let mut conn = open(target, options).await?;
+        conn.listen(keys.channel("rates.*"), None).await?;
+        let stop = stop.clone();
+        receiving.spawn(async move {
+            let mut last = Instant::now();
+            let mut count = 0_u64;
+            while count < all as u64 && !stop.is_cancelled() {
+                match timeout(SILENCE, conn.next_signal()).await {
+                    Ok(Some(_)) => (count, last) = (count + 1, Instant::now()),
+                    Ok(None) | Err(_) => break,
+                }
+            }
+            (count, last)
+        });
+    }
+    let publisher = open(target, SignalOptions::default()).await?;
+    let progress = std::sync::Arc::new(Progress::new("signals", all));
+    let started = Instant::now();
+    let mut emitting = JoinSet::new();
+    for task in 0..of.publishers {
+        let (handle, channel) = (publisher.handle(), keys.channel(format_args!("rates.{task}")));
+        let (stop, progress) = (stop.clone(), std::sync::Arc::clone(&progress));
+        emitting.spawn(async move {
+            let mut count = 0_u64;
+            for number in (0..each).take_while(|_| !stop.is_cancelled()) {
+                handle.emit(&channel, number.to_string()).await?;
+                progress.step();
+                count += 1;
+            }
+            Ok::<_, dflockd_client::Error>(count)
+        });
+    }
+    let failed = |error: tokio::task::JoinError| Failure::new(Exit::SOFTWARE, error.to_string());
+    let mut emitted = 0;
+    while let Some(ended) = emitting.join_next().await {
+        emitted += ended.map_err(failed)??;
+    }
+    let emitting_took = started.elapsed();
+    let (mut received, mut last) = (0, started);
+    while let Some(ended) = receiving.join_next().await {
+        let (count, at) = ended.map_err(failed)?;
+        (received, last) = (received + count, last.max(at));
+    }
+    let rate = |count: u64, time: Duration| rounded(count as f64 / time.as_secs_f64().max(1e-9), 0);
+    let (emits, deliveries) = (rate(emitted, emitting_took), rate(received, last - started));
+    let lost = (emitted * of.subscribers as u64).saturating_sub(received);
+    report.figure("subscribers", of.subscribers);
+    report.figure("publishers", of.publishers);
+    report.figure("emitted", emitted);
+    report.figure("emitted_per_s", emits);
+    report.figure("received", received);
+    report.figure("received_per_s", deliveries);
+    report.figure("lost", lost);
+    report.line(format!(
+        "{} publishers, {} subscribers: {emits} signals/s emitted, {deliveries} deliveries/s received, {lost} lost",
+        of.publishers, of.subscribers
+    ));
+    Ok(())
+}
+
+/// One emits, one listens: the time until the answer, and until the signal is there.
+async fn one_at_a_time(
+    target: &Target,
+    keys: &Keys,
+    stop: &CancellationToken,
+    report: &mut Report,
+) -> Result<(), Failure> {
+    let channel = keys.channel("single");
+    let mut subscriber = open(target, SignalOptions::default()).await?;
+    subscriber.listen(&channel, None).await?;
+    let publisher = open(target, SignalOptions::default()).await?;
+    let progress = Progress::new("one at a time", SINGLE);
+    let (mut answered, mut heard) = (Distribution::new()?, Distribution::new()?);
+    for number in (0..SINGLE).take_while(|_| !stop.is_cancelled()) {
+        let started = Instant::now();
+        publisher.emit(&channel, "x").await?;
+        let until_answered = started.elapsed();
+        if let Ok(None) | Err(_) = timeout(SILENCE, subscriber.next_signal()).await {
+            return Err(Failure::new(
+                Exit::SERVER_AWAY,
+                "a signal did not reach its only subscriber",
+            ));
+        }
+        if number >= WARM_UP {
+            answered.record(until_answered);
+            heard.record(started.elapsed());
+        }
+        progress.step();
+    }
+    report.figure("emit_to_answer", answered.summary());
+    report.figure("emit_to_signal", heard.summary());
+    report.line(format!("one at a time, answered after: {}", times(&answered.summary())));
+    report.line(format!("one at a time, received after: {}", times(&heard.summary())));
+    for (name, times) in [("answered", answered), ("received", heard)] {
+        report.curve(Curve {
+            name: name.to_owned(),
+            times,
+        });
+    }
+    Ok(())
+}
+
+/// What many subscriptions of one connection weigh.
+async fn subscriptions(target: &Target, keys: &Keys, count: usize, report: &mut Report) -> Result<(), Failure> {
+    let conn = open(target, SignalOptions::default()).await?;
+    conn.listen(keys.channel("memory.warm-up"), None).await?;
+    let before = Usage::now();
+    let mut listening = JoinSet::new();
+    for task in 0..TASKS {
+        let (handle, keys) = (conn.handle(), keys.clone());
+        listening.spawn(async move {
+            for number in (task..count).step_by(TASKS) {
+                let channel = keys.channel(format_args!("memory.{number}"));
+                handle.listen(channel, None).await?;
+            }
+            Ok::<_, dflockd_client::Error>(())
+        });
+    }
+    while let Some(ended) = listening.join_next().await {
+        ended.map_err(|error| Failure::new(Exit::SOFTWARE, error.to_string()))??;
+    }
+    let bytes = rounded(per(Usage::now().since(before).memory as f64, count as u64), 0);
+    report.figure("subscriptions", count);
+    report.figure("memory_bytes_per_subscription", bytes);
+    report.line(format!("{count} subscriptions: {bytes} bytes of memory for each"));
+    Ok(())
+}

@@ -1,0 +1,107 @@
+//! The servers that are measured.
+
+use dflockd_client::ClientBuilder;
+
+use crate::args::{BenchTarget, SourceFlags};
+use crate::failure::Failure;
+use crate::sources::Sources;
+
+/// The servers of the settings, or an embedded one.
+pub(super) struct Target {
+    builder: ClientBuilder,
+    #[cfg(feature = "server")]
+    _embedded: Option<embedded::Embedded>,
+}
+
+impl Target {
+    /// Starts an embedded server, if one is asked for. `own`: settings that the subcommand's flags say.
+    pub(super) async fn of(flags: &SourceFlags, of: &BenchTarget, own: &[(&str, String)]) -> Result<Self, Failure> {
+        #[cfg(feature = "server")]
+        if of.embedded {
+            let embedded = embedded::Embedded::start(flags).await?;
+            let own: Vec<_> = own
+                .iter()
+                .cloned()
+                .chain([("servers", embedded.address.clone())])
+                .collect();
+            return Ok(Self {
+                builder: Sources::read(flags, &own, &[])?.builder()?,
+                _embedded: Some(embedded),
+            });
+        }
+        #[cfg(not(feature = "server"))]
+        let BenchTarget {} = of;
+        Ok(Self {
+            builder: Sources::read(flags, own, &[])?.builder()?,
+            #[cfg(feature = "server")]
+            _embedded: None,
+        })
+    }
+
+    /// What clients are made with.
+    pub(super) fn builder(&self) -> ClientBuilder {
+        self.builder.clone()
+    }
+}
+
+#[cfg(feature = "server")]
+mod embedded {
+    //! `dflock serve` in a process of its own, so that what it uses is not counted.
+
+    use std::io::{BufRead, BufReader};
+    use std::process::{Child, Command, Stdio};
+
+    use crate::args::SourceFlags;
+    use crate::exit::Exit;
+    use crate::failure::Failure;
+
+    /// Killed when this is dropped.
+    pub(super) struct Embedded {
+        pub(super) address: String,
+        server: Child,
+    }
+
+    impl Embedded {
+        /// Room for any number of keys: what is measured is not how a small server refuses.
+        const FLAGS: [&str; 7] = ["serve", "--port", "0", "--max-locks", "10000000", "--release", "1.16"];
+
+        pub(super) async fn start(flags: &SourceFlags) -> Result<Self, Failure> {
+            if flags.servers.is_some() || flags.url.is_some() {
+                return Err(Failure::new(
+                    Exit::USAGE,
+                    "--embedded starts a server, so --servers and --url cannot name others",
+                ));
+            }
+            let mut command = Command::new(std::env::current_exe()?);
+            command.args(Self::FLAGS).stdin(Stdio::null());
+            // Ctrl-C is for this process, which gives back what it holds before the server ends.
+            #[cfg(unix)]
+            std::os::unix::process::CommandExt::process_group(&mut command, 0);
+            let mut server = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+            let out = server.stdout.take();
+            let mut embedded = Self {
+                address: String::new(),
+                server,
+            };
+            let line = tokio::task::spawn_blocking(move || {
+                let mut line = String::new();
+                out.map(|out| BufReader::new(out).read_line(&mut line))
+                    .transpose()
+                    .map(|_| line)
+            });
+            let line = line.await.map_err(std::io::Error::other)??;
+            let address = line.trim_end().strip_prefix("listening on ");
+            let silent = || Failure::new(Exit::SOFTWARE, "the embedded server ended before it listened");
+            address.ok_or_else(silent)?.clone_into(&mut embedded.address);
+            Ok(embedded)
+        }
+    }
+
+    impl Drop for Embedded {
+        fn drop(&mut self) {
+            // One that has ended already needs neither.
+            drop(self.server.kill());
+            drop(self.server.wait());
+        }
+    }
+}

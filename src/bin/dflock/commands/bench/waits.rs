@@ -1,0 +1,144 @@
+//! `dflock bench waits`: how soon a caller that waits has its grant after the holder's release.
+
+use std::time::Duration;
+
+use dflockd_client::{ClientBuilder, LockGuard};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+
+use super::distribution::Distribution;
+use super::keys::Keys;
+use super::plot::Curve;
+use super::progress::Progress;
+use super::report::{Report, times};
+use super::target::Target;
+use super::usage::Usage;
+use crate::args::{SourceFlags, WaitsArguments};
+use crate::exit::Exit;
+use crate::failure::Failure;
+
+/// Longer than a run, so that only a release lets the next caller in.
+const TTL: Duration = Duration::from_secs(600);
+
+/// For how long the end waits until everything is given back.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// When a caller had its grant, and the guard.
+type Granted = Result<(usize, Instant, LockGuard), dflockd_client::Error>;
+
+pub(super) async fn waits(
+    flags: &SourceFlags,
+    of: &WaitsArguments,
+    stop: &CancellationToken,
+) -> Result<Report, Failure> {
+    let target = Target::of(flags, &of.target, &[]).await?;
+    let keys = Keys::of_this_run();
+    let before = Usage::now();
+    let builder = || -> ClientBuilder { target.builder().lease_ttl(TTL) };
+    let waiter = builder().build()?;
+    let holder = match of.own {
+        true => waiter.clone(),
+        false => builder().build()?,
+    };
+    let mut held = Vec::with_capacity(of.waits);
+    for number in (0..of.waits).take_while(|_| !stop.is_cancelled()) {
+        held.push(holder.lock(keys.key(number))?.acquire().await?);
+    }
+    let mut waiting: JoinSet<Granted> = JoinSet::new();
+    for number in 0..held.len() {
+        let lock = waiter.lock(keys.key(number))?.acquire_timeout(TTL);
+        waiting.spawn(async move {
+            let guard = lock.acquire().await?;
+            Ok((number, Instant::now(), guard))
+        });
+    }
+    settle(of, stop).await;
+    let usage = Usage::now();
+
+    let released_at = release_all(held, of.releases, stop).await?;
+    let mut distribution = Distribution::new()?;
+    let mut guards = Vec::with_capacity(released_at.len());
+    while guards.len() < released_at.len() {
+        let granted = tokio::select! {
+            () = stop.cancelled() => break,
+            Some(granted) = waiting.join_next() => granted,
+            else => break,
+        };
+        let failed = |error: tokio::task::JoinError| Failure::new(Exit::SOFTWARE, error.to_string());
+        let (number, at, guard) = granted.map_err(failed)??;
+        if let Some(released) = released_at.get(number) {
+            distribution.record(at.saturating_duration_since(*released));
+        }
+        guards.push(guard);
+    }
+    // Callers that wait still are those of keys that were not released.
+    waiting.shutdown().await;
+    drop(guards);
+    for client in [holder, waiter] {
+        client.shutdown(PATIENCE).await;
+    }
+
+    let summary = distribution.summary();
+    let mut report = Report::new("waits", "From a release to the next grant");
+    report.figure("waits", of.waits);
+    report.figure("granted", summary.count);
+    report.figure("releases_per_s", of.releases);
+    report.figure("connections", usage.since(before).sockets);
+    report.figure("memory_bytes", usage.memory);
+    report.figure("release_to_grant", summary);
+    report.line(format!(
+        "{} of {} callers that waited have had their grant; {} sockets",
+        summary.count,
+        of.waits,
+        usage.since(before).sockets
+    ));
+    report.line(format!("from release to grant: {}", times(&summary)));
+    report.curve(Curve {
+        name: format!("{} callers", of.waits),
+        times: distribution,
+    });
+    Ok(report)
+}
+
+/// Lets callers come to their places in the servers' queues.
+async fn settle(of: &WaitsArguments, stop: &CancellationToken) {
+    let time = of.settle.unwrap_or_else(|| {
+        let connections = match of.own {
+            true => 0,
+            false => of.waits,
+        };
+        // A client opens at most 190 connections in a second, and fewer where attempts fail.
+        Duration::from_secs(2 + connections as u64 / 120)
+    });
+    let progress = Progress::new("callers come to wait", time.as_secs().max(1) as usize);
+    let end = Instant::now() + time;
+    while Instant::now() < end && !stop.is_cancelled() {
+        tokio::select! {
+            () = stop.cancelled() => break,
+            () = tokio::time::sleep_until(end.min(Instant::now() + Duration::from_secs(1))) => progress.step(),
+        }
+    }
+}
+
+/// Releases at an even pace, without waiting for the answers. Returns when each release began.
+async fn release_all(held: Vec<LockGuard>, releases: u32, stop: &CancellationToken) -> Result<Vec<Instant>, Failure> {
+    let progress = Progress::new("keys are released", held.len());
+    let mut pace = tokio::time::interval(Duration::from_secs(1) / releases);
+    pace.set_missed_tick_behavior(MissedTickBehavior::Burst);
+    let mut releasing = JoinSet::new();
+    let mut released_at = Vec::with_capacity(held.len());
+    for guard in held {
+        pace.tick().await;
+        if stop.is_cancelled() {
+            break;
+        }
+        released_at.push(Instant::now());
+        releasing.spawn(guard.release());
+        progress.step();
+    }
+    while let Some(released) = releasing.join_next().await {
+        released.map_err(|error| Failure::new(Exit::SOFTWARE, error.to_string()))??;
+    }
+    Ok(released_at)
+}

@@ -1,0 +1,215 @@
+//! `dflock bench`: what it tells, and that it leaves nothing behind.
+
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::tool::{Running, Witness, code, dflock, output, text};
+
+fn json(bytes: &[u8]) -> Value {
+    serde_json::from_slice(bytes).unwrap_or_else(|error| panic!("{error}: {:?}", text(bytes)))
+}
+
+/// Runs `dflock bench` with `--json`, and looks at the object.
+fn bench(arguments: &[&str]) -> Value {
+    let ended = output(&[&["bench"], arguments, &["--json"]].concat());
+    assert_eq!(code(&ended), 0, "{}", text(&ended.stderr));
+    let told = json(&ended.stdout);
+    assert_eq!(
+        (&told["bench"], &told["partial"]),
+        (&Value::from(arguments[0]), &Value::from(false))
+    );
+    told
+}
+
+fn number(value: &Value, path: &str) -> f64 {
+    let found = value.pointer(path).and_then(Value::as_f64);
+    found.unwrap_or_else(|| panic!("no number {path} in {value}"))
+}
+
+/// Times are in order, and something was measured.
+fn assert_times(value: &Value, path: &str) {
+    let [count, p50, p90, p99, p999, max] = ["count", "p50_us", "p90_us", "p99_us", "p999_us", "max_us"]
+        .map(|name| number(value, &format!("{path}/{name}")));
+    assert!(count >= 1.0 && p50 > 0.0, "{value}");
+    assert!([p50, p90, p99, p999, max].is_sorted(), "{value}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pairs_are_measured_for_each_number_of_tasks_and_drawn() {
+    let server = Witness::new().server(0).await;
+    let address = server.local_addr().to_string();
+    let picture = std::env::temp_dir().join(format!("dflock-bench-{}.svg", std::process::id()));
+    let told = bench(&[
+        "pairs",
+        "--servers",
+        &address,
+        "--sweep",
+        "1,3",
+        "--time",
+        "200ms",
+        "--warm-up",
+        "50ms",
+        "--svg",
+        picture.to_str().unwrap(),
+    ]);
+    let rows = told["rows"].as_array().unwrap();
+    assert_eq!(rows.len(), 2);
+    for (row, tasks) in rows.iter().zip([1.0, 3.0]) {
+        assert_eq!(number(row, "/tasks"), tasks);
+        assert_times(row, "/latency");
+        assert_eq!(number(row, "/pairs"), number(row, "/latency/count"));
+        assert!(
+            number(row, "/pairs_per_s") > 0.0 && number(row, "/connections") >= 1.0,
+            "{row}"
+        );
+    }
+    let drawn = std::fs::read_to_string(&picture).unwrap();
+    std::fs::remove_file(&picture).unwrap();
+    assert!(drawn.starts_with("<svg") && drawn.contains("3 tasks"), "{drawn}");
+    assert!(server.stats().locks.is_empty(), "nothing is left behind");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn held_leases_are_counted_and_given_back() {
+    let server = Witness::new().server(0).await;
+    let address = server.local_addr().to_string();
+    let hold = [
+        "hold",
+        "--servers",
+        &address,
+        "--leases",
+        "40",
+        "--time",
+        "300ms",
+        "--idle",
+        "100ms",
+    ];
+    let told = bench(&hold);
+    for (name, count) in [
+        ("leases", 40.0),
+        ("still_held", 40.0),
+        ("released", 40.0),
+        ("unreleased", 0.0),
+    ] {
+        assert_eq!(number(&told, &format!("/{name}")), count, "{told}");
+    }
+    assert_times(&told, "/other_caller_idle");
+    assert_times(&told, "/other_caller_holding");
+    assert!(server.stats().locks.is_empty(), "nothing is left behind");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_time_from_release_to_grant_is_measured_for_each_waiting_caller() {
+    let server = Witness::new().server(0).await;
+    let address = server.local_addr().to_string();
+    for own in [&["--own"][..], &[]] {
+        let waits = ["waits", "--servers", &address, "--waits", "12", "--settle", "300ms"];
+        let told = bench(&[&waits[..], own].concat());
+        assert_eq!(number(&told, "/granted"), 12.0, "{told}");
+        assert_times(&told, "/release_to_grant");
+    }
+    assert!(server.stats().locks.is_empty(), "nothing is left behind");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn signals_are_counted_at_each_subscriber() {
+    let server = Witness::new().describe().port(0).release("1.16").start().await.unwrap();
+    let address = server.local_addr().to_string();
+    let told = bench(&[
+        "signals",
+        "--servers",
+        &address,
+        "--subscribers",
+        "2",
+        "--signals",
+        "60",
+        "--publishers",
+        "3",
+        "--subscriptions",
+        "20",
+    ]);
+    for (name, count) in [
+        ("emitted", 60.0),
+        ("received", 120.0),
+        ("lost", 0.0),
+        ("subscriptions", 20.0),
+    ] {
+        assert_eq!(number(&told, &format!("/{name}")), count, "{told}");
+    }
+    assert_times(&told, "/emit_to_answer");
+    assert_times(&told, "/emit_to_signal");
+}
+
+#[test]
+fn both_ends_of_a_leader_are_measured() {
+    let told = bench(&["failover", "--leases", "5", "--rounds", "2"]);
+    let rows = told["rows"].as_array().unwrap();
+    let leaders: Vec<_> = rows.iter().map(|row| row["leader"].as_str().unwrap()).collect();
+    assert_eq!(leaders, ["dies", "moves"]);
+    for row in rows {
+        assert_eq!(number(row, "/rounds"), 2.0);
+        for times in ["/next_leads", "/first_renewal", "/last_renewal"] {
+            assert_times(row, times);
+        }
+    }
+}
+
+#[test]
+fn an_embedded_server_is_measured_in_a_process_of_its_own() {
+    let ended = output(&[
+        "bench",
+        "pairs",
+        "--embedded",
+        "--tasks",
+        "2",
+        "--time",
+        "100ms",
+        "--warm-up",
+        "10ms",
+    ]);
+    assert_eq!(code(&ended), 0, "{}", text(&ended.stderr));
+    let table = text(&ended.stdout);
+    let [heads, row] = table.lines().collect::<Vec<_>>()[..] else {
+        panic!("{table}");
+    };
+    assert!(heads.starts_with("TASKS  PAIRS/S") && row.starts_with("2 "), "{table}");
+    let both = output(&["bench", "pairs", "--embedded", "--servers", "a:1"]);
+    assert_eq!(code(&both), 64);
+    assert!(
+        text(&both.stderr).contains("--embedded starts a server"),
+        "{}",
+        text(&both.stderr)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ctrl_c_ends_the_measuring_tells_what_there_is_and_leaves_nothing_behind() {
+    let server = Witness::new().server(0).await;
+    let address = server.local_addr().to_string();
+    let mut command = dflock();
+    command.args([
+        "bench",
+        "hold",
+        "--servers",
+        &address,
+        "--leases",
+        "30",
+        "--idle",
+        "10ms",
+        "--time",
+        "10m",
+        "--json",
+    ]);
+    let mut running = Running::start(&mut command);
+    while server.stats().locks.len() < 30 {
+        assert!(running.child.try_wait().unwrap().is_none(), "{}", running.errors());
+        tokio::task::yield_now().await;
+    }
+    running.signal(Signal::INT);
+    let told = json(running.line().as_bytes());
+    assert_eq!(told["partial"], Value::from(true));
+    assert_eq!(number(&told, "/released"), 30.0, "{told}");
+    assert_eq!(running.code(), 130);
+    assert!(running.errors().contains("ended before its time"));
+    assert!(server.stats().locks.is_empty(), "nothing is left behind");
+}
