@@ -2,7 +2,8 @@
 //!
 //! Against the embedded server, started anew for each, with every release that must answer so; or, with
 //! `DFLOCKD_TEST_BINARY=path`, once against that server binary, started with each conversation's flags; with
-//! `DFLOCKD_TEST_BINARY_RELEASE_FLAG=--release` it is told which release to play.
+//! `DFLOCKD_TEST_BINARY_RELEASE_FLAG=--release` it is told which release to play, and `DFLOCKD_TEST_BINARY_SUBCOMMAND=serve` is its first
+//! argument.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod support;
@@ -64,7 +65,9 @@ impl Peer {
         match std::env::var_os("DFLOCKD_TEST_BINARY") {
             Some(binary) => {
                 let mut command = Command::new(binary);
-                command.args(flags);
+                command
+                    .args(std::env::var_os("DFLOCKD_TEST_BINARY_SUBCOMMAND"))
+                    .args(flags);
                 if let Some(flag) = std::env::var_os("DFLOCKD_TEST_BINARY_RELEASE_FLAG") {
                     command.arg(flag).arg(release.to_string());
                 }

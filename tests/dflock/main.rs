@@ -13,6 +13,7 @@ mod commands;
 mod ends;
 mod loss;
 mod pty;
+mod serve;
 mod signals;
 mod snapshots;
 mod stats;

@@ -1,14 +1,13 @@
-//! The embedded server on sockets: how it treats connections, and the command that runs it.
+//! The embedded server on sockets: how it treats connections.
 
-use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use crate::support::process::{example, first_line, is_alone_with};
+use crate::support::process::is_alone_with;
 use crate::support::raw::{Heard, RawConnection};
 use crate::support::until;
+use dflockd_client::ErrorKind;
 use dflockd_client::server::{Event, EventKind, Server, ServerBuilder};
-use dflockd_client::{Client, ErrorKind};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -381,118 +380,4 @@ async fn an_address_that_is_taken_is_named() {
     let error = Server::builder().port(port).start().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Connect);
     assert!(error.to_string().contains(&address), "{error}");
-}
-
-fn command(flags: &[&str]) -> Child {
-    Command::new(example("server"))
-        .args(["--port", "0"])
-        .args(flags)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap()
-}
-
-#[cfg(unix)]
-#[tokio::test(flavor = "multi_thread")]
-async fn the_command_serves_and_drains_on_sigterm() {
-    for release in ["1.15", "2.1"] {
-        let flags = [
-            "--default-lease-ttl",
-            "7",
-            "--shutdown-timeout",
-            "20",
-            "--release",
-            release,
-        ];
-        let mut server = command(&flags);
-        let address = first_line(&mut server, "listening on ");
-        let client = Client::builder().servers([&address]).connect().await.unwrap();
-        let guard = client.lock("k").unwrap().acquire().await.unwrap();
-        assert_eq!(guard.ttl().as_secs(), 7);
-        let terminated = Command::new("kill").arg(server.id().to_string()).status().unwrap();
-        assert!(terminated.success());
-        until("nobody new is let in", || {
-            std::net::TcpStream::connect(&address).is_err()
-        })
-        .await;
-        if release == "1.15" {
-            guard.release().await.unwrap();
-        } else {
-            let error = client.lock("other").unwrap().try_acquire().await.unwrap_err();
-            assert_eq!(error.kind(), ErrorKind::Draining, "{error}");
-            // The connection was closed with that answer.
-            guard.lost().await;
-        }
-        drop(client);
-        let ended = tokio::task::spawn_blocking(move || server.wait().unwrap());
-        let status = tokio::time::timeout(SOON, ended)
-            .await
-            .expect("its clients are gone")
-            .unwrap();
-        assert!(status.success(), "{status}");
-    }
-}
-
-#[test]
-fn the_command_says_what_is_wrong_with_its_flags() {
-    for (flags, said) in [
-        (&["--auth-token-file", "/nowhere/token"][..], "/nowhere/token"),
-        (&["--default-lease-ttl", "0"][..], "default-lease-ttl"),
-        (&["--read-timeout", "1.5"][..], "1.5"),
-        (
-            &["--auth-token", "a", "--auth-token-file", "b"][..],
-            "cannot be used with",
-        ),
-        (&["--auto-release-on-disconnect=maybe"][..], "maybe"),
-    ] {
-        let output = command(flags).wait_with_output().unwrap();
-        let stderr = String::from_utf8(output.stderr).unwrap();
-        assert!(!output.status.success() && stderr.contains(said), "{flags:?}: {stderr}");
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_command_takes_the_real_servers_flags() {
-    let file = std::env::temp_dir().join(format!("dflockd-token-{}", std::process::id()));
-    std::fs::write(&file, "s3cret\n").unwrap();
-    let mut server = command(&[
-        "--host",
-        "127.0.0.1",
-        "--max-locks",
-        "1",
-        "--max-waiters",
-        "1",
-        "--max-connections",
-        "9",
-        "--max-subscriptions",
-        "3",
-        "--lease-sweep-interval",
-        "1",
-        "--gc-interval",
-        "5",
-        "--gc-max-idle",
-        "60",
-        "--auto-release-on-disconnect=false",
-        "--read-timeout",
-        "23",
-        "--write-timeout",
-        "5",
-        "--auth-token-file",
-        file.to_str().unwrap(),
-    ]);
-    let address = first_line(&mut server, "listening on ");
-    let client = Client::builder()
-        .servers([&address])
-        .auth_token("s3cret")
-        .connect()
-        .await
-        .unwrap();
-    let _guard = client.lock("one").unwrap().acquire().await.unwrap();
-    let error = client.lock("two").unwrap().acquire().await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::MaxLocks, "{error}");
-    server.kill().unwrap();
-    server.wait().unwrap();
-    std::fs::remove_file(file).unwrap();
 }

@@ -1,10 +1,8 @@
 //! Signals on the embedded server's sockets: which listeners get them, in which order, and what happens to listeners
 //! that do not read.
 
-use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::support::process::{ServerProcess, example};
 use crate::support::raw::{Heard, RawConnection};
 use crate::support::until;
 use dflockd_client::Client;
@@ -430,21 +428,4 @@ async fn a_wrong_subscription_changes_nothing() {
     assert_eq!(server.stats().signal_channels, []);
     assert_eq!(connection.request("signal", "a", "x").await, "ok 0");
     assert_eq!(connection.hear(A_WHILE).await, Heard::Nothing);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_command_takes_the_flags() {
-    let server = async |flags: &'static [&'static str]| {
-        let mut command = Command::new(example("server"));
-        command.args(flags);
-        tokio::task::spawn_blocking(move || ServerProcess::start(command))
-            .await
-            .unwrap()
-    };
-    let capped = server(&["--release", "1.16", "--max-subscriptions", "1", "--signal-buffer", "7"]).await;
-    let mut connection = listening(&capped.address, "a").await;
-    assert_eq!(connection.request("listen", "b", "").await, "error");
-    let without = server(&["--release", "2.0"]).await;
-    let mut connection = RawConnection::open(&without.address).await;
-    assert_eq!(connection.request("listen", "a", "").await, "error");
 }

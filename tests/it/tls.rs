@@ -1,14 +1,12 @@
 //! TLS: who is let in and who is not, what the errors say, and files that change. What a network that fails does to it is in
 //! `tls_faults.rs`.
 
-use std::path::Path;
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::support::fake::FakeServer;
 use crate::support::pki::{Authority, Folder, HERE, Identity, Presented, serve, trusting};
-use crate::support::process::{example, first_line, is_alone_with};
+use crate::support::process::is_alone_with;
 use crate::support::proxy::Proxy;
 use crate::support::raw::RawConnection;
 use crate::support::until;
@@ -555,59 +553,5 @@ async fn a_server_says_which_of_its_files_is_no_good() {
         ),
     ] {
         refused(tls.config(), ErrorKind::InvalidInput, &says);
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_command_serves_tls_and_says_what_is_wrong_with_its_files() {
-    let (servers, clients) = (Authority::new("servers"), Authority::new("clients"));
-    let (identity, friend) = (servers.issue(HERE), clients.issue(&["friend"]));
-    let folder = Folder::new();
-    let certificate = folder.write("server.crt", &identity.certificate);
-    let key = folder.write("server.key", &identity.key);
-    let authorities = folder.write("clients.pem", &clients.pem());
-    let command = |flags: &[(&str, &Path)]| {
-        let mut command = Command::new(example("server"));
-        command
-            .args(["--port", "0"])
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        for (flag, path) in flags {
-            command.arg(flag).arg(path);
-        }
-        command.spawn().unwrap()
-    };
-    let mut child = command(&[
-        ("--tls-cert", &certificate),
-        ("--tls-key", &key),
-        ("--tls-client-ca", &authorities),
-    ]);
-    let address = first_line(&mut child, "listening on ");
-    let tls = trusting(&servers).client_certificate_pem(friend.certificate, friend.key);
-    let secure = client(&address, tls).connect().await.unwrap();
-    secure
-        .lock("k")
-        .unwrap()
-        .acquire()
-        .await
-        .unwrap()
-        .release()
-        .await
-        .unwrap();
-    is_turned_away(&address, trusting(&servers), &["wants a client certificate"]).await;
-    child.kill().unwrap();
-    child.wait().unwrap();
-    for (flags, says) in [
-        (&[("--tls-cert", certificate.as_path())][..], "--tls-key"),
-        (&[("--tls-client-ca", authorities.as_path())], "--tls-cert"),
-        (
-            &[("--tls-cert", &certificate), ("--tls-key", &certificate)],
-            "no private key",
-        ),
-    ] {
-        let output = command(flags).wait_with_output().unwrap();
-        let stderr = String::from_utf8(output.stderr).unwrap();
-        assert!(!output.status.success() && stderr.contains(says), "{flags:?}: {stderr}");
     }
 }

@@ -1,6 +1,8 @@
 //! The command line.
 
 mod bench;
+#[cfg(feature = "server")]
+mod serve;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -15,6 +17,8 @@ pub(crate) use self::bench::FailoverArguments;
 pub(crate) use self::bench::{
     Bench, BenchArguments, BenchOutput, BenchTarget, HoldArguments, PairsArguments, SignalsArguments, WaitsArguments,
 };
+#[cfg(feature = "server")]
+pub(crate) use self::serve::{ServeArguments, unsupported};
 use crate::survey::{Field, Glob};
 
 /// Locks, semaphores, elections and signals of dflockd servers, for shells
@@ -277,51 +281,6 @@ pub(crate) struct ManArguments {
     /// Write dflock.1, dflock-run.1 and so on into this folder
     #[arg(long, value_name = "FOLDER")]
     pub(crate) folder: Option<PathBuf>,
-}
-
-/// Times are whole seconds, as in the flags of the real server.
-#[cfg(feature = "server")]
-#[derive(Args)]
-#[command(after_help = "\
-This server keeps everything in the memory of one process. It is for development and tests, not for production.
-All times are whole seconds, as the flags of the real server have them.")]
-pub(crate) struct ServeArguments {
-    /// Address to listen on
-    #[arg(long, default_value = "127.0.0.1")]
-    pub(crate) host: String,
-    /// Port to listen on; 0 for any that is free
-    #[arg(long, default_value_t = 6388)]
-    pub(crate) port: u16,
-    /// Limit of distinct keys, including those that were used recently
-    #[arg(long, default_value_t = 1024)]
-    pub(crate) max_locks: usize,
-    /// Limit of waiters for one key; 0 for no limit
-    #[arg(long, default_value_t = 0)]
-    pub(crate) max_waiters: usize,
-    /// Limit of connections; 0 for no limit
-    #[arg(long, default_value_t = 0)]
-    pub(crate) max_connections: usize,
-    /// TTL of leases for which the client requests none
-    #[arg(long, default_value_t = 33, value_parser = clap::value_parser!(u64).range(1..=9_223_372_036))]
-    pub(crate) default_lease_ttl: u64,
-    /// Interval between checks for expired leases
-    #[arg(long, default_value_t = 1)]
-    pub(crate) lease_sweep_interval: u64,
-    /// How long a connection may be silent
-    #[arg(long, default_value_t = 23)]
-    pub(crate) read_timeout: u64,
-    /// How long clients may finish when the server shuts down
-    #[arg(long, default_value_t = 30)]
-    pub(crate) shutdown_timeout: u64,
-    /// Let leases live on when the connection that acquired them ends
-    #[arg(long)]
-    pub(crate) no_auto_release_on_disconnect: bool,
-    /// File with the authentication token that every connection must send
-    #[arg(long, value_name = "FILE")]
-    pub(crate) auth_token_file: Option<PathBuf>,
-    /// The release that it behaves like: 1.10 to 1.16, 2.0, 2.1, or cluster
-    #[arg(long)]
-    pub(crate) release: Option<String>,
 }
 
 /// Parses a duration in the form of the settings.

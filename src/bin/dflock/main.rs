@@ -33,6 +33,10 @@ fn main() -> std::process::ExitCode {
     let exit = match Arguments::try_parse() {
         Ok(arguments) => commands::run(arguments),
         Err(refused) => {
+            #[cfg(feature = "server")]
+            if let Some(said) = args::unsupported(&refused) {
+                return Failure::new(Exit::USAGE, said).remedy("leave it out").tell().into();
+            }
             drop(refused.print());
             return if refused.use_stderr() {
                 Exit::USAGE

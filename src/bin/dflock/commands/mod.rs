@@ -46,7 +46,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<Exit, Failure> {
         Command::Stats(of) => block_on(stats::stats(&flags, &of)),
         Command::Top(of) => block_on(top::top(&flags, &of)),
         #[cfg(feature = "server")]
-        Command::Serve(of) => block_on(serve::serve(&of)),
+        Command::Serve(of) => block_on_threads(serve::serve(&of)),
         Command::Bench(of) => bench::bench(&flags, &of),
         Command::Config(of) => config::config(&flags, &of),
         Command::Completions(of) => completions::completions(&of),
@@ -59,6 +59,15 @@ fn block_on(future: impl Future<Output = Result<Exit, Failure>>) -> Result<Exit,
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let exit = runtime.block_on(future);
     // Threads that still run, for example to resolve a name, are not awaited.
+    runtime.shutdown_background();
+    exit
+}
+
+/// Runs a future on as many threads as there are cores: a server has many clients, and no processes of its own.
+#[cfg(feature = "server")]
+fn block_on_threads(future: impl Future<Output = Result<Exit, Failure>>) -> Result<Exit, Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let exit = runtime.block_on(future);
     runtime.shutdown_background();
     exit
 }

@@ -1,0 +1,212 @@
+//! Several members in one process, controlled by lines on standard input.
+
+use std::io::BufRead;
+use std::net::SocketAddr;
+
+use dflockd_client::Error;
+use dflockd_client::server::{Cluster, ServerBuilder};
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+
+use super::not_started;
+use super::orders::{Electorate, Order};
+use crate::args::ServeArguments;
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::output;
+use crate::process::{Signals, stdin_may_be_read};
+use crate::tell;
+
+pub(super) async fn serve(
+    of: &ServeArguments,
+    members: u16,
+    each: ServerBuilder,
+    signals: &mut Signals,
+) -> Result<Exit, Failure> {
+    let cluster = start(of, members, each).await?;
+    let mut controlled = Controlled::new(cluster);
+    output::line(format_args!("listening on {}", controlled.addresses().join("+")))?;
+    controlled.tell_members()?;
+    let mut lines = lines_of_stdin();
+    loop {
+        let line = tokio::select! {
+            biased;
+            _ = signals.ended() => break,
+            line = lines.recv() => line,
+        };
+        let Some(line) = line else {
+            // Standard input has ended: only a signal is left.
+            signals.ended().await;
+            break;
+        };
+        let obeyed = tokio::select! {
+            biased;
+            exit = signals.ended() => return Ok(exit),
+            obeyed = controlled.obey(&line) => obeyed,
+        };
+        obeyed?;
+    }
+    tell::warn("shutting down; a second signal ends that at once");
+    tokio::select! {
+        biased;
+        exit = signals.ended() => Ok(exit),
+        stopped = controlled.shut_down() => stopped.map(|()| Exit::SUCCESS),
+    }
+}
+
+/// Starts the members on the ports from the first on, or on free ones.
+async fn start(of: &ServeArguments, members: u16, each: ServerBuilder) -> Result<Cluster, Failure> {
+    let builder = Cluster::builder().members(members.into()).options(each);
+    if of.port == 0 {
+        return builder.start().await.map_err(not_started);
+    }
+    let ip = of.ip().ok_or_else(|| {
+        Failure::new(
+            Exit::USAGE,
+            format!("--host {}: a cluster needs an IP address", of.host),
+        )
+        .remedy("--host 127.0.0.1")
+    })?;
+    let last = of.port.checked_add(members - 1).ok_or_else(|| {
+        Failure::new(
+            Exit::USAGE,
+            format!("--port {}: there are no {members} ports from this one on", of.port),
+        )
+        .remedy("a lower --port, or 0 for any that are free")
+    })?;
+    let addresses = (of.port..=last).map(|port| SocketAddr::new(ip, port));
+    builder
+        .start_on(addresses, TcpListener::bind)
+        .await
+        .map_err(not_started)
+}
+
+/// A cluster that is controlled by orders, and which of its members can vote.
+struct Controlled {
+    cluster: Cluster,
+    voters: Electorate,
+    /// Who led last.
+    former: usize,
+}
+
+impl Controlled {
+    fn new(cluster: Cluster) -> Self {
+        let voters = Electorate::new(cluster.addresses().len());
+        Self {
+            cluster,
+            voters,
+            former: 0,
+        }
+    }
+
+    fn addresses(&self) -> Vec<String> {
+        self.cluster.addresses()
+    }
+
+    /// Obeys a line. A line that cannot be obeyed is complained about.
+    async fn obey(&mut self, line: &str) -> Result<(), Failure> {
+        match Order::read(line, self.addresses().len()) {
+            Ok(None) => Ok(()),
+            Err(refusal) => {
+                tell::complain(&refusal);
+                Ok(())
+            }
+            Ok(Some(Order::Members)) => self.tell_members(),
+            Ok(Some(order)) => {
+                if let Err(error) = self.carry_out(order).await {
+                    tell::complain(&error.to_string());
+                }
+                self.tell_leader()
+            }
+        }
+    }
+
+    async fn carry_out(&mut self, order: Order) -> Result<(), Error> {
+        self.former = self.cluster.leader().unwrap_or(self.former);
+        match order {
+            Order::Members | Order::Leader => return Ok(()),
+            Order::Lead(member) => return self.cluster.move_leader(member),
+            Order::Depose => {
+                self.cluster.depose();
+                return Ok(());
+            }
+            Order::Kill(member) => {
+                self.voters.set_running(member, false);
+                self.cluster.stop(member).await?;
+            }
+            Order::Stop(member) => {
+                self.voters.set_running(member, false);
+                self.cluster.shutdown(member).await?;
+            }
+            Order::Isolate(member) => {
+                self.voters.set_isolated(member, true);
+                self.cluster.isolate(member)?;
+            }
+            Order::Start(member) => {
+                self.cluster.start(member).await?;
+                self.voters.set_running(member, true);
+            }
+            Order::Rejoin(member) => {
+                self.cluster.rejoin(member)?;
+                self.voters.set_isolated(member, false);
+            }
+        }
+        self.elect()
+    }
+
+    /// Elects the next member, if no member leads.
+    fn elect(&self) -> Result<(), Error> {
+        match (self.cluster.leader(), self.voters.successor(self.former)) {
+            (None, Some(next)) => self.cluster.move_leader(next),
+            _ => Ok(()),
+        }
+    }
+
+    fn tell_leader(&self) -> Result<(), Failure> {
+        match self.cluster.leader() {
+            Some(leader) => output::line(format_args!(
+                "n{leader} leads at {}",
+                self.addresses().get(leader).map_or("?", String::as_str)
+            )),
+            None => output::line("no member leads"),
+        }
+    }
+
+    fn tell_members(&self) -> Result<(), Failure> {
+        let leader = self.cluster.leader();
+        for (number, address) in self.addresses().iter().enumerate() {
+            let role = match leader == Some(number) {
+                true => "leads",
+                false => self.voters.role(number),
+            };
+            output::line(format_args!("n{number} {address} {role}"))?;
+        }
+        Ok(())
+    }
+
+    /// Shuts the members down, the leader last.
+    async fn shut_down(&self) -> Result<(), Failure> {
+        let leader = self.cluster.leader();
+        let members = 0..self.addresses().len();
+        for member in members.filter(|member| Some(*member) != leader).chain(leader) {
+            self.cluster.shutdown(member).await?;
+        }
+        Ok(())
+    }
+}
+
+/// The lines of standard input. The channel is closed when it ends, or where a terminal would stop this process for reading.
+fn lines_of_stdin() -> mpsc::UnboundedReceiver<String> {
+    let (tell, told) = mpsc::unbounded_channel();
+    if stdin_may_be_read() {
+        std::thread::spawn(move || {
+            let lines = std::io::stdin().lock().lines().map_while(Result::ok);
+            for line in lines {
+                if tell.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+    }
+    told
+}
