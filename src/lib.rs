@@ -206,5 +206,5 @@ pub use signal::{Overflow, SignalConn, SignalEvent, SignalHandle, SignalOptions,
 pub use stats::{ClusterStats, IdleStats, LockStats, SemaphoreStats, SignalChannelStats, Stats};
 pub use telemetry::key_class::MAX_KEY_CLASSES;
 #[cfg(feature = "tls")]
-pub use tls::Tls;
+pub use tls::{Tls, TlsStream};
 pub use types::{Fence, Grant, Key, Kind, Limit, MAX_KEY_BYTES, MAX_SECONDS, Target, Token, Ttl, WaitSecs};

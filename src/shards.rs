@@ -196,6 +196,36 @@ impl Shard {
         self
     }
 
+    /// Returns the addresses of its servers, in their order.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for a text that is no address, and if there is none.
+    ///
+    /// ```
+    /// use dflockd_client::Shard;
+    ///
+    /// let shard = Shard::standby(["a.example:6388", "b.example:6388"]);
+    /// assert_eq!(shard.endpoints()?[0].as_str(), "a.example:6388");
+    /// assert!(Shard::single("nowhere").endpoints().is_err());
+    /// # Ok::<(), dflockd_client::Error>(())
+    /// ```
+    pub fn endpoints(&self) -> Result<Vec<Endpoint>> {
+        Ok(self.check()?.endpoints)
+    }
+
+    /// Returns whether its servers are the members of a [cluster](Self::cluster).
+    #[must_use]
+    pub fn is_cluster(&self) -> bool {
+        self.policy == Policy::Cluster
+    }
+
+    /// Returns whether it has servers in reserve: whether it was made by [`standby`](Self::standby).
+    #[must_use]
+    pub fn is_standby(&self) -> bool {
+        self.policy == Policy::Standby
+    }
+
     /// Returns how its servers share the work.
     pub(crate) fn policy(&self) -> Policy {
         self.policy

@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use super::OnUnavailable;
+use crate::error::Result;
 use crate::lease::policy::RenewPolicy;
-use crate::net::auth::AuthSource;
+use crate::net::auth::{AuthSource, Credentials};
 use crate::net::backoff::ReconnectPolicy;
 use crate::net::fencing::Fencing;
+use crate::protocol::AuthToken;
 use crate::sharding::{CheckedStrategy, DEFAULT_SERVERS, ShardingStrategy};
 use crate::shards::Shard;
 use crate::tls::Tls;
@@ -112,6 +114,68 @@ impl Default for ClientOptions {
             exclusive_connections_per_key: None,
             idle_connection_timeout: Duration::from_secs(30),
         }
+    }
+}
+
+/// What a program needs to talk to the servers itself, over the [functions](crate::protocol::functions) of the protocol: to diagnose
+/// them, say. A client does all of it by itself.
+impl ClientOptions {
+    /// Returns the shards, in their order.
+    ///
+    /// ```
+    /// use dflockd_client::ClientOptions;
+    ///
+    /// let options: ClientOptions = "dflockd://a.example:6388+b.example:6388,c.example:6388/".parse()?;
+    /// let [cluster, single] = options.shards() else { unreachable!("there are two") };
+    /// assert!(cluster.is_cluster() && !single.is_cluster());
+    /// assert_eq!(cluster.endpoints()?[1].host(), Some("b.example"));
+    /// # Ok::<(), dflockd_client::Error>(())
+    /// ```
+    #[must_use]
+    pub fn shards(&self) -> &[Shard] {
+        &self.shards
+    }
+
+    /// Returns how TLS is used, if it is asked for.
+    ///
+    /// ```
+    /// use dflockd_client::ClientOptions;
+    ///
+    /// let options: ClientOptions = "dflockd://a.example:6388/?tls=true".parse()?;
+    /// assert!(options.tls().is_some());
+    /// # Ok::<(), dflockd_client::Error>(())
+    /// ```
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn tls(&self) -> Option<&Tls> {
+        self.tls.as_ref()
+    }
+
+    /// Reads the servers' secret, as clients do before each attempt to connect: from its file or variable, if there is one.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> dflockd_client::Result<()> {
+    /// use dflockd_client::ClientOptions;
+    ///
+    /// let options: ClientOptions = "dflockd://sesame@a.example:6388/".parse()?;
+    /// let token = options.read_auth_token().await?.expect("the URL has one");
+    /// assert_eq!(token.expose(), "sesame");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Auth`](crate::ErrorKind::Auth) if it cannot be read, [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) if no
+    /// server can have it.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe.
+    pub async fn read_auth_token(&self) -> Result<Option<AuthToken>> {
+        let credentials = Credentials::new(self.auth.clone(), self.auth_retry_interval)?;
+        credentials.read().await
     }
 }
 

@@ -104,6 +104,15 @@ impl Credentials {
         }
     }
 
+    /// Reads the token, whatever servers have answered to it.
+    ///
+    /// # Errors
+    ///
+    /// `Auth` if the token cannot be read.
+    pub(crate) async fn read(&self) -> Result<Option<AuthToken>> {
+        self.source.read().await
+    }
+
     /// Notes a server's answer to a token.
     pub(crate) fn presented<T>(&self, endpoint: &Arc<str>, token: Option<AuthToken>, outcome: &Result<T>) {
         let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);

@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, RootCertStore};
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, ProtocolVersion, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::client;
 
@@ -158,8 +158,24 @@ impl fmt::Debug for TlsConnector {
     }
 }
 
-/// A secure stream to a server.
-pub(crate) struct TlsStream<IO>(Box<client::TlsStream<IO>>);
+/// A secure stream to a server: what [`Tls::handshake`](crate::Tls::handshake) makes.
+pub struct TlsStream<IO>(Box<client::TlsStream<IO>>);
+
+impl<IO> TlsStream<IO> {
+    /// Returns the certificates that the server presented, its own first. They were verified.
+    #[must_use]
+    pub fn peer_certificates(&self) -> &[CertificateDer<'static>] {
+        let (_, connection) = self.0.get_ref();
+        connection.peer_certificates().unwrap_or_default()
+    }
+
+    /// Returns the version of TLS that both sides agreed on.
+    #[must_use]
+    pub fn protocol_version(&self) -> Option<ProtocolVersion> {
+        let (_, connection) = self.0.get_ref();
+        connection.protocol_version()
+    }
+}
 
 /// Treats a connection that ends without TLS's `close_notify` as closed. That is safe, because answers are whole
 /// lines, so a truncated one is never accepted.

@@ -19,7 +19,8 @@ mod provider;
 
 #[cfg(feature = "server")]
 pub(crate) use acceptor::TlsAcceptor;
-pub(crate) use connector::{TlsConnector, TlsStream};
+pub(crate) use connector::TlsConnector;
+pub use connector::TlsStream;
 pub(crate) use explain::{explain_disconnect, no_tls};
 pub(crate) use files::TlsFiles;
 pub use options::Tls;

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use rustls::ClientConfig;
+use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::connector::TlsConnector;
+use super::connector::{TlsConnector, TlsStream};
 use super::files::TlsFiles;
 use super::material::{Material, Trusted};
 use super::pem::Pem;
@@ -143,6 +144,45 @@ impl Tls {
     pub fn server_name(mut self, name: impl Into<String>) -> Self {
         self.server_name = Some(name.into());
         self
+    }
+
+    /// Makes a stream secure as clients do it: for programs that talk to a server over the [functions](crate::protocol::functions) of the
+    /// protocol, and for those that look at certificates. The server must prove that it is `host`, or what
+    /// [`server_name`](Self::server_name) says; `None` where only that can tell. Files are read each time.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use dflockd_client::Tls;
+    /// use dflockd_client::protocol::functions::{Wire, ping};
+    /// use dflockd_client::server::{Server, ServerTls};
+    ///
+    /// let made = rcgen::generate_simple_self_signed(["locks.example.org".to_owned()])?;
+    /// let (certificate, key) = (made.cert.pem(), made.signing_key.serialize_pem());
+    /// let server = Server::builder().port(0).tls(ServerTls::pem(&*certificate, key).config()?).start().await?;
+    ///
+    /// let tls = Tls::new().ca_pem(certificate);
+    /// let stream = tokio::net::TcpStream::connect(server.local_addr()).await?;
+    /// let stream = tls.handshake(stream, Some("locks.example.org")).await?;
+    /// assert_eq!(stream.peer_certificates().len(), 1);
+    /// ping(&mut Wire::new(stream)).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidInput`] as [`build`](crate::ClientBuilder::build) has it, [`ErrorKind::Connect`] if the handshake fails: the
+    /// message says what is wrong with the certificate, or what the server did.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: the stream is dropped.
+    pub async fn handshake<IO>(&self, stream: IO, host: Option<&str>) -> Result<TlsStream<IO>>
+    where
+        IO: AsyncRead + AsyncWrite + Unpin,
+    {
+        self.clone().check()?.handshake(stream, host).await
     }
 
     /// Makes settings from their text form. If it names no authority, those of this machine are trusted.

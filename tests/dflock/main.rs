@@ -10,6 +10,7 @@
 
 mod bench;
 mod commands;
+mod doctor;
 mod ends;
 mod loss;
 mod pty;

@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use crate::tool::{output, text};
+use dflockd_client::server::Server;
+
+use crate::tool::{dflock, output, text};
 
 fn compare(name: &str, shown: &str) {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -77,4 +79,34 @@ fn messages_are_as_they_were_written() {
         all.push_str(&format!("exit code {}\n\n", ended.status.code().unwrap()));
     }
     compare("messages.txt", &all);
+}
+
+/// Numbers differ from run to run: a word with a digit is shown as #.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_lines_of_the_doctor_are_as_they_were_written() {
+    let server = Server::builder().port(0).auth_token("sesame").start().await.unwrap();
+    let servers = format!("{},127.0.0.1:1+127.0.0.1:2", server.local_addr());
+    let mut all = String::new();
+    for secret in ["sesame", "wrong"] {
+        let mut command = dflock();
+        command
+            .args(["doctor", "--servers", &servers])
+            .env("DFLOCKD_AUTH_TOKEN", secret);
+        let ended = tokio::task::spawn_blocking(move || command.output().unwrap());
+        let ended = ended.await.unwrap();
+        all.push_str(&text(&ended.stdout));
+        all.push_str(&format!("exit code {}\n\n", ended.status.code().unwrap()));
+    }
+    let is_number = |word: &str| word.contains(|c: char| c.is_ascii_digit());
+    let without_numbers = |word| if is_number(word) { "#" } else { word };
+    let mut shown = String::new();
+    // A machine that is busy may be slow, and is warned of then.
+    for line in all
+        .lines()
+        .filter(|line| !line.contains(" latency  p") && !line.contains("load of the server"))
+    {
+        let words: Vec<&str> = line.split(' ').map(without_numbers).collect();
+        shown.push_str(&format!("{}\n", words.join(" ")));
+    }
+    compare("doctor.txt", &shown);
 }

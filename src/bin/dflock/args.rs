@@ -82,6 +82,8 @@ pub(crate) enum Command {
     Stats(StatsArguments),
     /// Show what servers hold as it changes, on the whole terminal
     Top(TopArguments),
+    /// Examine the servers that the settings name, and say what to do
+    Doctor(DoctorArguments),
     /// Run the embedded server, for development and tests
     #[cfg(feature = "server")]
     Serve(Box<ServeArguments>),
@@ -263,6 +265,29 @@ pub(crate) struct TopArguments {
 }
 
 #[derive(Args)]
+#[command(after_help = "\
+Each line says ok, warn, fail or skip, and what to do. The exit code is 0 if nothing failed, and otherwise that of the
+first failure: 69 no server, 75 full, 76 refused, TLS or clock, 77 wrong secret. A lock of the shortest TTL is taken and
+given back at each server that serves locks; nothing else is changed.")]
+pub(crate) struct DoctorArguments {
+    /// One JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// How long one check of one server may take
+    #[arg(long, value_name = "D", value_parser = patience, default_value = "3s")]
+    pub(crate) timeout: Duration,
+    /// How many requests the latency is measured with
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = requests)]
+    pub(crate) requests: usize,
+    /// The servers' cap on keys, which they do not tell: warns when it is near
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) max_locks: Option<u64>,
+    /// The servers' cap on connections, which they do not tell either
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) max_connections: Option<u64>,
+}
+
+#[derive(Args)]
 pub(crate) struct ConfigArguments {
     /// One JSON object
     #[arg(long)]
@@ -297,6 +322,24 @@ fn period(text: &str) -> Result<Duration, String> {
     match (LEAST..=MOST).contains(&period) {
         true => Ok(period),
         false => Err("an interval is at least 100ms, and 1h at most".to_owned()),
+    }
+}
+
+/// Reads how long a check may take.
+fn patience(text: &str) -> Result<Duration, String> {
+    let most = Duration::from_secs(600);
+    let patience = duration(text)?;
+    match !patience.is_zero() && patience <= most {
+        true => Ok(patience),
+        false => Err(format!("give more than nothing, and {most:?} at most")),
+    }
+}
+
+/// Reads a number of requests.
+fn requests(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(count @ 1..=100_000) => Ok(count),
+        _ => Err("give a number from 1 to 100000".to_owned()),
     }
 }
 

@@ -42,6 +42,16 @@ impl Failure {
         }
     }
 
+    /// The same with another exit code.
+    pub(crate) fn exit_with(self, exit: Exit) -> Self {
+        Self { exit, ..self }
+    }
+
+    /// The exit code, what went wrong, and what to do about it.
+    pub(crate) fn into_parts(self) -> (Exit, String, Option<String>) {
+        (self.exit, self.what, self.remedy)
+    }
+
     /// Prints it on standard error.
     pub(crate) fn tell(&self) -> Exit {
         tell::complain(&self.what);

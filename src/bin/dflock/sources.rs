@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use dflockd_client::{Client, ClientBuilder, LayeredOptions};
+use dflockd_client::{Client, ClientBuilder, ClientOptions, LayeredOptions};
 
 use crate::args::SourceFlags;
 use crate::exit::Exit;
@@ -58,6 +58,11 @@ impl Sources {
         })
     }
 
+    /// What all of them together ask for, unchecked.
+    pub(crate) fn options(&self) -> Result<ClientOptions, Failure> {
+        self.layered.read().map_err(|error| Failure::of_settings(&error))
+    }
+
     /// Returns a client, which connects in the background.
     pub(crate) fn client(&self) -> Result<Client, Failure> {
         let client = self.builder()?.build();
@@ -66,10 +71,7 @@ impl Sources {
 
     /// What clients are made with.
     pub(crate) fn builder(&self) -> Result<ClientBuilder, Failure> {
-        let options = self.layered.read();
-        options
-            .map(ClientBuilder::from)
-            .map_err(|error| Failure::of_settings(&error))
+        self.options().map(ClientBuilder::from)
     }
 }
 

@@ -3,6 +3,7 @@
 mod bench;
 mod completions;
 mod config;
+mod doctor;
 #[cfg(unix)]
 mod elect;
 mod emit;
@@ -48,6 +49,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<Exit, Failure> {
         #[cfg(feature = "server")]
         Command::Serve(of) => block_on_threads(serve::serve(&of)),
         Command::Bench(of) => bench::bench(&flags, &of),
+        Command::Doctor(of) => block_on(doctor::doctor(&flags, &of)),
         Command::Config(of) => config::config(&flags, &of),
         Command::Completions(of) => completions::completions(&of),
         Command::Man(of) => man::man(&of),

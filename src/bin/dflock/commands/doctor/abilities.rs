@@ -1,0 +1,146 @@
+//! `release`: which commands the server knows, and so which releases it may be of.
+//!
+//! A server does not tell its release. Each command that it does not know costs a line in its log, and with the Python server 0.5.0 the
+//! connection, over which nothing has been acquired.
+
+use dflockd_client::protocol::{Call, Pattern};
+use dflockd_client::{Error, ErrorKind};
+
+use super::greet::serves_leases;
+use super::report::{Check, Finding};
+use super::way::{Connection, Way};
+use crate::failure::Failure;
+
+/// A pattern to which no client listens.
+const NO_PATTERN: &str = "dflock-doctor.nothing";
+
+/// What a server knows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Abilities {
+    /// `ping`: from 1.14 on.
+    pub(super) ping: bool,
+    /// `listen` and the others: from 1.11 to 1.16.
+    pub(super) signals: bool,
+    /// `barrier`: builds that can form clusters.
+    pub(super) barrier: bool,
+    /// Whether an unknown command costs the connection.
+    pub(super) hangs_up: bool,
+}
+
+/// Asks for each command. The connection that comes back is in step.
+pub(super) async fn probe(
+    mut connection: Connection,
+    way: &Way,
+) -> Result<(Finding, (Abilities, Connection)), Failure> {
+    let mut abilities = Abilities::default();
+    let unlisten = Call::unlisten(Pattern::new(NO_PATTERN)?, None);
+    for (call, ability) in [
+        (Call::ping(), Ability::Ping),
+        (unlisten, Ability::Signals),
+        (Call::barrier(), Ability::Barrier),
+    ] {
+        let knows = match connection.run(call).await {
+            Ok(()) => true,
+            // Only who knows of clusters answers so.
+            Err(error) if error.kind() == ErrorKind::NotLeader => true,
+            Err(error) if is_unknown(&error) => {
+                if hangs_up(&mut connection).await? {
+                    abilities.hangs_up = true;
+                    connection = way.open().await?;
+                }
+                false
+            }
+            Err(error) => return Err(error.into()),
+        };
+        match ability {
+            Ability::Ping => abilities.ping = knows,
+            Ability::Signals => abilities.signals = knows,
+            Ability::Barrier => abilities.barrier = knows,
+        }
+    }
+    Ok((abilities.judge(), (abilities, connection)))
+}
+
+#[derive(Clone, Copy)]
+enum Ability {
+    Ping,
+    Signals,
+    Barrier,
+}
+
+/// The server says so, or hangs up without an answer.
+fn is_unknown(error: &Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::Unsupported | ErrorKind::Refused | ErrorKind::Disconnected
+    )
+}
+
+/// Whether the connection has ended with the refusal of a command.
+async fn hangs_up(connection: &mut Connection) -> Result<bool, Error> {
+    match serves_leases(connection).await {
+        Err(error) if error.kind() == ErrorKind::Disconnected => Ok(true),
+        answered => answered.map(|_| false),
+    }
+}
+
+impl Abilities {
+    fn releases(self) -> &'static str {
+        match self {
+            Self { barrier: true, .. } => "a build that can form clusters, later than 2.1",
+            Self {
+                ping: true,
+                signals: true,
+                ..
+            } => "1.14 to 1.16",
+            Self { ping: true, .. } => "2.0 or 2.1",
+            Self { signals: true, .. } => "1.11 to 1.13",
+            Self { hangs_up: true, .. } => "0.5 (the Python server), or another that hangs up on unknown commands",
+            _ => "1.10 or older",
+        }
+    }
+
+    fn judge(self) -> Finding {
+        let releases = self.releases();
+        let finding = match self.ping {
+            true => Finding::ok(Check::Release, releases),
+            false => Finding::warn(
+                Check::Release,
+                format!("{releases}: locks and semaphores of one name exclude each other, and there are no fences"),
+                "update the server to 2.1",
+            ),
+        };
+        finding
+            .fact("releases", releases)
+            .fact("ping", self.ping)
+            .fact("signals", self.signals)
+            .fact("barrier", self.barrier)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::commands::doctor::report::Verdict;
+
+    #[test]
+    fn releases_are_known_by_what_they_know() {
+        for ([ping, signals, barrier, hangs_up], releases, verdict) in [
+            ([true, false, true, false], "a build that can form", Verdict::Ok),
+            ([true, true, false, false], "1.14 to 1.16", Verdict::Ok),
+            ([true, false, false, false], "2.0 or 2.1", Verdict::Ok),
+            ([false, true, false, false], "1.11 to 1.13", Verdict::Warn),
+            ([false, false, false, false], "1.10 or older", Verdict::Warn),
+            ([false, false, false, true], "0.5", Verdict::Warn),
+        ] {
+            let abilities = Abilities {
+                ping,
+                signals,
+                barrier,
+                hangs_up,
+            };
+            assert!(abilities.releases().starts_with(releases), "{abilities:?}");
+            assert_eq!(abilities.judge().verdict, verdict, "{abilities:?}");
+        }
+    }
+}

@@ -1,0 +1,291 @@
+//! `cluster` and `shard`: what a server says of its cluster, and whether the servers of a shard agree on who leads. Pure.
+
+use dflockd_client::ClusterStats;
+use serde_json::json;
+
+use super::report::{Check, Finding};
+use crate::exit::Exit;
+use crate::failure::Failure;
+
+/// How the servers of a shard share the work, as the settings say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Single,
+    Cluster,
+    Standby,
+}
+
+/// What was found out about one server of a shard.
+#[derive(Clone, Debug)]
+pub(super) struct Member {
+    pub(super) server: String,
+    /// Whether it answered.
+    pub(super) answers: bool,
+    /// What it says of its cluster.
+    pub(super) says: Option<Box<ClusterStats>>,
+}
+
+/// Judges what one server says of its cluster.
+pub(super) fn judge_member(kind: Kind, says: Option<&ClusterStats>) -> Finding {
+    let Some(says) = says else {
+        return match kind {
+            Kind::Cluster => Finding::fail(
+                Check::Cluster,
+                Failure::new(Exit::REFUSED, "the server is not a member of a cluster")
+                    .remedy("name only members of one cluster in a shard; servers that stand alone are shards of their own, or standbys"),
+            ),
+            Kind::Single | Kind::Standby => Finding::ok(Check::Cluster, "the server stands alone"),
+        };
+    };
+    let leader = match (says.leader_id.as_str(), &says.leader_addr) {
+        ("", _) => "it knows of no leader".to_owned(),
+        (id, Some(address)) => format!("{id} leads, at {address}"),
+        (id, None) => format!("{id} leads"),
+    };
+    let what = format!(
+        "{} is {} of {} in term {}: {leader}",
+        says.node_id,
+        says.role,
+        says.voters.len(),
+        says.term
+    );
+    let finding = match kind {
+        Kind::Cluster => Finding::ok(Check::Cluster, what),
+        Kind::Single | Kind::Standby => Finding::warn(
+            Check::Cluster,
+            format!("{what}; the settings name it as a server that stands alone"),
+            "name all members of the cluster as one shard, joined by +",
+        ),
+    };
+    finding
+        .fact("node_id", says.node_id.as_str())
+        .fact("role", says.role.as_str())
+        .fact("term", says.term)
+        .fact("leader_id", says.leader_id.as_str())
+        .fact("leader_addr", says.leader_addr.clone())
+        .fact("voters", says.voters.clone())
+}
+
+/// Judges all servers of a shard together; nothing where there is one server only.
+pub(super) fn judge_shard(kind: Kind, members: &[Member]) -> Option<Finding> {
+    match kind {
+        Kind::Single => None,
+        Kind::Cluster => Some(judge_cluster(members)),
+        Kind::Standby => Some(judge_standby(members)),
+    }
+}
+
+fn judge_cluster(members: &[Member]) -> Finding {
+    let leading = |member: &&Member| member.says.as_ref().is_some_and(|says| says.role == "leader");
+    let leaders: Vec<&Member> = members.iter().filter(leading).collect();
+    let away = away(members);
+    let terms: Vec<String> = leaders
+        .iter()
+        .map(|leader| {
+            format!(
+                "{} in term {}",
+                leader.server,
+                leader.says.as_ref().map_or(0, |says| says.term)
+            )
+        })
+        .collect();
+    let finding = match (&leaders[..], away.len()) {
+        ([], _) => Finding::fail(
+            Check::Shard,
+            Failure::new(
+                Exit::SERVER_AWAY,
+                format!("no member says that it leads; {} of {} answer", members.len() - away.len(), members.len()),
+            )
+            .remedy("see that a majority of the members runs and that they reach each other"),
+        ),
+        ([leader], 0) => judge_led(leader, members),
+        ([leader], _) => Finding::warn(
+            Check::Shard,
+            format!("{} leads; these members do not answer: {}", leader.server, away.join(", ")),
+            "start them again, or remove them from the settings: the cluster stops when it has no majority",
+        ),
+        _ => Finding::fail(
+            Check::Shard,
+            Failure::new(Exit::REFUSED, format!("several members say that they lead: {}", terms.join(", "))).remedy(
+                "only the one in the latest term leads: the others are cut off from the members, or belong to another cluster",
+            ),
+        ),
+    };
+    finding
+        .fact("kind", "cluster")
+        .fact("leader", leaders.first().map(|leader| leader.server.as_str()))
+        .fact("away", away)
+}
+
+/// All members answer, and one leads.
+fn judge_led(leader: &Member, members: &[Member]) -> Finding {
+    let said = |of: &Member| of.says.as_ref().map(|says| (says.leader_id.clone(), says.term));
+    let disagree: Vec<&str> = members
+        .iter()
+        .filter(|member| said(member) != said(leader))
+        .map(|member| member.server.as_str())
+        .collect();
+    let voters = leader.says.as_ref().map_or(0, |says| says.voters.len());
+    if !disagree.is_empty() {
+        return Finding::warn(
+            Check::Shard,
+            format!(
+                "{} leads, and these members do not say so: {}",
+                leader.server,
+                disagree.join(", ")
+            ),
+            "run this again: an election may be under way; if it stays, see that the members reach each other and are of one cluster",
+        );
+    }
+    if voters != members.len() {
+        return Finding::warn(
+            Check::Shard,
+            format!(
+                "{} leads {voters} members, and the settings name {}",
+                leader.server,
+                members.len()
+            ),
+            "name all members of the cluster, and no others",
+        );
+    }
+    Finding::ok(
+        Check::Shard,
+        format!("{} leads, and all {voters} members agree", leader.server),
+    )
+}
+
+fn judge_standby(members: &[Member]) -> Finding {
+    let away = away(members);
+    let first = members.iter().find(|member| member.answers);
+    let finding = match (first, away.is_empty()) {
+        (None, _) => Finding::fail(
+            Check::Shard,
+            Failure::new(Exit::SERVER_AWAY, "no server of the shard answers").remedy("start one of them"),
+        ),
+        (Some(first), true) => Finding::ok(
+            Check::Shard,
+            format!("{} and all servers in reserve answer", first.server),
+        ),
+        (Some(first), false) => Finding::warn(
+            Check::Shard,
+            format!(
+                "{} answers first; these servers do not: {}",
+                first.server,
+                away.join(", ")
+            ),
+            "start them again: without them nothing is in reserve",
+        ),
+    };
+    finding
+        .fact("kind", "standby")
+        .fact("leader", json!(null))
+        .fact("away", away)
+}
+
+fn away(members: &[Member]) -> Vec<String> {
+    let away = members.iter().filter(|member| !member.answers);
+    away.map(|member| member.server.clone()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::commands::doctor::report::Verdict;
+
+    fn member(number: usize, role: &str, leader: &str, term: u64) -> Member {
+        let says = json!({"node_id": format!("n{number}"), "role": role, "leader_id": leader, "term": term, "voters": ["n0", "n1", "n2"]});
+        Member {
+            server: format!("m{number}:1"),
+            answers: true,
+            says: Some(Box::new(serde_json::from_value(says).unwrap())),
+        }
+    }
+
+    fn away(number: usize) -> Member {
+        Member {
+            server: format!("m{number}:1"),
+            answers: false,
+            says: None,
+        }
+    }
+
+    fn healthy() -> [Member; 3] {
+        [
+            member(0, "leader", "n0", 3),
+            member(1, "follower", "n0", 3),
+            member(2, "follower", "n0", 3),
+        ]
+    }
+
+    #[test]
+    fn a_cluster_is_judged_by_what_its_members_say() {
+        let [leader, second, third] = healthy();
+        let stale = member(2, "leader", "n2", 2);
+        let behind = member(2, "follower", "n2", 2);
+        let candidate = member(0, "candidate", "", 4);
+        for (members, verdict, said) in [
+            (
+                vec![leader.clone(), second.clone(), third.clone()],
+                Verdict::Ok,
+                "m0:1 leads, and all 3",
+            ),
+            (
+                vec![leader.clone(), second.clone(), away(2)],
+                Verdict::Warn,
+                "do not answer: m2:1",
+            ),
+            (
+                vec![leader.clone(), second.clone(), behind],
+                Verdict::Warn,
+                "do not say so: m2:1",
+            ),
+            (
+                vec![leader.clone(), second.clone()],
+                Verdict::Warn,
+                "leads 3 members, and the settings name 2",
+            ),
+            (
+                vec![leader.clone(), second.clone(), stale],
+                Verdict::Fail,
+                "m0:1 in term 3, m2:1 in term 2",
+            ),
+            (vec![candidate, away(1), away(2)], Verdict::Fail, "1 of 3 answer"),
+        ] {
+            let finding = judge_shard(Kind::Cluster, &members).unwrap();
+            let told = serde_json::to_value(&finding).unwrap();
+            assert_eq!(finding.verdict, verdict, "{told}");
+            assert!(told["what"].as_str().unwrap().contains(said), "{told}");
+        }
+        assert_eq!(judge_shard(Kind::Single, &[leader]), None);
+    }
+
+    #[test]
+    fn servers_in_reserve_count_when_they_answer() {
+        let [first, second, _] = healthy();
+        for (members, verdict) in [
+            (vec![first.clone(), second], Verdict::Ok),
+            (vec![first, away(1)], Verdict::Warn),
+            (vec![away(0), away(1)], Verdict::Fail),
+        ] {
+            assert_eq!(
+                judge_shard(Kind::Standby, &members).unwrap().verdict,
+                verdict,
+                "{members:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn settings_and_servers_must_agree_on_what_a_server_is() {
+        let [leader, ..] = healthy();
+        let says = leader.says.as_deref();
+        for (kind, says, verdict) in [
+            (Kind::Cluster, says, Verdict::Ok),
+            (Kind::Cluster, None, Verdict::Fail),
+            (Kind::Single, says, Verdict::Warn),
+            (Kind::Single, None, Verdict::Ok),
+        ] {
+            assert_eq!(judge_member(kind, says).verdict, verdict, "{kind:?}");
+        }
+    }
+}

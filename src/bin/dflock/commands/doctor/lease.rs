@@ -1,0 +1,236 @@
+//! `lease`: a throw-away lock through grant, renewal, expiry and release, and whether the server's TTL runs as this machine's clock.
+
+use std::time::Duration;
+
+use dflockd_client::protocol::functions::{acquire, release, renew};
+use dflockd_client::{Error, ErrorKind, Grant, Key, Ttl, WaitSecs};
+use tokio::time::{Instant, sleep};
+
+use super::leftovers::Leftovers;
+use super::report::{Check, Finding};
+use super::way::{Connection, Way};
+use crate::exit::Exit;
+use crate::failure::Failure;
+
+/// The TTL of the throw-away lock: so short that nothing is left soon after this process is killed, and so long that a slow answer does not end
+/// it.
+const TTL: Duration = Duration::from_secs(2);
+
+/// How often the expired lock is asked for.
+const POLL: Duration = Duration::from_millis(20);
+
+/// How long the expiry is waited for, in TTLs.
+const PATIENCE: u64 = 3;
+
+/// The longest that the expiry takes.
+pub(super) const LONGEST: Duration = Duration::from_secs(TTL.as_secs() * PATIENCE);
+
+/// An expiry that is off by less than this part of the TTL is that of a clock that runs well: leases count as lost a twentieth before their end.
+const TOLERANCE: f64 = 0.05;
+
+/// Two grants of one key directly after each other whose tokens begin so close together are counted. Random ones do so once in 10^12 times.
+const NEXT: u64 = 1 << 24;
+
+/// Makes all steps over one connection, and returns whether the server had no room for a key. Locks are not reentrant: the second acquire is
+/// granted only when the first lease has expired.
+///
+/// # Cancel safety
+///
+/// What is held stands in `leftovers` if the future is dropped.
+pub(super) async fn check(
+    connection: &mut Connection,
+    way: &Way,
+    leftovers: &Leftovers,
+) -> Result<(Finding, bool), Failure> {
+    let key = Key::new(format!("dflock-doctor-{:016x}", fastrand::u64(..)))?;
+    let ttl = Ttl::new(TTL)?;
+    leftovers.asks(way, &key);
+    let first = match ask(connection, leftovers, &key, ttl).await {
+        Ok(grant) => grant,
+        Err(error) if error.kind() == ErrorKind::MaxLocks => {
+            leftovers.gave_back(&key);
+            return Ok((Finding::fail(Check::Lease, full(error)), true));
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let sent = Instant::now();
+    match renew(connection, &key, &first.token, Some(ttl)).await {
+        Err(error) if error.kind() == ErrorKind::NotHeld => return Err(gone(error)),
+        renewed => {
+            renewed?;
+        }
+    }
+    let answered = Instant::now();
+    // The server's word counts, if it grants longer leases.
+    let clock = match first.ttl.as_duration() > TTL {
+        true => None,
+        false => expiry(connection, leftovers, &key, ttl, Renewal { sent, answered }).await?,
+    };
+    let finding = match &clock {
+        Some((took, second)) => took.judge(TTL).fact("fences", are_counted(&first, second)),
+        None if first.ttl.as_duration() > TTL => Finding::warn(
+            Check::Lease,
+            format!(
+                "granted, renewed and released; the server grants no lease of {TTL:?}, but of {}s",
+                first.ttl.as_secs()
+            ),
+            "see whether a proxy or another server answers here",
+        ),
+        None => Finding::warn(
+            Check::Lease,
+            format!("a lease of {TTL:?} had not expired after {LONGEST:?}"),
+            "look at the clock of the server's machine: locks of clients that die are kept too long",
+        ),
+    };
+    let last = clock.map_or(first, |(_, second)| second);
+    match release(connection, &key, &last.token).await {
+        Err(error) if error.kind() == ErrorKind::NotHeld => return Err(gone(error)),
+        released => released?,
+    }
+    leftovers.gave_back(&key);
+    Ok((finding, false))
+}
+
+/// When the lease was renewed.
+struct Renewal {
+    sent: Instant,
+    answered: Instant,
+}
+
+/// Asks for the key until its lease has expired. Returns how long that took, and the next grant; nothing if it does not expire.
+async fn expiry(
+    connection: &mut Connection,
+    leftovers: &Leftovers,
+    key: &Key,
+    ttl: Ttl,
+    Renewal { sent, answered }: Renewal,
+) -> Result<Option<(Span, Grant)>, Error> {
+    let mut refused_at = answered;
+    while sent.elapsed() < LONGEST {
+        let asked = Instant::now();
+        match ask(connection, leftovers, key, ttl).await {
+            Ok(second) => {
+                let took = Span {
+                    least: refused_at.saturating_duration_since(answered),
+                    most: sent.elapsed(),
+                };
+                return Ok(Some((took, second)));
+            }
+            Err(error) if error.kind() == ErrorKind::Timeout => refused_at = asked,
+            Err(error) => return Err(error),
+        }
+        sleep(POLL).await;
+    }
+    Ok(None)
+}
+
+/// Asks for the key without waiting.
+async fn ask(connection: &mut Connection, leftovers: &Leftovers, key: &Key, ttl: Ttl) -> Result<Grant, Error> {
+    let grant = acquire(connection, key, WaitSecs::TRY, Some(ttl)).await?;
+    leftovers.holds(key, grant.token);
+    Ok(grant)
+}
+
+fn full(error: Error) -> Failure {
+    Failure::from(error).remedy("raise --max-locks of the server, or use fewer keys: `dflock stats` shows them")
+}
+
+/// A lease was over before it could be renewed or released.
+fn gone(error: Error) -> Failure {
+    Failure::from(error).remedy(format!(
+        "look at the clock of the server's machine, and at the latency: a lease of {TTL:?} ended before it could be used"
+    ))
+}
+
+/// Whether the first halves of tokens are fences.
+fn are_counted(first: &Grant, second: &Grant) -> bool {
+    let named = first.fence.is_some() && second.fence.is_some();
+    let distance = second.token.first_half().wrapping_sub(first.token.first_half());
+    named || (1..NEXT).contains(&distance)
+}
+
+/// How long a lease lasted by this machine's clock: certainly so long at least, and at most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Span {
+    /// From the answer to the renewal to the last request that was refused.
+    least: Duration,
+    /// From the renewal to the answer that granted the next lease.
+    most: Duration,
+}
+
+impl Span {
+    /// Judges by what is certain: delays of the network widen the span, and never make a false alarm.
+    fn judge(self, ttl: Duration) -> Finding {
+        let (least, most) = (self.least.as_secs_f64(), self.most.as_secs_f64());
+        let nominal = ttl.as_secs_f64();
+        let finding = if most < nominal * (1.0 - TOLERANCE) {
+            Finding::fail(
+                Check::Lease,
+                Failure::new(
+                    Exit::REFUSED,
+                    format!("a lease of {ttl:?} ended after {most:.2}s at most: the server's TTL runs faster than the clock here"),
+                )
+                .remedy("look at the clocks of both machines: a lock can have two holders; raise loss_margin until that is repaired"),
+            )
+        } else if least > nominal * (1.0 + TOLERANCE) {
+            Finding::warn(
+                Check::Lease,
+                format!(
+                    "a lease of {ttl:?} lasted {least:.2}s at least: the server's TTL runs slower than the clock here"
+                ),
+                "look at the clocks of both machines, and at --lease-sweep-interval: locks of clients that die are kept longer",
+            )
+        } else {
+            Finding::ok(
+                Check::Lease,
+                format!("granted, renewed, expired and released; a lease of {ttl:?} lasted {least:.2}s to {most:.2}s"),
+            )
+        };
+        finding
+            .fact("ttl_s", nominal)
+            .fact("least_s", least)
+            .fact("most_s", most)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dflockd_client::Token;
+
+    use super::*;
+    use crate::commands::doctor::report::Verdict;
+
+    #[test]
+    fn only_what_is_certain_of_the_servers_clock_is_told() {
+        for (least, most, verdict) in [
+            (1_960, 2_040, Verdict::Ok),
+            // Slow answers leave everything open.
+            (0, 6_000, Verdict::Ok),
+            (0, 1_900, Verdict::Ok),
+            (0, 1_899, Verdict::Fail),
+            (800, 1_000, Verdict::Fail),
+            (2_100, 4_000, Verdict::Ok),
+            (2_101, 4_000, Verdict::Warn),
+        ] {
+            let span = Span {
+                least: Duration::from_millis(least),
+                most: Duration::from_millis(most),
+            };
+            let finding = span.judge(TTL);
+            assert_eq!(finding.verdict, verdict, "{span:?}");
+        }
+    }
+
+    #[test]
+    fn fences_are_told_from_random_tokens() {
+        let grant = |first_half: u64| {
+            Grant::new(
+                Token::new(format!("{first_half:016x}{:016x}", 0)).unwrap(),
+                Ttl::DEFAULT,
+            )
+        };
+        let counted = |first, second| are_counted(&grant(first), &grant(second));
+        assert!(counted(7, 8) && counted(u64::MAX, 0) && counted(7, 7 + NEXT - 1));
+        assert!(!counted(7, 7) && !counted(8, 7) && !counted(7, 7 + NEXT));
+    }
+}

@@ -1,0 +1,135 @@
+//! `dflock doctor`: examines the servers that the settings name, from the name to the lease.
+//!
+//! It makes each step by itself, over the library's functions of the protocol: a client would make them all at once, connect again after a
+//! failure, and hide which step it was. Each check has a pure part, which judges what was measured, and a thin one, which measures it.
+
+mod abilities;
+mod cluster;
+mod examine;
+mod greet;
+mod latency;
+mod lease;
+mod leftovers;
+mod limits;
+mod reach;
+mod report;
+#[cfg(feature = "tls")]
+mod secure;
+#[cfg(not(feature = "tls"))]
+#[path = "secure_absent.rs"]
+mod secure;
+mod stream;
+mod way;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dflockd_client::{ClientOptions, Endpoint, Shard};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use self::cluster::{Kind, judge_shard};
+use self::examine::{Examined, Plan, examine};
+use self::leftovers::Leftovers;
+use self::limits::Caps;
+use self::report::{Report, Section};
+use crate::args::{DoctorArguments, SourceFlags};
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::output;
+use crate::process::Signals;
+use crate::sources::Sources;
+
+/// How long the throw-away leases have to be given back at the end. Then their TTL ends them.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+pub(super) async fn doctor(flags: &SourceFlags, of: &DoctorArguments) -> Result<Exit, Failure> {
+    let mut signals = Signals::that_end()?;
+    let options = Sources::read(flags, &[], &[])?.options()?;
+    let plan = Plan {
+        limit: of.timeout,
+        requests: of.requests,
+        caps: Caps {
+            max_locks: of.max_locks,
+            max_connections: of.max_connections,
+        },
+    };
+    let leftovers = Arc::new(Leftovers::default());
+    let examined = tokio::select! {
+        biased;
+        exit = signals.ended() => Err(exit),
+        report = examine_all(options, plan, &leftovers) => Ok(report),
+    };
+    // Whatever has ended the examination; another signal ends this, too.
+    tokio::select! {
+        biased;
+        _ = signals.ended() => {}
+        _ = timeout(FAREWELL, leftovers.give_back()) => {}
+    }
+    let report = match examined {
+        Ok(report) => report?,
+        Err(exit) => return Ok(exit),
+    };
+    match of.json {
+        true => output::json(&report)?,
+        false => output::line(report.text())?,
+    }
+    Ok(report.exit())
+}
+
+/// Examines all servers at the same time.
+///
+/// # Cancel safety
+///
+/// All examinations end. What they hold stands in `leftovers`.
+async fn examine_all(options: ClientOptions, plan: Plan, leftovers: &Arc<Leftovers>) -> Result<Report, Failure> {
+    let shards = options.shards().iter().map(described);
+    let shards = shards
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| Failure::of_settings(&error))?;
+    let mut under_way = JoinSet::new();
+    for (shard, (kind, endpoints)) in shards.iter().enumerate() {
+        for (number, endpoint) in endpoints.iter().cloned().enumerate() {
+            let (options, leftovers, kind) = (options.clone(), Arc::clone(leftovers), *kind);
+            under_way.spawn(async move {
+                let examined = examine(&options, endpoint, kind, plan, &leftovers).await;
+                ((shard, number), examined)
+            });
+        }
+    }
+    let mut examined = Vec::new();
+    while let Some(done) = under_way.join_next().await {
+        examined.push(done.map_err(|error| Failure::new(Exit::SOFTWARE, error.to_string()))?);
+    }
+    examined.sort_by_key(|(place, _)| *place);
+    Ok(summed_up(&shards, examined))
+}
+
+/// The kind of a shard, and its servers.
+fn described(shard: &Shard) -> Result<(Kind, Vec<Endpoint>), dflockd_client::Error> {
+    let kind = match (shard.is_cluster(), shard.is_standby()) {
+        (true, _) => Kind::Cluster,
+        (false, true) => Kind::Standby,
+        (false, false) => Kind::Single,
+    };
+    Ok((kind, shard.endpoints()?))
+}
+
+fn summed_up(shards: &[(Kind, Vec<Endpoint>)], examined: Vec<((usize, usize), Examined)>) -> Report {
+    let mut members = vec![Vec::new(); shards.len()];
+    let mut servers = Vec::new();
+    for ((shard, _), Examined { findings, member }) in examined {
+        servers.push(Section::of_server(shard, member.server.as_str(), findings));
+        members[shard].push(member);
+    }
+    let shards = shards
+        .iter()
+        .zip(&members)
+        .enumerate()
+        .filter_map(|(number, ((kind, endpoints), members))| {
+            let finding = judge_shard(*kind, members)?;
+            let names: Vec<&str> = endpoints.iter().map(Endpoint::as_str).collect();
+            Some(Section::new(number, names.join("+"), vec![finding]))
+        });
+    Report::new(servers, shards.collect())
+}

@@ -1,0 +1,298 @@
+//! What was found: lines for people, one object for programs, and the exit code. Pure.
+
+use std::fmt::Write as _;
+
+use serde::{Serialize, Serializer};
+use serde_json::{Map, Value};
+
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::plain::plain;
+
+/// How a check ended. The last of several counts: the order is that of the damage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Verdict {
+    /// It was not made.
+    Skip,
+    Ok,
+    /// It works, but a person should look at it.
+    Warn,
+    /// It does not work.
+    Fail,
+}
+
+impl Verdict {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Skip => "skip",
+            Self::Ok => "ok",
+            Self::Warn => "warn",
+            Self::Fail => "fail",
+        }
+    }
+}
+
+/// What is checked, in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Check {
+    Resolve,
+    Connect,
+    Tls,
+    Auth,
+    Release,
+    Lease,
+    Latency,
+    Limits,
+    Cluster,
+    /// Of all servers of a shard together: who serves it.
+    Shard,
+}
+
+impl Check {
+    /// Those of one server.
+    pub(super) const OF_A_SERVER: [Self; 9] = [
+        Self::Resolve,
+        Self::Connect,
+        Self::Tls,
+        Self::Auth,
+        Self::Release,
+        Self::Lease,
+        Self::Latency,
+        Self::Limits,
+        Self::Cluster,
+    ];
+
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Resolve => "resolve",
+            Self::Connect => "connect",
+            Self::Tls => "tls",
+            Self::Auth => "auth",
+            Self::Release => "release",
+            Self::Lease => "lease",
+            Self::Latency => "latency",
+            Self::Limits => "limits",
+            Self::Cluster => "cluster",
+            Self::Shard => "shard",
+        }
+    }
+}
+
+/// One line of the report.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(super) struct Finding {
+    pub(super) check: Check,
+    pub(super) verdict: Verdict,
+    what: String,
+    /// What to do about it.
+    #[serde(rename = "do")]
+    remedy: Option<String>,
+    /// What was measured, for programs.
+    facts: Map<String, Value>,
+    /// The exit code that a failure stands for.
+    #[serde(skip)]
+    exit: Exit,
+}
+
+impl Finding {
+    fn new(check: Check, verdict: Verdict, what: impl Into<String>) -> Self {
+        Self {
+            check,
+            verdict,
+            what: what.into(),
+            remedy: None,
+            facts: Map::new(),
+            exit: Exit::SUCCESS,
+        }
+    }
+
+    pub(super) fn ok(check: Check, what: impl Into<String>) -> Self {
+        Self::new(check, Verdict::Ok, what)
+    }
+
+    pub(super) fn skip(check: Check, why: impl Into<String>) -> Self {
+        Self::new(check, Verdict::Skip, why)
+    }
+
+    pub(super) fn warn(check: Check, what: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self {
+            remedy: Some(remedy.into()),
+            ..Self::new(check, Verdict::Warn, what)
+        }
+    }
+
+    pub(super) fn fail(check: Check, failure: Failure) -> Self {
+        let (exit, what, remedy) = failure.into_parts();
+        Self {
+            remedy,
+            exit,
+            ..Self::new(check, Verdict::Fail, what)
+        }
+    }
+
+    /// Adds what was measured.
+    pub(super) fn fact(mut self, name: &str, value: impl Into<Value>) -> Self {
+        self.facts.insert(name.to_owned(), value.into());
+        self
+    }
+}
+
+/// All lines about one server, or about one shard.
+#[derive(Debug, Serialize)]
+pub(super) struct Section {
+    shard: usize,
+    /// The server; of a shard, its servers joined by `+`.
+    server: String,
+    checks: Vec<Finding>,
+}
+
+impl Section {
+    pub(super) fn new(shard: usize, server: impl Into<String>, checks: Vec<Finding>) -> Self {
+        Self {
+            shard,
+            server: server.into(),
+            checks,
+        }
+    }
+
+    /// The findings, and a line for each check that was not reached, with the reason.
+    pub(super) fn of_server(shard: usize, server: impl Into<String>, mut checks: Vec<Finding>) -> Self {
+        let failed = checks.iter().rev().find(|finding| finding.verdict == Verdict::Fail);
+        let why = failed.map_or_else(
+            || "it was not reached".to_owned(),
+            |finding| format!("{} failed", finding.check.as_str()),
+        );
+        for check in Check::OF_A_SERVER {
+            if !checks.iter().any(|finding| finding.check == check) {
+                checks.push(Finding::skip(check, why.as_str()));
+            }
+        }
+        Self::new(shard, server, checks)
+    }
+}
+
+/// Everything that was found.
+#[derive(Debug)]
+pub(super) struct Report {
+    servers: Vec<Section>,
+    shards: Vec<Section>,
+}
+
+impl Report {
+    pub(super) fn new(servers: Vec<Section>, shards: Vec<Section>) -> Self {
+        Self { servers, shards }
+    }
+
+    fn findings(&self) -> impl Iterator<Item = &Finding> {
+        let sections = self.servers.iter().chain(&self.shards);
+        sections.flat_map(|section| &section.checks)
+    }
+
+    fn verdict(&self) -> Verdict {
+        let verdicts = self.findings().map(|finding| finding.verdict);
+        verdicts.max().unwrap_or(Verdict::Ok)
+    }
+
+    /// That of the first failure, or success.
+    pub(super) fn exit(&self) -> Exit {
+        let mut failures = self.findings().filter(|finding| finding.verdict == Verdict::Fail);
+        failures.next().map_or(Exit::SUCCESS, |finding| finding.exit)
+    }
+
+    /// The lines for people, without a line break at the end.
+    pub(super) fn text(&self) -> String {
+        let mut text = String::new();
+        for section in self.servers.iter().chain(&self.shards) {
+            let name = plain(&section.server);
+            // Writing to a `String` cannot fail.
+            let _ = writeln!(text, "{name} (shard {})", section.shard);
+            for finding in &section.checks {
+                let (verdict, check) = (finding.verdict.as_str(), finding.check.as_str());
+                let _ = writeln!(text, "  {verdict:<4}  {check:<7}  {}", plain(&finding.what));
+                if let Some(remedy) = &finding.remedy {
+                    let _ = writeln!(text, "  {:<4}  {:<7}  try: {}", "", "", plain(remedy));
+                }
+            }
+        }
+        let count = |verdict| self.findings().filter(|finding| finding.verdict == verdict).count();
+        let counts = [Verdict::Ok, Verdict::Warn, Verdict::Fail, Verdict::Skip];
+        let counts = counts.map(|verdict| format!("{} {}", count(verdict), verdict.as_str()));
+        text + &counts.join(", ")
+    }
+}
+
+impl Serialize for Report {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        struct Told<'a> {
+            verdict: Verdict,
+            exit: u8,
+            servers: &'a [Section],
+            shards: &'a [Section],
+        }
+        let told = Told {
+            verdict: self.verdict(),
+            exit: self.exit().code(),
+            servers: &self.servers,
+            shards: &self.shards,
+        };
+        told.serialize(serializer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn refused(exit: Exit) -> Failure {
+        Failure::new(exit, "it is\u{1b} refused").remedy("start it")
+    }
+
+    fn report() -> Report {
+        let connect = vec![
+            Finding::ok(Check::Resolve, "an address").fact("addresses", json!(["127.0.0.1"])),
+            Finding::fail(Check::Connect, refused(Exit::SERVER_AWAY)),
+        ];
+        let shard = Finding::warn(Check::Shard, "one is away", "start it");
+        Report::new(
+            vec![Section::of_server(0, "a:1", connect)],
+            vec![Section::new(0, "a:1+b:1", vec![shard])],
+        )
+    }
+
+    #[test]
+    fn what_was_not_reached_is_skipped_with_the_reason() {
+        let text = report().text();
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines[0], "a:1 (shard 0)");
+        assert_eq!(lines[1], "  ok    resolve  an address");
+        assert_eq!(lines[2], r"  fail  connect  it is\u{1b} refused");
+        assert_eq!(lines[3], "                 try: start it");
+        assert_eq!(lines[4], "  skip  tls      connect failed");
+        assert_eq!(lines[10], "  skip  cluster  connect failed");
+        assert_eq!(lines[11], "a:1+b:1 (shard 0)");
+        assert_eq!(*lines.last().unwrap(), "1 ok, 1 warn, 1 fail, 7 skip");
+    }
+
+    #[test]
+    fn programs_get_the_worst_verdict_the_exit_code_and_all_lines() {
+        let told = serde_json::to_value(report()).unwrap();
+        assert_eq!((&told["verdict"], &told["exit"]), (&json!("fail"), &json!(69)));
+        let expected = json!({"check": "resolve", "verdict": "ok", "what": "an address", "do": null, "facts": {"addresses": ["127.0.0.1"]}});
+        assert_eq!(told["servers"][0]["checks"][0], expected);
+        assert_eq!(told["servers"][0]["checks"][1]["do"], "start it");
+        assert_eq!(told["shards"][0]["checks"][0]["check"], "shard");
+    }
+
+    #[test]
+    fn the_first_failure_decides_about_the_exit_code_and_warnings_do_not() {
+        assert_eq!(report().exit(), Exit::SERVER_AWAY);
+        let warned = Finding::warn(Check::Limits, "near", "more");
+        let report = Report::new(vec![Section::new(0, "a:1", vec![warned])], Vec::new());
+        assert_eq!((report.exit(), report.verdict()), (Exit::SUCCESS, Verdict::Warn));
+    }
+}

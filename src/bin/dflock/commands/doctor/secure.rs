@@ -1,0 +1,170 @@
+//! `tls`: the handshake as clients make it, and the certificate that the server presents.
+//!
+//! The library's own TLS verifies the server and says what is wrong with its certificate. The expiry is read here: rustls does not show it.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use dflockd_client::{ClientOptions, Endpoint, Error, Tls};
+use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+
+use super::report::{Check, Finding};
+use super::stream::Stream;
+use crate::exit::Exit;
+use crate::failure::Failure;
+
+/// So many days before its end a certificate should have been renewed.
+const SOON: i64 = 14;
+
+/// Of so many names in a certificate the rest is only counted.
+const NAMES_TOLD: usize = 4;
+
+/// Whether connections are encrypted.
+#[derive(Clone)]
+pub(super) struct Secure(Option<Tls>);
+
+/// What a handshake comes to.
+pub(super) struct Secured {
+    pub(super) stream: Box<dyn Stream>,
+    pub(super) finding: Finding,
+}
+
+impl Secure {
+    pub(super) fn of(options: &ClientOptions) -> Self {
+        Self(options.tls().cloned())
+    }
+
+    /// Encrypts a stream, if connections are to be encrypted.
+    pub(super) async fn handshake(&self, stream: Box<dyn Stream>, endpoint: &Endpoint) -> Result<Secured, Failure> {
+        let Some(tls) = &self.0 else {
+            let finding = Finding::skip(Check::Tls, "it is not asked for (setting tls)");
+            return Ok(Secured { stream, finding });
+        };
+        let stream = tls
+            .handshake(stream, endpoint.host())
+            .await
+            .map_err(|error| refused(error, endpoint))?;
+        let chain = stream.peer_certificates();
+        let version = stream
+            .protocol_version()
+            .map_or_else(String::new, |version| format!("{version:?}"));
+        let finding = match chain.first().map(|first| Certificate::read(first)) {
+            Some(Some(certificate)) => certificate.judge(today()),
+            _ => Finding::ok(Check::Tls, "the certificate is accepted; its times cannot be read"),
+        };
+        let finding = finding.fact("chain", chain.len()).fact("version", version);
+        Ok(Secured {
+            stream: Box::new(stream),
+            finding,
+        })
+    }
+}
+
+fn refused(error: Error, endpoint: &Endpoint) -> Failure {
+    Failure::from(error).exit_with(Exit::REFUSED).remedy(format!(
+        "look at what the server presents: openssl s_client -connect {endpoint} -showcerts"
+    ))
+}
+
+/// What is told of the certificate of a server.
+struct Certificate {
+    names: Vec<String>,
+    issuer: String,
+    /// Seconds since 1970.
+    not_after: i64,
+}
+
+impl Certificate {
+    fn read(der: &[u8]) -> Option<Self> {
+        let (_, certificate) = X509Certificate::from_der(der).ok()?;
+        let names = certificate.subject_alternative_name().ok().flatten();
+        let names = names.map_or_else(Vec::new, |names| {
+            names.value.general_names.iter().filter_map(name).collect()
+        });
+        Some(Self {
+            names,
+            issuer: certificate.issuer().to_string(),
+            not_after: certificate.validity().not_after.timestamp(),
+        })
+    }
+
+    /// Judges a certificate that is accepted. `now`: seconds since 1970.
+    fn judge(&self, now: i64) -> Finding {
+        let days = (self.not_after - now).div_euclid(86_400);
+        let mut names = self
+            .names
+            .iter()
+            .take(NAMES_TOLD)
+            .cloned()
+            .collect::<Vec<_>>()
+            .join(", ");
+        if self.names.len() > NAMES_TOLD {
+            names.push_str(&format!(" and {} more", self.names.len() - NAMES_TOLD));
+        }
+        let what = format!(
+            "the certificate for {names}, issued by {}, is valid for {days} days",
+            self.issuer
+        );
+        let finding = match days < SOON {
+            false => Finding::ok(Check::Tls, what),
+            true => Finding::warn(
+                Check::Tls,
+                what,
+                "renew it now: clients cannot connect once it has expired",
+            ),
+        };
+        finding
+            .fact("days_left", days)
+            .fact("not_after", self.not_after)
+            .fact("names", self.names.clone())
+            .fact("issuer", self.issuer.as_str())
+    }
+}
+
+fn name(name: &GeneralName<'_>) -> Option<String> {
+    match name {
+        GeneralName::DNSName(name) => Some((*name).to_owned()),
+        GeneralName::IPAddress(bytes) => match *bytes {
+            [a, b, c, d] => Some(std::net::Ipv4Addr::new(*a, *b, *c, *d).to_string()),
+            _ => {
+                let bytes: [u8; 16] = (*bytes).try_into().ok()?;
+                Some(std::net::Ipv6Addr::from(bytes).to_string())
+            }
+        },
+        _ => None,
+    }
+}
+
+fn today() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::commands::doctor::report::Verdict;
+
+    #[test]
+    fn a_certificate_that_ends_soon_is_warned_of() {
+        let day = 86_400;
+        let certificate = Certificate {
+            names: (0..6).map(|number| format!("n{number}")).collect(),
+            issuer: "CN=ours".to_owned(),
+            not_after: 100 * day,
+        };
+        for (now, verdict, left) in [
+            (0, Verdict::Ok, 100),
+            (86 * day, Verdict::Ok, 14),
+            (86 * day + 1, Verdict::Warn, 13),
+            (100 * day - 1, Verdict::Warn, 0),
+        ] {
+            let told = serde_json::to_value(certificate.judge(now)).unwrap();
+            assert_eq!(certificate.judge(now).verdict, verdict, "{now}");
+            assert_eq!(told["facts"]["days_left"], left);
+            assert!(
+                told["what"].as_str().unwrap().contains("n0, n1, n2, n3 and 2 more"),
+                "{told}"
+            );
+        }
+    }
+}

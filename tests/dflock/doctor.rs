@@ -1,0 +1,439 @@
+//! `dflock doctor`: what it finds at servers that are well, and at those that are not.
+
+use std::path::Path;
+
+use dflockd_client::Client;
+use dflockd_client::server::{Cluster, Event, EventKind, Server, ServerBuilder};
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use crate::support::fake::FakeServer;
+use crate::support::old::OldServer;
+use crate::support::pki::{self, Authority, Folder, HERE, Identity};
+use crate::support::until;
+use crate::tool::{Running, code, dflock, output, text};
+
+/// What `--json` told, and the exit code.
+struct Diagnosis {
+    exit: i32,
+    told: Value,
+}
+
+impl Diagnosis {
+    /// Examines servers. Nothing that is secret may stand in what is told.
+    async fn of(servers: &str, more: &[&str]) -> Self {
+        let arguments = [&["doctor", "--json", "--servers", servers], more].concat();
+        let arguments: Vec<String> = arguments.into_iter().map(str::to_owned).collect();
+        Self::told_by(arguments, None).await
+    }
+
+    async fn with_secret(servers: &str, secret: &str) -> Self {
+        let arguments = ["doctor", "--json", "--servers", servers].map(str::to_owned);
+        Self::told_by(arguments.to_vec(), Some(secret.to_owned())).await
+    }
+
+    async fn told_by(arguments: Vec<String>, secret: Option<String>) -> Self {
+        let ended = tokio::task::spawn_blocking(move || {
+            let mut command = dflock();
+            command
+                .args(arguments)
+                .envs(secret.as_ref().map(|secret| ("DFLOCKD_AUTH_TOKEN", secret)));
+            let ended = command.output().unwrap();
+            let all = text(&ended.stdout) + &text(&ended.stderr);
+            assert!(secret.is_none_or(|secret| !all.contains(&secret)), "{all}");
+            ended
+        });
+        let ended = ended.await.unwrap();
+        let exit = code(&ended);
+        let told: Value = serde_json::from_slice(&ended.stdout).unwrap_or_else(|error| panic!("{error}: {ended:?}"));
+        assert_eq!(told["exit"], exit);
+        Self { exit, told }
+    }
+
+    fn server(&self, number: usize, check: &str) -> &Value {
+        let checks = self.told["servers"][number]["checks"].as_array().unwrap();
+        checks.iter().find(|finding| finding["check"] == check).unwrap()
+    }
+
+    fn verdicts(&self, number: usize) -> Vec<(&str, &str)> {
+        let checks = self.told["servers"][number]["checks"].as_array().unwrap();
+        checks
+            .iter()
+            .map(|finding| (finding["check"].as_str().unwrap(), finding["verdict"].as_str().unwrap()))
+            .collect()
+    }
+
+    /// Asserts that this check failed, with these words, and that no later one was made.
+    fn assert_ends_at(&self, check: &str, exit: i32, said: &str) {
+        let verdicts = self.verdicts(0);
+        let place = verdicts.iter().position(|(name, _)| *name == check).unwrap();
+        assert_eq!(verdicts[place].1, "fail", "{verdicts:?}");
+        assert!(
+            verdicts[..place]
+                .iter()
+                .all(|(_, verdict)| ["ok", "skip"].contains(verdict)),
+            "{verdicts:?}"
+        );
+        assert!(
+            verdicts[place + 1..].iter().all(|(_, verdict)| *verdict == "skip"),
+            "{verdicts:?}"
+        );
+        let finding = self.server(0, check);
+        let what = finding["what"].as_str().unwrap();
+        assert!(what.contains(said), "{said}: {what}");
+        assert!(finding["do"].is_string(), "{finding}");
+        assert_eq!(self.exit, exit, "{what}");
+    }
+}
+
+async fn start(builder: ServerBuilder) -> (Server, String) {
+    let server = builder.port(0).start().await.unwrap();
+    let address = server.local_addr().to_string();
+    (server, address)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_is_well_is_told_so_and_keeps_nothing() {
+    let builder = Server::builder().auto_release_on_disconnect(false).record_events(true);
+    let (server, address) = start(builder).await;
+    let found = Diagnosis::of(&address, &["--max-locks", "1024"]).await;
+    assert!(server.stats().locks.is_empty(), "the throw-away lock is given back");
+    let of_event = |kind: EventKind| {
+        server
+            .events()
+            .iter()
+            .filter(|event: &&Event| event.kind == kind)
+            .count()
+    };
+    assert_eq!(of_event(EventKind::Granted), 2);
+    assert_eq!(found.exit, 0, "{}", found.told);
+    let names = found
+        .verdicts(0)
+        .into_iter()
+        .map(|(check, _)| check)
+        .collect::<Vec<_>>();
+    assert_eq!(
+        names,
+        [
+            "resolve", "connect", "tls", "auth", "release", "lease", "latency", "limits", "cluster"
+        ]
+    );
+    for (check, verdict) in found.verdicts(0) {
+        // How fast a machine is that runs many tests says nothing.
+        if check != "latency" {
+            assert_eq!(
+                verdict,
+                if check == "tls" { "skip" } else { "ok" },
+                "{check}: {}",
+                found.told
+            );
+        }
+    }
+    assert_eq!(found.server(0, "release")["facts"]["releases"], "2.0 or 2.1");
+    let lease = &found.server(0, "lease")["facts"];
+    assert_eq!(lease["fences"], true);
+    assert!(
+        lease["least_s"].as_f64().unwrap() <= 2.0 && lease["most_s"].as_f64().unwrap() >= 2.0,
+        "{lease}"
+    );
+    let limits = &found.server(0, "limits")["facts"];
+    assert_eq!(
+        (&limits["keys"], &limits["max_locks"]),
+        (&json!(1), &json!(1024)),
+        "{limits}"
+    );
+    let latency = &found.server(0, "latency")["facts"];
+    assert_eq!(latency["requests"], 50);
+    assert!(latency["p50_us"].as_u64() <= latency["p99_us"].as_u64(), "{latency}");
+    assert_eq!(found.told["shards"], json!([]));
+    assert_eq!(found.told["servers"][0]["server"], *address);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_secret_that_is_wrong_missing_or_not_wanted_is_told_and_not_shown() {
+    let (_server, guarded) = start(Server::builder().auth_token("sesame-1")).await;
+    Diagnosis::with_secret(&guarded, "wrong-secret").await.assert_ends_at(
+        "auth",
+        77,
+        "refused the authentication token",
+    );
+    Diagnosis::of(&guarded, &[]).await.assert_ends_at("auth", 77, "auth");
+    let right = Diagnosis::with_secret(&guarded, "sesame-1").await;
+    assert_eq!(
+        (right.exit, &right.server(0, "auth")["facts"]["secret"]),
+        (0, &json!(true))
+    );
+    let (_server, open) = start(Server::builder()).await;
+    Diagnosis::with_secret(&open, "wrong-secret")
+        .await
+        .assert_ends_at("auth", 77, "started without one");
+    let nowhere = ["--set", "auth_token_file=/nowhere/secret"];
+    Diagnosis::of(&open, &nowhere)
+        .await
+        .assert_ends_at("auth", 77, "/nowhere/secret");
+}
+
+/// A server with this certificate, and what `doctor` says of it by this name.
+async fn presented(folder: &Folder, authority: &Authority, identity: &Identity) -> (Server, Diagnosis) {
+    let server = pki::serve(Server::builder(), identity).await;
+    let trusted = trust(&folder.write("ca.pem", &authority.pem()));
+    let found = Diagnosis::of(
+        &server.local_addr().to_string(),
+        &["--set", "tls=true", "--set", &trusted],
+    )
+    .await;
+    (server, found)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn certificates_are_told_with_what_is_wrong_with_them() {
+    let folder = Folder::new();
+    let (ours, others) = (Authority::new("ours"), Authority::new("others"));
+    let (_server, right) = presented(&folder, &ours, &ours.issue(HERE)).await;
+    let tls = right.server(0, "tls");
+    assert_eq!((right.exit, &tls["verdict"]), (0, &json!("ok")), "{tls}");
+    let facts = &tls["facts"];
+    assert!(facts["days_left"].as_i64().unwrap() > 1000, "{facts}");
+    let mut names: Vec<&str> = facts["names"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(Value::as_str)
+        .collect();
+    names.sort_unstable();
+    assert_eq!((names.as_slice(), &facts["chain"]), (HERE, &json!(1)), "{facts}");
+    for (identity, said) in [
+        (ours.expired(HERE), "certificate expired"),
+        (ours.not_valid_yet(HERE), "not valid yet"),
+        (ours.issue(&["elsewhere.example"]), "elsewhere.example"),
+        (others.issue(HERE), "unknown issuer"),
+    ] {
+        let (_server, found) = presented(&folder, &ours, &identity).await;
+        found.assert_ends_at("tls", 76, said);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tls_on_one_side_only_is_told() {
+    let (_plain, address) = start(Server::builder()).await;
+    let folder = Folder::new();
+    let authority = Authority::new("ours");
+    let trusted = folder.write("ca.pem", &authority.pem());
+    let settings = trust(&trusted);
+    let arguments = ["--timeout", "500ms", "--set", "tls=true", "--set", &settings];
+    let found = Diagnosis::of(&address, &arguments).await;
+    let tls = found.server(0, "tls");
+    let what = tls["what"].as_str().unwrap();
+    // A handshake has random bytes. Where they make three lines the server answers, and otherwise it waits for the rest.
+    let is_known = what.contains("does not speak TLS") && found.exit == 76;
+    let is_silent = what == "no answer within 500ms" && found.exit == 69;
+    assert!(is_known || is_silent, "{tls}");
+    assert_eq!(
+        (&tls["verdict"], &found.server(0, "auth")["verdict"]),
+        (&json!("fail"), &json!("skip"))
+    );
+    let secure = pki::serve(Server::builder(), &authority.issue(HERE)).await;
+    let address = secure.local_addr().to_string();
+    let found = Diagnosis::of(&address, &[]).await;
+    let auth = found.server(0, "auth");
+    assert_eq!(auth["verdict"], "fail");
+    assert!(auth["do"].as_str().unwrap().contains("expects TLS"), "{auth}");
+}
+
+fn trust(path: &Path) -> String {
+    format!("tls_ca_file={}", path.display())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cannot_be_reached_is_told_with_the_step() {
+    Diagnosis::of("127.0.0.1:1", &[])
+        .await
+        .assert_ends_at("connect", 69, "127.0.0.1:1: Connection refused");
+    // A resolver without a network may take its time to say that.
+    let unknown = Diagnosis::of("no-such-host.invalid:6388", &["--timeout", "2s"]).await;
+    unknown.assert_ends_at("resolve", 69, "");
+    Diagnosis::of("unix:/nowhere/dflockd.sock", &[])
+        .await
+        .assert_ends_at("connect", 69, "/nowhere/dflockd.sock");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn servers_that_never_answer_end_at_the_limit() {
+    let black_hole =
+        FakeServer::start(|mut connection, _| async move { while connection.request().await.is_some() {} }).await;
+    let limit = ["--timeout", "300ms"];
+    let found = Diagnosis::of(&black_hole.address, &limit).await;
+    found.assert_ends_at("auth", 69, "no answer within 300ms");
+    let mut stopped = Running::start(dflock().args(["serve", "--port", "0"]));
+    let address = stopped.line().strip_prefix("listening on ").unwrap().to_owned();
+    stopped.signal(Signal::STOP);
+    Diagnosis::of(&address, &limit)
+        .await
+        .assert_ends_at("auth", 69, "no answer within 300ms");
+    stopped.signal(Signal::CONT);
+}
+
+/// It answers at first, and never again in the middle of the lease.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_falls_silent_ends_the_examination_there() {
+    let silent = FakeServer::start(|mut connection, _| async move {
+        while let Some([command, ..]) = connection.request().await {
+            match command.as_str() {
+                "l" => {}
+                _ => connection.say("error\n").await,
+            }
+        }
+    })
+    .await;
+    let found = Diagnosis::of(&silent.address, &["--timeout", "200ms"]).await;
+    assert_eq!(found.exit, 69);
+    assert_eq!(found.server(0, "lease")["verdict"], "fail");
+    assert_eq!(found.server(0, "latency")["verdict"], "skip");
+    assert_eq!(found.server(0, "latency")["what"], "lease failed");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_is_full_is_told_so() {
+    let (_server, address) = start(Server::builder().max_connections(1)).await;
+    let client = Client::builder().servers([&address]).connect().await.unwrap();
+    Diagnosis::of(&address, &[])
+        .await
+        .assert_ends_at("auth", 69, "closed the connection");
+    drop(client);
+    let (_server, address) = start(Server::builder().max_locks(1)).await;
+    let client = Client::builder().servers([&address]).connect().await.unwrap();
+    let _held = client.lock("key").unwrap().acquire().await.unwrap();
+    let found = Diagnosis::of(&address, &[]).await;
+    assert_eq!(found.exit, 75, "{}", found.told);
+    for check in ["lease", "limits"] {
+        assert_eq!(found.server(0, check)["verdict"], "fail", "{}", found.told);
+    }
+    assert!(
+        found.server(0, "limits")["what"]
+            .as_str()
+            .unwrap()
+            .contains("refuses new keys")
+    );
+    let near = Diagnosis::of(&address, &["--max-connections", "2"]).await;
+    assert_eq!(near.server(0, "limits")["facts"]["max_connections"], 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_drains_takes_no_connections() {
+    let mut server = Running::start(dflock().args(["serve", "--port", "0", "--shutdown-timeout", "0"]));
+    let address = server.line().strip_prefix("listening on ").unwrap().to_owned();
+    let client = Client::builder().servers([&address]).connect().await.unwrap();
+    let _held = client.lock("key").unwrap().acquire().await.unwrap();
+    server.signal(Signal::TERM);
+    until("it accepts no more connections", || {
+        std::net::TcpStream::connect(&address).is_err()
+    })
+    .await;
+    let found = Diagnosis::of(&address, &[]).await;
+    found.assert_ends_at("connect", 69, "refused");
+    assert!(
+        found.server(0, "connect")["do"]
+            .as_str()
+            .unwrap()
+            .contains("shutting down")
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn old_releases_are_told_by_what_they_know() {
+    for (release, releases, verdict, fences) in [
+        ("1.10", "1.10 or older", "warn", false),
+        ("1.12", "1.11 to 1.13", "warn", false),
+        ("1.16", "1.14 to 1.16", "ok", false),
+        ("2.0", "2.0 or 2.1", "ok", false),
+        ("cluster", "a build that can form clusters, later than 2.1", "ok", true),
+    ] {
+        let (server, address) = start(Server::builder().release(release)).await;
+        let found = Diagnosis::of(&address, &["--requests", "3"]).await;
+        let told = found.server(0, "release");
+        assert_eq!(
+            (&told["facts"]["releases"], &told["verdict"]),
+            (&json!(releases), &json!(verdict))
+        );
+        assert_eq!(found.server(0, "lease")["facts"]["fences"], fences, "{release}");
+        assert_eq!(found.exit, 0, "{release}: {}", found.told);
+        assert!(server.stats().locks.is_empty());
+    }
+}
+
+/// As the Python server 0.5.0 does it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_hangs_up_on_unknown_commands_is_examined_to_the_end() {
+    let (server, behind) = start(Server::builder().release("1.10")).await;
+    let old = OldServer::start(&behind, &["ping", "unlisten", "barrier"], true).await;
+    let found = Diagnosis::of(&old.address, &["--requests", "3"]).await;
+    assert!(
+        found.server(0, "release")["what"].as_str().unwrap().starts_with("0.5"),
+        "{}",
+        found.told
+    );
+    assert_eq!(found.server(0, "lease")["verdict"], "ok", "{}", found.told);
+    assert_eq!(found.exit, 0);
+    assert!(server.stats().locks.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_is_told_with_its_leader_and_the_members_that_are_away() {
+    let cluster = Cluster::builder().start().await.unwrap();
+    let addresses = cluster.addresses();
+    let servers = addresses.join("+");
+    let well = Diagnosis::of(&servers, &[]).await;
+    assert_eq!(well.exit, 0, "{}", well.told);
+    let shard = &well.told["shards"][0]["checks"][0];
+    assert_eq!(
+        (&shard["verdict"], &shard["facts"]["leader"]),
+        (&json!("ok"), &json!(addresses[0]))
+    );
+    assert_eq!(well.server(0, "lease")["verdict"], "ok");
+    assert_eq!(well.server(1, "lease")["verdict"], "skip");
+    assert_eq!(well.server(1, "cluster")["facts"]["leader_id"], "n0");
+    assert!(cluster.stats().locks.is_empty());
+    cluster.stop(2).await.unwrap();
+    let away = Diagnosis::of(&servers, &[]).await;
+    assert_eq!(away.exit, 69);
+    assert_eq!(away.server(2, "connect")["verdict"], "fail");
+    let shard = &away.told["shards"][0]["checks"][0];
+    assert_eq!(
+        (&shard["verdict"], &shard["facts"]["away"]),
+        (&json!("warn"), &json!([addresses[2]]))
+    );
+    cluster.depose();
+    let unled = Diagnosis::of(&servers, &[]).await;
+    assert_eq!(unled.told["shards"][0]["checks"][0]["verdict"], "fail");
+    cluster.move_leader(0).unwrap();
+    let alone = Diagnosis::of(&addresses[0], &[]).await;
+    let told = alone.server(0, "cluster");
+    assert_eq!(told["verdict"], "warn");
+    assert!(told["do"].as_str().unwrap().contains("joined by +"), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ctrl_c_gives_the_throw_away_lock_back() {
+    // Without that the server would keep it: it does not notice the end of a connection.
+    let (server, address) = start(Server::builder().auto_release_on_disconnect(false)).await;
+    let mut doctor = Running::start(dflock().args(["doctor", "--servers", &address]));
+    until("the throw-away lock is held", || !server.stats().locks.is_empty()).await;
+    doctor.signal(Signal::INT);
+    assert_eq!(doctor.code(), 130);
+    assert!(server.stats().locks.is_empty());
+    assert_eq!(doctor.rest(), "");
+}
+
+#[test]
+fn wrong_usage_is_refused() {
+    for arguments in [
+        &["--timeout", "0s"][..],
+        &["--timeout", "3"],
+        &["--requests", "0"],
+        &["--max-locks", "0"],
+        &["--servers", "nowhere:0"],
+    ] {
+        let ended = output(&[&["doctor"], arguments].concat());
+        assert!([64, 78].contains(&code(&ended)), "{arguments:?}: {ended:?}");
+    }
+}
