@@ -62,8 +62,18 @@ mod embedded {
     }
 
     impl Embedded {
-        /// Room for any number of keys: what is measured is not how a small server refuses.
-        const FLAGS: [&str; 7] = ["serve", "--port", "0", "--max-locks", "10000000", "--release", "1.16"];
+        /// Room for any number of keys and for bursts of signals: what is measured is not how a small server refuses.
+        const FLAGS: [&str; 9] = [
+            "serve",
+            "--port",
+            "0",
+            "--max-locks",
+            "10000000",
+            "--release",
+            "1.16",
+            "--signal-buffer",
+            "1000000",
+        ];
 
         pub(super) async fn start(flags: &SourceFlags) -> Result<Self, Failure> {
             if flags.servers.is_some() || flags.url.is_some() {
