@@ -5,6 +5,9 @@
 //! with `DFLOCKD_REQUIRE_INTEROP=1` it is a failure.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+#[cfg(unix)]
+#[path = "interop/command.rs"]
+mod command;
 #[path = "interop/signals.rs"]
 mod signals;
 mod suite;
@@ -117,6 +120,14 @@ fn main() -> ExitCode {
     all.push(trial(&runtime, "python_server::has_no_signals", move || {
         signals::a_server_without_signals(address)
     }));
+    #[cfg(unix)]
+    for (name, check) in command::CHECKS {
+        let address = server.address.clone();
+        all.push(Trial::test(format!("python_server::the_command::{name}"), move || {
+            check(&address);
+            Ok(())
+        }));
+    }
     let arguments = Arguments {
         test_threads: arguments.test_threads.or(Some(16)),
         ..arguments

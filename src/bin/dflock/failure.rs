@@ -100,11 +100,14 @@ fn judge(error: &Error) -> (Exit, Option<&'static str>) {
         ErrorKind::MaxLocks | ErrorKind::MaxWaiters | ErrorKind::LeaseExpired | ErrorKind::AlreadyEnqueued => {
             (Exit::NOT_IN_TIME, None)
         }
-        ErrorKind::Unavailable
-        | ErrorKind::Connect
-        | ErrorKind::Disconnected
-        | ErrorKind::Draining
-        | ErrorKind::NotLeader => (
+        ErrorKind::Disconnected => (
+            Exit::SERVER_AWAY,
+            Some(
+                "see that the server runs; `dflock config` shows where it is looked for. Releases before 1.0 know \
+                 locks alone, and close the connection at any other request",
+            ),
+        ),
+        ErrorKind::Unavailable | ErrorKind::Connect | ErrorKind::Draining | ErrorKind::NotLeader => (
             Exit::SERVER_AWAY,
             Some("see that the server runs and can be reached; `dflock config` shows where it is looked for"),
         ),
