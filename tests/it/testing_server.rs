@@ -71,6 +71,14 @@ async fn acquire(client: &Client) -> dflockd_client::LockGuard {
     lock.acquire().await.unwrap()
 }
 
+/// Cuts all connections, and waits until the client has noticed: a request that it sends before that ends with its connection.
+async fn cut(server: &TestServer, client: &Client) {
+    let mut health = client.watch_health(0).unwrap();
+    health.mark_unchanged();
+    server.cut();
+    health.changed().await.unwrap();
+}
+
 mod checks {
     use super::*;
 
@@ -199,7 +207,7 @@ mod checks {
         let guard = one.lock(KEY).unwrap().acquire().await.unwrap();
         let waiter = waiting(&other);
         server.wait_for_waiters(KEY, 1).await.unwrap();
-        server.cut();
+        cut(&server, &other).await;
         assert_eq!(guard.lost().await, LostReason::Disconnected);
         // It may have been granted, so it is not asked for again.
         let error = waiter.await.unwrap().unwrap_err();
@@ -548,7 +556,7 @@ mod checks {
         let mut signals = client.subscribe("orders.*").await.unwrap();
         assert_eq!(client.emit("orders.42", "paid").await.unwrap(), 1);
         assert_eq!(signals.next_signal().await.unwrap().payload(), "paid");
-        server.cut();
+        cut(&server, &client).await;
         acquire(&client).await.release().await.unwrap();
     }
 
