@@ -105,7 +105,7 @@ async fn impossible_numbers_are_refused_before_anything_is_sent() {
         .await
         .unwrap_err();
     assert_eq!(passed.budget(), Some(Budget::Unanswered(Duration::ZERO)));
-    assert!(passed.to_string().starts_with("\"k\" was not asked for"), "{passed}");
+    assert!(passed.to_string().starts_with("\"k\" was not requested"), "{passed}");
     let invalid = slots
         .clone()
         .lease_ttl(Duration::ZERO)

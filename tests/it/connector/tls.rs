@@ -44,14 +44,15 @@ async fn it_is_put_on_top_and_names_the_host_of_the_endpoint() {
     connect(trusting(&authority).server_name("127.0.0.1")).await.unwrap();
 }
 
-/// A second stream finds out that the server speaks no TLS.
+/// A second stream finds out that the server speaks no TLS, unless the random bytes of the handshake are lines to it, which it answers.
 #[tokio::test]
 async fn a_server_without_it_is_told() {
     let (_server, network) = served().await;
     let builder = builder().tls(trusting(&Authority::new("ours")));
     let error = builder.connector(network.connector()).connect().await.unwrap_err();
     was_fatal(&error, "TLS");
-    assert_eq!(network.asked(), [NAME, NAME]);
+    let asked = network.asked();
+    assert!(asked == [NAME, NAME] || asked == [NAME], "{asked:?}");
 }
 
 /// A client without TLS is told that the server wants it.

@@ -73,6 +73,7 @@ pub(super) async fn failover(of: &FailoverArguments, stop: &CancellationToken) -
     for number in 0..=of.rounds {
         for rounds in &mut ends {
             let times = tokio::select! {
+                biased;
                 () = stop.cancelled() => break,
                 times = lose_the_leader(rounds.end, of) => times?,
             };

@@ -111,6 +111,7 @@ async fn level(
         for step in 1..=STEPS {
             let at = began + of.time * step / STEPS;
             tokio::select! {
+                biased;
                 () = stop.cancelled() => break,
                 () = tokio::time::sleep_until(at) => progress.step(),
             }
@@ -118,6 +119,7 @@ async fn level(
         (began.elapsed(), Usage::now(), Usage::now().since(used))
     };
     let (took, now, used) = tokio::select! {
+        biased;
         measured = measuring => measured,
         () = stop.cancelled() => (Duration::ZERO, Usage::now(), Usage::default()),
         // Tasks end only at a failure before they are told to.

@@ -61,6 +61,7 @@ pub(super) async fn waits(
     let mut guards = Vec::with_capacity(released_at.len());
     while guards.len() < released_at.len() {
         let granted = tokio::select! {
+            biased;
             () = stop.cancelled() => break,
             Some(granted) = waiting.join_next() => granted,
             else => break,
@@ -115,6 +116,7 @@ async fn settle(of: &WaitsArguments, stop: &CancellationToken) {
     let end = Instant::now() + time;
     while Instant::now() < end && !stop.is_cancelled() {
         tokio::select! {
+            biased;
             () = stop.cancelled() => break,
             () = tokio::time::sleep_until(end.min(Instant::now() + Duration::from_secs(1))) => progress.step(),
         }
