@@ -3,7 +3,7 @@
 //!     cargo run --example failover
 //!
 //! Three servers in this process play a cluster. A client holds three leases, and two tasks wait for one of them. The leader is
-//! stopped: for a moment nobody leads, then another member does. The leases are kept by their tokens, the tasks get their turns
+//! stopped: for a moment no member leads, then another member does. The leases are kept by their tokens, the tasks get their turns
 //! in the order in which they came, and the health says who serves now, and why.
 
 use std::error::Error;

@@ -200,7 +200,7 @@ impl Shard {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for a text that is no address, and if there is none.
+    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for a text that is no address, and for a list without addresses.
     ///
     /// ```
     /// use dflockd_client::Shard;

@@ -65,7 +65,7 @@ impl Election {
         Ok(leadership.map(Leadership::new))
     }
 
-    /// Becomes the leader if there is none; returns `None` if there is one.
+    /// Becomes the leader if no candidate leads. Returns `None` if another candidate leads.
     ///
     /// # Errors
     ///

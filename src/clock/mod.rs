@@ -129,7 +129,7 @@ mod tests {
         assert_eq!(
             moment.seen_after(secs(15)),
             at + secs(5),
-            "seen by somebody who has not heard of it yet"
+            "seen by a reader that has not heard of it yet"
         );
     }
 

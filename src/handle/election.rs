@@ -85,7 +85,7 @@ impl Election {
         }
     }
 
-    /// Becomes the leader if there is none; returns `None` if a server reports that another candidate leads.
+    /// Becomes the leader if no candidate leads. Returns `None` if a server reports that another candidate leads.
     ///
     /// # Errors
     ///

@@ -136,7 +136,7 @@ impl Credentials {
     /// Warns, once, that the token is about to be sent where others can read it.
     pub(crate) fn warn_of_exposure(&self, endpoint: &Arc<str>) {
         if !self.warned.swap(true, Ordering::Relaxed) {
-            tracing::warn!(%endpoint, "the auth token goes over the network without TLS: whoever is on the way can read it");
+            tracing::warn!(%endpoint, "the auth token goes over the network without TLS: every machine on its way can read it");
         }
     }
 }

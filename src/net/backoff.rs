@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn a_policy_that_panics_has_after_panic() {
+    fn after_a_policy_panicked_pauses_have_the_longest_default() {
         let unwilling = ReconnectPolicy::of(|| panic!("no pauses"));
         assert_eq!(unwilling.start().failed(), LAST_RESORT);
         let tired = ReconnectPolicy::of(|| {

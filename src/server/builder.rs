@@ -132,7 +132,7 @@ impl ServerBuilder {
     ///
     /// A [`Cluster`](super::Cluster) always plays `cluster`, whatever is set here; its fences start at 1.
     ///
-    /// A name that is none of these is refused when the server starts. The message lists them.
+    /// Any other name is refused when the server starts, with a message that lists these.
     pub fn release(mut self, release: impl AsRef<str>) -> Self {
         self.release = release.as_ref().parse();
         self

@@ -156,11 +156,8 @@ impl CoreRef<'static> for Weak<Core> {
 }
 
 /// Returns the error for a layer that kept its service after all users of the client were dropped.
-pub(super) fn nobody_is_left() -> Error {
-    Error::new(
-        ErrorKind::Shutdown,
-        "the client is gone: everybody who used it was dropped",
-    )
+pub(super) fn client_is_gone() -> Error {
+    Error::new(ErrorKind::Shutdown, "the client is gone: all its handles were dropped")
 }
 
 /// Describes all metrics to the recorder. Returns gauges of the client, and the metrics of requests if there is a

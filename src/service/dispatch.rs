@@ -19,7 +19,7 @@ use tower::Service;
 use super::acquiring::Acquiring;
 use super::acquiring::moving::{first_half, joined, reachable, second_half, while_held};
 use super::asking::{Reserved, acquire_message, ask, granted, lost, origin};
-use super::core::{Core, CoreRef, nobody_is_left, shard_is_away};
+use super::core::{Core, CoreRef, client_is_gone, shard_is_away};
 use super::held::{Lease, QueuePlace, Rest};
 use super::request::{AcquireRequest, Operation, Request, Response, SubscribeRequest};
 use super::span::{Awaited, RequestSpan};
@@ -108,7 +108,7 @@ impl<C> Dispatch<C> {
         C: CoreRef<'a>,
     {
         let Some(core) = self.core.hold() else {
-            return Poll::Ready(Err(nobody_is_left()));
+            return Poll::Ready(Err(client_is_gone()));
         };
         let shards = &core.borrow().topology.shards;
         if self.reserved.is_some() || shards.iter().any(|shard| shard.room.available_permits() > 0) {
@@ -136,7 +136,7 @@ impl<C> Dispatch<C> {
         C: CoreRef<'a>,
     {
         let Some(core) = self.core.hold() else {
-            return AnswerFuture::boxed(ready(Err(nobody_is_left())));
+            return AnswerFuture::boxed(ready(Err(client_is_gone())));
         };
         let reserved = self.reserved.take();
         match request {

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tower::{Layer, Service};
 
-use super::core::{Core, Explainer, nobody_is_left};
+use super::core::{Core, Explainer, client_is_gone};
 use super::dispatch::Dispatch;
 use super::held::{Lease, Origin, QueuePlace};
 use super::layered::{Inner, wrap};
@@ -107,5 +107,5 @@ pub(crate) async fn collect(place: QueuePlace, wait: Duration) -> Result<Lease> 
 /// Returns the core that a lease or queue position came from. Callers have only those of a core, because `take_in`
 /// replaces any other origin.
 fn core_of(origin: Origin) -> Result<Arc<Core>> {
-    origin.downcast().map_err(|_| nobody_is_left())
+    origin.downcast().map_err(|_| client_is_gone())
 }

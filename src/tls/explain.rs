@@ -98,7 +98,7 @@ fn certificate(problem: &CertificateError) -> String {
         }
         CertificateError::UnknownIssuer => {
             "the server's certificate comes from an unknown issuer: if it is yours, trust it with \
-             Tls::ca_file; if not, somebody stands between this client and the server"
+             Tls::ca_file; if not, another machine may be intercepting the connection to the server"
                 .to_owned()
         }
         CertificateError::BadEncoding => "the server's certificate cannot be read: it is not encoded as one".to_owned(),

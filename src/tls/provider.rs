@@ -9,7 +9,7 @@ use rustls::crypto::CryptoProvider;
 ///
 /// # Errors
 ///
-/// A text that says how to get a provider, if there is none.
+/// Returns a text that says how to get a provider, if this process has no provider.
 pub(crate) fn provider() -> Result<Arc<CryptoProvider>, String> {
     let installed = CryptoProvider::get_default().map(Arc::clone);
     installed.or_else(|| built_in().map(Arc::new)).ok_or_else(|| {

@@ -213,3 +213,27 @@ async fn ctrl_c_ends_the_measuring_tells_what_there_is_and_leaves_nothing_behind
     assert!(running.errors().contains("ended before its time"));
     assert!(server.stats().locks.is_empty(), "nothing is left behind");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failure_leaves_nothing_behind_where_leases_outlive_their_connections() {
+    let options = Witness::new()
+        .describe()
+        .port(0)
+        .max_locks(20)
+        .auto_release_on_disconnect(false);
+    let server = options.start().await.unwrap();
+    let address = server.local_addr().to_string();
+    let ended = output(&[
+        "bench",
+        "hold",
+        "--servers",
+        &address,
+        "--leases",
+        "40",
+        "--idle",
+        "10ms",
+    ]);
+    assert_eq!(code(&ended), 75, "{}", text(&ended.stderr));
+    let held = server.stats().locks;
+    assert!(held.is_empty(), "{held:?}");
+}

@@ -76,7 +76,7 @@ async fn an_office_is_tried_for_or_given_up_by_dropping() {
     assert!(campaign.await.unwrap_err().is_cancelled());
     until("nobody campaigns", || waiters(&server) == 0).await;
     drop(leadership);
-    until("nobody leads", || server.stats().locks.is_empty()).await;
+    until("no candidate leads", || server.stats().locks.is_empty()).await;
 }
 
 #[tokio::test]
@@ -193,5 +193,5 @@ async fn threads_campaign_with_patience_or_without() {
         done.send(()).unwrap();
     });
     finished.await.unwrap();
-    until("nobody leads", || server.stats().locks.is_empty()).await;
+    until("no candidate leads", || server.stats().locks.is_empty()).await;
 }

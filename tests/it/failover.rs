@@ -259,7 +259,7 @@ async fn without_a_leader_leases_last_until_their_deadline_and_no_longer() {
 }
 
 #[tokio::test]
-async fn while_nobody_leads_callers_wait_their_time_or_hear_it_at_once_as_they_chose() {
+async fn while_no_member_leads_callers_wait_their_time_or_hear_it_at_once_as_they_chose() {
     let scene = ClusterScene::set(patient()).await;
     let (waiting, failing) = (scene.builder(), scene.builder().on_unavailable(OnUnavailable::FailFast));
     let waiting = waiting.connect().await.unwrap();
@@ -436,7 +436,7 @@ async fn a_cluster_without_a_leader_costs_the_callers_of_another_shard_nothing()
     scene.cluster.depose();
     let stuck = client.lock("k").unwrap();
     let stuck = tokio::spawn(async move { stuck.acquire().await });
-    until("that nobody leads is noticed", || !client.health()[0].is_connected()).await;
+    until("that no member leads is noticed", || !client.health()[0].is_connected()).await;
     for key in 0..100 {
         let lock = client.lock(format!("other{key}")).unwrap();
         lock.acquire().await.unwrap().release().await.unwrap();

@@ -94,7 +94,7 @@ async fn fifty_keep_their_order_when_the_leader_is_deposed() {
 }
 
 #[tokio::test]
-async fn fifty_keep_their_order_when_nobody_leads_for_a_while() {
+async fn fifty_keep_their_order_when_no_member_leads_for_a_while() {
     fifty_keep_their_order(Loss::Vacant, wide, 50).await;
 }
 
@@ -213,7 +213,7 @@ async fn tickets_and_waits_that_are_dropped_without_a_leader_leave_nothing_behin
     scene.cluster.depose();
     let noticed = client.lock("other").unwrap();
     let noticed = tokio::spawn(async move { noticed.acquire().await.unwrap().release().await });
-    until("that nobody leads is noticed", || !health(&client).is_connected()).await;
+    until("that no member leads is noticed", || !health(&client).is_connected()).await;
     drop(tickets);
     waits.iter().for_each(JoinHandle::abort);
     scene.cluster.move_leader(2).unwrap();

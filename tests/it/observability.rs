@@ -427,7 +427,7 @@ async fn leaders_that_change(recorded: &Recorded) {
     until("the second leads", || serving(recorded, [a, b, c]) == [0.0, 1.0, 0.0]).await;
 
     cluster.stop(1).await.unwrap();
-    until("nobody leads", || serving(recorded, [a, b, c]) == [0.0, 0.0, 0.0]).await;
+    until("no member leads", || serving(recorded, [a, b, c]) == [0.0, 0.0, 0.0]).await;
     cluster.move_leader(2).unwrap();
     until("the third leads", || serving(recorded, [a, b, c]) == [0.0, 0.0, 1.0]).await;
     assert_eq!(failovers(recorded), [1.0, 1.0, 0.0]);

@@ -327,7 +327,7 @@ async fn a_lease_is_taken_over_by_renewing_it_now_unless_it_is_not_to_be_renewed
     assert_eq!(registry.change_owner(id, 7), None, "that is no change");
     assert_eq!(registry.claim(id).unwrap().owner, 7);
     assert_eq!(registry.lose_all(LostReason::Failback, Instant::now()).count(), 2);
-    assert_eq!(registry.change_owner(id, 8), None, "nobody owns it any more");
+    assert_eq!(registry.change_owner(id, 8), None, "no connection owns it any more");
     assert_eq!(registry.lose_all(LostReason::Failback, Instant::now()).count(), 0);
 }
 

@@ -33,7 +33,7 @@ pub enum MockAnswer {
 }
 
 impl MockAnswer {
-    /// Returns the default answer; `None` if there is none for this kind of request.
+    /// Returns the default answer. Returns `None` if this kind of request has no default answer.
     pub(super) fn default_for(operation: Operation) -> Option<Self> {
         match operation {
             Operation::Acquire | Operation::TryAcquire | Operation::Enqueue | Operation::Collect => Some(Self::Grant),

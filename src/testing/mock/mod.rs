@@ -320,7 +320,7 @@ enum Asked {
 fn out_of_place(operation: Operation) -> Error {
     Error::new(
         ErrorKind::Protocol,
-        format!("the mock service was told an answer that is none to {operation}"),
+        format!("the mock service was told an answer that does not fit {operation}"),
     )
 }
 

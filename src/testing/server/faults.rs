@@ -193,7 +193,7 @@ impl TestServer {
         let mut others = others.filter(|member| Some(*member) != leads);
         let moved = others.find(|member| cluster.move_leader(*member).is_ok());
         moved.ok_or_else(|| {
-            let remedy = "no other member can lead: they are stopped or isolated, or there is none";
+            let remedy = "no other member can lead: each is stopped or isolated, or the cluster has one member only";
             Error::invalid("cluster of members", members, remedy)
         })
     }

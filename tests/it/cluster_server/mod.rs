@@ -136,7 +136,7 @@ async fn stats_say_who_leads_and_count_the_connections_of_the_member_that_is_ask
 }
 
 #[tokio::test]
-async fn while_nobody_leads_nobody_is_named() {
+async fn while_no_member_leads_nobody_is_named() {
     let (cluster, addresses) = start(Server::builder()).await;
     let mut first = RawConnection::open(&addresses[0]).await;
     let mut waiter = RawConnection::open(&addresses[0]).await;
@@ -494,7 +494,7 @@ async fn followers_name_whom_they_are_told_to() {
             not_leader("stranger.example:6388")
         );
     }
-    // A loop: nobody leads, and each names the other.
+    // A loop: no member leads, and each names the other.
     cluster.redirects_to(None);
     cluster.member_redirects_to(1, Some(&addresses[2])).unwrap();
     cluster.member_redirects_to(2, Some(&addresses[1])).unwrap();

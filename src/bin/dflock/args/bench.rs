@@ -138,7 +138,7 @@ pub(crate) struct SignalsArguments {
 #[derive(Args)]
 #[command(after_help = "\
 Client and cluster are in this process. How long real servers take to elect a leader comes on top. `dies`: the
-connections of the leader end, and nobody leads for a moment. `moves`: the leadership moves on, and the
+connections of the leader end, and no member leads for a moment. `moves`: the leadership moves on, and the
 member that led says so when it is asked.")]
 pub(crate) struct FailoverArguments {
     /// How many leases are held

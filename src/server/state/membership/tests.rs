@@ -102,7 +102,7 @@ fn misdirections_are_what_followers_say() {
     assert_eq!(
         bench.ask(1, Request::Barrier),
         Response::Done,
-        "who leads needs to name nobody"
+        "a leader needs to name no other member"
     );
     let Response::Json(json) = bench.ask(1, Request::Stats) else {
         panic!("all members tell");

@@ -15,6 +15,7 @@ use super::report::{Report, per, rounded, times};
 use super::target::Target;
 use super::usage::Usage;
 use crate::args::{HoldArguments, SourceFlags};
+use crate::exit::Exit;
 use crate::failure::Failure;
 
 /// The time from one pair of the other caller to the next. It is even, so that a slow pair does not thin out those that come after.
@@ -30,9 +31,13 @@ pub(super) async fn hold(flags: &SourceFlags, of: &HoldArguments, stop: &Cancell
     let ttl = of.ttl.map(|ttl| ("lease_ttl", format!("{}ms", ttl.as_millis())));
     let own: Vec<_> = ttl.into_iter().collect();
     let target = Target::of(flags, &of.target, &own).await?;
+    target.released(measure(&target, of, stop)).await
+}
+
+async fn measure(target: &Target, of: &HoldArguments, stop: &CancellationToken) -> Result<Report, Failure> {
     let keys = Keys::of_this_run();
     let before = Usage::now();
-    let client = target.builder().build()?;
+    let client = target.client(target.builder())?;
     // One pair first, so that what is there once and for all is not counted.
     client.lock(keys.other())?.acquire().await?.release().await?;
 
@@ -159,7 +164,7 @@ async fn acquire_all(
     }
     let mut all = Vec::with_capacity(TASKS);
     while let Some(ended) = running.join_next().await {
-        all.push(ended.map_err(|error| Failure::new(crate::exit::Exit::SOFTWARE, error.to_string()))??);
+        all.push(ended.map_err(|error| Failure::new(Exit::SOFTWARE, error.to_string()))??);
     }
     Ok(all)
 }

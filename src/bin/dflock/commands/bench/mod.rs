@@ -53,26 +53,28 @@ async fn measure(flags: &SourceFlags, of: &BenchArguments) -> Result<Exit, Failu
         #[cfg(feature = "server")]
         Bench::Failover(of) => until_ended(failover::failover(of, &stop), &stop).await?,
     };
-    report.tell(output, exit.is_some())?;
+    if let Some(report) = report {
+        report.tell(output, exit.is_some())?;
+    }
     Ok(exit.unwrap_or(Exit::SUCCESS))
 }
 
-/// Runs a benchmark. The first signal that ends this process stops the measuring, whose results count; a second one ends the process.
+/// Runs a benchmark. The first signal that ends this process stops the measuring, whose results count. A second one ends the process without a report.
 async fn until_ended(
     benchmark: impl Future<Output = Result<Report, Failure>>,
     stop: &CancellationToken,
-) -> Result<(Report, Option<Exit>), Failure> {
+) -> Result<(Option<Report>, Option<Exit>), Failure> {
     let mut signals = Signals::that_end()?;
     let mut benchmark = pin!(benchmark);
     let exit = tokio::select! {
         biased;
-        report = &mut benchmark => return Ok((report?, None)),
+        report = &mut benchmark => return Ok((Some(report?), None)),
         exit = signals.ended() => exit,
     };
     stop.cancel();
     tokio::select! {
         biased;
-        report = benchmark => Ok((report?, Some(exit))),
-        again = signals.ended() => Ok((Report::empty(), Some(again))),
+        report = benchmark => Ok((Some(report?), Some(exit))),
+        again = signals.ended() => Ok((None, Some(again))),
     }
 }

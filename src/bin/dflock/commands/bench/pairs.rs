@@ -17,14 +17,12 @@ use super::report::{Report, human, per, rounded};
 use super::target::Target;
 use super::usage::Usage;
 use crate::args::{PairsArguments, SourceFlags};
+use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output::Table;
 
 /// How many steps the bar of one number of tasks has.
 const STEPS: u32 = 50;
-
-/// For how long the end waits until everything is given back.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What came of one number of tasks.
 #[derive(Serialize)]
@@ -46,9 +44,14 @@ pub(super) async fn pairs(
     stop: &CancellationToken,
 ) -> Result<Report, Failure> {
     let target = Target::of(flags, &of.target, &[]).await?;
+    target.released(levels(&target, of, stop)).await
+}
+
+/// Measures each number of tasks that was asked for.
+async fn levels(target: &Target, of: &PairsArguments, stop: &CancellationToken) -> Result<Report, Failure> {
     let keys = Keys::of_this_run();
     let before = Usage::now();
-    let client = target.builder().build()?;
+    let client = target.client(target.builder())?;
     // Says at once if there is no server.
     client.lock(keys.other())?.acquire().await?.release().await?;
 
@@ -70,7 +73,6 @@ pub(super) async fn pairs(
         report.curve(Curve { name, times });
         rows.push(row);
     }
-    client.shutdown(PATIENCE).await;
     table(&rows).lines().into_iter().for_each(|line| report.line(line));
     report.figure("rows", rows);
     Ok(report)
@@ -116,7 +118,8 @@ async fn level(
                 () = tokio::time::sleep_until(at) => progress.step(),
             }
         }
-        (began.elapsed(), Usage::now(), Usage::now().since(used))
+        let now = Usage::now();
+        (began.elapsed(), now, now.since(used))
     };
     let (took, now, used) = tokio::select! {
         biased;
@@ -124,16 +127,13 @@ async fn level(
         () = stop.cancelled() => (Duration::ZERO, Usage::now(), Usage::default()),
         // Tasks end only at a failure before they are told to.
         Some(ended) = running.join_next() => {
-            let failed = ended.map_err(|error| Failure::new(crate::exit::Exit::SOFTWARE, error.to_string()))?;
-            failed?;
+            ended.map_err(|error| Failure::new(Exit::SOFTWARE, error.to_string()))??;
             (Duration::ZERO, Usage::now(), Usage::default())
         }
     };
     over.cancel();
     while let Some(ended) = running.join_next().await {
-        if let Ok(ended) = ended {
-            ended?;
-        }
+        ended.map_err(|error| Failure::new(Exit::SOFTWARE, error.to_string()))??;
     }
 
     let times = recorder.sum()?;

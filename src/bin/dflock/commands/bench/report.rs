@@ -29,14 +29,9 @@ impl Report {
         }
     }
 
-    /// One of a benchmark that did not end.
-    pub(super) fn empty() -> Self {
-        Self::new("", "")
-    }
-
     /// A figure of the JSON object.
     pub(super) fn figure(&mut self, name: &str, value: impl Serialize) {
-        // What cannot be told, a number that is none say, is null.
+        // What JSON cannot hold, such as an infinite number, becomes null.
         let value = serde_json::to_value(value).unwrap_or(Value::Null);
         self.figures.insert(name.to_owned(), value);
     }
@@ -53,9 +48,6 @@ impl Report {
 
     /// Tells it all. `is_partial`: the measuring was ended before its time.
     pub(super) fn tell(mut self, to: &BenchOutput, is_partial: bool) -> Result<(), Failure> {
-        if self.name.is_empty() {
-            return Ok(());
-        }
         if is_partial {
             tell::warn("ended before its time: the figures are those of what was measured until then");
         }

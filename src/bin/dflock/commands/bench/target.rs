@@ -1,14 +1,22 @@
 //! The servers that are measured.
 
-use dflockd_client::ClientBuilder;
+use std::future::Future;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use dflockd_client::{Client, ClientBuilder};
 
 use crate::args::{BenchTarget, SourceFlags};
 use crate::failure::Failure;
 use crate::sources::Sources;
 
-/// The servers of the settings, or an embedded one.
+/// For how long the end waits until all leases are released.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The servers of the settings, or an embedded one, and the clients that measure them.
 pub(super) struct Target {
     builder: ClientBuilder,
+    clients: Mutex<Vec<Client>>,
     #[cfg(feature = "server")]
     _embedded: Option<embedded::Embedded>,
 }
@@ -26,6 +34,7 @@ impl Target {
                 .collect();
             return Ok(Self {
                 builder: Sources::read(flags, &own, &[])?.builder()?,
+                clients: Mutex::default(),
                 _embedded: Some(embedded),
             });
         }
@@ -33,6 +42,7 @@ impl Target {
         let BenchTarget {} = of;
         Ok(Self {
             builder: Sources::read(flags, own, &[])?.builder()?,
+            clients: Mutex::default(),
             #[cfg(feature = "server")]
             _embedded: None,
         })
@@ -41,6 +51,24 @@ impl Target {
     /// What clients are made with.
     pub(super) fn builder(&self) -> ClientBuilder {
         self.builder.clone()
+    }
+
+    /// Makes a client, which [`released`](Self::released) shuts down.
+    pub(super) fn client(&self, builder: ClientBuilder) -> Result<Client, Failure> {
+        let client = builder.build()?;
+        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        clients.push(client.clone());
+        Ok(client)
+    }
+
+    /// Runs a benchmark, and then releases what its clients hold, whether it succeeded or not.
+    pub(super) async fn released<T>(&self, benchmark: impl Future<Output = T>) -> T {
+        let done = benchmark.await;
+        let clients = std::mem::take(&mut *self.clients.lock().unwrap_or_else(PoisonError::into_inner));
+        for client in clients {
+            client.shutdown(PATIENCE).await;
+        }
+        done
     }
 }
 

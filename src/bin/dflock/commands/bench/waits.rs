@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dflockd_client::{ClientBuilder, LockGuard};
+use dflockd_client::LockGuard;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
@@ -21,9 +21,6 @@ use crate::failure::Failure;
 /// Longer than a run, so that only a release lets the next caller in.
 const TTL: Duration = Duration::from_secs(600);
 
-/// For how long the end waits until everything is given back.
-const PATIENCE: Duration = Duration::from_secs(30);
-
 /// When a caller had its grant, and the guard.
 type Granted = Result<(usize, Instant, LockGuard), dflockd_client::Error>;
 
@@ -33,13 +30,16 @@ pub(super) async fn waits(
     stop: &CancellationToken,
 ) -> Result<Report, Failure> {
     let target = Target::of(flags, &of.target, &[]).await?;
+    target.released(measure(&target, of, stop)).await
+}
+
+async fn measure(target: &Target, of: &WaitsArguments, stop: &CancellationToken) -> Result<Report, Failure> {
     let keys = Keys::of_this_run();
     let before = Usage::now();
-    let builder = || -> ClientBuilder { target.builder().lease_ttl(TTL) };
-    let waiter = builder().build()?;
+    let waiter = target.client(target.builder().lease_ttl(TTL))?;
     let holder = match of.own {
         true => waiter.clone(),
-        false => builder().build()?,
+        false => target.client(target.builder().lease_ttl(TTL))?,
     };
     let mut held = Vec::with_capacity(of.waits);
     for number in (0..of.waits).take_while(|_| !stop.is_cancelled()) {
@@ -76,9 +76,6 @@ pub(super) async fn waits(
     // Callers that wait still are those of keys that were not released.
     waiting.shutdown().await;
     drop(guards);
-    for client in [holder, waiter] {
-        client.shutdown(PATIENCE).await;
-    }
 
     let summary = distribution.summary();
     let mut report = Report::new("waits", "From a release to the next grant");

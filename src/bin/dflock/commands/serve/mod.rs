@@ -70,7 +70,7 @@ fn builder(of: &ServeArguments) -> Result<ServerBuilder, Failure> {
     secured(server, of)
 }
 
-/// An empty secret is none, as for the real server.
+/// An empty secret counts as no secret, as it does for the real server.
 fn secret(of: &ServeArguments) -> Result<Option<String>, Failure> {
     let secret = match &of.auth_token_file {
         Some(path) => Some(read_secret(path)?),

@@ -33,7 +33,7 @@ pub(super) async fn top(flags: &SourceFlags, of: &TopArguments) -> Result<Exit, 
     if !colors::is_screen(&stdout()) {
         return Err(Failure::new(
             Exit::USAGE,
-            "`dflock top` draws on a terminal, and standard output is none",
+            "`dflock top` draws on a terminal, and standard output is not a terminal",
         )
         .remedy("`dflock stats --watch` prints the same as lines, with --json for programs"));
     }

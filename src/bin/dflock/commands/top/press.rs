@@ -59,7 +59,7 @@ pub(super) fn press(model: &mut Model, press: Press) -> Act {
     }
 }
 
-/// Takes the filter that was entered; an empty one is none.
+/// Takes the filter that was entered. An empty text removes the filter.
 fn accept(model: &mut Model) {
     let View::Filter { text, refused } = &mut model.view else {
         return;
