@@ -39,11 +39,8 @@ impl Job {
     /// Starts a command in its own group, which the watch kills at `until` unless that is changed.
     pub(super) fn start(command: &[OsString], about: &About, until: Option<Instant>) -> Result<Self, Failure> {
         adopt_orphans();
-        let mut watch = Watch::start().map_err(|error| not_started(&error))?;
         // The watch starts before the group exists, because this process may be stopped as soon as it does.
-        if let Some(until) = until {
-            watch.until(until);
-        }
+        let mut watch = Watch::start(None, until).map_err(|error| not_started(&error))?;
         let takes_terminal = terminal::is_ours();
         let modes = takes_terminal.then(terminal::modes).flatten();
         let mut start: Command = this_program(child::NAME).map_err(|error| not_started(&error))?;

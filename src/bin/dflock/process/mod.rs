@@ -28,7 +28,7 @@ pub(crate) fn helper() -> Option<Exit> {
     let name = arguments.next()?;
     match name.to_str()? {
         child::NAME => Some(child::run(arguments)),
-        watch::NAME => Some(watch::run()),
+        watch::NAME => Some(watch::run(arguments)),
         _ => None,
     }
 }

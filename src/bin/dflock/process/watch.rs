@@ -1,8 +1,10 @@
 //! The watch: a process that kills the command's group when `dflock` is gone, or when it does not act before the lease
 //! ends because it was stopped or stalled.
 //!
-//! It gets commands as lines on its standard input, whose end means the end of `dflock`.
+//! It gets orders as arguments, and more of them as lines on its standard input, whose end means the end of `dflock`. A watch that
+//! replaces another has all orders from its start: `dflock` may be killed at any moment after.
 
+use std::ffi::OsString;
 use std::io::{BufRead, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdin, Stdio};
@@ -37,8 +39,11 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    pub(super) fn start() -> std::io::Result<Self> {
+    /// Starts a watch over a group, or over one that [`guard`](Self::guard) names later.
+    pub(super) fn start(group: Option<Pid>, until: Option<Instant>) -> std::io::Result<Self> {
+        let orders = [group.map(guard_order), until.map(until_order)];
         let mut child = this_program(NAME)?
+            .args(orders.into_iter().flatten())
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -48,8 +53,8 @@ impl Watch {
         Ok(Self {
             to: child.stdin.take(),
             child,
-            group: None,
-            until: None,
+            group,
+            until,
             started: Instant::now(),
             is_missing: false,
         })
@@ -62,7 +67,7 @@ impl Watch {
     /// Tells the watch which group to kill.
     pub(super) fn guard(&mut self, group: Pid) {
         self.group = Some(group);
-        self.tell(&format!("group {}", group.as_raw_nonzero()));
+        self.tell(&guard_order(group));
     }
 
     /// Tells the watch when to kill the group, unless a later call changes it.
@@ -71,8 +76,7 @@ impl Watch {
             return;
         }
         self.until = Some(end);
-        let left = end.saturating_duration_since(Instant::now());
-        self.tell(&format!("until {}", (clock() + left).as_nanos()));
+        self.tell(&until_order(end));
     }
 
     /// Notes the end of the watch. It needs a replacement unless it has done its work.
@@ -80,21 +84,13 @@ impl Watch {
         self.is_missing = !was_done;
     }
 
-    /// Replaces a watch that has ended, and gives the new one the same commands; but not at once if the old one had
-    /// only just started.
+    /// Replaces a watch that has ended by one with the same orders; but not at once if the old one had only just started.
     pub(super) fn mend(&mut self) -> std::io::Result<()> {
         if !self.is_missing || self.started.elapsed() < PAUSE {
             return Ok(());
         }
         self.is_missing = false;
-        let (group, until) = (self.group, self.until);
-        *self = Self::start()?;
-        if let Some(group) = group {
-            self.guard(group);
-        }
-        if let Some(until) = until {
-            self.until(until);
-        }
+        *self = Self::start(self.group, self.until)?;
         Ok(())
     }
 
@@ -104,11 +100,22 @@ impl Watch {
     }
 
     fn tell(&mut self, line: &str) {
-        // If the watch has died, its replacement gets the command again.
+        // If the watch has died, its replacement gets the order again.
         if let Some(to) = &mut self.to {
             drop(writeln!(to, "{line}"));
         }
     }
+}
+
+/// The order to kill a group.
+fn guard_order(group: Pid) -> String {
+    format!("group {}", group.as_raw_nonzero())
+}
+
+/// The order to kill the group at an end that is not later than its lease's.
+fn until_order(end: Instant) -> String {
+    let left = end.saturating_duration_since(Instant::now());
+    format!("until {}", (clock() + left).as_nanos())
 }
 
 /// Reads the clock that all processes share and that includes suspends.
@@ -124,8 +131,34 @@ fn clock() -> Duration {
     )
 }
 
+/// What a watch was told.
+#[derive(Debug, Default, PartialEq)]
+struct Orders {
+    group: Option<Pid>,
+    /// On the [clock] of all processes.
+    until: Option<Duration>,
+}
+
+impl Orders {
+    /// Takes an order. Returns whether the watch goes on.
+    fn take(&mut self, order: &str) -> bool {
+        match order.split_once(' ') {
+            Some(("group", id)) => self.group = id.parse().ok().and_then(Pid::from_raw),
+            Some(("until", nanos)) => self.until = nanos.parse().ok().map(Duration::from_nanos),
+            _ => return false,
+        }
+        true
+    }
+}
+
 /// Runs the watch.
-pub(super) fn run() -> Exit {
+pub(super) fn run(arguments: impl Iterator<Item = OsString>) -> Exit {
+    let mut orders = Orders::default();
+    for order in arguments {
+        if !orders.take(&order.to_string_lossy()) {
+            return Exit::USAGE;
+        }
+    }
     let (tell, told) = channel();
     std::thread::spawn(move || {
         for line in std::io::stdin().lock().lines() {
@@ -135,26 +168,40 @@ pub(super) fn run() -> Exit {
             }
         }
     });
-    let mut group = None;
-    let mut until = None;
     loop {
-        let left = until.map(|until: Duration| until.saturating_sub(clock()));
+        let left = orders.until.map(|until| until.saturating_sub(clock()));
         if left.is_some_and(|left| left.is_zero()) {
             break;
         }
         match told.recv_timeout(left.unwrap_or(NAP).min(NAP)) {
-            Ok(line) => match line.split_once(' ') {
-                Some(("group", id)) => group = id.parse().ok().and_then(Pid::from_raw),
-                Some(("until", nanos)) => until = nanos.parse().ok().map(Duration::from_nanos),
-                _ => return Exit::SUCCESS,
-            },
+            Ok(line) if orders.take(&line) => {}
+            Ok(_) => return Exit::SUCCESS,
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => break,
         }
     }
-    if let Some(group) = group {
+    if let Some(group) = orders.group {
         // The watch may not be allowed to kill some processes.
         let _ = kill_process_group(group, Signal::KILL);
     }
     Exit::SUCCESS
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_watch_understands_the_orders_that_it_is_given() {
+        let group = Pid::from_raw(4711);
+        let before = clock();
+        let mut orders = Orders::default();
+        assert!(orders.take(&guard_order(group.unwrap())) && orders.take(&until_order(Instant::now())));
+        assert_eq!(orders.group, group);
+        assert!(
+            orders.until >= Some(before) && orders.until <= Some(clock()),
+            "{orders:?}"
+        );
+        assert!(!orders.take("done"));
+    }
 }
