@@ -44,11 +44,9 @@ pub(super) async fn check(
 ) -> Result<(Finding, bool), Failure> {
     let key = Key::new(format!("dflock-doctor-{:016x}", fastrand::u64(..)))?;
     let ttl = Ttl::new(TTL)?;
-    leftovers.asks(way, &key);
-    let first = match ask(connection, leftovers, &key, ttl).await {
+    let first = match ask(connection, way, leftovers, &key, ttl).await {
         Ok(grant) => grant,
         Err(error) if error.kind() == ErrorKind::MaxLocks => {
-            leftovers.gave_back(&key);
             return Ok((Finding::fail(Check::Lease, full(error)), true));
         }
         Err(error) => return Err(error.into()),
@@ -64,7 +62,7 @@ pub(super) async fn check(
     // The server's word counts, if it grants longer leases.
     let clock = match first.ttl.as_duration() > TTL {
         true => None,
-        false => expiry(connection, leftovers, &key, ttl, Renewal { sent, answered }).await?,
+        false => expiry(connection, way, leftovers, &key, ttl, Renewal { sent, answered }).await?,
     };
     let finding = match &clock {
         Some((took, second)) => took.judge(TTL).fact("fences", are_counted(&first, second)),
@@ -100,6 +98,7 @@ struct Renewal {
 /// Asks for the key until its lease has expired. Returns how long that took, and the next grant; nothing if it does not expire.
 async fn expiry(
     connection: &mut Connection,
+    way: &Way,
     leftovers: &Leftovers,
     key: &Key,
     ttl: Ttl,
@@ -108,7 +107,7 @@ async fn expiry(
     let mut refused_at = answered;
     while sent.elapsed() < LONGEST {
         let asked = Instant::now();
-        match ask(connection, leftovers, key, ttl).await {
+        match ask(connection, way, leftovers, key, ttl).await {
             Ok(second) => {
                 let took = Span {
                     least: refused_at.saturating_duration_since(answered),
@@ -125,9 +124,16 @@ async fn expiry(
 }
 
 /// Asks for the key without waiting.
-async fn ask(connection: &mut Connection, leftovers: &Leftovers, key: &Key, ttl: Ttl) -> Result<Grant, Error> {
+async fn ask(
+    connection: &mut Connection,
+    way: &Way,
+    leftovers: &Leftovers,
+    key: &Key,
+    ttl: Ttl,
+) -> Result<Grant, Error> {
+    let _asking = leftovers.asks().await;
     let grant = acquire(connection, key, WaitSecs::TRY, Some(ttl)).await?;
-    leftovers.holds(key, grant.token);
+    leftovers.holds(way, key, grant.token);
     Ok(grant)
 }
 

@@ -21,6 +21,7 @@ mod secure;
 mod stream;
 mod way;
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -55,16 +56,17 @@ pub(super) async fn doctor(flags: &SourceFlags, of: &DoctorArguments) -> Result<
         },
     };
     let leftovers = Arc::new(Leftovers::default());
+    let mut examination = pin!(examine_all(options, plan, &leftovers));
     let examined = tokio::select! {
         biased;
         exit = signals.ended() => Err(exit),
-        report = examine_all(options, plan, &leftovers) => Ok(report),
+        report = &mut examination => Ok(report),
     };
-    // Whatever has ended the examination; another signal ends this, too.
+    // Meanwhile the examination goes on: what an acquire was granted is known when its answer is there. Another signal ends this, too.
     tokio::select! {
         biased;
         _ = signals.ended() => {}
-        _ = timeout(FAREWELL, leftovers.give_back()) => {}
+        _ = timeout(FAREWELL, leftovers.end()) => {}
     }
     let report = match examined {
         Ok(report) => report?,
