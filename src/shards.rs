@@ -90,7 +90,8 @@ impl Shard {
     /// **Independent** servers are not a cluster, and neither is a standalone server: each can grant a key that
     /// another has granted. The client does not use a server that turns out not to be a member. The error names it, is
     /// [fatal](crate::Error::is_fatal), and has the kind [`Connect`](crate::ErrorKind::Connect); callers get it if all
-    /// `members` fail in this way. `docs/guide/failover.md` says what the client can detect and what it cannot.
+    /// `members` fail in this way. The chapter [Failover](https://docs.rs/dflockd-client/latest/dflockd_client/guide/failover/index.html) says what the
+    /// client can detect and what it cannot.
     ///
     /// A cluster has no signals.
     pub fn cluster<A: Into<String>>(members: impl IntoIterator<Item = A>) -> Self {

@@ -12,7 +12,7 @@ use super::value::Text;
 use super::{ClientOptions, LayeredOptions};
 use crate::shards::{Shard, ValueKind};
 
-/// Deserializes a map of the settings that `docs/guide/configuration.md` lists, or a text that is a
+/// Deserializes a map of the settings that `docs/guide/src/configuration.md` lists, or a text that is a
 /// [URL](ClientOptions).
 ///
 /// `servers` and `previous_servers` are texts as in URLs or lists of [shards](Shard). Other values are texts as in

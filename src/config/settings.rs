@@ -1,6 +1,6 @@
 //! The settings that have a text form: one table for URLs, the environment, data, and `Debug`.
 //!
-//! A new setting needs one row in [`TABLE`], and one in the table in `docs/guide/configuration.md`, which a test
+//! A new setting needs one row in [`TABLE`], and one in the table in `docs/guide/src/configuration.md`, which a test
 //! compares with it.
 
 use super::ClientOptions;

@@ -93,7 +93,11 @@ fn ci_runs_every_command_of_the_readme() {
             Some(example) => ci.lines().any(|line| {
                 line.trim().starts_with("for example in ") && line.split([' ', ';']).any(|name| name == example)
             }),
-            None => command == "cargo test" && ci.contains("/^## Run the tests/"),
+            None => {
+                command == "cargo test"
+                    && ci.contains("/^## Run the tests/")
+                    && ci.contains("\nstep \"the README's test command\" readme_test_command\n")
+            }
         };
         assert!(runs, "README.md: .ci/run does not run `{command}`");
     }
