@@ -3,8 +3,11 @@
 use std::io::Write;
 use std::process::{Command, Output, Stdio};
 
-/// What is checked at the server of an address, by its name. Each check has keys of its own.
-pub(super) const CHECKS: [(&str, fn(&str)); 6] = [
+/// A name, and what is checked at the server of an address.
+type Check = (&'static str, fn(&str));
+
+/// Each check has keys of its own.
+pub(super) const CHECKS: [Check; 6] = [
     ("run_has_the_lock_and_ends_as_its_command", run),
     ("run_has_several_locks", several),
     ("run_lets_the_next_one_wait", contended),
