@@ -2,7 +2,7 @@
 //!
 //!     cargo run --example daily_job
 //!
-//! Where the job is a command, `dflock run` does it without a program of yours: see `docs/command.md`.
+//! Where the job is a command, `dflock run` does it without a program of yours: see `docs/guide/src/command-reference.md`.
 //!
 //! All hosts wake at the same time and try; who does not get the lock goes back to sleep. The lock alone makes sure
 //! that the job does not run *twice at once*. That it does not run *again* once it is done is for a note of the day

@@ -94,6 +94,14 @@ pub mod guarantees {}
 pub mod errors {}
 
 #[doc = include_str!("../docs/guide/rustdoc-links.md")]
+#[doc = include_str!("../docs/guide/src/command-reference.md")]
+pub mod command_reference {}
+
+#[doc = include_str!("../docs/guide/rustdoc-links.md")]
+#[doc = include_str!("../docs/guide/src/observability-reference.md")]
+pub mod observability_reference {}
+
+#[doc = include_str!("../docs/guide/rustdoc-links.md")]
 #[doc = include_str!("../docs/guide/src/troubleshooting.md")]
 pub mod troubleshooting {}
 

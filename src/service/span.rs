@@ -1,6 +1,6 @@
 //! The spans of requests: their names, their fields, and how they end.
 //!
-//! Fields have the names of OpenTelemetry's semantic conventions, where those have one (`docs/observability.md`,
+//! Fields have the names of OpenTelemetry's semantic conventions, where those have one (`docs/guide/src/observability-reference.md`,
 //! "OpenTelemetry"). Spans never contain tokens, but they do contain keys.
 
 use std::time::Duration;

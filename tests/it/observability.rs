@@ -555,7 +555,7 @@ async fn keys_have_classes_if_somebody_asks_for_them_and_clients_of_one_recorder
 fn documented(heading: &str) -> BTreeMap<String, Vec<String>> {
     let mut rows = BTreeMap::new();
     let mut inside = false;
-    for line in document("docs/observability.md").lines() {
+    for line in document("docs/guide/src/observability-reference.md").lines() {
         let cells: Vec<&str> = line.trim().trim_matches('|').split('|').map(str::trim).collect();
         match line.starts_with('|') {
             false => inside = false,
@@ -749,13 +749,13 @@ fn dashboard_and_alerts_ask_for_metrics_that_exist() {
             "nobody looks at {topic}"
         );
     }
-    let page = document("docs/observability.md");
+    let page = document("docs/guide/src/observability-reference.md");
     for (alert, cells) in &documented("alert") {
         assert!(alerts.contains(&format!("- alert: {alert}\n")), "{alert}");
         let (_, rule) = alerts.split_once(&format!("- alert: {alert}\n")).unwrap();
         let severity = format!("          severity: {}\n", cells[0]);
         let runbook = format!(
-            "          runbook_url: docs/observability.md#{}\n",
+            "          runbook_url: docs/guide/src/observability-reference.md#{}\n",
             alert.to_lowercase()
         );
         let rule = rule.split("- alert: ").next().unwrap();

@@ -1,4 +1,4 @@
-//! The command's own exit codes. `docs/command.md` has the table.
+//! The command's own exit codes. `docs/guide/src/command-reference.md` has the table.
 
 use std::process::ExitCode;
 
