@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 use tokio::task::yield_now;
 use tokio::time::sleep;
 
-/// Where something listens in memory.
+/// The in-memory listeners, by address.
 #[derive(Clone, Default)]
 struct Hub(Arc<Mutex<HashMap<SocketAddr, mpsc::UnboundedSender<DuplexStream>>>>);
 
@@ -42,7 +42,7 @@ impl Hub {
         Ok(InMemory(accepted))
     }
 
-    /// Fails where nothing listens.
+    /// Returns `None` if no listener has this address.
     fn connect(&self, address: SocketAddr) -> Option<DuplexStream> {
         let (ours, theirs) = duplex(4096);
         self.0.lock().unwrap().get(&address)?.send(theirs).ok()?;
@@ -54,14 +54,14 @@ fn at(text: &str) -> SocketAddr {
     text.parse().unwrap()
 }
 
-/// A runtime with nothing but a clock.
+/// Runs a test on a runtime that has a clock and no I/O.
 fn without_io(test: impl Future<Output = ()>) {
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     runtime.enable_time().start_paused(true).build().unwrap().block_on(test);
 }
 
 #[test]
-fn a_server_serves_what_any_listener_accepts() {
+fn a_server_serves_the_connections_that_any_listener_accepts() {
     without_io(async {
         let hub = Hub::default();
         let address = at("10.0.0.1:6388");
@@ -75,7 +75,7 @@ fn a_server_serves_what_any_listener_accepts() {
         let grant = acquire(&mut wire, &key, WaitSecs::TRY, None).await.unwrap();
         assert_eq!(server.stats().connections, 1);
         release(&mut wire, &key, &grant.token).await.unwrap();
-        // It hangs up at the end, and its listener is gone.
+        // A killed server closes its connections and drops its listener.
         let mut idle = hub.connect(address).unwrap();
         while server.stats().connections < 2 {
             yield_now().await;
@@ -96,7 +96,7 @@ fn members_listen_again_after_they_were_stopped() {
             .start_on(addresses, move |address| {
                 let listens = listens.clone();
                 async move {
-                    // As one that resolves a name first.
+                    // Listening may take time, as resolving a name does.
                     sleep(Duration::from_millis(5)).await;
                     listens.listen(address)
                 }
@@ -121,7 +121,7 @@ fn members_listen_again_after_they_were_stopped() {
 }
 
 #[test]
-fn a_member_whose_listener_fails_is_told() {
+fn a_cluster_does_not_start_if_the_listener_of_a_member_fails() {
     without_io(async {
         let fails = |_| ready(Err::<InMemory, _>(io::Error::new(io::ErrorKind::AddrInUse, "taken")));
         let error = Cluster::builder()
@@ -161,7 +161,7 @@ fn a_member_whose_listener_fails_stays_stopped_and_can_be_started_later() {
     });
 }
 
-/// Panics once, when it is asked for the first time.
+/// Panics in its first call of `accept`.
 struct Panics(Option<InMemory>, InMemory);
 
 impl Listener for Panics {
@@ -174,7 +174,7 @@ impl Listener for Panics {
 }
 
 #[test]
-fn a_listener_that_panics_is_asked_again() {
+fn a_server_calls_accept_again_after_a_panic_of_its_listener() {
     without_io(async {
         let hub = Hub::default();
         let address = at("10.0.0.1:6388");
@@ -202,9 +202,9 @@ fn a_callback_for_events_that_panics_ends_neither_connections_nor_the_sweep_nor_
         let wait = WaitSecs::from_secs(5).unwrap();
         let short = Ttl::from_secs(1).unwrap();
         acquire(&mut first, &key, WaitSecs::TRY, Some(short)).await.unwrap();
-        // Granted by the sweep, which ends the lease of the first.
+        // The sweep ends the first lease and grants the key to the second connection.
         acquire(&mut second, &key, wait, None).await.unwrap();
-        // Granted by the end of the second's connection.
+        // The end of the second connection grants the key to the next waiter.
         drop(second);
         let grant = acquire(&mut third, &key, wait, None).await.unwrap();
         release(&mut third, &key, &grant.token).await.unwrap();

@@ -27,11 +27,11 @@ async fn a_server_whose_secret_cannot_be_sent_does_not_start() {
     assert!(!error.to_string().contains("lines\""), "{error}");
     assert!(
         builder.auth_token("one line").start().await.is_ok(),
-        "what was said last counts"
+        "the last setter counts"
     );
 }
 
-/// It tries again all the time.
+/// Retries without a noticeable pause.
 fn eager(address: &str) -> ClientBuilder {
     let milli = Duration::from_millis(1);
     Client::builder()
@@ -48,7 +48,7 @@ fn refused<T>(result: Result<T, Error>, kind: ErrorKind, says: &[&str]) -> Error
     error
 }
 
-/// How many attempts to connect have failed in a row.
+/// Returns the number of attempts to connect that have failed in a row.
 fn failed_attempts(client: &Client) -> u32 {
     match &client.health()[0].state {
         ConnectionState::Reconnecting { attempt, .. } => *attempt,
@@ -56,7 +56,7 @@ fn failed_attempts(client: &Client) -> u32 {
     }
 }
 
-/// It takes a lock, if need be over the next connection.
+/// Takes and releases a lock; retries on a new connection if the first fails.
 async fn works(client: &Client) {
     let lock = client.lock("k").unwrap();
     let guard = loop {
@@ -69,7 +69,7 @@ async fn works(client: &Client) {
 }
 
 #[tokio::test]
-async fn a_secret_may_be_given_or_stand_in_a_file() {
+async fn a_secret_comes_from_a_setter_or_from_a_file() {
     let server = serve("s3cret word").await;
     let address = server.local_addr().to_string();
     works(&eager(&address).auth_token("s3cret word").connect().await.unwrap()).await;
@@ -79,13 +79,13 @@ async fn a_secret_may_be_given_or_stand_in_a_file() {
 }
 
 #[test]
-fn a_secret_may_stand_in_the_environment() {
+fn a_secret_comes_from_the_environment() {
     let variables = [
         ("TEST_SECRET", "s3cret"),
         ("TEST_EMPTY", ""),
         ("TEST_LINES", "s3c\nret"),
     ];
-    if !is_alone_with("auth::a_secret_may_stand_in_the_environment", &variables) {
+    if !is_alone_with("auth::a_secret_comes_from_the_environment", &variables) {
         return;
     }
     tokio::runtime::Runtime::new().unwrap().block_on(async {
@@ -105,7 +105,7 @@ fn a_secret_may_stand_in_the_environment() {
 }
 
 #[tokio::test]
-async fn a_refused_secret_is_told_at_once_and_not_presented_again_for_a_while() {
+async fn a_refused_secret_fails_acquires_at_once_and_is_not_presented_again_for_a_while() {
     let server = serve("right").await;
     let proxy = Proxy::start(&server.local_addr().to_string()).await;
     for wrong in [Some("wrong"), None] {
@@ -116,17 +116,19 @@ async fn a_refused_secret_is_told_at_once_and_not_presented_again_for_a_while() 
         }
         let client = builder.build().unwrap();
         let lock = client.lock("k").unwrap();
-        let acquired = timeout(SOON, lock.acquire()).await.expect("it is told at once");
+        let acquired = timeout(SOON, lock.acquire())
+            .await
+            .expect("the refusal ends the acquire at once");
         let error = refused(acquired, ErrorKind::Auth, &["token", &proxy.address]);
         assert!(error.is_fatal() && !error.is_retryable(), "{error}");
-        until("it would have tried often", || failed_attempts(&client) > 100).await;
-        assert_eq!(proxy.accepted() - before, 1, "nothing more was sent");
+        until("many attempts have failed", || failed_attempts(&client) > 100).await;
+        assert_eq!(proxy.accepted() - before, 1, "the client opened one connection only");
         refused(lock.try_acquire().await, ErrorKind::Auth, &["token"]);
     }
 }
 
 #[tokio::test]
-async fn a_refused_secret_is_presented_again_when_the_server_may_have_changed_its_mind() {
+async fn a_refused_secret_is_presented_again_after_the_auth_retry_interval() {
     let wrong = serve("other").await;
     let address = wrong.local_addr();
     let client = eager(&address.to_string())
@@ -134,17 +136,17 @@ async fn a_refused_secret_is_presented_again_when_the_server_may_have_changed_it
         .auth_retry_interval(Duration::from_millis(200))
         .build()
         .unwrap();
-    until("it was refused", || failed_attempts(&client) > 0).await;
+    until("the server has refused the secret", || failed_attempts(&client) > 0).await;
     drop(wrong);
     let _right = restarted(address.port(), "s3cret").await;
-    until("it is presented again", || client.health()[0].is_connected()).await;
+    until("the client is connected", || client.health()[0].is_connected()).await;
     works(&client).await;
 }
 
-/// A server on the port of one that was dropped.
+/// Starts a server on the port of a server that was dropped.
 async fn restarted(port: u16, secret: &str) -> Server {
     loop {
-        // The old one's listener ends with its task.
+        // The listener of the old server ends with its task, which may take a moment.
         let builder = Server::builder().port(port).auth_token(secret);
         match builder.start().await {
             Ok(server) => return server,
@@ -155,7 +157,7 @@ async fn restarted(port: u16, secret: &str) -> Server {
 }
 
 #[tokio::test]
-async fn a_secret_that_was_replaced_is_used_from_the_next_connection_on() {
+async fn a_replaced_secret_is_used_from_the_next_connection_on() {
     let folder = Folder::new();
     let file = folder.write("token", "first");
     let old = serve("first").await;
@@ -165,15 +167,16 @@ async fn a_secret_that_was_replaced_is_used_from_the_next_connection_on() {
         .connect()
         .await
         .unwrap();
-    // Replaced in time: nobody is refused.
+    // The file changes before the server does: the server refuses no connection.
     folder.write("token", "second");
     drop(old);
     let second = restarted(address.port(), "second").await;
     works(&client).await;
-    // Replaced late: it is refused until then, for far less than the half minute that it would be kept back.
+    // The file changes after the server: the server refuses the old secret until then. The new secret need not wait for the
+    // half minute for which the client keeps a refused one back.
     drop(second);
     let third = restarted(address.port(), "third").await;
-    until("it was refused", || {
+    until("the server has refused the old secret", || {
         client.health()[0]
             .last_error()
             .is_some_and(|error| error.kind() == ErrorKind::Auth)
@@ -183,7 +186,9 @@ async fn a_secret_that_was_replaced_is_used_from_the_next_connection_on() {
     folder.write("token", "third");
     timeout(
         SOON,
-        until("the new one is taken", || client.health()[0].is_connected()),
+        until("the server has accepted the new secret", || {
+            client.health()[0].is_connected()
+        }),
     )
     .await
     .expect("at the next attempt");
@@ -192,7 +197,7 @@ async fn a_secret_that_was_replaced_is_used_from_the_next_connection_on() {
 }
 
 #[tokio::test]
-async fn a_file_that_cannot_be_read_is_named_and_read_as_soon_as_it_can() {
+async fn errors_name_an_unreadable_file_and_the_client_reads_it_as_soon_as_it_can() {
     let server = serve("s3cret").await;
     let address = server.local_addr().to_string();
     let folder = Folder::new();
@@ -210,7 +215,7 @@ async fn a_file_that_cannot_be_read_is_named_and_read_as_soon_as_it_can() {
         (&*"s3c".repeat(30_000), "longer than"),
     ] {
         folder.write("token", content);
-        until("it says what is wrong with it", || {
+        until("the error says what is wrong with the file", || {
             let health = client.health();
             health[0]
                 .last_error()
@@ -222,23 +227,23 @@ async fn a_file_that_cannot_be_read_is_named_and_read_as_soon_as_it_can() {
     }
     assert_eq!(server.stats().connections, 0, "nothing was sent");
     folder.write("token", "s3cret");
-    until("it is read", || client.health()[0].is_connected()).await;
+    until("the client is connected", || client.health()[0].is_connected()).await;
     works(&client).await;
 }
 
 #[tokio::test]
-async fn a_server_that_wants_no_secret_is_not_told_one_again_and_again() {
+async fn a_server_without_authentication_is_not_sent_a_secret_again_and_again() {
     let server = Server::builder().port(0).start().await.unwrap();
     let proxy = Proxy::start(&server.local_addr().to_string()).await;
     let client = eager(&proxy.address).auth_token("s3cret").build().unwrap();
-    until("it would have tried often", || failed_attempts(&client) > 100).await;
+    until("many attempts have failed", || failed_attempts(&client) > 100).await;
     assert_eq!(proxy.accepted(), 1);
     refused(client.stats().await, ErrorKind::Auth, &["give this client none"]);
 }
 
-/// The secret of the servers was changed while the pipelined connection stays up: only new connections are refused.
+/// The servers have a new secret while the pipelined connection stays up: they refuse new connections only.
 #[tokio::test]
-async fn a_wait_whose_connection_is_refused_is_told_so() {
+async fn a_wait_whose_connection_is_refused_fails_with_an_auth_error() {
     let server = FakeServer::start(|mut connection, number| async move {
         while let Some([command, ..]) = connection.request().await {
             connection
@@ -253,17 +258,23 @@ async fn a_wait_whose_connection_is_refused_is_told_so() {
     .await;
     let client = eager(&server.address).auth_token("old").connect().await.unwrap();
     let lock = client.lock("k").unwrap().acquire_timeout(Duration::from_secs(600));
-    let acquired = timeout(SOON, lock.acquire()).await.expect("it is told at once");
+    let acquired = timeout(SOON, lock.acquire())
+        .await
+        .expect("the refusal ends the acquire at once");
     refused(acquired, ErrorKind::Auth, &["refused the authentication token"]);
     refused(client.stats().await, ErrorKind::Auth, &[]);
     assert!(client.health()[0].is_connected());
-    assert_eq!(server.accepted(), 2, "it was presented once more, and then kept back");
+    assert_eq!(
+        server.accepted(),
+        2,
+        "one more connection presented the secret, and then none"
+    );
 }
 
-/// In a process of its own: other tests, which listen to no spans, would have some of them switched off.
+/// This test runs in a process of its own: tests that install no subscriber would disable some of the spans.
 #[test]
-fn a_secret_is_never_told() {
-    if is_alone_with("auth::a_secret_is_never_told", &[]) {
+fn no_output_contains_a_secret() {
+    if is_alone_with("auth::no_output_contains_a_secret", &[]) {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -299,6 +310,6 @@ async fn tell_everything() {
     told.push_str(&spans.everything());
     assert!(told.contains("not connected") && told.contains("auth token"), "{told}");
     assert!(!told.contains("secret"), "{told}");
-    // A secret that never leaves the machine needs no TLS.
+    // A connection that stays on this machine needs no TLS.
     assert!(!told.contains("without TLS"), "{told}");
 }

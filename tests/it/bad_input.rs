@@ -1,5 +1,4 @@
-//! What is wrong from the beginning: each gets a typed error that names the value and what would be right, and harms
-//! nobody else.
+//! Invalid input: each case gets a typed error that names the value and what is valid, and disturbs no other caller.
 
 use std::error::Error as _;
 use std::time::Duration;
@@ -55,9 +54,9 @@ async fn keys_limits_and_ttls_are_checked_before_anything_is_sent() {
     );
 }
 
-/// Setters take what they are given; what is invalid is refused when it is used, and nothing is sent.
+/// Setters accept every value. An acquire refuses invalid values before it sends anything.
 #[tokio::test]
-async fn what_handles_were_told_is_checked_when_they_acquire() {
+async fn settings_of_handles_are_checked_by_acquire() {
     use dflockd_client::blocking::{self, allow_in_runtime};
     use dflockd_client::{DistributedLock, RenewPolicy};
 
@@ -100,7 +99,7 @@ async fn what_handles_were_told_is_checked_when_they_acquire() {
     assert_eq!(known, 0, "nothing was sent");
 }
 
-/// What is said last counts, and a value that was replaced does no harm.
+/// The last call of a setter counts. An invalid value that a later call replaced does no harm.
 #[tokio::test]
 async fn a_value_that_was_replaced_does_not_matter() {
     let (_server, client) = server().await;
@@ -116,7 +115,7 @@ async fn a_value_that_was_replaced_does_not_matter() {
 }
 
 #[tokio::test]
-async fn what_a_client_is_built_of_is_checked_when_it_is_built() {
+async fn build_checks_the_settings_of_a_client() {
     let invalid = ErrorKind::InvalidInput;
     let none: [&str; 0] = [];
     refused(
@@ -158,7 +157,7 @@ fn without_a_runtime_a_client_says_what_it_needs() {
 }
 
 #[tokio::test]
-async fn a_strategy_that_answers_nonsense_is_named() {
+async fn an_error_names_a_sharding_strategy_that_returns_an_unknown_shard() {
     let (server, _client) = server().await;
     let client = Client::builder()
         .servers([server.local_addr().to_string()])
@@ -188,16 +187,21 @@ async fn an_address_that_does_not_resolve_is_named_with_the_resolvers_reason() {
 }
 
 #[tokio::test]
-async fn nobody_listens() {
+async fn an_error_names_an_address_without_a_listener() {
     let address = format!("127.0.0.1:{}", crate::support::process::free_port());
     refused(
         quick(&address).connect().await,
         ErrorKind::Connect,
         &["refused", &address],
     );
-    // A client that is built without waiting says it when it is used, with the cause.
+    // A client that is built without connecting reports the failure at first use, with its cause.
     let client = quick(&address).build().unwrap();
-    let error = client.lock("k").unwrap().acquire().await.expect_err("nobody is there");
+    let error = client
+        .lock("k")
+        .unwrap()
+        .acquire()
+        .await
+        .expect_err("no server listens");
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     assert!(
         error.to_string().contains("refused") && error.source().is_some(),
@@ -206,7 +210,7 @@ async fn nobody_listens() {
 }
 
 #[tokio::test]
-async fn secrets_that_are_wrong_missing_or_not_wanted() {
+async fn errors_tell_wrong_missing_and_unexpected_secrets_apart() {
     let locked = Server::builder().port(0).auth_token("sesame").start().await.unwrap();
     let address = locked.local_addr().to_string();
     refused(
@@ -215,7 +219,7 @@ async fn secrets_that_are_wrong_missing_or_not_wanted() {
         &["refused", &address],
     );
     refused(quick(&address).connect().await, ErrorKind::Auth, &["wants one"]);
-    // Callers are told at once, not when their time is over.
+    // Callers get the error at once, not at their timeout.
     let client = quick(&address)
         .auth_token("nope")
         .acquire_timeout(Duration::from_secs(600))
@@ -283,7 +287,7 @@ async fn a_peer_that_hangs_up_at_once_may_be_full() {
 }
 
 #[tokio::test]
-async fn a_peer_that_says_more_than_it_was_asked_in_the_handshake() {
+async fn a_peer_that_sends_unasked_lines_in_the_handshake_is_a_protocol_error() {
     let talker = FakeServer::start(|mut connection, _| async move {
         connection.request().await;
         connection.say("ok\nok\n").await;
@@ -298,7 +302,7 @@ async fn a_peer_that_says_more_than_it_was_asked_in_the_handshake() {
 }
 
 #[tokio::test]
-async fn a_peer_that_answers_drop_by_drop_costs_the_connect_timeout_and_no_more() {
+async fn a_handshake_that_arrives_byte_by_byte_costs_the_connect_timeout_at_most() {
     let dripping = FakeServer::start(|mut connection, _| async move {
         connection.request().await;
         loop {
@@ -331,9 +335,9 @@ async fn a_line_without_end_in_the_handshake_is_read_up_to_a_megabyte() {
     refused(result, ErrorKind::Protocol, &["longer than 1048576 bytes"]);
 }
 
-/// What was never asked for ends the connection, however much of it comes and however good it looks.
+/// An unasked line ends the connection, however many such lines come and however valid they look.
 #[tokio::test]
-async fn lines_without_end_that_nobody_asked_for_cost_a_connection_each() {
+async fn a_peer_that_floods_a_client_with_unasked_lines_loses_the_connection() {
     for line in ["ok\n", "sig a.b hello\n", "\n", "error\n"] {
         let flood = FakeServer::start(move |mut connection, _| async move {
             connection.handshake().await;
@@ -344,7 +348,7 @@ async fn lines_without_end_that_nobody_asked_for_cost_a_connection_each() {
         })
         .await;
         let client = Client::builder().servers([&flood.address]).build().unwrap();
-        crate::support::until("it was left, and came back", || flood.accepted() >= 2).await;
+        crate::support::until("the client has left and connected again", || flood.accepted() >= 2).await;
         let error = client
             .lock("k")
             .unwrap()
@@ -356,7 +360,7 @@ async fn lines_without_end_that_nobody_asked_for_cost_a_connection_each() {
 }
 
 #[tokio::test]
-async fn what_a_peer_says_reaches_messages_short_and_escaped() {
+async fn messages_quote_a_peer_shortened_and_escaped() {
     let leader: &'static str = format!("error_not_leader {}\n", "a".repeat(1_000_000)).leak();
     let blanks: &'static str = format!("{}\n", " ".repeat(1_000_000)).leak();
     for (says, kind) in [
@@ -378,7 +382,7 @@ async fn what_a_peer_says_reaches_messages_short_and_escaped() {
     }
 }
 
-/// The first connection behaves badly; from the second on it behaves.
+/// A server whose first connection answers with `what`. All later connections answer correctly.
 async fn misbehaves_once(what: &'static str, then_closes: bool) -> FakeServer {
     FakeServer::start(move |mut connection, number| async move {
         connection.handshake().await;
@@ -402,7 +406,7 @@ async fn misbehaves_once(what: &'static str, then_closes: bool) -> FakeServer {
 }
 
 #[tokio::test]
-async fn an_answer_that_is_none_closes_the_connection_and_the_next_one_is_good() {
+async fn an_invalid_answer_closes_the_connection_and_the_next_connection_works() {
     let token_line = format!("ok {TOKEN} 33\n");
     let two_too_many: &'static str = format!("{token_line}{token_line}{token_line}").leak();
     let too_long: &'static str = "x".repeat(1024 * 1024 + 2).leak();
@@ -425,7 +429,7 @@ async fn an_answer_that_is_none_closes_the_connection_and_the_next_one_is_good()
         assert_eq!(peer.accepted(), 2);
     }
 
-    // The grant was good, but the connection that owns it is not to be believed any more.
+    // The grant was valid, but the connection that owns the lease has sent unasked lines, so the client closes it.
     let peer = misbehaves_once(two_too_many, false).await;
     let client = Client::builder().servers([&peer.address]).connect().await.unwrap();
     let guard = client.lock("k").unwrap().acquire().await.unwrap();
@@ -433,7 +437,7 @@ async fn an_answer_that_is_none_closes_the_connection_and_the_next_one_is_good()
 }
 
 #[tokio::test]
-async fn the_callers_of_other_shards_notice_nothing() {
+async fn a_broken_shard_does_not_disturb_callers_of_other_shards() {
     let good = Server::builder().port(0).start().await.unwrap();
     let bad = FakeServer::start(|mut connection, _| async move {
         connection.request().await;
@@ -452,7 +456,7 @@ async fn the_callers_of_other_shards_notice_nothing() {
     }
 }
 
-/// A hundred thousand keys, made by another client. A server that lets leases outlive their connection keeps them.
+/// Another client makes a hundred thousand keys. The server keeps leases beyond their connection.
 async fn fill(address: &str, keys: usize) {
     let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
     let (mut answers, mut requests) = stream.split();
@@ -485,7 +489,7 @@ async fn stats_of_a_hundred_thousand_keys_are_read_while_leases_are_renewed() {
     let builder = Client::builder()
         .servers([address])
         .request_timeout(Duration::from_secs(60))
-        // A machine that builds something meanwhile may take longer than the ten seconds of the default.
+        // While the machine builds something, this may take longer than the default of ten seconds.
         .server_read_timeout(Duration::from_secs(90))
         .reply_timeout(Duration::from_secs(60));
     let client = builder.renew_ratio(0.01).connect().await.unwrap();
@@ -499,9 +503,9 @@ async fn stats_of_a_hundred_thousand_keys_are_read_while_leases_are_renewed() {
     assert_eq!((stats.locks.len(), stats.idle_locks.len()), (100_000, 1));
 }
 
-/// The connection for `stats` is one of its own, and what comes over it is cut off.
+/// `stats` has a connection of its own, and the client bounds the length of its answer.
 #[tokio::test]
-async fn stats_without_end_cost_nobody_a_lease() {
+async fn an_endless_answer_to_stats_costs_no_lease() {
     let server = FakeServer::start(|mut connection, _| async move {
         connection.handshake().await;
         while let Some([command, ..]) = connection.request().await {

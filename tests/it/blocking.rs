@@ -1,5 +1,4 @@
-//! The client for threads: what is different from the async one. What is the same, the conformance suite runs through
-//! both.
+//! How the blocking client differs from the async one. The conformance suite covers what they have in common, through both.
 
 use std::cell::RefCell;
 use std::sync::mpsc;
@@ -17,7 +16,7 @@ use tokio::runtime::Runtime;
 const SHORT: Duration = Duration::from_millis(100);
 const LONG: Duration = Duration::from_secs(30);
 
-/// A server on a runtime of its own, and a client that is none of it.
+/// A server on a runtime of its own, and a client that does not belong to that runtime.
 struct Scene {
     runtime: Runtime,
     server: Server,
@@ -54,7 +53,7 @@ impl Scene {
         until_now("it is free", || self.server.stats().locks.is_empty());
     }
 
-    /// Somebody else presents the token and gives the lock back.
+    /// Releases the lock by its token over another connection.
     fn take_away(&self, token: &Token) {
         self.runtime.block_on(async {
             let mut raw = RawConnection::open(&self.server.local_addr().to_string()).await;
@@ -79,7 +78,7 @@ fn a_lease_is_renewed_while_its_holder_computes() {
     let lock = scene.lock().lease_ttl(Duration::from_secs(1));
     let guard = lock.acquire().unwrap();
     let began = Instant::now();
-    // Never sleeps, never calls anything of the client.
+    // This loop neither sleeps nor calls the client.
     let mut sum = 0_u64;
     while began.elapsed() < Duration::from_millis(2500) {
         sum = std::hint::black_box(sum.wrapping_mul(31).wrapping_add(1));
@@ -92,7 +91,7 @@ fn a_lease_is_renewed_while_its_holder_computes() {
 
 // Inside an async runtime.
 
-/// Everything that waits, each with what it is called.
+/// Calls every function that waits; returns its name and the kind of its error.
 fn all_that_waits(scene: &Scene) -> Vec<(&'static str, Option<ErrorKind>)> {
     let client = &scene.client;
     let mut object = DistributedLock::from(scene.lock());
@@ -126,7 +125,7 @@ fn all_that_waits(scene: &Scene) -> Vec<(&'static str, Option<ErrorKind>)> {
 }
 
 #[test]
-fn inside_a_runtime_what_waits_is_an_error_and_what_does_not_works() {
+fn inside_a_runtime_waiting_calls_fail_and_other_calls_work() {
     let scene = Scene::new();
     let held = scene.lock().acquire().unwrap();
     let other = scene.client.lock("other").unwrap();
@@ -151,7 +150,7 @@ fn inside_a_runtime_what_waits_is_an_error_and_what_does_not_works() {
     }
     assert!(held.is_held(), "nothing was shut down");
     scene.runtime.block_on(async {
-        // What was used up by a call that was refused is given back.
+        // A refused call that consumes its guard or ticket still releases it.
         assert_eq!(kind(to_release.release()), Some(ErrorKind::Misuse));
         assert_eq!(kind(ticket.wait(LONG)), Some(ErrorKind::Misuse));
         drop(held);
@@ -164,7 +163,7 @@ fn inside_a_runtime_what_waits_is_an_error_and_what_does_not_works() {
 }
 
 #[test]
-fn a_thread_of_a_runtime_that_may_block_can_say_so() {
+fn allow_in_runtime_lets_a_thread_of_a_runtime_block() {
     let scene = Scene::new();
     let lock = scene.lock();
     let waiting = scene.runtime.spawn_blocking(move || {
@@ -213,7 +212,7 @@ fn a_thread_that_panics_gives_back_what_it_holds() {
     scene.lock().acquire().unwrap().release().unwrap();
 }
 
-/// Kept by a thread until it ends, and used then.
+/// A thread-local whose destructor uses its lock and its guard.
 struct Keepsake {
     guard: Option<LockGuard>,
     lock: Lock,
@@ -232,13 +231,13 @@ thread_local! {
 }
 
 #[test]
-fn what_a_thread_local_holds_is_given_back_when_its_thread_ends_and_waiting_is_an_error_then() {
+fn a_destructor_of_a_thread_local_releases_its_guard_and_cannot_wait() {
     let scene = Scene::new();
     let (told, heard) = mpsc::channel();
     let lock = scene.lock();
     let other = scene.client.lock("other").unwrap();
     std::thread::spawn(move || {
-        // First, so that it ends last: what the client and the runtime keep for this thread is gone by then.
+        // This thread-local is made first, so it is dropped last, after those of the client and of the runtime.
         KEEPSAKE.with(|_| ());
         let guard = Some(lock.acquire().unwrap());
         let keepsake = Keepsake {
@@ -257,7 +256,7 @@ fn what_a_thread_local_holds_is_given_back_when_its_thread_ends_and_waiting_is_a
 // Loss.
 
 #[test]
-fn a_loss_can_be_waited_for_or_not_for_too_long() {
+fn waiting_for_a_loss_has_an_optional_timeout() {
     let scene = Scene::new();
     let guard = scene.lock().lease_ttl(Duration::from_secs(1)).acquire().unwrap();
     assert_eq!(guard.wait_lost(SHORT).unwrap(), None);
@@ -266,13 +265,13 @@ fn a_loss_can_be_waited_for_or_not_for_too_long() {
     assert_eq!(
         guard.wait_lost(None).unwrap(),
         Some(LostReason::Rejected),
-        "after the fact, too"
+        "a loss is reported after the fact, too"
     );
     assert_eq!(kind(guard.release()), Some(ErrorKind::LeaseLost));
 }
 
 #[test]
-fn a_callback_is_told_of_a_loss_may_wait_itself_and_ends_with_its_guard() {
+fn a_loss_callback_gets_the_reason_may_block_and_is_dropped_with_its_guard() {
     let scene = Scene::new();
     let lock = scene.lock().lease_ttl(Duration::from_secs(1));
     let guard = lock.acquire().unwrap();
@@ -281,13 +280,13 @@ fn a_callback_is_told_of_a_loss_may_wait_itself_and_ends_with_its_guard() {
         let (told, other) = (told.clone(), scene.client.lock("other").unwrap().acquire_timeout(LONG));
         guard
             .when_lost(move |reason| {
-                // Both want it, each gets it in turn.
+                // Both callbacks acquire the same lock, one after the other.
                 other.acquire().unwrap().release().unwrap();
                 told.send((number, reason)).unwrap();
             })
             .unwrap();
     }
-    assert!(heard.recv_timeout(SHORT).is_err(), "it is held");
+    assert!(heard.recv_timeout(SHORT).is_err(), "the lease is held");
     scene.take_away(guard.token());
     let mut all: Vec<_> = (0..2).map(|_| heard.recv_timeout(LONG).unwrap()).collect();
     all.sort_by_key(|(number, _)| *number);
@@ -297,7 +296,7 @@ fn a_callback_is_told_of_a_loss_may_wait_itself_and_ends_with_its_guard() {
     assert_eq!(heard.recv_timeout(LONG).unwrap(), (2, LostReason::Rejected));
     drop(guard);
 
-    // When the guard ends the callback is dropped, and with it the last that could tell.
+    // Releasing the guard drops the callback, and with it the last sender.
     let guard = lock.acquire().unwrap();
     let (told, heard) = mpsc::channel::<LostReason>();
     guard.when_lost(move |reason| told.send(reason).unwrap()).unwrap();
@@ -392,7 +391,7 @@ impl From<Error> for Trouble {
 }
 
 #[test]
-fn a_client_tells_of_all_its_servers_and_of_each() {
+fn a_client_reports_the_health_and_stats_of_each_server() {
     let scene = Scene::new();
     let other = scene.runtime.block_on(Server::builder().port(0).start()).unwrap();
     let gone = format!("127.0.0.1:{}", crate::support::process::free_port());
@@ -428,12 +427,12 @@ fn a_client_tells_of_all_its_servers_and_of_each() {
 
 #[test]
 fn blocking_types_can_cross_threads() {
-    fn crosses<T: Send + Sync + 'static>() {}
-    crosses::<Client>();
-    crosses::<Lock>();
-    crosses::<LockGuard>();
-    crosses::<blocking::SemaphorePermit>();
-    crosses::<blocking::Ticket<dflockd_client::LockGuard>>();
-    crosses::<blocking::MultiLockGuard>();
-    crosses::<DistributedLock>();
+    fn assert_sendable<T: Send + Sync + 'static>() {}
+    assert_sendable::<Client>();
+    assert_sendable::<Lock>();
+    assert_sendable::<LockGuard>();
+    assert_sendable::<blocking::SemaphorePermit>();
+    assert_sendable::<blocking::Ticket<dflockd_client::LockGuard>>();
+    assert_sendable::<blocking::MultiLockGuard>();
+    assert_sendable::<DistributedLock>();
 }

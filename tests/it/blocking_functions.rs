@@ -1,6 +1,6 @@
-//! The low-level functions over a blocking stream say and make the same as those over an async one, whose bytes
-//! `tests/it/functions.rs` spells out.
-// A function that is generic over the stream is none of every lifetime without its closure.
+//! The low-level functions over a blocking stream send the same bytes and return the same values as those over an async stream.
+//! `tests/it/functions.rs` spells these bytes out.
+// Without the closure, a function that is generic over the stream does not fit every lifetime.
 #![allow(clippy::redundant_closure)]
 
 use std::fmt::Debug;
@@ -13,7 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
 const TOKEN: &str = "00000000000000070123456789abcdef";
 
-/// A stream that says what it was given, in pieces, and remembers what it was told.
+/// A stream that returns the given pieces when it is read and records what is written.
 #[derive(Debug, Default)]
 struct Scripted {
     says: Vec<io::Result<Vec<u8>>>,
@@ -45,7 +45,7 @@ impl Read for Scripted {
 
 impl Write for Scripted {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        // A socket may take less than it is given.
+        // A socket may accept less than it is given.
         let taken = bytes.len().min(3);
         self.heard.extend_from_slice(&bytes[..taken]);
         Ok(taken)
@@ -56,7 +56,7 @@ impl Write for Scripted {
     }
 }
 
-/// Asks both with the same answer; what they said must be the same, and what they made of it.
+/// Calls both functions with the same answer and compares the bytes that they send and the values that they return.
 async fn same<T: Debug>(
     answer: &str,
     task: impl AsyncFnOnce(&mut Wire<DuplexStream>) -> Result<T>,
@@ -194,7 +194,7 @@ async fn every_function_is_the_same_for_threads_as_for_tasks() {
 }
 
 #[test]
-fn an_interrupted_read_goes_on_and_one_that_fails_leaves_the_stream_out_of_step() {
+fn an_interrupted_read_continues_and_a_failed_read_leaves_the_stream_out_of_step() {
     let interrupted = || Err(io::ErrorKind::Interrupted.into());
     let mut stream = Scripted::saying([interrupted(), Ok(b"o".to_vec()), interrupted(), Ok(b"k\n".to_vec())]);
     threads::ping(&mut Wire::new(&mut stream)).unwrap();

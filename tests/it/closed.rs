@@ -1,4 +1,4 @@
-//! The errors of a client that was shut down, and of one whose runtime has ended.
+//! The errors of a client after its shutdown, and after the end of its runtime.
 
 use std::future::Future;
 use std::time::Duration;
@@ -14,13 +14,13 @@ use dflockd_client::{
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::timeout;
 
-/// Nothing here takes so long, unless it hangs.
+/// Every call here returns sooner, unless it hangs.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 async fn soon<F: Future>(what: &str, future: F) -> F::Output {
     timeout(PATIENCE, future)
         .await
-        .unwrap_or_else(|_| panic!("in vain: {what}"))
+        .unwrap_or_else(|_| panic!("{what} did not come in time"))
 }
 
 async fn serve() -> Server {
@@ -51,7 +51,7 @@ fn connections(servers: &[Server]) -> u64 {
 }
 
 #[tokio::test]
-async fn after_a_shutdown_signals_are_shut_too() {
+async fn a_shutdown_ends_signals_too() {
     let servers = [serve().await, serve().await];
     let client = builder(&servers).connect().await.unwrap();
     let mut news = client.subscribe("*.news").await.unwrap();
@@ -64,11 +64,11 @@ async fn after_a_shutdown_signals_are_shut_too() {
         .await
         .unwrap();
     let permit = client.semaphore("a/slots", 2).unwrap().acquire().await.unwrap();
-    until("both have come", || news.waiting() == 2).await;
+    until("both signals have arrived", || news.waiting() == 2).await;
 
     let report = soon("the shutdown", client.shutdown(PATIENCE)).await;
     assert_eq!((report.released, report.unreleased.len()), (1, 0));
-    until("only what is not of the client is connected", || {
+    until("only the connections that do not belong to the client are left", || {
         connections(&servers) == 2
     })
     .await;
@@ -93,25 +93,29 @@ async fn after_a_shutdown_signals_are_shut_too() {
         assert!(matches!(shard.state, ConnectionState::Closed), "{shard:?}");
         is_shut_down::<()>(Err(shard.closed_because().unwrap().clone()));
     }
-    // What has come can be taken, and then it is over.
+    // Signals that have arrived can still be taken; then the stream ends.
     assert_eq!(news.next_signal().await.unwrap().payload(), "x");
     assert_eq!(news.next_signal().await.unwrap().payload(), "x");
     assert!(soon("the end", news.next_event()).await.is_none());
     assert!(soon("the end", more.next_event()).await.is_none());
 
-    assert_eq!(own.emit("a.news", "x").await.unwrap(), 0, "it is not of the client");
+    assert_eq!(
+        own.emit("a.news", "x").await.unwrap(),
+        0,
+        "this connection does not belong to the client"
+    );
     let again = soon("the shutdown", client.shutdown(PATIENCE)).await;
     assert_eq!((again.released, again.unreleased.len()), (0, 0));
 }
 
 #[test]
-fn threads_find_signals_shut_too() {
+fn a_shutdown_ends_signals_of_threads_too() {
     let runtime = Runtime::new().unwrap();
     let servers = runtime.block_on(async { [serve().await, serve().await] });
     let client = builder(&servers).connect_blocking().unwrap();
     let mut news = client.subscribe("*.news").unwrap();
     assert_eq!(client.emit("a.news", "x").unwrap(), 1);
-    until_now("it has come", || news.waiting() == 1);
+    until_now("the signal has arrived", || news.waiting() == 1);
     let listens = std::thread::spawn(move || {
         let heard: Vec<_> = news.by_ref().collect();
         (heard.len(), news)
@@ -124,12 +128,12 @@ fn threads_find_signals_shut_too() {
     is_shut_down(news.handle().emit("a.news", "x"));
     is_shut_down(client.emit("b.news", "x"));
     is_shut_down(client.subscribe("*.news"));
-    until_now("nothing is connected", || connections(&servers) == 0);
+    until_now("no connection is left", || connections(&servers) == 0);
 }
 
-/// Whatever comes while the shutdown goes on finds it shut, or is shut with it: nothing stays open.
+/// A subscription that is opened during the shutdown fails, or ends with the client: no connection stays open.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_opened_while_it_shuts_down_does_not_stay_open() {
+async fn connections_that_are_opened_during_a_shutdown_do_not_stay_open() {
     let servers = [serve().await, serve().await];
     for _ in 0..20 {
         let client = builder(&servers).connect().await.unwrap();
@@ -150,7 +154,7 @@ async fn what_is_opened_while_it_shuts_down_does_not_stay_open() {
                 })
             })
             .collect();
-        until("some are open", || connections(&servers) > 8).await;
+        until("some connections are open", || connections(&servers) > 8).await;
         soon("the shutdown", client.shutdown(PATIENCE)).await;
         for opener in openers {
             let (open, error) = soon("its end", opener).await.unwrap();
@@ -159,11 +163,11 @@ async fn what_is_opened_while_it_shuts_down_does_not_stay_open() {
                 soon("the end", async { while conn.next_event().await.is_some() {} }).await;
             }
         }
-        until("nothing is connected", || connections(&servers) == 0).await;
+        until("no connection is left", || connections(&servers) == 0).await;
     }
 }
 
-/// A server that is not there does not hold up the end of what has nothing to give back.
+/// A server that does not answer does not delay a shutdown that has nothing to release.
 #[tokio::test]
 async fn a_shutdown_ends_signals_that_wait_for_their_server() {
     let silent = FakeServer::start(|connection, _| connection.until_hung_up()).await;
@@ -188,7 +192,7 @@ fn has_lost_its_runtime(error: &Error) {
     assert!(error.is_fatal() && !error.is_retryable());
 }
 
-/// Its tasks end one after the other: it may hear of its connection first.
+/// The tasks of a runtime end one after the other: the lease may first see its connection end.
 fn is_lost(reason: LostReason) {
     assert!(
         matches!(reason, LostReason::ShardGone | LostReason::Disconnected),
@@ -196,7 +200,7 @@ fn is_lost(reason: LostReason) {
     );
 }
 
-/// The stream ends, and says why.
+/// Asserts that the stream has ended and says why.
 async fn has_ended(news: &mut SignalConn) {
     while let Some(event) = soon("the end", news.next_event()).await {
         assert!(matches!(event, SignalEvent::Lost { .. }), "{event:?}");
@@ -204,7 +208,7 @@ async fn has_ended(news: &mut SignalConn) {
     has_lost_its_runtime(&news.closed_because().unwrap());
 }
 
-/// Everything that a client can be asked for, on another runtime than its own.
+/// Calls every function of a client from a runtime that is not its own.
 async fn is_over(client: &Client) {
     for shard in client.health() {
         assert!(matches!(shard.state, ConnectionState::Closed), "{shard:?}");
@@ -265,7 +269,7 @@ fn a_client_whose_runtime_has_ended_says_so() {
             let lock = client.lock("b/held").unwrap();
             async move { lock.acquire().await.map(drop) }
         });
-        // A current-thread runtime does nothing by itself.
+        // A current-thread runtime makes progress only while it is blocked on.
         its_own.block_on(until("it waits", || {
             servers[1].stats().locks.iter().map(|lock| lock.waiters).sum::<u64>() == 2
         }));
@@ -288,7 +292,7 @@ fn a_client_whose_runtime_has_ended_says_so() {
             has_lost_its_runtime(&soon("an answer", news.emit("news.a", "x")).await.unwrap_err());
             has_lost_its_runtime(&soon("an answer", news.listen("b", None)).await.unwrap_err());
             has_lost_its_runtime(news.health()[0].closed_because().unwrap());
-            // Its lease is lost, so there is nothing to be given back.
+            // The lease is lost, so there is nothing to release.
             let error = soon("an answer", lock.release()).await.unwrap_err();
             has_lost_its_runtime(&error);
             is_over(&client).await;
@@ -334,7 +338,7 @@ fn threads_hear_that_the_runtime_of_their_client_has_ended() {
     elsewhere.block_on(is_over(client.as_async()));
 }
 
-/// The runtime ends before it has done anything, or while the client connects.
+/// The runtime ends before it has run anything, or while the client connects.
 #[test]
 fn a_client_whose_runtime_ends_at_once_says_so_too() {
     let elsewhere = Runtime::new().unwrap();
@@ -362,7 +366,7 @@ fn a_client_whose_runtime_ends_at_once_says_so_too() {
     elsewhere.block_on(is_over(&client));
 }
 
-/// An object has a client of its own, which it makes anew after it was closed.
+/// An object owns a client, which it makes anew after it was closed.
 #[test]
 fn an_object_whose_runtime_has_ended_can_be_closed_and_used_elsewhere() {
     let elsewhere = Runtime::new().unwrap();
@@ -382,9 +386,9 @@ fn an_object_whose_runtime_has_ended_can_be_closed_and_used_elsewhere() {
     });
 }
 
-/// A lease that was lost before was reported then, whatever becomes of its guard.
+/// The client reported the loss when it happened, whatever becomes of the guard.
 #[tokio::test]
-async fn a_shutdown_reports_nothing_that_was_lost_before() {
+async fn a_shutdown_does_not_report_leases_that_were_lost_before() {
     let server = serve().await;
     let proxy = Proxy::start(&server.local_addr().to_string()).await;
     let client = Client::builder().servers([&proxy.address]).connect().await.unwrap();
@@ -398,9 +402,9 @@ async fn a_shutdown_reports_nothing_that_was_lost_before() {
     drop((lost, held));
 }
 
-/// What looks whether the first server of a standby is there ends with the rest.
+/// The probe of the first server of a standby shard ends with the client.
 #[tokio::test]
-async fn a_shutdown_ends_the_way_back_to_the_first_server() {
+async fn a_shutdown_ends_a_failback_under_way() {
     let (first, standby) = (serve().await, serve().await);
     let address = first.local_addr();
     let shard = Shard::standby([address.to_string(), standby.local_addr().to_string()]);
@@ -411,11 +415,11 @@ async fn a_shutdown_ends_the_way_back_to_the_first_server() {
         .await
         .unwrap();
     first.kill().await;
-    until("the other serves", || {
+    until("the standby serves", || {
         client.health()[0].failovers == 1 && client.health()[0].is_connected()
     })
     .await;
-    // It takes connections, and says nothing. The port may be taken for a moment.
+    // This listener accepts connections and never answers. The port may stay taken for a moment.
     let silent = loop {
         match std::net::TcpListener::bind(address) {
             Ok(silent) => break silent,
@@ -427,14 +431,14 @@ async fn a_shutdown_ends_the_way_back_to_the_first_server() {
         async move { client.failback(0).await }
     });
     let accepted = tokio::task::spawn_blocking(move || silent.accept().unwrap().0);
-    let mut probe = soon("it is asked", accepted).await.unwrap();
+    let mut probe = soon("the client connects", accepted).await.unwrap();
     soon("the shutdown", client.shutdown(PATIENCE)).await;
     is_shut_down(soon("an answer", back).await.unwrap());
     let hung_up = tokio::task::spawn_blocking(move || drop(std::io::copy(&mut probe, &mut std::io::sink())));
     soon("its end", hung_up).await.unwrap();
 }
 
-/// What was shut down before its runtime ended was shut down.
+/// A client that was shut down before its runtime ended still reports the shutdown.
 #[test]
 fn a_shutdown_stays_a_shutdown() {
     let elsewhere = Runtime::new().unwrap();
@@ -450,9 +454,9 @@ fn a_shutdown_stays_a_shutdown() {
     });
 }
 
-/// What a client opens for signals lives where the client lives, wherever it is asked for.
+/// A client opens its signal connections on its own runtime, wherever the caller runs.
 #[test]
-fn signals_outlive_the_runtime_that_asked_for_them() {
+fn signals_outlive_the_runtime_of_their_caller() {
     let its_own = Runtime::new().unwrap();
     let servers = its_own.block_on(async { [serve().await, serve().await] });
     let client = its_own.block_on(builder(&servers).connect()).unwrap();

@@ -1,4 +1,4 @@
-//! What callers believe: not too many, inside the grant, and never again after a loss.
+//! Callers' beliefs: no more than the limit at a time, only within a grant, and none after a loss.
 
 use super::hand::*;
 use crate::support::history::record::{Acquired, Entry, Kind, Line, What};
@@ -12,7 +12,7 @@ fn slot(n: u64) -> Acquired {
     }
 }
 
-/// Holder 1 is used at these times, and holder 2 from 20 to 30.
+/// Holder 1 uses its lease at these times, and holder 2 from 20 to 30.
 fn two(first: &[u64]) -> Vec<Line> {
     let mut lines = vec![at(0, What::Acquired(acquired(1)))];
     lines.extend(first.iter().map(|ms| at(*ms, uses(1, true))));
@@ -25,7 +25,7 @@ fn two(first: &[u64]) -> Vec<Line> {
 fn two_believers_in_a_lock_are_found() {
     let said = "believed in until +0.030000 s, together with holder 1 of \"p\"";
     assert_broken(&two(&[5, 25]), &[(Rule::Believers, said)]);
-    // A use behind the other's last one proves the time before it.
+    // A use after the last use of the other holder proves a belief during that.
     assert_broken(&two(&[5, 40]), &[(Rule::Believers, said)]);
     assert_broken(&two(&[21]), &[(Rule::Believers, said)]);
 }
@@ -34,7 +34,7 @@ fn two_believers_in_a_lock_are_found() {
 fn beliefs_that_touch_or_are_not_proved_are_fine() {
     assert_fine(&two(&[5, 20]));
     assert_fine(&two(&[]));
-    // It was not used after the other had it, and where it was used it was lost.
+    // Holder 1 did not use its lease after holder 2 acquired; its next check found the lease lost.
     let mut lines = two(&[5]);
     lines.push(at(25, uses(1, false)));
     assert_fine(&lines);
@@ -43,7 +43,7 @@ fn beliefs_that_touch_or_are_not_proved_are_fine() {
 }
 
 #[test]
-fn a_belief_that_was_asleep_is_judged_where_it_is_used() {
+fn the_belief_of_a_frozen_process_is_judged_by_its_uses() {
     let frozen = |used: u64| {
         let mut lines = two(&[5]);
         lines.push(at(6, What::ProcessFrozen(process("p"))));
@@ -67,8 +67,7 @@ fn a_semaphore_has_as_many_believers_as_its_limit() {
     assert_broken(&lines, &[(Rule::Believers, "no more than 2 may be")]);
 }
 
-/// Grant 1, until it ends at 100 in this way, and a use of it at that time.
-/// Something was broken before it ended.
+/// Grant 1 ends at 100 in this way, and its holder uses it at `ms`. There was a cut before the grant.
 fn used_after(end: impl Fn(Entry) -> What, ms: u64) -> Vec<Line> {
     vec![
         at(10, What::TroubleBegun(trouble_of("s", "cut"))),
@@ -82,7 +81,7 @@ fn used_after(end: impl Fn(Entry) -> What, ms: u64) -> Vec<Line> {
 }
 
 #[test]
-fn what_is_believed_in_is_granted_and_has_not_ended() {
+fn a_belief_needs_a_grant_that_has_not_ended() {
     for end in [What::Released as fn(Entry) -> What, What::Expired] {
         let lines = used_after(end, 101);
         assert_broken(&lines, &[(Rule::BeliefInGrant, "which had ended at +0.100000 s")]);
@@ -91,7 +90,7 @@ fn what_is_believed_in_is_granted_and_has_not_ended() {
 }
 
 #[test]
-fn what_a_client_cannot_know_may_be_believed_in_for_so_long_and_not_beyond_the_lease() {
+fn a_belief_may_outlive_an_unnoticed_end_for_a_bounded_time_within_its_lease() {
     for end in [What::Disconnected as fn(Entry) -> What, What::Forgotten] {
         let lines = used_after(end, 149);
         assert_eq!(judge(&lines).assert().stale, 1);
@@ -99,7 +98,7 @@ fn what_a_client_cannot_know_may_be_believed_in_for_so_long_and_not_beyond_the_l
         let mut long = used_after(end, 201);
         long[2] = at(0, What::Granted(until(500, of(1))));
         assert_broken(&long, &[(Rule::BeliefInGrant, "which had ended")]);
-        // While it is stopped it cannot notice anything.
+        // A frozen process cannot notice anything.
         long.push(at(120, What::ProcessFrozen(process("p"))));
         long.push(at(130, What::ProcessThawed(process("p"))));
         assert_fine(&long);
@@ -126,7 +125,7 @@ fn a_connection_that_ends_without_a_fault_is_no_excuse() {
         (Rule::BeliefInGrant, "which had ended"),
     ];
     assert_broken(&beside, &both);
-    // At another server, or behind it.
+    // Trouble at another server, or after the end, is no excuse.
     for (server, from, to) in [("t", 10, 20), ("s", 101, 102)] {
         let mut elsewhere = without_fault(111);
         elsewhere.push(at(from, What::TroubleBegun(trouble_of(server, "cut"))));
@@ -142,9 +141,9 @@ fn a_connection_that_ends_without_a_fault_is_no_excuse() {
     assert_eq!(judge(&killed).assert().stale, 1);
 }
 
-/// Where its client cannot know that a grant has ended, the next one is no second believer.
+/// While a client cannot know that its grant has ended, its belief does not conflict with that of the next holder.
 #[test]
-fn a_belief_that_is_excused_does_not_count_beside_the_next() {
+fn an_excused_belief_does_not_conflict_with_the_next_holder() {
     let next = [
         at(101, What::Granted(of(2))),
         at(102, What::Acquired(acquired(2))),
@@ -158,7 +157,7 @@ fn a_belief_that_is_excused_does_not_count_beside_the_next() {
 }
 
 #[test]
-fn a_token_that_no_server_granted_or_for_another_key_is_found() {
+fn an_unknown_token_and_the_token_of_another_key_are_found() {
     let unknown = [
         at(
             0,
@@ -198,7 +197,7 @@ fn a_token_that_no_server_granted_or_for_another_key_is_found() {
 }
 
 #[test]
-fn a_loss_is_for_good() {
+fn a_lost_lease_stays_lost() {
     let again = |line: Line| {
         [
             at(0, What::Acquired(acquired(1))),
@@ -216,7 +215,7 @@ fn a_loss_is_for_good() {
     assert_fine(&again(at(12, uses(1, false))));
 }
 
-/// A caller that waits to be told, and a grant that ends at 100 in this way, with a lease to 400.
+/// A caller that waits for the loss of its lease; the grant ends at 100 in this way, and the lease would end at 400.
 fn watched(end: fn(Entry) -> What, told: Option<u64>) -> Vec<Line> {
     let watched = Acquired {
         watched: true,
@@ -235,7 +234,7 @@ fn watched(end: fn(Entry) -> What, told: Option<u64>) -> Vec<Line> {
 }
 
 #[test]
-fn a_loss_is_told_in_time() {
+fn a_loss_must_reach_its_caller_in_time() {
     for (end, in_time) in [
         (What::Expired as fn(Entry) -> What, 110),
         (What::Disconnected, 210),

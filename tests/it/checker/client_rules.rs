@@ -4,7 +4,7 @@ use super::hand::*;
 use crate::support::history::record::{Action, Entry, Invoke, LetGo, Line, Outcome, What};
 use crate::support::history::verdict::Rule;
 
-/// An acquire with 100 ms from 0, and something at 1000.
+/// An acquire from 0 with a timeout of 100 ms, and a line at 1000 that ends the record.
 fn acquire(returned_at: Option<u64>) -> Vec<Line> {
     let mut lines = vec![
         at(0, within(100, invoke(1, Action::Acquire))),
@@ -35,16 +35,16 @@ fn a_process_that_does_not_run_is_not_late() {
     };
     assert_fine(&frozen(50, 300, 310));
     assert_broken(&frozen(50, 300, 311), &[(Rule::Deadlines, "returned at")]);
-    // What it slept before its deadline gives it no more time.
+    // A freeze before the deadline gives it no more time.
     assert_broken(&frozen(10, 60, 150), &[(Rule::Deadlines, "returned at")]);
     let mut killed = acquire(None);
     killed.push(at(90, What::ProcessKilled(process("p"))));
     assert_fine(&killed);
 }
 
-/// Which asks for the later ones when its time is over, too.
+/// Such an acquire asks for the later keys even when its time is over.
 #[test]
-fn an_acquire_of_several_keys_has_its_timeout_in_the_time_in_which_its_process_ran() {
+fn the_timeout_of_an_acquire_of_several_keys_counts_running_time_only() {
     let frozen = |returned_at: u64| {
         let several = Invoke {
             key: None,
@@ -63,7 +63,7 @@ fn an_acquire_of_several_keys_has_its_timeout_in_the_time_in_which_its_process_r
     assert_broken(&frozen(361), &[(Rule::Deadlines, "returned at +0.361000 s")]);
 }
 
-/// The first thaw makes it run, however often it was frozen.
+/// The first thaw resumes a process, however often it was frozen.
 #[test]
 fn a_process_that_is_frozen_twice_runs_from_the_first_thaw() {
     let frozen = |returned: u64| {
@@ -95,7 +95,7 @@ fn an_operation_without_a_timeout_may_wait_unless_its_process_ends_in_order() {
     assert_fine(&lines);
 }
 
-/// Grant 1 from 10 to 200 at the server, with a caller that has it from its acquire at 0 until then.
+/// The server holds grant 1 from 10 to 200; the caller owns it from its acquire at 0 until `until_ms`.
 fn owned(until_ms: u64) -> Vec<Line> {
     vec![
         at(0, What::Invoke(invoke(1, Action::Acquire))),
@@ -108,7 +108,7 @@ fn owned(until_ms: u64) -> Vec<Line> {
 }
 
 #[test]
-fn a_grant_that_its_owner_let_go_and_the_server_kept_is_found() {
+fn a_grant_that_the_server_keeps_after_its_owner_let_it_go_is_found() {
     assert_fine(&owned(150));
     assert_broken(
         &owned(149),
@@ -126,7 +126,7 @@ fn a_grant_that_its_owner_let_go_and_the_server_kept_is_found() {
 }
 
 #[test]
-fn what_is_broken_or_stopped_or_dead_lets_a_grant_be() {
+fn a_grant_may_lack_an_owner_during_trouble_and_after_a_freeze_or_a_kill() {
     let mut broken = owned(100);
     broken.push(at(110, What::TroubleBegun(trouble("cut"))));
     broken.push(at(170, What::TroubleEnded(trouble("cut"))));
@@ -173,7 +173,7 @@ fn no_grant_outlives_its_lease() {
     );
 }
 
-/// Grant 1 from 10 to 200, which no caller gets.
+/// Grant 1 from 10 to 200, which reaches no caller.
 fn unclaimed(more: Vec<Line>) -> Vec<Line> {
     let mut lines = vec![
         at(10, What::Granted(until(1000, of(1)))),
@@ -200,7 +200,7 @@ fn a_grant_that_no_caller_waits_for_is_found() {
         &ends(Outcome::TimedOut, 20),
         &[(Rule::Owners, "had no owner from +0.020000 s")],
     );
-    // Nothing can be said of one whose fate is unknown.
+    // An operation that failed has an unknown fate: it may have had the grant.
     assert_fine(&ends(Outcome::Failed, 20));
     let mut broken = ends(Outcome::Cancelled, 20);
     broken.push(at(15, What::TroubleBegun(trouble("cut"))));
@@ -209,12 +209,12 @@ fn a_grant_that_no_caller_waits_for_is_found() {
     let mut killed = ends(Outcome::Cancelled, 20);
     killed[3] = at(20, What::ProcessKilled(process("p")));
     assert_fine(&killed);
-    // An operation that brought another one brought not this.
+    // An operation that returned with another grant did not own this one.
     assert_broken(
         &ends(Outcome::Granted, 190),
         &[(Rule::Owners, "had no owner from +0.010000 s")],
     );
-    // One for another key does not either.
+    // Nor did an operation for another key.
     let other = Invoke {
         key: Some("other".into()),
         ..invoke(1, Action::Acquire)
@@ -226,7 +226,7 @@ fn a_grant_that_no_caller_waits_for_is_found() {
     assert_broken(&other, &[(Rule::Owners, "had no owner")]);
 }
 
-/// An acquire is cancelled at 20; what was granted to it at 10 for 30 s is given back then, or never.
+/// An acquire is cancelled at 20. The server had granted it a lease of 30 s at 10, which is released at `given_back` or never.
 fn leaked(given_back: Option<u64>) -> Vec<Line> {
     let mut lines = vec![
         at(0, What::Invoke(invoke(1, Action::Acquire))),
@@ -239,7 +239,7 @@ fn leaked(given_back: Option<u64>) -> Vec<Line> {
 }
 
 #[test]
-fn what_a_cancelled_acquire_leaves_behind_is_found_long_before_its_lease_ends() {
+fn the_grant_of_a_cancelled_acquire_is_found_long_before_its_lease_ends() {
     let found = [(Rule::Owners, "had no owner from +0.020000 s")];
     assert_broken(&leaked(None), &found);
     assert_broken(&leaked(Some(71)), &found);
@@ -253,13 +253,13 @@ fn what_a_cancelled_acquire_leaves_behind_is_found_long_before_its_lease_ends() 
     // Trouble later, or at another server, is no excuse.
     assert_broken(&broken("s", 71, 72), &found);
     assert_broken(&broken("t", 15, 16), &found);
-    // Trouble while it ran: it may be the grant of a request that the client knows nothing of, so that is not judged.
+    // During trouble the client may not know of the request that was granted, so the rule does not judge such a grant.
     assert_eq!(judge(&broken("s", 15, 16)).assert().owned, 0);
 }
 
-/// Trouble that was over before the acquire may delay what is given back for `unnoticed`, and no longer.
+/// Trouble that ended before the acquire may delay the release for `unnoticed`, and no longer.
 #[test]
-fn trouble_before_an_acquire_delays_what_is_given_back_for_so_long() {
+fn trouble_before_an_acquire_excuses_a_late_release_for_a_bounded_time() {
     let after_trouble = |given_back: u64| {
         let mut lines = leaked(Some(given_back));
         for line in &mut lines {
@@ -274,7 +274,7 @@ fn trouble_before_an_acquire_delays_what_is_given_back_for_so_long() {
 }
 
 #[test]
-fn a_ticket_owns_what_is_granted_to_it() {
+fn a_ticket_owns_its_grant() {
     let ticket = |gone: What, ms: u64| {
         unclaimed(vec![
             at(0, What::Invoke(invoke(1, Action::Enqueue))),
@@ -294,7 +294,7 @@ fn a_ticket_owns_what_is_granted_to_it() {
         &ticket(dropped(), 149),
         &[(Rule::Owners, "had no owner from +0.149000 s")],
     );
-    // The wait goes on where the ticket ends, and the holder where the wait does.
+    // When the ticket ends, its wait owns the grant, and then the holder does.
     let wait = Invoke {
         ticket: Some(1),
         ..invoke(2, Action::Wait)

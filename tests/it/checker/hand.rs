@@ -10,7 +10,7 @@ use crate::support::history::verdict::{Rule, Verdict};
 
 pub(crate) const MS: u64 = 1_000_000;
 
-/// Short, so that records need not be long.
+/// Short bounds, so that records are short.
 pub(crate) const BOUNDS: Bounds = Bounds {
     scheduling: 10 * MS,
     unnoticed: 100 * MS,
@@ -24,12 +24,12 @@ pub(crate) fn at(ms: u64, what: What) -> Line {
     Line { at: ms * MS, what }
 }
 
-/// The token with this fence.
+/// Returns the token with this fence.
 pub(crate) fn token(fence: u64) -> Token {
     Token(u128::from(fence) << 64)
 }
 
-/// About lock `k` of server `s`.
+/// An entry about lock `k` of server `s`.
 pub(crate) fn entry() -> Entry {
     Entry {
         server: "s".into(),
@@ -44,7 +44,7 @@ pub(crate) fn entry() -> Entry {
     }
 }
 
-/// About a grant.
+/// An entry about a grant.
 pub(crate) fn of(fence: u64) -> Entry {
     Entry {
         token: Some(token(fence)),
@@ -52,7 +52,7 @@ pub(crate) fn of(fence: u64) -> Entry {
     }
 }
 
-/// About a grant to a place.
+/// An entry about a grant to a queue position.
 pub(crate) fn from(place: u64, fence: u64) -> Entry {
     Entry {
         place: Some(place),
@@ -60,7 +60,7 @@ pub(crate) fn from(place: u64, fence: u64) -> Entry {
     }
 }
 
-/// About a place.
+/// An entry about a queue position.
 pub(crate) fn place(place: u64) -> Entry {
     Entry {
         place: Some(place),
@@ -68,13 +68,13 @@ pub(crate) fn place(place: u64) -> Entry {
     }
 }
 
-/// The same, with a lease that ends then.
+/// Returns the entry with a lease that ends then.
 pub(crate) fn until(ms: u64, entry: Entry) -> Entry {
     let ends = Some(ms * MS);
     Entry { ends, ..entry }
 }
 
-/// The same at another server.
+/// Returns the entry for another server.
 pub(crate) fn by(server: &str, entry: Entry) -> Entry {
     let server = server.into();
     Entry { server, ..entry }
@@ -102,7 +102,7 @@ pub(crate) fn trouble(name: &str) -> Trouble {
     }
 }
 
-/// Of this server only.
+/// Trouble at this server only.
 pub(crate) fn trouble_of(server: &str, name: &str) -> Trouble {
     Trouble {
         server: Some(server.into()),
@@ -110,7 +110,7 @@ pub(crate) fn trouble_of(server: &str, name: &str) -> Trouble {
     }
 }
 
-/// An operation of process `p` on lock `k`.
+/// Starts an operation of process `p` on lock `k`.
 pub(crate) fn invoke(op: u64, action: Action) -> Invoke {
     Invoke {
         process: "p".into(),
@@ -145,7 +145,7 @@ pub(crate) fn returned(op: u64, outcome: Outcome) -> What {
     })
 }
 
-/// Holder `n` of process `p` has grant `n` of lock `k`, by operation `n`.
+/// Holder `n` of process `p` got grant `n` of lock `k` by operation `n`.
 pub(crate) fn acquired(n: u64) -> Acquired {
     Acquired {
         process: "p".into(),
@@ -251,7 +251,7 @@ pub(crate) fn judge(lines: &[Line]) -> Verdict {
     History::default().with(lines.to_vec()).judge(&BOUNDS)
 }
 
-/// Just these rules are broken, in this order, and it is said how.
+/// Asserts that exactly these rules are broken, in this order, and that the violations say this.
 #[track_caller]
 pub(crate) fn assert_broken(lines: &[Line], expected: &[(Rule, &str)]) {
     let verdict = judge(lines);

@@ -1,4 +1,4 @@
-//! The judge of histories finds what it is there to find: in records that are made by hand, in random ones that a model makes, and nothing else.
+//! The judge of histories finds every violation and nothing else, in records that are made by hand and in random ones of a model.
 #![allow(clippy::wildcard_imports)]
 
 mod beliefs;

@@ -11,7 +11,7 @@ use crate::support::history::record::{
     Token, Trouble, Use, What,
 };
 
-/// The bounds that the model keeps to.
+/// The bounds that the model meets.
 pub(crate) const BOUNDS: Bounds = Bounds {
     scheduling: 2 * MS,
     unnoticed: 8 * MS,
@@ -23,12 +23,12 @@ pub(crate) const BOUNDS: Bounds = Bounds {
 
 const TICKS: u64 = 600;
 const TTL: u64 = 40 * MS;
-/// A client gives a lease up so much before its server does.
+/// The margin by which a client gives a lease up before its server does.
 const MARGIN: u64 = 2 * MS;
 const CALLERS: usize = 6;
 const CHANNEL: &str = "c.d";
 
-/// A key: a lock, and a semaphore of two.
+/// A key of a lock, or of a semaphore of two.
 struct Key {
     kind: Kind,
     limit: u64,
@@ -40,7 +40,7 @@ struct Grant {
     holder: u64,
     token: Token,
     ends: u64,
-    /// Its connection is gone, and the client has not noticed.
+    /// Set while the connection is gone and the client has not noticed.
     unnoticed_until: Option<u64>,
 }
 
@@ -64,19 +64,19 @@ pub(crate) struct Model {
     lines: Vec<Line>,
     keys: Vec<Key>,
     callers: Vec<State>,
-    /// Leases that no caller has any more, and when they end.
+    /// Leases that no caller owns, each with the time of its end.
     expiring: Vec<(u64, usize, usize, Token)>,
     last_id: u64,
     last_fence: u64,
     last_place: u64,
     cuts: u64,
-    /// Signals that were emitted and not delivered, and whether a gap is open.
+    /// Signals that were emitted and not yet delivered, and whether a gap is open.
     on_the_way: VecDeque<u64>,
     gap: bool,
     published: u64,
 }
 
-/// A history that is right, of this seed.
+/// Returns a correct history from this seed.
 pub(crate) fn history(seed: u64) -> Vec<Line> {
     let key = |kind, limit| Key {
         kind,
@@ -121,7 +121,7 @@ impl Model {
             }
             self.signal();
         }
-        // All come to an end.
+        // Lets every lease and every wait end.
         for tick in TICKS + 1..TICKS + 100 {
             self.now = tick * MS;
             self.pass_time();
@@ -137,7 +137,7 @@ impl Model {
         }
     }
 
-    /// Each line has a time of its own.
+    /// Adds a line with a time of its own.
     fn note(&mut self, what: What) {
         self.lines.push(Line { at: self.now, what });
         self.now += 1;
@@ -162,7 +162,7 @@ impl Model {
         }
     }
 
-    /// What becomes due.
+    /// Carries out what is due now.
     fn pass_time(&mut self) {
         let over = self.expiring.iter().position(|(ends, ..)| *ends <= self.now);
         if let Some(over) = over {
@@ -327,7 +327,7 @@ impl Model {
         }));
     }
 
-    /// The server sees that a connection has ended, and its client does not yet.
+    /// The server sees that a connection has ended; its client does not yet.
     fn disconnect(&mut self, caller: usize) {
         let noticed = self.now + self.rng.u64(1..6) * MS;
         let State::Holds { key, grant } = &mut self.callers[caller] else {
@@ -348,7 +348,7 @@ impl Model {
         self.note(What::TroubleEnded(cut));
     }
 
-    /// A grant ends at the server, and the next has its turn.
+    /// Ends a grant at the server and serves the next waiter.
     fn end(&mut self, caller: usize, key: usize, token: Token, why: fn(Entry) -> What) {
         let entry = self.entry(key, caller);
         self.note(why(Entry {
@@ -416,7 +416,7 @@ impl Model {
         self.ended(caller, op, outcome);
     }
 
-    /// One publisher, one subscription, and now and then a gap.
+    /// One publisher, one subscription, and an occasional gap.
     fn signal(&mut self) {
         match self.rng.u8(0..12) {
             0..5 => {

@@ -1,5 +1,5 @@
-//! Histories that the model makes pass, and each way in which one is spoilt is found.
-// All mutations have one type.
+//! Histories of the model pass, and the judge finds each way in which a mutation spoils them.
+// All mutations have the same type.
 #![allow(clippy::ptr_arg)]
 
 use std::collections::HashSet;
@@ -18,7 +18,7 @@ fn judge(lines: Vec<Line>) -> Verdict {
     History::default().with(lines).judge(&BOUNDS)
 }
 
-/// Spoils a history, if it has what that takes.
+/// Spoils a history; returns `None` if the history lacks what the mutation needs.
 type Mutation = fn(&mut Vec<Line>, &mut Rng) -> Option<()>;
 
 const MUTATIONS: &[(&str, Rule, Mutation)] = &[
@@ -69,7 +69,7 @@ fn histories_that_are_right_pass_and_each_mutation_of_them_is_found() {
 }
 
 #[test]
-fn the_models_histories_have_all_that_is_judged() {
+fn the_histories_of_the_model_cover_every_rule() {
     let counts: Vec<_> = (0..20).map(|seed| judge(history(seed)).assert()).collect();
     let sum = |count: fn(&crate::support::history::verdict::Counts) -> usize| counts.iter().map(count).sum::<usize>();
     for (what, count) in [
@@ -89,7 +89,7 @@ fn the_models_histories_have_all_that_is_judged() {
     }
 }
 
-/// The order of the lines does not matter, except of those of a server.
+/// The order of lines matters only among those of one server.
 #[test]
 fn lines_may_come_from_several_files() {
     for seed in 0..20 {
@@ -102,7 +102,7 @@ fn lines_may_come_from_several_files() {
     }
 }
 
-/// One of the lines of which this is so.
+/// Returns the index of a random line of this kind.
 fn any(lines: &[Line], rng: &mut Rng, is: impl Fn(&What) -> bool) -> Option<usize> {
     let all: Vec<usize> = (0..lines.len()).filter(|line| is(&lines[*line].what)).collect();
     rng.choice(all)
@@ -135,7 +135,7 @@ fn swap_grants(lines: &mut Vec<Line>, rng: &mut Rng) -> Option<()> {
     let second = next(lines, first, from_queue)?;
     let place = |line: usize, lines: &[Line]| lock(&lines[line].what).and_then(|entry| entry.place);
     let (one, other) = (place(first, lines), place(second, lines));
-    // Both waited when the first of them was granted.
+    // Both positions were in the queue when the first was granted.
     let queued = (0..first).any(|line| matches!(&lines[line].what, What::Queued(entry) if entry.place == other));
     if !queued {
         return None;
@@ -184,7 +184,7 @@ fn show_another_fence(lines: &mut Vec<Line>, rng: &mut Rng) -> Option<()> {
     Some(())
 }
 
-/// A holder of the lock that released it in order, and the line of its acquire.
+/// Returns the line of the acquire of a lock that was released in order, and its token.
 fn released_holder(lines: &[Line], rng: &mut Rng) -> Option<(usize, Token)> {
     let released: HashSet<Token> = lines
         .iter()
@@ -202,7 +202,7 @@ fn released_holder(lines: &[Line], rng: &mut Rng) -> Option<(usize, Token)> {
     Some((acquired, holder.token))
 }
 
-/// It is used at a time.
+/// Adds a use of this holder at this time.
 fn use_at(lines: &mut Vec<Line>, acquired: usize, at: u64) {
     let What::Acquired(holder) = &lines[acquired].what else {
         return;
@@ -217,7 +217,7 @@ fn use_at(lines: &mut Vec<Line>, acquired: usize, at: u64) {
 
 fn extend_belief(lines: &mut Vec<Line>, rng: &mut Rng) -> Option<()> {
     let (acquired, _) = released_holder(lines, rng)?;
-    // The next holder of the lock that is used.
+    // The next holder that uses the lock.
     let following = next(
         lines,
         acquired,
@@ -276,7 +276,7 @@ fn believe_again(lines: &mut Vec<Line>, rng: &mut Rng) -> Option<()> {
     Some(())
 }
 
-/// Its caller is told nothing, and does not let go for long.
+/// Removes the loss and delays its caller's end of use.
 fn keep_loss_quiet(lines: &mut Vec<Line>, rng: &mut Rng) -> Option<()> {
     let lost = any(lines, rng, |what| matches!(what, What::Lost(_)))?;
     let What::Lost(of) = lines[lost].what.clone() else {
@@ -310,7 +310,7 @@ fn return_late(lines: &mut Vec<Line>, rng: &mut Rng) -> Option<()> {
     Some(())
 }
 
-/// The caller that had it for long was another's.
+/// Hides the caller that owned a grant for long.
 fn disown(lines: &mut Vec<Line>, rng: &mut Rng) -> Option<()> {
     (0..20).find_map(|_| disown_one(lines, rng))
 }
@@ -326,12 +326,12 @@ fn disown_one(lines: &mut Vec<Line>, rng: &mut Rng) -> Option<()> {
         return None;
     }
     let (from, to) = (lines[acquired].at, lines[released].at);
-    // Trouble lets a grant be.
+    // Trouble excuses a grant without an owner.
     let troubled = |line: &Line| matches!(line.what, What::TroubleBegun(_)) && line.at + 100 * MS > from;
     if lines.iter().any(troubled) {
         return None;
     }
-    // Another that waited meanwhile in vain might have had it.
+    // A caller that waited in vain meanwhile might have owned the grant.
     let in_vain = lines.iter().any(|line| {
         let What::Return(end) = &line.what else { return false };
         let began = lines
@@ -412,7 +412,7 @@ fn swap_signals(lines: &mut Vec<Line>, rng: &mut Rng) -> Option<()> {
     Some(())
 }
 
-/// Between two others, without a gap between them.
+/// Removes a signal between two others that have no gap between them.
 fn lose_signal(lines: &mut Vec<Line>, rng: &mut Rng) -> Option<()> {
     let is_heard = |what: &What| is_received(what) || matches!(what, What::Gap(_));
     let first = any(lines, rng, is_received)?;

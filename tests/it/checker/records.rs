@@ -1,4 +1,4 @@
-//! Records as text, and of real servers and clients.
+//! Records as text, and records of real servers and clients.
 
 use std::time::Duration;
 
@@ -16,9 +16,9 @@ use crate::support::history::writer::Writer;
 use crate::support::observed::{Asked, Held, Observer, lines};
 use crate::support::raw::RawConnection;
 
-/// The form is a promise: records are kept, and other programs may write them.
+/// The format is stable: records are kept, and other programs may write them.
 #[test]
-fn lines_have_a_form_that_stays() {
+fn the_format_of_lines_is_stable() {
     let forms = [
         (
             at(1, What::Granted(until(9, from(3, 255)))),
@@ -52,7 +52,7 @@ fn lines_have_a_form_that_stays() {
 }
 
 #[test]
-fn a_record_is_read_up_to_where_its_process_was_killed() {
+fn a_record_is_read_up_to_the_line_that_a_kill_cut_off() {
     let line = at(4, uses(7, true));
     let text = serde_json::to_string(&line).unwrap();
     let killed = format!("{text}\n\n{text}\n{}", &text[..20]);
@@ -62,12 +62,12 @@ fn a_record_is_read_up_to_where_its_process_was_killed() {
 }
 
 #[test]
-fn what_a_writer_writes_is_read_again() {
+fn the_reader_reads_the_lines_of_the_writer() {
     let path = std::env::temp_dir().join(format!("dflockd-history-{}", std::process::id()));
     let writer = Writer::to(std::fs::File::create(&path).unwrap(), || 5);
     writer.note(What::ProcessStarted(process("p")));
     writer.note_at(7, What::Queued(place(1)));
-    assert!(writer.finish().unwrap().is_empty(), "they are not kept");
+    assert!(writer.finish().unwrap().is_empty(), "the writer keeps no lines");
     let lines: Vec<Line> = read(std::fs::read(&path).unwrap().as_slice()).unwrap();
     std::fs::remove_file(&path).unwrap();
     let expected = [
@@ -84,7 +84,7 @@ fn what_a_writer_writes_is_read_again() {
 }
 
 #[test]
-fn lines_that_nothing_began_are_found() {
+fn ends_without_a_beginning_are_found() {
     for what in [
         returned(1, Outcome::Done),
         uses(1, true),
@@ -103,7 +103,7 @@ fn lines_that_nothing_began_are_found() {
 }
 
 #[tokio::test]
-async fn a_real_servers_record_is_read_and_found_right() {
+async fn the_record_of_a_real_server_passes() {
     let start = Instant::now();
     let server = Server::builder().port(0).record_events(true).start().await.unwrap();
     let address = server.local_addr().to_string();
@@ -127,7 +127,7 @@ async fn a_real_servers_record_is_read_and_found_right() {
 }
 
 #[tokio::test]
-async fn what_a_real_clients_callers_do_is_observed() {
+async fn the_record_of_a_real_client_has_the_operations_of_its_callers() {
     let start = Instant::now();
     let server = Server::builder().port(0).record_events(true).start().await.unwrap();
     let client = Client::builder()

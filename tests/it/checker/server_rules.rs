@@ -1,4 +1,4 @@
-//! What servers' own lines show: holders, queues, fences.
+//! The rules that judge servers' own lines: holders, queues, fences.
 
 use super::hand::*;
 use crate::support::history::record::{Acquired, Entry, Kind, Line, What};
@@ -16,7 +16,7 @@ fn semaphore(entry: Entry) -> Entry {
 }
 
 #[test]
-fn what_is_right_is_found_right_and_counted() {
+fn a_correct_record_passes_and_is_counted() {
     let lines = [
         at(0, What::Granted(of(1))),
         at(1, What::Queued(place(1))),
@@ -52,7 +52,7 @@ fn what_is_right_is_found_right_and_counted() {
 }
 
 #[test]
-fn two_holders_of_a_lock_are_found_and_named_with_the_lines_that_show_it() {
+fn two_holders_of_a_lock_are_found_and_reported_with_their_lines() {
     let lines = [
         at(0, What::Granted(of(1))),
         at(1, What::Released(of(1))),
@@ -92,7 +92,7 @@ fn two_holders_of_a_lock_are_found_and_named_with_the_lines_that_show_it() {
 }
 
 #[test]
-fn every_end_of_a_lease_is_one_and_nothing_else_is() {
+fn only_an_end_of_a_lease_frees_its_key() {
     let ends: [(Tell, bool); 8] = [
         (What::Released, true),
         (What::Expired, true),
@@ -121,7 +121,7 @@ fn every_end_of_a_lease_is_one_and_nothing_else_is() {
 }
 
 #[test]
-fn other_keys_and_other_namespaces_are_others_and_a_limit_is_one() {
+fn keys_and_namespaces_are_separate_and_a_limit_bounds_holders() {
     let other = Entry {
         key: "other".into(),
         ..of(2)
@@ -134,13 +134,13 @@ fn other_keys_and_other_namespaces_are_others_and_a_limit_is_one() {
     ]);
     let three = [1, 2, 3].map(|n| at(n, What::Granted(semaphore(of(n)))));
     assert_broken(&three, &[(Rule::Servers, "no more than 2 may hold it")]);
-    // A lock has one holder, whatever its line says.
+    // A lock has one holder, whatever limit its line names.
     let two = [1, 2].map(|n| at(n, What::Granted(Entry { limit: 2, ..of(n) })));
     assert_broken(&two, &[(Rule::Servers, "no more than 1 may hold it")]);
 }
 
 #[test]
-fn a_grant_that_is_given_twice_ends_twice_or_was_never_given_is_found() {
+fn a_grant_that_is_repeated_ends_twice_or_never_began_is_found() {
     assert_broken(
         &[
             at(0, What::Granted(of(1))),
@@ -166,7 +166,7 @@ fn a_grant_that_is_given_twice_ends_twice_or_was_never_given_is_found() {
 }
 
 #[test]
-fn what_one_server_has_granted_no_other_may() {
+fn two_servers_may_not_grant_the_same_key_at_once() {
     let first = [at(0, What::Granted(of(1))), at(10, What::Disconnected(of(1)))];
     for (since, wrong) in [(5, true), (10, false), (11, false)] {
         let second = at(since, What::Granted(by("t", of(2))));
@@ -177,16 +177,16 @@ fn what_one_server_has_granted_no_other_may() {
             assert_eq!(!judge(&lines).is_valid(), wrong, "{since}");
         }
     }
-    // What never ended is held to the end of its lease, or for ever.
+    // To other servers, a grant without an end is held to the end of its lease, or for ever if it names none.
     let lease = until(30, of(1));
     for (entry, since, wrong) in [(of(1), 60_000, true), (lease.clone(), 29, true), (lease, 30, false)] {
         let lines = [at(0, What::Granted(entry)), at(since, What::Granted(by("t", of(2))))];
         assert_eq!(!judge(&lines).is_valid(), wrong, "{since}");
     }
-    // At one server it is held until the record says otherwise.
+    // At its own server it is held until the record says otherwise.
     let lines = [at(0, What::Granted(until(30, of(1)))), at(31, What::Granted(of(2)))];
     assert_broken(&lines, &[(Rule::Servers, "is held by")]);
-    // What another server ended is not this one's end.
+    // An end at another server does not end this server's grant.
     let lines = [
         first[0].clone(),
         at(5, What::Released(by("t", of(1)))),
@@ -213,7 +213,7 @@ fn a_lease_that_was_renewed_is_held_longer() {
 }
 
 #[test]
-fn who_overtakes_is_found() {
+fn grants_out_of_queue_order_are_found() {
     assert_broken(
         &[
             at(0, What::Granted(of(1))),
@@ -238,7 +238,7 @@ fn who_overtakes_is_found() {
 }
 
 #[test]
-fn queues_are_joined_at_their_end_and_left_by_those_that_are_in_them() {
+fn waiters_join_a_queue_at_its_end_and_only_waiters_leave_it() {
     assert_broken(
         &[
             at(0, What::Queued(place(2))),
@@ -278,8 +278,8 @@ fn queues_of_different_servers_and_keys_are_different_queues() {
 }
 
 #[test]
-fn of_one_server_the_order_counts_not_the_clock() {
-    // The second grant's clock was read before the release, and its lock was taken after it.
+fn lines_of_one_server_are_judged_by_order_not_by_time() {
+    // The server read the clock for the second grant before the release, and locked its state for it afterwards.
     assert_fine(&[
         at(0, What::Granted(of(1))),
         at(5, What::Released(of(1))),
@@ -306,7 +306,7 @@ fn one_after_the_other(grants: &[Entry]) -> Vec<Line> {
 }
 
 #[test]
-fn fences_grow_by_key_and_server() {
+fn fences_grow_for_each_key_of_each_server() {
     let broken = one_after_the_other(&[fenced(5, 1), fenced(7, 2), fenced(7, 3), fenced(6, 4), fenced(7, 5)]);
     assert_broken(
         &broken,

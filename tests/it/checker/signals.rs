@@ -1,4 +1,4 @@
-//! Signals: once, in order, gaps told, none made up.
+//! Signals arrive once and in order, gaps are reported, and none is made up.
 
 use super::hand::*;
 use crate::support::history::record::{Extent, Line, Outcome, Subscribed, What};
@@ -17,7 +17,7 @@ fn emitted(n: u64) -> Vec<Line> {
     lines
 }
 
-/// The same, with a subscription of this pattern that is told these things.
+/// The same signals, with a subscription of this pattern that received these lines.
 fn heard(n: u64, pattern: &str, told: &[(u64, What)]) -> Vec<Line> {
     let mut lines = emitted(n);
     lines.push(at(5, subscribed(1, pattern, None)));
@@ -56,7 +56,7 @@ fn doubled_disordered_invented_and_foreign_signals_are_found() {
 }
 
 #[test]
-fn signals_that_were_under_way_together_have_no_order() {
+fn concurrent_signals_have_no_order() {
     let mut lines = vec![
         at(5, subscribed(1, "a.b", None)),
         at(10, emits(1, "a.b", "1")),
@@ -69,7 +69,7 @@ fn signals_that_were_under_way_together_have_no_order() {
 }
 
 #[test]
-fn a_missing_signal_is_found_unless_a_gap_was_told_in_its_place() {
+fn a_missing_signal_is_found_unless_a_gap_was_reported_in_its_place() {
     assert_broken(
         &heard(3, "a.b", &[got(12, 1), got(32, 3)]),
         &[(Rule::Signals, "\"2\" on \"a.b\" was not heard")],
@@ -89,7 +89,7 @@ fn a_missing_signal_is_found_unless_a_gap_was_told_in_its_place() {
     ] {
         assert_broken(&heard(3, "a.b", &told), &[(Rule::Signals, "no gap was told")]);
     }
-    // One that had begun and was not over does.
+    // A gap that had begun and was not over covers it.
     let begun = [
         got(12, 1),
         (15, gap(1, Extent::Begins)),
@@ -108,9 +108,9 @@ fn a_missing_signal_is_found_unless_a_gap_was_told_in_its_place() {
     assert_broken(&heard(3, "a.b", &over), &[(Rule::Signals, "no gap was told")]);
 }
 
-/// Without a signal behind it only the time tells that a gap stands in its place.
+/// Without a later signal, only the time shows that a gap stands in the place of the missing one.
 #[test]
-fn a_gap_that_is_told_much_later_covers_nothing() {
+fn a_gap_that_is_reported_much_later_covers_nothing() {
     let told_at = |ms: u64| heard(1, "a.b", &[(ms, gap(1, Extent::Here))]);
     assert_eq!(judge(&told_at(32)).assert().in_gaps, 1);
     assert_broken(&told_at(33), &[(Rule::Signals, "no gap was told")]);
@@ -125,7 +125,7 @@ fn a_gap_that_is_told_much_later_covers_nothing() {
 }
 
 #[test]
-fn what_came_before_or_at_the_end_or_failed_need_not_be_heard() {
+fn signals_before_or_at_the_end_of_a_subscription_and_failed_ones_may_be_missing() {
     let ended = |ms: u64| {
         let mut lines = heard(1, "a.b", &[]);
         lines.push(at(ms, unsubscribed(1)));
@@ -144,9 +144,9 @@ fn what_came_before_or_at_the_end_or_failed_need_not_be_heard() {
     assert_fine(&killed);
 }
 
-/// Signal connections have a heartbeat of their own, so a subscription may learn of a silent connection later than others.
+/// Signal connections have a heartbeat of their own, so a subscription may notice a silent connection later than other callers.
 #[test]
-fn while_something_is_broken_a_subscription_takes_its_time_to_learn_of_it() {
+fn during_trouble_a_subscription_may_report_a_gap_later() {
     let broken = |ends: u64| {
         let mut lines = heard(1, "a.b", &[]);
         lines.push(at(8, What::TroubleBegun(trouble("black hole"))));
@@ -199,7 +199,7 @@ fn a_group_gets_a_signal_once_in_all() {
     assert_fine(&group(&[to(1, 12, 1), (25, gap(2, Extent::Here))]));
 }
 
-/// A group of two that hears the first signal (10 ms to 12 ms) and not the second (20 ms to 22 ms), with these lines besides.
+/// A group of two that receives the first signal (10 ms to 12 ms) and not the second (20 ms to 22 ms), with these lines added.
 fn unheard(lines: &[Line]) -> Vec<Line> {
     let mut all = emitted(2);
     for member in 1..=2 {
@@ -210,7 +210,7 @@ fn unheard(lines: &[Line]) -> Vec<Line> {
     all
 }
 
-/// A connection that is half open from one time to another, and has joined this group.
+/// A connection that has joined this group and is half open from `from` to `until`.
 fn ghost(from: u64, until: u64, pattern: &str, group: &str) -> [Line; 2] {
     [at(from, half_open(pattern, group)), at(until, half_open_ended())]
 }
@@ -228,21 +228,21 @@ fn of_group(subscription: u64) -> Subscribed {
 const UNHEARD: (Rule, &str) = (Rule::Signals, "\"2\" on \"a.b\" was not heard by any member of a group");
 
 #[test]
-fn what_a_group_gets_may_be_lost_while_its_server_has_a_member_that_is_gone() {
+fn a_group_may_miss_signals_while_one_of_its_connections_is_half_open() {
     for (from, until) in [(8, 60), (20, 22), (22, 60), (8, 20)] {
         let lines = unheard(&ghost(from, until, "a.b", "g"));
         assert_eq!(judge(&lines).assert().half_open, 1, "from {from} to {until} ms");
     }
-    // What was heard was not lost, whatever is half open.
+    // A signal that was received was not lost, whatever is half open.
     assert_eq!(judge(&unheard(&ghost(8, 60, "a.b", "g"))).assert().received, 1);
 }
 
 #[test]
-fn what_a_group_gets_is_not_lost_before_that_nor_after_it() {
+fn a_group_misses_nothing_before_and_after_a_half_open_connection() {
     assert_broken(&unheard(&[]), &[UNHEARD]);
     assert_broken(&unheard(&ghost(8, 19, "a.b", "g")), &[UNHEARD]);
     assert_broken(&unheard(&ghost(23, 60, "a.b", "g")), &[UNHEARD]);
-    // Whatever else is broken.
+    // Other trouble is no excuse.
     let mut lines = unheard(&ghost(8, 19, "a.b", "g"));
     lines.push(at(7, What::TroubleBegun(trouble("cut"))));
     lines.push(at(19, What::TroubleEnded(trouble("cut"))));
@@ -250,19 +250,19 @@ fn what_a_group_gets_is_not_lost_before_that_nor_after_it() {
 }
 
 #[test]
-fn a_member_that_is_gone_excuses_its_own_group_only() {
+fn a_half_open_connection_excuses_its_own_group_only() {
     for (pattern, group) in [("a.b", "h"), ("a.*", "g")] {
         assert_broken(&unheard(&ghost(8, 60, pattern, group)), &[UNHEARD]);
     }
-    // A subscription without a group gets what it gets over a connection of its own.
+    // A subscription without a group has a connection of its own.
     let mut lines = heard(2, "a.b", &[got(12, 1)]);
     lines.extend(ghost(8, 60, "a.b", "g"));
     assert_broken(&lines, &[(Rule::Signals, "was not heard by a subscription")]);
 }
 
-/// Who was no member when it was emitted cannot have lost it, whatever gaps it is told of.
+/// A subscription that joined after the signal was emitted cannot have taken it, whatever gaps it reports.
 #[test]
-fn a_gap_of_who_was_no_member_covers_nothing() {
+fn a_gap_of_a_later_member_covers_nothing() {
     let with_other = |since: u64, told: &[(u64, What)]| {
         let mut lines = unheard(&[]);
         lines.push(at(since, subscribed(3, "a.b", Some("g"))));
@@ -270,10 +270,10 @@ fn a_gap_of_who_was_no_member_covers_nothing() {
         lines
     };
     let joins = |ms: u64| [(ms, gap(3, Extent::Begins)), (ms + 1, gap(3, Extent::Ends))];
-    // It was acknowledged at 22 ms. Who joins while it is under way may get it before the end of the gap with which it begins.
+    // The signal was acknowledged at 22 ms. A subscription that joins before that may be sent it within the gap with which it begins.
     assert_fine(&with_other(22, &joins(22)));
     assert_broken(&with_other(23, &joins(23)), &[UNHEARD]);
-    // Who left while something was broken may not have noticed that.
+    // A subscription that left during trouble may not have noticed the loss.
     let leaves = |ms: u64| {
         let begun = (6, What::TroubleBegun(trouble("black hole")));
         let ended = (18, What::TroubleEnded(trouble("black hole")));
@@ -283,11 +283,11 @@ fn a_gap_of_who_was_no_member_covers_nothing() {
     assert_broken(&with_other(5, &leaves(19)), &[UNHEARD]);
 }
 
-/// What is on its way to a member when that leaves is lost with it.
+/// A signal that is on its way to a member when the member leaves is lost.
 #[test]
-fn a_member_that_leaves_takes_with_it_what_is_on_its_way() {
+fn a_member_that_leaves_may_lose_signals_on_their_way_to_it() {
     let leaves = |ms: u64| unheard(&[at(5, subscribed(3, "a.b", Some("g"))), at(ms, unsubscribed(3))]);
-    // For the 5 ms that something may be on its way, from the acknowledgement on.
+    // A signal may be on its way for 5 ms from its acknowledgement.
     assert_fine(&leaves(26));
     assert_broken(&leaves(27), &[UNHEARD]);
     assert_broken(&leaves(19), &[UNHEARD]);
@@ -306,15 +306,15 @@ fn a_member_that_leaves_takes_with_it_what_is_on_its_way() {
     assert_broken(&killed(19), &[UNHEARD]);
 }
 
-/// Where nothing says when the server ended the connection, its read timeout of 12 ms does. The signal was emitted at 20 ms.
+/// If no line says when the server closed the connection, its read timeout of 12 ms bounds it. The signal was emitted at 20 ms.
 #[test]
-fn a_member_that_is_gone_is_not_there_for_longer_than_the_read_timeout() {
+fn a_half_open_connection_lasts_no_longer_than_the_read_timeout() {
     assert_fine(&unheard(&[at(8, half_open("a.b", "g"))]));
     assert_broken(&unheard(&[at(7, half_open("a.b", "g"))]), &[UNHEARD]);
 }
 
 #[test]
-fn a_half_open_connection_begins_once_and_ends_when_it_has_begun() {
+fn a_half_open_connection_begins_once_and_ends_after_it_began() {
     let [begun, ended] = ghost(8, 9, "a.b", "g");
     let other = at(8, half_open("a.*", "g"));
     assert_fine(&[begun.clone(), other, ended.clone()]);

@@ -1,4 +1,4 @@
-//! What the code of real clusters says that they do, on sockets: each test names the number of the fact in the reference.
+//! Facts about the code of real clusters, on sockets: each test has the number of its fact in the reference.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use super::{SOON, count, line, not_leader, patient, session, start, token, wait_
 use crate::support::raw::{Heard, RawConnection};
 use crate::support::until;
 
-/// A cluster whose record is kept.
+/// A cluster that records its events.
 async fn recorded(describe: fn(ClusterBuilder) -> ClusterBuilder) -> (Cluster, Vec<String>) {
     let builder = Cluster::builder().options(Server::builder().record_events(true));
     let cluster = describe(builder).start().await.unwrap();
@@ -34,11 +34,15 @@ async fn fact_1_commits_outlive_the_leader_that_answered_not_leader() {
     cluster.move_leader_in_flight(Some(2)).unwrap();
     assert_eq!(again.request("r", "k", &held).await, not_leader(&addresses[2]));
     let mut third = RawConnection::open(&addresses[2]).await;
-    assert_eq!(third.request("r", "k", &held).await, "error", "it was released");
+    assert_eq!(
+        third.request("r", "k", &held).await,
+        "error",
+        "the release was committed"
+    );
 }
 
 #[tokio::test]
-async fn fact_2_a_timeout_does_not_end_a_place_that_was_taken_back() {
+async fn fact_2_a_timeout_does_not_end_a_reclaimed_queue_position() {
     let (cluster, addresses) = start(Server::builder()).await;
     let mut holder = RawConnection::open(&addresses[0]).await;
     holder.request("l", "k", "0 300").await;
@@ -47,18 +51,18 @@ async fn fact_2_a_timeout_does_not_end_a_place_that_was_taken_back() {
     cluster.move_leader(1).unwrap();
     let mut again = session(&addresses[1], "mine").await;
     assert_eq!(again.request("l", "k", "1 300").await, "timeout");
-    assert_eq!(waiters(&cluster), 1, "its place is there");
+    assert_eq!(waiters(&cluster), 1, "its queue position is still there");
     assert_eq!(again.request("w", "k", "0").await, "timeout");
     assert_eq!(waiters(&cluster), 0);
     assert_eq!(again.request("w", "k", "0").await, "error_not_enqueued");
 }
 
 #[tokio::test]
-async fn fact_3_and_4_a_wait_tells_what_is_left_again_and_again() {
+async fn fact_3_and_4_each_wait_returns_the_seconds_that_are_left() {
     let (_cluster, addresses) = start(Server::builder()).await;
     let mut connection = RawConnection::open(&addresses[0]).await;
     let held = token(&connection.request("e", "k", "2").await);
-    // Less than two seconds are left, then less than one, which is told as the default.
+    // First less than two seconds are left, then less than one, which the server reports as the default.
     let mut told = Vec::new();
     loop {
         let answer = connection.request("w", "k", "0").await;
@@ -69,10 +73,10 @@ async fn fact_3_and_4_a_wait_tells_what_is_left_again_and_again() {
         told.push(answer.rsplit(' ').next().unwrap().to_owned());
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    // A slow machine may miss one of them.
+    // A slow machine may miss one of the values.
     let order = |told: &String| ["2", "1", "33"].iter().position(|known| known == told).unwrap();
     assert!(!told.is_empty() && told.is_sorted_by_key(order), "{told:?}");
-    // Until it is released.
+    // The same grant is returned until its release.
     let held = token(&connection.request("e", "k", "300").await);
     for _ in 0..3 {
         assert_eq!(token(&connection.request("w", "k", "0").await), held);
@@ -82,7 +86,7 @@ async fn fact_3_and_4_a_wait_tells_what_is_left_again_and_again() {
 }
 
 #[tokio::test]
-async fn fact_5_a_renewal_that_comes_too_late_is_told_so() {
+async fn fact_5_a_late_renewal_gets_an_error() {
     let options = Server::builder().lease_sweep_interval(Duration::from_secs(600));
     let (_cluster, addresses) = start(options).await;
     let mut connection = RawConnection::open(&addresses[0]).await;
@@ -94,7 +98,7 @@ async fn fact_5_a_renewal_that_comes_too_late_is_told_so() {
 }
 
 #[tokio::test]
-async fn fact_6_a_try_takes_a_place_back() {
+async fn fact_6_a_try_reclaims_a_queue_position() {
     let (cluster, addresses) = start(patient()).await;
     let mut holder = RawConnection::open(&addresses[0]).await;
     let held = token(&holder.request("l", "k", "0 300").await);
@@ -107,13 +111,13 @@ async fn fact_6_a_try_takes_a_place_back() {
     assert_eq!(again.request("r", "k", &held).await, "ok");
     assert!(
         again.request("l", "k", "0 300").await.starts_with("timeout"),
-        "it holds it"
+        "the session holds the key already"
     );
     assert!(again.request("w", "k", "0").await.starts_with("ok "));
 }
 
 #[tokio::test]
-async fn fact_7_taking_back_restarts_the_lease_with_the_ttl_of_now() {
+async fn fact_7_a_reclaim_restarts_the_lease_with_the_new_ttl() {
     let (cluster, addresses) = start(Server::builder()).await;
     let mut first = session(&addresses[0], "mine").await;
     let held = token(&first.request("l", "k", "0 300").await);
@@ -132,7 +136,7 @@ async fn fact_8_a_limit_has_a_cap() {
 }
 
 #[tokio::test]
-async fn fact_9_a_ref_is_taken_once_and_late_if_need_be() {
+async fn fact_9_a_connection_accepts_one_ref_even_late() {
     let (_cluster, addresses) = start(Server::builder()).await;
     for address in &addresses[..2] {
         let longest = "r".repeat(64);
@@ -148,7 +152,7 @@ async fn fact_9_a_ref_is_taken_once_and_late_if_need_be() {
 }
 
 #[tokio::test]
-async fn fact_11_a_fence_that_cannot_be_written_down_is_an_error() {
+async fn fact_11_a_fence_that_cannot_be_persisted_is_an_error() {
     let (cluster, addresses) = start(Server::builder()).await;
     let mut connection = RawConnection::open(&addresses[0]).await;
     cluster.fails_to_persist(true);
@@ -158,7 +162,7 @@ async fn fact_11_a_fence_that_cannot_be_written_down_is_an_error() {
 }
 
 #[tokio::test]
-async fn fact_13_a_break_that_is_not_noticed_leaves_a_ghost_before_its_session() {
+async fn fact_13_an_unnoticed_disconnect_leaves_the_old_waiter_ahead_of_its_session() {
     let (cluster, addresses) = start(patient()).await;
     let mut holder = RawConnection::open(&addresses[0]).await;
     let held = token(&holder.request("l", "k", "0 300").await);
@@ -171,14 +175,17 @@ async fn fact_13_a_break_that_is_not_noticed_leaves_a_ghost_before_its_session()
     assert_eq!(waiters(&cluster), 2);
     assert_eq!(holder.request("r", "k", &held).await, "ok");
     assert_eq!(again.hear(Duration::from_millis(20)).await, Heard::Nothing);
-    // An end that is seen while a request blocks gives the place up, with time for orphans, too.
+    // A waiter whose connection the server sees end while a request blocks leaves the queue, even with time for orphans.
     cluster.overlooks_ends(false);
     drop(again);
-    until("its place is given up", || count(&cluster, EventKind::Left) == 1).await;
+    until("the waiter has left the queue", || {
+        count(&cluster, EventKind::Left) == 1
+    })
+    .await;
 }
 
 #[tokio::test]
-async fn fact_14_what_a_dead_leader_had_is_taken_back_without_time_for_orphans() {
+async fn fact_14_sessions_reclaim_the_grants_of_a_dead_leader_without_time_for_orphans() {
     let (cluster, addresses) = start(Server::builder()).await;
     let mut first = session(&addresses[0], "mine").await;
     let held = token(&first.request("l", "k", "0 300").await);
@@ -186,7 +193,7 @@ async fn fact_14_what_a_dead_leader_had_is_taken_back_without_time_for_orphans()
     cluster.move_leader(1).unwrap();
     let mut again = session(&addresses[1], "mine").await;
     assert_eq!(token(&again.request("l", "k", "0 300").await), held);
-    // A living leader that sees it disconnect keeps it only with time for orphans: without a ref, too.
+    // A living leader that sees the connection end keeps the grant only with time for orphans, and does so without a ref, too.
     let (_cluster, addresses) = start(patient()).await;
     let mut gone = RawConnection::open(&addresses[0]).await;
     gone.request("l", "k", "0 300").await;
@@ -205,7 +212,7 @@ async fn fact_15_idle_connections_stay_unless_a_switch_says_otherwise() {
         assert_eq!(idle.request("ping", "_", "_").await, "ok");
         let mut slow = RawConnection::open(&cluster.addresses()[0]).await;
         slow.send("ping\n_").await;
-        // What has begun is timed in any case.
+        // The read timeout always applies to a request that has begun.
         assert_eq!(slow.hear(SOON).await, line("error"));
         match closes {
             true => assert_eq!(idle.hear(SOON).await, line("error")),
@@ -215,7 +222,7 @@ async fn fact_15_idle_connections_stay_unless_a_switch_says_otherwise() {
 }
 
 #[tokio::test]
-async fn fact_16_what_is_seen_to_end_is_free_at_once() {
+async fn fact_16_a_disconnect_that_the_leader_sees_frees_its_key_at_once() {
     let (cluster, addresses) = start(Server::builder().record_events(true)).await;
     let mut gone = session(&addresses[0], "mine").await;
     gone.request("l", "k", "0 300").await;
@@ -226,7 +233,7 @@ async fn fact_16_what_is_seen_to_end_is_free_at_once() {
 }
 
 #[tokio::test]
-async fn fact_17_a_deposed_leader_tells_its_waits_nothing() {
+async fn fact_17_a_deposed_leader_does_not_answer_its_waits() {
     let (cluster, addresses) = recorded(|builder| builder).await;
     let mut holder = RawConnection::open(&addresses[0]).await;
     let held = token(&holder.request("l", "k", "0 300").await);
@@ -234,10 +241,10 @@ async fn fact_17_a_deposed_leader_tells_its_waits_nothing() {
     wait_at(&cluster, &mut granted, "k").await;
     let mut late = RawConnection::open(&addresses[0]).await;
     late.send("l\nk\n1 300\n").await;
-    until("it waits", || waiters(&cluster) == 2).await;
+    until("both wait", || waiters(&cluster) == 2).await;
     cluster.move_leader(1).unwrap();
     assert_eq!(late.hear(SOON).await, line("timeout"));
-    assert_eq!(waiters(&cluster), 2, "its place was not given up");
+    assert_eq!(waiters(&cluster), 2, "the timeout did not end its queue position");
     assert_eq!(granted.hear(Duration::from_millis(20)).await, Heard::Nothing);
     let mut second = RawConnection::open(&addresses[1]).await;
     assert_eq!(second.request("r", "k", &held).await, "ok");
@@ -245,7 +252,7 @@ async fn fact_17_a_deposed_leader_tells_its_waits_nothing() {
 }
 
 #[tokio::test]
-async fn fact_18_an_orderly_shutdown() {
+async fn fact_18_an_orderly_shutdown_ends_waits_and_then_closes_connections() {
     let (cluster, addresses) = start(Server::builder().record_events(true)).await;
     let mut holder = RawConnection::open(&addresses[0]).await;
     holder.request("l", "k", "0 300").await;
@@ -256,14 +263,22 @@ async fn fact_18_an_orderly_shutdown() {
         assert_eq!(count(&cluster, EventKind::Left), 1);
         assert_eq!(waits.request("ping", "_", "_").await, "error_draining");
         assert_eq!(waits.hear(SOON).await, Heard::Closed);
-        assert_eq!(cluster.leader(), Some(0), "it leads until all are gone");
+        assert_eq!(
+            cluster.leader(),
+            Some(0),
+            "the member leads until its connections are gone"
+        );
         drop(holder);
     };
     let (stopped, ()) = tokio::join!(cluster.shutdown(0), clients);
     stopped.unwrap();
-    assert_eq!(count(&cluster, EventKind::Disconnected), 1, "its end released it");
+    assert_eq!(
+        count(&cluster, EventKind::Disconnected),
+        1,
+        "the end of its connection released the key"
+    );
     assert_eq!(cluster.leader(), None);
-    // What does not go is closed when the time is over.
+    // The server closes connections that are left after the shutdown timeout.
     let options = Server::builder().shutdown_timeout(Duration::from_millis(20));
     let (cluster, addresses) = start(options).await;
     let mut stays = RawConnection::open(&addresses[0]).await;
@@ -285,7 +300,7 @@ async fn fact_19_a_renewal_of_an_unknown_token_is_an_entry_of_the_log() {
 }
 
 #[tokio::test]
-async fn fact_20_a_leader_in_a_minority_hangs_and_believes() {
+async fn fact_20_a_leader_without_a_majority_hangs_and_still_thinks_that_it_leads() {
     let options = Server::builder().read_timeout(Duration::from_millis(100));
     let (cluster, addresses) = start(options).await;
     let mut old = RawConnection::open(&addresses[0]).await;
@@ -304,7 +319,7 @@ async fn fact_20_a_leader_in_a_minority_hangs_and_believes() {
     assert_eq!(
         new.request("n", "k", &format!("{held} 300")).await,
         "ok 300",
-        "none of that happened"
+        "no request was committed"
     );
     old.send(&format!("n\nk\n{held} 30\n")).await;
     cluster.rejoin(0).unwrap();
@@ -325,19 +340,19 @@ async fn fact_21_without_auto_release_leases_outlive_their_connections() {
 }
 
 #[tokio::test]
-async fn fact_22_earlier_builds() {
+async fn fact_22_earlier_builds_reclaim_nothing_and_a_try_leaves_its_queue_position() {
     let (cluster, addresses) = recorded(|builder| builder.earlier_builds(true)).await;
     let mut first = session(&addresses[0], "mine").await;
     first.request("l", "k", "0 300").await;
     let mut waits = RawConnection::open(&addresses[0]).await;
     assert_eq!(waits.request("l", "k", "0 300").await, "timeout");
-    assert_eq!(waiters(&cluster), 1, "a try leaves its place");
+    assert_eq!(waiters(&cluster), 1, "a try leaves its queue position");
     cluster.move_leader(1).unwrap();
     let mut again = session(&addresses[1], "mine").await;
     assert_eq!(
         again.request("l", "k", "0 300").await,
         "timeout",
-        "nothing is taken back"
+        "earlier builds reclaim nothing"
     );
 }
 

@@ -1,5 +1,5 @@
-//! The embedded cluster on its sockets: who answers what, what survives a change of leaders, and who gets back what
-//! connections left behind.
+//! The embedded cluster on its sockets: which member answers which request, what survives a change of leaders, and which session
+//! gets back the grants and queue positions of an ended connection.
 
 mod facts;
 use std::collections::HashMap;
@@ -20,21 +20,21 @@ async fn start(options: ServerBuilder) -> (Cluster, Vec<String>) {
     (cluster, addresses)
 }
 
-/// Orphans are kept for longer than any test takes.
+/// Keeps orphans for longer than any test takes.
 fn patient() -> ServerBuilder {
     Server::builder()
         .record_events(true)
         .orphan_ttl(Duration::from_secs(600))
 }
 
-/// A connection that has presented a ref.
+/// Opens a connection that has presented a ref.
 async fn session(address: &str, reference: &str) -> RawConnection {
     let mut connection = RawConnection::open(address).await;
     assert_eq!(connection.request("stable-ref", reference, "").await, "ok");
     connection
 }
 
-/// The token of a grant.
+/// Returns the token of a grant.
 fn token(answer: &str) -> String {
     let mut fields = answer.split(' ');
     match fields.next() {
@@ -59,7 +59,7 @@ fn count(cluster: &Cluster, kind: EventKind) -> usize {
     cluster.events().iter().filter(|event| event.kind == kind).count()
 }
 
-/// Lets a connection wait for a key, and returns when it does.
+/// Sends a wait for a key and returns when the cluster has queued it.
 async fn wait_at(cluster: &Cluster, connection: &mut RawConnection, key: &str) {
     let before = waiters(cluster);
     connection.send(&format!("l\n{key}\n300 300\n")).await;
@@ -94,7 +94,7 @@ async fn the_first_member_leads_and_the_others_say_so() {
         );
     }
     assert_eq!(follower.request("barrier", "_", "").await, moved);
-    // What changes nothing anybody answers; and what means nothing is no reason to go elsewhere.
+    // Every member answers requests that change nothing. An invalid request gets an error and no redirect.
     assert_eq!(follower.request("ping", "_", "_").await, "ok");
     assert_eq!(follower.request("l", "k", "soon").await, "error");
     assert_eq!(follower.request("signal", "c", "x").await, "error");
@@ -129,14 +129,14 @@ async fn stats_say_who_leads_and_count_the_connections_of_the_member_that_is_ask
         answer.contains(r#""role":"follower","term":2,"leader_id":"","commit_index""#),
         "{answer}"
     );
-    // A server of its own says nothing of clusters.
+    // A single server says nothing of clusters.
     let alone = Server::builder().port(0).start().await.unwrap();
     let mut connection = RawConnection::open(&alone.local_addr().to_string()).await;
     assert!(!connection.request("stats", "_", "_").await.contains("cluster"));
 }
 
 #[tokio::test]
-async fn while_no_member_leads_nobody_is_named() {
+async fn without_a_leader_members_name_no_other_member() {
     let (cluster, addresses) = start(Server::builder()).await;
     let mut first = RawConnection::open(&addresses[0]).await;
     let mut waiter = RawConnection::open(&addresses[0]).await;
@@ -150,14 +150,14 @@ async fn while_no_member_leads_nobody_is_named() {
         assert_eq!(connection.request("l", "free", "0 30").await, "error_not_leader");
         assert_eq!(connection.request("ping", "_", "_").await, "ok");
     }
-    // And it may be the one that was.
+    // The same member may lead again.
     cluster.move_leader(0).unwrap();
     assert_eq!(first.request("r", "k", &held).await, "ok");
     assert!(matches!(waiter.hear(SOON).await, Heard::Line(line) if line.starts_with("ok ")));
 }
 
 #[tokio::test]
-async fn a_leader_that_changes_tells_its_waiters_nothing_and_keeps_their_connections() {
+async fn a_deposed_leader_does_not_answer_its_waiters_and_keeps_their_connections() {
     let (cluster, addresses) = start(Server::builder().record_events(true)).await;
     let mut holder = RawConnection::open(&addresses[0]).await;
     holder.request("l", "k", "0 30").await;
@@ -171,7 +171,7 @@ async fn a_leader_that_changes_tells_its_waiters_nothing_and_keeps_their_connect
     assert_eq!(waiter.hear(Duration::from_millis(20)).await, Heard::Nothing);
     assert_eq!(enqueued.request("w", "k", "5").await, moved);
     assert_eq!(holder.request("r", "k", &"0".repeat(32)).await, moved);
-    // The places stay, and a member that leads again knows its connections.
+    // The queue positions stay, and a member that leads again knows its connections.
     assert_eq!((waiters(&cluster), count(&cluster, EventKind::Left)), (2, 0));
     cluster.move_leader(0).unwrap();
     assert_eq!(enqueued.request("e", "k", "30").await, "error_already_enqueued");
@@ -193,9 +193,9 @@ async fn a_thousand_tokens_are_good_with_the_next_leader_and_the_one_after() {
         tokens.push(token(&answer));
     }
     cluster.move_leader(1).unwrap();
-    // Neither the end of their connection nor another's claim changes anything.
+    // Neither the end of their connection nor the acquire of another connection changes anything.
     first.hang_up().await;
-    until("it is gone", || cluster.stats().connections == 0).await;
+    until("the first connection is gone", || cluster.stats().connections == 0).await;
     let mut second = RawConnection::open(&addresses[1]).await;
     for (n, token) in tokens.iter().enumerate() {
         assert_eq!(second.request("l", &format!("k{n}"), "0 30").await, "timeout");
@@ -227,7 +227,7 @@ async fn leases_run_on_while_leaders_change() {
     let held = token(&first.request("l", "k", "0 1").await);
     cluster.move_leader(1).unwrap();
     let mut second = RawConnection::open(&addresses[1]).await;
-    // The new leader gives it to who waits, when its time is over and not before.
+    // The new leader grants the key to the waiter when the lease ends, and not before.
     assert!(second.request("l", "k", "30 30").await.starts_with("ok "));
     assert!(started.elapsed() >= Duration::from_secs(1));
     assert_eq!(second.request("n", "k", &format!("{held} 30")).await, "error");
@@ -246,7 +246,7 @@ async fn a_renewal_makes_its_connection_the_owner() {
     assert_eq!(other.request("l", "k", "0 30").await, "timeout");
     renewed.hang_up().await;
     assert!(other.request("l", "k", "0 30").await.starts_with("ok "));
-    // A server of a release that forms no clusters.
+    // A server of a release that forms no clusters does not move ownership.
     let alone = Server::builder().port(0).start().await.unwrap();
     let address = alone.local_addr().to_string();
     let mut acquired = RawConnection::open(&address).await;
@@ -259,7 +259,7 @@ async fn a_renewal_makes_its_connection_the_owner() {
 }
 
 #[tokio::test]
-async fn servers_of_their_own_know_barriers_and_refs_if_their_release_does() {
+async fn single_servers_know_barriers_and_refs_if_their_release_does() {
     for (release, answer) in [("2.1", "error"), ("cluster", "ok")] {
         let builder = Server::builder().port(0).release(release);
         let server = builder.orphan_ttl(Duration::from_secs(600)).start().await.unwrap();
@@ -272,29 +272,29 @@ async fn servers_of_their_own_know_barriers_and_refs_if_their_release_does() {
         let mut second = RawConnection::open(&address).await;
         assert_eq!(second.request("stable-ref", "r", "").await, answer);
         let got = token(&second.request("l", "k", "0 300").await);
-        assert_ne!(got, held, "they keep nothing");
+        assert_ne!(got, held, "single servers keep nothing for a ref");
     }
 }
 
 #[tokio::test]
-async fn who_comes_back_under_its_ref_gets_its_holder() {
+async fn a_session_that_comes_back_under_its_ref_gets_its_grant() {
     let (cluster, addresses) = start(patient()).await;
     for (acquire, argument) in [("l", "0 300"), ("sl", "0 1 300"), ("e", "300"), ("se", "1 300")] {
         let mut first = session(&addresses[0], "mine").await;
         let held = token(&first.request(acquire, "k", argument).await);
         first.hang_up().await;
-        // Nobody else does, with another ref or none.
-        let mut stranger = session(&addresses[0], "somebody").await;
-        let mut nobody = RawConnection::open(&addresses[0]).await;
+        // A connection with another ref or without one does not get it.
+        let mut stranger = session(&addresses[0], "another").await;
+        let mut without_ref = RawConnection::open(&addresses[0]).await;
         let (try_it, refused) = match acquire {
             "l" | "sl" => (argument, "timeout"),
             _ => (argument, "queued"),
         };
         assert_eq!(stranger.request(acquire, "k", try_it).await, refused);
-        assert_eq!(nobody.request(acquire, "k", try_it).await, refused);
+        assert_eq!(without_ref.request(acquire, "k", try_it).await, refused);
         let mut back = session(&addresses[0], "mine").await;
         assert_eq!(token(&back.request(acquire, "k", argument).await), held, "{acquire}");
-        // And at another leader, too.
+        // The same holds at another leader.
         cluster.move_leader(1).unwrap();
         let mut moved = session(&addresses[1], "mine").await;
         assert_eq!(token(&moved.request(acquire, "k", argument).await), held, "{acquire}");
@@ -306,7 +306,7 @@ async fn who_comes_back_under_its_ref_gets_its_holder() {
 }
 
 #[tokio::test]
-async fn a_place_outlives_its_connection_and_its_leader() {
+async fn a_queue_position_outlives_its_connection_and_its_leader() {
     let (cluster, addresses) = start(patient()).await;
     let mut holder = RawConnection::open(&addresses[0]).await;
     let held = token(&holder.request("l", "k", "0 300").await);
@@ -314,9 +314,12 @@ async fn a_place_outlives_its_connection_and_its_leader() {
     assert_eq!(first.request("e", "k", "300").await, "queued");
     let mut second = session(&addresses[0], "second").await;
     assert_eq!(second.request("e", "k", "300").await, "queued");
-    // One connection ends, then the leader changes, and a newcomer is there before both.
+    // One connection ends, then the leader changes, and a new waiter queues before both come back.
     drop(first);
-    until("its place is kept", || count(&cluster, EventKind::Orphaned) == 1).await;
+    until("its queue position is kept", || {
+        count(&cluster, EventKind::Orphaned) == 1
+    })
+    .await;
     cluster.move_leader(2).unwrap();
     let mut newcomer = RawConnection::open(&addresses[2]).await;
     wait_at(&cluster, &mut newcomer, "k").await;
@@ -339,7 +342,7 @@ async fn a_place_outlives_its_connection_and_its_leader() {
 }
 
 #[tokio::test]
-async fn fifty_waiters_keep_their_order_whoever_is_back_first() {
+async fn fifty_waiters_keep_their_order_whichever_comes_back_first() {
     let (cluster, addresses) = start(patient()).await;
     let mut holder = RawConnection::open(&addresses[0]).await;
     let held = token(&holder.request("l", "k", "0 300").await);
@@ -359,7 +362,7 @@ async fn fifty_waiters_keep_their_order_whoever_is_back_first() {
         back.insert(n, connection);
     }
     until("all are back", || count(&cluster, EventKind::Reclaimed) == 50).await;
-    assert_eq!(waiters(&cluster), 51, "nobody queued anew");
+    assert_eq!(waiters(&cluster), 51, "no waiter queued anew");
     let mut releases = RawConnection::open(&addresses[1]).await;
     let mut held = held;
     for n in 0..50 {
@@ -375,7 +378,7 @@ async fn fifty_waiters_keep_their_order_whoever_is_back_first() {
 }
 
 #[tokio::test]
-async fn orphans_that_nobody_comes_for_are_given_up() {
+async fn orphans_that_no_session_reclaims_are_given_up() {
     let options = Server::builder()
         .record_events(true)
         .orphan_ttl(Duration::from_millis(300))
@@ -399,12 +402,12 @@ async fn orphans_that_nobody_comes_for_are_given_up() {
     };
     let kept = at(EventKind::Disconnected).duration_since(at(EventKind::Orphaned));
     assert!(kept >= Duration::from_millis(300), "{kept:?}");
-    until("its place is given up", || waiters(&cluster) == 0).await;
+    until("the orphan has left the queue", || waiters(&cluster) == 0).await;
     assert_eq!(count(&cluster, EventKind::Left), 1);
 }
 
 #[tokio::test]
-async fn what_was_granted_to_somebody_absent_is_there_when_it_comes_back() {
+async fn a_session_that_was_granted_a_key_in_its_absence_gets_it_when_it_comes_back() {
     let (cluster, addresses) = start(patient()).await;
     let mut holder = RawConnection::open(&addresses[0]).await;
     let held = token(&holder.request("l", "k", "0 300").await);
@@ -413,12 +416,15 @@ async fn what_was_granted_to_somebody_absent_is_there_when_it_comes_back() {
     let mut next = RawConnection::open(&addresses[0]).await;
     wait_at(&cluster, &mut next, "k").await;
     drop(gone);
-    until("its place is kept", || count(&cluster, EventKind::Orphaned) == 1).await;
+    until("its queue position is kept", || {
+        count(&cluster, EventKind::Orphaned) == 1
+    })
+    .await;
     assert_eq!(holder.request("r", "k", &held).await, "ok");
     assert_eq!(
         next.hear(Duration::from_millis(20)).await,
         Heard::Nothing,
-        "it is not its turn"
+        "the absent session is ahead in the queue"
     );
     let mut back = session(&addresses[0], "gone").await;
     let got = token(&back.request("l", "k", "0 300").await);
@@ -435,7 +441,7 @@ async fn a_leader_that_knows_no_refs_gives_nothing_back() {
     let held = token(&mine.request("l", "held", "0 300").await);
     wait_at(&cluster, &mut mine, "k").await;
     cluster.forgets_refs(true);
-    assert_eq!(waiters(&cluster), 1, "it is the next leader who forgets");
+    assert_eq!(waiters(&cluster), 1, "only the next leader forgets");
     cluster.move_leader(1).unwrap();
     assert_eq!(waiters(&cluster), 0);
     let mut back = session(&addresses[1], "mine").await;
@@ -443,9 +449,9 @@ async fn a_leader_that_knows_no_refs_gives_nothing_back() {
     assert_eq!(
         back.request("n", "held", &format!("{held} 300")).await,
         "ok 300",
-        "the token is good"
+        "the token is still valid"
     );
-    // Told otherwise, the next one knows them again.
+    // After the switch is reset, the next leader knows them again.
     cluster.forgets_refs(false);
     cluster.move_leader(2).unwrap();
     let mut back = session(&addresses[2], "mine").await;
@@ -469,7 +475,7 @@ async fn a_leader_that_knows_no_tokens_lets_others_have_what_was_held() {
     assert_ne!(next, held);
     let mut back = session(&addresses[1], "mine").await;
     assert_eq!(back.request("l", "k", "0 300").await, "timeout");
-    // Refs it knows: the place was served.
+    // The leader does know refs, and has granted the queue position.
     let mut waits = session(&addresses[1], "waits").await;
     token(&waits.request("l", "kept", "0 300").await);
     assert_eq!(count(&cluster, EventKind::Forgotten), 2);
@@ -481,7 +487,7 @@ async fn a_leader_that_knows_no_tokens_lets_others_have_what_was_held() {
 }
 
 #[tokio::test]
-async fn followers_name_whom_they_are_told_to() {
+async fn followers_name_the_configured_address() {
     let (cluster, addresses) = start(Server::builder()).await;
     let mut leader = RawConnection::open(&addresses[0]).await;
     let mut second = RawConnection::open(&addresses[1]).await;
@@ -494,7 +500,7 @@ async fn followers_name_whom_they_are_told_to() {
             not_leader("stranger.example:6388")
         );
     }
-    // A loop: no member leads, and each names the other.
+    // A loop: no member leads, and two members name each other.
     cluster.redirects_to(None);
     cluster.member_redirects_to(1, Some(&addresses[2])).unwrap();
     cluster.member_redirects_to(2, Some(&addresses[1])).unwrap();
@@ -515,12 +521,12 @@ async fn a_stopped_member_is_gone_at_once_and_comes_back_where_it_was() {
     let mut waiter = session(&addresses[0], "waiter").await;
     wait_at(&cluster, &mut waiter, "k").await;
     let mut follower = RawConnection::open(&addresses[1]).await;
-    // One that does not lead costs only its connections.
+    // Stopping a follower costs only its connections.
     cluster.stop(1).await.unwrap();
     assert_eq!(cluster.leader(), Some(0));
     assert_eq!(follower.hear(SOON).await, Heard::Closed);
     assert!(TcpStream::connect(&addresses[1]).await.is_err());
-    // One that leads leaves the others without a leader, and answers nobody.
+    // Stopping the leader leaves the others without one; the stopped member answers no request.
     cluster.stop(0).await.unwrap();
     assert_eq!(cluster.leader(), None);
     assert_eq!(cluster.stats().connections, 0);
@@ -530,7 +536,7 @@ async fn a_stopped_member_is_gone_at_once_and_comes_back_where_it_was() {
     let mut third = RawConnection::open(&addresses[2]).await;
     assert_eq!(third.request("l", "free", "0 30").await, "error_not_leader");
     cluster.stop(0).await.unwrap();
-    // Nothing is lost.
+    // The cluster loses nothing.
     cluster.move_leader(2).unwrap();
     assert_eq!(third.request("l", "k", "0 30").await, "timeout");
     cluster.start(0).await.unwrap();
@@ -543,7 +549,7 @@ async fn a_stopped_member_is_gone_at_once_and_comes_back_where_it_was() {
     assert_eq!(token(&again.request("l", "k", "0 300").await), held);
     let mut waiter = session(&addresses[0], "waiter").await;
     waiter.send("l\nk\n300 300\n").await;
-    until("it waits where it waited", || {
+    until("the waiter has its queue position again", || {
         count(&cluster, EventKind::Reclaimed) == 2
     })
     .await;
@@ -552,10 +558,10 @@ async fn a_stopped_member_is_gone_at_once_and_comes_back_where_it_was() {
     judge(cluster.events());
 }
 
-/// Without it another connection of this machine could get the port, and the member not come back.
+/// Without this, another connection of this machine could get the port, and the member could not start again.
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn a_members_port_is_nobody_elses_while_it_is_stopped() {
+async fn the_port_of_a_stopped_member_stays_reserved() {
     let (cluster, addresses) = start(Server::builder()).await;
     cluster.stop(1).await.unwrap();
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
@@ -572,7 +578,7 @@ async fn a_members_port_is_nobody_elses_while_it_is_stopped() {
 }
 
 #[tokio::test]
-async fn orders_that_cannot_be_followed_are_refused() {
+async fn calls_about_unknown_or_stopped_members_are_refused() {
     let (cluster, _) = start(Server::builder()).await;
     let invalid = |result: dflockd_client::Result<()>, said: &str| {
         let error = result.unwrap_err();
@@ -594,7 +600,7 @@ async fn orders_that_cannot_be_followed_are_refused() {
 }
 
 #[tokio::test]
-async fn options_are_each_members_and_the_states() {
+async fn options_apply_to_each_member_and_to_the_common_state() {
     let options = Server::builder()
         .auth_token("s3cret")
         .max_locks(2)

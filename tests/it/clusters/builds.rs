@@ -1,4 +1,4 @@
-//! Builds of the server that do less, or more, than the newest.
+//! Builds of the server with fewer features, or with more, than the newest.
 
 use std::time::Duration;
 
@@ -9,11 +9,11 @@ use tokio::time::timeout;
 
 use crate::support::cluster::{ClusterScene, LONG, patient, patiently, queued, until_served_by};
 
-/// For so long what earlier builds leave behind is granted to no caller.
+/// For this long, earlier builds grant to no other caller what an ended connection leaves behind.
 const SHORT: Duration = Duration::from_secs(1);
 
-/// A renewal does not move a lease from the connection that was granted it, so the lease ends with that, and its holder hears so at the
-/// next renewal, or when it releases.
+/// Releases a guard that may be lost: earlier builds do not move a lease to the connection that renews it. The lease ends with the
+/// connection that acquired it, and its holder learns of that at the next renewal or at the release.
 async fn given_back(guard: LockGuard) {
     if let Err(error) = guard.release().await {
         assert_eq!(error.kind(), ErrorKind::NotHeld, "{error}");
@@ -26,13 +26,13 @@ async fn short_leases(scene: &ClusterScene) -> Client {
 }
 
 #[tokio::test]
-async fn at_earlier_builds_a_wait_goes_on_at_the_end_of_the_queue_and_what_it_leaves_runs_out() {
+async fn at_earlier_builds_a_wait_continues_at_the_end_of_the_queue_and_its_old_position_expires() {
     let builder = Cluster::builder().earlier_builds(true);
     let scene = ClusterScene::of(builder, Server::builder()).await;
     let holder = scene.client().await;
     let client = short_leases(&scene).await;
     let held = holder.lock("k").unwrap().acquire().await.unwrap();
-    // The try that begins an acquire left a place, too.
+    // The try that begins an acquire leaves a queue position, too.
     let lock = patiently(&client, "k");
     let wait = tokio::spawn(async move { lock.acquire().await });
     scene.until_waiters(2).await;
@@ -46,7 +46,7 @@ async fn at_earlier_builds_a_wait_goes_on_at_the_end_of_the_queue_and_what_it_le
 }
 
 #[tokio::test]
-async fn at_earlier_builds_nothing_is_held_twice_and_all_come_to_an_end_whatever_leaders_do() {
+async fn at_earlier_builds_no_key_is_held_twice_and_every_wait_ends_whatever_leaders_do() {
     for each in [Server::builder(), patient()] {
         let scene = ClusterScene::of(Cluster::builder().earlier_builds(true), each).await;
         let mut working = JoinSet::new();
@@ -72,7 +72,7 @@ async fn at_earlier_builds_nothing_is_held_twice_and_all_come_to_an_end_whatever
 }
 
 #[tokio::test]
-async fn builds_that_close_idle_connections_find_none_of_a_client_that_holds_and_waits() {
+async fn a_client_that_holds_and_waits_keeps_its_connections_at_builds_that_close_idle_ones() {
     let patience = Duration::from_millis(600);
     let builder = Cluster::builder().closes_idle_connections(true);
     let scene = ClusterScene::of(builder, Server::builder().read_timeout(patience)).await;

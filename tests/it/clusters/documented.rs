@@ -1,9 +1,9 @@
-//! What the guide says of tests.
+//! The tests that the guide names exist.
 
 use std::fs::{read_dir, read_to_string};
 use std::path::Path;
 
-/// The text of a module of the tests, or of the shard's unit tests.
+/// Returns the source of a module of these tests, or of the shard's unit tests.
 fn source_of(module: &str) -> String {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let directory = match module {
@@ -27,7 +27,7 @@ fn the_tests_that_the_guide_names_exist() {
     let guide = read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/failover-tests.md")).unwrap();
     let (_, section) = guide
         .split_once("### Which test shows it")
-        .expect("the section is there");
+        .expect("the document has this section");
     let (section, _) = section.split_once("\n## ").expect("another follows");
     let named: Vec<_> = section
         .split('`')

@@ -1,4 +1,4 @@
-//! Leadership is lost while a request is under way: it is carried out, and answered as if it were not.
+//! The leader is deposed while a request is under way: the cluster commits the request and answers "not leader".
 
 use dflockd_client::server::EventKind;
 use tokio::time::timeout;
@@ -8,12 +8,12 @@ use crate::support::cluster::{LONG, health, patiently};
 use crate::support::until;
 
 #[tokio::test]
-async fn a_try_that_was_granted_unheard_is_found_and_leaves_no_second_grant() {
+async fn a_try_whose_grant_was_not_answered_reclaims_it_and_gets_no_second_grant() {
     let scene = forgetful().await;
     let client = scene.client().await;
     scene.cluster.move_leader_in_flight(Some(1)).unwrap();
     let guard = timeout(LONG, client.lock("k").unwrap().try_acquire()).await.unwrap();
-    let guard = guard.unwrap().expect("it was free");
+    let guard = guard.unwrap().expect("the key was free");
     assert_eq!(
         (scene.count(EventKind::Granted), scene.count(EventKind::Reclaimed)),
         (1, 1)
@@ -22,7 +22,7 @@ async fn a_try_that_was_granted_unheard_is_found_and_leaves_no_second_grant() {
     let other = scene.client().await;
     assert!(
         other.lock("k").unwrap().try_acquire().await.unwrap().is_none(),
-        "it is this one's"
+        "the first client holds the key"
     );
     guard.release().await.unwrap();
     scene.until_free().await;
@@ -30,27 +30,27 @@ async fn a_try_that_was_granted_unheard_is_found_and_leaves_no_second_grant() {
 }
 
 #[tokio::test]
-async fn a_try_that_took_a_place_unheard_gives_that_up() {
+async fn a_try_whose_queue_position_was_not_answered_leaves_the_queue() {
     let scene = forgetful().await;
     let holder = scene.client().await;
     let client = scene.client().await;
     let held = holder.lock("k").unwrap().acquire().await.unwrap();
     scene.cluster.move_leader_in_flight(Some(1)).unwrap();
     let guard = timeout(LONG, client.lock("k").unwrap().try_acquire()).await.unwrap();
-    assert!(guard.unwrap().is_none(), "it is held");
+    assert!(guard.unwrap().is_none(), "the key is held");
     assert_eq!(
         scene.count(EventKind::Queued),
         1,
-        "the try could not be cancelled any more"
+        "the try was committed before the answer"
     );
     scene.until_waiters(0).await;
     held.release().await.unwrap();
     scene.until_free().await;
-    assert_eq!(scene.judge().grants, 1, "nobody was granted what nobody waited for");
+    assert_eq!(scene.judge().grants, 1, "every grant had a caller");
 }
 
 #[tokio::test]
-async fn an_acquire_that_was_granted_unheard_holds_one_grant() {
+async fn an_acquire_whose_grant_was_not_answered_holds_one_grant() {
     let scene = forgetful().await;
     let client = scene.client().await;
     scene.cluster.move_leader_in_flight(Some(1)).unwrap();
@@ -62,7 +62,7 @@ async fn an_acquire_that_was_granted_unheard_holds_one_grant() {
 }
 
 #[tokio::test]
-async fn a_wait_that_took_its_place_unheard_waits_at_that_and_at_no_other() {
+async fn a_wait_whose_queue_position_was_not_answered_keeps_it_and_takes_no_other() {
     let scene = forgetful().await;
     let holder = scene.client().await;
     let client = scene.client().await;
@@ -70,11 +70,14 @@ async fn a_wait_that_took_its_place_unheard_waits_at_that_and_at_no_other() {
     let lock = patiently(&client, "k");
     let first = tokio::spawn(async move { lock.acquire().await?.release().await });
     scene.until_waiters(1).await;
-    // Behind another it does not try first: the next request is its wait.
+    // Behind another waiter the client does not try first: the next request is its wait.
     scene.cluster.move_leader_in_flight(Some(1)).unwrap();
     let lock = patiently(&client, "k");
     let second = tokio::spawn(async move { lock.acquire().await?.release().await });
-    until("both have their places", || scene.count(EventKind::Reclaimed) == 2).await;
+    until("both have their queue positions", || {
+        scene.count(EventKind::Reclaimed) == 2
+    })
+    .await;
     assert_eq!((scene.count(EventKind::Queued), scene.waiters()), (2, 2));
     held.release().await.unwrap();
     for wait in [first, second] {
@@ -85,7 +88,7 @@ async fn a_wait_that_took_its_place_unheard_waits_at_that_and_at_no_other() {
 }
 
 #[tokio::test]
-async fn a_release_that_was_carried_out_unheard_is_a_release() {
+async fn a_release_that_was_committed_without_an_answer_succeeds() {
     let scene = forgetful().await;
     let client = scene.client().await;
     let guard = client.lock("k").unwrap().acquire().await.unwrap();
@@ -99,7 +102,7 @@ async fn a_release_that_was_carried_out_unheard_is_a_release() {
 }
 
 #[tokio::test]
-async fn leadership_that_is_lost_over_and_over_with_requests_under_way_leaves_nothing_behind() {
+async fn repeated_losses_of_leadership_with_requests_under_way_leave_nothing_behind() {
     let scene = forgetful().await;
     let client = scene.builder().max_redirects(1000).connect().await.unwrap();
     for _ in 0..30 {

@@ -1,4 +1,4 @@
-//! What holders are told of their leases, and what that costs a cluster.
+//! What holders learn about their leases, and what that costs a cluster.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::support::raw::RawConnection;
 use crate::support::until;
 
 #[tokio::test]
-async fn a_ticket_that_is_collected_late_has_the_ttl_that_was_asked_for_and_not_what_its_answer_names() {
+async fn a_ticket_that_is_collected_late_has_the_requested_ttl_and_not_that_of_its_answer() {
     let ttl = Duration::from_secs(4);
     let scene = super::forgetful().await;
     let holder = scene.client().await;
@@ -20,18 +20,21 @@ async fn a_ticket_that_is_collected_late_has_the_ttl_that_was_asked_for_and_not_
     let lock = client.lock("k").unwrap().lease_ttl(ttl).renew(false);
     let ticket = queued(&lock).await;
     held.release().await.unwrap();
-    until("it is granted", || scene.count(EventKind::Granted) == 2).await;
-    // Less than a second is left, which is told as none, and that as the default of 33.
+    until("the ticket is granted", || scene.count(EventKind::Granted) == 2).await;
+    // Less than a second is left, which the cluster reports as zero seconds, and the server as its default of 33.
     sleep_until(Instant::now() + ttl.mul_f64(0.8)).await;
     let guard = timeout(LONG, ticket.wait(LONG)).await.unwrap().unwrap();
     assert!(guard.is_held());
     assert!(guard.remaining() <= ttl, "{:?}", guard.remaining());
-    assert!(guard.remaining() > ttl / 4, "it was confirmed with the TTL asked for");
+    assert!(
+        guard.remaining() > ttl / 4,
+        "the client renewed it with the requested TTL"
+    );
     timeout(LONG, guard.lost()).await.unwrap();
     assert_eq!(
         scene.count(EventKind::Expired),
         0,
-        "the holder hears it before the key is free"
+        "the holder learns of the loss before the key is free"
     );
     scene.until_free().await;
     assert_eq!(scene.judge().grants, 2);
@@ -57,7 +60,7 @@ async fn an_idle_client_costs_the_cluster_no_entry_of_its_log() {
     scene.until_waiters(1).await;
     let ticket = queued(&lock).await;
     let mut observer = RawConnection::open(&scene.cluster.addresses()[1]).await;
-    // The tries behind which these wait are over.
+    // The waiters' tries, which came before their waits, are over.
     let mut entries = last_log_index(&observer.request("stats", "_", "_").await);
     let mut quiet_since = Instant::now();
     while quiet_since.elapsed() < keepalive * 20 {
@@ -73,7 +76,7 @@ async fn an_idle_client_costs_the_cluster_no_entry_of_its_log() {
     drop(ticket);
 }
 
-/// A client that gives a silent member up soon.
+/// A client that notices a silent member soon.
 fn quick_to_notice(builder: ClientBuilder) -> ClientBuilder {
     let patience = Duration::from_secs(1);
     builder
@@ -83,9 +86,9 @@ fn quick_to_notice(builder: ClientBuilder) -> ClientBuilder {
         .connect_timeout(patience)
 }
 
-/// A leader that reaches no other member, and a client that reaches no other member either.
+/// A leader that reaches no other member, and a client that reaches only this leader.
 async fn with_the_minority() -> (ClusterScene, Cut, Client) {
-    // What the leader would answer comes later than any test waits.
+    // The leader's own timeout is longer than any test waits.
     let options = Server::builder()
         .read_timeout(Duration::from_secs(600))
         .write_timeout(Duration::from_secs(600));
@@ -98,7 +101,7 @@ async fn with_the_minority() -> (ClusterScene, Cut, Client) {
 }
 
 #[tokio::test]
-async fn a_leader_without_a_majority_lets_nobody_hold_for_longer_than_is_safe() {
+async fn holders_at_a_leader_without_a_majority_give_up_before_another_client_is_granted() {
     let (scene, cut, client) = with_the_minority().await;
     let held = client.lock("k").unwrap().acquire().await.unwrap();
     let other = quick_to_notice(scene.builder()).connect().await.unwrap();
@@ -109,9 +112,9 @@ async fn a_leader_without_a_majority_lets_nobody_hold_for_longer_than_is_safe() 
     scene.cluster.isolate(0).unwrap();
     scene.cluster.move_leader(1).unwrap();
     let got = timeout(LONG, lock.acquire()).await.unwrap().unwrap();
-    assert!(!held.is_held(), "another has it: {:?}", held.state());
+    assert!(!held.is_held(), "another client has the key: {:?}", held.state());
     got.release().await.unwrap();
-    // Those that ask there meanwhile hear in their own time, and not in the leader's.
+    // Callers that ask this leader get an error at their own timeout, not at the leader's.
     let lock = client.lock("free").unwrap().acquire_timeout(Duration::from_secs(1));
     timeout(LONG, lock.acquire()).await.unwrap().unwrap_err();
     assert_eq!(scene.judge().grants, 2);

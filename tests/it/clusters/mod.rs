@@ -1,5 +1,5 @@
-//! The client at clusters that do what the public code of real ones does, on sockets: leaders that fall with requests under way, shut
-//! down, lose their majority, and do not see connections end. The embedded cluster's own tests say which facts it plays.
+//! The client at clusters that behave as the public code of real ones does, on sockets: leaders are deposed with requests under way,
+//! shut down, lose their majority, and do not see connections end. `tests/it/cluster_server` shows that the embedded cluster does so.
 
 mod builds;
 mod documented;
@@ -12,10 +12,10 @@ use std::time::Duration;
 use crate::support::cluster::ClusterScene;
 use dflockd_client::server::Server;
 
-/// Something else is to show that the leader has changed.
+/// So long that a test sees the change of leader without the client's keepalive.
 const NOT_LOOKED: Duration = Duration::from_secs(10);
 
-/// A cluster that keeps nothing of what a living leader saw disconnect.
+/// A cluster that keeps no orphans of a disconnect that a living leader sees.
 async fn forgetful() -> ClusterScene {
     ClusterScene::set(Server::builder()).await
 }

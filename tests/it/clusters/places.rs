@@ -1,4 +1,4 @@
-//! Places in queues that a cluster does not end by itself, and those of connections whose end it does not see.
+//! Queue positions that a cluster does not end by itself, and those of connections whose end it does not see.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use super::{NOT_LOOKED, forgetful};
 use crate::support::cluster::{ClusterScene, Cut, LONG, patiently, queued, until_served_by};
 use crate::support::until;
 
-/// A key that is held, and a wait of two seconds for it whose leader is deposed.
+/// A key is held, and a wait of two seconds for it loses its leader.
 async fn a_wait_whose_leader_falls(keepalive: Duration) -> (ClusterScene, EventKindCounts) {
     let scene = forgetful().await;
     let client = scene.builder().keepalive(keepalive).connect().await.unwrap();
@@ -21,34 +21,34 @@ async fn a_wait_whose_leader_falls(keepalive: Duration) -> (ClusterScene, EventK
     scene.cluster.move_leader(1).unwrap();
     let error = timeout(LONG, wait).await.unwrap().unwrap().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
-    until("its place is given up", || scene.waiters() == 0).await;
+    until("the wait has left the queue", || scene.waiters() == 0).await;
     let counts = (scene.count(EventKind::Left), scene.count(EventKind::Reclaimed));
     held.release().await.unwrap();
     scene.until_free().await;
-    assert_eq!(scene.judge().grants, 1, "nobody was granted what nobody waited for");
+    assert_eq!(scene.judge().grants, 1, "every grant had a caller");
     (scene, counts)
 }
 
-/// How many places were left, and how many things taken back.
+/// The number of waiters that left and the number of reclaims.
 type EventKindCounts = (usize, usize);
 
 #[tokio::test]
-async fn a_wait_that_was_asked_again_and_ran_out_of_time_gives_its_place_up() {
-    // It sees soon that another leads, and takes its place back there.
+async fn a_repeated_wait_that_times_out_leaves_the_queue() {
+    // The client soon sees that another member leads, and reclaims its queue position there.
     let (scene, (left, reclaimed)) = a_wait_whose_leader_falls(Duration::from_millis(200)).await;
     assert_eq!((left, reclaimed), (1, 1));
-    assert_eq!(scene.count(EventKind::Queued), 1, "it kept its place");
+    assert_eq!(scene.count(EventKind::Queued), 1, "the wait kept its queue position");
 }
 
 #[tokio::test]
-async fn a_wait_that_ran_out_of_time_at_a_deposed_leader_gives_its_place_up_at_the_next() {
-    // The answer that its time is over is the first that it hears.
+async fn a_wait_that_times_out_at_a_deposed_leader_leaves_the_queue_of_the_next() {
+    // The timeout is the first answer that the client gets.
     let (_, (left, _)) = a_wait_whose_leader_falls(NOT_LOOKED).await;
     assert_eq!(left, 1);
 }
 
 #[tokio::test]
-async fn a_ticket_whose_time_is_over_after_a_change_of_leaders_leaves_no_place() {
+async fn a_ticket_that_times_out_after_a_change_of_leaders_leaves_the_queue() {
     let scene = forgetful().await;
     let client = scene.client().await;
     let held = scene.hold("k").await;
@@ -65,15 +65,18 @@ async fn a_ticket_whose_time_is_over_after_a_change_of_leaders_leaves_no_place()
 }
 
 #[tokio::test]
-async fn a_ticket_that_is_dropped_after_its_place_was_taken_back_leaves_none() {
+async fn a_ticket_that_is_dropped_after_its_reclaim_leaves_the_queue() {
     let scene = forgetful().await;
     let client = scene.client().await;
     let held = scene.hold("k").await;
     let ticket = queued(&client.lock("k").unwrap()).await;
     scene.cluster.move_leader(1).unwrap();
     client.barrier().await.unwrap();
-    until("its place is taken back", || scene.count(EventKind::Reclaimed) == 1).await;
-    // The first `w` behind the `e` that did so does not end it.
+    until("the queue position is reclaimed", || {
+        scene.count(EventKind::Reclaimed) == 1
+    })
+    .await;
+    // The first `w` after the `e` that reclaimed the position does not end it.
     drop(ticket);
     scene.until_waiters(0).await;
     held.release().await.unwrap();
