@@ -1,4 +1,4 @@
-//! Shards: each is one server, a cluster, or a primary with standbys.
+//! The servers of a shard: one server, a cluster, or a primary with standbys.
 
 mod data;
 mod datum;
@@ -49,7 +49,7 @@ pub(crate) struct Terms {
 #[derive(Clone, Debug)]
 pub(crate) struct ShardPlan {
     pub(crate) policy: Policy,
-    /// There is at least one.
+    /// The list is never empty.
     pub(crate) endpoints: Vec<Endpoint>,
     pub(crate) takeover_delay: Option<Duration>,
     /// The rules for members of a cluster that are not among the endpoints.
@@ -68,22 +68,22 @@ impl Shard {
         }
     }
 
-    /// Creates a shard of one server. If that is down, so is the shard.
+    /// Creates a shard of one server. If the server is down, so is the shard.
     pub fn single(address: impl Into<String>) -> Self {
         Self::new(Policy::Single, [address])
     }
 
     /// Creates a shard of the members of one cluster, in any order. (Clusters need a server build later than release
-    /// 2.1.) The client uses the leader, and finds the new one when it changes:
+    /// 2.1.) The client uses the leader, and finds the new leader after a change:
     ///
-    /// - If a member names the leader, the client connects to it if that address is among `members` (the same text,
-    ///   except for upper and lower case), or if it is at an [allowed host](Self::allowed_hosts). Otherwise, and while
-    ///   there is no leader, it asks the members in turn. It connects to no other server.
+    /// - If a member names the leader, the client connects to that address if it is among `members` (the same text,
+    ///   except for upper and lower case), or at an [allowed host](Self::allowed_hosts). Otherwise, and while there is
+    ///   no leader, the client tries the members in turn. It connects to no other server.
     /// - When the leader changes, leases become [`Suspect`](crate::LeaseState::Suspect). The client renews them at the
     ///   new leader before it sends other requests, and they stay held if the leader knows them. When their connection
     ///   ends, they are lost, unless the cluster is known to keep them: see [`orphan_ttl`](Self::orphan_ttl).
-    /// - A wait continues: at the same queue position if the leader died or lost its office, and at the end of the
-    ///   queue if a running leader saw the connection end.
+    /// - A wait continues: at the same queue position if the leader died or was replaced, and at the end of the queue
+    ///   if a running leader saw the connection end.
     /// - A request that a member rejected because it is not the leader is sent to the leader, at most
     ///   [`max_redirects`](crate::ClientBuilder::max_redirects) times.
     ///
@@ -103,7 +103,7 @@ impl Shard {
     /// address, or a network (`10.1.0.0/16`, `fd00::/8`). Names are compared as text and not resolved; an address is
     /// compared only with addresses and networks.
     ///
-    /// By default there are none, and the client connects only to configured addresses. With rules, it follows a
+    /// By default there are no rules, and the client connects only to configured addresses. With rules, it follows a
     /// redirect to an allowed host, on any port, and tries the members whose addresses are in a leader's `stats`.
     /// **Each connection sends the authentication token**, so do not allow a host on which others may run a server.
     /// With TLS, the certificate must be valid for the host.
@@ -111,7 +111,7 @@ impl Shard {
     /// The client remembers up to 16 such members. It remembers a member that has left until others replace it, and
     /// may try it when it looks for the leader.
     ///
-    /// It has no effect on other kinds of shards. An invalid rule is an error when the client is built.
+    /// This setting has no effect on other kinds of shards. An invalid rule is an error when the client is built.
     ///
     /// ```
     /// use dflockd_client::Shard;
@@ -125,7 +125,8 @@ impl Shard {
         self
     }
 
-    /// **Independent** servers, of which one serves and the others are standbys. The first is the primary.
+    /// Creates a shard of **independent** servers, of which one serves and the others are standbys. The first server is
+    /// the primary.
     ///
     /// Independent servers **can grant the same key twice**: to a client that still reaches the primary, and to one
     /// that does not. A [fence](crate::Lease::fence) does not protect against that, because each server counts
@@ -136,8 +137,8 @@ impl Shard {
     /// delay](Self::takeover_delay). It returns to the primary only on [`Client::failback`](crate::Client::failback),
     /// or when it loses the standby. Signals move to the same server.
     ///
-    /// If the primary comes back while clients still use the standby, clients that start then use the primary. So keep
-    /// it down until all clients go back.
+    /// If the primary comes back while clients still use the standby, newly started clients use the primary. So keep
+    /// the primary down until all clients go back.
     pub fn standby<A: Into<String>>(servers: impl IntoIterator<Item = A>) -> Self {
         Self::new(Policy::Standby, servers)
     }
@@ -145,10 +146,10 @@ impl Shard {
     /// Sets the takeover delay of a shard with standbys: how long after the last contact with a server the client
     /// sends no request to another one.
     ///
-    /// Default: the client's lease TTL (33 s, the server's default, if it sets none), or the longest TTL that it was
-    /// ever granted, plus a twentieth. It grows with each longer TTL and does not shrink. It must cover the TTLs of
-    /// all clients: set it here if other clients of the same keys use longer TTLs, or servers grant longer ones. With
-    /// [`Duration::ZERO`] nothing prevents two holders.
+    /// Default: the longer of the client's lease TTL (without one, 33 s, the server's default) and the longest TTL that
+    /// it was ever granted, plus a twentieth. The default grows with each longer TTL and does not shrink. The delay
+    /// must cover the TTLs of all clients: set it here if other clients of the same keys use longer TTLs, or servers
+    /// grant longer ones. With [`Duration::ZERO`] nothing prevents two holders.
     ///
     /// It has no effect on other kinds of shards.
     pub fn takeover_delay(mut self, delay: Duration) -> Self {
@@ -158,14 +159,14 @@ impl Shard {
         self
     }
 
-    /// Tells the client the `--orphan-ttl` of a cluster's members (the shortest of them): how long they keep the
-    /// leases of a connection that has ended. In whole seconds, as the members take it.
+    /// Sets the `--orphan-ttl` of a cluster's members (the shortest, if they differ): how long they keep the leases of
+    /// a connection that has ended. Members accept whole seconds.
     ///
     /// A lease whose connection ended is then [`Suspect`](crate::LeaseState::Suspect) for that long, less a twentieth,
     /// counted from the last message of its server; it stays held if the leader renews it meanwhile. Without this
     /// setting it is lost at once ([`Disconnected`](crate::LostReason::Disconnected)), because a leader without
-    /// `--orphan-ttl` releases the leases of a connection as soon as it sees the connection end. **With a longer time
-    /// than the members' own, leases are shown as held that other clients hold.**
+    /// `--orphan-ttl` releases the leases of a connection as soon as it sees the connection end. **If this time is
+    /// longer than the members' own, the client shows leases as held that other clients may hold.**
     ///
     /// It has no effect on other kinds of shards.
     pub fn orphan_ttl(mut self, kept: Duration) -> Self {
@@ -179,14 +180,14 @@ impl Shard {
     /// that starts under the name of one that has ended, within the members' `--orphan-ttl`, can reclaim its leases:
     /// see [`Lock::reclaim`](crate::Lock::reclaim).
     ///
-    /// - **No two processes may use one name at the same time**, and neither may two shards or two clients of one
+    /// - **Two processes must not use one name at the same time**, and neither must two shards or two clients of one
     ///   process: each would get the leases of the other.
     /// - Every try of a key reclaims a lease that the name holds on it. The answer does not say so, or whether the
     ///   previous process finished its work. Compare the [fence](crate::Lease::fence): a reclaimed lease keeps it.
     /// - A lease without renewals that was granted to a wait cannot be reclaimed: it stays under the name of that
     ///   wait's connection.
-    /// - Any client that knows the name can take the leases. Keep it as secret as a token, and choose one that cannot
-    ///   be guessed.
+    /// - Any client that knows the name can take the leases. Choose a name that cannot be guessed, and keep it as
+    ///   secret as a token.
     /// - Every grant of a try is confirmed by a renewal first, which costs a round trip.
     ///
     /// It has no effect on other kinds of shards.
@@ -197,11 +198,11 @@ impl Shard {
         self
     }
 
-    /// Returns the addresses of its servers, in their order.
+    /// Returns the addresses of the servers, in order.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for a text that is no address, and for a list without addresses.
+    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for an invalid address, and for an empty list.
     ///
     /// ```
     /// use dflockd_client::Shard;
@@ -215,19 +216,19 @@ impl Shard {
         Ok(self.check()?.endpoints)
     }
 
-    /// Returns whether its servers are the members of a [cluster](Self::cluster).
+    /// Returns whether the servers are the members of a [cluster](Self::cluster).
     #[must_use]
     pub fn is_cluster(&self) -> bool {
         self.policy == Policy::Cluster
     }
 
-    /// Returns whether it has servers in reserve: whether it was made by [`standby`](Self::standby).
+    /// Returns whether the servers are a primary and standbys: see [`standby`](Self::standby).
     #[must_use]
     pub fn is_standby(&self) -> bool {
         self.policy == Policy::Standby
     }
 
-    /// Returns how its servers share the work.
+    /// Returns how the servers of the shard relate to each other.
     pub(crate) fn policy(&self) -> Policy {
         self.policy
     }
@@ -257,19 +258,19 @@ impl Shard {
 }
 
 impl ShardPlan {
-    /// Returns the endpoint that is used first.
+    /// Returns the endpoint that the client tries first.
     pub(crate) fn first(&self) -> &Endpoint {
         &self.endpoints[0]
     }
 
-    /// Returns the endpoint with that address, or the first.
+    /// Returns the endpoint with this address, or the first endpoint.
     pub(crate) fn endpoint_at(&self, address: Option<&str>) -> &Endpoint {
-        let is_it = |endpoint: &&Endpoint| Some(&**endpoint.shared_text()) == address;
-        self.endpoints.iter().find(is_it).unwrap_or_else(|| self.first())
+        let has_address = |endpoint: &&Endpoint| Some(&**endpoint.shared_text()) == address;
+        self.endpoints.iter().find(has_address).unwrap_or_else(|| self.first())
     }
 }
 
-/// Checks the shards, and that no server is named twice, in one shard or in two.
+/// Checks each shard, and that no server appears twice in the list.
 pub(crate) fn check_all(shards: &[Shard]) -> Result<Vec<ShardPlan>> {
     if shards.is_empty() {
         return Err(Error::invalid(
@@ -306,7 +307,7 @@ impl From<String> for Shard {
     }
 }
 
-/// Shows an address as it was given, without a part that may be a secret.
+/// Shows an address as it was configured, without a part that may be a secret.
 struct ShownEndpoint<'a>(&'a str);
 
 impl fmt::Debug for ShownEndpoint<'_> {
@@ -334,7 +335,7 @@ mod tests {
 
     fn refusal(shards: &[Shard]) -> String {
         match check_all(shards) {
-            Ok(plans) => panic!("{plans:?} was taken"),
+            Ok(plans) => panic!("{plans:?} was accepted"),
             Err(error) => error.to_string(),
         }
     }
@@ -355,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_said_of_clusters_means_nothing_to_other_shards() {
+    fn settings_of_clusters_have_no_effect_on_other_shards() {
         let described = |shard: Shard| {
             let name = StableRef::new("the-worker").unwrap();
             let described = shard.stable_ref(name).orphan_ttl(Duration::from_secs(9));
@@ -368,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn the_order_is_kept() {
+    fn shards_and_servers_keep_their_order() {
         let plans = check_all(&[Shard::cluster(["b:1", "a:1"]), "c:1".into()]).unwrap();
         assert_eq!(
             (plans[0].first().to_string(), plans[1].first().to_string()),

@@ -18,8 +18,8 @@ impl Restarts {
         }
     }
 
-    /// Notes the death of an actor that lived for this long. Returns the pause before the next one starts: none after a
-    /// useful actor, and longer and longer ones while actors die at once.
+    /// Notes the death of an actor that lived for this long. Returns the pause before the next actor starts: zero if
+    /// the actor was useful, and a longer one after each actor that dies early.
     pub(crate) fn died_after(&mut self, lived: Duration) -> Duration {
         if lived < OF_USE_AFTER {
             return self.in_a_row.failed();
@@ -34,7 +34,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_actor_that_was_of_use_is_replaced_at_once_and_one_that_dies_again_and_again_after_pauses() {
+    fn a_useful_actor_is_replaced_at_once_and_one_that_dies_early_after_a_growing_pause() {
         let (first, longest) = (Duration::from_millis(10), Duration::from_millis(80));
         let mut restarts = Restarts::new(ReconnectPolicy::exponential(first, longest));
         let hour = Duration::from_secs(3600);
@@ -43,6 +43,9 @@ mod tests {
         assert!(pauses[0] >= first && pauses[0] < longest, "{pauses:?}");
         assert!(pauses[10..].iter().all(|pause| *pause >= longest / 2), "{pauses:?}");
         assert_eq!(restarts.died_after(hour), Duration::ZERO);
-        assert!(restarts.died_after(Duration::ZERO) < longest / 2, "counted anew");
+        assert!(
+            restarts.died_after(Duration::ZERO) < longest / 2,
+            "the count starts again"
+        );
     }
 }

@@ -103,8 +103,8 @@ pub(crate) fn start(config: &Config, ending: &Ending) -> Result<(RouterRef, Arc<
             ending: ending.clone(),
         })
         .collect();
-    // The router learns of a shard's death through its mailbox, which exists as soon as the router is spawned. But the
-    // router takes its state, the topology, when it starts. So the shards are spawned in between.
+    // The shards are spawned after the router's mailbox exists, which reports their deaths, and before the router
+    // starts, because its state contains them.
     let (hand_over, taken_over) = tokio::sync::oneshot::channel();
     let (router, _) = ActorRuntime::spawn_instant(None, RouterActor, taken_over).map_err(not_started)?;
     let router = RouterRef(router);
@@ -147,7 +147,7 @@ fn start_shard(
     let (mailbox, inputs) = Mailbox::new();
     let parts = (arguments.clone(), mailbox.clone(), inputs);
     let (actor, _) = ActorRuntime::spawn_linked_instant(None, ShardActor, parts, router.get_cell())?;
-    // If the actor has already ended, the router is told.
+    // If the actor has already ended, its supervision tells the router.
     drop(actor.send_message(Run));
     Ok((actor, mailbox))
 }
@@ -228,7 +228,7 @@ impl Router {
         let pause = shard.restarts.died_after(since.elapsed());
         shard.stage = Stage::Pausing;
         let endpoint = shard.arguments.health.endpoint();
-        // The log subscriber is a user's code: whatever it does, the shard is restarted.
+        // The log subscriber is a user's code. The shard is restarted even if it panics.
         drop(catch(|| {
             self.span.outside(|| {
                 tracing::error!(shard = index, %endpoint, error, restart_in = %human(pause), "a shard's actor died: another takes its place");
@@ -262,7 +262,7 @@ impl Router {
         }
     }
 
-    /// Makes all shards end. Shards that were told before ignore it.
+    /// Makes all shards end. Shards that are already closing ignore this.
     fn close(&mut self, until: Instant) {
         self.ending.begin(shut_down());
         for index in 0..self.shards.len() {
@@ -298,8 +298,8 @@ impl Router {
     }
 }
 
-/// Without a router, no shard is started any more, so all remaining shards end. If the router was not told to end, its
-/// runtime has ended.
+/// Without a router, no shard is restarted, so all remaining shards end. If the router was not told to end, its runtime
+/// has ended.
 impl Drop for Router {
     fn drop(&mut self) {
         self.ending.begin(runtime_ended("client"));
@@ -338,7 +338,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_shard_that_dies_is_restarted_its_holders_are_told_and_nobody_else_notices() {
+    async fn a_shard_that_dies_is_restarted_its_holders_are_told_and_the_other_shard_is_unaffected() {
         let (servers, client) = two_shards().await;
         let doomed = client.lock("a/held").unwrap().acquire().await.unwrap();
         let other = client.lock("b/held").unwrap().acquire().await.unwrap();

@@ -58,7 +58,7 @@ pub(crate) struct ShardArguments {
     pub(crate) sink: ShardSink,
     /// Shared with the previous and the next actor of the shard.
     pub(crate) handover: watch::Sender<Handover>,
-    /// The client's end.
+    /// Whether the client has ended, and why.
     pub(crate) ending: Ending,
 }
 
@@ -80,7 +80,7 @@ struct Driver {
     _waiters_limit: Level,
     /// The pipelined connections.
     own: Vec<(LaneId, Own)>,
-    /// Whether one of them was added, or was told something, since they were last polled.
+    /// Whether a pipelined connection was added or got a command since they were last polled.
     own_changed: bool,
     /// The other connections.
     tasks: BTreeMap<LaneId, TaskLane>,
@@ -89,7 +89,7 @@ struct Driver {
     timer: Pin<Box<Sleep>>,
     /// The number of answers in the last report of a pipelined connection.
     answered: usize,
-    /// Whether inputs were left waiting in the last turn.
+    /// Whether the last turn left its inputs for the next one.
     has_waited: bool,
     is_over: bool,
 }
@@ -98,8 +98,8 @@ struct Driver {
 enum Own {
     Connecting(AbortOnDropHandle<Result<(Connected, LaneSettings)>>),
     Up(Box<Lane<Stream, Pending, OwnCommands<Pending>>>),
-    /// It has ended, and the machine has not been told yet. Its end will include the requests that are sent to it
-    /// meanwhile.
+    /// The connection has ended, and the machine has not been told yet. The report of the end includes these requests,
+    /// which were sent after the end.
     Over(Vec<Pending>),
 }
 
@@ -107,21 +107,21 @@ enum Own {
 struct TaskLane {
     /// `None` once nothing more may be sent.
     commands: Option<mpsc::UnboundedSender<Command<Pending>>>,
-    /// Requests that were sent after the connection had ended. Its end will include them.
+    /// Requests that were sent after the connection had ended. The report of the end includes them.
     unsent: Vec<Pending>,
-    /// Ends the connection when this value is dropped, for whatever reason.
+    /// Dropping this value ends the connection.
     _task: AbortOnDropHandle<()>,
 }
 
-/// The maximum number of inputs that are taken before the connections are written and read. It is much less than the
-/// number that a crowd of callers sends at once, so that the server works on the first requests while the others are
-/// still being encoded.
+/// The maximum number of inputs that a turn takes before it writes and reads the connections. Many concurrent callers
+/// send more than this, so the server works on the first requests while this task encodes the next ones.
 const INPUTS_A_TURN: usize = 32;
 
-/// While there are leases, suspends are checked for at this interval, because timers stand still during a suspend.
+/// The interval at which the driver checks for suspends while there are leases, because timers stand still during a
+/// suspend.
 const LOOK_FOR_SUSPENDS: Duration = Duration::from_secs(1);
 
-/// The number of turns before other tasks get theirs.
+/// The maximum number of turns before the task yields to other tasks.
 const TURNS_IN_A_ROW: usize = 8;
 
 impl Driver {
@@ -185,7 +185,7 @@ impl Driver {
         self.shard.note_suspended(suspended(), Instant::now());
         for _ in 0..TURNS_IN_A_ROW {
             self.poll_connections(cx);
-            if self.waits_for_company() {
+            if self.waits_for_more_inputs() {
                 break;
             }
             let taken = self.take_inputs(cx);
@@ -207,12 +207,12 @@ impl Driver {
         Poll::Pending
     }
 
-    /// Whether inputs wait until other tasks have had their turn. If several callers were answered at once, or wait for
-    /// answers, the first new request will soon be followed by others, and all of them can leave in one write. A lone
-    /// caller does not wait.
-    fn waits_for_company(&mut self) -> bool {
-        let has_company = self.answered.max(self.shard.in_flight()) > 1;
-        let waits = has_company && !self.has_waited && !self.inputs.is_empty();
+    /// Returns whether to let other tasks run before the inputs are taken. If several callers were answered at once, or
+    /// wait for answers, more requests will soon follow the first, and all of them can leave in one write. The input of
+    /// a single caller is taken at once.
+    fn waits_for_more_inputs(&mut self) -> bool {
+        let are_several = self.answered.max(self.shard.in_flight()) > 1;
+        let waits = are_several && !self.has_waited && !self.inputs.is_empty();
         self.has_waited = waits;
         waits
     }
@@ -297,7 +297,7 @@ impl Driver {
             true => due.min(now + LOOK_FOR_SUSPENDS),
             false => due,
         };
-        // The timer is not moved while it is early enough.
+        // A timer that fires early enough is not reset.
         if wake_at < self.timer.deadline() || self.timer.is_elapsed() {
             self.timer.as_mut().reset(wake_at);
         }
@@ -358,7 +358,7 @@ impl Driver {
         self.effects = effects;
     }
 
-    /// Publishes the machine's health. The machine says that it is closed as soon as its shutdown begins.
+    /// Publishes the machine's health. The machine reports `Closed` as soon as its shutdown begins.
     fn publish(&self, said: ShardHealth) {
         let closed = matches!(said.state, ConnectionState::Closed);
         self.health.change(|health| {
@@ -401,7 +401,7 @@ impl Driver {
         }
         let (commands, queue) = mpsc::unbounded_channel();
         let mailbox = self.mailbox.clone();
-        // If the shard is gone, this task is about to be aborted.
+        // If the mailbox is closed, the shard is gone, and this task is about to be aborted.
         let tell = move |event| {
             mailbox.send(Input::Lane(id, event));
         };
@@ -413,7 +413,7 @@ impl Driver {
         self.tasks.insert(id, lane);
     }
 
-    /// Returns a pipelined connection that is about to be told something.
+    /// Returns a pipelined connection that is about to get a command.
     fn own(&mut self, id: LaneId) -> Option<&mut Own> {
         let (_, own) = self.own.iter_mut().find(|(known, _)| *known == id)?;
         self.own_changed = true;
@@ -429,7 +429,7 @@ impl Driver {
         let Some(lane) = self.tasks.get_mut(&id) else { return };
         if let Some(commands) = &lane.commands {
             if let Err(refused) = commands.send(command) {
-                // It has just ended, and its end will be reported.
+                // The connection has just ended. The report of its end includes these requests.
                 lane.unsent.extend(refused.0.into_iter().map(|outgoing| outgoing.tag));
             }
         }

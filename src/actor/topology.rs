@@ -18,8 +18,8 @@ use crate::shard::input::{Input, Mailbox};
 use crate::sharding::Placement;
 use crate::types::Key;
 
-/// How long a lost request waits for its cause to be known.
-const A_MOMENT: Duration = Duration::from_secs(1);
+/// How long a caller whose request was lost waits until the shard publishes the cause.
+const CAUSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// All shards, and the rule that assigns keys to them.
 pub(crate) struct Topology {
@@ -91,13 +91,13 @@ impl ShardPlace {
         .at(&health.endpoint)
     }
 
-    /// As [`gone`](Self::gone), for a request that the shard had taken. Waits for the cause, which may be about to be
-    /// published.
+    /// Returns the same error as [`gone`](Self::gone), for a request that the shard had taken. First waits for the
+    /// cause, which may be about to be published.
     pub(crate) async fn lost(&self) -> Error {
         let mut health = self.health.clone();
         let told = health.wait_for(|health| health.closed_because().or(health.death()).is_some());
-        // After that time, the error has an older cause or none. Waiting longer is not worth the caller's time.
-        drop(timeout(A_MOMENT, told).await);
+        // After this time, the error names an older cause or none.
+        drop(timeout(CAUSE_TIMEOUT, told).await);
         self.gone()
     }
 

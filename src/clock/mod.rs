@@ -20,7 +20,7 @@ const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
 /// Stands for "never": longer than the longest TTL on the wire (292 years).
 const FAR_AWAY: Duration = YEAR.saturating_mul(1000);
 
-/// The same, for a system whose clock cannot count that far.
+/// Stands for "never" on a system whose clock cannot represent [`FAR_AWAY`].
 const NEARER: Duration = YEAR.saturating_mul(30);
 
 /// Adds a duration to an instant. The result is far in the future if the clock cannot represent it.
@@ -31,8 +31,8 @@ pub(crate) fn after(start: Instant, duration: Duration) -> Instant {
         .unwrap_or(start)
 }
 
-/// An instant, and the total time for which the machine was suspended between this process's first look and that
-/// instant.
+/// An instant, and the total time for which the machine was suspended between the process's first call of [`suspended`]
+/// and that instant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Moment {
     pub(crate) at: Instant,
@@ -65,8 +65,8 @@ pub(crate) fn before(end: Instant, duration: Duration) -> Instant {
     end.checked_sub(duration).unwrap_or(end)
 }
 
-/// Returns for how long the machine was suspended since this process's first look; zero if the system does not report
-/// it. It never decreases.
+/// Returns for how long the machine was suspended since the process's first call of this function, or zero if the
+/// system does not report suspends. The result never decreases.
 pub(crate) fn suspended() -> Duration {
     let suspended = suspend::suspended();
     #[cfg(test)]
@@ -94,7 +94,7 @@ pub(crate) mod testing {
     }
 }
 
-/// Without suspends.
+/// Converts an instant, as if there had been no suspends.
 #[cfg(test)]
 impl From<Instant> for Moment {
     fn from(at: Instant) -> Self {
@@ -110,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_longest_wait_is_a_long_one() {
+    fn a_duration_that_the_clock_cannot_represent_ends_in_the_far_future() {
         let now = Instant::now();
         assert_eq!(after(now, Duration::from_secs(5)), now + Duration::from_secs(5));
         assert!(after(now, Duration::MAX) > now + Duration::from_secs(1_000_000));
@@ -129,12 +129,12 @@ mod tests {
         assert_eq!(
             moment.seen_after(secs(15)),
             at + secs(5),
-            "seen by a reader that has not heard of it yet"
+            "a reader that knows of fewer suspends"
         );
     }
 
     #[test]
-    fn suspends_are_counted_from_the_first_look_on() {
+    fn a_suspend_increases_the_suspended_time_of_later_moments() {
         let before = Moment::now();
         testing::suspend_for(Duration::from_secs(3));
         let after = Moment::now();

@@ -11,8 +11,8 @@ pub(crate) const IS_KNOWN: bool = true;
 
 static SUSPENDS: Suspends = Suspends::new();
 
-/// How often the clocks are read for the first look. A look that is interrupted between the two clocks sees too small
-/// a difference.
+/// How often the clocks are read to get the first difference. A reading that is interrupted between the two clocks
+/// gives too small a difference.
 const FIRST_LOOKS: usize = 8;
 
 /// The shortest time that counts as a suspend, in nanoseconds. The delay between reading the two clocks varies, so
@@ -41,7 +41,7 @@ fn nanos(time: Timespec) -> u64 {
 /// The differences seen so far. Nothing here blocks, so it works in a signal handler and after a fork.
 #[derive(Debug)]
 struct Suspends {
-    /// The difference at the first look plus one; zero before that.
+    /// The first difference plus one; zero before it is known.
     first: AtomicU64,
     /// The largest growth since then.
     most: AtomicU64,
@@ -55,8 +55,8 @@ impl Suspends {
         }
     }
 
-    /// Notes the current difference. Returns its growth since the first look, or zero while that is less than a
-    /// [grain](GRAIN), so that without a suspend all looks give the same result.
+    /// Notes the current difference. Returns the largest growth since the first difference, or zero until a growth
+    /// reaches [`GRAIN`], so that the result is always the same without a suspend.
     fn see(&self, difference: u64, first_look: impl FnOnce() -> u64) -> u64 {
         let first = match self.first.load(Ordering::Acquire) {
             0 => self.set_first(first_look().max(difference)),
@@ -69,7 +69,7 @@ impl Suspends {
         self.most.fetch_max(grown, Ordering::AcqRel).max(grown)
     }
 
-    /// Returns the first difference: several threads may look at the same time.
+    /// Sets the first difference, unless another thread has set it meanwhile. Returns it.
     fn set_first(&self, difference: u64) -> u64 {
         let set = self
             .first
@@ -83,36 +83,36 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_it_grows_by_counts_and_stays() {
+    fn the_growth_of_the_difference_counts_and_never_shrinks() {
         let suspends = Suspends::new();
         let see = |difference| suspends.see(difference, || difference);
         // The machine was suspended before this process started.
         assert_eq!(see(5 * GRAIN), 0);
         assert_eq!(see(5 * GRAIN), 0);
         assert_eq!(see(12 * GRAIN), 7 * GRAIN);
-        assert_eq!(see(7 * GRAIN), 7 * GRAIN, "a look that was interrupted sees less");
+        assert_eq!(see(7 * GRAIN), 7 * GRAIN, "an interrupted reading gives less");
         assert_eq!(see(4 * GRAIN), 7 * GRAIN);
         assert_eq!(see(45 * GRAIN), 40 * GRAIN);
         assert_eq!(
             see(45 * GRAIN + 700),
             40 * GRAIN + 700,
-            "an interrupted look before told too little"
+            "the reading before was interrupted and gave too little"
         );
     }
 
     #[test]
-    fn what_a_quicker_look_sees_is_no_suspend() {
+    fn a_growth_of_less_than_a_grain_is_no_suspend() {
         let suspends = Suspends::new();
         let see = |difference| suspends.see(difference, || difference);
         let first = 5 * GRAIN;
         for quicker in [0, 30, 700, GRAIN - 1] {
             assert_eq!(see(first + quicker), 0);
         }
-        assert_eq!(see(first + 3 * GRAIN + 30), 3 * GRAIN + 30, "of a suspend all counts");
+        assert_eq!(see(first + 3 * GRAIN + 30), 3 * GRAIN + 30, "the whole suspend counts");
     }
 
     #[test]
-    fn a_first_look_that_was_interrupted_is_none() {
+    fn the_largest_of_the_first_readings_counts() {
         let suspends = Suspends::new();
         assert_eq!(suspends.see(100, || 5 * GRAIN), 0);
         assert_eq!(suspends.see(6 * GRAIN, || 0), GRAIN);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// Whether it can be told at all.
+/// Whether the system reports suspends.
 pub(crate) const IS_KNOWN: bool = false;
 
 pub(super) fn suspended() -> Duration {

@@ -294,7 +294,7 @@ mod tests {
             ),
             (
                 r#"{"allowed_hosts": ["a", 987654]}"#,
-                "setting allowed_hosts is not acceptable: it is a list of other things than texts, and should be a list of texts",
+                "setting allowed_hosts is not acceptable: it is a list with values that are not texts, and should be a list of texts",
             ),
             (
                 r#"{"connect_timeout": {"secs": 3}}"#,

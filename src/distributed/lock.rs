@@ -37,7 +37,7 @@ use crate::types::Target;
 /// # }
 /// ```
 ///
-/// If there are many, let them share one client and its connection:
+/// Many objects can share one client and its connection:
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]

@@ -27,9 +27,10 @@ pub use semaphore::DistributedSemaphore;
 /// The result of [`Holder::enqueue`]. A server gives one of these two answers, so this enum is exhaustive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum EnqueueStatus {
-    /// It was free and is now held.
+    /// The lock or slot was free and is now held.
     Acquired,
-    /// A server says that it is held. The object keeps a queue position; [`Holder::wait`] waits for the grant.
+    /// The lock or all slots are held, as a server says. The object has a queue position; [`Holder::wait`] waits for
+    /// the grant.
     Queued,
 }
 
@@ -58,7 +59,7 @@ pub struct Holder<G> {
     key: Key,
 }
 
-/// What an object holds.
+/// The lease or queue position of an object.
 #[derive(Default)]
 enum HeldState<G> {
     #[default]
@@ -67,7 +68,7 @@ enum HeldState<G> {
     Place(Ticket<G>),
 }
 
-/// The client through which it acquires.
+/// The client of an object.
 #[derive(Clone)]
 enum ClientSource {
     Shared(Handle),
@@ -102,15 +103,15 @@ impl<G: Guard> Holder<G> {
         }
     }
 
-    /// Acquires it, waiting for up to the acquire timeout. Returns false, and holds nothing, if it was not granted in
-    /// that time and a server had reported it as held. Do not ignore the result.
+    /// Acquires the lock or slot, waiting for up to the acquire timeout. Returns false, and holds nothing, if there was
+    /// no grant in that time and a server had reported the key as held. Do not ignore the result.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Misuse`] if this object holds it already or has a queue position, [`ErrorKind::Connect`] or
-    /// [`ErrorKind::Auth`] if a client of its own could not connect, [`ErrorKind::Unavailable`] if no server answered
-    /// in time, and all other errors of [`Lock::acquire`] but the timeout. Nothing is held after an error. If the
-    /// lease was lost, this acquires a new one.
+    /// [`ErrorKind::Misuse`] if this object holds a lease already or has a queue position, [`ErrorKind::Connect`] or
+    /// [`ErrorKind::Auth`] if the object's own client could not connect, [`ErrorKind::Unavailable`] if no server
+    /// answered in time, and all other errors of [`Lock::acquire`] but the timeout. Nothing is held after an error. If
+    /// the lease was lost, this acquires a new one.
     ///
     /// # Cancel safety
     ///
@@ -137,13 +138,13 @@ impl<G: Guard> Holder<G> {
         Ok(true)
     }
 
-    /// Acquires it as [`acquire`](Self::acquire) does, waiting until a deadline, which is a [`tokio::time::Instant`]
-    /// or a [`std::time::Instant`].
+    /// Acquires the lock or slot as [`acquire`](Self::acquire) does, waiting until a deadline, which is a
+    /// [`tokio::time::Instant`] or a [`std::time::Instant`].
     ///
     /// # Errors
     ///
     /// As [`acquire`](Self::acquire). If the deadline has passed already, [`ErrorKind::Unavailable`]: nothing is sent,
-    /// so whether it is held is not known.
+    /// so it is unknown whether the key is held.
     ///
     /// # Cancel safety
     ///
@@ -157,14 +158,14 @@ impl<G: Guard> Holder<G> {
         Ok(true)
     }
 
-    /// Starts a two-phase acquire: takes it if it is free, and otherwise a queue position. Does not wait for other
-    /// holders; [`wait`](Self::wait) does.
+    /// Starts a two-phase acquire: takes the lock or slot if it is free, and otherwise a queue position. Does not wait
+    /// for other holders; [`wait`](Self::wait) does.
     ///
     /// # Errors
     ///
     /// [`ErrorKind::AlreadyEnqueued`] if this object has a queue position already, and otherwise as
-    /// [`acquire`](Self::acquire); [`ErrorKind::Timeout`] means that no connection was free for it within the request
-    /// timeout.
+    /// [`acquire`](Self::acquire); [`ErrorKind::Timeout`] means that no connection was free for the request within the
+    /// request timeout.
     ///
     /// # Cancel safety
     ///
@@ -204,14 +205,14 @@ impl<G: Guard> Holder<G> {
         Ok(status)
     }
 
-    /// Completes a two-phase acquire: waits for the grant at the queue position from [`enqueue`](Self::enqueue), for
-    /// up to `timeout` (`None`: the acquire timeout). Returns true at once if it is held already. Returns false if the
-    /// grant did not come in time; the position is given up then.
+    /// Completes a two-phase acquire: waits for the grant at the queue position from [`enqueue`](Self::enqueue), for up
+    /// to `timeout` (`None`: the acquire timeout). Returns true at once if this object holds a lease already. Returns
+    /// false if the grant did not come in time; the position is given up then.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::NotEnqueued`] without a queue position, [`ErrorKind::LeaseLost`] if it was held and is lost, and
-    /// those of [`Ticket::wait`] except the timeout. The position is given up after an error.
+    /// [`ErrorKind::NotEnqueued`] without a queue position, [`ErrorKind::LeaseLost`] if the lease was lost, and those
+    /// of [`Ticket::wait`] except the timeout. The position is given up after an error.
     ///
     /// # Cancel safety
     ///
@@ -236,7 +237,7 @@ impl<G: Guard> Holder<G> {
             Some(timeout) => timeout,
             None => self.handle().await?.wait,
         };
-        // Taken out before the wait, so that nothing is left if the wait is dropped.
+        // The ticket is taken out before the wait, so that the object has no queue position if the wait is dropped.
         let HeldState::Place(ticket) = std::mem::take(&mut self.held) else {
             return Ok(false);
         };
@@ -328,7 +329,8 @@ impl<G: Guard> Holder<G> {
         }
     }
 
-    /// Returns whether it is held, as far as this client knows; see [`Lease::is_held`](crate::Lease::is_held).
+    /// Returns whether this object holds a lease, as far as its client knows; see
+    /// [`Lease::is_held`](crate::Lease::is_held).
     #[must_use]
     pub fn is_held(&self) -> bool {
         self.guard().is_some_and(|guard| guard.is_held())
@@ -358,7 +360,7 @@ impl<G: Guard> Holder<G> {
         self.guard().filter(|guard| guard.is_held()).map(|guard| guard.ttl())
     }
 
-    /// Acquires a guard for a piece of work. The object itself holds nothing meanwhile.
+    /// Acquires a guard for a piece of work. The object itself does not hold the lease meanwhile.
     pub(crate) async fn acquire_guard(&mut self) -> Result<G> {
         self.must_have_nothing()?;
         self.handle().await?.acquire().await.map(G::of)

@@ -25,7 +25,7 @@ pub(crate) struct CellTimes {
     pub(crate) got: Moment,
     /// The deadline, as seen at `got`.
     pub(crate) deadline: Instant,
-    /// The total suspended time of the machine at which the lease is lost because of suspends alone.
+    /// The total suspended time of the machine at which suspends alone end the lease.
     pub(crate) lost_when_suspended: Duration,
 }
 
@@ -43,7 +43,7 @@ pub(crate) struct LeaseCell {
     got_at: Instant,
     /// When the lease counts as lost.
     deadline: AtomicU64,
-    /// The total suspended time of the machine, in nanoseconds, at which the lease counts as lost, whatever the
+    /// The total suspended time of the machine, in nanoseconds, at which the lease counts as lost even before the
     /// deadline.
     lost_when_suspended: AtomicU64,
     state: AtomicU8,
@@ -119,13 +119,15 @@ impl LeaseCell {
         self.was_contended.load(Ordering::Relaxed)
     }
 
-    /// Notes that the key was held when the lease was requested. Called before the holder gets the lease.
+    /// Notes that another holder had the key when the lease was requested. Must be called before the holder gets the
+    /// lease.
     pub(crate) fn note_contended(&self) {
         self.was_contended.store(true, Ordering::Relaxed);
     }
 
-    /// Returns the watchers, and creates them on demand. A change of the state is followed by a look for watchers; this
-    /// function is followed by a look at the state. So one of the two sees the other.
+    /// Returns the watchers, and creates them on demand. A writer changes the state and then checks for watchers. A
+    /// caller of this function has created the watchers and then checks the state. So at least one of the two sees the
+    /// other.
     fn watchers(&self) -> &Watchers {
         let watchers = self.watchers.get_or_init(|| {
             Box::new(Watchers {
@@ -145,7 +147,7 @@ impl LeaseCell {
         self.state_at(Moment::now())
     }
 
-    /// As [`state`](Self::state), at the moment `now`.
+    /// Returns the [`state`](Self::state) at the moment `now`.
     pub(crate) fn state_at(&self, now: Moment) -> LeaseState {
         match self.state.load(Ordering::Acquire) {
             held @ (HELD | SUSPECT) if self.remaining_at(now).is_zero() => {
@@ -166,12 +168,12 @@ impl LeaseCell {
         now.saturating_duration_since(self.got_at)
     }
 
-    /// Returns how long the lease is certainly held if nothing more is heard from the server.
+    /// Returns how long the lease is certainly held if the client receives nothing more from the server.
     pub(crate) fn remaining(&self) -> Duration {
         self.remaining_at(Moment::now())
     }
 
-    /// As [`remaining`](Self::remaining), at the moment `now`.
+    /// Returns the [`remaining`](Self::remaining) time at the moment `now`.
     pub(crate) fn remaining_at(&self, now: Moment) -> Duration {
         let suspended = nanos(now.suspended);
         if suspended >= self.lost_when_suspended.load(Ordering::Acquire) {
@@ -181,8 +183,8 @@ impl LeaseCell {
         Duration::from_nanos(deadline).saturating_sub(self.age_at(now.at))
     }
 
-    /// Returns the moment at which the lease ends if nothing more is heard from the server, or has ended. If a suspend
-    /// of the machine ended the lease, it is as long before `now` as the machine was suspended after that.
+    /// Returns when the lease has ended, or when it ends if the client receives nothing more from the server. If a
+    /// suspend of the machine ended the lease, the suspended time after the end is subtracted from `now`.
     pub(crate) fn ends_at(&self, now: Moment) -> Instant {
         let suspended = nanos(now.suspended);
         let deadline = self.deadline.load(Ordering::Acquire).saturating_sub(suspended);
@@ -218,13 +220,13 @@ impl LeaseCell {
         }
     }
 
-    /// Waits until `look` returns something. It is called again after each change.
+    /// Waits until `look` returns a value. Calls `look` once, and again after each change.
     async fn when<T>(&self, look: impl Fn(&Self) -> Option<T>) -> T {
         let watchers = self.watchers();
         loop {
             let changed = watchers.changed.notified();
             tokio::pin!(changed);
-            // Registered before the look, so that no change in between is missed.
+            // Registered before `look` is called, so that no change in between is missed.
             changed.as_mut().enable();
             if let Some(found) = look(self) {
                 return found;
@@ -244,8 +246,7 @@ impl LeaseCell {
         token
     }
 
-    /// Lets the loss of the lease cancel another token, too: the token of the guard that holds this lease together with
-    /// others.
+    /// Makes the loss of the lease also cancel the token of a guard that holds this lease together with others.
     pub(crate) fn cancels_too(&self, token: &CancellationToken) {
         drop(self.watchers().shared_cancellation.set(token.clone()));
         fence(Ordering::SeqCst);
@@ -280,7 +281,7 @@ impl LeaseCell {
 
     // Only the shard's actor calls the functions below, except `end_release`, which also runs when the shard is gone.
 
-    /// Notes a renewal: the lease is held until `deadline`. Returns false if it was seen lost before.
+    /// Notes a renewal: the lease is held until `deadline`. Returns false if the lease was already lost or released.
     pub(crate) fn extend(&self, deadline: Instant, now: Moment) -> bool {
         // Checked before the deadline is moved, so that a lease whose time is over stays lost.
         match self.state_at(now) {
@@ -292,21 +293,22 @@ impl LeaseCell {
         self.change(HELD, HELD) || self.change(SUSPECT, HELD)
     }
 
-    /// Notes that the owning connection stood, so suspends alone end the lease only at this new total.
+    /// Notes that the owning connection was still open. Suspends alone end the lease only at this new total of
+    /// suspended time.
     pub(crate) fn stood(&self, lost_when_suspended: Duration) {
         self.lost_when_suspended
             .fetch_max(nanos(lost_when_suspended), Ordering::AcqRel);
     }
 
-    /// Makes the lease suspect until `deadline`, unless it is lost. The deadline is as seen after the machine was
-    /// `suspended` for this total.
+    /// Makes the lease suspect until `deadline`, unless it is lost. `deadline` is an instant of the clock after a total
+    /// suspended time of `suspended`.
     pub(crate) fn suspect(&self, deadline: Instant, suspended: Duration) {
         self.deadline
             .fetch_min(nanos_between(self.got_at, deadline, suspended), Ordering::AcqRel);
         self.change(HELD, SUSPECT);
     }
 
-    /// Notes that the lease is being released. Returns false if it was lost before.
+    /// Notes that the lease is being released. Returns false if the lease was already lost or released.
     pub(crate) fn release(&self) -> bool {
         self.change(HELD, RELEASED) || self.change(SUSPECT, RELEASED)
     }
@@ -412,7 +414,7 @@ mod tests {
     }
 
     #[test]
-    fn every_reason_survives_the_atomic() {
+    fn every_reason_is_stored_and_read_back() {
         for why in LostReason::ALL {
             let cell = cell(Duration::from_secs(10));
             cell.lose(why);
@@ -431,7 +433,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn loss_is_told_to_all_any_number_of_times_and_after_the_fact() {
+    async fn all_tasks_learn_of_a_loss_even_those_that_ask_later() {
         let cell = std::sync::Arc::new(cell(Duration::from_secs(10)));
         let token = cell.cancellation_token();
         let waiters: Vec<_> = (0..3)
@@ -451,7 +453,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_to_be_done_once_it_is_lost_is_done_whenever_that_is_said() {
+    fn the_action_for_a_loss_runs_if_it_is_set_before_or_after_the_loss() {
         for is_lost_before in [true, false] {
             let (cell, done) = (
                 cell(Duration::from_secs(10)),
@@ -467,7 +469,7 @@ mod tests {
             assert!(done.load(Ordering::Relaxed));
         }
         let released = cell(Duration::from_secs(10));
-        released.when_lost(Box::new(|| panic!("it was not lost")));
+        released.when_lost(Box::new(|| panic!("the lease was released, not lost")));
         assert!(released.release());
         released.lose(LostReason::Shutdown);
     }
@@ -498,7 +500,7 @@ mod tests {
         assert_eq!((left(&long, 0), left(&long, 4)), (600.0, 596.0));
         assert_eq!((left(&short, 0), left(&short, 4)), (5.0, 1.0));
         assert_eq!(short.state_at(after(5)), LeaseState::Lost(LostReason::Expired));
-        // The server may have given up a connection over which it received nothing for this long.
+        // A server may give up a connection over which it has received nothing for 8 s.
         assert_eq!(long.state_at(after(7)), LeaseState::Held);
         assert_eq!(long.remaining_at(after(8)), Duration::ZERO);
         long.stood(after(15).suspended);
@@ -506,7 +508,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn its_end_is_known_before_and_after() {
+    async fn the_end_of_a_lease_is_known_before_and_after_it() {
         let cell = cell(Duration::from_secs(10));
         let end = Instant::now() + Duration::from_secs(10);
         assert_eq!(cell.ends_at(Moment::now()), end);
@@ -518,11 +520,15 @@ mod tests {
         let fresh = self::cell(Duration::from_secs(600));
         now.suspended += Duration::from_secs(60);
         let since = Duration::from_secs(63 - 8);
-        assert_eq!(fresh.ends_at(now), now.at - since, "the connection was given up then");
+        assert_eq!(
+            fresh.ends_at(now),
+            now.at - since,
+            "a suspend of 8 s ends the lease, and 55 s of suspend came after that"
+        );
     }
 
     #[test]
-    fn what_is_extended_after_a_suspend_counts_from_there() {
+    fn a_renewal_after_a_suspend_counts_from_its_own_time() {
         let cell = cell(Duration::from_secs(10));
         let mut now = Moment::now();
         now.suspended += Duration::from_secs(6);

@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_few_are_named_and_the_others_counted() {
+    fn the_first_keys_are_named_and_the_others_counted() {
         let keys: Vec<Key> = (0..7).map(|number| Key::new(format!("k{number}")).unwrap()).collect();
         let text = |count| LostKeys::from_iter(&keys[..count]).to_string();
         assert_eq!(text(0), "");

@@ -44,7 +44,7 @@ pub(crate) enum RenewalOutcome {
     Rejected,
     /// The server refused the renewal for a temporary reason.
     PutOff,
-    /// The renewal could not be sent, its answer was lost with the connection, or the answer came too late.
+    /// The renewal could not be sent, or its answer was lost with the connection or came too late.
     Unanswered,
 }
 

@@ -78,8 +78,8 @@ impl RenewPolicy {
         self
     }
 
-    /// Sets by which part of the time to a renewal the renewal may come earlier, at random, so that renewals do not all
-    /// come together: 0 or more, and less than 1. Default: 0.1.
+    /// Sets how much earlier a renewal may come, at random, as a part of the time before it: 0 or more, and less than
+    /// 1. Without jitter, the renewals of leases that were acquired together come together. Default: 0.1.
     #[must_use]
     pub fn jitter(mut self, jitter: f64) -> Self {
         self.jitter = jitter;
@@ -130,14 +130,14 @@ impl fmt::Display for RenewPolicy {
 pub(crate) struct RenewTerms {
     /// Whether the lease is never renewed.
     pub(crate) never: bool,
-    /// How long after the grant the lease is renewed.
+    /// No renewal is sent when this time has passed since the grant.
     pub(crate) max_hold: Option<Duration>,
     /// The pace of the renewals, if it differs from the client's.
     pub(crate) pace: Option<Pace>,
 }
 
 impl RenewTerms {
-    /// Returns these terms for a client of that pace: drops the own pace if it is the same.
+    /// Returns these terms for a client whose pace is `pace`. Drops the lease's own pace if it is the same.
     pub(crate) fn beside(self, pace: Pace) -> Self {
         Self {
             pace: self.pace.filter(|own| *own != pace),
@@ -151,7 +151,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_is_read_and_what_is_not_said_has_its_default() {
+    fn a_policy_is_read_as_it_was_written_and_missing_entries_have_defaults() {
         let policy = RenewPolicy::default().ratio(0.25).max_hold(Duration::from_secs(90));
         let text = serde_json::to_string(&policy).unwrap();
         assert_eq!(text, r#"{"renew":true,"ratio":0.25,"jitter":0.1,"max_hold":"90s"}"#);
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_shown_in_words() {
+    fn a_policy_is_shown_in_words() {
         assert_eq!(RenewPolicy::off().to_string(), "off");
         assert_eq!(RenewPolicy::default().jitter(0.0).to_string(), "at 0.5 of the TTL");
     }

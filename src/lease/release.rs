@@ -142,7 +142,7 @@ mod tests {
     fn kind(outcome: Poll<ReleaseOutcome>) -> Option<std::result::Result<(), ErrorKind>> {
         match outcome {
             Poll::Ready(outcome) => outcome.map(|answer| answer.map_err(|error| error.kind())),
-            Poll::Pending => panic!("nothing was told"),
+            Poll::Pending => panic!("the release has no outcome yet"),
         }
     }
 
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn so_does_any_other_task_that_waits_and_a_task_that_was_not_known() {
+    fn another_task_that_waits_is_woken_and_hears_the_outcome() {
         for knows_waker in [true, false] {
             for (outcome, heard) in outcomes() {
                 let (cell, first, other) = (cell(), Arc::<Task>::default(), Arc::<Task>::default());
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_told_before_anybody_waits_is_heard() {
+    fn an_outcome_that_came_before_the_wait_is_heard() {
         for (outcome, heard) in outcomes() {
             let (cell, task) = (cell(), Arc::<Task>::default());
             let mut answer = ReleaseAnswer::new(&cell, None);
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn the_lease_stays_what_it_was_before_its_release_was_answered() {
+    fn the_outcome_of_a_release_does_not_change_the_state_of_the_lease() {
         let cell = cell();
         cell.release();
         drop(ReleaseTold::new(&cell, None));

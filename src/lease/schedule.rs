@@ -63,20 +63,20 @@ impl Pace {
             return Err(Error::invalid(
                 "renew jitter",
                 jitter,
-                "give the part of the time to a renewal by which it may come earlier: 0 or more, and less than 1",
+                "give the part of the time before a renewal that jitter may remove: 0 or more, and less than 1",
             ));
         }
         Ok(Self { ratio, jitter })
     }
 }
 
-/// The default margin is the TTL divided by this number, …
+/// The default margin is the TTL divided by this number.
 const MARGIN_PART: u32 = 20;
 
-/// … but at least this long, …
+/// The minimum of the default margin.
 const LEAST_MARGIN: Duration = Duration::from_millis(100);
 
-/// … but at most the TTL divided by this number, which matters for very short TTLs.
+/// The minimum is at most the TTL divided by this number. This matters only for very short TTLs.
 const MOST_MARGIN_PART: u32 = 15;
 
 impl Schedule {
@@ -95,13 +95,13 @@ impl Schedule {
         after(sent_at, ttl.as_duration() - self.margin(ttl))
     }
 
-    /// Returns when to renew the lease, at its own pace or at the common one. `random` is in [0, 1).
+    /// Returns when to renew the lease: at the lease's own pace, or at the client's. `random` is in [0, 1).
     pub(crate) fn renew_at(&self, sent_at: Instant, ttl: Ttl, own: Option<Pace>, random: f64) -> Instant {
         let lifetime = ttl.as_duration() - self.margin(ttl);
         let pace = own.unwrap_or(self.pace);
         let part = pace.ratio.get() * (1.0 - pace.jitter * random);
         let wanted = ttl.as_duration().mul_f64(part.clamp(0.0, 1.0));
-        // With a ratio close to 1, the renewal still needs some time before the deadline.
+        // Even with a ratio close to 1, the renewal must have some time before the deadline.
         after(sent_at, wanted.min(lifetime.mul_f64(0.9)))
     }
 
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn the_margin_is_a_twentieth_but_at_least_100_ms_save_for_the_shortest() {
+    fn the_margin_is_a_twentieth_of_the_ttl_and_at_least_100_ms_except_for_very_short_ttls() {
         let margin = |secs| schedule(0.5).margin(ttl(secs)).as_millis();
         assert_eq!((margin(30), margin(10), margin(2)), (1500, 500, 100));
         assert_eq!(margin(1), 66);
@@ -147,7 +147,7 @@ mod tests {
             ..schedule(0.5)
         };
         assert_eq!(own.margin(ttl(30)), Duration::from_secs(3));
-        assert_eq!(own.margin(ttl(2)), Duration::from_secs(1), "never more than half");
+        assert_eq!(own.margin(ttl(2)), Duration::from_secs(1), "at most half of the TTL");
     }
 
     #[test]

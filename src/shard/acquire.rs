@@ -13,13 +13,13 @@ use crate::types::{Key, Target, Ttl};
 /// Whether an acquire may wait on the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Patience {
-    /// It tries once.
+    /// The acquire tries once.
     Try,
-    /// It tries once, and a wait follows. The try is skipped if another caller of this client already waits.
+    /// The acquire tries once, and a wait follows. The try is skipped if another caller of this client already waits.
     TryThenWait,
-    /// It waits until this instant. A server has already said that the key is held.
+    /// The acquire waits until this instant. A server has already said that the key is held.
     Until(Instant, Refusal),
-    /// It takes a queue position if there is no grant.
+    /// The acquire takes a queue position if the key is held.
     Enqueue,
 }
 
@@ -41,21 +41,21 @@ pub(crate) struct Acquire {
     pub(crate) key: Key,
     pub(crate) ttl: Option<Ttl>,
     pub(crate) policy: RenewTerms,
-    /// How often it was asked again because another member of the cluster leads.
+    /// How often the request was sent again because another member of the cluster leads.
     pub(crate) redirects: u32,
-    /// The session in which its `e` was already sent to a server. If it is asked again under that name, it keeps its
-    /// queue position.
+    /// The session in which the `e` of this acquire was already sent. If the `e` is sent again under that name, it
+    /// keeps its queue position.
     pub(crate) session: Option<Box<StableRef>>,
     pub(crate) again: Again,
-    /// Whether its caller holds other leases of this client while it waits.
+    /// Whether the caller holds other leases of this client while it waits.
     pub(crate) holding: bool,
-    /// The progress that its caller can read.
+    /// The progress that the caller can read.
     pub(crate) progress: Option<Progress>,
     pub(crate) ask: Ask<Acquired>,
 }
 
 impl Acquire {
-    /// Creates an acquire that no server has been asked for yet.
+    /// Creates an acquire of which no server knows yet.
     pub(crate) fn new(target: Target, key: Key, ttl: Option<Ttl>, policy: RenewTerms, ask: Ask<Acquired>) -> Box<Self> {
         Box::new(Self {
             target,
@@ -71,7 +71,7 @@ impl Acquire {
         })
     }
 
-    /// Sets how the acquire is asked again if its grant ends before its caller gets it.
+    /// Sets how the acquire is repeated if its grant ends before the caller gets it.
     pub(crate) fn asked_with(&mut self, patience: Patience) {
         self.again = match patience {
             Patience::Try | Patience::TryThenWait => Again::Tries,
@@ -80,12 +80,12 @@ impl Acquire {
         };
     }
 
-    /// Returns the subject of the wait.
+    /// Returns the key and the kind of lease that the acquire waits for.
     pub(crate) fn wait_key(&self) -> WaitKey {
         (self.target, self.key.clone())
     }
 
-    /// Notes what it waits for from now on, if its caller wants to know.
+    /// Notes what the acquire waits for from now on, if the caller reads its progress.
     pub(crate) fn waits_for(&self, what: WaitsFor) {
         if let Some(progress) = &self.progress {
             progress.waits_for(what);

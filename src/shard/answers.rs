@@ -17,8 +17,8 @@ use crate::protocol::{Namespaces, Response, Status, limit_mismatch};
 use crate::types::{Key, Kind, Target, Ttl};
 
 impl ShardMachine {
-    /// Reports that the server begins to refuse waiters. The next report comes only after the server has accepted a
-    /// waiter again.
+    /// Reports the first of several refusals because of the server's limit on waiters. After the server has accepted a
+    /// waiter, it reports the next refusal.
     fn note_waiters(&mut self, tag: &Pending, response: &Response) {
         let refused = matches!(response, Response::Refused(Status::MaxWaiters));
         if refused && !self.waiters_refused {
@@ -172,23 +172,23 @@ impl ShardMachine {
     }
 }
 
-/// How the server came to make a grant that belongs to no caller in particular.
+/// The request that brought a grant which belongs to no caller in particular.
 pub(super) struct UnclaimedGrant {
     /// The TTL that the request asked for.
     pub(super) asked: Option<Ttl>,
     /// Whether the grant certainly has that TTL, and certainly was not made before the request was sent this time.
     pub(super) is_sure: bool,
-    /// A moment before which the server cannot have made the grant.
+    /// The server made the grant after this moment.
     pub(super) sent_at: Moment,
 }
 
-/// Returns the error of a wait that the server ended with a bare `error`. The wait was well-formed: the server has
-/// refused a try of it before, or given it a queue position. So the bare `error` does not refuse it; servers that shut
-/// down answer their waits in this way.
+/// Returns the error of a wait that the server ended with a bare `error`. The wait was well-formed, because the server
+/// has refused a try of the key before, or has given the wait a queue position. So the bare `error` is not a refusal:
+/// servers that shut down answer their waits in this way.
 pub(super) fn wait_ended_by_server(key: Option<&Key>) -> Error {
     let wait = key.map_or_else(|| "the wait".to_owned(), |key| format!("the wait for {key:?}"));
     let message =
-        format!("the server ended {wait} with a bare `error`, as servers do that are shutting down: try again");
+        format!("the server ended {wait} with a bare `error`, as servers that are shutting down do: try again");
     Error::new(ErrorKind::Draining, message)
 }
 

@@ -52,12 +52,12 @@ impl Bench {
         Self::of(Policy::Cluster, &["a:1", "b:1", "c:1"], None, None, change)
     }
 
-    /// As `cluster`, with members that keep what a lost connection owned.
+    /// Creates a shard as `cluster` does, with members that keep the leases of a lost connection.
     pub(super) fn keeping(orphan_ttl: Duration) -> Self {
         Self::of(Policy::Cluster, &["a:1", "b:1", "c:1"], Some(orphan_ttl), None, |_| {})
     }
 
-    /// As `keeping`, with a stable name.
+    /// Creates a shard as `keeping` does, with a stable name.
     pub(super) fn named(orphan_ttl: Duration, name: &str) -> Self {
         let members = &["a:1", "b:1", "c:1"];
         Self::of(Policy::Cluster, members, Some(orphan_ttl), Some(name), |_| {})
@@ -251,7 +251,7 @@ impl Bench {
         self.shard.connections.in_slots()[0]
     }
 
-    /// Brings up the opening pipelined connection, which leads to the leader.
+    /// Brings up the pipelined connection that is opening. Its member leads.
     pub(super) fn leader_is_found(&mut self) -> LaneId {
         let lane = self.pipelined();
         self.opened.retain(|(opened, _)| *opened != lane);
@@ -273,7 +273,7 @@ impl Bench {
         self.answer(lane, request, Response::Granted(grant(1)));
         match receiver.try_recv().unwrap().unwrap() {
             Acquired::Lease(lease) => lease,
-            _ => panic!("it was granted"),
+            _ => panic!("the try gets no lease"),
         }
     }
 

@@ -4,8 +4,8 @@ use std::sync::{Arc, Weak};
 
 use crate::types::{Grant, Token};
 
-/// The grants whose confirmation is under way. Each one is known for as long as its request exists, whatever happens to
-/// the request.
+/// The grants whose confirmation is under way. A grant is known for as long as its request exists, even while the
+/// request waits for a connection.
 #[derive(Default)]
 pub(super) struct Confirming(Vec<Weak<Grant>>);
 

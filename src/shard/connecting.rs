@@ -1,4 +1,4 @@
-//! Handles connections to the serving server: those that come up and those that are lost.
+//! Handles connections that come up, fail to open, or are lost.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +23,7 @@ use crate::net::reconnect::Retry;
 
 impl ShardMachine {
     pub(super) fn lane_event(&mut self, id: LaneId, event: LaneEvent<Pending>, turn: &mut Turn<'_>) {
-        // Events of a connection that was given up meanwhile are ignored.
+        // Ignores events of a connection that the shard has given up meanwhile.
         let Some(role) = self.connections.get(id).map(|connection| connection.role) else {
             return;
         };
@@ -62,11 +62,11 @@ impl ShardMachine {
                 for reply in replies {
                     self.reply(id, reply, turn);
                 }
-                // Sent only after all replies are handled, because one reply may concern a grant that another has
-                // found.
+                // The repeats are sent only after all replies are handled, because two replies may bring the same
+                // grant.
                 self.send_repeats(id, turn);
                 if role == Role::Disposable {
-                    // The connection may be idle from now on.
+                    // The connection may now be idle, so it must be closed later.
                     self.keep_house(turn);
                 }
                 for pending in report.skipped {
@@ -90,7 +90,7 @@ impl ShardMachine {
     // Pipelined connections. While none is up, one attempt is under way, and `Reconnect` chooses its endpoint and its
     // time. Once one is up, the additional ones are opened.
 
-    /// Begins to connect to the endpoint that serves, or that is tried next.
+    /// Begins to connect to the current endpoint of the failover.
     pub(super) fn open_first(&mut self, pause: Duration, turn: &mut Turn<'_>) {
         for id in self.connections.in_slots() {
             self.connections.close(id, turn);
@@ -155,7 +155,7 @@ impl ShardMachine {
             self.fences.connected(shown.fences);
             self.found_server(turn);
         }
-        // Held leases first, then releases, then new requests.
+        // Held leases come first, then releases, then new requests.
         self.renew_overdue(turn);
         self.send_pending_releases(turn);
         self.send_parked(turn);
@@ -296,8 +296,8 @@ impl ShardMachine {
         self.wait_pace.restart(self.serving.reconnect.pauses(), turn.now);
     }
 
-    /// Reopens the disposable connection at the new endpoint, so that waiting requests do not depend on a connection to
-    /// the previous one.
+    /// Reopens the disposable connection at the new endpoint, so that waiting requests do not depend on the previous
+    /// endpoint.
     fn replace_disposable(&mut self, turn: &mut Turn<'_>) {
         let here = self.serving.at();
         let elsewhere = self.connections.disposable().filter(|id| {
@@ -326,8 +326,8 @@ impl ShardMachine {
         self.keep_house(turn);
     }
 
-    /// Notes a sign of life that came over a connection while no pipelined one is up. As long as the server answers
-    /// over other connections, it grants and renews leases, so the takeover delay counts from now.
+    /// Notes that the server answered over a connection while no pipelined connection is up. Such a server still grants
+    /// and renews leases, so the takeover delay counts from now.
     fn heard_over(&mut self, id: LaneId, now: Instant) {
         if !self.connections.is_serving() && !self.is_stale_connection(id) {
             self.serving.heard(now);

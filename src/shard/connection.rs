@@ -24,7 +24,7 @@ pub(crate) struct LaneCount {
 pub(super) enum Work {
     /// Nothing, since this instant.
     Idle(Instant),
-    /// It is opening: for this wait, or for the next wait at the time when it is up.
+    /// It is opening for this wait, or, with `None`, for the wait that is next when it is up.
     Opening(Option<Box<Bound<Wait>>>),
     /// It waits on the server for a grant.
     Waiting(WaitKey),
@@ -34,7 +34,7 @@ pub(super) enum Work {
     Ticket(WaitKey, Arrival, TicketId),
     /// It carries tries that are sent again under its name.
     Repeating,
-    /// It is over, and its end will be reported.
+    /// It has ended, and the report of its end is on its way.
     Ending,
 }
 
@@ -59,10 +59,10 @@ pub(super) struct Connection {
     pub(super) work: Work,
     /// When the server ends the wait in flight by itself.
     pub(super) waits_until: Option<Instant>,
-    /// Whether a ticket's queue position is being given up over it, or will be once it is known. A grant may have been
-    /// made there already.
+    /// Whether a ticket's queue position is being given up over it, or will be after the answer to its `e`. The server
+    /// may have granted the position already.
     pub(super) leaving: bool,
-    /// Whether its server said that it is shutting down.
+    /// Whether its server has said that the server is shutting down.
     pub(super) draining: bool,
     /// The index of its endpoint.
     pub(super) endpoint: usize,
@@ -73,10 +73,10 @@ pub(super) struct Connection {
     pub(super) name: Option<StableRef>,
     /// The target of its current or last wait in its session.
     pub(super) target: Option<Target>,
-    /// Everything that it has waited for in its session since it last owned no lease.
+    /// The keys for which it has waited in its session since it last owned no lease.
     asked_for: HashSet<(Kind, Key)>,
-    /// For a connection that sends tries again: the tokens found under its name that already have a caller or are
-    /// released.
+    /// For a connection that repeats tries: tokens that the server may still return under its name, but that already
+    /// have a caller or are released.
     pub(super) found: Vec<Token>,
     /// Whether nothing more may be sent over it.
     pub(super) retired: bool,
@@ -152,8 +152,8 @@ impl Connection {
         }
     }
 
-    /// Whether its wait may be given up by closing it: it owns no lease, and the wait does not end by itself before
-    /// `soon`.
+    /// Whether its wait may be given up by closing it: the connection owns no lease, and the wait does not end by
+    /// itself before `soon`.
     pub(super) fn is_closable(&self, soon: Instant) -> bool {
         self.owns == 0 && !self.cut && !self.retired && self.waits_until.is_some_and(|until| until > soon)
     }
@@ -161,7 +161,7 @@ impl Connection {
     /// Begins a wait.
     pub(super) fn begin(&mut self, work: Work, key: &WaitKey, until: Option<Instant>) {
         if self.session.is_some() {
-            // The server does not return keys that the session had before and no longer owns.
+            // The server returns only leases that the session still owns.
             if self.owns == 0 {
                 self.asked_for.clear();
             }
@@ -177,7 +177,7 @@ impl Connection {
         self.session.is_some() && self.asked_for.contains(&(key.0.kind(), key.1.clone()))
     }
 
-    /// Notes a lease that has a caller or is released. A try that is sent again may still be answered with it.
+    /// Notes a lease that has a caller or is released. The server may still answer a repeated try with this lease.
     pub(super) fn note_found(&mut self, token: Token) {
         if let Work::Repeating = self.work {
             self.found.push(token);
@@ -192,7 +192,7 @@ impl Connection {
         };
     }
 
-    /// Notes that the ticket is gone. The next request gives its queue position up.
+    /// Notes that the ticket is gone. The next request gives up its queue position.
     pub(super) fn leave_ticket(&mut self, now: Instant) {
         self.work = match std::mem::replace(&mut self.work, Work::Idle(now)) {
             Work::Ticket(key, arrival, _) => {
@@ -203,7 +203,7 @@ impl Connection {
         };
     }
 
-    /// Ends the wait, as far as this connection is concerned. Returns its key, its position and its kind.
+    /// Ends the wait of this connection. Returns the key, the arrival, and the kind of wait.
     pub(super) fn stop_waiting(&mut self, now: Instant) -> Option<(WaitKey, Option<Arrival>, Occupant)> {
         self.waits_until = None;
         self.leaving = false;
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wait_ends_with_what_it_was_for_and_leaves_the_connection_idle() {
+    fn the_end_of_a_wait_returns_its_key_and_leaves_the_connection_idle() {
         let now = Instant::now();
         let mut connection = connection(Role::Exclusive, None, now);
         connection.begin(Work::Waiting(lock("k")), &lock("k"), Some(now + SECOND));
@@ -250,12 +250,12 @@ mod tests {
     }
 
     #[test]
-    fn a_place_belongs_to_its_ticket_from_the_answer_until_the_ticket_is_used() {
+    fn a_queue_position_belongs_to_its_ticket_from_the_answer_until_the_ticket_is_used() {
         let now = Instant::now();
         let mut connection = connection(Role::Exclusive, None, now);
         connection.hold_ticket(9, now);
         connection.leave_ticket(now);
-        assert!(connection.is_idle(), "it has no place");
+        assert!(connection.is_idle(), "it has no queue position");
         connection.begin(Work::Asking(lock("k"), 5), &lock("k"), None);
         connection.hold_ticket(9, now);
         assert!(matches!(&connection.work, Work::Ticket(key, 5, 9) if *key == lock("k")));
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_that_owns_something_remembers_all_that_it_has_waited_for_since_and_its_last_target() {
+    fn a_session_that_owns_a_lease_remembers_its_keys_and_its_last_target() {
         let now = Instant::now();
         let slot = (Target::Semaphore(Limit::new(2).unwrap()), key("k"));
         let wider_slot = (Target::Semaphore(Limit::new(3).unwrap()), key("k"));
@@ -286,7 +286,10 @@ mod tests {
             assert_eq!(connection.may_have_had(&first), session.is_some());
             let again = lock("a");
             connection.begin(Work::Waiting(again.clone()), &again, None);
-            assert!(!connection.may_have_had(&first), "it owned nothing in between");
+            assert!(
+                !connection.may_have_had(&first),
+                "the connection owned nothing in between"
+            );
             connection.owns = 1;
             for wait in [lock("a"), slot.clone()] {
                 connection.begin(Work::Waiting(wait.clone()), &wait, None);
@@ -295,16 +298,20 @@ mod tests {
             let has_session = session.is_some();
             assert_eq!(connection.target, has_session.then_some(slot.0));
             assert_eq!(connection.may_have_had(&lock("a")), has_session);
-            assert_eq!(connection.may_have_had(&wider_slot), has_session, "whatever the limit");
+            assert_eq!(
+                connection.may_have_had(&wider_slot),
+                has_session,
+                "regardless of the limit"
+            );
             assert!(
                 !connection.may_have_had(&lock("k")),
-                "the semaphore of that name is another"
+                "a semaphore of the same name is another key"
             );
         }
     }
 
     #[test]
-    fn what_it_may_be_used_for_follows_what_it_does_and_owns() {
+    fn the_standing_of_a_connection_follows_from_its_work_and_its_leases() {
         let now = Instant::now();
         let mut exclusive = connection(Role::Exclusive, None, now);
         assert_eq!(exclusive.standing(), Standing::Clean);
@@ -325,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wait_is_given_up_only_where_that_costs_nothing_and_saves_some_time() {
+    fn a_connection_is_closed_to_give_up_its_wait_only_without_leases_and_if_the_wait_is_long() {
         let now = Instant::now();
         let change = |change: fn(&mut Connection)| {
             let mut connection = connection(Role::Exclusive, None, now);

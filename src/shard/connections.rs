@@ -27,7 +27,7 @@ pub(super) struct Connections {
     all: BTreeMap<LaneId, Connection>,
     last: LaneId,
     counts: [LaneCount; Role::ALL.len()],
-    /// The slots of the pipelined connections. Each holds one that serves or is opening.
+    /// The slots of the pipelined connections. Each slot has a connection that serves or is opening, or is free.
     slots: Box<[Option<LaneId>]>,
     /// The number of slots whose connection is up.
     serving: usize,
@@ -231,15 +231,15 @@ impl Connections {
         self.disposable
     }
 
-    /// Forgets the disposable connection, whose endpoint no longer serves. It finishes its requests; the next one is
-    /// opened when it is needed.
+    /// Forgets the disposable connection, because its endpoint no longer serves. The connection finishes its requests.
+    /// The shard opens another one when it needs one.
     pub(super) fn forget_disposable(&mut self) {
         self.disposable = None;
     }
 
     // Sending.
 
-    /// Sends a request over a connection. Returns it if nothing may be sent there.
+    /// Sends a request over a connection. Returns the request if nothing may be sent over that connection.
     pub(super) fn send(&mut self, id: LaneId, request: Request, tag: Pending, turn: &mut Turn<'_>) -> Option<Pending> {
         let connection = self.get_mut(id);
         let Some(mut connection) = connection.filter(|connection| !connection.retired && !connection.cut) else {
@@ -257,7 +257,7 @@ impl Connections {
         None
     }
 
-    /// Notes that requests of a connection were answered or skipped. Returns whether these were its first answers.
+    /// Notes that requests of a connection were answered or skipped. Returns whether these are its first answers.
     pub(super) fn answered(&mut self, id: LaneId, replies: usize, skipped: usize) -> bool {
         let Some(mut connection) = self.get_mut(id) else {
             return false;
@@ -296,11 +296,11 @@ impl Connections {
     pub(super) fn pass_on(&mut self, before: LaneId, by: LaneId, turn: &mut Turn<'_>) {
         self.own(by);
         self.disown(before, turn);
-        // The session of the previous connection has had this key. If it asked for the key again, the server could
-        // answer with the old grant.
-        let had_it =
+        // The session of the previous connection has had this key. If that session requested the key again, the server
+        // could answer with the old grant.
+        let had_key =
             |connection: &Connection| connection.session.is_some() && !matches!(connection.work, Work::Repeating);
-        if self.get(before).is_some_and(had_it) {
+        if self.get(before).is_some_and(had_key) {
             self.retire(before, turn);
         }
     }
@@ -319,7 +319,7 @@ impl Connections {
             .filter(|(_, connection)| which(connection))
             .map(|(id, _)| *id)
             .collect();
-        // Sorted, so that equal histories produce equal effects.
+        // Sorted, so that the same inputs produce the same effects.
         ids.sort_unstable();
         ids
     }

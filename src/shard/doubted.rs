@@ -7,7 +7,7 @@ use crate::types::Token;
 /// The maximum number of tokens that are kept. Most of them belong to other shards, so their grants never arrive here.
 const MOST: usize = 1024;
 
-/// The most recent tokens that must be checked and are unknown here.
+/// The most recent tokens that must be checked and that this shard does not know.
 #[derive(Debug, Default)]
 pub(super) struct Doubted(VecDeque<Token>);
 
@@ -32,7 +32,7 @@ mod tests {
     use crate::types::Fence;
 
     #[test]
-    fn the_last_are_kept_and_each_is_found_once() {
+    fn the_most_recent_tokens_are_kept_and_each_is_found_once() {
         let mut doubted = Doubted::default();
         let token = |number| Token::compose(Fence(number), 0);
         for number in 0..=MOST as u64 {

@@ -27,11 +27,11 @@ use crate::types::{Key, Target};
 pub(crate) enum Effect {
     /// Begin to connect. The outcome comes back as [`Input::Lane`](super::Input::Lane).
     Open(LaneId, Box<Opening>),
-    /// Send a request. If the connection has ended meanwhile, the request counts as unwritten.
+    /// Send a request. If the connection has ended, the request counts as unwritten.
     Send(LaneId, Outgoing<Pending>),
     /// Send nothing more; the connection ends when every request is answered.
     Finish(LaneId),
-    /// End the connection now. Its end returns the unanswered requests.
+    /// End the connection now. The report of its end returns the unanswered requests.
     HangUp(LaneId),
     /// End the connection now and forget its requests. Its end is not reported.
     Close(LaneId),
@@ -39,7 +39,7 @@ pub(crate) enum Effect {
     Answer(Answer),
     /// Publish the health.
     Publish(ShardHealth),
-    /// Store this for the shard that replaces this one if it dies.
+    /// Store this state for the shard that replaces this one if this one dies.
     HandOver(Handover),
     /// Probe whether the first endpoint can be reached. The outcome comes back as
     /// [`Input::FirstIsThere`](super::Input::FirstIsThere).
@@ -53,7 +53,7 @@ pub(crate) struct Opening {
     pub(crate) role: Role,
     /// The pause before the attempt.
     pub(crate) pause: Duration,
-    /// When the attempt is given up even if the connect timeout has not passed.
+    /// When the attempt is given up, if that is before its connect timeout.
     pub(crate) give_up_at: Option<Instant>,
     /// The index of the endpoint.
     pub(crate) endpoint: usize,
@@ -85,11 +85,11 @@ impl Role {
     }
 }
 
-/// State that survives a shard which dies, for the shard that replaces it. Other clients go on, so the leases that they
-/// may hold must be respected for as long as before.
+/// The state that a shard needs if it replaces one that died. Other clients continue, so the new shard must respect
+/// their leases for as long as the old one did.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Handover {
-    /// The longest TTL that the shard has seen.
+    /// The longest TTL of any lease so far.
     pub(crate) longest_ttl: Duration,
     /// No server is asked for anything before this instant.
     pub(crate) hold_back: Option<Instant>,

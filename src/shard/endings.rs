@@ -1,6 +1,6 @@
-//! Handles connections that end, and the requests that were on them.
-//! [`RequestKind::rules`](super::rules::RequestKind::rules) says what happens to each kind of request; this module
-//! carries it out.
+//! Handles connections that end, and their unanswered requests.
+//! [`RequestKind::rules`](super::rules::RequestKind::rules) says what happens to each kind of request; this module does
+//! it.
 
 use super::ShardMachine;
 use super::connections::Work;
@@ -18,11 +18,11 @@ use crate::lease::state::LostReason;
 use crate::net::lane::LaneEnd;
 use crate::protocol::StableRef;
 
-/// A cluster keeps the leases of a lost connection for a certain time. The client gives them up earlier, by this
-/// fraction of that time (one part in 20), because clocks do not run equally fast.
+/// A cluster keeps the leases of a lost connection for its orphan TTL. The client gives them up earlier, by this part
+/// of the orphan TTL (one in 20), because clocks do not run equally fast.
 const ORPHAN_MARGIN: u32 = 20;
 
-/// A connection that ended, while its remains are handled.
+/// A connection that ended, while the shard handles its unanswered requests.
 struct Ended {
     /// Whether it was a pipelined connection with a slot.
     served: bool,
@@ -30,9 +30,9 @@ struct Ended {
     was_cut: bool,
     session: Option<StableRef>,
     name: Option<StableRef>,
-    /// The wait that it carried, until that is handled.
+    /// The wait that it carried, until the shard has handled the wait.
     waited_for: Option<WaitKey>,
-    /// The position of its unanswered request about a ticket, until that is handled.
+    /// The arrival of its unanswered request about a ticket, until the shard has handled that request.
     asked: Option<Arrival>,
 }
 
@@ -53,25 +53,24 @@ impl ShardMachine {
             && !connection.has_answered()
             && !connection.is_retired()
         {
-            // A server that accepts connections and then says nothing must not be tried again and again without a
-            // pause.
+            // A server that accepts connections and then does not answer must not be tried repeatedly without a pause.
             self.wait_pace.failed(turn.now);
         }
         let cause = cause
             .unwrap_or_else(|| Error::new(ErrorKind::Disconnected, "the connection was closed"))
             .at(self.endpoint_at(connection.endpoint).shared_text());
         if self.serving.is_cluster() {
-            // The server may have carried these renewals out. In that case it attributes the leases to this connection.
+            // The server may have executed these renewals. In that case it attributes the leases to this connection.
             for pending in &leftovers.unknown {
                 if let Pending::Renew(renewal) = pending {
                     self.renewed_over(renewal.id, id, turn);
                 }
             }
         }
-        // Holders first: their leases end with the connection.
+        // Holders come first: their leases end with the connection.
         self.owner_gone(id, connection.draining, heard, &cause, turn);
         if served && self.serving.is_cluster() && !self.connections.is_serving() {
-            // Another member may lead. The leases of connections that still stand are renewed there before anything
+            // Another member may lead. The leases of connections that are still open are renewed there before anything
             // else.
             self.leases.suspect_all(Survival::WholeTtl);
         }
@@ -111,7 +110,8 @@ impl ShardMachine {
             let fate = pending.rules().unknown;
             self.settle(pending, fate, &mut ended, &cause, turn);
         }
-        // The connection's task was dropped together with the wait that it carried.
+        // The wait is not among the requests that the end returned: the connection's task was dropped together with the
+        // wait.
         if let Some(key) = ended.waited_for {
             self.tell_uncovered(&key, cause.clone(), turn);
             if let Some(session) = ended.session {
@@ -163,7 +163,7 @@ impl ShardMachine {
             // Sent again, the request could take a second grant.
             (Fate::Fail, pending) => self.fail(pending, cause.clone(), turn),
             (Fate::Repeat, Pending::Release(release)) => self.repeat_release(release, turn),
-            // If another connection has taken over, the renewal is already due there.
+            // If the lease belongs to another connection by now, the renewal is already due there.
             (Fate::StaysDue, Pending::Renew(renewal)) if !ended.served => {
                 renewal.span.record("dflockd.outcome", "unanswered");
             }
@@ -176,7 +176,7 @@ impl ShardMachine {
         }
     }
 
-    /// Gives the caller the error, because the fate of the request is unknown or its outcome no longer matters.
+    /// Gives the error to the request's caller, if it has one.
     pub(super) fn fail(&mut self, pending: Pending, error: Error, turn: &mut Turn<'_>) {
         match pending {
             Pending::Try(acquire) | Pending::Enqueue(acquire) => turn.tell(acquire.ask, Err(error)),
@@ -200,9 +200,9 @@ impl ShardMachine {
         }
     }
 
-    /// Returns how long leases outlive a connection whose server was last heard at `heard`, which is before that server
-    /// can have noticed the end. A healthy leader grants them to others as soon as it notices the end, unless it is
-    /// known to keep them. The client cannot tell a healthy leader from one that is gone.
+    /// Returns how long leases outlive their connection. `heard` is when the client last received something over it, so
+    /// the server noticed the end after `heard`. A healthy leader releases the leases as soon as it notices the end,
+    /// unless the orphan TTL says that it keeps them. The client does not know whether the leader is healthy or gone.
     fn survival(&self, heard: Moment) -> Survival {
         match self.orphan_ttl {
             _ if self.settings.survives_disconnect => Survival::WholeTtl,

@@ -1,5 +1,5 @@
-//! Hands grants to callers. A grant that may be over is confirmed first, a grant may have to have a fence, and a grant
-//! that no caller wants is released.
+//! Hands grants to callers. A grant that may have ended is confirmed first. A grant without a required fence, or
+//! without a caller, is released.
 
 use super::ShardMachine;
 use super::acquire::{Acquire, Again};
@@ -51,7 +51,8 @@ impl ShardMachine {
         }
     }
 
-    /// Handles the grant of a caller's own request. The caller gets it, unless too much of its TTL may have passed.
+    /// Handles the grant of a caller's own request. If half of its TTL may have passed, the grant is confirmed before
+    /// the caller gets it.
     pub(super) fn granted(
         &mut self,
         acquire: Box<Acquire>,
@@ -104,7 +105,7 @@ impl ShardMachine {
         if let Response::Renewed(left) = response {
             match granted_ttl(grant.ttl, left) {
                 Some(ttl) => grant.ttl = ttl,
-                // Almost nothing of the lease is left.
+                // Less than a second of the lease is left.
                 None => {
                     self.give_back_orphan(&acquire, grant, owner, turn);
                     let error = Status::LeaseExpired.to_error(acquire.key.as_str());
@@ -137,11 +138,11 @@ impl ShardMachine {
     }
 
     /// Handles a grant that ended before its caller got it. This happens, for example, when a leader shuts down and its
-    /// connections end together with its last grants. In a cluster the acquire is asked again, at most `max_redirects`
+    /// connections end together with its last grants. In a cluster the acquire is repeated, at most `max_redirects`
     /// times.
     fn granted_in_vain(&mut self, mut acquire: Box<Acquire>, turn: &mut Turn<'_>) {
         let goes_on = self.serving.is_cluster() && !self.is_closing() && self.count_redirect(&mut acquire.redirects);
-        // The grant that this name could have found is gone.
+        // The grant that a repeated request could have found under this name is gone.
         acquire.session = None;
         match acquire.again {
             Again::Tries if goes_on => self.submit(Pending::Try(acquire), turn),
@@ -155,7 +156,7 @@ impl ShardMachine {
     }
 
     /// Handles the loss of the connection that owned a grant while the grant was being confirmed. The grant was lost
-    /// with it, and is released in case the server still has it.
+    /// with the connection. The shard releases it, because the server may not have noticed the loss yet.
     pub(super) fn lost_while_confirmed(
         &mut self,
         acquire: Box<Acquire>,
@@ -164,7 +165,7 @@ impl ShardMachine {
         turn: &mut Turn<'_>,
     ) {
         let message = format!(
-            "the connection that {:?} was granted to was lost before the grant was confirmed",
+            "the connection that owned the grant of {:?} was lost before the grant was confirmed",
             acquire.key
         );
         let error = self.here(Error::new(ErrorKind::Disconnected, message));

@@ -15,11 +15,11 @@ use crate::types::{Key, Target};
 
 /// The outcome of an acquire, as its caller gets it.
 pub(crate) enum Acquired {
-    /// The caller holds it.
+    /// The caller holds the lease.
     Lease(HeldLease),
-    /// A server says that another holder has it.
+    /// The key is held, as a server says.
     Busy(Refusal),
-    /// It is held, and the caller has a position in its queue.
+    /// The key is held, and the caller has a queue position.
     Queued(HeldPlace),
 }
 
@@ -28,7 +28,7 @@ pub(crate) enum Acquired {
 pub(crate) trait FromHolder: Send + Sync {
     /// Releases a lease. `told` is `None` if the guard was dropped.
     fn release(&self, id: LeaseId, told: Option<ReleaseTold>);
-    /// Renews a lease for this long from now on, and then no more.
+    /// Renews a lease for this long from now on, and not after that.
     fn renew_for(&self, id: LeaseId, hold: Duration);
     /// Waits, until this instant, for the grant at a queue position.
     fn collect(&self, id: TicketId, until: Instant, ask: Ask<Acquired>);
@@ -128,7 +128,7 @@ impl HeldLease {
         }
     }
 
-    /// Renews the lease for this long from now on, and then no more.
+    /// Renews the lease for this long from now on, and not after that.
     pub(crate) fn renew_for(&self, hold: Duration) {
         self.shard.renew_for(self.id, hold);
     }

@@ -11,8 +11,8 @@ pub(crate) struct Holdings {
     slots: Held,
 }
 
-/// The leases of one kind. Most keys are held once, and there may be very many of them, so only keys that are held
-/// several times have a number.
+/// The leases of one kind. There may be very many keys, and most are held once, so only keys that are held several
+/// times have a number.
 #[derive(Debug, Default)]
 struct Held {
     keys: HashSet<Key>,
@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn locks_and_slots_are_counted_apart_and_leave_nothing_behind() {
+    fn locks_and_slots_are_counted_separately_and_released_keys_are_removed() {
         let (a, b) = (Key::new("a").unwrap(), Key::new("b").unwrap());
         let mut held = Holdings::default();
         for _ in 0..3 {

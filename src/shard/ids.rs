@@ -8,7 +8,7 @@ pub(crate) type LaneId = u64;
 /// Identifies a ticket of one shard.
 pub(crate) type TicketId = u64;
 
-/// The subject of a wait: a key, as a lock or as a semaphore with that limit.
+/// The key of a wait: a lock, or a semaphore with this limit.
 pub(crate) type WaitKey = (Target, Key);
 
 /// A wait's position in this client's order of arrival.

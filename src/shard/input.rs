@@ -29,22 +29,23 @@ pub(crate) enum Input {
     GiveUp(TicketId),
     /// A caller sends a request that touches no lease.
     Ask(Box<Question>),
-    /// The first endpoint of a standby shard shall serve again. The answer is the time for which no server is asked for
-    /// anything.
+    /// Go back to the first endpoint of a standby shard. The answer is the time for which the shard then sends no
+    /// requests.
     Failback(Ask<Duration>),
     /// The outcome of the probe of the first endpoint.
     FirstIsThere(Result<()>, Ask<Duration>),
     /// The holder releases a lease. `told` is `None` if the guard was dropped.
     Release { id: LeaseId, told: Option<ReleaseTold> },
-    /// Renew a lease for this long from now on, and then no more.
+    /// Renew a lease for this long from now on, and not after that.
     RenewFor { id: LeaseId, hold: Duration },
-    /// Something happened on a connection.
+    /// An event of a connection.
     Lane(LaneId, LaneEvent<Pending>),
     /// The time that [`ShardMachine::next_due`](super::ShardMachine::next_due) named has come.
     Tick,
     /// Release everything and end.
     Shutdown(Shutdown),
-    /// Ask the server now whether it holds the lease of this token: a test has taken the lease away there.
+    /// Ask the server now whether the lease with this token is held, because a test has removed the lease from the
+    /// server.
     #[cfg_attr(not(feature = "server"), expect(dead_code))]
     CheckLease(Token),
     /// Panic. Tests use it to show that the panic affects no other shard.
@@ -54,7 +55,7 @@ pub(crate) enum Input {
 
 /// A request to shut a shard down.
 pub(crate) struct Shutdown {
-    /// When the shard ends even if some leases are not released.
+    /// When the shard ends at the latest, even if some leases are not released.
     pub(crate) until: Instant,
     /// Receives the report.
     pub(crate) told: Option<oneshot::Sender<ShutdownReport>>,

@@ -1,4 +1,4 @@
-//! New requests: each one is sent, kept until there is a connection, or refused.
+//! Sends new requests, keeps them until there is a connection, or refuses them.
 
 use super::ShardMachine;
 use super::acquire::{Acquire, Patience};
@@ -42,7 +42,7 @@ impl ShardMachine {
         }
     }
 
-    /// Adds a wait, or refuses it while requests are refused.
+    /// Adds a wait, or refuses it while the shard refuses requests.
     pub(super) fn wait(&mut self, wait: Wait, turn: &mut Turn<'_>) {
         match self.refusal() {
             Some(error) => self.refuse_wait(wait, error, turn),
@@ -50,7 +50,7 @@ impl ShardMachine {
         }
     }
 
-    /// Sends a request as soon as possible, or refuses it while requests are refused.
+    /// Sends a request as soon as possible, or refuses it while the shard refuses requests.
     pub(super) fn submit(&mut self, pending: Pending, turn: &mut Turn<'_>) {
         if let Some(error) = self.refusal() {
             return self.refuse(pending, error, turn);
@@ -58,7 +58,7 @@ impl ShardMachine {
         self.send(pending, turn);
     }
 
-    /// Returns the error with which requests are refused, or `None` while they are kept.
+    /// Returns the error with which the shard refuses requests now, or `None` if it accepts them.
     pub(super) fn refusal(&self) -> Option<Error> {
         match self.is_closing() {
             true => Some(shut_down()),
@@ -66,8 +66,8 @@ impl ShardMachine {
         }
     }
 
-    /// Refuses a request without sending it. Its caller gets the error; a grant or lease that it concerned is released
-    /// or stays due.
+    /// Refuses a request without sending it. The caller gets the error. A grant that was to be confirmed is released,
+    /// and a renewal stays due.
     pub(super) fn refuse(&mut self, pending: Pending, error: Error, turn: &mut Turn<'_>) {
         match pending {
             Pending::Try(acquire) => turn.tell(acquire.ask, Err(error)),
@@ -115,7 +115,7 @@ impl ShardMachine {
         }
     }
 
-    /// Keeps a request, which has no connection, for the next one, or refuses it while requests are refused.
+    /// Keeps a request that has no connection until there is one, or refuses it while the shard refuses requests.
     fn keep(&mut self, pending: Pending, turn: &mut Turn<'_>) {
         match pending {
             Pending::Renew(renewal) => self.renewal_unanswered(&renewal),
@@ -139,7 +139,7 @@ impl ShardMachine {
         }
     }
 
-    /// Refuses the requests that wait for a connection, if requests are refused now.
+    /// Refuses the requests that wait for a connection, if the shard refuses requests now.
     pub(super) fn refuse_parked(&mut self, turn: &mut Turn<'_>) {
         let parked = self.parked.take();
         for pending in parked.chain(self.parked.take_disposable()) {
@@ -150,7 +150,7 @@ impl ShardMachine {
         }
     }
 
-    /// Sends a request over the disposable connection, and opens that if necessary.
+    /// Sends a request over the disposable connection, and opens that connection if necessary.
     fn send_disposable(&mut self, pending: Pending, turn: &mut Turn<'_>) {
         let (here, serves) = (self.serving.at(), self.connections.is_serving());
         let lane = self.connections.disposable();
@@ -253,7 +253,7 @@ impl ShardMachine {
                     kind: cell.kind,
                     key: cell.key.clone(),
                     token: cell.token,
-                    // Always present: without it, the server would set its own default.
+                    // Always present: without a TTL, the server would set its own default.
                     ttl: Some(cell.ttl),
                 }
             }

@@ -4,8 +4,8 @@
 //!
 //! | | what the cluster remembers | what the shard does |
 //! | --- | --- | --- |
-//! | a lease | the lease | marks it suspect, and renews it by its token at the new leader before anything else |
-//! | a wait or a ticket's queue position, in a session | the session | asks again under the session's name |
+//! | a lease | the lease | marks it suspect, and renews it at the new leader before it sends anything else |
+//! | a wait or a ticket's queue position, in a session | the session | sends it again under the session's name |
 //! | a queue position in a session that no caller wants | the position | reclaims it and gives it up: see `sessions` |
 //! | a request | nothing | follows the table in `rules` |
 
@@ -44,7 +44,7 @@ impl ShardMachine {
             (Fate::Retry, pending) => self.send(pending, turn),
             (Fate::RetryBounded, pending) => self.redirect(pending, refusal, turn),
             (Fate::StaysDue, Pending::Renew(renewal)) if served => self.renewal_unanswered(&renewal),
-            // The renewal is due at the new leader, like all others.
+            // The lease is renewed at the new leader, like all others.
             (Fate::StaysDue, Pending::Renew(renewal)) => {
                 renewal.span.record("dflockd.outcome", "unanswered");
             }
@@ -89,9 +89,8 @@ impl ShardMachine {
         }
     }
 
-    /// Asks the serving member whether it still leads, if nothing else has shown it for a while. A member that has
-    /// ceased to lead does not tell the waits that it blocks. The question is `stats`, which no member writes to its
-    /// log.
+    /// Asks the serving member whether it still leads, if no answer has shown that for a while. A member that has
+    /// ceased to lead does not end its blocked waits. The question is `stats`, because members do not log it.
     pub(super) fn look_for_the_leader(&mut self, turn: &mut Turn<'_>) {
         let is_due = turn.now.saturating_duration_since(self.led_at) >= self.settings.keepalive;
         let may_wait_in_vain = self.serving.is_cluster() && self.waits.at_server() > 0;
@@ -101,7 +100,7 @@ impl ShardMachine {
         }
     }
 
-    /// Handles the answer to that question.
+    /// Handles the answer to `stats` from [`look_for_the_leader`](Self::look_for_the_leader).
     pub(super) fn looked(&mut self, response: Response, from: LaneId, turn: &mut Turn<'_>) {
         let cluster = match response {
             Response::Json(stats) => ClusterStats::within(&stats),
@@ -122,7 +121,7 @@ impl ShardMachine {
         self.depose(&refusal, turn);
     }
 
-    /// Notes what the leader knows of its cluster, and warns if its cluster differs from that of the previous leader.
+    /// Notes what the leader reports about its cluster, and warns if the previous leader belonged to another cluster.
     pub(super) fn note_cluster(&mut self, cluster: Box<ClusterStats>) {
         let members = cluster.voters.iter().map(String::as_str);
         self.serving.reconnect.note_members(members);
@@ -132,7 +131,7 @@ impl ShardMachine {
                 shard = self.index,
                 %endpoint,
                 %before,
-                "two members of this shard are of different clusters: each grants what the other has granted"
+                "two members of this shard belong to different clusters: both can grant the same key"
             );
         }
     }
@@ -169,7 +168,7 @@ impl ShardMachine {
         if was_of_use(oldest.and_then(|connection| connection.up_since()), false, turn.now) {
             self.serving.reconnect.proved();
         }
-        // The next leader knows these leases, whichever member it is and whatever happens to the connections.
+        // The next leader knows these leases, even if their connections end.
         self.leases.suspect_all(Survival::WholeTtl);
         self.retire_pipelined(turn);
         self.serving.heard(turn.now);

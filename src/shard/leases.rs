@@ -1,4 +1,4 @@
-//! Held leases: renewing them, moving them to the pipelined connections of a cluster, and releasing them.
+//! Renews held leases, moves them to the pipelined connections of a cluster, and releases them.
 
 use std::time::Duration;
 
@@ -35,8 +35,8 @@ impl ShardMachine {
         self.renew_all(overdue, turn);
     }
 
-    /// Sends a renewal of a token's lease now, so that the server tells whether it still holds it. If this shard does not have the
-    /// lease, the grant may be on its way: it is checked when it arrives.
+    /// Sends a renewal of a token's lease now. The answer shows whether the server still has the lease. If this shard
+    /// does not have the lease, its grant may be on the way, and is checked when it arrives.
     pub(super) fn check_lease(&mut self, token: Token, turn: &mut Turn<'_>) {
         match self.leases.find(&token) {
             Some(id) => {
@@ -142,7 +142,7 @@ impl ShardMachine {
             kind = claim.cell.kind.as_str(),
             token = %claim.cell.token,
             ?answer,
-            "not renewed: tried again in a moment"
+            "renewal refused: the client tries again in a moment"
         );
     }
 
@@ -158,7 +158,7 @@ impl ShardMachine {
 
     /// Reports that a held lease could not be renewed this time.
     pub(super) fn tell_failed_renewal(&self, id: LeaseId, error: impl FnOnce() -> Error) {
-        // Not reported for a lease that was lost with its connection, or that its holder has released.
+        // Only held leases are reported, not leases that were lost with their connection or released.
         let is_wanted = self.events.is_wanted() && self.leases.is_held(id);
         let Some(claim) = self.leases.claim(id).filter(|_| is_wanted) else {
             return;
@@ -179,8 +179,8 @@ impl ShardMachine {
         self.leases.renewal_failed(renewal.id);
     }
 
-    // In a cluster, a lease belongs to the connection that last renewed it. So the pipelined connections take over
-    // leases that were acquired over other connections, which can then be closed freely.
+    // In a cluster, a lease belongs to the connection that last renewed it. So the pipelined connections take over the
+    // leases of other connections, and the other connections can then be closed without losing leases.
 
     /// Makes a pipelined connection take over a lease that was acquired over another one.
     pub(super) fn adopt(&mut self, id: LeaseId, turn: &mut Turn<'_>) {
@@ -195,8 +195,8 @@ impl ShardMachine {
         }
     }
 
-    /// Returns the owner of a grant that was confirmed over the connection `by`. Returns `None` if the owner ended
-    /// meanwhile, and the grant with it.
+    /// Returns the owner of a grant that was confirmed over the connection `by`, or `None` if the grant ended with its
+    /// owner meanwhile.
     pub(super) fn owned_by_now(
         &mut self,
         before: LaneId,
@@ -221,8 +221,8 @@ impl ShardMachine {
         }
     }
 
-    /// Attributes a renewed lease, whose owner has ended but which survives that, to the connection that renewed it.
-    /// When that connection ends, the lease becomes suspect again.
+    /// Attributes a renewed lease that has survived its owner to the connection that renewed it, so that the lease
+    /// becomes suspect again when this connection ends.
     fn count_to(&mut self, id: LeaseId, by: LaneId) {
         let owner = self.leases.claim(id).map(|claim| claim.owner);
         let has_ended = owner.is_some_and(|owner| self.connections.get(owner).is_none());
@@ -256,11 +256,11 @@ impl ShardMachine {
             );
             turn.push(Effect::Answer(Answer::Release(told, Err(self.here(error)))));
         }
-        // If only the deadline has passed, the server may still hold the lease.
+        // If only the deadline has passed, the server may still have the lease.
         if why == LostReason::Expired && self.leases.begin_release(id, turn.now).is_some() {
             let release = PendingRelease::of(claim, Some(id), true, None, turn.now);
             self.begin_release(release, turn);
-        } else if !self.leases.is_on_its_way_back(id) {
+        } else if !self.leases.is_releasing(id) {
             self.leases.remove(id, turn.now);
             self.connections.disown(claim.owner, turn);
         }
@@ -277,7 +277,7 @@ impl ShardMachine {
         }
     }
 
-    /// Sends a release again that may have been carried out. From now on, "not held" counts as released.
+    /// Sends a release again that the server may have executed. From now on, "not held" counts as released.
     pub(super) fn repeat_release(&mut self, mut release: PendingRelease, turn: &mut Turn<'_>) {
         release.repeated = true;
         self.send(Pending::Release(release), turn);
@@ -292,7 +292,7 @@ impl ShardMachine {
     pub(super) fn release_answered(&mut self, release: PendingRelease, response: &Response, turn: &mut Turn<'_>) {
         let outcome: Result<()> = match response {
             Response::Done => Ok(()),
-            // The release was sent before or may have come too late: it counts as done.
+            // An earlier release may have succeeded, or the lease may have ended before. Both count as released.
             Response::Refused(Status::Error | Status::LeaseExpired) if release.repeated => Ok(()),
             Response::Refused(Status::Error | Status::LeaseExpired) => Err(Error::new(
                 ErrorKind::NotHeld,
@@ -311,7 +311,7 @@ impl ShardMachine {
     /// Ends a release with its outcome.
     pub(super) fn end_release(&mut self, release: PendingRelease, outcome: Result<()>, turn: &mut Turn<'_>) {
         self.releases.end(release.token());
-        // Only while tries are sent again, a connection could be answered with this grant.
+        // The server can return this grant again only as the answer to a repeated try.
         if !self.repeats.is_empty() {
             self.connections.note_released(*release.token());
         }
@@ -337,7 +337,7 @@ impl ShardMachine {
         }
     }
 
-    /// Ends releases that could not be sent before the server ended their leases by itself.
+    /// Ends the releases of leases whose TTL has passed before the release could be sent.
     pub(super) fn end_overdue_releases(&mut self, turn: &mut Turn<'_>) {
         for release in self.releases.take_over(turn.now) {
             let message = format!(

@@ -69,7 +69,7 @@ impl LoneShard {
         self.answer(&Response::Granted(grant(1)));
         let held = std::mem::take(&mut self.held);
         for id in &held {
-            // As if the guard was dropped.
+            // The guard was dropped.
             let told = None;
             self.handle(Input::Release { id: *id, told });
         }
@@ -141,7 +141,7 @@ impl HeldLeases {
         self.registry.remove(id, self.now);
     }
 
-    /// Takes the leases that are renewed next and notes that they were renewed. Returns their number.
+    /// Renews the leases that are due next. Returns their number.
     pub fn renew_next(&mut self) -> usize {
         let Some(due) = self.registry.next_due() else { return 0 };
         self.now = due;

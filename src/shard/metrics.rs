@@ -13,7 +13,7 @@ use crate::telemetry::catalog;
 use crate::telemetry::level::Level;
 use crate::telemetry::sink::{LabelValue, ShardSink};
 
-/// Why there is no connection for a wait.
+/// Why a wait has no connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exhausted {
     /// All connections that the limit allows are in use.
@@ -36,7 +36,7 @@ impl Exhausted {
     }
 }
 
-/// The outcome of a try for callers that have no connection.
+/// The outcome of a try for callers that have no wait on the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Tried {
     Granted,
@@ -62,7 +62,7 @@ impl Tried {
 /// The metrics of one shard.
 pub(crate) struct ShardMetrics {
     sink: ShardSink,
-    /// Whether a recorder reads the gauges.
+    /// Whether a recorder is installed.
     recorded: bool,
     connected: Level,
     /// For each endpoint, whether it serves; the configured endpoints come first.
@@ -101,7 +101,7 @@ fn serving(sink: &ShardSink, endpoint: &Arc<str>) -> Level {
 }
 
 impl ShardMetrics {
-    /// Registers the metrics. `is_all` says that no further endpoints will be found.
+    /// Registers the metrics. `is_all` says that the shard will find no further endpoints.
     pub(crate) fn new(sink: ShardSink, endpoints: &[Endpoint], is_all: bool) -> Self {
         let connections = |role: Role, state: &'static str| {
             let labels = [("kind", role.as_str().into()), ("state", state.into())];
@@ -118,8 +118,8 @@ impl ShardMetrics {
             let labels: [LabelValue; 1] = [("reason", why.as_str().into())];
             (why, sink.counter(&catalog::FAILOVERS, &labels))
         };
-        // Registered in advance, so that the first failover is seen as an increase. With a single endpoint there is no
-        // failover.
+        // Registered in advance, so that a monitoring system sees the first failover as an increase. With a single
+        // endpoint there is no failover.
         let reasons = if endpoints.len() > 1 || !is_all {
             &FailoverReason::ALL[..]
         } else {
@@ -149,7 +149,7 @@ impl ShardMetrics {
         }
     }
 
-    /// Whether a recorder reads the values that [`show`](Self::show) publishes.
+    /// Whether a recorder is installed for the values that [`show`](Self::show) publishes.
     pub(crate) fn is_recorded(&self) -> bool {
         self.recorded
     }

@@ -3,7 +3,7 @@
 //! The machine is pure. [`ShardMachine::handle`] takes one input and the current time, and returns effects
 //! ([`Effect`]): open, send, close, answer a caller, publish the health. [`ShardMachine::next_due`] returns the time at
 //! which the machine needs [`Input::Tick`]. The machine reads no clock, spawns nothing and makes no channel; it gets
-//! its randomness from [`Setup`]. It asks only one thing of a caller: whether that caller still waits.
+//! its randomness from [`Setup`]. The only outside state that it reads is whether a caller still waits.
 //!
 //! | part | owns |
 //! | --- | --- |
@@ -26,8 +26,7 @@
 //! `connecting` opens connections. `leaders` and `standby` choose the server. `waiting` and `sessions` handle waits,
 //! and `leases` handles leases.
 
-// Large values stay in one box on the whole way from the caller's task to the connection and back, so that each move
-// copies one pointer.
+// Large values stay in one box from the caller's task to the connection and back, so that each move copies one pointer.
 #![allow(clippy::boxed_local, clippy::vec_box)]
 
 pub(crate) mod acquire;
@@ -130,7 +129,8 @@ const CLEAN_WAITS: Duration = Duration::from_millis(400);
 /// The maximum number of idle connections that are closed in one turn.
 const CLOSED_TOGETHER: usize = 100;
 
-/// Renewals that become due within this time of each other are sent together: slightly early, never late.
+/// Renewals that become due within this time of each other are sent together. This makes some renewals early, and none
+/// late.
 const TOGETHER: Together = Together {
     within: Duration::from_millis(10),
     most: 32,
@@ -143,7 +143,7 @@ pub(crate) struct Settings {
     pub(crate) reconnect: ReconnectPolicy,
     /// Whether requests fail at once, instead of being kept, while the shard is disconnected.
     pub(crate) fail_fast: bool,
-    /// While callers wait: how long the serving member may go without showing that it still leads.
+    /// How long the serving member may give no sign that it still leads, while callers wait.
     pub(crate) keepalive: Duration,
     pub(crate) server_read_timeout: Duration,
     pub(crate) survives_disconnect: bool,
@@ -154,7 +154,7 @@ pub(crate) struct Settings {
     pub(crate) idle_timeout: Duration,
     /// The TTL of requests whose callers ask for none.
     pub(crate) lease_ttl: Option<Ttl>,
-    /// The maximum number of times that a request is asked again after a member refused it because that member does not
+    /// The maximum number of times that a request is sent again after a member refused it because that member does not
     /// lead.
     pub(crate) max_redirects: u32,
 }
@@ -169,12 +169,12 @@ pub(crate) struct Setup {
     pub(crate) jitter: fastrand::Rng,
     /// Session names. No other client uses any of them.
     pub(crate) refs: Refs,
-    /// The health and the handover of the shard that this one replaces, or initial values for a new shard.
+    /// The last health of the shard that this one replaces, or the initial health.
     pub(crate) health: ShardHealth,
     pub(crate) handover: Handover,
 }
 
-/// A source of session names. It returns each name once.
+/// A source of session names, which returns each name once.
 #[derive(Debug)]
 pub(crate) struct Refs {
     prefix: StableRef,
@@ -199,7 +199,7 @@ impl Refs {
 pub(crate) struct ShardMachine {
     index: usize,
     settings: Settings,
-    /// How long the cluster keeps the leases and queue positions of a connection that ended, as far as is known.
+    /// How long the cluster keeps the leases and queue positions of a connection that ended, if that is configured.
     orphan_ttl: Option<Duration>,
     /// The configured name that pipelined connections present. Without one, each connection presents a new name.
     stable_ref: Option<StableRef>,
@@ -214,9 +214,9 @@ pub(crate) struct ShardMachine {
     waits: Waits<Wait>,
     /// When a connection may next be opened for a wait, or a key is next tried.
     waits_due_at: Option<Instant>,
-    /// When the serving member last gave an answer that only the leader of a cluster gives.
+    /// When the serving member last gave an answer that only a leader gives.
     led_at: Instant,
-    /// When to next remove callers that are gone, and give up queue positions that no caller wants.
+    /// When the shard next removes callers that are gone, and gives up queue positions that no caller wants.
     clean_waits_at: Option<Instant>,
     wait_pace: WaitPace,
     shortage: Shortage,
@@ -230,18 +230,18 @@ pub(crate) struct ShardMachine {
     knows_ping: Option<bool>,
     /// The pauses between attempts to open additional pipelined connections.
     further_attempts: Attempts,
-    /// When to next clean up idle connections and releases that wait for a connection.
+    /// When the shard next cleans up idle connections, and releases that wait for a connection.
     housekeeping_at: Option<Instant>,
     /// The evidence about whether the tokens of the serving server carry fences.
     fences: FenceEvidence,
-    /// What leaders have said about their clusters.
+    /// The clusters to which the leaders so far belong.
     clusters: SeenClusters,
     closing: Option<Closing>,
     over: bool,
     metrics: ShardMetrics,
     events: ShardEvents,
-    /// A span that is open while no pipelined connection is up. It begins with the loss of the last one, or with the
-    /// first failed attempt.
+    /// A span that is open while no pipelined connection is up. It begins when the last such connection is lost, or
+    /// when the first attempt fails.
     away: Option<Span>,
 }
 
@@ -307,15 +307,15 @@ impl ShardMachine {
         shard
     }
 
-    /// Makes the shard report events through `events`.
+    /// Returns this shard, which now reports events through `events`.
     pub(crate) fn telling(mut self, events: ShardEvents) -> Self {
         self.leases.tell(events.clone());
         self.events = events;
         self
     }
 
-    /// Notes the total time for which the machine has been suspended. What became due during the suspend is due at
-    /// once.
+    /// Notes the total time for which the machine has been suspended. Renewals and deadlines that fell into a suspend
+    /// become due now.
     pub(crate) fn note_suspended(&mut self, suspended: Duration, now: Instant) {
         self.leases.note_suspended(suspended, now);
     }
@@ -328,7 +328,7 @@ impl ShardMachine {
     /// Handles one input and appends the resulting effects to `effects`.
     pub(crate) fn handle(&mut self, input: Input, now: Instant, effects: &mut Effects) {
         if self.over {
-            // The input is dropped, so its caller sees that the shard is gone.
+            // Dropping the input closes the caller's channel, so the caller learns that the shard is gone.
             return;
         }
         let turn = &mut Turn { now, effects };
@@ -387,7 +387,7 @@ impl ShardMachine {
         }));
     }
 
-    /// Publishes the gauges: the connections, waits and requests that exist now.
+    /// Publishes the current numbers of connections, waits and requests as gauges.
     pub(crate) fn show(&mut self) {
         if self.metrics.is_recorded() {
             self.metrics.show(&Population {
@@ -446,7 +446,7 @@ impl ShardMachine {
         }
     }
 
-    /// Closes idle connections, and ends releases whose lease the server has dropped by itself by now.
+    /// Closes idle connections, and ends releases of leases whose TTL has passed.
     fn clean_up(&mut self, turn: &mut Turn<'_>) {
         if self.housekeeping_at.is_none_or(|when| when > turn.now) {
             return;
@@ -463,7 +463,7 @@ impl ShardMachine {
         }
     }
 
-    /// Finishes retired connections all of whose leases are lost. Returns whether other retired connections remain.
+    /// Finishes retired connections whose leases are all lost. Returns whether other retired connections remain.
     fn finish_kept_for_nothing(&mut self, turn: &mut Turn<'_>) -> bool {
         let mut left = false;
         for (id, owns) in self.connections.kept_for_leases() {
@@ -501,8 +501,8 @@ impl ShardMachine {
         error.at(self.endpoint().shared_text())
     }
 
-    /// Publishes the health. After the shutdown has begun, the state stays `Closed`, so that callers whose requests end
-    /// with their connections learn the reason.
+    /// Publishes the health. Once a shutdown has begun, the published state is always `Closed`, so that callers whose
+    /// requests end with their connections learn the reason.
     fn set_health(&self, state: ConnectionState, turn: &mut Turn<'_>) {
         let state = match self.is_closing() {
             true => ConnectionState::Closed,

@@ -1,14 +1,13 @@
 //! Numbers the requests of one connection and tracks which of them are over.
 
-/// Numbers the requests of a connection, from 1, and tracks a number up to which all requests are over. A request is
-/// over after its answer, or if it was skipped because its caller left before it was written.
+/// Numbers the requests of a connection, from 1, and counts up to which number all requests are over. A request is over
+/// after its answer, or if it was skipped because its caller left before it was written.
 ///
-/// Answers arrive in the order of the requests. But a skipped request has no answer, and this type does not learn
-/// which requests were skipped. So it counts each answer for the first request that may still be open, and this count
-/// is too low by the number of skipped requests. Marks correct it. A mark records the last request that was sent, and
-/// how many requests were open at that time. When that many answers have arrived, all requests up to the mark are
-/// over, and the next mark is set. So the count is never too high. It is too low by at most the number of requests
-/// since the last mark but one.
+/// Answers arrive in the order of the requests. But a skipped request has no answer, and this type does not learn which
+/// requests were skipped. So the number of answers alone is too low, by the number of skipped requests. Marks correct
+/// the count. A mark records the last request that was sent, and how many requests were open at that time. When as many
+/// answers have arrived, all requests up to the mark are over, and the next mark is set. So the count is never too
+/// high, and it is too low by at most the number of requests since the mark before the current one.
 #[derive(Debug, Default)]
 pub(super) struct RequestNumbers {
     sent: u64,
@@ -54,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn answers_count_from_the_first_request_on() {
+    fn each_answer_counts_for_the_first_open_request() {
         let mut numbers = RequestNumbers::default();
         assert_eq!([numbers.next(), numbers.next(), numbers.next()], [1, 2, 3]);
         numbers.answered(2, 1);
@@ -65,7 +64,7 @@ mod tests {
 
     /// Simulates a connection that is never idle, and on which requests are skipped all the time.
     #[test]
-    fn a_busy_connection_is_never_ahead_of_its_answers_and_falls_behind_by_a_bounded_number() {
+    fn the_count_of_a_busy_connection_is_never_too_high_and_too_low_by_a_bounded_number() {
         let mut random = fastrand::Rng::with_seed(1);
         for most_open in [1, 2, 10, 100] {
             let mut numbers = RequestNumbers::default();
@@ -95,14 +94,17 @@ mod tests {
                     .copied()
                     .or(unwritten.front().map(|(number, _)| *number));
                 let first_open = first_open.unwrap_or(numbers.sent + 1);
-                assert!(!numbers.is_over(first_open), "ahead, with {most_open} open");
+                assert!(
+                    !numbers.is_over(first_open),
+                    "the count is too high, with {most_open} open"
+                );
                 assert!(numbers.over >= last_over);
                 last_over = numbers.over;
             }
             let behind = numbers.sent - numbers.over;
             assert!(
                 behind < 20 * (most_open as u64 + 2),
-                "{behind} behind, with {most_open} open"
+                "the count is too low by {behind}, with {most_open} open"
             );
         }
     }

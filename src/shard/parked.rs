@@ -1,4 +1,4 @@
-//! Requests that wait for a connection. Requests of callers that are gone are removed from time to time, so that they
+//! Requests that wait for a connection. From time to time, requests of callers that are gone are removed, so that they
 //! do not accumulate.
 
 use std::collections::VecDeque;
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn requests_of_gone_callers_are_thrown_out_and_the_others_keep_their_order() {
+    fn requests_of_gone_callers_are_removed_and_the_others_keep_their_order() {
         let mut parked = Parked::new();
         let mut callers = Vec::new();
         for index in 0..10 * CLEAN_AT_LEAST {
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn however_long_the_disposable_connection_takes_it_is_asked_once_who_leads() {
+    fn one_leader_check_at_most_waits_for_the_disposable_connection() {
         let mut parked = Parked::new();
         let (question, _told) = question();
         parked.keep_disposable(Pending::Look);
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_for_the_disposable_connection_waits_apart() {
+    fn requests_for_the_disposable_connection_wait_separately() {
         let mut parked = Parked::new();
         let ((first, _told), (second, gone)) = (question(), question());
         parked.keep_disposable(first);

@@ -1,4 +1,4 @@
-//! Positions in the servers' queues whose tickets callers hold. Each belongs to the connection that took it.
+//! Queue positions of tickets. Each belongs to the connection that took it.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ use crate::lease::policy::RenewTerms;
 use crate::protocol::Request;
 use crate::types::{Key, Target, Ttl};
 
-/// The tickets that were given out and not yet used, and the queue positions that are being reclaimed.
+/// The queue positions of tickets, including those that are being reclaimed or given up.
 #[derive(Default)]
 pub(super) struct Places {
     all: BTreeMap<TicketId, TakenPlace>,
@@ -25,7 +25,7 @@ pub(super) struct TakenPlace {
     /// The connection that owns it, or `None` while it is being reclaimed.
     lane: Option<LaneId>,
     next: AfterRejoin,
-    /// When the shard first noticed that the caller waiting there is gone.
+    /// When the shard first noticed that the caller that waits for the grant is gone.
     abandoned: Option<Instant>,
     /// How often it was reclaimed.
     rejoined: u32,
@@ -33,15 +33,15 @@ pub(super) struct TakenPlace {
     pub(super) key: Key,
     ttl: Option<Ttl>,
     policy: RenewTerms,
-    /// When its `e` was sent. The grant, and with it the lease, may be as old as that.
+    /// When its `e` was sent. The grant may be that old, and the lease counts from then.
     enqueued_at: Moment,
 }
 
 /// What happens to a queue position after it is reclaimed.
 pub(super) enum AfterRejoin {
-    /// It is kept for the holder of the ticket.
+    /// The ticket's holder keeps it.
     Keep,
-    /// Its grant, if it comes before this instant, goes to this caller.
+    /// This caller waits for its grant, until this instant.
     Collect(Instant, Ask<Acquired>),
     /// It is given up.
     GiveUp,
@@ -71,8 +71,8 @@ impl TakenPlace {
         }
     }
 
-    /// Creates a queue position that no caller wants, to be given up over a connection that presents its session's
-    /// name.
+    /// Creates a queue position that no caller wants, and that will be given up over a connection that presents its
+    /// session's name.
     pub(super) fn to_give_up(target: Target, key: Key, now: Moment) -> Self {
         Self {
             lane: None,
@@ -136,8 +136,8 @@ impl Places {
         self.all.len()
     }
 
-    /// Notes that a ticket's holder waits for the grant. Returns the connection that owns the position, or `None` if it
-    /// is being reclaimed. If there is no such position, returns the caller as the error.
+    /// Notes that a ticket's holder waits for the grant. Returns the connection that owns the position, or `None` if
+    /// the position is being reclaimed. If there is no such position, returns the caller as the error.
     pub(super) fn collect(
         &mut self,
         id: TicketId,
@@ -182,7 +182,7 @@ impl Places {
         Some(std::mem::replace(&mut place.next, AfterRejoin::Keep))
     }
 
-    /// Removes and returns a position that is to be given up.
+    /// Removes and returns a position, if it is marked to be given up.
     pub(super) fn take_to_give_up(&mut self, id: TicketId) -> Option<TakenPlace> {
         match self.is_to_give_up(id) {
             true => self.all.remove(&id),
@@ -201,7 +201,7 @@ impl Places {
         Some(place.rejoined)
     }
 
-    /// Returns the subject of the wait at a position.
+    /// Returns the key of a position.
     pub(super) fn wait_key(&self, id: TicketId) -> Option<WaitKey> {
         self.all.get(&id).map(TakenPlace::wait_key)
     }
@@ -213,7 +213,8 @@ impl Places {
             .is_some_and(|place| matches!(place.next, AfterRejoin::Collect(..)))
     }
 
-    /// Returns the connections of positions whose callers were noticed to be gone no later than `since`.
+    /// Returns the connections of positions whose callers the shard has known to be gone since `since` or longer. Notes
+    /// callers that are newly gone.
     pub(super) fn abandoned(&mut self, now: Instant, since: Instant) -> Vec<LaneId> {
         let abandoned = self.all.values_mut().filter_map(|place| match &place.next {
             AfterRejoin::Collect(_, ask) if ask.is_gone() => {
@@ -227,7 +228,7 @@ impl Places {
         lanes
     }
 
-    /// Removes all positions and returns the callers that wait there.
+    /// Removes all positions and returns the callers that wait for their grants.
     pub(super) fn take_callers(&mut self) -> Vec<Ask<Acquired>> {
         let all = std::mem::take(&mut self.all).into_values();
         all.filter_map(TakenPlace::into_caller).collect()

@@ -1,5 +1,5 @@
-//! What is known about an acquire that is under way. The shard writes it; the code that ends the acquire's time puts it
-//! into the error.
+//! The progress of an acquire that is under way. The shard writes it, and the timeout of the acquire puts it into its
+//! error.
 //!
 //! An error must say only what is known. Only a server knows that a key is held, so its answer ([`Refusal`]) goes with
 //! the acquire. [`Progress`] records what the acquire waits for.
@@ -17,7 +17,7 @@ use crate::types::{Key, Target};
 /// What an acquire waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum WaitsFor {
-    /// Nothing in the shard: the acquire has not reached the dispatch or has been answered, so a user's layer has it.
+    /// Not the shard: the acquire has not reached the dispatch or has been answered, so a user's layer has it.
     Layers,
     /// A connection of its own: all the connections that the limits allow are in use, and `ahead` other waits came
     /// before it.
@@ -60,8 +60,8 @@ impl WaitsFor {
     }
 }
 
-/// The end of a message that has already said that the key was not granted. It is empty if the acquire waited only for
-/// the key.
+/// Writes the end of a message that has already said that the key was not granted. Writes nothing if the acquire waited
+/// only for the key.
 impl fmt::Display for WaitsFor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -80,23 +80,23 @@ impl fmt::Display for WaitsFor {
     }
 }
 
-/// What one acquire waits for at the moment. Clones share the value.
+/// What one acquire waits for now. Clones share the value.
 #[derive(Clone, Default)]
 pub(crate) struct Progress(Arc<AtomicU64>);
 
 impl Progress {
-    /// Notes what it waits for from now on.
+    /// Notes what the acquire waits for from now on.
     pub(crate) fn waits_for(&self, what: WaitsFor) {
         self.0.store(what.to_bits(), Ordering::Release);
     }
 
-    /// Returns what it waits for.
+    /// Returns what the acquire waits for.
     pub(crate) fn get(&self) -> WaitsFor {
         WaitsFor::from_bits(self.0.load(Ordering::Acquire))
     }
 }
 
-/// Two requests are equal whatever their progress is.
+/// All values are equal, so that progress does not count when two requests are compared.
 impl PartialEq for Progress {
     fn eq(&self, _: &Self) -> bool {
         true
@@ -120,7 +120,7 @@ pub(crate) struct Refusal {
     pub(crate) own: u32,
 }
 
-/// How long a server's answer that a key is held also counts for other callers. Their own tries are skipped meanwhile.
+/// How long a server's answer that a key is held also counts for other callers, whose own tries are skipped meanwhile.
 const FRESH: Duration = Duration::from_millis(100);
 
 /// Whether a server's answer from `at` is recent enough to count for other callers.
@@ -138,10 +138,10 @@ impl Refusal {
         };
         let holder = match (target, self.own) {
             (Target::Lock, 0) => "another holder has it".to_owned(),
-            (Target::Lock, _) => "this client held it itself when it asked, and locks are not reentrant".to_owned(),
+            (Target::Lock, _) => "this client itself held it, and locks are not reentrant".to_owned(),
             (Target::Semaphore(_), 0) => "all slots are taken".to_owned(),
             (Target::Semaphore(limit), own) => format!(
-                "all slots are taken, {own} of the {limit} by this client itself when it asked",
+                "all slots are taken, {own} of the {limit} by this client itself",
                 limit = limit.get()
             ),
         };
@@ -160,11 +160,11 @@ impl Refusal {
             false => format!("the turn of {key:?} did not come within {budget}"),
         };
         let holder = match (target, self.own) {
-            (Target::Lock, 0) => "another holder had it when it was enqueued".to_owned(),
-            (Target::Lock, _) => "this client held it itself when it enqueued, and locks are not reentrant".to_owned(),
-            (Target::Semaphore(_), 0) => "all slots were taken when it was enqueued".to_owned(),
+            (Target::Lock, 0) => "another holder had it when the caller enqueued".to_owned(),
+            (Target::Lock, _) => "this client itself held it, and locks are not reentrant".to_owned(),
+            (Target::Semaphore(_), 0) => "all slots were taken when the caller enqueued".to_owned(),
             (Target::Semaphore(limit), own) => format!(
-                "all slots were taken when it was enqueued, {own} of the {limit} by this client itself",
+                "all slots were taken when the caller enqueued, {own} of the {limit} by this client itself",
                 limit = limit.get()
             ),
         };
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_waited_for_is_read_as_it_was_written() {
+    fn progress_is_read_as_it_was_written() {
         let progress = Progress::default();
         assert_eq!(progress.get(), WaitsFor::Layers);
         for what in [
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn who_holds_a_key_is_said_as_far_as_it_is_known() {
+    fn the_error_names_the_holder_as_far_as_it_is_known() {
         let slots = Target::Semaphore(Limit::new(3).unwrap());
         for (target, own, said) in [
             (
@@ -220,13 +220,13 @@ mod tests {
             (
                 Target::Lock,
                 1,
-                "\"k\" was not granted within 1s: this client held it itself when it asked, and locks are not reentrant",
+                "\"k\" was not granted within 1s: this client itself held it, and locks are not reentrant",
             ),
             (slots, 0, "no slot of \"k\" was granted within 1s: all slots are taken"),
             (
                 slots,
                 2,
-                "no slot of \"k\" was granted within 1s: all slots are taken, 2 of the 3 by this client itself when it asked",
+                "no slot of \"k\" was granted within 1s: all slots are taken, 2 of the 3 by this client itself",
             ),
         ] {
             let error = refusal(own).not_granted(target, &key(), SECOND, WaitsFor::Turn);
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wait_without_a_connection_says_so() {
+    fn the_error_of_a_wait_without_a_connection_says_so() {
         let waits_for = WaitsFor::Connection { ahead: 7 };
         let error = refusal(0).not_granted(Target::Lock, &key(), SECOND, waits_for);
         let text = error.to_string();
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_word_of_a_server_grows_old() {
+    async fn the_answer_of_a_server_expires() {
         let at = Instant::now();
         assert!(is_fresh(at, Instant::now()));
         tokio::time::advance(FRESH).await;

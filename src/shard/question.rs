@@ -9,16 +9,16 @@ use crate::protocol::{Call, Request, Response};
 /// A request that touches no lease, such as `stats`. A new kind of question needs no change of the shard.
 pub(crate) struct Question {
     pub(crate) request: Request,
-    /// Whether the leader is asked again after a member refused the question because it does not lead.
+    /// Whether the question goes to the leader after a member refused it because that member does not lead.
     pub(crate) of_the_leader: bool,
-    /// How often the question was asked again.
+    /// How often the question was sent again.
     pub(crate) redirects: u32,
     told: Box<dyn AnswerSink>,
 }
 
 /// The receiver of the answer.
 trait AnswerSink: Send {
-    /// Delivers the answer. `at` names the server that answered, or that could not be asked.
+    /// Delivers the answer. `at` names the server to which the question went.
     fn tell(self: Box<Self>, answer: Result<Response>, at: &Arc<str>);
     fn is_gone(&self) -> bool;
 }
@@ -85,7 +85,7 @@ impl Question {
         })
     }
 
-    /// Gives the caller the answer of the server at `at`, or the reason why it could not be asked.
+    /// Gives the caller the answer, or the error of a question that was not answered. `at` names the server.
     pub(crate) fn tell(self, answer: Result<Response>, at: &Arc<str>) {
         self.told.tell(answer, at);
     }

@@ -37,8 +37,8 @@ use crate::types::{Grant, Key, Kind, Target, Token};
 pub(crate) struct Together {
     /// Renewals that become due within this duration.
     pub(crate) within: Duration,
-    /// The maximum number of renewals in one batch; renewals that are due already are always included. The batch is
-    /// bounded because callers' requests wait behind it.
+    /// The maximum number of renewals in one batch, because callers' requests wait behind the batch. Renewals that are
+    /// due already are always included, even if there are more.
     pub(crate) most: usize,
 }
 
@@ -59,19 +59,19 @@ pub(crate) struct Registry {
     schedule: Schedule,
     slots: Slots,
     free: Vec<u32>,
-    /// The epoch of its stamps.
+    /// The origin of its stamps.
     epoch: Epoch,
     timer: BTreeSet<(Stamp, LeaseId)>,
     holdings: Holdings,
     /// The leases whose renewal is due and cannot be sent.
     overdue: BTreeSet<LeaseId>,
-    /// The first slot of each connection's leases, which are linked through their entries. So the end of a connection
-    /// costs time in proportion to the leases that it owned.
+    /// For each connection, the first slot in the list of its leases. The entries link the list. So the end of a
+    /// connection takes time in proportion to its leases, not to all leases.
     owned: BTreeMap<LaneId, u32>,
     /// In clusters, the lease of each token.
     tokens: Option<HashMap<Token, LeaseId>>,
-    /// The total time for which the machine was suspended, as far as the registry was told. All stored instants already
-    /// take it into account.
+    /// The total time for which the machine was suspended, as of the last call of
+    /// [`note_suspended`](Self::note_suspended). All stored instants take it into account.
     suspended: Duration,
     jitter: fastrand::Rng,
     metrics: LeaseMetrics,
@@ -86,14 +86,14 @@ pub(crate) struct GrantTimes {
     pub(crate) now: Instant,
 }
 
-/// What the registry knows of a token.
+/// What the registry knows about a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Known {
     Not,
     Held(LeaseId),
-    /// It is lost, and its guard still exists.
+    /// Its lease is lost, and its guard still exists.
     Lost,
-    /// It is being released.
+    /// Its lease is being released.
     Releasing,
 }
 
@@ -122,7 +122,7 @@ impl Registry {
         self.events = events;
     }
 
-    /// With `in_cluster`, makes the registry remember tokens for [`know`](Self::know).
+    /// Returns this registry. With `in_cluster`, it remembers tokens for [`know`](Self::know).
     pub(crate) fn knowing_tokens(mut self, in_cluster: bool) -> Self {
         self.tokens = in_cluster.then(HashMap::new);
         self
@@ -199,7 +199,8 @@ impl Registry {
         }
     }
 
-    /// Returns what is known of the lease with this token. Only in clusters: other servers give no token twice.
+    /// Returns what is known about the lease with this token. Always `Not` outside of clusters, because only clusters
+    /// give a token twice.
     pub(crate) fn know(&self, token: &Token) -> Known {
         let id = self.tokens.as_ref().and_then(|tokens| tokens.get(token).copied());
         match id.map(|id| (id, self.phase(id))) {
@@ -210,13 +211,13 @@ impl Registry {
         }
     }
 
-    /// Converts a moment to an instant, as seen after all suspends so far.
+    /// Converts a moment to an instant of the current clock, given all suspends so far.
     pub(crate) fn seen(&self, moment: Moment) -> Instant {
         moment.seen_after(self.suspended)
     }
 
-    /// Notes the total time for which the machine was suspended. Everything becomes due earlier by the part that is
-    /// new. A lease that was lost meanwhile is due at once.
+    /// Notes the total time for which the machine was suspended. Each renewal and deadline becomes due earlier by the
+    /// increase. A lease that was lost during the suspend becomes due now.
     pub(crate) fn note_suspended(&mut self, suspended: Duration, now: Instant) {
         let Some(since) = suspended.checked_sub(self.suspended).filter(|since| !since.is_zero()) else {
             return;
@@ -247,8 +248,8 @@ impl Registry {
     }
 
     /// Reports expired leases as lost, and returns the leases to renew. Unless `connected`, renewals are kept for
-    /// [`take_overdue`](Self::take_overdue). Some renewals that are due soon are brought forward, to be sent with the
-    /// others.
+    /// [`take_overdue`](Self::take_overdue). Brings forward some renewals that are due soon, so that they are sent with
+    /// the others.
     pub(crate) fn tick(&mut self, now: Instant, together: Together, connected: bool) -> Due {
         let mut due = Due::default();
         let mut not_yet = Vec::new();
@@ -270,7 +271,7 @@ impl Registry {
                 }
                 self.arm(id);
             } else {
-                // A deadline is never brought forward.
+                // This is a deadline, and deadlines are not brought forward.
                 not_yet.push((when, id));
             }
         }
@@ -287,13 +288,13 @@ impl Registry {
         ids
     }
 
-    /// Returns how many leases on a key are held, including suspect ones.
+    /// Returns how many leases on a key this client holds, including suspect ones.
     pub(crate) fn own(&self, kind: Kind, key: &Key) -> u32 {
         self.holdings.count(kind, key)
     }
 
-    /// Whether this client holds the key's lock or all its slots, so that no server can grant it before one is
-    /// released.
+    /// Whether this client holds the key's lock or all its slots, so that no server can grant the key before this
+    /// client releases it.
     pub(crate) fn holds_all_of(&self, key: &WaitKey) -> bool {
         let limit = match key.0 {
             Target::Lock => 1,
@@ -315,7 +316,7 @@ impl Registry {
         self.holdings.len()
     }
 
-    /// Whether a lease is neither lost nor released, as far as is known.
+    /// Whether a lease is neither lost nor released, as far as the registry knows.
     pub(crate) fn is_held(&self, id: LeaseId) -> bool {
         self.phase(id).is_some_and(Phase::is_held)
     }

@@ -12,9 +12,9 @@ use crate::types::Token;
 pub(super) struct Releases {
     /// The releases that wait for a connection.
     pending: Vec<PendingRelease>,
-    /// The number of releases that wait or were sent.
+    /// The number of unanswered releases, including those that wait for a connection.
     under_way: usize,
-    /// The tokens, each with the number of its releases. Used only in clusters: other servers give no token twice.
+    /// The number of releases of each token. `None` outside of clusters, where servers give no token twice.
     tokens: Option<HashMap<Token, u32>>,
 }
 
@@ -36,7 +36,7 @@ impl Releases {
         }
     }
 
-    /// Keeps a release, which has no connection, for the next one.
+    /// Keeps a release until there is a connection for it.
     pub(super) fn keep(&mut self, release: PendingRelease) {
         self.pending.push(release);
     }
@@ -52,7 +52,7 @@ impl Releases {
         }
     }
 
-    /// Whether the lease with this token is being released. Only in clusters; otherwise always false.
+    /// Whether the lease with this token is being released. Always false outside of clusters.
     pub(super) fn is_under_way(&self, token: &Token) -> bool {
         self.tokens.as_ref().is_some_and(|tokens| tokens.contains_key(token))
     }
@@ -62,7 +62,7 @@ impl Releases {
         std::mem::take(&mut self.pending)
     }
 
-    /// Removes and returns the releases that wait for a connection and whose lease the server has ended by itself.
+    /// Removes and returns the waiting releases of leases that the server has ended by itself.
     pub(super) fn take_over(&mut self, now: Instant) -> Vec<PendingRelease> {
         let (over, pending) = self
             .take_pending()
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_for_a_connection_leaves_in_its_order_and_is_under_way_until_it_ends() {
+    fn waiting_releases_keep_their_order_and_are_under_way_until_they_end() {
         let now = Instant::now();
         let mut releases = Releases::new(false);
         assert!(releases.is_done() && releases.take_pending().is_empty());
@@ -123,7 +123,11 @@ mod tests {
         }
         assert_eq!((releases.pending(), releases.under_way()), (3, 3));
         assert_eq!(keys(&releases.take_pending()), ["b", "a", "c"]);
-        assert_eq!((releases.pending(), releases.under_way()), (0, 3), "sent, not answered");
+        assert_eq!(
+            (releases.pending(), releases.under_way()),
+            (0, 3),
+            "they are not answered"
+        );
         releases.end(&grant(1).token);
         releases.end(&grant(1).token);
         assert!(!releases.is_done());
@@ -132,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn an_end_too_many_counts_nothing_below_none() {
+    fn the_number_of_releases_does_not_fall_below_zero() {
         let mut releases = Releases::new(true);
         releases.end(&grant(1).token);
         assert!(releases.is_done());
@@ -141,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn those_whose_leases_the_server_has_ended_leave_from_that_instant_on() {
+    fn releases_of_leases_that_the_server_has_ended_are_taken_from_that_instant_on() {
         let start = Instant::now();
         let mut releases = Releases::new(false);
         for (name, secs) in [("a", 2), ("b", 1), ("c", 3), ("d", 1)] {
@@ -153,7 +157,7 @@ mod tests {
         assert_eq!(
             (releases.pending(), releases.under_way()),
             (2, 4),
-            "the caller ends them"
+            "they stay under way until the caller of `take_over` ends them"
         );
         assert_eq!(keys(&releases.take_pending()), ["a", "c"]);
     }
@@ -168,15 +172,15 @@ mod tests {
         releases.end(&second);
         assert!(releases.is_under_way(&first) && !releases.is_under_way(&second));
         releases.end(&first);
-        assert!(releases.is_under_way(&first), "one more");
+        assert!(releases.is_under_way(&first), "one of two releases has ended");
         releases.end(&first);
         assert!(!releases.is_under_way(&first) && releases.is_done());
         releases.begin(&first);
-        assert!(releases.is_under_way(&first), "counted anew");
+        assert!(releases.is_under_way(&first), "another release has begun");
     }
 
     #[test]
-    fn elsewhere_no_token_is_remembered() {
+    fn outside_of_clusters_no_token_is_remembered() {
         let mut releases = Releases::new(false);
         releases.begin(&grant(1).token);
         assert!(!releases.is_under_way(&grant(1).token) && releases.under_way() == 1);

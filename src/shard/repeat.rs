@@ -17,14 +17,14 @@ pub(crate) struct Repeat {
     pub(super) times: u32,
 }
 
-/// The receiver of a grant that is found.
+/// The receiver of a grant that the repeated try finds.
 pub(super) enum Recipient {
     /// The caller that tried.
-    By(Box<Acquire>),
+    Caller(Box<Acquire>),
     /// The first caller that waits for the key.
-    ByTheFirst,
+    FirstCaller,
     /// No caller: the grant is released.
-    ByNobody,
+    NoCaller,
 }
 
 impl Repeat {
@@ -33,7 +33,7 @@ impl Repeat {
             key: acquire.wait_key(),
             ttl: acquire.ttl,
             times: acquire.redirects,
-            recipient: Recipient::By(acquire),
+            recipient: Recipient::Caller(acquire),
             name,
         }
     }
@@ -43,7 +43,7 @@ impl Repeat {
             key,
             ttl,
             times: 0,
-            recipient: Recipient::ByTheFirst,
+            recipient: Recipient::FirstCaller,
             name,
         }
     }

@@ -1,11 +1,12 @@
-//! Tries on a cluster's pipelined connections that may have been granted although no answer arrived. Either their
-//! connection broke, or their member answered that it does not lead. A member also gives that answer when it ceases to
-//! lead while the request is under way.
+//! Tries on a cluster's pipelined connections that may have been granted although no grant arrived. Either their
+//! connection broke, or their member answered that it does not lead, which it also does if it ceases to lead while a
+//! request is under way.
 //!
-//! A try that is sent again under the name of its first connection finds the grant that it was given. Each pipelined
-//! connection has a name of its own, used once, so the try finds nothing else: the connection's earlier leases were
-//! renewed over the next connection first, and belong to that. In builds whose renewals do not move a lease, the try
-//! may find such a lease; its token identifies it.
+//! A try that is sent again under the name of its first connection finds its grant, if there is one. Each pipelined
+//! connection has its own name, which is used once. The connection's leases are renewed over the next connection before
+//! the try is repeated, and then belong to that connection, so the try does not find them. There are server builds
+//! whose renewals do not move a lease. With these, the try may find such a lease, and the shard recognizes the lease by
+//! its token.
 //!
 //! For each name, one connection carries all tries that are sent again under it, in order.
 
@@ -65,7 +66,7 @@ impl Repeats {
             .any(|named| named.lane.is_none() && !named.waiting.is_empty())
     }
 
-    /// Removes and returns the tries that a connection shall send.
+    /// Removes and returns the waiting tries under a connection's name.
     fn take(&mut self, lane: LaneId) -> VecDeque<Repeat> {
         let named = self.0.iter_mut().find(|named| named.lane == Some(lane));
         named
@@ -73,7 +74,7 @@ impl Repeats {
             .unwrap_or_default()
     }
 
-    /// Notes that a connection no longer presents its name, or sends no more tries.
+    /// Notes that a connection carries no more tries under its name.
     pub(super) fn left(&mut self, lane: LaneId) {
         if let Some(named) = self.0.iter_mut().find(|named| named.lane == Some(lane)) {
             named.lane = None;
@@ -91,13 +92,13 @@ impl Repeats {
         self.0.is_empty()
     }
 
-    /// Removes and returns the callers of waiting tries. A grant that is found for them is released instead.
+    /// Removes and returns the callers of waiting tries. The tries are still sent, and their grants are released.
     fn take_callers(&mut self) -> Vec<Box<Acquire>> {
         let waiting = self.0.iter_mut().flat_map(|named| &mut named.waiting);
         waiting
             .filter_map(
-                |repeat| match std::mem::replace(&mut repeat.recipient, Recipient::ByNobody) {
-                    Recipient::By(acquire) => Some(acquire),
+                |repeat| match std::mem::replace(&mut repeat.recipient, Recipient::NoCaller) {
+                    Recipient::Caller(acquire) => Some(acquire),
                     other => {
                         repeat.recipient = other;
                         None
@@ -109,8 +110,8 @@ impl Repeats {
 }
 
 impl ShardMachine {
-    /// Sends a try, which may have been granted, again under the name of the connection to which it was written, at
-    /// most `max_redirects` times. Without such a name, its caller gets the error.
+    /// Repeats a try that may have been granted, under the name of the connection to which it was written, at most
+    /// `max_redirects` times. If the connection had no name, the try's caller gets the error.
     pub(super) fn retry_try(&mut self, pending: Pending, name: Option<StableRef>, cause: Error, turn: &mut Turn<'_>) {
         let mut repeat = match (pending, name) {
             (Pending::Repeat(repeat), _) => *repeat,
@@ -127,7 +128,7 @@ impl ShardMachine {
         }
     }
 
-    /// Gives the error to all callers of waiting tries. A grant that is found for them is released.
+    /// Gives the error to all callers of waiting tries. The tries are still sent, and their grants are released.
     pub(super) fn forsake_repeats(&mut self, error: &Error, turn: &mut Turn<'_>) {
         for acquire in self.repeats.take_callers() {
             turn.tell(acquire.ask, Err(error.clone()));
@@ -150,7 +151,7 @@ impl ShardMachine {
         }
     }
 
-    /// Whether tries need a connection that cannot be opened yet.
+    /// Whether tries wait for a connection of their name.
     pub(super) fn repeats_wait(&self) -> bool {
         self.repeats.wants_connection()
     }
@@ -181,7 +182,7 @@ impl ShardMachine {
             let Some(request) = self.request(&pending, turn) else {
                 continue;
             };
-            // The connection is about to end.
+            // If the connection is about to end, the try waits for the next one.
             if let Some(Pending::Repeat(repeat)) = self.connections.send(lane, request, pending, turn) {
                 self.repeats.push(*repeat);
             }
@@ -254,18 +255,18 @@ impl ShardMachine {
             }
             Known::Releasing => {}
         }
-        // The grant of the try, if there is one, comes after that.
+        // This grant does not belong to the try. If the try has a grant, the next answer brings it.
         let cause = self.at_lane(from, lost_try());
         self.retry_try(Pending::Repeat(Box::new(repeat)), None, cause, turn);
     }
 
-    /// Whether a grant that the server returned at the end of a queue position belongs to another request. `w` returns
-    /// what the session has, and reaches the queue position only when the grant belongs to another connection.
+    /// Whether a grant that the server returned while a queue position was given up belongs to another request. `w`
+    /// returns the session's grant before it reaches the queue position.
     pub(super) fn is_accounted_for(&self, from: LaneId, token: &Token) -> bool {
         matches!(self.leases.know(token), Known::Held(_) | Known::Releasing) || self.is_spoken_for(from, token)
     }
 
-    /// Whether a grant that is not a lease at the moment belongs to another caller: it is being confirmed, is being
+    /// Whether a grant that is not a registered lease belongs to another request: it is being confirmed, is being
     /// released, or was found over this connection before.
     fn is_spoken_for(&self, from: LaneId, token: &Token) -> bool {
         let connection = self.connections.get(from);
@@ -274,18 +275,18 @@ impl ShardMachine {
             || connection.is_some_and(|connection| connection.found.contains(token))
     }
 
-    /// Handles a grant that belongs to the try, from the first request or from this one.
+    /// Handles a grant that belongs to the try. Either the first request or the repeated one has obtained it.
     fn found(&mut self, repeat: Repeat, grant: Grant, sent_at: Moment, from: LaneId, turn: &mut Turn<'_>) {
         let Repeat { key, ttl, name, .. } = repeat;
         if let Some(mut connection) = self.connections.get_mut(from) {
             connection.note_found(grant.token);
         }
         match repeat.recipient {
-            Recipient::By(mut acquire) => {
+            Recipient::Caller(mut acquire) => {
                 acquire.session = Some(Box::new(name));
                 self.granted(acquire, grant, sent_at, from, turn);
             }
-            Recipient::ByTheFirst => {
+            Recipient::FirstCaller => {
                 self.waits.tried(&key, turn.now);
                 let granted = UnclaimedGrant {
                     asked: ttl,
@@ -294,7 +295,7 @@ impl ShardMachine {
                 };
                 self.deliver(&key, grant, granted, from, turn);
             }
-            Recipient::ByNobody => {
+            Recipient::NoCaller => {
                 self.connections.own(from);
                 self.give_back_grant(key.0, key.1, grant, from, turn);
             }
@@ -304,27 +305,27 @@ impl ShardMachine {
     /// Handles the answer that the key is held.
     fn repeat_refused(&mut self, repeat: Repeat, turn: &mut Turn<'_>) {
         match repeat.recipient {
-            Recipient::By(acquire) => self.answer_busy(acquire, turn),
-            Recipient::ByTheFirst => {
+            Recipient::Caller(acquire) => self.answer_busy(acquire, turn),
+            Recipient::FirstCaller => {
                 self.waits.tried(&repeat.key, turn.now);
                 self.waits.refused(&repeat.key, turn.now);
             }
-            Recipient::ByNobody => {}
+            Recipient::NoCaller => {}
         }
     }
 
     /// Ends a try whose outcome cannot be determined.
     pub(super) fn not_found(&mut self, repeat: Repeat, error: Error, turn: &mut Turn<'_>) {
         match repeat.recipient {
-            Recipient::By(acquire) => turn.tell(acquire.ask, Err(error)),
-            Recipient::ByTheFirst => {
+            Recipient::Caller(acquire) => turn.tell(acquire.ask, Err(error)),
+            Recipient::FirstCaller => {
                 self.probe_unanswered(&repeat.key, turn.now);
                 let first = self.waits.claim(&repeat.key, turn.now);
                 if let Some(Wait::Caller(acquire, _) | Wait::Ticket(acquire)) = first {
                     turn.tell(acquire.ask, Err(error));
                 }
             }
-            Recipient::ByNobody => {}
+            Recipient::NoCaller => {}
         }
     }
 }
@@ -332,7 +333,7 @@ impl ShardMachine {
 fn lost_try() -> Error {
     Error::new(
         ErrorKind::Disconnected,
-        "the connection was lost before the try was answered, and what became of it cannot be told from other leases of this client",
+        "the connection was lost before the try was answered, and its grant cannot be told apart from other leases of this client",
     )
 }
 

@@ -1,4 +1,5 @@
-//! Requests under way, and what each one serves. [`RequestKind::rules`] says how each kind is retried.
+//! Requests under way, and the callers and leases that they serve. [`RequestKind::rules`] says how each kind is
+//! retried.
 
 use std::sync::Arc;
 
@@ -20,7 +21,7 @@ use crate::protocol::StableRef;
 use crate::shard::registry::Claim;
 use crate::types::{Grant, Key, Kind, Target, Token, Ttl};
 
-/// A request under way, with what is needed to handle its answer.
+/// A request under way, with the data that is needed to handle its answer.
 pub(crate) enum Pending {
     /// `l` with timeout 0.
     Try(Box<Acquire>),
@@ -42,7 +43,7 @@ pub(crate) enum Pending {
     GiveUp(Target, Key, u32),
     /// `w` with timeout 0 after an `e` that was granted at once. It makes the server forget the enqueued grant.
     Settle(Kind, Key),
-    /// `n` for a grant of whose TTL too little is certain to be left. It is sent before a caller gets the grant.
+    /// `n` for a grant that may have used up half of its TTL or more. It is sent before a caller gets the grant.
     Confirm {
         acquire: Box<Acquire>,
         grant: Arc<Grant>,
@@ -66,14 +67,14 @@ pub(crate) struct ServerWait {
     /// The TTL that the request asked for.
     pub(crate) ttl: Option<Ttl>,
     pub(crate) until: Instant,
-    /// How often the wait was asked again because another member of the cluster leads.
+    /// How often the wait was sent again because another member of the cluster leads.
     pub(crate) redirects: u32,
     /// The session under which the wait was already sent to a server.
     pub(crate) session: Option<StableRef>,
 }
 
 impl ServerWait {
-    /// Returns the subject of the wait.
+    /// Returns the key and the kind of lease that the wait is for.
     pub(crate) fn wait_key(&self) -> WaitKey {
         (self.target, self.key.clone())
     }
@@ -87,7 +88,7 @@ pub(crate) struct Probe {
     pub(crate) ttl: Option<Ttl>,
 }
 
-/// An entry among the waits: it needs a connection, or the grant that a wait on the server brings.
+/// An entry of the waits. It waits for a connection, or for a grant from a wait on the server.
 pub(crate) enum Wait {
     /// A caller that waits for a grant, until this instant.
     Caller(Box<Acquire>, Instant),
@@ -95,7 +96,7 @@ pub(crate) enum Wait {
     Ticket(Box<Acquire>),
     /// A queue position whose connection was lost. It is reclaimed in its session, or given up.
     Rejoin(TicketId, StableRef),
-    /// A wait on the server whose connection was lost. It is asked again in its session.
+    /// A wait on the server whose connection was lost. It is sent again in its session.
     Resume(Box<ServerWait>),
 }
 
@@ -146,13 +147,13 @@ pub(crate) struct PendingRelease {
     pub(crate) owner: LaneId,
     /// When the server drops the lease by itself.
     pub(crate) until: Instant,
-    /// Whether "not held" counts as released. It does if the release was sent before and its answer was lost, or if the
-    /// lease may have ended before the release was sent.
+    /// Whether "not held" counts as released, because the release was sent before and its answer was lost, or because
+    /// the lease may have ended before the release was sent.
     pub(crate) repeated: bool,
     pub(crate) told: Option<ReleaseTold>,
 }
 
-/// What a release returns to the server.
+/// The lease or grant that a release ends.
 pub(crate) enum GivenBack {
     Lease(Arc<LeaseCell>),
     /// A grant that no caller received.

@@ -28,7 +28,7 @@ pub(crate) enum Carrier {
     Pipelined,
     /// An exclusive connection, for as long as the request waits.
     Own,
-    /// The connection that owns the queue position, and no other.
+    /// Only the connection that owns the queue position.
     ThatOfThePlace,
     /// A connection that presents the name of the session which owns the queue position.
     OfTheSession,
@@ -41,11 +41,11 @@ pub(crate) enum Carrier {
 pub(crate) enum Fate {
     /// It is sent over the next connection.
     Retry,
-    /// As `Retry`, but at most `max_redirects` times; then the caller gets the error.
+    /// It is sent over the next connection, at most `max_redirects` times; then the caller gets the error.
     RetryBounded,
     /// It returns to its position among the waits.
     PutBack,
-    /// If its connection presented a session's name, it is asked again under that name, at most `max_redirects` times.
+    /// If its connection presented a session's name, it is sent again under that name, at most `max_redirects` times.
     /// Otherwise it fails.
     RetryInSession,
     /// The caller gets the error.
@@ -63,7 +63,7 @@ pub(crate) enum Fate {
 pub(crate) enum Abandoned {
     /// It is not sent.
     Skip,
-    /// As `Skip`, unless it may have a queue position in a session: that position must be given up.
+    /// It is not sent, unless it may have a queue position in a session, which must then be given up.
     SkipUnlessInSession,
     /// It is sent, because it keeps or releases something that is held.
     GoesOn,
@@ -125,7 +125,7 @@ impl RequestKind {
             Self::Probe => Rules {
                 sends: "`l` with timeout 0",
                 carrier: Pipelined,
-                // Its callers go on waiting.
+                // Its callers still wait, and the key is tried again.
                 unwritten: Forget,
                 // Under another name, the second request could take a second grant.
                 unknown: RetryInSession,
@@ -160,7 +160,7 @@ impl RequestKind {
             Self::Collect => Rules {
                 sends: "`w` with the time that is left",
                 carrier: ThatOfThePlace,
-                // The queue position was lost with its connection, and the loss of the ticket decides what follows.
+                // The queue position was lost with its connection. `ticket_lost` handles that loss.
                 unwritten: Forget,
                 unknown: Forget,
                 not_led: RetryInSession,

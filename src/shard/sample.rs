@@ -84,7 +84,7 @@ pub(super) fn report(
     })
 }
 
-/// Creates the setup of a client's first shard, without a metrics recorder, and with the same randomness each time.
+/// Creates the setup of a client's first shard, without a metrics recorder and with fixed randomness.
 pub(super) fn setup(plan: ShardPlan, settings: Settings) -> Setup {
     let health = ShardHealth::connecting(0, &plan.endpoints[0]);
     Setup {

@@ -1,4 +1,4 @@
-//! The server that serves the shard: reconnecting to it, and the delay before another server may take over.
+//! Tracks the server that serves the shard, the reconnecting, and the delay before another server may take over.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::net::failover::Failover;
 use crate::net::reconnect::Reconnect;
 use crate::net::takeover::TakeoverDelay;
 
-/// The state of who serves.
+/// The state of the serving server.
 pub(super) struct Serving {
     pub(super) reconnect: Reconnect,
     takeover: TakeoverDelay,
@@ -39,33 +39,34 @@ impl Serving {
         self.failover().is_standby()
     }
 
-    /// Returns the index of the endpoint that serves or is tried.
+    /// Returns the index of the endpoint that serves or that the shard tries to reach.
     pub(super) fn at(&self) -> usize {
         self.failover().at()
     }
 
-    /// Notes a lease with this TTL, which the server may grant. Returns the new handover if no earlier TTL was as long.
+    /// Notes that the server may grant, or has granted, a lease with this TTL. Returns the new handover if this TTL is
+    /// longer than all before.
     pub(super) fn note_ttl(&mut self, ttl: Duration) -> Option<Handover> {
         self.takeover.note_ttl(ttl).then(|| self.handover())
     }
 
-    /// Notes that the serving server was last heard at `now`.
+    /// Notes that the serving server last answered at `now`.
     pub(super) fn heard(&mut self, now: Instant) {
         self.takeover.lost_contact(now);
     }
 
-    /// Returns when another server may be asked.
+    /// Returns when the shard may send requests to another server.
     pub(super) fn guarded_until(&self) -> Instant {
         self.takeover.until()
     }
 
-    /// Returns when an attempt that begins at `begins` is given up, even before its connect timeout, because another
-    /// server may be asked then.
+    /// Returns when to give up an attempt that begins at `begins`, even before its connect timeout, because the shard
+    /// may then try another server.
     pub(super) fn give_up_at(&self, begins: Instant) -> Option<Instant> {
         self.failover().give_up_at(begins, self.takeover.until())
     }
 
-    /// Holds requests back until all leases of the serving server must be over. Returns the duration.
+    /// Holds requests back until all leases of the serving server must have ended. Returns the duration.
     pub(super) fn hold_back(&mut self, now: Instant) -> Duration {
         self.takeover.lost_contact(now);
         self.hold_back = self.takeover.until();
@@ -86,7 +87,7 @@ impl Serving {
     }
 }
 
-/// Whether a pipelined connection was useful: it stood for long enough and did not end in silence.
+/// Whether a pipelined connection was useful: it was up for long enough and did not end because of silence.
 pub(super) fn was_of_use(up_since: Option<Instant>, was_silent: bool, now: Instant) -> bool {
     let stood = up_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
     !was_silent && stood >= OF_USE_AFTER
@@ -119,22 +120,31 @@ mod tests {
     }
 
     #[test]
-    fn another_server_is_guarded_against_for_the_longest_ttl_and_a_margin_from_the_last_contact_on() {
+    fn no_other_server_is_asked_for_the_longest_ttl_and_a_margin_after_the_last_contact() {
         let now = Instant::now();
         let mut serving = serving(Policy::Standby, None, now);
-        assert_eq!(serving.guarded_until(), now + SECOND * 21 / 2, "others may hold leases");
+        assert_eq!(
+            serving.guarded_until(),
+            now + SECOND * 21 / 2,
+            "other clients may hold leases"
+        );
         serving.heard(now + SECOND);
         assert_eq!(serving.guarded_until(), now + SECOND * 23 / 2);
-        assert!(serving.note_ttl(10 * SECOND).is_none(), "no longer than before");
-        let handover = serving.note_ttl(20 * SECOND).expect("longer than before");
+        assert!(
+            serving.note_ttl(10 * SECOND).is_none(),
+            "this TTL is no longer than the one before"
+        );
+        let handover = serving
+            .note_ttl(20 * SECOND)
+            .expect("this TTL is longer than the one before");
         assert_eq!(handover.longest_ttl, 20 * SECOND);
         assert_eq!(serving.guarded_until(), now + 22 * SECOND);
         assert!(serving.note_ttl(SECOND).is_none());
-        assert_eq!(serving.guarded_until(), now + 22 * SECOND, "never shorter again");
+        assert_eq!(serving.guarded_until(), now + 22 * SECOND, "the delay does not shrink");
     }
 
     #[test]
-    fn a_fixed_guard_stays_whatever_ttl_is_seen() {
+    fn a_fixed_delay_does_not_depend_on_ttls() {
         let now = Instant::now();
         let mut serving = serving(Policy::Standby, Some(3 * SECOND), now);
         assert!(serving.note_ttl(60 * SECOND).is_some());
@@ -143,20 +153,28 @@ mod tests {
     }
 
     #[test]
-    fn an_attempt_is_given_up_for_the_next_server_in_standby_only_and_while_guarded() {
+    fn an_attempt_is_given_up_for_another_server_only_in_standby_shards_and_during_the_delay() {
         let now = Instant::now();
         let standby = serving(Policy::Standby, None, now);
         let guarded = standby.guarded_until();
         assert_eq!(standby.give_up_at(now), Some(guarded));
-        assert_eq!(standby.give_up_at(guarded), Some(guarded + SOON), "the last chance");
-        assert_eq!(standby.give_up_at(guarded + SOON), None, "no other may be asked before");
+        assert_eq!(
+            standby.give_up_at(guarded),
+            Some(guarded + SOON),
+            "an attempt that begins late gets a minimum time"
+        );
+        assert_eq!(
+            standby.give_up_at(guarded + SOON),
+            None,
+            "an attempt after the delay is not given up early"
+        );
         for policy in [Policy::Single, Policy::Cluster] {
             assert_eq!(serving(policy, None, now).give_up_at(now), None, "{policy:?}");
         }
     }
 
     #[test]
-    fn the_way_back_holds_requests_back_until_the_leases_of_the_server_are_over() {
+    fn a_failback_holds_requests_back_until_the_leases_of_the_server_are_over() {
         let start = Instant::now();
         let mut serving = serving(Policy::Standby, None, start);
         assert_eq!(serving.held_back_for(start), Duration::ZERO);
@@ -169,19 +187,19 @@ mod tests {
         assert_eq!(
             serving.held_back_for(now + 10 * SECOND),
             SECOND / 2,
-            "a contact prolongs nothing"
+            "a contact does not prolong the hold"
         );
     }
 
     #[test]
-    fn the_next_shard_holds_back_and_guards_for_as_long() {
+    fn a_replacing_shard_keeps_the_hold_and_the_delay() {
         let now = Instant::now();
         let mut before = serving(Policy::Standby, None, now);
         before.note_ttl(20 * SECOND);
         before.hold_back(now);
         let handover = before.handover();
         assert_eq!(handover.longest_ttl, 20 * SECOND);
-        let hold_back = handover.hold_back.expect("it always says since when");
+        let hold_back = handover.hold_back.expect("the handover always has an instant");
         let takeover = TakeoverDelay::new(None, handover.longest_ttl, now);
         let after = Serving::new(before.reconnect, takeover, hold_back);
         assert_eq!(after.held_back_for(now + SECOND), 20 * SECOND);
@@ -208,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_was_of_use_if_it_stood_for_a_while_and_was_not_silent() {
+    fn a_connection_was_useful_if_it_was_up_for_a_while_and_not_silent() {
         let now = Instant::now();
         let since = Some(now);
         assert!(was_of_use(since, false, now + OF_USE_AFTER));

@@ -1,10 +1,11 @@
 //! Queue positions: those of tickets, and those that a cluster's sessions remember. A position in a session outlives
-//! its connection, so the shard must not forget it either. The shard reclaims it under the session's name for its
-//! caller, or gives it up if there is no caller.
+//! its connection, so the shard must track the position until it ends. The shard reclaims the position under the
+//! session's name for its caller, or gives the position up if there is no caller.
 //!
-//! A server's `ok` to the session name does not say whether it keeps what a lost connection owned (`--orphan-ttl`). If
-//! it keeps nothing, a wait that is asked again has lost its queue position. If moreover its grant was under way when
-//! the connection broke, the wait may take a second grant; a lock is then free only when the TTL of the first is over.
+//! A server's `ok` to the session name does not say whether the server keeps the leases and positions of a lost
+//! connection (`--orphan-ttl`). If it does not keep them, a wait that is sent again has lost its queue position. If its
+//! grant was also under way when the connection broke, the wait may take a second grant, and a lock is then free only
+//! when the TTL of the first grant is over.
 
 use tokio::time::Instant;
 
@@ -24,9 +25,9 @@ use crate::error::{Error, ErrorKind};
 use crate::protocol::{Response, StableRef};
 use crate::types::{Key, Target};
 
-/// How often a session asks over one connection to give a queue position up. Four requests are enough for any server:
-/// the first `w` after an `e` that reclaimed a position does not end it, a session that was presented twice may have
-/// two positions, and the last answer says that there is none.
+/// The maximum number of requests over one connection that give up a queue position. Four requests are enough for any
+/// server: the first `w` after an `e` that reclaimed a position does not end the position, a session that was presented
+/// twice may have two positions, and the last answer says that there is no position left.
 pub(super) const MOST_GIVE_UPS: u32 = 8;
 
 impl ShardMachine {
@@ -42,7 +43,7 @@ impl ShardMachine {
                     true => shut_down(),
                     false => Error::new(
                         ErrorKind::Disconnected,
-                        "the place in the queue was lost with its connection: enqueue again",
+                        "the queue position was lost with its connection: enqueue again",
                     ),
                 };
                 let error = self.here(error);
@@ -60,7 +61,7 @@ impl ShardMachine {
         }
     }
 
-    /// Notes that no caller holds the ticket of this connection. The next request gives the position up.
+    /// Notes that no caller holds the ticket of this connection. The next request gives up the position.
     fn leave_ticket(&mut self, id: LaneId, now: Instant) {
         if let Some(mut connection) = self.connections.get_mut(id) {
             connection.leave_ticket(now);
@@ -82,7 +83,8 @@ impl ShardMachine {
                 if !self.places.leave_connection(id) {
                     return None;
                 }
-                // A position that is only kept is reclaimed after every change of the leader, without a limit.
+                // A position for which no caller waits yet is reclaimed after every change of the leader, without a
+                // limit.
                 match is_collected {
                     true => self.retry_or_refuse(Pending::Rejoin(id, session), None, cause.clone(), turn),
                     false => Some(Wait::Rejoin(id, session)),
@@ -95,7 +97,8 @@ impl ShardMachine {
         }
     }
 
-    /// Handles the answer to the `e` that reclaims a position. A grant that was made meanwhile is collected as usual.
+    /// Handles the answer to the `e` that reclaims a position. If the position was granted meanwhile, the caller's `w`
+    /// gets the grant.
     pub(super) fn rejoin_answered(&mut self, id: TicketId, response: &Response, from: LaneId, turn: &mut Turn<'_>) {
         let (Response::Queued | Response::Acquired(_)) = response else {
             self.wait_ended(from, turn);
@@ -149,29 +152,28 @@ impl ShardMachine {
         }
     }
 
-    // Waits that are asked again.
+    // Waits that are sent again.
 
-    /// Gives up a position after the server has said that the time of its wait is over. That answer does not end a
-    /// position that was reclaimed, or one at a member that has ceased to lead. The position is given up over the
-    /// connection that owns it.
+    /// Gives up a position after the server has answered that the time of its wait is over, over the connection that
+    /// owns the position. The server's answer alone does not end a position that was reclaimed, or a position at a
+    /// member that has ceased to lead.
     pub(super) fn end_place(&mut self, lane: LaneId, target: Target, key: Key, turn: &mut Turn<'_>) {
         if self.is_in_a_session(lane) {
             self.send_on(lane, Pending::GiveUp(target, key, 1), turn);
         }
     }
 
-    /// Gives up a position again, until the server knows of none. A member may answer `timeout` without ending the
-    /// position: if the `w` came after an `e` that reclaimed a position whose ticket was dropped meanwhile, or if the
-    /// member has ceased to lead.
+    /// Gives up a position again, until the server says that there is no position left. A member may answer `timeout`
+    /// without ending the position: if the `w` came after an `e` that reclaimed a position whose ticket was dropped
+    /// meanwhile, or if the member has ceased to lead.
     pub(super) fn end_place_again(&mut self, lane: LaneId, target: Target, key: Key, times: u32, turn: &mut Turn<'_>) {
         if self.is_in_a_session(lane) && times < MOST_GIVE_UPS {
             self.send_on(lane, Pending::GiveUp(target, key, times + 1), turn);
         }
     }
 
-    /// Takes a wait from its connection and asks it again in its session, which it keeps. The connection is of no
-    /// further use and is closed. But if it owns leases, which the server would release with it, or carries tries of
-    /// its session, it stands until they are over.
+    /// Takes a wait from its connection, and sends the wait again in the same session. Closes the connection. But if
+    /// the connection owns leases, which the server would release, or carries repeated tries, it is retired instead.
     pub(super) fn retry_wait(&mut self, from: LaneId, wait: Pending, refusal: Error, turn: &mut Turn<'_>) {
         let Some(mut connection) = self.connections.get_mut(from) else {
             return self.refuse(wait, refusal, turn);
@@ -194,8 +196,8 @@ impl ShardMachine {
         self.keep_house(turn);
     }
 
-    /// Returns the wait that replaces a wait which has to be asked again, if any; it stays in its session. If the limit
-    /// is reached, the caller gets the refusal, and a position that the session may have is given up.
+    /// Returns the wait that replaces a wait that must be sent again, if any. The new wait stays in the session. If the
+    /// limit is reached, the caller gets the refusal, and the new wait gives up the position that the session may have.
     pub(super) fn retry_or_refuse(
         &mut self,
         mut wait: Pending,
@@ -236,7 +238,7 @@ impl ShardMachine {
                     None
                 }
             },
-            // Without a limit: no caller waits for it, and the server would keep the position.
+            // There is no limit, because otherwise the server would keep a position that no caller wants.
             Pending::GiveUp(target, key, _) => Some(self.giving_up(target, key, session?, turn.now)),
             Pending::Rejoin(id, before) if goes_on => Some(Wait::Rejoin(id, session.unwrap_or(before))),
             Pending::Rejoin(id, before) => self.instead_of(id, session.unwrap_or(before), refusal, turn),
@@ -247,8 +249,8 @@ impl ShardMachine {
         }
     }
 
-    /// Handles a wait without a session that a member refused because it does not lead. The caller that lost it gets
-    /// the next wait, unless that has happened too often.
+    /// Handles a wait without a session that a member refused because it does not lead. The caller that lost the wait
+    /// gets the next one, at most `max_redirects` times.
     fn retry_for_caller(&mut self, key: &WaitKey, refusal: Error, turn: &mut Turn<'_>) {
         let most = self.settings.max_redirects;
         if let Some(Wait::Caller(acquire, _)) = self.waits.uncovered(key, turn.now) {
@@ -259,8 +261,8 @@ impl ShardMachine {
         }
     }
 
-    /// Handles a position that is not reclaimed after all. Its caller gets the refusal, and the position is given up
-    /// instead.
+    /// Handles a position that the shard does not reclaim after all. The caller gets the refusal, and the returned wait
+    /// gives the position up.
     fn instead_of(&mut self, id: TicketId, session: StableRef, refusal: Error, turn: &mut Turn<'_>) -> Option<Wait> {
         let place = self.places.remove(id)?;
         if place.is_to_give_up() {
@@ -273,7 +275,7 @@ impl ShardMachine {
         Some(self.giving_up(target, key, session, turn.now))
     }
 
-    /// Refuses a wait without asking a server. A position that its session may have is given up later.
+    /// Refuses a wait without sending it. A position that its session may have is given up later.
     pub(super) fn refuse_wait(&mut self, wait: Wait, refusal: Error, turn: &mut Turn<'_>) {
         let instead = match wait {
             Wait::Caller(acquire, _) => {
@@ -316,9 +318,9 @@ impl ShardMachine {
         }
     }
 
-    /// Returns the wait that gives up a position that a session may have. It is a `w` under the session's name, which
-    /// finds the position or the grant there. It is not preceded by an `e`: if there is no position, an `e` would take
-    /// a new one; and if there is one, the first `w` after an `e` would not end it.
+    /// Returns the wait that gives up a position that a session may have. It sends a `w` under the session's name,
+    /// which finds the position or the grant. It sends no `e` before: without a position, the `e` would take a new one,
+    /// and with a position, the first `w` after an `e` would not end it.
     pub(super) fn giving_up(&mut self, target: Target, key: Key, session: StableRef, now: Instant) -> Wait {
         let place = TakenPlace::to_give_up(target, key, self.leases.moment(now));
         Wait::Rejoin(self.places.insert(place), session)
@@ -345,7 +347,7 @@ impl ShardMachine {
         }
     }
 
-    /// Whether a request is about giving a position up.
+    /// Whether a request gives a position up.
     fn gives_up(&self, wait: &Pending) -> bool {
         match wait {
             Pending::GiveUp(..) => true,

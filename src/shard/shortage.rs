@@ -1,4 +1,4 @@
-//! Why waits have no connection, and which reasons were logged.
+//! Tracks why waits have no connection, and which reasons were logged.
 
 use super::metrics::Exhausted;
 
@@ -27,7 +27,7 @@ impl Shortage {
         self.why = None;
     }
 
-    /// Notes that a reason is logged. Returns whether it was not logged before.
+    /// Notes that a reason is logged. Returns whether this is the first time.
     pub(super) fn note_logged(&mut self, why: Exhausted) -> bool {
         let is_new = !self.logged.contains(&why);
         if is_new {
@@ -42,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_reason_is_news_when_it_changes_and_is_logged_once() {
+    fn a_reason_is_new_when_it_changes_and_is_logged_once() {
         let mut shortage = Shortage::default();
         assert_eq!(shortage.why(), None);
         assert!(shortage.begin(Exhausted::Limit) && !shortage.begin(Exhausted::Limit));

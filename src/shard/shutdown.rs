@@ -32,12 +32,12 @@ impl Closing {
         }
     }
 
-    /// Returns when the shard ends even if some leases are not released.
+    /// Returns when the shard ends at the latest, even if some leases are not released.
     pub(super) fn until(&self) -> Instant {
         self.until
     }
 
-    /// Counts a release that was answered, or that could not be sent in time.
+    /// Counts a release that has ended, with or without success.
     pub(super) fn count(&mut self, key: &Key, released: bool) {
         match released {
             true => self.report.released += 1,
@@ -76,7 +76,8 @@ impl ShardMachine {
         self.give_up_all_waits(turn);
     }
 
-    /// Tells waiting callers, and gives up the queue positions that their sessions have, as far as time allows.
+    /// Tells waiting callers that the client is shut down, and gives up the queue positions of their sessions, as far
+    /// as time allows.
     fn give_up_all_waits(&mut self, turn: &mut Turn<'_>) {
         let mut places: Vec<(Target, Key, StableRef)> = Vec::new();
         let mut waits: Vec<Wait> = Vec::new();
@@ -145,8 +146,8 @@ impl ShardMachine {
         self.start_waits(turn);
     }
 
-    /// Whether a grant at a queue position survives the end of its connection. If so, the position is given up before
-    /// the connection ends. Clusters have sessions for this.
+    /// Whether a grant at a queue position survives the end of its connection. If so, the position must be given up
+    /// before the connection ends. In clusters, positions are given up through their sessions.
     fn leaves_grants_behind(&self) -> bool {
         self.settings.survives_disconnect && !self.serving.is_cluster()
     }
@@ -188,7 +189,7 @@ mod tests {
         closing.count(&key("a"), true);
         closing.count(&key("b"), false);
         closing.count(&key("c"), true);
-        assert_eq!(closing.until(), until, "no answer prolongs it");
+        assert_eq!(closing.until(), until, "answers do not prolong it");
         let (told, report) = closing.finish([key("d"), key("e")].into_iter());
         assert!(told.is_none());
         assert_eq!(
@@ -205,7 +206,9 @@ mod tests {
             told: Some(tell),
         };
         let (told, report) = Closing::new(shutdown).finish(std::iter::empty());
-        told.expect("it is waited for").send(report).expect("its caller");
+        told.expect("a caller waits for the report")
+            .send(report)
+            .expect("the caller is there");
         assert_eq!(caller.try_recv(), Ok(ShutdownReport::default()));
     }
 }

@@ -1,5 +1,5 @@
-//! Standby servers. They know nothing of each other, and one of them serves. This module handles the leases of the
-//! previous server, and the failback to the first one.
+//! Handles standby shards, whose servers know nothing of each other: the leases of the previous server, and the
+//! failback to the first server.
 
 use std::time::Duration;
 
@@ -19,8 +19,8 @@ use crate::lease::state::LostReason;
 use crate::types::Grant;
 
 impl ShardMachine {
-    /// Drops the leases of the previous server, because the server that took over does not know them. Most of them were
-    /// lost with their connections; this concerns leases that survive a disconnect.
+    /// Drops the leases of the previous server, because the server that took over does not know them. Only leases that
+    /// survive a disconnect are left by then; the others were lost with their connections.
     pub(super) fn drop_leases_of_previous_primary(&mut self, turn: &mut Turn<'_>) {
         let lost = self.leases.lose_all(LostReason::Disconnected, turn.now);
         if !lost.is_empty() {
@@ -45,8 +45,8 @@ impl ShardMachine {
         }
     }
 
-    /// Whether a connection leads to a standby server that no longer serves. A grant of that server is not renewed, and
-    /// may end before its holder is told.
+    /// Whether a connection leads to a standby server that no longer serves. A grant of that server would not be
+    /// renewed, and could end before its holder learned of it.
     pub(super) fn is_stale_connection(&self, id: LaneId) -> bool {
         let here = self.serving.at();
         let connection = self.connections.get(id);
@@ -54,8 +54,8 @@ impl ShardMachine {
             && connection.is_none_or(|connection| connection.is_retired() || connection.endpoint != here)
     }
 
-    /// Rejects a grant from a server that no longer serves. The lease ends there with its connection or its TTL, or is
-    /// released if that server is the next to serve.
+    /// Rejects a grant from a server that no longer serves. The lease ends with its connection or its TTL, or the shard
+    /// releases it if that server serves again.
     pub(super) fn reject_stale_grant(
         &mut self,
         acquire: Box<Acquire>,
@@ -76,8 +76,8 @@ impl ShardMachine {
         turn.tell(acquire.ask, Err(error));
     }
 
-    /// Begins the failback to the first server. It first probes whether that server can be reached, so that no lease is
-    /// given up in vain.
+    /// Begins the failback to the first server with a probe of that server, so that no lease is given up for a server
+    /// that cannot be reached.
     pub(super) fn failback(&mut self, ask: Ask<Duration>, turn: &mut Turn<'_>) {
         match self.no_way_back(turn.now) {
             Some(answer) => turn.push(Effect::Answer(Answer::Failback(ask, answer))),
@@ -88,18 +88,18 @@ impl ShardMachine {
     /// Returns the answer if no failback is possible or necessary.
     fn no_way_back(&self, now: Instant) -> Option<Result<Duration>> {
         if !self.serving.is_standby() {
-            let remedy = "only a shard that was given as Shard::standby has a server to go back to";
+            let remedy = "only a shard that was made with Shard::standby can go back to its first server";
             return Some(Err(Error::invalid("shard index", self.index, remedy)));
         }
         if self.is_closing() {
             return Some(Err(shut_down()));
         }
-        // Zero, unless the shard has just gone back.
+        // The first server already serves. The duration is zero, unless the failback is recent.
         (self.serving.at() == 0).then_some(Ok(self.serving.held_back_for(now)))
     }
 
-    /// Carries out the failback after the probe. Leases on the current server are given up. The first server is not
-    /// asked for anything until every lease of the current one must be over, because other clients may hold some.
+    /// Executes the failback after the probe. Gives up all leases of the current server, and sends nothing to the first
+    /// server until every lease of the current one must have ended, because other clients may hold some.
     pub(super) fn first_is_there(&mut self, outcome: Result<()>, ask: Ask<Duration>, turn: &mut Turn<'_>) {
         if let Some(answer) = self.no_way_back(turn.now) {
             return turn.push(Effect::Answer(Answer::Failback(ask, answer)));

@@ -1,4 +1,4 @@
-//! The running shards of clients, for tests that order them to check leases.
+//! The running shards of clients, for tests that make them check leases.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -1,4 +1,4 @@
-//! Interprets answers to requests that wait: waits on the server, tickets, and tries on behalf of waiting callers.
+//! Interprets the answers to waits on the server, to requests about tickets, and to tries for waiting callers.
 
 use tokio::time::Instant;
 
@@ -62,7 +62,7 @@ impl ShardMachine {
         }
     }
 
-    /// Notes that a try was not sent, or not answered.
+    /// Notes that a try for waiting callers was not sent, or not answered.
     pub(super) fn probe_unanswered(&mut self, key: &WaitKey, now: Instant) {
         self.metrics.tried(Tried::Unanswered);
         self.waits.tried(key, now);
@@ -81,7 +81,7 @@ impl ShardMachine {
         let was_cut = self.connections.get(from).is_some_and(|connection| connection.cut);
         self.wait_ended(from, turn);
         match response {
-            // The grant crossed with the end of its connection, so it ends with the connection.
+            // The client closed the connection while the grant was on its way, so the grant ends with the connection.
             Response::Granted(grant) if was_cut => {
                 self.connections.own(from);
                 self.give_back_grant(wait.target, wait.key, grant, from, turn);
@@ -90,7 +90,7 @@ impl ShardMachine {
                 self.note_default_ttl(wait.ttl, &grant);
                 let granted = UnclaimedGrant {
                     asked: wait.ttl,
-                    // In a session, the grant may have been made long before the request was sent this time.
+                    // In a session, the server may have made the grant before the request was last sent.
                     is_sure: wait.session.is_none(),
                     sent_at,
                 };
@@ -114,7 +114,7 @@ impl ShardMachine {
         }
     }
 
-    /// Tells callers whose time is over that, according to the server, the key is held.
+    /// Tells callers whose time is over that the server reports the key as held.
     fn tell_overdue(&mut self, key: &WaitKey, turn: &mut Turn<'_>) {
         self.waits.refused(key, turn.now);
         while let Some(Wait::Caller(_, until)) = self.waits.uncovered(key, turn.now) {
@@ -127,7 +127,8 @@ impl ShardMachine {
         }
     }
 
-    /// Gives the error of a wait on the server that ended without a grant to the caller that no longer has such a wait.
+    /// Gives the error of a wait on the server that ended without a grant to the first caller that now has no such
+    /// wait.
     pub(super) fn tell_uncovered(&mut self, key: &WaitKey, error: Error, turn: &mut Turn<'_>) {
         if let Some(Wait::Caller(acquire, _)) = self.waits.take_uncovered(key, turn.now) {
             turn.tell(acquire.ask, Err(error));
@@ -148,18 +149,18 @@ impl ShardMachine {
         let (key, enqueued_at, asked) = (place.wait_key(), place.enqueued_at(), place.ttl());
         let acquire = place.into_acquire().filter(|acquire| !acquire.ask.is_gone());
         let response = match response {
-            // The `e` took its queue position over this connection. So the position was granted, and the server dropped
-            // it together with its expired lease.
+            // This connection has sent the `e` for the queue position. So the server has granted the position, and
+            // dropped it together with the expired lease.
             Response::Refused(Status::NotEnqueued) => Response::Refused(Status::LeaseExpired),
-            // The number in the answer to a `w` is not the TTL: it may be the time that is left.
+            // The number in the answer to a `w` may be the remaining time instead of the TTL.
             Response::Granted(grant) => Response::Granted(Grant {
                 ttl: asked.or(self.default_ttl).unwrap_or(Ttl::DEFAULT),
                 ..grant
             }),
             other => other,
         };
-        // The lease counts from its `e`, if that asked for this TTL. A cluster may have restarted or ended the lease
-        // meanwhile.
+        // The TTL and the start of the lease are certain only if the `e` asked for a TTL, and not in a cluster, which
+        // may have restarted or ended the lease meanwhile.
         let is_sure = asked.is_some() && !self.serving.is_cluster();
         match (response, acquire) {
             (Response::Granted(grant), _) if was_cut => {
@@ -200,8 +201,8 @@ impl ShardMachine {
         match response {
             Response::Acquired(grant) => {
                 // The server keeps the grant for a `w`, and refuses another `e` for the key on this connection until
-                // that `w` comes. So it is collected at once; the answer is the same grant again. The caller need not
-                // wait for it.
+                // that `w` comes. So the shard sends the `w` at once. Its answer is the same grant again, so the caller
+                // does not wait for it.
                 let settle = Pending::Settle(acquire.target.kind(), acquire.key.clone());
                 self.send_on(from, settle, turn);
                 self.granted(acquire, grant, sent_at, from, turn);
@@ -214,9 +215,9 @@ impl ShardMachine {
         }
     }
 
-    /// Gives the caller a ticket. The connection stays with the ticket until that is used or dropped. If the caller is
-    /// gone, the ticket is dropped with the answer, which gives up its queue position. A shard that is closing gives no
-    /// tickets: it gives up the position at once.
+    /// Gives the caller a ticket. The ticket occupies the connection until the ticket is used or dropped. If the caller
+    /// is gone, the answer drops the ticket, which gives up the queue position. A shard that is closing gives no
+    /// tickets, and gives up the position at once.
     fn give_ticket(&mut self, acquire: Box<Acquire>, enqueued_at: Moment, from: LaneId, turn: &mut Turn<'_>) {
         if self.is_closing() {
             let give_up = Pending::GiveUp(acquire.target, acquire.key.clone(), 1);

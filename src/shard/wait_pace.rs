@@ -12,8 +12,8 @@ use crate::net::backoff::Attempts;
 const CONNECTS_AT_ONCE: u32 = 40;
 const CONNECTS_PER_SECOND: u32 = 150;
 
-/// The same limits for connections that reclaim, in a session, what was lost with a connection. They are higher,
-/// because the server keeps it only for a while.
+/// The same limits for connections that reclaim the queue positions of lost connections in their sessions. They are
+/// higher, because the server keeps these positions only for a while.
 const RESUMES_AT_ONCE: u32 = 100;
 const RESUMES_PER_SECOND: u32 = 400;
 
@@ -26,7 +26,7 @@ pub(super) struct WaitPace {
     connects: TokenBucket,
     resumes: TokenBucket,
     closes: TokenBucket,
-    /// The waits that were given up and that the server may still count.
+    /// The given-up waits that the server may still count.
     lingering: Lingering,
     /// The pauses between failing attempts.
     attempts: Attempts,
@@ -56,8 +56,8 @@ impl WaitPace {
         self.attempts.made() > 0
     }
 
-    /// Notes that an attempt failed, or that its connection was not useful. The next attempt is made after a pause.
-    /// Attempts that run at the same time fail at the same time, and count as one failure.
+    /// Notes that an attempt failed, or that its connection was not useful. The next attempt is made after a pause. A
+    /// failure during that pause belongs to an attempt that began before it, and does not count again.
     pub(super) fn failed(&mut self, now: Instant) {
         if now >= self.not_before {
             self.not_before = after(now, self.attempts.failed());
@@ -69,7 +69,7 @@ impl WaitPace {
         self.attempts = attempts;
     }
 
-    /// Restarts after a change of the server, for which earlier failures mean nothing.
+    /// Restarts after a change of the server. Earlier failures do not concern the new server.
     pub(super) fn restart(&mut self, attempts: Attempts, now: Instant) {
         self.attempts = attempts;
         self.not_before = now;
@@ -85,12 +85,12 @@ impl WaitPace {
         self.connects.take(now)
     }
 
-    /// Returns when the rate allows another connection that reclaims what was lost.
+    /// Returns when the rate allows another connection that reclaims a queue position.
     pub(super) fn resumes_at(&self, now: Instant) -> Instant {
         self.resumes.ready_at(now)
     }
 
-    /// Counts another connection that reclaims what was lost. Returns whether the rate allows it.
+    /// Counts another connection that reclaims a queue position. Returns whether the rate allows it.
     pub(super) fn take_resume(&mut self, now: Instant) -> bool {
         self.resumes.take(now)
     }
@@ -115,7 +115,7 @@ mod tests {
     use crate::net::backoff::ReconnectPolicy;
 
     #[test]
-    fn attempts_that_fail_together_cost_one_pause_and_a_success_ends_it() {
+    fn simultaneous_failures_cost_one_pause_and_a_success_resets_it() {
         let start = Instant::now();
         let policy = ReconnectPolicy::default();
         let mut pace = WaitPace::new(policy.start(), start);
@@ -124,7 +124,7 @@ mod tests {
         let paused = pace.not_before();
         pace.failed(start);
         assert!(pace.has_failed() && paused > start);
-        assert_eq!(pace.not_before(), paused, "that is one failure");
+        assert_eq!(pace.not_before(), paused, "both failures count as one");
         pace.failed(paused);
         assert!(pace.not_before() > paused);
         pace.succeeded(policy.start());
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn only_so_many_waits_linger() {
+    fn the_number_of_lingering_waits_is_limited() {
         let start = Instant::now();
         let mut pace = WaitPace::new(ReconnectPolicy::default().start(), start);
         for _ in 0..3 {

@@ -1,5 +1,5 @@
-//! The exclusive connections, each of which carries one wait, and the tries for callers that have no such connection.
-//! [`waits`](super::waits) decides what is next and when a key is tried; this module opens, sends and closes.
+//! Opens and closes the exclusive connections, each of which carries one wait, and sends the tries for callers that
+//! have no such connection. [`waits`](super::waits) decides which wait is next and when a key is tried.
 
 use std::time::Duration;
 
@@ -20,8 +20,7 @@ use crate::human::human;
 use crate::net::abilities::Abilities;
 use crate::net::connect::Purpose;
 
-/// A wait that the server ends by itself within this time is not given up: letting it end costs less than a new
-/// connection.
+/// A wait that the server ends by itself within this time is not given up, because a new connection would cost more.
 const LET_RUN_OUT: Duration = Duration::from_secs(2);
 
 impl ShardMachine {
@@ -29,7 +28,7 @@ impl ShardMachine {
     /// connections.
     pub(super) fn start_waits(&mut self, turn: &mut Turn<'_>) {
         self.waits_due_at = None;
-        // Without a leader, there is no queue to wait in.
+        // Without a leader, there is no server-side queue.
         if self.serving.is_cluster() && !self.connections.is_serving() {
             return;
         }
@@ -47,7 +46,7 @@ impl ShardMachine {
         self.waits_due_at = due.into_iter().flatten().min();
     }
 
-    /// Returns when a connection may be opened for a waiting entry, if only time prevents that.
+    /// Returns when a connection may be opened for a waiting entry, if only the pace prevents that now.
     fn opens_at(&self, now: Instant) -> Option<Instant> {
         if !self.connections.is_serving() || !self.has_room() {
             return None;
@@ -64,8 +63,8 @@ impl ShardMachine {
         self.waits.next_try(now).filter(|_| tries)
     }
 
-    /// Opens connections for waits that continue in their session. Each needs a connection of its own. They come before
-    /// all others, because they already have a queue position.
+    /// Opens connections for waits that continue in their session. Each needs its own connection. They come before all
+    /// other waits, because they already have a queue position.
     fn start_bound(&mut self, turn: &mut Turn<'_>) {
         while self.waits.has_bound()
             && self.may_connect(turn.now)
@@ -90,8 +89,8 @@ impl ShardMachine {
             let Some(start) = self.waits.begin(turn.now) else { break };
             self.start_on(lane, start, turn);
         }
-        // If no connection can be opened, idle connections that own leases carry waits too, although such a wait cannot
-        // be given up.
+        // If no connection can be opened, idle connections that own leases also carry waits, although such a wait
+        // cannot be given up.
         while self.waits.has_ready()
             && self.connections.for_waits() < self.settings.exclusive
             && !(self.may_connect(turn.now) && self.has_room())
@@ -143,8 +142,8 @@ impl ShardMachine {
         self.connections.is_serving() && now >= self.wait_pace.not_before() && (!one_at_a_time || count.all == count.up)
     }
 
-    /// Whether the limits allow one more connection. Connections that own leases and carry no wait do not count against
-    /// the limit for waits; there may be as many of them again.
+    /// Whether the limits allow one more connection. Idle connections that own leases do not count toward the limit for
+    /// waits. There may be as many of them again.
     fn has_room(&self) -> bool {
         let most = self.settings.exclusive;
         self.connections.for_waits() < most && self.connections.count(Role::Exclusive).all < most.saturating_mul(2)
@@ -156,8 +155,8 @@ impl ShardMachine {
         idle.is_some_and(|idle| self.connections.close(idle, turn).is_some())
     }
 
-    /// Returns the purpose of a new connection for waits. In a cluster, each has a session of its own; the server may
-    /// not support sessions.
+    /// Returns the purpose of a new connection for waits. In a cluster, each asks for its own session, which the server
+    /// may not support.
     fn purpose_of_waits(&mut self) -> Purpose {
         match self.serving.is_cluster() {
             true => Purpose::Session(self.refs.next()),
@@ -245,20 +244,21 @@ impl ShardMachine {
         self.put_back(bound, turn.now);
     }
 
-    /// Notes that nothing can be sent over a connection because it is about to end.
+    /// Notes that a connection is about to end, so that nothing can be sent over it.
     fn give_up_connection(&mut self, lane: LaneId) {
         if let Some(mut connection) = self.connections.get_mut(lane) {
             connection.work = Work::Ending;
         }
     }
 
-    /// Puts the wait that occupied a connection, or was about to, back among the waits.
+    /// Puts a wait back among the waits, because its connection is gone.
     pub(super) fn put_back(&mut self, bound: Bound<Wait>, now: Instant) {
         self.waits.ended(&bound.key, bound.occupant, now);
         self.queue(bound.wait, Some(bound.arrival), now);
     }
 
-    /// Handles a wait that was not written. Its callers start another one, unless it has a queue position in a session.
+    /// Handles a wait that was not written. If it has a queue position in a session, it is sent again there. Otherwise
+    /// its callers start another wait.
     pub(super) fn put_back_wait(&mut self, wait: Box<ServerWait>, now: Instant) {
         if wait.session.is_some() {
             self.queue(Wait::Resume(wait), None, now);
@@ -306,11 +306,11 @@ impl ShardMachine {
         } = bound;
         match wait {
             wait if !remembered => {
-                // There is no queue position to give up either.
+                // The queue position is lost, too, so there is nothing to give up.
                 self.waits.ended(&key, occupant, turn.now);
                 let lost = Error::new(
                     ErrorKind::Disconnected,
-                    "the place in the queue was lost with its connection: the leader remembers no sessions",
+                    "the queue position was lost with its connection: the leader remembers no sessions",
                 );
                 let lost = self.at_lane(id, lost);
                 self.lost_with_its_session(wait, lost, turn);
@@ -320,8 +320,8 @@ impl ShardMachine {
         }
     }
 
-    /// Asks a wait again in its session. If it has no caller any more, its queue position is only given up: a zero-wait
-    /// `l` would reclaim the position and leave it in the queue.
+    /// Sends a wait again in its session. If the wait has no caller any more, gives up its queue position instead. (A
+    /// zero-wait `l` would reclaim the position and leave it in the queue.)
     fn resume(&mut self, id: LaneId, key: WaitKey, arrival: Arrival, mut wait: Box<ServerWait>, turn: &mut Turn<'_>) {
         if self.waits.check_surplus(&key, turn.now) {
             if let Some(session) = wait.session {
@@ -357,8 +357,8 @@ impl ShardMachine {
             false => Exhausted::NotEstablished,
         });
         if error.is_fatal() {
-            // The connected server accepts no further connection of this client. Callers that need one learn the reason
-            // at once.
+            // The error is fatal: the server accepts no further connection of this client. Callers that need one learn
+            // the reason at once.
             for wait in self.waits.drain(turn.now) {
                 self.refuse_wait(wait, error.clone(), turn);
             }
@@ -403,7 +403,7 @@ impl ShardMachine {
                 shard = self.index,
                 endpoint = %self.endpoint(),
                 connections,
-                "the server takes no more connections: waits share those that there are"
+                "the server takes no more connections: waits share the existing ones"
             ),
             // Each failed attempt has its own log line.
             Exhausted::NotEstablished => {}
@@ -434,11 +434,11 @@ impl ShardMachine {
     }
 
     /// Gives up waits on the server that no caller has wanted for a while. Servers before 1.15 do not notice that a
-    /// connection was closed, and count its wait until that ends by itself. So the number of such waits is limited, in
-    /// total and per second.
+    /// connection was closed, and count its wait until the wait ends by itself. So the number of waits that are given
+    /// up is limited, in total and per second.
     pub(super) fn give_up_unclaimed(&mut self, turn: &mut Turn<'_>) {
-        // If grants survive a disconnect, a grant that crosses with the end of the connection would belong to no caller
-        // until its TTL is over.
+        // If grants survive a disconnect, a grant that is under way when the connection is closed would be held without
+        // a caller until its TTL is over.
         if self.settings.survives_disconnect {
             return;
         }
@@ -462,10 +462,10 @@ impl ShardMachine {
         }
     }
 
-    /// Leaves the blocked connections to an endpoint whose server was silent for too long. Unless the kernel noticed
-    /// the silence, they would not end before their time. Each wait continues over the next connection, in its session
-    /// if it has one. Without a session, its callers go on waiting with a new position on the server, and the position
-    /// of a ticket is lost.
+    /// Closes the blocked connections to an endpoint whose server was silent for too long. Otherwise they would end
+    /// only with the time of their waits, unless the kernel noticed the silence. Each wait continues over the next
+    /// connection, in its session if it has one. Without a session, its callers continue with a new queue position, and
+    /// the position of a ticket is lost.
     pub(super) fn leave_silent(&mut self, endpoint: usize, turn: &mut Turn<'_>) {
         for id in self.connections.blocked_at(endpoint) {
             let is_wait_alone =

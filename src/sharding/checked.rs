@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 #[derive(Clone)]
 pub(crate) struct CheckedStrategy {
     strategy: Arc<dyn ShardingStrategy>,
-    /// The name of a strategy of this crate in settings.
+    /// The name in settings, if this is a strategy of this crate.
     name: Option<&'static str>,
 }
 
@@ -42,7 +42,7 @@ impl CheckedStrategy {
         }
     }
 
-    /// Returns its name, if it was created by name.
+    /// Returns the name of the strategy in settings, if it is a strategy of this crate.
     pub(crate) fn name(&self) -> Option<&'static str> {
         self.name
     }
@@ -57,7 +57,7 @@ impl CheckedStrategy {
             "shard index",
             index,
             &format!(
-                "the sharding strategy gave it for key {key:?}, but there are {servers} servers: answer below {servers}"
+                "the sharding strategy returned it for key {key:?}, but there are {servers} servers: return an index below {servers}"
             ),
         ))
     }
@@ -83,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_index_out_of_range_is_an_error_that_shows_it() {
+    fn an_index_out_of_range_is_an_error_that_shows_the_index() {
         let strategy = CheckedStrategy::new(|_: &str, servers: usize| servers);
         let text = strategy.shard("k", 3).map_err(|e| e.to_string());
         assert!(

@@ -1,4 +1,4 @@
-//! Sharding: which server a key belongs to.
+//! Assigns keys to servers.
 
 mod checked;
 mod placement;
@@ -15,9 +15,10 @@ pub const DEFAULT_SERVERS: &[&str] = &["127.0.0.1:6388"];
 
 /// Maps a key to the index of the server that serves it, in `0..servers`.
 ///
-/// Any `Fn(&str, usize) -> usize` implements it, as do an `Arc` of a strategy and a `Box<dyn ShardingStrategy>`. It
-/// must return the same shard for the same key in every process that shares the locks; otherwise two processes can
-/// hold the same lock on two servers. It runs in the caller's task on every operation, so it must be fast.
+/// Any `Fn(&str, usize) -> usize` implements this trait, as do an `Arc` of a strategy and a `Box<dyn
+/// ShardingStrategy>`. A strategy must return the same shard for the same key in every process that shares the locks;
+/// otherwise two processes can hold the same lock on two servers. It runs in the caller's task on every operation, so
+/// it must be fast.
 ///
 /// ```
 /// use dflockd_client::ShardingStrategy;
@@ -115,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn no_servers_is_not_a_panic() {
+    fn zero_servers_do_not_panic() {
         assert_eq!(stable_hash_shard("k", 0), 0);
     }
 }

@@ -1,4 +1,4 @@
-//! Which shards serve a key: one, or two while the fleet changes from one list of shards, or one strategy, to another.
+//! Assigns shards to each key: one, or two while a fleet of clients changes its list of shards or its strategy.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ pub(crate) struct Placement {
 #[derive(Debug)]
 struct Previous {
     strategy: CheckedStrategy,
-    /// The index that each shard of the previous list has now.
+    /// The current index of each shard of the previous list.
     shards: Vec<usize>,
     /// A number that clients with the same two lists share.
     fingerprint: u32,
@@ -30,7 +30,7 @@ struct Previous {
 pub(crate) struct Placed {
     /// Its shard in the current list.
     pub(crate) shard: usize,
-    /// Its shard in the previous list, if that is a different one. Then the key moves.
+    /// Its shard in the previous list, if the key moves.
     pub(crate) previous: Option<usize>,
 }
 
@@ -83,8 +83,8 @@ impl Placement {
         Ok(Placed { shard, previous })
     }
 
-    /// Returns the shard on which a channel's signals are emitted. During a transition it is a shard that both lists
-    /// have, because the clients of both listen there.
+    /// Returns the shard on which a channel's signals are emitted. During a transition, both lists contain this shard,
+    /// so the clients of both lists listen there.
     pub(crate) fn emits_at(&self, channel: &str) -> Result<usize> {
         let placed = self.place(channel)?;
         let (Some(previous), Some(before)) = (&self.previous, placed.previous) else {
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_moves_where_its_shards_are_two() {
+    fn a_key_moves_if_its_two_shards_differ() {
         // The previous list had the third shard, the first, and one that was removed.
         let placement = placement(3, vec![2, 0, 3]);
         for (key, shard, previous) in [
@@ -154,13 +154,17 @@ mod tests {
         assert_eq!(
             grows.emits_at("2.1").unwrap(),
             1,
-            "the new one hears nothing of the clients before"
+            "clients of the previous list do not listen on the new shard"
         );
         assert_eq!(grows.emits_at("1.1").unwrap(), 1);
         let shrinks = placement(2, vec![0, 1, 2]);
         assert_eq!(shrinks.emits_at("1.2").unwrap(), 1);
         let swaps = placement(2, vec![0, 2]);
-        assert_eq!(swaps.emits_at("1.1").unwrap(), 0, "neither has both");
+        assert_eq!(
+            swaps.emits_at("1.1").unwrap(),
+            0,
+            "neither shard of the channel is in both lists"
+        );
         let apart = placement(1, vec![1]);
         let error = apart.emits_at("0.0").unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unsupported);

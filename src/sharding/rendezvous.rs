@@ -1,5 +1,5 @@
-//! Rendezvous hashing: every shard has a score for a key, and the shard with the highest score serves it. So a new
-//! shard takes the keys for which it has the highest score, and no key moves between the others.
+//! Rendezvous hashing: each shard has a score for each key, and the shard with the highest score serves the key. So a
+//! new shard takes the keys for which it has the highest score, and no key moves between the other shards.
 
 /// The distance between two states of SplitMix64.
 const GAMMA: u64 = 0x9e37_79b9_7f4a_7c15;
@@ -32,7 +32,7 @@ pub fn rendezvous_hash_shard(key: &str, servers: usize) -> usize {
     for index in 0..servers {
         state = state.wrapping_add(GAMMA);
         let score = mix(state);
-        // Of equal scores, the first wins.
+        // If scores are equal, the first shard wins.
         if index == 0 || score > best.1 {
             best = (index, score);
         }
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn no_servers_is_not_a_panic() {
+    fn zero_servers_do_not_panic() {
         assert_eq!(rendezvous_hash_shard("k", 0), 0);
     }
 

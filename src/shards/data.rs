@@ -1,4 +1,4 @@
-//! Shards in data: a text as in URLs, or a map with the servers and their settings.
+//! Shards in serialized data: a text as in URLs, or a map with the servers and their settings.
 
 use std::fmt;
 use std::time::Duration;
@@ -46,7 +46,7 @@ const NAMES: [&str; 7] = [
 ];
 
 impl Map {
-    /// Sets one of its values. The error says what is wrong, without the value, which may be a secret.
+    /// Sets a value. The error does not show the value, which may be a secret.
     fn set(&mut self, name: &str, value: Datum) -> Result<(), String> {
         let text = |value: Datum| {
             value
@@ -63,7 +63,7 @@ impl Map {
             "stable_ref" => self.stable_ref = value.text_of(ValueKind::Text)?,
             _ => {
                 return Err(format!(
-                    "there is no such setting of a shard; there are {}",
+                    "there is no such setting of a shard; the settings are {}",
                     NAMES.join(", ")
                 ));
             }
@@ -71,7 +71,7 @@ impl Map {
         Ok(())
     }
 
-    /// Converts it to a shard; the error says what is wrong.
+    /// Converts the map to a shard.
     fn shard(self) -> Result<Shard, String> {
         let mut shard = match (self.single, self.cluster, self.standby) {
             (Some(server), None, None) => Shard::single(server),
@@ -172,8 +172,8 @@ impl<'de> Visitor<'de> for Reader {
     }
 }
 
-/// Serializes it as a text, or as a map if it has settings. A [`stable_ref`](Shard::stable_ref) is left out, because
-/// it is a secret.
+/// Serializes a shard as a text, or as a map if it has settings. Leaves out the [`stable_ref`](Shard::stable_ref),
+/// which is a secret.
 impl Serialize for Shard {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         let without_secret = Terms {
@@ -190,7 +190,7 @@ impl Serialize for Shard {
 #[cfg(test)]
 mod tests {
     #[test]
-    fn no_secret_is_shown_of_a_shard_or_in_an_error() {
+    fn a_shown_shard_and_an_error_contain_no_secret() {
         for shard in [
             r#""ses%ame@a:1""#,
             r#""ses++ame@a:1""#,
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_with_a_map_is_named() {
+    fn an_invalid_map_is_refused_with_the_reason() {
         for (json, said) in [
             ("{}", "one of single, cluster and standby"),
             (
@@ -284,7 +284,7 @@ mod tests {
             ),
             (
                 r#"{"cluster": ["a:1", 7]}"#,
-                "it is a list of other things than texts, and should be a list of texts",
+                "it is a list with values that are not texts, and should be a list of texts",
             ),
             (
                 r#"{"cluster": ["a:1"], "orphan_ttl": 30}"#,

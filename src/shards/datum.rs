@@ -1,4 +1,4 @@
-//! A value of a map of settings in a self-describing format, before the type of the setting is known.
+//! A value in a map of settings, in a self-describing format, before the type of its setting is known.
 
 use std::fmt;
 
@@ -6,12 +6,12 @@ use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use zeroize::Zeroizing;
 
-/// The text of a value, which may be a secret: it is wiped when it is dropped.
+/// The text of a value, which is wiped when it is dropped, because it may be a secret.
 type Text = Zeroizing<String>;
 
 /// A value.
 pub(crate) enum Datum {
-    /// The setting is not given, as with `null`.
+    /// No value, as with `null`.
     Nothing,
     Text(Text),
     Truth(bool),
@@ -157,7 +157,7 @@ impl<'de> Visitor<'de> for Reader {
                 _ => None,
             };
         }
-        Ok(texts.map_or(Datum::Other("a list of other things than texts"), Datum::Texts))
+        Ok(texts.map_or(Datum::Other("a list with values that are not texts"), Datum::Texts))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Datum, A::Error> {

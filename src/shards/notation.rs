@@ -15,9 +15,9 @@ use crate::percent;
 
 /// Separates shards.
 const SHARDS: char = ',';
-/// Separates the members of a cluster, or follows the only member.
+/// Separates the members of a cluster. Follows the member if there is only one.
 const MEMBERS: char = '+';
-/// Separates a primary and its standbys, or follows the only server.
+/// Separates a primary and its standbys. Follows the server if there is only one.
 const RESERVES: char = ';';
 
 impl Shard {
@@ -41,12 +41,12 @@ impl Shard {
             (false, true) => (Policy::Standby, RESERVES),
             (true, true) => {
                 return refuse(
-                    "its servers are the members of a cluster, joined by +, or one and its reserves, joined by ;",
+                    "write the members of a cluster, joined by +, or a primary and its standbys, joined by ;",
                 );
             }
         };
         let mut servers: Vec<&str> = text.split(separator).map(str::trim).collect();
-        // `a:6388+` is a cluster that has one member.
+        // `a:6388+` is a cluster with one member.
         if servers.len() == 2 && servers[1].is_empty() {
             servers.pop();
         }
@@ -57,7 +57,7 @@ impl Shard {
         Ok(Self::new(policy, servers))
     }
 
-    /// Writes a shard so that [`read`](Self::read) returns the same one, without its settings. If an invalid address
+    /// Writes a shard, without its settings, in the form that [`read`](Self::read) accepts. If an invalid address
     /// contains a secret, the secret is left out.
     pub(crate) fn write(&self) -> String {
         let servers: Vec<Zeroizing<String>> = self
@@ -81,7 +81,7 @@ impl Shard {
         text
     }
 
-    /// Writes shards so that [`read_all`](Self::read_all) returns the same ones, without their settings.
+    /// Writes shards, without their settings, in the form that [`read_all`](Self::read_all) accepts.
     pub(crate) fn write_all(shards: &[Self]) -> String {
         let shards: Vec<String> = shards.iter().map(Self::write).collect();
         shards.join(SHARDS.encode_utf8(&mut [0; 4]))
@@ -93,13 +93,13 @@ fn refuse_secret(text: &str) -> Result<()> {
     if text.contains('@') || text.contains("%40") && !text.contains("unix:") {
         return Err(Error::new(
             ErrorKind::InvalidInput,
-            "a list of servers with an @ in it is not acceptable: write the servers alone; the secret is given by itself",
+            "a list of servers with an @ is not acceptable: write only the servers, and give the secret separately",
         ));
     }
     Ok(())
 }
 
-/// Parses the address of a server. The port may be left out, which means the default port.
+/// Parses the address of a server. Without a port, the server has the default port.
 fn read_server(text: &str) -> Result<String> {
     if text.is_empty() {
         return Err(Error::invalid(
@@ -131,7 +131,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn shards_clusters_and_reserves_are_read() {
+    fn single_servers_clusters_and_standbys_are_parsed() {
         let shards = Shard::read_all("a:1+b:2+c:3, d , e:5;f:6,[::1],unix:%2Frun%2Fd.sock,g:7+,h:8;").unwrap();
         assert_eq!(
             shards,
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named() {
+    fn an_invalid_list_is_refused_with_the_reason() {
         for (text, named, remedy) in [
             ("", "\"\"", "at least one server"),
             ("a:1,,b:1", "\"\"", "between any two commas"),
@@ -169,7 +169,7 @@ mod tests {
         }
         let error = Shard::read_all("dflockd://ses+ame@a:1").unwrap_err().to_string();
         assert!(
-            error.contains("the secret is given by itself") && !error.contains("ses"),
+            error.contains("give the secret separately") && !error.contains("ses"),
             "{error}"
         );
     }

@@ -168,7 +168,7 @@ async fn an_error_names_a_sharding_strategy_that_returns_an_unknown_shard() {
     refused(
         acquired,
         ErrorKind::InvalidInput,
-        &["shard index 7", "\"k\"", "answer below 1"],
+        &["shard index 7", "\"k\"", "return an index below 1"],
     );
     refused(
         client.shard_stats(3).await,

@@ -298,7 +298,7 @@ async fn two_leaders_of_different_clusters_are_told() {
     let tried = client.lock("k").unwrap().try_acquire().await.unwrap();
     assert!(tried.is_none(), "the other was asked again");
     until_served_by(&client, at_second).await;
-    let line = "two members of this shard are of different clusters";
+    let line = "two members of this shard belong to different clusters";
     let told = spans.everything();
     assert!(
         told.contains(line) && told.contains(&format!("before={at_first} ")),

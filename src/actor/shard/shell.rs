@@ -1,5 +1,5 @@
-//! The layer between ractor and a [`Driver`]: it starts the driver, runs it, and handles its end, however that comes
-//! about.
+//! The layer between ractor and a [`Driver`]: it starts and runs the driver, and handles each of the driver's possible
+//! ends:
 //!
 //! | end | consequences |
 //! | --- | --- |
@@ -52,7 +52,7 @@ impl Actor for ShardActor {
     type State = Shell;
     type Arguments = Parts;
 
-    /// Starts nothing yet, because the router is not told of a failure here.
+    /// Starts nothing yet, because ractor does not tell the router of a failure here.
     async fn pre_start(&self, _: ActorRef<Run>, parts: Parts) -> std::result::Result<Shell, ActorProcessingErr> {
         Ok(Shell {
             index: parts.0.index,
@@ -93,7 +93,7 @@ impl Shell {
             },
             Stage::Starting(_) | Stage::Over => Poll::Ready(Ok(())),
         });
-        // It yields by itself, after a number of turns.
+        // The driver yields by itself, after a number of turns.
         let outcome = tokio::task::unconstrained(turns).await;
         span.outside(|| {
             outcome.map_err(|panic| self.died(&panic))?;
@@ -102,8 +102,8 @@ impl Shell {
         })
     }
 
-    /// Handles a panic. The cause is known before the shard's callers see their channels closed, and its connections
-    /// are closed before another shard is started.
+    /// Handles a panic. Publishes the cause before the shard's callers see their channels closed, and closes the
+    /// connections before the router starts another shard.
     fn died(&mut self, panic: &Panic) -> Error {
         let error = Error::new(
             ErrorKind::ShardGone,

@@ -16,7 +16,7 @@ use crate::handle::guard::LockGuard;
 use crate::lease::state::{LeaseState, LostReason};
 use crate::server::{EventKind, Server};
 
-/// Longer than anything takes, unless it hangs.
+/// Longer than any step of a test takes, unless it hangs.
 const SOON: Duration = Duration::from_secs(30);
 
 async fn hold(ttl: u64, change: impl FnOnce(ClientBuilder) -> ClientBuilder) -> (Server, Client, LockGuard) {
@@ -33,7 +33,8 @@ async fn hold(ttl: u64, change: impl FnOnce(ClientBuilder) -> ClientBuilder) -> 
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// No timer of the client becomes due during a test, and no suspend of a test is too long for its server.
+/// Sets timeouts so long that no timer of the client becomes due during a test, and that no suspend of a test is too
+/// long for the server.
 fn quiet(builder: ClientBuilder) -> ClientBuilder {
     builder
         .keepalive(HOUR / 2)
@@ -64,7 +65,7 @@ fn renewals(server: &Server) -> usize {
 }
 
 async fn why_lost(guard: &LockGuard) -> LostReason {
-    timeout(SOON, guard.lost()).await.expect("it is told")
+    timeout(SOON, guard.lost()).await.expect("the guard reports the loss")
 }
 
 /// The state shows the loss before any task of the client has run; then the waiting caller is told.
@@ -79,12 +80,12 @@ async fn a_lease_whose_time_is_over_is_lost_at_once() {
 }
 
 #[tokio::test]
-async fn whoever_waits_for_the_loss_is_told_though_timers_stood_still() {
+async fn a_task_that_waits_for_the_loss_is_told_although_timers_stood_still() {
     let (_server, client, guard) = hold(3600, quiet).await;
     let waiting = waits_for_loss(&guard).await;
     suspend_for(HOUR);
     if SUSPEND_IS_KNOWN {
-        let told = timeout(SOON, waiting).await.expect("it is told");
+        let told = timeout(SOON, waiting).await.expect("the waiting task is told");
         assert_eq!(told.unwrap(), LostReason::Expired);
     }
     // A lease that the server may still hold is released, and the client continues.
@@ -95,7 +96,7 @@ async fn whoever_waits_for_the_loss_is_told_though_timers_stood_still() {
 
 /// The suspend reduces the remaining time, and the renewal that is due by now is sent.
 #[tokio::test]
-async fn a_lease_of_which_something_is_left_is_renewed() {
+async fn a_lease_with_time_left_is_renewed() {
     let (server, _client, guard) = hold(3600, quiet).await;
     let before = guard.remaining();
     suspend_for(HOUR * 2 / 3);
@@ -107,7 +108,9 @@ async fn a_lease_of_which_something_is_left_is_renewed() {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
-        timeout(SOON, renewed).await.expect("half of its time is over");
+        timeout(SOON, renewed)
+            .await
+            .expect("more than half of its TTL is over, so it is renewed");
         assert!(guard.remaining() > HOUR / 2);
     }
 }
@@ -125,7 +128,7 @@ async fn a_long_suspend_ends_leases_however_long_their_ttl() {
 
 /// The grant came before the suspend, and was delivered after it.
 #[tokio::test]
-async fn a_grant_counts_from_before_the_suspend_in_which_it_was_asked_for() {
+async fn a_grant_that_was_requested_before_a_suspend_counts_from_its_request() {
     let (_server, client, holder) = hold(30, |builder| builder).await;
     let waiting = tokio::spawn({
         let lock = client.lock("k").unwrap();
@@ -136,10 +139,14 @@ async fn a_grant_counts_from_before_the_suspend_in_which_it_was_asked_for() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    timeout(SOON, stats).await.expect("it waits");
+    timeout(SOON, stats).await.expect("the server has a waiter");
     suspend_for(Duration::from_secs(60));
     holder.release().await.unwrap_err();
-    let guard = timeout(SOON, waiting).await.expect("it is granted").unwrap().unwrap();
+    let guard = timeout(SOON, waiting)
+        .await
+        .expect("the wait is granted")
+        .unwrap()
+        .unwrap();
     // A renewal confirmed it before it was handed out, so its whole TTL is left.
     assert!(
         guard.is_held() && guard.remaining() > Duration::from_secs(20),

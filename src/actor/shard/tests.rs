@@ -1,4 +1,5 @@
-//! Tests of what outlives a shard's actor: its server, and the time before which no server may be asked.
+//! Tests of the state that outlives a shard's actor: the server in use, and the time before which no server may be
+//! asked.
 
 use std::time::Duration;
 
@@ -81,7 +82,7 @@ async fn an_actor_that_dies_at_the_standby_is_replaced_there() {
 }
 
 #[tokio::test]
-async fn an_actor_that_dies_on_the_way_back_does_not_arrive_earlier() {
+async fn an_actor_that_dies_during_a_failback_does_not_shorten_the_delay() {
     let delay = Duration::from_millis(1500);
     let (primary, standby) = (server(0).await, server(0).await);
     let client = builder([&primary, &standby], |shard| shard.takeover_delay(delay));
@@ -99,7 +100,7 @@ async fn an_actor_that_dies_on_the_way_back_does_not_arrive_earlier() {
 }
 
 #[tokio::test]
-async fn an_actor_that_replaces_another_knows_how_long_leases_are() {
+async fn an_actor_that_replaces_another_keeps_the_longest_ttl() {
     let (primary, standby) = (server(0).await, server(0).await);
     let builder = builder([&primary, &standby], |shard| shard).lease_ttl(Duration::from_secs(1));
     let client = builder.connect().await.unwrap();

@@ -1,4 +1,4 @@
-//! Connections that shall end: retired ones, cut ones, idle ones, or all.
+//! Ends connections: retired ones, those whose wait is given up, idle ones, or all.
 
 use tokio::time::Instant;
 
@@ -9,8 +9,8 @@ use crate::shard::ids::{LaneId, TicketId};
 
 impl Connections {
     /// Retires a connection, for example because another endpoint serves: requests under way are answered, and no more
-    /// are sent. It stands until the server attributes no lease to it. If its member leads again, that member would
-    /// treat the end of the connection as the end of its leases.
+    /// are sent. The connection stays open until the server attributes no lease to it, because its member may lead
+    /// again, and would then release the leases of a connection that has ended.
     pub(in crate::shard) fn retire(&mut self, id: LaneId, turn: &mut Turn<'_>) {
         let Some(mut connection) = self.get_mut(id) else {
             return;
@@ -40,7 +40,7 @@ impl Connections {
         }
     }
 
-    /// Returns the retired connections that stand only because they own leases, each with the number of its leases.
+    /// Returns the retired connections that stay open only because they own leases, each with the number of its leases.
     pub(in crate::shard) fn kept_for_leases(&self) -> Vec<(LaneId, usize)> {
         let ids = self
             .ids_of(|connection| connection.retired && !connection.finishing)
@@ -61,7 +61,7 @@ impl Connections {
         }
     }
 
-    /// Ends a connection at once, whatever is under way. Its end returns the unanswered requests.
+    /// Ends a connection at once. The report of its end returns the unanswered requests.
     pub(in crate::shard) fn hang_up(&mut self, id: LaneId, turn: &mut Turn<'_>) {
         let was_up = self.get_mut(id).is_some_and(|mut connection| {
             connection.retired = true;
@@ -80,7 +80,7 @@ impl Connections {
         })
     }
 
-    /// Ends a connection to give up its wait. Its end returns the unanswered requests.
+    /// Ends a connection to give up its wait. The report of its end returns the unanswered requests.
     pub(in crate::shard) fn cut(&mut self, id: LaneId, turn: &mut Turn<'_>) {
         if let Some(mut connection) = self.get_mut(id) {
             connection.cut = true;
@@ -102,23 +102,23 @@ impl Connections {
         self.has_idle_of_any_role()
     }
 
-    /// Whether any connection of a kind that may be closed is idle.
+    /// Whether any exclusive or disposable connection is idle.
     pub(in crate::shard) fn has_idle_of_any_role(&self) -> bool {
         self.all.values().any(Connection::is_idle)
     }
 
-    /// Closes the connections that wait on the server, or are about to, and own no lease; with `whatever_it_owns`, also
+    /// Closes the connections that wait on the server, or are about to, and own no lease; with `with_leases`, also
     /// those that own leases. With `keep_leaving`, a connection over which a queue position is being given up, or will
     /// be, is kept. Returns the closed connections.
     pub(in crate::shard) fn close_waiting(
         &mut self,
-        whatever_it_owns: bool,
+        with_leases: bool,
         keep_leaving: bool,
         turn: &mut Turn<'_>,
     ) -> Vec<Connection> {
         let waits = |connection: &Connection| {
             !matches!(connection.work, Work::Idle(_) | Work::Repeating | Work::Ending)
-                && (connection.owns == 0 || whatever_it_owns)
+                && (connection.owns == 0 || with_leases)
                 && !(connection.leaving && keep_leaving)
         };
         let ids = self.ids_of(waits);
@@ -135,7 +135,8 @@ impl Connections {
         tickets.collect()
     }
 
-    /// Marks all connections that ask for a queue position: whatever the answer brings is given up or released.
+    /// Marks all connections that ask for a queue position: the position or grant in the answer is given up or
+    /// released.
     pub(in crate::shard) fn leave_asked(&mut self) {
         for id in self.ids_of(|connection| matches!(connection.work, Work::Asking(..))) {
             if let Some(mut connection) = self.get_mut(id) {
@@ -144,7 +145,7 @@ impl Connections {
         }
     }
 
-    /// Whether a queue position is being given up, or will be, over any connection.
+    /// Whether a queue position is being given up over any connection, or will be.
     pub(in crate::shard) fn is_any_leaving(&self) -> bool {
         self.all.values().any(|connection| connection.leaving)
     }

@@ -21,8 +21,8 @@ impl Connections {
         self.idle.opening
     }
 
-    /// Returns an idle exclusive connection that owns no lease. It is the same one each time, so that the others become
-    /// idle for long enough to be closed.
+    /// Returns the oldest idle exclusive connection that owns no lease. Because the oldest one is used first, the
+    /// others stay idle until they are closed.
     pub(in crate::shard) fn idle(&self) -> Option<LaneId> {
         self.idle.clean.first().copied()
     }
@@ -43,7 +43,7 @@ impl Connections {
         ids
     }
 
-    /// Removes and returns the wait for which a connection was opened, once it is up.
+    /// Removes and returns the wait for which a connection was opened. Called when the connection is up.
     pub(in crate::shard) fn take_opening(&mut self, id: LaneId, now: Instant) -> Option<Bound<Wait>> {
         let mut connection = self.get_mut(id)?;
         match std::mem::replace(&mut connection.work, Work::Idle(now)) {
@@ -73,8 +73,8 @@ impl Connections {
         bound.collect()
     }
 
-    /// Returns the connections to this endpoint that own no lease and carry a blocked request. Their silence proves
-    /// nothing as long as the request may wait.
+    /// Returns the connections to this endpoint that own no lease and carry a blocked request. While the request may
+    /// wait, silence on such a connection does not show a fault.
     pub(in crate::shard) fn blocked_at(&self, endpoint: usize) -> Vec<LaneId> {
         self.ids_of(|connection| {
             let is_blocked = match connection.work {

@@ -42,8 +42,8 @@ impl Connections {
     }
 
     /// Returns the pipelined connection for the next request of a key. While a request of the key's group may be under
-    /// way, this is the same connection, so that the requests keep their order. Otherwise it is the one with the fewest
-    /// unanswered requests, and among equals the one that the key's hash names.
+    /// way, the next one goes over the same connection, so that the requests keep their order. Otherwise it goes over
+    /// the connection with the fewest unanswered requests, and among equals over the one that the key's hash names.
     pub(in crate::shard) fn serving(&self, key: &Key) -> Option<LaneId> {
         if self.serving == 0 {
             return None;
@@ -61,9 +61,9 @@ impl Connections {
         serving.min_by_key(|id| self.all.get(id).map(|connection| connection.in_flight))
     }
 
-    /// Returns the pipelined connection for the renewal of a lease: its owner, while that serves. An answer over
-    /// another connection would prove nothing about the owner. Moreover, a cluster makes the connection that renews a
-    /// lease its owner, even before the answer arrives.
+    /// Returns the pipelined connection for the renewal of a lease: the lease's owner, while that serves. An answer
+    /// over another connection does not show that the owner is still open. Moreover, in a cluster the connection that
+    /// renews a lease becomes its owner, even before the answer arrives.
     pub(in crate::shard) fn renewing(&self, key: &Key, owner: Option<LaneId>) -> Option<LaneId> {
         owner
             .filter(|owner| self.has_slot(*owner) && self.serves(*owner))
@@ -80,9 +80,8 @@ impl Connections {
         self.has_slot(sent.lane) && sent_over.is_some_and(|connection| !connection.numbers.is_over(sent.number))
     }
 
-    /// Notes a request that was sent over a pipelined connection as its `number`th. A renewal that goes over another
-    /// connection than an unanswered request of its group is not noted, so that later requests keep their order with
-    /// that request.
+    /// Notes a request that was sent over a pipelined connection, and its number there. A renewal is not noted if an
+    /// unanswered request of its group is on another connection, so that later requests follow that request.
     pub(super) fn note_sent(&mut self, lane: LaneId, number: u64, request: &Request) {
         let Some(group) = request_key(request).and_then(|key| self.last_requests.group(key)) else {
             return;

@@ -29,8 +29,8 @@ impl LastRequests {
 
     /// Returns the group of a key, or `None` with a single connection, where there is no choice.
     pub(super) fn group(&self, key: &Key) -> Option<KeyGroup> {
-        // This hash differs from the one that spreads keys over shards, because all keys of one shard may have equal
-        // values of that one.
+        // This hash differs from the hash that spreads keys over shards, because that hash may be the same for all keys
+        // of one shard.
         const ODD: u32 = 0x9e37_79b1;
         if self.0.is_empty() {
             return None;

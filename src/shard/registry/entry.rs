@@ -19,9 +19,9 @@ pub(super) struct LeaseEntry {
     /// Its own renewal terms, if they differ from the client's.
     pub(super) terms: Option<Box<Terms>>,
     pub(super) renew_at: Stamp,
-    /// When it ends according to its last grant or renewal.
+    /// When it counts as lost, according to its last grant or renewal.
     pub(super) ends: Stamp,
-    /// When it is reported lost: at `ends`, or earlier if it is suspect.
+    /// When it is reported as lost: at `ends`, or earlier if it is suspect.
     pub(super) deadline: Stamp,
     /// Its key in the timer.
     pub(super) timer: Option<Stamp>,
@@ -62,14 +62,14 @@ pub(super) enum Phase {
     Renewing,
     /// Held; a renewal is due, but there is no connection for it.
     Overdue,
-    /// Lost; kept until its guard is gone, to release what the server may still hold.
+    /// Lost; kept until its guard is gone, because the server may still have the lease and must then release it.
     Lost,
     /// Being released. It is neither renewed nor reported any more.
     Releasing,
 }
 
 impl Phase {
-    /// Whether the lease is held, as far as is known.
+    /// Whether the lease is held, as far as the registry knows.
     pub(super) fn is_held(self) -> bool {
         !matches!(self, Self::Lost | Self::Releasing)
     }

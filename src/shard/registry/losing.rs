@@ -18,7 +18,7 @@ use crate::unwind::catch;
 pub(crate) enum Survival {
     /// Not at all.
     None,
-    /// Until this instant, when the server must have given them up, or until their TTL is over if that is earlier.
+    /// Until this instant, or until their TTL is over if that is earlier.
     Until(Instant),
     /// Until their TTL is over.
     WholeTtl,
@@ -26,8 +26,8 @@ pub(crate) enum Survival {
 
 impl Registry {
     /// Notes that the server restarted a lease with this TTL because of a request that was sent at `sent` over the
-    /// connection `from`. The lease must be renewed with its own TTL before that time is over. Returns the connection
-    /// that owned it.
+    /// connection `from`. Makes the lease overdue, because it must be renewed with its own TTL before this one is over.
+    /// Returns its previous owner.
     pub(crate) fn taken_back(&mut self, id: LeaseId, from: LaneId, sent: Moment, ttl: Ttl) -> Option<LaneId> {
         let until = self.schedule.deadline(self.seen(sent), ttl);
         self.suspect(id, Survival::Until(until));
@@ -59,9 +59,9 @@ impl Registry {
         true
     }
 
-    /// Handles the end of a connection. Its leases are lost, or, if they `survive`, suspect until `take_overdue` has
-    /// them renewed over another connection or the survival ends. Returns the lost leases. Takes time in proportion to
-    /// the leases that the connection owned.
+    /// Handles the end of a connection. Its leases are lost. If they `survive`, they become suspect and overdue
+    /// instead, and are lost only if no renewal over another connection succeeds before the survival ends. Returns the
+    /// lost leases. Takes time in proportion to the leases of the connection.
     pub(crate) fn owner_gone(&mut self, owner: LaneId, survive: Survival, why: LostReason, now: Instant) -> Vec<Claim> {
         let mut held = self.owned_by(owner);
         held.retain(|id| self.is_held(*id));
@@ -79,20 +79,20 @@ impl Registry {
     }
 
     /// Marks all these leases as lost for their holders, before [`lose`](Self::lose) records and logs each one.
-    /// Recording and logging run users' code, which may take time or panic, and meanwhile no holder may rely on a lease
-    /// that the server grants to others.
+    /// Recording and logging run users' code, which may take time or panic. Meanwhile, no holder may rely on a lease
+    /// that the server may grant to others.
     fn tell_holders(&self, held: &[LeaseId], why: LostReason) {
         let entries = held.iter().filter_map(|id| self.entry(*id));
         entries.for_each(|entry| entry.cell.lose(why));
     }
 
-    /// Makes all held leases suspect until `take_overdue` has them renewed or the survival ends. Used when all
-    /// connections may have to be opened again, and the server remembers the leases.
+    /// Makes all held leases suspect and overdue, because their server or its leader may have changed and remembers the
+    /// leases. A lease is lost if no renewal succeeds before the survival ends.
     pub(crate) fn suspect_all(&mut self, survive: Survival) {
         self.all_held().into_iter().for_each(|id| self.suspect(id, survive));
     }
 
-    /// Makes a lease suspect: only a renewal shows that it is held.
+    /// Makes a lease suspect and overdue: only a renewal shows that it is still held.
     fn suspect(&mut self, id: LeaseId, survive: Survival) {
         self.set_phase(id, Phase::Overdue);
         let (suspended, epoch) = (self.suspended, self.epoch);
@@ -122,8 +122,8 @@ impl Registry {
         self.ids().filter(|id| self.is_held(*id)).collect()
     }
 
-    /// Ends the registry of a shard that ends without a shutdown: its holders are told that their leases are lost.
-    /// Returns the keys.
+    /// Ends the registry of a shard that ends without a shutdown. Tells all holders that their leases are lost. Returns
+    /// the keys.
     pub(crate) fn abandon(&mut self, now: Instant) -> LostKeys {
         let held = self.all_held();
         self.tell_holders(&held, LostReason::ShardGone);

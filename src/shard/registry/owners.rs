@@ -1,4 +1,4 @@
-//! Which connection owns which leases, as the server sees it.
+//! Tracks which connection owns each lease, as the server sees it.
 
 use super::{Neighbour, Phase, Registry};
 use crate::shard::ids::{LaneId, LeaseId};

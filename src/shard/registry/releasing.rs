@@ -9,7 +9,7 @@ use crate::lease::cell::LeaseCell;
 use crate::shard::ids::{LaneId, LeaseId};
 use crate::types::{Key, Kind, Target};
 
-/// What a request needs to release or renew a lease.
+/// The data that a request needs to release or renew a lease.
 #[derive(Clone, Debug)]
 pub(crate) struct Claim {
     pub(crate) cell: Arc<LeaseCell>,
@@ -18,7 +18,7 @@ pub(crate) struct Claim {
 }
 
 impl Registry {
-    /// Begins to release a lease. From now on it is neither renewed nor reported.
+    /// Begins to release a lease, which is then neither renewed nor reported as lost.
     pub(crate) fn begin_release(&mut self, id: LeaseId, now: Instant) -> Option<Claim> {
         let was = self.phase(id).filter(|phase| *phase != Phase::Releasing)?;
         self.set_phase(id, Phase::Releasing);
@@ -33,11 +33,11 @@ impl Registry {
     }
 
     /// Whether a lease is being released.
-    pub(crate) fn is_on_its_way_back(&self, id: LeaseId) -> bool {
+    pub(crate) fn is_releasing(&self, id: LeaseId) -> bool {
         self.phase(id) == Some(Phase::Releasing)
     }
 
-    /// Removes a lease. If a later lease has the same token by now, that one stays known.
+    /// Removes a lease. If another lease has the same token by now, the token stays known for that lease.
     pub(crate) fn remove(&mut self, id: LeaseId, now: Instant) {
         if self.entry(id).is_none() {
             return;
@@ -61,12 +61,12 @@ impl Registry {
         }
     }
 
-    /// Counts a grant for which no caller waited any more, and which is released.
+    /// Counts a grant that is released because no caller waited for it any more.
     pub(crate) fn orphaned(&mut self, kind: Kind) {
         self.metrics.orphan(kind);
     }
 
-    /// Returns what a request needs to name a lease.
+    /// Returns the data that a request needs to release or renew a lease.
     pub(crate) fn claim(&self, id: LeaseId) -> Option<Claim> {
         self.entry(id).map(|entry| Claim {
             cell: Arc::clone(&entry.cell),

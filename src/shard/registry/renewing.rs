@@ -1,4 +1,4 @@
-//! Renewals: the effect of their answers on a lease, and when the next one is due.
+//! Handles the answers to renewals, and schedules the next renewal of each lease.
 
 use std::time::Duration;
 
@@ -27,14 +27,14 @@ impl Registry {
         };
         let (asked, left) = (entry.cell.ttl, entry.cell.remaining_at(now));
         entry.phase = Phase::Waiting;
-        // A lease that is not renewed keeps its end: this was a probe.
+        // A lease that is never renewed keeps its end: this renewal only asked whether the lease is held.
         if entry.renews() {
             entry.ends = epoch.stamp(schedule.deadline(sent_at, ttl));
             entry.renew_at = epoch.stamp(schedule.renew_at(sent_at, ttl, entry.pace(), random));
         }
         entry.deadline = entry.ends;
-        // The answer proves that the connection `from` stood when the renewal was sent. It proves nothing about another
-        // owner.
+        // The answer shows that the connection `from` was open when the renewal was sent. It shows nothing about
+        // another owner.
         if entry.owner == from {
             entry.cell.stood(schedule.lost_when_suspended(sent));
         }
@@ -55,7 +55,7 @@ impl Registry {
         self.lose(id, LostReason::Rejected, now)
     }
 
-    /// Notes that a renewal was not answered. It stays due.
+    /// Notes that a renewal was not answered, so it stays due.
     pub(crate) fn renewal_failed(&mut self, id: LeaseId) {
         self.metrics.renewal(RenewalOutcome::Unanswered);
         if self.phase(id) == Some(Phase::Renewing) {
@@ -75,7 +75,7 @@ impl Registry {
         }
     }
 
-    /// Lets a lease be renewed for this long from now on, and then no more: it ends a TTL after its last renewal.
+    /// Limits the renewals of a lease to this time from now on. The lease then ends a TTL after its last renewal.
     pub(crate) fn renew_for(&mut self, id: LeaseId, hold: Duration, now: Instant) {
         let until = self.epoch.stamp(after(now, hold));
         let Some(entry) = self.entry_mut(id).filter(|entry| entry.phase.is_held()) else {
@@ -105,9 +105,9 @@ impl Registry {
         self.ids().filter(|id| self.is_held(*id)).find(is_of)
     }
 
-    /// Makes a renewal of a lease due now, even if the lease is otherwise not renewed, to ask the server whether it
-    /// still holds the lease. If a renewal is already under way, another one is sent, because the answer to the first
-    /// may be older. Returns the lease if its renewal is to be sent now.
+    /// Makes a renewal of a lease due now, even if the lease is never renewed, to find out whether the server still has
+    /// the lease. If a renewal is already under way, another one is sent, because the server may have answered the
+    /// first one too early. Returns the lease if its renewal must be sent now.
     pub(crate) fn check_now(&mut self, id: LeaseId, connected: bool) -> Option<LeaseId> {
         self.set_phase(id, if connected { Phase::Renewing } else { Phase::Overdue });
         self.arm(id);
@@ -115,9 +115,10 @@ impl Registry {
     }
 }
 
-/// Returns the TTL that a renewal for `asked` obtained, when the server says that `left` seconds are left. The server's
-/// number counts if it is smaller. But servers that round down (observed: the Python server 0.5.0) name one second less
-/// than they granted, so that much less is ignored. `None` means less than a second, which is as good as nothing.
+/// Returns the TTL that a renewal for `asked` obtained, given that the server answered that `left` seconds are left. A
+/// smaller number from the server counts. But a difference of one second is ignored, because servers that round down
+/// (observed: the Python server 0.5.0) name one second less than they granted. Returns `None` if less than a second is
+/// left.
 pub(in crate::shard) fn granted_ttl(asked: Ttl, left: Option<u64>) -> Option<Ttl> {
     match left {
         Some(left) if left + 1 < asked.as_secs() => Ttl::from_secs(left),

@@ -1,5 +1,5 @@
-//! Storage for the leases of a registry. It grows in pieces of fixed size, because a vector that doubles would leave up
-//! to half of its space unused.
+//! Storage for the leases of a registry. It grows in pieces of fixed size, because up to half of a doubling vector's
+//! space would be unused.
 
 use super::entry::LeaseEntry;
 
@@ -15,7 +15,7 @@ pub(super) struct LeaseSlot {
     pub(super) entry: Option<LeaseEntry>,
 }
 
-/// A registry may hold a million slots.
+/// A registry may have a million slots, so their size matters.
 #[cfg(all(test, target_pointer_width = "64"))]
 const _: () = assert!(size_of::<LeaseSlot>() <= 80);
 

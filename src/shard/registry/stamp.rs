@@ -7,12 +7,12 @@ use tokio::time::Instant;
 
 use crate::clock::{after, before};
 
-/// The origin of stamps. It may be any instant, since stamps reach 292 years back and 292 years ahead.
+/// The origin of stamps. Any instant is suitable, because stamps reach 292 years back and ahead.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Epoch(pub(super) Instant);
 
-/// An instant, to the nanosecond. Stamps of one epoch have the order of their instants; more distant instants count as
-/// 292 years away.
+/// An instant, to the nanosecond. Stamps of one epoch have the order of their instants. Instants that are more than 292
+/// years away from the epoch are stored as 292 years away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Stamp(NonZeroU64);
 
@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_far_away_is_as_far_as_can_be_counted() {
+    fn an_instant_beyond_the_range_becomes_the_limit_of_the_range() {
         let epoch = Epoch(Instant::now());
         let far = epoch.stamp(after(epoch.0, Duration::MAX));
         assert!(far > epoch.stamp(epoch.0 + Duration::from_secs(9_000_000_000)));

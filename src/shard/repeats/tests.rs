@@ -96,10 +96,10 @@ fn callers_are_taken_in_their_order_and_what_is_found_for_them_is_given_back() {
     present(&mut repeats, 1);
     let waiting = repeats.take(1);
     assert_eq!(keys(&waiting), ["first", "a", "b"]);
-    let by_nobody = |repeat: &&Repeat| matches!(repeat.recipient, Recipient::ByNobody);
+    let by_nobody = |repeat: &&Repeat| matches!(repeat.recipient, Recipient::NoCaller);
     assert_eq!(keys(waiting.iter().filter(by_nobody)), ["a", "b"]);
     assert!(
-        matches!(waiting[0].recipient, Recipient::ByTheFirst),
+        matches!(waiting[0].recipient, Recipient::FirstCaller),
         "it has no caller of its own"
     );
 }

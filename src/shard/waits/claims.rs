@@ -1,4 +1,4 @@
-//! Finds the caller that gets a grant, and the caller that has lost its server wait.
+//! Finds the caller that gets a grant, and the caller whose server wait has ended.
 
 use tokio::time::Instant;
 

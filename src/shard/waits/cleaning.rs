@@ -1,4 +1,4 @@
-//! Removes callers that are gone, surplus server waits, and finally all waits.
+//! Removes callers that are gone and surplus server waits, or all waits.
 
 use std::time::Duration;
 
@@ -25,8 +25,8 @@ impl<W: Waiter> Waits<W> {
         self.clean_at = (2 * self.len()).max(CLEAN_AT_LEAST);
     }
 
-    /// Returns the number of server waits, for each key, that no caller has wanted for [`KEPT_UNCLAIMED`], in the order
-    /// of the keys. They are counted only once; for the remaining ones, the time starts again.
+    /// Returns, for each key, the number of server waits that no caller has wanted for [`KEPT_UNCLAIMED`], in the order
+    /// of the keys. The time then starts again for the server waits that remain.
     pub(crate) fn take_unclaimed(&mut self, now: Instant) -> Vec<(WaitKey, usize)> {
         let Some(since) = now.checked_sub(KEPT_UNCLAIMED) else {
             return Vec::new();
@@ -37,7 +37,7 @@ impl<W: Waiter> Waits<W> {
             .filter(|(_, count)| *count > 0)
             .map(|(key, count)| (key.clone(), count))
             .collect();
-        // Sorted, so that equal histories produce equal effects.
+        // Sorted, so that the same inputs produce the same effects.
         let limit = |target| match target {
             Target::Lock => 0,
             Target::Semaphore(limit) => limit.get(),
@@ -71,7 +71,7 @@ impl<W: Waiter> Waits<W> {
     }
 
     /// Removes callers that are gone once the number of waits has doubled since the last cleaning. So each new wait
-    /// costs a constant amount of cleaning, and callers that are gone never outnumber the others for long.
+    /// costs a constant amount of cleaning, and most entries have a caller.
     pub(super) fn clean_if_many(&mut self, now: Instant) {
         if self.len() >= self.clean_at {
             self.clean(now);

@@ -1,12 +1,12 @@
-//! Kinds of waits, and what may be missing for them.
+//! The kinds of waits, and the reasons why a wait has no connection.
 
 use crate::net::lane::Caller;
 use crate::shard::ids::{Arrival, WaitKey};
 use crate::shard::progress::WaitsFor;
 
-/// A wait that can be told what it waits for.
+/// A wait that records what it waits for.
 pub(crate) trait Waiter: Caller {
-    /// Notes what it waits for from now on.
+    /// Notes what the wait waits for from now on.
     fn waits_for(&self, what: WaitsFor);
 }
 
@@ -41,7 +41,7 @@ pub(crate) enum Urgency {
     Late,
 }
 
-/// What starts over a connection.
+/// The wait that starts over a connection.
 #[derive(Debug)]
 pub(crate) enum Start<W> {
     /// A server wait, with the terms of [`last_covered`](Waits::last_covered).

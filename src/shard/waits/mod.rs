@@ -1,21 +1,22 @@
 //! The waiting callers, and the waits on the server that serve them. Pure: the caller of this module provides the time
 //! and does the I/O.
 //!
-//! A wait blocks its connection. Connections are scarce and callers may be many, so the two are kept apart:
+//! A wait blocks its connection. There are few connections, and there may be many callers, so the two are separate:
 //!
-//! - **Callers** of a key stand in order of arrival. A grant goes to the first of them, whichever request brought it.
+//! - **Callers** of a key are kept in order of arrival. Each grant goes to the first caller, whichever request brought
+//!   the grant.
 //! - **Server waits** are `l` requests that block on the server, each on a connection. They belong to no caller in
 //!   particular. A key gets one for each caller, up to a limit. When a caller goes away, its server wait serves the
 //!   next caller. So the position in the server's queue is passed on. It is given up only when no caller has wanted it
 //!   for a while.
 //! - A key whose callers have no server wait is **tried** from time to time over a pipelined connection ([`tries`]). So
-//!   it is acquired soon after it is free, however many other waits there are.
+//!   a caller gets the key soon after it is free, even if many other waits have the connections.
 //! - **Tickets** are callers that want a queue position of their own. Each takes a connection.
 //! - A wait that belongs to a session and has lost its connection is **bound**: it needs a connection in that session.
 //!
-//! The next connection goes to a key one of whose callers holds other leases, since other callers may wait for those.
-//! Then come keys without a server wait. Last come the other keys, and keys that this client holds itself and that
-//! therefore only it can release. Within each group, the order of arrival decides.
+//! The next connection goes to a key with a caller that holds other leases, because further callers may wait for those
+//! leases. Then come keys without a server wait. Last come keys with a server wait, and keys that this client itself
+//! holds, because only this client can release them. Within each group, the order of arrival decides.
 
 mod claims;
 mod cleaning;
@@ -36,7 +37,7 @@ pub(crate) use self::rate::{Lingering, TokenBucket};
 use self::tries::TryTimes;
 use super::ids::{Arrival, WaitKey};
 
-/// With fewer waits than this, callers that are gone are not searched for.
+/// The minimum number of waits at which callers that are gone are removed.
 const CLEAN_AT_LEAST: usize = 1024;
 
 /// The waits of one shard.
@@ -50,7 +51,7 @@ pub(crate) struct Waits<W> {
     tries: TryTimes,
     next_arrival: Arrival,
     most_per_key: usize,
-    /// Why waits without a connection have none.
+    /// Why waits have no connection.
     lack: Lack,
     /// Sums over all keys.
     startable: usize,
@@ -79,8 +80,8 @@ impl<W: Waiter> Waits<W> {
         }
     }
 
-    /// Adds a caller behind all others. `holding` says that it holds other leases of this client. `ours` says that this
-    /// client holds the key's lock or all its slots.
+    /// Adds a caller behind all others. `holding` says that the caller holds other leases of this client, and `ours`
+    /// that this client holds the key's lock or all its slots.
     pub(crate) fn push(&mut self, key: WaitKey, wait: W, holding: bool, ours: bool, now: Instant) {
         let entry = self.enter(None, wait, holding);
         self.change(key, now, |queue| {
@@ -129,7 +130,7 @@ impl<W: Waiter> Waits<W> {
     pub(crate) fn next(&mut self, now: Instant) -> Option<&WaitKey> {
         loop {
             let (at, key) = self.ready.first_key_value().map(|(at, key)| (*at, key.clone()))?;
-            // Its caller may be gone by now.
+            // The key's callers may be gone.
             self.sync(&key, now);
             let first = self.ready.first_key_value().map(|(first, _)| *first);
             if first == Some(at) {
@@ -181,7 +182,7 @@ impl<W: Waiter> Waits<W> {
         self.change_if_there(key, now, KeyQueue::turn_into_errand);
     }
 
-    /// Sets why waits without a connection have none, and tells them.
+    /// Sets why waits have no connection, and tells the waits.
     pub(crate) fn lacks(&mut self, lack: Lack) {
         if std::mem::replace(&mut self.lack, lack) != lack {
             let queues = self.keys.values_mut();
@@ -202,13 +203,13 @@ impl<W: Waiter> Waits<W> {
         }
     }
 
-    /// Returns a key that shall be tried now over the pipelined connection. [`tried`](Self::tried) ends the try. Keys
-    /// that are entirely held `here` are skipped, because no server can grant them.
+    /// Returns a key to try now over the pipelined connection. [`tried`](Self::tried) ends the try. Skips keys for
+    /// which `here` says that this client holds all of them, because no server can grant them.
     pub(crate) fn take_due(&mut self, now: Instant, here: impl Fn(&WaitKey) -> bool) -> Option<WaitKey> {
         loop {
             let key = self.tries.take(now, &here)?;
             self.change_if_there(&key, now, |queue| queue.set_ours(false));
-            // All its callers may be gone.
+            // The key's callers may all be gone.
             if self.keys.get(&key).is_some_and(|queue| queue.shown.wants_tries) {
                 return Some(key);
             }
@@ -273,7 +274,7 @@ impl<W: Waiter> Waits<W> {
         }
     }
 
-    /// Updates everything that is derived from a key's queue, and removes the queue if it is empty.
+    /// Updates all values that are derived from a key's queue, and removes the queue if it is empty.
     fn sync(&mut self, key: &WaitKey, now: Instant) {
         let Some(queue) = self.keys.get_mut(key) else { return };
         queue.prune();

@@ -15,18 +15,18 @@ pub(super) struct WaitEntry<W> {
     pub(super) wait: W,
     /// Whether its caller holds other leases of this client.
     holding: bool,
-    /// How many waits had no connection when it arrived.
+    /// The number of waits without a connection at the time of its arrival.
     ahead: u32,
     told: Told,
 }
 
-/// What a caller was last told.
+/// The last progress of which a caller was told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Told {
     /// It waits behind other callers.
     Behind,
-    /// It is next, but has no connection, for this reason. The flag says whether its key already occupies the maximum
-    /// number of connections.
+    /// It is the first caller without a server wait, for this reason. The flag says whether its key already occupies
+    /// the maximum number of connections.
     Next(Lack, bool),
     /// It has a server wait.
     Covered,
@@ -63,7 +63,7 @@ impl<W: Waiter> WaitEntry<W> {
 /// The waits for one key.
 #[derive(Debug)]
 pub(super) struct KeyQueue<W> {
-    /// Callers that want a grant, in order. As many of the first ones as there are server waits are *covered*.
+    /// Callers that want a grant, in order. With N server waits, the first N callers are *covered*.
     callers: VecDeque<WaitEntry<W>>,
     /// Callers that want a ticket, in order.
     tickets: VecDeque<WaitEntry<W>>,
@@ -82,13 +82,13 @@ pub(super) struct KeyQueue<W> {
     /// Whether this client holds the key's lock or all its slots, so that no server can grant it before this client
     /// releases it.
     ours: bool,
-    /// Since this instant, at least this number of server waits have had no caller.
+    /// The minimum number of server waits that have had no caller since this instant.
     unclaimed: Option<(Instant, usize)>,
     /// The figures that [`Waits`](super::Waits) has taken into account.
     pub(super) shown: Figures,
 }
 
-/// What [`Waits`](super::Waits) needs to know of a key's queue.
+/// The figures of a key's queue that [`Waits`](super::Waits) needs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Figures {
     /// The next entry that may be sent over any connection.
@@ -99,9 +99,9 @@ pub(super) struct Figures {
     pub(super) startable: usize,
     /// The number of waits without a queue position on the server.
     pub(super) local: usize,
-    /// The number of waits with one.
+    /// The number of waits with a queue position on the server.
     pub(super) at_server: usize,
-    /// Whether a caller waits while no wait on the server will tell when the key is free.
+    /// Whether a caller waits and the key has no wait on the server.
     pub(super) wants_tries: bool,
 }
 
@@ -139,8 +139,8 @@ impl<W: Waiter> KeyQueue<W> {
         self.bound.insert(index, (entry, occupant));
     }
 
-    /// Starts the next entry, over any connection. Returns the ticket, or `None` for a server wait of the first caller
-    /// without one.
+    /// Starts the next entry, over any connection. Returns the ticket, or `None` if a server wait starts for the first
+    /// caller without one.
     pub(super) fn begin(&mut self) -> Option<WaitEntry<W>> {
         let (_, arrival) = self.shown.ready?;
         if self.tickets.front().is_some_and(|ticket| ticket.arrival == arrival) {
@@ -225,8 +225,8 @@ impl<W: Waiter> KeyQueue<W> {
         self.refused_at = self.refused_at.max(Some(at));
     }
 
-    /// Returns when a server said that the key is held, if the answer also counts for other callers. It does for a
-    /// short while. It also does as long as a caller waits that is not covered, which no new caller may overtake.
+    /// Returns when a server said that the key is held, if the answer also counts for other callers. It counts for a
+    /// short while, and as long as an uncovered caller waits, which no new caller may overtake.
     pub(super) fn refused_at(&self, now: Instant) -> Option<Instant> {
         let waits_here = self.callers.len() > self.covered() || !self.tickets.is_empty();
         self.refused_at.filter(|at| waits_here || is_fresh(*at, now))
@@ -240,8 +240,7 @@ impl<W: Waiter> KeyQueue<W> {
             && self.own == 0
     }
 
-    /// Removes callers that are gone from the front. Afterwards, the covered callers and the first uncovered one are
-    /// callers that still wait.
+    /// Removes callers that are gone, until all covered callers and the first uncovered one still wait.
     pub(super) fn prune(&mut self) {
         let mut index = 0;
         while index <= self.server_waits + self.resuming {
@@ -256,14 +255,14 @@ impl<W: Waiter> KeyQueue<W> {
         }
     }
 
-    /// Tells each caller what it waits for, if that has changed.
+    /// Tells each caller what it waits for, if this has changed.
     pub(super) fn tell(&mut self, lack: Lack, most: usize) {
         let (covered, next) = (self.covered(), Told::Next(lack, self.is_full(most)));
         for (index, entry) in self.callers.iter_mut().enumerate() {
             match index {
                 _ if index < covered => entry.tell(Told::Covered),
                 _ if index == covered => entry.tell(next),
-                // The callers behind this one are already told so.
+                // The callers behind this one know it already.
                 _ if entry.told == Told::Behind => break,
                 _ => entry.tell(Told::Behind),
             }
@@ -291,8 +290,8 @@ impl<W: Waiter> KeyQueue<W> {
         }
     }
 
-    /// Notes how many server waits have no caller, and since when. Must be called whenever a caller arrives, because
-    /// the smallest number counts.
+    /// Notes how many server waits have no caller, and since when. Must be called after each arrival of a caller,
+    /// because the smallest number counts.
     pub(super) fn note_unclaimed(&mut self, now: Instant) {
         let unclaimed = self.server_waits.saturating_sub(self.callers.len());
         self.unclaimed = match self.unclaimed {
@@ -302,8 +301,8 @@ impl<W: Waiter> KeyQueue<W> {
         };
     }
 
-    /// Returns how many server waits no caller has wanted since `since`, or longer. They are counted only once; for the
-    /// remaining ones, the time starts again.
+    /// Returns how many server waits no caller has wanted since `since` or longer. The time then starts again for the
+    /// server waits that remain.
     pub(super) fn take_unclaimed(&mut self, since: Instant, now: Instant) -> usize {
         let unclaimed = match self.unclaimed {
             Some((from, least)) if from <= since => least,
@@ -359,7 +358,7 @@ impl<W: Waiter> KeyQueue<W> {
         }
     }
 
-    /// Returns the number of callers that have a server wait each.
+    /// Returns the number of callers with a server wait.
     fn covered(&self) -> usize {
         self.callers.len().min(self.server_waits + self.resuming)
     }

@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Permits a burst, and a number of events per second in the long run.
+/// Limits events to a burst, and to a number per second in the long run.
 #[derive(Debug)]
 pub(crate) struct TokenBucket {
     /// The time between two events at an even pace.
     every: Duration,
-    /// How far a burst may run ahead of that pace.
+    /// How far a burst may be ahead of that pace.
     tolerance: Duration,
-    /// When all permitted events would have happened at an even pace.
+    /// When all events so far would be over at an even pace.
     paid_until: Option<Instant>,
 }
 
@@ -28,7 +28,7 @@ impl TokenBucket {
         }
     }
 
-    /// Permits and counts one more event, if that is possible now.
+    /// Counts another event, if it is permitted now. Returns whether it is.
     pub(crate) fn take(&mut self, now: Instant) -> bool {
         if self.ready_at(now) > now {
             return false;
@@ -45,8 +45,8 @@ impl TokenBucket {
     }
 }
 
-/// Waits whose connections this client closed. A server that does not notice the close counts each of them until its
-/// own time is over.
+/// Waits whose connections this client closed. A server that does not notice the close counts each wait until its time
+/// is over.
 #[derive(Debug, Default)]
 pub(crate) struct Lingering(BinaryHeap<Reverse<Instant>>);
 
@@ -56,7 +56,7 @@ impl Lingering {
         self.0.push(Reverse(until));
     }
 
-    /// Returns how many such waits there may be now.
+    /// Returns how many of these waits the server may still count.
     pub(crate) fn count(&mut self, now: Instant) -> usize {
         while self.0.peek().is_some_and(|Reverse(until)| *until <= now) {
             self.0.pop();
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn tells_when_the_next_may_pass_and_fills_up_again() {
+    fn a_bucket_says_when_the_next_event_is_permitted_and_fills_up_again() {
         let start = Instant::now();
         let mut bucket = TokenBucket::new(2, 10);
         assert!(bucket.take(start) && bucket.take(start) && !bucket.take(start));
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn waits_linger_until_their_own_time() {
+    fn a_wait_lingers_until_its_time_is_over() {
         let start = Instant::now();
         let mut lingering = Lingering::default();
         for seconds in [3, 1, 2] {

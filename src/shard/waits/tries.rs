@@ -1,10 +1,10 @@
 //! Decides when keys whose waits have no connection are tried over the pipelined connection. Pure: the caller provides
 //! the time.
 //!
-//! Each key is tried by itself, one try at a time. After this client has released the key, it is tried at once.
-//! Otherwise it is tried after a pause of random length, so that neither the keys of one client nor those of many
-//! clients fall into step. Two limits protect the server: one on the rate, and one on the number of unanswered tries,
-//! so that a slow server gets fewer.
+//! Each key has its own times, and one try at a time. After this client has released the key, the key is tried at once.
+//! Otherwise it is tried after a pause of random length, so that the tries of many keys and many clients are spread
+//! over time. Two limits protect the server: one on the rate of tries, and one on the number of unanswered tries, so
+//! that a slow server gets fewer tries.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -14,8 +14,8 @@ use tokio::time::Instant;
 use super::rate::TokenBucket;
 use crate::shard::ids::WaitKey;
 
-/// The minimum pause between two tries of a key. It is so long that ten thousand keys do not flood a server, and so
-/// short that a free key is acquired within a second.
+/// The minimum pause between two tries of a key. It is long enough that ten thousand keys do not flood a server, and
+/// short enough that a free key is acquired within a second.
 const PAUSE: Duration = Duration::from_millis(400);
 
 /// The maximum random time that is added to the pause.
@@ -49,9 +49,9 @@ pub(crate) struct TryTimes {
 enum TryState {
     Due(Instant, u64),
     InFlight {
-        /// Whether the key shall be tried again after this try.
+        /// Whether the key is tried again after this try.
         wanted: bool,
-        /// Whether that shall happen at once, because the key was released meanwhile.
+        /// Whether it is tried again at once, because the key was released meanwhile.
         hurry: bool,
     },
 }
@@ -101,8 +101,8 @@ impl TryTimes {
         }
     }
 
-    /// Returns a key that is due, if a try is permitted now. The try is in flight until it has [ended](Self::ended). A
-    /// key whose try would be `futile` is skipped until its next time.
+    /// Returns a key that is due, if a try is permitted now. The try is in flight until [`ended`](Self::ended) is
+    /// called. A key whose try would be `futile` is skipped until its next time.
     pub(crate) fn take(&mut self, now: Instant, futile: impl Fn(&WaitKey) -> bool) -> Option<WaitKey> {
         loop {
             let entry = self.due.first_entry().filter(|entry| entry.key().0 <= now)?;
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn each_of_ten_thousand_keys_is_tried_within_a_second_and_not_in_step() {
+    fn each_of_ten_thousand_keys_is_tried_every_second_and_at_random_times() {
         let start = Instant::now();
         let mut times = TryTimes::new(1);
         for name in 0..10_000 {
@@ -235,7 +235,7 @@ mod tests {
         for name in 0..10_000 {
             times.want(&key(name), start);
         }
-        // Each answer takes half a second, so the number of tries is limited by the number of unanswered ones.
+        // Each answer takes half a second, so the limit on unanswered tries limits the number of tries.
         let tried = run(&mut times, start, 5_000, 500);
         let all: usize = tried.values().map(Vec::len).sum();
         assert!(all <= 10 * MOST_IN_FLIGHT, "{all}");
@@ -243,15 +243,15 @@ mod tests {
     }
 
     #[test]
-    fn what_was_released_is_tried_at_once_also_behind_a_try_in_flight() {
+    fn a_released_key_is_tried_at_once_even_after_a_try_in_flight() {
         let start = Instant::now();
         let mut times = TryTimes::new(1);
         let key = key(0);
         times.want(&key, start);
-        assert_eq!(take(&mut times, start), None, "it was refused a moment ago");
+        assert_eq!(take(&mut times, start), None, "a new key is tried after a pause");
         times.hurry(&key, start);
         assert_eq!(take(&mut times, start), Some(key.clone()));
-        assert_eq!(take(&mut times, start), None, "one at a time");
+        assert_eq!(take(&mut times, start), None, "a try is in flight");
         times.hurry(&key, start);
         times.ended(&key, start);
         assert_eq!(take(&mut times, start), Some(key.clone()));
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_wanted_is_forgotten() {
+    fn a_key_that_is_not_wanted_is_forgotten() {
         let start = Instant::now();
         let mut times = TryTimes::new(1);
         let (due, flying, back) = (key(0), key(1), key(2));
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn a_try_in_vain_is_spared_and_counts_for_nothing() {
+    fn a_futile_try_is_skipped_and_does_not_count_toward_the_limits() {
         let start = Instant::now();
         let mut times = TryTimes::new(1);
         for name in 0..20_000 {
@@ -297,7 +297,7 @@ mod tests {
         assert_eq!((times.take(later, |_| true), times.in_flight), (None, 1));
         assert!(
             times.due.first_key_value().unwrap().0.0 > later,
-            "all have their next time"
+            "each key has its next time"
         );
     }
 }

@@ -215,13 +215,12 @@ async fn ones_own_lock_is_said_to_be_ones_own() {
     let _first = slots.acquire().await.unwrap();
     let _second = slots.acquire().await.unwrap();
     let _third = other.semaphore("s", 3).unwrap().acquire().await.unwrap();
-    let own =
-        "\"l\" was not granted within 200ms: this client held it itself when it asked, and locks are not reentrant";
+    let own = "\"l\" was not granted within 200ms: this client itself held it, and locks are not reentrant";
     let late = ErrorKind::Timeout;
     said(client.lock("l").unwrap().acquire().await, late, &[own]);
     // Ended by the server.
     let lock = client.lock("l").unwrap().acquire_timeout(Duration::from_secs(1));
-    said(lock.acquire().await, late, &["this client held it itself"]);
+    said(lock.acquire().await, late, &["this client itself held it"]);
     said(
         other.lock("l").unwrap().acquire().await,
         late,
@@ -230,17 +229,17 @@ async fn ones_own_lock_is_said_to_be_ones_own() {
     said(
         client.lock_all(["k", "l"]).unwrap().acquire().await,
         late,
-        &["this client held it itself"],
+        &["this client itself held it"],
     );
     let taken = "no slot of \"s\" was granted within 200ms: all slots are taken";
-    let two = format!("{taken}, 2 of the 3 by this client itself when it asked");
-    let one = format!("{taken}, 1 of the 3 by this client itself when it asked");
+    let two = format!("{taken}, 2 of the 3 by this client itself");
+    let one = format!("{taken}, 1 of the 3 by this client itself");
     said(slots.acquire().await, late, &[&two]);
     said(other.semaphore("s", 3).unwrap().acquire().await, late, &[&one]);
     let Enqueued::Queued(ticket) = client.lock("l").unwrap().enqueue().await.unwrap() else {
         panic!("it is held");
     };
-    let own = "the turn of \"l\" did not come within 200ms: this client held it itself when it enqueued";
+    let own = "the turn of \"l\" did not come within 200ms: this client itself held it";
     said(ticket.wait(WAIT).await, late, &[own]);
     // What is given back is not held any more.
     drop((_lock, _first, _second));
@@ -482,7 +481,7 @@ async fn a_wait_that_the_server_ends_with_a_bare_error_may_be_tried_again() {
     .await;
     let client = builder(&server.address).acquire_timeout(SOON).connect().await.unwrap();
     let lock = client.lock("k").unwrap();
-    let part = "the server ended the wait for \"k\" with a bare `error`, as servers do that are shutting down";
+    let part = "the server ended the wait for \"k\" with a bare `error`, as servers that are shutting down do";
     for outcome in [
         lock.acquire().await.map(drop),
         client.semaphore("k", 2).unwrap().acquire().await.map(drop),

@@ -109,7 +109,7 @@ fn idle_connections_are_closed_the_oldest_first_and_only_so_many_together() {
 
 #[test]
 fn what_waits_is_closed_with_its_leases_only_where_they_survive_that() {
-    for whatever_it_owns in [false, true] {
+    for with_leases in [false, true] {
         let mut scene = Scene::new(1);
         let until = scene.now + SECOND;
         let (serving, idle) = (scene.pipelined(), scene.idle_one());
@@ -119,9 +119,9 @@ fn what_waits_is_closed_with_its_leases_only_where_they_survive_that() {
         let ticket = scene.exclusive(Work::Ticket(lock("k"), 1, 1));
         let asking = scene.exclusive(Work::Asking(lock("k"), 1));
         let (repeating, ending) = (scene.exclusive(Work::Repeating), scene.exclusive(Work::Ending));
-        let closed = scene.act(|connections, turn| connections.close_waiting(whatever_it_owns, false, turn));
+        let closed = scene.act(|connections, turn| connections.close_waiting(with_leases, false, turn));
         let mut ids = vec![waiting, owner, opening, ticket, asking];
-        if !whatever_it_owns {
+        if !with_leases {
             ids.retain(|id| *id != owner);
         }
         assert_eq!(closed.len(), ids.len());
