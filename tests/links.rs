@@ -1,4 +1,4 @@
-//! Every link of the documents leads somewhere: to a file that exists, and to a heading in it. Nothing is asked of the network.
+//! Every link of the documents leads to a file that exists, and to a heading in it. Every test that they name exists. Nothing is asked of the network.
 //!
 //! The chapters of the guide are read in three places: in the repository, as a book, and on docs.rs as `dflockd_client::guide`. A link
 //! between chapters is therefore a reference (`[text][loss.md#causes]`): `docs/guide/rustdoc-links.md` defines the same labels for docs.rs, where they
@@ -123,6 +123,57 @@ fn links_between_chapters_have_a_definition_for_docs_rs() {
     );
 }
 
+/// Documents name tests, in full or by their beginning: `a_test_that_…`. Tests are renamed, and documents must follow.
+#[test]
+fn every_test_that_a_document_names_exists() {
+    let mut sources = String::new();
+    for source in files("rs") {
+        sources.push_str(&fs::read_to_string(root().join(source)).unwrap());
+    }
+    let planted: Vec<PathBuf> = files("patch");
+    let is_planted = |name: &str| {
+        planted
+            .iter()
+            .any(|path| path.file_stem().is_some_and(|stem| stem == name))
+    };
+    let mut named = 0;
+    let mut unknown = Vec::new();
+    for document in [
+        "docs/testing.md",
+        "docs/failover-tests.md",
+        "docs/guide/src/security.md",
+    ] {
+        let text = fs::read_to_string(root().join(document)).unwrap();
+        for test in tests_named(&text) {
+            named += 1;
+            let function = match test.strip_suffix('…') {
+                Some(beginning) => format!("fn {beginning}"),
+                None => format!("fn {test}("),
+            };
+            if !sources.contains(&function) && !is_planted(test) {
+                unknown.push(format!("{document}: {test}"));
+            }
+        }
+    }
+    assert!(named > 150, "only {named} names of tests were found");
+    assert!(unknown.is_empty(), "there is no such test:\n{}", unknown.join("\n"));
+}
+
+/// The names in code, without their modules, that have as many words as the name of a test has.
+fn tests_named(text: &str) -> Vec<&str> {
+    let code = text.lines().flat_map(|line| line.split('`').skip(1).step_by(2));
+    let names = code.filter_map(|code| code.rsplit([':', ' ']).next());
+    names
+        .filter(|name| {
+            let words = name.trim_end_matches('…');
+            words.matches('_').count() >= 3
+                && words
+                    .chars()
+                    .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+        })
+        .collect()
+}
+
 #[test]
 fn a_planted_broken_link_is_found() {
     let readme = Path::new("README.md");
@@ -131,6 +182,10 @@ fn a_planted_broken_link_is_found() {
     assert!(follow(readme, &format!("{MODULES}none/index.html")).is_err());
     assert!(follow(readme, &format!("{SOURCES}none.md")).is_err());
     assert!(follow(readme, "LICENSE-MIT").is_ok());
+    assert_eq!(
+        tests_named("`it: one_that_is_whole`, `unit::a_test_that_…`, `bad_input`"),
+        ["one_that_is_whole", "a_test_that_…"]
+    );
     let text = "[a](one.md) `[no](two.md)` [b][three.md] [c][four]\n```sh\n[d](five.md)\n```\n\n[three.md]: three.md\n";
     assert_eq!(
         links(text),
