@@ -29,9 +29,9 @@ pub(crate) enum Carrier {
     /// An exclusive connection, for as long as the request waits.
     Own,
     /// Only the connection that owns the queue position.
-    ThatOfThePlace,
+    PositionOwner,
     /// A connection that presents the name of the session which owns the queue position.
-    OfTheSession,
+    SessionHolder,
     /// A connection that may be lost, because nothing depends on it.
     Disposable,
 }
@@ -109,7 +109,7 @@ impl RequestKind {
     /// Returns the kind's row of the table.
     pub(crate) const fn rules(self) -> Rules {
         use Abandoned::{GoesOn, Skip, SkipUnlessInSession};
-        use Carrier::{Disposable, OfTheSession, Own, Pipelined, ThatOfThePlace};
+        use Carrier::{Disposable, Own, Pipelined, PositionOwner, SessionHolder};
         use Fate::{Fail, Forget, PutBack, Repeat, Retry, RetryBounded, RetryInSession, StaysDue};
         match self {
             Self::Try => Rules {
@@ -119,7 +119,7 @@ impl RequestKind {
                 // Under another name, the second request could take a second grant.
                 unknown: RetryInSession,
                 not_led: RetryInSession,
-                refused: "the caller is told",
+                refused: "the caller gets the error",
                 abandoned: Skip,
             },
             Self::Probe => Rules {
@@ -130,7 +130,7 @@ impl RequestKind {
                 // Under another name, the second request could take a second grant.
                 unknown: RetryInSession,
                 not_led: RetryInSession,
-                refused: "the first caller is told",
+                refused: "the first caller gets the error",
                 abandoned: GoesOn,
             },
             Self::Repeat => Rules {
@@ -139,32 +139,32 @@ impl RequestKind {
                 unwritten: RetryInSession,
                 unknown: RetryInSession,
                 not_led: RetryInSession,
-                refused: "the caller is told",
+                refused: "the caller gets the error",
                 abandoned: GoesOn,
             },
             Self::Wait => Rules {
-                sends: "`l` with the time that is left",
+                sends: "`l` with the remaining time",
                 carrier: Own,
                 unwritten: PutBack,
                 unknown: RetryInSession,
                 not_led: RetryInSession,
-                refused: "a caller is told",
+                refused: "a caller gets the error",
                 abandoned: GoesOn,
             },
             Self::Enqueue => Rules {
                 sends: "`e`",
-                refused: "the caller is told",
+                refused: "the caller gets the error",
                 abandoned: SkipUnlessInSession,
                 ..Self::Wait.rules()
             },
             Self::Collect => Rules {
-                sends: "`w` with the time that is left",
-                carrier: ThatOfThePlace,
+                sends: "`w` with the remaining time",
+                carrier: PositionOwner,
                 // The queue position was lost with its connection. `ticket_lost` handles that loss.
                 unwritten: Forget,
                 unknown: Forget,
                 not_led: RetryInSession,
-                refused: "the caller is told",
+                refused: "the caller gets the error",
                 abandoned: GoesOn,
             },
             Self::Rejoin => Rules {
@@ -177,17 +177,17 @@ impl RequestKind {
                 abandoned: GoesOn,
             },
             Self::GiveUp => Rules {
-                sends: "`w` with timeout 0, until the answer is no `timeout`",
-                carrier: OfTheSession,
+                sends: "`w` with timeout 0, until the answer is not `timeout`",
+                carrier: SessionHolder,
                 unwritten: RetryInSession,
                 unknown: RetryInSession,
                 not_led: RetryInSession,
-                refused: "there is no place any more",
+                refused: "the queue position has ended",
                 abandoned: GoesOn,
             },
             Self::Settle => Rules {
                 sends: "`w` with timeout 0",
-                carrier: ThatOfThePlace,
+                carrier: PositionOwner,
                 unwritten: Forget,
                 unknown: Forget,
                 not_led: Forget,
@@ -200,7 +200,7 @@ impl RequestKind {
                 unwritten: Retry,
                 unknown: Retry,
                 not_led: Retry,
-                refused: "there is no grant: asked for again, or `LeaseExpired`",
+                refused: "the grant has ended: the acquire is repeated, or fails with `LeaseExpired`",
                 abandoned: GoesOn,
             },
             Self::Renew => Rules {
@@ -218,7 +218,7 @@ impl RequestKind {
                 unwritten: Retry,
                 unknown: Repeat,
                 not_led: Repeat,
-                refused: "`NotHeld`; released, if it was sent before",
+                refused: "`NotHeld`, or released if it was sent before",
                 abandoned: GoesOn,
             },
             Self::Look => Rules {
@@ -231,12 +231,12 @@ impl RequestKind {
                 abandoned: GoesOn,
             },
             Self::Ask => Rules {
-                sends: "what is asked",
+                sends: "the question's command",
                 carrier: Disposable,
                 unwritten: Retry,
                 unknown: Fail,
                 not_led: RetryBounded,
-                refused: "the caller is told",
+                refused: "the caller gets the error",
                 abandoned: Skip,
             },
         }
@@ -253,15 +253,15 @@ mod tests {
         let carrier = match rules.carrier {
             Carrier::Pipelined => "pipelined",
             Carrier::Own => "its own",
-            Carrier::ThatOfThePlace => "that of the place",
-            Carrier::OfTheSession => "one of its session",
+            Carrier::PositionOwner => "that of the queue position",
+            Carrier::SessionHolder => "one that presents its session's name",
             Carrier::Disposable => "disposable",
         };
         let fate = |fate| match fate {
             Fate::Retry => "sent again",
-            Fate::RetryBounded => "sent again, so often",
+            Fate::RetryBounded => "sent again, at most `max_redirects` times",
             Fate::PutBack => "waits again",
-            Fate::RetryInSession => "asked again in its session, or fails",
+            Fate::RetryInSession => "sent again in its session, or fails",
             Fate::Fail => "fails",
             Fate::Repeat => "repeated",
             Fate::StaysDue => "stays due",

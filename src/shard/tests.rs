@@ -15,7 +15,7 @@ use crate::lease::state::LeaseState;
 use crate::protocol::{Call, Response};
 
 #[test]
-fn a_disposable_connection_that_was_busy_when_idle_ones_were_closed_is_closed_later() {
+fn a_disposable_connection_that_was_busy_during_housekeeping_is_closed_later() {
     let mut bench = Bench::connected(|settings| settings.idle_timeout = SECOND / 2);
     let (ask, _caller) = ask();
     bench.handle(Input::Ask(Question::of_any(Call::ping(), ask)));
@@ -23,14 +23,14 @@ fn a_disposable_connection_that_was_busy_when_idle_ones_were_closed_is_closed_la
     bench.up(lane);
     let (_, request) = bench.sent(RequestKind::Ask);
     bench.pass(5 * SECOND);
-    assert!(bench.closed.is_empty(), "its answer is to come");
+    assert!(bench.closed.is_empty(), "the connection has an unanswered request");
     bench.answer(lane, request, Response::Done);
     bench.pass(5 * SECOND);
     assert_eq!(bench.closed, [lane]);
 }
 
 #[test]
-fn a_guard_that_is_dropped_during_the_shutdown_takes_nothing_from_its_report() {
+fn a_guard_that_is_dropped_during_the_shutdown_does_not_change_the_report() {
     let mut bench = Bench::connected(|_| {});
     let lease = bench.hold("k");
     let until = bench.now + 5 * SECOND;
@@ -39,7 +39,7 @@ fn a_guard_that_is_dropped_during_the_shutdown_takes_nothing_from_its_report() {
     bench.handle(Input::Release { id, told: None });
     // The release stays unanswered.
     bench.pass(5 * SECOND);
-    let report = bench.report.expect("it is over");
+    let report = bench.report.expect("the shard has ended");
     assert_eq!((report.released, report.unreleased), (0, vec![key("k")]));
 }
 
@@ -54,7 +54,7 @@ fn confirmed_grant(survives: bool) -> (Bench, LaneId, oneshot::Receiver<Result<A
     let Ok(Ok(Acquired::Queued(ticket))) = receiver.try_recv() else {
         panic!("it is queued")
     };
-    // So much time that the grant must be confirmed.
+    // More than half of the TTL passes, so the grant must be confirmed.
     bench.pass(6 * SECOND);
     let (ask, receiver) = ask();
     bench.handle(Input::Collect(ticket.id(), bench.now + SECOND, ask));
@@ -64,21 +64,21 @@ fn confirmed_grant(survives: bool) -> (Bench, LaneId, oneshot::Receiver<Result<A
 }
 
 #[test]
-fn a_grant_whose_connection_ended_while_it_was_confirmed_is_no_grant() {
+fn a_grant_whose_connection_ended_before_its_confirmation_is_released() {
     let (mut bench, owner, mut receiver) = confirmed_grant(false);
     let (pipelined, request) = bench.sent(RequestKind::Confirm);
     bench.cut(owner);
     bench.answer(pipelined, request, Response::Renewed(Some(10)));
     match receiver.try_recv().unwrap() {
         Err(error) => assert_eq!(error.kind(), ErrorKind::Disconnected),
-        Ok(_) => panic!("it went with its connection"),
+        Ok(_) => panic!("the grant ended with its connection"),
     }
     // The server may not have noticed the end of the connection yet.
     bench.sent(RequestKind::Release);
 }
 
 #[test]
-fn a_grant_that_is_confirmed_during_the_shutdown_is_given_back() {
+fn a_grant_that_is_confirmed_during_the_shutdown_is_released() {
     let (mut bench, _, mut receiver) = confirmed_grant(false);
     let (pipelined, request) = bench.sent(RequestKind::Confirm);
     let until = bench.now + 5 * SECOND;
@@ -102,7 +102,7 @@ fn waiting(bench: &mut Bench, name: &str) -> (LaneId, oneshot::Receiver<Result<A
 }
 
 #[test]
-fn what_waits_at_a_server_that_fell_silent_waits_at_the_next_connection() {
+fn a_wait_at_a_silent_server_continues_over_the_next_connection() {
     let mut bench = Bench::connected(|_| {});
     let (lane, mut receiver) = waiting(&mut bench, "k");
     bench.falls_silent(bench.pipelined());
@@ -119,7 +119,7 @@ fn what_waits_at_a_server_that_fell_silent_waits_at_the_next_connection() {
 }
 
 #[test]
-fn a_grant_of_a_server_that_was_thought_silent_is_given_back() {
+fn a_late_grant_of_a_silent_server_is_released() {
     let mut bench = Bench::connected(|_| {});
     let (lane, mut receiver) = waiting(&mut bench, "k");
     bench.falls_silent(bench.pipelined());
@@ -132,16 +132,19 @@ fn a_grant_of_a_server_that_was_thought_silent_is_given_back() {
 }
 
 #[test]
-fn waits_stay_where_a_server_answers_or_leases_would_go_with_them() {
+fn waits_stay_on_their_connection_if_the_server_answers_or_the_connection_owns_leases() {
     let mut bench = Bench::connected(|_| {});
     let (lane, _receiver) = waiting(&mut bench, "k");
     bench.cut(bench.pipelined());
-    assert!(bench.hung_up.is_empty(), "it was lost, and not by silence");
+    assert!(
+        bench.hung_up.is_empty(),
+        "the connection was lost, but not because of silence"
+    );
     let first = bench.opened();
     bench.up(first);
     bench.shard.connections.own(lane);
     bench.falls_silent(first);
-    assert!(bench.hung_up.is_empty(), "it owns a lease");
+    assert!(bench.hung_up.is_empty(), "the connection of the wait owns a lease");
 
     let mut bench = Bench::connected(|settings| settings.pipelined = 2);
     let (_lane, _receiver) = waiting(&mut bench, "k");
@@ -152,13 +155,13 @@ fn waits_stay_where_a_server_answers_or_leases_would_go_with_them() {
 }
 
 #[test]
-fn where_leases_survive_it_a_confirmed_grant_counts_to_the_connection_that_confirmed_it() {
+fn a_grant_that_survives_its_connection_belongs_to_the_connection_that_confirmed_it() {
     let (mut bench, owner, mut receiver) = confirmed_grant(true);
     let (pipelined, request) = bench.sent(RequestKind::Confirm);
     bench.cut(owner);
     bench.answer(pipelined, request, Response::Renewed(Some(10)));
     let Ok(Ok(Acquired::Lease(lease))) = receiver.try_recv() else {
-        panic!("it is held")
+        panic!("the caller gets a lease")
     };
     assert_eq!(lease.cell.state_at(bench.now.into()), LeaseState::Held);
     bench.cut(pipelined);
@@ -166,7 +169,7 @@ fn where_leases_survive_it_a_confirmed_grant_counts_to_the_connection_that_confi
 }
 
 #[test]
-fn where_leases_survive_it_a_renewed_lease_counts_to_the_connection_that_renewed_it() {
+fn a_lease_that_survives_its_connection_belongs_to_the_connection_that_renewed_it() {
     let mut bench = Bench::connected(|settings| settings.survives_disconnect = true);
     let lease = bench.hold("k");
     for _ in 0..2 {
@@ -181,14 +184,14 @@ fn where_leases_survive_it_a_renewed_lease_counts_to_the_connection_that_renewed
     }
 }
 
-/// Takes a ticket whose queue position is on a connection of its own.
+/// Takes a ticket. Returns it with the connection of its queue position.
 fn ticket(bench: &mut Bench) -> (LaneId, HeldPlace) {
     let mut receiver = bench.acquire("k", Patience::Enqueue);
     let owner = bench.opens();
     bench.answer_to(owner, RequestKind::Enqueue, Response::Queued);
     match receiver.try_recv() {
         Ok(Ok(Acquired::Queued(ticket))) => (owner, ticket),
-        _ => panic!("it is queued"),
+        _ => panic!("the caller gets a ticket"),
     }
 }
 
@@ -197,8 +200,8 @@ fn begin_shutdown(bench: &mut Bench) {
     bench.handle(Input::Shutdown(Shutdown { until, told: None }));
 }
 
-/// Answers the request that gives the position up. A grant in the answer is released.
-fn place_is_given_up(bench: &mut Bench, owner: LaneId, granted: bool) {
+/// Answers the request that gives up the position. If the answer is a grant, answers the grant's release, too.
+fn position_is_given_up(bench: &mut Bench, owner: LaneId, granted: bool) {
     if !granted {
         return bench.answer_to(owner, RequestKind::GiveUp, Response::TimedOut);
     }
@@ -208,30 +211,30 @@ fn place_is_given_up(bench: &mut Bench, owner: LaneId, granted: bool) {
 }
 
 #[test]
-fn where_leases_survive_it_a_shutdown_gives_back_what_is_granted_at_a_place_that_is_being_given_up() {
+fn with_surviving_leases_a_shutdown_releases_a_grant_at_a_position_that_is_being_given_up() {
     let mut bench = Bench::connected(|settings| settings.survives_disconnect = true);
     let (owner, ticket) = ticket(&mut bench);
     bench.handle(Input::GiveUp(ticket.id()));
     begin_shutdown(&mut bench);
-    assert_eq!(bench.report, None, "what is granted there would be held by no caller");
-    place_is_given_up(&mut bench, owner, true);
+    assert_eq!(bench.report, None, "a grant at the position would have no caller");
+    position_is_given_up(&mut bench, owner, true);
     assert!(bench.report.is_some());
 }
 
 #[test]
-fn where_leases_survive_it_a_shutdown_gives_up_the_places_of_tickets() {
+fn with_surviving_leases_a_shutdown_gives_up_the_positions_of_tickets() {
     for granted in [false, true] {
         let mut bench = Bench::connected(|settings| settings.survives_disconnect = true);
         let (owner, _ticket) = ticket(&mut bench);
         begin_shutdown(&mut bench);
         assert_eq!(bench.report, None);
-        place_is_given_up(&mut bench, owner, granted);
+        position_is_given_up(&mut bench, owner, granted);
         assert!(bench.report.is_some());
     }
 }
 
-/// Asks for a ticket without an answer so far. Returns the connection and the caller.
-fn asks_for_a_place(bench: &mut Bench) -> (LaneId, oneshot::Receiver<Result<Acquired>>) {
+/// Asks for a ticket, which the server has not answered yet. Returns the connection and the caller.
+fn asks_for_a_ticket(bench: &mut Bench) -> (LaneId, oneshot::Receiver<Result<Acquired>>) {
     let receiver = bench.acquire("k", Patience::Enqueue);
     (bench.opens(), receiver)
 }
@@ -244,9 +247,9 @@ fn hears_of_the_shutdown(receiver: &mut oneshot::Receiver<Result<Acquired>>) {
 }
 
 #[test]
-fn where_leases_survive_it_a_shutdown_gives_back_what_a_ticket_in_flight_is_granted() {
+fn with_surviving_leases_a_shutdown_releases_the_grant_of_a_ticket_in_flight() {
     let mut bench = Bench::connected(|settings| settings.survives_disconnect = true);
-    let (owner, mut receiver) = asks_for_a_place(&mut bench);
+    let (owner, mut receiver) = asks_for_a_ticket(&mut bench);
     begin_shutdown(&mut bench);
     assert!(
         bench.closed.is_empty() && bench.report.is_none(),
@@ -262,24 +265,24 @@ fn where_leases_survive_it_a_shutdown_gives_back_what_a_ticket_in_flight_is_gran
 }
 
 #[test]
-fn where_leases_survive_it_a_shutdown_gives_up_the_place_that_a_ticket_in_flight_gets() {
+fn with_surviving_leases_a_shutdown_gives_up_the_position_of_a_ticket_in_flight() {
     for granted in [false, true] {
         let mut bench = Bench::connected(|settings| settings.survives_disconnect = true);
-        let (owner, mut receiver) = asks_for_a_place(&mut bench);
+        let (owner, mut receiver) = asks_for_a_ticket(&mut bench);
         begin_shutdown(&mut bench);
         bench.answer_to(owner, RequestKind::Enqueue, Response::Queued);
         hears_of_the_shutdown(&mut receiver);
-        assert_eq!(bench.report, None, "its place is being given up");
-        place_is_given_up(&mut bench, owner, granted);
+        assert_eq!(bench.report, None, "the queue position is being given up");
+        position_is_given_up(&mut bench, owner, granted);
         assert!(bench.report.is_some());
     }
 }
 
 #[test]
-fn where_leases_survive_it_a_shutdown_waits_for_a_ticket_in_flight_no_longer_than_it_may() {
+fn with_surviving_leases_a_shutdown_waits_for_a_ticket_in_flight_until_its_deadline() {
     for breaks in [false, true] {
         let mut bench = Bench::connected(|settings| settings.survives_disconnect = true);
-        let (owner, mut receiver) = asks_for_a_place(&mut bench);
+        let (owner, mut receiver) = asks_for_a_ticket(&mut bench);
         begin_shutdown(&mut bench);
         assert_eq!(bench.report, None, "its answer is to come");
         match breaks {
@@ -294,29 +297,32 @@ fn where_leases_survive_it_a_shutdown_waits_for_a_ticket_in_flight_no_longer_tha
 }
 
 #[test]
-fn a_ticket_that_was_not_written_when_its_connection_broke_is_not_asked_for_during_the_shutdown() {
+fn an_unwritten_ticket_request_is_not_sent_again_during_the_shutdown() {
     let mut bench = Bench::connected(|settings| settings.survives_disconnect = true);
     let _lease = bench.hold("other");
-    let (owner, mut receiver) = asks_for_a_place(&mut bench);
+    let (owner, mut receiver) = asks_for_a_ticket(&mut bench);
     begin_shutdown(&mut bench);
     bench.cut_unwritten(owner, RequestKind::Enqueue);
     hears_of_the_shutdown(&mut receiver);
-    assert!(bench.opened.is_empty(), "it waits for no other");
+    assert!(
+        bench.opened.is_empty(),
+        "the ticket does not wait for another connection"
+    );
 }
 
 #[test]
-fn where_leases_survive_it_a_shutdown_closes_what_waits_at_once() {
+fn with_surviving_leases_a_shutdown_closes_waits_at_once() {
     let mut bench = Bench::connected(|settings| settings.survives_disconnect = true);
     let (lane, _receiver) = waiting(&mut bench, "k");
     begin_shutdown(&mut bench);
     assert!(
         bench.closed.contains(&lane) && bench.report.is_some(),
-        "the server takes no wait back"
+        "a wait of a standalone server cannot be given up over its connection"
     );
 }
 
 #[test]
-fn where_leases_end_with_their_connections_a_shutdown_waits_for_no_place() {
+fn with_leases_that_end_with_their_connections_a_shutdown_does_not_wait_for_queue_positions() {
     let mut bench = Bench::connected(|_| {});
     let (_, ticket) = ticket(&mut bench);
     bench.handle(Input::GiveUp(ticket.id()));

@@ -9,8 +9,8 @@ fn held_and_cut(bench: &mut Bench) -> HeldLease {
     lease
 }
 
-/// Acquires a lease, and tries another key; the member answers that it no longer leads. Also returns the connection to
-/// it.
+/// Acquires a lease, and tries another key. The member answers that it no longer leads. Also returns the connection to
+/// this member, and the caller of the try.
 fn held_where_deposed(bench: &mut Bench) -> (HeldLease, LaneId, Caller) {
     let lease = bench.hold("k");
     let before = bench.pipelined();
@@ -30,7 +30,7 @@ fn a_lease_whose_connection_ended_is_lost_at_once_where_the_cluster_is_not_known
 }
 
 #[test]
-fn a_lease_is_in_doubt_for_as_long_as_the_cluster_is_said_to_keep_it_and_no_longer() {
+fn a_lease_is_suspect_for_as_long_as_the_cluster_keeps_it() {
     let mut bench = Bench::keeping(4 * SECOND);
     let lease = held_and_cut(&mut bench);
     assert_eq!(state(&bench, &lease), LeaseState::Suspect);
@@ -41,7 +41,7 @@ fn a_lease_is_in_doubt_for_as_long_as_the_cluster_is_said_to_keep_it_and_no_long
 }
 
 #[test]
-fn a_lease_in_doubt_that_a_leader_confirms_goes_on_to_its_own_end() {
+fn a_suspect_lease_that_a_leader_confirms_keeps_its_end() {
     let mut bench = Bench::keeping(4 * SECOND);
     let lease = held_and_cut(&mut bench);
     bench.leader_is_found();
@@ -52,7 +52,7 @@ fn a_lease_in_doubt_that_a_leader_confirms_goes_on_to_its_own_end() {
 }
 
 #[test]
-fn what_survives_a_disconnect_is_in_doubt_to_its_own_end() {
+fn a_lease_that_survives_a_disconnect_is_suspect_until_its_end() {
     let mut bench = Bench::cluster(|settings| settings.survives_disconnect = true);
     let lease = held_and_cut(&mut bench);
     bench.pass(9 * SECOND);
@@ -69,7 +69,7 @@ fn the_connection_to_a_deposed_leader_stands_until_the_next_has_taken_over_the_l
     bench.pass(2 * SECOND);
     assert!(
         bench.finished.is_empty(),
-        "it might lead again, and release what its connection owned"
+        "the member might lead again, and would release the leases of the connection"
     );
     bench.leader_is_found();
     renewed(&mut bench);
@@ -91,7 +91,7 @@ fn a_lease_is_lost_with_the_connection_to_a_deposed_leader_if_no_other_has_confi
 }
 
 #[test]
-fn a_connection_that_stands_for_leases_that_are_lost_is_closed() {
+fn a_retired_connection_is_finished_when_its_leases_are_lost() {
     let mut bench = Bench::cluster(|_| {});
     let (lease, before, _caller) = held_where_deposed(&mut bench);
     bench.pass(12 * SECOND);

@@ -1,14 +1,14 @@
-//! Finding the leader.
+//! Tests how the shard finds the leader.
 
 use super::*;
 
-/// A member's description of itself.
+/// Returns the `stats` of a member with this role.
 fn stats_of(role: &str) -> Response {
     Response::Json(format!("{{\"cluster\":{{\"role\":\"{role}\"}}}}").into())
 }
 
 #[test]
-fn a_member_at_which_callers_wait_is_asked_what_it_is_when_nothing_else_has_shown_it() {
+fn a_member_with_waits_is_asked_whether_it_leads_if_no_answer_has_shown_it() {
     let mut bench = Bench::cluster(|_| {});
     let (lane, mut caller) = waits(&mut bench, "k");
     let request = bench.sent_on(lane, RequestKind::Wait);
@@ -21,7 +21,7 @@ fn a_member_at_which_callers_wait_is_asked_what_it_is_when_nothing_else_has_show
     bench.answer_to(aside, RequestKind::Look, stats_of("follower"));
     assert!(!bench.shard.connections.is_serving());
     bench.leader_is_found();
-    // This end concerns the previous leader only, because the connection leads elsewhere.
+    // This connection leads to the previous leader, so its end does not concern the new one.
     bench.cut_with(lane, vec![request]);
     let again = bench.opens();
     bench.sent_on(again, RequestKind::Wait);
@@ -29,7 +29,7 @@ fn a_member_at_which_callers_wait_is_asked_what_it_is_when_nothing_else_has_show
 }
 
 #[test]
-fn nobody_is_asked_who_leads_while_nobody_waits_or_answers_show_it() {
+fn no_member_is_asked_whether_it_leads_without_waits_or_if_answers_show_it() {
     let mut bench = Bench::cluster(|_| {});
     bench.pass(60 * SECOND);
     let (_, _caller) = waits(&mut bench, "k");

@@ -27,7 +27,7 @@ type Caller = tokio::sync::oneshot::Receiver<Result<Acquired>>;
 fn lease(caller: &mut Caller) -> HeldLease {
     match caller.try_recv() {
         Ok(Ok(Acquired::Lease(lease))) => lease,
-        Ok(Ok(_)) => panic!("it is busy, or queued"),
+        Ok(Ok(_)) => panic!("the key is held"),
         Ok(Err(error)) => panic!("{error}"),
         Err(error) => panic!("{error}"),
     }
@@ -52,7 +52,7 @@ fn is_waiting(caller: &mut Caller) -> bool {
 fn failed(caller: &mut Caller) -> ErrorKind {
     match caller.try_recv() {
         Ok(Err(error)) => error.kind(),
-        _ => panic!("no error"),
+        _ => panic!("the caller gets no error"),
     }
 }
 
@@ -63,7 +63,7 @@ fn asks_to_wait(bench: &mut Bench, name: &str) -> Caller {
     bench.acquire(name, Patience::Until(until, refusal))
 }
 
-/// Starts a wait on the server. Returns its connection and its caller.
+/// Starts a wait on the server. Returns the connection and the caller.
 fn waits(bench: &mut Bench, name: &str) -> (LaneId, Caller) {
     let caller = asks_to_wait(bench, name);
     (bench.opens(), caller)
@@ -75,7 +75,7 @@ fn collects(bench: &mut Bench, after: Duration) -> (LaneId, Caller) {
     let lane = bench.opens();
     bench.answer_to(lane, RequestKind::Enqueue, Response::Queued);
     let Ok(Ok(Acquired::Queued(ticket))) = queued.try_recv() else {
-        panic!("it is queued")
+        panic!("the caller gets no ticket")
     };
     bench.pass(after);
     let (ask, caller) = ask();
@@ -84,29 +84,29 @@ fn collects(bench: &mut Bench, after: Duration) -> (LaneId, Caller) {
     (lane, caller)
 }
 
-/// After a pause, brings up the connection over which a wait, or its cleanup, continues.
+/// After a pause, brings up the connection over which a wait continues or is given up.
 fn goes_on(bench: &mut Bench) -> LaneId {
     bench.pass(2 * SECOND);
     bench.opens()
 }
 
-/// Answers the renewal of this kind that is under way and that must ask for this many seconds.
+/// Answers the last renewal of this kind, which must ask for a TTL of `secs`.
 fn answers_with_ttl(bench: &mut Bench, kind: RequestKind, secs: u64, response: Response) {
     let pipelined = bench.pipelined();
     let request = bench.sent_on(pipelined, kind);
     match request.request {
         Request::Renew { ttl: Some(ttl), .. } => assert_eq!(ttl.as_secs(), secs),
-        _ => panic!("it is no renewal with a TTL"),
+        _ => panic!("the request is not a renewal with a TTL"),
     }
     bench.answer(pipelined, request, response);
 }
 
-/// Answers the renewal that is under way.
+/// Answers the last renewal of a lease.
 fn renewed(bench: &mut Bench) {
     bench.answer_to(bench.pipelined(), RequestKind::Renew, Response::Renewed(Some(10)));
 }
 
-/// Confirms the grant that was found.
+/// Answers the last confirmation of a grant.
 fn confirmed(bench: &mut Bench) {
     bench.answer_to(bench.pipelined(), RequestKind::Confirm, Response::Renewed(Some(10)));
 }
@@ -138,7 +138,7 @@ fn lost_try(bench: &mut Bench) -> (LaneId, Caller) {
     (lane, caller)
 }
 
-/// As `lost_try`, for several tries on one connection.
+/// Sends several tries on one connection, as `lost_try` does with one.
 fn lost_tries<const COUNT: usize>(bench: &mut Bench) -> (LaneId, [Caller; COUNT]) {
     let callers = [(); COUNT].map(|()| tries(bench));
     let before = bench.pipelined();
@@ -149,7 +149,10 @@ fn lost_tries<const COUNT: usize>(bench: &mut Bench) -> (LaneId, [Caller; COUNT]
     bench.leader_is_found();
     let after = name_of(bench, bench.pipelined());
     let (lane, presented) = reopened(bench);
-    assert_eq!(presented, name, "a grant under any other name reaches no caller");
+    assert_eq!(
+        presented, name,
+        "the tries are repeated under the name of their connection"
+    );
     assert_ne!(after, name);
     (lane, callers)
 }

@@ -1,10 +1,10 @@
-//! Session names: those under which lost tries are sent again, and one for all leases of a client.
+//! Tests of session names: those under which lost tries are repeated, and the stable name of a client.
 
 use super::*;
 use crate::net::lane::Outgoing;
 
 #[test]
-fn what_a_name_has_found_for_a_caller_is_not_given_back_with_the_place_of_another() {
+fn a_grant_that_was_found_for_a_caller_is_not_released_with_the_position_of_another() {
     let mut bench = Bench::cluster(|_| {});
     bench.target = Target::Semaphore(Limit::new(2).unwrap());
     let (lane, mut callers) = lost_tries::<2>(&mut bench);
@@ -12,7 +12,7 @@ fn what_a_name_has_found_for_a_caller_is_not_given_back_with_the_place_of_anothe
     let first = bench.sent_on(lane, RequestKind::Repeat);
     bench.answer(lane, first, Response::Granted(grant(5)));
     bench.answer(lane, second, Response::TimedOut);
-    // The server returns what the session has, unless it belongs to another connection.
+    // The server returns the session's grant, unless the grant belongs to another connection.
     bench.answer_to(lane, RequestKind::GiveUp, Response::Granted(grant(5)));
     assert!(!bench.has_sent(RequestKind::Release));
     confirmed(&mut bench);
@@ -25,7 +25,7 @@ fn what_a_name_has_found_for_a_caller_is_not_given_back_with_the_place_of_anothe
 }
 
 #[test]
-fn what_a_name_has_found_is_no_grant_if_it_was_given_back_meanwhile() {
+fn a_repeated_try_ignores_a_lease_that_was_released_meanwhile() {
     let mut bench = Bench::keeping(60 * SECOND);
     let lease = bench.hold("k");
     let (lane, mut caller) = lost_try(&mut bench);
@@ -40,7 +40,7 @@ fn what_a_name_has_found_is_no_grant_if_it_was_given_back_meanwhile() {
 }
 
 #[test]
-fn a_name_goes_with_its_last_answer_and_not_before() {
+fn a_name_remembers_its_grants_until_the_last_answer() {
     let mut bench = Bench::cluster(|_| {});
     let (lane, mut callers) = lost_tries::<4>(&mut bench);
     let repeats = [0; 4].map(|_| bench.sent_on(lane, RequestKind::Repeat));
@@ -61,7 +61,7 @@ fn a_name_goes_with_its_last_answer_and_not_before() {
 }
 
 #[test]
-fn a_client_with_a_name_takes_back_what_an_earlier_one_held_once_it_is_confirmed() {
+fn a_client_with_a_name_reclaims_the_lease_of_an_earlier_one_after_a_confirmation() {
     let mut bench = Bench::named(60 * SECOND, "the-worker");
     assert_eq!(name_of(&bench, bench.pipelined()), "the-worker");
     let mut caller = tries(&mut bench);
@@ -76,7 +76,7 @@ fn a_client_with_a_name_takes_back_what_an_earlier_one_held_once_it_is_confirmed
 }
 
 #[test]
-fn a_client_with_a_name_is_not_handed_its_own_lease_a_second_time() {
+fn a_client_with_a_name_does_not_get_its_own_lease_again() {
     let mut bench = Bench::named(60 * SECOND, "the-worker");
     let mut first = tries(&mut bench);
     let pipelined = bench.pipelined();
@@ -116,7 +116,7 @@ fn found_while_it_is_confirmed(bench: &mut Bench, is_late: bool) -> ([Caller; 2]
 }
 
 #[test]
-fn a_grant_that_is_being_confirmed_for_a_caller_is_not_handed_to_another() {
+fn a_grant_that_is_being_confirmed_is_not_given_to_another_caller() {
     for (mut bench, is_late) in [
         (Bench::cluster(|_| {}), true),
         (Bench::named(60 * SECOND, "the-worker"), false),
@@ -124,7 +124,10 @@ fn a_grant_that_is_being_confirmed_for_a_caller_is_not_handed_to_another() {
         let ([mut first, mut second], lane, confirm) = found_while_it_is_confirmed(&mut bench, is_late);
         // The try reaches the leader before the confirmation, over another connection.
         bench.answer_to(lane, RequestKind::Repeat, Response::Granted(grant(1)));
-        assert!(!bench.has_sent(RequestKind::Confirm), "it is another caller's");
+        assert!(
+            !bench.has_sent(RequestKind::Confirm),
+            "the grant belongs to another caller"
+        );
         let pipelined = bench.pipelined();
         bench.answer(pipelined, confirm, Response::Renewed(Some(10)));
         assert_eq!(lease(&mut first).cell.token, grant(1).token);
@@ -134,7 +137,7 @@ fn a_grant_that_is_being_confirmed_for_a_caller_is_not_handed_to_another() {
 }
 
 #[test]
-fn a_grant_that_is_being_confirmed_is_not_given_back_with_the_place_of_another_caller() {
+fn a_grant_that_is_being_confirmed_is_not_released_with_the_position_of_another_caller() {
     let mut bench = Bench::cluster(|_| {});
     let ([mut first, mut second], lane, confirm) = found_while_it_is_confirmed(&mut bench, true);
     bench.answer_to(lane, RequestKind::Repeat, Response::TimedOut);
@@ -147,7 +150,7 @@ fn a_grant_that_is_being_confirmed_is_not_given_back_with_the_place_of_another_c
 }
 
 #[test]
-fn a_client_with_a_name_keeps_nothing_of_leases_that_are_over() {
+fn a_client_with_a_name_forgets_the_tokens_of_ended_leases() {
     let mut bench = Bench::named(60 * SECOND, "the-worker");
     let pipelined = bench.pipelined();
     for number in 1..=100 {
@@ -163,7 +166,7 @@ fn a_client_with_a_name_keeps_nothing_of_leases_that_are_over() {
 }
 
 #[test]
-fn a_lease_that_is_held_is_found_as_such_over_the_connection_that_it_came_from() {
+fn a_try_that_is_answered_with_a_held_lease_is_busy() {
     let mut bench = Bench::named(60 * SECOND, "the-worker");
     let pipelined = bench.pipelined();
     let mut first = tries(&mut bench);
@@ -178,11 +181,11 @@ fn a_lease_that_is_held_is_found_as_such_over_the_connection_that_it_came_from()
 }
 
 #[test]
-fn a_place_that_cannot_be_ended_over_a_connection_costs_the_other_tries_on_it_nothing() {
+fn a_position_that_cannot_be_given_up_over_a_connection_does_not_affect_the_other_tries() {
     let mut bench = Bench::cluster(|_| {});
     let (lane, mut callers) = lost_tries::<2>(&mut bench);
     let [second, first] = [0; 2].map(|_| bench.sent_on(lane, RequestKind::Repeat));
-    // Another member is found while the previous one still has to answer.
+    // Another member leads while the previous one still has to answer.
     let mut third = bench.acquire("x", Patience::Try);
     let refusal = Response::Refused(Status::NotLeader(Some("b:1".into())));
     bench.answer_to(bench.pipelined(), RequestKind::Try, refusal);
@@ -190,7 +193,7 @@ fn a_place_that_cannot_be_ended_over_a_connection_costs_the_other_tries_on_it_no
     bench.answer(lane, first, Response::TimedOut);
     assert!(is_busy(&mut callers[0]));
     bench.cut_with(lane, vec![second]);
-    // From here on, everything that is opened and sent succeeds.
+    // From here on, all connections come up, and all requests are answered.
     for _ in 0..20 {
         for (lane, _) in std::mem::take(&mut bench.opened) {
             bench.up(lane);
@@ -204,13 +207,13 @@ fn a_place_that_cannot_be_ended_over_a_connection_costs_the_other_tries_on_it_no
         }
         bench.pass(SECOND);
     }
-    assert!(is_busy(&mut callers[1]), "it is asked again under its name");
+    assert!(is_busy(&mut callers[1]), "the try is repeated under its name");
     assert!(is_busy(&mut third));
     assert!(bench.shard.repeats.is_empty());
 }
 
 #[test]
-fn a_fatal_error_is_told_to_tries_that_are_to_be_asked_again() {
+fn tries_that_wait_to_be_repeated_fail_with_a_fatal_error() {
     let mut bench = Bench::cluster(|_| {});
     let mut caller = tries(&mut bench);
     let before = bench.pipelined();

@@ -1,4 +1,4 @@
-//! Queue positions of waits whose time is over, or whose callers are gone.
+//! Tests of queue positions whose wait has timed out, or whose caller is gone.
 
 use super::*;
 use crate::shard::sessions::MOST_GIVE_UPS;
@@ -12,7 +12,7 @@ fn time_is_over(bench: &mut Bench, lane: LaneId, kind: RequestKind, caller: &mut
 }
 
 #[test]
-fn a_place_is_given_up_when_the_time_of_its_wait_is_over_and_what_comes_of_it_is_given_back() {
+fn a_position_is_given_up_when_its_wait_times_out_and_its_grant_is_released() {
     let mut bench = Bench::cluster(|_| {});
     let (lane, mut caller) = waits(&mut bench, "k");
     bench.cut_unanswered(lane, RequestKind::Wait);
@@ -23,7 +23,7 @@ fn a_place_is_given_up_when_the_time_of_its_wait_is_over_and_what_comes_of_it_is
 }
 
 #[test]
-fn a_wait_at_a_leader_that_fell_silent_goes_on_in_its_session() {
+fn a_wait_at_a_silent_leader_continues_in_its_session() {
     let mut bench = Bench::cluster(|_| {});
     let (lane, mut caller) = waits(&mut bench, "k");
     let session = bench.shard.connections.get(lane).unwrap().session.clone();
@@ -40,7 +40,7 @@ fn a_wait_at_a_leader_that_fell_silent_goes_on_in_its_session() {
 }
 
 #[test]
-fn a_ticket_at_a_leader_that_fell_silent_goes_on_in_its_session() {
+fn a_ticket_at_a_silent_leader_continues_in_its_session() {
     let mut bench = Bench::cluster(|_| {});
     let (lane, _caller) = collects(&mut bench, SECOND);
     bench.falls_silent(bench.pipelined());
@@ -52,18 +52,18 @@ fn a_ticket_at_a_leader_that_fell_silent_goes_on_in_its_session() {
 }
 
 #[test]
-fn a_place_that_is_over_is_not_asked_for_again() {
+fn a_position_that_has_ended_is_not_reclaimed() {
     let mut bench = Bench::cluster(|_| {});
     let (lane, mut caller) = waits(&mut bench, "k");
     time_is_over(&mut bench, lane, RequestKind::Wait, &mut caller);
-    // The member may have ceased to lead, and so may not have ended the position.
+    // The member may have ceased to lead, so its `timeout` may not have ended the position.
     bench.answer_to(lane, RequestKind::GiveUp, Response::Refused(Status::NotEnqueued));
     assert!(!bench.has_sent(RequestKind::Rejoin));
     assert!(bench.opened.iter().all(|(_, opening)| opening.role != Role::Exclusive));
 }
 
 #[test]
-fn a_member_that_does_not_lead_any_more_ends_no_place_so_the_next_leader_is_told() {
+fn a_position_that_a_former_leader_does_not_end_is_given_up_at_the_next() {
     let mut bench = Bench::cluster(|_| {});
     let (lane, mut caller) = waits(&mut bench, "k");
     time_is_over(&mut bench, lane, RequestKind::Wait, &mut caller);
@@ -78,7 +78,7 @@ fn a_member_that_does_not_lead_any_more_ends_no_place_so_the_next_leader_is_told
 }
 
 #[test]
-fn the_place_of_a_ticket_is_given_up_when_the_time_of_its_wait_is_over() {
+fn the_position_of_a_ticket_is_given_up_when_its_wait_times_out() {
     let mut bench = Bench::cluster(|_| {});
     let (lane, mut caller) = collects(&mut bench, SECOND);
     time_is_over(&mut bench, lane, RequestKind::Collect, &mut caller);
@@ -87,7 +87,7 @@ fn the_place_of_a_ticket_is_given_up_when_the_time_of_its_wait_is_over() {
 }
 
 #[test]
-fn a_place_is_given_up_until_a_leader_has_answered() {
+fn a_position_is_given_up_again_until_a_leader_has_answered() {
     let mut bench = Bench::cluster(|_| {});
     let (mut lane, caller) = waits(&mut bench, "k");
     let request = bench.sent_on(lane, RequestKind::Wait);
@@ -105,7 +105,7 @@ fn a_place_is_given_up_until_a_leader_has_answered() {
 }
 
 #[test]
-fn a_place_that_was_reclaimed_often_is_given_up_like_any_other() {
+fn a_position_that_was_reclaimed_often_is_given_up_like_any_other() {
     for times in 0..=2 {
         let mut bench = Bench::cluster(|_| {});
         let (mut lane, caller) = collects(&mut bench, SECOND);
@@ -127,7 +127,7 @@ fn a_place_that_was_reclaimed_often_is_given_up_like_any_other() {
 }
 
 #[test]
-fn a_member_that_never_knows_of_a_place_less_is_not_asked_forever() {
+fn a_member_that_always_answers_timeout_is_not_asked_forever() {
     let mut bench = Bench::cluster(|_| {});
     let (lane, mut caller) = waits(&mut bench, "k");
     time_is_over(&mut bench, lane, RequestKind::Wait, &mut caller);

@@ -1,4 +1,4 @@
-//! Several pipelined connections: which of them renews a lease, and what its end means.
+//! Tests of several pipelined connections: which of them renews a lease, and what happens when one ends.
 
 use super::*;
 
@@ -15,7 +15,7 @@ fn acquired(bench: &mut Bench, name: &str) -> (LaneId, HeldLease) {
 }
 
 #[test]
-fn the_connection_that_owns_a_lease_renews_it_however_busy_it_is() {
+fn the_connection_that_owns_a_lease_renews_it_even_if_it_is_busy() {
     for mut bench in [Bench::connected(two), Bench::cluster(two)] {
         let second = bench.opens();
         let (owner, lease) = acquired(&mut bench, "k");

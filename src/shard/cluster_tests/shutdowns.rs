@@ -1,4 +1,4 @@
-//! A leader that shuts down properly.
+//! Tests of a leader that shuts down in order.
 
 use super::*;
 
@@ -28,7 +28,7 @@ fn a_ticket_whose_wait_a_leader_ends_with_a_bare_error_goes_on_at_the_next() {
 }
 
 #[test]
-fn a_server_that_stands_alone_and_ends_a_wait_with_a_bare_error_costs_the_waiter() {
+fn a_wait_that_a_standalone_server_ends_with_a_bare_error_fails() {
     let mut bench = Bench::connected(|_| {});
     let (lane, mut caller) = waits(&mut bench, "k");
     bench.answer_to(lane, RequestKind::Wait, Response::Refused(Status::Error));
@@ -55,7 +55,7 @@ fn a_release_that_a_draining_leader_refuses_goes_on_at_the_next_and_counts_as_do
 }
 
 #[test]
-fn a_wait_whose_grant_is_gone_with_a_draining_leader_before_it_is_confirmed_goes_on_at_the_next() {
+fn a_wait_whose_grant_ends_with_a_draining_leader_before_its_confirmation_goes_on_at_the_next() {
     let mut bench = Bench::cluster(|_| {});
     let (lane, mut caller) = waits(&mut bench, "k");
     bench.cut_unanswered(lane, RequestKind::Wait);
@@ -69,14 +69,14 @@ fn a_wait_whose_grant_is_gone_with_a_draining_leader_before_it_is_confirmed_goes
     bench.cut(again);
     let next = bench.leader_is_found();
     bench.answer_to(next, RequestKind::Confirm, Response::Refused(Status::Error));
-    assert!(is_waiting(&mut caller), "it has time left");
+    assert!(is_waiting(&mut caller), "the caller has time left");
     let lane = bench.opens();
     bench.answer_to(lane, RequestKind::Wait, Response::Granted(grant(2)));
     assert_eq!(lease(&mut caller).cell.token, grant(2).token);
 }
 
 #[test]
-fn a_try_whose_grant_is_gone_before_it_is_confirmed_is_made_again() {
+fn a_try_whose_grant_ends_before_its_confirmation_is_repeated() {
     let mut bench = Bench::cluster(|_| {});
     let (lane, mut caller) = lost_try(&mut bench);
     bench.answer_to(lane, RequestKind::Repeat, Response::Granted(grant(5)));
@@ -88,7 +88,7 @@ fn a_try_whose_grant_is_gone_before_it_is_confirmed_is_made_again() {
 }
 
 #[test]
-fn a_connection_whose_wait_is_ended_by_a_shutdown_stands_as_long_as_it_owns_leases() {
+fn a_connection_whose_wait_a_shutdown_ends_stays_open_while_it_owns_leases() {
     let mut bench = Bench::cluster(|settings| settings.exclusive = 1);
     bench.policy.never = true;
     let mut leases = Vec::new();
@@ -101,7 +101,10 @@ fn a_connection_whose_wait_is_ended_by_a_shutdown_stands_as_long_as_it_owns_leas
     let _waiting = asks_to_wait(&mut bench, "other");
     // The limits allow no further connection.
     bench.answer_to(lane, RequestKind::Wait, Response::Refused(Status::Error));
-    assert!(!bench.closed.contains(&lane), "the server would release what it owns");
+    assert!(
+        !bench.closed.contains(&lane),
+        "the server would release the leases of the connection"
+    );
     assert_eq!(state(&bench, &lease), LeaseState::Held);
     bench.cut(lane);
     assert!(is_lost(&bench, &lease, LostReason::Disconnected));

@@ -1,8 +1,8 @@
-//! Tickets: the TTL of their grants.
+//! Tests of the TTL of a ticket's grant.
 
 use super::*;
 
-/// A grant in the answer to a `w`, with the time that is left of it.
+/// Returns the answer to a `w`: a grant, and its remaining time.
 fn left_of(number: u64, left: u64) -> Response {
     Response::Granted(Grant {
         ttl: Ttl::from_secs(left).unwrap(),
@@ -11,7 +11,7 @@ fn left_of(number: u64, left: u64) -> Response {
 }
 
 #[test]
-fn a_ticket_is_renewed_with_the_ttl_that_was_asked_for_and_not_with_what_is_left() {
+fn a_ticket_is_renewed_with_the_ttl_that_was_asked_for_and_not_with_the_remaining_time() {
     for policy in [
         RenewTerms::default(),
         RenewTerms {
@@ -23,16 +23,20 @@ fn a_ticket_is_renewed_with_the_ttl_that_was_asked_for_and_not_with_what_is_left
         bench.ttl = Ttl::from_secs(30);
         bench.policy = policy;
         let (lane, mut caller) = collects(&mut bench, 29 * SECOND + SECOND / 2);
-        // Less than a second is left. The server counts that as zero, and answers with its default instead.
+        // Less than a second of the TTL is left. The server rounds that to zero, and answers with its default TTL
+        // instead.
         bench.answer_to(lane, RequestKind::Collect, left_of(1, 33));
-        assert!(is_waiting(&mut caller), "no caller gets it before it is confirmed");
+        assert!(
+            is_waiting(&mut caller),
+            "the caller gets the grant only after a confirmation"
+        );
         answers_with_ttl(&mut bench, RequestKind::Confirm, 30, Response::Renewed(Some(30)));
         assert_eq!(lease(&mut caller).cell.ttl.as_secs(), 30);
     }
 }
 
 #[test]
-fn a_ticket_that_was_granted_just_now_is_confirmed_in_a_cluster_all_the_same() {
+fn a_recent_grant_of_a_ticket_is_also_confirmed_in_a_cluster() {
     let mut bench = Bench::cluster(|_| {});
     let (lane, mut caller) = collects(&mut bench, Duration::ZERO);
     bench.answer_to(lane, RequestKind::Collect, left_of(1, 9));
@@ -46,7 +50,7 @@ fn a_ticket_that_was_granted_just_now_is_confirmed_in_a_cluster_all_the_same() {
 }
 
 #[test]
-fn a_ticket_without_a_ttl_has_that_of_the_server_as_an_acquire_was_told_it() {
+fn a_ticket_without_a_ttl_has_the_default_ttl_that_the_server_gave_to_an_acquire() {
     for (told, expected) in [(Some(20), 20), (None, 33)] {
         let mut bench = Bench::connected(|_| {});
         bench.ttl = None;

@@ -1,4 +1,4 @@
-//! Tries that may have been granted although no answer arrived.
+//! Tests of tries that may have been granted although no answer arrived.
 
 use super::*;
 
@@ -19,11 +19,14 @@ fn a_try_whose_connection_broke_is_asked_again_under_the_same_name_and_its_grant
     let mut bench = Bench::cluster(|_| {});
     let (lane, mut caller) = lost_try(&mut bench);
     bench.answer_to(lane, RequestKind::Repeat, Response::Granted(grant(5)));
-    assert!(is_waiting(&mut caller), "its age is not known before it is confirmed");
+    assert!(
+        is_waiting(&mut caller),
+        "the age of the grant is unknown before its confirmation"
+    );
     confirmed(&mut bench);
     let lease = lease(&mut caller);
     assert_eq!(lease.cell.token, grant(5).token);
-    // It now belongs to the pipelined connection, so the other one may end.
+    // The lease now belongs to the pipelined connection, so the other connection may end.
     assert_eq!(bench.finished, [lane]);
     bench.cut(lane);
     assert_eq!(state(&bench, &lease), LeaseState::Held);
@@ -49,7 +52,7 @@ fn a_try_that_a_deposed_leader_refused_is_asked_again_under_the_same_name() {
 }
 
 #[test]
-fn what_is_found_of_a_try_whose_caller_is_gone_is_given_back() {
+fn the_grant_of_a_lost_try_is_released_if_its_caller_is_gone() {
     let mut bench = Bench::cluster(|_| {});
     let (lane, caller) = lost_try(&mut bench);
     drop(caller);
@@ -58,7 +61,7 @@ fn what_is_found_of_a_try_whose_caller_is_gone_is_given_back() {
 }
 
 #[test]
-fn a_try_that_was_not_carried_out_hears_that_the_key_is_held_and_leaves_no_place() {
+fn a_lost_try_without_a_grant_learns_that_the_key_is_held_and_leaves_no_position() {
     let mut bench = Bench::cluster(|_| {});
     let (lane, mut caller) = lost_try(&mut bench);
     bench.answer_to(lane, RequestKind::Repeat, Response::TimedOut);
@@ -71,7 +74,7 @@ fn a_try_that_was_not_carried_out_hears_that_the_key_is_held_and_leaves_no_place
 }
 
 #[test]
-fn a_try_is_asked_again_as_often_as_redirects_are_followed() {
+fn a_lost_try_is_repeated_as_often_as_redirects_are_followed() {
     let mut bench = Bench::cluster(|_| {});
     let (mut lane, mut caller) = lost_try(&mut bench);
     for _ in 0..2 {
@@ -85,7 +88,7 @@ fn a_try_is_asked_again_as_often_as_redirects_are_followed() {
 }
 
 #[test]
-fn a_server_that_stands_alone_remembers_no_name_so_a_lost_try_fails() {
+fn a_lost_try_at_a_standalone_server_fails() {
     let mut bench = Bench::connected(|_| {});
     let mut caller = tries(&mut bench);
     bench.cut_unanswered(bench.pipelined(), RequestKind::Try);
@@ -93,7 +96,7 @@ fn a_server_that_stands_alone_remembers_no_name_so_a_lost_try_fails() {
 }
 
 #[test]
-fn a_key_that_waits_for_its_turn_gets_what_a_lost_try_of_it_was_granted() {
+fn a_waiting_caller_gets_the_grant_of_a_lost_try_of_its_key() {
     let mut bench = Bench::cluster(|settings| settings.exclusive = 1);
     let (_, _other) = waits(&mut bench, "other");
     let mut caller = asks_to_wait(&mut bench, "k");
@@ -109,10 +112,10 @@ fn a_key_that_waits_for_its_turn_gets_what_a_lost_try_of_it_was_granted() {
 #[test]
 fn a_lease_that_a_lost_try_finds_is_not_handed_out_twice() {
     let (mut bench, lease, lane, mut caller) = held_and_lost(Target::Lock);
-    // The answer of builds whose renewals do not move a lease from its connection.
+    // There are server builds whose renewals do not move a lease to another connection. They answer like this.
     bench.answer_to(lane, RequestKind::Repeat, Response::Granted(grant(1)));
-    assert!(is_busy(&mut caller), "this client holds it itself");
-    // The server restarted it with the TTL of the try, so it must be renewed with its own.
+    assert!(is_busy(&mut caller), "this client itself holds the lock");
+    // The server has restarted the lease with the TTL of the try, so the lease must be renewed with its own TTL.
     assert!(lease.cell.remaining_at(bench.now.into()) <= 2 * SECOND);
     answers_with_ttl(&mut bench, RequestKind::Renew, 10, Response::Renewed(Some(10)));
     assert_eq!(state(&bench, &lease), LeaseState::Held);
@@ -120,7 +123,7 @@ fn a_lease_that_a_lost_try_finds_is_not_handed_out_twice() {
 }
 
 #[test]
-fn of_a_semaphore_a_lost_try_asks_on_until_it_finds_what_nobody_has() {
+fn a_lost_try_of_a_semaphore_is_repeated_until_it_finds_a_grant_without_a_caller() {
     let target = Target::Semaphore(Limit::new(3).unwrap());
     let (mut bench, held, lane, mut caller) = held_and_lost(target);
     bench.answer_to(lane, RequestKind::Repeat, Response::Granted(grant(1)));
@@ -132,7 +135,7 @@ fn of_a_semaphore_a_lost_try_asks_on_until_it_finds_what_nobody_has() {
 }
 
 #[test]
-fn what_is_on_its_way_back_is_not_found_as_the_grant_of_a_lost_try() {
+fn a_lease_that_is_being_released_is_not_the_grant_of_a_lost_try() {
     let mut bench = Bench::keeping(60 * SECOND);
     let held = bench.hold("k");
     bench.handle(Input::Release {
@@ -149,7 +152,7 @@ fn what_is_on_its_way_back_is_not_found_as_the_grant_of_a_lost_try() {
 }
 
 #[test]
-fn callers_that_do_not_wait_for_a_leader_hear_so_and_what_is_found_for_them_is_given_back() {
+fn with_fail_fast_lost_tries_fail_without_a_leader_and_their_grants_are_released() {
     let mut bench = Bench::cluster(|settings| settings.fail_fast = true);
     let mut caller = tries(&mut bench);
     bench.cut_unanswered(bench.pipelined(), RequestKind::Try);
@@ -164,7 +167,7 @@ fn callers_that_do_not_wait_for_a_leader_hear_so_and_what_is_found_for_them_is_g
 }
 
 #[test]
-fn a_shutdown_waits_for_what_lost_tries_have_found_and_gives_it_back() {
+fn a_shutdown_waits_for_the_grants_of_lost_tries_and_releases_them() {
     let mut bench = Bench::cluster(|_| {});
     let (lane, mut caller) = lost_try(&mut bench);
     let until = bench.now + 5 * SECOND;

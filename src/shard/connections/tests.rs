@@ -143,14 +143,14 @@ impl Scene {
     }
 
     fn change(&mut self, id: LaneId) -> ConnectionMut<'_> {
-        self.connections.get_mut(id).expect("it is there")
+        self.connections.get_mut(id).expect("the connection exists")
     }
 
     fn look(&self, id: LaneId) -> &Connection {
-        self.connections.get(id).expect("it is there")
+        self.connections.get(id).expect("the connection exists")
     }
 
-    /// Returns whether it was sent.
+    /// Sends `stats` over a connection. Returns whether the request was sent.
     fn send_one(&mut self, id: LaneId) -> bool {
         self.act(|connections, turn| connections.send(id, Request::Stats, Pending::Look, turn))
             .is_none()
@@ -203,13 +203,13 @@ fn bound(id: TicketId) -> Box<Bound<Wait>> {
     })
 }
 
-/// Returns enough keys that each of a few slots gets some.
+/// Returns so many keys that each slot gets some.
 fn many_keys() -> Vec<Key> {
     (0..64).map(|index| key(&format!("key-{index}"))).collect()
 }
 
 #[test]
-fn a_connection_is_counted_by_its_role_from_itsopening_to_its_end() {
+fn a_connection_is_counted_by_its_role_from_its_opening_to_its_end() {
     let mut scene = Scene::new(1);
     let id = scene.open(Role::Exclusive, Work::Opening(None));
     assert_eq!(scene.count(Role::Exclusive), count(1, 0));
@@ -218,7 +218,11 @@ fn a_connection_is_counted_by_its_role_from_itsopening_to_its_end() {
     let since = scene.now;
     scene.now += SECOND;
     scene.rise(id);
-    assert_eq!(scene.count(Role::Exclusive), count(1, 1), "up once");
+    assert_eq!(
+        scene.count(Role::Exclusive),
+        count(1, 1),
+        "a connection counts as up once"
+    );
     assert_eq!(scene.look(id).up_since(), Some(since));
     let never_up = scene.open(Role::Exclusive, Work::Opening(None));
     assert_eq!(scene.count(Role::Exclusive), count(2, 1));
@@ -228,14 +232,18 @@ fn a_connection_is_counted_by_its_role_from_itsopening_to_its_end() {
     assert!(scene.remove(id).is_some() && scene.remove(id).is_none());
     assert_eq!(scene.count(Role::Exclusive), count(0, 0));
     scene.rise(id);
-    assert_eq!(scene.count(Role::Exclusive), count(0, 0), "too late");
+    assert_eq!(
+        scene.count(Role::Exclusive),
+        count(0, 0),
+        "the connection was removed before it was up"
+    );
     assert!(scene.get(id).is_none() && scene.done().is_empty());
     let next = scene.open(Role::Disposable, Work::Idle(since));
-    assert!(next > never_up, "a later connection has a greater name");
+    assert!(next > never_up, "a later connection has a greater identifier");
 }
 
 #[test]
-fn it_is_opened_as_it_was_asked_for_and_keeps_the_name_that_it_presents() {
+fn a_connection_opens_with_the_given_parameters_and_keeps_its_name() {
     let mut scene = Scene::new(1);
     let give_up_at = Some(scene.now + SECOND);
     let purposes = [
@@ -254,7 +262,7 @@ fn it_is_opened_as_it_was_asked_for_and_keeps_the_name_that_it_presents() {
         };
         let id = scene.act(|connections, turn| connections.open(opened, turn));
         let Some(Effect::Open(opened, opening)) = scene.effects.drain().next() else {
-            panic!("it is to be opened")
+            panic!("no connection is opened")
         };
         assert_eq!((opened, opening.role, opening.endpoint), (id, Role::Exclusive, 2));
         assert_eq!((opening.pause, opening.give_up_at), (SECOND, give_up_at));
@@ -270,7 +278,7 @@ fn it_is_opened_as_it_was_asked_for_and_keeps_the_name_that_it_presents() {
 }
 
 #[test]
-fn closing_ends_it_without_news() {
+fn closing_a_connection_removes_it_without_an_event() {
     let mut scene = Scene::new(1);
     let id = scene.idle_one();
     assert!(scene.act(|connections, turn| connections.close(id, turn)).is_some());
@@ -285,12 +293,12 @@ fn the_last_disposable_connection_is_known_until_it_ends_or_is_forgotten() {
     assert_eq!(scene.disposable(), None);
     let now = scene.now;
     let first = scene.open(Role::Disposable, Work::Idle(now));
-    assert_eq!(scene.disposable(), Some(first), "from its opening on");
+    assert_eq!(scene.disposable(), Some(first), "a connection that is opening is known");
     scene.forget_disposable();
     assert_eq!((scene.disposable(), scene.count(Role::Disposable).all), (None, 1));
     let second = scene.open(Role::Disposable, Work::Idle(now));
     scene.remove(first);
-    assert_eq!(scene.disposable(), Some(second), "not for the end of another");
+    assert_eq!(scene.disposable(), Some(second), "another connection has ended");
     scene.remove(second);
     assert_eq!(scene.disposable(), None);
 }

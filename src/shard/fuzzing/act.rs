@@ -35,13 +35,13 @@ pub(super) enum Act {
     // Connections.
     Up(u8, u8),
     Fail(u8, u8),
-    /// Writes the sent requests, except those that no caller wants any more.
+    /// Writes the sent requests, except requests whose callers are gone.
     Write(u8),
     /// Answers this many requests at once.
     Answer(u8, u8, How, How),
     /// Ends the connection. The fate of written requests is unknown.
     End(u8, bool),
-    /// The server refuses one of the connection's own requests because it does not lead.
+    /// A member reports, without a request, that it does not lead.
     Deposed(u8, u8),
     // Time.
     Pass(u16),
@@ -142,7 +142,7 @@ impl Bench {
         self.tell(Input::Acquire(acquire, patience));
     }
 
-    /// Ends the connections that were told to end.
+    /// Ends the connections that the shard hung up or finished.
     fn end_hung_up(&mut self) {
         while let Some((lane, end)) = self.lanes.hung_up(self.moment()) {
             self.lane_event(lane, LaneEvent::Ended(Box::new(end)));

@@ -14,9 +14,9 @@ use crate::types::{Fence, Grant, Ttl};
 /// How a server answers a request.
 #[derive(Arbitrary, Clone, Copy, Debug)]
 pub(super) enum How {
-    /// As the caller wishes. For a grant or a renewal, the number gives the seconds.
+    /// With success. The number determines the seconds of a grant or a renewal.
     Well(u8),
-    /// Not now.
+    /// With the answer that the key is held, or, for other requests, with `error`.
     Busy,
     Refused(u8),
 }
@@ -65,7 +65,7 @@ fn refusal(status: u8) -> Status {
     }
 }
 
-/// The leader that a member names.
+/// Returns the leader that a member names.
 pub(super) fn leader(how: u8) -> Option<Box<str>> {
     match how % 4 {
         0 => None,
@@ -84,7 +84,7 @@ fn stats(how: u8) -> &'static str {
     }
 }
 
-/// What a greeting shows.
+/// Returns what a greeting shows.
 pub(super) fn shown(how: u8) -> Shown {
     let known = |bits: u8| match bits % 3 {
         0 => None,
@@ -114,12 +114,12 @@ pub(super) fn shown(how: u8) -> Shown {
     }
 }
 
-/// The error of a connection that cannot be opened.
+/// Returns the error of a connection that cannot be opened.
 pub(super) fn status_error(how: u8) -> Error {
     let error = match how % 6 {
         0 | 1 => Error::new(ErrorKind::Connect, "refused"),
         2 => Error::new(ErrorKind::Auth, "wrong secret"),
-        3 => Error::new(ErrorKind::Protocol, "no dflockd"),
+        3 => Error::new(ErrorKind::Protocol, "not a dflockd server"),
         4 => Error::new(ErrorKind::NotLeader, "another leads").led_by(leader(how / 6).as_deref().unwrap_or("c:1")),
         _ => Error::new(ErrorKind::Disconnected, "closed at once"),
     };

@@ -79,7 +79,7 @@ impl Callers {
         acquire
     }
 
-    /// A server's recent answer that a key is held.
+    /// Returns a server's recent answer that a key is held.
     pub(super) fn refusal(now: Instant) -> Refusal {
         Refusal { at: now, own: 0 }
     }
@@ -163,7 +163,10 @@ impl Callers {
     pub(super) fn before_sending(&mut self, request: &Request) {
         match request {
             Request::Release { token, .. } => self.released.push(*token),
-            Request::Renew { token, .. } => assert!(!self.released.contains(token), "renewed behind its release"),
+            Request::Renew { token, .. } => assert!(
+                !self.released.contains(token),
+                "a lease is renewed after its release was sent"
+            ),
             _ => {}
         }
     }
@@ -192,13 +195,13 @@ impl Callers {
             let state = self.state(lease, now);
             let (until, _) = self.granted[&lease.cell.token];
             let believes = matches!(state, LeaseState::Held | LeaseState::Suspect);
-            assert!(!believes || now < until, "believed in behind its end");
+            assert!(!believes || now < until, "a caller relies on a lease that has ended");
         }
         for (index, lease) in self.leases.iter().enumerate() {
             let is_again = self.leases[..index]
                 .iter()
                 .any(|other| other.cell.token == lease.cell.token);
-            assert!(!is_again, "one grant, two holders");
+            assert!(!is_again, "two callers hold one grant");
         }
     }
 
@@ -213,7 +216,10 @@ impl Callers {
             let (_, owner) = self.granted[&lease.cell.token];
             let state = self.state(lease, now);
             let believes = matches!(state, LeaseState::Held | LeaseState::Suspect);
-            assert!(owner != lane || !believes, "believed in behind its connection");
+            assert!(
+                owner != lane || !believes,
+                "a caller relies on a lease whose connection has ended"
+            );
         }
     }
 
@@ -224,7 +230,7 @@ impl Callers {
         assert!(self.waiting.is_empty(), "a caller waits for a shard that is gone");
         for lease in &self.leases {
             let believes = matches!(self.state(lease, now), LeaseState::Held | LeaseState::Suspect);
-            assert!(!believes, "believed in though its shard is gone");
+            assert!(!believes, "a caller relies on a lease whose shard is gone");
         }
         let over = |state| state != oneshot::error::TryRecvError::Empty;
         assert!(

@@ -25,7 +25,7 @@ struct FuzzedLane {
     is_up: bool,
     /// Whether nothing more is sent.
     finished: bool,
-    /// Whether it was told to end.
+    /// Whether the shard hung it up.
     hung_up: bool,
     /// The unanswered requests, each with the time at which it was written.
     requests: VecDeque<(Outgoing<Pending>, Option<Moment>)>,
@@ -38,7 +38,7 @@ impl Lanes {
     }
 
     pub(super) fn open(&mut self, lane: LaneId, opening: &Opening) {
-        assert!(self.last < Some(lane), "a later connection has a greater name");
+        assert!(self.last < Some(lane), "a later connection has a greater identifier");
         self.last = Some(lane);
         let opened = FuzzedLane {
             role: opening.role,
@@ -58,7 +58,7 @@ impl Lanes {
         assert!(!known.finished, "a request is sent over a connection that was finished");
         let blocks = |request: &Request| request.blocks() > WaitSecs::TRY;
         let is_behind = known.requests.iter().any(|(before, _)| blocks(&before.request));
-        assert!(!is_behind, "a request stands behind one that blocks");
+        assert!(!is_behind, "a request is sent behind one that blocks");
         let is_shared = known.role == Role::Pipelined;
         assert!(
             !is_shared || !blocks(&outgoing.request),
@@ -68,7 +68,7 @@ impl Lanes {
         self.sent += 1;
     }
 
-    /// Sends nothing more over a connection. One that is not up is closed, as drivers do.
+    /// Marks a connection over which nothing more is sent. Closes a pipelined connection that is not up, as drivers do.
     pub(super) fn finish(&mut self, lane: LaneId, hangs_up: bool) {
         if let Some(known) = self.open.get_mut(&lane) {
             if !known.is_up && known.role == Role::Pipelined {
@@ -92,7 +92,7 @@ impl Lanes {
             .filter(|(_, lane)| wanted(lane))
             .map(|(id, _)| *id)
             .collect();
-        // The latest first.
+        // The latest connection comes first.
         let index = usize::from(which).checked_rem(fitting.len())?;
         fitting.iter().rev().nth(index).copied()
     }
@@ -116,7 +116,7 @@ impl Lanes {
         self.nth(which, |lane| lane.is_up && !lane.hung_up)
     }
 
-    /// Writes the requests of a connection. Returns those that are not written because no caller wants them any more.
+    /// Writes the requests of a connection. Returns the requests that are not written because their callers are gone.
     pub(super) fn write(&mut self, lane: LaneId, now: Moment) -> Vec<Pending> {
         let Some(known) = self.open.get_mut(&lane) else {
             return Vec::new();
@@ -149,7 +149,7 @@ impl Lanes {
         Some((id, self.end(id, cause, was_silent, now)?))
     }
 
-    /// Ends a connection that was told to end, or that has no requests left.
+    /// Ends a connection that the shard hung up, or that is finished and has no requests left.
     pub(super) fn hung_up(&mut self, now: Moment) -> Option<(LaneId, LaneEnd<Pending>)> {
         let is_done = |lane: &FuzzedLane| lane.is_up && lane.finished && (lane.hung_up || lane.requests.is_empty());
         let id = self.nth(0, is_done)?;

@@ -1,6 +1,6 @@
-//! Fuzzes a shard with everything that its driver may tell it: any callers, any well-formed answers, ends of
-//! connections at any time, and time that passes with and without turns. The server of `model` keeps its promises; the
-//! server here does not.
+//! Fuzzes a shard with all inputs that its driver may give it: any callers, any well-formed answers, ends of
+//! connections at any time, and time that passes with and without turns. In contrast to the server of `model`, the
+//! server here may break the protocol's promises.
 
 mod act;
 mod answer;
@@ -29,7 +29,7 @@ use crate::net::dial::LaneEvent;
 /// The maximum number of effects of one input, in addition to a number for each existing object.
 const EFFECTS_OF_NOTHING: usize = 64;
 
-/// The maximum number of ticks while time passes. Renewals come every few milliseconds at most.
+/// The maximum number of ticks while time passes. Renewals are at least a few milliseconds apart.
 const MOST_TICKS: usize = 20_000;
 
 /// The maximum number of events for one shard.
@@ -117,7 +117,7 @@ impl Bench {
     }
 
     fn apply(&mut self, effect: Effect) {
-        assert!(!self.is_over, "it is over, and wants something done");
+        assert!(!self.is_over, "the shard has an effect after its end");
         match effect {
             Effect::Open(lane, opening) => self.lanes.open(lane, &opening),
             Effect::Send(lane, outgoing) => {
@@ -168,7 +168,7 @@ impl Bench {
     fn pass(&mut self, time: Duration) {
         let until = self.now + time;
         for ticks in 0.. {
-            assert!(ticks < MOST_TICKS, "it wants to be told the time for ever");
+            assert!(ticks < MOST_TICKS, "the shard asks for ticks without end");
             let Some(due) = self.shard.next_due().filter(|due| *due <= until && !self.is_over) else {
                 break;
             };
@@ -183,10 +183,10 @@ impl Bench {
         let due = self.shard.next_due();
         assert!(
             self.is_over || due.is_none_or(|due| due > self.now),
-            "it was told the time, and wants to be told it again"
+            "the shard asks for another tick at the same time"
         );
         let is_late = self.ends_by.is_some_and(|by| by <= self.now);
-        assert!(!is_late || self.is_over, "it does not end");
+        assert!(!is_late || self.is_over, "the shard does not end after its shutdown");
     }
 
     /// Checks that callers rely on nothing that a server may have granted to others.

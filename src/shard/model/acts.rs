@@ -171,7 +171,7 @@ impl World {
         let now = self.now();
         let told = self.rng.bool();
         self.trace
-            .log(now, "gives back", &[client.index as u64, u64::from(told)], || {
+            .log(now, "releases", &[client.index as u64, u64::from(told)], || {
                 format!("{:?} {}", lease.cell.key, grant(token))
             });
         if !told {
@@ -330,7 +330,7 @@ impl World {
             Err(Empty) => self.abandon(id),
             Err(Closed) => {
                 self.trace
-                    .log(now, "hears nothing", &[client.index as u64, id], String::new);
+                    .log(now, "gets no answer", &[client.index as u64, id], String::new);
                 // If the shard is gone, or about to end, that counts as the answer.
                 let is_closing = self.clients[client.index].closing.is_some();
                 self.callers.end(id, now);
@@ -359,7 +359,7 @@ impl World {
             (_, Heard::Other(Err(error))) | (_, Heard::Acquired(Err(error))) => self.check_plausible(id, &error),
             (_, Heard::Other(Ok(()))) => {}
             (what, Heard::Acquired(Ok(acquired))) => match acquired {
-                // The answer was in flight when its caller released everything.
+                // The answer was in flight when all callers released their leases.
                 Acquired::Lease(_) | Acquired::Queued(_) if !self.goes_on => {}
                 Acquired::Lease(lease) => {
                     let token = lease.cell.token;

@@ -1,4 +1,4 @@
-//! The state of the servers according to their events, and what clients know of it.
+//! The state of the servers according to their events, and the clients' knowledge of it.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -63,7 +63,7 @@ pub(super) struct GrantRecord {
 pub(super) struct GivenUp {
     pub(super) token: Token,
     pub(super) owner: Option<(ClientId, LaneId)>,
-    /// Which server.
+    /// The server that released it.
     pub(super) server: u32,
     pub(super) at: Instant,
     /// When the client's shard learned of the end of that connection; or, if leases survive their connections, of the
@@ -74,13 +74,13 @@ pub(super) struct GivenUp {
 /// How many grants of clusters expired without a caller, by the reason why they were not released.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Left {
-    /// Its client had ended, or its next life had begun.
+    /// The client had ended, or its next life had begun.
     pub(super) client_over: u64,
-    /// Its session could not reclaim it: see [`Book::cannot_be_taken_back`].
+    /// The session could not reclaim the grant: see [`Book::cannot_be_taken_back`].
     pub(super) out_of_reach: u64,
     /// Something was wrong with the client's connections, or with the cluster.
     pub(super) disturbed: u64,
-    /// The server rejected its session.
+    /// The server rejected the session.
     pub(super) turned_away: u64,
 }
 
@@ -103,15 +103,15 @@ struct ClusterConnection {
     process: u32,
     /// When its client has closed its end, if it has.
     closed_at: Option<Instant>,
-    /// A leader has seen that, and released or kept its leases.
+    /// Whether a leader has seen the end, and released or kept the leases.
     is_seen: bool,
-    /// A request over it was executed after its client had closed it.
+    /// Whether a request over it was executed after its client had closed it.
     is_late: bool,
 }
 
 impl ClusterConnection {
-    /// Returns whether the process at its other end has been the leader since the client closed it, without seeing the
-    /// end. Then no other connection of its session could reclaim its leases.
+    /// Returns whether the server's process has led since the client closed the connection, without seeing the end. In
+    /// that case, no other connection of its session can reclaim its leases.
     fn is_ghost(&self, led_at: &HashMap<u32, Instant>) -> bool {
         let led_at = led_at.get(&self.process);
         let led_since = self.closed_at.zip(led_at).is_some_and(|(closed, led)| *led >= closed);
@@ -187,9 +187,9 @@ impl Book {
         self.connections.get(&number).map(|connection| connection.owner)
     }
 
-    /// Returns whether a connection's session may be unable to reclaim what was granted at its queue position. That is
-    /// so if the leader's process did not see the end of the connection, then or when the name was presented again, or
-    /// if the request was executed after its client had closed the connection.
+    /// Returns whether a connection's session may be unable to reclaim the grant of its queue position: if the leader's
+    /// process did not see the end of the connection, at that time or when the name was presented again, or if the
+    /// request was executed after the client had closed the connection.
     pub(super) fn cannot_be_taken_back(&self, number: u64) -> bool {
         self.connections.get(&number).is_some_and(|connection| {
             let is_haunted = |session| self.haunted.contains(session);

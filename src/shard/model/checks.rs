@@ -35,11 +35,11 @@ impl Plan {
 
     /// Returns how long a server may keep a grant that no caller wants, without faults.
     fn orphaned_for(&self) -> Duration {
-        // Checked at each sweep, so one sweep passes before it is noticed.
+        // Grants are checked at each sweep, so one sweep passes before this is noticed.
         self.slack() + self.terms.lease_sweep_interval
     }
 
-    /// Returns the same time with faults: the client does not renew the grant.
+    /// Returns how long a server may keep such a grant with faults, given that the client does not renew the grant.
     fn orphaned_at_most(&self) -> Duration {
         // A confirmation may be in flight when the last caller leaves.
         self.longest_lease() * 2 + self.terms.lease_sweep_interval + LONGEST_STALL
@@ -170,7 +170,7 @@ impl World {
     pub(super) fn check_orphans(&mut self) {
         let now = self.now();
         let mut broken = None;
-        // Time passes, but nothing can be released.
+        // Without a leader, nothing can be released.
         let is_without_leader = self.is_cluster() && self.leader().is_none();
         let grants = self.book.grants.iter();
         let out_of_reach: Vec<bool> = grants
@@ -208,7 +208,7 @@ impl World {
             }
         }
         if let Some((token, key, time)) = broken {
-            self.broken(|| format!("{token} of {key:?} is in the book, and no caller has wanted it for {time:?}"));
+            self.broken(|| format!("the server has {token} of {key:?}, and no caller has wanted it for {time:?}"));
         }
         let forget_before = self.plan.noticed_within() * 2;
         self.book
@@ -258,12 +258,15 @@ impl World {
         for abandoned in &self.callers.abandoned {
             let client = &self.clients[abandoned.client.index];
             if client.id != abandoned.client || client.is_over {
-                broken = Some(format!("call {} takes up room in a shard that is over", abandoned.call));
+                broken = Some(format!(
+                    "call {} has a permit of a shard that has ended",
+                    abandoned.call
+                ));
             } else if let Some(calm_since) = calm_since(&self.clients, &self.network, abandoned.client) {
                 let since = abandoned.at.max(calm_since);
                 if now.saturating_duration_since(since) > self.plan.room_back_within(abandoned.had_no_place) {
                     broken = Some(format!(
-                        "call {} still takes up room, {:?} after its caller went",
+                        "call {} still has its permit, {:?} after its caller left",
                         abandoned.call,
                         now - abandoned.at
                     ));
@@ -273,7 +276,10 @@ impl World {
         for client in &self.clients {
             let late = |until: Instant| until.max(client.stalled_until) + Duration::from_millis(100) < now;
             if client.closing.as_ref().is_some_and(|closing| late(closing.until)) && !client.is_over {
-                broken = Some(format!("client {} is not over, though its time is", client.id.index));
+                broken = Some(format!(
+                    "client {} has not ended after the time of its shutdown",
+                    client.id.index
+                ));
             }
         }
         if let Some(what) = broken {
@@ -333,16 +339,11 @@ impl World {
                     let could_hear_at = given_up.at.max(self.clients[held.client.index].stalled_until);
                     now <= could_hear_at + self.plan.noticed_within()
                 }
-                // The connection is known to be gone, so the lease may only be suspect.
+                // The shard knows that the connection has ended, so the lease may only be suspect.
                 Some(_) => state == LeaseState::Suspect && self.plan.survives_disconnect,
             });
             if !is_excused {
-                broken = Some((
-                    grant(held.token),
-                    held.client.index,
-                    state,
-                    "no server has it in its book",
-                ));
+                broken = Some((grant(held.token), held.client.index, state, "no server has granted it"));
                 break;
             }
         }

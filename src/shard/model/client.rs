@@ -252,7 +252,7 @@ impl World {
             Some(due) if due <= now => {
                 self.handle(index, Input::Tick);
                 if self.clients[index].next_due().is_some_and(|due| due <= now) {
-                    self.broken(|| format!("client {index} has been told the time, and wants to be told it again"));
+                    self.broken(|| format!("client {index} asks for another tick at the same time"));
                 }
                 true
             }
@@ -310,9 +310,7 @@ impl World {
             self.apply(index, effect);
         }
         if count > EFFECTS_OF_NOTHING + 4 * population {
-            self.broken(|| {
-                format!("an input of client {index} had {count} effects, where there are {population} things")
-            });
+            self.broken(|| format!("an input of client {index} had {count} effects, for {population} objects"));
         }
         if let Some(lane) = ended {
             self.told_of_end(index, lane);

@@ -9,13 +9,13 @@ use super::world::World;
 /// A member of a cluster.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SimMember {
-    /// Its process runs.
+    /// Whether its process runs.
     is_up: bool,
-    /// It is shutting down.
+    /// Whether it is shutting down.
     drains: bool,
-    /// It is isolated from the others.
+    /// Whether it is isolated from the others.
     is_cut_off: bool,
-    /// A new number for each start.
+    /// A number that is new for each start.
     process: u32,
 }
 
@@ -286,15 +286,16 @@ impl World {
         self.elect();
     }
 
-    /// Notes that a client's connection to a member has ended, which ends the disturbance by a former leader.
+    /// Notes that a client's connection to a member has ended. If that member does not lead, the client had a fault
+    /// until now.
     pub(super) fn left_member(&mut self, index: usize, member: usize) {
         if self.is_cluster() && self.leader() != Some(member) {
             self.disturbed(index);
         }
     }
 
-    /// Notes a disturbance for clients that are connected to a member that is not the leader or is about to end, until
-    /// they find the leader.
+    /// Notes a fault for each client with a connection to a member that does not lead, and for all clients while the
+    /// leader shuts down.
     pub(super) fn look_at_leaders(&mut self) {
         if !self.is_cluster() {
             return;

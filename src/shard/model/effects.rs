@@ -44,7 +44,9 @@ impl World {
                 self.disturbed(index);
             }
             Effect::HandOver(handover) => self.clients[index].handover = handover,
-            Effect::ProbeFirst(_) => self.broken(|| "the server of a single shard is no first of several".to_owned()),
+            Effect::ProbeFirst(_) => {
+                self.broken(|| "a shard that is no standby shard probes its first server".to_owned())
+            }
             Effect::End(told, report) => {
                 self.trace
                     .log(now, "client ends", &[index as u64], || format!("{report:?}"));
@@ -95,7 +97,7 @@ impl World {
         let client = &mut self.clients[index];
         match client.lanes.get(&lane) {
             Some(lane) if lane.is_up() || lane.is_over() => {}
-            // The driver forgot it with its last event, or never had it.
+            // The driver has removed the connection with its last event, or never had it.
             _ => return self.broken(|| format!("client {index} sends over connection {lane}, which is not up")),
         }
         match request {
@@ -120,7 +122,7 @@ impl World {
         }
     }
 
-    /// Ends a connection as `actor::shard` does: a pipelined connection that is being established is just closed.
+    /// Ends a connection as `actor::shard` does: a pipelined connection that is not up is closed.
     fn finish_lane(&mut self, index: usize, lane: LaneId) {
         let (now, client) = (self.now(), &mut self.clients[index]);
         let id = client.id;

@@ -69,14 +69,14 @@ impl World {
         ];
         self.trace.log(now, "wire is cut", &numbers, String::new);
         match server_hears {
-            // Its end is already known, or will be.
+            // The member already detects the end of this connection.
             _ if is_cluster && wire.up.is_dead() => {}
             true => {
                 if let Some(at) = wire.up.reset(kept[0], now, delays[0]) {
                     self.add(at, SimEvent::Serve(id));
                 }
             }
-            // A member checks silent connections, and so detects those that have ended.
+            // A member probes silent connections, and so detects a broken one later.
             false if is_cluster => {
                 if let Some(at) = wire.up.reset(kept[0], now, found_dead) {
                     self.add(at, SimEvent::Serve(id));
@@ -161,7 +161,7 @@ impl World {
         client.calm_since = client.calm_since.max(until);
     }
 
-    /// Runs what was delayed until the end of a stall.
+    /// Schedules the turns that were delayed until the end of a stall.
     fn wake_client(&mut self, index: usize) {
         let (now, client) = (self.now(), &self.clients[index]);
         let (id, lanes): (_, Vec<LaneId>) = (client.id, client.lanes.keys().copied().collect());

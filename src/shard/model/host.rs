@@ -1,4 +1,4 @@
-//! The servers' side: accepts and serves connections, and updates the book.
+//! The server side: accepts and serves connections, and updates the book.
 
 use std::time::Duration;
 
@@ -132,7 +132,9 @@ impl World {
         let member = lane.endpoint;
         let is_up = !self.draining && self.members.get(member).is_none_or(SimMember::admits);
         let admitted = match &mut self.server {
-            Some(server) if is_up => server.connect(member, now).ok_or("the server closed it without a word"),
+            Some(server) if is_up => server
+                .connect(member, now)
+                .ok_or("the server closed the connection without an answer"),
             _ => Err("connection refused"),
         };
         self.trace

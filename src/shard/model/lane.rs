@@ -330,7 +330,7 @@ impl SimLane {
             turn.events.push(LaneEvent::Failed(refusal));
         } else if has_ended {
             turn.events
-                .push(self.failed("the server closed the connection without a word"));
+                .push(self.failed("the server closed the connection without an answer"));
         } else if answered {
             self.stage = LaneStage::Up(Box::new(LaneWork {
                 pipeline: Pipeline::new(self.terms.reply_timeout),
@@ -348,7 +348,7 @@ impl SimLane {
                 cluster: None,
                 fences: FencesShown::Nothing,
             }));
-            // It works from the next turn on.
+            // The connection carries requests from the next turn on.
             turn.wake_at = Some(now);
         } else if self.connect_by <= now {
             turn.events.push(self.failed("no answer within the connect timeout"));
@@ -447,7 +447,7 @@ impl LaneWork {
         self.pipeline.push(&outgoing.request, outgoing.tag, now.into());
     }
 
-    /// Writes as much as the socket accepts. Returns whether that was all.
+    /// Writes as much as the socket accepts. Returns whether all bytes were written.
     fn write(&mut self, now: Instant, takes: &mut impl FnMut(usize) -> usize, written: &mut Vec<BytesMut>) -> bool {
         while !self.pipeline.unwritten().is_empty() {
             let count = takes(self.pipeline.unwritten().len());
@@ -479,7 +479,7 @@ impl LaneWork {
         Ok(())
     }
 
-    /// Returns when the next timer is due; `None` if there is something new to write.
+    /// Returns when the next timer is due, or `None` if there is something new to write.
     fn look_at_the_clock(&mut self, now: Instant, terms: LaneTerms) -> Result<Option<Instant>, Error> {
         if self.pipeline.wants_confirmation() {
             self.pipeline.push_own(&Request::Ping, now.into());

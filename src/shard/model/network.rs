@@ -171,7 +171,7 @@ impl Network {
         self.wires.keys().nth(which).copied()
     }
 
-    /// Forgets a wire that has no open end.
+    /// Removes a wire that has no open end.
     pub(super) fn forget_if_gone(&mut self, id: WireId) {
         if self
             .wires

@@ -29,7 +29,7 @@ impl Order {
         }
     }
 
-    /// Notes a sent request. If it confirms a grant, its caller has the grant.
+    /// Notes a sent request. If the request confirms a grant, the grant belongs to the request's caller.
     pub(super) fn sends(&mut self, callers: &Callers, pending: &Pending) {
         if let Pending::Confirm { acquire, .. } = pending {
             let call = callers.of_ask(&acquire.ask);

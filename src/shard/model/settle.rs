@@ -73,7 +73,7 @@ impl World {
         let until = self.now() + time + LONGEST_WAIT + self.plan.idle_timeout;
         self.run_until(until, |world| world.unsettled().is_none());
         if let Some(what) = self.unsettled() {
-            return self.broken(|| format!("all is quiet, but {what}"));
+            return self.broken(|| format!("all faults have ended, but {what}"));
         }
         // From here on, only keepalives are sent.
         for index in 0..self.clients.len() {
@@ -83,14 +83,14 @@ impl World {
         let until = self.now() + self.plan.slack();
         self.run_until(until, is_over);
         if !is_over(self) {
-            return self.broken(|| "clients that have nothing are shut down, but are not over at once".to_owned());
+            return self.broken(|| "clients that hold nothing were shut down, but did not end at once".to_owned());
         }
-        // Over a wire that loses everything, the server does not learn of that.
+        // Over a wire that loses all data, the server does not learn of the end of a client.
         let until = self.now() + self.plan.slack() + self.plan.terms.read_timeout;
         let connections = |world: &Self| world.server.as_ref().map_or(0, |server| server.population().0);
         self.run_until(until, |world| connections(world) == 0);
         if connections(self) > 0 {
-            self.broken(|| "all clients are over, but the server has connections".to_owned());
+            self.broken(|| "all clients have ended, but the server has connections".to_owned());
         }
     }
 
@@ -127,7 +127,7 @@ impl World {
     fn unsettled(&self) -> Option<String> {
         if !self.callers.calls.is_empty() || !self.callers.abandoned.is_empty() || !self.callers.held.is_empty() {
             let calls: Vec<_> = self.callers.abandoned.iter().map(|abandoned| abandoned.call).collect();
-            return Some(format!("callers wait, or take up room: {calls:?}"));
+            return Some(format!("callers wait, or have permits: {calls:?}"));
         }
         let (connections, leases, waiters) = self.server.as_ref()?.population();
         if leases + waiters > 0 {

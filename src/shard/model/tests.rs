@@ -1,4 +1,4 @@
-//! Seeds, run.
+//! Runs seeds.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::book::Left;
 use super::world::World;
 
-/// The number of seeds, … …
+/// The number of seeds.
 const SEEDS: u64 = 2_000;
 
-/// … and of steps for each.
+/// The number of steps of each seed.
 const STEPS: u64 = 2_000;
 
 /// The outcome of a run.
@@ -64,12 +64,12 @@ fn steps() -> u64 {
 /// Runs a failed seed again with its history, and returns the report.
 fn report(seed: u64, steps: u64, lines: usize) -> String {
     let RunOutcome { violation, history, .. } = run(seed, steps, lines);
-    let what = violation.unwrap_or_else(|| "nothing when it was run again".to_owned());
+    let what = violation.unwrap_or_else(|| "a failure that another run did not reproduce".to_owned());
     format!("seed {seed}: {what}\n{history}MODEL_SEED={seed} runs it alone")
 }
 
 #[test]
-fn shards_keep_their_promises_whatever_happens() {
+fn the_invariants_hold_for_all_seeds() {
     let steps = steps();
     if let Some(seed) = from_environment("MODEL_SEED") {
         let outcome = run(seed, steps, usize::MAX);
@@ -102,16 +102,13 @@ fn shards_keep_their_promises_whatever_happens() {
     });
     let failed = failed.into_inner();
     assert!(failed == u64::MAX, "{}", report(failed, steps, 120));
-    println!(
-        "grants that ran out and that no caller had: {:?}",
-        left.into_inner().unwrap()
-    );
+    println!("grants without a caller that expired: {:?}", left.into_inner().unwrap());
     // A run in which nothing happens would prove nothing.
     assert_eq!(taken.into_inner(), (last - first) * steps);
 }
 
 #[test]
-fn a_seed_has_one_history() {
+fn a_seed_determines_its_history() {
     for seed in 0..20 {
         let (once, twice, with_text) = (run(seed, 500, 0), run(seed, 500, 0), run(seed, 500, 1));
         assert_eq!(

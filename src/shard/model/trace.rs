@@ -16,7 +16,7 @@ pub(super) fn grant(token: Token) -> String {
 pub(super) struct SimTrace {
     begun: Instant,
     hash: u64,
-    /// `None` where only the hash is wanted.
+    /// `None` if only the hash is needed.
     lines: Option<Vec<(Duration, String)>>,
 }
 
@@ -29,7 +29,7 @@ impl SimTrace {
         }
     }
 
-    /// Something happened. `what` and `numbers` are hashed, `text` is kept for a reader.
+    /// Notes an event. `what` and `numbers` are hashed; `text` is only for readers.
     pub(super) fn log(&mut self, now: Instant, what: &'static str, numbers: &[u64], text: impl FnOnce() -> String) {
         let at = now.saturating_duration_since(self.begun);
         self.mix(at.as_nanos() as u64);
@@ -43,12 +43,12 @@ impl SimTrace {
         }
     }
 
-    /// Equal for equal histories.
+    /// Returns the hash of the history, which is equal for equal histories.
     pub(super) fn hash(&self) -> u64 {
         self.hash
     }
 
-    /// The last `most` lines.
+    /// Returns the last `most` lines.
     pub(super) fn text(&self, most: usize) -> String {
         let lines = self.lines.as_deref().unwrap_or_default();
         let left_out = lines.len().saturating_sub(most);

@@ -1,4 +1,4 @@
-//! Everything that there is in a run, and how it goes on: one event after the other.
+//! The state of a run, which handles one event after the other.
 
 use tokio::time::Instant;
 
@@ -24,21 +24,21 @@ pub(super) struct World {
     pub(super) book: Book,
     /// The server, while it is up.
     pub(super) server: Option<ModelServer>,
-    /// How many servers there were, this one included.
+    /// The number of servers so far, including this one.
     pub(super) servers: u32,
-    /// It admits no more connections.
+    /// Whether the server accepts no more connections.
     pub(super) draining: bool,
-    /// The member that led when that was looked at last.
+    /// The leader at the last check.
     pub(super) led_by: Option<usize>,
-    /// When another member began to lead, or none.
+    /// When the leadership last changed.
     pub(super) led_since: Instant,
     /// The members of a cluster.
     pub(super) members: Vec<SimMember>,
-    /// Nothing reaches the server before that, of new connections.
+    /// No new connection reaches the server before this time.
     pub(super) unreachable_until: Instant,
-    /// Acts and faults go on.
+    /// Whether callers' actions and faults continue.
     pub(super) goes_on: bool,
-    /// The first invariant that was broken, and how.
+    /// A description of the first broken invariant.
     violation: Option<String>,
 }
 
@@ -46,7 +46,7 @@ impl World {
     pub(super) fn new(seed: u64, with_text: bool) -> Self {
         let mut rng = fastrand::Rng::with_seed(seed);
         let plan = Plan::new(seed, &mut rng);
-        // Far from the beginning of the clock, so that moments before the run exist.
+        // Far from the start of the clock, so that instants before the run can be represented.
         let begun = Instant::now() + std::time::Duration::from_secs(24 * 3600);
         let mut world = Self {
             plan,
@@ -87,18 +87,18 @@ impl World {
         self.agenda.add(at, event, &mut self.rng);
     }
 
-    /// Something will happen within that time.
+    /// Schedules an event at a random time within `most` from now.
     pub(super) fn add_in(&mut self, most: std::time::Duration, event: SimEvent) {
         let at = self.now() + up_to(most, &mut self.rng);
         self.add(at, event);
     }
 
-    /// The broken invariant, if there is one.
+    /// Returns the description of the broken invariant, if there is one.
     pub(super) fn violation(&self) -> Option<&str> {
         self.violation.as_deref()
     }
 
-    /// An invariant is broken. The first is kept.
+    /// Notes a broken invariant. Only the first is kept.
     pub(super) fn broken(&mut self, what: impl FnOnce() -> String) {
         if self.violation.is_none() {
             let what = what();
@@ -108,7 +108,7 @@ impl World {
         }
     }
 
-    /// The next event. Returns whether there was one that did anything.
+    /// Handles the next event. Returns whether there was an event and it had an effect.
     pub(super) fn step(&mut self) -> bool {
         let Some(event) = self.agenda.next() else {
             return false;
@@ -137,13 +137,13 @@ impl World {
         did
     }
 
-    /// Whether a client still lives.
+    /// Returns whether this life of a client has not ended.
     pub(super) fn is_alive(&self, client: ClientId) -> bool {
         let current = self.clients.get(client.index);
         current.is_some_and(|current| current.id == client && !current.is_over)
     }
 
-    /// Whether a client's task is run now. If not, the event comes again when it is.
+    /// Returns whether a client's task runs now. If it is stalled, schedules the event for the end of the stall.
     fn when_it_runs(&mut self, client: ClientId, event: SimEvent) -> bool {
         if !self.is_alive(client) {
             return false;

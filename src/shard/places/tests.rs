@@ -28,7 +28,7 @@ fn policy() -> RenewTerms {
     }
 }
 
-/// Adds a queue position on a connection, whose ticket is used.
+/// Adds a queue position on a connection, and a caller that waits for its grant.
 fn collected(places: &mut Places, lane: LaneId) -> (TicketId, Caller) {
     let id = places.insert(place(Some(lane)));
     let (ask, caller) = ask();
@@ -37,7 +37,7 @@ fn collected(places: &mut Places, lane: LaneId) -> (TicketId, Caller) {
 }
 
 #[test]
-fn a_place_keeps_the_terms_on_which_it_was_taken() {
+fn a_queue_position_keeps_its_terms() {
     let (ask, _caller) = ask();
     let acquire = Acquire::new(slot(), key("k"), Some(Ttl::from_secs(7).unwrap()), policy(), ask);
     let enqueued_at = Moment::from(Instant::now());
@@ -57,14 +57,14 @@ fn a_place_keeps_the_terms_on_which_it_was_taken() {
     };
     assert!(
         places.request(id) == Some(enqueue),
-        "it is taken back on the same terms"
+        "the position is reclaimed on the same terms"
     );
     assert!(places.remove(id).is_some() && places.remove(id).is_none());
     assert!(places.wait_key(id).is_none() && places.request(id).is_none());
 }
 
 #[test]
-fn no_ticket_has_the_name_of_one_before() {
+fn ticket_identifiers_are_not_reused() {
     let mut places = Places::default();
     let first = places.insert(place(None));
     places.remove(first);
@@ -75,7 +75,7 @@ fn no_ticket_has_the_name_of_one_before() {
 }
 
 #[test]
-fn a_caller_collects_on_the_connection_of_its_place() {
+fn a_caller_waits_over_the_connection_of_its_queue_position() {
     let mut places = Places::default();
     let id = places.insert(place(Some(3)));
     assert!(!places.is_collected(id));
@@ -84,22 +84,22 @@ fn a_caller_collects_on_the_connection_of_its_place() {
     assert!(places.is_collected(id) && places.len() == 1);
 
     let taken = places.remove(id).unwrap();
-    let acquire = taken.into_acquire().expect("its caller waits");
+    let acquire = taken.into_acquire().expect("a caller waits at the position");
     assert_eq!((acquire.wait_key(), acquire.policy), ((slot(), key("k")), policy()));
     assert_eq!(acquire.ttl, Some(Ttl::from_secs(7).unwrap()));
     acquire.ask.tell(Err(crate::ending::shut_down()));
-    assert!(
-        matches!(caller.try_recv(), Ok(Err(_))),
-        "the caller that collects is told"
-    );
+    assert!(matches!(caller.try_recv(), Ok(Err(_))), "the caller gets the answer");
 
     let (ask_late, _caller) = ask();
-    assert!(places.collect(id, Instant::now(), ask_late).is_err(), "it comes back");
+    assert!(
+        places.collect(id, Instant::now(), ask_late).is_err(),
+        "the caller is returned"
+    );
     assert!(!places.is_collected(id));
 }
 
 #[test]
-fn a_caller_that_collects_while_its_place_is_taken_back_waits_for_that() {
+fn a_caller_at_a_position_that_is_being_reclaimed_waits_until_it_is_reclaimed() {
     let mut places = Places::default();
     let id = places.insert(place(Some(3)));
     assert!(places.leave_connection(id));
@@ -108,16 +108,19 @@ fn a_caller_that_collects_while_its_place_is_taken_back_waits_for_that() {
     assert_eq!(places.collect(id, until, ask).ok(), Some(None));
     match places.taken_back(id, 4) {
         Some(AfterRejoin::Collect(then, ask)) => assert!(then == until && !ask.is_gone()),
-        _ => panic!("it is collected"),
+        _ => panic!("a caller waits at the position"),
     }
-    assert!(!places.is_collected(id), "once");
+    assert!(!places.is_collected(id), "the caller was returned");
     assert!(matches!(places.taken_back(id, 5), Some(AfterRejoin::Keep)));
-    assert!(matches!(places.give_up(id), Some(Use::On(5, _))), "where it is now");
+    assert!(
+        matches!(places.give_up(id), Some(Use::On(5, _))),
+        "the position is on the new connection"
+    );
     assert!(!places.leave_connection(id) && places.taken_back(id, 6).is_none());
 }
 
 #[test]
-fn a_place_is_given_up_on_its_connection_or_once_it_is_taken_back() {
+fn a_queue_position_is_given_up_over_its_connection_or_after_it_is_reclaimed() {
     let mut places = Places::default();
     let id = places.insert(place(Some(3)));
     assert!(matches!(places.give_up(id), Some(Use::On(3, _))));
@@ -125,7 +128,7 @@ fn a_place_is_given_up_on_its_connection_or_once_it_is_taken_back() {
 
     let id = places.insert(place(Some(3)));
     places.leave_connection(id);
-    assert!(places.take_to_give_up(id).is_none(), "its ticket is kept");
+    assert!(places.take_to_give_up(id).is_none(), "the ticket has a holder");
     assert!(matches!(places.give_up(id), Some(Use::Later)));
     assert!(places.is_to_give_up(id));
     let taken = places.take_to_give_up(id).expect("no caller wants it");
@@ -134,7 +137,7 @@ fn a_place_is_given_up_on_its_connection_or_once_it_is_taken_back() {
 }
 
 #[test]
-fn a_place_that_no_caller_wants_needs_no_ticket_to_be_given_up() {
+fn a_queue_position_without_a_ticket_can_be_given_up() {
     let mut places = Places::default();
     let now = Moment::from(Instant::now());
     let id = places.insert(TakenPlace::to_give_up(Target::Lock, key("k"), now));
@@ -144,7 +147,7 @@ fn a_place_that_no_caller_wants_needs_no_ticket_to_be_given_up() {
 }
 
 #[test]
-fn rejoins_are_counted_from_the_redirects_of_the_acquire_on() {
+fn reclaims_are_counted_from_the_redirects_of_the_acquire() {
     let mut places = Places::default();
     let id = places.insert(place(None));
     assert_eq!((places.count_rejoin(id), places.count_rejoin(id)), (Some(3), Some(4)));
@@ -153,7 +156,7 @@ fn rejoins_are_counted_from_the_redirects_of_the_acquire_on() {
 }
 
 #[test]
-fn a_place_is_abandoned_once_its_caller_was_seen_gone_for_long_enough() {
+fn a_queue_position_is_abandoned_when_its_caller_has_been_gone_for_long_enough() {
     let start = Instant::now();
     let mut places = Places::default();
     let (_, gone_later) = collected(&mut places, 9);
@@ -162,25 +165,32 @@ fn a_place_is_abandoned_once_its_caller_was_seen_gone_for_long_enough() {
     let (lost, gone_and_lost) = collected(&mut places, 6);
     places.insert(place(Some(7)));
     places.leave_connection(lost);
-    assert!(places.abandoned(start, start).is_empty(), "all are there");
+    assert!(places.abandoned(start, start).is_empty(), "all callers still wait");
     drop((gone, gone_and_lost));
 
     let noticed = start + SECOND;
-    assert!(places.abandoned(noticed, start).is_empty(), "noticed just now");
+    assert!(
+        places.abandoned(noticed, start).is_empty(),
+        "the callers are only noticed to be gone now"
+    );
     drop(gone_later);
     let later = start + 2 * SECOND;
     assert_eq!(
         places.abandoned(later, noticed),
         [4],
-        "not the one that has no connection"
+        "a position without a connection is not returned"
     );
     assert!(places.abandoned(later + SECOND, noticed - SECOND / 2).is_empty());
-    assert_eq!(places.abandoned(later + SECOND, later), [4, 9], "in their order");
-    assert_eq!(places.len(), 5, "they are only looked for");
+    assert_eq!(
+        places.abandoned(later + SECOND, later),
+        [4, 9],
+        "the connections are sorted"
+    );
+    assert_eq!(places.len(), 5, "no position is removed");
 }
 
 #[test]
-fn the_callers_that_collect_are_taken_and_all_places_forgotten() {
+fn taking_the_callers_removes_all_queue_positions() {
     let mut places = Places::default();
     let (_, mut on_connection) = collected(&mut places, 1);
     let (lost, mut without) = collected(&mut places, 2);

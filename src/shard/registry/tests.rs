@@ -42,9 +42,9 @@ fn secs(secs: f64) -> Duration {
     Duration::from_secs_f64(secs)
 }
 
-/// The terms of a held lease change: it is renewed for some time from now on, or not at all.
+/// The limit on renewals changes while the lease is held.
 #[tokio::test(start_paused = true)]
-async fn a_lease_is_renewed_for_as_long_as_it_is_said_last() {
+async fn the_last_limit_on_renewals_counts() {
     let mut registry = registry(0.5);
     let start = Instant::now();
     let (id, cell) = insert(&mut registry, 10, start, RenewTerms::default());
@@ -53,7 +53,7 @@ async fn a_lease_is_renewed_for_as_long_as_it_is_said_last() {
     assert!(due <= start + secs(5.0));
     tokio::time::advance(due - start).await;
     assert_eq!(registry.tick(due, TOGETHER, true).renew, vec![id]);
-    // The renewal was under way when that time ended. The lease keeps its end, whatever the server says.
+    // The time ended while the renewal was under way. The lease keeps its end, whatever TTL the server answers with.
     registry.renew_for(id, Duration::ZERO, due);
     assert!(registry.renewed(id, 1, due.into(), Some(10), due));
     assert_eq!(registry.next_due(), Some(start + secs(9.5)));
@@ -64,12 +64,12 @@ async fn a_lease_is_renewed_for_as_long_as_it_is_said_last() {
     assert_eq!(
         (registry.held(), registry.next_due()),
         (0, None),
-        "a lease that is lost stays lost"
+        "a lost lease stays lost"
     );
 }
 
 #[tokio::test(start_paused = true)]
-async fn renewed_in_time_and_lost_before_the_server_may_grant_it_to_others() {
+async fn a_lease_is_renewed_in_time_and_lost_before_the_server_may_grant_it_to_others() {
     let mut registry = registry(0.5);
     let start = Instant::now();
     let (id, cell) = insert(&mut registry, 10, start, RenewTerms::default());
@@ -82,12 +82,12 @@ async fn renewed_in_time_and_lost_before_the_server_may_grant_it_to_others() {
     assert!(registry.next_due() >= Some(due + secs(4.5)));
     let second = registry.next_due().unwrap();
     assert_eq!(registry.tick(second, TOGETHER, true).renew, vec![id]);
-    // No answer: the deadline of the first renewal stands.
+    // The second renewal is not answered, so the deadline of the first one stands.
     assert_eq!(registry.next_due(), Some(due + secs(9.5)));
     assert_eq!(
         registry.tick(due + secs(9.5) - secs(0.005), TOGETHER, true),
         Due::default(),
-        "never early"
+        "the lease is not reported as lost early"
     );
     assert_eq!(cell.state(), LeaseState::Held);
     assert_eq!(registry.tick(due + secs(9.5), TOGETHER, true).expired.count(), 1);
@@ -99,7 +99,7 @@ async fn renewed_in_time_and_lost_before_the_server_may_grant_it_to_others() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lease_seen_lost_by_the_clock_is_not_revived_by_an_answer() {
+async fn a_late_answer_does_not_revive_a_lease_that_was_seen_lost() {
     let mut registry = registry(0.5);
     let start = Instant::now();
     let (id, cell) = insert(&mut registry, 10, start, RenewTerms::default());
@@ -118,13 +118,13 @@ async fn without_a_connection_renewals_are_kept_for_the_next() {
     let (id, _cell) = insert(&mut registry, 10, start, RenewTerms::default());
     assert_eq!(registry.tick(start + secs(5.0), TOGETHER, false).renew, vec![]);
     assert_eq!(registry.take_overdue(), vec![id]);
-    assert_eq!(registry.take_overdue(), vec![], "once");
+    assert_eq!(registry.take_overdue(), vec![], "the renewal is returned once");
     registry.renewal_failed(id);
     assert_eq!(registry.take_overdue(), vec![id]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lost_connection_takes_its_leases_with_it_or_leaves_them_in_doubt() {
+async fn the_leases_of_a_lost_connection_are_lost_or_suspect() {
     let mut registry = registry(0.5);
     let start = Instant::now();
     let (id, cell) = insert(&mut registry, 10, start, RenewTerms::default());
@@ -132,7 +132,7 @@ async fn a_lost_connection_takes_its_leases_with_it_or_leaves_them_in_doubt() {
         registry
             .owner_gone(2, Survival::None, LostReason::Disconnected, Instant::now())
             .is_empty(),
-        "another connection"
+        "another connection owns the lease"
     );
     assert!(
         registry
@@ -153,7 +153,7 @@ async fn a_lost_connection_takes_its_leases_with_it_or_leaves_them_in_doubt() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn renewals_stop_where_they_are_told_to() {
+async fn renewals_stop_as_the_terms_of_the_lease_say() {
     let start = Instant::now();
     let mut registry = registry(0.5);
     let never = RenewTerms {
@@ -175,12 +175,12 @@ async fn renewals_stop_where_they_are_told_to() {
     assert_eq!(
         registry.next_due(),
         Some(due + secs(9.5)),
-        "the next renewal would come after 7 s"
+        "the next renewal would come later than 7 s after the grant"
     );
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lease_with_a_ratio_of_its_own_keeps_it() {
+async fn a_lease_keeps_its_own_renew_ratio() {
     let start = Instant::now();
     let mut registry = registry(0.5);
     let early = RenewTerms {
@@ -210,11 +210,14 @@ async fn a_released_lease_is_neither_renewed_nor_reported() {
     registry.remove(id, Instant::now());
     let (other, _) = insert(&mut registry, 10, start, RenewTerms::default());
     assert_ne!(id, other);
-    assert!(registry.claim(id).is_none(), "an old name does not reach a new lease");
+    assert!(
+        registry.claim(id).is_none(),
+        "an old identifier does not name a new lease"
+    );
 }
 
 #[test]
-fn the_servers_word_counts_where_it_gave_less_but_rounding_down_is_no_less() {
+fn a_smaller_ttl_from_the_server_counts_unless_it_is_only_rounded_down() {
     let given = |asked, left| granted_ttl(ttl(asked), left).map(Ttl::as_secs);
     assert_eq!(
         (given(10, None), given(10, Some(10)), given(10, Some(9))),
@@ -227,10 +230,10 @@ fn the_servers_word_counts_where_it_gave_less_but_rounding_down_is_no_less() {
     assert_eq!(given(10, Some(99)), Some(10));
 }
 
-/// The holder may keep the lost lease for as long as it likes, and meanwhile the session may be granted the same token
+/// The holder may keep the guard of a lost lease for any time, and meanwhile the session may be granted the same token
 /// again.
 #[tokio::test(start_paused = true)]
-async fn a_token_that_was_lost_and_granted_again_is_the_later_lease_whatever_becomes_of_the_first() {
+async fn a_token_that_is_granted_again_belongs_to_the_later_lease() {
     let mut registry = registry(0.5).knowing_tokens(true);
     let (now, token) = (Instant::now(), Token::compose(Fence(1), 2));
     let (first, _lost) = insert(&mut registry, 10, now, RenewTerms::default());
@@ -244,7 +247,7 @@ async fn a_token_that_was_lost_and_granted_again_is_the_later_lease_whatever_bec
 }
 
 #[tokio::test]
-async fn when_the_registry_ends_its_holders_know() {
+async fn holders_learn_of_the_end_of_the_registry() {
     let mut registry = registry(0.5);
     let (_, cell) = insert(&mut registry, 10, Instant::now(), RenewTerms::default());
     registry.lose_all(LostReason::ShardGone, Instant::now());
@@ -252,7 +255,7 @@ async fn when_the_registry_ends_its_holders_know() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_is_sent_behind_a_release_and_it_begins_once() {
+async fn a_lease_is_released_once_and_not_renewed_after_that() {
     let mut registry = registry(0.5);
     let start = Instant::now();
     let (id, _cell) = insert(&mut registry, 10, start, RenewTerms::default());
@@ -261,14 +264,14 @@ async fn nothing_is_sent_behind_a_release_and_it_begins_once() {
     assert_eq!(registry.tick(start + secs(9.9), TOGETHER, true), Due::default());
     assert!(
         registry.take_overdue().is_empty(),
-        "a reconnect renews nothing that is on its way back"
+        "a lease that is being released is not renewed after a reconnect"
     );
     assert!(registry.begin_release(id, Instant::now()).is_none());
     assert_eq!(registry.held(), 0);
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_in_doubt_lasts_no_longer_than_its_server_keeps_it_unless_it_is_renewed() {
+async fn a_suspect_lease_is_lost_after_its_survival_unless_it_is_renewed() {
     let mut registry = registry(0.5);
     let now = Instant::now();
     let (id, cell) = insert(&mut registry, 100, now, RenewTerms::default());
@@ -280,20 +283,24 @@ async fn what_is_in_doubt_lasts_no_longer_than_its_server_keeps_it_unless_it_is_
     tokio::time::advance(secs(1.0)).await;
     registry.renewed(id, 1, Instant::now().into(), None, Instant::now());
     assert_eq!((cell.state(), cell.remaining()), (LeaseState::Held, secs(95.0)));
-    // After a change of the leader, the new one knows the lease. Nothing makes the lease longer than it is.
+    // After a change of the leader, the new one knows the lease. A survival never prolongs the lease.
     registry.suspect_all(Survival::WholeTtl);
     assert_eq!(cell.remaining(), secs(95.0));
     registry.suspect_all(Survival::Until(now + secs(1000.0)));
     assert_eq!(cell.remaining(), secs(95.0));
     registry.suspect_all(Survival::Until(now + secs(2.0)));
     tokio::time::advance(secs(1.0)).await;
-    assert_eq!(cell.state(), LeaseState::Lost(LostReason::Expired), "without any I/O");
+    assert_eq!(
+        cell.state(),
+        LeaseState::Lost(LostReason::Expired),
+        "the lease is lost without any input"
+    );
     registry.renewed(id, 1, Instant::now().into(), None, Instant::now());
     assert_eq!(registry.tick(Instant::now(), TOGETHER, true).expired.count(), 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_not_to_be_renewed_is_asked_after_and_ends_when_it_was_to() {
+async fn a_suspect_lease_without_renewals_is_checked_and_keeps_its_end() {
     let mut registry = registry(0.5);
     let now = Instant::now();
     let never = RenewTerms {
@@ -303,7 +310,11 @@ async fn what_is_not_to_be_renewed_is_asked_after_and_ends_when_it_was_to() {
     let (id, cell) = insert(&mut registry, 100, now, never);
     tokio::time::advance(secs(50.0)).await;
     registry.suspect_all(Survival::Until(now + secs(60.0)));
-    assert_eq!(registry.take_overdue(), [id], "whether it is still held must be known");
+    assert_eq!(
+        registry.take_overdue(),
+        [id],
+        "a renewal must show whether the lease is held"
+    );
     registry.renewed(id, 1, Instant::now().into(), None, Instant::now());
     assert_eq!((cell.state(), cell.remaining()), (LeaseState::Held, secs(45.0)));
     assert!(registry.take_overdue().is_empty());
@@ -311,7 +322,7 @@ async fn what_is_not_to_be_renewed_is_asked_after_and_ends_when_it_was_to() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lease_is_taken_over_by_renewing_it_now_unless_it_is_not_to_be_renewed() {
+async fn a_lease_is_taken_over_by_a_renewal_unless_it_is_never_renewed() {
     let mut registry = registry(0.5);
     let now = Instant::now();
     let (id, _) = insert(&mut registry, 100, now, RenewTerms::default());
@@ -321,19 +332,23 @@ async fn a_lease_is_taken_over_by_renewing_it_now_unless_it_is_not_to_be_renewed
     };
     let (left, _) = insert(&mut registry, 100, now, never);
     assert!(registry.renew_now(id, true));
-    assert!(!registry.renew_now(id, true), "it is on its way");
+    assert!(!registry.renew_now(id, true), "a renewal is under way");
     assert!(!registry.renew_now(left, true));
     assert_eq!(registry.change_owner(id, 7), Some(1));
-    assert_eq!(registry.change_owner(id, 7), None, "that is no change");
+    assert_eq!(
+        registry.change_owner(id, 7),
+        None,
+        "the connection owns the lease already"
+    );
     assert_eq!(registry.claim(id).unwrap().owner, 7);
     assert_eq!(registry.lose_all(LostReason::Failback, Instant::now()).count(), 2);
-    assert_eq!(registry.change_owner(id, 8), None, "no connection owns it any more");
+    assert_eq!(registry.change_owner(id, 8), None, "a lost lease has no owner");
     assert_eq!(registry.lose_all(LostReason::Failback, Instant::now()).count(), 0);
 }
 
-/// Everything becomes due earlier, and a renewal that was sent before the suspend counts from before it.
+/// Renewals and deadlines become due earlier, and a renewal that was sent before the suspend counts from then.
 #[tokio::test(start_paused = true)]
-async fn a_suspend_brings_everything_forward() {
+async fn a_suspend_brings_renewals_and_deadlines_forward() {
     let mut registry = registry(0.5);
     let start = Instant::now();
     let (id, cell) = insert(&mut registry, 10, start, RenewTerms::default());
@@ -342,7 +357,11 @@ async fn a_suspend_brings_everything_forward() {
     registry.note_suspended(secs(3.0), start);
     assert_eq!(registry.next_due(), Some(renewal - secs(3.0)));
     registry.note_suspended(secs(3.0), start);
-    assert_eq!(registry.next_due(), Some(renewal - secs(3.0)), "it is the same one");
+    assert_eq!(
+        registry.next_due(),
+        Some(renewal - secs(3.0)),
+        "the same total changes nothing"
+    );
     let due = registry.tick(start + secs(2.0), TOGETHER, true);
     assert_eq!(due.renew.len(), 2);
     // Sent before a suspend of 4 s, answered after it.
@@ -361,7 +380,7 @@ async fn a_suspend_brings_everything_forward() {
     );
 }
 
-/// Even a long TTL does not help, because the server may have given up the connection.
+/// A lease with a long TTL is lost, too, because the server may have given up the connection.
 #[tokio::test(start_paused = true)]
 async fn a_long_suspend_ends_leases_that_depend_on_their_connection() {
     let start = Instant::now();
@@ -391,7 +410,8 @@ async fn a_long_suspend_ends_leases_that_depend_on_their_connection() {
     let (id, cell) = insert(&mut depends);
     depends.note_suspended(secs(11.0), start);
     assert_eq!(depends.tick(start, TOGETHER, true), Due::default());
-    // A renewal that was sent since then shows that the connection stood, if it went over that connection.
+    // A renewal over the owning connection shows that this connection is still open. A renewal over another connection
+    // does not.
     for (from, is_lost) in [(1, false), (2, true)] {
         assert!(depends.renew_now(id, true));
         let sent = depends.moment(start);
@@ -414,7 +434,7 @@ async fn a_long_suspend_ends_leases_that_depend_on_their_connection() {
 }
 
 #[test]
-fn renewals_that_are_due_soon_leave_with_one_that_is_due_but_only_a_few_of_them() {
+fn renewals_that_are_due_soon_are_sent_with_one_that_is_due_up_to_a_maximum() {
     let mut registry = registry(0.5);
     let start = Instant::now();
     for _ in 0..100 {
@@ -429,7 +449,7 @@ fn renewals_that_are_due_soon_leave_with_one_that_is_due_but_only_a_few_of_them(
         (renewed, largest) = (renewed + now, largest.max(now));
     }
     assert_eq!((renewed, largest), (100, TOGETHER.most));
-    // Renewals that are due leave together, however many they are.
+    // All renewals that are due are sent together, even if there are more than the maximum.
     let late = start + secs(5.6);
     let mut registry = self::registry(0.5);
     for _ in 0..100 {
@@ -438,9 +458,9 @@ fn renewals_that_are_due_soon_leave_with_one_that_is_due_but_only_a_few_of_them(
     assert_eq!(registry.tick(late, TOGETHER, true).renew.len(), 100);
 }
 
-/// The answer to the renewal that was under way is older than the question behind it.
+/// The server may have answered the renewal under way before the lease was removed, so only the second answer counts.
 #[tokio::test(start_paused = true)]
-async fn a_lease_whose_renewal_is_under_way_is_asked_about_once_more() {
+async fn a_check_of_a_lease_sends_another_renewal_while_one_is_under_way() {
     let mut registry = registry(0.5);
     let start = Instant::now();
     let (id, cell) = insert(&mut registry, 10, start, RenewTerms::default());
@@ -457,9 +477,9 @@ async fn a_lease_whose_renewal_is_under_way_is_asked_about_once_more() {
     assert_eq!(registry.find(&token), None);
 }
 
-/// Without a connection, the question is sent as soon as there is a connection.
+/// The renewal is sent as soon as there is a connection.
 #[tokio::test(start_paused = true)]
-async fn a_lease_that_cannot_be_asked_about_now_is_overdue() {
+async fn a_check_of_a_lease_without_a_connection_is_overdue() {
     let mut registry = registry(0.5);
     let (id, _cell) = insert(&mut registry, 10, Instant::now(), RenewTerms::default());
     assert_eq!(registry.check_now(id, false), None);

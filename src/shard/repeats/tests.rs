@@ -8,7 +8,7 @@ fn name(name: &str) -> StableRef {
     StableRef::new(name).unwrap()
 }
 
-/// Creates a try without a caller of its own, first written over a connection with this name.
+/// Creates a try for waiting callers, first written over a connection with this name.
 fn probe(key_name: &str, under: &str) -> Repeat {
     Repeat::of_probe((Target::Lock, key(key_name)), None, name(under))
 }
@@ -36,16 +36,20 @@ fn present(repeats: &mut Repeats, lane: LaneId) -> Option<String> {
 fn each_name_gets_one_connection_that_takes_its_tries_in_their_order() {
     let mut repeats = repeats(&[("b", "n1"), ("x", "n2"), ("a", "n1"), ("c", "n1"), ("w", "n2")]);
     assert!(repeats.wants_connection() && repeats.waiting() == 5);
-    assert_eq!(present(&mut repeats, 1).as_deref(), Some("n1"), "the first first");
+    assert_eq!(
+        present(&mut repeats, 1).as_deref(),
+        Some("n1"),
+        "names keep their order"
+    );
     assert!(repeats.wants_connection());
     assert_eq!(present(&mut repeats, 2).as_deref(), Some("n2"));
     assert!(!repeats.wants_connection());
-    assert_eq!(present(&mut repeats, 3), None, "none has two");
+    assert_eq!(present(&mut repeats, 3), None, "each name has a connection");
     assert_eq!(keys(&repeats.take(2)), ["x", "w"]);
     assert_eq!(keys(&repeats.take(1)), ["b", "a", "c"]);
     assert!(repeats.take(1).is_empty() && repeats.take(3).is_empty());
     assert_eq!(repeats.waiting(), 0);
-    assert!(!repeats.is_empty(), "their answers are to come");
+    assert!(!repeats.is_empty(), "a name exists until its connection has left");
 }
 
 #[test]
@@ -59,27 +63,30 @@ fn a_try_under_a_name_that_is_presented_waits_for_that_connection() {
 }
 
 #[test]
-fn a_name_whose_connection_left_is_forgotten_unless_something_waits_under_it() {
+fn a_name_whose_connection_left_is_forgotten_unless_tries_wait_under_it() {
     let mut repeats = repeats(&[("a", "n1"), ("x", "n2"), ("b", "n1")]);
     present(&mut repeats, 1);
     present(&mut repeats, 2);
     repeats.left(3);
-    assert!(!repeats.wants_connection(), "another connection");
-    // The connection ends before they are written.
+    assert!(!repeats.wants_connection(), "connection 1 presents the name");
+    // The connection ends before its tries are written.
     repeats.left(1);
     assert!(repeats.wants_connection());
     assert_eq!(present(&mut repeats, 4).as_deref(), Some("n1"));
-    assert!(repeats.take(1).is_empty(), "it presents the name no more");
-    assert_eq!(keys(&repeats.take(4)), ["a", "b"], "still in their order");
+    assert!(
+        repeats.take(1).is_empty(),
+        "this connection no longer presents the name"
+    );
+    assert_eq!(keys(&repeats.take(4)), ["a", "b"], "the tries keep their order");
     repeats.left(4);
-    assert!(!repeats.is_empty(), "the other name");
+    assert!(!repeats.is_empty(), "the second name still has a connection");
     repeats.take(2);
     repeats.left(2);
     assert!(repeats.is_empty() && !repeats.wants_connection());
 }
 
 #[test]
-fn callers_are_taken_in_their_order_and_what_is_found_for_them_is_given_back() {
+fn callers_are_taken_in_order_and_their_tries_remain_without_a_caller() {
     let mut repeats = repeats(&[("first", "n1")]);
     let mut callers = Vec::new();
     for (key_name, under) in [("a", "n1"), ("x", "n2"), ("b", "n1")] {
@@ -92,7 +99,7 @@ fn callers_are_taken_in_their_order_and_what_is_found_for_them_is_given_back() {
     let taken: Vec<&str> = taken.iter().map(|acquire| acquire.key.as_str()).collect();
     assert_eq!(taken, ["a", "b", "x"]);
     assert!(repeats.take_callers().is_empty(), "once");
-    assert_eq!(repeats.waiting(), 4, "they are asked all the same");
+    assert_eq!(repeats.waiting(), 4, "the tries are still sent");
     present(&mut repeats, 1);
     let waiting = repeats.take(1);
     assert_eq!(keys(&waiting), ["first", "a", "b"]);
@@ -100,12 +107,12 @@ fn callers_are_taken_in_their_order_and_what_is_found_for_them_is_given_back() {
     assert_eq!(keys(waiting.iter().filter(by_nobody)), ["a", "b"]);
     assert!(
         matches!(waiting[0].recipient, Recipient::FirstCaller),
-        "it has no caller of its own"
+        "the try belongs to no single caller"
     );
 }
 
 #[test]
-fn a_try_keeps_its_terms_and_how_often_it_was_asked() {
+fn a_repeated_try_keeps_its_terms_and_its_number_of_redirects() {
     let (ask, _caller) = ask();
     let ttl = Some(crate::types::Ttl::from_secs(7).unwrap());
     let mut acquire = Acquire::new(Target::Lock, key("k"), ttl, RenewTerms::default(), ask);

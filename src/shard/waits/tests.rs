@@ -7,7 +7,7 @@ use crate::net::lane::Caller;
 use crate::shard::progress::WaitsFor;
 use crate::types::{Key, Limit, Target};
 
-/// A caller, or its remains: a number, whether it is gone, and what it was last told.
+/// A caller: its number, whether it is gone, and what it was last told.
 #[derive(Clone, Debug)]
 struct Wait(Rc<State>);
 
@@ -152,7 +152,7 @@ fn a_grant_goes_to_the_first_caller_and_a_hot_key_lets_others_pass() {
 }
 
 #[test]
-fn a_caller_that_goes_leaves_its_server_wait_to_the_next_in_order() {
+fn the_server_wait_of_a_caller_that_is_gone_serves_the_next_caller() {
     let mut scene = Scene::new(2);
     let callers = [scene.come("k"), scene.come("k"), scene.come("k")];
     scene.begin();
@@ -160,7 +160,7 @@ fn a_caller_that_goes_leaves_its_server_wait_to_the_next_in_order() {
     assert_eq!(callers[2].told(), WaitsFor::Connection { ahead: 2 });
     callers[0].go();
     let late = scene.come("k");
-    assert_eq!(callers[2].told(), WaitsFor::Turn, "it moved up");
+    assert_eq!(callers[2].told(), WaitsFor::Turn, "the caller behind it is covered now");
     assert_eq!(late.told(), WaitsFor::Connection { ahead: 1 });
     callers[1].go();
     assert_eq!([scene.granted("k"), scene.granted("k")], [Some(2), Some(3)]);
@@ -168,7 +168,7 @@ fn a_caller_that_goes_leaves_its_server_wait_to_the_next_in_order() {
 }
 
 #[test]
-fn a_grant_for_which_there_is_no_caller_is_no_ones() {
+fn a_grant_without_a_caller_is_not_claimed() {
     let mut scene = Scene::new(2);
     let caller = scene.come("k");
     scene.begin();
@@ -178,14 +178,14 @@ fn a_grant_for_which_there_is_no_caller_is_no_ones() {
 }
 
 #[test]
-fn what_is_refused_concerns_the_caller_that_has_no_server_wait_any_more() {
+fn a_refusal_goes_to_the_first_caller_without_a_server_wait() {
     let mut scene = Scene::new(2);
     for _ in 0..3 {
         scene.come("k");
     }
     scene.begin();
     scene.begin();
-    assert_eq!(scene.refused("k"), Some(1), "the first still has one");
+    assert_eq!(scene.refused("k"), Some(1), "the first caller still has a server wait");
     let gone = scene.come("other");
     scene.begin();
     scene.begin();
@@ -196,7 +196,7 @@ fn what_is_refused_concerns_the_caller_that_has_no_server_wait_any_more() {
 }
 
 #[test]
-fn callers_with_another_limit_are_apart() {
+fn callers_with_different_limits_are_separate() {
     let mut scene = Scene::new(2);
     let slots = |limit| (Target::Semaphore(Limit::new(limit).unwrap()), Key::new("s").unwrap());
     for limit in [3, 5] {
@@ -210,7 +210,7 @@ fn callers_with_another_limit_are_apart() {
 }
 
 #[test]
-fn those_who_hold_others_come_first_and_what_is_held_here_last() {
+fn keys_of_callers_that_hold_other_leases_come_first_and_keys_held_by_this_client_last() {
     let mut scene = Scene::new(4);
     scene.come_as("ours", false, true);
     scene.come("hot");
@@ -228,7 +228,7 @@ fn those_who_hold_others_come_first_and_what_is_held_here_last() {
 }
 
 #[test]
-fn what_is_released_here_is_not_held_here_any_more() {
+fn a_key_that_this_client_releases_is_no_longer_late() {
     let mut scene = Scene::new(4);
     scene.come_as("ours", false, true);
     scene.come("cold");
@@ -250,7 +250,7 @@ fn tickets_take_connections_in_their_order() {
     let Some(Start::Ticket(ticket_key, arrival, wait)) = scene.waits.begin(scene.now) else {
         panic!("a further wait for a key comes behind its ticket");
     };
-    assert_eq!(scene.begin(), None, "the key has its share");
+    assert_eq!(scene.begin(), None, "the key has the maximum number of connections");
     // The ticket did not start after all.
     scene.waits.ended(&ticket_key, Occupant::Ticket, scene.now);
     scene.waits.push_ticket(ticket_key, Some(arrival), wait, scene.now);
@@ -277,17 +277,17 @@ fn a_grant_of_a_try_goes_to_a_ticket_that_came_first() {
 }
 
 #[test]
-fn keys_are_tried_only_while_nothing_waits_for_them_on_the_server() {
+fn keys_are_tried_only_without_a_wait_on_the_server() {
     let mut scene = Scene::new(2);
     let caller = scene.come("k");
-    assert_eq!(scene.tried(), None, "it was refused a moment ago");
+    assert_eq!(scene.tried(), None, "a new key is tried after a pause");
     scene.later(800);
     assert_eq!(scene.tried().unwrap(), "k");
-    assert_eq!(scene.tried(), None, "one at a time");
+    assert_eq!(scene.tried(), None, "a try is under way");
     scene.waits.tried(&key("k"), scene.now);
     scene.begin();
     scene.later(2_000);
-    assert_eq!(scene.tried(), None, "the server tells");
+    assert_eq!(scene.tried(), None, "the wait on the server gets the grant");
     scene.ended("k");
     scene.later(800);
     assert_eq!(scene.tried().unwrap(), "k");
@@ -298,12 +298,12 @@ fn keys_are_tried_only_while_nothing_waits_for_them_on_the_server() {
     scene.waits.tried(&key("k"), scene.now);
     caller.go();
     scene.later(800);
-    assert_eq!(scene.tried(), None, "its caller is gone");
+    assert_eq!(scene.tried(), None, "the caller is gone");
     assert!(scene.is_empty());
 }
 
 #[test]
-fn what_is_held_here_is_not_tried() {
+fn a_key_that_this_client_holds_is_not_tried() {
     let mut scene = Scene::new(2);
     scene.come_as("ours", false, true);
     scene.come("cold");
@@ -321,7 +321,7 @@ fn what_is_held_here_is_not_tried() {
 }
 
 #[test]
-fn a_server_wait_without_a_caller_is_given_up_only_if_none_came_for_a_while() {
+fn a_server_wait_is_given_up_if_it_had_no_caller_for_a_while() {
     let mut scene = Scene::new(4);
     let callers = [scene.come("k"), scene.come("k"), scene.come("k")];
     for _ in 0..3 {
@@ -351,7 +351,7 @@ fn a_server_wait_without_a_caller_is_given_up_only_if_none_came_for_a_while() {
 }
 
 #[test]
-fn what_was_lost_in_a_session_keeps_its_caller_covered_until_it_is_asked_again() {
+fn a_wait_that_was_lost_in_a_session_still_covers_its_caller() {
     let mut scene = Scene::new(2);
     let caller = scene.come("k");
     scene.begin();
@@ -359,7 +359,7 @@ fn what_was_lost_in_a_session_keeps_its_caller_covered_until_it_is_asked_again()
     scene
         .waits
         .push_bound(key("k"), None, Wait::new(100), Occupant::Wait, scene.now);
-    assert_eq!(scene.begin(), None, "it is not asked a second time");
+    assert_eq!(scene.begin(), None, "no second server wait starts");
     assert!(scene.waits.has_bound() && caller.told() == WaitsFor::Turn);
     let bound = scene.waits.begin_bound(scene.now).unwrap();
     assert_eq!((bound.wait.0.number, bound.occupant), (100, Occupant::Wait));
@@ -374,7 +374,7 @@ fn what_was_lost_in_a_session_keeps_its_caller_covered_until_it_is_asked_again()
 }
 
 #[test]
-fn callers_that_are_gone_do_not_pile_up() {
+fn callers_that_are_gone_do_not_accumulate() {
     let mut scene = Scene::new(1);
     scene.come("first");
     scene.begin();
@@ -396,7 +396,7 @@ fn callers_that_are_gone_do_not_pile_up() {
 }
 
 #[test]
-fn the_word_of_a_server_is_passed_on_while_a_caller_waits_without_a_server_wait() {
+fn the_answer_of_a_server_counts_while_an_uncovered_caller_waits() {
     let mut scene = Scene::new(1);
     scene.come("k");
     scene.waits.refused(&key("k"), scene.now);
@@ -407,7 +407,7 @@ fn the_word_of_a_server_is_passed_on_while_a_caller_waits_without_a_server_wait(
     assert_eq!(
         scene.waits.refused_at(&key("k"), scene.now),
         None,
-        "the server may have forgotten"
+        "the answer is old, and no caller waits without a server wait"
     );
     scene.come("k");
     assert_eq!(scene.waits.refused_at(&key("k"), scene.now), Some(said));
@@ -423,7 +423,7 @@ fn callers_are_told_why_they_have_no_connection() {
     assert_eq!(
         second.told(),
         WaitsFor::Connection { ahead: 1 },
-        "it stands behind the first"
+        "another caller of the key comes first"
     );
     scene.begin();
     assert_eq!(first.told(), WaitsFor::Turn);
@@ -435,11 +435,11 @@ fn callers_are_told_why_they_have_no_connection() {
     assert_eq!(second.told(), WaitsFor::Connection { ahead: 1 });
     assert_eq!(other.told(), WaitsFor::Opening);
     scene.ended("k");
-    assert_eq!(first.told(), WaitsFor::Opening, "its server wait was lost");
+    assert_eq!(first.told(), WaitsFor::Opening, "the server wait has ended");
 }
 
 #[test]
-fn drained_in_order_of_arrival_all_but_those_that_have_a_position() {
+fn draining_returns_waits_without_a_position_in_order_of_arrival() {
     let mut scene = Scene::new(1);
     for name in ["a", "b", "a"] {
         scene.come(name);
@@ -457,10 +457,10 @@ fn drained_in_order_of_arrival_all_but_those_that_have_a_position() {
     assert!(scene.is_empty());
 }
 
-/// Whatever happens, in whatever order: the callers of a key are served in order of arrival, every caller is served,
-/// and the sums are right.
+/// Random events in random order: the callers of a key are served in order of arrival, each caller is served, and the
+/// sums are right.
 #[test]
-fn callers_are_served_in_order_whatever_becomes_of_their_connections() {
+fn callers_are_served_in_order_even_if_connections_and_callers_come_and_go() {
     for seed in 0..200 {
         let mut random = fastrand::Rng::with_seed(seed);
         let mut scene = Scene::new(3);
@@ -508,7 +508,8 @@ fn callers_are_served_in_order_whatever_becomes_of_their_connections() {
                 let server_waits = on_server.get(name).copied().unwrap_or_default();
                 assert!(server_waits <= 3, "seed {seed}");
                 for (index, caller) in waiting.get(name).into_iter().flatten().enumerate() {
-                    // A change that was not reported is noticed at the next look.
+                    // A covered caller may not have been told yet, because the waits have not noticed that a caller
+                    // before it is gone.
                     let is_covered = caller.told() == WaitsFor::Turn;
                     assert!(!is_covered || index < server_waits, "seed {seed}");
                 }

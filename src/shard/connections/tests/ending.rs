@@ -1,9 +1,9 @@
-//! Which connections end, and how.
+//! Tests which connections end, and how.
 
 use super::*;
 
 #[test]
-fn a_wait_is_given_up_by_hanging_up_and_its_connection_is_used_no_more() {
+fn a_connection_that_was_cut_is_not_used_again() {
     let mut scene = Scene::new(1);
     let until = scene.now + SECOND;
     let id = scene.waiting("k", until);
@@ -16,7 +16,7 @@ fn a_wait_is_given_up_by_hanging_up_and_its_connection_is_used_no_more() {
 }
 
 #[test]
-fn a_connection_that_finishes_is_told_so() {
+fn a_connection_is_finished_once() {
     let mut scene = Scene::new(1);
     let id = scene.owner(1);
     scene.act(|connections, turn| connections.finish(id, turn));
@@ -26,12 +26,12 @@ fn a_connection_that_finishes_is_told_so() {
     scene.disown_one(id);
     assert!(
         scene.done().is_empty() && scene.kept_for_leases().is_empty(),
-        "it finishes already"
+        "the connection finishes already"
     );
 }
 
 #[test]
-fn what_leads_elsewhere_is_hung_up_but_not_what_is_finishing_or_stands_for_its_leases() {
+fn connections_to_other_endpoints_are_hung_up_except_retired_ones() {
     for keep_owners in [true, false] {
         let mut scene = Scene::new(2);
         let until = scene.now + SECOND;
@@ -53,11 +53,11 @@ fn what_leads_elsewhere_is_hung_up_but_not_what_is_finishing_or_stands_for_its_l
         assert_eq!(scene.done(), hung_up);
         assert!(
             !scene.is_serving() && scene.in_slots().is_empty(),
-            "their slots are vacant"
+            "the slots of both connections are free"
         );
         assert!(!scene.send_one(serving) && !scene.send_one(owner) && scene.send_one(here));
-        assert_eq!(scene.look(owner).owns, 1, "counted until its end");
-        // A second time: all of them are already ending.
+        assert_eq!(scene.look(owner).owns, 1, "the lease counts until the connection ends");
+        // A second call does nothing, because all of these connections are already ending.
         scene.done();
         scene.act(|connections, turn| connections.hang_up_elsewhere(1, keep_owners, turn));
         assert!(scene.done().is_empty());
@@ -65,7 +65,7 @@ fn what_leads_elsewhere_is_hung_up_but_not_what_is_finishing_or_stands_for_its_l
 }
 
 #[test]
-fn idle_connections_are_closed_the_oldest_first_and_only_so_many_together() {
+fn idle_connections_are_closed_oldest_first_and_up_to_a_maximum() {
     let mut scene = Scene::new(1);
     scene.pipelined();
     let owner = scene.owner(1);
@@ -87,7 +87,7 @@ fn idle_connections_are_closed_the_oldest_first_and_only_so_many_together() {
     assert_eq!(
         close(&mut scene, now - SECOND, 9),
         (vec![], true),
-        "none is idle for so long"
+        "no connection has been idle for that long"
     );
     assert_eq!(close(&mut scene, now, 1), (vec![Done::Closed(first)], true));
     let rest = [second, disposable].map(Done::Closed).to_vec();
@@ -95,20 +95,20 @@ fn idle_connections_are_closed_the_oldest_first_and_only_so_many_together() {
     assert_eq!(
         close(&mut scene, until, 9),
         (vec![Done::Closed(later)], true),
-        "the owner"
+        "the connection that owns a lease stays"
     );
     scene.remove(owner);
     assert_eq!(close(&mut scene, until, 9), (vec![], false));
     assert!(
         !scene.has_idle_of_any_role(),
-        "no pipelined one is ever closed for that"
+        "the idle pipelined connection does not count"
     );
     scene.answered(busy, 1, 0);
     assert!(scene.has_idle_of_any_role());
 }
 
 #[test]
-fn what_waits_is_closed_with_its_leases_only_where_they_survive_that() {
+fn waiting_connections_that_own_leases_are_closed_only_on_request() {
     for with_leases in [false, true] {
         let mut scene = Scene::new(1);
         let until = scene.now + SECOND;
@@ -135,7 +135,7 @@ fn what_waits_is_closed_with_its_leases_only_where_they_survive_that() {
 }
 
 #[test]
-fn all_are_closed_in_their_order() {
+fn all_connections_are_closed_in_the_order_of_their_identifiers() {
     let mut scene = Scene::new(1);
     let ids = [scene.pipelined(), scene.owner(1), scene.idle_one()];
     assert!(scene.send_one(ids[0]));

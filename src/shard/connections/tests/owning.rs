@@ -1,9 +1,9 @@
-//! The leases that the server attributes to connections.
+//! Tests how the leases of a connection are counted.
 
 use super::*;
 
 #[test]
-fn a_retired_connection_finishes_once_and_not_before_it_owns_nothing() {
+fn a_retired_connection_finishes_once_when_it_owns_no_lease() {
     let mut scene = Scene::new(1);
     let (owner, free) = (scene.owner(2), scene.idle_one());
     scene.retire_one(free);
@@ -16,29 +16,29 @@ fn a_retired_connection_finishes_once_and_not_before_it_owns_nothing() {
     assert!(scene.look(owner).is_retired() && !scene.send_one(owner));
     scene.disown_one(owner);
     assert_eq!(scene.done(), [Done::Finished(owner)]);
-    assert!(scene.kept_for_leases().is_empty(), "it is on its way out");
+    assert!(scene.kept_for_leases().is_empty(), "the connection is finishing");
     scene.disown_one(owner);
     scene.retire_one(owner);
-    assert!(scene.done().is_empty(), "once");
+    assert!(scene.done().is_empty(), "it finishes once");
 }
 
 #[test]
-fn what_is_not_retired_stays_when_it_owns_nothing_any_more() {
+fn a_connection_that_is_not_retired_stays_without_leases() {
     let mut scene = Scene::new(1);
     let id = scene.owner(1);
     scene.disown_one(id);
     scene.disown_one(id);
-    assert!(scene.done().is_empty(), "one lease too many counts nothing");
+    assert!(scene.done().is_empty(), "the number of leases does not fall below zero");
     scene.own(id);
     assert_eq!(scene.in_flight_and_owned(), (0, 1));
     scene.own(id + 1);
     scene.disown_one(id + 1);
-    assert_eq!(scene.in_flight_and_owned(), (0, 1), "no such connection");
+    assert_eq!(scene.in_flight_and_owned(), (0, 1), "there is no such connection");
     assert!(scene.done().is_empty());
 }
 
 #[test]
-fn a_lease_that_passes_to_another_connection_ends_the_session_that_had_its_key() {
+fn a_session_is_retired_when_another_connection_takes_over_its_lease() {
     let mut scene = Scene::new(1);
     let by = scene.pipelined();
     let idle = Work::Idle(scene.now);
@@ -49,7 +49,7 @@ fn a_lease_that_passes_to_another_connection_ends_the_session_that_had_its_key()
     assert_eq!((scene.look(by).owns, scene.look(before).owns), (1, 1));
     assert!(
         scene.look(before).is_retired() && scene.done().is_empty(),
-        "it owns another"
+        "the connection still owns a lease"
     );
     scene.act(|connections, turn| connections.pass_on(before, by, turn));
     assert_eq!(scene.look(by).owns, 2);
@@ -57,7 +57,7 @@ fn a_lease_that_passes_to_another_connection_ends_the_session_that_had_its_key()
 }
 
 #[test]
-fn a_lease_that_passes_on_ends_no_connection_without_a_session_or_for_repeats() {
+fn a_connection_without_a_session_or_for_repeats_stays_when_another_takes_over_its_lease() {
     let mut scene = Scene::new(1);
     let by = scene.pipelined();
     let (plain, repeating) = (scene.owner(1), scene.in_session(Work::Repeating));
@@ -70,7 +70,7 @@ fn a_lease_that_passes_on_ends_no_connection_without_a_session_or_for_repeats() 
 }
 
 #[test]
-fn what_asks_again_under_a_name_knows_what_was_released_meanwhile() {
+fn a_connection_for_repeats_notes_released_tokens() {
     let mut scene = Scene::new(1);
     let (repeating, idle) = (scene.in_session(Work::Repeating), scene.idle_one());
     scene.note_released(grant(1).token);

@@ -1,9 +1,9 @@
-//! The pipelined connections: slots, keys and unanswered requests.
+//! Tests of the pipelined connections: slots, keys and unanswered requests.
 
 use super::*;
 
 #[test]
-fn a_shard_has_as_many_slots_as_pipelined_connections_and_at_least_one() {
+fn a_shard_has_one_slot_per_pipelined_connection_and_at_least_one() {
     for (pipelined, slots) in [(0, 1), (1, 1), (3, 3)] {
         let mut scene = Scene::new(pipelined);
         let mut ids = Vec::new();
@@ -14,21 +14,21 @@ fn a_shard_has_as_many_slots_as_pipelined_connections_and_at_least_one() {
         assert_eq!(scene.in_slots(), ids);
         assert!(ids.iter().all(|id| scene.has_slot(*id)));
         let one_more = scene.opening_pipelined();
-        assert!(!scene.has_slot(one_more), "there is no room");
+        assert!(!scene.has_slot(one_more), "all slots have a connection");
         scene.remove(ids[0]);
         assert!(scene.has_vacancy() && !scene.has_slot(ids[0]));
     }
 }
 
 #[test]
-fn the_shard_is_served_while_any_pipelined_connection_is_up() {
+fn the_shard_serves_while_any_pipelined_connection_with_a_slot_is_up() {
     let mut scene = Scene::new(2);
     let (first, second) = (scene.opening_pipelined(), scene.opening_pipelined());
     assert!(!scene.is_serving() && scene.oldest_serving().is_none());
     assert_eq!(scene.serving(&key("k")), None);
     scene.rise(second);
     assert!(scene.is_serving());
-    assert_eq!(scene.oldest_serving(), Some(second), "of those that are up");
+    assert_eq!(scene.oldest_serving(), Some(second), "the first connection is not up");
     scene.rise(first);
     scene.rise(first);
     assert_eq!(scene.oldest_serving(), Some(first));
@@ -42,35 +42,39 @@ fn the_shard_is_served_while_any_pipelined_connection_is_up() {
     let third = scene.opening_pipelined();
     scene.retire_one(third);
     scene.rise(third);
-    assert!(!scene.is_serving(), "retired before it was up");
+    assert!(!scene.is_serving(), "the connection was retired before it was up");
     scene.pipelined();
     assert!(scene.is_serving());
 }
 
 #[test]
-fn the_oldest_of_those_that_serve_is_the_one_that_was_opened_first() {
+fn the_oldest_serving_connection_is_the_one_that_was_opened_first() {
     let mut scene = Scene::new(2);
     let (first, second) = (scene.pipelined(), scene.pipelined());
     scene.remove(first);
     scene.pipelined();
-    assert_eq!(scene.oldest_serving(), Some(second), "whatever its slot");
+    assert_eq!(
+        scene.oldest_serving(),
+        Some(second),
+        "the second connection is older, although its slot is later"
+    );
 }
 
 #[test]
-fn a_key_keeps_its_connection_among_idle_ones_and_goes_to_another_while_that_is_not_up() {
+fn a_key_keeps_its_connection_among_idle_ones_unless_that_connection_is_not_up() {
     let mut scene = Scene::new(3);
     let ids = [scene.pipelined(), scene.pipelined(), scene.pipelined()];
     let keys = many_keys();
     let choose = |scene: &Scene| -> Vec<LaneId> { keys.iter().map(|key| scene.serving(key).unwrap()).collect() };
     let before = choose(&scene);
-    assert!(ids.iter().all(|id| before.contains(id)), "all of them are used");
+    assert!(ids.iter().all(|id| before.contains(id)), "each connection gets keys");
     assert_eq!(choose(&scene), before);
 
     scene.remove(ids[1]);
     let next = scene.opening_pipelined();
     for (before, after) in before.iter().zip(choose(&scene)) {
         match *before == ids[1] {
-            true => assert_eq!(after, ids[2], "the next slot; what is not up is passed over"),
+            true => assert_eq!(after, ids[2], "the slots after the vacant one are tried in order"),
             false => assert_eq!(after, *before),
         }
     }
@@ -91,24 +95,40 @@ fn a_key_moves_to_the_least_busy_connection_once_its_requests_are_over() {
         .collect();
     let (first, second) = (&keys[0], &keys[1]);
     assert!(scene.send_for(ids[0], first) && scene.send_for(ids[0], first));
-    assert_eq!(scene.serving(first), Some(ids[0]), "behind its own requests");
-    assert_eq!(scene.serving(second), Some(ids[1]), "the other is idle");
+    assert_eq!(
+        scene.serving(first),
+        Some(ids[0]),
+        "the next request follows the key's unanswered requests"
+    );
+    assert_eq!(scene.serving(second), Some(ids[1]), "the other connection is idle");
     scene.answered(ids[0], 1, 0);
-    assert_eq!(scene.serving(first), Some(ids[0]), "one of them is under way");
+    assert_eq!(
+        scene.serving(first),
+        Some(ids[0]),
+        "one of the key's requests is unanswered"
+    );
     // The skipped request may be one for another key.
     assert!(scene.send_for(ids[0], second));
     scene.answered(ids[0], 0, 1);
-    assert_eq!(scene.serving(first), Some(ids[0]), "it may be under way");
+    assert_eq!(
+        scene.serving(first),
+        Some(ids[0]),
+        "the key's request may be unanswered"
+    );
     assert!(scene.send_for(ids[0], second));
     scene.answered(ids[0], 1, 0);
     assert_eq!(scene.serving(first), Some(ids[1]));
-    assert_eq!(scene.serving(second), Some(ids[0]), "behind its own request");
+    assert_eq!(
+        scene.serving(second),
+        Some(ids[0]),
+        "the next request follows the key's unanswered request"
+    );
     scene.answered(ids[0], 1, 0);
-    assert_eq!(scene.serving(second), Some(ids[0]), "both are idle");
+    assert_eq!(scene.serving(second), Some(ids[0]), "both connections are idle");
 }
 
 #[test]
-fn requests_in_flight_are_counted_over_all_pipelined_connections_and_no_others() {
+fn only_requests_on_pipelined_connections_count_as_in_flight() {
     let mut scene = Scene::new(2);
     let (first, second, other) = (scene.pipelined(), scene.pipelined(), scene.idle_one());
     for id in [first, first, first, second, other] {
@@ -123,16 +143,20 @@ fn requests_in_flight_are_counted_over_all_pipelined_connections_and_no_others()
     scene.answered(other, 1, 0);
     assert_eq!((scene.in_flight_pipelined(), scene.look(other).in_flight), (2, 0));
     scene.retire_one(first);
-    assert_eq!(scene.in_flight_pipelined(), 2, "it is still answered");
+    assert_eq!(
+        scene.in_flight_pipelined(),
+        2,
+        "the requests of a retired connection are still answered"
+    );
     scene.remove(first);
-    assert_eq!(scene.in_flight_pipelined(), 1, "not any more");
+    assert_eq!(scene.in_flight_pipelined(), 1, "the connection has ended");
     scene.answered(second, 5, 5);
-    assert_eq!(scene.in_flight_pipelined(), 0, "no more than were sent");
+    assert_eq!(scene.in_flight_pipelined(), 0, "the number does not fall below zero");
     assert_eq!(scene.in_flight_and_owned(), (0, 0));
 }
 
 #[test]
-fn the_first_answer_is_told_from_the_others() {
+fn the_first_answer_of_a_connection_is_recognized() {
     let mut scene = Scene::new(1);
     let id = scene.pipelined();
     (0..4).for_each(|_| assert!(scene.send_one(id)));
@@ -140,11 +164,11 @@ fn the_first_answer_is_told_from_the_others() {
     assert!(!scene.look(id).has_answered());
     assert!(scene.answered(id, 2, 0) && scene.look(id).has_answered());
     assert!(!scene.answered(id, 1, 0));
-    assert!(!scene.answered(id + 1, 1, 0), "no such connection");
+    assert!(!scene.answered(id + 1, 1, 0), "there is no such connection");
 }
 
 #[test]
-fn nothing_is_sent_over_what_is_retired_or_cut_or_gone() {
+fn nothing_is_sent_over_a_retired_cut_or_removed_connection() {
     let mut scene = Scene::new(2);
     let (retired, cut) = (scene.pipelined(), scene.pipelined());
     scene.retire_one(retired);
@@ -155,5 +179,5 @@ fn nothing_is_sent_over_what_is_retired_or_cut_or_gone() {
     }
     assert!(scene.done().is_empty() && scene.in_flight_pipelined() == 0);
     let opening = scene.opening_pipelined();
-    assert!(scene.send_one(opening), "it is written once it is up");
+    assert!(scene.send_one(opening), "a request to an opening connection is sent");
 }
