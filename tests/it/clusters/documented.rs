@@ -26,7 +26,7 @@ fn source_of(module: &str) -> String {
 fn the_tests_that_the_guide_names_exist() {
     let guide = read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/failover-tests.md")).unwrap();
     let (_, section) = guide
-        .split_once("### Which test shows it")
+        .split_once("## By request")
         .expect("the document has this section");
     let (section, _) = section.split_once("\n## ").expect("another follows");
     let named: Vec<_> = section
