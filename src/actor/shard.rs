@@ -151,7 +151,7 @@ impl Driver {
         let mut waiters_limit = Level::new(sink.gauge(&catalog::WAITERS_LIMIT, &[]));
         waiters_limit.show(config.max_waiters);
         let mut effects = Effects::default();
-        let shard = ShardMachine::new(setup, now, &mut effects).telling(events);
+        let shard = ShardMachine::new(setup, now, &mut effects).with_events(events);
         #[cfg(feature = "server")]
         config.started.iter().for_each(|started| started.add(&mailbox));
         let mut driver = Self {
@@ -480,7 +480,7 @@ impl Driver {
         while self.probes.try_join_next().is_some() {}
         let probe = async move {
             let outcome = connect.connect().await.map(drop);
-            mailbox.send(Input::FirstIsThere(outcome, ask));
+            mailbox.send(Input::FirstProbed(outcome, ask));
         };
         self.probes.spawn(probe.in_current_span());
     }

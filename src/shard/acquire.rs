@@ -72,7 +72,7 @@ impl Acquire {
     }
 
     /// Sets how the acquire is repeated if its grant ends before the caller gets it.
-    pub(crate) fn asked_with(&mut self, patience: Patience) {
+    pub(crate) fn set_patience(&mut self, patience: Patience) {
         self.again = match patience {
             Patience::Try | Patience::TryThenWait => Again::Tries,
             Patience::Until(until, _) => Again::Waits(until),

@@ -42,13 +42,13 @@ impl ShardMachine {
                 }
                 // The request was not carried out, and another member will lead before long.
                 if self.serving.is_cluster() {
-                    return self.not_led_here(from, tag, Status::Draining.to_error(""), turn);
+                    return self.handle_not_leader(from, tag, Status::Draining.to_error(""), turn);
                 }
             }
             Response::Refused(Status::NotLeader(leader)) => {
                 self.metrics.redirected();
                 if self.serving.is_cluster() {
-                    return self.not_led_here(from, tag, not_leader(leader.as_deref()), turn);
+                    return self.handle_not_leader(from, tag, not_leader(leader.as_deref()), turn);
                 }
             }
             // This member led, lost the lead for a while, and leads again. It now knows the queue position only by the
@@ -96,7 +96,7 @@ impl ShardMachine {
             Pending::GiveUp(target, key, times) => {
                 self.wait_ended(from, turn);
                 match response {
-                    Response::Granted(grant) if self.is_accounted_for(from, &grant.token) => {
+                    Response::Granted(grant) if self.is_grant_of_another_request(from, &grant.token) => {
                         self.end_place_again(from, target, key, times, turn);
                     }
                     Response::Granted(grant) => {
@@ -111,10 +111,12 @@ impl ShardMachine {
             Pending::Confirm { acquire, grant, owner } if self.is_stale_connection(from) => {
                 self.reject_stale_grant(acquire, *grant, owner, from, turn);
             }
-            Pending::Confirm { acquire, grant, owner } => match self.owned_by_now(owner, from, &response, turn) {
-                Some(owner) => self.confirm_answered(acquire, *grant, owner, response, sent_at, turn),
-                None => self.lost_while_confirmed(acquire, *grant, owner, turn),
-            },
+            Pending::Confirm { acquire, grant, owner } => {
+                match self.owner_after_confirmation(owner, from, &response, turn) {
+                    Some(owner) => self.confirm_answered(acquire, *grant, owner, response, sent_at, turn),
+                    None => self.lost_while_confirmed(acquire, *grant, owner, turn),
+                }
+            }
             Pending::Renew(renewal) => self.renewal_answered(&renewal, &response, sent_at, from, turn),
             Pending::Release(release) => self.release_answered(release, &response, turn),
             Pending::Look => self.looked(response, from, turn),

@@ -67,7 +67,7 @@ impl ShardMachine {
                 self.send_repeats(id, turn);
                 if role == Role::Disposable {
                     // The connection may now be idle, so it must be closed later.
-                    self.keep_house(turn);
+                    self.schedule_housekeeping(turn);
                 }
                 for pending in report.skipped {
                     if let Pending::Enqueue(_) = pending {
@@ -75,7 +75,7 @@ impl ShardMachine {
                     }
                 }
                 if let Some(leader) = report.received.not_leader {
-                    self.leads_no_more(id, leader.as_deref(), turn);
+                    self.handle_not_leader_report(id, leader.as_deref(), turn);
                 }
             }
             LaneEvent::Ended(end) => {
@@ -265,7 +265,7 @@ impl ShardMachine {
         }
         if let Some(refusal) = self.refusal() {
             self.refuse_parked(turn);
-            self.forsake_repeats(&refusal, turn);
+            self.fail_waiting_repeats(&refusal, turn);
             for wait in self.waits.drain(turn.now) {
                 match self.refusal() {
                     Some(error) => self.refuse_wait(wait, error, turn),
@@ -323,7 +323,7 @@ impl ShardMachine {
                 false => drop(self.connections.close(id, turn)),
             }
         }
-        self.keep_house(turn);
+        self.schedule_housekeeping(turn);
     }
 
     /// Notes that the server answered over a connection while no pipelined connection is up. Such a server still grants

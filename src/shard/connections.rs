@@ -293,7 +293,7 @@ impl Connections {
     }
 
     /// Moves a lease that the server now attributes to another connection.
-    pub(super) fn pass_on(&mut self, before: LaneId, by: LaneId, turn: &mut Turn<'_>) {
+    pub(super) fn move_lease(&mut self, before: LaneId, by: LaneId, turn: &mut Turn<'_>) {
         self.own(by);
         self.disown(before, turn);
         // The session of the previous connection has had this key. If that session requested the key again, the server

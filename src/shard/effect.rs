@@ -42,7 +42,7 @@ pub(crate) enum Effect {
     /// Store this state for the shard that replaces this one if this one dies.
     HandOver(Handover),
     /// Probe whether the first endpoint can be reached. The outcome comes back as
-    /// [`Input::FirstIsThere`](super::Input::FirstIsThere).
+    /// [`Input::FirstProbed`](super::Input::FirstProbed).
     ProbeFirst(Ask<Duration>),
     /// The shard has ended.
     End(Option<oneshot::Sender<ShutdownReport>>, ShutdownReport),

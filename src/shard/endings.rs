@@ -120,7 +120,7 @@ impl ShardMachine {
             }
         }
         if was_silent && served && !self.connections.is_serving() {
-            self.leave_silent(connection.endpoint, turn);
+            self.close_blocked_at(connection.endpoint, turn);
         }
         if served {
             self.serving_lost(cause, up_since, was_silent, turn);

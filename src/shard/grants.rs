@@ -127,7 +127,7 @@ impl ShardMachine {
             Response::Renewed(_) => self.confirm(acquire, grant, owner, turn),
             Response::Refused(Status::Error | Status::LeaseExpired) => {
                 self.connections.disown(owner, turn);
-                self.granted_in_vain(acquire, turn);
+                self.grant_has_ended(acquire, turn);
             }
             other => {
                 self.give_back_orphan(&acquire, grant, owner, turn);
@@ -140,7 +140,7 @@ impl ShardMachine {
     /// Handles a grant that ended before its caller got it. This happens, for example, when a leader shuts down and its
     /// connections end together with its last grants. In a cluster the acquire is repeated, at most `max_redirects`
     /// times.
-    fn granted_in_vain(&mut self, mut acquire: Box<Acquire>, turn: &mut Turn<'_>) {
+    fn grant_has_ended(&mut self, mut acquire: Box<Acquire>, turn: &mut Turn<'_>) {
         let goes_on = self.serving.is_cluster() && !self.is_closing() && self.count_redirect(&mut acquire.redirects);
         // The grant that a repeated request could have found under this name is gone.
         acquire.session = None;

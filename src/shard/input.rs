@@ -33,7 +33,7 @@ pub(crate) enum Input {
     /// requests.
     Failback(Ask<Duration>),
     /// The outcome of the probe of the first endpoint.
-    FirstIsThere(Result<()>, Ask<Duration>),
+    FirstProbed(Result<()>, Ask<Duration>),
     /// The holder releases a lease. `told` is `None` if the guard was dropped.
     Release { id: LeaseId, told: Option<ReleaseTold> },
     /// Renew a lease for this long from now on, and not after that.

@@ -14,7 +14,7 @@ use crate::types::WaitSecs;
 
 impl ShardMachine {
     pub(super) fn acquire(&mut self, mut acquire: Box<Acquire>, patience: Patience, turn: &mut Turn<'_>) {
-        acquire.asked_with(patience);
+        acquire.set_patience(patience);
         if let Some(ttl) = acquire.ttl {
             let handover = self.serving.note_ttl(ttl.as_duration());
             self.hand_over(handover, turn);
@@ -121,7 +121,7 @@ impl ShardMachine {
             Pending::Renew(renewal) => self.renewal_unanswered(&renewal),
             Pending::Probe(probe) => self.probe_unanswered(&probe.key, turn.now),
             Pending::Release(release) => {
-                self.keep_house(turn);
+                self.schedule_housekeeping(turn);
                 self.releases.keep(release);
             }
             Pending::Look => {}
@@ -171,7 +171,7 @@ impl ShardMachine {
             }
             _ => return self.keep(pending, turn),
         }
-        self.keep_house(turn);
+        self.schedule_housekeeping(turn);
     }
 
     /// Sends the requests that waited for the disposable connection, now that it is up.
@@ -179,7 +179,7 @@ impl ShardMachine {
         for pending in self.parked.take_disposable() {
             self.send_disposable(pending, turn);
         }
-        self.keep_house(turn);
+        self.schedule_housekeeping(turn);
     }
 
     /// Refuses the requests that waited for the disposable connection, which could not be opened.

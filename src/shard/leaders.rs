@@ -25,8 +25,8 @@ use crate::stats::ClusterStats;
 
 impl ShardMachine {
     /// Handles a request that a member refused because another member leads, or will lead before long.
-    pub(super) fn not_led_here(&mut self, from: LaneId, pending: Pending, refusal: Error, turn: &mut Turn<'_>) {
-        let is_news = self.is_news(from);
+    pub(super) fn handle_not_leader(&mut self, from: LaneId, pending: Pending, refusal: Error, turn: &mut Turn<'_>) {
+        let is_current = self.is_current(from);
         let served = self.connections.has_slot(from);
         if self
             .connections
@@ -37,7 +37,7 @@ impl ShardMachine {
             self.repeats.left(from);
         }
         let refusal = self.at_lane(from, refusal);
-        if is_news {
+        if is_current {
             self.depose(&refusal, turn);
         }
         match (pending.rules().not_led, pending) {
@@ -82,9 +82,9 @@ impl ShardMachine {
     }
 
     /// Handles a member's unasked report that it does not lead.
-    pub(super) fn leads_no_more(&mut self, from: LaneId, leader: Option<&str>, turn: &mut Turn<'_>) {
+    pub(super) fn handle_not_leader_report(&mut self, from: LaneId, leader: Option<&str>, turn: &mut Turn<'_>) {
         self.metrics.redirected();
-        if self.serving.is_cluster() && self.is_news(from) {
+        if self.serving.is_cluster() && self.is_current(from) {
             self.depose(&not_leader(leader).at(self.endpoint().shared_text()), turn);
         }
     }
@@ -151,7 +151,7 @@ impl ShardMachine {
 
     /// Whether a connection's report about the leader is current: no other leader has been found since the connection
     /// was opened.
-    fn is_news(&self, from: LaneId) -> bool {
+    fn is_current(&self, from: LaneId) -> bool {
         let here = self.serving.at();
         let connection = self.connections.get(from);
         self.connections.oldest_serving().is_some_and(|oldest| from >= oldest)

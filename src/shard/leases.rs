@@ -90,7 +90,7 @@ impl ShardMachine {
                 if self.serving.is_cluster() && self.connections.has_slot(from) {
                     self.renewed_over(*id, from, turn);
                 } else if self.settings.survives_disconnect {
-                    self.count_to(*id, from);
+                    self.attribute_to(*id, from);
                 }
                 "renewed"
             }
@@ -191,13 +191,13 @@ impl ShardMachine {
 
     pub(super) fn renewed_over(&mut self, id: LeaseId, by: LaneId, turn: &mut Turn<'_>) {
         if let Some(before) = self.leases.change_owner(id, by) {
-            self.connections.pass_on(before, by, turn);
+            self.connections.move_lease(before, by, turn);
         }
     }
 
     /// Returns the owner of a grant that was confirmed over the connection `by`, or `None` if the grant ended with its
     /// owner meanwhile.
-    pub(super) fn owned_by_now(
+    pub(super) fn owner_after_confirmation(
         &mut self,
         before: LaneId,
         by: LaneId,
@@ -208,7 +208,7 @@ impl ShardMachine {
             return Some(before);
         }
         if self.serving.is_cluster() {
-            self.connections.pass_on(before, by, turn);
+            self.connections.move_lease(before, by, turn);
             return Some(by);
         }
         match self.connections.get(before) {
@@ -223,7 +223,7 @@ impl ShardMachine {
 
     /// Attributes a renewed lease that has survived its owner to the connection that renewed it, so that the lease
     /// becomes suspect again when this connection ends.
-    fn count_to(&mut self, id: LeaseId, by: LaneId) {
+    fn attribute_to(&mut self, id: LeaseId, by: LaneId) {
         let owner = self.leases.claim(id).map(|claim| claim.owner);
         let has_ended = owner.is_some_and(|owner| self.connections.get(owner).is_none());
         if has_ended && self.leases.change_owner(id, by).is_some() {
@@ -339,7 +339,7 @@ impl ShardMachine {
 
     /// Ends the releases of leases whose TTL has passed before the release could be sent.
     pub(super) fn end_overdue_releases(&mut self, turn: &mut Turn<'_>) {
-        for release in self.releases.take_over(turn.now) {
+        for release in self.releases.take_ended(turn.now) {
             let message = format!(
                 "the lease of {:?} ended with its TTL before its release could be sent",
                 release.key()

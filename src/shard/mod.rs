@@ -283,7 +283,8 @@ impl ShardMachine {
             shortage: Shortage::default(),
             waiters_refused: false,
             default_ttl: None,
-            leases: Registry::new(settings.schedule, jitter, LeaseMetrics::new(&sink), now).knowing_tokens(is_cluster),
+            leases: Registry::new(settings.schedule, jitter, LeaseMetrics::new(&sink), now)
+                .remembering_tokens(is_cluster),
             releases: Releases::new(is_cluster),
             confirming: Confirming::default(),
             doubted: Doubted::default(),
@@ -308,7 +309,7 @@ impl ShardMachine {
     }
 
     /// Returns this shard, which now reports events through `events`.
-    pub(crate) fn telling(mut self, events: ShardEvents) -> Self {
+    pub(crate) fn with_events(mut self, events: ShardEvents) -> Self {
         self.leases.tell(events.clone());
         self.events = events;
         self
@@ -338,7 +339,7 @@ impl ShardMachine {
             Input::GiveUp(ticket) => self.give_up(ticket, turn),
             Input::Ask(question) => self.submit(Pending::Ask(question), turn),
             Input::Failback(ask) => self.failback(ask, turn),
-            Input::FirstIsThere(outcome, ask) => self.first_is_there(outcome, ask, turn),
+            Input::FirstProbed(outcome, ask) => self.first_was_probed(outcome, ask, turn),
             Input::Release { id, told } => self.release(id, told, turn),
             Input::RenewFor { id, hold } => self.leases.renew_for(id, hold, now),
             Input::Lane(lane, event) => self.lane_event(lane, event, turn),
@@ -440,7 +441,7 @@ impl ShardMachine {
     }
 
     /// Schedules the housekeeping, unless it is scheduled already.
-    fn keep_house(&mut self, turn: &Turn<'_>) {
+    fn schedule_housekeeping(&mut self, turn: &Turn<'_>) {
         if self.housekeeping_at.is_none() {
             self.housekeeping_at = Some(turn.now + HOUSEKEEPING);
         }
@@ -457,14 +458,14 @@ impl ShardMachine {
             None => true,
         };
         self.end_overdue_releases(turn);
-        let kept_left = self.finish_kept_for_nothing(turn);
+        let kept_left = self.finish_without_held_leases(turn);
         if idle_left || kept_left || self.releases.pending() > 0 {
-            self.keep_house(turn);
+            self.schedule_housekeeping(turn);
         }
     }
 
     /// Finishes retired connections whose leases are all lost. Returns whether other retired connections remain.
-    fn finish_kept_for_nothing(&mut self, turn: &mut Turn<'_>) -> bool {
+    fn finish_without_held_leases(&mut self, turn: &mut Turn<'_>) -> bool {
         let mut left = false;
         for (id, owns) in self.connections.kept_for_leases() {
             match owns > self.leases.lost_of(id) {

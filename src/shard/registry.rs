@@ -123,7 +123,7 @@ impl Registry {
     }
 
     /// Returns this registry. With `in_cluster`, it remembers tokens for [`know`](Self::know).
-    pub(crate) fn knowing_tokens(mut self, in_cluster: bool) -> Self {
+    pub(crate) fn remembering_tokens(mut self, in_cluster: bool) -> Self {
         self.tokens = in_cluster.then(HashMap::new);
         self
     }

@@ -63,7 +63,7 @@ impl Releases {
     }
 
     /// Removes and returns the waiting releases of leases that the server has ended by itself.
-    pub(super) fn take_over(&mut self, now: Instant) -> Vec<PendingRelease> {
+    pub(super) fn take_ended(&mut self, now: Instant) -> Vec<PendingRelease> {
         let (over, pending) = self
             .take_pending()
             .into_iter()
@@ -152,12 +152,12 @@ mod tests {
             releases.begin(&grant(1).token);
             releases.keep(release(name, start + secs * SECOND));
         }
-        assert!(releases.take_over(start + SECOND / 2).is_empty());
-        assert_eq!(keys(&releases.take_over(start + SECOND)), ["b", "d"]);
+        assert!(releases.take_ended(start + SECOND / 2).is_empty());
+        assert_eq!(keys(&releases.take_ended(start + SECOND)), ["b", "d"]);
         assert_eq!(
             (releases.pending(), releases.under_way()),
             (2, 4),
-            "they stay under way until the caller of `take_over` ends them"
+            "they stay under way until the caller of `take_ended` ends them"
         );
         assert_eq!(keys(&releases.take_pending()), ["a", "c"]);
     }

@@ -124,12 +124,12 @@ impl ShardMachine {
         }
         self.repeats.push(repeat);
         if let Some(refusal) = self.refusal() {
-            self.forsake_repeats(&refusal, turn);
+            self.fail_waiting_repeats(&refusal, turn);
         }
     }
 
     /// Gives the error to all callers of waiting tries. The tries are still sent, and their grants are released.
-    pub(super) fn forsake_repeats(&mut self, error: &Error, turn: &mut Turn<'_>) {
+    pub(super) fn fail_waiting_repeats(&mut self, error: &Error, turn: &mut Turn<'_>) {
         for acquire in self.repeats.take_callers() {
             turn.tell(acquire.ask, Err(error.clone()));
         }
@@ -194,7 +194,7 @@ impl ShardMachine {
         {
             self.repeats.left(lane);
             self.connections.retire(lane, turn);
-            self.keep_house(turn);
+            self.schedule_housekeeping(turn);
         }
     }
 
@@ -233,7 +233,7 @@ impl ShardMachine {
     ) {
         let (target, key) = repeat.key.clone();
         match self.leases.know(&grant.token) {
-            Known::Not if self.is_spoken_for(from, &grant.token) => {}
+            Known::Not if self.belongs_to_another_request(from, &grant.token) => {}
             Known::Not => return self.found(repeat, grant, sent_at, from, turn),
             // The server has restarted the lease with the TTL of the try, and attributes it to this connection.
             Known::Held(id) => {
@@ -262,13 +262,14 @@ impl ShardMachine {
 
     /// Whether a grant that the server returned while a queue position was given up belongs to another request. `w`
     /// returns the session's grant before it reaches the queue position.
-    pub(super) fn is_accounted_for(&self, from: LaneId, token: &Token) -> bool {
-        matches!(self.leases.know(token), Known::Held(_) | Known::Releasing) || self.is_spoken_for(from, token)
+    pub(super) fn is_grant_of_another_request(&self, from: LaneId, token: &Token) -> bool {
+        matches!(self.leases.know(token), Known::Held(_) | Known::Releasing)
+            || self.belongs_to_another_request(from, token)
     }
 
     /// Whether a grant that is not a registered lease belongs to another request: it is being confirmed, is being
     /// released, or was found over this connection before.
-    fn is_spoken_for(&self, from: LaneId, token: &Token) -> bool {
+    fn belongs_to_another_request(&self, from: LaneId, token: &Token) -> bool {
         let connection = self.connections.get(from);
         self.confirming.has(token)
             || self.releases.is_under_way(token)

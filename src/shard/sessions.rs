@@ -193,7 +193,7 @@ impl ShardMachine {
         if let Some(wait) = self.retry_or_refuse(wait, session, refusal, turn) {
             self.queue(wait, arrival, turn.now);
         }
-        self.keep_house(turn);
+        self.schedule_housekeeping(turn);
     }
 
     /// Returns the wait that replaces a wait that must be sent again, if any. The new wait stays in the session. If the
@@ -232,7 +232,7 @@ impl ShardMachine {
                     .places
                     .leave_connection(ticket)
                     .then_some(Wait::Rejoin(ticket, session)),
-                Some(session) => self.instead_of(ticket, session, refusal, turn),
+                Some(session) => self.give_up_instead(ticket, session, refusal, turn),
                 None => {
                     self.ticket_refused(ticket, refusal, turn);
                     None
@@ -241,7 +241,7 @@ impl ShardMachine {
             // There is no limit, because otherwise the server would keep a position that no caller wants.
             Pending::GiveUp(target, key, _) => Some(self.giving_up(target, key, session?, turn.now)),
             Pending::Rejoin(id, before) if goes_on => Some(Wait::Rejoin(id, session.unwrap_or(before))),
-            Pending::Rejoin(id, before) => self.instead_of(id, session.unwrap_or(before), refusal, turn),
+            Pending::Rejoin(id, before) => self.give_up_instead(id, session.unwrap_or(before), refusal, turn),
             other => {
                 self.refuse(other, refusal, turn);
                 None
@@ -263,7 +263,13 @@ impl ShardMachine {
 
     /// Handles a position that the shard does not reclaim after all. The caller gets the refusal, and the returned wait
     /// gives the position up.
-    fn instead_of(&mut self, id: TicketId, session: StableRef, refusal: Error, turn: &mut Turn<'_>) -> Option<Wait> {
+    fn give_up_instead(
+        &mut self,
+        id: TicketId,
+        session: StableRef,
+        refusal: Error,
+        turn: &mut Turn<'_>,
+    ) -> Option<Wait> {
         let place = self.places.remove(id)?;
         if place.is_to_give_up() {
             return None;
@@ -294,7 +300,7 @@ impl ShardMachine {
                 session.map(|session| self.giving_up(target, key, *session, turn.now))
             }
             Wait::Rejoin(id, session) if self.places.is_to_give_up(id) => Some(Wait::Rejoin(id, session)),
-            Wait::Rejoin(id, session) => self.instead_of(id, session, refusal, turn),
+            Wait::Rejoin(id, session) => self.give_up_instead(id, session, refusal, turn),
             // Its callers get the error separately.
             Wait::Resume(wait) => {
                 let ServerWait {

@@ -64,7 +64,7 @@ impl ShardMachine {
         self.closing = Some(Closing::new(shutdown));
         self.set_health(ConnectionState::Closed, turn);
         self.refuse_parked(turn);
-        self.forsake_repeats(&shut_down(), turn);
+        self.fail_waiting_repeats(&shut_down(), turn);
         let ids: Vec<_> = self.leases.ids().collect();
         for id in ids {
             if self.leases.lose(id, LostReason::Shutdown, turn.now) {

@@ -79,14 +79,14 @@ impl ShardMachine {
     /// Begins the failback to the first server with a probe of that server, so that no lease is given up for a server
     /// that cannot be reached.
     pub(super) fn failback(&mut self, ask: Ask<Duration>, turn: &mut Turn<'_>) {
-        match self.no_way_back(turn.now) {
+        match self.early_failback_answer(turn.now) {
             Some(answer) => turn.push(Effect::Answer(Answer::Failback(ask, answer))),
             None => turn.push(Effect::ProbeFirst(ask)),
         }
     }
 
     /// Returns the answer if no failback is possible or necessary.
-    fn no_way_back(&self, now: Instant) -> Option<Result<Duration>> {
+    fn early_failback_answer(&self, now: Instant) -> Option<Result<Duration>> {
         if !self.serving.is_standby() {
             let remedy = "only a shard that was made with Shard::standby can go back to its first server";
             return Some(Err(Error::invalid("shard index", self.index, remedy)));
@@ -100,8 +100,8 @@ impl ShardMachine {
 
     /// Executes the failback after the probe. Gives up all leases of the current server, and sends nothing to the first
     /// server until every lease of the current one must have ended, because other clients may hold some.
-    pub(super) fn first_is_there(&mut self, outcome: Result<()>, ask: Ask<Duration>, turn: &mut Turn<'_>) {
-        if let Some(answer) = self.no_way_back(turn.now) {
+    pub(super) fn first_was_probed(&mut self, outcome: Result<()>, ask: Ask<Duration>, turn: &mut Turn<'_>) {
+        if let Some(answer) = self.early_failback_answer(turn.now) {
             return turn.push(Effect::Answer(Answer::Failback(ask, answer)));
         }
         match outcome {

@@ -275,7 +275,7 @@ impl ShardMachine {
         if let Some((key, _, occupant)) = ended {
             self.waits.ended(&key, occupant, turn.now);
         }
-        self.keep_house(turn);
+        self.schedule_housekeeping(turn);
     }
 
     pub(super) fn exclusive_up(&mut self, id: LaneId, abilities: Abilities, turn: &mut Turn<'_>) {
@@ -290,7 +290,7 @@ impl ShardMachine {
         if self.shortage.why().is_some_and(|why| why != Exhausted::Limit) {
             self.clear_exhausted();
         }
-        self.keep_house(turn);
+        self.schedule_housekeeping(turn);
         let is_for_repeats = |connection: &Connection| matches!(connection.work, Work::Repeating);
         if self.connections.get(id).is_some_and(is_for_repeats) {
             return self.repeats_up(id, remembered, turn);
@@ -325,7 +325,7 @@ impl ShardMachine {
     fn resume(&mut self, id: LaneId, key: WaitKey, arrival: Arrival, mut wait: Box<ServerWait>, turn: &mut Turn<'_>) {
         if self.waits.check_surplus(&key, turn.now) {
             if let Some(session) = wait.session {
-                self.waits.turn_into_errand(&key, turn.now);
+                self.waits.turn_into_give_up(&key, turn.now);
                 let give_up = self.giving_up(wait.target, wait.key, session, turn.now);
                 self.ask_for_place(id, key, arrival, give_up, turn);
             }
@@ -362,7 +362,7 @@ impl ShardMachine {
             for wait in self.waits.drain(turn.now) {
                 self.refuse_wait(wait, error.clone(), turn);
             }
-            self.forsake_repeats(&error, turn);
+            self.fail_waiting_repeats(&error, turn);
         }
     }
 
@@ -466,7 +466,7 @@ impl ShardMachine {
     /// only with the time of their waits, unless the kernel noticed the silence. Each wait continues over the next
     /// connection, in its session if it has one. Without a session, its callers continue with a new queue position, and
     /// the position of a ticket is lost.
-    pub(super) fn leave_silent(&mut self, endpoint: usize, turn: &mut Turn<'_>) {
+    pub(super) fn close_blocked_at(&mut self, endpoint: usize, turn: &mut Turn<'_>) {
         for id in self.connections.blocked_at(endpoint) {
             let is_wait_alone =
                 |connection: &Connection| connection.session.is_none() && matches!(connection.work, Work::Waiting(_));

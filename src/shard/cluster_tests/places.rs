@@ -69,11 +69,11 @@ fn a_position_that_a_former_leader_does_not_end_is_given_up_at_the_next() {
     time_is_over(&mut bench, lane, RequestKind::Wait, &mut caller);
     bench.answer_to(lane, RequestKind::GiveUp, Response::Refused(Status::NotLeader(None)));
     bench.leader_is_found();
-    let errand = bench.opens();
+    let give_up = bench.opens();
     // No `e` is sent first: the first `w` after an `e` would not end the position.
     assert!(!bench.has_sent(RequestKind::Rejoin));
-    bench.answer_to(errand, RequestKind::GiveUp, Response::TimedOut);
-    bench.answer_to(errand, RequestKind::GiveUp, Response::Refused(Status::NotEnqueued));
+    bench.answer_to(give_up, RequestKind::GiveUp, Response::TimedOut);
+    bench.answer_to(give_up, RequestKind::GiveUp, Response::Refused(Status::NotEnqueued));
     assert!(!bench.has_sent(RequestKind::GiveUp));
 }
 

@@ -93,7 +93,7 @@ impl Bench {
                         true => Ok(()),
                         false => Err(Error::new(ErrorKind::Connect, "refused")),
                     };
-                    self.tell(Input::FirstIsThere(outcome, ask));
+                    self.tell(Input::FirstProbed(outcome, ask));
                 }
             }
             Act::Up(which, how) => {

@@ -76,7 +76,7 @@ pub(super) struct GivenUp {
 pub(super) struct Left {
     /// The client had ended, or its next life had begun.
     pub(super) client_over: u64,
-    /// The session could not reclaim the grant: see [`Book::cannot_be_taken_back`].
+    /// The session could not reclaim the grant: see [`Book::may_be_unreachable`].
     pub(super) out_of_reach: u64,
     /// Something was wrong with the client's connections, or with the cluster.
     pub(super) disturbed: u64,
@@ -190,7 +190,7 @@ impl Book {
     /// Returns whether a connection's session may be unable to reclaim the grant of its queue position: if the leader's
     /// process did not see the end of the connection, at that time or when the name was presented again, or if the
     /// request was executed after the client had closed the connection.
-    pub(super) fn cannot_be_taken_back(&self, number: u64) -> bool {
+    pub(super) fn may_be_unreachable(&self, number: u64) -> bool {
         self.connections.get(&number).is_some_and(|connection| {
             let is_haunted = |session| self.haunted.contains(session);
             connection.is_late

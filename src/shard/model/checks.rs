@@ -97,7 +97,7 @@ impl World {
         if self.callers.has_in_hands(granted) {
             return;
         }
-        if self.book.cannot_be_taken_back(granted.connection) {
+        if self.book.may_be_unreachable(granted.connection) {
             self.book.left.out_of_reach += 1;
             return;
         }
@@ -174,7 +174,7 @@ impl World {
         let is_without_leader = self.is_cluster() && self.leader().is_none();
         let grants = self.book.grants.iter();
         let out_of_reach: Vec<bool> = grants
-            .map(|granted| self.book.cannot_be_taken_back(granted.connection))
+            .map(|granted| self.book.may_be_unreachable(granted.connection))
             .collect();
         for (granted, is_out_of_reach) in self.book.grants.iter_mut().zip(out_of_reach) {
             let held = self.callers.held.iter().find(|held| held.token == granted.token);

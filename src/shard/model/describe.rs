@@ -16,7 +16,7 @@ pub(super) fn name_of(input: &Input) -> &'static str {
         Input::GiveUp(_) => "give up",
         Input::Ask(_) => "ask",
         Input::Failback(_) => "failback",
-        Input::FirstIsThere(..) => "first is there",
+        Input::FirstProbed(..) => "first probed",
         Input::Release { .. } => "release",
         Input::RenewFor { .. } => "renew for",
         Input::Lane(_, LaneEvent::Up(_)) => "up",

@@ -234,7 +234,7 @@ fn a_smaller_ttl_from_the_server_counts_unless_it_is_only_rounded_down() {
 /// again.
 #[tokio::test(start_paused = true)]
 async fn a_token_that_is_granted_again_belongs_to_the_later_lease() {
-    let mut registry = registry(0.5).knowing_tokens(true);
+    let mut registry = registry(0.5).remembering_tokens(true);
     let (now, token) = (Instant::now(), Token::compose(Fence(1), 2));
     let (first, _lost) = insert(&mut registry, 10, now, RenewTerms::default());
     registry.lose(first, LostReason::Expired, now);

@@ -178,8 +178,8 @@ impl<W: Waiter> Waits<W> {
     }
 
     /// Turns a surplus server wait into a request that gives its queue position up.
-    pub(crate) fn turn_into_errand(&mut self, key: &WaitKey, now: Instant) {
-        self.change_if_there(key, now, KeyQueue::turn_into_errand);
+    pub(crate) fn turn_into_give_up(&mut self, key: &WaitKey, now: Instant) {
+        self.change_if_there(key, now, KeyQueue::turn_into_give_up);
     }
 
     /// Sets why waits have no connection, and tells the waits.

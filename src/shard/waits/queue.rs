@@ -173,7 +173,7 @@ impl<W: Waiter> KeyQueue<W> {
     }
 
     /// Turns a server wait into a request that gives its queue position up.
-    pub(super) fn turn_into_errand(&mut self) {
+    pub(super) fn turn_into_give_up(&mut self) {
         self.ended(Occupant::Wait);
         self.own += 1;
     }

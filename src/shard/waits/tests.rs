@@ -367,7 +367,7 @@ fn a_wait_that_was_lost_in_a_session_still_covers_its_caller() {
     caller.go();
     assert!(scene.waits.check_surplus(&key("k"), scene.now));
     // The server wait becomes a request that gives the position up.
-    scene.waits.turn_into_errand(&key("k"), scene.now);
+    scene.waits.turn_into_give_up(&key("k"), scene.now);
     assert_eq!(scene.waits.at_server(), 1);
     scene.waits.ended(&key("k"), Occupant::Ticket, scene.now);
     assert!(scene.is_empty());

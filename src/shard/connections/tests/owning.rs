@@ -45,13 +45,13 @@ fn a_session_is_retired_when_another_connection_takes_over_its_lease() {
     let before = scene.in_session(idle);
     scene.own(before);
     scene.own(before);
-    scene.act(|connections, turn| connections.pass_on(before, by, turn));
+    scene.act(|connections, turn| connections.move_lease(before, by, turn));
     assert_eq!((scene.look(by).owns, scene.look(before).owns), (1, 1));
     assert!(
         scene.look(before).is_retired() && scene.done().is_empty(),
         "the connection still owns a lease"
     );
-    scene.act(|connections, turn| connections.pass_on(before, by, turn));
+    scene.act(|connections, turn| connections.move_lease(before, by, turn));
     assert_eq!(scene.look(by).owns, 2);
     assert_eq!(scene.done(), [Done::Finished(before)]);
 }
@@ -63,7 +63,7 @@ fn a_connection_without_a_session_or_for_repeats_stays_when_another_takes_over_i
     let (plain, repeating) = (scene.owner(1), scene.in_session(Work::Repeating));
     scene.own(repeating);
     for before in [plain, repeating] {
-        scene.act(|connections, turn| connections.pass_on(before, by, turn));
+        scene.act(|connections, turn| connections.move_lease(before, by, turn));
         assert!(!scene.look(before).is_retired() && scene.look(before).owns == 0);
     }
     assert!(scene.done().is_empty() && scene.look(by).owns == 2);
