@@ -26,7 +26,7 @@ use crate::unwind::catch;
 
 /// A message for the router.
 pub(crate) enum RouterMessage {
-    /// The last client handle is gone, or the client is shut down: make every shard release what it holds, and end.
+    /// The last client handle is gone, or the client is shut down: make every shard release its leases and end.
     Close { until: Instant },
     /// The pause before a new actor is over.
     Restart { shard: usize },

@@ -91,7 +91,7 @@ impl Role {
 pub(crate) struct Handover {
     /// The longest TTL of any lease so far.
     pub(crate) longest_ttl: Duration,
-    /// No server is asked for anything before this instant.
+    /// The shard sends no request to any server before this instant.
     pub(crate) hold_back: Option<Instant>,
 }
 

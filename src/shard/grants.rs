@@ -222,7 +222,7 @@ impl ShardMachine {
             key = %acquire.key,
             token = %grant.token,
             error = %refusal,
-            "granted without a fence: given back"
+            "released a grant without the required fence"
         );
         self.release_grant(acquire.target, acquire.key, grant, owner, turn);
         turn.tell(acquire.ask, Err(refusal));

@@ -133,8 +133,8 @@ impl HeldLease {
         self.shard.renew_for(self.id, hold);
     }
 
-    /// Stops renewing this lease when the other one is lost. It then ends when its TTL is over, or when it is released.
-    /// `tell` runs first.
+    /// Stops renewing this lease when `other` is lost. This lease then ends when its TTL is over, or when it is
+    /// released. `tell` runs first.
     pub(crate) fn end_with(&self, other: &Self, tell: impl Fn() + Send + Sync + 'static) {
         let (shard, id) = (Arc::clone(&self.shard), self.id);
         other.cell.when_lost(Box::new(move || {

@@ -369,7 +369,7 @@ impl ShardMachine {
             %key,
             kind = target.kind().as_str(),
             token = %grant.token,
-            "granted, but no caller waits for it any more: given back"
+            "released a grant for which no caller waits any more"
         );
         self.leases.orphaned(target.kind());
         self.release_grant(target, key, grant, owner, turn);

@@ -7,7 +7,7 @@
 //!
 //! | part | owns |
 //! | --- | --- |
-//! | [`connections`] | the connections and what each is doing |
+//! | [`connections`] | the connections, and the work of each |
 //! | [`waits`] | waiting callers, and the server-side waits that serve them |
 //! | [`places`] | tickets, and queue positions that are being reclaimed |
 //! | [`registry`] | leases: when each one is renewed, lost or released |

@@ -1,8 +1,8 @@
 //! The progress of an acquire that is under way. The shard writes it, and the timeout of the acquire puts it into its
 //! error.
 //!
-//! An error must say only what is known. Only a server knows that a key is held, so its answer ([`Refusal`]) goes with
-//! the acquire. [`Progress`] records what the acquire waits for.
+//! An error must not say more than the client knows. Only a server knows that a key is held, so the server's answer
+//! ([`Refusal`]) goes with the acquire. [`Progress`] records what the acquire waits for.
 
 use std::fmt;
 use std::sync::Arc;
@@ -67,12 +67,12 @@ impl fmt::Display for WaitsFor {
         match self {
             Self::Connection { ahead } => write!(
                 f,
-                "no connection was free for its wait, which came behind {ahead} others (see exclusive_connections and \
+                "no connection was free for this wait, which was behind {ahead} others (see exclusive_connections and \
                  exclusive_connections_per_key)"
             ),
-            Self::Opening => f.write_str("no connection for its wait could be established in time"),
+            Self::Opening => f.write_str("no connection for this wait could be established in time"),
             Self::Full => f.write_str(
-                "the server takes no more connections (its --max-connections, as a rule), so its wait had no place in the \
+                "the server takes no more connections (usually because of its --max-connections), so this wait had no place in the \
                  server's queue",
             ),
             Self::Layers | Self::Answer | Self::Turn => Ok(()),

@@ -1,4 +1,5 @@
-//! All leases of one shard, ordered by what is due next. Pure: the caller provides the time and does the I/O.
+//! All leases of one shard, ordered by the time at which each is next due. Pure: the caller provides the time and does
+//! the I/O.
 
 mod entry;
 mod losing;

@@ -141,7 +141,7 @@ impl ShardMachine {
             connection.waits_until = until;
         }
         match unsent {
-            // The connection is about to end, and its end decides what happens to the position.
+            // The connection is about to end, and the handling of its end decides what happens to the position.
             Some(Pending::Collect(..)) if self.connections.get(id).is_some() => {}
             Some(pending) => {
                 let error = Error::new(ErrorKind::Disconnected, "the connection was closed");

@@ -20,7 +20,7 @@ use crate::types::Grant;
 
 impl ShardMachine {
     /// Drops the leases of the previous server, because the server that took over does not know them. Only leases that
-    /// survive a disconnect are left by then; the others were lost with their connections.
+    /// survive a disconnect are still held at this point.
     pub(super) fn drop_leases_of_previous_primary(&mut self, turn: &mut Turn<'_>) {
         let lost = self.leases.lose_all(LostReason::Disconnected, turn.now);
         if !lost.is_empty() {
@@ -134,7 +134,7 @@ impl ShardMachine {
         let error = Error::new(
             ErrorKind::Unavailable,
             format!(
-                "the shard goes back to its first server, which is asked for nothing for {}",
+                "the shard goes back to its first server, and sends it no requests for {}",
                 human(delay)
             ),
         );

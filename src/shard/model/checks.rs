@@ -329,7 +329,7 @@ impl World {
                 continue;
             }
             if !is_alive {
-                broken = Some((grant(held.token), held.client.index, state, "its shard is over"));
+                broken = Some((grant(held.token), held.client.index, state, "its shard has ended"));
                 break;
             }
             let excuse = self.book.given_up(held.token);

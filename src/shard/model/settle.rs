@@ -123,7 +123,7 @@ impl World {
         self.notice_inputs();
     }
 
-    /// Returns what does not agree yet.
+    /// Returns a description of the first disagreement, if there is one.
     fn unsettled(&self) -> Option<String> {
         if !self.callers.calls.is_empty() || !self.callers.abandoned.is_empty() || !self.callers.held.is_empty() {
             let calls: Vec<_> = self.callers.abandoned.iter().map(|abandoned| abandoned.call).collect();

@@ -64,7 +64,7 @@ pub(super) enum Phase {
     Overdue,
     /// Lost; kept until its guard is gone, because the server may still have the lease and must then release it.
     Lost,
-    /// Being released. It is neither renewed nor reported any more.
+    /// Being released; neither renewed nor reported as lost.
     Releasing,
 }
 

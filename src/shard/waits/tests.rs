@@ -7,7 +7,7 @@ use crate::net::lane::Caller;
 use crate::shard::progress::WaitsFor;
 use crate::types::{Key, Limit, Target};
 
-/// A caller: its number, whether it is gone, and what it was last told.
+/// A caller: its number, whether it is gone, and the last progress of which it was told.
 #[derive(Clone, Debug)]
 struct Wait(Rc<State>);
 
