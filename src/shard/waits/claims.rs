@@ -48,7 +48,7 @@ impl<W: Waiter> Waits<W> {
     }
 
     /// Returns when a server said that a key is held, if a caller waits for it here and the answer also counts for
-    /// other callers: see [`KeyQueue::refused_at`].
+    /// other callers: see [`KeyQueue::refused_at`](super::queue::KeyQueue::refused_at).
     pub(crate) fn refused_at(&mut self, key: &WaitKey, now: Instant) -> Option<Instant> {
         self.sync(key, now);
         self.keys.get(key)?.refused_at(now)

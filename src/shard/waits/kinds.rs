@@ -44,7 +44,7 @@ pub(crate) enum Urgency {
 /// The wait that starts over a connection.
 #[derive(Debug)]
 pub(crate) enum Start<W> {
-    /// A server wait, with the terms of [`last_covered`](Waits::last_covered).
+    /// A server wait, with the terms of [`last_covered`](super::Waits::last_covered).
     Wait(WaitKey),
     /// A ticket.
     Ticket(WaitKey, Arrival, W),
