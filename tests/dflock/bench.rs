@@ -1,9 +1,9 @@
 //! `dflock bench`: what it tells, and that it leaves nothing behind.
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::tool::{Running, Witness, code, dflock, output, text};
+use crate::tool::{Group, Running, Witness, code, dflock, output, text};
 
 fn json(bytes: &[u8]) -> Value {
     serde_json::from_slice(bytes).unwrap_or_else(|error| panic!("{error}: {:?}", text(bytes)))
@@ -236,4 +236,25 @@ async fn a_failure_leaves_nothing_behind_where_leases_outlive_their_connections(
     assert_eq!(code(&ended), 75, "{}", text(&ended.stderr));
     let held = server.stats().locks;
     assert!(held.is_empty(), "{held:?}");
+}
+
+/// `bench` cannot end its server if it is killed. The watch does, and where there is no watch, the system.
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_embedded_server_does_not_outlive_a_bench_that_is_killed() {
+    for without_watch in [false, true] {
+        let mut command = dflock();
+        command.args(["bench", "pairs", "--embedded", "--time", "10m"]);
+        let bench = Running::start(&mut command);
+        let child = |helper: &str| bench.children().into_iter().find(|(_, name)| name == helper);
+        crate::support::until("the server runs", || child("serve").is_some()).await;
+        let server = Group::read(&child("serve").unwrap().0.to_string());
+        assert_eq!(server.alive().len(), 1);
+        if without_watch {
+            let (watch, _) = child("__watch").unwrap();
+            kill_process(Pid::from_raw(watch).unwrap(), Signal::KILL).unwrap();
+        }
+        bench.signal(Signal::KILL);
+        crate::support::until("the server is gone", || server.alive().is_empty()).await;
+    }
 }

@@ -1,5 +1,8 @@
 //! Systems without process groups.
 
+#[cfg(feature = "server")]
+use std::process::{Child, ChildStdout, Command, Stdio};
+
 use crate::exit::Exit;
 use crate::failure::Failure;
 
@@ -56,4 +59,34 @@ impl Signals {
 /// Returns whether this process may wait for the end of standard input.
 pub(crate) fn stdin_may_be_read() -> bool {
     true
+}
+
+/// A process of this program in the background, killed when this is dropped. It outlives this process if that is killed.
+#[cfg(feature = "server")]
+pub(crate) struct Attached(Child);
+
+#[cfg(feature = "server")]
+impl Attached {
+    pub(crate) fn start(arguments: &[&str]) -> std::io::Result<Self> {
+        Command::new(std::env::current_exe()?)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .map(Self)
+    }
+
+    pub(crate) fn take_output(&mut self) -> Option<ChildStdout> {
+        self.0.stdout.take()
+    }
+}
+
+#[cfg(feature = "server")]
+impl Drop for Attached {
+    fn drop(&mut self) {
+        // One that has ended already needs neither.
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
 }

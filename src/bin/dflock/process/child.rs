@@ -18,6 +18,9 @@ pub(super) const NAME: &str = "__child";
 /// The argument that asks for the terminal.
 pub(super) const FOREGROUND: &str = "foreground";
 
+/// The argument that leaves the terminal where it is.
+pub(super) const BACKGROUND: &str = "background";
+
 /// Runs `__child PARENT foreground|background COMMAND…`. Returns only on failure.
 pub(super) fn run(mut arguments: impl Iterator<Item = OsString>) -> Exit {
     let parent = arguments.next().and_then(|id| id.to_str()?.parse::<i32>().ok());

@@ -49,7 +49,7 @@ impl Job {
             .arg(if takes_terminal {
                 child::FOREGROUND
             } else {
-                "background"
+                child::BACKGROUND
             })
             .args(command)
             .env("DFLOCK_KEY", &about.key)

@@ -3,6 +3,8 @@
 //!     dflock run ─┬─ dflock __watch        kills the group when `dflock run` is gone, or lets the time of the lease pass
 //!                 └─ dflock __child ─exec─► the command, leader of its group
 
+#[cfg(feature = "server")]
+mod attached;
 mod child;
 mod job;
 mod shell;
@@ -16,6 +18,8 @@ use std::process::Command;
 
 use rustix::process::Pid;
 
+#[cfg(feature = "server")]
+pub(crate) use self::attached::Attached;
 pub(crate) use self::shell::stop;
 pub(crate) use self::signals::{OfTerminal, Signals};
 pub(crate) use self::supervise::{Ending, Policy, supervise};

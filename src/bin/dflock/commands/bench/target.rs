@@ -77,16 +77,16 @@ mod embedded {
     //! `dflock serve` in a process of its own, so that what it uses is not counted.
 
     use std::io::{BufRead, BufReader};
-    use std::process::{Child, Command, Stdio};
 
     use crate::args::SourceFlags;
     use crate::exit::Exit;
     use crate::failure::Failure;
+    use crate::process::Attached;
 
-    /// Killed when this is dropped.
+    /// Killed when this is dropped, or when this process is killed.
     pub(super) struct Embedded {
         pub(super) address: String,
-        server: Child,
+        _server: Attached,
     }
 
     impl Embedded {
@@ -110,17 +110,10 @@ mod embedded {
                     "--embedded starts a server, so --servers and --url cannot name others",
                 ));
             }
-            let mut command = Command::new(std::env::current_exe()?);
-            command.args(Self::FLAGS).stdin(Stdio::null());
-            // Ctrl-C is for this process, which gives back what it holds before the server ends.
-            #[cfg(unix)]
-            std::os::unix::process::CommandExt::process_group(&mut command, 0);
-            let mut server = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
-            let out = server.stdout.take();
-            let mut embedded = Self {
-                address: String::new(),
-                server,
-            };
+            // Ctrl-C is for this process, which gives back what it holds before the server ends. The benchmark is the main
+            // thread's future, and so this is the main thread.
+            let mut server = Attached::start(&Self::FLAGS)?;
+            let out = server.take_output();
             let line = tokio::task::spawn_blocking(move || {
                 let mut line = String::new();
                 out.map(|out| BufReader::new(out).read_line(&mut line))
@@ -130,16 +123,10 @@ mod embedded {
             let line = line.await.map_err(std::io::Error::other)??;
             let address = line.trim_end().strip_prefix("listening on ");
             let silent = || Failure::new(Exit::SOFTWARE, "the embedded server ended before it listened");
-            address.ok_or_else(silent)?.clone_into(&mut embedded.address);
-            Ok(embedded)
-        }
-    }
-
-    impl Drop for Embedded {
-        fn drop(&mut self) {
-            // One that has ended already needs neither.
-            drop(self.server.kill());
-            drop(self.server.wait());
+            Ok(Self {
+                address: address.ok_or_else(silent)?.to_owned(),
+                _server: server,
+            })
         }
     }
 }

@@ -1,0 +1,56 @@
+//! A process of this program in the background, which does not outlive this one.
+
+use std::os::unix::process::CommandExt;
+use std::process::{Child, ChildStdout, Stdio};
+
+use rustix::process::Pid;
+
+use super::watch::Watch;
+use super::{child, this_program};
+
+/// The process, killed when this is dropped, and with this process, as the command of `dflock run` is.
+pub(crate) struct Attached {
+    child: Child,
+    watch: Option<Watch>,
+}
+
+impl Attached {
+    /// Starts this program with arguments, in a process group of its own: what a terminal sends does not reach it. Call
+    /// this on the main thread: the system kills the process with the thread that started it.
+    pub(crate) fn start(arguments: &[&str]) -> std::io::Result<Self> {
+        let mut watch = Watch::start(None, None)?;
+        let child = this_program(child::NAME)?
+            .arg(std::process::id().to_string())
+            .arg(child::BACKGROUND)
+            .arg(std::env::current_exe()?)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .process_group(0)
+            .spawn()?;
+        if let Some(group) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
+            watch.guard(group);
+        }
+        Ok(Self {
+            child,
+            watch: Some(watch),
+        })
+    }
+
+    /// Takes what it prints.
+    pub(crate) fn take_output(&mut self) -> Option<ChildStdout> {
+        self.child.stdout.take()
+    }
+}
+
+impl Drop for Attached {
+    fn drop(&mut self) {
+        // One that has ended already needs neither.
+        drop(self.child.kill());
+        drop(self.child.wait());
+        if let Some(watch) = self.watch.take() {
+            watch.dismiss();
+        }
+    }
+}
