@@ -175,7 +175,9 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 pub use client::builder::ClientBuilder;
 pub use client::{Client, HealthWatch, ResponseFuture, WeakClient};
-pub use config::{ClientOptions, LayeredOptions, OnUnavailable, SettingSource, SettingValue, parse_duration};
+pub use config::{
+    ClientOptions, IgnoredVariable, LayeredOptions, OnUnavailable, SettingSource, SettingValue, parse_duration,
+};
 pub use distributed::{DistributedLock, DistributedSemaphore, EnqueueStatus, Holder};
 pub use error::{Budget, Error, ErrorKind, Result};
 pub use events::{ClientEvent, Events, LeaseLost, RenewalFailed, WaitBound};

@@ -28,6 +28,25 @@ const READ_TIMEOUT_MARGIN: Duration = Duration::from_secs(1);
 const MOST_PIPELINED: usize = 16;
 
 impl ClientOptions {
+    /// Checks the options as [`ClientBuilder::build`](crate::ClientBuilder::build) does, without building a client: for
+    /// numbers that are too large, times that do not fit together, files that are missing, and the like.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput), naming the value, or the file, and what would be valid.
+    ///
+    /// ```
+    /// use dflockd_client::ClientOptions;
+    ///
+    /// let options = ClientOptions::from_url("dflockd://a.example/?lease_ttl=500ms")?;
+    /// let refused = options.validate().unwrap_err();
+    /// assert!(refused.to_string().contains("give at least 1 s"), "{refused}");
+    /// # Ok::<(), dflockd_client::Error>(())
+    /// ```
+    pub fn validate(&self) -> Result<()> {
+        self.clone().check(Supplied::default()).map(drop)
+    }
+
     pub(crate) fn check(self, supplied: Supplied) -> Result<Config> {
         let (shards, placement) = self.place()?;
         let name = ClientName::new(self.name.as_deref())?;

@@ -314,7 +314,7 @@ mod tests {
             ),
             (
                 r#"{"lease": "10s"}"#,
-                "setting \"lease\" is not acceptable: there is no such setting; there are servers, ",
+                "setting \"lease\" is not acceptable: there is no such setting; the nearest is lease_ttl",
             ),
             (r#"{"lease": null}"#, "there is no such setting"),
             (r#"{"tls": true, "tls": true}"#, "setting tls is given twice"),

@@ -1,14 +1,50 @@
 //! Options as environment variables. `docs/guide/src/configuration.md` lists them.
 
 use std::ffi::OsString;
+use std::fmt;
 
-use super::said::{OWN_VARIABLES, Said, Source};
+use super::nearest::nearest;
+use super::said::{OWN_VARIABLES, Said, Source, VARIABLES, bare_variable};
+use super::settings::{TABLE, find};
 use super::url;
 use super::value::Text;
 use crate::error::{Error, ErrorKind, Result};
+use crate::escape::Escaped;
 
 /// The variable that holds a URL. Other variables override it.
 const URL: &str = "DFLOCKD_URL";
+
+/// The variables that only servers read, without the prefix: those of all releases.
+const OF_SERVERS: [&str; 25] = [
+    "ADMIN_TOKEN",
+    "ADVERTISE_ADDR",
+    "AUTO_RELEASE_ON_DISCONNECT",
+    "DEBUG",
+    "DEFAULT_LEASE_TTL_S",
+    "FENCE_STATE_FILE",
+    "GC_INTERVAL_S",
+    "GC_LOOP_SLEEP",
+    "GC_MAX_IDLE_S",
+    "GC_MAX_UNUSED_TIME",
+    "HOST",
+    "LEASE_SWEEP_INTERVAL_S",
+    "MAX_CONNECTIONS",
+    "MAX_CONNECTIONS_PER_IP",
+    "MAX_LOCKS",
+    "MAX_SUBSCRIPTIONS",
+    "MAX_WAITERS",
+    "NODE_ID",
+    "ORPHAN_TTL_S",
+    "PORT",
+    "READ_TIMEOUT_S",
+    "SHUTDOWN_TIMEOUT_S",
+    "TLS_CERT",
+    "TLS_KEY",
+    "WRITE_TIMEOUT_S",
+];
+
+/// The families of variables that only servers read, without the prefix.
+const FAMILIES_OF_SERVERS: [&str; 3] = ["CLUSTER_", "HTTP_", "RAFT_"];
 
 /// Reads variables. It skips empty ones, those that only servers read, and those of other programs.
 ///
@@ -19,7 +55,7 @@ pub(super) fn read(variables: impl IntoIterator<Item = (OsString, OsString)>) ->
     let mut said = Said::nothing(Source::Environment);
     let mut below = None;
     for (name, value) in variables {
-        let Some(name) = name.to_str().filter(|name| name.starts_with("DFLOCKD_")) else {
+        let Some(name) = name.to_str().filter(|name| name.starts_with(VARIABLES)) else {
             continue;
         };
         let is_own = name == URL || name.starts_with(OWN_VARIABLES) || Source::Environment.find(name).is_some();
@@ -65,10 +101,81 @@ pub(super) fn read(variables: impl IntoIterator<Item = (OsString, OsString)>) ->
     }
 }
 
+/// An environment variable that looks like one of dflockd, but that neither clients nor servers read: see
+/// [`ClientOptions::ignored_vars`](super::ClientOptions::ignored_vars).
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct IgnoredVariable {
+    /// Its name.
+    pub name: String,
+    /// The variables with the nearest names, the nearest first. Empty if no name is near.
+    pub nearest: Vec<String>,
+}
+
+/// Says that the variable is ignored, and which name may be meant.
+impl fmt::Display for IgnoredVariable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "environment variable {} is ignored: there is no such setting",
+            Escaped(&self.name)
+        )?;
+        match self.nearest.as_slice() {
+            [] => Ok(()),
+            [one] => write!(f, "; the nearest is {one}"),
+            several => write!(f, "; the nearest are {}", several.join(", ")),
+        }
+    }
+}
+
+/// Returns the variables that begin with `DFLOCKD_` and that nothing reads. Unknown names with the client's own prefix
+/// are not among them: they are [errors](read).
+pub(super) fn ignored(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Vec<IgnoredVariable> {
+    let variables = variables.into_iter().filter_map(|(name, value)| {
+        let name = name.into_string().ok()?;
+        let rest = name.strip_prefix(VARIABLES)?;
+        let value = value.to_string_lossy();
+        let is_read = name == URL
+            || name.starts_with(OWN_VARIABLES)
+            || Source::Environment.find(&name).is_some()
+            || OF_SERVERS.contains(&rest)
+            || FAMILIES_OF_SERVERS.iter().any(|family| rest.starts_with(family));
+        let is_ignored = !is_read && !value.trim().is_empty() && !is_link_of_services(VARIABLES, &name, &value);
+        is_ignored.then(|| IgnoredVariable {
+            nearest: near_variables(&name),
+            name,
+        })
+    });
+    let mut ignored: Vec<_> = variables.collect();
+    ignored.sort_by(|one, other| one.name.cmp(&other.name));
+    ignored
+}
+
+/// Returns the variables of clients and servers whose names are near.
+fn near_variables(name: &str) -> Vec<String> {
+    let bare = bare_variable(name);
+    if find(&bare).is_some() {
+        return vec![Source::Environment.spell(&bare)];
+    }
+    let of_servers: Vec<String> = OF_SERVERS.iter().map(|name| name.to_ascii_lowercase()).collect();
+    let known = TABLE.iter().map(|setting| setting.name());
+    let known = known.chain(of_servers.iter().map(String::as_str)).chain(["url"]);
+    let near = nearest(&bare, known).into_iter().map(|near| match find(near) {
+        Some(_) => Source::Environment.spell(near),
+        None => format!("{VARIABLES}{}", near.to_ascii_uppercase()),
+    });
+    near.collect()
+}
+
 /// Returns whether Kubernetes or Docker sets this variable for a service whose name begins with `dflockd-client`. No
 /// setting has such a name.
 fn is_service_link(name: &str, value: &str) -> bool {
-    let Some(name) = name.strip_prefix(OWN_VARIABLES).map(|rest| format!("_{rest}")) else {
+    is_link_of_services(OWN_VARIABLES, name, value)
+}
+
+/// Returns whether Kubernetes or Docker sets this variable for a service whose variables begin with `prefix`.
+fn is_link_of_services(prefix: &str, name: &str, value: &str) -> bool {
+    let Some(name) = name.strip_prefix(prefix).map(|rest| format!("_{rest}")) else {
         return false;
     };
     // The address of one port: `_PORT_6388_TCP`, optionally with one of three suffixes.
@@ -154,6 +261,46 @@ mod tests {
     }
 
     #[test]
+    fn variables_that_nothing_reads_are_found_with_the_nearest_names() {
+        let ignored = |name: &str, value: &str| ClientOptions::ignored_vars([(name, value)]);
+        for (name, nearest) in [
+            ("DFLOCKD_LEASE_TTL", &["DFLOCKD_CLIENT_LEASE_TTL"][..]),
+            ("DFLOCKD_SERVER", &["DFLOCKD_SERVERS"]),
+            ("DFLOCKD_MAX_LOCK", &["DFLOCKD_MAX_LOCKS"]),
+            ("DFLOCKD_AUTHTOKEN", &["DFLOCKD_AUTH_TOKEN"]),
+            ("DFLOCKD_TLS", &["DFLOCKD_CLIENT_TLS"]),
+            ("DFLOCKD_COLOUR", &[]),
+            ("DFLOCKD_URI", &["DFLOCKD_URL"]),
+        ] {
+            let found = ignored(name, "3");
+            assert_eq!((found[0].name.as_str(), found.len()), (name, 1));
+            assert_eq!(found[0].nearest, nearest, "{name}");
+        }
+        assert_eq!(
+            ignored("DFLOCKD_LEASE_TTL", "3")[0].to_string(),
+            "environment variable DFLOCKD_LEASE_TTL is ignored: there is no such setting; the nearest is \
+             DFLOCKD_CLIENT_LEASE_TTL"
+        );
+        for (name, value) in [
+            ("DFLOCKD_URL", "dflockd://a"),
+            ("DFLOCKD_SERVERS", "a"),
+            ("DFLOCKD_AUTH_TOKEN_FILE", "/x"),
+            ("DFLOCKD_CLIENT_LEASE_TTL", "3s"),
+            // An error of `read`.
+            ("DFLOCKD_CLIENT_LEASE", "3s"),
+            ("DFLOCKD_HTTP_PORT", "80"),
+            ("DFLOCKD_GC_INTERVAL_S", "5"),
+            ("DFLOCKD_LEASE_TTL", " "),
+            ("DFLOCKD_SERVICE_HOST", "10.0.0.1"),
+            ("DFLOCKD_PRIMARY_PORT_6388_TCP_ADDR", "10.0.0.1"),
+            ("DFLOCKD_PRIMARY_PORT", "tcp://10.0.0.1:6388"),
+            ("OTHER", "x"),
+        ] {
+            assert_eq!(ignored(name, value), [], "{name}");
+        }
+    }
+
+    #[test]
     fn variables_that_kubernetes_sets_for_a_service_mean_nothing_here() {
         let address = "tcp://10.0.0.11:6388";
         let links = [
@@ -199,7 +346,7 @@ mod tests {
             ),
             (
                 &[("DFLOCKD_CLIENT_LEASE", "10s")],
-                "environment variable \"DFLOCKD_CLIENT_LEASE\" is not acceptable: there is no such setting; there are DFLOCKD_SERVERS, ",
+                "environment variable \"DFLOCKD_CLIENT_LEASE\" is not acceptable: there is no such setting; the nearest is DFLOCKD_CLIENT_LEASE_TTL",
             ),
             (
                 &[("DFLOCKD_SERVERS", "a:1,b:x")],

@@ -4,6 +4,7 @@ mod check;
 mod data;
 mod environment;
 mod layered;
+mod nearest;
 mod on_unavailable;
 mod options;
 mod said;
@@ -17,6 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub(crate) use self::check::LONGEST_SILENCE;
+pub use self::environment::IgnoredVariable;
 pub use self::layered::{LayeredOptions, SettingSource, SettingValue};
 pub use self::on_unavailable::OnUnavailable;
 pub use self::options::ClientOptions;

@@ -48,7 +48,8 @@ use crate::tls::Tls;
 /// **Secrets.** `Debug` and `Display` show `…` in their place, and serializing leaves them out. A URL with `…` in it is not read.
 ///
 /// **What is checked.** Unknown settings, repeated settings and texts that cannot be parsed are errors at once. Other
-/// checks, such as for a number that is too large or a file that is missing, are made when the client is built.
+/// checks, such as for a number that is too large or a file that is missing, are made when the client is built, and by
+/// [`validate`](Self::validate).
 #[derive(Clone)]
 pub struct ClientOptions {
     pub(crate) shards: Vec<Shard>,

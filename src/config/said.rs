@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use super::ClientOptions;
+use super::nearest::nearest;
 use super::settings::{AUTH, Draft, TABLE, find, full_name};
 use super::value::Text;
 use crate::error::{Error, ErrorKind, Result};
@@ -40,6 +41,9 @@ struct Item {
 /// Settings whose variables servers read, too, or that identify the service. All other variables have the client's
 /// prefix, because servers read variables such as `DFLOCKD_MAX_WAITERS` with another meaning.
 const SHARED_VARIABLES: [&str; 3] = ["servers", "auth_token", "auth_token_file"];
+
+/// The prefix of the variables of clients and servers.
+pub(super) const VARIABLES: &str = "DFLOCKD_";
 
 /// The prefix of the client's own variables.
 pub(super) const OWN_VARIABLES: &str = "DFLOCKD_CLIENT_";
@@ -101,19 +105,47 @@ impl Source {
         Some((setting, Some(shard.parse().ok().filter(|_| is_plain)?)))
     }
 
-    /// Returns the error for an unknown name.
+    /// Returns the error for an unknown name, which says which names are near.
     pub(super) fn unknown(self, name: &str) -> Error {
-        let known: Vec<String> = (0..TABLE.len())
-            .filter(|setting| self.is_named(*setting))
-            .map(|setting| self.spell(TABLE[setting].name()))
+        let near: Vec<String> = nearest(&self.bare(name), self.named().map(|setting| TABLE[setting].name()))
+            .into_iter()
+            .map(|name| self.spell(name))
             .collect();
-        let known = known.join(", ");
+        let remedy = match near.as_slice() {
+            [] => "docs/guide/src/configuration.md lists all settings".to_owned(),
+            [one] => format!("the nearest is {one}"),
+            several => format!("the nearest are {}", several.join(", ")),
+        };
         Error::invalid(
             &self.noun(),
             Shortened(name),
-            &format!("there is no such setting; there are {known}"),
+            &format!("there is no such setting; {remedy}"),
         )
     }
+
+    /// Returns the settings that have a name in this source.
+    fn named(self) -> impl Iterator<Item = usize> {
+        (0..TABLE.len()).filter(move |setting| self.is_named(*setting))
+    }
+
+    /// Returns a name of this source in the form of the table: without the prefix of variables, and without the number
+    /// of a shard.
+    fn bare(self, name: &str) -> String {
+        match self {
+            Self::Environment => bare_variable(name),
+            Self::Url | Self::Variable(_) | Self::Data | Self::Pairs => {
+                name.split('.').next().unwrap_or_default().to_owned()
+            }
+        }
+    }
+}
+
+/// Returns the name of a variable without its prefix, in the form of the table.
+pub(super) fn bare_variable(name: &str) -> String {
+    let rest = name
+        .strip_prefix(OWN_VARIABLES)
+        .or_else(|| name.strip_prefix(VARIABLES));
+    rest.unwrap_or(name).to_ascii_lowercase()
 }
 
 impl Said {

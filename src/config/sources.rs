@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use super::settings::{TABLE, full_name};
 use super::url::{Secrets, read, write};
-use super::{ClientOptions, environment};
+use super::{ClientOptions, IgnoredVariable, environment};
 use crate::error::{Error, Result};
 use crate::escape::Escaped;
 
@@ -71,6 +71,27 @@ impl ClientOptions {
     {
         let variables = variables.into_iter().map(|(name, value)| (name.into(), value.into()));
         environment::read(variables)?.into_options(Self::default())
+    }
+
+    /// Returns the variables that begin with `DFLOCKD_` and that neither clients nor servers read, sorted by name: a
+    /// program that reads its environment can warn of them. Empty variables, and those that Kubernetes and Docker set
+    /// for services, are left out. An unknown name that begins with `DFLOCKD_CLIENT_` is an error of
+    /// [`from_vars`](Self::from_vars), and so is not among them.
+    ///
+    /// ```
+    /// use dflockd_client::ClientOptions;
+    ///
+    /// let ignored = ClientOptions::ignored_vars([("DFLOCKD_LEASE_TTL", "3s"), ("DFLOCKD_MAX_LOCKS", "10")]);
+    /// assert_eq!(ignored.len(), 1);
+    /// assert_eq!(ignored[0].nearest, ["DFLOCKD_CLIENT_LEASE_TTL"]);
+    /// ```
+    #[must_use]
+    pub fn ignored_vars<N, V>(variables: impl IntoIterator<Item = (N, V)>) -> Vec<IgnoredVariable>
+    where
+        N: Into<OsString>,
+        V: Into<OsString>,
+    {
+        environment::ignored(variables.into_iter().map(|(name, value)| (name.into(), value.into())))
     }
 
     /// Returns the equivalent URL, including the secrets. Keep it out of logs.

@@ -257,7 +257,7 @@ mod tests {
             ("dflockd://a:1?tls=", "true or false"),
             (
                 "dflockd://a:1?conect_timeout=3s",
-                "URL parameter \"conect_timeout\" is not acceptable: there is no such setting; there are orphan_ttl, ",
+                "URL parameter \"conect_timeout\" is not acceptable: there is no such setting; the nearest is connect_timeout",
             ),
             (
                 "dflockd://a:1?keepalive=3s&keepalive=3s",

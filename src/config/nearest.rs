@@ -1,0 +1,104 @@
+//! Suggests known names for an unknown one. Pure.
+
+/// How many names are suggested at most.
+const MOST: usize = 4;
+
+/// Returns the known names that the user may have meant, the nearest first; none if none is near.
+///
+/// Names are words with `_` between them. Known names of which few letters differ come first. If there are none, those
+/// count that have all words of the unknown name, and if there are none either, those that share a word with it.
+pub(super) fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
+    let name = name.to_ascii_lowercase().replace('-', "_");
+    let words: Vec<&str> = name.split('_').filter(|word| !word.is_empty()).collect();
+    let has = |known: &str, word: &str| known.split('_').any(|other| other == word);
+    let (mut typos, mut longer, mut related) = (Vec::new(), Vec::new(), Vec::new());
+    for known in known {
+        let letters = distance(&name, known);
+        let has_all = !words.is_empty() && words.iter().all(|word| has(known, word));
+        if letters <= (name.chars().count() / 4).max(1) {
+            typos.push((letters, known));
+        } else if has_all {
+            longer.push((letters, known));
+        } else if words.iter().any(|word| has(known, word)) {
+            related.push((letters, known));
+        }
+    }
+    let mut found = [typos, longer, related]
+        .into_iter()
+        .find(|found| !found.is_empty())
+        .unwrap_or_default();
+    found.sort();
+    found.dedup();
+    found.into_iter().take(MOST).map(|(_, known)| known).collect()
+}
+
+/// Returns how many letters must be inserted, removed or replaced to turn one text into the other.
+fn distance(one: &str, other: &str) -> usize {
+    let other: Vec<char> = other.chars().collect();
+    let mut row: Vec<usize> = (0..=other.len()).collect();
+    for (line, letter) in one.chars().enumerate() {
+        let mut diagonal = line;
+        let mut left = line + 1;
+        for (column, against) in other.iter().enumerate() {
+            let above = row[column + 1];
+            let replaced = diagonal + usize::from(letter != *against);
+            let here = replaced.min(above + 1).min(left + 1);
+            row[column] = left;
+            diagonal = above;
+            left = here;
+        }
+        row[other.len()] = left;
+    }
+    row[other.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KNOWN: [&str; 9] = [
+        "lease_ttl",
+        "orphan_ttl",
+        "tls",
+        "keepalive",
+        "connect_timeout",
+        "acquire_timeout",
+        "reply_timeout",
+        "request_timeout",
+        "server_read_timeout",
+    ];
+
+    #[test]
+    fn a_distance_counts_letters() {
+        for (one, other, letters) in [
+            ("", "", 0),
+            ("", "ab", 2),
+            ("leas_ttl", "lease_ttl", 1),
+            ("kitten", "sitting", 3),
+            ("abc", "", 3),
+            ("tls", "ttl", 2),
+        ] {
+            assert_eq!(distance(one, other), letters, "{one} {other}");
+            assert_eq!(distance(other, one), letters, "{other} {one}");
+        }
+    }
+
+    #[test]
+    fn typos_and_parts_of_names_are_recognized() {
+        for (name, expected) in [
+            ("leas_ttl", &["lease_ttl"][..]),
+            ("LEASE-TTL", &["lease_ttl"]),
+            ("ttl", &["lease_ttl", "orphan_ttl"]),
+            ("keep_alive", &["keepalive"]),
+            ("conect_timeout", &["connect_timeout"]),
+            ("acquire", &["acquire_timeout"]),
+            ("lease_time", &["lease_ttl"]),
+            ("colour", &[]),
+            ("tlss", &["tls"]),
+            ("", &[]),
+        ] {
+            assert_eq!(nearest(name, KNOWN), expected, "{name}");
+        }
+        assert_eq!(nearest("timeout", KNOWN).len(), MOST);
+    }
+}
