@@ -364,11 +364,15 @@ impl ConnectOptions {
     async fn knows_signals(&self, wire: &mut Wire<Stream>) -> Result<()> {
         let endpoint = self.endpoint.shared_text();
         let probe = Call::unlisten(Pattern::new(SIGNALS_PROBE)?, None);
-        self.ask(wire, probe).await.inspect_err(|error| {
-            if error.kind() == ErrorKind::Unsupported {
-                self.settings.servers.refuses_signals(endpoint, error.clone());
+        match self.ask(wire, probe).await {
+            Err(error) if error.kind() == ErrorKind::Unsupported => {
+                let servers = &self.settings.servers;
+                let error = without_signals(servers.abilities(endpoint));
+                servers.refuses_signals(endpoint, error.clone());
+                Err(error)
             }
-        })
+            other => other,
+        }
     }
 
     /// Renews a lease that does not exist. All releases support that. A leader, or a server without a cluster, answers
@@ -424,6 +428,20 @@ impl ConnectOptions {
         )
         .caused_by(error))
     }
+}
+
+/// Returns the error for a server without signals. Which release it is follows from whether it knows `ping`, which is
+/// newer than signals.
+fn without_signals(abilities: Abilities) -> Error {
+    let release = match abilities.ping {
+        Some(true) => "the server has no signals, because it is of release 2.0 or later",
+        Some(false) => "the server has no signals, because it is older than release 1.11",
+        None => "the server has no signals",
+    };
+    Error::new(
+        ErrorKind::Unsupported,
+        format!("{release}: releases 1.11 to 1.16 have them"),
+    )
 }
 
 fn renewal_of_nothing() -> Result<Call<Option<u64>>> {

@@ -228,7 +228,7 @@ impl Call<u64> {
                 Response::Count(delivered) => Ok(delivered),
                 Response::Refused(Status::Error) => Err(Error::new(
                     ErrorKind::Unsupported,
-                    "the server does not know `signal`: releases 1.11 to 1.16 do",
+                    "the server has no signals: releases 1.11 to 1.16 have them",
                 )),
                 other => Err(refused(request, &other)),
             },
@@ -274,8 +274,9 @@ fn subscribed(request: &Request, response: Response) -> Result<()> {
         Response::Refused(Status::Error) => Err(Error::new(
             ErrorKind::Unsupported,
             format!(
-                "the server does not take {request:?}: it knows no signals (releases 1.11 to 1.16 do), or its \
-                 --max-subscriptions of one connection are reached"
+                "the server refused the subscription to {:?}: it has no signals (releases 1.11 to 1.16 have them), or its \
+                 --max-subscriptions of one connection are reached",
+                request.subject()
             ),
         )),
         other => done(request, other),

@@ -81,7 +81,7 @@ pub(crate) fn explain_disconnect(_error: &Error) -> Option<Error> {
 
 /// Never called.
 pub(crate) fn no_tls() -> Error {
-    Error::new(ErrorKind::Connect, "the peer does not speak TLS").fatal()
+    Error::new(ErrorKind::Connect, "the server answers, but it does not speak TLS").fatal()
 }
 
 /// Cannot be created either.

@@ -29,7 +29,8 @@ pub(super) fn explain(error: io::Error) -> Error {
 pub(crate) fn no_tls() -> Error {
     Error::new(
         ErrorKind::Connect,
-        "the peer does not speak TLS: check the port, and that the server serves TLS on it; if it does not, give this client none",
+        "the server answers, but it does not speak TLS: check the port, and that the server serves TLS on it; if it does not, give \
+         this client none",
     )
     .fatal()
 }

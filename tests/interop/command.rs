@@ -105,8 +105,8 @@ fn lacking(server: &str) {
             "Releases before 1.0 know locks alone",
         ),
         (&["stats"], 69, "Releases before 1.0 know locks alone"),
-        (&["listen", "command"], 76, "it knows no signals"),
-        (&["emit", "command", "x"], 76, "it knows no signals"),
+        (&["listen", "command"], 76, "older than release 1.11"),
+        (&["emit", "command", "x"], 76, "older than release 1.11"),
         (
             &["run", "command/fence", "--fence", "--", "true"],
             76,

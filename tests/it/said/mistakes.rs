@@ -183,7 +183,7 @@ async fn tls_to_a_server_without_it_is_said_soon() {
         let text = said(
             outcome,
             ErrorKind::Connect,
-            &["the peer does not speak TLS: check the port, and that the server serves TLS on it"],
+            &["the server answers, but it does not speak TLS: check the port, and that the server serves TLS on it"],
         );
         assert!(text.contains(&address), "{text}");
     }
