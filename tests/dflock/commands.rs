@@ -204,6 +204,80 @@ fn flags_count_before_the_environment_and_that_before_a_file() {
     assert_eq!(*servers, expected);
 }
 
+/// A flag is wrong if all is right without it. A setting of another source is wrong even if flags are given.
+#[test]
+fn who_is_to_blame_for_a_refused_setting_decides_the_exit_code() {
+    let cases: [(&str, &str, &[&str], i32); 9] = [
+        ("", "", &["lock", "key", "--ttl", "1000000000000s"], 64),
+        ("", "", &["run", "key", "--ttl", "0s", "--", "true"], 64),
+        ("", "", &["lock", "key", "--set", "pipelined_connections=99"], 64),
+        ("", "", &["bench", "pairs", "--set", "pipelined_connections=99"], 64),
+        ("DFLOCKD_CLIENT_LEASE_TTL", "0s", &["lock", "key"], 78),
+        ("DFLOCKD_CLIENT_LEASE_TTL", "0s", &["run", "key", "--", "true"], 78),
+        (
+            "DFLOCKD_CLIENT_PIPELINED_CONNECTIONS",
+            "99",
+            &["bench", "pairs", "--tasks", "1"],
+            78,
+        ),
+        (
+            "DFLOCKD_CLIENT_LEASE_TTL",
+            "0s",
+            &["lock", "key", "--set", "keepalive=3s"],
+            78,
+        ),
+        // Together with the variable the flag makes sense.
+        ("DFLOCKD_CLIENT_TLS", "yes", &["config", "--set", "tls_ca_file=/x"], 0),
+    ];
+    for (variable, value, arguments, expected) in cases {
+        let mut command = dflock();
+        command.args(arguments);
+        if !variable.is_empty() {
+            command.env(variable, value);
+        }
+        let ended = command.output().unwrap();
+        assert_eq!(
+            code(&ended),
+            expected,
+            "{variable} {arguments:?}: {}",
+            text(&ended.stderr)
+        );
+    }
+}
+
+#[test]
+fn a_variable_that_nothing_reads_is_warned_of_with_the_nearest_name() {
+    let shown = |name: &str| {
+        let ended = dflock().arg("config").env(name, "3").output().unwrap();
+        assert_eq!(code(&ended), 0, "{ended:?}");
+        text(&ended.stderr)
+    };
+    for (name, nearest) in [
+        ("DFLOCKD_LEASE_TTL", "DFLOCKD_CLIENT_LEASE_TTL"),
+        ("DFLOCKD_SERVER", "DFLOCKD_SERVERS"),
+        ("DFLOCKD_MAX_LOCK", "DFLOCKD_MAX_LOCKS"),
+    ] {
+        let warning = shown(name);
+        assert!(
+            warning.contains(name) && warning.trim_end().ends_with(nearest),
+            "{warning}"
+        );
+    }
+    // What servers read.
+    assert_eq!(shown("DFLOCKD_MAX_LOCKS"), "");
+    let unknown = dflock()
+        .arg("config")
+        .env("DFLOCKD_CLIENT_LEASE", "3s")
+        .output()
+        .unwrap();
+    assert_eq!(code(&unknown), 78);
+    assert!(
+        text(&unknown.stderr)
+            .trim_end()
+            .ends_with("the nearest is DFLOCKD_CLIENT_LEASE_TTL")
+    );
+}
+
 #[test]
 fn secrets_are_never_told() {
     let file = Settings::new("secret", "auth_token = \"sesame\"\nlease_ttl = 3\n");

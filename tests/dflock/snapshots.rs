@@ -48,7 +48,7 @@ fn help_is_as_it_was_written() {
 
 #[test]
 fn messages_are_as_they_were_written() {
-    let cases: [&[&str]; 13] = [
+    let cases: [&[&str]; 29] = [
         &["run", "key"],
         &["run", "--", "true"],
         &["run", "key", "--ttl", "10", "--", "true"],
@@ -71,6 +71,22 @@ fn messages_are_as_they_were_written() {
         &["stats", "--watch", "10ms"],
         &["top"],
         &["nothing"],
+        &["acquire", "key"],
+        &["run", "key", "--wait", "1s", "--", "true"],
+        &["run", "key", "--nonblock", "--", "true"],
+        &["run", "key", "--lease-ttl", "3s", "--", "true"],
+        &["run", "key", "--keepalive", "3s", "--", "true"],
+        &["run", "key", "--auth-token", "x", "--", "true"],
+        &["elect", "name", "--timeout", "1s", "--", "true"],
+        &["elect", "name", "--try", "--", "true"],
+        &["emit", "channel", "payload", "--timeout", "1s"],
+        &["stats", "--follow"],
+        &["lock", "key", "--set", "leas_ttl=3s"],
+        &["lock", "key", "--set", "ttl=3s"],
+        &["lock", "key", "--set", "colour=red"],
+        &["lock", "key", "--ttl", "1000000000000s"],
+        &["run", "key", "--ttl", "0s", "--", "true"],
+        &["lock", "key", "--set", "pipelined_connections=99"],
     ];
     let mut all = String::new();
     for arguments in cases {
@@ -79,6 +95,46 @@ fn messages_are_as_they_were_written() {
         all.push_str(&format!("exit code {}\n\n", ended.status.code().unwrap()));
     }
     compare("messages.txt", &all);
+}
+
+/// Each server lacks something, or is asked in the wrong way.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn messages_about_servers_are_as_they_were_written() {
+    let secret = Server::builder().port(0).auth_token("sesame").start().await.unwrap();
+    let newest = Server::builder().port(0).release("2.1").start().await.unwrap();
+    let oldest = Server::builder().port(0).release("1.10").start().await.unwrap();
+    let cases: [(&Server, &str, &[&str]); 10] = [
+        (&secret, "", &["run", "key", "--", "true"]),
+        (&secret, "DFLOCKD_AUTH_TOKEN=wrong", &["run", "key", "--", "true"]),
+        (&secret, "", &["stats"]),
+        (&newest, "", &["emit", "channel", "payload"]),
+        (&newest, "", &["listen", "channel"]),
+        (&oldest, "", &["emit", "channel", "payload"]),
+        (&oldest, "", &["run", "key", "--fence", "--", "true"]),
+        (&newest, "", &["run", "key", "--set", "tls=true", "--", "true"]),
+        (&newest, "DFLOCKD_CLIENT_TLS=yes", &["stats"]),
+        (&newest, "DFLOCKD_LEASE_TTL=3", &["run", "key", "--", "true"]),
+    ];
+    let mut all = String::new();
+    for (server, variable, arguments) in cases {
+        let address = server.local_addr().to_string();
+        let mut command = dflock();
+        command.args(arguments).env("DFLOCKD_SERVERS", &address);
+        if let Some((name, value)) = variable.split_once('=') {
+            command.env(name, value);
+        }
+        let ended = tokio::task::spawn_blocking(move || command.output().unwrap());
+        let ended = ended.await.unwrap();
+        let shown = text(&ended.stderr).replace(&address, "HOST:PORT");
+        let variable = if variable.is_empty() {
+            String::new()
+        } else {
+            format!("{variable} ")
+        };
+        all.push_str(&format!("$ {variable}dflock {}\n{shown}", arguments.join(" ")));
+        all.push_str(&format!("exit code {}\n\n", ended.status.code().unwrap()));
+    }
+    compare("servers.txt", &all);
 }
 
 /// Numbers differ from run to run: a word with a digit is shown as #.

@@ -3,6 +3,7 @@
 mod bench;
 #[cfg(feature = "server")]
 mod serve;
+mod tips;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -19,6 +20,7 @@ pub(crate) use self::bench::{
 };
 #[cfg(feature = "server")]
 pub(crate) use self::serve::{ServeArguments, unsupported};
+pub(crate) use self::tips::advise;
 use crate::survey::{Field, Glob};
 
 /// Locks, semaphores, elections and signals of dflockd servers, for shells
@@ -32,7 +34,9 @@ pub(crate) struct Arguments {
 }
 
 const AFTER_HELP: &str = "\
-Settings come from flags, then DFLOCKD_* variables, then the settings file, then defaults.
+Settings come from flags, then DFLOCKD_* variables, then the settings file, then defaults. Variables:
+DFLOCKD_SERVERS or DFLOCKD_URL, DFLOCKD_AUTH_TOKEN_FILE, and DFLOCKD_CLIENT_ with the name of any other
+setting in capitals, such as DFLOCKD_CLIENT_LEASE_TTL=10s; `dflock config` lists the settings.
 Durations have units: 500ms, 10s, 1m30s. Exit codes: 64 wrong usage, 69 no server, 75 not in time,
 76 refused, 77 wrong secret, 78 wrong settings, 79 lease lost, 128+n ended by signal n.";
 
@@ -370,5 +374,16 @@ mod tests {
     #[test]
     fn the_description_is_consistent() {
         Arguments::description().debug_assert();
+    }
+
+    #[cfg(feature = "server")]
+    #[test]
+    fn the_variables_of_servers_are_known_to_clients() {
+        let whole = Arguments::description();
+        let serve = whole.find_subcommand("serve").unwrap();
+        let variables: Vec<_> = serve.get_arguments().filter_map(|flag| flag.get_env()).collect();
+        assert!(variables.len() > 15, "{variables:?}");
+        let ignored = dflockd_client::ClientOptions::ignored_vars(variables.into_iter().map(|name| (name, "1")));
+        assert_eq!(ignored, []);
     }
 }

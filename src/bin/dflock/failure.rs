@@ -6,6 +6,7 @@ use dflockd_client::{Error, ErrorKind};
 
 use crate::exit::Exit;
 use crate::tell;
+use crate::words::for_shells;
 
 /// An error that ends the command, with a message for its user.
 #[derive(Debug)]
@@ -19,7 +20,7 @@ impl Failure {
     pub(crate) fn new(exit: Exit, what: impl Into<String>) -> Self {
         Self {
             exit,
-            what: what.into(),
+            what: for_shells(&what.into()),
             remedy: None,
         }
     }
@@ -107,6 +108,8 @@ fn judge(error: &Error) -> (Exit, Option<&'static str>) {
                  locks alone, and close the connection at any other request",
             ),
         ),
+        // The server was reached, and a person must act: TLS fails, or it is no member of a cluster. The message says what to do.
+        ErrorKind::Connect if error.is_fatal() => (Exit::REFUSED, None),
         ErrorKind::Unavailable | ErrorKind::Connect | ErrorKind::Draining | ErrorKind::NotLeader => (
             Exit::SERVER_AWAY,
             Some("see that the server runs and can be reached; `dflock config` shows where it is looked for"),

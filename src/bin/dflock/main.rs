@@ -18,6 +18,7 @@ mod sources;
 mod survey;
 mod tell;
 mod utc;
+mod words;
 
 use clap::Parser;
 
@@ -32,7 +33,8 @@ fn main() -> std::process::ExitCode {
     }
     let exit = match Arguments::try_parse() {
         Ok(arguments) => commands::run(arguments),
-        Err(refused) => {
+        Err(mut refused) => {
+            args::advise(&mut refused);
             #[cfg(feature = "server")]
             if let Some(said) = args::unsupported(&refused) {
                 return Failure::new(Exit::USAGE, said).remedy("leave it out").tell().into();

@@ -2,15 +2,20 @@
 
 use std::path::{Path, PathBuf};
 
-use dflockd_client::{Client, ClientBuilder, ClientOptions, LayeredOptions};
+use dflockd_client::{Client, ClientBuilder, ClientOptions, Error, LayeredOptions, SettingValue};
 
 use crate::args::SourceFlags;
 use crate::exit::Exit;
 use crate::failure::Failure;
+use crate::tell;
 
 /// The effective settings.
 pub(crate) struct Sources {
     pub(crate) layered: LayeredOptions,
+    /// Those of the flags alone.
+    flags: LayeredOptions,
+    /// Those without the flags.
+    others: LayeredOptions,
     /// The file that was read, if there was one.
     pub(crate) file: Option<PathBuf>,
 }
@@ -41,8 +46,6 @@ impl Sources {
         if let Some(url) = &flags.url {
             above = above.over(LayeredOptions::from_url(url)?);
         }
-        // An invalid flag is a usage error; an invalid value of another source is a settings error.
-        above.read()?;
         let environment = LayeredOptions::from_env().map_err(|error| Failure::of_settings(&error))?;
         let (file, below) = match file(flags)? {
             Some(path) => {
@@ -52,26 +55,70 @@ impl Sources {
             None => (None, LayeredOptions::from_pairs::<&str, &str>([])?),
         };
         let defaults = LayeredOptions::from_pairs(defaults.iter().copied())?;
-        Ok(Self {
-            layered: above.over(environment).over(below).over(defaults),
+        let others = environment.over(below).over(defaults);
+        let sources = Self {
+            layered: above.clone().over(others.clone()),
+            flags: above,
+            others,
             file,
-        })
+        };
+        sources.options()?;
+        Ok(sources)
+    }
+
+    /// The same with settings above all others.
+    pub(crate) fn below(self, above: LayeredOptions) -> Self {
+        Self {
+            layered: above.over(self.layered),
+            ..self
+        }
     }
 
     /// What all of them together ask for, unchecked.
     pub(crate) fn options(&self) -> Result<ClientOptions, Failure> {
-        self.layered.read().map_err(|error| Failure::of_settings(&error))
+        self.layered.read().map_err(|error| self.refused(&error))
+    }
+
+    /// The same, checked as clients check it.
+    pub(crate) fn checked(&self) -> Result<ClientOptions, Failure> {
+        let options = self.options()?;
+        options.validate().map_err(|error| self.refused(&error))?;
+        Ok(options)
+    }
+
+    /// All settings, and where each comes from.
+    pub(crate) fn values(&self) -> Result<Vec<SettingValue>, Failure> {
+        self.layered.values().map_err(|error| self.refused(&error))
     }
 
     /// Returns a client, which connects in the background.
     pub(crate) fn client(&self) -> Result<Client, Failure> {
-        let client = self.builder()?.build();
-        client.map_err(|error| Failure::of_settings(&error))
+        let client = ClientBuilder::from(self.options()?).build();
+        client.map_err(|error| self.refused(&error))
     }
 
-    /// What clients are made with.
+    /// What clients are made with, checked.
     pub(crate) fn builder(&self) -> Result<ClientBuilder, Failure> {
-        self.options().map(ClientBuilder::from)
+        self.checked().map(ClientBuilder::from)
+    }
+
+    /// Returns the failure for settings that are refused: a usage error if the flags are to blame, and a settings error
+    /// otherwise. The flags are to blame if they are refused by themselves with the same error, or if all is right
+    /// without them.
+    fn refused(&self, error: &Error) -> Failure {
+        let check = |options: &LayeredOptions| options.read().and_then(|options| options.validate());
+        let is_same = check(&self.flags).is_err_and(|own| own.to_string() == error.to_string());
+        match is_same || check(&self.others).is_ok() {
+            true => Failure::from(error.clone()),
+            false => Failure::of_settings(error),
+        }
+    }
+}
+
+/// Warns of variables that are meant for this program, by their names, and that nothing reads.
+pub(crate) fn warn_of_ignored_variables() {
+    for ignored in ClientOptions::ignored_vars(std::env::vars_os()) {
+        tell::warn(&ignored.to_string());
     }
 }
 

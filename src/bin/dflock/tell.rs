@@ -4,6 +4,7 @@ use std::io::Write;
 
 use crate::colors;
 use crate::plain::plain;
+use crate::words::for_shells;
 
 /// Prints an error.
 pub(crate) fn complain(what: &str) {
@@ -21,6 +22,7 @@ pub(crate) fn advise(what: &str) {
 }
 
 fn say(color: &str, head: &str, what: &str) {
+    let what = for_shells(what);
     let lines: Vec<String> = what.split('\n').map(plain).collect();
     let what = lines.join("\n");
     let mut to = std::io::stderr().lock();

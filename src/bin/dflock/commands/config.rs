@@ -29,7 +29,7 @@ struct Row {
 
 pub(super) fn config(flags: &SourceFlags, of: &ConfigArguments) -> Result<Exit, Failure> {
     let sources = Sources::read(flags, &[], &[])?;
-    let values = sources.layered.values().map_err(|error| Failure::of_settings(&error))?;
+    let values = sources.values()?;
     let rows: Vec<Row> = values
         .into_iter()
         .map(|setting| row(setting, flags, sources.file.as_ref()))

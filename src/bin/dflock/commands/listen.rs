@@ -11,6 +11,7 @@ use crate::plain::plain;
 use crate::process::Signals;
 use crate::sources::Sources;
 use crate::tell;
+use crate::words::for_shells;
 
 /// One line of `--json`.
 #[derive(Serialize)]
@@ -60,7 +61,7 @@ fn show(event: &SignalEvent, as_json: bool) -> Result<(), Failure> {
         },
         SignalEvent::Lost { shard, cause, .. } => ListenLine::Lost {
             shard: *shard,
-            cause: cause.to_string(),
+            cause: for_shells(&cause.to_string()),
         },
         SignalEvent::Restored { shard, .. } => ListenLine::Restored { shard: *shard },
         SignalEvent::Dropped { count, .. } => ListenLine::Dropped { count: *count },

@@ -26,10 +26,14 @@ use crate::args::{Arguments, Command};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::process::Signals;
+use crate::sources::warn_of_ignored_variables;
 
 /// Runs a subcommand to its end.
 pub(crate) fn run(arguments: Arguments) -> Result<Exit, Failure> {
     let flags = arguments.sources;
+    if !matches!(arguments.command, Command::Completions(_) | Command::Man(_)) {
+        warn_of_ignored_variables();
+    }
     match arguments.command {
         #[cfg(unix)]
         Command::Run(of) => block_on(run::run(&flags, &of)),

@@ -78,14 +78,18 @@ fn lost(key: &Key, reason: LostReason) -> Failure {
 
 /// Returns when the command is stopped, and the settings with which the client reports a loss early enough.
 pub(super) fn policy(sources: Sources, fate: &Fate) -> Result<(Sources, Policy), Failure> {
-    let ttl = time(&sources.layered, "lease_ttl")?.unwrap_or_default();
-    let margin = time(&sources.layered, "loss_margin")?;
+    let ttl = time(&sources, "lease_ttl")?.unwrap_or_default();
+    let margin = time(&sources, "loss_margin")?;
     let grace = match fate.on_loss {
         OnLoss::Term => fate.grace,
         OnLoss::Kill | OnLoss::Ignore => Some(Duration::ZERO),
     };
-    let times = Times::new(ttl, grace, margin)?;
-    let ratio = number(&sources.layered, "renew_ratio")?.unwrap_or(1.0);
+    let times = match Times::new(ttl, grace, margin) {
+        Ok(times) => times,
+        // A TTL that no server takes is refused as such.
+        Err(too_long) => return Err(sources.checked().err().unwrap_or(too_long)),
+    };
+    let ratio = number(&sources, "renew_ratio")?.unwrap_or(1.0);
     let early = LayeredOptions::from_pairs([
         ("loss_margin", setting(times.loss_margin())),
         ("renew_ratio", ratio.min(times.renew_ratio()).to_string()),
@@ -95,26 +99,22 @@ pub(super) fn policy(sources: Sources, fate: &Fate) -> Result<(Sources, Policy),
         times,
         parting: fate.grace.unwrap_or(PARTING),
     };
-    let sources = Sources {
-        layered: early.over(sources.layered),
-        file: sources.file,
-    };
-    Ok((sources, policy))
+    Ok((sources.below(early), policy))
 }
 
-fn text(layered: &LayeredOptions, name: &str) -> Result<Option<String>, Failure> {
-    let values = layered.values().map_err(|error| Failure::of_settings(&error))?;
-    Ok(values
+fn text(sources: &Sources, name: &str) -> Result<Option<String>, Failure> {
+    Ok(sources
+        .values()?
         .into_iter()
         .find(|setting| setting.name == name)
         .and_then(|setting| setting.value))
 }
 
-fn time(layered: &LayeredOptions, name: &str) -> Result<Option<Duration>, Failure> {
-    let text = text(layered, name)?;
+fn time(sources: &Sources, name: &str) -> Result<Option<Duration>, Failure> {
+    let text = text(sources, name)?;
     Ok(text.map(|text| dflockd_client::parse_duration(&text)).transpose()?)
 }
 
-fn number(layered: &LayeredOptions, name: &str) -> Result<Option<f64>, Failure> {
-    Ok(text(layered, name)?.and_then(|text| text.parse().ok()))
+fn number(sources: &Sources, name: &str) -> Result<Option<f64>, Failure> {
+    Ok(text(sources, name)?.and_then(|text| text.parse().ok()))
 }

@@ -5,6 +5,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use dflockd_client::{Error, Stats};
 
+use crate::words::for_shells;
+
 /// One look at all shards.
 #[derive(Clone, Debug)]
 pub(crate) struct Round {
@@ -52,11 +54,11 @@ pub(crate) enum Missing {
 impl fmt::Display for Missing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Failed(error) => error.fmt(f),
+            Self::Failed(error) => f.write_str(&for_shells(&error.to_string())),
             Self::Late { after, because } => {
                 let late = format!("no answer for {:.1}s", after.as_secs_f64());
                 match because {
-                    Some(because) => write!(f, "{because} ({late})"),
+                    Some(because) => write!(f, "{} ({late})", for_shells(because)),
                     None => f.write_str(&late),
                 }
             }

@@ -1,0 +1,207 @@
+//! Tips for flags and subcommands that do not exist: what they are called here.
+
+use std::ffi::OsString;
+
+use clap::Command;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use dflockd_client::LayeredOptions;
+
+use super::Arguments;
+
+/// Flags as other programs call them, and the flag of this program. The first one that the subcommand has counts.
+const FLAGS: [(&[&str], &str); 13] = [
+    (
+        &[
+            "wait",
+            "max-wait",
+            "wait-timeout",
+            "acquire-timeout",
+            "lock-timeout",
+            "w",
+        ],
+        "timeout",
+    ),
+    (&["nonblock", "non-blocking", "nb", "no-wait", "n"], "try"),
+    (&["lease", "lease-ttl", "lease-time", "lease-duration"], "ttl"),
+    (&["slots", "permits", "max", "concurrency"], "limit"),
+    (&["key", "lock"], "keys"),
+    (
+        &["server", "host", "addr", "address", "endpoint", "endpoints", "nodes"],
+        "servers",
+    ),
+    (&["grace-period", "kill-after"], "grace"),
+    (&["follow", "interval", "every", "refresh", "f"], "watch"),
+    (&["watch", "every", "refresh"], "interval"),
+    (&["pattern", "glob", "match"], "filter"),
+    (&["order", "order-by", "sort-by"], "sort"),
+    (&["format", "output", "o"], "json"),
+    (&["config-file", "settings", "c"], "config"),
+];
+
+/// Flags for a secret: there are none, since other users of the machine see the arguments of processes.
+const SECRETS: [&str; 6] = ["auth-token", "auth", "token", "secret", "password", "stable-ref"];
+
+/// Subcommands as other programs call them.
+const SUBCOMMANDS: [(&[&str], &str); 10] = [
+    (&["exec", "with", "start"], "run"),
+    (&["acquire", "hold"], "lock"),
+    (&["lead", "leader", "campaign"], "elect"),
+    (&["subscribe", "sub"], "listen"),
+    (&["publish", "pub", "signal", "send"], "emit"),
+    (&["status", "list", "ls", "show", "info"], "stats"),
+    (&["monitor"], "top"),
+    (&["check", "health", "diagnose"], "doctor"),
+    (&["server"], "serve"),
+    (&["env", "settings"], "config"),
+];
+
+/// Adds to a refusal what the user may have meant, in place of the parser's own guesses.
+pub(crate) fn advise(refused: &mut clap::Error) {
+    let whole = Arguments::description();
+    match refused.kind() {
+        ErrorKind::UnknownArgument => {
+            let Some(ContextValue::String(flag)) = refused.get(ContextKind::InvalidArg) else {
+                return;
+            };
+            let chosen = chosen(&whole, std::env::args_os().skip(1));
+            let tip = tip(&whole, &chosen, flag.split('=').next().unwrap_or_default());
+            if let Some(tip) = tip {
+                refused.remove(ContextKind::SuggestedArg);
+                refused.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
+            }
+        }
+        ErrorKind::InvalidSubcommand => {
+            let Some(ContextValue::String(name)) = refused.get(ContextKind::InvalidSubcommand) else {
+                return;
+            };
+            let known = SUBCOMMANDS
+                .iter()
+                .find(|(names, ours)| names.contains(&name.as_str()) && whole.find_subcommand(ours).is_some());
+            if let Some((_, ours)) = known {
+                refused.insert(
+                    ContextKind::SuggestedSubcommand,
+                    ContextValue::Strings(vec![(*ours).to_owned()]),
+                );
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Returns the subcommands that the arguments choose, from the outermost to the innermost.
+fn chosen(whole: &Command, arguments: impl Iterator<Item = OsString>) -> Vec<Command> {
+    let mut chosen: Vec<Command> = Vec::new();
+    let mut is_value = false;
+    for argument in arguments {
+        let Some(argument) = argument.to_str() else {
+            return chosen;
+        };
+        if std::mem::take(&mut is_value) {
+            continue;
+        }
+        if let Some(flag) = argument.strip_prefix("--") {
+            is_value = has_flag(whole, flag);
+            continue;
+        }
+        match chosen.last().unwrap_or(whole).find_subcommand(argument) {
+            Some(command) => chosen.push(command.clone()),
+            None => return chosen,
+        }
+    }
+    chosen
+}
+
+fn has_flag(command: &Command, flag: &str) -> bool {
+    command.get_arguments().any(|known| known.get_long() == Some(flag))
+}
+
+/// Returns what to write in place of an unknown flag; `None` if nothing better is known than what the parser guesses.
+fn tip(whole: &Command, chosen: &[Command], flag: &str) -> Option<String> {
+    let flag = flag.trim_start_matches('-');
+    let here = chosen.last().unwrap_or(whole);
+    let has = |ours: &str| has_flag(here, ours) || has_flag(whole, ours);
+    let mut meant = FLAGS.iter().filter(|(names, _)| names.contains(&flag));
+    if let Some((_, ours)) = meant.clone().find(|(_, ours)| has(ours)) {
+        return Some(format!("here this flag is called '--{ours}'"));
+    }
+    if SECRETS.contains(&flag) {
+        return Some(
+            "a secret is given in a file: DFLOCKD_AUTH_TOKEN_FILE=/path, or auth_token_file in the settings".to_owned(),
+        );
+    }
+    let setting = flag.replace('-', "_");
+    if is_setting(&setting) {
+        return Some(format!("'{setting}' is a setting: '--set {setting}=VALUE'"));
+    }
+    let flag = meant.next().map_or(flag, |(_, ours)| ours);
+    if flag == "timeout" {
+        return Some(match here.get_name() {
+            "elect" => "candidates wait as long as it takes, so 'dflock elect' has no timeout".to_owned(),
+            _ => "'--set request_timeout=D' is how long a request may take".to_owned(),
+        });
+    }
+    let elsewhere: Vec<String> = whole
+        .get_subcommands()
+        .filter(|command| has_flag(command, flag))
+        .map(|command| format!("'dflock {}'", command.get_name()))
+        .collect();
+    match elsewhere.is_empty() {
+        true => None,
+        false => Some(format!("'--{flag}' is a flag of {}", elsewhere.join(", "))),
+    }
+}
+
+fn is_setting(name: &str) -> bool {
+    let nothing = LayeredOptions::from_pairs::<&str, &str>([]);
+    let all = nothing.and_then(|nothing| nothing.values()).unwrap_or_default();
+    all.iter().any(|setting| setting.name == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(arguments: &[&str], flag: &str) -> Option<String> {
+        let whole = Arguments::description();
+        let chosen = chosen(&whole, arguments.iter().map(OsString::from));
+        tip(&whole, &chosen, flag)
+    }
+
+    #[test]
+    fn flags_of_other_programs_have_tips() {
+        for (arguments, flag, part) in [
+            (&["run", "key"][..], "--wait", "'--timeout'"),
+            (&["--servers", "stats", "run", "key"], "--wait", "'--timeout'"),
+            (&["lock"], "-n", "'--try'"),
+            (&["run"], "--lease-ttl", "'--ttl'"),
+            (&["stats"], "--lease-ttl", "--set lease_ttl=VALUE"),
+            (&["stats"], "--follow", "'--watch'"),
+            (&["top"], "--watch", "'--interval'"),
+            (&["emit"], "--server", "'--servers'"),
+            (&["emit"], "--timeout", "request_timeout"),
+            (&["elect", "name"], "--wait", "as long as it takes"),
+            (&["elect", "name"], "--try", "a flag of 'dflock run', 'dflock lock'"),
+            (&["bench", "pairs"], "--keepalive", "--set keepalive=VALUE"),
+            (&["run"], "--token", "DFLOCKD_AUTH_TOKEN_FILE"),
+        ] {
+            let tip = of(arguments, flag).unwrap_or_else(|| panic!("none for {arguments:?} {flag}"));
+            assert!(tip.contains(part), "{arguments:?} {flag}: {tip}");
+        }
+        assert_eq!(of(&["run"], "--colour"), None);
+    }
+
+    /// Checks that tips name only what exists.
+    #[test]
+    fn tips_name_flags_and_subcommands_that_exist() {
+        let whole = Arguments::description();
+        let commands = || std::iter::once(&whole).chain(whole.get_subcommands());
+        for (_, ours) in FLAGS {
+            assert!(commands().any(|command| has_flag(command, ours)), "{ours}");
+        }
+        for (names, ours) in SUBCOMMANDS {
+            let is_absent = ours == "serve" && !cfg!(feature = "server");
+            assert!(is_absent || whole.find_subcommand(ours).is_some(), "{ours}");
+            assert!(names.iter().all(|name| whole.find_subcommand(name).is_none()), "{ours}");
+        }
+    }
+}
